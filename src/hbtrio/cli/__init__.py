@@ -1,0 +1,81 @@
+"""The ``hbtrio`` command: one module for each subcommand, imported only when it is asked for.
+
+The guest runs in small VMs, so that nothing of the host's or the agent's may be imported on its way.
+This module is also the one boundary where faults become a line on standard error and an exit
+status, and where a programming error becomes a traceback and status 70.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from typing import Final, NoReturn
+
+import hbtrio
+from hbtrio.errors import ExitStatus, UserError
+
+COMMANDS: Final[dict[str, str]] = {
+    "guest": "run the daemon inside a VM",
+    "host": "run the daemon on a compute host",
+    "ctl": "ask a daemon, or make it act",
+    "lab": "try everything: a host and three guests on this machine",
+    "check-config": "check a configuration file",
+}
+
+_USAGE: Final = "\n".join(
+    [
+        "usage: hbtrio COMMAND [OPTION...]",
+        "",
+        *(f"  {name:14}{text}" for name, text in COMMANDS.items()),
+        "",
+        "`hbtrio COMMAND --help` explains a command; `hbtrio --version` says which one this is.",
+    ]
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose faults are one line, as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the fault for :func:`main` to print."""
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs ``hbtrio`` with ``arguments`` (the process's by default); returns its exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _run(words)
+    except UserError as error:
+        prefix = f"hbtrio {words[0]}" if words and words[0] in COMMANDS else "hbtrio"
+        for line in str(error).splitlines():
+            print(f"{prefix}: {line}", file=sys.stderr)
+        return error.status
+    except BrokenPipeError:
+        # Whoever read us has had enough; a second fault at the interpreter's exit is avoided.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.FAILED
+    except KeyboardInterrupt:
+        return 130
+    except Exception:  # noqa: BLE001 - the boundary for programming errors
+        traceback.print_exc()
+        return ExitStatus.INTERNAL
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE, file=sys.stdout if words else sys.stderr)
+        return ExitStatus.DONE if words else ExitStatus.USAGE
+    if words[0] == "--version":
+        print(f"hbtrio {hbtrio.__version__}")
+        return ExitStatus.DONE
+    if words[0] not in COMMANDS:
+        raise UserError(f"no command {words[0]!r}; there are {', '.join(COMMANDS)}")
+    command = importlib.import_module(f"hbtrio.cli.{words[0].replace('-', '_')}")
+    parser = Parser(prog=f"hbtrio {words[0]}", description=command.__doc__)
+    command.add_arguments(parser)
+    status: int = command.run(parser.parse_args(words[1:]))
+    return status

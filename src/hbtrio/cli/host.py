@@ -1,0 +1,157 @@
+"""Runs on a compute host: heartbeats every VM's channel, runs votes and notices, reports.
+
+SIGTERM ends it; VMs notice no more than a closed connection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import logging
+import os
+import platform
+import random
+import signal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import trio
+
+from hbtrio.config.host import DEFAULT_HOST_CONFIG, HostConfig, load_host_config
+from hbtrio.config.toml import structure
+from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.log import logging_to
+from hbtrio.nursery.directory_watch import InotifyWatch
+from hbtrio.nursery.events_file import EventsFile
+from hbtrio.nursery.host import Host, World
+from hbtrio.nursery.host_api import host_api
+from hbtrio.nursery.http_edge import serve_http
+from hbtrio.nursery.port import UnixDialer
+from hbtrio.nursery.processes import SystemProcesses
+from hbtrio.nursery.unix_socket import UnixListener, open_unix_listener
+from hbtrio.wire.messages import MAX_ID
+
+_log = logging.getLogger("hbtrio.host")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options; those that are keys of the configuration too outrank it."""
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"configuration (default {DEFAULT_HOST_CONFIG})"
+    )
+    parser.add_argument("--channel-dir", metavar="DIR", help="where the channel sockets are")
+    parser.add_argument("--control-socket", metavar="PATH", help="where `hbtrio ctl` connects")
+    parser.add_argument("--events", metavar="FILE|-", help="where to write events, JSON lines")
+    parser.add_argument("--log", choices=("stderr", "syslog"))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the daemon until SIGTERM or SIGINT.
+
+    Raises:
+        UserError: the configuration, a socket or a directory can't be used.
+    """
+    config = _load(options)
+    with contextlib.ExitStack() as resources:
+        events = None
+        if config.events:
+            events = EventsFile(config.events)
+            resources.callback(events.close)
+        watch = resources.enter_context(InotifyWatch(config.channel_dir))
+        resources.enter_context(_claim(config.channel_dir))
+        resources.enter_context(logging_to(config.log, ident="hbtrio-host", level=config.log_level))
+        trio.run(_serve, config, watch, events)
+    return ExitStatus.DONE
+
+
+def _load(options: argparse.Namespace) -> HostConfig:
+    if options.config is None:
+        config = load_host_config(missing_ok=True)
+    else:
+        config = load_host_config(options.config)
+    given: dict[str, Any] = {
+        name: value
+        for name in ("channel_dir", "control_socket", "events", "log")
+        if (value := getattr(options, name)) is not None
+    }
+    for name in ("channel_dir", "control_socket", "events"):
+        if given.get(name) not in (None, "", "-"):
+            given[name] = os.path.abspath(given[name])
+    # The same checks as for the file, with the option's name in the fault.
+    structure(given, HostConfig, "options")
+    try:
+        return attrs.evolve(config, **{"hostname": config.hostname or platform.node(), **given})
+    except ValueError as error:  # what the options and the file make together
+        raise UserError(f"options: {error}") from error
+
+
+@contextlib.contextmanager
+def _claim(channel_dir: str) -> Iterator[None]:
+    """Makes sure that no other host daemon serves this directory: QEMU bears one client."""
+    try:
+        fd = os.open(channel_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield  # it is waited for; nobody else can have it yet
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise UserError(
+            f"{channel_dir}: another hbtrio host serves these channels", ExitStatus.IN_USE
+        ) from None
+    except OSError as error:
+        os.close(fd)
+        raise UserError(f"{channel_dir}: {os_reason(error)}", ExitStatus.FAILED) from error
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | None) -> None:
+    listener = await open_unix_listener(config.control_socket, config.control_permissions)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with SystemProcesses() as processes, trio.open_nursery() as nursery:
+            host = Host(
+                config,
+                World(
+                    watch=watch,
+                    dialer=UnixDialer(),
+                    processes=processes,
+                    new_id=lambda: random.randint(0, MAX_ID),
+                    wall_clock=lambda: datetime.now(UTC).astimezone(),
+                ),
+            )
+            if events is not None:
+                await nursery.start(_write_events, events, host)
+            await nursery.start(host.run)
+            await nursery.start(_serve_api, host, listener)
+            _log.info(
+                "host %s serves %s, control socket %s",
+                config.hostname,
+                config.channel_dir,
+                config.control_socket,
+            )
+            await anext(aiter(signals))
+            _log.info("stopping")
+            nursery.cancel_scope.cancel()
+
+
+async def _write_events(
+    events: EventsFile, host: Host, *, task_status: trio.TaskStatus[None]
+) -> None:
+    await events.run(host.reports, task_status=task_status)
+
+
+async def _serve_api(
+    host: Host, listener: UnixListener, *, task_status: trio.TaskStatus[None]
+) -> None:
+    def crashed(error: BaseException) -> None:
+        host.supervisor.crashes += 1
+        _log.error("operator API failed", exc_info=error)
+
+    await serve_http(host_api(host), [listener], on_crash=crashed, task_status=task_status)

@@ -1,0 +1,1 @@
+"""Configuration files: read strictly, faults named with their place."""

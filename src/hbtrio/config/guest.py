@@ -1,0 +1,185 @@
+"""``guest_heartbeat.conf``: the guest's configuration, in the format of the deployed C client.
+
+A VM that is moved to hbtrio keeps its file, so the format is that client's: ``KEY=VALUE`` lines,
+``#`` comments, values bare or in quotes, and the same values for keys that are left out. Where the
+client silently went on with a default (an unknown key, ``8s``, ``Reboot``) this module refuses the
+file instead: an operator who sets a window must not find out in production that it was not set.
+docs/configuration.md lists these differences.
+
+The guest runs in small VMs: nothing but the standard library and attrs is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+
+from hbtrio.config.settings import choice, key_of, number, path, setting_of
+from hbtrio.config.source import config_error, printable, read_source, shown, unknown_key
+from hbtrio.errors import ConfigError
+from hbtrio.wire.vocabulary import CorrectiveAction
+
+#: Where the deployed client has it.
+DEFAULT_GUEST_CONFIG: Final = "/etc/guest-client/heartbeat/guest_heartbeat.conf"
+
+_ACTIONS = (CorrectiveAction.LOG, CorrectiveAction.REBOOT, CorrectiveAction.STOP)
+_BLANKS = " \t\r\v\f"
+_COMMENT = re.compile(r"(?:^|[ \t])#.*")
+
+
+def _window(default: int, key: str) -> Any:
+    return number(default, 1, 86_400, "s", key=key)
+
+
+# ruff: noqa: RUF009 -- the calls in the class body make attrs fields, not shared defaults
+@attrs.frozen(kw_only=True)
+class GuestConfig:
+    """The guest's settings; every default is the value of a key that is left out.
+
+    The windows are those of the VM's own handlers. The guest adds a second to each that it
+    advertises, for the way there and back.
+
+    Raises:
+        ValueError: a value is out of its range, or there is a health script without an interval.
+    """
+
+    hb_interval_ms: int = number(1000, 400, 60_000, "ms", key="HB_INTERVAL")
+    hb_init_retry_ms: int = number(5000, 100, 600_000, "ms", key="HB_INIT_RETRY")
+    #: The floor under twice the interval; 0 is no floor.
+    hb_min_timeout_ms: int = number(5000, 0, 600_000, "ms", key="HB_MIN_TIMEOUT")
+    vote_s: int = _window(10, "VOTE")
+    shutdown_notice_s: int = _window(10, "SHUTDOWN_NOTICE")
+    suspend_notice_s: int = _window(10, "SUSPEND_NOTICE")
+    resume_notice_s: int = _window(10, "RESUME_NOTICE")
+    restart_s: int = _window(120, "RESTART")
+    corrective_action: CorrectiveAction = choice(
+        CorrectiveAction.REBOOT, _ACTIONS, key="CORRECTIVE_ACTION"
+    )
+    #: 0 only where there is no health script.
+    health_check_interval_s: int = number(30, 0, 86_400, "s", key="HEALTH_CHECK_INTERVAL")
+    health_check_script: str | None = path(None, key="HEALTH_CHECK_SCRIPT")
+    event_notification_script: str | None = path(None, key="EVENT_NOTIFICATION_SCRIPT")
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a health script that would be run without a pause."""
+        if self.health_check_script is not None and self.health_check_interval_s == 0:
+            raise ValueError("health_check_interval_s: 0 with a health_check_script")
+
+
+_FIELDS = {
+    key_of(field): (field.name, field.default, setting)
+    for field in attrs.fields(GuestConfig)
+    if (setting := setting_of(field))
+}
+
+
+def load_guest_config(
+    path: str | os.PathLike[str] = DEFAULT_GUEST_CONFIG, *, missing_ok: bool = False
+) -> GuestConfig:
+    """Read the guest's configuration from a file.
+
+    Args:
+        path: the file.
+        missing_ok: no such file means all defaults. Right for the default path, where a VM without
+            a file is usual; wrong for a path somebody gave, where it is a slip of the keyboard.
+
+    Raises:
+        ConfigError: the file cannot be read or is not UTF-8, with the file named; or all faults
+            of :func:`parse_guest_config`.
+    """
+    try:
+        text = read_source(path)
+    except FileNotFoundError as error:
+        if missing_ok:
+            return GuestConfig()
+        raise ConfigError([f"{printable(os.fspath(path))}: no such file"]) from error
+    return parse_guest_config(text, os.fspath(path))
+
+
+def parse_guest_config(text: str, name: str) -> GuestConfig:
+    """Return the configuration a text holds.
+
+    A key that stands twice counts as it stands last, as for the C client and for a shell that
+    sources the file: images are customised by appending lines. Each of the lines must be right.
+    ``HEALTH_CHECK_INTERVAL=0`` turns the health script off, again as for the C client.
+
+    Args:
+        text: the file's content.
+        name: the file's name, for the faults.
+
+    Raises:
+        ConfigError: every fault of the text, each as ``NAME:LINE: KEY: fault``; of more than 50
+            the rest is counted.
+    """
+    name = printable(name)
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    # Not splitlines(): that would also end a line at a form feed or at U+2028 inside a value.
+    for place, line in enumerate(text.split("\n"), 1):
+        line = line.strip(_BLANKS)
+        if not line or line.startswith("#"):
+            continue
+        faults.extend(f"{name}:{place}: {fault}" for fault in _take(line, values))
+    if faults:
+        raise config_error(name, faults)
+    if values.get("health_check_interval_s") == 0:
+        values["health_check_script"] = None
+    return GuestConfig(**values)
+
+
+def _take(line: str, values: dict[str, Any]) -> Iterator[str]:
+    """Put the value of one line where it belongs, and yield what is wrong with the line."""
+    key, equals, raw = line.partition("=")
+    key = key.rstrip(_BLANKS)
+    if not equals:
+        yield f"no = in {shown(line)}, expected KEY=VALUE"
+        return
+    if key not in _FIELDS:
+        yield f"{shown(key)[1:-1]}: {unknown_key(key, _FIELDS)}"
+        return
+    name, default, setting = _FIELDS[key]
+    try:
+        values[name] = _value_of(_unquoted(raw.strip(_BLANKS)), default)
+    except ValueError as error:
+        yield f"{key}: {error}"
+        return
+    for fault in setting.check(values[name]):
+        yield f"{key}: {fault}"
+
+
+def _unquoted(raw: str) -> str:
+    """Return a value without its quotes and without a comment behind it; ValueError if unclear."""
+    quote = raw[:1]
+    if quote and quote in "'\"":
+        text, closed, rest = raw[1:].partition(quote)
+        if not closed:
+            raise ValueError(f"no closing {quote} in {shown(raw)}")
+        rest = rest.strip(_BLANKS)
+        if rest and not rest.startswith("#"):
+            raise ValueError(f"text behind the closing {quote}, {shown(rest)}")
+        return text.strip(_BLANKS)
+    # As in a shell, # opens a comment only behind a blank: /opt/check#2 is a path.
+    return _COMMENT.sub("", raw).rstrip(_BLANKS)
+
+
+def _value_of(text: str, default: object) -> Any:
+    """Return the value as the type of its default; None of a script is a path or nothing."""
+    match default:
+        case int():
+            if not text:
+                raise ValueError(f"empty; leave the line out for the default, {default}")
+            # Not int() on anything: that takes "1_000", " 8 " and Arabic digits too. Eighteen
+            # digits are beyond every maximum.
+            if not re.fullmatch(r"-?[0-9]{1,18}", text):
+                raise ValueError(f"must be a whole number, got {shown(text)}")
+            return int(text)
+        case CorrectiveAction():
+            # Not CorrectiveAction(text), which takes any word there is for UNKNOWN. What is none
+            # goes on to the check, which names those there are.
+            return next((action for action in CorrectiveAction if action == text), text)
+        case _:
+            return text or None

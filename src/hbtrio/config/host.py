@@ -1,0 +1,189 @@
+"""``host.toml``: the configuration of the host daemon.
+
+Every key has a default, so an empty file, or none, is a working configuration. The defaults of the
+heartbeat are those of the deployed C++ host daemon; the limits are what keeps one VM from taking
+the time or the memory of the others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import attrs
+
+from hbtrio.config.settings import (
+    PLACEHOLDER,
+    choice,
+    command,
+    file_patterns,
+    number,
+    path,
+    table,
+    word,
+)
+from hbtrio.config.toml import load_toml
+
+#: Where the packages put it.
+DEFAULT_HOST_CONFIG: Final = "/etc/hbtrio/host.toml"
+
+LogTarget = Literal["stderr", "syslog"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+# ruff: noqa: RUF009 -- the calls in the class bodies make attrs fields, not shared defaults
+_UUID_CHARS = 36
+# sun_path less its NUL.
+_SOCKET_PATH_BYTES = 107
+
+
+@attrs.frozen(kw_only=True)
+class HeartbeatSettings:
+    """When a VM counts as lost, and how channels are looked after.
+
+    An interval that a VM advertises is clamped to ``interval_min_ms`` .. ``interval_max_ms``.
+    """
+
+    #: So many misses in a row are forgiven; the next one is a loss.
+    failure_threshold: int = number(1, 0, 60, "misses")
+    rescan_s: float = number(180.0, 1, 86_400, "s")
+    reconnect_silent_s: float = number(120.0, 1, 86_400, "s")
+    interval_min_ms: int = number(400, 400, 60_000, "ms")
+    interval_max_ms: int = number(60_000, 400, 600_000, "ms")
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse bounds in the wrong order."""
+        if self.interval_min_ms > self.interval_max_ms:
+            raise ValueError(
+                f"interval_min_ms ({self.interval_min_ms}) must be at most "
+                f"interval_max_ms ({self.interval_max_ms})"
+            )
+
+
+@attrs.frozen(kw_only=True)
+class LimitSettings:
+    """The most a VM may ask for and send.
+
+    Windows that a VM advertises are clamped to 1 .. the maximum of their class.
+    """
+
+    vote_max_s: int = number(600, 1, 86_400, "s")
+    notice_max_s: int = number(600, 1, 86_400, "s")
+    restart_max_s: int = number(3600, 1, 86_400, "s")
+    #: No less than 1056, the largest message of a deployed guest.
+    line_bytes: int = number(4096, 1056, 65_536, "bytes")
+    bytes_per_s: int = number(8192, 1056, 1_048_576, "bytes/s")
+    burst_bytes: int = number(8192, 1056, 1_048_576, "bytes")
+    channels: int = number(20_000, 1, 100_000, "VMs")
+
+
+@attrs.frozen(kw_only=True)
+class CorrectiveCommands:
+    """What to run when a VM is lost or asks for a corrective action; an empty command is none."""
+
+    reboot: tuple[str, ...] = command("uuid", "reason", "action")
+    stop: tuple[str, ...] = command("uuid", "reason", "action")
+    log: tuple[str, ...] = command("uuid", "reason", "action")
+    timeout_s: float = number(60.0, 0.1, 3600, "s")
+    per_hour: int = number(3, 1, 3600, "per VM and hour")
+
+
+@attrs.frozen(kw_only=True)
+class BrakeSettings:
+    """When so many VMs are lost at once that the fault is the host's, and nothing is corrected."""
+
+    share: float = number(0.5, 0, 1, over=True)
+    #: With fewer VMs than this the brake is off.
+    minimum: int = number(3, 1, 100_000, "VMs")
+
+
+@attrs.frozen(kw_only=True)
+class ActionCommands:
+    """What ``hbtrio ctl act`` runs between pre-notice and post-notice if no command is given."""
+
+    stop: tuple[str, ...] = command("uuid")
+    reboot: tuple[str, ...] = command("uuid")
+    pause: tuple[str, ...] = command("uuid")
+    unpause: tuple[str, ...] = command("uuid")
+    suspend: tuple[str, ...] = command("uuid")
+    resume: tuple[str, ...] = command("uuid")
+    resize: tuple[str, ...] = command("uuid")
+    live_migrate: tuple[str, ...] = command("uuid", key="live-migrate")
+    cold_migrate: tuple[str, ...] = command("uuid", key="cold-migrate")
+    timeout_s: float = number(600.0, 0.1, 86_400, "s")
+
+
+@attrs.frozen(kw_only=True)
+class HostConfig:
+    """The host daemon's settings.
+
+    Raises:
+        ValueError: a value is out of its range, or the path of a channel would be too long.
+    """
+
+    channel_dir: str = path("/var/lib/libvirt/qemu")
+    channel_patterns: tuple[str, ...] = file_patterns(
+        ("cgcs.heartbeat.{uuid}.sock", "wrs.heartbeat.agent.0.{uuid}.sock")
+    )
+    control_socket: str = path("/run/hbtrio/host.sock", socket=True)
+    control_mode: str = word("0660", "0?[0-7]{3}", "three octal digits in quotes")
+    #: Empty: none.
+    events: str = path("", instead=("", "-"))
+    #: Empty: the system's, which is the caller's to ask for.
+    hostname: str = word("", r"[A-Za-z0-9._-]{0,253}", "a host name, or empty")
+    log: LogTarget = choice("stderr", LogTarget)
+    log_level: LogLevel = choice("info", LogLevel)
+    heartbeat: HeartbeatSettings = table(HeartbeatSettings)
+    limits: LimitSettings = table(LimitSettings)
+    corrective_commands: CorrectiveCommands = table(CorrectiveCommands, key="corrective-commands")
+    brake: BrakeSettings = table(BrakeSettings)
+    actions: ActionCommands = table(ActionCommands)
+
+    @property
+    def control_permissions(self) -> int:
+        """``control_mode`` as a number for ``chmod``."""
+        return int(self.control_mode, 8)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse channels nobody could connect to."""
+        for pattern in self.channel_patterns:
+            name = pattern.replace("{uuid}", "0" * _UUID_CHARS)
+            size = len(os.path.join(self.channel_dir, name).encode())
+            if size > _SOCKET_PATH_BYTES:
+                raise ValueError(
+                    f"channel_dir and channel_patterns make a path of {size} bytes, "
+                    f"a unix socket's has at most {_SOCKET_PATH_BYTES}"
+                )
+
+
+def load_host_config(
+    path: str | os.PathLike[str] = DEFAULT_HOST_CONFIG, *, missing_ok: bool = False
+) -> HostConfig:
+    """Read the host's configuration.
+
+    Args and Raises: those of :func:`hbtrio.config.toml.load_toml`.
+    """
+    return load_toml(path, HostConfig, missing_ok=missing_ok)
+
+
+def expand(argv: Sequence[str], **values: str) -> list[str]:
+    """Put values in the places of a command's placeholders.
+
+    Each argument stays one argument, whatever a value holds, and a value is never searched for
+    placeholders itself: a VM whose reason reads ``{uuid}; rm -rf /`` has just that passed on. What
+    no argument can hold, a NUL or half a surrogate pair, becomes a question mark.
+
+    It cannot keep a program from taking a value for an option: an argument that is nothing but
+    ``{reason}`` belongs behind ``--``, or to a program that takes its arguments by position.
+
+    Raises:
+        KeyError: a placeholder without a value; :class:`HostConfig` lets none in.
+    """
+    safe = {
+        name: value.encode(errors="replace").decode().replace("\0", "?")
+        for name, value in values.items()
+    }
+    return [
+        PLACEHOLDER.sub(lambda match: f"{{{match[1]}}}" if match[1] else safe[match[2]], item)
+        for item in argv
+    ]

@@ -1,0 +1,209 @@
+"""Settings as attrs fields: default, unit, range and check declared once, in the class.
+
+Each function here makes a field that carries a :class:`Setting` in its metadata. The reader of a
+file runs the setting's check on a value before the class is built, so that it can report every
+fault with its place; the field's validator runs the same check when code builds the class. The
+default files and docs/configuration.md are held to the same metadata by tests.
+
+This module serves the guest as well, so it imports nothing but the standard library and attrs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, get_args
+
+import attrs
+
+from hbtrio.config.source import shown
+
+#: Yields what is wrong with a value of the right type; nothing if it is right.
+Check = Callable[[Any], Iterator[str]]
+
+#: Any ``{name}`` is a placeholder, and ``{{name}}`` stands for a literal ``{name}``. Other braces
+#: are left alone, so JSON and awk programs pass; but ``${HOME}`` has to be ``${{HOME}}``: were only
+#: known names placeholders, a slip such as ``{UUID}`` would reach the command as it stands.
+PLACEHOLDER = re.compile(r"\{\{([A-Za-z_][\w-]*)\}\}|\{([A-Za-z_][\w-]*)\}", re.ASCII)
+
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# Linux' limits: PATH_MAX less the NUL, and sun_path less the NUL.
+_PATH_BYTES = 4095
+_SOCKET_PATH_BYTES = 107
+# One argument may be 128 KiB; a command of more than this is a program in the wrong place.
+_ARGUMENT_CHARS = 4096
+_ARGUMENTS = 64
+
+
+@attrs.frozen
+class Setting:
+    """What a field is to somebody who configures it.
+
+    Args:
+        unit: ``ms``, ``s``, ``bytes`` and so on; empty for what has none.
+        span: the permitted values, in the words of the documentation.
+        check: run on every value of the field.
+    """
+
+    unit: str
+    span: str
+    check: Check
+
+
+def setting_of(field: attrs.Attribute[Any]) -> Setting | None:
+    """Return the setting a field declares; None for a table."""
+    return field.metadata.get("setting")
+
+
+def key_of(field: attrs.Attribute[Any]) -> str:
+    """Return the name a field has in the file."""
+    key: str = field.metadata.get("key") or field.name
+    return key
+
+
+def number(
+    default: float, low: float, high: float, unit: str = "", *, over: bool = False, key: str = ""
+) -> Any:
+    """Declare a number from ``low`` (without it if ``over``) to ``high``, both in ``unit``."""
+    span = f"over {low:.12g}, at most {high:.12g}" if over else f"{low:.12g} to {high:.12g}"
+    words = f"over {low:.12g} and at most {high:.12g}" if over else span
+
+    def check(value: float) -> Iterator[str]:
+        # Written so that TOML's nan, which no comparison holds for, is refused as well.
+        if not (low < value <= high if over else low <= value <= high):
+            yield f"must be {words}{' ' if unit else ''}{unit}, got {shown(value)}"
+
+    return _field(default, check, span, unit, key)
+
+
+def choice(default: str, permitted: Any, *, key: str = "") -> Any:
+    """Declare a word out of a ``Literal`` type, or out of a collection of words."""
+    words = get_args(permitted) or tuple(permitted)
+    span = ", ".join(words)
+
+    def check(value: str) -> Iterator[str]:
+        if value not in words:
+            yield f"must be one of {span}, got {shown(value)}"
+
+    return _field(default, check, span, "", key)
+
+
+def path(
+    default: str | None, *, instead: Collection[str] = (), socket: bool = False, key: str = ""
+) -> Any:
+    """Declare an absolute path; ``instead`` are words permitted in its place.
+
+    A default of None makes None permitted too: an empty value in the file. With ``socket`` the
+    path must also fit the address of a unix socket, 107 bytes. Whether the file exists is not
+    asked: it may come later than the daemon.
+    """
+    limit = _SOCKET_PATH_BYTES if socket else _PATH_BYTES
+
+    def check(value: str | None) -> Iterator[str]:
+        if value is None or value in instead:
+            return
+        if not value.startswith("/"):
+            yield f"must be an absolute path, got {shown(value)}"
+        yield from _unfit(value)
+        if (size := len(value.encode(errors="replace"))) > limit:
+            yield f"must be at most {limit} bytes long, got {size}"
+
+    span = "absolute path"
+    if socket:
+        span += f", at most {limit} bytes"
+    if default is None or "" in instead:
+        span += ", or empty"
+    span += "".join(f', or "{word}"' for word in instead if word)
+    return _field(default, check, span, "", key)
+
+
+def word(default: str, pattern: str, span: str, *, key: str = "") -> Any:
+    """Declare a text that matches a regular expression from end to end; ``span`` describes it."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> Iterator[str]:
+        if not compiled.fullmatch(value):
+            yield f"must be {span}, got {shown(value)}"
+
+    return _field(default, check, span, "", key)
+
+
+def command(*placeholders: str, key: str = "") -> Any:
+    """Declare a command as a list of arguments, empty by default, which means there is none.
+
+    The first argument is the program and is taken as it stands: what is run must never depend on
+    what a VM says. The others may hold the given placeholders, anywhere and repeatedly.
+    """
+    known = _braced(placeholders)
+
+    def check(value: tuple[str, ...]) -> Iterator[str]:
+        if len(value) > _ARGUMENTS:
+            yield f"must be at most {_ARGUMENTS} arguments, got {len(value)}"
+            return
+        if value and not value[0]:
+            yield "item 1: must name a program, got nothing"
+        for place, item in enumerate(value, 1):
+            if len(item) > _ARGUMENT_CHARS:
+                yield f"item {place}: must be at most {_ARGUMENT_CHARS} characters long"
+                continue
+            # Newlines and tabs are well in a script given to sh -c; a NUL no argument can hold.
+            if "\0" in item:
+                yield f"item {place}: must hold no NUL, got {shown(item)}"
+            for name in placeholders_in(item):
+                if place == 1:
+                    yield f"item 1: the program may hold no placeholder, got {{{name}}}"
+                elif name not in placeholders:
+                    yield f"item {place}: unknown placeholder {{{name}}}, there is {known}"
+
+    return _field((), check, f"list of arguments with {known}; empty: none", "", key)
+
+
+def file_patterns(default: tuple[str, ...]) -> Any:
+    """Declare file name patterns, each with ``{uuid}`` exactly once: 1 to 16, no two alike."""
+
+    def check(value: tuple[str, ...]) -> Iterator[str]:
+        if not 1 <= len(value) <= 16:
+            yield f"must be 1 to 16 patterns, got {len(value)}"
+            return
+        for place, item in enumerate(value, 1):
+            if item.count("{uuid}") != 1 or placeholders_in(item) != ["uuid"]:
+                yield f"item {place}: must hold {{uuid}} once and no other, got {shown(item)}"
+            elif "/" in item:
+                yield f"item {place}: must be a file name without /, got {shown(item)}"
+            elif item in value[: place - 1]:
+                yield f"item {place}: stands there twice, {shown(item)}"
+            yield from (f"item {place}: {fault}" for fault in _unfit(item))
+
+    return _field(default, check, "1 to 16 file names with {uuid} once", "", "")
+
+
+def table(cls: type[Any], *, key: str = "") -> Any:
+    """Declare a table of settings, all at their defaults if it is left out."""
+    return attrs.field(factory=cls, metadata={"key": key})
+
+
+def placeholders_in(text: str) -> list[str]:
+    """Return the names of the placeholders in a text, in order and with repetitions."""
+    return [match[2] for match in PLACEHOLDER.finditer(text) if match[2]]
+
+
+def _field(default: Any, check: Check, span: str, unit: str, key: str) -> Any:
+    def validate(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        for fault in check(value):
+            raise ValueError(f"{attribute.name}: {fault}")
+
+    setting = Setting(unit, span, check)
+    return attrs.field(
+        default=default, validator=validate, metadata={"setting": setting, "key": key}
+    )
+
+
+def _unfit(text: str) -> Iterator[str]:
+    # NULs and halves of surrogate pairs cannot be given to the system at all; the others are
+    # never meant in a file's name.
+    if _UNFIT.search(text):
+        yield f"must hold no control characters, got {shown(text)}"
+
+
+def _braced(names: Collection[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in names)

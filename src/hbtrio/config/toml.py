@@ -1,0 +1,229 @@
+"""TOML files into attrs classes, strictly, with every fault at once.
+
+cattrs walks the classes; what it would coerce by default is refused here instead: ``"12"`` is no
+number, ``true`` is not 1, ``1.9`` is not 1, and a text is no list of its letters. Only a whole
+number where a fraction is declared is taken, since ``timeout_s = 60`` is how people write it.
+
+Each value is checked against its field's :class:`~hbtrio.config.settings.Setting` before its class
+is built. attrs' own validators would stop at a class's first fault, and know no path to it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, TypeVar, get_origin
+
+import attrs
+import cattrs
+from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn, override
+
+from hbtrio.config.settings import key_of, setting_of
+from hbtrio.config.source import config_error, printable, read_source, shown, unknown_key
+from hbtrio.errors import ConfigError
+
+T = TypeVar("T")
+
+# tomllib of Python 3.11 gives the place of a fault only within the text of its message.
+_PLACE = re.compile(r"(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)", re.DOTALL)
+# Beyond this a float no longer holds every whole number.
+_EXACT_FLOAT = 2**53
+
+
+class _Refused(ValueError):
+    """One value, and all that is wrong with it."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def load_toml(path: str | os.PathLike[str], cls: type[T], *, missing_ok: bool = False) -> T:
+    """Read a TOML file into a class.
+
+    Args:
+        path: the file.
+        missing_ok: no such file means all defaults. Right for a default path, wrong for a path
+            that somebody gave.
+        cls: an attrs class whose fields are those of :mod:`hbtrio.config.settings`, of types
+            ``str``, ``int``, ``float``, ``bool``, ``Literal`` of texts, ``tuple[str, ...]`` and
+            further such classes.
+
+    Raises:
+        ConfigError: the file is missing, cannot be read, is not UTF-8 or over 64 KiB; it is no
+            TOML, as ``FILE:LINE:COLUMN: fault``; or all faults of :func:`structure`.
+    """
+    name = os.fspath(path)
+    try:
+        text = read_source(path)
+    except FileNotFoundError as error:
+        if missing_ok:
+            return structure({}, cls, name)
+        raise ConfigError([f"{printable(name)}: no such file"]) from error
+    return parse_toml(text, cls, name)
+
+
+def parse_toml(text: str, cls: type[T], name: str) -> T:
+    """Structure a TOML text; ``name`` and the faults are those of :func:`load_toml`."""
+    try:
+        data = tomllib.loads(text)
+    except RecursionError as error:
+        raise ConfigError([f"{printable(name)}: nested too deeply"]) from error
+    except ValueError as error:  # TOMLDecodeError, or a number Python refuses to read
+        raise ConfigError([f"{printable(name)}{_syntax_fault(text, str(error))}"]) from error
+    return structure(data, cls, name)
+
+
+def structure(data: Mapping[str, Any], cls: type[T], name: str) -> T:
+    """Build ``cls`` from what tomllib read.
+
+    Args:
+        data: the file's top level table.
+        cls: see :func:`load_toml`.
+        name: the file's name, for the faults.
+
+    Raises:
+        ConfigError: every fault, each as ``NAME: path.to.key: fault``.
+    """
+    name = printable(name)
+    try:
+        return _CONVERTER.structure(dict(data), cls)
+    except ClassValidationError as group:
+        faults = [
+            f"{name}: {path}: {fault}" if path else f"{name}: {fault}"
+            for path, fault in _faults_of(group, ())
+        ]
+        raise config_error(name, faults) from group
+
+
+def _syntax_fault(text: str, message: str) -> str:
+    """Return ``:LINE:COLUMN: fault``, or ``: fault`` where tomllib knows no place."""
+    if match := _PLACE.fullmatch(message):
+        return f":{match['line']}:{match['column']}: {shown(match['what'])[1:-1]}"
+    what, at_end, _ = message.rpartition(" (at end of document)")
+    if at_end:
+        lines = text.split("\n")
+        return f":{len(lines)}:{len(lines[-1]) + 1}: {shown(what)[1:-1]}"
+    return f": {shown(message)[1:-1]}"
+
+
+def _faults_of(error: BaseException, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield each fault in the order of the fields, with its path in dots.
+
+    What is no fault of the file is raised again: a bug in a check must not pass for one.
+    """
+    match error:
+        case ClassValidationError():
+            noted, others = error.group_exceptions()
+            for inner, note in noted:
+                field = attrs.fields_dict(error.cl)[note.name]
+                yield from _faults_of(inner, (*path, key_of(field)))
+            for inner in others:
+                yield from _faults_of(inner, path)
+        case ForbiddenExtraKeysError():
+            known = [key_of(field) for field in attrs.fields(error.cl)]
+            for key in sorted(error.extra_fields):
+                yield ".".join((*path, shown(key)[1:-1])), unknown_key(key, known)
+        case _Refused():
+            for fault in error.faults:
+                yield ".".join(path), fault
+        case KeyError() if path and error.args == (path[-1],):
+            yield ".".join(path), "is missing, and has no default"
+        case ValueError():  # of a class's own rule about several of its fields
+            yield ".".join(path), str(error)
+        case _:
+            raise error
+
+
+def _strict(expected: type, words: str) -> Callable[[Any, Any], Any]:
+    def hook(value: Any, _type: Any) -> Any:
+        # Not isinstance: True is an int.
+        if type(value) is not expected:
+            raise _Refused(f"must be {words}, got {shown(value)}")
+        return value
+
+    return hook
+
+
+def _fraction(value: Any, _type: Any) -> float:
+    if type(value) is int and abs(value) <= _EXACT_FLOAT:
+        return float(value)
+    if type(value) is not float:
+        raise _Refused(f"must be a number, got {shown(value)}")
+    return value
+
+
+def _texts(value: Any, _type: Any) -> tuple[str, ...]:
+    if type(value) is not list:
+        raise _Refused(f"must be a list of texts, got {shown(value)}")
+    wrong = [
+        f"item {place}: must be a text, got {shown(item)}"
+        for place, item in enumerate(value, 1)
+        if type(item) is not str
+    ]
+    if wrong:
+        raise _Refused(*wrong)
+    return tuple(value)
+
+
+def _checked(hook: Callable[[Any, Any], Any], field: attrs.Attribute[Any]) -> Callable[..., Any]:
+    setting = setting_of(field)
+    if setting is None:
+        return hook
+    check = setting.check
+
+    def checked(value: Any, type_: Any) -> Any:
+        value = hook(value, type_)
+        if faults := list(check(value)):
+            raise _Refused(*faults)
+        return value
+
+    return checked
+
+
+def _table_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
+    attrs.resolve_types(cls)
+    overrides = {
+        field.name: override(
+            rename=key_of(field),
+            struct_hook=_checked(_CONVERTER.get_structure_hook(field.type), field),
+        )
+        for field in attrs.fields(cls)
+    }
+    fill = make_dict_structure_fn(
+        cls,
+        _CONVERTER,
+        _cattrs_forbid_extra_keys=True,
+        _cattrs_detailed_validation=True,
+        **overrides,  # type: ignore[arg-type]
+    )
+
+    def hook(value: Any, type_: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _Refused(f"must be a table, got {shown(value)}")
+        return fill(value, type_)
+
+    return hook
+
+
+def _is_literal(type_: Any) -> bool:
+    origin: object = get_origin(type_)
+    return origin is Literal
+
+
+def _new_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=True)
+    converter.register_structure_hook_factory(attrs.has, _table_hook)
+    converter.register_structure_hook(str, _strict(str, "a text"))
+    converter.register_structure_hook(int, _strict(int, "a whole number"))
+    converter.register_structure_hook(bool, _strict(bool, "true or false"))
+    converter.register_structure_hook(float, _fraction)
+    converter.register_structure_hook_func(_is_literal, _strict(str, "a text"))
+    converter.register_structure_hook_func(lambda type_: type_ == tuple[str, ...], _texts)
+    return converter
+
+
+_CONVERTER = _new_converter()

@@ -1,0 +1,1 @@
+"""Pure state machines: every decision as a table, time as an argument."""

@@ -1,0 +1,145 @@
+"""The host's side of one instance's heartbeat: whom to challenge, what silence means.
+
+Rules of PROTOCOL.md (host behaviour per channel), with what they take for granted made explicit:
+
+* A guest counts as heartbeating once it has answered a challenge, not when it says ``init``: an
+  ``init`` may be a leftover in a buffer of a VM that is long gone, and would end in a false loss.
+* While an event is under way that stops the VM from answering, challenges go on for as long as they
+  are answered, late or not (a guest that gets none starts over with ``init``, which would end the
+  suspension too early), but silence does not count. After ``PROBES`` unanswered ones they cease, so
+  that no backlog builds up in a frozen VM's port.
+* An ``init`` gives a silent guest one more chance, the ones after it do not: a guest that says
+  ``init`` again and again because it hears nothing would never be found silent.
+* Silence does not count either while the host itself is late.
+
+The machine asks for time through :attr:`Heartbeat.due`; its driver calls :meth:`Heartbeat.tick` at
+or after it, having read once more what has arrived.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from hbtrio.fsm.heartbeat_effects import (
+    Effect,
+    Heartbeating,
+    Ill,
+    Lost,
+    Note,
+    OpenRestart,
+    Reconnect,
+    RestartExpired,
+    Send,
+    Stopped,
+)
+from hbtrio.fsm.heartbeat_table import HeartbeatEvent, HeartbeatState
+from hbtrio.fsm.pulse import NOTHING, PROBES, HeartbeatSettings, Pulse
+from hbtrio.wire.vocabulary import EVENT_TABLE, Aftermath, Event
+
+__all__ = [
+    "Effect",
+    "Heartbeat",
+    "HeartbeatSettings",
+    "Heartbeating",
+    "Ill",
+    "Lost",
+    "Note",
+    "OpenRestart",
+    "Reconnect",
+    "RestartExpired",
+    "Send",
+    "Stopped",
+]
+
+#: How long a guest may go on answering after a notice before the event counts as called off. A live
+#: migration of a large VM takes long, and the VM answers all the while.
+CALL_OFF_S: Final = 300.0
+CALL_OFF_MIGRATION_S: Final = 3600.0
+
+
+class Heartbeat(Pulse):
+    """The heartbeat of one instance: its pulse, and the events around its VM."""
+
+    def notice_opened(self, event: Event, now: float) -> tuple[Effect, ...]:
+        """A notice is being sent. One that says the VM runs again ends a suspension at once."""
+        if EVENT_TABLE[event].aftermath is not Aftermath.RETURNS:
+            return NOTHING
+        return self._return(HeartbeatEvent.RETURNS, f"{event} was sent", now)
+
+    def notice_over(self, event: Event, now: float) -> tuple[Effect, ...]:
+        """The notice of ``event`` is over, however it ended: the event will happen now."""
+        why = f"{event} is under way"
+        match EVENT_TABLE[event].aftermath:
+            case Aftermath.RETURNS:
+                return NOTHING
+            case Aftermath.RESTARTS:
+                return self.restarts(why, now)
+            case Aftermath.STOPS:
+                return self.stops(why, now)
+            case Aftermath.FREEZES:
+                moves = event is Event.LIVE_MIGRATE_BEGIN
+                call_off_s = CALL_OFF_MIGRATION_S if moves else CALL_OFF_S
+                return self._suspend(HeartbeatEvent.FREEZES, why, now, call_off_s)
+
+    def restarts(self, why: str, now: float) -> tuple[Effect, ...]:
+        """The VM is being restarted: it has its RESTART window to come back."""
+        effects = self._suspend(HeartbeatEvent.RESTARTS, why, now, CALL_OFF_S)
+        self._restart_extended = False
+        return (*effects, OpenRestart(self.profile.restart_s))
+
+    def stops(self, why: str, now: float) -> tuple[Effect, ...]:
+        """The VM is being stopped for good."""
+        return self._suspend(HeartbeatEvent.STOPS, why, now, CALL_OFF_S)
+
+    def called_off(self, why: str, now: float) -> tuple[Effect, ...]:
+        """The event under way did not happen; the VM should be answering."""
+        return self._return(HeartbeatEvent.CALLED_OFF, f"{self.why} was called off: {why}", now)
+
+    def restart_expired(self, now: float) -> tuple[Effect, ...]:
+        """The RESTART window closed; the VM did not come back, unless it had never gone away."""
+        if self.state is not HeartbeatState.RESTARTING:
+            return NOTHING
+        interval_s = self.profile.interval_s
+        if now - self._answered_at < 2 * interval_s:
+            effect = self._proven(f"{self.why}: called off, it goes on answering")
+            self._schedule(now)
+            return (effect,)
+        if self._greeted and not self._restart_extended:
+            # Its init came in time; whether it is a leftover shows within the next challenges.
+            self._restart_extended = True
+            return (OpenRestart((PROBES + 1) * interval_s),)
+        self._step(HeartbeatEvent.RESTART_EXPIRED)
+        self._forget()
+        self.why = f"not back within {self.profile.restart_s} s"
+        self._schedule(now)
+        expired = RestartExpired(self.why)
+        if self.reporting:
+            return (expired, Lost(self.why, self.profile.corrective_action))
+        return (expired,)
+
+    def _suspend(
+        self, event: HeartbeatEvent, why: str, now: float, call_off_s: float
+    ) -> tuple[Effect, ...]:
+        was = self.state
+        self._step(event)
+        self.why = why
+        self._called_off_at = now + call_off_s
+        self._answered_at = -math.inf
+        self._silent_since = now
+        self._challenges.misses = 0
+        self._greeted = False
+        self._probes_left = PROBES
+        self._schedule(now)
+        return (Stopped(why),) if was is HeartbeatState.BEATING else NOTHING
+
+    def _return(self, event: HeartbeatEvent, why: str, now: float) -> tuple[Effect, ...]:
+        was = self.state
+        self._step(event)
+        if self.state is not HeartbeatState.RETURNING or was is HeartbeatState.RETURNING:
+            return NOTHING
+        self.why = why
+        self._challenges.misses = 0
+        self._unwedged = False
+        self._silent_since = now
+        return (self._challenge(now, now),) if self.connected else NOTHING

@@ -1,0 +1,144 @@
+"""The states of one instance's heartbeat on the host, and what leads from one to the other.
+
+Whether the socket is connected is a dimension of its own (``Heartbeat.connected``): a VM that is
+paused, migrating or rebooting may lose its connection and get it back without any of that changing.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from hbtrio.fsm.table import Table
+
+
+class HeartbeatState(Enum):
+    """What the host knows of an instance."""
+
+    WAITING = "waiting"  # no guest has proven itself; loss is impossible
+    BEATING = "beating"  # challenges are being answered; silence is a loss
+    SUSPENDED = "suspended"  # an event is under way that stops the VM from answering
+    RETURNING = "returning"  # that event is over; challenged, but silence does not count yet
+    RESTARTING = "restarting"  # it goes down and comes back, within the RESTART window
+    LOST = "lost"  # silent for too long; reported once
+    GONE = "gone"  # its socket is no more; the end
+
+
+class HeartbeatEvent(Enum):
+    """What can happen to the heartbeat of an instance."""
+
+    CONNECTED = "connected"
+    CLOSED = "connection closed"
+    GREETED = "init received"
+    ANSWERED = "challenge answered"
+    PROVEN = "challenge answered, which proves it is back"
+    MISSED = "challenge missed"
+    FELL_SILENT = "too many challenges missed in a row"
+    LEFT = "exit received"
+    STOPS = "notice over: it stops"
+    FREEZES = "notice over: it freezes or moves"
+    RESTARTS = "notice over: it restarts"
+    RETURNS = "end notice sent: it runs again"
+    CALLED_OFF = "the event under way did not happen"
+    RESTART_EXPIRED = "RESTART window closed"
+    REMOVED = "socket removed"
+
+
+_S, _E = HeartbeatState, HeartbeatEvent
+
+#: The same wherever an instance is: these come from outside and outrank what was going on.
+_NOTICES = {
+    _E.STOPS: _S.SUSPENDED,
+    _E.FREEZES: _S.SUSPENDED,
+    _E.RESTARTS: _S.RESTARTING,
+    _E.REMOVED: _S.GONE,
+}
+
+
+def _row(state: HeartbeatState, **steps: HeartbeatState) -> dict[HeartbeatEvent, HeartbeatState]:
+    """A row: the notices, the events named in ``steps``, and no change for the harmless others."""
+    row = dict.fromkeys(_HARMLESS, state) | _NOTICES
+    return row | {HeartbeatEvent[name]: after for name, after in steps.items()}
+
+
+#: What changes nothing unless a row says otherwise.
+_HARMLESS = (_E.CLOSED, _E.GREETED, _E.MISSED, _E.LEFT, _E.CALLED_OFF, _E.RETURNS)
+
+HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
+    "heartbeat",
+    _S.WAITING,
+    {
+        _S.WAITING: _row(
+            _S.WAITING,
+            CONNECTED=_S.WAITING,
+            PROVEN=_S.BEATING,
+            RETURNS=_S.RETURNING,
+        ),
+        # It is connected already: whoever beats does so on a connection.
+        _S.BEATING: _row(
+            _S.BEATING,
+            ANSWERED=_S.BEATING,
+            CLOSED=_S.WAITING,
+            LEFT=_S.WAITING,
+            FELL_SILENT=_S.LOST,
+        ),
+        _S.SUSPENDED: _row(
+            _S.SUSPENDED,
+            CONNECTED=_S.SUSPENDED,
+            ANSWERED=_S.SUSPENDED,
+            PROVEN=_S.BEATING,
+            LEFT=_S.WAITING,
+            RETURNS=_S.RETURNING,
+            CALLED_OFF=_S.RETURNING,
+        ),
+        _S.RETURNING: _row(
+            _S.RETURNING,
+            CONNECTED=_S.RETURNING,
+            PROVEN=_S.BEATING,
+            LEFT=_S.WAITING,
+        ),
+        # An exit and a closed socket belong to going down, and an end notice may come too early:
+        # only an answered init, or the end of the window, ends it.
+        _S.RESTARTING: _row(
+            _S.RESTARTING,
+            CONNECTED=_S.RESTARTING,
+            ANSWERED=_S.RESTARTING,
+            PROVEN=_S.BEATING,
+            CALLED_OFF=_S.RETURNING,
+            RESTART_EXPIRED=_S.LOST,
+        ),
+        # It may be without a connection: its RESTART window closed meanwhile.
+        _S.LOST: _row(
+            _S.LOST,
+            CONNECTED=_S.LOST,
+            PROVEN=_S.BEATING,
+            CLOSED=_S.WAITING,
+            LEFT=_S.WAITING,
+            RETURNS=_S.RETURNING,
+        ),
+        _S.GONE: {},
+    },
+    {
+        # Nobody there is challenged, but for the proof of a guest that said ``init``.
+        _S.WAITING: frozenset({_E.ANSWERED, _E.FELL_SILENT, _E.RESTART_EXPIRED}),
+        _S.BEATING: frozenset({_E.CONNECTED, _E.PROVEN, _E.RESTART_EXPIRED}),
+        _S.SUSPENDED: frozenset({_E.FELL_SILENT, _E.RESTART_EXPIRED}),
+        # There every answer is the proof.
+        _S.RETURNING: frozenset({_E.ANSWERED, _E.FELL_SILENT, _E.RESTART_EXPIRED}),
+        _S.RESTARTING: frozenset({_E.FELL_SILENT}),
+        _S.LOST: frozenset({_E.ANSWERED, _E.FELL_SILENT, _E.RESTART_EXPIRED}),
+        _S.GONE: frozenset(HeartbeatEvent),
+    },
+    HeartbeatEvent,
+)
+
+#: Votes and notices are sent to an instance only in these.
+TAKING_PART = frozenset({_S.BEATING, _S.SUSPENDED, _S.RETURNING, _S.RESTARTING})
+
+#: Their silence is expected, or is judged by other means than a reconnect.
+PATIENT = frozenset({_S.BEATING, _S.SUSPENDED})
+
+#: Challenges go on whatever comes of them.
+CHALLENGED = frozenset({_S.BEATING, _S.RETURNING})
+
+#: Challenges go on for as long as they are answered.
+PROBED = frozenset({_S.SUSPENDED, _S.RESTARTING})

@@ -1,0 +1,54 @@
+"""At most so many in so long: a sliding window with a bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Quota:
+    """Grants at most ``count`` in any ``period_s`` seconds.
+
+    Args:
+        count: how many are granted, at least 0; also the memory it takes.
+        period_s: the length of the window, in seconds.
+    """
+
+    __slots__ = ("_count", "_granted", "_period_s")
+
+    def __init__(self, count: int, period_s: float) -> None:
+        self._count = count
+        self._period_s = period_s
+        self._granted: deque[float] = deque(maxlen=max(count, 1))
+
+    def take(self, now: float) -> bool:
+        """Takes one if there is one left at ``now``, and says whether there was."""
+        while self._granted and now - self._granted[0] >= self._period_s:
+            self._granted.popleft()
+        if len(self._granted) >= self._count:
+            return False
+        self._granted.append(now)
+        return True
+
+
+class ByteBucket:
+    """A token bucket for bytes: what a tenant may send before its channel is left unread a while.
+
+    Args:
+        rate: bytes per second that flow back, over 0.
+        burst: how many may come at once.
+    """
+
+    __slots__ = ("_burst", "_level", "_rate", "_updated")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = burst
+        self._updated = now
+
+    def take(self, count: int, now: float) -> float:
+        """Takes ``count`` bytes already read; returns how many seconds to stop reading, often 0."""
+        level = min(self._burst, self._level + (now - self._updated) * self._rate) - count
+        self._updated = now
+        self._level = level
+        return -level / self._rate if level < 0 else 0.0

@@ -1,0 +1,185 @@
+"""The guest's end of the channel: what the path is decides how it is opened.
+
+A virtio-serial port, a tty or a unix socket all become a :class:`ChannelStream`. They differ in how
+the host's absence shows: a unix socket ends and has to be opened anew; a virtio port stays open and
+tells; a tty never tells, there only the protocol's own timeouts do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Protocol
+
+import trio
+
+from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.nursery.virtio_port import VirtioPort
+
+#: One read takes at most this; a virtio port gives no more anyway.
+READ_BYTES = 4096
+
+
+class DeviceFault(Exception):
+    """The channel can't be opened or has failed for now; the text says why."""
+
+
+class ChannelStream(Protocol):
+    """An open channel, seen from the guest."""
+
+    #: Whether it outlives the host's absence: if so ``wait_connected`` follows an end of data.
+    persistent: bool
+
+    async def wait_connected(self) -> None:
+        """Returns once the host may be listening."""
+
+    async def receive(self) -> bytes:
+        """The next bytes; b"" when the host is not there (any more).
+
+        Raises:
+            DeviceFault: the device is gone or broken.
+        """
+
+    async def send(self, data: bytes) -> None:
+        """Sends all of ``data``.
+
+        Raises:
+            DeviceFault: the host is not there; the rest of ``data`` is lost.
+        """
+
+    async def aclose(self) -> None:
+        """Closes it; also in a cancelled scope."""
+
+
+class Device(Protocol):
+    """Something that can be opened again and again; handed in, so that tests hand in another."""
+
+    async def open(self) -> ChannelStream:
+        """Opens the channel.
+
+        Raises:
+            DeviceFault: not now; trying again makes sense.
+        """
+
+
+class PathDevice:
+    """A device or socket in the file system.
+
+    Args:
+        path: the character device or unix socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def check(self) -> None:
+        """Refuses a path that can't work however long one waits.
+
+        Raises:
+            UserError: missing (NOT_CONFIGURED), no permission (DENIED), held by another process
+                (IN_USE), or neither a character device nor a socket (USAGE).
+        """
+        try:
+            mode = os.stat(self._path).st_mode
+        except FileNotFoundError:
+            raise UserError(
+                f"{self._path}: no such device; this VM has no heartbeat channel",
+                ExitStatus.NOT_CONFIGURED,
+            ) from None
+        except OSError as error:
+            raise UserError(f"{self._path}: {os_reason(error)}", ExitStatus.DENIED) from error
+        if stat.S_ISCHR(mode):
+            try:
+                os.close(
+                    os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+                )
+            except OSError as error:
+                raise _refusal(self._path, error) from error
+        elif not stat.S_ISSOCK(mode):
+            raise UserError(f"{self._path}: neither a character device nor a unix socket")
+
+    async def open(self) -> ChannelStream:
+        """See :class:`Device`."""
+        try:
+            if not stat.S_ISCHR(os.stat(self._path).st_mode):
+                return SocketChannel(await trio.open_unix_socket(self._path))
+            if _is_tty(self._path):
+                return await _open_tty(self._path)
+            return VirtioPort(self._path)
+        except OSError as error:
+            raise DeviceFault(os_reason(error)) from error
+
+
+class SocketChannel:
+    """A unix stream socket as a channel: where no virtio port is, as in the lab and in tests."""
+
+    persistent = False
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def wait_connected(self) -> None:
+        """A connected socket is connected."""
+        await trio.lowlevel.checkpoint()
+
+    async def receive(self) -> bytes:
+        """See :class:`ChannelStream`."""
+        try:
+            return bytes(await self._stream.receive_some(READ_BYTES))
+        except trio.BrokenResourceError as error:
+            raise DeviceFault("connection reset") from error
+
+    async def send(self, data: bytes) -> None:
+        """See :class:`ChannelStream`."""
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise DeviceFault("connection closed") from error
+
+    async def aclose(self) -> None:
+        """See :class:`ChannelStream`."""
+        await trio.aclose_forcefully(self._stream)
+
+
+class TtyChannel(SocketChannel):
+    """A tty (isa-serial, virtconsole, USB): the host's absence is invisible on it.
+
+    Its stream ends only when the tty is hung up, and then it has to be opened anew.
+    """
+
+    async def receive(self) -> bytes:
+        """See :class:`ChannelStream`."""
+        try:
+            return await super().receive()
+        except OSError as error:
+            raise DeviceFault(os_reason(error)) from error
+
+
+async def _open_tty(path: str) -> TtyChannel:
+    # Imported here: most guests have a virtio port and no need of it in their memory.
+    from trio_serial import SerialStream  # noqa: PLC0415
+
+    stream = SerialStream(path, exclusive=True)
+    await stream.aopen()
+    return TtyChannel(stream)
+
+
+def _is_tty(path: str) -> bool:
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        return os.isatty(fd)
+    finally:
+        os.close(fd)
+
+
+def _refusal(path: str, error: OSError) -> UserError:
+    match error.errno:
+        case errno.EBUSY:
+            return UserError(f"{path}: another process holds it", ExitStatus.IN_USE)
+        case errno.EACCES | errno.EPERM:
+            return UserError(f"{path}: permission denied", ExitStatus.DENIED)
+        case errno.ENXIO | errno.ENODEV:
+            return UserError(f"{path}: no device behind it", ExitStatus.NOT_CONFIGURED)
+        case _:
+            return UserError(f"{path}: {os_reason(error)}")

@@ -1,0 +1,236 @@
+"""The host daemon's nursery: discovery, a channel for each VM, the pacer, reports and actions.
+
+    host
+      time            the on-time guard
+      pacer           beats of all channels
+      discovery       channel sockets that come and go
+      channel <uuid>  one for each VM, see channel.py
+      corrective      commands about lost and ill VMs
+      action <uuid>   an action on a VM, from vote to post-notice
+
+Everything an operator or, later, an agent can ask of a host is a method of :class:`Host`; sockets
+and processes are handed in, so that the same host runs in a simulation.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+import attrs
+import trio
+
+from hbtrio.config.host import HostConfig
+from hbtrio.fsm.brake import MassFailureBrake
+from hbtrio.fsm.heartbeat import HeartbeatSettings
+from hbtrio.fsm.ontime import OnTimeGuard
+from hbtrio.fsm.profile import ProfileLimits
+from hbtrio.nursery.actions import ActionRun
+from hbtrio.nursery.channel import Channel, ChannelSetup, Round
+from hbtrio.nursery.corrective import Corrective
+from hbtrio.nursery.directory_watch import DirectoryWatch
+from hbtrio.nursery.discovery import ChannelFile, NamePattern, discover
+from hbtrio.nursery.ontime import keep_time
+from hbtrio.nursery.pacer import Pacer
+from hbtrio.nursery.port import Dialer
+from hbtrio.nursery.processes import ProcessRunner
+from hbtrio.nursery.reports import Reports
+from hbtrio.nursery.supervision import Supervisor
+from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
+
+_log = logging.getLogger("hbtrio.host")
+
+#: Actions under way at once on one host.
+_ACTIONS = 256
+
+
+class UnknownInstance(Exception):
+    """No channel with this uuid was found on this host."""
+
+
+class ActionRefused(Exception):
+    """An action can't be begun; nothing was said to the instance."""
+
+
+@attrs.frozen
+class World:
+    """What lies outside the host's tasks: handed in, so that a simulation can hand in its own."""
+
+    watch: DirectoryWatch
+    dialer: Dialer
+    processes: ProcessRunner
+    new_id: Callable[[], int]
+    wall_clock: Callable[[], datetime]
+
+
+class Host:
+    """The host daemon.
+
+    Args:
+        config: its configuration.
+        world: what it works on.
+    """
+
+    def __init__(self, config: HostConfig, world: World) -> None:
+        self.config = config
+        self.channels: dict[str, Channel] = {}
+        self.actions: dict[str, ActionRun] = {}
+        self.reports = Reports(world.wall_clock)
+        self.guard = OnTimeGuard(trio.current_time())
+        self.pacer = Pacer()
+        self.supervisor = Supervisor()
+        self.brake = MassFailureBrake(config.brake.share, config.brake.minimum)
+        self.corrective = Corrective(
+            config.corrective_commands, self.brake, world.processes, lambda: self.beating
+        )
+        #: How many instances are heartbeating now.
+        self.beating = 0
+        self.started_at = world.wall_clock()
+        self._world = world
+        self._nursery: trio.Nursery | None = None
+        limits = config.limits
+        self._setup = ChannelSetup(
+            dialer=world.dialer,
+            pacer=self.pacer,
+            guard=self.guard,
+            reports=self.reports,
+            new_id=world.new_id,
+            heartbeat=HeartbeatSettings(
+                failure_threshold=config.heartbeat.failure_threshold,
+                reconnect_silent_s=config.heartbeat.reconnect_silent_s,
+                limits=ProfileLimits(
+                    interval_min_ms=config.heartbeat.interval_min_ms,
+                    interval_max_ms=config.heartbeat.interval_max_ms,
+                    vote_max_s=limits.vote_max_s,
+                    notice_max_s=limits.notice_max_s,
+                    restart_max_s=limits.restart_max_s,
+                ),
+            ),
+            line_bytes=limits.line_bytes,
+            bytes_per_s=limits.bytes_per_s,
+            burst_bytes=limits.burst_bytes,
+            on_failure=self.corrective.failure,
+            on_beating=self._count_beating,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs until cancelled; rounds still open are then reported as aborted."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(keep_time, self.guard)
+            nursery.start_soon(self.supervisor.keep, "pacer", self.pacer.run)
+            nursery.start_soon(self.corrective.run)
+            nursery.start_soon(self.supervisor.keep, "discovery", self._discover)
+            # What was imported and built so far lives as long as the process: no reason for the
+            # collector to look through it again and again between two beats.
+            gc.freeze()
+            task_status.started()
+
+    async def _discover(self) -> None:
+        await discover(
+            self._world.watch,
+            [NamePattern(text) for text in self.config.channel_patterns],
+            directory=self.config.channel_dir,
+            on_found=self._found,
+            on_gone=self._gone,
+            rescan_s=self.config.heartbeat.rescan_s,
+            limit=self.config.limits.channels,
+        )
+
+    def _count_beating(self, change: int) -> None:
+        self.beating += change
+
+    def _found(self, file: ChannelFile) -> None:
+        known = self.channels.get(file.uuid)
+        if known is not None:
+            known.retarget(file)
+            return
+        channel = Channel(file, self._setup)
+        self.channels[file.uuid] = channel
+        if self._nursery is not None:
+            self._nursery.start_soon(self._keep_channel, channel)
+
+    def _gone(self, file: ChannelFile) -> None:
+        channel = self.channels.get(file.uuid)
+        if channel is None:
+            return
+        channel.remove(f"{file.path} was removed")
+        if channel.gone:
+            # At once, not when its task has ended: a socket made anew is a new channel.
+            del self.channels[file.uuid]
+
+    async def _keep_channel(self, channel: Channel) -> None:
+        await self.supervisor.keep(f"channel {channel.uuid}", channel.run)
+        if self.channels.get(channel.uuid) is channel:
+            del self.channels[channel.uuid]
+
+    # -- what can be asked of a host ----------------------------------------------------------
+
+    def channel(self, uuid: str) -> Channel:
+        """The channel of an instance.
+
+        Raises:
+            UnknownInstance: there is none on this host.
+        """
+        try:
+            return self.channels[uuid.lower()]
+        except KeyError:
+            raise UnknownInstance(f"no instance {uuid} on this host") from None
+
+    def open_round(self, uuid: str, event: Event, notification: NotificationType) -> Round:
+        """Opens a vote or notice; it goes on whether or not anybody waits for it.
+
+        Raises:
+            UnknownInstance, NotHeartbeating, RoundOpen: nothing was sent.
+        """
+        return self.channel(uuid).open_round(event, notification)
+
+    def begin_action(
+        self, uuid: str, name: ActionName, command: tuple[str, ...], *, force: bool
+    ) -> ActionRun:
+        """Begins an action; it goes on whether or not anybody watches it.
+
+        Args:
+            uuid: the instance.
+            name: the row of the event table.
+            command: what performs it; if empty, the configured command.
+            force: skip the vote.
+
+        Raises:
+            UnknownInstance: there is no such instance on this host.
+            ActionRefused: one is under way, there are too many, or there is no command.
+        """
+        uuid = self.channel(uuid).uuid
+        command = command or getattr(self.config.actions, name.name.lower())
+        if not command:
+            raise ActionRefused(
+                f"no command for {name}: give one after --, or set {name} in [actions]"
+            )
+        if uuid in self.actions:
+            raise ActionRefused(f"{self.actions[uuid].name} is under way on {uuid}")
+        if self._nursery is None or len(self.actions) >= _ACTIONS:
+            raise ActionRefused(f"{len(self.actions)} actions are under way on this host")
+        action = ActionRun(
+            uuid,
+            name,
+            command,
+            force=force,
+            channel_of=self.channels.get,
+            processes=self._world.processes,
+            timeout_s=self.config.actions.timeout_s,
+        )
+        self.actions[uuid] = action
+        self._nursery.start_soon(self._run_action, action)
+        return action
+
+    async def _run_action(self, action: ActionRun) -> None:
+        try:
+            await action.run()
+        except Exception:  # noqa: BLE001 - one action's programming error is not the host's end
+            self.supervisor.crashes += 1
+            _log.exception("action %s on %s failed", action.name, action.uuid)
+        finally:
+            del self.actions[action.uuid]
+            action.close()

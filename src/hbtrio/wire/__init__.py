@@ -1,0 +1,1 @@
+"""Sans-I/O wire formats: bytes in, messages out."""

@@ -1,0 +1,126 @@
+"""The eight messages of the guest channel (PROTOCOL.md, section 1), without their header.
+
+The fields stand in the order in which deployed peers print them, ``log_msg`` last: their parsers
+and our repair of unescaped text rely on it. The header (version, revision, type, sequence) belongs
+to the sender's connection and is added by :mod:`hbtrio.wire.channel_codec`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import attrs
+import msgspec
+
+from hbtrio.wire.vocabulary import (
+    CorrectiveAction,
+    Event,
+    Health,
+    NotificationType,
+    VoteResult,
+)
+
+#: C peers print with %d and parse into 32 bits, so both the signed and the unsigned reading occur.
+Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**32 - 1)]
+
+#: Ids and challenges that we make up stay in the range that every deployed parser reads back.
+MAX_ID = 2**31 - 1
+
+
+@attrs.frozen
+class Init:
+    """Guest to host: who I am, how often to beat and how long my windows are."""
+
+    TYPE: ClassVar[str] = "init"
+    invocation_id: Int32
+    name: str
+    heartbeat_interval_ms: Int32
+    vote_secs: Int32
+    shutdown_notice_secs: Int32
+    suspend_notice_secs: Int32
+    resume_notice_secs: Int32
+    restart_secs: Int32
+    corrective_action: CorrectiveAction
+
+
+@attrs.frozen
+class InitAck:
+    """Host to guest: the init with this id is accepted; challenges follow."""
+
+    TYPE: ClassVar[str] = "init_ack"
+    invocation_id: Int32
+
+
+@attrs.frozen
+class Challenge:
+    """Host to guest: answer with this number."""
+
+    TYPE: ClassVar[str] = "challenge"
+    heartbeat_challenge: Int32
+
+
+@attrs.frozen
+class ChallengeResponse:
+    """Guest to host: the number back, and how I am."""
+
+    TYPE: ClassVar[str] = "challenge_response"
+    heartbeat_response: Int32
+    heartbeat_health: Health
+    corrective_action: CorrectiveAction
+    log_msg: str
+
+
+@attrs.frozen
+class ActionNotify:
+    """Host to guest: a vote (revocable) or a notice (irrevocable) on an event."""
+
+    TYPE: ClassVar[str] = "action_notify"
+    invocation_id: Int32
+    event_type: Event
+    notification_type: NotificationType
+    timeout_ms: Int32
+
+
+@attrs.frozen
+class ActionResponse:
+    """Guest to host: the answer to the vote or notice with this id."""
+
+    TYPE: ClassVar[str] = "action_response"
+    invocation_id: Int32
+    event_type: Event
+    notification_type: NotificationType
+    vote_result: VoteResult
+    log_msg: str
+
+
+@attrs.frozen
+class Exit:
+    """Guest to host: the daemon stops in order; this is not a loss."""
+
+    TYPE: ClassVar[str] = "exit"
+    log_msg: str
+
+
+@attrs.frozen
+class Nack:
+    """Host to guest: the message with this id could not be used, and why."""
+
+    TYPE: ClassVar[str] = "nack"
+    invocation_id: Int32
+    log_msg: str
+
+
+Message = (
+    Init | InitAck | Challenge | ChallengeResponse | ActionNotify | ActionResponse | Exit | Nack
+)
+
+MESSAGE_CLASSES: tuple[type[Message], ...] = (
+    Init,
+    InitAck,
+    Challenge,
+    ChallengeResponse,
+    ActionNotify,
+    ActionResponse,
+    Exit,
+    Nack,
+)

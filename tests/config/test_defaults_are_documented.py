@@ -1,0 +1,105 @@
+"""config/host.toml and docs/configuration.md say of every key what the classes say."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from hbtrio.config.guest import GuestConfig, load_guest_config
+from hbtrio.config.host import HostConfig, load_host_config
+from hbtrio.config.settings import Setting, key_of, setting_of
+
+ROOT = Path(__file__).parents[2]
+DEFAULT_FILE = ROOT / "config/host.toml"
+DOCS = ROOT / "docs/configuration.md"
+
+GUEST_FIELDS = {
+    key_of(field): (field, setting)
+    for field in attrs.fields(GuestConfig)
+    if (setting := setting_of(field))
+}
+
+
+def settings_of(config: Any, heading: str) -> Iterator[tuple[str, str, Any, Setting]]:
+    """Yield heading, key, default and setting of every key, tables after what is above them."""
+    tables = []
+    for field in attrs.fields(type(config)):
+        value = getattr(config, field.name)
+        setting = setting_of(field)
+        if setting is None:
+            tables.append((value, f"[{key_of(field)}]"))
+        else:
+            yield heading, key_of(field), value, setting
+    for value, name in tables:
+        yield from settings_of(value, name)
+
+
+HOST_SETTINGS = list(settings_of(HostConfig(), "Top level"))
+
+
+def toml_of(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(json.dumps(item) for item in value)}]"
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+def rows_under(heading: str) -> list[str]:
+    section = DOCS.read_text().partition(f"{heading}\n\n")[2].partition("\n#")[0]
+    return re.findall(r"^\| `.*", section, re.MULTILINE)
+
+
+def test_the_default_file_is_the_default() -> None:
+    assert load_host_config(DEFAULT_FILE) == HostConfig()
+
+
+def test_the_default_file_names_every_key() -> None:
+    data = tomllib.loads(DEFAULT_FILE.read_text())
+    named = {("Top level", key) for key, value in data.items() if not isinstance(value, dict)}
+    for name, content in data.items():
+        if isinstance(content, dict):
+            named |= {(f"[{name}]", key) for key in content}
+    assert named == {(heading, key) for heading, key, _, _ in HOST_SETTINGS}
+
+
+@pytest.mark.parametrize(("heading", "key", "default", "setting"), HOST_SETTINGS)
+def test_the_default_file_tells_range_and_unit(
+    heading: str, key: str, default: Any, setting: Setting
+) -> None:
+    text = "\n" + DEFAULT_FILE.read_text()
+    if heading != "Top level":
+        text = text.partition(f"\n{heading}\n")[2].partition("\n[")[0]
+    comment, found, _ = ("\n" + text).partition(f"\n{key} = {toml_of(default)}\n")
+    assert found
+    # Keys in one block share the comment above it.
+    block = re.sub(r"\n# ?", " ", comment.rpartition("\n\n")[2])
+    assert f"{setting.span} {setting.unit}".rstrip() in block
+
+
+@pytest.mark.parametrize("heading", dict.fromkeys(heading for heading, *_ in HOST_SETTINGS))
+def test_the_docs_have_a_row_for_every_key_of_the_host(heading: str) -> None:
+    expected = [
+        f"| `{key}` | `{toml_of(default)}` | {setting.unit} | {setting.span} | ".replace("  ", " ")
+        for at, key, default, setting in HOST_SETTINGS
+        if at == heading
+    ]
+    rows = rows_under(f"### {heading}")
+    assert [row[: len(start)] for row, start in zip(rows, expected, strict=True)] == expected
+
+
+def test_the_docs_have_a_row_for_every_key_of_the_guest() -> None:
+    shipped = load_guest_config(ROOT / "config/guest_heartbeat.conf")
+    expected = []
+    for key, (field, setting) in GUEST_FIELDS.items():
+        left_out = "none" if field.default is None else f"`{field.default}`"
+        now = getattr(shipped, field.name)
+        row = f"| `{key}` | {left_out} | `{now}` | {setting.unit} | {setting.span} | "
+        expected.append(row.replace("  ", " "))
+    rows = rows_under("## Guest: guest_heartbeat.conf")
+    assert [row[: len(start)] for row, start in zip(rows, expected, strict=True)] == expected

@@ -1,0 +1,80 @@
+"""Commands that do what a test says, on the fake clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+import trio
+
+from hbtrio.nursery.processes import ProcessNotStarted, ProcessResult
+
+
+@attrs.frozen
+class FakeRun:
+    """What one command does: after a delay it ends, unless it hangs or cannot be started."""
+
+    exit_code: int = 0
+    stdout: bytes = b""
+    stderr: bytes = b""
+    delay_s: float = 0.0
+    #: Ended by this signal instead of the exit code.
+    signal: int | None = None
+    #: Why it cannot be started.
+    fault: str | None = None
+
+
+#: A command that ends only by being cancelled.
+HANGS = FakeRun(delay_s=math.inf)
+
+
+@attrs.frozen
+class Moment:
+    """Something that happened to a command, and when."""
+
+    time_s: float
+    argv: tuple[str, ...]
+
+
+class FakeProcesses:
+    """A ProcessRunner without processes.
+
+    Args:
+        runs: what a command does, by ``argv[0]`` or by a function of ``argv``. One that is not
+        listed
+            does not exist.
+    """
+
+    def __init__(self, runs: Mapping[str, FakeRun] | Callable[[Sequence[str]], FakeRun]) -> None:
+        self._runs = runs
+        self.started: list[Moment] = []
+        self.ended: list[Moment] = []
+        self.cancelled: list[Moment] = []
+
+    async def run(
+        self, argv: Sequence[str], *, max_output: int = 4096, env: Mapping[str, str] | None = None
+    ) -> ProcessResult:
+        await trio.lowlevel.checkpoint()
+        run = self._runs(argv) if callable(self._runs) else self._runs.get(argv[0])
+        if run is None:
+            run = FakeRun(fault="No such file or directory")
+        if run.fault is not None:
+            raise ProcessNotStarted(argv[0], run.fault)
+        self.started.append(self._now(argv))
+        try:
+            await trio.sleep(run.delay_s)
+        except trio.Cancelled:
+            self.cancelled.append(self._now(argv))
+            raise
+        self.ended.append(self._now(argv))
+        return ProcessResult(
+            exit_code=run.exit_code if run.signal is None else None,
+            signal=run.signal,
+            stdout=run.stdout[:max_output],
+            stderr=run.stderr[:max_output],
+            truncated=max(len(run.stdout), len(run.stderr)) > max_output,
+        )
+
+    def _now(self, argv: Sequence[str]) -> Moment:
+        return Moment(trio.current_time(), tuple(argv))
