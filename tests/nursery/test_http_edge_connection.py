@@ -12,11 +12,12 @@ import pytest
 import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from trio.testing import lockstep_stream_pair, memory_stream_pair
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
 from hbtrio.nursery.http_connection import LINGER_S, HttpConnection
+from hbtrio.nursery.http_edge import ClosingStreamingResponse
 from hbtrio.nursery.http_limits import Drain, HttpLimits
 from hbtrio.nursery.http_request import Endpoint
 
@@ -24,8 +25,6 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -52,6 +51,12 @@ async def reply(send: Send, body: bytes, status: int = 200) -> None:
     length = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": length})
     await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+def clock(autojump_clock: MockClock) -> MockClock:
+    """Every test has it, so that a hang is a failure at once: see serving()."""
+    return autojump_clock
 
 
 class Echo:
@@ -123,7 +128,7 @@ async def serving(
         await connection.run()
         dialogue.closed.set()
 
-    # On the fake clock a test that hangs fails here at once.
+    # On the fake clock a test that hangs fails here and now.
     with trio.fail_after(100_000):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
@@ -145,7 +150,7 @@ async def ask(app: App, *pieces: bytes, limits: HttpLimits = HttpLimits()) -> by
 # -- requests that are served
 
 
-async def test_get_with_its_scope() -> None:
+async def test_get_with_its_scope(clock: MockClock) -> None:
     echo = Echo()
     heard = await ask(echo, b"GET /a%20b/%C3%A9?x=%31 HTTP/1.1\r\nHost: x\r\nX-Y: 1\r\n\r\n")
     assert heard == answer("GET /a b/é ".encode())
@@ -168,13 +173,13 @@ async def test_get_with_its_scope() -> None:
     ]
 
 
-async def test_byte_by_byte_is_the_same() -> None:
+async def test_byte_by_byte_is_the_same(clock: MockClock) -> None:
     request = b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello" + GET
     pieces = [request[i : i + 1] for i in range(len(request))]
     assert await ask(Echo(), *pieces) == answer(b"POST /p hello") + answer(b"GET / ")
 
 
-async def test_keep_alive_and_connection_close() -> None:
+async def test_keep_alive_and_connection_close(clock: MockClock) -> None:
     async with serving(Echo()) as client:
         for _ in range(3):
             await client.say(GET)
@@ -184,19 +189,19 @@ async def test_keep_alive_and_connection_close() -> None:
         assert await client.hear_all() == answer(b"GET / ", "200 OK", "Connection: close")
 
 
-async def test_http_1_0_is_answered_and_closed() -> None:
+async def test_http_1_0_is_answered_and_closed(clock: MockClock) -> None:
     async with serving(Echo()) as client:
         await client.say(b"GET / HTTP/1.0\r\n\r\n")
         assert await client.hear_all() == answer(b"GET / ", "200 OK", "Connection: close")
 
 
-async def test_pipelined_requests_are_answered_in_order() -> None:
+async def test_pipelined_requests_are_answered_in_order(clock: MockClock) -> None:
     requests = [b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % i for i in range(200)]
     expected = [answer(b"GET /%d " % i) for i in range(200)]
     assert await ask(Echo(), b"".join(requests)) == b"".join(expected)
 
 
-async def test_read_ahead_is_bounded() -> None:
+async def test_read_ahead_is_bounded(clock: MockClock) -> None:
     taken = 0
     client_stream, server_stream = memory_stream_pair()
     real = server_stream.receive_some
@@ -223,7 +228,7 @@ async def test_read_ahead_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("target", [b"/", b"//[::1", b"/%00%ff", b"/?%zz", b"/[\\]^`{|}#?"])
-async def test_odd_targets_reach_the_application(target: bytes) -> None:
+async def test_odd_targets_reach_the_application(clock: MockClock, target: bytes) -> None:
     echo = Echo()
     await ask(echo, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     path, _, query = target.partition(b"?")
@@ -239,24 +244,24 @@ async def test_odd_targets_reach_the_application(target: bytes) -> None:
         (b"http://[::1/a", "/a", b""),
     ],
 )
-async def test_absolute_form(target: bytes, path: str, query: bytes) -> None:
+async def test_absolute_form(clock: MockClock, target: bytes, path: str, query: bytes) -> None:
     echo = Echo()
     await ask(echo, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (echo.scopes[0]["path"], echo.scopes[0]["query_string"]) == (path, query)
 
 
-async def test_asterisk_form_is_for_options() -> None:
+async def test_asterisk_form_is_for_options(clock: MockClock) -> None:
     assert await ask(Echo(), b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n") == answer(b"OPTIONS * ")
 
 
 @pytest.mark.parametrize(
     "host", [b"", b"h", b"h:80", b"h:", b"127.0.0.1:2410", b"[::1]", b"[::1]:1", b"a_b~%41"]
 )
-async def test_good_hosts(host: bytes) -> None:
+async def test_good_hosts(clock: MockClock, host: bytes) -> None:
     assert await ask(Echo(), b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n") == answer(b"GET / ")
 
 
-async def test_chunked_body_and_100_continue() -> None:
+async def test_chunked_body_and_100_continue(clock: MockClock) -> None:
     async with serving(Echo()) as client:
         await client.say(b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n")
         await client.say(b"Transfer-Encoding: chunked\r\n\r\n")
@@ -267,22 +272,22 @@ async def test_chunked_body_and_100_continue() -> None:
         assert await client.hear(len(expected)) == expected
 
 
-async def test_no_100_continue_when_the_body_is_already_here() -> None:
+async def test_no_100_continue_when_the_body_is_already_here(clock: MockClock) -> None:
     request = b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nZ"
     assert await ask(Echo(), request) == answer(b"PUT / Z")
 
 
-async def test_a_post_without_length_is_the_applications_business() -> None:
+async def test_a_post_without_length_is_the_applications_business(clock: MockClock) -> None:
     assert await ask(Echo(), b"POST / HTTP/1.1\r\nHost: x\r\n\r\n") == answer(b"POST / ")
 
 
-async def test_head_gets_the_head_and_the_connection_goes_on() -> None:
+async def test_head_gets_the_head_and_the_connection_goes_on(clock: MockClock) -> None:
     head = answer(b"HEAD / ")[: -len(b"HEAD / ")]
     request = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
     assert await ask(Echo(), request, GET) == head + answer(b"GET / ")
 
 
-async def test_a_client_that_only_closed_its_half_gets_its_answer() -> None:
+async def test_a_client_that_only_closed_its_half_gets_its_answer(clock: MockClock) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await trio.testing.wait_all_tasks_blocked()
         await reply(send, b"late")
@@ -291,7 +296,7 @@ async def test_a_client_that_only_closed_its_half_gets_its_answer() -> None:
 
 
 @pytest.mark.parametrize("status", [204, 304, 299])
-async def test_answers_without_body_and_unknown_status(status: int) -> None:
+async def test_answers_without_body_and_unknown_status(clock: MockClock, status: int) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": status})
         await send({"type": "http.response.body"})
@@ -375,25 +380,25 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("request_bytes", REFUSED, ids=lambda data: repr(data[:60]))
-async def test_refused(request_bytes: bytes) -> None:
+async def test_refused(clock: MockClock, request_bytes: bytes) -> None:
     echo = Echo()
     assert await ask(echo, request_bytes) == failure(*REFUSED[request_bytes])
     assert echo.scopes == []
 
 
-async def test_a_refused_head_request_gets_no_body() -> None:
+async def test_a_refused_head_request_gets_no_body(clock: MockClock) -> None:
     heard = await ask(Echo(), b"HEAD foo HTTP/1.1\r\nHost: x\r\n\r\n")
     whole = failure("400 Bad Request", "unsupported request target")
     assert heard == whole[: whole.index(b"\r\n\r\n") + 4]
 
 
-async def test_a_fault_after_a_good_request_closes() -> None:
+async def test_a_fault_after_a_good_request_closes(clock: MockClock) -> None:
     heard = await ask(Echo(), GET, b"\r\n\r\n", GET)
     expected = failure("400 Bad Request", "no request line received")
     assert heard == answer(b"GET / ") + expected
 
 
-async def test_the_largest_head_and_the_largest_body() -> None:
+async def test_the_largest_head_and_the_largest_body(clock: MockClock) -> None:
     start = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\nA: "
     limit = HttpLimits().max_head_bytes
     head = start + b"a" * (limit - len(start) - 4) + b"\r\n\r\n"
@@ -404,7 +409,7 @@ async def test_the_largest_head_and_the_largest_body() -> None:
     assert heard == failure("431 Request Header Fields Too Large", "Receive buffer too long")
 
 
-async def test_an_answer_comes_before_the_whole_of_what_is_refused() -> None:
+async def test_an_answer_comes_before_the_whole_of_what_is_refused(clock: MockClock) -> None:
     async with serving(Echo()) as client:
         await client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n")
         expected = failure("413 Request Entity Too Large", "the body is larger than 65536 bytes")
@@ -414,7 +419,7 @@ async def test_an_answer_comes_before_the_whole_of_what_is_refused() -> None:
         assert client.elapsed_s == pytest.approx(LINGER_S)
 
 
-async def test_one_who_will_not_stop_sending_is_cut_off() -> None:
+async def test_one_who_will_not_stop_sending_is_cut_off(clock: MockClock) -> None:
     async with serving(Echo()) as client:
         await client.say(b"?\r\n\r\n" + b"z" * 2_000_000)
         await client.closed.wait()
@@ -423,13 +428,13 @@ async def test_one_who_will_not_stop_sending_is_cut_off() -> None:
 # -- time
 
 
-async def test_a_new_connection_that_says_nothing() -> None:
+async def test_a_new_connection_that_says_nothing(clock: MockClock) -> None:
     async with serving(Echo()) as client:
         assert await client.hear(100) == b""
         assert client.elapsed_s == pytest.approx(10)
 
 
-async def test_an_idle_connection_is_closed() -> None:
+async def test_an_idle_connection_is_closed(clock: MockClock) -> None:
     async with serving(Echo()) as client:
         await client.say(GET)
         assert await client.hear(1000) == answer(b"GET / ")
@@ -448,7 +453,7 @@ async def test_an_idle_connection_is_closed() -> None:
     ],
 )
 async def test_a_drip_is_ended_although_it_never_pauses(
-    request_bytes: bytes, limit_s: float, reason: str
+    clock: MockClock, request_bytes: bytes, limit_s: float, reason: str
 ) -> None:
     async with serving(Echo(), HttpLimits(body_s=7)) as client, trio.open_nursery() as nursery:
         await client.say(request_bytes)
@@ -464,7 +469,7 @@ async def test_a_drip_is_ended_although_it_never_pauses(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_client_that_does_not_read_is_cut_off() -> None:
+async def test_a_client_that_does_not_read_is_cut_off(clock: MockClock) -> None:
     ended_at: list[float] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -484,7 +489,7 @@ async def test_a_client_that_does_not_read_is_cut_off() -> None:
         assert client.crashes == []
 
 
-async def test_a_slow_reader_of_a_large_answer_is_not_cut_off() -> None:
+async def test_a_slow_reader_of_a_large_answer_is_not_cut_off(clock: MockClock) -> None:
     body = b"z" * 200_000
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -500,7 +505,21 @@ async def test_a_slow_reader_of_a_large_answer_is_not_cut_off() -> None:
         assert client.elapsed_s > 5 * 4
 
 
-async def test_an_ordinary_handler_finishes_for_a_client_that_does_not_read() -> None:
+async def test_the_generator_of_a_stream_is_closed_when_a_send_is_cut_off(clock: MockClock) -> None:
+    ended = trio.Event()
+    app = stream_app(ended, 0, "text/plain")
+    async with serving(app, HttpLimits(send_s=4), lockstep_stream_pair) as client:  # type: ignore[arg-type]
+        await client.say(GET)
+        await client.hear(300)
+        await client.closed.wait()
+        assert ended.is_set()
+        assert client.elapsed_s == pytest.approx(4)
+        assert client.crashes == []
+
+
+async def test_an_ordinary_handler_finishes_for_a_client_that_does_not_read(
+    clock: MockClock,
+) -> None:
     finished: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -528,13 +547,15 @@ def stream_app(ended: trio.Event, pause_s: float, media_type: str) -> Starlette:
             ended.set()
 
     async def stream(request: Request) -> Response:
-        return StreamingResponse(lines(), media_type=media_type)
+        return ClosingStreamingResponse(lines(), media_type=media_type)
 
     return Starlette(routes=[Route("/", stream)])
 
 
 @pytest.mark.parametrize("media_type", ["application/x-ndjson", "text/event-stream"])
-async def test_a_stream_arrives_at_once_and_ends_with_its_reader(media_type: str) -> None:
+async def test_a_stream_arrives_at_once_and_ends_with_its_reader(
+    clock: MockClock, media_type: str
+) -> None:
     ended = trio.Event()
     async with serving(stream_app(ended, 1e9, media_type)) as client:  # type: ignore[arg-type]
         await client.say(GET)
@@ -552,7 +573,7 @@ async def test_a_stream_arrives_at_once_and_ends_with_its_reader(media_type: str
         assert client.crashes == []
 
 
-async def test_the_head_of_a_stream_does_not_wait_for_its_first_piece() -> None:
+async def test_the_head_of_a_stream_does_not_wait_for_its_first_piece(clock: MockClock) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200})
         await trio.sleep_forever()
@@ -562,7 +583,7 @@ async def test_the_head_of_a_stream_does_not_wait_for_its_first_piece() -> None:
         assert await client.hear(15) == b"HTTP/1.1 200 OK"
 
 
-async def test_a_stream_to_http_1_0_is_ended_by_close() -> None:
+async def test_a_stream_to_http_1_0_is_ended_by_close(clock: MockClock) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200})
         for piece in (b"a", b"", b"b"):
@@ -573,7 +594,7 @@ async def test_a_stream_to_http_1_0_is_ended_by_close() -> None:
     assert heard == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nab"
 
 
-async def test_head_of_an_endless_stream_ends_and_the_connection_goes_on() -> None:
+async def test_head_of_an_endless_stream_ends_and_the_connection_goes_on(clock: MockClock) -> None:
     ended = trio.Event()
     async with serving(stream_app(ended, 0, "text/plain")) as client:  # type: ignore[arg-type]
         await client.say(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -587,7 +608,7 @@ async def test_head_of_an_endless_stream_ends_and_the_connection_goes_on() -> No
 
 
 @pytest.mark.parametrize("listens", [True, False])
-async def test_head_of_a_stream_by_a_bare_application(listens: bool) -> None:
+async def test_head_of_a_stream_by_a_bare_application(clock: MockClock, listens: bool) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200})
         if listens:
@@ -603,7 +624,9 @@ async def test_head_of_a_stream_by_a_bare_application(listens: bool) -> None:
     )
 
 
-async def test_a_stream_that_listens_to_nothing_is_cancelled_when_its_reader_has_gone() -> None:
+async def test_a_stream_that_listens_to_nothing_is_cancelled_when_its_reader_has_gone(
+    clock: MockClock,
+) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200})
         while True:
@@ -617,7 +640,7 @@ async def test_a_stream_that_listens_to_nothing_is_cancelled_when_its_reader_has
         assert client.crashes == []
 
 
-async def test_is_disconnected_polls_without_waiting() -> None:
+async def test_is_disconnected_polls_without_waiting(clock: MockClock) -> None:
     seen: list[bool] = []
     gone = trio.Event()
 
@@ -640,7 +663,7 @@ async def test_is_disconnected_polls_without_waiting() -> None:
         assert client.crashes == []
 
 
-async def test_an_ordinary_handler_finishes_for_a_client_that_has_gone() -> None:
+async def test_an_ordinary_handler_finishes_for_a_client_that_has_gone(clock: MockClock) -> None:
     gone = trio.Event()
     finished = trio.Event()
 
@@ -662,7 +685,7 @@ async def test_an_ordinary_handler_finishes_for_a_client_that_has_gone() -> None
 # -- applications that fail
 
 
-async def test_a_crash_before_the_answer_is_500() -> None:
+async def test_a_crash_before_the_answer_is_500(clock: MockClock) -> None:
     fault = ValueError("boom")
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -674,7 +697,7 @@ async def test_a_crash_before_the_answer_is_500() -> None:
         assert client.crashes == [fault]
 
 
-async def test_a_crash_between_head_and_body_is_500() -> None:
+async def test_a_crash_between_head_and_body_is_500(clock: MockClock) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         length = [(b"content-length", b"5")]
         await send({"type": "http.response.start", "status": 200, "headers": length})
@@ -686,7 +709,7 @@ async def test_a_crash_between_head_and_body_is_500() -> None:
         assert [type(crash) for crash in client.crashes] == [ValueError]
 
 
-async def test_a_crash_in_a_stream_leaves_it_visibly_incomplete() -> None:
+async def test_a_crash_in_a_stream_leaves_it_visibly_incomplete(clock: MockClock) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"abc", "more_body": True})
@@ -699,7 +722,7 @@ async def test_a_crash_in_a_stream_leaves_it_visibly_incomplete() -> None:
         assert [type(crash) for crash in client.crashes] == [ValueError]
 
 
-async def test_starlettes_own_500_is_followed_by_a_close() -> None:
+async def test_starlettes_own_500_is_followed_by_a_close(clock: MockClock) -> None:
     async def boom(request: Request) -> Response:
         raise ValueError("boom")
 
@@ -737,7 +760,7 @@ BODY = {"type": "http.response.body", "body": b"12345"}
     ],
 )
 async def test_illegal_answers_are_crashes(
-    messages: list[dict[str, Any]], answered: int | None
+    clock: MockClock, messages: list[dict[str, Any]], answered: int | None
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for message in messages:
@@ -756,7 +779,7 @@ async def test_illegal_answers_are_crashes(
 # -- draining
 
 
-async def test_draining_closes_an_idle_connection_at_once() -> None:
+async def test_draining_closes_an_idle_connection_at_once(clock: MockClock) -> None:
     async with serving(Echo()) as client:
         await client.say(GET)
         await client.hear(len(answer(b"GET / ")))
@@ -766,7 +789,7 @@ async def test_draining_closes_an_idle_connection_at_once() -> None:
         assert client.elapsed_s == 0
 
 
-async def test_draining_completes_a_request_that_has_begun_to_arrive() -> None:
+async def test_draining_completes_a_request_that_has_begun_to_arrive(clock: MockClock) -> None:
     async with serving(Echo()) as client:
         await client.say(GET[:5])
         await trio.testing.wait_all_tasks_blocked()
@@ -775,7 +798,9 @@ async def test_draining_completes_a_request_that_has_begun_to_arrive() -> None:
         assert await client.hear_all() == answer(b"GET / ", "200 OK", "Connection: close")
 
 
-async def test_draining_ends_a_connection_whose_answer_was_already_under_way() -> None:
+async def test_draining_ends_a_connection_whose_answer_was_already_under_way(
+    clock: MockClock,
+) -> None:
     go_on = trio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -131,14 +131,14 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
     HeartbeatEvent,
 )
 
-#: Votes and notices are sent to an instance only in these.
-TAKING_PART = frozenset({_S.BEATING, _S.SUSPENDED, _S.RETURNING, _S.RESTARTING})
-
-#: Their silence is expected, or is judged by other means than a reconnect.
-PATIENT = frozenset({_S.BEATING, _S.SUSPENDED})
-
 #: Challenges go on whatever comes of them.
 CHALLENGED = frozenset({_S.BEATING, _S.RETURNING})
 
 #: Challenges go on for as long as they are answered.
 PROBED = frozenset({_S.SUSPENDED, _S.RESTARTING})
+
+#: Votes and notices are sent to an instance only in these.
+TAKING_PART = CHALLENGED | PROBED
+
+#: Their silence is expected, or is judged by other means than a reconnect.
+PATIENT = frozenset({_S.BEATING, _S.SUSPENDED})

@@ -213,7 +213,7 @@ class HttpConnection:
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode("ascii")),
-            (b"connection", b"close"),
+            (b"Connection", b"close"),
         ]
         head = self._writer.encode_head(status, headers)
         await self._writer.transmit(head + self._writer.encode_body(body, last=True))

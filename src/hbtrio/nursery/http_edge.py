@@ -12,19 +12,20 @@ like. The VIM takes 503 as a failure that its audit repeats.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import cast
 
 import trio
-from starlette.types import ASGIApp
+from starlette.responses import StreamingResponse
+from starlette.types import ASGIApp, Send
 
 from hbtrio.nursery.http_connection import HttpConnection
 from hbtrio.nursery.http_limits import Drain, HttpLimits
 from hbtrio.nursery.http_request import PEER_EXTENSION, Endpoint
 from hbtrio.nursery.unix_socket import UnixListener, peer_credentials
 
-__all__ = ["PEER_EXTENSION", "HttpLimits", "serve_http"]
+__all__ = ["PEER_EXTENSION", "ClosingStreamingResponse", "HttpLimits", "serve_http"]
 
 #: How many surplus clients are told 503 at the same time; further ones are just closed.
 MAX_TURNED_AWAY = 16
@@ -64,6 +65,23 @@ async def serve_http(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.drain_when_cancelled)
         await server.serve(listeners, task_status)
+
+
+class ClosingStreamingResponse(StreamingResponse):
+    """A StreamingResponse that closes its generator however it ends.
+
+    Starlette's own leaves a generator to the garbage collector when the reader goes, or the
+    server ends, during a send: the generator's ``finally`` then runs at some later time and
+    outside of the request, and trio warns.
+    """
+
+    async def stream_response(self, send: Send) -> None:
+        """Stream; the generator is closed before this returns or raises."""
+        try:
+            await super().stream_response(send)
+        finally:
+            if isinstance(self.body_iterator, AsyncGenerator):
+                await self.body_iterator.aclose()
 
 
 class _HttpServer:

@@ -41,7 +41,7 @@ class ResponseWriter:
     def encode_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Return a response head as bytes; h11.LocalProtocolError if it is none."""
         if self._drain.begun:
-            headers = [*headers, (b"connection", b"close")]
+            headers = [*headers, (b"Connection", b"close")]
         try:
             phrase = HTTPStatus(status).phrase
         except ValueError:

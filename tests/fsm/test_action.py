@@ -1,0 +1,144 @@
+"""Every action of the event table, walked to each of its ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from hbtrio.fsm.action import (
+    Action,
+    ActionState,
+    AskVote,
+    AwaitReturn,
+    Finish,
+    GiveNotice,
+    Perform,
+    Step,
+)
+from hbtrio.fsm.table import IllegalEvent
+from hbtrio.wire.vocabulary import ActionName
+
+#: The steps of each action that goes well, by the event table of PROTOCOL.md.
+SUCCEEDS = {
+    "stop": "vote:stop notice:stop perform done",
+    "reboot": "vote:reboot notice:reboot perform await done",
+    "pause": "vote:pause notice:pause perform done",
+    "unpause": "perform notice:unpause done",
+    "suspend": "vote:suspend notice:suspend perform done",
+    "resume": "perform notice:resume done",
+    "resize": "vote:resize_begin notice:resize_begin perform await notice:resize_end done",
+    "live-migrate": (
+        "vote:live_migrate_begin notice:live_migrate_begin perform notice:live_migrate_end done"
+    ),
+    "cold-migrate": (
+        "vote:cold_migrate_begin notice:cold_migrate_begin perform await "
+        "notice:cold_migrate_end done"
+    ),
+}
+
+#: And of each whose command fails: who was told of a beginning is told of an end.
+FAILS = {
+    "stop": "vote:stop notice:stop perform failed",
+    "reboot": "vote:reboot notice:reboot perform failed",
+    "pause": "vote:pause notice:pause perform failed",
+    "unpause": "perform failed",
+    "suspend": "vote:suspend notice:suspend perform failed",
+    "resume": "perform failed",
+    "resize": "vote:resize_begin notice:resize_begin perform notice:resize_end failed",
+    "live-migrate": (
+        "vote:live_migrate_begin notice:live_migrate_begin perform notice:live_migrate_end failed"
+    ),
+    "cold-migrate": (
+        "vote:cold_migrate_begin notice:cold_migrate_begin perform notice:cold_migrate_end failed"
+    ),
+}
+
+#: The state in which each kind of step leaves an action; a notice has one before and two after.
+STATES = {
+    AskVote: {ActionState.VOTING},
+    GiveNotice: {ActionState.PREPARING, ActionState.FINISHING, ActionState.MENDING},
+    Perform: {ActionState.PERFORMING},
+    AwaitReturn: {ActionState.AWAITING},
+    Finish: {ActionState.DONE, ActionState.REJECTED, ActionState.FAILED},
+}
+
+
+def walked(action: Action, *, rejected: bool = False, succeeded: bool = True) -> str:
+    """Carries out every step of an action in words."""
+    words = []
+    step: Step = action.start()
+    while True:
+        assert action.state in STATES[type(step)]
+        match step:
+            case AskVote(event):
+                words.append(f"vote:{event}")
+                step = action.voted(rejected=rejected)
+            case GiveNotice(event):
+                words.append(f"notice:{event}")
+                step = action.noticed()
+            case Perform():
+                words.append("perform")
+                step = action.performed(succeeded=succeeded)
+            case AwaitReturn():
+                words.append("await")
+                step = action.back()
+            case Finish():
+                return " ".join([*words, action.state.value])
+
+
+def test_every_action_stands_in_both_lists() -> None:
+    assert set(SUCCEEDS) == set(FAILS) == set(ActionName)
+
+
+@pytest.mark.parametrize("name", ActionName)
+@pytest.mark.parametrize("force", [False, True], ids=["voted", "forced"])
+@pytest.mark.parametrize("rejected", [False, True], ids=["accepted", "rejected"])
+@pytest.mark.parametrize("succeeded", [True, False], ids=["succeeds", "fails"])
+def test_the_exact_steps(name: ActionName, force: bool, rejected: bool, succeeded: bool) -> None:
+    steps = (SUCCEEDS if succeeded else FAILS)[name]
+    vote, _, rest = steps.partition(" ")
+    if not vote.startswith("vote:"):
+        expected = steps  # nobody is asked: the VM is not running
+    elif force:
+        expected = rest
+    elif rejected:
+        expected = f"{vote} rejected"
+    else:
+        expected = steps
+    assert walked(Action(name, force=force), rejected=rejected, succeeded=succeeded) == expected
+
+
+def test_an_action_knows_its_name_and_has_done_nothing_at_first() -> None:
+    action = Action(ActionName.RESIZE)
+    assert (action.name, action.state) == (ActionName.RESIZE, ActionState.PLANNED)
+
+
+TOLD = {
+    "start": lambda action: action.start(),
+    "voted": lambda action: action.voted(rejected=False),
+    "noticed": lambda action: action.noticed(),
+    "performed": lambda action: action.performed(succeeded=True),
+    "back": lambda action: action.back(),
+}
+#: What an action may be told in each state; a resize passes through all of them.
+LEGAL = {
+    ActionState.PLANNED: "start",
+    ActionState.VOTING: "voted",
+    ActionState.PREPARING: "noticed",
+    ActionState.PERFORMING: "performed",
+    ActionState.AWAITING: "back",
+    ActionState.FINISHING: "noticed",
+    ActionState.DONE: None,
+}
+
+
+def test_what_is_told_out_of_turn_is_refused_and_changes_nothing() -> None:
+    action = Action(ActionName.RESIZE)
+    for state, legal in LEGAL.items():
+        assert action.state is state
+        for name, tell in TOLD.items():
+            if name != legal:
+                with pytest.raises(IllegalEvent):
+                    tell(action)
+                assert action.state is state
+        if legal is not None:
+            TOLD[legal](action)
