@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.fsm.brake import BrakeVerdict, Failure, MassFailureBrake
@@ -42,7 +42,8 @@ def test_up_to_the_share_is_acted_upon_and_above_it_nobody_is(
 ) -> None:
     brake = MassFailureBrake(0.5, 3)
     assert verdicts(brake, burst([100.0] * failed, total=10)) == expected
-    assert (brake.held, brake.alarms) == (expected.count(HOLD) + expected.count(ALARM), ALARM in expected)
+    assert brake.held == len(expected) - expected.count(ACT)
+    assert brake.alarms == expected.count(ALARM)
 
 
 @pytest.mark.parametrize(("total", "held"), [(2, 0), (3, 3)])
@@ -58,9 +59,7 @@ def test_one_instance_that_fails_again_and_again_counts_once() -> None:
     assert verdicts(brake, again) == [ACT] * 8
 
 
-@pytest.mark.parametrize(
-    ("gap", "expected"), [(1.0, [ALARM, HOLD, HOLD]), (1.25, [ACT, ACT, ACT])]
-)
+@pytest.mark.parametrize(("gap", "expected"), [(1.0, [ALARM, HOLD, HOLD]), (1.25, [ACT, ACT, ACT])])
 def test_failures_one_interval_apart_belong_together_and_further_apart_do_not(
     gap: float, expected: list[BrakeVerdict]
 ) -> None:
@@ -76,6 +75,12 @@ def test_the_longer_of_two_intervals_says_what_is_near() -> None:
     # a and b are near to slow, not to each other: two of four each. Near to slow are all three.
     assert verdicts(brake, [slow, *quick]) == [ACT, ACT, ALARM]
     assert (brake.held, brake.alarms) == (1, 1)
+
+
+def test_slow_instances_that_failed_before_count_against_a_quick_one() -> None:
+    brake = MassFailureBrake(0.5, 3)
+    slow = [Failure("slow1", 10.0, 30.0, 4), Failure("slow2", 15.0, 30.0, 3)]
+    assert verdicts(brake, [*slow, Failure("quick", 30.0, 1.0, 2)]) == [ALARM, HOLD, HOLD]
 
 
 def test_the_first_of_a_burst_knows_how_many_there_were() -> None:
@@ -115,6 +120,7 @@ def test_what_is_long_past_is_forgotten() -> None:
     assert brake.judge(Failure("new", 600.5, 700.0, 3)) is ACT
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(
     st.lists(st.integers(0, 80), min_size=1, max_size=30).map(sorted),
     st.sampled_from([0.1, 0.5, 1.0]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.fsm.health import HealthMerge, HealthReport, HealthStatus
@@ -64,6 +64,7 @@ def test_the_merge(
     assert merge.report(applications, 100.0) == report
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(
     st.lists(st.builds(HealthStatus, st.booleans(), st.sampled_from(CorrectiveAction), st.text())),
     st.booleans(),

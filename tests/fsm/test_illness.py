@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.fsm.illness import REPORTS, REPORTS_PERIOD_S, SAME_AGAIN_S, Illness
@@ -81,6 +81,7 @@ def test_what_the_quota_refused_is_news_as_soon_as_there_is_room() -> None:
     assert illness.is_news(ILL, LOG, 60.0)
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(
     st.lists(
         st.tuples(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.fsm.guest_session import SessionSettings
@@ -87,6 +87,7 @@ def test_a_name_is_made_plain_and_short() -> None:
     assert Profile.from_init(init, LIMITS).name == "[1m'vm' " + "ü" * 27
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(
     st.builds(
         Init,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.fsm.quota import ByteBucket, Quota
@@ -30,6 +30,7 @@ def test_a_quota_of_nothing_grants_nothing() -> None:
     assert not any(quota.take(float(now)) for now in range(10))
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(TIMES, st.integers(1, 5), st.sampled_from([0.25, 1.0, 7.0]))
 def test_no_period_ever_holds_more_than_the_quota_and_none_is_withheld(
     times: list[float], count: int, period_s: float

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.wire.channel_codec import MessageError, VersionTooOld, decode, encode
@@ -304,11 +304,13 @@ def spoiled(draw: st.DrawFn) -> bytes:
     return line
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(spoiled())
 def test_both_roads_agree_on_spoiled_lines_and_refuse_in_one_way_only(line: bytes) -> None:
     assert result_of(line) == result_of(b" " + line)
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(st.binary(max_size=MAX_LINE_BYTES))
 def test_arbitrary_bytes_are_no_message(line: bytes) -> None:
     assert isinstance(fault_of(line), MessageError)
@@ -323,6 +325,7 @@ KEYS = st.sampled_from([*HEADER, *sorted({k for ks in LEGACY_KEYS.values() for k
 SURROGATES = st.text(st.characters(categories=["Cs", "Lu"]), max_size=5)
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(
     st.dictionaries(KEYS | SURROGATES, JSON | SURROGATES),
     st.sampled_from(SAMPLES),
@@ -338,6 +341,7 @@ def test_any_json_object_is_a_message_or_a_message_error(
             encode(first, 1)  # what was read can be printed: no surrogate came through
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(st.binary(max_size=300).filter(lambda data: b"\n" not in data))
 def test_any_name_is_a_message_or_a_message_error(name: bytes) -> None:
     first, *_ = result_of(printed.init(name))

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.wire.channel_codec import (
@@ -55,6 +55,7 @@ def made_plain(message: Message) -> Message:
     )
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(MESSAGES, st.integers(1, 2**31 - 1))
 def test_a_message_is_printed_within_every_limit_and_read_back_equal(
     message: Message, sequence: int
@@ -153,6 +154,7 @@ def test_a_text_is_clipped_between_characters(text: str, limit: int, clipped: st
     assert clip_utf8(text, limit) == clipped
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(TEXT, st.integers(0, 70))
 def test_clipping_keeps_the_longest_beginning_that_fits(text: str, limit: int) -> None:
     text = text.encode("utf-8", "replace").decode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.wire.lines import MAX_LINE_BYTES, LineReader
@@ -28,6 +28,7 @@ def oracle(stream: bytes, max_bytes: int) -> tuple[list[bytes], int, int]:
     return fitting, skipped, len(tail) if len(tail) <= max_bytes else 0
 
 
+@settings(deadline=None)  # a shared machine may be slow
 @given(st.data(), STREAMS, LIMITS)
 def test_any_chunking_gives_what_splitting_the_whole_gives(
     data: st.DataObject, stream: bytes, max_bytes: int
@@ -41,6 +42,7 @@ def test_any_chunking_gives_what_splitting_the_whole_gives(
 
 
 @pytest.mark.parametrize("name", CHANNEL_FILES)
+@settings(deadline=None)  # a shared machine may be slow
 @given(data=st.data())
 def test_a_captured_stream_gives_its_messages_in_any_chunking(
     name: str, data: st.DataObject

@@ -3,9 +3,9 @@
 For each VM two unix sockets listen: the channel, to which the host connects, and the device, which
 is handed to the guest. What they have in common with a virtio-serial port is kept (PROTOCOL.md, the
 port itself): one client at a time, a second one waits silently in the backlog; the host notices
-nothing when the guest's process goes away, and bytes it sends meanwhile are held and delivered at
-the next open; what the guest sends with no host connected is lost. The guest does notice when the
-host goes away: its device ends and has to be opened anew.
+nothing when the guest's process goes away, what it had not read is lost, and what the host sends
+from then on is held and delivered at the next open; what the guest sends with no host connected is
+lost. The guest does notice when the host goes away: its device ends and has to be opened anew.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from typing import Final
 import trio
 
 #: Bytes held for a guest that is not there; then the host's sends are left unread, as QEMU does.
-_HELD_BYTES: Final = 65536
+HELD_BYTES: Final = 65536
 
 _READ_BYTES: Final = 4096
+
+#: A peer that was killed, or whose stream was closed because its counterpart has gone.
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class Bridge:
@@ -38,10 +41,15 @@ class Bridge:
         self._host: trio.SocketStream | None = None
         self._guest: trio.SocketStream | None = None
         self._held = b""
-        self._room = trio.Event()
+        self._delivering = trio.Lock()
+        self._delivered = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Joins the two until cancelled."""
+        """Joins the two until cancelled, which removes both sockets.
+
+        Raises:
+            OSError: a socket can't be made there.
+        """
         with _listening(self.device_path) as device, _listening(self.channel_path) as channel:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_host, channel)
@@ -53,59 +61,66 @@ class Bridge:
             self._host = await channel.accept()
             try:
                 await self._pump_host(self._host)
-            except trio.BrokenResourceError:
-                pass  # a host that was killed: reset, with our bytes unread
+            except _GONE:
+                pass
             finally:
                 await trio.aclose_forcefully(self._host)
                 self._host = None
+                self._held = b""
                 if self._guest is not None:
                     await trio.aclose_forcefully(self._guest)
 
     async def _pump_host(self, host: trio.SocketStream) -> None:
         while data := await host.receive_some(_READ_BYTES):
-            guest = self._guest
-            if guest is not None and not self._held:
+            self._held += data
+            await self._deliver()
+            while len(self._held) >= HELD_BYTES:
+                self._delivered = trio.Event()
+                await self._delivered.wait()
+
+    async def _deliver(self) -> None:
+        """Sends what is held, if the guest is there: in the order it came, whoever begins."""
+        async with self._delivering:
+            while self._held and self._guest is not None:
+                guest, data, self._held = self._guest, self._held, b""
                 try:
                     await guest.send_all(data)
-                    continue
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    pass  # the guest was killed: hold it for the next one
-            self._held += data
-            while len(self._held) >= _HELD_BYTES:
-                self._room = trio.Event()
-                await self._room.wait()
+                except _GONE:
+                    # What it had not read is lost; the rest is the next one's.
+                    if self._guest is guest:
+                        self._guest = None
+                self._delivered.set()
 
     async def _serve_guest(self, device: trio.SocketListener) -> None:
         while True:
-            guest = await device.accept()
+            guest = self._guest = await device.accept()
             try:
-                held, self._held = self._held, b""
-                self._room.set()
-                await guest.send_all(held)
-                self._guest = guest
-                await self._pump_guest(guest)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # a guest that was killed, or cut off because the host has gone
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._deliver)
+                    await self._pump_guest(guest)
+                    nursery.cancel_scope.cancel()
             finally:
                 self._guest = None
                 await trio.aclose_forcefully(guest)
 
     async def _pump_guest(self, guest: trio.SocketStream) -> None:
-        while data := await guest.receive_some(_READ_BYTES):
-            if self._host is None:
-                continue
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._host.send_all(data)
+        with contextlib.suppress(*_GONE):
+            while data := await guest.receive_some(_READ_BYTES):
+                host = self._host
+                if host is None:
+                    continue
+                with contextlib.suppress(*_GONE):
+                    await host.send_all(data)
 
 
 @contextlib.contextmanager
 def _listening(path: str) -> Iterator[trio.SocketListener]:
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with listening:
-        listening.bind(path)
-        listening.listen(8)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with sock:
+        sock.bind(path)
         try:
-            yield trio.SocketListener(trio.socket.from_stdlib_socket(listening.dup()))
+            sock.listen(8)
+            yield trio.SocketListener(trio.socket.from_stdlib_socket(sock))
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

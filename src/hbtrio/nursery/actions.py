@@ -156,8 +156,12 @@ class ActionRun:
                 return channel.open_round(event, notification)
             except NotHeartbeating as error:
                 return str(error)
-            except RoundOpen:
+            except RoundOpen as error:
                 if channel.round is not None:
+                    # Said, as whoever watches would take the silence for a host that hangs.
+                    left_s = channel.round.window.remaining_s(trio.current_time())
+                    kind = "vote" if notification is NotificationType.REVOCABLE else "notice"
+                    self._say(step=kind, event=event, waiting=str(error), seconds=round(left_s, 3))
                     await channel.round.done.wait()
         return "other votes and notices went on and on"
 
@@ -193,9 +197,12 @@ class ActionRun:
         if channel is None or window is None:
             self._say(step="restart", skipped="no RESTART window is open")
             return
-        left_s = window.remaining_s(trio.current_time())
-        self._say(step="restart", window=window.kind, seconds=round(left_s, 3))
-        await channel.restarted.wait()
+        # One more may follow: for an init that came at the last moment, or for another restart.
+        while window is not None:
+            left_s = window.remaining_s(trio.current_time())
+            self._say(step="restart", window=window.kind, seconds=round(left_s, 3))
+            await channel.restarted.wait()
+            window = channel.restart
         back = channel.heartbeat.state is HeartbeatState.BEATING
         self._say(
             step="restart", result="back" if back else "expired", reason=channel.heartbeat.why

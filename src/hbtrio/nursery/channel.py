@@ -8,7 +8,9 @@ is reconnected and no other notices.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import attrs
 import trio
@@ -160,7 +162,7 @@ class Channel:
         """Its socket is gone. It ends, unless the instance is expected back within RESTART."""
         if self.heartbeat.state is HeartbeatState.RESTARTING:
             self.absent = True
-            self._connection.cancel()
+            self._break(why)
             return
         self._forget(why)
 
@@ -173,6 +175,7 @@ class Channel:
     def _forget(self, why: str) -> None:
         if self.heartbeat.state is not HeartbeatState.GONE:
             self._apply(self.heartbeat.removed(why))
+            self._end_round(f"the channel is gone: {why}")
         self._setup.pacer.schedule(self, self.heartbeat.due)
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
@@ -223,15 +226,26 @@ class Channel:
         except* ChannelFault as faults:
             self._close_why = str(faults.exceptions[0])
         finally:
+            self._hear_last_words(port)
             self._writer = None
             port.close()
+            why = self._close_why or "the host closed it"
             if self.heartbeat.state is not HeartbeatState.GONE:
-                self._apply(self.heartbeat.closed(self._close_why or "the host closed it"))
+                self._apply(self.heartbeat.closed(why))
                 self._setup.pacer.schedule(self, self.heartbeat.due)
-            self._end_round(f"the channel was closed: {self._close_why}")
+            self._end_round(f"the channel was closed: {why}")
         if self._crash is not None:
             crash, self._crash = self._crash, None
             raise crash
+
+    def _hear_last_words(self, port: Port) -> None:
+        # Who sends may find the connection broken before its reader has come to what the guest said
+        # at the end: a reject must not turn into consent because the guest left after it.
+        if self._reconnect or self._crash is not None or self.gone:
+            return
+        with suppress(ChannelFault):
+            if data := port.receive_nowait():
+                self._take(data, trio.current_time())
 
     def _break(self, why: str) -> None:
         """Ends the connection; what follows is for :meth:`_stay_connected` to say."""
@@ -312,12 +326,16 @@ class Channel:
         except Exception as crash:  # noqa: BLE001 - raised again by this channel's own task
             self._crash = crash
             self._connection.cancel()
-        return self.heartbeat.due
+        else:
+            return self.heartbeat.due
+        # What was due is still due, but nobody is to be told on this connection.
+        return math.inf
 
     def _beat(self, now: float) -> None:
         late = self._setup.guard.is_late(now)
-        if self.heartbeat.owes_answer and self._writer is not None:
-            # The answer may have arrived and its reader not have run yet.
+        unheard = self.heartbeat.owes_answer or not self.beating
+        if unheard and self._writer is not None:
+            # The answer, or the init, may have arrived and its reader not have run yet.
             data = self._writer.port.receive_nowait()
             if data:
                 self._take(data, now)

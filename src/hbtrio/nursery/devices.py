@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import termios
 from typing import Protocol
 
 import trio
@@ -88,7 +89,7 @@ class PathDevice:
                 ExitStatus.NOT_CONFIGURED,
             ) from None
         except OSError as error:
-            raise UserError(f"{self._path}: {os_reason(error)}", ExitStatus.DENIED) from error
+            raise _refusal(self._path, error) from error
         if stat.S_ISCHR(mode):
             try:
                 os.close(
@@ -148,10 +149,19 @@ class TtyChannel(SocketChannel):
     Its stream ends only when the tty is hung up, and then it has to be opened anew.
     """
 
+    # trio-serial passes the system's errors on as they are, which SocketChannel does not expect.
+
     async def receive(self) -> bytes:
         """See :class:`ChannelStream`."""
         try:
             return await super().receive()
+        except OSError as error:
+            raise DeviceFault(os_reason(error)) from error
+
+    async def send(self, data: bytes) -> None:
+        """See :class:`ChannelStream`."""
+        try:
+            await super().send(data)
         except OSError as error:
             raise DeviceFault(os_reason(error)) from error
 
@@ -161,7 +171,10 @@ async def _open_tty(path: str) -> TtyChannel:
     from trio_serial import SerialStream  # noqa: PLC0415
 
     stream = SerialStream(path, exclusive=True)
-    await stream.aopen()
+    try:
+        await stream.aopen()
+    except termios.error as error:  # which is no OSError
+        raise OSError(*error.args) from error
     return TtyChannel(stream)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
 import attrs
@@ -101,14 +102,15 @@ class Guest:
             nursery.start_soon(self._run_channel)
             nursery.start_soon(self._run_health)
             await self._stopping.wait()
-            self._apply(self.session.shutdown(trio.current_time()))
             with trio.move_on_after(_FAREWELL_S):
                 await self._outbox.flushed()
             nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
-        """Says farewell to the host and ends :meth:`run`."""
-        self._stopping.set()
+        """Says farewell to the host and ends :meth:`run`; from then on the session is over."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._apply(self.session.shutdown(trio.current_time()))
 
     def reload(self, setup: GuestSetup) -> None:
         """Takes over a configuration read again, except the device, and tells the host."""
@@ -125,6 +127,8 @@ class Guest:
         while True:
             with trio.CancelScope(deadline=self.session.deadline) as self._timer:
                 await trio.sleep_forever()
+            # Tasks woken together run in any order: what has arrived by now is read first.
+            await trio.lowlevel.checkpoint()
             now = trio.current_time()
             if now >= self.session.deadline:
                 self._apply(self.session.expired(now, late=self._guard.is_late(now)))
@@ -162,8 +166,7 @@ class Guest:
                 if str(fault) != said:
                     said = str(fault)
                     _log.warning("channel can't be opened: %s; retrying", fault)
-                if self.session.state is not fsm.SessionState.DISABLED:
-                    self._apply(self.session.channel_down(trio.current_time()))
+                self._channel_down()
             else:
                 if said:
                     _log.info("channel is open again")
@@ -191,6 +194,8 @@ class Guest:
             while True:
                 if not quiet:
                     await stream.wait_connected()
+                    if self._stopping.is_set():
+                        return heard
                     self._apply(self.session.channel_up(trio.current_time()))
                 quiet = False
                 async with trio.open_nursery() as nursery:
@@ -219,7 +224,8 @@ class Guest:
         return heard
 
     def _channel_down(self) -> None:
-        self._apply(self.session.channel_down(trio.current_time()))
+        if not self._stopping.is_set():
+            self._apply(self.session.channel_down(trio.current_time()))
         # What was meant for that host, the answers just aborted too, is of no use to the next.
         self._outbox.clear()
 
@@ -239,6 +245,8 @@ class Guest:
             self._outbox.sent()
 
     def _received(self, lines: list[bytes]) -> None:
+        if self._stopping.is_set():
+            return  # nothing may follow the farewell, which may still be on its way
         for line in lines:
             try:
                 message = decode(line)
@@ -253,9 +261,14 @@ class Guest:
         while True:
             script, self._health_changed = self._health_script, trio.Event()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(script.run, self._health.script_result, self._guard)
+                nursery.start_soon(script.run, partial(self._judged, script), self._guard)
                 await self._health_changed.wait()
                 nursery.cancel_scope.cancel()
+
+    def _judged(self, script: HealthScript, healthy: bool, reason: str) -> None:
+        # A run may end in the moment of a reload, before it can be cancelled.
+        if script is self._health_script:
+            self._health.script_result(healthy, reason)
 
     # -- votes and notices ------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What a guest still has to say: in order and bounded; a vote's answer is never dropped."""
+"""What a guest still has to say: in order and bounded; a reject is given up last."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import trio
 
 from hbtrio.wire.channel_codec import encode
 from hbtrio.wire.messages import ActionResponse, ChallengeResponse, Init, Message
+from hbtrio.wire.vocabulary import VoteResult
 
 #: Messages that may wait for a host that does not read.
 QUEUE: Final = 64
@@ -17,8 +18,9 @@ QUEUE: Final = 64
 class Outbox:
     """A queue between the session and the channel's writer.
 
-    When it is full the oldest answer to a challenge goes, since the host has long counted it as
-    missed; answers to votes and notices stay, whose number the session bounds.
+    When it is full the oldest of what matters least goes: an answer to a challenge, since the host
+    has long counted it as missed, then an ``init``, which is repeated, then an answer that agrees,
+    which is what the host makes of silence.
     """
 
     def __init__(self) -> None:
@@ -31,14 +33,10 @@ class Outbox:
 
     def put(self, message: Message) -> None:
         """Queues a message."""
-        if len(self._queue) >= QUEUE:
-            for kind in (ChallengeResponse, Init, ActionResponse):
-                oldest = next((queued for queued in self._queue if type(queued) is kind), None)
-                if oldest is not None:
-                    self._queue.remove(oldest)
-                    self.dropped += 1
-                    break
         self._queue.append(message)
+        if len(self._queue) > QUEUE:
+            self._queue.remove(min(self._queue, key=_weight))  # of equals the first, the oldest
+            self.dropped += 1
         self._filled.set()
 
     async def next(self, sequence: int) -> bytes:
@@ -66,3 +64,15 @@ class Outbox:
         while self._queue or self._sending:
             self._emptied = trio.Event()
             await self._emptied.wait()
+
+
+def _weight(message: Message) -> int:
+    match message:
+        case ChallengeResponse():
+            return 0
+        case Init():
+            return 1
+        case ActionResponse(vote_result=result):
+            return 3 if result is VoteResult.REJECT else 2
+        case _:
+            return 4

@@ -39,11 +39,12 @@ class HealthScript:
         """
         if self._path is None:
             return
-        due = trio.current_time()
         while True:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run_once, self._path, on_result)
-                due = max(due + self._interval_s, trio.current_time())
+                # From this start, not from when it was due: a run after a freeze, or after one that
+                # would not die, has its whole interval too.
+                due = trio.current_time() + self._interval_s
                 await believe_after(due, guard, at_most_s=self._interval_s + CALM_S)
                 if nursery.child_tasks:
                     _log.error("%s did not end within %g s", self._path, self._interval_s)

@@ -1,11 +1,11 @@
 """The host's operator API: HTTP with JSON over the control socket.
 
-    GET  /v1/status                       the host and all its instances
-    GET  /v1/instances/UUID               one instance
-    GET  /v1/events[?recent=N]            reports, one JSON line each, from now on
-    POST /v1/instances/UUID/vote          {"event": "stop"}
-    POST /v1/instances/UUID/notify        {"event": "stop"}
-    POST /v1/instances/UUID/act           {"action": "reboot", "command": [...], "force": false}
+    GET  /v1/status                          the host and all its instances
+    GET  /v1/instances/UUID                  one instance
+    GET  /v1/events[?recent=N][&follow=no]   reports, one JSON line each: the last N, then new ones
+    POST /v1/instances/UUID/vote             {"event": "stop"}
+    POST /v1/instances/UUID/notify           {"event": "stop"}
+    POST /v1/instances/UUID/act              {"action": "reboot", "command": [...], "force": false}
 
 The last three answer with JSON lines as things happen: what was opened and for how long, then the
 outcome. Whoever hangs up early misses lines; the round or action goes on. Faults are answered with
@@ -16,8 +16,8 @@ daemon's user: that is what its mode is for.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from contextlib import aclosing, contextmanager
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
@@ -26,14 +26,16 @@ import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hbtrio.config.settings import command
 from hbtrio.config.toml import structure
 from hbtrio.errors import ConfigError
 from hbtrio.nursery.channel import NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.host import ActionRefused, Host, UnknownInstance
 from hbtrio.nursery.host_status import host_status, instance_status
+from hbtrio.nursery.http_edge import ClosingStreamingResponse
 from hbtrio.wire.vocabulary import (
     ACTION_TABLE,
     EVENT_TABLE,
@@ -63,7 +65,8 @@ class ActRequest:
     """The body of an act request."""
 
     action: str
-    command: tuple[str, ...] = ()
+    #: Checked as one of the configuration is: an unknown placeholder is found before the vote.
+    command: tuple[str, ...] = command("uuid")
     force: bool = False
 
 
@@ -79,14 +82,15 @@ def host_api(host: Host) -> Starlette:
             Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
             Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _failed},
+        exception_handlers={HTTPException: _failed, Exception: _failed},
     )
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    reason = error.detail if isinstance(error, HTTPException) else "internal error"
-    return JSONResponse({"status": "fail", "reason": reason}, status)
+    if not isinstance(error, HTTPException):
+        return JSONResponse({"status": "fail", "reason": "internal error"}, 500)
+    fault = {"status": "fail", "reason": error.detail}
+    return JSONResponse(fault, error.status_code, error.headers)
 
 
 class _HostApi:
@@ -109,14 +113,19 @@ class _HostApi:
         recent = request.query_params.get("recent", "0")
         if not (recent.isascii() and recent.isdigit() and len(recent) < 6):
             raise HTTPException(400, f"recent: not a number: {recent[:40]!r}")
-        return _lines(self._follow(int(recent)))
+        follow = request.query_params.get("follow", "yes")
+        if follow not in ("yes", "no"):
+            raise HTTPException(400, f"follow: neither yes nor no: {follow[:40]!r}")
+        return _lines(self._follow(int(recent), once=follow == "no"))
 
-    async def _follow(self, recent: int) -> AsyncIterator[dict[str, Any] | None]:
+    async def _follow(self, recent: int, *, once: bool) -> AsyncGenerator[dict[str, Any] | None]:
         reports = self._host.reports
         past = list(reports.recent)[-recent:] if recent else []
         with reports.follow() as queue:
             for report in past:
                 yield report.as_dict()
+            if once:
+                return
             while True:
                 line: dict[str, Any] | None = None
                 try:
@@ -151,7 +160,7 @@ class _HostApi:
         return _lines(action.progress())
 
 
-async def _watch(opened: Round) -> AsyncIterator[dict[str, Any] | None]:
+async def _watch(opened: Round) -> AsyncGenerator[dict[str, Any] | None]:
     kind = "vote" if opened.is_vote else "notice"
     window = opened.window
     yield {
@@ -201,10 +210,11 @@ def _word(kind: type[_W], word: str, known: Collection[_W]) -> _W:
     return kind(word)
 
 
-def _lines(items: AsyncIterator[dict[str, Any] | None]) -> Response:
+def _lines(items: AsyncGenerator[dict[str, Any] | None]) -> Response:
     async def encoded() -> AsyncIterator[bytes]:
-        async for item in items:
-            text = "" if item is None else json.dumps(item, ensure_ascii=False)
-            yield text.encode("utf-8", "replace") + b"\n"
+        async with aclosing(items):
+            async for item in items:
+                text = "" if item is None else json.dumps(item, ensure_ascii=False)
+                yield text.encode("utf-8", "replace") + b"\n"
 
-    return StreamingResponse(encoded(), media_type=_NDJSON)
+    return ClosingStreamingResponse(encoded(), media_type=_NDJSON)

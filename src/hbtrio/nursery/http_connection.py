@@ -96,7 +96,7 @@ class HttpConnection:
         except PeerLostError:
             pass
         finally:
-            await trio.aclose_forcefully(self._stream)
+            await self._close()
 
     async def turn_away(self, status: int, reason: str) -> None:
         """Answer whatever the client is going to ask with an error, and close."""
@@ -105,6 +105,12 @@ class HttpConnection:
         except PeerLostError:
             pass
         finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        # Shielded, as otherwise the Cancelled of this close replaces what an application raised
+        # while it was being cancelled.
+        with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
 
     # -- reading
@@ -190,6 +196,8 @@ class HttpConnection:
         if self._h11.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             return False
         self._h11.start_next_cycle()
+        # Until there is a next request it is not a HEAD: that one may turn out malformed.
+        self._writer.wants_body = True
         return True
 
     async def _watch_for_disconnect(self, exchange: Exchange) -> None:

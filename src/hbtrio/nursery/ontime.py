@@ -21,18 +21,18 @@ async def believe_after(deadline: float, guard: OnTimeGuard, *, at_most_s: float
     """Returns once ``deadline`` has passed and this process is on time.
 
     A process that was frozen finds its deadlines passed and the answers unread. It gets the guard's
-    time of calm to read them first.
+    time of calm to read them first. On time, what comes at the very deadline is still in time.
 
     Args:
         deadline: on trio's clock.
         guard: the process's guard.
-        at_most_s: how far the deadline may be put off altogether, in seconds: a host that is
-            always late must still come to an end.
+        at_most_s: how long the deadline may be put off once it was found passed, in seconds: a
+            host that is always late must still come to an end.
     """
-    end = deadline + at_most_s
-    while True:
-        await trio.sleep_until(deadline)
-        now = trio.current_time()
-        if now >= end or not guard.is_late(now):
-            return
-        deadline = min(guard.calm_at(now), end)
+    await trio.sleep_until(deadline)
+    # Not from the deadline: a freeze longer than at_most_s would use all of it up.
+    end = trio.current_time() + at_most_s
+    while guard.is_late(now := trio.current_time()) and now < end:
+        await trio.sleep_until(min(guard.calm_at(now), end))
+    # Tasks woken together run in any order: those with an answer in hand go first.
+    await trio.lowlevel.checkpoint()

@@ -83,14 +83,17 @@ class Pacer:
             with trio.CancelScope() as self._sleep:
                 self._sleep.deadline = self._order[0] * SLOT_S if self._order else math.inf
                 await trio.sleep_forever()
-            now = trio.current_time()
-            while self._order and self._order[0] * SLOT_S <= now:
+            woken = trio.current_time()
+            next_slot_at = (math.floor(woken / SLOT_S + 1e-6) + 1) * SLOT_S
+            # Only what is due by now, and nobody twice: where the work takes longer than a slot, or
+            # a time lies in the past, there would be no end to it, and no reader would ever run.
+            while self._order and self._order[0] * SLOT_S <= woken:
                 slot = heapq.heappop(self._order)
+                now = trio.current_time()
                 self.worst_lateness_s = max(self.worst_lateness_s, now - slot * SLOT_S)
                 for paced in self._slots.pop(slot):
                     if paced.slot == slot:
                         paced.slot = None
-                        self.schedule(paced, paced.on_time(now))
-                now = trio.current_time()
-            # A slot that is always past would starve every reader; one pass of theirs comes first.
+                        self.schedule(paced, max(paced.on_time(now), next_slot_at))
+            # What came due meanwhile waits for one pass of the readers.
             await trio.lowlevel.checkpoint()

@@ -29,7 +29,8 @@ class VirtioPort:
         path: its device, such as /dev/virtio-ports/cgcs.heartbeat; one process at a time.
 
     Raises:
-        OSError: it can't be opened; EBUSY when another process holds it.
+        OSError: it can't be opened; EBUSY when another process holds it, EPERM when it is no port
+            but a device that can't be waited for.
     """
 
     persistent = True
@@ -38,8 +39,12 @@ class VirtioPort:
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         # One set for each direction: trio lets only one task wait for a file descriptor.
         self._reading, self._writing = select.epoll(), select.epoll()
-        for edges in (self._reading, self._writing):
-            edges.register(self._fd, _EDGES)
+        try:
+            for edges in (self._reading, self._writing):
+                edges.register(self._fd, _EDGES)
+        except OSError:
+            self._close()
+            raise
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
 
@@ -92,9 +97,13 @@ class VirtioPort:
         """Closes the port; the host's side does not notice."""
         for edges in (self._reading, self._writing):
             trio.lowlevel.notify_closing(edges.fileno())
-            edges.close()
-        os.close(self._fd)
+        self._close()
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _close(self) -> None:
+        self._reading.close()
+        self._writing.close()
+        os.close(self._fd)
 
 
 async def _edge(edges: select.epoll) -> None:

@@ -1,0 +1,252 @@
+"""The commands of ``hbtrio ctl``: each asks the host for one thing and shows what it says.
+
+What is asked for belongs to the host. Whoever interrupts ``act`` in the middle ends the watching,
+not the action, and is told so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Final
+
+import trio
+
+from hbtrio.cli.ctl_progress import ProgressView
+from hbtrio.cli.ctl_screen import Screen
+from hbtrio.cli.ctl_views import show_event, show_status
+from hbtrio.config.source import printable
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.nursery.ctl_client import Address, CtlClient, Lines
+from hbtrio.nursery.ctl_replies import EventLine, InstanceLine, Progress, Status
+
+#: What a shell gives a program that SIGINT ended.
+INTERRUPTED: Final = 130
+
+#: A host closes a window, or says the next thing, at most this long after it is due: a host that is
+#: late itself puts a deadline off, and a command out of time is given time to end.
+MARGIN_S: Final = 15.0
+
+#: A stream of events is silent for 15 s at most; this is three times that.
+SILENCE_S: Final = 45.0
+
+#: Events shown where nobody says how many.
+_RECENT: Final = 20
+
+#: Candidates named for an ambiguous instance.
+_NAMED: Final = 5
+
+_UUID: Final = re.compile("-".join(f"[0-9a-f]{{{n}}}" for n in (8, 4, 4, 4, 12)), re.IGNORECASE)
+
+_VOTE_STATUS: Final = {
+    "accept": ExitStatus.DONE,
+    "complete": ExitStatus.DONE,
+    # Whoever is silent has agreed.
+    "timeout": ExitStatus.DONE,
+    "reject": ExitStatus.REJECTED,
+}
+_ACT_STATUS: Final = {
+    "done": ExitStatus.DONE,
+    "rejected": ExitStatus.REJECTED,
+    "failed": ExitStatus.COMMAND_FAILED,
+}
+
+
+def carry_out(options: argparse.Namespace, screen: Screen) -> int:
+    """Carries a command out and returns the exit status.
+
+    Args:
+        options: as :mod:`hbtrio.cli.ctl` declares them.
+        screen: where to show it.
+
+    Raises:
+        UserError: what went wrong.
+    """
+    return trio.run(Session(Address.parse(options.url), screen, options).run)
+
+
+class Session:
+    """One command.
+
+    Args:
+        address: the host.
+        screen: where to show it.
+        options: what to do.
+    """
+
+    def __init__(self, address: Address, screen: Screen, options: argparse.Namespace) -> None:
+        self._client = CtlClient(address)
+        self._screen = screen
+        self._options = options
+        #: What an interruption at this moment does not end.
+        self._goes_on = ""
+
+    async def run(self) -> int:
+        """Carries it out until it is done, fails, or SIGINT comes; returns the exit status.
+
+        Raises:
+            UserError: what went wrong.
+        """
+        try:
+            status = await self._until_interrupted()
+        except BaseExceptionGroup as group:
+            # Of the nurseries in here; there is never more than one fault in them.
+            fault: BaseException = group
+            while isinstance(fault, BaseExceptionGroup) and len(fault.exceptions) == 1:
+                fault = fault.exceptions[0]
+            raise fault from None
+        if status == INTERRUPTED and self._goes_on:
+            print(f"hbtrio ctl: interrupted: {self._goes_on}", file=sys.stderr)
+        return status
+
+    async def _until_interrupted(self) -> int:
+        status = INTERRUPTED
+        # Not KeyboardInterrupt, which may come up anywhere, also in the middle of a line.
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_upon, signals, nursery.cancel_scope)
+                async with self._client:
+                    status = await self._command()
+                nursery.cancel_scope.cancel()
+        return status
+
+    async def _command(self) -> int:
+        match self._options.command:
+            case "status":
+                return await self._status()
+            case "events":
+                return await self._events()
+            case "act":
+                return await self._act()
+            case kind:
+                return await self._round(kind)
+
+    async def _status(self) -> int:
+        if self._options.json:
+            self._screen.json(await self._client.status(dict[str, Any]), indent=2)
+        else:
+            show_status(self._screen, await self._client.status(Status))
+        return ExitStatus.DONE
+
+    async def _events(self) -> int:
+        follow, recent = self._options.follow, self._options.recent
+        if recent is None:
+            recent = 0 if follow else _RECENT
+        path = f"/v1/events?recent={recent}&follow={'yes' if follow else 'no'}"
+        async with self._client.lines("GET", path) as lines:
+            if self._options.json:
+                while (event := await lines.next(dict[str, Any], SILENCE_S)) is not None:
+                    self._screen.json(event)
+            else:
+                while (line := await lines.next(EventLine, SILENCE_S)) is not None:
+                    show_event(self._screen, line)
+            if follow:
+                raise lines.lost("the host ended the stream")
+        return ExitStatus.DONE
+
+    async def _round(self, kind: str) -> int:
+        event = self._options.event
+        what = f"the vote on {event}" if kind == "vote" else f"the notice of {event}"
+        said = await self._watched(
+            kind, {"event": event}, what, ProgressView(self._screen), lambda one: one.result != ""
+        )
+        # Nobody can refuse a notice, nor answer it wrongly.
+        told = ExitStatus.DONE if kind == "notify" else ExitStatus.FAILED
+        return _VOTE_STATUS.get(said.result, told) if kind == "vote" else told
+
+    async def _act(self) -> int:
+        name = self._options.action
+        body = {"action": name, "command": _command(self._options), "force": self._options.force}
+        view = ProgressView(self._screen, whole=name)
+        said = await self._watched("act", body, name, view, lambda one: one.step == "end")
+        return _ACT_STATUS.get(said.outcome, ExitStatus.FAILED)
+
+    async def _watched(
+        self,
+        kind: str,
+        body: dict[str, Any],
+        what: str,
+        view: ProgressView,
+        is_last: Callable[[Progress], bool],
+    ) -> Progress:
+        """Has the host begin something, shows how it goes, and returns the last line of it."""
+        uuid = await self._uuid()
+        self._goes_on = unknown = (
+            f"the outcome of {what} on {uuid} is unknown; `hbtrio ctl status` and `events` may tell"
+        )
+        path = f"/v1/instances/{uuid}/{kind}"
+        async with self._client.lines("POST", path, body, unknown=unknown) as lines:
+            self._goes_on = f"{what} on {uuid} goes on in the host; `hbtrio ctl events` will tell"
+            async with trio.open_nursery() as nursery:
+                if self._screen.terminal:
+                    nursery.start_soon(view.count_down)
+                try:
+                    last = await _tell_all(lines, view, is_last)
+                finally:
+                    self._screen.settle()
+                nursery.cancel_scope.cancel()
+        return last
+
+    async def _uuid(self) -> str:
+        word: str = self._options.uuid
+        if _UUID.fullmatch(word):
+            return word.lower()
+        return pick((await self._client.status(Status)).instances, word)
+
+
+async def _cancel_upon(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
+async def _tell_all(
+    lines: Lines, view: ProgressView, is_last: Callable[[Progress], bool]
+) -> Progress:
+    within_s = MARGIN_S
+    while (said := await lines.next(Progress, within_s)) is not None:
+        view.tell(said)
+        if is_last(said):
+            return said
+        within_s = MARGIN_S + (said.seconds or 0.0)
+    raise lines.lost("the host ended it without an outcome")
+
+
+def pick(instances: Iterable[InstanceLine], word: str) -> str:
+    """The uuid of the one instance that a word stands for.
+
+    Args:
+        instances: all there are.
+        word: the beginning of a uuid, or a whole name. Names are tenants' words: one that looks
+            like another instance's uuid makes the word ambiguous, and never wins.
+
+    Raises:
+        UserError: FAILED for none, USAGE for more than one.
+    """
+    if not word:
+        raise UserError("UUID: must not be empty")
+    found = {
+        one.uuid: one.name
+        for one in instances
+        if _UUID.fullmatch(one.uuid) and (one.name == word or one.uuid.startswith(word.lower()))
+    }
+    if not found:
+        raise UserError(f"no instance {printable(word)} on this host", ExitStatus.FAILED)
+    if len(found) > 1:
+        named = [f"{uuid} ({name})" if name else uuid for uuid, name in sorted(found.items())]
+        more = [f"{len(named) - _NAMED} more"] if len(named) > _NAMED else []
+        candidates = printable(", ".join(named[:_NAMED] + more))
+        raise UserError(f"{printable(word)} is ambiguous: {candidates}")
+    return next(iter(found))
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    for place, argument in enumerate(options.behind, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            # JSON can't carry it, and a command with a "?" in its place is another command.
+            raise UserError(f"COMMAND: argument {place} is not UTF-8") from None
+    return list(options.behind)

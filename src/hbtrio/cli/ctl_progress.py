@@ -1,0 +1,127 @@
+"""Votes, notices and actions as an operator watches them: each window counts down and is answered.
+
+On a terminal the window that is open is one line, redrawn every second and replaced by its outcome.
+Elsewhere it is two lines: one when it opens, one when it closes.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from hbtrio.cli.ctl_screen import Screen
+from hbtrio.nursery.ctl_replies import Progress
+
+#: The results of votes and notices, and how an action ends, as words with a colour.
+_WORDS: Final = {
+    "accept": ("accepted", "good"),
+    "reject": ("rejected", "bad"),
+    "timeout": ("timed out", "warn"),
+    "error": ("error", "warn"),
+    "complete": ("complete", "good"),
+    "done": ("done", "good"),
+    "failed": ("failed", "bad"),
+    "back": ("back", "good"),
+    "expired": ("not back in time", "bad"),
+    "rejected": ("rejected", "bad"),
+}
+
+#: A deadline further away than this is none; a host's longest window is a day.
+_LONGEST_S: Final = 1e6
+
+#: Two redraws are at least this far apart.
+_NEAR_S: Final = 0.01
+
+
+@attrs.frozen
+class _Window:
+    """What is open: its title, what it is, and when it ends at the latest."""
+
+    title: str
+    what: str
+    deadline: float
+
+    def left_s(self, now: float) -> float:
+        return max(0.0, self.deadline - now)
+
+
+class ProgressView:
+    """Shows lines of progress.
+
+    Args:
+        screen: where.
+        whole: the name of an action, for its end.
+    """
+
+    def __init__(self, screen: Screen, whole: str = "") -> None:
+        self._screen = screen
+        self._whole = whole
+        self._open: _Window | None = None
+
+    def tell(self, said: Progress) -> None:
+        """Shows what a host said."""
+        title = _title(said)
+        if said.step == "end":
+            self._close(self._whole, said.outcome, said.reason)
+        elif said.skipped:
+            self._screen.line(f"{title}: ", ("skipped", "warn"), f": {said.skipped}")
+        elif said.seconds is not None:
+            self._begin(title, said, min(max(said.seconds, 0.0), _LONGEST_S))
+        elif said.result:
+            self._close(title, said.result, said.reason)
+            for line in said.output.splitlines():
+                self._screen.line((f"  | {line}", "faint"))
+
+    def _begin(self, title: str, said: Progress, seconds: float) -> None:
+        if said.argv:
+            what = shlex.join(said.argv)
+            opening = f"{title}: {what}, at most {seconds:g} s"
+        elif said.waiting:
+            what = "waiting for another"
+            opening = f"{title}: waiting: {said.waiting}"
+        else:
+            what = f"{said.window} window"
+            opening = f"{title}: {what} of {seconds:g} s"
+        if self._screen.terminal:
+            if said.argv or said.waiting:
+                self._screen.line(opening)
+            now = trio.current_time()
+            self._open = _Window(title, "" if said.argv else what, now + seconds)
+            self._draw()
+        else:
+            self._screen.line(opening)
+
+    def _close(self, title: str, result: str, reason: str) -> None:
+        self._open = None
+        word, colour = _WORDS.get(result, (result, ""))
+        self._screen.line(f"{title}: ", (word, colour), f" ({reason})" if reason else "")
+
+    async def count_down(self) -> NoReturn:
+        """Redraws what is open every second, until cancelled."""
+        while True:
+            left_s = self._open.left_s(trio.current_time()) if self._open else 0.0
+            # To the next whole second, so that no number is left out or stays for two; not to
+            # one that is nearer than the clock can tell.
+            part_s = left_s - math.floor(left_s)
+            await trio.sleep(part_s if part_s > _NEAR_S else 1.0)
+            self._draw()
+
+    def _draw(self) -> None:
+        if self._open is not None:
+            left_s = math.ceil(self._open.left_s(trio.current_time()))
+            what = f"{self._open.what}, " if self._open.what else ""
+            self._screen.redraw(f"{self._open.title}: {what}{left_s} s left")
+
+
+def _title(said: Progress) -> str:
+    match said.step:
+        case "vote":
+            return f"vote on {said.event}"
+        case "notice":
+            return f"notice of {said.event}"
+        case _:
+            return said.step

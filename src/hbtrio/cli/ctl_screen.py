@@ -1,0 +1,117 @@
+"""Where ``hbtrio ctl`` writes: a terminal whose last line can be redrawn, or plain lines.
+
+Whatever is written passes through :func:`printable`, as reasons and names are tenants' words: an
+escape sequence, a C1 control or a bidi override is shown, not carried out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any, Final, TextIO
+
+from rich.cells import cell_len, set_cell_size
+
+from hbtrio.config.source import printable
+
+#: What a line of text may be coloured in.
+COLOURS: Final = {"": "", "good": "32", "warn": "33", "bad": "1;31", "faint": "2"}
+
+#: Removes what is left on the line behind the cursor.
+_CLEAR: Final = "\x1b[K"
+
+
+class Screen:
+    """A place to write to.
+
+    Args:
+        out: the stream; text that its encoding does not know is shown as escapes.
+        terminal: whether a line can be redrawn in place.
+        colour: whether colours are wanted.
+        columns: how wide it is at this moment, in cells.
+    """
+
+    def __init__(
+        self, out: TextIO, *, terminal: bool, colour: bool, columns: Callable[[], int]
+    ) -> None:
+        self.terminal = terminal
+        self._out = out
+        self._colour = colour
+        self._columns = columns
+        self._redrawn = False
+
+    @classmethod
+    def of(cls, out: TextIO) -> Screen:
+        """The screen that a process's stream is.
+
+        A dumb terminal is none; colours are left out where NO_COLOR is set (no-color.org).
+        """
+        terminal = out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        colour = terminal and not os.environ.get("NO_COLOR")
+        return cls(
+            out,
+            terminal=terminal,
+            colour=colour,
+            columns=lambda: shutil.get_terminal_size().columns,
+        )
+
+    @property
+    def columns(self) -> int | None:
+        """Cells in a line; None where nobody counts them: a file, a pipe."""
+        return max(20, self._columns()) if self.terminal else None
+
+    def line(self, *pieces: tuple[str, str] | str) -> None:
+        """Writes a line for good, in the place of one that was redrawn.
+
+        Args:
+            pieces: texts, or texts with one of ``COLOURS``.
+        """
+        text = "".join(
+            self._painted(*piece) if isinstance(piece, tuple) else printable(piece)
+            for piece in pieces
+        )
+        self._write((f"\r{_CLEAR}" if self._redrawn else "") + text + "\n")
+        self._redrawn = False
+
+    def json(self, value: Any, *, indent: int | None = None) -> None:
+        """Writes a JSON text of ASCII characters only."""
+        text = json.dumps(value, ensure_ascii=True, indent=indent)
+        # The one control that JSON leaves as it is; it can only be within a string.
+        self._write(text.replace("\x7f", "\\u007f") + "\n")
+
+    def redraw(self, text: str) -> None:
+        """Writes or replaces the line at the cursor, for terminals only."""
+        # A line as wide as the terminal would wrap, and could not be taken back.
+        self._write(f"\r{clipped(printable(text), max(20, self._columns()) - 1)}{_CLEAR}")
+        self._redrawn = True
+
+    def settle(self) -> None:
+        """Leaves a redrawn line as it is; what is written next begins below."""
+        if self._redrawn:
+            self._write("\n")
+            self._redrawn = False
+
+    def _painted(self, text: str, colour: str) -> str:
+        code = COLOURS[colour] if self._colour else ""
+        return f"\x1b[{code}m{printable(text)}\x1b[0m" if code else printable(text)
+
+    def _write(self, text: str) -> None:
+        encoding = self._out.encoding or "utf-8"
+        self._out.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        self._out.flush()
+
+
+def clipped(text: str, cells: int) -> str:
+    """``text`` cut to a width, with an ellipsis where something is missing."""
+    if cell_len(text) <= cells:
+        return text
+    return set_cell_size(text, max(0, cells - 1)).rstrip() + "…"
+
+
+def padded(text: str, cells: int, *, right: bool = False) -> str:
+    """``text`` clipped or filled to a width exactly."""
+    text = clipped(text, cells)
+    blanks = " " * (cells - cell_len(text))
+    return blanks + text if right else text + blanks

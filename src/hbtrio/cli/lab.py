@@ -1,0 +1,90 @@
+"""Try everything: a host and three guests on this machine, and a tour of what they do.
+
+The daemons are real processes in a temporary directory below TMPDIR; the lab plays QEMU and
+libvirt. It ends with what was expected and what was seen. If anything differed, the ends of the
+daemons' logs follow on standard error and the exit status is 1. Whatever happens, Ctrl-C included,
+every process is ended and the directory, with the logs, is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Final
+
+import trio
+
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.lab.daemon import DaemonDied
+from hbtrio.lab.scene import Scene, open_scene
+from hbtrio.lab.steps import TOUR
+from hbtrio.lab.tour import Tour
+from hbtrio.lab.view import summary, view_of_stdout, write
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument(
+        "--keep", action="store_true", help="keep everything running after the tour, until Ctrl-C"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plays the tour; 128 and the signal's number if one ended it early.
+
+    Raises:
+        UserError: the scene can't be set, or one of its daemons ended by itself.
+    """
+    return trio.run(_run, options.keep)
+
+
+async def _run(keep: bool) -> int:
+    # Open to the very end: a second Ctrl-C must not leave half of the processes behind.
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        try:
+            async with open_scene() as scene:
+                return await _play(Tour(scene, TOUR), signals, keep=keep)
+        except DaemonDied as died:
+            raise UserError(str(died), ExitStatus.FAILED) from died
+
+
+async def _play(tour: Tour, signals: AsyncIterator[int], *, keep: bool) -> int:
+    numbers: list[int] = []
+
+    async def end_on_signal() -> None:
+        numbers.append(await anext(signals))
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_on_signal)
+        async with trio.open_nursery() as showing:
+            showing.start_soon(view_of_stdout().run, tour)
+            await tour.play()
+        await write(summary(tour))
+        if not tour.agrees:
+            print(tour.scene.logs(), file=sys.stderr)
+        if keep:
+            await write(_how_to_talk(tour.scene))
+            await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+    if not tour.is_over:
+        return 128 + numbers[0]
+    return ExitStatus.DONE if tour.agrees else ExitStatus.FAILED
+
+
+def _how_to_talk(scene: Scene) -> str:
+    ctl = f"hbtrio ctl --url {scene.url}"
+    uuid = next(iter(scene.guests))
+    return "\n".join(
+        [
+            "",
+            f"Everything goes on in {scene.directory} until Ctrl-C. To talk to the host:",
+            f"  {ctl} status",
+            f"  {ctl} events --follow",
+            f"  {ctl} act {uuid} reboot",
+        ]
+    )

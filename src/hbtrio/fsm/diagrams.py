@@ -1,0 +1,127 @@
+"""The tables of the state machines as a page for readers: ``docs/state-machines.md``.
+
+The page is generated from the very tables that the daemons run by, so it can't say anything else; a
+test compares it with what is generated now. ``make docs`` writes it.
+
+A drawing shows what leads from one state to another. Events that change nothing would bury that
+under loops, so only those are drawn that carry the machine's work; the grid below has them all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from hbtrio.fsm.action import ACTION_FSM
+from hbtrio.fsm.ballot import BALLOT_TABLE, BallotEvent, BallotState
+from hbtrio.fsm.guest_session import SESSION_TABLE, SessionEvent, SessionState
+from hbtrio.fsm.heartbeat_table import HEARTBEAT_TABLE, HeartbeatEvent, HeartbeatState
+from hbtrio.fsm.table import Table
+
+TABLES: Final[tuple[Table[Any, Any], ...]] = (
+    SESSION_TABLE,
+    HEARTBEAT_TABLE,
+    BALLOT_TABLE,
+    ACTION_FSM,
+)
+
+#: Loops that are drawn: something is sent or noted each time, though the state stays.
+_DRAWN_LOOPS: Final[frozenset[tuple[Enum, Enum]]] = frozenset(
+    {
+        (SessionState.ENABLING, SessionEvent.INIT_RETRY),
+        (SessionState.ENABLED, SessionEvent.CHALLENGE),
+        (SessionState.ENABLED, SessionEvent.ACTION),
+        (HeartbeatState.BEATING, HeartbeatEvent.ANSWERED),
+        (HeartbeatState.BEATING, HeartbeatEvent.MISSED),
+        (BallotState.OPEN, BallotEvent.ANSWER_CAME),
+    }
+)
+
+_HEAD: Final = """\
+# State machines
+
+Every decision of the daemons is made by one of these machines. Time enters them as an argument, and
+nothing in them waits, so a test can walk them in no time. This page is generated from the tables in
+`hbtrio.fsm` by `make docs`; edit those, not this.
+
+In the grids, a cell is the state that follows: `·` is no change, `–` never happens (a driver that
+delivers it all the same has a bug, and gets an error before anything has changed).
+"""
+
+_UNCHANGED: Final = "·"
+_ILLEGAL: Final = "–"
+
+
+def render(tables: Iterable[Table[Any, Any]]) -> str:
+    """The whole page, in Markdown with Mermaid drawings.
+
+    Args:
+        tables: the machines, in the order in which they are to appear.
+    """
+    return "\n".join([_HEAD, *(line for table in tables for line in _section(table))])
+
+
+def _section(table: Table[Any, Any]) -> Iterator[str]:
+    yield f"## {table.name[0].upper()}{table.name[1:]}"
+    yield ""
+    yield "```mermaid"
+    yield "stateDiagram-v2"
+    yield from (f"    {line}" for line in _drawing(table))
+    yield "```"
+    yield ""
+    yield from _grid(table)
+    yield ""
+
+
+def _drawing(table: Table[Any, Any]) -> Iterator[str]:
+    for state in table.states:
+        yield f'state "{state.value}" as {state.name}'
+    yield f"[*] --> {table.initial.name}"
+    for state in table.states:
+        arrows: dict[Enum, list[str]] = {}
+        for event in table.events:
+            after = table.rows[state].get(event)
+            if after is None or (after is state and (state, event) not in _DRAWN_LOOPS):
+                continue
+            # Mermaid reads a second colon as the end of the label.
+            arrows.setdefault(after, []).append(str(event.value).replace(":", ","))
+        for after, events in arrows.items():
+            yield f"{state.name} --> {after.name} : {'<br/>'.join(events)}"
+    for state in table.terminal:
+        yield f"{state.name} --> [*]"
+
+
+def _grid(table: Table[Any, Any]) -> Iterator[str]:
+    yield _row("event", *(f"in {state.value}" for state in table.states))
+    yield _row(*["---"] * (len(table.states) + 1))
+    for event in table.events:
+        yield _row(event.value, *(_cell(table, state, event) for state in table.states))
+
+
+def _cell(table: Table[Any, Any], state: Enum, event: Enum) -> str:
+    after = table.rows[state].get(event)
+    if after is None:
+        return _ILLEGAL
+    return _UNCHANGED if after is state else str(after.value)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Writes the page into the file that is named.
+
+    Raises:
+        SystemExit: it is not called with one file.
+    """
+    if len(arguments) != 1:
+        raise SystemExit("usage: python -m hbtrio.fsm.diagrams FILE")
+    Path(arguments[0]).write_text(render(TABLES), encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,187 @@
+"""A VM of a scene: its channel, its guest daemon, and handlers that do as they are told."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from hbtrio.lab.bridge import Bridge
+from hbtrio.lab.daemon import Daemon
+
+#: Short times, so that a scene is quick; what a test wants otherwise it sets.
+CONF: Final[dict[str, str | int]] = {
+    "HB_INTERVAL": 500,
+    "HB_INIT_RETRY": 1000,
+    "VOTE": 2,
+    "SHUTDOWN_NOTICE": 2,
+    "SUSPEND_NOTICE": 2,
+    "RESUME_NOTICE": 2,
+    "RESTART": 20,
+    "CORRECTIVE_ACTION": "reboot",
+    "HEALTH_CHECK_INTERVAL": 1,
+}
+
+#: A handler tells the scene that it runs, then does what the file of its wish says.
+_EVENT_SCRIPT: Final = """\
+#!/bin/sh
+cd {directory} || exit 1
+echo "handler {name} $1 $2 $$" 1<>{fifo}
+[ -f "wish.$1.$2" ] || exit 0
+read -r seconds status reason <"wish.$1.$2"
+sleep "$seconds"
+echo "$reason"
+exit "$status"
+"""
+
+_HEALTH_SCRIPT: Final = """\
+#!/bin/sh
+cd {directory} || exit 1
+[ -f feeling ] || exit 0
+read -r status reason <feeling
+echo "$reason"
+exit "$status"
+"""
+
+
+class LabGuest:
+    """A VM, made by :meth:`hbtrio.lab.scene.Scene.add_guest`.
+
+    Its event script writes ``handler NAME revocable|irrevocable EVENT PID`` to the scene's
+    :attr:`~hbtrio.lab.scene.Scene.told` when it starts. A test may put other programs in the place
+    of :attr:`event_script` and :attr:`health_script`.
+
+    Args:
+        name: what the guest calls itself.
+        directory: its own directory, which exists.
+        channel_dir: where the host looks for its channel.
+        fifo: where its scripts tell the scene what they do.
+        nursery: runs its bridge.
+        launch: starts a daemon and watches it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        channel_dir: Path,
+        fifo: Path,
+        nursery: trio.Nursery,
+        launch: Callable[[str, list[str], Path], Awaitable[Daemon]],
+    ) -> None:
+        self.name = name
+        self.uuid = str(uuid.uuid4())
+        self.directory = directory
+        self.event_script = directory / "event_script"
+        self.health_script = directory / "health_script"
+        self.config = directory / "guest_heartbeat.conf"
+        self.log = directory / "guest.log"
+        self.bridge = Bridge(
+            str(channel_dir / f"cgcs.heartbeat.{self.uuid}.sock"), str(directory / "device")
+        )
+        #: The running guest daemon, or None.
+        self.daemon: Daemon | None = None
+        self._nursery = nursery
+        self._launch = launch
+        self._plugged: trio.CancelScope | None = None
+        self._unplugged = trio.Event()
+        words = {
+            "directory": shlex.quote(str(directory)),
+            "name": name,
+            "fifo": shlex.quote(str(fifo)),
+        }
+        write_script(self.event_script, _EVENT_SCRIPT.format(**words))
+        write_script(self.health_script, _HEALTH_SCRIPT.format(**words))
+        self.configure()
+
+    def configure(self, **keys: str | int) -> None:
+        """Writes guest_heartbeat.conf: :data:`CONF`, both scripts, and what ``keys`` say."""
+        conf = CONF | {
+            "HEALTH_CHECK_SCRIPT": str(self.health_script),
+            "EVENT_NOTIFICATION_SCRIPT": str(self.event_script),
+        }
+        lines = [f"{key}={value}\n" for key, value in (conf | keys).items()]
+        _replace(self.config, "".join(lines))
+
+    def will(
+        self, notification: str, event: str, *, after_s: float = 0, status: int = 0, says: str = ""
+    ) -> None:
+        """What its event script does from now on when it is asked or told of ``event``.
+
+        Args:
+            notification: ``revocable`` (a vote) or ``irrevocable`` (a notice).
+            event: the event's name.
+            after_s: how long the script takes.
+            status: its exit status: 0 accepts.
+            says: its output, one line.
+        """
+        _replace(self.directory / f"wish.{notification}.{event}", f"{after_s:g} {status} {says}\n")
+
+    def feels(self, status: int, says: str = "") -> None:
+        """What its health script answers from now on: 0 is healthy."""
+        _replace(self.directory / "feeling", f"{status} {says}\n")
+
+    async def plug(self) -> None:
+        """Makes its channel appear, as a QEMU that starts does."""
+        if self._plugged is None:
+            self._plugged = trio.CancelScope()
+            self._unplugged = trio.Event()
+            await self._nursery.start(self._bridge, self._plugged)
+
+    async def _bridge(
+        self, plugged: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        with plugged:
+            await self.bridge.run(task_status=task_status)
+        self._plugged = None
+        self._unplugged.set()
+
+    async def start(self) -> None:
+        """Starts its guest daemon, as the VM's boot does; heartbeating takes a second or two."""
+        await self.plug()
+        arguments = ["guest", "--config", str(self.config), "--device", self.bridge.device_path]
+        self.daemon = await self._launch(
+            f"guest {self.name}", [*arguments, "--name", self.name], self.log
+        )
+
+    async def kill(self) -> None:
+        """``kill -9`` of the guest daemon; the channel stays, for that is QEMU's."""
+        daemon, self.daemon = self.daemon, None
+        if daemon is not None:
+            await daemon.kill()
+
+    async def stop(self) -> None:
+        """SIGTERM: it says farewell."""
+        daemon, self.daemon = self.daemon, None
+        if daemon is not None:
+            await daemon.stop()
+
+    async def destroy(self) -> None:
+        """What ``virsh destroy`` does: the guest is gone without a word, and its channel too."""
+        await self.kill()
+        if self._plugged is not None:
+            self._plugged.cancel()
+            await self._unplugged.wait()
+
+    async def reset(self) -> None:
+        """What ``virsh reset`` does: the guest is gone without a word, and boots again."""
+        await self.kill()
+        await self.start()
+
+
+def write_script(path: Path, text: str) -> None:
+    """Writes an executable script."""
+    _replace(path, text, 0o755)
+
+
+def _replace(path: Path, text: str, mode: int = 0o644) -> None:
+    # Renamed into its place: a script may be reading the old one, or be running, at this moment.
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text)
+    fresh.chmod(mode)
+    os.replace(fresh, path)

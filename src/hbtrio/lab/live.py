@@ -1,0 +1,185 @@
+"""The live table: every VM, every step, and what happened last, as high as the terminal is."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+import attrs
+import trio
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hbtrio.config.source import printable
+from hbtrio.errors import UserError
+from hbtrio.lab.guest import LabGuest
+from hbtrio.lab.tour import Line, Tour, event_words
+from hbtrio.nursery.ctl_client import CtlClient
+
+#: How often the table is drawn anew, in seconds.
+_FRAME_S: Final = 0.2
+
+#: A host that takes longer to answer than this is shown as it was, in seconds.
+_ANSWER_S: Final = 1.0
+
+#: A terminal that does not take what is written is left as it is after this long, in seconds.
+_FAREWELL_S: Final = 1.0
+
+#: A window's bar, in cells; the longest window's name, its seconds and its bar take 31.
+_BAR: Final = 9
+
+#: On terminals of this many columns and more a window is shown with its event.
+_WIDE: Final = 100
+
+_STYLES: Final = {
+    "beating": "green",
+    "healthy": "green",
+    "lost": "bold red",
+    "unhealthy": "bold red",
+    "suspended": "yellow",
+    "returning": "yellow",
+    "restarting": "yellow",
+}
+
+
+@attrs.frozen(kw_only=True)
+class _Open:
+    """A vote or notice that is open."""
+
+    event: str
+    window: str
+    remaining_s: float
+
+
+@attrs.frozen(kw_only=True)
+class _Instance:
+    """What the host's status says about a VM, as far as the table shows it."""
+
+    uuid: str
+    state: str
+    health: str
+    beats: int
+    round_trip_ms: float | None
+    windows_s: dict[str, float]
+    open: _Open | None
+    restart_remaining_s: float | None
+    last: dict[str, str] | None
+
+
+@attrs.frozen(kw_only=True)
+class _Status:
+    instances: tuple[_Instance, ...] = ()
+
+
+class LiveView:
+    """See :class:`hbtrio.lab.view.View`."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._status = _Status()
+
+    async def run(self, tour: Tour) -> None:
+        """See :class:`hbtrio.lab.view.View`."""
+        live = Live(
+            console=self._console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
+        async with tour.scene.client() as client:
+            try:
+                await trio.to_thread.run_sync(live.start, abandon_on_cancel=True)
+                while not tour.story.closed:
+                    await self._draw(live, tour, client)
+                    with trio.move_on_after(_FRAME_S):
+                        await tour.story.wait_closed()
+                await self._draw(live, tour, client)
+            finally:
+                with trio.move_on_after(_FAREWELL_S, shield=True):
+                    await trio.to_thread.run_sync(live.stop, abandon_on_cancel=True)
+
+    async def _draw(self, live: Live, tour: Tour, client: CtlClient) -> None:
+        with trio.move_on_after(_ANSWER_S), contextlib.suppress(UserError):
+            self._status = await client.status(_Status)
+        frame = self._frame(tour)
+        await trio.to_thread.run_sync(_refresh, live, frame, abandon_on_cancel=True)
+
+    def _frame(self, tour: Tour) -> RenderableType:
+        table = self._table(tour)
+        steps = _steps(tour)
+        # The table's head, and a blank line below it, below the steps and at the end.
+        room = self._console.height - len(tour.scene.guests) - len(steps) - 4
+        lines = tour.story.since(max(0, tour.story.end - room)) if room > 0 else []
+        return Group(table, Text(), *steps, Text(), *map(_story_line, lines))
+
+    def _table(self, tour: Tour) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), expand=True, header_style="bold")
+        table.add_column("VM", no_wrap=True)
+        # As wide as their longest words, so that nothing jumps when a word changes.
+        table.add_column("STATE", min_width=10, no_wrap=True)
+        table.add_column("HEALTH", min_width=9, no_wrap=True)
+        table.add_column("BEATS", justify="right", no_wrap=True)
+        table.add_column("RTT", justify="right", min_width=8, no_wrap=True)
+        table.add_column("LAST EVENT, OR OPEN WINDOW", ratio=1, no_wrap=True, overflow="ellipsis")
+        known = {instance.uuid: instance for instance in self._status.instances}
+        with_event = self._console.width >= _WIDE
+        for guest in tour.scene.guests.values():
+            table.add_row(*_row(guest, known.get(guest.uuid), with_event=with_event))
+        return table
+
+
+def _refresh(live: Live, frame: RenderableType) -> None:
+    live.update(frame, refresh=True)
+
+
+def _row(guest: LabGuest, instance: _Instance | None, *, with_event: bool) -> list[Text]:
+    if instance is None:
+        return [Text(guest.name), Text("starting", "dim")]
+    trip_ms = instance.round_trip_ms
+    return [
+        Text(guest.name),
+        Text(instance.state, _STYLES.get(instance.state, "")),
+        Text(instance.health, _STYLES.get(instance.health, "dim")),
+        Text(str(instance.beats)),
+        Text("" if trip_ms is None else f"{trip_ms:.1f} ms"),
+        _latest(instance, with_event=with_event),
+    ]
+
+
+def _latest(instance: _Instance, *, with_event: bool) -> Text:
+    """The window that is open, counting down; else what was reported last."""
+    if instance.open is not None:
+        window, left_s = instance.open.window, instance.open.remaining_s
+        event = f" {instance.open.event}" if with_event else ""
+    elif instance.restart_remaining_s is not None:
+        window, left_s, event = "RESTART", instance.restart_remaining_s, ""
+    else:
+        return Text("" if instance.last is None else printable(event_words(instance.last)))
+    filled = round(_BAR * min(1.0, left_s / instance.windows_s[window]))
+    text = Text(f"{window} {left_s:4.1f} s ", "bold yellow")
+    text.append("█" * filled, "yellow")
+    text.append("░" * (_BAR - filled), "dim")
+    return text.append(event)
+
+
+def _steps(tour: Tour) -> list[Text]:
+    lines = []
+    for number, step in enumerate(tour.steps):
+        if number < len(tour.findings):
+            agrees = tour.findings[number].agrees
+            mark = Text("ok      ", "green") if agrees else Text("DIFFERS ", "bold red")
+        elif number == len(tour.findings):
+            mark = Text("now     ", "bold yellow")
+        else:
+            mark = Text("        ")
+        lines.append(mark.append(step.title, "" if number <= len(tour.findings) else "dim"))
+    return lines
+
+
+def _story_line(line: Line) -> Text:
+    text = Text(f"{line.at_s:5.1f} s  ", "dim", no_wrap=True, overflow="ellipsis")
+    text.append(f"{line.who:6} ", "bold")
+    return text.append(printable(line.text), "" if line.who else "cyan")

@@ -1,0 +1,308 @@
+"""Real hbtrio processes in a temporary directory, for the tour and for tests.
+
+    DIR/host.toml host.sock host.log    the host's, its events are read from its standard output
+    DIR/ch/                             the VMs' channel sockets, which the host watches
+    DIR/NAME/                           a VM: its device, configuration, scripts and log
+    DIR/virsh DIR/note                  what the host runs as commands
+    DIR/told                            a FIFO: what these and the VMs' handlers tell the scene
+
+The scene plays libvirt's part too: ``virsh reset UUID`` and ``virsh destroy UUID`` do to that VM's
+guest daemon what they would do to the VM.
+
+::
+
+    async with open_scene() as scene:
+        await scene.start_host()
+        db = await scene.add_guest("db")
+        await db.start()
+        await scene.events.wait_for(event("heartbeating", db), within_s=10)
+        db.will("revocable", "stop", status=1, says="busy")
+        lines = await scene.post(f"/v1/instances/{db.uuid}/vote", {"event": "stop"})
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.lab.daemon import Daemon, log_tail
+from hbtrio.lab.feed import Feed
+from hbtrio.lab.guest import LabGuest, write_script
+from hbtrio.lab.lifeline import Lifeline
+from hbtrio.nursery.ctl_client import Address, CtlClient
+from hbtrio.wire.lines import LineReader
+
+#: sun_path of unix(7) has 108 bytes with its NUL.
+_SOCKET_PATH_BYTES: Final = 107
+
+#: The longest socket path in a scene, behind its directory.
+_LONGEST: Final = "/ch/cgcs.heartbeat.00000000-0000-0000-0000-000000000000.sock"
+
+#: How long a host may take from its start until it serves its control socket, in seconds.
+_HOST_START_S: Final = 15.0
+_PROBE_S: Final = 0.02
+
+#: The longest line of an event: a reason of a few hundred bytes and some names, JSON-escaped.
+_EVENT_BYTES: Final = 65_536
+
+#: How long a vote, notice or action may go on without a word: longer than any window of a scene.
+_SILENT_S: Final = 60.0
+
+_TELL: Final = '#!/bin/sh\necho {name} "$@" 1<>{fifo}\n'
+
+
+def event(kind: str, guest: LabGuest, **members: str) -> Callable[[dict[str, Any]], bool]:
+    """Matches the host's events of this kind about this guest, for :meth:`Feed.wait_for`."""
+    wanted = {"kind": kind, "uuid": guest.uuid, **members}
+    return lambda line: wanted.items() <= line.items()
+
+
+class Scene:
+    """A host and its VMs; see :func:`open_scene`."""
+
+    def __init__(self, directory: Path, nursery: trio.Nursery, lifeline: Lifeline) -> None:
+        self.directory = directory
+        self.channel_dir = directory / "ch"
+        self.control_socket = directory / "host.sock"
+        self.host_log = directory / "host.log"
+        #: What the host wrote with ``--events -``, a dict for each line.
+        self.events: Feed[dict[str, Any]] = Feed()
+        #: What scripts said, in words: ``virsh reset UUID``, ``note UUID REASON``, ``handler ...``.
+        self.told: Feed[list[str]] = Feed()
+        self.guests: dict[str, LabGuest] = {}
+        #: The running host daemon, or None.
+        self.host: Daemon | None = None
+        #: What host.toml says, besides paths; change it before :meth:`start_host`.
+        self.settings: dict[str, Any] = {
+            "corrective-commands": {
+                "reboot": [str(directory / "virsh"), "reset", "{uuid}"],
+                "stop": [str(directory / "virsh"), "destroy", "{uuid}"],
+                "log": [str(directory / "note"), "{uuid}", "{reason}"],
+            },
+            "actions": {
+                "reboot": [str(directory / "virsh"), "reset", "{uuid}"],
+                "stop": [str(directory / "virsh"), "destroy", "{uuid}"],
+            },
+        }
+        self._nursery = nursery
+        self._fifo = directory / "told"
+        self._lifeline = lifeline
+        self.channel_dir.mkdir()
+        os.mkfifo(self._fifo, 0o600)
+        for name in ("virsh", "note"):
+            text = _TELL.format(name=name, fifo=shlex.quote(str(self._fifo)))
+            write_script(directory / name, text)
+
+    # -- processes --------------------------------------------------------------------------
+
+    async def start_host(self) -> Daemon:
+        """Starts the host, after :meth:`Daemon.kill` or ``stop`` again; returns when it serves.
+
+        Raises:
+            UserError: it did not serve its control socket in time.
+        """
+        config = self.directory / "host.toml"
+        config.write_text(self._host_toml())
+        arguments = ["host", "--config", str(config), "--events", "-"]
+        host = await Daemon.start("host", arguments, self.host_log, stdout=True)
+        self.host = host
+        self._lifeline.add(host.pid)
+        self._nursery.start_soon(self._watch, host)
+        self._nursery.start_soon(self._read_events, host)
+        with trio.move_on_after(_HOST_START_S):
+            while not await self._serves():  # noqa: ASYNC110 - another process can set no Event
+                await trio.sleep(_PROBE_S)
+            return host
+        tail = log_tail("the host", self.host_log)
+        raise UserError(
+            f"the host did not serve within {_HOST_START_S:g} s\n{tail}", ExitStatus.FAILED
+        )
+
+    async def add_guest(self, name: str) -> LabGuest:
+        """Adds a VM: its channel is there when this returns, its guest daemon is not started."""
+        directory = self.directory / name
+        directory.mkdir()
+        guest = LabGuest(name, directory, self.channel_dir, self._fifo, self._nursery, self._launch)
+        await guest.plug()
+        self.guests[guest.uuid] = guest
+        return guest
+
+    async def _launch(self, name: str, arguments: list[str], log: Path) -> Daemon:
+        daemon = await Daemon.start(name, arguments, log)
+        self._lifeline.add(daemon.pid)
+        self._nursery.start_soon(self._watch, daemon)
+        return daemon
+
+    async def _watch(self, daemon: Daemon) -> None:
+        try:
+            await daemon.watch()
+        finally:
+            self._lifeline.discard(daemon.pid)
+
+    def _host_toml(self) -> str:
+        # A JSON string, number, boolean or list of these is the same in TOML.
+        keys = {
+            "channel_dir": str(self.channel_dir),
+            "control_socket": str(self.control_socket),
+            **self.settings,
+        }
+        top = [f"{k} = {json.dumps(v)}" for k, v in keys.items() if not isinstance(v, dict)]
+        for name, table in keys.items():
+            if isinstance(table, dict):
+                top += [f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
+        return "\n".join([*top, ""])
+
+    async def _serves(self) -> bool:
+        try:
+            stream = await trio.open_unix_socket(str(self.control_socket))
+        except OSError:
+            return False
+        await stream.aclose()
+        return True
+
+    # -- what is seen -----------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """``GET /v1/status``: the host and all its instances.
+
+        Raises:
+            UserError: no host answers.
+        """
+        async with self.client() as client:
+            return await client.status(dict[str, Any])
+
+    async def post(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """Posts to the operator API and returns all lines of its answer, once it has ended.
+
+        Raises:
+            UserError: the host refused, does not answer, or went away in the middle.
+        """
+        answer: list[dict[str, Any]] = []
+        async with self.client() as client, client.lines("POST", path, body) as lines:
+            while (line := await lines.next(dict[str, Any], _SILENT_S)) is not None:
+                answer.append(line)
+        return answer
+
+    def client(self) -> CtlClient:
+        """A client of the host's operator API, for use in ``async with``."""
+        return CtlClient(Address.parse(self.url))
+
+    @property
+    def url(self) -> str:
+        """What ``hbtrio ctl --url`` wants."""
+        return f"unix:{self.control_socket}"
+
+    def logs(self) -> str:
+        """The ends of all daemons' logs: the files go with the scene."""
+        logs = [("the host", self.host_log), *((g.name, g.log) for g in self.guests.values())]
+        return "\n".join(log_tail(name, log) for name, log in logs if log.exists())
+
+    async def _read_events(self, host: Daemon) -> None:
+        assert host.stdout is not None
+        reader = LineReader(_EVENT_BYTES)
+        async with host.stdout as output:
+            async for data in output:
+                for line in reader.feed(bytes(data)):
+                    self.events.put(json.loads(line))
+
+    async def listen(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Hears what scripts say and plays libvirt, until cancelled."""
+        # Opened for both: a FIFO with no writer left would read as ended.
+        fd = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        reader = LineReader()
+        async with trio.lowlevel.FdStream(fd) as stream:
+            task_status.started()
+            async for data in stream:
+                for line in reader.feed(bytes(data)):
+                    words = line.decode("utf-8", "replace").split()
+                    self.told.put(words)
+                    await self._obey(words)
+
+    async def _obey(self, words: list[str]) -> None:
+        match words:
+            case ["virsh", "reset", uuid] if uuid in self.guests:
+                await self.guests[uuid].reset()
+            case ["virsh", "destroy", uuid] if uuid in self.guests:
+                await self.guests[uuid].destroy()
+
+    async def end(self) -> None:
+        """Ends every process, the guests first, so that their farewells are heard."""
+        async with trio.open_nursery() as nursery:
+            for guest in self.guests.values():
+                nursery.start_soon(guest.stop)
+        if self.host is not None:
+            await self.host.stop()
+
+
+@asynccontextmanager
+async def open_scene() -> AsyncIterator[Scene]:
+    """An empty scene in a new directory below TMPDIR; its end ends all processes and removes it.
+
+    Raises:
+        UserError: the directory can't be made, or sockets in it would have too long a path.
+        DaemonDied: a daemon ended that was not asked to; the body is cancelled.
+
+    What else the body raises comes out as it is, not in a group, if it is alone. Cancelled, it ends
+    in bounded time: :data:`hbtrio.lab.daemon.GRACE_S` for all guests, and again for the host.
+    """
+    directory = _new_directory()
+    try:
+        with Lifeline() as lifeline:
+            async with trio.open_nursery() as nursery:
+                scene = Scene(directory, nursery, lifeline)
+                try:
+                    # A nursery of its own: a VM that is being reset must not be started again
+                    # behind the back of the end.
+                    async with trio.open_nursery() as hypervisor:
+                        await hypervisor.start(scene.listen)
+                        yield scene
+                        hypervisor.cancel_scope.cancel()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await scene.end()
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise alone(group) from None
+    finally:
+        _remove(directory)
+
+
+def _new_directory() -> Path:
+    parent = tempfile.gettempdir()
+    # mkdtemp makes 8 characters of its own.
+    too_long = len(os.fsencode(parent)) + len("/hbt.12345678" + _LONGEST) - _SOCKET_PATH_BYTES
+    if too_long > 0:
+        raise UserError(
+            f"{parent}: {too_long} bytes too long for the unix sockets in it, set TMPDIR to "
+            "another directory"
+        )
+    try:
+        return Path(tempfile.mkdtemp(prefix="hbt.", dir=parent))
+    except OSError as error:
+        raise UserError(f"{parent}: {os_reason(error)}", ExitStatus.FAILED) from error
+
+
+def _remove(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory)
+    except OSError:
+        # A handler of a guest that was killed may have written between two looks.
+        shutil.rmtree(directory)
+
+
+def alone(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception in nested groups, or the outermost group that holds several."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,170 @@
+"""The tour's engine: plays steps on a scene and sets what was seen against what was expected.
+
+What happens is told as :attr:`Tour.story`, a line for each thing, for whoever shows it. A step that
+differs does not end the tour: each is played on VMs that it leaves heartbeating.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import zip_longest
+from typing import Final
+
+import attrs
+import trio
+
+from hbtrio.errors import UserError
+from hbtrio.lab.feed import Feed, NotSeen
+from hbtrio.lab.guest import LabGuest
+from hbtrio.lab.scene import Scene, alone
+
+#: How long the whole tour may take, in seconds; less than the minute that it promises.
+TOUR_S: Final = 55.0
+
+_ABSENT: Final = "nothing"
+
+
+@attrs.frozen
+class Fact:
+    """One thing that was expected, and what was seen in its place."""
+
+    expected: str
+    seen: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it was seen as expected."""
+        return self.expected == self.seen
+
+
+@attrs.frozen
+class Finding:
+    """What came of a step."""
+
+    title: str
+    facts: tuple[Fact, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all of it was seen as expected."""
+        return all(fact.agrees for fact in self.facts)
+
+
+@attrs.frozen
+class Line:
+    """One line of the story: when in seconds since the beginning, about whom, what."""
+
+    at_s: float
+    who: str
+    text: str
+
+
+#: Says what it sees, fact by fact.
+See = Callable[[str], None]
+
+
+@attrs.frozen
+class Step:
+    """One step of the tour.
+
+    Args:
+        title: what it shows, a few words.
+        expected: the facts it will see, in their order.
+        play: does it, and says what it sees.
+    """
+
+    title: str
+    expected: tuple[str, ...]
+    play: Callable[[Scene, See], Awaitable[None]]
+
+
+class Tour:
+    """Some steps on one scene.
+
+    Args:
+        scene: where it plays.
+        steps: what is played.
+    """
+
+    def __init__(self, scene: Scene, steps: Sequence[Step]) -> None:
+        self.scene = scene
+        self.steps = tuple(steps)
+        self.findings: list[Finding] = []
+        self.story: Feed[Line] = Feed()
+        self._began_at = trio.current_time()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether everything was seen as expected, so far."""
+        return all(finding.agrees for finding in self.findings)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps were played."""
+        return len(self.findings) == len(self.steps)
+
+    async def play(self) -> None:
+        """Plays all steps, in at most :data:`TOUR_S` seconds; the story is over then."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_events)
+            nursery.start_soon(self._follow_scripts)
+            await self._play()
+            nursery.cancel_scope.cancel()
+        self.story.close()
+
+    async def _play(self) -> None:
+        deadline = trio.current_time() + TOUR_S
+        for number, step in enumerate(self.steps, 1):
+            self._tell("", f"step {number} of {len(self.steps)}: {step.title}")
+            seen: list[str] = []
+            with trio.CancelScope(deadline=deadline) as window:
+                try:
+                    await step.play(self.scene, seen.append)
+                except* (NotSeen, UserError) as faults:
+                    seen.append(str(alone(faults)).partition("\n")[0])
+            if window.cancelled_caught:
+                seen.append("the tour was out of time")
+            # Those who follow were woken with the step; now they have said what it saw.
+            await trio.lowlevel.checkpoint()
+            self._find(step, seen)
+
+    def _find(self, step: Step, seen: list[str]) -> None:
+        facts = tuple(
+            Fact(expected, came)
+            for expected, came in zip_longest(step.expected, seen, fillvalue=_ABSENT)
+        )
+        finding = Finding(step.title, facts)
+        self.findings.append(finding)
+        for fact in facts:
+            if not fact.agrees:
+                self._tell("", f"DIFFERS: expected {fact.expected}, seen {fact.seen}")
+
+    def _tell(self, who: str, text: str) -> None:
+        self.story.put(Line(trio.current_time() - self._began_at, who, text))
+
+    async def _follow_events(self) -> None:
+        async for line in self.scene.events.follow():
+            guest = self.scene.guests.get(line["uuid"])
+            self._tell(guest.name if guest else line["uuid"], event_words(line))
+
+    async def _follow_scripts(self) -> None:
+        async for words in self.scene.told.follow():
+            match words:
+                case ["handler", name, notification, event, _]:
+                    asked = "asked" if notification == "revocable" else "told"
+                    self._tell(name, f"its handler is {asked}: {event}")
+                case [command, *arguments]:
+                    named = [self._name(word) for word in arguments]
+                    self._tell("host", " ".join(["runs", command, *named]))
+
+    def _name(self, word: str) -> str:
+        guest: LabGuest | None = self.scene.guests.get(word)
+        return guest.name if guest else word
+
+
+def event_words(line: dict[str, str]) -> str:
+    """An event of the host as a person reads it: ``vote stop: reject: busy``."""
+    head = " ".join(line[key] for key in ("kind", "event") if key in line)
+    parts = [head, line.get("result", ""), line["reason"]]
+    action = line.get("corrective_action")
+    return ": ".join(part for part in parts if part) + (f" ({action})" if action else "")

@@ -1,0 +1,86 @@
+"""What `hbtrio lab` shows: a live table on a terminal, plain lines everywhere else.
+
+Writing is done in a thread. A terminal that is held up (Ctrl-S, a tmux that is scrolled back) or a
+pipe that nobody reads blocks a write for as long as it likes, and this process has to go on being
+QEMU meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Protocol
+
+import trio
+
+from hbtrio.config.source import printable
+from hbtrio.lab.tour import Line, Tour
+
+
+class View(Protocol):
+    """Shows a tour."""
+
+    async def run(self, tour: Tour) -> None:
+        """Shows what happens until the story has ended.
+
+        Raises:
+            OSError: standard output is closed.
+        """
+
+
+def view_of_stdout() -> View:
+    """The view that standard output is good for."""
+    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+        # Imported here: nobody else needs rich, which takes longer to load than a guest to start.
+        from hbtrio.lab.live import LiveView
+
+        return LiveView()
+    return PlainView()
+
+
+class PlainView:
+    """The story, line by line."""
+
+    async def run(self, tour: Tour) -> None:
+        """See :class:`View`."""
+        async for line in tour.story.follow():
+            await write(words_of(line))
+
+
+async def write(text: str) -> None:
+    """Writes lines to standard output; can be cancelled while nobody reads them.
+
+    Raises:
+        OSError: standard output is closed.
+    """
+    await trio.to_thread.run_sync(_print, text, abandon_on_cancel=True)
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def words_of(line: Line) -> str:
+    """A line of the story, in columns."""
+    return printable(f"{line.at_s:5.1f} s  {line.who:6} {line.text}")
+
+
+def summary(tour: Tour) -> str:
+    """What was expected and what was seen, step by step, and whether it is the same."""
+    facts = [fact for finding in tour.findings for fact in finding.facts]
+    expected_width = max((len(fact.expected) for fact in facts), default=0)
+    seen_width = max((len(fact.seen) for fact in facts if fact.agrees), default=0)
+    lines = ["", f"  {'EXPECTED':{expected_width}}  SEEN"]
+    for finding in tour.findings:
+        lines.append(finding.title)
+        for fact in finding.facts:
+            verdict = "ok" if fact.agrees else "DIFFERS"
+            seen = printable(fact.seen)
+            lines.append(f"  {fact.expected:{expected_width}}  {seen:{seen_width}}  {verdict}")
+    differ = sum(not fact.agrees for fact in facts)
+    lines.append("")
+    if differ:
+        lines.append(f"{differ} of {len(facts)} differ from what was expected.")
+    else:
+        lines.append(f"All {len(facts)} were seen as expected.")
+    return "\n".join(lines)

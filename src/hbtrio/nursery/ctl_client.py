@@ -1,0 +1,289 @@
+"""The client of a host's operator API, and the one boundary where its faults become words.
+
+Nothing that a server does can make it wait for ever or fill the memory: every wait has a timeout,
+every line and every body has a bound. A host that goes away in the middle is no success and no
+failure either: what it was doing may have been done, and the fault says so.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, Self, TypeVar
+
+import attrs
+import httpx
+import trio
+
+from hbtrio.config.source import printable
+from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.nursery.ctl_replies import ReplyFault, parse
+
+T = TypeVar("T")
+
+#: A host accepts a connection within this many seconds, and so nothing was asked for before.
+CONNECT_S: Final = 5.0
+
+#: It begins its answer within this many seconds.
+ANSWER_S: Final = 10.0
+
+#: A whole status arrives within this many seconds.
+BODY_S: Final = 60.0
+
+#: The most that a status may hold: about 100,000 instances, more than a host can be set to serve.
+BODY_BYTES: Final = 256 * 1024 * 1024
+
+#: A line may carry a command of 64 KiB whose every second argument is the instance's uuid.
+LINE_BYTES: Final = 1024 * 1024
+
+#: What is read of a server's own words about a fault.
+_FAULT_BYTES: Final = 65536
+
+#: A request of another kind than the host understands; every other refusal is about the instance.
+_USAGE: Final = frozenset({400, 405, 413, 414, 422})
+
+
+@attrs.frozen
+class Address:
+    """Where a host's API is: the path of a unix socket, or the base of an ``http`` URL."""
+
+    text: str
+    socket: str | None
+    base: str
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Reads ``unix:PATH`` or ``http://HOST[:PORT]``.
+
+        Raises:
+            UserError: USAGE, it is neither.
+        """
+        shown = printable(text[:200])
+        scheme, _, rest = text.partition(":")
+        if scheme == "unix":
+            path = "/" + rest.lstrip("/") if rest.startswith("//") else rest
+            if not path.strip("/") or "\0" in path:
+                raise UserError(f"{shown}: names no socket, such as unix:/run/hbtrio/host.sock")
+            return cls(shown, path, "http://host")
+        try:
+            url = httpx.URL(text)
+        except httpx.InvalidURL:
+            url = httpx.URL()
+        if url.scheme != "http" or not url.host or url.userinfo or url.raw_path != b"/":
+            raise UserError(f"{shown}: neither unix:PATH nor http://HOST[:PORT]")
+        return cls(shown, None, str(url))
+
+
+class Lines:
+    """An answer of JSON lines, read one by one.
+
+    Args:
+        response: the answer, its head read.
+        fault: makes the error for an answer that fails in the middle.
+    """
+
+    def __init__(self, response: httpx.Response, fault: _Lost) -> None:
+        self._chunks = response.aiter_raw()
+        self._held = bytearray()
+        self.lost = fault
+
+    async def next(self, cls: type[T], within_s: float) -> T | None:
+        """The next line, empty ones left out; None at the end.
+
+        Args:
+            cls: what it is, see :func:`parse`.
+            within_s: an empty line, with which a host says that it is alive, starts it anew.
+
+        Raises:
+            UserError: UNREACHABLE, the host went away, was silent for too long, or said what is
+                no line of this kind.
+
+        After a cancellation nothing more can be read.
+        """
+        while (line := await self._line(within_s)) is not None:
+            if line:
+                try:
+                    return parse(line, cls)
+                except ReplyFault as fault:
+                    raise self.lost(f"the host said what is not understood: {fault}") from fault
+        return None
+
+    async def _line(self, within_s: float) -> bytes | None:
+        with trio.move_on_after(within_s):
+            while (end := self._held.find(b"\n")) < 0:
+                if len(self._held) > LINE_BYTES:
+                    raise self.lost(f"the host sent a line of over {LINE_BYTES} bytes")
+                try:
+                    self._held += await anext(self._chunks)
+                except StopAsyncIteration:
+                    if self._held:
+                        raise self.lost("the host stopped in the middle of a line") from None
+                    return None
+                except httpx.HTTPError as error:
+                    raise self.lost(_words(error)) from error
+            line = bytes(self._held[:end])
+            del self._held[: end + 1]
+            return line
+        raise self.lost(f"not a word from the host for {within_s:g} s")
+
+
+@attrs.frozen
+class _Lost:
+    """Makes the error of an answer that is not going to be complete."""
+
+    where: str
+    unknown: str
+
+    def __call__(self, what: str) -> UserError:
+        text = f"{self.where}: {what}" + (f"; {self.unknown}" if self.unknown else "")
+        return UserError(text, ExitStatus.UNREACHABLE)
+
+
+class CtlClient:
+    """A client of one host.
+
+    Args:
+        address: where the host is.
+        transport: how it is reached; handed in by tests.
+    """
+
+    def __init__(self, address: Address, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.address = address
+        # Without its own timeouts, which are per read, as ours are per answer or line;
+        # without a certificate store, which takes longer to load than a host takes to answer.
+        self._http = httpx.AsyncClient(
+            base_url=address.base,
+            transport=transport or httpx.AsyncHTTPTransport(uds=address.socket, verify=False),
+            headers={"accept-encoding": "identity"},
+            timeout=httpx.Timeout(None, connect=CONNECT_S),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Opens nothing yet."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes what is left open."""
+        await self._http.aclose()
+
+    async def status(self, cls: type[T]) -> T:
+        """The status of the host and its instances.
+
+        Args:
+            cls: ``Status``, or ``dict`` for all that the host says.
+
+        Raises:
+            UserError: UNREACHABLE, DENIED, or what the host said is no status.
+        """
+        lost = _Lost(self.address.text, "")
+        with trio.move_on_after(BODY_S):
+            async with self._answer("GET", "/v1/status", None, lost) as response:
+                body = await _read(response, BODY_BYTES, lost)
+                if len(body) > BODY_BYTES:
+                    raise lost(f"the host's status is over {BODY_BYTES} bytes")
+                try:
+                    return parse(body, cls)
+                except ReplyFault as fault:
+                    raise lost(f"the host's status is not understood: {fault}") from fault
+        raise lost(f"the host's status took over {BODY_S:g} s")
+
+    @asynccontextmanager
+    async def lines(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, unknown: str = ""
+    ) -> AsyncIterator[Lines]:
+        """Asks for something that is answered in lines.
+
+        Args:
+            method: GET or POST.
+            path: what is asked for, with its query.
+            body: a JSON object.
+            unknown: what to tell if the host is lost before the answer is complete.
+
+        Raises:
+            UserError: UNREACHABLE, DENIED, or the host refuses: USAGE for a faulty request, FAILED
+                for one that can't be served now.
+
+        Cancelled or left early, it hangs up, which ends nothing that was begun in the host.
+        """
+        lost = _Lost(self.address.text, unknown)
+        async with self._answer(method, path, body, lost) as response:
+            yield Lines(response, lost)
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, path: str, body: dict[str, Any] | None, lost: _Lost
+    ) -> AsyncIterator[httpx.Response]:
+        request = self._http.build_request(method, path, json=body)
+        response: httpx.Response | None = None
+        try:
+            with trio.move_on_after(ANSWER_S):
+                response = await self._http.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise self._unreachable(error) from error
+        except httpx.HTTPError as error:
+            raise lost(_words(error)) from error
+        if response is None:
+            raise lost(f"no answer from the host within {ANSWER_S:g} s")
+        try:
+            if response.status_code != 200:
+                raise await self._refusal(response, lost)
+            yield response
+        finally:
+            # Bounded by the system: it closes a socket and waits for nothing.
+            await response.aclose()
+
+    def _unreachable(self, error: httpx.HTTPError) -> UserError:
+        cause = _os_error(error)
+        reason = "no connection in time" if cause is None else os_reason(cause)
+        match cause and cause.errno:
+            case errno.EACCES | errno.EPERM:
+                return UserError(f"{self.address.text}: {reason}", ExitStatus.DENIED)
+            case errno.ENOENT:
+                reason = "no such socket"
+        text = f"{self.address.text}: {reason}; is hbtrio host running?"
+        return UserError(text, ExitStatus.UNREACHABLE)
+
+    async def _refusal(self, response: httpx.Response, lost: _Lost) -> UserError:
+        code = response.status_code
+        with trio.move_on_after(ANSWER_S):
+            try:
+                said = parse(await _read(response, _FAULT_BYTES, lost), dict[str, Any])
+            except ReplyFault:
+                said = {}
+            reason = said.get("reason")
+            if isinstance(reason, str):
+                status = ExitStatus.USAGE if code in _USAGE else ExitStatus.FAILED
+                return UserError(printable(reason), status)
+        text = f"{self.address.text}: HTTP status {code} without a reason: no hbtrio host?"
+        return UserError(text, ExitStatus.FAILED)
+
+
+async def _read(response: httpx.Response, limit: int, lost: _Lost) -> bytes:
+    """The body, or one byte or more over the limit of one that is larger."""
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > limit:
+                break
+    except httpx.HTTPError as error:
+        raise lost(_words(error)) from error
+    return bytes(body)
+
+
+def _words(error: httpx.HTTPError) -> str:
+    # The library's own text is not for users, and may hold the server's bytes.
+    cause = _os_error(error)
+    return "the host went away" + ("" if cause is None else f": {os_reason(cause)}")
+
+
+def _os_error(error: BaseException) -> OSError | None:
+    """The operating system's error that a chain of others was made from."""
+    cause: BaseException | None = error
+    for _ in range(16):
+        if cause is None or isinstance(cause, OSError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None

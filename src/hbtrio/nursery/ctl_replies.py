@@ -1,0 +1,123 @@
+"""What a host answers to its operator, as ``hbtrio ctl`` reads it.
+
+Strict in type, so that a server that is no hbtrio host is found out at once; lenient towards what
+is new: members that are not in here are ignored, words are taken as they are. The texts may be a
+tenant's and are as the host sent them; making them fit for a terminal is for whoever prints them.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import attrs
+import msgspec
+
+T = TypeVar("T")
+
+
+class ReplyFault(Exception):
+    """What came is not what a host answers; the text says why, without any of its words."""
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """A line about a vote, a notice or an action: a window opened, something ended.
+
+    ``seconds`` says how long what was begun may take at most.
+    """
+
+    step: str
+    event: str = ""
+    window: str = ""
+    seconds: float | None = None
+    waiting: str = ""
+    skipped: str = ""
+    argv: tuple[str, ...] = ()
+    result: str = ""
+    reason: str = ""
+    output: str = ""
+    outcome: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class EventLine:
+    """A report of the host; ``time`` is RFC 3339."""
+
+    kind: str
+    time: str = ""
+    uuid: str = ""
+    reason: str = ""
+    event: str = ""
+    result: str = ""
+    corrective_action: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class OpenRound:
+    """A vote or notice that is open on an instance."""
+
+    kind: str
+    event: str
+    remaining_s: float
+
+
+@attrs.frozen(kw_only=True)
+class InstanceLine:
+    """An instance in the host's status."""
+
+    uuid: str
+    name: str
+    state: str
+    why: str
+    health: str
+    health_reason: str = ""
+    beats: int
+    missed: int
+    round_trip_ms: float | None = None
+    open: OpenRound | None = None
+    restart_remaining_s: float | None = None
+    last: EventLine | None = None
+
+
+@attrs.frozen(kw_only=True)
+class HostLine:
+    """The host itself in its status."""
+
+    hostname: str
+    version: str
+    started: str
+    heartbeating: int
+    late: bool = False
+    crashes: int = 0
+    alarms: int = 0
+    corrective_commands_run: int = 0
+    corrective_commands_failed: int = 0
+    corrective_commands_held_back: int = 0
+    actions: dict[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """The host and all its instances."""
+
+    host: HostLine
+    instances: tuple[InstanceLine, ...]
+
+
+def parse(data: bytes, cls: type[T]) -> T:
+    """Reads one reply.
+
+    Args:
+        data: a JSON text.
+        cls: one of the classes above, or ``dict`` for whatever object it is.
+
+    Raises:
+        ReplyFault: it is not JSON, is nested too deeply, or is of another shape.
+    """
+    try:
+        return msgspec.json.decode(data, type=cls)
+    except msgspec.ValidationError as error:
+        # The text names types and the path, the keys of which may be anybody's words.
+        raise ReplyFault(str(error).partition(" - at ")[0]) from error
+    except (ValueError, RecursionError) as error:
+        raise ReplyFault("not JSON") from error

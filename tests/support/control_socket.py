@@ -1,0 +1,112 @@
+"""The operator API of a host on a real unix socket, and `hbtrio ctl` in the same process.
+
+Within one process what is written to a unix socket can be read in the same instant, so that the
+autojump clock never jumps over an answer.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import attrs
+import httpx
+import trio
+
+from hbtrio.cli import Parser, ctl
+from hbtrio.cli.ctl_commands import Session
+from hbtrio.cli.ctl_screen import Screen
+from hbtrio.nursery.ctl_client import Address
+from hbtrio.nursery.host import Host
+from hbtrio.nursery.host_api import host_api
+from hbtrio.nursery.http_edge import HttpLimits, serve_http
+from hbtrio.nursery.unix_socket import open_unix_listener
+
+
+@contextmanager
+def socket_path() -> Iterator[str]:
+    """Where a socket may be made; pytest's own folders have too long names for one."""
+    with tempfile.TemporaryDirectory(prefix="hbt-") as folder:
+        yield os.path.join(folder, "host.sock")
+
+
+class Served:
+    """A host's API that is being served."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        #: Ended, it ends the API as the end of the daemon does.
+        self.scope = trio.CancelScope()
+        #: Programming errors that the API let out.
+        self.crashes: list[BaseException] = []
+
+    def client(self) -> httpx.AsyncClient:
+        """A client without a timeout of its own."""
+        return httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=self.path, verify=False),
+            base_url="http://host",
+            timeout=None,
+            trust_env=False,
+        )
+
+    async def run(
+        self, host: Host, limits: HttpLimits, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        listener = await open_unix_listener(self.path)
+        with self.scope:
+            await serve_http(
+                host_api(host),
+                [listener],
+                limits=limits,
+                on_crash=self.crashes.append,
+                task_status=task_status,
+            )
+
+
+@asynccontextmanager
+async def served(host: Host, limits: HttpLimits = HttpLimits()) -> AsyncIterator[Served]:  # noqa: B008
+    """The host's API on a unix socket; a test that brings about a crash takes it out of the list."""
+    with socket_path() as path:
+        api = Served(path)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(api.run, host, limits)
+            yield api
+            nursery.cancel_scope.cancel()
+        assert api.crashes == []
+
+
+@attrs.define
+class Ctl:
+    """One call of `hbtrio ctl`: what it has written so far, and its exit status once it has ended."""
+
+    out: io.StringIO = attrs.field(factory=io.StringIO)
+    status: int | None = None
+
+    @property
+    def text(self) -> str:
+        return self.out.getvalue()
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    async def run(
+        self, path: str, *words: str, terminal: bool = False, columns: int = 80
+    ) -> None:
+        """Runs it until it ends; a UserError is the caller's."""
+        parser = Parser(prog="hbtrio ctl")
+        ctl.add_arguments(parser)
+        options = parser.parse_args(["--url", f"unix:{path}", *words])
+        screen = Screen(self.out, terminal=terminal, colour=False, columns=lambda: columns)
+        self.status = await Session(Address.parse(options.url), screen, options).run()
+
+
+async def call(path: str, *words: str, terminal: bool = False, columns: int = 80) -> Ctl:
+    """Calls `hbtrio ctl`, for at most a day."""
+    called = Ctl()
+    with trio.fail_after(86_400):
+        await called.run(path, *words, terminal=terminal, columns=columns)
+    return called

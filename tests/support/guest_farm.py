@@ -1,0 +1,86 @@
+"""Thousands of guests in a process of their own, for the benchmark and for tests of real hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from support.guest_farm_process import uuid_of
+
+__all__ = ["TESTS", "Done", "GuestFarm", "module_environment", "open_guest_farm", "uuid_of"]
+
+#: How long the farm may take for a command, in seconds; a thousand sockets take it a tenth of one.
+_ANSWER_S: Final = 20.0
+
+TESTS: Final = Path(__file__).resolve().parent.parent
+
+
+def module_environment() -> dict[str, str]:
+    """The environment in which ``python -m`` finds this package and the benchmark's."""
+    return {**os.environ, "PYTHONPATH": str(TESTS)}
+
+
+@attrs.frozen
+class Done:
+    """When the farm began and ended what it was asked for, on ``time.monotonic``."""
+
+    began: float
+    ended: float
+
+
+class GuestFarm:
+    """A running farm; made by :func:`open_guest_farm`."""
+
+    def __init__(self, process: trio.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._stdin = process.stdin
+        self._stdout = process.stdout
+
+    async def listen(self, count: int, *, interval_ms: int = 1000) -> Done:
+        """Creates this many guests' channel sockets, one right after the other."""
+        return await self._do(listen=count, interval_ms=interval_ms)
+
+    async def mute(self, indexes: Sequence[int]) -> Done:
+        """These guests answer one more challenge and then fall silent, each in its own time."""
+        return await self._do(mute=list(indexes))
+
+    async def _do(self, **command: object) -> Done:
+        with trio.fail_after(_ANSWER_S):
+            await self._stdin.send_all(json.dumps(command).encode() + b"\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                data = await self._stdout.receive_some()
+                if not data:
+                    raise RuntimeError("the guest farm ended unexpectedly")
+                answer += data
+        return Done(**json.loads(answer))
+
+
+@asynccontextmanager
+async def open_guest_farm(channel_dir: Path) -> AsyncIterator[GuestFarm]:
+    """A farm without guests yet; at the end they and their sockets are gone."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "support.guest_farm_process", str(channel_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=module_environment(),
+    )
+    try:
+        yield GuestFarm(process)
+    finally:
+        assert process.stdin is not None
+        await process.stdin.aclose()
+        with trio.move_on_after(5, shield=True):
+            await process.wait()
+        if process.returncode is None:
+            process.kill()

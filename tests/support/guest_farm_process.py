@@ -1,0 +1,168 @@
+"""Many guests in one lean process: each answers its host at once, and does nothing else.
+
+    python -m support.guest_farm_process DIRECTORY
+
+It reads one JSON object per line on standard input and answers each with one on standard output;
+:class:`support.guest_farm.GuestFarm` says what there is. It ends when its standard input does. So
+that it takes as little as possible of the machine it is measured on, it looks for the challenge's
+number alone and prints its answers from a template.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import resource
+import select
+import socket
+import sys
+import time
+from typing import Final
+
+_CHALLENGES: Final = re.compile(rb'"heartbeat_challenge":(\d{1,10})\}')
+
+_INIT: Final = (
+    b'\n{"version":3,"revision":1,"msg_type":"init","sequence":1,"invocation_id":%d,'
+    b'"name":"guest-%d","heartbeat_interval_ms":%d,"vote_secs":9,"shutdown_notice_secs":9,'
+    b'"suspend_notice_secs":9,"resume_notice_secs":14,"restart_secs":301,'
+    b'"corrective_action":"reboot"}\n'
+)
+
+_ANSWER: Final = (
+    b'\n{"version":3,"revision":1,"msg_type":"challenge_response","sequence":%d,'
+    b'"heartbeat_response":%b,"heartbeat_health":"healthy","corrective_action":"reboot",'
+    b'"log_msg":""}\n'
+)
+
+_STDIN: Final = 0
+_BACKLOG: Final = 8
+
+
+def uuid_of(index: int) -> str:
+    """The uuid of the guest with this number, counted from 0."""
+    return f"00000000-0000-4000-8000-{index:012x}"
+
+
+def channel_name(index: int) -> str:
+    """The file name of its channel socket."""
+    return f"cgcs.heartbeat.{uuid_of(index)}.sock"
+
+
+class _Guest:
+    """A guest behind its listening socket."""
+
+    __slots__ = ("connection", "init", "last_words", "listener", "mute", "sequence")
+
+    def __init__(self, listener: socket.socket, init: bytes) -> None:
+        self.listener = listener
+        self.init = init
+        self.connection: socket.socket | None = None
+        self.sequence = 1
+        #: It answers once more, and never again.
+        self.last_words = False
+        self.mute = False
+
+    def accept(self) -> int:
+        """Takes a host's connection in place of an older one, says ``init``; its descriptor."""
+        if self.connection is not None:
+            self.connection.close()
+        connection, _ = self.listener.accept()
+        connection.setblocking(False)
+        connection.send(self.init)
+        self.connection = connection
+        return connection.fileno()
+
+    def answer(self) -> bool:
+        """Answers what has come; says whether the host is still there."""
+        assert self.connection is not None
+        try:
+            data = self.connection.recv(4096)
+        except BlockingIOError:
+            return True  # it was about the connection before this one
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self.connection.close()
+            self.connection = None
+            return False
+        for number in _CHALLENGES.findall(data):
+            if self.mute:
+                break
+            self.sequence += 1
+            # A host that has gone is read of next; one that does not read gets no answer.
+            with contextlib.suppress(BrokenPipeError, BlockingIOError):
+                self.connection.send(_ANSWER % (self.sequence, number))
+            self.mute = self.last_words
+        return True
+
+
+class _Farm:
+    """All guests of a directory."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._guests: list[_Guest] = []
+        self._paths: list[str] = []
+        self._listening: dict[int, _Guest] = {}
+        self._connected: dict[int, _Guest] = {}
+        self._epoll = select.epoll()
+        self._epoll.register(_STDIN, select.EPOLLIN)
+        self._commands = b""
+
+    def run(self) -> None:
+        """Serves until standard input ends."""
+        try:
+            while True:
+                for fd, _ in self._epoll.poll():
+                    guest = self._connected.get(fd)
+                    if guest is not None:
+                        if not guest.answer():
+                            del self._connected[fd]
+                    elif fd in self._listening:
+                        guest = self._listening[fd]
+                        connection = guest.accept()
+                        self._connected[connection] = guest
+                        self._epoll.register(connection, select.EPOLLIN)
+                    elif fd == _STDIN and not self._obey():
+                        return
+        finally:
+            for path in self._paths:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def _obey(self) -> bool:
+        data = os.read(_STDIN, 65536)
+        *lines, self._commands = (self._commands + data).split(b"\n")
+        for line in lines:
+            command = json.loads(line)
+            print(json.dumps(self._do(**command)), flush=True)
+        return bool(data)
+
+    def _do(self, listen: int = 0, interval_ms: int = 1000, mute: tuple[int, ...] = ()) -> object:
+        began = time.monotonic()
+        for _ in range(listen):
+            self._listen(interval_ms)
+        for index in mute:
+            self._guests[index].last_words = True
+        return {"began": began, "ended": time.monotonic()}
+
+    def _listen(self, interval_ms: int) -> None:
+        index = len(self._guests)
+        path = os.path.join(self._directory, channel_name(index))
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.setblocking(False)
+        listener.bind(path)
+        self._paths.append(path)
+        listener.listen(_BACKLOG)
+        guest = _Guest(listener, _INIT % (1000 + index, index, interval_ms))
+        self._guests.append(guest)
+        self._listening[listener.fileno()] = guest
+        self._epoll.register(listener.fileno(), select.EPOLLIN)
+
+
+if __name__ == "__main__":
+    _, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
+    _Farm(sys.argv[1]).run()
