@@ -160,6 +160,13 @@ def test_a_late_answer_in_between_keeps_the_beat() -> None:
     bench.expect(bench.at(4.0).tick(), [], due=math.inf, missed=3, owes_answer=False)
 
 
+def test_an_answer_allows_two_more_probes() -> None:
+    bench = suspended()
+    bench.run(2.0)
+    bench.skip(bench.at(2.25).answer())
+    assert bench.run(100.0) == [(3.0, challenge(4)), (4.0, challenge(5))]
+
+
 def test_a_host_that_is_late_does_not_give_up_probing() -> None:
     bench = suspended()
     for second in range(1, 10):
@@ -266,10 +273,13 @@ def test_who_goes_on_answering_was_called_off(event: Event, after_s: float) -> N
     assert [when for when, _ in kinds(bench.run(5000.0), Lost)] == [after_s + 4]
 
 
-def test_it_is_called_off_at_the_very_time() -> None:
-    bench = suspended()
-    bench.run(300.0, answers=True)
-    bench.skip(bench.at(300.25).answer())
+@pytest.mark.parametrize(
+    ("event", "after_s"), [(Event.PAUSE, 300.0), (Event.LIVE_MIGRATE_BEGIN, 3600.0)]
+)
+def test_it_is_called_off_at_the_very_time(event: Event, after_s: float) -> None:
+    bench = suspended(event)
+    bench.run(after_s, answers=True)
+    bench.skip(bench.at(after_s + 0.25).answer())
     assert bench.beat.state is S.BEATING
 
 
@@ -612,6 +622,27 @@ def test_one_that_goes_on_answering_never_went_away() -> None:
     )
     # If it dies only now, that is found.
     assert [when for when, _ in kinds(bench.run(200.0), Lost)] == [123.0]
+
+
+def test_one_that_goes_on_answering_is_challenged_on_though_its_probes_are_over() -> None:
+    """Two intervals, less the grid of the pacer, are just enough to miss both."""
+    bench = restarting()
+    bench.skip(bench.at(1.0).tick())
+    bench.skip(bench.at(1.984375).answer())
+    for now in (2.0, 2.984375, 3.96875):
+        bench.beat.align(now)
+        bench.skip(bench.at(now).tick())
+    assert (bench.beat.missed, bench.beat.owes_answer) == (2, False)
+    assert Heartbeating in map(type, bench.at(3.975).beat.restart_expired(3.975))
+    assert bench.beat.due == 4.975
+
+
+def test_a_challenge_on_its_way_at_the_end_of_the_window_is_forgotten() -> None:
+    bench = restarting()
+    bench.skip(bench.at(1.0).tick())
+    bench.skip(bench.at(1.5).beat.restart_expired(1.5))
+    assert (bench.beat.state, bench.beat.owes_answer, bench.beat.due) == (S.LOST, False, 120.25)
+    bench.expect(bench.at(1.75).answer(), [])
 
 
 @pytest.mark.parametrize(("answered_at", "lost"), [(119.26, False), (119.25, True)])

@@ -7,6 +7,7 @@ is tested over memory streams and in a real VM.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -170,7 +171,7 @@ def test_each_refusal_of_the_system_has_its_status(
 ) -> None:
     def refuse(path: str, flags: int) -> int:
         assert flags & os.O_NOCTTY
-        raise OSError(getattr(devices.errno, number), "no")
+        raise OSError(getattr(errno, number), "no")
 
     monkeypatch.setattr(os, "open", refuse)
     assert refusal(terminal.path) == (f"{terminal.path}: {text}", status)
@@ -338,7 +339,7 @@ async def test_a_tty_whose_driver_fails_is_a_fault(
     stream = await PathDevice(terminal.path).open()
 
     def fail(fd: int, limit: int) -> bytes:
-        raise OSError(devices.errno.EIO, "no")
+        raise OSError(errno.EIO, "no")
 
     os.write(terminal.host, b"x")
     with trio.fail_after(BOUND_S), monkeypatch.context() as patch:
@@ -451,6 +452,23 @@ async def test_a_port_that_loses_its_host_in_a_send_is_a_fault(terminal: Termina
             await trio.testing.wait_all_tasks_blocked()
             terminal.hang_up()
         with pytest.raises(DeviceFault):
+            await port.send(b"to nobody")
+    await port.aclose()
+
+
+async def test_a_port_does_not_wait_for_room_when_no_host_is_there(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port refuses a write with EAGAIN whether its ring is full or its host away."""
+    port = VirtioPort(terminal.path)
+    terminal.hang_up()
+
+    def full(fd: int, data: bytes) -> int:
+        raise BlockingIOError
+
+    with trio.fail_after(BOUND_S), monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(DeviceFault, match="the host is not connected"):
             await port.send(b"to nobody")
     await port.aclose()
 

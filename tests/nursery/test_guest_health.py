@@ -57,9 +57,7 @@ async def asked(bench: GuestBench, *times_s: float) -> list[Said]:
         assert isinstance(heard.message, ChallengeResponse)
         assert heard.message.heartbeat_response == number
         said = heard.message
-        answers.append(
-            (heard.at_s, said.heartbeat_health, said.corrective_action, said.log_msg)
-        )
+        answers.append((heard.at_s, said.heartbeat_health, said.corrective_action, said.log_msg))
     return answers
 
 
@@ -290,8 +288,9 @@ async def test_a_reload_ends_a_run_under_way(autojump_clock: MockClock) -> None:
     assert when(processes.cancelled)[0] == (2.0, "health")
 
 
+@pytest.mark.parametrize("attempt", range(6))  # tasks woken together run in any order
 async def test_a_verdict_of_the_old_script_that_comes_with_the_reload_is_not_the_new_ones(
-    autojump_clock: MockClock,
+    attempt: int, autojump_clock: MockClock
 ) -> None:
     """The run ends in the very moment of the reload, before it can be cancelled."""
     processes = FakeProcesses({SCRIPT: FakeRun(1, b"disk full", delay_s=2)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -13,10 +13,9 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.fsm.ontime import CALM_S
-from hbtrio.nursery.processes import ProcessResult
 from hbtrio.wire.messages import ActionNotify, ActionResponse, Exit, Init, InitAck
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, NotificationType, VoteResult, WindowKind
-from support.fake_processes import HANGS, FakeProcesses, FakeRun
+from support.fake_processes import HANGS, FakeRun
 from support.guest_bench import (
     IRREVOCABLE,
     REVOCABLE,
@@ -85,7 +84,9 @@ async def test_the_windows_are_those_advertised(autojump_clock: MockClock) -> No
         nursery.cancel_scope.cancel()
     (heard,) = bench.device.heard
     # A second is added for the way. RESTART is the host's window: the guest only advertises it.
-    assert said([heard]) == [(1.0, Init(101, "vm1", 1000, 9, 8, 7, 14, 301, SETTINGS.corrective_action))]
+    assert said([heard]) == [
+        (1.0, Init(101, "vm1", 1000, 9, 8, 7, 14, 301, SETTINGS.corrective_action))
+    ]
     assert heard.sequence == 1
 
 
@@ -122,9 +123,7 @@ async def test_deadlines(
 
 
 @each_window
-async def test_cancelled_by_shutdown(
-    case: Case, tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_cancelled_by_shutdown(case: Case, tmp_path: Path, autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": HANGS})
         bench.device.say(case.notify)
@@ -201,12 +200,13 @@ async def test_the_window_of_a_timeout_ms(
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": HANGS})
         bench.device.say(notify)
+        await bench.settle()
+        kind = "VOTE" if notification is REVOCABLE else "SHUTDOWN_NOTICE"
+        opened = f"{notification} stop: {kind} window of {seconds:g} s, asking handler"
+        assert opened in caplog.messages
         if seconds > 1000:  # not slept through: the guard alone would tick for minutes
             await trio.sleep_until(10)
             assert bench.device.unread() == []
-            kind = "VOTE" if notification is REVOCABLE else "SHUTDOWN_NOTICE"
-            opened = f"{notification} stop: {kind} window of {seconds:g} s, asking handler"
-            assert opened in caplog.messages
         else:
             heard = await bench.device.next()
             assert said([heard]) == [(round(2.0 + seconds, 6), response(notify, TIMEOUT, SILENT))]
@@ -293,9 +293,7 @@ async def test_a_configured_script_that_is_missing_has_no_say(
     assert ("hbtrio.scripts", logging.ERROR, missing) in caplog.record_tuples
 
 
-async def test_a_reason_is_made_fit_for_the_wire(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_a_reason_is_made_fit_for_the_wire(tmp_path: Path, autojump_clock: MockClock) -> None:
     line = 'disk "a\\b" busy\t' + "é" * 300
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": FakeRun(1, line.encode())})
@@ -345,6 +343,11 @@ async def test_before_the_host_has_acknowledged_it_is_complete(
         nursery.cancel_scope.cancel()
     assert isinstance(answered.message, ActionResponse)
     assert answered.message.vote_result is (REJECT if notify is STOP_VOTE else ERROR)
+
+
+def number_of(one: tuple[float, object]) -> int:
+    assert isinstance(one[1], ActionResponse)
+    return one[1].invocation_id
 
 
 # -- one action after another ---------------------------------------------------------------------
@@ -417,25 +420,10 @@ async def test_each_of_many_actions_is_answered_once_under_its_id_and_event(
     ] == [(one.invocation_id, one.event_type, one.notification_type) for one in asked]
 
 
-class Stubborn(FakeProcesses):
-    """Commands that take three seconds to die."""
-
-    async def run(
-        self, argv: Sequence[str], *, max_output: int = 4096, env: Mapping[str, str] | None = None
-    ) -> ProcessResult:
-        try:
-            return await super().run(argv, max_output=max_output, env=env)
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(3)
-            raise
-
-
 async def test_scripts_that_do_not_die_hold_up_no_answer_and_are_bounded(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    (tmp_path / "handler").touch(mode=0o755)
-    processes = Stubborn({str(tmp_path / "handler"): HANGS})
+    processes = handlers(tmp_path, {"handler": FakeRun(delay_s=math.inf, dies_in_s=3)})
     asked = [ActionNotify(number, Event.STOP, REVOCABLE, 9000) for number in range(66)]
     last = ActionNotify(99, Event.STOP, REVOCABLE, 9000)
     async with trio.open_nursery() as nursery:
@@ -452,7 +440,7 @@ async def test_scripts_that_do_not_die_hold_up_no_answer_and_are_bounded(
         await trio.sleep_until(100)
         nursery.cancel_scope.cancel()
     superseded = "superseded by a newer action"
-    assert sorted(said(bench.device.unread()), key=lambda one: one[1].invocation_id) == [
+    assert sorted(said(bench.device.unread()), key=number_of) == [
         *((2.0, response(notify, ERROR, superseded)) for notify in asked[:64]),
         *((2.0, response(notify, ERROR, "too many actions at once")) for notify in asked[64:]),
         (13.5, response(last, TIMEOUT, SILENT)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 
 import attrs
 import pytest
@@ -13,11 +14,13 @@ from trio.testing import MockClock
 from hbtrio.fsm.ontime import CALM_S, OnTimeGuard
 from hbtrio.nursery.health_script import HealthScript
 from hbtrio.nursery.ontime import keep_time
-from hbtrio.nursery.processes import ProcessResult
 from support.fake_processes import HANGS, FakeProcesses, FakeRun
 from support.guest_bench import when
 
 SCRIPT = "/etc/health"
+
+#: Neither ends by itself nor at once when it is told to.
+STUBBORN = FakeRun(delay_s=math.inf, dies_in_s=3)
 
 
 @attrs.define
@@ -96,9 +99,7 @@ async def test_a_run_may_take_its_interval(
 ) -> None:
     async with trio.open_nursery() as nursery:
         guard = await timekeeper(nursery)
-        one = await health(
-            nursery, FakeRun(1, b"ill", delay_s=delay_s), HANGS, guard=guard
-        )
+        one = await health(nursery, FakeRun(1, b"ill", delay_s=delay_s), HANGS, guard=guard)
         await trio.sleep_until(45)
         nursery.cancel_scope.cancel()
     assert one.verdicts == ([] if verdict_at is None else [(verdict_at, False, "ill")])
@@ -170,9 +171,7 @@ async def test_after_a_freeze_a_run_has_its_whole_interval_again(
 ) -> None:
     async with trio.open_nursery() as nursery:
         guard = await timekeeper(nursery)
-        one = await health(
-            nursery, FakeRun(0), FakeRun(1, b"ill", delay_s=29), guard=guard
-        )
+        one = await health(nursery, FakeRun(0), FakeRun(1, b"ill", delay_s=29), guard=guard)
         await trio.sleep_until(10)
         autojump_clock.jump(frozen_s)
         woken = 10 + frozen_s + CALM_S
@@ -183,26 +182,12 @@ async def test_after_a_freeze_a_run_has_its_whole_interval_again(
     assert caplog.messages == []
 
 
-class Stubborn(FakeProcesses):
-    """Commands that take three seconds to die."""
-
-    async def run(
-        self, argv: Sequence[str], *, max_output: int = 4096, env: Mapping[str, str] | None = None
-    ) -> ProcessResult:
-        try:
-            return await super().run(argv, max_output=max_output, env=env)
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(3)
-            raise
-
-
 async def test_runs_never_overlap_and_each_has_its_interval(
     caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     async with trio.open_nursery() as nursery:
         guard = await timekeeper(nursery)
-        one = Health(Stubborn(Runs([HANGS, FakeRun(1, b"ill", delay_s=3.5)])))
+        one = Health(FakeProcesses(Runs([STUBBORN, FakeRun(1, b"ill", delay_s=3.5)])))
         nursery.start_soon(one.run, 4.0, guard)
         await trio.sleep_until(14.0)
         nursery.cancel_scope.cancel()

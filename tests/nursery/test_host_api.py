@@ -1,18 +1,20 @@
-"""The operator API over a real unix socket: every route, every refusal, and streams that end oddly."""
+"""The operator API over a real unix socket: every route, every refusal, streams that end oddly."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 import trio
+from trio.testing import MockClock
 
 import hbtrio
-from hbtrio.config.host import ActionCommands, LimitSettings
+from hbtrio.config.host import ActionCommands
+from hbtrio.nursery.ctl_client import LINE_BYTES
 from hbtrio.nursery.http_edge import HttpLimits
 from hbtrio.nursery.reports import FOLLOWER_QUEUE, Report, ReportKind
 from hbtrio.wire.messages import ActionNotify
@@ -21,17 +23,42 @@ from support.control_socket import Served, served
 from support.fake_processes import HANGS, FakeRun
 from support.host_world import HostWorld, Reply, ScriptedGuest, host_world, stay_silent, uuid_of
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 ABSENT = uuid_of(77)
 
 
 @asynccontextmanager
 async def serving(
-    *, limits: HttpLimits = HttpLimits(), **world: Any  # noqa: B008 - frozen
+    *,
+    limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
+    **world: Any,
 ) -> AsyncIterator[tuple[HostWorld, httpx.AsyncClient, Served]]:
-    async with host_world(**world) as host, served(host.host, limits) as api, api.client() as http:
-        yield host, http, api
+    with trio.fail_after(10_000):  # streams have no end of their own
+        async with (
+            host_world(**world) as host,
+            served(host.host, limits) as api,
+            api.client() as http,
+        ):
+            yield host, http, api
+
+
+@asynccontextmanager
+async def stream(
+    http: httpx.AsyncClient, method: str, path: str, **body: Any
+) -> AsyncIterator[AsyncGenerator[str]]:
+    """Asks, and hangs up at the end of the block."""
+
+    async def read() -> AsyncGenerator[str]:
+        held = b""
+        async with aclosing(response.aiter_raw()) as chunks:
+            async for chunk in chunks:
+                *whole, held = (held + chunk).split(b"\n")
+                for line in whole:
+                    yield line.decode()
+
+    async with http.stream(method, path, **body) as response:
+        assert response.status_code == 200
+        async with aclosing(read()) as lines:
+            yield lines
 
 
 def lines_of(response: httpx.Response) -> list[dict[str, Any]]:
@@ -55,7 +82,7 @@ def at(guest: ScriptedGuest, what: str) -> str:
 # -- status ---------------------------------------------------------------------------------
 
 
-async def test_status_of_a_host_without_instances() -> None:
+async def test_status_of_a_host_without_instances(autojump_clock: MockClock) -> None:
     async with serving() as (_, http, _api):
         response = await http.get("/v1/status")
         assert response.headers["content-type"] == "application/json"
@@ -80,7 +107,7 @@ async def test_status_of_a_host_without_instances() -> None:
         }
 
 
-async def test_status_of_an_instance_and_of_all_of_them_by_uuid() -> None:
+async def test_status_of_an_instance_and_of_all_of_them_by_uuid(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         first = await world.beating(name="web-1")
         second = world.guest(name="").appears()
@@ -130,7 +157,7 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid() -> None:
         assert both["instances"][1]["round_trip_ms"] is None
 
 
-async def test_status_tells_what_is_open_and_what_is_under_way() -> None:
+async def test_status_tells_what_is_open_and_what_is_under_way(autojump_clock: MockClock) -> None:
     async with serving(runs={"reset": FakeRun(delay_s=5)}) as (world, http, _api):
         guest = await world.beating()
         guest.reply = lambda asked: Reply(VoteResult.COMPLETE, after_s=4)
@@ -160,7 +187,7 @@ async def test_status_tells_what_is_open_and_what_is_under_way() -> None:
         assert begun.state.value == "performing"
 
 
-async def test_status_tells_of_ill_health() -> None:
+async def test_status_tells_of_ill_health(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk \u202e full"
@@ -174,19 +201,19 @@ async def test_status_tells_of_ill_health() -> None:
 
 
 @pytest.mark.parametrize("event", [event for event, rule in EVENT_TABLE.items() if rule.voted])
-async def test_vote_on_each_event(event: Event) -> None:
+async def test_vote_on_each_event(autojump_clock: MockClock, event: Event) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
-        guest.reply = lambda asked: Reply(VoteResult.REJECT, "not \u00fc \x85 now")
+        guest.reply = lambda asked: Reply(VoteResult.REJECT, "not \u00fc \u202e now")
         response = await http.post(at(guest, "vote"), json={"event": event})
         assert lines_of(response) == [
             {"step": "vote", "event": event, "window": "VOTE", "seconds": 9},
-            {"step": "vote", "event": event, "result": "reject", "reason": "not \u00fc \x85 now"},
+            {"step": "vote", "event": event, "result": "reject", "reason": "not \u00fc \u202e now"},
         ]
 
 
 @pytest.mark.parametrize("event", EVENT_TABLE)
-async def test_notice_of_each_event(event: Event) -> None:
+async def test_notice_of_each_event(autojump_clock: MockClock, event: Event) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         response = await http.post(at(guest, "notify"), json={"event": event})
@@ -202,29 +229,28 @@ async def test_notice_of_each_event(event: Event) -> None:
         ]
 
 
-async def test_lines_come_as_things_happen() -> None:
+async def test_lines_come_as_things_happen(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         guest.reply = stay_silent
-        async with http.stream("POST", at(guest, "vote"), json={"event": "stop"}) as response:
-            lines = response.aiter_lines()
+        async with stream(http, "POST", at(guest, "vote"), json={"event": "stop"}) as lines:
             assert "window" in json.loads(await anext(lines))
             assert trio.current_time() == 1.0
             assert json.loads(await anext(lines))["reason"] == "no answer within 9 s"
             assert trio.current_time() == 10.0
 
 
-async def test_who_hangs_up_ends_no_vote() -> None:
+async def test_who_hangs_up_ends_no_vote(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "no", after_s=5)
-        async with http.stream("POST", at(guest, "vote"), json={"event": "stop"}) as response:
-            await anext(response.aiter_lines())
+        async with stream(http, "POST", at(guest, "vote"), json={"event": "stop"}) as lines:
+            await anext(lines)
         await world.at(7)
         assert world.told(guest, since=2) == [(6.0, "vote", "stop", "reject", "no")]
 
 
-async def test_an_instance_that_goes_away_ends_the_vote() -> None:
+async def test_an_instance_that_goes_away_ends_the_vote(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         guest.reply = stay_silent
@@ -245,7 +271,7 @@ async def test_an_instance_that_goes_away_ends_the_vote() -> None:
 # -- actions --------------------------------------------------------------------------------
 
 
-async def test_action_from_vote_to_post_notice() -> None:
+async def test_action_from_vote_to_post_notice(autojump_clock: MockClock) -> None:
     runs = {"virsh": FakeRun(stdout=b"well\x1b[31m\n", delay_s=2)}
     async with serving(runs=runs) as (world, http, _api):
         guest = await world.beating()
@@ -268,7 +294,7 @@ async def test_action_from_vote_to_post_notice() -> None:
         assert world.host.actions == {}
 
 
-async def test_action_rejected() -> None:
+async def test_action_rejected(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "busy")
@@ -277,7 +303,7 @@ async def test_action_rejected() -> None:
         assert world.processes.started == []
 
 
-async def test_action_by_force_with_the_configured_command() -> None:
+async def test_action_by_force_with_the_configured_command(autojump_clock: MockClock) -> None:
     actions = ActionCommands(stop=("virsh", "shutdown", "{uuid}"))
     runs = {"virsh": FakeRun(exit_code=3, stderr=b"no domain")}
     async with serving(actions=actions, runs=runs) as (world, http, _api):
@@ -298,7 +324,7 @@ async def test_action_by_force_with_the_configured_command() -> None:
         ]
 
 
-async def test_action_waits_for_another_vote_and_says_so() -> None:
+async def test_action_waits_for_another_vote_and_says_so(autojump_clock: MockClock) -> None:
     async with serving(runs={"true": FakeRun()}) as (world, http, _api):
         guest = await world.beating()
         guest.reply = stay_silent
@@ -319,7 +345,7 @@ async def test_action_waits_for_another_vote_and_says_so() -> None:
         assert trio.current_time() == 10.0
 
 
-async def test_action_on_an_instance_that_takes_no_part() -> None:
+async def test_action_on_an_instance_that_takes_no_part(autojump_clock: MockClock) -> None:
     async with serving(runs={"true": FakeRun()}) as (world, http, _api):
         guest = world.guest()
         guest.greets = False
@@ -336,13 +362,15 @@ async def test_action_on_an_instance_that_takes_no_part() -> None:
         ]
 
 
-async def test_restart_that_is_given_another_moment_is_waited_for() -> None:
+async def test_a_restart_that_takes_a_moment_more(
+    autojump_clock: MockClock,
+) -> None:
     """An init just before the end of RESTART: whether it is a leftover shows a moment later."""
     async with serving(runs={"true": FakeRun()}) as (world, http, _api):
         guest = await world.beating(restart_secs=20)
         guest.answers_after_s = None
         world.after(19.9, guest.says_init)
-        world.after(21.5, lambda: setattr(guest, "answers_after_s", 0.0))
+        world.after(20.5, lambda: setattr(guest, "answers_after_s", 0.0))
         response = await http.post(at(guest, "act"), json={"action": "reboot", "command": ["true"]})
         restart = [line for line in lines_of(response) if line["step"] == "restart"]
         assert [line.get("window", line.get("result")) for line in restart] == [
@@ -352,12 +380,12 @@ async def test_restart_that_is_given_another_moment_is_waited_for() -> None:
         ]
 
 
-async def test_who_hangs_up_ends_no_action() -> None:
+async def test_who_hangs_up_ends_no_action(autojump_clock: MockClock) -> None:
     async with serving(runs={"slow": FakeRun(delay_s=30)}) as (world, http, _api):
         guest = await world.beating()
         body = {"action": "resize", "command": ["slow"]}
-        async with http.stream("POST", at(guest, "act"), json=body) as response:
-            await anext(response.aiter_lines())
+        async with stream(http, "POST", at(guest, "act"), json=body) as lines:
+            await anext(lines)
         await world.at(32)
         assert [moment.time_s for moment in world.processes.ended] == [31.0]
         assert world.processes.cancelled == []
@@ -376,7 +404,7 @@ def reasons(text: str) -> list[str]:
     return [json.loads(line)["reason"] for line in text.splitlines() if line]
 
 
-async def test_recent_events() -> None:
+async def test_recent_events(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         publish(world, 1005)
         for query, expected in [
@@ -390,7 +418,7 @@ async def test_recent_events() -> None:
             lines_of(response)
 
 
-async def test_an_event_line() -> None:
+async def test_an_event_line(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "no \ud83d\ude00 \x7f")
@@ -409,11 +437,12 @@ async def test_an_event_line() -> None:
         ]
 
 
-async def test_followed_events_begin_with_recent_ones_and_miss_none() -> None:
+async def test_followed_events_begin_with_recent_ones(
+    autojump_clock: MockClock,
+) -> None:
     async with serving() as (world, http, _api):
         publish(world, 3)
-        async with http.stream("GET", "/v1/events?recent=2") as response:
-            lines = response.aiter_lines()
+        async with stream(http, "GET", "/v1/events?recent=2") as lines:
             assert reasons(await anext(lines)) == ["number 1"]
             publish(world, 2, first=3)
             assert [reasons(await anext(lines)) for _ in range(3)] == [
@@ -423,40 +452,41 @@ async def test_followed_events_begin_with_recent_ones_and_miss_none() -> None:
             ]
 
 
-async def test_a_quiet_stream_says_every_15_s_that_it_is_alive() -> None:
-    async with serving() as (world, http, _api):
-        async with http.stream("GET", "/v1/events") as response:
-            lines = response.aiter_lines()
-            assert [await anext(lines) for _ in range(2)] == ["", ""]
-            assert trio.current_time() == 31.0
-            publish(world, 1)
-            assert reasons(await anext(lines)) == ["number 0"]
-            assert await anext(lines) == ""
-            assert trio.current_time() == 46.0
+async def test_a_quiet_stream_says_every_15_s_that_it_is_alive(autojump_clock: MockClock) -> None:
+    async with serving() as (world, http, _api), http.stream("GET", "/v1/events") as response:
+        lines = response.lines
+        assert [await anext(lines) for _ in range(2)] == ["", ""]
+        assert trio.current_time() == 31.0
+        publish(world, 1)
+        assert reasons(await anext(lines)) == ["number 0"]
+        assert await anext(lines) == ""
+        assert trio.current_time() == 46.0
 
 
-async def test_a_follower_that_reads_too_slowly_is_told_and_let_go() -> None:
+async def test_a_follower_that_reads_too_slowly_is_told(
+    autojump_clock: MockClock,
+) -> None:
     async with serving() as (world, http, _api):
-        async with http.stream("GET", "/v1/events") as response:
-            publish(world, FOLLOWER_QUEUE + 1)
-            heard = [json.loads(line) async for line in response.aiter_lines() if line]
+        async with stream(http, "GET", "/v1/events") as lines:
+            await world.settle()
+            publish(world, FOLLOWER_QUEUE + 2)  # one of them is in its hands
+            heard = [json.loads(line) async for line in lines if line]
         assert [line["reason"] for line in heard[:-1]] == [
-            f"number {n}" for n in range(FOLLOWER_QUEUE)
+            f"number {n}" for n in range(FOLLOWER_QUEUE + 1)
         ]
         assert heard[-1] == {"kind": "lost", "reason": "too slow: some events were left out"}
 
 
-async def test_followers_that_have_gone_are_forgotten() -> None:
+async def test_followers_that_have_gone_are_forgotten(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        async with http.stream("GET", "/v1/events") as response:
-            assert response.status_code == 200
+        async with stream(http, "GET", "/v1/events") as lines:
             await world.settle()
             assert len(world.host.reports._followers) == 1
         await world.settle()
         assert world.host.reports._followers == set()
 
 
-async def test_head_of_a_stream_ends() -> None:
+async def test_head_of_a_stream_ends(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         response = await http.head("/v1/events")
         assert (response.status_code, response.content) == (200, b"")
@@ -465,13 +495,17 @@ async def test_head_of_a_stream_ends() -> None:
         assert trio.current_time() == 1.0
 
 
-async def test_the_end_of_the_api_ends_streams() -> None:
+async def read_to_the_end(http: httpx.AsyncClient, do: Callable[[], None]) -> None:
+    async with stream(http, "GET", "/v1/events") as lines:
+        do()
+        assert [line async for line in lines] == []
+
+
+async def test_the_end_of_the_api_ends_streams(autojump_clock: MockClock) -> None:
     limits = HttpLimits(drain_s=1)
     async with serving(limits=limits) as (world, http, api):
         with pytest.raises(httpx.RemoteProtocolError):
-            async with http.stream("GET", "/v1/events") as response:
-                api.scope.cancel()
-                [line async for line in response.aiter_lines()]
+            await read_to_the_end(http, api.scope.cancel)
         assert trio.current_time() == 2.0
         await world.settle()
         assert world.host.reports._followers == set()
@@ -513,7 +547,10 @@ ACT_BODIES: list[tuple[bytes, str]] = [
     (b'{"action": "stop", "force": 1}', "body: force: must be true or false, got 1"),
     (b'{"action": "stop", "command": "ls"}', 'body: command: must be a list of texts, got "ls"'),
     (b'{"action": "stop", "command": ["ls", 1]}', "body: command: item 2: must be a text, got 1"),
-    (b'{"action": "stop", "command": [""]}', "body: command: item 1: must name a program, got nothing"),
+    (
+        b'{"action": "stop", "command": [""]}',
+        "body: command: item 1: must name a program, got nothing",
+    ),
     (
         b'{"action": "stop", "command": ["ls", "{reason}"]}',
         "body: command: item 2: unknown placeholder {reason}, there is {uuid}",
@@ -530,7 +567,7 @@ ACT_BODIES: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize("kind", ["vote", "notify"])
-async def test_faulty_bodies_of_votes_and_notices(kind: str) -> None:
+async def test_faulty_bodies_of_votes_and_notices(autojump_clock: MockClock, kind: str) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         for body, reason in ROUND_BODIES:
@@ -540,7 +577,7 @@ async def test_faulty_bodies_of_votes_and_notices(kind: str) -> None:
         assert [one for one in guest.messages if isinstance(one, ActionNotify)] == []
 
 
-async def test_faulty_bodies_of_actions() -> None:
+async def test_faulty_bodies_of_actions(autojump_clock: MockClock) -> None:
     async with serving(runs={"ls": FakeRun()}) as (world, http, _api):
         guest = await world.beating()
         for body, reason in ACT_BODIES:
@@ -549,7 +586,7 @@ async def test_faulty_bodies_of_actions() -> None:
         assert world.host.actions == {}
 
 
-async def test_what_has_happened_is_not_voted_on() -> None:
+async def test_what_has_happened_is_not_voted_on(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         for event, rule in EVENT_TABLE.items():
@@ -562,7 +599,7 @@ async def test_what_has_happened_is_not_voted_on() -> None:
 
 
 @pytest.mark.parametrize("uuid", [ABSENT, "x", "%2e%2e", "a%00b", "%ff"])
-async def test_no_such_instance(uuid: str) -> None:
+async def test_no_such_instance(autojump_clock: MockClock, uuid: str) -> None:
     async with serving() as (_, http, _api):
         answers = [
             await http.get(f"/v1/instances/{uuid}"),
@@ -576,12 +613,12 @@ async def test_no_such_instance(uuid: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/instances", "/v2/status", "/v1/status/x"])
-async def test_no_such_thing(path: str) -> None:
+async def test_no_such_thing(autojump_clock: MockClock, path: str) -> None:
     async with serving() as (_, http, _api):
         assert refusal(await http.get(path)) == (404, "Not Found")
 
 
-async def test_wrong_methods() -> None:
+async def test_wrong_methods(autojump_clock: MockClock) -> None:
     async with serving() as (_, http, _api):
         for method, path, allowed in [
             ("POST", "/v1/status", {"GET", "HEAD"}),
@@ -609,12 +646,12 @@ async def test_wrong_methods() -> None:
         ("follow=1", "follow: neither yes nor no: '1'"),
     ],
 )
-async def test_faulty_queries(query: str, reason: str) -> None:
+async def test_faulty_queries(autojump_clock: MockClock, query: str, reason: str) -> None:
     async with serving() as (_, http, _api):
         assert refusal(await http.get(f"/v1/events?{query}")) == (400, reason)
 
 
-async def test_two_rounds_on_one_instance() -> None:
+async def test_two_rounds_on_one_instance(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         guest.reply = stay_silent
@@ -625,7 +662,7 @@ async def test_two_rounds_on_one_instance() -> None:
             assert refusal(response) == (409, "a notice on pause is open for another 9.0 s")
 
 
-async def test_an_instance_that_does_not_heartbeat() -> None:
+async def test_an_instance_that_does_not_heartbeat(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         guest.exits("so long")
@@ -638,7 +675,7 @@ async def test_an_instance_that_does_not_heartbeat() -> None:
             )
 
 
-async def test_an_action_without_a_command() -> None:
+async def test_an_action_without_a_command(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         for body in ({"action": "stop"}, {"action": "stop", "command": []}):
@@ -648,21 +685,21 @@ async def test_an_action_without_a_command() -> None:
             )
 
 
-async def test_two_actions_on_one_instance() -> None:
+async def test_two_actions_on_one_instance(autojump_clock: MockClock) -> None:
     async with serving(runs={"slow": HANGS}) as (world, http, _api):
         guest, other = await world.all_beating(2)
         body = {"action": "stop", "command": ["slow"]}
-        async with http.stream("POST", at(guest, "act"), json=body) as response:
-            await anext(response.aiter_lines())
+        async with stream(http, "POST", at(guest, "act"), json=body) as lines:
+            await anext(lines)
             assert refusal(await http.post(at(guest, "act"), json=body | {"action": "pause"})) == (
                 409,
                 f"stop is under way on {guest.uuid}",
             )
-            async with http.stream("POST", at(other, "act"), json=body) as second:
-                assert second.status_code == 200
+            async with stream(http, "POST", at(other, "act"), json=body) as others:
+                assert json.loads(await anext(others))["step"] == "vote"
 
 
-async def test_too_many_actions() -> None:
+async def test_too_many_actions(autojump_clock: MockClock) -> None:
     async with serving(runs={"slow": HANGS}) as (world, http, _api):
         guests = await world.all_beating(257)
         for guest in guests[:-1]:
@@ -673,20 +710,20 @@ async def test_too_many_actions() -> None:
         assert refusal(response) == (409, "256 actions are under way on this host")
 
 
-async def test_a_programming_error_is_told_as_one() -> None:
-    async with serving(limits=HttpLimits()) as (world, http, api):
+async def test_a_programming_error_is_told_as_one(autojump_clock: MockClock) -> None:
+    async with serving() as (world, http, api):
         guest = await world.beating()
         world.host.channels[guest.uuid].heartbeat.profile = None  # type: ignore[assignment]
         answer = await http.get("/v1/status")
         assert refusal(answer) == (500, "internal error")
+        await world.settle()
         assert [type(crash) for crash in api.crashes] == [AttributeError]
         api.crashes.clear()
         del world.host.channels[guest.uuid]
         assert (await http.get("/v1/status")).status_code == 200
-        guest.vanishes
 
 
-async def test_a_body_beyond_the_limit() -> None:
+async def test_a_body_beyond_the_limit(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
         guest = await world.beating()
         body = {"action": "stop", "command": ["ls", "x" * 70_000]}
@@ -696,15 +733,10 @@ async def test_a_body_beyond_the_limit() -> None:
         )
 
 
-async def test_the_longest_line_of_an_action_is_bounded() -> None:
-    """What `hbtrio ctl` takes for a line is more than the longest that a request can bring about."""
-    from hbtrio.nursery.ctl_client import LINE_BYTES
-
-    async with serving(runs=lambda argv: FakeRun(), limits_=None) as (world, http, _api):
+async def test_the_longest_line_of_an_action_is_bounded(autojump_clock: MockClock) -> None:
+    """`hbtrio ctl` takes longer ones than a request can bring about."""
+    async with serving(runs={"ls": FakeRun()}) as (world, http, _api):
         guest = await world.beating()
         body = {"action": "stop", "command": ["ls", *["{uuid}" * 600] * 15], "force": True}
         response = await http.post(at(guest, "act"), json=body)
         assert max(map(len, response.content.splitlines())) < LINE_BYTES
-
-
-assert LimitSettings

@@ -12,7 +12,9 @@ from hbtrio.nursery.ontime import believe_after, keep_time
 AT_MOST_S = 10.0
 
 
-async def believed_at(deadline: float, guard: OnTimeGuard, *, at_most_s: float = AT_MOST_S) -> float:
+async def believed_at(
+    deadline: float, guard: OnTimeGuard, *, at_most_s: float = AT_MOST_S
+) -> float:
     await believe_after(deadline, guard, at_most_s=at_most_s)
     return round(trio.current_time(), 6)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
@@ -60,7 +60,7 @@ class Held:
     announced: list[tuple[float, Outcome]]
     returned: list[tuple[float, Outcome]] = attrs.field(factory=list)
 
-    async def hold(self, handlers: dict[str, Handler]) -> None:
+    async def hold(self, handlers: Mapping[str, Handler]) -> None:
         outcome = await self.window.hold(handlers)
         self.returned.append((now(), outcome))
 

@@ -68,7 +68,7 @@ class Served:
 
 @asynccontextmanager
 async def served(host: Host, limits: HttpLimits = HttpLimits()) -> AsyncIterator[Served]:  # noqa: B008
-    """The host's API on a unix socket; a test that brings about a crash takes it out of the list."""
+    """The host's API on a unix socket; crashes that a test brings about it takes from the list."""
     with socket_path() as path:
         api = Served(path)
         async with trio.open_nursery() as nursery:
@@ -80,7 +80,7 @@ async def served(host: Host, limits: HttpLimits = HttpLimits()) -> AsyncIterator
 
 @attrs.define
 class Ctl:
-    """One call of `hbtrio ctl`: what it has written so far, and its exit status once it has ended."""
+    """One call of `hbtrio ctl`: what it has written, and its exit status once it has ended."""
 
     out: io.StringIO = attrs.field(factory=io.StringIO)
     status: int | None = None
@@ -93,9 +93,7 @@ class Ctl:
     def lines(self) -> list[str]:
         return self.text.splitlines()
 
-    async def run(
-        self, path: str, *words: str, terminal: bool = False, columns: int = 80
-    ) -> None:
+    async def run(self, path: str, *words: str, terminal: bool = False, columns: int = 80) -> None:
         """Runs it until it ends; a UserError is the caller's."""
         parser = Parser(prog="hbtrio ctl")
         ctl.add_arguments(parser)

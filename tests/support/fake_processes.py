@@ -23,6 +23,8 @@ class FakeRun:
     signal: int | None = None
     #: Why it cannot be started.
     fault: str | None = None
+    #: How long it takes to die when it is cancelled.
+    dies_in_s: float = 0.0
 
 
 #: A command that ends only by being cancelled.
@@ -66,6 +68,8 @@ class FakeProcesses:
             await trio.sleep(run.delay_s)
         except trio.Cancelled:
             self.cancelled.append(self._now(argv))
+            with trio.CancelScope(shield=True):
+                await trio.sleep(run.dies_in_s)
             raise
         self.ended.append(self._now(argv))
         return ProcessResult(

@@ -13,7 +13,6 @@ from hbtrio.fsm.guest_session import SessionSettings
 from hbtrio.nursery.event_scripts import EventScripts
 from hbtrio.nursery.guest import Guest, GuestSetup, Voters
 from hbtrio.nursery.health_script import HealthScript
-from hbtrio.nursery.processes import ProcessRunner
 from hbtrio.wire.messages import ActionNotify, ActionResponse, Challenge, Init, InitAck
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 from support.fake_processes import FakeProcesses, FakeRun, Moment
@@ -54,7 +53,7 @@ class GuestBench:
         self,
         settings: SessionSettings = SETTINGS,
         *,
-        processes: ProcessRunner | None = None,
+        processes: FakeProcesses | None = None,
         events: Path | None = None,
         voters: Voters | None = None,
         health: str | None = None,

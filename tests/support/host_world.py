@@ -254,6 +254,8 @@ class HostWorld:
         self.dialer = MemoryDialer()
         self.processes = FakeProcesses(runs)
         self.peers: list[MemoryPeer] = []
+        #: The votes and notices that were opened here.
+        self.rounds: list[Round] = []
         ids = random.Random(seed)
         self.host = Host(
             config,
@@ -311,11 +313,13 @@ class HostWorld:
 
     def vote(self, guest: ScriptedGuest, event: Event = Event.STOP) -> Round:
         """Opens a vote."""
-        return self.host.open_round(guest.uuid, event, VOTE)
+        self.rounds.append(self.host.open_round(guest.uuid, event, VOTE))
+        return self.rounds[-1]
 
     def notice(self, guest: ScriptedGuest, event: Event = Event.STOP) -> Round:
         """Opens a notice."""
-        return self.host.open_round(guest.uuid, event, NOTICE)
+        self.rounds.append(self.host.open_round(guest.uuid, event, NOTICE))
+        return self.rounds[-1]
 
     # -- time -------------------------------------------------------------------------------
 

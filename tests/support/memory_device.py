@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import deque
 
 import attrs
@@ -99,6 +98,10 @@ class MemoryDevice:
         self._stream.fault = why
         self._stream.changed.unpark_all()
 
+    def lose_next(self) -> None:
+        """The host is away at the very moment at which the guest sends something next."""
+        self._stream.losing = True
+
     def refuse(self, why: str = "connection refused") -> None:
         """Cannot be opened from now on."""
         self._refusal = why
@@ -158,6 +161,7 @@ class _Stream:
         self.changed = trio.lowlevel.ParkingLot()
         self.gone = False
         self.fault: str | None = None
+        self.losing = False
         self.lines = LineReader()
         self._device = device
 
@@ -183,12 +187,13 @@ class _Stream:
         await trio.lowlevel.checkpoint()
         while data:
             self._check()
-            if self.gone:
+            if self.gone or self.losing:
+                self.losing = False
                 raise DeviceFault("the host is not connected")
-            room = math.inf if self._device._reading else self._capacity_left()
+            room = len(data) if self._device._reading else self._capacity_left()
             if room > 0:
-                now, data = (data, b"") if room >= len(data) else (data[:room], data[room:])
-                self._pass(now)
+                self._pass(data[:room])
+                data = data[room:]
             else:
                 await self.changed.park()
 

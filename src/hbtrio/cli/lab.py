@@ -9,6 +9,8 @@ every process is ended and the directory, with the logs, is removed.
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -77,7 +79,10 @@ async def _play(tour: Tour, signals: AsyncIterator[int], *, keep: bool) -> int:
 
 
 def _how_to_talk(scene: Scene) -> str:
-    ctl = f"hbtrio ctl --url {scene.url}"
+    itself = sys.argv[0]
+    if os.path.basename(itself) != "hbtrio":
+        itself = f"{sys.executable} -m hbtrio"
+    ctl = f"{itself} ctl --url {shlex.quote(scene.url)}"
     uuid = next(iter(scene.guests))
     return "\n".join(
         [

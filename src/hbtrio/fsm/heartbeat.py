@@ -127,7 +127,6 @@ class Heartbeat(Pulse):
         self._called_off_at = now + call_off_s
         self._answered_at = -math.inf
         self._silent_since = now
-        self._challenges.misses = 0
         self._greeted = False
         self._probes_left = PROBES
         self._schedule(now)
@@ -139,7 +138,6 @@ class Heartbeat(Pulse):
         if self.state is not HeartbeatState.RETURNING or was is HeartbeatState.RETURNING:
             return NOTHING
         self.why = why
-        self._challenges.misses = 0
         self._unwedged = False
         self._silent_since = now
         return (self._challenge(now, now),) if self.connected else NOTHING

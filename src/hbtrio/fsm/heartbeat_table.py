@@ -14,6 +14,9 @@ from hbtrio.fsm.table import Table
 class HeartbeatState(Enum):
     """What the host knows of an instance."""
 
+    # Enum hashes a member's name, in Python, and a beat looks up members four times.
+    __hash__ = object.__hash__
+
     WAITING = "waiting"  # no guest has proven itself; loss is impossible
     BEATING = "beating"  # challenges are being answered; silence is a loss
     SUSPENDED = "suspended"  # an event is under way that stops the VM from answering
@@ -25,6 +28,8 @@ class HeartbeatState(Enum):
 
 class HeartbeatEvent(Enum):
     """What can happen to the heartbeat of an instance."""
+
+    __hash__ = object.__hash__
 
     CONNECTED = "connected"
     CLOSED = "connection closed"

@@ -120,7 +120,6 @@ class Pulse:
         self._step(HeartbeatEvent.CONNECTED)
         self.connected = True
         self._silent_since = now
-        self._forget()
         if self._challenging:
             return (self._challenge(now, now),)
         self._schedule(now)
@@ -183,23 +182,23 @@ class Pulse:
         self._silent_since = self._answered_at = now
         self.beats += 1
         self.round_trip_s = now - challenges.sent_at
-        effects: list[Effect] = []
+        effects = NOTHING
         if self.state is HeartbeatState.BEATING:
             self._step(HeartbeatEvent.ANSWERED)
             self._greeted = False
         elif self._greeted or self.state is HeartbeatState.RETURNING:
             new = self.state is HeartbeatState.WAITING
-            effects.append(self._proven("init answered" if new else f"after: {self.why}"))
+            effects = (self._proven("init answered" if new else f"after: {self.why}"),)
         elif now >= self._called_off_at:
-            effects.append(self._proven(f"{self.why}: called off, it goes on answering"))
+            effects = (self._proven(f"{self.why}: called off, it goes on answering"),)
         else:
             self._step(HeartbeatEvent.ANSWERED)
         self.health = response.heartbeat_health
         self.health_reason = response.log_msg if self.health is Health.UNHEALTHY else ""
         if self._illness.is_news(response.heartbeat_health, response.corrective_action, now):
             action = response.corrective_action
-            effects.append(Ill(response.log_msg, action) if self.reporting else _UNREPORTED_ILL)
-        return tuple(effects) if effects else NOTHING
+            effects += (Ill(response.log_msg, action) if self.reporting else _UNREPORTED_ILL,)
+        return effects
 
     def _answered_late(self, echo: int, now: float) -> tuple[Effect, ...]:
         late_s = self._challenges.late_by(echo, now)
@@ -223,8 +222,8 @@ class Pulse:
         """
         # The next beat is reckoned from when this one was due, so that lateness does not add up;
         # after a stall there is one beat, not one for each interval that was slept through.
-        base = self.due if 0 <= now - self.due < self.profile.interval_s else now
-        effects: list[Effect] = []
+        base = self.due if self.due <= now < self.due + self.profile.interval_s else now
+        effects = NOTHING
         if self.owes_answer:
             over_at = self._challenges.sent_at + self.profile.interval_s
             if now < over_at - SLACK_S:
@@ -235,16 +234,15 @@ class Pulse:
             if late:
                 self._challenges.misses = 0
             else:
-                effects += self._missed_one(now)
+                effects = self._missed_one(now)
         why = self._reconnect_reason(now)
         if why:
-            effects.append(Reconnect(why))
+            effects += (Reconnect(why),)
         elif self._challenging:
-            effects.append(self._challenge(now, base))
-            return tuple(effects)
+            return (*effects, self._challenge(now, base))
         self.due = math.inf
         self._schedule(now)
-        return tuple(effects)
+        return effects
 
     def align(self, due: float) -> None:
         """Moves the next beat to an earlier time, at which the driver is awake anyway."""
@@ -308,13 +306,10 @@ class Pulse:
             self.due = min(self.due, now + self.profile.interval_s)
         elif self.connected and self.state not in PATIENT:
             self.due = self._silent_since + self._settings.reconnect_silent_s
-        else:
-            self.due = math.inf
 
     def _proven(self, why: str) -> Effect:
         self._step(HeartbeatEvent.PROVEN)
         self._greeted = False
-        self._called_off_at = math.inf
         self.why = "answers challenges"
         return Heartbeating(why)
 

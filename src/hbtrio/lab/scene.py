@@ -112,7 +112,7 @@ class Scene:
             UserError: it did not serve its control socket in time.
         """
         config = self.directory / "host.toml"
-        config.write_text(self._host_toml())
+        config.write_text(self._host_toml(), encoding="utf-8")
         arguments = ["host", "--config", str(config), "--events", "-"]
         host = await Daemon.start("host", arguments, self.host_log, stdout=True)
         self.host = host
@@ -150,17 +150,21 @@ class Scene:
             self._lifeline.discard(daemon.pid)
 
     def _host_toml(self) -> str:
-        # A JSON string, number, boolean or list of these is the same in TOML.
+        def line(name: str, value: object) -> str:
+            # A JSON string, number, boolean or list of these is the same in TOML, but for the
+            # surrogate pairs of its escapes.
+            return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+
         keys = {
             "channel_dir": str(self.channel_dir),
             "control_socket": str(self.control_socket),
             **self.settings,
         }
-        top = [f"{k} = {json.dumps(v)}" for k, v in keys.items() if not isinstance(v, dict)]
+        lines = [line(name, value) for name, value in keys.items() if not isinstance(value, dict)]
         for name, table in keys.items():
             if isinstance(table, dict):
-                top += [f"[{name}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
-        return "\n".join([*top, ""])
+                lines += [f"[{name}]", *(line(key, value) for key, value in table.items())]
+        return "\n".join([*lines, ""])
 
     async def _serves(self) -> bool:
         try:

@@ -30,7 +30,8 @@ class View(Protocol):
 
 def view_of_stdout() -> View:
     """The view that standard output is good for."""
-    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+    draws = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    if sys.stdout.isatty() and draws and sys.stdout.encoding.lower() == "utf-8":
         # Imported here: nobody else needs rich, which takes longer to load than a guest to start.
         from hbtrio.lab.live import LiveView
 
@@ -68,19 +69,18 @@ def words_of(line: Line) -> str:
 def summary(tour: Tour) -> str:
     """What was expected and what was seen, step by step, and whether it is the same."""
     facts = [fact for finding in tour.findings for fact in finding.facts]
-    expected_width = max((len(fact.expected) for fact in facts), default=0)
-    seen_width = max((len(fact.seen) for fact in facts if fact.agrees), default=0)
-    lines = ["", f"  {'EXPECTED':{expected_width}}  SEEN"]
+    width = max(len(text) for text in ("EXPECTED", *(fact.expected for fact in facts)))
+    lines = ["", f"  {'EXPECTED':{width}}  SEEN"]
     for finding in tour.findings:
         lines.append(finding.title)
         for fact in finding.facts:
             verdict = "ok" if fact.agrees else "DIFFERS"
             seen = printable(fact.seen)
-            lines.append(f"  {fact.expected:{expected_width}}  {seen:{seen_width}}  {verdict}")
+            lines.append(f"  {fact.expected:{width}}  {seen:{width}}  {verdict}")
     differ = sum(not fact.agrees for fact in facts)
     lines.append("")
     if differ:
-        lines.append(f"{differ} of {len(facts)} differ from what was expected.")
+        lines.append(f"{differ} of {len(facts)} were not seen as expected.")
     else:
         lines.append(f"All {len(facts)} were seen as expected.")
     return "\n".join(lines)

@@ -168,7 +168,7 @@ class TtyChannel(SocketChannel):
 
 async def _open_tty(path: str) -> TtyChannel:
     # Imported here: most guests have a virtio port and no need of it in their memory.
-    from trio_serial import SerialStream  # noqa: PLC0415
+    from trio_serial import SerialStream
 
     stream = SerialStream(path, exclusive=True)
     try:

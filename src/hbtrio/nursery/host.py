@@ -144,7 +144,8 @@ class Host:
 
     def _found(self, file: ChannelFile) -> None:
         known = self.channels.get(file.uuid)
-        if known is not None:
+        # One that was given up this very moment may still be on its way out.
+        if known is not None and not known.gone:
             known.retarget(file)
             return
         channel = Channel(file, self._setup)

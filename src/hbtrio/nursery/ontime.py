@@ -1,4 +1,4 @@
-"""The ticking of the on-time guard, and waits that are only believed while the process is on time."""
+"""The ticking of the on-time guard, and waits that are believed only while it says on time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ async def believe_after(deadline: float, guard: OnTimeGuard, *, at_most_s: float
     await trio.sleep_until(deadline)
     # Not from the deadline: a freeze longer than at_most_s would use all of it up.
     end = trio.current_time() + at_most_s
-    while guard.is_late(now := trio.current_time()) and now < end:
+    while True:
+        now = trio.current_time()
+        if now >= end or not guard.is_late(now):
+            break
         await trio.sleep_until(min(guard.calm_at(now), end))
     # Tasks woken together run in any order: those with an answer in hand go first.
     await trio.lowlevel.checkpoint()

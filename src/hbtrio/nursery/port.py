@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
 import trio
@@ -39,7 +40,7 @@ class Port(Protocol):
             ChannelFault: the connection is broken.
         """
 
-    async def wait_readable(self) -> None:
+    def wait_readable(self) -> Awaitable[None]:
         """Waits for bytes, the end or a fault."""
 
     async def wait_writable(self) -> None:
@@ -87,9 +88,10 @@ class SocketPort:
         except OSError as error:
             raise ChannelFault(_why(error)) from error
 
-    async def wait_readable(self) -> None:
+    def wait_readable(self) -> Awaitable[None]:
         """See :class:`Port`."""
-        await trio.lowlevel.wait_readable(self._fd)
+        # No coroutine of its own: that would be one more frame at each wake-up of each channel.
+        return trio.lowlevel.wait_readable(self._fd)
 
     async def wait_writable(self) -> None:
         """See :class:`Port`."""

@@ -1,0 +1,290 @@
+"""`hbtrio lab` as its user meets it: real processes, a pipe or a terminal, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+pytestmark = pytest.mark.processes
+
+#: What takes a second or three, on a machine that is very busy.
+SOON_S = 20.0
+
+#: The whole tour, from the first process to the last, may take no longer.
+TOUR_S = 60.0
+
+#: The lab with only the first step of its tour, in which it expects what {expected} says.
+SHORT = """
+import sys
+import attrs
+import hbtrio.cli.lab as lab
+from hbtrio.cli import main
+lab.TOUR = (attrs.evolve(lab.TOUR[0], expected={expected}),)
+sys.exit(main(sys.argv[1:]))
+"""
+STARTS = ("web heartbeating", "db heartbeating", "batch heartbeating")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A TMPDIR of the lab's own, with a short name: sockets are to be made in it."""
+    with tempfile.TemporaryDirectory(prefix="lab.") as name:
+        yield Path(name)
+
+
+class Lab:
+    """A running lab."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.stdout = ""
+        self.stderr = ""
+        self._news = trio.Event()
+
+    async def collect(self, stream: trio.abc.ReceiveStream, name: str) -> None:
+        async with stream:
+            # How a terminal ends whose last writer has gone.
+            with contextlib.suppress(trio.BrokenResourceError):
+                async for data in stream:
+                    setattr(self, name, getattr(self, name) + bytes(data).decode())
+                    self._news.set()
+                    self._news = trio.Event()
+
+    async def said(self, text: str) -> None:
+        """Returns once it has said this."""
+        with trio.fail_after(SOON_S):
+            while text not in self.stdout:
+                await self._news.wait()
+
+    async def ended(self, within_s: float = SOON_S) -> int:
+        """Its exit status."""
+        with trio.fail_after(within_s):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def running(place: Path, *arguments: str, on_terminal: bool = False) -> AsyncIterator[Lab]:
+    """Runs python with these arguments; when the block is left all that it said was read."""
+    master, slave = os.openpty() if on_terminal else (None, subprocess.PIPE)
+    if on_terminal:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = await trio.lowlevel.open_process(
+        [sys.executable, *arguments],
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(place), "TERM": "xterm"},
+        start_new_session=True,
+    )
+    if master is not None:
+        os.close(slave)
+    stdout = process.stdout if master is None else trio.lowlevel.FdStream(master)
+    assert stdout is not None
+    assert process.stderr is not None
+    lab = Lab(process)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lab.collect, stdout, "stdout")
+            nursery.start_soon(lab.collect, process.stderr, "stderr")
+            yield lab
+    finally:
+        if process.returncode is None:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+def of_the_lab(place: Path) -> list[int]:
+    """The processes that were started with this TMPDIR: all of a lab's, whatever their parents."""
+    wanted = f"TMPDIR={place}".encode()
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                environ = Path("/proc", name, "environ").read_bytes()
+            except OSError:
+                continue  # not ours, or it has just ended
+            if wanted in environ.split(b"\0"):
+                found.append(int(name))
+    return found
+
+
+def command_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+
+
+async def none_left(place: Path) -> bool:
+    """Whether all processes of a lab end, those too that its daemons had started."""
+    with trio.move_on_after(SOON_S):
+        while of_the_lab(place):  # noqa: ASYNC110 - there is no event: they are no children of ours
+            await trio.sleep(0.02)
+        return True
+    return False
+
+
+def sockets_in(place: Path) -> list[str]:
+    return [line for line in Path("/proc/net/unix").read_text().splitlines() if str(place) in line]
+
+
+async def nothing_left(place: Path) -> bool:
+    return await none_left(place) and not sockets_in(place) and os.listdir(place) == []
+
+
+async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Path) -> None:
+    began_at = trio.current_time()
+    async with running(place, "-m", "hbtrio", "lab") as lab:
+        status = await lab.ended(TOUR_S)
+    took_s = trio.current_time() - began_at
+    story, _, summary = lab.stdout.partition("EXPECTED")
+    assert (status, lab.stderr) == (0, ""), lab.stdout + lab.stderr
+    assert took_s < TOUR_S
+    assert "All 27 were seen as expected.\n" in summary
+    assert "DIFFERS" not in lab.stdout
+    assert "\x1b" not in lab.stdout
+    assert max(map(len, summary.splitlines())) <= 80
+    for title in (
+        "a host and three guests start",
+        "all accept",
+        "one rejects, with a reason",
+        "a handler outruns its window",
+        "ill health and recovery",
+        "a guest hangs (SIGSTOP)",
+        "an operator reboots a guest",
+    ):
+        assert f": {title}\n" in story
+        assert f"\n{title}\n" in summary
+    assert await nothing_left(place)
+
+
+async def test_what_differs_is_named_with_the_logs_and_is_status_1(place: Path) -> None:
+    expected = ("web heartbeating", "db on fire", "batch heartbeating", "a fourth guest")
+    program = SHORT.format(expected=expected)
+    async with running(place, "-c", program, "lab") as lab:
+        status = await lab.ended()
+    summary = lab.stdout.partition("EXPECTED")[2]
+    assert status == 1
+    assert [" ".join(line.split()) for line in summary.splitlines()[1:]] == [
+        "a host and three guests start",
+        "web heartbeating web heartbeating ok",
+        "db on fire db heartbeating DIFFERS",
+        "batch heartbeating batch heartbeating ok",
+        "a fourth guest nothing DIFFERS",
+        "",
+        "2 of 4 were not seen as expected.",
+    ]
+    for name in ("the host", "web", "db", "batch"):
+        assert f"the end of the log of {name}:\n" in lab.stderr
+    assert "heartbeat state change from enabling to enabled, event=init-ack." in lab.stderr
+    assert await nothing_left(place)
+
+
+async def test_on_a_terminal_a_table_is_drawn_again_and_again(place: Path) -> None:
+    program = SHORT.format(expected=("on fire",))
+    async with running(place, "-c", program, "lab", on_terminal=True) as lab:
+        status = await lab.ended()
+    assert status == 1
+    assert lab.stdout.count("LAST EVENT, OR OPEN WINDOW") > 2
+    assert "\x1b[1;31mDIFFERS " in lab.stdout
+    assert lab.stdout.rindex("\x1b[?25h") > lab.stdout.rindex("\x1b[?25l")  # the cursor is back
+    assert "EXPECTED" in lab.stdout
+    assert await nothing_left(place)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_it_at_once_and_nothing_is_left_behind(
+    place: Path, number: signal.Signals
+) -> None:
+    async with running(place, "-m", "hbtrio", "lab") as lab:
+        await lab.said("its handler is asked: live_migrate_begin")
+        assert len(of_the_lab(place)) >= 5
+        lab.process.send_signal(number)
+        assert await lab.ended() == 128 + number
+    assert lab.stderr == ""
+    assert await nothing_left(place)
+
+
+async def test_it_keeps_everything_running_until_ctrl_c_and_says_how_to_talk_to_it(
+    place: Path,
+) -> None:
+    program = SHORT.format(expected=STARTS)
+    async with running(place, "-c", program, "lab", "--keep") as lab:
+        await lab.said(" reboot\n")
+        said = lab.stdout.partition("until Ctrl-C")[2]
+        command = next(line for line in said.splitlines() if line.endswith(" status"))
+        asked = await trio.run_process(shlex.split(command), capture_stdout=True)
+        assert asked.stdout.count(b"beating") >= 3
+        lab.process.send_signal(signal.SIGINT)
+        assert await lab.ended() == 0
+    assert lab.stderr == ""
+    assert await nothing_left(place)
+
+
+async def test_a_daemon_that_dies_is_named_with_the_end_of_its_log(place: Path) -> None:
+    async with running(place, "-m", "hbtrio", "lab") as lab:
+        await lab.said("step 2 of")
+        (victim,) = (pid for pid in of_the_lab(place) if command_of(pid)[-2:] == ["--name", "db"])
+        os.kill(victim, signal.SIGKILL)
+        assert await lab.ended() == 1
+    fault, head, *log = lab.stderr.splitlines()
+    assert fault == "hbtrio lab: guest db ended unexpectedly with signal 9"
+    assert head == "hbtrio lab: the end of the log of guest db:"
+    assert any("event=init-ack." in line for line in log)
+    assert await nothing_left(place)
+
+
+async def test_its_daemons_end_even_if_it_is_killed(place: Path) -> None:
+    async with running(place, "-m", "hbtrio", "lab") as lab:
+        await lab.said("its handler is asked: live_migrate_begin")
+        lab.process.kill()
+        assert await lab.ended() == -signal.SIGKILL
+    assert await none_left(place)
+
+
+async def test_a_reader_that_goes_away_ends_it_and_nothing_is_left_behind(place: Path) -> None:
+    reading, writing = os.pipe()
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "hbtrio", "lab"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(place)},
+        start_new_session=True,
+    )
+    os.close(writing)
+    os.close(reading)
+    try:
+        assert process.stderr is not None
+        with trio.fail_after(SOON_S):
+            async with process.stderr as stderr:
+                said = b"".join([bytes(data) async for data in stderr])
+            assert (await process.wait(), said) == (1, b"")
+    finally:
+        process.kill()
+    assert await nothing_left(place)
+
+
+async def test_a_tmpdir_too_deep_for_sockets_is_one_clear_line(place: Path) -> None:
+    deep = place / ("d" * 60)
+    deep.mkdir()
+    async with running(deep, "-m", "hbtrio", "lab") as lab:
+        status = await lab.ended()
+    excess = len(str(deep)) + 13 + len("/ch/cgcs.heartbeat..sock") + 36 - 107
+    assert status == 2
+    assert lab.stderr == (
+        f"hbtrio lab: {deep}: {excess} bytes too long for the unix sockets in it, "
+        "set TMPDIR to another directory\n"
+    )
+    assert lab.stdout == ""
+    assert os.listdir(deep) == []

@@ -1,0 +1,155 @@
+"""The tour's engine: what counts as seen, and that nothing holds it up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from hbtrio.errors import UserError
+from hbtrio.lab.feed import Feed, NotSeen
+from hbtrio.lab.scene import alone
+from hbtrio.lab.tour import TOUR_S, Fact, Finding, See, Step, Tour, event_words
+from hbtrio.lab.view import summary
+
+
+@attrs.define
+class Stage:
+    """A scene on which nothing is."""
+
+    events: Feed[dict[str, Any]] = attrs.field(factory=Feed)
+    told: Feed[list[str]] = attrs.field(factory=Feed)
+    guests: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Named:
+    name: str
+
+
+def step(*expected: str, sees: tuple[str, ...] = (), then: BaseException | None = None) -> Step:
+    async def play(_: Any, see: See) -> None:
+        await trio.lowlevel.checkpoint()
+        for fact in sees:
+            see(fact)
+        if then is not None:
+            raise then
+
+    return Step(f"step {expected}", expected, play)
+
+
+async def played(*steps: Step, stage: Any = None) -> Tour:
+    tour = Tour(stage or Stage(), steps)
+    assert not tour.is_over
+    await tour.play()
+    assert tour.is_over
+    assert tour.story.closed
+    return tour
+
+
+async def test_it_agrees_when_each_fact_is_seen_in_its_place() -> None:
+    tour = await played(step("a", "b", sees=("a", "b")), step("c", sees=("c",)))
+    assert tour.agrees
+    assert tour.findings == [
+        Finding("step ('a', 'b')", (Fact("a", "a"), Fact("b", "b"))),
+        Finding("step ('c',)", (Fact("c", "c"),)),
+    ]
+    assert [line.text for line in tour.story.since()] == [
+        "step 1 of 2: step ('a', 'b')",
+        "step 2 of 2: step ('c',)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("differing", "facts"),
+    [
+        (step("a", "b", sees=("b", "a")), (Fact("a", "b"), Fact("b", "a"))),
+        (step("a", "b", sees=("a",)), (Fact("a", "a"), Fact("b", "nothing"))),
+        (step("a", sees=("a", "x")), (Fact("a", "a"), Fact("nothing", "x"))),
+        (step("a", "b", sees=("a",), then=NotSeen("no b")), (Fact("a", "a"), Fact("b", "no b"))),
+        (step("a", then=UserError("refused\nmore")), (Fact("a", "refused"),)),
+        (
+            step("a", then=ExceptionGroup("", [ExceptionGroup("", [NotSeen("deep")])])),
+            (Fact("a", "deep"),),
+        ),
+    ],
+)
+async def test_what_differs_is_found_and_the_tour_goes_on(
+    differing: Step, facts: tuple[Fact, ...]
+) -> None:
+    tour = await played(differing, step("c", sees=("c",)))
+    assert not tour.agrees
+    assert [finding.facts for finding in tour.findings] == [facts, (Fact("c", "c"),)]
+    told = [line.text for line in tour.story.since() if line.text.startswith("DIFFERS")]
+    assert told == [
+        f"DIFFERS: expected {fact.expected}, seen {fact.seen}" for fact in facts if not fact.agrees
+    ]
+
+
+async def test_a_programming_error_in_a_step_is_not_hidden() -> None:
+    tour = Tour(Stage(), [step("a", then=KeyError("oops"))])
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await tour.play()
+    assert isinstance(alone(caught.value), KeyError)
+
+
+async def test_a_step_that_hangs_ends_with_the_time_of_the_tour(autojump_clock: MockClock) -> None:
+    async def hang(_: Any, see: See) -> None:
+        see("a")
+        await trio.sleep_forever()
+
+    began_at = trio.current_time()
+    tour = await played(Step("hangs", ("a", "b"), hang), step("c", sees=("c",)))
+    assert trio.current_time() - began_at == pytest.approx(TOUR_S)
+    assert [finding.facts for finding in tour.findings] == [
+        (Fact("a", "a"), Fact("b", "the tour was out of time")),
+        (Fact("c", "the tour was out of time"),),
+    ]
+
+
+async def test_the_story_tells_of_events_and_scripts_by_the_names_of_the_guests() -> None:
+    stage = Stage(guests={"u-1": Named("web")})
+
+    async def play(scene: Any, see: See) -> None:
+        scene.events.put({"kind": "vote", "uuid": "u-1", "event": "stop", "result": "accept"} | _R)
+        await trio.testing.wait_all_tasks_blocked()
+        scene.told.put(["handler", "web", "revocable", "stop", "4711"])
+        scene.told.put(["handler", "web", "irrevocable", "stop", "4712"])
+        scene.told.put(["virsh", "reset", "u-1"])
+        await trio.testing.wait_all_tasks_blocked()
+        scene.events.put({"kind": "loss", "uuid": "u-2", "corrective_action": "log"} | _R)
+
+    tour = await played(Step("it", (), play), stage=stage)
+    assert [(line.who, line.text) for line in tour.story.since()] == [
+        ("", "step 1 of 1: it"),
+        ("web", "vote stop: accept: why"),
+        ("web", "its handler is asked: stop"),
+        ("web", "its handler is told: stop"),
+        ("host", "runs virsh reset web"),
+        ("u-2", "loss: why (log)"),
+    ]
+
+
+_R = {"reason": "why"}
+
+
+def test_an_event_in_words_leaves_out_what_it_does_not_have() -> None:
+    assert event_words({"kind": "stopped", "reason": ""}) == "stopped"
+
+
+async def test_the_summary_sets_expected_and_seen_side_by_side() -> None:
+    tour = await played(step("a", "bb", sees=("a", "an\x1bescape")), step("c", sees=("c",)))
+    assert summary(tour).splitlines() == [
+        "",
+        "  EXPECTED  SEEN",
+        "step ('a', 'bb')",
+        "  a         a         ok",
+        "  bb        an\\x1bescape  DIFFERS",
+        "step ('c',)",
+        "  c         c         ok",
+        "",
+        "1 of 3 were not seen as expected.",
+    ]
