@@ -49,10 +49,11 @@ class ConfigError(UserError):
 
     Args:
         faults: one line each, with the file and the line or path; at least one.
+        status: how the process exits for it.
     """
 
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults), ExitStatus.USAGE)
+    def __init__(self, faults: list[str], status: ExitStatus = ExitStatus.USAGE) -> None:
+        super().__init__("\n".join(faults), status)
         self.faults = faults
 
 

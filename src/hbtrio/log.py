@@ -11,12 +11,18 @@ import logging
 import logging.handlers
 import os
 import queue
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
+
+from hbtrio.errors import os_reason
+
+#: Where the syslog daemon listens.
+_DEV_LOG: Final = "/dev/log"
 
 #: Records that may wait for a stalled reader.
 QUEUE: Final = 10_000
@@ -39,10 +45,15 @@ def logging_to(target: str, *, ident: str, level: str = "info", prefix: str = ""
         prefix: stands before each text, for operators who search for it.
 
     At the end what is still queued is written, in bounded time. A syslog that can't be reached is
-    said on standard error, where logging then goes.
+    said on standard error, where logging goes for as long as that lasts.
     """
-    handler, fault = _handler(target, ident)
-    handler.setFormatter(_OneLine(prefix, bare=isinstance(handler, logging.handlers.SysLogHandler)))
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine(prefix, bare=False))
+    fault = ""
+    if target == "syslog":
+        fault = _syslog_fault()
+        handler = _Syslog(ident, instead=handler)
+        handler.setFormatter(_OneLine(prefix, bare=True))
     records: queue.Queue[logging.LogRecord | None] = queue.Queue(QUEUE)
     writer = threading.Thread(target=_write, args=(records, handler), name="log", daemon=True)
     root = logging.getLogger()
@@ -64,6 +75,8 @@ def logging_to(target: str, *, ident: str, level: str = "info", prefix: str = ""
             records.put_nowait(None)
         # A reader that stalls is not waited for: the thread is a daemon's.
         writer.join(_FAREWELL_S)
+        if not writer.is_alive():
+            handler.close()
 
 
 def _write(records: queue.Queue[logging.LogRecord | None], handler: logging.Handler) -> None:
@@ -117,14 +130,31 @@ class _OneLine(logging.Formatter):
         return f"{now}.{int(record.msecs):03d} {record.levelname} {self._prefix}{text}"
 
 
-def _handler(target: str, ident: str) -> tuple[logging.Handler, str]:
-    if target == "syslog":
-        try:
-            syslog = logging.handlers.SysLogHandler(
-                "/dev/log", facility=logging.handlers.SysLogHandler.LOG_DAEMON
-            )
-        except OSError as error:
-            return logging.StreamHandler(sys.stderr), error.strerror or str(error)
-        syslog.ident = f"{ident}[{os.getpid()}]: "
-        return syslog, ""
-    return logging.StreamHandler(sys.stderr), ""
+class _Syslog(logging.handlers.SysLogHandler):
+    """Sends to the system's daemon, and what that does not take to another handler.
+
+    The daemon is tried again with every record, so that its restart costs none of those after it.
+    """
+
+    def __init__(self, ident: str, *, instead: logging.Handler) -> None:
+        super().__init__(_DEV_LOG, facility=logging.handlers.SysLogHandler.LOG_DAEMON)
+        self.ident = f"{ident}[{os.getpid()}]: "
+        self._instead = instead
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Hands on what could not be sent; logging's own way is a traceback for each record."""
+        self._instead.handle(record)
+
+
+def _syslog_fault() -> str:
+    """Why the daemon can't be reached, or nothing: the handler does not say it by itself."""
+    fault = ""
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(socket.AF_UNIX, kind) as probe:
+            try:
+                probe.connect(_DEV_LOG)
+            except OSError as error:
+                fault = os_reason(error)
+            else:
+                return ""
+    return fault

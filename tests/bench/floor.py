@@ -1,11 +1,11 @@
 """The floor: the least that a host in Python can do for a heartbeat, by hand on epoll and a heap.
 
-    python -m bench.floor CHANNEL_DIR CHANNELS SECONDS
+    python -m bench.floor CHANNEL_DIR CHANNELS SECONDS [packed]
 
 The bytes are those of a real channel, answers are decoded by msgspec into the class that the host
-uses, the echo is checked, the next beat armed. There is no state machine, no handshake to speak of, no
-bound on anything, no log, no task. Beats stand in slots of 64 as the host's do, so that both have
-the same number of wake-ups.
+uses, the echo is checked, the next beat armed. There is no state machine, no bound on anything, no
+report, no task. Beats stand on the grid of the host's pacer, each channel's an interval after its
+guest's init; or, packed, they share slots as the host's do, which spares wake-ups.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Final
 import attrs
 import msgspec
 
-from bench.sample import Meter, Sample, allow_descriptors, quantiles_ms, resident_kb
+from bench.sample import WARM_UP_S, Meter, Sample, allow_descriptors, quantiles_ms, resident_kb
 from hbtrio.nursery.pacer import SHARED, SLOT_S
 from hbtrio.wire.messages import ChallengeResponse
 from support.guest_farm_process import channel_name
@@ -32,7 +32,9 @@ from support.guest_farm_process import channel_name
 _INTERVAL_S: Final = 1.0
 _READ_BYTES: Final = 4096
 
-_ACK: Final = b'\n{"version":3,"revision":1,"msg_type":"init_ack","sequence":1,"invocation_id":%d}\n'
+_ACK: Final = (
+    b'\n{"version":3,"revision":1,"msg_type":"init_ack","sequence":1,"invocation_id":%d}\n'
+)
 _CHALLENGE: Final = (
     b'\n{"version":3,"revision":1,"msg_type":"challenge","sequence":%d,"heartbeat_challenge":%d}\n'
 )
@@ -41,16 +43,16 @@ _CHALLENGE: Final = (
 class _Channel:
     __slots__ = ("connection", "due", "held", "owed", "sequence")
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, due: float) -> None:
         self.connection = connection
-        self.due = 0.0
+        self.due = due
         self.held = b""
         self.owed: int | None = None
         self.sequence = 1
 
 
 class _Floor:
-    def __init__(self, directory: Path, count: int) -> None:
+    def __init__(self, directory: Path, count: int, *, packed: bool) -> None:
         self.beats = 0
         self.misses = 0
         self.lateness: list[float] = []
@@ -63,20 +65,19 @@ class _Floor:
             connection.recv(_READ_BYTES)  # its init, in one piece
             connection.send(_ACK % (1000 + index))
             connection.setblocking(False)
-            self._channels[connection.fileno()] = _Channel(connection)
+            due = (time.perf_counter() + _INTERVAL_S) // SLOT_S * SLOT_S
+            self._channels[connection.fileno()] = _Channel(connection, due)
             self._epoll.register(connection.fileno(), select.EPOLLIN)
-        self._heap = self._slots(time.perf_counter())
+        if packed:
+            self._pack()
+        self._heap = [(one.due, index, one) for index, one in enumerate(self._channels.values())]
+        heapq.heapify(self._heap)
 
-    def _slots(self, now: float) -> list[tuple[float, int, _Channel]]:
-        slots = -(-len(self._channels) // SHARED)
-        grid = round(_INTERVAL_S / SLOT_S)
-        start = now // SLOT_S + 1
-        heap = []
+    def _pack(self) -> None:
+        start = time.perf_counter() // SLOT_S + 1
+        used = -(-len(self._channels) // SHARED)
         for index, channel in enumerate(self._channels.values()):
-            channel.due = (start + index // SHARED * grid // slots) * SLOT_S
-            heap.append((channel.due, index, channel))
-        heapq.heapify(heap)
-        return heap
+            channel.due = (start + index // SHARED * round(_INTERVAL_S / SLOT_S) // used) * SLOT_S
 
     def run(self, until: float) -> None:
         clock, heap, poll = time.perf_counter, self._heap, self._epoll.poll
@@ -108,14 +109,14 @@ class _Floor:
         channel.connection.send(_CHALLENGE % (channel.sequence, channel.owed))
 
 
-def main(directory: str, count: int, seconds: float) -> Sample:
+def main(directory: str, count: int, seconds: float, *, packed: bool) -> Sample:
     """Measures a floor over channels that a farm has made."""
     allow_descriptors()
     before_kb = resident_kb()
-    floor = _Floor(Path(directory), count)
+    floor = _Floor(Path(directory), count, packed=packed)
     channel_kb = (resident_kb() - before_kb) / count
     gc.freeze()
-    floor.run(time.perf_counter() + 1.2 * _INTERVAL_S)
+    floor.run(time.perf_counter() + WARM_UP_S)
     floor.lateness.clear()
     beats, misses = floor.beats, floor.misses
     begin = Meter.read()
@@ -134,4 +135,5 @@ def main(directory: str, count: int, seconds: float) -> Sample:
 
 
 if __name__ == "__main__":
-    print(json.dumps(attrs.asdict(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))))
+    _sample = main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), packed=len(sys.argv) > 4)
+    print(json.dumps(attrs.asdict(_sample)))

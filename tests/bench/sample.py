@@ -8,10 +8,14 @@ import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+#: How long all channels beat before they are measured, in seconds.
+WARM_UP_S: Final = 0.5
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 @attrs.frozen

@@ -1,6 +1,6 @@
 """The host as it is, in a process of its own, and what is watched of it.
 
-    python -m bench.subject CHANNEL_DIR CHANNELS SECONDS
+python -m bench.subject CHANNEL_DIR CHANNELS SECONDS
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from array import array
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
-from bench.sample import Meter, Sample, allow_descriptors, quantiles_ms, resident_kb
+from bench.sample import WARM_UP_S, Meter, Sample, allow_descriptors, quantiles_ms, resident_kb
 from hbtrio.config.host import HostConfig
 from hbtrio.nursery.directory_watch import InotifyWatch
 from hbtrio.nursery.host import Host, World
 from hbtrio.nursery.pacer import SLOT_S
 from hbtrio.nursery.port import Dialer, Port, UnixDialer
 from hbtrio.nursery.processes import SystemProcesses
+from hbtrio.wire.messages import MAX_ID
 
 INTERVAL_S: Final = 1.0
 
@@ -92,7 +94,7 @@ async def open_host(directory: str, dialer: Dialer) -> AsyncIterator[Host]:
                     watch=watch,
                     dialer=dialer,
                     processes=processes,
-                    new_id=lambda: random.getrandbits(31),
+                    new_id=partial(random.getrandbits, MAX_ID.bit_length()),
                     wall_clock=lambda: datetime.now(UTC).astimezone(),
                 ),
             )
@@ -119,7 +121,7 @@ async def _measure(directory: str, count: int, seconds: float) -> Sample:
     async with open_host(directory, dialer) as host:
         await all_beating(host, count)
         channel_kb = (resident_kb() - before_kb) / count
-        await trio.sleep(1.2 * INTERVAL_S)
+        await trio.sleep(WARM_UP_S)
         channels = list(host.channels.values())
 
         def total(name: str) -> int:
@@ -144,7 +146,7 @@ async def _measure(directory: str, count: int, seconds: float) -> Sample:
 
 
 def _late(port: TimedPort) -> list[float]:
-    """How long after its slot's time each beat was sent; the punctual ones show where the slot is."""
+    """How long after its slot each beat was sent; the most punctual shows where the slot is."""
     sent = list(port.sent)
     if not sent:
         return []

@@ -182,7 +182,14 @@ def test_windows_are_clamped_and_each_kind_has_its_own() -> None:
     profile = Profile.from_init(wild, ProfileLimits())
     assert profile == Profile("n" * 63, 0.5, 1, 600, 1, 14, 3600, UNKNOWN)
     assert [profile.window_s(kind) for kind in WindowKind] == [1, 600, 1, 14, 3600]
+    wild = Init(1, "", 500, 2**31, 0, 601, 600, 0, NONE)
+    profile = Profile.from_init(wild, ProfileLimits())
+    assert [profile.window_s(kind) for kind in WindowKind] == [600, 1, 600, 600, 1]
     assert [PROFILE.window_s(kind) for kind in WindowKind] == [9, 10, 11, 14, 121]
+
+
+def test_without_an_init_a_guest_is_taken_for_one_without_a_configuration() -> None:
+    assert Profile() == Profile("", 1.0, 11, 11, 11, 11, 121, NONE)
 
 
 def test_six_inits_in_ten_seconds_are_heard_and_one_refusal_is_told() -> None:

@@ -48,7 +48,7 @@ class Driver(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 1000.0
+        self.now = 0.0
         self.numbers = count(1)
         #: Challenges that the guest will answer, and when; and all that were ever sent.
         self.replies: list[tuple[float, int]] = []
@@ -65,6 +65,7 @@ class Driver(RuleBasedStateMachine):
         self.up = False
         self.suspended_by = ""
         self.expiring = False
+        self.extended = False
         self.allowed_losses = 0
         self.acks: deque[float] = deque(maxlen=GREETINGS + 1)
         self.proof_at = -math.inf  # the last answer that counted, or the first init after it
@@ -72,13 +73,22 @@ class Driver(RuleBasedStateMachine):
         self.shortest_s = math.inf
         self.probes = 0
 
-    @initialize(threshold=st.integers(0, 3), reporting=st.booleans())
-    def start(self, threshold: int, reporting: bool) -> None:
+    @initialize(
+        now=st.integers(0, 10**6),
+        threshold=st.integers(0, 3),
+        reporting=st.booleans(),
+        beats=st.booleans(),
+    )
+    def start(self, now: int, threshold: int, reporting: bool, beats: bool) -> None:
+        self.now = now / 10  # no binary fractions: rounding is part of the game
         self.threshold = threshold
         self.beat = Heartbeat(
             HeartbeatSettings(threshold, RECONNECT_SILENT_S), new_id=lambda: next(self.numbers)
         )
         self.beat.reporting = reporting
+        if beats:
+            self.open()
+            self.live()
 
     # -- checks -----------------------------------------------------------------------------
 
@@ -111,6 +121,8 @@ class Driver(RuleBasedStateMachine):
                     assert self.expiring
                     assert self.suspended_by == "restart"
                 case OpenRestart(seconds):
+                    assert not (self.expiring and self.extended)
+                    self.extended = self.expiring
                     self.restart_at = self.now + seconds
                 case Reconnect():
                     assert effect is effects[-1]
@@ -242,9 +254,12 @@ class Driver(RuleBasedStateMachine):
         self.jitter_s = 0.0
 
     @precondition(lambda self: self.alive)
-    @rule(stall_s=st.floats(0.8, 100.0))
-    def stall(self, stall_s: float) -> None:
+    @rule(stall_s=st.floats(0.8, 100.0), guest_too=st.booleans())
+    def stall(self, stall_s: float, guest_too: bool) -> None:
         """The whole host is not scheduled; then it is late for two seconds."""
+        if guest_too:
+            self.delay_s = None
+            self.replies.clear()
         self.now += stall_s
         self.late = True
         self.pass_time(2.0)
@@ -412,14 +427,14 @@ class Driver(RuleBasedStateMachine):
         """The guest falls silent for good, or hears nothing any more and greets all the while."""
         self.delay_s = None
         self.replies.clear()
-        longest_s = self.beat.profile.interval_s
         if greets:
-            self.greet_again_and_again(5.0, 12)
-        self.pass_time((self.threshold + 2) * longest_s + 0.1)
-        assert self.beat.state is not S.BEATING
-        if not greets:
-            assert self.beat.state is S.LOST or not self.beat.connected
-        self.up = False  # with reporting off it was said by Stopped
+            for _ in range(11):  # with an interval of 10 s, so that each comes before the next miss
+                if self.connected:
+                    self.say_init(10_000, 60)
+                self.pass_time(5.0)
+        else:
+            self.pass_time((self.threshold + 2) * self.beat.profile.interval_s + 0.1)
+        assert self.beat.state is S.LOST or not self.beat.connected
 
     @precondition(lambda self: self.alive)
     @rule()

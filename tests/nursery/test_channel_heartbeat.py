@@ -1,4 +1,4 @@
-"""Challenges, misses, losses and ill health of a running host, with exact times on the fake clock."""
+"""Challenges, misses, losses and ill health of a running host, with exact times."""
 
 from __future__ import annotations
 
@@ -418,20 +418,24 @@ async def test_answers_sent_while_the_host_was_frozen(autojump_clock: MockClock)
         assert world.host.beating == 300
 
 
+@pytest.mark.parametrize("missed", [0, 1])
 async def test_a_guest_that_died_during_a_freeze_is_lost_after_it(
-    autojump_clock: MockClock,
+    missed: int, autojump_clock: MockClock
 ) -> None:
     async with host_world() as world:
         guest = await silent_from(world, 4.5)
+        await world.at(5.5 + missed)
+        assert world.channel(guest).heartbeat.missed == missed
         autojump_clock.jump(20)
-        await world.at(24.5 + 1.99)
+        # Late until 27.5 (28.5): what was missed until then does not count, nor what was before.
+        thawed = 25.5 + missed
+        await world.at(thawed + 2.999)
         assert world.told(since=2) == []
-        await world.at(24.5 + 2 + 3)
-        ((lost, kind, *_),) = world.told(since=2)
-        assert kind == "loss"
-        assert isinstance(lost, float)
-        assert 26.5 <= lost <= 29.5
-        assert world.channel(guest).heartbeat.missed == 2
+        await world.at(thawed + 3)
+        assert world.told(since=2) == [(thawed + 3, "loss", "reboot", "no answer for 3 s")]
+        assert world.channel(guest).heartbeat.missed == missed + 2
+        since = guest.challenged_at(since=thawed)
+        assert since == [thawed, thawed + 1, thawed + 2]
 
 
 async def test_a_host_that_freezes_again_and_again_still_beats(autojump_clock: MockClock) -> None:

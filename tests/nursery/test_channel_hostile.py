@@ -52,7 +52,9 @@ FLOODS = {
     "answers": encode(ANSWER, 1) * 16,
     "inits": encode(INIT, 1) * 16,
     "actions": encode(ACTION, 1) * 16,
-    "quotes": b'{"version":3,"revision":1,"msg_type":"init","log_msg":"' + b'"name":"' * 400 + b"\n",
+    "quotes": b'{"version":3,"revision":1,"msg_type":"init","log_msg":"'
+    + b'"name":"' * 400
+    + b"\n",
 }
 
 
@@ -99,7 +101,7 @@ async def test_a_flood_delays_no_neighbour_and_is_left_unread(
         assert neighbour.challenged_at() == [float(second) for second in range(1, 13)]
         assert world.channel(neighbour).heartbeat.round_trip_s == 0
         assert world.channel(neighbour).heartbeat.missed == 0
-        assert [told for told in world.told(neighbour, since=2)] == []
+        assert world.told(neighbour, since=2) == []
         # Ten seconds' worth, what the socket holds, one read that emptied the bucket, and the last
         # look before each beat.
         read = flooder.sent - hostile.peer.to_host.held

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.fsm.heartbeat_table import HeartbeatState
-from hbtrio.wire.vocabulary import EVENT_TABLE, Aftermath, CorrectiveAction, Event
+from hbtrio.wire.vocabulary import EVENT_TABLE, Aftermath, CorrectiveAction, Event, VoteResult
 from support.host_world import (
     HostWorld,
     Reply,
@@ -17,7 +17,6 @@ from support.host_world import (
     now,
     stay_silent,
 )
-from hbtrio.wire.vocabulary import VoteResult
 
 #: When the notice is over; the guest beats on every whole second until then, and says nothing more.
 NOTICED = 4.5
@@ -71,7 +70,7 @@ def later(world: HostWorld) -> list[Told]:
 
 def test_the_events_of_the_table() -> None:
     assert RESTARTING == [Event.REBOOT, Event.RESIZE_BEGIN, Event.COLD_MIGRATE_BEGIN]
-    assert FREEZING == list(ENDS)
+    assert list(ENDS) == FREEZING
 
 
 # -- RESTART --------------------------------------------------------------------------------
@@ -613,4 +612,3 @@ async def test_acted_upon_otherwise_nothing_changes(
         await world.at(10.5)
         assert world.told(since=2) == []
         assert guest.challenged_at()[-1] == 10.0
-

@@ -372,7 +372,14 @@ async def test_the_first_of_two_answers_counts(autojump_clock: MockClock) -> Non
 
 @pytest.mark.parametrize(
     "reason",
-    [b'disk "a" busy', b"C:\\temp\\", b"tab\there", b"caf\xe9", b"\xe2\x82", b'","vote_result":"accept'],
+    [
+        b'disk "a" busy',
+        b"C:\\temp\\",
+        b"tab\there",
+        b"caf\xe9",
+        b"\xe2\x82",
+        b'","vote_result":"accept',
+    ],
 )
 async def test_a_reject_stays_one_whatever_its_reason_holds(
     reason: bytes, autojump_clock: MockClock

@@ -121,6 +121,13 @@ def test_what_is_no_device_is_refused(tmp_path: Path) -> None:
         assert refusal(path) == (text, ExitStatus.USAGE)
 
 
+def test_a_device_that_cannot_be_waited_for_is_refused() -> None:
+    before = open_files()
+    text = "/dev/null: neither a virtio-serial port nor a terminal"
+    assert refusal("/dev/null") == (text, ExitStatus.USAGE)
+    assert open_files() == before
+
+
 def test_a_path_through_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "device"
@@ -142,6 +149,14 @@ def test_a_device_without_permission_is_denied(terminal: Terminal) -> None:
     os.chmod(terminal.path, 0)
     text = f"{terminal.path}: permission denied"
     assert refusal(terminal.path) == (text, ExitStatus.DENIED)
+
+
+@needs_modes
+@pytest.mark.usefixtures("listener")
+def test_a_socket_without_permission_is_denied(tmp_path: Path) -> None:
+    path = tmp_path / "channel"
+    path.chmod(0o400)
+    assert refusal(path) == (f"{path}: permission denied", ExitStatus.DENIED)
 
 
 @needs_modes

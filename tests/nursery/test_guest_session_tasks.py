@@ -120,6 +120,27 @@ async def test_init_is_repeated_until_it_is_acknowledged(autojump_clock: MockClo
     assert [heard.sequence for heard in bench.device.heard] == [1, 2, 3, 4, 5]
 
 
+async def test_a_silent_host_is_said_once_for_each_silence(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        bench = GuestBench(SETTINGS)
+        nursery.start_soon(bench.run)
+        await trio.sleep_until(15.999)  # inits at 1, 6 and 11
+        assert caplog.messages == []
+        await trio.sleep_until(60.5)
+        silence = [
+            "no host has acknowledged 3 inits: none is there, or another process holds the channel"
+        ]
+        assert caplog.messages == silence
+        bench.device.say(InitAck(112))  # enabled until 65.5, when init 113 is said
+        await trio.sleep_until(80.499)
+        assert caplog.messages == silence
+        await trio.sleep_until(80.501)
+        assert caplog.messages == 2 * silence
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("at_s", [1.0, 3.0, 5.999])
 async def test_an_acknowledgement_in_time_stops_the_retry(
     at_s: float, autojump_clock: MockClock

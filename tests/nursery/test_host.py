@@ -356,4 +356,3 @@ async def test_a_host_that_ends_before_its_first_guest(autojump_clock: MockClock
     async with host_world() as world:
         await world.stop_host()
         assert world.told() == []
-

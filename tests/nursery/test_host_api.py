@@ -47,18 +47,23 @@ async def stream(
 ) -> AsyncIterator[AsyncGenerator[str]]:
     """Asks, and hangs up at the end of the block."""
 
-    async def read() -> AsyncGenerator[str]:
+    async def read(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:
         held = b""
-        async with aclosing(response.aiter_raw()) as chunks:
-            async for chunk in chunks:
-                *whole, held = (held + chunk).split(b"\n")
-                for line in whole:
-                    yield line.decode()
+        async for chunk in chunks:
+            *whole, held = (held + chunk).split(b"\n")
+            for line in whole:
+                yield line.decode()
 
     async with http.stream(method, path, **body) as response:
         assert response.status_code == 200
-        async with aclosing(read()) as lines:
+        chunks = response.aiter_raw()
+        async with aclosing(read(chunks)) as lines:
             yield lines
+        # What else would end httpx's generators is the garbage collector, with a warning.
+        with trio.CancelScope() as at_once:
+            at_once.cancel()
+            async for _ in chunks:
+                pass
 
 
 def lines_of(response: httpx.Response) -> list[dict[str, Any]]:
@@ -256,12 +261,9 @@ async def test_an_instance_that_goes_away_ends_the_vote(autojump_clock: MockCloc
         guest.reply = stay_silent
         world.after(2, guest.vanishes)
         response = await http.post(at(guest, "vote"), json={"event": "stop"})
-        assert lines_of(response)[1] == {
-            "step": "vote",
-            "event": "stop",
-            "result": "error",
-            "reason": "the channel was closed: closed by its peer",
-        }
+        last = lines_of(response)[1]
+        assert last.pop("reason").startswith("the channel ")
+        assert last == {"step": "vote", "event": "stop", "result": "error"}
         assert refusal(await http.post(at(guest, "vote"), json={"event": "stop"})) == (
             404,
             f"no instance {guest.uuid} on this host",
@@ -453,8 +455,7 @@ async def test_followed_events_begin_with_recent_ones(
 
 
 async def test_a_quiet_stream_says_every_15_s_that_it_is_alive(autojump_clock: MockClock) -> None:
-    async with serving() as (world, http, _api), http.stream("GET", "/v1/events") as response:
-        lines = response.lines
+    async with serving() as (world, http, _api), stream(http, "GET", "/v1/events") as lines:
         assert [await anext(lines) for _ in range(2)] == ["", ""]
         assert trio.current_time() == 31.0
         publish(world, 1)
@@ -479,7 +480,7 @@ async def test_a_follower_that_reads_too_slowly_is_told(
 
 async def test_followers_that_have_gone_are_forgotten(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        async with stream(http, "GET", "/v1/events") as lines:
+        async with stream(http, "GET", "/v1/events"):
             await world.settle()
             assert len(world.host.reports._followers) == 1
         await world.settle()

@@ -13,7 +13,7 @@ from hbtrio.fsm.guest_session import SessionSettings
 from hbtrio.nursery.event_scripts import EventScripts
 from hbtrio.nursery.guest import Guest, GuestSetup, Voters
 from hbtrio.nursery.health_script import HealthScript
-from hbtrio.wire.messages import ActionNotify, ActionResponse, Challenge, Init, InitAck
+from hbtrio.wire.messages import ActionNotify, ActionResponse, Init, InitAck
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 from support.fake_processes import FakeProcesses, FakeRun, Moment
 from support.memory_device import Heard, MemoryDevice
@@ -95,11 +95,6 @@ class GuestBench:
     async def settle(self) -> None:
         """Lets everything happen that happens now."""
         await trio.testing.wait_all_tasks_blocked()
-
-    async def challenge(self, number: int) -> Heard:
-        """Challenges the guest and returns what it says next."""
-        self.device.say(Challenge(number))
-        return await self.device.next()
 
 
 def handlers(directory: Path, runs: Mapping[str, FakeRun]) -> FakeProcesses:

@@ -19,6 +19,7 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from typing import Final
 
 _CHALLENGES: Final = re.compile(rb'"heartbeat_challenge":(\d{1,10})\}')
@@ -65,14 +66,18 @@ class _Guest:
         self.mute = False
 
     def accept(self) -> int:
-        """Takes a host's connection in place of an older one, says ``init``; its descriptor."""
+        """Takes a host's connection in place of an older one; its descriptor."""
         if self.connection is not None:
             self.connection.close()
-        connection, _ = self.listener.accept()
-        connection.setblocking(False)
-        connection.send(self.init)
-        self.connection = connection
-        return connection.fileno()
+        self.connection, _ = self.listener.accept()
+        self.connection.setblocking(False)
+        return self.connection.fileno()
+
+    def greet(self) -> None:
+        """Says ``init``."""
+        if self.connection is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.connection.send(self.init)
 
     def answer(self) -> bool:
         """Answers what has come; says whether the host is still there."""
@@ -110,12 +115,15 @@ class _Farm:
         self._epoll = select.epoll()
         self._epoll.register(_STDIN, select.EPOLLIN)
         self._commands = b""
+        self._spread_s = 0.0
+        #: Those that have not greeted yet, and when they will.
+        self._waiting: deque[tuple[float, _Guest]] = deque()
 
     def run(self) -> None:
         """Serves until standard input ends."""
         try:
             while True:
-                for fd, _ in self._epoll.poll():
+                for fd, _ in self._epoll.poll(self._greet()):
                     guest = self._connected.get(fd)
                     if guest is not None:
                         if not guest.answer():
@@ -125,12 +133,25 @@ class _Farm:
                         connection = guest.accept()
                         self._connected[connection] = guest
                         self._epoll.register(connection, select.EPOLLIN)
+                        self._will_greet(guest)
                     elif fd == _STDIN and not self._obey():
                         return
         finally:
             for path in self._paths:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
+
+    def _will_greet(self, guest: _Guest) -> None:
+        now = time.monotonic()
+        after = self._waiting[-1][0] if self._waiting else now
+        self._waiting.append((after + self._spread_s / len(self._guests), guest))
+
+    def _greet(self) -> float | None:
+        """Greets where it is time to; returns how many seconds the next is away."""
+        now = time.monotonic()
+        while self._waiting and self._waiting[0][0] <= now:
+            self._waiting.popleft()[1].greet()
+        return self._waiting[0][0] - now if self._waiting else None
 
     def _obey(self) -> bool:
         data = os.read(_STDIN, 65536)
@@ -140,8 +161,15 @@ class _Farm:
             print(json.dumps(self._do(**command)), flush=True)
         return bool(data)
 
-    def _do(self, listen: int = 0, interval_ms: int = 1000, mute: tuple[int, ...] = ()) -> object:
+    def _do(
+        self,
+        listen: int = 0,
+        interval_ms: int = 1000,
+        spread_s: float = 0.0,
+        mute: tuple[int, ...] = (),
+    ) -> object:
         began = time.monotonic()
+        self._spread_s = spread_s
         for _ in range(listen):
             self._listen(interval_ms)
         for index in mute:

@@ -19,6 +19,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.config.host import HostConfig
+from hbtrio.nursery.actions import ActionRun
 from hbtrio.nursery.channel import Channel, Round
 from hbtrio.nursery.host import Host, World
 from hbtrio.wire.messages import (
@@ -31,7 +32,14 @@ from hbtrio.wire.messages import (
     Init,
     Message,
 )
-from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, NotificationType, VoteResult
+from hbtrio.wire.vocabulary import (
+    ActionName,
+    CorrectiveAction,
+    Event,
+    Health,
+    NotificationType,
+    VoteResult,
+)
 from support.fake_directory import FakeDirectory
 from support.fake_processes import FakeProcesses, FakeRun
 from support.memory_port import MemoryDialer, MemoryPeer
@@ -92,6 +100,23 @@ def agree(asked: ActionNotify) -> Reply:
 
 def stay_silent(_: ActionNotify) -> None:
     """Never answers."""
+
+
+@attrs.define
+class Acted:
+    """An action as somebody sees it who watches from its beginning."""
+
+    run: ActionRun
+    lines: list[dict[str, Any]] = attrs.field(factory=list)
+    times: list[float] = attrs.field(factory=list)
+    ended: bool = False
+
+    async def watch(self) -> None:
+        """Watches to the end."""
+        async for line in self.run.progress():
+            self.lines.append(line)
+            self.times.append(now())
+        self.ended = True
 
 
 class ScriptedGuest:
@@ -272,13 +297,13 @@ class HostWorld:
         self._nursery = nursery
         self._host_scope = trio.CancelScope()
         self._host_ended = trio.Event()
-        self._guests = 0
+        #: All that were made, whether or not they are there yet.
+        self.guests: list[ScriptedGuest] = []
 
     # -- guests -----------------------------------------------------------------------------
 
     def guest(self, **init: Any) -> ScriptedGuest:
         """A guest whose socket is not there yet; with each a new uuid."""
-        self._guests += 1
         words: dict[str, Any] = {
             "invocation_id": FIRST_ID,
             "name": "vm",
@@ -290,7 +315,8 @@ class HostWorld:
             "restart_secs": 121,
             "corrective_action": CorrectiveAction.REBOOT,
         }
-        return ScriptedGuest(self, self._guests, Init(**(words | init)))
+        self.guests.append(ScriptedGuest(self, len(self.guests) + 1, Init(**(words | init))))
+        return self.guests[-1]
 
     async def beating(self, **init: Any) -> ScriptedGuest:
         """A guest that is heartbeating; the first one is challenged from now on every interval."""
@@ -320,6 +346,16 @@ class HostWorld:
         """Opens a notice."""
         self.rounds.append(self.host.open_round(guest.uuid, event, NOTICE))
         return self.rounds[-1]
+
+    async def act(
+        self, guest: ScriptedGuest, name: ActionName, *command: str, force: bool = False
+    ) -> Acted:
+        """Begins an action and watches it."""
+        run = self.host.begin_action(guest.uuid, name, command, force=force)
+        acted = Acted(run)
+        self._nursery.start_soon(acted.watch)
+        await self.settle()
+        return acted
 
     # -- time -------------------------------------------------------------------------------
 
@@ -353,7 +389,7 @@ class HostWorld:
         told: list[Told] = []
         for report in self.host.reports.recent:
             time_s = round((report.time - EPOCH).total_seconds(), 6)
-            if time_s < since or guest is not None and report.uuid != guest.uuid:
+            if time_s < since or (guest is not None and report.uuid != guest.uuid):
                 continue
             about = (report.event, report.result, report.corrective_action)
             words = [str(word) for word in (report.kind, *about) if word is not None]

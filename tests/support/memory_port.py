@@ -214,9 +214,11 @@ class MemoryPort:
         await self._wait(pipe, lambda: pipe.held < pipe.capacity)
 
     async def _wait(self, pipe: _Pipe, ready: Callable[[], bool]) -> None:
-        await trio.lowlevel.checkpoint()
         while not (self._closed or self._peer.closed or ready()):
             await pipe.change.park()
+        # A readiness is noticed a pass after it came about, as the system's is; until then, whoever
+        # waits may be cancelled with the bytes unread.
+        await trio.lowlevel.checkpoint()
         if self._closed:
             raise trio.ClosedResourceError
 

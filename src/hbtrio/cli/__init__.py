@@ -1,7 +1,7 @@
 """The ``hbtrio`` command: one module for each subcommand, imported only when it is asked for.
 
-The guest runs in small VMs, so that nothing of the host's or the agent's may be imported on its way.
-This module is also the one boundary where faults become a line on standard error and an exit
+The guest runs in small VMs, so that nothing of the host's or the agent's may be imported on its
+way. This module is also the one boundary where faults become a line on standard error and an exit
 status, and where a programming error becomes a traceback and status 70.
 """
 
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 import traceback
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import hbtrio
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.output import discard_output, write_out
 
 COMMANDS: Final[dict[str, str]] = {
     "guest": "run the daemon inside a VM",
     "host": "run the daemon on a compute host",
+    "agent": "run the daemon on the controller",
     "ctl": "ask a daemon, or make it act",
     "lab": "try everything: a host and three guests on this machine",
     "check-config": "check a configuration file",
@@ -43,6 +44,10 @@ class Parser(argparse.ArgumentParser):
         """Raises the fault for :func:`main` to print."""
         raise UserError(f"{message} (see {self.prog} --help)")
 
+    def print_help(self, file: Any = None) -> None:
+        """Explains the command; a standard output that takes nothing is a fault as all others."""
+        write_out(self.format_help())
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs ``hbtrio`` with ``arguments`` (the process's by default); returns its exit status."""
@@ -55,8 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{prefix}: {line}", file=sys.stderr)
         return error.status
     except BrokenPipeError:
-        # Whoever read us has had enough; a second fault at the interpreter's exit is avoided.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # whoever read us has had enough
         return ExitStatus.FAILED
     except KeyboardInterrupt:
         return 130
@@ -66,11 +70,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help"):
-        print(_USAGE, file=sys.stdout if words else sys.stderr)
-        return ExitStatus.DONE if words else ExitStatus.USAGE
+    if not words:
+        print(_USAGE, file=sys.stderr)
+        return ExitStatus.USAGE
+    if words[0] in ("-h", "--help"):
+        write_out(f"{_USAGE}\n")
+        return ExitStatus.DONE
     if words[0] == "--version":
-        print(f"hbtrio {hbtrio.__version__}")
+        write_out(f"hbtrio {hbtrio.__version__}\n")
         return ExitStatus.DONE
     if words[0] not in COMMANDS:
         raise UserError(f"no command {words[0]!r}; there are {', '.join(COMMANDS)}")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hbtrio.cli import Parser
+from hbtrio.output import writing_out
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
 
 #: Where a host listens by default, see ``control_socket`` of host.toml.
@@ -104,7 +105,9 @@ def run(options: argparse.Namespace) -> int:
     from hbtrio.cli.ctl_commands import carry_out
     from hbtrio.cli.ctl_screen import Screen
 
-    return carry_out(options, Screen.of(sys.stdout))
+    with writing_out():
+        screen = Screen.of(sys.stdout)
+    return carry_out(options, screen)
 
 
 def _number(text: str) -> int:

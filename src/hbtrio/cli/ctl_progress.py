@@ -33,8 +33,8 @@ _WORDS: Final = {
 #: A deadline further away than this is none; a host's longest window is a day.
 _LONGEST_S: Final = 1e6
 
-#: Two redraws are at least this far apart.
-_NEAR_S: Final = 0.01
+#: How far behind the second a number is redrawn.
+_BEHIND_S: Final = 0.05
 
 
 @attrs.frozen
@@ -61,6 +61,7 @@ class ProgressView:
         self._screen = screen
         self._whole = whole
         self._open: _Window | None = None
+        self._drawn = ""
 
     def tell(self, said: Progress) -> None:
         """Shows what a host said."""
@@ -68,6 +69,7 @@ class ProgressView:
         if said.step == "end":
             self._close(self._whole, said.outcome, said.reason)
         elif said.skipped:
+            self._open = None
             self._screen.line(f"{title}: ", ("skipped", "warn"), f": {said.skipped}")
         elif said.seconds is not None:
             self._begin(title, said, min(max(said.seconds, 0.0), _LONGEST_S))
@@ -91,6 +93,7 @@ class ProgressView:
                 self._screen.line(opening)
             now = trio.current_time()
             self._open = _Window(title, "" if said.argv else what, now + seconds)
+            self._drawn = ""
             self._draw()
         else:
             self._screen.line(opening)
@@ -104,17 +107,19 @@ class ProgressView:
         """Redraws what is open every second, until cancelled."""
         while True:
             left_s = self._open.left_s(trio.current_time()) if self._open else 0.0
-            # To the next whole second, so that no number is left out or stays for two; not to
-            # one that is nearer than the clock can tell.
-            part_s = left_s - math.floor(left_s)
-            await trio.sleep(part_s if part_s > _NEAR_S else 1.0)
+            # To just behind the next whole second: no number is left out, and 0 is not seen if
+            # the host closes the window in time.
+            await trio.sleep((left_s % 1 or 1.0) + _BEHIND_S)
             self._draw()
 
     def _draw(self) -> None:
         if self._open is not None:
             left_s = math.ceil(self._open.left_s(trio.current_time()))
             what = f"{self._open.what}, " if self._open.what else ""
-            self._screen.redraw(f"{self._open.title}: {what}{left_s} s left")
+            text = f"{self._open.title}: {what}{left_s} s left"
+            if text != self._drawn:
+                self._drawn = text
+                self._screen.redraw(text)
 
 
 def _title(said: Progress) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final, TextIO
 from rich.cells import cell_len, set_cell_size
 
 from hbtrio.config.source import printable
+from hbtrio.output import writing_out
 
 #: What a line of text may be coloured in.
 COLOURS: Final = {"": "", "good": "32", "warn": "33", "bad": "1;31", "faint": "2"}
@@ -98,9 +99,10 @@ class Screen:
         return f"\x1b[{code}m{printable(text)}\x1b[0m" if code else printable(text)
 
     def _write(self, text: str) -> None:
-        encoding = self._out.encoding or "utf-8"
-        self._out.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        self._out.flush()
+        with writing_out():
+            encoding = self._out.encoding or "utf-8"
+            self._out.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            self._out.flush()
 
 
 def clipped(text: str, cells: int) -> str:

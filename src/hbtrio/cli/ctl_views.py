@@ -165,7 +165,7 @@ def _fit(columns: list[_Column], width: int | None) -> None:
     room -= sum(column.width for column in columns if not column.flexible)
     for sharers, column in zip(range(len(flexible), 0, -1), flexible, strict=True):
         # The narrow ones come first: what one of them does not need is for the others.
-        column.width = max(_NARROW, min(column.width, room // sharers))
+        column.width = min(column.width, max(_NARROW, room // sharers))
         room -= column.width
 
 

@@ -12,23 +12,34 @@ import logging
 import os
 import platform
 import random
+import resource
 import signal
-from collections.abc import Iterator
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import attrs
 import trio
 
-from hbtrio.config.host import DEFAULT_HOST_CONFIG, HostConfig, load_host_config
+from hbtrio.config.host import (
+    DEFAULT_HOST_CONFIG,
+    AgentLinkSettings,
+    HostConfig,
+    load_host_config,
+)
 from hbtrio.config.toml import structure
 from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.log import logging_to
 from hbtrio.nursery.directory_watch import InotifyWatch
+from hbtrio.nursery.endpoints import Endpoint
 from hbtrio.nursery.events_file import EventsFile
 from hbtrio.nursery.host import Host, World
 from hbtrio.nursery.host_api import host_api
 from hbtrio.nursery.http_edge import serve_http
+from hbtrio.nursery.link_host import HostLink, Identity
 from hbtrio.nursery.port import UnixDialer
 from hbtrio.nursery.processes import SystemProcesses
 from hbtrio.nursery.unix_socket import UnixListener, open_unix_listener
@@ -62,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
             resources.callback(events.close)
         watch = resources.enter_context(InotifyWatch(config.channel_dir))
         resources.enter_context(_claim(config.channel_dir))
+        _allow_descriptors()
         resources.enter_context(logging_to(config.log, ident="hbtrio-host", level=config.log_level))
         trio.run(_serve, config, watch, events)
     return ExitStatus.DONE
@@ -86,6 +98,12 @@ def _load(options: argparse.Namespace) -> HostConfig:
         return attrs.evolve(config, **{"hostname": config.hostname or platform.node(), **given})
     except ValueError as error:  # what the options and the file make together
         raise UserError(f"options: {error}") from error
+
+
+def _allow_descriptors() -> None:
+    """Raises the soft limit of open files to the hard one: it is often 1024, one for each VM."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextlib.contextmanager
@@ -113,38 +131,62 @@ def _claim(channel_dir: str) -> Iterator[None]:
 
 
 async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | None) -> None:
+    agent = Endpoint.parse(config.agent.connect) if config.agent.connect else Endpoint()
+    tls = _tls(config.agent)
     listener = await open_unix_listener(config.control_socket, config.control_permissions)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with SystemProcesses() as processes, trio.open_nursery() as nursery:
+        async with SystemProcesses() as processes:
             host = Host(
                 config,
                 World(
                     watch=watch,
                     dialer=UnixDialer(),
                     processes=processes,
-                    new_id=lambda: random.randint(0, MAX_ID),
+                    new_id=partial(random.getrandbits, MAX_ID.bit_length()),
                     wall_clock=lambda: datetime.now(UTC).astimezone(),
                 ),
             )
-            if events is not None:
-                await nursery.start(_write_events, events, host)
-            await nursery.start(host.run)
-            await nursery.start(_serve_api, host, listener)
-            _log.info(
-                "host %s serves %s, control socket %s",
-                config.hostname,
-                config.channel_dir,
-                config.control_socket,
-            )
-            await anext(aiter(signals))
-            _log.info("stopping")
-            nursery.cancel_scope.cancel()
+            async with _writing(events, host), trio.open_nursery() as nursery:
+                await nursery.start(host.run)
+                await nursery.start(_serve_api, host, listener)
+                if config.agent.connect:
+                    link = HostLink(host, _identity(config), partial(agent.connect, tls))
+                    nursery.start_soon(host.supervisor.keep, "link", link.run)
+                _log.info(
+                    "host %s serves %s, control socket %s",
+                    config.hostname,
+                    config.channel_dir,
+                    config.control_socket,
+                )
+                await anext(aiter(signals))
+                _log.info("stopping")
+                nursery.cancel_scope.cancel()
 
 
-async def _write_events(
-    events: EventsFile, host: Host, *, task_status: trio.TaskStatus[None]
-) -> None:
-    await events.run(host.reports, task_status=task_status)
+def _identity(config: HostConfig) -> Identity:
+    return Identity(config.hostname, config.agent.host_uuid.lower(), str(uuid.uuid4()))
+
+
+def _tls(agent: AgentLinkSettings) -> ssl.SSLContext | None:
+    """What the link to the agent is wrapped in, or None."""
+    if not agent.certificate:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=agent.authority)
+        context.load_cert_chain(agent.certificate, agent.key)
+    except OSError as error:
+        raise UserError(f"host.toml: agent: TLS: {os_reason(error)}") from error
+    return context
+
+
+@contextlib.asynccontextmanager
+async def _writing(events: EventsFile | None, host: Host) -> AsyncIterator[None]:
+    """Reports are written until the block has ended: what a host says at its end is one too."""
+    async with trio.open_nursery() as nursery:
+        if events is not None:
+            await nursery.start(partial(events.run, host.reports))
+        yield
+        nursery.cancel_scope.cancel()
 
 
 async def _serve_api(

@@ -28,6 +28,10 @@ from hbtrio.config.toml import load_toml
 #: Where the packages put it.
 DEFAULT_HOST_CONFIG: Final = "/etc/hbtrio/host.toml"
 
+#: A place to listen at or to connect to.
+ENDPOINT: Final = r"unix:/.{1,105}|tcp:(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}"
+ENDPOINT_WORDS: Final = "unix:/PATH or tcp:HOST:PORT"
+
 LogTarget = Literal["stderr", "syslog"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -114,6 +118,28 @@ class ActionCommands:
 
 
 @attrs.frozen(kw_only=True)
+class AgentLinkSettings:
+    """The agent on the controller, if there is one: it then says whose losses are reported."""
+
+    #: Empty: there is no agent.
+    connect: str = word("", f"({ENDPOINT})?", f"{ENDPOINT_WORDS}, or empty")
+    #: What the cloud calls this host; without it the agent can't ask the VIM about it.
+    host_uuid: str = word(
+        "", r"([0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})?", "a uuid, or empty"
+    )
+    #: Mutual TLS, for tcp: all three or none.
+    certificate: str = path("", instead=("",))
+    key: str = path("", instead=("",))
+    authority: str = path("", instead=("",))
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse half a TLS configuration."""
+        tls = (self.certificate, self.key, self.authority)
+        if any(tls) and not all(tls):
+            raise ValueError("certificate, key and authority go together")
+
+
+@attrs.frozen(kw_only=True)
 class HostConfig:
     """The host daemon's settings.
 
@@ -138,6 +164,7 @@ class HostConfig:
     corrective_commands: CorrectiveCommands = table(CorrectiveCommands, key="corrective-commands")
     brake: BrakeSettings = table(BrakeSettings)
     actions: ActionCommands = table(ActionCommands)
+    agent: AgentLinkSettings = table(AgentLinkSettings)
 
     @property
     def control_permissions(self) -> int:

@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-from hbtrio.errors import ConfigError
+from hbtrio.errors import ConfigError, ExitStatus
 
 #: No configuration of ours comes near this; whatever is larger is the wrong file.
 LIMIT_BYTES = 64 * 1024
@@ -30,7 +30,8 @@ def read_source(path: str | os.PathLike[str]) -> str:
 
     Raises:
         FileNotFoundError: there is no such file; whether that is a fault is the caller's to say.
-        ConfigError: it cannot be read, is no regular file, is over 64 KiB, or is not UTF-8.
+        ConfigError: it cannot be read (DENIED if that is for its permissions), is no regular file,
+            is over 64 KiB, or is not UTF-8.
     """
     name = printable(os.fspath(path))
     try:
@@ -41,7 +42,8 @@ def read_source(path: str | os.PathLike[str]) -> str:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ConfigError([f"{name}: cannot be read: {error.strerror}"]) from error
+        status = ExitStatus.DENIED if isinstance(error, PermissionError) else ExitStatus.USAGE
+        raise ConfigError([f"{name}: cannot be read: {error.strerror}"], status) from error
     except ValueError as error:  # a NUL in the path
         raise ConfigError([f"{name}: cannot be read: not a path"]) from error
     if len(raw) > LIMIT_BYTES:

@@ -48,7 +48,10 @@ class ByteBucket:
 
     def take(self, count: int, now: float) -> float:
         """Takes ``count`` bytes already read; returns how many seconds to stop reading, often 0."""
-        level = min(self._burst, self._level + (now - self._updated) * self._rate) - count
+        level = self._level + (now - self._updated) * self._rate
+        if level > self._burst:  # min() would cost more than all the rest
+            level = self._burst
+        level -= count
         self._updated = now
         self._level = level
         return -level / self._rate if level < 0 else 0.0

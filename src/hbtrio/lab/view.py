@@ -15,6 +15,7 @@ import trio
 
 from hbtrio.config.source import printable
 from hbtrio.lab.tour import Line, Tour
+from hbtrio.output import write_out, writing_out
 
 
 class View(Protocol):
@@ -24,14 +25,20 @@ class View(Protocol):
         """Shows what happens until the story has ended.
 
         Raises:
-            OSError: standard output is closed.
+            UserError, BrokenPipeError: as :func:`hbtrio.output.write_out` says.
         """
 
 
 def view_of_stdout() -> View:
-    """The view that standard output is good for."""
+    """The view that standard output is good for.
+
+    Raises:
+        UserError: it is closed.
+    """
     draws = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-    if sys.stdout.isatty() and draws and sys.stdout.encoding.lower() == "utf-8":
+    with writing_out():
+        terminal = sys.stdout.isatty()
+    if terminal and draws and sys.stdout.encoding.lower() == "utf-8":
         # Imported here: nobody else needs rich, which takes longer to load than a guest to start.
         from hbtrio.lab.live import LiveView
 
@@ -52,13 +59,9 @@ async def write(text: str) -> None:
     """Writes lines to standard output; can be cancelled while nobody reads them.
 
     Raises:
-        OSError: standard output is closed.
+        UserError, BrokenPipeError: as :func:`hbtrio.output.write_out` says.
     """
-    await trio.to_thread.run_sync(_print, text, abandon_on_cancel=True)
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)
+    await trio.to_thread.run_sync(write_out, f"{text}\n", abandon_on_cancel=True)
 
 
 def words_of(line: Line) -> str:

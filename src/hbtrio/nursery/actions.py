@@ -79,6 +79,10 @@ class ActionRun:
         self._news = trio.Event()
         self._closed = False
         self._reason = ""
+        #: Whether the instance was told of what comes.
+        self._announced = False
+        #: Whether a RESTART window was open before the command; it may be over after it.
+        self._restarts = False
 
     @property
     def state(self) -> ActionState:
@@ -96,7 +100,8 @@ class ActionRun:
                     self._reason = outcome.reason if rejected and outcome is not None else ""
                     step = self._machine.voted(rejected=rejected)
                 case GiveNotice(event):
-                    await self._round("notice", event, NotificationType.IRREVOCABLE)
+                    told = await self._round("notice", event, NotificationType.IRREVOCABLE)
+                    self._announced = self._announced or told is not None
                     step = self._machine.noticed()
                 case Perform():
                     step = self._machine.performed(succeeded=await self._perform())
@@ -150,7 +155,7 @@ class ActionRun:
     async def _open(self, event: Event, notification: NotificationType) -> Round | str:
         for _ in range(_PATIENCE):
             channel = self._channel_of(self.uuid)
-            if channel is None:
+            if channel is None or channel.gone:
                 return "the instance is not on this host"
             try:
                 return channel.open_round(event, notification)
@@ -166,6 +171,8 @@ class ActionRun:
         return "other votes and notices went on and on"
 
     async def _perform(self) -> bool:
+        channel = self._channel_of(self.uuid)
+        self._restarts = channel is not None and channel.restart is not None
         argv = expand(self._command, uuid=self.uuid)
         self._say(step="command", argv=argv, seconds=self._timeout_s)
         _log.info("%s: %s: running %s", self.uuid, self.name, argv)
@@ -187,16 +194,18 @@ class ActionRun:
             return True
         self._reason = f"the command failed: {fault}"
         channel = self._channel_of(self.uuid)
-        if channel is not None:
+        # Of what this action did not announce it can't say that it is called off: a VM that could
+        # not be resumed is still suspended.
+        if channel is not None and self._announced:
             channel.call_off(plain_text(self._reason, 223))
         return False
 
     async def _await_return(self) -> None:
         channel = self._channel_of(self.uuid)
-        window = None if channel is None else channel.restart
-        if channel is None or window is None:
+        if channel is None or not self._restarts:
             self._say(step="restart", skipped="no RESTART window is open")
             return
+        window = channel.restart
         # One more may follow: for an init that came at the last moment, or for another restart.
         while window is not None:
             left_s = window.remaining_s(trio.current_time())

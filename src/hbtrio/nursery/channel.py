@@ -79,6 +79,8 @@ class ChannelSetup:
     on_failure: Callable[[Channel, CorrectiveAction, str], None]
     #: Told of each instance that begins (+1) or ceases (-1) to be heartbeating.
     on_beating: Callable[[int], None]
+    #: Told of each instance whose state or profile has changed.
+    on_change: Callable[[Channel], None]
 
 
 @attrs.define(eq=False)
@@ -89,6 +91,8 @@ class Round:
     notification: NotificationType
     invocation_id: int
     window: Window
+    #: The agent's command that opened it, or "".
+    command_id: str = ""
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Outcome | None = None
 
@@ -133,6 +137,9 @@ class Channel:
         self._crash: Exception | None = None
         self._close_why = ""
         self._reconnect = False
+        #: A guest was heard on this connection; and that none was heard has been said.
+        self._heard = False
+        self._said_silent = False
         self._counted = False
 
     @property
@@ -218,6 +225,7 @@ class Channel:
         self._sequence = 0
         self._close_why = ""
         self._reconnect = False
+        self._heard = False
         try:
             with trio.CancelScope() as self._connection:
                 async with trio.open_nursery() as nursery:
@@ -275,6 +283,8 @@ class Channel:
     # -- messages ---------------------------------------------------------------------------
 
     def _take(self, data: bytes, now: float) -> int:
+        self._heard = True
+        self._said_silent = False
         lines = self._lines.feed(data)
         for line in lines[:_LINES_PER_READ]:
             try:
@@ -283,7 +293,8 @@ class Channel:
                 self._refuse(error, now)
             else:
                 self._received(message, now)
-        self.faulty += max(0, len(lines) - _LINES_PER_READ)
+        if len(lines) > _LINES_PER_READ:
+            self.faulty += len(lines) - _LINES_PER_READ
         return len(lines)
 
     def _refuse(self, error: MessageError, now: float) -> None:
@@ -300,6 +311,8 @@ class Channel:
         self._apply(self.heartbeat.received(message, now))
         if self.heartbeat.due != due:
             self._pace(shared=type(message) is Init)
+        if type(message) is Init:
+            self._setup.on_change(self)
 
     def _responded(self, response: ActionResponse) -> None:
         # Only the id tells: a deployed client copies the other fields from its applications.
@@ -356,7 +369,9 @@ class Channel:
 
     # -- rounds -----------------------------------------------------------------------------
 
-    def open_round(self, event: Event, notification: NotificationType) -> Round:
+    def open_round(
+        self, event: Event, notification: NotificationType, command_id: str = ""
+    ) -> Round:
         """Opens a vote or notice and sends it.
 
         Raises:
@@ -376,7 +391,7 @@ class Channel:
         seconds = beat.profile.window_s(kind)
         ballot = Ballot(notification, [_GUEST])
         window = Window(kind, seconds, ballot, self._round_over, self._setup.guard)
-        self.round = Round(event, notification, self._setup.new_id(), window)
+        self.round = Round(event, notification, self._setup.new_id(), window, command_id)
         if not self.round.is_vote:
             self._apply(beat.notice_opened(event, now))
         self._nursery.start_soon(window.hold, {_GUEST: stay_silent})
@@ -392,13 +407,15 @@ class Channel:
             return
         self.round = None
         outcome = as_reported(current.window.ballot, current.window.seconds)
-        if not current.is_vote and outcome.result in (VoteResult.ACCEPT, VoteResult.REJECT):
-            # A notice can't be refused: deployed clients say so of a handler's failure.
-            failed = outcome.result is VoteResult.REJECT
-            outcome = Outcome(VoteResult.ERROR if failed else VoteResult.COMPLETE, outcome.reason)
         current.outcome = outcome
         kind = ReportKind.VOTE if current.is_vote else ReportKind.NOTICE
-        self._report(kind, outcome.reason, event=current.event, result=outcome.result)
+        self._report(
+            kind,
+            outcome.reason,
+            event=current.event,
+            result=outcome.result,
+            command_id=current.command_id,
+        )
         if not current.is_vote and self.heartbeat.state is not HeartbeatState.GONE:
             self._apply(self.heartbeat.notice_over(current.event, trio.current_time()))
             self._pace()
@@ -451,6 +468,7 @@ class Channel:
                     self._setup.on_failure(self, action, why)
                 case hb.Reconnect(why):
                     _log.info("%s: reconnecting: %s", self.uuid, why)
+                    self._say_silent()
                     self._reconnect = True
                     self._break(why)
                 case hb.OpenRestart(seconds):
@@ -459,6 +477,13 @@ class Channel:
                     _log.info("%s: %s", self.uuid, text)
         if self.restart is not None and self.heartbeat.state is not HeartbeatState.RESTARTING:
             self.restart.answer(_GUEST, Answer(VoteResult.COMPLETE))
+
+    def _say_silent(self) -> None:
+        # QEMU bears one client: a second one connects, and waits in the backlog without a sign.
+        if not self._heard and not self._said_silent:
+            self._said_silent = True
+            text = "%s: nothing was heard: no guest runs, or another client holds the channel %s"
+            _log.warning(text, self.uuid, self.path)
 
     def _open_restart(self, seconds: float) -> None:
         if self.restart is not None:
@@ -491,6 +516,7 @@ class Channel:
         event: Event | None = None,
         result: VoteResult | None = None,
         corrective_action: CorrectiveAction | None = None,
+        command_id: str = "",
     ) -> None:
         self.last = Report(
             time=self._setup.reports.now(),
@@ -500,5 +526,7 @@ class Channel:
             event=event,
             result=result,
             corrective_action=corrective_action,
+            command_id=command_id,
         )
         self._setup.reports.publish(self.last)
+        self._setup.on_change(self)

@@ -17,8 +17,10 @@ import trio
 from hbtrio.config.host import CorrectiveCommands, expand
 from hbtrio.fsm.brake import BrakeVerdict, Failure, MassFailureBrake
 from hbtrio.fsm.heartbeat_table import HeartbeatState
+from hbtrio.fsm.ontime import CALM_S, OnTimeGuard
 from hbtrio.fsm.quota import Quota
 from hbtrio.nursery.channel import Channel
+from hbtrio.nursery.ontime import believe_after
 from hbtrio.nursery.processes import ProcessNotStarted, ProcessRunner
 from hbtrio.wire.channel_codec import plain_text
 from hbtrio.wire.vocabulary import CorrectiveAction
@@ -45,6 +47,7 @@ class Corrective:
         brake: the mass-failure brake.
         processes: runs the commands.
         beating: how many instances are heartbeating at this moment.
+        guard: the process's on-time guard.
     """
 
     def __init__(
@@ -53,11 +56,13 @@ class Corrective:
         brake: MassFailureBrake,
         processes: ProcessRunner,
         beating: Callable[[], int],
+        guard: OnTimeGuard,
     ) -> None:
         self._commands = commands
         self._brake = brake
         self._processes = processes
         self._beating = beating
+        self._guard = guard
         self._quotas: OrderedDict[str, Quota] = OrderedDict()
         self._limit = trio.CapacityLimiter(_PARALLEL)
         self._nursery: trio.Nursery | None = None
@@ -103,7 +108,8 @@ class Corrective:
     ) -> None:
         uuid = channel.uuid
         lost = channel.heartbeat.state is HeartbeatState.LOST
-        await trio.sleep_until(judge_at)
+        # After a freeze of this host, what they said during it is to be read first.
+        await believe_after(judge_at, self._guard, at_most_s=CALM_S)
         match self._brake.judge(failure):
             case BrakeVerdict.HOLD_AND_ALARM:
                 _log.critical(
@@ -117,16 +123,16 @@ class Corrective:
                 return
             case BrakeVerdict.ACT:
                 pass
-        if lost and channel.heartbeat.state is not HeartbeatState.LOST:
-            _log.info("%s: %s not run: it is %s now", uuid, action, channel.heartbeat.state.value)
-            return
-        if not self._take(uuid):
-            _log.error(
-                "%s: %s not run: %d in an hour are the limit", uuid, action, self._commands.per_hour
-            )
-            return
         async with self._limit:
-            await self._perform(channel, action, why)
+            # Asked when its turn has come, however long it waited for that.
+            if lost and channel.heartbeat.state is not HeartbeatState.LOST:
+                state = channel.heartbeat.state.value
+                _log.info("%s: %s not run: it is %s now", uuid, action, state)
+            elif not self._take(uuid):
+                limit = self._commands.per_hour
+                _log.error("%s: %s not run: %d in an hour are the limit", uuid, action, limit)
+            else:
+                await self._perform(channel, action, why)
 
     async def _perform(self, channel: Channel, action: CorrectiveAction, why: str) -> None:
         argv = expand(
@@ -150,7 +156,7 @@ class Corrective:
                     _log.info("%s: %s done", channel.uuid, action)
                     return
                 said = plain_text(result.stderr.decode("utf-8", "replace"), _REASON_BYTES)
-                ended = result.signal and f"signal {result.signal}" or f"exit {result.exit_code}"
+                ended = f"signal {result.signal}" if result.signal else f"exit {result.exit_code}"
                 failed = f"{ended}: {said}"
         self.failed += 1
         _log.error("%s: %s failed: %s", channel.uuid, action, failed)

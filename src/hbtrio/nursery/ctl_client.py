@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Self, TypeVar
 
 import attrs
@@ -79,14 +79,14 @@ class Lines:
     """An answer of JSON lines, read one by one.
 
     Args:
-        response: the answer, its head read.
-        fault: makes the error for an answer that fails in the middle.
+        chunks: the answer's bytes.
+        lost: makes the error for an answer that fails in the middle.
     """
 
-    def __init__(self, response: httpx.Response, fault: _Lost) -> None:
-        self._chunks = response.aiter_raw()
+    def __init__(self, chunks: AsyncIterator[bytes], lost: _Lost) -> None:
+        self._chunks = chunks
         self._held = bytearray()
-        self.lost = fault
+        self.lost = lost
 
     async def next(self, cls: type[T], within_s: float) -> T | None:
         """The next line, empty ones left out; None at the end.
@@ -145,16 +145,15 @@ class CtlClient:
 
     Args:
         address: where the host is.
-        transport: how it is reached; handed in by tests.
     """
 
-    def __init__(self, address: Address, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, address: Address) -> None:
         self.address = address
         # Without its own timeouts, which are per read, as ours are per answer or line;
         # without a certificate store, which takes longer to load than a host takes to answer.
         self._http = httpx.AsyncClient(
             base_url=address.base,
-            transport=transport or httpx.AsyncHTTPTransport(uds=address.socket, verify=False),
+            transport=httpx.AsyncHTTPTransport(uds=address.socket, verify=False),
             headers={"accept-encoding": "identity"},
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             trust_env=False,
@@ -179,8 +178,8 @@ class CtlClient:
         """
         lost = _Lost(self.address.text, "")
         with trio.move_on_after(BODY_S):
-            async with self._answer("GET", "/v1/status", None, lost) as response:
-                body = await _read(response, BODY_BYTES, lost)
+            async with self._answer("GET", "/v1/status", None, lost) as chunks:
+                body = await _read(chunks, BODY_BYTES, lost)
                 if len(body) > BODY_BYTES:
                     raise lost(f"the host's status is over {BODY_BYTES} bytes")
                 try:
@@ -208,13 +207,13 @@ class CtlClient:
         Cancelled or left early, it hangs up, which ends nothing that was begun in the host.
         """
         lost = _Lost(self.address.text, unknown)
-        async with self._answer(method, path, body, lost) as response:
-            yield Lines(response, lost)
+        async with self._answer(method, path, body, lost) as chunks:
+            yield Lines(chunks, lost)
 
     @asynccontextmanager
     async def _answer(
         self, method: str, path: str, body: dict[str, Any] | None, lost: _Lost
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
         request = self._http.build_request(method, path, json=body)
         response: httpx.Response | None = None
         try:
@@ -226,13 +225,18 @@ class CtlClient:
             raise lost(_words(error)) from error
         if response is None:
             raise lost(f"no answer from the host within {ANSWER_S:g} s")
+        chunks = response.aiter_raw()
         try:
             if response.status_code != 200:
-                raise await self._refusal(response, lost)
-            yield response
+                raise await self._refusal(response.status_code, chunks, lost)
+            yield chunks
         finally:
-            # Bounded by the system: it closes a socket and waits for nothing.
-            await response.aclose()
+            # Hangs up. httpx leaves its generators, each of which iterates over the next one, to
+            # the garbage collector; what ends them all in time is an exception that passes through.
+            with trio.CancelScope() as at_once, suppress(httpx.HTTPError):
+                at_once.cancel()
+                async for _ in chunks:
+                    pass
 
     def _unreachable(self, error: httpx.HTTPError) -> UserError:
         cause = _os_error(error)
@@ -245,11 +249,10 @@ class CtlClient:
         text = f"{self.address.text}: {reason}; is hbtrio host running?"
         return UserError(text, ExitStatus.UNREACHABLE)
 
-    async def _refusal(self, response: httpx.Response, lost: _Lost) -> UserError:
-        code = response.status_code
+    async def _refusal(self, code: int, chunks: AsyncIterator[bytes], lost: _Lost) -> UserError:
         with trio.move_on_after(ANSWER_S):
             try:
-                said = parse(await _read(response, _FAULT_BYTES, lost), dict[str, Any])
+                said = parse(await _read(chunks, _FAULT_BYTES, lost), dict[str, Any])
             except ReplyFault:
                 said = {}
             reason = said.get("reason")
@@ -260,11 +263,11 @@ class CtlClient:
         return UserError(text, ExitStatus.FAILED)
 
 
-async def _read(response: httpx.Response, limit: int, lost: _Lost) -> bytes:
-    """The body, or one byte or more over the limit of one that is larger."""
+async def _read(chunks: AsyncIterator[bytes], limit: int, lost: _Lost) -> bytes:
+    """The whole, or more than the limit of what is larger."""
     body = bytearray()
     try:
-        async for chunk in response.aiter_raw():
+        async for chunk in chunks:
             body += chunk
             if len(body) > limit:
                 break
@@ -281,9 +284,15 @@ def _words(error: httpx.HTTPError) -> str:
 
 def _os_error(error: BaseException) -> OSError | None:
     """The operating system's error that a chain of others was made from."""
+    found: OSError | None = None
     cause: BaseException | None = error
     for _ in range(16):
-        if cause is None or isinstance(cause, OSError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return None
+        if isinstance(cause, OSError):
+            found = cause
+            if cause.errno is not None:  # else it sums up those of several addresses
+                break
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        elif cause is not None:
+            cause = cause.__cause__ or cause.__context__
+    return found

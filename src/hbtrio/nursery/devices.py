@@ -8,7 +8,9 @@ tells; a tty never tells, there only the protocol's own timeouts do.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import select
 import stat
 import termios
 from typing import Protocol
@@ -92,13 +94,24 @@ class PathDevice:
             raise _refusal(self._path, error) from error
         if stat.S_ISCHR(mode):
             try:
-                os.close(
-                    os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-                )
+                fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             except OSError as error:
                 raise _refusal(self._path, error) from error
+            try:
+                if not _can_be_waited_for(fd):  # such as /dev/null
+                    raise UserError(f"{self._path}: neither a virtio-serial port nor a terminal")
+                if os.isatty(fd):
+                    # What _open_tty locks; a port's second opening has failed above.
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = f"{self._path}: another process holds it"
+                raise UserError(text, ExitStatus.IN_USE) from None
+            finally:
+                os.close(fd)
         elif not stat.S_ISSOCK(mode):
             raise UserError(f"{self._path}: neither a character device nor a unix socket")
+        elif not os.access(self._path, os.W_OK):
+            raise UserError(f"{self._path}: permission denied", ExitStatus.DENIED)
 
     async def open(self) -> ChannelStream:
         """See :class:`Device`."""
@@ -184,6 +197,15 @@ def _is_tty(path: str) -> bool:
         return os.isatty(fd)
     finally:
         os.close(fd)
+
+
+def _can_be_waited_for(fd: int) -> bool:
+    with select.epoll() as edges:
+        try:
+            edges.register(fd)
+        except PermissionError:
+            return False
+    return True
 
 
 def _refusal(path: str, error: OSError) -> UserError:

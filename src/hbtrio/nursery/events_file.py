@@ -1,7 +1,7 @@
 """Reports as JSON lines in a file or on standard output, without ever holding up a heartbeat.
 
-A pipe whose reader stalls, or a full disk, blocks a write for as long as it likes. So the writing is
-done in a thread, behind a bounded queue; what does not fit is counted and said, not waited for.
+A pipe whose reader stalls, or a full disk, blocks a write for as long as it likes. So the writing
+is done in a thread, behind a bounded queue; what does not fit is counted and said, not waited for.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+from collections import deque
 from typing import Final, NoReturn
 
 import trio
@@ -39,7 +41,11 @@ class EventsFile:
         self._target = target
         #: Batches that could not be written.
         self.failures = 0
+        self._pending: deque[bytes] = deque()
+        self._writing = threading.Lock()
         if target == "-":
+            if sys.stdout is None:
+                raise UserError("events file -: standard output is closed")
             self._fd = os.dup(sys.stdout.fileno())
             return
         try:
@@ -52,7 +58,7 @@ class EventsFile:
             ) from error
 
     async def run(self, reports: Reports, *, task_status: trio.TaskStatus[None]) -> NoReturn:
-        """Writes every report from now on, until cancelled; then what is still queued, in short time.
+        """Writes every report from now on, until cancelled; then what is queued, in short time.
 
         It says it has started once it follows, so that no report is missed.
         """
@@ -67,7 +73,8 @@ class EventsFile:
                         await self._write(self._batch(report, queue))
                 except trio.Cancelled:
                     with trio.move_on_after(0.5, shield=True):
-                        while rest := self._batch(None, queue):
+                        # A batch may have been cancelled before its thread was started.
+                        while (rest := self._batch(None, queue)) or self._pending:
                             await self._write(rest)
                     raise
             _log.error("events: the reader of %s is too slow, some events are lost", self._target)
@@ -87,13 +94,19 @@ class EventsFile:
         return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
     async def _write(self, data: bytes) -> None:
+        self._pending.append(data)
         try:
-            await trio.to_thread.run_sync(self._write_all, data, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(self._write_pending, abandon_on_cancel=True)
         except OSError as error:
             self.failures += 1
             if self.failures == 1:
                 _log.error("events: %s: %s", self._target, error.strerror)
 
-    def _write_all(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._fd, data) :]
+    def _write_pending(self) -> None:
+        # At the end the write that was cancelled may still be going on in its thread: what comes
+        # after it must neither overtake it nor stand in the middle of its lines.
+        with self._writing:
+            while self._pending:
+                data = self._pending.popleft()
+                while data:
+                    data = data[os.write(self._fd, data) :]

@@ -24,7 +24,7 @@ import trio
 from hbtrio.fsm import guest_session as fsm
 from hbtrio.fsm.backoff import Backoff
 from hbtrio.fsm.ballot import Ballot, Outcome
-from hbtrio.fsm.guest_session import GuestSession, SessionSettings
+from hbtrio.fsm.guest_session import GuestSession, SessionSettings, SessionState
 from hbtrio.fsm.health import HealthMerge, HealthStatus
 from hbtrio.fsm.ontime import OnTimeGuard
 from hbtrio.nursery.devices import ChannelStream, Device, DeviceFault
@@ -44,6 +44,9 @@ _PROPAGATION_MS: Final = 1000
 
 #: Votes and notices whose handlers are still being ended. A host has one open at a time.
 _LINGERING: Final = 64
+
+#: Inits that a host may leave unanswered before the log has a word about it.
+_UNHEARD_INITS: Final = 3
 
 #: How long a farewell may take on a channel that nobody reads.
 _FAREWELL_S: Final = 1.0
@@ -89,6 +92,7 @@ class Guest:
         self._timer = trio.CancelScope()
         self._window: Window | None = None
         self._lingering = 0
+        self._unheard_inits = 0
         self._health_changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._stopping = trio.Event()
@@ -131,7 +135,18 @@ class Guest:
             await trio.lowlevel.checkpoint()
             now = trio.current_time()
             if now >= self.session.deadline:
+                if self.session.state is SessionState.ENABLING:
+                    self._count_unheard_init()
                 self._apply(self.session.expired(now, late=self._guard.is_late(now)))
+
+    def _count_unheard_init(self) -> None:
+        self._unheard_inits += 1
+        if self._unheard_inits == _UNHEARD_INITS:  # said once, until a host is heard again
+            _log.warning(
+                "no host has acknowledged %d inits: none is there, or another process holds the "
+                "channel",
+                _UNHEARD_INITS,
+            )
 
     def _apply(self, effects: list[fsm.Effect]) -> None:
         for effect in effects:
@@ -146,6 +161,8 @@ class Guest:
                     if self._window is not None:
                         self._window.abort(why)
                 case fsm.StateChanged(old, new, event):
+                    if new is SessionState.ENABLED:
+                        self._unheard_inits = 0
                     _log.info("heartbeat state change from %s to %s, event=%s.", old, new, event)
         self._timer.deadline = self.session.deadline
 

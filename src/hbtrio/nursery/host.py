@@ -42,6 +42,9 @@ from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
 
 _log = logging.getLogger("hbtrio.host")
 
+#: Instances whose reporting state is remembered.
+_REPORTINGS = 100_000
+
 #: Actions under way at once on one host.
 _ACTIONS = 256
 
@@ -83,12 +86,21 @@ class Host:
         self.supervisor = Supervisor()
         self.brake = MassFailureBrake(config.brake.share, config.brake.minimum)
         self.corrective = Corrective(
-            config.corrective_commands, self.brake, world.processes, lambda: self.beating
+            config.corrective_commands,
+            self.brake,
+            world.processes,
+            lambda: self.beating,
+            self.guard,
         )
         #: How many instances are heartbeating now.
         self.beating = 0
+        #: Whether an agent says what is reported.
+        self.has_agent = bool(config.agent.connect)
         self.started_at = world.wall_clock()
         self._world = world
+        self._on_change: list[Callable[[str], None]] = []
+        self._reporting = not self.has_agent
+        self._instance_reporting: dict[str, bool] = {}
         self._nursery: trio.Nursery | None = None
         limits = config.limits
         self._setup = ChannelSetup(
@@ -113,6 +125,7 @@ class Host:
             burst_bytes=limits.burst_bytes,
             on_failure=self.corrective.failure,
             on_beating=self._count_beating,
+            on_change=self._changed,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -149,6 +162,7 @@ class Host:
             known.retarget(file)
             return
         channel = Channel(file, self._setup)
+        channel.heartbeat.reporting = self.reports_on(file.uuid)
         self.channels[file.uuid] = channel
         if self._nursery is not None:
             self._nursery.start_soon(self._keep_channel, channel)
@@ -161,6 +175,7 @@ class Host:
         if channel.gone:
             # At once, not when its task has ended: a socket made anew is a new channel.
             del self.channels[file.uuid]
+            self._changed(channel)
 
     async def _keep_channel(self, channel: Channel) -> None:
         await self.supervisor.keep(f"channel {channel.uuid}", channel.run)
@@ -187,6 +202,60 @@ class Host:
             UnknownInstance, NotHeartbeating, RoundOpen: nothing was sent.
         """
         return self.channel(uuid).open_round(event, notification)
+
+    async def open_round_soon(
+        self,
+        uuid: str,
+        event: Event,
+        notification: NotificationType,
+        *,
+        command_id: str,
+        patience_s: float,
+    ) -> Round:
+        """Opens a vote or notice as soon as the one before it is over.
+
+        An orchestrator's timer ends at the same moment as the window of its vote; its notice must
+        not fail for a few milliseconds.
+
+        Args:
+            uuid: the instance.
+            event: what it is about.
+            notification: a vote or a notice.
+            command_id: stands in the report of its outcome.
+            patience_s: how long to wait for a round that is open.
+
+        Raises:
+            UnknownInstance, NotHeartbeating, RoundOpen: nothing was sent.
+        """
+        with trio.move_on_after(patience_s):
+            while (current := self.channel(uuid).round) is not None:
+                await current.done.wait()
+        return self.channel(uuid).open_round(event, notification, command_id)
+
+    def set_reporting(self, uuid: str, enabled: bool) -> None:
+        """Switches reporting of losses and ill health; ``uuid`` "" is the whole host.
+
+        An instance's are reported while both its own and the host's reporting are on. With an agent
+        both are off until it says otherwise; without one, on.
+        """
+        if not uuid:
+            self._reporting = enabled
+        elif uuid in self._instance_reporting or len(self._instance_reporting) < _REPORTINGS:
+            self._instance_reporting[uuid] = enabled
+        for channel in self.channels.values():
+            channel.heartbeat.reporting = self.reports_on(channel.uuid)
+
+    def reports_on(self, uuid: str) -> bool:
+        """Whether losses and ill health of this instance are reported."""
+        return self._reporting and self._instance_reporting.get(uuid, not self.has_agent)
+
+    def on_change(self, listener: Callable[[str], None]) -> None:
+        """Calls ``listener`` with the uuid of each instance that changes, comes or goes."""
+        self._on_change.append(listener)
+
+    def _changed(self, channel: Channel) -> None:
+        for listener in self._on_change:
+            listener(channel.uuid)
 
     def begin_action(
         self, uuid: str, name: ActionName, command: tuple[str, ...], *, force: bool

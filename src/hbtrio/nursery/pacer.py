@@ -1,9 +1,9 @@
 """One task that wakes up for all channels: a ring of 20 ms slots.
 
 A task per channel with a sleep of its own costs three to eight times as much per heartbeat, most of
-it in timers and in wake-ups for one channel each (measured; see docs/design.md, pacing). So beats are
-kept on a grid, and a new channel's beats are put where others are already: with few VMs the wake-ups
-dominate, not the beats.
+it in timers and in wake-ups for one channel each (measured; see docs/design.md, pacing). So beats
+are kept on a grid, and a new channel's beats are put where others are already: with few VMs the
+wake-ups dominate, not the beats.
 """
 
 from __future__ import annotations

@@ -58,10 +58,13 @@ class Report:
     event: Event | None = None
     result: VoteResult | None = None
     corrective_action: CorrectiveAction | None = None
+    #: For a vote or notice that an agent commanded, the id of its command.
+    command_id: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON members; those that do not apply are left out."""
-        members = attrs.asdict(self, filter=lambda _, value: value is not None)
+        members = attrs.asdict(self, filter=lambda _, value: value not in (None, ""))
+        members["reason"] = self.reason
         return members | {"time": self.time.isoformat(timespec="milliseconds")}
 
     def as_line(self) -> str:
@@ -80,12 +83,19 @@ class Reports:
         self.now = now
         self.recent: deque[Report] = deque(maxlen=RECENT)
         self._followers: set[trio.MemorySendChannel[Report]] = set()
+        self._listeners: list[Callable[[Report], None]] = []
+
+    def listen(self, listener: Callable[[Report], None]) -> None:
+        """Calls ``listener`` with every report, in the task that makes it: it must not block."""
+        self._listeners.append(listener)
 
     def publish(self, report: Report) -> None:
         """Records one report. It never blocks: a follower that does not read is cut off."""
         self.recent.append(report)
         words = " ".join(word for word in (report.kind, report.event, report.result) if word)
         _log.info("%s %s: %s", report.uuid, words, report.reason)
+        for listener in self._listeners:
+            listener(report)
         for follower in tuple(self._followers):
             try:
                 follower.send_nowait(report)

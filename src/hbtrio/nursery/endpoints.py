@@ -1,0 +1,98 @@
+"""Endpoints in words, ``unix:/PATH`` and ``tcp:HOST:PORT``, as listeners and as connections."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+import attrs
+import trio
+
+from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.nursery.unix_socket import UnixListener, open_unix_listener
+
+#: How long a connection and its TLS handshake may take, in seconds.
+CONNECT_S: Final = 5.0
+
+Listener = trio.SocketListener | UnixListener
+
+
+class Unreachable(Exception):
+    """An endpoint can't be connected to now; the text says why."""
+
+
+@attrs.frozen
+class Endpoint:
+    """A place to listen at or to connect to.
+
+    ``path`` is set for a unix socket, ``host`` and ``port`` for TCP.
+    """
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """The endpoint that ``text`` names.
+
+        Raises:
+            UserError: it names none.
+        """
+        kind, _, rest = text.partition(":")
+        if kind == "unix" and rest.startswith("/"):
+            return cls(path=rest)
+        host, _, port = rest.rpartition(":")
+        if kind == "tcp" and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+            return cls(host=host.strip("[]"), port=int(port))
+        raise UserError(f"{text}: neither unix:/PATH nor tcp:HOST:PORT")
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp:{host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return bool(self.path) or self.host in ("127.0.0.1", "::1", "localhost")
+
+    async def listen(self, mode: int = 0o660) -> list[Listener]:
+        """Listens there.
+
+        Raises:
+            UserError: in use, not permitted, or no such address.
+        """
+        if self.path:
+            return [await open_unix_listener(self.path, mode)]
+        try:
+            return list(await trio.open_tcp_listeners(self.port, host=self.host))
+        except OSError as error:
+            status = ExitStatus.DENIED if isinstance(error, PermissionError) else ExitStatus.IN_USE
+            raise UserError(f"{self}: {os_reason(error)}", status) from error
+
+    async def connect(self, tls: ssl.SSLContext | None = None) -> trio.abc.Stream:
+        """Connects there, within ``CONNECT_S``.
+
+        Args:
+            tls: with it, TCP is wrapped and both ends are verified.
+
+        Raises:
+            Unreachable: nobody listens, no route, or the handshake failed.
+        """
+        stream: trio.abc.Stream | None = None
+        try:
+            with trio.fail_after(CONNECT_S):
+                if self.path:
+                    return await trio.open_unix_socket(self.path)
+                stream = await trio.open_tcp_stream(self.host, self.port)
+                if tls is not None:
+                    stream = trio.SSLStream(stream, tls, server_hostname=self.host)
+                    await stream.do_handshake()
+                return stream
+        except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+            if stream is not None:
+                await trio.aclose_forcefully(stream)
+            why = os_reason(error) if isinstance(error, OSError) else "no answer in time"
+            raise Unreachable(f"{self}: {why}") from error

@@ -1,0 +1,296 @@
+"""The host's end of the link to its agent: dials, tells what is, reports what happens, obeys.
+
+Reports go through a queue that outlives a session: each is sent until the agent says that it keeps
+it, so that a verdict reaches the VIM once whatever happens to the link. What changes without being a
+report (an interval, a window) goes as the instance's newest state, coalesced.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import attrs
+import trio
+
+import hbtrio
+from hbtrio.fsm.backoff import Backoff
+from hbtrio.fsm.report_queue import ReportQueue
+from hbtrio.nursery.channel import Channel, NotHeartbeating, RoundOpen
+from hbtrio.nursery.endpoints import Unreachable
+from hbtrio.nursery.host import ActionRefused, Host, UnknownInstance
+from hbtrio.nursery.link_session import LinkSession, SessionEnded
+from hbtrio.nursery.reports import Report
+from hbtrio.wire.link_codec import LinkError, decode_from_agent
+from hbtrio.wire.link_messages import (
+    PROTOCOL,
+    Ack,
+    ActCommand,
+    FromAgent,
+    Gone,
+    Goodbye,
+    Hello,
+    Instance,
+    LinkReport,
+    Progress,
+    Reply,
+    Reporting,
+    RoundCommand,
+    SnapshotEnd,
+    Welcome,
+)
+from hbtrio.wire.vocabulary import ActionName, NotificationType
+
+_log = logging.getLogger("hbtrio.link")
+
+_M = TypeVar("_M")
+
+#: Commands of the agent under way at once.
+_COMMANDS: Final = 512
+
+#: Reports taken from the queue at a time.
+_BATCH: Final = 64
+
+#: A line of an action's progress beyond this is cut: it has to fit into one message.
+_PROGRESS_CHARS: Final = 4000
+
+
+@attrs.frozen
+class Identity:
+    """Who this host is: its name and uuid in the cloud, and an id for this process."""
+
+    hostname: str
+    host_uuid: str
+    boot_id: str
+
+
+class HostLink:
+    """Keeps the link up.
+
+    Args:
+        host: whose reports are sent and who obeys.
+        identity: who it is.
+        connect: opens a connection to the agent, or raises ``Unreachable``.
+    """
+
+    def __init__(
+        self, host: Host, identity: Identity, connect: Callable[[], Awaitable[trio.abc.Stream]]
+    ) -> None:
+        self.connected = False
+        self.queue = ReportQueue()
+        self._host = host
+        self._identity = identity
+        self._connect = connect
+        self._changed: dict[str, None] = {}
+        self._news = trio.Event()
+        self._session: LinkSession[FromAgent] | None = None
+        self._sent = 0
+        self._commands = 0
+        host.reports.listen(self._reported)
+        host.on_change(self._instance_changed)
+
+    async def run(self) -> None:
+        """Dials and serves sessions until cancelled."""
+        backoff = Backoff(first_s=0.2, limit_s=10.0)
+        said = ""
+        while True:
+            try:
+                stream = await self._connect()
+            except Unreachable as fault:
+                if str(fault) != said:
+                    said = str(fault)
+                    _log.warning("agent: %s; retrying", fault)
+            else:
+                said = ""
+                why = await self._serve(stream)
+                if self.connected:
+                    backoff.reset()
+                self.connected = False
+                _log.warning("link to the agent ended: %s", why)
+            await trio.sleep(backoff.next_delay_s())
+
+    # -- what is told -----------------------------------------------------------------------
+
+    def _reported(self, report: Report) -> None:
+        self.queue.add(
+            LinkReport(
+                number=0,
+                time=report.time.isoformat(),
+                kind=report.kind,
+                uuid=report.uuid,
+                reason=report.reason,
+                event=report.event,
+                result=report.result,
+                corrective_action=report.corrective_action,
+                command_id=report.command_id,
+            )
+        )
+        self._news.set()
+
+    def _instance_changed(self, uuid: str) -> None:
+        self._changed[uuid] = None
+        self._news.set()
+
+    async def _serve(self, stream: trio.abc.Stream) -> str:
+        session = LinkSession(stream, decode_from_agent)
+        why = ""
+        async with trio.open_nursery() as nursery:
+            self._session = session
+            welcome = trio.Event()
+
+            async def handle(message: FromAgent) -> None:
+                await self._obey(message, session, welcome, nursery)
+
+            async def tell() -> None:
+                try:
+                    await self._tell(session, welcome)
+                except SessionEnded:
+                    pass  # run() says why
+
+            nursery.start_soon(tell)
+            why = await session.run(handle)
+            nursery.cancel_scope.cancel()
+        self._session = None
+        return why
+
+    async def _tell(self, session: LinkSession[FromAgent], welcome: trio.Event) -> None:
+        who = self._identity
+        await session.send(
+            Hello(
+                protocol=PROTOCOL,
+                hostname=who.hostname,
+                host_uuid=who.host_uuid,
+                boot_id=who.boot_id,
+                version=hbtrio.__version__,
+                first_report=self.queue.first,
+            )
+        )
+        await welcome.wait()
+        self.connected = True
+        channels = list(self._host.channels.values())
+        self._changed.clear()
+        for channel in channels:
+            await session.send(instance_of(channel))
+        await session.send(SnapshotEnd(len(channels)))
+        while True:
+            self._news = trio.Event()
+            # An instance before its reports: they are told to the VIM with its windows.
+            while self._changed:
+                uuid = next(iter(self._changed))
+                del self._changed[uuid]
+                known = self._host.channels.get(uuid)
+                await session.send(
+                    Gone(uuid, "its channel was removed") if known is None else instance_of(known)
+                )
+            while reports := self.queue.after(self._sent, _BATCH):
+                for report in reports:
+                    await session.send(report)
+                    self._sent = report.number
+            if not self.queue.after(self._sent, 1) and not self._changed:
+                await self._news.wait()
+
+    # -- what is obeyed ---------------------------------------------------------------------
+
+    async def _obey(
+        self,
+        message: FromAgent,
+        session: LinkSession[FromAgent],
+        welcome: trio.Event,
+        nursery: trio.Nursery,
+    ) -> None:
+        match message:
+            case Welcome(protocol=protocol, acknowledged=acknowledged):
+                if protocol != PROTOCOL:
+                    await session.send(Goodbye(f"this host speaks link protocol {PROTOCOL}"))
+                    raise LinkError(f"the agent speaks link protocol {protocol}")
+                self.queue.acknowledge(acknowledged)
+                self._sent = acknowledged
+                welcome.set()
+            case Ack(number=number):
+                self.queue.acknowledge(number)
+            case Reporting(uuid=uuid, enabled=enabled):
+                self._host.set_reporting(uuid, enabled)
+            case RoundCommand():
+                self._begin(nursery, session, message.command_id, self._round, message)
+            case ActCommand():
+                self._begin(nursery, session, message.command_id, self._act, message)
+
+    def _begin(
+        self,
+        nursery: trio.Nursery,
+        session: LinkSession[FromAgent],
+        command_id: str,
+        task: Callable[[LinkSession[FromAgent], _M], Awaitable[None]],
+        message: _M,
+    ) -> None:
+        async def command() -> None:
+            self._commands += 1
+            try:
+                if self._commands > _COMMANDS:
+                    await session.send(Reply(command_id, False, "too many commands at once"))
+                else:
+                    await task(session, message)
+            except SessionEnded:
+                pass  # a round that was opened goes on; its report is in the queue
+            finally:
+                self._commands -= 1
+
+        nursery.start_soon(command)
+
+    async def _round(self, session: LinkSession[FromAgent], command: RoundCommand) -> None:
+        kind = NotificationType.REVOCABLE if command.vote else NotificationType.IRREVOCABLE
+        try:
+            opened = await self._host.open_round_soon(
+                command.uuid,
+                command.event,
+                kind,
+                command_id=command.command_id,
+                patience_s=command.deadline_s,
+            )
+        except (UnknownInstance, NotHeartbeating, RoundOpen) as error:
+            await session.send(Reply(command.command_id, False, str(error)))
+        else:
+            seconds = round(opened.window.seconds)
+            await session.send(Reply(command.command_id, True, seconds=seconds))
+
+    async def _act(self, session: LinkSession[FromAgent], command: ActCommand) -> None:
+        try:
+            action = self._host.begin_action(
+                command.uuid, ActionName(command.action), command.command, force=command.force
+            )
+        except (UnknownInstance, ActionRefused, ValueError) as error:
+            await session.send(Reply(command.command_id, False, str(error)))
+            return
+        await session.send(Reply(command.command_id, True))
+        async for line in action.progress():
+            text = json.dumps(_cut(line), ensure_ascii=True)
+            await session.send(Progress(command.command_id, text, last=False))
+        await session.send(Progress(command.command_id, "{}", last=True))
+
+
+def _cut(line: dict[str, object]) -> dict[str, object]:
+    return {
+        name: value[:_PROGRESS_CHARS] if isinstance(value, str) else value
+        for name, value in line.items()
+    }
+
+
+def instance_of(channel: Channel) -> Instance:
+    """An instance as its agent is told of it."""
+    beat, profile = channel.heartbeat, channel.heartbeat.profile
+    return Instance(
+        uuid=channel.uuid,
+        name=profile.name,
+        state=beat.state.value,
+        heartbeating=channel.beating,
+        health=beat.health,
+        corrective_action=profile.corrective_action,
+        interval_ms=round(profile.interval_s * 1000),
+        vote_s=profile.vote_s,
+        shutdown_notice_s=profile.shutdown_notice_s,
+        suspend_notice_s=profile.suspend_notice_s,
+        resume_notice_s=profile.resume_notice_s,
+        restart_s=profile.restart_s,
+    )

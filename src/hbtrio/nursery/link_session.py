@@ -1,0 +1,137 @@
+"""One session on the link between a host and its agent: lines both ways, and signs of life.
+
+Either end sends through a bounded queue, so that a peer that does not read holds up whoever sends,
+never memory; and either end asks for a sign of life, so that a peer that vanished without a word is
+noticed within ``SILENT_S``.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+import trio
+
+from hbtrio.wire.lines import LineReader
+from hbtrio.wire.link_codec import MAX_LINK_LINE, LinkError, encode_link
+from hbtrio.wire.link_messages import Goodbye, LinkMessage, Ping, Pong
+
+#: A peer is asked for a sign of life this often.
+PING_S: Final = 5.0
+
+#: Without a byte for this long it is gone.
+SILENT_S: Final = 15.0
+
+#: Messages that may wait to be written.
+_QUEUE: Final = 64
+
+_READ_BYTES: Final = 65536
+
+In = TypeVar("In")
+
+
+class SessionEnded(Exception):
+    """The session is over; the text says why."""
+
+
+class LinkSession(Generic[In]):
+    """A session over a connected stream.
+
+    Args:
+        stream: the connection; closed at the end.
+        decode: a line to the other end's message, or ``LinkError``.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, decode: Callable[[bytes], In]) -> None:
+        self._stream = stream
+        self._decode = decode
+        self._queue, self._written = trio.open_memory_channel[bytes](_QUEUE)
+        self._heard_at = trio.current_time()
+
+    async def send(self, message: LinkMessage) -> None:
+        """Sends a message; waits while the peer does not read.
+
+        Raises:
+            SessionEnded: the session is over; the message may be lost.
+        """
+        try:
+            await self._queue.send(encode_link(message))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise SessionEnded("the link is closed") from None
+
+    async def run(self, handle: Callable[[In], Awaitable[None]]) -> str:
+        """Carries the session until it ends; returns why it did.
+
+        Args:
+            handle: called with each message of the other end, in order. It may raise
+                ``LinkError`` to end the session.
+
+        Cancelled, it closes the connection.
+        """
+        ended = "stopped"
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def until(task: Callable[[], Awaitable[str]]) -> None:
+                    nonlocal ended
+                    ended = await task()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(until, self._write)
+                nursery.start_soon(until, self._keep_alive)
+                nursery.start_soon(until, lambda: self._read(handle))
+        finally:
+            # Whoever waits in send() is let go.
+            self._written.close()
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
+        return ended
+
+    async def _read(self, handle: Callable[[In], Awaitable[None]]) -> str:
+        lines = LineReader(MAX_LINK_LINE)
+        while True:
+            try:
+                data = await self._stream.receive_some(_READ_BYTES)
+            except (trio.BrokenResourceError, ssl.SSLError) as error:
+                return f"the connection failed: {_cause(error)}"
+            if not data:
+                return "closed by the other end"
+            self._heard_at = trio.current_time()
+            for line in lines.feed(bytes(data)):
+                try:
+                    message = self._decode(line)
+                    match message:
+                        case Ping(number=number):
+                            await self.send(Pong(number))
+                        case Pong():
+                            pass
+                        case Goodbye(reason=reason):
+                            return f"the other end said goodbye: {reason}"
+                        case _:
+                            await handle(message)
+                except LinkError as error:
+                    return f"unusable message: {error}"
+            if lines.skipped:
+                return f"a line longer than {MAX_LINK_LINE} bytes"
+
+    async def _write(self) -> str:
+        try:
+            async for data in self._written:
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, ssl.SSLError) as error:
+            return f"the connection failed: {_cause(error)}"
+        return "stopped"
+
+    async def _keep_alive(self) -> str:
+        number = 0
+        while trio.current_time() - self._heard_at < SILENT_S:
+            await trio.sleep(PING_S)
+            number += 1
+            with trio.move_on_after(PING_S):
+                await self.send(Ping(number))
+        return f"nothing heard for {SILENT_S:g} s"
+
+
+def _cause(error: BaseException) -> str:
+    return str(error.__cause__ or error)

@@ -1,0 +1,311 @@
+"""The agent's durable memory: inventory, open rounds, the outbox to the VIM, links and history.
+
+Each method is one transaction: it happens whole or not at all, whatever becomes of its caller or of
+this process (see store_worker for what a commit survives). A method that is cancelled may have
+happened.
+
+A report of a host is taken like this: :meth:`Store.take_report`, wake the sender,
+:meth:`Store.sync`, acknowledge. The sync comes last because it takes as long as the disk does; the
+verdict is on its way to the VIM meanwhile, and what a power cut takes in between the host still
+holds and sends again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Final, Self, TypeVar
+
+import trio
+
+from hbtrio.nursery import store_history, store_outbox, store_rounds
+from hbtrio.nursery.store_records import (
+    Entry,
+    HistoryEntry,
+    HistoryRecord,
+    HostRecord,
+    InstanceRecord,
+    NewEntry,
+    OutboxState,
+    Ready,
+    RoundRecord,
+    RoundResult,
+)
+from hbtrio.nursery.store_schema import open_database
+from hbtrio.nursery.store_sql import changed, rows, text_of
+from hbtrio.nursery.store_worker import Grade, StoreWorker, open_store_thread
+
+T = TypeVar("T")
+
+#: The most that one call returns of a list that has no bound of its own.
+PAGE: Final = 1000
+
+#: How long a sync waits for company, in seconds: long enough for a verdict to leave first, and for
+#: the reports of one burst to share it.
+SYNC_DELAY_S: Final = 0.02
+
+
+class Store:
+    """The store; opened by :meth:`open`.
+
+    Any method raises :class:`~hbtrio.nursery.store_worker.StoreFault` when the disk is full or
+    fails; then nothing was changed.
+
+    Args:
+        worker: runs its transactions.
+        wall_clock: the time with its zone.
+    """
+
+    def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
+        self._worker = worker
+        self._wall_clock = wall_clock
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: str, wall_clock: Callable[[], datetime]) -> AsyncIterator[Self]:
+        """The store in a file, which is made if it is not there, for as long as the block runs.
+
+        Raises:
+            UserError: DENIED when permissions forbid it or let others write to it; IN_USE when
+                another process has it; USAGE when it is no store, damaged or from a newer version.
+        """
+        async with open_store_thread(lambda: open_database(path)) as thread:
+            yield cls(thread, wall_clock)
+
+    # -- inventory ---------------------------------------------------------------------------------
+
+    async def hosts(self) -> tuple[HostRecord, ...]:
+        """All hosts."""
+        return tuple(
+            HostRecord(*row) for row in await self._written(lambda db: _inventory(db, "hosts"))
+        )
+
+    async def put_host(self, host: HostRecord) -> None:
+        """Adds or changes a host; survives the machine."""
+        await self._put("hosts", host.uuid, host.hostname, host.reporting)
+
+    async def delete_host(self, uuid: str) -> bool:
+        """Removes a host; False if it was not there."""
+        return await self._delete("hosts", uuid)
+
+    async def instances(self) -> tuple[InstanceRecord, ...]:
+        """All instances."""
+        return tuple(
+            InstanceRecord(*row)
+            for row in await self._written(lambda db: _inventory(db, "instances"))
+        )
+
+    async def put_instance(self, instance: InstanceRecord) -> None:
+        """Adds or changes an instance, or binds it to another host; survives the machine."""
+        await self._put("instances", instance.uuid, instance.hostname, instance.reporting)
+
+    async def delete_instance(self, uuid: str) -> bool:
+        """Removes an instance; False if it was not there. What is queued for it stays queued."""
+        return await self._delete("instances", uuid)
+
+    # -- rounds ------------------------------------------------------------------------------------
+
+    async def open_round(self, opened: RoundRecord) -> None:
+        """Notes a vote or notice before its host is told of it.
+
+        Raises:
+            sqlite3.IntegrityError: its command id was used before.
+        """
+        await self._written(lambda db: store_rounds.open_round(db, opened))
+
+    async def replied(self, command_id: str) -> bool:
+        """The reply to whoever asked is written, so its verdict may be sent; False if unknown.
+
+        The VIM takes a verdict that overtakes its reply for the next step's.
+        """
+        return await self._written(lambda db: store_rounds.replied(db, command_id))
+
+    async def close_round(
+        self,
+        result: RoundResult,
+        history: HistoryEntry | None = None,
+        entries: Sequence[NewEntry] = (),
+    ) -> bool:
+        """Ends a round for a reason of the agent's own, such as a link that is down.
+
+        Returns False, having done nothing, if it was closed before or is unknown: there is one
+        verdict for each round.
+        """
+        now = self._now()
+
+        def work(db: sqlite3.Connection) -> bool:
+            if not store_rounds.close_round(db, result, now):
+                return False
+            if history is not None:
+                store_history.record(db, history)
+            store_outbox.queue(db, entries, now)
+            return True
+
+        return await self._written(work)
+
+    async def find_round(self, command_id: str) -> RoundRecord | None:
+        """A round, open or closed, or None."""
+        return await self._written(lambda db: store_rounds.find(db, command_id))
+
+    async def open_rounds(self) -> tuple[RoundRecord, ...]:
+        """Rounds that have no result yet, the oldest first; after a restart, those left over."""
+        return await self._written(store_rounds.still_open)
+
+    # -- reports of hosts --------------------------------------------------------------------------
+
+    async def take_report(
+        self,
+        hostname: str,
+        boot_id: str,
+        number: int,
+        history_entry: HistoryEntry | None = None,
+        outbox_entries: Sequence[NewEntry] = (),
+        round_result: RoundResult | None = None,
+    ) -> bool:
+        """Takes one report of a host with all that follows from it.
+
+        Args:
+            hostname: the host.
+            boot_id: its process; numbers start anew with each.
+            number: the report's.
+            history_entry: what is kept of it.
+            outbox_entries: what the VIM is to hear.
+            round_result: the round that it ends. If that was closed before, the actions among
+                ``outbox_entries`` are left out: the VIM has its verdict.
+
+        Returns False, having done nothing, if that number was taken already: a report that is
+        replayed changes nothing.
+        """
+        now = self._now()
+
+        def work(db: sqlite3.Connection) -> bool:
+            if not store_rounds.acknowledge(db, hostname, boot_id, number):
+                return False
+            if history_entry is not None:
+                store_history.record(db, history_entry)
+            entries = outbox_entries
+            if round_result is not None:
+                entries = store_rounds.still_wanted(db, round_result, entries, now)
+            store_outbox.queue(db, entries, now)
+            return True
+
+        return await self._written(work)
+
+    async def acknowledged(self, hostname: str, boot_id: str) -> int:
+        """The number of the last report taken from this process of the host; 0 for none."""
+        return await self._written(lambda db: store_rounds.acknowledged(db, hostname, boot_id))
+
+    async def sync(self) -> None:
+        """Returns when all that was done before survives the machine.
+
+        It waits ``SYNC_DELAY_S`` first, and is shared by all who wait then.
+        """
+        await trio.sleep(SYNC_DELAY_S)
+        # A commit that writes nothing syncs nothing.
+        await self._worker.run(
+            lambda db: db.execute("UPDATE syncs SET number = number + 1"), Grade.SYNCED
+        )
+
+    # -- outbox ------------------------------------------------------------------------------------
+
+    async def queue(self, entries: Sequence[NewEntry]) -> None:
+        """Queues entries that no report brought."""
+        now = self._now()
+        await self._written(lambda db: store_outbox.queue(db, entries, now))
+
+    async def ready(
+        self, limit: int, busy: Iterable[str] = (), resting: Iterable[str] = ()
+    ) -> Ready:
+        """What can be sent now; see store_outbox.ready."""
+        now, busy, resting = self._now(), tuple(busy), tuple(resting)
+        return await self._written(lambda db: store_outbox.ready(db, limit, busy, resting, now))
+
+    async def mark_sending(self, entry_id: int) -> bool:
+        """Its first byte is about to be written; False if it was replaced or is too late."""
+        now = self._now()
+        return await self._written(lambda db: store_outbox.mark_sending(db, entry_id, now))
+
+    async def mark_done(self, entry_id: int, state: OutboxState, fault: str = "") -> None:
+        """Its delivery has ended: delivered, unconfirmed or undelivered."""
+        now = self._now()
+        await self._written(lambda db: store_outbox.mark_done(db, entry_id, state, fault, now))
+
+    async def back_to_queue(self, entry_id: int, fault: str) -> None:
+        """An attempt failed and may be repeated."""
+        await self._written(lambda db: store_outbox.back_to_queue(db, entry_id, fault))
+
+    async def settle_interrupted(self) -> None:
+        """Before sending begins: what was being sent when it last ended.
+
+        An action becomes unconfirmed and is never sent again; states and alarms are queued again.
+        """
+        now = self._now()
+        await self._written(lambda db: store_outbox.settle_interrupted(db, now))
+
+    async def outbox(self, limit: int = PAGE) -> tuple[Entry, ...]:
+        """The newest entries, whatever became of them; newest first, at most ``PAGE``."""
+        limit = min(limit, PAGE)
+        return await self._written(lambda db: store_outbox.entries(db, limit))
+
+    # -- history -----------------------------------------------------------------------------------
+
+    async def record(self, entry: HistoryEntry) -> None:
+        """Keeps something that no report brought."""
+        await self._written(lambda db: store_history.record(db, entry))
+
+    async def history(
+        self, limit: int = PAGE, *, before: int | None = None, uuid: str | None = None
+    ) -> tuple[HistoryRecord, ...]:
+        """History, the newest first.
+
+        Args:
+            limit: how much, at most ``PAGE``.
+            before: only older than the record with this id.
+            uuid: only of this instance.
+        """
+        limit = min(limit, PAGE)
+        return await self._written(lambda db: store_history.read(db, limit, before, uuid))
+
+    async def prune(self, older_than: datetime, limit: int = PAGE) -> int:
+        """Removes a batch of old history, ended deliveries and closed rounds: ``limit`` of each.
+
+        Returns how much was removed: when not 0 there may be more.
+        """
+        edge = older_than.timestamp()
+
+        def work(db: sqlite3.Connection) -> int:
+            parts = (store_history.prune, store_rounds.prune, store_outbox.prune)
+            return sum(part(db, edge, limit) for part in parts)
+
+        return await self._written(work)
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._wall_clock().timestamp()
+
+    async def _written(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._worker.run(work, Grade.WRITTEN)
+
+    async def _put(self, table: str, uuid: str, hostname: str, reporting: bool) -> None:
+        await self._worker.run(
+            lambda db: db.execute(
+                f"INSERT INTO {table} VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET hostname = excluded.hostname,"
+                "  reporting = excluded.reporting",
+                (uuid, text_of(hostname), reporting),
+            ),
+            Grade.SYNCED,
+        )
+
+    async def _delete(self, table: str, uuid: str) -> bool:
+        return await self._worker.run(
+            lambda db: changed(db, f"DELETE FROM {table} WHERE uuid = ?", uuid) == 1, Grade.SYNCED
+        )
+
+
+def _inventory(db: sqlite3.Connection, table: str) -> list[tuple[str, str, bool]]:
+    found = rows(db, f"SELECT uuid, hostname, reporting FROM {table}")
+    return [(uuid, hostname, bool(reporting)) for uuid, hostname, reporting in found]

@@ -1,0 +1,74 @@
+"""The history in SQL: what happened, newest first, for as long as it is kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final
+
+from hbtrio.nursery.store_records import HistoryEntry, HistoryRecord
+from hbtrio.nursery.store_sql import changed, moment, rows, text_of
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
+
+_COLUMNS: Final = "time, kind, uuid, hostname, event, result, reason, who, corrective_action"
+
+
+def record(db: sqlite3.Connection, entry: HistoryEntry) -> None:
+    """Keeps one entry."""
+    db.execute(
+        f"INSERT INTO history ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            entry.time.timestamp(),
+            entry.kind,
+            entry.uuid,
+            text_of(entry.hostname),
+            entry.event or "",
+            entry.result or "",
+            text_of(entry.reason),
+            text_of(entry.who),
+            entry.corrective_action or "",
+        ),
+    )
+
+
+def read(
+    db: sqlite3.Connection, limit: int, before: int | None, uuid: str | None
+) -> tuple[HistoryRecord, ...]:
+    """The newest records, of one instance or older than another record if so wanted."""
+    where: list[str] = ["1"]
+    values: list[object] = []
+    if before is not None:
+        where.append("id < ?")
+        values.append(before)
+    if uuid is not None:
+        where.append("uuid = ?")
+        values.append(uuid)
+    text = f"SELECT id, {_COLUMNS} FROM history WHERE {' AND '.join(where)}"
+    found = rows(db, f"{text} ORDER BY id DESC LIMIT ?", *values, limit)
+    return tuple(map(_record, found))
+
+
+def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
+    """Removes entries from before then; returns how many."""
+    return changed(
+        db,
+        "DELETE FROM history WHERE id IN"
+        " (SELECT id FROM history WHERE time < ? ORDER BY time LIMIT ?)",
+        older_than,
+        limit,
+    )
+
+
+def _record(row: tuple[Any, ...]) -> HistoryRecord:
+    number, time, kind, uuid, hostname, event, result, reason, who, action = row
+    entry = HistoryEntry(
+        time=moment(time),
+        kind=kind,
+        uuid=uuid,
+        hostname=hostname,
+        reason=reason,
+        event=Event(event) if event else None,
+        result=VoteResult(result) if result else None,
+        who=who,
+        corrective_action=CorrectiveAction(action) if action else None,
+    )
+    return HistoryRecord(number, entry)

@@ -1,0 +1,252 @@
+"""The outbox in SQL: what waits for the VIM, in which order it may go, and when it is too late.
+
+Functions of a connection, each run inside a transaction of the store's worker. Times are seconds
+since the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+
+from hbtrio.nursery import store_history, store_rounds
+from hbtrio.nursery.store_records import (
+    Entry,
+    HistoryEntry,
+    NewEntry,
+    OutboxKind,
+    OutboxState,
+    Ready,
+)
+from hbtrio.nursery.store_sql import changed, epoch, moment, moment_or_none, rows
+
+#: Alarms of one instance that may wait while the VIM is away; with one more the oldest is given up.
+ALARMS_PER_INSTANCE: Final = 100
+
+_COLUMNS: Final = (
+    "id, kind, uuid, command_id, body, expires_at, state, attempts, queued_at, done_at, fault"
+)
+
+_INTERRUPTED: Final = "the agent ended while it was being sent"
+
+# A turn is an instance's oldest entry. Two exceptions keep one trouble from becoming another's: a
+# verdict passes states and alarms that have failed already and wait to be tried again, and it is
+# the only thing that is sent while its instance rests between two tries.
+_READY: Final = f"""
+    SELECT {_COLUMNS} FROM outbox AS mine
+    WHERE state = 'queued'
+      AND uuid NOT IN (SELECT value FROM json_each(:busy))
+      AND (kind = 'action' OR uuid NOT IN (SELECT value FROM json_each(:resting)))
+      AND NOT EXISTS (
+          SELECT 1 FROM outbox AS other
+          WHERE other.uuid = mine.uuid AND other.id < mine.id
+            AND other.state IN ('queued', 'sending')
+            AND (mine.kind <> 'action' OR other.kind = 'action' OR other.attempts = 0)
+      )
+      AND NOT EXISTS (
+          SELECT 1 FROM rounds WHERE rounds.command_id = mine.command_id AND replied = 0
+      )
+    ORDER BY place, attempts, queued_at, id
+    LIMIT :limit
+"""
+
+
+def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> None:
+    """Queues entries.
+
+    A state replaces one of its instance that is still queued, not one that is being sent. A second
+    verdict for a command that was given one is left out.
+    """
+    for new in entries:
+        since = now
+        if new.kind is OutboxKind.SERVICE:
+            replaced = rows(
+                db,
+                "DELETE FROM outbox WHERE uuid = ? AND kind = 'service' AND state = 'queued'"
+                " RETURNING queued_at",
+                new.uuid,
+            )
+            since = min([now, *(at for (at,) in replaced)])
+        db.execute(
+            "INSERT OR IGNORE INTO outbox"
+            " (kind, place, uuid, command_id, body, expires_at, state, queued_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
+            (
+                new.kind,
+                0 if new.kind is OutboxKind.ACTION else 1,
+                new.uuid,
+                new.command_id,
+                new.body,
+                epoch(new.expires_at),
+                since,
+            ),
+        )
+        if new.kind is OutboxKind.ALARM:
+            _drop_oldest_alarms(db, new.uuid, now)
+
+
+def _drop_oldest_alarms(db: sqlite3.Connection, uuid: str, now: float) -> None:
+    _end(
+        db,
+        "id IN (SELECT id FROM outbox WHERE uuid = ? AND kind = 'alarm' AND state = 'queued'"
+        " ORDER BY id DESC LIMIT -1 OFFSET ?)",
+        (uuid, ALARMS_PER_INSTANCE),
+        OutboxState.UNDELIVERED,
+        f"{ALARMS_PER_INSTANCE} newer alarms of the instance were waiting",
+        now,
+    )
+
+
+def ready(
+    db: sqlite3.Connection, limit: int, busy: Iterable[str], resting: Iterable[str], now: float
+) -> Ready:
+    """What can be sent now, after giving up what is too late.
+
+    Args:
+        db: the connection.
+        limit: how many at most; 0 only gives up what is too late.
+        busy: instances of which nothing is wanted.
+        resting: instances of which only verdicts are wanted.
+        now: the wall clock.
+    """
+    expired = _end(
+        db,
+        "state = 'queued' AND expires_at <= ?",
+        (now,),
+        OutboxState.UNDELIVERED,
+        "its window was over before it could be sent",
+        now,
+    )
+    names = {"busy": json.dumps(list(busy)), "resting": json.dumps(list(resting))}
+    # Twice as many, as an instance may have two: a verdict, and what that passes.
+    first: dict[str, Entry] = {}
+    for row in db.execute(_READY, names | {"limit": 2 * limit}).fetchall():
+        entry = _entry(row)
+        first.setdefault(entry.uuid, entry)
+    [(waiting,)] = rows(db, "SELECT count(*) FROM outbox WHERE state IN ('queued', 'sending')")
+    [(expiry,)] = rows(
+        db, "SELECT min(expires_at) FROM outbox WHERE state = 'queued' AND expires_at IS NOT NULL"
+    )
+    return Ready(tuple(first.values())[:limit], tuple(expired), waiting, moment_or_none(expiry))
+
+
+def mark_sending(db: sqlite3.Connection, entry_id: int, now: float) -> bool:
+    """Notes that its first byte is about to be written; False if it must not be any more."""
+    text = (
+        "UPDATE outbox SET state = 'sending' WHERE id = ? AND state = 'queued'"
+        " AND (expires_at IS NULL OR expires_at > ?)"
+    )
+    return changed(db, text, entry_id, now) == 1
+
+
+def mark_done(
+    db: sqlite3.Connection, entry_id: int, state: OutboxState, fault: str, now: float
+) -> None:
+    """Notes the end of a delivery; one that has ended already stays as it is."""
+    _end(db, "id = ? AND state IN ('queued', 'sending')", (entry_id,), state, fault, now)
+
+
+def back_to_queue(db: sqlite3.Connection, entry_id: int, fault: str) -> None:
+    """Notes an attempt that failed; a state that has been superseded meanwhile is forgotten."""
+    _queue_again(db, "id = ? AND state IN ('queued', 'sending')", (entry_id,), fault)
+
+
+def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
+    """Sees to what was being sent when the sender ended without having heard of it."""
+    _end(
+        db,
+        "state = 'sending' AND kind = 'action'",
+        (),
+        OutboxState.UNCONFIRMED,
+        _INTERRUPTED,
+        now,
+    )
+    _queue_again(db, "state = 'sending'", (), _INTERRUPTED)
+
+
+def _queue_again(
+    db: sqlite3.Connection, where: str, values: tuple[object, ...], fault: str
+) -> None:
+    text = "UPDATE outbox SET state = 'queued', attempts = attempts + 1, fault = ?"
+    for entry_id, kind, uuid in rows(
+        db, f"{text} WHERE {where} RETURNING id, kind, uuid", fault, *values
+    ):
+        if kind == OutboxKind.SERVICE:
+            # Whether the newer state is still queued or was sent by now: after it, this one lies.
+            db.execute(
+                "DELETE FROM outbox WHERE id = ? AND EXISTS"
+                " (SELECT 1 FROM outbox WHERE uuid = ? AND kind = 'service' AND id > ?)",
+                (entry_id, uuid, entry_id),
+            )
+
+
+def entries(db: sqlite3.Connection, limit: int) -> tuple[Entry, ...]:
+    """The newest entries, newest first."""
+    found = rows(db, f"SELECT {_COLUMNS} FROM outbox ORDER BY id DESC LIMIT ?", limit)
+    return tuple(map(_entry, found))
+
+
+def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
+    """Removes deliveries that ended before then; returns how many."""
+    return changed(
+        db,
+        "DELETE FROM outbox WHERE id IN"
+        " (SELECT id FROM outbox WHERE done_at < ? ORDER BY done_at LIMIT ?)",
+        older_than,
+        limit,
+    )
+
+
+def _end(
+    db: sqlite3.Connection,
+    where: str,
+    values: tuple[object, ...],
+    state: OutboxState,
+    fault: str,
+    now: float,
+) -> list[Entry]:
+    text = "UPDATE outbox SET state = ?, fault = ?, done_at = ?"
+    found = rows(db, f"{text} WHERE {where} RETURNING {_COLUMNS}", state, fault, now, *values)
+    ended = [_entry(row) for row in found]
+    if state is OutboxState.UNDELIVERED:
+        # What the VIM never heard of is what an operator will ask about.
+        for entry in ended:
+            _remember(db, entry, now)
+    return ended
+
+
+def _remember(db: sqlite3.Connection, entry: Entry, now: float) -> None:
+    asked = store_rounds.find(db, entry.command_id)
+    bound = rows(db, "SELECT hostname FROM instances WHERE uuid = ?", entry.uuid)
+    store_history.record(
+        db,
+        HistoryEntry(
+            time=moment(now),
+            kind="undelivered",
+            uuid=entry.uuid,
+            hostname=asked.hostname if asked else "".join(name for (name,) in bound),
+            reason=f"{entry.kind}: {entry.fault}",
+            event=asked.event if asked else None,
+            result=asked.result if asked else None,
+            who=asked.asked_by if asked else "",
+        ),
+    )
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    number, kind, uuid, command_id, body, expires, state, attempts, queued, done, fault = row
+    return Entry(
+        id=number,
+        kind=OutboxKind(kind),
+        uuid=uuid,
+        command_id=command_id,
+        body=body,
+        expires_at=moment_or_none(expires),
+        state=OutboxState(state),
+        attempts=attempts,
+        queued_at=moment(queued),
+        done_at=moment_or_none(done),
+        fault=fault,
+    )

@@ -1,0 +1,187 @@
+"""What the agent's store holds, as it goes in and comes out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import attrs
+
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
+
+
+@attrs.frozen
+class HostRecord:
+    """A host that the VIM or a link told of, and whether losses on it are to be reported."""
+
+    uuid: str
+    hostname: str
+    reporting: bool
+
+
+@attrs.frozen
+class InstanceRecord:
+    """An instance, the host it is bound to, and whether its losses are to be reported."""
+
+    uuid: str
+    hostname: str
+    reporting: bool
+
+
+@attrs.frozen
+class RoundRecord:
+    """A vote or notice.
+
+    Args:
+        command_id: the id of its command; unique for ever.
+        uuid: the instance.
+        hostname: the host that was commanded.
+        event: what it is about.
+        vote: a vote, else a notice.
+        asked_by: who wanted it.
+        asked_at: when, with its zone.
+        window_s: seconds from ``asked_at`` within which an answer is of use.
+        replied: whether the reply to whoever asked has been written: its verdict may follow.
+        result: None while it is open.
+        reason: why it ended so.
+        answered_at: when it was closed.
+    """
+
+    command_id: str
+    uuid: str
+    hostname: str
+    event: Event
+    vote: bool
+    asked_by: str
+    asked_at: datetime
+    window_s: float
+    replied: bool = False
+    result: VoteResult | None = None
+    reason: str = ""
+    answered_at: datetime | None = None
+
+
+@attrs.frozen
+class RoundResult:
+    """How a round ended."""
+
+    command_id: str
+    result: VoteResult
+    reason: str
+
+
+class OutboxKind(StrEnum):
+    """What an entry of the outbox is, which decides how it may be delivered."""
+
+    #: Heartbeating began or ended: only the newest matters; sent until answered or closed.
+    SERVICE = "service"
+    #: Loss or ill health: each one matters; sent until answered or closed.
+    ALARM = "alarm"
+    #: A verdict: sent at most once, and only within its window.
+    ACTION = "action"
+
+
+class OutboxState(StrEnum):
+    """How far an entry of the outbox has come."""
+
+    QUEUED = "queued"
+    #: Its first byte may have been written.
+    SENDING = "sending"
+    #: The VIM answered that it has it.
+    DELIVERED = "delivered"
+    #: It was written whole, or may have been, and nobody said so.
+    UNCONFIRMED = "unconfirmed"
+    #: It did not get there and will not be sent again; ``fault`` says why.
+    UNDELIVERED = "undelivered"
+
+
+@attrs.frozen
+class NewEntry:
+    """Something to be delivered to the VIM.
+
+    Args:
+        kind: decides the rules of its delivery.
+        uuid: the instance; entries of one instance keep their order.
+        body: the PATCH's JSON.
+        command_id: for an action, the round it answers.
+        expires_at: when it is of no use any more; None for never.
+    """
+
+    kind: OutboxKind
+    uuid: str
+    body: str
+    command_id: str = ""
+    expires_at: datetime | None = None
+
+
+@attrs.frozen
+class Entry:
+    """An entry of the outbox.
+
+    ``queued_at`` is since when the VIM has been waiting for such news: a newer state that replaces
+    an older one inherits it, so that an instance that flaps does not lose its turn each time.
+    """
+
+    id: int
+    kind: OutboxKind
+    uuid: str
+    command_id: str
+    body: str
+    expires_at: datetime | None
+    state: OutboxState
+    attempts: int
+    queued_at: datetime
+    done_at: datetime | None
+    fault: str
+
+
+@attrs.frozen
+class Ready:
+    """What can be sent now.
+
+    Args:
+        entries: at most one for each instance, the most urgent first.
+        expired: entries found to be of no use any more, now undelivered.
+        waiting: how many are queued or being sent.
+        next_expiry: when the next of them expires.
+    """
+
+    entries: tuple[Entry, ...]
+    expired: tuple[Entry, ...]
+    waiting: int
+    next_expiry: datetime | None
+
+
+@attrs.frozen
+class HistoryEntry:
+    """Something that an operator may ask about later.
+
+    Args:
+        time: when, with its zone.
+        kind: vote, notice, loss, unhealthy, action, undelivered, ...
+        uuid: the instance, or "" for a host.
+        hostname: the host.
+        event: for a vote or notice.
+        result: for a vote or notice.
+        reason: one line; may hold a tenant's words.
+        who: who asked, or "".
+        corrective_action: for loss and ill health.
+    """
+
+    time: datetime
+    kind: str
+    uuid: str
+    hostname: str
+    reason: str
+    event: Event | None = None
+    result: VoteResult | None = None
+    who: str = ""
+    corrective_action: CorrectiveAction | None = None
+
+
+@attrs.frozen
+class HistoryRecord:
+    """A kept history entry; ``id`` grows with time and is a place to page from."""
+
+    id: int
+    entry: HistoryEntry

@@ -1,0 +1,263 @@
+"""The agent's database file: its tables, its versions, and who may open it.
+
+One process at a time has the file open, which a lock beside it makes sure of: SQLite would let two
+agents take turns, and both would send the same verdicts. The lock is a file of its own because
+SQLite's own locks on the database are lost when anything else in the process closes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import stat
+from collections.abc import Sequence
+from typing import BinaryIO, Final
+
+from hbtrio.errors import ExitStatus, UserError, os_reason
+
+#: ``PRAGMA application_id``: "hbta". Tells our files from another program's.
+APPLICATION_ID: Final = 0x68627461
+
+#: Entry ``n`` brings a file from version n to n + 1. What was released is never edited, only added
+#: to.
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """
+        CREATE TABLE hosts (
+            uuid TEXT PRIMARY KEY,
+            hostname TEXT NOT NULL,
+            reporting INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE instances (
+            uuid TEXT PRIMARY KEY,
+            hostname TEXT NOT NULL,
+            reporting INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE rounds (
+            command_id TEXT PRIMARY KEY,
+            uuid TEXT NOT NULL,
+            hostname TEXT NOT NULL,
+            event TEXT NOT NULL,
+            vote INTEGER NOT NULL,
+            asked_by TEXT NOT NULL,
+            asked_at REAL NOT NULL,
+            window_s REAL NOT NULL,
+            replied INTEGER NOT NULL DEFAULT 0,
+            result TEXT NOT NULL DEFAULT '',
+            reason TEXT NOT NULL DEFAULT '',
+            answered_at REAL
+        ) STRICT
+        """,
+        "CREATE INDEX rounds_open ON rounds (asked_at) WHERE answered_at IS NULL",
+        "CREATE INDEX rounds_closed ON rounds (answered_at) WHERE answered_at IS NOT NULL",
+        # AUTOINCREMENT: the id of an entry that was replaced or pruned must never name another one,
+        # or a late mark for the first would mark the second. ``place`` is 0 for actions, 1 for all
+        # else: verdicts have a window, the rest has time.
+        """
+        CREATE TABLE outbox (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            kind TEXT NOT NULL,
+            place INTEGER NOT NULL,
+            uuid TEXT NOT NULL,
+            command_id TEXT NOT NULL,
+            body TEXT NOT NULL,
+            expires_at REAL,
+            state TEXT NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            queued_at REAL NOT NULL,
+            done_at REAL,
+            fault TEXT NOT NULL DEFAULT ''
+        ) STRICT
+        """,
+        # The order in which entries are looked at, so that a long queue is not sorted each time.
+        """
+        CREATE INDEX outbox_turn ON outbox (place, attempts, queued_at, id)
+            WHERE state = 'queued'
+        """,
+        "CREATE INDEX outbox_open ON outbox (uuid, id) WHERE state IN ('queued', 'sending')",
+        """
+        CREATE INDEX outbox_expiry ON outbox (expires_at)
+            WHERE state = 'queued' AND expires_at IS NOT NULL
+        """,
+        "CREATE INDEX outbox_done ON outbox (done_at) WHERE done_at IS NOT NULL",
+        # One verdict for each command, whatever is replayed.
+        """
+        CREATE UNIQUE INDEX outbox_verdict ON outbox (command_id)
+            WHERE kind = 'action' AND command_id <> ''
+        """,
+        """
+        CREATE TABLE links (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            hostname TEXT NOT NULL,
+            boot_id TEXT NOT NULL,
+            acknowledged INTEGER NOT NULL,
+            UNIQUE (hostname, boot_id)
+        ) STRICT
+        """,
+        """
+        CREATE TABLE history (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            time REAL NOT NULL,
+            kind TEXT NOT NULL,
+            uuid TEXT NOT NULL,
+            hostname TEXT NOT NULL,
+            event TEXT NOT NULL,
+            result TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            who TEXT NOT NULL,
+            corrective_action TEXT NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX history_time ON history (time)",
+        "CREATE INDEX history_uuid ON history (uuid, id)",
+        # Written to make a commit sync: one that writes nothing does not.
+        "CREATE TABLE syncs (number INTEGER NOT NULL) STRICT",
+        "INSERT INTO syncs VALUES (0)",
+    ),
+)
+
+#: Pages of the write-ahead log that are carried over into the file at once: 16 MB. SQLite's own
+#: 4 MB would stop a verdict out of forty for the three syncs that it takes.
+_CHECKPOINT_PAGES: Final = 4000
+
+
+class Database:
+    """An open file; used and closed by one thread."""
+
+    def __init__(self, db: sqlite3.Connection, lock: BinaryIO) -> None:
+        self.db = db
+        self._lock = lock
+
+    def close(self) -> None:
+        """Closes it and then lets another process have it."""
+        try:
+            self.db.close()
+        finally:
+            self._lock.close()
+
+
+def open_database(path: str) -> Database:
+    """Opens the file, which is made if it is not there, and brings it to this version.
+
+    Raises:
+        UserError: DENIED when permissions forbid it or let others write to it; IN_USE when another
+            process has it; USAGE when it is no file of ours, is damaged or is from a newer version.
+    """
+    try:
+        lock = _lock(path)
+        try:
+            _check_file(path)
+            return Database(_connect(path), lock)
+        except BaseException:
+            lock.close()
+            raise
+    except OSError as error:
+        raise _user_error(path, error) from error
+
+
+def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+    """Brings a database to the newest version, each step in a transaction of its own.
+
+    Raises:
+        ValueError: it is newer than that.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > len(migrations):
+        raise ValueError(f"schema version {version} is newer than {len(migrations)}")
+    for number, statements in enumerate(migrations[version:], version + 1):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {number}")
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+
+def _lock(path: str) -> BinaryIO:
+    # Not followed through symbolic links: in a directory that others may write to, one of them
+    # could otherwise have us create or lock a file somewhere else.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.fdopen(os.open(path + ".lock", flags, 0o600), "r+b", buffering=0)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UserError(f"{path}: another agent has it open", ExitStatus.IN_USE) from None
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _check_file(path: str) -> None:
+    # Made here and not by SQLite, which would let everybody read the tenants' words in it.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    number = os.open(path, flags, 0o600)
+    try:
+        found = os.fstat(number)
+    finally:
+        os.close(number)
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}: is no regular file")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UserError(f"{path}: others may write to it", ExitStatus.DENIED)
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+    try:
+        _prepare(db, path)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise UserError(f"{path}: {error}", _status_of(error)) from error
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: str) -> None:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and (application or tables):
+        raise UserError(f"{path}: is a database of another program")
+    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise UserError(f"{path}: is damaged: {verdict}")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    if application != APPLICATION_ID:
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    try:
+        migrate(db)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}: it was written by a newer hbtrio") from error
+
+
+def _status_of(error: sqlite3.DatabaseError) -> ExitStatus:
+    # Extended codes hold the basic one in their low byte.
+    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return ExitStatus.DENIED
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return ExitStatus.IN_USE
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            return ExitStatus.FAILED
+    return ExitStatus.USAGE
+
+
+def _user_error(path: str, error: OSError) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path}: its directory does not exist")
+    if isinstance(error, PermissionError) or os_reason(error) == "read-only file system":
+        return UserError(f"{path}: {os_reason(error)}", ExitStatus.DENIED)
+    return UserError(f"{path}: {os_reason(error)}")

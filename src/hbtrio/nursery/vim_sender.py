@@ -1,0 +1,316 @@
+"""Delivers the outbox to the VIM: in order for each instance, side by side over instances.
+
+The rules are those of PROTOCOL.md, section 3. What was not written whole may be sent again, and is.
+What was written whole is done with if it is a verdict, however it ended: a second ``allow`` would
+complete the VIM's next step. States and alarms are done with when the VIM answered or closed in
+order, which is its way of saying yes; after a reset or silence they are sent again.
+
+Two kinds of trouble, two kinds of waiting. The VIM can't be reached: nothing is sent for a while,
+then one entry tries for all, so that a thousand entries do not hammer at a VIM that is starting.
+One request fails on a VIM that can be reached: its instance rests, the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, Protocol, TypeVar
+
+import attrs
+import trio
+
+from hbtrio.fsm.backoff import Backoff
+from hbtrio.nursery.store import Store
+from hbtrio.nursery.store_records import Entry, OutboxKind, OutboxState
+from hbtrio.nursery.store_worker import StoreFault
+from hbtrio.nursery.vim_client import (
+    Delivered,
+    Delivery,
+    NotSent,
+    Refused,
+    Silence,
+    Unconfirmed,
+)
+from hbtrio.wire.vim import VimRequest, patch_instance
+
+_log = logging.getLogger("hbtrio.vim")
+
+T = TypeVar("T")
+
+#: Requests under way at once.
+SLOTS: Final = 8
+
+#: How often an instance's entry is sent again that is reset or refused each time. That can be the
+#: entry's own fault, and those behind it want to be sent too. Silence is not: a VIM that hangs
+#: gets its alarms when it is back, however late.
+TRIES: Final = 10
+
+#: The queue is looked at this often, in seconds, whether or not anybody says that it has changed:
+#: the wall clock, which verdicts expire by, may be set.
+_LOOK_S: Final = 30.0
+
+#: Statuses that a VIM, or what stands before it, gives for troubles that pass.
+_PASSING: Final = frozenset((408, 425, 429))
+
+
+#: An instance that rested and has had nothing to send for so long, in seconds, is forgotten.
+_FORGET_S: Final = 300.0
+
+
+class VimTransport(Protocol):
+    """What a sender sends with: :class:`~hbtrio.nursery.vim_client.VimClient`."""
+
+    async def send(
+        self, request: VimRequest, on_sending: Callable[[], Awaitable[None]]
+    ) -> Delivery:
+        """Sends one request in bounded time."""
+
+
+@attrs.frozen
+class SenderStatus:
+    """What an operator is told.
+
+    Args:
+        reachable: whether the last request got through to the VIM.
+        fault: why the last one that failed did; "" if none did since it was reached.
+        waiting: entries queued or being sent when last looked at.
+        in_flight: requests under way.
+        delivered, unconfirmed, undelivered: how many ended so since the start.
+        retries: attempts that failed and were or will be repeated.
+    """
+
+    reachable: bool
+    fault: str
+    waiting: int
+    in_flight: int
+    delivered: int
+    unconfirmed: int
+    undelivered: int
+    retries: int
+
+
+@attrs.define
+class _Rest:
+    """An instance whose last request failed on a VIM that could be reached."""
+
+    until: float = -math.inf
+    tries: int = 0
+    backoff: Backoff = attrs.field(factory=Backoff)
+
+
+class _Withdrawn(Exception):
+    """The entry was replaced, or its time ran out, while its connection was made."""
+
+
+class VimSender:
+    """The task that empties the outbox.
+
+    Args:
+        store: holds the outbox.
+        transport: sends one request.
+        wall_clock: the store's; expiry is told in its time.
+        slots: requests under way at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        transport: VimTransport,
+        wall_clock: Callable[[], datetime],
+        slots: int = SLOTS,
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._wall_clock = wall_clock
+        self._slots = slots
+        self._news = trio.Event()
+        self._busy: set[str] = set()
+        self._rests: dict[str, _Rest] = {}
+        # The wait for a VIM that can't be reached: attempts that began before it was entered do not
+        # lengthen it, or the eight that fail together would.
+        self._backoff = Backoff()
+        self._held_until = -math.inf
+        self._spell = 0
+        self._reachable = True
+        self._fault = ""
+        self._waiting = 0
+        self._ended: Counter[OutboxState] = Counter()
+        self._retries = 0
+
+    @property
+    def status(self) -> SenderStatus:
+        """How it stands."""
+        return SenderStatus(
+            reachable=self._reachable,
+            fault=self._fault,
+            waiting=self._waiting,
+            in_flight=len(self._busy),
+            delivered=self._ended[OutboxState.DELIVERED],
+            unconfirmed=self._ended[OutboxState.UNCONFIRMED],
+            undelivered=self._ended[OutboxState.UNDELIVERED],
+            retries=self._retries,
+        )
+
+    def wake(self) -> None:
+        """Something was queued, or a round was replied to."""
+        self._news.set()
+
+    def vim_spoke(self) -> None:
+        """The VIM has made a request just now, so it is up: what waits for that is sent at once.
+
+        Without this the verdict of a VIM's first vote after an outage could wait for up to a
+        minute, and be too late.
+        """
+        if not self._reachable:
+            self._held_until = -math.inf
+            self._backoff.reset()
+            self.wake()
+
+    async def run(self) -> None:
+        """Sends until cancelled.
+
+        What was under way then stays marked as being sent; the next run, in this process or the
+        next, settles it as after a crash.
+        """
+        self._busy.clear()
+        await self._insist(self._store.settle_interrupted)
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._news = trio.Event()
+                wait_s = await self._insist(lambda: self._start_ready(nursery))
+                with trio.move_on_after(wait_s):
+                    await self._news.wait()
+
+    async def _start_ready(self, nursery: trio.Nursery) -> float:
+        """Starts what can be sent; returns how long there is nothing else to do."""
+        now = trio.current_time()
+        for uuid in [uuid for uuid, rest in self._rests.items() if rest.until < now - _FORGET_S]:
+            if uuid not in self._busy:
+                del self._rests[uuid]
+        resting = [uuid for uuid, rest in self._rests.items() if rest.until > now]
+        ready = await self._store.ready(self._room(now), self._busy, resting)
+        self._waiting = ready.waiting
+        for entry in ready.expired:
+            self._count(entry, OutboxState.UNDELIVERED, entry.fault)
+        for entry in ready.entries:
+            self._busy.add(entry.uuid)
+            nursery.start_soon(self._deliver, entry)
+        waits = [_LOOK_S, *(self._rests[uuid].until - now for uuid in resting)]
+        if self._held_until > now:
+            waits.append(self._held_until - now)
+        if ready.next_expiry is not None:
+            waits.append((ready.next_expiry - self._wall_clock()).total_seconds())
+        return max(0.0, min(waits))
+
+    def _room(self, now: float) -> int:
+        if self._held_until > now:
+            return 0
+        # A VIM that could not be reached is tried with one entry for all.
+        return max(0, (self._slots if self._reachable else 1) - len(self._busy))
+
+    async def _deliver(self, entry: Entry) -> None:
+        spell = self._spell
+
+        async def on_sending() -> None:
+            if not await self._store.mark_sending(entry.id):
+                raise _Withdrawn
+
+        try:
+            delivery = await self._transport.send(
+                patch_instance(entry.uuid, entry.body), on_sending
+            )
+        except _Withdrawn:
+            pass
+        except StoreFault as fault:
+            # Nothing was written, to the disk or to the VIM.
+            _log.error("store: %s", fault)
+            self._let_rest(entry)
+        else:
+            await self._settle(entry, delivery, spell)
+        self._busy.discard(entry.uuid)
+        self.wake()
+
+    async def _settle(self, entry: Entry, delivery: Delivery, spell: int) -> None:
+        if isinstance(delivery, NotSent):
+            self._not_reached(delivery.reason, spell)
+            await self._again(entry, delivery.reason)
+            return
+        self._reached()
+        match delivery:
+            case Delivered():
+                await self._end(entry, OutboxState.DELIVERED, "")
+            case Unconfirmed(silence):
+                fault = silence.value
+                if self._may_repeat(entry, silence):
+                    self._let_rest(entry, counted=silence is Silence.RESET)
+                    await self._again(entry, fault)
+                else:
+                    await self._end(entry, OutboxState.UNCONFIRMED, fault)
+            case Refused(status):
+                fault = f"the VIM answered with status {status}"
+                passing = status >= 500 or status in _PASSING
+                if passing and self._may_repeat(entry):
+                    self._let_rest(entry, counted=True)
+                    await self._again(entry, fault)
+                else:
+                    await self._end(entry, OutboxState.UNDELIVERED, fault)
+
+    def _may_repeat(self, entry: Entry, silence: Silence | None = None) -> bool:
+        if entry.kind is OutboxKind.ACTION or silence in (Silence.CLOSED, Silence.GARBLED):
+            return False
+        rest = self._rests.get(entry.uuid)
+        return silence is Silence.STALLED or rest is None or rest.tries < TRIES - 1
+
+    async def _end(self, entry: Entry, state: OutboxState, fault: str) -> None:
+        # A verdict that got through says nothing of the alarm that it passed.
+        if entry.kind is not OutboxKind.ACTION:
+            self._rests.pop(entry.uuid, None)
+        await self._insist(lambda: self._store.mark_done(entry.id, state, fault))
+        self._count(entry, state, fault)
+
+    def _count(self, entry: Entry, state: OutboxState, fault: str) -> None:
+        self._ended[state] += 1
+        if state is OutboxState.UNDELIVERED:
+            _log.warning("%s: %s was not delivered: %s", entry.uuid, entry.kind, fault)
+
+    async def _again(self, entry: Entry, fault: str) -> None:
+        self._retries += 1
+        self._fault = fault
+        await self._insist(lambda: self._store.back_to_queue(entry.id, fault))
+
+    def _let_rest(self, entry: Entry, *, counted: bool = False) -> None:
+        rest = self._rests.setdefault(entry.uuid, _Rest())
+        rest.tries += counted
+        rest.until = trio.current_time() + rest.backoff.next_delay_s()
+
+    def _reached(self) -> None:
+        if not self._reachable:
+            _log.info("the VIM can be reached again")
+        self._reachable = True
+        self._fault = ""
+        self._held_until = -math.inf
+        self._backoff.reset()
+
+    def _not_reached(self, fault: str, spell: int) -> None:
+        if spell != self._spell:
+            return
+        self._spell += 1
+        delay_s = self._backoff.next_delay_s()
+        self._held_until = trio.current_time() + delay_s
+        if self._reachable:
+            _log.warning("the VIM can't be reached: %s", fault)
+        self._reachable = False
+
+    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Repeats a step that the store can't do now: what was sent must not be forgotten."""
+        backoff = Backoff()
+        while True:
+            try:
+                return await step()
+            except StoreFault as fault:
+                delay_s = backoff.next_delay_s()
+                _log.error("store: %s; trying again in %g s", fault, delay_s)
+                await trio.sleep(delay_s)

@@ -1,0 +1,86 @@
+"""Bytes to link messages and back: one JSON object a line, ``type`` first."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from hbtrio.wire.link_messages import (
+    FROM_AGENT,
+    FROM_HOST,
+    FromAgent,
+    FromHost,
+    LinkMessage,
+)
+
+#: The longest line of a link, in bytes: a report's reason or an action's output fit well.
+MAX_LINK_LINE: Final = 16384
+
+
+class LinkError(Exception):
+    """A line that is no message of the other end; the session can't go on."""
+
+
+@attrs.frozen
+class _Typed:
+    type: str
+
+
+_TYPE: Final = msgspec.json.Decoder(_Typed)
+_OF_HOST: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    cls.TYPE: msgspec.json.Decoder(cls) for cls in FROM_HOST
+}
+_OF_AGENT: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    cls.TYPE: msgspec.json.Decoder(cls) for cls in FROM_AGENT
+}
+
+
+def decode_from_host(line: bytes) -> FromHost:
+    """A host's message.
+
+    Raises:
+        LinkError: it is none.
+    """
+    message: FromHost = _decode(line, _OF_HOST)
+    return message
+
+
+def decode_from_agent(line: bytes) -> FromAgent:
+    """An agent's message.
+
+    Raises:
+        LinkError: it is none.
+    """
+    message: FromAgent = _decode(line, _OF_AGENT)
+    return message
+
+
+def _decode(line: bytes, decoders: dict[str, msgspec.json.Decoder[Any]]) -> Any:
+    try:
+        kind = _TYPE.decode(line).type
+        decoder = decoders.get(kind)
+        if decoder is None:
+            raise LinkError(f"unknown type {kind[:32]!r}")
+        return decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LinkError(str(error)) from error
+
+
+def encode_link(message: LinkMessage) -> bytes:
+    """One message as a line with its newline.
+
+    Raises:
+        LinkError: it is longer than ``MAX_LINK_LINE``; the caller bounds what it puts in.
+    """
+    members: dict[str, Any] = {"type": message.TYPE}
+    for field in attrs.fields(type(message)):
+        value = getattr(message, field.name)
+        if isinstance(value, str):
+            value = value.encode("utf-8", "replace").decode()
+        members[field.name] = value
+    line = msgspec.json.encode(members)
+    if len(line) > MAX_LINK_LINE:
+        raise LinkError(f"{message.TYPE} of {len(line)} bytes is longer than {MAX_LINK_LINE}")
+    return line + b"\n"

@@ -1,0 +1,303 @@
+"""What `hbtrio ctl` shows: tables of any width, events, and words of tenants that do no harm."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from hbtrio.cli.ctl_commands import pick
+from hbtrio.cli.ctl_screen import Screen, clipped, padded
+from hbtrio.cli.ctl_views import show_event, show_status
+from hbtrio.nursery.ctl_replies import EventLine, HostLine, InstanceLine, OpenRound, Status
+
+HOST = HostLine(hostname="h", version="1", started="2026-01-01T00:00:00+00:00", heartbeating=2)
+
+WEB = InstanceLine(
+    uuid="0aaaaaaa-1111-2222-abcd-000000000001",
+    name="web",
+    state="beating",
+    why="answers challenges",
+    health="healthy",
+    beats=1234567,
+    missed=3,
+    round_trip_ms=1.26,
+    last=EventLine(
+        kind="vote",
+        time="2026-01-01T12:34:56.789+00:00",
+        event="stop",
+        result="reject",
+        reason="disk is busy",
+    ),
+)
+DB = attrs.evolve(
+    WEB,
+    uuid="0aaaaaab-1111-2222-abcd-000000000002",
+    name="Db",
+    state="restarting",
+    health="unhealthy",
+    health_reason="no memory",
+    beats=0,
+    missed=0,
+    round_trip_ms=None,
+    last=None,
+    why="connection refused",
+)
+
+
+def screen(
+    columns: int | None = None, *, colour: bool = False, encoding: str = "utf-8"
+) -> tuple[Screen, io.BytesIO]:
+    data = io.BytesIO()
+    out = io.TextIOWrapper(data, encoding=encoding, write_through=True)
+    made = Screen(out, terminal=columns is not None, colour=colour, columns=lambda: columns or 80)
+    # The stream closes its bytes with itself.
+    made.keep = out  # type: ignore[attr-defined]
+    return made, data
+
+
+def status_lines(status: Status, columns: int | None, *, colour: bool = False) -> list[str]:
+    on, data = screen(columns, colour=colour)
+    show_status(on, status)
+    return data.getvalue().decode().splitlines()
+
+
+# -- the table ------------------------------------------------------------------------------
+
+
+def test_a_narrow_table() -> None:
+    assert status_lines(Status(host=HOST, instances=(WEB, DB)), 80)[2:] == [
+        "UUID      NAME  STATE       HEALTH       BEATS  MISSED  TRIP ms  LAST",
+        "0aaaaaab  Db    restarting  unhealthy        0       0        -  unhealthy: no…",
+        "0aaaaaaa  web   beating     healthy    1234567       3      1.3  vote stop reje…",
+    ]
+
+
+def test_a_wide_table_says_more() -> None:
+    lines = status_lines(Status(host=HOST, instances=(WEB, DB)), 100)
+    assert lines[2:] == [
+        "UUID      NAME  STATE       HEALTH       BEATS  MISSED  TRIP ms  AT        LAST",
+        "0aaaaaab  Db    restarting  unhealthy        0       0        -            "
+        "unhealthy: no memory",
+        "0aaaaaaa  web   beating     healthy    1234567       3      1.3  12:34:56  "
+        "vote stop reject: disk i…",
+    ]
+    assert status_lines(Status(host=HOST, instances=(WEB,)), 130)[2:] == [
+        "UUID                                  NAME  STATE    HEALTH     BEATS  MISSED  TRIP ms  "
+        "AT        LAST",
+        "0aaaaaaa-1111-2222-abcd-000000000001  web   beating  healthy  1234567       3      1.3  "
+        "12:34:56  vote stop reject: disk is busy",
+    ]
+
+
+def test_a_table_in_a_pipe_is_whole() -> None:
+    long = attrs.evolve(WEB, name="n" * 63, last=attrs.evolve(WEB.last, reason="r" * 223))
+    (line,) = status_lines(Status(host=HOST, instances=(long,)), None)[3:]
+    assert long.uuid in line
+    assert "n" * 63 in line
+    assert line.endswith("vote stop reject: " + "r" * 223)
+
+
+@pytest.mark.parametrize(
+    ("changes", "action", "last"),
+    [
+        ({}, None, "unhealthy: no memory"),
+        ({"health": "healthy"}, None, "connection refused"),
+        ({"health": "healthy", "last": WEB.last}, None, "vote stop reject: disk is busy"),
+        (
+            {"open": OpenRound(kind="vote", event="stop", remaining_s=4.6)},
+            None,
+            "vote stop, 5 s left",
+        ),
+        ({"restart_remaining_s": 99.0}, None, "RESTART, 99 s left"),
+        ({"restart_remaining_s": 9.0}, "reboot", "reboot under way; RESTART, 9 s left"),
+        ({}, "pause", "pause under way"),
+    ],
+)
+def test_the_last_column(changes: dict[str, Any], action: str | None, last: str) -> None:
+    one = attrs.evolve(DB, **changes)
+    host = attrs.evolve(HOST, actions={one.uuid: action} if action else {})
+    line = status_lines(Status(host=host, instances=(one,)), None)[-1]
+    assert line.endswith(f"  {last}")
+
+
+def test_abbreviations_are_as_long_as_they_must_be() -> None:
+    twin = attrs.evolve(WEB, uuid=WEB.uuid[:-1] + "2")
+    lines = status_lines(Status(host=HOST, instances=(WEB, twin)), 80)
+    assert [line.split()[0] for line in lines[2:]] == ["UUID", WEB.uuid, twin.uuid]
+    near = attrs.evolve(WEB, uuid="0aaaaaaa-1119-2222-abcd-000000000001")
+    lines = status_lines(Status(host=HOST, instances=(WEB, near)), 80)
+    assert [line.split()[0] for line in lines[3:]] == ["0aaaaaaa-1111", "0aaaaaaa-1119"]
+
+
+def test_what_is_wrong_with_the_host_comes_first() -> None:
+    host = attrs.evolve(
+        HOST,
+        late=True,
+        crashes=1,
+        alarms=2,
+        corrective_commands_held_back=7,
+        corrective_commands_run=3,
+        corrective_commands_failed=1,
+    )
+    assert status_lines(Status(host=host, instances=()), 120) == [
+        "h: 2 of 0 heartbeating, hbtrio 1 since 2026-01-01 00:00:00+00:00",
+        "ALARM: 2 mass failures, the host itself is suspected; 7 corrective commands held back",
+        "the host daemon is not being scheduled on time: no misses count",
+        "1 internal failure: see the host's log",
+        "3 corrective commands run, 1 failed",
+    ]
+
+
+def test_colours() -> None:
+    lines = status_lines(
+        Status(host=attrs.evolve(HOST, alarms=1), instances=(DB,)), 80, colour=True
+    )
+    assert lines[1].startswith("\x1b[1;31mALARM: 1 mass failure, ")
+    assert "\x1b[33mrestarting\x1b[0m  \x1b[1;31munhealthy\x1b[0m  " in lines[-1]
+
+
+_TEXT = st.text(max_size=80)
+_NUMBERS = st.integers(0, 10**9)
+_EVENTS = st.builds(
+    EventLine,
+    kind=_TEXT,
+    time=_TEXT,
+    uuid=_TEXT,
+    reason=_TEXT,
+    event=_TEXT,
+    result=_TEXT,
+    corrective_action=_TEXT,
+)
+_INSTANCES = st.builds(
+    InstanceLine,
+    uuid=_TEXT,
+    name=_TEXT,
+    state=st.sampled_from(["beating", "waiting", "restarting"]),
+    why=_TEXT,
+    health=st.sampled_from(["healthy", "unhealthy", "unknown"]),
+    health_reason=_TEXT,
+    beats=_NUMBERS,
+    missed=st.integers(0, 10**6),
+    round_trip_ms=st.none() | st.floats(0, 10**5),
+    last=st.none() | _EVENTS,
+)
+
+
+@given(instances=st.lists(_INSTANCES, max_size=4), columns=st.integers(20, 200) | st.none())
+def test_no_name_or_reason_does_any_harm(
+    instances: list[InstanceLine], columns: int | None
+) -> None:
+    text = "\n".join(status_lines(Status(host=HOST, instances=tuple(instances)), columns))
+    lines = text.split("\n")
+    assert len(lines) == (3 + len(instances) if instances else 1)
+    assert all(line.isprintable() for line in lines)
+
+
+@given(uuids=st.sets(st.uuids(), min_size=1, max_size=4), names=_TEXT, columns=st.integers(90, 200))
+def test_tables_fit(uuids: set[Any], names: str, columns: int) -> None:
+    wide = attrs.evolve(WEB, beats=10**9, state="restarting", health="unhealthy", name=names)
+    instances = tuple(attrs.evolve(wide, uuid=str(uuid)) for uuid in uuids)
+    for line in status_lines(Status(host=HOST, instances=instances), columns):
+        assert cell_len(line) <= columns
+
+
+@given(event=_EVENTS)
+def test_an_event_is_one_harmless_line(event: EventLine) -> None:
+    on, data = screen()
+    show_event(on, event)
+    (line,) = data.getvalue().decode().split("\n")[:-1]
+    assert line.isprintable()
+
+
+# -- the screen -----------------------------------------------------------------------------
+
+
+@given(value=st.recursive(_TEXT, lambda inner: st.lists(inner) | st.dictionaries(_TEXT, inner)))
+def test_json_is_ascii_without_controls(value: Any) -> None:
+    on, data = screen()
+    on.json(value)
+    text = data.getvalue().decode("ascii")
+    assert json.loads(text) == value
+    assert text[-1] == "\n"
+    assert text[:-1].isprintable()
+
+
+def test_what_the_encoding_does_not_know_is_escaped() -> None:
+    on, data = screen(encoding="ascii")
+    on.line("caf\u00e9 \u2026 \U0001f600")
+    assert data.getvalue() == b"caf\\xe9 \\u2026 \\U0001f600\n"
+
+
+def test_a_redrawn_line_is_replaced_by_the_next_one_or_left() -> None:
+    on, data = screen(40)
+    on.redraw("3 s")
+    on.redraw("2 s")
+    on.line("over")
+    on.settle()
+    on.redraw("1 s")
+    on.settle()
+    on.settle()
+    on.line("end")
+    assert data.getvalue() == b"\r3 s\x1b[K\r2 s\x1b[K\r\x1b[Kover\n\r1 s\x1b[K\nend\n"
+
+
+@pytest.mark.parametrize(
+    ("term", "no_color", "terminal", "colour"),
+    [
+        ("xterm", None, True, True),
+        ("xterm", "1", True, False),
+        ("xterm", "", True, True),
+        ("dumb", None, False, False),
+        (None, None, False, False),
+    ],
+)
+def test_which_terminals_are_terminals(
+    monkeypatch: pytest.MonkeyPatch,
+    term: str | None,
+    no_color: str | None,
+    terminal: bool,
+    colour: bool,
+) -> None:
+    class Tty(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name, value in (("TERM", term), ("NO_COLOR", no_color)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    out = Tty()
+    on = Screen.of(out)
+    on.line(("x", "bad"))
+    assert on.terminal is terminal
+    assert out.getvalue() == ("\x1b[1;31mx\x1b[0m\n" if colour else "x\n")
+    assert Screen.of(io.StringIO()).terminal is False
+
+
+@given(text=_TEXT, cells=st.integers(1, 40))
+def test_clipped_and_padded(text: str, cells: int) -> None:
+    assert cell_len(clipped(text, cells)) <= cells
+    if cell_len(text) <= cells:
+        assert clipped(text, cells) == text
+    for right in (False, True):
+        assert cell_len(padded(text, cells, right=right)) == cells
+
+
+# -- which instance -------------------------------------------------------------------------
+
+
+@given(uuids=st.sets(st.uuids().map(str), min_size=1, max_size=5), length=st.integers(1, 36))
+def test_what_is_picked_is_the_only_one(uuids: set[str], length: int) -> None:
+    instances = [attrs.evolve(WEB, uuid=uuid, name="") for uuid in uuids]
+    for uuid in uuids:
+        word = uuid[:length]
+        if sum(one.startswith(word) for one in uuids) == 1:
+            assert pick(instances, word.upper()) == uuid

@@ -1,0 +1,813 @@
+"""The agent's store: each method's whole effect, and what a file, a disk or a caller can do."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.nursery import store_schema
+from hbtrio.nursery.store import Store
+from hbtrio.nursery.store_outbox import ALARMS_PER_INSTANCE
+from hbtrio.nursery.store_records import (
+    Entry,
+    HistoryEntry,
+    HostRecord,
+    InstanceRecord,
+    NewEntry,
+    OutboxKind,
+    OutboxState,
+    RoundRecord,
+    RoundResult,
+)
+from hbtrio.nursery.store_rounds import BOOTS
+from hbtrio.nursery.store_schema import MIGRATIONS, migrate, open_database
+from hbtrio.nursery.store_worker import (
+    Grade,
+    Job,
+    StoreFault,
+    StoreThread,
+    open_store_thread,
+    perform,
+)
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
+
+T0 = datetime(2025, 3, 1, 12, tzinfo=UTC)
+A, B, C = "aaaa", "bbbb", "cccc"
+
+
+@attrs.define
+class Clock:
+    now: datetime = T0
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_s(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "agent.db")
+
+
+@pytest.fixture
+async def store(path: str, clock: Clock) -> AsyncIterator[Store]:
+    async with Store.open(path, clock) as store:
+        yield store
+
+
+def service(uuid: str = A, body: str = "state") -> NewEntry:
+    return NewEntry(OutboxKind.SERVICE, uuid, body)
+
+
+def alarm(uuid: str = A, body: str = "alarm") -> NewEntry:
+    return NewEntry(OutboxKind.ALARM, uuid, body)
+
+
+def action(uuid: str = A, command_id: str = "c1", within_s: float = 8.0) -> NewEntry:
+    return NewEntry(
+        OutboxKind.ACTION, uuid, f"verdict {command_id}", command_id, T0 + timedelta(0, within_s)
+    )
+
+
+def a_round(command_id: str = "c1", uuid: str = A) -> RoundRecord:
+    return RoundRecord(command_id, uuid, "compute-0", Event.STOP, True, "vim", T0, 8.0)
+
+
+def history(reason: str = "gone", uuid: str = A, at: datetime = T0) -> HistoryEntry:
+    return HistoryEntry(
+        at, "loss", uuid, "compute-0", reason, corrective_action=CorrectiveAction.REBOOT
+    )
+
+
+async def bodies(store: Store) -> list[tuple[str, str]]:
+    return [(entry.body, entry.state.value) for entry in reversed(await store.outbox())]
+
+
+async def due(store: Store, limit: int = 8, **instances: list[str]) -> list[str]:
+    return [entry.body for entry in (await store.ready(limit, **instances)).entries]
+
+
+async def ids(store: Store) -> dict[str, int]:
+    return {entry.body: entry.id for entry in await store.outbox()}
+
+
+# -- inventory -------------------------------------------------------------------------------------
+
+
+async def test_hosts_and_instances_survive(path: str, clock: Clock) -> None:
+    async with Store.open(path, clock) as store:
+        await store.put_host(HostRecord("h1", "compute-0", True))
+        await store.put_host(HostRecord("h2", "compute-1\ud800", False))
+        await store.put_host(HostRecord("h1", "compute-0", False))
+        await store.put_instance(InstanceRecord(A, "compute-0", True))
+        await store.put_instance(InstanceRecord(B, "compute-0", True))
+        await store.put_instance(InstanceRecord(A, "compute-1", True))
+        assert (await store.delete_instance(B), await store.delete_instance(B)) == (True, False)
+        assert await store.delete_host("h3") is False
+    async with Store.open(path, clock) as store:
+        assert await store.hosts() == (
+            HostRecord("h1", "compute-0", False),
+            HostRecord("h2", "compute-1?", False),
+        )
+        assert await store.instances() == (InstanceRecord(A, "compute-1", True),)
+        assert await store.delete_host("h1") is True
+        assert [host.uuid for host in await store.hosts()] == ["h2"]
+
+
+# -- rounds ----------------------------------------------------------------------------------------
+
+
+async def test_a_round_from_opening_to_result(store: Store, clock: Clock) -> None:
+    opened = a_round()
+    await store.open_round(opened)
+    assert await store.open_rounds() == (opened,)
+    assert (await store.replied("c1"), await store.replied("c9")) == (True, False)
+    clock.pass_s(2)
+    result = RoundResult("c1", VoteResult.REJECT, "no\ud83d")
+    assert await store.close_round(result, history(), [action()]) is True
+    closed = attrs.evolve(
+        opened,
+        replied=True,
+        result=VoteResult.REJECT,
+        reason="no?",
+        answered_at=T0 + timedelta(seconds=2),
+    )
+    assert await store.find_round("c1") == closed
+    assert await store.open_rounds() == ()
+    assert await bodies(store) == [("verdict c1", "queued")]
+
+    again = RoundResult("c1", VoteResult.ACCEPT, "")
+    assert await store.close_round(again, history(), [alarm()]) is False
+    unknown = RoundResult("c9", VoteResult.ACCEPT, "")
+    assert await store.close_round(unknown, history(), [alarm()]) is False
+    assert await store.find_round("c1") == closed
+    assert await store.find_round("c9") is None
+    assert await bodies(store) == [("verdict c1", "queued")]
+    assert [record.entry for record in await store.history()] == [history()]
+
+
+async def test_open_rounds_after_a_restart(path: str, clock: Clock) -> None:
+    first, second = a_round(), attrs.evolve(a_round("c2"), asked_at=T0 - timedelta(seconds=1))
+    async with Store.open(path, clock) as store:
+        await store.open_round(first)
+        await store.open_round(second)
+        await store.open_round(a_round("c3"))
+        await store.close_round(RoundResult("c3", VoteResult.ACCEPT, ""))
+    async with Store.open(path, clock) as store:
+        assert await store.open_rounds() == (second, first)
+
+
+async def test_a_command_id_is_used_once(store: Store) -> None:
+    await store.open_round(a_round())
+    with pytest.raises(sqlite3.IntegrityError):
+        await store.open_round(a_round(uuid=B))
+    assert await store.open_rounds() == (a_round(),)
+
+
+# -- reports ---------------------------------------------------------------------------------------
+
+
+async def test_a_replayed_report_changes_nothing(store: Store) -> None:
+    assert await store.acknowledged("compute-0", "boot") == 0
+    for number, taken in [(3, True), (3, False), (2, False), (5, True), (4, False)]:
+        entry, gone = alarm(body=f"alarm {number}"), history(f"gone {number}")
+        assert await store.take_report("compute-0", "boot", number, gone, [entry]) is taken
+    assert await store.acknowledged("compute-0", "boot") == 5
+    assert await bodies(store) == [("alarm 3", "queued"), ("alarm 5", "queued")]
+    kept = [(record.id, record.entry.reason) for record in await store.history()]
+    assert kept == [(2, "gone 5"), (1, "gone 3")]
+
+
+async def test_numbers_start_anew_with_each_process_of_each_host(store: Store) -> None:
+    assert await store.take_report("compute-0", "one", 7)
+    assert await store.take_report("compute-0", "two", 1)
+    assert await store.take_report("compute-1", "one", 1)
+    # What is still on its way from the process before is known as such.
+    assert not await store.take_report("compute-0", "one", 7)
+    assert await store.acknowledged("compute-0", "two") == 1
+
+
+async def test_only_a_few_processes_of_a_host_are_remembered(store: Store) -> None:
+    assert await store.take_report("compute-1", "boot", 1)
+    for boot in range(BOOTS + 1):
+        assert await store.take_report("compute-0", f"boot {boot}", 1)
+    known = [await store.acknowledged("compute-0", f"boot {boot}") for boot in range(BOOTS + 1)]
+    assert known == [0] + [1] * BOOTS
+    assert await store.acknowledged("compute-1", "boot") == 1
+
+
+async def test_a_round_has_one_verdict(store: Store) -> None:
+    await store.open_round(a_round())
+    accept = RoundResult("c1", VoteResult.ACCEPT, "fine")
+    # Its window was over here; the host's answer comes late.
+    assert await store.close_round(RoundResult("c1", VoteResult.TIMEOUT, "silent"))
+    late = [action(), alarm()]
+    assert await store.take_report("compute-0", "boot", 1, history(), late, accept)
+    assert await bodies(store) == [("alarm", "queued")]
+    closed = await store.find_round("c1")
+    assert closed is not None
+    assert (closed.result, closed.reason) == (VoteResult.TIMEOUT, "silent")
+
+
+async def test_a_verdict_of_a_round_that_nobody_remembers_is_sent_once(store: Store) -> None:
+    accept = RoundResult("c1", VoteResult.ACCEPT, "fine")
+    assert await store.take_report("compute-0", "boot", 1, None, [action()], accept)
+    assert await store.take_report("compute-0", "other boot", 1, None, [action()], accept)
+    assert await bodies(store) == [("verdict c1", "queued")]
+
+
+async def test_a_report_is_taken_whole_or_not_at_all(store: Store) -> None:
+    broken = attrs.evolve(history(), corrective_action=object())
+    with pytest.raises(sqlite3.ProgrammingError):
+        await store.take_report("compute-0", "boot", 1, broken, [alarm()])
+    assert await store.acknowledged("compute-0", "boot") == 0
+    assert await store.take_report("compute-0", "boot", 1, history(), [alarm()])
+
+
+# -- outbox ----------------------------------------------------------------------------------------
+
+
+async def test_an_entry_as_it_comes_out(store: Store, clock: Clock) -> None:
+    await store.queue([action()])
+    entry = Entry(
+        id=1,
+        kind=OutboxKind.ACTION,
+        uuid=A,
+        command_id="c1",
+        body="verdict c1",
+        expires_at=T0 + timedelta(seconds=8),
+        state=OutboxState.QUEUED,
+        attempts=0,
+        queued_at=T0,
+        done_at=None,
+        fault="",
+    )
+    ready = await store.ready(8)
+    assert (ready.entries, ready.expired, ready.waiting) == ((entry,), (), 1)
+    assert ready.next_expiry == entry.expires_at
+
+    assert await store.mark_sending(1) is True
+    assert await store.mark_sending(1) is False
+    assert await due(store) == []
+    assert (await store.ready(0)).next_expiry is None
+    clock.pass_s(1)
+    await store.back_to_queue(1, "refused")
+    entry = attrs.evolve(entry, attempts=1, fault="refused")
+    assert (await store.ready(8)).entries == (entry,)
+    assert await store.mark_sending(1)
+    await store.mark_done(1, OutboxState.DELIVERED)
+    entry = attrs.evolve(entry, state=OutboxState.DELIVERED, fault="", done_at=clock.now)
+    assert await store.outbox() == (entry,)
+    # What has ended has ended.
+    await store.back_to_queue(1, "late")
+    await store.mark_done(1, OutboxState.UNDELIVERED, "late")
+    assert await store.outbox() == (entry,)
+    assert (await store.ready(8)).waiting == 0
+
+
+async def test_states_coalesce_and_nothing_else_does(store: Store, clock: Clock) -> None:
+    await store.queue([service(body="on"), alarm(body="a1"), alarm(body="a2"), service(B, "b on")])
+    clock.pass_s(5)
+    await store.queue([service(body="off"), action(command_id="c1"), action(command_id="c2")])
+    assert await bodies(store) == [
+        ("a1", "queued"),
+        ("a2", "queued"),
+        ("b on", "queued"),
+        ("off", "queued"),
+        ("verdict c1", "queued"),
+        ("verdict c2", "queued"),
+    ]
+    # The newer state keeps the place in the queue of instances that the older one had.
+    off = (await store.outbox())[2]
+    assert (off.body, off.queued_at) == ("off", T0)
+
+
+async def test_a_state_being_sent_is_not_replaced(store: Store) -> None:
+    await store.queue([service(body="on")])
+    assert await store.mark_sending(1)
+    await store.queue([service(body="off")])
+    assert await bodies(store) == [("on", "sending"), ("off", "queued")]
+    assert await due(store) == []
+    await store.mark_done(1, OutboxState.UNCONFIRMED)
+    assert await due(store) == ["off"]
+
+
+async def test_a_state_that_failed_is_not_sent_after_a_newer_one(store: Store) -> None:
+    await store.queue([service(body="on")])
+    assert await store.mark_sending(1)
+    await store.queue([service(body="off")])
+    await store.back_to_queue(1, "reset")
+    assert await bodies(store) == [("off", "queued")]
+    # Replaced while its connection was being made: the old one must not go out.
+    await store.queue([service(body="on again")])
+    assert await store.mark_sending(2) is False
+    assert await store.mark_sending(3) is True
+
+
+async def test_order_of_one_instance(store: Store) -> None:
+    await store.queue([service(body="s"), alarm(body="a"), action(), service(B, "b")])
+    sent = []
+    while ready := (await store.ready(1, busy=[B])).entries:
+        assert await store.mark_sending(ready[0].id)
+        assert await due(store, busy=[B]) == []
+        sent.append(ready[0].body)
+        await store.mark_done(ready[0].id, OutboxState.DELIVERED)
+    assert sent == ["s", "a", "verdict c1"]
+    assert await due(store) == ["b"]
+
+
+async def test_order_over_instances(store: Store, clock: Clock) -> None:
+    await store.queue([alarm(A, "a")])
+    clock.pass_s(1)
+    await store.queue([alarm(B, "b"), alarm(C, "c"), action("dddd")])
+    # Verdicts first, as they have a window; then what failed least often; then the oldest.
+    assert await due(store) == ["verdict c1", "a", "b", "c"]
+    assert await due(store, 2) == ["verdict c1", "a"]
+    await store.back_to_queue((await ids(store))["a"], "refused")
+    assert await due(store) == ["verdict c1", "b", "c", "a"]
+
+
+async def test_a_verdict_passes_what_failed(store: Store) -> None:
+    await store.queue([alarm(body="a"), action(command_id="c1"), action(command_id="c2")])
+    assert await due(store) == ["a"]
+    await store.back_to_queue(1, "stalled")
+    assert await due(store) == ["verdict c1"]
+    assert await due(store, resting=[A]) == ["verdict c1"]
+    # But no verdict passes another.
+    await store.back_to_queue(2, "refused")
+    assert await due(store) == ["verdict c1"]
+    await store.mark_done(2, OutboxState.DELIVERED)
+    assert await due(store) == ["verdict c2"]
+    await store.mark_done(3, OutboxState.DELIVERED)
+    assert await due(store, resting=[A]) == []
+    assert await due(store) == ["a"]
+
+
+async def test_a_verdict_waits_for_the_reply(store: Store) -> None:
+    await store.open_round(a_round())
+    accept = RoundResult("c1", VoteResult.ACCEPT, "")
+    await store.take_report("compute-0", "boot", 1, None, [action()], accept)
+    assert await due(store) == []
+    await store.replied("c1")
+    assert await due(store) == ["verdict c1"]
+
+
+async def test_a_verdict_whose_window_is_over(store: Store, clock: Clock) -> None:
+    await store.put_instance(InstanceRecord(B, "compute-1", True))
+    await store.open_round(a_round())
+    reject = RoundResult("c1", VoteResult.REJECT, "busy")
+    await store.take_report("compute-0", "boot", 1, None, [action()], reject)
+    await store.queue([action(B, "c2", within_s=9), alarm(B)])
+    clock.pass_s(8)
+    # It can't be sent from the very moment on, taken before or not.
+    assert await store.mark_sending(1) is False
+    assert await store.mark_sending(2) is True
+    await store.back_to_queue(2, "refused")
+    ready = await store.ready(0)
+    fault = "its window was over before it could be sent"
+    assert [(entry.body, entry.fault) for entry in ready.expired] == [("verdict c1", fault)]
+    assert ready.next_expiry == T0 + timedelta(seconds=9)
+    clock.pass_s(1)
+    assert [entry.body for entry in (await store.ready(8)).expired] == ["verdict c2"]
+    assert (await store.ready(8)).expired == ()
+    assert await bodies(store) == [
+        ("verdict c1", "undelivered"),
+        ("verdict c2", "undelivered"),
+        ("alarm", "queued"),
+    ]
+    assert [record.entry for record in await store.history()] == [
+        HistoryEntry(clock.now, "undelivered", B, "compute-1", f"action: {fault}"),
+        HistoryEntry(
+            T0 + timedelta(seconds=8),
+            "undelivered",
+            A,
+            "compute-0",
+            f"action: {fault}",
+            Event.STOP,
+            VoteResult.REJECT,
+            "vim",
+        ),
+    ]
+
+
+async def test_what_was_being_sent_at_the_end(path: str, clock: Clock) -> None:
+    async with Store.open(path, clock) as store:
+        await store.queue([service(A, "old"), alarm(B), action(C), service("dddd", "d")])
+        for number in (1, 2, 3, 4):
+            assert await store.mark_sending(number)
+        await store.queue([service(A, "new")])
+    async with Store.open(path, clock) as store:
+        clock.pass_s(1)
+        await store.settle_interrupted()
+        fault = "the agent ended while it was being sent"
+        assert [
+            (entry.body, entry.state.value, entry.attempts, entry.fault)
+            for entry in reversed(await store.outbox())
+        ] == [
+            ("alarm", "queued", 1, fault),
+            ("verdict c1", "unconfirmed", 0, fault),
+            ("d", "queued", 1, fault),
+            ("new", "queued", 0, ""),
+        ]
+        assert await due(store) == ["new", "alarm", "d"]
+
+
+async def test_alarms_of_one_instance_are_bounded(store: Store) -> None:
+    await store.queue([alarm(B, "other")])
+    await store.queue([alarm(A, f"a{n}") for n in range(ALARMS_PER_INSTANCE + 2)])
+    ready = await store.ready(8)
+    assert [entry.body for entry in ready.entries] == ["other", "a2"]
+    assert ready.waiting == ALARMS_PER_INSTANCE + 1
+    given_up = [entry for entry in await store.outbox() if entry.state is OutboxState.UNDELIVERED]
+    assert [entry.body for entry in given_up] == ["a1", "a0"]
+    assert len(await store.history()) == 2
+
+
+# -- history ---------------------------------------------------------------------------------------
+
+
+async def test_history_in_pages(store: Store) -> None:
+    entries = [history(f"r{n}", uuid=(A, B)[n % 2], at=T0 + timedelta(n)) for n in range(6)]
+    for entry in entries:
+        await store.record(entry)
+    assert [record.entry for record in await store.history()] == entries[::-1]
+    page = await store.history(2)
+    assert [record.entry for record in page] == [entries[5], entries[4]]
+    older = await store.history(before=page[-1].id, uuid=A)
+    assert [record.entry for record in older] == [entries[2], entries[0]]
+
+
+async def test_history_keeps_every_field(store: Store) -> None:
+    entry = HistoryEntry(
+        T0.astimezone(),
+        "vote",
+        A,
+        "compute-0\ud800",
+        'a "reason" \U0001f600 \ud83d',
+        Event.COLD_MIGRATE_END,
+        VoteResult.TIMEOUT,
+        "an operator",
+        CorrectiveAction.STOP,
+    )
+    await store.record(entry)
+    kept = attrs.evolve(entry, hostname="compute-0?", reason='a "reason" \U0001f600 ?')
+    assert [record.entry for record in await store.history()] == [kept]
+
+
+async def test_pruning_is_by_age_and_in_batches(store: Store, clock: Clock) -> None:
+    for n in range(5):
+        clock.now = T0 + timedelta(days=n)
+        await store.open_round(a_round(f"c{n}"))
+        await store.close_round(RoundResult(f"c{n}", VoteResult.ACCEPT, ""), history(at=clock.now))
+        await store.queue([alarm(body=f"a{n}")])
+        await store.mark_done(n + 1, OutboxState.DELIVERED)
+    await store.open_round(attrs.evolve(a_round("open"), asked_at=T0))
+    await store.queue([alarm(body="waiting")])
+    edge = T0 + timedelta(days=3)
+    assert [await store.prune(edge, 2), await store.prune(edge, 2)] == [6, 3]
+    assert await store.prune(edge, 2) == 0
+    assert [record.entry.time for record in await store.history()] == [
+        T0 + timedelta(days=4),
+        edge,
+    ]
+    assert [await store.find_round(f"c{n}") is not None for n in range(5)] == [False] * 3 + [
+        True
+    ] * 2
+    assert await store.find_round("open") is not None
+    assert [body for body, _ in await bodies(store)] == ["a3", "a4", "waiting"]
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+async def refusal(path: str) -> tuple[str, ExitStatus]:
+    with pytest.raises(UserError) as caught:
+        async with Store.open(path, Clock()):
+            pass
+    return str(caught.value), caught.value.status
+
+
+def fill(path: str, data: bytes, mode: int = 0o600) -> None:
+    Path(path).write_bytes(data)
+    os.chmod(path, mode)
+
+
+def damage(path: str) -> None:
+    with open(path, "r+b") as file:
+        file.seek(os.path.getsize(path) // 2 // 4096 * 4096)
+        file.write(b"\xff" * 4096)
+
+
+@contextmanager
+def not_as_root() -> Iterator[None]:
+    """Root passes every permission check, so become somebody else for a moment."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+async def test_nobody_else_can_read_the_file(path: str, clock: Clock) -> None:
+    async with Store.open(path, clock) as store:
+        await store.put_host(HostRecord("h1", "compute-0", True))
+        folder = Path(path).parent
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+        assert modes == dict.fromkeys(
+            ["agent.db", "agent.db-wal", "agent.db-shm", "agent.db.lock"], 0o600
+        )
+
+
+async def test_one_process_at_a_time(path: str, clock: Clock) -> None:
+    async with Store.open(path, clock):
+        assert await refusal(path) == (f"{path}: another agent has it open", ExitStatus.IN_USE)
+    async with Store.open(path, clock):
+        pass
+
+
+async def test_unusable_places(tmp_path: Path) -> None:
+    missing = str(tmp_path / "absent" / "agent.db")
+    text = f"{missing}: its directory does not exist"
+    assert await refusal(missing) == (text, ExitStatus.USAGE)
+    (tmp_path / "folder").mkdir()
+    assert (await refusal(str(tmp_path / "folder")))[1] is ExitStatus.USAGE
+    (tmp_path / "link").symlink_to("victim")
+    assert (await refusal(str(tmp_path / "link")))[1] is ExitStatus.USAGE
+    assert not (tmp_path / "victim").exists()
+    os.mkfifo(tmp_path / "fifo")
+    fifo = str(tmp_path / "fifo")
+    assert await refusal(fifo) == (f"{fifo}: is no regular file", ExitStatus.USAGE)
+
+
+async def test_a_file_that_others_can_write_to(path: str) -> None:
+    fill(path, b"", 0o620)
+    assert await refusal(path) == (f"{path}: others may write to it", ExitStatus.DENIED)
+
+
+async def test_a_file_that_may_not_be_opened() -> None:
+    with tempfile.TemporaryDirectory(prefix="hbt-") as folder:
+        os.chmod(folder, 0o755)
+        path = f"{folder}/agent.db"
+        fill(path, b"", 0o000)
+        with not_as_root():
+            assert await refusal(path) == (f"{path}: permission denied", ExitStatus.DENIED)
+
+
+async def test_files_that_are_no_store(path: str) -> None:
+    fill(path, b"something else " * 1000)
+    assert await refusal(path) == (f"{path}: file is not a database", ExitStatus.USAGE)
+    os.unlink(path)
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE mine (a)")
+    other.close()
+    os.chmod(path, 0o600)
+    text = f"{path}: is a database of another program"
+    assert await refusal(path) == (text, ExitStatus.USAGE)
+
+
+async def test_a_damaged_file(path: str, clock: Clock) -> None:
+    async with Store.open(path, clock) as store:
+        for n in range(2000):
+            await store.record(history(f"reason {n}" * 10))
+    damage(path)
+    text, status = await refusal(path)
+    assert (text.startswith(f"{path}: "), status) == (True, ExitStatus.USAGE)
+
+
+# -- versions --------------------------------------------------------------------------------------
+
+
+def version_of(path: str) -> int:
+    db = sqlite3.connect(path)
+    try:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+    finally:
+        db.close()
+    return int(version)
+
+
+async def test_a_newer_file_is_left_alone(path: str, clock: Clock) -> None:
+    async with Store.open(path, clock):
+        pass
+    newer = len(MIGRATIONS) + 1
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {newer}")
+    db.close()
+    text = (
+        f"{path}: schema version {newer} is newer than {newer - 1}:"
+        " it was written by a newer hbtrio"
+    )
+    assert await refusal(path) == (text, ExitStatus.USAGE)
+    assert version_of(path) == newer
+
+
+async def test_an_older_file_is_brought_up(
+    path: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Store.open(path, clock) as store:
+        await store.put_host(HostRecord("h1", "compute-0", True))
+    extra = ("ALTER TABLE hosts ADD COLUMN rack TEXT NOT NULL DEFAULT '?'",)
+    monkeypatch.setattr(store_schema.migrate, "__defaults__", ((*MIGRATIONS, extra),))
+    database = open_database(path)
+    assert database.db.execute("SELECT * FROM hosts").fetchall() == [("h1", "compute-0", 1, "?")]
+    database.close()
+    assert version_of(path) == len(MIGRATIONS) + 1
+
+
+def test_a_step_that_fails_is_undone_whole(path: str) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    steps = [("CREATE TABLE a (x)",), ("CREATE TABLE b (x)", "CREATE TABLE a (x)")]
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(db, steps)
+    tables = db.execute("SELECT name FROM sqlite_schema").fetchall()
+    assert (tables, db.in_transaction) == ([("a",)], False)
+    db.close()
+    assert version_of(path) == 1
+
+
+# -- the thread ------------------------------------------------------------------------------------
+
+
+def insert(text: str) -> Callable[[sqlite3.Connection], None]:
+    def work(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO hosts VALUES (?, '', 0)", (text,))
+
+    return work
+
+
+def found(db: sqlite3.Connection) -> list[str]:
+    return [uuid for (uuid,) in db.execute("SELECT uuid FROM hosts ORDER BY uuid")]
+
+
+@attrs.define
+class Gate:
+    """Work that holds the thread until it is opened."""
+
+    reached: threading.Event = attrs.field(factory=threading.Event)
+    opened: threading.Event = attrs.field(factory=threading.Event)
+
+    def __call__(self, db: sqlite3.Connection) -> None:
+        self.reached.set()
+        assert self.opened.wait(10)
+
+    async def wait_reached(self) -> None:
+        with trio.fail_after(10):
+            await trio.to_thread.run_sync(self.reached.wait)
+
+
+@asynccontextmanager
+async def thread_of(path: str) -> AsyncIterator[StoreThread]:
+    async with open_store_thread(lambda: open_database(path)) as thread:
+        yield thread
+
+
+async def test_a_cancelled_caller_does_not_undo_its_work(path: str) -> None:
+    gate = Gate()
+    async with thread_of(path) as thread, trio.open_nursery() as nursery:
+        nursery.start_soon(thread.run, gate, Grade.WRITTEN)
+        await gate.wait_reached()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await thread.run(insert("never taken"), Grade.WRITTEN)
+        with trio.move_on_after(0.01) as scope:
+            await thread.run(insert("taken"), Grade.WRITTEN)
+        assert scope.cancelled_caught
+        gate.opened.set()
+        assert await thread.run(found, Grade.WRITTEN) == ["taken"]
+
+
+async def test_the_end_waits_for_what_is_queued(path: str) -> None:
+    gate = Gate()
+    with trio.CancelScope() as scope:
+        async with thread_of(path) as thread, trio.open_nursery() as nursery:
+            nursery.start_soon(thread.run, gate, Grade.WRITTEN)
+            for n in range(200):
+                grade = Grade.SYNCED if n % 50 == 0 else Grade.WRITTEN
+                nursery.start_soon(thread.run, insert(f"{n:03}"), grade)
+            await gate.wait_reached()
+            scope.cancel()
+            gate.opened.set()
+    assert scope.cancelled_caught
+    with pytest.raises(trio.ClosedResourceError):
+        await thread.run(found, Grade.WRITTEN)
+    async with thread_of(path) as thread:
+        assert await thread.run(found, Grade.WRITTEN) == [f"{n:03}" for n in range(200)]
+
+
+async def test_work_of_a_burst_fails_alone(path: str) -> None:
+    gate = Gate()
+    faults: list[str] = []
+
+    async with thread_of(path) as thread:
+
+        async def put(text: str) -> None:
+            try:
+                await thread.run(insert(text), Grade.WRITTEN)
+            except sqlite3.IntegrityError:
+                faults.append(text)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(thread.run, gate, Grade.WRITTEN)
+            await gate.wait_reached()
+            for text in ["a", "b", "a", "c"]:
+                nursery.start_soon(put, text)
+            await trio.testing.wait_all_tasks_blocked()
+            gate.opened.set()
+        assert await thread.run(found, Grade.WRITTEN) == ["a", "b", "c"]
+        assert faults == ["a"]
+
+
+async def test_a_burst_shares_its_commits(path: str) -> None:
+    gate = Gate()
+    commits: list[str] = []
+    async with thread_of(path) as thread, trio.open_nursery() as nursery:
+
+        def watch(db: sqlite3.Connection) -> None:
+            db.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
+            gate(db)
+
+        nursery.start_soon(thread.run, watch, Grade.WRITTEN)
+        await gate.wait_reached()
+        for n in range(128):
+            nursery.start_soon(thread.run, insert(f"{n}"), Grade.SYNCED)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.opened.set()
+    # The gate's own, and two for the burst.
+    assert len(commits) == 3
+
+
+async def test_a_full_disk_changes_nothing_and_passes(path: str, clock: Clock) -> None:
+    async with Store.open(path, clock) as store:
+        await store.record(history("before"))
+        limit = "PRAGMA max_page_count = {}"
+        worker = store._worker
+        await worker.run(lambda db: db.execute(limit.format(1)), Grade.WRITTEN)
+        with pytest.raises(StoreFault, match="full"):
+            await store.take_report("compute-0", "boot", 1, history("x" * 100_000), [alarm()])
+        await worker.run(lambda db: db.execute(limit.format(100_000)), Grade.WRITTEN)
+        assert await store.acknowledged("compute-0", "boot") == 0
+        assert await store.take_report("compute-0", "boot", 1, history("after"))
+        assert [record.entry.reason for record in await store.history()] == ["after", "before"]
+
+
+def test_a_burst_on_a_full_disk(path: str) -> None:
+    database = open_database(path)
+    database.db.execute("PRAGMA max_page_count = 1")
+
+    def big(db: sqlite3.Connection) -> None:
+        insert("x" * 100_000)(db)
+
+    jobs = [
+        Job(insert("a"), Grade.WRITTEN),
+        Job(big, Grade.WRITTEN),
+        Job(insert("b"), Grade.WRITTEN),
+    ]
+    perform(database.db, jobs)
+    assert [type(job.error) for job in jobs] == [type(None), StoreFault, type(None)]
+    assert found(database.db) == ["a", "b"]
+    database.close()
+
+
+async def test_grades_are_what_they_say(path: str) -> None:
+    def setting(db: sqlite3.Connection) -> int:
+        return int(db.execute("PRAGMA synchronous").fetchone()[0])
+
+    async with thread_of(path) as thread:
+        assert await thread.run(setting, Grade.SYNCED) == 2
+        assert await thread.run(setting, Grade.WRITTEN) == 1
+        journal = await thread.run(
+            lambda db: db.execute("PRAGMA journal_mode").fetchone(), Grade.WRITTEN
+        )
+        assert journal == ("wal",)
+
+
+async def test_a_sync_is_a_commit_that_writes(store: Store) -> None:
+    def written(db: sqlite3.Connection) -> int:
+        return int(db.execute("SELECT number FROM syncs").fetchone()[0])
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(store.sync)
+    assert await store._worker.run(written, Grade.WRITTEN) == 5

@@ -1,0 +1,484 @@
+"""The sender against a scripted VIM on the fake clock: what goes out, when, and how often."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.lowlevel
+from trio.testing import MockClock
+
+from hbtrio.nursery.store import Store
+from hbtrio.nursery.store_records import (
+    NewEntry,
+    OutboxKind,
+    OutboxState,
+    RoundRecord,
+    RoundResult,
+)
+from hbtrio.nursery.vim_client import (
+    Delivered,
+    Delivery,
+    NotSent,
+    Refused,
+    Silence,
+    Unconfirmed,
+)
+from hbtrio.nursery.vim_sender import SLOTS, TRIES, SenderStatus, VimSender
+from hbtrio.wire.vim import VimRequest
+from hbtrio.wire.vocabulary import Event, VoteResult
+from support.inline_store import InlineWorker, inline_store, wall_clock
+
+A, B, C = "aaaa", "bbbb", "cccc"
+
+DELIVERED = Delivered(200, b"")
+CLOSED = Unconfirmed(Silence.CLOSED)
+RESET = Unconfirmed(Silence.RESET)
+STALLED = Unconfirmed(Silence.STALLED)
+REFUSED = NotSent("connection refused")
+
+
+@attrs.frozen
+class Answer:
+    """What becomes of a request: nothing for a while, its first byte, again nothing, its end."""
+
+    delivery: Delivery
+    connects_s: float = 0.0
+    takes_s: float = 0.0
+
+
+class FakeVim:
+    """A transport that does what ``answers`` says of each request."""
+
+    def __init__(self) -> None:
+        self.answers: Callable[[str], Answer] = lambda body: Answer(CLOSED)
+        #: When an attempt began, and of which body.
+        self.begun: list[tuple[float, str]] = []
+        #: When the first byte of a request was written, and of which body.
+        self.sent: list[tuple[float, str]] = []
+        self.most_at_once = 0
+        self._at_once: Counter[str] = Counter()
+
+    async def send(
+        self, request: VimRequest, on_sending: Callable[[], Awaitable[None]]
+    ) -> Delivery:
+        uuid = request.target.rpartition("/")[2]
+        self._at_once[uuid] += 1
+        assert self._at_once[uuid] == 1
+        self.most_at_once = max(self.most_at_once, self._at_once.total())
+        try:
+            body = request.body.decode()
+            self.begun.append((now(), body))
+            answer = self.answers(body)
+            await trio.sleep(answer.connects_s)
+            if not isinstance(answer.delivery, NotSent):
+                await on_sending()
+                self.sent.append((now(), body))
+            await trio.sleep(answer.takes_s)
+            return answer.delivery
+        finally:
+            self._at_once[uuid] -= 1
+
+
+def now() -> float:
+    return round(trio.current_time(), 6)
+
+
+@attrs.define
+class World:
+    store: Store
+    worker: InlineWorker
+    vim: FakeVim
+    sender: VimSender
+
+    async def queue(self, *entries: NewEntry) -> None:
+        await self.store.queue(entries)
+        self.sender.wake()
+
+    async def ended(self) -> list[tuple[str, str, str]]:
+        entries = reversed(await self.store.outbox())
+        return [(entry.body, entry.state.value, entry.fault) for entry in entries]
+
+
+@asynccontextmanager
+async def world_of(folder: Path) -> AsyncIterator[World]:
+    with inline_store(folder) as (store, worker):
+        vim = FakeVim()
+        sender = VimSender(store, vim, wall_clock)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sender.run)
+            yield World(store, worker, vim, sender)
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with world_of(tmp_path) as world:
+        yield world
+
+
+def service(uuid: str = A, body: str = "state") -> NewEntry:
+    return NewEntry(OutboxKind.SERVICE, uuid, body)
+
+
+def alarm(uuid: str = A, body: str = "alarm") -> NewEntry:
+    return NewEntry(OutboxKind.ALARM, uuid, body)
+
+
+def action(uuid: str = A, command_id: str = "c1", within_s: float = 8.0) -> NewEntry:
+    expires = wall_clock() + timedelta(seconds=within_s)
+    return NewEntry(OutboxKind.ACTION, uuid, command_id, command_id, expires)
+
+
+ALL = [service, alarm, action]
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize(
+    ("delivery", "state", "fault"),
+    [
+        (DELIVERED, OutboxState.DELIVERED, ""),
+        (Delivered(200, b"{", "cut"), OutboxState.DELIVERED, ""),
+        (CLOSED, OutboxState.UNCONFIRMED, "closed without an answer"),
+        (Unconfirmed(Silence.GARBLED), OutboxState.UNCONFIRMED, "an answer that is not HTTP"),
+        (Refused(400), OutboxState.UNDELIVERED, "the VIM answered with status 400"),
+        (Refused(302), OutboxState.UNDELIVERED, "the VIM answered with status 302"),
+    ],
+)
+async def test_ends_that_are_final_for_all(
+    world: World,
+    make: Callable[[], NewEntry],
+    delivery: Delivery,
+    state: OutboxState,
+    fault: str,
+    autojump_clock: MockClock,
+) -> None:
+    world.vim.answers = lambda body: Answer(delivery)
+    entry = make()
+    await world.queue(entry)
+    await trio.sleep(1000)
+    assert world.vim.sent == [(0.0, entry.body)]
+    assert await world.ended() == [(entry.body, state, fault)]
+    counts = {kind: int(kind is state) for kind in OutboxState}
+    assert world.sender.status == SenderStatus(
+        reachable=True,
+        fault="",
+        waiting=0,
+        in_flight=0,
+        delivered=counts[OutboxState.DELIVERED],
+        unconfirmed=counts[OutboxState.UNCONFIRMED],
+        undelivered=counts[OutboxState.UNDELIVERED],
+        retries=0,
+    )
+
+
+@pytest.mark.parametrize("delivery", [RESET, STALLED, Refused(500), Refused(503), Refused(429)])
+async def test_a_verdict_written_whole_is_never_sent_again(
+    world: World, delivery: Delivery, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(delivery)
+    await world.queue(action())
+    await trio.sleep(1000)
+    assert world.vim.sent == [(0.0, "c1")]
+    [(_, state, _)] = await world.ended()
+    assert state == ("undelivered" if isinstance(delivery, Refused) else "unconfirmed")
+
+
+@pytest.mark.parametrize("make", [service, alarm])
+@pytest.mark.parametrize("delivery", [RESET, STALLED, Refused(500), Refused(503), Refused(429)])
+async def test_states_and_alarms_are_repeated(
+    world: World, make: Callable[[], NewEntry], delivery: Delivery, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(CLOSED if len(world.vim.begun) > 4 else delivery)
+    entry = make()
+    await world.queue(entry)
+    await trio.sleep(1000)
+    assert world.vim.sent == [(at, entry.body) for at in (0.0, 1.0, 3.0, 7.0, 15.0)]
+    assert await world.ended() == [(entry.body, "unconfirmed", "closed without an answer")]
+    status = world.sender.status
+    assert (status.retries, status.reachable, status.fault) == (4, True, "")
+
+
+@pytest.mark.parametrize(
+    ("delivery", "state"), [(RESET, "unconfirmed"), (Refused(500), "undelivered")]
+)
+async def test_what_fails_each_time_does_not_hold_up_the_rest_for_ever(
+    world: World, delivery: Delivery, state: str, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(delivery if body == "poison" else CLOSED)
+    await world.queue(alarm(body="poison"), alarm(body="next"))
+    await trio.sleep(1000)
+    bodies = [body for _, body in world.vim.sent]
+    assert bodies == ["poison"] * TRIES + ["next"]
+    # 1, 2, 4, 8, 16, 32 and then 60 seconds in between.
+    assert world.vim.sent[-2][0] == 63 + 60 * (TRIES - 7)
+    assert [ended[:2] for ended in await world.ended()] == [
+        ("poison", state),
+        ("next", "unconfirmed"),
+    ]
+
+
+async def test_an_alarm_outlives_a_vim_that_hangs(world: World, autojump_clock: MockClock) -> None:
+    world.vim.answers = lambda body: Answer(STALLED, takes_s=10.0)
+    await world.queue(alarm())
+    await trio.sleep(86400)
+    world.vim.answers = lambda body: Answer(DELIVERED)
+    await trio.sleep(71)
+    assert await world.ended() == [("alarm", "delivered", "")]
+    # Every 70 seconds in the end.
+    assert 86400 / 70 < len(world.vim.sent) < 86400 / 70 + 10
+
+
+async def test_a_stalled_instance_delays_no_other(world: World, autojump_clock: MockClock) -> None:
+    world.vim.answers = lambda body: (
+        Answer(STALLED, takes_s=10.0) if body == "s" else Answer(CLOSED)
+    )
+    await world.queue(service(A, "s"), alarm(A, "behind it"))
+    for n in range(10):
+        await world.queue(alarm(B, f"b{n}"), alarm(C, f"c{n}"))
+        await trio.sleep(0.5)
+    others = [(at, body) for at, body in world.vim.sent if body[0] in "bc"]
+    assert sorted(others) == [(n / 2, f"{u}{n}") for n in range(10) for u in "bc"]
+    assert world.sender.status.in_flight == 1
+    assert "behind it" not in [body for _, body in world.vim.sent]
+
+
+async def test_a_verdict_passes_an_alarm_that_failed(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(RESET if body == "alarm" else CLOSED)
+    await world.queue(alarm())
+    await trio.sleep(0.5)
+    await world.queue(action())
+    await trio.sleep(0.1)
+    assert world.vim.sent == [(0.0, "alarm"), (0.5, "c1")]
+    await trio.sleep(0.5)
+    assert world.vim.sent[2:] == [(1.0, "alarm")]
+
+
+async def test_order_and_concurrency(world: World, autojump_clock: MockClock) -> None:
+    world.vim.answers = lambda body: Answer(CLOSED, connects_s=0.25, takes_s=0.75)
+    instances = [f"u{n:02}" for n in range(2 * SLOTS)]
+    await world.queue(*(alarm(uuid, f"{uuid} {n}") for n in range(3) for uuid in instances))
+    await trio.sleep(100)
+    assert world.vim.most_at_once == SLOTS
+    assert len(world.vim.sent) == 3 * len(instances)
+    for uuid in instances:
+        mine = [(at, body) for at, body in world.vim.sent if body.startswith(uuid)]
+        assert [body for _, body in mine] == [f"{uuid} {n}" for n in range(3)]
+    assert world.vim.sent[-1][0] == 5.25
+
+
+async def test_a_newer_state_takes_the_place_of_one_not_yet_sent(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(CLOSED, connects_s=1.0)
+    await world.queue(service(body="on"))
+    await trio.sleep(0.5)
+    await world.queue(service(body="off"))
+    await trio.sleep(10)
+    # The first connection was closed without a byte.
+    assert world.vim.begun == [(0.0, "on"), (1.0, "off")]
+    assert world.vim.sent == [(2.0, "off")]
+    assert world.sender.status.retries == 0
+
+
+# -- a VIM that can't be reached -------------------------------------------------------------------
+
+
+async def test_a_thousand_entries_do_not_hammer(
+    world: World, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.vim")
+    world.vim.answers = lambda body: Answer(REFUSED)
+    await world.queue(*(alarm(f"u{n}", f"a{n}") for n in range(1000)))
+    await trio.sleep(100)
+    at = [at for at, _ in world.vim.begun]
+    assert at == [0.0] * SLOTS + [1.0, 3.0, 7.0, 15.0, 31.0, 63.0]
+    status = world.sender.status
+    assert (status.reachable, status.fault) == (False, "connection refused")
+    assert (status.waiting, status.retries) == (1000, len(at))
+    # Each time another one tries for all: the first may be the one that can't be sent.
+    assert len({body for _, body in world.vim.begun}) == len(at)
+
+    world.vim.answers = lambda body: Answer(CLOSED)
+    await trio.sleep(24)
+    assert len(world.vim.sent) == 1000
+    assert world.vim.sent[0][0] == 123.0
+    assert world.sender.status.reachable is True
+    assert [record.message for record in caplog.records] == [
+        "the VIM can't be reached: connection refused",
+        "the VIM can be reached again",
+    ]
+
+
+async def test_the_wait_starts_over_after_each_success(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(REFUSED)
+    await world.queue(alarm(body="a"))
+    await trio.sleep(20)
+    world.vim.answers = lambda body: Answer(CLOSED if body == "a" else REFUSED)
+    await trio.sleep(20)
+    await world.queue(alarm(body="b"))
+    await trio.sleep(5)
+    assert [at for at, _ in world.vim.begun] == [0, 1, 3, 7, 15, 31, 40, 41, 43]
+
+
+async def test_a_vim_that_speaks_is_up(world: World, autojump_clock: MockClock) -> None:
+    world.vim.answers = lambda body: Answer(REFUSED)
+    await world.queue(alarm())
+    await trio.sleep(70)
+    world.vim.answers = lambda body: Answer(CLOSED)
+    world.sender.vim_spoke()
+    await world.queue(action(B))
+    await trio.lowlevel.checkpoint()
+    await trio.testing.wait_all_tasks_blocked()
+    # The verdict first: it has a window.
+    assert world.vim.sent == [(70.0, "c1"), (70.0, "alarm")]
+
+
+async def test_a_verdict_that_was_not_written_is_sent_when_that_is_possible(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(CLOSED if now() >= 5 else REFUSED)
+    await world.queue(action())
+    await trio.sleep(30)
+    assert world.vim.sent == [(7.0, "c1")]
+    assert [ended[:2] for ended in await world.ended()] == [("c1", "unconfirmed")]
+
+
+async def test_a_verdict_too_late_is_recorded_and_not_sent(
+    world: World, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(REFUSED)
+    await world.queue(action(), alarm())
+    await trio.sleep(8)
+    await trio.testing.wait_all_tasks_blocked()
+    fault = "its window was over before it could be sent"
+    assert (await world.ended())[0] == ("c1", "undelivered", fault)
+    assert world.sender.status.undelivered == 1
+    assert caplog.messages[-1] == f"{A}: action was not delivered: {fault}"
+    world.vim.answers = lambda body: Answer(CLOSED)
+    await trio.sleep(60)
+    assert [body for _, body in world.vim.sent] == ["alarm"]
+
+
+async def test_a_verdict_whose_window_ends_while_connecting(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(CLOSED, connects_s=3.0)
+    await world.queue(action(within_s=2.0))
+    await trio.sleep(10)
+    assert (len(world.vim.begun), world.vim.sent) == (1, [])
+    assert [ended[:2] for ended in await world.ended()] == [("c1", "undelivered")]
+
+
+# -- the gate --------------------------------------------------------------------------------------
+
+
+async def a_vote_answered(world: World, uuid: str = A, command_id: str = "c1") -> None:
+    asked = RoundRecord(command_id, uuid, "h", Event.STOP, True, "vim", wall_clock(), 8.0)
+    await world.store.open_round(asked)
+    accept = RoundResult(command_id, VoteResult.ACCEPT, "")
+    entries = [action(uuid, command_id)]
+    assert await world.store.take_report("h", "boot", int(command_id[1:]), None, entries, accept)
+    world.sender.wake()
+
+
+async def test_a_verdict_waits_for_the_vote_reply(world: World, autojump_clock: MockClock) -> None:
+    await a_vote_answered(world)
+    await trio.sleep(2)
+    assert world.vim.begun == []
+    await world.queue(alarm(B, "of another"))
+    await world.store.replied("c1")
+    world.sender.wake()
+    await trio.sleep(1)
+    assert sorted(world.vim.sent) == [(2.0, "c1"), (2.0, "of another")]
+
+
+async def test_a_reply_that_is_never_written_does_not_hold_for_ever(
+    world: World, autojump_clock: MockClock
+) -> None:
+    await a_vote_answered(world)
+    await world.queue(alarm())
+    await trio.sleep(30)
+    assert world.vim.sent == [(8.0, "alarm")]
+    assert [ended[:2] for ended in await world.ended()] == [
+        ("c1", "undelivered"),
+        ("alarm", "unconfirmed"),
+    ]
+
+
+# -- restarts and faults of our own ----------------------------------------------------------------
+
+
+async def test_what_was_under_way_at_the_end(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with world_of(tmp_path) as world:
+        world.vim.answers = lambda body: Answer(CLOSED, takes_s=9.0)
+        await world.queue(action(A), alarm(B, "b"), service(C, "c"))
+        await trio.sleep(1)
+        assert len(world.vim.sent) == 3
+    async with world_of(tmp_path) as world:
+        await trio.sleep(1)
+        assert {body for _, body in world.vim.sent} == {"b", "c"}
+        assert [ended[:2] for ended in await world.ended()] == [
+            ("c1", "unconfirmed"),
+            ("b", "unconfirmed"),
+            ("c", "unconfirmed"),
+        ]
+
+
+async def test_a_sender_that_is_restarted(tmp_path: Path, autojump_clock: MockClock) -> None:
+    with inline_store(tmp_path) as (store, _):
+        vim = FakeVim()
+        sender = VimSender(store, vim, wall_clock)
+        vim.answers = lambda body: Answer(CLOSED, connects_s=1.0, takes_s=9.0)
+        await store.queue([alarm(A, "sent"), action(B)])
+        for lasts_s in (0.5, 1.5, 20.0):
+            with trio.move_on_after(lasts_s):
+                await sender.run()
+        # Its first life ended while it was connecting, its second in the middle of both.
+        assert sorted(vim.sent) == [(1.5, "c1"), (1.5, "sent"), (3.0, "sent")]
+        assert sender.status.in_flight == 0
+
+
+async def test_a_disk_that_is_full_for_a_while(world: World, autojump_clock: MockClock) -> None:
+    await trio.sleep(0.5)
+    world.vim.answers = lambda body: Answer(DELIVERED, connects_s=0.1, takes_s=0.1)
+    await world.queue(action(A), alarm(B, "b"))
+    await trio.sleep(0.05)
+    # Neither may be sent that can't be marked, ...
+    world.worker.fault = "disk is full"
+    await trio.sleep(0.5)
+    assert world.vim.sent == []
+    world.worker.fault = ""
+    await trio.sleep(2.15)
+    assert sorted(body for _, body in world.vim.sent) == ["b", "c1"]
+    # ... and what was sent is not forgotten.
+    world.worker.fault = "disk is full"
+    await trio.sleep(10)
+    world.worker.fault = ""
+    await trio.sleep(60)
+    assert [ended[:2] for ended in await world.ended()] == [("c1", "delivered"), ("b", "delivered")]
+    assert len(world.vim.sent) == 2
+    assert world.sender.status.delivered == 2
+
+
+async def test_instances_that_rested_are_forgotten(world: World, autojump_clock: MockClock) -> None:
+    world.vim.answers = lambda body: Answer(RESET)
+    await world.queue(*(service(f"u{n}", f"s{n}") for n in range(20)))
+    await trio.sleep(0.5)
+    # Their states are of no interest any more: nothing is left that would end their rest.
+    for entry in await world.store.outbox():
+        await world.store.mark_done(entry.id, OutboxState.UNDELIVERED, "instance deleted")
+    assert len(world.sender._rests) == 20
+    await trio.sleep(400)
+    assert world.sender._rests == {}

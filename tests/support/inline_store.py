@@ -1,0 +1,54 @@
+"""A store without a thread, for tests on the fake clock: autojump does not wait for threads."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from hbtrio.nursery.store import Store
+from hbtrio.nursery.store_schema import open_database
+from hbtrio.nursery.store_worker import Grade, Job, StoreFault, perform
+
+T = TypeVar("T")
+
+#: When the fake wall clock began.
+EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def wall_clock() -> datetime:
+    """A wall clock that goes with trio's."""
+    return EPOCH + timedelta(seconds=trio.current_time())
+
+
+class InlineWorker:
+    """Does the work at once; fails it while ``fault`` is set."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self.fault = ""
+
+    async def run(self, work: Callable[[sqlite3.Connection], T], grade: Grade) -> T:
+        await trio.lowlevel.checkpoint()
+        if self.fault:
+            raise StoreFault(self.fault)
+        job = Job(work, grade)
+        perform(self._db, [job])
+        result: T = job.outcome()
+        return result
+
+
+@contextmanager
+def inline_store(folder: Path) -> Iterator[tuple[Store, InlineWorker]]:
+    database = open_database(str(folder / "agent.db"))
+    # Nothing here outlives the test, so nothing needs a disk.
+    worker = InlineWorker(database.db)
+    try:
+        yield Store(worker, wall_clock), worker
+    finally:
+        database.close()

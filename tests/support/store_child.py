@@ -1,0 +1,90 @@
+"""An agent's life with its store, to be killed at any moment: ``store_child.py FILE NAME``.
+
+It takes reports and delivers what they bring, and says on its standard output what it holds safe
+and what it has sent, each before it goes on. A line that was read was true when it was written.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+
+import trio
+
+from hbtrio.nursery.store import Store
+from hbtrio.nursery.store_records import (
+    HistoryEntry,
+    NewEntry,
+    OutboxKind,
+    OutboxState,
+    RoundRecord,
+    RoundResult,
+)
+from hbtrio.wire.vocabulary import Event, VoteResult
+
+INSTANCES = 5
+
+
+def say(*words: object) -> None:
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def report(store: Store, boot: str) -> None:
+    """One report after another, in turn a verdict, an alarm and a state."""
+    number = 0
+    while True:
+        number += 1
+        name = f"{boot}/{number}"
+        uuid = f"u{number % INSTANCES}"
+        kind = list(OutboxKind)[number % 3]
+        result = None
+        entry = NewEntry(kind, uuid, name)
+        if kind is OutboxKind.ACTION:
+            await store.open_round(
+                RoundRecord(name, uuid, "h", Event.STOP, True, "vim", now(), 60.0)
+            )
+            say("opened", name)
+            result = RoundResult(name, VoteResult.ACCEPT, "")
+            entry = NewEntry(kind, uuid, name, name, now() + timedelta(seconds=60))
+        history = HistoryEntry(now(), "test", uuid, "h", name)
+        assert await store.take_report("h", boot, number, history, [entry], result)
+        if number % 7 == 0:
+            await store.sync()
+        say("taken", kind, name)
+        if result is not None:
+            await store.replied(name)
+
+
+async def deliver(store: Store) -> None:
+    """Sends what is there; every third time that fails and is repeated."""
+    await store.settle_interrupted()
+    turn = 0
+    while True:
+        ready = await store.ready(3)
+        for entry in ready.entries:
+            turn += 1
+            if not await store.mark_sending(entry.id):
+                continue
+            if turn % 3 == 0:
+                await store.back_to_queue(entry.id, "refused")
+                continue
+            say("sent", entry.kind, entry.body)
+            await store.mark_done(entry.id, OutboxState.DELIVERED)
+            say("done", entry.kind, entry.body)
+        await trio.lowlevel.checkpoint()
+
+
+async def main(path: str, boot: str) -> None:
+    async with Store.open(path, now) as store, trio.open_nursery() as nursery:
+        say("ready")
+        nursery.start_soon(report, store, boot)
+        nursery.start_soon(deliver, store)
+
+
+if __name__ == "__main__":
+    trio.run(main, *sys.argv[1:])
