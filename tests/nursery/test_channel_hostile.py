@@ -163,6 +163,22 @@ async def test_a_tiny_line_costs_as_much_as_a_message(autojump_clock: MockClock)
         assert world.channel(guest).faulty == 128
 
 
+async def test_of_one_read_only_so_many_lines_are_looked_at(autojump_clock: MockClock) -> None:
+    async with host_world() as world:
+        guest = world.guest()
+        guest.greets = False
+        guest.appears()
+        await world.settle()
+        guest.peer.send_bytes(b"x\n" * 64 + encode(INIT, 1))
+        await world.sleep(5)
+        assert [type(message) for message in guest.messages] == [Nack] * 5
+        assert world.channel(guest).faulty == 65
+        guest.peer.send_bytes(b"x\n" * 63 + encode(INIT, 1))
+        await world.settle()
+        assert guest.messages[-2] == InitAck(FIRST_ID)
+        assert world.channel(guest).faulty == 128
+
+
 async def test_a_deployed_guest_is_never_paused(autojump_clock: MockClock) -> None:
     # The fastest interval, the longest message, and answers to everything.
     async with host_world() as world:

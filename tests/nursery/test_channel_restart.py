@@ -9,6 +9,7 @@ from trio.testing import MockClock
 from hbtrio.fsm.heartbeat_table import HeartbeatState
 from hbtrio.wire.vocabulary import EVENT_TABLE, Aftermath, CorrectiveAction, Event, VoteResult
 from support.host_world import (
+    CHANNEL_DIR,
     HostWorld,
     Reply,
     ScriptedGuest,
@@ -164,6 +165,41 @@ async def test_back_with_its_socket_gone_and_made_anew(
         assert later(world)[1:] == [(60.3, "heartbeating", f"after: {event} is under way")]
         assert world.channel(guest) is channel
         assert not channel.absent
+
+
+async def test_back_with_a_socket_of_another_name(autojump_clock: MockClock) -> None:
+    async with host_world() as world:
+        guest = await noticed(world, Event.COLD_MIGRATE_BEGIN)
+        channel = world.channel(guest)
+        await world.at(10)
+        guest.vanishes()
+        await world.at(60.3)
+        is_back(guest)
+        guest.name = f"wrs.heartbeat.agent.0.{guest.uuid}.sock"
+        guest.path = f"{CHANNEL_DIR}/{guest.name}"
+        guest.appears()
+        await world.settle()
+        assert later(world)[1:] == [
+            (60.3, "heartbeating", "after: cold_migrate_begin is under way")
+        ]
+        assert world.channel(guest) is channel
+        assert channel.path == guest.path
+
+
+async def test_a_new_socket_that_does_not_listen_yet(autojump_clock: MockClock) -> None:
+    # Found between bind and listen: the retries start over, however long it was away.
+    async with host_world() as world:
+        guest = await noticed(world, Event.REBOOT)
+        await world.at(10)
+        guest.vanishes()
+        await world.at(60.3)
+        is_back(guest)
+        guest.appears()
+        world.dialer.refuse(guest.path)
+        await world.at(62)
+        world.dialer.listen(guest.path, guest.connected)
+        await world.at(70)
+        assert later(world)[1:] == [(63.3, "heartbeating", "after: reboot is under way")]
 
 
 async def test_back_with_its_socket_made_anew_in_one_moment(autojump_clock: MockClock) -> None:

@@ -601,6 +601,21 @@ async def test_nothing_is_sent_without_a_connection(
         assert verdicts(world) == []
 
 
+async def test_one_whose_end_was_not_noticed_yet(autojump_clock: MockClock) -> None:
+    # The operator's request finds it; it must not fail for that, and the round has its outcome.
+    async with host_world() as world:
+        guest = await world.beating()
+        await world.at(4.5)
+        guest.peer.close()
+        current = world.vote(guest)
+        await world.settle()
+        assert current.done.is_set()
+        why = "the channel was closed: broken pipe"
+        assert verdicts(world) == [(4.5, "vote", "stop", "error", why)]
+        await world.at(6)
+        assert world.channel(guest).beating
+
+
 async def test_nothing_is_sent_to_one_that_is_lost(autojump_clock: MockClock) -> None:
     async with host_world() as world:
         guest = await world.beating()

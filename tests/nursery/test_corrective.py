@@ -11,6 +11,8 @@ from trio.testing import MockClock
 
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands
 from hbtrio.fsm.heartbeat_table import HeartbeatState
+from hbtrio.wire.channel_codec import encode
+from hbtrio.wire.messages import ChallengeResponse
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
 from support.fake_processes import HANGS, FakeRun, Moment
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
@@ -233,29 +235,33 @@ async def test_with_reporting_off_nothing_is_run(autojump_clock: MockClock) -> N
         assert started(world) == []
 
 
-async def test_what_a_command_is_told(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"disk full", "disk full"),
+        (b"; rm -rf / {uuid} $(x) `y`", "; rm -rf / {uuid} $(x) `y`"),
+        (b'disk "a"\tC:\\temp\x1b[0m caf\xe9', "disk 'a' C:/temp [0m caf?"),
+        (b"x" * 1000, "x" * 223),
+    ],
+)
+async def test_what_a_command_is_told(said: bytes, told: str, autojump_clock: MockClock) -> None:
     argv = ("do", "{action} {uuid}", "--", "{reason}")
     async with world_of(CorrectiveCommands(reboot=argv)) as world:
         guest = await world.beating()
-        falls_ill(guest)
-        guest.log_msg = "x" * 300 + '"; rm -rf / {uuid}'
-        await world.at(5)
-        (moment,) = started(world)
-        assert moment.argv == ("do", f"reboot {guest.uuid}", "--", "x" * 223)
-
-
-async def test_a_reason_is_one_argument_and_plain(autojump_clock: MockClock) -> None:
-    async with world_of(CorrectiveCommands(reboot=("do", "{reason}"))) as world:
-        guest = await world.beating()
-        falls_ill(guest)
-        guest.peer.reading = False
+        await world.at(1.5)
+        guest.answers_after_s = None
         await world.at(2.5)
-        challenge = world.channel(guest).heartbeat
-        assert challenge.owes_answer
-        guest.log_msg = "; rm -rf / {uuid} $(x)"
-        guest.peer.reading = True
-        await world.at(5)
-        assert [moment.argv for moment in started(world)] == [("do", "; rm -rf / {uuid} $(x)")]
+        answer = ChallengeResponse(
+            guest.challenges[-1].heartbeat_challenge,
+            Health.UNHEALTHY,
+            CorrectiveAction.REBOOT,
+            "@",
+        )
+        # A deployed guest escapes nothing.
+        guest.peer.send_bytes(encode(answer, 9).replace(b"@", said))
+        await world.at(3.5)
+        (moment,) = started(world)
+        assert moment.argv == ("do", f"reboot {guest.uuid}", "--", told)
 
 
 # -- the brake ------------------------------------------------------------------------------

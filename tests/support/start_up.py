@@ -13,8 +13,9 @@ async def seconds_until_all_beat(count: int, *, within_s: float) -> float:
     """Starts a host process, makes the channels and waits for its event about each of them.
 
     Returns:
-        Seconds from the moment before the first socket is made to the host's last event, as read
-        from its standard output.
+        Seconds from the moment when the last socket is there to the host's last event, as read
+        from its standard output. A socket that the host has found between its being bound and its
+        listening refuses, and is tried again after a second.
 
     Raises:
         NotSeen: they are not all heartbeating within ``within_s``.
@@ -30,4 +31,4 @@ async def seconds_until_all_beat(count: int, *, within_s: float) -> float:
         await scene.start_host()
         made = await farm.listen(count)
         await scene.events.wait_for(is_last, within_s=within_s)
-        return time.monotonic() - made.began
+        return time.monotonic() - made.ended

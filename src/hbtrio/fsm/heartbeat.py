@@ -84,7 +84,9 @@ class Heartbeat(Pulse):
 
     def restarts(self, why: str, now: float) -> tuple[Effect, ...]:
         """The VM is being restarted: it has its RESTART window to come back."""
-        effects = self._suspend(HeartbeatEvent.RESTARTS, why, now, CALL_OFF_S)
+        # A VM that takes long to go down is not called off before it had to be back.
+        call_off_s = max(CALL_OFF_S, self.profile.restart_s)
+        effects = self._suspend(HeartbeatEvent.RESTARTS, why, now, call_off_s)
         self._restart_extended = False
         return (*effects, OpenRestart(self.profile.restart_s))
 

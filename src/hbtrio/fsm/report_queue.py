@@ -1,8 +1,9 @@
 """What a host has reported and its agent has not acknowledged: numbered, bounded, replayed.
 
 States are coalesced: of one instance only the newest of ``heartbeating`` and ``stopped`` waits, since
-an older one says nothing that matters any more. Verdicts of votes and notices are never dropped; there
-is at most one for each window, and a full queue gives way on everything else first.
+an older one says nothing that matters any more. A full queue gives way on everything else before it
+drops a verdict of a vote or notice: there is at most one for each window, so that a queue full of
+them holds none but those whose windows were over long ago.
 """
 
 from __future__ import annotations
@@ -35,11 +36,6 @@ class ReportQueue:
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    @property
-    def first(self) -> int:
-        """The number of the oldest report held, or of the next one."""
-        return next(iter(self._waiting), self._next)
 
     def add(self, report: LinkReport) -> LinkReport:
         """Takes a report, numbers it and returns it so."""

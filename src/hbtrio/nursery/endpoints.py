@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Final
 
@@ -70,29 +71,55 @@ class Endpoint:
             return list(await trio.open_tcp_listeners(self.port, host=self.host))
         except OSError as error:
             status = ExitStatus.DENIED if isinstance(error, PermissionError) else ExitStatus.IN_USE
-            raise UserError(f"{self}: {os_reason(error)}", status) from error
+            if isinstance(error, socket.gaierror):
+                status = ExitStatus.USAGE
+            raise UserError(f"{self}: {_words(error)}", status) from error
 
     async def connect(self, tls: ssl.SSLContext | None = None) -> trio.abc.Stream:
         """Connects there, within ``CONNECT_S``.
 
         Args:
-            tls: with it, TCP is wrapped and both ends are verified.
+            tls: with it, TCP is wrapped and both ends are verified. With TLS 1.3 the other end's
+                verdict on our certificate comes with the first bytes that are read.
 
         Raises:
             Unreachable: nobody listens, no route, or the handshake failed.
         """
-        stream: trio.abc.Stream | None = None
         try:
             with trio.fail_after(CONNECT_S):
                 if self.path:
                     return await trio.open_unix_socket(self.path)
                 stream = await trio.open_tcp_stream(self.host, self.port)
-                if tls is not None:
-                    stream = trio.SSLStream(stream, tls, server_hostname=self.host)
-                    await stream.do_handshake()
-                return stream
-        except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
-            if stream is not None:
+                if tls is None:
+                    return stream
+                return await self._wrap(stream, tls)
+        except (OSError, trio.BrokenResourceError) as error:
+            raise Unreachable(f"{self}: {_words(error)}") from error
+        except trio.TooSlowError as error:
+            raise Unreachable(f"{self}: no answer within {CONNECT_S:g} s") from error
+
+    async def _wrap(self, stream: trio.SocketStream, tls: ssl.SSLContext) -> trio.abc.Stream:
+        wrapped = trio.SSLStream(stream, tls, server_hostname=self.host)
+        try:
+            await wrapped.do_handshake()
+        except BaseException:
+            with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
-            why = os_reason(error) if isinstance(error, OSError) else "no answer in time"
-            raise Unreachable(f"{self}: {why}") from error
+            raise
+        return wrapped
+
+
+def _words(error: BaseException) -> str:
+    """What went wrong, in the words of whoever noticed it first."""
+    # trio tries several addresses, and wraps what OpenSSL says.
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    first = error if cause is None else cause
+    if isinstance(first, ssl.SSLCertVerificationError):
+        return f"the certificate is refused: {first.verify_message}"
+    if isinstance(first, ssl.SSLError):
+        return f"TLS: {first.reason or first}"
+    if isinstance(first, socket.gaierror):
+        return str(first.strerror).lower()
+    return os_reason(first) if isinstance(first, OSError) else str(first) or "the connection broke"

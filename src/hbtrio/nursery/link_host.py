@@ -1,8 +1,8 @@
 """The host's end of the link to its agent: dials, tells what is, reports what happens, obeys.
 
 Reports go through a queue that outlives a session: each is sent until the agent says that it keeps
-it, so that a verdict reaches the VIM once whatever happens to the link. What changes without being a
-report (an interval, a window) goes as the instance's newest state, coalesced.
+it, so that a verdict reaches the VIM once whatever happens to the link. An instance's newest state
+goes before the reports about it, coalesced, so that the agent never knows less than it was told.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import trio
@@ -25,12 +25,12 @@ from hbtrio.nursery.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.reports import Report
 from hbtrio.wire.link_codec import LinkError, decode_from_agent
 from hbtrio.wire.link_messages import (
+    MAX_TEXT,
     PROTOCOL,
     Ack,
     ActCommand,
     FromAgent,
     Gone,
-    Goodbye,
     Hello,
     Instance,
     LinkReport,
@@ -53,8 +53,14 @@ _COMMANDS: Final = 512
 #: Reports taken from the queue at a time.
 _BATCH: Final = 64
 
-#: A line of an action's progress beyond this is cut: it has to fit into one message.
-_PROGRESS_CHARS: Final = 4000
+#: The first and the longest wait between two attempts to connect. An agent that is back must be told
+#: soon: a VIM that asks it meanwhile goes on without the guest's vote.
+_RETRY_S: Final = 0.2
+_RETRY_LIMIT_S: Final = 2.0
+
+#: A line of an action's progress, as ASCII: it has to fit into one message with all its quotes and
+#: backslashes escaped once more.
+_PROGRESS_BYTES: Final = 8000
 
 
 @attrs.frozen
@@ -85,7 +91,6 @@ class HostLink:
         self._connect = connect
         self._changed: dict[str, None] = {}
         self._news = trio.Event()
-        self._session: LinkSession[FromAgent] | None = None
         self._sent = 0
         self._commands = 0
         host.reports.listen(self._reported)
@@ -93,34 +98,37 @@ class HostLink:
 
     async def run(self) -> None:
         """Dials and serves sessions until cancelled."""
-        backoff = Backoff(first_s=0.2, limit_s=10.0)
+        backoff = Backoff(_RETRY_S, _RETRY_LIMIT_S)
         said = ""
         while True:
             try:
                 stream = await self._connect()
             except Unreachable as fault:
-                if str(fault) != said:
-                    said = str(fault)
-                    _log.warning("agent: %s; retrying", fault)
+                why = str(fault)
             else:
-                said = ""
-                why = await self._serve(stream)
-                if self.connected:
+                try:
+                    why = f"the link ended: {await self._serve(stream)}"
+                finally:
+                    was_up, self.connected = self.connected, False
+                if was_up:
                     backoff.reset()
-                self.connected = False
-                _log.warning("link to the agent ended: %s", why)
+                    said = ""
+            if why != said:  # one line for each fault, however often it is met
+                said = why
+                _log.warning("agent: %s; retrying", why)
             await trio.sleep(backoff.next_delay_s())
 
     # -- what is told -----------------------------------------------------------------------
 
     def _reported(self, report: Report) -> None:
+        self._instance_changed(report.uuid)
         self.queue.add(
             LinkReport(
                 number=0,
                 time=report.time.isoformat(),
                 kind=report.kind,
                 uuid=report.uuid,
-                reason=report.reason,
+                reason=report.reason[:MAX_TEXT],
                 event=report.event,
                 result=report.result,
                 corrective_action=report.corrective_action,
@@ -130,14 +138,13 @@ class HostLink:
         self._news.set()
 
     def _instance_changed(self, uuid: str) -> None:
-        self._changed[uuid] = None
-        self._news.set()
+        if self.connected:  # else the next session begins with all there are
+            self._changed[uuid] = None
+            self._news.set()
 
     async def _serve(self, stream: trio.abc.Stream) -> str:
         session = LinkSession(stream, decode_from_agent)
-        why = ""
         async with trio.open_nursery() as nursery:
-            self._session = session
             welcome = trio.Event()
 
             async def handle(message: FromAgent) -> None:
@@ -152,7 +159,6 @@ class HostLink:
             nursery.start_soon(tell)
             why = await session.run(handle)
             nursery.cancel_scope.cancel()
-        self._session = None
         return why
 
     async def _tell(self, session: LinkSession[FromAgent], welcome: trio.Event) -> None:
@@ -164,13 +170,13 @@ class HostLink:
                 host_uuid=who.host_uuid,
                 boot_id=who.boot_id,
                 version=hbtrio.__version__,
-                first_report=self.queue.first,
+                dropped=self.queue.dropped,
             )
         )
         await welcome.wait()
         self.connected = True
-        channels = list(self._host.channels.values())
         self._changed.clear()
+        channels = list(self._host.channels.values())
         for channel in channels:
             await session.send(instance_of(channel))
         await session.send(SnapshotEnd(len(channels)))
@@ -203,8 +209,7 @@ class HostLink:
         match message:
             case Welcome(protocol=protocol, acknowledged=acknowledged):
                 if protocol != PROTOCOL:
-                    await session.send(Goodbye(f"this host speaks link protocol {PROTOCOL}"))
-                    raise LinkError(f"the agent speaks link protocol {protocol}")
+                    raise LinkError(f"protocol {protocol}, this host speaks {PROTOCOL}")
                 self.queue.acknowledge(acknowledged)
                 self._sent = acknowledged
                 welcome.set()
@@ -250,7 +255,7 @@ class HostLink:
                 patience_s=command.deadline_s,
             )
         except (UnknownInstance, NotHeartbeating, RoundOpen) as error:
-            await session.send(Reply(command.command_id, False, str(error)))
+            await session.send(Reply(command.command_id, False, str(error)[:MAX_TEXT]))
         else:
             seconds = round(opened.window.seconds)
             await session.send(Reply(command.command_id, True, seconds=seconds))
@@ -261,20 +266,31 @@ class HostLink:
                 command.uuid, ActionName(command.action), command.command, force=command.force
             )
         except (UnknownInstance, ActionRefused, ValueError) as error:
-            await session.send(Reply(command.command_id, False, str(error)))
+            await session.send(Reply(command.command_id, False, str(error)[:MAX_TEXT]))
             return
         await session.send(Reply(command.command_id, True))
         async for line in action.progress():
-            text = json.dumps(_cut(line), ensure_ascii=True)
-            await session.send(Progress(command.command_id, text, last=False))
+            await session.send(Progress(command.command_id, _fitting(line), last=False))
         await session.send(Progress(command.command_id, "{}", last=True))
 
 
-def _cut(line: dict[str, object]) -> dict[str, object]:
-    return {
-        name: value[:_PROGRESS_CHARS] if isinstance(value, str) else value
-        for name, value in line.items()
-    }
+def _fitting(line: dict[str, Any]) -> str:
+    """A line of progress as JSON, its texts cut as far as it takes."""
+    text = json.dumps(line)
+    for chars in (1000, 100, 10):
+        if len(text) <= _PROGRESS_BYTES:
+            break
+        text = json.dumps({name: _cut(value, chars) for name, value in line.items()})
+    return text
+
+
+def _cut(value: Any, chars: int) -> Any:
+    match value:
+        case str():
+            return value if len(value) <= chars else value[:chars] + "..."
+        case list():  # a command's arguments, 64 at most
+            return [_cut(item, chars) for item in value]
+    return value
 
 
 def instance_of(channel: Channel) -> Instance:

@@ -2,12 +2,16 @@
 
 Either end sends through a bounded queue, so that a peer that does not read holds up whoever sends,
 never memory; and either end asks for a sign of life, so that a peer that vanished without a word is
-noticed within ``SILENT_S``.
+noticed within ``SILENT_S`` and a little more.
+
+The task that reads must never wait for the task that writes: with both ends waiting so for each
+other the link would stand still. So a sign of life is answered only if there is room for it (if
+there is not, other bytes are on their way), and whoever handles messages leaves it to other tasks to
+send.
 """
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
@@ -15,13 +19,16 @@ import trio
 
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.link_codec import MAX_LINK_LINE, LinkError, encode_link
-from hbtrio.wire.link_messages import Goodbye, LinkMessage, Ping, Pong
+from hbtrio.wire.link_messages import MAX_TEXT, Goodbye, LinkMessage, Ping, Pong
 
 #: A peer is asked for a sign of life this often.
 PING_S: Final = 5.0
 
 #: Without a byte for this long it is gone.
 SILENT_S: Final = 15.0
+
+#: How long a peer may take to read a goodbye.
+_FAREWELL_S: Final = 1.0
 
 #: Messages that may wait to be written.
 _QUEUE: Final = 64
@@ -47,6 +54,7 @@ class LinkSession(Generic[In]):
         self._stream = stream
         self._decode = decode
         self._queue, self._written = trio.open_memory_channel[bytes](_QUEUE)
+        self._all_written = trio.Event()
         self._heard_at = trio.current_time()
 
     async def send(self, message: LinkMessage) -> None:
@@ -54,6 +62,7 @@ class LinkSession(Generic[In]):
 
         Raises:
             SessionEnded: the session is over; the message may be lost.
+            LinkError: it is too long; nothing was sent.
         """
         try:
             await self._queue.send(encode_link(message))
@@ -64,8 +73,8 @@ class LinkSession(Generic[In]):
         """Carries the session until it ends; returns why it did.
 
         Args:
-            handle: called with each message of the other end, in order. It may raise
-                ``LinkError`` to end the session.
+            handle: called with each message of the other end, in order; nothing is read meanwhile.
+                It may raise ``LinkError``: the other end is told so, and the session ends.
 
         Cancelled, it closes the connection.
         """
@@ -75,8 +84,10 @@ class LinkSession(Generic[In]):
 
                 async def until(task: Callable[[], Awaitable[str]]) -> None:
                     nonlocal ended
-                    ended = await task()
-                    nursery.cancel_scope.cancel()
+                    why = await task()
+                    if not nursery.cancel_scope.cancel_called:  # the first reason is the cause
+                        ended = why
+                        nursery.cancel_scope.cancel()
 
                 nursery.start_soon(until, self._write)
                 nursery.start_soon(until, self._keep_alive)
@@ -93,7 +104,7 @@ class LinkSession(Generic[In]):
         while True:
             try:
                 data = await self._stream.receive_some(_READ_BYTES)
-            except (trio.BrokenResourceError, ssl.SSLError) as error:
+            except trio.BrokenResourceError as error:
                 return f"the connection failed: {_cause(error)}"
             if not data:
                 return "closed by the other end"
@@ -103,7 +114,7 @@ class LinkSession(Generic[In]):
                     message = self._decode(line)
                     match message:
                         case Ping(number=number):
-                            await self.send(Pong(number))
+                            self._answer(number)
                         case Pong():
                             pass
                         case Goodbye(reason=reason):
@@ -111,17 +122,33 @@ class LinkSession(Generic[In]):
                         case _:
                             await handle(message)
                 except LinkError as error:
-                    return f"unusable message: {error}"
+                    return await self._take_leave(f"unusable message: {error}")
             if lines.skipped:
-                return f"a line longer than {MAX_LINK_LINE} bytes"
+                return await self._take_leave(f"a line longer than {MAX_LINK_LINE} bytes")
+
+    def _answer(self, number: int) -> None:
+        try:
+            self._queue.send_nowait(encode_link(Pong(number)))
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # what waits to be written is as good a sign
+
+    async def _take_leave(self, why: str) -> str:
+        """Tells the other end why; what was sent before goes out first."""
+        with trio.move_on_after(_FAREWELL_S):
+            await self._queue.send(encode_link(Goodbye(why[:MAX_TEXT])))
+            self._queue.close()
+            await self._all_written.wait()
+        return why
 
     async def _write(self) -> str:
         try:
             async for data in self._written:
                 await self._stream.send_all(data)
-        except (trio.BrokenResourceError, ssl.SSLError) as error:
+        except trio.BrokenResourceError as error:
             return f"the connection failed: {_cause(error)}"
-        return "stopped"
+        # A goodbye was the last; whoever said it ends the session.
+        self._all_written.set()
+        return await trio.sleep_forever()
 
     async def _keep_alive(self) -> str:
         number = 0
@@ -129,7 +156,10 @@ class LinkSession(Generic[In]):
             await trio.sleep(PING_S)
             number += 1
             with trio.move_on_after(PING_S):
-                await self.send(Ping(number))
+                try:
+                    await self.send(Ping(number))
+                except SessionEnded:
+                    await trio.sleep_forever()  # a goodbye was said
         return f"nothing heard for {SILENT_S:g} s"
 
 

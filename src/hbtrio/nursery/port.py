@@ -64,7 +64,7 @@ class Dialer(Protocol):
 class SocketPort:
     """A port over a connected, non-blocking socket."""
 
-    __slots__ = ("_socket", "_fd")
+    __slots__ = ("_fd", "_socket")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -91,7 +91,7 @@ class SocketPort:
     def wait_readable(self) -> Awaitable[None]:
         """See :class:`Port`."""
         # No coroutine of its own: that would be one more frame at each wake-up of each channel.
-        return trio.lowlevel.wait_readable(self._fd)
+        return trio.lowlevel.wait_readable(self._fd)  # noqa: ASYNC105
 
     async def wait_writable(self) -> None:
         """See :class:`Port`."""

@@ -1,10 +1,11 @@
-"""The five timeouts as cancel scopes: VOTE, SHUTDOWN_NOTICE, SUSPEND_NOTICE, RESUME_NOTICE, RESTART.
+"""The five timeouts as cancel scopes.
 
-This is the only place where they become one, for guest and host alike. A window opens with a
-deadline and runs its handlers side by side in a nursery. It closes early when its ballot closes: all
-have answered, or one has rejected. At its deadline it cancels the handlers that are left and says
-who was silent. The outcome is announced at the moment of closing, not when the last cancelled
-handler is gone: a script that ignores TERM must not hold up the answer.
+VOTE, SHUTDOWN_NOTICE, SUSPEND_NOTICE, RESUME_NOTICE and RESTART become cancel scopes in this place
+only, for guest and host alike. A window opens with a deadline and runs its handlers side by side in
+a nursery. It closes early when its ballot closes: all have answered, or one has rejected. At its
+deadline it cancels the handlers that are left and says who was silent. The outcome is announced at
+the moment of closing, not when the last cancelled handler is gone: a script that ignores TERM must
+not hold up the answer.
 """
 
 from __future__ import annotations

@@ -68,6 +68,15 @@ def _decode(line: bytes, decoders: dict[str, msgspec.json.Decoder[Any]]) -> Any:
         raise LinkError(str(error)) from error
 
 
+def _utf8(value: Any) -> Any:
+    # A text that came out of JSON may hold half a surrogate pair, which no UTF-8 can.
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, tuple):
+        return tuple(map(_utf8, value))
+    return value
+
+
 def encode_link(message: LinkMessage) -> bytes:
     """One message as a line with its newline.
 
@@ -76,10 +85,7 @@ def encode_link(message: LinkMessage) -> bytes:
     """
     members: dict[str, Any] = {"type": message.TYPE}
     for field in attrs.fields(type(message)):
-        value = getattr(message, field.name)
-        if isinstance(value, str):
-            value = value.encode("utf-8", "replace").decode()
-        members[field.name] = value
+        members[field.name] = _utf8(getattr(message, field.name))
     line = msgspec.json.encode(members)
     if len(line) > MAX_LINK_LINE:
         raise LinkError(f"{message.TYPE} of {len(line)} bytes is longer than {MAX_LINK_LINE}")

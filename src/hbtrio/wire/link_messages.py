@@ -1,38 +1,59 @@
 """What a host and its agent say to each other: JSON lines, each with a ``type``.
 
-A session: the host says ``hello``, then an ``instance`` for each of its instances, then
-``snapshot_end``. From there on the host sends ``instance`` and ``gone`` as things change, ``report``
-with a number that grows for as long as the host process lives, and a ``reply`` to each command. The
-agent says ``welcome``, tells the reporting states, sends commands and ``ack``s reports. A report that
-was not acknowledged is sent again after a reconnect.
+A session: the host says ``hello`` and the agent ``welcome``, then the host an ``instance`` for each
+of its instances and ``snapshot_end``. From there on the host sends ``instance`` and ``gone`` as
+things change, ``report`` with a number that grows for as long as the host process lives, and a
+``reply`` to each command. The agent tells the reporting states, sends commands and ``ack``s reports.
+A report that was not acknowledged is sent again after a reconnect.
+
+Texts and numbers are bounded: a message that exceeds them is refused by the other end, with the
+session. Whoever puts a guest's or an operator's words into a message cuts them first.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Final
 
 import attrs
+import msgspec
 
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 
 #: Both ends say it; another is refused with a ``goodbye`` that names both.
 PROTOCOL = 1
 
+#: The most characters of a name, an id or any other single word.
+MAX_NAME: Final = 255
+
+#: The most characters of a reason: in UTF-8, and escaped, it fits into one line of the link.
+MAX_TEXT: Final = 2000
+
+#: The largest number that JSON carries exactly everywhere, and well below the store's.
+MAX_NUMBER: Final = 2**53
+
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
+#: Of a window or an interval: what a guest can say at all is below it.
+Period = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Patience = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Command = Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
+
 
 @attrs.frozen
 class Hello:
     """Host: who I am. ``boot_id`` is new for each start of the host process.
 
-    ``first_report`` is the number of the oldest report it still holds, or of the next one.
+    ``dropped`` is how many reports had to give way since then, for want of an agent that takes them.
     """
 
     TYPE: ClassVar[str] = "hello"
-    protocol: int
-    hostname: str
-    host_uuid: str
-    boot_id: str
-    version: str
-    first_report: int
+    protocol: Number
+    hostname: Name
+    host_uuid: Name
+    boot_id: Name
+    version: Name
+    dropped: Number
 
 
 @attrs.frozen
@@ -43,18 +64,18 @@ class Instance:
     """
 
     TYPE: ClassVar[str] = "instance"
-    uuid: str
-    name: str
-    state: str
+    uuid: Name
+    name: Name
+    state: Name
     heartbeating: bool
     health: Health
     corrective_action: CorrectiveAction
-    interval_ms: int
-    vote_s: int
-    shutdown_notice_s: int
-    suspend_notice_s: int
-    resume_notice_s: int
-    restart_s: int
+    interval_ms: Period
+    vote_s: Period
+    shutdown_notice_s: Period
+    suspend_notice_s: Period
+    resume_notice_s: Period
+    restart_s: Period
 
 
 @attrs.frozen
@@ -62,7 +83,7 @@ class SnapshotEnd:
     """Host: these were all; instances that the agent knew of and did not hear of are gone."""
 
     TYPE: ClassVar[str] = "snapshot_end"
-    count: int
+    count: Number
 
 
 @attrs.frozen
@@ -70,8 +91,8 @@ class Gone:
     """Host: the instance's channel is no longer on this host."""
 
     TYPE: ClassVar[str] = "gone"
-    uuid: str
-    reason: str
+    uuid: Name
+    reason: Text
 
 
 @attrs.frozen
@@ -79,15 +100,15 @@ class LinkReport:
     """Host: something that must be known once. ``command_id`` names the vote or notice it ends."""
 
     TYPE: ClassVar[str] = "report"
-    number: int
-    time: str
-    kind: str
-    uuid: str
-    reason: str
+    number: Number
+    time: Name
+    kind: Name
+    uuid: Name
+    reason: Text
     event: Event | None = None
     result: VoteResult | None = None
     corrective_action: CorrectiveAction | None = None
-    command_id: str = ""
+    command_id: Name = ""
 
 
 @attrs.frozen
@@ -95,10 +116,10 @@ class Reply:
     """Host: how a command was taken. For a round ``seconds`` is its window, 0 if none was opened."""
 
     TYPE: ClassVar[str] = "reply"
-    command_id: str
+    command_id: Name
     ok: bool
-    reason: str = ""
-    seconds: int = 0
+    reason: Text = ""
+    seconds: Period = 0
 
 
 @attrs.frozen
@@ -106,7 +127,7 @@ class Progress:
     """Host: a line of progress of an action that was commanded; ``line`` is JSON text."""
 
     TYPE: ClassVar[str] = "progress"
-    command_id: str
+    command_id: Name
     line: str
     last: bool
 
@@ -116,9 +137,9 @@ class Welcome:
     """Agent: who I am, and the number of the last report of this ``boot_id`` that I hold."""
 
     TYPE: ClassVar[str] = "welcome"
-    protocol: int
-    agent: str
-    acknowledged: int
+    protocol: Number
+    agent: Name
+    acknowledged: Number
 
 
 @attrs.frozen
@@ -126,7 +147,7 @@ class Reporting:
     """Agent: whether losses and ill health are to be reported; ``uuid`` "" means the whole host."""
 
     TYPE: ClassVar[str] = "reporting"
-    uuid: str
+    uuid: Name
     enabled: bool
 
 
@@ -135,11 +156,11 @@ class RoundCommand:
     """Agent: open a vote or notice. Past ``deadline_s`` from its arrival it is not begun."""
 
     TYPE: ClassVar[str] = "round"
-    command_id: str
-    uuid: str
+    command_id: Name
+    uuid: Name
     event: Event
     vote: bool
-    deadline_s: float
+    deadline_s: Patience
 
 
 @attrs.frozen
@@ -147,12 +168,12 @@ class ActCommand:
     """Agent: perform an action; an empty ``command`` is the host's configured one."""
 
     TYPE: ClassVar[str] = "act"
-    command_id: str
-    uuid: str
-    action: str
-    command: tuple[str, ...]
+    command_id: Name
+    uuid: Name
+    action: Name
+    command: Command
     force: bool
-    deadline_s: float
+    deadline_s: Patience
 
 
 @attrs.frozen
@@ -160,7 +181,7 @@ class Ack:
     """Agent: every report up to this number is kept safe."""
 
     TYPE: ClassVar[str] = "ack"
-    number: int
+    number: Number
 
 
 @attrs.frozen
@@ -168,7 +189,7 @@ class Ping:
     """Either: are you there? Answered with the same number in ``pong``."""
 
     TYPE: ClassVar[str] = "ping"
-    number: int
+    number: Number
 
 
 @attrs.frozen
@@ -176,7 +197,7 @@ class Pong:
     """Either: I am."""
 
     TYPE: ClassVar[str] = "pong"
-    number: int
+    number: Number
 
 
 @attrs.frozen
@@ -184,7 +205,7 @@ class Goodbye:
     """Either: the session ends here, and why."""
 
     TYPE: ClassVar[str] = "goodbye"
-    reason: str
+    reason: Text
 
 
 FromHost = (
