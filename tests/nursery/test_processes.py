@@ -420,7 +420,7 @@ async def test_command_that_does_not_die_is_remembered_and_reaped_later(
     async with SystemProcesses(grace_s=0.05) as runner:
         (pid,) = await cancel_when(runner, [path], tmp_path / "pid")
         with monkeypatch.context() as context:
-            context.setattr(processes._Child, "is_dead", lambda self: False)
+            context.setattr(processes.Child, "is_dead", lambda self: False)
             with pytest.raises(ProcessNotStarted) as caught:
                 await runner.run(["/bin/true"])
         assert caught.value.reason == "1 earlier commands hang in the kernel"

@@ -21,24 +21,22 @@ make inside of a script.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
 import signal
 import subprocess
-import sys
-import threading
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import IO, Protocol
+from typing import Protocol
 
-import attrs
 import trio
 
-from hbtrio.nursery import keeper
+from hbtrio.nursery.child_process import Capture, Child, ProcessResult, open_pidfd, spawn
 from hbtrio.nursery.keeper import live_groups, signal_groups
+from hbtrio.nursery.keeper_link import KeeperLink
+
+__all__ = ["ProcessNotStarted", "ProcessResult", "ProcessRunner", "SystemProcesses"]
 
 _log = logging.getLogger("hbtrio.processes")
 
@@ -47,30 +45,6 @@ _log = logging.getLogger("hbtrio.processes")
 _KILL_WAIT_S = 2.0
 #: So many that cannot be ended, and no further one is started: the next would hang just the same.
 _MAX_UNKILLABLE = 16
-#: How long the keeper may take to exit after an orderly shutdown, in seconds.
-_KEEPER_WAIT_S = 2.0
-
-#: The keeper must outlive what ends the daemon: Ctrl-C, a closing terminal, systemd's stop.
-_KEEPER_BLOCKS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-
-
-@attrs.frozen
-class ProcessResult:
-    """How a command ended and what it said.
-
-    Args:
-        exit_code: 0 to 255, or None if a signal ended it.
-        signal: the number of that signal, else None.
-        stdout: the first ``max_output`` bytes of its standard output.
-        stderr: likewise of its standard error.
-        truncated: one of the two was longer.
-    """
-
-    exit_code: int | None
-    signal: int | None
-    stdout: bytes
-    stderr: bytes
-    truncated: bool
 
 
 class ProcessNotStarted(Exception):
@@ -120,8 +94,8 @@ class SystemProcesses:
 
     def __init__(self, *, grace_s: float = 1.0) -> None:
         self._grace_s = grace_s
-        self._keeper = _Keeper()
-        self._unkillable: list[_Child] = []
+        self._keeper = KeeperLink()
+        self._unkillable: list[Child] = []
 
     async def __aenter__(self) -> SystemProcesses:
         # A disposition inherited over exec. With SIGCHLD ignored the kernel throws exit statuses
@@ -171,13 +145,13 @@ class SystemProcesses:
         child.stderr.drain()
         return self._finish(child)
 
-    def _start(self, argv: Sequence[str], max_output: int, env: Mapping[str, str] | None) -> _Child:
+    def _start(self, argv: Sequence[str], max_output: int, env: Mapping[str, str] | None) -> Child:
         # In a thread: Popen waits for the exec. Registered in the same breath, not back on the
         # event loop, which may be late: what is not registered yet survives a kill -9.
         try:
             # No signal is blocked, whatever the daemon blocks: TERM must reach a script. That
             # SIGPIPE is not ignored, as Python has it, is Popen's restore_signals.
-            popen = _spawn(
+            popen = spawn(
                 argv, blocked=(), stdin=subprocess.DEVNULL, output=subprocess.PIPE, env=env
             )
         except OSError as error:
@@ -185,21 +159,21 @@ class SystemProcesses:
         self._keeper.add(popen.pid)
         assert popen.stdout is not None
         assert popen.stderr is not None
-        return _Child(
+        return Child(
             argv[0],
             popen,
-            _open_pidfd(popen.pid),
-            _Capture(popen.stdout, max_output),
-            _Capture(popen.stderr, max_output),
+            open_pidfd(popen.pid),
+            Capture(popen.stdout, max_output),
+            Capture(popen.stderr, max_output),
         )
 
-    def _finish(self, child: _Child) -> ProcessResult:
+    def _finish(self, child: Child) -> ProcessResult:
         # In this order: as long as its leader is not reaped, a session's number is not used again,
         # so that the keeper never holds a number that may be someone else's.
         self._keeper.discard(child.pid)
         return child.reap()
 
-    async def _end(self, child: _Child) -> None:
+    async def _end(self, child: Child) -> None:
         """TERM, grace, KILL, reap; bounded. To be called within a shield.
 
         The leader is reaped last, for it pins the number of its group: a signal to that group hits
@@ -232,243 +206,9 @@ class SystemProcesses:
             self._finish(child)
 
 
-@attrs.define(eq=False)
-class _Capture:
-    """One output of a command: its first bytes kept, the rest drained."""
-
-    _pipe: IO[bytes]
-    _limit: int
-    kept: bytearray = attrs.field(factory=bytearray, init=False)
-    truncated: bool = attrs.field(default=False, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        os.set_blocking(self._pipe.fileno(), False)
-
-    async def collect(self) -> None:
-        """Read until end of file; or until cancelled, nothing being lost."""
-        more = True
-        while more:
-            await trio.lowlevel.wait_readable(self._pipe)
-            more = self._read() != b""
-
-    def drain(self) -> None:
-        """Take what is in the pipe now; bounded, for a child left behind may go on writing."""
-        while not self.truncated and self._read():
-            pass
-
-    def _read(self) -> bytes | None:
-        """Read once: None if there is nothing now, no bytes at the end of file."""
-        chunk = self._pipe.read(65536)
-        if chunk:
-            room = self._limit - len(self.kept)
-            self.kept += chunk[:room]
-            self.truncated = self.truncated or len(chunk) > room
-        return chunk
-
-    def close(self) -> None:
-        self._pipe.close()
-
-
-@attrs.define(eq=False)
-class _Child:
-    """A started command, and all descriptors that we hold for it."""
-
-    path: str
-    _popen: subprocess.Popen[bytes]
-    _pidfd: int | None
-    stdout: _Capture
-    stderr: _Capture
-
-    @property
-    def pid(self) -> int:
-        return self._popen.pid
-
-    async def exited(self) -> None:
-        """Wait until it has exited, without reaping it. Cancellation just stops the waiting."""
-        if self._pidfd is not None:
-            await trio.lowlevel.wait_readable(self._pidfd)
-        else:
-            wait = partial(os.waitid, os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            await trio.to_thread.run_sync(wait, abandon_on_cancel=True)
-
-    def is_dead(self) -> bool:
-        """Say whether it has exited and can be reaped."""
-        options = os.WEXITED | os.WNOWAIT | os.WNOHANG
-        return os.waitid(os.P_PID, self.pid, options) is not None
-
-    def reap(self) -> ProcessResult:
-        """Take its status. It must have exited."""
-        status = self._popen.wait()
-        self.close()
-        return ProcessResult(
-            exit_code=status if status >= 0 else None,
-            signal=-status if status < 0 else None,
-            stdout=bytes(self.stdout.kept),
-            stderr=bytes(self.stderr.kept),
-            truncated=self.stdout.truncated or self.stderr.truncated,
-        )
-
-    def close(self) -> None:
-        self.stdout.close()
-        self.stderr.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
-
-
-class _Keeper:
-    """The daemon's end of the keeper: see ``keeper.py``.
-
-    ``add`` is called in the threads that start commands, hence the lock. It is only ever held for a
-    write that does not block.
-    """
-
-    def __init__(self) -> None:
-        self._starting = trio.Lock()
-        self._lock = threading.Lock()
-        self._sessions: set[int] = set()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: int | None = None
-        self._start_failed = False
-
-    async def ensure(self) -> None:
-        """Start the keeper unless it lives. If it cannot be started, commands run without."""
-        async with self._starting:
-            if (
-                self._process is not None
-                and self._process.poll() is None
-                and self._pipe is not None
-            ):
-                return
-            with self._lock:
-                self._lose()
-            await trio.to_thread.run_sync(self._start)
-
-    def add(self, session: int) -> None:
-        with self._lock:
-            self._sessions.add(session)
-            self._tell(f"+{session}\n")
-
-    def discard(self, session: int) -> None:
-        with self._lock:
-            self._sessions.discard(session)
-            self._tell(f"-{session}\n")
-
-    async def close(self) -> None:
-        """Let the keeper exit, and reap it."""
-        with self._lock:
-            self._close_pipe()
-        if self._process is not None:
-            await trio.to_thread.run_sync(_reap_keeper, self._process, _KEEPER_WAIT_S)
-            self._process = None
-
-    def _start(self) -> None:
-        if self._process is not None:
-            _reap_keeper(self._process, 0.0)
-            self._process = None
-        try:
-            process, pipe = _spawn_keeper()
-        except OSError as error:
-            if not self._start_failed:
-                _log.error("no keeper, so scripts would outlive a killed daemon: %s", error)
-            self._start_failed = True
-            return
-        self._start_failed = False
-        with self._lock:
-            self._process = process
-            self._pipe = pipe
-            for session in self._sessions:
-                self._tell(f"+{session}\n")
-
-    def _tell(self, line: str) -> None:
-        if self._pipe is not None:
-            try:
-                os.write(self._pipe, line.encode("ascii"))
-            except (BrokenPipeError, BlockingIOError):
-                self._lose()
-
-    def _lose(self) -> None:
-        if self._pipe is not None:
-            assert self._process is not None
-            # Before the pipe is closed: one that merely hangs would take that for our death, and
-            # end the scripts that are running.
-            self._process.kill()
-            self._close_pipe()
-            _log.warning(
-                "the keeper (process %d) is gone; the next command starts another",
-                self._process.pid,
-            )
-
-    def _close_pipe(self) -> None:
-        if self._pipe is not None:
-            os.close(self._pipe)
-            self._pipe = None
-
-
-def _spawn_keeper() -> tuple[subprocess.Popen[bytes], int]:
-    """Start the keeper: its process, and the write end of its pipe."""
-    reading, writing = os.pipe()  # neither end is inherited over exec: no script holds the pipe
-    try:
-        os.set_blocking(writing, False)  # a keeper that was stopped must not stop the daemon
-        argv = [sys.executable, "-I", "-S", keeper.__file__]
-        process = _spawn(
-            argv, blocked=_KEEPER_BLOCKS, stdin=reading, output=subprocess.DEVNULL, cwd="/"
-        )
-    except OSError:
-        os.close(writing)
-        raise
-    finally:
-        os.close(reading)
-    return process, writing
-
-
-def _reap_keeper(process: subprocess.Popen[bytes], patience_s: float) -> None:
-    try:
-        process.wait(patience_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_KILL_WAIT_S)
-
-
 async def _live_groups(session: set[int]) -> set[int]:
     # In a thread: on a large system there is a lot in /proc.
     return await trio.to_thread.run_sync(live_groups, session)
-
-
-def _spawn(
-    argv: Sequence[str],
-    *,
-    blocked: Iterable[signal.Signals],
-    stdin: int,
-    output: int,
-    cwd: str | None = None,
-    env: Mapping[str, str] | None = None,
-) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own; in a thread, whose signal mask it inherits."""
-    before = signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    try:
-        return subprocess.Popen(
-            argv,
-            bufsize=0,
-            stdin=stdin,
-            stdout=output,
-            stderr=output,
-            cwd=cwd,
-            env=env,
-            start_new_session=True,
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _open_pidfd(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        # A kernel before 5.3, a Python that was built on one, or no descriptor left: see
-        # _Child.exited.
-        return None
 
 
 def _reason(error: OSError, path: str) -> str:
