@@ -17,7 +17,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python -m tests.bench
+	PYTHONPATH=tests $(BIN)/python -m bench
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m hbtrio.fsm.diagrams docs/state-machines.md

@@ -136,7 +136,7 @@ async def _run(options: argparse.Namespace) -> Result:
 
 
 def main() -> int:
-    """Runs it; exit status 1 if a healthy guest was missed."""
+    """Runs it; exit status 1 if the host missed a healthy guest."""
     parser = argparse.ArgumentParser(prog="bench", description="Measures the host daemon.")
     parser.add_argument("--channels", type=int, nargs="+", default=[100, 1000], metavar="N")
     parser.add_argument("--rounds", type=int, default=3, help="of each shape (default 3)")

@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from bench.sample import allow_descriptors
-from bench.subject import INTERVAL_S, TimedDialer, all_beating, open_host
+from bench.subject import TimedDialer, all_beating, open_host
 from hbtrio.nursery.reports import ReportKind
 from support.guest_farm_process import channel_name, uuid_of
 
@@ -49,7 +49,6 @@ async def _detect(directory: str, count: int, groups: list[Group]) -> list[list[
     dialer = TimedDialer(silent.__contains__)
     async with open_host(directory, dialer) as host:
         await all_beating(host, count)
-        await trio.sleep(INTERVAL_S)
         with host.reports.follow() as reports:
             print("ready", flush=True)
             with trio.fail_after(_LOST_WITHIN_S):

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 #: How long all channels beat before they are measured, in seconds.
-WARM_UP_S: Final = 0.5
+WARM_UP_S: Final = 0.3
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 

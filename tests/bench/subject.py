@@ -6,6 +6,7 @@ python -m bench.subject CHANNEL_DIR CHANNELS SECONDS
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 import sys
@@ -85,7 +86,8 @@ class TimedDialer:
 
 @asynccontextmanager
 async def open_host(directory: str, dialer: Dialer) -> AsyncIterator[Host]:
-    """A host over real sockets, put together as ``hbtrio host`` does it."""
+    """A host over real sockets, put together as ``hbtrio host`` does it; its log goes nowhere."""
+    logging.getLogger("hbtrio").addHandler(logging.NullHandler())
     with InotifyWatch(directory) as watch:
         async with SystemProcesses() as processes, trio.open_nursery() as nursery:
             host = Host(

@@ -22,7 +22,8 @@ from hbtrio.cli.ctl import DEFAULT_URL
 from hbtrio.cli.ctl_commands import INTERRUPTED
 from hbtrio.config.host import ActionCommands, HostConfig
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.nursery.reports import FOLLOWER_QUEUE, Report, ReportKind
+from hbtrio.nursery.followed import FOLLOWER_QUEUE
+from hbtrio.nursery.reports import Report, ReportKind
 from hbtrio.wire.messages import ActionNotify
 from hbtrio.wire.vocabulary import ActionName, Event, Health, VoteResult
 from support.control_socket import Ctl, Served, call, served
@@ -802,6 +803,7 @@ def test_what_is_imported() -> None:
     assert {name for name in modules if name.startswith("hbtrio.nursery.")} == {
         "hbtrio.nursery.ctl_client",
         "hbtrio.nursery.ctl_replies",
+        "hbtrio.nursery.token_file",
     }
 
 

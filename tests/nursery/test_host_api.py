@@ -15,8 +15,9 @@ from trio.testing import MockClock
 import hbtrio
 from hbtrio.config.host import ActionCommands
 from hbtrio.nursery.ctl_client import LINE_BYTES
+from hbtrio.nursery.followed import FOLLOWER_QUEUE
 from hbtrio.nursery.http_edge import HttpLimits
-from hbtrio.nursery.reports import FOLLOWER_QUEUE, Report, ReportKind
+from hbtrio.nursery.reports import Report, ReportKind
 from hbtrio.wire.messages import ActionNotify
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, Event, Health, VoteResult
 from support.control_socket import Served, served

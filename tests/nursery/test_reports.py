@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import trio
 
-from hbtrio.nursery.reports import FOLLOWER_QUEUE, RECENT, Report, ReportKind, Reports
+from hbtrio.nursery.followed import FOLLOWER_QUEUE, RECENT
+from hbtrio.nursery.reports import Report, ReportKind, Reports
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)

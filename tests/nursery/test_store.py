@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -15,9 +16,10 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.nursery import store_schema
+from hbtrio.nursery import store_outbox, store_schema
 from hbtrio.nursery.store import Store
 from hbtrio.nursery.store_outbox import ALARMS_PER_INSTANCE
 from hbtrio.nursery.store_records import (
@@ -34,7 +36,6 @@ from hbtrio.nursery.store_records import (
 from hbtrio.nursery.store_rounds import BOOTS
 from hbtrio.nursery.store_schema import MIGRATIONS, migrate, open_database
 from hbtrio.nursery.store_worker import (
-    Grade,
     Job,
     StoreFault,
     StoreThread,
@@ -442,6 +443,33 @@ async def test_alarms_of_one_instance_are_bounded(store: Store) -> None:
     assert len(await store.history()) == 2
 
 
+def test_a_long_queue_and_a_long_past_are_not_searched_through(path: str) -> None:
+    """What is done for each verdict uses an index, whatever the outbox holds."""
+    said: list[str] = []
+    database = open_database(path)
+    database.db.set_trace_callback(said.append)
+    store_outbox.queue(database.db, [service(), alarm(), action()], 0.0)
+    store_outbox.ready(database.db, 8, [B], [C], 0.0)
+    store_outbox.mark_sending(database.db, 1, 0.0)
+    store_outbox.back_to_queue(database.db, 2, "refused")
+    store_outbox.mark_done(database.db, 1, OutboxState.DELIVERED, "", 0.0)
+    database.db.set_trace_callback(None)
+    steps = [
+        step
+        for text in said
+        if text.lstrip().startswith(("SELECT", "UPDATE", "DELETE"))
+        for *_, step in database.db.execute(f"EXPLAIN QUERY PLAN {text}")
+    ]
+    database.close()
+    looked = {step for step in steps if "outbox" in step or "mine" in step or "other" in step}
+    # The one that goes along its index does so in the order wanted and stops when it has enough.
+    assert {step for step in looked if step.startswith("SCAN")} == {
+        "SCAN mine USING INDEX outbox_turn",
+        "SCAN outbox USING INDEX outbox_open",
+    }
+    assert not [step for step in steps if "TEMP B-TREE" in step]
+
+
 # -- history ---------------------------------------------------------------------------------------
 
 
@@ -686,34 +714,33 @@ async def thread_of(path: str) -> AsyncIterator[StoreThread]:
 async def test_a_cancelled_caller_does_not_undo_its_work(path: str) -> None:
     gate = Gate()
     async with thread_of(path) as thread, trio.open_nursery() as nursery:
-        nursery.start_soon(thread.run, gate, Grade.WRITTEN)
+        nursery.start_soon(thread.run, gate)
         await gate.wait_reached()
         with trio.CancelScope() as scope:
             scope.cancel()
-            await thread.run(insert("never taken"), Grade.WRITTEN)
+            await thread.run(insert("never taken"))
         with trio.move_on_after(0.01) as scope:
-            await thread.run(insert("taken"), Grade.WRITTEN)
+            await thread.run(insert("taken"))
         assert scope.cancelled_caught
         gate.opened.set()
-        assert await thread.run(found, Grade.WRITTEN) == ["taken"]
+        assert await thread.run(found) == ["taken"]
 
 
 async def test_the_end_waits_for_what_is_queued(path: str) -> None:
     gate = Gate()
     with trio.CancelScope() as scope:
         async with thread_of(path) as thread, trio.open_nursery() as nursery:
-            nursery.start_soon(thread.run, gate, Grade.WRITTEN)
+            nursery.start_soon(thread.run, gate)
             for n in range(200):
-                grade = Grade.SYNCED if n % 50 == 0 else Grade.WRITTEN
-                nursery.start_soon(thread.run, insert(f"{n:03}"), grade)
+                nursery.start_soon(thread.run, insert(f"{n:03}"))
             await gate.wait_reached()
             scope.cancel()
             gate.opened.set()
     assert scope.cancelled_caught
     with pytest.raises(trio.ClosedResourceError):
-        await thread.run(found, Grade.WRITTEN)
+        await thread.run(found)
     async with thread_of(path) as thread:
-        assert await thread.run(found, Grade.WRITTEN) == [f"{n:03}" for n in range(200)]
+        assert await thread.run(found) == [f"{n:03}" for n in range(200)]
 
 
 async def test_work_of_a_burst_fails_alone(path: str) -> None:
@@ -724,18 +751,18 @@ async def test_work_of_a_burst_fails_alone(path: str) -> None:
 
         async def put(text: str) -> None:
             try:
-                await thread.run(insert(text), Grade.WRITTEN)
+                await thread.run(insert(text))
             except sqlite3.IntegrityError:
                 faults.append(text)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(thread.run, gate, Grade.WRITTEN)
+            nursery.start_soon(thread.run, gate)
             await gate.wait_reached()
             for text in ["a", "b", "a", "c"]:
                 nursery.start_soon(put, text)
             await trio.testing.wait_all_tasks_blocked()
             gate.opened.set()
-        assert await thread.run(found, Grade.WRITTEN) == ["a", "b", "c"]
+        assert await thread.run(found) == ["a", "b", "c"]
         assert faults == ["a"]
 
 
@@ -748,10 +775,10 @@ async def test_a_burst_shares_its_commits(path: str) -> None:
             db.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
             gate(db)
 
-        nursery.start_soon(thread.run, watch, Grade.WRITTEN)
+        nursery.start_soon(thread.run, watch)
         await gate.wait_reached()
         for n in range(128):
-            nursery.start_soon(thread.run, insert(f"{n}"), Grade.SYNCED)
+            nursery.start_soon(thread.run, insert(f"{n}"))
         await trio.testing.wait_all_tasks_blocked()
         gate.opened.set()
     # The gate's own, and two for the burst.
@@ -763,10 +790,10 @@ async def test_a_full_disk_changes_nothing_and_passes(path: str, clock: Clock) -
         await store.record(history("before"))
         limit = "PRAGMA max_page_count = {}"
         worker = store._worker
-        await worker.run(lambda db: db.execute(limit.format(1)), Grade.WRITTEN)
+        await worker.run(lambda db: db.execute(limit.format(1)))
         with pytest.raises(StoreFault, match="full"):
             await store.take_report("compute-0", "boot", 1, history("x" * 100_000), [alarm()])
-        await worker.run(lambda db: db.execute(limit.format(100_000)), Grade.WRITTEN)
+        await worker.run(lambda db: db.execute(limit.format(100_000)))
         assert await store.acknowledged("compute-0", "boot") == 0
         assert await store.take_report("compute-0", "boot", 1, history("after"))
         assert [record.entry.reason for record in await store.history()] == ["after", "before"]
@@ -780,9 +807,9 @@ def test_a_burst_on_a_full_disk(path: str) -> None:
         insert("x" * 100_000)(db)
 
     jobs = [
-        Job(insert("a"), Grade.WRITTEN),
-        Job(big, Grade.WRITTEN),
-        Job(insert("b"), Grade.WRITTEN),
+        Job(insert("a")),
+        Job(big),
+        Job(insert("b")),
     ]
     perform(database.db, jobs)
     assert [type(job.error) for job in jobs] == [type(None), StoreFault, type(None)]
@@ -790,24 +817,101 @@ def test_a_burst_on_a_full_disk(path: str) -> None:
     database.close()
 
 
-async def test_grades_are_what_they_say(path: str) -> None:
-    def setting(db: sqlite3.Connection) -> int:
-        return int(db.execute("PRAGMA synchronous").fetchone()[0])
-
+async def test_a_commit_goes_to_the_log_and_is_not_synced(path: str) -> None:
     async with thread_of(path) as thread:
-        assert await thread.run(setting, Grade.SYNCED) == 2
-        assert await thread.run(setting, Grade.WRITTEN) == 1
-        journal = await thread.run(
-            lambda db: db.execute("PRAGMA journal_mode").fetchone(), Grade.WRITTEN
+        found = await thread.run(
+            lambda db: [
+                db.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("journal_mode", "synchronous")
+            ]
         )
-        assert journal == ("wal",)
+        assert found == ["wal", 1]
 
 
-async def test_a_sync_is_a_commit_that_writes(store: Store) -> None:
-    def written(db: sqlite3.Connection) -> int:
-        return int(db.execute("SELECT number FROM syncs").fetchone()[0])
+@attrs.define
+class Disk:
+    """Stands for os.fdatasync: notes what it syncs, holds it, fails it."""
 
+    log: str
+    synced: list[bytes] = attrs.field(factory=list)
+    began: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(0))
+    may_end: threading.Semaphore = attrs.field(factory=lambda: threading.Semaphore(0))
+    fault: OSError | None = None
+
+    def __call__(self, number: int) -> None:
+        assert os.path.samestat(os.fstat(number), os.stat(self.log))
+        trio.from_thread.run_sync(self.began.release)
+        assert self.may_end.acquire(timeout=10)
+        if self.fault is not None:
+            raise self.fault
+        with open(self.log, "rb") as log:
+            self.synced.append(log.read())
+
+
+@pytest.fixture
+def disk(path: str, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk(path + "-wal")
+    monkeypatch.setattr(store_schema.os, "fdatasync", disk)
+    return disk
+
+
+async def test_a_sync_is_of_all_that_was_done_before(store: Store, disk: Disk) -> None:
     async with trio.open_nursery() as nursery:
+        await store.record(history("the first"))
+        nursery.start_soon(store.sync)
+        await disk.began.acquire()
+        # While it lasts nothing else stands still, ...
+        await store.record(history("the second"))
         for _ in range(5):
             nursery.start_soon(store.sync)
-    assert await store._worker.run(written, Grade.WRITTEN) == 5
+        await trio.testing.wait_all_tasks_blocked()
+        disk.may_end.release(2)
+    # ... and those who came meanwhile had one more together.
+    assert [b"the first" in log for log in disk.synced] == [True, True]
+    assert b"the second" in disk.synced[1]
+
+
+async def test_what_changes_the_inventory_waits_for_the_disk(store: Store, disk: Disk) -> None:
+    host, instance = HostRecord("h1", "a host", True), InstanceRecord(A, "a host", True)
+    for change in (
+        lambda: store.put_host(host),
+        lambda: store.put_instance(instance),
+        lambda: store.delete_instance(A),
+        lambda: store.delete_host("h1"),
+    ):
+        before = len(disk.synced)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(change)
+            await disk.began.acquire()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            disk.may_end.release()
+        assert len(disk.synced) == before + 1
+
+
+async def test_a_sync_that_failed_is_never_made_good(store: Store, disk: Disk) -> None:
+    disk.may_end.release(9)
+    disk.fault = OSError(errno.EIO, "Input/output error")
+    text = "the disk failed to sync: input/output error"
+    with pytest.raises(StoreFault, match=text):
+        await store.sync()
+    disk.fault = None
+    with pytest.raises(StoreFault, match=text):
+        await store.sync()
+    with pytest.raises(StoreFault, match=text):
+        await store.put_host(HostRecord("h1", "a host", True))
+
+
+async def test_a_sync_that_nobody_waits_for(path: str, clock: Clock, disk: Disk) -> None:
+    async with Store.open(path, clock) as store:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.sync)
+                await disk.began.acquire()
+                scope.cancel()
+        # It served nobody: who comes next has one of his own.
+        disk.may_end.release(2)
+        await store.sync()
+        assert len(disk.synced) == 2
+    with pytest.raises(trio.ClosedResourceError):
+        await store.sync()

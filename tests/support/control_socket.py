@@ -19,7 +19,7 @@ import trio
 from hbtrio.cli import Parser, ctl
 from hbtrio.cli.ctl_commands import Session
 from hbtrio.cli.ctl_screen import Screen
-from hbtrio.nursery.ctl_client import Address
+from hbtrio.nursery.ctl_client import Address, CtlClient
 from hbtrio.nursery.host import Host
 from hbtrio.nursery.host_api import host_api
 from hbtrio.nursery.http_edge import HttpLimits, serve_http
@@ -99,7 +99,7 @@ class Ctl:
         ctl.add_arguments(parser)
         options = parser.parse_args(["--url", f"unix:{path}", *words])
         screen = Screen(self.out, terminal=terminal, colour=False, columns=lambda: columns)
-        self.status = await Session(Address.parse(options.url), screen, options).run()
+        self.status = await Session(CtlClient(Address.parse(options.url)), screen, options).run()
 
 
 async def call(path: str, *words: str, terminal: bool = False, columns: int = 80) -> Ctl:

@@ -13,7 +13,7 @@ import trio
 
 from hbtrio.nursery.store import Store
 from hbtrio.nursery.store_schema import open_database
-from hbtrio.nursery.store_worker import Grade, Job, StoreFault, perform
+from hbtrio.nursery.store_worker import Job, StoreFault, perform
 
 T = TypeVar("T")
 
@@ -33,20 +33,24 @@ class InlineWorker:
         self._db = db
         self.fault = ""
 
-    async def run(self, work: Callable[[sqlite3.Connection], T], grade: Grade) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         await trio.lowlevel.checkpoint()
         if self.fault:
             raise StoreFault(self.fault)
-        job = Job(work, grade)
+        job = Job(work)
         perform(self._db, [job])
         result: T = job.outcome()
         return result
+
+    async def sync(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.fault:
+            raise StoreFault(self.fault)
 
 
 @contextmanager
 def inline_store(folder: Path) -> Iterator[tuple[Store, InlineWorker]]:
     database = open_database(str(folder / "agent.db"))
-    # Nothing here outlives the test, so nothing needs a disk.
     worker = InlineWorker(database.db)
     try:
         yield Store(worker, wall_clock), worker

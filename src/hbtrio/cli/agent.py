@@ -16,15 +16,20 @@ from datetime import UTC, datetime
 
 import attrs
 import trio
+from starlette.types import ASGIApp
 
 from hbtrio.config.agent import DEFAULT_AGENT_CONFIG, AgentConfig, load_agent_config
-from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.errors import ExitStatus, UserError
 from hbtrio.log import logging_to
 from hbtrio.nursery.agent import Agent
+from hbtrio.nursery.agent_actions import AgentActions
+from hbtrio.nursery.agent_api import agent_api
 from hbtrio.nursery.agent_audit import Audit
-from hbtrio.nursery.endpoints import CONNECT_S, Endpoint, Listener
+from hbtrio.nursery.endpoints import Endpoint, Listener
 from hbtrio.nursery.http_edge import serve_http
+from hbtrio.nursery.link_tls import server_tls
 from hbtrio.nursery.store import Store
+from hbtrio.nursery.token_file import read_token
 from hbtrio.nursery.vim_api import vim_api
 from hbtrio.nursery.vim_client import VimClient
 from hbtrio.nursery.vim_sender import VimSender
@@ -61,89 +66,88 @@ def wall_clock() -> datetime:
     return datetime.now(UTC).astimezone()
 
 
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
 async def _serve(config: AgentConfig) -> None:
     link = Endpoint.parse(config.link.listen)
     vim = Endpoint.parse(config.vim.listen)
     if not vim.is_local:
-        raise UserError("agent.toml: vim.listen: other than loopback needs TLS and a token")
-    tls = _tls(config)
+        raise UserError("agent.toml: vim.listen: the VIM's API is for the loopback only")
+    files = config.link
+    tls = server_tls("agent.toml: link", files.certificate, files.key, files.authority)
     if tls is None and not link.is_local:
         raise UserError("agent.toml: link.listen: other than loopback needs mutual TLS")
+    operator = Endpoint.parse(config.operator.listen)
+    if not operator.is_local:
+        raise UserError("agent.toml: operator.listen: other than loopback needs TLS")
+    token = read_token(config.operator.token_file) if config.operator.token_file else ""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store.open(config.store.file, wall_clock))
         client = None
         sender = None
         if config.vim.url:
             client = await stack.enter_async_context(VimClient(config.vim.url))
-            sender = VimSender(store, client, wall_clock, config.vim.parallel)
+            sender = VimSender(store, client, wall_clock)
         agent = Agent(
             config,
             store,
             sender,
-            new_command_id=lambda: str(uuid.uuid4()),
+            new_command_id=_new_id,
             wall_clock=wall_clock,
         )
+        actions = AgentActions(agent, new_command_id=_new_id, wall_clock=wall_clock)
         link_listeners = await link.listen()
+        api_listeners = await operator.listen(int(config.operator.mode, 8))
         vim_listeners = await vim.listen() if client is not None else []
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
         async with trio.open_nursery() as nursery:
             await nursery.start(agent.run)
             if client is not None:
-                nursery.start_soon(Audit(agent, client, config.vim.audit_s).run)
-                await nursery.start(_serve_vim, agent, vim_listeners)
+                audit = Audit(agent, client, config.vim.audit_s)
+                nursery.start_soon(agent.supervisor.keep, "audit", audit.run)
+                await nursery.start(_serve_api, agent, "VIM", vim_api(agent), vim_listeners)
+            await nursery.start(actions.run)
+            api = agent_api(agent, actions, token=token)
+            await nursery.start(_serve_api, agent, "operator", api, api_listeners)
             nursery.start_soon(_serve_links, agent, link_listeners, tls)
             _log.info(
-                "agent %s: hosts at %s, VIM at %s", config.name, link, vim if client else "none"
+                "agent %s: hosts at %s, VIM at %s, operators at %s",
+                config.name,
+                link,
+                vim if client else "none",
+                operator,
             )
             await anext(aiter(signals))
             _log.info("stopping")
             nursery.cancel_scope.cancel()
 
 
-async def _serve_vim(
-    agent: Agent, listeners: list[Listener], *, task_status: trio.TaskStatus[None]
+async def _serve_api(
+    agent: Agent,
+    whose: str,
+    api: ASGIApp,
+    listeners: list[Listener],
+    *,
+    task_status: trio.TaskStatus[None],
 ) -> None:
     def crashed(error: BaseException) -> None:
-        _log.error("VIM API failed", exc_info=error)
+        agent.supervisor.crashes += 1
+        _log.error("%s API failed", whose, exc_info=error)
 
-    await serve_http(vim_api(agent), listeners, on_crash=crashed, task_status=task_status)
+    await serve_http(api, listeners, on_crash=crashed, task_status=task_status)
 
 
 async def _serve_links(agent: Agent, listeners: list[Listener], tls: ssl.SSLContext | None) -> None:
     async def serve(stream: trio.SocketStream) -> None:
         try:
-            await agent.links.serve(stream if tls is None else await _shake_hands(stream, tls))
-        except _NoHandshake as fault:
-            _log.warning("link: TLS handshake failed: %s", fault)
+            # The handshake is made with the first read, within the time that a host has to say who
+            # it is.
+            wrapped = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
+            await agent.links.serve(wrapped)
         except Exception:  # noqa: BLE001 - one host's programming error is not the agent's end
+            agent.supervisor.crashes += 1
             _log.exception("link failed")
 
     await trio.serve_listeners(serve, listeners)
-
-
-class _NoHandshake(Exception):
-    """Whoever dialled is no host of ours."""
-
-
-async def _shake_hands(stream: trio.SocketStream, tls: ssl.SSLContext) -> trio.abc.Stream:
-    wrapped = trio.SSLStream(stream, tls, server_side=True)
-    try:
-        with trio.fail_after(CONNECT_S):
-            await wrapped.do_handshake()
-    except (trio.BrokenResourceError, trio.TooSlowError) as error:
-        await trio.aclose_forcefully(stream)
-        raise _NoHandshake(str(error.__cause__ or "no answer in time")) from error
-    return wrapped
-
-
-def _tls(config: AgentConfig) -> ssl.SSLContext | None:
-    link = config.link
-    if not link.certificate:
-        return None
-    try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=link.authority)
-        context.load_cert_chain(link.certificate, link.key)
-    except OSError as error:
-        raise UserError(f"agent.toml: link: TLS: {os_reason(error)}") from error
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context

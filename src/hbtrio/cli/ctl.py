@@ -1,4 +1,4 @@
-"""Asks a host daemon what it knows, and makes it ask, tell and act.
+"""Asks a host daemon or an agent what it knows, and makes it ask, tell and act.
 
 Exit status: 0 done, 1 the host refuses or nothing came of it, 2 faulty command line, 3 rejected by
 the instance, 4 the command failed, 5 the host can't be reached or went away in the middle, 8
@@ -48,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
         default=DEFAULT_URL,
-        help="the host: unix:PATH or http://HOST:PORT (default %(default)s)",
+        help="the host or agent: unix:PATH or http://HOST:PORT (default %(default)s)",
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="a file with the token that an agent wants over http (default: HBTRIO_TOKEN is it)",
     )
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
@@ -61,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         added.set_defaults(command=name)
         return added
 
-    status = command("status", "show the host and its instances")
+    status = command("status", "show the host or fleet and its instances")
     status.add_argument("--json", action="store_true", help="all that the host says, as JSON")
 
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]
@@ -81,6 +86,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: 20, with --follow 0)",
     )
     events_parser.add_argument("--json", action="store_true", help="a JSON object in each line")
+
+    history = command("history", "show what an agent has kept, the newest last")
+    history.add_argument("uuid", metavar="UUID", nargs="?", default="", help=_UUID_HELP)
+    history.add_argument(
+        "--limit", metavar="N", type=_number, default=100, help="how much (default %(default)s)"
+    )
+    history.add_argument(
+        "--before", metavar="ID", type=_id, help="only what is older than this entry"
+    )
+    history.add_argument("--json", action="store_true", help="a JSON object in each line")
 
     act = command(
         "act",
@@ -108,6 +123,12 @@ def run(options: argparse.Namespace) -> int:
     with writing_out():
         screen = Screen.of(sys.stdout)
     return carry_out(options, screen)
+
+
+def _id(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise argparse.ArgumentTypeError(f"not the id of an entry: {text!r}")
+    return int(text)
 
 
 def _number(text: str) -> int:

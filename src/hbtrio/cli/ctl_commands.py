@@ -7,6 +7,7 @@ not the action, and is told so.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -15,13 +16,24 @@ from typing import Any, Final
 
 import trio
 
+from hbtrio.cli.ctl_fleet import show_fleet
 from hbtrio.cli.ctl_progress import ProgressView
 from hbtrio.cli.ctl_screen import Screen
 from hbtrio.cli.ctl_views import show_event, show_status
 from hbtrio.config.source import printable
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.nursery.ctl_client import Address, CtlClient, Lines
-from hbtrio.nursery.ctl_replies import EventLine, InstanceLine, Progress, Status
+from hbtrio.nursery.ctl_replies import (
+    EventLine,
+    FleetInstanceLine,
+    FleetStatus,
+    History,
+    InstanceLine,
+    Progress,
+    Status,
+    WholeHistory,
+)
+from hbtrio.nursery.token_file import checked_token, read_token
 
 #: What a shell gives a program that SIGINT ended.
 INTERRUPTED: Final = 130
@@ -65,20 +77,28 @@ def carry_out(options: argparse.Namespace, screen: Screen) -> int:
     Raises:
         UserError: what went wrong.
     """
-    return trio.run(Session(Address.parse(options.url), screen, options).run)
+    client = CtlClient(Address.parse(options.url), _token(options))
+    return trio.run(Session(client, screen, options).run)
+
+
+def _token(options: argparse.Namespace) -> str:
+    if options.token_file is not None:
+        return read_token(options.token_file)
+    given = os.environ.get("HBTRIO_TOKEN", "")
+    return checked_token(given, "HBTRIO_TOKEN") if given else ""
 
 
 class Session:
     """One command.
 
     Args:
-        address: the host.
+        client: of the host or agent.
         screen: where to show it.
         options: what to do.
     """
 
-    def __init__(self, address: Address, screen: Screen, options: argparse.Namespace) -> None:
-        self._client = CtlClient(address)
+    def __init__(self, client: CtlClient, screen: Screen, options: argparse.Namespace) -> None:
+        self._client = client
         self._screen = screen
         self._options = options
         #: What an interruption at this moment does not end.
@@ -119,6 +139,8 @@ class Session:
                 return await self._status()
             case "events":
                 return await self._events()
+            case "history":
+                return await self._history()
             case "act":
                 return await self._act()
             case kind:
@@ -127,8 +149,34 @@ class Session:
     async def _status(self) -> int:
         if self._options.json:
             self._screen.json(await self._client.status(dict[str, Any]), indent=2)
+            return ExitStatus.DONE
+        status = await self._client.any_status()
+        if isinstance(status, FleetStatus):
+            show_fleet(self._screen, status)
         else:
-            show_status(self._screen, await self._client.status(Status))
+            show_status(self._screen, status)
+        return ExitStatus.DONE
+
+    async def _history(self) -> int:
+        status = await self._client.any_status()
+        if not isinstance(status, FleetStatus):
+            raise UserError("a host keeps no history; ask its agent (--url)", ExitStatus.FAILED)
+        query: dict[str, int | str] = {"limit": self._options.limit}
+        if self._options.before is not None:
+            query["before"] = self._options.before
+        if self._options.uuid:
+            query["uuid"] = _resolved(self._options.uuid, status)
+        text = "&".join(f"{name}={value}" for name, value in query.items())
+        if self._options.json:
+            whole = await self._client.history(text, WholeHistory)
+            for entry in reversed(whole.history):
+                self._screen.json(entry)
+            return ExitStatus.DONE
+        page = await self._client.history(text, History)
+        if page.before is not None:
+            self._screen.line((f"... older entries: --before {page.before}", "faint"))
+        for line in reversed(page.history):
+            show_event(self._screen, line)
         return ExitStatus.DONE
 
     async def _events(self) -> int:
@@ -194,7 +242,14 @@ class Session:
         word: str = self._options.uuid
         if _UUID.fullmatch(word):
             return word.lower()
-        return pick((await self._client.status(Status)).instances, word)
+        return _resolved(word, await self._client.any_status())
+
+
+def _resolved(word: str, status: Status | FleetStatus) -> str:
+    if _UUID.fullmatch(word):
+        return word.lower()  # maybe of an instance that is no more
+    where = "in this fleet" if isinstance(status, FleetStatus) else "on this host"
+    return pick(status.instances, word, where)
 
 
 async def _cancel_upon(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
@@ -207,6 +262,8 @@ async def _tell_all(
 ) -> Progress:
     within_s = MARGIN_S
     while (said := await lines.next(Progress, within_s)) is not None:
+        if said.step == "lost":
+            raise lines.lost(said.reason)
         view.tell(said)
         if is_last(said):
             return said
@@ -214,13 +271,16 @@ async def _tell_all(
     raise lines.lost("the host ended it without an outcome")
 
 
-def pick(instances: Iterable[InstanceLine], word: str) -> str:
+def pick(
+    instances: Iterable[InstanceLine | FleetInstanceLine], word: str, where: str = "on this host"
+) -> str:
     """The uuid of the one instance that a word stands for.
 
     Args:
         instances: all there are.
         word: the beginning of a uuid, or a whole name. Names are tenants' words: one that looks
             like another instance's uuid makes the word ambiguous, and never wins.
+        where: where they are all there are.
 
     Raises:
         UserError: FAILED for none, USAGE for more than one.
@@ -233,7 +293,7 @@ def pick(instances: Iterable[InstanceLine], word: str) -> str:
         if _UUID.fullmatch(one.uuid) and (one.name == word or one.uuid.startswith(word.lower()))
     }
     if not found:
-        raise UserError(f"no instance {printable(word)} on this host", ExitStatus.FAILED)
+        raise UserError(f"no instance {printable(word)} {where}", ExitStatus.FAILED)
     if len(found) > 1:
         named = [f"{uuid} ({name})" if name else uuid for uuid, name in sorted(found.items())]
         more = [f"{len(named) - _NAMED} more"] if len(named) > _NAMED else []

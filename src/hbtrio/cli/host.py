@@ -14,7 +14,6 @@ import platform
 import random
 import resource
 import signal
-import ssl
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -26,7 +25,6 @@ import trio
 
 from hbtrio.config.host import (
     DEFAULT_HOST_CONFIG,
-    AgentLinkSettings,
     HostConfig,
     load_host_config,
 )
@@ -40,6 +38,7 @@ from hbtrio.nursery.host import Host, World
 from hbtrio.nursery.host_api import host_api
 from hbtrio.nursery.http_edge import serve_http
 from hbtrio.nursery.link_host import HostLink, Identity
+from hbtrio.nursery.link_tls import client_tls
 from hbtrio.nursery.port import UnixDialer
 from hbtrio.nursery.processes import SystemProcesses
 from hbtrio.nursery.unix_socket import UnixListener, open_unix_listener
@@ -132,7 +131,8 @@ def _claim(channel_dir: str) -> Iterator[None]:
 
 async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | None) -> None:
     agent = Endpoint.parse(config.agent.connect) if config.agent.connect else Endpoint()
-    tls = _tls(config.agent)
+    files = config.agent
+    tls = client_tls("host.toml: agent", files.certificate, files.key, files.authority)
     listener = await open_unix_listener(config.control_socket, config.control_permissions)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with SystemProcesses() as processes:
@@ -165,18 +165,6 @@ async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | N
 
 def _identity(config: HostConfig) -> Identity:
     return Identity(config.hostname, config.agent.host_uuid.lower(), str(uuid.uuid4()))
-
-
-def _tls(agent: AgentLinkSettings) -> ssl.SSLContext | None:
-    """What the link to the agent is wrapped in, or None."""
-    if not agent.certificate:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=agent.authority)
-        context.load_cert_chain(agent.certificate, agent.key)
-    except OSError as error:
-        raise UserError(f"host.toml: agent: TLS: {os_reason(error)}") from error
-    return context
 
 
 @contextlib.asynccontextmanager

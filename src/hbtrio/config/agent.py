@@ -30,7 +30,6 @@ class VimSettings:
     #: Where it is told; empty: there is no VIM.
     url: str = word("http://127.0.0.1:30002", r"(https?://[^\s/]+)?", "an http URL, or empty")
     audit_s: float = number(10.0, 1, 3600, "s")
-    parallel: int = number(8, 1, 64, "requests")
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +51,8 @@ class OperatorSettings:
 
     listen: str = word("unix:/run/hbtrio/agent.sock", ENDPOINT, ENDPOINT_WORDS)
     mode: str = word("0660", "0?[0-7]{3}", "three octal digits in quotes")
-    #: A file with a bearer token; with it, requests that change something need it.
+    #: A file with the bearer token that requests over TCP need to change something. A unix socket has
+    #: its mode for that. Without a file, nothing can be changed over TCP.
     token_file: str = path("", instead=("",))
 
 

@@ -7,8 +7,7 @@ the middle must not leave a VM that was told of a beginning and never hears of a
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 import trio
@@ -28,13 +27,11 @@ from hbtrio.fsm.ballot import Outcome
 from hbtrio.fsm.heartbeat_table import HeartbeatState
 from hbtrio.nursery.channel import Channel, NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.processes import ProcessNotStarted, ProcessRunner
+from hbtrio.nursery.progress_lines import ProgressLines
 from hbtrio.wire.channel_codec import plain_text
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType, VoteResult
 
 _log = logging.getLogger("hbtrio.actions")
-
-#: Progress lines kept for whoever looks later; a whole action has about a dozen.
-_LINES: Final = 64
 
 #: What a command said, at most, in its progress line.
 _OUTPUT_BYTES: Final = 2048
@@ -75,9 +72,7 @@ class ActionRun:
         self._channel_of = channel_of
         self._processes = processes
         self._timeout_s = timeout_s
-        self._lines: deque[dict[str, Any]] = deque(maxlen=_LINES)
-        self._news = trio.Event()
-        self._closed = False
+        self._lines = ProgressLines()
         self._reason = ""
         #: Whether the instance was told of what comes.
         self._announced = False
@@ -115,26 +110,14 @@ class ActionRun:
 
     def close(self) -> None:
         """Nothing more will be said; those who watch are let go."""
-        self._closed = True
-        self._news.set()
+        self._lines.close()
 
-    async def progress(self) -> Any:
-        """Yields each line of progress as a dict, from the first; ends with the action."""
-        seen = 0
-        while True:
-            news = self._news
-            for line in tuple(self._lines)[seen:]:
-                seen += 1
-                yield line
-            if self._closed and seen >= len(self._lines):
-                return
-            if news is self._news and not self._closed:
-                await news.wait()
+    def progress(self) -> AsyncGenerator[dict[str, Any] | None]:
+        """Yields each line of progress, from the first; ends with the action."""
+        return self._lines.watch()
 
     def _say(self, **line: Any) -> None:
-        self._lines.append(line)
-        self._news.set()
-        self._news = trio.Event()
+        self._lines.say(line)
 
     async def _round(
         self, kind: str, event: Event, notification: NotificationType

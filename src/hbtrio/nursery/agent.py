@@ -2,9 +2,10 @@
 
     agent
       links         one session for each host that has dialled in
+      rounds        votes and notices, each until its end
       sender        empties the outbox to the VIM
       audit         asks the VIM what is to be reported
-      round         the end of each vote and notice under way, should its host not tell in time
+      grace <host>  a host without a link: for how long its VMs still count as they were
       housekeeping  old history
 
 Everything that must survive goes through the store before anything is said about it. What an
@@ -15,78 +16,63 @@ down for a moment says nothing about VMs.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-import attrs
 import trio
 
 from hbtrio.config.agent import AgentConfig
-from hbtrio.nursery.agent_links import AgentLinks, HostSession, HostUnreachable
+from hbtrio.nursery.agent_links import AgentLinks
+from hbtrio.nursery.agent_news import News
+from hbtrio.nursery.agent_rounds import Asked, Rounds, no_part
+from hbtrio.nursery.agent_session import HostSession
+from hbtrio.nursery.followed import Followed
 from hbtrio.nursery.store import Store
 from hbtrio.nursery.store_records import (
     HistoryEntry,
     HostRecord,
     InstanceRecord,
     NewEntry,
-    OutboxKind,
     RoundRecord,
     RoundResult,
 )
+from hbtrio.nursery.store_worker import StoreFault
+from hbtrio.nursery.supervision import Supervisor
 from hbtrio.nursery.vim_sender import VimSender
-from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand
-from hbtrio.wire.vim import (
-    ActionEvent,
-    AlarmEvent,
-    AlarmState,
-    ServiceEvent,
-    Switch,
-    guest_response,
-)
-from hbtrio.wire.vocabulary import (
-    CorrectiveAction,
-    Event,
-    NotificationType,
-    VoteResult,
-    WindowKind,
-    window_of,
-)
+from hbtrio.wire.link_messages import Instance, LinkReport
+from hbtrio.wire.vim import ServiceEvent, Switch
+from hbtrio.wire.vocabulary import Event
 
 _log = logging.getLogger("hbtrio.agent")
 
-#: The VIM's timer is as long as the window. A verdict that comes just after it is taken for the
-#: next step's answer, so that a silent guest has agreed this much before.
-_MARGIN_S: Final = 0.25
-
-#: A host may wait this long for a round that is open to end: the VIM's timer and ours end together.
-_PATIENCE_S: Final = 1.0
-
-#: Rounds under way in the whole fleet.
-_ROUNDS: Final = 10_000
-
-#: Reports that a status or a late follower can still see.
-_RECENT: Final = 1000
+#: What a VIM may tell of: its requests are not to fill the memory.
+_HOSTS: Final = 10_000
+_INSTANCES: Final = 100_000
 
 #: The VIM accepts a request by itself after 45 s.
 _VOTE_WARNING_S: Final = 40
+
+#: How often old history is looked for, in seconds; and how soon again where there was much.
+_PRUNE_S: Final = 3600.0
+_PRUNE_ON_S: Final = 0.1
+
+#: A host's clock is believed within this of ours; its reports may have waited for long.
+_SKEW: Final = timedelta(days=366)
 
 
 class Unknown(Exception):
     """No such host or instance."""
 
 
-@attrs.frozen
-class Asked:
-    """A vote or notice that was asked for: its id, and its window in seconds, 0 for none."""
-
-    command_id: str
-    seconds: int
+class TooMany(Exception):
+    """So many hosts or instances are known that no other is taken in."""
 
 
 class Agent:
     """The agent's core, without HTTP: that is ``vim_api`` and ``agent_api``.
+
+    Whatever changes the store raises ``StoreFault`` when it can't; nothing was changed then.
 
     Args:
         config: its configuration.
@@ -111,14 +97,23 @@ class Agent:
         self.hosts: dict[str, HostRecord] = {}
         self.instances: dict[str, InstanceRecord] = {}
         self.links = AgentLinks(config.name, store, self)
+        self.news = News(store, sender)
+        #: What is kept in the history, as it happens.
+        self.history: Followed[HistoryEntry] = Followed()
+        self.rounds = Rounds(
+            store,
+            sender,
+            self._host_of,
+            self.history.publish,
+            new_command_id=new_command_id,
+            wall_clock=wall_clock,
+        )
+        self.supervisor = Supervisor()
         #: Hosts without a link, and since when on trio's clock.
         self.down: dict[str, float] = {}
-        self.recent: deque[LinkReport] = deque(maxlen=_RECENT)
         self.started_at = wall_clock()
-        self._live: dict[tuple[str, str], Instance] = {}
-        self._boots: dict[str, tuple[str, str]] = {}
-        self._told: dict[str, str] = {}
-        self._new_command_id = new_command_id
+        #: How often the inventory was changed: what was asked before may be outdated after.
+        self.edits = 0
         self._wall_clock = wall_clock
         self._nursery: trio.Nursery | None = None
 
@@ -132,11 +127,10 @@ class Agent:
         self.instances = {instance.uuid: instance for instance in await self.store.instances()}
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            for left in await self.store.open_rounds():
-                nursery.start_soon(self._see_to_the_end, left)
+            await nursery.start(self.rounds.run)
             if self.sender is not None:
-                nursery.start_soon(self.sender.run)
-            nursery.start_soon(self._keep_house)
+                nursery.start_soon(self.supervisor.keep, "sender", self.sender.run)
+            nursery.start_soon(self.supervisor.keep, "housekeeping", self._keep_house)
             task_status.started()
             await trio.sleep_forever()
 
@@ -167,7 +161,7 @@ class Agent:
     def live(self, uuid: str) -> Instance | None:
         """What the host to which an instance is bound tells of it, or None."""
         bound = self.instances.get(uuid)
-        return None if bound is None else self._live.get((bound.hostname, uuid))
+        return None if bound is None else self.news.live(bound.hostname, uuid)
 
     def host_reporting(self, hostname: str) -> bool:
         """Whether a host's losses are reported: without a VIM always, else as it says."""
@@ -176,15 +170,22 @@ class Agent:
         return any(h.reporting for h in self.hosts.values() if h.hostname == hostname)
 
     async def put_host(self, host: HostRecord) -> None:
-        """Adds or changes a host, and tells it whether to report."""
+        """Adds or changes a host, and has it told whether to report.
+
+        Raises:
+            TooMany: it is not taken in.
+        """
         before = self.hosts.get(host.uuid)
         if host == before:
             return
+        if before is None and len(self.hosts) >= _HOSTS:
+            raise TooMany(f"{_HOSTS} hosts are known")
         await self.store.put_host(host)
+        self.edits += 1
         self.hosts[host.uuid] = host
-        session = self.links.sessions.get(host.hostname)
-        if session is not None:
-            await session.set_reporting("", self.host_reporting(host.hostname))
+        self._tell_host(host.hostname)
+        if before is not None and before.hostname != host.hostname:
+            self._tell_host(before.hostname)
 
     async def delete_host(self, uuid: str) -> None:
         """Forgets a host.
@@ -193,33 +194,34 @@ class Agent:
             Unknown: nobody told of it.
         """
         host = self.host(uuid)
-        del self.hosts[uuid]
         await self.store.delete_host(uuid)
-        session = self.links.sessions.get(host.hostname)
-        if session is not None:
-            await session.set_reporting("", self.host_reporting(host.hostname))
+        self.edits += 1
+        self.hosts.pop(uuid, None)
+        self._tell_host(host.hostname)
 
     async def put_instance(self, instance: InstanceRecord) -> None:
-        """Adds or changes an instance, or binds it to the host it has moved to."""
+        """Adds or changes an instance, or binds it to the host it has moved to.
+
+        Raises:
+            TooMany: it is not taken in.
+        """
         before = self.instances.get(instance.uuid)
         if instance == before:
             return
+        if before is None and len(self.instances) >= _INSTANCES:
+            raise TooMany(f"{_INSTANCES} instances are known")
         await self.store.put_instance(instance)
+        self.edits += 1
         self.instances[instance.uuid] = instance
+        self._tell_instance(instance)
         if before is not None and before.hostname != instance.hostname:
             _log.info("%s: moved from %s to %s", instance.uuid, before.hostname, instance.hostname)
-            old = self.links.sessions.get(before.hostname)
-            if old is not None:
-                await old.set_reporting(instance.uuid, False)
-        session = self.links.sessions.get(instance.hostname)
-        if session is not None:
-            await session.set_reporting(instance.uuid, instance.reporting)
-            await self._queue(self._service(instance))
-
-    async def _queue(self, entries: list[NewEntry]) -> None:
-        if entries and self.sender is not None:
-            await self.store.queue(entries)
-            self.sender.wake()
+            self._silence(before)
+        now = self.news.service(instance)
+        if before is None and now.status is Switch.DISABLED:
+            # Whoever has just told of it knows of no heartbeat.
+            self.news.told([now])
+        await self.news.tell([instance])
 
     async def delete_instance(self, uuid: str) -> None:
         """Forgets an instance; its host goes on heartbeating it and reports nothing.
@@ -228,20 +230,38 @@ class Agent:
             Unknown: nobody told of it.
         """
         instance = self.instance(uuid)
-        del self.instances[uuid]
-        self._told.pop(uuid, None)
         await self.store.delete_instance(uuid)
+        self.edits += 1
+        self.instances.pop(uuid, None)
+        self.news.forget(uuid)
+        self._silence(instance)
+
+    def _host_of(self, uuid: str) -> str | None:
+        bound = self.instances.get(uuid)
+        return None if bound is None else bound.hostname
+
+    def _tell_host(self, hostname: str) -> None:
+        session = self.links.sessions.get(hostname)
+        if session is not None:
+            session.set_reporting("", self.host_reporting(hostname))
+
+    def _tell_instance(self, instance: InstanceRecord) -> None:
         session = self.links.sessions.get(instance.hostname)
         if session is not None:
-            await session.set_reporting(uuid, False)
+            session.set_reporting(instance.uuid, instance.reporting)
+
+    def _silence(self, instance: InstanceRecord) -> None:
+        session = self.links.sessions.get(instance.hostname)
+        if session is not None:
+            session.set_reporting(instance.uuid, False)
 
     # -- votes and notices ------------------------------------------------------------------
 
     async def ask(self, uuid: str, event: Event, *, vote: bool, who: str) -> Asked:
-        """Opens a vote or notice on an instance, if it takes part.
+        """Opens a vote or notice on an instance, if it takes part; see :meth:`Rounds.ask`.
 
-        Its verdict goes to the VIM once :meth:`replied` was called. An instance that does not take
-        part, or whose host can't be reached, has nothing to say: the window is then 0 s.
+        An instance that does not take part, or whose host can't be reached, has nothing to say:
+        the window is then 0 s.
 
         Raises:
             Unknown: nobody told of the instance.
@@ -249,246 +269,148 @@ class Agent:
         bound = self.instance(uuid)
         live = self.live(uuid)
         session = self.links.sessions.get(bound.hostname)
-        if live is None or session is None or len(self._boots) >= _ROUNDS:
-            return Asked("", 0)
-        kind = NotificationType.REVOCABLE if vote else NotificationType.IRREVOCABLE
-        window_s = _window_s(live, window_of(event, kind))
-        if vote and window_s > _VOTE_WARNING_S:
-            _log.warning("%s advertises VOTE %d s; the VIM decides after 45 s", uuid, window_s)
-        opened = RoundRecord(
-            command_id=self._new_command_id(),
-            uuid=uuid,
-            hostname=bound.hostname,
-            event=event,
-            vote=vote,
-            asked_by=who,
-            asked_at=self._wall_clock(),
-            window_s=window_s,
-        )
-        await self.store.open_round(opened)
-        self._boots[opened.command_id] = (bound.hostname, session.hello.boot_id)
-        command = RoundCommand(opened.command_id, uuid, event, vote, _PATIENCE_S)
-        try:
-            reply = await session.command(command)
-        except HostUnreachable as fault:
-            await self._give_up(opened, str(fault))
-            return Asked("", 0)
-        if not reply.ok:
-            await self._give_up(opened, reply.reason)
-            return Asked("", 0)
-        if self._nursery is not None:
-            self._nursery.start_soon(self._see_to_the_end, opened)
-        return Asked(opened.command_id, reply.seconds)
+        if session is None:
+            return no_part(f"{bound.hostname} has no link to this agent")
+        if live is None:
+            return no_part(f"{bound.hostname} does not know {uuid}")
+        return await self.rounds.ask(session, live, event, vote=vote, who=who)
 
-    async def replied(self, command_id: str) -> None:
-        """The reply to whoever asked is written whole: the verdict may follow."""
-        await self.store.replied(command_id)
-        if self.sender is not None:
-            self.sender.wake()
-
-    async def _give_up(self, opened: RoundRecord, why: str) -> None:
-        self._boots.pop(opened.command_id, None)
-        result = RoundResult(opened.command_id, VoteResult.ERROR, why)
-        await self.store.close_round(result, self._history_of(opened, result))
-
-    async def _see_to_the_end(self, opened: RoundRecord) -> None:
-        """A round whose host does not tell its outcome in time ends here, in agreement."""
-        age_s = (self._wall_clock() - opened.asked_at).total_seconds()
-        await trio.sleep(max(0.0, opened.window_s - _MARGIN_S - age_s))
-        agreed = VoteResult.ACCEPT if opened.vote else VoteResult.COMPLETE
-        await self._close(opened, agreed, f"no answer within {opened.window_s:g} s")
-
-    async def _close(self, opened: RoundRecord, result: VoteResult, reason: str) -> None:
-        self._boots.pop(opened.command_id, None)
-        ended = RoundResult(opened.command_id, result, reason)
-        entries = self._verdict(opened, result, reason)
-        if await self.store.close_round(ended, self._history_of(opened, ended), entries):
-            if self.sender is not None:
-                self.sender.wake()
-
-    def _verdict(self, opened: RoundRecord, result: VoteResult, reason: str) -> list[NewEntry]:
-        if self.sender is None or opened.asked_by != "vim":
-            return []
-        kind = NotificationType.REVOCABLE if opened.vote else NotificationType.IRREVOCABLE
-        event = ActionEvent(opened.uuid, opened.event, guest_response(kind, result), reason)
-        expires_at = opened.asked_at + timedelta(seconds=opened.window_s)
-        return [
-            NewEntry(OutboxKind.ACTION, opened.uuid, event.body(), opened.command_id, expires_at)
-        ]
-
-    def _history_of(self, opened: RoundRecord, ended: RoundResult) -> HistoryEntry:
-        return HistoryEntry(
-            time=self._wall_clock(),
-            kind="vote" if opened.vote else "notice",
-            uuid=opened.uuid,
-            hostname=opened.hostname,
-            reason=ended.reason,
-            event=opened.event,
-            result=ended.result,
-            who=opened.asked_by,
-        )
-
-    # -- what hosts tell --------------------------------------------------------------------
+    # -- what hosts tell: see agent_links.LinkEvents ----------------------------------------
 
     async def host_up(self, session: HostSession) -> None:
-        """See :class:`hbtrio.nursery.agent_links.LinkEvents`."""
+        """A host has said hello; its snapshot follows."""
         hostname = session.hostname
         self.down.pop(hostname, None)
-        if session.hello.host_uuid and session.hello.host_uuid not in self.hosts:
-            await self.put_host(HostRecord(session.hello.host_uuid, hostname, self.sender is None))
-        await session.set_reporting("", self.host_reporting(hostname))
-        for instance in tuple(self.instances.values()):
-            if instance.hostname == hostname:
-                await session.set_reporting(instance.uuid, instance.reporting)
-        for command_id, (where, boot_id) in tuple(self._boots.items()):
-            if where == hostname and boot_id != session.hello.boot_id:
-                # That process took its rounds with it; nobody will tell how they ended.
-                opened = await self.store.find_round(command_id)
-                if opened is not None:
-                    await self._close(opened, VoteResult.ERROR, "the host daemon was restarted")
+        self.rounds.host_restarted(hostname, session.hello.boot_id)
+        uuid = session.hello.host_uuid
+        if uuid and uuid not in self.hosts:
+            await self.put_host(HostRecord(uuid, hostname, reporting=self.sender is None))
+        self._tell_host(hostname)
+        for instance in self._bound_to(hostname):
+            self._tell_instance(instance)
 
     async def host_down(self, session: HostSession, why: str) -> None:
-        """See :class:`hbtrio.nursery.agent_links.LinkEvents`."""
-        hostname = session.hostname
-        self.down[hostname] = trio.current_time()
+        """The link of a host has ended, and no newer one has taken its place."""
+        since = self.down[session.hostname] = trio.current_time()
         if self._nursery is not None:
-            self._nursery.start_soon(self._forget_later, hostname)
+            self._nursery.start_soon(self._wait_for_link, session.hostname, since)
 
-    async def _forget_later(self, hostname: str) -> None:
-        since = self.down[hostname]
+    async def _wait_for_link(self, hostname: str, since: float) -> None:
         await trio.sleep(self.config.link.grace_s)
         if self.down.get(hostname) != since:
             return
-        _log.error("%s: no link for %g s", hostname, self.config.link.grace_s)
-        entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, "no link")
-        await self.store.record(entry)
-        for key in [key for key in self._live if key[0] == hostname]:
-            del self._live[key]
+        why = f"no link for {self.config.link.grace_s:g} s"
+        _log.error("%s: %s", hostname, why)
+        self.news.forget_host(hostname)
+        entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, why)
+        self.history.publish(entry)
+        try:
+            await self.store.record(entry)
+            # Nobody knows whether they are heartbeating; they are not lost for that.
+            await self.news.tell(self._bound_to(hostname))
+        except StoreFault as fault:
+            _log.error("store: %s", fault)
 
     async def instance_told(self, session: HostSession, uuid: str) -> None:
-        """See :class:`hbtrio.nursery.agent_links.LinkEvents`."""
-        key = (session.hostname, uuid)
-        instance = session.instances.get(uuid)
-        if instance is None:
-            self._live.pop(key, None)
-        else:
-            self._live[key] = instance
-        if self.sender is None and instance is not None and uuid not in self.instances:
-            # Without a VIM the hosts' word is the inventory.
-            await self.put_instance(InstanceRecord(uuid, session.hostname, True))
+        """The host told of an instance, or that it is gone."""
+        hostname = session.hostname
+        before, instance = self.news.live(hostname, uuid), session.instances.get(uuid)
+        self.news.heard(hostname, uuid, instance)
+        if self.sender is None:
+            await self._take_word(hostname, uuid, instance)
+            return
+        bound = self.instances.get(uuid)
+        if bound is None or bound.hostname != hostname or instance is None:
+            return
+        if instance.vote_s > _VOTE_WARNING_S >= (0 if before is None else before.vote_s):
+            text = "%s advertises a VOTE of %d s; the VIM goes on without it after 45 s"
+            _log.warning(text, uuid, instance.vote_s)
+        if before is not None and before.heartbeating and instance.heartbeating:
+            # A change of its heartbeating is told with the report of it, behind the alarm.
+            await self.news.tell([bound])
+
+    async def _take_word(self, hostname: str, uuid: str, instance: Instance | None) -> None:
+        """Without a VIM the hosts' word is the inventory."""
+        bound = self.instances.get(uuid)
+        if bound is None:
+            if instance is not None:
+                await self.put_instance(InstanceRecord(uuid, hostname, True))
+        elif bound.hostname != hostname:
+            if instance is not None and instance.heartbeating:
+                await self.put_instance(InstanceRecord(uuid, hostname, True))
+        elif instance is None:
+            await self.delete_instance(uuid)
 
     async def snapshot_told(self, session: HostSession) -> None:
-        """See :class:`hbtrio.nursery.agent_links.LinkEvents`."""
-        hostname = session.hostname
-        for key in [key for key in self._live if key[0] == hostname]:
-            if key[1] not in session.instances:
-                del self._live[key]
-        entries = [
-            entry
-            for bound in tuple(self.instances.values())
-            if bound.hostname == hostname
-            for entry in self._service(bound)
-        ]
-        await self._queue(entries)
+        """The host has told of all its instances."""
+        self.news.forget_host(session.hostname, but=session.instances)
+        bound = self._bound_to(session.hostname)
+        if self.sender is not None:
+            await self.news.tell(bound)
+            return
+        for one in bound:
+            if one.uuid not in session.instances:
+                await self.delete_instance(one.uuid)
 
     async def report_told(self, session: HostSession, report: LinkReport) -> None:
-        """See :class:`hbtrio.nursery.agent_links.LinkEvents`."""
-        opened = None
-        result = None
+        """The host reports; on return it is safe to acknowledge after the next sync."""
+        asked: RoundRecord | None = None
+        result: RoundResult | None = None
         entries: list[NewEntry] = []
+        services: list[ServiceEvent] = []
         bound = self.instances.get(report.uuid)
-        if report.command_id and report.result is not None:
-            opened = await self.store.find_round(report.command_id)
-            result = RoundResult(report.command_id, report.result, report.reason)
-            self._boots.pop(report.command_id, None)
-            if opened is not None:
-                entries = self._verdict(opened, report.result, report.reason)
-        elif bound is not None and bound.hostname == session.hostname:
-            entries = self._news_of(bound, report)
-        taken = await self.store.take_report(
-            session.hostname,
-            session.hello.boot_id,
-            report.number,
-            HistoryEntry(
-                time=_time_of(report.time, self._wall_clock()),
-                kind=report.kind,
-                uuid=report.uuid,
-                hostname=session.hostname,
-                reason=report.reason,
-                event=report.event,
-                result=report.result,
-                who="" if opened is None else opened.asked_by,
-                corrective_action=report.corrective_action,
-            ),
-            entries,
-            result,
+        if report.command_id:
+            asked, result, entries = await self.rounds.reported(session.hostname, report)
+        elif bound is not None and bound.hostname == session.hostname and self.sender is not None:
+            if bound.reporting and self.host_reporting(bound.hostname):
+                entries = self.news.alarm(bound, report)
+            services = [self.news.service(bound)]
+            entries += self.news.changes(services)
+        history = HistoryEntry(
+            time=_time_of(report.time, self._wall_clock()),
+            kind=report.kind,
+            uuid=report.uuid,
+            hostname=session.hostname,
+            reason=report.reason,
+            event=report.event,
+            result=report.result,
+            who="" if asked is None else asked.asked_by,
+            corrective_action=report.corrective_action,
         )
-        if taken:
-            self.recent.append(report)
+        try:
+            taken = await self.store.take_report(
+                session.hostname, session.hello.boot_id, report.number, history, entries, result
+            )
+        finally:
+            # Even where this is cancelled, with the link: the store may have taken it.
             if self.sender is not None:
                 self.sender.wake()
+        if result is not None:
+            self.rounds.settled(result)
+        if taken:
+            self.news.told(services)
+            self.history.publish(history)
 
-    def _news_of(self, bound: InstanceRecord, report: LinkReport) -> list[NewEntry]:
-        """What the VIM is to hear of a report that is no verdict."""
-        if self.sender is None:
-            return []
-        alarm = {"loss": AlarmState.FAILED, "unhealthy": AlarmState.UNHEALTHY}.get(report.kind)
-        entries: list[NewEntry] = []
-        if alarm is not None and bound.reporting and self.host_reporting(bound.hostname):
-            action = report.corrective_action or CorrectiveAction.NONE
-            body = AlarmEvent(bound.uuid, bound.hostname, alarm, action).body()
-            entries.append(NewEntry(OutboxKind.ALARM, bound.uuid, body))
-        if report.kind in ("heartbeating", "stopped", "loss"):
-            entries += self._service(bound, heartbeating=report.kind == "heartbeating")
-        return entries
-
-    def _service(
-        self, bound: InstanceRecord, *, heartbeating: bool | None = None
-    ) -> list[NewEntry]:
-        if self.sender is None:
-            return []
-        live = self.live(bound.uuid)
-        if heartbeating is None:
-            heartbeating = live is not None and live.heartbeating
-        body = ServiceEvent(
-            uuid=bound.uuid,
-            hostname=bound.hostname,
-            state=Switch.ENABLED if bound.reporting else Switch.DISABLED,
-            status=Switch.ENABLED if heartbeating else Switch.DISABLED,
-            restart_timeout_s=live.restart_s if heartbeating and live is not None else 0,
-        ).body()
-        if self._told.get(bound.uuid) == body:
-            return []
-        self._told[bound.uuid] = body
-        return [NewEntry(OutboxKind.SERVICE, bound.uuid, body)]
+    def _bound_to(self, hostname: str) -> list[InstanceRecord]:
+        return [bound for bound in self.instances.values() if bound.hostname == hostname]
 
     # -- housekeeping -----------------------------------------------------------------------
 
     async def _keep_house(self) -> None:
         while True:
             edge = self._wall_clock() - timedelta(days=self.config.store.history_days)
-            while await self.store.prune(edge):
-                await trio.sleep(0.1)
-            await trio.sleep(3600)
+            pause_s = _PRUNE_S
+            try:
+                if await self.store.prune(edge):
+                    pause_s = _PRUNE_ON_S
+            except StoreFault as fault:
+                _log.error("store: %s", fault)
+            await trio.sleep(pause_s)
 
 
-def _window_s(live: Instance, kind: WindowKind) -> int:
-    match kind:
-        case WindowKind.VOTE:
-            return live.vote_s
-        case WindowKind.SHUTDOWN_NOTICE:
-            return live.shutdown_notice_s
-        case WindowKind.SUSPEND_NOTICE:
-            return live.suspend_notice_s
-        case WindowKind.RESUME_NOTICE:
-            return live.resume_notice_s
-        case WindowKind.RESTART:
-            return live.restart_s
-
-
-def _time_of(text: str, otherwise: datetime) -> datetime:
+def _time_of(text: str, now: datetime) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        return otherwise
-    return found if found.tzinfo is not None else otherwise
+        return now
+    return found if found.tzinfo is not None and abs(found - now) < _SKEW else now

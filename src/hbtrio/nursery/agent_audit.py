@@ -1,18 +1,20 @@
 """Asks the VIM what is to be reported: today's VIMs never call ``/v1/hosts``, older ones do.
 
-At every audit the reporting state of each host that has a link, and of its instances, is fetched and
-taken over. A VIM that can't be asked changes nothing.
+At every audit the reporting state of each host that has a link, and of its instances, is fetched
+and taken over. A VIM that can't be asked changes nothing, and neither does an answer that the VIM
+may have overtaken with a request of its own.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import trio
 
-from hbtrio.nursery.agent import Agent
+from hbtrio.nursery.agent import Agent, TooMany
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
+from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.vim_client import Delivered, VimClient
 from hbtrio.wire.vim import (
     Switch,
@@ -27,7 +29,7 @@ from hbtrio.wire.vim import (
 _log = logging.getLogger("hbtrio.audit")
 
 #: A host that has just come is asked about within this, in seconds.
-_SOON_S = 2.0
+_SOON_S: Final = 2.0
 
 
 class Audit:
@@ -62,26 +64,41 @@ class Audit:
             self._audited &= set(hosts)
             for uuid, hostname in hosts.items():
                 if everybody or uuid not in self._audited:
-                    await self._audit(uuid, hostname)
-                    self._audited.add(uuid)
+                    self._audited.discard(uuid)
+                    if await self._audit(uuid, hostname):
+                        self._audited.add(uuid)
             await trio.sleep(min(_SOON_S, self._every_s))
 
-    async def _audit(self, uuid: str, hostname: str) -> None:
-        body = await self._fetch(host_audit(uuid, hostname))
+    async def _audit(self, uuid: str, hostname: str) -> bool:
+        """Takes over what the VIM answers; whether it answered to all and all is taken over."""
         try:
-            if body is not None:
-                host = parse_host_answer(body)
-                await self._agent.put_host(HostRecord(uuid, hostname, host.state is Switch.ENABLED))
-            body = await self._fetch(instances_audit(uuid))
-            if body is not None:
-                for instance in parse_instances_answer(body):
-                    await self._agent.put_instance(
-                        InstanceRecord(
-                            instance.uuid, instance.hostname, instance.state is Switch.ENABLED
-                        )
-                    )
-        except VimAnswerFault as fault:
+            return await self._audit_host(uuid, hostname) and await self._audit_instances(uuid)
+        except (VimAnswerFault, StoreFault, TooMany) as fault:
             self._say(f"{hostname}: {fault}")
+            return False
+
+    async def _audit_host(self, uuid: str, hostname: str) -> bool:
+        edits = self._agent.edits
+        body = await self._fetch(host_audit(uuid, hostname))
+        if body is None or self._agent.edits != edits:
+            return False
+        reporting = parse_host_answer(body).state is Switch.ENABLED
+        await self._agent.put_host(HostRecord(uuid, hostname, reporting))
+        return True
+
+    async def _audit_instances(self, host_uuid: str) -> bool:
+        edits = self._agent.edits
+        body = await self._fetch(instances_audit(host_uuid))
+        if body is None:
+            return False
+        for told in parse_instances_answer(body):
+            if self._agent.edits != edits:
+                return False
+            record = InstanceRecord(told.uuid, told.hostname, told.state is Switch.ENABLED)
+            if self._agent.instances.get(told.uuid) != record:
+                await self._agent.put_instance(record)
+                edits += 1
+        return True
 
     async def _fetch(self, request: VimRequest) -> bytes | None:
         async def on_sending() -> None:

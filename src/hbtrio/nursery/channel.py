@@ -307,11 +307,11 @@ class Channel:
         if type(message) is ActionResponse:
             self._responded(message)
             return
-        due = self.heartbeat.due
+        due, health = self.heartbeat.due, self.heartbeat.health
         self._apply(self.heartbeat.received(message, now))
         if self.heartbeat.due != due:
             self._pace(shared=type(message) is Init)
-        if type(message) is Init:
+        if type(message) is Init or self.heartbeat.health is not health:
             self._setup.on_change(self)
 
     def _responded(self, response: ActionResponse) -> None:

@@ -1,4 +1,4 @@
-"""The client of a host's operator API, and the one boundary where its faults become words.
+"""The client of a host's or agent's operator API, and the boundary where its faults become words.
 
 Nothing that a server does can make it wait for ever or fill the memory: every wait has a timeout,
 every line and every body has a bound. A host that goes away in the middle is no success and no
@@ -8,8 +8,9 @@ failure either: what it was doing may have been done, and the fault says so.
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 
 import attrs
@@ -18,7 +19,7 @@ import trio
 
 from hbtrio.config.source import printable
 from hbtrio.errors import ExitStatus, UserError, os_reason
-from hbtrio.nursery.ctl_replies import ReplyFault, parse
+from hbtrio.nursery.ctl_replies import FleetStatus, ReplyFault, Status, parse, parse_status
 
 T = TypeVar("T")
 
@@ -40,8 +41,15 @@ LINE_BYTES: Final = 1024 * 1024
 #: What is read of a server's own words about a fault.
 _FAULT_BYTES: Final = 65536
 
-#: A request of another kind than the host understands; every other refusal is about the instance.
-_USAGE: Final = frozenset({400, 405, 413, 414, 422})
+#: What this machine is called by itself.
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+#: A request of another kind than the host understands, or without the right to make it; every
+#: other refusal is about the instance.
+_STATUS: Final = {
+    **dict.fromkeys((400, 405, 413, 414, 422), ExitStatus.USAGE),
+    **dict.fromkeys((401, 403), ExitStatus.DENIED),
+}
 
 
 @attrs.frozen
@@ -73,6 +81,11 @@ class Address:
         if url.scheme != "http" or not url.host or url.userinfo or url.raw_path != b"/":
             raise UserError(f"{shown}: neither unix:PATH nor http://HOST[:PORT]")
         return cls(shown, None, str(url))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether what is sent there stays on this machine."""
+        return self.socket is not None or httpx.URL(self.base).host in _LOOPBACK
 
 
 class Lines:
@@ -141,20 +154,29 @@ class _Lost:
 
 
 class CtlClient:
-    """A client of one host.
+    """A client of one host or agent.
 
     Args:
-        address: where the host is.
+        address: where it is.
+        token: the bearer token that it wants over TCP, or "".
+
+    Raises:
+        UserError: the token would leave this machine for everybody on the way to read.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, token: str = "") -> None:
+        if token and not address.is_local:
+            raise UserError(f"{address.text}: a token is sent to this machine only, without TLS")
         self.address = address
+        headers = {"accept-encoding": "identity"}
+        if token and address.socket is None:
+            headers["authorization"] = f"Bearer {token}"
         # Without its own timeouts, which are per read, as ours are per answer or line;
         # without a certificate store, which takes longer to load than a host takes to answer.
         self._http = httpx.AsyncClient(
             base_url=address.base,
             transport=httpx.AsyncHTTPTransport(uds=address.socket, verify=False),
-            headers={"accept-encoding": "identity"},
+            headers=headers,
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             trust_env=False,
         )
@@ -168,25 +190,44 @@ class CtlClient:
         await self._http.aclose()
 
     async def status(self, cls: type[T]) -> T:
-        """The status of the host and its instances.
+        """The status of the host and its instances, or of an agent's fleet.
 
         Args:
-            cls: ``Status``, or ``dict`` for all that the host says.
+            cls: ``Status``, ``FleetStatus``, or ``dict`` for all that is said.
 
         Raises:
             UserError: UNREACHABLE, DENIED, or what the host said is no status.
         """
+        return await self._whole("/v1/status", "status", partial(parse, cls=cls))
+
+    async def any_status(self) -> Status | FleetStatus:
+        """The status of whatever is there; raises as :meth:`status` does."""
+        return await self._whole("/v1/status", "status", parse_status)
+
+    async def history(self, query: str, cls: type[T]) -> T:
+        """A page of an agent's history.
+
+        Args:
+            query: which.
+            cls: ``History``, or ``WholeHistory`` for all that the agent says.
+
+        Raises:
+            UserError: UNREACHABLE, DENIED, or what the agent said is no history.
+        """
+        return await self._whole(f"/v1/history?{query}", "history", partial(parse, cls=cls))
+
+    async def _whole(self, path: str, what: str, read: Callable[[bytes], T]) -> T:
         lost = _Lost(self.address.text, "")
         with trio.move_on_after(BODY_S):
-            async with self._answer("GET", "/v1/status", None, lost) as chunks:
+            async with self._answer("GET", path, None, lost) as chunks:
                 body = await _read(chunks, BODY_BYTES, lost)
                 if len(body) > BODY_BYTES:
-                    raise lost(f"the host's status is over {BODY_BYTES} bytes")
+                    raise lost(f"the host's {what} is over {BODY_BYTES} bytes")
                 try:
-                    return parse(body, cls)
+                    return read(body)
                 except ReplyFault as fault:
-                    raise lost(f"the host's status is not understood: {fault}") from fault
-        raise lost(f"the host's status took over {BODY_S:g} s")
+                    raise lost(f"the host's {what} is not understood: {fault}") from fault
+        raise lost(f"the host's {what} took over {BODY_S:g} s")
 
     @asynccontextmanager
     async def lines(
@@ -257,8 +298,7 @@ class CtlClient:
                 said = {}
             reason = said.get("reason")
             if isinstance(reason, str):
-                status = ExitStatus.USAGE if code in _USAGE else ExitStatus.FAILED
-                return UserError(printable(reason), status)
+                return UserError(printable(reason), _STATUS.get(code, ExitStatus.FAILED))
         text = f"{self.address.text}: HTTP status {code} without a reason: no hbtrio host?"
         return UserError(text, ExitStatus.FAILED)
 

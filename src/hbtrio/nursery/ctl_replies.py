@@ -1,13 +1,13 @@
-"""What a host answers to its operator, as ``hbtrio ctl`` reads it.
+"""What a host or an agent answers to its operator, as ``hbtrio ctl`` reads it.
 
-Strict in type, so that a server that is no hbtrio host is found out at once; lenient towards what
+Strict in type, so that a server that is neither is found out at once; lenient towards what
 is new: members that are not in here are ignored, words are taken as they are. The texts may be a
 tenant's and are as the host sent them; making them fit for a terminal is for whoever prints them.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
@@ -41,7 +41,10 @@ class Progress:
 
 @attrs.frozen(kw_only=True)
 class EventLine:
-    """A report of the host; ``time`` is RFC 3339."""
+    """A report of a host, or an entry of an agent's history; ``time`` is RFC 3339.
+
+    Only an agent's has ``hostname``, ``who`` asked for it and, in the history, an ``id``.
+    """
 
     kind: str
     time: str = ""
@@ -50,6 +53,9 @@ class EventLine:
     event: str = ""
     result: str = ""
     corrective_action: str = ""
+    hostname: str = ""
+    who: str = ""
+    id: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -102,6 +108,87 @@ class Status:
 
     host: HostLine
     instances: tuple[InstanceLine, ...]
+
+
+@attrs.frozen(kw_only=True)
+class FleetInstanceLine:
+    """An instance in an agent's status: the host it is bound to, and what that last told of it."""
+
+    uuid: str
+    hostname: str
+    name: str
+    state: str
+    why: str
+    health: str
+    heartbeating: bool
+    reporting: bool
+
+
+@attrs.frozen(kw_only=True)
+class FleetHostLine:
+    """A host in an agent's status; ``link`` is up, down, lost or never."""
+
+    hostname: str
+    link: str
+    down_s: float | None = None
+    version: str = ""
+    instances: int
+    heartbeating: int
+    reports_dropped: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class AgentLine:
+    """The agent itself in its status."""
+
+    name: str
+    version: str
+    started: str
+    vim: str | None = None
+    crashes: int = 0
+    actions: dict[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class FleetStatus:
+    """The agent, its hosts and their instances."""
+
+    agent: AgentLine
+    hosts: tuple[FleetHostLine, ...]
+    instances: tuple[FleetInstanceLine, ...]
+
+
+@attrs.frozen(kw_only=True)
+class History:
+    """A page of an agent's history, the newest first; ``before`` is where the next one begins."""
+
+    history: tuple[EventLine, ...]
+    before: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class WholeHistory:
+    """The same with all that the agent says."""
+
+    history: tuple[dict[str, Any], ...]
+
+
+@attrs.frozen
+class _Whose:
+    """Tells an agent's status from a host's."""
+
+    agent: msgspec.Raw | None = None
+
+
+def parse_status(data: bytes) -> Status | FleetStatus:
+    """Reads the status of a host or of an agent.
+
+    Raises:
+        ReplyFault: it is neither.
+    """
+    if parse(data, _Whose).agent is None:
+        return parse(data, Status)
+    return parse(data, FleetStatus)
 
 
 def parse(data: bytes, cls: type[T]) -> T:

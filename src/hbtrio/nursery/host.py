@@ -181,6 +181,7 @@ class Host:
         await self.supervisor.keep(f"channel {channel.uuid}", channel.run)
         if self.channels.get(channel.uuid) is channel:
             del self.channels[channel.uuid]
+            self._changed(channel)
 
     # -- what can be asked of a host ----------------------------------------------------------
 
@@ -240,10 +241,14 @@ class Host:
         """
         if not uuid:
             self._reporting = enabled
+        elif enabled is not self.has_agent:  # as without a word
+            self._instance_reporting.pop(uuid, None)
         elif uuid in self._instance_reporting or len(self._instance_reporting) < _REPORTINGS:
             self._instance_reporting[uuid] = enabled
-        for channel in self.channels.values():
-            channel.heartbeat.reporting = self.reports_on(channel.uuid)
+        # An agent that connects tells of each of thousands of instances.
+        for channel in (self.channels.get(uuid),) if uuid else self.channels.values():
+            if channel is not None:
+                channel.heartbeat.reporting = self.reports_on(channel.uuid)
 
     def reports_on(self, uuid: str) -> bool:
         """Whether losses and ill health of this instance are reported."""

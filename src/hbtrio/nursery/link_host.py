@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -53,8 +54,8 @@ _COMMANDS: Final = 512
 #: Reports taken from the queue at a time.
 _BATCH: Final = 64
 
-#: The first and the longest wait between two attempts to connect. An agent that is back must be told
-#: soon: a VIM that asks it meanwhile goes on without the guest's vote.
+#: The first and the longest wait between two attempts to connect. An agent that is back has to hear
+#: of its hosts soon: a VIM that asks it meanwhile goes on without the guest's vote.
 _RETRY_S: Final = 0.2
 _RETRY_LIMIT_S: Final = 2.0
 
@@ -151,10 +152,8 @@ class HostLink:
                 await self._obey(message, session, welcome, nursery)
 
             async def tell() -> None:
-                try:
+                with suppress(SessionEnded):  # run() says why
                     await self._tell(session, welcome)
-                except SessionEnded:
-                    pass  # run() says why
 
             nursery.start_soon(tell)
             why = await session.run(handle)
@@ -269,15 +268,17 @@ class HostLink:
             await session.send(Reply(command.command_id, False, str(error)[:MAX_TEXT]))
             return
         await session.send(Reply(command.command_id, True))
-        async for line in action.progress():
-            await session.send(Progress(command.command_id, _fitting(line), last=False))
+        async with aclosing(action.progress()) as lines:
+            async for line in lines:
+                if line is not None:
+                    await session.send(Progress(command.command_id, _fitting(line), last=False))
         await session.send(Progress(command.command_id, "{}", last=True))
 
 
 def _fitting(line: dict[str, Any]) -> str:
     """A line of progress as JSON, its texts cut as far as it takes."""
     text = json.dumps(line)
-    for chars in (1000, 100, 10):
+    for chars in (1000, 100, 10, 1):
         if len(text) <= _PROGRESS_BYTES:
             break
         text = json.dumps({name: _cut(value, chars) for name, value in line.items()})

@@ -6,13 +6,14 @@ noticed within ``SILENT_S`` and a little more.
 
 The task that reads must never wait for the task that writes: with both ends waiting so for each
 other the link would stand still. So a sign of life is answered only if there is room for it (if
-there is not, other bytes are on their way), and whoever handles messages leaves it to other tasks to
-send.
+there is not, other bytes are on their way), and whoever handles messages leaves it to other tasks
+to send.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 import trio
@@ -127,10 +128,9 @@ class LinkSession(Generic[In]):
                 return await self._take_leave(f"a line longer than {MAX_LINK_LINE} bytes")
 
     def _answer(self, number: int) -> None:
-        try:
+        # What waits to be written is as good a sign.
+        with suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self._queue.send_nowait(encode_link(Pong(number)))
-        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # what waits to be written is as good a sign
 
     async def _take_leave(self, why: str) -> str:
         """Tells the other end why; what was sent before goes out first."""

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 import attrs
-import trio
 
+from hbtrio.nursery.followed import Followed
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 _log = logging.getLogger("hbtrio.reports")
-
-#: What a status or a late subscriber can still see.
-RECENT: Final = 1000
-
-#: How far a follower may fall behind by default.
-FOLLOWER_QUEUE: Final = 1000
 
 
 class ReportKind(StrEnum):
@@ -72,50 +64,26 @@ class Report:
         return json.dumps(self.as_dict(), ensure_ascii=False)
 
 
-class Reports:
-    """Takes reports and hands them to the log and to every follower.
+class Reports(Followed[Report]):
+    """Takes reports and hands them to the log, to listeners and to every follower.
 
     Args:
         now: the wall clock with its zone; handed in for simulations.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
+        super().__init__()
         self.now = now
-        self.recent: deque[Report] = deque(maxlen=RECENT)
-        self._followers: set[trio.MemorySendChannel[Report]] = set()
         self._listeners: list[Callable[[Report], None]] = []
 
     def listen(self, listener: Callable[[Report], None]) -> None:
         """Calls ``listener`` with every report, in the task that makes it: it must not block."""
         self._listeners.append(listener)
 
-    def publish(self, report: Report) -> None:
+    def publish(self, news: Report) -> None:
         """Records one report. It never blocks: a follower that does not read is cut off."""
-        self.recent.append(report)
-        words = " ".join(word for word in (report.kind, report.event, report.result) if word)
-        _log.info("%s %s: %s", report.uuid, words, report.reason)
+        words = " ".join(word for word in (news.kind, news.event, news.result) if word)
+        _log.info("%s %s: %s", news.uuid, words, news.reason)
         for listener in self._listeners:
-            listener(report)
-        for follower in tuple(self._followers):
-            try:
-                follower.send_nowait(report)
-            except (trio.WouldBlock, trio.BrokenResourceError):
-                self._followers.discard(follower)
-                follower.close()
-
-    @contextmanager
-    def follow(self, queue: int = FOLLOWER_QUEUE) -> Iterator[trio.MemoryReceiveChannel[Report]]:
-        """Every report from now on.
-
-        Args:
-            queue: how many may wait to be read; with one more the channel ends, so that a reader
-                knows that it missed some instead of guessing.
-        """
-        send, receive = trio.open_memory_channel[Report](queue)
-        self._followers.add(send)
-        try:
-            yield receive
-        finally:
-            self._followers.discard(send)
-            send.close()
-            receive.close()
+            listener(news)
+        super().publish(news)

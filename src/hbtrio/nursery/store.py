@@ -16,9 +16,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Final, Self, TypeVar
-
-import trio
+from typing import Final, Self
 
 from hbtrio.nursery import store_history, store_outbox, store_rounds
 from hbtrio.nursery.store_records import (
@@ -35,23 +33,17 @@ from hbtrio.nursery.store_records import (
 )
 from hbtrio.nursery.store_schema import open_database
 from hbtrio.nursery.store_sql import changed, rows, text_of
-from hbtrio.nursery.store_worker import Grade, StoreWorker, open_store_thread
-
-T = TypeVar("T")
+from hbtrio.nursery.store_worker import StoreWorker, open_store_thread
 
 #: The most that one call returns of a list that has no bound of its own.
 PAGE: Final = 1000
-
-#: How long a sync waits for company, in seconds: long enough for a verdict to leave first, and for
-#: the reports of one burst to share it.
-SYNC_DELAY_S: Final = 0.02
 
 
 class Store:
     """The store; opened by :meth:`open`.
 
     Any method raises :class:`~hbtrio.nursery.store_worker.StoreFault` when the disk is full or
-    fails; then nothing was changed.
+    fails. Then nothing was changed; only of those that survive the machine that is not known.
 
     Args:
         worker: runs its transactions.
@@ -79,7 +71,7 @@ class Store:
     async def hosts(self) -> tuple[HostRecord, ...]:
         """All hosts."""
         return tuple(
-            HostRecord(*row) for row in await self._written(lambda db: _inventory(db, "hosts"))
+            HostRecord(*row) for row in await self._worker.run(lambda db: _inventory(db, "hosts"))
         )
 
     async def put_host(self, host: HostRecord) -> None:
@@ -94,7 +86,7 @@ class Store:
         """All instances."""
         return tuple(
             InstanceRecord(*row)
-            for row in await self._written(lambda db: _inventory(db, "instances"))
+            for row in await self._worker.run(lambda db: _inventory(db, "instances"))
         )
 
     async def put_instance(self, instance: InstanceRecord) -> None:
@@ -113,14 +105,14 @@ class Store:
         Raises:
             sqlite3.IntegrityError: its command id was used before.
         """
-        await self._written(lambda db: store_rounds.open_round(db, opened))
+        await self._worker.run(lambda db: store_rounds.open_round(db, opened))
 
     async def replied(self, command_id: str) -> bool:
         """The reply to whoever asked is written, so its verdict may be sent; False if unknown.
 
         The VIM takes a verdict that overtakes its reply for the next step's.
         """
-        return await self._written(lambda db: store_rounds.replied(db, command_id))
+        return await self._worker.run(lambda db: store_rounds.replied(db, command_id))
 
     async def close_round(
         self,
@@ -143,15 +135,15 @@ class Store:
             store_outbox.queue(db, entries, now)
             return True
 
-        return await self._written(work)
+        return await self._worker.run(work)
 
     async def find_round(self, command_id: str) -> RoundRecord | None:
         """A round, open or closed, or None."""
-        return await self._written(lambda db: store_rounds.find(db, command_id))
+        return await self._worker.run(lambda db: store_rounds.find(db, command_id))
 
     async def open_rounds(self) -> tuple[RoundRecord, ...]:
         """Rounds that have no result yet, the oldest first; after a restart, those left over."""
-        return await self._written(store_rounds.still_open)
+        return await self._worker.run(store_rounds.still_open)
 
     # -- reports of hosts --------------------------------------------------------------------------
 
@@ -191,50 +183,46 @@ class Store:
             store_outbox.queue(db, entries, now)
             return True
 
-        return await self._written(work)
+        return await self._worker.run(work)
 
     async def acknowledged(self, hostname: str, boot_id: str) -> int:
         """The number of the last report taken from this process of the host; 0 for none."""
-        return await self._written(lambda db: store_rounds.acknowledged(db, hostname, boot_id))
+        return await self._worker.run(lambda db: store_rounds.acknowledged(db, hostname, boot_id))
 
     async def sync(self) -> None:
-        """Returns when all that was done before survives the machine.
+        """Returns when all that was done before survives the machine; takes as long as the disk.
 
-        It waits ``SYNC_DELAY_S`` first, and is shared by all who wait then.
+        Once it has failed it fails for ever: only a new start finds out what is on the disk.
         """
-        await trio.sleep(SYNC_DELAY_S)
-        # A commit that writes nothing syncs nothing.
-        await self._worker.run(
-            lambda db: db.execute("UPDATE syncs SET number = number + 1"), Grade.SYNCED
-        )
+        await self._worker.sync()
 
     # -- outbox ------------------------------------------------------------------------------------
 
     async def queue(self, entries: Sequence[NewEntry]) -> None:
         """Queues entries that no report brought."""
         now = self._now()
-        await self._written(lambda db: store_outbox.queue(db, entries, now))
+        await self._worker.run(lambda db: store_outbox.queue(db, entries, now))
 
     async def ready(
         self, limit: int, busy: Iterable[str] = (), resting: Iterable[str] = ()
     ) -> Ready:
         """What can be sent now; see store_outbox.ready."""
         now, busy, resting = self._now(), tuple(busy), tuple(resting)
-        return await self._written(lambda db: store_outbox.ready(db, limit, busy, resting, now))
+        return await self._worker.run(lambda db: store_outbox.ready(db, limit, busy, resting, now))
 
     async def mark_sending(self, entry_id: int) -> bool:
         """Its first byte is about to be written; False if it was replaced or is too late."""
         now = self._now()
-        return await self._written(lambda db: store_outbox.mark_sending(db, entry_id, now))
+        return await self._worker.run(lambda db: store_outbox.mark_sending(db, entry_id, now))
 
     async def mark_done(self, entry_id: int, state: OutboxState, fault: str = "") -> None:
         """Its delivery has ended: delivered, unconfirmed or undelivered."""
         now = self._now()
-        await self._written(lambda db: store_outbox.mark_done(db, entry_id, state, fault, now))
+        await self._worker.run(lambda db: store_outbox.mark_done(db, entry_id, state, fault, now))
 
     async def back_to_queue(self, entry_id: int, fault: str) -> None:
         """An attempt failed and may be repeated."""
-        await self._written(lambda db: store_outbox.back_to_queue(db, entry_id, fault))
+        await self._worker.run(lambda db: store_outbox.back_to_queue(db, entry_id, fault))
 
     async def settle_interrupted(self) -> None:
         """Before sending begins: what was being sent when it last ended.
@@ -242,18 +230,18 @@ class Store:
         An action becomes unconfirmed and is never sent again; states and alarms are queued again.
         """
         now = self._now()
-        await self._written(lambda db: store_outbox.settle_interrupted(db, now))
+        await self._worker.run(lambda db: store_outbox.settle_interrupted(db, now))
 
     async def outbox(self, limit: int = PAGE) -> tuple[Entry, ...]:
         """The newest entries, whatever became of them; newest first, at most ``PAGE``."""
         limit = min(limit, PAGE)
-        return await self._written(lambda db: store_outbox.entries(db, limit))
+        return await self._worker.run(lambda db: store_outbox.entries(db, limit))
 
     # -- history -----------------------------------------------------------------------------------
 
     async def record(self, entry: HistoryEntry) -> None:
         """Keeps something that no report brought."""
-        await self._written(lambda db: store_history.record(db, entry))
+        await self._worker.run(lambda db: store_history.record(db, entry))
 
     async def history(
         self, limit: int = PAGE, *, before: int | None = None, uuid: str | None = None
@@ -266,7 +254,7 @@ class Store:
             uuid: only of this instance.
         """
         limit = min(limit, PAGE)
-        return await self._written(lambda db: store_history.read(db, limit, before, uuid))
+        return await self._worker.run(lambda db: store_history.read(db, limit, before, uuid))
 
     async def prune(self, older_than: datetime, limit: int = PAGE) -> int:
         """Removes a batch of old history, ended deliveries and closed rounds: ``limit`` of each.
@@ -279,31 +267,26 @@ class Store:
             parts = (store_history.prune, store_rounds.prune, store_outbox.prune)
             return sum(part(db, edge, limit) for part in parts)
 
-        return await self._written(work)
+        return await self._worker.run(work)
 
     # ----------------------------------------------------------------------------------------------
 
     def _now(self) -> float:
         return self._wall_clock().timestamp()
 
-    async def _written(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._worker.run(work, Grade.WRITTEN)
-
     async def _put(self, table: str, uuid: str, hostname: str, reporting: bool) -> None:
-        await self._worker.run(
-            lambda db: db.execute(
-                f"INSERT INTO {table} VALUES (?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET hostname = excluded.hostname,"
-                "  reporting = excluded.reporting",
-                (uuid, text_of(hostname), reporting),
-            ),
-            Grade.SYNCED,
+        text = (
+            f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET hostname = excluded.hostname, reporting = excluded.reporting"
         )
+        await self._worker.run(lambda db: db.execute(text, (uuid, text_of(hostname), reporting)))
+        await self._worker.sync()
 
     async def _delete(self, table: str, uuid: str) -> bool:
-        return await self._worker.run(
-            lambda db: changed(db, f"DELETE FROM {table} WHERE uuid = ?", uuid) == 1, Grade.SYNCED
-        )
+        text = f"DELETE FROM {table} WHERE uuid = ?"
+        found = await self._worker.run(lambda db: changed(db, text, uuid) == 1)
+        await self._worker.sync()
+        return found
 
 
 def _inventory(db: sqlite3.Connection, table: str) -> list[tuple[str, str, bool]]:

@@ -42,7 +42,7 @@ _READY: Final = f"""
       AND NOT EXISTS (
           SELECT 1 FROM outbox AS other
           WHERE other.uuid = mine.uuid AND other.id < mine.id
-            AND other.state IN ('queued', 'sending')
+            AND other.done_at IS NULL
             AND (mine.kind <> 'action' OR other.kind = 'action' OR other.attempts = 0)
       )
       AND NOT EXISTS (
@@ -64,8 +64,8 @@ def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> No
         if new.kind is OutboxKind.SERVICE:
             replaced = rows(
                 db,
-                "DELETE FROM outbox WHERE uuid = ? AND kind = 'service' AND state = 'queued'"
-                " RETURNING queued_at",
+                "DELETE FROM outbox WHERE uuid = ? AND done_at IS NULL AND kind = 'service'"
+                " AND state = 'queued' RETURNING queued_at",
                 new.uuid,
             )
             since = min([now, *(at for (at,) in replaced)])
@@ -90,8 +90,8 @@ def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> No
 def _drop_oldest_alarms(db: sqlite3.Connection, uuid: str, now: float) -> None:
     _end(
         db,
-        "id IN (SELECT id FROM outbox WHERE uuid = ? AND kind = 'alarm' AND state = 'queued'"
-        " ORDER BY id DESC LIMIT -1 OFFSET ?)",
+        "id IN (SELECT id FROM outbox WHERE uuid = ? AND done_at IS NULL AND kind = 'alarm'"
+        " AND state = 'queued' ORDER BY id DESC LIMIT -1 OFFSET ?)",
         (uuid, ALARMS_PER_INSTANCE),
         OutboxState.UNDELIVERED,
         f"{ALARMS_PER_INSTANCE} newer alarms of the instance were waiting",
@@ -125,7 +125,7 @@ def ready(
     for row in db.execute(_READY, names | {"limit": 2 * limit}).fetchall():
         entry = _entry(row)
         first.setdefault(entry.uuid, entry)
-    [(waiting,)] = rows(db, "SELECT count(*) FROM outbox WHERE state IN ('queued', 'sending')")
+    [(waiting,)] = rows(db, "SELECT count(*) FROM outbox WHERE done_at IS NULL")
     [(expiry,)] = rows(
         db, "SELECT min(expires_at) FROM outbox WHERE state = 'queued' AND expires_at IS NOT NULL"
     )
@@ -145,25 +145,25 @@ def mark_done(
     db: sqlite3.Connection, entry_id: int, state: OutboxState, fault: str, now: float
 ) -> None:
     """Notes the end of a delivery; one that has ended already stays as it is."""
-    _end(db, "id = ? AND state IN ('queued', 'sending')", (entry_id,), state, fault, now)
+    _end(db, "id = ? AND done_at IS NULL", (entry_id,), state, fault, now)
 
 
 def back_to_queue(db: sqlite3.Connection, entry_id: int, fault: str) -> None:
     """Notes an attempt that failed; a state that has been superseded meanwhile is forgotten."""
-    _queue_again(db, "id = ? AND state IN ('queued', 'sending')", (entry_id,), fault)
+    _queue_again(db, "id = ? AND done_at IS NULL", (entry_id,), fault)
 
 
 def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
     """Sees to what was being sent when the sender ended without having heard of it."""
     _end(
         db,
-        "state = 'sending' AND kind = 'action'",
+        "done_at IS NULL AND state = 'sending' AND kind = 'action'",
         (),
         OutboxState.UNCONFIRMED,
         _INTERRUPTED,
         now,
     )
-    _queue_again(db, "state = 'sending'", (), _INTERRUPTED)
+    _queue_again(db, "done_at IS NULL AND state = 'sending'", (), _INTERRUPTED)
 
 
 def _queue_again(

@@ -8,11 +8,11 @@ until then.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+import re
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
 
-import attrs
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -21,68 +21,34 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hbtrio.config.toml import structure
-from hbtrio.errors import ConfigError
-from hbtrio.nursery.agent import Agent, Unknown
+from hbtrio.nursery.agent import Agent, TooMany, Unknown
+from hbtrio.nursery.agent_rounds import VIM
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
-from hbtrio.wire.vocabulary import EVENT_TABLE, Event
+from hbtrio.nursery.store_worker import StoreFault
+from hbtrio.nursery.vim_bodies import (
+    AskBody,
+    BodyFault,
+    ChangedInstance,
+    HostBody,
+    NewInstance,
+    parse_body,
+)
+from hbtrio.wire.vim import Switch
 
 _AGENT: Final = "vim/1.0"
 _PASS: Final = {"status": "pass"}
-_HEARTBEAT: Final = "heartbeat"
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+_T = TypeVar("_T", bound=HostBody)
+_D = TypeVar("_D")
 
 
-@attrs.frozen(kw_only=True)
-class HostBody:
-    """A host, as every request about one names it."""
-
-    uuid: str
-    hostname: str
-
-
-@attrs.frozen(kw_only=True)
-class NewInstance:
-    """A new instance and its services."""
-
-    uuid: str
-    hostname: str
-    services: tuple[str, ...]
-
-
-@attrs.frozen(kw_only=True)
-class ServiceState:
-    """A service and whether its losses are to be reported."""
-
-    service: str
-    state: str
-
-
-@attrs.frozen(kw_only=True)
-class ChangedInstance:
-    """An instance, maybe on another host than before, and its services' states."""
-
-    uuid: str
-    hostname: str
-    services: tuple[ServiceState, ...]
-
-
-@attrs.frozen(kw_only=True)
-class AskBody:
-    """A vote or notice."""
-
-    uuid: str
-    hostname: str
-    action: str
-
-
-def vim_api(agent: Agent, *, token: str = "") -> ASGIApp:
+def vim_api(agent: Agent) -> ASGIApp:
     """The VIM's API as an ASGI application.
 
-    Args:
-        agent: whose API it is.
-        token: with it, requests must bear it; needed where others than this machine can connect.
+    It asks for no proof of who calls, as deployed: serve it on the loopback only.
     """
-    api = _VimApi(agent, token)
+    api = _VimApi(agent)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
     app = Starlette(
         routes=[
@@ -100,9 +66,10 @@ def vim_api(agent: Agent, *, token: str = "") -> ASGIApp:
 
 
 async def _failed(_: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    reason = error.detail if isinstance(error, HTTPException) else "internal error"
-    return JSONResponse({"status": "fail", "reason": reason}, status)
+    assert isinstance(error, HTTPException)
+    # A method that no route has: as deployed, that is a wrong path.
+    status = 403 if error.status_code == 405 else error.status_code
+    return JSONResponse({"status": "fail", "reason": error.detail}, status)
 
 
 async def _wrong_path(scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,9 +78,8 @@ async def _wrong_path(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class _VimApi:
-    def __init__(self, agent: Agent, token: str) -> None:
+    def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._token = token
 
     # -- hosts ------------------------------------------------------------------------------
 
@@ -123,13 +89,13 @@ class _VimApi:
             case "GET":
                 return self._host_state(uuid)
             case "POST":
-                body = await _body(request, HostBody, uuid)
+                body = await _body(request, HostBody, _new(uuid))
                 known = self._agent.hosts.get(uuid)
                 reporting = known is not None and known.reporting
-                await self._agent.put_host(HostRecord(uuid, body.hostname, reporting))
+                await _done(self._agent.put_host(HostRecord(uuid, body.hostname, reporting)))
                 return JSONResponse(_PASS)
             case "DELETE":
-                await _known(self._agent.delete_host, uuid)
+                await _done(self._agent.delete_host(uuid))
                 return Response(status_code=204)
         raise HTTPException(403, f"{request.method} is not for this path")
 
@@ -141,19 +107,19 @@ class _VimApi:
                 # Yes: the VIM's query has this path, and changes nothing.
                 return self._host_state(uuid)
             case "PUT", "enable" | "disable":
-                if uuid not in self._agent.hosts:
-                    raise HTTPException(404, f"unknown host {uuid}")
+                with _faults():
+                    self._agent.host(uuid)
                 body = await _body(request, HostBody, uuid)
-                await self._agent.put_host(HostRecord(uuid, body.hostname, verb == "enable"))
+                record = HostRecord(uuid, body.hostname, verb == "enable")
+                await _done(self._agent.put_host(record))
                 return JSONResponse(_PASS)
-        raise HTTPException(403, f"{request.method} {verb} is not for this path")
+        raise HTTPException(403, f"{request.method} is not for this path")
 
     def _host_state(self, uuid: str) -> Response:
-        host = self._agent.hosts.get(uuid)
-        if host is None:
-            raise HTTPException(404, f"unknown host {uuid}")
-        state = _switch(host.reporting)
-        return JSONResponse({"uuid": host.uuid, "hostname": host.hostname, "state": state})
+        with _faults():
+            host = self._agent.host(uuid)
+        state = Switch.ENABLED if host.reporting else Switch.DISABLED
+        return JSONResponse({"uuid": uuid, "hostname": host.hostname, "state": state})
 
     # -- instances --------------------------------------------------------------------------
 
@@ -163,48 +129,38 @@ class _VimApi:
             case "GET":
                 return self._instance_state(uuid)
             case "POST":
-                new = await _body(request, NewInstance, uuid)
-                for service in new.services:
-                    _check_service(service)
+                new = await _body(request, NewInstance, _new(uuid))
                 known = self._agent.instances.get(uuid)
                 reporting = known is not None and known.reporting
-                await self._agent.put_instance(InstanceRecord(uuid, new.hostname, reporting))
+                record = InstanceRecord(uuid, new.hostname, reporting)
+                await _done(self._agent.put_instance(record))
                 return JSONResponse(_PASS)
             case "PATCH":
                 return await self._change(request, uuid)
             case "DELETE":
-                await _known(self._agent.delete_instance, uuid)
+                await _done(self._agent.delete_instance(uuid))
                 return Response(status_code=204)
         raise HTTPException(403, f"{request.method} is not for this path")
 
     async def _change(self, request: Request, uuid: str) -> Response:
-        known = self._agent.instances.get(uuid)
-        if known is None:
-            raise HTTPException(404, f"unknown instance {uuid}")
+        with _faults():
+            reporting = self._agent.instance(uuid).reporting
         body = await _body(request, ChangedInstance, uuid)
-        reporting = known.reporting
         for service in body.services:
-            _check_service(service.service)
-            if service.state not in ("enabled", "disabled"):
-                raise HTTPException(400, f"services: unknown state {service.state[:40]!r}")
-            reporting = service.state == "enabled"
-        await self._agent.put_instance(InstanceRecord(uuid, body.hostname, reporting))
+            reporting = service.state is Switch.ENABLED
+        await _done(self._agent.put_instance(InstanceRecord(uuid, body.hostname, reporting)))
         return self._instance_state(uuid)
 
     def _instance_state(self, uuid: str) -> Response:
-        known = self._agent.instances.get(uuid)
-        if known is None:
-            raise HTTPException(404, f"unknown instance {uuid}")
-        live = self._agent.live(uuid)
-        heartbeating = live is not None and live.heartbeating
-        restart_s = live.restart_s if heartbeating and live is not None else 0
+        with _faults():
+            now = self._agent.news.service(self._agent.instance(uuid))
         service = {
-            "service": _HEARTBEAT,
-            "state": _switch(known.reporting),
-            "restart-timeout": str(restart_s),
-            "status": _switch(heartbeating),
+            "service": "heartbeat",
+            "state": now.state,
+            "restart-timeout": str(now.restart_timeout_s),
+            "status": now.status,
         }
-        return JSONResponse({"uuid": uuid, "hostname": known.hostname, "services": [service]})
+        return JSONResponse({"uuid": uuid, "hostname": now.hostname, "services": [service]})
 
     # -- votes and notices ------------------------------------------------------------------
 
@@ -212,71 +168,66 @@ class _VimApi:
         uuid = self._admit(request)
         verb = request.path_params["verb"]
         if request.method != "POST" or verb not in ("vote", "notify"):
-            raise HTTPException(403, f"{request.method} {verb} is not for this path")
-        known = self._agent.instances.get(uuid)
-        if known is None:
-            raise HTTPException(404, f"unknown instance {uuid}")
+            raise HTTPException(403, f"{request.method} is not for this path")
+        with _faults():
+            known = self._agent.instance(uuid)
         body = await _body(request, AskBody, uuid)
-        if body.action not in EVENT_TABLE:
-            raise HTTPException(400, f"action: unknown action {body.action[:40]!r}")
-        asked = await self._agent.ask(uuid, Event(body.action), vote=verb == "vote", who="vim")
+        asked = await _done(self._agent.ask(uuid, body.action, vote=verb == "vote", who=VIM))
         members = {
             "uuid": uuid,
             "hostname": known.hostname,
             "action": body.action,
             "timeout": str(asked.seconds),
         }
-        # Run once the reply is written whole; if it can't be, the VIM knows of no vote.
-        after = BackgroundTask(self._agent.replied, asked.command_id) if asked.seconds else None
-        return JSONResponse(members, background=after)
+        if not asked.seconds:
+            return JSONResponse(members)
+        rounds = self._agent.rounds
+        if await request.is_disconnected():
+            # It gave up waiting: to it this has failed, and a verdict would answer another step.
+            rounds.unheard(asked.command_id)
+            return JSONResponse(members)
+        # Run once the reply is written whole.
+        return JSONResponse(members, background=BackgroundTask(rounds.replied, asked.command_id))
 
     # -- who may ----------------------------------------------------------------------------
 
     def _admit(self, request: Request) -> str:
         """Refuses strangers; returns the uuid of the path in lower case."""
-        sender = self._agent.sender
         if request.headers.get("user-agent", _AGENT) not in ("", _AGENT):
             raise HTTPException(403, "unknown User-Agent")
-        if self._token and request.headers.get("authorization") != f"Bearer {self._token}":
-            raise HTTPException(403, "a bearer token is needed")
-        if sender is not None:
-            sender.vim_spoke()
+        if self._agent.sender is not None:
+            self._agent.sender.vim_spoke()
         uuid: str = request.path_params["uuid"]
         return uuid.lower()
 
 
-def _switch(on: bool) -> str:
-    return "enabled" if on else "disabled"
+def _new(uuid: str) -> str:
+    if not _UUID.fullmatch(uuid):
+        raise HTTPException(400, "the path's uuid is none")
+    return uuid
 
 
-def _check_service(service: str) -> None:
-    if service != _HEARTBEAT:
-        raise HTTPException(400, f"services: unknown service {service[:40]!r}")
-
-
-async def _known(step: Callable[[str], Awaitable[None]], uuid: str) -> None:
-    try:
-        await step(uuid)
-    except Unknown as error:
-        raise HTTPException(404, str(error)) from error
-
-
-async def _body(request: Request, cls: type[Any], uuid: str) -> Any:
+async def _body(request: Request, cls: type[_T], uuid: str) -> _T:
     raw = await request.body()
     if not raw:
         raise HTTPException(411, "a body is needed")
+    with _faults():
+        return parse_body(raw, cls, uuid)
+
+
+async def _done(step: Awaitable[_D]) -> _D:
+    with _faults():
+        return await step
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """The boundary at which faults of a request become its answer."""
     try:
-        data = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise HTTPException(400, "the body is not JSON") from None
-    if not isinstance(data, dict):
-        raise HTTPException(400, "the body is not a JSON object")
-    # Keys that a later VIM may add are no fault; the ones we need are checked with their path.
-    wanted = {name: data[name] for name in (f.name for f in attrs.fields(cls)) if name in data}
-    try:
-        body = structure(wanted, cls, "body")
-    except ConfigError as error:
-        raise HTTPException(400, "; ".join(error.faults)) from error
-    if body.uuid.lower() != uuid:
-        raise HTTPException(400, "body: uuid: differs from the path's")
-    return body
+        yield
+    except BodyFault as error:
+        raise HTTPException(400, str(error)) from error
+    except Unknown as error:
+        raise HTTPException(404, str(error)) from error
+    except (TooMany, StoreFault) as error:
+        raise HTTPException(503, str(error)) from error

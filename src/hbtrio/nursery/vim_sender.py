@@ -112,7 +112,6 @@ class VimSender:
         store: holds the outbox.
         transport: sends one request.
         wall_clock: the store's; expiry is told in its time.
-        slots: requests under way at once.
     """
 
     def __init__(
@@ -120,12 +119,10 @@ class VimSender:
         store: Store,
         transport: VimTransport,
         wall_clock: Callable[[], datetime],
-        slots: int = SLOTS,
     ) -> None:
         self._store = store
         self._transport = transport
         self._wall_clock = wall_clock
-        self._slots = slots
         self._news = trio.Event()
         self._busy: set[str] = set()
         self._rests: dict[str, _Rest] = {}
@@ -209,7 +206,7 @@ class VimSender:
         if self._held_until > now:
             return 0
         # A VIM that could not be reached is tried with one entry for all.
-        return max(0, (self._slots if self._reachable else 1) - len(self._busy))
+        return max(0, (SLOTS if self._reachable else 1) - len(self._busy))
 
     async def _deliver(self, entry: Entry) -> None:
         spell = self._spell

@@ -3,8 +3,8 @@
 A session: the host says ``hello`` and the agent ``welcome``, then the host an ``instance`` for each
 of its instances and ``snapshot_end``. From there on the host sends ``instance`` and ``gone`` as
 things change, ``report`` with a number that grows for as long as the host process lives, and a
-``reply`` to each command. The agent tells the reporting states, sends commands and ``ack``s reports.
-A report that was not acknowledged is sent again after a reconnect.
+``reply`` to each command. The agent tells the reporting states, sends commands and ``ack``s
+reports. A report that was not acknowledged is sent again after a reconnect.
 
 Texts and numbers are bounded: a message that exceeds them is refused by the other end, with the
 session. Whoever puts a guest's or an operator's words into a message cuts them first.
@@ -44,7 +44,7 @@ Command = Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
 class Hello:
     """Host: who I am. ``boot_id`` is new for each start of the host process.
 
-    ``dropped`` is how many reports had to give way since then, for want of an agent that takes them.
+    ``dropped`` is how many reports had to give way since then, for want of an agent to take them.
     """
 
     TYPE: ClassVar[str] = "hello"
@@ -113,7 +113,7 @@ class LinkReport:
 
 @attrs.frozen
 class Reply:
-    """Host: how a command was taken. For a round ``seconds`` is its window, 0 if none was opened."""
+    """Host: how a command was taken. ``seconds`` is the window of the round that it opened."""
 
     TYPE: ClassVar[str] = "reply"
     command_id: Name
