@@ -134,7 +134,7 @@ async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | N
     files = config.agent
     tls = client_tls("host.toml: agent", files.certificate, files.key, files.authority)
     listener = await open_unix_listener(config.control_socket, config.control_permissions)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with SystemProcesses() as processes:
             host = Host(
                 config,
@@ -158,7 +158,11 @@ async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | N
                     config.channel_dir,
                     config.control_socket,
                 )
-                await anext(aiter(signals))
+                async for number in signals:
+                    if number != signal.SIGHUP:
+                        break
+                    # Its default would end the host; VMs would notice for nothing.
+                    _log.warning("SIGHUP: host.toml is read at the start only, restart for it")
                 _log.info("stopping")
                 nursery.cancel_scope.cancel()
 

@@ -177,7 +177,7 @@ class WholeHistory:
 class _Whose:
     """Tells an agent's status from a host's."""
 
-    agent: msgspec.Raw | None = None
+    agent: Any = None
 
 
 def parse_status(data: bytes) -> Status | FleetStatus:

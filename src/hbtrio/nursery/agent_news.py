@@ -1,0 +1,114 @@
+"""What instances are doing, as their hosts tell, and what of it the VIM is told.
+
+Of an instance's heartbeating the VIM hears when it changes, and of its loss and ill health each
+time, while both the host's and the instance's reporting are on. An alarm goes before the change
+that comes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from hbtrio.nursery.store import Store
+from hbtrio.nursery.store_records import InstanceRecord, NewEntry, OutboxKind
+from hbtrio.nursery.vim_sender import VimSender
+from hbtrio.wire.link_messages import Instance, LinkReport
+from hbtrio.wire.vim import AlarmEvent, AlarmState, ServiceEvent, Switch
+from hbtrio.wire.vocabulary import CorrectiveAction
+
+_ALARMS: Final = {"loss": AlarmState.FAILED, "unhealthy": AlarmState.UNHEALTHY}
+
+
+class News:
+    """What is known of instances, and what was told of it.
+
+    Args:
+        store: keeps what is to be told.
+        sender: tells it; without a VIM, None: then nothing is queued.
+    """
+
+    def __init__(self, store: Store, sender: VimSender | None) -> None:
+        self._store = store
+        self._sender = sender
+        #: By host and instance: while it moves, an instance is on two hosts.
+        self._live: dict[tuple[str, str], Instance] = {}
+        #: What the VIM was told last, or is about to be.
+        self._told: dict[str, ServiceEvent] = {}
+
+    # -- what hosts tell --------------------------------------------------------------------
+
+    def live(self, hostname: str, uuid: str) -> Instance | None:
+        """What that host told of the instance last, or None."""
+        return self._live.get((hostname, uuid))
+
+    def heard(self, hostname: str, uuid: str, instance: Instance | None) -> None:
+        """A host told of an instance, or with None that it has it no longer."""
+        if instance is None:
+            self._live.pop((hostname, uuid), None)
+        else:
+            self._live[hostname, uuid] = instance
+
+    def forget_host(self, hostname: str, but: Iterable[str] = ()) -> None:
+        """Forgets what a host told, but of those instances."""
+        kept = set(but)
+        for key in [key for key in self._live if key[0] == hostname and key[1] not in kept]:
+            del self._live[key]
+
+    # -- what the VIM is told ---------------------------------------------------------------
+
+    def service(self, bound: InstanceRecord) -> ServiceEvent:
+        """How an instance stands now."""
+        live = self._live.get((bound.hostname, bound.uuid))
+        beating = live is not None and live.heartbeating
+        return ServiceEvent(
+            uuid=bound.uuid,
+            hostname=bound.hostname,
+            state=Switch.ENABLED if bound.reporting else Switch.DISABLED,
+            status=Switch.ENABLED if beating else Switch.DISABLED,
+            restart_timeout_s=live.restart_s if live is not None and beating else 0,
+        )
+
+    def alarm(self, bound: InstanceRecord, report: LinkReport) -> list[NewEntry]:
+        """The alarm that a report calls for, if it does."""
+        state = _ALARMS.get(report.kind)
+        if state is None:
+            return []
+        action = report.corrective_action or CorrectiveAction.NONE
+        body = AlarmEvent(bound.uuid, bound.hostname, state, action).body()
+        return [NewEntry(OutboxKind.ALARM, bound.uuid, body)]
+
+    def changes(self, services: Iterable[ServiceEvent]) -> list[NewEntry]:
+        """Those that the VIM does not know; its own word, the reporting state, is no news."""
+        return [
+            NewEntry(OutboxKind.SERVICE, now.uuid, now.body())
+            for now in services
+            if (told := self._told.get(now.uuid)) is None
+            or (told.hostname, told.status, told.restart_timeout_s)
+            != (now.hostname, now.status, now.restart_timeout_s)
+        ]
+
+    def told(self, services: Iterable[ServiceEvent]) -> None:
+        """These are in the store, or known to the VIM anyway."""
+        self._told |= {now.uuid: now for now in services}
+
+    def forget(self, uuid: str) -> None:
+        """The VIM does not want to hear of the instance any more."""
+        self._told.pop(uuid, None)
+
+    async def tell(self, bound: Iterable[InstanceRecord]) -> None:
+        """Queues what the VIM does not know of these instances.
+
+        Raises:
+            StoreFault: nothing was queued.
+        """
+        services = [self.service(one) for one in bound]
+        entries = self.changes(services)
+        if not entries or self._sender is None:
+            return
+        try:
+            await self._store.queue(entries)
+        finally:
+            # Even where this is cancelled: the store may have taken them.
+            self._sender.wake()
+        self.told(services)

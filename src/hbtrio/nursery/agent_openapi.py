@@ -1,0 +1,282 @@
+"""The agent's operator API as an OpenAPI 3.1 document, made from the tables it is served by."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import hbtrio
+from hbtrio.nursery.store import PAGE
+from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, VoteResult
+
+_Json = dict[str, Any]
+
+_TEXT: Final[_Json] = {"type": "string"}
+_FLAG: Final[_Json] = {"type": "boolean"}
+_COUNT: Final[_Json] = {"type": "integer", "minimum": 0}
+
+_WHY: Final = {
+    "400": "The request is faulty.",
+    "401": "Over TCP: the bearer token is missing or wrong.",
+    "403": "Over TCP: no token is configured, or the Host is no name of the loopback.",
+    "404": "No such instance.",
+    "409": "Not now: not heartbeating, its host has no link, something else is open on it.",
+    "413": "The body is larger than 64 KiB.",
+    "503": "The history can't be read or written, or there are too many connections.",
+}
+
+
+def openapi() -> _Json:
+    """The document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "hbtrio agent, operator API", "version": hbtrio.__version__},
+        "paths": {
+            "/v1/status": {"get": _get("status", "The agent, its hosts, its instances", "Status")},
+            "/v1/history": {
+                "get": _get(
+                    "history", "What was kept, the newest first", "History", _history_query(), "400"
+                )
+            },
+            "/v1/events": {"get": _events()},
+            "/v1/instances/{uuid}": {
+                "get": _get("instance", "One instance", "Instance", [_uuid()], "404")
+            },
+            "/v1/instances/{uuid}/vote": {
+                "post": _post("vote", "Ask whether an event may happen", "Vote")
+            },
+            "/v1/instances/{uuid}/notify": {"post": _post("notify", "Tell of an event", "Notice")},
+            "/v1/instances/{uuid}/act": {
+                "post": _post("act", "Do something, with its vote and its notices", "Act")
+            },
+            "/openapi.json": {"get": _document()},
+        },
+        "components": {
+            "schemas": _schemas(),
+            "responses": {
+                f"Refused{status}": {
+                    "description": why,
+                    "content": {"application/json": {"schema": _schema("Refusal")}},
+                }
+                for status, why in _WHY.items()
+            },
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+# -- operations -----------------------------------------------------------------------------
+
+
+def _get(
+    name: str, summary: str, schema: str, parameters: list[_Json] | None = None, *faults: str
+) -> _Json:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "parameters": parameters or [],
+        "responses": {
+            "200": {
+                "description": "What was asked for.",
+                "content": {"application/json": {"schema": _schema(schema)}},
+            },
+            **_refused("403", "503", *faults),
+        },
+    }
+
+
+def _post(name: str, summary: str, schema: str) -> _Json:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "security": [{"token": []}],
+        "parameters": [_uuid()],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _schema(schema)}},
+        },
+        "responses": {
+            "200": _stream("Lines of progress, the last one with the outcome.", "Progress"),
+            **_refused("400", "401", "403", "404", "409", "413", "503"),
+        },
+    }
+
+
+def _events() -> _Json:
+    follow = {"type": "string", "enum": ["yes", "no"], "default": "yes"}
+    return {
+        "operationId": "events",
+        "summary": "The last events, then new ones",
+        "parameters": [
+            _query("recent", _COUNT | {"maximum": 99_999, "default": 0}),
+            _query("follow", follow),
+        ],
+        "responses": {
+            "200": _stream("Events; a sign of life every 15 s.", "Event"),
+            **_refused("400", "403", "503"),
+        },
+    }
+
+
+def _document() -> _Json:
+    operation = _get("openapi", "This document", "Status")
+    operation["responses"]["200"]["content"]["application/json"]["schema"] = {"type": "object"}
+    return operation
+
+
+def _history_query() -> list[_Json]:
+    return [
+        _query("uuid", _TEXT),
+        _query("before", _COUNT | {"maximum": 10**15 - 1}),
+        _query("limit", _COUNT | {"maximum": PAGE, "default": 100}),
+    ]
+
+
+def _query(name: str, schema: _Json) -> _Json:
+    return {"name": name, "in": "query", "schema": schema}
+
+
+def _uuid() -> _Json:
+    schema = {"type": "string", "minLength": 1}
+    return {"name": "uuid", "in": "path", "required": True, "schema": schema}
+
+
+def _refused(*statuses: str) -> _Json:
+    return {
+        status: {"$ref": f"#/components/responses/Refused{status}"} for status in sorted(statuses)
+    }
+
+
+def _stream(description: str, schema: str) -> _Json:
+    text = f"One {schema} object in each"
+    return {
+        "description": description,
+        "content": {
+            "application/x-ndjson": {"schema": {"type": "string", "description": f"{text} line."}},
+            "text/event-stream": {"schema": {"type": "string", "description": f"{text} event."}},
+        },
+    }
+
+
+# -- schemas --------------------------------------------------------------------------------
+
+
+def _schema(name: str) -> _Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _schemas() -> _Json:
+    seconds = {"type": ["number", "null"], "minimum": 0}
+    event = {
+        "time": {"type": "string", "format": "date-time"},
+        "kind": _TEXT,
+        "uuid": _TEXT,
+        "hostname": _TEXT,
+        "event": _words(EVENT_TABLE),
+        "result": _words(VoteResult),
+        "corrective_action": _TEXT,
+        "who": _TEXT,
+        "reason": _TEXT,
+    }
+    return {
+        "Vote": _object(event=_words(name for name, rule in EVENT_TABLE.items() if rule.voted)),
+        "Notice": _object(event=_words(EVENT_TABLE)),
+        "Act": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["action"],
+            "properties": {
+                "action": _words(ACTION_TABLE),
+                "command": {
+                    "type": "array",
+                    "maxItems": 64,
+                    "prefixItems": [{"type": "string", "minLength": 1, "maxLength": 4096}],
+                    "items": {
+                        "type": "string",
+                        "maxLength": 4096,
+                        "description": "{uuid} stands for the instance, {{uuid}} for itself. "
+                        "Other words in braces are refused, and all of them in the first item, "
+                        "the program.",
+                    },
+                },
+                "force": _FLAG | {"description": "Skip the vote, not the notices."},
+            },
+        },
+        "Refusal": _object(status={"const": "fail"}, reason=_TEXT),
+        "Event": {"type": "object", "required": ["kind", "reason"], "properties": event},
+        "Progress": {
+            "type": "object",
+            "required": ["step"],
+            "properties": {
+                "step": _words(("vote", "notice", "command", "restart", "end", "lost")),
+                "seconds": seconds,
+            },
+        },
+        "Instance": _object(
+            uuid=_TEXT,
+            hostname=_TEXT,
+            link=_link(),
+            reporting=_FLAG,
+            name=_TEXT,
+            state=_TEXT,
+            why=_TEXT,
+            heartbeating=_FLAG,
+            health=_TEXT,
+            interval_ms={"type": ["integer", "null"]},
+            windows_s={"type": "object", "additionalProperties": _COUNT},
+            corrective_action={"type": ["string", "null"]},
+        ),
+        "Host": _object(
+            hostname=_TEXT,
+            uuid=_TEXT,
+            link=_link(),
+            down_s=seconds,
+            version=_TEXT,
+            reports_dropped=_COUNT,
+            reporting=_FLAG,
+            instances=_COUNT,
+            heartbeating=_COUNT,
+        ),
+        "Agent": _object(
+            name=_TEXT,
+            version=_TEXT,
+            started={"type": "string", "format": "date-time"},
+            vim={"type": ["string", "null"]},
+            crashes=_COUNT,
+            links=_COUNT,
+            heartbeating=_COUNT,
+            actions={"type": "object", "additionalProperties": _TEXT},
+        ),
+        "Status": _object(
+            agent=_schema("Agent"),
+            hosts={"type": "array", "items": _schema("Host")},
+            instances={"type": "array", "items": _schema("Instance")},
+        ),
+        "History": _object(
+            history={
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["id", "kind", "reason"],
+                    "properties": event | {"id": _COUNT},
+                },
+            },
+            before={"type": ["integer", "null"]},
+        ),
+    }
+
+
+def _link() -> _Json:
+    return _words(("up", "down", "lost", "never"))
+
+
+def _words(words: Any) -> _Json:
+    return {"type": "string", "enum": [str(word) for word in words]}
+
+
+def _object(**properties: _Json) -> _Json:
+    return {
+        "type": "object",
+        "required": list(properties),
+        "properties": properties,
+        "additionalProperties": False,
+    }

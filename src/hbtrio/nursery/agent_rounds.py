@@ -1,0 +1,350 @@
+"""Votes and notices that somebody asked for, each from its opening to its one end.
+
+A round ends in one of these ways, whichever comes first; the store makes sure that it is one:
+
+* its host reports the outcome;
+* its host takes no part: unreachable, or the instance is not heartbeating. Whoever asked is told so
+  at once, and there is no verdict;
+* its host's process is another one than at its opening: nobody will tell how it ended;
+* its window is nearly over, and silence is agreement.
+
+The verdict is sent to the VIM if the VIM has asked, once the reply to its request is written whole:
+an ``allow`` that overtakes it would be taken for the next step's. Where the VIM did not wait for
+the reply, or nobody can know whether it was written because the agent ended in between, there is
+none: the VIM does not wait for it, or its own timer decides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import attrs
+import trio
+
+from hbtrio.fsm.backoff import Backoff
+from hbtrio.nursery.agent_session import HostSession, HostUnreachable
+from hbtrio.nursery.store import Store
+from hbtrio.nursery.store_records import (
+    HistoryEntry,
+    NewEntry,
+    OutboxKind,
+    RoundRecord,
+    RoundResult,
+)
+from hbtrio.nursery.store_worker import StoreFault
+from hbtrio.nursery.vim_sender import VimSender
+from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand
+from hbtrio.wire.vim import ActionEvent, guest_response
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind, window_of
+
+_log = logging.getLogger("hbtrio.rounds")
+
+#: Who asks through the VIM's API; only these rounds have a verdict for the VIM.
+VIM: Final = "vim"
+
+#: The VIM's timer is as long as the window. A verdict that comes just after it is taken for the
+#: next step's answer, so that a silent guest has agreed this much before.
+MARGIN_S: Final = 0.25
+
+#: A host may wait this long for a round that is open to end: the VIM's timer and ours end together.
+PATIENCE_S: Final = 1.0
+
+#: Rounds under way in the whole fleet.
+_ROUNDS: Final = 10_000
+
+
+class Ending:
+    """How a round ends, for whoever waits for it."""
+
+    def __init__(self) -> None:
+        self._over = trio.Event()
+        self._result: RoundResult | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._result is not None
+
+    async def wait(self) -> RoundResult:
+        """Returns the result once there is one."""
+        await self._over.wait()
+        assert self._result is not None
+        return self._result
+
+    def end(self, result: RoundResult) -> None:
+        """It has ended so."""
+        self._result = result
+        self._over.set()
+
+
+@attrs.frozen
+class Asked:
+    """What came of asking for a vote or notice.
+
+    Args:
+        command_id: its id.
+        seconds: its window, 0 for none.
+        ending: how it ends; None if it was not opened.
+        fault: why it was not.
+    """
+
+    command_id: str
+    seconds: int
+    ending: Ending | None
+    fault: str = ""
+
+
+def no_part(fault: str) -> Asked:
+    """The instance takes no part, and why."""
+    return Asked("", 0, None, fault)
+
+
+@attrs.define(eq=False)
+class _Open:
+    """A round under way."""
+
+    record: RoundRecord
+    #: The process of the host that was commanded; "" if that is not known any more.
+    boot_id: str
+    #: The host said that it has opened it.
+    taken: bool = False
+    ending: Ending = attrs.field(factory=Ending)
+
+
+class Rounds:
+    """The rounds under way.
+
+    Args:
+        store: knows them all, open and closed.
+        sender: delivers verdicts to the VIM; without a VIM, None.
+        host_of: the host to which an instance is bound, or None.
+        on_end: told of each round that ended otherwise than by its host's report.
+        new_command_id: makes ids that are unique for ever.
+        wall_clock: the store's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sender: VimSender | None,
+        host_of: Callable[[str], str | None],
+        on_end: Callable[[HistoryEntry], None],
+        *,
+        new_command_id: Callable[[], str],
+        wall_clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self._host_of = host_of
+        self._on_end = on_end
+        self._new_command_id = new_command_id
+        self._wall_clock = wall_clock
+        self._open: dict[str, _Open] = {}
+        self._nursery: trio.Nursery | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Sees rounds to their end until cancelled, first those that a former process left open.
+
+        Raises:
+            StoreFault: those can't be read.
+        """
+        left = await self._store.open_rounds()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for record in left:
+                current = self._open[record.command_id] = _Open(record, boot_id="", taken=True)
+                if record.replied:
+                    age_s = (self._wall_clock() - record.asked_at).total_seconds()
+                    nursery.start_soon(self._agree_in_time, current, record.window_s - age_s)
+                else:
+                    why = "the agent was restarted before its reply"
+                    nursery.start_soon(self._end, current, VoteResult.ERROR, why, False)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def ask(
+        self, session: HostSession, live: Instance, event: Event, *, vote: bool, who: str
+    ) -> Asked:
+        """Opens a vote or notice on an instance.
+
+        Its verdict goes to the VIM once :meth:`replied` was called.
+
+        Args:
+            session: its host's.
+            live: what the host told of it.
+            event: what it is about.
+            vote: a vote, else a notice.
+            who: who asks.
+
+        Raises:
+            StoreFault: nothing was asked.
+        """
+        if self._nursery is None or len(self._open) >= _ROUNDS:
+            return no_part(f"{len(self._open)} votes and notices are open in this fleet")
+        kind = NotificationType.REVOCABLE if vote else NotificationType.IRREVOCABLE
+        record = RoundRecord(
+            command_id=self._new_command_id(),
+            uuid=live.uuid,
+            hostname=session.hostname,
+            event=event,
+            vote=vote,
+            asked_by=who,
+            asked_at=self._wall_clock(),
+            window_s=window_s(live, window_of(event, kind)),
+        )
+        # Known here before the host is told: it may report the outcome before it replies.
+        current = self._open[record.command_id] = _Open(record, session.hello.boot_id)
+        try:
+            await self._store.open_round(record)
+        except BaseException:
+            del self._open[record.command_id]
+            raise
+        try:
+            reply = await session.command(
+                RoundCommand(record.command_id, live.uuid, event, vote, PATIENCE_S)
+            )
+            fault = "" if reply.ok and reply.seconds else reply.reason or "it takes no part"
+        except HostUnreachable as error:
+            fault = str(error)
+        if fault:
+            self._nursery.start_soon(self._end, current, VoteResult.ERROR, fault, False)
+            return no_part(fault)
+        current.taken = True
+        if not current.ending.is_over:
+            # The window begins where the host has opened it, which may have had to wait.
+            current.record = attrs.evolve(
+                record, asked_at=self._wall_clock(), window_s=reply.seconds
+            )
+            self._nursery.start_soon(self._agree_in_time, current, reply.seconds)
+        return Asked(record.command_id, reply.seconds, current.ending)
+
+    async def replied(self, command_id: str) -> None:
+        """The reply to whoever asked is written whole: the verdict may follow."""
+        try:
+            await self._store.replied(command_id)
+        except StoreFault as fault:
+            _log.error("store: %s: a verdict can't be sent", fault)
+        self._wake()
+
+    def unheard(self, command_id: str) -> None:
+        """Whoever asked did not wait for the reply: there will be no verdict."""
+        current = self._open.get(command_id)
+        if current is not None and self._nursery is not None:
+            why = "nobody waited for the reply"
+            self._nursery.start_soon(self._end, current, VoteResult.ERROR, why, False)
+
+    def host_restarted(self, hostname: str, boot_id: str) -> None:
+        """A host's process is this one now: those before it took their rounds with them."""
+        for current in tuple(self._open.values()):
+            # One that was not taken yet is given up by whoever waits for the host's reply.
+            gone = current.taken and current.boot_id not in ("", boot_id)
+            if current.record.hostname == hostname and gone and self._nursery is not None:
+                why = "the host daemon was restarted"
+                self._nursery.start_soon(self._end, current, VoteResult.ERROR, why, True)
+
+    async def reported(
+        self, hostname: str, report: LinkReport
+    ) -> tuple[RoundRecord | None, RoundResult | None, list[NewEntry]]:
+        """What a host's report of an outcome means.
+
+        Returns:
+            the round, its result and what the VIM is to hear; None, None and nothing if this agent
+            never asked that host for it.
+        """
+        current = self._open.get(report.command_id)
+        record = current.record if current else await self._store.find_round(report.command_id)
+        if record is None or report.result is None or record.hostname != hostname:
+            return None, None, []
+        result = RoundResult(report.command_id, report.result, report.reason)
+        return record, result, self._verdict(record, result)
+
+    def settled(self, result: RoundResult) -> None:
+        """The report of a round's outcome is in the store."""
+        current = self._open.get(result.command_id)
+        if current is not None:
+            self._forget(current, result)
+
+    # ----------------------------------------------------------------------------------------------
+
+    async def _agree_in_time(self, current: _Open, within_s: float) -> None:
+        """A round whose host does not tell its outcome in time ends here, in agreement."""
+        with trio.move_on_after(max(0.0, within_s - MARGIN_S)):
+            await current.ending.wait()
+            return
+        agreed = VoteResult.ACCEPT if current.record.vote else VoteResult.COMPLETE
+        await self._end(current, agreed, f"no answer within {current.record.window_s:g} s", True)
+
+    async def _end(self, current: _Open, outcome: VoteResult, why: str, verdict: bool) -> None:
+        if current.ending.is_over:
+            return
+        record = current.record
+        result = RoundResult(record.command_id, outcome, why)
+        self._forget(current, result)
+        history = self._history_of(record, result)
+        entries = self._verdict(record, result) if verdict else []
+        backoff = Backoff()
+        while True:
+            try:
+                closed = await self._store.close_round(result, history, entries)
+            except StoreFault as fault:
+                _log.error("store: %s; trying again", fault)
+                await trio.sleep(backoff.next_delay_s())
+            else:
+                break
+        if closed:
+            self._on_end(history)
+        self._wake()
+
+    def _forget(self, current: _Open, result: RoundResult) -> None:
+        self._open.pop(current.record.command_id, None)
+        current.ending.end(result)
+
+    def _verdict(self, record: RoundRecord, result: RoundResult) -> list[NewEntry]:
+        # Of an instance that has moved the VIM has heard enough from its old host: what comes now
+        # it would take for the answer of a later step.
+        if self._sender is None or record.asked_by != VIM:
+            return []
+        if self._host_of(record.uuid) != record.hostname:
+            return []
+        kind = NotificationType.REVOCABLE if record.vote else NotificationType.IRREVOCABLE
+        response = guest_response(kind, result.result)
+        body = ActionEvent(record.uuid, record.event, response, result.reason).body()
+        expires_at = record.asked_at + timedelta(seconds=record.window_s)
+        return [NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at)]
+
+    def _history_of(self, record: RoundRecord, result: RoundResult) -> HistoryEntry:
+        return HistoryEntry(
+            time=self._wall_clock(),
+            kind="vote" if record.vote else "notice",
+            uuid=record.uuid,
+            hostname=record.hostname,
+            reason=result.reason,
+            event=record.event,
+            result=result.result,
+            who=record.asked_by,
+        )
+
+    def _wake(self) -> None:
+        if self._sender is not None:
+            self._sender.wake()
+
+
+def window_s(live: Instance, kind: WindowKind) -> int:
+    """The window of a kind that an instance has advertised, in seconds."""
+    match kind:
+        case WindowKind.VOTE:
+            return live.vote_s
+        case WindowKind.SHUTDOWN_NOTICE:
+            return live.shutdown_notice_s
+        case WindowKind.SUSPEND_NOTICE:
+            return live.suspend_notice_s
+        case WindowKind.RESUME_NOTICE:
+            return live.resume_notice_s
+        case WindowKind.RESTART:
+            return live.restart_s

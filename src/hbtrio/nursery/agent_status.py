@@ -1,0 +1,128 @@
+"""What an agent tells of itself and its fleet: plain dicts, ready for JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hbtrio
+from hbtrio.nursery.agent import Agent
+from hbtrio.nursery.agent_actions import AgentActions
+from hbtrio.nursery.store_records import HistoryEntry, InstanceRecord
+
+
+def fleet_status(agent: Agent, actions: AgentActions, now: float) -> dict[str, Any]:
+    """The agent, its hosts by name and its instances by uuid.
+
+    Args:
+        agent: the agent.
+        actions: what is under way.
+        now: trio's time.
+    """
+    instances = [fleet_instance(agent, bound, now) for _, bound in sorted(agent.instances.items())]
+    return {
+        "agent": {
+            "name": agent.config.name,
+            "version": hbtrio.__version__,
+            "started": agent.started_at.isoformat(timespec="seconds"),
+            "vim": agent.config.vim.url or None,
+            "crashes": agent.supervisor.crashes,
+            "links": len(agent.links.sessions),
+            "heartbeating": sum(one["heartbeating"] for one in instances),
+            "actions": {one.uuid: str(one.name) for one in actions.under_way.values()},
+        },
+        "hosts": _hosts(agent, instances, now),
+        "instances": instances,
+    }
+
+
+def _hosts(agent: Agent, instances: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
+    uuids = {host.hostname: host.uuid for host in agent.hosts.values()}
+    names = {*uuids, *agent.links.sessions, *agent.down, *(one["hostname"] for one in instances)}
+    beating: dict[str, int] = {}
+    bound: dict[str, int] = {}
+    for one in instances:
+        beating[one["hostname"]] = beating.get(one["hostname"], 0) + one["heartbeating"]
+        bound[one["hostname"]] = bound.get(one["hostname"], 0) + 1
+    return [
+        {
+            "hostname": name,
+            "uuid": uuids.get(name, ""),
+            **_link(agent, name, now),
+            "reporting": agent.host_reporting(name),
+            "instances": bound.get(name, 0),
+            "heartbeating": beating.get(name, 0),
+        }
+        for name in sorted(names)
+    ]
+
+
+def _link(agent: Agent, name: str, now: float) -> dict[str, Any]:
+    """The link to a host: up, down for a while, lost beyond the grace time, or never there."""
+    session = agent.links.sessions.get(name)
+    if session is not None:
+        hello = session.hello
+        return {
+            "link": "up",
+            "down_s": None,
+            "version": hello.version,
+            "reports_dropped": hello.dropped,
+        }
+    since = agent.down.get(name)
+    down_s = None if since is None else round(now - since, 3)
+    link = "never" if down_s is None else "lost" if down_s >= agent.config.link.grace_s else "down"
+    return {"link": link, "down_s": down_s, "version": "", "reports_dropped": 0}
+
+
+def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> dict[str, Any]:
+    """One instance: where it is bound to, and what that host last told of it."""
+    live = agent.live(bound.uuid)
+    link = _link(agent, bound.hostname, now)["link"]
+    members: dict[str, Any] = {
+        "uuid": bound.uuid,
+        "hostname": bound.hostname,
+        "link": link,
+        "reporting": bound.reporting,
+    }
+    if live is None:
+        why = {"up": "its host does not know it", "never": "its host has never had a link"}
+        return members | {
+            "name": "",
+            "state": "unknown",
+            "why": why.get(link, "its host has no link"),
+            "heartbeating": False,
+            "health": "unknown",
+            "interval_ms": None,
+            "windows_s": {},
+            "corrective_action": None,
+        }
+    return members | {
+        "name": live.name,
+        "state": live.state,
+        "why": "" if link == "up" else "its host has no link; this was before",
+        "heartbeating": live.heartbeating,
+        "health": str(live.health),
+        "interval_ms": live.interval_ms,
+        "windows_s": {
+            "VOTE": live.vote_s,
+            "SHUTDOWN_NOTICE": live.shutdown_notice_s,
+            "SUSPEND_NOTICE": live.suspend_notice_s,
+            "RESUME_NOTICE": live.resume_notice_s,
+            "RESTART": live.restart_s,
+        },
+        "corrective_action": str(live.corrective_action),
+    }
+
+
+def history_entry(entry: HistoryEntry) -> dict[str, Any]:
+    """An entry of the history as JSON members; those that do not apply are left out."""
+    members = {
+        "time": entry.time.isoformat(timespec="milliseconds"),
+        "kind": entry.kind,
+        "uuid": entry.uuid,
+        "hostname": entry.hostname,
+        "event": entry.event and str(entry.event),
+        "result": entry.result and str(entry.result),
+        "corrective_action": entry.corrective_action and str(entry.corrective_action),
+        "who": entry.who,
+    }
+    return {name: value for name, value in members.items() if value} | {"reason": entry.reason}

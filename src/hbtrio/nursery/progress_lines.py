@@ -1,0 +1,49 @@
+"""Lines of progress that anybody may watch from the first one on, while they are being made.
+
+They are kept by whatever makes them and not by its watchers: one that comes late, or none at all,
+changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import trio
+
+#: Progress lines kept for whoever looks later; a whole action has about a dozen.
+LINES: Final = 64
+
+
+class ProgressLines:
+    """The lines of one action."""
+
+    def __init__(self) -> None:
+        self._lines: deque[dict[str, Any]] = deque(maxlen=LINES)
+        self._news = trio.Event()
+        self._closed = False
+
+    def say(self, line: dict[str, Any]) -> None:
+        """Adds a line."""
+        self._lines.append(line)
+        self._news.set()
+        self._news = trio.Event()
+
+    def close(self) -> None:
+        """Nothing more will be said; those who watch are let go."""
+        self._closed = True
+        self._news.set()
+
+    async def watch(self) -> AsyncGenerator[dict[str, Any] | None]:
+        """Yields each line, from the first; ends when they are closed."""
+        seen = 0
+        while True:
+            news = self._news
+            for line in tuple(self._lines)[seen:]:
+                seen += 1
+                yield line
+            if self._closed and seen >= len(self._lines):
+                return
+            if news is self._news and not self._closed:
+                await news.wait()

@@ -1,0 +1,345 @@
+"""A session of the link on the fake clock, its other end by hand: framing, signs of life, ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import (
+    MemoryReceiveStream,
+    MemorySendStream,
+    memory_stream_one_way_pair,
+    wait_all_tasks_blocked,
+)
+
+from hbtrio.nursery.link_session import PING_S, SILENT_S, LinkSession, SessionEnded
+from hbtrio.wire.link_codec import MAX_LINK_LINE, LinkError, decode_from_host
+from hbtrio.wire.link_messages import Ack, FromHost, Gone, LinkReport
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+class Narrow(trio.abc.SendStream):
+    """A stream that takes nothing while it is shut, as a socket whose reader does not read."""
+
+    def __init__(self, inner: MemorySendStream) -> None:
+        self._inner = inner
+        self.open = trio.Event()
+        self.open.set()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.open.wait()
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.open.wait()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class Peer:
+    """The session and its other end."""
+
+    def __init__(self) -> None:
+        to_peer, self.from_session = memory_stream_one_way_pair()
+        self.to_session, from_peer = memory_stream_one_way_pair()
+        self.narrow = Narrow(to_peer)
+        stream = trio.StapledStream[Narrow, MemoryReceiveStream](self.narrow, from_peer)
+        self.session: LinkSession[FromHost] = LinkSession(stream, decode_from_host)
+        self.handled: list[FromHost] = []
+        self.handle: Callable[[FromHost], Awaitable[None]] = self._keep
+        self.ended: tuple[float, str] | None = None
+
+    async def _keep(self, message: FromHost) -> None:
+        self.handled.append(message)
+
+    async def run(self) -> None:
+        async def handle(message: FromHost) -> None:
+            await self.handle(message)
+
+        why = await self.session.run(handle)
+        self.ended = (trio.current_time(), why)
+
+    async def say(self, *pieces: bytes) -> None:
+        """The other end writes these pieces, each in a read of its own."""
+        for piece in pieces:
+            await self.to_session.send_all(piece)
+            await wait_all_tasks_blocked()
+
+    def heard(self) -> list[dict[str, Any]]:
+        """What the other end has read meanwhile."""
+        data = self.from_session.get_data_nowait() if self._has_data() else b""
+        assert data == b"" or data.endswith(b"\n")
+        return [json.loads(line) for line in bytes(data).splitlines()]
+
+    def _has_data(self) -> bool:
+        try:
+            self._data = self.from_session.get_data_nowait()
+        except trio.WouldBlock:
+            return False
+        self.from_session.put_data(self._data)
+        return True
+
+
+@asynccontextmanager
+async def peer() -> AsyncIterator[Peer]:
+    one = Peer()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run)
+        await wait_all_tasks_blocked()
+        yield one
+        nursery.cancel_scope.cancel()
+
+
+def gone(uuid: str) -> bytes:
+    return json.dumps({"type": "gone", "uuid": uuid, "reason": ""}).encode() + b"\n"
+
+
+def answers(sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was sent, but for the signs of life that were asked for."""
+    return [one for one in sent if one["type"] != "ping"]
+
+
+# -- framing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [gone("a") + gone("b")],
+        [gone("a"), gone("b")],
+        [b"\n\n" + gone("a")[:5], gone("a")[5:] + b"\n" + gone("b")[:-1], b"\n"],
+        [gone("a")[i : i + 1] for i in range(len(gone("a")))] + [gone("b")],
+    ],
+)
+async def test_messages_however_they_are_cut(pieces: list[bytes]) -> None:
+    async with peer() as one:
+        await one.say(*pieces)
+        assert one.handled == [Gone("a", ""), Gone("b", "")]
+        assert one.ended is None
+
+
+async def test_messages_are_handled_one_after_the_other() -> None:
+    async with peer() as one:
+        begun: list[FromHost] = []
+        go_on = trio.Event()
+
+        async def slowly(message: FromHost) -> None:
+            begun.append(message)
+            await go_on.wait()
+
+        one.handle = slowly
+        await one.say(gone("a") + gone("b"))
+        assert begun == [Gone("a", "")]
+        go_on.set()
+        await wait_all_tasks_blocked()
+        assert begun == [Gone("a", ""), Gone("b", "")]
+
+
+async def test_the_longest_line_and_one_byte_more() -> None:
+    report = {"type": "report", "number": 1, "time": "", "kind": "loss", "uuid": "a", "reason": ""}
+    line = json.dumps(report).encode()
+    padded = line[:-1] + b" " * (MAX_LINK_LINE - len(line)) + b"}"
+    assert len(padded) == MAX_LINK_LINE
+    async with peer() as one:
+        await one.say(padded + b"\n")
+        assert one.handled == [LinkReport(1, "", "loss", "a", "")]
+        await one.say(padded[:-1] + b" }")
+        assert one.ended == (0.0, "a line longer than 16384 bytes")
+        assert one.heard() == [{"type": "goodbye", "reason": "a line longer than 16384 bytes"}]
+
+
+async def test_a_peer_that_never_ends_its_line_costs_no_more_than_one_line() -> None:
+    async with peer() as one:
+        await one.say(b"x" * 10_000)
+        assert one.ended is None
+        await one.say(b"x" * 10_000)
+        assert one.ended is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"{}\n", "unusable message: Object missing required field `type`"),
+        (b'{"type":"welcome"}\n', "unusable message: unknown type 'welcome'"),
+        (b"\x00\xff\n", "unusable message: JSON is malformed: invalid character (byte 0)"),
+        (
+            b'{"type":"ping","number":-1}\n',
+            "unusable message: Expected `int` >= 0 - at `$.number`",
+        ),
+    ],
+)
+async def test_what_is_no_message_ends_the_session_and_is_told(line: bytes, why: str) -> None:
+    async with peer() as one:
+        await one.say(gone("a") + line + gone("b"))
+        assert one.handled == [Gone("a", "")]
+        assert one.ended == (0.0, why)
+        assert one.heard() == [{"type": "goodbye", "reason": why}]
+
+
+async def test_what_its_handler_refuses_ends_the_session_and_is_told() -> None:
+    async with peer() as one:
+
+        async def refuse(_: FromHost) -> None:
+            await one.session.send(Ack(7))
+            raise LinkError("not like that")
+
+        one.handle = refuse
+        await one.say(gone("a"))
+        why = "unusable message: not like that"
+        assert one.ended == (0.0, why)
+        # What was said before the goodbye is not lost with it.
+        assert one.heard() == [
+            {"type": "ack", "number": 7},
+            {"type": "goodbye", "reason": why},
+        ]
+
+
+async def test_a_goodbye_waits_a_second_for_a_peer_that_does_not_read() -> None:
+    async with peer() as one:
+        one.narrow.open = trio.Event()
+        await one.say(b"?\n")
+        assert one.ended is None
+        await trio.sleep(1.01)
+        assert one.ended is not None
+        assert one.ended[0] == 1.0
+
+
+# -- ends --------------------------------------------------------------------------------------
+
+
+async def test_closed_by_the_other_end() -> None:
+    async with peer() as one:
+        one.to_session.close()
+        await wait_all_tasks_blocked()
+        assert one.ended == (0.0, "closed by the other end")
+        with pytest.raises(trio.ClosedResourceError):
+            await one.session._stream.send_all(b"x")
+        with pytest.raises(SessionEnded):
+            await one.session.send(Ack(1))
+
+
+async def test_the_other_end_says_goodbye() -> None:
+    async with peer() as one:
+        await one.say(b'{"type":"goodbye","reason":"replaced"}\n' + gone("a"))
+        assert one.ended == (0.0, "the other end said goodbye: replaced")
+        assert one.handled == []
+
+
+async def test_a_connection_that_breaks_while_it_is_written_to() -> None:
+    async with peer() as one:
+        one.from_session.close()
+        await one.session.send(Ack(1))
+        await wait_all_tasks_blocked()
+        assert one.ended is not None
+        assert one.ended[1].startswith("the connection failed")
+
+
+async def test_cancelled_it_closes_the_connection() -> None:
+    async with peer() as one:
+        pass
+    assert one.ended is None
+    with pytest.raises(trio.ClosedResourceError):
+        await one.session._stream.receive_some(1)
+
+
+# -- signs of life -----------------------------------------------------------------------------
+
+
+async def test_a_ping_is_answered_with_its_number() -> None:
+    async with peer() as one:
+        await one.say(b'{"type":"ping","number":41}\n{"type":"ping","number":42}\n')
+        assert one.heard() == [{"type": "pong", "number": 41}, {"type": "pong", "number": 42}]
+        assert one.handled == []
+
+
+async def test_a_silent_peer_is_asked_and_then_given_up() -> None:
+    async with peer() as one:
+        await trio.sleep(SILENT_S - 0.001)
+        assert one.ended is None
+        assert one.heard() == [{"type": "ping", "number": n} for n in (1, 2)]
+        await trio.sleep(0.002)
+        assert one.ended == (SILENT_S, "nothing heard for 15 s")
+
+
+@pytest.mark.parametrize("sign", [b'{"type":"pong","number":1}\n', b"\n", gone("a")])
+async def test_any_byte_is_a_sign_of_life(sign: bytes) -> None:
+    async with peer() as one:
+        for _ in range(10):
+            await trio.sleep(SILENT_S - 1)
+            await one.say(sign)
+        assert one.ended is None
+        await trio.sleep(SILENT_S + PING_S)
+        assert one.ended is not None
+
+
+async def test_silence_is_noticed_though_nothing_can_be_written() -> None:
+    async with peer() as one:
+        one.narrow.open = trio.Event()
+        await trio.sleep(SILENT_S + 2 * PING_S + 0.001)
+        assert one.ended is not None
+        assert SILENT_S <= one.ended[0] <= SILENT_S + 2 * PING_S
+
+
+# -- a peer that does not read -----------------------------------------------------------------
+
+
+async def test_whoever_sends_waits_for_a_peer_that_does_not_read() -> None:
+    async with peer() as one:
+        one.narrow.open = trio.Event()
+        sent = 0
+
+        async def send_many() -> None:
+            nonlocal sent
+            for number in range(1000):
+                await one.session.send(Ack(number))
+                sent += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_many)
+            await wait_all_tasks_blocked()
+            assert 64 <= sent <= 66
+            one.narrow.open.set()
+        assert answers(one.heard()) == [{"type": "ack", "number": n} for n in range(1000)]
+
+
+async def test_whoever_waits_to_send_is_let_go_at_the_end() -> None:
+    async with peer() as one:
+        one.narrow.open = trio.Event()
+        let_go: list[int] = []
+
+        async def send_many() -> None:
+            for number in range(1000):
+                try:
+                    await one.session.send(Ack(number))
+                except SessionEnded:
+                    let_go.append(number)
+                    return
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(send_many)
+            await wait_all_tasks_blocked()
+            one.to_session.close()
+        assert len(let_go) == 3
+
+
+async def test_two_ends_that_both_send_more_than_either_reads_do_not_stand_still() -> None:
+    """Each end's reader must go on although its own queue is full and it owes a pong."""
+    async with peer() as one:
+        one.narrow.open = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for number in range(70):
+                nursery.start_soon(one.session.send, Ack(number))
+            await wait_all_tasks_blocked()
+            # The queue is full; the peer asks for a sign of life, and says something else.
+            await one.say(b'{"type":"ping","number":1}\n' + gone("a"))
+            assert one.handled == [Gone("a", "")]
+            one.narrow.open.set()
+        await wait_all_tasks_blocked()
+        assert len(answers(one.heard())) == 70

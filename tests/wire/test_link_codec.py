@@ -1,0 +1,280 @@
+"""The link's codec: every message there and back, literal lines, bounds, hostile lines."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbtrio.wire.link_codec import (
+    MAX_LINK_LINE,
+    LinkError,
+    decode_from_agent,
+    decode_from_host,
+    encode_link,
+)
+from hbtrio.wire.link_messages import (
+    FROM_AGENT,
+    FROM_HOST,
+    MAX_NAME,
+    MAX_NUMBER,
+    MAX_TEXT,
+    Ack,
+    ActCommand,
+    Gone,
+    Goodbye,
+    Hello,
+    Instance,
+    LinkMessage,
+    LinkReport,
+    Ping,
+    Pong,
+    Progress,
+    Reply,
+    Reporting,
+    RoundCommand,
+    SnapshotEnd,
+    Welcome,
+)
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
+
+INSTANCE = Instance(
+    uuid="u-1",
+    name="vm",
+    state="beating",
+    heartbeating=True,
+    health=Health.HEALTHY,
+    corrective_action=CorrectiveAction.REBOOT,
+    interval_ms=1000,
+    vote_s=9,
+    shutdown_notice_s=10,
+    suspend_notice_s=11,
+    resume_notice_s=14,
+    restart_s=121,
+)
+REPORT = LinkReport(
+    number=7,
+    time="2026-01-01T00:00:00+00:00",
+    kind="vote",
+    uuid="u-1",
+    reason='disk "a" busy',
+    event=Event.STOP,
+    result=VoteResult.REJECT,
+    command_id="c-1",
+)
+
+#: Each message as it stands on the line.
+LITERAL: list[tuple[LinkMessage, str]] = [
+    (
+        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0),
+        '{"type":"hello","protocol":1,"hostname":"compute-0","host_uuid":"h-1","boot_id":"b-1",'
+        '"version":"0.1.0","dropped":0}',
+    ),
+    (
+        INSTANCE,
+        '{"type":"instance","uuid":"u-1","name":"vm","state":"beating","heartbeating":true,'
+        '"health":"healthy","corrective_action":"reboot","interval_ms":1000,"vote_s":9,'
+        '"shutdown_notice_s":10,"suspend_notice_s":11,"resume_notice_s":14,"restart_s":121}',
+    ),
+    (SnapshotEnd(2), '{"type":"snapshot_end","count":2}'),
+    (Gone("u-1", "removed"), '{"type":"gone","uuid":"u-1","reason":"removed"}'),
+    (
+        REPORT,
+        '{"type":"report","number":7,"time":"2026-01-01T00:00:00+00:00","kind":"vote",'
+        '"uuid":"u-1","reason":"disk \\"a\\" busy","event":"stop","result":"reject",'
+        '"corrective_action":null,"command_id":"c-1"}',
+    ),
+    (
+        Reply("c-1", True, seconds=9),
+        '{"type":"reply","command_id":"c-1","ok":true,"reason":"","seconds":9}',
+    ),
+    (
+        Progress("c-1", "{}", last=True),
+        '{"type":"progress","command_id":"c-1","line":"{}","last":true}',
+    ),
+    (
+        Welcome(1, "controller-0", 5),
+        '{"type":"welcome","protocol":1,"agent":"controller-0","acknowledged":5}',
+    ),
+    (Reporting("", True), '{"type":"reporting","uuid":"","enabled":true}'),
+    (
+        RoundCommand("c-1", "u-1", Event.RESIZE_END, False, 1.0),
+        '{"type":"round","command_id":"c-1","uuid":"u-1","event":"resize_end","vote":false,'
+        '"deadline_s":1.0}',
+    ),
+    (
+        ActCommand("c-1", "u-1", "reboot", ("virsh", "reset"), False, 1.0),
+        '{"type":"act","command_id":"c-1","uuid":"u-1","action":"reboot",'
+        '"command":["virsh","reset"],"force":false,"deadline_s":1.0}',
+    ),
+    (Ack(3), '{"type":"ack","number":3}'),
+    (Ping(1), '{"type":"ping","number":1}'),
+    (Pong(1), '{"type":"pong","number":1}'),
+    (Goodbye("why"), '{"type":"goodbye","reason":"why"}'),
+]
+
+
+def decode(message: LinkMessage, line: bytes) -> LinkMessage:
+    if isinstance(message, FROM_HOST):
+        return decode_from_host(line)
+    return decode_from_agent(line)
+
+
+@pytest.mark.parametrize(("message", "line"), LITERAL, ids=lambda one: getattr(one, "TYPE", ""))
+def test_every_message_literally(message: LinkMessage, line: str) -> None:
+    assert encode_link(message) == line.encode() + b"\n"
+    assert decode(message, line.encode()) == message
+
+
+def test_none_is_left_out() -> None:
+    assert {type(message) for message, _ in LITERAL} == {*FROM_HOST, *FROM_AGENT}
+    names = [cls.TYPE for cls in {*FROM_HOST, *FROM_AGENT}]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("cls", FROM_AGENT)
+def test_what_only_an_agent_says_is_refused_from_a_host(cls: type[LinkMessage]) -> None:
+    [line] = [line for message, line in LITERAL if type(message) is cls]
+    if cls in FROM_HOST:
+        assert decode_from_host(line.encode())
+    else:
+        with pytest.raises(LinkError, match="unknown type"):
+            decode_from_host(line.encode())
+
+
+def test_keys_that_are_not_known_are_ignored() -> None:
+    assert decode_from_host(b'{"type":"ping","number":1,"later":{"x":[1]}}') == Ping(1)
+
+
+def test_words_that_are_not_known_cost_no_message() -> None:
+    line = json.loads(LITERAL[4][1]) | {"event": "defragment", "result": "perhaps"}
+    got = decode_from_host(json.dumps(line).encode())
+    assert got == attrs.evolve(REPORT, event=Event.UNKNOWN, result=VoteResult.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"ping"',
+        b"{}",
+        b'{"type":1}',
+        b'{"type":"pingg","number":1}',
+        b'{"type":"ping"}',
+        b'{"type":"ping","number":"1"}',
+        b'{"type":"ping","number":1.0}',
+        b'{"type":"ping","number":true}',
+        b'{"type":"ping","number":null}',
+        b'{"type":"ping","number":-1}',
+        b'{"type":"ping","number":9007199254740993}',
+        b'{"type":"ping","number":' + b"9" * 5000 + b"}",
+        b'{"type":"ping","number":1}{"type":"ping","number":2}',
+        b'{"type":"gone","uuid":"\xff","reason":""}',
+        b'{"type":"gone","uuid":"\\ud800","reason":""}',
+        b'{"type":"gone","uuid":null,"reason":""}',
+        b"[" * 16000,
+        b'{"type":"ping","number":1,"x":' + b"[" * 8000 + b"]" * 8000 + b"}",
+    ],
+)
+def test_hostile_lines(line: bytes) -> None:
+    for of in (decode_from_host, decode_from_agent):
+        with pytest.raises(LinkError):
+            of(line)
+
+
+def changed(cls: type[LinkMessage], **members: Any) -> bytes:
+    [line] = [line for message, line in LITERAL if type(message) is cls]
+    return json.dumps(json.loads(line) | members).encode()
+
+
+@pytest.mark.parametrize(
+    ("cls", "members"),
+    [
+        (Hello, {"hostname": "x" * (MAX_NAME + 1)}),
+        (Hello, {"dropped": MAX_NUMBER + 1}),
+        (Instance, {"vote_s": -1}),
+        (Instance, {"restart_s": 2**31}),
+        (Instance, {"uuid": "x" * (MAX_NAME + 1)}),
+        (Instance, {"heartbeating": 1}),
+        (LinkReport, {"reason": "x" * (MAX_TEXT + 1)}),
+        (LinkReport, {"number": 2**63}),
+        (Reply, {"seconds": -1}),
+        (RoundCommand, {"deadline_s": -0.1}),
+        (RoundCommand, {"deadline_s": 1e9}),
+        (ActCommand, {"command": ["x"] * 65}),
+        (ActCommand, {"command": "virsh"}),
+    ],
+)
+def test_values_beyond_their_bounds(cls: type[LinkMessage], members: dict[str, Any]) -> None:
+    message = next(message for message, _ in LITERAL if type(message) is cls)
+    assert decode(message, changed(cls)) == message
+    with pytest.raises(LinkError):
+        decode(message, changed(cls, **members))
+
+
+def test_the_longest_reason_fits_whatever_it_is_made_of() -> None:
+    for char in ("\0", '"', "\\", "é", "\U0001f600", "\ud800"):
+        line = encode_link(attrs.evolve(REPORT, reason=char * MAX_TEXT))
+        assert len(line) <= MAX_LINK_LINE + 1
+        assert line.count(b"\n") == 1
+        got = decode_from_host(line[:-1])
+        assert isinstance(got, LinkReport)
+        assert got.reason == (char if char != "\ud800" else "?") * MAX_TEXT
+
+
+def test_half_a_surrogate_pair_in_a_command() -> None:
+    line = encode_link(ActCommand("c", "u", "stop", ("a\ud800",), False, 1.0))
+    got = decode_from_agent(line)
+    assert isinstance(got, ActCommand)
+    assert got.command == ("a?",)
+
+
+def test_a_line_that_is_too_long_is_not_made() -> None:
+    with pytest.raises(LinkError, match="longer than 16384"):
+        encode_link(Progress("c", "x" * MAX_LINK_LINE, last=False))
+
+
+TEXT = st.text(max_size=MAX_NAME)
+
+
+@given(
+    message=st.one_of(
+        st.builds(Gone, TEXT, st.text(max_size=MAX_TEXT)),
+        st.builds(
+            LinkReport,
+            st.integers(0, MAX_NUMBER),
+            TEXT,
+            TEXT,
+            TEXT,
+            st.text(max_size=MAX_TEXT),
+            st.none() | st.sampled_from(Event),
+            st.none() | st.sampled_from(VoteResult),
+            st.none() | st.sampled_from(CorrectiveAction),
+            TEXT,
+        ),
+        st.builds(Reply, TEXT, st.booleans(), st.text(max_size=MAX_TEXT), st.integers(0, 9999)),
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_there_and_back(message: LinkMessage) -> None:
+    line = encode_link(message)
+    assert line.endswith(b"\n")
+    assert b"\n" not in line[:-1]
+    assert decode_from_host(line[:-1]) == message
+
+
+@given(data=st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_bytes_are_a_message_or_a_link_error(data: bytes) -> None:
+    for of in (decode_from_host, decode_from_agent):
+        try:
+            of(data)
+        except LinkError:
+            continue
