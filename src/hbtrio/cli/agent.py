@@ -101,7 +101,9 @@ async def _serve(config: AgentConfig) -> None:
         link_listeners = await link.listen()
         api_listeners = await operator.listen(int(config.operator.mode, 8))
         vim_listeners = await vim.listen() if client is not None else []
-        signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        signals = stack.enter_context(
+            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(agent.run)
             if client is not None:
@@ -119,7 +121,11 @@ async def _serve(config: AgentConfig) -> None:
                 vim if client else "none",
                 operator,
             )
-            await anext(aiter(signals))
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    break
+                # Its default would end the agent in the middle of its deliveries.
+                _log.warning("SIGHUP: agent.toml is read at the start only, restart for it")
             _log.info("stopping")
             nursery.cancel_scope.cancel()
 
