@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import trio
 from trio.testing import (
-    MemoryReceiveStream,
     MemorySendStream,
+    MockClock,
     memory_stream_one_way_pair,
     wait_all_tasks_blocked,
 )
@@ -20,36 +20,36 @@ from hbtrio.nursery.link_session import PING_S, SILENT_S, LinkSession, SessionEn
 from hbtrio.wire.link_codec import MAX_LINK_LINE, LinkError, decode_from_host
 from hbtrio.wire.link_messages import Ack, FromHost, Gone, LinkReport
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 
 class Narrow(trio.abc.SendStream):
-    """A stream that takes nothing while it is shut, as a socket whose reader does not read."""
+    """Takes nothing while it is shut, as a socket whose reader does not read; and may break."""
 
-    def __init__(self, inner: MemorySendStream) -> None:
-        self._inner = inner
+    def __init__(self) -> None:
+        self.taken = MemorySendStream()
+        self.broken = False
         self.open = trio.Event()
         self.open.set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.open.wait()
-        await self._inner.send_all(data)
+        if self.broken:
+            raise trio.BrokenResourceError
+        await self.taken.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.open.wait()
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        await self.taken.aclose()
 
 
 class Peer:
     """The session and its other end."""
 
     def __init__(self) -> None:
-        to_peer, self.from_session = memory_stream_one_way_pair()
         self.to_session, from_peer = memory_stream_one_way_pair()
-        self.narrow = Narrow(to_peer)
-        stream = trio.StapledStream[Narrow, MemoryReceiveStream](self.narrow, from_peer)
+        self.narrow = Narrow()
+        stream = trio.StapledStream(self.narrow, from_peer)
         self.session: LinkSession[FromHost] = LinkSession(stream, decode_from_host)
         self.handled: list[FromHost] = []
         self.handle: Callable[[FromHost], Awaitable[None]] = self._keep
@@ -72,18 +72,13 @@ class Peer:
             await wait_all_tasks_blocked()
 
     def heard(self) -> list[dict[str, Any]]:
-        """What the other end has read meanwhile."""
-        data = self.from_session.get_data_nowait() if self._has_data() else b""
-        assert data == b"" or data.endswith(b"\n")
-        return [json.loads(line) for line in bytes(data).splitlines()]
-
-    def _has_data(self) -> bool:
+        """What the session has sent since the last time."""
         try:
-            self._data = self.from_session.get_data_nowait()
+            data = bytes(self.narrow.taken.get_data_nowait())
         except trio.WouldBlock:
-            return False
-        self.from_session.put_data(self._data)
-        return True
+            return []
+        assert data.endswith(b"\n")
+        return [json.loads(line) for line in data.splitlines()]
 
 
 @asynccontextmanager
@@ -117,14 +112,16 @@ def answers(sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
         [gone("a")[i : i + 1] for i in range(len(gone("a")))] + [gone("b")],
     ],
 )
-async def test_messages_however_they_are_cut(pieces: list[bytes]) -> None:
+async def test_messages_however_they_are_cut(
+    autojump_clock: MockClock, pieces: list[bytes]
+) -> None:
     async with peer() as one:
         await one.say(*pieces)
         assert one.handled == [Gone("a", ""), Gone("b", "")]
         assert one.ended is None
 
 
-async def test_messages_are_handled_one_after_the_other() -> None:
+async def test_messages_are_handled_one_after_the_other(autojump_clock: MockClock) -> None:
     async with peer() as one:
         begun: list[FromHost] = []
         go_on = trio.Event()
@@ -141,7 +138,7 @@ async def test_messages_are_handled_one_after_the_other() -> None:
         assert begun == [Gone("a", ""), Gone("b", "")]
 
 
-async def test_the_longest_line_and_one_byte_more() -> None:
+async def test_the_longest_line_and_one_byte_more(autojump_clock: MockClock) -> None:
     report = {"type": "report", "number": 1, "time": "", "kind": "loss", "uuid": "a", "reason": ""}
     line = json.dumps(report).encode()
     padded = line[:-1] + b" " * (MAX_LINK_LINE - len(line)) + b"}"
@@ -154,7 +151,9 @@ async def test_the_longest_line_and_one_byte_more() -> None:
         assert one.heard() == [{"type": "goodbye", "reason": "a line longer than 16384 bytes"}]
 
 
-async def test_a_peer_that_never_ends_its_line_costs_no_more_than_one_line() -> None:
+async def test_a_peer_that_never_ends_its_line_costs_no_more_than_one_line(
+    autojump_clock: MockClock,
+) -> None:
     async with peer() as one:
         await one.say(b"x" * 10_000)
         assert one.ended is None
@@ -174,7 +173,9 @@ async def test_a_peer_that_never_ends_its_line_costs_no_more_than_one_line() -> 
         ),
     ],
 )
-async def test_what_is_no_message_ends_the_session_and_is_told(line: bytes, why: str) -> None:
+async def test_what_is_no_message_ends_the_session_and_is_told(
+    autojump_clock: MockClock, line: bytes, why: str
+) -> None:
     async with peer() as one:
         await one.say(gone("a") + line + gone("b"))
         assert one.handled == [Gone("a", "")]
@@ -182,7 +183,9 @@ async def test_what_is_no_message_ends_the_session_and_is_told(line: bytes, why:
         assert one.heard() == [{"type": "goodbye", "reason": why}]
 
 
-async def test_what_its_handler_refuses_ends_the_session_and_is_told() -> None:
+async def test_what_its_handler_refuses_ends_the_session_and_is_told(
+    autojump_clock: MockClock,
+) -> None:
     async with peer() as one:
 
         async def refuse(_: FromHost) -> None:
@@ -200,7 +203,9 @@ async def test_what_its_handler_refuses_ends_the_session_and_is_told() -> None:
         ]
 
 
-async def test_a_goodbye_waits_a_second_for_a_peer_that_does_not_read() -> None:
+async def test_a_goodbye_waits_a_second_for_a_peer_that_does_not_read(
+    autojump_clock: MockClock,
+) -> None:
     async with peer() as one:
         one.narrow.open = trio.Event()
         await one.say(b"?\n")
@@ -213,7 +218,7 @@ async def test_a_goodbye_waits_a_second_for_a_peer_that_does_not_read() -> None:
 # -- ends --------------------------------------------------------------------------------------
 
 
-async def test_closed_by_the_other_end() -> None:
+async def test_closed_by_the_other_end(autojump_clock: MockClock) -> None:
     async with peer() as one:
         one.to_session.close()
         await wait_all_tasks_blocked()
@@ -224,23 +229,23 @@ async def test_closed_by_the_other_end() -> None:
             await one.session.send(Ack(1))
 
 
-async def test_the_other_end_says_goodbye() -> None:
+async def test_the_other_end_says_goodbye(autojump_clock: MockClock) -> None:
     async with peer() as one:
         await one.say(b'{"type":"goodbye","reason":"replaced"}\n' + gone("a"))
         assert one.ended == (0.0, "the other end said goodbye: replaced")
         assert one.handled == []
 
 
-async def test_a_connection_that_breaks_while_it_is_written_to() -> None:
+async def test_a_connection_that_breaks_while_it_is_written_to(autojump_clock: MockClock) -> None:
     async with peer() as one:
-        one.from_session.close()
+        one.narrow.broken = True
         await one.session.send(Ack(1))
         await wait_all_tasks_blocked()
         assert one.ended is not None
         assert one.ended[1].startswith("the connection failed")
 
 
-async def test_cancelled_it_closes_the_connection() -> None:
+async def test_cancelled_it_closes_the_connection(autojump_clock: MockClock) -> None:
     async with peer() as one:
         pass
     assert one.ended is None
@@ -251,14 +256,14 @@ async def test_cancelled_it_closes_the_connection() -> None:
 # -- signs of life -----------------------------------------------------------------------------
 
 
-async def test_a_ping_is_answered_with_its_number() -> None:
+async def test_a_ping_is_answered_with_its_number(autojump_clock: MockClock) -> None:
     async with peer() as one:
         await one.say(b'{"type":"ping","number":41}\n{"type":"ping","number":42}\n')
         assert one.heard() == [{"type": "pong", "number": 41}, {"type": "pong", "number": 42}]
         assert one.handled == []
 
 
-async def test_a_silent_peer_is_asked_and_then_given_up() -> None:
+async def test_a_silent_peer_is_asked_and_then_given_up(autojump_clock: MockClock) -> None:
     async with peer() as one:
         await trio.sleep(SILENT_S - 0.001)
         assert one.ended is None
@@ -268,7 +273,7 @@ async def test_a_silent_peer_is_asked_and_then_given_up() -> None:
 
 
 @pytest.mark.parametrize("sign", [b'{"type":"pong","number":1}\n', b"\n", gone("a")])
-async def test_any_byte_is_a_sign_of_life(sign: bytes) -> None:
+async def test_any_byte_is_a_sign_of_life(autojump_clock: MockClock, sign: bytes) -> None:
     async with peer() as one:
         for _ in range(10):
             await trio.sleep(SILENT_S - 1)
@@ -278,7 +283,7 @@ async def test_any_byte_is_a_sign_of_life(sign: bytes) -> None:
         assert one.ended is not None
 
 
-async def test_silence_is_noticed_though_nothing_can_be_written() -> None:
+async def test_silence_is_noticed_though_nothing_can_be_written(autojump_clock: MockClock) -> None:
     async with peer() as one:
         one.narrow.open = trio.Event()
         await trio.sleep(SILENT_S + 2 * PING_S + 0.001)
@@ -289,7 +294,7 @@ async def test_silence_is_noticed_though_nothing_can_be_written() -> None:
 # -- a peer that does not read -----------------------------------------------------------------
 
 
-async def test_whoever_sends_waits_for_a_peer_that_does_not_read() -> None:
+async def test_whoever_sends_waits_for_a_peer_that_does_not_read(autojump_clock: MockClock) -> None:
     async with peer() as one:
         one.narrow.open = trio.Event()
         sent = 0
@@ -308,7 +313,7 @@ async def test_whoever_sends_waits_for_a_peer_that_does_not_read() -> None:
         assert answers(one.heard()) == [{"type": "ack", "number": n} for n in range(1000)]
 
 
-async def test_whoever_waits_to_send_is_let_go_at_the_end() -> None:
+async def test_whoever_waits_to_send_is_let_go_at_the_end(autojump_clock: MockClock) -> None:
     async with peer() as one:
         one.narrow.open = trio.Event()
         let_go: list[int] = []
@@ -329,7 +334,9 @@ async def test_whoever_waits_to_send_is_let_go_at_the_end() -> None:
         assert len(let_go) == 3
 
 
-async def test_two_ends_that_both_send_more_than_either_reads_do_not_stand_still() -> None:
+async def test_two_ends_that_both_send_more_than_either_reads_do_not_stand_still(
+    autojump_clock: MockClock,
+) -> None:
     """Each end's reader must go on although its own queue is full and it owes a pong."""
     async with peer() as one:
         one.narrow.open = trio.Event()

@@ -51,8 +51,8 @@ class OperatorSettings:
 
     listen: str = word("unix:/run/hbtrio/agent.sock", ENDPOINT, ENDPOINT_WORDS)
     mode: str = word("0660", "0?[0-7]{3}", "three octal digits in quotes")
-    #: A file with the bearer token that requests over TCP need to change something. A unix socket has
-    #: its mode for that. Without a file, nothing can be changed over TCP.
+    #: A file with the bearer token that requests over TCP need to change something. A unix socket
+    #: has its mode for that. Without a file, nothing can be changed over TCP.
     token_file: str = path("", instead=("",))
 
 
