@@ -310,6 +310,7 @@ async def test_whoever_sends_waits_for_a_peer_that_does_not_read(autojump_clock:
             await wait_all_tasks_blocked()
             assert 64 <= sent <= 66
             one.narrow.open.set()
+        await wait_all_tasks_blocked()
         assert answers(one.heard()) == [{"type": "ack", "number": n} for n in range(1000)]
 
 

@@ -1,9 +1,9 @@
 """What a host has reported and its agent has not acknowledged: numbered, bounded, replayed.
 
 States are coalesced: of one instance only the newest of ``heartbeating`` and ``stopped`` waits,
-since an older one says nothing that matters any more. A full queue gives way on everything else before it
-drops a verdict of a vote or notice: there is at most one for each window, so that a queue full of
-them holds none but those whose windows were over long ago.
+since an older one says nothing that matters any more. A full queue gives way on everything else
+before it drops a verdict of a vote or notice: there is at most one for each window, so that a queue
+full of them holds none but those whose windows were over long ago.
 """
 
 from __future__ import annotations
