@@ -23,7 +23,7 @@ from hbtrio.fsm.action import (
     Perform,
     Step,
 )
-from hbtrio.fsm.ballot import Outcome
+from hbtrio.fsm.ballot import BallotState, Outcome
 from hbtrio.fsm.heartbeat_table import HeartbeatState
 from hbtrio.nursery.channel import Channel, NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.processes import ProcessNotStarted, ProcessRunner
@@ -188,16 +188,17 @@ class ActionRun:
         if channel is None or not self._restarts:
             self._say(step="restart", skipped="no RESTART window is open")
             return
-        window = channel.restart
+        window = last = channel.restart
         # One more may follow: for an init that came at the last moment, or for another restart.
         while window is not None:
             left_s = window.remaining_s(trio.current_time())
-            self._say(step="restart", window=window.kind, seconds=round(left_s, 3))
+            self._say(step="restart", window=window.kind, seconds=round(left_s, 1))
             await channel.restarted.wait()
-            window = channel.restart
+            window, last = channel.restart, window
         back = channel.heartbeat.state is HeartbeatState.BEATING
-        self._say(
-            step="restart", result="back" if back else "expired", reason=channel.heartbeat.why
-        )
-        if not back:
-            self._reason = channel.heartbeat.why
+        why = channel.heartbeat.why
+        if back and last is not None and last.ballot.state is BallotState.EXPIRED:
+            why = "it never went down: it answered to the end of RESTART"
+        self._say(step="restart", result="back" if back else "expired", reason=why)
+        if not back or why != channel.heartbeat.why:
+            self._reason = why
