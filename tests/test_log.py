@@ -273,3 +273,10 @@ def test_a_syslog_daemon_that_goes_and_comes(stderr: Stream, dev_log: str) -> No
                 logger.info("last")
                 assert b": last" in daemon.recv(1000)
     assert stderr.lines == ["INFO in between"]
+
+
+def test_a_slip_in_a_log_call_is_written_as_it_is(stderr: Stream) -> None:
+    with logging_into(stderr, "stderr"):
+        logger.info("%d of them", "three")
+        logger.info("on we go")
+    assert stderr.lines == ["INFO %d of them ('three',)", "INFO on we go"]

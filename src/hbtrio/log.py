@@ -94,7 +94,11 @@ class _Queueing(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # What the arguments refer to may change or be freed before the thread comes to it.
-        record.msg, record.args = record.getMessage(), None
+        try:
+            record.msg, record.args = record.getMessage(), None
+        except (TypeError, ValueError):
+            # A slip in a log call must not end whoever made it.
+            record.msg, record.args = f"{record.msg} {record.args!r}", None
         if record.exc_info:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
             record.exc_info = None

@@ -40,12 +40,12 @@ async def pacing() -> AsyncIterator[Pacer]:
 
 
 def test_the_numbers_of_the_design() -> None:
-    assert (SLOT_S, SHARED) == (0.02, 64)
+    assert (SLOT_S, SHARED) == (0.01, 64)
 
 
 @pytest.mark.parametrize(
     ("due", "called"),
-    [(0.0, 0.0), (0.02, 0.02), (0.0201, 0.04), (1.0, 1.0), (1.019, 1.02), (60.0, 60.0)],
+    [(0.0, 0.0), (0.02, 0.02), (0.0201, 0.03), (1.0, 1.0), (1.019, 1.02), (60.0, 60.0)],
 )
 async def test_called_in_the_slot_of_its_time_never_before(
     due: float, called: float, autojump_clock: MockClock
@@ -188,7 +188,7 @@ async def test_a_time_in_the_past_means_the_next_slot(autojump_clock: MockClock)
     async with pacing() as pacer:
         pacer.schedule(beater, 1)
         await trio.sleep(2)
-    assert beater.calls == [1.0, 1.02, 1.04, 1.06, 1.08]
+    assert beater.calls == [1.0, 1.01, 1.02, 1.03, 1.04]
 
 
 class TestSharing:
@@ -205,21 +205,21 @@ class TestSharing:
         assert self.pacer().shared_slot(0, 1) is None
 
     def test_the_fullest_is_shared(self) -> None:
-        assert self.pacer(s10=1, s20=3, s30=2).shared_slot(0, 1) == pytest.approx(0.4)
+        assert self.pacer(s10=1, s20=3, s30=2).shared_slot(0, 1) == pytest.approx(0.2)
 
     def test_the_later_of_two(self) -> None:
-        assert self.pacer(s10=2, s20=2).shared_slot(0, 1) == pytest.approx(0.4)
+        assert self.pacer(s10=2, s20=2).shared_slot(0, 1) == pytest.approx(0.2)
 
-    @pytest.mark.parametrize(("count", "shared"), [(63, 0.2), (64, 0.4), (65, 0.4)])
+    @pytest.mark.parametrize(("count", "shared"), [(63, 0.1), (64, 0.2), (65, 0.2)])
     def test_up_to_64_share_one(self, count: int, shared: float) -> None:
         assert self.pacer(s10=count, s20=1).shared_slot(0, 1) == pytest.approx(shared)
 
     @pytest.mark.parametrize(
         ("after", "until", "found"),
-        [(0.19, 0.2, True), (0.2, 0.3, False), (0.1, 0.19, False), (0.0, 0.2, True)],
+        [(0.09, 0.1, True), (0.1, 0.2, False), (0.0, 0.09, False), (0.0, 0.1, True)],
     )
     def test_it_lies_after_the_first_time_and_not_after_the_second(
         self, after: float, until: float, found: bool
     ) -> None:
         slot = self.pacer(s10=1).shared_slot(after, until)
-        assert slot == (pytest.approx(0.2) if found else None)
+        assert slot == (pytest.approx(0.1) if found else None)

@@ -216,12 +216,8 @@ class SocketAgent:
     async def host(self, host: ScriptedHost | None = None) -> ScriptedHost:
         """A host that has told all that it has to tell."""
         host = ScriptedHost() if host is None else host
-        await host.dial(self.agent.links, self.nursery)
-        names = set(host.instances)
-        live = self.agent.news.live
         with trio.fail_after(20):
-            while any(live(host.hello.hostname, uuid) is None for uuid in names):
-                await trio.sleep(0.001)
+            await host.dial(self.agent.links, self.nursery)
         return host
 
     async def known(

@@ -1,4 +1,4 @@
-"""A host's end of the link by hand: it speaks the lines itself, with none of the host's own code."""
+"""A host's end of the link by hand, with none of the host's own code."""
 
 from __future__ import annotations
 
@@ -104,6 +104,8 @@ class ScriptedHost:
         self._stream: trio.abc.Stream | None = None
         self._news = trio.Event()
         self._turn = trio.Lock()
+        self._pings = 0
+        self._ponged = 0
 
     # -- its link ---------------------------------------------------------------------------
 
@@ -120,8 +122,9 @@ class ScriptedHost:
         self.up = True
         nursery.start_soon(self._read, stream, nursery)
         await self.say(self.hello)
-        await self.until(lambda: self.welcome is not None)
-        assert self.welcome is not None
+        await self.until(lambda: self.welcome is not None or not self.up)
+        if self.welcome is None:
+            return
         for number in [n for n in self.waiting if n <= self.welcome.acknowledged]:
             del self.waiting[number]
         for instance in self.instances.values():
@@ -129,6 +132,14 @@ class ScriptedHost:
         await self.say(SnapshotEnd(len(self.instances)))
         for report in tuple(self.waiting.values()):
             await self.say(report)
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Returns once the agent has dealt with all that was said; it does so in order."""
+        self._pings += 1
+        number = self._pings
+        await self.say(Ping(number))
+        await self.until(lambda: self._ponged >= number or not self.up)
 
     async def cut(self) -> None:
         """The connection is gone without a word."""
@@ -161,6 +172,10 @@ class ScriptedHost:
         match message:
             case Ping(number=number):
                 await self.say(Pong(number))
+                return
+            case Pong(number=number):
+                self._ponged = number
+                self._tell()
                 return
             case Welcome():
                 self.welcome = message

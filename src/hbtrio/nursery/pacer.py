@@ -1,4 +1,4 @@
-"""One task that wakes up for all channels: a ring of 20 ms slots.
+"""One task that wakes up for all channels: a ring of 10 ms slots.
 
 A task per channel with a sleep of its own costs three to eight times as much per heartbeat, most of
 it in timers and in wake-ups for one channel each (measured; see docs/design.md, pacing). So beats
@@ -14,7 +14,7 @@ from typing import Final, NoReturn, Protocol
 
 import trio
 
-SLOT_S: Final = 0.02
+SLOT_S: Final = 0.01
 
 #: How many share a slot by choice: enough to make wake-ups rare, few enough to stay well below a
 #: millisecond or two of work.
