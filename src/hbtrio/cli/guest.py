@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help=f"character device or unix socket (default {NAMED_DEVICE}, else {DEFAULT_DEVICE})",
     )
+    parser.add_argument(
+        "--app-socket",
+        metavar="PATH",
+        help="where applications will register; this version serves none and says so in its log",
+    )
     parser.add_argument("--log", choices=("stderr", "syslog"), default="stderr")
 
 
@@ -58,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
     device = PathDevice(options.device or _default_device())
     device.check()
     with logging_to(options.log, ident="Guest-Client", prefix="Guest-Client"):
+        if options.app_socket:
+            _log.warning("%s: applications are not served by this version", options.app_socket)
         trio.run(_serve, options, config, device)
     return ExitStatus.DONE
 
