@@ -7,11 +7,20 @@ on the loopback, as deployed.
 from __future__ import annotations
 
 import os
+import re
 from typing import Final
 
 import attrs
 
-from hbtrio.config.host import ENDPOINT, ENDPOINT_WORDS, BrakeSettings, LogLevel, LogTarget
+from hbtrio.config.host import (
+    ENDPOINT,
+    ENDPOINT_WORDS,
+    LOCAL_ENDPOINT,
+    LOCAL_ENDPOINT_WORDS,
+    BrakeSettings,
+    LogLevel,
+    LogTarget,
+)
 from hbtrio.config.settings import choice, number, path, table, word
 from hbtrio.config.toml import load_toml
 
@@ -25,8 +34,8 @@ DEFAULT_AGENT_CONFIG: Final = "/etc/hbtrio/agent.toml"
 class VimSettings:
     """The cloud's orchestrator."""
 
-    #: Where the VIM's requests are served.
-    listen: str = word("tcp:127.0.0.1:2410", ENDPOINT, ENDPOINT_WORDS)
+    #: Where the VIM's requests are served; they bear no proof of who sends them.
+    listen: str = word("tcp:127.0.0.1:2410", LOCAL_ENDPOINT, LOCAL_ENDPOINT_WORDS)
     #: Where it is told; empty: there is no VIM.
     url: str = word("http://127.0.0.1:30002", r"(https?://[^\s/]+)?", "an http URL, or empty")
     audit_s: float = number(10.0, 1, 3600, "s")
@@ -44,12 +53,20 @@ class LinkSettings:
     key: str = path("", instead=("",))
     authority: str = path("", instead=("",))
 
+    def __attrs_post_init__(self) -> None:
+        """Refuse half a TLS configuration, and hosts that nobody could tell from strangers."""
+        tls = (self.certificate, self.key, self.authority)
+        if any(tls) and not all(tls):
+            raise ValueError("certificate, key and authority go together")
+        if not any(tls) and not re.fullmatch(LOCAL_ENDPOINT, self.listen):
+            raise ValueError("listen: beyond the loopback, certificate, key and authority are needed")
+
 
 @attrs.frozen(kw_only=True)
 class OperatorSettings:
     """Where `hbtrio ctl` connects."""
 
-    listen: str = word("unix:/run/hbtrio/agent.sock", ENDPOINT, ENDPOINT_WORDS)
+    listen: str = word("unix:/run/hbtrio/agent.sock", LOCAL_ENDPOINT, LOCAL_ENDPOINT_WORDS)
     mode: str = word("0660", "0?[0-7]{3}", "three octal digits in quotes")
     #: A file with the bearer token that requests over TCP need to change something. A unix socket
     #: has its mode for that. Without a file, nothing can be changed over TCP.
@@ -69,7 +86,7 @@ class AgentConfig:
     """The agent's settings.
 
     Raises:
-        ValueError: a value is out of its range, or TLS is configured by halves.
+        ValueError: a value is out of its range.
     """
 
     name: str = word("", r"[A-Za-z0-9._-]{0,253}", "a host name, or empty")
@@ -80,12 +97,6 @@ class AgentConfig:
     operator: OperatorSettings = table(OperatorSettings)
     store: StoreSettings = table(StoreSettings)
     brake: BrakeSettings = table(BrakeSettings)
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse half a TLS configuration."""
-        tls = (self.link.certificate, self.link.key, self.link.authority)
-        if any(tls) and not all(tls):
-            raise ValueError("link: certificate, key and authority go together")
 
 
 def load_agent_config(

@@ -29,8 +29,14 @@ from hbtrio.config.toml import load_toml
 DEFAULT_HOST_CONFIG: Final = "/etc/hbtrio/host.toml"
 
 #: A place to listen at or to connect to.
-ENDPOINT: Final = r"unix:/.{1,105}|tcp:(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}"
+_UNIX = "unix:/.{1,105}"
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3[0-5]))))"
+ENDPOINT: Final = rf"{_UNIX}|tcp:(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):{_PORT}"
 ENDPOINT_WORDS: Final = "unix:/PATH or tcp:HOST:PORT"
+
+#: One that only this machine can reach.
+LOCAL_ENDPOINT: Final = rf"{_UNIX}|tcp:(127\.0\.0\.1|localhost|\[::1\]):{_PORT}"
+LOCAL_ENDPOINT_WORDS: Final = "unix:/PATH or tcp:127.0.0.1:PORT"
 
 LogTarget = Literal["stderr", "syslog"]
 LogLevel = Literal["debug", "info", "warning", "error"]

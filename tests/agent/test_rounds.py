@@ -1,0 +1,575 @@
+"""Votes and notices on the fake clock: one verdict each, and when, whatever breaks in between."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from hbtrio.nursery.agent_rounds import MARGIN_S, PATIENCE_S
+from hbtrio.nursery.agent_session import REPLY_S
+from hbtrio.nursery.store_records import InstanceRecord, OutboxState
+from hbtrio.nursery.vim_client import NotSent
+from hbtrio.wire.link_messages import Reply, RoundCommand
+from hbtrio.wire.vocabulary import Event, VoteResult
+from support.agent_world import MemoryAgent, memory_agent
+from support.scripted_host import INSTANCE, VM, ScriptedHost
+
+VOTE_S, STOP_NOTICE_S = INSTANCE.vote_s, INSTANCE.shutdown_notice_s
+
+
+async def history(world: MemoryAgent) -> list[tuple[str, str, str, str]]:
+    """What was recorded of votes and notices, the oldest first."""
+    found = [record.entry for record in reversed(await world.store.history())]
+    return [
+        (one.kind, one.event or "", one.result or "", one.reason)
+        for one in found
+        if one.kind in ("vote", "notice", "undelivered")
+    ]
+
+
+# -- how they go --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("result", "response"),
+    [
+        (VoteResult.ACCEPT, "allow"),
+        (VoteResult.COMPLETE, "allow"),
+        (VoteResult.TIMEOUT, "allow"),
+        (VoteResult.ERROR, "allow"),
+        (VoteResult.UNKNOWN, "allow"),
+        (VoteResult.REJECT, "reject"),
+    ],
+)
+async def test_a_vote(
+    autojump_clock: MockClock, tmp_path: Path, result: VoteResult, response: str
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.answering(result, "because")
+        asked = await world.ask(Event.STOP, vote=True)
+        assert (asked.command_id, asked.seconds) == ("command-0-1", VOTE_S)
+        assert host.commands == [RoundCommand("command-0-1", VM, Event.STOP, True, PATIENCE_S)]
+        await wait_all_tasks_blocked()
+        assert world.vim.verdicts == [(0.0, "stop", response, "because")]
+        assert asked.ending is not None
+        ended = await asked.ending.wait()
+        assert (ended.result, ended.reason) == (result, "because")
+        await trio.sleep(100)
+        assert len(world.vim.verdicts) == 1
+        assert await history(world) == [("vote", "stop", result, "because")]
+
+
+@pytest.mark.parametrize("result", list(VoteResult))
+async def test_a_notice_has_one_answer(
+    autojump_clock: MockClock, tmp_path: Path, result: VoteResult
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.answering(result, "exit status 3")
+        asked = await world.ask(Event.STOP, vote=False)
+        assert asked.seconds == STOP_NOTICE_S
+        await trio.sleep(100)
+        assert world.vim.verdicts == [(0.0, "stop", "proceed", "exit status 3")]
+        assert await history(world) == [("notice", "stop", result, "exit status 3")]
+
+
+async def test_a_silent_guest_has_agreed_before_the_vims_timer_ends(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        await world.ask(Event.STOP, vote=True)
+        await world.at(VOTE_S - MARGIN_S - 0.001)
+        assert world.vim.verdicts == []
+        await world.at(VOTE_S)
+        reason = f"no answer within {VOTE_S} s"
+        assert world.vim.verdicts == [(VOTE_S - MARGIN_S, "stop", "allow", reason)]
+        # The host finds the same out a moment later, and is not heard twice.
+        await host.outcome(host.commands[0], VoteResult.TIMEOUT, "no answer")
+        await trio.sleep(100)
+        assert len(world.vim.verdicts) == 1
+        assert await history(world) == [
+            ("vote", "stop", "accept", reason),
+            ("vote", "stop", "timeout", "no answer"),
+        ]
+
+
+async def test_a_silent_guest_and_a_notice(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        await world.ask(Event.RESUME, vote=False)
+        await trio.sleep(100)
+        seconds = INSTANCE.resume_notice_s
+        assert world.vim.verdicts == [
+            (seconds - MARGIN_S, "resume", "proceed", f"no answer within {seconds} s")
+        ]
+
+
+async def test_the_window_begins_where_the_host_has_opened_it(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """It may wait for the round before; until then nobody's time runs."""
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+
+        async def wait_and_open(command: RoundCommand) -> None:
+            await trio.sleep(0.9)
+            await host.opens(command)
+            await trio.sleep(VOTE_S - 0.5)
+            await host.outcome(command, VoteResult.REJECT, "at the last moment")
+
+        host.on_round = wait_and_open
+        await world.ask(Event.STOP, vote=True)
+        await trio.sleep(100)
+        answered_at = 0.9 + VOTE_S - 0.5
+        assert world.vim.verdicts == [(answered_at, "stop", "reject", "at the last moment")]
+
+
+async def test_the_hosts_word_about_the_window_counts(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+
+        async def open_longer(command: RoundCommand) -> None:
+            await host.say(Reply(command.command_id, True, seconds=30))
+
+        host.on_round = open_longer
+        assert (await world.ask(Event.STOP, vote=True)).seconds == 30
+        await trio.sleep(100)
+        assert world.vim.verdicts == [(29.75, "stop", "allow", "no answer within 30 s")]
+
+
+async def test_the_outcome_may_come_before_the_hosts_reply(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+
+        async def hasty(command: RoundCommand) -> None:
+            await host.outcome(command, VoteResult.REJECT, "no")
+            await trio.sleep(0.5)
+            await host.opens(command)
+
+        host.on_round = hasty
+        asked = await world.agent.ask(VM, Event.STOP, vote=True, who="vim")
+        assert asked.seconds == VOTE_S
+        await trio.sleep(1)
+        assert world.vim.verdicts == []  # the VIM has no reply yet
+        await world.agent.rounds.replied(asked.command_id)
+        await trio.sleep(100)
+        assert world.vim.verdicts == [(1.5, "stop", "reject", "no")]
+
+
+async def test_nothing_is_sent_before_the_reply_is_written(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        await world.known()
+        asked = await world.agent.ask(VM, Event.STOP, vote=True, who="vim")
+        await trio.sleep(5)
+        assert world.vim.verdicts == []
+        await world.agent.rounds.replied(asked.command_id)
+        await wait_all_tasks_blocked()
+        assert world.vim.verdicts == [(5.0, "stop", "allow", "fine")]
+
+
+async def test_who_does_not_wait_for_the_reply_gets_no_verdict(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        asked = await world.agent.ask(VM, Event.STOP, vote=True, who="vim")
+        world.agent.rounds.unheard(asked.command_id)
+        await trio.sleep(1)
+        await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+        await trio.sleep(100)
+        assert world.vim.verdicts == []
+        assert await history(world) == [
+            ("vote", "stop", "error", "nobody waited for the reply"),
+            ("vote", "stop", "reject", "no"),
+        ]
+
+
+async def test_an_operators_vote_is_none_of_the_vims_business(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.answering(VoteResult.REJECT, "no")
+        asked = await world.agent.ask(VM, Event.STOP, vote=True, who="operator")
+        assert asked.ending is not None
+        ended = await asked.ending.wait()
+        assert ended.result is VoteResult.REJECT
+        host.silent()
+        again = await world.agent.ask(VM, Event.STOP, vote=True, who="operator")
+        assert again.ending is not None
+        assert (await again.ending.wait()).result is VoteResult.ACCEPT
+        await trio.sleep(100)
+        assert world.vim.verdicts == []
+
+
+# -- who takes no part ---------------------------------------------------------------------------
+
+
+async def test_a_host_that_opens_no_round(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.refusing("it is not heartbeating: discovered")
+        asked = await world.ask(Event.STOP, vote=True)
+        assert (asked.seconds, asked.ending) == (0, None)
+        assert asked.fault == "it is not heartbeating: discovered"
+        await trio.sleep(100)
+        assert world.vim.verdicts == []
+        assert await history(world) == [
+            ("vote", "stop", "error", "it is not heartbeating: discovered")
+        ]
+
+
+async def test_a_host_without_a_link(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        await host.cut()
+        await wait_all_tasks_blocked()
+        asked = await world.ask(Event.STOP, vote=True)
+        assert (asked.seconds, asked.fault) == (0, "compute-0 has no link to this agent")
+        assert len(world.agent.rounds) == 0
+
+
+async def test_a_host_that_does_not_know_the_instance(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known(host=ScriptedHost(instances=()))
+        await world.agent.put_instance(InstanceRecord(VM, "compute-0", True))
+        asked = await world.ask(Event.STOP, vote=True)
+        assert (asked.seconds, asked.fault) == (0, f"compute-0 does not know {VM}")
+        assert host.commands == []
+
+
+async def test_a_host_that_does_not_reply(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+
+        async def ignore(_: RoundCommand) -> None:
+            return
+
+        host.on_round = ignore
+        asked = await world.ask(Event.STOP, vote=True)
+        assert trio.current_time() == REPLY_S + PATIENCE_S
+        assert (asked.seconds, asked.fault) == (0, "compute-0 did not reply")
+        # It replies after all, and its guest votes: too late for whoever was told 0.
+        await host.opens(host.commands[0])
+        await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+        await trio.sleep(100)
+        assert world.vim.verdicts == []
+
+
+async def test_the_store_can_t_be_written(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        world.worker.fault = "disk full"
+        with pytest.raises(Exception, match="disk full"):
+            await world.ask(Event.STOP, vote=True)
+        assert host.commands == []
+        assert len(world.agent.rounds) == 0
+        world.worker.fault = ""
+
+
+# -- the link is cut at every step ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vote", [True, False])
+@pytest.mark.parametrize(
+    "step", ["before the reply", "after the reply", "after the outcome", "after it is acknowledged"]
+)
+async def test_the_link_is_cut(
+    autojump_clock: MockClock, tmp_path: Path, step: str, vote: bool
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        seen: list[RoundCommand] = []
+
+        async def on_round(command: RoundCommand) -> None:
+            seen.append(command)
+            if step == "before the reply":
+                await host.cut()
+                # The round was opened all the same; this outcome is kept for the next link.
+            await host.opens(command)
+            if step == "after the reply":
+                await host.cut()
+            await host.outcome(command, VoteResult.REJECT, "no")
+            if step == "after the outcome":
+                await host.cut()
+
+        host.on_round = on_round
+        asked = await world.ask(Event.STOP, vote=vote)
+        await wait_all_tasks_blocked()
+        if step == "after it is acknowledged":
+            assert host.waiting == {}
+            await host.cut()
+        await trio.sleep(2)
+        await host.dial(world.agent.links, world.nursery)
+        await trio.sleep(100)
+        if step == "before the reply":
+            assert asked.seconds == 0
+            assert world.vim.verdicts == []
+        else:
+            response = "reject" if vote else "proceed"
+            [(_, *verdict)] = world.vim.verdicts
+            assert verdict == ["stop", response, "no"]
+        assert host.waiting == {}
+        assert len(seen) == 1
+        reports = [one for one in await history(world) if one[3] == "no"]
+        assert len(reports) == 1
+
+
+async def test_the_link_stays_cut(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        await world.ask(Event.STOP, vote=True)
+        await host.cut()
+        await host.outcome(host.commands[0], VoteResult.REJECT, "too late")
+        await world.at(20)
+        assert world.vim.verdicts == [
+            (VOTE_S - MARGIN_S, "stop", "allow", f"no answer within {VOTE_S} s")
+        ]
+        await host.dial(world.agent.links, world.nursery)
+        await trio.sleep(100)
+        assert len(world.vim.verdicts) == 1
+        assert host.waiting == {}
+
+
+async def test_a_link_that_is_cut_while_the_outcome_is_being_kept(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Whoever the report was taken by is gone; the verdict is sent at once all the same."""
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        await world.ask(Event.STOP, vote=True)
+        await wait_all_tasks_blocked()
+        session = world.agent.links.sessions["compute-0"]
+        real = world.worker.run
+
+        async def run_and_cut(work):  # type: ignore[no-untyped-def]
+            world.worker.run = real  # type: ignore[method-assign]
+            session.scope.cancel()
+            with trio.CancelScope(shield=True):
+                result = await real(work)
+            await trio.lowlevel.checkpoint()  # cancelled: the store has it, nobody hears of it
+            return result
+
+        world.worker.run = run_and_cut  # type: ignore[method-assign]
+        await trio.sleep(1)
+        await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+        await trio.sleep(0.001)
+        assert world.vim.verdicts == [(1.0, "stop", "reject", "no")]
+        await host.dial(world.agent.links, world.nursery)
+        await trio.sleep(100)
+        assert len(world.vim.verdicts) == 1
+
+
+# -- restarts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("vote", "response"), [(True, "allow"), (False, "proceed")])
+async def test_the_host_is_restarted(
+    autojump_clock: MockClock, tmp_path: Path, vote: bool, response: str
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        await world.ask(Event.STOP, vote=vote)
+        await host.cut()
+        await world.at(3)
+        assert world.vim.verdicts == []
+        await world.host(ScriptedHost(boot_id="boot-2"))
+        assert world.vim.verdicts == [(3.0, "stop", response, "the host daemon was restarted")]
+        await trio.sleep(100)
+        assert len(world.vim.verdicts) == 1
+
+
+async def test_another_host_is_restarted(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        await world.ask(Event.STOP, vote=True)
+        for boot in ("a", "b"):
+            other = ScriptedHost("compute-1", "", boot, ())
+            await world.host(other)
+            await other.cut()
+        await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+        await trio.sleep(100)
+        assert world.vim.verdicts == [(0.0, "stop", "reject", "no")]
+
+
+@pytest.mark.parametrize("vote", [True, False])
+@pytest.mark.parametrize("step", ["before", "while down", "never"])
+async def test_the_agent_is_restarted(
+    autojump_clock: MockClock, tmp_path: Path, step: str, vote: bool
+) -> None:
+    """The outcome comes before the agent ends, while it is away, or not at all."""
+    host = ScriptedHost()
+    host.silent()
+    async with memory_agent(tmp_path) as world:
+        await world.known(host=host)
+        world.vim.next = [NotSent("connection refused")] * 2
+        await world.ask(Event.STOP, vote=vote)
+        if step == "before":
+            await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+            await wait_all_tasks_blocked()
+            assert host.waiting == {}
+        assert world.vim.verdicts == []
+    host.up = False
+    if step == "while down":
+        await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+    await trio.sleep(2)
+    async with memory_agent(tmp_path, number=1) as world:
+        await host.dial(world.agent.links, world.nursery)
+        await trio.sleep(100)
+        window_s = VOTE_S if vote else STOP_NOTICE_S
+        if step == "never":
+            response = "allow" if vote else "proceed"
+            reason = f"no answer within {window_s} s"
+            assert world.vim.verdicts == [(window_s - MARGIN_S, "stop", response, reason)]
+        else:
+            response = "reject" if vote else "proceed"
+            assert world.vim.verdicts == [(2.0, "stop", response, "no")]
+        assert host.waiting == {}
+
+
+async def test_the_agent_is_restarted_before_it_has_replied(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Nobody can know whether the VIM has the reply: a verdict might answer another step."""
+    host = ScriptedHost()
+    host.silent()
+    async with memory_agent(tmp_path) as world:
+        await world.known(host=host)
+        await world.agent.ask(VM, Event.STOP, vote=True, who="vim")
+    await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+    async with memory_agent(tmp_path, number=1) as world:
+        await host.dial(world.agent.links, world.nursery)
+        await trio.sleep(100)
+        assert world.vim.verdicts == []
+        assert await history(world) == [
+            ("vote", "stop", "error", "the agent was restarted before its reply"),
+            ("vote", "stop", "reject", "no"),
+        ]
+
+
+async def test_a_verdict_whose_window_was_over_when_the_agent_came_back(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "hbtrio.vim")
+    host = ScriptedHost()
+    async with memory_agent(tmp_path) as world:
+        world.vim.next = [NotSent("connection refused")] * 10
+        await world.known(host=host)
+        host.answering(VoteResult.REJECT, "no")
+        await world.ask(Event.STOP, vote=True)
+        await wait_all_tasks_blocked()
+    await trio.sleep(VOTE_S + 1)
+    async with memory_agent(tmp_path, number=1) as world:
+        await trio.sleep(100)
+        assert world.vim.verdicts == []
+        assert await history(world) == [
+            ("vote", "stop", "reject", "no"),
+            (
+                "undelivered",
+                "stop",
+                "reject",
+                "action: its window was over before it could be sent",
+            ),
+        ]
+        [entry] = [one for one in await world.store.outbox() if one.kind == "action"]
+        assert entry.state is OutboxState.UNDELIVERED
+    assert "was not delivered: its window was over before it could be sent" in caplog.text
+
+
+# -- instances that move, or go --------------------------------------------------------------------
+
+
+async def test_the_verdict_of_a_host_that_the_instance_has_left(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        await world.ask(Event.LIVE_MIGRATE_BEGIN, vote=False)
+        await world.agent.put_instance(InstanceRecord(VM, "compute-1", True))
+        await host.outcome(host.commands[0], VoteResult.COMPLETE)
+        await trio.sleep(100)
+        assert world.vim.verdicts == []
+        assert await history(world) == [("notice", "live_migrate_begin", "complete", "")]
+
+
+async def test_the_verdict_of_an_instance_that_is_forgotten(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        await world.ask(Event.STOP, vote=False)
+        await world.agent.delete_instance(VM)
+        await trio.sleep(100)
+        assert world.vim.verdicts == []
+
+
+async def test_a_host_can_t_answer_for_another(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        await world.ask(Event.STOP, vote=True)
+        liar = await world.host(ScriptedHost("compute-1", "", "x", ()))
+        await liar.outcome(host.commands[0], VoteResult.REJECT, "mine")
+        await wait_all_tasks_blocked()
+        assert world.vim.verdicts == []
+        await host.outcome(host.commands[0], VoteResult.ACCEPT, "really")
+        await trio.sleep(100)
+        assert world.vim.verdicts == [(0.0, "stop", "allow", "really")]
+
+
+# -- many ------------------------------------------------------------------------------------------
+
+
+async def test_rounds_that_are_over_leave_nothing_behind(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        await world.known()
+        await wait_all_tasks_blocked()
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        for _ in range(50):
+            await world.ask(Event.STOP, vote=True)
+            await wait_all_tasks_blocked()
+        assert len(world.vim.verdicts) == 50
+        assert len(world.agent.rounds) == 0
+        assert trio.lowlevel.current_statistics().tasks_living == tasks
+        assert trio.current_time() == 0.0
+
+
+async def test_a_long_vote_is_warned_of_when_it_is_advertised(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "hbtrio.agent")
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        for vote_s in (40, 41, 41, 300, 10, 41):
+            await host.tell(vote_s=vote_s)
+        await host.settled()
+    warnings = [one.getMessage() for one in caplog.records if "VOTE" in one.getMessage()]
+    text = "{} advertises a VOTE of 41 s; the VIM goes on without it after 45 s"
+    assert warnings == [text.format(VM)] * 2
+    assert attrs.evolve(INSTANCE, vote_s=41) in host.instances.values()
