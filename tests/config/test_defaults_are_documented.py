@@ -1,4 +1,4 @@
-"""config/host.toml and docs/configuration.md say of every key what the classes say."""
+"""The default files and docs/configuration.md say of every key what the classes say."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import attrs
 import pytest
 
+from hbtrio.config.agent import AgentConfig, load_agent_config
 from hbtrio.config.guest import GuestConfig, load_guest_config
 from hbtrio.config.host import HostConfig, load_host_config
 from hbtrio.config.settings import Setting, key_of, setting_of
 
 ROOT = Path(__file__).parents[2]
-DEFAULT_FILE = ROOT / "config/host.toml"
 DOCS = ROOT / "docs/configuration.md"
 
 GUEST_FIELDS = {
@@ -41,7 +41,17 @@ def settings_of(config: Any, heading: str) -> Iterator[tuple[str, str, Any, Sett
         yield from settings_of(value, name)
 
 
-HOST_SETTINGS = list(settings_of(HostConfig(), "Top level"))
+#: Of each daemon with a TOML file: the file, and its section of the documentation.
+FILES = {
+    "host": (ROOT / "config/host.toml", "## Host: host.toml"),
+    "agent": (ROOT / "config/agent.toml", "## Agent: agent.toml"),
+}
+SETTINGS = {
+    "host": list(settings_of(HostConfig(), "Top level")),
+    "agent": list(settings_of(AgentConfig(), "Top level")),
+}
+EACH = [(daemon, *one) for daemon, settings in SETTINGS.items() for one in settings]
+HEADINGS = list(dict.fromkeys((daemon, heading) for daemon, heading, *_ in EACH))
 
 
 def toml_of(value: Any) -> str:
@@ -50,29 +60,36 @@ def toml_of(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
-def rows_under(heading: str) -> list[str]:
-    section = DOCS.read_text().partition(f"{heading}\n\n")[2].partition("\n#")[0]
-    return re.findall(r"^\| `.*", section, re.MULTILINE)
+def rows_under(*headings: str) -> list[str]:
+    """The rows of the table below these headings, each within the one before."""
+    text = DOCS.read_text()
+    for heading in headings:
+        level = heading.partition(" ")[0]
+        text = text.partition(f"\n{heading}\n")[2]
+        text = re.split(rf"\n#{{1,{len(level)}}} ", text)[0]
+    return re.findall(r"^\| `.*", text.partition("\n#")[0], re.MULTILINE)
 
 
-def test_the_default_file_is_the_default() -> None:
-    assert load_host_config(DEFAULT_FILE) == HostConfig()
+def test_the_default_files_are_the_defaults() -> None:
+    assert load_host_config(FILES["host"][0]) == HostConfig()
+    assert load_agent_config(FILES["agent"][0]) == AgentConfig()
 
 
-def test_the_default_file_names_every_key() -> None:
-    data = tomllib.loads(DEFAULT_FILE.read_text())
+@pytest.mark.parametrize("daemon", FILES)
+def test_the_default_file_names_every_key(daemon: str) -> None:
+    data = tomllib.loads(FILES[daemon][0].read_text())
     named = {("Top level", key) for key, value in data.items() if not isinstance(value, dict)}
     for name, content in data.items():
         if isinstance(content, dict):
             named |= {(f"[{name}]", key) for key in content}
-    assert named == {(heading, key) for heading, key, _, _ in HOST_SETTINGS}
+    assert named == {(heading, key) for heading, key, _, _ in SETTINGS[daemon]}
 
 
-@pytest.mark.parametrize(("heading", "key", "default", "setting"), HOST_SETTINGS)
+@pytest.mark.parametrize(("daemon", "heading", "key", "default", "setting"), EACH)
 def test_the_default_file_tells_range_and_unit(
-    heading: str, key: str, default: Any, setting: Setting
+    daemon: str, heading: str, key: str, default: Any, setting: Setting
 ) -> None:
-    text = "\n" + DEFAULT_FILE.read_text()
+    text = "\n" + FILES[daemon][0].read_text()
     if heading != "Top level":
         text = text.partition(f"\n{heading}\n")[2].partition("\n[")[0]
     comment, found, _ = ("\n" + text).partition(f"\n{key} = {toml_of(default)}\n")
@@ -82,14 +99,14 @@ def test_the_default_file_tells_range_and_unit(
     assert f"{setting.span} {setting.unit}".rstrip() in block
 
 
-@pytest.mark.parametrize("heading", dict.fromkeys(heading for heading, *_ in HOST_SETTINGS))
-def test_the_docs_have_a_row_for_every_key_of_the_host(heading: str) -> None:
+@pytest.mark.parametrize(("daemon", "heading"), HEADINGS)
+def test_the_docs_have_a_row_for_every_key(daemon: str, heading: str) -> None:
     expected = [
         f"| `{key}` | `{toml_of(default)}` | {setting.unit} | {setting.span} | ".replace("  ", " ")
-        for at, key, default, setting in HOST_SETTINGS
+        for at, key, default, setting in SETTINGS[daemon]
         if at == heading
     ]
-    rows = rows_under(f"### {heading}")
+    rows = rows_under(FILES[daemon][1], f"### {heading}")
     assert [row[: len(start)] for row, start in zip(rows, expected, strict=True)] == expected
 
 

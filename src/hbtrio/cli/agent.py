@@ -19,7 +19,7 @@ import trio
 from starlette.types import ASGIApp
 
 from hbtrio.config.agent import DEFAULT_AGENT_CONFIG, AgentConfig, load_agent_config
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import ExitStatus
 from hbtrio.log import logging_to
 from hbtrio.nursery.agent import Agent
 from hbtrio.nursery.agent_actions import AgentActions
@@ -73,15 +73,9 @@ def _new_id() -> str:
 async def _serve(config: AgentConfig) -> None:
     link = Endpoint.parse(config.link.listen)
     vim = Endpoint.parse(config.vim.listen)
-    if not vim.is_local:
-        raise UserError("agent.toml: vim.listen: the VIM's API is for the loopback only")
     files = config.link
     tls = server_tls("agent.toml: link", files.certificate, files.key, files.authority)
-    if tls is None and not link.is_local:
-        raise UserError("agent.toml: link.listen: other than loopback needs mutual TLS")
     operator = Endpoint.parse(config.operator.listen)
-    if not operator.is_local:
-        raise UserError("agent.toml: operator.listen: other than loopback needs TLS")
     token = read_token(config.operator.token_file) if config.operator.token_file else ""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store.open(config.store.file, wall_clock))

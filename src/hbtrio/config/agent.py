@@ -59,7 +59,7 @@ class LinkSettings:
         if any(tls) and not all(tls):
             raise ValueError("certificate, key and authority go together")
         if not any(tls) and not re.fullmatch(LOCAL_ENDPOINT, self.listen):
-            raise ValueError("listen: beyond the loopback, certificate, key and authority are needed")
+            raise ValueError("listen: certificate, key and authority are needed for this address")
 
 
 @attrs.frozen(kw_only=True)

@@ -54,11 +54,6 @@ class Endpoint:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp:{host}:{self.port}"
 
-    @property
-    def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
-        return bool(self.path) or self.host in ("127.0.0.1", "::1", "localhost")
-
     async def listen(self, mode: int = 0o660) -> list[Listener]:
         """Listens there.
 
