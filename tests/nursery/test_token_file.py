@@ -91,7 +91,8 @@ def test_ctl_says_what_is_wrong_with_its_token(
     [
         (
             'listen = "tcp:0.0.0.0:2411"',
-            "agent.toml: operator.listen: other than loopback needs TLS",
+            "{}/agent.toml: operator.listen: must be unix:/PATH or tcp:127.0.0.1:PORT, "
+            'got "tcp:0.0.0.0:2411"',
             ExitStatus.USAGE,
         ),
         ('token_file = "{}/token"', "{}/token: open to others, mode 0644", ExitStatus.DENIED),
