@@ -8,11 +8,13 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from starlette.types import Message
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hbtrio.nursery.agent_rounds import MARGIN_S, PATIENCE_S
 from hbtrio.nursery.agent_session import REPLY_S
 from hbtrio.nursery.store_records import InstanceRecord, OutboxState
+from hbtrio.nursery.vim_api import vim_api
 from hbtrio.nursery.vim_client import NotSent
 from hbtrio.wire.link_messages import Reply, RoundCommand
 from hbtrio.wire.vocabulary import Event, VoteResult
@@ -180,6 +182,39 @@ async def test_nothing_is_sent_before_the_reply_is_written(
         await world.agent.rounds.replied(asked.command_id)
         await wait_all_tasks_blocked()
         assert world.vim.verdicts == [(5.0, "stop", "allow", "fine")]
+
+
+async def test_the_verdict_waits_for_the_last_byte_of_the_reply(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Through the VIM's API, whose reply takes its time to be written."""
+    async with memory_agent(tmp_path) as world:
+        await world.known()
+        api = vim_api(world.agent)
+        body = f'{{"uuid":"{VM}","hostname":"compute-0","action":"stop"}}'.encode()
+        request: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        written: list[tuple[float, str]] = []
+
+        async def receive() -> Message:
+            if request:
+                return request.pop()
+            return await trio.sleep_forever()
+
+        async def send(message: Message) -> None:
+            await trio.sleep(3)
+            written.append((trio.current_time(), message["type"]))
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": f"/v1/instances/{VM}/vote",
+            "headers": [(b"user-agent", b"vim/1.0")],
+            "query_string": b"",
+        }
+        await api(scope, receive, send)
+        assert written == [(3.0, "http.response.start"), (6.0, "http.response.body")]
+        await wait_all_tasks_blocked()
+        assert world.vim.verdicts == [(6.0, "stop", "allow", "fine")]
 
 
 async def test_who_does_not_wait_for_the_reply_gets_no_verdict(

@@ -1,68 +1,260 @@
-"""agent.toml: the default file is the default, and what is wrong is named with its place."""
+"""agent.toml: defaults, every key, faults with their paths, and what goes together."""
 
 from __future__ import annotations
 
-import tomllib
+import argparse
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
 
-from hbtrio.config.agent import AgentConfig, load_agent_config
-from hbtrio.config.settings import key_of, setting_of
-from hbtrio.errors import ConfigError
-
-DEFAULT_FILE = Path(__file__).parents[2] / "config/agent.toml"
-
-
-def keys_of(config: Any) -> set[tuple[str, ...]]:
-    keys: set[tuple[str, ...]] = set()
-    for field in attrs.fields(type(config)):
-        if setting_of(field) is None:
-            inner = keys_of(getattr(config, field.name))
-            keys |= {(key_of(field), *path) for path in inner}
-        else:
-            keys.add((key_of(field),))
-    return keys
-
-
-def test_the_default_file_is_the_default() -> None:
-    assert load_agent_config(DEFAULT_FILE) == AgentConfig()
-
-
-def test_the_default_file_names_every_key() -> None:
-    named: set[tuple[str, ...]] = set()
-    for key, value in tomllib.loads(DEFAULT_FILE.read_text()).items():
-        named |= {(key, inner) for inner in value} if isinstance(value, dict) else {(key,)}
-    assert named == keys_of(AgentConfig())
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("nmae = 'x'", "nmae: unknown key"),
-        ("[vim]\nlisten = 'tcp:0.0.0.0:2410'", "vim.listen: "),
-        ("[link]\nlisten = 'tcp:192.0.2.1:2411'", "link: "),
-        ("[link]\ncertificate = '/c'", "link: certificate, key and authority go together"),
-        ("[store]\nhistory_days = 0", "store.history_days: must be 0.01 to 3650 days, got 0"),
-        ("[brake]\nshare = 1.5", "brake.share: must be over 0 and at most 1, got 1.5"),
-    ],
+from hbtrio.cli import check_config
+from hbtrio.config.agent import (
+    AgentConfig,
+    LinkSettings,
+    OperatorSettings,
+    StoreSettings,
+    VimSettings,
+    load_agent_config,
 )
-def test_a_fault_is_named_with_its_place(text: str, fault: str, tmp_path: Path) -> None:
-    path = tmp_path / "agent.toml"
-    path.write_text(text)
+from hbtrio.config.host import BrakeSettings, load_host_config
+from hbtrio.config.toml import parse_toml
+from hbtrio.errors import ConfigError, ExitStatus
+
+TLS = 'certificate = "/c"\nkey = "/k"\nauthority = "/a"\n'
+
+
+def parse(text: str) -> AgentConfig:
+    return parse_toml(text, AgentConfig, "agent.toml")
+
+
+def faults_of(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        load_agent_config(path)
-    assert [line.startswith(f"{path}: {fault}") for line in caught.value.faults] == [True], (
-        caught.value.faults
+        parse(text)
+    return caught.value.faults
+
+
+def test_defaults() -> None:
+    config = AgentConfig(
+        name="",
+        log="stderr",
+        log_level="info",
+        vim=VimSettings(listen="tcp:127.0.0.1:2410", url="http://127.0.0.1:30002", audit_s=10),
+        link=LinkSettings(
+            listen="unix:/run/hbtrio/agent.link",
+            grace_s=30,
+            certificate="",
+            key="",
+            authority="",
+        ),
+        operator=OperatorSettings(listen="unix:/run/hbtrio/agent.sock", mode="0660", token_file=""),
+        store=StoreSettings(file="/var/lib/hbtrio/agent.db", history_days=30),
+        brake=BrakeSettings(share=0.5, minimum=3),
+    )
+    assert parse("") == AgentConfig() == config
+
+
+def test_everything_set() -> None:
+    config = parse(
+        """
+        name = "controller-1"
+        log = "syslog"
+        log_level = "debug"
+        [vim]
+        listen = "unix:/v"
+        url = ""
+        audit_s = 1.5
+        [link]
+        listen = "tcp:[2001:db8::1]:2411"
+        grace_s = 1
+        certificate = "/c"
+        key = "/k"
+        authority = "/a"
+        [operator]
+        listen = "tcp:localhost:65535"
+        mode = "600"
+        token_file = "/t"
+        [store]
+        file = "/s"
+        history_days = 0.5
+        [brake]
+        share = 1
+        minimum = 1
+        """
+    )
+    assert config == AgentConfig(
+        name="controller-1",
+        log="syslog",
+        log_level="debug",
+        vim=VimSettings(listen="unix:/v", url="", audit_s=1.5),
+        link=LinkSettings(
+            listen="tcp:[2001:db8::1]:2411",
+            grace_s=1,
+            certificate="/c",
+            key="/k",
+            authority="/a",
+        ),
+        operator=OperatorSettings(listen="tcp:localhost:65535", mode="600", token_file="/t"),
+        store=StoreSettings(file="/s", history_days=0.5),
+        brake=BrakeSettings(share=1, minimum=1),
     )
 
 
-def test_all_faults_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "agent.toml"
-    path.write_text("log = 'paper'\n[vim]\nurl = 'x'\naudit_s = '10'\n")
+def test_all_faults_at_once() -> None:
+    assert faults_of(
+        """
+        nmae = "x"
+        log = "nowhere"
+        [vim]
+        listen = "tcp:0.0.0.0:2410"
+        url = "ftp://x"
+        audit_s = 0
+        [link]
+        listen = "udp:x"
+        grace_s = "30"
+        [operator]
+        listen = "tcp:controller:2412"
+        mode = "999"
+        token_file = "token"
+        [store]
+        file = "agent.db"
+        history_days = 0
+        [brake]
+        share = 0
+        """
+    ) == [
+        'agent.toml: log: must be one of stderr, syslog, got "nowhere"',
+        'agent.toml: vim.listen: must be unix:/PATH or tcp:127.0.0.1:PORT, got "tcp:0.0.0.0:2410"',
+        'agent.toml: vim.url: must be an http URL, or empty, got "ftp://x"',
+        "agent.toml: vim.audit_s: must be 1 to 3600 s, got 0.0",
+        'agent.toml: link.listen: must be unix:/PATH or tcp:HOST:PORT, got "udp:x"',
+        'agent.toml: link.grace_s: must be a number, got "30"',
+        "agent.toml: operator.listen: must be unix:/PATH or tcp:127.0.0.1:PORT, got "
+        '"tcp:controller:2412"',
+        'agent.toml: operator.mode: must be three octal digits in quotes, got "999"',
+        'agent.toml: operator.token_file: must be an absolute path, got "token"',
+        'agent.toml: store.file: must be an absolute path, got "agent.db"',
+        "agent.toml: store.history_days: must be 0.01 to 3650 days, got 0.0",
+        "agent.toml: brake.share: must be over 0 and at most 1, got 0.0",
+        "agent.toml: nmae: unknown key, did you mean name?",
+    ]
+
+
+@pytest.mark.parametrize("left_out", ["certificate", "key", "authority"])
+def test_tls_is_all_three_or_none(left_out: str) -> None:
+    lines = [line for line in TLS.splitlines() if not line.startswith(left_out)]
+    fault = "agent.toml: link: certificate, key and authority go together"
+    assert faults_of("[link]\n" + "\n".join(lines)) == [fault]
+    assert parse(f"[link]\n{TLS}").link.authority == "/a"
+
+
+@pytest.mark.parametrize(
+    ("listen", "local"),
+    [
+        ("unix:/run/x", True),
+        ("tcp:127.0.0.1:1", True),
+        ("tcp:[::1]:65535", True),
+        ("tcp:localhost:2411", True),
+        ("tcp:127.0.0.2:2411", False),
+        ("tcp:0.0.0.0:2411", False),
+        ("tcp:[::]:2411", False),
+        ("tcp:localhost.example:2411", False),
+        ("tcp:controller:2411", False),
+    ],
+)
+def test_other_machines_need_tls(listen: str, local: bool) -> None:
+    text = f'[link]\nlisten = "{listen}"\n'
+    assert parse(text + TLS).link.listen == listen
+    if local:
+        assert parse(text).link.listen == listen
+        assert parse(f'[vim]\nlisten = "{listen}"\n').vim.listen == listen
+    else:
+        assert faults_of(text) == [
+            "agent.toml: link: listen: certificate, key and authority are needed for this address"
+        ]
+        assert len(faults_of(f'[vim]\nlisten = "{listen}"\n')) == 1
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "",
+        "unix:",
+        "unix:run",
+        "unix:/" + "x" * 106,
+        "tcp:127.0.0.1",
+        "tcp:127.0.0.1:",
+        "tcp:127.0.0.1:0",
+        "tcp:127.0.0.1:08",
+        "tcp:127.0.0.1:65536",
+        "tcp:127.0.0.1:99999",
+        "tcp:127.0.0.1:-1",
+        "tcp::2411",
+        "tcp:::1:2411",
+        "127.0.0.1:2411",
+        "http://127.0.0.1:2411",
+    ],
+)
+def test_what_is_no_place(listen: str) -> None:
+    [fault] = faults_of(f'[link]\nlisten = "{listen}"\n')
+    assert fault.startswith("agent.toml: link.listen: must be unix:/PATH or tcp:HOST:PORT, got")
+
+
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("", True),
+        ("http://127.0.0.1:30002", True),
+        ("https://vim.example", True),
+        ("http://[::1]:30002", True),
+        ("http://", False),
+        ("http://vim/", False),
+        ("http://vim/nfvi", False),
+        ("http://v im", False),
+        ("127.0.0.1:30002", False),
+    ],
+)
+def test_the_vims_url(url: str, good: bool) -> None:
+    text = f'[vim]\nurl = "{url}"\n'
+    if good:
+        assert parse(text).vim.url == url
+    else:
+        assert len(faults_of(text)) == 1
+
+
+def test_code_is_held_to_the_same_rules() -> None:
+    with pytest.raises(ValueError, match="go together"):
+        LinkSettings(certificate="/c")
+    with pytest.raises(ValueError, match="audit_s: must be 1 to 3600 s"):
+        VimSettings(audit_s=0)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        AgentConfig().name = "x"  # type: ignore[misc]
+
+
+def test_no_file_is_all_defaults_at_the_default_place_only(tmp_path: Path) -> None:
+    missing = tmp_path / "agent.toml"
+    assert load_agent_config(missing, missing_ok=True) == AgentConfig()
+    with pytest.raises(ConfigError, match="no such file"):
+        load_agent_config(missing)
+
+
+@pytest.mark.parametrize("name", ["agent.toml", "my-agent.toml", "hbtrio-agent-2.toml"])
+def test_check_config(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / name
+    file.write_text("[link]\ngrace_s = 5\n")
+    assert check_config.run(argparse.Namespace(file=str(file))) is ExitStatus.DONE
+    assert capsys.readouterr().out == f"{file}: correct\n"
+    file.write_text("[link]\ngrace_s = 0\n[heartbeat]\nrescan_s = 5\n")
     with pytest.raises(ConfigError) as caught:
-        load_agent_config(path)
-    places = [line.removeprefix(f"{path}: ").partition(":")[0] for line in caught.value.faults]
-    assert sorted(places) == ["log", "vim.audit_s", "vim.url"]
+        check_config.run(argparse.Namespace(file=str(file)))
+    assert caught.value.faults == [
+        f"{file}: link.grace_s: must be 1 to 3600 s, got 0.0",
+        f"{file}: heartbeat: unknown key",
+    ]
+
+
+def test_a_host_is_not_taken_for_an_agent(tmp_path: Path) -> None:
+    file = tmp_path / "host.toml"
+    file.write_text("[heartbeat]\nrescan_s = 5\n")
+    assert check_config.run(argparse.Namespace(file=str(file))) is ExitStatus.DONE
+    assert load_host_config(file).heartbeat.rescan_s == 5

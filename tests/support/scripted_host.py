@@ -164,6 +164,9 @@ class ScriptedHost:
                     await self._take(decode_from_agent(line), nursery)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
         if stream is self._stream:
             self.up = False
         self._tell()
