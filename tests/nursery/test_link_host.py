@@ -46,12 +46,32 @@ IDENTITY = Identity("compute-0", "h-1", "boot-1")
 WITH_AGENT = {"agent": AgentLinkSettings(connect="unix:/agent")}
 
 
+class Slow(trio.abc.SendStream):
+    """A stream that takes its time."""
+
+    def __init__(self, inner: trio.abc.SendStream, takes_s: float) -> None:
+        self._inner = inner
+        self._takes_s = takes_s
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep(self._takes_s)
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
 class ScriptedAgent:
     """An agent by hand: what hosts say to it, on the connection that they have now."""
 
     def __init__(self) -> None:
         #: Why it can't be connected to, "" if it can.
         self.away = ""
+        #: How long the host takes to send it a message.
+        self.takes_s = 0.0
         #: What it says to a hello; None: nothing.
         self.welcome: LinkMessage | None = Welcome(1, "controller-0", 0)
         #: Whether it acknowledges each report at once.
@@ -73,6 +93,8 @@ class ScriptedAgent:
         self._stream = ours
         assert self._nursery is not None
         self._nursery.start_soon(self._read, ours)
+        if self.takes_s:
+            return trio.StapledStream(Slow(theirs, self.takes_s), theirs)
         return theirs
 
     async def _read(self, stream: trio.abc.Stream) -> None:
@@ -201,6 +223,30 @@ async def test_an_instance_is_told_before_the_reports_about_it(autojump_clock: M
             "heartbeating=False",
             "loss",
         ]
+
+
+async def test_instances_are_told_before_their_reports_however_busy_the_link_is(
+    autojump_clock: MockClock,
+) -> None:
+    """While the reports of one are being sent, another begins to heartbeat."""
+    agent = ScriptedAgent()
+    agent.acknowledges = False
+    async with linked(agent) as on:
+        await on.world.all_beating(40)
+        agent.takes_s, agent.heard = 0.1, []
+        await agent.cut()
+        await on.world.sleep(1)  # the reports are told again, one after the other
+        late = await on.world.all_beating(10)
+        await on.world.sleep(30)
+        told: dict[str, bool] = {}
+        reports = []
+        for message in agent.heard:
+            if isinstance(message, Instance):
+                told[message.uuid] = message.heartbeating
+            elif isinstance(message, LinkReport):
+                reports.append(message.uuid)
+                assert told.get(message.uuid) is True
+        assert {guest.uuid for guest in late} <= set(reports)
 
 
 async def test_health_that_comes_back_is_told(autojump_clock: MockClock) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import platform
+import resource
 import signal
 import ssl
 import uuid
@@ -56,6 +57,9 @@ def run(options: argparse.Namespace) -> int:
     else:
         config = load_agent_config(options.config)
     config = attrs.evolve(config, name=config.name or platform.node())
+    # Each host has a link; as many as the system lets us.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with logging_to(options.log or config.log, ident="hbtrio-agent", level=config.log_level):
         trio.run(_serve, config)
     return ExitStatus.DONE

@@ -325,8 +325,8 @@ class Agent:
         if instance.vote_s > _VOTE_WARNING_S >= (0 if before is None else before.vote_s):
             text = "%s advertises a VOTE of %d s; the VIM goes on without it after 45 s"
             _log.warning(text, uuid, instance.vote_s)
-        if before is not None and before.heartbeating and instance.heartbeating:
-            # A change of its heartbeating is told with the report of it, behind the alarm.
+        if before is not None and instance.heartbeating:
+            # That it has ceased is told with the report of it, behind the alarm.
             await self.news.tell([bound])
 
     async def _take_word(self, hostname: str, uuid: str, instance: Instance | None) -> None:

@@ -181,20 +181,24 @@ class HostLink:
         await session.send(SnapshotEnd(len(channels)))
         while True:
             self._news = trio.Event()
-            # An instance before its reports: they are told to the VIM with its windows.
             while self._changed:
-                uuid = next(iter(self._changed))
-                del self._changed[uuid]
-                known = self._host.channels.get(uuid)
-                await session.send(
-                    Gone(uuid, "its channel was removed") if known is None else instance_of(known)
-                )
-            while reports := self.queue.after(self._sent, _BATCH):
-                for report in reports:
-                    await session.send(report)
-                    self._sent = report.number
+                await self._tell_instance(session, next(iter(self._changed)))
+            for report in self.queue.after(self._sent, _BATCH):
+                # An instance before the reports about it, also where both came while others were
+                # being sent: what the agent tells the VIM of a report is what the instance is like.
+                if report.uuid in self._changed:
+                    await self._tell_instance(session, report.uuid)
+                await session.send(report)
+                self._sent = report.number
             if not self.queue.after(self._sent, 1) and not self._changed:
                 await self._news.wait()
+
+    async def _tell_instance(self, session: LinkSession[FromAgent], uuid: str) -> None:
+        del self._changed[uuid]
+        known = self._host.channels.get(uuid)
+        await session.send(
+            Gone(uuid, "its channel was removed") if known is None else instance_of(known)
+        )
 
     # -- what is obeyed ---------------------------------------------------------------------
 

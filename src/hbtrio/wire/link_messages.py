@@ -60,6 +60,7 @@ class Hello:
 class Instance:
     """Host: an instance as it is now, sent in the snapshot and at each change.
 
+    A change that is reported too goes before its report: what follows from a report depends on it.
     The windows are what the guest advertised, in seconds, within the host's limits.
     """
 
