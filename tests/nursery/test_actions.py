@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from hbtrio.config.host import ActionCommands
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.heartbeat_table import HeartbeatState
-from hbtrio.nursery.channel import Round
+from hbtrio.nursery.round import Round
 from hbtrio.wire.messages import ActionNotify
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType, VoteResult
 from support.fake_processes import HANGS, FakeRun

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from hbtrio.nursery.channel import Channel, NotHeartbeating, RoundOpen
+from hbtrio.nursery.channel import Channel
 from hbtrio.nursery.host import UnknownInstance
 from hbtrio.nursery.outbox import BACKLOG_BYTES, PortWriter
 from hbtrio.nursery.port import ChannelFault
+from hbtrio.nursery.round import NotHeartbeating, RoundOpen
 from hbtrio.wire.channel_codec import decode, encode
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.messages import ActionResponse, Challenge, ChallengeResponse, Init, InitAck, Nack
@@ -78,7 +79,7 @@ class Flooder:
 
 def held_bytes(channel: Channel) -> int:
     """What the host keeps of a line begun."""
-    return channel._lines.held_bytes
+    return channel.held_bytes
 
 
 # -- floods ---------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from hbtrio.nursery.channel import NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.host import UnknownInstance
+from hbtrio.nursery.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.wire.channel_codec import encode
 from hbtrio.wire.messages import (
     MAX_ID,

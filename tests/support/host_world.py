@@ -20,8 +20,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.config.host import HostConfig
 from hbtrio.nursery.actions import ActionRun
-from hbtrio.nursery.channel import Channel, Round
+from hbtrio.nursery.channel import Channel
 from hbtrio.nursery.host import Host, World
+from hbtrio.nursery.round import Round
 from hbtrio.wire.messages import (
     MAX_ID,
     ActionNotify,

@@ -25,9 +25,10 @@ from hbtrio.fsm.action import (
 )
 from hbtrio.fsm.ballot import BallotState, Outcome
 from hbtrio.fsm.heartbeat_table import HeartbeatState
-from hbtrio.nursery.channel import Channel, NotHeartbeating, Round, RoundOpen
+from hbtrio.nursery.channel import Channel
 from hbtrio.nursery.processes import ProcessNotStarted, ProcessRunner
 from hbtrio.nursery.progress_lines import ProgressLines
+from hbtrio.nursery.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.wire.channel_codec import plain_text
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType, VoteResult
 

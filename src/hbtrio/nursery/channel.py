@@ -1,8 +1,8 @@
 """One instance's channel on the host: its connection, its heartbeat and its one round at a time.
 
-Everything here is a task of one nursery. The heartbeat machine decides; this module connects, reads
-and sends for it, opens the windows and turns its effects into reports. When it fails, this instance
-is reconnected and no other notices.
+Everything here is a task of one nursery. The heartbeat machine decides; this module connects for
+it, opens the windows and turns its effects into reports. When it fails, this instance is
+reconnected and no other notices.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from contextlib import suppress
 
 import attrs
 import trio
@@ -21,15 +20,13 @@ from hbtrio.fsm.ballot import Ballot, Outcome, as_reported
 from hbtrio.fsm.heartbeat import Heartbeat, HeartbeatSettings
 from hbtrio.fsm.heartbeat_table import HeartbeatState
 from hbtrio.fsm.ontime import OnTimeGuard
-from hbtrio.fsm.quota import ByteBucket, Quota
+from hbtrio.nursery.connection import Connection, ReadLimits, Refusals
 from hbtrio.nursery.discovery import ChannelFile
-from hbtrio.nursery.outbox import PortWriter
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Dialer, Port
 from hbtrio.nursery.reports import Report, ReportKind, Reports
+from hbtrio.nursery.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.windows import Answer, Window, stay_silent
-from hbtrio.wire.channel_codec import MessageError, decode
-from hbtrio.wire.lines import LineReader
 from hbtrio.wire.messages import ActionNotify, ActionResponse, Init, Message, Nack
 from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
@@ -44,22 +41,8 @@ from hbtrio.wire.vocabulary import (
 
 _log = logging.getLogger("hbtrio.channel")
 
-#: A message is at least this long; a flood of tiny lines is charged as if they were.
-_LINE_COST = 128
-
-#: More lines than this in one read are no messages any more.
-_LINES_PER_READ = 64
-
 #: The one voter that a host knows.
 _GUEST = "guest"
-
-
-class NotHeartbeating(Exception):
-    """The instance takes no part: nothing is sent to it."""
-
-
-class RoundOpen(Exception):
-    """A vote or notice is open on this instance; deployed clients can't bear a second one."""
 
 
 @attrs.frozen
@@ -72,34 +55,13 @@ class ChannelSetup:
     reports: Reports
     new_id: Callable[[], int]
     heartbeat: HeartbeatSettings
-    line_bytes: int
-    bytes_per_s: float
-    burst_bytes: int
+    limits: ReadLimits
     #: Told of each loss and ill health that is reported, with the action wanted.
     on_failure: Callable[[Channel, CorrectiveAction, str], None]
     #: Told of each instance that begins (+1) or ceases (-1) to be heartbeating.
     on_beating: Callable[[int], None]
     #: Told of each instance whose state or profile has changed.
     on_change: Callable[[Channel], None]
-
-
-@attrs.define(eq=False)
-class Round:
-    """A vote or notice on this instance, from its opening to its one outcome."""
-
-    event: Event
-    notification: NotificationType
-    invocation_id: int
-    window: Window
-    #: The agent's command that opened it, or "".
-    command_id: str = ""
-    done: trio.Event = attrs.field(factory=trio.Event)
-    outcome: Outcome | None = None
-
-    @property
-    def is_vote(self) -> bool:
-        """Whether it is a vote; else a notice."""
-        return self.notification is NotificationType.REVOCABLE
 
 
 class Channel:
@@ -124,21 +86,13 @@ class Channel:
         #: Set when the channel's file is gone while the instance is expected back.
         self.absent = False
         self.slot: int | None = None
-        #: Messages that could not be used, and lines dropped in a flood.
-        self.faulty = 0
         self._setup = setup
-        self._writer: PortWriter | None = None
-        self._connection = trio.CancelScope()
+        self._connection: Connection | None = None
         self._nap = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
-        self._lines = LineReader(setup.line_bytes)
-        self._nacks = Quota(5, 1.0)
-        self._sequence = 0
+        self._refusals = Refusals()
         self._crash: Exception | None = None
-        self._close_why = ""
-        self._reconnect = False
-        #: A guest was heard on this connection; and that none was heard has been said.
-        self._heard = False
+        #: That nothing was heard has been said.
         self._said_silent = False
         self._counted = False
 
@@ -146,6 +100,16 @@ class Channel:
     def beating(self) -> bool:
         """Whether the instance is heartbeating."""
         return self.heartbeat.state is HeartbeatState.BEATING
+
+    @property
+    def faulty(self) -> int:
+        """Messages that could not be used, and lines dropped in a flood."""
+        return self._refusals.count
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a message that is not complete."""
+        return 0 if self._connection is None else self._connection.held_bytes
 
     @property
     def gone(self) -> bool:
@@ -204,10 +168,10 @@ class Channel:
             else:
                 said = ""
                 beats = self.heartbeat.beats
-                await self._converse(port)
+                at_once = await self._converse(port)
                 if self.heartbeat.beats > beats:
                     backoff.reset()
-                if self._reconnect:
+                if at_once:
                     continue
             with trio.CancelScope() as self._nap:
                 await trio.sleep(backoff.next_delay_s())
@@ -219,89 +183,38 @@ class Channel:
             raise ChannelFault("its socket is gone, the instance is expected back")
         return self._setup.dialer.dial(self.path)
 
-    async def _converse(self, port: Port) -> None:
-        """One connection, from its opening to its end."""
-        self._lines.reset()
-        self._sequence = 0
-        self._close_why = ""
-        self._reconnect = False
-        self._heard = False
+    async def _converse(self, port: Port) -> bool:
+        """One connection, from its opening to its end; whether the next is to follow at once."""
+        setup = self._setup
+        connection = Connection(self.uuid, port, setup.limits, self._refusals, self._received)
+        self._connection = connection
         try:
-            with trio.CancelScope() as self._connection:
-                async with trio.open_nursery() as nursery:
-                    self._writer = PortWriter(port, nursery)
-                    self._apply(self.heartbeat.opened(trio.current_time()))
-                    self._pace()
-                    # Not awaited here: each frame it hangs from costs at each of its wake-ups.
-                    nursery.start_soon(self._read, port)
-        except* ChannelFault as faults:
-            self._close_why = str(faults.exceptions[0])
+            await connection.carry(self._opened)
         finally:
-            self._writer = None
-            self._hear_last_words(port)
-            port.close()
-            why = self._close_why or "the host closed it"
+            reconnects, crash, self._crash = connection.reconnect, self._crash, None
+            connection.close(last_words=not (reconnects or crash is not None or self.gone))
+            self._connection = None
+            why = connection.why or "the host closed it"
             if self.heartbeat.state is not HeartbeatState.GONE:
                 self._apply(self.heartbeat.closed(why))
-                self._setup.pacer.schedule(self, self.heartbeat.due)
+                setup.pacer.schedule(self, self.heartbeat.due)
             self._end_round(f"the channel was closed: {why}")
-        if self._crash is not None:
-            crash, self._crash = self._crash, None
+        if crash is not None:
             raise crash
+        if connection.heard:
+            self._said_silent = False
+        return reconnects
 
-    def _hear_last_words(self, port: Port) -> None:
-        # Who sends may find the connection broken before its reader has come to what the guest said
-        # at the end: a reject must not turn into consent because the guest left after it.
-        if self._reconnect or self._crash is not None or self.gone:
-            return
-        with suppress(ChannelFault):
-            if data := port.receive_nowait():
-                self._take(data, trio.current_time())
+    def _opened(self) -> None:
+        self._apply(self.heartbeat.opened(trio.current_time()))
+        self._pace()
 
     def _break(self, why: str) -> None:
         """Ends the connection; what follows is for :meth:`_stay_connected` to say."""
-        self._close_why = why
-        self._connection.cancel()
-
-    async def _read(self, port: Port) -> None:
-        bucket = ByteBucket(self._setup.bytes_per_s, self._setup.burst_bytes, trio.current_time())
-        while True:
-            await port.wait_readable()
-            data = port.receive_nowait()
-            if data is None:
-                continue
-            if not data:
-                self._break("closed by its peer")
-                return
-            now = trio.current_time()
-            lines = self._take(data, now)
-            # One read per wake-up keeps the neighbours on time, the bucket keeps the CPU.
-            pause_s = bucket.take(max(len(data), lines * _LINE_COST), now)
-            if pause_s > 0:
-                await trio.sleep(pause_s)
+        if self._connection is not None:
+            self._connection.end(why)
 
     # -- messages ---------------------------------------------------------------------------
-
-    def _take(self, data: bytes, now: float) -> int:
-        self._heard = True
-        self._said_silent = False
-        lines = self._lines.feed(data)
-        for line in lines[:_LINES_PER_READ]:
-            try:
-                message = decode(line)
-            except MessageError as error:
-                self._refuse(error, now)
-            else:
-                self._received(message, now)
-        if len(lines) > _LINES_PER_READ:
-            self.faulty += len(lines) - _LINES_PER_READ
-        return len(lines)
-
-    def _refuse(self, error: MessageError, now: float) -> None:
-        self.faulty += 1
-        if self._nacks.take(now):
-            _log.warning("%s: %s", self.uuid, error.text)
-            self._send(Nack(error.invocation_id, error.text))
 
     def _received(self, message: Message, now: float) -> None:
         if type(message) is ActionResponse:
@@ -322,14 +235,8 @@ class Channel:
         self.round.window.answer(_GUEST, Answer(response.vote_result, response.log_msg))
 
     def _send(self, message: Message) -> None:
-        if self._writer is None:
-            return
-        self._sequence += 1
-        try:
-            self._writer.send(message, self._sequence)
-        except ChannelFault as fault:
-            # Whoever wanted to say something (the pacer, an operator's request) is not at fault.
-            self._break(str(fault))
+        if self._connection is not None:
+            self._connection.send(message)
 
     # -- time -------------------------------------------------------------------------------
 
@@ -342,7 +249,7 @@ class Channel:
             self._break(str(fault))
         except Exception as crash:  # noqa: BLE001 - raised again by this channel's own task
             self._crash = crash
-            self._connection.cancel()
+            self._break("")
         else:
             return self.heartbeat.due
         # What was due is still due, but nobody is to be told on this connection.
@@ -351,11 +258,9 @@ class Channel:
     def _beat(self, now: float) -> None:
         late = self._setup.guard.is_late(now)
         unheard = self.heartbeat.owes_answer or not self.beating
-        if unheard and self._writer is not None:
+        if unheard and self._connection is not None:
             # The answer, or the init, may have arrived and its reader not have run yet.
-            data = self._writer.port.receive_nowait()
-            if data:
-                self._take(data, now)
+            self._connection.read_now(now)
         if now >= self.heartbeat.due:
             self._apply(self.heartbeat.tick(now, late=late))
 
@@ -380,9 +285,7 @@ class Channel:
         """
         now = trio.current_time()
         if self.round is not None:
-            left_s = self.round.window.remaining_s(now)
-            kind = "vote" if self.round.is_vote else "notice"
-            raise RoundOpen(f"a {kind} on {self.round.event} is open for another {left_s:.1f} s")
+            raise RoundOpen(self.round.open_text(now))
         beat = self.heartbeat
         returns = EVENT_TABLE[event].aftermath is Aftermath.RETURNS
         if self._nursery is None or not beat.connected or not (beat.is_heartbeating or returns):
@@ -469,7 +372,8 @@ class Channel:
                 case hb.Reconnect(why):
                     _log.info("%s: reconnecting: %s", self.uuid, why)
                     self._say_silent()
-                    self._reconnect = True
+                    if self._connection is not None:
+                        self._connection.reconnect = True
                     self._break(why)
                 case hb.OpenRestart(seconds):
                     self._open_restart(seconds)
@@ -480,7 +384,8 @@ class Channel:
 
     def _say_silent(self) -> None:
         # QEMU bears one client: a second one connects, and waits in the backlog without a sign.
-        if not self._heard and not self._said_silent:
+        heard = self._connection is not None and self._connection.heard
+        if not heard and not self._said_silent:
             self._said_silent = True
             text = "%s: nothing was heard: no guest runs, or another client holds the channel %s"
             _log.warning(text, self.uuid, self.path)

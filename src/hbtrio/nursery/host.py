@@ -28,7 +28,8 @@ from hbtrio.fsm.heartbeat import HeartbeatSettings
 from hbtrio.fsm.ontime import OnTimeGuard
 from hbtrio.fsm.profile import ProfileLimits
 from hbtrio.nursery.actions import ActionRun
-from hbtrio.nursery.channel import Channel, ChannelSetup, Round
+from hbtrio.nursery.channel import Channel, ChannelSetup
+from hbtrio.nursery.connection import ReadLimits
 from hbtrio.nursery.corrective import Corrective
 from hbtrio.nursery.directory_watch import DirectoryWatch
 from hbtrio.nursery.discovery import ChannelFile, NamePattern, discover
@@ -37,6 +38,7 @@ from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import Dialer
 from hbtrio.nursery.processes import ProcessRunner
 from hbtrio.nursery.reports import Reports
+from hbtrio.nursery.round import Round
 from hbtrio.nursery.supervision import Supervisor
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
 
@@ -120,9 +122,7 @@ class Host:
                     restart_max_s=limits.restart_max_s,
                 ),
             ),
-            line_bytes=limits.line_bytes,
-            bytes_per_s=limits.bytes_per_s,
-            burst_bytes=limits.burst_bytes,
+            limits=ReadLimits(limits.line_bytes, limits.bytes_per_s, limits.burst_bytes),
             on_failure=self.corrective.failure,
             on_beating=self._count_beating,
             on_change=self._changed,

@@ -26,10 +26,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hbtrio.nursery import api_parts
-from hbtrio.nursery.channel import NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.host import ActionRefused, Host, UnknownInstance
 from hbtrio.nursery.host_status import host_status, instance_status
 from hbtrio.nursery.reports import Report
+from hbtrio.nursery.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.wire.vocabulary import NotificationType
 
 
