@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from hbtrio.lab.vim_request import ask_agent
+
 pytestmark = pytest.mark.processes
 
 #: What takes a second or three, on a machine that is very busy.
@@ -36,7 +38,13 @@ from hbtrio.cli import main
 lab.TOUR = (attrs.evolve(lab.TOUR[0], expected={expected}),)
 sys.exit(main(sys.argv[1:]))
 """
-STARTS = ("web heartbeating", "db heartbeating", "batch heartbeating")
+LINKS = ("compute-0 linked", "compute-1 linked")
+STARTS = (
+    *LINKS,
+    "VIM: web heartbeating on compute-0",
+    "VIM: db heartbeating on compute-0",
+    "VIM: batch heartbeating on compute-0",
+)
 
 
 @pytest.fixture
@@ -151,18 +159,21 @@ async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Pa
     story, _, summary = lab.stdout.partition("EXPECTED")
     assert (status, lab.stderr) == (0, ""), lab.stdout + lab.stderr
     assert took_s < TOUR_S
-    assert "All 27 were seen as expected.\n" in summary
+    assert "All 42 were seen as expected.\n" in summary
     assert "DIFFERS" not in lab.stdout
     assert "\x1b" not in lab.stdout
-    assert max(map(len, summary.splitlines())) <= 80
+    assert max(map(len, lab.stdout.splitlines())) <= 80
     for title in (
-        "a host and three guests start",
+        "an agent, two hosts and three guests start",
         "all accept",
+        "a guest migrates to another host",
         "one rejects, with a reason",
         "a handler outruns its window",
-        "ill health and recovery",
+        "the agent is killed during a vote (kill -9)",
+        "ill health while the VIM is down",
         "a guest hangs (SIGSTOP)",
         "an operator reboots a guest",
+        "the books balance",
     ):
         assert f": {title}\n" in story
         assert f"\n{title}\n" in summary
@@ -170,22 +181,22 @@ async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Pa
 
 
 async def test_what_differs_is_named_with_the_logs_and_is_status_1(place: Path) -> None:
-    expected = ("web heartbeating", "db on fire", "batch heartbeating", "a fourth guest")
+    expected = (*STARTS[:3], "VIM: db on fire", STARTS[4], "a fourth guest")
     program = SHORT.format(expected=expected)
     async with running(place, "-c", program, "lab") as lab:
         status = await lab.ended()
     summary = lab.stdout.partition("EXPECTED")[2]
     assert status == 1
     assert [" ".join(line.split()) for line in summary.splitlines()[1:]] == [
-        "a host and three guests start",
-        "web heartbeating web heartbeating ok",
-        "db on fire db heartbeating DIFFERS",
-        "batch heartbeating batch heartbeating ok",
+        "an agent, two hosts and three guests start",
+        *(f"{fact} {fact} ok" for fact in STARTS[:3]),
+        f"VIM: db on fire {STARTS[3]} DIFFERS",
+        f"{STARTS[4]} {STARTS[4]} ok",
         "a fourth guest nothing DIFFERS",
         "",
-        "2 of 4 were not seen as expected.",
+        "2 of 6 were not seen as expected.",
     ]
-    for name in ("the host", "web", "db", "batch"):
+    for name in ("the agent", "compute-0", "compute-1", "web", "db", "batch"):
         assert f"the end of the log of {name}:\n" in lab.stderr
     assert "heartbeat state change from enabling to enabled, event=init-ack." in lab.stderr
     assert await nothing_left(place)
@@ -197,6 +208,7 @@ async def test_on_a_terminal_a_table_is_drawn_again_and_again(place: Path) -> No
         status = await lab.ended()
     assert status == 1
     assert lab.stdout.count("LAST EVENT, OR OPEN WINDOW") > 2
+    assert "2 of 2 hosts linked, 3 of 3 instances heartbeating" in lab.stdout
     assert "\x1b[1;31mDIFFERS " in lab.stdout
     assert lab.stdout.rindex("\x1b[?25h") > lab.stdout.rindex("\x1b[?25l")  # the cursor is back
     assert "EXPECTED" in lab.stdout
@@ -209,7 +221,7 @@ async def test_a_signal_ends_it_at_once_and_nothing_is_left_behind(
 ) -> None:
     async with running(place, "-m", "hbtrio", "lab") as lab:
         await lab.said("its handler is asked: live_migrate_begin")
-        assert len(of_the_lab(place)) >= 5
+        assert len(of_the_lab(place)) >= 7
         lab.process.send_signal(number)
         assert await lab.ended() == 128 + number
     assert lab.stderr == ""
@@ -221,11 +233,25 @@ async def test_it_keeps_everything_running_until_ctrl_c_and_says_how_to_talk_to_
 ) -> None:
     program = SHORT.format(expected=STARTS)
     async with running(place, "-c", program, "lab", "--keep") as lab:
-        await lab.said(" reboot\n")
-        said = lab.stdout.partition("until Ctrl-C")[2]
-        command = next(line for line in said.splitlines() if line.endswith(" status"))
-        asked = await trio.run_process(shlex.split(command), capture_stdout=True)
-        assert asked.stdout.count(b"beating") >= 3
+        await lab.said("/v1/instances/")
+        said = lab.stdout.partition("until Ctrl-C")[2].splitlines()
+
+        async def does(command: str) -> str:
+            (line,) = (line for line in said if line.endswith(command))
+            return (await trio.run_process(shlex.split(line), capture_stdout=True)).stdout.decode()
+
+        assert "3 of 3 instances heartbeating, 2 of 2 hosts linked" in await does(
+            "agent.sock status"
+        )
+        assert "vote on stop: accept" in await does("vote db stop")
+        assert "vote stop accept by operator" in await does("history")
+        assert (await does("host.sock status")).count("beating") >= 3
+        assert "reboot: done" in await does("act web reboot")
+        # As the VIM does; there may be no curl.
+        url = said[-1].removeprefix("  curl -A vim/1.0 http://127.0.0.1:")
+        port, _, path = url.partition("/")
+        reply = await ask_agent(int(port), "GET", f"/{path}")
+        assert reply.members["services"][0]["state"] == "enabled"
         lab.process.send_signal(signal.SIGINT)
         assert await lab.ended() == 0
     assert lab.stderr == ""
@@ -280,7 +306,7 @@ async def test_a_tmpdir_too_deep_for_sockets_is_one_clear_line(place: Path) -> N
     deep.mkdir()
     async with running(deep, "-m", "hbtrio", "lab") as lab:
         status = await lab.ended()
-    excess = len(str(deep)) + 13 + len("/ch/cgcs.heartbeat..sock") + 36 - 107
+    excess = len(str(deep)) + 13 + len("/compute-0/ch/cgcs.heartbeat..sock") + 36 - 107
     assert status == 2
     assert lab.stderr == (
         f"hbtrio lab: {deep}: {excess} bytes too long for the unix sockets in it, "

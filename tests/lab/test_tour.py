@@ -16,18 +16,25 @@ from hbtrio.lab.tour import TOUR_S, Fact, Finding, See, Step, Tour, event_words
 from hbtrio.lab.view import summary
 
 
-@attrs.define
-class Stage:
-    """A scene on which nothing is."""
-
-    events: Feed[dict[str, Any]] = attrs.field(factory=Feed)
-    told: Feed[list[str]] = attrs.field(factory=Feed)
-    guests: dict[str, Any] = attrs.field(factory=dict)
-
-
 @attrs.frozen
 class Named:
     name: str
+
+
+@attrs.define
+class Stage:
+    """A cloud in which nothing runs."""
+
+    events: Feed[dict[str, Any]] = attrs.field(factory=Feed)
+    told: Feed[list[str]] = attrs.field(factory=Feed)
+    said: Feed[tuple[str, str]] = attrs.field(factory=Feed)
+    guests: dict[str, Named] = attrs.field(factory=dict)
+
+    def name_of(self, uuid: str) -> str:
+        return self.guests[uuid].name if uuid in self.guests else uuid
+
+    def host_of(self, uuid: str) -> Named:
+        return Named(f"the host of {self.guests[uuid].name}")
 
 
 def step(*expected: str, sees: tuple[str, ...] = (), then: BaseException | None = None) -> Step:
@@ -110,17 +117,21 @@ async def test_a_step_that_hangs_ends_with_the_time_of_the_tour(autojump_clock: 
     ]
 
 
-async def test_the_story_tells_of_events_and_scripts_by_the_names_of_the_guests() -> None:
+async def test_the_story_tells_of_events_scripts_and_the_vim_by_the_names_of_the_guests() -> None:
     stage = Stage(guests={"u-1": Named("web")})
 
-    async def play(scene: Any, see: See) -> None:
-        scene.events.put({"kind": "vote", "uuid": "u-1", "event": "stop", "result": "accept"} | _R)
+    async def play(cloud: Any, see: See) -> None:
+        cloud.events.put({"kind": "vote", "uuid": "u-1", "event": "stop", "result": "accept"} | _R)
         await trio.testing.wait_all_tasks_blocked()
-        scene.told.put(["handler", "web", "revocable", "stop", "4711"])
-        scene.told.put(["handler", "web", "irrevocable", "stop", "4712"])
-        scene.told.put(["virsh", "reset", "u-1"])
+        cloud.told.put(["handler", "web", "revocable", "stop", "4711"])
+        cloud.told.put(["handler", "web", "irrevocable", "stop", "4712"])
+        cloud.told.put(["virsh", "reset", "u-1"])
         await trio.testing.wait_all_tasks_blocked()
-        scene.events.put({"kind": "loss", "uuid": "u-2", "corrective_action": "log"} | _R)
+        cloud.said.put(("VIM", "hears of web: stop: allow"))
+        await trio.testing.wait_all_tasks_blocked()
+        cloud.events.put({"kind": "loss", "uuid": "u-2", "corrective_action": "log"} | _R)
+        gone = {"reason": "/tmp/x/ch/cgcs.heartbeat.u-1.sock was removed"}
+        cloud.events.put({"kind": "stopped", "uuid": "u-1"} | gone)
 
     tour = await played(Step("it", (), play), stage=stage)
     assert [(line.who, line.text) for line in tour.story.since()] == [
@@ -128,8 +139,10 @@ async def test_the_story_tells_of_events_and_scripts_by_the_names_of_the_guests(
         ("web", "vote stop: accept: why"),
         ("web", "its handler is asked: stop"),
         ("web", "its handler is told: stop"),
-        ("host", "runs virsh reset web"),
+        ("host", "the host of web runs virsh reset web"),
+        ("VIM", "hears of web: stop: allow"),
         ("u-2", "loss: why (log)"),
+        ("web", "stopped: its channel was removed"),
     ]
 
 

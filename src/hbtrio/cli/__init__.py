@@ -22,7 +22,7 @@ COMMANDS: Final[dict[str, str]] = {
     "host": "run the daemon on a compute host",
     "agent": "run the daemon on the controller",
     "ctl": "ask a daemon, or make it act",
-    "lab": "try everything: a host and three guests on this machine",
+    "lab": "try everything on this machine: an agent, two hosts, three guests",
     "check-config": "check a configuration file",
 }
 

@@ -1,7 +1,7 @@
-"""Try everything: a host and three guests on this machine, and a tour of what they do.
+"""Try everything: an agent, two hosts and three guests on this machine, and a tour of what they do.
 
-The daemons are real processes in a temporary directory below TMPDIR; the lab plays QEMU and
-libvirt. It ends with what was expected and what was seen. If anything differed, the ends of the
+The daemons are real processes in a temporary directory below TMPDIR; the lab plays QEMU, libvirt
+and the VIM. It ends with what was expected and what was seen. If anything differed, the ends of the
 daemons' logs follow on standard error and the exit status is 1. Whatever happens, Ctrl-C included,
 every process is ended and the directory, with the logs, is removed.
 """
@@ -19,8 +19,8 @@ from typing import Final
 import trio
 
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.lab.cloud import Cloud, open_cloud
 from hbtrio.lab.daemon import DaemonDied
-from hbtrio.lab.scene import Scene, open_scene
 from hbtrio.lab.steps import TOUR
 from hbtrio.lab.tour import Tour
 from hbtrio.lab.view import summary, view_of_stdout, write
@@ -48,8 +48,8 @@ async def _run(keep: bool) -> int:
     # Open to the very end: a second Ctrl-C must not leave half of the processes behind.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         try:
-            async with open_scene() as scene:
-                return await _play(Tour(scene, TOUR), signals, keep=keep)
+            async with open_cloud() as cloud:
+                return await _play(Tour(cloud, TOUR), signals, keep=keep)
         except DaemonDied as died:
             raise UserError(str(died), ExitStatus.FAILED) from died
 
@@ -68,9 +68,9 @@ async def _play(tour: Tour, signals: AsyncIterator[int], *, keep: bool) -> int:
             await tour.play()
         await write(summary(tour))
         if not tour.agrees:
-            print(tour.scene.logs(), file=sys.stderr)
+            print(tour.cloud.logs(), file=sys.stderr)
         if keep:
-            await write(_how_to_talk(tour.scene))
+            await write(_how_to_talk(tour.cloud))
             await trio.sleep_forever()
         nursery.cancel_scope.cancel()
     if not tour.is_over:
@@ -78,18 +78,25 @@ async def _play(tour: Tour, signals: AsyncIterator[int], *, keep: bool) -> int:
     return ExitStatus.DONE if tour.agrees else ExitStatus.FAILED
 
 
-def _how_to_talk(scene: Scene) -> str:
+def _how_to_talk(cloud: Cloud) -> str:
     itself = sys.argv[0]
     if os.path.basename(itself) != "hbtrio":
         itself = f"{sys.executable} -m hbtrio"
-    ctl = f"{itself} ctl --url {shlex.quote(scene.url)}"
-    uuid = next(iter(scene.guests))
+    agent = f"{itself} ctl --url {shlex.quote(cloud.agent.url)}"
+    host = f"{itself} ctl --url {shlex.quote(cloud.hosts['compute-0'].url)}"
     return "\n".join(
         [
             "",
-            f"Everything goes on in {scene.directory} until Ctrl-C. To talk to the host:",
-            f"  {ctl} status",
-            f"  {ctl} events --follow",
-            f"  {ctl} act {uuid} reboot",
+            f"Everything goes on in {cloud.directory} until Ctrl-C. To talk to the agent:",
+            f"  {agent} status",
+            f"  {agent} history",
+            f"  {agent} vote db stop",
+            f"  {agent} act web reboot",
+            "To a host:",
+            f"  {host} status",
+            f"  {host} events --follow",
+            "And as the VIM does:",
+            f"  curl -A vim/1.0 http://127.0.0.1:{cloud.agent.vim_port}/v1/instances/"
+            f"{next(iter(cloud.guests))}",
         ]
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import uuid
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +12,7 @@ import trio
 
 from hbtrio.lab.bridge import Bridge
 from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.launcher import Launcher
 
 #: Short times, so that a scene is quick; what a test wants otherwise it sets.
 CONF: Final[dict[str, str | int]] = {
@@ -62,7 +62,7 @@ class LabGuest:
         channel_dir: where the host looks for its channel.
         fifo: where its scripts tell the scene what they do.
         nursery: runs its bridge.
-        launch: starts a daemon and watches it.
+        launcher: starts its daemon.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LabGuest:
         channel_dir: Path,
         fifo: Path,
         nursery: trio.Nursery,
-        launch: Callable[[str, list[str], Path], Awaitable[Daemon]],
+        launcher: Launcher,
     ) -> None:
         self.name = name
         self.uuid = str(uuid.uuid4())
@@ -81,13 +81,11 @@ class LabGuest:
         self.health_script = directory / "health_script"
         self.config = directory / "guest_heartbeat.conf"
         self.log = directory / "guest.log"
-        self.bridge = Bridge(
-            str(channel_dir / f"cgcs.heartbeat.{self.uuid}.sock"), str(directory / "device")
-        )
+        self.bridge = self._bridge_to(channel_dir)
         #: The running guest daemon, or None.
         self.daemon: Daemon | None = None
         self._nursery = nursery
-        self._launch = launch
+        self._launcher = launcher
         self._plugged: trio.CancelScope | None = None
         self._unplugged = trio.Event()
         words = {
@@ -131,9 +129,28 @@ class LabGuest:
         if self._plugged is None:
             self._plugged = trio.CancelScope()
             self._unplugged = trio.Event()
-            await self._nursery.start(self._bridge, self._plugged)
+            await self._nursery.start(self._serve, self._plugged)
 
-    async def _bridge(
+    async def unplug(self) -> None:
+        """Makes its channel go away, as a QEMU that ends does."""
+        if self._plugged is not None:
+            self._plugged.cancel()
+            await self._unplugged.wait()
+
+    async def migrate(self, channel_dir: Path) -> None:
+        """Makes its channel go away and appear on another host, as a live migration does.
+
+        Its guest daemon runs on and sees its device end and come back.
+        """
+        await self.unplug()
+        self.bridge = self._bridge_to(channel_dir)
+        await self.plug()
+
+    def _bridge_to(self, channel_dir: Path) -> Bridge:
+        channel = channel_dir / f"cgcs.heartbeat.{self.uuid}.sock"
+        return Bridge(str(channel), str(self.directory / "device"))
+
+    async def _serve(
         self, plugged: trio.CancelScope, *, task_status: trio.TaskStatus[None]
     ) -> None:
         with plugged:
@@ -145,7 +162,7 @@ class LabGuest:
         """Starts its guest daemon, as the VM's boot does; heartbeating takes a second or two."""
         await self.plug()
         arguments = ["guest", "--config", str(self.config), "--device", self.bridge.device_path]
-        self.daemon = await self._launch(
+        self.daemon = await self._launcher.launch(
             f"guest {self.name}", [*arguments, "--name", self.name], self.log
         )
 
@@ -164,9 +181,7 @@ class LabGuest:
     async def destroy(self) -> None:
         """What ``virsh destroy`` does: the guest is gone without a word, and its channel too."""
         await self.kill()
-        if self._plugged is not None:
-            self._plugged.cancel()
-            await self._unplugged.wait()
+        await self.unplug()
 
     async def reset(self) -> None:
         """What ``virsh reset`` does: the guest is gone without a word, and boots again."""

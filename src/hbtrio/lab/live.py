@@ -1,8 +1,8 @@
-"""The live table: every VM, every step, and what happened last, as high as the terminal is."""
+"""The live view: VMs, agent, VIM, steps and what happened last, as high as the terminal is."""
 
 from __future__ import annotations
 
-import contextlib
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 import attrs
@@ -14,14 +14,17 @@ from rich.text import Text
 
 from hbtrio.config.source import printable
 from hbtrio.errors import UserError
+from hbtrio.lab.cloud import Cloud
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.tour import Line, Tour, event_words
+from hbtrio.lab.vim import LabVim
 from hbtrio.nursery.ctl_client import CtlClient
+from hbtrio.nursery.ctl_replies import FleetStatus
 
 #: How often the table is drawn anew, in seconds.
 _FRAME_S: Final = 0.2
 
-#: A host that takes longer to answer than this is shown as it was, in seconds.
+#: A host or agent that takes longer to answer than this is shown as it was, in seconds.
 _ANSWER_S: Final = 1.0
 
 #: A terminal that does not take what is written is left as it is after this long, in seconds.
@@ -30,7 +33,7 @@ _FAREWELL_S: Final = 1.0
 #: A window's bar, in cells; the longest window's name, its seconds and its bar take 31.
 _BAR: Final = 9
 
-#: On terminals of this many columns and more a window is shown with its event.
+#: Terminals of this many columns and more show round trips too, and a window's event.
 _WIDE: Final = 100
 
 _STYLES: Final = {
@@ -78,7 +81,8 @@ class LiveView:
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
-        self._status = _Status()
+        self._hosts: dict[str, _Status] = {}
+        self._fleet: FleetStatus | None = None
 
     async def run(self, tour: Tour) -> None:
         """See :class:`hbtrio.lab.view.View`."""
@@ -89,45 +93,68 @@ class LiveView:
             redirect_stderr=False,
             vertical_overflow="crop",
         )
-        async with tour.scene.client() as client:
+        async with AsyncExitStack() as stack:
+            cloud = tour.cloud
+            agent = await stack.enter_async_context(cloud.agent.client())
+            hosts = {
+                name: await stack.enter_async_context(host.client())
+                for name, host in cloud.hosts.items()
+            }
             try:
                 await trio.to_thread.run_sync(live.start, abandon_on_cancel=True)
                 while not tour.story.closed:
-                    await self._draw(live, tour, client)
+                    await self._ask(agent, hosts)
+                    await self._draw(live, tour)
                     with trio.move_on_after(_FRAME_S):
                         await tour.story.wait_closed()
-                await self._draw(live, tour, client)
+                await self._ask(agent, hosts)
+                await self._draw(live, tour)
             finally:
                 with trio.move_on_after(_FAREWELL_S, shield=True):
                     await trio.to_thread.run_sync(live.stop, abandon_on_cancel=True)
 
-    async def _draw(self, live: Live, tour: Tour, client: CtlClient) -> None:
-        with trio.move_on_after(_ANSWER_S), contextlib.suppress(UserError):
-            self._status = await client.status(_Status)
+    async def _ask(self, agent: CtlClient, hosts: dict[str, CtlClient]) -> None:
+        """What they say now; who says nothing is shown as before, but for an agent."""
+        fleet = None
+        for name, client in hosts.items():
+            with trio.move_on_after(_ANSWER_S), suppress(UserError):
+                self._hosts[name] = await client.status(_Status)
+        with trio.move_on_after(_ANSWER_S), suppress(UserError):
+            fleet = await agent.status(FleetStatus)
+        self._fleet = fleet
+
+    async def _draw(self, live: Live, tour: Tour) -> None:
         frame = self._frame(tour)
         await trio.to_thread.run_sync(_refresh, live, frame, abandon_on_cancel=True)
 
     def _frame(self, tour: Tour) -> RenderableType:
-        table = self._table(tour)
+        table = self._table(tour.cloud)
         steps = _steps(tour)
-        # The table's head, and a blank line below it, below the steps and at the end.
-        room = self._console.height - len(tour.scene.guests) - len(steps) - 4
+        # The table's head, agent and VIM, blank lines below each block and the last line.
+        room = self._console.height - len(tour.cloud.guests) - len(steps) - 7
         lines = tour.story.since(max(0, tour.story.end - room)) if room > 0 else []
-        return Group(table, Text(), *steps, Text(), *map(_story_line, lines))
+        parties = [_agent_line(self._fleet), _vim_line(tour.cloud.vim)]
+        return Group(table, Text(), *parties, Text(), *steps, Text(), *map(_story_line, lines))
 
-    def _table(self, tour: Tour) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), expand=True, header_style="bold")
-        table.add_column("VM", no_wrap=True)
+    def _table(self, cloud: Cloud) -> Table:
+        wide = self._console.width >= _WIDE
+        table = Table(
+            box=None, padding=(0, 2, 0, 0), pad_edge=False, expand=True, header_style="bold"
+        )
         # As wide as their longest words, so that nothing jumps when a word changes.
+        table.add_column("VM", min_width=5, no_wrap=True)
+        table.add_column("HOST", min_width=9, no_wrap=True)
         table.add_column("STATE", min_width=10, no_wrap=True)
         table.add_column("HEALTH", min_width=9, no_wrap=True)
         table.add_column("BEATS", justify="right", no_wrap=True)
-        table.add_column("RTT", justify="right", min_width=8, no_wrap=True)
+        if wide:
+            table.add_column("RTT", justify="right", min_width=8, no_wrap=True)
         table.add_column("LAST EVENT, OR OPEN WINDOW", ratio=1, no_wrap=True, overflow="ellipsis")
-        known = {instance.uuid: instance for instance in self._status.instances}
-        with_event = self._console.width >= _WIDE
-        for guest in tour.scene.guests.values():
-            table.add_row(*_row(guest, known.get(guest.uuid), with_event=with_event))
+        for guest in cloud.guests.values():
+            hostname = cloud.host_of(guest.uuid).name
+            status = self._hosts.get(hostname, _Status())
+            known = {instance.uuid: instance for instance in status.instances}
+            table.add_row(*_row(guest, hostname, known.get(guest.uuid), wide=wide))
         return table
 
 
@@ -135,17 +162,19 @@ def _refresh(live: Live, frame: RenderableType) -> None:
     live.update(frame, refresh=True)
 
 
-def _row(guest: LabGuest, instance: _Instance | None, *, with_event: bool) -> list[Text]:
+def _row(guest: LabGuest, hostname: str, instance: _Instance | None, *, wide: bool) -> list[Text]:
     if instance is None:
-        return [Text(guest.name), Text("starting", "dim")]
+        return [Text(guest.name), Text(hostname), Text("starting", "dim")]
     trip_ms = instance.round_trip_ms
+    trip = Text("" if trip_ms is None else f"{trip_ms:.1f} ms")
     return [
         Text(guest.name),
+        Text(hostname),
         Text(instance.state, _STYLES.get(instance.state, "")),
         Text(instance.health, _STYLES.get(instance.health, "dim")),
         Text(str(instance.beats)),
-        Text("" if trip_ms is None else f"{trip_ms:.1f} ms"),
-        _latest(instance, with_event=with_event),
+        *([trip] if wide else []),
+        _latest(instance, with_event=wide),
     ]
 
 
@@ -163,6 +192,35 @@ def _latest(instance: _Instance, *, with_event: bool) -> Text:
     text.append("█" * filled, "yellow")
     text.append("░" * (_BAR - filled), "dim")
     return text.append(event)
+
+
+def _agent_line(fleet: FleetStatus | None) -> Text:
+    if fleet is None:
+        return _party("agent", "does not answer", "bold red")
+    up = sum(host.link == "up" for host in fleet.hosts)
+    beating = sum(one.heartbeating for one in fleet.instances)
+    return _party(
+        "agent",
+        f"{up} of {len(fleet.hosts)} hosts linked, "
+        f"{beating} of {len(fleet.instances)} instances heartbeating",
+    )
+
+
+def _vim_line(vim: LabVim) -> Text:
+    if not vim.is_up:
+        return _party("VIM", "is down", "bold red")
+    now = trio.current_time()
+    waits = ", ".join(f"{one.name} {max(0.0, one.deadline - now):.0f} s" for one in vim.waiting)
+    return _party(
+        "VIM",
+        f"{vim.answered} of {vim.asked} votes and notices answered"
+        + (f", waits for {waits}" if waits else ""),
+    )
+
+
+def _party(name: str, text: str, style: str = "") -> Text:
+    line = Text(no_wrap=True, overflow="ellipsis")
+    return line.append(f"{name:5}  ", "bold").append(text, style)
 
 
 def _steps(tour: Tour) -> list[Text]:

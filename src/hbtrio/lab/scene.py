@@ -1,4 +1,4 @@
-"""Real hbtrio processes in a temporary directory, for the tour and for tests.
+"""A host and its VMs: real hbtrio processes in a temporary directory, for the lab and for tests.
 
     DIR/host.toml host.sock host.log    the host's, its events are read from its standard output
     DIR/ch/                             the VMs' channel sockets, which the host watches
@@ -27,8 +27,8 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.lab.daemon import Daemon, log_tail
 from hbtrio.lab.feed import Feed
 from hbtrio.lab.guest import LabGuest, write_script
+from hbtrio.lab.launcher import Launcher, until_it_serves, write_toml
 from hbtrio.lab.lifeline import Lifeline
 from hbtrio.nursery.ctl_client import Address, CtlClient
 from hbtrio.wire.lines import LineReader
@@ -45,12 +46,8 @@ from hbtrio.wire.lines import LineReader
 #: sun_path of unix(7) has 108 bytes with its NUL.
 _SOCKET_PATH_BYTES: Final = 107
 
-#: The longest socket path in a scene, behind its directory.
-_LONGEST: Final = "/ch/cgcs.heartbeat.00000000-0000-0000-0000-000000000000.sock"
-
-#: How long a host may take from its start until it serves its control socket, in seconds.
-_HOST_START_S: Final = 15.0
-_PROBE_S: Final = 0.02
+#: The longest path of a socket in a scene, behind its directory.
+LONGEST: Final = "/ch/cgcs.heartbeat.00000000-0000-0000-0000-000000000000.sock"
 
 #: The longest line of an event: a reason of a few hundred bytes and some names, JSON-escaped.
 _EVENT_BYTES: Final = 65_536
@@ -68,17 +65,36 @@ def event(kind: str, guest: LabGuest, **members: str) -> Callable[[dict[str, Any
 
 
 class Scene:
-    """A host and its VMs; see :func:`open_scene`."""
+    """A host and its VMs; see :func:`open_scene`.
 
-    def __init__(self, directory: Path, nursery: trio.Nursery, lifeline: Lifeline) -> None:
+    Args:
+        directory: all that is of it; it exists and is empty.
+        nursery: runs what belongs to the processes.
+        launcher: starts them.
+        name: what logs call the host.
+        events: where the host's events go; with None, a feed of its own.
+        told: the same for what scripts say.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        nursery: trio.Nursery,
+        launcher: Launcher,
+        *,
+        name: str = "the host",
+        events: Feed[dict[str, Any]] | None = None,
+        told: Feed[list[str]] | None = None,
+    ) -> None:
         self.directory = directory
+        self.name = name
         self.channel_dir = directory / "ch"
         self.control_socket = directory / "host.sock"
         self.host_log = directory / "host.log"
         #: What the host wrote with ``--events -``, a dict for each line.
-        self.events: Feed[dict[str, Any]] = Feed()
+        self.events: Feed[dict[str, Any]] = Feed() if events is None else events
         #: What scripts said, in words: ``virsh reset UUID``, ``note UUID REASON``, ``handler ...``.
-        self.told: Feed[list[str]] = Feed()
+        self.told: Feed[list[str]] = Feed() if told is None else told
         self.guests: dict[str, LabGuest] = {}
         #: The running host daemon, or None.
         self.host: Daemon | None = None
@@ -96,7 +112,7 @@ class Scene:
         }
         self._nursery = nursery
         self._fifo = directory / "told"
-        self._lifeline = lifeline
+        self._launcher = launcher
         self.channel_dir.mkdir()
         os.mkfifo(self._fifo, 0o600)
         for name in ("virsh", "note"):
@@ -112,67 +128,28 @@ class Scene:
             UserError: it did not serve its control socket in time.
         """
         config = self.directory / "host.toml"
-        config.write_text(self._host_toml(), encoding="utf-8")
+        sockets = {
+            "channel_dir": str(self.channel_dir),
+            "control_socket": str(self.control_socket),
+        }
+        write_toml(config, sockets | self.settings)
         arguments = ["host", "--config", str(config), "--events", "-"]
-        host = await Daemon.start("host", arguments, self.host_log, stdout=True)
+        host = await self._launcher.launch(self.name, arguments, self.host_log, stdout=True)
         self.host = host
-        self._lifeline.add(host.pid)
-        self._nursery.start_soon(self._watch, host)
         self._nursery.start_soon(self._read_events, host)
-        with trio.move_on_after(_HOST_START_S):
-            while not await self._serves():  # noqa: ASYNC110 - another process can set no Event
-                await trio.sleep(_PROBE_S)
-            return host
-        tail = log_tail("the host", self.host_log)
-        raise UserError(
-            f"the host did not serve within {_HOST_START_S:g} s\n{tail}", ExitStatus.FAILED
-        )
+        await until_it_serves(host, self.control_socket)
+        return host
 
     async def add_guest(self, name: str) -> LabGuest:
         """Adds a VM: its channel is there when this returns, its guest daemon is not started."""
         directory = self.directory / name
         directory.mkdir()
-        guest = LabGuest(name, directory, self.channel_dir, self._fifo, self._nursery, self._launch)
+        guest = LabGuest(
+            name, directory, self.channel_dir, self._fifo, self._nursery, self._launcher
+        )
         await guest.plug()
         self.guests[guest.uuid] = guest
         return guest
-
-    async def _launch(self, name: str, arguments: list[str], log: Path) -> Daemon:
-        daemon = await Daemon.start(name, arguments, log)
-        self._lifeline.add(daemon.pid)
-        self._nursery.start_soon(self._watch, daemon)
-        return daemon
-
-    async def _watch(self, daemon: Daemon) -> None:
-        try:
-            await daemon.watch()
-        finally:
-            self._lifeline.discard(daemon.pid)
-
-    def _host_toml(self) -> str:
-        def line(name: str, value: object) -> str:
-            # A JSON string, number, boolean or list of these is the same in TOML, but for the
-            # surrogate pairs of its escapes.
-            return f"{name} = {json.dumps(value, ensure_ascii=False)}"
-
-        keys = {
-            "channel_dir": str(self.channel_dir),
-            "control_socket": str(self.control_socket),
-            **self.settings,
-        }
-        lines = [line(name, value) for name, value in keys.items() if not isinstance(value, dict)]
-        for name, table in keys.items():
-            if isinstance(table, dict):
-                lines += [f"[{name}]", *(line(key, value) for key, value in table.items())]
-        return "\n".join([*lines, ""])
-
-    async def _serves(self) -> bool:
-        try:
-            stream = await trio.open_unix_socket(str(self.control_socket))
-        except OSError:
-            return False
-        await stream.aclose()
-        return True
 
     # -- what is seen -----------------------------------------------------------------------
 
@@ -208,7 +185,7 @@ class Scene:
 
     def logs(self) -> str:
         """The ends of all daemons' logs: the files go with the scene."""
-        logs = [("the host", self.host_log), *((g.name, g.log) for g in self.guests.values())]
+        logs = [(self.name, self.host_log), *((g.name, g.log) for g in self.guests.values())]
         return "\n".join(log_tail(name, log) for name, log in logs if log.exists())
 
     async def _read_events(self, host: Daemon) -> None:
@@ -259,11 +236,10 @@ async def open_scene() -> AsyncIterator[Scene]:
     What else the body raises comes out as it is, not in a group, if it is alone. Cancelled, it ends
     in bounded time: :data:`hbtrio.lab.daemon.GRACE_S` for all guests, and again for the host.
     """
-    directory = _new_directory()
-    try:
-        with Lifeline() as lifeline:
+    with new_directory(LONGEST) as directory, Lifeline() as lifeline:
+        try:
             async with trio.open_nursery() as nursery:
-                scene = Scene(directory, nursery, lifeline)
+                scene = Scene(directory, nursery, Launcher(nursery, lifeline))
                 try:
                     # A nursery of its own: a VM that is being reset must not be started again
                     # behind the back of the end.
@@ -275,25 +251,36 @@ async def open_scene() -> AsyncIterator[Scene]:
                     with trio.CancelScope(shield=True):
                         await scene.end()
                 nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise alone(group) from None
-    finally:
-        _remove(directory)
+        except BaseExceptionGroup as group:
+            raise alone(group) from None
 
 
-def _new_directory() -> Path:
+@contextmanager
+def new_directory(longest: str) -> Iterator[Path]:
+    """A directory below TMPDIR, which is removed at the end.
+
+    Args:
+        longest: the longest path of a socket in it, behind its own.
+
+    Raises:
+        UserError: it can't be made, or that would be too long for a socket.
+    """
     parent = tempfile.gettempdir()
     # mkdtemp makes 8 characters of its own.
-    too_long = len(os.fsencode(parent)) + len("/hbt.12345678" + _LONGEST) - _SOCKET_PATH_BYTES
+    too_long = len(os.fsencode(parent)) + len("/hbt.12345678" + longest) - _SOCKET_PATH_BYTES
     if too_long > 0:
         raise UserError(
             f"{parent}: {too_long} bytes too long for the unix sockets in it, set TMPDIR to "
             "another directory"
         )
     try:
-        return Path(tempfile.mkdtemp(prefix="hbt.", dir=parent))
+        directory = Path(tempfile.mkdtemp(prefix="hbt.", dir=parent))
     except OSError as error:
         raise UserError(f"{parent}: {os_reason(error)}", ExitStatus.FAILED) from error
+    try:
+        yield directory
+    finally:
+        _remove(directory)
 
 
 def _remove(directory: Path) -> None:

@@ -66,7 +66,7 @@ async def write(text: str) -> None:
 
 def words_of(line: Line) -> str:
     """A line of the story, in columns."""
-    return printable(f"{line.at_s:5.1f} s  {line.who:6} {line.text}")
+    return printable(f"{line.at_s:5.1f} s  {line.who:5}  {line.text}")
 
 
 def summary(tour: Tour) -> str:

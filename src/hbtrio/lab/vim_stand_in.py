@@ -51,6 +51,8 @@ class Mood(Enum):
     RESET = "reset"
     #: Nothing is read and nothing said for a minute.
     STALL_UNREAD = "stall unread"
+    #: Nothing is read before the mood is another one: a VIM that is busy with something else.
+    BUSY = "busy"
     #: Read to the end, recorded, then nothing said until the client gives up.
     STALL = "stall"
     #: The answer's head and part of its body, then nothing more until the client gives up.
@@ -101,35 +103,52 @@ class VimStandIn:
         hosts: what it answers to the audit of a host, by the host's uuid: ``hostname``, ``state``.
         instances: what it answers to the audit of a host's instances, by the host's uuid: each with
             ``uuid``, ``hostname``, ``services``.
-        mood: what becomes of connections.
-        next_moods: what becomes of the next ones instead, each used once.
+        next_moods: what becomes of the next connections instead, each used once.
         received: the requests, the oldest first.
         connections: how many were accepted.
 
     Args:
         port: 0 for one that is free, see :attr:`port`.
+        on_received: is told of each request before it is answered.
+        kept: how many requests are kept.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        on_received: Callable[[Received], None] | None = None,
+        kept: int = KEPT,
+    ) -> None:
         self.hosts: dict[str, dict[str, str]] = {}
         self.instances: dict[str, list[dict[str, Any]]] = {}
-        self.mood = Mood.USUAL
+        self._mood = Mood.USUAL
         self.next_moods: deque[Mood] = deque()
-        self.received: deque[Received] = deque(maxlen=KEPT)
+        self.received: deque[Received] = deque(maxlen=kept)
         self.connections = 0
+        self._on_received = on_received
         self._news = trio.Event()
         self._up = trio.Event()
         self._down = trio.Event()
         self._up.set()
         # Bound and never listening: it keeps the port while the VIM is down, and the kernel
         # refuses connections to it.
-        self._place = _bound(port)
+        self._place = loopback_socket(port)
         self.port: int = self._place.getsockname()[1]
 
     @property
     def url(self) -> str:
         """Where it is, for a configuration."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def mood(self) -> Mood:
+        """What becomes of connections."""
+        return self._mood
+
+    @mood.setter
+    def mood(self, mood: Mood) -> None:
+        self._mood = mood
+        self._tell()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled."""
@@ -181,7 +200,7 @@ class VimStandIn:
     # ----------------------------------------------------------------------------------------------
 
     def _listening(self) -> trio.socket.SocketType:
-        sock = _bound(self.port)
+        sock = loopback_socket(self.port)
         sock.listen(128)
         return trio.socket.from_stdlib_socket(sock)
 
@@ -209,11 +228,15 @@ class VimStandIn:
             return
         if mood is Mood.STALL_UNREAD:
             await trio.sleep_forever()
+        if mood is Mood.BUSY:
+            await self.wait_until(lambda: self._mood is not Mood.BUSY)
         request = await _read(stream, half=mood is Mood.RESET_HALF)
         if request is None:
             _reset(stream)
             return
         self.received.append(request)
+        if self._on_received is not None:
+            self._on_received(request)
         self._tell()
         match mood:
             case Mood.RESET:
@@ -318,7 +341,8 @@ def _answer(members: dict[str, Any]) -> bytes:
     return _head("200 OK") + json.dumps(members).encode("ascii")
 
 
-def _bound(port: int) -> socket.socket:
+def loopback_socket(port: int = 0) -> socket.socket:
+    """A socket that keeps a port of the loopback, but does not listen; another one may."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

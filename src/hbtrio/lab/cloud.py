@@ -1,0 +1,185 @@
+"""A small cloud of real hbtrio processes, for the tour: a VIM, an agent, hosts and their VMs.
+
+    DIR/agent.toml agent.sock agent.link agent.db agent.log    the agent's
+    DIR/HOST/                                                  a host's, see hbtrio.lab.scene
+
+The VIM's part is played in this process, as are QEMU's and libvirt's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from hbtrio.lab.agent import LabAgent
+from hbtrio.lab.daemon import log_tail
+from hbtrio.lab.feed import Feed
+from hbtrio.lab.guest import LabGuest
+from hbtrio.lab.launcher import Launcher
+from hbtrio.lab.lifeline import Lifeline
+from hbtrio.lab.scene import LONGEST, Scene, alone, new_directory
+from hbtrio.lab.vim import LabVim
+from hbtrio.lab.vim_request import ask_agent
+from hbtrio.nursery.ctl_replies import FleetStatus
+
+HOSTNAMES: Final = ("compute-0", "compute-1")
+
+#: The longest path of a socket, behind the directory.
+_LONGEST: Final = f"/{HOSTNAMES[0]}{LONGEST}"
+
+
+class Cloud:
+    """See :func:`open_cloud`.
+
+    Args:
+        directory: all that is of it.
+        nursery: runs what belongs to the processes.
+        launcher: starts them.
+        agent: its agent, not started.
+    """
+
+    def __init__(
+        self, directory: Path, nursery: trio.Nursery, launcher: Launcher, agent: LabAgent
+    ) -> None:
+        self.directory = directory
+        self.agent = agent
+        self.vim = LabVim(
+            partial(ask_agent, agent.vim_port),
+            lambda text: self.said.put(("VIM", text)),
+            self._repair,
+        )
+        #: The events of all hosts, a dict for each line.
+        self.events: Feed[dict[str, Any]] = Feed()
+        #: What scripts on all hosts and in all VMs said, in words.
+        self.told: Feed[list[str]] = Feed()
+        #: What became of the agent, and what the VIM does and hears: who, and in words.
+        self.said: Feed[tuple[str, str]] = Feed()
+        self.hosts: dict[str, Scene] = {}
+        #: All VMs, wherever they are.
+        self.guests: dict[str, LabGuest] = {}
+        for hostname in HOSTNAMES:
+            place = directory / hostname
+            place.mkdir()
+            host = Scene(
+                place, nursery, launcher, name=hostname, events=self.events, told=self.told
+            )
+            host_uuid = str(uuid.uuid4())
+            host.settings["hostname"] = hostname
+            host.settings["agent"] = {"connect": agent.link, "host_uuid": host_uuid}
+            # In a cloud the VIM is who reboots and stops.
+            host.settings["corrective-commands"] = {
+                "log": host.settings["corrective-commands"]["log"]
+            }
+            self.hosts[hostname] = host
+            self.vim.add_host(host_uuid, hostname)
+
+    async def start(self) -> None:
+        """Starts the agent and the hosts; returns when all serve.
+
+        Raises:
+            UserError: one did not in time.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.start_agent)
+            for host in self.hosts.values():
+                nursery.start_soon(host.start_host)
+
+    async def start_agent(self) -> None:
+        """Starts the agent, for the first time or again.
+
+        Raises:
+            UserError: it did not serve in time.
+        """
+        await self.agent.start(self.vim.server.url)
+        self.said.put(("agent", "is running"))
+
+    async def kill_agent(self) -> None:
+        """``kill -9``."""
+        await self.agent.kill()
+        self.said.put(("agent", "was killed (kill -9)"))
+
+    async def add_guest(self, name: str, hostname: str) -> LabGuest:
+        """Adds a VM on a host, and has the VIM tell of it; its guest daemon is not started."""
+        guest = await self.hosts[hostname].add_guest(name)
+        self.guests[guest.uuid] = guest
+        await self.vim.add_instance(guest.uuid, name, hostname)
+        return guest
+
+    async def migrate(self, guest: LabGuest, hostname: str) -> None:
+        """Moves a VM to another host, as QEMU's live migration does; the VIM is not told."""
+        target = self.hosts[hostname]
+        del self.host_of(guest.uuid).guests[guest.uuid]
+        await guest.migrate(target.channel_dir)
+        target.guests[guest.uuid] = guest
+
+    def host_of(self, uuid: str) -> Scene:
+        """The host that a VM is on."""
+        return next(host for host in self.hosts.values() if uuid in host.guests)
+
+    def name_of(self, uuid: str) -> str:
+        """What a VM is called; its uuid if there is none."""
+        guest = self.guests.get(uuid)
+        return uuid if guest is None else guest.name
+
+    async def status(self) -> FleetStatus:
+        """What the agent knows of its fleet.
+
+        Raises:
+            UserError: no agent answers.
+        """
+        async with self.agent.client() as client:
+            return await client.status(FleetStatus)
+
+    async def _repair(self, uuid: str, action: str) -> None:
+        guest = self.guests[uuid]
+        if action == "reboot":
+            await guest.reset()
+        else:
+            await guest.destroy()
+
+    def logs(self) -> str:
+        """The ends of all daemons' logs: the files go with the cloud."""
+        tails = [log_tail("the agent", self.agent.log)] if self.agent.log.exists() else []
+        return "\n".join([*tails, *(host.logs() for host in self.hosts.values())])
+
+    async def end(self) -> None:
+        """Ends every process: guests, hosts, then the agent, so that each is heard."""
+        async with trio.open_nursery() as nursery:
+            for host in self.hosts.values():
+                nursery.start_soon(host.end)
+        await self.agent.stop()
+
+
+@asynccontextmanager
+async def open_cloud() -> AsyncIterator[Cloud]:
+    """A cloud of which only the VIM is running; its end ends all processes and leaves nothing.
+
+    Raises and is cancelled as :func:`hbtrio.lab.scene.open_scene`.
+    """
+    with new_directory(_LONGEST) as directory, Lifeline() as lifeline:
+        try:
+            async with trio.open_nursery() as nursery:
+                launcher = Launcher(nursery, lifeline)
+                with LabAgent(directory, launcher) as agent:
+                    cloud = Cloud(directory, nursery, launcher, agent)
+                    try:
+                        # Nurseries of their own: what is being reset must not be started again
+                        # behind the back of the end.
+                        async with trio.open_nursery() as players:
+                            await players.start(cloud.vim.run)
+                            for host in cloud.hosts.values():
+                                await players.start(host.listen)
+                            yield cloud
+                            players.cancel_scope.cancel()
+                    finally:
+                        with trio.CancelScope(shield=True):
+                            await cloud.end()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise alone(group) from None

@@ -1,0 +1,84 @@
+"""Starts the daemons of a lab, sees to it that they end, and waits until they serve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.lab.daemon import Daemon, log_tail
+from hbtrio.lab.lifeline import Lifeline
+
+#: How long a daemon may take from its start until it serves its control socket, in seconds.
+_START_S: Final = 15.0
+_PROBE_S: Final = 0.02
+
+
+class Launcher:
+    """Starts daemons that end with the lab, whatever becomes of it.
+
+    Args:
+        nursery: watches them: one that ends by itself cancels it.
+        lifeline: ends them if the lab's process is killed.
+    """
+
+    def __init__(self, nursery: trio.Nursery, lifeline: Lifeline) -> None:
+        self._nursery = nursery
+        self._lifeline = lifeline
+
+    async def launch(
+        self, name: str, arguments: Sequence[str], log: Path, *, stdout: bool = False
+    ) -> Daemon:
+        """Starts a daemon; the arguments are those of :meth:`Daemon.start`."""
+        daemon = await Daemon.start(name, arguments, log, stdout=stdout)
+        self._lifeline.add(daemon.pid)
+        self._nursery.start_soon(self._watch, daemon)
+        return daemon
+
+    async def _watch(self, daemon: Daemon) -> None:
+        try:
+            await daemon.watch()
+        finally:
+            self._lifeline.discard(daemon.pid)
+
+
+async def until_it_serves(daemon: Daemon, control_socket: Path) -> None:
+    """Returns once a daemon takes connections at its control socket.
+
+    Raises:
+        UserError: it did not in time.
+    """
+    with trio.move_on_after(_START_S):
+        while not await _serves(control_socket):  # noqa: ASYNC110 - another process sets no Event
+            await trio.sleep(_PROBE_S)
+        return
+    tail = log_tail(daemon.name, daemon.log)
+    raise UserError(f"{daemon.name} did not serve within {_START_S:g} s\n{tail}", ExitStatus.FAILED)
+
+
+async def _serves(control_socket: Path) -> bool:
+    try:
+        stream = await trio.open_unix_socket(str(control_socket))
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
+
+
+def write_toml(path: Path, settings: Mapping[str, Any]) -> None:
+    """Writes a configuration of keys and tables of keys."""
+
+    def line(name: str, value: object) -> str:
+        # A JSON string, number, boolean or list of these is the same in TOML, but for the surrogate
+        # pairs of its escapes.
+        return f"{name} = {json.dumps(value, ensure_ascii=False)}"
+
+    lines = [line(name, value) for name, value in settings.items() if not isinstance(value, dict)]
+    for name, table in settings.items():
+        if isinstance(table, dict):
+            lines += [f"[{name}]", *(line(key, value) for key, value in table.items())]
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8")

@@ -1,0 +1,310 @@
+"""The VIM of a lab: it asks, waits, audits and repairs as the deployed one does.
+
+What it answers is :class:`~hbtrio.lab.vim_stand_in.VimStandIn`'s. Here is what it does by itself
+(PROTOCOL.md, section 3):
+
+* it tells the agent of each instance, and has it reported;
+* it asks for votes and notices. The timeout in the agent's reply replaces its own timer, and if no
+  verdict has come when that ends it goes on; a vote holds it up for 45 s at most;
+* a verdict that comes when it waits for none would complete its next step: these are counted;
+* it asks about every instance every 30 s, one after the other, and tells of those that the agent
+  has forgotten once more;
+* of an instance that is lost or ill it carries out the repair action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import attrs
+import trio
+
+from hbtrio.errors import UserError
+from hbtrio.lab.feed import Feed
+from hbtrio.lab.vim_request import Reply
+from hbtrio.lab.vim_stand_in import Received, VimStandIn
+
+#: A vote that has not ended by then has ended for the VIM.
+ACCEPT_S: Final = 45.0
+
+#: How often it asks about every instance.
+AUDIT_S: Final = 30.0
+
+#: Requests kept: what matters of them is in :attr:`LabVim.told`.
+_KEPT: Final = 100
+
+_REPAIRS: Final = {"reboot": "reboots", "stop": "stops"}
+
+
+@attrs.frozen
+class Verdict:
+    """How a vote or notice ended for the VIM.
+
+    ``response`` is allow, reject or proceed, or "" if none came before its timer ended.
+    """
+
+    response: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(word for word in (self.response or "no verdict", self.reason) if word)
+
+
+@attrs.define(eq=False)
+class Asked:
+    """A vote or notice that the agent has been asked for."""
+
+    uuid: str
+    name: str
+    event: str
+    vote: bool
+    #: When it goes on without a verdict, in trio's time; 0 before the agent's reply.
+    deadline: float = 0.0
+    verdict: Verdict | None = None
+    _ended: trio.Event = attrs.field(factory=trio.Event)
+
+    def end(self, verdict: Verdict) -> None:
+        """It has ended so."""
+        self.verdict = verdict
+        self._ended.set()
+
+    async def wait(self) -> None:
+        """Returns once it has ended, or its timer has."""
+        with trio.move_on_at(self.deadline):
+            await self._ended.wait()
+
+
+class Call(Protocol):
+    """A request to the agent: :func:`~hbtrio.lab.vim_request.ask_agent` without its port."""
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        on_reply: Callable[[Reply], None] | None = None,
+    ) -> Reply:
+        """Makes it."""
+
+
+class LabVim:
+    """A VIM with an agent.
+
+    Args:
+        call: makes a request to the agent.
+        say: is told in words what it does and hears.
+        repair: carries out ``reboot`` or ``stop`` on the instance of that uuid.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        say: Callable[[str], None],
+        repair: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        self.server = VimStandIn(on_received=self.hear, kept=_KEPT)
+        #: What the agent told, a body each.
+        self.told: Feed[dict[str, Any]] = Feed()
+        self.is_up = True
+        #: The votes and notices that it waits for.
+        self.waiting: list[Asked] = []
+        #: Votes and notices that the agent said it would answer, and those that it did.
+        self.asked = 0
+        self.answered = 0
+        #: Verdicts that it did not wait for.
+        self.unasked = 0
+        self._call = call
+        self._say = say
+        self._repair = repair
+        self._hosts: dict[str, str] = {}
+        #: Of each instance its name and its host.
+        self._instances: dict[str, tuple[str, str]] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves and audits until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self.server.run)
+            task_status.started()
+            while True:
+                await trio.sleep(AUDIT_S)
+                if self.is_up:
+                    await self.audit()
+
+    # -- its inventory ----------------------------------------------------------------------
+
+    def add_host(self, uuid: str, hostname: str) -> None:
+        """It has a host, whose losses are to be reported; today's VIMs do not tell of it."""
+        self._hosts[hostname] = uuid
+        self.server.hosts[uuid] = {"hostname": hostname, "state": "enabled"}
+        self.server.instances[uuid] = []
+
+    async def add_instance(self, uuid: str, name: str, hostname: str) -> None:
+        """It has an instance, and tells the agent of it.
+
+        Raises:
+            UserError: the agent does not take it.
+        """
+        self._bind(uuid, name, hostname)
+        await self._tell_of(uuid)
+
+    async def move_instance(self, uuid: str, hostname: str) -> None:
+        """The instance has migrated: the agent is told of its new host.
+
+        Raises:
+            UserError: the agent does not take it.
+        """
+        name, _ = self._instances[uuid]
+        self._bind(uuid, name, hostname)
+        self._say(f"says that {name} is on {hostname} now")
+        await self._enable(uuid)
+
+    def _bind(self, uuid: str, name: str, hostname: str) -> None:
+        self._instances[uuid] = (name, hostname)
+        services = [{"service": "heartbeat", "state": "enabled"}]
+        for host, host_uuid in self._hosts.items():
+            self.server.instances[host_uuid] = [
+                {"uuid": one, "hostname": host, "services": services}
+                for one, (_, its_host) in self._instances.items()
+                if its_host == host
+            ]
+
+    async def audit(self) -> None:
+        """Asks about every instance, and tells the agent of those that it does not know."""
+        for uuid in tuple(self._instances):
+            try:
+                reply = await self._call("GET", f"/v1/instances/{uuid}")
+                if reply.status == 404:
+                    await self._tell_of(uuid)
+            except UserError as fault:
+                self._say(f"can't audit: {fault}")
+                return
+        self._say("has asked about its instances")
+
+    async def _tell_of(self, uuid: str) -> None:
+        _, hostname = self._instances[uuid]
+        body = {"uuid": uuid, "hostname": hostname, "services": ["heartbeat"]}
+        await self._ask("POST", f"/v1/instances/{uuid}", body)
+        await self._enable(uuid)
+
+    async def _enable(self, uuid: str) -> None:
+        _, hostname = self._instances[uuid]
+        services = [{"service": "heartbeat", "state": "enabled"}]
+        body = {"uuid": uuid, "hostname": hostname, "services": services}
+        await self._ask("PATCH", f"/v1/instances/{uuid}", body)
+
+    # -- votes and notices ------------------------------------------------------------------
+
+    async def vote(self, uuid: str, event: str) -> Verdict:
+        """Asks an instance whether ``event`` may happen, and waits for the verdict."""
+        return await self.verdict(await self.ask(uuid, event, vote=True))
+
+    async def notify(self, uuid: str, event: str) -> Verdict:
+        """Tells an instance of ``event``, and waits until it has prepared itself."""
+        return await self.verdict(await self.ask(uuid, event, vote=False))
+
+    async def ask(self, uuid: str, event: str, *, vote: bool) -> Asked:
+        """Asks the agent for a vote or notice; returns when its reply is whole and closed.
+
+        Raises:
+            UserError: the agent refuses, or can't be reached.
+        """
+        name, hostname = self._instances[uuid]
+        asked = Asked(uuid, name, event, vote)
+
+        def replied(reply: Reply) -> None:
+            # Now, and not when the agent has closed: a verdict may come in between.
+            timeout_s = int(reply.members["timeout"]) if reply.status == 200 else 0
+            if not timeout_s:
+                asked.end(Verdict("", "the instance takes no part"))
+                return
+            self.asked += 1
+            bound_s = min(timeout_s, ACCEPT_S) if vote else timeout_s
+            asked.deadline = trio.current_time() + bound_s
+            self.waiting.append(asked)
+
+        self._say(f"asks {name}: vote {event}" if vote else f"tells {name}: notice {event}")
+        body = {"uuid": uuid, "hostname": hostname, "action": event}
+        path = f"/v1/instances/{uuid}/{'vote' if vote else 'notify'}"
+        await self._ask("POST", path, body, replied)
+        return asked
+
+    async def verdict(self, asked: Asked) -> Verdict:
+        """How it ends, with the verdict or with the timer."""
+        await asked.wait()
+        if asked.verdict is not None:
+            return asked.verdict
+        self.waiting.remove(asked)
+        self._say(f"goes on without the verdict of {asked.name} on {asked.event}")
+        return Verdict("", "its timer has ended")
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any],
+        on_reply: Callable[[Reply], None] | None = None,
+    ) -> None:
+        reply = await self._call(method, path, body, on_reply=on_reply)
+        if reply.status != 200:
+            reason = reply.members.get("reason", "no reason")
+            raise UserError(f"the agent: {method} {path}: {reply.status}: {reason}")
+
+    # -- being away -------------------------------------------------------------------------
+
+    def go_down(self) -> None:
+        """From now on it refuses connections and asks for nothing."""
+        self.is_up = False
+        self.server.go_down()
+        self._say("goes down")
+
+    async def come_up(self) -> None:
+        """It is back, and audits at once."""
+        self.server.come_up()
+        self.is_up = True
+        self._say("is up again")
+        await self.audit()
+
+    # -- what it hears ----------------------------------------------------------------------
+
+    def hear(self, received: Received) -> None:
+        """The agent has made this request; only its PATCHes are of interest."""
+        body = received.json
+        if received.method != "PATCH" or not isinstance(body, dict):
+            return
+        uuid, data = body.get("uuid", ""), body.get("event-data", {})
+        name, _ = self._instances.get(uuid, (uuid, ""))
+        if body.get("event-type") == "action":
+            self._take_verdict(uuid, name, data)
+        else:
+            service = data["services"][0]
+            self._say(f"hears of {name} on {body['hostname']}: {service_words(service)}")
+            repair = service.get("repair-action", "")
+            if repair in _REPAIRS and self._nursery is not None:
+                self._say(f"{_REPAIRS[repair]} {name}")
+                self._nursery.start_soon(self._repair, uuid, repair)
+        self.told.put(body)
+
+    def _take_verdict(self, uuid: str, name: str, data: dict[str, str]) -> None:
+        verdict = Verdict(data["guest-response"], data["reason"])
+        for asked in self.waiting:
+            if (asked.uuid, asked.event) == (uuid, data["action"]):
+                self.waiting.remove(asked)
+                self.answered += 1
+                asked.end(verdict)
+                self._say(f"hears of {name}: {asked.event}: {verdict}")
+                return
+        self.unasked += 1
+        self._say(f"did not ask {name}: {data['action']}: {verdict}")
+
+
+def service_words(service: dict[str, str]) -> str:
+    """What a service event or an alarm says: ``failed, repair-action reboot``."""
+    if "repair-action" in service:
+        return f"{service['state']}, repair-action {service['repair-action']}"
+    if service["status"] == "enabled":
+        return f"heartbeating, restart-timeout {service['restart-timeout']} s"
+    return "not heartbeating"

@@ -1,0 +1,117 @@
+"""A request of the VIM to the agent, on a connection of its own, as the deployed VIM makes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import h11
+import trio
+
+from hbtrio.errors import ExitStatus, UserError, os_reason
+
+#: An agent that takes longer than this for one request is given up, in seconds.
+PATIENCE_S: Final = 10.0
+
+#: The longest body that is read: an agent's are a few hundred bytes.
+_BODY_BYTES: Final = 65_536
+
+#: What its requests bear. The token is for the agent to ignore, and never to log.
+_HEADERS: Final = {
+    "User-Agent": "vim/1.0",
+    "X-Auth-Token": "a-token-of-the-lab",
+    "Content-Type": "application/json",
+    "Connection": "close",
+}
+
+
+@attrs.frozen
+class Reply:
+    """What the agent answered: its status, and the members of its body."""
+
+    status: int
+    members: dict[str, Any]
+
+
+async def ask_agent(
+    port: int,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    *,
+    on_reply: Callable[[Reply], None] | None = None,
+    within_s: float = PATIENCE_S,
+) -> Reply:
+    """Makes a request; returns once the agent has closed the connection.
+
+    It does so when it has done all that belongs to the request: it knows then that its reply was
+    written.
+
+    Args:
+        port: where the agent is, on the loopback.
+        method: GET, POST, PUT, PATCH or DELETE.
+        path: what is asked for.
+        body: is sent as JSON; None for nothing.
+        on_reply: called as soon as the reply is whole, before the agent closes.
+        within_s: after this many seconds it is given up.
+
+    Raises:
+        UserError: the agent can't be reached, or answers not in time or not in HTTP.
+    """
+    try:
+        with trio.fail_after(within_s):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                connection = h11.Connection(h11.CLIENT)
+                await stream.send_all(_request(connection, port, method, path, body))
+                reply = await _reply(stream, connection)
+                if on_reply is not None:
+                    on_reply(reply)
+                while await stream.receive_some(4096):
+                    pass
+                return reply
+    except OSError as error:
+        cause = error.__cause__  # trio tries several addresses, where there are
+        first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else error
+        fault = os_reason(first) if isinstance(first, OSError) else str(first)
+    except trio.BrokenResourceError:
+        fault = "the connection broke"
+    except trio.TooSlowError:
+        fault = f"no answer within {within_s:g} s"
+    except (h11.ProtocolError, ValueError) as error:
+        fault = f"not understood: {error}"
+    raise UserError(f"the agent: {method} {path}: {fault}", ExitStatus.UNREACHABLE)
+
+
+def _request(
+    connection: h11.Connection, port: int, method: str, path: str, body: dict[str, Any] | None
+) -> bytes:
+    content = b"" if body is None else json.dumps(body).encode("ascii")
+    headers = {"Host": f"127.0.0.1:{port}", **_HEADERS, "Content-Length": str(len(content))}
+    parts = [
+        connection.send(h11.Request(method=method, target=path, headers=list(headers.items()))),
+        connection.send(h11.Data(data=content)),
+        connection.send(h11.EndOfMessage()),
+    ]
+    return b"".join(part for part in parts if part)
+
+
+async def _reply(stream: trio.SocketStream, connection: h11.Connection) -> Reply:
+    status, content = 0, bytearray()
+    while len(content) <= _BODY_BYTES:
+        match connection.next_event():
+            case h11.NEED_DATA:
+                connection.receive_data(await stream.receive_some(4096))
+            case h11.Response(status_code=status):
+                pass
+            case h11.Data(data=data):
+                content += data
+            case h11.EndOfMessage():
+                members = json.loads(content) if content else {}
+                if not isinstance(members, dict):
+                    raise ValueError("the body is no object")
+                return Reply(status, members)
+            case event:
+                raise ValueError(f"{type(event).__name__} instead of a reply")
+    raise ValueError(f"a body of over {_BODY_BYTES} bytes")
