@@ -19,6 +19,7 @@ from hbtrio.nursery.link_host import HostLink, Identity, instance_of
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.link_codec import MAX_LINK_LINE, decode_from_host, encode_link
 from hbtrio.wire.link_messages import (
+    STOPPING,
     Ack,
     ActCommand,
     FromHost,
@@ -150,6 +151,8 @@ class Linked:
     world: HostWorld
     agent: ScriptedAgent
     link: HostLink
+    #: Ended, it ends the link as the end of the daemon does.
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def report(self, guest: ScriptedGuest, *, on: bool = True) -> None:
         """The agent wants to hear of the guest's losses."""
@@ -163,13 +166,27 @@ async def linked(agent: ScriptedAgent | None = None, **config: Any) -> AsyncIter
     async with host_world(**(WITH_AGENT | config)) as world, trio.open_nursery() as nursery:
         agent._nursery = nursery
         link = HostLink(world.host, IDENTITY, agent.connect)
-        nursery.start_soon(link.run)
+        linked = Linked(world, agent, link)
+
+        async def run() -> None:
+            with linked.scope:
+                await link.run()
+
+        nursery.start_soon(run)
         await world.settle()
-        yield Linked(world, agent, link)
+        yield linked
         nursery.cancel_scope.cancel()
 
 
 # -- the session ----------------------------------------------------------------------------------
+
+
+async def test_a_host_that_stops_says_so(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        await on.world.settle()
+        on.scope.cancel()
+        await on.world.settle()
+        assert on.agent.heard[-1] == Goodbye(STOPPING)
 
 
 async def test_a_session_begins_with_hello_and_a_snapshot(autojump_clock: MockClock) -> None:

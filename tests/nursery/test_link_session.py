@@ -46,11 +46,13 @@ class Narrow(trio.abc.SendStream):
 class Peer:
     """The session and its other end."""
 
-    def __init__(self) -> None:
+    def __init__(self, farewell: str = "") -> None:
         self.to_session, from_peer = memory_stream_one_way_pair()
         self.narrow = Narrow()
         stream = trio.StapledStream(self.narrow, from_peer)
-        self.session: LinkSession[FromHost] = LinkSession(stream, decode_from_host)
+        self.session: LinkSession[FromHost] = LinkSession(
+            stream, decode_from_host, farewell=farewell
+        )
         self.handled: list[FromHost] = []
         self.handle: Callable[[FromHost], Awaitable[None]] = self._keep
         self.ended: tuple[float, str] | None = None
@@ -77,6 +79,8 @@ class Peer:
             data = bytes(self.narrow.taken.get_data_nowait())
         except trio.WouldBlock:
             return []
+        if not data:
+            return []  # it is closed
         assert data.endswith(b"\n")
         return [json.loads(line) for line in data.splitlines()]
 
@@ -351,3 +355,62 @@ async def test_two_ends_that_both_send_more_than_either_reads_do_not_stand_still
             one.narrow.open.set()
         await wait_all_tasks_blocked()
         assert len(answers(one.heard())) == 70
+
+
+# -- farewells ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("farewell", "heard"),
+    [("", []), ("stopping", [{"type": "goodbye", "reason": "stopping"}])],
+)
+async def test_a_session_that_is_cancelled_takes_its_leave(
+    autojump_clock: MockClock, farewell: str, heard: list[dict[str, Any]]
+) -> None:
+    one = Peer(farewell)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert one.heard() == heard
+    assert one.ended is None
+
+
+async def test_a_session_that_ends_otherwise_does_not(autojump_clock: MockClock) -> None:
+    one = Peer("stopping")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run)
+        await one.to_session.aclose()
+    assert one.ended == (0.0, "closed by the other end")
+    assert one.heard() == []
+
+
+async def test_no_farewell_in_the_middle_of_a_message(autojump_clock: MockClock) -> None:
+    one = Peer("stopping")
+    one.narrow.open = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run)
+        nursery.start_soon(one.session.send, Ack(1))
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    one.narrow.open.set()
+    assert one.heard() == []
+    assert trio.current_time() == 0.0
+
+
+async def test_a_farewell_that_nobody_reads_is_bounded(autojump_clock: MockClock) -> None:
+    one = Peer("stopping")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.run)
+        await wait_all_tasks_blocked()
+        one.narrow.open = trio.Event()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() == 1.0
+
+
+async def test_the_other_ends_reason_is_remembered(autojump_clock: MockClock) -> None:
+    async with peer() as one:
+        assert one.session.goodbye == ""
+        await one.say(b'{"type":"goodbye","reason":"stopping"}\n')
+        assert one.session.goodbye == "stopping"
+        assert one.ended == (0.0, "the other end said goodbye: stopping")

@@ -5,6 +5,7 @@
       rounds        votes and notices, each until its end
       sender        empties the outbox to the VIM
       audit         asks the VIM what is to be reported
+      brake         alarms that are held back, each until it is judged or let go
       grace <host>  a host without a link: for how long its VMs still count as they were
       housekeeping  old history
 
@@ -23,8 +24,9 @@ from typing import Final
 import trio
 
 from hbtrio.config.agent import AgentConfig
+from hbtrio.nursery.agent_brake import AgentBrake, is_well
 from hbtrio.nursery.agent_links import AgentLinks
-from hbtrio.nursery.agent_news import News
+from hbtrio.nursery.agent_news import ALARMS, News
 from hbtrio.nursery.agent_rounds import Asked, Rounds, no_part
 from hbtrio.nursery.agent_session import HostSession
 from hbtrio.nursery.followed import Followed
@@ -40,7 +42,7 @@ from hbtrio.nursery.store_records import (
 from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.supervision import Supervisor
 from hbtrio.nursery.vim_sender import VimSender
-from hbtrio.wire.link_messages import Instance, LinkReport
+from hbtrio.wire.link_messages import STOPPING, Instance, LinkReport
 from hbtrio.wire.vim import ServiceEvent, Switch
 from hbtrio.wire.vocabulary import Event
 
@@ -108,6 +110,17 @@ class Agent:
             new_command_id=new_command_id,
             wall_clock=wall_clock,
         )
+        if sender is not None:
+            sender.on_undelivered = self.history.publish
+        self.brake = AgentBrake(
+            config.brake,
+            store.held,
+            bound=lambda hostname: len(self._bound_to(hostname)),
+            wanted=self._alarm_wanted,
+            wake=self._wake,
+            publish=self.history.publish,
+            wall_clock=wall_clock,
+        )
         self.supervisor = Supervisor()
         #: Hosts without a link, and since when on trio's clock.
         self.down: dict[str, float] = {}
@@ -128,11 +141,15 @@ class Agent:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self.rounds.run)
+            await nursery.start(self.brake.run)
             if self.sender is not None:
                 nursery.start_soon(self.supervisor.keep, "sender", self.sender.run)
             nursery.start_soon(self.supervisor.keep, "housekeeping", self._keep_house)
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # links may end after it
 
     # -- inventory: what the VIM says -------------------------------------------------------
 
@@ -217,6 +234,8 @@ class Agent:
         if before is not None and before.hostname != instance.hostname:
             _log.info("%s: moved from %s to %s", instance.uuid, before.hostname, instance.hostname)
             self._silence(before)
+            why = f"it has moved to {instance.hostname}"
+            await self.brake.withdraw(before.hostname, instance.uuid, why)
         now = self.news.service(instance)
         if before is None and now.status is Switch.DISABLED:
             # Whoever has just told of it knows of no heartbeat.
@@ -235,6 +254,7 @@ class Agent:
         self.instances.pop(uuid, None)
         self.news.forget(uuid)
         self._silence(instance)
+        await self.brake.withdraw(instance.hostname, uuid, "the VIM has deleted it")
 
     def _host_of(self, uuid: str) -> str | None:
         bound = self.instances.get(uuid)
@@ -294,6 +314,8 @@ class Agent:
         since = self.down[session.hostname] = trio.current_time()
         if self._nursery is not None:
             self._nursery.start_soon(self._wait_for_link, session.hostname, since)
+        if session.link.goodbye != STOPPING:
+            await self.brake.link_dropped(session.hostname, why)
 
     async def _wait_for_link(self, hostname: str, since: float) -> None:
         await trio.sleep(self.config.link.grace_s)
@@ -316,6 +338,7 @@ class Agent:
         hostname = session.hostname
         before, instance = self.news.live(hostname, uuid), session.instances.get(uuid)
         self.news.heard(hostname, uuid, instance)
+        await self.brake.told(hostname, uuid, instance)
         if self.sender is None:
             await self._take_word(hostname, uuid, instance)
             return
@@ -359,15 +382,20 @@ class Agent:
         entries: list[NewEntry] = []
         services: list[ServiceEvent] = []
         bound = self.instances.get(report.uuid)
+        live = self.news.live(session.hostname, report.uuid)
+        at = _time_of(report.time, self._wall_clock())
+        failure = None
+        if report.kind in ALARMS:
+            failure = self.brake.failed(session.hostname, report.uuid, live, at)
         if report.command_id:
             asked, result, entries = await self.rounds.reported(session.hostname, report)
         elif bound is not None and bound.hostname == session.hostname and self.sender is not None:
             if bound.reporting and self.host_reporting(bound.hostname):
-                entries = self.news.alarm(bound, report)
+                entries = self.news.alarm(bound, report, held=failure is not None)
             services = [self.news.service(bound)]
             entries += self.news.changes(services)
         history = HistoryEntry(
-            time=_time_of(report.time, self._wall_clock()),
+            time=at,
             kind=report.kind,
             uuid=report.uuid,
             hostname=session.hostname,
@@ -383,13 +411,26 @@ class Agent:
             )
         finally:
             # Even where this is cancelled, with the link: the store may have taken it.
-            if self.sender is not None:
-                self.sender.wake()
+            self._wake()
+            if failure is not None:
+                self.brake.consider(session.hostname, failure, live)
         if result is not None:
             self.rounds.settled(result)
         if taken:
             self.news.told(services)
             self.history.publish(history)
+
+    def _wake(self) -> None:
+        if self.sender is not None:
+            self.sender.wake()
+
+    def _alarm_wanted(self, hostname: str, uuid: str) -> bool:
+        """Whether an alarm that was held back is still of use."""
+        bound = self.instances.get(uuid)
+        if bound is None or bound.hostname != hostname or not bound.reporting:
+            return False
+        live = self.news.live(hostname, uuid)
+        return self.host_reporting(hostname) and (live is None or not is_well(live))
 
     def _bound_to(self, hostname: str) -> list[InstanceRecord]:
         return [bound for bound in self.instances.values() if bound.hostname == hostname]

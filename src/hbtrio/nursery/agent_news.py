@@ -17,7 +17,8 @@ from hbtrio.wire.link_messages import Instance, LinkReport
 from hbtrio.wire.vim import AlarmEvent, AlarmState, ServiceEvent, Switch
 from hbtrio.wire.vocabulary import CorrectiveAction
 
-_ALARMS: Final = {"loss": AlarmState.FAILED, "unhealthy": AlarmState.UNHEALTHY}
+#: The kinds of reports that call for an alarm.
+ALARMS: Final = {"loss": AlarmState.FAILED, "unhealthy": AlarmState.UNHEALTHY}
 
 
 class News:
@@ -69,14 +70,14 @@ class News:
             restart_timeout_s=live.restart_s if live is not None and beating else 0,
         )
 
-    def alarm(self, bound: InstanceRecord, report: LinkReport) -> list[NewEntry]:
-        """The alarm that a report calls for, if it does."""
-        state = _ALARMS.get(report.kind)
+    def alarm(self, bound: InstanceRecord, report: LinkReport, *, held: bool) -> list[NewEntry]:
+        """The alarm that a report calls for, if it does; ``held`` until it is let go."""
+        state = ALARMS.get(report.kind)
         if state is None:
             return []
         action = report.corrective_action or CorrectiveAction.NONE
         body = AlarmEvent(bound.uuid, bound.hostname, state, action).body()
-        return [NewEntry(OutboxKind.ALARM, bound.uuid, body)]
+        return [NewEntry(OutboxKind.ALARM, bound.uuid, body, hostname=bound.hostname, held=held)]
 
     def changes(self, services: Iterable[ServiceEvent]) -> list[NewEntry]:
         """Those that the VIM does not know; its own word, the reporting state, is no news."""

@@ -19,15 +19,17 @@ import trio
 import hbtrio
 from hbtrio.fsm.backoff import Backoff
 from hbtrio.fsm.report_queue import ReportQueue
-from hbtrio.nursery.channel import Channel, NotHeartbeating, RoundOpen
+from hbtrio.nursery.channel import Channel
 from hbtrio.nursery.endpoints import Unreachable
 from hbtrio.nursery.host import ActionRefused, Host, UnknownInstance
 from hbtrio.nursery.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.reports import Report
+from hbtrio.nursery.round import NotHeartbeating, RoundOpen
 from hbtrio.wire.link_codec import LinkError, decode_from_agent
 from hbtrio.wire.link_messages import (
     MAX_TEXT,
     PROTOCOL,
+    STOPPING,
     Ack,
     ActCommand,
     FromAgent,
@@ -144,7 +146,7 @@ class HostLink:
             self._news.set()
 
     async def _serve(self, stream: trio.abc.Stream) -> str:
-        session = LinkSession(stream, decode_from_agent)
+        session = LinkSession(stream, decode_from_agent, farewell=STOPPING)
         async with trio.open_nursery() as nursery:
             welcome = trio.Event()
 

@@ -12,6 +12,7 @@ to send.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
@@ -49,11 +50,18 @@ class LinkSession(Generic[In]):
     Args:
         stream: the connection; closed at the end.
         decode: a line to the other end's message, or ``LinkError``.
+        farewell: what to tell the other end when the session is cancelled; by default nothing.
     """
 
-    def __init__(self, stream: trio.abc.Stream, decode: Callable[[bytes], In]) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, decode: Callable[[bytes], In], *, farewell: str = ""
+    ) -> None:
         self._stream = stream
         self._decode = decode
+        self._farewell = farewell
+        #: Why the other end took its leave; "" if it did not.
+        self.goodbye = ""
+        self._writing = False
         self._queue, self._written = trio.open_memory_channel[bytes](_QUEUE)
         self._all_written = trio.Event()
         self._heard_at = trio.current_time()
@@ -77,7 +85,8 @@ class LinkSession(Generic[In]):
             handle: called with each message of the other end, in order; nothing is read meanwhile.
                 It may raise ``LinkError``: the other end is told so, and the session ends.
 
-        Cancelled, it closes the connection.
+        Cancelled, it says farewell, unless a message is half written, and closes the connection,
+        which takes ``_FAREWELL_S`` at most.
         """
         ended = "stopped"
         try:
@@ -96,9 +105,16 @@ class LinkSession(Generic[In]):
         finally:
             # Whoever waits in send() is let go.
             self._written.close()
+            cancelled = trio.current_effective_deadline() == -math.inf
             with trio.CancelScope(shield=True):
+                if self._farewell and cancelled and not self._writing:
+                    await self._say_farewell()
                 await trio.aclose_forcefully(self._stream)
         return ended
+
+    async def _say_farewell(self) -> None:
+        with trio.move_on_after(_FAREWELL_S), suppress(trio.BrokenResourceError):
+            await self._stream.send_all(encode_link(Goodbye(self._farewell)))
 
     async def _read(self, handle: Callable[[In], Awaitable[None]]) -> str:
         lines = LineReader(MAX_LINK_LINE)
@@ -119,6 +135,7 @@ class LinkSession(Generic[In]):
                         case Pong():
                             pass
                         case Goodbye(reason=reason):
+                            self.goodbye = reason
                             return f"the other end said goodbye: {reason}"
                         case _:
                             await handle(message)
@@ -143,7 +160,9 @@ class LinkSession(Generic[In]):
     async def _write(self) -> str:
         try:
             async for data in self._written:
+                self._writing = True
                 await self._stream.send_all(data)
+                self._writing = False
         except trio.BrokenResourceError as error:
             return f"the connection failed: {_cause(error)}"
         # A goodbye was the last; whoever said it ends the session.

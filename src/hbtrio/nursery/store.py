@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Final, Self
 
 from hbtrio.nursery import store_history, store_outbox, store_rounds
+from hbtrio.nursery.store_held import HeldAlarms
 from hbtrio.nursery.store_records import (
     Entry,
     HistoryEntry,
@@ -53,6 +54,8 @@ class Store:
     def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
         self._worker = worker
         self._wall_clock = wall_clock
+        #: Alarms that are held back.
+        self.held = HeldAlarms(worker, wall_clock)
 
     @classmethod
     @asynccontextmanager
@@ -231,6 +234,28 @@ class Store:
         """
         now = self._now()
         await self._worker.run(lambda db: store_outbox.settle_interrupted(db, now))
+
+    async def undelivered(self, after: int | None) -> tuple[int, tuple[HistoryEntry, ...]]:
+        """What has been given up, by whomever and for whatever reason.
+
+        Args:
+            after: what was returned before; None begins now, with nothing.
+
+        Returns:
+            where to go on, and what the history keeps of each, the oldest first, at most ``PAGE``.
+        """
+
+        def work(db: sqlite3.Connection) -> tuple[int, tuple[HistoryEntry, ...]]:
+            newest = store_history.newest(db)
+            if after is None or after >= newest:
+                return newest, ()
+            found = store_history.newer(db, after, OutboxState.UNDELIVERED, PAGE)
+            return (
+                found[-1].id if len(found) == PAGE else newest,
+                tuple(record.entry for record in found),
+            )
+
+        return await self._worker.run(work)
 
     async def outbox(self, limit: int = PAGE) -> tuple[Entry, ...]:
         """The newest entries, whatever became of them; newest first, at most ``PAGE``."""

@@ -47,6 +47,18 @@ def read(
     return tuple(map(_record, found))
 
 
+def newest(db: sqlite3.Connection) -> int:
+    """The id of the newest record; 0 if there is none."""
+    [(number,)] = rows(db, "SELECT coalesce(max(id), 0) FROM history")
+    return int(number)
+
+
+def newer(db: sqlite3.Connection, than: int, kind: str, limit: int) -> tuple[HistoryRecord, ...]:
+    """Records of a kind that are newer than that one, the oldest first."""
+    text = f"SELECT id, {_COLUMNS} FROM history WHERE id > ? AND kind = ? ORDER BY id LIMIT ?"
+    return tuple(map(_record, rows(db, text, than, kind, limit)))
+
+
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
     """Removes entries from before then; returns how many."""
     return changed(

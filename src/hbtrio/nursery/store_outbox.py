@@ -1,5 +1,7 @@
 """The outbox in SQL: what waits for the VIM, in which order it may go, and when it is too late.
 
+An alarm may be held back, see :mod:`hbtrio.nursery.store_held`; nothing waits behind it then.
+
 Functions of a connection, each run inside a transaction of the store's worker. Times are seconds
 since the epoch.
 """
@@ -20,7 +22,7 @@ from hbtrio.nursery.store_records import (
     OutboxState,
     Ready,
 )
-from hbtrio.nursery.store_sql import changed, epoch, moment, moment_or_none, rows
+from hbtrio.nursery.store_sql import changed, epoch, moment, moment_or_none, rows, text_of
 
 #: Alarms of one instance that may wait while the VIM is away; with one more the oldest is given up.
 ALARMS_PER_INSTANCE: Final = 100
@@ -31,9 +33,16 @@ _COLUMNS: Final = (
 
 _INTERRUPTED: Final = "the agent ended while it was being sent"
 
+# An alarm that comes to the queue of a host whose alarms are held back stays outside.
+_QUEUED: Final = """
+    CASE WHEN :held OR :kind = 'alarm' AND :hostname IN (SELECT hostname FROM holds)
+    THEN 'held' ELSE 'queued' END
+"""
+
 # A turn is an instance's oldest entry. Two exceptions keep one trouble from becoming another's: a
 # verdict passes states and alarms that have failed already and wait to be tried again, and it is
-# the only thing that is sent while its instance rests between two tries.
+# the only thing that is sent while its instance rests between two tries. And a verdict whose reply
+# is not written has no turn: it may never be, if the agent was killed or the link cut before.
 _READY: Final = f"""
     SELECT {_COLUMNS} FROM outbox AS mine
     WHERE state = 'queued'
@@ -42,8 +51,11 @@ _READY: Final = f"""
       AND NOT EXISTS (
           SELECT 1 FROM outbox AS other
           WHERE other.uuid = mine.uuid AND other.id < mine.id
-            AND other.done_at IS NULL
+            AND other.done_at IS NULL AND other.state <> 'held'
             AND (mine.kind <> 'action' OR other.kind = 'action' OR other.attempts = 0)
+            AND NOT EXISTS (
+                SELECT 1 FROM rounds WHERE rounds.command_id = other.command_id AND replied = 0
+            )
       )
       AND NOT EXISTS (
           SELECT 1 FROM rounds WHERE rounds.command_id = mine.command_id AND replied = 0
@@ -71,27 +83,30 @@ def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> No
             since = min([now, *(at for (at,) in replaced)])
         db.execute(
             "INSERT OR IGNORE INTO outbox"
-            " (kind, place, uuid, command_id, body, expires_at, state, queued_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?)",
-            (
-                new.kind,
-                0 if new.kind is OutboxKind.ACTION else 1,
-                new.uuid,
-                new.command_id,
-                new.body,
-                epoch(new.expires_at),
-                since,
-            ),
+            " (kind, place, uuid, command_id, body, expires_at, state, queued_at, hostname)"
+            f" VALUES (:kind, :place, :uuid, :command_id, :body, :expires_at, {_QUEUED},"
+            " :queued_at, :hostname)",
+            {
+                "kind": new.kind,
+                "place": 0 if new.kind is OutboxKind.ACTION else 1,
+                "uuid": new.uuid,
+                "command_id": new.command_id,
+                "body": new.body,
+                "expires_at": epoch(new.expires_at),
+                "queued_at": since,
+                "hostname": text_of(new.hostname),
+                "held": new.held,
+            },
         )
         if new.kind is OutboxKind.ALARM:
             _drop_oldest_alarms(db, new.uuid, now)
 
 
 def _drop_oldest_alarms(db: sqlite3.Connection, uuid: str, now: float) -> None:
-    _end(
+    end(
         db,
         "id IN (SELECT id FROM outbox WHERE uuid = ? AND done_at IS NULL AND kind = 'alarm'"
-        " AND state = 'queued' ORDER BY id DESC LIMIT -1 OFFSET ?)",
+        " AND state IN ('queued', 'held') ORDER BY id DESC LIMIT -1 OFFSET ?)",
         (uuid, ALARMS_PER_INSTANCE),
         OutboxState.UNDELIVERED,
         f"{ALARMS_PER_INSTANCE} newer alarms of the instance were waiting",
@@ -111,7 +126,7 @@ def ready(
         resting: instances of which only verdicts are wanted.
         now: the wall clock.
     """
-    expired = _end(
+    end(
         db,
         "state = 'queued' AND expires_at <= ?",
         (now,),
@@ -125,11 +140,11 @@ def ready(
     for row in db.execute(_READY, names | {"limit": 2 * limit}).fetchall():
         entry = _entry(row)
         first.setdefault(entry.uuid, entry)
-    [(waiting,)] = rows(db, "SELECT count(*) FROM outbox WHERE done_at IS NULL")
+    [(waiting,)] = rows(db, "SELECT count(*) FROM outbox WHERE done_at IS NULL AND state <> 'held'")
     [(expiry,)] = rows(
         db, "SELECT min(expires_at) FROM outbox WHERE state = 'queued' AND expires_at IS NOT NULL"
     )
-    return Ready(tuple(first.values())[:limit], tuple(expired), waiting, moment_or_none(expiry))
+    return Ready(tuple(first.values())[:limit], waiting, moment_or_none(expiry))
 
 
 def mark_sending(db: sqlite3.Connection, entry_id: int, now: float) -> bool:
@@ -145,7 +160,7 @@ def mark_done(
     db: sqlite3.Connection, entry_id: int, state: OutboxState, fault: str, now: float
 ) -> None:
     """Notes the end of a delivery; one that has ended already stays as it is."""
-    _end(db, "id = ? AND done_at IS NULL", (entry_id,), state, fault, now)
+    end(db, "id = ? AND done_at IS NULL", (entry_id,), state, fault, now)
 
 
 def back_to_queue(db: sqlite3.Connection, entry_id: int, fault: str) -> None:
@@ -155,7 +170,7 @@ def back_to_queue(db: sqlite3.Connection, entry_id: int, fault: str) -> None:
 
 def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
     """Sees to what was being sent when the sender ended without having heard of it."""
-    _end(
+    end(
         db,
         "done_at IS NULL AND state = 'sending' AND kind = 'action'",
         (),
@@ -169,7 +184,11 @@ def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
 def _queue_again(
     db: sqlite3.Connection, where: str, values: tuple[object, ...], fault: str
 ) -> None:
-    text = "UPDATE outbox SET state = 'queued', attempts = attempts + 1, fault = ?"
+    text = (
+        "UPDATE outbox SET attempts = attempts + 1, fault = ?,"
+        " state = CASE WHEN kind = 'alarm' AND hostname IN (SELECT hostname FROM holds)"
+        " THEN 'held' ELSE 'queued' END"
+    )
     for entry_id, kind, uuid in rows(
         db, f"{text} WHERE {where} RETURNING id, kind, uuid", fault, *values
     ):
@@ -199,7 +218,7 @@ def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
     )
 
 
-def _end(
+def end(
     db: sqlite3.Connection,
     where: str,
     values: tuple[object, ...],
@@ -207,6 +226,7 @@ def _end(
     fault: str,
     now: float,
 ) -> list[Entry]:
+    """Ends the deliveries that a condition names; what is undelivered is kept in the history."""
     text = "UPDATE outbox SET state = ?, fault = ?, done_at = ?"
     found = rows(db, f"{text} WHERE {where} RETURNING {_COLUMNS}", state, fault, now, *values)
     ended = [_entry(row) for row in found]

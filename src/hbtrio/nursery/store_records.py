@@ -85,6 +85,8 @@ class OutboxState(StrEnum):
     """How far an entry of the outbox has come."""
 
     QUEUED = "queued"
+    #: An alarm that is not sent until it is let go.
+    HELD = "held"
     #: Its first byte may have been written.
     SENDING = "sending"
     #: The VIM answered that it has it.
@@ -105,6 +107,8 @@ class NewEntry:
         body: the PATCH's JSON.
         command_id: for an action, the round it answers.
         expires_at: when it is of no use any more; None for never.
+        hostname: for an alarm, the host that reported it.
+        held: an alarm that is not sent until it is let go.
     """
 
     kind: OutboxKind
@@ -112,6 +116,8 @@ class NewEntry:
     body: str
     command_id: str = ""
     expires_at: datetime | None = None
+    hostname: str = ""
+    held: bool = False
 
 
 @attrs.frozen
@@ -141,13 +147,11 @@ class Ready:
 
     Args:
         entries: at most one for each instance, the most urgent first.
-        expired: entries found to be of no use any more, now undelivered.
         waiting: how many are queued or being sent.
         next_expiry: when the next of them expires.
     """
 
     entries: tuple[Entry, ...]
-    expired: tuple[Entry, ...]
     waiting: int
     next_expiry: datetime | None
 

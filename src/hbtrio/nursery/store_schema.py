@@ -118,6 +118,18 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX history_time ON history (time)",
         "CREATE INDEX history_uuid ON history (uuid, id)",
     ),
+    # Alarms may be held back.
+    (
+        "ALTER TABLE outbox ADD COLUMN hostname TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX outbox_held ON outbox (hostname, uuid) WHERE state = 'held'",
+        """
+        CREATE TABLE holds (
+            hostname TEXT PRIMARY KEY,
+            since REAL NOT NULL,
+            why TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 
 #: Pages of the write-ahead log that are carried over into the file at once: 16 MB. SQLite's own

@@ -17,14 +17,15 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import attrs
 import trio
 
 from hbtrio.fsm.backoff import Backoff
+from hbtrio.nursery.insist import insist
 from hbtrio.nursery.store import Store
-from hbtrio.nursery.store_records import Entry, OutboxKind, OutboxState
+from hbtrio.nursery.store_records import Entry, HistoryEntry, OutboxKind, OutboxState
 from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.vim_client import (
     Delivered,
@@ -33,12 +34,11 @@ from hbtrio.nursery.vim_client import (
     Refused,
     Silence,
     Unconfirmed,
+    fault_of,
 )
 from hbtrio.wire.vim import VimRequest, patch_instance
 
 _log = logging.getLogger("hbtrio.vim")
-
-T = TypeVar("T")
 
 #: Requests under way at once.
 SLOTS: Final = 8
@@ -101,6 +101,10 @@ class _Rest:
     backoff: Backoff = attrs.field(factory=Backoff)
 
 
+def _nobody(_: HistoryEntry) -> None:
+    pass
+
+
 class _Withdrawn(Exception):
     """The entry was replaced, or its time ran out, while its connection was made."""
 
@@ -136,6 +140,9 @@ class VimSender:
         self._waiting = 0
         self._ended: Counter[OutboxState] = Counter()
         self._retries = 0
+        #: Told of each entry that is given up, as the history keeps it.
+        self.on_undelivered: Callable[[HistoryEntry], None] = _nobody
+        self._looked_at: int | None = None
 
     @property
     def status(self) -> SenderStatus:
@@ -173,11 +180,13 @@ class VimSender:
         next, settles it as after a crash.
         """
         self._busy.clear()
-        await self._insist(self._store.settle_interrupted)
+        await insist(self._store.settle_interrupted)
+        if self._looked_at is None:
+            await insist(self._tell_undelivered)
         async with trio.open_nursery() as nursery:
             while True:
                 self._news = trio.Event()
-                wait_s = await self._insist(lambda: self._start_ready(nursery))
+                wait_s = await insist(lambda: self._start_ready(nursery))
                 with trio.move_on_after(wait_s):
                     await self._news.wait()
 
@@ -190,11 +199,10 @@ class VimSender:
         resting = [uuid for uuid, rest in self._rests.items() if rest.until > now]
         ready = await self._store.ready(self._room(now), self._busy, resting)
         self._waiting = ready.waiting
-        for entry in ready.expired:
-            self._count(entry, OutboxState.UNDELIVERED, entry.fault)
         for entry in ready.entries:
             self._busy.add(entry.uuid)
             nursery.start_soon(self._deliver, entry)
+        await self._tell_undelivered()
         waits = [_LOOK_S, *(self._rests[uuid].until - now for uuid in resting)]
         if self._held_until > now:
             waits.append(self._held_until - now)
@@ -236,18 +244,17 @@ class VimSender:
             await self._again(entry, delivery.reason)
             return
         self._reached()
+        fault = fault_of(delivery)
         match delivery:
             case Delivered():
                 await self._end(entry, OutboxState.DELIVERED, "")
             case Unconfirmed(silence):
-                fault = silence.value
                 if self._may_repeat(entry, silence):
                     self._let_rest(entry, counted=silence is Silence.RESET)
                     await self._again(entry, fault)
                 else:
                     await self._end(entry, OutboxState.UNCONFIRMED, fault)
             case Refused(status):
-                fault = f"the VIM answered with status {status}"
                 passing = status >= 500 or status in _PASSING
                 if passing and self._may_repeat(entry):
                     self._let_rest(entry, counted=True)
@@ -265,18 +272,23 @@ class VimSender:
         # A verdict that got through says nothing of the alarm that it passed.
         if entry.kind is not OutboxKind.ACTION:
             self._rests.pop(entry.uuid, None)
-        await self._insist(lambda: self._store.mark_done(entry.id, state, fault))
-        self._count(entry, state, fault)
+        await insist(lambda: self._store.mark_done(entry.id, state, fault))
+        if state is not OutboxState.UNDELIVERED:
+            self._ended[state] += 1
 
-    def _count(self, entry: Entry, state: OutboxState, fault: str) -> None:
-        self._ended[state] += 1
-        if state is OutboxState.UNDELIVERED:
-            _log.warning("%s: %s was not delivered: %s", entry.uuid, entry.kind, fault)
+    async def _tell_undelivered(self) -> None:
+        # From the store, as this task is not alone in giving up: an alarm may have had to make room
+        # for newer ones, or have been held back and withdrawn.
+        self._looked_at, found = await self._store.undelivered(self._looked_at)
+        self._ended[OutboxState.UNDELIVERED] += len(found)
+        for entry in found:
+            _log.warning("%s: not delivered: %s", entry.uuid, entry.reason)
+            self.on_undelivered(entry)
 
     async def _again(self, entry: Entry, fault: str) -> None:
         self._retries += 1
         self._fault = fault
-        await self._insist(lambda: self._store.back_to_queue(entry.id, fault))
+        await insist(lambda: self._store.back_to_queue(entry.id, fault))
 
     def _let_rest(self, entry: Entry, *, counted: bool = False) -> None:
         rest = self._rests.setdefault(entry.uuid, _Rest())
@@ -300,14 +312,3 @@ class VimSender:
         if self._reachable:
             _log.warning("the VIM can't be reached: %s", fault)
         self._reachable = False
-
-    async def _insist(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Repeats a step that the store can't do now: what was sent must not be forgotten."""
-        backoff = Backoff()
-        while True:
-            try:
-                return await step()
-            except StoreFault as fault:
-                delay_s = backoff.next_delay_s()
-                _log.error("store: %s; trying again in %g s", fault, delay_s)
-                await trio.sleep(delay_s)

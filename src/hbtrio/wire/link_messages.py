@@ -201,6 +201,10 @@ class Pong:
     number: Number
 
 
+#: The reason of a host daemon that is told to stop: no fault of its machine.
+STOPPING: Final = "stopping"
+
+
 @attrs.frozen
 class Goodbye:
     """Either: the session ends here, and why."""
