@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
 import hbtrio
 from hbtrio.nursery.agent import Agent
 from hbtrio.nursery.agent_actions import AgentActions
@@ -25,8 +27,10 @@ def fleet_status(agent: Agent, actions: AgentActions, now: float) -> dict[str, A
             "version": hbtrio.__version__,
             "started": agent.started_at.isoformat(timespec="seconds"),
             "vim": agent.config.vim.url or None,
+            "delivery": None if agent.sender is None else attrs.asdict(agent.sender.status),
             "crashes": agent.supervisor.crashes,
             "links": len(agent.links.sessions),
+            "host_alarms": agent.brake.alarms,
             "heartbeating": sum(one["heartbeating"] for one in instances),
             "actions": {one.uuid: str(one.name) for one in actions.under_way.values()},
         },
@@ -37,7 +41,6 @@ def fleet_status(agent: Agent, actions: AgentActions, now: float) -> dict[str, A
 
 def _hosts(agent: Agent, instances: list[dict[str, Any]], now: float) -> list[dict[str, Any]]:
     uuids = {host.hostname: host.uuid for host in agent.hosts.values()}
-    names = {*uuids, *agent.links.sessions, *agent.down, *(one["hostname"] for one in instances)}
     beating: dict[str, int] = {}
     bound: dict[str, int] = {}
     for one in instances:
@@ -51,32 +54,56 @@ def _hosts(agent: Agent, instances: list[dict[str, Any]], now: float) -> list[di
             "reporting": agent.host_reporting(name),
             "instances": bound.get(name, 0),
             "heartbeating": beating.get(name, 0),
+            **_held(agent, name),
         }
-        for name in sorted(names)
+        for name in host_names(agent)
     ]
 
 
-def _link(agent: Agent, name: str, now: float) -> dict[str, Any]:
-    """The link to a host: up, down for a while, lost beyond the grace time, or never there."""
-    session = agent.links.sessions.get(name)
-    if session is not None:
-        hello = session.hello
-        return {
-            "link": "up",
-            "down_s": None,
-            "version": hello.version,
-            "reports_dropped": hello.dropped,
-        }
+def host_names(agent: Agent) -> list[str]:
+    """The hosts that the VIM told of, that have or had a link, or that an instance is bound to."""
+    bound = {one.hostname for one in agent.instances.values()}
+    told = {host.hostname for host in agent.hosts.values()}
+    return sorted({*told, *bound, *agent.links.sessions, *agent.down})
+
+
+def link_of(agent: Agent, name: str, now: float) -> tuple[str, float | None]:
+    """A host's link: up, down for a while, lost beyond the grace time, or never there.
+
+    And for how many seconds it has been down.
+    """
+    if name in agent.links.sessions:
+        return "up", None
     since = agent.down.get(name)
-    down_s = None if since is None else round(now - since, 3)
-    link = "never" if down_s is None else "lost" if down_s >= agent.config.link.grace_s else "down"
-    return {"link": link, "down_s": down_s, "version": "", "reports_dropped": 0}
+    if since is None:
+        return "never", None
+    down_s = round(now - since, 3)
+    return ("lost" if down_s >= agent.config.link.grace_s else "down"), down_s
+
+
+def _held(agent: Agent, name: str) -> dict[str, Any]:
+    hold = agent.brake.hold(name)
+    return {
+        "held_since": None if hold is None else hold.since.isoformat(timespec="seconds"),
+        "held_why": "" if hold is None else hold.why,
+    }
+
+
+def _link(agent: Agent, name: str, now: float) -> dict[str, Any]:
+    link, down_s = link_of(agent, name, now)
+    session = agent.links.sessions.get(name)
+    return {
+        "link": link,
+        "down_s": down_s,
+        "version": "" if session is None else session.hello.version,
+        "reports_dropped": 0 if session is None else session.hello.dropped,
+    }
 
 
 def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> dict[str, Any]:
     """One instance: where it is bound to, and what that host last told of it."""
     live = agent.live(bound.uuid)
-    link = _link(agent, bound.hostname, now)["link"]
+    link, _ = link_of(agent, bound.hostname, now)
     members: dict[str, Any] = {
         "uuid": bound.uuid,
         "hostname": bound.hostname,
