@@ -464,8 +464,7 @@ async def test_an_operator_has_them_withdrawn(tmp_path: Path, autojump_clock: Mo
         await on.at(3600)
         assert alarmed(on) == []
         assert await kinds(on, "undelivered") == [
-            ("undelivered", uuid, "alarm: held back: an operator released them")
-            for uuid in names(3)
+            ("undelivered", uuid, "alarm: an operator withdrew them") for uuid in names(3)
         ]
         assert on.agent.brake.hold(HOSTNAME) is None
 
@@ -497,7 +496,7 @@ async def test_alarms_that_are_of_no_use_any_more_are_not_sent(
         assert await kinds(on, "undelivered") == [
             ("undelivered", moved, f"alarm: it has moved to {OTHER}"),
             ("undelivered", deleted, "alarm: the VIM has deleted it"),
-            ("undelivered", silenced, "alarm: held back: an operator released them"),
+            ("undelivered", silenced, "alarm: it is of no use any more"),
         ]
 
 

@@ -14,16 +14,11 @@ import trio
 from hbtrio.cli import agent as cli_agent
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.nursery.endpoints import Endpoint, Unreachable
-from hbtrio.nursery.link_tls import client_tls, server_tls
+from hbtrio.nursery.tls import client_tls, server_tls
 from hbtrio.wire.vocabulary import Event
 from support.agent_world import MemoryAgent, memory_agent
+from support.certificates import HERE, files
 from support.scripted_host import ScriptedHost
-
-HERE = Path(__file__).parent / "certificates"
-
-
-def files(name: str, authority: str = "authority") -> tuple[str, str, str]:
-    return str(HERE / f"{name}.pem"), str(HERE / f"{name}.key"), str(HERE / f"{authority}.pem")
 
 
 @attrs.frozen
@@ -171,7 +166,6 @@ async def test_what_is_no_tls(
 async def test_an_old_version_of_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with controller(tmp_path) as on:
         tls = client_tls("host.toml: agent", *files("compute-0"))
-        assert tls is not None
         assert tls.minimum_version is ssl.TLSVersion.TLSv1_2
         tls.maximum_version = ssl.TLSVersion.TLSv1_2
         stream = await Endpoint(host="127.0.0.1", port=on.port).connect(tls)
@@ -216,11 +210,6 @@ async def test_an_agent_that_closes_in_the_handshake() -> None:
 
 
 # -- files -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("make", [client_tls, server_tls])
-def test_no_certificate_is_no_tls(make: type) -> None:
-    assert make("x", "", "", "") is None
 
 
 @pytest.mark.parametrize("make", [client_tls, server_tls])

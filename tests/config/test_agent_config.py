@@ -39,7 +39,16 @@ def test_defaults() -> None:
         name="",
         log="stderr",
         log_level="info",
-        vim=VimSettings(listen="tcp:127.0.0.1:2410", url="http://127.0.0.1:30002", audit_s=10),
+        vim=VimSettings(
+            listen="tcp:127.0.0.1:2410",
+            certificate="",
+            key="",
+            authority="",
+            token_file="",
+            url="http://127.0.0.1:30002",
+            url_authority="",
+            audit_s=10,
+        ),
         link=LinkSettings(
             listen="unix:/run/hbtrio/agent.link",
             grace_s=30,
@@ -47,7 +56,14 @@ def test_defaults() -> None:
             key="",
             authority="",
         ),
-        operator=OperatorSettings(listen="unix:/run/hbtrio/agent.sock", mode="0660", token_file=""),
+        operator=OperatorSettings(
+            listen="unix:/run/hbtrio/agent.sock",
+            mode="0660",
+            certificate="",
+            key="",
+            authority="",
+            token_file="",
+        ),
         store=StoreSettings(file="/var/lib/hbtrio/agent.db", history_days=30),
         brake=BrakeSettings(share=0.5, minimum=3),
     )
@@ -61,8 +77,13 @@ def test_everything_set() -> None:
         log = "syslog"
         log_level = "debug"
         [vim]
-        listen = "unix:/v"
-        url = ""
+        listen = "tcp:0.0.0.0:2410"
+        certificate = "/vc"
+        key = "/vk"
+        authority = "/va"
+        token_file = "/vt"
+        url = "https://vim.example:30002"
+        url_authority = "/vu"
         audit_s = 1.5
         [link]
         listen = "tcp:[2001:db8::1]:2411"
@@ -71,8 +92,11 @@ def test_everything_set() -> None:
         key = "/k"
         authority = "/a"
         [operator]
-        listen = "tcp:localhost:65535"
+        listen = "tcp:controller:65535"
         mode = "600"
+        certificate = "/oc"
+        key = "/ok"
+        authority = "/oa"
         token_file = "/t"
         [store]
         file = "/s"
@@ -86,7 +110,16 @@ def test_everything_set() -> None:
         name="controller-1",
         log="syslog",
         log_level="debug",
-        vim=VimSettings(listen="unix:/v", url="", audit_s=1.5),
+        vim=VimSettings(
+            listen="tcp:0.0.0.0:2410",
+            certificate="/vc",
+            key="/vk",
+            authority="/va",
+            token_file="/vt",
+            url="https://vim.example:30002",
+            url_authority="/vu",
+            audit_s=1.5,
+        ),
         link=LinkSettings(
             listen="tcp:[2001:db8::1]:2411",
             grace_s=1,
@@ -94,7 +127,14 @@ def test_everything_set() -> None:
             key="/k",
             authority="/a",
         ),
-        operator=OperatorSettings(listen="tcp:localhost:65535", mode="600", token_file="/t"),
+        operator=OperatorSettings(
+            listen="tcp:controller:65535",
+            mode="600",
+            certificate="/oc",
+            key="/ok",
+            authority="/oa",
+            token_file="/t",
+        ),
         store=StoreSettings(file="/s", history_days=0.5),
         brake=BrakeSettings(share=1, minimum=1),
     )
@@ -106,14 +146,15 @@ def test_all_faults_at_once() -> None:
         nmae = "x"
         log = "nowhere"
         [vim]
-        listen = "tcp:0.0.0.0:2410"
+        listen = "tcp:0.0.0.0"
+        certificate = "pem"
         url = "ftp://x"
         audit_s = 0
         [link]
         listen = "udp:x"
         grace_s = "30"
         [operator]
-        listen = "tcp:controller:2412"
+        listen = "tcp:controller:0"
         mode = "999"
         token_file = "token"
         [store]
@@ -124,13 +165,13 @@ def test_all_faults_at_once() -> None:
         """
     ) == [
         'agent.toml: log: must be one of stderr, syslog, got "nowhere"',
-        'agent.toml: vim.listen: must be unix:/PATH or tcp:127.0.0.1:PORT, got "tcp:0.0.0.0:2410"',
+        'agent.toml: vim.listen: must be unix:/PATH or tcp:HOST:PORT, got "tcp:0.0.0.0"',
+        'agent.toml: vim.certificate: must be an absolute path, got "pem"',
         'agent.toml: vim.url: must be an http URL, or empty, got "ftp://x"',
         "agent.toml: vim.audit_s: must be 1 to 3600 s, got 0.0",
         'agent.toml: link.listen: must be unix:/PATH or tcp:HOST:PORT, got "udp:x"',
         'agent.toml: link.grace_s: must be a number, got "30"',
-        "agent.toml: operator.listen: must be unix:/PATH or tcp:127.0.0.1:PORT, got "
-        '"tcp:controller:2412"',
+        'agent.toml: operator.listen: must be unix:/PATH or tcp:HOST:PORT, got "tcp:controller:0"',
         'agent.toml: operator.mode: must be three octal digits in quotes, got "999"',
         'agent.toml: operator.token_file: must be an absolute path, got "token"',
         'agent.toml: store.file: must be an absolute path, got "agent.db"',
@@ -145,7 +186,10 @@ def test_tls_is_all_three_or_none(left_out: str) -> None:
     lines = [line for line in TLS.splitlines() if not line.startswith(left_out)]
     fault = "agent.toml: link: certificate, key and authority go together"
     assert faults_of("[link]\n" + "\n".join(lines)) == [fault]
-    assert parse(f"[link]\n{TLS}").link.authority == "/a"
+    assert parse(f'[link]\nlisten = "tcp:x:1"\n{TLS}').link.authority == "/a"
+    assert faults_of(f"[link]\n{TLS}") == [
+        "agent.toml: link: certificate, key and authority are for tcp, not for a unix socket"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -164,15 +208,73 @@ def test_tls_is_all_three_or_none(left_out: str) -> None:
 )
 def test_other_machines_need_tls(listen: str, local: bool) -> None:
     text = f'[link]\nlisten = "{listen}"\n'
-    assert parse(text + TLS).link.listen == listen
+    if listen.startswith("tcp:"):
+        assert parse(text + TLS).link.listen == listen
     if local:
         assert parse(text).link.listen == listen
         assert parse(f'[vim]\nlisten = "{listen}"\n').vim.listen == listen
+        assert parse(f'[operator]\nlisten = "{listen}"\n').operator.listen == listen
     else:
         assert faults_of(text) == [
             "agent.toml: link: listen: certificate, key and authority are needed for this address"
         ]
-        assert len(faults_of(f'[vim]\nlisten = "{listen}"\n')) == 1
+        for api, permission in (("vim", "token_file"), ("operator", "token_file or authority")):
+            fault = f"agent.toml: {api}: listen: certificate and key are needed for this address"
+            needed = f"listen: {permission} is needed for this address"
+            text = f'[{api}]\nlisten = "{listen}"\n'
+            assert faults_of(text) == [f"{fault}; {needed}"]
+            assert faults_of(f'{text}token_file = "/t"\n') == [fault]
+            text += 'certificate = "/c"\nkey = "/k"\n'
+            assert faults_of(text) == [f"agent.toml: {api}: {needed}"]
+            assert getattr(parse(f'{text}token_file = "/t"\n'), api).listen == listen
+        # To the VIM a certificate is not instead of a token.
+        assert parse(f'[operator]\nlisten = "{listen}"\n{TLS}').operator.authority == "/a"
+        assert faults_of(f'[vim]\nlisten = "{listen}"\n{TLS}') == [
+            "agent.toml: vim: listen: token_file is needed for this address"
+        ]
+
+
+@pytest.mark.parametrize("api", ["vim", "operator"])
+@pytest.mark.parametrize(
+    ("listen", "tls", "fault"),
+    [
+        ("tcp:127.0.0.1:1", 'certificate = "/c"', "certificate and key go together"),
+        ("tcp:127.0.0.1:1", 'key = "/k"', "certificate and key go together"),
+        ("tcp:0.0.0.0:1", 'key = "/k"\nauthority = "/a"', "certificate and key go together"),
+        ("tcp:127.0.0.1:1", 'authority = "/a"', "authority needs certificate and key"),
+        ("unix:/x", 'authority = "/a"', "authority needs certificate and key"),
+        ("unix:/x", TLS, "certificate and key are for tcp, not for a unix socket"),
+        ("tcp:127.0.0.1:1", 'certificate = "/c"\nkey = "/k"', None),
+        ("tcp:[::1]:1", TLS, None),
+    ],
+)
+def test_tls_of_an_api(api: str, listen: str, tls: str, fault: str | None) -> None:
+    text = f'[{api}]\nlisten = "{listen}"\ntoken_file = "/t"\n{tls}\n'
+    if fault is None:
+        assert getattr(parse(text), api).certificate == "/c"
+    else:
+        assert faults_of(text) == [f"agent.toml: {api}: {fault}"]
+
+
+def test_faults_of_several_tables_at_once() -> None:
+    assert faults_of(
+        """
+        [vim]
+        listen = "tcp:0.0.0.0:2410"
+        url_authority = "/u"
+        [link]
+        listen = "tcp:0.0.0.0:2411"
+        [operator]
+        listen = "tcp:0.0.0.0:2412"
+        key = "/k"
+        """
+    ) == [
+        "agent.toml: vim: listen: certificate and key are needed for this address; "
+        "listen: token_file is needed for this address; url_authority is for an https url",
+        "agent.toml: link: listen: certificate, key and authority are needed for this address",
+        "agent.toml: operator: certificate and key go together; "
+        "listen: token_file or authority is needed for this address",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -220,6 +322,14 @@ def test_the_vims_url(url: str, good: bool) -> None:
         assert parse(text).vim.url == url
     else:
         assert len(faults_of(text)) == 1
+
+
+def test_only_an_https_url_has_an_authority() -> None:
+    text = '[vim]\nurl_authority = "/a"\n'
+    for url in ("", "http://vim"):
+        fault = "agent.toml: vim: url_authority is for an https url"
+        assert faults_of(f'{text}url = "{url}"\n') == [fault]
+    assert parse(f'{text}url = "https://vim"\n').vim.url_authority == "/a"
 
 
 def test_code_is_held_to_the_same_rules() -> None:

@@ -245,7 +245,7 @@ async def test_host(files: Path) -> None:
 
 async def test_ctl(files: Path) -> None:
     ctl = "ctl --url unix:{home}/none"
-    unreachable = "unix:{home}/none: no such socket; is hbtrio host running?"
+    unreachable = "unix:{home}/none: no such socket; is hbtrio host or agent running?"
     await check(
         [
             ("ctl", 2, ["…required: COMMAND (see hbtrio ctl --help)"]),
@@ -269,11 +269,11 @@ async def test_ctl(files: Path) -> None:
                 2,
                 ["argument --recent: not a number from 0 to 99999: 'x' (see …events --help)"],
             ),
-            ("ctl --url x status", 2, ["x: neither unix:PATH nor http://HOST[:PORT]"]),
+            ("ctl --url x status", 2, ["x: neither unix:PATH nor http[s]://HOST[:PORT]"]),
             (
-                "ctl --url https://h status",
+                "ctl --url ftp://h status",
                 2,
-                ["https://h: neither unix:PATH nor http://HOST[:PORT]"],
+                ["ftp://h: neither unix:PATH nor http[s]://HOST[:PORT]"],
             ),
             (
                 "ctl --url unix: status",
@@ -287,12 +287,12 @@ async def test_ctl(files: Path) -> None:
             (
                 "ctl --url unix:{home}/file status",
                 5,
-                ["unix:{home}/file: connection refused; is hbtrio host running?"],
+                ["unix:{home}/file: connection refused; is hbtrio host or agent running?"],
             ),
             (
                 f"ctl --url unix:/{'d' * 120} status",
                 5,
-                [f"unix:/{'d' * 120}: AF_UNIX path too long; is hbtrio host running?"],
+                [f"unix:/{'d' * 120}: AF_UNIX path too long; is hbtrio host or agent running?"],
             ),
         ],
         files,

@@ -103,8 +103,10 @@ async def test_status_without_hosts(tmp_path: Path) -> None:
                 "version": hbtrio.__version__,
                 "started": api.agent.started_at.isoformat(timespec="seconds"),
                 "vim": None,
+                "delivery": None,
                 "crashes": 0,
                 "links": 0,
+                "host_alarms": 0,
                 "heartbeating": 0,
                 "actions": {},
             },
@@ -151,6 +153,8 @@ async def test_status_of_a_fleet_through_a_broken_link(
             "reporting": True,
             "instances": 1,
             "heartbeating": 1,
+            "held_since": None,
+            "held_why": "",
         }
         status = (await http.get("/v1/status")).json()
         assert status["hosts"] == [host]
@@ -545,8 +549,8 @@ async def test_a_programming_error_is_told_as_one(
 READS = ["/v1/status", "/v1/history", "/v1/events?follow=no", "/openapi.json"]
 CHANGES = [f"/v1/instances/{ABSENT}/{kind}" for kind in ("vote", "notify", "act")]
 
-NEEDS_TOKEN = (401, "the bearer token is missing or wrong")
-READ_ONLY = (403, "nothing can be changed here: operator.token_file is not set")
+NEEDS_TOKEN = (401, "the token is missing or wrong")
+READ_ONLY = (403, "no client certificate, and operator.token_file is not set")
 WRONG_NAME = (403, "Host: not a name of the loopback")
 UNKNOWN = (404, f"unknown instance {ABSENT}")
 

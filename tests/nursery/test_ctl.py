@@ -456,7 +456,7 @@ async def test_the_end_of_the_host_ends_following(autojump_clock: MockClock) -> 
     async with serving() as (world, api):
         world.after(20, api.scope.cancel)
         text, status = await fault_of(api.path, "events", "--follow")
-        assert text == f"unix:{api.path}: the host went away"
+        assert text == f"unix:{api.path}: the daemon went away"
         assert status == ExitStatus.UNREACHABLE
 
 
@@ -468,7 +468,7 @@ async def test_events_that_were_left_out_are_told(autojump_clock: MockClock) -> 
             with pytest.raises(UserError) as caught:
                 await called.run(api.path, "events", "--follow")
             assert caught.value.status == ExitStatus.UNREACHABLE
-            assert str(caught.value) == f"unix:{api.path}: the host ended the stream"
+            assert str(caught.value) == f"unix:{api.path}: the daemon ended the stream"
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow)
@@ -577,7 +577,7 @@ async def test_a_host_that_ends_in_the_middle(
         world.after(2, api.scope.cancel)
         text, status = await fault_of(api.path, *words)
         assert text == (
-            f"unix:{api.path}: the host went away; the outcome of {what} on {ONE} is unknown; "
+            f"unix:{api.path}: the daemon went away; the outcome of {what} on {ONE} is unknown; "
             "`hbtrio ctl status` and `events` may tell"
         )
         assert status == ExitStatus.UNREACHABLE
@@ -588,7 +588,7 @@ async def test_an_action_that_crashes_has_no_outcome(autojump_clock: MockClock) 
     async with serving(runs=lambda argv: 1 / 0) as (world, api):
         await world.beating()
         text, status = await fault_of(api.path, "act", ONE, "stop", "--", "true")
-        assert text.startswith(f"unix:{api.path}: the host ended it without an outcome; ")
+        assert text.startswith(f"unix:{api.path}: the daemon ended it without an outcome; ")
         assert status == ExitStatus.UNREACHABLE
         world.crashes = 1
 
@@ -693,25 +693,48 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
             "argument --recent: not a number from 0 to 99999: 'many' "
             "(see hbtrio ctl events --help)",
         ),
-        (["--url", "host.sock", "status"], "host.sock: neither unix:PATH nor http://HOST[:PORT]"),
-        (["--url", "", "status"], ": neither unix:PATH nor http://HOST[:PORT]"),
+        (["--url", "host.sock", "status"], "host.sock: neither unix:PATH nor http[s]://HOST[:PORT]"),
+        (["--url", "", "status"], ": neither unix:PATH nor http[s]://HOST[:PORT]"),
         (
-            ["--url", "https://x", "status"],
-            "https://x: neither unix:PATH nor http://HOST[:PORT]",
+            ["--url", "https://x/v1", "status"],
+            "https://x/v1: neither unix:PATH nor http[s]://HOST[:PORT]",
         ),
-        (["--url", "http://", "status"], "http://: neither unix:PATH nor http://HOST[:PORT]"),
-        (["--url", "http://x:y", "status"], "http://x:y: neither unix:PATH nor http://HOST[:PORT]"),
+        (["--url", "http://", "status"], "http://: neither unix:PATH nor http[s]://HOST[:PORT]"),
+        (
+            ["--url", "http://x:y", "status"],
+            "http://x:y: neither unix:PATH nor http[s]://HOST[:PORT]",
+        ),
+        (
+            ["--url", "http://127.0.0.1:1", "--ca", "/x", "status"],
+            "http://127.0.0.1:1: certificates are for https only",
+        ),
+        (
+            ["--certificate", "/c", "--key", "/k", "status"],
+            f"{DEFAULT_URL}: certificates are for https only",
+        ),
+        (
+            ["--url", "https://127.0.0.1:1", "--certificate", "/c", "status"],
+            "--certificate and --key go together",
+        ),
+        (
+            ["--url", "https://127.0.0.1:1", "--key", "/k", "status"],
+            "--certificate and --key go together",
+        ),
+        (
+            ["--url", "https://127.0.0.1:1", "--ca", "/no/ca.pem", "status"],
+            "https://127.0.0.1:1: /no/ca.pem: no such file or directory",
+        ),
         (
             ["--url", "http://x/v1", "status"],
-            "http://x/v1: neither unix:PATH nor http://HOST[:PORT]",
+            "http://x/v1: neither unix:PATH nor http[s]://HOST[:PORT]",
         ),
         (
             ["--url", "http://a@x", "status"],
-            "http://a@x: neither unix:PATH nor http://HOST[:PORT]",
+            "http://a@x: neither unix:PATH nor http[s]://HOST[:PORT]",
         ),
         (
             ["--url", "\x1b[1m", "status"],
-            "\\x1b[1m: neither unix:PATH nor http://HOST[:PORT]",
+            "\\x1b[1m: neither unix:PATH nor http[s]://HOST[:PORT]",
         ),
         (
             ["--url", "unix:", "status"],
@@ -742,7 +765,7 @@ def test_no_such_socket(capsys: pytest.CaptureFixture[str]) -> None:
     url = "unix:/nowhere/host.sock"
     assert shown(capsys, "--url", url, "status") == (
         ExitStatus.UNREACHABLE,
-        f"hbtrio ctl: {url}: no such socket; is hbtrio host running?",
+        f"hbtrio ctl: {url}: no such socket; is hbtrio host or agent running?",
     )
 
 
@@ -759,7 +782,7 @@ def test_nobody_listens(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> No
             pass
         assert shown(capsys, "--url", f"unix:{path}", "status") == (
             ExitStatus.UNREACHABLE,
-            f"hbtrio ctl: unix:{path}: connection refused; is hbtrio host running?",
+            f"hbtrio ctl: unix:{path}: connection refused; is hbtrio host or agent running?",
         )
 
 
@@ -803,6 +826,7 @@ def test_what_is_imported() -> None:
     assert {name for name in modules if name.startswith("hbtrio.nursery.")} == {
         "hbtrio.nursery.ctl_client",
         "hbtrio.nursery.ctl_replies",
+        "hbtrio.nursery.tls",
         "hbtrio.nursery.token_file",
     }
 

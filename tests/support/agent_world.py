@@ -272,6 +272,7 @@ async def socket_agent(
     vim: VimStandIn | None = None,
     audit_s: float | None = None,
     timeouts: dict[str, float] | None = None,
+    token: str = "",
 ) -> AsyncIterator[SocketAgent]:
     """A running agent on loopback sockets, with its store in a file, and a VIM.
 
@@ -280,6 +281,7 @@ async def socket_agent(
         vim: the VIM, if the test has one already.
         audit_s: how often the VIM is asked; without it, never.
         timeouts: of the client to the VIM.
+        token: the VIM's.
     """
     async with AsyncExitStack() as stack:
         if vim is None:
@@ -301,7 +303,10 @@ async def socket_agent(
 
         async def serve(*, task_status: trio.TaskStatus[None]) -> None:
             await serve_http(
-                vim_api(agent), listeners, on_crash=crashes.append, task_status=task_status
+                vim_api(agent, token=token),
+                listeners,
+                on_crash=crashes.append,
+                task_status=task_status,
             )
 
         async with trio.open_nursery() as nursery:

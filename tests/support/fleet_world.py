@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -57,16 +58,29 @@ class FleetApi:
         #: Programming errors that the API let out.
         self.crashes: list[BaseException] = []
 
-    async def run(self, path: str, token: str, *, task_status: trio.TaskStatus[None]) -> None:
+    async def run(
+        self,
+        path: str,
+        token: str,
+        tls: ssl.SSLContext | None,
+        local: bool,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
         self.path = path
         (tcp,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = tcp.socket.getsockname()[1]
         async with trio.open_nursery() as nursery:
             await nursery.start(self.agent.run)
             await nursery.start(self.actions.run)
-            app = agent_api(self.agent, self.actions, token=token)
-            listeners = [tcp, await open_unix_listener(path)]
-            await serve_http(app, listeners, on_crash=self.crashes.append, task_status=task_status)
+            app = agent_api(self.agent, self.actions, token=token, local=local)
+            await serve_http(
+                app,
+                [tcp, await open_unix_listener(path)],
+                tls=tls,
+                on_crash=self.crashes.append,
+                task_status=task_status,
+            )
 
     @property
     def url(self) -> str:
@@ -84,12 +98,21 @@ class FleetApi:
 
 
 @asynccontextmanager
-async def fleet_api(folder: Path, *, token: str = TOKEN) -> AsyncIterator[FleetApi]:
-    """The API of an agent without hosts; a test takes the crashes it brings about from the list."""
+async def fleet_api(
+    folder: Path, *, token: str = TOKEN, tls: ssl.SSLContext | None = None, local: bool = True
+) -> AsyncIterator[FleetApi]:
+    """The API of an agent without hosts; a test takes the crashes it brings about from the list.
+
+    Args:
+        folder: where its store is.
+        token: the operators'.
+        tls: what connections over TCP are wrapped in.
+        local: whether it takes itself for one that only this machine can reach.
+    """
     with inline_store(folder) as (store, worker), socket_path() as path:
         api = FleetApi(store, worker)
         async with trio.open_nursery() as nursery:
-            await nursery.start(api.run, path, token)
+            await nursery.start(api.run, path, token, tls, local)
             yield api
             nursery.cancel_scope.cancel()
         assert api.crashes == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import platform
 import resource
 import signal
@@ -19,7 +20,14 @@ import attrs
 import trio
 from starlette.types import ASGIApp
 
-from hbtrio.config.agent import DEFAULT_AGENT_CONFIG, AgentConfig, load_agent_config
+from hbtrio.config.agent import (
+    DEFAULT_AGENT_CONFIG,
+    AgentConfig,
+    OperatorSettings,
+    VimSettings,
+    is_local,
+    load_agent_config,
+)
 from hbtrio.errors import ExitStatus
 from hbtrio.log import logging_to
 from hbtrio.nursery.agent import Agent
@@ -28,8 +36,9 @@ from hbtrio.nursery.agent_api import agent_api
 from hbtrio.nursery.agent_audit import Audit
 from hbtrio.nursery.endpoints import Endpoint, Listener
 from hbtrio.nursery.http_edge import serve_http
-from hbtrio.nursery.link_tls import server_tls
+from hbtrio.nursery.service_manager import ServiceManager
 from hbtrio.nursery.store import Store
+from hbtrio.nursery.tls import server_tls
 from hbtrio.nursery.token_file import read_token
 from hbtrio.nursery.vim_api import vim_api
 from hbtrio.nursery.vim_client import VimClient
@@ -74,19 +83,55 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
+@attrs.frozen
+class _Door:
+    """Where an API is served, and what is needed to get in."""
+
+    endpoint: Endpoint
+    token: str
+    tls: ssl.SSLContext | None
+
+    @classmethod
+    def of(
+        cls, table: str, settings: VimSettings | OperatorSettings, *, optional: bool = False
+    ) -> _Door:
+        """Reads its files.
+
+        Args:
+            table: its name in agent.toml.
+            settings: what it says.
+            optional: a client certificate is asked for and not insisted on.
+
+        Raises:
+            UserError: one can't be used.
+        """
+        where = f"agent.toml: {table}"
+        token, tls = "", None
+        if settings.token_file:
+            token = read_token(settings.token_file, f"{where}.token_file")
+        if settings.certificate:
+            files = (settings.certificate, settings.key, settings.authority)
+            tls = server_tls(where, *files, optional=optional)
+        return cls(Endpoint.parse(settings.listen), token, tls)
+
+
 async def _serve(config: AgentConfig) -> None:
     link = Endpoint.parse(config.link.listen)
-    vim = Endpoint.parse(config.vim.listen)
-    files = config.link
-    tls = server_tls("agent.toml: link", files.certificate, files.key, files.authority)
-    operator = Endpoint.parse(config.operator.listen)
-    token = read_token(config.operator.token_file) if config.operator.token_file else ""
+    link_tls = None
+    if config.link.certificate:
+        files = config.link
+        link_tls = server_tls("agent.toml: link", files.certificate, files.key, files.authority)
+    vim = _Door.of("vim", config.vim)
+    operator = _Door.of("operator", config.operator, optional=True)
+    client = None
+    if config.vim.url:
+        client = VimClient(config.vim.url, authority=config.vim.url_authority)
+    manager = ServiceManager.of(os.environ, os.getpid())
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store.open(config.store.file, wall_clock))
-        client = None
         sender = None
-        if config.vim.url:
-            client = await stack.enter_async_context(VimClient(config.vim.url))
+        if client is not None:
+            await stack.enter_async_context(client)
             sender = VimSender(store, client, wall_clock)
         agent = Agent(
             config,
@@ -97,34 +142,41 @@ async def _serve(config: AgentConfig) -> None:
         )
         actions = AgentActions(agent, new_command_id=_new_id, wall_clock=wall_clock)
         link_listeners = await link.listen()
-        api_listeners = await operator.listen(int(config.operator.mode, 8))
-        vim_listeners = await vim.listen() if client is not None else []
+        api_listeners = await operator.endpoint.listen(int(config.operator.mode, 8))
+        vim_listeners = await vim.endpoint.listen() if client is not None else []
         signals = stack.enter_context(
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         )
-        async with trio.open_nursery() as nursery:
+        async with manager.told(), trio.open_nursery() as nursery:
             await nursery.start(agent.run)
-            if client is not None:
-                audit = Audit(agent, client, config.vim.audit_s)
-                nursery.start_soon(agent.supervisor.keep, "audit", audit.run)
-                await nursery.start(_serve_api, agent, "VIM", vim_api(agent), vim_listeners)
             await nursery.start(actions.run)
-            api = agent_api(agent, actions, token=token)
-            await nursery.start(_serve_api, agent, "operator", api, api_listeners)
-            nursery.start_soon(_serve_links, agent, link_listeners, tls)
-            _log.info(
-                "agent %s: hosts at %s, VIM at %s, operators at %s",
-                config.name,
-                link,
-                vim if client else "none",
-                operator,
-            )
-            async for number in signals:
-                if number != signal.SIGHUP:
-                    break
-                # Its default would end the agent in the middle of its deliveries.
-                _log.warning("SIGHUP: agent.toml is read at the start only, restart for it")
-            _log.info("stopping")
+            # The APIs end first: what they have begun to answer needs all that is behind them.
+            async with trio.open_nursery() as apis:
+                if client is not None:
+                    audit = Audit(agent, client, config.vim.audit_s)
+                    nursery.start_soon(agent.supervisor.keep, "audit", audit.run)
+                    api = vim_api(agent, token=vim.token)
+                    await apis.start(_serve_api, agent, "VIM", api, vim_listeners, vim.tls)
+                local = is_local(config.operator.listen)
+                api = agent_api(agent, actions, token=operator.token, local=local)
+                await apis.start(_serve_api, agent, "operator", api, api_listeners, operator.tls)
+                nursery.start_soon(_serve_links, agent, link_listeners, link_tls)
+                manager.ready()
+                _log.info(
+                    "agent %s: hosts at %s, VIM at %s, operators at %s",
+                    config.name,
+                    link,
+                    vim.endpoint if client else "none",
+                    operator.endpoint,
+                )
+                async for number in signals:
+                    if number != signal.SIGHUP:
+                        break
+                    # Its default would end the agent in the middle of its deliveries.
+                    _log.warning("SIGHUP: agent.toml is read at the start only, restart for it")
+                manager.stopping()
+                _log.info("stopping")
+                apis.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
 
 
@@ -133,6 +185,7 @@ async def _serve_api(
     whose: str,
     api: ASGIApp,
     listeners: list[Listener],
+    tls: ssl.SSLContext | None,
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
@@ -140,7 +193,7 @@ async def _serve_api(
         agent.supervisor.crashes += 1
         _log.error("%s API failed", whose, exc_info=error)
 
-    await serve_http(api, listeners, on_crash=crashed, task_status=task_status)
+    await serve_http(api, listeners, tls=tls, on_crash=crashed, task_status=task_status)
 
 
 async def _serve_links(agent: Agent, listeners: list[Listener], tls: ssl.SSLContext | None) -> None:

@@ -48,13 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url",
         default=DEFAULT_URL,
-        help="the host or agent: unix:PATH or http://HOST:PORT (default %(default)s)",
+        help="the host or agent: unix:PATH or http[s]://HOST:PORT (default %(default)s)",
     )
     parser.add_argument(
         "--token-file",
         metavar="FILE",
-        help="a file with the token that an agent wants over http (default: HBTRIO_TOKEN is it)",
+        help="a file with the token that an agent wants over TCP (default: HBTRIO_TOKEN is it)",
     )
+    parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        default="",
+        help="what has signed an https agent's certificate (default: whom the system trusts)",
+    )
+    parser.add_argument(
+        "--certificate",
+        metavar="FILE",
+        default="",
+        help="what to show an https agent; if it knows who has signed it, no token is needed",
+    )
+    parser.add_argument("--key", metavar="FILE", default="", help="the key of --certificate")
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
     )
@@ -96,6 +109,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--before", metavar="ID", type=_id, help="only what is older than this entry"
     )
     history.add_argument("--json", action="store_true", help="a JSON object in each line")
+
+    release = command("release", "let the alarms of a host go that an agent holds back")
+    release.add_argument("host", metavar="HOST", help="its name")
+    release.add_argument(
+        "--withdraw", action="store_true", help="do not send them: the VIM never hears of them"
+    )
 
     act = command(
         "act",

@@ -19,6 +19,7 @@ import trio
 from hbtrio.cli.ctl_fleet import show_fleet
 from hbtrio.cli.ctl_progress import ProgressView
 from hbtrio.cli.ctl_screen import Screen
+from hbtrio.cli.ctl_table import counted
 from hbtrio.cli.ctl_views import show_event, show_status
 from hbtrio.config.source import printable
 from hbtrio.errors import ExitStatus, UserError
@@ -77,13 +78,19 @@ def carry_out(options: argparse.Namespace, screen: Screen) -> int:
     Raises:
         UserError: what went wrong.
     """
-    client = CtlClient(Address.parse(options.url), _token(options))
+    client = CtlClient(
+        Address.parse(options.url),
+        _token(options),
+        certificate=options.certificate,
+        key=options.key,
+        authority=options.ca,
+    )
     return trio.run(Session(client, screen, options).run)
 
 
 def _token(options: argparse.Namespace) -> str:
     if options.token_file is not None:
-        return read_token(options.token_file)
+        return read_token(options.token_file, "--token-file")
     given = os.environ.get("HBTRIO_TOKEN", "")
     return checked_token(given, "HBTRIO_TOKEN") if given else ""
 
@@ -141,6 +148,8 @@ class Session:
                 return await self._events()
             case "history":
                 return await self._history()
+            case "release":
+                return await self._release()
             case "act":
                 return await self._act()
             case kind:
@@ -179,6 +188,18 @@ class Session:
             show_event(self._screen, line)
         return ExitStatus.DONE
 
+    async def _release(self) -> int:
+        host = self._options.host
+        status = await self._client.any_status()
+        if not isinstance(status, FleetStatus):
+            text = "a host holds no alarms back; its agent does (--url)"
+            raise UserError(text, ExitStatus.FAILED)
+        alarms = "withdraw" if self._options.withdraw else "send"
+        said = await self._client.release(host, alarms)
+        words = f"{counted(said.sent, 'alarm')} sent, {said.withdrawn} withdrawn"
+        self._screen.line(f"{host}: {words}")
+        return ExitStatus.DONE
+
     async def _events(self) -> int:
         follow, recent = self._options.follow, self._options.recent
         if recent is None:
@@ -192,7 +213,7 @@ class Session:
                 while (line := await lines.next(EventLine, SILENCE_S)) is not None:
                     show_event(self._screen, line)
             if follow:
-                raise lines.lost("the host ended the stream")
+                raise lines.lost("the daemon ended the stream")
         return ExitStatus.DONE
 
     async def _round(self, kind: str) -> int:
@@ -268,7 +289,7 @@ async def _tell_all(
         if is_last(said):
             return said
         within_s = MARGIN_S + (said.seconds or 0.0)
-    raise lines.lost("the host ended it without an outcome")
+    raise lines.lost("the daemon ended it without an outcome")
 
 
 def pick(

@@ -38,6 +38,16 @@ def show_fleet(screen: Screen, status: FleetStatus) -> None:
     if agent.crashes:
         failures = counted(agent.crashes, "internal failure")
         write_clipped(screen, f"{failures}: see the agent's log", "bad")
+    delivery = agent.delivery
+    if delivery is not None and not delivery.reachable:
+        waiting = counted(delivery.waiting, "message")
+        text = f"the VIM can't be reached: {delivery.fault}; {waiting} waiting"
+        write_clipped(screen, text, "bad")
+    for host in status.hosts:
+        if host.held_since is not None:
+            since = host.held_since.replace("T", " ")
+            text = f"ALARM: {host.hostname}: alarms held back since {since}: {host.held_why}"
+            write_clipped(screen, text, "bad")
     if status.hosts:
         hosts = status.hosts
         columns = [

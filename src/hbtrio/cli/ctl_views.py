@@ -32,6 +32,8 @@ _KIND_COLOURS: Final = {
     "stopped": "warn",
     "lost": "bad",
     "host-unreachable": "bad",
+    "host-alarm": "bad",
+    "host-alarm-over": "good",
     "undelivered": "bad",
 }
 _RESULT_COLOURS: Final = {"reject": "bad", "error": "warn", "timeout": "warn"}

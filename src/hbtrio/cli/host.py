@@ -38,9 +38,10 @@ from hbtrio.nursery.host import Host, World
 from hbtrio.nursery.host_api import host_api
 from hbtrio.nursery.http_edge import serve_http
 from hbtrio.nursery.link_host import HostLink, Identity
-from hbtrio.nursery.link_tls import client_tls
 from hbtrio.nursery.port import UnixDialer
 from hbtrio.nursery.processes import SystemProcesses
+from hbtrio.nursery.service_manager import ServiceManager
+from hbtrio.nursery.tls import client_tls
 from hbtrio.nursery.unix_socket import UnixListener, open_unix_listener
 from hbtrio.wire.messages import MAX_ID
 
@@ -132,10 +133,13 @@ def _claim(channel_dir: str) -> Iterator[None]:
 async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | None) -> None:
     agent = Endpoint.parse(config.agent.connect) if config.agent.connect else Endpoint()
     files = config.agent
-    tls = client_tls("host.toml: agent", files.certificate, files.key, files.authority)
+    tls = None
+    if files.certificate:
+        tls = client_tls("host.toml: agent", files.certificate, files.key, files.authority)
+    manager = ServiceManager.of(os.environ, os.getpid())
     listener = await open_unix_listener(config.control_socket, config.control_permissions)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with SystemProcesses() as processes:
+        async with SystemProcesses() as processes, manager.told():
             host = Host(
                 config,
                 World(
@@ -152,6 +156,7 @@ async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | N
                 if config.agent.connect:
                     link = HostLink(host, _identity(config), partial(agent.connect, tls))
                     nursery.start_soon(host.supervisor.keep, "link", link.run)
+                manager.ready()
                 _log.info(
                     "host %s serves %s, control socket %s",
                     config.hostname,
@@ -163,6 +168,7 @@ async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | N
                         break
                     # Its default would end the host; VMs would notice for nothing.
                     _log.warning("SIGHUP: host.toml is read at the start only, restart for it")
+                manager.stopping()
                 _log.info("stopping")
                 nursery.cancel_scope.cancel()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -16,7 +17,6 @@ from hbtrio.config.host import (
     ENDPOINT,
     ENDPOINT_WORDS,
     LOCAL_ENDPOINT,
-    LOCAL_ENDPOINT_WORDS,
     BrakeSettings,
     LogLevel,
     LogTarget,
@@ -34,11 +34,30 @@ DEFAULT_AGENT_CONFIG: Final = "/etc/hbtrio/agent.toml"
 class VimSettings:
     """The cloud's orchestrator."""
 
-    #: Where the VIM's requests are served; they bear no proof of who sends them.
-    listen: str = word("tcp:127.0.0.1:2410", LOCAL_ENDPOINT, LOCAL_ENDPOINT_WORDS)
+    #: Where the VIM's requests are served.
+    listen: str = word("tcp:127.0.0.1:2410", ENDPOINT, ENDPOINT_WORDS)
+    #: TLS: the first two or none. With the third the VIM has to show a certificate.
+    certificate: str = path("", instead=("",))
+    key: str = path("", instead=("",))
+    authority: str = path("", instead=("",))
+    #: A file with the token that each of the VIM's requests has to carry over TCP. Without one they
+    #: bear no proof of who sends them, as deployed.
+    token_file: str = path("", instead=("",))
     #: Where it is told; empty: there is no VIM.
     url: str = word("http://127.0.0.1:30002", r"(https?://[^\s/]+)?", "an http URL, or empty")
+    #: What has signed the certificate of an https URL; empty: whom the system trusts.
+    url_authority: str = path("", instead=("",))
     audit_s: float = number(10.0, 1, 3600, "s")
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse to be asked or to ask in the open."""
+        faults = list(_tls_faults(self))
+        if not is_local(self.listen) and not self.token_file:
+            faults.append("listen: token_file is needed for this address")
+        if self.url_authority and not self.url.startswith("https:"):
+            faults.append("url_authority is for an https url")
+        if faults:
+            raise ValueError("; ".join(faults))
 
 
 @attrs.frozen(kw_only=True)
@@ -58,7 +77,10 @@ class LinkSettings:
         tls = (self.certificate, self.key, self.authority)
         if any(tls) and not all(tls):
             raise ValueError("certificate, key and authority go together")
-        if not any(tls) and not re.fullmatch(LOCAL_ENDPOINT, self.listen):
+        if any(tls) and self.listen.startswith("unix:"):
+            # Hosts speak none there.
+            raise ValueError("certificate, key and authority are for tcp, not for a unix socket")
+        if not any(tls) and not is_local(self.listen):
             raise ValueError("listen: certificate, key and authority are needed for this address")
 
 
@@ -66,11 +88,40 @@ class LinkSettings:
 class OperatorSettings:
     """Where `hbtrio ctl` connects."""
 
-    listen: str = word("unix:/run/hbtrio/agent.sock", LOCAL_ENDPOINT, LOCAL_ENDPOINT_WORDS)
+    listen: str = word("unix:/run/hbtrio/agent.sock", ENDPOINT, ENDPOINT_WORDS)
     mode: str = word("0660", "0?[0-7]{3}", "three octal digits in quotes")
-    #: A file with the bearer token that requests over TCP need to change something. A unix socket
-    #: has its mode for that. Without a file, nothing can be changed over TCP.
+    #: TLS: the first two or none. With the third a client certificate is as good as the token.
+    certificate: str = path("", instead=("",))
+    key: str = path("", instead=("",))
+    authority: str = path("", instead=("",))
+    #: A file with the bearer token that requests over TCP need to change something, and beyond the
+    #: loopback to look as well. A unix socket has its mode for that.
     token_file: str = path("", instead=("",))
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a door that is open to anybody, or to nobody."""
+        faults = list(_tls_faults(self))
+        if not (is_local(self.listen) or self.token_file or self.authority):
+            faults.append("listen: token_file or authority is needed for this address")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+def is_local(listen: str) -> bool:
+    """Whether only this machine can reach an endpoint."""
+    return re.fullmatch(LOCAL_ENDPOINT, listen) is not None
+
+
+def _tls_faults(api: VimSettings | OperatorSettings) -> Iterator[str]:
+    """What is wrong with where an API listens and its TLS."""
+    if bool(api.certificate) != bool(api.key):
+        yield "certificate and key go together"
+    elif api.authority and not api.certificate:
+        yield "authority needs certificate and key"
+    elif api.certificate and api.listen.startswith("unix:"):
+        yield "certificate and key are for tcp, not for a unix socket"
+    elif not api.certificate and not is_local(api.listen):
+        yield "listen: certificate and key are needed for this address"
 
 
 @attrs.frozen(kw_only=True)

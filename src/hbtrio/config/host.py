@@ -36,7 +36,6 @@ ENDPOINT_WORDS: Final = "unix:/PATH or tcp:HOST:PORT"
 
 #: One that only this machine can reach.
 LOCAL_ENDPOINT: Final = rf"{_UNIX}|tcp:(127\.0\.0\.1|localhost|\[::1\]):{_PORT}"
-LOCAL_ENDPOINT_WORDS: Final = "unix:/PATH or tcp:127.0.0.1:PORT"
 
 LogTarget = Literal["stderr", "syslog"]
 LogLevel = Literal["debug", "info", "warning", "error"]

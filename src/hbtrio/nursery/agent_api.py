@@ -7,6 +7,8 @@
     POST /v1/instances/UUID/vote                {"event": "stop"}
     POST /v1/instances/UUID/notify              {"event": "stop"}
     POST /v1/instances/UUID/act                 {"action": "reboot", "command": [], "force": false}
+    POST /v1/hosts/NAME/release                 {"alarms": "send"}, or "withdraw"
+    GET  /metrics                               numbers for Prometheus
     GET  /openapi.json                          all this for machines
 
 Votes, notices and actions are carried out by the instance's host and answered with the same lines
@@ -19,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import attrs
 import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,9 +30,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from hbtrio.nursery import api_parts
-from hbtrio.nursery.admission import Admission
+from hbtrio.nursery.admission import OperatorAdmission
 from hbtrio.nursery.agent import Agent, Unknown
 from hbtrio.nursery.agent_actions import OPERATOR, ActionRefused, AgentActions
+from hbtrio.nursery.agent_brake import NotHeld
+from hbtrio.nursery.agent_metrics import METRICS_TYPE, agent_metrics
 from hbtrio.nursery.agent_openapi import openapi
 from hbtrio.nursery.agent_rounds import Asked
 from hbtrio.nursery.agent_status import fleet_instance, fleet_status, history_entry
@@ -44,15 +49,18 @@ _LIMIT = 100
 _LAST_ID = 10**15 - 1
 
 
-def agent_api(agent: Agent, actions: AgentActions, *, token: str = "") -> ASGIApp:
+def agent_api(
+    agent: Agent, actions: AgentActions, *, token: str = "", local: bool = True
+) -> ASGIApp:
     """The operator API of ``agent`` as an ASGI application.
 
     Args:
         agent: whose API it is.
         actions: what operators have its hosts do.
-        token: what changes something needs it over TCP.
+        token: what changes something needs it over TCP, or a client certificate.
+        local: whether over TCP it is served on the loopback only; elsewhere all requests need that.
     """
-    api = _AgentApi(agent, actions)
+    api = _AgentApi(agent, actions, local)
     routes = [
         Route("/v1/status", api.status, methods=["GET"]),
         Route("/v1/events", api.events, methods=["GET"]),
@@ -61,18 +69,25 @@ def agent_api(agent: Agent, actions: AgentActions, *, token: str = "") -> ASGIAp
         Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
         Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
         Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
+        Route("/v1/hosts/{hostname}/release", api.release, methods=["POST"]),
+        Route("/metrics", api.metrics, methods=["GET"]),
         Route("/openapi.json", api.openapi, methods=["GET"]),
     ]
-    return Admission(api_parts.application(routes), token)
+    return OperatorAdmission(api_parts.application(routes), token, local=local)
 
 
 class _AgentApi:
-    def __init__(self, agent: Agent, actions: AgentActions) -> None:
+    def __init__(self, agent: Agent, actions: AgentActions, local: bool) -> None:
         self._agent = agent
         self._actions = actions
+        self._local = local
 
     async def openapi(self, _: Request) -> Response:
-        return JSONResponse(openapi())
+        return JSONResponse(openapi(local=self._local))
+
+    async def metrics(self, _: Request) -> Response:
+        text = agent_metrics(self._agent, trio.current_time())
+        return Response(text, media_type=METRICS_TYPE)
 
     async def status(self, _: Request) -> Response:
         return JSONResponse(fleet_status(self._agent, self._actions, trio.current_time()))
@@ -122,6 +137,13 @@ class _AgentApi:
             action = await self._actions.begin(_uuid(request), name, body.command, force=body.force)
         return api_parts.stream(request, action.lines.watch())
 
+    async def release(self, request: Request) -> Response:
+        hostname: str = request.path_params["hostname"]
+        send = await api_parts.release_request(request)
+        with _faults():
+            released = await self._agent.brake.release(hostname, OPERATOR, send=send)
+        return JSONResponse({"hostname": hostname, **attrs.asdict(released)})
+
 
 async def _watch(asked: Asked, event: Event, notification: NotificationType) -> api_parts.Items:
     kind = "vote" if notification is NotificationType.REVOCABLE else "notice"
@@ -143,7 +165,7 @@ def _faults() -> Iterator[None]:
         yield
     except Unknown as error:
         raise HTTPException(404, str(error)) from error
-    except ActionRefused as error:
+    except (ActionRefused, NotHeld) as error:
         raise HTTPException(409, str(error)) from error
     except StoreFault as error:
         raise HTTPException(503, f"store: {error}") from error

@@ -47,6 +47,8 @@ SETTLE_S: Final = 10.0
 RAISED: Final = "host-alarm"
 OVER: Final = "host-alarm-over"
 
+USELESS: Final = "it is of no use any more"
+
 
 class NotHeld(Exception):
     """The host's alarms are not held back."""
@@ -239,7 +241,8 @@ class AgentBrake:
         if host is None or host.hold is None:
             raise NotHeld(f"no alarms of {hostname} are held back")
         uuids = await self._held.of(hostname)
-        return await self._end(hostname, host, uuids, "an operator released them", who, send=send)
+        why = f"an operator {'released' if send else 'withdrew'} them"
+        return await self._end(hostname, host, uuids, why, who, send=send)
 
     async def withdraw(self, hostname: str, uuid: str, why: str) -> None:
         """Takes back what is held about an instance.
@@ -308,7 +311,7 @@ class AgentBrake:
         self, hostname: str, host: _Host, uuids: Set[str], why: str, who: str, *, send: bool
     ) -> Released:
         wanted = {uuid for uuid in uuids if send and self._wanted(hostname, uuid)}
-        withdrawn = await self._held.withdraw(hostname, uuids - wanted, f"held back: {why}")
+        withdrawn = await self._held.withdraw(hostname, uuids - wanted, USELESS if send else why)
         entry = HistoryEntry(self._wall_clock(), OVER, "", hostname, why, who=who)
         sent = await self._held.end_hold(hostname, wanted, entry)
         host.hold = None
@@ -320,7 +323,7 @@ class AgentBrake:
 
     async def _let_go(self, hostname: str, uuids: Set[str]) -> None:
         wanted = {uuid for uuid in uuids if self._wanted(hostname, uuid)}
-        await self._held.withdraw(hostname, uuids - wanted, "it is of no use any more")
+        await self._held.withdraw(hostname, uuids - wanted, USELESS)
         if await self._held.let_go(hostname, wanted):
             self._wake()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import hbtrio
+from hbtrio.nursery.api_parts import Alarms
 from hbtrio.nursery.store import PAGE
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, VoteResult
 
@@ -14,19 +15,38 @@ _TEXT: Final[_Json] = {"type": "string"}
 _FLAG: Final[_Json] = {"type": "boolean"}
 _COUNT: Final[_Json] = {"type": "integer", "minimum": 0}
 
+#: Over TCP, either of them.
+_PERMISSION: Final[list[_Json]] = [{"token": []}, {"certificate": []}]
+
 _WHY: Final = {
     "400": "The request is faulty.",
-    "401": "Over TCP: the bearer token is missing or wrong.",
-    "403": "Over TCP: no token is configured, or the Host is no name of the loopback.",
+    "401": "Over TCP: the bearer token is missing or wrong, and there is no client certificate.",
+    "403": "Over TCP: there is no client certificate, and no token is configured; the Host is no "
+    "name of the loopback; a page of another site asks.",
     "404": "No such instance.",
-    "409": "Not now: not heartbeating, its host has no link, something else is open on it.",
+    "409": "Not now: not heartbeating, its host has no link, something else is open on it, no "
+    "alarms are held back.",
     "413": "The body is larger than 64 KiB.",
     "503": "The history can't be read or written, or there are too many connections.",
 }
 
 
-def openapi() -> _Json:
-    """The document."""
+def openapi(*, local: bool = True) -> _Json:
+    """The document.
+
+    Args:
+        local: whether it is served on the loopback only; elsewhere every request needs permission.
+    """
+    document = _document()
+    if not local:
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["security"] = _PERMISSION
+                operation["responses"] |= _refused("401")
+    return document
+
+
+def _document() -> _Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "hbtrio agent, operator API", "version": hbtrio.__version__},
@@ -48,7 +68,9 @@ def openapi() -> _Json:
             "/v1/instances/{uuid}/act": {
                 "post": _post("act", "Do something, with its vote and its notices", "Act")
             },
-            "/openapi.json": {"get": _document()},
+            "/v1/hosts/{hostname}/release": {"post": _release()},
+            "/metrics": {"get": _metrics()},
+            "/openapi.json": {"get": _itself()},
         },
         "components": {
             "schemas": _schemas(),
@@ -59,7 +81,10 @@ def openapi() -> _Json:
                 }
                 for status, why in _WHY.items()
             },
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "certificate": {"type": "mutualTLS"},
+            },
         },
     }
 
@@ -75,10 +100,7 @@ def _get(
         "summary": summary,
         "parameters": parameters or [],
         "responses": {
-            "200": {
-                "description": "What was asked for.",
-                "content": {"application/json": {"schema": _schema(schema)}},
-            },
+            "200": _answered(schema),
             **_refused("403", "503", *faults),
         },
     }
@@ -88,7 +110,7 @@ def _post(name: str, summary: str, schema: str) -> _Json:
     return {
         "operationId": name,
         "summary": summary,
-        "security": [{"token": []}],
+        "security": _PERMISSION,
         "parameters": [_uuid()],
         "requestBody": {
             "required": True,
@@ -99,6 +121,15 @@ def _post(name: str, summary: str, schema: str) -> _Json:
             **_refused("400", "401", "403", "404", "409", "413", "503"),
         },
     }
+
+
+def _release() -> _Json:
+    operation = _post("release", "Let the alarms of a host go that are held back", "Release")
+    operation["parameters"] = [_in_path("hostname")]
+    operation["responses"]["200"] = _answered("Released")
+    # Of a host that nobody knows no alarms are held back.
+    del operation["responses"]["404"]
+    return operation
 
 
 def _events() -> _Json:
@@ -117,9 +148,15 @@ def _events() -> _Json:
     }
 
 
-def _document() -> _Json:
+def _itself() -> _Json:
     operation = _get("openapi", "This document", "Status")
     operation["responses"]["200"]["content"]["application/json"]["schema"] = {"type": "object"}
+    return operation
+
+
+def _metrics() -> _Json:
+    operation = _get("metrics", "Numbers for Prometheus", "Status")
+    operation["responses"]["200"]["content"] = {"text/plain": {"schema": _TEXT}}
     return operation
 
 
@@ -136,13 +173,24 @@ def _query(name: str, schema: _Json) -> _Json:
 
 
 def _uuid() -> _Json:
+    return _in_path("uuid")
+
+
+def _in_path(name: str) -> _Json:
     schema = {"type": "string", "minLength": 1}
-    return {"name": "uuid", "in": "path", "required": True, "schema": schema}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _refused(*statuses: str) -> _Json:
     return {
         status: {"$ref": f"#/components/responses/Refused{status}"} for status in sorted(statuses)
+    }
+
+
+def _answered(schema: str) -> _Json:
+    return {
+        "description": "What was asked for.",
+        "content": {"application/json": {"schema": _schema(schema)}},
     }
 
 
@@ -201,6 +249,8 @@ def _schemas() -> _Json:
                 "force": _FLAG | {"description": "Skip the vote, not the notices."},
             },
         },
+        "Release": _object(alarms=_words(Alarms)),
+        "Released": _object(hostname=_TEXT, sent=_COUNT, withdrawn=_COUNT),
         "Refusal": _object(status={"const": "fail"}, reason=_TEXT),
         "Event": {"type": "object", "required": ["kind", "reason"], "properties": event},
         "Progress": {
@@ -235,14 +285,32 @@ def _schemas() -> _Json:
             reporting=_FLAG,
             instances=_COUNT,
             heartbeating=_COUNT,
+            held_since={"type": ["string", "null"], "format": "date-time"},
+            held_why=_TEXT,
         ),
         "Agent": _object(
             name=_TEXT,
             version=_TEXT,
             started={"type": "string", "format": "date-time"},
             vim={"type": ["string", "null"]},
+            delivery={
+                "oneOf": [
+                    {"type": "null"},
+                    _object(
+                        reachable=_FLAG,
+                        fault=_TEXT,
+                        waiting=_COUNT,
+                        in_flight=_COUNT,
+                        delivered=_COUNT,
+                        unconfirmed=_COUNT,
+                        undelivered=_COUNT,
+                        retries=_COUNT,
+                    ),
+                ]
+            },
             crashes=_COUNT,
             links=_COUNT,
+            host_alarms=_COUNT,
             heartbeating=_COUNT,
             actions={"type": "object", "additionalProperties": _TEXT},
         ),

@@ -69,6 +69,20 @@ class ActRequest:
     force: bool = False
 
 
+class Alarms(StrEnum):
+    """What becomes of a host's alarms that were held back."""
+
+    SEND = "send"
+    WITHDRAW = "withdraw"
+
+
+@attrs.frozen(kw_only=True)
+class ReleaseRequest:
+    """The body of a request to let a host's alarms go."""
+
+    alarms: str
+
+
 def application(routes: Sequence[Route]) -> Starlette:
     """An operator API as an ASGI application."""
     return Starlette(routes=routes, exception_handlers={HTTPException: _failed, Exception: _failed})
@@ -108,6 +122,16 @@ async def act_request(request: Request) -> tuple[ActionName, ActRequest]:
     """
     body = await _body(request, ActRequest)
     return _word(ActionName, body.action, ACTION_TABLE), body
+
+
+async def release_request(request: Request) -> bool:
+    """Whether a host's alarms are to be sent; else they are to be withdrawn.
+
+    Raises:
+        HTTPException: 400, the body is faulty.
+    """
+    word = (await _body(request, ReleaseRequest)).alarms
+    return _word(Alarms, word, tuple(Alarms)) is Alarms.SEND
 
 
 async def _body(request: Request, cls: type[_T]) -> _T:

@@ -8,18 +8,29 @@ failure either: what it was doing may have been done, and the fault says so.
 from __future__ import annotations
 
 import errno
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
 
 import attrs
 import httpx
 import trio
 
 from hbtrio.config.source import printable
-from hbtrio.errors import ExitStatus, UserError, os_reason
-from hbtrio.nursery.ctl_replies import FleetStatus, ReplyFault, Status, parse, parse_status
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.nursery.ctl_replies import (
+    FleetStatus,
+    Released,
+    ReplyFault,
+    Status,
+    parse,
+    parse_status,
+)
+from hbtrio.nursery.tls import client_tls, connection_reason
 
 T = TypeVar("T")
 
@@ -54,7 +65,7 @@ _STATUS: Final = {
 
 @attrs.frozen
 class Address:
-    """Where a host's API is: the path of a unix socket, or the base of an ``http`` URL."""
+    """Where an API is: the path of a unix socket, or the base of an ``http`` or ``https`` URL."""
 
     text: str
     socket: str | None
@@ -62,10 +73,10 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Reads ``unix:PATH`` or ``http://HOST[:PORT]``.
+        """Reads ``unix:PATH``, ``http://HOST[:PORT]`` or ``https://HOST[:PORT]``.
 
         Raises:
-            UserError: USAGE, it is neither.
+            UserError: USAGE, it is none of them.
         """
         shown = printable(text[:200])
         scheme, _, rest = text.partition(":")
@@ -78,14 +89,20 @@ class Address:
             url = httpx.URL(text)
         except httpx.InvalidURL:
             url = httpx.URL()
-        if url.scheme != "http" or not url.host or url.userinfo or url.raw_path != b"/":
-            raise UserError(f"{shown}: neither unix:PATH nor http://HOST[:PORT]")
+        known = url.scheme in ("http", "https")
+        if not known or not url.host or url.userinfo or url.raw_path != b"/":
+            raise UserError(f"{shown}: neither unix:PATH nor http[s]://HOST[:PORT]")
         return cls(shown, None, str(url))
 
     @property
-    def is_local(self) -> bool:
-        """Whether what is sent there stays on this machine."""
-        return self.socket is not None or httpx.URL(self.base).host in _LOOPBACK
+    def is_tls(self) -> bool:
+        """Whether it is reached through TLS."""
+        return self.base.startswith("https:")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody on the way can read what is sent there."""
+        return self.socket is not None or self.is_tls or httpx.URL(self.base).host in _LOOPBACK
 
 
 class Lines:
@@ -109,7 +126,7 @@ class Lines:
             within_s: an empty line, with which a host says that it is alive, starts it anew.
 
         Raises:
-            UserError: UNREACHABLE, the host went away, was silent for too long, or said what is
+            UserError: UNREACHABLE, the daemon went away, was silent for too long, or said what is
                 no line of this kind.
 
         After a cancellation nothing more can be read.
@@ -119,26 +136,26 @@ class Lines:
                 try:
                     return parse(line, cls)
                 except ReplyFault as fault:
-                    raise self.lost(f"the host said what is not understood: {fault}") from fault
+                    raise self.lost(f"the daemon said what is not understood: {fault}") from fault
         return None
 
     async def _line(self, within_s: float) -> bytes | None:
         with trio.move_on_after(within_s):
             while (end := self._held.find(b"\n")) < 0:
                 if len(self._held) > LINE_BYTES:
-                    raise self.lost(f"the host sent a line of over {LINE_BYTES} bytes")
+                    raise self.lost(f"the daemon sent a line of over {LINE_BYTES} bytes")
                 try:
                     self._held += await anext(self._chunks)
                 except StopAsyncIteration:
                     if self._held:
-                        raise self.lost("the host stopped in the middle of a line") from None
+                        raise self.lost("the daemon stopped in the middle of a line") from None
                     return None
                 except httpx.HTTPError as error:
                     raise self.lost(_words(error)) from error
             line = bytes(self._held[:end])
             del self._held[: end + 1]
             return line
-        raise self.lost(f"not a word from the host for {within_s:g} s")
+        raise self.lost(f"not a word from the daemon for {within_s:g} s")
 
 
 @attrs.frozen
@@ -159,23 +176,43 @@ class CtlClient:
     Args:
         address: where it is.
         token: the bearer token that it wants over TCP, or "".
+        certificate: for https: what to show as well or instead, or "".
+        key: the certificate's.
+        authority: for https: what has signed the server's certificate; without it, whom the system
+            trusts.
 
     Raises:
-        UserError: the token would leave this machine for everybody on the way to read.
+        UserError: the token would leave this machine for everybody on the way to read; a file can't
+            be used, or is not for this address.
     """
 
-    def __init__(self, address: Address, token: str = "") -> None:
-        if token and not address.is_local:
+    def __init__(
+        self,
+        address: Address,
+        token: str = "",
+        *,
+        certificate: str = "",
+        key: str = "",
+        authority: str = "",
+    ) -> None:
+        if token and not address.is_private:
             raise UserError(f"{address.text}: a token is sent to this machine only, without TLS")
+        if bool(certificate) != bool(key):
+            raise UserError("--certificate and --key go together")
+        if (certificate or authority) and not address.is_tls:
+            raise UserError(f"{address.text}: certificates are for https only")
         self.address = address
+        self._certified = bool(certificate)
         headers = {"accept-encoding": "identity"}
         if token and address.socket is None:
             headers["authorization"] = f"Bearer {token}"
-        # Without its own timeouts, which are per read, as ours are per answer or line;
-        # without a certificate store, which takes longer to load than a host takes to answer.
+        # A certificate store takes longer to load than a host takes to answer. Without TLS there is
+        # nothing to verify.
+        tls = client_tls(address.text, certificate, key, authority) if address.is_tls else False
+        # Without its own timeouts, which are per read, as ours are per answer or line.
         self._http = httpx.AsyncClient(
             base_url=address.base,
-            transport=httpx.AsyncHTTPTransport(uds=address.socket, verify=False),
+            transport=httpx.AsyncHTTPTransport(uds=address.socket, verify=tls),
             headers=headers,
             timeout=httpx.Timeout(None, connect=CONNECT_S),
             trust_env=False,
@@ -216,18 +253,39 @@ class CtlClient:
         """
         return await self._whole(f"/v1/history?{query}", "history", partial(parse, cls=cls))
 
-    async def _whole(self, path: str, what: str, read: Callable[[bytes], T]) -> T:
+    async def release(self, hostname: str, alarms: str) -> Released:
+        """Has an agent let go what is held back of a host's alarms.
+
+        Args:
+            hostname: the host.
+            alarms: what becomes of them, "send" or "withdraw".
+
+        Raises:
+            UserError: UNREACHABLE, DENIED, or nothing is held back.
+        """
+        path = f"/v1/hosts/{quote(hostname, safe='')}/release"
+        read = partial(parse, cls=Released)
+        return await self._whole(path, "answer", read, {"alarms": alarms})
+
+    async def _whole(
+        self,
+        path: str,
+        what: str,
+        read: Callable[[bytes], T],
+        body: dict[str, Any] | None = None,
+    ) -> T:
+        method = "GET" if body is None else "POST"
         lost = _Lost(self.address.text, "")
         with trio.move_on_after(BODY_S):
-            async with self._answer("GET", path, None, lost) as chunks:
-                body = await _read(chunks, BODY_BYTES, lost)
-                if len(body) > BODY_BYTES:
-                    raise lost(f"the host's {what} is over {BODY_BYTES} bytes")
+            async with self._answer(method, path, body, lost) as chunks:
+                answer = await _read(chunks, BODY_BYTES, lost)
+                if len(answer) > BODY_BYTES:
+                    raise lost(f"the daemon's {what} is over {BODY_BYTES} bytes")
                 try:
-                    return read(body)
+                    return read(answer)
                 except ReplyFault as fault:
-                    raise lost(f"the host's {what} is not understood: {fault}") from fault
-        raise lost(f"the host's {what} took over {BODY_S:g} s")
+                    raise lost(f"the daemon's {what} is not understood: {fault}") from fault
+        raise lost(f"the daemon's {what} took over {BODY_S:g} s")
 
     @asynccontextmanager
     async def lines(
@@ -263,9 +321,12 @@ class CtlClient:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._unreachable(error) from error
         except httpx.HTTPError as error:
-            raise lost(_words(error)) from error
+            # trio sends no alert when it refuses a certificate, and with TLS 1.3 we have sent our
+            # request by then.
+            hint = "; or it refuses the certificate, see its log" if self._certified else ""
+            raise lost(_words(error) + hint) from error
         if response is None:
-            raise lost(f"no answer from the host within {ANSWER_S:g} s")
+            raise lost(f"no answer from the daemon within {ANSWER_S:g} s")
         chunks = response.aiter_raw()
         try:
             if response.status_code != 200:
@@ -281,14 +342,16 @@ class CtlClient:
 
     def _unreachable(self, error: httpx.HTTPError) -> UserError:
         cause = _os_error(error)
-        reason = "no connection in time" if cause is None else os_reason(cause)
+        reason = "no connection in time" if cause is None else connection_reason(cause)
+        text = f"{self.address.text}: {reason}"
+        if isinstance(cause, ssl.SSLError | socket.gaierror):
+            return UserError(text, ExitStatus.UNREACHABLE)
         match cause and cause.errno:
             case errno.EACCES | errno.EPERM:
-                return UserError(f"{self.address.text}: {reason}", ExitStatus.DENIED)
+                return UserError(text, ExitStatus.DENIED)
             case errno.ENOENT:
-                reason = "no such socket"
-        text = f"{self.address.text}: {reason}; is hbtrio host running?"
-        return UserError(text, ExitStatus.UNREACHABLE)
+                text = f"{self.address.text}: no such socket"
+        return UserError(f"{text}; is hbtrio host or agent running?", ExitStatus.UNREACHABLE)
 
     async def _refusal(self, code: int, chunks: AsyncIterator[bytes], lost: _Lost) -> UserError:
         with trio.move_on_after(ANSWER_S):
@@ -299,7 +362,7 @@ class CtlClient:
             reason = said.get("reason")
             if isinstance(reason, str):
                 return UserError(printable(reason), _STATUS.get(code, ExitStatus.FAILED))
-        text = f"{self.address.text}: HTTP status {code} without a reason: no hbtrio host?"
+        text = f"{self.address.text}: HTTP status {code} without a reason: no hbtrio daemon?"
         return UserError(text, ExitStatus.FAILED)
 
 
@@ -319,7 +382,7 @@ async def _read(chunks: AsyncIterator[bytes], limit: int, lost: _Lost) -> bytes:
 def _words(error: httpx.HTTPError) -> str:
     # The library's own text is not for users, and may hold the server's bytes.
     cause = _os_error(error)
-    return "the host went away" + ("" if cause is None else f": {os_reason(cause)}")
+    return "the daemon went away" + ("" if cause is None else f": {connection_reason(cause)}")
 
 
 def _os_error(error: BaseException) -> OSError | None:

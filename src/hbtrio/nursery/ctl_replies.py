@@ -135,6 +135,17 @@ class FleetHostLine:
     instances: int
     heartbeating: int
     reports_dropped: int = 0
+    held_since: str | None = None
+    held_why: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class DeliveryLine:
+    """How an agent's news get to the VIM; ``fault`` is why the last attempt failed."""
+
+    reachable: bool = True
+    fault: str = ""
+    waiting: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -145,6 +156,7 @@ class AgentLine:
     version: str
     started: str
     vim: str | None = None
+    delivery: DeliveryLine | None = None
     crashes: int = 0
     actions: dict[str, str] = attrs.field(factory=dict)
 
@@ -156,6 +168,14 @@ class FleetStatus:
     agent: AgentLine
     hosts: tuple[FleetHostLine, ...]
     instances: tuple[FleetInstanceLine, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Released:
+    """What became of a host's alarms that were held back: how many were sent or withdrawn."""
+
+    sent: int
+    withdrawn: int
 
 
 @attrs.frozen(kw_only=True)

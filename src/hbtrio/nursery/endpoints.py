@@ -9,7 +9,8 @@ from typing import Final
 import attrs
 import trio
 
-from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.nursery.tls import connection_reason
 from hbtrio.nursery.unix_socket import UnixListener, open_unix_listener
 
 #: How long a connection and its TLS handshake may take, in seconds.
@@ -111,10 +112,6 @@ def _words(error: BaseException) -> str:
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     first = error if cause is None else cause
-    if isinstance(first, ssl.SSLCertVerificationError):
-        return f"the certificate is refused: {first.verify_message}"
-    if isinstance(first, ssl.SSLError):
-        return f"TLS: {first.reason or first}"
-    if isinstance(first, socket.gaierror):
-        return str(first.strerror).lower()
-    return os_reason(first) if isinstance(first, OSError) else str(first) or "the connection broke"
+    if isinstance(first, OSError):
+        return connection_reason(first)
+    return str(first) or "the connection broke"

@@ -43,6 +43,9 @@ LINGER_S = 1.0
 LINGER_READS = 64
 LINGER_READ_BYTES = 16 * 1024
 
+#: TLS tells the peer of the end, if it can be told within this.
+CLOSE_S = 0.5
+
 
 class HttpConnection:
     """Serves one stream until either side has had enough, then closes it.
@@ -109,9 +112,10 @@ class HttpConnection:
 
     async def _close(self) -> None:
         # Shielded, as otherwise the Cancelled of this close replaces what an application raised
-        # while it was being cancelled.
-        with trio.CancelScope(shield=True):
-            await trio.aclose_forcefully(self._stream)
+        # while it was being cancelled. And not forced at once: an answer without a length, cut
+        # short by somebody on the way, would look like a whole one (RFC 9112 9.8).
+        with trio.move_on_after(CLOSE_S, shield=True):
+            await self._stream.aclose()
 
     # -- reading
 

@@ -12,20 +12,29 @@ like. The VIM takes 503 as a failure that its audit repeats.
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import cast
 
+import attrs
 import trio
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Send
 
 from hbtrio.nursery.http_connection import HttpConnection
 from hbtrio.nursery.http_limits import Drain, HttpLimits
-from hbtrio.nursery.http_request import PEER_EXTENSION, Endpoint
+from hbtrio.nursery.http_request import CERTIFICATE_EXTENSION, PEER_EXTENSION, Endpoint
+from hbtrio.nursery.http_tls import Handshakes
 from hbtrio.nursery.unix_socket import UnixListener, peer_credentials
 
-__all__ = ["PEER_EXTENSION", "ClosingStreamingResponse", "HttpLimits", "serve_http"]
+__all__ = [
+    "CERTIFICATE_EXTENSION",
+    "PEER_EXTENSION",
+    "ClosingStreamingResponse",
+    "HttpLimits",
+    "serve_http",
+]
 
 #: How many surplus clients are told 503 at the same time; further ones are just closed.
 MAX_TURNED_AWAY = 16
@@ -37,6 +46,7 @@ async def serve_http(
     app: ASGIApp,
     listeners: Sequence[HttpListener],
     *,
+    tls: ssl.SSLContext | None = None,
     limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
     on_crash: Callable[[BaseException], None],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -47,6 +57,7 @@ async def serve_http(
         app: an ASGI 3 application; its lifespan is not run.
         listeners: TCP or unix; closed at the end. Those of one call share ``max_connections``:
             give a socket that must stay reachable a call of its own.
+        tls: what connections over TCP are wrapped in, if anything.
         limits: see HttpLimits.
         on_crash: called with every exception that the application lets out (its client gets 500
             if nothing was sent yet, and its connection is closed), and with faults of the driver
@@ -61,7 +72,7 @@ async def serve_http(
     up to ``limits.drain_s`` to finish, then they are cancelled. Only an application that shields
     itself, or waits for a thread, can make it last longer.
     """
-    server = _HttpServer(app, limits, on_crash)
+    server = _HttpServer(app, tls, limits, on_crash)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.drain_when_cancelled)
         await server.serve(listeners, task_status)
@@ -86,12 +97,17 @@ class ClosingStreamingResponse(StreamingResponse):
 
 class _HttpServer:
     def __init__(
-        self, app: ASGIApp, limits: HttpLimits, on_crash: Callable[[BaseException], None]
+        self,
+        app: ASGIApp,
+        tls: ssl.SSLContext | None,
+        limits: HttpLimits,
+        on_crash: Callable[[BaseException], None],
     ) -> None:
         self._app = app
         self._limits = limits
         self._on_crash = on_crash
         self._drain = Drain()
+        self._handshakes = None if tls is None else Handshakes(tls, limits, self._drain)
         self._serving = trio.CancelScope(shield=True)
         self._accepting = trio.CancelScope()
         self._connections = 0
@@ -125,6 +141,19 @@ class _HttpServer:
             endpoint = _endpoint(listener, stream)
         except OSError:
             return  # reset before we looked at it; the caller closes the stream
+        try:
+            if self._handshakes is None or endpoint.credentials is not None:
+                await self._serve(stream, endpoint)
+            elif (wrapped := await self._handshakes.make(stream)) is not None:
+                certified = bool(wrapped.getpeercert())
+                await self._serve(wrapped, attrs.evolve(endpoint, tls=True, certified=certified))
+        except* Exception as bugs:  # noqa: BLE001 - reported, as said below
+            # A bug here or in h11 costs one connection, not the server: bytes of strangers are
+            # what finds such bugs. except* also takes what an application raises while it is
+            # being cancelled, and leaves the cancellation alone.
+            self._on_crash(bugs)
+
+    async def _serve(self, stream: trio.abc.Stream, endpoint: Endpoint) -> None:
         connection = HttpConnection(
             self._app,
             stream,
@@ -133,24 +162,18 @@ class _HttpServer:
             drain=self._drain,
             endpoint=endpoint,
         )
-        try:
-            if self._connections < self._limits.max_connections:
-                self._connections += 1
-                try:
-                    await connection.run()
-                finally:
-                    self._connections -= 1
-            elif self._turned_away < MAX_TURNED_AWAY:
-                self._turned_away += 1
-                try:
-                    await connection.turn_away(503, "too many connections")
-                finally:
-                    self._turned_away -= 1
-        except* Exception as bugs:  # noqa: BLE001 - reported, as said below
-            # A bug here or in h11 costs one connection, not the server: bytes of strangers are
-            # what finds such bugs. except* also takes what an application raises while it is
-            # being cancelled, and leaves the cancellation alone.
-            self._on_crash(bugs)
+        if self._connections < self._limits.max_connections:
+            self._connections += 1
+            try:
+                await connection.run()
+            finally:
+                self._connections -= 1
+        elif self._turned_away < MAX_TURNED_AWAY:
+            self._turned_away += 1
+            try:
+                await connection.turn_away(503, "too many connections")
+            finally:
+                self._turned_away -= 1
 
 
 def _endpoint(listener: HttpListener, stream: trio.SocketStream) -> Endpoint:

@@ -15,6 +15,7 @@ class HttpLimits:
     """Bounds of one HTTP server.
 
     Args:
+        handshake_s: a TLS handshake is complete within this.
         header_s: a new connection sends its first byte, and every head is complete, within this.
         body_s: a body is complete within this after its head.
         idle_s: a connection may be silent between two requests for this long.
@@ -22,9 +23,11 @@ class HttpLimits:
         max_head_bytes: request line and headers; also what is read ahead during an answer.
         max_body_bytes: larger bodies get 413.
         max_connections: more of them get 503.
+        max_handshakes: when there would be more TLS handshakes under way, the oldest is dropped.
         drain_s: how long a request in progress may go on after the server was cancelled.
     """
 
+    handshake_s: float = attrs.field(default=5.0, validator=gt(0))
     header_s: float = attrs.field(default=10.0, validator=gt(0))
     body_s: float = attrs.field(default=10.0, validator=gt(0))
     idle_s: float = attrs.field(default=30.0, validator=gt(0))
@@ -32,6 +35,7 @@ class HttpLimits:
     max_head_bytes: int = attrs.field(default=16 * 1024, validator=ge(256))
     max_body_bytes: int = attrs.field(default=64 * 1024, validator=ge(0))
     max_connections: int = attrs.field(default=64, validator=ge(1))
+    max_handshakes: int = attrs.field(default=64, validator=ge(1))
     drain_s: float = attrs.field(default=1.0, validator=ge(0))
 
 

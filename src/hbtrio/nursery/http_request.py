@@ -20,6 +20,9 @@ from hbtrio.nursery.unix_socket import PeerCredentials
 #: The key of the caller's PeerCredentials in ``scope["extensions"]``; absent over TCP.
 PEER_EXTENSION = "hbtrio.peer"
 
+#: In ``scope["extensions"]`` if the client has shown a certificate that the server's TLS accepts.
+CERTIFICATE_EXTENSION = "hbtrio.certificate"
+
 _HOST = re.compile(
     rb"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::(?P<port>[0-9]{0,5}))?"
 )
@@ -43,11 +46,15 @@ class Endpoint:
         client: address and port of a TCP peer; None over a unix socket.
         server: address and port it connected to; path and None for a unix socket.
         credentials: the peer's credentials over a unix socket; None over TCP.
+        tls: whether it is wrapped in TLS.
+        certified: whether the client has shown a certificate that is accepted there.
     """
 
     client: tuple[str, int] | None = None
     server: tuple[str, int | None] | None = None
     credentials: PeerCredentials | None = None
+    tls: bool = False
+    certified: bool = False
 
 
 def check_request(request: h11.Request, max_body_bytes: int) -> None:
@@ -91,13 +98,17 @@ def request_scope(request: h11.Request, endpoint: Endpoint) -> dict[str, Any]:
     learn that its reader has gone.
     """
     path, _, query = _origin_form(request).partition(b"?")
-    peer = {} if endpoint.credentials is None else {PEER_EXTENSION: endpoint.credentials}
+    extensions: dict[str, Any] = {}
+    if endpoint.credentials is not None:
+        extensions[PEER_EXTENSION] = endpoint.credentials
+    if endpoint.certified:
+        extensions[CERTIFICATE_EXTENSION] = True
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": request.http_version.decode("ascii"),
         "method": request.method.decode("ascii"),
-        "scheme": "http",
+        "scheme": "https" if endpoint.tls else "http",
         "path": unquote(path.decode("ascii")),
         "raw_path": path,
         "query_string": query,
@@ -105,7 +116,7 @@ def request_scope(request: h11.Request, endpoint: Endpoint) -> dict[str, Any]:
         "headers": [(bytes(name), bytes(value)) for name, value in request.headers],
         "client": endpoint.client,
         "server": endpoint.server,
-        "extensions": peer,
+        "extensions": extensions,
     }
 
 

@@ -16,14 +16,18 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{16,1024}=*", re.ASCII)
 _LARGEST: Final = 2048
 
 
-def read_token(path: str) -> str:
+def read_token(path: str, where: str) -> str:
     """The token in a file, without the white space around it.
+
+    Args:
+        path: the file.
+        where: the place in the configuration or the command line, for faults.
 
     Raises:
         UserError: DENIED, others than its owner and group can get at it, or we can't; USAGE, there
             is no such file, or no token in it.
     """
-    shown = printable(path)
+    shown = f"{where}: {printable(path)}"
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             found = os.fstat(file.fileno())

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hbtrio.nursery.admission import VimAdmission
 from hbtrio.nursery.agent import Agent, TooMany, Unknown
 from hbtrio.nursery.agent_rounds import VIM
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
@@ -43,10 +44,13 @@ _T = TypeVar("_T", bound=HostBody)
 _D = TypeVar("_D")
 
 
-def vim_api(agent: Agent) -> ASGIApp:
+def vim_api(agent: Agent, *, token: str = "") -> ASGIApp:
     """The VIM's API as an ASGI application.
 
-    It asks for no proof of who calls, as deployed: serve it on the loopback only.
+    Args:
+        agent: who is asked.
+        token: every request over TCP has to carry it. Without one nobody has to prove who he is, as
+            deployed: serve it on the loopback only.
     """
     api = _VimApi(agent)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -62,7 +66,7 @@ def vim_api(agent: Agent) -> ASGIApp:
     # Starlette answers a path that it does not know, or with a slash too many, in its own way.
     app.router.redirect_slashes = False
     app.router.default = _wrong_path
-    return app
+    return VimAdmission(app, token) if token else app
 
 
 async def _failed(_: Request, error: Exception) -> Response:

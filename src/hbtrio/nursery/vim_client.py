@@ -20,12 +20,16 @@ import h11
 import httpx
 import trio
 
-from hbtrio.errors import UserError, os_reason
+from hbtrio.errors import UserError
+from hbtrio.nursery.tls import client_tls, connection_reason
 from hbtrio.wire.vim import VimRequest
 
 DEFAULT_URL: Final = "http://127.0.0.1:30002"
 
 _USER_AGENT: Final = "guest-agent/1.0"
+
+#: The place of ``authority`` in the configuration.
+_AUTHORITY: Final = "agent.toml: vim.url_authority"
 
 #: What an audit of a thousand instances takes, four times over.
 _ANSWER_BYTES: Final = 1 << 20
@@ -83,6 +87,19 @@ class NotSent:
 Delivery = Delivered | Refused | Unconfirmed | NotSent
 
 
+def fault_of(delivery: Delivery) -> str:
+    """Why there is no whole answer, in words; "" if there is one."""
+    match delivery:
+        case Delivered(cut=cut):
+            return cut and f"the answer can't be used: {cut}"
+        case Refused(status):
+            return f"the VIM answered with status {status}"
+        case Unconfirmed(silence):
+            return silence.value
+        case NotSent(reason):
+            return reason
+
+
 @attrs.define
 class _Progress:
     """How far one request has come, from httpcore's trace events."""
@@ -120,19 +137,21 @@ class VimClient:
 
     Args:
         url: where the VIM listens; http or https.
+        authority: what has signed its certificate for https; empty: whom the system trusts.
         connect_s: how long a connection may take to be made, and again a TLS handshake.
         write_s: how long the request may take to be written.
         answer_s: how long the whole answer may take after that.
         answer_bytes: how much of an answer's body is read.
 
     Raises:
-        UserError: the URL is none.
+        UserError: the URL is none, or the authority can't be used.
     """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
         *,
+        authority: str = "",
         connect_s: float = 5.0,
         write_s: float = 5.0,
         answer_s: float = 10.0,
@@ -145,6 +164,8 @@ class VimClient:
             raise UserError(f"{url}: {error}") from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise UserError(f"{url}: is no http or https URL")
+        # In clear there is nothing to verify, and loading a trust store takes its time.
+        tls = client_tls(_AUTHORITY, authority=authority) if parsed.scheme == "https" else False
         self._connect_s = connect_s
         self._write_s = write_s
         self._answer_s = answer_s
@@ -152,7 +173,7 @@ class VimClient:
         # The transport and not a client: no proxies from the environment, redirects, cookies or
         # pool that would keep a connection which the VIM is about to close.
         self._transport = httpx.AsyncHTTPTransport(
-            verify=parsed.scheme == "https",
+            verify=tls,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,
         )
@@ -269,10 +290,10 @@ class VimClient:
 
 
 def _os_words(error: BaseException) -> str:
-    """The operating system's words for the fault that an exception was made of; "" if none."""
+    """The system's words for the fault that an exception was made of; "" if none."""
     for one in _below(error):
         if isinstance(one, OSError) and one.errno is not None:
-            return os_reason(one)
+            return connection_reason(one)
     return ""
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the certificates of tests/agent/test_tls.py anew. They prove nothing to anybody: whoever has
-# this directory has their keys. `openssl ca` because it alone lets a certificate begin in the past,
+# Makes the certificates of the tests of TLS anew. They prove nothing to anybody: whoever has this
+# directory has their keys. `openssl ca` because it alone lets a certificate begin in the past,
 # whatever the clock of the machine says.
 set -eu
 cd "$(dirname "$0")"
@@ -54,8 +54,9 @@ certificate() {
 
 authority authority
 authority other-authority
-certificate agent authority agent IP:127.0.0.1,DNS:localhost
+certificate agent authority agent IP:127.0.0.1,IP:127.0.0.2,DNS:localhost
 certificate agent-elsewhere authority agent DNS:controller.example
+certificate operator authority operator
 certificate compute-0 authority compute-0 DNS:compute-0
 certificate compute-1-by-common-name authority compute-1
 certificate compute-2-in-both authority compute-0 DNS:compute-2
