@@ -516,6 +516,40 @@ async def test_a_host_of_which_nobody_wants_to_hear(
         ]
 
 
+async def test_a_host_that_the_vim_deletes_is_held_no_longer(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(3))
+        await host.loses_at_once(*names(3))
+        await on.at(50)
+        await on.agent.delete_host(host.hello.host_uuid)
+        await on.at(60)
+        assert (on.agent.brake.hold(HOSTNAME), alarmed(on)) == (None, [])
+        assert await kinds(on, "host-alarm-over") == [
+            ("host-alarm-over", "", "the VIM has deleted it")
+        ]
+        # One of which nothing is held is no trouble.
+        await on.agent.put_host(HostRecord("h-9", "compute-9", True))
+        await on.agent.delete_host("h-9")
+
+
+async def test_a_host_without_a_link_is_forgotten_and_begins_anew(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(2))
+        await host.cut()
+        await on.at(60)
+        host.instances |= Host(3).instances
+        await on.known(host=host)
+        await host.loses_at_once(*names(3))
+        await on.at(100)
+        assert await kinds(on, "host-alarm") == [
+            ("host-alarm", "", "3 of 3 instances failed at once")
+        ]
+
+
 # -- the disk and the end --------------------------------------------------------------------------
 
 

@@ -123,3 +123,47 @@ async def test_they_are_served(tmp_path: Path) -> None:
         assert answer.status_code == 200
         assert answer.headers["content-type"] == METRICS_TYPE
         assert f'hbtrio_agent_info{{version="{hbtrio.__version__}"}} 1.0' in answer.text
+
+
+async def test_a_host_that_is_missing_after_a_restart(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """One that had a link before is missed; one that never had is not; one that is back is well."""
+    back, gone = ScriptedHost(), ScriptedHost("compute-1", "h-1", "boot-1")
+    gone.instances = {}
+    async with memory_agent(tmp_path) as on:
+        await on.known(host=back)
+        await on.known(host=gone)
+        await back.report("heartbeating", VM, "init answered")
+        await gone.report("heartbeating", "elsewhere", "init answered")
+        await on.agent.put_host(HostRecord("h-9", "compute-9", True))
+        await on.at(1)
+    async with memory_agent(tmp_path, number=1) as on:
+        await on.host(back)
+        await on.at(29)
+        found = numbers(on, 29.0)
+        assert [found[f"hosts {link}"] for link in ("up", "down", "lost", "never")] == [1, 1, 0, 1]
+        await on.at(31)
+        found = numbers(on, 31.0)
+        assert [found[f"hosts {link}"] for link in ("up", "down", "lost", "never")] == [1, 0, 1, 1]
+        newest = (await on.store.history())[0].entry
+        assert (newest.kind, newest.hostname, newest.reason) == (
+            "host-unreachable",
+            "compute-1",
+            "no link for 30 s",
+        )
+
+
+async def test_a_host_that_nobody_knows_any_more_is_not_missed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    host = ScriptedHost()
+    async with memory_agent(tmp_path) as on:
+        await on.known(host=host)
+        await host.report("heartbeating", VM, "init answered")
+        await on.at(1)
+        await on.agent.delete_instance(VM)
+        await on.agent.delete_host(host.hello.host_uuid)
+    async with memory_agent(tmp_path, number=1) as on:
+        await on.at(60)
+        assert numbers(on, 60.0) == QUIET | DELIVERY

@@ -162,6 +162,8 @@ class LabGuest:
         """Starts its guest daemon, as the VM's boot does; heartbeating takes a second or two."""
         await self.plug()
         arguments = ["guest", "--config", str(self.config), "--device", self.bridge.device_path]
+        # Its own: the usual place would be this machine's.
+        arguments += ["--app-socket", str(self.directory / "api")]
         self.daemon = await self._launcher.launch(
             f"guest {self.name}", [*arguments, "--name", self.name], self.log
         )

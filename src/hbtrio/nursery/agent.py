@@ -145,6 +145,7 @@ class Agent:
             if self.sender is not None:
                 nursery.start_soon(self.supervisor.keep, "sender", self.sender.run)
             nursery.start_soon(self.supervisor.keep, "housekeeping", self._keep_house)
+            await self._miss_hosts()
             task_status.started()
             try:
                 await trio.sleep_forever()
@@ -215,6 +216,7 @@ class Agent:
         self.edits += 1
         self.hosts.pop(uuid, None)
         self._tell_host(host.hostname)
+        await self.brake.deleted(host.hostname)
 
     async def put_instance(self, instance: InstanceRecord) -> None:
         """Adds or changes an instance, or binds it to the host it has moved to.
@@ -311,11 +313,21 @@ class Agent:
 
     async def host_down(self, session: HostSession, why: str) -> None:
         """The link of a host has ended, and no newer one has taken its place."""
-        since = self.down[session.hostname] = trio.current_time()
-        if self._nursery is not None:
-            self._nursery.start_soon(self._wait_for_link, session.hostname, since)
+        self._miss(session.hostname)
         if session.link.goodbye != STOPPING:
             await self.brake.link_dropped(session.hostname, why)
+
+    async def _miss_hosts(self) -> None:
+        """Hosts that had a link before this agent was started have none now."""
+        inventory = {host.hostname for host in self.hosts.values()}
+        inventory |= {bound.hostname for bound in self.instances.values()}
+        for hostname in await self.store.linked() & inventory:
+            self._miss(hostname)
+
+    def _miss(self, hostname: str) -> None:
+        since = self.down[hostname] = trio.current_time()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._wait_for_link, hostname, since)
 
     async def _wait_for_link(self, hostname: str, since: float) -> None:
         await trio.sleep(self.config.link.grace_s)
@@ -324,6 +336,7 @@ class Agent:
         why = f"no link for {self.config.link.grace_s:g} s"
         _log.error("%s: %s", hostname, why)
         self.news.forget_host(hostname)
+        self.brake.forget(hostname)
         entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, why)
         self.history.publish(entry)
         try:
@@ -405,13 +418,15 @@ class Agent:
             who="" if asked is None else asked.asked_by,
             corrective_action=report.corrective_action,
         )
+        if not self.rounds.awaits_reply(report.command_id):
+            # Before: the sender's look then comes right behind, in one transaction mostly.
+            self._wake()
         try:
             taken = await self.store.take_report(
                 session.hostname, session.hello.boot_id, report.number, history, entries, result
             )
         finally:
             # Even where this is cancelled, with the link: the store may have taken it.
-            self._wake()
             if failure is not None:
                 self.brake.consider(session.hostname, failure, live)
         if result is not None:

@@ -244,6 +244,23 @@ class AgentBrake:
         why = f"an operator {'released' if send else 'withdrew'} them"
         return await self._end(hostname, host, uuids, why, who, send=send)
 
+    async def deleted(self, hostname: str) -> None:
+        """The VIM has deleted the host, and wants to hear nothing of it.
+
+        Raises:
+            StoreFault: what is held of it is still held.
+        """
+        host = self._hosts.get(hostname)
+        if host is not None and host.hold is not None:
+            uuids = await self._held.of(hostname)
+            await self._end(hostname, host, uuids, "the VIM has deleted it", "", send=False)
+
+    def forget(self, hostname: str) -> None:
+        """The host has been without a link for long; what is held of it stays."""
+        host = self._hosts.get(hostname)
+        if host is not None and host.hold is None and not host.in_question:
+            del self._hosts[hostname]
+
     async def withdraw(self, hostname: str, uuid: str, why: str) -> None:
         """Takes back what is held about an instance.
 

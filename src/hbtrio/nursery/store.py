@@ -18,6 +18,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final, Self
 
+import attrs
+
 from hbtrio.nursery import store_history, store_outbox, store_rounds
 from hbtrio.nursery.store_held import HeldAlarms
 from hbtrio.nursery.store_records import (
@@ -192,6 +194,10 @@ class Store:
         """The number of the last report taken from this process of the host; 0 for none."""
         return await self._worker.run(lambda db: store_rounds.acknowledged(db, hostname, boot_id))
 
+    async def linked(self) -> frozenset[str]:
+        """The hosts that have reported something, in this run of the agent or an earlier one."""
+        return await self._worker.run(store_rounds.linked)
+
     async def sync(self) -> None:
         """Returns when all that was done before survives the machine; takes as long as the disk.
 
@@ -207,11 +213,30 @@ class Store:
         await self._worker.run(lambda db: store_outbox.queue(db, entries, now))
 
     async def ready(
-        self, limit: int, busy: Iterable[str] = (), resting: Iterable[str] = ()
+        self,
+        limit: int,
+        busy: Iterable[str] = (),
+        resting: Iterable[str] = (),
+        after: int | None = None,
     ) -> Ready:
-        """What can be sent now; see store_outbox.ready."""
+        """What can be sent now, see store_outbox.ready; and what has been given up.
+
+        Args:
+            limit: how many at most.
+            busy: instances of which nothing is wanted.
+            resting: instances of which only verdicts are wanted.
+            after: the ``newest`` that was returned before; None is now. What was given up since,
+                by whomever and for whatever reason, is in ``undelivered``.
+        """
         now, busy, resting = self._now(), tuple(busy), tuple(resting)
-        return await self._worker.run(lambda db: store_outbox.ready(db, limit, busy, resting, now))
+
+        def work(db: sqlite3.Connection) -> Ready:
+            since = store_history.newest(db) if after is None else after
+            ready = store_outbox.ready(db, limit, busy, resting, now)
+            newest, undelivered = _undelivered(db, since)
+            return attrs.evolve(ready, undelivered=undelivered, newest=newest)
+
+        return await self._worker.run(work)
 
     async def mark_sending(self, entry_id: int) -> bool:
         """Its first byte is about to be written; False if it was replaced or is too late."""
@@ -234,28 +259,6 @@ class Store:
         """
         now = self._now()
         await self._worker.run(lambda db: store_outbox.settle_interrupted(db, now))
-
-    async def undelivered(self, after: int | None) -> tuple[int, tuple[HistoryEntry, ...]]:
-        """What has been given up, by whomever and for whatever reason.
-
-        Args:
-            after: what was returned before; None begins now, with nothing.
-
-        Returns:
-            where to go on, and what the history keeps of each, the oldest first, at most ``PAGE``.
-        """
-
-        def work(db: sqlite3.Connection) -> tuple[int, tuple[HistoryEntry, ...]]:
-            newest = store_history.newest(db)
-            if after is None or after >= newest:
-                return newest, ()
-            found = store_history.newer(db, after, OutboxState.UNDELIVERED, PAGE)
-            return (
-                found[-1].id if len(found) == PAGE else newest,
-                tuple(record.entry for record in found),
-            )
-
-        return await self._worker.run(work)
 
     async def outbox(self, limit: int = PAGE) -> tuple[Entry, ...]:
         """The newest entries, whatever became of them; newest first, at most ``PAGE``."""
@@ -312,6 +315,17 @@ class Store:
         found = await self._worker.run(lambda db: changed(db, text, uuid) == 1)
         await self._worker.sync()
         return found
+
+
+def _undelivered(db: sqlite3.Connection, after: int) -> tuple[int, tuple[HistoryEntry, ...]]:
+    newest = store_history.newest(db)
+    if after >= newest:
+        return newest, ()
+    found = store_history.newer(db, after, OutboxState.UNDELIVERED, PAGE)
+    return (
+        found[-1].id if len(found) == PAGE else newest,
+        tuple(record.entry for record in found),
+    )
 
 
 def _inventory(db: sqlite3.Connection, table: str) -> list[tuple[str, str, bool]]:

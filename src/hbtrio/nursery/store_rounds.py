@@ -100,6 +100,11 @@ def acknowledged(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
     return int(found[0][0]) if found else 0
 
 
+def linked(db: sqlite3.Connection) -> frozenset[str]:
+    """Hosts that have reported something."""
+    return frozenset(name for (name,) in rows(db, "SELECT DISTINCT hostname FROM links"))
+
+
 def acknowledge(db: sqlite3.Connection, hostname: str, boot_id: str, number: int) -> bool:
     """Notes that a report is taken; False if that number or a later one was taken before."""
     if number <= acknowledged(db, hostname, boot_id):

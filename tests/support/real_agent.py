@@ -1,0 +1,110 @@
+"""A real ``hbtrio agent`` process, alone: what is around it the test plays itself."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.launcher import until_it_serves, write_toml
+from hbtrio.lab.vim_stand_in import VimStandIn, vim_stand_in
+from support.agent_world import Answer, request_bytes
+from support.real_processes import SOON_S
+from support.scripted_host import ScriptedHost
+
+TOKEN = "0123456789-operators-only"
+
+
+@attrs.frozen(eq=False)
+class RealAgent:
+    """An agent whose two APIs are served on ports of the loopback."""
+
+    daemon: Daemon
+    vim: VimStandIn
+    vim_port: int
+    operator_port: int
+    directory: Path
+    nursery: trio.Nursery
+
+    @property
+    def log(self) -> str:
+        """All that it has logged."""
+        return self.daemon.log.read_text()
+
+    async def exchange(self, port: int, raw: bytes) -> Answer:
+        """Sends these bytes to one of its ports and reads until it closes."""
+        with trio.fail_after(SOON_S):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(raw)
+                return Answer(b"".join([bytes(data) async for data in stream]))
+
+    async def ask(self, method: str, path: str, body: Any = b"", **how: Any) -> Answer:
+        """One request of the VIM."""
+        return await self.exchange(self.vim_port, request_bytes(method, path, body, **how))
+
+    async def operate(self, method: str, path: str, body: Any = b"") -> Any:
+        """One request of an operator; what was answered, decoded."""
+        raw = request_bytes(method, path, body, headers=(f"Authorization: Bearer {TOKEN}",))
+        answer = await self.exchange(self.operator_port, raw)
+        assert answer.status == 200, answer.raw
+        return answer.json
+
+    async def host(self, host: ScriptedHost | None = None) -> ScriptedHost:
+        """A host that has dialled in and told all that it has to tell."""
+        host = ScriptedHost() if host is None else host
+        with trio.fail_after(SOON_S):
+            stream = await trio.open_unix_socket(str(self.directory / "link"))
+            await host.begin(stream, self.nursery)
+        return host
+
+
+@asynccontextmanager
+async def real_agent(
+    directory: Path, *, log_level: str = "info", audit_s: int = 3600
+) -> AsyncIterator[RealAgent]:
+    """A running agent, its store and its log in that directory; killed at the end if it runs."""
+    config, ports = directory / "agent.toml", _free_ports(2)
+    token = directory / "token"
+    token.touch(0o600)
+    token.write_text(TOKEN)
+    async with vim_stand_in() as vim, trio.open_nursery() as nursery:
+        write_toml(
+            config,
+            {
+                "name": "controller-0",
+                "log_level": log_level,
+                "vim": {
+                    "listen": f"tcp:127.0.0.1:{ports[0]}",
+                    "url": vim.url,
+                    "audit_s": audit_s,
+                },
+                "link": {"listen": f"unix:{directory}/link"},
+                "operator": {"listen": f"tcp:127.0.0.1:{ports[1]}", "token_file": str(token)},
+                "store": {"file": str(directory / "agent.db")},
+            },
+        )
+        arguments = ["agent", "--config", str(config)]
+        daemon = await Daemon.start("the agent", arguments, directory / "agent.log")
+        try:
+            await until_it_serves(daemon, directory / "link")
+            yield RealAgent(daemon, vim, *ports, directory, nursery)
+        finally:
+            if daemon.status is None:
+                with trio.CancelScope(shield=True):
+                    await daemon.kill()
+        nursery.cancel_scope.cancel()
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
