@@ -14,11 +14,10 @@ import pytest
 import trio
 
 from hbtrio.lab.vim_stand_in import Mood, Received, VimStandIn, vim_stand_in
-from hbtrio.nursery.agent_audit import Audit
 from hbtrio.nursery.store_records import OutboxState
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 from support.agent_world import SocketAgent, request_bytes, socket_agent
-from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, OTHER_VM, VM, ScriptedHost
+from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, VM, ScriptedHost
 
 INST = f"/v1/instances/{VM}"
 
@@ -492,35 +491,3 @@ async def test_an_audits_answer_that_is_faulty(
             assert agent.agent.instances == {}
     said = [one.getMessage() for one in caplog.records if one.name == "hbtrio.audit"]
     assert any(line.startswith(f"audit: {HOSTNAME}: ") for line in said)
-
-
-async def test_an_audit_that_was_overtaken_by_the_vims_own_word(tmp_path: Path) -> None:
-    """It asked, the VIM deleted the instance, then came the answer that still had it."""
-    async with vim_stand_in() as vim:
-        vim.hosts[HOST_UUID] = {"hostname": HOSTNAME, "state": "enabled"}
-        async with socket_agent(tmp_path, vim=vim) as agent:
-            await agent.known(host=ScriptedHost(instances=(INSTANCE,)))
-            client = agent.agent.sender._transport  # type: ignore[union-attr]
-
-            class Overtaken:
-                async def send(self, request: Any, on_sending: Any = None) -> Any:
-                    vim.instances[HOST_UUID] = [
-                        {
-                            "uuid": one,
-                            "hostname": HOSTNAME,
-                            "services": [{"service": "heartbeat", "state": "enabled"}],
-                        }
-                        for one in (VM, OTHER_VM)
-                    ]
-                    answer = await client.send(request, on_sending)
-                    if "host_uuid" in request.target and VM in agent.agent.instances:
-                        await agent.request("DELETE", INST)
-                    return answer
-
-            audit = Audit(agent.agent, Overtaken(), 10)  # type: ignore[arg-type]
-            assert not await audit._audit(HOST_UUID, HOSTNAME)
-            assert VM not in agent.agent.instances
-            # It is asked again soon, and then the answer counts.
-            del vim.instances[HOST_UUID]
-            assert await audit._audit(HOST_UUID, HOSTNAME)
-            assert OTHER_VM in agent.agent.instances

@@ -504,6 +504,38 @@ async def test_the_agent_is_restarted_before_it_has_replied(
         ]
 
 
+async def test_the_agent_ends_while_it_waits_for_the_hosts_reply(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    answers: list[tuple[int, str]] = []
+    async with trio.open_nursery() as outside, memory_agent(tmp_path) as world:
+        host = await world.known()
+
+        async def never(_: RoundCommand) -> None:
+            await trio.sleep_forever()
+
+        host.on_round = never
+
+        async def ask() -> None:
+            asked = await world.agent.ask(VM, Event.STOP, vote=True, who="vim")
+            answers.append((asked.seconds, asked.fault))
+            # Who does not wait for the answer either is not an error any more.
+            world.agent.rounds.unheard("command-0-1")
+
+        outside.start_soon(ask)
+        await world.at(0.5)
+        assert len(host.commands) == 1
+    [(seconds, fault)] = answers
+    assert seconds == 0
+    assert fault
+    async with memory_agent(tmp_path, number=1) as world:
+        await world.at(100)
+        assert world.vim.verdicts == []
+        assert await history(world) == [
+            ("vote", "stop", "error", "the agent was restarted before its reply")
+        ]
+
+
 async def test_a_verdict_whose_window_was_over_when_the_agent_came_back(
     autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -530,7 +562,7 @@ async def test_a_verdict_whose_window_was_over_when_the_agent_came_back(
         ]
         [entry] = [one for one in await world.store.outbox() if one.kind == "action"]
         assert entry.state is OutboxState.UNDELIVERED
-    assert "was not delivered: its window was over before it could be sent" in caplog.text
+    assert "not delivered: action: its window was over before it could be sent" in caplog.text
 
 
 # -- instances that move, or go --------------------------------------------------------------------

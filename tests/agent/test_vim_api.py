@@ -89,6 +89,9 @@ async def test_hosts_literally(tmp_path: Path) -> None:
         for body in (ABOUT_HOST, b""):
             answer = await agent.request("GET", f"{HOST}/disable", body)
             answered(answer, "HTTP/1.1 200 OK", state % "enabled")
+        # Adding it once more changes nothing.
+        answered(await agent.request("POST", HOST, ABOUT_HOST), *passed)
+        answered(await agent.request("GET", HOST), "HTTP/1.1 200 OK", state % "enabled")
         answered(await agent.request("PUT", f"{HOST}/disable", ABOUT_HOST), *passed)
         answered(await agent.request("GET", HOST), "HTTP/1.1 200 OK", state % "disabled")
         answered(await agent.request("DELETE", HOST), "HTTP/1.1 204 No Content", "")
@@ -503,6 +506,24 @@ async def test_a_store_that_can_t_be_written_is_503(
         assert (await agent.request("GET", HOST)).json["state"] == "enabled"
         assert (await agent.request("GET", INST)).json["services"][0]["state"] == "enabled"
     assert "Traceback" not in caplog.text
+
+
+async def test_more_than_is_taken_in_is_503(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hbtrio.nursery.agent._HOSTS", 1)
+    monkeypatch.setattr("hbtrio.nursery.agent._INSTANCES", 1)
+    async with socket_agent(tmp_path) as agent:
+        await told(agent)
+        for kind, base in (("hosts", ABOUT_HOST), ("instances", NEW_VM)):
+            body = base | {"uuid": OTHER_VM}
+            answer = await agent.request("POST", f"/v1/{kind}/{OTHER_VM}", body)
+            failed(answer, 503, f"1 {kind} are known")
+            # What is known can still be changed, and makes room when it goes.
+        await told(agent)
+        assert (await agent.request("DELETE", INST)).status == 204
+        body = NEW_VM | {"uuid": OTHER_VM}
+        assert (await agent.request("POST", f"/v1/instances/{OTHER_VM}", body)).status == 200
 
 
 async def test_the_token_is_never_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -116,57 +116,57 @@ async def test_lines_in_any_pieces(autojump_clock: MockClock, size: int) -> None
 @pytest.mark.parametrize(
     ("script", "said", "after_s"),
     [
-        (says(), "the host went away", 0),
-        (says(3), "the host went away", 3),
-        (says(b"HTTP/1.1 2"), "the host went away", 0),
-        (says(b"SSH-2.0-OpenSSH_9.2\r\n"), "the host went away", 0),
-        (says(b"\x1b[31m\r\n\r\n"), "the host went away", 0),
-        (says(b"x" * 200_000), "the host went away", 0),
-        (says(1000), f"no answer from the host within {ANSWER_S:g} s", ANSWER_S),
-        (says(head()), "the host ended it without an outcome", 0),
-        (says(CHUNKED, chunk(OPENING)), "the host went away", 0),
-        (says(CHUNKED, chunk(OPENING), 5), "the host went away", 5),
-        (says(CHUNKED, chunk(OPENING), b"zz\r\n"), "the host went away", 0),
-        (says(CHUNKED, chunk(OPENING), END), "the host ended it without an outcome", 0),
+        (says(), "the daemon went away", 0),
+        (says(3), "the daemon went away", 3),
+        (says(b"HTTP/1.1 2"), "the daemon went away", 0),
+        (says(b"SSH-2.0-OpenSSH_9.2\r\n"), "the daemon went away", 0),
+        (says(b"\x1b[31m\r\n\r\n"), "the daemon went away", 0),
+        (says(b"x" * 200_000), "the daemon went away", 0),
+        (says(1000), f"no answer from the daemon within {ANSWER_S:g} s", ANSWER_S),
+        (says(head()), "the daemon ended it without an outcome", 0),
+        (says(CHUNKED, chunk(OPENING)), "the daemon went away", 0),
+        (says(CHUNKED, chunk(OPENING), 5), "the daemon went away", 5),
+        (says(CHUNKED, chunk(OPENING), b"zz\r\n"), "the daemon went away", 0),
+        (says(CHUNKED, chunk(OPENING), END), "the daemon ended it without an outcome", 0),
         (
             says(CHUNKED, chunk(OPENING), chunk(b"{"), END),
-            "the host stopped in the middle of a line",
+            "the daemon stopped in the middle of a line",
             0,
         ),
-        (says(CHUNKED, 1000), f"not a word from the host for {MARGIN_S:g} s", MARGIN_S),
+        (says(CHUNKED, 1000), f"not a word from the daemon for {MARGIN_S:g} s", MARGIN_S),
         (
             says(CHUNKED, chunk(OPENING), 1000),
-            f"not a word from the host for {30 + MARGIN_S:g} s",
+            f"not a word from the daemon for {30 + MARGIN_S:g} s",
             30 + MARGIN_S,
         ),
         (
             says(CHUNKED, chunk(b"hello\n")),
-            "the host said what is not understood: not JSON",
+            "the daemon said what is not understood: not JSON",
             0,
         ),
         (
             says(CHUNKED, chunk(b"[1]\n")),
-            "the host said what is not understood: Expected `object`, got `array`",
+            "the daemon said what is not understood: Expected `object`, got `array`",
             0,
         ),
         (
             says(CHUNKED, chunk(b'{"step": 1}\n')),
-            "the host said what is not understood: Expected `str`, got `int`",
+            "the daemon said what is not understood: Expected `str`, got `int`",
             0,
         ),
         (
             says(CHUNKED, chunk(b'{"stepp": "\x1b[1m"}\n')),
-            "the host said what is not understood: not JSON",
+            "the daemon said what is not understood: not JSON",
             0,
         ),
         (
             says(CHUNKED, chunk(b'{"step": "vote", "seconds": 1e999}\n')),
-            "the host said what is not understood: Number out of range",
+            "the daemon said what is not understood: Number out of range",
             0,
         ),
         (
             says(CHUNKED, *[chunk(b"x" * 65536)] * 20),
-            f"the host sent a line of over {LINE_BYTES} bytes",
+            f"the daemon sent a line of over {LINE_BYTES} bytes",
             0,
         ),
     ],
@@ -220,7 +220,7 @@ async def test_a_silent_stream_of_events(autojump_clock: MockClock) -> None:
     line = b'{"kind": "loss"}\n'
     script = says(CHUNKED, chunk(line), 44, chunk(b"\n"), 44, chunk(line), 1000)
     assert await fault_of(script, "events", "--follow") == (
-        f"not a word from the host for {SILENCE_S:g} s",
+        f"not a word from the daemon for {SILENCE_S:g} s",
         ExitStatus.UNREACHABLE,
         88 + SILENCE_S,
     )
@@ -286,7 +286,7 @@ async def test_a_refusal_and_its_reason(
 )
 async def test_a_refusal_of_somebody_else(autojump_clock: MockClock, code: str, body: Any) -> None:
     assert await fault_of(fails_with(body, code), *VOTE) == (
-        f"HTTP status {code[:3]} without a reason: no hbtrio host?",
+        f"HTTP status {code[:3]} without a reason: no hbtrio daemon?",
         ExitStatus.FAILED,
         0,
     )
@@ -295,7 +295,7 @@ async def test_a_refusal_of_somebody_else(autojump_clock: MockClock, code: str, 
 async def test_a_refusal_that_never_comes_to_its_end(autojump_clock: MockClock) -> None:
     script = says(head("409 Conflict", "content-length: 100"), b'{"reason": ', 1000)
     assert await fault_of(script, *VOTE) == (
-        "HTTP status 409 without a reason: no hbtrio host?",
+        "HTTP status 409 without a reason: no hbtrio daemon?",
         ExitStatus.FAILED,
         ANSWER_S,
     )
@@ -332,7 +332,7 @@ async def test_a_status_of_the_least_that_a_host_must_say(autojump_clock: MockCl
 )
 async def test_a_status_that_is_none(autojump_clock: MockClock, body: bytes, said: str) -> None:
     assert await fault_of(says(head(), body), "status") == (
-        f"the host's status is not understood: {said}",
+        f"the daemon's status is not understood: {said}",
         ExitStatus.UNREACHABLE,
         0,
     )
@@ -348,19 +348,19 @@ async def test_a_status_without_an_end(
             await trio.sleep(1)
 
     assert await fault_of(trickle, "status") == (
-        f"the host's status took over {BODY_S:g} s",
+        f"the daemon's status took over {BODY_S:g} s",
         ExitStatus.UNREACHABLE,
         BODY_S,
     )
     # Of the real size it would only take longer.
     monkeypatch.setattr(ctl_client, "BODY_BYTES", 100_000)
     assert await fault_of(says(CHUNKED, *[chunk(b" " * 65536)] * 3), "status") == (
-        "the host's status is over 100000 bytes",
+        "the daemon's status is over 100000 bytes",
         ExitStatus.UNREACHABLE,
         0,
     )
     assert await fault_of(says(CHUNKED, chunk(b"{"), 5), "status") == (
-        "the host went away",
+        "the daemon went away",
         ExitStatus.UNREACHABLE,
         5,
     )
@@ -398,7 +398,7 @@ async def test_a_host_on_tcp() -> None:
                 assert (await client.status(Status)).host.hostname == "h"
             nursery.cancel_scope.cancel()
         async with CtlClient(Address.parse(f"http://127.0.0.1:{port}/")) as client:
-            with pytest.raises(UserError, match="connection refused; is hbtrio host running") as no:
+            with pytest.raises(UserError, match="refused; is hbtrio host or agent") as no:
                 await client.status(Status)
         assert no.value.status == ExitStatus.UNREACHABLE
 

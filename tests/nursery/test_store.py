@@ -263,7 +263,7 @@ async def test_an_entry_as_it_comes_out(store: Store, clock: Clock) -> None:
         fault="",
     )
     ready = await store.ready(8)
-    assert (ready.entries, ready.expired, ready.waiting) == ((entry,), (), 1)
+    assert (ready.entries, ready.waiting) == ((entry,), 1)
     assert ready.next_expiry == entry.expires_at
 
     assert await store.mark_sending(1) is True
@@ -372,6 +372,20 @@ async def test_a_verdict_waits_for_the_reply(store: Store) -> None:
     assert await due(store) == ["verdict c1"]
 
 
+async def test_a_verdict_that_waits_for_its_reply_holds_up_nothing(store: Store) -> None:
+    """The reply may never be written: the agent was killed, or the link cut, before."""
+    await store.open_round(a_round())
+    accept = RoundResult("c1", VoteResult.ACCEPT, "")
+    await store.take_report("compute-0", "boot", 1, None, [action()], accept)
+    await store.queue([alarm(), action(A, "c2")])
+    assert await due(store) == ["alarm"]
+    await store.mark_sending(2)
+    await store.back_to_queue(2, "reset")
+    assert await due(store) == ["verdict c2"]
+    await store.replied("c1")
+    assert await due(store) == ["verdict c1"]
+
+
 async def test_a_verdict_whose_window_is_over(store: Store, clock: Clock) -> None:
     await store.put_instance(InstanceRecord(B, "compute-1", True))
     await store.open_round(a_round())
@@ -385,11 +399,11 @@ async def test_a_verdict_whose_window_is_over(store: Store, clock: Clock) -> Non
     await store.back_to_queue(2, "refused")
     ready = await store.ready(0)
     fault = "its window was over before it could be sent"
-    assert [(entry.body, entry.fault) for entry in ready.expired] == [("verdict c1", fault)]
+    ended = [(entry.body, entry.fault) for entry in await store.outbox() if entry.done_at]
+    assert ended == [("verdict c1", fault)]
     assert ready.next_expiry == T0 + timedelta(seconds=9)
     clock.pass_s(1)
-    assert [entry.body for entry in (await store.ready(8)).expired] == ["verdict c2"]
-    assert (await store.ready(8)).expired == ()
+    assert (await store.ready(8)).next_expiry is None
     assert await bodies(store) == [
         ("verdict c1", "undelivered"),
         ("verdict c2", "undelivered"),

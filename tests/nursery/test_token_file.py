@@ -25,15 +25,15 @@ def token_file(folder: Path, data: bytes, mode: int = 0o600) -> str:
 
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o640, 0o700])
 def test_a_token(tmp_path: Path, mode: int) -> None:
-    assert read_token(token_file(tmp_path, b" " + TOKEN.encode() + b"\n", mode)) == TOKEN
+    assert read_token(token_file(tmp_path, b" " + TOKEN.encode() + b"\n", mode), "x") == TOKEN
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o620, 0o666])
 def test_a_file_that_others_can_get_at(tmp_path: Path, mode: int) -> None:
     path = token_file(tmp_path, TOKEN.encode(), mode)
     with pytest.raises(UserError) as caught:
-        read_token(path)
-    assert str(caught.value) == f"{path}: open to others, mode {mode:04o}"
+        read_token(path, "x.toml: y")
+    assert str(caught.value) == f"x.toml: y: {path}: open to others, mode {mode:04o}"
     assert caught.value.status is ExitStatus.DENIED
 
 
@@ -43,8 +43,9 @@ def test_a_file_that_others_can_get_at(tmp_path: Path, mode: int) -> None:
 def test_no_token_in_it(tmp_path: Path, data: bytes) -> None:
     path = token_file(tmp_path, data)
     with pytest.raises(UserError) as caught:
-        read_token(path)
-    assert (str(caught.value), caught.value.status) == (f"{path}: {RULE}", ExitStatus.USAGE)
+        read_token(path, "x.toml: y")
+    fault = f"x.toml: y: {path}: {RULE}"
+    assert (str(caught.value), caught.value.status) == (fault, ExitStatus.USAGE)
 
 
 def test_no_file_to_read(tmp_path: Path) -> None:
@@ -56,7 +57,8 @@ def test_no_file_to_read(tmp_path: Path) -> None:
         ("a\0b", "not a path"),
     ]:
         with pytest.raises(UserError) as caught:
-            read_token(path)
+            read_token(path, "x.toml: y")
+        assert str(caught.value).startswith("x.toml: y: ")
         assert str(caught.value).endswith(f": {fault}")
         assert caught.value.status is ExitStatus.USAGE
 
@@ -71,6 +73,8 @@ def test_a_token_does_not_leave_the_machine_in_clear() -> None:
     for url in ("http://controller:2411", "http://10.0.0.1", "http://[::2]:80"):
         with pytest.raises(UserError, match="a token is sent to this machine only"):
             CtlClient(Address.parse(url), TOKEN)
+        # Through TLS it may.
+        CtlClient(Address.parse(url.replace("http:", "https:")), TOKEN)
 
 
 def test_ctl_says_what_is_wrong_with_its_token(
@@ -82,7 +86,7 @@ def test_ctl_says_what_is_wrong_with_its_token(
     assert main(["ctl", "--token-file", path, "status"]) == ExitStatus.USAGE
     assert capsys.readouterr().err.splitlines() == [
         f"hbtrio ctl: HBTRIO_TOKEN: {RULE}",
-        f"hbtrio ctl: {path}: no such file or directory",
+        f"hbtrio ctl: --token-file: {path}: no such file or directory",
     ]
 
 
@@ -90,12 +94,15 @@ def test_ctl_says_what_is_wrong_with_its_token(
     ("operator", "fault", "status"),
     [
         (
-            'listen = "tcp:0.0.0.0:2411"',
-            "{}/agent.toml: operator.listen: must be unix:/PATH or tcp:127.0.0.1:PORT, "
-            'got "tcp:0.0.0.0:2411"',
+            'listen = "tcp:0.0.0.0:2411"\ntoken_file = "{}/token"',
+            "{}/agent.toml: operator: listen: certificate and key are needed for this address",
             ExitStatus.USAGE,
         ),
-        ('token_file = "{}/token"', "{}/token: open to others, mode 0644", ExitStatus.DENIED),
+        (
+            'token_file = "{}/token"',
+            "agent.toml: operator.token_file: {}/token: open to others, mode 0644",
+            ExitStatus.DENIED,
+        ),
     ],
 )
 def test_an_agent_does_not_start_with_an_open_door(

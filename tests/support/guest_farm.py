@@ -31,10 +31,14 @@ def module_environment() -> dict[str, str]:
 
 @attrs.frozen
 class Done:
-    """When the farm began and ended what it was asked for, on ``time.monotonic``."""
+    """When the farm began and ended what it was asked for, on ``time.monotonic``.
+
+    ``asked`` is when its guests were asked for votes and told notices, if that was wanted.
+    """
 
     began: float
     ended: float
+    asked: list[float] = attrs.field(factory=list)
 
 
 class GuestFarm:
@@ -60,6 +64,13 @@ class GuestFarm:
     async def mute(self, indexes: Sequence[int]) -> Done:
         """These guests answer one more challenge and then fall silent, each in its own time."""
         return await self._do(mute=list(indexes))
+
+    async def asked(self) -> list[float]:
+        """When its guests were asked for votes and told notices since this was last called.
+
+        The times are ``time.monotonic``'s; of more than 100,000 the oldest are forgotten.
+        """
+        return (await self._do(asked=True)).asked
 
     async def _do(self, **command: object) -> Done:
         with trio.fail_after(_ANSWER_S):

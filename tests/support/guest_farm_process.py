@@ -4,8 +4,8 @@
 
 It reads one JSON object per line on standard input and answers each with one on standard output;
 :class:`support.guest_farm.GuestFarm` says what there is. It ends when its standard input does. So
-that it takes as little as possible of the machine it is measured on, it looks for the challenge's
-number alone and prints its answers from a template.
+that it takes as little as possible of the machine it is measured on, it looks for a challenge's
+number and a vote's id alone and prints its answers from templates.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from collections import deque
 from typing import Final
 
 _CHALLENGES: Final = re.compile(rb'"heartbeat_challenge":(\d{1,10})\}')
+_ACTIONS: Final = re.compile(
+    rb'"invocation_id":(\d{1,10}),"event_type":"(\w+)","notification_type":"(\w+)"'
+)
 
 _INIT: Final = (
     b'\n{"version":3,"revision":1,"msg_type":"init","sequence":1,"invocation_id":%d,'
@@ -36,6 +39,14 @@ _ANSWER: Final = (
     b'"heartbeat_response":%b,"heartbeat_health":"healthy","corrective_action":"reboot",'
     b'"log_msg":""}\n'
 )
+
+_AGREED: Final = (
+    b'\n{"version":3,"revision":1,"msg_type":"action_response","sequence":%d,"invocation_id":%b,'
+    b'"event_type":"%b","notification_type":"%b","vote_result":"accept","log_msg":""}\n'
+)
+
+#: Votes and notices whose times are kept.
+_KEPT: Final = 100_000
 
 _STDIN: Final = 0
 _BACKLOG: Final = 8
@@ -54,11 +65,13 @@ def channel_name(index: int) -> str:
 class _Guest:
     """A guest behind its listening socket."""
 
-    __slots__ = ("connection", "init", "last_words", "listener", "mute", "sequence")
+    __slots__ = ("asked", "connection", "init", "last_words", "listener", "mute", "sequence")
 
-    def __init__(self, listener: socket.socket, init: bytes) -> None:
+    def __init__(self, listener: socket.socket, init: bytes, asked: deque[float]) -> None:
         self.listener = listener
         self.init = init
+        #: When votes and notices came.
+        self.asked = asked
         self.connection: socket.socket | None = None
         self.sequence = 1
         #: It answers once more, and never again.
@@ -95,12 +108,19 @@ class _Guest:
         for number in _CHALLENGES.findall(data):
             if self.mute:
                 break
-            self.sequence += 1
-            # A host that has gone is read of next; one that does not read gets no answer.
-            with contextlib.suppress(BrokenPipeError, BlockingIOError):
-                self.connection.send(_ANSWER % (self.sequence, number))
+            self._say(_ANSWER, number)
             self.mute = self.last_words
+        for action in _ACTIONS.findall(data):
+            self.asked.append(time.monotonic())
+            self._say(_AGREED, *action)
         return True
+
+    def _say(self, template: bytes, *values: bytes) -> None:
+        assert self.connection is not None
+        self.sequence += 1
+        # A host that has gone is read of next; one that does not read gets no answer.
+        with contextlib.suppress(BrokenPipeError, BlockingIOError):
+            self.connection.send(template % (self.sequence, *values))
 
 
 class _Farm:
@@ -116,6 +136,7 @@ class _Farm:
         self._epoll.register(_STDIN, select.EPOLLIN)
         self._commands = b""
         self._spread_s = 0.0
+        self._asked: deque[float] = deque(maxlen=_KEPT)
         #: Those that have not greeted yet, and when they will.
         self._waiting: deque[tuple[float, _Guest]] = deque()
 
@@ -167,6 +188,7 @@ class _Farm:
         interval_ms: int = 1000,
         spread_s: float = 0.0,
         mute: tuple[int, ...] = (),
+        asked: bool = False,
     ) -> object:
         began = time.monotonic()
         self._spread_s = spread_s
@@ -174,7 +196,12 @@ class _Farm:
             self._listen(interval_ms)
         for index in mute:
             self._guests[index].last_words = True
-        return {"began": began, "ended": time.monotonic()}
+        done = {"began": began, "ended": time.monotonic()}
+        if not asked:
+            return done
+        times = list(self._asked)
+        self._asked.clear()
+        return done | {"asked": times}
 
     def _listen(self, interval_ms: int) -> None:
         index = len(self._guests)
@@ -184,7 +211,7 @@ class _Farm:
         listener.bind(path)
         self._paths.append(path)
         listener.listen(_BACKLOG)
-        guest = _Guest(listener, _INIT % (1000 + index, index, interval_ms))
+        guest = _Guest(listener, _INIT % (1000 + index, index, interval_ms), self._asked)
         self._guests.append(guest)
         self._listening[listener.fileno()] = guest
         self._epoll.register(listener.fileno(), select.EPOLLIN)

@@ -140,7 +140,11 @@ class AgentBrake:
             self._nursery = nursery
             await self._remember()
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                # What links that are being ended still tell is for the next process to judge.
+                self._nursery = None
 
     def hold(self, hostname: str) -> HoldRecord | None:
         """Since when and why a host's alarms are held back, or None."""

@@ -17,7 +17,7 @@ none: the VIM does not wait for it, or its own timer decides.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -111,6 +111,10 @@ class _Open:
     boot_id: str
     #: The host said that it has opened it.
     taken: bool = False
+    #: The reply to whoever asked is written.
+    replied: bool = False
+    #: The host has told its outcome, which is on its way to the store.
+    reported: bool = False
     ending: Ending = attrs.field(factory=Ending)
 
 
@@ -158,7 +162,9 @@ class Rounds:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for record in left:
-                current = self._open[record.command_id] = _Open(record, boot_id="", taken=True)
+                current = self._open[record.command_id] = _Open(
+                    record, boot_id="", taken=True, replied=record.replied
+                )
                 if record.replied:
                     age_s = (self._wall_clock() - record.asked_at).total_seconds()
                     nursery.start_soon(self._agree_in_time, current, record.window_s - age_s)
@@ -166,7 +172,12 @@ class Rounds:
                     why = "the agent was restarted before its reply"
                     nursery.start_soon(self._end, current, VoteResult.ERROR, why, False)
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                # What still comes, of links and requests that are being ended too, is left open:
+                # the next process sees to it.
+                self._nursery = None
 
     async def ask(
         self, session: HostSession, live: Instance, event: Event, *, vote: bool, who: str
@@ -182,8 +193,11 @@ class Rounds:
             vote: a vote, else a notice.
             who: who asks.
 
+        A vote is sent to the host while it is being stored, which is half of what it costs the
+        agent's side. A question that nobody waits for any more does no harm; a notice does.
+
         Raises:
-            StoreFault: nothing was asked.
+            StoreFault: nothing follows from it, and a notice was not sent.
         """
         if self._nursery is None or len(self._open) >= _ROUNDS:
             return no_part(f"{len(self._open)} votes and notices are open in this fleet")
@@ -200,53 +214,96 @@ class Rounds:
         )
         # Known here before the host is told: it may report the outcome before it replies.
         current = self._open[record.command_id] = _Open(record, session.hello.boot_id)
-        try:
-            await self._store.open_round(record)
-        except BaseException:
-            del self._open[record.command_id]
-            raise
-        try:
-            reply = await session.command(
-                RoundCommand(record.command_id, live.uuid, event, vote, PATIENCE_S)
-            )
-            fault = "" if reply.ok and reply.seconds else reply.reason or "it takes no part"
-        except HostUnreachable as error:
-            fault = str(error)
+        seconds, fault = await self._open_on(session, record)
         if fault:
-            self._nursery.start_soon(self._end, current, VoteResult.ERROR, fault, False)
+            self._begin(self._end, current, VoteResult.ERROR, fault, False)
             return no_part(fault)
         current.taken = True
         if not current.ending.is_over:
             # The window begins where the host has opened it, which may have had to wait.
-            current.record = attrs.evolve(
-                record, asked_at=self._wall_clock(), window_s=reply.seconds
-            )
-            self._nursery.start_soon(self._agree_in_time, current, reply.seconds)
-        return Asked(record.command_id, reply.seconds, current.ending)
+            current.record = attrs.evolve(record, asked_at=self._wall_clock(), window_s=seconds)
+            self._begin(self._agree_in_time, current, seconds)
+        return Asked(record.command_id, seconds, current.ending)
+
+    async def _open_on(self, session: HostSession, record: RoundRecord) -> tuple[int, str]:
+        """Stores a round and has its host open it.
+
+        Returns:
+            its window in seconds, and why there is none.
+
+        Raises:
+            StoreFault: it was not stored, and is forgotten.
+        """
+        seconds, fault = 0, ""
+        stored = False
+        lost: StoreFault | None = None
+
+        async def command() -> None:
+            nonlocal seconds, fault
+            try:
+                reply = await session.command(
+                    RoundCommand(
+                        record.command_id, record.uuid, record.event, record.vote, PATIENCE_S
+                    )
+                )
+            except HostUnreachable as error:
+                fault = str(error)
+            else:
+                seconds = reply.seconds
+                fault = "" if reply.ok and seconds else reply.reason or "it takes no part"
+
+        try:
+            async with trio.open_nursery() as nursery:
+                if record.vote:
+                    nursery.start_soon(command)
+                try:
+                    # It has its place in the store's queue before the host can hear of it, and so
+                    # before its outcome has.
+                    await self._store.open_round(record)
+                except StoreFault as error:
+                    lost = error
+                    nursery.cancel_scope.cancel()
+                else:
+                    stored = True
+                    if not record.vote:
+                        nursery.start_soon(command)
+        finally:
+            if not stored:
+                del self._open[record.command_id]
+        if lost is not None:
+            raise lost
+        return seconds, fault
 
     async def replied(self, command_id: str) -> None:
         """The reply to whoever asked is written whole: the verdict may follow."""
+        current = self._open.get(command_id)
+        if current is not None:
+            current.replied = True
+        if current is None or current.reported:
+            # Before: the sender's look then comes right behind in the store, in one transaction
+            # mostly. Without an outcome there would be nothing to see, and a look under way when
+            # that comes would hold up the one that sees it.
+            self._wake()
         try:
             await self._store.replied(command_id)
         except StoreFault as fault:
             _log.error("store: %s: a verdict can't be sent", fault)
-        self._wake()
 
     def unheard(self, command_id: str) -> None:
         """Whoever asked did not wait for the reply: there will be no verdict."""
         current = self._open.get(command_id)
-        if current is not None and self._nursery is not None:
+        if current is not None:
             why = "nobody waited for the reply"
-            self._nursery.start_soon(self._end, current, VoteResult.ERROR, why, False)
+            self._begin(self._end, current, VoteResult.ERROR, why, False)
 
     def host_restarted(self, hostname: str, boot_id: str) -> None:
         """A host's process is this one now: those before it took their rounds with them."""
         for current in tuple(self._open.values()):
             # One that was not taken yet is given up by whoever waits for the host's reply.
             gone = current.taken and current.boot_id not in ("", boot_id)
-            if current.record.hostname == hostname and gone and self._nursery is not None:
+            if current.record.hostname == hostname and gone:
                 why = "the host daemon was restarted"
-                self._nursery.start_soon(self._end, current, VoteResult.ERROR, why, True)
+                self._begin(self._end, current, VoteResult.ERROR, why, True)
 
     async def reported(
         self, hostname: str, report: LinkReport
@@ -261,8 +318,15 @@ class Rounds:
         record = current.record if current else await self._store.find_round(report.command_id)
         if record is None or report.result is None or record.hostname != hostname:
             return None, None, []
+        if current is not None:
+            current.reported = True
         result = RoundResult(report.command_id, report.result, report.reason)
         return record, result, self._verdict(record, result)
+
+    def awaits_reply(self, command_id: str) -> bool:
+        """Whether it is under way and its verdict can't be sent yet: :meth:`replied` will wake."""
+        current = self._open.get(command_id)
+        return current is not None and not current.replied
 
     def settled(self, result: RoundResult) -> None:
         """The report of a round's outcome is in the store."""
@@ -271,6 +335,10 @@ class Rounds:
             self._forget(current, result)
 
     # ----------------------------------------------------------------------------------------------
+
+    def _begin(self, step: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(step, *arguments)
 
     async def _agree_in_time(self, current: _Open, within_s: float) -> None:
         """A round whose host does not tell its outcome in time ends here, in agreement."""

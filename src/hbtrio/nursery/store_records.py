@@ -149,11 +149,15 @@ class Ready:
         entries: at most one for each instance, the most urgent first.
         waiting: how many are queued or being sent.
         next_expiry: when the next of them expires.
+        undelivered: what the history keeps of entries that were given up, the oldest first.
+        newest: where to go on looking for those.
     """
 
     entries: tuple[Entry, ...]
     waiting: int
     next_expiry: datetime | None
+    undelivered: tuple[HistoryEntry, ...] = ()
+    newest: int = 0
 
 
 @attrs.frozen

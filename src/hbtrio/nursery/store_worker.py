@@ -57,6 +57,9 @@ class StoreWorker(Protocol):
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs ``work`` and returns what it returned, once that is committed.
 
+        Work is done in the order in which it was asked for: what a task asks for after another one
+        has woken it is done after what that one goes on to ask for without waiting.
+
         Raises:
             StoreFault: nothing was changed.
         """
@@ -137,6 +140,7 @@ class StoreThread:
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._room = trio.Semaphore(_QUEUE)
+        self._line = trio.StrictFIFOLock()
         self._trio = trio.lowlevel.current_trio_token()
         self._opened = trio.Event()
         self._fault: BaseException | None = None
@@ -151,7 +155,7 @@ class StoreThread:
         self._sync_fault = ""
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Queues ``work`` and waits for it.
+        """Queues ``work`` and waits for it. It is done in the order of the calls.
 
         Cancelled before it was queued, nothing is done; afterwards it is done without a witness.
 
@@ -159,15 +163,26 @@ class StoreThread:
             StoreFault: nothing was changed.
             trio.ClosedResourceError: the store was closed.
         """
-        await self._room.acquire()
-        if self._closing:
-            self._room.release()
-            raise trio.ClosedResourceError("the store was closed")
+        await trio.lowlevel.checkpoint_if_cancelled()
         job = _Waiting(work)
-        self._jobs.put(job)
+        if self._line.locked() or not self._room.value:
+            # Only the first of those who wait waits for room, or they would be let in at random.
+            async with self._line:
+                await self._room.acquire()
+                self._put(job)
+        else:
+            # Without a turn of the event loop, so that whoever is woken before comes behind.
+            self._room.acquire_nowait()
+            self._put(job)
         await job.done.wait()
         result: T = job.outcome()
         return result
+
+    def _put(self, job: _Waiting) -> None:
+        if self._closing:
+            self._room.release()
+            raise trio.ClosedResourceError("the store was closed")
+        self._jobs.put(job)
 
     async def sync(self) -> None:
         """Returns when all that was committed before survives the machine.

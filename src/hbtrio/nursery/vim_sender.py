@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -142,7 +142,8 @@ class VimSender:
         self._retries = 0
         #: Told of each entry that is given up, as the history keeps it.
         self.on_undelivered: Callable[[HistoryEntry], None] = _nobody
-        self._looked_at: int | None = None
+        #: Up to where in the history it was told.
+        self._newest: int | None = None
 
     @property
     def status(self) -> SenderStatus:
@@ -181,8 +182,6 @@ class VimSender:
         """
         self._busy.clear()
         await insist(self._store.settle_interrupted)
-        if self._looked_at is None:
-            await insist(self._tell_undelivered)
         async with trio.open_nursery() as nursery:
             while True:
                 self._news = trio.Event()
@@ -197,12 +196,13 @@ class VimSender:
             if uuid not in self._busy:
                 del self._rests[uuid]
         resting = [uuid for uuid, rest in self._rests.items() if rest.until > now]
-        ready = await self._store.ready(self._room(now), self._busy, resting)
+        ready = await self._store.ready(self._room(now), self._busy, resting, self._newest)
         self._waiting = ready.waiting
         for entry in ready.entries:
             self._busy.add(entry.uuid)
             nursery.start_soon(self._deliver, entry)
-        await self._tell_undelivered()
+        self._newest = ready.newest
+        self._tell_undelivered(ready.undelivered)
         waits = [_LOOK_S, *(self._rests[uuid].until - now for uuid in resting)]
         if self._held_until > now:
             waits.append(self._held_until - now)
@@ -276,10 +276,9 @@ class VimSender:
         if state is not OutboxState.UNDELIVERED:
             self._ended[state] += 1
 
-    async def _tell_undelivered(self) -> None:
+    def _tell_undelivered(self, found: Sequence[HistoryEntry]) -> None:
         # From the store, as this task is not alone in giving up: an alarm may have had to make room
         # for newer ones, or have been held back and withdrawn.
-        self._looked_at, found = await self._store.undelivered(self._looked_at)
         self._ended[OutboxState.UNDELIVERED] += len(found)
         for entry in found:
             _log.warning("%s: not delivered: %s", entry.uuid, entry.reason)

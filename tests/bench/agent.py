@@ -1,0 +1,186 @@
+"""The agent between a VIM and a host with its guests: all real processes but for the VIM.
+
+    VIM (bench.votes, bench.queries) <--HTTP-- hbtrio agent <--link-- hbtrio host <--channels-- guests
+
+The guests are a farm's, which answer at once; one more is a real ``hbtrio guest`` behind the lab's
+bridge. It has no event script and so answers at once too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from bench.agent_report import FARMED, FLOOR, REAL, AgentResult, Queries, Votes
+from bench.vim_wire import PATIENCE_S, Target
+from hbtrio.lab.agent import LabAgent
+from hbtrio.lab.launcher import Launcher
+from hbtrio.lab.lifeline import Lifeline
+from hbtrio.lab.scene import Scene, event, open_scene
+from hbtrio.lab.vim_stand_in import Mood, loopback_socket, vim_stand_in
+from support.agent_world import Answer, request_bytes
+from support.guest_farm import GuestFarm, module_environment, open_guest_farm, uuid_of
+from support.guest_farm_process import channel_name
+
+_HOSTNAME: Final = "compute-0"
+_HOST_UUID: Final = "11111111-2222-3333-4444-555555555555"
+
+_KNOWN: Final = 1000
+
+#: For how long they are asked about: beyond the VIM's first silences, which end after 10 s.
+_QUERIES_S: Final = 15.0
+
+#: Requests under way at once when the agent is told of instances.
+_TELLERS: Final = 16
+
+_START_S: Final = 60.0
+
+
+class _Controller:
+    """An agent, and a host that has dialled in."""
+
+    def __init__(self, scene: Scene, farm: GuestFarm, agent: LabAgent) -> None:
+        self.scene = scene
+        self.farm = farm
+        self.agent = agent
+
+    async def know(self, uuids: Sequence[str]) -> None:
+        """Tells of instances as the VIM does and waits until the agent knows that they beat."""
+        about = {"uuid": _HOST_UUID, "hostname": _HOSTNAME}
+        await self._request("POST", f"/v1/hosts/{_HOST_UUID}", about)
+        await self._request("PUT", f"/v1/hosts/{_HOST_UUID}/enable", about)
+        waiting = iter(uuids)
+
+        async def tell() -> None:
+            for uuid in waiting:
+                path, about = f"/v1/instances/{uuid}", {"uuid": uuid, "hostname": _HOSTNAME}
+                await self._request("POST", path, about | {"services": ["heartbeat"]})
+                service = {"service": "heartbeat", "state": "enabled"}
+                await self._request("PATCH", path, about | {"services": [service]})
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(_TELLERS):
+                nursery.start_soon(tell)
+        with trio.fail_after(_START_S):
+            while (await self.told())["heartbeating"] < len(uuids):
+                await trio.sleep(0.1)
+
+    async def told(self) -> dict[str, Any]:
+        """What the agent tells of itself."""
+        async with self.agent.client() as client:
+            status = await client.status(dict[str, Any])
+        about: dict[str, Any] = status["agent"]
+        return about
+
+    async def _request(self, method: str, path: str, body: object) -> None:
+        with trio.fail_after(PATIENCE_S):
+            stream = await trio.open_tcp_stream("127.0.0.1", self.agent.vim_port)
+            async with stream:
+                await stream.send_all(request_bytes(method, path, body))
+                answer = Answer(b"".join([bytes(data) async for data in stream]))
+        if answer.status != 200:
+            raise SystemExit(f"{method} {path}: {answer.raw!r}")
+
+
+@asynccontextmanager
+async def _controller(vim_url: str) -> AsyncIterator[_Controller]:
+    async with open_scene() as scene, trio.open_nursery() as nursery:
+        with Lifeline() as lifeline:
+            launcher = Launcher(nursery, lifeline)
+            with LabAgent(scene.directory, launcher) as agent:
+                try:
+                    await agent.start(vim_url)
+                    scene.settings |= {
+                        "hostname": _HOSTNAME,
+                        "agent": {"connect": agent.link, "host_uuid": _HOST_UUID},
+                    }
+                    await scene.start_host()
+                    async with open_guest_farm(scene.channel_dir) as farm:
+                        yield _Controller(scene, farm, agent)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await agent.stop()
+
+
+@asynccontextmanager
+async def _floor(directory: Path, vim_port: int) -> AsyncIterator[tuple[Target, GuestFarm]]:
+    """The relays and a guest for them, out of reach of the host."""
+    folder, link = directory / "floor", directory / "floor.link"
+    folder.mkdir()
+    with loopback_socket() as place:
+        port: int = place.getsockname()[1]
+        async with open_guest_farm(folder) as farm, trio.open_nursery() as nursery:
+            await farm.listen(1)
+            nursery.start_soon(_run, "bench.relay", "agent", link, port, vim_port)
+            while not link.exists():
+                await trio.sleep(0.02)
+            channel = folder / channel_name(0)
+            nursery.start_soon(_run, "bench.relay", "host", link, channel)
+            yield Target(FLOOR, port, uuid_of(0)), farm
+            nursery.cancel_scope.cancel()
+
+
+async def _run(module: str, *arguments: object) -> bytes:
+    done = await trio.run_process(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        capture_stdout=True,
+        env=module_environment(),
+    )
+    return done.stdout
+
+
+async def measure_votes(votes: int) -> list[Votes]:
+    """Votes through the floor, to a farm's guest and to a real one, in turns."""
+    with loopback_socket() as place:
+        vim_port: int = place.getsockname()[1]
+        async with (
+            _controller(f"http://127.0.0.1:{vim_port}") as controller,
+            _floor(controller.scene.directory, vim_port) as (floor, floor_farm),
+        ):
+            await controller.farm.listen(1)
+            guest = await controller.scene.add_guest("db")
+            guest.configure(HB_INTERVAL=1000, EVENT_NOTIFICATION_SCRIPT="", HEALTH_CHECK_INTERVAL=0)
+            await guest.start()
+            await controller.scene.events.wait_for(event("heartbeating", guest), within_s=_START_S)
+            await controller.know([uuid_of(0), guest.uuid])
+            targets = [
+                floor,
+                Target(FARMED, controller.agent.vim_port, uuid_of(0)),
+                Target(REAL, controller.agent.vim_port, guest.uuid),
+            ]
+            taken = json.loads(await _run("bench.votes", vim_port, votes, *targets))
+            asked = {FLOOR: await floor_farm.asked(), FARMED: await controller.farm.asked()}
+            return [Votes.of(name, taken[name], asked.get(name, [])) for name in taken]
+
+
+async def measure_queries() -> Queries:
+    """Queries about many instances, with what is to be told of them waiting for a VIM that stalls."""
+    async with vim_stand_in() as vim:
+        vim.mood = Mood.STALL
+        async with (
+            _controller(vim.url) as controller,
+            _floor(controller.scene.directory, vim.port) as (floor, _),
+        ):
+            await controller.farm.listen(_KNOWN, spread_s=1.0)
+            await controller.know([uuid_of(index) for index in range(_KNOWN)])
+            before = await controller.told()
+            targets = [floor, Target(FARMED, controller.agent.vim_port, uuid_of(0))]
+            taken = json.loads(await _run("bench.queries", _QUERIES_S, _KNOWN, *targets))
+            after = await controller.told()
+            return Queries(
+                known=_KNOWN,
+                waiting=[before["delivery"]["waiting"], after["delivery"]["waiting"]],
+                floor_ms=[seconds * 1e3 for seconds in taken[FLOOR]],
+                agent_ms=[seconds * 1e3 for seconds in taken[FARMED]],
+            )
+
+
+async def measure_agent(votes: int = 300) -> AgentResult:
+    """All of it."""
+    return AgentResult(votes=await measure_votes(votes), queries=await measure_queries())
