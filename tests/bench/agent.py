@@ -1,6 +1,8 @@
 """The agent between a VIM and a host with its guests: all real processes but for the VIM.
 
-    VIM (bench.votes, bench.queries) <--HTTP-- hbtrio agent <--link-- hbtrio host <--channels-- guests
+    VIM (bench.votes, bench.queries) <--HTTP-- agent <--link-- host <--channels-- guests
+
+    python -m bench.agent --votes 1000 --json agent.json
 
 The guests are a farm's, which answer at once; one more is a real ``hbtrio guest`` behind the lab's
 bridge. It has no event script and so answers at once too.
@@ -8,7 +10,9 @@ bridge. It has no event script and so answers at once too.
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +22,7 @@ from typing import Any, Final
 import trio
 
 from bench.agent_report import FARMED, FLOOR, REAL, AgentResult, Queries, Votes
+from bench.sample import allow_descriptors
 from bench.vim_wire import PATIENCE_S, Target
 from hbtrio.lab.agent import LabAgent
 from hbtrio.lab.launcher import Launcher
@@ -68,7 +73,7 @@ class _Controller:
             for _ in range(_TELLERS):
                 nursery.start_soon(tell)
         with trio.fail_after(_START_S):
-            while (await self.told())["heartbeating"] < len(uuids):
+            while (await self.told())["heartbeating"] < len(uuids):  # noqa: ASYNC110
                 await trio.sleep(0.1)
 
     async def told(self) -> dict[str, Any]:
@@ -118,7 +123,7 @@ async def _floor(directory: Path, vim_port: int) -> AsyncIterator[tuple[Target, 
         async with open_guest_farm(folder) as farm, trio.open_nursery() as nursery:
             await farm.listen(1)
             nursery.start_soon(_run, "bench.relay", "agent", link, port, vim_port)
-            while not link.exists():
+            while not link.exists():  # noqa: ASYNC110 - another process sets no Event
                 await trio.sleep(0.02)
             channel = folder / channel_name(0)
             nursery.start_soon(_run, "bench.relay", "host", link, channel)
@@ -160,7 +165,7 @@ async def measure_votes(votes: int) -> list[Votes]:
 
 
 async def measure_queries() -> Queries:
-    """Queries about many instances, with what is to be told of them waiting for a VIM that stalls."""
+    """Queries about many instances, with all that is to be told waiting for a VIM that stalls."""
     async with vim_stand_in() as vim:
         vim.mood = Mood.STALL
         async with (
@@ -181,6 +186,25 @@ async def measure_queries() -> Queries:
             )
 
 
-async def measure_agent(votes: int = 300) -> AgentResult:
-    """All of it."""
-    return AgentResult(votes=await measure_votes(votes), queries=await measure_queries())
+async def _measure(votes: int) -> AgentResult:
+    before = os.getloadavg()[0]
+    ways, queries = await measure_votes(votes), await measure_queries()
+    return AgentResult(ways, queries, (before, os.getloadavg()[0]))
+
+
+def main() -> int:
+    """Runs it; a VIM's request that fails ends it with exit status 1."""
+    parser = argparse.ArgumentParser(prog="bench.agent", description="Measures the agent.")
+    parser.add_argument("--votes", type=int, default=300, help="of each way (default 300)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything here")
+    options = parser.parse_args()
+    allow_descriptors()
+    result = trio.run(_measure, options.votes)
+    print(result.as_text())
+    if options.json is not None:
+        options.json.write_text(result.as_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,12 +25,10 @@ _REPLY: Final = b'{"type":"reply","command_id":"%b","ok":true,"seconds":9}\n' % 
 _REPORT: Final = b'{"type":"report","pad":"%b"}\n' % (b"0" * 300)
 
 _ANSWER: Final = (
-    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 18\r\n\r\n"
-    b'"status":"enabled"'
+    b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 18\r\n\r\n"status":"enabled"'
 )
 _VERDICT: Final = (
-    b"PATCH /nfvi-plugins/v1/instances/0 HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
-    b'"guest-response"%b'
+    b'PATCH /nfvi-plugins/v1/instances/0 HTTP/1.1\r\nContent-Length: %d\r\n\r\n"guest-response"%b'
 ) % (216, b" " * 200)
 
 _ACK: Final = b'\n{"version":3,"revision":1,"msg_type":"init_ack","sequence":1,"invocation_id":1}\n'

@@ -114,9 +114,11 @@ def test_the_docs_have_a_row_for_every_key_of_the_guest() -> None:
     shipped = load_guest_config(ROOT / "config/guest_heartbeat.conf")
     expected = []
     for key, (field, setting) in GUEST_FIELDS.items():
-        left_out = "none" if field.default is None else f"`{field.default}`"
-        now = getattr(shipped, field.name)
-        row = f"| `{key}` | {left_out} | `{now}` | {setting.unit} | {setting.span} | "
+        left_out, now = (
+            "none" if value in (None, "") else f"`{value}`"
+            for value in (field.default, getattr(shipped, field.name))
+        )
+        row = f"| `{key}` | {left_out} | {now} | {setting.unit} | {setting.span} | "
         expected.append(row.replace("  ", " "))
     rows = rows_under("## Guest: guest_heartbeat.conf")
     assert [row[: len(start)] for row, start in zip(rows, expected, strict=True)] == expected

@@ -46,6 +46,8 @@ def test_left_out_keys_have_the_values_of_the_deployed_client() -> None:
         health_check_interval_s=30,
         health_check_script=None,
         event_notification_script=None,
+        app_socket_mode="0660",
+        app_socket_group="",
     )
 
 
@@ -63,6 +65,8 @@ def test_the_shipped_file_has_the_shipped_values() -> None:
         health_check_interval_s=30,
         health_check_script="/etc/guest-client/heartbeat/sample_health_script",
         event_notification_script="/etc/guest-client/heartbeat/sample_event_script",
+        app_socket_mode="0660",
+        app_socket_group="",
     )
 
 
@@ -146,6 +150,36 @@ def test_an_interval_of_zero_turns_the_health_script_off_wherever_it_stands() ->
     text = "HEALTH_CHECK_INTERVAL=0\nHEALTH_CHECK_SCRIPT=/x\n"
     assert parse_guest_config(text, "g.conf") == off
     assert parse_guest_config("\n".join(reversed(text.split("\n"))), "g.conf") == off
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("APP_SOCKET_MODE=0666", {"app_socket_mode": "0666"}),
+        ('APP_SOCKET_MODE="600" # root', {"app_socket_mode": "600"}),
+        ("APP_SOCKET_GROUP=web-apps", {"app_socket_group": "web-apps"}),
+        ("APP_SOCKET_GROUP=", {"app_socket_group": ""}),
+    ],
+)
+def test_who_may_connect_as_an_application(line: str, expected: dict[str, str]) -> None:
+    assert parse_guest_config(line, "g.conf") == GuestConfig(**expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("APP_SOCKET_MODE=", "three octal digits"),
+        ("APP_SOCKET_MODE=668", "three octal digits"),
+        ("APP_SOCKET_MODE=4755", "three octal digits"),
+        ("APP_SOCKET_MODE=rw-rw----", "three octal digits"),
+        ("APP_SOCKET_GROUP=two words", "a group's name, or empty"),
+        ("APP_SOCKET_GROUP=-x", "a group's name, or empty"),
+        (f"APP_SOCKET_GROUP={'g' * 33}", "a group's name, or empty"),
+    ],
+)
+def test_what_is_no_mode_and_no_group(line: str, wanted: str) -> None:
+    key, _, value = line.partition("=")
+    assert faults_of(line) == [f'g.conf:1: {key}: must be {wanted}, got "{value}"']
 
 
 # -- what is refused -----------------------------------------------------------------------------

@@ -482,7 +482,7 @@ async def test_a_unix_socket_device_that_another_client_holds(
 ) -> None:
     (home / "guest.conf").write_text("HB_INIT_RETRY=100\n")
     arguments = ("--config", str(home / "guest.conf"), "--device", channel.getsockname())
-    async with daemon(home, "guest", *arguments) as log:
+    async with daemon(home, "guest", *arguments, "--app-socket", str(home / "api")) as log:
         await logged(log, "no host has acknowledged")
     said = [line for line in log.read_text().splitlines() if "no host" in line]
     assert [line.partition(" WARNING ")[2] for line in said] == [
@@ -495,7 +495,8 @@ async def test_a_device_that_another_guest_holds(home: Path) -> None:
     terminal, device = pty.openpty()
     path = os.ttyname(device)
     try:
-        async with daemon(home, "guest", "--device", path) as log:
+        arguments = ("--device", path, "--app-socket", str(home / "api"))
+        async with daemon(home, "guest", *arguments) as log:
             await logged(log, "from initial to enabling")
             await check(
                 [(f"guest --device {path}", 7, [f"{path}: another process holds it"])], home

@@ -212,7 +212,7 @@ async def test_sigterm_of_a_host_ends_it_though_somebody_follows_its_events() ->
             await logged(shown, f"{vm.uuid} vote stop accept")
             with trio.fail_after(3.0):
                 assert await host.stop() == 0
-        assert ran == [Ran(5, [], [f"hbtrio ctl: {scene.url}: the host went away"])]
+        assert ran == [Ran(5, [], [f"hbtrio ctl: {scene.url}: the daemon went away"])]
         assert not scene.control_socket.exists()
         written = [json.loads(line) for line in events.read_text().splitlines()]
         assert all(datetime.fromisoformat(one.pop("time")).tzinfo for one in written)

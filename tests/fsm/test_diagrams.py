@@ -77,7 +77,7 @@ def test_a_section() -> None:
 def test_the_sections_stand_in_the_order_of_the_tables() -> None:
     assert render([DOOR, DOOR]) == render([DOOR]) + "\n" + DOOR_SECTION
     titles = re.findall(r"^## (.*)$", render(TABLES), re.MULTILINE)
-    assert titles == ["Guest session", "Heartbeat", "Ballot", "Action"]
+    assert titles == ["Guest session", "Heartbeat", "Ballot", "Action", "Application"]
 
 
 ARROW = re.compile(r"    (\w+) --> (\w+) : ([^:;\"\n]+)")

@@ -16,6 +16,7 @@ TERMINAL = {
     "heartbeat": {"GONE"},
     "ballot": {"REFUSED", "ANSWERED", "EXPIRED", "ABORTED"},
     "action": {"DONE", "REJECTED", "FAILED"},
+    "application": {"GONE"},
 }
 EVERY_TABLE = pytest.mark.parametrize("table", TABLES, ids=lambda table: str(table.name))
 

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from hbtrio.fsm.guest_session import SessionSettings
+from hbtrio.fsm.ontime import OnTimeGuard
 from hbtrio.nursery.event_scripts import EventScripts
 from hbtrio.nursery.guest import Guest, GuestSetup, Voters
 from hbtrio.nursery.health_script import HealthScript
@@ -47,6 +48,7 @@ class GuestBench:
         health_interval_s: HEALTH_CHECK_INTERVAL.
         device: its channel; a unix socket by default.
         new_id: makes its ids; 101, 102, 103, ... by default.
+        guard: its on-time guard, where somebody else has to have it too.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class GuestBench:
         health_interval_s: float = 30.0,
         device: MemoryDevice | None = None,
         new_id: Callable[[], int] | None = None,
+        guard: OnTimeGuard | None = None,
     ) -> None:
         ids = count(101)
         self.device = device or MemoryDevice()
@@ -71,7 +74,8 @@ class GuestBench:
             health_script=HealthScript(health, health_interval_s, self.processes),
             new_id=new_id or (lambda: next(ids)),
         )
-        self.guest = Guest(self.setup)
+        self.guard = guard or OnTimeGuard(trio.current_time())
+        self.guest = Guest(self.setup, self.guard)
         #: When ``run`` returned.
         self.ended_at: float | None = None
 

@@ -34,11 +34,14 @@ class InlineWorker:
         self.fault = ""
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        await trio.lowlevel.checkpoint()
-        if self.fault:
-            raise StoreFault(self.fault)
-        job = Job(work)
-        perform(self._db, [job])
+        # In the order of the calls, as the thread does: before any other task may run.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        job, fault = Job(work), self.fault
+        if not fault:
+            perform(self._db, [job])
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        if fault:
+            raise StoreFault(fault)
         result: T = job.outcome()
         return result
 

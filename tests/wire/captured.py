@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -14,7 +15,11 @@ CHANNEL_FILES = tuple(
     sorted(path.stem for path in CAPTURES.glob("*.jsonl") if not path.stem.endswith("_api"))
 )
 
+#: The recordings of the application socket.
+API_FILES = tuple(sorted(path.stem for path in CAPTURES.glob("*_api.jsonl")))
+
 GUEST_TO_HOST, HOST_TO_GUEST = "g2h", "h2g"
+APP_TO_GUEST, GUEST_TO_APP = "a2d", "d2a"
 
 
 @attrs.frozen
@@ -39,4 +44,30 @@ def capture(name: str) -> list[Captured]:
         Captured(record["t"], record["dir"], record["raw"].encode())
         for record in records
         if record["raw"]
+    ]
+
+
+@attrs.frozen
+class ApiCaptured:
+    """One message of the application socket: what :class:`Captured` says, and on which connection.
+
+    ``says`` is what the recorder read in it: field by field, in the names of the C structs.
+    """
+
+    at_s: float
+    connection: int
+    direction: str
+    data: bytes
+    says: dict[str, Any]
+
+
+def api_capture(name: str) -> list[ApiCaptured]:
+    """The messages of one recording, in order; the ends of the connections are left out."""
+    lines = (CAPTURES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [record for line in lines if (record := json.loads(line))["len"]]
+    return [
+        ApiCaptured(
+            record["t"], record["conn"], record["dir"], bytes.fromhex(record["hex"]), *record["msg"]
+        )
+        for record in records
     ]

@@ -1,6 +1,7 @@
 """Runs inside a VM: answers the host's challenges, runs the health script, votes and is told.
 
-SIGHUP reads the configuration again; SIGTERM says farewell to the host.
+Applications of the VM register at a unix socket. SIGHUP reads the configuration again; SIGTERM says
+farewell to the host.
 """
 
 from __future__ import annotations
@@ -10,19 +11,26 @@ import logging
 import os
 import platform
 import random
+import resource
 import signal
+from functools import partial
 
 import trio
 
 from hbtrio.config.guest import DEFAULT_GUEST_CONFIG, GuestConfig, load_guest_config
 from hbtrio.errors import ConfigError, ExitStatus
 from hbtrio.fsm.guest_session import SessionSettings
+from hbtrio.fsm.ontime import OnTimeGuard
 from hbtrio.log import logging_to
+from hbtrio.nursery.app_socket import DEFAULT_APP_SOCKET, AppSocket
+from hbtrio.nursery.applications import MAX_CONNECTIONS, Applications
 from hbtrio.nursery.devices import PathDevice
 from hbtrio.nursery.event_scripts import EventScripts
 from hbtrio.nursery.guest import Guest, GuestSetup
 from hbtrio.nursery.health_script import HealthScript
 from hbtrio.nursery.processes import ProcessRunner, SystemProcesses
+from hbtrio.nursery.service_manager import ServiceManager
+from hbtrio.nursery.voters import AllVoters
 from hbtrio.wire.messages import MAX_ID
 
 _log = logging.getLogger("hbtrio.guest")
@@ -32,6 +40,9 @@ DEFAULT_DEVICE = "/dev/vport1p1"
 
 #: Where udev puts the port by name; preferred, for its number changes with the VM's other devices.
 NAMED_DEVICE = "/dev/virtio-ports/cgcs.heartbeat"
+
+#: Open files that are not applications': the channel, scripts and their output, the log.
+_OTHER_FILES = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"character device or unix socket (default {NAMED_DEVICE}, else {DEFAULT_DEVICE})",
     )
     parser.add_argument(
+        "--wait-device",
+        action="store_true",
+        help="wait for a device that is missing at the start (default: end with status 6)",
+    )
+    parser.add_argument(
         "--app-socket",
         metavar="PATH",
-        help="where applications will register; this version serves none and says so in its log",
+        help=f"unix socket where applications register (default {DEFAULT_APP_SOCKET}, which the "
+        "guest does without if it can't be had)",
     )
     parser.add_argument("--log", choices=("stderr", "syslog"), default="stderr")
 
@@ -60,11 +77,10 @@ def run(options: argparse.Namespace) -> int:
         UserError: the configuration or the device can't be used.
     """
     config = _load(options)
-    device = PathDevice(options.device or _default_device())
-    device.check()
+    paths = (options.device,) if options.device else (NAMED_DEVICE, DEFAULT_DEVICE)
+    device = PathDevice(*paths)
+    device.check(wait=options.wait_device)
     with logging_to(options.log, ident="Guest-Client", prefix="Guest-Client"):
-        if options.app_socket:
-            _log.warning("%s: applications are not served by this version", options.app_socket)
         trio.run(_serve, options, config, device)
     return ExitStatus.DONE
 
@@ -75,19 +91,17 @@ def _load(options: argparse.Namespace) -> GuestConfig:
     return load_guest_config(options.config)
 
 
-def _default_device() -> str:
-    return NAMED_DEVICE if os.path.exists(NAMED_DEVICE) else DEFAULT_DEVICE
-
-
 def _setup(
     options: argparse.Namespace,
-    config: GuestConfig,
     device: PathDevice,
     processes: ProcessRunner,
+    applications: Applications,
+    config: GuestConfig,
 ) -> GuestSetup:
+    scripts = EventScripts(config.event_notification_script, processes)
     return GuestSetup(
         device=device,
-        voters=EventScripts(config.event_notification_script, processes),
+        voters=AllVoters(scripts, applications),
         session=SessionSettings(
             name=options.name or platform.node(),
             hb_interval_ms=config.hb_interval_ms,
@@ -103,25 +117,52 @@ def _setup(
         health_script=HealthScript(
             config.health_check_script, config.health_check_interval_s, processes
         ),
-        new_id=lambda: random.randint(0, MAX_ID),
+        new_id=_new_id,
     )
 
 
+def _new_id() -> int:
+    return random.randint(0, MAX_ID)
+
+
+def _max_connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files < 0 else max(1, min(MAX_CONNECTIONS, files - _OTHER_FILES))
+
+
 async def _serve(options: argparse.Namespace, config: GuestConfig, device: PathDevice) -> None:
+    manager = ServiceManager.of(os.environ, os.getpid())
+    guard = OnTimeGuard(trio.current_time())
+    applications = Applications(_new_id, guard, _max_connections())
+    app_socket = AppSocket(options.app_socket, applications)
+    # Before the first nursery, which would wrap its fault.
+    await app_socket.open(config.app_socket_bits, config.app_socket_group)
     with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
-        async with SystemProcesses() as processes, trio.open_nursery() as nursery:
-            guest = Guest(_setup(options, config, device, processes))
-            nursery.start_soon(guest.run)
+        async with SystemProcesses() as processes, manager.told(), trio.open_nursery() as nursery:
+            setup = partial(_setup, options, device, processes, applications)
+            guest = Guest(setup(config), guard)
+
+            async def beat() -> None:
+                await guest.run()
+                nursery.cancel_scope.cancel()  # what applications say now would reach nobody
+
+            nursery.start_soon(beat)
+            nursery.start_soon(app_socket.serve)
+            manager.ready()
             async for number in signals:
                 if number != signal.SIGHUP:
                     break
+                manager.reloading()
                 try:
                     config = _load(options)
                 except ConfigError as error:
                     # The daemon goes on with what it has: a typo must not end the heartbeat.
                     for fault in error.faults:
                         _log.error("not reloaded: %s", fault)
-                    continue
-                _log.info("configuration read again")
-                guest.reload(_setup(options, config, device, processes))
+                else:
+                    _log.info("configuration read again")
+                    guest.reload(setup(config))
+                    await app_socket.reload(config.app_socket_bits, config.app_socket_group)
+                manager.ready()
+            manager.stopping()
             guest.stop()

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import attrs
 
-from hbtrio.config.settings import choice, key_of, number, path, setting_of
+from hbtrio.config.settings import choice, key_of, number, path, setting_of, word
 from hbtrio.config.source import config_error, printable, read_source, shown, unknown_key
 from hbtrio.errors import ConfigError
 from hbtrio.wire.vocabulary import CorrectiveAction
@@ -63,11 +63,21 @@ class GuestConfig:
     health_check_interval_s: int = number(30, 0, 86_400, "s", key="HEALTH_CHECK_INTERVAL")
     health_check_script: str | None = path(None, key="HEALTH_CHECK_SCRIPT")
     event_notification_script: str | None = path(None, key="EVENT_NOTIFICATION_SCRIPT")
+    app_socket_mode: str = word("0660", "0?[0-7]{3}", "three octal digits", key="APP_SOCKET_MODE")
+    #: Empty: the group that the daemon runs as.
+    app_socket_group: str = word(
+        "", r"([A-Za-z_][A-Za-z0-9._-]{0,31})?", "a group's name, or empty", key="APP_SOCKET_GROUP"
+    )
 
     def __attrs_post_init__(self) -> None:
         """Refuse a health script that would be run without a pause."""
         if self.health_check_script is not None and self.health_check_interval_s == 0:
             raise ValueError("health_check_interval_s: 0 with a health_check_script")
+
+    @property
+    def app_socket_bits(self) -> int:
+        """``app_socket_mode`` as a number for ``chmod``."""
+        return int(self.app_socket_mode, 8)
 
 
 _FIELDS = {
@@ -181,5 +191,7 @@ def _value_of(text: str, default: object) -> Any:
             # Not CorrectiveAction(text), which takes any word there is for UNKNOWN. What is none
             # goes on to the check, which names those there are.
             return next((action for action in CorrectiveAction if action == text), text)
+        case str():
+            return text
         case _:
             return text or None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hbtrio.fsm.action import ACTION_FSM
+from hbtrio.fsm.application import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.fsm.ballot import BALLOT_TABLE, BallotEvent, BallotState
 from hbtrio.fsm.guest_session import SESSION_TABLE, SessionEvent, SessionState
 from hbtrio.fsm.heartbeat_table import HEARTBEAT_TABLE, HeartbeatEvent, HeartbeatState
@@ -26,6 +27,7 @@ TABLES: Final[tuple[Table[Any, Any], ...]] = (
     HEARTBEAT_TABLE,
     BALLOT_TABLE,
     ACTION_FSM,
+    APPLICATION_TABLE,
 )
 
 #: Loops that are drawn: something is sent or noted each time, though the state stays.
@@ -37,6 +39,9 @@ _DRAWN_LOOPS: Final[frozenset[tuple[Enum, Enum]]] = frozenset(
         (HeartbeatState.BEATING, HeartbeatEvent.ANSWERED),
         (HeartbeatState.BEATING, HeartbeatEvent.MISSED),
         (BallotState.OPEN, BallotEvent.ANSWER_CAME),
+        (ApplicationState.HEALTHY, ApplicationEvent.CHALLENGE_DUE),
+        (ApplicationState.HEALTHY, ApplicationEvent.ANSWERED_HEALTHY),
+        (ApplicationState.ILL, ApplicationEvent.ANSWERED_ILL),
     }
 )
 

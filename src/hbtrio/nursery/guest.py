@@ -78,12 +78,13 @@ class Guest:
 
     Args:
         setup: what it works with.
+        guard: the process's on-time guard, which it ticks.
     """
 
-    def __init__(self, setup: GuestSetup) -> None:
+    def __init__(self, setup: GuestSetup, guard: OnTimeGuard) -> None:
         now = trio.current_time()
         self._setup = setup
-        self._guard = OnTimeGuard(now)
+        self._guard = guard
         self.session = GuestSession(setup.session, new_id=setup.new_id, now=now)
         self._health = HealthMerge(setup.session.corrective_action)
         self._health_script = setup.health_script

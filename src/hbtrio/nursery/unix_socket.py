@@ -80,6 +80,28 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         """Wait for the next connection; errors and cancellation as in trio.SocketListener."""
         return await self._listener.accept()
 
+    def permit(self, mode: int, group: str | int | None = None) -> None:
+        """Gives the socket another mode and group; what is connected stays connected.
+
+        Args:
+            mode: as for :func:`open_unix_listener`.
+            group: likewise; None leaves it with the group that it has.
+
+        Raises:
+            UserError: as :func:`open_unix_listener`; FAILED when it is not at its path any more.
+        """
+        gid = _group_id(self.path, group) if isinstance(group, str) else group
+        try:
+            if not os.path.lexists(self.path) or _inode_of(self.path) != self._inode:
+                raise UserError(f"{self.path}: not there any more", ExitStatus.FAILED)
+            if gid is not None and os.lstat(self.path).st_gid != gid:
+                # Closed in between: neither group may have what only the other's mode gives it.
+                os.chmod(self.path, 0)
+                os.chown(self.path, -1, gid)
+            os.chmod(self.path, mode)
+        except OSError as exc:
+            raise _user_error(self.path, exc) from exc
+
     async def aclose(self) -> None:
         """Remove the path if it is still ours, stop listening, give the lock back.
 

@@ -1,0 +1,322 @@
+"""One application's connection as the guest sees it: registration, beats, health and answers.
+
+An application registers on its own terms and is then challenged once every interval of its own. It
+is judged by its answers alone: two intervals without a correct one make it silent, which counts as
+ill with the corrective action it registered, and any later answer makes it what that answer says
+(PROTOCOL.md, section 4). The times are those of the deployed guest: the first challenge comes one
+interval after the registration, and challenges stay on that grid. A challenge is not sent while the
+one before it is unanswered: an application that was stopped for an hour must not find an hour of
+them in its socket.
+
+The machine asks for time through :attr:`Application.deadline`; its task sleeps until then and calls
+:meth:`Application.expired`. One object serves one connection.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+import attrs
+
+from hbtrio.fsm.health import HealthStatus
+from hbtrio.fsm.profile import Profile
+from hbtrio.fsm.table import Table
+from hbtrio.wire.app_codec import MAX_APP_LOG_BYTES, MAX_APP_NAME_BYTES
+from hbtrio.wire.app_messages import (
+    ActionNotify,
+    ActionResponse,
+    AppMessage,
+    Challenge,
+    ChallengeResponse,
+    Init,
+    InitAck,
+)
+from hbtrio.wire.app_messages import Final as FinalMessage
+from hbtrio.wire.channel_codec import plain_text
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
+
+#: A registration that asks for a shorter interval is refused.
+MIN_INTERVAL_MS: Final = 400
+
+#: An answer counts if it echoes one of this many challenges, the last ones sent.
+RECENT_CHALLENGES: Final = 4
+
+#: Intervals without a correct answer that make an application silent.
+PATIENCE: Final = 2
+
+
+class ApplicationState(Enum):
+    """What is known of an application."""
+
+    UNREGISTERED = "unregistered"  # connected, but not registered, refused, or signed off
+    HEALTHY = "healthy"  # registered, and well by its last word
+    ILL = "ill"  # by its last answer it is unhealthy
+    SILENT = "silent"  # two intervals without a correct answer
+    GONE = "gone"  # its connection is closed
+
+
+class ApplicationEvent(Enum):
+    """What can happen to an application."""
+
+    INIT_ACCEPTED = "init accepted"
+    INIT_REFUSED = "init refused"
+    CHALLENGE_DUE = "a challenge is due"
+    ANSWERED_HEALTHY = "answered that it is healthy"
+    ANSWERED_ILL = "answered that it is unhealthy"
+    TIMED_OUT = "no correct answer for two intervals"
+    FINAL_CAME = "final received"
+    CONNECTION_CLOSED = "connection closed"
+
+
+_S, _E = ApplicationState, ApplicationEvent
+
+_REGISTERED: Final = {
+    _E.INIT_ACCEPTED: _S.HEALTHY,
+    _E.INIT_REFUSED: _S.UNREGISTERED,
+    _E.ANSWERED_HEALTHY: _S.HEALTHY,
+    _E.ANSWERED_ILL: _S.ILL,
+    _E.FINAL_CAME: _S.UNREGISTERED,
+    _E.CONNECTION_CLOSED: _S.GONE,
+}
+
+APPLICATION_TABLE: Table[ApplicationState, ApplicationEvent] = Table(
+    "application",
+    _S.UNREGISTERED,
+    {
+        _S.UNREGISTERED: {
+            _E.INIT_ACCEPTED: _S.HEALTHY,
+            _E.INIT_REFUSED: _S.UNREGISTERED,
+            _E.FINAL_CAME: _S.UNREGISTERED,
+            _E.CONNECTION_CLOSED: _S.GONE,
+        },
+        _S.HEALTHY: {**_REGISTERED, _E.CHALLENGE_DUE: _S.HEALTHY, _E.TIMED_OUT: _S.SILENT},
+        _S.ILL: {**_REGISTERED, _E.CHALLENGE_DUE: _S.ILL, _E.TIMED_OUT: _S.SILENT},
+        _S.SILENT: {**_REGISTERED, _E.CHALLENGE_DUE: _S.SILENT},
+        _S.GONE: {},
+    },
+    {
+        _S.UNREGISTERED: frozenset(
+            {_E.CHALLENGE_DUE, _E.ANSWERED_HEALTHY, _E.ANSWERED_ILL, _E.TIMED_OUT}
+        ),
+        _S.HEALTHY: frozenset(),
+        _S.ILL: frozenset(),
+        _S.SILENT: frozenset({_E.TIMED_OUT}),
+        _S.GONE: frozenset(ApplicationEvent),
+    },
+    ApplicationEvent,
+)
+
+
+@attrs.frozen
+class Send:
+    """Send this to the application."""
+
+    message: AppMessage
+
+
+@attrs.frozen
+class Answered:
+    """The application answered the vote or notice it was asked last."""
+
+    result: VoteResult
+    reason: str
+
+
+@attrs.frozen
+class Withdrew:
+    """The application owes an answer and will give none: it does not count in that round."""
+
+
+@attrs.frozen
+class Ignored:
+    """The application sent something that is of no use, and why."""
+
+    why: str
+
+
+@attrs.frozen
+class StateChanged:
+    """Worth a line in the log."""
+
+    old: ApplicationState
+    new: ApplicationState
+    event: ApplicationEvent
+
+
+Effect = Send | Answered | Withdrew | Ignored | StateChanged
+
+
+class Application:
+    """One application, from its connection's first byte to its end.
+
+    Args:
+        new_id: makes challenges and ids in 0..2^31-1.
+    """
+
+    def __init__(self, new_id: Callable[[], int]) -> None:
+        self.state = APPLICATION_TABLE.initial
+        #: What it registered with, also when it has signed off since; no window is under 1 s.
+        self.profile = Profile()
+        #: Its health for the merge. Who is not registered is healthy: nobody asks anything of it.
+        self.health = HealthStatus(True)
+        self._new_id = new_id
+        self._recent: deque[int] = deque(maxlen=RECENT_CHALLENGES)
+        self._awaiting = False
+        self._challenge_at = math.inf
+        self._silent_at = math.inf
+        self._asked_id: int | None = None
+
+    @property
+    def registered(self) -> bool:
+        """Whether it takes part: in votes, in notices and in the guest's health."""
+        return self.state not in (ApplicationState.UNREGISTERED, ApplicationState.GONE)
+
+    @property
+    def deadline(self) -> float:
+        """When :meth:`expired` wants to be called; infinity when nothing is being waited for."""
+        return min(self._challenge_at, self._silent_at)
+
+    def received(self, message: AppMessage, now: float) -> list[Effect]:
+        """A message of the application.
+
+        Raises:
+            IllegalEvent: the connection is closed.
+        """
+        match message:
+            case Init():
+                return self._init(message, now)
+            case FinalMessage():
+                effects = self._step(ApplicationEvent.FINAL_CAME)
+                return [*self._forget(), *effects]
+            case ChallengeResponse():
+                return self._answer(message, now)
+            case ActionResponse(invocation_id=answered) if answered == self._asked_id:
+                self._asked_id = None
+                reason = plain_text(message.log_msg, MAX_APP_LOG_BYTES)
+                return [Answered(message.vote_result, reason)]
+            case ActionResponse():
+                return [Ignored("an answer to no vote or notice that is open")]
+            case _:
+                return [Ignored(f"{type(message).__name__}, which applications don't send")]
+
+    def expired(self, now: float, *, late: bool) -> list[Effect]:
+        """The deadline has passed; harmless when called too early.
+
+        Args:
+            now: the time.
+            late: whether this process is not being scheduled on time. The answers may then be
+                waiting to be read: the application is given its two intervals once more.
+        """
+        effects: list[Effect] = []
+        patience_s = PATIENCE * self.profile.interval_s
+        if now >= self._silent_at:
+            if late:
+                self._silent_at = now + patience_s
+            else:
+                self._silent_at = math.inf
+                self.health = HealthStatus(
+                    False,
+                    self.profile.corrective_action,
+                    f"Application {self.profile.name} heartbeat timeout "
+                    f"{round(1000 * patience_s)} ms.",
+                )
+                effects += self._step(ApplicationEvent.TIMED_OUT)
+        if now >= self._challenge_at:
+            effects += self._step(ApplicationEvent.CHALLENGE_DUE)
+            interval_s = self.profile.interval_s
+            # The next point of the grid that is still to come: what was slept through is not
+            # made up for.
+            beats = math.floor((now - self._challenge_at) / interval_s) + 1
+            self._challenge_at += beats * interval_s
+            if self._challenge_at <= now:  # rounding
+                self._challenge_at = now + interval_s
+            if not self._awaiting:
+                self._awaiting = True
+                self._recent.append(self._new_id())
+                effects.append(Send(Challenge(self._recent[-1])))
+        return effects
+
+    def ask(self, event: Event, notification: NotificationType) -> list[Effect]:
+        """Asks or tells it of an event, under a fresh id; exactly one answer can come of it.
+
+        An answer still owed for another event is not waited for any more.
+
+        Returns:
+            The message to send, behind a :class:`Withdrew` for an answer that is owed.
+
+        Raises:
+            ValueError: it is not registered.
+        """
+        if not self.registered:
+            raise ValueError("the application is not registered")
+        effects = self._withdraw()
+        self._asked_id = self._new_id()
+        effects.append(Send(ActionNotify(self._asked_id, event, notification)))
+        return effects
+
+    def unask(self) -> None:
+        """The round is over without its answer; one that still comes is ignored."""
+        self._asked_id = None
+
+    def closed(self) -> list[Effect]:
+        """Its connection is closed.
+
+        Raises:
+            IllegalEvent: it was closed before.
+        """
+        effects = self._step(ApplicationEvent.CONNECTION_CLOSED)
+        return [*self._forget(), *effects]
+
+    def _init(self, init: Init, now: float) -> list[Effect]:
+        accepted = init.heartbeat_interval_ms >= MIN_INTERVAL_MS
+        event = ApplicationEvent.INIT_ACCEPTED if accepted else ApplicationEvent.INIT_REFUSED
+        # A second init on a connection replaces the first, also when it is refused: whoever reads
+        # "not accepted" must not go on being challenged.
+        changed = self._step(event)
+        effects = [*self._forget(), Send(InitAck(accepted)), *changed]
+        self.profile = Profile(
+            name=plain_text(init.name, MAX_APP_NAME_BYTES),
+            interval_s=init.heartbeat_interval_ms / 1000,
+            vote_s=max(1, init.vote_secs),
+            shutdown_notice_s=max(1, init.shutdown_notice_secs),
+            suspend_notice_s=max(1, init.suspend_notice_secs),
+            resume_notice_s=max(1, init.resume_notice_secs),
+            corrective_action=init.corrective_action,
+        )
+        if accepted:
+            self._challenge_at = now + self.profile.interval_s
+            self._silent_at = now + PATIENCE * self.profile.interval_s
+        return effects
+
+    def _answer(self, answer: ChallengeResponse, now: float) -> list[Effect]:
+        if answer.heartbeat_response not in self._recent:
+            return [Ignored("an answer to none of the last challenges")]
+        self._awaiting = False
+        self._silent_at = now + PATIENCE * self.profile.interval_s
+        if answer.healthy:
+            self.health = HealthStatus(True)
+            return self._step(ApplicationEvent.ANSWERED_HEALTHY)
+        reason = plain_text(answer.log_msg, MAX_APP_LOG_BYTES)
+        self.health = HealthStatus(False, answer.corrective_action, reason)
+        return self._step(ApplicationEvent.ANSWERED_ILL)
+
+    def _forget(self) -> list[Effect]:
+        """Ends what belongs to a registration."""
+        self.health = HealthStatus(True)
+        self._recent.clear()
+        self._awaiting = False
+        self._challenge_at = self._silent_at = math.inf
+        return self._withdraw()
+
+    def _withdraw(self) -> list[Effect]:
+        owed, self._asked_id = self._asked_id is not None, None
+        return [Withdrew()] if owed else []
+
+    def _step(self, event: ApplicationEvent) -> list[Effect]:
+        old, new = self.state, APPLICATION_TABLE.after(self.state, event)
+        self.state = new
+        return [StateChanged(old, new, event)] if new is not old else []

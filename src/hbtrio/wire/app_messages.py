@@ -1,0 +1,96 @@
+"""The seven messages between the guest daemon and applications in its VM (PROTOCOL.md, section 4).
+
+The fields stand in the order of the C structs. The header belongs to the connection and is added
+by :mod:`hbtrio.wire.app_codec`. Several names are those of the channel's messages, for they are the
+same steps one seam further down; who needs both imports one of the modules by its name.
+
+All numbers are unsigned, of 32 bits: 0 to 2^32-1.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, VoteResult
+
+
+@attrs.frozen
+class Init:
+    """Application to guest: register me, on these terms."""
+
+    TYPE: ClassVar[int] = 0
+    name: str
+    heartbeat_interval_ms: int
+    vote_secs: int
+    shutdown_notice_secs: int
+    suspend_notice_secs: int
+    resume_notice_secs: int
+    corrective_action: CorrectiveAction
+
+
+@attrs.frozen
+class InitAck:
+    """Guest to application: whether the registration stands."""
+
+    TYPE: ClassVar[int] = 1
+    accepted: bool
+
+
+@attrs.frozen
+class Final:
+    """Application to guest: I take no further part; not a failure."""
+
+    TYPE: ClassVar[int] = 2
+    log_msg: str
+
+
+@attrs.frozen
+class Challenge:
+    """Guest to application: answer with this number."""
+
+    TYPE: ClassVar[int] = 3
+    heartbeat_challenge: int
+
+
+@attrs.frozen
+class ChallengeResponse:
+    """Application to guest: the number back, and how I am.
+
+    ``corrective_action`` and ``log_msg`` matter only while it is not healthy.
+    """
+
+    TYPE: ClassVar[int] = 4
+    heartbeat_response: int
+    healthy: bool
+    corrective_action: CorrectiveAction
+    log_msg: str
+
+
+@attrs.frozen
+class ActionNotify:
+    """Guest to application: a vote (revocable) or a notice (irrevocable) on an event."""
+
+    TYPE: ClassVar[int] = 5
+    invocation_id: int
+    event_type: Event
+    notification_type: NotificationType
+
+
+@attrs.frozen
+class ActionResponse:
+    """Application to guest: the answer to the vote or notice with this id.
+
+    Only the id tells which one is answered: an application may name another event than was asked.
+    """
+
+    TYPE: ClassVar[int] = 6
+    invocation_id: int
+    event_type: Event
+    notification_type: NotificationType
+    vote_result: VoteResult
+    log_msg: str
+
+
+AppMessage = Init | InitAck | Final | Challenge | ChallengeResponse | ActionNotify | ActionResponse
