@@ -1,0 +1,125 @@
+"""One half of an active/standby pair: it lets its VM go only while its peer can take over.
+
+Run one in each of two VMs:
+
+    python active_standby.py one --listen 10.0.0.1:7000 --peer 10.0.0.2:7000 --active
+    python active_standby.py two --listen 10.0.0.2:7000 --peer 10.0.0.1:7000
+
+The active one rejects whatever would stop or freeze its VM while its peer is not ready. When the
+event comes all the same, its notice hands the active role over, and the peer has it before the VM
+goes. The standby one has nothing against anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+
+import anyio
+from anyio.abc import SocketStream
+
+from hbtrio.app import DEFAULT_SOCKET, Accept, Application, Notice, Reject, Vote
+
+log = logging.getLogger("pair")
+
+#: What a peer may take to answer. Less than the shortest window that a handler has.
+PEER_S = 2.0
+
+#: No question and no answer of a peer is longer.
+LINE_BYTES = 64
+
+
+class Half:
+    """One of the two."""
+
+    def __init__(self, name: str, peer: tuple[str, int], *, active: bool) -> None:
+        self.name = name
+        self.active = active
+        self._peer = peer
+
+    async def ask_peer(self, question: str) -> str:
+        """Asks the peer one thing; an empty answer is a peer that is not there."""
+        try:
+            with anyio.fail_after(PEER_S):
+                async with await anyio.connect_tcp(*self._peer) as stream:
+                    await stream.send(question.encode())
+                    return (await stream.receive(LINE_BYTES)).decode(errors="replace")
+        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError):
+            return ""
+
+    async def answer_peer(self, stream: SocketStream) -> None:
+        """Answers what the peer asks: whether we are ready, and to take over."""
+        async with stream:
+            try:
+                with anyio.move_on_after(PEER_S):
+                    question = await stream.receive(LINE_BYTES)
+                    if question == b"take over":
+                        self.become(active=True)
+                    await stream.send(b"active" if self.active else b"ready")
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                log.info("%s: the peer hung up", self.name)
+
+    def become(self, *, active: bool) -> None:
+        """Takes the role. A real one would mount its volume here, or take an address."""
+        self.active = active
+        print(f"{self.name} is {'active' if active else 'standby'}", flush=True)
+
+    async def vote(self, vote: Vote) -> Accept | Reject:
+        """Says no while it is the only one that does the work."""
+        if self.active and not await self.ask_peer("ready?"):
+            return Reject(f"{self.name} is active and its peer is not ready")
+        return Accept()
+
+    async def prepare(self, notice: Notice) -> None:
+        """Hands the role over before the VM goes; afterwards it stays where it is."""
+        if self.active and not notice.happened and await self.ask_peer("take over") == "active":
+            self.become(active=False)
+
+
+def address(text: str) -> tuple[str, int]:
+    """A host and a port, for argparse."""
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Serves the peer and the guest daemon until it gets SIGINT or SIGTERM."""
+    half = Half(options.name, options.peer, active=options.active)
+    host, port = options.listen
+    app = Application(
+        half.name,
+        on_vote=half.vote,
+        on_notice=half.prepare,
+        corrective_action="reboot",
+        socket=options.app_socket,
+    )
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with (
+            await anyio.create_tcp_listener(local_host=host, local_port=port) as listener,
+            app,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(listener.serve, half.answer_peer)
+            half.become(active=options.active)
+            async for _ in signals:
+                tasks.cancel_scope.cancel()
+                break
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("--listen", type=address, required=True, metavar="HOST:PORT")
+    parser.add_argument("--peer", type=address, required=True, metavar="HOST:PORT")
+    parser.add_argument("--active", action="store_true", help="begin as the active one")
+    parser.add_argument("--app-socket", default=DEFAULT_SOCKET)
+    parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    anyio.run(run, options, backend=options.backend)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""For applications inside a VM: take part in its heartbeat, its votes and its notices.
+
+::
+
+    from hbtrio.app import Accept, Application, Reject, Vote
+
+    app = Application("db", heartbeat_s=1.0, vote_s=5)
+
+    @app.on_vote
+    async def vote(vote: Vote) -> Accept | Reject:
+        return Reject("a backup is running") if backup.running else Accept()
+
+    async with app:
+        await serve()
+
+It runs on anyio, so under asyncio and under trio; :mod:`hbtrio.app.sync` is for programs made of
+plain threads. docs/python-applications.md is the guide.
+"""
+
+from hbtrio.app.answers import Accept, Healthy, Reject, Unhealthy
+from hbtrio.app.application import Application
+from hbtrio.app.questions import Notice, Vote
+from hbtrio.app.terms import DEFAULT_SOCKET, Refused
+from hbtrio.wire.vocabulary import CorrectiveAction, Event
+
+__all__ = [
+    "DEFAULT_SOCKET",
+    "Accept",
+    "Application",
+    "CorrectiveAction",
+    "Event",
+    "Healthy",
+    "Notice",
+    "Refused",
+    "Reject",
+    "Unhealthy",
+    "Vote",
+]

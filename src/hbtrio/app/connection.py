@@ -1,0 +1,218 @@
+"""One connection to the guest daemon, from the registration to its end.
+
+The reader's task answers challenges itself and at once, so that no handler can delay a heartbeat. A
+vote or a notice has a task of its own under the window's deadline. The health handler is called on
+a grid of its own, and a challenge is answered with what it said last.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Final
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+
+from hbtrio.app.answers import Accept, Healthy, Reject, Unhealthy
+from hbtrio.app.handlers import SILENT, Handler, Silence
+from hbtrio.app.questions import Notice, Vote
+from hbtrio.app.stream import GuestStream
+from hbtrio.app.terms import Terms
+from hbtrio.wire.app_codec import AppDecoder, encode
+from hbtrio.wire.app_messages import (
+    ActionNotify,
+    ActionResponse,
+    AppMessage,
+    Challenge,
+    ChallengeResponse,
+    InitAck,
+)
+from hbtrio.wire.app_messages import Final as FinalMessage
+from hbtrio.wire.vocabulary import CorrectiveAction, NotificationType, VoteResult
+
+_log = logging.getLogger("hbtrio.app")
+
+#: How long the guest may take to answer the registration, in seconds; it does so at once.
+ACK_S: Final = 5.0
+
+#: How long a message may take to be written. More means that the guest does not read any more: some
+#: hundreds of messages fit into the socket.
+SEND_S: Final = 2.0
+
+#: What deployed applications say when they sign off.
+FAREWELL: Final = "Exiting"
+
+
+@attrs.frozen
+class Handlers:
+    """The author's handlers; without one the answer is healthy, accept or complete."""
+
+    health: Handler[Healthy | Unhealthy] | None
+    vote: Handler[Accept | Reject] | None
+    notice: Handler[None] | None
+
+
+class Connection:
+    """One connection, and what is going on in it.
+
+    Args:
+        stream: connected to the guest; the caller closes it.
+        terms: what to register with.
+        handlers: what to ask.
+    """
+
+    def __init__(self, stream: GuestStream, terms: Terms, handlers: Handlers) -> None:
+        self._stream = stream
+        self._terms = terms
+        self._handlers = handlers
+        self._decoder = AppDecoder()
+        self._read: deque[AppMessage] = deque()
+        self._sequence = 0
+        self._turn = anyio.Lock()
+        #: Cancelled when the guest does not read any more.
+        self._scope = anyio.CancelScope()
+        self._health: Healthy | Unhealthy | Silence = Healthy()
+        #: The challenge that is not answered, because the health is not known.
+        self._unanswered: int | None = None
+        #: Of the vote or notice whose handler is running.
+        self._asked = anyio.CancelScope()
+
+    async def register(self) -> bool | None:
+        """Registers.
+
+        Returns:
+            Whether the guest accepts; None if the connection is of no use.
+        """
+        await self._send(self._terms.init)
+        with anyio.move_on_after(ACK_S):
+            while (message := await self._next()) is not None:
+                if isinstance(message, InitAck):
+                    return message.accepted
+        return None
+
+    async def serve(self) -> None:
+        """Answers the guest until the connection has ended.
+
+        Cancelled, it cancels the handlers; a message that is being written is written.
+        """
+        with self._scope:
+            async with anyio.create_task_group() as tasks:
+                if self._handlers.health is not None:
+                    tasks.start_soon(self._watch_health, self._handlers.health)
+                while (message := await self._next()) is not None:
+                    await self._take(message, tasks)
+                tasks.cancel_scope.cancel()
+
+    async def say_farewell(self) -> None:
+        """Signs off, if the guest still reads; also when cancelled."""
+        await self._send(FinalMessage(FAREWELL))
+
+    async def _next(self) -> AppMessage | None:
+        """The next message; None when the connection has ended, or is of no use any more."""
+        # Asked here too, because what has been read already is answered without an interruption.
+        if self._scope.cancel_called:
+            return None
+        while not self._read:
+            data = await self._stream.receive()
+            if not data:
+                return None
+            self._read += self._decoder.feed(data)
+        return self._read.popleft()
+
+    async def _send(self, message: AppMessage) -> None:
+        # Shielded, because behind half a message no other would be understood.
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SEND_S) as scope:
+            async with self._turn:
+                self._sequence += 1
+                try:
+                    await self._stream.send(encode(message, self._sequence))
+                except OSError:
+                    self._scope.cancel()
+        if scope.cancelled_caught:
+            _log.warning("the guest daemon does not read any more")
+            self._scope.cancel()
+
+    async def _take(self, message: AppMessage, tasks: TaskGroup) -> None:
+        match message:
+            case Challenge():
+                self._unanswered = message.heartbeat_challenge
+                await self._answer_challenge()
+            case ActionNotify(notification_type=NotificationType.REVOCABLE):
+                await self._ask(message, Vote, self._handlers.vote, tasks)
+            case ActionNotify(notification_type=NotificationType.IRREVOCABLE):
+                await self._ask(message, Notice, self._handlers.notice, tasks)
+            case _:
+                _log.debug("ignored: %r", message)
+
+    # -- health -----------------------------------------------------------------------------
+
+    async def _watch_health(self, handler: Handler[Healthy | Unhealthy]) -> None:
+        every_s = self._terms.health_interval_s
+        due = anyio.current_time()
+        while True:
+            self._health = await handler.answer(deadline=due + every_s)
+            # The guest sends no challenge while it waits for the answer to the last: whoever could
+            # not say how it was must answer that one, or it would stay silent for good.
+            await self._answer_challenge()
+            due = max(due + every_s, anyio.current_time())
+            await anyio.sleep_until(due)
+
+    async def _answer_challenge(self) -> None:
+        challenge, health = self._unanswered, self._health
+        if challenge is None or isinstance(health, Silence):
+            return
+        self._unanswered = None
+        action, reason = CorrectiveAction.NONE, ""
+        if isinstance(health, Unhealthy):
+            action, reason = health.action or self._terms.corrective_action, health.reason
+        await self._send(ChallengeResponse(challenge, isinstance(health, Healthy), action, reason))
+
+    # -- votes and notices ------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        asked: ActionNotify,
+        kind: type[Vote | Notice],
+        handler: Handler[Accept | Reject] | Handler[None] | None,
+        tasks: TaskGroup,
+    ) -> None:
+        # The guest has one round at a time: whatever was asked before is over.
+        self._asked.cancel()
+        if handler is None:
+            await self._answer(asked, Accept() if kind is Vote else None)
+            return
+        self._asked = anyio.CancelScope()
+        window_s = self._terms.window_s(asked.event_type, asked.notification_type)
+        question = kind.opened(asked.event_type, window_s)
+        tasks.start_soon(self._handle, asked, question, handler, self._asked)
+
+    async def _handle(
+        self,
+        asked: ActionNotify,
+        question: Vote | Notice,
+        handler: Handler[Accept | Reject] | Handler[None],
+        scope: anyio.CancelScope,
+    ) -> None:
+        answer: Accept | Reject | Silence | None = SILENT
+        with scope:
+            answer = await handler.answer(question, deadline=question.deadline)
+        if scope.cancel_called:
+            _log.info("%s: overtaken by the next question", asked.event_type)
+        elif not isinstance(answer, Silence):
+            await self._answer(asked, answer)
+
+    async def _answer(self, asked: ActionNotify, answer: Accept | Reject | None) -> None:
+        match answer:
+            case Reject(reason):
+                result = VoteResult.REJECT
+            case Accept():
+                result, reason = VoteResult.ACCEPT, ""
+            case None:
+                result, reason = VoteResult.COMPLETE, ""
+        await self._send(
+            ActionResponse(
+                asked.invocation_id, asked.event_type, asked.notification_type, result, reason
+            )
+        )

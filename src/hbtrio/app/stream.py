@@ -1,0 +1,70 @@
+"""The socket to the guest daemon, for any event loop.
+
+anyio's own streams are not used. Connecting: where too many wait to be accepted, a unix socket
+refuses at once with EAGAIN, which they take for a connection under way. Reading: on asyncio, what
+arrives while the reader is being cancelled is an error in the log of the application.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final, Self
+
+import anyio
+
+from hbtrio.wire.app_codec import MESSAGE_BYTES
+
+_READ_BYTES: Final = 16 * MESSAGE_BYTES
+
+
+class GuestStream:
+    """A connected socket. One task may read, and one may write, at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    @classmethod
+    def connect(cls, path: str) -> Self:
+        """Connects, without waiting: with a unix socket there is nothing to wait for.
+
+        Raises:
+            OSError: nobody listens there, or too many wait to be accepted.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(path)
+        except BaseException:
+            sock.close()
+            raise
+        return cls(sock)
+
+    async def receive(self) -> bytes:
+        """What has arrived, as soon as something has; nothing when the connection has ended."""
+        while True:
+            await anyio.wait_readable(self._sock)
+            try:
+                return self._sock.recv(_READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return b""
+
+    async def send(self, data: bytes) -> None:
+        """Sends all of it, and waits only while the socket is full.
+
+        Cancelled, it may have sent a part.
+
+        Raises:
+            OSError: the connection has ended.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._sock.send(rest) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._sock)
+
+    def close(self) -> None:
+        """Closes the socket; nobody may be reading or writing."""
+        self._sock.close()
