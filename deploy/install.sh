@@ -1,0 +1,107 @@
+#!/bin/sh
+# Installs hbtrio on this machine: the program in /opt/hbtrio, with a link in /usr/local/bin, and
+# what its daemon needs in /etc. A configuration that is there already is left alone. Nothing is
+# started.
+#
+#   deploy/install.sh guest|host|agent                  as root, in a checkout or on a HBTRIO disk
+#   deploy/install.sh --files-only guest|host|agent     the program is there, from pip or a package
+#
+# PYTHON is the Python to use (python3). With DESTDIR all goes below that directory.
+set -eu
+
+deploy=$(cd "$(dirname "$0")" && pwd)
+top=${deploy%/*}
+root=${DESTDIR:-}
+
+usage() {
+    echo "usage: $0 [--files-only] guest|host|agent" >&2
+    exit 2
+}
+
+program() {
+    python=${PYTHON:-python3} venv=$root/opt/hbtrio
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        echo "$python: hbtrio needs Python 3.11 or newer; name one with PYTHON=" >&2
+        exit 1
+    fi
+    if [ -d "$top/wheels" ]; then
+        # pip too is among the wheels: not every system has one for its Python.
+        "$python" -m venv --without-pip "$venv"
+        "$venv/bin/python" "$(echo "$top"/wheels/pip-*.whl)/pip" install --quiet \
+            --no-index --find-links "$top/wheels" --upgrade hbtrio
+    else
+        "$python" -m venv "$venv"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --constraint "$top/constraints.txt" --upgrade "$top"
+    fi
+    mkdir -p "$root/usr/local/bin"
+    ln -sf "$venv/bin/hbtrio" "$root/usr/local/bin/hbtrio"
+}
+
+# put MODE FILE PLACE: replaces what is there.
+put() {
+    mkdir -p "${root}${3%/*}"
+    cp "$2" "$root$3.new"
+    chmod "$1" "$root$3.new"
+    mv -f "$root$3.new" "$root$3"
+}
+
+# keep MODE FILE PLACE: unless it is there.
+keep() {
+    [ -e "$root$3" ] || put "$@"
+}
+
+guest() {
+    conf=/etc/guest-client/heartbeat
+    keep 0644 "$top/config/guest_heartbeat.conf" $conf/guest_heartbeat.conf
+    keep 0755 "$top/config/sample_event_script" $conf/sample_event_script
+    keep 0755 "$top/config/sample_health_script" $conf/sample_health_script
+    if has_systemd; then
+        put 0644 "$deploy/hbtrio-guest.service" /etc/systemd/system/hbtrio-guest.service
+        put 0644 "$deploy/60-hbtrio-guest.rules" /etc/udev/rules.d/60-hbtrio-guest.rules
+        settle "udevadm control --reload"
+        echo "installed; then: systemctl enable --now hbtrio-guest"
+    else
+        put 0755 "$deploy/guest-client.init" /etc/init.d/guest-client
+        echo "installed; then: /etc/init.d/guest-client start"
+    fi
+}
+
+# daemon host|agent
+daemon() {
+    put 0644 "$deploy/hbtrio.sysusers.conf" /etc/sysusers.d/hbtrio.conf
+    put 0644 "$deploy/hbtrio.tmpfiles.conf" /etc/tmpfiles.d/hbtrio.conf
+    put 0644 "$deploy/hbtrio-$1.service" "/etc/systemd/system/hbtrio-$1.service"
+    keep 0644 "$top/config/$1.toml" "/etc/hbtrio/$1.toml"
+    settle "systemd-sysusers hbtrio.conf" "systemd-tmpfiles --create hbtrio.conf"
+    echo "installed; then: systemctl enable --now hbtrio-$1"
+}
+
+has_systemd() {
+    [ -n "$root" ] || [ -d /run/systemd/system ]
+}
+
+# settle COMMAND...: what tells the system of new files; not below DESTDIR.
+settle() {
+    [ -z "$root" ] || return 0
+    for command; do
+        $command
+    done
+    [ ! -d /run/systemd/system ] || systemctl daemon-reload
+}
+
+with_program=yes
+if [ "${1:-}" = --files-only ]; then
+    with_program=no
+    shift
+fi
+[ $# -eq 1 ] || usage
+case $1 in
+    guest | host | agent) role=$1 ;;
+    *) usage ;;
+esac
+[ $with_program = no ] || program
+case $role in
+    guest) guest ;;
+    *) daemon "$role" ;;
+esac

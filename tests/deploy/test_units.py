@@ -1,0 +1,144 @@
+"""The systemd files: what systemd itself says of them, and what hbtrio needs of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from hbtrio.cli.guest import NAMED_DEVICE
+from hbtrio.errors import ExitStatus
+
+DEPLOY: Final = Path(__file__).parents[2] / "deploy"
+DAEMONS: Final = ("guest", "host", "agent")
+
+
+def systemd(tool: str, *arguments: str) -> str:
+    """What one of systemd's tools prints, both outputs; it has to succeed."""
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is missing: apt-get install systemd")
+    done = subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def settings(file: Path) -> list[tuple[str, str]]:
+    """The settings of a unit; a key may stand more than once."""
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    return [(k, v) for k, is_setting, v in (line.partition("=") for line in lines) if is_setting]
+
+
+def setting(daemon: str, key: str) -> str:
+    """The one value of a key."""
+    (value,) = (v for k, v in settings(DEPLOY / f"hbtrio-{daemon}.service") if k == key)
+    return value
+
+
+def exposure(unit: Path) -> float:
+    """0 to 10, the lower the better."""
+    said = systemd(
+        "systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=100", str(unit)
+    )
+    level = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    assert level is not None, said
+    return float(level[1])
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_systemd_finds_no_fault(daemon: str, tmp_path: Path) -> None:
+    unit = tmp_path / f"hbtrio-{daemon}.service"
+    text = (DEPLOY / unit.name).read_text()
+    # The program need not be installed here.
+    unit.write_text(text.replace("ExecStart=hbtrio ", "ExecStart=/bin/true "))
+    assert systemd("systemd-analyze", "verify", str(unit)) == ""
+
+
+@pytest.mark.parametrize("daemon", ["host", "agent"])
+def test_host_and_agent_are_locked_in(daemon: str) -> None:
+    assert exposure(DEPLOY / f"hbtrio-{daemon}.service") <= 2.0
+
+
+def test_a_guest_whose_scripts_only_look_can_be_locked_in(tmp_path: Path) -> None:
+    unit, drop_in = DEPLOY / "hbtrio-guest.service", DEPLOY / "hbtrio-guest-hardened.conf"
+    both = tmp_path / unit.name
+    both.write_text(unit.read_text().partition("[Install]")[0] + drop_in.read_text())
+    text = both.read_text().replace("ExecStart=hbtrio ", "ExecStart=/bin/true ")
+    both.write_text(text)
+    assert systemd("systemd-analyze", "verify", str(both)) == ""
+    assert exposure(both) <= 4.0
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_the_daemon_speaks_for_itself(daemon: str) -> None:
+    assert setting(daemon, "Type") == "notify"
+    assert int(setting(daemon, "WatchdogSec")) >= 30
+    assert setting(daemon, "ExecStart") == f"hbtrio {daemon} --log syslog"
+    assert setting(daemon, "Restart") == "on-failure"
+
+
+def test_what_starting_again_would_not_mend() -> None:
+    hopeless = {ExitStatus.USAGE, ExitStatus.DENIED}
+    for daemon in ("host", "agent"):
+        prevented = setting(daemon, "RestartPreventExitStatus").split()
+        assert set(map(int, prevented)) == hopeless
+    prevented = setting("guest", "RestartPreventExitStatus").split()
+    assert set(map(int, prevented)) == hopeless | {ExitStatus.NOT_CONFIGURED}
+
+
+def test_only_the_guest_can_be_reloaded() -> None:
+    assert setting("guest", "ExecReload") == "/bin/kill -HUP $MAINPID"
+    for daemon in ("host", "agent"):
+        assert "ExecReload" not in dict(settings(DEPLOY / f"hbtrio-{daemon}.service"))
+
+
+def test_host_and_agent_share_their_directories() -> None:
+    for key in ("User", "RuntimeDirectory", "RuntimeDirectoryMode", "RuntimeDirectoryPreserve"):
+        assert setting("host", key) == setting("agent", key)
+    assert setting("host", "RuntimeDirectoryPreserve") == "yes"
+
+
+def test_the_guest_opens_no_devices_but_ports() -> None:
+    # The name is the driver's in /proc/devices: the number is another one on each machine.
+    assert setting("guest", "DevicePolicy") == "closed"
+    assert setting("guest", "DeviceAllow") == "char-virtio-portsdev rw"
+
+
+def test_the_port_starts_the_guest() -> None:
+    rules = (DEPLOY / "60-hbtrio-guest.rules").read_text().splitlines()
+    (rule,) = (line for line in rules if not line.startswith("#"))
+    assert rule.split(", ") == [
+        'SUBSYSTEM=="virtio-ports"',
+        f'ATTR{{name}}=="{Path(NAMED_DEVICE).name}"',
+        'TAG+="systemd"',
+        'ENV{SYSTEMD_WANTS}+="hbtrio-guest.service"',
+    ]
+
+
+def test_users(tmp_path: Path) -> None:
+    said = systemd(
+        "systemd-sysusers",
+        "--dry-run",
+        f"--root={tmp_path}",
+        str(DEPLOY / "hbtrio.sysusers.conf"),
+    )
+    assert "Creating user 'hbtrio' (hbtrio host and agent)" in said
+    assert setting("host", "User") == "hbtrio"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a directory to others")
+def test_directories(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nhbtrio:x:12:13::/:/bin/sh\n")
+    (tmp_path / "etc/group").write_text("root:x:0:\nhbtrio:x:13:\n")
+    file = DEPLOY / "hbtrio.tmpfiles.conf"
+    assert systemd("systemd-tmpfiles", "--create", f"--root={tmp_path}", str(file)) == ""
+    made = {name: (tmp_path / name).stat() for name in ("etc/hbtrio", "run/hbtrio")}
+    assert {name: (f"{one.st_mode:o}", one.st_uid, one.st_gid) for name, one in made.items()} == {
+        "etc/hbtrio": ("40750", 0, 13),
+        "run/hbtrio": ("40750", 12, 13),
+    }
