@@ -14,12 +14,15 @@ import tempfile
 import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 import trio
 
+from hbtrio.lab.scene import open_scene
 from hbtrio.lab.vim_request import ask_agent
+from support.real_processes import logged
 
 pytestmark = pytest.mark.processes
 
@@ -43,6 +46,8 @@ STARTS = (
     *LINKS,
     "VIM: web heartbeating on compute-0",
     "VIM: db heartbeating on compute-0",
+    "db: orders registered",
+    "db: backup registered",
     "VIM: batch heartbeating on compute-0",
 )
 
@@ -143,6 +148,10 @@ async def none_left(place: Path) -> bool:
     return False
 
 
+def runs(pid: str) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
 def sockets_in(place: Path) -> list[str]:
     return [line for line in Path("/proc/net/unix").read_text().splitlines() if str(place) in line]
 
@@ -159,7 +168,7 @@ async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Pa
     story, _, summary = lab.stdout.partition("EXPECTED")
     assert (status, lab.stderr) == (0, ""), lab.stdout + lab.stderr
     assert took_s < TOUR_S
-    assert "All 42 were seen as expected.\n" in summary
+    assert "All 60 were seen as expected.\n" in summary
     assert "DIFFERS" not in lab.stdout
     assert "\x1b" not in lab.stdout
     assert max(map(len, lab.stdout.splitlines())) <= 80
@@ -172,16 +181,94 @@ async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Pa
         "the agent is killed during a vote (kill -9)",
         "ill health while the VIM is down",
         "a guest hangs (SIGSTOP)",
+        "one of two applications in a guest rejects",
+        "an application hangs (SIGSTOP)",
+        "an application crashes during a vote (kill -9)",
         "an operator reboots a guest",
         "the books balance",
     ):
         assert f": {title}\n" in story
         assert f"\n{title}\n" in summary
+    assert seen_in(summary, "one of two applications in a guest rejects") == [
+        "VIM: reject: 12 orders are open",
+        "asked: event_script, orders, backup",
+        "handlers told: 0",
+    ]
+    assert seen_in(summary, "an application hangs (SIGSTOP)") == [
+        "unhealthy: Application backup",
+        "heartbeat timeout 2000 ms.",
+        "noted: Application backup heartbeat",
+        "timeout 2000 ms.",
+        "VIM: unhealthy, repair-action log",
+        "healthy",
+    ]
+    assert seen_in(summary, "an application crashes during a vote (kill -9)") == [
+        "asked: event_script, orders, backup",
+        "verdicts before the crash: 0",
+        "vote accept at once",
+        "VIM: allow",
+        "db: orders registered",
+    ]
+    assert seen_in(summary, "an operator reboots a guest")[5:] == [
+        "asked: event_script, orders, backup",
+        "told: event_script, orders, backup",
+        "VIM: db heartbeating on compute-0",
+        "db: orders registered",
+        "db: backup registered",
+    ]
+    assert seen_in(summary, "the books balance") == [
+        "VIM: 10 votes and notices asked",
+        "VIM: 10 verdicts",
+        "VIM: 0 verdicts not asked for",
+        "history: 10 asked by vim",
+    ]
     assert await nothing_left(place)
 
 
+def seen_in(summary: str, title: str) -> list[str]:
+    """What a step saw, as its lines in the summary's second column."""
+    lines = summary.partition(f"\n{title}\n")[2].splitlines()
+    return [line[40:76].rstrip() for line in takewhile(lambda line: line[:2] == "  ", lines)]
+
+
+async def test_the_applications_of_a_vm_come_and_go_with_it() -> None:
+    async with open_scene() as scene:
+        await scene.start_host()
+        vm = await scene.add_guest("vm")
+        app = vm.add_application("app")
+        pids: list[str] = []
+
+        async def registers(since: int) -> None:
+            head = ["application", "vm", "app", "registered"]
+            words = await scene.told.wait_for(
+                lambda words: words[:4] == head, within_s=SOON_S, since=since
+            )
+            pids.append(words[4])
+
+        await vm.start()
+        await registers(0)
+        await vm.kill()
+        assert app.daemon is not None
+        assert app.daemon.status is None
+        since = scene.told.end
+        await vm.reset()
+        await registers(since)
+        assert app.daemon.pid == int(pids[1])
+        assert pids[0] != pids[1]
+        assert not runs(pids[0])
+        await app.stop()
+        assert app.daemon is None
+        assert not runs(pids[1])
+        await logged(vm.log, "event=final received")
+        since = scene.told.end
+        await app.start()
+        await registers(since)
+        await vm.stop()
+        assert not runs(pids[2])
+
+
 async def test_what_differs_is_named_with_the_logs_and_is_status_1(place: Path) -> None:
-    expected = (*STARTS[:3], "VIM: db on fire", STARTS[4], "a fourth guest")
+    expected = (*STARTS[:3], "VIM: db on fire", *STARTS[4:], "a fourth guest")
     program = SHORT.format(expected=expected)
     async with running(place, "-c", program, "lab") as lab:
         status = await lab.ended()
@@ -191,12 +278,13 @@ async def test_what_differs_is_named_with_the_logs_and_is_status_1(place: Path) 
         "an agent, two hosts and three guests start",
         *(f"{fact} {fact} ok" for fact in STARTS[:3]),
         f"VIM: db on fire {STARTS[3]} DIFFERS",
-        f"{STARTS[4]} {STARTS[4]} ok",
+        *(f"{fact} {fact} ok" for fact in STARTS[4:]),
         "a fourth guest nothing DIFFERS",
         "",
-        "2 of 6 were not seen as expected.",
+        "2 of 8 were not seen as expected.",
     ]
-    for name in ("the agent", "compute-0", "compute-1", "web", "db", "batch"):
+    names = ("the agent", "compute-0", "compute-1", "web", "db", "batch")
+    for name in (*names, "application orders in db", "application backup in db"):
         assert f"the end of the log of {name}:\n" in lab.stderr
     assert "heartbeat state change from enabling to enabled, event=init-ack." in lab.stderr
     assert await nothing_left(place)
@@ -221,7 +309,7 @@ async def test_a_signal_ends_it_at_once_and_nothing_is_left_behind(
 ) -> None:
     async with running(place, "-m", "hbtrio", "lab") as lab:
         await lab.said("its handler is asked: live_migrate_begin")
-        assert len(of_the_lab(place)) >= 7
+        assert len(of_the_lab(place)) >= 9
         lab.process.send_signal(number)
         assert await lab.ended() == 128 + number
     assert lab.stderr == ""

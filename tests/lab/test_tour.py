@@ -125,6 +125,10 @@ async def test_the_story_tells_of_events_scripts_and_the_vim_by_the_names_of_the
         await trio.testing.wait_all_tasks_blocked()
         cloud.told.put(["handler", "web", "revocable", "stop", "4711"])
         cloud.told.put(["handler", "web", "irrevocable", "stop", "4712"])
+        cloud.told.put(["application", "web", "shop", "registered", "4713"])
+        cloud.told.put(["application", "web", "shop", "revocable", "stop", "4713"])
+        cloud.told.put(["application", "web", "shop", "irrevocable", "stop", "4713"])
+        cloud.told.put(["note", "u-1", "disk", "full"])
         cloud.told.put(["virsh", "reset", "u-1"])
         await trio.testing.wait_all_tasks_blocked()
         cloud.said.put(("VIM", "hears of web: stop: allow"))
@@ -139,6 +143,10 @@ async def test_the_story_tells_of_events_scripts_and_the_vim_by_the_names_of_the
         ("web", "vote stop: accept: why"),
         ("web", "its handler is asked: stop"),
         ("web", "its handler is told: stop"),
+        ("web", "its application shop is registered"),
+        ("web", "its application shop is asked: stop"),
+        ("web", "its application shop is told: stop"),
+        ("web", "the host of web notes: disk full"),
         ("host", "the host of web runs virsh reset web"),
         ("VIM", "hears of web: stop: allow"),
         ("u-2", "loss: why (log)"),
@@ -165,4 +173,22 @@ async def test_the_summary_sets_expected_and_seen_side_by_side() -> None:
         "  c         c         ok",
         "",
         "1 of 3 were not seen as expected.",
+    ]
+
+
+async def test_the_summary_folds_what_would_not_fit_into_80_columns() -> None:
+    reason = "Application backup heartbeat timeout 2000 ms."
+    tour = await played(
+        step(f"unhealthy: {reason}", sees=(f"unhealthy: {reason}",)),
+        step("a", sees=(reason,)),
+        step(reason),
+    )
+    w = 36
+    assert [line for line in summary(tour).splitlines()[2:] if line.startswith("  ")] == [
+        f"  {'unhealthy: Application backup':{w}}  unhealthy: Application backup",
+        f"  {'heartbeat timeout 2000 ms.':{w}}  {'heartbeat timeout 2000 ms.':{w}}  ok",
+        f"  {'a':{w}}  Application backup heartbeat timeout",
+        f"  {'':{w}}  {'2000 ms.':{w}}  DIFFERS",
+        f"  {'Application backup heartbeat timeout':{w}}  nothing",
+        f"  {'2000 ms.':{w}}  {'':{w}}  DIFFERS",
     ]

@@ -1,9 +1,10 @@
 """Try everything: an agent, two hosts and three guests on this machine, and a tour of what they do.
 
-The daemons are real processes in a temporary directory below TMPDIR; the lab plays QEMU, libvirt
-and the VIM. It ends with what was expected and what was seen. If anything differed, the ends of the
-daemons' logs follow on standard error and the exit status is 1. Whatever happens, Ctrl-C included,
-every process is ended and the directory, with the logs, is removed.
+The daemons, and two applications in a guest, are real processes in a temporary directory below
+TMPDIR; the lab plays QEMU, libvirt and the VIM. It ends with what was expected and what was seen.
+If anything differed, the ends of the processes' logs follow on standard error and the exit status
+is 1. Whatever happens, Ctrl-C included, every process is ended and the directory, with the logs, is
+removed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One real daemon of a scene: a process that may be stopped, frozen and killed, but not die."""
+"""One real process of a scene, which may be stopped, frozen and killed, but not die."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DaemonDied(Exception):
 
 
 class Daemon:
-    """A running ``hbtrio`` daemon; made by :meth:`start`.
+    """A running ``hbtrio`` daemon, or an application; made by :meth:`start`.
 
     It leads a session of its own, so that Ctrl-C at the terminal is for the lab alone to deal with.
     """
@@ -38,19 +38,26 @@ class Daemon:
 
     @classmethod
     async def start(
-        cls, name: str, arguments: Sequence[str], log: Path, *, stdout: bool = False
+        cls,
+        name: str,
+        arguments: Sequence[str],
+        log: Path,
+        *,
+        module: str = "hbtrio",
+        stdout: bool = False,
     ) -> Daemon:
-        """Starts ``python -m hbtrio`` with ``arguments``.
+        """Starts ``python -m`` with ``module`` and ``arguments``.
 
         Args:
             name: what messages call it.
-            arguments: the subcommand and its options.
+            arguments: the subcommand, if it has any, and its options.
             log: where its standard error goes; appended to, for it may be started again.
+            module: what runs.
             stdout: whether its standard output is for :attr:`stdout`; else it goes to the log.
         """
         with open(log, "ab") as output:  # noqa: ASYNC230 - a local file, opened in microseconds
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "hbtrio", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if stdout else output,
                 stderr=output,

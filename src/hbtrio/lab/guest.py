@@ -1,8 +1,7 @@
-"""A VM of a scene: its channel, its guest daemon, and handlers that do as they are told."""
+"""A VM of a scene: its channel, its guest daemon, handlers that do as told, and applications."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import uuid
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Final
 
 import trio
 
+from hbtrio.lab.application import LabApplication
 from hbtrio.lab.bridge import Bridge
 from hbtrio.lab.daemon import Daemon
 from hbtrio.lab.launcher import Launcher
+from hbtrio.lab.wish import replace, write_wish
 
 #: Short times, so that a scene is quick; what a test wants otherwise it sets.
 CONF: Final[dict[str, str | int]] = {
@@ -62,7 +63,7 @@ class LabGuest:
         channel_dir: where the host looks for its channel.
         fifo: where its scripts tell the scene what they do.
         nursery: runs its bridge.
-        launcher: starts its daemon.
+        launcher: starts its daemon and its applications.
     """
 
     def __init__(
@@ -80,10 +81,15 @@ class LabGuest:
         self.event_script = directory / "event_script"
         self.health_script = directory / "health_script"
         self.config = directory / "guest_heartbeat.conf"
+        #: Where its daemon serves applications.
+        self.app_socket = directory / "api"
         self.log = directory / "guest.log"
         self.bridge = self._bridge_to(channel_dir)
         #: The running guest daemon, or None.
         self.daemon: Daemon | None = None
+        #: What boots with it, by name.
+        self.applications: dict[str, LabApplication] = {}
+        self._fifo = fifo
         self._nursery = nursery
         self._launcher = launcher
         self._plugged: trio.CancelScope | None = None
@@ -104,7 +110,17 @@ class LabGuest:
             "EVENT_NOTIFICATION_SCRIPT": str(self.event_script),
         }
         lines = [f"{key}={value}\n" for key, value in (conf | keys).items()]
-        _replace(self.config, "".join(lines))
+        replace(self.config, "".join(lines))
+
+    def add_application(self, name: str) -> LabApplication:
+        """Adds an application, which is started with the guest daemon from now on."""
+        directory = self.directory / name
+        directory.mkdir()
+        application = LabApplication(
+            name, self.name, directory, self.app_socket, self._fifo, self._launcher
+        )
+        self.applications[name] = application
+        return application
 
     def will(
         self, notification: str, event: str, *, after_s: float = 0, status: int = 0, says: str = ""
@@ -118,11 +134,11 @@ class LabGuest:
             status: its exit status: 0 accepts.
             says: its output, one line.
         """
-        _replace(self.directory / f"wish.{notification}.{event}", f"{after_s:g} {status} {says}\n")
+        write_wish(self.directory, notification, event, after_s=after_s, status=status, says=says)
 
     def feels(self, status: int, says: str = "") -> None:
         """What its health script answers from now on: 0 is healthy."""
-        _replace(self.directory / "feeling", f"{status} {says}\n")
+        replace(self.directory / "feeling", f"{status} {says}\n")
 
     async def plug(self) -> None:
         """Makes its channel appear, as a QEMU that starts does."""
@@ -159,46 +175,54 @@ class LabGuest:
         self._unplugged.set()
 
     async def start(self) -> None:
-        """Starts its guest daemon, as the VM's boot does; heartbeating takes a second or two."""
+        """Starts its guest daemon and its applications, as the VM's boot does.
+
+        Heartbeating takes a second or two. An application that still runs is left as it is.
+        """
         await self.plug()
         arguments = ["guest", "--config", str(self.config), "--device", self.bridge.device_path]
         # Its own: the usual place would be this machine's.
-        arguments += ["--app-socket", str(self.directory / "api")]
+        arguments += ["--app-socket", str(self.app_socket)]
         self.daemon = await self._launcher.launch(
             f"guest {self.name}", [*arguments, "--name", self.name], self.log
         )
+        for application in self.applications.values():
+            if application.daemon is None:
+                await application.start()
 
     async def kill(self) -> None:
-        """``kill -9`` of the guest daemon; the channel stays, for that is QEMU's."""
+        """``kill -9`` of the guest daemon alone; the channel stays, for that is QEMU's."""
         daemon, self.daemon = self.daemon, None
         if daemon is not None:
             await daemon.kill()
 
     async def stop(self) -> None:
-        """SIGTERM: it says farewell."""
+        """SIGTERM, to the applications first, as in a VM's shutdown: all say farewell."""
         daemon, self.daemon = self.daemon, None
-        if daemon is not None:
-            await daemon.stop()
+        try:
+            async with trio.open_nursery() as nursery:
+                for application in self.applications.values():
+                    nursery.start_soon(application.stop)
+        finally:
+            if daemon is not None:
+                await daemon.stop()
 
     async def destroy(self) -> None:
         """What ``virsh destroy`` does: the guest is gone without a word, and its channel too."""
-        await self.kill()
+        await self._lose_power()
         await self.unplug()
 
     async def reset(self) -> None:
         """What ``virsh reset`` does: the guest is gone without a word, and boots again."""
-        await self.kill()
+        await self._lose_power()
         await self.start()
+
+    async def _lose_power(self) -> None:
+        await self.kill()
+        for application in self.applications.values():
+            await application.kill()
 
 
 def write_script(path: Path, text: str) -> None:
     """Writes an executable script."""
-    _replace(path, text, 0o755)
-
-
-def _replace(path: Path, text: str, mode: int = 0o644) -> None:
-    # Renamed into its place: a script may be reading the old one, or be running, at this moment.
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(text)
-    fresh.chmod(mode)
-    os.replace(fresh, path)
+    replace(path, text, 0o755)

@@ -31,10 +31,16 @@ class Launcher:
         self._lifeline = lifeline
 
     async def launch(
-        self, name: str, arguments: Sequence[str], log: Path, *, stdout: bool = False
+        self,
+        name: str,
+        arguments: Sequence[str],
+        log: Path,
+        *,
+        module: str = "hbtrio",
+        stdout: bool = False,
     ) -> Daemon:
         """Starts a daemon; the arguments are those of :meth:`Daemon.start`."""
-        daemon = await Daemon.start(name, arguments, log, stdout=stdout)
+        daemon = await Daemon.start(name, arguments, log, module=module, stdout=stdout)
         self._lifeline.add(daemon.pid)
         self._nursery.start_soon(self._watch, daemon)
         return daemon

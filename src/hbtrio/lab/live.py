@@ -33,6 +33,9 @@ _FAREWELL_S: Final = 1.0
 #: A window's bar, in cells; the longest window's name, its seconds and its bar take 31.
 _BAR: Final = 9
 
+#: Lines of the story that are shown, if need be in the place of steps.
+_STORY: Final = 4
+
 #: Terminals of this many columns and more show round trips too, and a window's event.
 _WIDE: Final = 100
 
@@ -129,9 +132,10 @@ class LiveView:
 
     def _frame(self, tour: Tour) -> RenderableType:
         table = self._table(tour.cloud)
-        steps = _steps(tour)
         # The table's head, agent and VIM, blank lines below each block and the last line.
-        room = self._console.height - len(tour.cloud.guests) - len(steps) - 7
+        room = self._console.height - len(tour.cloud.guests) - 7
+        steps = _steps(tour, room - _STORY)
+        room -= len(steps)
         lines = tour.story.since(max(0, tour.story.end - room)) if room > 0 else []
         parties = [_agent_line(self._fleet), _vim_line(tour.cloud.vim)]
         return Group(table, Text(), *parties, Text(), *steps, Text(), *map(_story_line, lines))
@@ -223,9 +227,10 @@ def _party(name: str, text: str, style: str = "") -> Text:
     return line.append(f"{name:5}  ", "bold").append(text, style)
 
 
-def _steps(tour: Tour) -> list[Text]:
+def _steps(tour: Tour, most: int) -> list[Text]:
     lines = []
-    for number, step in enumerate(tour.steps):
+    for number in steps_shown(len(tour.findings), len(tour.steps), most):
+        step = tour.steps[number]
         if number < len(tour.findings):
             agrees = tour.findings[number].agrees
             mark = Text("ok      ", "green") if agrees else Text("DIFFERS ", "bold red")
@@ -235,6 +240,19 @@ def _steps(tour: Tour) -> list[Text]:
             mark = Text("        ")
         lines.append(mark.append(step.title, "" if number <= len(tour.findings) else "dim"))
     return lines
+
+
+def steps_shown(played: int, count: int, most: int) -> range:
+    """Which steps there is room for: the present one, the next, and the last that were played.
+
+    Args:
+        played: how many were played.
+        count: how many there are.
+        most: how many may be shown; two are in any case.
+    """
+    shown = min(max(2, most), count)
+    first = min(max(0, played + 2 - shown), count - shown)
+    return range(first, first + shown)
 
 
 def _story_line(line: Line) -> Text:

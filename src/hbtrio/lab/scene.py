@@ -2,7 +2,7 @@
 
     DIR/host.toml host.sock host.log    the host's, its events are read from its standard output
     DIR/ch/                             the VMs' channel sockets, which the host watches
-    DIR/NAME/                           a VM: its device, configuration, scripts and log
+    DIR/NAME/                           a VM: its device, configuration, scripts, log, applications
     DIR/virsh DIR/note                  what the host runs as commands
     DIR/told                            a FIFO: what these and the VMs' handlers tell the scene
 
@@ -93,7 +93,8 @@ class Scene:
         self.host_log = directory / "host.log"
         #: What the host wrote with ``--events -``, a dict for each line.
         self.events: Feed[dict[str, Any]] = Feed() if events is None else events
-        #: What scripts said, in words: ``virsh reset UUID``, ``note UUID REASON``, ``handler ...``.
+        #: What scripts said, in words: ``virsh reset UUID``, ``note UUID REASON``, ``handler ...``;
+        #: and applications: ``application ...``.
         self.told: Feed[list[str]] = Feed() if told is None else told
         self.guests: dict[str, LabGuest] = {}
         #: The running host daemon, or None.
@@ -185,7 +186,10 @@ class Scene:
 
     def logs(self) -> str:
         """The ends of all daemons' logs: the files go with the scene."""
-        logs = [(self.name, self.host_log), *((g.name, g.log) for g in self.guests.values())]
+        logs = [(self.name, self.host_log)]
+        for guest in self.guests.values():
+            logs += [(guest.name, guest.log)]
+            logs += [(one.label, one.log) for one in guest.applications.values()]
         return "\n".join(log_tail(name, log) for name, log in logs if log.exists())
 
     async def _read_events(self, host: Daemon) -> None:
@@ -234,7 +238,8 @@ async def open_scene() -> AsyncIterator[Scene]:
         DaemonDied: a daemon ended that was not asked to; the body is cancelled.
 
     What else the body raises comes out as it is, not in a group, if it is alone. Cancelled, it ends
-    in bounded time: :data:`hbtrio.lab.daemon.GRACE_S` for all guests, and again for the host.
+    in bounded time: :data:`hbtrio.lab.daemon.GRACE_S` for all applications, for all guests, and for
+    the host.
     """
     with new_directory(LONGEST) as directory, Lifeline() as lifeline:
         try:

@@ -7,24 +7,25 @@ an answer of an operator API; each with a bound.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import trio
 
+from hbtrio.lab.app_steps import crashes, hangs, rejects, until_registered, until_tells
 from hbtrio.lab.cloud import Cloud
-from hbtrio.lab.feed import NotSeen
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.scene import event
 from hbtrio.lab.tour import See, Step
-from hbtrio.lab.vim import service_words
-from hbtrio.nursery.ctl_replies import History, InstanceLine, Progress, Status
-
-#: What takes a second or two, on a machine that is very busy, in seconds.
-_SOON_S: Final = 12.0
-
-#: How often an operator API is asked about what is no event, in seconds.
-_POLL_S: Final = 0.1
+from hbtrio.lab.waits import (
+    SOON_S,
+    alarm,
+    guest_named,
+    until,
+    until_heartbeating,
+    until_linked,
+    until_status,
+)
+from hbtrio.nursery.ctl_replies import History, Progress
 
 #: What each guest says of itself; the rest is in hbtrio.lab.guest.
 _GUESTS: Final[dict[str, dict[str, str | int]]] = {
@@ -35,19 +36,27 @@ _GUESTS: Final[dict[str, dict[str, str | int]]] = {
     "batch": {"VOTE": 4, "CORRECTIVE_ACTION": "log"},
 }
 
+#: The applications in them.
+_APPLICATIONS: Final = {"db": ("orders", "backup")}
+
 
 async def _start(cloud: Cloud, see: See) -> None:
+    told = cloud.told.end
     await cloud.start()
     for hostname in cloud.hosts:
-        await _until_linked(cloud, hostname)
+        await until_linked(cloud, hostname)
         see(f"{hostname} linked")
     async with trio.open_nursery() as nursery:
         for name, keys in _GUESTS.items():
             guest = await cloud.add_guest(name, "compute-0")
             guest.configure(HB_INTERVAL=1000, SUSPEND_NOTICE=4, **keys)
+            for app_name in _APPLICATIONS.get(name, ()):
+                guest.add_application(app_name)
             nursery.start_soon(guest.start)
     for guest in cloud.guests.values():
-        see(f"VIM: {await _until_heartbeating(cloud, guest, 'compute-0', 0)}")
+        see(f"VIM: {await until_heartbeating(cloud, guest, 'compute-0', 0)}")
+        for application in guest.applications.values():
+            see(await until_registered(cloud, guest, application, told))
 
 
 async def _all_accept(cloud: Cloud, see: See) -> None:
@@ -65,12 +74,12 @@ async def _all_accept(cloud: Cloud, see: See) -> None:
 
 
 async def _migrates(cloud: Cloud, see: See) -> None:
-    web, since = _guest(cloud, "web"), cloud.vim.told.end
+    web, since = guest_named(cloud, "web"), cloud.vim.told.end
     web.will("irrevocable", "live_migrate_begin", after_s=1)
     await _notify(cloud, web, "live_migrate_begin", see)
     await cloud.migrate(web, "compute-1")
     await cloud.vim.move_instance(web.uuid, "compute-1")
-    see(f"VIM: {await _until_heartbeating(cloud, web, 'compute-1', since)}")
+    see(f"VIM: {await until_heartbeating(cloud, web, 'compute-1', since)}")
     await _notify(cloud, web, "live_migrate_end", see)
     for host in (await cloud.status()).hosts:
         see(f"{host.hostname}: {host.heartbeating} heartbeating")
@@ -81,39 +90,39 @@ async def _notify(cloud: Cloud, guest: LabGuest, event: str, see: See) -> None:
 
 
 async def _one_rejects(cloud: Cloud, see: See) -> None:
-    db, told = _guest(cloud, "db"), cloud.told.end
+    db, told = guest_named(cloud, "db"), cloud.told.end
     db.will("revocable", "stop", after_s=1.5, status=1, says='replication is "behind"')
     see(f"VIM: {await cloud.vim.vote(db.uuid, 'stop')}")
     see(f"handlers told: {sum('irrevocable' in words for words in cloud.told.since(told))}")
 
 
 async def _outruns(cloud: Cloud, see: See) -> None:
-    web, told = _guest(cloud, "web"), cloud.told.end
+    web, told = guest_named(cloud, "web"), cloud.told.end
     web.will("revocable", "reboot", after_s=60, says="too late")
     verdict = await cloud.vim.vote(web.uuid, "reboot")
     see(f"VIM: {verdict.response}")
     see(verdict.reason)
     words = await cloud.told.wait_for(lambda w: w[:2] == ["handler", "web"], within_s=0, since=told)
-    await _until(lambda: not os.path.exists(f"/proc/{words[-1]}"), f"handler {words[-1]} lives on")
+    await until(lambda: not os.path.exists(f"/proc/{words[-1]}"), f"handler {words[-1]} lives on")
     see("its handler was ended")
     web.will("revocable", "reboot")
 
 
 async def _agent_dies(cloud: Cloud, see: See) -> None:
-    db, told, heard = _guest(cloud, "db"), cloud.told.end, cloud.vim.told.end
+    db, told, heard = guest_named(cloud, "db"), cloud.told.end, cloud.vim.told.end
     db.will("revocable", "reboot", after_s=2)
     asked = await cloud.vim.ask(db.uuid, "reboot", vote=True)
-    await cloud.told.wait_for(lambda w: w[:2] == ["handler", "db"], within_s=_SOON_S, since=told)
+    await cloud.told.wait_for(lambda w: w[:2] == ["handler", "db"], within_s=SOON_S, since=told)
     await cloud.kill_agent()
     since = cloud.events.end
     try:
-        vote = await cloud.events.wait_for(event("vote", db), within_s=_SOON_S, since=since)
+        vote = await cloud.events.wait_for(event("vote", db), within_s=SOON_S, since=since)
         see(f"vote {vote['result']} while no agent runs")
     finally:
         await cloud.start_agent()
     see(f"VIM: {await cloud.vim.verdict(asked)}")
     for hostname in cloud.hosts:
-        await _until_linked(cloud, hostname)
+        await until_linked(cloud, hostname)
         see(f"{hostname} linked again")
     verdicts = [body for body in cloud.vim.told.since(heard) if body["event-type"] == "action"]
     see(f"verdicts: {len(verdicts)}")
@@ -121,47 +130,51 @@ async def _agent_dies(cloud: Cloud, see: See) -> None:
 
 
 async def _falls_ill(cloud: Cloud, see: See) -> None:
-    batch, told, since = _guest(cloud, "batch"), cloud.told.end, cloud.events.end
+    batch, told, since = guest_named(cloud, "batch"), cloud.told.end, cloud.events.end
     heard = cloud.vim.told.end
     cloud.vim.go_down()
     batch.feels(1, "disk 97 % full")
     try:
-        ill = await cloud.events.wait_for(event("unhealthy", batch), within_s=_SOON_S, since=since)
+        ill = await cloud.events.wait_for(event("unhealthy", batch), within_s=SOON_S, since=since)
         see(f"{ill['kind']}: {ill['reason']}")
-        noted = await cloud.told.wait_for(lambda w: w[0] == "note", within_s=_SOON_S, since=told)
+        noted = await cloud.told.wait_for(lambda w: w[0] == "note", within_s=SOON_S, since=told)
         see(f"noted: {' '.join(noted[2:])}")
         see(f"VIM: heard of {cloud.vim.told.end - heard} things")
     finally:
         await cloud.vim.come_up()
-    see(f"VIM: {await _alarm(cloud, batch, heard)}")
+    see(f"VIM: {await alarm(cloud, batch, heard)}")
     batch.feels(0)
-    await _until_status(cloud, batch, lambda status: status.health == "healthy")
+    await until_status(cloud, batch, lambda status: status.health == "healthy")
     see("healthy")
 
 
 async def _is_frozen(cloud: Cloud, see: See) -> None:
-    web, since, heard = _guest(cloud, "web"), cloud.events.end, cloud.vim.told.end
+    web, since, heard = guest_named(cloud, "web"), cloud.events.end, cloud.vim.told.end
     if web.daemon is not None:
         web.daemon.freeze()
-    loss = await cloud.events.wait_for(event("loss", web), within_s=_SOON_S, since=since)
+    loss = await cloud.events.wait_for(event("loss", web), within_s=SOON_S, since=since)
     see(f"{loss['kind']}: {loss['reason']}")
-    see(f"VIM: {await _alarm(cloud, web, heard)}")
-    said = await cloud.said.wait_for(lambda line: line == ("VIM", "reboots web"), within_s=_SOON_S)
+    see(f"VIM: {await alarm(cloud, web, heard)}")
+    said = await cloud.said.wait_for(lambda line: line == ("VIM", "reboots web"), within_s=SOON_S)
     see(" ".join(said))
-    see(f"VIM: {await _until_heartbeating(cloud, web, 'compute-1', heard)}")
+    see(f"VIM: {await until_heartbeating(cloud, web, 'compute-1', heard)}")
 
 
 async def _reboots(cloud: Cloud, see: See) -> None:
-    db, heard = _guest(cloud, "db"), cloud.vim.told.end
+    db, heard, told = guest_named(cloud, "db"), cloud.vim.told.end, cloud.told.end
     db.will("irrevocable", "reboot", after_s=1.5)
     path, body = f"/v1/instances/{db.uuid}/act", {"action": "reboot"}
     async with cloud.agent.client() as client, client.lines("POST", path, body) as lines:
-        while (line := await lines.next(Progress, _SOON_S)) is not None:
+        while (line := await lines.next(Progress, SOON_S)) is not None:
             if line.result:
                 see(f"{line.step} {line.result}")
             elif line.outcome:
                 see(line.outcome)
-    see(f"VIM: {await _until_heartbeating(cloud, db, 'compute-0', heard)}")
+    see(f"asked: {await until_tells(cloud, db, 'revocable reboot', told)}")
+    see(f"told: {await until_tells(cloud, db, 'irrevocable reboot', told)}")
+    see(f"VIM: {await until_heartbeating(cloud, db, 'compute-0', heard)}")
+    for application in db.applications.values():
+        see(await until_registered(cloud, db, application, told))
 
 
 async def _balances(cloud: Cloud, see: See) -> None:
@@ -181,6 +194,8 @@ TOUR: Final = (
             "compute-1 linked",
             "VIM: web heartbeating on compute-0",
             "VIM: db heartbeating on compute-0",
+            "db: orders registered",
+            "db: backup registered",
             "VIM: batch heartbeating on compute-0",
         ),
         _start,
@@ -244,6 +259,36 @@ TOUR: Final = (
         _is_frozen,
     ),
     Step(
+        "one of two applications in a guest rejects",
+        (
+            "VIM: reject: 12 orders are open",
+            "asked: event_script, orders, backup",
+            "handlers told: 0",
+        ),
+        rejects,
+    ),
+    Step(
+        "an application hangs (SIGSTOP)",
+        (
+            "unhealthy: Application backup heartbeat timeout 2000 ms.",
+            "noted: Application backup heartbeat timeout 2000 ms.",
+            "VIM: unhealthy, repair-action log",
+            "healthy",
+        ),
+        hangs,
+    ),
+    Step(
+        "an application crashes during a vote (kill -9)",
+        (
+            "asked: event_script, orders, backup",
+            "verdicts before the crash: 0",
+            "vote accept at once",
+            "VIM: allow",
+            "db: orders registered",
+        ),
+        crashes,
+    ),
+    Step(
         "an operator reboots a guest",
         (
             "vote accept",
@@ -251,88 +296,22 @@ TOUR: Final = (
             "command done",
             "restart back",
             "done",
+            "asked: event_script, orders, backup",
+            "told: event_script, orders, backup",
             "VIM: db heartbeating on compute-0",
+            "db: orders registered",
+            "db: backup registered",
         ),
         _reboots,
     ),
     Step(
         "the books balance",
         (
-            "VIM: 8 votes and notices asked",
-            "VIM: 8 verdicts",
+            "VIM: 10 votes and notices asked",
+            "VIM: 10 verdicts",
             "VIM: 0 verdicts not asked for",
-            "history: 8 asked by vim",
+            "history: 10 asked by vim",
         ),
         _balances,
     ),
 )
-
-
-def _guest(cloud: Cloud, name: str) -> LabGuest:
-    return next(guest for guest in cloud.guests.values() if guest.name == name)
-
-
-async def _until_heartbeating(cloud: Cloud, guest: LabGuest, hostname: str, since: int) -> str:
-    """What the VIM is told of a guest that heartbeats on a host, from a position on."""
-
-    def matches(body: dict[str, Any]) -> bool:
-        if (body["uuid"], body["event-type"]) != (guest.uuid, "service"):
-            return False
-        status = body["event-data"]["services"][0]["status"]
-        return (body["hostname"], status) == (hostname, "enabled")
-
-    body = await cloud.vim.told.wait_for(matches, within_s=_SOON_S, since=since)
-    return f"{guest.name} heartbeating on {body['hostname']}"
-
-
-async def _alarm(cloud: Cloud, guest: LabGuest, since: int) -> str:
-    """The alarm about a guest that the VIM is told, from a position on."""
-
-    def matches(body: dict[str, Any]) -> bool:
-        return bool(body["uuid"] == guest.uuid and body["event-type"] == "alarm")
-
-    body = await cloud.vim.told.wait_for(matches, within_s=_SOON_S, since=since)
-    return service_words(body["event-data"]["services"][0])
-
-
-async def _until(is_so: Callable[[], bool], otherwise: str) -> None:
-    async def look() -> bool:
-        await trio.lowlevel.checkpoint()
-        return is_so()
-
-    if not await _polled(look):
-        raise NotSeen(otherwise)
-
-
-async def _until_linked(cloud: Cloud, hostname: str) -> None:
-    """Asks the agent until a host has a link to it."""
-
-    async def look() -> bool:
-        hosts = (await cloud.status()).hosts
-        return any(host.hostname == hostname and host.link == "up" for host in hosts)
-
-    if not await _polled(look):
-        raise NotSeen(f"{hostname} has no link")
-
-
-async def _until_status(
-    cloud: Cloud, guest: LabGuest, is_so: Callable[[InstanceLine], bool]
-) -> None:
-    """Asks a guest's host about it until the answer is right."""
-
-    async def look() -> bool:
-        async with cloud.host_of(guest.uuid).client() as client:
-            status = await client.status(Status)
-        return any(one.uuid == guest.uuid and is_so(one) for one in status.instances)
-
-    if not await _polled(look):
-        raise NotSeen(f"{guest.name} stayed otherwise")
-
-
-async def _polled(look: Callable[[], Awaitable[bool]]) -> bool:
-    """Whether it is so within :data:`_SOON_S`."""
-    with trio.move_on_after(_SOON_S):
-        while not await look():  # noqa: ASYNC110 - another process can set no Event
-            await trio.sleep(_POLL_S)
-        return True
-    return False

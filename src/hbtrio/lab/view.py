@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Protocol
+from itertools import zip_longest
+from textwrap import wrap
+from typing import Final, Protocol
 
 import trio
 
 from hbtrio.config.source import printable
 from hbtrio.lab.tour import Line, Tour
 from hbtrio.output import write_out, writing_out
+
+#: What is longer is folded: two of these columns, and the word behind them, take 80.
+_COLUMN: Final = 36
 
 
 class View(Protocol):
@@ -72,14 +77,18 @@ def words_of(line: Line) -> str:
 def summary(tour: Tour) -> str:
     """What was expected and what was seen, step by step, and whether it is the same."""
     facts = [fact for finding in tour.findings for fact in finding.facts]
-    width = max(len(text) for text in ("EXPECTED", *(fact.expected for fact in facts)))
+    longest = max(len(text) for text in ("EXPECTED", *(fact.expected for fact in facts)))
+    width = min(_COLUMN, longest)
     lines = ["", f"  {'EXPECTED':{width}}  SEEN"]
     for finding in tour.findings:
         lines.append(finding.title)
         for fact in finding.facts:
             verdict = "ok" if fact.agrees else "DIFFERS"
-            seen = printable(fact.seen)
-            lines.append(f"  {fact.expected:{width}}  {seen:{width}}  {verdict}")
+            folded = zip_longest(
+                wrap(fact.expected, _COLUMN), wrap(printable(fact.seen), _COLUMN), fillvalue=""
+            )
+            rows = [f"  {expected:{width}}  {seen:{width}}" for expected, seen in folded]
+            lines += [*(row.rstrip() for row in rows[:-1]), f"{rows[-1]}  {verdict}"]
     differ = sum(not fact.agrees for fact in facts)
     lines.append("")
     if differ:

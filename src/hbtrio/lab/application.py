@@ -1,0 +1,74 @@
+"""An application in a VM of a scene: a process that registers with that VM's guest daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.launcher import Launcher
+from hbtrio.lab.wish import write_wish
+
+_PROGRAM: Final = "hbtrio.lab.puppet"
+
+
+class LabApplication:
+    """An application, made by :meth:`hbtrio.lab.guest.LabGuest.add_application`.
+
+    What it writes to the scene's :attr:`~hbtrio.lab.scene.Scene.told` is in
+    :mod:`hbtrio.lab.puppet`.
+
+    Args:
+        name: what it registers as.
+        guest: what its VM is called.
+        directory: its own directory, which exists.
+        app_socket: where its VM's guest daemon listens.
+        fifo: where it tells the scene what it does.
+        launcher: starts it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        guest: str,
+        directory: Path,
+        app_socket: Path,
+        fifo: Path,
+        launcher: Launcher,
+    ) -> None:
+        self.name = name
+        self.label = f"application {name} in {guest}"
+        self.log = directory / "application.log"
+        #: The running process, or None.
+        self.daemon: Daemon | None = None
+        self._directory = directory
+        self._launcher = launcher
+        self._arguments = [name, "--guest", guest, "--directory", str(directory)]
+        self._arguments += ["--app-socket", str(app_socket), "--told", str(fifo)]
+
+    def will(
+        self, notification: str, event: str, *, after_s: float = 0, status: int = 0, says: str = ""
+    ) -> None:
+        """What it does from now on when it is asked or told of ``event``.
+
+        The arguments are those of :meth:`hbtrio.lab.guest.LabGuest.will`.
+        """
+        write_wish(self._directory, notification, event, after_s=after_s, status=status, says=says)
+
+    async def start(self) -> None:
+        """Starts it; it registers as soon as its guest daemon serves."""
+        self.daemon = await self._launcher.launch(
+            self.label, self._arguments, self.log, module=_PROGRAM
+        )
+
+    async def kill(self) -> None:
+        """``kill -9``; returns when it is gone."""
+        daemon, self.daemon = self.daemon, None
+        if daemon is not None:
+            await daemon.kill()
+
+    async def stop(self) -> None:
+        """SIGTERM: it signs off."""
+        daemon, self.daemon = self.daemon, None
+        if daemon is not None:
+            await daemon.stop()
