@@ -4,27 +4,37 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test bench docs format clean
+# How often `make test-vm` runs all scenarios.
+REPEAT ?= 1
+
+.PHONY: run test test-vm bench docs format clean
 
 run: $(VENV)/.installed
 	$(BIN)/hbtrio lab
 
 test: $(VENV)/.installed-test
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples
 	$(BIN)/mypy
+	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
+# On real machines; `make test` runs them once too, if the tools are there.
+test-vm: $(VENV)/.installed-test
+	for run in $$(seq $(REPEAT)); do HBTRIO_REQUIRE_VM=1 $(BIN)/python -m pytest tests/vm || exit 1; done
+
 bench: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m bench
+	PYTHONPATH=tests $(BIN)/python -m bench.agent
+	PYTHONPATH=tests $(BIN)/python -m bench.applications
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m hbtrio.fsm.diagrams docs/state-machines.md
 
 format: $(VENV)/.installed-test
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests examples
+	$(BIN)/ruff format src tests examples
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

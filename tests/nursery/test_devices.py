@@ -113,6 +113,13 @@ def test_a_link_to_nothing_is_not_configured(tmp_path: Path) -> None:
     assert refusal(tmp_path / "link")[1] is ExitStatus.NOT_CONFIGURED
 
 
+def test_a_device_that_will_come_may_be_missing_but_nothing_else(tmp_path: Path) -> None:
+    PathDevice(str(tmp_path / "vport1p1")).check(wait=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="neither a character device nor a unix socket"):
+        PathDevice(str(tmp_path / "file")).check(wait=True)
+
+
 def test_what_is_no_device_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "fifo")
@@ -246,6 +253,23 @@ async def test_a_tty_has_one_guest(terminal: Terminal) -> None:
     await (await PathDevice(terminal.path).open()).aclose()
 
 
+@pytest.mark.usefixtures("listener")
+async def test_of_several_paths_the_first_that_is_there_is_opened_each_time(
+    tmp_path: Path,
+) -> None:
+    named, numbered = tmp_path / "named", tmp_path / "vport1p1"
+    device = PathDevice(str(named), str(numbered))
+    with pytest.raises(UserError, match=f"^{numbered}: no such device"):
+        device.check()
+    with pytest.raises(DeviceFault, match="no such file or directory"):
+        await device.open()
+    (tmp_path / "channel").rename(numbered)
+    await (await device.open()).aclose()
+    named.touch()
+    with pytest.raises(UserError, match=f"^{named}: neither"):
+        device.check()
+
+
 # -- unix sockets ---------------------------------------------------------------------------------
 
 
@@ -369,7 +393,7 @@ async def test_a_whole_guest_over_a_tty(terminal: Terminal) -> None:
         async with trio.open_nursery() as nursery:
             bench = GuestBench(SessionSettings(name="vm1"))
             bench.setup = attrs.evolve(bench.setup, device=PathDevice(terminal.path))
-            guest = bench.guest.__class__(bench.setup)
+            guest = bench.guest.__class__(bench.setup, bench.guard)
             nursery.start_soon(guest.run)
             init = decode((await read_host(terminal, b"}\n")).strip())
             assert isinstance(init, Init)
@@ -451,6 +475,26 @@ async def test_a_port_without_a_host_shows_it_and_does_not_spin(
             await port.wait_connected()
             pytest.fail("nobody connected")
     assert woken <= 4
+    await port.aclose()
+
+
+async def test_a_port_that_is_unplugged_is_no_port_without_a_host(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Polled they look alike; a port refuses to be read, also where nothing is to be taken."""
+    port = VirtioPort(terminal.path)
+    terminal.hang_up()
+    reads: list[OSError] = [BlockingIOError(errno.EAGAIN, "no"), OSError(errno.ENODEV, "no")]
+
+    def refuse(fd: int, limit: int) -> bytes:
+        assert limit == 0
+        raise reads.pop(0)
+
+    with trio.fail_after(BOUND_S), monkeypatch.context() as patch:
+        patch.setattr(os, "read", refuse)
+        with pytest.raises(DeviceFault, match="no such device"):
+            await port.wait_connected()
+    assert reads == []
     await port.aclose()
 
 

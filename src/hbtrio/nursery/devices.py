@@ -35,7 +35,11 @@ class ChannelStream(Protocol):
     persistent: bool
 
     async def wait_connected(self) -> None:
-        """Returns once the host may be listening."""
+        """Returns once the host may be listening.
+
+        Raises:
+            DeviceFault: the device is gone.
+        """
 
     async def receive(self) -> bytes:
         """The next bytes; b"" when the host is not there (any more).
@@ -70,57 +74,74 @@ class PathDevice:
     """A device or socket in the file system.
 
     Args:
-        path: the character device or unix socket.
+        paths: the character device or unix socket; of several the first one that is there. Looked
+            up anew at each opening: a port that is plugged in again may get another number.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, *paths: str) -> None:
+        self._paths = paths
 
-    def check(self) -> None:
+    @property
+    def _path(self) -> str:
+        return next((path for path in self._paths if os.path.exists(path)), self._paths[-1])
+
+    def check(self, *, wait: bool = False) -> None:
         """Refuses a path that can't work however long one waits.
+
+        Args:
+            wait: a device that is missing will come.
 
         Raises:
             UserError: missing (NOT_CONFIGURED), no permission (DENIED), held by another process
                 (IN_USE), or neither a character device nor a socket (USAGE).
         """
         try:
-            mode = os.stat(self._path).st_mode
+            self._check()
+        except UserError as fault:
+            if not wait or fault.status is not ExitStatus.NOT_CONFIGURED:
+                raise
+
+    def _check(self) -> None:
+        path = self._path
+        try:
+            mode = os.stat(path).st_mode
         except FileNotFoundError:
             raise UserError(
-                f"{self._path}: no such device; this VM has no heartbeat channel",
+                f"{path}: no such device; this VM has no heartbeat channel",
                 ExitStatus.NOT_CONFIGURED,
             ) from None
         except OSError as error:
-            raise _refusal(self._path, error) from error
+            raise _refusal(path, error) from error
         if stat.S_ISCHR(mode):
             try:
-                fd = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+                fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             except OSError as error:
-                raise _refusal(self._path, error) from error
+                raise _refusal(path, error) from error
             try:
                 if not _can_be_waited_for(fd):  # such as /dev/null
-                    raise UserError(f"{self._path}: neither a virtio-serial port nor a terminal")
+                    raise UserError(f"{path}: neither a virtio-serial port nor a terminal")
                 if os.isatty(fd):
                     # What _open_tty locks; a port's second opening has failed above.
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                text = f"{self._path}: another process holds it"
+                text = f"{path}: another process holds it"
                 raise UserError(text, ExitStatus.IN_USE) from None
             finally:
                 os.close(fd)
         elif not stat.S_ISSOCK(mode):
-            raise UserError(f"{self._path}: neither a character device nor a unix socket")
-        elif not os.access(self._path, os.W_OK):
-            raise UserError(f"{self._path}: permission denied", ExitStatus.DENIED)
+            raise UserError(f"{path}: neither a character device nor a unix socket")
+        elif not os.access(path, os.W_OK):
+            raise UserError(f"{path}: permission denied", ExitStatus.DENIED)
 
     async def open(self) -> ChannelStream:
         """See :class:`Device`."""
+        path = self._path
         try:
-            if not stat.S_ISCHR(os.stat(self._path).st_mode):
-                return SocketChannel(await trio.open_unix_socket(self._path))
-            if _is_tty(self._path):
-                return await _open_tty(self._path)
-            return VirtioPort(self._path)
+            if not stat.S_ISCHR(os.stat(path).st_mode):
+                return SocketChannel(await trio.open_unix_socket(path))
+            if _is_tty(path):
+                return await _open_tty(path)
+            return VirtioPort(path)
         except OSError as error:
             raise DeviceFault(os_reason(error)) from error
 

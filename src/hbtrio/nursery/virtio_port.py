@@ -54,9 +54,21 @@ class VirtioPort:
         return not any(events & _AWAY for _, events in self._poll.poll(0))
 
     async def wait_connected(self) -> None:
-        """Returns once the host is connected. For the reading task only."""
+        """Returns once the host is connected. For the reading task only.
+
+        Raises:
+            DeviceFault: the port was unplugged.
+        """
         await trio.lowlevel.checkpoint()
         while not self.connected:
+            try:
+                # Polled, an unplugged port looks like one whose host is away. A read tells; one of
+                # no bytes takes none from a host that has sent them and left.
+                os.read(self._fd, 0)
+            except BlockingIOError:
+                pass  # the host has come this very moment, which is an edge
+            except OSError as error:
+                raise devices.DeviceFault(os_reason(error)) from error
             await _edge(self._reading)
 
     async def receive(self) -> bytes:

@@ -1,0 +1,1 @@
+"""Real machines: hbtrio guest in QEMU behind a virtio-serial port, hbtrio host outside."""
