@@ -165,9 +165,11 @@ async def test_the_document_says_what_is_needed(tmp_path: Path) -> None:
 # -- hbtrio ctl ------------------------------------------------------------------------------
 
 
-async def ctl(api: FleetApi, host: str = "127.0.0.1", **how: Any) -> FleetStatus:
+async def ctl(
+    api: FleetApi, host: str = "127.0.0.1", scheme: str = "https", **how: Any
+) -> FleetStatus:
     """The fleet's status as `hbtrio ctl` asks for it."""
-    address = Address.parse(f"https://{host}:{api.port}")
+    address = Address.parse(f"{scheme}://{host}:{api.port}")
     with trio.fail_after(20):
         async with CtlClient(address, **how) as client:
             status = await client.any_status()
@@ -190,7 +192,15 @@ async def test_ctl(tmp_path: Path) -> None:
             assert (await ctl(api, authority=AUTHORITY, **how)).agent.name == "controller"
         for token in ("", f"{TOKEN}x"):
             fault = await fault_of_ctl(api, token=token, authority=AUTHORITY)
-            assert fault == (NEEDS_TOKEN[1], ExitStatus.DENIED)
+            assert fault == (f"https://127.0.0.1:PORT: {NEEDS_TOKEN[1]}", ExitStatus.DENIED)
+
+
+async def test_ctl_in_clear_where_tls_is_spoken(tmp_path: Path) -> None:
+    async with fleet_api(tmp_path, tls=of_agent()) as api:
+        assert await fault_of_ctl(api, scheme="http") == (
+            "http://127.0.0.1:PORT: the daemon went away; or it speaks https only",
+            ExitStatus.UNREACHABLE,
+        )
 
 
 async def test_ctl_and_whom_it_does_not_trust(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hbtrio.nursery.agent_brake import SETTLE_S, NotHeld, Released
+from hbtrio.nursery.agent_brake import SETTLE_S, NotHeld
+from hbtrio.nursery.agent_holds import Released
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
 from hbtrio.wire.link_messages import STOPPING, Goodbye
 from hbtrio.wire.vocabulary import Health
@@ -220,6 +224,22 @@ async def test_without_a_vim_the_host_is_alarmed_all_the_same(
         assert await kinds(on, "host-alarm") == [("host-alarm", "", why)]
 
 
+async def test_losses_while_no_agent_listened_are_losses_at_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """All that a host tells a new agent is that nobody beats; then come the reports."""
+    async with memory_agent(tmp_path) as on:
+        host = Host(5)
+        for uuid in names(5):
+            await host.loses(uuid)
+        await on.at(60)
+        await on.known(host=host)
+        await on.at(600)
+        assert alarmed(on) == []
+        why = "5 of 5 instances failed at once"
+        assert await kinds(on, "host-alarm") == [("host-alarm", "", why)]
+
+
 # -- those that come back --------------------------------------------------------------------------
 
 
@@ -328,6 +348,57 @@ async def test_one_that_fails_just_before_the_release_has_its_interval(
         ]
 
 
+async def test_one_that_is_judged_while_the_disk_takes_its_time_to_release(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It is left to nobody: the hold has looked already for what it lets go."""
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(12))
+        await host.loses_at_once(*names(8))
+        await on.at(100)
+        for uuid in names(8):
+            await host.beats(uuid)
+        late = names(12)[8]
+        await on.at(100 + SETTLE_S - 0.85)
+        await host.loses(late)
+        await on.at(100 + SETTLE_S - 0.8)
+        real = on.worker.run
+
+        async def slow(work: Callable[[sqlite3.Connection], Any]) -> Any:
+            result = await real(work)
+            await trio.sleep(0.1)
+            return result
+
+        on.worker.run = slow  # type: ignore[method-assign]
+        await on.at(200)
+        assert [uuid for _, uuid in alarmed(on)] == [late]
+        assert on.agent.brake.hold(HOSTNAME) is None
+
+
+async def test_a_host_whose_failed_instances_were_all_taken_elsewhere(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """None of them can be well there any more: the hold ends without."""
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(4))
+        *lost, left = names(4)
+        await host.loses_at_once(*lost)
+        await on.at(50)
+        for uuid in lost[1:]:
+            await on.agent.put_instance(InstanceRecord(uuid, OTHER, True))
+        await on.at(100)
+        assert on.agent.brake.hold(HOSTNAME) is not None
+        await on.agent.delete_instance(lost[0])
+        await on.at(100 + SETTLE_S)
+        assert await kinds(on, "host-alarm-over") == [
+            ("host-alarm-over", "", "those that failed have left it")
+        ]
+        await host.loses_at_once(left)
+        await on.at(200)
+        # It is alone, and waits for no others.
+        assert alarmed(on) == [(100 + SETTLE_S, left)]
+
+
 # -- links -----------------------------------------------------------------------------------------
 
 
@@ -404,6 +475,46 @@ async def test_a_mass_loss_behind_a_link_that_dropped_needs_one_of_the_lost(
         await host.beats(names(3)[0])
         await on.at(700)
         assert alarmed(on) == [(600 + SETTLE_S, uuid) for uuid in names(3)[1:]]
+
+
+async def test_instances_that_left_while_the_link_was_down_do_not_count(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(4))
+        await host.cut()
+        await on.at(1)
+        for uuid in names(4)[2:]:
+            del host.instances[uuid]
+        await on.host(host)
+        await on.at(60)
+        # Two are left, which is less than the minimum.
+        await host.cut()
+        await on.at(61)
+        assert on.agent.brake.hold(HOSTNAME) is None
+        assert len(await kinds(on, "host-alarm")) == 1
+
+
+async def test_a_link_that_drops_while_the_disk_is_full_is_waited_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The release that had begun has not happened, and begins anew."""
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(3))
+        await host.loses_at_once(*names(3))
+        await on.at(50)
+        await host.beats(names(3)[0])
+        await on.at(50 + SETTLE_S - 0.5)
+        on.worker.fault = "database or disk is full"
+        await on.at(50 + SETTLE_S + 0.5)
+        await host.cut()
+        await on.at(50 + SETTLE_S + 0.6)
+        on.worker.fault = ""
+        await on.at(200)
+        assert (alarmed(on), await kinds(on, "host-alarm-over")) == ([], [])
+        await on.host(host)
+        await on.at(300)
+        assert alarmed(on) == [(200 + SETTLE_S, uuid) for uuid in names(3)[1:]]
 
 
 async def test_a_host_daemon_that_is_told_to_stop_is_no_drop(
@@ -602,3 +713,23 @@ async def test_a_disk_that_fails_delays_and_loses_nothing(
         await on.at(60)
         assert alarmed(on) == []
         assert len(await kinds(on, "host-alarm")) == 1
+
+
+async def test_a_hold_that_is_released_before_the_disk_had_it_is_over(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(3))
+        await host.loses_at_once(*names(3))
+        await on.at(0.5)
+        on.worker.fault = "database or disk is full"
+        await on.at(1.2)
+        on.worker.fault = ""
+        await on.agent.brake.release(HOSTNAME, "operator", send=True)
+        await on.at(30)
+        assert (on.agent.brake.hold(HOSTNAME), (await on.store.held.all()).holds) == (None, ())
+        assert [kind for kind, _, _ in await kinds(on, "host-alarm", "host-alarm-over")] == [
+            "host-alarm",
+            "host-alarm-over",
+        ]
+        assert alarmed(on) == [(1.2, uuid) for uuid in names(3)]

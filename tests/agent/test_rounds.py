@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -14,6 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from hbtrio.nursery.agent_rounds import MARGIN_S, PATIENCE_S
 from hbtrio.nursery.agent_session import REPLY_S
 from hbtrio.nursery.store_records import InstanceRecord, OutboxState
+from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.vim_api import vim_api
 from hbtrio.nursery.vim_client import NotSent
 from hbtrio.wire.link_messages import Reply, RoundCommand
@@ -309,15 +314,63 @@ async def test_a_host_that_does_not_reply(autojump_clock: MockClock, tmp_path: P
         assert world.vim.verdicts == []
 
 
-async def test_the_store_can_t_be_written(autojump_clock: MockClock, tmp_path: Path) -> None:
+@pytest.mark.parametrize("vote", [True, False])
+async def test_the_store_can_t_be_written(
+    autojump_clock: MockClock, tmp_path: Path, vote: bool
+) -> None:
     async with memory_agent(tmp_path) as world:
         host = await world.known()
         world.worker.fault = "disk full"
-        with pytest.raises(Exception, match="disk full"):
-            await world.ask(Event.STOP, vote=True)
-        assert host.commands == []
-        assert len(world.agent.rounds) == 0
+        with pytest.raises(StoreFault, match="disk full"):
+            await world.ask(Event.STOP, vote=vote)
         world.worker.fault = ""
+        await trio.sleep(100)
+        assert len(world.agent.rounds) == 0
+        assert world.vim.verdicts == []
+        # A guest may be asked in vain, as that changes nothing; it is not told in vain.
+        assert len(host.commands) <= vote
+
+
+async def test_a_vote_is_asked_while_it_is_being_stored(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        run, asked = world.worker.run, trio.Event()
+
+        async def slow(work: Callable[[sqlite3.Connection], Any]) -> Any:
+            await asked.wait()
+            return await run(work)
+
+        async def on_round(command: RoundCommand) -> None:
+            asked.set()
+            await host.agree(command)
+
+        world.worker.run = slow  # type: ignore[method-assign]
+        host.on_round = on_round
+        await world.ask(Event.STOP, vote=True)
+        await trio.sleep(100)
+        assert world.vim.verdicts == [(0.0, "stop", "allow", "fine")]
+
+
+async def test_a_notice_is_not_told_before_it_is_stored(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        run, stored = world.worker.run, trio.Event()
+
+        async def slow(work: Callable[[sqlite3.Connection], Any]) -> Any:
+            await stored.wait()
+            return await run(work)
+
+        world.worker.run = slow  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(world.ask, Event.STOP, vote=False))
+            await trio.sleep(10)
+            assert host.commands == []
+            stored.set()
+        assert len(host.commands) == 1
 
 
 # -- the link is cut at every step ---------------------------------------------------------------
@@ -350,7 +403,7 @@ async def test_the_link_is_cut(
         asked = await world.ask(Event.STOP, vote=vote)
         await wait_all_tasks_blocked()
         if step == "after it is acknowledged":
-            assert host.waiting == {}
+            await host.until(lambda: host.waiting == {})
             await host.cut()
         await trio.sleep(2)
         await host.dial(world.agent.links, world.nursery)
@@ -392,7 +445,7 @@ async def test_a_link_that_is_cut_while_the_outcome_is_being_kept(
     async with memory_agent(tmp_path) as world:
         host = await world.known()
         host.silent()
-        await world.ask(Event.STOP, vote=True)
+        asked = await world.ask(Event.STOP, vote=True)
         await wait_all_tasks_blocked()
         session = world.agent.links.sessions["compute-0"]
         real = world.worker.run
@@ -413,6 +466,11 @@ async def test_a_link_that_is_cut_while_the_outcome_is_being_kept(
         await host.dial(world.agent.links, world.nursery)
         await trio.sleep(100)
         assert len(world.vim.verdicts) == 1
+        # Whoever waits for its end is told that one, too.
+        assert asked.ending is not None
+        ended = await asked.ending.wait()
+        assert (ended.result, ended.reason) == (VoteResult.REJECT, "no")
+        assert len(world.agent.rounds) == 0
 
 
 # -- restarts ------------------------------------------------------------------------------------
@@ -463,13 +521,12 @@ async def test_the_agent_is_restarted(
         await world.ask(Event.STOP, vote=vote)
         if step == "before":
             await host.outcome(host.commands[0], VoteResult.REJECT, "no")
-            await wait_all_tasks_blocked()
-            assert host.waiting == {}
+            await host.until(lambda: host.waiting == {})
         assert world.vim.verdicts == []
     host.up = False
     if step == "while down":
         await host.outcome(host.commands[0], VoteResult.REJECT, "no")
-    await trio.sleep(2)
+    await trio.sleep_until(2)
     async with memory_agent(tmp_path, number=1) as world:
         await host.dial(world.agent.links, world.nursery)
         await trio.sleep(100)

@@ -25,7 +25,7 @@ TOKEN, VIM_TOKEN = "0123456789-operators-only", "0123456789-the-vim-only"
 ADDRESS = "127.0.0.2"
 
 INSTANCE = "/v1/instances/4ba21eb5-8257-4ae0-a8bd-b07d1a0c8b59"
-NEEDS_TOKEN = "hbtrio ctl: the token is missing or wrong"
+NEEDS_TOKEN = "the token is missing or wrong"
 
 
 def quoted(**keys: str) -> str:
@@ -106,9 +106,10 @@ async def test_operators_the_vim_and_an_end_in_time(home: Path) -> None:
             ran = await agent.ctl(*words, "status", **env)
             assert (ran.status, ran.err) == (ExitStatus.DONE, [])
             assert "0 of 0 hosts linked" in ran.out[0]
+        fault = f"hbtrio ctl: https://{ADDRESS}:{agent.operator}: {NEEDS_TOKEN}"
         for env in ({}, {"HBTRIO_TOKEN": VIM_TOKEN}):
             ran = await agent.ctl("status", **env)
-            assert (ran.status, ran.out, ran.err) == (ExitStatus.DENIED, [], [NEEDS_TOKEN])
+            assert (ran.status, ran.out, ran.err) == (ExitStatus.DENIED, [], [fault])
 
         # The VIM needs both.
         assert await agent.ask("operator", **{"x-auth-token": VIM_TOKEN}) == 404

@@ -28,11 +28,13 @@ def test_the_one_that_failed_counts_once() -> None:
     assert beating.before("never heard of", 0.0, 1.0) == 3
 
 
-def test_only_what_was_heartbeating_can_cease() -> None:
+def test_what_ceased_before_anybody_listened_counts_for_an_interval() -> None:
     beating = told("a")
-    beating.told("b", beating=False, now=0.0)
-    beating.told("b", beating=False, now=0.0)
-    assert beating.before("a", 0.0, 1.0) == 1
+    beating.told("b", beating=False, now=5.0)
+    assert (len(beating), beating.before("a", 6.0, 1.0)) == (1, 2)
+    # To be told again of what is known already is no news.
+    beating.told("b", beating=False, now=1000.0)
+    assert beating.before("a", 1000.0, 1.0) == 1
 
 
 def test_one_that_is_back_counts_once() -> None:
@@ -56,6 +58,11 @@ def test_a_shorter_interval_forgets_nothing() -> None:
     beating.told("a", beating=False, now=0.0)
     assert beating.before("b", 5.0, 1.0) == 2
     assert beating.before("b", 5.0, 10.0) == 3
-    # What is older than any interval is forgotten.
-    assert beating.before("b", 601.0, 1000.0) == 2
-    assert beating.before("b", 5.0, 10.0) == 2
+
+
+def test_those_that_a_host_does_not_tell_of_are_gone() -> None:
+    beating = told("a", "b", "c")
+    for uuid in "bc":
+        beating.told(uuid, beating=False, now=0.0)
+    beating.only({"b", "never heard of"})
+    assert (len(beating), beating.before("b", 0.0, 1.0)) == (0, 1)

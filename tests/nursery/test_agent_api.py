@@ -430,11 +430,26 @@ WORDS = ", ".join(EVENT_TABLE)
 @pytest.mark.parametrize(
     ("method", "path", "body", "expected"),
     [
-        ("GET", "/v1/history?limit=1001", None, (400, "limit: not a number: '1001'")),
-        ("GET", "/v1/history?limit=x", None, (400, "limit: not a number: 'x'")),
-        ("GET", "/v1/history?before=-1", None, (400, "before: not a number: '-1'")),
-        ("GET", f"/v1/history?before={10**15}", None, (400, f"before: not a number: '{10**15}'")),
-        ("GET", "/v1/events?recent=", None, (400, "recent: not a number: ''")),
+        (
+            "GET",
+            "/v1/history?limit=1001",
+            None,
+            (400, "limit: not a number from 0 to 1000: '1001'"),
+        ),
+        ("GET", "/v1/history?limit=x", None, (400, "limit: not a number from 0 to 1000: 'x'")),
+        (
+            "GET",
+            "/v1/history?before=-1",
+            None,
+            (400, "before: not a number from 0 to 999999999999999: '-1'"),
+        ),
+        (
+            "GET",
+            f"/v1/history?before={10**15}",
+            None,
+            (400, f"before: not a number from 0 to 999999999999999: '{10**15}'"),
+        ),
+        ("GET", "/v1/events?recent=", None, (400, "recent: not a number from 0 to 99999: ''")),
         ("GET", "/v1/events?follow=1", None, (400, "follow: neither yes nor no: '1'")),
         ("GET", f"/v1/instances/{ABSENT}", None, (404, f"unknown instance {ABSENT}")),
         ("GET", "/v1/instances", None, (404, "Not Found")),
@@ -446,7 +461,7 @@ WORDS = ", ".join(EVENT_TABLE)
             "POST",
             f"/v1/instances/{ABSENT}/vote",
             b'{"event": "x"}',
-            (400, f"body: no such word, there are {WORDS}"),
+            (400, f"body.event: no such word, there are {WORDS}"),
         ),
         (
             "POST",
@@ -657,10 +672,10 @@ async def test_ctl_status(autojump_clock: MockClock, tmp_path: Path) -> None:
             f"hbtrio {hbtrio.__version__} since {started}",
             "",
             "HOST       LINK  INSTANCES  BEATING  VERSION  NOTE",
-            f"compute-0  up            1        1  {hbtrio.__version__}    ",
+            f"compute-0  up            1        1  {hbtrio.__version__}",
             "",
             f"{'UUID':36}  NAME  HOST       STATE    HEALTH   REPORTED  NOTE",
-            f"{ONE}  web   compute-0  beating  healthy  yes       ",
+            f"{ONE}  web   compute-0  beating  healthy  yes",
         ]
         whole = json.loads((await call(world.api.path, "status", "--json")).text)
         assert [one["hostname"] for one in whole["hosts"]] == ["compute-0"]
@@ -741,8 +756,8 @@ async def test_ctl_over_tcp(tmp_path: Path) -> None:
     async with fleet_api(tmp_path) as api:
         for token, expected in [
             (TOKEN, (UNKNOWN[1], ExitStatus.FAILED)),
-            (f"{TOKEN}x", (NEEDS_TOKEN[1], ExitStatus.DENIED)),
-            ("", (NEEDS_TOKEN[1], ExitStatus.DENIED)),
+            (f"{TOKEN}x", (f"{api.url}: {NEEDS_TOKEN[1]}", ExitStatus.DENIED)),
+            ("", (f"{api.url}: {NEEDS_TOKEN[1]}", ExitStatus.DENIED)),
         ]:
             async with CtlClient(Address.parse(api.url), token) as client:
                 status = await client.any_status()

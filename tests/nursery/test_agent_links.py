@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
+from hbtrio.nursery import agent
 from hbtrio.nursery.link_session import SILENT_S
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
 from hbtrio.nursery.store_worker import StoreFault
-from hbtrio.wire.link_messages import Gone, RoundCommand
+from hbtrio.wire.link_messages import Ack, Gone, RoundCommand
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health
 from support.agent_world import MemoryAgent, memory_agent
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, OTHER_VM, VM, ScriptedHost
@@ -294,6 +297,21 @@ async def test_a_link_that_stays_down_is_told_of_and_no_vm_is_lost(
     assert "compute-0: no link for 30 s" in caplog.text
 
 
+async def test_a_link_that_stays_down_is_told_of_when_the_disk_is_back(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path, grace_s=30.0) as world:
+        host = await world.known()
+        await host.cut()
+        await world.at(29)
+        world.worker.fault = "disk full"
+        await world.at(30.5)
+        world.worker.fault = ""
+        await world.at(60)
+        assert await history(world) == [("host-unreachable", "", "no link for 30 s")]
+        assert [status for _, _, status, _ in services(world)] == ["enabled", "disabled"]
+
+
 async def test_each_absence_has_its_own_grace(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with memory_agent(tmp_path, grace_s=30.0) as world:
         host = await world.known()
@@ -505,6 +523,36 @@ async def test_a_snapshot_ends_what_it_does_not_hold(
         assert last["event-data"]["services"][0]["status"] == "disabled"
 
 
+async def test_a_state_of_which_nobody_heard_whether_it_was_kept_is_told_anew(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """The link goes while the store takes the end of a heartbeat, and it is back with the link."""
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        session, real = world.agent.links.sessions[HOSTNAME], world.worker.run
+
+        async def run_and_cut(work: Callable[[sqlite3.Connection], Any]) -> Any:
+            world.worker.run = real  # type: ignore[method-assign]
+            session.scope.cancel()
+            with trio.CancelScope(shield=True):
+                await real(work)
+            await trio.lowlevel.checkpoint()  # cancelled: the store has it, nobody hears of it
+
+        await host.tell(heartbeating=False, state="waiting")
+        await host.settled()
+        world.worker.run = run_and_cut  # type: ignore[method-assign]
+        await host.report("stopped", reason="guest exited")
+        await wait_all_tasks_blocked()
+        host.instances[VM] = INSTANCE
+        await host.dial(world.agent.links, world.nursery)
+        await wait_all_tasks_blocked()
+        assert [status for _, _, status, _ in services(world)] == [
+            "enabled",
+            "disabled",
+            "enabled",
+        ]
+
+
 async def test_a_restarted_agent_tells_all_anew(autojump_clock: MockClock, tmp_path: Path) -> None:
     quiet = attrs.evolve(OTHER, heartbeating=False)
     host = ScriptedHost(instances=(INSTANCE, quiet))
@@ -532,9 +580,8 @@ async def test_reports_are_acknowledged_and_not_taken_twice(
         host = await world.known()
         for number in range(5):
             await host.report("unhealthy", reason=f"r{number}", corrective_action=None)
-        await host.settled()
-        await wait_all_tasks_blocked()
-        assert host.waiting == {}
+        await host.until(lambda: host.waiting == {})
+        assert [one for one in host.heard if isinstance(one, Ack)] == [Ack(5)]  # with one sync
         assert len(alarms(world)) == 5
         await host.cut()
         await host.dial(world.agent.links, world.nursery)
@@ -631,8 +678,7 @@ async def test_a_disk_that_fails_costs_the_acknowledgements_and_not_the_link(
         world.worker.sync = broken  # type: ignore[method-assign]
         await host.loses()
         await host.report("unhealthy")
-        await host.settled()
-        await wait_all_tasks_blocked()
+        await trio.sleep(1)
         assert host.up
         assert len(host.waiting) == 2
         assert len(alarms(world)) == 2
@@ -653,9 +699,8 @@ async def test_a_store_that_can_t_keep_a_report_ends_the_link_and_it_comes_again
         world.worker.fault = ""
         await trio.sleep(61)  # the sender has had its share of the trouble
         await host.dial(world.agent.links, world.nursery)
-        await wait_all_tasks_blocked()
+        await host.until(lambda: host.waiting == {})
         assert alarms(world) == [("failed", "reboot")]
-        assert host.waiting == {}
     assert "compute-0: link ended: store: disk full" in caplog.text
     assert "Traceback" not in caplog.text
 
@@ -721,6 +766,19 @@ async def test_replies_that_nobody_waits_for(autojump_clock: MockClock, tmp_path
         assert host.up
 
 
+async def test_a_host_that_is_one_too_many_is_served_all_the_same(
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(agent, "_HOSTS", 0)
+    async with memory_agent(tmp_path) as world:
+        host = await world.host()
+        assert (host.up, world.agent.hosts) == (True, {})
+    assert f"compute-0: {HOST_UUID} is left out: 0 hosts are known" in caplog.text
+
+
 # -- without a VIM ---------------------------------------------------------------------------------
 
 
@@ -766,3 +824,16 @@ async def test_without_a_vim_an_instance_is_where_it_is_heartbeating(
         await old.say(Gone(VM, "removed"))
         await old.settled()
         assert world.agent.instance(VM).hostname == "compute-1"
+
+
+async def test_without_a_vim_an_instance_that_is_one_too_many_is_left_out(
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(agent, "_INSTANCES", 1)
+    async with memory_agent(tmp_path, vim=False) as world:
+        host = await world.host(ScriptedHost(instances=(INSTANCE, OTHER)))
+        assert (host.up, set(world.agent.instances)) == (True, {VM})
+    assert f"compute-0: {OTHER_VM} is left out: 1 instances are known" in caplog.text

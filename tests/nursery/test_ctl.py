@@ -693,7 +693,10 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
             "argument --recent: not a number from 0 to 99999: 'many' "
             "(see hbtrio ctl events --help)",
         ),
-        (["--url", "host.sock", "status"], "host.sock: neither unix:PATH nor http[s]://HOST[:PORT]"),
+        (
+            ["--url", "host.sock", "status"],
+            "host.sock: neither unix:PATH nor http[s]://HOST[:PORT]",
+        ),
         (["--url", "", "status"], ": neither unix:PATH nor http[s]://HOST[:PORT]"),
         (
             ["--url", "https://x/v1", "status"],

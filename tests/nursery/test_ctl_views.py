@@ -96,6 +96,17 @@ def test_a_wide_table_says_more() -> None:
     ]
 
 
+@pytest.mark.parametrize("width", [None, 80, 100])
+def test_a_row_ends_with_its_last_word(width: int | None) -> None:
+    plain = attrs.evolve(DB, health="healthy", why="", open=None, restart_remaining_s=None)
+    lines = status_lines(Status(host=HOST, instances=(WEB, plain)), width)
+    assert [line for line in lines if line != line.rstrip()] == []
+    [row] = [line for line in lines if line.startswith(plain.uuid[:8])]
+    # The numbers stay below their heads.
+    assert row.index("-", 40) == lines[2].index("TRIP ms") + len("TRIP ms") - 1
+    assert row.endswith(" -")
+
+
 def test_a_table_in_a_pipe_is_whole() -> None:
     long = attrs.evolve(WEB, name="n" * 63, last=attrs.evolve(WEB.last, reason="r" * 223))
     (line,) = status_lines(Status(host=HOST, instances=(long,)), None)[3:]
@@ -110,6 +121,11 @@ def test_a_table_in_a_pipe_is_whole() -> None:
         ({}, None, "unhealthy: no memory"),
         ({"health": "healthy"}, None, "connection refused"),
         ({"health": "healthy", "last": WEB.last}, None, "vote stop reject: disk is busy"),
+        (
+            {"health": "healthy", "last": attrs.evolve(WEB.last, result="accept", reason="")},
+            None,
+            "vote stop accept",
+        ),
         (
             {"open": OpenRound(kind="vote", event="stop", remaining_s=4.6)},
             None,

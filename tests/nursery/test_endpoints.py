@@ -91,6 +91,28 @@ async def test_an_address_of_another_machine() -> None:
     with pytest.raises(UserError) as fault:
         await Endpoint(host="192.0.2.1", port=2411).listen()
     assert str(fault.value) == "tcp:192.0.2.1:2411: cannot assign requested address"
+    # Nobody else uses it; and a machine that is booting may have it soon.
+    assert fault.value.status is ExitStatus.FAILED
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "status"),
+    [
+        (socket.EAI_NONAME, "Name or service not known", ExitStatus.USAGE),
+        (socket.EAI_AGAIN, "Temporary failure in name resolution", ExitStatus.FAILED),
+    ],
+)
+async def test_an_address_by_a_name_that_is_not_found(
+    monkeypatch: pytest.MonkeyPatch, number: int, text: str, status: ExitStatus
+) -> None:
+    async def no_name(*_: object, **__: object) -> list[trio.SocketListener]:
+        raise socket.gaierror(number, text)
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", no_name)
+    with pytest.raises(UserError) as fault:
+        await Endpoint(host="controller", port=2411).listen()
+    assert str(fault.value) == f"tcp:controller:2411: {text.lower()}"
+    assert fault.value.status is status
 
 
 async def test_a_wait_for_an_answer_is_bounded_and_leaves_nothing_behind(

@@ -536,16 +536,16 @@ ROUND_BODIES: list[tuple[bytes, str]] = [
     (b'{"event": null}', "body: event: must be a text, got None"),
     (b'{"event": "stop", "x": 1}', "body: x: unknown key"),
     (b'{"evnt": "stop"}', None),  # type: ignore[list-item]
-    (b'{"event": "explode"}', f"body: no such word, there are {WORDS}"),
-    (b'{"event": "unknown"}', f"body: no such word, there are {WORDS}"),
-    (b'{"event": "\\ud800"}', f"body: no such word, there are {WORDS}"),
+    (b'{"event": "explode"}', f"body.event: no such word, there are {WORDS}"),
+    (b'{"event": "unknown"}', f"body.event: no such word, there are {WORDS}"),
+    (b'{"event": "\\ud800"}', f"body.event: no such word, there are {WORDS}"),
 ]
 
 ACT_BODIES: list[tuple[bytes, str]] = [
     *BODIES,
     (b"{}", "body: action: is missing, and has no default"),
-    (b'{"action": "stopp"}', f"body: no such word, there are {ACTIONS}"),
-    (b'{"action": "live_migrate"}', f"body: no such word, there are {ACTIONS}"),
+    (b'{"action": "stopp"}', f"body.action: no such word, there are {ACTIONS}"),
+    (b'{"action": "live_migrate"}', f"body.action: no such word, there are {ACTIONS}"),
     (b'{"action": "stop", "force": 1}', "body: force: must be true or false, got 1"),
     (b'{"action": "stop", "command": "ls"}', 'body: command: must be a list of texts, got "ls"'),
     (b'{"action": "stop", "command": ["ls", 1]}', "body: command: item 2: must be a text, got 1"),
@@ -638,12 +638,12 @@ async def test_wrong_methods(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
-        ("recent=-1", "recent: not a number: '-1'"),
-        ("recent=", "recent: not a number: ''"),
-        ("recent=1e3", "recent: not a number: '1e3'"),
-        ("recent=%D9%A3", "recent: not a number: '٣'"),
-        ("recent=" + "1" * 50, f"recent: not a number: '{'1' * 40}'"),
-        ("recent=%1b[31m", "recent: not a number: '\\x1b[31m'"),
+        ("recent=-1", "recent: not a number from 0 to 99999: '-1'"),
+        ("recent=", "recent: not a number from 0 to 99999: ''"),
+        ("recent=1e3", "recent: not a number from 0 to 99999: '1e3'"),
+        ("recent=%D9%A3", "recent: not a number from 0 to 99999: '٣'"),
+        ("recent=" + "1" * 50, f"recent: not a number from 0 to 99999: '{'1' * 40}'"),
+        ("recent=%1b[31m", "recent: not a number from 0 to 99999: '\\x1b[31m'"),
         ("follow=", "follow: neither yes nor no: ''"),
         ("follow=1", "follow: neither yes nor no: '1'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -308,6 +309,7 @@ async def test_another_protocol(autojump_clock: MockClock) -> None:
 async def test_an_agent_that_can_t_be_reached(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.link")
     agent = ScriptedAgent()
     agent.away = "unix:/agent: connection refused"
     async with linked(agent) as on:
@@ -326,8 +328,34 @@ async def test_an_agent_that_can_t_be_reached(
     lines = [one.getMessage() for one in caplog.records if one.name == "hbtrio.link"]
     assert lines == [
         "agent: unix:/agent: connection refused; retrying",
+        "agent: the link to controller-0 is up",
         "agent: the link ended: closed by the other end; retrying",
+        "agent: the link to controller-0 is up",
     ]
+
+
+async def test_an_agent_that_ends_each_link_soon_is_dialled_ever_less_often(
+    autojump_clock: MockClock,
+) -> None:
+    agent = ScriptedAgent()
+    async with linked(agent) as on:
+        for _ in range(6):
+            await on.world.sleep(0.1)
+            while not on.link.connected:
+                await on.world.sleep(0.1)
+            await agent.cut()
+            while on.link.connected:
+                await on.world.sleep(0.1)
+        waits = [b - a for a, b in zip(agent.dialled, agent.dialled[1:], strict=False)]
+        assert waits[-1] >= 2.0
+        # One that has lasted is dialled again at once.
+        while not on.link.connected:
+            await on.world.sleep(0.1)
+        await on.world.sleep(1)
+        await agent.cut()
+        since = trio.current_time()
+        await on.world.sleep(1)
+        assert agent.dialled[-1] == pytest.approx(since + 0.2)
 
 
 async def test_an_agent_that_sends_it_away_again_and_again_is_one_line(

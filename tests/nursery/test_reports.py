@@ -139,7 +139,10 @@ def test_each_is_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     told = reports()
     told.publish(report(1))
     told.publish(report(2, kind=ReportKind.VOTE, event=Event.STOP, result=VoteResult.REJECT))
+    accepted = {"kind": ReportKind.VOTE, "event": Event.STOP, "result": VoteResult.ACCEPT}
+    told.publish(report(reason="", **accepted))
     assert [record.getMessage() for record in caplog.records] == [
         f"{UUID} stopped: reason 1",
         f"{UUID} vote stop reject: reason 2",
+        f"{UUID} vote stop accept",
     ]

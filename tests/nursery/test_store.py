@@ -740,6 +740,40 @@ async def test_a_cancelled_caller_does_not_undo_its_work(path: str) -> None:
         assert await thread.run(found) == ["taken"]
 
 
+@pytest.mark.parametrize("room", [1, 3, 1000])
+async def test_work_is_done_in_the_order_in_which_it_was_asked_for(
+    path: str, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hbtrio.nursery.store_worker._QUEUE", room)
+    gate, order = Gate(), list[int]()
+    async with thread_of(path) as thread, trio.open_nursery() as nursery:
+        nursery.start_soon(thread.run, gate)
+        await gate.wait_reached()
+        for n in range(20):
+            nursery.start_soon(thread.run, lambda _, n=n: order.append(n))
+            await trio.testing.wait_all_tasks_blocked()
+        gate.opened.set()
+    assert order == list(range(20))
+
+
+async def test_who_wakes_another_and_then_asks_is_served_first(path: str) -> None:
+    order = list[str]()
+    async with thread_of(path) as thread:
+        for _ in range(50):
+            news = trio.Event()
+
+            async def look(news: trio.Event = news) -> None:
+                await news.wait()
+                await thread.run(lambda _: order.append("look"))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look)
+                await trio.testing.wait_all_tasks_blocked()
+                news.set()
+                await thread.run(lambda _: order.append("ask"))
+    assert order == ["ask", "look"] * 50
+
+
 async def test_the_end_waits_for_what_is_queued(path: str) -> None:
     gate = Gate()
     with trio.CancelScope() as scope:
@@ -844,7 +878,7 @@ async def test_a_commit_goes_to_the_log_and_is_not_synced(path: str) -> None:
 
 @attrs.define
 class Disk:
-    """Stands for os.fdatasync: notes what it syncs, holds it, fails it."""
+    """Stands for os.fdatasync: notes what it syncs, holds it, fails it once."""
 
     log: str
     synced: list[bytes] = attrs.field(factory=list)
@@ -856,8 +890,9 @@ class Disk:
         assert os.path.samestat(os.fstat(number), os.stat(self.log))
         trio.from_thread.run_sync(self.began.release)
         assert self.may_end.acquire(timeout=10)
-        if self.fault is not None:
-            raise self.fault
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
         with open(self.log, "rb") as log:
             self.synced.append(log.read())
 
@@ -909,11 +944,22 @@ async def test_a_sync_that_failed_is_never_made_good(store: Store, disk: Disk) -
     text = "the disk failed to sync: input/output error"
     with pytest.raises(StoreFault, match=text):
         await store.sync()
-    disk.fault = None
     with pytest.raises(StoreFault, match=text):
         await store.sync()
     with pytest.raises(StoreFault, match=text):
         await store.put_host(HostRecord("h1", "a host", True))
+
+
+async def test_a_sync_that_failed_when_nobody_waited_for_it(store: Store, disk: Disk) -> None:
+    disk.fault = OSError(errno.EIO, "Input/output error")
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.sync)
+            await disk.began.acquire()
+            scope.cancel()
+    disk.may_end.release(9)
+    with pytest.raises(StoreFault, match="the disk failed to sync: input/output error"):
+        await store.sync()
 
 
 async def test_a_sync_that_nobody_waits_for(path: str, clock: Clock, disk: Disk) -> None:

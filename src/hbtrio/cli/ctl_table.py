@@ -93,12 +93,12 @@ def write_table(screen: Screen, columns: list[Column]) -> None:
     screen.line(_GAP.join(heads).rstrip())
     for cells in zip(*(one.cells for one in columns), strict=True):
         pieces: list[tuple[str, str] | str] = []
-        for (text, colour), one in zip(cells, columns, strict=True):
+        end = max((place for place, (text, _) in enumerate(cells) if text), default=0)
+        for (text, colour), one in zip(cells[:end], columns, strict=False):
             pieces += [(_cell(text, one), colour), _GAP]
-        # Neither blanks nor a gap behind the last one.
-        last, colour = cells[-1]
-        pieces[-2:] = [(clipped(last, columns[-1].width), colour)]
-        screen.line(*pieces)
+        # Neither blanks nor a gap behind the last one that says something.
+        text, colour = cells[end]
+        screen.line(*pieces, (_cell(text, columns[end]).rstrip(), colour))
 
 
 def _fit(columns: list[Column], width: int | None) -> None:

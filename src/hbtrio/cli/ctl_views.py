@@ -103,7 +103,9 @@ def _latest(one: InstanceLine, action: str | None) -> str:
         return "; ".join(going_on)
     if one.health == "unhealthy" and one.health_reason:
         return f"unhealthy: {one.health_reason}"
-    return one.why if one.last is None else f"{_head(one.last)}: {one.last.reason}"
+    if one.last is None:
+        return one.why
+    return ": ".join(filter(None, (_head(one.last), one.last.reason)))
 
 
 def _head(event: EventLine) -> str:

@@ -71,10 +71,11 @@ def run(options: argparse.Namespace) -> int:
         if config.events:
             events = EventsFile(config.events)
             resources.callback(events.close)
+        # Before the watch: a directory that is waited for is a line in the log.
+        resources.enter_context(logging_to(config.log, ident="hbtrio-host", level=config.log_level))
         watch = resources.enter_context(InotifyWatch(config.channel_dir))
         resources.enter_context(_claim(config.channel_dir))
         _allow_descriptors()
-        resources.enter_context(logging_to(config.log, ident="hbtrio-host", level=config.log_level))
         trio.run(_serve, config, watch, events)
     return ExitStatus.DONE
 

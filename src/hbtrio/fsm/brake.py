@@ -17,7 +17,7 @@ import attrs
 _MEMORY: Final = 65536
 
 #: No interval is longer than this (``[heartbeat] interval_max_ms``), so nothing older is near.
-FORGET_S: Final = 600.0
+_FORGET_S: Final = 600.0
 
 
 class BrakeVerdict(Enum):
@@ -64,7 +64,7 @@ class MassFailureBrake:
 
     def note(self, failure: Failure) -> float:
         """Remembers a failure; returns the time at which :meth:`judge` may be asked about it."""
-        while self._failures and failure.at - self._failures[0].at > FORGET_S:
+        while self._failures and failure.at - self._failures[0].at > _FORGET_S:
             self._failures.popleft()
         self._failures.append(failure)
         return failure.at + failure.interval_s

@@ -2,14 +2,15 @@
 
 A host tells of all that has changed before it reports any of it: when the first of a hundred losses
 is reported, a hundred have ceased already. So that those that ceased within an interval still count
-as heartbeating at that moment.
+as heartbeating at that moment. So do those that were never heard of before: while nobody listened
+they may have been, and what is reported of them now was not there to be counted.
 """
 
 from __future__ import annotations
 
-import attrs
+from collections.abc import Collection
 
-from hbtrio.fsm.brake import FORGET_S
+import attrs
 
 
 @attrs.define
@@ -17,7 +18,7 @@ class Beating:
     """The instances of one host."""
 
     _beating: set[str] = attrs.field(factory=set, init=False)
-    #: When those that ceased did.
+    #: Since when the others are known not to be.
     _ceased: dict[str, float] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -29,8 +30,8 @@ class Beating:
         if beating:
             self._beating.add(uuid)
             self._ceased.pop(uuid, None)
-        elif uuid in self._beating:
-            self._beating.remove(uuid)
+        elif uuid not in self._ceased:
+            self._beating.discard(uuid)
             self._ceased[uuid] = now
 
     def gone(self, uuid: str) -> None:
@@ -38,8 +39,12 @@ class Beating:
         self._beating.discard(uuid)
         self._ceased.pop(uuid, None)
 
+    def only(self, uuids: Collection[str]) -> None:
+        """No other instance is on the host."""
+        self._beating.intersection_update(uuids)
+        self._ceased = {one: at for one, at in self._ceased.items() if one in uuids}
+
     def before(self, uuid: str, now: float, interval_s: float) -> int:
         """How many were heartbeating just before this one failed, itself included."""
-        self._ceased = {one: at for one, at in self._ceased.items() if now - at <= FORGET_S}
         just_now = {one for one, at in self._ceased.items() if now - at <= interval_s}
         return len(self._beating | just_now | {uuid})

@@ -106,7 +106,8 @@ class ActionRun:
                     step = self._machine.back()
                 case Finish():
                     break
-        _log.info("%s: %s: %s %s", self.uuid, self.name, self.state.value, self._reason)
+        why = f": {self._reason}" if self._reason else ""
+        _log.info("%s: %s: %s%s", self.uuid, self.name, self.state.value, why)
         self._say(step="end", outcome=self.state.value, reason=self._reason)
 
     def close(self) -> None:

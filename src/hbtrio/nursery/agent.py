@@ -2,11 +2,12 @@
 
     agent
       links         one session for each host that has dialled in
+      hearing       what they tell is taken in
+        grace <host>  a host without a link: for how long its VMs still count as they were
       rounds        votes and notices, each until its end
       sender        empties the outbox to the VIM
       audit         asks the VIM what is to be reported
       brake         alarms that are held back, each until it is judged or let go
-      grace <host>  a host without a link: for how long its VMs still count as they were
       housekeeping  old history
 
 Everything that must survive goes through the store before anything is said about it. What an
@@ -25,25 +26,18 @@ import trio
 
 from hbtrio.config.agent import AgentConfig
 from hbtrio.nursery.agent_brake import AgentBrake, is_well
+from hbtrio.nursery.agent_hearing import Hearing
 from hbtrio.nursery.agent_links import AgentLinks
-from hbtrio.nursery.agent_news import ALARMS, News
+from hbtrio.nursery.agent_news import News
 from hbtrio.nursery.agent_rounds import Asked, Rounds, no_part
-from hbtrio.nursery.agent_session import HostSession
 from hbtrio.nursery.followed import Followed
 from hbtrio.nursery.store import Store
-from hbtrio.nursery.store_records import (
-    HistoryEntry,
-    HostRecord,
-    InstanceRecord,
-    NewEntry,
-    RoundRecord,
-    RoundResult,
-)
+from hbtrio.nursery.store_records import HistoryEntry, HostRecord, InstanceRecord
 from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.supervision import Supervisor
 from hbtrio.nursery.vim_sender import VimSender
-from hbtrio.wire.link_messages import STOPPING, Instance, LinkReport
-from hbtrio.wire.vim import ServiceEvent, Switch
+from hbtrio.wire.link_messages import Instance
+from hbtrio.wire.vim import Switch
 from hbtrio.wire.vocabulary import Event
 
 _log = logging.getLogger("hbtrio.agent")
@@ -52,15 +46,9 @@ _log = logging.getLogger("hbtrio.agent")
 _HOSTS: Final = 10_000
 _INSTANCES: Final = 100_000
 
-#: The VIM accepts a request by itself after 45 s.
-_VOTE_WARNING_S: Final = 40
-
 #: How often old history is looked for, in seconds; and how soon again where there was much.
 _PRUNE_S: Final = 3600.0
 _PRUNE_ON_S: Final = 0.1
-
-#: A host's clock is believed within this of ours; its reports may have waited for long.
-_SKEW: Final = timedelta(days=366)
 
 
 class Unknown(Exception):
@@ -98,14 +86,13 @@ class Agent:
         self.sender = sender
         self.hosts: dict[str, HostRecord] = {}
         self.instances: dict[str, InstanceRecord] = {}
-        self.links = AgentLinks(config.name, store, self)
         self.news = News(store, sender)
         #: What is kept in the history, as it happens.
         self.history: Followed[HistoryEntry] = Followed()
         self.rounds = Rounds(
             store,
             sender,
-            self._host_of,
+            self.host_of,
             self.history.publish,
             new_command_id=new_command_id,
             wall_clock=wall_clock,
@@ -115,20 +102,31 @@ class Agent:
         self.brake = AgentBrake(
             config.brake,
             store.held,
-            bound=lambda hostname: len(self._bound_to(hostname)),
+            bound=lambda hostname: len(self.bound_to(hostname)),
             wanted=self._alarm_wanted,
             wake=self._wake,
             publish=self.history.publish,
             wall_clock=wall_clock,
         )
-        self.supervisor = Supervisor()
+        hearing = self._hearing = Hearing(
+            self,
+            store,
+            sender,
+            self.news,
+            self.brake,
+            self.rounds,
+            grace_s=config.link.grace_s,
+            publish=self.history.publish,
+            wall_clock=wall_clock,
+        )
+        self.links = AgentLinks(config.name, store, hearing)
         #: Hosts without a link, and since when on trio's clock.
-        self.down: dict[str, float] = {}
+        self.down = hearing.down
+        self.supervisor = Supervisor()
         self.started_at = wall_clock()
         #: How often the inventory was changed: what was asked before may be outdated after.
         self.edits = 0
         self._wall_clock = wall_clock
-        self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled.
@@ -139,18 +137,13 @@ class Agent:
         self.hosts = {host.uuid: host for host in await self.store.hosts()}
         self.instances = {instance.uuid: instance for instance in await self.store.instances()}
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             await nursery.start(self.rounds.run)
             await nursery.start(self.brake.run)
             if self.sender is not None:
                 nursery.start_soon(self.supervisor.keep, "sender", self.sender.run)
             nursery.start_soon(self.supervisor.keep, "housekeeping", self._keep_house)
-            await self._miss_hosts()
+            await nursery.start(self._hearing.run)
             task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None  # links may end after it
 
     # -- inventory: what the VIM says -------------------------------------------------------
 
@@ -201,9 +194,9 @@ class Agent:
         await self.store.put_host(host)
         self.edits += 1
         self.hosts[host.uuid] = host
-        self._tell_host(host.hostname)
+        self.tell_host(host.hostname)
         if before is not None and before.hostname != host.hostname:
-            self._tell_host(before.hostname)
+            self.tell_host(before.hostname)
 
     async def delete_host(self, uuid: str) -> None:
         """Forgets a host.
@@ -215,7 +208,7 @@ class Agent:
         await self.store.delete_host(uuid)
         self.edits += 1
         self.hosts.pop(uuid, None)
-        self._tell_host(host.hostname)
+        self.tell_host(host.hostname)
         await self.brake.deleted(host.hostname)
 
     async def put_instance(self, instance: InstanceRecord) -> None:
@@ -232,12 +225,12 @@ class Agent:
         await self.store.put_instance(instance)
         self.edits += 1
         self.instances[instance.uuid] = instance
-        self._tell_instance(instance)
+        self.tell_instance(instance)
         if before is not None and before.hostname != instance.hostname:
             _log.info("%s: moved from %s to %s", instance.uuid, before.hostname, instance.hostname)
             self._silence(before)
             why = f"it has moved to {instance.hostname}"
-            await self.brake.withdraw(before.hostname, instance.uuid, why)
+            await self.brake.left(before.hostname, instance.uuid, why)
         now = self.news.service(instance)
         if before is None and now.status is Switch.DISABLED:
             # Whoever has just told of it knows of no heartbeat.
@@ -256,18 +249,35 @@ class Agent:
         self.instances.pop(uuid, None)
         self.news.forget(uuid)
         self._silence(instance)
-        await self.brake.withdraw(instance.hostname, uuid, "the VIM has deleted it")
+        await self.brake.left(instance.hostname, uuid, "the VIM has deleted it")
 
-    def _host_of(self, uuid: str) -> str | None:
+    def host_of(self, uuid: str) -> str | None:
+        """The host to which an instance is bound, or None."""
         bound = self.instances.get(uuid)
         return None if bound is None else bound.hostname
 
-    def _tell_host(self, hostname: str) -> None:
+    def bound_to(self, hostname: str) -> list[InstanceRecord]:
+        """The instances that are bound to a host."""
+        return [bound for bound in self.instances.values() if bound.hostname == hostname]
+
+    async def take_in(self, told: HostRecord | InstanceRecord) -> None:
+        """Adds or changes what a host told of; one too many is logged and left out."""
+        try:
+            if isinstance(told, HostRecord):
+                await self.put_host(told)
+            else:
+                await self.put_instance(told)
+        except TooMany as fault:
+            _log.error("%s: %s is left out: %s", told.hostname, told.uuid, fault)
+
+    def tell_host(self, hostname: str) -> None:
+        """Has a host told whether its losses are to be reported."""
         session = self.links.sessions.get(hostname)
         if session is not None:
             session.set_reporting("", self.host_reporting(hostname))
 
-    def _tell_instance(self, instance: InstanceRecord) -> None:
+    def tell_instance(self, instance: InstanceRecord) -> None:
+        """Has an instance's host told whether its losses are to be reported."""
         session = self.links.sessions.get(instance.hostname)
         if session is not None:
             session.set_reporting(instance.uuid, instance.reporting)
@@ -297,144 +307,6 @@ class Agent:
             return no_part(f"{bound.hostname} does not know {uuid}")
         return await self.rounds.ask(session, live, event, vote=vote, who=who)
 
-    # -- what hosts tell: see agent_links.LinkEvents ----------------------------------------
-
-    async def host_up(self, session: HostSession) -> None:
-        """A host has said hello; its snapshot follows."""
-        hostname = session.hostname
-        self.down.pop(hostname, None)
-        self.rounds.host_restarted(hostname, session.hello.boot_id)
-        uuid = session.hello.host_uuid
-        if uuid and uuid not in self.hosts:
-            await self.put_host(HostRecord(uuid, hostname, reporting=self.sender is None))
-        self._tell_host(hostname)
-        for instance in self._bound_to(hostname):
-            self._tell_instance(instance)
-
-    async def host_down(self, session: HostSession, why: str) -> None:
-        """The link of a host has ended, and no newer one has taken its place."""
-        self._miss(session.hostname)
-        if session.link.goodbye != STOPPING:
-            await self.brake.link_dropped(session.hostname, why)
-
-    async def _miss_hosts(self) -> None:
-        """Hosts that had a link before this agent was started have none now."""
-        inventory = {host.hostname for host in self.hosts.values()}
-        inventory |= {bound.hostname for bound in self.instances.values()}
-        for hostname in await self.store.linked() & inventory:
-            self._miss(hostname)
-
-    def _miss(self, hostname: str) -> None:
-        since = self.down[hostname] = trio.current_time()
-        if self._nursery is not None:
-            self._nursery.start_soon(self._wait_for_link, hostname, since)
-
-    async def _wait_for_link(self, hostname: str, since: float) -> None:
-        await trio.sleep(self.config.link.grace_s)
-        if self.down.get(hostname) != since:
-            return
-        why = f"no link for {self.config.link.grace_s:g} s"
-        _log.error("%s: %s", hostname, why)
-        self.news.forget_host(hostname)
-        self.brake.forget(hostname)
-        entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, why)
-        self.history.publish(entry)
-        try:
-            await self.store.record(entry)
-            # Nobody knows whether they are heartbeating; they are not lost for that.
-            await self.news.tell(self._bound_to(hostname))
-        except StoreFault as fault:
-            _log.error("store: %s", fault)
-
-    async def instance_told(self, session: HostSession, uuid: str) -> None:
-        """The host told of an instance, or that it is gone."""
-        hostname = session.hostname
-        before, instance = self.news.live(hostname, uuid), session.instances.get(uuid)
-        self.news.heard(hostname, uuid, instance)
-        await self.brake.told(hostname, uuid, instance)
-        if self.sender is None:
-            await self._take_word(hostname, uuid, instance)
-            return
-        bound = self.instances.get(uuid)
-        if bound is None or bound.hostname != hostname or instance is None:
-            return
-        if instance.vote_s > _VOTE_WARNING_S >= (0 if before is None else before.vote_s):
-            text = "%s advertises a VOTE of %d s; the VIM goes on without it after 45 s"
-            _log.warning(text, uuid, instance.vote_s)
-        if before is not None and instance.heartbeating:
-            # That it has ceased is told with the report of it, behind the alarm.
-            await self.news.tell([bound])
-
-    async def _take_word(self, hostname: str, uuid: str, instance: Instance | None) -> None:
-        """Without a VIM the hosts' word is the inventory."""
-        bound = self.instances.get(uuid)
-        if bound is None:
-            if instance is not None:
-                await self.put_instance(InstanceRecord(uuid, hostname, True))
-        elif bound.hostname != hostname:
-            if instance is not None and instance.heartbeating:
-                await self.put_instance(InstanceRecord(uuid, hostname, True))
-        elif instance is None:
-            await self.delete_instance(uuid)
-
-    async def snapshot_told(self, session: HostSession) -> None:
-        """The host has told of all its instances."""
-        self.news.forget_host(session.hostname, but=session.instances)
-        bound = self._bound_to(session.hostname)
-        if self.sender is not None:
-            await self.news.tell(bound)
-            return
-        for one in bound:
-            if one.uuid not in session.instances:
-                await self.delete_instance(one.uuid)
-
-    async def report_told(self, session: HostSession, report: LinkReport) -> None:
-        """The host reports; on return it is safe to acknowledge after the next sync."""
-        asked: RoundRecord | None = None
-        result: RoundResult | None = None
-        entries: list[NewEntry] = []
-        services: list[ServiceEvent] = []
-        bound = self.instances.get(report.uuid)
-        live = self.news.live(session.hostname, report.uuid)
-        at = _time_of(report.time, self._wall_clock())
-        failure = None
-        if report.kind in ALARMS:
-            failure = self.brake.failed(session.hostname, report.uuid, live, at)
-        if report.command_id:
-            asked, result, entries = await self.rounds.reported(session.hostname, report)
-        elif bound is not None and bound.hostname == session.hostname and self.sender is not None:
-            if bound.reporting and self.host_reporting(bound.hostname):
-                entries = self.news.alarm(bound, report, held=failure is not None)
-            services = [self.news.service(bound)]
-            entries += self.news.changes(services)
-        history = HistoryEntry(
-            time=at,
-            kind=report.kind,
-            uuid=report.uuid,
-            hostname=session.hostname,
-            reason=report.reason,
-            event=report.event,
-            result=report.result,
-            who="" if asked is None else asked.asked_by,
-            corrective_action=report.corrective_action,
-        )
-        if not self.rounds.awaits_reply(report.command_id):
-            # Before: the sender's look then comes right behind, in one transaction mostly.
-            self._wake()
-        try:
-            taken = await self.store.take_report(
-                session.hostname, session.hello.boot_id, report.number, history, entries, result
-            )
-        finally:
-            # Even where this is cancelled, with the link: the store may have taken it.
-            if failure is not None:
-                self.brake.consider(session.hostname, failure, live)
-        if result is not None:
-            self.rounds.settled(result)
-        if taken:
-            self.news.told(services)
-            self.history.publish(history)
-
     def _wake(self) -> None:
         if self.sender is not None:
             self.sender.wake()
@@ -446,9 +318,6 @@ class Agent:
             return False
         live = self.news.live(hostname, uuid)
         return self.host_reporting(hostname) and (live is None or not is_well(live))
-
-    def _bound_to(self, hostname: str) -> list[InstanceRecord]:
-        return [bound for bound in self.instances.values() if bound.hostname == hostname]
 
     # -- housekeeping -----------------------------------------------------------------------
 
@@ -462,11 +331,3 @@ class Agent:
             except StoreFault as fault:
                 _log.error("store: %s", fault)
             await trio.sleep(pause_s)
-
-
-def _time_of(text: str, now: datetime) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return now
-    return found if found.tzinfo is not None and abs(found - now) < _SKEW else now

@@ -11,6 +11,8 @@ is up to the host:
 * the first of those that failed to be so begins the release of the host's alarms: instances that
   are not back ``SETTLE_S`` later are alarmed. Where only the link dropped, it is the first instance
   that the host tells of;
+* so does the VIM when it has moved or deleted the last of those that failed: none of them will be
+  well there again;
 * an operator may have them sent or withdrawn at once.
 
 Hosts with fewer heartbeating instances than ``[brake] minimum`` are left alone. A held alarm
@@ -31,6 +33,7 @@ import trio
 from hbtrio.config.host import BrakeSettings
 from hbtrio.fsm.brake import BrakeVerdict, Failure, MassFailureBrake
 from hbtrio.fsm.losses import Beating
+from hbtrio.nursery.agent_holds import Hold, Holds, Released
 from hbtrio.nursery.insist import insist
 from hbtrio.nursery.store_held import HeldAlarms, HoldRecord
 from hbtrio.nursery.store_records import HistoryEntry
@@ -43,44 +46,9 @@ _log = logging.getLogger("hbtrio.brake")
 #: frozen challenges all of them within a few intervals.
 SETTLE_S: Final = 10.0
 
-#: The kinds of history entries.
-RAISED: Final = "host-alarm"
-OVER: Final = "host-alarm-over"
-
-USELESS: Final = "it is of no use any more"
-
 
 class NotHeld(Exception):
     """The host's alarms are not held back."""
-
-
-@attrs.frozen
-class Released:
-    """What became of a host's alarms: how many are sent, how many withdrawn."""
-
-    sent: int
-    withdrawn: int
-
-
-@attrs.define(eq=False)
-class _Hold:
-    """A host whose alarms are held back.
-
-    Args:
-        record: as it is kept.
-        lost: the instances one of which has to be heard of; None: any.
-        settling: the time that the others have once one was.
-    """
-
-    record: HoldRecord
-    lost: set[str] | None
-    settling: trio.CancelScope | None = None
-
-    def wait_on(self) -> None:
-        """What was heard of before counts no more."""
-        if self.settling is not None:
-            self.settling.cancel()
-            self.settling = None
 
 
 @attrs.define(eq=False)
@@ -91,7 +59,14 @@ class _Host:
     in_question: Counter[str] = attrs.field(factory=Counter)
     #: Instances that failed and were not well since.
     failing: set[str] = attrs.field(factory=set)
-    hold: _Hold | None = None
+    hold: Hold | None = None
+    #: Whose turn it is to change its holds in the store.
+    turn: trio.Lock = attrs.field(factory=trio.Lock)
+
+    @property
+    def in_force(self) -> Hold | None:
+        """The hold, unless it is being ended: nothing is left to that one any more."""
+        return None if self.hold is None or self.hold.ending else self.hold
 
 
 class AgentBrake:
@@ -102,7 +77,7 @@ class AgentBrake:
         held: what is held, and survives.
         bound: how many instances the VIM has told of on a host.
         wanted: whether an alarm of this host about this instance is still of use.
-        wake: told when an alarm is let go.
+        wake: told when an alarm is let go or withdrawn.
         publish: told of what is kept in the history.
         wall_clock: the store's.
     """
@@ -121,10 +96,8 @@ class AgentBrake:
         self._settings = settings
         self._held = held
         self._bound = bound
-        self._wanted = wanted
-        self._wake = wake
-        self._publish = publish
         self._wall_clock = wall_clock
+        self._holds = Holds(held, wanted=wanted, wake=wake, publish=publish, wall_clock=wall_clock)
         self._hosts: dict[str, _Host] = {}
         self._nursery: trio.Nursery | None = None
         #: Host alarms raised since the start.
@@ -168,18 +141,25 @@ class AgentBrake:
         if not is_well(instance):
             return
         host.failing.discard(uuid)
-        hold = host.hold
+        hold = host.in_force
         if hold is not None and (hold.lost is None or uuid in hold.lost):
-            self._settle(hostname, host, hold)
-        if hold is not None or uuid in host.in_question:
-            await self.withdraw(hostname, uuid, "it is well again")
+            _log.warning("%s: is heard of again", hostname)
+            self._settle(hostname, host, hold, "its instances are back")
+        if host.hold is not None or uuid in host.in_question:
+            await self._holds.withdraw(hostname, uuid, "it is well again")
+
+    def told_all(self, hostname: str, uuids: Set[str]) -> None:
+        """A host told of all its instances: it has no others."""
+        host = self._host(hostname)
+        host.beating.only(uuids)
+        host.failing &= uuids
 
     async def link_dropped(self, hostname: str, why: str) -> None:
         """The link of a host has ended."""
         host = self._host(hostname)
         count = len(host.beating)
-        if host.hold is not None:
-            host.hold.wait_on()
+        if host.in_force is not None:
+            host.in_force.wait_on()
         elif count >= self._settings.minimum:
             why = f"its link dropped while {count} instances were heartbeating: {why}"
             await self._raise(hostname, host, why, None)
@@ -219,18 +199,19 @@ class AgentBrake:
         host.in_question[failure.uuid] -= 1
         if host.in_question[failure.uuid] == 0:
             del host.in_question[failure.uuid]
-        if host.hold is not None:
-            if host.hold.lost is not None:
-                host.hold.lost |= lost
+        hold = host.in_force
+        if hold is not None:
+            if hold.lost is not None:
+                hold.lost |= lost
             elif lost and not act:
-                host.hold.lost = lost
-                host.hold.wait_on()
+                hold.lost = lost
+                hold.wait_on()
         elif lost and not act:
             why = f"{len(lost)} of {failure.total} instances failed at once"
             await self._raise(hostname, host, why, lost)
         elif failure.uuid not in host.in_question:
             # Else a later failure of the same instance decides for both.
-            await insist(lambda: self._let_go(hostname, {failure.uuid}))
+            await insist(lambda: self._holds.let_go(hostname, {failure.uuid}))
 
     # -- who else may let go ----------------------------------------------------------------
 
@@ -242,11 +223,13 @@ class AgentBrake:
             StoreFault: the hold goes on.
         """
         host = self._hosts.get(hostname)
-        if host is None or host.hold is None:
+        released = None
+        if host is not None and host.hold is not None:
+            why = f"an operator {'released' if send else 'withdrew'} them"
+            released = await self._end(host, host.hold, why, who, send=send)
+        if released is None:
             raise NotHeld(f"no alarms of {hostname} are held back")
-        uuids = await self._held.of(hostname)
-        why = f"an operator {'released' if send else 'withdrew'} them"
-        return await self._end(hostname, host, uuids, why, who, send=send)
+        return released
 
     async def deleted(self, hostname: str) -> None:
         """The VIM has deleted the host, and wants to hear nothing of it.
@@ -256,24 +239,28 @@ class AgentBrake:
         """
         host = self._hosts.get(hostname)
         if host is not None and host.hold is not None:
-            uuids = await self._held.of(hostname)
-            await self._end(hostname, host, uuids, "the VIM has deleted it", "", send=False)
+            await self._end(host, host.hold, "the VIM has deleted it", "", send=False)
+
+    async def left(self, hostname: str, uuid: str, why: str) -> None:
+        """The VIM has an instance on that host no longer: it is elsewhere, or nowhere.
+
+        Raises:
+            StoreFault: what is held about it is still held.
+        """
+        await self._holds.withdraw(hostname, uuid, why)
+        host = self._hosts.get(hostname)
+        hold = None if host is None else host.in_force
+        if host is not None and hold is not None and hold.lost is not None:
+            hold.lost.discard(uuid)
+            if not hold.lost:
+                hold.lost = None
+                self._settle(hostname, host, hold, "those that failed have left it")
 
     def forget(self, hostname: str) -> None:
         """The host has been without a link for long; what is held of it stays."""
         host = self._hosts.get(hostname)
         if host is not None and host.hold is None and not host.in_question:
             del self._hosts[hostname]
-
-    async def withdraw(self, hostname: str, uuid: str, why: str) -> None:
-        """Takes back what is held about an instance.
-
-        Raises:
-            StoreFault: it is still held.
-        """
-        if await self._held.withdraw(hostname, [uuid], why):
-            _log.info("%s: alarm withdrawn: %s", uuid, why)
-            self._wake()
 
     # -- holds ------------------------------------------------------------------------------
 
@@ -287,7 +274,8 @@ class AgentBrake:
         found = await self._held.all()
         for record in found.holds:
             lost = set(found.alarms.get(record.hostname, ()))
-            self._host(record.hostname).hold = _Hold(record, lost or None)
+            host = self._host(record.hostname)
+            host.hold = Hold(record, lost or None, host.turn, kept=True)
         for hostname, uuids in found.alarms.items():
             # The agent ended within the interval in which it looked whether more follow.
             if self.hold(hostname) is None:
@@ -296,57 +284,50 @@ class AgentBrake:
                     why = f"{len(uuids)} of {total} instances had failed when the agent ended"
                     await self._raise(hostname, self._host(hostname), why, set(uuids))
                 else:
-                    await self._let_go(hostname, uuids)
+                    await self._holds.let_go(hostname, uuids)
 
     async def _raise(self, hostname: str, host: _Host, why: str, lost: set[str] | None) -> None:
         # Set before the store has it: what comes meanwhile is held, too.
-        host.hold = _Hold(HoldRecord(hostname, self._wall_clock(), why), lost)
-        record = host.hold.record
+        record = HoldRecord(hostname, self._wall_clock(), why)
+        hold = host.hold = Hold(record, lost, host.turn)
         self.alarms += 1
         _log.critical("ALARM: %s: %s: alarms of its instances are held back", hostname, why)
-        entry = HistoryEntry(record.since, RAISED, "", hostname, why)
-        await insist(lambda: self._held.hold(record, entry))
-        self._publish(entry)
+        await self._holds.keep(hold)
 
-    def _settle(self, hostname: str, host: _Host, hold: _Hold) -> None:
+    def _settle(self, hostname: str, host: _Host, hold: Hold, why: str) -> None:
         if hold.settling is not None or self._nursery is None:
             return
         hold.settling = scope = trio.CancelScope()
 
         async def wait() -> None:
             with scope:
-                text = "%s: is heard of again: what is not back within %g s is alarmed"
-                _log.warning(text, hostname, SETTLE_S)
+                _log.warning("%s: what is not back within %g s is alarmed", hostname, SETTLE_S)
                 await trio.sleep(SETTLE_S)
-            if not scope.cancelled_caught and host.hold is hold:
+            if not scope.cancelled_caught:
                 await insist(over)
 
         async def over() -> None:
-            # Those in question are judged by themselves.
-            uuids = await self._held.of(hostname) - host.in_question.keys()
-            await self._end(hostname, host, uuids, "its instances are back", "", send=True)
+            # Else the link has dropped while the disk did not answer.
+            if hold.settling is scope:
+                # Those in question are judged by themselves.
+                await self._end(host, hold, why, "", send=True, but=host.in_question.keys)
 
         self._nursery.start_soon(wait)
 
     async def _end(
-        self, hostname: str, host: _Host, uuids: Set[str], why: str, who: str, *, send: bool
-    ) -> Released:
-        wanted = {uuid for uuid in uuids if send and self._wanted(hostname, uuid)}
-        withdrawn = await self._held.withdraw(hostname, uuids - wanted, USELESS if send else why)
-        entry = HistoryEntry(self._wall_clock(), OVER, "", hostname, why, who=who)
-        sent = await self._held.end_hold(hostname, wanted, entry)
-        host.hold = None
-        self._wake()
-        self._publish(entry)
-        text = "%s: alarms are held back no longer: %s: %d sent, %d withdrawn"
-        _log.warning(text, hostname, why, sent, len(withdrawn))
-        return Released(sent, len(withdrawn))
-
-    async def _let_go(self, hostname: str, uuids: Set[str]) -> None:
-        wanted = {uuid for uuid in uuids if self._wanted(hostname, uuid)}
-        await self._held.withdraw(hostname, uuids - wanted, USELESS)
-        if await self._held.let_go(hostname, wanted):
-            self._wake()
+        self,
+        host: _Host,
+        hold: Hold,
+        why: str,
+        who: str,
+        *,
+        send: bool,
+        but: Callable[[], Set[str]] = frozenset,
+    ) -> Released | None:
+        released = await self._holds.end(hold, why, who, send=send, but=but)
+        if host.hold is hold:
+            host.hold = None
+        return released
 
 
 def is_well(instance: Instance) -> bool:

@@ -40,6 +40,10 @@ _HELLO_S: Final = 5.0
 #: Connections that have not said who they are.
 _STRANGERS: Final = 64
 
+#: Reports that come within this time share a sync, in seconds. A verdict is on its way to the VIM
+#: meanwhile, and the sync would get in between.
+_GATHER_S: Final = 0.005
+
 #: Hosts with a link.
 _HOSTS: Final = 10_000
 
@@ -186,6 +190,7 @@ class _Acknowledgement:
         try:
             while True:
                 await self._news.wait()
+                await trio.sleep(_GATHER_S)
                 self._news = trio.Event()
                 owed = self._owed
                 if owed > said:

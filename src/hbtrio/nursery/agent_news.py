@@ -34,7 +34,7 @@ class News:
         self._sender = sender
         #: By host and instance: while it moves, an instance is on two hosts.
         self._live: dict[tuple[str, str], Instance] = {}
-        #: What the VIM was told last, or is about to be.
+        #: What the VIM was told last, or is about to be; of those left out nobody knows.
         self._told: dict[str, ServiceEvent] = {}
 
     # -- what hosts tell --------------------------------------------------------------------
@@ -80,14 +80,21 @@ class News:
         return [NewEntry(OutboxKind.ALARM, bound.uuid, body, hostname=bound.hostname, held=held)]
 
     def changes(self, services: Iterable[ServiceEvent]) -> list[NewEntry]:
-        """Those that the VIM does not know; its own word, the reporting state, is no news."""
-        return [
-            NewEntry(OutboxKind.SERVICE, now.uuid, now.body())
+        """Those that the VIM does not know; its own word, the reporting state, is no news.
+
+        From here on nobody can say what the VIM knows of them, until :meth:`told` does: whoever has
+        them stored may be cancelled, and the store has taken them all the same.
+        """
+        changed = [
+            now
             for now in services
             if (told := self._told.get(now.uuid)) is None
             or (told.hostname, told.status, told.restart_timeout_s)
             != (now.hostname, now.status, now.restart_timeout_s)
         ]
+        for now in changed:
+            self._told.pop(now.uuid, None)
+        return [NewEntry(OutboxKind.SERVICE, now.uuid, now.body()) for now in changed]
 
     def told(self, services: Iterable[ServiceEvent]) -> None:
         """These are in the store, or known to the VIM anyway."""

@@ -24,8 +24,8 @@ from typing import Final
 import attrs
 import trio
 
-from hbtrio.fsm.backoff import Backoff
 from hbtrio.nursery.agent_session import HostSession, HostUnreachable
+from hbtrio.nursery.insist import insist
 from hbtrio.nursery.store import Store
 from hbtrio.nursery.store_records import (
     HistoryEntry,
@@ -330,9 +330,9 @@ class Rounds:
 
     def settled(self, result: RoundResult) -> None:
         """The report of a round's outcome is in the store."""
-        current = self._open.get(result.command_id)
+        current = self._open.pop(result.command_id, None)
         if current is not None:
-            self._forget(current, result)
+            current.ending.end(result)
 
     # ----------------------------------------------------------------------------------------------
 
@@ -349,29 +349,21 @@ class Rounds:
         await self._end(current, agreed, f"no answer within {current.record.window_s:g} s", True)
 
     async def _end(self, current: _Open, outcome: VoteResult, why: str, verdict: bool) -> None:
-        if current.ending.is_over:
-            return
         record = current.record
+        if self._open.pop(record.command_id, None) is None:
+            return
         result = RoundResult(record.command_id, outcome, why)
-        self._forget(current, result)
         history = self._history_of(record, result)
         entries = self._verdict(record, result) if verdict else []
-        backoff = Backoff()
-        while True:
-            try:
-                closed = await self._store.close_round(result, history, entries)
-            except StoreFault as fault:
-                _log.error("store: %s; trying again", fault)
-                await trio.sleep(backoff.next_delay_s())
-            else:
-                break
-        if closed:
+        if await insist(lambda: self._store.close_round(result, history, entries)):
             self._on_end(history)
-        self._wake()
-
-    def _forget(self, current: _Open, result: RoundResult) -> None:
-        self._open.pop(current.record.command_id, None)
+        else:
+            # Its host's report was first, though the link went before anybody here heard of that.
+            kept = await insist(lambda: self._store.find_round(record.command_id))
+            if kept is not None and kept.result is not None:
+                result = RoundResult(record.command_id, kept.result, kept.reason)
         current.ending.end(result)
+        self._wake()
 
     def _verdict(self, record: RoundRecord, result: RoundResult) -> list[NewEntry]:
         # Of an instance that has moved the VIM has heard enough from its old host: what comes now

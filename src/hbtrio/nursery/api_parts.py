@@ -108,7 +108,7 @@ async def round_request(request: Request, notification: NotificationType) -> Eve
     Raises:
         HTTPException: 400, the body is faulty, or the event is not voted on.
     """
-    event = _word(Event, (await _body(request, RoundRequest)).event, EVENT_TABLE)
+    event = _word(Event, "event", (await _body(request, RoundRequest)).event, EVENT_TABLE)
     if notification is NotificationType.REVOCABLE and not EVENT_TABLE[event].voted:
         raise HTTPException(400, f"{event} is not voted on: it has happened already")
     return event
@@ -121,7 +121,7 @@ async def act_request(request: Request) -> tuple[ActionName, ActRequest]:
         HTTPException: 400, the body is faulty.
     """
     body = await _body(request, ActRequest)
-    return _word(ActionName, body.action, ACTION_TABLE), body
+    return _word(ActionName, "action", body.action, ACTION_TABLE), body
 
 
 async def release_request(request: Request) -> bool:
@@ -131,7 +131,7 @@ async def release_request(request: Request) -> bool:
         HTTPException: 400, the body is faulty.
     """
     word = (await _body(request, ReleaseRequest)).alarms
-    return _word(Alarms, word, tuple(Alarms)) is Alarms.SEND
+    return _word(Alarms, "alarms", word, tuple(Alarms)) is Alarms.SEND
 
 
 async def _body(request: Request, cls: type[_T]) -> _T:
@@ -147,10 +147,10 @@ async def _body(request: Request, cls: type[_T]) -> _T:
         raise HTTPException(400, "; ".join(error.faults)) from error
 
 
-def _word(kind: type[_W], word: str, known: Collection[_W]) -> _W:
+def _word(kind: type[_W], key: str, word: str, known: Collection[_W]) -> _W:
     """The word as one of those known; another is a fault of the request."""
     if word not in known:
-        raise HTTPException(400, f"body: no such word, there are {', '.join(known)}")
+        raise HTTPException(400, f"body.{key}: no such word, there are {', '.join(known)}")
     return kind(word)
 
 
@@ -163,7 +163,7 @@ def number(request: Request, name: str, default: int, most: int = 99_999) -> int
     text = request.query_params.get(name, str(default))
     if text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text) <= most:
         return int(text)
-    raise HTTPException(400, f"{name}: not a number: {text[:40]!r}")
+    raise HTTPException(400, f"{name}: not a number from 0 to {most}: {text[:40]!r}")
 
 
 # -- what is answered -----------------------------------------------------------------------

@@ -324,6 +324,8 @@ class CtlClient:
             # trio sends no alert when it refuses a certificate, and with TLS 1.3 we have sent our
             # request by then.
             hint = "; or it refuses the certificate, see its log" if self._certified else ""
+            if not self.address.is_tls and self.address.socket is None:
+                hint = "; or it speaks https only"
             raise lost(_words(error) + hint) from error
         if response is None:
             raise lost(f"no answer from the daemon within {ANSWER_S:g} s")
@@ -361,7 +363,10 @@ class CtlClient:
                 said = {}
             reason = said.get("reason")
             if isinstance(reason, str):
-                return UserError(printable(reason), _STATUS.get(code, ExitStatus.FAILED))
+                status = _STATUS.get(code, ExitStatus.FAILED)
+                # Other refusals are about the instance, whoever is asked.
+                where = f"{self.address.text}: " if status is ExitStatus.DENIED else ""
+                return UserError(where + printable(reason), status)
         text = f"{self.address.text}: HTTP status {code} without a reason: no hbtrio daemon?"
         return UserError(text, ExitStatus.FAILED)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from typing import Final
@@ -59,17 +60,15 @@ class Endpoint:
         """Listens there.
 
         Raises:
-            UserError: in use, not permitted, or no such address.
+            UserError: IN_USE, DENIED, USAGE for a name that does not exist, FAILED for all else,
+                such as an address that this machine does not have.
         """
         if self.path:
             return [await open_unix_listener(self.path, mode)]
         try:
             return list(await trio.open_tcp_listeners(self.port, host=self.host))
         except OSError as error:
-            status = ExitStatus.DENIED if isinstance(error, PermissionError) else ExitStatus.IN_USE
-            if isinstance(error, socket.gaierror):
-                status = ExitStatus.USAGE
-            raise UserError(f"{self}: {_words(error)}", status) from error
+            raise UserError(f"{self}: {_words(error)}", _status(error)) from error
 
     async def connect(self, tls: ssl.SSLContext | None = None) -> trio.abc.Stream:
         """Connects there, within ``CONNECT_S``.
@@ -103,6 +102,18 @@ class Endpoint:
                 await trio.aclose_forcefully(stream)
             raise
         return wrapped
+
+
+def _status(error: OSError) -> ExitStatus:
+    """How a daemon exits that can't listen."""
+    if isinstance(error, PermissionError):
+        return ExitStatus.DENIED
+    # An address that the machine does not have, and a resolver that gives no answer, may only be
+    # those of a machine that is still booting: not a fault for which a daemon must stay away.
+    if isinstance(error, socket.gaierror):
+        temporary = error.errno == socket.EAI_AGAIN
+        return ExitStatus.FAILED if temporary else ExitStatus.USAGE
+    return ExitStatus.IN_USE if error.errno == errno.EADDRINUSE else ExitStatus.FAILED
 
 
 def _words(error: BaseException) -> str:

@@ -61,6 +61,10 @@ _BATCH: Final = 64
 _RETRY_S: Final = 0.2
 _RETRY_LIMIT_S: Final = 2.0
 
+#: A link that ends sooner was none: an agent that can't keep what it is told, as its disk is full,
+#: ends each one at once, and would be dialled, and would log it, many times a second.
+_STEADY_S: Final = 1.0
+
 #: A line of an action's progress, as ASCII: it has to fit into one message with all its quotes and
 #: backslashes escaped once more.
 _PROGRESS_BYTES: Final = 8000
@@ -109,13 +113,15 @@ class HostLink:
             except Unreachable as fault:
                 why = str(fault)
             else:
+                since = trio.current_time()
                 try:
                     why = f"the link ended: {await self._serve(stream)}"
                 finally:
                     was_up, self.connected = self.connected, False
                 if was_up:
-                    backoff.reset()
                     said = ""
+                    if trio.current_time() - since >= _STEADY_S:
+                        backoff.reset()
             if why != said:  # one line for each fault, however often it is met
                 said = why
                 _log.warning("agent: %s; retrying", why)
@@ -212,11 +218,12 @@ class HostLink:
         nursery: trio.Nursery,
     ) -> None:
         match message:
-            case Welcome(protocol=protocol, acknowledged=acknowledged):
+            case Welcome(protocol=protocol, agent=agent, acknowledged=acknowledged):
                 if protocol != PROTOCOL:
                     raise LinkError(f"protocol {protocol}, this host speaks {PROTOCOL}")
                 self.queue.acknowledge(acknowledged)
                 self._sent = acknowledged
+                _log.info("agent: the link to %s is up", agent)
                 welcome.set()
             case Ack(number=number):
                 self.queue.acknowledge(number)

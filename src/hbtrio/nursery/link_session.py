@@ -13,12 +13,14 @@ to send.
 from __future__ import annotations
 
 import math
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 import trio
 
+from hbtrio.nursery.tls import connection_reason
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.link_codec import MAX_LINK_LINE, LinkError, encode_link
 from hbtrio.wire.link_messages import MAX_TEXT, Goodbye, LinkMessage, Ping, Pong
@@ -183,4 +185,8 @@ class LinkSession(Generic[In]):
 
 
 def _cause(error: BaseException) -> str:
-    return str(error.__cause__ or error)
+    cause = error.__cause__ or error
+    if isinstance(cause, ssl.SSLEOFError):
+        return "closed by the other end"  # which is killed, or ends without TLS's own goodbye
+    # What OpenSSL and the system say names their own source lines and numbers.
+    return connection_reason(cause) if isinstance(cause, OSError) else str(cause)

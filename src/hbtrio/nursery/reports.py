@@ -83,7 +83,7 @@ class Reports(Followed[Report]):
     def publish(self, news: Report) -> None:
         """Records one report. It never blocks: a follower that does not read is cut off."""
         words = " ".join(word for word in (news.kind, news.event, news.result) if word)
-        _log.info("%s %s: %s", news.uuid, words, news.reason)
+        _log.info("%s %s%s", news.uuid, words, f": {news.reason}" if news.reason else "")
         for listener in self._listeners:
             listener(news)
         super().publish(news)

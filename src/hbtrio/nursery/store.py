@@ -4,10 +4,11 @@ Each method is one transaction: it happens whole or not at all, whatever becomes
 this process (see store_worker for what a commit survives). A method that is cancelled may have
 happened.
 
-A report of a host is taken like this: :meth:`Store.take_report`, wake the sender,
-:meth:`Store.sync`, acknowledge. The sync comes last because it takes as long as the disk does; the
-verdict is on its way to the VIM meanwhile, and what a power cut takes in between the host still
-holds and sends again.
+A report of a host is taken like this: wake the sender, :meth:`Store.take_report`,
+:meth:`Store.sync`, acknowledge. The sender is woken first because work is done in the order in
+which it is asked for: its :meth:`Store.ready` comes right behind and mostly shares the transaction.
+The sync comes last because it takes as long as the disk does; the verdict is on its way to the VIM
+meanwhile, and what a power cut takes in between the host still holds and sends again.
 """
 
 from __future__ import annotations

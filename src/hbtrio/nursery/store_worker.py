@@ -197,21 +197,23 @@ class StoreThread:
         self._drawn += 1
         number = self._drawn
         async with self._syncing:
-            if self._sync_fault:
-                raise StoreFault(self._sync_fault)
             if self._closing or self._database is None:
                 raise trio.ClosedResourceError("the store was closed")
-            if self._served >= number:
-                return
-            drawn = self._drawn
-            try:
+            if self._served < number and not self._sync_fault:
+                drawn = self._drawn
                 await trio.to_thread.run_sync(
-                    self._database.sync, abandon_on_cancel=True, limiter=self._sync_limit
+                    self._sync, self._database, abandon_on_cancel=True, limiter=self._sync_limit
                 )
-            except OSError as error:
-                self._sync_fault = f"the disk failed to sync: {os_reason(error)}"
-                raise StoreFault(self._sync_fault) from error
-            self._served = drawn
+                self._served = drawn
+            if self._sync_fault:
+                raise StoreFault(self._sync_fault)
+
+    def _sync(self, database: Database) -> None:
+        try:
+            database.sync()
+        except OSError as error:
+            # Noted in its thread: who waited for it may have been cancelled.
+            self._sync_fault = f"the disk failed to sync: {os_reason(error)}"
 
     async def start(self, connect: Callable[[], Database]) -> None:
         """Starts the thread, which opens the database.
