@@ -17,8 +17,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from hbtrio.nursery.agent_brake import SETTLE_S, NotHeld
 from hbtrio.nursery.agent_holds import Released
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
+from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.wire.link_messages import STOPPING, Goodbye
-from hbtrio.wire.vocabulary import Health
+from hbtrio.wire.vocabulary import Event, Health
 from support.agent_world import MemoryAgent, memory_agent
 from support.inline_store import EPOCH
 from support.scripted_host import HOSTNAME, INSTANCE, ScriptedHost
@@ -527,6 +528,24 @@ async def test_a_host_daemon_that_is_told_to_stop_is_no_drop(
         assert await kinds(on, "host-alarm", "host-unreachable") == [
             ("host-unreachable", "", "no link for 30 s")
         ]
+
+
+async def test_a_link_that_this_end_has_to_end_is_no_drop(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Our full disk says nothing of the host, and nobody has consented by it."""
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(3))
+        on.worker.fault = "database or disk is full"
+        await host.loses(names(3)[0])
+        await on.at(1)
+        assert not host.up
+        with pytest.raises(StoreFault, match=r"^database or disk is full$"):
+            await on.agent.ask(names(3)[1], Event.STOP, vote=True, who="vim")
+        on.worker.fault = ""
+        await on.at(2)
+        assert await kinds(on, "host-alarm") == []
+        assert on.agent.brake.hold(HOSTNAME) is None
 
 
 async def test_one_that_takes_offence_is(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import attrs
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
 import hbtrio
 from hbtrio.nursery.agent_metrics import METRICS_TYPE, agent_metrics
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
+from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.vim_client import NotSent
 from hbtrio.wire.vocabulary import Event
 from support.agent_world import MemoryAgent, memory_agent
@@ -39,6 +41,7 @@ QUIET = {
     "rounds_open": 0,
     "host_alarms_total": 0,
     "crashes_total": 0,
+    "store_failing": 0,
 }
 DELIVERY = {
     "vim_reachable": 1,
@@ -167,3 +170,31 @@ async def test_a_host_that_nobody_knows_any_more_is_not_missed(
     async with memory_agent(tmp_path, number=1) as on:
         await on.at(60)
         assert numbers(on, 60.0) == QUIET | DELIVERY
+
+
+async def test_a_host_that_is_deleted_is_not_missed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with memory_agent(tmp_path) as on:
+        host = ScriptedHost(instances=())
+        await on.known(host=host)
+        await host.cut()
+        await on.at(60)
+        assert numbers(on, 60.0)["hosts lost"] == 1
+        await on.agent.delete_host(host.hello.host_uuid)
+        assert numbers(on, 60.0)["hosts lost"] == 0
+
+
+async def test_a_store_that_fails(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Until something was written again, which nothing that only reads can tell."""
+    async with memory_agent(tmp_path) as on:
+        on.worker.fault = "database or disk is full"
+        with pytest.raises(StoreFault):
+            await on.agent.put_host(HostRecord("h-9", "compute-9", True))
+        assert on.store.fault == "database or disk is full"
+        assert numbers(on, 0.0)["store_failing"] == 1
+        on.worker.fault = ""
+        await on.store.history()
+        assert numbers(on, 0.0)["store_failing"] == 1
+        await on.agent.put_host(HostRecord("h-9", "compute-9", True))
+        assert (on.store.fault, numbers(on, 0.0)["store_failing"]) == ("", 0)

@@ -178,3 +178,12 @@ async def test_status_says_that_the_vim_is_away(tmp_path: Path, autojump_clock: 
         await on.at(3)
         shown = (await call(path, "status")).lines
         assert shown[1] == "the VIM can't be reached: connection refused; 3 messages waiting"
+
+
+async def test_status_says_that_the_store_fails(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with in_alarm(tmp_path) as (on, _, path):
+        on.worker.fault = "database or disk is full"
+        with pytest.raises(UserError):
+            await call(path, "release", "compute-0")
+        shown = (await call(path, "status")).lines
+        assert shown[1] == "the store can't be written: database or disk is full"

@@ -103,6 +103,7 @@ async def test_status_without_hosts(tmp_path: Path) -> None:
                 "version": hbtrio.__version__,
                 "started": api.agent.started_at.isoformat(timespec="seconds"),
                 "vim": None,
+                "store_fault": "",
                 "delivery": None,
                 "crashes": 0,
                 "links": 0,

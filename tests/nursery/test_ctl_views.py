@@ -232,6 +232,15 @@ def test_an_event_is_one_harmless_line(event: EventLine) -> None:
     assert line.isprintable()
 
 
+@pytest.mark.parametrize(("columns", "length"), [(None, 36), (120, 36), (119, 8), (80, 8)])
+def test_uuids_of_events_are_whole_where_there_is_room(columns: int | None, length: int) -> None:
+    on, data = screen(columns)
+    event = EventLine(kind="loss", time="2026-01-01T12:34:56.789+00:00", uuid=WEB.uuid)
+    show_event(on, event)
+    shown = data.getvalue().decode().rstrip()
+    assert shown == f"2026-01-01 12:34:56.789 {WEB.uuid[:length]} loss"
+
+
 # -- the screen -----------------------------------------------------------------------------
 
 

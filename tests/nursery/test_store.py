@@ -948,6 +948,11 @@ async def test_a_sync_that_failed_is_never_made_good(store: Store, disk: Disk) -
         await store.sync()
     with pytest.raises(StoreFault, match=text):
         await store.put_host(HostRecord("h1", "a host", True))
+    # That something can be written says nothing of what was lost.
+    await store.queue([alarm()])
+    with trio.fail_after(5):
+        await store.unsure()
+    assert (store.is_unsure, store.fault) == (True, text)
 
 
 async def test_a_sync_that_failed_when_nobody_waited_for_it(store: Store, disk: Disk) -> None:

@@ -28,7 +28,7 @@ from hbtrio.config.agent import (
     is_local,
     load_agent_config,
 )
-from hbtrio.errors import ExitStatus
+from hbtrio.errors import ExitStatus, UserError
 from hbtrio.log import logging_to
 from hbtrio.nursery.agent import Agent
 from hbtrio.nursery.agent_actions import AgentActions
@@ -152,6 +152,12 @@ async def _serve(config: AgentConfig) -> None:
             await nursery.start(actions.run)
             # The APIs end first: what they have begun to answer needs all that is behind them.
             async with trio.open_nursery() as apis:
+
+                async def end_when_unsure() -> None:
+                    await store.unsure()
+                    apis.cancel_scope.cancel()
+
+                nursery.start_soon(end_when_unsure)
                 if client is not None:
                     audit = Audit(agent, client, config.vim.audit_s)
                     nursery.start_soon(agent.supervisor.keep, "audit", audit.run)
@@ -178,6 +184,9 @@ async def _serve(config: AgentConfig) -> None:
                 _log.info("stopping")
                 apis.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
+        if store.is_unsure:
+            # Reports are kept by the hosts; a new start finds out what the disk has.
+            raise UserError(f"{config.store.file}: {store.fault}", ExitStatus.FAILED)
 
 
 async def _serve_api(

@@ -38,6 +38,8 @@ def show_fleet(screen: Screen, status: FleetStatus) -> None:
     if agent.crashes:
         failures = counted(agent.crashes, "internal failure")
         write_clipped(screen, f"{failures}: see the agent's log", "bad")
+    if agent.store_fault:
+        write_clipped(screen, f"the store can't be written: {agent.store_fault}", "bad")
     delivery = agent.delivery
     if delivery is not None and not delivery.reachable:
         waiting = counted(delivery.waiting, "message")

@@ -74,6 +74,11 @@ def uuid_length(uuids: list[str], width: int | None) -> int:
     return length
 
 
+def short_uuid(uuid: str, width: int | None) -> str:
+    """A uuid as it is shown in a line, which has room for all of it on a wide screen or a pipe."""
+    return uuid if width is None or width >= _WITH_UUID else uuid[:_ABBREVIATION]
+
+
 def counted(number: int, what: str) -> str:
     """A number of things, in words."""
     return f"{number} {what}" + ("" if number == 1 else "s")

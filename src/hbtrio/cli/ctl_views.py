@@ -15,6 +15,7 @@ from hbtrio.cli.ctl_table import (
     column,
     counted,
     numbers,
+    short_uuid,
     uuid_length,
     write_clipped,
     write_table,
@@ -118,6 +119,7 @@ def show_event(screen: Screen, event: EventLine) -> None:
     colour = _RESULT_COLOURS.get(event.result, _KIND_COLOURS.get(event.kind, ""))
     action = f" [{event.corrective_action}]" if event.corrective_action else ""
     who = f" by {event.who}" if event.who else ""
-    start = " ".join(filter(None, (time, event.uuid, event.hostname)))
+    uuid = short_uuid(event.uuid, screen.columns)
+    start = " ".join(filter(None, (time, uuid, event.hostname)))
     reason = f": {event.reason}" if event.reason else ""
     screen.line(f"{start} " if start else "", (_head(event), colour), f"{action}{who}{reason}")

@@ -208,6 +208,8 @@ class Agent:
         await self.store.delete_host(uuid)
         self.edits += 1
         self.hosts.pop(uuid, None)
+        if not self.bound_to(host.hostname):
+            self.down.pop(host.hostname, None)
         self.tell_host(host.hostname)
         await self.brake.deleted(host.hostname)
 
@@ -297,11 +299,15 @@ class Agent:
 
         Raises:
             Unknown: nobody told of the instance.
+            StoreFault: nobody can be asked, as nothing can be kept; or nothing was.
         """
         bound = self.instance(uuid)
         live = self.live(uuid)
         session = self.links.sessions.get(bound.hostname)
         if session is None:
+            if self.store.fault:
+                # It ends links. That it can't ask must not be taken for nobody's objecting.
+                raise StoreFault(self.store.fault)
             return no_part(f"{bound.hostname} has no link to this agent")
         if live is None:
             return no_part(f"{bound.hostname} does not know {uuid}")

@@ -138,10 +138,10 @@ class Hearing:
         for instance in self._inventory.bound_to(hostname):
             self._inventory.tell_instance(instance)
 
-    async def host_down(self, session: HostSession, why: str) -> None:
+    async def host_down(self, session: HostSession, why: str, *, ours: bool) -> None:
         """The link of a host has ended, and no newer one has taken its place."""
         self._miss(session.hostname)
-        if session.link.goodbye != STOPPING:
+        if not ours and session.link.goodbye != STOPPING:
             await self._brake.link_dropped(session.hostname, why)
 
     async def instance_told(self, session: HostSession, uuid: str) -> None:

@@ -57,8 +57,14 @@ class LinkEvents(Protocol):
     async def host_up(self, session: HostSession) -> None:
         """A host has said hello; its snapshot follows."""
 
-    async def host_down(self, session: HostSession, why: str) -> None:
-        """The link of a host has ended, and no newer one has taken its place."""
+    async def host_down(self, session: HostSession, why: str, *, ours: bool) -> None:
+        """The link of a host has ended, and no newer one has taken its place.
+
+        Args:
+            session: the host's last one.
+            why: for people.
+            ours: the fault was this end's, and says nothing of the host.
+        """
 
     async def instance_told(self, session: HostSession, uuid: str) -> None:
         """The host told of an instance, or that it is gone."""
@@ -96,6 +102,8 @@ class AgentLinks:
         known: HostSession | None = None
         self._strangers += 1
         why = f"no hello within {_HELLO_S:g} s"
+        ours = False
+        crash: BaseExceptionGroup[Exception] | None = None
         try:
             async with trio.open_nursery() as nursery:
                 patience = trio.CancelScope(deadline=trio.current_time() + _HELLO_S)
@@ -124,7 +132,9 @@ class AgentLinks:
                 why = await link.run(handle)
                 nursery.cancel_scope.cancel()
         except* StoreFault as faults:
-            why = f"store: {_first(faults)}"
+            why, ours = f"store: {_first(faults)}", True
+        except* Exception as crashes:  # noqa: BLE001 - raised again, once the host is told of as gone
+            why, ours, crash = "internal failure", True, crashes
         finally:
             if known is None:
                 self._strangers -= 1
@@ -135,7 +145,9 @@ class AgentLinks:
         elif self.sessions.get(known.hostname) is known:
             del self.sessions[known.hostname]
             _log.warning("%s: link ended: %s", known.hostname, why)
-            await self._events.host_down(known, why)
+            await self._events.host_down(known, why, ours=ours)
+        if crash is not None:
+            raise crash
 
     async def _welcome(self, session: HostSession) -> None:
         hello = session.hello

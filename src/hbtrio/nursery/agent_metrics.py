@@ -71,6 +71,11 @@ class _Numbers(Collector):
             "Tasks that failed and were started again.",
             value=agent.supervisor.crashes,
         )
+        yield GaugeMetricFamily(
+            "hbtrio_agent_store_failing",
+            "1: the store can't be written.",
+            value=agent.store.fault != "",
+        )
         if agent.sender is not None:
             yield from _delivery(agent.sender.status)
 

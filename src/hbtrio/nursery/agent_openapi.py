@@ -293,6 +293,7 @@ def _schemas() -> _Json:
             version=_TEXT,
             started={"type": "string", "format": "date-time"},
             vim={"type": ["string", "null"]},
+            store_fault=_TEXT,
             delivery={
                 "oneOf": [
                     {"type": "null"},

@@ -27,6 +27,7 @@ def fleet_status(agent: Agent, actions: AgentActions, now: float) -> dict[str, A
             "version": hbtrio.__version__,
             "started": agent.started_at.isoformat(timespec="seconds"),
             "vim": agent.config.vim.url or None,
+            "store_fault": agent.store.fault,
             "delivery": None if agent.sender is None else attrs.asdict(agent.sender.status),
             "crashes": agent.supervisor.crashes,
             "links": len(agent.links.sessions),

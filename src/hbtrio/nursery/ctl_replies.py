@@ -156,6 +156,7 @@ class AgentLine:
     version: str
     started: str
     vim: str | None = None
+    store_fault: str = ""
     delivery: DeliveryLine | None = None
     crashes: int = 0
     actions: dict[str, str] = attrs.field(factory=dict)

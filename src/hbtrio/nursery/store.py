@@ -37,7 +37,7 @@ from hbtrio.nursery.store_records import (
 )
 from hbtrio.nursery.store_schema import open_database
 from hbtrio.nursery.store_sql import changed, rows, text_of
-from hbtrio.nursery.store_worker import StoreWorker, open_store_thread
+from hbtrio.nursery.store_worker import StoreWorker, Watched, open_store_thread
 
 #: The most that one call returns of a list that has no bound of its own.
 PAGE: Final = 1000
@@ -55,10 +55,27 @@ class Store:
     """
 
     def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
-        self._worker = worker
+        self._worker = Watched(worker)
         self._wall_clock = wall_clock
         #: Alarms that are held back.
-        self.held = HeldAlarms(worker, wall_clock)
+        self.held = HeldAlarms(self._worker, wall_clock)
+
+    @property
+    def fault(self) -> str:
+        """Why nothing can be written now, or be sure to last; "" if all is well."""
+        return self._worker.unsure or self._worker.fault
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether nobody can say any more what survives the machine, see :meth:`unsure`."""
+        return self._worker.is_unsure.is_set()
+
+    async def unsure(self) -> None:
+        """Returns once nobody can say any more what survives the machine.
+
+        Only a new start finds out: the kernel tells of a write that was lost only once.
+        """
+        await self._worker.is_unsure.wait()
 
     @classmethod
     @asynccontextmanager

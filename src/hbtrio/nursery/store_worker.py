@@ -72,6 +72,53 @@ class StoreWorker(Protocol):
         """
 
 
+class Watched:
+    """A worker of which it is known whether it can write.
+
+    Args:
+        worker: does the work.
+    """
+
+    def __init__(self, worker: StoreWorker) -> None:
+        #: Why the last work that failed did; "" since something was written again.
+        self.fault = ""
+        #: Why nobody can say what survives the machine, from now on; "" as long as one can.
+        self.unsure = ""
+        #: Set when that is so.
+        self.is_unsure = trio.Event()
+        self._worker = worker
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """See :class:`StoreWorker`."""
+        wrote = False
+
+        def watched(db: sqlite3.Connection) -> T:
+            nonlocal wrote
+            before = db.total_changes
+            result = work(db)
+            # What only reads succeeds on a full disk, too.
+            wrote = db.total_changes > before
+            return result
+
+        try:
+            result = await self._worker.run(watched)
+        except StoreFault as fault:
+            self.fault = str(fault)
+            raise
+        if wrote:
+            self.fault = ""
+        return result
+
+    async def sync(self) -> None:
+        """See :class:`StoreWorker`."""
+        try:
+            await self._worker.sync()
+        except StoreFault as fault:
+            self.unsure = str(fault)
+            self.is_unsure.set()
+            raise
+
+
 class Job:
     """A piece of work and what came of it; ``work`` may be run again after a rollback."""
 
