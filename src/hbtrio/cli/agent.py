@@ -9,7 +9,6 @@ import argparse
 import logging
 import os
 import platform
-import resource
 import signal
 import ssl
 import uuid
@@ -20,6 +19,7 @@ import attrs
 import trio
 from starlette.types import ASGIApp
 
+from hbtrio.cli.descriptors import allow_descriptors
 from hbtrio.config.agent import (
     DEFAULT_AGENT_CONFIG,
     AgentConfig,
@@ -66,9 +66,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         config = load_agent_config(options.config)
     config = attrs.evolve(config, name=config.name or platform.node())
-    # Each host has a link; as many as the system lets us.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allow_descriptors()
     with logging_to(options.log or config.log, ident="hbtrio-agent", level=config.log_level):
         trio.run(_serve, config)
     return ExitStatus.DONE

@@ -12,7 +12,6 @@ import logging
 import os
 import platform
 import random
-import resource
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +22,7 @@ from typing import Any
 import attrs
 import trio
 
+from hbtrio.cli.descriptors import allow_descriptors
 from hbtrio.config.host import (
     DEFAULT_HOST_CONFIG,
     HostConfig,
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
         resources.enter_context(logging_to(config.log, ident="hbtrio-host", level=config.log_level))
         watch = resources.enter_context(InotifyWatch(config.channel_dir))
         resources.enter_context(_claim(config.channel_dir))
-        _allow_descriptors()
+        allow_descriptors()
         trio.run(_serve, config, watch, events)
     return ExitStatus.DONE
 
@@ -99,12 +99,6 @@ def _load(options: argparse.Namespace) -> HostConfig:
         return attrs.evolve(config, **{"hostname": config.hostname or platform.node(), **given})
     except ValueError as error:  # what the options and the file make together
         raise UserError(f"options: {error}") from error
-
-
-def _allow_descriptors() -> None:
-    """Raises the soft limit of open files to the hard one: it is often 1024, one for each VM."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextlib.contextmanager
