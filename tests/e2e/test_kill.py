@@ -102,6 +102,9 @@ async def prepare(scene: Scene) -> dict[str, Work]:
             f"/v1/instances/{work.vm.uuid}/act", {"action": "unpause", "command": ["true"]}
         )
         (work.directory / "go").unlink(missing_ok=True)
+        # What is looked at later begins behind it.
+        heard = event("notice", work.vm, event="unpause")
+        await scene.events.wait_for(heard, within_s=SOON_S)
     await unasked(scene)
     return works
 
