@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbtrio.fsm.ontime import CALM_S, LATE_S, TICK_S, OnTimeGuard
+from hbtrio.fsm.ontime import CALM_S, LATE_S, REST_S, TICK_S, OnTimeGuard
 
 
 def ticked(guard: OnTimeGuard, start: float, end: float) -> None:
@@ -30,6 +30,15 @@ def test_a_tick_says_when_the_next_is_due() -> None:
     guard = OnTimeGuard(0.0)
     assert guard.tick(0.2) == 0.4
     assert guard.tick(0.9) == 1.1
+
+
+def test_a_resting_process_ticks_five_times_more_rarely_and_is_judged_by_that() -> None:
+    guard = OnTimeGuard(0.0)
+    assert guard.tick(0.2, resting=True) == 0.2 + REST_S == 1.2
+    assert not guard.is_late(2.0)
+    assert guard.is_late(2.001)
+    assert guard.tick(2.0) == 2.2
+    assert guard.late_ticks == 0
 
 
 @pytest.mark.parametrize(("at", "late"), [(0.999, False), (1.0, False), (1.001, True)])

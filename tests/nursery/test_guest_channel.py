@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from hbtrio.fsm.guest_session import SessionSettings, SessionState
+from hbtrio.fsm.health import HealthStatus
+from hbtrio.fsm.ontime import OnTimeGuard
 from hbtrio.nursery.guest_outbox import QUEUE
 from hbtrio.wire.messages import ActionNotify, Challenge, ChallengeResponse, Exit, InitAck, Message
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
@@ -21,6 +23,7 @@ from support.guest_bench import (
     REVOCABLE,
     SETTINGS,
     STOP_VOTE,
+    Applications,
     GuestBench,
     handlers,
     response,
@@ -282,6 +285,45 @@ async def test_a_persistent_port_is_opened_once(autojump_clock: MockClock) -> No
         (10.0 * number + 5, SETTINGS.init(102 + number)) for number in range(3)
     ]
     assert bench.device.opened == [0.0]
+
+
+class CountedTicks(OnTimeGuard):
+    """Counts the times at which the guest's process is woken by its guard."""
+
+    def __init__(self) -> None:
+        super().__init__(trio.current_time())
+        self.ticks = 0
+
+    def tick(self, now: float, *, resting: bool = False) -> float:
+        self.ticks += 1
+        return super().tick(now, resting=resting)
+
+    async def within_10_s(self) -> int:
+        before = self.ticks
+        await trio.sleep(10)
+        return self.ticks - before
+
+
+async def test_a_guest_with_nobody_to_misjudge_wakes_once_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    guard, voters = CountedTicks(), Applications()
+    async with trio.open_nursery() as nursery:
+        bench = GuestBench(device=MemoryDevice(persistent=True), guard=guard, voters=voters)
+        await bench.enable(nursery)
+        await trio.sleep(0.1)
+        assert await guard.within_10_s() == 50
+        bench.device.disconnect()
+        await trio.sleep(0.5)
+        assert await guard.within_10_s() == 10
+        voters.states.append(HealthStatus(True))
+        await trio.sleep(1.05)
+        assert await guard.within_10_s() == 50
+        voters.states.clear()
+        bench.device.connect()
+        await trio.sleep(1.05)
+        assert await guard.within_10_s() == 50
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_host_that_was_away_between_two_reads_is_noticed_by_its_silence(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -13,11 +13,10 @@ from trio.testing import MockClock
 from hbtrio.fsm.health import REPEAT_S, HealthStatus
 from hbtrio.nursery.guest import GuestSetup
 from hbtrio.nursery.health_script import HealthScript
-from hbtrio.nursery.windows import Handler
-from hbtrio.wire.messages import ActionNotify, Challenge, ChallengeResponse, InitAck
+from hbtrio.wire.messages import Challenge, ChallengeResponse, InitAck
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
 from support.fake_processes import HANGS, FakeProcesses, FakeRun
-from support.guest_bench import SETTINGS, GuestBench, when
+from support.guest_bench import SETTINGS, Applications, GuestBench, when
 
 NONE, LOG, REBOOT, STOP = (
     CorrectiveAction.NONE,
@@ -32,19 +31,6 @@ SCRIPT = "/etc/health"
 ILL = FakeProcesses({SCRIPT: FakeRun(1, b"disk full\nmore\n")})
 
 Said = tuple[float, Health, CorrectiveAction, str]
-
-
-@attrs.define
-class Applications:
-    """Voters with a health of their own."""
-
-    states: list[HealthStatus] = attrs.field(factory=list)
-
-    def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
-        return {}
-
-    def health(self) -> list[HealthStatus]:
-        return self.states
 
 
 async def asked(bench: GuestBench, *times_s: float) -> list[Said]:

@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 
+import attrs
 import trio
 import trio.testing
 
 from hbtrio.fsm.guest_session import SessionSettings
+from hbtrio.fsm.health import HealthStatus
 from hbtrio.fsm.ontime import OnTimeGuard
 from hbtrio.nursery.event_scripts import EventScripts
 from hbtrio.nursery.guest import Guest, GuestSetup, Voters
 from hbtrio.nursery.health_script import HealthScript
+from hbtrio.nursery.windows import Handler
 from hbtrio.wire.messages import ActionNotify, ActionResponse, Init, InitAck
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 from support.fake_processes import FakeProcesses, FakeRun, Moment
@@ -34,6 +37,21 @@ SETTINGS = SessionSettings(
 REVOCABLE, IRREVOCABLE = NotificationType.REVOCABLE, NotificationType.IRREVOCABLE
 STOP_VOTE = ActionNotify(900, Event.STOP, REVOCABLE, 9000)
 STOP_NOTICE = ActionNotify(901, Event.STOP, IRREVOCABLE, 8000)
+
+
+@attrs.define
+class Applications:
+    """Voters with a health of their own."""
+
+    states: list[HealthStatus] = attrs.field(factory=list)
+
+    def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
+        """None: they have no say."""
+        return {}
+
+    def health(self) -> list[HealthStatus]:
+        """As the test has set it."""
+        return self.states
 
 
 class GuestBench:

@@ -16,41 +16,16 @@ from typing import Final
 
 import trio
 
-from hbtrio.wire.channel_codec import decode, encode
-from hbtrio.wire.lines import LineReader
-from hbtrio.wire.messages import MAX_ID, Challenge, ChallengeResponse, Init, InitAck, Message
+from hbtrio.wire.messages import MAX_ID, Challenge, ChallengeResponse, Init, InitAck
 from vm import initramfs
 from vm.bed import Supply, make_supply, open_bed
 from vm.machine import BOOT_S, Hardware, Machine
+from vm.raw_host import RawHost
 from vm.test_migration import migrated, two_hosts
 from vm.test_port import share_with_host_away
 
 #: Between two challenges of the measurement of round trips: the guest is idle before each.
 _PAUSE_S: Final = 0.02
-
-_ANSWER_S: Final = 10.0
-
-
-class _Host:
-    """Speaks the channel's words to one guest, for measuring: no pacer and no state of its own."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._lines = LineReader()
-        self._heard: list[Message] = []
-        self._sequence = 0
-
-    async def say(self, message: Message) -> None:
-        self._sequence += 1
-        await self._stream.send_all(encode(message, self._sequence))
-
-    async def hear(self) -> Message:
-        with trio.fail_after(_ANSWER_S):
-            while not self._heard:
-                data = await self._stream.receive_some(4096)
-                assert data, "QEMU hung up"
-                self._heard += [decode(line) for line in self._lines.feed(bytes(data))]
-        return self._heard.pop(0)
 
 
 async def _boot(supply: Supply) -> float:
@@ -66,10 +41,10 @@ async def _round_trips(supply: Supply, number: int) -> list[float]:
     async with open_bed(supply, host=False) as bed:
         vm = await bed.start(Hardware(incoming=supply.booted))
         async with await trio.open_unix_socket(str(vm.channel)) as stream:
-            return await _ask(_Host(stream), number)
+            return await _ask(RawHost(stream), number)
 
 
-async def _ask(host: _Host, number: int) -> list[float]:
+async def _ask(host: RawHost, number: int) -> list[float]:
     init = await host.hear()
     assert isinstance(init, Init)
     await host.say(InitAck(init.invocation_id))

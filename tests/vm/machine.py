@@ -24,6 +24,9 @@ COMMAND_S: Final = 30.0
 
 _ANSWER_BYTES: Final = 1_000_000
 
+#: The queue of what port 1 sends: behind two of port 0, two of control and its own other one.
+_HEARTBEAT_OUT: Final = 5
+
 
 class Transport(Enum):
     """What the heartbeat channel is in the VM: its device there, and QEMU's words for it."""
@@ -191,6 +194,14 @@ class Machine:
         driver, *settings = Transport.VIRTIO.qemu.split(",")
         arguments: dict[str, Any] = dict(item.split("=") for item in settings)
         await self.qmp("device_add", driver=driver, id="port", chardev="heartbeat", **arguments)
+
+    async def stalled(self) -> bool:
+        """Whether QEMU holds data of the heartbeat port that its client does not take."""
+        (device,) = await self.qmp("x-query-virtio")
+        about = await self.qmp(
+            "x-query-virtio-queue-status", path=device["path"], queue=_HEARTBEAT_OUT
+        )
+        return bool(about["inuse"])
 
     async def ended(self, within_s: float = COMMAND_S) -> int:
         """Returns QEMU's exit status once it has ended."""

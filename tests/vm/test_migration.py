@@ -10,8 +10,10 @@ import attrs
 import pytest
 import trio
 
+from hbtrio.wire.messages import Challenge, Init, InitAck
 from vm.bed import Bed, Supply, open_bed
-from vm.machine import Hardware, Machine
+from vm.machine import BOOT_S, COMMAND_S, Hardware, Machine
+from vm.raw_host import RawHost
 
 pytestmark = pytest.mark.vm
 
@@ -21,6 +23,13 @@ AFTER_THE_NOTICE = ("heartbeating", "after: live_migrate_end was sent")
 
 #: From the moment at which the VM runs on the target until it has answered a challenge there.
 RESUMED_S = 2.0
+
+#: Answers that a guest cannot get rid of: its ring takes 128, its own queue 64.
+BACKLOG = 400
+
+#: The reconnect comes after 5 silent challenges. Often only the guest's next init is heard, which
+#: comes 5 s later.
+MENDED_S = 12.0
 
 
 @asynccontextmanager
@@ -96,3 +105,51 @@ async def test_live_migration(supply: Supply, place: Path, connected: str) -> No
             ("stopped", "live_migrate_begin is under way"),
             ("stopped", f"{vm.channel} was removed"),
         ]
+
+
+async def clog(vm: Machine, host: RawHost) -> None:
+    """Asks, and reads no answer, until the guest waits for room."""
+    init = await host.hear()
+    assert isinstance(init, Init)
+    await host.say(InitAck(init.invocation_id))
+    number = 0
+    with trio.fail_after(BOOT_S):
+        while not await vm.stalled():
+            number = await ask(host, number, 20)
+        await ask(host, number, BACKLOG)
+    # It has taken the last of them, and not one more byte leaves it.
+    await trio.sleep(1.0)
+    assert await vm.stalled()
+
+
+async def ask(host: RawHost, number: int, times: int) -> int:
+    """Sends challenges, no faster than an emulated guest takes them; the last one's number."""
+    for _ in range(times):
+        number += 1
+        await host.say(Challenge(number))
+        await trio.sleep(0.0025)
+    return number
+
+
+async def test_a_port_wedged_by_a_backlog_is_mended_by_one_reconnect(
+    supply: Supply, place: Path
+) -> None:
+    async with open_bed(supply, host=False) as here, open_bed(supply, host=False) as there:
+        vm = await here.start(Hardware(incoming=supply.booted))
+        incoming = Hardware(incoming=f"unix:{place / 'migration.sock'}")
+        target = await there.start(incoming, instance=vm.uuid)
+        async with await trio.open_unix_socket(str(vm.channel)) as stream:
+            await clog(vm, RawHost(stream))
+            await vm.qmp("migrate", uri=f"unix:{place / 'migration.sock'}")
+            await target.qmp.event("RESUME", COMMAND_S)
+        # Connected before the VM has come, a host would be given the backlog: nothing is wedged.
+        await there.scene.start_host()
+        await there.until(target, lambda one: one["connected"])
+        since = trio.current_time()
+        silent = "the channel was closed: no answer since it returned"
+        assert await there.notify(target, "live_migrate_end") == ("error", silent)
+        await there.event("heartbeating", target)
+        assert trio.current_time() - since < MENDED_S
+        await there.beats(target, 3)
+        assert there.events(target) == [("notice", silent), AFTER_THE_NOTICE]
+        assert there.scene.host_log.read_text("utf-8").count(": reconnecting: ") == 1

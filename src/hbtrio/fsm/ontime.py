@@ -11,6 +11,11 @@ from __future__ import annotations
 from typing import Final
 
 TICK_S: Final = 0.2
+
+#: Between ticks while no timeout is waiting to be judged: an idle VM wants to sleep. What
+#: begins to wait is guarded from the next tick on, a second later at most.
+REST_S: Final = 1.0
+
 LATE_S: Final = 0.8
 CALM_S: Final = 2.0
 
@@ -18,9 +23,9 @@ CALM_S: Final = 2.0
 class OnTimeGuard:
     """Judges lateness from regular ticks.
 
-    A task calls :meth:`tick` every ``TICK_S``. The tick of a process that was frozen has not run
-    yet when an overdue timeout is judged in the same pass of the scheduler, so :meth:`is_late`
-    also counts the tick that is owed.
+    A task calls :meth:`tick` when the last one said that the next is due. The tick of a process
+    that was frozen has not run yet when an overdue timeout is judged in the same pass of the
+    scheduler, so :meth:`is_late` also counts the tick that is owed.
 
     Args:
         now: the time of creation, in seconds of the caller's monotonic clock.
@@ -34,12 +39,17 @@ class OnTimeGuard:
         #: How many ticks came late, for status and metrics.
         self.late_ticks = 0
 
-    def tick(self, now: float) -> float:
-        """Notes a tick and returns the time at which the next one is due."""
+    def tick(self, now: float, *, resting: bool = False) -> float:
+        """Notes a tick and returns when the next one is due: in ``TICK_S``, or ``REST_S``.
+
+        Args:
+            now: the time of this tick.
+            resting: no timeout is waiting to be judged.
+        """
         if now - self._due > LATE_S:
             self._late_until = now + CALM_S
             self.late_ticks += 1
-        self._due = now + TICK_S
+        self._due = now + (REST_S if resting else TICK_S)
         return self._due
 
     def is_late(self, now: float) -> bool:

@@ -14,6 +14,7 @@ The session machine decides what to say; this module carries it out.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, Protocol
@@ -102,7 +103,7 @@ class Guest:
         """Runs until :meth:`stop`, or until cancelled (then the host hears no farewell)."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(keep_time, self._guard)
+            nursery.start_soon(keep_time, self._guard, self._resting)
             nursery.start_soon(self._drive_session)
             nursery.start_soon(self._run_channel)
             nursery.start_soon(self._run_health)
@@ -125,6 +126,10 @@ class Guest:
         self._health_script = setup.health_script
         self._health_changed.set()
         self._apply(self.session.reload(setup.session, trio.current_time()))
+
+    def _resting(self) -> bool:
+        """Neither host nor application is there whose silence could be misjudged."""
+        return math.isinf(self.session.deadline) and not self._voters.health()
 
     # -- the session ------------------------------------------------------------------------
 

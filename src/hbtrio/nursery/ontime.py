@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 import trio
@@ -9,11 +10,19 @@ import trio
 from hbtrio.fsm.ontime import OnTimeGuard
 
 
-async def keep_time(guard: OnTimeGuard) -> NoReturn:
-    """Ticks ``guard`` until cancelled. Every daemon runs it once."""
-    due = trio.current_time()
+def _never() -> bool:
+    return False
+
+
+async def keep_time(guard: OnTimeGuard, resting: Callable[[], bool] = _never) -> NoReturn:
+    """Ticks ``guard`` until cancelled. Every daemon runs it once.
+
+    Args:
+        guard: the process's guard.
+        resting: whether no timeout is waiting to be judged; asked at each tick.
+    """
     while True:
-        due = guard.tick(trio.current_time())
+        due = guard.tick(trio.current_time(), resting=resting())
         await trio.sleep_until(due)
 
 
