@@ -541,6 +541,25 @@ async def test_the_agent_is_restarted(
         assert host.waiting == {}
 
 
+@pytest.mark.parametrize(("vote", "response"), [(True, "allow"), (False, "proceed")])
+async def test_the_agent_and_the_host_are_restarted(
+    autojump_clock: MockClock, tmp_path: Path, vote: bool, response: str
+) -> None:
+    """The host that comes is not the process that was asked: nobody is going to answer."""
+    host = ScriptedHost()
+    host.silent()
+    async with memory_agent(tmp_path) as world:
+        await world.known(host=host)
+        await world.ask(Event.STOP, vote=vote)
+    await trio.sleep_until(2)
+    async with memory_agent(tmp_path, number=1) as world:
+        assert world.vim.verdicts == []
+        await world.host(ScriptedHost(boot_id="boot-2"))
+        assert world.vim.verdicts == [(2.0, "stop", response, "the host daemon was restarted")]
+        await trio.sleep(100)
+        assert len(world.vim.verdicts) == 1
+
+
 async def test_the_agent_is_restarted_before_it_has_replied(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

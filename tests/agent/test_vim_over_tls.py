@@ -118,7 +118,7 @@ def test_an_authority_that_can_t_be_used() -> None:
     ):
         with pytest.raises(UserError) as caught:
             VimClient("https://vim.example", authority=str(HERE / file))
-        assert str(caught.value) == f"agent.toml: vim.url_authority: {HERE / file}: {fault}"
+        assert str(caught.value) == f"url_authority: {HERE / file}: {fault}"
         assert caught.value.status is ExitStatus.USAGE
 
 

@@ -145,7 +145,7 @@ async def test_a_key_that_the_agent_may_not_read(home: Path) -> None:
     lines = quoted(listen="tcp:127.0.0.1:1", certificate=certificate, key=str(key))
     config.write_text(f"[operator]\n{lines}\n")
     ran = await hbtrio("agent", "--config", str(config), prefix=POWERLESS)
-    fault = f"hbtrio agent: agent.toml: operator: {key}: permission denied"
+    fault = f"hbtrio agent: {config}: operator: {key}: permission denied"
     assert (ran.status, ran.err) == (ExitStatus.DENIED, [fault])
     # Which files there are is not the configuration's to check.
     assert (await hbtrio("check-config", str(config))).status == ExitStatus.DONE
@@ -182,7 +182,7 @@ def test_files_that_can_t_be_used(
     config.write_text(f'[{table}]\nlisten = "tcp:127.0.0.1:1"\n{lines}\n')
     assert main(["agent", "--config", str(config)]) == ExitStatus.USAGE
     [line] = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"hbtrio agent: agent.toml: {table}: {fault}")
+    assert line.startswith(f"hbtrio agent: {config}: {table}: {fault}")
     assert [file.name for file in tmp_path.iterdir()] == ["agent.toml"]
 
 
@@ -193,6 +193,6 @@ def test_a_token_that_can_t_be_used(
     config = tmp_path / "agent.toml"
     config.write_text(f"[{table}]\n{quoted(token_file='/no/token')}\n")
     assert main(["agent", "--config", str(config)]) == ExitStatus.USAGE
-    place = f"agent.toml: {table}.token_file"
+    place = f"{config}: {table}.token_file"
     line = f"hbtrio agent: {place}: /no/token: no such file or directory\n"
     assert capfd.readouterr().err == line

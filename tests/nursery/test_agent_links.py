@@ -124,25 +124,33 @@ async def test_hello_is_said_once(autojump_clock: MockClock, tmp_path: Path) -> 
         assert world.agent.down == {HOSTNAME: 0.0}
 
 
-async def test_strangers_are_bounded_and_hosts_are_none(
-    autojump_clock: MockClock, tmp_path: Path
+async def test_of_too_many_strangers_the_oldest_goes_and_a_host_gets_in(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with memory_agent(tmp_path) as world:
         for number in range(100):
             await world.host(ScriptedHost(f"compute-{number}", "", "b", ()))
+        ended = []
+
+        async def stranger(number: int, stream: trio.abc.Stream) -> None:
+            await world.agent.links.serve(stream)
+            ended.append((trio.current_time(), number))
+
         streams = []
-        for _ in range(64):
+        for number in range(65):
             ours, theirs = memory_stream_pair()
             streams.append(ours)
-            world.nursery.start_soon(world.agent.links.serve, theirs)
-        await wait_all_tasks_blocked()
-        ours, theirs = memory_stream_pair()
-        await world.agent.links.serve(theirs)
-        assert trio.current_time() == 0.0  # turned away at once
-        await trio.sleep(6)
-        # Their places are free again.
+            world.nursery.start_soon(stranger, number, theirs)
+            await wait_all_tasks_blocked()
+        assert ended == [(0.0, 0)]
         await world.host(ScriptedHost("compute-100"))
         assert len(world.agent.links.sessions) == 101
+        assert ended == [(0.0, 0), (0.0, 1)]
+        await trio.sleep(6)
+        assert sorted(ended) == [(0.0, 0), (0.0, 1), *((5.0, number) for number in range(2, 65))]
+        assert len(world.agent.links.sessions) == 101
+    others = "a peer: a connection that was no host's: 64 others came before its hello"
+    assert caplog.text.count(others) == 2
 
 
 async def test_dropped_reports_are_told_of(

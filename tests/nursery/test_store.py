@@ -90,7 +90,9 @@ def action(uuid: str = A, command_id: str = "c1", within_s: float = 8.0) -> NewE
 
 
 def a_round(command_id: str = "c1", uuid: str = A) -> RoundRecord:
-    return RoundRecord(command_id, uuid, "compute-0", Event.STOP, True, "vim", T0, 8.0)
+    return RoundRecord(
+        command_id, uuid, "compute-0", Event.STOP, True, "vim", T0, 8.0, boot_id="boot-1"
+    )
 
 
 def history(reason: str = "gone", uuid: str = A, at: datetime = T0) -> HistoryEntry:

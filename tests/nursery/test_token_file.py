@@ -100,7 +100,7 @@ def test_ctl_says_what_is_wrong_with_its_token(
         ),
         (
             'token_file = "{}/token"',
-            "agent.toml: operator.token_file: {}/token: open to others, mode 0644",
+            "{0}/agent.toml: operator.token_file: {0}/token: open to others, mode 0644",
             ExitStatus.DENIED,
         ),
     ],

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     config = attrs.evolve(config, name=config.name or platform.node())
     allow_descriptors()
     with logging_to(options.log or config.log, ident="hbtrio-agent", level=config.log_level):
-        trio.run(_serve, config)
+        trio.run(_serve, config, str(options.config or DEFAULT_AGENT_CONFIG))
     return ExitStatus.DONE
 
 
@@ -91,19 +91,18 @@ class _Door:
 
     @classmethod
     def of(
-        cls, table: str, settings: VimSettings | OperatorSettings, *, optional: bool = False
+        cls, where: str, settings: VimSettings | OperatorSettings, *, optional: bool = False
     ) -> _Door:
         """Reads its files.
 
         Args:
-            table: its name in agent.toml.
+            where: its table in the configuration file.
             settings: what it says.
             optional: a client certificate is asked for and not insisted on.
 
         Raises:
             UserError: one can't be used.
         """
-        where = f"agent.toml: {table}"
         token, tls = "", None
         if settings.token_file:
             token = read_token(settings.token_file, f"{where}.token_file")
@@ -113,17 +112,18 @@ class _Door:
         return cls(Endpoint.parse(settings.listen), token, tls)
 
 
-async def _serve(config: AgentConfig) -> None:
+async def _serve(config: AgentConfig, file: str) -> None:
     link = Endpoint.parse(config.link.listen)
     link_tls = None
     if config.link.certificate:
         files = config.link
-        link_tls = server_tls("agent.toml: link", files.certificate, files.key, files.authority)
-    vim = _Door.of("vim", config.vim)
-    operator = _Door.of("operator", config.operator, optional=True)
+        link_tls = server_tls(f"{file}: link", files.certificate, files.key, files.authority)
+    vim = _Door.of(f"{file}: vim", config.vim)
+    operator = _Door.of(f"{file}: operator", config.operator, optional=True)
     client = None
     if config.vim.url:
-        client = VimClient(config.vim.url, authority=config.vim.url_authority)
+        where = f"{file}: vim.url_authority"
+        client = VimClient(config.vim.url, authority=config.vim.url_authority, where=where)
     manager = ServiceManager.of(os.environ, os.getpid())
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store.open(config.store.file, wall_clock))
@@ -177,7 +177,7 @@ async def _serve(config: AgentConfig) -> None:
                     if number != signal.SIGHUP:
                         break
                     # Its default would end the agent in the middle of its deliveries.
-                    _log.warning("SIGHUP: agent.toml is read at the start only, restart for it")
+                    _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
                 manager.stopping()
                 _log.info("stopping")
                 apis.cancel_scope.cancel()

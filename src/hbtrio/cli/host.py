@@ -76,7 +76,8 @@ def run(options: argparse.Namespace) -> int:
         watch = resources.enter_context(InotifyWatch(config.channel_dir))
         resources.enter_context(_claim(config.channel_dir))
         allow_descriptors()
-        trio.run(_serve, config, watch, events)
+        file = str(options.config or DEFAULT_HOST_CONFIG)
+        trio.run(_serve, config, file, watch, events)
     return ExitStatus.DONE
 
 
@@ -125,12 +126,14 @@ def _claim(channel_dir: str) -> Iterator[None]:
         os.close(fd)
 
 
-async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | None) -> None:
+async def _serve(
+    config: HostConfig, file: str, watch: InotifyWatch, events: EventsFile | None
+) -> None:
     agent = Endpoint.parse(config.agent.connect) if config.agent.connect else Endpoint()
     files = config.agent
     tls = None
     if files.certificate:
-        tls = client_tls("host.toml: agent", files.certificate, files.key, files.authority)
+        tls = client_tls(f"{file}: agent", files.certificate, files.key, files.authority)
     manager = ServiceManager.of(os.environ, os.getpid())
     listener = await open_unix_listener(config.control_socket, config.control_permissions)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -162,7 +165,7 @@ async def _serve(config: HostConfig, watch: InotifyWatch, events: EventsFile | N
                     if number != signal.SIGHUP:
                         break
                     # Its default would end the host; VMs would notice for nothing.
-                    _log.warning("SIGHUP: host.toml is read at the start only, restart for it")
+                    _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
                 manager.stopping()
                 _log.info("stopping")
                 nursery.cancel_scope.cancel()

@@ -191,8 +191,8 @@ class Agent:
             return
         if before is None and len(self.hosts) >= _HOSTS:
             raise TooMany(f"{_HOSTS} hosts are known")
-        await self.store.put_host(host)
         self.edits += 1
+        await self.store.put_host(host)
         self.hosts[host.uuid] = host
         self.tell_host(host.hostname)
         if before is not None and before.hostname != host.hostname:
@@ -205,8 +205,8 @@ class Agent:
             Unknown: nobody told of it.
         """
         host = self.host(uuid)
-        await self.store.delete_host(uuid)
         self.edits += 1
+        await self.store.delete_host(uuid)
         self.hosts.pop(uuid, None)
         if not self.bound_to(host.hostname):
             self.down.pop(host.hostname, None)
@@ -224,8 +224,8 @@ class Agent:
             return
         if before is None and len(self.instances) >= _INSTANCES:
             raise TooMany(f"{_INSTANCES} instances are known")
-        await self.store.put_instance(instance)
         self.edits += 1
+        await self.store.put_instance(instance)
         self.instances[instance.uuid] = instance
         self.tell_instance(instance)
         if before is not None and before.hostname != instance.hostname:
@@ -246,8 +246,8 @@ class Agent:
             Unknown: nobody told of it.
         """
         instance = self.instance(uuid)
-        await self.store.delete_instance(uuid)
         self.edits += 1
+        await self.store.delete_instance(uuid)
         self.instances.pop(uuid, None)
         self.news.forget(uuid)
         self._silence(instance)

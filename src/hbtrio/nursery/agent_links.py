@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import trio
 
 from hbtrio.nursery.agent_session import HostSession
+from hbtrio.nursery.endpoints import peer_text
 from hbtrio.nursery.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.store import Store
 from hbtrio.nursery.store_worker import StoreFault
@@ -90,23 +91,22 @@ class AgentLinks:
         self._name = name
         self._store = store
         self._events = events
-        self._strangers = 0
+        #: Connections that have not said who they are, the oldest first.
+        self._strangers: dict[trio.CancelScope, None] = {}
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serves one connection until it ends; its faults, and the store's, end here."""
-        if self._strangers >= _STRANGERS:
-            await trio.aclose_forcefully(stream)
-            return
+        patience = trio.CancelScope(deadline=trio.current_time() + _HELLO_S)
+        self._make_room_for(patience)
+        peer = peer_text(stream)
         link = LinkSession(stream, decode_from_host)
         ack = _Acknowledgement(link, self._store)
         known: HostSession | None = None
-        self._strangers += 1
         why = f"no hello within {_HELLO_S:g} s"
         ours = False
         crash: BaseExceptionGroup[Exception] | None = None
         try:
             async with trio.open_nursery() as nursery:
-                patience = trio.CancelScope(deadline=trio.current_time() + _HELLO_S)
 
                 async def handle(message: FromHost) -> None:
                     nonlocal known
@@ -116,15 +116,18 @@ class AgentLinks:
                     hello = _hello(message, stream, self.sessions)
                     # From here on somebody has to be told of its end, whatever is waited for.
                     known = HostSession(hello, link, nursery.cancel_scope)
-                    self._strangers -= 1
+                    self._strangers.pop(patience, None)
                     patience.cancel()
                     await self._welcome(known)
                     nursery.start_soon(known.tell_reporting)
 
                 async def expect_hello() -> None:
+                    nonlocal why
                     with patience:
                         await trio.sleep_forever()
                     if known is None:
+                        if patience not in self._strangers:
+                            why = f"{_STRANGERS} others came before its hello"
                         nursery.cancel_scope.cancel()
 
                 nursery.start_soon(expect_hello)
@@ -136,18 +139,26 @@ class AgentLinks:
         except* Exception as crashes:  # noqa: BLE001 - raised again, once the host is told of as gone
             why, ours, crash = "internal failure", True, crashes
         finally:
-            if known is None:
-                self._strangers -= 1
-            else:
+            self._strangers.pop(patience, None)
+            if known is not None:
                 known.end()
         if known is None:
-            _log.warning("a connection that was no host's: %s", why)
+            _log.warning("%s: a connection that was no host's: %s", peer, why)
         elif self.sessions.get(known.hostname) is known:
             del self.sessions[known.hostname]
             _log.warning("%s: link ended: %s", known.hostname, why)
             await self._events.host_down(known, why, ours=ours)
         if crash is not None:
             raise crash
+
+    def _make_room_for(self, newcomer: trio.CancelScope) -> None:
+        # The oldest goes: a real host says hello at once, and nobody can keep it out by saying
+        # nothing on many connections.
+        while len(self._strangers) >= _STRANGERS:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.cancel()
+        self._strangers[newcomer] = None
 
     async def _welcome(self, session: HostSession) -> None:
         hello = session.hello

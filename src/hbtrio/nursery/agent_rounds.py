@@ -107,8 +107,6 @@ class _Open:
     """A round under way."""
 
     record: RoundRecord
-    #: The process of the host that was commanded; "" if that is not known any more.
-    boot_id: str
     #: The host said that it has opened it.
     taken: bool = False
     #: The reply to whoever asked is written.
@@ -163,7 +161,7 @@ class Rounds:
             self._nursery = nursery
             for record in left:
                 current = self._open[record.command_id] = _Open(
-                    record, boot_id="", taken=True, replied=record.replied
+                    record, taken=True, replied=record.replied
                 )
                 if record.replied:
                     age_s = (self._wall_clock() - record.asked_at).total_seconds()
@@ -211,9 +209,10 @@ class Rounds:
             asked_by=who,
             asked_at=self._wall_clock(),
             window_s=window_s(live, window_of(event, kind)),
+            boot_id=session.hello.boot_id,
         )
         # Known here before the host is told: it may report the outcome before it replies.
-        current = self._open[record.command_id] = _Open(record, session.hello.boot_id)
+        current = self._open[record.command_id] = _Open(record)
         seconds, fault = await self._open_on(session, record)
         if fault:
             self._begin(self._end, current, VoteResult.ERROR, fault, False)
@@ -300,7 +299,7 @@ class Rounds:
         """A host's process is this one now: those before it took their rounds with them."""
         for current in tuple(self._open.values()):
             # One that was not taken yet is given up by whoever waits for the host's reply.
-            gone = current.taken and current.boot_id not in ("", boot_id)
+            gone = current.taken and current.record.boot_id not in ("", boot_id)
             if current.record.hostname == hostname and gone:
                 why = "the host daemon was restarted"
                 self._begin(self._end, current, VoteResult.ERROR, why, True)

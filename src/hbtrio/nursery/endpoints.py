@@ -12,7 +12,7 @@ import trio
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.nursery.tls import connection_reason
-from hbtrio.nursery.unix_socket import UnixListener, open_unix_listener
+from hbtrio.nursery.unix_socket import UnixListener, open_unix_listener, peer_credentials
 
 #: How long a connection and its TLS handshake may take, in seconds.
 CONNECT_S: Final = 5.0
@@ -102,6 +102,22 @@ class Endpoint:
                 await trio.aclose_forcefully(stream)
             raise
         return wrapped
+
+
+def peer_text(stream: trio.abc.Stream) -> str:
+    """Who is at the other end, for the log: an address and port, or a process and its user."""
+    if isinstance(stream, trio.SSLStream):
+        return peer_text(stream.transport_stream)
+    if not isinstance(stream, trio.SocketStream):
+        return "a peer"
+    try:
+        if stream.socket.family == socket.AF_UNIX:
+            peer = peer_credentials(stream)
+            return f"pid {peer.pid}, uid {peer.uid}, gid {peer.gid}"
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:
+        return "a peer that has gone"
+    return str(Endpoint(host=host, port=port))
 
 
 def _status(error: OSError) -> ExitStatus:

@@ -13,6 +13,7 @@ import ssl
 
 import trio
 
+from hbtrio.nursery.endpoints import peer_text
 from hbtrio.nursery.http_limits import Drain, HttpLimits
 from hbtrio.nursery.tls import connection_reason
 
@@ -53,19 +54,12 @@ class Handshakes:
             try:
                 await wrapped.do_handshake()
             except trio.BrokenResourceError as error:
-                _LOG.info("%s: no TLS: %s", _peer(stream), _why(error))
+                _LOG.info("%s: no TLS: %s", peer_text(stream), _why(error))
             else:
                 return wrapped
             finally:
                 self._under_way.pop(scope, None)
         return None
-
-
-def _peer(stream: trio.SocketStream) -> str:
-    try:
-        return str(stream.socket.getpeername()[0])
-    except OSError:
-        return "a client"
 
 
 def _why(error: trio.BrokenResourceError) -> str:

@@ -45,6 +45,7 @@ class RoundRecord:
         result: None while it is open.
         reason: why it ended so.
         answered_at: when it was closed.
+        boot_id: the process of the host that was commanded; "" if an older agent has stored it.
     """
 
     command_id: str
@@ -59,6 +60,7 @@ class RoundRecord:
     result: VoteResult | None = None
     reason: str = ""
     answered_at: datetime | None = None
+    boot_id: str = ""
 
 
 @attrs.frozen

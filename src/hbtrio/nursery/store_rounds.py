@@ -16,7 +16,7 @@ BOOTS: Final = 4
 
 _COLUMNS: Final = (
     "command_id, uuid, hostname, event, vote, asked_by, asked_at, window_s, replied, result,"
-    " reason, answered_at"
+    " reason, answered_at, boot_id"
 )
 
 
@@ -27,7 +27,7 @@ def open_round(db: sqlite3.Connection, opened: RoundRecord) -> None:
         sqlite3.IntegrityError: its command id was used before.
     """
     db.execute(
-        f"INSERT INTO rounds ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO rounds ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             opened.command_id,
             opened.uuid,
@@ -41,6 +41,7 @@ def open_round(db: sqlite3.Connection, opened: RoundRecord) -> None:
             opened.result or "",
             text_of(opened.reason),
             epoch(opened.answered_at),
+            text_of(opened.boot_id),
         ),
     )
 
@@ -136,7 +137,9 @@ def still_wanted(
 
 
 def _round(row: tuple[Any, ...]) -> RoundRecord:
-    command_id, uuid, hostname, event, vote, by, at, window_s, done, result, reason, ended = row
+    command_id, uuid, hostname, event, vote, by, at, window_s, done, result, reason, ended, boot = (
+        row
+    )
     return RoundRecord(
         command_id=command_id,
         uuid=uuid,
@@ -150,4 +153,5 @@ def _round(row: tuple[Any, ...]) -> RoundRecord:
         result=VoteResult(result) if result else None,
         reason=reason,
         answered_at=moment_or_none(ended),
+        boot_id=boot,
     )

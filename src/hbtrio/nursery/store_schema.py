@@ -130,6 +130,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    # Of a round whose host's process is another one by now, nobody will tell the outcome.
+    ("ALTER TABLE rounds ADD COLUMN boot_id TEXT NOT NULL DEFAULT ''",),
 )
 
 #: Pages of the write-ahead log that are carried over into the file at once: 16 MB. SQLite's own

@@ -28,9 +28,6 @@ DEFAULT_URL: Final = "http://127.0.0.1:30002"
 
 _USER_AGENT: Final = "guest-agent/1.0"
 
-#: The place of ``authority`` in the configuration.
-_AUTHORITY: Final = "agent.toml: vim.url_authority"
-
 #: What an audit of a thousand instances takes, four times over.
 _ANSWER_BYTES: Final = 1 << 20
 
@@ -138,6 +135,7 @@ class VimClient:
     Args:
         url: where the VIM listens; http or https.
         authority: what has signed its certificate for https; empty: whom the system trusts.
+        where: the place of ``authority``, for its faults.
         connect_s: how long a connection may take to be made, and again a TLS handshake.
         write_s: how long the request may take to be written.
         answer_s: how long the whole answer may take after that.
@@ -152,6 +150,7 @@ class VimClient:
         url: str = DEFAULT_URL,
         *,
         authority: str = "",
+        where: str = "url_authority",
         connect_s: float = 5.0,
         write_s: float = 5.0,
         answer_s: float = 10.0,
@@ -165,7 +164,7 @@ class VimClient:
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise UserError(f"{url}: is no http or https URL")
         # In clear there is nothing to verify, and loading a trust store takes its time.
-        tls = client_tls(_AUTHORITY, authority=authority) if parsed.scheme == "https" else False
+        tls = client_tls(where, authority=authority) if parsed.scheme == "https" else False
         self._connect_s = connect_s
         self._write_s = write_s
         self._answer_s = answer_s
