@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hbtrio.nursery.agent_audit import Audit
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
@@ -258,6 +258,29 @@ async def test_an_answer_that_the_vims_own_word_has_overtaken(
         await world.at(1)
         assert world.agent.instances == {}
         # It is asked again soon, and then the answer counts.
+        await world.at(5)
+        assert vim.times == [0.0, 2.0]
+        assert set(world.agent.instances) == {VM, OTHER_VM}
+
+
+async def test_an_answer_that_comes_while_the_vims_own_word_is_being_stored(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        await world.known(host=ScriptedHost(instances=(INSTANCE,)))
+        vim = begin(world)
+        vim.instances = instances(VM, OTHER_VM)
+
+        async def delete() -> None:
+            vim.meanwhile = None
+            world.worker.slow_s = 0.5
+            world.nursery.start_soon(world.agent.delete_instance, VM)
+            await wait_all_tasks_blocked()
+            world.worker.slow_s = 0.0
+
+        vim.meanwhile = delete
+        await world.at(1)
+        assert world.agent.instances == {}
         await world.at(5)
         assert vim.times == [0.0, 2.0]
         assert set(world.agent.instances) == {VM, OTHER_VM}

@@ -27,11 +27,12 @@ def wall_clock() -> datetime:
 
 
 class InlineWorker:
-    """Does the work at once; fails it while ``fault`` is set."""
+    """Does the work at once, and says so ``slow_s`` later; fails it while ``fault`` is set."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self.fault = ""
+        self.slow_s = 0.0
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         # In the order of the calls, as the thread does: before any other task may run.
@@ -39,7 +40,8 @@ class InlineWorker:
         job, fault = Job(work), self.fault
         if not fault:
             perform(self._db, [job])
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self.slow_s)
         if fault:
             raise StoreFault(fault)
         result: T = job.outcome()
