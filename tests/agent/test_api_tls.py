@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.nursery.ctl_client import Address, CtlClient
+from hbtrio.nursery.ctl_address import Address
+from hbtrio.nursery.ctl_client import CtlClient
 from hbtrio.nursery.ctl_replies import FleetStatus
 from hbtrio.nursery.tls import server_tls
 from support.agent_world import request_bytes, socket_agent

@@ -15,7 +15,8 @@ from trio.testing import MockClock
 
 import hbtrio
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.nursery.ctl_client import Address, CtlClient
+from hbtrio.nursery.ctl_address import Address
+from hbtrio.nursery.ctl_client import CtlClient
 from hbtrio.nursery.ctl_replies import FleetStatus
 from hbtrio.nursery.followed import FOLLOWER_QUEUE
 from hbtrio.nursery.store_records import HistoryEntry

@@ -827,7 +827,9 @@ def test_what_is_imported() -> None:
     modules = set(ended.stdout.split())
     assert {"starlette", "trio_serial", "cattrs", "inotify_simple", "uvicorn"} & modules == set()
     assert {name for name in modules if name.startswith("hbtrio.nursery.")} == {
+        "hbtrio.nursery.ctl_address",
         "hbtrio.nursery.ctl_client",
+        "hbtrio.nursery.ctl_lines",
         "hbtrio.nursery.ctl_replies",
         "hbtrio.nursery.tls",
         "hbtrio.nursery.token_file",

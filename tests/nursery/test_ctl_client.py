@@ -16,7 +16,9 @@ from trio.testing import MockClock
 from hbtrio.cli.ctl_commands import MARGIN_S, SILENCE_S
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.nursery import ctl_client
-from hbtrio.nursery.ctl_client import ANSWER_S, BODY_S, LINE_BYTES, Address, CtlClient
+from hbtrio.nursery.ctl_address import Address
+from hbtrio.nursery.ctl_client import ANSWER_S, BODY_S, CtlClient
+from hbtrio.nursery.ctl_lines import LINE_BYTES
 from hbtrio.nursery.ctl_replies import EventLine, Progress, ReplyFault, Status, parse
 from hbtrio.nursery.unix_socket import open_unix_listener
 from support.control_socket import Ctl, call, socket_path

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 import hbtrio
 from hbtrio.config.host import ActionCommands
-from hbtrio.nursery.ctl_client import LINE_BYTES
+from hbtrio.nursery.ctl_lines import LINE_BYTES
 from hbtrio.nursery.followed import FOLLOWER_QUEUE
 from hbtrio.nursery.http_edge import HttpLimits
 from hbtrio.nursery.reports import Report, ReportKind

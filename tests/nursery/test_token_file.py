@@ -9,7 +9,8 @@ import pytest
 
 from hbtrio.cli import main
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.nursery.ctl_client import Address, CtlClient
+from hbtrio.nursery.ctl_address import Address
+from hbtrio.nursery.ctl_client import CtlClient
 from hbtrio.nursery.token_file import checked_token, read_token
 
 TOKEN = "abcDEF0123456789._~+/-=="

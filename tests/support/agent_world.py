@@ -21,8 +21,8 @@ from trio.testing import wait_all_tasks_blocked
 from hbtrio.config.agent import AgentConfig, LinkSettings, VimSettings
 from hbtrio.lab.vim_stand_in import VimStandIn, vim_stand_in
 from hbtrio.nursery.agent import Agent
+from hbtrio.nursery.agent_asked import VIM, Asked
 from hbtrio.nursery.agent_audit import Audit
-from hbtrio.nursery.agent_rounds import VIM, Asked
 from hbtrio.nursery.http_edge import serve_http
 from hbtrio.nursery.store import Store
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord

@@ -19,7 +19,8 @@ import trio
 from hbtrio.cli import Parser, ctl
 from hbtrio.cli.ctl_commands import Session
 from hbtrio.cli.ctl_screen import Screen
-from hbtrio.nursery.ctl_client import Address, CtlClient
+from hbtrio.nursery.ctl_address import Address
+from hbtrio.nursery.ctl_client import CtlClient
 from hbtrio.nursery.host import Host
 from hbtrio.nursery.host_api import host_api
 from hbtrio.nursery.http_edge import HttpLimits, serve_http

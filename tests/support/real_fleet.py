@@ -24,7 +24,8 @@ from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.launcher import until_it_serves, write_toml
 from hbtrio.lab.scene import Scene, open_scene
 from hbtrio.lab.vim_stand_in import Mood, VimStandIn, vim_stand_in
-from hbtrio.nursery.ctl_client import Address, CtlClient
+from hbtrio.nursery.ctl_address import Address
+from hbtrio.nursery.ctl_client import CtlClient
 from support.agent_world import request_bytes
 from support.link_proxy import LinkProxy
 from support.real_processes import until

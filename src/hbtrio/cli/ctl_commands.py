@@ -23,7 +23,9 @@ from hbtrio.cli.ctl_table import counted
 from hbtrio.cli.ctl_views import show_event, show_status
 from hbtrio.config.source import printable
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.nursery.ctl_client import Address, CtlClient, Lines
+from hbtrio.nursery.ctl_address import Address
+from hbtrio.nursery.ctl_client import CtlClient
+from hbtrio.nursery.ctl_lines import Lines
 from hbtrio.nursery.ctl_replies import (
     EventLine,
     FleetInstanceLine,

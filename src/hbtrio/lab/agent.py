@@ -7,7 +7,8 @@ from pathlib import Path
 from hbtrio.lab.daemon import Daemon
 from hbtrio.lab.launcher import Launcher, until_it_serves, write_toml
 from hbtrio.lab.vim_stand_in import loopback_socket
-from hbtrio.nursery.ctl_client import Address, CtlClient
+from hbtrio.nursery.ctl_address import Address
+from hbtrio.nursery.ctl_client import CtlClient
 
 
 class LabAgent:

@@ -40,7 +40,8 @@ from hbtrio.lab.feed import Feed
 from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.launcher import Launcher, until_it_serves, write_toml
 from hbtrio.lab.lifeline import Lifeline
-from hbtrio.nursery.ctl_client import Address, CtlClient
+from hbtrio.nursery.ctl_address import Address
+from hbtrio.nursery.ctl_client import CtlClient
 from hbtrio.wire.lines import LineReader
 
 #: sun_path of unix(7) has 108 bytes with its NUL.

@@ -25,11 +25,12 @@ from typing import Final
 import trio
 
 from hbtrio.config.agent import AgentConfig
+from hbtrio.nursery.agent_asked import Asked, no_part
 from hbtrio.nursery.agent_brake import AgentBrake, is_well
 from hbtrio.nursery.agent_hearing import Hearing
 from hbtrio.nursery.agent_links import AgentLinks
 from hbtrio.nursery.agent_news import News
-from hbtrio.nursery.agent_rounds import Asked, Rounds, no_part
+from hbtrio.nursery.agent_rounds import Rounds
 from hbtrio.nursery.followed import Followed
 from hbtrio.nursery.store import Store
 from hbtrio.nursery.store_records import HistoryEntry, HostRecord, InstanceRecord

@@ -33,10 +33,10 @@ from hbtrio.nursery import api_parts
 from hbtrio.nursery.admission import OperatorAdmission
 from hbtrio.nursery.agent import Agent, Unknown
 from hbtrio.nursery.agent_actions import OPERATOR, ActionRefused, AgentActions
+from hbtrio.nursery.agent_asked import Asked
 from hbtrio.nursery.agent_brake import NotHeld
 from hbtrio.nursery.agent_metrics import METRICS_TYPE, agent_metrics
 from hbtrio.nursery.agent_openapi import openapi
-from hbtrio.nursery.agent_rounds import Asked
 from hbtrio.nursery.agent_status import fleet_instance, fleet_status, history_entry
 from hbtrio.nursery.store import PAGE
 from hbtrio.nursery.store_worker import StoreFault

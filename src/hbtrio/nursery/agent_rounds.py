@@ -24,6 +24,14 @@ from typing import Final
 import attrs
 import trio
 
+from hbtrio.nursery.agent_asked import (
+    VIM,
+    Asked,
+    OpenRound,
+    history_of,
+    no_part,
+    window_s,
+)
 from hbtrio.nursery.agent_session import HostSession, HostUnreachable
 from hbtrio.nursery.insist import insist
 from hbtrio.nursery.store import Store
@@ -38,12 +46,9 @@ from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.vim_sender import VimSender
 from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand
 from hbtrio.wire.vim import ActionEvent, guest_response
-from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind, window_of
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, window_of
 
 _log = logging.getLogger("hbtrio.rounds")
-
-#: Who asks through the VIM's API; only these rounds have a verdict for the VIM.
-VIM: Final = "vim"
 
 #: The VIM's timer is as long as the window. A verdict that comes just after it is taken for the
 #: next step's answer, so that a silent guest has agreed this much before.
@@ -54,66 +59,6 @@ PATIENCE_S: Final = 1.0
 
 #: Rounds under way in the whole fleet.
 _ROUNDS: Final = 10_000
-
-
-class Ending:
-    """How a round ends, for whoever waits for it."""
-
-    def __init__(self) -> None:
-        self._over = trio.Event()
-        self._result: RoundResult | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self._result is not None
-
-    async def wait(self) -> RoundResult:
-        """Returns the result once there is one."""
-        await self._over.wait()
-        assert self._result is not None
-        return self._result
-
-    def end(self, result: RoundResult) -> None:
-        """It has ended so."""
-        self._result = result
-        self._over.set()
-
-
-@attrs.frozen
-class Asked:
-    """What came of asking for a vote or notice.
-
-    Args:
-        command_id: its id.
-        seconds: its window, 0 for none.
-        ending: how it ends; None if it was not opened.
-        fault: why it was not.
-    """
-
-    command_id: str
-    seconds: int
-    ending: Ending | None
-    fault: str = ""
-
-
-def no_part(fault: str) -> Asked:
-    """The instance takes no part, and why."""
-    return Asked("", 0, None, fault)
-
-
-@attrs.define(eq=False)
-class _Open:
-    """A round under way."""
-
-    record: RoundRecord
-    #: The host said that it has opened it.
-    taken: bool = False
-    #: The reply to whoever asked is written.
-    replied: bool = False
-    #: The host has told its outcome, which is on its way to the store.
-    reported: bool = False
-    ending: Ending = attrs.field(factory=Ending)
 
 
 class Rounds:
@@ -144,7 +89,7 @@ class Rounds:
         self._on_end = on_end
         self._new_command_id = new_command_id
         self._wall_clock = wall_clock
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, OpenRound] = {}
         self._nursery: trio.Nursery | None = None
 
     def __len__(self) -> int:
@@ -160,7 +105,7 @@ class Rounds:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for record in left:
-                current = self._open[record.command_id] = _Open(
+                current = self._open[record.command_id] = OpenRound(
                     record, taken=True, replied=record.replied
                 )
                 if record.replied:
@@ -212,7 +157,7 @@ class Rounds:
             boot_id=session.hello.boot_id,
         )
         # Known here before the host is told: it may report the outcome before it replies.
-        current = self._open[record.command_id] = _Open(record)
+        current = self._open[record.command_id] = OpenRound(record)
         seconds, fault = await self._open_on(session, record)
         if fault:
             self._begin(self._end, current, VoteResult.ERROR, fault, False)
@@ -339,7 +284,7 @@ class Rounds:
         if self._nursery is not None:
             self._nursery.start_soon(step, *arguments)
 
-    async def _agree_in_time(self, current: _Open, within_s: float) -> None:
+    async def _agree_in_time(self, current: OpenRound, within_s: float) -> None:
         """A round whose host does not tell its outcome in time ends here, in agreement."""
         with trio.move_on_after(max(0.0, within_s - MARGIN_S)):
             await current.ending.wait()
@@ -347,12 +292,12 @@ class Rounds:
         agreed = VoteResult.ACCEPT if current.record.vote else VoteResult.COMPLETE
         await self._end(current, agreed, f"no answer within {current.record.window_s:g} s", True)
 
-    async def _end(self, current: _Open, outcome: VoteResult, why: str, verdict: bool) -> None:
+    async def _end(self, current: OpenRound, outcome: VoteResult, why: str, verdict: bool) -> None:
         record = current.record
         if self._open.pop(record.command_id, None) is None:
             return
         result = RoundResult(record.command_id, outcome, why)
-        history = self._history_of(record, result)
+        history = history_of(record, result, self._wall_clock())
         entries = self._verdict(record, result) if verdict else []
         if await insist(lambda: self._store.close_round(result, history, entries)):
             self._on_end(history)
@@ -377,33 +322,6 @@ class Rounds:
         expires_at = record.asked_at + timedelta(seconds=record.window_s)
         return [NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at)]
 
-    def _history_of(self, record: RoundRecord, result: RoundResult) -> HistoryEntry:
-        return HistoryEntry(
-            time=self._wall_clock(),
-            kind="vote" if record.vote else "notice",
-            uuid=record.uuid,
-            hostname=record.hostname,
-            reason=result.reason,
-            event=record.event,
-            result=result.result,
-            who=record.asked_by,
-        )
-
     def _wake(self) -> None:
         if self._sender is not None:
             self._sender.wake()
-
-
-def window_s(live: Instance, kind: WindowKind) -> int:
-    """The window of a kind that an instance has advertised, in seconds."""
-    match kind:
-        case WindowKind.VOTE:
-            return live.vote_s
-        case WindowKind.SHUTDOWN_NOTICE:
-            return live.shutdown_notice_s
-        case WindowKind.SUSPEND_NOTICE:
-            return live.suspend_notice_s
-        case WindowKind.RESUME_NOTICE:
-            return live.resume_notice_s
-        case WindowKind.RESTART:
-            return live.restart_s

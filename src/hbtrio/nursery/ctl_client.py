@@ -16,12 +16,13 @@ from functools import partial
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
 
-import attrs
 import httpx
 import trio
 
 from hbtrio.config.source import printable
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.nursery.ctl_address import Address
+from hbtrio.nursery.ctl_lines import Lines, Lost, os_error, read_whole, words
 from hbtrio.nursery.ctl_replies import (
     FleetStatus,
     Released,
@@ -46,14 +47,8 @@ BODY_S: Final = 60.0
 #: The most that a status may hold: about 100,000 instances, more than a host can be set to serve.
 BODY_BYTES: Final = 256 * 1024 * 1024
 
-#: A line may carry a command of 64 KiB whose every second argument is the instance's uuid.
-LINE_BYTES: Final = 1024 * 1024
-
 #: What is read of a server's own words about a fault.
 _FAULT_BYTES: Final = 65536
-
-#: What this machine is called by itself.
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 #: A request of another kind than the host understands, or without the right to make it; every
 #: other refusal is about the instance.
@@ -61,113 +56,6 @@ _STATUS: Final = {
     **dict.fromkeys((400, 405, 413, 414, 422), ExitStatus.USAGE),
     **dict.fromkeys((401, 403), ExitStatus.DENIED),
 }
-
-
-@attrs.frozen
-class Address:
-    """Where an API is: the path of a unix socket, or the base of an ``http`` or ``https`` URL."""
-
-    text: str
-    socket: str | None
-    base: str
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Reads ``unix:PATH``, ``http://HOST[:PORT]`` or ``https://HOST[:PORT]``.
-
-        Raises:
-            UserError: USAGE, it is none of them.
-        """
-        shown = printable(text[:200])
-        scheme, _, rest = text.partition(":")
-        if scheme == "unix":
-            path = "/" + rest.lstrip("/") if rest.startswith("//") else rest
-            if not path.strip("/") or "\0" in path:
-                raise UserError(f"{shown}: names no socket, such as unix:/run/hbtrio/host.sock")
-            return cls(shown, path, "http://host")
-        try:
-            url = httpx.URL(text)
-        except httpx.InvalidURL:
-            url = httpx.URL()
-        known = url.scheme in ("http", "https")
-        if not known or not url.host or url.userinfo or url.raw_path != b"/":
-            raise UserError(f"{shown}: neither unix:PATH nor http[s]://HOST[:PORT]")
-        return cls(shown, None, str(url))
-
-    @property
-    def is_tls(self) -> bool:
-        """Whether it is reached through TLS."""
-        return self.base.startswith("https:")
-
-    @property
-    def is_private(self) -> bool:
-        """Whether nobody on the way can read what is sent there."""
-        return self.socket is not None or self.is_tls or httpx.URL(self.base).host in _LOOPBACK
-
-
-class Lines:
-    """An answer of JSON lines, read one by one.
-
-    Args:
-        chunks: the answer's bytes.
-        lost: makes the error for an answer that fails in the middle.
-    """
-
-    def __init__(self, chunks: AsyncIterator[bytes], lost: _Lost) -> None:
-        self._chunks = chunks
-        self._held = bytearray()
-        self.lost = lost
-
-    async def next(self, cls: type[T], within_s: float) -> T | None:
-        """The next line, empty ones left out; None at the end.
-
-        Args:
-            cls: what it is, see :func:`parse`.
-            within_s: an empty line, with which a host says that it is alive, starts it anew.
-
-        Raises:
-            UserError: UNREACHABLE, the daemon went away, was silent for too long, or said what is
-                no line of this kind.
-
-        After a cancellation nothing more can be read.
-        """
-        while (line := await self._line(within_s)) is not None:
-            if line:
-                try:
-                    return parse(line, cls)
-                except ReplyFault as fault:
-                    raise self.lost(f"the daemon said what is not understood: {fault}") from fault
-        return None
-
-    async def _line(self, within_s: float) -> bytes | None:
-        with trio.move_on_after(within_s):
-            while (end := self._held.find(b"\n")) < 0:
-                if len(self._held) > LINE_BYTES:
-                    raise self.lost(f"the daemon sent a line of over {LINE_BYTES} bytes")
-                try:
-                    self._held += await anext(self._chunks)
-                except StopAsyncIteration:
-                    if self._held:
-                        raise self.lost("the daemon stopped in the middle of a line") from None
-                    return None
-                except httpx.HTTPError as error:
-                    raise self.lost(_words(error)) from error
-            line = bytes(self._held[:end])
-            del self._held[: end + 1]
-            return line
-        raise self.lost(f"not a word from the daemon for {within_s:g} s")
-
-
-@attrs.frozen
-class _Lost:
-    """Makes the error of an answer that is not going to be complete."""
-
-    where: str
-    unknown: str
-
-    def __call__(self, what: str) -> UserError:
-        text = f"{self.where}: {what}" + (f"; {self.unknown}" if self.unknown else "")
-        return UserError(text, ExitStatus.UNREACHABLE)
 
 
 class CtlClient:
@@ -275,10 +163,10 @@ class CtlClient:
         body: dict[str, Any] | None = None,
     ) -> T:
         method = "GET" if body is None else "POST"
-        lost = _Lost(self.address.text, "")
+        lost = Lost(self.address.text, "")
         with trio.move_on_after(BODY_S):
             async with self._answer(method, path, body, lost) as chunks:
-                answer = await _read(chunks, BODY_BYTES, lost)
+                answer = await read_whole(chunks, BODY_BYTES, lost)
                 if len(answer) > BODY_BYTES:
                     raise lost(f"the daemon's {what} is over {BODY_BYTES} bytes")
                 try:
@@ -305,13 +193,13 @@ class CtlClient:
 
         Cancelled or left early, it hangs up, which ends nothing that was begun in the host.
         """
-        lost = _Lost(self.address.text, unknown)
+        lost = Lost(self.address.text, unknown)
         async with self._answer(method, path, body, lost) as chunks:
             yield Lines(chunks, lost)
 
     @asynccontextmanager
     async def _answer(
-        self, method: str, path: str, body: dict[str, Any] | None, lost: _Lost
+        self, method: str, path: str, body: dict[str, Any] | None, lost: Lost
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         request = self._http.build_request(method, path, json=body)
         response: httpx.Response | None = None
@@ -326,7 +214,7 @@ class CtlClient:
             hint = "; or it refuses the certificate, see its log" if self._certified else ""
             if not self.address.is_tls and self.address.socket is None:
                 hint = "; or it speaks https only"
-            raise lost(_words(error) + hint) from error
+            raise lost(words(error) + hint) from error
         if response is None:
             raise lost(f"no answer from the daemon within {ANSWER_S:g} s")
         chunks = response.aiter_raw()
@@ -343,7 +231,7 @@ class CtlClient:
                     pass
 
     def _unreachable(self, error: httpx.HTTPError) -> UserError:
-        cause = _os_error(error)
+        cause = os_error(error)
         reason = "no connection in time" if cause is None else connection_reason(cause)
         text = f"{self.address.text}: {reason}"
         if isinstance(cause, ssl.SSLError | socket.gaierror):
@@ -355,10 +243,10 @@ class CtlClient:
                 text = f"{self.address.text}: no such socket"
         return UserError(f"{text}; is hbtrio host or agent running?", ExitStatus.UNREACHABLE)
 
-    async def _refusal(self, code: int, chunks: AsyncIterator[bytes], lost: _Lost) -> UserError:
+    async def _refusal(self, code: int, chunks: AsyncIterator[bytes], lost: Lost) -> UserError:
         with trio.move_on_after(ANSWER_S):
             try:
-                said = parse(await _read(chunks, _FAULT_BYTES, lost), dict[str, Any])
+                said = parse(await read_whole(chunks, _FAULT_BYTES, lost), dict[str, Any])
             except ReplyFault:
                 said = {}
             reason = said.get("reason")
@@ -369,38 +257,3 @@ class CtlClient:
                 return UserError(where + printable(reason), status)
         text = f"{self.address.text}: HTTP status {code} without a reason: no hbtrio daemon?"
         return UserError(text, ExitStatus.FAILED)
-
-
-async def _read(chunks: AsyncIterator[bytes], limit: int, lost: _Lost) -> bytes:
-    """The whole, or more than the limit of what is larger."""
-    body = bytearray()
-    try:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > limit:
-                break
-    except httpx.HTTPError as error:
-        raise lost(_words(error)) from error
-    return bytes(body)
-
-
-def _words(error: httpx.HTTPError) -> str:
-    # The library's own text is not for users, and may hold the server's bytes.
-    cause = _os_error(error)
-    return "the daemon went away" + ("" if cause is None else f": {connection_reason(cause)}")
-
-
-def _os_error(error: BaseException) -> OSError | None:
-    """The operating system's error that a chain of others was made from."""
-    found: OSError | None = None
-    cause: BaseException | None = error
-    for _ in range(16):
-        if isinstance(cause, OSError):
-            found = cause
-            if cause.errno is not None:  # else it sums up those of several addresses
-                break
-        if isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        elif cause is not None:
-            cause = cause.__cause__ or cause.__context__
-    return found

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hbtrio.nursery.admission import VimAdmission
 from hbtrio.nursery.agent import Agent, TooMany, Unknown
-from hbtrio.nursery.agent_rounds import VIM
+from hbtrio.nursery.agent_asked import VIM
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
 from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.vim_bodies import (

@@ -1,0 +1,105 @@
+"""A vote or notice as it is asked for and waited for, in the agent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import attrs
+import trio
+
+from hbtrio.nursery.store_records import HistoryEntry, RoundRecord, RoundResult
+from hbtrio.wire.link_messages import Instance
+from hbtrio.wire.vocabulary import WindowKind
+
+#: Who asks through the VIM's API; only these rounds have a verdict for the VIM.
+VIM: Final = "vim"
+
+
+class Ending:
+    """How a round ends, for whoever waits for it."""
+
+    def __init__(self) -> None:
+        self._over = trio.Event()
+        self._result: RoundResult | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._result is not None
+
+    async def wait(self) -> RoundResult:
+        """Returns the result once there is one."""
+        await self._over.wait()
+        assert self._result is not None
+        return self._result
+
+    def end(self, result: RoundResult) -> None:
+        """It has ended so."""
+        self._result = result
+        self._over.set()
+
+
+@attrs.frozen
+class Asked:
+    """What came of asking for a vote or notice.
+
+    Args:
+        command_id: its id.
+        seconds: its window, 0 for none.
+        ending: how it ends; None if it was not opened.
+        fault: why it was not.
+    """
+
+    command_id: str
+    seconds: int
+    ending: Ending | None
+    fault: str = ""
+
+
+def no_part(fault: str) -> Asked:
+    """The instance takes no part, and why."""
+    return Asked("", 0, None, fault)
+
+
+@attrs.define(eq=False)
+class OpenRound:
+    """A round under way."""
+
+    record: RoundRecord
+    #: The host said that it has opened it.
+    taken: bool = False
+    #: The reply to whoever asked is written.
+    replied: bool = False
+    #: The host has told its outcome, which is on its way to the store.
+    reported: bool = False
+    ending: Ending = attrs.field(factory=Ending)
+
+
+def history_of(record: RoundRecord, result: RoundResult, now: datetime) -> HistoryEntry:
+    """What the history says of a round that ended now."""
+    return HistoryEntry(
+        time=now,
+        kind="vote" if record.vote else "notice",
+        uuid=record.uuid,
+        hostname=record.hostname,
+        reason=result.reason,
+        event=record.event,
+        result=result.result,
+        who=record.asked_by,
+    )
+
+
+def window_s(live: Instance, kind: WindowKind) -> int:
+    """The window of a kind that an instance has advertised, in seconds."""
+    match kind:
+        case WindowKind.VOTE:
+            return live.vote_s
+        case WindowKind.SHUTDOWN_NOTICE:
+            return live.shutdown_notice_s
+        case WindowKind.SUSPEND_NOTICE:
+            return live.suspend_notice_s
+        case WindowKind.RESUME_NOTICE:
+            return live.resume_notice_s
+        case WindowKind.RESTART:
+            return live.restart_s
