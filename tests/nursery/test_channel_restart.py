@@ -84,11 +84,11 @@ async def test_expired_it_is_reported_and_a_loss(event: Event, autojump_clock: M
         channel = world.channel(guest)
         under_way = f"{event} is under way"
         assert later(world) == [(NOTICED, "stopped", under_way)]
-        assert channel.restart is not None
-        assert channel.restart.remaining_s(now()) == RESTART_S
+        assert channel.restart.window is not None
+        assert channel.restart.window.remaining_s(now()) == RESTART_S
         await world.at(EXPIRES - 0.001)
         assert channel.heartbeat.state is HeartbeatState.RESTARTING
-        assert not channel.restarted.is_set()
+        assert not channel.restart.closed.is_set()
         await world.at(EXPIRES)
         assert later(world) == [
             (NOTICED, "stopped", under_way),
@@ -96,8 +96,8 @@ async def test_expired_it_is_reported_and_a_loss(event: Event, autojump_clock: M
             (EXPIRES, "loss", "reboot", NOT_BACK),
         ]
         assert channel.heartbeat.state is HeartbeatState.LOST
-        assert channel.restart is None
-        assert channel.restarted.is_set()
+        assert channel.restart.window is None
+        assert channel.restart.closed.is_set()
         await world.at(EXPIRES + 500)
         assert len(later(world)) == 3
 
@@ -123,10 +123,10 @@ async def test_it_opens_when_the_notice_is_over(autojump_clock: MockClock) -> No
         await world.at(NOTICED)
         world.notice(guest, Event.REBOOT)
         await world.at(NOTICED + 9.9)
-        assert world.channel(guest).restart is None
+        assert world.channel(guest).restart.window is None
         assert world.channel(guest).heartbeat.state is HeartbeatState.BEATING
         await world.at(NOTICED + 10)
-        restart = world.channel(guest).restart
+        restart = world.channel(guest).restart.window
         assert restart is not None
         assert restart.deadline == NOTICED + 10 + RESTART_S
 
@@ -142,8 +142,8 @@ async def test_back_with_init_in_time(back_at: float, autojump_clock: MockClock)
         assert later(world)[1:] == [
             (pytest.approx(back_at), "heartbeating", "after: reboot is under way")
         ]
-        assert world.channel(guest).restart is None
-        assert world.channel(guest).restarted.is_set()
+        assert world.channel(guest).restart.window is None
+        assert world.channel(guest).restart.closed.is_set()
 
 
 @pytest.mark.parametrize("event", RESTARTING)
@@ -289,7 +289,7 @@ async def test_an_init_in_time_whose_answer_comes_late_is_waited_for(
         guest.says_init()
         await world.at(EXPIRES + 0.5)
         assert len(later(world)) == 1
-        assert channel.restart is not None
+        assert channel.restart.window is not None
         await world.at(EXPIRES + 100)
         assert later(world)[1:] == [
             (EXPIRES + 0.7, "heartbeating", "after: reboot is under way"),
@@ -372,7 +372,7 @@ async def test_stopped_while_it_restarts_it_is_not_waited_for(autojump_clock: Mo
         world.notice(guest, Event.STOP)
         await world.at(400)
         assert [told[:3] for told in later(world)[1:]] == [(50.0, "notice", "stop")]
-        assert world.channel(guest).restart is None
+        assert world.channel(guest).restart.window is None
 
 
 async def test_with_reporting_off_only_the_window_is_reported(autojump_clock: MockClock) -> None:
@@ -402,7 +402,7 @@ async def test_shutdown_ends_the_window_without_a_loss(autojump_clock: MockClock
         await world.stop_host()
         assert now() == pytest.approx(EXPIRES - 0.01)
         assert later(world) == [(NOTICED, "stopped", "reboot is under way")]
-        assert channel.restarted.is_set()
+        assert channel.restart.closed.is_set()
 
 
 async def test_after_a_freeze_it_waits_two_calm_seconds(autojump_clock: MockClock) -> None:
@@ -585,8 +585,8 @@ async def test_called_off_it_is_challenged_at_once(event: Event, autojump_clock:
         await world.at(40)
         why = f"after: {event} is under way was called off: the command failed"
         assert later(world)[1:] == [(30.25, "heartbeating", why)]
-        assert channel.restart is None
-        assert channel.restarted.is_set() is (event is Event.REBOOT)
+        assert channel.restart.window is None
+        assert channel.restart.closed.is_set() is (event is Event.REBOOT)
 
 
 async def test_calling_off_what_is_gone_or_not_under_way_is_harmless(

@@ -391,7 +391,7 @@ async def test_a_command_that_fails(
         assert said(caplog)[-1] == ("ERROR", f"{guest.uuid}: reboot failed: {fault}")
         assert (world.host.corrective.ran, world.host.corrective.failed) == (1, 1)
         # It was not restarted: no RESTART window is open, and it may yet answer.
-        assert world.channel(guest).restart is None
+        assert world.channel(guest).restart.window is None
         assert world.channel(guest).heartbeat.state is HeartbeatState.RETURNING
         guest.answers_after_s = 0.0
         await world.at(62)
@@ -455,7 +455,7 @@ async def test_a_reboot_opens_the_restart_window(autojump_clock: MockClock) -> N
     async with world_of(run=FakeRun(delay_s=3)) as world:
         guest = await lost(world)
         await world.at(DUE)
-        restart = world.channel(guest).restart
+        restart = world.channel(guest).restart.window
         assert restart is not None
         assert restart.deadline == DUE + 121
         assert world.channel(guest).heartbeat.state is HeartbeatState.RESTARTING

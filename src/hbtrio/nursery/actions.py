@@ -157,7 +157,7 @@ class ActionRun:
 
     async def _perform(self) -> bool:
         channel = self._channel_of(self.uuid)
-        self._restarts = channel is not None and channel.restart is not None
+        self._restarts = channel is not None and channel.restart.window is not None
         argv = expand(self._command, uuid=self.uuid)
         self._say(step="command", argv=argv, seconds=self._timeout_s)
         _log.info("%s: %s: running %s", self.uuid, self.name, argv)
@@ -190,13 +190,13 @@ class ActionRun:
         if channel is None or not self._restarts:
             self._say(step="restart", skipped="no RESTART window is open")
             return
-        window = last = channel.restart
+        window = last = channel.restart.window
         # One more may follow: for an init that came at the last moment, or for another restart.
         while window is not None:
             left_s = window.remaining_s(trio.current_time())
             self._say(step="restart", window=window.kind, seconds=round(left_s, 1))
-            await channel.restarted.wait()
-            window, last = channel.restart, window
+            await channel.restart.closed.wait()
+            window, last = channel.restart.window, window
         back = channel.heartbeat.state is HeartbeatState.BEATING
         why = channel.heartbeat.why
         if back and last is not None and last.ballot.state is BallotState.EXPIRED:

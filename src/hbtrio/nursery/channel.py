@@ -25,6 +25,7 @@ from hbtrio.nursery.discovery import ChannelFile
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Dialer, Port
 from hbtrio.nursery.reports import Report, ReportKind, Reports
+from hbtrio.nursery.restart_window import RestartWindow
 from hbtrio.nursery.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.windows import Answer, Window, stay_silent
 from hbtrio.wire.messages import ActionNotify, ActionResponse, Init, Message, Nack
@@ -35,7 +36,6 @@ from hbtrio.wire.vocabulary import (
     Event,
     NotificationType,
     VoteResult,
-    WindowKind,
     window_of,
 )
 
@@ -77,10 +77,7 @@ class Channel:
         self.path = file.path
         self.heartbeat = Heartbeat(setup.heartbeat, new_id=setup.new_id)
         self.round: Round | None = None
-        #: The RESTART window while it is open.
-        self.restart: Window | None = None
-        #: Set when the RESTART window that was opened last is closed.
-        self.restarted = trio.Event()
+        self.restart = RestartWindow(setup.guard, self._restart_expired)
         #: The last report, for status.
         self.last: Report | None = None
         #: Set when the channel's file is gone while the instance is expected back.
@@ -125,7 +122,7 @@ class Channel:
                 self._nursery = nursery
                 if self.heartbeat.state is HeartbeatState.RESTARTING:
                     # Its window went down with the nursery that failed; it is still expected.
-                    self._open_restart(self.heartbeat.profile.restart_s)
+                    self.restart.open(self.heartbeat.profile.restart_s, nursery)
                 if self.heartbeat.state is not HeartbeatState.GONE:
                     await self._stay_connected()
         finally:
@@ -376,11 +373,11 @@ class Channel:
                         self._connection.reconnect = True
                     self._break(why)
                 case hb.OpenRestart(seconds):
-                    self._open_restart(seconds)
+                    self.restart.open(seconds, self._nursery)
                 case hb.Note(text):
                     _log.info("%s: %s", self.uuid, text)
-        if self.restart is not None and self.heartbeat.state is not HeartbeatState.RESTARTING:
-            self.restart.answer(_GUEST, Answer(VoteResult.COMPLETE))
+        if self.heartbeat.state is not HeartbeatState.RESTARTING:
+            self.restart.close()
 
     def _say_silent(self) -> None:
         # QEMU bears one client: a second one connects, and waits in the backlog without a sign.
@@ -390,24 +387,7 @@ class Channel:
             text = "%s: nothing was heard: no guest runs, or another client holds the channel %s"
             _log.warning(text, self.uuid, self.path)
 
-    def _open_restart(self, seconds: float) -> None:
-        if self.restart is not None:
-            self.restart.abort("it is being restarted again")
-        ballot = Ballot(NotificationType.IRREVOCABLE, [_GUEST])
-        window = Window(WindowKind.RESTART, seconds, ballot, self._restart_over, self._setup.guard)
-        self.restart = window
-        self.restarted = trio.Event()
-        if self._nursery is not None:
-            self._nursery.start_soon(window.hold, {_GUEST: stay_silent})
-
-    def _restart_over(self, outcome: Outcome) -> None:
-        self.restart = None
-        over = self.restarted
-        if outcome.result is VoteResult.TIMEOUT:
-            self._expire_restart()
-        over.set()
-
-    def _expire_restart(self) -> None:
+    def _restart_expired(self) -> None:
         self._apply(self.heartbeat.restart_expired(trio.current_time()))
         self._pace()
         if self.absent:

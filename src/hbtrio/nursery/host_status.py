@@ -71,8 +71,8 @@ def instance_status(channel: Channel, now: float) -> dict[str, Any]:
             "remaining_s": round(current.window.remaining_s(now), 3),
         },
         "restart_remaining_s": None
-        if channel.restart is None
-        else round(channel.restart.remaining_s(now), 3),
+        if channel.restart.window is None
+        else round(channel.restart.window.remaining_s(now), 3),
         "last": None if last is None else last.as_dict(),
         "path": channel.path,
     }
