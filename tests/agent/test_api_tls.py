@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 import trio
 
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.nursery.admission import operator_of
 from hbtrio.nursery.ctl_address import Address
 from hbtrio.nursery.ctl_client import CtlClient
 from hbtrio.nursery.ctl_replies import FleetStatus
-from hbtrio.nursery.tls import server_tls
+from hbtrio.nursery.http_edge import CERTIFICATE_EXTENSION
+from hbtrio.nursery.store_records import InstanceRecord
+from hbtrio.nursery.tls import owner_of, server_tls
 from support.agent_world import request_bytes, socket_agent
 from support.certificates import AUTHORITY, HERE, of_agent, pair, trusting
 from support.fleet_world import TOKEN, FleetApi, fleet_api
@@ -103,6 +107,50 @@ async def test_who_may(
             for path in READS:
                 assert await refused(unix, "GET", path, {}) is ADMITTED
             assert await refused(unix, "POST", CHANGES[0], {}) is ADMITTED
+
+
+async def test_who_has_asked_is_on_record(tmp_path: Path) -> None:
+    """As far as anybody knows: of those who have the token, or the socket's uid, nobody does."""
+    async with (
+        fleet_api(tmp_path, tls=of_agent(clients=True)) as api,
+        operator(api, "operator") as certified,
+        operator(api) as tokened,
+        api.client() as unix,
+    ):
+        await api.agent.put_instance(InstanceRecord(ABSENT, "compute-0", True))
+        for http in (certified, tokened, unix):
+            for path, body in (("vote", {"event": "stop"}), ("act", {"action": "stop"})):
+                path = f"/v1/instances/{ABSENT}/{path}"
+                assert (await http.post(path, json=body, headers=RIGHT)).status_code == 409
+        kept = [(record.entry.kind, record.entry.who) for record in await api.agent.store.history()]
+        names = ("operator CN=operator", "operator", f"operator uid {os.geteuid()}")
+        assert kept[::-1] == [(kind, who) for who in names for kind in ("vote", "action")]
+
+
+@pytest.mark.parametrize(
+    ("certificate", "owner"),
+    [
+        (None, None),
+        ({}, None),
+        ({"subject": ((("organizationName", "x"),), (("commonName", "alice"),))}, "CN=alice"),
+        (
+            {
+                "subject": ((("organizationName", "x"),),),
+                "subjectAltName": (("email", "a@b.example"), ("DNS", "b.example")),
+            },
+            "email=a@b.example",
+        ),
+        ({"subject": ((("organizationName", "x"),),)}, "organizationName=x"),
+        ({"subject": (), "serialNumber": "0A"}, "serial 0A"),
+    ],
+)
+def test_whose_certificate_it_is(certificate: dict[str, Any] | None, owner: str | None) -> None:
+    assert owner_of(certificate) == owner
+
+
+def test_a_name_can_t_break_a_line() -> None:
+    scope = {"extensions": {CERTIFICATE_EXTENSION: "CN=a\nb\u202e" + "c" * 100}}
+    assert operator_of(scope) == r"operator CN=a\nb\u202e" + "c" * 67
 
 
 async def test_without_an_authority_a_certificate_permits_nothing(tmp_path: Path) -> None:

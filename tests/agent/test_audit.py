@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hbtrio.nursery.agent_audit import Audit
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
 from hbtrio.nursery.vim_client import (
     Delivered,
@@ -22,74 +19,19 @@ from hbtrio.nursery.vim_client import (
     Silence,
     Unconfirmed,
 )
-from hbtrio.wire.vim import VimRequest
-from support.agent_world import MemoryAgent, memory_agent
-from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, OTHER_VM, VM, ScriptedHost
+from support.agent_world import memory_agent
+from support.audit_world import CLOSED, begin, instances, said, state
+from support.scripted_host import (
+    HOST_UUID,
+    HOSTNAME,
+    INSTANCE,
+    OTHER_HOST_UUID,
+    OTHER_VM,
+    VM,
+    ScriptedHost,
+)
 
 DOWN = NotSent("no connection to http://vim: connection refused")
-CLOSED = Unconfirmed(Silence.CLOSED)
-OTHER_UUID = "44444444-4444-4444-8444-444444444444"
-
-
-def state(state: str = "enabled", uuid: str = HOST_UUID) -> Delivered:
-    """The VIM's answer about a host."""
-    members = {"uuid": uuid, "hostname": HOSTNAME, "state": state}
-    return Delivered(200, json.dumps(members).encode())
-
-
-def instances(*uuids: str, hostname: str = HOSTNAME, state: str = "enabled") -> Delivered:
-    """The VIM's answer about a host's instances."""
-    services = [{"service": "heartbeat", "state": state}]
-    found = [{"uuid": uuid, "hostname": hostname, "services": services} for uuid in uuids]
-    return Delivered(200, json.dumps({"instances": found}).encode())
-
-
-class Asked:
-    """A VIM that answers what the test says, and when each question came."""
-
-    def __init__(self) -> None:
-        self.state: Delivery = state()
-        self.instances: Delivery = instances()
-        self.asked: list[tuple[float, str]] = []
-        #: Awaited before each answer.
-        self.meanwhile: Callable[[], Awaitable[None]] | None = None
-
-    async def send(self, request: VimRequest) -> Delivery:
-        await trio.lowlevel.checkpoint()
-        host = "host_uuid=" not in request.target
-        answer = self.state if host else self.instances
-        if host and isinstance(answer, Delivered):
-            about = json.loads(request.body)
-            answer = attrs.evolve(
-                answer,
-                body=answer.body.replace(b'"compute-0"', b'"%s"' % about["hostname"].encode()),
-            )
-        uuid = request.target[-len(HOST_UUID) :]
-        what = uuid if host else f"instances of {uuid}"
-        self.asked.append((round(trio.current_time(), 6), what))
-        if self.meanwhile is not None and not host:
-            await self.meanwhile()
-        return answer
-
-    @property
-    def times(self) -> list[float]:
-        """When a host's state was asked for."""
-        return [time for time, what in self.asked if not what.startswith("instances")]
-
-
-def begin(world: MemoryAgent, every_s: float = 10) -> Asked:
-    """An audit of that agent."""
-    vim: Any = Asked()
-    world.nursery.start_soon(Audit(world.agent, vim, every_s).run)
-    return vim  # type: ignore[no-any-return]
-
-
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the audit has said."""
-    found = [one.getMessage() for one in caplog.records if one.name == "hbtrio.audit"]
-    # In words: nothing of how Python writes an object.
-    assert not any("(" in line or "<" in line for line in found)
-    return found
 
 
 async def test_a_host_is_asked_about_soon_and_then_at_each_audit(
@@ -101,7 +43,7 @@ async def test_a_host_is_asked_about_soon_and_then_at_each_audit(
         await world.at(3)
         host = await world.host()
         assert vim.asked == []
-        assert host.reporting == {"": False}
+        assert host.reporting == {"": False, VM: False}
         await world.at(35)
         assert vim.times == [4.0, 10.0, 20.0, 30.0]
         assert vim.asked[:2] == [(4.0, HOST_UUID), (4.0, f"instances of {HOST_UUID}")]
@@ -127,7 +69,7 @@ async def test_until_its_state_is_known_a_host_is_asked_about_again(
         assert vim.times == [2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 90.0, 120.0]
         vim.state = state()
         await world.at(155)
-        assert host.reporting == {"": True}
+        assert host.reporting == {"": True, VM: False}
         assert vim.times[8:] == [150.0]
 
 
@@ -139,15 +81,15 @@ async def test_a_vim_that_is_down_is_tried_often_with_one_request_and_told_of_on
         vim = begin(world)
         vim.state = vim.instances = DOWN
         host = await world.host()
-        await world.host(ScriptedHost("compute-1", OTHER_UUID, "b", ()))
+        await world.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b", ()))
         await world.at(99)
         assert vim.times == [2.0 * n for n in range(1, 50)]
-        assert host.reporting == {"": False}
+        assert host.reporting == {"": False, VM: False}
         lost = f"audit: the VIM can't be asked: {DOWN.reason}"
         assert said(caplog) == [lost]
         vim.state, vim.instances = state(), instances()
         await world.at(101)
-        assert host.reporting == {"": True}
+        assert host.reporting == {"": True, VM: False}
         assert said(caplog) == [lost, "audit: the VIM can be asked again"]
         # Now they are known: a VIM that is down is tried at each audit.
         vim.state = DOWN
@@ -155,7 +97,7 @@ async def test_a_vim_that_is_down_is_tried_often_with_one_request_and_told_of_on
         await world.at(131)
         assert vim.times[seen:] == [110.0, 120.0, 130.0]
         assert said(caplog)[2:] == [lost]
-        assert host.reporting == {"": True}
+        assert host.reporting == {"": True, VM: False}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +159,7 @@ async def test_faults_that_alternate_are_said_once_each_and_not_all(
             vim.state = Refused(400 + time // 10)
         assert len(said(caplog)) == 3
         # Of another host its own.
-        await world.host(ScriptedHost("compute-1", OTHER_UUID, "b", ()))
+        await world.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b", ()))
         await world.at(406)
         assert len(said(caplog)) == 4
         assert said(caplog)[3].startswith("audit: compute-1: ")
@@ -294,10 +236,13 @@ async def test_hosts_without_a_uuid_or_a_link_are_not_asked_about(
         nameless = ScriptedHost(instances=())
         nameless.hello = attrs.evolve(nameless.hello, host_uuid="")
         await world.host(nameless)
-        host = await world.host(ScriptedHost("compute-1", OTHER_UUID.upper(), "b", ()))
+        host = await world.host(ScriptedHost("compute-1", OTHER_HOST_UUID.upper(), "b", ()))
         await world.at(15)
         assert vim.times == [2.0, 10.0]
-        assert {what for _, what in vim.asked} == {OTHER_UUID, f"instances of {OTHER_UUID}"}
+        assert {what for _, what in vim.asked} == {
+            OTHER_HOST_UUID,
+            f"instances of {OTHER_HOST_UUID}",
+        }
         await host.cut()
         await world.at(55)
         assert vim.times == [2.0, 10.0]
@@ -316,4 +261,23 @@ async def test_a_host_that_the_vim_knows_under_another_name(
         assert said(caplog) == [
             f'audit: {HOSTNAME}: to the VIM its hostname is "compute-0.example\\n"'
         ]
-        assert host.reporting == {"": True}
+        # Nothing of an answer about another host is taken over.
+        assert host.reporting == {"": False, VM: False}
+        assert world.agent.instances == {}
+
+
+async def test_a_host_that_the_vim_knows_under_another_uuid(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        vim = begin(world)
+        members = {"uuid": OTHER_HOST_UUID, "hostname": HOSTNAME, "state": "enabled"}
+        vim.state = Delivered(200, json.dumps(members).encode())
+        vim.instances = instances(VM)
+        host = await world.host()
+        await world.at(55)
+        assert said(caplog) == [
+            f'audit: {HOSTNAME}: to the VIM its uuid is "{OTHER_HOST_UUID}", not {HOST_UUID}'
+        ]
+        assert host.reporting == {"": False, VM: False}
+        assert world.agent.instances == {}

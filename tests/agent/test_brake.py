@@ -22,7 +22,7 @@ from hbtrio.wire.link_messages import STOPPING, Goodbye
 from hbtrio.wire.vocabulary import Event, Health
 from support.agent_world import MemoryAgent, memory_agent
 from support.inline_store import EPOCH
-from support.scripted_host import HOSTNAME, INSTANCE, ScriptedHost
+from support.scripted_host import HOSTNAME, INSTANCE, OTHER_HOST_UUID, ScriptedHost
 
 OTHER = "compute-1"
 
@@ -204,7 +204,7 @@ async def test_ill_health_counts_as_well(tmp_path: Path, autojump_clock: MockClo
 async def test_hosts_are_judged_each_for_itself(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with memory_agent(tmp_path) as on:
         host = await on.known(host=Host(3))
-        other = ScriptedHost(OTHER, "h-other", "boot-2")
+        other = ScriptedHost(OTHER, OTHER_HOST_UUID, "boot-2")
         vm = attrs.evolve(INSTANCE, uuid="99999999-1111-4111-8111-111111111111")
         other.instances = {vm.uuid: vm}
         await on.known(host=other)

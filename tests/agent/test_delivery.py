@@ -17,7 +17,7 @@ from hbtrio.lab.vim_stand_in import Mood, Received, VimStandIn, vim_stand_in
 from hbtrio.nursery.store_records import OutboxState
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 from support.agent_world import SocketAgent, request_bytes, socket_agent
-from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, VM, ScriptedHost
+from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, OTHER_HOST_UUID, VM, ScriptedHost
 
 INST = f"/v1/instances/{VM}"
 
@@ -367,7 +367,7 @@ async def test_a_vim_that_is_down_at_start_hears_the_newest_state_and_every_alar
 async def test_an_instance_that_is_moved_by_a_patch(tmp_path: Path) -> None:
     async with socket_agent(tmp_path) as agent:
         old = await agent.known()
-        new = await agent.host(ScriptedHost("compute-1", "new-host", "b", (INSTANCE,)))
+        new = await agent.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b", (INSTANCE,)))
         await agent.heard("service", 1)
         services = [{"service": "heartbeat", "state": "enabled"}]
         body = {"uuid": VM, "hostname": "compute-1", "services": services}
@@ -487,7 +487,7 @@ async def test_an_audits_answer_that_is_faulty(
             host = await agent.host()
             with trio.fail_after(20):
                 await vim.wait_for(6)
-            assert host.reporting == {"": True}
+            assert host.reporting == {"": True, VM: False}
             assert agent.agent.instances == {}
     said = [one.getMessage() for one in caplog.records if one.name == "hbtrio.audit"]
     assert any(line.startswith(f"audit: {HOSTNAME}: ") for line in said)

@@ -107,14 +107,21 @@ DRIBBLES = [
 ]
 
 
+#: A request after which its connection stays, waiting for the next.
+WHOLE = request_bytes("GET", INST).replace(b"Connection: close", b"A: b")
+
+
 async def test_slow_loris(tmp_path: Path) -> None:
+    """More of them than there are places: each request of others is answered all the same."""
     async with real_agent(tmp_path) as agent:
         await told(agent)
         async with trio.open_nursery() as nursery:
             for port in (agent.vim_port, agent.operator_port):
-                for head, then in DRIBBLES * 4:
+                for number in range(MOST + 16):
+                    head, then = DRIBBLES[number % len(DRIBBLES)]
                     await nursery.start(dribble, port, head, then)
-            await serves(agent)
+                    if number % 16 == 15:
+                        await serves(agent)
             await ends_in_time(agent)
             nursery.cancel_scope.cancel()
 
@@ -145,8 +152,7 @@ async def test_a_client_that_never_reads(tmp_path: Path, asked: str, sse: bool) 
     async with real_agent(tmp_path) as agent:
         host = await told(agent)
         kept = request_bytes("GET", asked, headers=accept).replace(b"Connection: close", b"A: b")
-        vims = request_bytes("GET", INST).replace(b"Connection: close", b"A: b")
-        async with deaf(agent, {agent.operator_port: kept, agent.vim_port: vims}):
+        async with deaf(agent, {agent.operator_port: kept, agent.vim_port: WHOLE}):
             # What comes now it has no place for.
             for _ in range(1100):
                 await host.report("unhealthy", VM, "y", corrective_action=CorrectiveAction.LOG)
@@ -156,29 +162,54 @@ async def test_a_client_that_never_reads(tmp_path: Path, asked: str, sse: bool) 
             await ends_in_time(agent)
 
 
-async def test_more_connections_than_there_is_room_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", [b"", b"GET /v1/status HTTP/1.1\r\n", WHOLE])
+async def test_connections_that_wait_keep_nobody_out(tmp_path: Path, said: bytes) -> None:
     async with real_agent(tmp_path) as agent:
         await told(agent)
         async with AsyncExitStack() as stack:
-            await serves(agent)
             for port in (agent.vim_port, agent.operator_port):
-                silent = [await stack.enter_async_context(await connect(port)) for _ in range(MOST)]
-                # The next ones are told so; with too many of them, only closed on.
-                answers = []
+                for number in range(3 * MOST):
+                    stream = await stack.enter_async_context(await connect(port))
+                    await stream.send_all(said)
+                    if said == WHOLE:
+                        with trio.fail_after(SOON_S):
+                            await stream.receive_some(4096)
+                    if number % 32 == 31:
+                        await serves(agent)
+            await serves(agent)
+            await ends_in_time(agent)
+
+
+async def test_more_connections_at_work_than_there_is_room_for(tmp_path: Path) -> None:
+    async with real_agent(tmp_path) as agent:
+        await told(agent)
+        async with AsyncExitStack() as stack:
+            news = request_bytes("GET", "/v1/events", headers=("Accept: text/event-stream",))
+            readers = []
+            for _ in range(MOST):
+                reader = await stack.enter_async_context(await connect(agent.operator_port))
+                await reader.send_all(news)
                 with trio.fail_after(SOON_S):
-                    for _ in range(3 * MOST):
-                        stream = await stack.enter_async_context(await connect(port))
-                        try:
-                            answers.append(await stream.receive_some(4096))
-                        except trio.BrokenResourceError:
-                            answers.append(b"")
-                assert answers[0].startswith(b"HTTP/1.1 503 ")
-                assert {bytes(one[:13]) for one in answers} <= {b"", b"HTTP/1.1 503 "}
-                # Room again, as soon as one has gone.
-                await silent.pop().aclose()
-                with trio.fail_after(SOON_S):
-                    while not await has_room(agent, port):  # noqa: ASYNC110
-                        await trio.sleep(0.02)
+                    assert (await reader.receive_some(4096)).startswith(b"HTTP/1.1 200 ")
+                readers.append(reader)
+            # The next ones are told so; with too many of them, only closed on.
+            answers = []
+            with trio.fail_after(SOON_S):
+                for _ in range(MOST):
+                    stream = await stack.enter_async_context(await connect(agent.operator_port))
+                    try:
+                        answers.append(await stream.receive_some(4096))
+                    except trio.BrokenResourceError:
+                        answers.append(b"")
+            assert answers[0].startswith(b"HTTP/1.1 503 ")
+            assert {bytes(one[:13]) for one in answers} <= {b"", b"HTTP/1.1 503 "}
+            # The other port has places of its own.
+            assert await has_room(agent, agent.vim_port)
+            # Room again, as soon as one has gone.
+            await readers.pop().aclose()
+            with trio.fail_after(SOON_S):
+                while not await has_room(agent, agent.operator_port):  # noqa: ASYNC110
+                    await trio.sleep(0.02)
             await ends_in_time(agent)
 
 
@@ -208,20 +239,18 @@ async def test_the_end_with_all_of_them_hanging_on(tmp_path: Path) -> None:
         news = request_bytes(
             "GET", "/v1/events?recent=1000", headers=("Accept: text/event-stream",)
         )
-        more = request_bytes("GET", INST).replace(b"Connection: close", b"A: b")
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             for port in ports:
+                for _ in range(3 * MOST):
+                    await stack.enter_async_context(await connect(port))
                 for head, then in DRIBBLES:
                     await nursery.start(dribble, port, head, then)
             stranger = await trio.open_unix_socket(str(agent.directory / "link"))
             await stack.enter_async_context(stranger)
-            async with deaf(agent, dict.fromkeys(ports, more)):
+            async with deaf(agent, dict.fromkeys(ports, WHOLE)):
                 reader = await stack.enter_async_context(await connect(ports[1], deaf=True))
                 await reader.send_all(news)
                 asking = await stack.enter_async_context(await connect(ports[0]))
-                for port in ports:
-                    for _ in range(3 * MOST):
-                        await stack.enter_async_context(await connect(port))
                 await asking.send_all(VOTE)
                 with trio.fail_after(SOON_S):
                     await commanded.wait()

@@ -17,7 +17,7 @@ from hbtrio.nursery.vim_client import NotSent
 from hbtrio.wire.vocabulary import Event
 from support.agent_world import MemoryAgent, memory_agent
 from support.fleet_world import fleet_api
-from support.scripted_host import HOSTNAME, INSTANCE, VM, ScriptedHost
+from support.scripted_host import HOSTNAME, INSTANCE, OTHER_HOST_UUID, VM, ScriptedHost
 
 
 def numbers(on: MemoryAgent, now: float) -> dict[str, float]:
@@ -132,7 +132,7 @@ async def test_a_host_that_is_missing_after_a_restart(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """One that had a link before is missed; one that never had is not; one that is back is well."""
-    back, gone = ScriptedHost(), ScriptedHost("compute-1", "h-1", "boot-1")
+    back, gone = ScriptedHost(), ScriptedHost("compute-1", OTHER_HOST_UUID, "boot-1")
     gone.instances = {}
     async with memory_agent(tmp_path) as on:
         await on.known(host=back)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,23 @@ import attrs
 import pytest
 import trio
 from starlette.types import Message
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
+from hbtrio.nursery.agent_refusals import CantAsk
 from hbtrio.nursery.agent_rounds import MARGIN_S, PATIENCE_S
 from hbtrio.nursery.agent_session import REPLY_S
-from hbtrio.nursery.store_records import InstanceRecord, OutboxState
+from hbtrio.nursery.http_edge import DELIVERED_EXTENSION
+from hbtrio.nursery.store_records import HistoryEntry, InstanceRecord, OutboxState
 from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.vim_api import vim_api
 from hbtrio.nursery.vim_client import NotSent
-from hbtrio.wire.link_messages import Reply, RoundCommand
+from hbtrio.wire.link_codec import encode_link
+from hbtrio.wire.link_messages import Reply, RoundCommand, SnapshotEnd
 from hbtrio.wire.vocabulary import Event, VoteResult
 from support.agent_world import MemoryAgent, memory_agent
-from support.scripted_host import INSTANCE, VM, ScriptedHost
+from support.scripted_host import INSTANCE, OTHER_VM, VM, ScriptedHost
 
+OTHER = attrs.evolve(INSTANCE, uuid=OTHER_VM)
 VOTE_S, STOP_NOTICE_S = INSTANCE.vote_s, INSTANCE.shutdown_notice_s
 
 
@@ -215,6 +220,7 @@ async def test_the_verdict_waits_for_the_last_byte_of_the_reply(
             "path": f"/v1/instances/{VM}/vote",
             "headers": [(b"user-agent", b"vim/1.0")],
             "query_string": b"",
+            "extensions": {DELIVERED_EXTENSION: lambda: True},
         }
         await api(scope, receive, send)
         assert written == [(3.0, "http.response.start"), (6.0, "http.response.body")]
@@ -261,42 +267,120 @@ async def test_an_operators_vote_is_none_of_the_vims_business(
 # -- who takes no part ---------------------------------------------------------------------------
 
 
-async def test_a_host_that_opens_no_round(autojump_clock: MockClock, tmp_path: Path) -> None:
+#: The host has told so much of the instance when it refuses a round.
+STANDING = pytest.mark.parametrize("beating", [True, False])
+
+
+async def refused(world: MemoryAgent, caplog: pytest.LogCaptureFixture, *, beating: bool) -> str:
+    """Asks for a vote that nobody opens; how that is answered and recorded, and why it was."""
+    caplog.clear()
+    known = await history(world)
+    told: list[HistoryEntry] = []
+    with world.agent.history.follow() as news:
+        if beating:
+            with pytest.raises(CantAsk) as caught:
+                await world.ask(Event.STOP, vote=True)
+            fault = str(caught.value)
+        else:
+            asked = await world.ask(Event.STOP, vote=True)
+            fault = asked.fault
+            assert (asked.seconds, asked.ending) == (0, None)
+        await wait_all_tasks_blocked()
+        told.append(news.receive_nowait())
+        with pytest.raises(trio.WouldBlock):
+            news.receive_nowait()
+    assert (await history(world))[len(known) :] == [("vote", "stop", "error", fault)]
+    [kept] = [record.entry for record in await world.store.history(limit=1)]
+    assert (kept.uuid, kept.hostname, kept.who, told) == (VM, "compute-0", "vim", [kept])
+    level = "WARNING" if beating else "INFO"
+    lines = [
+        (one.levelname, one.getMessage()) for one in caplog.records if one.name == "hbtrio.rounds"
+    ]
+    assert lines == [(level, f"{VM}: no vote on stop for vim: {fault}")]
+    assert len(world.agent.rounds) == 0
+    assert world.vim.verdicts == []
+    return fault
+
+
+@STANDING
+async def test_a_host_that_opens_no_round(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture, beating: bool
+) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.rounds")
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        host.refusing("it is not heartbeating: discovered")
-        asked = await world.ask(Event.STOP, vote=True)
-        assert (asked.seconds, asked.ending) == (0, None)
-        assert asked.fault == "it is not heartbeating: discovered"
+        await host.tell(heartbeating=beating)
+        await host.settled()
+        host.refusing("a notice on pause is open for another 7.0 s")
+        fault = await refused(world, caplog, beating=beating)
+        assert fault == "a notice on pause is open for another 7.0 s"
         await trio.sleep(100)
         assert world.vim.verdicts == []
-        assert await history(world) == [
-            ("vote", "stop", "error", "it is not heartbeating: discovered")
-        ]
 
 
-async def test_a_host_without_a_link(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with memory_agent(tmp_path) as world:
+@STANDING
+async def test_a_host_without_a_link(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture, beating: bool
+) -> None:
+    """Until the grace time is over its instances count as what they were."""
+    caplog.set_level(logging.INFO, "hbtrio.rounds")
+    async with memory_agent(tmp_path, grace_s=30) as world:
         host = await world.known()
+        await host.tell(heartbeating=beating)
+        await host.settled()
         await host.cut()
+        await world.at(29.9)
+        no_link = "compute-0 has no link to this agent"
+        assert await refused(world, caplog, beating=beating) == no_link
+        await world.at(30.1)
+        assert await refused(world, caplog, beating=False) == no_link
+
+
+@pytest.mark.parametrize("vote", [True, False])
+async def test_a_host_that_has_not_come_back_since_the_agent_was_restarted(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture, vote: bool
+) -> None:
+    """Nobody knows what its instances are doing, until it has told of them all."""
+    caplog.set_level(logging.INFO, "hbtrio.rounds")
+    async with memory_agent(tmp_path) as world:
+        host = await world.known(host=ScriptedHost(instances=(INSTANCE, OTHER)))
+        await host.stops(OTHER_VM)
+        await host.until(lambda: host.waiting == {})
+    del host.instances[VM]
+    async with memory_agent(tmp_path, number=1, grace_s=30) as world:
+        no_link = "compute-0 has no link to this agent"
+        assert await refused(world, caplog, beating=True) == no_link
+        ours, theirs = memory_stream_pair()
+        world.nursery.start_soon(world.agent.links.serve, theirs)
+        # It has said hello, and has told of one of them.
+        await ours.send_all(encode_link(host.hello) + encode_link(host.instances[OTHER_VM]))
         await wait_all_tasks_blocked()
-        asked = await world.ask(Event.STOP, vote=True)
-        assert (asked.seconds, asked.fault) == (0, "compute-0 has no link to this agent")
-        assert len(world.agent.rounds) == 0
+        unknown = f"compute-0 does not know {VM}"
+        assert await refused(world, caplog, beating=True) == unknown
+        await ours.send_all(encode_link(SnapshotEnd(1)))
+        await wait_all_tasks_blocked()
+        assert await refused(world, caplog, beating=False) == unknown
+        await ours.aclose()
+    async with memory_agent(tmp_path, number=2, grace_s=30) as world:
+        await trio.sleep(30.1)
+        assert await refused(world, caplog, beating=False) == no_link
 
 
 async def test_a_host_that_does_not_know_the_instance(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.rounds")
     async with memory_agent(tmp_path) as world:
         host = await world.known(host=ScriptedHost(instances=()))
         await world.agent.put_instance(InstanceRecord(VM, "compute-0", True))
-        asked = await world.ask(Event.STOP, vote=True)
-        assert (asked.seconds, asked.fault) == (0, f"compute-0 does not know {VM}")
+        assert await refused(world, caplog, beating=False) == f"compute-0 does not know {VM}"
         assert host.commands == []
 
 
-async def test_a_host_that_does_not_reply(autojump_clock: MockClock, tmp_path: Path) -> None:
+async def test_a_host_that_does_not_reply(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.rounds")
     async with memory_agent(tmp_path) as world:
         host = await world.known()
 
@@ -304,14 +388,71 @@ async def test_a_host_that_does_not_reply(autojump_clock: MockClock, tmp_path: P
             return
 
         host.on_round = ignore
-        asked = await world.ask(Event.STOP, vote=True)
+        assert await refused(world, caplog, beating=True) == "compute-0 did not reply"
         assert trio.current_time() == REPLY_S + PATIENCE_S
-        assert (asked.seconds, asked.fault) == (0, "compute-0 did not reply")
-        # It replies after all, and its guest votes: too late for whoever was told 0.
+        # It replies after all, and its guest votes: too late for whoever was told that it failed.
         await host.opens(host.commands[0])
         await host.outcome(host.commands[0], VoteResult.REJECT, "no")
         await trio.sleep(100)
         assert world.vim.verdicts == []
+
+
+async def test_too_many_rounds(
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.rounds")
+    monkeypatch.setattr("hbtrio.nursery.agent_rounds._ROUNDS", 0)
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        fault = await refused(world, caplog, beating=True)
+        assert fault == "0 votes and notices are open in this fleet"
+        await host.tell(heartbeating=False)
+        await host.settled()
+        assert await refused(world, caplog, beating=False) == fault
+        assert host.commands == []
+
+
+async def test_a_refusal_is_answered_though_it_can_t_be_kept(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        await world.known(host=ScriptedHost(instances=()))
+        await world.agent.put_instance(InstanceRecord(VM, "compute-0", True))
+        world.worker.fault = "disk full"
+        asked = await world.ask(Event.STOP, vote=True)
+        assert (asked.seconds, asked.fault) == (0, f"compute-0 does not know {VM}")
+        text = f"store: disk full: not kept: {VM} compute-0 does not know {VM}"
+        assert text in caplog.text
+
+
+async def test_the_vim_asks_twice(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """It would take the first one's verdict for the second one's, and that for its next step's."""
+    async with memory_agent(tmp_path) as world:
+        host = await world.known(host=ScriptedHost(instances=(INSTANCE, OTHER)))
+        host.silent()
+        first = await world.ask(Event.STOP, vote=True)
+        with pytest.raises(CantAsk, match="the VIM's vote on stop is open already"):
+            await world.ask(Event.STOP, vote=True)
+        assert trio.current_time() == 0.0
+        assert len(host.commands) == 1
+        # Another one, of another kind or by somebody else, is up to the host.
+        for uuid, event, vote, who in (
+            (OTHER_VM, Event.STOP, True, "vim"),
+            (VM, Event.REBOOT, True, "vim"),
+            (VM, Event.STOP, False, "vim"),
+            (VM, Event.STOP, True, "operator"),
+        ):
+            assert (await world.agent.ask(uuid, event, vote=vote, who=who)).seconds
+        assert len(host.commands) == 5
+        await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+        assert first.ending is not None
+        await first.ending.wait()
+        assert (await world.ask(Event.STOP, vote=True)).seconds == VOTE_S
+        assert world.vim.verdicts == [(0.0, "stop", "reject", "no")]
+        assert len(await history(world)) == 2
 
 
 @pytest.mark.parametrize("vote", [True, False])
@@ -400,7 +541,11 @@ async def test_the_link_is_cut(
                 await host.cut()
 
         host.on_round = on_round
-        asked = await world.ask(Event.STOP, vote=vote)
+        if step == "before the reply":
+            with pytest.raises(CantAsk, match="the link to compute-0 is gone"):
+                await world.ask(Event.STOP, vote=vote)
+        else:
+            await world.ask(Event.STOP, vote=vote)
         await wait_all_tasks_blocked()
         if step == "after it is acknowledged":
             await host.until(lambda: host.waiting == {})
@@ -409,7 +554,6 @@ async def test_the_link_is_cut(
         await host.dial(world.agent.links, world.nursery)
         await trio.sleep(100)
         if step == "before the reply":
-            assert asked.seconds == 0
             assert world.vim.verdicts == []
         else:
             response = "reject" if vote else "proceed"
@@ -560,6 +704,38 @@ async def test_the_agent_and_the_host_are_restarted(
         assert len(world.vim.verdicts) == 1
 
 
+@pytest.mark.parametrize(("back_s", "verdicts"), [(1.5, 1), (2.5, 0), (300, 0)])
+async def test_the_clock_is_set_back_while_the_agent_is_down(
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    back_s: float,
+    verdicts: int,
+) -> None:
+    """However old it is by that clock: no verdict later than the VIM may still want it."""
+    host = ScriptedHost()
+    host.silent()
+    async with memory_agent(tmp_path) as world:
+        await world.known(host=host)
+        await world.ask(Event.STOP, vote=True)
+    await trio.sleep_until(2)
+
+    with closing(sqlite3.connect(tmp_path / "agent.db")) as db, db:
+        db.execute("UPDATE rounds SET asked_at = asked_at + ?", (back_s,))
+    async with memory_agent(tmp_path, number=1) as world:
+        await world.at(VOTE_S + back_s)
+        reason = f"no answer within {VOTE_S} s"
+        answered_at = VOTE_S - MARGIN_S + back_s
+        assert world.vim.verdicts == [(answered_at, "stop", "allow", reason)][:verdicts]
+        # Its host's word does not bring it back.
+        await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+        await host.dial(world.agent.links, world.nursery)
+        await trio.sleep(1000)
+        assert len(world.vim.verdicts) == verdicts
+        if not verdicts:
+            why = "the clock was set back: nobody knows whether the VIM still waits"
+            assert (await history(world))[0] == ("vote", "stop", "error", why)
+
+
 async def test_the_agent_is_restarted_before_it_has_replied(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
@@ -583,7 +759,7 @@ async def test_the_agent_is_restarted_before_it_has_replied(
 async def test_the_agent_ends_while_it_waits_for_the_hosts_reply(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    answers: list[tuple[int, str]] = []
+    answers: list[str] = []
     async with trio.open_nursery() as outside, memory_agent(tmp_path) as world:
         host = await world.known()
 
@@ -593,17 +769,16 @@ async def test_the_agent_ends_while_it_waits_for_the_hosts_reply(
         host.on_round = never
 
         async def ask() -> None:
-            asked = await world.agent.ask(VM, Event.STOP, vote=True, who="vim")
-            answers.append((asked.seconds, asked.fault))
+            with pytest.raises(CantAsk) as caught:
+                await world.agent.ask(VM, Event.STOP, vote=True, who="vim")
+            answers.append(str(caught.value))
             # Who does not wait for the answer either is not an error any more.
             world.agent.rounds.unheard("command-0-1")
 
         outside.start_soon(ask)
         await world.at(0.5)
         assert len(host.commands) == 1
-    [(seconds, fault)] = answers
-    assert seconds == 0
-    assert fault
+    assert answers == ["the link to compute-0 is gone"]
     async with memory_agent(tmp_path, number=1) as world:
         await world.at(100)
         assert world.vim.verdicts == []

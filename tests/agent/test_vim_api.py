@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
+from hbtrio.nursery.http_connection import HttpConnection
+from hbtrio.nursery.http_limits import Drain, HttpLimits
+from hbtrio.nursery.http_places import Places
+from hbtrio.nursery.http_request import Endpoint
 from hbtrio.nursery.store_worker import StoreFault
+from hbtrio.nursery.vim_api import vim_api
 from hbtrio.wire.link_messages import RoundCommand
 from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
@@ -20,7 +26,14 @@ from hbtrio.wire.vocabulary import (
     VoteResult,
     window_of,
 )
-from support.agent_world import Answer, SocketAgent, request_bytes, socket_agent
+from support.agent_world import (
+    Answer,
+    MemoryAgent,
+    SocketAgent,
+    memory_agent,
+    request_bytes,
+    socket_agent,
+)
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, OTHER_VM, VM, ScriptedHost
 
 HOST = f"/v1/hosts/{HOST_UUID}"
@@ -173,6 +186,30 @@ async def test_who_is_not_heartbeating_has_a_timeout_of_0(tmp_path: Path, verb: 
         answered(await agent.ask(verb, "stop"), "HTTP/1.1 200 OK", body)
         assert len(host.commands) == 1
         await host.settled()
+        assert agent.vim.patches("action") == []
+
+
+@pytest.mark.parametrize("verb", ["vote", "notify"])
+async def test_who_counts_as_heartbeating_and_can_t_be_asked_is_503(
+    tmp_path: Path, verb: str
+) -> None:
+    """A VIM takes "0" for nobody's objecting, and 503 for a failure of its step."""
+    async with socket_agent(tmp_path) as agent:
+        host = await agent.known()
+        beating = (await agent.request("GET", INST)).json
+        assert beating["services"][0]["status"] == "enabled"
+        host.refusing("a notice on pause is open for another 7.0 s")
+        failed(await agent.ask(verb, "stop"), 503, "a notice on pause is open for another 7.0 s")
+        host.silent()
+        assert (await agent.ask(verb, "stop")).status == 200
+        kind = "vote" if verb == "vote" else "notice"
+        failed(await agent.ask(verb, "stop"), 503, f"the VIM's {kind} on stop is open already")
+        await host.cut()
+        with trio.fail_after(20):
+            while HOSTNAME in agent.agent.links.sessions:  # noqa: ASYNC110 - they set no event
+                await trio.sleep(0.01)
+        failed(await agent.ask(verb, "reboot"), 503, "compute-0 has no link to this agent")
+        assert (await agent.request("GET", INST)).json == beating
         assert agent.vim.patches("action") == []
 
 
@@ -476,6 +513,80 @@ async def test_a_vim_that_gives_up_waiting_gets_no_verdict(tmp_path: Path) -> No
         assert reasons == ["nobody waited for the reply", "too late", "fine"]
 
 
+async def ask_in_memory(
+    world: MemoryAgent, on_send: Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]
+) -> None:
+    """A vote of the VIM, whose reply ``on_send`` sees, with the VIM's end, before it is written."""
+    vim, ours = memory_stream_pair()
+
+    async def strike() -> None:
+        await on_send(vim)
+
+    ours.send_stream.send_all_hook = strike
+    await vim.send_all(request_bytes("POST", f"{INST}/vote", ask()))
+    connection = HttpConnection(
+        *(vim_api(world.agent), ours),
+        limits=HttpLimits(),
+        on_crash=crashed,
+        drain=Drain(),
+        endpoint=Endpoint(),
+    )
+    place = Places(1).take()
+    assert place is not None
+    await connection.run(place)
+
+
+def crashed(error: BaseException) -> None:
+    raise AssertionError from error
+
+
+async def breaks(_: trio.abc.HalfCloseableStream) -> None:
+    raise trio.BrokenResourceError
+
+
+async def is_not_read(_: trio.abc.HalfCloseableStream) -> None:
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(("on_send", "takes_s"), [(breaks, 0.0), (is_not_read, 10.0)])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_reply_that_is_not_written_has_no_verdict(
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    on_send: Callable[[trio.abc.HalfCloseableStream], Awaitable[None]],
+    takes_s: float,
+    at_once: bool,
+) -> None:
+    """For the VIM its request has failed, whether the guest has voted by then or votes later."""
+    async with memory_agent(tmp_path) as world:
+        host = await world.known(host=ScriptedHost(instances=(attrs.evolve(INSTANCE, vote_s=20),)))
+        host.answering(VoteResult.REJECT, "no") if at_once else host.silent()
+        await ask_in_memory(world, on_send)
+        assert trio.current_time() == takes_s
+        if not at_once:
+            await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+        await trio.sleep(100)
+        assert world.vim.verdicts == []
+        assert len(world.agent.rounds) == 0
+
+
+async def test_whoever_closes_with_the_last_byte_has_the_reply(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """The agent may hear of that before its own write returns."""
+
+    async def closes(vim: trio.abc.HalfCloseableStream) -> None:
+        await vim.send_eof()
+        await wait_all_tasks_blocked()
+
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.answering(VoteResult.REJECT, "no")
+        await ask_in_memory(world, closes)
+        await trio.sleep(100)
+        assert world.vim.verdicts == [(0.0, "stop", "reject", "no")]
+
+
 # -- the store, and secrets ------------------------------------------------------------------------
 
 
@@ -516,7 +627,7 @@ async def test_more_than_is_taken_in_is_503(
     async with socket_agent(tmp_path) as agent:
         await told(agent)
         for kind, base in (("hosts", ABOUT_HOST), ("instances", NEW_VM)):
-            body = base | {"uuid": OTHER_VM}
+            body = base | {"uuid": OTHER_VM, "hostname": "compute-1"}
             answer = await agent.request("POST", f"/v1/{kind}/{OTHER_VM}", body)
             failed(answer, 503, f"1 {kind} are known")
             # What is known can still be changed, and makes room when it goes.

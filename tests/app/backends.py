@@ -18,10 +18,17 @@ from typing import Any, Final
 
 import anyio
 import pytest
+import sniffio
 import trio.testing
 
 #: What no test comes near, in seconds of its clock.
 _BOUND_S: Final = 500
+
+#: How to let time pass while nothing runs, as if the machine had stood still.
+_JUMPS: Final[dict[str, Callable[[float], None]]] = {
+    "trio": lambda seconds: trio.lowlevel.current_clock().jump(seconds),
+    "asyncio": lambda seconds: asyncio.get_running_loop().jump(seconds),
+}
 
 AsyncTest = Callable[..., Coroutine[Any, Any, None]]
 
@@ -48,6 +55,9 @@ class _JumpingLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
+
+    def jump(self, seconds: float) -> None:
+        self._jumping.now += seconds
 
 
 def _trio_clock() -> dict[str, Any]:
@@ -77,6 +87,11 @@ def _on_each(options: dict[str, Callable[[], dict[str, Any]]], test: AsyncTest) 
 def on_both(test: AsyncTest) -> Callable:
     """Under trio and under asyncio, on clocks that jump."""
     return _on_each(_FAKE, test)
+
+
+def jump(seconds: float) -> None:
+    """Time passes on a clock that jumps, and nobody sees it pass."""
+    _JUMPS[sniffio.current_async_library()](seconds)
 
 
 def on_both_in_real_time(test: AsyncTest) -> Callable:

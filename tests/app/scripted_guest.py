@@ -171,10 +171,14 @@ async def listening(path: Path) -> AsyncIterator[ScriptedGuest]:
 
 @asynccontextmanager
 async def attending(place: Path, **options: Any) -> AsyncIterator[Connected]:
-    """A guest daemon's side of an application that is registered with it."""
+    """A guest daemon's side of an application that is registered with it.
+
+    Unless a test says so, it may be left without challenges for 300 s.
+    """
+    terms = {"heartbeat_s": 60.0, "health_every_s": 1.0} | options
     async with (
         listening(place / "api") as guest,
-        Application("db", socket=guest.path, **options) as app,
+        Application("db", socket=guest.path, **terms) as app,
         guest.application() as connected,
     ):
         await app.wait_registered()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from app.backends import on_both
 from app.scripted_guest import attending, listening
-from hbtrio.app import Accept, Application, Event, Notice, Reject, Vote
-from hbtrio.wire.app_messages import ActionNotify, Final
+from hbtrio.app import Accept, Application, Event, Healthy, Notice, Reject, Vote
+from hbtrio.wire.app_messages import ActionNotify, Challenge, Final
 from hbtrio.wire.vocabulary import EVENT_TABLE, NotificationType
 
 WINDOWS = {
@@ -149,7 +151,7 @@ async def test_a_handler_that_gives_no_answer_is_silence_and_an_error(
         assert await guest.votes(Event.RESIZE_BEGIN) == ("accept", "")
     what = "vote" if is_vote else "notice"
     (fault,) = faults(caplog)
-    assert fault.startswith(f"{what} {event}: {BAD[event]}")
+    assert fault.startswith(f"db: {what} {event}: {BAD[event]}")
     assert fault.endswith("; it is not answered")
     tracebacks = [record.exc_info for record in caplog.records if record.exc_info]
     assert [info[0] for info in tracebacks] == [ZeroDivisionError] * (event is Event.STOP)
@@ -347,3 +349,116 @@ async def test_what_is_no_exception_of_the_handler_comes_out_of_the_block(tmp_pa
             ):
                 await connected.say(connected.question(Event.STOP, vote=True))
                 await anyio.sleep_forever()
+
+
+# -- cancellations of the handler's own -----------------------------------------------------------
+
+
+async def a_cancellation() -> BaseException:
+    """One that has nothing to do with whom it is raised in."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.lowlevel.checkpoint()
+        except anyio.get_cancelled_exc_class() as error:
+            return error
+    raise AssertionError
+
+
+@on_both
+async def test_a_handler_that_its_own_code_cancels_has_failed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(question: Vote | Notice) -> Any:
+        if question.event is Event.STOP:
+            raise await a_cancellation()
+        return Accept() if isinstance(question, Vote) else None
+
+    async with attending(tmp_path, on_vote=fail, on_notice=fail) as guest:
+        for vote in (True, False):
+            await guest.say(guest.question(Event.STOP, vote=vote))
+            await guest.heard_nothing(for_s=10)
+        await guest.is_healthy()
+        assert await guest.votes(Event.PAUSE) == ("accept", "")
+        assert await guest.is_told(Event.PAUSE) == ("complete", "")
+    assert faults(caplog) == [
+        f"db: {what} stop: the handler was cancelled by its own code; it is not answered"
+        for what in ("vote", "notice")
+    ]
+
+
+@on_both
+async def test_health_that_its_own_code_cancels_is_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> Healthy:
+        raise await a_cancellation()
+
+    async with attending(tmp_path, on_health=fail) as guest:
+        await anyio.sleep(0.1)
+        await guest.say(Challenge(7))
+        await guest.heard_nothing(for_s=30)
+        assert await guest.votes() == ("accept", "")
+    assert faults(caplog) == [
+        "db: health: the handler was cancelled by its own code; it is not answered"
+    ]
+
+
+def test_a_task_that_is_cancelled_does_not_cancel_who_awaits_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def vote(vote: Vote) -> Accept:
+        if vote.event is Event.STOP:
+            task = asyncio.create_task(asyncio.sleep(1000))
+            asyncio.get_running_loop().call_soon(task.cancel)
+            await task
+        return Accept()
+
+    async def main() -> None:
+        async with attending(tmp_path, on_vote=vote) as guest:
+            await guest.say(guest.question(Event.STOP, vote=True))
+            await guest.is_healthy()
+            await guest.heard_nothing(for_s=0.2)
+            assert await guest.votes(Event.PAUSE) == ("accept", "")
+
+    asyncio.run(main())
+    assert faults(caplog) == [
+        "db: vote stop: the handler was cancelled by its own code; it is not answered"
+    ]
+
+
+@on_both
+async def test_tasks_of_a_handler_that_fail_on_their_way_out_end_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: list[str] = []
+
+    async def fail_at_last(event: str) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append(event)
+            raise ZeroDivisionError(event)
+
+    async def vote(vote: Vote) -> Accept:
+        if vote.event is not Event.RESUME:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(fail_at_last, vote.event)
+                await anyio.sleep_forever()
+        return Accept()
+
+    async with attending(tmp_path, on_vote=vote, vote_s=5) as guest:
+        # One is overtaken, the other not done in time.
+        await guest.say(guest.question(Event.STOP, vote=True))
+        await anyio.sleep(1)
+        await guest.say(guest.question(Event.PAUSE, vote=True))
+        await guest.heard_nothing(for_s=20)
+        await guest.is_healthy()
+        assert await guest.votes(Event.RESUME) == ("accept", "")
+        # And one is under way when the block is left.
+        await guest.say(guest.question(Event.SUSPEND, vote=True))
+        await anyio.sleep(1)
+    assert ended == ["stop", "pause", "suspend"]
+    messages = faults(caplog)
+    assert "db: vote pause: the handler failed; it is not answered" in messages
+    assert all(": the handler failed; " in message for message in messages)

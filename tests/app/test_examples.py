@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import inspect
 import os
+import random
 import re
 import signal
 import socket
@@ -127,8 +128,60 @@ async def test_the_active_half_goes_only_when_its_peer_can_take_over(
             )
             # It is told all the same, and has nobody to hand over to.
             assert await vm_2.is_told(Event.REBOOT) == ("complete", "")
+            await two.prints("two is standby")
+            await two.prints("two is active")
             assert await two.ends(signal.SIGINT) == 0
             assert await vm_2.hear() == Final("Exiting")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("answers", [True, False])
+async def test_the_active_half_steps_down_before_its_peer_can_take_over(
+    tmp_path: Path, backend: str, answers: bool
+) -> None:
+    asked: list[bytes] = []
+
+    async def lose_the_first_answer(stream: trio.SocketStream) -> None:
+        """Has taken over, but the first answer is lost, or all of them are."""
+        async with stream:
+            question = await stream.receive_some(64)
+            if question != b"take over":
+                await stream.send_all(b"ready")
+                return
+            if not asked:
+                await one.prints("one is standby")
+            asked.append(question)
+            if answers and len(asked) == 2:
+                await stream.send_all(b"active")
+
+    async with trio.open_nursery() as nursery, listening(tmp_path / "api") as guest:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        serving = trio.CancelScope()
+        served = trio.Event()
+
+        async def serve() -> None:
+            with serving:
+                await trio.serve_listeners(lose_the_first_answer, [listener])
+            served.set()
+
+        nursery.start_soon(serve)
+        peer = listener.socket.getsockname()[1]
+        addresses = ["--listen", f"127.0.0.1:{free_port()}", "--peer", f"127.0.0.1:{peer}"]
+        options = ["--app-socket", guest.path, "--backend", backend, "--active"]
+        async with (
+            sample("active_standby.py", "one", *addresses, *options) as one,
+            guest.application() as vm,
+        ):
+            await one.prints("one is active")
+            assert await vm.votes(Event.STOP) == ("accept", "")
+            assert await vm.is_told(Event.STOP) == ("complete", "")
+            assert len(asked) == 2 if answers else len(asked) > 2
+            # It has nothing against anything any more, with or without a peer.
+            serving.cancel()
+            await served.wait()
+            assert await vm.votes(Event.STOP) == ("accept", "")
+            assert await one.ends() == 0
 
 
 # -- web server -----------------------------------------------------------------------------------
@@ -279,6 +332,8 @@ def test_the_guide_has_every_argument_with_its_default() -> None:
             assert f"`{name}`" in GUIDE
         elif parameter.default is parameter.empty:
             assert rows[name] == " "
+        elif parameter.default is random.random:
+            assert rows[name] == " `random.random` "
         elif parameter.default is None:
             assert rows[name] == " `heartbeat_s` "
         else:

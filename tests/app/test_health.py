@@ -103,7 +103,7 @@ async def test_while_it_gives_no_answer_the_heartbeats_are_silent(
         if record.name == "hbtrio.app" and record.levelno >= logging.ERROR
     ]
     assert len(errors) == 1, "the rest are there for debugging"
-    assert errors[0].startswith("health")
+    assert errors[0].startswith("db: health")
 
 
 @on_both

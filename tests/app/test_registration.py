@@ -10,9 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from app.backends import on_both
+from app.backends import jump, on_both
 from app.scripted_guest import attending, listening
-from hbtrio.app import Application, Refused
+from hbtrio.app import Application, Healthy, Refused
 from hbtrio.app.connection import ACK_S
 from hbtrio.wire.app_messages import Challenge, ChallengeResponse, Final, Init, InitAck
 from hbtrio.wire.vocabulary import CorrectiveAction, Event
@@ -83,7 +83,10 @@ async def test_it_registers_again_when_the_guest_restarts(tmp_path: Path) -> Non
 
 @on_both
 async def test_attempts_get_rarer_and_a_success_makes_them_frequent_again(tmp_path: Path) -> None:
-    async with listening(tmp_path / "api") as guest, Application("db", socket=guest.path):
+    async with (
+        listening(tmp_path / "api") as guest,
+        Application("db", socket=guest.path, jitter=lambda: 0.0),
+    ):
         times = []
         for _ in range(8):
             async with guest.connection() as connected:
@@ -96,6 +99,22 @@ async def test_attempts_get_rarer_and_a_success_makes_them_frequent_again(tmp_pa
         closed = anyio.current_time()
         async with guest.connection():
             assert anyio.current_time() - closed == pytest.approx(0.5)
+
+
+@on_both
+async def test_chance_takes_up_to_half_of_the_wait(tmp_path: Path) -> None:
+    chances = itertools.cycle([1.0, 0.5])
+    async with (
+        listening(tmp_path / "api") as guest,
+        Application("db", socket=guest.path, jitter=lambda: next(chances)),
+    ):
+        times = []
+        for _ in range(7):
+            async with guest.connection() as connected:
+                times.append(anyio.current_time())
+                assert isinstance(await connected.hear(), Init)
+    waits = [later - time for time, later in itertools.pairwise(times)]
+    assert waits == pytest.approx([0.25, 0.75, 1, 3, 4, 7.5])
 
 
 @on_both
@@ -204,7 +223,9 @@ async def test_a_guest_that_does_not_read_is_left(
             assert 0 < anyio.current_time() - begun <= 2.5
         async with guest.application():
             await app.wait_registered()
-    assert "the guest daemon does not read any more" in caplog.messages
+    assert caplog.messages == [
+        "db is not registered: the guest daemon does not read any more",
+    ]
 
 
 @on_both
@@ -271,3 +292,111 @@ async def test_two_applications_in_one_process(tmp_path: Path) -> None:
             await first.is_healthy()
             await second.is_healthy()
         await first.is_healthy()
+
+
+# -- a guest that hangs ---------------------------------------------------------------------------
+
+
+@on_both
+@pytest.mark.parametrize(("heartbeat_s", "patience_s"), [(0.4, 10), (1, 10), (4, 20)])
+async def test_a_guest_that_sends_no_challenge_is_taken_for_hung(
+    tmp_path: Path, heartbeat_s: float, patience_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        listening(tmp_path / "api") as guest,
+        Application("db", socket=guest.path, heartbeat_s=heartbeat_s) as app,
+    ):
+        async with guest.application() as connected:
+            await connected.is_healthy()
+            await anyio.sleep(patience_s - 0.1)
+            await connected.is_healthy()
+            heard = anyio.current_time()
+            assert app.registered
+            assert await connected.hear() is None
+            assert anyio.current_time() - heard == pytest.approx(patience_s)
+            assert not app.registered
+        async with guest.application():
+            await app.wait_registered()
+    assert caplog.messages == [
+        f"db is not registered: the guest daemon hangs: no challenge for {patience_s} s"
+    ]
+
+
+@on_both
+async def test_a_guest_that_waits_for_an_answer_does_not_hang(tmp_path: Path) -> None:
+    known = anyio.Event()
+
+    async def health() -> Healthy:
+        await known.wait()
+        return Healthy()
+
+    async with attending(tmp_path, heartbeat_s=1, health_every_s=1, on_health=health) as guest:
+        await guest.is_healthy()
+        await anyio.sleep(2)
+        await guest.say(Challenge(7))
+        await guest.heard_nothing(for_s=60)
+        known.set()
+        assert await guest.hear() == ChallengeResponse(7, True, CorrectiveAction.NONE, "")
+        answered = anyio.current_time()
+        assert await guest.hear() is None
+        assert 8 <= anyio.current_time() - answered <= 10
+
+
+@on_both
+async def test_time_that_nobody_has_seen_is_not_the_guests_fault(tmp_path: Path) -> None:
+    async with attending(tmp_path, heartbeat_s=1) as guest:
+        await guest.is_healthy()
+        for _ in range(4):
+            jump(60)
+            await anyio.sleep(0.1)
+        await guest.is_healthy()
+
+
+# -- what the log says of it ----------------------------------------------------------------------
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [
+        (record.levelname, record.message)
+        for record in caplog.records
+        if record.levelno >= logging.INFO
+    ]
+
+
+@on_both
+async def test_a_guest_that_is_not_there_is_worth_a_warning_after_a_minute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    place = tmp_path / "api"
+    missing = f"db is not registered: {place}: no such file or directory"
+    refused = f"db is not registered: {place}: connection refused"
+    async with Application("db", socket=place) as app:
+        await anyio.sleep(59)
+        assert told(caplog) == [("INFO", missing)]
+        await anyio.sleep(100)
+        assert told(caplog) == [("INFO", missing), ("WARNING", missing)]
+        caplog.clear()
+        async with listening(place) as guest, guest.application():
+            await app.wait_registered()
+            assert told(caplog) == [("INFO", "db is registered with the guest daemon")]
+            caplog.clear()
+        await anyio.sleep(59)
+        assert told(caplog) == [
+            ("WARNING", "db is not registered: the guest daemon has gone"),
+            ("INFO", refused),
+        ]
+        await anyio.sleep(100)
+        assert told(caplog)[2:] == [("WARNING", refused)]
+
+
+@on_both
+async def test_a_place_that_can_not_be_is_worth_a_warning_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "api"
+    async with Application("db", socket=place):
+        await anyio.sleep(300)
+    assert told(caplog) == [("WARNING", f"db is not registered: {place}: not a directory")]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from asyncio import CancelledError
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import anyio
 import pytest
+import sniffio
+import trio
 from anyio import from_thread
 
 from app.backends import on_both_in_real_time
@@ -87,7 +93,7 @@ async def test_a_function_that_hangs_holds_up_nothing(
         await guest.say(guest.question(Event.STOP, vote=True))
         begun = anyio.current_time()
         await guest.is_healthy()
-        while "vote stop: the handler was not done in time; it is not answered" not in (
+        while "db: vote stop: the handler was not done in time; it is not answered" not in (
             caplog.messages
         ):
             await anyio.sleep(0.01)
@@ -109,7 +115,9 @@ async def test_threads_that_hang_are_bounded(caplog: pytest.LogCaptureFixture) -
         ended.release()
         return Healthy()
 
-    handler = Handler[Healthy](hang, "health", (Healthy,), every_failure=True)
+    handler = Handler[Healthy](
+        hang, "health", application="db", takes=(), returns=(Healthy,), every_failure=True
+    )
     for _ in range(MAX_THREADS + 2):
         assert await handler.answer(deadline=anyio.current_time() + 0.01) is SILENT
     assert [type(record.exc_info) for record in caplog.records].count(tuple) == 2
@@ -128,7 +136,14 @@ import anyio, time
 from hbtrio.app.handlers import Handler
 
 async def main():
-    handler = Handler(lambda: time.sleep(1000), "health", (int,), every_failure=True)
+    handler = Handler(
+        lambda: time.sleep(1000),
+        "health",
+        application="db",
+        takes=(),
+        returns=(int,),
+        every_failure=True,
+    )
     print(await handler.answer(deadline=anyio.current_time() + 0.05))
 
 anyio.run(main, backend={backend!r})
@@ -159,9 +174,88 @@ async def test_what_a_function_raises_is_logged_with_its_traceback(
         await guest.heard_nothing(for_s=0.2)
         await guest.is_healthy()
     (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR and r.name == "hbtrio.app"]
-    assert record.message == "vote stop: the handler failed; it is not answered"
+    assert record.message == "db: vote stop: the handler failed; it is not answered"
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+
+@on_both_in_real_time
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), StopIteration(), CancelledError()],
+    ids=lambda error: type(error).__name__,
+)
+async def test_nothing_that_a_function_raises_ends_the_application(
+    tmp_path: Path, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    def vote(vote: Vote) -> Accept:
+        if vote.event is Event.STOP:
+            raise error
+        return Accept()
+
+    async with attending(tmp_path, on_vote=vote) as guest:
+        await guest.say(guest.question(Event.STOP, vote=True))
+        with anyio.fail_after(SOON_S):
+            while not caplog.records:
+                await guest.is_healthy()
+        assert await guest.votes(Event.PAUSE) == ("accept", "")
+    (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert record.message == "db: vote stop: the handler failed; it is not answered"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+@on_both_in_real_time
+async def test_a_coroutine_function_that_blocks_beyond_its_window_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def vote(vote: Vote) -> Reject:
+        if vote.event is Event.STOP:
+            time.sleep(1.1)  # noqa: ASYNC251  as careless authors do
+        return Reject("too late")
+
+    async with attending(tmp_path, on_vote=vote, vote_s=1) as guest:
+        asked = guest.question(Event.STOP, vote=True)
+        await guest.say(asked)
+        await guest.heard_nothing(for_s=0.2)
+        await guest.is_healthy()
+        assert await guest.votes(Event.PAUSE) == ("reject", "too late")
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "db: vote stop: the handler was not done in time; it is not answered"
+    ]
+
+
+async def nap() -> str:
+    await anyio.sleep(0.001)
+    return sniffio.current_async_library()
+
+
+async def trio_nap() -> str:
+    await trio.sleep(0.001)
+    return sniffio.current_async_library()
+
+
+LOOPS: dict[str, Callable[[], str]] = {
+    "anyio on asyncio": lambda: anyio.run(nap, backend="asyncio"),
+    "anyio on trio": lambda: anyio.run(nap, backend="trio"),
+    "asyncio": lambda: asyncio.run(nap()),
+    "trio": lambda: trio.run(trio_nap),
+}
+
+
+@on_both_in_real_time
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_function_may_run_an_event_loop_of_its_own(tmp_path: Path, loop: str) -> None:
+    mine.set("the context is that of the application")
+    async with attending(
+        tmp_path, on_vote=lambda _: Reject(f"{LOOPS[loop]()}, {mine.get()}")
+    ) as guest:
+        inner = loop.rpartition(" ")[2]
+        expected = f"{inner}, the context is that of the application"
+        assert await guest.votes() == ("reject", expected)
+
+
+mine: ContextVar[str] = ContextVar("mine", default="none")
 
 
 # -- without an event loop ------------------------------------------------------------------------
@@ -251,3 +345,103 @@ def test_leaving_does_not_wait_for_a_function_that_hangs(tmp_path: Path) -> None
         assert portal.call(connected.hear) == Final("Exiting")
         application.__exit__(None, None, None)
     released.set()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_function_of_plain_threads_may_run_an_event_loop(tmp_path: Path, loop: str) -> None:
+    app = Application("web", on_vote=lambda _: Reject(LOOPS[loop]()), socket=tmp_path / "api")
+    with (
+        guest_in_a_thread(tmp_path) as (portal, guest),
+        in_background(app),
+        portal.wrap_async_context_manager(guest.application()) as connected,
+    ):
+        assert portal.call(connected.votes) == ("reject", loop.rpartition(" ")[2])
+
+
+def test_a_function_of_plain_threads_that_exits_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def vote(vote: Vote) -> Accept:
+        if vote.event is Event.STOP:
+            sys.exit(3)
+        return Accept()
+
+    app = Application("web", on_vote=vote, socket=tmp_path / "api")
+    with (
+        guest_in_a_thread(tmp_path) as (portal, guest),
+        in_background(app) as background,
+        portal.wrap_async_context_manager(guest.application()) as connected,
+    ):
+        portal.call(connected.say, connected.question(Event.STOP, vote=True))
+        begun = time.monotonic()
+        while not caplog.records:
+            portal.call(connected.is_healthy)
+            assert time.monotonic() - begun < SOON_S
+        assert portal.call(connected.votes, Event.PAUSE) == ("accept", "")
+        assert background.registered
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
+        "web: vote stop: the handler failed; it is not answered"
+    ]
+
+
+class Interrupt(BaseException):
+    """What is no exception, and asyncio does not know."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), Interrupt()])
+def test_what_ends_the_loop_of_an_application_is_told_and_raised(
+    tmp_path: Path, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def vote(_: Vote) -> Accept:
+        raise error
+
+    app = Application("web", on_vote=vote, socket=tmp_path / "api")
+    with guest_in_a_thread(tmp_path) as (portal, guest):
+        with pytest.raises(type(error)) as raised:  # noqa: PT012, SIM117
+            with (
+                in_background(app) as background,
+                portal.wrap_async_context_manager(guest.application()) as connected,
+            ):
+                background.wait_registered(SOON_S)
+                portal.call(connected.say, connected.question(Event.STOP, vote=True))
+                while portal.call(connected.hear) is not None:
+                    pass
+                begun = time.monotonic()
+                while not caplog.records:
+                    assert time.monotonic() - begun < SOON_S
+                with pytest.raises(RuntimeError, match="application web is not running") as told:
+                    background.wait_registered(SOON_S)
+                assert told.value.__cause__ is error
+                assert not background.registered
+        assert raised.value is error
+        (record,) = caplog.records
+        assert record.message == "web runs no more, and is not registered"
+        assert record.exc_info is not None
+        assert record.exc_info[1] is error
+
+
+def test_what_ends_the_loop_does_not_hide_what_the_block_raises(tmp_path: Path) -> None:
+    async def vote(_: Vote) -> Accept:
+        raise Interrupt
+
+    fault = LookupError("mine")
+    app = Application("web", on_vote=vote, socket=tmp_path / "api")
+    with guest_in_a_thread(tmp_path) as (portal, guest):  # noqa: SIM117
+        with pytest.raises(LookupError) as raised, in_background(app):  # noqa: PT012
+            with portal.wrap_async_context_manager(guest.application()) as connected:
+                portal.call(connected.say, connected.question(Event.STOP, vote=True))
+                assert portal.call(connected.hear) is None
+            raise fault
+    assert raised.value is fault
+
+
+def test_an_application_can_not_run_in_the_background_twice_at_once(tmp_path: Path) -> None:
+    app = Application("web", socket=tmp_path / "api")
+    before = threading.active_count()
+    with in_background(app):
+        with pytest.raises(RuntimeError, match="running already"), in_background(app):
+            raise AssertionError
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+    with in_background(app) as background, pytest.raises(TimeoutError):
+        background.wait_registered(0.01)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import itertools
 from pathlib import Path
 
 import attrs
 import pytest
 
-from hbtrio.cli import check_config
 from hbtrio.config.agent import (
     AgentConfig,
     LinkSettings,
@@ -17,9 +17,9 @@ from hbtrio.config.agent import (
     VimSettings,
     load_agent_config,
 )
-from hbtrio.config.host import BrakeSettings, load_host_config
+from hbtrio.config.host import BrakeSettings
 from hbtrio.config.toml import parse_toml
-from hbtrio.errors import ConfigError, ExitStatus
+from hbtrio.errors import ConfigError
 
 TLS = 'certificate = "/c"\nkey = "/k"\nauthority = "/a"\n'
 
@@ -171,7 +171,7 @@ def test_all_faults_at_once() -> None:
         "agent.toml: vim.audit_s: must be 1 to 3600 s, got 0.0",
         'agent.toml: link.listen: must be unix:/PATH or tcp:HOST:PORT, got "udp:x"',
         'agent.toml: link.grace_s: must be a number, got "30"',
-        'agent.toml: operator.listen: must be unix:/PATH or tcp:HOST:PORT, got "tcp:controller:0"',
+        "agent.toml: operator.listen: the port must be 1 to 65535, got 0",
         'agent.toml: operator.mode: must be three octal digits in quotes, got "999"',
         'agent.toml: operator.token_file: must be an absolute path, got "token"',
         'agent.toml: store.file: must be an absolute path, got "agent.db"',
@@ -222,7 +222,7 @@ def test_other_machines_need_tls(listen: str, local: bool) -> None:
             fault = f"agent.toml: {api}: listen: certificate and key are needed for this address"
             needed = f"listen: {permission} is needed for this address"
             text = f'[{api}]\nlisten = "{listen}"\n'
-            assert faults_of(text) == [f"{fault}; {needed}"]
+            assert faults_of(text) == [fault, f"agent.toml: {api}: {needed}"]
             assert faults_of(f'{text}token_file = "/t"\n') == [fault]
             text += 'certificate = "/c"\nkey = "/k"\n'
             assert faults_of(text) == [f"agent.toml: {api}: {needed}"]
@@ -269,11 +269,130 @@ def test_faults_of_several_tables_at_once() -> None:
         key = "/k"
         """
     ) == [
-        "agent.toml: vim: listen: certificate and key are needed for this address; "
-        "listen: token_file is needed for this address; url_authority is for an https url",
+        "agent.toml: vim: listen: certificate and key are needed for this address",
+        "agent.toml: vim: listen: token_file is needed for this address",
+        "agent.toml: vim: url_authority is for an https url",
         "agent.toml: link: listen: certificate, key and authority are needed for this address",
-        "agent.toml: operator: certificate and key go together; "
-        "listen: token_file or authority is needed for this address",
+        "agent.toml: operator: certificate and key go together",
+        "agent.toml: operator: listen: token_file or authority is needed for this address",
+    ]
+
+
+def test_a_faulty_key_does_not_hide_what_does_not_go_together() -> None:
+    assert faults_of(
+        """
+        [vim]
+        listen = "tcp:0.0.0.0:2410"
+        url_authority = "/u"
+        audit_s = 0
+        [link]
+        listen = "tcp:0.0.0.0:2410"
+        grace_s = 0
+        [operator]
+        listen = "unix:/x"
+        mode = "999"
+        certificate = "/c"
+        toke_file = "/t"
+        """
+    ) == [
+        "agent.toml: vim.audit_s: must be 1 to 3600 s, got 0.0",
+        "agent.toml: vim: listen: certificate and key are needed for this address",
+        "agent.toml: vim: listen: token_file is needed for this address",
+        "agent.toml: vim: url_authority is for an https url",
+        "agent.toml: link.grace_s: must be 1 to 3600 s, got 0.0",
+        "agent.toml: link: listen: certificate, key and authority are needed for this address",
+        'agent.toml: operator.mode: must be three octal digits in quotes, got "999"',
+        "agent.toml: operator.toke_file: unknown key, did you mean token_file?",
+        "agent.toml: operator: certificate and key go together",
+        "agent.toml: vim.listen and link.listen can't both be served: "
+        '"tcp:0.0.0.0:2410", "tcp:0.0.0.0:2410"',
+    ]
+
+
+def test_nothing_is_said_of_what_depends_on_a_faulty_key() -> None:
+    assert faults_of(
+        """
+        link = "unix:/x"
+        [vim]
+        listen = "tcp:0.0.0.0"
+        url_authority = "/u"
+        url = "ftp://x"
+        [operator]
+        listen = "tcp:0.0.0.0:2412"
+        certificate = "/c"
+        key = "/k"
+        token_file = "t"
+        """
+    ) == [
+        'agent.toml: vim.listen: must be unix:/PATH or tcp:HOST:PORT, got "tcp:0.0.0.0"',
+        'agent.toml: vim.url: must be an http URL, or empty, got "ftp://x"',
+        'agent.toml: link: must be a table, got "unix:/x"',
+        'agent.toml: operator.token_file: must be an absolute path, got "t"',
+    ]
+
+
+TABLES = ("vim", "link", "operator")
+
+
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(TABLES, 2)])
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        ("unix:/run/x", "unix:/run/x", False),
+        ("unix:/run/x", "unix://run/./y/../x", False),
+        ("unix:/run/x", "unix:/run/y", True),
+        ("unix:/run/x", "tcp:127.0.0.1:1", True),
+        ("tcp:127.0.0.1:1", "tcp:127.0.0.1:1", False),
+        ("tcp:127.0.0.1:1", "tcp:127.0.0.1:2", True),
+        ("tcp:127.0.0.1:1", "tcp:localhost:1", False),
+        ("tcp:127.0.0.1:1", "tcp:[::1]:1", True),
+        ("tcp:[::1]:1", "tcp:[0:0::1]:1", False),
+        ("tcp:0.0.0.0:1", "tcp:127.0.0.1:1", False),
+        ("tcp:0.0.0.0:1", "tcp:[::]:1", True),
+        ("tcp:[::]:1", "tcp:[::1]:1", False),
+        ("tcp:Controller:1", "tcp:controller:1", False),
+        ("tcp:controller:1", "tcp:0.0.0.0:1", True),
+        ("tcp:controller:1", "tcp:controller-1:1", True),
+    ],
+)
+def test_no_address_is_served_twice(
+    one: str, other: str, first: str, second: str, together: bool
+) -> None:
+    for listen in ((first, second), (second, first)):
+        text = "".join(
+            f'[{name}]\nlisten = "{where}"\n'
+            for name, where in zip((one, other), listen, strict=True)
+        )
+        fault = (
+            f"agent.toml: {one}.listen and {other}.listen can't both be served: "
+            f'"{listen[0]}", "{listen[1]}"'
+        )
+        with contextlib.suppress(ConfigError):
+            parse(text)
+            assert together
+            continue
+        assert (fault in faults_of(text)) is not together
+
+
+def test_without_a_vim_nothing_is_in_its_way() -> None:
+    text = '[vim]\nlisten = "unix:/x"\nurl = ""\n[link]\nlisten = "unix:/x"\n'
+    assert parse(text).link.listen == "unix:/x"
+
+
+def test_a_socket_with_too_long_a_path() -> None:
+    fitting = "unix:/" + "x" * 105
+    longer = "unix:/" + "ü" * 53
+    for name in TABLES:
+        assert getattr(parse(f'[{name}]\nlisten = "{fitting}"\n'), name).listen == fitting
+        for listen in (f"{fitting}x", longer):
+            assert faults_of(f'[{name}]\nlisten = "{listen}"\n') == [
+                f"agent.toml: {name}.listen: the path must be at most 106 bytes long, got 107"
+            ]
+
+
+def test_a_path_of_control_characters() -> None:
+    assert faults_of('[link]\nlisten = "unix:/a\\n"\n') == [
+        'agent.toml: link.listen: must hold no control characters, got "/a\\n"'
     ]
 
 
@@ -283,13 +402,10 @@ def test_faults_of_several_tables_at_once() -> None:
         "",
         "unix:",
         "unix:run",
-        "unix:/" + "x" * 106,
+        "unix:/",
         "tcp:127.0.0.1",
         "tcp:127.0.0.1:",
-        "tcp:127.0.0.1:0",
         "tcp:127.0.0.1:08",
-        "tcp:127.0.0.1:65536",
-        "tcp:127.0.0.1:99999",
         "tcp:127.0.0.1:-1",
         "tcp::2411",
         "tcp:::1:2411",
@@ -299,7 +415,14 @@ def test_faults_of_several_tables_at_once() -> None:
 )
 def test_what_is_no_place(listen: str) -> None:
     [fault] = faults_of(f'[link]\nlisten = "{listen}"\n')
-    assert fault.startswith("agent.toml: link.listen: must be unix:/PATH or tcp:HOST:PORT, got")
+    words = "must be unix:/PATH or tcp:HOST:PORT"
+    assert fault == f'agent.toml: link.listen: {words}, got "{listen}"'
+
+
+@pytest.mark.parametrize("port", [0, 65536, 99999])
+def test_what_is_no_port(port: int) -> None:
+    [fault] = faults_of(f'[link]\nlisten = "tcp:127.0.0.1:{port}"\n')
+    assert fault == f"agent.toml: link.listen: the port must be 1 to 65535, got {port}"
 
 
 @pytest.mark.parametrize(
@@ -346,25 +469,3 @@ def test_no_file_is_all_defaults_at_the_default_place_only(tmp_path: Path) -> No
     assert load_agent_config(missing, missing_ok=True) == AgentConfig()
     with pytest.raises(ConfigError, match="no such file"):
         load_agent_config(missing)
-
-
-@pytest.mark.parametrize("name", ["agent.toml", "my-agent.toml", "hbtrio-agent-2.toml"])
-def test_check_config(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / name
-    file.write_text("[link]\ngrace_s = 5\n")
-    assert check_config.run(argparse.Namespace(file=str(file))) is ExitStatus.DONE
-    assert capsys.readouterr().out == f"{file}: correct\n"
-    file.write_text("[link]\ngrace_s = 0\n[heartbeat]\nrescan_s = 5\n")
-    with pytest.raises(ConfigError) as caught:
-        check_config.run(argparse.Namespace(file=str(file)))
-    assert caught.value.faults == [
-        f"{file}: link.grace_s: must be 1 to 3600 s, got 0.0",
-        f"{file}: heartbeat: unknown key",
-    ]
-
-
-def test_a_host_is_not_taken_for_an_agent(tmp_path: Path) -> None:
-    file = tmp_path / "host.toml"
-    file.write_text("[heartbeat]\nrescan_s = 5\n")
-    assert check_config.run(argparse.Namespace(file=str(file))) is ExitStatus.DONE
-    assert load_host_config(file).heartbeat.rescan_s == 5

@@ -96,17 +96,17 @@ MATRIX: dict[Callable[[Fleet], Awaitable[None]], dict[Moment, Expected]] = {
         before_the_host_knows_that_it_is_kept: own(),
     },
     kill_the_host: {
-        before_the_host_is_asked: unanswered(NO_LINK, 0),
-        before_the_reply: unanswered(NO_LINK, 0),
+        before_the_host_is_asked: unanswered(NO_LINK, NO_LINK),
+        before_the_reply: unanswered(NO_LINK, NO_LINK),
         while_the_guest_thinks: agreed(RESTARTED),
         while_the_outcome_is_on_its_way: agreed(RESTARTED),
         while_the_vim_is_down: own(),
         before_the_host_knows_that_it_is_kept: own(),
     },
     cut_the_link: {
-        before_the_host_is_asked: unanswered(NO_LINK, 0),
-        before_the_reply: unanswered(NO_LINK, 0),
-        before_the_reply_of_a_guest_that_has_answered: answered_in_vain(0),
+        before_the_host_is_asked: unanswered(NO_LINK, NO_LINK),
+        before_the_reply: unanswered(NO_LINK, NO_LINK),
+        before_the_reply_of_a_guest_that_has_answered: answered_in_vain(NO_LINK),
         while_the_guest_thinks: own(),
         while_the_outcome_is_on_its_way: own(),
         while_the_vim_is_down: own(),
@@ -159,6 +159,11 @@ def silent(question: Question) -> list[End]:
 def silent_too_late(question: Question) -> list[End]:
     """It has done so when the VIM did not listen any more."""
     return [End(SHORT_S, [], (agreement(question), SILENT), TOO_LATE)]
+
+
+def restarted(question: Question) -> list[End]:
+    """It knows that the process which was asked is no more."""
+    return [End(SHORT_S, [question.verdict(RESTARTED)], ("error", RESTARTED), CLOSED)]
 
 
 def agreement(question: Question) -> str:
@@ -226,13 +231,13 @@ async def the_agent_is_dead(asked: Asked) -> None:
 
 
 async def both_are_killed(asked: Asked) -> None:
-    """Nobody knows any more who was asked, and the window ends while the agent starts or after."""
+    """The window ends while the agent starts or after, or the next host is there before that."""
     await while_the_guest_thinks(asked)
     await asked.fleet.kill_host()
     await asked.fleet.kill_agent()
     await asked.fleet.start_agent()
     await asked.fleet.scene.start_host()
-    await ended(asked, any_of(silent, silent_too_late))
+    await ended(asked, any_of(silent, silent_too_late, restarted))
     await nothing_more(asked)
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import stat
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import trio
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.scene import Scene, event, open_scene
 from support import c_application
+from support.raw_application import RawApplication, init
 from support.real_processes import SOON_S, Ran, hbtrio, logged, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("home")]
@@ -152,6 +154,61 @@ async def test_reload_and_kill_of_the_guest() -> None:
             await vm.stop()
             await web.says("the guest is gone")
         assert "api" not in os.listdir(vm.directory)
+
+
+@asynccontextmanager
+async def guest_alone(limit: str) -> AsyncIterator[tuple[trio.Process, Path, Path]]:
+    """A guest without a host that was started under this limit; its socket and its log."""
+    with tempfile.TemporaryDirectory(prefix="app.") as name:
+        directory = Path(name)
+        path, log = directory / "api", directory / "log"
+        (directory / "conf").touch()
+        command = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", sys.executable, "-m", "hbtrio"]
+        command += ["guest", "--config", str(directory / "conf"), "--app-socket", str(path)]
+        command += ["--device", str(directory / "channel"), "--wait-device"]
+        with open(log, "wb") as output:  # noqa: ASYNC230 - a local file
+            process = await trio.lowlevel.open_process(command, stderr=output)
+        try:
+            await until(path.exists)
+            yield process, path, log
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+def limit_of(process: trio.Process) -> list[str]:
+    """Its soft and its hard limit of open files."""
+    (line,) = (
+        line
+        for line in Path(f"/proc/{process.pid}/limits").read_text().splitlines()
+        if line.startswith("Max open files")
+    )
+    return line.split()[3:5]
+
+
+async def test_a_guest_has_descriptors_for_as_many_as_it_lets_in_and_no_more() -> None:
+    """Its scripts inherit the limit."""
+    async with guest_alone("-S -n 256") as (process, _, _):
+        soft, hard = limit_of(process)
+        enough = 1024 + 128
+        assert int(soft) == (enough if hard == "unlimited" else min(enough, int(hard)))
+    async with guest_alone("-n 160") as (process, path, log):
+        assert limit_of(process) == ["160", "160"]
+        async with trio.open_nursery() as nursery:
+            apps = []
+            for _ in range(32):
+                apps.append(RawApplication.connect(path, nursery, init()))
+                await until(lambda: apps[-1].heard)
+            surplus = RawApplication.connect(path, nursery)
+            await until(lambda: surplus.closed_at is not None)
+            assert [app.closed_at for app in apps] == [None] * 32
+            nursery.cancel_scope.cancel()
+        await logged(
+            log,
+            "ERROR Guest-Client 32 applications are registered; no more are let in: the limit of "
+            "open files (ulimit -n) is 160\n",
+        )
 
 
 async def test_a_socket_that_was_asked_for_and_cannot_be_had() -> None:

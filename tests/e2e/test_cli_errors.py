@@ -207,7 +207,7 @@ async def test_host(files: Path) -> None:
             (
                 f"{host} --control-socket /{'d' * 120}",
                 2,
-                ["options: control_socket: must be at most 107 bytes long, got 121"],
+                ["options: control_socket: must be at most 106 bytes long, got 121"],
             ),
             (f"{host} --events {{home}}/ch", 2, ["events file {home}/ch: is a directory"]),
             (
@@ -217,7 +217,7 @@ async def test_host(files: Path) -> None:
             ),
             (f"{host} --config {{home}}/none", 2, ["{home}/none: no such file"]),
             (f"{host} --config {{home}}/bad.toml", 2, bad),
-            ("check-config {home}/bad.toml", 2, bad),
+            ("check-config {home}/bad.toml", 2, ["{home}/bad.toml: checked as a host's", *bad]),
             (
                 f"{host} --config {{home}}/syntax.toml",
                 2,
@@ -231,12 +231,18 @@ async def test_host(files: Path) -> None:
             (
                 "check-config {home}/clash.toml",
                 2,
-                ["{home}/clash.toml: heartbeat: interval_min_ms (5000) must be at most … (4000)"],
+                [
+                    "{home}/clash.toml: checked as a host's",
+                    "{home}/clash.toml: heartbeat: interval_min_ms (5000) must be at most … (4000)",
+                ],
             ),
             (
                 "check-config {home}/command.toml",
                 2,
-                ["{home}/command.toml: corrective-commands.reboot: …name…"],
+                [
+                    "{home}/command.toml: checked as a host's",
+                    "{home}/command.toml: corrective-commands.reboot: …name…",
+                ],
             ),
         ],
         files,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import attrs
 import pytest
@@ -20,6 +21,8 @@ from hbtrio.fsm.application import (
     Ignored,
     Send,
     StateChanged,
+    StillIll,
+    TermsChanged,
     Withdrew,
 )
 from hbtrio.fsm.health import HealthMerge, HealthStatus
@@ -173,6 +176,18 @@ def test_a_second_init_replaces_the_first() -> None:
     # Nothing that was asked before it is open any more.
     assert application.received(well(number), 12.1) == [NO_RECENT]
     assert application.received(response(102), 12.1) == [NO_ROUND]
+
+
+@pytest.mark.parametrize(
+    "terms", [{"name": "new"}, {"vote_secs": 9}, {"corrective_action": CorrectiveAction.LOG}]
+)
+def test_a_second_init_of_one_who_is_well_is_news_if_the_terms_are(terms: dict[str, Any]) -> None:
+    application = registered()
+    assert application.received(INIT, 10.5) == [Send(InitAck(True))]
+    again = attrs.evolve(INIT, **terms)
+    assert application.received(again, 11.0) == [Send(InitAck(True)), TermsChanged(PROFILE)]
+    assert application.state is HEALTHY
+    assert application.received(again, 11.5) == [Send(InitAck(True))]
 
 
 def test_a_second_init_is_challenged_whatever_was_unanswered_before_it() -> None:
@@ -401,7 +416,7 @@ def test_health_action_and_reason_are_those_of_the_last_answer() -> None:
     assert application.health == HealthStatus(False, CorrectiveAction.LOG, "disk full")
     number = beat(application)
     worse = ChallengeResponse(number, False, CorrectiveAction.REBOOT, 'disk "a" gone\n')
-    assert application.received(worse, 12.1) == []
+    assert application.received(worse, 12.1) == [StillIll()]
     assert application.health == HealthStatus(False, CorrectiveAction.REBOOT, "disk 'a' gone")
     # What goes with a healthy answer says nothing.
     mended = ChallengeResponse(number, True, CorrectiveAction.STOP, "was ill")
@@ -409,6 +424,27 @@ def test_health_action_and_reason_are_those_of_the_last_answer() -> None:
         StateChanged(ILL, HEALTHY, ApplicationEvent.ANSWERED_HEALTHY)
     ]
     assert application.health == WELL
+
+
+@pytest.mark.parametrize(
+    ("answer", "news"),
+    [
+        (sick(0), []),
+        (sick(0, "disk on fire"), [StillIll()]),
+        (ChallengeResponse(0, False, CorrectiveAction.REBOOT, "disk full"), [StillIll()]),
+    ],
+)
+def test_while_it_is_ill_only_another_illness_is_news(
+    answer: ChallengeResponse, news: list[Effect]
+) -> None:
+    application = registered(now=10.0)
+    application.received(sick(beat(application)), 11.1)
+    number = beat(application)
+    assert application.received(attrs.evolve(answer, heartbeat_response=number), 12.1) == news
+    assert application.state is ILL
+    # Nor is it, said once more.
+    number = beat(application)
+    assert application.received(attrs.evolve(answer, heartbeat_response=number), 13.1) == []
 
 
 def test_its_health_goes_into_the_merge() -> None:

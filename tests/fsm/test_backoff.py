@@ -23,3 +23,11 @@ def test_other_bounds() -> None:
     assert [backoff.next_delay_s() for _ in range(4)] == [0.25, 0.5, 0.75, 0.75]
     backoff.reset()
     assert backoff.next_delay_s() == 0.25
+
+
+def test_a_delay_that_is_cut_short_does_not_grow_behind_the_scenes() -> None:
+    backoff = Backoff()
+    assert [backoff.next_delay_s(3) for _ in range(5)] == [1, 2, 3, 3, 3]
+    assert [backoff.next_delay_s() for _ in range(2)] == [6, 12]
+    assert backoff.next_delay_s(3) == 3
+    assert backoff.next_delay_s() == 6

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,9 @@ from support.inline_store import EPOCH, wall_clock
 ONE, ABSENT = uuid_of(1), uuid_of(77)
 
 STOP = {"event": "stop"}
+
+#: Who asks, over the unix socket.
+ME = f"operator uid {os.geteuid()}"
 
 
 @asynccontextmanager
@@ -202,7 +207,7 @@ async def test_a_vote(autojump_clock: MockClock, tmp_path: Path) -> None:
             {"step": "vote", "event": "stop", "result": "reject", "reason": "busy"},
         ]
         assert trio.current_time() == 4.0
-        assert (await history(http))[0] == ("vote", "stop", "reject", "operator", "busy")
+        assert (await history(http))[0] == ("vote", "stop", "reject", ME, "busy")
 
 
 async def test_a_notice(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -240,7 +245,7 @@ async def test_whoever_hangs_up_ends_nothing(autojump_clock: MockClock, tmp_path
         async with stream(http, "POST", at(guest, "vote"), json=STOP) as (_, lines):
             await anext(lines)
         await world.host.sleep(4)
-        assert (await history(http))[0] == ("vote", "stop", "accept", "operator", "late")
+        assert (await history(http))[0] == ("vote", "stop", "accept", ME, "late")
 
 
 # -- actions --------------------------------------------------------------------------------
@@ -266,8 +271,8 @@ async def test_an_action_is_run_by_the_host(autojump_clock: MockClock, tmp_path:
         assert world.api.actions.under_way == {}
         kept = [entry for entry in await history(http) if entry[0] == "action"]
         assert kept == [
-            ("action", "", "", "operator", "stop: done"),
-            ("action", "", "", "operator", "stop: begun"),
+            ("action", "", "", ME, "stop: done"),
+            ("action", "", "", ME, "stop: asked, with virsh"),
         ]
 
 
@@ -284,7 +289,7 @@ async def test_an_action_goes_on_without_its_watcher(
         assert status["agent"]["actions"] == {guest.uuid: "pause"}
         await world.host.sleep(6)
         kept = [entry[4] for entry in await history(http) if entry[0] == "action"]
-        assert kept == ["pause: done", "pause: begun"]
+        assert kept == ["pause: done", "pause: asked, without its vote, with true"]
 
 
 async def test_an_action_whose_host_is_lost(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -300,7 +305,8 @@ async def test_an_action_whose_host_is_lost(autojump_clock: MockClock, tmp_path:
             assert [line async for line in lines] == []
         assert world.api.actions.under_way == {}
         kept = [entry[4] for entry in await history(http) if entry[0] == "action"]
-        assert kept == [f"pause: the outcome is unknown: {reason}", "pause: begun"]
+        asked = "pause: asked, without its vote, with slow"
+        assert kept == [f"pause: the outcome is unknown: {reason}", asked]
 
 
 @pytest.mark.parametrize("said", ["x", "[]", '{"a": ' * 2000])
@@ -400,7 +406,13 @@ async def test_pages_of_the_history(tmp_path: Path) -> None:
     async with fleet_api(tmp_path) as api, api.client() as http:
         for number in range(5):
             entry = HistoryEntry(
-                EPOCH, "vote", uuid_of(number % 2), "compute-0", str(number), Event.STOP
+                EPOCH,
+                "vote",
+                uuid_of(number % 2),
+                "compute-0",
+                str(number),
+                Event.STOP,
+                asked_at=EPOCH - timedelta(seconds=1.5),
             )
             await api.agent.store.record(entry)
         first = (await http.get("/v1/history?limit=2")).json()
@@ -412,8 +424,12 @@ async def test_pages_of_the_history(tmp_path: Path) -> None:
             "uuid": uuid_of(0),
             "hostname": "compute-0",
             "event": "stop",
+            "asked_at": "2024-12-31T23:59:58.500+00:00",
             "reason": "4",
         }
+        document = (await http.get("/openapi.json")).json()
+        described = document["components"]["schemas"]["History"]["properties"]["history"]["items"]
+        assert first["history"][0].keys() < described["properties"].keys()
         assert first["before"] == 4
         second = (await http.get("/v1/history?before=4")).json()
         assert [entry["reason"] for entry in second["history"]] == ["2", "1", "0"]
@@ -714,7 +730,7 @@ async def test_ctl_events_and_history(autojump_clock: MockClock, tmp_path: Path)
     async with fleet_world(tmp_path) as world:
         guest = await beating(world, name="web")
         await call(world.api.path, "vote", "web", "stop")
-        vote = f"2025-01-01 00:00:01.000 {guest.uuid} compute-0 vote stop accept by operator"
+        vote = f"2025-01-01 00:00:01.000 {guest.uuid} compute-0 vote stop accept by {ME}"
         for words in (["events"], ["history"], ["history", "web"], ["history", ONE, "--limit=9"]):
             called = await call(world.api.path, *words)
             assert called.status == ExitStatus.DONE
@@ -725,6 +741,13 @@ async def test_ctl_events_and_history(autojump_clock: MockClock, tmp_path: Path)
                 called.lines[1].partition(" ")[2].partition(" ")[2]
                 == (vote.partition(" ")[2].partition(" ")[2])
             )
+        # With all that is known, such as when it was asked for by the agent's clock.
+        for words in ("events", "history"):
+            called = await call(world.api.path, words, "--json")
+            began, voted = map(json.loads, called.lines)
+            asked_at = datetime.fromisoformat(voted["asked_at"])
+            assert timedelta(0) <= wall_clock() - asked_at < timedelta(seconds=1)
+            assert "asked_at" not in began
         newest = await call(world.api.path, "history", "--limit", "1")
         assert newest.lines[0] == "... older entries: --before 2"
         older = await call(world.api.path, "history", "--before", "2", "--json")

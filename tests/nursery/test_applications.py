@@ -53,8 +53,7 @@ def silent(name: str, action: CorrectiveAction = STOP, ms: int = 2000) -> object
 
 
 def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    said = [record.getMessage() for record in caplog.records]
-    return [line for line in said if line.startswith("application ")]
+    return [line for line in caplog.messages if line.startswith("application ")]
 
 
 # -- registration and beats -----------------------------------------------------------------------
@@ -133,6 +132,19 @@ async def test_a_second_init_replaces_the_first(autojump_clock: MockClock) -> No
             (2.0, Challenge(5002)),
         ]
         assert list(bench.applications.handlers(STOP_VOTE)) == ["new"]
+
+
+async def test_an_init_with_other_terms_is_in_the_log(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_app_bench() as bench:
+        app = await bench.join(init("old", heartbeat_interval_ms=5000))
+        app.say(*[init("new", heartbeat_interval_ms=500, corrective_action=LOG)] * 3)
+        await bench.settle()
+        assert lines_of(caplog)[1:] == [
+            f'application new ({ME}): registered anew, was "old", interval 0.5 s, log if it hangs'
+        ]
 
 
 async def test_names_are_made_different(autojump_clock: MockClock) -> None:
@@ -242,6 +254,25 @@ async def test_what_an_application_says_of_its_health_is_in_the_very_next_answer
         web.sign_off()
         await bench.settle()
         assert await health_of(bench) == WELL
+
+
+async def test_a_cause_that_is_new_is_in_the_log_while_an_application_is_ill(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_app_bench() as bench:
+        app = await bench.join(init("web"))
+        app.health = HealthStatus(False, LOG, "a: minor")
+        await trio.sleep_until(4.5)
+        assert await health_of(bench) == (Health.UNHEALTHY, LOG, "a: minor")
+        app.health = HealthStatus(False, REBOOT, "b: reboot me")
+        await trio.sleep_until(7.5)
+        assert await health_of(bench) == (Health.UNHEALTHY, REBOOT, "b: reboot me")
+        assert caplog.messages[-3:] == [
+            "asking the host for log: a: minor",
+            f"application web ({ME}): still ill, reboot: b: reboot me",
+            "asking the host for reboot: b: reboot me",
+        ]
 
 
 @pytest.mark.parametrize("end", [RawApplication.crash, RawApplication.sign_off])
@@ -363,7 +394,7 @@ async def test_beyond_their_number_applications_are_sent_away(
         assert list(bench.applications.handlers(STOP_VOTE)) == ["two", "three"]
     assert [
         record.getMessage() for record in caplog.records if "let in" in record.getMessage()
-    ] == ["2 applications are connected; no more are let in"] * 2
+    ] == ["2 applications are registered; no more are let in"] * 2
 
 
 async def test_an_error_of_ours_costs_one_connection(

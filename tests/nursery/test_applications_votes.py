@@ -229,6 +229,35 @@ async def test_all_pairs(
     ]
 
 
+async def test_the_log_names_who_rejects_and_the_host_has_the_bare_reason(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    parts = [
+        Part("web", Does.ACCEPTS, 0.1),  # the script
+        Part("web", Does.SAYS_NOTHING, 0.0, 1),
+        Part("db", Does.REJECTS, 2.0),
+    ]
+    assert await held(parts, STOP_VOTE, tmp_path) == [
+        (4.0, response(STOP_VOTE, REJECT, "said by db"))
+    ]
+    first = caplog.messages.index("revocable stop: VOTE window of 8 s, asking web, web (2), db")
+    assert caplog.messages[first + 1 : first + 5] == [
+        "web: accept: said by web",
+        "web (2): timeout: no answer in time from web (2)",
+        "db: reject: said by db",
+        "revocable stop: reject (said by db)",
+    ]
+
+
+async def test_who_is_silent_has_the_same_name_for_the_host(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    parts = [Part("web", Does.ACCEPTS, 0.1), Part("web", Does.SAYS_NOTHING, 0.0, 1)]
+    late = response(STOP_VOTE, TIMEOUT, "no answer in time from web (2)")
+    assert await held(parts, STOP_VOTE, tmp_path) == [(3.0, late)]
+
+
 # -- windows --------------------------------------------------------------------------------------
 
 EVERY = [

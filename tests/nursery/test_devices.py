@@ -25,6 +25,7 @@ from hbtrio.fsm.guest_session import SessionSettings, SessionState
 from hbtrio.nursery import devices
 from hbtrio.nursery.devices import (
     DeviceFault,
+    DeviceMissing,
     PathDevice,
     SocketChannel,
     TtyChannel,
@@ -181,7 +182,8 @@ def test_a_directory_without_permission_is_denied(tmp_path: Path) -> None:
         ("EACCES", "permission denied", ExitStatus.DENIED),
         ("EPERM", "permission denied", ExitStatus.DENIED),
         ("ENODEV", "no device behind it", ExitStatus.NOT_CONFIGURED),
-        ("EIO", "input/output error", ExitStatus.USAGE),
+        ("EIO", "no device behind it", ExitStatus.NOT_CONFIGURED),
+        ("EINVAL", "invalid argument", ExitStatus.USAGE),
     ],
 )
 def test_each_refusal_of_the_system_has_its_status(
@@ -237,13 +239,59 @@ async def test_a_tty_that_cannot_be_set_up_is_a_fault(
 ) -> None:
     """As one that is hung up between its opening and its settings; termios has its own error."""
 
-    def refuse(fd: int) -> None:
+    def refuse(fd: int, when: int, attributes: list[object]) -> None:
         raise termios.error(5, "Input/output error")
 
     before = open_files()
-    monkeypatch.setattr(termios, "tcgetattr", refuse)
+    monkeypatch.setattr(termios, "tcsetattr", refuse)
     assert await fault(terminal.path) == "input/output error"
     assert open_files() == before
+
+
+@pytest.mark.parametrize(
+    ("number", "missing"), [(errno.EIO, False), (errno.ENXIO, True), (errno.ENODEV, True)]
+)
+async def test_a_tty_without_hardware_is_no_virtio_port(
+    number: int, missing: bool, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as /dev/ttyS3 of a machine with one serial port: it can be opened, and nothing else."""
+
+    def refuse(fd: int) -> None:
+        raise termios.error(number, os.strerror(number))
+
+    before = open_files()
+    monkeypatch.setattr(termios, "tcgetattr", refuse)
+    text = f"{terminal.path}: no device behind it"
+    assert refusal(terminal.path) == (text, ExitStatus.NOT_CONFIGURED)
+    PathDevice(terminal.path).check(wait=True)
+    with pytest.raises(DeviceFault, match=os.strerror(number).lower()) as caught:
+        await PathDevice(terminal.path).open()
+    assert isinstance(caught.value, DeviceMissing) == missing
+    assert open_files() == before
+
+
+async def test_only_what_says_that_it_is_no_tty_is_a_virtio_port(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int) -> None:
+        raise termios.error(errno.ENOTTY, "Inappropriate ioctl for device")
+
+    monkeypatch.setattr(termios, "tcgetattr", refuse)
+    PathDevice(terminal.path).check()
+    stream = await PathDevice(terminal.path).open()
+    assert isinstance(stream, VirtioPort)
+    await stream.aclose()
+
+
+async def test_what_is_missing_is_told_from_what_fails(
+    tmp_path: Path, listener: socket.socket
+) -> None:
+    with pytest.raises(DeviceMissing, match="no such file or directory"):
+        await PathDevice(str(tmp_path / "nowhere")).open()
+    listener.close()
+    with pytest.raises(DeviceFault, match="connection refused") as caught:
+        await PathDevice(str(tmp_path / "channel")).open()
+    assert not isinstance(caught.value, DeviceMissing)
 
 
 async def test_a_tty_has_one_guest(terminal: Terminal) -> None:
@@ -251,23 +299,6 @@ async def test_a_tty_has_one_guest(terminal: Terminal) -> None:
     assert "Could not exclusively lock" in await fault(terminal.path)
     await stream.aclose()
     await (await PathDevice(terminal.path).open()).aclose()
-
-
-@pytest.mark.usefixtures("listener")
-async def test_of_several_paths_the_first_that_is_there_is_opened_each_time(
-    tmp_path: Path,
-) -> None:
-    named, numbered = tmp_path / "named", tmp_path / "vport1p1"
-    device = PathDevice(str(named), str(numbered))
-    with pytest.raises(UserError, match=f"^{numbered}: no such device"):
-        device.check()
-    with pytest.raises(DeviceFault, match="no such file or directory"):
-        await device.open()
-    (tmp_path / "channel").rename(numbered)
-    await (await device.open()).aclose()
-    named.touch()
-    with pytest.raises(UserError, match=f"^{named}: neither"):
-        device.check()
 
 
 # -- unix sockets ---------------------------------------------------------------------------------

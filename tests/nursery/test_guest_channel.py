@@ -6,6 +6,7 @@ import logging
 from itertools import pairwise
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from hypothesis import given, settings
@@ -15,6 +16,8 @@ from trio.testing import MockClock
 from hbtrio.fsm.guest_session import SessionSettings, SessionState
 from hbtrio.fsm.health import HealthStatus
 from hbtrio.fsm.ontime import OnTimeGuard
+from hbtrio.nursery.devices import ChannelStream, DeviceFault
+from hbtrio.nursery.guest import Guest
 from hbtrio.nursery.guest_outbox import QUEUE
 from hbtrio.wire.messages import ActionNotify, Challenge, ChallengeResponse, Exit, InitAck, Message
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
@@ -36,6 +39,9 @@ ENABLING, ENABLED, DISABLED = SessionState.ENABLING, SessionState.ENABLED, Sessi
 
 #: With the challenge timeout as shipped, 5 s.
 SHIPPED = SessionSettings(name="vm1")
+
+#: Attempts to open one that is missing: after 1, 2, 3, 3, ... seconds each.
+LOOKS = [0.0, 1.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0]
 
 #: Attempts to open a channel that is refused: after 1, 2, 4, ... 60 seconds each.
 ATTEMPTS = [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 123.0, 183.0]
@@ -88,6 +94,41 @@ async def test_the_attempt_after_it_can_be_opened_succeeds(
     # The channel was down before: the session is released by its coming up.
     assert said([heard]) == [(opened_at, SETTINGS.init(101))]
     assert "channel is open again" in caplog.messages
+
+
+@pytest.mark.parametrize("came_at", [5.0, 16.0, 3601.0])
+async def test_a_device_that_comes_late_is_found_within_seconds(
+    came_at: float, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """A minute of silence after a port was plugged in would be one more loss."""
+    async with trio.open_nursery() as nursery:
+        bench = GuestBench()
+        bench.device.remove()
+        nursery.start_soon(bench.run)
+        await trio.sleep_until(came_at)
+        bench.device.allow()
+        heard = await bench.device.next()
+        nursery.cancel_scope.cancel()
+    assert said([heard]) == [(bench.device.opened[-1], SETTINGS.init(101))]
+    assert came_at < heard.at_s <= came_at + 3
+    assert bench.device.opened[:8] == LOOKS[: len(bench.device.opened)]
+    assert warnings(caplog) == [
+        "channel can't be opened: no such file or directory; retrying",
+    ]
+
+
+async def test_a_device_that_was_missing_is_not_hammered_when_it_can_not_be_opened(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        bench = GuestBench()
+        bench.device.remove()
+        nursery.start_soon(bench.run)
+        await trio.sleep_until(8)
+        bench.device.refuse("permission denied")
+        await trio.sleep_until(150)
+        nursery.cancel_scope.cancel()
+    assert bench.device.opened == [0.0, 1.0, 3.0, 6.0, 9.0, 15.0, 27.0, 51.0, 99.0]
 
 
 async def test_each_new_reason_of_a_refusal_is_said(
@@ -368,14 +409,68 @@ async def test_a_port_that_is_unplugged_is_opened_again(
         bench = GuestBench(device=MemoryDevice(persistent=True))
         await bench.enable(nursery)
         await trio.sleep_until(2.0)
-        bench.device.refuse("no such file or directory")
+        bench.device.remove()
         bench.device.break_off("no such device")
         await trio.sleep_until(10)
         nursery.cancel_scope.cancel()
     assert bench.guest.session.state is DISABLED
-    assert bench.device.opened == [0.0, 3.0, 5.0, 9.0]
+    assert bench.device.opened == [0.0, 3.0, 5.0, 8.0]
     assert bench.device.closed == [2.0]
     assert "channel: no such device" in caplog.messages
+
+
+class Unreadable:
+    """A port whose host is always there and which fails at each read, as a device at a loss does.
+
+    Never waiting, it would stop the fake clock: so its reads are bounded.
+    """
+
+    persistent = True
+
+    def __init__(self) -> None:
+        self.opened: list[float] = []
+        self.closed: list[float] = []
+        self._reads = 0
+
+    async def open(self) -> ChannelStream:
+        self.opened.append(trio.current_time())
+        return self
+
+    async def wait_connected(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self._reads += 1
+        assert self._reads < 100, "the guest spins"
+        raise DeviceFault("input/output error")
+
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        raise DeviceFault("input/output error")
+
+    async def aclose(self) -> None:
+        self.closed.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_port_that_cannot_be_read_is_opened_again_ever_more_rarely(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.INFO)
+    device = Unreadable()
+    async with trio.open_nursery() as nursery:
+        bench = GuestBench()
+        bench.setup = attrs.evolve(bench.setup, device=device)
+        guest = Guest(bench.setup, bench.guard)
+        nursery.start_soon(guest.run)
+        await trio.sleep_until(200)
+        nursery.cancel_scope.cancel()
+    assert device.opened == ATTEMPTS
+    assert device.closed == ATTEMPTS
+    assert guest.session.state is DISABLED
+    assert caplog.messages.count("channel: input/output error") >= len(ATTEMPTS)
+    assert len(caplog.messages) < 10 * len(ATTEMPTS)
 
 
 # -- a host that does not read --------------------------------------------------------------------

@@ -302,3 +302,31 @@ async def test_a_stop_ends_the_health_script(tmp_path: Path, autojump_clock: Moc
         bench.guest.stop()
     assert when(processes.cancelled) == [(2.0, "health")]
     assert bench.ended_at == 2.0
+
+
+async def test_the_log_says_what_the_host_is_asked_for_and_why_in_few_lines(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    applications = Applications([HealthStatus(False, REBOOT, "wedged")])
+    async with trio.open_nursery() as nursery:
+        bench = GuestBench(voters=applications)
+        await bench.enable(nursery)
+        await asked(bench, 1.0, 2.0)  # asked for once
+        assert caplog.messages == ["asking the host for reboot: wedged"]
+        applications.states = [HealthStatus(False, NONE, "a little unwell")]
+        await asked(bench, 3.0)
+        # With every beat another.
+        for number in range(4, 50):
+            action = REBOOT if number % 2 else STOP
+            applications.states = [HealthStatus(False, action, f"cause {number}")]
+            await asked(bench, float(number))
+        assert caplog.messages[1:] == [
+            f"asking the host for {'reboot' if number % 2 else 'stop'}: cause {number}"
+            for number in range(4, 13)
+        ]
+        await asked(bench, 61.5)
+        assert caplog.messages[10:] == []  # the same as at 49.0
+        applications.states = [HealthStatus(False, STOP, "at last")]
+        await asked(bench, 62.0)
+        assert caplog.messages[10:] == ["asking the host for stop: at last"]
+        nursery.cancel_scope.cancel()

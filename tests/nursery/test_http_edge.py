@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -24,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hbtrio.nursery.http_edge import (
+    CERTIFICATE_EXTENSION,
     MAX_TURNED_AWAY,
     PEER_EXTENSION,
     ClosingStreamingResponse,
@@ -36,6 +38,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 #: Every wait of these tests is for an event; this only turns a hang into a failure.
 PATIENCE_S = 20
+WHO = (PEER_EXTENSION, CERTIFICATE_EXTENSION)
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -120,11 +123,16 @@ def reset_on_close(stream: trio.SocketStream) -> None:
 # -- who calls
 
 
+def who_calls(scope: Any) -> dict[str, Any]:
+    """What the extensions say of the client."""
+    return {name: value for name, value in scope["extensions"].items() if name in WHO}
+
+
 async def test_a_stock_client_over_tcp() -> None:
     seen: list[Any] = []
 
     async def index(request: Request) -> Response:
-        seen.append((request.client, request.scope["server"], request.scope["extensions"]))
+        seen.append((request.client, request.scope["server"], who_calls(request.scope)))
         return JSONResponse({"got": await request.json(), "url": str(request.url)})
 
     app = Starlette(routes=[Route("/v1/x", index, methods=["POST"])])
@@ -145,7 +153,7 @@ async def test_credentials_over_a_unix_socket(folder: Path, ours: bool) -> None:
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append((scope["client"], scope["server"], scope["extensions"]))
+        seen.append((scope["client"], scope["server"], who_calls(scope)))
         await hello(scope, receive, send)
 
     path = str(folder / "operator.sock")
@@ -197,30 +205,40 @@ async def test_several_listeners_share_one_application(folder: Path) -> None:
 # -- limits and faults
 
 
-async def test_surplus_connections_get_503_until_there_is_room() -> None:
-    async with serving(hello, HttpLimits(max_connections=2)) as server:
-        holders = [await server.connect() for _ in range(2)]
-        for holder in holders:
-            await holder.send_all(GET)
-            assert (await holder.receive_some()).startswith(b"HTTP/1.1 200 OK\r\n")
+async def at_work(server: Server) -> trio.SocketStream:
+    """A connection whose request is under way, until it goes."""
+    stream = await server.connect()
+    await stream.send_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+    heard = b""
+    while b"data: 1" not in heard:
+        heard += (await stream.receive_some()) or b"data: 1: it was closed"
+    assert heard.startswith(b"HTTP/1.1 200 OK\r\n")
+    return stream
+
+
+async def test_when_all_are_at_work_others_get_503_until_there_is_room() -> None:
+    async with serving(everything, HttpLimits(max_connections=2)) as server:
+        holders = [await at_work(server) for _ in range(2)]
         refused = await server.ask()
         assert refused.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
         assert refused.endswith(b'{"status": "fail", "reason": "too many connections"}')
-        await holders[0].send_all(GET)
-        assert (await holders[0].receive_some()).startswith(b"HTTP/1.1 200 OK\r\n")
         await holders[0].aclose()
         while (answer := await server.ask()).startswith(b"HTTP/1.1 503"):
             pass
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        # The other was not disturbed, and is not by any number of those that want its place.
+        for _ in range(5):
+            assert (await server.ask()).startswith(b"HTTP/1.1 200 OK\r\n")
+        with trio.move_on_after(0.05) as scope:
+            await holders[1].receive_some()
+        assert scope.cancelled_caught
         await holders[1].aclose()
         assert server.crashes == []
 
 
 async def test_surplus_of_the_surplus_is_just_closed() -> None:
-    async with serving(hello, HttpLimits(max_connections=1)) as server:
-        async with await server.connect() as holder:
-            await holder.send_all(GET)
-            await holder.receive_some()
+    async with serving(everything, HttpLimits(max_connections=1)) as server:
+        async with await at_work(server):
             # They stay open after their 503, so each keeps its place until the linger is over.
             refused = [await server.connect() for _ in range(MAX_TURNED_AWAY)]
             for stream in refused:
@@ -230,6 +248,106 @@ async def test_surplus_of_the_surplus_is_just_closed() -> None:
             for stream in refused:
                 await stream.aclose()
         assert server.crashes == []
+
+
+#: What those begin with that are none the further on for it, and what comes back.
+WAITING = {
+    "silent": (b"", b""),
+    "a byte": (b"G", b""),
+    "half a head": (GET[:-2], b""),
+    "half a body": (b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf", b""),
+    "half a chunk": (
+        b"PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha",
+        b"",
+    ),
+    "idle": (GET, b"HTTP/1.1 200 "),
+    "half a second request": (GET + GET[:-2], b"HTTP/1.1 200 "),
+    "refused": (b"?\r\n\r\n", b"HTTP/1.1 400 "),
+}
+
+
+@pytest.mark.parametrize("what", WAITING)
+async def test_who_waits_gives_way(what: str) -> None:
+    said, heard = WAITING[what]
+    limits = HttpLimits(header_s=1000, body_s=1000, idle_s=1000, max_connections=4)
+    async with serving(hello, limits) as server:
+        streams = []
+        for _ in range(12):
+            stream = await server.connect()
+            await stream.send_all(said)
+            if heard:
+                assert (await stream.receive_some()).startswith(heard)
+            streams.append(stream)
+            # Whoever means it is served at once, whatever the others do.
+            assert (await server.ask()).startswith(b"HTTP/1.1 200 OK\r\n")
+        for stream in streams[:8]:
+            # The oldest are closed, with a reset if what they sent was not read.
+            with contextlib.suppress(trio.BrokenResourceError):
+                while await stream.receive_some():
+                    pass
+        for stream in streams:
+            await stream.aclose()
+        assert server.crashes == []
+
+
+async def test_the_one_that_waits_longest_goes_first() -> None:
+    async with serving(hello, HttpLimits(max_connections=3)) as server:
+        streams = [await server.connect() for _ in range(3)]
+        for stream in streams:
+            await stream.send_all(GET)
+            await stream.receive_some()
+        # A request makes it the youngest; half a one does not.
+        await streams[0].send_all(GET)
+        await streams[0].receive_some()
+        await streams[1].send_all(GET[:-2])
+        for oldest in (1, 2, 0):
+            newcomer = await server.connect()
+            with contextlib.suppress(trio.BrokenResourceError):
+                assert await streams[oldest].receive_some() == b""
+            streams.append(newcomer)
+        for stream in streams:
+            await stream.aclose()
+        assert server.crashes == []
+
+
+async def test_a_request_that_has_begun_is_not_given_up_for_newcomers() -> None:
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            begun.set()
+            await go_on.wait()
+        await hello(scope, receive, send)
+
+    async with serving(app, HttpLimits(max_connections=2)) as server:
+        async with await server.connect() as stream:
+            await stream.send_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            await begun.wait()
+            silent = [await server.connect() for _ in range(10)]
+            assert (await server.ask()).endswith(b'{"hello":"/"}')
+            go_on.set()
+            assert (await stream.receive_some()).endswith(b'{"hello":"/slow"}')
+            for one in silent:
+                await one.aclose()
+        assert server.crashes == []
+
+
+async def test_a_newcomer_over_a_unix_socket_has_its_place(folder: Path) -> None:
+    crashes: list[BaseException] = []
+    serve = partial(serve_http, hello, limits=HttpLimits(max_connections=4))
+    path = str(folder / "a")
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            listener = await open_unix_listener(path)
+            await nursery.start(partial(serve, [listener], on_crash=crashes.append))
+            silent = [await trio.open_unix_socket(path) for _ in range(20)]
+            async with await trio.open_unix_socket(path) as stream:
+                await stream.send_all(GET)
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 OK\r\n")
+            for one in silent:
+                await one.aclose()
+            nursery.cancel_scope.cancel()
+    assert crashes == []
 
 
 async def test_a_crash_is_reported_and_the_server_goes_on() -> None:

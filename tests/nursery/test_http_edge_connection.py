@@ -14,12 +14,18 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+from trio.testing import (
+    MockClock,
+    lockstep_stream_pair,
+    memory_stream_pair,
+    wait_all_tasks_blocked,
+)
 
 from hbtrio.nursery.http_connection import LINGER_S, HttpConnection
 from hbtrio.nursery.http_edge import ClosingStreamingResponse
 from hbtrio.nursery.http_limits import Drain, HttpLimits
-from hbtrio.nursery.http_request import Endpoint
+from hbtrio.nursery.http_places import Places
+from hbtrio.nursery.http_request import DELIVERED_EXTENSION, Endpoint
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -79,6 +85,7 @@ class Dialogue:
     """The client's side of one connection that is being served."""
 
     stream: Any
+    places: Places
     drain: Drain
     crashes: list[BaseException]
     closed: trio.Event
@@ -114,7 +121,7 @@ async def serving(
     streams: Callable[[], Any] = memory_stream_pair,
 ) -> AsyncIterator[Dialogue]:
     client, server = streams()
-    dialogue = Dialogue(client, Drain(), [], trio.Event(), trio.current_time())
+    dialogue = Dialogue(client, Places(1), Drain(), [], trio.Event(), trio.current_time())
 
     async def serve() -> None:
         connection = HttpConnection(
@@ -125,7 +132,10 @@ async def serving(
             drain=dialogue.drain,
             endpoint=Endpoint(),
         )
-        await connection.run()
+        place = dialogue.places.take()
+        assert place is not None
+        await connection.run(place)
+        place.leave()
         dialogue.closed.set()
 
     # On the fake clock a test that hangs fails here and now.
@@ -154,6 +164,7 @@ async def test_get_with_its_scope(clock: MockClock) -> None:
     echo = Echo()
     heard = await ask(echo, b"GET /a%20b/%C3%A9?x=%31 HTTP/1.1\r\nHost: x\r\nX-Y: 1\r\n\r\n")
     assert heard == answer("GET /a b/é ".encode())
+    assert callable(echo.scopes[0]["extensions"].pop(DELIVERED_EXTENSION))
     assert echo.scopes == [
         {
             "type": "http",
@@ -823,3 +834,34 @@ async def test_draining_ends_a_connection_whose_answer_was_already_under_way(
         assert heard.endswith(b"\r\n\r\n3\r\nend\r\n0\r\n\r\n")
         # Its head had promised keep-alive; the idle wait it then begins is over before it starts.
         assert client.elapsed_s == 0
+
+
+# -- its place is given away
+
+
+@pytest.mark.parametrize("said", [b"", GET[:-2], GET])
+async def test_a_place_that_is_given_away(clock: MockClock, said: bytes) -> None:
+    """Even in the moment in which the last bytes come the application is not asked any more."""
+    app = Echo()
+    async with serving(app) as dialogue:
+        await wait_all_tasks_blocked()
+        if said:
+            await dialogue.say(said)
+        assert dialogue.places.take() is not None
+        assert await dialogue.hear_all() == b""
+        assert dialogue.elapsed_s == 0
+        assert (app.scopes, dialogue.crashes) == ([], [])
+
+
+async def test_a_place_is_kept_for_as_long_as_an_answer_lasts(clock: MockClock) -> None:
+    ended = trio.Event()
+    async with serving(stream_app(ended, 5, "text/plain")) as dialogue:
+        await dialogue.say(GET)
+        await dialogue.hear(1)
+        await trio.sleep(1000)
+        assert dialogue.places.take() is None
+        assert not ended.is_set()
+        await dialogue.stream.aclose()
+        await dialogue.closed.wait()
+        assert dialogue.places.take() is not None
+        assert (ended.is_set(), dialogue.crashes) == (True, [])

@@ -157,7 +157,7 @@ async def test_client_certificates(caplog: pytest.LogCaptureFixture) -> None:
     optional = of_agent(clients=True)
     async with serving(context=optional) as server:
         assert b'"certified":null' in await server.ask()
-        assert b'"certified":true' in await server.ask(context=trusting("compute-0"))
+        assert b'"certified":"CN=compute-0"' in await server.ask(context=trusting("compute-0"))
         # One that is no good is worse than none.
         stream = await server.shake(trusting("compute-0-by-other"))
         assert await read_to_end(stream) == b""
@@ -165,7 +165,7 @@ async def test_client_certificates(caplog: pytest.LogCaptureFixture) -> None:
         assert server.crashes == []
     required = server_tls("test", *pair("agent"), AUTHORITY)
     async with serving(context=required) as server:
-        assert b'"certified":true' in await server.ask(context=trusting("compute-0"))
+        assert b'"certified":"CN=compute-0"' in await server.ask(context=trusting("compute-0"))
         stream = await server.shake(trusting())
         assert await read_to_end(stream) == b""
         await stream.aclose()
@@ -190,7 +190,7 @@ async def test_a_session_that_is_resumed_keeps_its_certificate() -> None:
     async with serving(context=optional) as server:
         first = await server.shake(context)
         await first.send_all(GET)
-        assert b'"certified":true' in await first.receive_some(65536)
+        assert b'"certified":"CN=compute-0"' in await first.receive_some(65536)
         ssl_object = context.wrap_bio(
             incoming := ssl.MemoryBIO(),
             outgoing := ssl.MemoryBIO(),
@@ -214,7 +214,7 @@ async def test_a_session_that_is_resumed_keeps_its_certificate() -> None:
                 incoming.write(await stream.receive_some(65536))
                 with suppress(ssl.SSLWantReadError):
                     answer += ssl_object.read()
-        assert b'"certified":true' in answer
+        assert b'"certified":"CN=compute-0"' in answer
 
 
 async def test_a_unix_socket_beside_it_has_none() -> None:
@@ -373,10 +373,26 @@ async def test_resets_in_the_handshake(what: str) -> None:
 async def test_too_many_connections_are_told_so() -> None:
     async with serving(HttpLimits(max_connections=1)) as server:
         first = await server.shake(trusting())
-        await first.send_all(GET)
+        await first.send_all(GET.replace(b"/", b"/endless", 1))
         await first.receive_some(1)
         assert (await server.ask()).startswith(b"HTTP/1.1 503 ")
-        await first.aclose()
+        await trio.aclose_forcefully(first)
+
+
+@pytest.mark.parametrize("said", [b"", GET[:-2], GET])
+async def test_who_waits_gives_way(said: bytes) -> None:
+    limits = HttpLimits(header_s=1000, idle_s=1000, max_connections=2)
+    async with serving(limits) as server:
+        streams = []
+        for _ in range(6):
+            stream = await server.shake(trusting())
+            await stream.send_all(said)
+            if said == GET:
+                assert (await stream.receive_some(65536)).startswith(b"HTTP/1.1 200 OK\r\n")
+            streams.append(stream)
+            assert await server.is_fine()
+        for stream in streams:
+            await trio.aclose_forcefully(stream)
 
 
 @pytest.mark.parametrize("path", [b"/never", b"/endless"])

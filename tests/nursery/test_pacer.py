@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import groupby
@@ -121,6 +123,37 @@ async def test_infinity_takes_it_out(autojump_clock: MockClock) -> None:
         assert beater.slot is None
         await trio.sleep(10)
     assert (beater.calls, other.calls) == ([], [3.0])
+
+
+def test_who_leaves_a_slot_that_is_weeks_away_leaves_nothing_behind() -> None:
+    """A tenant says when it is due, and may say it often, or go and come again."""
+    pacer = Pacer()
+    beaters = [Beater() for _ in range(100)]
+    known = [weakref.ref(beater) for beater in beaters]
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            pacer.schedule(beaters[number % len(beaters)], 2e6 + number)
+        for beater in beaters:
+            pacer.schedule(beater, math.inf)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100_000
+    del beaters, beater
+    assert [beater() for beater in known] == [None] * 100
+
+
+async def test_a_slot_that_all_have_left_may_be_joined_again(autojump_clock: MockClock) -> None:
+    beaters = [Beater() for _ in range(300)]
+    async with pacing() as pacer:
+        for due in (7, 9, 5, 7):
+            for number, beater in enumerate(beaters):
+                pacer.schedule(beater, due + number / 50)
+        await trio.sleep(20)
+    assert [beater.calls for beater in beaters] == [
+        [round(7 + number / 50, 6)] for number in range(300)
+    ]
 
 
 async def test_what_it_returns_is_its_next_time(autojump_clock: MockClock) -> None:

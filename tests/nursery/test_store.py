@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -43,6 +44,7 @@ from hbtrio.nursery.store_worker import (
     perform,
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
+from support.inline_store import inline_store, wall_clock
 
 T0 = datetime(2025, 3, 1, 12, tzinfo=UTC)
 A, B, C = "aaaa", "bbbb", "cccc"
@@ -105,8 +107,8 @@ async def bodies(store: Store) -> list[tuple[str, str]]:
     return [(entry.body, entry.state.value) for entry in reversed(await store.outbox())]
 
 
-async def due(store: Store, limit: int = 8, **instances: list[str]) -> list[str]:
-    return [entry.body for entry in (await store.ready(limit, **instances)).entries]
+async def due(store: Store, limit: int = 8, **how: Any) -> list[str]:
+    return [entry.body for entry in (await store.ready(limit, **how)).entries]
 
 
 async def ids(store: Store) -> dict[str, int]:
@@ -134,6 +136,41 @@ async def test_hosts_and_instances_survive(path: str, clock: Clock) -> None:
         assert await store.instances() == (InstanceRecord(A, "compute-1", True),)
         assert await store.delete_host("h1") is True
         assert [host.uuid for host in await store.hosts()] == ["h2"]
+
+
+async def test_a_host_has_one_uuid(store: Store) -> None:
+    await store.put_host(HostRecord("h1", "compute-0", True))
+    await store.put_host(HostRecord("h2", "compute-1", True))
+    await store.put_host(HostRecord("h3", "compute-0", False))
+    left = (HostRecord("h2", "compute-1", True), HostRecord("h3", "compute-0", False))
+    assert await store.hosts() == left
+
+
+def test_a_store_from_before_a_host_had_one_uuid(path: str) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    migrate(db, MIGRATIONS[:3])
+    told = [("a", "one", 0), ("b", "one", 1), ("c", "one", 0), ("D", "two", 0), ("d", "two", 0)]
+    db.executemany("INSERT INTO hosts VALUES (?, ?, ?)", [*told, ("e", "three", 0)])
+    migrate(db)
+    left = db.execute("SELECT * FROM hosts ORDER BY uuid").fetchall()
+    assert left == [("b", "one", 1), ("d", "two", 0), ("e", "three", 0)]
+    db.close()
+
+
+async def test_a_forgotten_host_leaves_its_history(store: Store) -> None:
+    gone, other = HostRecord("h1", "compute-0", True), HostRecord("h2", "compute-1", True)
+    for host in (gone, other):
+        await store.put_host(host)
+        await store.put_instance(InstanceRecord(f"{host.uuid}-vm", host.hostname, True))
+        assert await store.take_report(host.hostname, "boot", 7, history(host.hostname), [alarm()])
+    await store.forget_host("compute-0", history("forgotten"))
+    assert await store.hosts() == (other,)
+    assert await store.instances() == (InstanceRecord("h2-vm", "compute-1", True),)
+    assert await store.linked() == {"compute-1"}
+    assert await store.welcome("compute-0", "boot") == 0
+    kept = [record.entry.reason for record in await store.history()]
+    assert kept == ["forgotten", "compute-1", "compute-0"]
+    assert len(await bodies(store)) == 2
 
 
 # -- rounds ----------------------------------------------------------------------------------------
@@ -190,11 +227,11 @@ async def test_a_command_id_is_used_once(store: Store) -> None:
 
 
 async def test_a_replayed_report_changes_nothing(store: Store) -> None:
-    assert await store.acknowledged("compute-0", "boot") == 0
+    assert await store.welcome("compute-0", "boot") == 0
     for number, taken in [(3, True), (3, False), (2, False), (5, True), (4, False)]:
         entry, gone = alarm(body=f"alarm {number}"), history(f"gone {number}")
         assert await store.take_report("compute-0", "boot", number, gone, [entry]) is taken
-    assert await store.acknowledged("compute-0", "boot") == 5
+    assert await store.welcome("compute-0", "boot") == 5
     assert await bodies(store) == [("alarm 3", "queued"), ("alarm 5", "queued")]
     kept = [(record.id, record.entry.reason) for record in await store.history()]
     assert kept == [(2, "gone 5"), (1, "gone 3")]
@@ -206,16 +243,29 @@ async def test_numbers_start_anew_with_each_process_of_each_host(store: Store) -
     assert await store.take_report("compute-1", "one", 1)
     # What is still on its way from the process before is known as such.
     assert not await store.take_report("compute-0", "one", 7)
-    assert await store.acknowledged("compute-0", "two") == 1
+    assert await store.welcome("compute-0", "two") == 1
 
 
 async def test_only_a_few_processes_of_a_host_are_remembered(store: Store) -> None:
     assert await store.take_report("compute-1", "boot", 1)
     for boot in range(BOOTS + 1):
         assert await store.take_report("compute-0", f"boot {boot}", 1)
-    known = [await store.acknowledged("compute-0", f"boot {boot}") for boot in range(BOOTS + 1)]
-    assert known == [0] + [1] * BOOTS
-    assert await store.acknowledged("compute-1", "boot") == 1
+    # The forgotten one last, for it takes the place of another one then.
+    boots = range(BOOTS, -1, -1)
+    known = [await store.welcome("compute-0", f"boot {boot}") for boot in boots]
+    assert known == [1] * BOOTS + [0]
+    assert await store.welcome("compute-0", "boot 1") == 0
+    assert await store.welcome("compute-1", "boot") == 1
+
+
+async def test_who_had_a_link_is_known(store: Store) -> None:
+    assert await store.linked() == frozenset()
+    for _ in range(2):
+        assert await store.welcome("compute-0", "boot") == 0
+    assert await store.take_report("compute-1", "boot", 1)
+    assert await store.linked() == {"compute-0", "compute-1"}
+    assert await store.take_report("compute-0", "boot", 1)
+    assert await store.welcome("compute-0", "boot") == 1
 
 
 async def test_a_round_has_one_verdict(store: Store) -> None:
@@ -242,7 +292,7 @@ async def test_a_report_is_taken_whole_or_not_at_all(store: Store) -> None:
     broken = attrs.evolve(history(), corrective_action=object())
     with pytest.raises(sqlite3.ProgrammingError):
         await store.take_report("compute-0", "boot", 1, broken, [alarm()])
-    assert await store.acknowledged("compute-0", "boot") == 0
+    assert await store.welcome("compute-0", "boot") == 0
     assert await store.take_report("compute-0", "boot", 1, history(), [alarm()])
 
 
@@ -266,12 +316,12 @@ async def test_an_entry_as_it_comes_out(store: Store, clock: Clock) -> None:
     )
     ready = await store.ready(8)
     assert (ready.entries, ready.waiting) == ((entry,), 1)
-    assert ready.next_expiry == entry.expires_at
+    assert ready.next_expiry_s == 8
 
     assert await store.mark_sending(1) is True
     assert await store.mark_sending(1) is False
     assert await due(store) == []
-    assert (await store.ready(0)).next_expiry is None
+    assert (await store.ready(0)).next_expiry_s is None
     clock.pass_s(1)
     await store.back_to_queue(1, "refused")
     entry = attrs.evolve(entry, attempts=1, fault="refused")
@@ -403,9 +453,9 @@ async def test_a_verdict_whose_window_is_over(store: Store, clock: Clock) -> Non
     fault = "its window was over before it could be sent"
     ended = [(entry.body, entry.fault) for entry in await store.outbox() if entry.done_at]
     assert ended == [("verdict c1", fault)]
-    assert ready.next_expiry == T0 + timedelta(seconds=9)
+    assert ready.next_expiry_s == 1
     clock.pass_s(1)
-    assert (await store.ready(8)).next_expiry is None
+    assert (await store.ready(8)).next_expiry_s is None
     assert await bodies(store) == [
         ("verdict c1", "undelivered"),
         ("verdict c2", "undelivered"),
@@ -424,6 +474,87 @@ async def test_a_verdict_whose_window_is_over(store: Store, clock: Clock) -> Non
             "vim",
         ),
     ]
+
+
+@pytest.mark.parametrize("step_s", [20, -300])
+async def test_a_clock_that_is_set_moves_no_window(
+    tmp_path: Path, clock: Clock, step_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    def verdict(uuid: str, command_id: str, within_s: float) -> NewEntry:
+        made = action(uuid, command_id, within_s)
+        return attrs.evolve(made, deadline=trio.current_time() + within_s)
+
+    with inline_store(tmp_path) as (_, worker):
+        store = Store(worker, clock)
+        await store.queue([verdict(A, "c1", 8), verdict(B, "c2", 9)])
+        clock.pass_s(step_s)
+        await trio.sleep(7)
+        assert await due(store) == ["verdict c1", "verdict c2"]
+        assert (await store.ready(0)).next_expiry_s == 1
+        assert await store.mark_sending(1) is True
+        await store.back_to_queue(1, "refused")
+        await trio.sleep(1)
+        assert await store.mark_sending(1) is False
+        assert await due(store) == ["verdict c2"]
+        assert [body for body, state in await bodies(store) if state == "undelivered"] == [
+            "verdict c1"
+        ]
+    # That clock is gone with its process: by the wall clock it is too late, or not yet.
+    with inline_store(tmp_path) as (_, worker):
+        store = Store(worker, clock)
+        ready = await store.ready(8)
+        if step_s > 0:
+            assert (ready.entries, ready.next_expiry_s) == ((), None)
+            assert await bodies(store) == [
+                ("verdict c1", "undelivered"),
+                ("verdict c2", "undelivered"),
+            ]
+        else:
+            assert [entry.body for entry in ready.entries] == ["verdict c2"]
+            assert ready.next_expiry_s == 9 + 300
+            # Only if it has come from the future nobody can say whether it is still wanted.
+            await store.settle_interrupted()
+            why = "the clock was set back: nobody knows whether the VIM still waits"
+            assert [(one.state, one.fault) for one in await store.outbox()][:1] == [
+                (OutboxState.UNDELIVERED, why)
+            ]
+
+
+async def test_a_verdict_that_outlives_a_power_cut_is_marked_on_the_disk(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    with inline_store(tmp_path) as (store, worker):
+        expires = wall_clock() + timedelta(hours=1)
+        await store.queue(
+            [
+                alarm(A),
+                attrs.evolve(action(B, "short", 0), expires_at=expires, deadline=19.9),
+                attrs.evolve(action(C, "long", 0), expires_at=expires, deadline=20.0),
+                attrs.evolve(action("dddd", "left", 0), expires_at=expires),
+            ]
+        )
+        assert worker.syncs == 0
+        assert (await store.mark_sending(1), worker.syncs) == (True, 0)
+        assert (await store.mark_sending(2), worker.syncs) == (True, 0)
+        assert (await store.mark_sending(3), worker.syncs) == (True, 1)
+        assert (await store.mark_sending(4), worker.syncs) == (True, 2)
+        assert (await store.mark_sending(4), worker.syncs) == (False, 2)
+        # If that fails nobody may send it: it is not known what the disk has.
+        await store.back_to_queue(3, "refused")
+        worker.fault_of_sync = "disk failed"
+        with pytest.raises(StoreFault, match="disk failed"):
+            await store.mark_sending(3)
+
+
+async def test_room_for_verdicts(store: Store) -> None:
+    await store.queue([alarm(A), alarm(B), alarm(C), service("dddd"), action("eeee")])
+    assert await due(store, 8, others=2) == ["verdict c1", "alarm", "alarm"]
+    assert await due(store, 8, others=0) == ["verdict c1"]
+    assert len(await due(store, 2, others=2)) == 2
+    # It does not wait for what there is no room for.
+    await store.queue([alarm("ffff", "before it"), action("ffff", "c2")])
+    assert await due(store, 8, others=0) == ["verdict c1", "verdict c2"]
+    assert "verdict c2" not in await due(store, 8, others=6)
 
 
 async def test_what_was_being_sent_at_the_end(path: str, clock: Clock) -> None:
@@ -465,9 +596,9 @@ def test_a_long_queue_and_a_long_past_are_not_searched_through(path: str) -> Non
     database = open_database(path)
     database.db.set_trace_callback(said.append)
     store_outbox.queue(database.db, [service(), alarm(), action()], 0.0)
-    store_outbox.ready(database.db, 8, [B], [C], 0.0)
-    store_outbox.mark_sending(database.db, 1, 0.0)
-    store_outbox.back_to_queue(database.db, 2, "refused")
+    store_outbox.ready(database.db, 8, 6, [B], [C], 0.0, 0.0)
+    store_outbox.mark_sending(database.db, 1, 0.0, 0.0)
+    store_outbox.back_to_queue(database.db, 2, "refused", 0.0, reached=True, refused=True)
     store_outbox.mark_done(database.db, 1, OutboxState.DELIVERED, "", 0.0)
     database.db.set_trace_callback(None)
     steps = [
@@ -511,6 +642,7 @@ async def test_history_keeps_every_field(store: Store) -> None:
         VoteResult.TIMEOUT,
         "an operator",
         CorrectiveAction.STOP,
+        T0 - timedelta(seconds=1.5),
     )
     await store.record(entry)
     kept = attrs.evolve(entry, hostname="compute-0?", reason='a "reason" \U0001f600 ?')
@@ -538,6 +670,21 @@ async def test_pruning_is_by_age_and_in_batches(store: Store, clock: Clock) -> N
     ] * 2
     assert await store.find_round("open") is not None
     assert [body for body, _ in await bodies(store)] == ["a3", "a4", "waiting"]
+
+
+async def test_history_ages_from_when_it_came(store: Store, clock: Clock) -> None:
+    """Whatever the clocks of hosts say."""
+    behind, ahead = (
+        history("behind", at=T0 - timedelta(61)),
+        history("ahead", at=T0 + timedelta(99)),
+    )
+    await store.take_report("compute-0", "boot", 1, behind)
+    await store.record(ahead)
+    clock.now += timedelta(30)
+    assert await store.prune(T0) == 0
+    assert [record.entry.reason for record in await store.history()] == ["ahead", "behind"]
+    assert await store.prune(clock.now) == 2
+    assert await store.history() == ()
 
 
 # -- the file --------------------------------------------------------------------------------------
@@ -678,6 +825,36 @@ async def test_an_older_file_is_brought_up(
     assert database.db.execute("SELECT * FROM hosts").fetchall() == [("h1", "compute-0", 1, "?")]
     database.close()
     assert version_of(path) == len(MIGRATIONS) + 1
+
+
+async def test_what_an_older_file_has_is_kept(path: str, clock: Clock) -> None:
+    """A file from before the times of arrival, and before windows had a monotonic clock."""
+    before = next(n for n, steps in enumerate(MIGRATIONS) if any("kept_at" in s for s in steps))
+    db = sqlite3.connect(path, isolation_level=None)
+    migrate(db, MIGRATIONS[:before])
+    db.execute(f"PRAGMA application_id = {store_schema.APPLICATION_ID}")
+    text = "INSERT INTO history VALUES (?, ?, 'loss', ?, 'compute-0', '', '', ?, '', 'reboot')"
+    future = datetime.now(UTC) + timedelta(days=99)
+    for number, at in enumerate((T0, future), 1):
+        db.execute(text, (number, at.timestamp(), A, "gone"))
+    db.execute(
+        "INSERT INTO outbox (kind, place, uuid, command_id, body, expires_at, state, queued_at)"
+        " VALUES ('action', 0, ?, 'c1', 'verdict c1', ?, 'queued', ?)",
+        (A, T0.timestamp() + 8, T0.timestamp()),
+    )
+    db.close()
+    os.chmod(path, 0o600)
+    async with Store.open(path, clock) as store:
+        assert [record.entry for record in await store.history()] == [
+            history(at=future),
+            history(),
+        ]
+        assert await due(store) == ["verdict c1"]
+        clock.pass_s(8)
+        assert await due(store) == []
+        assert await store.prune(T0 + timedelta(1)) == 3
+        # A clock that was ahead has not kept its entry for ever.
+        assert await store.prune(datetime.now(UTC) + timedelta(1)) == 1
 
 
 def test_a_step_that_fails_is_undone_whole(path: str) -> None:
@@ -844,7 +1021,7 @@ async def test_a_full_disk_changes_nothing_and_passes(path: str, clock: Clock) -
         with pytest.raises(StoreFault, match="full"):
             await store.take_report("compute-0", "boot", 1, history("x" * 100_000), [alarm()])
         await worker.run(lambda db: db.execute(limit.format(100_000)))
-        assert await store.acknowledged("compute-0", "boot") == 0
+        assert await store.welcome("compute-0", "boot") == 0
         assert await store.take_report("compute-0", "boot", 1, history("after"))
         assert [record.entry.reason for record in await store.history()] == ["after", "before"]
 

@@ -456,7 +456,7 @@ async def test_sender_and_store_and_sockets(tmp_path: Path) -> None:
         trio.open_nursery() as nursery,
     ):
         vim.go_down()
-        sender = VimSender(store, client, clock)
+        sender = VimSender(store, client)
         nursery.start_soon(sender.run)
         for uuid in instances:
             asked = RoundRecord(uuid, uuid, "h", Event.STOP, True, "vim", clock(), 60.0)

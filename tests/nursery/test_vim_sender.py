@@ -16,6 +16,7 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from hbtrio.nursery.store import Store
+from hbtrio.nursery.store_outbox import TRIES
 from hbtrio.nursery.store_records import (
     NewEntry,
     OutboxKind,
@@ -23,6 +24,7 @@ from hbtrio.nursery.store_records import (
     RoundRecord,
     RoundResult,
 )
+from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.vim_client import (
     Delivered,
     Delivery,
@@ -31,7 +33,7 @@ from hbtrio.nursery.vim_client import (
     Silence,
     Unconfirmed,
 )
-from hbtrio.nursery.vim_sender import SLOTS, TRIES, SenderStatus, VimSender
+from hbtrio.nursery.vim_sender import FOR_VERDICTS, GIVE_UP_S, SLOTS, SenderStatus, VimSender
 from hbtrio.wire.vim import VimRequest
 from hbtrio.wire.vocabulary import Event, VoteResult
 from support.inline_store import InlineWorker, inline_store, wall_clock
@@ -64,17 +66,18 @@ class FakeVim:
         #: When the first byte of a request was written, and of which body.
         self.sent: list[tuple[float, str]] = []
         self.most_at_once = 0
-        self._at_once: Counter[str] = Counter()
+        self._at_once: Counter[tuple[str, bool]] = Counter()
 
     async def send(
         self, request: VimRequest, on_sending: Callable[[], Awaitable[None]]
     ) -> Delivery:
-        uuid = request.target.rpartition("/")[2]
-        self._at_once[uuid] += 1
-        assert self._at_once[uuid] == 1
+        body = request.body.decode()
+        # A verdict may be sent beside a state or alarm of its instance.
+        about = request.target.rpartition("/")[2], body[:1] == "c" and body[1:].isdigit()
+        self._at_once[about] += 1
+        assert self._at_once[about] == 1
         self.most_at_once = max(self.most_at_once, self._at_once.total())
         try:
-            body = request.body.decode()
             self.begun.append((now(), body))
             answer = self.answers(body)
             await trio.sleep(answer.connects_s)
@@ -84,7 +87,7 @@ class FakeVim:
             await trio.sleep(answer.takes_s)
             return answer.delivery
         finally:
-            self._at_once[uuid] -= 1
+            self._at_once[about] -= 1
 
 
 def now() -> float:
@@ -111,7 +114,7 @@ class World:
 async def world_of(folder: Path) -> AsyncIterator[World]:
     with inline_store(folder) as (store, worker):
         vim = FakeVim()
-        sender = VimSender(store, vim, wall_clock)
+        sender = VimSender(store, vim)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sender.run)
             yield World(store, worker, vim, sender)
@@ -133,8 +136,8 @@ def alarm(uuid: str = A, body: str = "alarm") -> NewEntry:
 
 
 def action(uuid: str = A, command_id: str = "c1", within_s: float = 8.0) -> NewEntry:
-    expires = wall_clock() + timedelta(seconds=within_s)
-    return NewEntry(OutboxKind.ACTION, uuid, command_id, command_id, expires)
+    expires, deadline = wall_clock() + timedelta(seconds=within_s), trio.current_time() + within_s
+    return NewEntry(OutboxKind.ACTION, uuid, command_id, command_id, expires, deadline)
 
 
 ALL = [service, alarm, action]
@@ -206,23 +209,79 @@ async def test_states_and_alarms_are_repeated(
     assert (status.retries, status.reachable, status.fault) == (4, True, "")
 
 
+@pytest.mark.parametrize("make", [service, alarm])
 @pytest.mark.parametrize(
-    ("delivery", "state"), [(RESET, "unconfirmed"), (Refused(500), "undelivered")]
+    ("delivery", "fault"),
+    [(RESET, "reset"), (Refused(503), "the VIM answered with status 503")],
 )
-async def test_what_fails_each_time_does_not_hold_up_the_rest_for_ever(
-    world: World, delivery: Delivery, state: str, autojump_clock: MockClock
+async def test_what_is_refused_for_too_long_is_given_up_and_told_of(
+    world: World,
+    make: Callable[[], NewEntry],
+    delivery: Delivery,
+    fault: str,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: MockClock,
 ) -> None:
-    world.vim.answers = lambda body: Answer(delivery if body == "poison" else CLOSED)
-    await world.queue(alarm(body="poison"), alarm(body="next"))
-    await trio.sleep(1000)
-    bodies = [body for _, body in world.vim.sent]
-    assert bodies == ["poison"] * TRIES + ["next"]
+    told: list[tuple[str, bool]] = []
+    world.sender.on_state_given_up = lambda uuid, *, for_good: told.append((uuid, for_good))
+    world.vim.answers = lambda body: Answer(delivery)
+    entry = make()
+    await world.queue(entry)
     # 1, 2, 4, 8, 16, 32 and then 60 seconds in between.
-    assert world.vim.sent[-2][0] == 63 + 60 * (TRIES - 7)
-    assert [ended[:2] for ended in await world.ended()] == [
-        ("poison", state),
-        ("next", "unconfirmed"),
+    await trio.sleep(GIVE_UP_S)
+    assert [at for at, _ in world.vim.sent[:9]] == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    assert world.sender.status.undelivered == 0
+    await trio.sleep(1000)
+    assert world.vim.sent[-1][0] == 63 + 60 * 59
+    fault += ", again and again for 1 h"
+    assert await world.ended() == [(entry.body, "undelivered", fault)]
+    assert world.sender.status.undelivered == 1
+    [kept] = await world.store.history()
+    assert (kept.entry.kind, kept.entry.reason) == ("undelivered", f"{entry.kind}: {fault}")
+    assert caplog.messages == [f"{A}: not delivered: {entry.kind}: {fault}"]
+    assert told == ([(A, False)] if entry.kind is OutboxKind.SERVICE else [])
+
+
+@pytest.mark.parametrize("delivery", [RESET, Refused(500), STALLED])
+async def test_what_fails_each_time_lets_the_rest_pass(
+    world: World, delivery: Delivery, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(delivery if body[:2] == "no" else CLOSED)
+    await world.queue(alarm(body="no 1"), alarm(body="no 2"), service(body="state"))
+    await trio.sleep(1000)
+    sent = world.vim.sent
+    assert [body for _, body in sent[: 2 * TRIES + 1]] == ["no 1"] * TRIES + ["no 2"] * TRIES + [
+        "state"
     ]
+    assert sent[TRIES] == (15.0, "no 2")
+    # What is left takes turns, and lets through at once what is new.
+    later = [body for _, body in sent[2 * TRIES + 1 :]]
+    assert later in (["no 1", "no 2"] * (len(later) // 2), [*["no 1", "no 2"] * 9, "no 1"])
+    await trio.sleep(60)
+    await world.queue(alarm(body="new"))
+    await trio.sleep(61)
+    assert "new" in [body for _, body in world.vim.sent]
+
+
+async def test_an_upgrade_behind_a_proxy_costs_no_alarm(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(Refused(503) if now() < 3000 else DELIVERED)
+    instances = [f"u{n:02}" for n in range(20)]
+    await world.queue(*(alarm(uuid, f"{uuid} {n}") for uuid in instances for n in range(3)))
+    await trio.sleep(3000 + 62)
+    assert {state for _, state, _ in await world.ended()} == {"delivered"}
+
+
+async def test_silence_is_no_refusal(world: World, autojump_clock: MockClock) -> None:
+    """A VIM hangs for half a day, and resets what is under way when it is killed at last."""
+    world.vim.answers = lambda body: Answer(STALLED if 100 < now() < 40_000 else RESET)
+    await world.queue(alarm())
+    await trio.sleep(40_500)
+    assert await world.ended() == [("alarm", "queued", "reset")]
+    world.vim.answers = lambda body: Answer(DELIVERED)
+    await trio.sleep(61)
+    assert await world.ended() == [("alarm", "delivered", "")]
 
 
 async def test_an_alarm_outlives_a_vim_that_hangs(world: World, autojump_clock: MockClock) -> None:
@@ -242,10 +301,10 @@ async def test_a_stalled_instance_delays_no_other(world: World, autojump_clock: 
     )
     await world.queue(service(A, "s"), alarm(A, "behind it"))
     for n in range(10):
-        await world.queue(alarm(B, f"b{n}"), alarm(C, f"c{n}"))
+        await world.queue(alarm(B, f"b{n}"), alarm(C, f"d{n}"))
         await trio.sleep(0.5)
-    others = [(at, body) for at, body in world.vim.sent if body[0] in "bc"]
-    assert sorted(others) == [(n / 2, f"{u}{n}") for n in range(10) for u in "bc"]
+    others = [(at, body) for at, body in world.vim.sent if body[1:].isdigit()]
+    assert sorted(others) == [(n / 2, f"{u}{n}") for n in range(10) for u in "bd"]
     assert world.sender.status.in_flight == 1
     assert "behind it" not in [body for _, body in world.vim.sent]
 
@@ -263,17 +322,59 @@ async def test_a_verdict_passes_an_alarm_that_failed(
     assert world.vim.sent[2:] == [(1.0, "alarm")]
 
 
+async def test_stalled_alarms_delay_no_verdict(world: World, autojump_clock: MockClock) -> None:
+    world.vim.answers = lambda body: (
+        Answer(STALLED, takes_s=10.0) if body == "alarm" else Answer(CLOSED)
+    )
+    await world.queue(*(alarm(f"u{n}") for n in range(30)))
+    await trio.sleep(0.5)
+    assert world.sender.status.in_flight == SLOTS - FOR_VERDICTS
+    for n in range(5):
+        await world.queue(action(f"v{n}", f"c{n}"))
+        await trio.sleep(0.5)
+    # Nor if its own instance's alarm waits for one of them to end.
+    await world.queue(alarm("late"), action("late", "c5"))
+    await trio.sleep(0.5)
+    verdicts = [(at, body) for at, body in world.vim.sent if body != "alarm"]
+    assert verdicts == [(0.5 + n / 2, f"c{n}") for n in range(6)]
+
+
+async def test_a_request_that_hangs_does_not_delay_its_own_instances_verdict(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(
+        CLOSED, takes_s={"alarm": 10.0, "c1": 1.0}.get(body, 0.0)
+    )
+    await world.queue(alarm(), service(), action(), action(command_id="c2"))
+    await trio.sleep(5)
+    # But it waits for one that doesn't; and verdicts never pass each other.
+    assert world.vim.sent == [(0.0, "alarm"), (0.1, "c1"), (1.1, "c2")]
+    await trio.sleep(10)
+    assert world.vim.sent[3:] == [(10.0, "state")]
+
+
+async def test_a_state_behind_an_alarm_that_failed_holds_up_no_verdict(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(CLOSED if body == "c1" else RESET)
+    await world.queue(alarm(), service())
+    await trio.sleep(1.5)
+    await world.queue(action())
+    await trio.sleep(0.1)
+    assert world.vim.sent == [(0.0, "alarm"), (1.0, "alarm"), (1.5, "c1")]
+
+
 async def test_order_and_concurrency(world: World, autojump_clock: MockClock) -> None:
     world.vim.answers = lambda body: Answer(CLOSED, connects_s=0.25, takes_s=0.75)
     instances = [f"u{n:02}" for n in range(2 * SLOTS)]
     await world.queue(*(alarm(uuid, f"{uuid} {n}") for n in range(3) for uuid in instances))
     await trio.sleep(100)
-    assert world.vim.most_at_once == SLOTS
+    assert world.vim.most_at_once == SLOTS - FOR_VERDICTS
     assert len(world.vim.sent) == 3 * len(instances)
     for uuid in instances:
         mine = [(at, body) for at, body in world.vim.sent if body.startswith(uuid)]
         assert [body for _, body in mine] == [f"{uuid} {n}" for n in range(3)]
-    assert world.vim.sent[-1][0] == 5.25
+    assert world.vim.sent[-1][0] == 7.25
 
 
 async def test_a_newer_state_takes_the_place_of_one_not_yet_sent(
@@ -301,7 +402,7 @@ async def test_a_thousand_entries_do_not_hammer(
     await world.queue(*(alarm(f"u{n}", f"a{n}") for n in range(1000)))
     await trio.sleep(100)
     at = [at for at, _ in world.vim.begun]
-    assert at == [0.0] * SLOTS + [1.0, 3.0, 7.0, 15.0, 31.0, 63.0]
+    assert at == [0.0] * (SLOTS - FOR_VERDICTS) + [1.0, 3.0, 7.0, 15.0, 31.0, 63.0]
     status = world.sender.status
     assert (status.reachable, status.fault) == (False, "connection refused")
     assert (status.waiting, status.retries) == (1000, len(at))
@@ -341,8 +442,23 @@ async def test_a_vim_that_speaks_is_up(world: World, autojump_clock: MockClock) 
     await world.queue(action(B))
     await trio.lowlevel.checkpoint()
     await trio.testing.wait_all_tasks_blocked()
-    # The verdict first: it has a window.
-    assert world.vim.sent == [(70.0, "c1"), (70.0, "alarm")]
+    # One entry tries for all, and a verdict beside it.
+    assert sorted(world.vim.sent) == [(70.0, "alarm"), (70.0, "c1")]
+
+
+async def test_a_connection_that_hangs_delays_no_verdict(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(REFUSED, connects_s=5.0)
+    await world.queue(alarm(), alarm(B))
+    # Both fail, and one tries for both.
+    await trio.sleep(6.5)
+    assert [at for at, _ in world.vim.begun] == [0.0, 0.0, 6.0]
+    world.vim.answers = lambda body: Answer(CLOSED)
+    world.sender.vim_spoke()
+    await world.queue(action(C))
+    await trio.sleep(1)
+    assert world.vim.sent[0] == (6.5, "c1")
 
 
 async def test_a_verdict_that_was_not_written_is_sent_when_that_is_possible(
@@ -439,7 +555,7 @@ async def test_what_was_under_way_at_the_end(tmp_path: Path, autojump_clock: Moc
 async def test_a_sender_that_is_restarted(tmp_path: Path, autojump_clock: MockClock) -> None:
     with inline_store(tmp_path) as (store, _):
         vim = FakeVim()
-        sender = VimSender(store, vim, wall_clock)
+        sender = VimSender(store, vim)
         vim.answers = lambda body: Answer(CLOSED, connects_s=1.0, takes_s=9.0)
         await store.queue([alarm(A, "sent"), action(B)])
         for lasts_s in (0.5, 1.5, 20.0):
@@ -470,6 +586,25 @@ async def test_a_disk_that_is_full_for_a_while(world: World, autojump_clock: Moc
     assert [ended[:2] for ended in await world.ended()] == [("c1", "delivered"), ("b", "delivered")]
     assert len(world.vim.sent) == 2
     assert world.sender.status.delivered == 2
+
+
+async def test_a_disk_that_takes_no_mark_does_not_have_the_vim_hammered(
+    world: World, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """From a full disk all can still be read."""
+
+    async def refuse(entry_id: int) -> bool:
+        raise StoreFault("disk is full")
+
+    world.vim.answers = lambda body: Answer(CLOSED, connects_s=0.01)
+    with monkeypatch.context() as full:
+        full.setattr(world.store, "mark_sending", refuse)
+        await world.queue(action(), alarm(B))
+        await trio.sleep(5)
+        assert len(world.vim.begun) == 2 * 5
+        assert world.vim.sent == []
+    await trio.sleep(2)
+    assert sorted(body for _, body in world.vim.sent) == ["alarm", "c1"]
 
 
 async def test_instances_that_rested_are_forgotten(world: World, autojump_clock: MockClock) -> None:

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from hbtrio.fsm.ballot import Ballot, BallotState, Outcome
 from hbtrio.fsm.ontime import CALM_S, OnTimeGuard
 from hbtrio.nursery.ontime import keep_time
-from hbtrio.nursery.windows import Answer, Handler, Window, stay_silent
+from hbtrio.nursery.windows import LINES_EACH, Answer, Handler, Window, stay_silent
 from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
 
 VOTE, NOTICE = NotificationType.REVOCABLE, NotificationType.IRREVOCABLE
@@ -169,7 +169,43 @@ async def test_a_failure_in_hand_at_the_end_of_a_notice_is_its_outcome(
     await one.hold({"a": handlers.after(1, REJECT), "b": handlers.after(9, ACCEPT, name="b")})
     assert one.announced == one.returned == [(8.0, REFUSED[NOTICE])]
     assert handlers.cancelled == [(8.0, "b")]
-    assert caplog.messages == ["SHUTDOWN_NOTICE window closed after 8 s, silent: b"]
+    assert caplog.messages == [
+        "a: reject: busy",
+        "SHUTDOWN_NOTICE window closed after 8 s, silent: b",
+    ]
+
+
+async def test_the_log_says_who_answered_what(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    handlers = Handlers()
+    voters = {
+        "web": handlers.after(1, ACCEPT),
+        "gone": handlers.after(2, None),
+        "db": handlers.after(3, Answer(VoteResult.ACCEPT)),
+        "web (2)": handlers.after(4, REJECT),
+        "too late": handlers.after(9, ACCEPT),
+    }
+    await held(list(voters)).hold(voters)
+    assert caplog.messages == ["web: accept: fine", "db: accept", "web (2): reject: busy"]
+
+
+async def test_of_many_answers_some_are_in_the_log_and_the_reject_in_any_case(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    handlers = Handlers()
+    voters = {f"app {number}": handlers.after(1 + number / 1000, ACCEPT) for number in range(900)}
+    voters["last"] = handlers.after(2, REJECT)
+    one = held(list(voters))
+    await one.hold(voters)
+    assert one.announced == [(2.0, REFUSED[VOTE])]
+    assert caplog.messages == [
+        *(f"app {number}: accept: fine" for number in range(LINES_EACH)),
+        "last: reject: busy",
+        f"VOTE window: {900 - LINES_EACH} more answers not shown",
+    ]
 
 
 async def test_handlers_that_have_no_say_are_not_waited_for(autojump_clock: MockClock) -> None:

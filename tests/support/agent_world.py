@@ -132,7 +132,7 @@ async def memory_agent(
         agent = Agent(
             AgentConfig(name="controller-0", link=LinkSettings(**link)),  # type: ignore[arg-type]
             store,
-            VimSender(store, fake, wall_clock) if vim else None,
+            VimSender(store, fake) if vim else None,
             new_command_id=lambda: f"command-{number}-{next(ids)}",
             wall_clock=wall_clock,
         )
@@ -294,7 +294,7 @@ async def socket_agent(
         agent = Agent(
             AgentConfig(name="controller-0", vim=VimSettings(url=vim.url)),
             store,
-            VimSender(store, client, now),
+            VimSender(store, client),
             new_command_id=lambda: f"command-{started}-{next(ids)}",
             wall_clock=now,
         )

@@ -167,12 +167,13 @@ async def heard(asked: Asked) -> None:
 class End:
     """How a vote or notice has ended: for the VIM, for the agent's store, and in its outbox."""
 
-    #: The window that the VIM was told; None: it has got no reply.
+    #: The window that the VIM was told; None: it has got no reply, or a refusal.
     seconds: int | None
     #: What the VIM has got: the response and its reason.
     verdicts: list[tuple[str, str]]
     result: tuple[str, str]
     delivery: tuple[str, str] = ("", "")
+    refusal: str = ""
 
 
 Expected = Callable[[Question], list[End]]
@@ -189,14 +190,14 @@ def agreed(why: str) -> Expected:
     return lambda q: [End(LONG_S, [q.verdict(why)], ("error", why), CLOSED)]
 
 
-def unanswered(why: str, seconds: int | None = None) -> Expected:
-    """The VIM was told of no window, and has got no verdict."""
-    return lambda _: [End(seconds, [], ("error", why))]
+def unanswered(why: str, refusal: str = "") -> Expected:
+    """The VIM was told of no window, maybe why, and has got no verdict."""
+    return lambda _: [End(None, [], ("error", why), refusal=refusal)]
 
 
-def answered_in_vain(seconds: int | None = None) -> Expected:
+def answered_in_vain(refusal: str = "") -> Expected:
     """The same, though the guest has answered: the verdict waits for a reply that never was."""
-    return lambda q: [End(seconds, [], (q.own_result, q.own[1]), ("queued", ""))]
+    return lambda q: [End(None, [], (q.own_result, q.own[1]), ("queued", ""), refusal)]
 
 
 def any_of(*expected: Expected) -> Expected:
@@ -212,6 +213,7 @@ def end_of(fleet: Fleet, question: Question) -> End:
         fleet.verdicts(question.vm, question.since),
         (row.result, row.reason),
         (row.state, row.fault),
+        question.refusal,
     )
 
 

@@ -32,7 +32,11 @@ class InlineWorker:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self.fault = ""
+        #: Fails only what is to survive the machine.
+        self.fault_of_sync = ""
         self.slow_s = 0.0
+        #: How often what was done was made to survive the machine.
+        self.syncs = 0
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         # In the order of the calls, as the thread does: before any other task may run.
@@ -49,8 +53,9 @@ class InlineWorker:
 
     async def sync(self) -> None:
         await trio.lowlevel.checkpoint()
-        if self.fault:
-            raise StoreFault(self.fault)
+        if fault := self.fault or self.fault_of_sync:
+            raise StoreFault(fault)
+        self.syncs += 1
 
 
 @contextmanager

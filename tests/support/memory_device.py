@@ -8,7 +8,7 @@ from collections import deque
 import attrs
 import trio
 
-from hbtrio.nursery.devices import READ_BYTES, ChannelStream, DeviceFault
+from hbtrio.nursery.devices import READ_BYTES, ChannelStream, DeviceFault, DeviceMissing
 from hbtrio.wire.channel_codec import MessageError, decode, encode
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.messages import Message
@@ -48,7 +48,7 @@ class MemoryDevice:
         self.garbled: list[bytes] = []
         self._persistent = persistent
         self._capacity = capacity
-        self._refusal: str | None = None
+        self._refusal: DeviceFault | None = None
         self._reading = True
         self._sequence = 0
         self._next = 0
@@ -60,7 +60,7 @@ class MemoryDevice:
         self.opened.append(_now())
         await trio.lowlevel.checkpoint()
         if self._refusal is not None:
-            raise DeviceFault(self._refusal)
+            raise self._refusal
         if not self._persistent:
             self._stream = _Stream(self)
         return self._stream
@@ -104,10 +104,14 @@ class MemoryDevice:
 
     def refuse(self, why: str = "connection refused") -> None:
         """Cannot be opened from now on."""
-        self._refusal = why
+        self._refusal = DeviceFault(why)
+
+    def remove(self) -> None:
+        """Is not there from now on."""
+        self._refusal = DeviceMissing("no such file or directory")
 
     def allow(self) -> None:
-        """Can be opened again."""
+        """Is there and can be opened again."""
         self._refusal = None
 
     def stop_reading(self) -> None:

@@ -81,6 +81,7 @@ class Question:
         since: how many verdicts of the instance the VIM had got before.
         row: which of the instance's rounds it is, if it becomes one.
         seconds: the window that the VIM is told; None as long as there is no reply.
+        refusal: why nobody could be asked.
         over: set when there is a reply, or when none can come.
     """
 
@@ -89,6 +90,7 @@ class Question:
     since: int
     row: int = 0
     seconds: int | None = None
+    refusal: str = ""
     over: trio.Event = attrs.field(factory=trio.Event)
 
     @property
@@ -237,7 +239,9 @@ class Fleet:
         about = {"uuid": question.vm.uuid, "hostname": HOSTNAME, "action": question.event}
         path = f"/v1/instances/{question.vm.uuid}/{question.verb}"
         answer = await self.request("POST", path, about)
-        if answer is not None:
+        if answer is not None and answer.get("status") == "fail":
+            question.refusal = answer["reason"]
+        elif answer is not None:
             question.seconds = int(answer.pop("timeout"))
             assert answer == about
         question.over.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from hbtrio.wire.lines import LineReader
 from hbtrio.wire.link_codec import MAX_LINK_LINE, decode_from_agent, encode_link
 from hbtrio.wire.link_messages import (
     Ack,
+    ActCommand,
     FromAgent,
     Goodbye,
     Hello,
@@ -23,6 +25,7 @@ from hbtrio.wire.link_messages import (
     LinkReport,
     Ping,
     Pong,
+    Progress,
     Reply,
     Reporting,
     RoundCommand,
@@ -40,6 +43,7 @@ from hbtrio.wire.vocabulary import (
 
 HOSTNAME = "compute-0"
 HOST_UUID = "22222222-2222-4222-8222-222222222222"
+OTHER_HOST_UUID = "44444444-4444-4444-8444-444444444444"
 VM = "11111111-1111-4111-8111-111111111111"
 OTHER_VM = "33333333-3333-4333-8333-333333333333"
 
@@ -98,6 +102,8 @@ class ScriptedHost:
         self.waiting: dict[int, LinkReport] = {}
         #: What it does with a command; by default it opens the round and the guest agrees at once.
         self.on_round: Callable[[RoundCommand], Awaitable[None]] = self.agree
+        #: The same for actions; by default they are done at once.
+        self.on_act: Callable[[ActCommand], Awaitable[None]] = self.performs
         #: The time of its reports.
         self.clock = "2025-01-01T00:00:00+00:00"
         #: Whether the link is up.
@@ -190,6 +196,8 @@ class ScriptedHost:
                     del self.waiting[number]
             case RoundCommand():
                 nursery.start_soon(self.on_round, message)
+            case ActCommand():
+                nursery.start_soon(self.on_act, message)
         self.heard.append(message)
         self._tell()
 
@@ -267,16 +275,39 @@ class ScriptedHost:
         self.on_round = on_round
 
     def refusing(self, reason: str) -> None:
-        """No round is opened from now on."""
+        """No round is opened and no action begun from now on."""
 
-        async def on_round(command: RoundCommand) -> None:
+        async def refuse(command: RoundCommand | ActCommand) -> None:
             await self.say(Reply(command.command_id, False, reason))
 
-        self.on_round = on_round
+        self.on_round = self.on_act = refuse
 
     def silent(self) -> None:
         """Rounds are opened from now on, and no guest answers."""
         self.on_round = self.opens
+
+    async def begins(self, command: ActCommand, *lines: dict[str, Any]) -> None:
+        """The action is under way, and has come so far."""
+        await self.say(Reply(command.command_id, True))
+        for line in lines:
+            await self.say(Progress(command.command_id, json.dumps(line), last=False))
+
+    async def ends(self, command: ActCommand) -> None:
+        """There is nothing more to tell of the action."""
+        await self.say(Progress(command.command_id, "{}", last=True))
+
+    async def performs(self, command: ActCommand) -> None:
+        """The action is done at once; its lines are those of a real one."""
+        argv = list(command.command) or ["virsh", command.action]
+        await self.begins(
+            command,
+            {"step": "vote", "event": "stop", "window": "VOTE", "seconds": 9},
+            {"step": "vote", "event": "stop", "result": "accept", "reason": "fine"},
+            {"step": "command", "argv": argv, "seconds": 60},
+            {"step": "command", "result": "done", "reason": "", "output": ""},
+            {"step": "end", "outcome": "done", "reason": ""},
+        )
+        await self.ends(command)
 
     # -- what it was told -------------------------------------------------------------------
 
@@ -284,6 +315,11 @@ class ScriptedHost:
     def commands(self) -> list[RoundCommand]:
         """The rounds that it was to open."""
         return [one for one in self.heard if isinstance(one, RoundCommand)]
+
+    @property
+    def acts(self) -> list[ActCommand]:
+        """The actions that it was to perform."""
+        return [one for one in self.heard if isinstance(one, ActCommand)]
 
     @property
     def reporting(self) -> dict[str, bool]:

@@ -15,7 +15,7 @@ from hbtrio.lab.feed import NotSeen
 from hbtrio.lab.lifeline import Lifeline
 from hbtrio.lab.scene import Scene, open_scene
 from vm.initramfs import Image
-from vm.machine import BOOT_S, Hardware, Machine
+from vm.machine import BOOT_S, Hardware, Machine, Transport
 
 #: What takes a second or three, on a machine that is very busy.
 SOON_S: Final = 30.0
@@ -61,6 +61,12 @@ class Bed:
     async def resume(self) -> Machine:
         """A machine that has booted before this test; returns once it is heartbeating."""
         return await self.boot(Hardware(incoming=self._supply.booted))
+
+    async def beating(self, transport: Transport) -> Machine:
+        """A machine that is heartbeating over such a channel."""
+        if transport is Transport.VIRTIO:
+            return await self.resume()
+        return await self.boot(Hardware(transport=transport))
 
     # -- what the host says -------------------------------------------------------------------
 

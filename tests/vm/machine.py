@@ -32,6 +32,8 @@ class Transport(Enum):
     """What the heartbeat channel is in the VM: its device there, and QEMU's words for it."""
 
     VIRTIO = ("", "virtserialport,bus=ports.0,nr=1,name=cgcs.heartbeat")
+    #: Not the heartbeat channel, but somebody else's port in its place.
+    OTHER = ("", "virtserialport,bus=ports.0,nr=1,name=org.qemu.guest_agent.0")
     CONSOLE = ("/dev/hvc0", "virtconsole,bus=ports.0,nr=0")
     SERIAL = ("/dev/ttyS1", "isa-serial,index=1")
 
@@ -46,6 +48,10 @@ class Transport(Enum):
         return self.value[1]
 
 
+#: What may be the heartbeat channel.
+CHANNELS: Final = (Transport.VIRTIO, Transport.CONSOLE, Transport.SERIAL)
+
+
 class GuestCommandFailed(Exception):
     """A command inside ended with another status than 0; the text is what it said."""
 
@@ -57,6 +63,8 @@ class Hardware:
     transport: Transport = Transport.VIRTIO
     #: Where the machine comes from instead of booting: QEMU's ``-incoming``.
     incoming: str = ""
+    #: A virtio device before the ports', which so are ``/dev/vport1p1`` and so on.
+    second: bool = False
 
 
 class Machine:
@@ -177,6 +185,31 @@ class Machine:
             while self.console.count(text) < times:  # noqa: ASYNC110 - another process writes it
                 await trio.sleep(0.02)
 
+    async def changed(self, *expected: str, shell: bool = True) -> None:
+        """Returns if these were all of the guest's changes of state.
+
+        Args:
+            expected: since this QEMU was started, as the guest's log has them.
+            shell: whether the VM's shell is to be trusted: after a migration the first changes are
+                compared as soon as there are as many.
+        """
+        if shell:
+            # The console follows the log, a second behind.
+            mark = f"that was all, {self._commands}"
+            await self.sh(f"echo {mark} >>/run/guest.log")
+            await self.said(mark)
+        with trio.move_on_after(COMMAND_S):
+            while len(self.changes) < len(expected):  # noqa: ASYNC110 - another process writes it
+                await trio.sleep(0.02)
+        assert self.changes == list(expected), f"{self.changes} instead of {list(expected)}"
+
+    @property
+    def changes(self) -> list[str]:
+        """The guest's changes of state so far, as the console has them."""
+        marker = "heartbeat state change "
+        lines = self.console.splitlines()
+        return [line.partition(marker)[2].strip() for line in lines if marker in line]
+
     async def save(self, state: Path) -> None:
         """Writes all of the machine to a file, for another's ``-incoming``, and switches it off."""
         await self.qmp("migrate", uri=f"exec:cat >{state}")
@@ -189,9 +222,9 @@ class Machine:
         await self.qmp("device_del", id="port")
         await self.qmp.event("DEVICE_DELETED", COMMAND_S, lambda data: data.get("device") == "port")
 
-    async def plug(self) -> None:
-        """Puts it back."""
-        driver, *settings = Transport.VIRTIO.qemu.split(",")
+    async def plug(self, port: Transport = Transport.VIRTIO) -> None:
+        """Puts it back, or another one in its place."""
+        driver, *settings = port.qemu.split(",")
         arguments: dict[str, Any] = dict(item.split("=") for item in settings)
         await self.qmp("device_add", driver=driver, id="port", chardev="heartbeat", **arguments)
 
@@ -223,7 +256,7 @@ class Machine:
 def _command(directory: Path, channel: Path, image: Image, hardware: Hardware) -> list[str]:
     device = hardware.transport.device
     options = f"--device {device}" if device else ""
-    ports = 2 if hardware.transport is Transport.VIRTIO else 1
+    ports = 2 if hardware.transport in (Transport.VIRTIO, Transport.OTHER) else 1
     append = [
         f"ports={ports}",
         "console=ttyS0",
@@ -239,6 +272,7 @@ def _command(directory: Path, channel: Path, image: Image, hardware: Hardware) -
         *("-append", " ".join(append)),
         *("-chardev", f"file,id=console,path={directory / 'console.log'},append=on"),
         *("-device", "isa-serial,chardev=console,index=0"),
+        *(("-device", "virtio-serial-pci,id=first,max_ports=1") if hardware.second else ()),
         *("-device", "virtio-serial-pci,id=ports,max_ports=4"),
         *("-chardev", f"socket,id=shell,path={directory / 'shell.sock'},server=on,wait=off"),
         *("-device", "virtserialport,bus=ports.0,nr=2,name=hbtrio.test,chardev=shell"),

@@ -31,9 +31,9 @@ class RawHost:
         self._sequence += 1
         await self._stream.send_all(encode(message, self._sequence))
 
-    async def hear(self) -> Message:
+    async def hear(self, within_s: float = _ANSWER_S) -> Message:
         """The guest's next message."""
-        with trio.fail_after(_ANSWER_S):
+        with trio.fail_after(within_s):
             while not self._heard:
                 data = await self._stream.receive_some(4096)
                 assert data, "QEMU hung up"

@@ -10,6 +10,7 @@ import pytest
 from vm import qmp
 from vm.bed import Supply, open_bed
 from vm.machine import Hardware, Machine
+from vm.words import FOUND, RELEASED
 
 pytestmark = pytest.mark.vm
 
@@ -22,6 +23,7 @@ def command(vm: Machine, *arguments: str) -> list[str]:
 async def test_act_reboot(supply: Supply) -> None:
     async with open_bed(supply) as bed:
         vm = await bed.resume()
+        await vm.said("event=init-ack.")
         since = bed.now
         status, said = await bed.ctl("act", vm.uuid, "reboot", *command(vm, "system_reset"))
         print(said)
@@ -34,6 +36,7 @@ async def test_act_reboot(supply: Supply) -> None:
             ("heartbeating", "after: reboot is under way"),
         ]
         assert vm.console.count("init: up") == 1
+        await vm.changed(*FOUND, *RELEASED)
 
 
 async def test_act_reboot_is_refused_inside(supply: Supply) -> None:
@@ -47,6 +50,7 @@ async def test_act_reboot_is_refused_inside(supply: Supply) -> None:
         await bed.beats(vm, 3)
         assert bed.events(vm, since) == [("vote", "a backup is running")]
         assert "init: up" not in vm.console
+        await vm.changed(*FOUND)
 
 
 async def test_act_live_migrate(supply: Supply, place: Path) -> None:
@@ -72,3 +76,5 @@ async def test_act_live_migrate(supply: Supply, place: Path) -> None:
         kinds = [kind for kind, _ in here.events(vm, since)]
         assert kinds[:3] == ["vote", "notice", "stopped"]
         assert set(kinds[3:]) <= {"stopped", "notice"}
+        await vm.changed(*FOUND, shell=False)
+        await target.changed(shell=False)

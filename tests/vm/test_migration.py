@@ -14,10 +14,9 @@ from hbtrio.wire.messages import Challenge, Init, InitAck
 from vm.bed import Bed, Supply, open_bed
 from vm.machine import BOOT_S, COMMAND_S, Hardware, Machine
 from vm.raw_host import RawHost
+from vm.words import BEATING, DOWN, FOUND
 
 pytestmark = pytest.mark.vm
-
-BEATING = ("heartbeating", "init answered")
 
 AFTER_THE_NOTICE = ("heartbeating", "after: live_migrate_end was sent")
 
@@ -26,6 +25,9 @@ RESUMED_S = 2.0
 
 #: Answers that a guest cannot get rid of: its ring takes 128, its own queue 64.
 BACKLOG = 400
+
+#: The guest says init to its new host, which goes away.
+SEEN = [FOUND[0], "from enabling to disabled, event=channel-down."]
 
 #: The reconnect comes after 5 silent challenges. Often only the guest's next init is heard, which
 #: comes 5 s later.
@@ -105,6 +107,9 @@ async def test_live_migration(supply: Supply, place: Path, connected: str) -> No
             ("stopped", "live_migrate_begin is under way"),
             ("stopped", f"{vm.channel} was removed"),
         ]
+        # One that a host awaits on the target sees nothing of it all.
+        await vm.changed(*FOUND, shell=False)
+        await target.changed(*(DOWN + FOUND if late else []), shell=False)
 
 
 async def clog(vm: Machine, host: RawHost) -> None:
@@ -153,3 +158,7 @@ async def test_a_port_wedged_by_a_backlog_is_mended_by_one_reconnect(
         await there.beats(target, 3)
         assert there.events(target) == [("notice", silent), AFTER_THE_NOTICE]
         assert there.scene.host_log.read_text("utf-8").count(": reconnecting: ") == 1
+        await vm.changed(*FOUND, shell=False)
+        await target.said("event=init-ack.")
+        # It sees the one reconnect, or it is too quick to be seen.
+        assert target.changes in (DOWN + FOUND, DOWN + SEEN + FOUND)

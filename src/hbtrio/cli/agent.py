@@ -25,9 +25,9 @@ from hbtrio.config.agent import (
     AgentConfig,
     OperatorSettings,
     VimSettings,
-    is_local,
     load_agent_config,
 )
+from hbtrio.config.endpoints import is_local
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.log import logging_to
 from hbtrio.nursery.agent import Agent
@@ -130,7 +130,7 @@ async def _serve(config: AgentConfig, file: str) -> None:
         sender = None
         if client is not None:
             await stack.enter_async_context(client)
-            sender = VimSender(store, client, wall_clock)
+            sender = VimSender(store, client)
         agent = Agent(
             config,
             store,

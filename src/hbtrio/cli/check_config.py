@@ -1,22 +1,67 @@
-"""Checks a configuration file and reports all its faults at once; status 2 if there are any."""
+"""Checks a configuration file and reports all its faults at once; status 2 if there are any.
+
+The files that it names, such as certificates and tokens, are not opened: they may be on another
+machine.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import tomllib
+from collections.abc import Callable, Set
+from typing import Any, Final
 
-from hbtrio.config.agent import load_agent_config
-from hbtrio.config.guest import load_guest_config
-from hbtrio.config.host import load_host_config
-from hbtrio.config.source import printable
-from hbtrio.errors import ExitStatus
+import attrs
+
+from hbtrio.config.agent import AgentConfig
+from hbtrio.config.guest import GuestConfig, parse_guest_config
+from hbtrio.config.host import HostConfig
+from hbtrio.config.settings import key_of
+from hbtrio.config.source import printable, read_source
+from hbtrio.config.toml import parse_toml
+from hbtrio.errors import ConfigError, ExitStatus
 from hbtrio.output import write_out
+
+
+@attrs.frozen
+class _Kind:
+    """Whose configuration a file may be.
+
+    Args:
+        name: what is looked for in the name of a file.
+        article: what stands before the name.
+        cls: what the file is made into.
+        parse: does it; called with the text and the name of the file.
+    """
+
+    name: str
+    article: str
+    cls: type[Any]
+    parse: Callable[[str, str], object]
+
+    @property
+    def keys(self) -> Set[str]:
+        """The keys and tables at its top."""
+        return {key_of(field) for field in attrs.fields(self.cls)}
+
+
+_GUEST: Final = _Kind("guest", "a", GuestConfig, parse_guest_config)
+_HOST: Final = _Kind("host", "a", HostConfig, lambda text, name: parse_toml(text, HostConfig, name))
+_AGENT: Final = _Kind(
+    "agent", "an", AgentConfig, lambda text, name: parse_toml(text, AgentConfig, name)
+)
+_KINDS: Final = (_GUEST, _HOST, _AGENT)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument(
-        "file", metavar="FILE", help="host.toml, agent.toml or a guest_heartbeat.conf"
+        "file",
+        metavar="FILE",
+        help="host.toml, agent.toml or a guest_heartbeat.conf; if its name does not say which, its "
+        "keys do",
     )
 
 
@@ -26,11 +71,47 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ConfigError: its faults.
     """
-    if not options.file.endswith(".toml"):
-        load_guest_config(options.file)
-    elif "agent" in os.path.basename(options.file):
-        load_agent_config(options.file)
-    else:
-        load_host_config(options.file)
-    write_out(f"{printable(options.file)}: correct\n")
+    file = printable(options.file)
+    text = read_source(options.file)
+    named, meant = _kind_by_name(options.file), _kind_by_keys(text)
+    otherwise = _HOST if options.file.endswith(".toml") else _GUEST
+    kind = named or meant or otherwise
+    try:
+        kind.parse(text, options.file)
+    except ConfigError as error:
+        checked = f"{file}: checked as {kind.article} {kind.name}'s"
+        if named is None:
+            raise ConfigError([checked, *error.faults], error.status) from error
+        if meant is not None and meant is not named:
+            checked += f", as its name says; its keys are those of {meant.article} {meant.name}"
+            raise ConfigError([checked, *error.faults], error.status) from error
+        raise
+    write_out(f"{file}: correct ({kind.name})\n")
     return ExitStatus.DONE
+
+
+def _kind_by_name(path: str) -> _Kind | None:
+    """What a file's name says; nothing if it names none or several."""
+    name = os.path.basename(path).casefold()
+    named = [kind for kind in _KINDS if kind.name in name]
+    if name.endswith(".conf") and _GUEST not in named:
+        named.append(_GUEST)
+    return named[0] if len(named) == 1 else None
+
+
+def _kind_by_keys(text: str) -> _Kind | None:
+    """Whose keys a text has, or most of; nothing if it has as many of several, or is no TOML.
+
+    A guest's is TOML as well if all its values are numbers or in quotes. Keys that several kinds
+    have, such as ``brake``, say nothing.
+    """
+    data: dict[str, Any] = {}
+    with contextlib.suppress(ValueError, RecursionError):
+        data = tomllib.loads(text)
+    count = {kind: len(data.keys() & _own_keys(kind)) for kind in _KINDS}
+    first, second = sorted(count, key=count.__getitem__, reverse=True)[:2]
+    return first if count[first] > count[second] else None
+
+
+def _own_keys(kind: _Kind) -> Set[str]:
+    return kind.keys - set().union(*(other.keys for other in _KINDS if other is not kind))

@@ -17,6 +17,7 @@ from functools import partial
 
 import trio
 
+from hbtrio.cli.descriptors import allow_descriptors
 from hbtrio.config.guest import DEFAULT_GUEST_CONFIG, GuestConfig, load_guest_config
 from hbtrio.errors import ConfigError, ExitStatus
 from hbtrio.fsm.guest_session import SessionSettings
@@ -28,18 +29,13 @@ from hbtrio.nursery.devices import PathDevice
 from hbtrio.nursery.event_scripts import EventScripts
 from hbtrio.nursery.guest import Guest, GuestSetup
 from hbtrio.nursery.health_script import HealthScript
+from hbtrio.nursery.named_port import DEFAULT_DEVICE, PORT_NAME, NamedPort
 from hbtrio.nursery.processes import ProcessRunner, SystemProcesses
 from hbtrio.nursery.service_manager import ServiceManager
 from hbtrio.nursery.voters import AllVoters
 from hbtrio.wire.messages import MAX_ID
 
 _log = logging.getLogger("hbtrio.guest")
-
-#: What the deployed client opens when it is told nothing.
-DEFAULT_DEVICE = "/dev/vport1p1"
-
-#: Where udev puts the port by name; preferred, for its number changes with the VM's other devices.
-NAMED_DEVICE = "/dev/virtio-ports/cgcs.heartbeat"
 
 #: Open files that are not applications': the channel, scripts and their output, the log.
 _OTHER_FILES = 128
@@ -54,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="PATH",
-        help=f"character device or unix socket (default {NAMED_DEVICE}, else {DEFAULT_DEVICE})",
+        help=f"character device or unix socket (default: the port named {PORT_NAME}, else "
+        f"{DEFAULT_DEVICE} if it has no name)",
     )
     parser.add_argument(
         "--wait-device",
@@ -77,8 +74,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: the configuration or the device can't be used.
     """
     config = _load(options)
-    paths = (options.device,) if options.device else (NAMED_DEVICE, DEFAULT_DEVICE)
-    device = PathDevice(*paths)
+    device = PathDevice(options.device) if options.device else NamedPort()
     device.check(wait=options.wait_device)
     with logging_to(options.log, ident="Guest-Client", prefix="Guest-Client"):
         trio.run(_serve, options, config, device)
@@ -125,15 +121,20 @@ def _new_id() -> int:
     return random.randint(0, MAX_ID)
 
 
-def _max_connections() -> int:
+def _room() -> tuple[int, str]:
+    """How many applications there is room for, and why not for more."""
+    enough = MAX_CONNECTIONS + _OTHER_FILES
+    allow_descriptors(enough)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if files < 0 else max(1, min(MAX_CONNECTIONS, files - _OTHER_FILES))
+    if files == resource.RLIM_INFINITY or files >= enough:
+        return MAX_CONNECTIONS, ""
+    return max(1, files - _OTHER_FILES), f"the limit of open files (ulimit -n) is {files}"
 
 
 async def _serve(options: argparse.Namespace, config: GuestConfig, device: PathDevice) -> None:
     manager = ServiceManager.of(os.environ, os.getpid())
     guard = OnTimeGuard(trio.current_time())
-    applications = Applications(_new_id, guard, _max_connections())
+    applications = Applications(_new_id, guard, *_room())
     app_socket = AppSocket(options.app_socket, applications)
     # Before the first nursery, which would wrap its fault.
     await app_socket.open(config.app_socket_bits, config.app_socket_group)

@@ -7,21 +7,16 @@ on the loopback, as deployed.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
-from hbtrio.config.host import (
-    ENDPOINT,
-    ENDPOINT_WORDS,
-    LOCAL_ENDPOINT,
-    BrakeSettings,
-    LogLevel,
-    LogTarget,
-)
+from hbtrio.config.endpoints import clash, is_local, listen_at
+from hbtrio.config.host import BrakeSettings, LogLevel, LogTarget
+from hbtrio.config.rules import Rule, Ruled
 from hbtrio.config.settings import choice, number, path, table, word
+from hbtrio.config.source import shown
 from hbtrio.config.toml import load_toml
 
 #: Where the packages put it.
@@ -30,12 +25,23 @@ DEFAULT_AGENT_CONFIG: Final = "/etc/hbtrio/agent.toml"
 # ruff: noqa: RUF009 -- the calls in the class bodies make attrs fields, not shared defaults
 
 
+def _tls_of_an_api(api: VimSettings | OperatorSettings) -> Iterator[str]:
+    if bool(api.certificate) != bool(api.key):
+        yield "certificate and key go together"
+    elif api.authority and not api.certificate:
+        yield "authority needs certificate and key"
+    elif api.certificate and api.listen.startswith("unix:"):
+        yield "certificate and key are for tcp, not for a unix socket"
+    elif not api.certificate and not is_local(api.listen):
+        yield "listen: certificate and key are needed for this address"
+
+
 @attrs.frozen(kw_only=True)
-class VimSettings:
+class VimSettings(Ruled):
     """The cloud's orchestrator."""
 
     #: Where the VIM's requests are served.
-    listen: str = word("tcp:127.0.0.1:2410", ENDPOINT, ENDPOINT_WORDS)
+    listen: str = listen_at("tcp:127.0.0.1:2410")
     #: TLS: the first two or none. With the third the VIM has to show a certificate.
     certificate: str = path("", instead=("",))
     key: str = path("", instead=("",))
@@ -49,22 +55,22 @@ class VimSettings:
     url_authority: str = path("", instead=("",))
     audit_s: float = number(10.0, 1, 3600, "s")
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse to be asked or to ask in the open."""
-        faults = list(_tls_faults(self))
+    def _not_open_to_all(self) -> Iterator[str]:
         if not is_local(self.listen) and not self.token_file:
-            faults.append("listen: token_file is needed for this address")
+            yield "listen: token_file is needed for this address"
+
+    def _authority_of_a_certificate(self) -> Iterator[str]:
         if self.url_authority and not self.url.startswith("https:"):
-            faults.append("url_authority is for an https url")
-        if faults:
-            raise ValueError("; ".join(faults))
+            yield "url_authority is for an https url"
+
+    rules: ClassVar = (_tls_of_an_api, _not_open_to_all, _authority_of_a_certificate)
 
 
 @attrs.frozen(kw_only=True)
-class LinkSettings:
+class LinkSettings(Ruled):
     """Where hosts dial in."""
 
-    listen: str = word("unix:/run/hbtrio/agent.link", ENDPOINT, ENDPOINT_WORDS)
+    listen: str = listen_at("unix:/run/hbtrio/agent.link")
     #: A host without a link for this long is reported as such; its VMs are not lost for it.
     grace_s: float = number(30.0, 1, 3600, "s")
     #: Mutual TLS: all three or none.
@@ -72,23 +78,25 @@ class LinkSettings:
     key: str = path("", instead=("",))
     authority: str = path("", instead=("",))
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse half a TLS configuration, and hosts that nobody could tell from strangers."""
+    def _whole_tls(self) -> Iterator[str]:
         tls = (self.certificate, self.key, self.authority)
         if any(tls) and not all(tls):
-            raise ValueError("certificate, key and authority go together")
-        if any(tls) and self.listen.startswith("unix:"):
+            yield "certificate, key and authority go together"
+        elif any(tls) and self.listen.startswith("unix:"):
             # Hosts speak none there.
-            raise ValueError("certificate, key and authority are for tcp, not for a unix socket")
-        if not any(tls) and not is_local(self.listen):
-            raise ValueError("listen: certificate, key and authority are needed for this address")
+            yield "certificate, key and authority are for tcp, not for a unix socket"
+        elif not any(tls) and not is_local(self.listen):
+            # Nobody could tell them from strangers.
+            yield "listen: certificate, key and authority are needed for this address"
+
+    rules: ClassVar = (_whole_tls,)
 
 
 @attrs.frozen(kw_only=True)
-class OperatorSettings:
+class OperatorSettings(Ruled):
     """Where `hbtrio ctl` connects."""
 
-    listen: str = word("unix:/run/hbtrio/agent.sock", ENDPOINT, ENDPOINT_WORDS)
+    listen: str = listen_at("unix:/run/hbtrio/agent.sock")
     mode: str = word("0660", "0?[0-7]{3}", "three octal digits in quotes")
     #: TLS: the first two or none. With the third a client certificate is as good as the token.
     certificate: str = path("", instead=("",))
@@ -98,30 +106,11 @@ class OperatorSettings:
     #: loopback to look as well. A unix socket has its mode for that.
     token_file: str = path("", instead=("",))
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse a door that is open to anybody, or to nobody."""
-        faults = list(_tls_faults(self))
+    def _not_open_to_all(self) -> Iterator[str]:
         if not (is_local(self.listen) or self.token_file or self.authority):
-            faults.append("listen: token_file or authority is needed for this address")
-        if faults:
-            raise ValueError("; ".join(faults))
+            yield "listen: token_file or authority is needed for this address"
 
-
-def is_local(listen: str) -> bool:
-    """Whether only this machine can reach an endpoint."""
-    return re.fullmatch(LOCAL_ENDPOINT, listen) is not None
-
-
-def _tls_faults(api: VimSettings | OperatorSettings) -> Iterator[str]:
-    """What is wrong with where an API listens and its TLS."""
-    if bool(api.certificate) != bool(api.key):
-        yield "certificate and key go together"
-    elif api.authority and not api.certificate:
-        yield "authority needs certificate and key"
-    elif api.certificate and api.listen.startswith("unix:"):
-        yield "certificate and key are for tcp, not for a unix socket"
-    elif not api.certificate and not is_local(api.listen):
-        yield "listen: certificate and key are needed for this address"
+    rules: ClassVar = (_tls_of_an_api, _not_open_to_all)
 
 
 @attrs.frozen(kw_only=True)
@@ -132,12 +121,26 @@ class StoreSettings:
     history_days: float = number(30.0, 0.01, 3650, "days")
 
 
+def _apart(one: str, other: str) -> Rule:
+    """Two tables don't listen at the same address; without a VIM nothing listens for one."""
+
+    def rule(config: Any) -> Iterator[str]:
+        if "vim" in (one, other) and not config.vim.url:
+            return
+        first, second = getattr(config, one).listen, getattr(config, other).listen
+        if clash(first, second):
+            where = f"{one}.listen and {other}.listen"
+            yield f"{where} can't both be served: {shown(first)}, {shown(second)}"
+
+    return rule
+
+
 @attrs.frozen(kw_only=True)
-class AgentConfig:
+class AgentConfig(Ruled):
     """The agent's settings.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of its range, or two that do not go together.
     """
 
     name: str = word("", r"[A-Za-z0-9._-]{0,253}", "a host name, or empty")
@@ -148,6 +151,8 @@ class AgentConfig:
     operator: OperatorSettings = table(OperatorSettings)
     store: StoreSettings = table(StoreSettings)
     brake: BrakeSettings = table(BrakeSettings)
+
+    rules: ClassVar = (_apart("vim", "link"), _apart("vim", "operator"), _apart("link", "operator"))
 
 
 def load_agent_config(

@@ -20,7 +20,6 @@ import attrs
 
 from hbtrio.config.settings import choice, key_of, number, path, setting_of, word
 from hbtrio.config.source import config_error, printable, read_source, shown, unknown_key
-from hbtrio.errors import ConfigError
 from hbtrio.wire.vocabulary import CorrectiveAction
 
 #: Where the deployed client has it.
@@ -101,13 +100,7 @@ def load_guest_config(
         ConfigError: the file cannot be read or is not UTF-8, with the file named; or all faults
             of :func:`parse_guest_config`.
     """
-    try:
-        text = read_source(path)
-    except FileNotFoundError as error:
-        if missing_ok:
-            return GuestConfig()
-        raise ConfigError([f"{printable(os.fspath(path))}: no such file"]) from error
-    return parse_guest_config(text, os.fspath(path))
+    return parse_guest_config(read_source(path, missing_ok=missing_ok), os.fspath(path))
 
 
 def parse_guest_config(text: str, name: str) -> GuestConfig:

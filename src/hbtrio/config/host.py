@@ -8,13 +8,16 @@ the time or the memory of the others.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Final, Literal
 
 import attrs
 
+from hbtrio.config.endpoints import connect_to, is_local
+from hbtrio.config.rules import Ruled
 from hbtrio.config.settings import (
     PLACEHOLDER,
+    SOCKET_PATH_BYTES,
     choice,
     command,
     file_patterns,
@@ -28,26 +31,15 @@ from hbtrio.config.toml import load_toml
 #: Where the packages put it.
 DEFAULT_HOST_CONFIG: Final = "/etc/hbtrio/host.toml"
 
-#: A place to listen at or to connect to.
-_UNIX = "unix:/.{1,105}"
-_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3[0-5]))))"
-ENDPOINT: Final = rf"{_UNIX}|tcp:(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):{_PORT}"
-ENDPOINT_WORDS: Final = "unix:/PATH or tcp:HOST:PORT"
-
-#: One that only this machine can reach.
-LOCAL_ENDPOINT: Final = rf"{_UNIX}|tcp:(127\.0\.0\.1|localhost|\[::1\]):{_PORT}"
-
 LogTarget = Literal["stderr", "syslog"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # ruff: noqa: RUF009 -- the calls in the class bodies make attrs fields, not shared defaults
 _UUID_CHARS = 36
-# sun_path less its NUL.
-_SOCKET_PATH_BYTES = 107
 
 
 @attrs.frozen(kw_only=True)
-class HeartbeatSettings:
+class HeartbeatSettings(Ruled):
     """When a VM counts as lost, and how channels are looked after.
 
     An interval that a VM advertises is clamped to ``interval_min_ms`` .. ``interval_max_ms``.
@@ -60,13 +52,14 @@ class HeartbeatSettings:
     interval_min_ms: int = number(400, 400, 60_000, "ms")
     interval_max_ms: int = number(60_000, 400, 600_000, "ms")
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse bounds in the wrong order."""
+    def _in_order(self) -> Iterator[str]:
         if self.interval_min_ms > self.interval_max_ms:
-            raise ValueError(
+            yield (
                 f"interval_min_ms ({self.interval_min_ms}) must be at most "
                 f"interval_max_ms ({self.interval_max_ms})"
             )
+
+    rules: ClassVar = (_in_order,)
 
 
 @attrs.frozen(kw_only=True)
@@ -123,11 +116,11 @@ class ActionCommands:
 
 
 @attrs.frozen(kw_only=True)
-class AgentLinkSettings:
+class AgentLinkSettings(Ruled):
     """The agent on the controller, if there is one: it then says whose losses are reported."""
 
     #: Empty: there is no agent.
-    connect: str = word("", f"({ENDPOINT})?", f"{ENDPOINT_WORDS}, or empty")
+    connect: str = connect_to()
     #: What the cloud calls this host; without it the agent can't ask the VIM about it.
     host_uuid: str = word(
         "", r"([0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})?", "a uuid, or empty"
@@ -137,15 +130,21 @@ class AgentLinkSettings:
     key: str = path("", instead=("",))
     authority: str = path("", instead=("",))
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse half a TLS configuration."""
+    def _whole_tls(self) -> Iterator[str]:
         tls = (self.certificate, self.key, self.authority)
         if any(tls) and not all(tls):
-            raise ValueError("certificate, key and authority go together")
+            yield "certificate, key and authority go together"
+
+    def _not_in_clear(self) -> Iterator[str]:
+        # Whoever answers there commands this host.
+        if self.connect and not is_local(self.connect) and not self.certificate:
+            yield "connect: certificate, key and authority are needed for this address"
+
+    rules: ClassVar = (_whole_tls, _not_in_clear)
 
 
 @attrs.frozen(kw_only=True)
-class HostConfig:
+class HostConfig(Ruled):
     """The host daemon's settings.
 
     Raises:
@@ -176,16 +175,18 @@ class HostConfig:
         """``control_mode`` as a number for ``chmod``."""
         return int(self.control_mode, 8)
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse channels nobody could connect to."""
+    def _channels_in_reach(self) -> Iterator[str]:
         for pattern in self.channel_patterns:
             name = pattern.replace("{uuid}", "0" * _UUID_CHARS)
             size = len(os.path.join(self.channel_dir, name).encode())
-            if size > _SOCKET_PATH_BYTES:
-                raise ValueError(
+            if size > SOCKET_PATH_BYTES:
+                yield (
                     f"channel_dir and channel_patterns make a path of {size} bytes, "
-                    f"a unix socket's has at most {_SOCKET_PATH_BYTES}"
+                    f"a unix socket's has at most {SOCKET_PATH_BYTES}"
                 )
+                return
+
+    rules: ClassVar = (_channels_in_reach,)
 
 
 def load_host_config(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import attrs
 
@@ -27,9 +27,12 @@ Check = Callable[[Any], Iterator[str]]
 PLACEHOLDER = re.compile(r"\{\{([A-Za-z_][\w-]*)\}\}|\{([A-Za-z_][\w-]*)\}", re.ASCII)
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-# Linux' limits: PATH_MAX less the NUL, and sun_path less the NUL.
+# Linux' limit: PATH_MAX less the NUL.
 _PATH_BYTES = 4095
-_SOCKET_PATH_BYTES = 107
+#: Linux' limit for the path of a unix socket: sun_path less the NUL.
+SOCKET_PATH_BYTES: Final = 107
+#: One less for a socket that we serve: :mod:`hbtrio.nursery.unix_socket` binds it as ``PATH~``.
+LISTENED_PATH_BYTES: Final = 106
 # One argument may be 128 KiB; a command of more than this is a program in the wrong place.
 _ARGUMENT_CHARS = 4096
 _ARGUMENTS = 64
@@ -73,7 +76,7 @@ def number(
         if not (low < value <= high if over else low <= value <= high):
             yield f"must be {words}{' ' if unit else ''}{unit}, got {shown(value)}"
 
-    return _field(default, check, span, unit, key)
+    return checked_field(default, check, span, unit, key)
 
 
 def choice(default: str, permitted: Any, *, key: str = "") -> Any:
@@ -85,7 +88,7 @@ def choice(default: str, permitted: Any, *, key: str = "") -> Any:
         if value not in words:
             yield f"must be one of {span}, got {shown(value)}"
 
-    return _field(default, check, span, "", key)
+    return checked_field(default, check, span, key=key)
 
 
 def path(
@@ -94,17 +97,17 @@ def path(
     """Declare an absolute path; ``instead`` are words permitted in its place.
 
     A default of None makes None permitted too: an empty value in the file. With ``socket`` the
-    path must also fit the address of a unix socket, 107 bytes. Whether the file exists is not
-    asked: it may come later than the daemon.
+    path must also fit the address of a unix socket that we serve, 106 bytes. Whether the file
+    exists is not asked: it may come later than the daemon.
     """
-    limit = _SOCKET_PATH_BYTES if socket else _PATH_BYTES
+    limit = LISTENED_PATH_BYTES if socket else _PATH_BYTES
 
     def check(value: str | None) -> Iterator[str]:
         if value is None or value in instead:
             return
         if not value.startswith("/"):
             yield f"must be an absolute path, got {shown(value)}"
-        yield from _unfit(value)
+        yield from unfit(value)
         if (size := len(value.encode(errors="replace"))) > limit:
             yield f"must be at most {limit} bytes long, got {size}"
 
@@ -114,7 +117,7 @@ def path(
     if default is None or "" in instead:
         span += ", or empty"
     span += "".join(f', or "{word}"' for word in instead if word)
-    return _field(default, check, span, "", key)
+    return checked_field(default, check, span, key=key)
 
 
 def word(default: str, pattern: str, span: str, *, key: str = "") -> Any:
@@ -125,7 +128,7 @@ def word(default: str, pattern: str, span: str, *, key: str = "") -> Any:
         if not compiled.fullmatch(value):
             yield f"must be {span}, got {shown(value)}"
 
-    return _field(default, check, span, "", key)
+    return checked_field(default, check, span, key=key)
 
 
 def command(*placeholders: str, key: str = "") -> Any:
@@ -155,7 +158,7 @@ def command(*placeholders: str, key: str = "") -> Any:
                 elif name not in placeholders:
                     yield f"item {place}: unknown placeholder {{{name}}}, there is {known}"
 
-    return _field((), check, f"list of arguments with {known}; empty: none", "", key)
+    return checked_field((), check, f"list of arguments with {known}; empty: none", "", key)
 
 
 def file_patterns(default: tuple[str, ...]) -> Any:
@@ -172,9 +175,9 @@ def file_patterns(default: tuple[str, ...]) -> Any:
                 yield f"item {place}: must be a file name without /, got {shown(item)}"
             elif item in value[: place - 1]:
                 yield f"item {place}: stands there twice, {shown(item)}"
-            yield from (f"item {place}: {fault}" for fault in _unfit(item))
+            yield from (f"item {place}: {fault}" for fault in unfit(item))
 
-    return _field(default, check, "1 to 16 file names with {uuid} once", "", "")
+    return checked_field(default, check, "1 to 16 file names with {uuid} once", "", "")
 
 
 def table(cls: type[Any], *, key: str = "") -> Any:
@@ -187,7 +190,9 @@ def placeholders_in(text: str) -> list[str]:
     return [match[2] for match in PLACEHOLDER.finditer(text) if match[2]]
 
 
-def _field(default: Any, check: Check, span: str, unit: str, key: str) -> Any:
+def checked_field(default: Any, check: Check, span: str, unit: str = "", key: str = "") -> Any:
+    """Make a field of a Setting, with the name that it has in the file if that is another."""
+
     def validate(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         for fault in check(value):
             raise ValueError(f"{attribute.name}: {fault}")
@@ -198,7 +203,8 @@ def _field(default: Any, check: Check, span: str, unit: str, key: str) -> Any:
     )
 
 
-def _unfit(text: str) -> Iterator[str]:
+def unfit(text: str) -> Iterator[str]:
+    """Yield a fault if a text has what no file's name should."""
     # NULs and halves of surrogate pairs cannot be given to the system at all; the others are
     # never meant in a file's name.
     if _UNFIT.search(text):

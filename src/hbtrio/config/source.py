@@ -23,15 +23,18 @@ _SHOWN_CHARS = 80
 _MAX_FAULTS = 50
 
 
-def read_source(path: str | os.PathLike[str]) -> str:
+def read_source(path: str | os.PathLike[str], *, missing_ok: bool = False) -> str:
     """Read a whole configuration file, without a byte order mark.
 
     Blocks for as long as the file system does: for daemons that have not started their tasks yet.
 
+    Args:
+        path: the file.
+        missing_ok: no such file is as good as an empty one.
+
     Raises:
-        FileNotFoundError: there is no such file; whether that is a fault is the caller's to say.
-        ConfigError: it cannot be read (DENIED if that is for its permissions), is no regular file,
-            is over 64 KiB, or is not UTF-8.
+        ConfigError: it does not exist, cannot be read (DENIED if that is for its permissions), is
+            no regular file, is over 64 KiB, or is not UTF-8.
     """
     name = printable(os.fspath(path))
     try:
@@ -39,8 +42,10 @@ def read_source(path: str | os.PathLike[str]) -> str:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError([f"{name}: not a regular file"])
             raw = file.read(LIMIT_BYTES + 1)
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        if missing_ok:
+            return ""
+        raise ConfigError([f"{name}: no such file"]) from error
     except OSError as error:
         status = ExitStatus.DENIED if isinstance(error, PermissionError) else ExitStatus.USAGE
         raise ConfigError([f"{name}: cannot be read: {error.strerror}"], status) from error

@@ -5,11 +5,15 @@ number, ``true`` is not 1, ``1.9`` is not 1, and a text is no list of its letter
 number where a fraction is declared is taken, since ``timeout_s = 60`` is how people write it.
 
 Each value is checked against its field's :class:`~hbtrio.config.settings.Setting` before its class
-is built. attrs' own validators would stop at a class's first fault, and know no path to it.
+is built. attrs' own validators would stop at a class's first fault, and know no path to it. A class
+with a faulty key can't be built; what its :mod:`~hbtrio.config.rules` say of the sound ones is told
+all the same.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import os
 import re
 import tomllib
@@ -21,6 +25,7 @@ import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
+from hbtrio.config.rules import BrokenRulesError, SoundKeys, broken_rules
 from hbtrio.config.settings import key_of, setting_of
 from hbtrio.config.source import config_error, printable, read_source, shown, unknown_key
 from hbtrio.errors import ConfigError
@@ -29,6 +34,8 @@ T = TypeVar("T")
 
 # tomllib of Python 3.11 gives the place of a fault only within the text of its message.
 _PLACE = re.compile(r"(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)", re.DOTALL)
+# And the name of what stands there twice as a Python tuple.
+_TWICE = re.compile(r"Cannot (?:declare|mutate immutable namespace) (?P<key>\(.*\))(?: twice)?")
 # Beyond this a float no longer holds every whole number.
 _EXACT_FLOAT = 2**53
 
@@ -48,22 +55,15 @@ def load_toml(path: str | os.PathLike[str], cls: type[T], *, missing_ok: bool = 
         path: the file.
         missing_ok: no such file means all defaults. Right for a default path, wrong for a path
             that somebody gave.
-        cls: an attrs class whose fields are those of :mod:`hbtrio.config.settings`, of types
-            ``str``, ``int``, ``float``, ``bool``, ``Literal`` of texts, ``tuple[str, ...]`` and
-            further such classes.
+        cls: an attrs class, with or without :mod:`hbtrio.config.rules`, whose fields are those of
+            :mod:`hbtrio.config.settings`, of types ``str``, ``int``, ``float``, ``bool``,
+            ``Literal`` of texts, ``tuple[str, ...]`` and further such classes.
 
     Raises:
         ConfigError: the file is missing, cannot be read, is not UTF-8 or over 64 KiB; it is no
             TOML, as ``FILE:LINE:COLUMN: fault``; or all faults of :func:`structure`.
     """
-    name = os.fspath(path)
-    try:
-        text = read_source(path)
-    except FileNotFoundError as error:
-        if missing_ok:
-            return structure({}, cls, name)
-        raise ConfigError([f"{printable(name)}: no such file"]) from error
-    return parse_toml(text, cls, name)
+    return parse_toml(read_source(path, missing_ok=missing_ok), cls, os.fspath(path))
 
 
 def parse_toml(text: str, cls: type[T], name: str) -> T:
@@ -102,7 +102,10 @@ def structure(data: Mapping[str, Any], cls: type[T], name: str) -> T:
 def _syntax_fault(text: str, message: str) -> str:
     """Return ``:LINE:COLUMN: fault``, or ``: fault`` where tomllib knows no place."""
     if match := _PLACE.fullmatch(message):
-        return f":{match['line']}:{match['column']}: {shown(match['what'])[1:-1]}"
+        what = match["what"]
+        if twice := _TWICE.fullmatch(what):
+            what = f"{'.'.join(ast.literal_eval(twice['key']))} stands there twice"
+        return f":{match['line']}:{match['column']}: {shown(what)[1:-1]}"
     what, at_end, _ = message.rpartition(" (at end of document)")
     if at_end:
         lines = text.split("\n")
@@ -127,13 +130,11 @@ def _faults_of(error: BaseException, path: tuple[str, ...]) -> Iterator[tuple[st
             known = [key_of(field) for field in attrs.fields(error.cl)]
             for key in sorted(error.extra_fields):
                 yield ".".join((*path, shown(key)[1:-1])), unknown_key(key, known)
-        case _Refused():
+        case _Refused() | BrokenRulesError():
             for fault in error.faults:
                 yield ".".join(path), fault
         case KeyError() if path and error.args == (path[-1],):
             yield ".".join(path), "is missing, and has no default"
-        case ValueError():  # of a class's own rule about several of its fields
-            yield ".".join(path), str(error)
         case _:
             raise error
 
@@ -160,7 +161,7 @@ def _texts(value: Any, _type: Any) -> tuple[str, ...]:
     if type(value) is not list:
         raise _Refused(f"must be a list of texts, got {shown(value)}")
     wrong = [
-        f"item {place}: must be a text, got {shown(item)}"
+        f"item {place}: must be a string, got {shown(item)}"
         for place, item in enumerate(value, 1)
         if type(item) is not str
     ]
@@ -169,7 +170,8 @@ def _texts(value: Any, _type: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _checked(hook: Callable[[Any, Any], Any], field: attrs.Attribute[Any]) -> Callable[..., Any]:
+def _field_hook(field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
+    hook = _CONVERTER.get_structure_hook(field.type)
     setting = setting_of(field)
     if setting is None:
         return hook
@@ -187,10 +189,7 @@ def _checked(hook: Callable[[Any, Any], Any], field: attrs.Attribute[Any]) -> Ca
 def _table_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
     attrs.resolve_types(cls)
     overrides = {
-        field.name: override(
-            rename=key_of(field),
-            struct_hook=_checked(_CONVERTER.get_structure_hook(field.type), field),
-        )
+        field.name: override(rename=key_of(field), struct_hook=_field_hook(field))
         for field in attrs.fields(cls)
     }
     fill = make_dict_structure_fn(
@@ -204,9 +203,32 @@ def _table_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
     def hook(value: Any, type_: Any) -> Any:
         if not isinstance(value, dict):
             raise _Refused(f"must be a table, got {shown(value)}")
-        return fill(value, type_)
+        try:
+            return fill(value, type_)
+        except ClassValidationError as group:
+            if any(isinstance(error, BrokenRulesError) for error in group.exceptions):
+                raise  # no key is faulty, so that the class itself was asked
+            if faults := broken_rules(cls, _sound_keys(cls, value)):
+                raise group.derive([*group.exceptions, BrokenRulesError(faults)]) from group
+            raise
 
     return hook
+
+
+def _sound_keys(cls: type[Any], data: Mapping[str, Any]) -> SoundKeys:
+    """Return what of a table can be gone by: a key with a sound value, or with a default."""
+    sound: dict[str, Any] = {}
+    for field in attrs.fields(cls):
+        key = key_of(field)
+        if attrs.has(field.type):
+            if isinstance(inner := data.get(key, {}), dict):
+                sound[field.name] = _sound_keys(field.type, inner)
+        elif key in data:
+            with contextlib.suppress(_Refused):
+                sound[field.name] = _field_hook(field)(data[key], field.type)
+        elif field.default is not attrs.NOTHING:
+            sound[field.name] = field.default
+    return SoundKeys(sound)
 
 
 def _is_literal(type_: Any) -> bool:
@@ -217,11 +239,11 @@ def _is_literal(type_: Any) -> bool:
 def _new_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook_factory(attrs.has, _table_hook)
-    converter.register_structure_hook(str, _strict(str, "a text"))
+    converter.register_structure_hook(str, _strict(str, "a string"))
     converter.register_structure_hook(int, _strict(int, "a whole number"))
     converter.register_structure_hook(bool, _strict(bool, "true or false"))
     converter.register_structure_hook(float, _fraction)
-    converter.register_structure_hook_func(_is_literal, _strict(str, "a text"))
+    converter.register_structure_hook_func(_is_literal, _strict(str, "a string"))
     converter.register_structure_hook_func(lambda type_: type_ == tuple[str, ...], _texts)
     return converter
 

@@ -147,7 +147,19 @@ class StateChanged:
     event: ApplicationEvent
 
 
-Effect = Send | Answered | Withdrew | Ignored | StateChanged
+@attrs.frozen
+class StillIll:
+    """It was ill and is ill for another reason, or with another action; worth a line in the log."""
+
+
+@attrs.frozen
+class TermsChanged:
+    """It was registered and is so anew, with other terms; worth a line in the log."""
+
+    old: Profile
+
+
+Effect = Send | Answered | Withdrew | Ignored | StateChanged | StillIll | TermsChanged
 
 
 class Application:
@@ -278,18 +290,23 @@ class Application:
         # "not accepted" must not go on being challenged.
         changed = self._step(event)
         effects = [*self._forget(), Send(InitAck(accepted)), *changed]
-        self.profile = Profile(
-            name=plain_text(init.name, MAX_APP_NAME_BYTES),
-            interval_s=init.heartbeat_interval_ms / 1000,
-            vote_s=max(1, init.vote_secs),
-            shutdown_notice_s=max(1, init.shutdown_notice_secs),
-            suspend_notice_s=max(1, init.suspend_notice_secs),
-            resume_notice_s=max(1, init.resume_notice_secs),
-            corrective_action=init.corrective_action,
+        old, self.profile = (
+            self.profile,
+            Profile(
+                name=plain_text(init.name, MAX_APP_NAME_BYTES),
+                interval_s=init.heartbeat_interval_ms / 1000,
+                vote_s=max(1, init.vote_secs),
+                shutdown_notice_s=max(1, init.shutdown_notice_secs),
+                suspend_notice_s=max(1, init.suspend_notice_secs),
+                resume_notice_s=max(1, init.resume_notice_secs),
+                corrective_action=init.corrective_action,
+            ),
         )
         if accepted:
             self._challenge_at = now + self.profile.interval_s
             self._silent_at = now + PATIENCE * self.profile.interval_s
+            if not changed and old != self.profile:
+                effects.append(TermsChanged(old))
         return effects
 
     def _answer(self, answer: ChallengeResponse, now: float) -> list[Effect]:
@@ -301,8 +318,10 @@ class Application:
             self.health = HealthStatus(True)
             return self._step(ApplicationEvent.ANSWERED_HEALTHY)
         reason = plain_text(answer.log_msg, MAX_APP_LOG_BYTES)
+        old = self.health
         self.health = HealthStatus(False, answer.corrective_action, reason)
-        return self._step(ApplicationEvent.ANSWERED_ILL)
+        changed = self._step(ApplicationEvent.ANSWERED_ILL)
+        return changed if changed or self.health == old else [StillIll()]
 
     def _forget(self) -> list[Effect]:
         """Ends what belongs to a registration."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class Backoff:
     """A doubling delay.
@@ -18,9 +20,13 @@ class Backoff:
         self._limit_s = limit_s
         self._next_s = first_s
 
-    def next_delay_s(self) -> float:
-        """The delay to wait now; the following one is twice as long, up to the limit."""
-        delay_s = self._next_s
+    def next_delay_s(self, at_most_s: float = math.inf) -> float:
+        """The delay to wait now; the following one is twice as long, up to the limit.
+
+        Args:
+            at_most_s: waits no longer this time, in seconds, for what is tried cheaply.
+        """
+        delay_s = min(self._next_s, at_most_s)
         self._next_s = min(2 * delay_s, self._limit_s)
         return delay_s
 

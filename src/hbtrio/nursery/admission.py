@@ -1,4 +1,4 @@
-"""Who may do what through the agent's APIs.
+"""Who may do what through the agent's APIs, and who does.
 
 Operators:
 
@@ -20,6 +20,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hbtrio.config.source import printable
 from hbtrio.nursery.api_parts import failure
 from hbtrio.nursery.http_edge import CERTIFICATE_EXTENSION, PEER_EXTENSION
 
@@ -28,6 +29,24 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: What a request may call us on the loopback; a port may follow.
 _NAMES: Final = frozenset({"127.0.0.1", "[::1]", "localhost"})
+
+
+#: Characters of a certificate's name in the history; a common name has 64 at most (RFC 5280).
+_OWNER: Final = 80
+
+
+def operator_of(scope: Scope) -> str:
+    """Who an operator is that makes a request, for the history: as far as anybody knows.
+
+    By the kernel's word over a unix socket, by that of ``operator.authority`` with a certificate.
+    The token is whoever's who has it.
+    """
+    extensions = scope["extensions"]
+    if PEER_EXTENSION in extensions:
+        return f"operator uid {extensions[PEER_EXTENSION].uid}"
+    if CERTIFICATE_EXTENSION in extensions:
+        return f"operator {printable(extensions[CERTIFICATE_EXTENSION])[:_OWNER]}"
+    return "operator"
 
 
 class OperatorAdmission:

@@ -19,17 +19,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 import trio
 
 from hbtrio.config.agent import AgentConfig
-from hbtrio.nursery.agent_asked import Asked, no_part
-from hbtrio.nursery.agent_brake import AgentBrake, is_well
-from hbtrio.nursery.agent_hearing import Hearing
+from hbtrio.nursery.agent_asked import Asked
+from hbtrio.nursery.agent_brake import AgentBrake, NotHeld, is_well
+from hbtrio.nursery.agent_hearing import Hearing, warn_of_vote
 from hbtrio.nursery.agent_links import AgentLinks
 from hbtrio.nursery.agent_news import News
+from hbtrio.nursery.agent_refusals import Refusals
 from hbtrio.nursery.agent_rounds import Rounds
 from hbtrio.nursery.followed import Followed
 from hbtrio.nursery.store import Store
@@ -58,6 +60,10 @@ class Unknown(Exception):
 
 class TooMany(Exception):
     """So many hosts or instances are known that no other is taken in."""
+
+
+class Linked(Exception):
+    """A host that has a link can't be forgotten: it would be back with its next word."""
 
 
 class Agent:
@@ -90,10 +96,12 @@ class Agent:
         self.news = News(store, sender)
         #: What is kept in the history, as it happens.
         self.history: Followed[HistoryEntry] = Followed()
+        self._refusals = Refusals(store, self._may_beat, self.history.publish, wall_clock)
         self.rounds = Rounds(
             store,
             sender,
             self.host_of,
+            self._refusals,
             self.history.publish,
             new_command_id=new_command_id,
             wall_clock=wall_clock,
@@ -184,17 +192,22 @@ class Agent:
     async def put_host(self, host: HostRecord) -> None:
         """Adds or changes a host, and has it told whether to report.
 
+        A host has one record: one with its name and another uuid is of no use any more.
+
         Raises:
             TooMany: it is not taken in.
         """
         before = self.hosts.get(host.uuid)
         if host == before:
             return
-        if before is None and len(self.hosts) >= _HOSTS:
+        if before is None and len(self.hosts) >= _HOSTS and not self.others_named(host):
             raise TooMany(f"{_HOSTS} hosts are known")
         self.edits += 1
         await self.store.put_host(host)
         self.hosts[host.uuid] = host
+        for uuid in self.others_named(host):
+            _log.info("%s: its uuid is %s and no longer %s", host.hostname, host.uuid, uuid)
+            del self.hosts[uuid]
         self.tell_host(host.hostname)
         if before is not None and before.hostname != host.hostname:
             self.tell_host(before.hostname)
@@ -213,6 +226,59 @@ class Agent:
             self.down.pop(host.hostname, None)
         self.tell_host(host.hostname)
         await self.brake.deleted(host.hostname)
+
+    async def forget(self, hostname: str, who: str) -> int:
+        """Forgets all of a host that is no more but what happened to it, for an operator.
+
+        Its records and the instances bound to it go, and its alarms that are held back.
+
+        Args:
+            hostname: the host.
+            who: the operator.
+
+        Returns:
+            how many instances were bound to it.
+
+        Raises:
+            Unknown: there is nothing of it.
+            Linked: it has a link.
+        """
+        if hostname in self.links.sessions:
+            raise Linked(f"{hostname} has a link to this agent")
+        bound = self.bound_to(hostname)
+        uuids = [host.uuid for host in self.hosts.values() if host.hostname == hostname]
+        held = self.brake.hold(hostname) is not None
+        if not (uuids or bound or held or hostname in self.down):
+            raise Unknown(f"unknown host {hostname}")
+        self.edits += 1
+        words = f"instances that were on it: {len(bound)}"
+        entry = HistoryEntry(self._wall_clock(), "host-forgotten", "", hostname, words, who=who)
+        await self.store.forget_host(hostname, entry)
+        self.history.publish(entry)
+        _log.warning("%s: forgotten for %s; %s", hostname, who, words)
+        for uuid in uuids:
+            self.hosts.pop(uuid, None)
+        for instance in bound:
+            self.instances.pop(instance.uuid, None)
+            self.news.forget(instance.uuid)
+        if hostname not in self.links.sessions:
+            self._hearing.forget(hostname)
+        # Else it has come meanwhile, and was told what is no longer so.
+        self.tell_host(hostname)
+        for instance in bound:
+            self._silence(instance)
+        # Alarms that are held to see whether more follow are of no use any more when that is over.
+        with suppress(NotHeld):
+            await self.brake.release(hostname, who, send=False)
+        return len(bound)
+
+    def others_named(self, host: HostRecord) -> list[str]:
+        """The uuids of other records of a host's name."""
+        return [
+            other.uuid
+            for other in self.hosts.values()
+            if other.hostname == host.hostname and other.uuid != host.uuid
+        ]
 
     async def put_instance(self, instance: InstanceRecord) -> None:
         """Adds or changes an instance, or binds it to the host it has moved to.
@@ -234,6 +300,11 @@ class Agent:
             self._silence(before)
             why = f"it has moved to {instance.hostname}"
             await self.brake.left(before.hostname, instance.uuid, why)
+        live = self.live(instance.uuid)
+        is_new = before is None or before.hostname != instance.hostname
+        if is_new and live is not None and self.sender is not None:
+            # Its host told of it before it was bound there: nobody was warned.
+            warn_of_vote(live)
         now = self.news.service(instance)
         if before is None and now.status is Switch.DISABLED:
             # Whoever has just told of it knows of no heartbeat.
@@ -295,24 +366,34 @@ class Agent:
     async def ask(self, uuid: str, event: Event, *, vote: bool, who: str) -> Asked:
         """Opens a vote or notice on an instance, if it takes part; see :meth:`Rounds.ask`.
 
-        An instance that does not take part, or whose host can't be reached, has nothing to say:
-        the window is then 0 s.
+        One that counts as not heartbeating has nothing to say: the window is then 0 s.
 
         Raises:
             Unknown: nobody told of the instance.
+            CantAsk: it may be heartbeating, and nobody knows what it would say.
             StoreFault: nobody can be asked, as nothing can be kept; or nothing was.
         """
         bound = self.instance(uuid)
         live = self.live(uuid)
         session = self.links.sessions.get(bound.hostname)
+        if session is not None and live is not None:
+            return await self.rounds.ask(session, live, event, vote=vote, who=who)
+        if session is None and self.store.fault:
+            # It ends links. That it can't ask must not be taken for nobody's objecting, even once
+            # its hosts' grace time is over.
+            raise StoreFault(self.store.fault)
+        why = f"{bound.hostname} does not know {uuid}"
         if session is None:
-            if self.store.fault:
-                # It ends links. That it can't ask must not be taken for nobody's objecting.
-                raise StoreFault(self.store.fault)
-            return no_part(f"{bound.hostname} has no link to this agent")
-        if live is None:
-            return no_part(f"{bound.hostname} does not know {uuid}")
-        return await self.rounds.ask(session, live, event, vote=vote, who=who)
+            why = f"{bound.hostname} has no link to this agent"
+        return await self._refusals.refuse(uuid, bound.hostname, event, vote=vote, who=who, why=why)
+
+    def _may_beat(self, uuid: str) -> bool:
+        """Whether an instance counts as heartbeating, or its host may yet say so."""
+        bound = self.instances.get(uuid)
+        if bound is None:
+            return False
+        live = self.news.live(bound.hostname, uuid)
+        return bound.hostname in self._hearing.awaited if live is None else live.heartbeating
 
     def _wake(self) -> None:
         if self.sender is not None:

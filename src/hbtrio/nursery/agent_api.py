@@ -8,6 +8,7 @@
     POST /v1/instances/UUID/notify              {"event": "stop"}
     POST /v1/instances/UUID/act                 {"action": "reboot", "command": [], "force": false}
     POST /v1/hosts/NAME/release                 {"alarms": "send"}, or "withdraw"
+    POST /v1/hosts/NAME/forget                  all of a host that is no more, but its history
     GET  /metrics                               numbers for Prometheus
     GET  /openapi.json                          all this for machines
 
@@ -30,13 +31,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from hbtrio.nursery import api_parts
-from hbtrio.nursery.admission import OperatorAdmission
-from hbtrio.nursery.agent import Agent, Unknown
-from hbtrio.nursery.agent_actions import OPERATOR, ActionRefused, AgentActions
+from hbtrio.nursery.admission import OperatorAdmission, operator_of
+from hbtrio.nursery.agent import Agent, Linked, Unknown
+from hbtrio.nursery.agent_actions import ActionRefused, AgentActions
 from hbtrio.nursery.agent_asked import Asked
 from hbtrio.nursery.agent_brake import NotHeld
 from hbtrio.nursery.agent_metrics import METRICS_TYPE, agent_metrics
 from hbtrio.nursery.agent_openapi import openapi
+from hbtrio.nursery.agent_refusals import CantAsk
 from hbtrio.nursery.agent_status import fleet_instance, fleet_status, history_entry
 from hbtrio.nursery.store import PAGE
 from hbtrio.nursery.store_worker import StoreFault
@@ -70,6 +72,7 @@ def agent_api(
         Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
         Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
         Route("/v1/hosts/{hostname}/release", api.release, methods=["POST"]),
+        Route("/v1/hosts/{hostname}/forget", api.forget, methods=["POST"]),
         Route("/metrics", api.metrics, methods=["GET"]),
         Route("/openapi.json", api.openapi, methods=["GET"]),
     ]
@@ -125,24 +128,35 @@ class _AgentApi:
     async def _round(self, request: Request, notification: NotificationType) -> Response:
         event = await api_parts.round_request(request, notification)
         vote = notification is NotificationType.REVOCABLE
+        who = operator_of(request.scope)
         with _faults():
-            asked = await self._agent.ask(_uuid(request), event, vote=vote, who=OPERATOR)
+            asked = await self._agent.ask(_uuid(request), event, vote=vote, who=who)
         if asked.ending is None:
             raise HTTPException(409, asked.fault)
         return api_parts.stream(request, _watch(asked, event, notification))
 
     async def act(self, request: Request) -> Response:
         name, body = await api_parts.act_request(request)
+        who = operator_of(request.scope)
         with _faults():
-            action = await self._actions.begin(_uuid(request), name, body.command, force=body.force)
+            action = await self._actions.begin(
+                _uuid(request), name, body.command, force=body.force, who=who
+            )
         return api_parts.stream(request, action.lines.watch())
 
     async def release(self, request: Request) -> Response:
         hostname: str = request.path_params["hostname"]
         send = await api_parts.release_request(request)
+        who = operator_of(request.scope)
         with _faults():
-            released = await self._agent.brake.release(hostname, OPERATOR, send=send)
+            released = await self._agent.brake.release(hostname, who, send=send)
         return JSONResponse({"hostname": hostname, **attrs.asdict(released)})
+
+    async def forget(self, request: Request) -> Response:
+        hostname: str = request.path_params["hostname"]
+        with _faults():
+            instances = await self._agent.forget(hostname, operator_of(request.scope))
+        return JSONResponse({"hostname": hostname, "instances": instances})
 
 
 async def _watch(asked: Asked, event: Event, notification: NotificationType) -> api_parts.Items:
@@ -165,7 +179,7 @@ def _faults() -> Iterator[None]:
         yield
     except Unknown as error:
         raise HTTPException(404, str(error)) from error
-    except (ActionRefused, NotHeld) as error:
+    except (ActionRefused, CantAsk, Linked, NotHeld) as error:
         raise HTTPException(409, str(error)) from error
     except StoreFault as error:
         raise HTTPException(503, f"store: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
@@ -10,7 +11,7 @@ import trio
 
 from hbtrio.nursery.store_records import HistoryEntry, RoundRecord, RoundResult
 from hbtrio.wire.link_messages import Instance
-from hbtrio.wire.vocabulary import WindowKind
+from hbtrio.wire.vocabulary import Event, WindowKind
 
 #: Who asks through the VIM's API; only these rounds have a verdict for the VIM.
 VIM: Final = "vim"
@@ -73,20 +74,69 @@ class OpenRound:
     replied: bool = False
     #: The host has told its outcome, which is on its way to the store.
     reported: bool = False
+    #: When its window is over, on trio's clock; None: a former process has asked, by its own.
+    deadline: float | None = None
     ending: Ending = attrs.field(factory=Ending)
+
+
+class OpenRounds:
+    """The rounds under way."""
+
+    def __init__(self) -> None:
+        self._rounds: dict[str, OpenRound] = {}
+        self._by_vim: set[tuple[str, Event, bool]] = set()
+
+    def __len__(self) -> int:
+        return len(self._rounds)
+
+    def __iter__(self) -> Iterator[OpenRound]:
+        """Those that are under way now, whatever becomes of them meanwhile."""
+        return iter(tuple(self._rounds.values()))
+
+    def add(self, current: OpenRound) -> OpenRound:
+        """It is under way; returns it."""
+        self._rounds[current.record.command_id] = current
+        if current.record.asked_by == VIM:
+            self._by_vim.add(_subject(current.record))
+        return current
+
+    def get(self, command_id: str) -> OpenRound | None:
+        """The round of this command, if it is under way."""
+        return self._rounds.get(command_id)
+
+    def pop(self, command_id: str) -> OpenRound | None:
+        """The same; it is under way no longer."""
+        current = self._rounds.pop(command_id, None)
+        if current is not None and current.record.asked_by == VIM:
+            self._by_vim.discard(_subject(current.record))
+        return current
+
+    def is_asked(self, record: RoundRecord) -> bool:
+        """Whether it is the VIM's, who has asked just that already and has no answer yet."""
+        return record.asked_by == VIM and _subject(record) in self._by_vim
+
+
+def _subject(record: RoundRecord) -> tuple[str, Event, bool]:
+    return record.uuid, record.event, record.vote
+
+
+def kind_of(record: RoundRecord) -> str:
+    """A round's kind, as the history has it."""
+    return "vote" if record.vote else "notice"
 
 
 def history_of(record: RoundRecord, result: RoundResult, now: datetime) -> HistoryEntry:
     """What the history says of a round that ended now."""
     return HistoryEntry(
         time=now,
-        kind="vote" if record.vote else "notice",
+        kind=kind_of(record),
         uuid=record.uuid,
         hostname=record.hostname,
         reason=result.reason,
         event=record.event,
         result=result.result,
         who=record.asked_by,
+        asked_at=record.asked_at,
     )
 
 

@@ -47,23 +47,44 @@ class _Trouble(Exception):
     """The VIM's answer is none or can't be used; the text says why."""
 
 
+class _NotItsOwn(_Trouble):
+    """A host says the uuid of another one that has to be heard."""
+
+
 class _NotAsked(Exception):
     """The VIM can't be reached; the text says why."""
 
 
+class _Overtaken(Exception):
+    """Something was changed since the VIM was asked; its answer may be outdated."""
+
+
+@attrs.frozen
+class _Claim:
+    """A host with a link, and which of the cloud's it says it is; mutual TLS proves its name."""
+
+    uuid: str
+    hostname: str
+
+
 @attrs.define
 class _Subject:
-    """A host with a link.
+    """What came of asking about a claim.
 
     Args:
         again_at: when it is asked about again, on trio's clock, if no audit comes before.
         backoff: how long after that.
         faults: what was said since its audit last went well.
+        denied: the VIM says that the uuid is another host's.
+        unlisted: instances bound to the host that the VIM did not list when its audit last went
+            well, if it did the last time.
     """
 
     again_at: float = -math.inf
     backoff: Backoff = attrs.field(factory=lambda: Backoff(_SOON_S))
     faults: set[str] = attrs.field(factory=set)
+    denied: bool = False
+    unlisted: frozenset[str] = frozenset()
 
 
 class Audit:
@@ -79,7 +100,7 @@ class Audit:
         self._agent = agent
         self._client = client
         self._every_s = every_s
-        self._subjects: dict[str, _Subject] = {}
+        self._subjects: dict[_Claim, _Subject] = {}
         #: Whether it was said that the VIM can't be reached.
         self._unreachable = False
 
@@ -87,34 +108,57 @@ class Audit:
         """Audits until cancelled."""
         due = 0.0
         while True:
-            hosts = {
-                session.hello.host_uuid.lower(): session.hostname
-                for session in tuple(self._agent.links.sessions.values())
+            claims = [
+                _Claim(session.hello.host_uuid, session.hostname)
+                for session in self._agent.links.sessions.values()
                 if session.hello.host_uuid
-            }
-            self._subjects = {uuid: self._subjects.get(uuid, _Subject()) for uuid in hosts}
+            ]
+            self._subjects = {claim: self._subjects.get(claim, _Subject()) for claim in claims}
             now = trio.current_time()
             everybody = now >= due
             if everybody:
                 due = now + self._every_s
-            for uuid, hostname in hosts.items():
-                if everybody or self._subjects[uuid].again_at <= now:
-                    try:
-                        await self._audit(uuid, hostname, self._subjects[uuid])
-                    except _NotAsked as trouble:
-                        # Nor would it be for the others, and each attempt may take its time.
-                        self._say_unreachable(trouble)
-                        break
+            await self._audit_all(
+                [claim for claim in claims if everybody or self._subjects[claim].again_at <= now]
+            )
             await trio.sleep(min(_SOON_S, self._every_s))
 
-    async def _audit(self, uuid: str, hostname: str, subject: _Subject) -> None:
+    async def _audit_all(self, claims: list[_Claim]) -> None:
+        # Those first that are believed: when another one says the same uuid, it is known by then
+        # whether the VIM agrees.
+        claims.sort(key=lambda claim: not self._is_known(claim))
+        bound: dict[str, set[str]] = {claim.hostname: set() for claim in claims}
+        for instance in self._agent.instances.values() if claims else ():
+            if instance.hostname in bound:
+                bound[instance.hostname].add(instance.uuid)
+        for claim in claims:
+            try:
+                await self._audit(claim, self._subjects[claim], bound[claim.hostname])
+            except _NotAsked as trouble:
+                # Nor would it be for the others, and each attempt may take its time.
+                self._say_unreachable(trouble)
+                break
+
+    async def _audit(self, claim: _Claim, subject: _Subject, bound: set[str]) -> None:
         """Takes over what the VIM answers.
+
+        Args:
+            claim: who is asked about.
+            subject: what came of it so far.
+            bound: instances that were bound to the host before it was asked about.
 
         Raises:
             _NotAsked: it can't be reached.
         """
+        unlisted, subject.unlisted = subject.unlisted, frozenset()
         try:
-            whole = await self._audit_host(uuid, hostname) and await self._audit_instances(uuid)
+            contested = await self._audit_host(claim, subject)
+            missing = await self._audit_instances(claim, contested, bound)
+            await self._remove(claim, missing & unlisted)
+        except _Overtaken:
+            # By the VIM, which is up, then.
+            subject.again_at = trio.current_time() + _SOON_S
+            return
         except (_Trouble, StoreFault, TooMany) as fault:
             if subject.again_at < math.inf:
                 # Nothing is known of it yet; else what is known stands until the next audit.
@@ -122,46 +166,109 @@ class Audit:
             words = f"store: {fault}" if isinstance(fault, StoreFault) else str(fault)
             if words not in subject.faults and len(subject.faults) < _FAULTS:
                 subject.faults.add(words)
-                _log.warning("audit: %s: %s", hostname, words)
+                level = logging.ERROR if isinstance(fault, _NotItsOwn) else logging.WARNING
+                _log.log(level, "audit: %s: %s", claim.hostname, words)
             return
-        if not whole:
-            # Overtaken by the VIM, which is up, then.
-            subject.again_at = trio.current_time() + _SOON_S
-            return
+        subject.unlisted = frozenset(missing - unlisted)
         subject.again_at = math.inf
         subject.backoff.reset()
         if subject.faults:
             subject.faults.clear()
-            _log.info("audit: %s: the VIM's answers are taken over again", hostname)
+            _log.info("audit: %s: the VIM's answers are taken over again", claim.hostname)
 
-    async def _audit_host(self, uuid: str, hostname: str) -> bool:
+    async def _audit_host(self, claim: _Claim, subject: _Subject) -> HostRecord | None:
+        """Takes over the host's state, unless another host is known by its uuid.
+
+        Returns:
+            that state, if it is not taken over yet.
+
+        Raises:
+            _Trouble: the VIM knows the host by another name, or something else is wrong.
+        """
         edits = self._agent.edits
-        body = await self._fetch(host_audit(uuid, hostname), "its state")
-        if self._agent.edits != edits:
-            return False
+        body = await self._fetch(host_audit(claim.uuid, claim.hostname), "its state")
+        self._not_overtaken(edits)
         with _understood("its state"):
             answer = parse_host_answer(body)
-        reporting = answer.state is Switch.ENABLED
-        await self._agent.put_host(HostRecord(uuid, hostname, reporting))
-        if answer.hostname != hostname:
+        subject.denied = (answer.uuid, answer.hostname) != (claim.uuid, claim.hostname)
+        if answer.uuid != claim.uuid:
+            raise _Trouble(f"to the VIM its uuid is {shown(answer.uuid)}, not {claim.uuid}")
+        if answer.hostname in self._agent.links.sessions and subject.denied:
+            raise _NotItsOwn(_not_its_own(claim, answer.hostname))
+        if subject.denied:
             # Its instances are bound to that name, and what this host says of them counts for
             # nothing: better a word about it than VMs that nobody ever hears of.
             raise _Trouble(f"to the VIM its hostname is {shown(answer.hostname)}")
-        return True
+        record = HostRecord(claim.uuid, claim.hostname, answer.state is Switch.ENABLED)
+        if self._rival(claim) is not None:
+            return record
+        await self._agent.put_host(record)
+        return None
 
-    async def _audit_instances(self, host_uuid: str) -> bool:
+    async def _audit_instances(
+        self, claim: _Claim, contested: HostRecord | None, bound: set[str]
+    ) -> set[str]:
+        """Takes over the host's instances, and ``contested`` if they say that the uuid is its own.
+
+        Today's VIM looks a host up by its name alone and repeats whatever uuid it is asked with;
+        its instances it looks up by the uuid, and names the host that really has it.
+
+        Returns:
+            which of ``bound`` are not among them.
+        """
         edits = self._agent.edits
-        body = await self._fetch(instances_audit(host_uuid), "its instances")
+        body = await self._fetch(instances_audit(claim.uuid), "its instances")
         with _understood("its instances"):
             instances = parse_instances_answer(body)
+        names = {told.hostname for told in instances}
+        if contested is not None:
+            self._not_overtaken(edits)
+            rival = self._rival(claim)
+            if rival is not None and (claim.hostname not in names or rival in names):
+                raise _NotItsOwn(_not_its_own(claim, rival))
+            await self._agent.put_host(contested)
+            edits += 1
         for told in instances:
-            if self._agent.edits != edits:
-                return False
+            self._not_overtaken(edits)
             record = InstanceRecord(told.uuid, told.hostname, told.state is Switch.ENABLED)
             if self._agent.instances.get(told.uuid) != record:
                 await self._agent.put_instance(record)
                 edits += 1
-        return True
+            else:
+                await self._agent.news.tell_again(record)
+        if names and claim.hostname not in names:
+            others = ", ".join(shown(name) for name in sorted(names)[:_FAULTS])
+            raise _Trouble(f"with its uuid the VIM lists instances of {others} only")
+        self._not_overtaken(edits)
+        found = bound - {told.uuid for told in instances}
+        return {uuid for uuid in found if self._agent.host_of(uuid) == claim.hostname}
+
+    async def _remove(self, claim: _Claim, gone: set[str]) -> None:
+        """Removes what the VIM has twice not listed: today's never says that it has dropped it."""
+        edits = self._agent.edits
+        for uuid in sorted(gone):
+            self._not_overtaken(edits)
+            _log.warning("audit: %s: %s is removed: the VIM has dropped it", claim.hostname, uuid)
+            await self._agent.delete_instance(uuid)
+            edits += 1
+
+    def _not_overtaken(self, edits: int) -> None:
+        if self._agent.edits != edits:
+            raise _Overtaken
+
+    def _is_known(self, claim: _Claim) -> bool:
+        known = self._agent.hosts.get(claim.uuid)
+        return known is not None and known.hostname == claim.hostname
+
+    def _rival(self, claim: _Claim) -> str | None:
+        """The host that is known by this uuid, if another one and more than an empty name."""
+        known = self._agent.hosts.get(claim.uuid)
+        if known is None or known.hostname == claim.hostname:
+            return None
+        other = self._subjects.get(_Claim(claim.uuid, known.hostname))
+        if other is not None:
+            return None if other.denied else known.hostname
+        return known.hostname if self._agent.bound_to(known.hostname) else None
 
     async def _fetch(self, request: VimRequest, what: str) -> bytes:
         delivery = await self._client.send(request)
@@ -178,6 +285,11 @@ class Audit:
         if not self._unreachable:
             self._unreachable = True
             _log.warning("audit: the VIM can't be asked: %s", trouble)
+
+
+def _not_its_own(claim: _Claim, owner: str) -> str:
+    text = f"the host_uuid that it says, {claim.uuid}, is that of {shown(owner)}"
+    return f"{text}: nothing is taken over for it until it says its own"
 
 
 @contextmanager

@@ -50,6 +50,9 @@ class Inventory(Protocol):
     def host_reporting(self, hostname: str) -> bool:
         """Whether a host's losses are reported."""
 
+    def others_named(self, host: HostRecord) -> list[str]:
+        """The uuids of other records of a host's name."""
+
     def bound_to(self, hostname: str) -> list[InstanceRecord]:
         """The instances that are bound to a host."""
 
@@ -99,6 +102,9 @@ class Hearing:
     ) -> None:
         #: Hosts without a link, and since when on trio's clock.
         self.down: dict[str, float] = {}
+        #: Hosts that had a link before this agent was started, and have told nothing since. They
+        #: are waited for as long as any other whose link is gone.
+        self.awaited: set[str] = set()
         self._inventory = inventory
         self._store = store
         self._sender = sender
@@ -109,6 +115,8 @@ class Hearing:
         self._publish = publish
         self._wall_clock = wall_clock
         self._nursery: trio.Nursery | None = None
+        #: Hosts for whose link somebody waits.
+        self._waited_for: set[str] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Waits for hosts that have no link, those first that had one before; until cancelled.
@@ -130,9 +138,11 @@ class Hearing:
         hostname = session.hostname
         self.down.pop(hostname, None)
         self._rounds.host_restarted(hostname, session.hello.boot_id)
-        uuid = session.hello.host_uuid
-        if uuid and uuid not in self._inventory.hosts:
-            record = HostRecord(uuid, hostname, reporting=self._sender is None)
+        record = HostRecord(session.hello.host_uuid, hostname, reporting=self._sender is None)
+        is_new = record.uuid not in self._inventory.hosts
+        if self._sender is not None and self._inventory.others_named(record):
+            is_new = False  # which of its uuids is right is for the VIM to say
+        if record.uuid and is_new:
             await self._inventory.take_in(record)
         self._inventory.tell_host(hostname)
         for instance in self._inventory.bound_to(hostname):
@@ -143,6 +153,13 @@ class Hearing:
         self._miss(session.hostname)
         if not ours and session.link.goodbye != STOPPING:
             await self._brake.link_dropped(session.hostname, why)
+
+    def forget(self, hostname: str) -> None:
+        """The host is not missed any more, and what it told counts for nothing."""
+        self.down.pop(hostname, None)
+        self.awaited.discard(hostname)
+        self._news.forget_host(hostname)
+        self._brake.forget(hostname)
 
     async def instance_told(self, session: HostSession, uuid: str) -> None:
         """The host told of an instance, or that it is gone."""
@@ -156,9 +173,7 @@ class Hearing:
         bound = self._inventory.instances.get(uuid)
         if bound is None or bound.hostname != hostname or instance is None:
             return
-        if instance.vote_s > _VOTE_WARNING_S >= (0 if before is None else before.vote_s):
-            text = "%s advertises a VOTE of %d s; the VIM goes on without it after 45 s"
-            _log.warning(text, uuid, instance.vote_s)
+        warn_of_vote(instance, before)
         if before is not None and instance.heartbeating:
             # That it has ceased is told with the report of it, behind the alarm.
             await self._news.tell([bound])
@@ -166,14 +181,20 @@ class Hearing:
     async def snapshot_told(self, session: HostSession) -> None:
         """The host has told of all its instances."""
         self._news.forget_host(session.hostname, but=session.instances)
+        self.awaited.discard(session.hostname)
         self._brake.told_all(session.hostname, session.instances.keys())
         bound = self._inventory.bound_to(session.hostname)
         if self._sender is not None:
             await self._news.tell(bound)
-            return
-        for one in bound:
-            if one.uuid not in session.instances:
-                await self._inventory.delete_instance(one.uuid)
+        else:
+            for one in bound:
+                if one.uuid not in session.instances:
+                    await self._inventory.delete_instance(one.uuid)
+        # It may have been told to report them, and they were deleted or moved while it had no link.
+        for uuid in session.instances:
+            known = self._inventory.instances.get(uuid)
+            if known is None or known.hostname != session.hostname:
+                session.set_reporting(uuid, False)
 
     async def report_told(self, session: HostSession, report: LinkReport) -> None:
         """The host reports; on return it is safe to acknowledge after the next sync."""
@@ -204,6 +225,7 @@ class Hearing:
             result=report.result,
             who="" if asked is None else asked.asked_by,
             corrective_action=report.corrective_action,
+            asked_at=None if asked is None else asked.asked_at,
         )
         if self._sender is not None and not self._rounds.awaits_reply(report.command_id):
             # Before: the sender's look then comes right behind, in one transaction mostly.
@@ -229,20 +251,39 @@ class Hearing:
         inventory = {host.hostname for host in self._inventory.hosts.values()}
         inventory |= {bound.hostname for bound in self._inventory.instances.values()}
         for hostname in await self._store.linked() & inventory:
+            self.awaited.add(hostname)
             self._miss(hostname)
 
     def _miss(self, hostname: str) -> None:
-        since = self.down[hostname] = trio.current_time()
-        if self._nursery is not None:
-            self._nursery.start_soon(self._wait_for_link, hostname, since)
+        self.down[hostname] = trio.current_time()
+        if self._nursery is not None and hostname not in self._waited_for:
+            self._waited_for.add(hostname)
+            self._nursery.start_soon(self._wait_for_link, hostname)
 
-    async def _wait_for_link(self, hostname: str, since: float) -> None:
-        await trio.sleep(self._grace_s)
-        if self.down.get(hostname) != since:
-            return
+    async def _wait_for_link(self, hostname: str) -> None:
+        """Sees to it that a host is missed once for each time that its link is down for long.
+
+        One for each host, also while its link comes and goes: it looks again then.
+        """
+        missed: float | None = None
+        try:
+            while True:
+                since = self.down.get(hostname)
+                if since is None or since == missed:
+                    return
+                if trio.current_time() < since + self._grace_s:
+                    await trio.sleep_until(since + self._grace_s)
+                else:
+                    missed = since
+                    await self._lose(hostname)
+        finally:
+            self._waited_for.discard(hostname)
+
+    async def _lose(self, hostname: str) -> None:
         why = f"no link for {self._grace_s:g} s"
         _log.error("%s: %s", hostname, why)
         self._news.forget_host(hostname)
+        self.awaited.discard(hostname)
         self._brake.forget(hostname)
         entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, why)
         self._publish(entry)
@@ -261,6 +302,18 @@ class Hearing:
                 await self._inventory.take_in(InstanceRecord(uuid, hostname, True))
         elif instance is None:
             await self._inventory.delete_instance(uuid)
+
+
+def warn_of_vote(told: Instance, before: Instance | None = None) -> None:
+    """Warns of a VOTE that the VIM does not wait for, if it was not so ``before``.
+
+    Args:
+        told: what the host to which an instance is bound tells of it.
+        before: what was known of it there; None if it was not, or was bound to no host or another.
+    """
+    if told.vote_s > _VOTE_WARNING_S >= (0 if before is None else before.vote_s):
+        text = "%s advertises a VOTE of %d s; the VIM goes on without it after 45 s"
+        _log.warning(text, told.uuid, told.vote_s)
 
 
 def _time_of(text: str, now: datetime) -> datetime:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+import attrs
 import trio
 
 from hbtrio.nursery.agent_session import HostSession
@@ -50,6 +51,9 @@ _HOSTS: Final = 10_000
 
 #: What a host may call itself, in the words of host.toml: it is logged, and asked the VIM about.
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
+
+#: What the cloud may call it; "" if the host was not told. Of each the inventory keeps a record.
+_HOST_UUID: Final = re.compile(r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?", re.ASCII)
 
 
 class LinkEvents(Protocol):
@@ -167,7 +171,7 @@ class AgentLinks:
         if before is not None:
             _log.warning("%s: a newer connection replaces the old one", hello.hostname)
             before.scope.cancel()
-        acknowledged = await self._store.acknowledged(hello.hostname, hello.boot_id)
+        acknowledged = await self._store.welcome(hello.hostname, hello.boot_id)
         await session.link.send(Welcome(PROTOCOL, self._name, acknowledged))
         _log.info("%s: link is up, version %s", hello.hostname, hello.version)
         if hello.dropped:
@@ -230,7 +234,7 @@ class _Acknowledgement:
 def _hello(
     message: FromHost, stream: trio.abc.Stream, sessions: Mapping[str, HostSession]
 ) -> Hello:
-    """The first message of a connection, if it may be one.
+    """The first message of a connection, if it may be one; its ``host_uuid`` in lower case.
 
     Raises:
         LinkError: why it may not.
@@ -241,11 +245,15 @@ def _hello(
         raise LinkError(f"protocol {message.protocol}, this agent speaks {PROTOCOL}")
     if not _HOSTNAME.fullmatch(message.hostname):
         raise LinkError(f"{message.hostname[:40]!r} is no host name")
+    # In one spelling: the VIM's requests name it in any.
+    host_uuid = message.host_uuid.lower()
+    if not _HOST_UUID.fullmatch(host_uuid):
+        raise LinkError(f"host_uuid {message.host_uuid[:40]!r} is no uuid")
     if isinstance(stream, trio.SSLStream) and message.hostname not in _names(stream):
         raise LinkError(f"the certificate does not bear the name {message.hostname}")
     if len(sessions) >= _HOSTS and message.hostname not in sessions:
         raise LinkError(f"{_HOSTS} hosts are connected")
-    return message
+    return attrs.evolve(message, host_uuid=host_uuid)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -36,6 +36,10 @@ class News:
         self._live: dict[tuple[str, str], Instance] = {}
         #: What the VIM was told last, or is about to be; of those left out nobody knows.
         self._told: dict[str, ServiceEvent] = {}
+        #: Those of which it was told in vain, for so long that the sender has given up.
+        self._owed: set[str] = set()
+        if sender is not None:
+            sender.on_state_given_up = self.given_up
 
     # -- what hosts tell --------------------------------------------------------------------
 
@@ -99,10 +103,30 @@ class News:
     def told(self, services: Iterable[ServiceEvent]) -> None:
         """These are in the store, or known to the VIM anyway."""
         self._told |= {now.uuid: now for now in services}
+        self._owed -= {now.uuid for now in services}
+
+    def given_up(self, uuid: str, *, for_good: bool) -> None:
+        """The VIM did not take what it was told: at the next occasion it is told again.
+
+        That is the next change, its host's next snapshot or, unless it said that it does not want
+        this at all (``for_good``), :meth:`tell_again`.
+        """
+        if self._told.pop(uuid, None) is not None and not for_good:
+            self._owed.add(uuid)
 
     def forget(self, uuid: str) -> None:
         """The VIM does not want to hear of the instance any more."""
         self._told.pop(uuid, None)
+        self._owed.discard(uuid)
+
+    async def tell_again(self, bound: InstanceRecord) -> None:
+        """The VIM has spoken of the instance: it is told what it was told in vain, if it was.
+
+        Raises:
+            StoreFault: nothing was queued.
+        """
+        if bound.uuid in self._owed:
+            await self.tell([bound])
 
     async def tell(self, bound: Iterable[InstanceRecord]) -> None:
         """Queues what the VIM does not know of these instances.

@@ -7,7 +7,7 @@ from typing import Any, Final
 import hbtrio
 from hbtrio.nursery.api_parts import Alarms
 from hbtrio.nursery.store import PAGE
-from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, VoteResult
+from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, VoteResult, WindowKind
 
 _Json = dict[str, Any]
 
@@ -23,9 +23,9 @@ _WHY: Final = {
     "401": "Over TCP: the bearer token is missing or wrong, and there is no client certificate.",
     "403": "Over TCP: there is no client certificate, and no token is configured; the Host is no "
     "name of the loopback; a page of another site asks.",
-    "404": "No such instance.",
+    "404": "No such instance, or host.",
     "409": "Not now: not heartbeating, its host has no link, something else is open on it, no "
-    "alarms are held back.",
+    "alarms are held back; the host that is to be forgotten has a link.",
     "413": "The body is larger than 64 KiB.",
     "503": "The history can't be read or written, or there are too many connections.",
 }
@@ -69,6 +69,7 @@ def _document() -> _Json:
                 "post": _post("act", "Do something, with its vote and its notices", "Act")
             },
             "/v1/hosts/{hostname}/release": {"post": _release()},
+            "/v1/hosts/{hostname}/forget": {"post": _forget()},
             "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _itself()},
         },
@@ -129,6 +130,15 @@ def _release() -> _Json:
     operation["responses"]["200"] = _answered("Released")
     # Of a host that nobody knows no alarms are held back.
     del operation["responses"]["404"]
+    return operation
+
+
+def _forget() -> _Json:
+    operation = _post("forget", "Forget all of a host that is no more, but its history", "Release")
+    operation["parameters"] = [_in_path("hostname")]
+    operation["responses"]["200"] = _answered("Forgotten")
+    # Nobody looks at a body.
+    del operation["requestBody"], operation["responses"]["400"]
     return operation
 
 
@@ -223,6 +233,7 @@ def _schemas() -> _Json:
         "result": _words(VoteResult),
         "corrective_action": _TEXT,
         "who": _TEXT,
+        "asked_at": {"type": "string", "format": "date-time"},
         "reason": _TEXT,
     }
     return {
@@ -251,6 +262,7 @@ def _schemas() -> _Json:
         },
         "Release": _object(alarms=_words(Alarms)),
         "Released": _object(hostname=_TEXT, sent=_COUNT, withdrawn=_COUNT),
+        "Forgotten": _object(hostname=_TEXT, instances=_COUNT),
         "Refusal": _object(status={"const": "fail"}, reason=_TEXT),
         "Event": {"type": "object", "required": ["kind", "reason"], "properties": event},
         "Progress": {
@@ -258,7 +270,12 @@ def _schemas() -> _Json:
             "required": ["step"],
             "properties": {
                 "step": _words(("vote", "notice", "command", "restart", "end", "lost")),
+                "event": _words(EVENT_TABLE),
+                "window": _words(WindowKind),
                 "seconds": seconds,
+                "argv": {"type": "array", "items": _TEXT},
+                **dict.fromkeys(("waiting", "skipped", "result", "reason"), _TEXT),
+                **dict.fromkeys(("output", "outcome"), _TEXT),
             },
         },
         "Instance": _object(

@@ -3,8 +3,8 @@
 A round ends in one of these ways, whichever comes first; the store makes sure that it is one:
 
 * its host reports the outcome;
-* its host takes no part: unreachable, or the instance is not heartbeating. Whoever asked is told so
-  at once, and there is no verdict;
+* its host opens none: unreachable, something else is open, or the instance is not heartbeating.
+  Whoever asked is told so at once, and there is no verdict;
 * its host's process is another one than at its opening: nobody will tell how it ended;
 * its window is nearly over, and silence is agreement.
 
@@ -28,10 +28,12 @@ from hbtrio.nursery.agent_asked import (
     VIM,
     Asked,
     OpenRound,
+    OpenRounds,
     history_of,
-    no_part,
+    kind_of,
     window_s,
 )
+from hbtrio.nursery.agent_refusals import Refusals
 from hbtrio.nursery.agent_session import HostSession, HostUnreachable
 from hbtrio.nursery.insist import insist
 from hbtrio.nursery.store import Store
@@ -68,6 +70,7 @@ class Rounds:
         store: knows them all, open and closed.
         sender: delivers verdicts to the VIM; without a VIM, None.
         host_of: the host to which an instance is bound, or None.
+        refusals: for those that nobody opens.
         on_end: told of each round that ended otherwise than by its host's report.
         new_command_id: makes ids that are unique for ever.
         wall_clock: the store's.
@@ -78,6 +81,7 @@ class Rounds:
         store: Store,
         sender: VimSender | None,
         host_of: Callable[[str], str | None],
+        refusals: Refusals,
         on_end: Callable[[HistoryEntry], None],
         *,
         new_command_id: Callable[[], str],
@@ -86,10 +90,11 @@ class Rounds:
         self._store = store
         self._sender = sender
         self._host_of = host_of
+        self._refusals = refusals
         self._on_end = on_end
         self._new_command_id = new_command_id
         self._wall_clock = wall_clock
-        self._open: dict[str, OpenRound] = {}
+        self._open = OpenRounds()
         self._nursery: trio.Nursery | None = None
 
     def __len__(self) -> int:
@@ -105,15 +110,18 @@ class Rounds:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for record in left:
-                current = self._open[record.command_id] = OpenRound(
-                    record, taken=True, replied=record.replied
-                )
-                if record.replied:
-                    age_s = (self._wall_clock() - record.asked_at).total_seconds()
-                    nursery.start_soon(self._agree_in_time, current, record.window_s - age_s)
-                else:
+                current = self._open.add(OpenRound(record, taken=True, replied=record.replied))
+                age_s = (self._wall_clock() - record.asked_at).total_seconds()
+                why = ""
+                if not record.replied:
                     why = "the agent was restarted before its reply"
+                elif age_s < 0:
+                    # By such a clock a verdict would be in time for as long as that was set back.
+                    why = "the clock was set back: nobody knows whether the VIM still waits"
+                if why:
                     nursery.start_soon(self._end, current, VoteResult.ERROR, why, False)
+                else:
+                    nursery.start_soon(self._agree_in_time, current, record.window_s - age_s)
             task_status.started()
             try:
                 await trio.sleep_forever()
@@ -140,10 +148,9 @@ class Rounds:
         agent's side. A question that nobody waits for any more does no harm; a notice does.
 
         Raises:
+            CantAsk: it may be heartbeating, and was not asked, or nobody knows.
             StoreFault: nothing follows from it, and a notice was not sent.
         """
-        if self._nursery is None or len(self._open) >= _ROUNDS:
-            return no_part(f"{len(self._open)} votes and notices are open in this fleet")
         kind = NotificationType.REVOCABLE if vote else NotificationType.IRREVOCABLE
         record = RoundRecord(
             command_id=self._new_command_id(),
@@ -156,18 +163,37 @@ class Rounds:
             window_s=window_s(live, window_of(event, kind)),
             boot_id=session.hello.boot_id,
         )
+        fault = self._hindrance(record)
+        if fault:
+            return await self._refusals.refuse(
+                live.uuid, session.hostname, event, vote=vote, who=who, why=fault
+            )
         # Known here before the host is told: it may report the outcome before it replies.
-        current = self._open[record.command_id] = OpenRound(record)
+        deadline = trio.current_time() + record.window_s
+        current = self._open.add(OpenRound(record, deadline=deadline))
         seconds, fault = await self._open_on(session, record)
         if fault:
             self._begin(self._end, current, VoteResult.ERROR, fault, False)
-            return no_part(fault)
+            return self._refusals.answer(record, fault)
         current.taken = True
         if not current.ending.is_over:
             # The window begins where the host has opened it, which may have had to wait.
-            current.record = attrs.evolve(record, asked_at=self._wall_clock(), window_s=seconds)
+            current.record = attrs.evolve(record, window_s=seconds)
+            current.deadline = trio.current_time() + seconds
             self._begin(self._agree_in_time, current, seconds)
         return Asked(record.command_id, seconds, current.ending)
+
+    def _hindrance(self, record: RoundRecord) -> str:
+        """Why its host is not even told of a round; "" if nothing stands in its way."""
+        if self._nursery is None:
+            return "the agent is about to end"
+        if len(self._open) >= _ROUNDS:
+            return f"{len(self._open)} votes and notices are open in this fleet"
+        if self._open.is_asked(record):
+            # The host would wait for the first one, whose verdict the VIM then takes for the second
+            # one's, and the second one's for that of its next step.
+            return f"the VIM's {kind_of(record)} on {record.event} is open already"
+        return ""
 
     async def _open_on(self, session: HostSession, record: RoundRecord) -> tuple[int, str]:
         """Stores a round and has its host open it.
@@ -194,7 +220,7 @@ class Rounds:
                 fault = str(error)
             else:
                 seconds = reply.seconds
-                fault = "" if reply.ok and seconds else reply.reason or "it takes no part"
+                fault = "" if reply.ok and seconds else reply.reason or "its host has opened none"
 
         try:
             async with trio.open_nursery() as nursery:
@@ -213,8 +239,10 @@ class Rounds:
                         nursery.start_soon(command)
         finally:
             if not stored:
-                del self._open[record.command_id]
+                self._open.pop(record.command_id)
         if lost is not None:
+            what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
+            _log.error("%s: no %s: store: %s", record.uuid, what, lost)
             raise lost
         return seconds, fault
 
@@ -242,7 +270,7 @@ class Rounds:
 
     def host_restarted(self, hostname: str, boot_id: str) -> None:
         """A host's process is this one now: those before it took their rounds with them."""
-        for current in tuple(self._open.values()):
+        for current in self._open:
             # One that was not taken yet is given up by whoever waits for the host's reply.
             gone = current.taken and current.record.boot_id not in ("", boot_id)
             if current.record.hostname == hostname and gone:
@@ -265,7 +293,7 @@ class Rounds:
         if current is not None:
             current.reported = True
         result = RoundResult(report.command_id, report.result, report.reason)
-        return record, result, self._verdict(record, result)
+        return record, result, self._verdict(record, result, current.deadline if current else None)
 
     def awaits_reply(self, command_id: str) -> bool:
         """Whether it is under way and its verdict can't be sent yet: :meth:`replied` will wake."""
@@ -274,7 +302,7 @@ class Rounds:
 
     def settled(self, result: RoundResult) -> None:
         """The report of a round's outcome is in the store."""
-        current = self._open.pop(result.command_id, None)
+        current = self._open.pop(result.command_id)
         if current is not None:
             current.ending.end(result)
 
@@ -294,11 +322,11 @@ class Rounds:
 
     async def _end(self, current: OpenRound, outcome: VoteResult, why: str, verdict: bool) -> None:
         record = current.record
-        if self._open.pop(record.command_id, None) is None:
+        if self._open.pop(record.command_id) is None:
             return
         result = RoundResult(record.command_id, outcome, why)
         history = history_of(record, result, self._wall_clock())
-        entries = self._verdict(record, result) if verdict else []
+        entries = self._verdict(record, result, current.deadline) if verdict else []
         if await insist(lambda: self._store.close_round(result, history, entries)):
             self._on_end(history)
         else:
@@ -309,7 +337,9 @@ class Rounds:
         current.ending.end(result)
         self._wake()
 
-    def _verdict(self, record: RoundRecord, result: RoundResult) -> list[NewEntry]:
+    def _verdict(
+        self, record: RoundRecord, result: RoundResult, deadline: float | None
+    ) -> list[NewEntry]:
         # Of an instance that has moved the VIM has heard enough from its old host: what comes now
         # it would take for the answer of a later step.
         if self._sender is None or record.asked_by != VIM:
@@ -320,7 +350,13 @@ class Rounds:
         response = guest_response(kind, result.result)
         body = ActionEvent(record.uuid, record.event, response, result.reason).body()
         expires_at = record.asked_at + timedelta(seconds=record.window_s)
-        return [NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at)]
+        if deadline is not None:
+            # For a next process, by the wall clock as it is now: it may have been set meanwhile.
+            left_s = deadline - trio.current_time()
+            expires_at = self._wall_clock() + timedelta(seconds=left_s)
+        return [
+            NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at, deadline)
+        ]
 
     def _wake(self) -> None:
         if self._sender is not None:

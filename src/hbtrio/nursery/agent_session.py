@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from hbtrio.nursery.link_session import LinkSession, SessionEnded
+from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import (
     ActCommand,
     FromHost,
@@ -41,6 +42,10 @@ _INSTANCES: Final = 100_000
 
 class HostUnreachable(Exception):
     """The host has no link, or did not answer."""
+
+
+class NotDone(Exception):
+    """A host was not sent a command, or does not carry it out; the text is the reason."""
 
 
 @attrs.define(eq=False)
@@ -104,14 +109,18 @@ class HostSession:
         """Sends an action's command and yields its lines of progress.
 
         Raises:
+            NotDone: it was not begun.
             HostUnreachable: as for :meth:`command`, and when the link goes in the middle.
         """
         send, receive = trio.open_memory_channel[str](_PROGRESS)
         self._progress[message.command_id] = send
         try:
-            reply = await self.command(message)
+            try:
+                reply = await self.command(message)
+            except LinkError as fault:
+                raise NotDone(str(fault)) from fault
             if not reply.ok:
-                raise HostUnreachable(reply.reason)
+                raise NotDone(reply.reason)
             async for line in receive:
                 yield line
             if message.command_id in self._progress:

@@ -152,5 +152,6 @@ def history_entry(entry: HistoryEntry) -> dict[str, Any]:
         "result": entry.result and str(entry.result),
         "corrective_action": entry.corrective_action and str(entry.corrective_action),
         "who": entry.who,
+        "asked_at": entry.asked_at and entry.asked_at.isoformat(timespec="milliseconds"),
     }
     return {name: value for name, value in members.items() if value} | {"reason": entry.reason}

@@ -1,13 +1,13 @@
 """One application's connection: a task that reads, a place in the pacer, and what it is asked.
 
 The application is a process of the same VM, perhaps written this morning. What it can do to the
-guest is bounded here: bytes per second, bytes that wait for it to read, lines in the log. What it
-does to itself is judged by :class:`hbtrio.fsm.application.Application`; this module carries it out.
+guest is bounded here: bytes per second, bytes that wait for it to read, lines in the log, time in a
+place that it does not use. What it does to itself is judged by
+:class:`hbtrio.fsm.application.Application`; this module carries it out.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from typing import Final
@@ -18,7 +18,8 @@ import trio
 from hbtrio.fsm import application as fsm
 from hbtrio.fsm.application import Application, ApplicationState
 from hbtrio.fsm.ontime import CALM_S, OnTimeGuard
-from hbtrio.fsm.quota import ByteBucket, Quota
+from hbtrio.fsm.quota import ByteBucket
+from hbtrio.nursery.app_log import AppLog, ConnectionLog
 from hbtrio.nursery.ontime import believe_after
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Port
@@ -27,8 +28,6 @@ from hbtrio.wire.app_codec import AppDecoder, encode
 from hbtrio.wire.app_messages import AppMessage
 from hbtrio.wire.messages import ActionNotify
 from hbtrio.wire.vocabulary import VoteResult
-
-_log = logging.getLogger("hbtrio.guest")
 
 #: What an application may send: 35 messages a second, where one that is well needs 2 or 3.
 BYTES_PER_S: Final = 8192
@@ -41,9 +40,9 @@ BACKLOG_BYTES: Final = 16_384
 #: system's buffer before it comes to this.
 UNREAD_S: Final = 10.0
 
-#: Lines that one connection may cause in the log in a minute: of its changes, and of its slips.
-_CHANGES: Final = 20
-_SLIPS: Final = 5
+#: How long it may be connected and not registered, in seconds. The deployed library registers at
+#: once and closes right after ``final``; a refused application has this long for another try.
+UNREGISTERED_S: Final = 60.0
 
 
 @attrs.frozen
@@ -53,6 +52,7 @@ class Surroundings:
     pacer: Pacer
     guard: OnTimeGuard
     new_id: Callable[[], int]
+    log: AppLog
 
 
 class _Question:
@@ -82,13 +82,13 @@ class AppConnection:
         #: The pacer's own note.
         self.slot: int | None = None
         self._port = port
-        self._peer = peer
         self._pacer = surroundings.pacer
         self._guard = surroundings.guard
+        self._log = ConnectionLog(surroundings.log, peer, self.application)
         now = trio.current_time()
+        #: Since when it has not been registered; it means nothing while it is.
+        self.unregistered_at = now
         self._bucket = ByteBucket(BYTES_PER_S, BURST_BYTES, now)
-        self._changes = Quota(_CHANGES, 60.0)
-        self._slips = Quota(_SLIPS, 60.0)
         self._decoder = AppDecoder()
         self._skipped = 0
         self._sequence = 0
@@ -96,14 +96,14 @@ class AppConnection:
         self._deaf = False
         self._question: _Question | None = None
         self._scope = trio.CancelScope()
+        self._grace = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._crash: Exception | None = None
 
     @property
     def label(self) -> str:
         """Its name and its process, for the log."""
-        name = self.application.profile.name
-        return f"application {name} ({self._peer})" if name else f"application ({self._peer})"
+        return self._log.label
 
     async def run(self) -> None:
         """Serves the connection until its end, closes it and takes the application out.
@@ -127,12 +127,34 @@ class AppConnection:
 
     def close(self, why: str) -> None:
         """Ends :meth:`run`, with a word in the log."""
-        _log.warning("%s: connection closed: %s", self.label, why)
+        self._log.closed(why)
         self._scope.cancel()
 
     # -- reading ----------------------------------------------------------------------------
 
     async def _read(self) -> None:
+        """Reads until the end, or until it has not been registered for too long."""
+        while True:
+            self._grace = trio.CancelScope()
+            self._set_grace()
+            with self._grace:
+                await self._read_on()
+                return
+            # Its init may have come at the last moment, or this process is the one that was late.
+            await trio.lowlevel.checkpoint()
+            now = trio.current_time()
+            self._take_unread(now)
+            if self._guard.is_late(now):
+                self.unregistered_at = now
+            elif not self.application.registered:
+                self.close(f"not registered for {UNREGISTERED_S:g} s")
+                return
+
+    def _set_grace(self) -> None:
+        registered = self.application.registered
+        self._grace.deadline = math.inf if registered else self.unregistered_at + UNREGISTERED_S
+
+    async def _read_on(self) -> None:
         while True:
             await self._port.wait_readable()
             try:
@@ -156,7 +178,7 @@ class AppConnection:
         skipped = decoder.garbage_bytes + decoder.other_versions + decoder.other_types
         if skipped != self._skipped:
             self._skipped = skipped
-            self._say_slip(
+            self._log.slip(
                 f"skipped so far: {decoder.garbage_bytes} bytes of no message, "
                 f"{decoder.other_versions} messages of another version, "
                 f"{decoder.other_types} of an unknown type",
@@ -177,24 +199,26 @@ class AppConnection:
         return self.application.deadline
 
     def _expire(self, now: float) -> None:
+        self._take_unread(now)
+        self._apply(self.application.expired(now, late=self._guard.is_late(now)))
+
+    def _take_unread(self, now: float) -> None:
+        """Takes what may have arrived, its reader not having run yet."""
         try:
-            # The answer may have arrived and its reader not have run yet.
             data = self._port.receive_nowait()
         except ChannelFault:
             data = None  # the reader comes to the end by itself
         if data:
             self._take(data, now)
-        self._apply(self.application.expired(now, late=self._guard.is_late(now)))
 
     # -- votes and notices ------------------------------------------------------------------
 
-    async def ask(self, voter: str, notify: ActionNotify, window: Window) -> Answer | None:
+    async def ask(self, notify: ActionNotify, window: Window) -> Answer | None:
         """Asks or tells the application, and waits for its answer as long as its own window is.
 
         A newer question ends an older one, which nobody waits for any more.
 
         Args:
-            voter: what the window calls it.
             notify: the vote or notice.
             window: the window of the VM as a whole, which cancels this when it closes.
 
@@ -221,8 +245,7 @@ class AppConnection:
                 application.unask()
         if question.over:
             return question.answer
-        _log.info("%s: %s window closed after %g s, silent", self.label, window.kind, own_s)
-        return Answer(VoteResult.TIMEOUT, f"no answer in time from {voter}")
+        return Answer(VoteResult.TIMEOUT)
 
     def _end_question(self, answer: Answer | None) -> None:
         if self._question is not None:
@@ -241,35 +264,21 @@ class AppConnection:
                 case fsm.Withdrew():
                     self._end_question(None)
                 case fsm.Ignored(why):
-                    self._say_slip(f"ignored: {why}")
+                    self._log.slip(f"ignored: {why}")
                 case fsm.StateChanged(old, new, event):
-                    self._say_change(old, new, event)
+                    self._note_change(old, new, event)
+                case fsm.StillIll():
+                    self._log.still_ill()
+                case fsm.TermsChanged(old_terms):
+                    self._log.registered_anew(old_terms)
 
-    def _say_change(
+    def _note_change(
         self, old: ApplicationState, new: ApplicationState, event: fsm.ApplicationEvent
     ) -> None:
-        health = self.application.health
-        if new is ApplicationState.GONE and old is ApplicationState.UNREGISTERED:
-            return  # who came and went, or has signed off before, is no news
-        if event is fsm.ApplicationEvent.INIT_ACCEPTED:
-            profile = self.application.profile
-            terms = f", interval {profile.interval_s:g} s, {profile.corrective_action} if it hangs"
-        else:
-            terms = "" if health.healthy else f", {health.action}: {health.reason}"
-        if self._changes.take(trio.current_time()):
-            _log.log(
-                logging.INFO if health.healthy else logging.WARNING,
-                "%s: state change from %s to %s, event=%s%s",
-                self.label,
-                old.value,
-                new.value,
-                event.value,
-                terms,
-            )
-
-    def _say_slip(self, text: str) -> None:
-        if self._slips.take(trio.current_time()):
-            _log.warning("%s: %s", self.label, text)
+        if new is ApplicationState.UNREGISTERED:
+            self.unregistered_at = trio.current_time()
+        self._set_grace()
+        self._log.changed(old, new, event)
 
     # -- writing ----------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from hbtrio.nursery.ctl_address import Address
 from hbtrio.nursery.ctl_lines import Lines, Lost, os_error, read_whole, words
 from hbtrio.nursery.ctl_replies import (
     FleetStatus,
+    Forgotten,
     Released,
     ReplyFault,
     Status,
@@ -154,6 +155,15 @@ class CtlClient:
         path = f"/v1/hosts/{quote(hostname, safe='')}/release"
         read = partial(parse, cls=Released)
         return await self._whole(path, "answer", read, {"alarms": alarms})
+
+    async def forget(self, hostname: str) -> Forgotten:
+        """Has an agent forget a host.
+
+        Raises:
+            UserError: UNREACHABLE, DENIED, or it has a link or is unknown.
+        """
+        path = f"/v1/hosts/{quote(hostname, safe='')}/forget"
+        return await self._whole(path, "answer", partial(parse, cls=Forgotten), {})
 
     async def _whole(
         self,

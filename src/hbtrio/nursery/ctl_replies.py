@@ -180,6 +180,13 @@ class Released:
 
 
 @attrs.frozen(kw_only=True)
+class Forgotten:
+    """What an agent knew of a host: how many instances were bound to it."""
+
+    instances: int
+
+
+@attrs.frozen(kw_only=True)
 class History:
     """A page of an agent's history, the newest first; ``before`` is where the next one begins."""
 

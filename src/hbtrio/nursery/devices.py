@@ -24,8 +24,16 @@ from hbtrio.nursery.virtio_port import VirtioPort
 READ_BYTES = 4096
 
 
+#: Nothing is there, or not any more. A stat or an open tells, so it may be asked often.
+_MISSING = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV})
+
+
 class DeviceFault(Exception):
     """The channel can't be opened or has failed for now; the text says why."""
+
+
+class DeviceMissing(DeviceFault):
+    """There is no such device yet, which is found out at next to no cost."""
 
 
 class ChannelStream(Protocol):
@@ -66,6 +74,7 @@ class Device(Protocol):
         """Opens the channel.
 
         Raises:
+            DeviceMissing: there is nothing to open yet.
             DeviceFault: not now; trying again makes sense.
         """
 
@@ -74,16 +83,19 @@ class PathDevice:
     """A device or socket in the file system.
 
     Args:
-        paths: the character device or unix socket; of several the first one that is there. Looked
-            up anew at each opening: a port that is plugged in again may get another number.
+        path: the character device or unix socket.
     """
 
-    def __init__(self, *paths: str) -> None:
-        self._paths = paths
+    def __init__(self, path: str) -> None:
+        self._path = path
 
-    @property
-    def _path(self) -> str:
-        return next((path for path in self._paths if os.path.exists(path)), self._paths[-1])
+    def find(self) -> str:
+        """Where it is at this moment; asked anew at each opening.
+
+        Raises:
+            FileNotFoundError: nowhere; its ``filename`` says where it was expected.
+        """
+        return self._path
 
     def check(self, *, wait: bool = False) -> None:
         """Refuses a path that can't work however long one waits.
@@ -92,8 +104,9 @@ class PathDevice:
             wait: a device that is missing will come.
 
         Raises:
-            UserError: missing (NOT_CONFIGURED), no permission (DENIED), held by another process
-                (IN_USE), or neither a character device nor a socket (USAGE).
+            UserError: missing or with nothing behind it (NOT_CONFIGURED), no permission (DENIED),
+                held by another process (IN_USE), or neither a character device nor a socket
+                (USAGE).
         """
         try:
             self._check()
@@ -102,16 +115,16 @@ class PathDevice:
                 raise
 
     def _check(self) -> None:
-        path = self._path
         try:
+            path = self.find()
             mode = os.stat(path).st_mode
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             raise UserError(
-                f"{path}: no such device; this VM has no heartbeat channel",
+                f"{error.filename}: no such device; this VM has no heartbeat channel",
                 ExitStatus.NOT_CONFIGURED,
             ) from None
         except OSError as error:
-            raise _refusal(path, error) from error
+            raise _refusal(error.filename, error) from error
         if stat.S_ISCHR(mode):
             try:
                 fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -120,12 +133,14 @@ class PathDevice:
             try:
                 if not _can_be_waited_for(fd):  # such as /dev/null
                     raise UserError(f"{path}: neither a virtio-serial port nor a terminal")
-                if os.isatty(fd):
+                if _is_tty(fd):
                     # What _open_tty locks; a port's second opening has failed above.
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 text = f"{path}: another process holds it"
                 raise UserError(text, ExitStatus.IN_USE) from None
+            except OSError as error:
+                raise _refusal(path, error) from error
             finally:
                 os.close(fd)
         elif not stat.S_ISSOCK(mode):
@@ -135,15 +150,16 @@ class PathDevice:
 
     async def open(self) -> ChannelStream:
         """See :class:`Device`."""
-        path = self._path
         try:
+            path = self.find()
             if not stat.S_ISCHR(os.stat(path).st_mode):
                 return SocketChannel(await trio.open_unix_socket(path))
-            if _is_tty(path):
+            if _has_tty(path):
                 return await _open_tty(path)
             return VirtioPort(path)
         except OSError as error:
-            raise DeviceFault(os_reason(error)) from error
+            fault = DeviceMissing if error.errno in _MISSING else DeviceFault
+            raise fault(os_reason(error)) from error
 
 
 class SocketChannel:
@@ -212,12 +228,25 @@ async def _open_tty(path: str) -> TtyChannel:
     return TtyChannel(stream)
 
 
-def _is_tty(path: str) -> bool:
+def _has_tty(path: str) -> bool:
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        return os.isatty(fd)
+        return _is_tty(fd)
     finally:
         os.close(fd)
+
+
+def _is_tty(fd: int) -> bool:
+    # os.isatty says no for whatever reason: a serial port without hardware (EIO) would be taken for
+    # a virtio port, one that fails at each read.
+    try:
+        termios.tcgetattr(fd)
+    except termios.error as error:  # which is no OSError
+        number, text = error.args
+        if number == errno.ENOTTY:
+            return False
+        raise OSError(number, text) from error
+    return True
 
 
 def _can_be_waited_for(fd: int) -> bool:
@@ -235,7 +264,7 @@ def _refusal(path: str, error: OSError) -> UserError:
             return UserError(f"{path}: another process holds it", ExitStatus.IN_USE)
         case errno.EACCES | errno.EPERM:
             return UserError(f"{path}: permission denied", ExitStatus.DENIED)
-        case errno.ENXIO | errno.ENODEV:
+        case errno.EIO | errno.ENXIO | errno.ENODEV:
             return UserError(f"{path}: no device behind it", ExitStatus.NOT_CONFIGURED)
         case _:
             return UserError(f"{path}: {os_reason(error)}")

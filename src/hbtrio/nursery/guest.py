@@ -28,7 +28,8 @@ from hbtrio.fsm.ballot import Ballot, Outcome
 from hbtrio.fsm.guest_session import GuestSession, SessionSettings, SessionState
 from hbtrio.fsm.health import HealthMerge, HealthStatus
 from hbtrio.fsm.ontime import OnTimeGuard
-from hbtrio.nursery.devices import ChannelStream, Device, DeviceFault
+from hbtrio.fsm.quota import Quota
+from hbtrio.nursery.devices import ChannelStream, Device, DeviceFault, DeviceMissing
 from hbtrio.nursery.guest_outbox import Outbox
 from hbtrio.nursery.health_script import HealthScript
 from hbtrio.nursery.ontime import keep_time
@@ -36,7 +37,7 @@ from hbtrio.nursery.windows import Handler, Window
 from hbtrio.wire.channel_codec import MessageError, decode
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.messages import ActionNotify, ActionResponse, ChallengeResponse
-from hbtrio.wire.vocabulary import EVENT_TABLE, NotificationType, VoteResult, window_of
+from hbtrio.wire.vocabulary import EVENT_TABLE, Health, NotificationType, VoteResult, window_of
 
 _log = logging.getLogger("hbtrio.guest")
 
@@ -48,6 +49,14 @@ _LINGERING: Final = 64
 
 #: Inits that a host may leave unanswered before the log has a word about it.
 _UNHEARD_INITS: Final = 3
+
+#: The longest wait for a device that is missing, in seconds: looking for it costs next to nothing,
+#: and a VM whose port has come is not to be silent for another minute.
+_MISSING_S: Final = 3.0
+
+#: Corrective actions asked for that have a line in the log in a minute; a health that changes with
+#: every beat asks for one with every beat.
+_REQUESTS: Final = 10
 
 #: How long a farewell may take on a channel that nobody reads.
 _FAREWELL_S: Final = 1.0
@@ -74,6 +83,15 @@ class GuestSetup:
     new_id: Callable[[], int]
 
 
+@attrs.define
+class _Hearing:
+    """What has come of an open channel so far."""
+
+    heard: bool = False
+    #: It can't be read any more: even one that outlives its host has to be opened anew.
+    failed: bool = False
+
+
 class Guest:
     """The guest daemon, without signals and files: those belong to its command.
 
@@ -95,6 +113,7 @@ class Guest:
         self._window: Window | None = None
         self._lingering = 0
         self._unheard_inits = 0
+        self._requests = Quota(_REQUESTS, 60.0)
         self._health_changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._stopping = trio.Event()
@@ -173,7 +192,12 @@ class Guest:
         self._timer.deadline = self.session.deadline
 
     def _answer_challenge(self, number: int) -> None:
-        report = self._health.report(self._voters.health(), trio.current_time())
+        now = trio.current_time()
+        report = self._health.report(self._voters.health(), now)
+        asks = report.health is Health.UNHEALTHY and report.action.is_actionable
+        # Not left to those who are ill: their lines may have been too many to be shown.
+        if asks and self._requests.take(now):
+            _log.warning("asking the host for %s: %s", report.action, report.reason)
         self._outbox.put(ChallengeResponse(number, report.health, report.action, report.reason))
 
     # -- the channel ------------------------------------------------------------------------
@@ -183,12 +207,15 @@ class Guest:
         said = ""
         first = True
         while True:
+            longest_s = math.inf
             try:
                 stream = await self._setup.device.open()
             except DeviceFault as fault:
                 if str(fault) != said:
                     said = str(fault)
                     _log.warning("channel can't be opened: %s; retrying", fault)
+                if isinstance(fault, DeviceMissing):
+                    longest_s = _MISSING_S
                 self._channel_down()
             else:
                 if said:
@@ -202,7 +229,7 @@ class Guest:
                     backoff.reset()
                 _log.warning("channel is closed")
             first = False
-            await trio.sleep(backoff.next_delay_s())
+            await trio.sleep(backoff.next_delay_s(longest_s))
 
     async def _converse(self, stream: ChannelStream, *, quiet: bool) -> bool:
         """Uses an open channel until it fails; whether anything was heard on it.
@@ -212,39 +239,38 @@ class Guest:
             quiet: the daemon has just started: the session is released by its timer, and a host
                 that has only just connected too is given that time.
         """
-        heard = False
+        hearing = _Hearing()
         try:
             while True:
                 if not quiet:
                     await stream.wait_connected()
                     if self._stopping.is_set():
-                        return heard
+                        return hearing.heard
                     self._apply(self.session.channel_up(trio.current_time()))
                 quiet = False
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, stream, nursery.cancel_scope)
-                    heard = await self._read(stream) or heard
+                    await self._read(stream, hearing)
                     nursery.cancel_scope.cancel()
-                if not stream.persistent:
-                    return heard
+                if hearing.failed or not stream.persistent:
+                    return hearing.heard
                 self._channel_down()
         except DeviceFault as fault:
             _log.info("channel: %s", fault)
-            return heard
+            return hearing.heard
         finally:
             self._channel_down()
 
-    async def _read(self, stream: ChannelStream) -> bool:
-        """Reads until the host is gone; whether anything was heard."""
+    async def _read(self, stream: ChannelStream, hearing: _Hearing) -> None:
+        """Reads until the host is gone or the channel fails."""
         lines = LineReader()
-        heard = False
         try:
             while data := await stream.receive():
-                heard = True
+                hearing.heard = True
                 self._received(lines.feed(data))
         except DeviceFault as fault:
             _log.info("channel: %s", fault)
-        return heard
+            hearing.failed = True
 
     def _channel_down(self) -> None:
         if not self._stopping.is_set():

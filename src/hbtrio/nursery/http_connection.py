@@ -29,7 +29,9 @@ from starlette.types import ASGIApp
 
 from hbtrio.nursery.http_exchange import Exchange, PeerLostError, ResponseWriter
 from hbtrio.nursery.http_limits import Drain, HttpLimits
+from hbtrio.nursery.http_places import Place
 from hbtrio.nursery.http_request import (
+    DELIVERED_EXTENSION,
     Endpoint,
     RequestRefusedError,
     check_request,
@@ -81,16 +83,30 @@ class HttpConnection:
         self._writer = ResponseWriter(self._h11, stream, drain, limits.send_s)
         self._peer_sent_eof = False
 
-    async def run(self) -> None:
+    async def run(self, place: Place) -> None:
         """Serve requests until the connection ends; faults of the peer end here.
 
-        Cancellation cuts it off at once. The stream is closed in any case.
+        Cancellation cuts it off at once, and so does losing its place. The stream is closed in any
+        case.
         """
+        try:
+            with place.scope:
+                await self._converse(place)
+        finally:
+            if given_away := place.scope.cancelled_caught:
+                _LOG.debug("%s: closed, a newcomer has its place", self._endpoint)
+            await self._close(forced=given_away)
+
+    async def _converse(self, place: Place) -> None:
         try:
             silence_s = self._limits.header_s
             while (request := await self._next_request(silence_s)) is not None:
                 body = await self._read_body()
-                if not await self._respond(request, body):
+                # The place may have gone in the very moment in which the last bytes came.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                with place.at_work():
+                    goes_on = await self._respond(request, body)
+                if not goes_on:
                     break
                 silence_s = self._limits.idle_s
         except RequestRefusedError as refused:
@@ -98,8 +114,6 @@ class HttpConnection:
                 await self._refuse(refused.status, refused.reason)
         except PeerLostError:
             pass
-        finally:
-            await self._close()
 
     async def turn_away(self, status: int, reason: str) -> None:
         """Answer whatever the client is going to ask with an error, and close."""
@@ -108,13 +122,14 @@ class HttpConnection:
         except PeerLostError:
             pass
         finally:
-            await self._close()
+            await self._close(forced=False)
 
-    async def _close(self) -> None:
+    async def _close(self, *, forced: bool) -> None:
         # Shielded, as otherwise the Cancelled of this close replaces what an application raised
-        # while it was being cancelled. And not forced at once: an answer without a length, cut
-        # short by somebody on the way, would look like a whole one (RFC 9112 9.8).
-        with trio.move_on_after(CLOSE_S, shield=True):
+        # while it was being cancelled. And rarely forced at once: an answer without a length, cut
+        # short by somebody on the way, would look like a whole one (RFC 9112 9.8). Such an answer
+        # is a connection's last, and whoever waits for a request has not had it.
+        with trio.move_on_after(0 if forced else CLOSE_S, shield=True):
             await self._stream.aclose()
 
     # -- reading
@@ -182,6 +197,7 @@ class HttpConnection:
         """Have the application answer; return whether the connection may be used again."""
         scope = request_scope(request, self._endpoint)
         exchange = Exchange(self._writer, body)
+        scope["extensions"][DELIVERED_EXTENSION] = lambda: exchange.delivered
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_for_disconnect, exchange)
             try:

@@ -4,9 +4,9 @@ The end. Cancelling :func:`serve_http` is the one way to stop it. Its connection
 shielded scope, so that the caller's cancellation does not reach them; a task outside the shield
 hears it instead, closes the listeners, ends the idle waits and gives the shield its deadline.
 
-Too many connections get 503 rather than being left in the backlog: there a caller could not tell
-a busy server from a dead one, and a few silent clients would hold up the VIM for as long as they
-like. The VIM takes 503 as a failure that its audit repeats.
+Too many connections at work get 503 rather than being left in the backlog: there a caller could not
+tell a busy server from a dead one. The VIM takes 503 as a failure that its audit repeats. Those
+that only wait get none: they give way, see :mod:`hbtrio.nursery.http_places`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,20 @@ from starlette.types import ASGIApp, Send
 
 from hbtrio.nursery.http_connection import HttpConnection
 from hbtrio.nursery.http_limits import Drain, HttpLimits
-from hbtrio.nursery.http_request import CERTIFICATE_EXTENSION, PEER_EXTENSION, Endpoint
+from hbtrio.nursery.http_places import Places
+from hbtrio.nursery.http_request import (
+    CERTIFICATE_EXTENSION,
+    DELIVERED_EXTENSION,
+    PEER_EXTENSION,
+    Endpoint,
+)
 from hbtrio.nursery.http_tls import Handshakes
+from hbtrio.nursery.tls import owner_of
 from hbtrio.nursery.unix_socket import UnixListener, peer_credentials
 
 __all__ = [
     "CERTIFICATE_EXTENSION",
+    "DELIVERED_EXTENSION",
     "PEER_EXTENSION",
     "ClosingStreamingResponse",
     "HttpLimits",
@@ -110,7 +118,7 @@ class _HttpServer:
         self._handshakes = None if tls is None else Handshakes(tls, limits, self._drain)
         self._serving = trio.CancelScope(shield=True)
         self._accepting = trio.CancelScope()
-        self._connections = 0
+        self._places = Places(limits.max_connections)
         self._turned_away = 0
 
     async def serve(
@@ -145,8 +153,10 @@ class _HttpServer:
             if self._handshakes is None or endpoint.credentials is not None:
                 await self._serve(stream, endpoint)
             elif (wrapped := await self._handshakes.make(stream)) is not None:
-                certified = bool(wrapped.getpeercert())
-                await self._serve(wrapped, attrs.evolve(endpoint, tls=True, certified=certified))
+                certificate = owner_of(wrapped.getpeercert())
+                await self._serve(
+                    wrapped, attrs.evolve(endpoint, tls=True, certificate=certificate)
+                )
         except* Exception as bugs:  # noqa: BLE001 - reported, as said below
             # A bug here or in h11 costs one connection, not the server: bytes of strangers are
             # what finds such bugs. except* also takes what an application raises while it is
@@ -162,12 +172,11 @@ class _HttpServer:
             drain=self._drain,
             endpoint=endpoint,
         )
-        if self._connections < self._limits.max_connections:
-            self._connections += 1
+        if (place := self._places.take()) is not None:
             try:
-                await connection.run()
+                await connection.run(place)
             finally:
-                self._connections -= 1
+                place.leave()
         elif self._turned_away < MAX_TURNED_AWAY:
             self._turned_away += 1
             try:

@@ -76,6 +76,7 @@ class Exchange:
         lost: bytes can no longer be delivered.
         complete: the answer is complete as far as HTTP is concerned.
         crashed: the application raised.
+        delivered: the answer was written whole, to a client that still waited for it then.
     """
 
     def __init__(self, writer: ResponseWriter, body: bytes) -> None:
@@ -89,6 +90,7 @@ class Exchange:
         self.lost = False
         self.complete = False
         self.crashed = False
+        self.delivered = False
 
     @property
     def abandoned(self) -> bool:
@@ -151,11 +153,15 @@ class Exchange:
         return head
 
     async def _deliver(self, out: bytes, *, streaming: bool) -> None:
+        # Asked before: a client that has it whole may close while this task is still in its send.
+        waited_for = not (self.lost or self.over.is_set())
         if out and not self.lost:
             try:
                 await self._writer.transmit(out)
             except PeerLostError:
-                self.lost = True
+                self.lost, waited_for = True, False
+        if self.complete and waited_for:
+            self.delivered = True
         if self.lost or self.complete:
             self.over.set()
             if streaming:

@@ -22,7 +22,8 @@ class HttpLimits:
         send_s: the peer takes each 16 KiB of an answer within this.
         max_head_bytes: request line and headers; also what is read ahead during an answer.
         max_body_bytes: larger bodies get 413.
-        max_connections: more of them get 503.
+        max_connections: with more of them the one that has waited longest for a request gives way;
+            if all are at work the newcomer gets 503.
         max_handshakes: when there would be more TLS handshakes under way, the oldest is dropped.
         drain_s: how long a request in progress may go on after the server was cancelled.
     """

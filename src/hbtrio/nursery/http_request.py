@@ -20,8 +20,13 @@ from hbtrio.nursery.unix_socket import PeerCredentials
 #: The key of the caller's PeerCredentials in ``scope["extensions"]``; absent over TCP.
 PEER_EXTENSION = "hbtrio.peer"
 
-#: In ``scope["extensions"]`` if the client has shown a certificate that the server's TLS accepts.
+#: In ``scope["extensions"]`` if the client has shown a certificate that the server's TLS accepts:
+#: the name of its owner.
 CERTIFICATE_EXTENSION = "hbtrio.certificate"
+
+#: In ``scope["extensions"]``, for a background step: a function that tells whether the answer was
+#: written whole, to a client that still waited for it then.
+DELIVERED_EXTENSION = "hbtrio.delivered"
 
 _HOST = re.compile(
     rb"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::(?P<port>[0-9]{0,5}))?"
@@ -47,14 +52,15 @@ class Endpoint:
         server: address and port it connected to; path and None for a unix socket.
         credentials: the peer's credentials over a unix socket; None over TCP.
         tls: whether it is wrapped in TLS.
-        certified: whether the client has shown a certificate that is accepted there.
+        certificate: the owner's name of the client's certificate that is accepted there; None if it
+            has shown none.
     """
 
     client: tuple[str, int] | None = None
     server: tuple[str, int | None] | None = None
     credentials: PeerCredentials | None = None
     tls: bool = False
-    certified: bool = False
+    certificate: str | None = None
 
 
 def check_request(request: h11.Request, max_body_bytes: int) -> None:
@@ -101,8 +107,8 @@ def request_scope(request: h11.Request, endpoint: Endpoint) -> dict[str, Any]:
     extensions: dict[str, Any] = {}
     if endpoint.credentials is not None:
         extensions[PEER_EXTENSION] = endpoint.credentials
-    if endpoint.certified:
-        extensions[CERTIFICATE_EXTENSION] = True
+    if endpoint.certificate is not None:
+        extensions[CERTIFICATE_EXTENSION] = endpoint.certificate
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -38,7 +38,8 @@ class Pacer:
     """Calls :meth:`Paced.on_time` within one slot after the time asked for, never before it."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, list[Paced]] = {}
+        self._slots: dict[int, dict[Paced, None]] = {}
+        #: A heap of slots, those among them that everybody has left since.
         self._order: list[int] = []
         self._sleep = trio.CancelScope()
         #: The latest wake-up after its slot's time, in seconds, for status and metrics.
@@ -51,21 +52,33 @@ class Pacer:
             paced: what to call.
             due: on trio's clock; infinity takes it out.
         """
-        if math.isinf(due):
-            paced.slot = None
-            return
-        slot = math.ceil(due / SLOT_S - 1e-6)
+        slot = None if math.isinf(due) else math.ceil(due / SLOT_S - 1e-6)
         if slot == paced.slot:
             return
-        # The entry in its old slot, if any, is skipped when that slot comes.
+        if paced.slot is not None:
+            self._leave(paced, paced.slot)
         paced.slot = slot
+        if slot is None:
+            return
         entries = self._slots.get(slot)
         if entries is None:
-            self._slots[slot] = [paced]
+            self._slots[slot] = {paced: None}
             heapq.heappush(self._order, slot)
             self._sleep.deadline = min(self._sleep.deadline, slot * SLOT_S)
         else:
-            entries.append(paced)
+            entries[paced] = None
+
+    def _leave(self, paced: Paced, slot: int) -> None:
+        # At once: the slot may be weeks away, for a tenant says when, and may say it often.
+        entries = self._slots.get(slot)
+        if entries is None:
+            return  # its calls are being made
+        entries.pop(paced, None)
+        if not entries:
+            del self._slots[slot]
+            if len(self._order) > 2 * len(self._slots) + SHARED:
+                self._order = list(self._slots)
+                heapq.heapify(self._order)
 
     def shared_slot(self, after: float, until: float) -> float | None:
         """The time of the fullest slot with room in (after, until], or None if there is none."""
@@ -91,7 +104,7 @@ class Pacer:
                 slot = heapq.heappop(self._order)
                 now = trio.current_time()
                 self.worst_lateness_s = max(self.worst_lateness_s, now - slot * SLOT_S)
-                for paced in self._slots.pop(slot):
+                for paced in self._slots.pop(slot, ()):
                     if paced.slot == slot:
                         paced.slot = None
                         self.schedule(paced, max(paced.on_time(now), next_slot_at))

@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import Final, Self
 
 import attrs
+import trio
 
 from hbtrio.nursery import store_history, store_outbox, store_rounds
 from hbtrio.nursery.store_held import HeldAlarms
@@ -98,12 +99,35 @@ class Store:
         )
 
     async def put_host(self, host: HostRecord) -> None:
-        """Adds or changes a host; survives the machine."""
-        await self._put("hosts", host.uuid, host.hostname, host.reporting)
+        """Adds or changes a host, in place of others of its name; survives the machine."""
+        name = text_of(host.hostname)
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM hosts WHERE hostname = ? AND uuid <> ?", (name, host.uuid))
+            _put(db, "hosts", host.uuid, name, host.reporting)
+
+        await self._worker.run(work)
+        await self._worker.sync()
 
     async def delete_host(self, uuid: str) -> bool:
         """Removes a host; False if it was not there."""
         return await self._delete("hosts", uuid)
+
+    async def forget_host(self, hostname: str, history: HistoryEntry) -> None:
+        """Removes all hosts of that name, the instances on them and that they ever had a link.
+
+        Survives the machine; so does what happened there, with this as the end of it.
+        """
+        now = self._now()
+
+        def work(db: sqlite3.Connection) -> None:
+            for table in ("hosts", "instances"):
+                db.execute(f"DELETE FROM {table} WHERE hostname = ?", (text_of(hostname),))
+            store_rounds.forget_links(db, hostname)
+            store_history.record(db, history, now)
+
+        await self._worker.run(work)
+        await self._worker.sync()
 
     async def instances(self) -> tuple[InstanceRecord, ...]:
         """All instances."""
@@ -114,7 +138,11 @@ class Store:
 
     async def put_instance(self, instance: InstanceRecord) -> None:
         """Adds or changes an instance, or binds it to another host; survives the machine."""
-        await self._put("instances", instance.uuid, instance.hostname, instance.reporting)
+        name = text_of(instance.hostname)
+        await self._worker.run(
+            lambda db: _put(db, "instances", instance.uuid, name, instance.reporting)
+        )
+        await self._worker.sync()
 
     async def delete_instance(self, uuid: str) -> bool:
         """Removes an instance; False if it was not there. What is queued for it stays queued."""
@@ -154,7 +182,7 @@ class Store:
             if not store_rounds.close_round(db, result, now):
                 return False
             if history is not None:
-                store_history.record(db, history)
+                store_history.record(db, history, now)
             store_outbox.queue(db, entries, now)
             return True
 
@@ -199,7 +227,7 @@ class Store:
             if not store_rounds.acknowledge(db, hostname, boot_id, number):
                 return False
             if history_entry is not None:
-                store_history.record(db, history_entry)
+                store_history.record(db, history_entry, now)
             entries = outbox_entries
             if round_result is not None:
                 entries = store_rounds.still_wanted(db, round_result, entries, now)
@@ -208,12 +236,15 @@ class Store:
 
         return await self._worker.run(work)
 
-    async def acknowledged(self, hostname: str, boot_id: str) -> int:
-        """The number of the last report taken from this process of the host; 0 for none."""
-        return await self._worker.run(lambda db: store_rounds.acknowledged(db, hostname, boot_id))
+    async def welcome(self, hostname: str, boot_id: str) -> int:
+        """Notes that this process of the host has a link.
+
+        Returns the number of the last report that was taken from it; 0 for none.
+        """
+        return await self._worker.run(lambda db: store_rounds.welcome(db, hostname, boot_id))
 
     async def linked(self) -> frozenset[str]:
-        """The hosts that have reported something, in this run of the agent or an earlier one."""
+        """The hosts that have had a link, in this run of the agent or an earlier one."""
         return await self._worker.run(store_rounds.linked)
 
     async def sync(self) -> None:
@@ -236,39 +267,68 @@ class Store:
         busy: Iterable[str] = (),
         resting: Iterable[str] = (),
         after: int | None = None,
+        *,
+        others: int | None = None,
     ) -> Ready:
         """What can be sent now, see store_outbox.ready; and what has been given up.
 
         Args:
             limit: how many at most.
             busy: instances of which nothing is wanted.
-            resting: instances of which only verdicts are wanted.
+            resting: instances of which only verdicts are wanted, which wait for no state or alarm.
             after: the ``newest`` that was returned before; None is now. What was given up since,
                 by whomever and for whatever reason, is in ``undelivered``.
+            others: how many may be no verdicts; None is ``limit``.
         """
-        now, busy, resting = self._now(), tuple(busy), tuple(resting)
+        now, clock = self._now(), trio.current_time()
+        most, busy, resting = limit if others is None else others, tuple(busy), tuple(resting)
 
         def work(db: sqlite3.Connection) -> Ready:
             since = store_history.newest(db) if after is None else after
-            ready = store_outbox.ready(db, limit, busy, resting, now)
+            ready = store_outbox.ready(db, limit, most, busy, resting, now, clock)
             newest, undelivered = _undelivered(db, since)
             return attrs.evolve(ready, undelivered=undelivered, newest=newest)
 
         return await self._worker.run(work)
 
     async def mark_sending(self, entry_id: int) -> bool:
-        """Its first byte is about to be written; False if it was replaced or is too late."""
-        now = self._now()
-        return await self._worker.run(lambda db: store_outbox.mark_sending(db, entry_id, now))
+        """Its first byte is about to be written; False if it was replaced or is too late.
+
+        Of a verdict whose window the machine's next start may fall into it survives the machine:
+        it must not be sent again then.
+        """
+        now, clock = self._now(), trio.current_time()
+        left_s = await self._worker.run(
+            lambda db: store_outbox.mark_sending(db, entry_id, now, clock)
+        )
+        if left_s is None:
+            return False
+        if left_s >= store_outbox.REBOOT_S:
+            await self._worker.sync()
+        return True
 
     async def mark_done(self, entry_id: int, state: OutboxState, fault: str = "") -> None:
         """Its delivery has ended: delivered, unconfirmed or undelivered."""
         now = self._now()
         await self._worker.run(lambda db: store_outbox.mark_done(db, entry_id, state, fault, now))
 
-    async def back_to_queue(self, entry_id: int, fault: str) -> None:
-        """An attempt failed and may be repeated."""
-        await self._worker.run(lambda db: store_outbox.back_to_queue(db, entry_id, fault))
+    async def back_to_queue(
+        self, entry_id: int, fault: str, *, reached: bool = False, refused: bool = False
+    ) -> None:
+        """An attempt failed and may be repeated.
+
+        Args:
+            entry_id: which.
+            fault: why.
+            reached: whether that was on a VIM that could be reached.
+            refused: whether the VIM refused or reset it.
+        """
+        clock = trio.current_time()
+        await self._worker.run(
+            lambda db: store_outbox.back_to_queue(
+                db, entry_id, fault, clock, reached=reached, refused=refused
+            )
+        )
 
     async def settle_interrupted(self) -> None:
         """Before sending begins: what was being sent when it last ended.
@@ -287,7 +347,8 @@ class Store:
 
     async def record(self, entry: HistoryEntry) -> None:
         """Keeps something that no report brought."""
-        await self._worker.run(lambda db: store_history.record(db, entry))
+        now = self._now()
+        await self._worker.run(lambda db: store_history.record(db, entry, now))
 
     async def history(
         self, limit: int = PAGE, *, before: int | None = None, uuid: str | None = None
@@ -320,19 +381,19 @@ class Store:
     def _now(self) -> float:
         return self._wall_clock().timestamp()
 
-    async def _put(self, table: str, uuid: str, hostname: str, reporting: bool) -> None:
-        text = (
-            f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET hostname = excluded.hostname, reporting = excluded.reporting"
-        )
-        await self._worker.run(lambda db: db.execute(text, (uuid, text_of(hostname), reporting)))
-        await self._worker.sync()
-
     async def _delete(self, table: str, uuid: str) -> bool:
         text = f"DELETE FROM {table} WHERE uuid = ?"
         found = await self._worker.run(lambda db: changed(db, text, uuid) == 1)
         await self._worker.sync()
         return found
+
+
+def _put(db: sqlite3.Connection, table: str, uuid: str, hostname: str, reporting: bool) -> None:
+    text = (
+        f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+        " SET hostname = excluded.hostname, reporting = excluded.reporting"
+    )
+    db.execute(text, (uuid, hostname, reporting))
 
 
 def _undelivered(db: sqlite3.Connection, after: int) -> tuple[int, tuple[HistoryEntry, ...]]:

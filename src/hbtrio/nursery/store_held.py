@@ -75,13 +75,14 @@ class HeldAlarms:
 
     async def hold(self, record: HoldRecord, history: HistoryEntry) -> None:
         """Holds back a host's alarms, those too that are queued already."""
+        now = self._wall_clock().timestamp()
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "INSERT OR REPLACE INTO holds VALUES (?, ?, ?)",
                 (text_of(record.hostname), record.since.timestamp(), record.why),
             )
-            store_history.record(db, history)
+            store_history.record(db, history, now)
             db.execute(
                 "UPDATE outbox SET state = 'held' WHERE hostname = ? AND state = 'queued'"
                 " AND kind = 'alarm'",
@@ -98,10 +99,11 @@ class HeldAlarms:
 
     async def end_hold(self, hostname: str, uuids: Collection[str], history: HistoryEntry) -> int:
         """Ends a host's hold and queues these instances' alarms; returns how many those are."""
+        now = self._wall_clock().timestamp()
 
         def work(db: sqlite3.Connection) -> int:
             db.execute("DELETE FROM holds WHERE hostname = ?", (hostname,))
-            store_history.record(db, history)
+            store_history.record(db, history, now)
             return _let_go(db, hostname, uuids)
 
         return await self._worker.run(work)

@@ -6,16 +6,18 @@ import sqlite3
 from typing import Any, Final
 
 from hbtrio.nursery.store_records import HistoryEntry, HistoryRecord
-from hbtrio.nursery.store_sql import changed, moment, rows, text_of
+from hbtrio.nursery.store_sql import changed, epoch, moment, moment_or_none, rows, text_of
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
-_COLUMNS: Final = "time, kind, uuid, hostname, event, result, reason, who, corrective_action"
+_COLUMNS: Final = (
+    "time, kind, uuid, hostname, event, result, reason, who, corrective_action, asked_at"
+)
 
 
-def record(db: sqlite3.Connection, entry: HistoryEntry) -> None:
-    """Keeps one entry."""
+def record(db: sqlite3.Connection, entry: HistoryEntry, now: float) -> None:
+    """Keeps one entry, which has come now."""
     db.execute(
-        f"INSERT INTO history ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO history ({_COLUMNS}, kept_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             entry.time.timestamp(),
             entry.kind,
@@ -26,6 +28,8 @@ def record(db: sqlite3.Connection, entry: HistoryEntry) -> None:
             text_of(entry.reason),
             text_of(entry.who),
             entry.corrective_action or "",
+            epoch(entry.asked_at),
+            now,
         ),
     )
 
@@ -60,18 +64,18 @@ def newer(db: sqlite3.Connection, than: int, kind: str, limit: int) -> tuple[His
 
 
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
-    """Removes entries from before then; returns how many."""
+    """Removes entries that came before then, whatever their hosts' clocks; returns how many."""
     return changed(
         db,
         "DELETE FROM history WHERE id IN"
-        " (SELECT id FROM history WHERE time < ? ORDER BY time LIMIT ?)",
+        " (SELECT id FROM history WHERE kept_at < ? ORDER BY kept_at LIMIT ?)",
         older_than,
         limit,
     )
 
 
 def _record(row: tuple[Any, ...]) -> HistoryRecord:
-    number, time, kind, uuid, hostname, event, result, reason, who, action = row
+    number, time, kind, uuid, hostname, event, result, reason, who, action, asked_at = row
     entry = HistoryEntry(
         time=moment(time),
         kind=kind,
@@ -82,5 +86,6 @@ def _record(row: tuple[Any, ...]) -> HistoryRecord:
         result=VoteResult(result) if result else None,
         who=who,
         corrective_action=CorrectiveAction(action) if action else None,
+        asked_at=moment_or_none(asked_at),
     )
     return HistoryRecord(number, entry)

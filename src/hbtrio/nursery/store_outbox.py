@@ -2,8 +2,9 @@
 
 An alarm may be held back, see :mod:`hbtrio.nursery.store_held`; nothing waits behind it then.
 
-Functions of a connection, each run inside a transaction of the store's worker. Times are seconds
-since the epoch.
+Functions of a connection, each run inside a transaction of the store's worker. ``now`` is the wall
+clock in seconds since the epoch, ``clock`` trio's. A verdict expires by the latter, as the former
+may be set; only of what a former process has left, whose clock is gone, the wall clock is asked.
 """
 
 from __future__ import annotations
@@ -27,8 +28,18 @@ from hbtrio.nursery.store_sql import changed, epoch, moment, moment_or_none, row
 #: Alarms of one instance that may wait while the VIM is away; with one more the oldest is given up.
 ALARMS_PER_INSTANCE: Final = 100
 
+#: How often a state or alarm is tried on a VIM that can be reached until it lets those behind it
+#: pass, as that may be its own fault. With the sender's pauses they wait for 15 s, if the VIM
+#: answers at once; for so long an instance's order is kept through the VIM's own troubles.
+TRIES: Final = 4
+
+#: A machine that lost its power is back no sooner, in seconds: a verdict that has less time left
+#: than this expires before anybody could send it again.
+REBOOT_S: Final = 20.0
+
 _COLUMNS: Final = (
-    "id, kind, uuid, command_id, body, expires_at, state, attempts, queued_at, done_at, fault"
+    "id, kind, uuid, command_id, body, expires_at, state, attempts, queued_at, done_at, fault,"
+    " refused_since"
 )
 
 _INTERRUPTED: Final = "the agent ended while it was being sent"
@@ -39,10 +50,15 @@ _QUEUED: Final = """
     THEN 'held' ELSE 'queued' END
 """
 
-# A turn is an instance's oldest entry. Two exceptions keep one trouble from becoming another's: a
-# verdict passes states and alarms that have failed already and wait to be tried again, and it is
-# the only thing that is sent while its instance rests between two tries. And a verdict whose reply
-# is not written has no turn: it may never be, if the agent was killed or the link cut before.
+# An entry that goes on failing stands behind those that do not, and of several the one that has
+# failed most often behind the others.
+_LATE: Final = f"max(0, {{0}}.failures - {TRIES - 1})"
+
+# A turn is an instance's oldest entry. Some exceptions keep one trouble from becoming another's: a
+# state or alarm that goes on failing lets the others pass; a verdict passes states and alarms that
+# have failed already, and all of them while its instance rests (that one of them failed, or hangs,
+# is then known) or while there is no room for them. And a verdict whose reply is not written has no
+# turn: it may never be, if the agent was killed or the link cut before.
 _READY: Final = f"""
     SELECT {_COLUMNS} FROM outbox AS mine
     WHERE state = 'queued'
@@ -52,17 +68,35 @@ _READY: Final = f"""
           SELECT 1 FROM outbox AS other
           WHERE other.uuid = mine.uuid AND other.id < mine.id
             AND other.done_at IS NULL AND other.state <> 'held'
-            AND (mine.kind <> 'action' OR other.kind = 'action' OR other.attempts = 0)
+            AND CASE
+                WHEN other.kind = 'action' THEN 1
+                WHEN mine.kind = 'action' THEN other.attempts = 0 AND :others > 0
+                    AND mine.uuid NOT IN (SELECT value FROM json_each(:resting))
+                ELSE {_LATE.format("other")} <= {_LATE.format("mine")}
+            END
             AND NOT EXISTS (
                 SELECT 1 FROM rounds WHERE rounds.command_id = other.command_id AND replied = 0
             )
       )
+      AND (kind = 'action' OR failures < {TRIES} OR NOT EXISTS (
+          SELECT 1 FROM outbox AS other
+          WHERE other.uuid = mine.uuid AND other.id > mine.id
+            AND other.done_at IS NULL AND other.state <> 'held' AND other.kind <> 'action'
+            AND {_LATE.format("other")} < {_LATE.format("mine")}
+      ))
       AND NOT EXISTS (
           SELECT 1 FROM rounds WHERE rounds.command_id = mine.command_id AND replied = 0
       )
     ORDER BY place, attempts, queued_at, id
     LIMIT :limit
 """
+
+# Worded as their indexes word them.
+_BY_CLOCK: Final = "state = 'queued' AND deadline"
+_BY_WALL_CLOCK: Final = "state = 'queued' AND deadline IS NULL AND expires_at"
+
+# How many seconds it is of use for; of trio's clock and the wall clock.
+_LEFT: Final = "coalesce(deadline - ?, expires_at - ?, 9e999)"
 
 
 def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> None:
@@ -83,9 +117,10 @@ def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> No
             since = min([now, *(at for (at,) in replaced)])
         db.execute(
             "INSERT OR IGNORE INTO outbox"
-            " (kind, place, uuid, command_id, body, expires_at, state, queued_at, hostname)"
-            f" VALUES (:kind, :place, :uuid, :command_id, :body, :expires_at, {_QUEUED},"
-            " :queued_at, :hostname)",
+            " (kind, place, uuid, command_id, body, expires_at, deadline, state, queued_at,"
+            " hostname)"
+            " VALUES (:kind, :place, :uuid, :command_id, :body, :expires_at, :deadline,"
+            f" {_QUEUED}, :queued_at, :hostname)",
             {
                 "kind": new.kind,
                 "place": 0 if new.kind is OutboxKind.ACTION else 1,
@@ -93,6 +128,7 @@ def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> No
                 "command_id": new.command_id,
                 "body": new.body,
                 "expires_at": epoch(new.expires_at),
+                "deadline": new.deadline,
                 "queued_at": since,
                 "hostname": text_of(new.hostname),
                 "held": new.held,
@@ -115,45 +151,65 @@ def _drop_oldest_alarms(db: sqlite3.Connection, uuid: str, now: float) -> None:
 
 
 def ready(
-    db: sqlite3.Connection, limit: int, busy: Iterable[str], resting: Iterable[str], now: float
+    db: sqlite3.Connection,
+    limit: int,
+    others: int,
+    busy: Iterable[str],
+    resting: Iterable[str],
+    now: float,
+    clock: float,
 ) -> Ready:
     """What can be sent now, after giving up what is too late.
 
     Args:
         db: the connection.
         limit: how many at most; 0 only gives up what is too late.
+        others: how many of them may be no verdicts.
         busy: instances of which nothing is wanted.
-        resting: instances of which only verdicts are wanted.
+        resting: instances of which only verdicts are wanted, which wait for no state or alarm.
         now: the wall clock.
+        clock: trio's.
     """
-    end(
+    for where, edge in ((_BY_CLOCK, clock), (_BY_WALL_CLOCK, now)):
+        fault = "its window was over before it could be sent"
+        end(db, f"{where} <= ?", (edge,), OutboxState.UNDELIVERED, fault, now)
+    names = {"busy": json.dumps(list(busy)), "resting": json.dumps(list(resting))}
+    first: dict[str, Entry] = {}
+    # Twice as many, as an instance may have two: a verdict, and what that passes. Verdicts come
+    # first, so that none is cut off behind what there is no room for.
+    for row in db.execute(_READY, names | {"limit": 2 * limit, "others": others}).fetchall():
+        entry = _entry(row)
+        if entry.uuid not in first and (entry.kind is OutboxKind.ACTION or others > 0):
+            others -= entry.kind is not OutboxKind.ACTION
+            first[entry.uuid] = entry
+    [(waiting,)] = rows(db, "SELECT count(*) FROM outbox WHERE done_at IS NULL AND state <> 'held'")
+    [(deadline,)] = rows(db, f"SELECT min(deadline) FROM outbox WHERE {_BY_CLOCK} IS NOT NULL")
+    [(expiry,)] = rows(db, f"SELECT min(expires_at) FROM outbox WHERE {_BY_WALL_CLOCK} IS NOT NULL")
+    lefts = [] if deadline is None else [deadline - clock]
+    lefts += [] if expiry is None else [expiry - now]
+    return Ready(tuple(first.values())[:limit], waiting, min(lefts, default=None))
+
+
+def mark_sending(db: sqlite3.Connection, entry_id: int, now: float, clock: float) -> float | None:
+    """Notes that its first byte is about to be written.
+
+    Returns for how many seconds it would do harm to send it again: what is left of a verdict's
+    window, 0 for all else. None if it must not be sent any more.
+    """
+    found = rows(
         db,
-        "state = 'queued' AND expires_at <= ?",
-        (now,),
-        OutboxState.UNDELIVERED,
-        "its window was over before it could be sent",
+        "UPDATE outbox SET state = 'sending' WHERE id = ? AND state = 'queued'"
+        f" AND {_LEFT} > 0 RETURNING kind, {_LEFT}",
+        entry_id,
+        clock,
+        now,
+        clock,
         now,
     )
-    names = {"busy": json.dumps(list(busy)), "resting": json.dumps(list(resting))}
-    # Twice as many, as an instance may have two: a verdict, and what that passes.
-    first: dict[str, Entry] = {}
-    for row in db.execute(_READY, names | {"limit": 2 * limit}).fetchall():
-        entry = _entry(row)
-        first.setdefault(entry.uuid, entry)
-    [(waiting,)] = rows(db, "SELECT count(*) FROM outbox WHERE done_at IS NULL AND state <> 'held'")
-    [(expiry,)] = rows(
-        db, "SELECT min(expires_at) FROM outbox WHERE state = 'queued' AND expires_at IS NOT NULL"
-    )
-    return Ready(tuple(first.values())[:limit], waiting, moment_or_none(expiry))
-
-
-def mark_sending(db: sqlite3.Connection, entry_id: int, now: float) -> bool:
-    """Notes that its first byte is about to be written; False if it must not be any more."""
-    text = (
-        "UPDATE outbox SET state = 'sending' WHERE id = ? AND state = 'queued'"
-        " AND (expires_at IS NULL OR expires_at > ?)"
-    )
-    return changed(db, text, entry_id, now) == 1
+    if not found:
+        return None
+    [(kind, left_s)] = found
+    return left_s if kind == OutboxKind.ACTION else 0.0
 
 
 def mark_done(
@@ -163,8 +219,25 @@ def mark_done(
     end(db, "id = ? AND done_at IS NULL", (entry_id,), state, fault, now)
 
 
-def back_to_queue(db: sqlite3.Connection, entry_id: int, fault: str) -> None:
-    """Notes an attempt that failed; a state that has been superseded meanwhile is forgotten."""
+def back_to_queue(
+    db: sqlite3.Connection, entry_id: int, fault: str, clock: float, *, reached: bool, refused: bool
+) -> None:
+    """Notes an attempt that failed; a state that has been superseded meanwhile is forgotten.
+
+    Args:
+        db: the connection.
+        entry_id: which.
+        fault: why.
+        clock: trio's.
+        reached: whether that was on a VIM that could be reached.
+        refused: whether the VIM refused or reset it.
+    """
+    db.execute(
+        "UPDATE outbox SET failures = failures + ?,"
+        " refused_since = CASE WHEN ? THEN coalesce(refused_since, ?) END"
+        " WHERE id = ? AND done_at IS NULL",
+        (reached, refused, clock, entry_id),
+    )
     _queue_again(db, "id = ? AND done_at IS NULL", (entry_id,), fault)
 
 
@@ -176,6 +249,14 @@ def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
         (),
         OutboxState.UNCONFIRMED,
         _INTERRUPTED,
+        now,
+    )
+    end(
+        db,
+        f"{_BY_WALL_CLOCK} IS NOT NULL AND queued_at > ?",
+        (now,),
+        OutboxState.UNDELIVERED,
+        "the clock was set back: nobody knows whether the VIM still waits",
         now,
     )
     _queue_again(db, "done_at IS NULL AND state = 'sending'", (), _INTERRUPTED)
@@ -252,11 +333,12 @@ def _remember(db: sqlite3.Connection, entry: Entry, now: float) -> None:
             result=asked.result if asked else None,
             who=asked.asked_by if asked else "",
         ),
+        now,
     )
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    number, kind, uuid, command_id, body, expires, state, attempts, queued, done, fault = row
+    number, kind, uuid, command_id, body, expires, state, attempts, queued, done, fault, since = row
     return Entry(
         id=number,
         kind=OutboxKind(kind),
@@ -269,4 +351,5 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         queued_at=moment(queued),
         done_at=moment_or_none(done),
         fault=fault,
+        refused_since=since,
     )

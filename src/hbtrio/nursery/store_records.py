@@ -109,6 +109,8 @@ class NewEntry:
         body: the PATCH's JSON.
         command_id: for an action, the round it answers.
         expires_at: when it is of no use any more; None for never.
+        deadline: the same on trio's clock, which then decides for as long as this process lives:
+            the wall clock may be set. None if it is not known there: a former process has asked.
         hostname: for an alarm, the host that reported it.
         held: an alarm that is not sent until it is let go.
     """
@@ -118,6 +120,7 @@ class NewEntry:
     body: str
     command_id: str = ""
     expires_at: datetime | None = None
+    deadline: float | None = None
     hostname: str = ""
     held: bool = False
 
@@ -128,6 +131,8 @@ class Entry:
 
     ``queued_at`` is since when the VIM has been waiting for such news: a newer state that replaces
     an older one inherits it, so that an instance that flaps does not lose its turn each time.
+    ``refused_since`` is since when, on trio's clock, each attempt was refused or reset; None if the
+    last one was not.
     """
 
     id: int
@@ -141,6 +146,7 @@ class Entry:
     queued_at: datetime
     done_at: datetime | None
     fault: str
+    refused_since: float | None = None
 
 
 @attrs.frozen
@@ -150,14 +156,14 @@ class Ready:
     Args:
         entries: at most one for each instance, the most urgent first.
         waiting: how many are queued or being sent.
-        next_expiry: when the next of them expires.
+        next_expiry_s: in how many seconds the next of them expires.
         undelivered: what the history keeps of entries that were given up, the oldest first.
         newest: where to go on looking for those.
     """
 
     entries: tuple[Entry, ...]
     waiting: int
-    next_expiry: datetime | None
+    next_expiry_s: float | None
     undelivered: tuple[HistoryEntry, ...] = ()
     newest: int = 0
 
@@ -176,6 +182,8 @@ class HistoryEntry:
         reason: one line; may hold a tenant's words.
         who: who asked, or "".
         corrective_action: for loss and ill health.
+        asked_at: for a vote or notice, when it was asked for by this agent's clock, if it was
+            through this agent; ``time`` may be by the host's.
     """
 
     time: datetime
@@ -187,6 +195,7 @@ class HistoryEntry:
     result: VoteResult | None = None
     who: str = ""
     corrective_action: CorrectiveAction | None = None
+    asked_at: datetime | None = None
 
 
 @attrs.frozen

@@ -101,8 +101,19 @@ def acknowledged(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
     return int(found[0][0]) if found else 0
 
 
+def welcome(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
+    """Notes that this process of the host has a link; returns what is :func:`acknowledged`."""
+    _note_link(db, hostname, boot_id, "DO NOTHING", 0)
+    return acknowledged(db, hostname, boot_id)
+
+
+def forget_links(db: sqlite3.Connection, hostname: str) -> None:
+    """The host never had a link, as far as anybody knows from now on."""
+    db.execute("DELETE FROM links WHERE hostname = ?", (text_of(hostname),))
+
+
 def linked(db: sqlite3.Connection) -> frozenset[str]:
-    """Hosts that have reported something."""
+    """Hosts that have had a link."""
     return frozenset(name for (name,) in rows(db, "SELECT DISTINCT hostname FROM links"))
 
 
@@ -110,17 +121,27 @@ def acknowledge(db: sqlite3.Connection, hostname: str, boot_id: str, number: int
     """Notes that a report is taken; False if that number or a later one was taken before."""
     if number <= acknowledged(db, hostname, boot_id):
         return False
-    db.execute(
-        "INSERT INTO links (hostname, boot_id, acknowledged) VALUES (?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET acknowledged = excluded.acknowledged",
-        (text_of(hostname), text_of(boot_id), number),
-    )
-    db.execute(
-        "DELETE FROM links WHERE id IN"
-        " (SELECT id FROM links WHERE hostname = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
-        (text_of(hostname), BOOTS),
-    )
+    _note_link(db, hostname, boot_id, "DO UPDATE SET acknowledged = excluded.acknowledged", number)
     return True
+
+
+def _note_link(
+    db: sqlite3.Connection, hostname: str, boot_id: str, otherwise: str, number: int
+) -> None:
+    noted = changed(
+        db,
+        "INSERT INTO links (hostname, boot_id, acknowledged) VALUES (?, ?, ?)"
+        f" ON CONFLICT {otherwise}",
+        text_of(hostname),
+        text_of(boot_id),
+        number,
+    )
+    if noted:
+        db.execute(
+            "DELETE FROM links WHERE id IN"
+            " (SELECT id FROM links WHERE hostname = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
+            (text_of(hostname), BOOTS),
+        )
 
 
 def still_wanted(

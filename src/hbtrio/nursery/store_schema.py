@@ -132,6 +132,42 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     # Of a round whose host's process is another one by now, nobody will tell the outcome.
     ("ALTER TABLE rounds ADD COLUMN boot_id TEXT NOT NULL DEFAULT ''",),
+    # A host has one record. Of several the one that is reported stays, which hides no loss.
+    (
+        """
+        DELETE FROM hosts WHERE uuid NOT IN (
+            SELECT first_value(uuid) OVER (
+                PARTITION BY hostname ORDER BY reporting DESC, uuid DESC
+            ) FROM hosts
+        )
+        """,
+    ),
+    # History ages from when it came, as hosts' clocks may be anything; and a vote or notice has a
+    # time of asking.
+    (
+        "ALTER TABLE history ADD COLUMN kept_at REAL NOT NULL DEFAULT 0",
+        # Of what is there the host's time is all that is known; some clocks were ahead.
+        "UPDATE history SET kept_at = min(time, CAST(strftime('%s', 'now') AS REAL))",
+        "DROP INDEX history_time",
+        "CREATE INDEX history_kept ON history (kept_at)",
+        "ALTER TABLE history ADD COLUMN asked_at REAL",
+    ),
+    # ``deadline`` and ``refused_since`` are on the monotonic clock of the process that has the file
+    # open. ``failures`` are the attempts that failed on a VIM that could be reached.
+    (
+        "ALTER TABLE outbox ADD COLUMN deadline REAL",
+        "ALTER TABLE outbox ADD COLUMN refused_since REAL",
+        "ALTER TABLE outbox ADD COLUMN failures INTEGER NOT NULL DEFAULT 0",
+        "DROP INDEX outbox_expiry",
+        """
+        CREATE INDEX outbox_expiry ON outbox (expires_at)
+            WHERE state = 'queued' AND expires_at IS NOT NULL AND deadline IS NULL
+        """,
+        """
+        CREATE INDEX outbox_deadline ON outbox (deadline)
+            WHERE state = 'queued' AND deadline IS NOT NULL
+        """,
+    ),
 )
 
 #: Pages of the write-ahead log that are carried over into the file at once: 16 MB. SQLite's own
@@ -289,6 +325,8 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
         migrate(db)
     except ValueError as error:
         raise UserError(f"{path}: {error}: it was written by a newer hbtrio") from error
+    # That clock went with the process before.
+    db.execute("UPDATE outbox SET deadline = NULL, refused_since = NULL WHERE done_at IS NULL")
     # From here on a sync is asked for, see store_worker.
     db.execute("PRAGMA synchronous = NORMAL")
 

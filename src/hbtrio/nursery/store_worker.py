@@ -9,9 +9,13 @@ A commit survives the death of this process at any moment: what it wrote is in t
 To survive the machine's it takes a sync of the write-ahead log, and that is asked for, not done
 with each commit as SQLite's ``synchronous = FULL`` would: measured on a plain virtual disk a commit
 takes 0.02 ms and a sync 4 to 7, and a verdict has four commits between the VIM's question and its
-answer. What is acknowledged to another machine is synced before; a step of a delivery is not, as
-after a power cut every window that it belongs to is over. The sync has a thread of its own, so that
-no commit stands behind it; it touches the log's file and not the database.
+answer. What is acknowledged to another machine is synced before. A step of a delivery is not, where
+to repeat it does no harm, as with states and alarms, or nobody could, as with a verdict whose
+window is over before a machine that lost its power is up again. Windows may be ten minutes, though,
+so that a verdict with time left is marked on the disk before it is sent. What else a power cut
+takes, such as that a vote has begun, costs the VIM an answer, which its own timer gives. The sync
+has a thread of its own, so that no commit stands behind it; it touches the log's file and not the
+database.
 """
 
 from __future__ import annotations

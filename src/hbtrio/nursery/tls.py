@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Mapping
+from typing import Any
 
 from hbtrio.errors import ExitStatus, UserError, os_reason
 
@@ -82,6 +84,24 @@ def _load(context: ssl.SSLContext, where: str, certificate: str, key: str, autho
             context.load_cert_chain(certificate, key, password=lambda: "")
         except ssl.SSLError as error:
             raise UserError(f"{where}: {certificate} and {key}: {_why(error)}") from error
+
+
+def owner_of(certificate: Mapping[str, Any] | None) -> str | None:
+    """Who a peer's certificate says it is, for people: its common name, else what else it has.
+
+    Args:
+        certificate: as ``getpeercert()`` returns it.
+
+    Returns:
+        None without a certificate; not bounded, and what is in it may be anything.
+    """
+    if not certificate:
+        return None
+    subject = [pair for part in certificate.get("subject", ()) for pair in part]
+    names = [f"CN={value}" for kind, value in subject if kind == "commonName"]
+    names += [f"{kind}={value}" for kind, value in certificate.get("subjectAltName", ())]
+    names += [f"{kind}={value}" for kind, value in subject]
+    return (*names, f"serial {certificate.get('serialNumber')}")[0]
 
 
 def connection_reason(error: OSError) -> str:

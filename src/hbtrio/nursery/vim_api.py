@@ -9,7 +9,7 @@ until then.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -24,6 +24,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hbtrio.nursery.admission import VimAdmission
 from hbtrio.nursery.agent import Agent, TooMany, Unknown
 from hbtrio.nursery.agent_asked import VIM
+from hbtrio.nursery.agent_refusals import CantAsk
+from hbtrio.nursery.http_edge import DELIVERED_EXTENSION
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
 from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.vim_bodies import (
@@ -185,13 +187,17 @@ class _VimApi:
         }
         if not asked.seconds:
             return JSONResponse(members)
-        rounds = self._agent.rounds
-        if await request.is_disconnected():
-            # It gave up waiting: to it this has failed, and a verdict would answer another step.
-            rounds.unheard(asked.command_id)
-            return JSONResponse(members)
-        # Run once the reply is written whole.
-        return JSONResponse(members, background=BackgroundTask(rounds.replied, asked.command_id))
+        delivered: Callable[[], bool] = request.scope["extensions"][DELIVERED_EXTENSION]
+
+        async def answered() -> None:
+            if delivered():
+                await self._agent.rounds.replied(asked.command_id)
+            else:
+                # It gave up waiting, or never got this: to it the request has failed, and a verdict
+                # would answer another step.
+                self._agent.rounds.unheard(asked.command_id)
+
+        return JSONResponse(members, background=BackgroundTask(answered))
 
     # -- who may ----------------------------------------------------------------------------
 
@@ -233,5 +239,5 @@ def _faults() -> Iterator[None]:
         raise HTTPException(400, str(error)) from error
     except Unknown as error:
         raise HTTPException(404, str(error)) from error
-    except (TooMany, StoreFault) as error:
+    except (TooMany, CantAsk, StoreFault) as error:
         raise HTTPException(503, str(error)) from error

@@ -8,6 +8,9 @@ order, which is its way of saying yes; after a reset or silence they are sent ag
 Two kinds of trouble, two kinds of waiting. The VIM can't be reached: nothing is sent for a while,
 then one entry tries for all, so that a thousand entries do not hammer at a VIM that is starting.
 One request fails on a VIM that can be reached: its instance rests, the others go on.
+
+A verdict waits for none of that: it has a window. Some of the requests under way are kept for
+verdicts, and a state or alarm that hangs holds up not even the verdict of its own instance.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 from typing import Final, Protocol
 
 import attrs
@@ -40,17 +42,28 @@ from hbtrio.wire.vim import VimRequest, patch_instance
 
 _log = logging.getLogger("hbtrio.vim")
 
-#: Requests under way at once.
+#: Requests under way at once, and how many of them states and alarms leave to verdicts: each of
+#: theirs may hang for as long as a vote's whole window.
 SLOTS: Final = 8
+FOR_VERDICTS: Final = 2
 
-#: How often an instance's entry is sent again that is reset or refused each time. That can be the
-#: entry's own fault, and those behind it want to be sent too. Silence is not: a VIM that hangs
-#: gets its alarms when it is back, however late.
-TRIES: Final = 10
+#: A state or alarm under way for so long, in seconds, hangs: a verdict of its instance need not
+#: come behind it. A VIM that is well answers in a few milliseconds; the verdict of a silent guest
+#: has a quarter of a second.
+_HANGS_S: Final = 0.1
+
+#: For how long, in seconds, a state or alarm is sent again that the VIM refuses or resets each
+#: time. Most likely that is not the entry's fault: a proxy answers for a VIM that is being upgraded
+#: or moved to the other controller, which takes minutes. After an hour a loss is no news. Silence
+#: does not count: a VIM that hangs gets its alarms when it is back, as one that can't be reached.
+GIVE_UP_S: Final = 3600.0
 
 #: The queue is looked at this often, in seconds, whether or not anybody says that it has changed:
-#: the wall clock, which verdicts expire by, may be set.
+#: the wall clock, which verdicts that a former process has left expire by, may be set.
 _LOOK_S: Final = 30.0
+
+#: How long an entry waits that could not be marked, in seconds: the disk is full.
+_STORE_S: Final = 1.0
 
 #: Statuses that a VIM, or what stands before it, gives for troubles that pass.
 _PASSING: Final = frozenset((408, 425, 429))
@@ -97,11 +110,30 @@ class _Rest:
     """An instance whose last request failed on a VIM that could be reached."""
 
     until: float = -math.inf
-    tries: int = 0
     backoff: Backoff = attrs.field(factory=Backoff)
 
 
+@attrs.frozen
+class _UnderWay:
+    """A request under way, and since when."""
+
+    uuid: str
+    is_verdict: bool
+    since: float
+
+
+class StateGivenUp(Protocol):
+    """Is told of a state that the VIM did not take."""
+
+    def __call__(self, uuid: str, *, for_good: bool) -> None:
+        """Of this instance; ``for_good``: the VIM said that it does not want it."""
+
+
 def _nobody(_: HistoryEntry) -> None:
+    pass
+
+
+def _nothing(uuid: str, *, for_good: bool) -> None:
     pass
 
 
@@ -115,20 +147,14 @@ class VimSender:
     Args:
         store: holds the outbox.
         transport: sends one request.
-        wall_clock: the store's; expiry is told in its time.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        transport: VimTransport,
-        wall_clock: Callable[[], datetime],
-    ) -> None:
+    def __init__(self, store: Store, transport: VimTransport) -> None:
         self._store = store
         self._transport = transport
-        self._wall_clock = wall_clock
         self._news = trio.Event()
-        self._busy: set[str] = set()
+        #: By entry. Of one instance one, or a verdict beside a state or alarm that hangs.
+        self._under_way: dict[int, _UnderWay] = {}
         self._rests: dict[str, _Rest] = {}
         # The wait for a VIM that can't be reached: attempts that began before it was entered do not
         # lengthen it, or the eight that fail together would.
@@ -142,6 +168,8 @@ class VimSender:
         self._retries = 0
         #: Told of each entry that is given up, as the history keeps it.
         self.on_undelivered: Callable[[HistoryEntry], None] = _nobody
+        #: Told of each state that is given up, too.
+        self.on_state_given_up: StateGivenUp = _nothing
         #: Up to where in the history it was told.
         self._newest: int | None = None
 
@@ -152,7 +180,7 @@ class VimSender:
             reachable=self._reachable,
             fault=self._fault,
             waiting=self._waiting,
-            in_flight=len(self._busy),
+            in_flight=len(self._under_way),
             delivered=self._ended[OutboxState.DELIVERED],
             unconfirmed=self._ended[OutboxState.UNCONFIRMED],
             undelivered=self._ended[OutboxState.UNDELIVERED],
@@ -180,7 +208,7 @@ class VimSender:
         What was under way then stays marked as being sent; the next run, in this process or the
         next, settles it as after a crash.
         """
-        self._busy.clear()
+        self._under_way.clear()
         await insist(self._store.settle_interrupted)
         async with trio.open_nursery() as nursery:
             while True:
@@ -192,29 +220,46 @@ class VimSender:
     async def _start_ready(self, nursery: trio.Nursery) -> float:
         """Starts what can be sent; returns how long there is nothing else to do."""
         now = trio.current_time()
+        under_way = self._under_way.values()
+        instances = {one.uuid for one in under_way}
         for uuid in [uuid for uuid, rest in self._rests.items() if rest.until < now - _FORGET_S]:
-            if uuid not in self._busy:
+            if uuid not in instances:
                 del self._rests[uuid]
-        resting = [uuid for uuid, rest in self._rests.items() if rest.until > now]
-        ready = await self._store.ready(self._room(now), self._busy, resting, self._newest)
+        resting = {uuid for uuid, rest in self._rests.items() if rest.until > now}
+        hanging_at = [one.since + _HANGS_S for one in under_way if not one.is_verdict]
+        busy = {one.uuid for one in under_way if one.is_verdict or one.since + _HANGS_S > now}
+        limit, others = self._room(now)
+        ready = await self._store.ready(
+            limit, busy, resting | instances, self._newest, others=others
+        )
         self._waiting = ready.waiting
+        began = trio.current_time()
         for entry in ready.entries:
-            self._busy.add(entry.uuid)
+            is_verdict = entry.kind is OutboxKind.ACTION
+            self._under_way[entry.id] = _UnderWay(entry.uuid, is_verdict, began)
             nursery.start_soon(self._deliver, entry)
+            if not is_verdict:
+                hanging_at.append(began + _HANGS_S)
         self._newest = ready.newest
         self._tell_undelivered(ready.undelivered)
         waits = [_LOOK_S, *(self._rests[uuid].until - now for uuid in resting)]
+        waits += [at - now for at in hanging_at if at > now]
         if self._held_until > now:
             waits.append(self._held_until - now)
-        if ready.next_expiry is not None:
-            waits.append((ready.next_expiry - self._wall_clock()).total_seconds())
+        if ready.next_expiry_s is not None:
+            waits.append(ready.next_expiry_s)
         return max(0.0, min(waits))
 
-    def _room(self, now: float) -> int:
+    def _room(self, now: float) -> tuple[int, int]:
+        """How many requests may be begun, and how many of them may be no verdicts."""
         if self._held_until > now:
-            return 0
-        # A VIM that could not be reached is tried with one entry for all.
-        return max(0, (SLOTS if self._reachable else 1) - len(self._busy))
+            return 0, 0
+        # A VIM that could not be reached is tried with one entry for all, and one verdict beside it
+        # if there is one: the VIM may be back while that one still waits to be connected.
+        slots, for_verdicts = (SLOTS, FOR_VERDICTS) if self._reachable else (2, 1)
+        others = sum(not one.is_verdict for one in self._under_way.values())
+        limit = max(0, slots - len(self._under_way))
+        return limit, max(0, min(limit, slots - for_verdicts - others))
 
     async def _deliver(self, entry: Entry) -> None:
         spell = self._spell
@@ -230,12 +275,12 @@ class VimSender:
         except _Withdrawn:
             pass
         except StoreFault as fault:
-            # Nothing was written, to the disk or to the VIM.
+            # Nothing was written to the VIM. To let its instance rest would not do, for a verdict.
             _log.error("store: %s", fault)
-            self._let_rest(entry)
+            await trio.sleep(_STORE_S)
         else:
             await self._settle(entry, delivery, spell)
-        self._busy.discard(entry.uuid)
+        del self._under_way[entry.id]
         self.wake()
 
     async def _settle(self, entry: Entry, delivery: Delivery, spell: int) -> None:
@@ -245,28 +290,35 @@ class VimSender:
             return
         self._reached()
         fault = fault_of(delivery)
+        is_verdict = entry.kind is OutboxKind.ACTION
         match delivery:
             case Delivered():
                 await self._end(entry, OutboxState.DELIVERED, "")
-            case Unconfirmed(silence):
-                if self._may_repeat(entry, silence):
-                    self._let_rest(entry, counted=silence is Silence.RESET)
-                    await self._again(entry, fault)
-                else:
-                    await self._end(entry, OutboxState.UNCONFIRMED, fault)
-            case Refused(status):
-                passing = status >= 500 or status in _PASSING
-                if passing and self._may_repeat(entry):
-                    self._let_rest(entry, counted=True)
-                    await self._again(entry, fault)
-                else:
-                    await self._end(entry, OutboxState.UNDELIVERED, fault)
+            case Unconfirmed(Silence.STALLED) if not is_verdict:
+                self._let_rest(entry)
+                await self._again(entry, fault, reached=True)
+            case Unconfirmed(Silence.RESET) if not is_verdict:
+                await self._again_for_a_while(entry, fault)
+            case Unconfirmed():
+                await self._end(entry, OutboxState.UNCONFIRMED, fault)
+            case Refused(status) if not is_verdict and (status >= 500 or status in _PASSING):
+                await self._again_for_a_while(entry, fault)
+            case Refused():
+                await self._give_up(entry, fault, for_good=True)
 
-    def _may_repeat(self, entry: Entry, silence: Silence | None = None) -> bool:
-        if entry.kind is OutboxKind.ACTION or silence in (Silence.CLOSED, Silence.GARBLED):
-            return False
-        rest = self._rests.get(entry.uuid)
-        return silence is Silence.STALLED or rest is None or rest.tries < TRIES - 1
+    async def _again_for_a_while(self, entry: Entry, fault: str) -> None:
+        since = entry.refused_since
+        if since is None or trio.current_time() - since < GIVE_UP_S:
+            self._let_rest(entry)
+            await self._again(entry, fault, reached=True, refused=True)
+        else:
+            why = f"{fault}, again and again for {GIVE_UP_S / 3600:g} h"
+            await self._give_up(entry, why, for_good=False)
+
+    async def _give_up(self, entry: Entry, fault: str, *, for_good: bool) -> None:
+        await self._end(entry, OutboxState.UNDELIVERED, fault)
+        if entry.kind is OutboxKind.SERVICE:
+            self.on_state_given_up(entry.uuid, for_good=for_good)
 
     async def _end(self, entry: Entry, state: OutboxState, fault: str) -> None:
         # A verdict that got through says nothing of the alarm that it passed.
@@ -284,14 +336,17 @@ class VimSender:
             _log.warning("%s: not delivered: %s", entry.uuid, entry.reason)
             self.on_undelivered(entry)
 
-    async def _again(self, entry: Entry, fault: str) -> None:
+    async def _again(
+        self, entry: Entry, fault: str, *, reached: bool = False, refused: bool = False
+    ) -> None:
         self._retries += 1
         self._fault = fault
-        await insist(lambda: self._store.back_to_queue(entry.id, fault))
+        await insist(
+            lambda: self._store.back_to_queue(entry.id, fault, reached=reached, refused=refused)
+        )
 
-    def _let_rest(self, entry: Entry, *, counted: bool = False) -> None:
+    def _let_rest(self, entry: Entry) -> None:
         rest = self._rests.setdefault(entry.uuid, _Rest())
-        rest.tries += counted
         rest.until = trio.current_time() + rest.backoff.next_delay_s()
 
     def _reached(self) -> None:

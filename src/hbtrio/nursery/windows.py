@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 import attrs
 import trio
@@ -24,10 +26,13 @@ from hbtrio.wire.vocabulary import VoteResult, WindowKind
 
 _log = logging.getLogger("hbtrio.windows")
 
+#: Answers of each result that have a line in the log: there may be a thousand voters.
+LINES_EACH: Final = 20
+
 
 @attrs.frozen
 class Answer:
-    """What a handler has to say."""
+    """What a handler has to say; that it is out of time is the window's to word."""
 
     result: VoteResult
     reason: str = ""
@@ -64,6 +69,7 @@ class Window:
         self.opened_at = math.nan
         self._announce = announce
         self._announced = False
+        self._answers: Counter[VoteResult] = Counter()
         self._guard = guard
         self._scope = trio.CancelScope()
 
@@ -90,6 +96,7 @@ class Window:
                 await self._run(handlers)
         finally:
             self.abort("stopped before the answer came")
+            self._say_surplus()
         return self.ballot.settled
 
     async def _run(self, handlers: Mapping[str, Handler]) -> None:
@@ -124,7 +131,24 @@ class Window:
             self.ballot.leave(voter)
             self._settle()
         else:
+            if answer.result is VoteResult.TIMEOUT:
+                # Only here it is known by the name that tells it from others of its name.
+                answer = Answer(answer.result, f"no answer in time from {voter}")
+            self._say(voter, answer)
             self.answer(voter, answer)
+
+    def _say(self, voter: str, answer: Answer) -> None:
+        if self.ballot.state is not BallotState.OPEN:
+            return  # it came in the moment of closing and does not count
+        self._answers[answer.result] += 1
+        if self._answers[answer.result] <= LINES_EACH:
+            reason = f": {answer.reason}" if answer.reason else ""
+            _log.info("%s: %s%s", voter, answer.result, reason)
+
+    def _say_surplus(self) -> None:
+        surplus = sum(max(0, count - LINES_EACH) for count in self._answers.values())
+        if surplus:
+            _log.info("%s window: %d more answers not shown", self.kind, surplus)
 
     async def _close_in_time(self) -> None:
         await believe_after(self.deadline, self._guard, at_most_s=self.seconds + CALM_S)
