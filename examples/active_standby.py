@@ -7,7 +7,8 @@ Run one in each of two VMs:
 
 The active one rejects whatever would stop or freeze its VM while its peer is not ready. When the
 event comes all the same, its notice hands the active role over, and the peer has it before the VM
-goes. The standby one has nothing against anything.
+goes. It steps down before it asks the peer: an answer can be lost, and two that are active would be
+worse than none. The standby one has nothing against anything.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ log = logging.getLogger("pair")
 #: What a peer may take to answer. Less than the shortest window that a handler has.
 PEER_S = 2.0
 
+#: How soon it is asked again: seconds.
+RETRY_S = 0.5
+
 #: No question and no answer of a peer is longer.
 LINE_BYTES = 64
 
@@ -38,15 +42,21 @@ class Half:
         self.active = active
         self._peer = peer
 
-    async def ask_peer(self, question: str) -> str:
-        """Asks the peer one thing; an empty answer is a peer that is not there."""
+    async def ask_peer(self, question: str) -> str | None:
+        """Asks the peer one thing.
+
+        None is a peer that is not there and was not asked; without an answer it is an empty one.
+        """
+        answer = None
         try:
             with anyio.fail_after(PEER_S):
                 async with await anyio.connect_tcp(*self._peer) as stream:
+                    answer = ""
                     await stream.send(question.encode())
-                    return (await stream.receive(LINE_BYTES)).decode(errors="replace")
+                    answer = (await stream.receive(LINE_BYTES)).decode(errors="replace")
         except (OSError, anyio.EndOfStream, anyio.BrokenResourceError):
-            return ""
+            log.info("%s: the peer does not answer", self.name)
+        return answer
 
     async def answer_peer(self, stream: SocketStream) -> None:
         """Answers what the peer asks: whether we are ready, and to take over."""
@@ -73,8 +83,18 @@ class Half:
 
     async def prepare(self, notice: Notice) -> None:
         """Hands the role over before the VM goes; afterwards it stays where it is."""
-        if self.active and not notice.happened and await self.ask_peer("take over") == "active":
-            self.become(active=False)
+        if not self.active or notice.happened:
+            return
+        self.become(active=False)
+        answer = await self.ask_peer("take over")
+        # Whoever took over says so again.
+        while answer == "" and notice.remaining_s > 2 * PEER_S:
+            await anyio.sleep(RETRY_S)
+            answer = await self.ask_peer("take over") or ""
+        if answer is None:
+            self.become(active=True)
+        elif answer != "active":
+            log.warning("%s: whether the peer has taken over is not known", self.name)
 
 
 def address(text: str) -> tuple[str, int]:

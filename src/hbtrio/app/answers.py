@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import attrs
 
 from hbtrio.wire.vocabulary import CorrectiveAction
 
+#: The words for a corrective action, for those who check types.
+ActionWord = Literal["none", "log", "reboot", "stop"]
 
-def corrective_action(word: str) -> CorrectiveAction:
+
+def corrective_action(word: Any, argument: str) -> CorrectiveAction:
     """The action with this name.
 
+    Args:
+        word: of an author, who may be mistaken.
+        argument: what the author calls it.
+
     Raises:
+        TypeError: it is not text.
         ValueError: it is none of none, log, reboot and stop.
     """
+    if not isinstance(word, str):
+        raise TypeError(f"{argument}: {word!r} is not one of none, log, reboot, stop")
     # The vocabulary takes any word of a peer for unknown; a slip of the pen is to be told.
     action = CorrectiveAction(word)
     if action is CorrectiveAction.UNKNOWN:
-        raise ValueError(f"corrective action {word!r}: not one of none, log, reboot, stop")
+        raise ValueError(f"{argument}: {str(word)!r} is not one of none, log, reboot, stop")
     return action
 
 
-def _optional_action(word: str | None) -> CorrectiveAction | None:
-    return None if word is None else corrective_action(word)
+def _action(word: CorrectiveAction | ActionWord | None) -> CorrectiveAction | None:
+    return None if word is None else corrective_action(word, "action")
+
+
+def _text(_: Any, attribute: attrs.Attribute[str], value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{attribute.name}: {value!r} is not text")
 
 
 @attrs.frozen
@@ -35,9 +52,12 @@ class Reject:
 
     Args:
         reason: what the operator reads; beyond 191 bytes of UTF-8 it is cut.
+
+    Raises:
+        TypeError: the reason is not text.
     """
 
-    reason: str = attrs.field(validator=attrs.validators.instance_of(str))
+    reason: str = attrs.field(validator=_text)
 
 
 @attrs.frozen
@@ -55,8 +75,9 @@ class Unhealthy:
             the application registered with.
 
     Raises:
+        TypeError: the reason or the action is not text.
         ValueError: there is no such action.
     """
 
-    reason: str = attrs.field(validator=attrs.validators.instance_of(str))
-    action: CorrectiveAction | None = attrs.field(default=None, converter=_optional_action)
+    reason: str = attrs.field(validator=_text)
+    action: CorrectiveAction | None = attrs.field(default=None, converter=_action)

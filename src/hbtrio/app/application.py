@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Callable
 from contextlib import closing
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, overload
 
 import anyio
-import attrs
 from anyio.abc import TaskGroup
 
-from hbtrio.app.answers import Accept, Healthy, Reject, Unhealthy
-from hbtrio.app.connection import Connection, Handlers
-from hbtrio.app.handlers import Handler
-from hbtrio.app.questions import Notice, Vote
+from hbtrio.app.absence import Absence
+from hbtrio.app.answers import ActionWord
+from hbtrio.app.connection import Connection
+from hbtrio.app.handler_set import (
+    AsyncHealth,
+    AsyncNotice,
+    AsyncVote,
+    Handlers,
+    HealthHandler,
+    NoticeHandler,
+    PlainHealth,
+    PlainNotice,
+    PlainVote,
+    VoteHandler,
+)
 from hbtrio.app.stream import GuestStream
 from hbtrio.app.terms import DEFAULT_SOCKET, Refused, Terms, socket_path
 from hbtrio.fsm.backoff import Backoff
@@ -24,17 +36,13 @@ from hbtrio.wire.vocabulary import CorrectiveAction
 
 _log = logging.getLogger("hbtrio.app")
 
-#: The wait between two attempts to register: doubling from the first to the last, in seconds.
+#: The wait between two attempts to register: doubling from the first to the last, in seconds. Up to
+#: half of it is taken off by chance, lest all of a VM's applications come back at once.
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 10.0
 
-HealthHandler = Callable[[], Healthy | Unhealthy | Awaitable[Healthy | Unhealthy]]
-VoteHandler = Callable[[Vote], Accept | Reject | Awaitable[Accept | Reject]]
-NoticeHandler = Callable[[Notice], Awaitable[None] | None]
-
-_H = TypeVar("_H", bound=HealthHandler)
-_V = TypeVar("_V", bound=VoteHandler)
-_N = TypeVar("_N", bound=NoticeHandler)
+#: What it means that nobody listens: the guest daemon is not there yet, or is being started again.
+_NOT_THERE: Final = (errno.ENOENT, errno.ECONNREFUSED)
 
 
 class Application:
@@ -42,11 +50,14 @@ class Application:
 
     Enter it with ``async with``: it is registered with the guest daemon for as long as the block
     runs. Entering waits for nothing: if the daemon is not there yet, or restarts, the application
-    is registered as soon as it can be, after 0.5 s and then at growing intervals of up to 10 s.
+    is registered as soon as it can be, after 0.5 s and then at growing intervals of up to 10 s. A
+    daemon that has sent no challenge for 5 ``heartbeat_s``, and 10 s, is taken for hung and
+    connected to anew.
     Leaving the block signs it off, which is no failure. Handlers must be in place before, so that
     nothing can be asked that nobody answers; they run only inside the block.
 
-    Under trio and under asyncio alike. An application may be entered again after it was left.
+    Under trio and under asyncio alike. An application may be entered again after it was left. In a
+    forked child it is over: nothing that the child does or leaves is heard by the guest daemon.
 
     Args:
         name: what operators read, 1 to 39 bytes of UTF-8, printable. It need not be unique.
@@ -65,6 +76,8 @@ class Application:
         on_vote: the handler of votes.
         on_notice: the handler of notices.
         socket: where the guest daemon listens; at most 107 bytes.
+        jitter: returns a number from 0 to 1: how much of half the wait is taken off the wait
+            between two attempts to register.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -80,12 +93,13 @@ class Application:
         shutdown_notice_s: int = 8,
         suspend_notice_s: int = 8,
         resume_notice_s: int = 13,
-        corrective_action: CorrectiveAction | str = CorrectiveAction.LOG,
+        corrective_action: CorrectiveAction | ActionWord = CorrectiveAction.LOG,
         health_every_s: float | None = None,
         on_health: HealthHandler | None = None,
         on_vote: VoteHandler | None = None,
         on_notice: NoticeHandler | None = None,
         socket: str | os.PathLike[str] = DEFAULT_SOCKET,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._terms = Terms(
             name=name,
@@ -98,22 +112,29 @@ class Application:
             health_every_s=health_every_s,
         )
         self._socket = socket_path(socket)
-        self._handlers = Handlers(None, None, None)
+        self._jitter = jitter
+        self._handlers = Handlers(self.name)
         self._tasks: TaskGroup | None = None
+        #: Of the process in which it was entered.
+        self._pid = 0
         self._registered = False
         self._refused = False
         self._news: anyio.Event
-        self._last_trouble = ""
+        self._listener: Callable[[], None] | None = None
         if on_health is not None:
-            self.on_health(on_health)
+            self._set_health(on_health)
         if on_vote is not None:
-            self.on_vote(on_vote)
+            self._set_vote(on_vote)
         if on_notice is not None:
-            self.on_notice(on_notice)
+            self._set_notice(on_notice)
 
     # -- handlers ---------------------------------------------------------------------------
 
-    def on_health(self, handler: _H) -> _H:
+    @overload
+    def on_health(self, handler: AsyncHealth) -> AsyncHealth: ...
+    @overload
+    def on_health(self, handler: PlainHealth) -> PlainHealth: ...
+    def on_health(self, handler: HealthHandler) -> HealthHandler:
         """Sets what is asked for the health, and returns it: a decorator, as are the other two.
 
         It takes no argument and returns :class:`Healthy` or :class:`Unhealthy`; it is called when
@@ -127,15 +148,16 @@ class Application:
 
         Raises:
             RuntimeError: it is set already, or the application is running.
+            TypeError: it can't be called, or not like that.
         """
-        self._may_set("health", self._handlers.health)
-        health = Handler[Healthy | Unhealthy](
-            handler, "health", (Healthy, Unhealthy), every_failure=False
-        )
-        self._handlers = attrs.evolve(self._handlers, health=health)
+        self._set_health(handler)
         return handler
 
-    def on_vote(self, handler: _V) -> _V:
+    @overload
+    def on_vote(self, handler: AsyncVote) -> AsyncVote: ...
+    @overload
+    def on_vote(self, handler: PlainVote) -> PlainVote: ...
+    def on_vote(self, handler: VoteHandler) -> VoteHandler:
         """Sets what answers votes, and returns it.
 
         It takes a :class:`Vote` and returns :class:`Accept` or :class:`Reject`. Without it all is
@@ -146,13 +168,16 @@ class Application:
 
         Raises:
             RuntimeError: it is set already, or the application is running.
+            TypeError: it can't be called, or not like that.
         """
-        self._may_set("vote", self._handlers.vote)
-        vote = Handler[Accept | Reject](handler, "vote", (Accept, Reject), every_failure=True)
-        self._handlers = attrs.evolve(self._handlers, vote=vote)
+        self._set_vote(handler)
         return handler
 
-    def on_notice(self, handler: _N) -> _N:
+    @overload
+    def on_notice(self, handler: AsyncNotice) -> AsyncNotice: ...
+    @overload
+    def on_notice(self, handler: PlainNotice) -> PlainNotice: ...
+    def on_notice(self, handler: NoticeHandler) -> NoticeHandler:
         """Sets what is told of events, and returns it.
 
         It takes a :class:`Notice` and returns None when the application is prepared. Whatever it
@@ -161,17 +186,26 @@ class Application:
 
         Raises:
             RuntimeError: it is set already, or the application is running.
+            TypeError: it can't be called, or not like that.
         """
-        self._may_set("notice", self._handlers.notice)
-        notice = Handler[None](handler, "notice", (type(None),), every_failure=True)
-        self._handlers = attrs.evolve(self._handlers, notice=notice)
+        self._set_notice(handler)
         return handler
 
-    def _may_set(self, what: str, current: object) -> None:
+    def _set_health(self, function: HealthHandler) -> None:
+        self._must_not_run("health")
+        self._handlers = self._handlers.with_health(function)
+
+    def _set_vote(self, function: VoteHandler) -> None:
+        self._must_not_run("vote")
+        self._handlers = self._handlers.with_vote(function)
+
+    def _set_notice(self, function: NoticeHandler) -> None:
+        self._must_not_run("notice")
+        self._handlers = self._handlers.with_notice(function)
+
+    def _must_not_run(self, what: str) -> None:
         if self._tasks is not None:
             raise RuntimeError(f"the {what} handler must be set before the application runs")
-        if current is not None:
-            raise RuntimeError(f"the {what} handler is set already")
 
     # -- state ------------------------------------------------------------------------------
 
@@ -183,7 +217,7 @@ class Application:
     @property
     def registered(self) -> bool:
         """Whether the guest daemon counts on this application at this moment."""
-        return self._registered
+        return self._registered and self._is_here()
 
     async def wait_registered(self) -> None:
         """Returns once the application is registered; put a timeout around it if it matters.
@@ -195,15 +229,23 @@ class Application:
                 is tried again like any other failure, for the daemon may change its mind.
             RuntimeError: the application is not running.
         """
-        while not self._registered:
-            if self._tasks is None:
-                raise RuntimeError(f"application {self.name} is not running")
-            if self._refused:
-                raise Refused(
-                    f"the guest daemon does not accept {self.name} with a heartbeat every "
-                    f"{self._terms.heartbeat_s:g} s"
-                )
+        while not self._is_registered():
             await self._news.wait()
+
+    def _is_registered(self) -> bool:
+        """The same, if it is known yet: raises what :meth:`wait_registered` does."""
+        if self._tasks is None or not self._is_here():
+            raise RuntimeError(f"application {self.name} is not running")
+        if self._refused and not self._registered:
+            raise Refused(
+                f"the guest daemon does not accept {self.name} with a heartbeat every "
+                f"{self._terms.heartbeat_s:g} s"
+            )
+        return self._registered
+
+    def _listen(self, listener: Callable[[], None]) -> None:
+        """Has this called in the event loop whenever it may be known, until the block is left."""
+        self._listener = listener
 
     # -- its run ----------------------------------------------------------------------------
 
@@ -212,6 +254,7 @@ class Application:
             raise RuntimeError(f"application {self.name} is running already")
         self._refused = False
         self._news = anyio.Event()
+        self._pid = os.getpid()
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._stay_registered)
         return self
@@ -224,6 +267,8 @@ class Application:
     ) -> None:
         tasks = self._tasks
         assert tasks is not None
+        if not self._is_here() and not _has_event_loop():
+            return
         tasks.cancel_scope.cancel()
         try:
             # An exception of the block is to reach the author as it is, in no group, and so is its
@@ -235,54 +280,71 @@ class Application:
         finally:
             self._tasks = None
             self._tell(registered=False)
+            self._listener = None
 
     async def _stay_registered(self) -> None:
         backoff = Backoff(FIRST_RETRY_S, LAST_RETRY_S)
-        while True:
+        absence = Absence(self.name, anyio.current_time())
+        while self._is_here():
+            reason, level = "", logging.WARNING
             try:
                 stream = GuestStream.connect(self._socket)
             except OSError as error:
-                self._trouble(f"{self._socket}: {(error.strerror or str(error)).lower()}")
+                reason = f"{self._socket}: {(error.strerror or str(error)).lower()}"
+                if error.errno in _NOT_THERE:
+                    level = logging.INFO
             else:
                 with closing(stream):
-                    await self._attend(Connection(stream, self._terms, self._handlers), backoff)
-            await anyio.sleep(backoff.next_delay_s())
+                    connection = Connection(stream, self._terms, self._handlers)
+                    accepted = await connection.register()
+                    if accepted:
+                        reason = await self._attend(connection)
+                        backoff.reset()
+                        absence = Absence(self.name, anyio.current_time())
+                    elif accepted is None:
+                        reason = "the guest daemon did not answer the registration"
+                    else:
+                        reason, level = "the guest daemon refused the registration", logging.ERROR
+                        self._refused = True
+                        self._tell(registered=False)
+            if not self._is_here():
+                return
+            absence.because(reason, level, anyio.current_time())
+            await anyio.sleep(backoff.next_delay_s() * (1 - self._jitter() / 2))
 
-    async def _attend(self, connection: Connection, backoff: Backoff) -> None:
-        accepted = await connection.register()
-        if not accepted:
-            if accepted is None:
-                self._trouble("the guest daemon did not answer the registration")
-            else:
-                self._trouble("the guest daemon refused the registration", logging.ERROR)
-                self._refused = True
-            self._tell(registered=False)
-            return
+    def _is_here(self) -> bool:
+        """Whether this is the process in which it was entered, and not a child of that."""
+        return os.getpid() == self._pid
+
+    async def _attend(self, connection: Connection) -> str:
+        """Is registered, for as long as it can be; returns why it no longer is."""
         _log.info("%s is registered with the guest daemon", self.name)
-        backoff.reset()
-        self._refused, self._last_trouble = False, ""
+        self._refused = False
         self._tell(registered=True)
         try:
-            await connection.serve()
+            return await connection.serve()
         except anyio.get_cancelled_exc_class():
             # Before the connection is closed, and bounded in time.
             await connection.say_farewell()
             raise
         finally:
             self._tell(registered=False)
-        self._trouble("the guest daemon has gone", logging.WARNING)
-
-    def _trouble(self, text: str, level: int = logging.INFO) -> None:
-        """Logs why it is not registered; what does not change is not news."""
-        if text == self._last_trouble:
-            level = logging.DEBUG
-        self._last_trouble = text
-        _log.log(level, "%s is not registered: %s", self.name, text)
 
     def _tell(self, *, registered: bool) -> None:
         self._registered = registered
         self._news.set()
         self._news = anyio.Event()
+        if self._listener is not None:
+            self._listener()
+
+
+def _has_event_loop() -> bool:
+    """Whether there is one, which is so in a child forked under trio; asyncio's stays behind."""
+    try:
+        anyio.current_time()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _alone(error: BaseException) -> BaseException:

@@ -12,10 +12,10 @@ from collections import deque
 from typing import Final
 
 import anyio
-import attrs
 from anyio.abc import TaskGroup
 
 from hbtrio.app.answers import Accept, Healthy, Reject, Unhealthy
+from hbtrio.app.handler_set import Handlers
 from hbtrio.app.handlers import SILENT, Handler, Silence
 from hbtrio.app.questions import Notice, Vote
 from hbtrio.app.stream import GuestStream
@@ -41,17 +41,12 @@ ACK_S: Final = 5.0
 #: hundreds of messages fit into the socket.
 SEND_S: Final = 2.0
 
+#: The patience with a silent guest is spent in as many parts. One that passed unseen, because the
+#: machine or this process stood still, counts as one, however long it was.
+PATIENCE_PARTS: Final = 5
+
 #: What deployed applications say when they sign off.
 FAREWELL: Final = "Exiting"
-
-
-@attrs.frozen
-class Handlers:
-    """The author's handlers; without one the answer is healthy, accept or complete."""
-
-    health: Handler[Healthy | Unhealthy] | None
-    vote: Handler[Accept | Reject] | None
-    notice: Handler[None] | None
 
 
 class Connection:
@@ -71,6 +66,8 @@ class Connection:
         self._read: deque[AppMessage] = deque()
         self._sequence = 0
         self._turn = anyio.Lock()
+        #: Why it ends, unless something else is known.
+        self._fault = "the guest daemon has gone"
         #: Cancelled when the guest does not read any more.
         self._scope = anyio.CancelScope()
         self._health: Healthy | Unhealthy | Silence = Healthy()
@@ -92,10 +89,13 @@ class Connection:
                     return message.accepted
         return None
 
-    async def serve(self) -> None:
-        """Answers the guest until the connection has ended.
+    async def serve(self) -> str:
+        """Answers the guest until the connection has ended, or the guest is taken for hung.
 
         Cancelled, it cancels the handlers; a message that is being written is written.
+
+        Returns:
+            Why it is over.
         """
         with self._scope:
             async with anyio.create_task_group() as tasks:
@@ -104,6 +104,7 @@ class Connection:
                 while (message := await self._next()) is not None:
                     await self._take(message, tasks)
                 tasks.cancel_scope.cancel()
+        return self._fault
 
     async def say_farewell(self) -> None:
         """Signs off, if the guest still reads; also when cancelled."""
@@ -114,11 +115,23 @@ class Connection:
         # Asked here too, because what has been read already is answered without an interruption.
         if self._scope.cancel_called:
             return None
+        part_s = self._terms.patience_s / PATIENCE_PARTS
+        quiet_parts = 0
         while not self._read:
-            data = await self._stream.receive()
-            if not data:
+            data = None
+            with anyio.move_on_after(part_s):
+                data = await self._stream.receive()
+            if data:
+                self._read += self._decoder.feed(data)
+            elif data is not None:
                 return None
-            self._read += self._decoder.feed(data)
+            elif self._unanswered is not None:
+                quiet_parts = 0  # the guest waits for us
+            elif (quiet_parts := quiet_parts + 1) == PATIENCE_PARTS:
+                self._fault = (
+                    f"the guest daemon hangs: no challenge for {self._terms.patience_s:g} s"
+                )
+                return None
         return self._read.popleft()
 
     async def _send(self, message: AppMessage) -> None:
@@ -131,7 +144,7 @@ class Connection:
                 except OSError:
                     self._scope.cancel()
         if scope.cancelled_caught:
-            _log.warning("the guest daemon does not read any more")
+            self._fault = "the guest daemon does not read any more"
             self._scope.cancel()
 
     async def _take(self, message: AppMessage, tasks: TaskGroup) -> None:
@@ -144,7 +157,7 @@ class Connection:
             case ActionNotify(notification_type=NotificationType.IRREVOCABLE):
                 await self._ask(message, Notice, self._handlers.notice, tasks)
             case _:
-                _log.debug("ignored: %r", message)
+                _log.debug("%s: ignored: %r", self._terms.name, message)
 
     # -- health -----------------------------------------------------------------------------
 
@@ -199,7 +212,7 @@ class Connection:
         with scope:
             answer = await handler.answer(question, deadline=question.deadline)
         if scope.cancel_called:
-            _log.info("%s: overtaken by the next question", asked.event_type)
+            _log.info("%s: %s: overtaken by the next question", self._terms.name, asked.event_type)
         elif not isinstance(answer, Silence):
             await self._answer(asked, answer)
 

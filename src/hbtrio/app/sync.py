@@ -13,21 +13,40 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import anyio
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from hbtrio.app.application import Application
 
+_log = logging.getLogger("hbtrio.app")
+
 
 class Background:
-    """An application that runs in the background. Its methods may be called from any thread."""
+    """An application that runs in the background. Its methods may be called from any thread.
 
-    def __init__(self, app: Application, portal: BlockingPortal) -> None:
+    anyio's portal is not used: where its event loop has ended, or is another process's after a
+    fork, it raises errors of its own or waits for good.
+    """
+
+    def __init__(self, app: Application) -> None:
         self._app = app
-        self._portal = portal
+        self._pid = os.getpid()
+        #: With it the threads wait for what happens in the loop.
+        self._news = threading.Condition()
+        self._runs = False
+        self._ended = False
+        self._cause: BaseException | None = None
+        # What the loop waits for; any thread may write to it, at any time, without waiting.
+        self._leave, self._left = socket.socketpair()
+        self._thread = threading.Thread(
+            target=self._run, name=f"hbtrio.app {app.name}", daemon=True
+        )
 
     @property
     def registered(self) -> bool:
@@ -42,14 +61,63 @@ class Background:
 
         Raises:
             Refused: the guest daemon's last word was that it does not accept the registration.
-            RuntimeError: the application is not running any more.
+            RuntimeError: the application is not running any more; what has ended it is its cause.
             TimeoutError: it is not registered yet.
         """
-        self._portal.call(self._wait_registered, timeout_s)
+        if os.getpid() != self._pid:
+            raise RuntimeError(f"application {self._app.name} runs in another process")
+        with self._news:
+            if not self._news.wait_for(self._is_registered, timeout_s):
+                raise TimeoutError(f"{self._app.name} is not registered after {timeout_s:g} s")
 
-    async def _wait_registered(self, timeout_s: float) -> None:
-        with anyio.fail_after(timeout_s):
-            await self._app.wait_registered()
+    def _is_registered(self) -> bool:
+        if self._ended:
+            raise RuntimeError(f"application {self._app.name} is not running") from self._cause
+        return self._app._is_registered()
+
+    # -- its thread -------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._thread.start()
+        with self._news:
+            self._news.wait_for(lambda: self._runs or self._ended)
+        if self._cause is not None and not self._runs:
+            self._join()
+            raise self._cause
+
+    def _stop(self) -> None:
+        # The thread of the loop is the parent's; so is what is said to it.
+        if os.getpid() == self._pid:
+            self._leave.send(b"x")
+            self._join()
+
+    def _join(self) -> None:
+        self._thread.join()
+        self._leave.close()
+        self._left.close()
+
+    def _run(self) -> None:
+        try:
+            anyio.run(self._attend, backend="asyncio")
+        except BaseException as error:  # noqa: BLE001  it is raised where the block is left
+            self._cause = error
+            if self._runs and os.getpid() == self._pid:
+                _log.error("%s runs no more, and is not registered", self._app.name, exc_info=error)
+        finally:
+            with self._news:
+                self._ended = True
+                self._news.notify_all()
+
+    async def _attend(self) -> None:
+        async with self._app:
+            self._app._listen(self._tell)
+            self._runs = True
+            self._tell()
+            await anyio.wait_readable(self._left)
+
+    def _tell(self) -> None:
+        with self._news:
+            self._news.notify_all()
 
 
 @contextmanager
@@ -62,13 +130,18 @@ def in_background(app: Application) -> Iterator[Background]:
     coroutine functions run in the loop and must not.
 
     Leaving the block waits for no handler in a thread: those are daemons, which end with the
-    process.
+    process. A forked child that leaves it leaves the parent's application alone.
 
     Raises:
         RuntimeError: the application is running already.
+        BaseException: what has ended the event loop, such as ``sys.exit()`` in a coroutine function
+            that is a handler, when the block is left; it stands in the log as soon as it happens.
     """
-    with (
-        start_blocking_portal("asyncio", name=f"hbtrio.app {app.name}") as portal,
-        portal.wrap_async_context_manager(app),
-    ):
-        yield Background(app, portal)
+    background = Background(app)
+    background._start()
+    try:
+        yield background
+    finally:
+        background._stop()
+    if background._cause is not None:
+        raise background._cause

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from hbtrio.app.answers import corrective_action
+from hbtrio.app.answers import ActionWord, corrective_action
 from hbtrio.wire.app_codec import MAX_APP_NAME_BYTES
 from hbtrio.wire.app_messages import Init
 from hbtrio.wire.vocabulary import (
@@ -28,6 +28,9 @@ _MIN_HEARTBEAT_S: Final = 0.4
 #: An hour between beats, and a day for a window: beyond it a unit was mistaken.
 _MAX_HEARTBEAT_S: Final = 3600
 _MAX_WINDOW_S: Final = 86_400
+
+#: A guest daemon that is this late is not yet hung, in seconds: its machine may be busy.
+_MIN_PATIENCE_S: Final = 10.0
 
 #: What fits into a socket's address, without its NUL.
 _MAX_PATH_BYTES: Final = 107
@@ -53,6 +56,10 @@ def _heartbeat(_: Any, attribute: attrs.Attribute[float], value: Any) -> None:
 def _window(_: Any, attribute: attrs.Attribute[int], value: Any) -> None:
     if not _number(value, attribute.name, 1, _MAX_WINDOW_S).is_integer():
         raise ValueError(f"{attribute.name}: {value!r} is not a whole number of seconds")
+
+
+def _action(word: CorrectiveAction | ActionWord) -> CorrectiveAction:
+    return corrective_action(word, "corrective_action")
 
 
 def _name(_: Any, attribute: attrs.Attribute[str], value: Any) -> None:
@@ -92,7 +99,7 @@ class Terms:
     shutdown_notice_s: int = attrs.field(validator=_window)
     suspend_notice_s: int = attrs.field(validator=_window)
     resume_notice_s: int = attrs.field(validator=_window)
-    corrective_action: CorrectiveAction = attrs.field(converter=corrective_action)
+    corrective_action: CorrectiveAction = attrs.field(converter=_action)
     health_every_s: float | None = attrs.field()
 
     @health_every_s.validator
@@ -104,6 +111,15 @@ class Terms:
     def health_interval_s(self) -> float:
         """Seconds from one call of the health handler to the next, and what one may take."""
         return self.heartbeat_s if self.health_every_s is None else self.health_every_s
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds without a challenge after which the guest is taken for hung.
+
+        It sends one every interval, unless it waits for the answer to the last (PROTOCOL.md,
+        section 4).
+        """
+        return max(5 * self.heartbeat_s, _MIN_PATIENCE_S)
 
     @property
     def init(self) -> Init:
@@ -140,9 +156,18 @@ def socket_path(path: str | os.PathLike[str]) -> str:
     """The path as text, if a socket can have it.
 
     Raises:
-        ValueError: it is longer than 107 bytes, or empty.
+        TypeError: it is neither text nor a path.
+        ValueError: it is longer than 107 bytes, or empty, or has a NUL in it.
     """
-    text = os.fspath(path)
-    if not 0 < len(os.fsencode(text)) <= _MAX_PATH_BYTES:
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise TypeError(f"socket: {path!r} is neither text nor a path of text")
+    try:
+        length = len(os.fsencode(text))
+    except UnicodeEncodeError:
+        raise ValueError(f"socket: {text!r} can't be the name of a file") from None
+    if not 0 < length <= _MAX_PATH_BYTES:
         raise ValueError(f"socket: {text!r} does not have 1 to {_MAX_PATH_BYTES} bytes")
+    if "\0" in text:
+        raise ValueError(f"socket: {text!r} has a NUL in it")
     return text

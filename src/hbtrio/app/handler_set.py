@@ -1,0 +1,88 @@
+"""The three handlers of an application, as its author may write them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Self
+
+import attrs
+
+from hbtrio.app.answers import Accept, Healthy, Reject, Unhealthy
+from hbtrio.app.handlers import Handler
+from hbtrio.app.questions import Notice, Vote
+
+HealthHandler = Callable[[], Healthy | Unhealthy | Awaitable[Healthy | Unhealthy]]
+VoteHandler = Callable[[Vote], Accept | Reject | Awaitable[Accept | Reject]]
+NoticeHandler = Callable[[Notice], Awaitable[None] | None]
+
+# What decorators take and return, apart, so that a checker of types says what is wanted and knows
+# afterwards whether the function is to be awaited.
+AsyncHealth = Callable[[], Coroutine[Any, Any, Healthy | Unhealthy]]
+PlainHealth = Callable[[], Healthy | Unhealthy]
+AsyncVote = Callable[[Vote], Coroutine[Any, Any, Accept | Reject]]
+PlainVote = Callable[[Vote], Accept | Reject]
+AsyncNotice = Callable[[Notice], Coroutine[Any, Any, None]]
+PlainNotice = Callable[[Notice], None]
+
+
+@attrs.frozen
+class Handlers:
+    """The author's handlers; without one the answer is healthy, accept or complete.
+
+    Args:
+        application: the name of their application in the log.
+    """
+
+    application: str
+    health: Handler[Healthy | Unhealthy] | None = None
+    vote: Handler[Accept | Reject] | None = None
+    notice: Handler[None] | None = None
+
+    def with_health(self, function: HealthHandler) -> Self:
+        """These and one for the health.
+
+        Raises:
+            RuntimeError: there is one already; so it is with the others.
+            TypeError: it can't be called with what it will be.
+        """
+        _must_be_first(self.health, "health")
+        handler = Handler[Healthy | Unhealthy](
+            function,
+            "health",
+            application=self.application,
+            takes=(),
+            returns=(Healthy, Unhealthy),
+            every_failure=False,
+        )
+        return attrs.evolve(self, health=handler)
+
+    def with_vote(self, function: VoteHandler) -> Self:
+        """These and one for votes."""
+        _must_be_first(self.vote, "vote")
+        handler = Handler[Accept | Reject](
+            function,
+            "vote",
+            application=self.application,
+            takes=(Vote,),
+            returns=(Accept, Reject),
+            every_failure=True,
+        )
+        return attrs.evolve(self, vote=handler)
+
+    def with_notice(self, function: NoticeHandler) -> Self:
+        """These and one for notices."""
+        _must_be_first(self.notice, "notice")
+        handler = Handler[None](
+            function,
+            "notice",
+            application=self.application,
+            takes=(Notice,),
+            returns=(type(None),),
+            every_failure=True,
+        )
+        return attrs.evolve(self, notice=handler)
+
+
+def _must_be_first(current: object, what: str) -> None:
+    if current is not None:
+        raise RuntimeError(f"the {what} handler is set already")
