@@ -6,8 +6,11 @@
 #   deploy/install.sh guest|host|agent                  as root, in a checkout or on a HBTRIO disk
 #   deploy/install.sh --files-only guest|host|agent     the program is there, from pip or a package
 #
-# PYTHON is the Python to use (python3). With DESTDIR all goes below that directory.
+# PYTHON is the Python to use (python3). With DESTDIR all goes below that directory, for an image
+# whose Python is this one.
 set -eu
+# The daemons of host and agent are no root's: root's own umask may be one that locks them out.
+umask 022
 
 deploy=$(cd "$(dirname "$0")" && pwd)
 top=${deploy%/*}
@@ -19,23 +22,34 @@ usage() {
 }
 
 program() {
-    python=${PYTHON:-python3} venv=$root/opt/hbtrio
+    python=${PYTHON:-python3}
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
         echo "$python: hbtrio needs Python 3.11 or newer; name one with PYTHON=" >&2
         exit 1
     fi
+    mkdir -p "$root/opt" "$root/usr/local/bin"
+    venv=$(cd "$root/opt" && pwd)/hbtrio
     if [ -d "$top/wheels" ]; then
         # pip too is among the wheels: not every system has one for its Python.
         "$python" -m venv --without-pip "$venv"
-        "$venv/bin/python" "$(echo "$top"/wheels/pip-*.whl)/pip" install --quiet \
-            --no-index --find-links "$top/wheels" --upgrade hbtrio
+        for pip in "$top"/wheels/pip-*.whl; do :; done # any one, if there are more
+        # --upgrade would leave another build of the same version as it is.
+        "$venv/bin/python" "$pip/pip" install --quiet --disable-pip-version-check \
+            --no-index --find-links "$top/wheels" --force-reinstall hbtrio
     else
         "$python" -m venv "$venv"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
             --constraint "$top/constraints.txt" --upgrade "$top"
     fi
-    mkdir -p "$root/usr/local/bin"
-    ln -sf "$venv/bin/hbtrio" "$root/usr/local/bin/hbtrio"
+    # What an earlier run may have made under another umask.
+    chmod -R go=u-w "$venv"
+    if [ -n "$root" ]; then
+        # pip writes the path of the Python that runs it into each command.
+        for file in "$venv"/pyvenv.cfg "$venv"/bin/*; do
+            [ -L "$file" ] || sed -i "s|$venv|/opt/hbtrio|g" "$file"
+        done
+    fi
+    ln -sf /opt/hbtrio/bin/hbtrio "$root/usr/local/bin/hbtrio"
 }
 
 # put MODE FILE PLACE: replaces what is there.

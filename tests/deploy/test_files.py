@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ensurepip
 import os
 import shutil
 import subprocess
+import sysconfig
+import zipfile
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
@@ -12,11 +15,10 @@ from xml.etree import ElementTree
 import pytest
 import yaml  # comes with schemathesis
 
-from hbtrio.cli.guest import NAMED_DEVICE
 from hbtrio.config.guest import DEFAULT_GUEST_CONFIG, parse_guest_config
 from hbtrio.config.host import DEFAULT_HOST_CONFIG, HostConfig
 from hbtrio.nursery.discovery import NamePattern
-from hbtrio.wire.vocabulary import Event
+from hbtrio.nursery.named_port import NAMED_DEVICE
 
 CHECKOUT: Final = Path(__file__).parents[2]
 DEPLOY: Final = CHECKOUT / "deploy"
@@ -41,7 +43,8 @@ def test_the_channel_is_where_the_host_looks_and_called_what_the_guest_opens() -
 @pytest.mark.parametrize("script", ["install.sh", "guest-client.init"])
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 def test_any_shell_reads_the_scripts(script: str, shell: list[str]) -> None:
-    if shutil.which(shell[0]) is None:
+    # .ci/run installs them all.
+    if shutil.which(shell[0]) is None and os.environ.get("HBTRIO_REQUIRE_VM") != "1":
         pytest.skip(f"there is no {shell[0]} here")
     done = subprocess.run(
         [*shell, "-n", str(DEPLOY / script)], capture_output=True, text=True, timeout=20
@@ -64,35 +67,12 @@ def written() -> dict[str, dict[str, str]]:
     return {file["path"]: file for file in user_data()["write_files"]}
 
 
-def test_cloud_init_writes_a_configuration_whose_scripts_are_there() -> None:
+def test_cloud_init_writes_a_configuration_whose_scripts_are_installed(tmp_path: Path) -> None:
     config = parse_guest_config(written()[DEFAULT_GUEST_CONFIG]["content"], "cloud-init.yaml")
-    event_script, health_script = config.event_notification_script, config.health_check_script
-    assert event_script in written()
-    assert written()[event_script]["permissions"] == "0755"
-    assert health_script == str(Path(DEFAULT_GUEST_CONFIG).parent / "sample_health_script")
-
-
-def test_the_event_script_of_cloud_init(tmp_path: Path) -> None:
-    text = written()["/etc/guest-client/heartbeat/event_script"]["content"]
-    busy = tmp_path / "busy"
-    assert "/run/guest-client/busy" in text
-    script = tmp_path / "event_script"
-    script.write_text(text.replace("/run/guest-client/busy", str(busy)))
-    for event in Event:
-        for notification in ("revocable", "irrevocable"):
-            assert ran(script, notification, event) == (0, "")
-    busy.touch()
-    for event in Event:
-        assert ran(script, "revocable", event) == (1, "a backup is running\n")
-        assert ran(script, "irrevocable", event) == (0, "")
-
-
-def ran(script: Path, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        ["/bin/sh", str(script), *arguments], capture_output=True, text=True, timeout=20
-    )
-    assert done.stderr == ""
-    return done.returncode, done.stdout
+    install(tmp_path, "--files-only", "guest")
+    for script in (config.event_notification_script, config.health_check_script):
+        assert script is not None
+        assert files(tmp_path)[script[1:]] == "0755"
 
 
 def test_what_cloud_init_runs() -> None:
@@ -105,13 +85,16 @@ def test_what_cloud_init_runs() -> None:
 # -- install.sh -----------------------------------------------------------------------------
 
 
-def install(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def install(
+    root: Path, *arguments: str, script: Path = DEPLOY / "install.sh", umask: int = 0o022
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/bin/sh", str(DEPLOY / "install.sh"), *arguments],
+        ["/bin/sh", str(script), *arguments],
         env=os.environ | {"DESTDIR": str(root)},
+        umask=umask,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
 
 
@@ -161,6 +144,88 @@ def test_install_again_keeps_what_was_configured_and_renews_the_rest(tmp_path: P
     assert install(tmp_path, "--files-only", "host").returncode == 0
     assert config.read_text() == 'hostname = "compute-0"\n'
     assert unit.read_text() == (DEPLOY / unit.name).read_text()
+
+
+def test_a_strict_umask_locks_no_daemon_out(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir(mode=0o755)
+    for role in ("guest", "host", "agent"):
+        assert install(root, "--files-only", role, umask=0o077).returncode == 0
+    assert locked(root) == []
+
+
+def locked(root: Path) -> list[str]:
+    """What below is not for everybody to read, and to enter or run if it is for its owner."""
+    modes = {str(path): path.stat().st_mode for path in root.rglob("*") if not path.is_symlink()}
+    wanted = {path: 0o555 if mode & 0o100 else 0o444 for path, mode in modes.items()}
+    return [path for path, mode in modes.items() if mode & wanted[path] != wanted[path]]
+
+
+# -- a HBTRIO disk --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """A HBTRIO disk with a program of a few lines, so that it is installed without any index."""
+    disk = tmp_path / "disk"
+    shutil.copytree(DEPLOY, disk / "deploy")
+    shutil.copytree(CHECKOUT / "config", disk / "config")
+    (disk / "wheels").mkdir()
+    bundled = sysconfig.get_config_var("WHEEL_PKG_DIR") or Path(ensurepip.__path__[0], "_bundled")
+    (pip,) = Path(bundled).glob("pip-*.whl")
+    shutil.copy(pip, disk / "wheels")
+    shutil.copy(pip, disk / "wheels" / "pip-1.0-py3-none-any.whl")
+    burn(disk, "the first build")
+    return disk
+
+
+def burn(disk: Path, says: str) -> None:
+    """Puts a build on it, always of the same version."""
+    info = "hbtrio-0.1.0.dist-info"
+    members = {
+        "hbtrio.py": f"def main():\n    print({says!r})\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: hbtrio\nVersion: 0.1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": "[console_scripts]\nhbtrio = hbtrio:main\n",
+    }
+    record = "".join(f"{name},,\n" for name in [*members, f"{info}/RECORD"])
+    wheel = disk / "wheels" / "hbtrio-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in (members | {f"{info}/RECORD": record}).items():
+            archive.writestr(name, text)
+
+
+def says(root: Path) -> str:
+    """What the installed program prints, which is at its own place only in an image."""
+    venv = root / "opt" / "hbtrio"
+    return subprocess.run(
+        [venv / "bin" / "python", venv / "bin" / "hbtrio"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+
+
+def test_the_program_from_a_disk(disk: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir(mode=0o755)
+    done = install(root, "guest", script=disk / "deploy" / "install.sh", umask=0o077)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "installed; then: systemctl enable --now hbtrio-guest\n"
+    assert locked(root) == []
+    assert says(root) == "the first build\n"
+
+    # It is at home where it will be, not where it was put together.
+    assert os.readlink(root / "usr/local/bin/hbtrio") == "/opt/hbtrio/bin/hbtrio"
+    venv = root / "opt" / "hbtrio"
+    assert (venv / "bin" / "hbtrio").read_text().startswith("#!/opt/hbtrio/bin/python")
+    for file in (venv / "pyvenv.cfg", *(venv / "bin").iterdir()):
+        assert file.is_symlink() or str(root) not in file.read_text()
+
+    burn(disk, "the second build")
+    assert install(root, "guest", script=disk / "deploy" / "install.sh").returncode == 0
+    assert says(root) == "the second build\n"
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
 import pytest
-import yaml  # comes with schemathesis
 
 from hbtrio.cli import COMMANDS, Parser
 from hbtrio.config.guest import parse_guest_config
@@ -63,15 +68,32 @@ def test_each_file_it_names_is_there(page: Path) -> None:
             assert anchor[1:] in {title.lower().replace(" ", "-") for title in titles}
 
 
-def test_its_event_script_is_that_of_cloud_init() -> None:
-    data = yaml.safe_load((CHECKOUT / "deploy" / "cloud-init.yaml").read_text())
+def test_its_event_script(tmp_path: Path) -> None:
     path = "/etc/guest-client/heartbeat/event_script"
-    (written,) = (file["content"] for file in data["write_files"] if file["path"] == path)
     _, begun, rest = GUIDE.read_text().partition(f"sudo tee {path} <<'END'\n")
     assert begun
-    script, ended, _ = rest.partition("    END\n")
+    text, ended, _ = rest.partition("    END\n")
     assert ended
-    assert re.sub("^ {4}", "", script, flags=re.M) == written
+    busy = tmp_path / "busy"
+    assert "/run/guest-client/busy" in text
+    script = tmp_path / "event_script"
+    text = re.sub("^ {4}", "", text, flags=re.M)
+    script.write_text(text.replace("/run/guest-client/busy", str(busy)))
+    for event in Event:
+        for notification in ("revocable", "irrevocable"):
+            assert ran(script, notification, event) == (0, "")
+    busy.touch()
+    for event in Event:
+        assert ran(script, "revocable", event) == (1, "a backup is running\n")
+        assert ran(script, "irrevocable", event) == (0, "")
+
+
+def ran(script: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        ["/bin/sh", str(script), *arguments], capture_output=True, text=True, timeout=20
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
 
 
 def test_its_configurations_are_correct(tmp_path: Path) -> None:
@@ -86,6 +108,27 @@ def test_its_configurations_are_correct(tmp_path: Path) -> None:
     assert corrective.reboot
     assert corrective.stop
     assert corrective.log
+
+
+@pytest.mark.processes
+def test_its_bridge_without_a_vm() -> None:
+    found = [block for block in blocks(GUIDE.read_text()) if "hbtrio.lab.bridge" in block]
+    (typed,) = re.findall(r"^\$ (python -c (?:.*\\\n)*.*)$", "".join(found), re.M)
+    with tempfile.TemporaryDirectory(prefix="g.") as place:
+        _, *words = shlex.split(typed.replace("/tmp/hbtrio", place).replace("\\\n", ""))
+        bridge = subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 20
+            while len(os.listdir(place)) < 2 and time.monotonic() < deadline:
+                time.sleep(0.02)  # another process makes them
+            uuid = "f1e7a3d5-27a5-4b3e-9d0c-7d1f3f0f2f5b"
+            assert sorted(os.listdir(place)) == [f"cgcs.heartbeat.{uuid}.sock", "port"]
+            bridge.send_signal(signal.SIGINT)
+            bridge.wait(20)
+            assert os.listdir(place) == []
+        finally:
+            bridge.kill()
+            bridge.wait()
 
 
 def test_each_event_that_it_asks_about_is_one() -> None:

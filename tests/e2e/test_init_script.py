@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -20,6 +21,17 @@ from support.real_processes import SOON_S, Ran, end, is_gone, logged, until
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("home")]
 
 SCRIPT: Final = Path(__file__).parents[2] / "deploy" / "guest-client.init"
+
+#: Takes no SIGTERM, and a while to go when it is killed: its memory goes before the lock on the
+#: file that stands for the port.
+STUBBORN: Final = """\
+import fcntl, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+port = open(sys.argv[1], "a")
+fcntl.flock(port, fcntl.LOCK_EX)
+memory = b"x" * (1 << 28)
+signal.pause()
+"""
 
 NOT_RUNNING: Final = ["guest-client: is not running"]
 
@@ -139,6 +151,19 @@ async def test_one_that_died_and_one_whose_number_is_anothers(service: Service) 
         service.pidfile.write_text(f"{os.getpid()}\n")
         assert await service("stop") == Ran(0, [], [])
         assert not service.pidfile.exists()
+
+
+async def test_one_that_has_to_be_killed_has_let_go_of_its_port(service: Service) -> None:
+    code, port = service.directory / "stubborn.py", service.directory / "port"
+    code.write_text(STUBBORN)
+    (service.directory / "stubborn").mkdir()
+    program = service.directory / "stubborn" / "hbtrio"
+    write_script(program, f'#!/bin/sh\nexec {sys.executable} {code} {port} hbtrio "$@"\n')
+    assert await service("start", GUEST_CLIENT=str(program)) == Ran(0, [], [])
+    assert await service("stop", GUEST_CLIENT=str(program)) == Ran(0, [], [])
+    with port.open() as free:
+        fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not service.pidfile.exists()
 
 
 @pytest.mark.parametrize("content", ["", "\n", "no number\n", "-1\n", "4711 5\n"])
