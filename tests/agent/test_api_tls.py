@@ -117,7 +117,7 @@ async def test_who_has_asked_is_on_record(tmp_path: Path) -> None:
         operator(api) as tokened,
         api.client() as unix,
     ):
-        await api.agent.put_instance(InstanceRecord(ABSENT, "compute-0", True))
+        await api.agent.inventory.put_instance(InstanceRecord(ABSENT, "compute-0", True))
         for http in (certified, tokened, unix):
             for path, body in (("vote", {"event": "stop"}), ("act", {"action": "stop"})):
                 path = f"/v1/instances/{ABSENT}/{path}"

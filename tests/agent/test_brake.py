@@ -386,10 +386,10 @@ async def test_a_host_whose_failed_instances_were_all_taken_elsewhere(
         await host.loses_at_once(*lost)
         await on.at(50)
         for uuid in lost[1:]:
-            await on.agent.put_instance(InstanceRecord(uuid, OTHER, True))
+            await on.agent.inventory.put_instance(InstanceRecord(uuid, OTHER, True))
         await on.at(100)
         assert on.agent.brake.hold(HOSTNAME) is not None
-        await on.agent.delete_instance(lost[0])
+        await on.agent.inventory.delete_instance(lost[0])
         await on.at(100 + SETTLE_S)
         assert await kinds(on, "host-alarm-over") == [
             ("host-alarm-over", "", "those that failed have left it")
@@ -616,9 +616,9 @@ async def test_alarms_that_are_of_no_use_any_more_are_not_sent(
         moved, deleted, silenced, left = names(4)
         await host.loses_at_once(*names(4))
         await on.at(50)
-        await on.agent.put_instance(InstanceRecord(moved, OTHER, True))
-        await on.agent.delete_instance(deleted)
-        await on.agent.put_instance(InstanceRecord(silenced, HOSTNAME, False))
+        await on.agent.inventory.put_instance(InstanceRecord(moved, OTHER, True))
+        await on.agent.inventory.delete_instance(deleted)
+        await on.agent.inventory.put_instance(InstanceRecord(silenced, HOSTNAME, False))
         released = await on.agent.brake.release(HOSTNAME, "operator", send=True)
         assert released == Released(sent=1, withdrawn=1)
         await on.at(100)
@@ -638,7 +638,7 @@ async def test_a_host_of_which_nobody_wants_to_hear(
         await on.at(10)
         await host.loses_at_once(names(4)[0])
         hello = host.hello
-        await on.agent.put_host(HostRecord(hello.host_uuid, hello.hostname, False))
+        await on.agent.inventory.put_host(HostRecord(hello.host_uuid, hello.hostname, False))
         await on.at(60)
         assert alarmed(on) == []
         assert await kinds(on, "undelivered") == [
@@ -653,15 +653,15 @@ async def test_a_host_that_the_vim_deletes_is_held_no_longer(
         host = await on.known(host=Host(3))
         await host.loses_at_once(*names(3))
         await on.at(50)
-        await on.agent.delete_host(host.hello.host_uuid)
+        await on.agent.inventory.delete_host(host.hello.host_uuid)
         await on.at(60)
         assert (on.agent.brake.hold(HOSTNAME), alarmed(on)) == (None, [])
         assert await kinds(on, "host-alarm-over") == [
             ("host-alarm-over", "", "the VIM has deleted it")
         ]
         # One of which nothing is held is no trouble.
-        await on.agent.put_host(HostRecord("h-9", "compute-9", True))
-        await on.agent.delete_host("h-9")
+        await on.agent.inventory.put_host(HostRecord("h-9", "compute-9", True))
+        await on.agent.inventory.delete_host("h-9")
 
 
 async def test_a_host_without_a_link_is_forgotten_and_begins_anew(

@@ -14,16 +14,11 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.nursery.agent_actions import AgentActions
-from hbtrio.nursery.agent_api import agent_api
-from hbtrio.nursery.http_edge import serve_http
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
-from hbtrio.nursery.unix_socket import open_unix_listener
-from support.agent_world import MemoryAgent, memory_agent
-from support.control_socket import call, served, socket_path
+from support.agent_world import MemoryAgent, memory_agent, operators_api
+from support.control_socket import call, served
 from support.fleet_world import TOKEN, fleet_api
 from support.host_world import host_world
-from support.inline_store import wall_clock
 from support.scripted_host import (
     HOST_UUID,
     HOSTNAME,
@@ -49,22 +44,8 @@ async def fleet(folder: Path) -> AsyncIterator[tuple[MemoryAgent, ScriptedHost, 
         await on.known(host=host)
         other = attrs.evolve(INSTANCE, uuid=OTHER_VM)
         await on.known(host=ScriptedHost("compute-1", OTHER_HOST_UUID, "b", (other,)))
-        actions = AgentActions(on.agent, new_command_id=lambda: "unused", wall_clock=wall_clock)
-        crashes: list[BaseException] = []
-        with socket_path() as path:
-            listener = await open_unix_listener(path)
-
-            async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-                await serve_http(
-                    agent_api(on.agent, actions),
-                    [listener],
-                    on_crash=crashes.append,
-                    task_status=task_status,
-                )
-
-            await on.nursery.start(serve)
+        async with operators_api(on) as path:
             yield on, host, path
-        assert crashes == []
 
 
 async def forget(path: str, name: str) -> tuple[int, object]:
@@ -78,7 +59,7 @@ async def forget(path: str, name: str) -> tuple[int, object]:
 
 async def inventory(on: MemoryAgent) -> None:
     """The one that was not meant is left, in the store too."""
-    assert (on.agent.hosts, on.agent.instances) == LEFT
+    assert (on.agent.inventory.hosts, on.agent.inventory.instances) == LEFT
     assert await on.store.hosts() == tuple(LEFT[0].values())
     assert await on.store.instances() == tuple(LEFT[1].values())
 
@@ -95,7 +76,7 @@ async def test_a_host_is_forgotten_and_its_history_is_not(
         assert (called.lines, called.status) == (expected, ExitStatus.DONE)
         await inventory(on)
         assert await on.store.linked() == {"compute-1"}
-        assert on.agent.down == {}
+        assert on.agent.inventory.down == {}
         shown = (await call(path, "status")).text
         assert HOSTNAME not in shown
         assert "compute-1" in shown
@@ -114,7 +95,7 @@ async def test_a_host_is_forgotten_and_its_history_is_not(
     async with memory_agent(tmp_path, number=1) as on:
         await trio.sleep(100)
         await inventory(on)
-        assert set(on.agent.down) == {"compute-1"}
+        assert set(on.agent.inventory.down) == {"compute-1"}
 
 
 async def test_a_host_that_has_a_link_is_not_forgotten(
@@ -125,8 +106,8 @@ async def test_a_host_that_has_a_link_is_not_forgotten(
             await call(path, "forget", HOSTNAME)
         assert str(caught.value) == "compute-0 has a link to this agent"
         assert caught.value.status is ExitStatus.FAILED
-        assert len(on.agent.hosts) == 2
-        assert len(on.agent.instances) == 4
+        assert len(on.agent.inventory.hosts) == 2
+        assert len(on.agent.inventory.instances) == 4
         await host.cut()
         await wait_all_tasks_blocked()
         # At once, without waiting for its grace time.
@@ -174,7 +155,7 @@ async def test_a_host_that_comes_back_is_as_new(autojump_clock: MockClock, tmp_p
         await wait_all_tasks_blocked()
         assert (await forget(path, HOSTNAME))[0] == 200
         await on.host(host)
-        assert on.agent.hosts[HOST_UUID] == HostRecord(HOST_UUID, HOSTNAME, False)
+        assert on.agent.inventory.hosts[HOST_UUID] == HostRecord(HOST_UUID, HOSTNAME, False)
         assert host.reporting == {"": False} | dict.fromkeys(VMS, False)
         await host.report("heartbeating", VMS[0], "again")
         await host.settled()
@@ -189,15 +170,15 @@ async def test_a_host_of_which_there_is_not_all(
 ) -> None:
     async with fleet(tmp_path) as (on, _, path):
         if what == "hosts":
-            await on.agent.put_host(HostRecord("h-9", "compute-9", True))
+            await on.agent.inventory.put_host(HostRecord("h-9", "compute-9", True))
         else:
-            await on.agent.put_instance(InstanceRecord("vm-9", "compute-9", True))
+            await on.agent.inventory.put_instance(InstanceRecord("vm-9", "compute-9", True))
         count = int(what == "instances")
         assert await forget(path, "compute-9") == (
             200,
             {"hostname": "compute-9", "instances": count},
         )
-        assert not {"h-9", "vm-9"} & {*on.agent.hosts, *on.agent.instances}
+        assert not {"h-9", "vm-9"} & {*on.agent.inventory.hosts, *on.agent.inventory.instances}
 
 
 async def test_a_disk_that_fails_forgets_nothing(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -208,7 +189,7 @@ async def test_a_disk_that_fails_forgets_nothing(autojump_clock: MockClock, tmp_
         with pytest.raises(UserError) as caught:
             await call(path, "forget", HOSTNAME)
         assert str(caught.value) == "store: database or disk is full"
-        assert len(on.agent.instances) == 4
+        assert len(on.agent.inventory.instances) == 4
         on.worker.fault = ""
         assert (await call(path, "forget", HOSTNAME)).status == ExitStatus.DONE
         await inventory(on)
@@ -222,7 +203,7 @@ async def test_a_host_that_nobody_knows(
         with pytest.raises(UserError) as caught:
             await call(path, "forget", name)
         assert "\n" not in str(caught.value)
-        assert (len(on.agent.hosts), len(on.agent.instances)) == (2, 4)
+        assert (len(on.agent.inventory.hosts), len(on.agent.inventory.instances)) == (2, 4)
 
 
 async def test_ctl_and_the_api_of_a_host(autojump_clock: MockClock) -> None:
@@ -235,14 +216,14 @@ async def test_ctl_and_the_api_of_a_host(autojump_clock: MockClock) -> None:
 
 async def test_over_tcp_it_needs_the_token(tmp_path: Path) -> None:
     async with fleet_api(tmp_path) as api, api.client(tcp=True) as http:
-        await api.agent.put_host(HostRecord("h-9", "compute-9", True))
+        await api.agent.inventory.put_host(HostRecord("h-9", "compute-9", True))
         path = "/v1/hosts/compute-9/forget"
         assert (await http.post(path)).status_code == 401
         assert (await http.get(path)).status_code == 405
-        assert len(api.agent.hosts) == 1
+        assert len(api.agent.inventory.hosts) == 1
         headers = {"authorization": f"Bearer {TOKEN}"}
         assert (await http.post(path, headers=headers)).status_code == 200
-        assert api.agent.hosts == {}
+        assert api.agent.inventory.hosts == {}
 
 
 async def test_a_host_that_comes_back_in_the_middle_of_it(
@@ -268,7 +249,7 @@ async def test_a_host_that_comes_back_in_the_middle_of_it(
         await inventory(on)
         assert host.reporting == {"": False} | dict.fromkeys(VMS, False)
         # What it tells counts as soon as the VIM tells of it again.
-        await on.agent.put_instance(InstanceRecord(VMS[0], HOSTNAME, True))
-        live = on.agent.live(VMS[0])
+        await on.agent.inventory.put_instance(InstanceRecord(VMS[0], HOSTNAME, True))
+        live = on.agent.inventory.live(VMS[0])
         assert live is not None
         assert live.heartbeating

@@ -31,11 +31,11 @@ LETTERS = "abcdef00-2222-4222-8222-222222222222"
 async def test_a_uuid_has_one_spelling(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with memory_agent(tmp_path) as world:
         await world.host(ScriptedHost(host_uuid=LETTERS.upper()))
-        assert world.agent.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, False)}
-        await world.agent.put_host(HostRecord(LETTERS, HOSTNAME, True))
-        assert world.agent.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, True)}
-        await world.agent.delete_host(LETTERS)
-        assert (world.agent.hosts, await world.store.hosts()) == ({}, ())
+        assert world.agent.inventory.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, False)}
+        await world.agent.inventory.put_host(HostRecord(LETTERS, HOSTNAME, True))
+        assert world.agent.inventory.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, True)}
+        await world.agent.inventory.delete_host(LETTERS)
+        assert (world.agent.inventory.hosts, await world.store.hosts()) == ({}, ())
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ async def test_what_is_no_uuid_is_refused(
         host = await world.host(ScriptedHost(host_uuid=said))
         assert host.goodbyes == [f"unusable message: host_uuid {said[:40]!r} is no uuid"]
         assert world.agent.links.sessions == {}
-        assert world.agent.hosts == {}
+        assert world.agent.inventory.hosts == {}
 
 
 @pytest.mark.parametrize("vim", [True, False])
@@ -63,7 +63,7 @@ async def test_a_host_that_says_many_uuids_is_one_host(
             await wait_all_tasks_blocked()
         # With a VIM the first one, until the VIM says another.
         known = HostRecord(said[0 if vim else -1], HOSTNAME, not vim)
-        assert world.agent.hosts == {known.uuid: known}
+        assert world.agent.inventory.hosts == {known.uuid: known}
         assert await world.store.hosts() == (known,)
 
 
@@ -74,7 +74,7 @@ async def test_a_host_that_is_known_does_not_become_another_by_its_word(
         host = await world.known()
         await host.cut()
         host = await world.host(ScriptedHost(HOSTNAME, OTHER_HOST_UUID, "b"))
-        assert world.agent.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
+        assert world.agent.inventory.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
         assert host.reporting == {"": True, VM: True}
 
 
@@ -96,7 +96,7 @@ async def test_a_host_that_had_a_link_and_never_reported_is_missed_after_a_resta
 ) -> None:
     async with memory_agent(tmp_path) as world:
         await world.known()
-        await world.agent.put_host(HostRecord(OTHER_HOST_UUID, "compute-1", True))
+        await world.agent.inventory.put_host(HostRecord(OTHER_HOST_UUID, "compute-1", True))
     async with memory_agent(tmp_path, number=1) as world:
         start = trio.current_time()
         await trio.sleep(10)
@@ -161,12 +161,12 @@ async def test_what_was_deleted_or_has_moved_while_the_link_was_down(
         await host.cut()
         await wait_all_tasks_blocked()
         if moved:
-            await world.agent.put_instance(InstanceRecord(VM, "compute-1", True))
+            await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
         else:
-            await world.agent.delete_instance(VM)
+            await world.agent.inventory.delete_instance(VM)
         await world.host(host)
         assert host.reporting == {"": True, VM: False, OTHER_VM: True}
-        await world.agent.put_instance(InstanceRecord(VM, HOSTNAME, True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
         await wait_all_tasks_blocked()
         assert host.reporting == {"": True, VM: True, OTHER_VM: True}
 
@@ -187,9 +187,9 @@ async def test_a_long_vote_of_an_instance_that_the_vim_tells_of_later(
     async with memory_agent(tmp_path) as world:
         host = await world.host(ScriptedHost(instances=(LONG,)))
         assert warnings(caplog) == []
-        await world.agent.put_instance(InstanceRecord(VM, HOSTNAME, False))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, False))
         assert warnings(caplog) == [WARNING]
-        await world.agent.put_instance(InstanceRecord(VM, HOSTNAME, True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
         await host.tell(health=INSTANCE.health)
         await host.settled()
         assert warnings(caplog) == [WARNING]
@@ -202,7 +202,7 @@ async def test_a_long_vote_of_an_instance_that_moves(
         await world.known()
         await world.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b", (LONG,)))
         assert warnings(caplog) == []
-        await world.agent.put_instance(InstanceRecord(VM, "compute-1", True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
         assert warnings(caplog) == [WARNING]
 
 
@@ -211,5 +211,5 @@ async def test_without_a_vim_no_vote_is_too_long(
 ) -> None:
     async with memory_agent(tmp_path, vim=False) as world:
         await world.host(ScriptedHost(instances=(LONG,)))
-        assert list(world.agent.instances) == [VM]
+        assert list(world.agent.inventory.instances) == [VM]
         assert warnings(caplog) == []

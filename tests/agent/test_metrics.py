@@ -70,8 +70,8 @@ async def test_hosts_by_their_links(tmp_path: Path, autojump_clock: MockClock) -
         vms = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(4)]
         host = ScriptedHost(instances=tuple(attrs.evolve(INSTANCE, uuid=vm) for vm in vms))
         await on.known(host=host)
-        await on.agent.put_host(HostRecord("h-9", 'compute-9"\\\n', True))
-        await on.agent.put_instance(InstanceRecord(VM, "compute-8", True))
+        await on.agent.inventory.put_host(HostRecord("h-9", 'compute-9"\\\n', True))
+        await on.agent.inventory.put_instance(InstanceRecord(VM, "compute-8", True))
         found = numbers(on, 0.0)
         assert found | {"deliveries_total unconfirmed": 0} == QUIET | DELIVERY | {
             "hosts up": 1,
@@ -139,7 +139,7 @@ async def test_a_host_that_is_missing_after_a_restart(
         await on.known(host=gone)
         await back.report("heartbeating", VM, "init answered")
         await gone.report("heartbeating", "elsewhere", "init answered")
-        await on.agent.put_host(HostRecord("h-9", "compute-9", True))
+        await on.agent.inventory.put_host(HostRecord("h-9", "compute-9", True))
         await on.at(1)
     async with memory_agent(tmp_path, number=1) as on:
         await on.host(back)
@@ -165,8 +165,8 @@ async def test_a_host_that_nobody_knows_any_more_is_not_missed(
         await on.known(host=host)
         await host.report("heartbeating", VM, "init answered")
         await on.at(1)
-        await on.agent.delete_instance(VM)
-        await on.agent.delete_host(host.hello.host_uuid)
+        await on.agent.inventory.delete_instance(VM)
+        await on.agent.inventory.delete_host(host.hello.host_uuid)
     async with memory_agent(tmp_path, number=1) as on:
         await on.at(60)
         assert numbers(on, 60.0) == QUIET | DELIVERY
@@ -181,7 +181,7 @@ async def test_a_host_that_is_deleted_is_not_missed(
         await host.cut()
         await on.at(60)
         assert numbers(on, 60.0)["hosts lost"] == 1
-        await on.agent.delete_host(host.hello.host_uuid)
+        await on.agent.inventory.delete_host(host.hello.host_uuid)
         assert numbers(on, 60.0)["hosts lost"] == 0
 
 
@@ -190,11 +190,11 @@ async def test_a_store_that_fails(tmp_path: Path, autojump_clock: MockClock) -> 
     async with memory_agent(tmp_path) as on:
         on.worker.fault = "database or disk is full"
         with pytest.raises(StoreFault):
-            await on.agent.put_host(HostRecord("h-9", "compute-9", True))
+            await on.agent.inventory.put_host(HostRecord("h-9", "compute-9", True))
         assert on.store.fault == "database or disk is full"
         assert numbers(on, 0.0)["store_failing"] == 1
         on.worker.fault = ""
         await on.store.history()
         assert numbers(on, 0.0)["store_failing"] == 1
-        await on.agent.put_host(HostRecord("h-9", "compute-9", True))
+        await on.agent.inventory.put_host(HostRecord("h-9", "compute-9", True))
         assert (on.store.fault, numbers(on, 0.0)["store_failing"]) == ("", 0)

@@ -142,7 +142,7 @@ async def test_ctl_and_the_api_of_a_host(autojump_clock: MockClock) -> None:
     ("body", "reason"),
     [
         ({"alarms": "burn"}, "body.alarms: no such word, there are send, withdraw"),
-        ({"alarms": 1}, "body: alarms: must be a text, got 1"),
+        ({"alarms": 1}, "body: alarms: must be a string, got 1"),
         ({}, "body: alarms: is missing, and has no default"),
         ([], "the body is not a JSON object"),
     ],

@@ -372,7 +372,7 @@ async def test_a_host_that_does_not_know_the_instance(
     caplog.set_level(logging.INFO, "hbtrio.rounds")
     async with memory_agent(tmp_path) as world:
         host = await world.known(host=ScriptedHost(instances=()))
-        await world.agent.put_instance(InstanceRecord(VM, "compute-0", True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-0", True))
         assert await refused(world, caplog, beating=False) == f"compute-0 does not know {VM}"
         assert host.commands == []
 
@@ -420,7 +420,7 @@ async def test_a_refusal_is_answered_though_it_can_t_be_kept(
 ) -> None:
     async with memory_agent(tmp_path) as world:
         await world.known(host=ScriptedHost(instances=()))
-        await world.agent.put_instance(InstanceRecord(VM, "compute-0", True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-0", True))
         world.worker.fault = "disk full"
         asked = await world.ask(Event.STOP, vote=True)
         assert (asked.seconds, asked.fault) == (0, f"compute-0 does not know {VM}")
@@ -826,7 +826,7 @@ async def test_the_verdict_of_a_host_that_the_instance_has_left(
         host = await world.known()
         host.silent()
         await world.ask(Event.LIVE_MIGRATE_BEGIN, vote=False)
-        await world.agent.put_instance(InstanceRecord(VM, "compute-1", True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
         await host.outcome(host.commands[0], VoteResult.COMPLETE)
         await trio.sleep(100)
         assert world.vim.verdicts == []
@@ -840,7 +840,7 @@ async def test_the_verdict_of_an_instance_that_is_forgotten(
         host = await world.known()
         host.silent()
         await world.ask(Event.STOP, vote=False)
-        await world.agent.delete_instance(VM)
+        await world.agent.inventory.delete_instance(VM)
         await trio.sleep(100)
         assert world.vim.verdicts == []
 

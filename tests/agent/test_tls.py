@@ -108,7 +108,7 @@ async def test_a_name_that_the_certificate_does_not_bear(
         why = f"unusable message: the certificate does not bear the name {hostname}"
         assert host.goodbyes == [why]
         assert on.world.agent.links.sessions == {}
-        assert on.world.agent.hosts == {}
+        assert on.world.agent.inventory.hosts == {}
         await said(caplog, f"a connection that was no host's: {why}")
 
 

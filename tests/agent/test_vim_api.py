@@ -333,10 +333,10 @@ async def test_no_body_and_no_json(tmp_path: Path, method: str, path: str, body:
 @pytest.mark.parametrize(
     ("path", "method", "change", "reason"),
     [
-        (INST, "PATCH", {"uuid": 5}, "body.uuid: must be a text, got 5"),
-        (INST, "PATCH", {"uuid": None}, "body.uuid: must be a text, got null"),
+        (INST, "PATCH", {"uuid": 5}, "body.uuid: must be a string, got 5"),
+        (INST, "PATCH", {"uuid": None}, "body.uuid: must be a string, got null"),
         (INST, "PATCH", {"uuid": OTHER_VM}, "body.uuid: differs from the path's"),
-        (INST, "PATCH", {"hostname": ["x"]}, "body.hostname: must be a text, got a list"),
+        (INST, "PATCH", {"hostname": ["x"]}, "body.hostname: must be a string, got a list"),
         (INST, "PATCH", {"hostname": ""}, 'body.hostname: must be a host name, got ""'),
         (
             INST,
@@ -412,7 +412,7 @@ async def test_a_fault_names_its_path(
         answer = await agent.request(method, path, base | change)
         if reason is None:
             assert answer.status == 400
-            assert "body.uuid: must be a text, got 2" in answer.json["reason"]
+            assert "body.uuid: must be a string, got 2" in answer.json["reason"]
             assert "body.action: must be one of" in answer.json["reason"]
         else:
             failed(answer, 400, reason)
@@ -427,8 +427,8 @@ async def test_only_uuids_are_added(tmp_path: Path, uuid: str) -> None:
         for kind, body in (("hosts", ABOUT_HOST), ("instances", NEW_VM)):
             answer = await agent.request("POST", f"/v1/{kind}/{uuid}", body)
             assert answer.status in (400, 403)
-        assert agent.agent.hosts == {}
-        assert agent.agent.instances == {}
+        assert agent.agent.inventory.hosts == {}
+        assert agent.agent.inventory.instances == {}
 
 
 async def test_a_patch_without_services_only_rebinds(tmp_path: Path) -> None:
@@ -622,8 +622,8 @@ async def test_a_store_that_can_t_be_written_is_503(
 async def test_more_than_is_taken_in_is_503(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hbtrio.nursery.agent._HOSTS", 1)
-    monkeypatch.setattr("hbtrio.nursery.agent._INSTANCES", 1)
+    monkeypatch.setattr("hbtrio.nursery.agent_inventory._HOSTS", 1)
+    monkeypatch.setattr("hbtrio.nursery.agent_inventory._INSTANCES", 1)
     async with socket_agent(tmp_path) as agent:
         await told(agent)
         for kind, base in (("hosts", ABOUT_HOST), ("instances", NEW_VM)):

@@ -203,8 +203,10 @@ def test_all_faults_at_once_with_their_paths() -> None:
         "host.toml: brake.minimum: must be a whole number, got 1.9",
         "host.toml: actions.stop: item 2: must be a string, got 3",
         "host.toml: actions.stop: item 3: must be a string, got false",
-        "host.toml: actions.reboot: item 2: unknown placeholder {reason}, there is {uuid}",
-        "host.toml: actions.reboot: item 3: unknown placeholder {UUID}, there is {uuid}",
+        "host.toml: actions.reboot: item 2: unknown placeholder {reason}, there is {uuid}; "
+        "write {{reason}} for itself",
+        "host.toml: actions.reboot: item 3: unknown placeholder {UUID}, there is {uuid}; "
+        "write {{UUID}} for itself",
         "host.toml: actions.live_migrate: unknown key, did you mean live-migrate?",
         "host.toml: colour: unknown key",
         "host.toml: corrective_commands: unknown key, did you mean corrective-commands?",

@@ -16,6 +16,7 @@ import trio
 
 from hbtrio.cli import COMMANDS
 from hbtrio.lab.daemon import Daemon
+from support.real_agent import real_agent
 from support.real_processes import POWERLESS, Ran, hbtrio, hbtrio_each, logged
 
 pytestmark = pytest.mark.processes
@@ -173,7 +174,7 @@ async def test_guest(files: Path) -> None:
 async def test_host(files: Path) -> None:
     host = "host --channel-dir {home}/ch --control-socket {home}/host.sock"
     bad = [
-        "{home}/bad.toml: channel_dir: must be a text, got 7",
+        "{home}/bad.toml: channel_dir: must be a string, got 7",
         "{home}/bad.toml: brake.share: must be over 0 and at most 1, got 1.5",
         "{home}/bad.toml: foo: unknown key",
         "{home}/bad.toml: heartbeats: unknown key, did you mean heartbeat?",
@@ -292,13 +293,13 @@ async def test_ctl(files: Path) -> None:
             (f"{ctl} act {UUID} stop -- true", 5, [unreachable]),
             (
                 "ctl --url unix:{home}/file status",
-                5,
-                ["unix:{home}/file: connection refused; is hbtrio host or agent running?"],
+                2,
+                ["unix:{home}/file: is no socket"],
             ),
             (
                 f"ctl --url unix:/{'d' * 120} status",
-                5,
-                [f"unix:/{'d' * 120}: AF_UNIX path too long; is hbtrio host or agent running?"],
+                2,
+                [f"unix:/{'d' * 120}: a socket's path has at most 107 bytes, this one has 121"],
             ),
         ],
         files,
@@ -440,7 +441,7 @@ async def test_beside_a_running_host(files: Path, channel: socket.socket) -> Non
                     1,
                     ["no command for stop: give one after --, or set stop in [actions]"],
                 ),
-                (f"{ctl} act {UUID} stop -- x {{{{name}}}}", 2, ["body: command: …{{name}}…"]),
+                (f"{ctl} act {UUID} stop -- x {{{{name}}}}", 2, ["command: …{{name}}…"]),
             ],
             files,
         )
@@ -449,6 +450,26 @@ async def test_beside_a_running_host(files: Path, channel: socket.socket) -> Non
         to_full = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
         ran = await hbtrio("ctl", "--url", f"unix:{files}/host.sock", "status", prefix=to_full)
         assert ran == Ran(1, [], ["hbtrio ctl: standard output: no space left on device"])
+
+
+async def test_what_an_agent_listens_on_for_others(files: Path) -> None:
+    async with real_agent(files) as agent:
+        vim = f"http://127.0.0.1:{agent.vim_port}"
+        not_ours = f"{vim}: not an operators' API, but an agent's for its VIM"
+        await check(
+            [
+                (f"ctl --url {vim} status", 2, [not_ours]),
+                (f"ctl --url {vim} events", 2, [not_ours]),
+                (f"ctl --url {vim} vote {UUID} stop", 2, [not_ours]),
+                (f"ctl --url {vim} act {UUID} stop -- true", 2, [not_ours]),
+                (
+                    "ctl --url unix:{home}/link status",
+                    5,
+                    ["unix:{home}/link: the daemon went away…; or this is not its operators'…"],
+                ),
+            ],
+            files,
+        )
 
 
 async def test_a_channel_directory_that_is_made_later_is_waited_for(home: Path) -> None:

@@ -209,7 +209,7 @@ async def test_sigterm_of_a_host_ends_it_though_somebody_follows_its_events() ->
             nursery.start_soon(follow)
             await logged(events, "init answered")
             await scene.post(f"/v1/instances/{vm.uuid}/vote", {"event": "stop"})
-            await logged(shown, f"{vm.uuid} vote stop accept")
+            await logged(shown, f"{vm.uuid} (vm) vote stop accept")
             with trio.fail_after(3.0):
                 assert await host.stop() == 0
         assert ran == [Ran(5, [], [f"hbtrio ctl: {scene.url}: the daemon went away"])]
@@ -217,16 +217,45 @@ async def test_sigterm_of_a_host_ends_it_though_somebody_follows_its_events() ->
         written = [json.loads(line) for line in events.read_text().splitlines()]
         assert all(datetime.fromisoformat(one.pop("time")).tzinfo for one in written)
         assert written == [
-            {"kind": "heartbeating", "uuid": vm.uuid, "reason": "init answered"},
+            {"kind": "heartbeating", "uuid": vm.uuid, "name": "vm", "reason": "init answered"},
             {
                 "kind": "vote",
                 "uuid": vm.uuid,
+                "name": "vm",
                 "reason": "",
                 "event": "stop",
                 "result": "accept",
             },
-            {"kind": "stopped", "uuid": vm.uuid, "reason": "the host closed it"},
+            {"kind": "stopped", "uuid": vm.uuid, "name": "vm", "reason": "the host closed it"},
         ]
+
+
+async def test_sighup_of_a_host_opens_its_events_anew_and_vms_take_no_notice() -> None:
+    async with open_scene() as scene:
+        events, old = scene.directory / "events", scene.directory / "events.1"
+        async with a_host(scene, "--events", str(events)) as host:
+            vm = await boot(scene, "vm")
+            await logged(events, "init answered")
+            events.rename(old)
+            host.signal(signal.SIGHUP)
+            await logged(scene.host_log, f"events: {events} is opened anew")
+            await scene.post(f"/v1/instances/{vm.uuid}/vote", {"event": "stop"})
+            await logged(events, '"kind": "vote"')
+            assert (await scene.status())["host"]["events_fault"] is None
+        assert len(old.read_text().splitlines()) == 1
+
+
+async def test_a_full_disk_is_in_the_status_of_the_host() -> None:
+    async with open_scene() as scene, a_host(scene, "--events", "/dev/full"):
+        vm = await boot(scene, "vm")
+        await logged(scene.host_log, "events are lost")
+        await beats_on(scene, vm)
+        fault = (await scene.status())["host"]["events_fault"]
+        assert datetime.fromisoformat(fault.pop("since")).tzinfo
+        assert fault == {"why": "no space left on device", "lost": 1}
+        ran = await hbtrio("ctl", "--url", scene.url, "status")
+        assert ran.out[1].startswith("1 event not written since 20")
+        assert ran.out[1].endswith(": no space left on device")
 
 
 # -- readers that stall ---------------------------------------------------------------------

@@ -199,6 +199,9 @@ async def test_kill_9_of_guests(home: Path) -> None:
                 [
                     "notice of suspend: SUSPEND_NOTICE window of 4 s",
                     "notice of suspend: complete (no answer within 4 s)",
+                    "its silence is no loss now; if nothing happens to it, `hbtrio ctl notify "
+                    f"{works['notify'].vm.uuid} resume` ends that, or 5 minutes in which it "
+                    "answers",
                 ],
                 [],
             ),

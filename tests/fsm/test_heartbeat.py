@@ -820,3 +820,65 @@ def test_a_later_init_does_not_raise_the_dead() -> None:
     for message in (init(3), answer(1), answer(2), init(4), answer(3)):
         assert Heartbeating not in map(type, bench.skip(bench.beat.received(message, 5.0)))
     assert kinds(bench.run(400.0), Heartbeating, Stopped, Lost) == []
+
+
+def test_the_end_of_an_illness_is_a_note_and_the_reason_of_the_present_state() -> None:
+    bench = Bench().beating()
+    bench.skip(ill(bench, STOP, "disk full"))
+    bench.skip(bench.at(bench.beat.due).tick())
+    note = Note("healthy again after: disk full")
+    well = {"health": Health.HEALTHY, "health_reason": "", "why": note.text}
+    bench.expect(bench.answer(), [note], beats=3, round_trip_s=0.0, owes_answer=False, **well)
+    # It is said once, and is of the past as soon as it falls ill again, be that news or not.
+    bench.skip(bench.at(bench.beat.due).tick())
+    assert bench.answer() == ()
+    assert bench.beat.why == note.text
+    bench.skip(ill(bench, NONE, "disk full"))
+    assert bench.beat.why == "answers challenges"
+    # Nobody was told of that one, so nobody is told of its end.
+    bench.skip(bench.at(bench.beat.due).tick())
+    assert bench.answer() == ()
+    assert bench.beat.why == "answers challenges"
+
+
+def test_an_illness_may_end_with_a_reboot() -> None:
+    bench = Bench().beating()
+    bench.skip(ill(bench, REBOOT, "disk full"))
+    bench.skip(bench.beat.restarts("a command", bench.now))
+    bench.skip(bench.at(50.0).init())
+    note = Note("healthy again after: disk full")
+    assert bench.at(50.25).answer() == (Heartbeating("after: a command"), note)
+    assert bench.beat.why == note.text
+
+
+def test_a_guest_that_changes_its_mind_with_every_beat_is_well_again_six_times_a_minute() -> None:
+    bench = Bench().beating()
+    notes = []
+    for beat in range(120):
+        bench.skip(bench.at(1.25 + beat).tick())
+        health = Health.HEALTHY if beat % 2 else Health.UNHEALTHY
+        effects = bench.skip(bench.answer(health=health, action=STOP, log_msg="disk full"))
+        notes += [beat for effect in effects if isinstance(effect, Note)]
+    assert notes == [1, 3, 5, 7, 9, 11, 61, 63, 65, 67, 69, 71]
+
+
+@pytest.mark.parametrize("end", ["closed", "lost", "exit", "paused", "removed"])
+def test_nobody_knows_the_health_of_what_is_not_beating(end: str) -> None:
+    bench = Bench().beating()
+    bench.skip(ill(bench, STOP, "disk full"))
+    match end:
+        case "closed":
+            bench.skip(bench.beat.closed("reset"))
+        case "lost":
+            bench.run(9.0)
+        case "exit":
+            bench.skip(bench.exit())
+        case "removed":
+            bench.skip(bench.beat.removed("removed"))
+        case _:
+            bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
+            # Its answers do not count as heartbeats, and neither does what they say.
+            bench.skip(bench.at(bench.beat.due).tick())
+            bench.skip(bench.answer(health=Health.UNHEALTHY, action=STOP, log_msg="disk full"))
+    assert bench.beat.state is not S.BEATING
+    assert (bench.beat.health, bench.beat.health_reason) == (Health.UNKNOWN, "")

@@ -212,7 +212,7 @@ def test_an_answered_init_ends_it(event: Event) -> None:
     bench.expect(bench.init(), [ACK, challenge(4)], due=51.0, owes_answer=True)
     bench.expect(
         bench.at(50.25).answer(),
-        [Heartbeating(f"after: {event} is under way")],
+        [Heartbeating(f"after: {event}")],
         state=S.BEATING,
         why="answers challenges",
         beats=2,
@@ -262,7 +262,7 @@ def test_who_goes_on_answering_was_called_off(event: Event, after_s: float) -> N
     bench.skip(bench.at(after_s + 1).tick())
     bench.expect(
         bench.at(after_s + 1.25).answer(),
-        [Heartbeating(f"{event} is under way: called off, it goes on answering")],
+        [Heartbeating(f"{event} did not happen: it goes on answering")],
         state=S.BEATING,
         why="answers challenges",
         beats=bench.seen.beats + 1,
@@ -292,7 +292,10 @@ def test_a_frozen_vm_is_not_called_off_by_time_alone() -> None:
 def test_a_stop_by_command_can_be_called_off_too() -> None:
     bench = Bench().beating()
     bench.expect(
-        bench.beat.stops("stopped", 0.25), [Stopped("stopped")], state=S.SUSPENDED, why="stopped"
+        bench.beat.stops("a command", 0.25),
+        [Stopped("a command is under way")],
+        state=S.SUSPENDED,
+        why="a command is under way",
     )
     bench.run(301.0, answers=True)
     assert bench.beat.state is S.BEATING
@@ -308,7 +311,7 @@ def test_an_earlier_event_does_not_call_off_a_later_one() -> None:
 
 def test_told_that_it_did_not_happen_the_guest_is_challenged() -> None:
     bench = suspended()
-    why = "pause is under way was called off: it failed"
+    why = "pause did not happen: it failed"
     bench.expect(
         bench.at(0.5).beat.called_off("it failed", 0.5),
         [challenge(2)],
@@ -319,7 +322,7 @@ def test_told_that_it_did_not_happen_the_guest_is_challenged() -> None:
     )
     bench.expect(
         bench.at(0.75).answer(),
-        [Heartbeating(f"after: {why}")],
+        [Heartbeating(why)],
         state=S.BEATING,
         why="answers challenges",
         beats=2,
@@ -559,7 +562,7 @@ def test_a_restart_by_the_book(event: Event) -> None:
     bench.skip(bench.init())
     bench.expect(
         bench.at(60.25).answer(),
-        [Heartbeating(f"after: {event} is under way")],
+        [Heartbeating(f"after: {event}")],
         state=S.BEATING,
         why="answers challenges",
         beats=2,
@@ -616,8 +619,9 @@ def test_one_that_goes_on_answering_never_went_away() -> None:
     bench.run(121.0, answers=True)
     bench.expect(
         bench.at(121.25).beat.restart_expired(121.25),
-        [Heartbeating("reboot is under way: called off, it goes on answering")],
+        [Heartbeating("reboot did not happen: it goes on answering")],
         state=S.BEATING,
+        health=Health.UNKNOWN,  # until its next answer
         why="answers challenges",
     )
     # If it dies only now, that is found.
@@ -798,7 +802,11 @@ def test_a_reboot_and_then_a_stop() -> None:
 
 def test_the_same_event_twice() -> None:
     bench = restarting()
-    bench.expect(bench.at(0.5).beat.restarts("rebooted", 0.5), [OpenRestart(121)], why="rebooted")
+    bench.expect(
+        bench.at(0.5).beat.restarts("a command", 0.5),
+        [OpenRestart(121)],
+        why="a command is under way",
+    )
     bench.expect(
         bench.at(0.75).beat.notice_over(Event.PAUSE, 0.75),
         [],
@@ -812,16 +820,16 @@ def test_a_loss_is_answered_with_a_reboot_that_helps() -> None:
     bench = Bench().beating()
     bench.run(5.0)
     bench.expect(
-        bench.beat.restarts("rebooted: lost", 5.0),
+        bench.beat.restarts("a command", 5.0),
         [OpenRestart(121)],
         state=S.RESTARTING,
         is_heartbeating=True,
-        why="rebooted: lost",
+        why="a command is under way",
         due=6.0,
     )
     bench.run(60.0)
     bench.skip(bench.init())
-    assert bench.at(60.25).answer() == (Heartbeating("after: rebooted: lost"),)
+    assert bench.at(60.25).answer() == (Heartbeating("after: a command"),)
 
 
 def test_a_loss_is_answered_with_a_reboot_that_does_not_help() -> None:

@@ -125,9 +125,6 @@ def waited(seconds: float, result: str, reason: str) -> list[Line]:
     ]
 
 
-NO_WINDOW: Line = {"step": "restart", "skipped": "no RESTART window is open"}
-
-
 def end(outcome: str, reason: str = "") -> Line:
     return {"step": "end", "outcome": outcome, "reason": reason}
 
@@ -277,19 +274,97 @@ async def test_one_that_is_not_heartbeating_takes_no_part(
         guest.appears()
         await world.at(BEGUN)
         acted = await world.act(guest, row.name, "cmd", "{uuid}")
-        await world.at(60)
+        await world.at(200)
         why = f"{guest.uuid} is not heartbeating: discovered"
         expected = []
         if row.before:
             expected = [skipped("vote", row.before, why), skipped("notice", row.before, why)]
         expected += ran(guest)
+        not_back = "not back within 121 s" if row.restarts else ""
         if row.restarts:
-            expected.append(NO_WINDOW)
+            # It may heartbeat once it has restarted, so it is waited for.
+            expected += waited(119.0, "expired", not_back)
         if row.after:
             # A VM that has just arrived must hear of it, though it has not advertised anything.
             expected += after(row, seconds=11)
-        assert acted.lines == [*expected, end("done")]
+        assert acted.lines == [*expected, end("done", not_back)]
         assert "revocable" not in [about[2] for about in asked(guest)]
+
+
+def lost(guest: ScriptedGuest) -> None:
+    """It hangs: it neither answers nor says anything any more."""
+    guest.answers_after_s, guest.greets = None, False
+
+
+@RESTARTING
+async def test_one_that_is_lost_is_waited_for_until_it_is_back(
+    row: Row, autojump_clock: MockClock
+) -> None:
+    """A VM that hangs is the one that is rebooted the most; nobody can ask or tell it."""
+    async with world_of() as world:
+        guest = await world.beating()
+        lost(guest)
+        await world.at(20)
+        channel = world.channel(guest)
+        assert channel.heartbeat.state is HeartbeatState.LOST
+        acted = await world.act(guest, row.name, "cmd", "{uuid}")
+        assert channel.why == f"{row.before} is under way"
+
+        def comes_back() -> None:
+            guest.answers_after_s, guest.greets = 0.0, True
+            guest.says_init()
+
+        world.after(30, comes_back)
+        await world.at(60)
+        why = f"{guest.uuid} is not heartbeating: no answer for 3 s"
+        expected = [skipped("vote", row.before, why), skipped("notice", row.before, why)]
+        expected += [*ran(guest), *waited(119.0, "back", "answers challenges")]
+        if row.after:
+            expected += after(row)
+        assert acted.lines == [*expected, end("done")]
+        assert acted.times[-1] == 50
+        assert world.told(since=20)[0] == (50.0, "heartbeating", f"after: {row.before}")
+
+
+@RESTARTING
+async def test_one_that_is_lost_and_whose_command_fails_should_be_answering(
+    row: Row, autojump_clock: MockClock
+) -> None:
+    async with world_of(FakeRun(3, delay_s=TAKES_S)) as world:
+        guest = await world.beating()
+        lost(guest)
+        await world.at(20)
+        acted = await world.act(guest, row.name, "cmd", "{uuid}")
+        await world.at(60)
+        failed = "the command failed: exit status 3"
+        assert acted.lines[-1] == end("failed", failed)
+        channel = world.channel(guest)
+        assert channel.restart.window is None
+        assert channel.heartbeat.state is HeartbeatState.RETURNING
+        assert channel.why == f"{row.before} did not happen: {failed}"
+        # Its loss was reported, once.
+        assert [told[1] for told in world.told(since=3)] == ["loss"] + ["notice"] * bool(row.after)
+
+
+async def test_one_whose_socket_is_made_anew_by_the_command_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    """As with `virsh destroy` and `virsh start`: another channel, of the same instance."""
+    async with world_of() as world:
+        guest = await world.beating()
+        lost(guest)
+        await world.at(20)
+        acted = await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}")
+        await world.at(21)
+        guest.vanishes()
+        await world.at(25)
+        guest.answers_after_s, guest.greets = 0.0, True
+        guest.appears()
+        await world.at(60)
+        assert acted.lines[-2:] == [
+            {"step": "restart", "result": "back", "reason": "answers challenges"},
+            end("done"),
+        ]
 
 
 @ALL

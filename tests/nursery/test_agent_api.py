@@ -17,11 +17,12 @@ from trio.testing import MockClock
 
 import hbtrio
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.nursery.agent_status import fleet_status
 from hbtrio.nursery.ctl_address import Address
 from hbtrio.nursery.ctl_client import CtlClient
 from hbtrio.nursery.ctl_replies import FleetStatus
 from hbtrio.nursery.followed import FOLLOWER_QUEUE
-from hbtrio.nursery.store_records import HistoryEntry
+from hbtrio.nursery.store_records import HistoryEntry, InstanceRecord
 from hbtrio.wire.link_messages import ActCommand, Progress, Reply
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, VoteResult
 from support.control_socket import call, served
@@ -86,7 +87,7 @@ async def beating(world: FleetWorld, **init: Any) -> ScriptedGuest:
     """A guest that the agent knows of."""
     guest = await world.host.beating(**init)
     await world.host.settle()
-    assert world.agent.live(guest.uuid) is not None
+    assert world.agent.inventory.live(guest.uuid) is not None
     return guest
 
 
@@ -119,6 +120,7 @@ async def test_status_without_hosts(tmp_path: Path) -> None:
             },
             "hosts": [],
             "instances": [],
+            "unregistered": [],
         }
 
 
@@ -160,8 +162,10 @@ async def test_status_of_a_fleet_through_a_broken_link(
             "reporting": True,
             "instances": 1,
             "heartbeating": 1,
+            "unregistered": 0,
             "held_since": None,
             "held_why": "",
+            "conflict": "",
         }
         status = (await http.get("/v1/status")).json()
         assert status["hosts"] == [host]
@@ -182,7 +186,6 @@ async def test_status_of_a_fleet_through_a_broken_link(
             instance(
                 guest,
                 link="lost",
-                name="",
                 state="unknown",
                 why="its host has no link",
                 heartbeating=False,
@@ -193,6 +196,31 @@ async def test_status_of_a_fleet_through_a_broken_link(
             )
         ]
         assert (await history(http))[0] == ("host-unreachable", "", "", "", "no link for 30 s")
+
+
+async def test_a_large_fleet_holds_nobody_up(tmp_path: Path) -> None:
+    """Others have their turn after each 250 instances, and nothing is lost in between."""
+    async with fleet_api(tmp_path) as api:
+        uuids = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(1001)]
+        for uuid in uuids:
+            api.agent.inventory.instances[uuid] = InstanceRecord(uuid, "compute-0", True)
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others)
+            status = json.loads(await fleet_status(api.agent, api.actions))
+            nursery.cancel_scope.cancel()
+        assert turns >= 3  # of five, as it has to begin and the last may be ours
+        assert [one["uuid"] for one in status["instances"]] == uuids
+        assert [(one["hostname"], one["instances"]) for one in status["hosts"]] == [
+            ("compute-0", 1001)
+        ]
 
 
 # -- votes and notices ----------------------------------------------------------------------
@@ -503,7 +531,11 @@ WORDS = ", ".join(EVENT_TABLE)
             "POST",
             f"/v1/instances/{ABSENT}/act",
             b'{"action": "stop", "command": ["a", "{x}"]}',
-            (400, "body: command: item 2: unknown placeholder {x}, there is {uuid}"),
+            (
+                400,
+                "body: command: item 2: unknown placeholder {x}, there is {uuid}; "
+                "write {{x}} for itself",
+            ),
         ),
         (
             "POST",
@@ -570,7 +602,7 @@ async def test_a_programming_error_is_told_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with fleet_api(tmp_path) as api, api.client() as http:
-        monkeypatch.setattr(api.agent, "hosts", None)
+        monkeypatch.setattr(api.agent.inventory, "hosts", None)
         assert refusal(await http.get("/v1/status")) == (500, "internal error")
         await trio.testing.wait_all_tasks_blocked()
         assert [type(crash) for crash in api.crashes] == [AttributeError]
@@ -730,7 +762,7 @@ async def test_ctl_events_and_history(autojump_clock: MockClock, tmp_path: Path)
     async with fleet_world(tmp_path) as world:
         guest = await beating(world, name="web")
         await call(world.api.path, "vote", "web", "stop")
-        vote = f"2025-01-01 00:00:01.000 {guest.uuid} compute-0 vote stop accept by {ME}"
+        vote = f"2025-01-01 00:00:01.000 {guest.uuid} (web) compute-0 vote stop accept by {ME}"
         for words in (["events"], ["history"], ["history", "web"], ["history", ONE, "--limit=9"]):
             called = await call(world.api.path, *words)
             assert called.status == ExitStatus.DONE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +14,17 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from hbtrio.nursery import agent
+from hbtrio.nursery import agent_inventory
+from hbtrio.nursery.agent_actions import AgentActions
 from hbtrio.nursery.agent_refusals import CantAsk
+from hbtrio.nursery.agent_status import fleet_instance, fleet_status
 from hbtrio.nursery.link_session import SILENT_S
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
 from hbtrio.nursery.store_worker import StoreFault
-from hbtrio.wire.link_messages import Ack, Gone, RoundCommand
+from hbtrio.wire.link_messages import Ack, Gone, Goodbye, RoundCommand
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health
 from support.agent_world import MemoryAgent, memory_agent
+from support.inline_store import wall_clock
 from support.scripted_host import (
     HOST_UUID,
     HOSTNAME,
@@ -68,8 +73,8 @@ async def test_a_host_is_welcomed(autojump_clock: MockClock, tmp_path: Path) -> 
         assert (session.hostname, session.hello) == (HOSTNAME, host.hello)
         assert session.instances == host.instances
         # It is known from now on; the VIM will say whether it is to report.
-        assert world.agent.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, False)}
-        assert world.agent.down == {}
+        assert world.agent.inventory.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, False)}
+        assert world.agent.inventory.down == {}
 
 
 async def test_a_stranger_that_says_nothing(
@@ -111,7 +116,7 @@ async def test_a_hello_that_is_refused(
         assert host.goodbyes == [why]
         assert host.welcome is None
         assert world.agent.links.sessions == {}
-        assert world.agent.hosts == {}
+        assert world.agent.inventory.hosts == {}
     assert f"a connection that was no host's: {why}" in caplog.text
 
 
@@ -130,7 +135,7 @@ async def test_hello_is_said_once(autojump_clock: MockClock, tmp_path: Path) -> 
         await wait_all_tasks_blocked()
         assert host.goodbyes == ["unusable message: hello was said twice"]
         assert world.agent.links.sessions == {}
-        assert world.agent.down == {HOSTNAME: 0.0}
+        assert world.agent.inventory.down == {HOSTNAME: 0.0}
 
 
 async def test_of_too_many_strangers_the_oldest_goes_and_a_host_gets_in(
@@ -187,11 +192,153 @@ async def test_a_second_connection_replaces_the_first(
         assert not host.up
         assert world.agent.links.sessions[HOSTNAME] is not first
         # The host was never without a link.
-        assert world.agent.down == {}
+        assert world.agent.inventory.down == {}
         assert (await world.ask(Event.STOP, vote=True)).seconds == 9
         assert (len(host.commands), len(again.commands)) == (0, 1)
         await trio.sleep(100)
-        assert world.agent.live(VM) == INSTANCE
+        assert world.agent.inventory.live(VM) == INSTANCE
+
+
+async def of_host(world: MemoryAgent, hostname: str = HOSTNAME) -> dict[str, Any]:
+    """A host in the agent's status."""
+    actions = AgentActions(world.agent, new_command_id=lambda: "unused", wall_clock=wall_clock)
+    status = json.loads(await fleet_status(world.agent, actions))
+    (found,) = [one for one in status["hosts"] if one["hostname"] == hostname]
+    return found
+
+
+def of_instance(world: MemoryAgent, uuid: str = VM) -> tuple[str, str, str]:
+    """An instance in the agent's status: its name, state, and why."""
+    bound = world.agent.inventory.instance(uuid)
+    found = fleet_instance(world.agent, bound, trio.current_time())
+    return found["name"], found["state"], found["why"]
+
+
+async def test_the_replaced_one_is_told_who_took_its_place(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        twin = await world.host(ScriptedHost(boot_id="boot-2"))
+        assert (host.up, twin.up) == (False, True)
+        assert host.heard[-1] == Goodbye("another host calls itself compute-0, from a peer")
+        assert [one for one in twin.heard if isinstance(one, Goodbye)] == []
+        assert (await of_host(world))["conflict"] == ""  # it may have been started again
+    text = "compute-0: a newer connection, from a peer, replaces the old one, from a peer"
+    assert text in caplog.messages
+
+
+async def test_the_same_process_is_not_told_of_another_host(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        for _ in range(10):
+            host = await world.host()
+        assert [one for one in host.heard if isinstance(one, Goodbye)] == []
+        assert (await of_host(world))["conflict"] == ""
+
+
+async def test_two_hosts_of_one_name_are_told_of_once_and_while_it_lasts(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    what = "two hosts call themselves so, from a peer and from a peer"
+    async with memory_agent(tmp_path) as world:
+        twins = [await world.known(), ScriptedHost(boot_id="boot-2")]
+        for number in range(1, 20):
+            assert (await of_host(world))["conflict"] == (what if number > 3 else "")
+            await world.host(twins[number % 2])
+            await trio.sleep(1.5)
+        assert len([one for one in caplog.records if one.levelno >= logging.ERROR]) == 1
+        assert f"compute-0: {what}; each throws the other out" in caplog.messages
+        await trio.sleep(58)
+        assert (await of_host(world))["conflict"] == what
+        await trio.sleep(2)
+        assert (await of_host(world))["conflict"] == ""
+        # It begins anew.
+        caplog.clear()
+        for number in range(3):
+            await world.host(twins[number % 2])
+        assert (await of_host(world))["conflict"] == what
+        assert len([one for one in caplog.records if one.levelno >= logging.ERROR]) == 1
+
+
+async def test_a_host_that_is_started_again_now_and_then_is_one(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        for number in range(10):
+            await world.host(ScriptedHost(boot_id=f"boot-{number}"))
+            await trio.sleep(31)
+            assert (await of_host(world))["conflict"] == ""
+    assert [one for one in caplog.records if one.levelno >= logging.ERROR] == []
+
+
+async def test_why_instances_are_as_they_are(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        assert of_instance(world) == ("vm", "beating", "")
+        lost = attrs.evolve(INSTANCE, state="lost", heartbeating=False, why="no answer for 3 s")
+        await host.say(lost)
+        await wait_all_tasks_blocked()
+        assert of_instance(world) == ("vm", "lost", "no answer for 3 s")
+        await host.cut()
+        await wait_all_tasks_blocked()
+        why = "its host has no link; this was before: no answer for 3 s"
+        assert of_instance(world) == ("vm", "lost", why)
+
+
+async def test_names_outlive_the_link_until_the_next_snapshot(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path, grace_s=30.0) as world:
+        host = await world.known(host=ScriptedHost(instances=(INSTANCE, OTHER)))
+        await host.cut()
+        await world.at(100)
+        lost = ("vm", "unknown", "its host has no link")
+        assert of_instance(world) == of_instance(world, OTHER_VM) == lost
+        del host.instances[OTHER_VM]
+        await host.dial(world.agent.links, world.nursery)
+        await wait_all_tasks_blocked()
+        assert of_instance(world) == ("vm", "beating", "")
+        assert of_instance(world, OTHER_VM) == ("", "unknown", "its host does not know it")
+        await host.cut()
+        await world.at(200)
+        assert of_instance(world) == lost
+        assert of_instance(world, OTHER_VM) == ("", "unknown", "its host has no link")
+
+
+async def test_the_name_of_an_instance_that_is_evacuated(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path, grace_s=30.0) as world:
+        host = await world.known()
+        await host.cut()
+        await world.at(100)
+        new = await world.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b", ()))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
+        assert of_instance(world) == ("vm", "unknown", "its host does not know it")
+        await new.say(attrs.evolve(INSTANCE, name="new"))
+        await wait_all_tasks_blocked()
+        assert of_instance(world) == ("new", "beating", "")
+        await new.say(Gone(VM, "removed"))
+        await wait_all_tasks_blocked()
+        assert of_instance(world) == ("", "unknown", "its host does not know it")
+
+
+@pytest.mark.parametrize("how", ["deleted", "forgotten"])
+async def test_names_go_with_their_instances(
+    autojump_clock: MockClock, tmp_path: Path, how: str
+) -> None:
+    async with memory_agent(tmp_path, grace_s=30.0) as world:
+        host = await world.known()
+        await host.cut()
+        await world.at(100)
+        if how == "deleted":
+            await world.agent.inventory.delete_instance(VM)
+        else:
+            await world.agent.inventory.forget(HOSTNAME, "operator")
+        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
+        assert of_instance(world)[0] == ""
 
 
 async def test_a_replaced_session_that_is_still_at_work_says_nothing_any_more(
@@ -206,7 +353,7 @@ async def test_a_replaced_session_that_is_still_at_work_says_nothing_any_more(
         await host.dial(world.agent.links, world.nursery)
         await wait_all_tasks_blocked()
         assert list(world.agent.links.sessions) == [HOSTNAME]
-        assert world.agent.down == {}
+        assert world.agent.inventory.down == {}
 
 
 async def test_a_link_that_dies_during_the_welcome_leaves_no_session(
@@ -226,7 +373,7 @@ async def test_a_link_that_dies_during_the_welcome_leaves_no_session(
         world.worker.run = dies  # type: ignore[method-assign]
         await world.agent.links.serve(theirs)
         assert world.agent.links.sessions == {}
-        assert world.agent.down == {HOSTNAME: 0.0}
+        assert world.agent.inventory.down == {HOSTNAME: 0.0}
 
 
 async def test_a_frozen_host_is_noticed_and_holds_up_nothing(
@@ -252,7 +399,7 @@ async def test_a_frozen_host_is_noticed_and_holds_up_nothing(
 
         theirs.send_stream.send_all_hook = never  # type: ignore[attr-defined]
         for number in range(300):
-            await world.agent.put_instance(InstanceRecord(f"vm-{number}", HOSTNAME, True))
+            await world.agent.inventory.put_instance(InstanceRecord(f"vm-{number}", HOSTNAME, True))
         assert trio.current_time() == 0.0
         await trio.sleep(SILENT_S + 11)
         assert world.agent.links.sessions == {}
@@ -281,11 +428,11 @@ async def test_a_link_that_is_down_for_a_moment_says_nothing_about_vms(
         before = len(world.vim.got)
         await host.cut()
         await world.at(29)
-        assert world.agent.down == {HOSTNAME: 0.0}
-        assert world.agent.live(VM) == INSTANCE
+        assert world.agent.inventory.down == {HOSTNAME: 0.0}
+        assert world.agent.inventory.live(VM) == INSTANCE
         await host.dial(world.agent.links, world.nursery)
         await world.at(200)
-        assert world.agent.down == {}
+        assert world.agent.inventory.down == {}
         assert len(world.vim.got) == before
         assert await history(world) == []
 
@@ -297,10 +444,10 @@ async def test_a_link_that_stays_down_is_told_of_and_no_vm_is_lost(
         host = await world.known()
         await host.cut()
         await world.at(29.9)
-        assert world.agent.live(VM) == INSTANCE
+        assert world.agent.inventory.live(VM) == INSTANCE
         await world.at(31)
-        assert world.agent.live(VM) is None
-        assert world.agent.down == {HOSTNAME: 0.0}
+        assert world.agent.inventory.live(VM) is None
+        assert world.agent.inventory.down == {HOSTNAME: 0.0}
         assert await history(world) == [("host-unreachable", "", "no link for 30 s")]
         assert alarms(world) == []
         assert services(world) == [
@@ -309,7 +456,7 @@ async def test_a_link_that_stays_down_is_told_of_and_no_vm_is_lost(
         ]
         await host.dial(world.agent.links, world.nursery)
         await wait_all_tasks_blocked()
-        assert world.agent.live(VM) == INSTANCE
+        assert world.agent.inventory.live(VM) == INSTANCE
         assert services(world)[2:] == [(31.0, "enabled", "enabled", "121")]
     assert "compute-0: no link for 30 s" in caplog.text
 
@@ -344,10 +491,10 @@ async def test_each_absence_has_its_own_grace(autojump_clock: MockClock, tmp_pat
 
 async def test_reporting_is_told_on_connect(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with memory_agent(tmp_path) as world:
-        await world.agent.put_host(HostRecord(HOST_UUID, HOSTNAME, True))
-        await world.agent.put_instance(InstanceRecord(VM, HOSTNAME, True))
-        await world.agent.put_instance(InstanceRecord(OTHER_VM, HOSTNAME, False))
-        await world.agent.put_instance(InstanceRecord("elsewhere", "compute-1", True))
+        await world.agent.inventory.put_host(HostRecord(HOST_UUID, HOSTNAME, True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
+        await world.agent.inventory.put_instance(InstanceRecord(OTHER_VM, HOSTNAME, False))
+        await world.agent.inventory.put_instance(InstanceRecord("elsewhere", "compute-1", True))
         host = await world.host()
         assert host.reporting == {"": True, VM: True, OTHER_VM: False}
 
@@ -356,17 +503,17 @@ async def test_reporting_is_told_when_it_changes(autojump_clock: MockClock, tmp_
     async with memory_agent(tmp_path) as world:
         host = await world.known(reporting=False)
         assert host.reporting == {"": False, VM: False}
-        await world.agent.put_host(HostRecord(HOST_UUID, HOSTNAME, True))
-        await world.agent.put_instance(InstanceRecord(VM, HOSTNAME, True))
+        await world.agent.inventory.put_host(HostRecord(HOST_UUID, HOSTNAME, True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
         await wait_all_tasks_blocked()
         assert host.reporting == {"": True, VM: True}
         told = len(host.heard)
-        await world.agent.put_host(HostRecord(HOST_UUID, HOSTNAME, True))
-        await world.agent.put_instance(InstanceRecord(VM, HOSTNAME, True))
+        await world.agent.inventory.put_host(HostRecord(HOST_UUID, HOSTNAME, True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
         await wait_all_tasks_blocked()
         assert len(host.heard) == told  # what is known is not told again
-        await world.agent.delete_instance(VM)
-        await world.agent.delete_host(HOST_UUID)
+        await world.agent.inventory.delete_instance(VM)
+        await world.agent.inventory.delete_host(HOST_UUID)
         await wait_all_tasks_blocked()
         assert host.reporting == {"": False, VM: False}
 
@@ -375,10 +522,10 @@ async def test_an_instance_that_moves(autojump_clock: MockClock, tmp_path: Path)
     async with memory_agent(tmp_path) as world:
         old = await world.known()
         new = await world.known(host=ScriptedHost("compute-1", OTHER_HOST_UUID, "b", ()))
-        await world.agent.put_instance(InstanceRecord(VM, "compute-1", True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
         await wait_all_tasks_blocked()
         assert (old.reporting[VM], new.reporting[VM]) == (False, True)
-        assert world.agent.live(VM) is None
+        assert world.agent.inventory.live(VM) is None
         since = len(world.vim.got)
         # The old host's late events are ignored ...
         await old.loses()
@@ -404,7 +551,7 @@ async def test_an_instance_that_had_come_before_it_was_rebound(
         await world.known()
         await world.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b"))
         before = len(services(world))
-        await world.agent.put_instance(InstanceRecord(VM, "compute-1", True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
         await wait_all_tasks_blocked()
         # It is heartbeating there already: the VIM hears so, under the new name.
         [last] = services(world)[before:]
@@ -480,9 +627,9 @@ async def test_without_reporting_there_is_no_alarm(
     async with memory_agent(tmp_path) as world:
         host = await world.known()
         if which == "host":
-            await world.agent.put_host(HostRecord(HOST_UUID, HOSTNAME, False))
+            await world.agent.inventory.put_host(HostRecord(HOST_UUID, HOSTNAME, False))
         else:
-            await world.agent.put_instance(InstanceRecord(VM, HOSTNAME, False))
+            await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, False))
         await host.loses()
         await host.report("unhealthy", corrective_action=CorrectiveAction.REBOOT)
         await host.settled()
@@ -508,8 +655,8 @@ async def test_the_vims_own_word_is_no_news_to_it(
     async with memory_agent(tmp_path) as world:
         await world.known()
         told = len(world.vim.got)
-        await world.agent.put_instance(InstanceRecord(VM, HOSTNAME, False))
-        await world.agent.put_instance(InstanceRecord(VM, HOSTNAME, True))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, False))
+        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
         await wait_all_tasks_blocked()
         assert len(world.vim.got) == told
 
@@ -521,7 +668,7 @@ async def test_what_is_gone_is_not_heartbeating(autojump_clock: MockClock, tmp_p
         await host.report("stopped", reason="its socket was removed")
         await host.settled()
         await wait_all_tasks_blocked()
-        assert world.agent.live(VM) is None
+        assert world.agent.inventory.live(VM) is None
         assert services(world)[-1] == (0.0, "enabled", "disabled", "0")
 
 
@@ -534,8 +681,8 @@ async def test_a_snapshot_ends_what_it_does_not_hold(
         del host.instances[VM]
         await host.dial(world.agent.links, world.nursery)
         await wait_all_tasks_blocked()
-        assert world.agent.live(VM) is None
-        assert world.agent.live(OTHER_VM) == OTHER
+        assert world.agent.inventory.live(VM) is None
+        assert world.agent.inventory.live(OTHER_VM) == OTHER
         last = [body for _, body in world.vim.got if body["uuid"] == VM][-1]
         assert last["event-data"]["services"][0]["status"] == "disabled"
 
@@ -576,8 +723,8 @@ async def test_a_restarted_agent_tells_all_anew(autojump_clock: MockClock, tmp_p
     async with memory_agent(tmp_path) as world:
         await world.known(host=host)
     async with memory_agent(tmp_path, number=1) as world:
-        assert set(world.agent.instances) == {VM, OTHER_VM}
-        assert world.agent.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
+        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert world.agent.inventory.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
         await world.host(host)
         # What the VIM believes is not known any more.
         assert sorted(one["status"] for _, one in world.vim.heard("service")) == [
@@ -789,10 +936,10 @@ async def test_a_host_that_is_one_too_many_is_served_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(agent, "_HOSTS", 0)
+    monkeypatch.setattr(agent_inventory, "_HOSTS", 0)
     async with memory_agent(tmp_path) as world:
         host = await world.host()
-        assert (host.up, world.agent.hosts) == (True, {})
+        assert (host.up, world.agent.inventory.hosts) == (True, {})
     assert f"compute-0: {HOST_UUID} is left out: 0 hosts are known" in caplog.text
 
 
@@ -804,24 +951,24 @@ async def test_without_a_vim_the_hosts_word_is_the_inventory(
 ) -> None:
     async with memory_agent(tmp_path, vim=False) as world:
         host = await world.host()
-        assert world.agent.instances == {VM: InstanceRecord(VM, HOSTNAME, True)}
-        assert world.agent.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
+        assert world.agent.inventory.instances == {VM: InstanceRecord(VM, HOSTNAME, True)}
+        assert world.agent.inventory.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
         await wait_all_tasks_blocked()
         assert host.reporting == {"": True, VM: True}
         host.instances[OTHER_VM] = OTHER
         await host.say(OTHER)
         await host.loses()
         await host.settled()
-        assert set(world.agent.instances) == {VM, OTHER_VM}
+        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
         assert await history(world) == [("loss", VM, "no answer for 3 s")]
         assert await world.store.outbox() == ()
         await host.say(Gone(VM, "removed"))
         await host.settled()
-        assert set(world.agent.instances) == {OTHER_VM}
+        assert set(world.agent.inventory.instances) == {OTHER_VM}
         await host.cut()
         host.instances.clear()
         await host.dial(world.agent.links, world.nursery)
-        assert world.agent.instances == {}
+        assert world.agent.inventory.instances == {}
 
 
 async def test_without_a_vim_an_instance_is_where_it_is_heartbeating(
@@ -831,16 +978,16 @@ async def test_without_a_vim_an_instance_is_where_it_is_heartbeating(
         old = await world.host()
         waiting = attrs.evolve(INSTANCE, heartbeating=False, state="waiting")
         new = await world.host(ScriptedHost("compute-1", "", "b", (waiting,)))
-        assert world.agent.instance(VM).hostname == HOSTNAME
+        assert world.agent.inventory.instance(VM).hostname == HOSTNAME
         await new.beats()
         await new.settled()
         await wait_all_tasks_blocked()
-        assert world.agent.instance(VM).hostname == "compute-1"
+        assert world.agent.inventory.instance(VM).hostname == "compute-1"
         assert (old.reporting[VM], new.reporting[VM]) == (False, True)
         # The source goes when the migration is over.
         await old.say(Gone(VM, "removed"))
         await old.settled()
-        assert world.agent.instance(VM).hostname == "compute-1"
+        assert world.agent.inventory.instance(VM).hostname == "compute-1"
 
 
 async def test_without_a_vim_an_instance_that_is_one_too_many_is_left_out(
@@ -849,8 +996,8 @@ async def test_without_a_vim_an_instance_that_is_one_too_many_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(agent, "_INSTANCES", 1)
+    monkeypatch.setattr(agent_inventory, "_INSTANCES", 1)
     async with memory_agent(tmp_path, vim=False) as world:
         host = await world.host(ScriptedHost(instances=(INSTANCE, OTHER)))
-        assert (host.up, set(world.agent.instances)) == (True, {VM})
+        assert (host.up, set(world.agent.inventory.instances)) == (True, {VM})
     assert f"compute-0: {OTHER_VM} is left out: 1 instances are known" in caplog.text

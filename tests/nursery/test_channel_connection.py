@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from hbtrio.fsm.heartbeat_table import HeartbeatState
+from hbtrio.nursery.round import NotHeartbeating
 from hbtrio.wire.channel_codec import encode
 from hbtrio.wire.messages import Challenge, ChallengeResponse, InitAck, Nack
-from hbtrio.wire.vocabulary import CorrectiveAction, Health
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health
 from support.host_world import FIRST_ID, Heard, HostWorld, ScriptedGuest, host_world, now
 from support.memory_port import MemoryPeer
 
@@ -362,6 +363,48 @@ async def test_each_new_fault_is_logged_once(
         await world.at(20)
         faults = [r.getMessage().split(": ")[2] for r in caplog.records if "retrying" in r.msg]
         assert faults == ["permission denied; retrying", "connection refused; retrying"]
+
+
+async def test_the_fault_is_the_reason_of_waiting_from_the_first_attempt_on(
+    autojump_clock: MockClock,
+) -> None:
+    async with host_world() as world:
+        guest = world.guest().appears()
+        world.dialer.refuse(guest.path)
+        await world.sleep(0.5)
+        channel = world.channel(guest)
+        assert (channel.why, dialled(world, guest)) == ("connection refused; retrying", [1.0])
+        # An agent is told of each new one.
+        told: list[str] = []
+        world.host.on_change(lambda uuid: told.append(channel.why))
+        world.dialer.refuse(guest.path, "permission denied")
+        await world.at(5)
+        world.dialer.refuse(guest.path)
+        await world.at(20)
+        assert told == ["permission denied; retrying", "connection refused; retrying"]
+        with pytest.raises(NotHeartbeating, match="heartbeating: connection refused; retrying"):
+            world.vote(guest, Event.STOP)
+        # It listens, and nobody says anything.
+        guest.greets = False
+        world.dialer.listen(guest.path, guest.connected)
+        await world.at(60)
+        assert (channel.why, channel.heartbeat.connected) == ("discovered", True)
+
+
+async def test_of_one_that_is_expected_back_what_is_under_way_is_the_reason(
+    autojump_clock: MockClock,
+) -> None:
+    async with host_world() as world:
+        guest = await world.beating()
+        channel = world.channel(guest)
+        channel.restarts("reboot")
+        world.dialer.refuse(guest.path)
+        guest.peer.close()
+        await world.at(30)
+        assert channel.why == "reboot is under way"
+        # With its channel closed, and not expected: that it closed, until it can't be opened.
+        channel.call_off("failed")
+        assert channel.why == "reboot did not happen: failed"
 
 
 async def test_connections_without_a_beat_go_on_doubling(autojump_clock: MockClock) -> None:

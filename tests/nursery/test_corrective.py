@@ -502,7 +502,7 @@ async def test_an_ill_instance_that_is_rebooted_is_not_also_lost(
         await world.at(100)
         assert world.told(since=2) == [
             (5.0, "unhealthy", "reboot", "disk full"),
-            (6.0, "stopped", "corrective action reboot"),
+            (6.0, "stopped", "corrective action reboot is under way"),
             (60.0, "heartbeating", "after: corrective action reboot"),
         ]
 
@@ -517,7 +517,7 @@ async def test_an_ill_instance_that_is_stopped_is_not_lost(autojump_clock: MockC
         await world.at(400)
         assert world.told(since=2) == [
             (5.0, "unhealthy", "stop", "disk full"),
-            (6.0, "stopped", "corrective action stop"),
+            (6.0, "stopped", "corrective action stop is under way"),
         ]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,10 +20,12 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.cli import main
-from hbtrio.cli.ctl import DEFAULT_URL
 from hbtrio.cli.ctl_commands import INTERRUPTED
+from hbtrio.config.agent import AgentConfig
 from hbtrio.config.host import ActionCommands, HostConfig
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.nursery import ctl_address
+from hbtrio.nursery.ctl_address import AGENT_URL, HOST_URL, Address
 from hbtrio.nursery.followed import FOLLOWER_QUEUE
 from hbtrio.nursery.reports import Report, ReportKind
 from hbtrio.wire.messages import ActionNotify
@@ -38,8 +42,21 @@ from support.host_world import (
     stay_silent,
     uuid_of,
 )
+from support.time_zone import time_zone
 
 ONE = uuid_of(1)
+
+#: What `notify` says of a VM that was told that it stops.
+STOPS = (
+    "its silence is no loss now; if nothing happens to it, `hbtrio ctl notify {} {}` ends that, or "
+    "{} minutes in which it answers"
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_utc() -> Iterator[None]:
+    with time_zone("UTC"):
+        yield
 
 
 @asynccontextmanager
@@ -75,10 +92,10 @@ def answer(**by_type: Reply | None) -> Callable[[ActionNotify], Reply | None]:
     [
         (Reply(VoteResult.ACCEPT, "fine"), "accepted (fine)", 0),
         (Reply(VoteResult.ACCEPT), "accepted", 0),
-        (Reply(VoteResult.COMPLETE), "complete", 0),
+        (Reply(VoteResult.COMPLETE), "complete, nobody objected", 0),
         (Reply(VoteResult.REJECT, "disk 'a' busy"), "rejected (disk 'a' busy)", 3),
         (Reply(VoteResult.REJECT), "rejected", 3),
-        (Reply(VoteResult.TIMEOUT, "silent: app"), "timed out (silent: app)", 0),
+        (Reply(VoteResult.TIMEOUT, "silent"), "timed out, silence is consent (silent)", 0),
         (Reply(VoteResult.ERROR, "no script"), "error (no script)", 1),
         (None, "accepted (no answer within 9 s)", 0),
     ],
@@ -109,9 +126,56 @@ async def test_notify(autojump_clock: MockClock, reply: Reply | None, closing: s
         guest.reply = lambda asked: reply
         called = await call(api.path, "notify", guest.uuid, "suspend")
         opening = "notice of suspend: SUSPEND_NOTICE window of 11 s"
-        assert called.lines == [opening, f"notice of suspend: {closing}"]
+        hint = STOPS.format(guest.uuid, "resume", 5)
+        assert called.lines == [opening, f"notice of suspend: {closing}", hint]
         assert called.status == ExitStatus.DONE
         assert asked(guest) == [(NOTICE, Event.SUSPEND)]
+
+
+@pytest.mark.parametrize(
+    ("event", "hint"),
+    [
+        ("stop", STOPS.format(ONE, "resume", 5)),
+        ("pause", STOPS.format(ONE, "unpause", 5)),
+        ("live_migrate_begin", STOPS.format(ONE, "live_migrate_end", 60)),
+        ("reboot", "its RESTART window is open: silence is no loss before its end"),
+    ],
+)
+async def test_a_notice_by_hand_says_how_the_watch_comes_back(
+    autojump_clock: MockClock, event: str, hint: str
+) -> None:
+    async with serving() as (world, api):
+        await world.beating()
+        called = await call(api.path, "notify", ONE, event)
+        assert called.lines[2:] == [hint]
+        status = await call(api.path, "status")
+        assert "beating" not in status.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("event", "back"),
+    [("stop", "resume"), ("pause", "unpause"), ("live_migrate_begin", "live_migrate_end")],
+)
+async def test_that_way_back_is_one(autojump_clock: MockClock, event: str, back: str) -> None:
+    async with serving() as (world, api):
+        await world.beating()
+        await call(api.path, "notify", ONE, event)
+        called = await call(api.path, "notify", ONE, back)
+        assert len(called.lines) == 2  # nothing is to be said of it
+        await world.at(trio.current_time() + 2)
+        status = await call(api.path, "status")
+        assert " beating " in status.lines[-1]
+
+
+async def test_a_vm_that_is_suspended_and_answers_still_takes_part(
+    autojump_clock: MockClock,
+) -> None:
+    async with serving(runs={"true": FakeRun()}) as (world, api):
+        guest = await world.beating()
+        await call(api.path, "notify", ONE, "stop")
+        assert " suspended " in (await call(api.path, "status")).lines[-1]
+        await call(api.path, "act", ONE, "stop", "--", "true")
+        assert asked(guest)[1:] == [(VOTE, Event.STOP), (NOTICE, Event.STOP)]
 
 
 async def test_reasons_are_harmless(autojump_clock: MockClock) -> None:
@@ -329,8 +393,9 @@ async def test_act_on_an_instance_that_takes_no_part(autojump_clock: MockClock) 
             f"notice of reboot: skipped: {ONE} is not heartbeating: discovered",
             "command: true, at most 600 s",
             "command: done",
-            "restart: skipped: no RESTART window is open",
-            "reboot: done",
+            "restart: RESTART window of 121 s",
+            "restart: back (it never went down: it answered to the end of RESTART)",
+            "reboot: done (it never went down: it answered to the end of RESTART)",
         ]
         assert called.status == ExitStatus.DONE
 
@@ -358,7 +423,8 @@ async def test_refused_actions(autojump_clock: MockClock) -> None:
             ExitStatus.FAILED,
         )
         assert await fault_of(api.path, "act", ONE, "stop", "--", "sh", "-c", "echo ${HOME}") == (
-            "body: command: item 3: unknown placeholder {HOME}, there is {uuid}",
+            "command: item 3: unknown placeholder {HOME}, there is {uuid}; "
+            "write {{HOME}} for itself",
             ExitStatus.USAGE,
         )
         assert await fault_of(api.path, "act", ONE, "stop", "--", "sh", "x" * 70_000) == (
@@ -416,11 +482,30 @@ async def test_events_of_each_kind(autojump_clock: MockClock) -> None:
         await world.at(8)
         called = await call(api.path, "events")
         assert called.lines == [
-            f"2026-01-01 00:00:01.000 {ONE} heartbeating: init answered",
-            f"2026-01-01 00:00:01.000 {ONE} vote stop accept",
-            f"2026-01-01 00:00:02.000 {ONE} unhealthy [reboot]: disk full",
-            f"2026-01-01 00:00:05.000 {ONE} loss [reboot]: no answer for 3 s",
+            f"2026-01-01 00:00:01.000 {ONE} (vm) heartbeating: init answered",
+            f"2026-01-01 00:00:01.000 {ONE} (vm) vote stop accept",
+            f"2026-01-01 00:00:02.000 {ONE} (vm) unhealthy [reboot]: disk full",
+            f"2026-01-01 00:00:05.000 {ONE} (vm) loss [reboot]: no answer for 3 s",
         ]
+
+
+async def test_events_without_a_name_get_it_from_the_status(autojump_clock: MockClock) -> None:
+    async with serving() as (world, api), trio.open_nursery() as nursery:
+        publish(world, 1)
+        called = Ctl()
+        nursery.start_soon(called.run, api.path, "events", "--follow", "--recent", "1")
+        await world.settle()
+        await world.beating(name="web-1")
+        await world.settle()
+        publish(world, 1)
+        await world.settle()
+        # Not asked for at each event of a uuid that nobody knows, but again after a minute.
+        await world.at(62)
+        publish(world, 1)
+        await world.settle()
+        nursery.cancel_scope.cancel()
+        shown = [line.partition(ONE)[2] for line in called.lines if "number" in line]
+    assert shown == [" stopped: number 0", " stopped: number 0", " (web-1) stopped: number 0"]
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
@@ -557,6 +642,59 @@ async def test_an_interrupted_round_goes_on(
         assert world.told(since=3)[0][0] == 6.0
 
 
+class _Head(io.StringIO):
+    """A pipe whose reader goes away after so many lines."""
+
+    def __init__(self, lines: int) -> None:
+        super().__init__()
+        self._left = lines
+
+    def write(self, text: str) -> int:
+        if self._left == 0:
+            raise BrokenPipeError
+        self._left -= 1
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "lines", "said"),
+    [
+        (
+            ("act", ONE, "stop", "--", "true"),
+            1,
+            f"stop on {ONE} goes on in the host; {{}} will tell",
+        ),
+        (("act", ONE, "stop", "--", "true"), 6, f"stop on {ONE} is over; {{}} tells how"),
+        (("vote", ONE, "stop"), 1, f"the vote on stop on {ONE} is over; {{}} tells how"),
+    ],
+)
+async def test_whoever_reads_no_more_is_told_that_it_goes_on(
+    autojump_clock: MockClock,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    lines: int,
+    said: str,
+) -> None:
+    async with serving(runs={"true": FakeRun()}) as (world, api):
+        await world.beating()
+        called = Ctl(_Head(lines))
+        with pytest.raises(BrokenPipeError):
+            await called.run(api.path, *words)
+        assert len(called.lines) == lines
+        text = said.format("`hbtrio ctl events`")
+        assert capsys.readouterr().err == f"hbtrio ctl: nobody reads this any more: {text}\n"
+
+
+async def test_whoever_reads_no_more_events_is_told_nothing(
+    autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving() as (world, api):
+        publish(world, 3)
+        with pytest.raises(BrokenPipeError):
+            await Ctl(_Head(1)).run(api.path, "events")
+        assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
@@ -623,7 +761,7 @@ async def test_an_action_counts_down_each_of_its_steps(autojump_clock: MockClock
         assert frames == [
             "",
             "vote on reboot: VOTE window, 9 s left",
-            "vote on reboot: complete\n",
+            "vote on reboot: complete, nobody objected\n",
             "notice of reboot: SHUTDOWN_NOTICE window, 10 s left",
             "notice of reboot: complete\ncommand: slow, at most 600 s\n",
             "command: 600 s left",
@@ -713,7 +851,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ),
         (
             ["--certificate", "/c", "--key", "/k", "status"],
-            f"{DEFAULT_URL}: certificates are for https only",
+            f"{HOST_URL}: certificates are for https only",
         ),
         (
             ["--url", "https://127.0.0.1:1", "--certificate", "/c", "status"],
@@ -726,6 +864,44 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (
             ["--url", "https://127.0.0.1:1", "--ca", "/no/ca.pem", "status"],
             "https://127.0.0.1:1: /no/ca.pem: no such file or directory",
+        ),
+        (
+            ["--url", "http://x:99999", "status"],
+            "http://x:99999: the port must be 1 to 65535, not 99999",
+        ),
+        (["--url", "https://x:0", "status"], "https://x:0: the port must be 1 to 65535, not 0"),
+        (
+            ["--url", f"unix:/{'x' * 120}", "status"],
+            f"unix:/{'x' * 120}: a socket's path has at most 107 bytes, this one has 121",
+        ),
+        (
+            ["act", ONE, "reboot", "virsh", "reboot", "-x", "1"],
+            "put -- before the command: -- virsh reboot -x 1 (see hbtrio ctl act --help)",
+        ),
+        (["act", ONE, "reboot", "-x"], "unrecognized arguments: -x (see hbtrio ctl --help)"),
+        (
+            ["vote", "web-1", "live-migrate"],
+            "argument EVENT: no such event: 'live-migrate', did you mean live_migrate_begin? "
+            "(see hbtrio ctl vote --help)",
+        ),
+        (
+            ["notify", "web-1", "live_migrate"],
+            "argument EVENT: no such event: 'live_migrate', did you mean live_migrate_begin or "
+            "live_migrate_end? (see hbtrio ctl notify --help)",
+        ),
+        (
+            ["act", "x", "live_migrate"],
+            "argument ACTION: no such action: 'live_migrate', did you mean live-migrate? "
+            "(see hbtrio ctl act --help)",
+        ),
+        (
+            ["act", "x", "rebot"],
+            "argument ACTION: no such action: 'rebot', did you mean reboot? "
+            "(see hbtrio ctl act --help)",
+        ),
+        (
+            ["history", "--limit", "1001"],
+            "argument --limit: not a number from 0 to 1000: '1001' (see hbtrio ctl history --help)",
         ),
         (
             ["--url", "http://x/v1", "status"],
@@ -758,10 +934,11 @@ def test_faulty_command_lines(
 def test_events_that_are_not_voted_on_and_unknown_words(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for words in (["vote", ONE, "resume"], ["notify", ONE, "unknown"], ["act", ONE, "resize_end"]):
+    for words in (["vote", ONE, "resume"], ["notify", ONE, "unknown"], ["act", ONE, "fly"]):
         status, said = shown(capsys, *words)
         assert status == ExitStatus.USAGE
-        assert f"invalid choice: '{words[2]}' (choose from" in said
+        assert f": no such {'action' if words[0] == 'act' else 'event'}: '{words[2]}', " in said
+        assert "', there are stop, reboot, pause, " in said
 
 
 def test_no_such_socket(capsys: pytest.CaptureFixture[str]) -> None:
@@ -772,17 +949,32 @@ def test_no_such_socket(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_a_path_that_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = shown(capsys, "--url", f"unix:/{'x' * 120}", "status")
+def test_the_longest_path(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = shown(capsys, "--url", f"unix:/{'x' * 106}", "status")
     assert status == ExitStatus.UNREACHABLE
-    assert "path too long" in said
+    assert "no such socket" in said
 
 
-def test_nobody_listens(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+@pytest.mark.parametrize("place", ["", "file"])
+def test_what_is_no_socket(capsys: pytest.CaptureFixture[str], place: str) -> None:
     with tempfile.TemporaryDirectory(prefix="hbt-") as folder:
+        path = os.path.join(folder, place)
+        if place:
+            with open(path, "w"):
+                pass
+        assert shown(capsys, "--url", f"unix:{path}", "status") == (
+            ExitStatus.USAGE,
+            f"hbtrio ctl: unix:{path}: is no socket",
+        )
+
+
+def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="hbt-") as folder,
+        socket.socket(socket.AF_UNIX) as dead,
+    ):
         path = os.path.join(folder, "s")
-        with open(path, "w"):
-            pass
+        dead.bind(path)
         assert shown(capsys, "--url", f"unix:{path}", "status") == (
             ExitStatus.UNREACHABLE,
             f"hbtrio ctl: unix:{path}: connection refused; is hbtrio host or agent running?",
@@ -804,8 +996,50 @@ async def test_permission_denied(autojump_clock: MockClock) -> None:
         assert fault == (f"unix:{api.path}: permission denied", ExitStatus.DENIED)
 
 
-def test_the_default_is_where_a_host_listens() -> None:
-    assert f"unix:{HostConfig().control_socket}" == DEFAULT_URL
+def test_the_defaults_are_where_daemons_listen() -> None:
+    assert f"unix:{HostConfig().control_socket}" == HOST_URL
+    assert AgentConfig().operator.listen == AGENT_URL
+
+
+def test_where_nobody_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="hbt-") as folder:
+        host, agent = (os.path.join(folder, name) for name in ("host", "agent"))
+        monkeypatch.setattr(ctl_address, "HOST_URL", f"unix:{host}")
+        monkeypatch.setattr(ctl_address, "AGENT_URL", f"unix:{agent}")
+        assert Address.chosen(None, {}).socket == host
+        os.mkfifo(agent)
+        assert Address.chosen(None, {}).socket == agent
+        os.mkfifo(host)
+        assert Address.chosen(None, {"HBTRIO_URL": ""}).socket == host
+        told = {"HBTRIO_URL": "http://127.0.0.1:2412"}
+        assert Address.chosen(None, told).base == "http://127.0.0.1:2412"
+        assert Address.chosen("unix:/x", told).socket == "/x"
+
+
+def test_a_faulty_variable_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HBTRIO_URL", "host.sock")
+    assert shown(capsys, "status") == (
+        ExitStatus.USAGE,
+        "hbtrio ctl: HBTRIO_URL: host.sock: neither unix:PATH nor http[s]://HOST[:PORT]",
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "--url", "unix:/nowhere/x"),
+        ("--url", "unix:/elsewhere", "status", "--url", "unix:/nowhere/x"),
+        ("--url", "unix:/nowhere/x", "act", ONE, "stop", "--", "true", "--url", "unix:/elsewhere"),
+    ],
+)
+def test_options_may_be_behind_the_command(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    status, said = shown(capsys, *words)
+    assert status == ExitStatus.UNREACHABLE
+    assert said.startswith("hbtrio ctl: unix:/nowhere/x: no such socket")
 
 
 def test_help_tells_the_words(capsys: pytest.CaptureFixture[str]) -> None:

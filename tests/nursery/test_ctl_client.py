@@ -32,6 +32,9 @@ UNKNOWN = (
 OPENING = b'{"step": "vote", "event": "stop", "window": "VOTE", "seconds": 30}\n'
 CLOSING = b'{"step": "vote", "event": "stop", "result": "accept", "reason": ""}\n'
 
+#: What may be the matter with a socket that does not answer in HTTP.
+OR_ANOTHER = "; or this is not its operators' socket"
+
 Script = Callable[[trio.SocketStream], Awaitable[None]]
 
 
@@ -118,12 +121,12 @@ async def test_lines_in_any_pieces(autojump_clock: MockClock, size: int) -> None
 @pytest.mark.parametrize(
     ("script", "said", "after_s"),
     [
-        (says(), "the daemon went away", 0),
-        (says(3), "the daemon went away", 3),
-        (says(b"HTTP/1.1 2"), "the daemon went away", 0),
-        (says(b"SSH-2.0-OpenSSH_9.2\r\n"), "the daemon went away", 0),
-        (says(b"\x1b[31m\r\n\r\n"), "the daemon went away", 0),
-        (says(b"x" * 200_000), "the daemon went away", 0),
+        (says(), f"the daemon went away{OR_ANOTHER}", 0),
+        (says(3), f"the daemon went away{OR_ANOTHER}", 3),
+        (says(b"HTTP/1.1 2"), f"the daemon went away{OR_ANOTHER}", 0),
+        (says(b"SSH-2.0-OpenSSH_9.2\r\n"), f"the daemon went away{OR_ANOTHER}", 0),
+        (says(b"\x1b[31m\r\n\r\n"), f"the daemon went away{OR_ANOTHER}", 0),
+        (says(b"x" * 200_000), f"the daemon went away{OR_ANOTHER}", 0),
         (says(1000), f"no answer from the daemon within {ANSWER_S:g} s", ANSWER_S),
         (says(head()), "the daemon ended it without an outcome", 0),
         (says(CHUNKED, chunk(OPENING)), "the daemon went away", 0),
@@ -234,6 +237,16 @@ async def test_events_that_end_are_over(autojump_clock: MockClock) -> None:
     assert (called.text, called.status) == ("loss\n", ExitStatus.DONE)
 
 
+async def test_an_event_that_has_a_name_needs_no_status(autojump_clock: MockClock) -> None:
+    """The name is that of the time, and this server has no status."""
+    named = {"kind": "loss", "uuid": UUID, "name": "web-1"}
+    body = b"".join(json.dumps(one).encode() + b"\n" for one in (named, named | {"name": ""}))
+    async with server(says(CHUNKED, chunk(body), END)) as path:
+        called = await call(path, "events")
+    assert called.lines == [f"{UUID} (web-1) loss", f"{UUID} loss"]
+    assert called.status == ExitStatus.DONE
+
+
 async def test_hanging_up_is_noticed_by_the_server(autojump_clock: MockClock) -> None:
     gone = trio.Event()
 
@@ -290,6 +303,16 @@ async def test_a_refusal_of_somebody_else(autojump_clock: MockClock, code: str, 
     assert await fault_of(fails_with(body, code), *VOTE) == (
         f"HTTP status {code[:3]} without a reason: no hbtrio daemon?",
         ExitStatus.FAILED,
+        0,
+    )
+
+
+@pytest.mark.parametrize("reason", ["no such path", "unknown User-Agent"])
+async def test_the_port_of_the_vim(autojump_clock: MockClock, reason: str) -> None:
+    script = fails_with({"status": "fail", "reason": reason}, "403 Forbidden")
+    assert await fault_of(script, *VOTE) == (
+        "not an operators' API, but an agent's for its VIM",
+        ExitStatus.USAGE,
         0,
     )
 

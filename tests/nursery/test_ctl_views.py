@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -12,10 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from hbtrio.cli.ctl_commands import pick
+from hbtrio.cli.ctl_instances import pick
 from hbtrio.cli.ctl_screen import Screen, clipped, padded
 from hbtrio.cli.ctl_views import show_event, show_status
-from hbtrio.nursery.ctl_replies import EventLine, HostLine, InstanceLine, OpenRound, Status
+from hbtrio.nursery.ctl_replies import (
+    EventLine,
+    EventsFaultLine,
+    HostLine,
+    InstanceLine,
+    OpenRound,
+    Status,
+)
+from support.time_zone import time_zone
 
 HOST = HostLine(hostname="h", version="1", started="2026-01-01T00:00:00+00:00", heartbeating=2)
 
@@ -49,6 +58,24 @@ DB = attrs.evolve(
     last=None,
     why="connection refused",
 )
+
+
+AT = "2026-01-01T12:34:56.789+00:00"
+WELL_AGAIN = {
+    "last": EventLine(kind="unhealthy", time=AT, reason="no memory"),
+    "why": "healthy again after: no memory",
+}
+CLOSED = {
+    "last": EventLine(kind="stopped", time=AT, reason="closed by its peer"),
+    "state": "waiting",
+    "health": "unknown",
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_utc() -> Iterator[None]:
+    with time_zone("UTC"):
+        yield
 
 
 def screen(
@@ -134,6 +161,12 @@ def test_a_table_in_a_pipe_is_whole() -> None:
         ({"restart_remaining_s": 99.0}, None, "RESTART, 99 s left"),
         ({"restart_remaining_s": 9.0}, "reboot", "reboot under way; RESTART, 9 s left"),
         ({}, "pause", "pause under way"),
+        # What it says of the present outranks an event that is no longer so.
+        ({**WELL_AGAIN, "health": "healthy"}, None, "healthy again after: no memory"),
+        (WELL_AGAIN, None, "unhealthy: no memory"),
+        ({**CLOSED, "why": "connection refused; retrying"}, None, "connection refused; retrying"),
+        ({**CLOSED, "why": "closed by its peer"}, None, "stopped: closed by its peer"),
+        ({**CLOSED, "why": "refused", "state": "lost"}, None, "stopped: closed by its peer"),
     ],
 )
 def test_the_last_column(changes: dict[str, Any], action: str | None, last: str) -> None:
@@ -141,6 +174,13 @@ def test_the_last_column(changes: dict[str, Any], action: str | None, last: str)
     host = attrs.evolve(HOST, actions={one.uuid: action} if action else {})
     line = status_lines(Status(host=host, instances=(one,)), None)[-1]
     assert line.endswith(f"  {last}")
+
+
+def test_the_time_is_that_of_the_event_that_is_shown() -> None:
+    again = attrs.evolve(DB, health="healthy", **WELL_AGAIN)
+    assert "12:34:56" not in status_lines(Status(host=HOST, instances=(again,)), 130)[-1]
+    ill = attrs.evolve(again, health="unhealthy")
+    assert "12:34:56" in status_lines(Status(host=HOST, instances=(ill,)), 130)[-1]
 
 
 def test_abbreviations_are_as_long_as_they_must_be() -> None:
@@ -161,12 +201,16 @@ def test_what_is_wrong_with_the_host_comes_first() -> None:
         corrective_commands_held_back=7,
         corrective_commands_run=3,
         corrective_commands_failed=1,
+        events_fault=EventsFaultLine(
+            since="2026-01-01T00:00:01+00:00", why="no space left on device", lost=4
+        ),
     )
     assert status_lines(Status(host=host, instances=()), 120) == [
         "h: 2 of 0 heartbeating, hbtrio 1 since 2026-01-01 00:00:00+00:00",
         "ALARM: 2 mass failures, the host itself is suspected; 7 corrective commands held back",
         "the host daemon is not being scheduled on time: no misses count",
         "1 internal failure: see the host's log",
+        "4 events not written since 2026-01-01 00:00:01+00:00: no space left on device",
         "3 corrective commands run, 1 failed",
     ]
 
@@ -190,6 +234,7 @@ _EVENTS = st.builds(
     event=_TEXT,
     result=_TEXT,
     corrective_action=_TEXT,
+    name=_TEXT,
 )
 _INSTANCES = st.builds(
     InstanceLine,
@@ -216,7 +261,16 @@ def test_no_name_or_reason_does_any_harm(
     assert all(line.isprintable() for line in lines)
 
 
-@given(uuids=st.sets(st.uuids(), min_size=1, max_size=4), names=_TEXT, columns=st.integers(90, 200))
+def test_a_table_is_cut_at_a_terminal_too_narrow_for_it() -> None:
+    assert status_lines(Status(host=HOST, instances=(WEB, DB)), 40)[1:] == [
+        "",
+        "UUID      NAME  STATE       HEALTH…",
+        "0aaaaaab  Db    restarting  unhealthy  …",
+        "0aaaaaaa  web   beating     healthy    …",
+    ]
+
+
+@given(uuids=st.sets(st.uuids(), min_size=1, max_size=4), names=_TEXT, columns=st.integers(20, 200))
 def test_tables_fit(uuids: set[Any], names: str, columns: int) -> None:
     wide = attrs.evolve(WEB, beats=10**9, state="restarting", health="unhealthy", name=names)
     instances = tuple(attrs.evolve(wide, uuid=str(uuid)) for uuid in uuids)
@@ -227,7 +281,7 @@ def test_tables_fit(uuids: set[Any], names: str, columns: int) -> None:
 @given(event=_EVENTS)
 def test_an_event_is_one_harmless_line(event: EventLine) -> None:
     on, data = screen()
-    show_event(on, event)
+    show_event(on, event, event.name)
     (line,) = data.getvalue().decode().split("\n")[:-1]
     assert line.isprintable()
 
@@ -236,9 +290,43 @@ def test_an_event_is_one_harmless_line(event: EventLine) -> None:
 def test_uuids_of_events_are_whole_where_there_is_room(columns: int | None, length: int) -> None:
     on, data = screen(columns)
     event = EventLine(kind="loss", time="2026-01-01T12:34:56.789+00:00", uuid=WEB.uuid)
-    show_event(on, event)
+    show_event(on, event, event.name)
     shown = data.getvalue().decode().rstrip()
     assert shown == f"2026-01-01 12:34:56.789 {WEB.uuid[:length]} loss"
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("", ""),
+        ("web-1.example", " (web-1.example)"),
+        ("b\u00fcro", " (b\u00fcro)"),
+        ("x) loss (y", ' ("x) loss (y")'),
+        ("\x1b[1m", ' ("\\x1b[1m")'),
+        ("\u202e", ' ("\\u202e")'),
+    ],
+)
+def test_the_name_of_an_event_can_not_be_taken_for_more(name: str, called: str) -> None:
+    on, data = screen()
+    show_event(on, EventLine(kind="loss", uuid=WEB.uuid, hostname="h"), name)
+    assert data.getvalue().decode() == f"{WEB.uuid}{called} h loss\n"
+
+
+def test_moments_are_local() -> None:
+    with time_zone("IST-5:30"):
+        on, data = screen()
+        show_event(on, EventLine(kind="loss", time="2026-01-31T23:34:56.789012+01:00"), "")
+        assert data.getvalue().decode() == "2026-02-01 04:04:56.789 loss\n"
+        lines = status_lines(Status(host=HOST, instances=(WEB,)), 100)
+    assert lines[0].endswith(" since 2026-01-01 05:30:00+05:30")
+    assert "  18:04:56  vote stop" in lines[-1]
+
+
+@pytest.mark.parametrize("time", ["", "soon", "2026-01-31T12:34:56", "0001-01-01T00:00:00+14:00"])
+def test_a_moment_that_is_none_is_shown_as_it_came(time: str) -> None:
+    on, data = screen()
+    show_event(on, EventLine(kind="loss", time=time), "")
+    assert data.getvalue().decode() == f"{time[:23].replace('T', ' ')} loss\n".lstrip()
 
 
 # -- the screen -----------------------------------------------------------------------------

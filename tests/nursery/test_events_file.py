@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -20,7 +21,7 @@ from trio.testing import MockClock
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.nursery import events_file
-from hbtrio.nursery.events_file import BATCH, QUEUE, EventsFile
+from hbtrio.nursery.events_file import BATCH, QUEUE, EventsFault, EventsFile
 from hbtrio.nursery.reports import Report, ReportKind, Reports
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -52,6 +53,10 @@ def numbers(data: bytes) -> list[int]:
     """Which reports stand there; every line must be a whole one."""
     assert data.endswith(b"\n") or not data
     return [int(json.loads(line)["uuid"].removeprefix("uuid-")) for line in data.splitlines()]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    return [(record.levelno, record.getMessage()) for record in caplog.records]
 
 
 class Pipe:
@@ -166,12 +171,73 @@ async def test_a_full_disk_is_said_once_and_counted(caplog: pytest.LogCaptureFix
         for number in range(3):
             reports.publish(report(number))
             with trio.fail_after(10):
-                while events.failures <= number:
+                while events.fault is None or events.fault.lost <= number:
                     await trio.lowlevel.checkpoint()
-    assert events.failures == 3
-    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
-        (logging.ERROR, "events: /dev/full: No space left on device")
+    assert events.fault == EventsFault(TIME, "no space left on device", 3)
+    assert said(caplog) == [
+        (logging.ERROR, "events: /dev/full: no space left on device; events are lost")
     ]
+
+
+class Disk:
+    """In place of ``os.write``: a disk with so many bytes left, and then none."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self._write = os.write
+
+    def write(self, fd: int, data: bytes) -> int:
+        if data and not self.left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        count = self._write(fd, data[: self.left])
+        self.left -= count
+        return count
+
+
+async def test_a_disk_that_was_full_costs_what_it_cost_and_is_written_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events"
+    line = len(report(1).as_line()) + 1
+    disk = Disk(line + 10)
+    monkeypatch.setattr(events_file.os, "write", disk.write)
+    events = EventsFile(str(path))
+    async with writing(events) as reports:
+
+        async def publish(number: int, lost: int) -> None:
+            reports.publish(report(number))
+            with trio.fail_after(10):
+                while (events.fault.lost if events.fault else 0) != lost:
+                    await trio.lowlevel.checkpoint()
+
+        await publish(1, 0)
+        # Of the second the disk takes ten bytes, of the third none.
+        await publish(2, 1)
+        await publish(3, 2)
+        disk.left = 10_000
+        await publish(4, 0)
+    whole, torn, after = path.read_bytes().splitlines()
+    assert numbers(whole + b"\n" + after + b"\n") == [1, 4]
+    assert torn == report(2).as_line().encode()[:10]
+    assert said(caplog) == [
+        (logging.ERROR, f"events: {path}: no space left on device; events are lost"),
+        (logging.WARNING, f"events: {path}: events are written again; 2 were lost"),
+    ]
+
+
+async def test_a_closed_pipe_stays_a_fault(caplog: pytest.LogCaptureFixture) -> None:
+    reading, ours = os.pipe()
+    events = EventsFile(f"/proc/self/fd/{ours}")
+    os.close(ours)
+    os.close(reading)
+    async with writing(events) as reports:
+        for number in range(3):
+            reports.publish(report(number))
+            with trio.fail_after(10):
+                while events.fault is None or events.fault.lost <= number:
+                    await trio.lowlevel.checkpoint()
+    assert events.fault == EventsFault(TIME, "broken pipe", 3)
+    assert [level for level, _ in said(caplog)] == [logging.ERROR]
 
 
 async def test_a_stalled_reader_holds_nobody_up_and_does_not_delay_the_end(
@@ -194,7 +260,8 @@ async def test_a_reader_that_is_too_slow_misses_some_and_it_is_said(
 ) -> None:
     monkeypatch.setattr(events_file, "QUEUE", 50)
     with pipe() as slow:
-        async with writing(EventsFile(slow.path)) as reports:
+        events = EventsFile(slow.path)
+        async with writing(events) as reports:
             for number in range(300):
                 reports.publish(report(number, "x" * 1000))
             slow.start_reading()
@@ -204,11 +271,49 @@ async def test_a_reader_that_is_too_slow_misses_some_and_it_is_said(
             await trio.testing.wait_all_tasks_blocked()
             # From here on it hears everything again.
             reports.publish(report(1000))
+            with trio.fail_after(10):
+                while events.fault is not None:
+                    await trio.lowlevel.checkpoint()
     heard = numbers(slow.data)
     # One went straight to the writer, fifty waited.
     assert heard == [*range(51), 1000]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"events: the reader of {slow.path} is too slow, some events are lost"
+    assert said(caplog) == [
+        (logging.ERROR, f"events: {slow.path}: its reader is too slow; events are lost"),
+        (logging.WARNING, f"events: {slow.path}: events are written again; 249 were lost"),
+    ]
+
+
+async def test_a_reader_that_stays_too_slow_is_one_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_file, "QUEUE", 50)
+    monkeypatch.setattr(events_file, "BATCH", 10)
+    write, may_write = os.write, threading.Semaphore(0)
+
+    def when_it_may(fd: int, data: bytes) -> int:
+        may_write.acquire()
+        return write(fd, data)
+
+    path = tmp_path / "events"
+    events = EventsFile(str(path))
+    async with writing(events) as reports:
+        monkeypatch.setattr(events_file.os, "write", when_it_may)
+        for number in range(100):
+            reports.publish(report(number))
+        may_write.release()
+        assert await written(path, 10) == list(range(10))
+        await trio.testing.wait_all_tasks_blocked()
+        # Ten are being written, and thirty-one wait.
+        for number in range(100, 160):
+            reports.publish(report(number))
+        may_write.release(100)
+        with trio.fail_after(10):
+            while events.fault is not None:
+                await trio.lowlevel.checkpoint()
+    assert numbers(path.read_bytes()) == [*range(51), *range(100, 119)]
+    assert said(caplog) == [
+        (logging.ERROR, f"events: {path}: its reader is too slow; events are lost"),
+        (logging.WARNING, f"events: {path}: events are written again; 90 were lost"),
     ]
 
 
@@ -221,3 +326,107 @@ async def test_what_is_queued_at_the_end_stands_behind_what_is_being_written() -
             await trio.testing.wait_all_tasks_blocked()
             busy.start_reading()
     assert numbers(busy.data) == list(range(3 * BATCH))
+
+
+# -- opened anew ----------------------------------------------------------------------------
+
+
+def lines_of(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+async def written(path: Path, count: int) -> list[int]:
+    """What stands in a file, once it is so much."""
+    with trio.fail_after(10):
+        while (lines := lines_of(path)).count(b"\n") < count:
+            await trio.lowlevel.checkpoint()
+    return numbers(lines)
+
+
+async def test_after_a_rotation_it_is_the_new_file_that_is_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.events")
+    path, old = tmp_path / "events", tmp_path / "events.1"
+    events = EventsFile(str(path))
+    async with writing(events) as reports:
+        reports.publish(report(1))
+        assert await written(path, 1) == [1]
+        path.rename(old)
+        reports.publish(report(2))
+        assert await written(old, 2) == [1, 2]
+        await events.reopen()
+        assert path.read_bytes() == b""
+        reports.publish(report(3))
+        assert await written(path, 1) == [3]
+    assert numbers(old.read_bytes()) == [1, 2]
+    assert said(caplog) == [(logging.INFO, f"events: {path} is opened anew")]
+
+
+async def test_one_that_can_not_be_opened_anew_goes_on_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "log"
+    directory.mkdir()
+    path, moved = directory / "events", tmp_path / "moved"
+    events = EventsFile(str(path))
+    async with writing(events) as reports:
+        directory.rename(moved)
+        await events.reopen()
+        reports.publish(report(1))
+        assert await written(moved / "events", 1) == [1]
+    assert events.fault is None
+    why = "no such file or directory; it is not opened anew, the old one goes on"
+    assert said(caplog) == [(logging.ERROR, f"events: {path}: {why}")]
+
+
+async def test_opening_anew_mends_a_fault_and_standard_output_is_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events"
+    path.symlink_to("/dev/full")
+    events = EventsFile(str(path))
+    async with writing(events) as reports:
+        reports.publish(report(1))
+        with trio.fail_after(10):
+            while events.fault is None:
+                await trio.lowlevel.checkpoint()
+        path.unlink()
+        await events.reopen()
+        assert events.fault is None
+        reports.publish(report(2))
+        assert await written(path, 1) == [2]
+    assert said(caplog)[1] == (
+        logging.WARNING,
+        f"events: {path}: the file was opened anew; 1 was lost",
+    )
+    with (tmp_path / "stdout").open("w+") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        events = EventsFile("-")
+        async with writing(events) as reports:
+            await events.reopen()
+            reports.publish(report(3))
+        stdout.seek(0)
+        assert numbers(stdout.read().encode()) == [3]
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+async def test_a_torn_line_costs_no_other_though_the_file_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rotated: bool
+) -> None:
+    path = tmp_path / "events"
+    disk = Disk(10)
+    monkeypatch.setattr(events_file.os, "write", disk.write)
+    events = EventsFile(str(path))
+    async with writing(events) as reports:
+        reports.publish(report(1))
+        with trio.fail_after(10):
+            while events.fault is None:
+                await trio.lowlevel.checkpoint()
+        disk.left = 10_000
+        if rotated:
+            path.rename(tmp_path / "events.1")
+        await events.reopen()
+        reports.publish(report(2))
+    torn = [] if rotated else [report(1).as_line().encode()[:10]]
+    assert path.read_bytes().split(b"\n") == [*torn, report(2).as_line().encode(), b""]

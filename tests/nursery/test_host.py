@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from hbtrio.config.host import ActionCommands
 from hbtrio.fsm.heartbeat_table import HeartbeatState
 from hbtrio.nursery.host import ActionRefused, UnknownInstance
-from hbtrio.wire.vocabulary import ActionName, CorrectiveAction, Event
+from hbtrio.wire.vocabulary import ActionName, Event
 from support.fake_processes import HANGS, FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world, now, stay_silent, uuid_of
 
@@ -223,7 +223,7 @@ async def test_acted_upon_between_two_lives_it_has_its_window(autojump_clock: Mo
         mend(world, guest)
         world.crashes = 1
         guest.answers_after_s, guest.greets = None, False
-        world.channel(guest).act_upon(CorrectiveAction.REBOOT, "acted")
+        world.channel(guest).restarts("acted")
         await world.at(300)
         assert [told[1] for told in world.told(since=5.4)] == ["restart-expired", "loss"]
 

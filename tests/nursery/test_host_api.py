@@ -107,6 +107,7 @@ async def test_status_of_a_host_without_instances(autojump_clock: MockClock) -> 
                 "corrective_commands_failed": 0,
                 "corrective_commands_held_back": 0,
                 "alarms": 0,
+                "events_fault": None,
                 "actions": {},
             },
             "instances": [],
@@ -150,6 +151,7 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid(autojump_clock: 
                 "time": "2026-01-01T00:00:01.000+00:00",
                 "kind": "heartbeating",
                 "uuid": first.uuid,
+                "name": "web-1",
                 "reason": "init answered",
             },
             "path": first.path,
@@ -201,6 +203,38 @@ async def test_status_tells_of_ill_health(autojump_clock: MockClock) -> None:
         shown = (await http.get(f"/v1/instances/{guest.uuid}")).json()
         assert (shown["health"], shown["health_reason"]) == ("unhealthy", "disk \u202e full")
         assert shown["last"]["corrective_action"] == "reboot"
+
+
+async def test_nobody_knows_the_health_of_what_is_lost(autojump_clock: MockClock) -> None:
+    async with serving() as (world, http, _api):
+        guest = await world.beating()
+        guest.health, guest.log_msg = Health.UNHEALTHY, "disk full"
+        await world.at(3)
+        guest.answers_after_s, guest.greets = None, False
+        await world.at(20)
+        shown = (await http.get(f"/v1/instances/{guest.uuid}")).json()
+        assert (shown["state"], shown["health"], shown["health_reason"]) == ("lost", "unknown", "")
+
+
+async def test_an_instance_that_is_well_again_says_so(autojump_clock: MockClock) -> None:
+    async with serving() as (world, http, _api):
+        guest = await world.beating()
+        guest.health, guest.log_msg = Health.UNHEALTHY, "disk full"
+        await world.at(3.5)
+        guest.health, guest.log_msg = Health.HEALTHY, ""
+        await world.at(5)
+        shown = (await http.get(f"/v1/instances/{guest.uuid}")).json()
+        assert (shown["health"], shown["why"]) == ("healthy", "healthy again after: disk full")
+        assert shown["last"]["kind"] == "unhealthy"
+
+
+async def test_an_instance_whose_socket_nobody_serves_says_so(autojump_clock: MockClock) -> None:
+    async with serving() as (world, http, _api):
+        guest = world.guest().appears()
+        world.dialer.refuse(guest.path)
+        await world.sleep(0.5)
+        shown = (await http.get(f"/v1/instances/{guest.uuid}")).json()
+        assert (shown["state"], shown["why"]) == ("waiting", "connection refused; retrying")
 
 
 # -- votes and notices ----------------------------------------------------------------------
@@ -433,6 +467,7 @@ async def test_an_event_line(autojump_clock: MockClock) -> None:
                 "time": "2026-01-01T00:00:01.000+00:00",
                 "kind": "vote",
                 "uuid": guest.uuid,
+                "name": "vm",
                 "event": "stop",
                 "result": "reject",
                 "reason": world.host.reports.recent[-1].reason,
@@ -532,8 +567,8 @@ BODIES: list[tuple[bytes, str]] = [
 ROUND_BODIES: list[tuple[bytes, str]] = [
     *BODIES,
     (b"{}", "body: event: is missing, and has no default"),
-    (b'{"event": 1}', "body: event: must be a text, got 1"),
-    (b'{"event": null}', "body: event: must be a text, got None"),
+    (b'{"event": 1}', "body: event: must be a string, got 1"),
+    (b'{"event": null}', "body: event: must be a string, got None"),
     (b'{"event": "stop", "x": 1}', "body: x: unknown key"),
     (b'{"evnt": "stop"}', None),  # type: ignore[list-item]
     (b'{"event": "explode"}', f"body.event: no such word, there are {WORDS}"),
@@ -548,14 +583,15 @@ ACT_BODIES: list[tuple[bytes, str]] = [
     (b'{"action": "live_migrate"}', f"body.action: no such word, there are {ACTIONS}"),
     (b'{"action": "stop", "force": 1}', "body: force: must be true or false, got 1"),
     (b'{"action": "stop", "command": "ls"}', 'body: command: must be a list of texts, got "ls"'),
-    (b'{"action": "stop", "command": ["ls", 1]}', "body: command: item 2: must be a text, got 1"),
+    (b'{"action": "stop", "command": ["ls", 1]}', "body: command: item 2: must be a string, got 1"),
     (
         b'{"action": "stop", "command": [""]}',
         "body: command: item 1: must name a program, got nothing",
     ),
     (
         b'{"action": "stop", "command": ["ls", "{reason}"]}',
-        "body: command: item 2: unknown placeholder {reason}, there is {uuid}",
+        "body: command: item 2: unknown placeholder {reason}, there is {uuid}; "
+        "write {{reason}} for itself",
     ),
     (
         b'{"action": "stop", "command": ["{uuid}"]}',
@@ -714,14 +750,14 @@ async def test_too_many_actions(autojump_clock: MockClock) -> None:
 
 async def test_a_programming_error_is_told_as_one(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, api):
-        guest = await world.beating()
-        world.host.channels[guest.uuid].heartbeat.profile = None  # type: ignore[assignment]
+        brake = world.host.brake
+        world.host.brake = None  # type: ignore[assignment]
         answer = await http.get("/v1/status")
         assert refusal(answer) == (500, "internal error")
         await world.settle()
         assert [type(crash) for crash in api.crashes] == [AttributeError]
         api.crashes.clear()
-        del world.host.channels[guest.uuid]
+        world.host.brake = brake
         assert (await http.get("/v1/status")).status_code == 200
 
 

@@ -20,6 +20,7 @@ from hbtrio.nursery.link_host import HostLink, Identity, instance_of
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.link_codec import MAX_LINK_LINE, decode_from_host, encode_link
 from hbtrio.wire.link_messages import (
+    MAX_WHY,
     STOPPING,
     Ack,
     ActCommand,
@@ -222,6 +223,43 @@ async def test_an_instance_as_it_is_told(autojump_clock: MockClock) -> None:
             resume_notice_s=14,
             restart_s=121,
         )
+
+
+async def test_why_an_instance_is_as_it_is(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = on.world.guest()
+
+        def told() -> tuple[str, str]:
+            last = on.agent.of(Instance)[-1]
+            assert last.uuid == guest.uuid
+            return last.state, last.why
+
+        on.world.dialer.refuse(guest.path, "connection refused")
+        on.world.directory.replace(guest.name)
+        await on.world.settle()
+        assert told() == ("waiting", "connection refused; retrying")
+        on.world.dialer.refuse(guest.path, "permission denied")
+        await on.world.sleep(120)
+        assert told() == ("waiting", "permission denied; retrying")
+        count = len(on.agent.of(Instance))
+        await on.world.sleep(600)
+        assert len(on.agent.of(Instance)) == count  # told once, however often it is tried
+        guest.appears()
+        await on.world.sleep(120)
+        assert told() == ("beating", "")
+        await on.report(guest)
+        guest.health, guest.log_msg = Health.UNHEALTHY, "disk " + "x" * 300
+        await on.world.sleep(2)
+        assert told() == ("beating", ("disk " + "x" * 300)[:MAX_WHY])
+        guest.health, guest.log_msg = Health.HEALTHY, ""
+        await on.world.sleep(2)
+        assert told() == ("beating", "")
+        guest.answers_after_s = None
+        await on.world.sleep(10)
+        assert told() == ("lost", "no answer for 3 s")
+        guest.peer.close()
+        await on.world.settle()
+        assert told() == ("waiting", "closed by its peer")
 
 
 async def test_an_instance_is_told_before_the_reports_about_it(autojump_clock: MockClock) -> None:

@@ -141,8 +141,28 @@ def test_each_is_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     told.publish(report(2, kind=ReportKind.VOTE, event=Event.STOP, result=VoteResult.REJECT))
     accepted = {"kind": ReportKind.VOTE, "event": Event.STOP, "result": VoteResult.ACCEPT}
     told.publish(report(reason="", **accepted))
+    told.publish(report(4, name="web-1"))
+    told.publish(report(reason="", name="web-1"))
     assert [record.getMessage() for record in caplog.records] == [
         f"{UUID} stopped: reason 1",
         f"{UUID} vote stop reject: reason 2",
         f"{UUID} vote stop accept",
+        f"{UUID} stopped: reason 4 (web-1)",
+        f"{UUID} stopped (web-1)",
     ]
+
+
+def test_losses_and_ill_health_are_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.reports")
+    told = reports()
+    for kind in ReportKind:
+        told.publish(report(kind=kind))
+    warned = [ReportKind.LOSS, ReportKind.UNHEALTHY, ReportKind.RESTART_EXPIRED]
+    assert [record.levelno for record in caplog.records] == [
+        logging.WARNING if kind in warned else logging.INFO for kind in ReportKind
+    ]
+
+
+def test_the_name_stands_in_the_line_where_it_is_known() -> None:
+    assert "name" not in json.loads(report().as_line())
+    assert json.loads(report(name="web-1").as_line())["name"] == "web-1"

@@ -21,16 +21,20 @@ from trio.testing import wait_all_tasks_blocked
 from hbtrio.config.agent import AgentConfig, LinkSettings, VimSettings
 from hbtrio.lab.vim_stand_in import VimStandIn, vim_stand_in
 from hbtrio.nursery.agent import Agent
+from hbtrio.nursery.agent_actions import AgentActions
+from hbtrio.nursery.agent_api import agent_api
 from hbtrio.nursery.agent_asked import VIM, Asked
 from hbtrio.nursery.agent_audit import Audit
 from hbtrio.nursery.http_edge import serve_http
 from hbtrio.nursery.store import Store
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
+from hbtrio.nursery.unix_socket import open_unix_listener
 from hbtrio.nursery.vim_api import vim_api
 from hbtrio.nursery.vim_client import Delivery, Silence, Unconfirmed, VimClient
 from hbtrio.nursery.vim_sender import VimSender
 from hbtrio.wire.vim import VimRequest
 from hbtrio.wire.vocabulary import Event
+from support.control_socket import socket_path
 from support.inline_store import InlineWorker, inline_store, wall_clock
 from support.scripted_host import HOSTNAME, VM, ScriptedHost
 
@@ -96,9 +100,9 @@ class MemoryAgent:
         """The same, with all its instances known to the VIM."""
         host = ScriptedHost() if host is None else host
         hello = host.hello
-        await self.agent.put_host(HostRecord(hello.host_uuid, hello.hostname, reporting))
+        await self.agent.inventory.put_host(HostRecord(hello.host_uuid, hello.hostname, reporting))
         for uuid in host.instances:
-            await self.agent.put_instance(InstanceRecord(uuid, hello.hostname, reporting))
+            await self.agent.inventory.put_instance(InstanceRecord(uuid, hello.hostname, reporting))
         return await self.host(host)
 
     async def ask(self, event: Event, *, vote: bool, uuid: str = VM) -> Asked:
@@ -142,6 +146,27 @@ async def memory_agent(
             yield MemoryAgent(agent, store, worker, fake, nursery)
             nursery.cancel_scope.cancel()
         assert agent.supervisor.crashes == 0
+
+
+@asynccontextmanager
+async def operators_api(on: MemoryAgent) -> AsyncIterator[str]:
+    """The path of the operator API of an agent that can't perform actions."""
+    actions = AgentActions(on.agent, new_command_id=lambda: "unused", wall_clock=wall_clock)
+    crashes: list[BaseException] = []
+    with socket_path() as path:
+        listener = await open_unix_listener(path)
+
+        async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+            await serve_http(
+                agent_api(on.agent, actions),
+                [listener],
+                on_crash=crashes.append,
+                task_status=task_status,
+            )
+
+        await on.nursery.start(serve)
+        yield path
+    assert crashes == []
 
 
 # -- on sockets ------------------------------------------------------------------------------------

@@ -95,7 +95,14 @@ class Bench:
         assert self.seen == Snapshot()
 
     def expect(self, effects: tuple[Effect, ...], wanted: Sequence[Effect], **changes: Any) -> None:
-        """Compares the effects of a step, and the whole state after it."""
+        """Compares the effects of a step, and the whole state after it.
+
+        Nobody knows the health of what is not beating; what came to beat has answered, healthy.
+        """
+        if state := changes.get("state"):
+            beating = state is HeartbeatState.BEATING
+            health = Health.HEALTHY if beating else Health.UNKNOWN
+            changes = {"health": health, "health_reason": ""} | changes
         self._note(effects)
         assert effects == tuple(wanted)
         now_seen = Snapshot.of(self.beat)

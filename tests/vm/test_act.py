@@ -33,7 +33,7 @@ async def test_act_reboot(supply: Supply) -> None:
             ("vote", ""),
             ("notice", ""),
             ("stopped", "reboot is under way"),
-            ("heartbeating", "after: reboot is under way"),
+            ("heartbeating", "after: reboot"),
         ]
         assert vm.console.count("init: up") == 1
         await vm.changed(*FOUND, *RELEASED)

@@ -55,6 +55,7 @@ INSTANCE = Instance(
     suspend_notice_s=11,
     resume_notice_s=14,
     restart_s=121,
+    why="no answer",
 )
 REPORT = LinkReport(
     number=7,
@@ -78,7 +79,8 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         INSTANCE,
         '{"type":"instance","uuid":"u-1","name":"vm","state":"beating","heartbeating":true,'
         '"health":"healthy","corrective_action":"reboot","interval_ms":1000,"vote_s":9,'
-        '"shutdown_notice_s":10,"suspend_notice_s":11,"resume_notice_s":14,"restart_s":121}',
+        '"shutdown_notice_s":10,"suspend_notice_s":11,"resume_notice_s":14,"restart_s":121,'
+        '"why":"no answer"}',
     ),
     (SnapshotEnd(2), '{"type":"snapshot_end","count":2}'),
     (Gone("u-1", "removed"), '{"type":"gone","uuid":"u-1","reason":"removed"}'),
@@ -144,6 +146,13 @@ def test_what_only_an_agent_says_is_refused_from_a_host(cls: type[LinkMessage]) 
     else:
         with pytest.raises(LinkError, match="unknown type"):
             decode_from_host(line.encode())
+
+
+def test_an_older_host_does_not_say_why() -> None:
+    line = json.loads(LITERAL[1][1])
+    del line["why"]
+    got = decode_from_host(json.dumps(line).encode())
+    assert got == attrs.evolve(INSTANCE, why="")
 
 
 def test_keys_that_are_not_known_are_ignored() -> None:

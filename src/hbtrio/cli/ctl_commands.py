@@ -8,32 +8,29 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import trio
 
 from hbtrio.cli.ctl_fleet import show_fleet
-from hbtrio.cli.ctl_progress import ProgressView
+from hbtrio.cli.ctl_instances import is_uuid, resolved
+from hbtrio.cli.ctl_names import Names
+from hbtrio.cli.ctl_progress import ProgressView, unwatched
 from hbtrio.cli.ctl_screen import Screen
 from hbtrio.cli.ctl_table import counted
 from hbtrio.cli.ctl_views import show_event, show_status
-from hbtrio.config.source import printable
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.nursery.ctl_address import Address
 from hbtrio.nursery.ctl_client import CtlClient
 from hbtrio.nursery.ctl_lines import Lines
 from hbtrio.nursery.ctl_replies import (
     EventLine,
-    FleetInstanceLine,
     FleetStatus,
     History,
-    InstanceLine,
     Progress,
-    Status,
     WholeHistory,
 )
 from hbtrio.nursery.token_file import checked_token, read_token
@@ -50,11 +47,6 @@ SILENCE_S: Final = 45.0
 
 #: Events shown where nobody says how many.
 _RECENT: Final = 20
-
-#: Candidates named for an ambiguous instance.
-_NAMED: Final = 5
-
-_UUID: Final = re.compile("-".join(f"[0-9a-f]{{{n}}}" for n in (8, 4, 4, 4, 12)), re.IGNORECASE)
 
 _VOTE_STATUS: Final = {
     "accept": ExitStatus.DONE,
@@ -81,11 +73,11 @@ def carry_out(options: argparse.Namespace, screen: Screen) -> int:
         UserError: what went wrong.
     """
     client = CtlClient(
-        Address.parse(options.url),
+        Address.chosen(options.url, os.environ),
         _token(options),
-        certificate=options.certificate,
-        key=options.key,
-        authority=options.ca,
+        certificate=options.certificate or "",
+        key=options.key or "",
+        authority=options.ca or "",
     )
     return trio.run(Session(client, screen, options).run)
 
@@ -112,6 +104,9 @@ class Session:
         self._options = options
         #: What an interruption at this moment does not end.
         self._goes_on = ""
+        #: The instance that something was begun on.
+        self._uuid = ""
+        self._names = Names(client)
 
     async def run(self) -> int:
         """Carries it out until it is done, fails, or SIGINT comes; returns the exit status.
@@ -126,6 +121,9 @@ class Session:
             fault: BaseException = group
             while isinstance(fault, BaseExceptionGroup) and len(fault.exceptions) == 1:
                 fault = fault.exceptions[0]
+            if isinstance(fault, BrokenPipeError) and self._goes_on:
+                # As of `| head -1`: who has had enough of the lines may think that he has ended it.
+                print(f"hbtrio ctl: nobody reads this any more: {self._goes_on}", file=sys.stderr)
             raise fault from None
         if status == INTERRUPTED and self._goes_on:
             print(f"hbtrio ctl: interrupted: {self._goes_on}", file=sys.stderr)
@@ -152,6 +150,8 @@ class Session:
                 return await self._history()
             case "release":
                 return await self._release()
+            case "forget":
+                return await self._forget()
             case "act":
                 return await self._act()
             case kind:
@@ -172,11 +172,12 @@ class Session:
         status = await self._client.any_status()
         if not isinstance(status, FleetStatus):
             raise UserError("a host keeps no history; ask its agent (--url)", ExitStatus.FAILED)
+        self._names.learn(status.instances)
         query: dict[str, int | str] = {"limit": self._options.limit}
         if self._options.before is not None:
             query["before"] = self._options.before
         if self._options.uuid:
-            query["uuid"] = _resolved(self._options.uuid, status)
+            query["uuid"] = resolved(self._options.uuid, status)
         text = "&".join(f"{name}={value}" for name, value in query.items())
         if self._options.json:
             whole = await self._client.history(text, WholeHistory)
@@ -187,7 +188,7 @@ class Session:
         if page.before is not None:
             self._screen.line((f"... older entries: --before {page.before}", "faint"))
         for line in reversed(page.history):
-            show_event(self._screen, line)
+            show_event(self._screen, line, await self._names.of(line))
         return ExitStatus.DONE
 
     async def _release(self) -> int:
@@ -202,6 +203,16 @@ class Session:
         self._screen.line(f"{host}: {words}")
         return ExitStatus.DONE
 
+    async def _forget(self) -> int:
+        host = self._options.host
+        status = await self._client.any_status()
+        if not isinstance(status, FleetStatus):
+            text = "a host knows of no other hosts; its agent does (--url)"
+            raise UserError(text, ExitStatus.FAILED)
+        said = await self._client.forget(host)
+        self._screen.line(f"{host}: forgotten, and {counted(said.instances, 'instance')} on it")
+        return ExitStatus.DONE
+
     async def _events(self) -> int:
         follow, recent = self._options.follow, self._options.recent
         if recent is None:
@@ -213,7 +224,7 @@ class Session:
                     self._screen.json(event)
             else:
                 while (line := await lines.next(EventLine, SILENCE_S)) is not None:
-                    show_event(self._screen, line)
+                    show_event(self._screen, line, await self._names.of(line))
             if follow:
                 raise lines.lost("the daemon ended the stream")
         return ExitStatus.DONE
@@ -224,9 +235,12 @@ class Session:
         said = await self._watched(
             kind, {"event": event}, what, ProgressView(self._screen), lambda one: one.result != ""
         )
+        if kind == "vote":
+            return _VOTE_STATUS.get(said.result, ExitStatus.FAILED)
+        if hint := unwatched(event, self._uuid):
+            self._screen.line((hint, "faint"))
         # Nobody can refuse a notice, nor answer it wrongly.
-        told = ExitStatus.DONE if kind == "notify" else ExitStatus.FAILED
-        return _VOTE_STATUS.get(said.result, told) if kind == "vote" else told
+        return ExitStatus.DONE
 
     async def _act(self) -> int:
         name = self._options.action
@@ -244,7 +258,7 @@ class Session:
         is_last: Callable[[Progress], bool],
     ) -> Progress:
         """Has the host begin something, shows how it goes, and returns the last line of it."""
-        uuid = await self._uuid()
+        uuid = self._uuid = await self._instance()
         self._goes_on = unknown = (
             f"the outcome of {what} on {uuid} is unknown; `hbtrio ctl status` and `events` may tell"
         )
@@ -255,74 +269,37 @@ class Session:
                 if self._screen.terminal:
                     nursery.start_soon(view.count_down)
                 try:
-                    last = await _tell_all(lines, view, is_last)
+                    last = await self._tell_all(lines, view, is_last, f"{what} on {uuid} is over")
                 finally:
                     self._screen.settle()
                 nursery.cancel_scope.cancel()
         return last
 
-    async def _uuid(self) -> str:
+    async def _tell_all(
+        self, lines: Lines, view: ProgressView, is_last: Callable[[Progress], bool], over: str
+    ) -> Progress:
+        within_s = MARGIN_S
+        while (said := await lines.next(Progress, within_s)) is not None:
+            if said.step == "lost":
+                raise lines.lost(said.reason)
+            if is_last(said):
+                self._goes_on = f"{over}; `hbtrio ctl events` tells how"
+            view.tell(said)
+            if is_last(said):
+                return said
+            within_s = MARGIN_S + (said.seconds or 0.0)
+        raise lines.lost("the daemon ended it without an outcome")
+
+    async def _instance(self) -> str:
         word: str = self._options.uuid
-        if _UUID.fullmatch(word):
+        if is_uuid(word):
             return word.lower()
-        return _resolved(word, await self._client.any_status())
-
-
-def _resolved(word: str, status: Status | FleetStatus) -> str:
-    if _UUID.fullmatch(word):
-        return word.lower()  # maybe of an instance that is no more
-    where = "in this fleet" if isinstance(status, FleetStatus) else "on this host"
-    return pick(status.instances, word, where)
+        return resolved(word, await self._client.any_status())
 
 
 async def _cancel_upon(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     await anext(signals)
     scope.cancel()
-
-
-async def _tell_all(
-    lines: Lines, view: ProgressView, is_last: Callable[[Progress], bool]
-) -> Progress:
-    within_s = MARGIN_S
-    while (said := await lines.next(Progress, within_s)) is not None:
-        if said.step == "lost":
-            raise lines.lost(said.reason)
-        view.tell(said)
-        if is_last(said):
-            return said
-        within_s = MARGIN_S + (said.seconds or 0.0)
-    raise lines.lost("the daemon ended it without an outcome")
-
-
-def pick(
-    instances: Iterable[InstanceLine | FleetInstanceLine], word: str, where: str = "on this host"
-) -> str:
-    """The uuid of the one instance that a word stands for.
-
-    Args:
-        instances: all there are.
-        word: the beginning of a uuid, or a whole name. Names are tenants' words: one that looks
-            like another instance's uuid makes the word ambiguous, and never wins.
-        where: where they are all there are.
-
-    Raises:
-        UserError: FAILED for none, USAGE for more than one.
-    """
-    if not word:
-        raise UserError("UUID: must not be empty")
-    found = {
-        one.uuid: one.name
-        for one in instances
-        if _UUID.fullmatch(one.uuid) and (one.name == word or one.uuid.startswith(word.lower()))
-    }
-    if not found:
-        raise UserError(f"no instance {printable(word)} {where}", ExitStatus.FAILED)
-    if len(found) > 1:
-        named = [f"{uuid} ({name})" if name else uuid for uuid, name in sorted(found.items())]
-        more = [f"{len(named) - _NAMED} more"] if len(named) > _NAMED else []
-        candidates = printable(", ".join(named[:_NAMED] + more))
-        raise UserError(f"{printable(word)} is ambiguous: {candidates}")
-    return next(iter(found))
 
 
 def _command(options: argparse.Namespace) -> list[str]:

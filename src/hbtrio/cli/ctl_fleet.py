@@ -17,6 +17,7 @@ from hbtrio.cli.ctl_table import (
     write_clipped,
     write_table,
 )
+from hbtrio.cli.ctl_times import moment
 from hbtrio.nursery.ctl_replies import FleetHostLine, FleetInstanceLine, FleetStatus
 
 _LINK_COLOURS: Final = {"up": "good", "down": "warn", "lost": "bad", "never": "bad"}
@@ -27,12 +28,11 @@ def show_fleet(screen: Screen, status: FleetStatus) -> None:
     agent = status.agent
     beating = sum(one.heartbeating for one in status.instances)
     up = sum(one.link == "up" for one in status.hosts)
-    started = agent.started.replace("T", " ")
     write_clipped(
         screen,
         f"{agent.name}: {beating} of {counted(len(status.instances), 'instance')} heartbeating, "
         f"{up} of {counted(len(status.hosts), 'host')} linked, VIM {agent.vim or 'none'}, "
-        f"hbtrio {agent.version} since {started}",
+        f"hbtrio {agent.version} since {moment(agent.started)}",
         "",
     )
     if agent.crashes:
@@ -47,7 +47,7 @@ def show_fleet(screen: Screen, status: FleetStatus) -> None:
         write_clipped(screen, text, "bad")
     for host in status.hosts:
         if host.held_since is not None:
-            since = host.held_since.replace("T", " ")
+            since = moment(host.held_since)
             text = f"ALARM: {host.hostname}: alarms held back since {since}: {host.held_why}"
             write_clipped(screen, text, "bad")
     if status.hosts:
@@ -82,6 +82,10 @@ def _note(host: FleetHostLine) -> str:
     notes = []
     if host.link in ("down", "lost") and host.down_s is not None:
         notes.append(f"for {host.down_s:.0f} s")
+    if host.conflict:
+        notes.append(host.conflict)
+    if host.unregistered:
+        notes.append(f"{host.unregistered} unknown to the VIM")
     if host.reports_dropped:
         notes.append(f"{counted(host.reports_dropped, 'report')} dropped")
     return ", ".join(notes)

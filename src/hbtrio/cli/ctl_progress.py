@@ -14,7 +14,9 @@ import attrs
 import trio
 
 from hbtrio.cli.ctl_screen import Screen
+from hbtrio.fsm.heartbeat import CALL_OFF_MIGRATION_S, CALL_OFF_S
 from hbtrio.nursery.ctl_replies import Progress
+from hbtrio.wire.vocabulary import EVENT_TABLE, Aftermath, Event
 
 #: The results of votes and notices, and how an action ends, as words with a colour.
 _WORDS: Final = {
@@ -28,6 +30,20 @@ _WORDS: Final = {
     "back": ("back", "good"),
     "expired": ("not back in time", "bad"),
     "rejected": ("rejected", "bad"),
+}
+
+#: What is no refusal of a vote, though the word alone does not say it.
+_CONSENT: Final = {
+    "timeout": "timed out, silence is consent",
+    "complete": "complete, nobody objected",
+}
+
+#: The notice that takes back one after which a VM stops or freezes.
+_BACK: Final = {
+    Event.STOP: Event.RESUME,
+    Event.PAUSE: Event.UNPAUSE,
+    Event.SUSPEND: Event.RESUME,
+    Event.LIVE_MIGRATE_BEGIN: Event.LIVE_MIGRATE_END,
 }
 
 #: A deadline further away than this is none; a host's longest window is a day.
@@ -67,14 +83,14 @@ class ProgressView:
         """Shows what a host said."""
         title = _title(said)
         if said.step == "end":
-            self._close(self._whole, said.outcome, said.reason)
+            self._close(self._whole, said.outcome, said.reason, said.step)
         elif said.skipped:
             self._open = None
             self._screen.line(f"{title}: ", ("skipped", "warn"), f": {said.skipped}")
         elif said.seconds is not None:
             self._begin(title, said, min(max(said.seconds, 0.0), _LONGEST_S))
         elif said.result:
-            self._close(title, said.result, said.reason)
+            self._close(title, said.result, said.reason, said.step)
             for line in said.output.splitlines():
                 self._screen.line((f"  | {line}", "faint"))
 
@@ -98,9 +114,11 @@ class ProgressView:
         else:
             self._screen.line(opening)
 
-    def _close(self, title: str, result: str, reason: str) -> None:
+    def _close(self, title: str, result: str, reason: str, step: str) -> None:
         self._open = None
         word, colour = _WORDS.get(result, (result, ""))
+        if step == "vote":
+            word = _CONSENT.get(result, word)
         self._screen.line(f"{title}: ", (word, colour), f" ({reason})" if reason else "")
 
     async def count_down(self) -> NoReturn:
@@ -120,6 +138,27 @@ class ProgressView:
             if text != self._drawn:
                 self._drawn = text
                 self._screen.redraw(text)
+
+
+def unwatched(event: str, uuid: str) -> str:
+    """What a notice by hand does to the watch over an instance, and the way back; "" for nothing.
+
+    Args:
+        event: what the instance was told of.
+        uuid: the instance.
+    """
+    match EVENT_TABLE[Event(event)].aftermath:
+        case Aftermath.RETURNS:
+            return ""
+        case Aftermath.RESTARTS:
+            return "its RESTART window is open: silence is no loss before its end"
+        case Aftermath.STOPS | Aftermath.FREEZES:
+            moves = event == Event.LIVE_MIGRATE_BEGIN
+            minutes = (CALL_OFF_MIGRATION_S if moves else CALL_OFF_S) / 60
+            return (
+                f"its silence is no loss now; if nothing happens to it, `hbtrio ctl notify {uuid} "
+                f"{_BACK[Event(event)]}` ends that, or {minutes:g} minutes in which it answers"
+            )
 
 
 def _title(said: Progress) -> str:

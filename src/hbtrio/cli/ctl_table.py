@@ -92,18 +92,20 @@ def write_clipped(screen: Screen, text: str, colour: str) -> None:
 
 def write_table(screen: Screen, columns: list[Column]) -> None:
     """Writes an empty line, heads and rows, as wide as the screen at most."""
-    _fit(columns, screen.columns)
+    width = screen.columns
+    _fit(columns, width)
     screen.line()
     heads = [_cell(one.head, one) for one in columns]
-    screen.line(_GAP.join(heads).rstrip())
+    screen.line(*_cut([(_GAP.join(heads).rstrip(), "")], width))
     for cells in zip(*(one.cells for one in columns), strict=True):
-        pieces: list[tuple[str, str] | str] = []
+        pieces: list[tuple[str, str]] = []
         end = max((place for place, (text, _) in enumerate(cells) if text), default=0)
         for (text, colour), one in zip(cells[:end], columns, strict=False):
-            pieces += [(_cell(text, one), colour), _GAP]
+            pieces += [(_cell(text, one), colour), (_GAP, "")]
         # Neither blanks nor a gap behind the last one that says something.
         text, colour = cells[end]
-        screen.line(*pieces, (_cell(text, columns[end]).rstrip(), colour))
+        pieces.append((_cell(text, columns[end]).rstrip(), colour))
+        screen.line(*_cut(pieces, width))
 
 
 def _fit(columns: list[Column], width: int | None) -> None:
@@ -117,6 +119,20 @@ def _fit(columns: list[Column], width: int | None) -> None:
         # The narrow ones come first: what one of them does not need is for the others.
         one.width = min(one.width, max(_NARROW, room // sharers))
         room -= one.width
+
+
+def _cut(pieces: list[tuple[str, str]], width: int | None) -> list[tuple[str, str]]:
+    """Cuts a row that is too wide all the same: wrapped, it could not be told from the next one."""
+    if width is None or sum(cell_len(text) for text, _ in pieces) <= width:
+        return pieces
+    cut: list[tuple[str, str]] = []
+    for text, colour in pieces:
+        # One cell is for the ellipsis, which is on each row that is cut.
+        if cell_len(text) >= width:
+            return [*cut, (clipped(text + " ", width), colour)]
+        cut.append((text, colour))
+        width -= cell_len(text)
+    return cut
 
 
 def _cell(text: str, one: Column) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from hbtrio.cli.ctl_names import bracketed
 from hbtrio.cli.ctl_screen import Screen
 from hbtrio.cli.ctl_table import (
     HEALTH_COLOURS,
@@ -20,6 +21,7 @@ from hbtrio.cli.ctl_table import (
     write_clipped,
     write_table,
 )
+from hbtrio.cli.ctl_times import clock, moment, stamp
 from hbtrio.nursery.ctl_replies import EventLine, HostLine, InstanceLine, Status
 
 #: From this width on, in cells, a table says when the last event was.
@@ -51,10 +53,9 @@ def show_status(screen: Screen, status: Status) -> None:
 
 
 def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
-    started = host.started.replace("T", " ")
     yield (
         f"{host.hostname}: {host.heartbeating} of {instances} heartbeating, "
-        f"hbtrio {host.version} since {started}",
+        f"hbtrio {host.version} since {moment(host.started)}",
         "",
     )
     if host.alarms:
@@ -67,6 +68,9 @@ def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
         yield "the host daemon is not being scheduled on time: no misses count", "bad"
     if host.crashes:
         yield f"{counted(host.crashes, 'internal failure')}: see the host's log", "bad"
+    if fault := host.events_fault:
+        lost = counted(fault.lost, "event")
+        yield f"{lost} not written since {moment(fault.since)}: {fault.why}", "bad"
     if host.corrective_commands_run:
         yield (
             f"{counted(host.corrective_commands_run, 'corrective command')} run, "
@@ -88,7 +92,7 @@ def _columns(
     trips = [one.round_trip_ms for one in instances]
     yield numbers("TRIP ms", ["-" if trip is None else f"{trip:.1f}" for trip in trips])
     if width is None or width >= _WITH_TIME:
-        yield column("AT", [one.last.time[11:19] if one.last else "" for one in instances])
+        yield column("AT", [_at(one) for one in instances])
     latest = [_latest(one, actions.get(one.uuid)) for one in instances]
     yield attrs.evolve(column("LAST", latest), flexible=True)
 
@@ -104,22 +108,41 @@ def _latest(one: InstanceLine, action: str | None) -> str:
         return "; ".join(going_on)
     if one.health == "unhealthy" and one.health_reason:
         return f"unhealthy: {one.health_reason}"
-    if one.last is None:
+    if one.last is None or _overtaken(one, one.last):
         return one.why
     return ": ".join(filter(None, (_head(one.last), one.last.reason)))
+
+
+def _at(one: InstanceLine) -> str:
+    return "" if one.last is None or _overtaken(one, one.last) else clock(one.last.time)
+
+
+def _overtaken(one: InstanceLine, last: EventLine) -> bool:
+    """Whether the last event is no longer so, by something that is no event itself."""
+    if one.why == last.reason:
+        return False
+    well_again = last.kind == "unhealthy" and one.health == "healthy"
+    unreachable = last.kind == "stopped" and one.state == "waiting"
+    return well_again or unreachable
 
 
 def _head(event: EventLine) -> str:
     return " ".join(filter(None, (event.kind, event.event, event.result)))
 
 
-def show_event(screen: Screen, event: EventLine) -> None:
-    """Writes one event: time, instance, host if one of many, what, who wanted it, and why."""
-    time = event.time[:23].replace("T", " ")
+def show_event(screen: Screen, event: EventLine, name: str) -> None:
+    """Writes one event: time, instance, host if one of many, what, who wanted it, and why.
+
+    Args:
+        screen: where.
+        event: the event.
+        name: its instance's, or "".
+    """
     colour = _RESULT_COLOURS.get(event.result, _KIND_COLOURS.get(event.kind, ""))
     action = f" [{event.corrective_action}]" if event.corrective_action else ""
     who = f" by {event.who}" if event.who else ""
     uuid = short_uuid(event.uuid, screen.columns)
-    start = " ".join(filter(None, (time, uuid, event.hostname)))
+    called = bracketed(name) if name else ""
+    start = " ".join(filter(None, (stamp(event.time), uuid, called, event.hostname)))
     reason = f": {event.reason}" if event.reason else ""
     screen.line(f"{start} " if start else "", (_head(event), colour), f"{action}{who}{reason}")

@@ -147,8 +147,9 @@ async def _serve(
                     new_id=partial(random.getrandbits, MAX_ID.bit_length()),
                     wall_clock=lambda: datetime.now(UTC).astimezone(),
                 ),
+                events,
             )
-            async with _writing(events, host), trio.open_nursery() as nursery:
+            async with _writing(host), trio.open_nursery() as nursery:
                 await nursery.start(host.run)
                 await nursery.start(_serve_api, host, listener)
                 if config.agent.connect:
@@ -165,7 +166,12 @@ async def _serve(
                     if number != signal.SIGHUP:
                         break
                     # Its default would end the host; VMs would notice for nothing.
-                    _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
+                    if events is None:
+                        _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
+                        continue
+                    # Each night, of logrotate: no warning.
+                    _log.info("SIGHUP: events are opened anew; %s is read at the start only", file)
+                    nursery.start_soon(events.reopen)
                 manager.stopping()
                 _log.info("stopping")
                 nursery.cancel_scope.cancel()
@@ -176,11 +182,11 @@ def _identity(config: HostConfig) -> Identity:
 
 
 @contextlib.asynccontextmanager
-async def _writing(events: EventsFile | None, host: Host) -> AsyncIterator[None]:
+async def _writing(host: Host) -> AsyncIterator[None]:
     """Reports are written until the block has ended: what a host says at its end is one too."""
     async with trio.open_nursery() as nursery:
-        if events is not None:
-            await nursery.start(partial(events.run, host.reports))
+        if host.events is not None:
+            await nursery.start(partial(host.events.run, host.reports))
         yield
         nursery.cancel_scope.cancel()
 

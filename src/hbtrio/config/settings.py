@@ -156,7 +156,10 @@ def command(*placeholders: str, key: str = "") -> Any:
                 if place == 1:
                     yield f"item 1: the program may hold no placeholder, got {{{name}}}"
                 elif name not in placeholders:
-                    yield f"item {place}: unknown placeholder {{{name}}}, there is {known}"
+                    yield (
+                        f"item {place}: unknown placeholder {{{name}}}, there is {known}; "
+                        f"write {{{{{name}}}}} for itself"
+                    )
 
     return checked_field((), check, f"list of arguments with {known}; empty: none", "", key)
 

@@ -130,6 +130,11 @@ class Action:
         self._rule: ActionRule = ACTION_TABLE[name]
         self._force = force
 
+    @property
+    def restarting(self) -> Event | None:
+        """The event in which the VM goes down and comes back, if there is one."""
+        return self._rule.before if self._rule.restarts else None
+
     def start(self) -> Step:
         """The first step."""
         if self._rule.before is None:

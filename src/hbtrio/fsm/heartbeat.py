@@ -69,34 +69,34 @@ class Heartbeat(Pulse):
 
     def notice_over(self, event: Event, now: float) -> tuple[Effect, ...]:
         """The notice of ``event`` is over, however it ended: the event will happen now."""
-        why = f"{event} is under way"
         match EVENT_TABLE[event].aftermath:
             case Aftermath.RETURNS:
                 return NOTHING
             case Aftermath.RESTARTS:
-                return self.restarts(why, now)
+                return self.restarts(event, now)
             case Aftermath.STOPS:
-                return self.stops(why, now)
+                return self.stops(event, now)
             case Aftermath.FREEZES:
                 moves = event is Event.LIVE_MIGRATE_BEGIN
                 call_off_s = CALL_OFF_MIGRATION_S if moves else CALL_OFF_S
-                return self._suspend(HeartbeatEvent.FREEZES, why, now, call_off_s)
+                return self._suspend(HeartbeatEvent.FREEZES, event, now, call_off_s)
 
-    def restarts(self, why: str, now: float) -> tuple[Effect, ...]:
-        """The VM is being restarted: it has its RESTART window to come back."""
+    def restarts(self, what: str, now: float) -> tuple[Effect, ...]:
+        """The VM is being restarted, by ``what``: it has its RESTART window to come back."""
         # A VM that takes long to go down is not called off before it had to be back.
         call_off_s = max(CALL_OFF_S, self.profile.restart_s)
-        effects = self._suspend(HeartbeatEvent.RESTARTS, why, now, call_off_s)
+        effects = self._suspend(HeartbeatEvent.RESTARTS, what, now, call_off_s)
         self._restart_extended = False
         return (*effects, OpenRestart(self.profile.restart_s))
 
-    def stops(self, why: str, now: float) -> tuple[Effect, ...]:
-        """The VM is being stopped for good."""
-        return self._suspend(HeartbeatEvent.STOPS, why, now, CALL_OFF_S)
+    def stops(self, what: str, now: float) -> tuple[Effect, ...]:
+        """The VM is being stopped for good, by ``what``."""
+        return self._suspend(HeartbeatEvent.STOPS, what, now, CALL_OFF_S)
 
     def called_off(self, why: str, now: float) -> tuple[Effect, ...]:
         """The event under way did not happen; the VM should be answering."""
-        return self._return(HeartbeatEvent.CALLED_OFF, f"{self.why} was called off: {why}", now)
+        why = f"{self._event} did not happen: {why}"
+        return self._return(HeartbeatEvent.CALLED_OFF, why, now, back=why)
 
     def restart_expired(self, now: float) -> tuple[Effect, ...]:
         """The RESTART window closed; the VM did not come back, unless it had never gone away."""
@@ -104,7 +104,7 @@ class Heartbeat(Pulse):
             return NOTHING
         interval_s = self.profile.interval_s
         if now - self._answered_at < 2 * interval_s:
-            effect = self._proven(f"{self.why}: called off, it goes on answering")
+            effect = self._proven(self._never_happened())
             self._schedule(now)
             return (effect,)
         if self._greeted and not self._restart_extended:
@@ -113,7 +113,7 @@ class Heartbeat(Pulse):
             return (OpenRestart((PROBES + 1) * interval_s),)
         self._step(HeartbeatEvent.RESTART_EXPIRED)
         self._forget()
-        self.why = f"not back within {self.profile.restart_s} s"
+        self._because(f"not back within {self.profile.restart_s} s")
         self._schedule(now)
         expired = RestartExpired(self.why)
         if self.reporting:
@@ -121,25 +121,28 @@ class Heartbeat(Pulse):
         return (expired,)
 
     def _suspend(
-        self, event: HeartbeatEvent, why: str, now: float, call_off_s: float
+        self, event: HeartbeatEvent, what: str, now: float, call_off_s: float
     ) -> tuple[Effect, ...]:
         was = self.state
         self._step(event)
-        self.why = why
+        self._event = what
+        self._because(f"{what} is under way", f"after: {what}")
         self._called_off_at = now + call_off_s
         self._answered_at = -math.inf
         self._silent_since = now
         self._greeted = False
         self._probes_left = PROBES
         self._schedule(now)
-        return (Stopped(why),) if was is HeartbeatState.BEATING else NOTHING
+        return (Stopped(self.why),) if was is HeartbeatState.BEATING else NOTHING
 
-    def _return(self, event: HeartbeatEvent, why: str, now: float) -> tuple[Effect, ...]:
+    def _return(
+        self, event: HeartbeatEvent, why: str, now: float, back: str = ""
+    ) -> tuple[Effect, ...]:
         was = self.state
         self._step(event)
         if self.state is not HeartbeatState.RETURNING or was is HeartbeatState.RETURNING:
             return NOTHING
-        self.why = why
+        self._because(why, back)
         self._unwedged = False
         self._silent_since = now
         return (self._challenge(now, now),) if self.connected else NOTHING

@@ -26,9 +26,23 @@ class Illness:
     def __init__(self) -> None:
         self._action: CorrectiveAction | None = None
         self._reported_at = 0.0
+        #: What the guest said when it was news.
+        self._reason: str | None = None
         self._quota = Quota(REPORTS, REPORTS_PERIOD_S)
 
-    def is_news(self, health: Health, action: CorrectiveAction, now: float) -> bool:
+    @property
+    def lasts(self) -> bool:
+        """Whether there was news of it, and none of its end."""
+        return self._reason is not None
+
+    def over(self) -> str:
+        """It is over; returns a line that says so. No more often than there was news of it."""
+        reason, self._reason = self._reason, None
+        return f"healthy again after: {reason}" if reason else "healthy again"
+
+    def is_news(
+        self, health: Health, action: CorrectiveAction, now: float, reason: str = ""
+    ) -> bool:
         """Whether an answer with this health and action is to be reported as ill health."""
         if health is not Health.UNHEALTHY:
             self._action = None
@@ -39,5 +53,5 @@ class Illness:
             return False
         if not self._quota.take(now):
             return False
-        self._action, self._reported_at = action, now
+        self._action, self._reported_at, self._reason = action, now, reason
         return True

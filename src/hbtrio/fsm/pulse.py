@@ -53,6 +53,7 @@ GREETINGS_PERIOD_S: Final = 10.0
 
 NOTHING: Final[tuple[Effect, ...]] = ()
 _UNREPORTED_ILL: Final = Note("ill, but reporting is off")
+_ANSWERS: Final = "answers challenges"
 
 
 @attrs.frozen
@@ -82,6 +83,7 @@ class Pulse:
         self.due = math.inf
         #: Whether losses and ill health are reported (set by the agent; on without one).
         self.reporting = True
+        #: By its last answer; unknown while it is not heartbeating.
         self.health = Health.UNKNOWN
         self.health_reason = ""
         self.beats = 0
@@ -89,6 +91,8 @@ class Pulse:
         self.late_answers = 0
         #: Seconds from the last challenge to its answer; NaN before the first.
         self.round_trip_s = math.nan
+        #: What its return will be reported with.
+        self._back = ""
         self._settings = settings
         self._challenges = Challenges(new_id)
         #: An ``init`` came, and no challenge was answered since.
@@ -97,6 +101,8 @@ class Pulse:
         self._unwedged = False
         self._silent_since = 0.0
         self._answered_at = -math.inf
+        #: The event that is under way, or was last.
+        self._event = ""
         self._called_off_at = math.inf
         self._restart_extended = False
         self._greetings = Quota(GREETINGS, GREETINGS_PERIOD_S)
@@ -134,7 +140,7 @@ class Pulse:
     def removed(self, why: str) -> tuple[Effect, ...]:
         """The socket's file is gone, and with it the instance; nothing may follow."""
         self._step(HeartbeatEvent.REMOVED)
-        self.why = why
+        self._because(why)
         self._disconnected()
         return (Stopped(why),)
 
@@ -188,17 +194,30 @@ class Pulse:
             self._greeted = False
         elif self._greeted or self.state is HeartbeatState.RETURNING:
             new = self.state is HeartbeatState.WAITING
-            effects = (self._proven("init answered" if new else f"after: {self.why}"),)
+            effects = (self._proven("init answered" if new else self._back),)
         elif now >= self._called_off_at:
-            effects = (self._proven(f"{self.why}: called off, it goes on answering"),)
+            effects = (self._proven(self._never_happened()),)
         else:
             self._step(HeartbeatEvent.ANSWERED)
-        self.health = response.heartbeat_health
-        self.health_reason = response.log_msg if self.health is Health.UNHEALTHY else ""
-        if self._illness.is_news(response.heartbeat_health, response.corrective_action, now):
+        return effects + self._said_health(response, now)
+
+    def _said_health(self, response: ChallengeResponse, now: float) -> tuple[Effect, ...]:
+        health, beating = response.heartbeat_health, self.state is HeartbeatState.BEATING
+        if beating:
+            if health is not self.health:
+                self.health, self.why = health, _ANSWERS
+            self.health_reason = response.log_msg if health is Health.UNHEALTHY else ""
+        illness = self._illness
+        if illness.is_news(health, response.corrective_action, now, response.log_msg):
             action = response.corrective_action
-            effects += (Ill(response.log_msg, action) if self.reporting else _UNREPORTED_ILL,)
-        return effects
+            return (Ill(response.log_msg, action) if self.reporting else _UNREPORTED_ILL,)
+        if health is Health.HEALTHY and illness.lasts:
+            # The kinds of events are a closed list: its end is a line in the log, and the present.
+            text = illness.over()
+            if beating:
+                self.why = text
+            return (Note(text),)
+        return NOTHING
 
     def _answered_late(self, echo: int, now: float) -> tuple[Effect, ...]:
         late_s = self._challenges.late_by(echo, now)
@@ -267,7 +286,7 @@ class Pulse:
         self._greeted = False
         self._silent_since = now
         silence_s = (self._challenges.misses + 1) * self.profile.interval_s
-        self.why = f"no answer for {silence_s:g} s"
+        self._because(f"no answer for {silence_s:g} s")
         if self.reporting:
             return Lost(self.why, self.profile.corrective_action)
         return Stopped(f"{self.why}; reporting is off")
@@ -310,14 +329,14 @@ class Pulse:
     def _proven(self, why: str) -> Effect:
         self._step(HeartbeatEvent.PROVEN)
         self._greeted = False
-        self.why = "answers challenges"
+        self.why = _ANSWERS
         return Heartbeating(why)
 
     def _stop(self, event: HeartbeatEvent, why: str) -> tuple[Effect, ...]:
         was = self.state
         self._step(event)
         if self.state is not was:
-            self.why = why
+            self._because(why)
         return (Stopped(why),) if was is HeartbeatState.BEATING else NOTHING
 
     def _disconnected(self) -> None:
@@ -332,5 +351,17 @@ class Pulse:
         self._answered_at = -math.inf
         self._probes_left = PROBES
 
+    def _because(self, why: str, back: str = "") -> None:
+        """Why it is not heartbeating, and what its return will be reported with."""
+        self.why = why
+        self._back = back or f"after: {why}"
+
+    def _never_happened(self) -> str:
+        """What the return of one is reported with that goes on answering."""
+        return f"{self._event} did not happen: it goes on answering"
+
     def _step(self, event: HeartbeatEvent) -> None:
-        self.state = HEARTBEAT_TABLE.after(self.state, event)
+        after = HEARTBEAT_TABLE.after(self.state, event)
+        if after is not self.state:
+            # What it said of its health is of the past, whether it left or has come back.
+            self.state, self.health, self.health_reason = after, Health.UNKNOWN, ""

@@ -75,7 +75,7 @@ class ActionRun:
         self._timeout_s = timeout_s
         self._lines = ProgressLines()
         self._reason = ""
-        #: Whether the instance was told of what comes.
+        #: Whether the instance was told of what comes, or is expected back without that.
         self._announced = False
         #: Whether a RESTART window was open before the command; it may be over after it.
         self._restarts = False
@@ -157,6 +157,12 @@ class ActionRun:
 
     async def _perform(self) -> bool:
         channel = self._channel_of(self.uuid)
+        event = self._machine.restarting
+        if channel is not None and event is not None:
+            # Lost ones are rebooted the most: they can't be told, and are awaited all the same.
+            if not self._announced or channel.restart.window is None:
+                channel.restarts(event)
+            self._announced = True
         self._restarts = channel is not None and channel.restart.window is not None
         argv = expand(self._command, uuid=self.uuid)
         self._say(step="command", argv=argv, seconds=self._timeout_s)
@@ -188,7 +194,7 @@ class ActionRun:
     async def _await_return(self) -> None:
         channel = self._channel_of(self.uuid)
         if channel is None or not self._restarts:
-            self._say(step="restart", skipped="no RESTART window is open")
+            self._say(step="restart", skipped="the instance is not on this host")
             return
         window = last = channel.restart.window
         # One more may follow: for an init that came at the last moment, or for another restart.

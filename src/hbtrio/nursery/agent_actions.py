@@ -104,7 +104,7 @@ class AgentActions:
 
         Cancelled, it may have begun; then nobody watches it.
         """
-        instance = self._agent.instance(uuid)
+        instance = self._agent.inventory.instance(uuid)
         action = FleetAction(uuid, instance.hostname, name, who)
         session = self._agent.links.sessions.get(instance.hostname)
         if session is None or self._nursery is None:

@@ -32,14 +32,20 @@ from starlette.types import ASGIApp
 
 from hbtrio.nursery import api_parts
 from hbtrio.nursery.admission import OperatorAdmission, operator_of
-from hbtrio.nursery.agent import Agent, Linked, Unknown
+from hbtrio.nursery.agent import Agent
 from hbtrio.nursery.agent_actions import ActionRefused, AgentActions
 from hbtrio.nursery.agent_asked import Asked
 from hbtrio.nursery.agent_brake import NotHeld
+from hbtrio.nursery.agent_inventory import Linked, Unknown
 from hbtrio.nursery.agent_metrics import METRICS_TYPE, agent_metrics
 from hbtrio.nursery.agent_openapi import openapi
 from hbtrio.nursery.agent_refusals import CantAsk
-from hbtrio.nursery.agent_status import fleet_instance, fleet_status, history_entry
+from hbtrio.nursery.agent_status import (
+    fleet_instance,
+    fleet_status,
+    history_entry,
+    unregistered_on,
+)
 from hbtrio.nursery.store import PAGE
 from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.wire.vocabulary import Event, NotificationType, window_of
@@ -85,6 +91,15 @@ class _AgentApi:
         self._actions = actions
         self._local = local
 
+    def _uuid(self, request: Request) -> str:
+        given: str = request.path_params["uuid"]
+        uuid = given.lower()
+        hostname = unregistered_on(self._agent, uuid)
+        if hostname is not None:
+            text = f"{uuid} is not registered by the VIM; {hostname} tells of it"
+            raise HTTPException(404, text)
+        return uuid
+
     async def openapi(self, _: Request) -> Response:
         return JSONResponse(openapi(local=self._local))
 
@@ -93,11 +108,12 @@ class _AgentApi:
         return Response(text, media_type=METRICS_TYPE)
 
     async def status(self, _: Request) -> Response:
-        return JSONResponse(fleet_status(self._agent, self._actions, trio.current_time()))
+        data = await fleet_status(self._agent, self._actions)
+        return Response(data, media_type="application/json")
 
     async def instance(self, request: Request) -> Response:
         with _faults():
-            bound = self._agent.instance(_uuid(request))
+            bound = self._agent.inventory.instance(self._uuid(request))
         return JSONResponse(fleet_instance(self._agent, bound, trio.current_time()))
 
     async def events(self, request: Request) -> Response:
@@ -130,7 +146,7 @@ class _AgentApi:
         vote = notification is NotificationType.REVOCABLE
         who = operator_of(request.scope)
         with _faults():
-            asked = await self._agent.ask(_uuid(request), event, vote=vote, who=who)
+            asked = await self._agent.ask(self._uuid(request), event, vote=vote, who=who)
         if asked.ending is None:
             raise HTTPException(409, asked.fault)
         return api_parts.stream(request, _watch(asked, event, notification))
@@ -140,7 +156,7 @@ class _AgentApi:
         who = operator_of(request.scope)
         with _faults():
             action = await self._actions.begin(
-                _uuid(request), name, body.command, force=body.force, who=who
+                self._uuid(request), name, body.command, force=body.force, who=who
             )
         return api_parts.stream(request, action.lines.watch())
 
@@ -155,7 +171,7 @@ class _AgentApi:
     async def forget(self, request: Request) -> Response:
         hostname: str = request.path_params["hostname"]
         with _faults():
-            instances = await self._agent.forget(hostname, operator_of(request.scope))
+            instances = await self._agent.inventory.forget(hostname, operator_of(request.scope))
         return JSONResponse({"hostname": hostname, "instances": instances})
 
 
@@ -165,11 +181,6 @@ async def _watch(asked: Asked, event: Event, notification: NotificationType) -> 
     if asked.ending is not None:
         ended = await asked.ending.wait()
         yield api_parts.closed_line(kind, event, ended.result, ended.reason)
-
-
-def _uuid(request: Request) -> str:
-    uuid: str = request.path_params["uuid"]
-    return uuid.lower()
 
 
 @contextmanager

@@ -18,7 +18,8 @@ import trio
 
 from hbtrio.config.source import shown
 from hbtrio.fsm.backoff import Backoff
-from hbtrio.nursery.agent import Agent, TooMany
+from hbtrio.nursery.agent import Agent
+from hbtrio.nursery.agent_inventory import TooMany
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
 from hbtrio.nursery.store_worker import StoreFault
 from hbtrio.nursery.vim_client import Delivered, NotSent, VimClient, fault_of
@@ -98,6 +99,7 @@ class Audit:
 
     def __init__(self, agent: Agent, client: VimClient, every_s: float) -> None:
         self._agent = agent
+        self._inventory = agent.inventory
         self._client = client
         self._every_s = every_s
         self._subjects: dict[_Claim, _Subject] = {}
@@ -128,7 +130,7 @@ class Audit:
         # whether the VIM agrees.
         claims.sort(key=lambda claim: not self._is_known(claim))
         bound: dict[str, set[str]] = {claim.hostname: set() for claim in claims}
-        for instance in self._agent.instances.values() if claims else ():
+        for instance in self._inventory.instances.values() if claims else ():
             if instance.hostname in bound:
                 bound[instance.hostname].add(instance.uuid)
         for claim in claims:
@@ -185,7 +187,7 @@ class Audit:
         Raises:
             _Trouble: the VIM knows the host by another name, or something else is wrong.
         """
-        edits = self._agent.edits
+        edits = self._inventory.edits
         body = await self._fetch(host_audit(claim.uuid, claim.hostname), "its state")
         self._not_overtaken(edits)
         with _understood("its state"):
@@ -202,7 +204,7 @@ class Audit:
         record = HostRecord(claim.uuid, claim.hostname, answer.state is Switch.ENABLED)
         if self._rival(claim) is not None:
             return record
-        await self._agent.put_host(record)
+        await self._inventory.put_host(record)
         return None
 
     async def _audit_instances(
@@ -216,7 +218,7 @@ class Audit:
         Returns:
             which of ``bound`` are not among them.
         """
-        edits = self._agent.edits
+        edits = self._inventory.edits
         body = await self._fetch(instances_audit(claim.uuid), "its instances")
         with _understood("its instances"):
             instances = parse_instances_answer(body)
@@ -226,13 +228,13 @@ class Audit:
             rival = self._rival(claim)
             if rival is not None and (claim.hostname not in names or rival in names):
                 raise _NotItsOwn(_not_its_own(claim, rival))
-            await self._agent.put_host(contested)
+            await self._inventory.put_host(contested)
             edits += 1
         for told in instances:
             self._not_overtaken(edits)
             record = InstanceRecord(told.uuid, told.hostname, told.state is Switch.ENABLED)
-            if self._agent.instances.get(told.uuid) != record:
-                await self._agent.put_instance(record)
+            if self._inventory.instances.get(told.uuid) != record:
+                await self._inventory.put_instance(record)
                 edits += 1
             else:
                 await self._agent.news.tell_again(record)
@@ -241,34 +243,34 @@ class Audit:
             raise _Trouble(f"with its uuid the VIM lists instances of {others} only")
         self._not_overtaken(edits)
         found = bound - {told.uuid for told in instances}
-        return {uuid for uuid in found if self._agent.host_of(uuid) == claim.hostname}
+        return {uuid for uuid in found if self._inventory.host_of(uuid) == claim.hostname}
 
     async def _remove(self, claim: _Claim, gone: set[str]) -> None:
         """Removes what the VIM has twice not listed: today's never says that it has dropped it."""
-        edits = self._agent.edits
+        edits = self._inventory.edits
         for uuid in sorted(gone):
             self._not_overtaken(edits)
             _log.warning("audit: %s: %s is removed: the VIM has dropped it", claim.hostname, uuid)
-            await self._agent.delete_instance(uuid)
+            await self._inventory.delete_instance(uuid)
             edits += 1
 
     def _not_overtaken(self, edits: int) -> None:
-        if self._agent.edits != edits:
+        if self._inventory.edits != edits:
             raise _Overtaken
 
     def _is_known(self, claim: _Claim) -> bool:
-        known = self._agent.hosts.get(claim.uuid)
+        known = self._inventory.hosts.get(claim.uuid)
         return known is not None and known.hostname == claim.hostname
 
     def _rival(self, claim: _Claim) -> str | None:
         """The host that is known by this uuid, if another one and more than an empty name."""
-        known = self._agent.hosts.get(claim.uuid)
+        known = self._inventory.hosts.get(claim.uuid)
         if known is None or known.hostname == claim.hostname:
             return None
         other = self._subjects.get(_Claim(claim.uuid, known.hostname))
         if other is not None:
             return None if other.denied else known.hostname
-        return known.hostname if self._agent.bound_to(known.hostname) else None
+        return known.hostname if self._inventory.bound_to(known.hostname) else None
 
     async def _fetch(self, request: VimRequest, what: str) -> bytes:
         delivery = await self._client.send(request)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from hbtrio.nursery.agent_brake import AgentBrake
-from hbtrio.nursery.agent_news import ALARMS, News
+from hbtrio.nursery.agent_inventory import AgentInventory
+from hbtrio.nursery.agent_news import ALARMS, News, warn_of_vote
 from hbtrio.nursery.agent_rounds import Rounds
 from hbtrio.nursery.agent_session import HostSession
 from hbtrio.nursery.insist import insist
@@ -34,39 +35,8 @@ from hbtrio.wire.vim import ServiceEvent
 
 _log = logging.getLogger("hbtrio.agent")
 
-#: The VIM accepts a request by itself after 45 s.
-_VOTE_WARNING_S: Final = 40
-
 #: A host's clock is believed within this of ours; its reports may have waited for long.
 _SKEW: Final = timedelta(days=366)
-
-
-class Inventory(Protocol):
-    """The hosts and instances that are known, and how they change: the agent."""
-
-    hosts: dict[str, HostRecord]
-    instances: dict[str, InstanceRecord]
-
-    def host_reporting(self, hostname: str) -> bool:
-        """Whether a host's losses are reported."""
-
-    def others_named(self, host: HostRecord) -> list[str]:
-        """The uuids of other records of a host's name."""
-
-    def bound_to(self, hostname: str) -> list[InstanceRecord]:
-        """The instances that are bound to a host."""
-
-    def tell_host(self, hostname: str) -> None:
-        """Has a host told whether its losses are to be reported."""
-
-    def tell_instance(self, instance: InstanceRecord) -> None:
-        """Has an instance's host told whether its losses are to be reported."""
-
-    async def take_in(self, told: HostRecord | InstanceRecord) -> None:
-        """Adds or changes what a host told of; one too many is logged and left out."""
-
-    async def delete_instance(self, uuid: str) -> None:
-        """Forgets an instance."""
 
 
 class Hearing:
@@ -89,7 +59,7 @@ class Hearing:
 
     def __init__(
         self,
-        inventory: Inventory,
+        inventory: AgentInventory,
         store: Store,
         sender: VimSender | None,
         news: News,
@@ -100,11 +70,6 @@ class Hearing:
         publish: Callable[[HistoryEntry], None],
         wall_clock: Callable[[], datetime],
     ) -> None:
-        #: Hosts without a link, and since when on trio's clock.
-        self.down: dict[str, float] = {}
-        #: Hosts that had a link before this agent was started, and have told nothing since. They
-        #: are waited for as long as any other whose link is gone.
-        self.awaited: set[str] = set()
         self._inventory = inventory
         self._store = store
         self._sender = sender
@@ -136,7 +101,7 @@ class Hearing:
     async def host_up(self, session: HostSession) -> None:
         """A host has said hello; its snapshot follows."""
         hostname = session.hostname
-        self.down.pop(hostname, None)
+        self._inventory.down.pop(hostname, None)
         self._rounds.host_restarted(hostname, session.hello.boot_id)
         record = HostRecord(session.hello.host_uuid, hostname, reporting=self._sender is None)
         is_new = record.uuid not in self._inventory.hosts
@@ -153,13 +118,6 @@ class Hearing:
         self._miss(session.hostname)
         if not ours and session.link.goodbye != STOPPING:
             await self._brake.link_dropped(session.hostname, why)
-
-    def forget(self, hostname: str) -> None:
-        """The host is not missed any more, and what it told counts for nothing."""
-        self.down.pop(hostname, None)
-        self.awaited.discard(hostname)
-        self._news.forget_host(hostname)
-        self._brake.forget(hostname)
 
     async def instance_told(self, session: HostSession, uuid: str) -> None:
         """The host told of an instance, or that it is gone."""
@@ -181,7 +139,7 @@ class Hearing:
     async def snapshot_told(self, session: HostSession) -> None:
         """The host has told of all its instances."""
         self._news.forget_host(session.hostname, but=session.instances)
-        self.awaited.discard(session.hostname)
+        self._inventory.awaited.discard(session.hostname)
         self._brake.told_all(session.hostname, session.instances.keys())
         bound = self._inventory.bound_to(session.hostname)
         if self._sender is not None:
@@ -251,11 +209,11 @@ class Hearing:
         inventory = {host.hostname for host in self._inventory.hosts.values()}
         inventory |= {bound.hostname for bound in self._inventory.instances.values()}
         for hostname in await self._store.linked() & inventory:
-            self.awaited.add(hostname)
+            self._inventory.awaited.add(hostname)
             self._miss(hostname)
 
     def _miss(self, hostname: str) -> None:
-        self.down[hostname] = trio.current_time()
+        self._inventory.down[hostname] = trio.current_time()
         if self._nursery is not None and hostname not in self._waited_for:
             self._waited_for.add(hostname)
             self._nursery.start_soon(self._wait_for_link, hostname)
@@ -268,7 +226,7 @@ class Hearing:
         missed: float | None = None
         try:
             while True:
-                since = self.down.get(hostname)
+                since = self._inventory.down.get(hostname)
                 if since is None or since == missed:
                     return
                 if trio.current_time() < since + self._grace_s:
@@ -282,8 +240,8 @@ class Hearing:
     async def _lose(self, hostname: str) -> None:
         why = f"no link for {self._grace_s:g} s"
         _log.error("%s: %s", hostname, why)
-        self._news.forget_host(hostname)
-        self.awaited.discard(hostname)
+        self._news.lose_host(hostname, self._inventory.bound_to(hostname))
+        self._inventory.awaited.discard(hostname)
         self._brake.forget(hostname)
         entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, why)
         self._publish(entry)
@@ -302,18 +260,6 @@ class Hearing:
                 await self._inventory.take_in(InstanceRecord(uuid, hostname, True))
         elif instance is None:
             await self._inventory.delete_instance(uuid)
-
-
-def warn_of_vote(told: Instance, before: Instance | None = None) -> None:
-    """Warns of a VOTE that the VIM does not wait for, if it was not so ``before``.
-
-    Args:
-        told: what the host to which an instance is bound tells of it.
-        before: what was known of it there; None if it was not, or was bound to no host or another.
-    """
-    if told.vote_s > _VOTE_WARNING_S >= (0 if before is None else before.vote_s):
-        text = "%s advertises a VOTE of %d s; the VIM goes on without it after 45 s"
-        _log.warning(text, told.uuid, told.vote_s)
 
 
 def _time_of(text: str, now: datetime) -> datetime:

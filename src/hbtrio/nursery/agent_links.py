@@ -1,7 +1,8 @@
 """The agent's end of the links: hosts that dial in, what they tell, and commands to them.
 
 A host is known by its name; with TLS its certificate has to bear it. A second connection of the
-same host replaces the first, for the first may be a connection that only this end believes in.
+same host replaces the first, for the first may be a connection that only this end believes in; the
+first is told, for it may be another host with the same name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, Protocol
 import attrs
 import trio
 
+from hbtrio.nursery.agent_conflicts import NameConflicts
 from hbtrio.nursery.agent_session import HostSession
 from hbtrio.nursery.endpoints import peer_text
 from hbtrio.nursery.link_session import LinkSession, SessionEnded
@@ -92,6 +94,7 @@ class AgentLinks:
 
     def __init__(self, name: str, store: Store, events: LinkEvents) -> None:
         self.sessions: dict[str, HostSession] = {}
+        self.conflicts = NameConflicts()
         self._name = name
         self._store = store
         self._events = events
@@ -119,7 +122,7 @@ class AgentLinks:
                         return
                     hello = _hello(message, stream, self.sessions)
                     # From here on somebody has to be told of its end, whatever is waited for.
-                    known = HostSession(hello, link, nursery.cancel_scope)
+                    known = HostSession(hello, link, nursery.cancel_scope, peer)
                     self._strangers.pop(patience, None)
                     patience.cancel()
                     await self._welcome(known)
@@ -169,14 +172,25 @@ class AgentLinks:
         before = self.sessions.get(hello.hostname)
         self.sessions[hello.hostname] = session
         if before is not None:
-            _log.warning("%s: a newer connection replaces the old one", hello.hostname)
-            before.scope.cancel()
+            self._replace(before, session)
         acknowledged = await self._store.welcome(hello.hostname, hello.boot_id)
         await session.link.send(Welcome(PROTOCOL, self._name, acknowledged))
         _log.info("%s: link is up, version %s", hello.hostname, hello.version)
         if hello.dropped:
             _log.warning("%s: %d reports were dropped there", hello.hostname, hello.dropped)
         await self._events.host_up(session)
+
+    def _replace(self, before: HostSession, session: HostSession) -> None:
+        hostname = session.hostname
+        if before.hello.boot_id == session.hello.boot_id:
+            _log.warning("%s: a newer connection replaces the old one", hostname)
+        else:
+            # The former may be one whose daemon was started again. Then nobody reads this.
+            before.link.farewell = f"another host calls itself {hostname}, from {session.peer}"
+            now = trio.current_time()
+            self.conflicts.replaced(hostname, before.peer, session.peer, now)
+        before.end()  # before its farewell, which may take a moment
+        before.scope.cancel()
 
     async def _heard(self, session: HostSession, message: FromHost, ack: _Acknowledgement) -> None:
         match message:

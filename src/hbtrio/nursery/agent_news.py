@@ -7,6 +7,7 @@ that comes with it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Final
 
@@ -16,6 +17,11 @@ from hbtrio.nursery.vim_sender import VimSender
 from hbtrio.wire.link_messages import Instance, LinkReport
 from hbtrio.wire.vim import AlarmEvent, AlarmState, ServiceEvent, Switch
 from hbtrio.wire.vocabulary import CorrectiveAction
+
+_log = logging.getLogger("hbtrio.agent")
+
+#: The VIM accepts a request by itself after 45 s.
+_VOTE_WARNING_S: Final = 40
 
 #: The kinds of reports that call for an alarm.
 ALARMS: Final = {"loss": AlarmState.FAILED, "unhealthy": AlarmState.UNHEALTHY}
@@ -34,6 +40,8 @@ class News:
         self._sender = sender
         #: By host and instance: while it moves, an instance is on two hosts.
         self._live: dict[tuple[str, str], Instance] = {}
+        #: The names of instances of hosts that have told nothing for long, by host and uuid.
+        self._names: dict[str, dict[str, str]] = {}
         #: What the VIM was told last, or is about to be; of those left out nobody knows.
         self._told: dict[str, ServiceEvent] = {}
         #: Those of which it was told in vain, for so long that the sender has given up.
@@ -53,9 +61,32 @@ class News:
             self._live.pop((hostname, uuid), None)
         else:
             self._live[hostname, uuid] = instance
+            self._names.get(hostname, {}).pop(uuid, None)
+
+    def last_name(self, bound: InstanceRecord) -> str:
+        """The name of an instance of which its host tells nothing, as it was last told; or ""."""
+        return self._names.get(bound.hostname, {}).get(bound.uuid, "")
+
+    def moved(self, before: InstanceRecord, hostname: str) -> None:
+        """The instance is bound to another host; until that tells of it, its last name is kept."""
+        name = self._names.get(before.hostname, {}).pop(before.uuid, "")
+        if name:
+            self._names.setdefault(hostname, {})[before.uuid] = name
+
+    def lose_host(self, hostname: str, bound: Iterable[InstanceRecord]) -> None:
+        """Forgets what a host told, but for the names of those that are bound to it.
+
+        They are kept until its next snapshot: people know an instance by its name.
+        """
+        names = self._names.get(hostname, {})
+        names |= {one.uuid: live.name for one in bound if (live := self.live(hostname, one.uuid))}
+        self.forget_host(hostname)
+        if names:
+            self._names[hostname] = names
 
     def forget_host(self, hostname: str, but: Iterable[str] = ()) -> None:
         """Forgets what a host told, but of those instances."""
+        self._names.pop(hostname, None)
         kept = set(but)
         for key in [key for key in self._live if key[0] == hostname and key[1] not in kept]:
             del self._live[key]
@@ -114,10 +145,11 @@ class News:
         if self._told.pop(uuid, None) is not None and not for_good:
             self._owed.add(uuid)
 
-    def forget(self, uuid: str) -> None:
+    def forget(self, bound: InstanceRecord) -> None:
         """The VIM does not want to hear of the instance any more."""
-        self._told.pop(uuid, None)
-        self._owed.discard(uuid)
+        self._names.get(bound.hostname, {}).pop(bound.uuid, None)
+        self._told.pop(bound.uuid, None)
+        self._owed.discard(bound.uuid)
 
     async def tell_again(self, bound: InstanceRecord) -> None:
         """The VIM has spoken of the instance: it is told what it was told in vain, if it was.
@@ -144,3 +176,15 @@ class News:
             # Even where this is cancelled: the store may have taken them.
             self._sender.wake()
         self.told(services)
+
+
+def warn_of_vote(told: Instance, before: Instance | None = None) -> None:
+    """Warns of a VOTE that the VIM does not wait for, if it was not so ``before``.
+
+    Args:
+        told: what the host to which an instance is bound tells of it.
+        before: what was known of it there; None if it was not, or was bound to no host or another.
+    """
+    if told.vote_s > _VOTE_WARNING_S >= (0 if before is None else before.vote_s):
+        text = "%s advertises a VOTE of %d s; the VIM goes on without it after 45 s"
+        _log.warning(text, told.uuid, told.vote_s)

@@ -302,8 +302,10 @@ def _schemas() -> _Json:
             reporting=_FLAG,
             instances=_COUNT,
             heartbeating=_COUNT,
+            unregistered=_COUNT,
             held_since={"type": ["string", "null"], "format": "date-time"},
             held_why=_TEXT,
+            conflict=_TEXT,
         ),
         "Agent": _object(
             name=_TEXT,
@@ -336,6 +338,10 @@ def _schemas() -> _Json:
             agent=_schema("Agent"),
             hosts={"type": "array", "items": _schema("Host")},
             instances={"type": "array", "items": _schema("Instance")},
+            unregistered={
+                "type": "array",
+                "items": _object(uuid=_TEXT, name=_TEXT, hostname=_TEXT),
+            },
         ),
         "History": _object(
             history={

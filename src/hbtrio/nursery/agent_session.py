@@ -50,11 +50,12 @@ class NotDone(Exception):
 
 @attrs.define(eq=False)
 class HostSession:
-    """One host's session, as the agent sees it."""
+    """One host's session, as the agent sees it; ``peer`` is where it comes from, for people."""
 
     hello: Hello
     link: LinkSession[FromHost]
     scope: trio.CancelScope
+    peer: str
     instances: dict[str, Instance] = attrs.field(factory=dict)
     _replies: dict[str, trio.MemorySendChannel[Reply]] = attrs.field(factory=dict, init=False)
     _progress: dict[str, trio.MemorySendChannel[str]] = attrs.field(factory=dict, init=False)

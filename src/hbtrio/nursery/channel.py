@@ -89,6 +89,8 @@ class Channel:
         self._nursery: trio.Nursery | None = None
         self._refusals = Refusals()
         self._crash: Exception | None = None
+        #: Why it could not be connected, until it is.
+        self._unreachable = ""
         #: That nothing was heard has been said.
         self._said_silent = False
         self._counted = False
@@ -97,6 +99,13 @@ class Channel:
     def beating(self) -> bool:
         """Whether the instance is heartbeating."""
         return self.heartbeat.state is HeartbeatState.BEATING
+
+    @property
+    def why(self) -> str:
+        """Why the instance is in its state; of one that is waited for, why it can't be reached."""
+        if self._unreachable and self.heartbeat.state is HeartbeatState.WAITING:
+            return f"{self._unreachable}; retrying"
+        return self.heartbeat.why
 
     @property
     def faulty(self) -> int:
@@ -159,17 +168,21 @@ class Channel:
                 port = self._dial()
             except ChannelFault as fault:
                 # Once per kind of fault: a socket that refuses for a week is one line.
-                if str(fault) != said:
-                    said = str(fault)
+                if str(fault) != self._unreachable:
+                    self._unreachable = str(fault)
                     _log.warning("%s: %s: %s; retrying", self.uuid, self.path, fault)
+                at_once = False
             else:
-                said = ""
+                self._unreachable = ""
                 beats = self.heartbeat.beats
                 at_once = await self._converse(port)
                 if self.heartbeat.beats > beats:
                     backoff.reset()
-                if at_once:
-                    continue
+            if self.why != said:  # also where its state is the same
+                said = self.why
+                self._setup.on_change(self)
+            if at_once:
+                continue
             with trio.CancelScope() as self._nap:
                 await trio.sleep(backoff.next_delay_s())
             if self._nap.cancelled_caught:
@@ -286,7 +299,7 @@ class Channel:
         beat = self.heartbeat
         returns = EVENT_TABLE[event].aftermath is Aftermath.RETURNS
         if self._nursery is None or not beat.connected or not (beat.is_heartbeating or returns):
-            raise NotHeartbeating(f"{self.uuid} is not heartbeating: {beat.why}")
+            raise NotHeartbeating(f"{self.uuid} is not heartbeating: {self.why}")
         kind = window_of(event, notification)
         seconds = beat.profile.window_s(kind)
         ballot = Ballot(notification, [_GUEST])
@@ -327,16 +340,21 @@ class Channel:
 
     # -- effects ----------------------------------------------------------------------------
 
-    def act_upon(self, action: CorrectiveAction, why: str) -> None:
-        """A corrective command restarts or stops the instance: expect its silence."""
-        now = trio.current_time()
-        if self.heartbeat.state is HeartbeatState.GONE:
-            return
-        if action is CorrectiveAction.REBOOT:
-            self._apply(self.heartbeat.restarts(why, now))
-        elif action is CorrectiveAction.STOP:
-            self._apply(self.heartbeat.stops(why, now))
-        self._pace()
+    def restarts(self, what: str) -> None:
+        """A command restarts the instance, which was not told: expect its silence and its return.
+
+        Args:
+            what: whose command it is, for reports: an event or a corrective action.
+        """
+        if self.heartbeat.state is not HeartbeatState.GONE:
+            self._apply(self.heartbeat.restarts(what, trio.current_time()))
+            self._pace()
+
+    def stops(self, what: str) -> None:
+        """A command stops the instance, which was not told: expect its silence."""
+        if self.heartbeat.state is not HeartbeatState.GONE:
+            self._apply(self.heartbeat.stops(what, trio.current_time()))
+            self._pace()
 
     def call_off(self, why: str) -> None:
         """The event that was announced did not happen; the instance should be answering."""
@@ -407,6 +425,7 @@ class Channel:
             time=self._setup.reports.now(),
             kind=kind,
             uuid=self.uuid,
+            name=self.heartbeat.profile.name,
             reason=why,
             event=event,
             result=result,

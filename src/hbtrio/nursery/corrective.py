@@ -143,7 +143,10 @@ class Corrective:
         )
         _log.warning("%s: %s: running %s", channel.uuid, action, argv)
         # Before the command: it silences the VM in the middle of its work.
-        channel.act_upon(action, f"corrective action {action}")
+        if action is CorrectiveAction.REBOOT:
+            channel.restarts(f"corrective action {action}")
+        elif action is CorrectiveAction.STOP:
+            channel.stops(f"corrective action {action}")
         self.ran += 1
         failed = "out of time"
         with trio.move_on_after(self._commands.timeout_s):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
 import httpx
 
+from hbtrio.config.settings import SOCKET_PATH_BYTES
 from hbtrio.config.source import printable
 from hbtrio.errors import UserError
+
+#: Where a host and an agent listen by default: ``control_socket`` of host.toml, and
+#: ``operator.listen`` of agent.toml.
+HOST_URL: Final = "unix:/run/hbtrio/host.sock"
+AGENT_URL: Final = "unix:/run/hbtrio/agent.sock"
 
 #: What this machine is called by itself.
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -23,6 +31,28 @@ class Address:
     base: str
 
     @classmethod
+    def chosen(cls, url: str | None, environment: Mapping[str, str]) -> Address:
+        """The address that is meant: the one told, else HBTRIO_URL, else what is on this machine.
+
+        Args:
+            url: the one told, if any.
+            environment: the process's.
+
+        Raises:
+            UserError: USAGE, it is none.
+        """
+        if url is not None:
+            return cls.parse(url)
+        if told := environment.get("HBTRIO_URL"):
+            try:
+                return cls.parse(told)
+            except UserError as fault:
+                raise UserError(f"HBTRIO_URL: {fault}", fault.status) from fault
+        there = [one for one in (HOST_URL, AGENT_URL) if os.path.exists(one.removeprefix("unix:"))]
+        # Without either, the host's: the fault then names what most machines have.
+        return cls.parse(there[0] if there else HOST_URL)
+
+    @classmethod
     def parse(cls, text: str) -> Address:
         """Reads ``unix:PATH``, ``http://HOST[:PORT]`` or ``https://HOST[:PORT]``.
 
@@ -34,7 +64,10 @@ class Address:
         if scheme == "unix":
             path = "/" + rest.lstrip("/") if rest.startswith("//") else rest
             if not path.strip("/") or "\0" in path:
-                raise UserError(f"{shown}: names no socket, such as unix:/run/hbtrio/host.sock")
+                raise UserError(f"{shown}: names no socket, such as {HOST_URL}")
+            if (length := len(os.fsencode(path))) > SOCKET_PATH_BYTES:
+                limit = f"a socket's path has at most {SOCKET_PATH_BYTES} bytes"
+                raise UserError(f"{shown}: {limit}, this one has {length}")
             return cls(shown, path, "http://host")
         try:
             url = httpx.URL(text)
@@ -43,6 +76,8 @@ class Address:
         known = url.scheme in ("http", "https")
         if not known or not url.host or url.userinfo or url.raw_path != b"/":
             raise UserError(f"{shown}: neither unix:PATH nor http[s]://HOST[:PORT]")
+        if url.port is not None and not 1 <= url.port <= 65535:
+            raise UserError(f"{shown}: the port must be 1 to 65535, not {url.port}")
         return cls(shown, None, str(url))
 
     @property

@@ -8,8 +8,10 @@ failure either: what it was doing may have been done, and the fault says so.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
+import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -50,6 +52,9 @@ BODY_BYTES: Final = 256 * 1024 * 1024
 
 #: What is read of a server's own words about a fault.
 _FAULT_BYTES: Final = 65536
+
+#: With which an agent's API for the VIM refuses what it does not know (with 403).
+_OF_THE_VIM: Final = frozenset({"no such path", "unknown User-Agent"})
 
 #: A request of another kind than the host understands, or without the right to make it; every
 #: other refusal is about the instance.
@@ -222,7 +227,9 @@ class CtlClient:
             # trio sends no alert when it refuses a certificate, and with TLS 1.3 we have sent our
             # request by then.
             hint = "; or it refuses the certificate, see its log" if self._certified else ""
-            if not self.address.is_tls and self.address.socket is None:
+            if self.address.socket is not None:
+                hint = "; or this is not its operators' socket"
+            elif not self.address.is_tls:
                 hint = "; or it speaks https only"
             raise lost(words(error) + hint) from error
         if response is None:
@@ -251,6 +258,9 @@ class CtlClient:
                 return UserError(text, ExitStatus.DENIED)
             case errno.ENOENT:
                 text = f"{self.address.text}: no such socket"
+            case errno.ECONNREFUSED if self.address.socket is not None:
+                if _is_no_socket(self.address.socket):
+                    return UserError(f"{self.address.text}: is no socket")
         return UserError(f"{text}; is hbtrio host or agent running?", ExitStatus.UNREACHABLE)
 
     async def _refusal(self, code: int, chunks: AsyncIterator[bytes], lost: Lost) -> UserError:
@@ -261,9 +271,22 @@ class CtlClient:
                 said = {}
             reason = said.get("reason")
             if isinstance(reason, str):
+                if code == 403 and reason in _OF_THE_VIM:
+                    text = f"{self.address.text}: not an operators' API, but an agent's for its VIM"
+                    return UserError(text)
+                # Whoever uses ctl has written no body.
+                reason = reason.removeprefix("body: ")
                 status = _STATUS.get(code, ExitStatus.FAILED)
                 # Other refusals are about the instance, whoever is asked.
                 where = f"{self.address.text}: " if status is ExitStatus.DENIED else ""
                 return UserError(where + printable(reason), status)
         text = f"{self.address.text}: HTTP status {code} without a reason: no hbtrio daemon?"
         return UserError(text, ExitStatus.FAILED)
+
+
+def _is_no_socket(path: str) -> bool:
+    """Whether there is something else; the kernel refuses connections to it as to a dead socket."""
+    try:
+        return not stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False

@@ -43,12 +43,14 @@ class Progress:
 class EventLine:
     """A report of a host, or an entry of an agent's history; ``time`` is RFC 3339.
 
-    Only an agent's has ``hostname``, ``who`` asked for it and, in the history, an ``id``.
+    Only an agent's has ``hostname``, ``who`` asked for it and, in the history, an ``id``; ``name``
+    is the instance's, if whoever tells of it says that too.
     """
 
     kind: str
     time: str = ""
     uuid: str = ""
+    name: str = ""
     reason: str = ""
     event: str = ""
     result: str = ""
@@ -86,6 +88,15 @@ class InstanceLine:
 
 
 @attrs.frozen(kw_only=True)
+class EventsFaultLine:
+    """A host can't write its events; ``since`` is RFC 3339."""
+
+    since: str
+    why: str
+    lost: int
+
+
+@attrs.frozen(kw_only=True)
 class HostLine:
     """The host itself in its status."""
 
@@ -99,6 +110,7 @@ class HostLine:
     corrective_commands_run: int = 0
     corrective_commands_failed: int = 0
     corrective_commands_held_back: int = 0
+    events_fault: EventsFaultLine | None = None
     actions: dict[str, str] = attrs.field(factory=dict)
 
 
@@ -134,9 +146,11 @@ class FleetHostLine:
     version: str = ""
     instances: int
     heartbeating: int
+    unregistered: int = 0
     reports_dropped: int = 0
     held_since: str | None = None
     held_why: str = ""
+    conflict: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -163,12 +177,22 @@ class AgentLine:
 
 
 @attrs.frozen(kw_only=True)
+class UnregisteredLine:
+    """An instance that a host tells its agent of, and the VIM does not."""
+
+    uuid: str
+    name: str
+    hostname: str
+
+
+@attrs.frozen(kw_only=True)
 class FleetStatus:
-    """The agent, its hosts and their instances."""
+    """The agent, its hosts and their instances, and those on them that the VIM does not know."""
 
     agent: AgentLine
     hosts: tuple[FleetHostLine, ...]
     instances: tuple[FleetInstanceLine, ...]
+    unregistered: tuple[UnregisteredLine, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

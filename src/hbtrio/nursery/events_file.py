@@ -11,8 +11,10 @@ import os
 import sys
 import threading
 from collections import deque
+from datetime import datetime
 from typing import Final, NoReturn
 
+import attrs
 import trio
 
 from hbtrio.errors import ExitStatus, UserError, os_reason
@@ -26,6 +28,17 @@ QUEUE: Final = 10_000
 #: One write takes at most this many lines.
 BATCH: Final = 256
 
+_TOO_SLOW: Final = "its reader is too slow"
+
+
+@attrs.frozen
+class EventsFault:
+    """Events are being lost: since when, why at last, and how many so far."""
+
+    since: datetime
+    why: str
+    lost: int
+
 
 class EventsFile:
     """Where events go.
@@ -38,18 +51,21 @@ class EventsFile:
     """
 
     def __init__(self, target: str) -> None:
-        self._target = target
-        #: Batches that could not be written.
-        self.failures = 0
+        self.target = target
+        #: What is wrong at present; None while every event is written.
+        self.fault: EventsFault | None = None
         self._pending: deque[bytes] = deque()
         self._writing = threading.Lock()
+        #: The last line was not written to its end.
+        self._torn = False
+        self._reopening = False
         if target == "-":
             if sys.stdout is None:
                 raise UserError("events file -: standard output is closed")
             self._fd = os.dup(sys.stdout.fileno())
             return
         try:
-            self._fd = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._fd = _open(target)
         except OSError as error:
             denied = isinstance(error, PermissionError)
             raise UserError(
@@ -60,24 +76,53 @@ class EventsFile:
     async def run(self, reports: Reports, *, task_status: trio.TaskStatus[None]) -> NoReturn:
         """Writes every report from now on, until cancelled; then what is queued, in short time.
 
-        It says it has started once it follows, so that no report is missed.
+        It says it has started once it listens, so that no report is missed.
         """
-        started = False
-        while True:
-            with reports.follow(QUEUE) as queue:
-                if not started:
-                    task_status.started()
-                    started = True
-                try:
-                    async for report in queue:
-                        await self._write(self._batch(report, queue))
-                except trio.Cancelled:
-                    with trio.move_on_after(0.5, shield=True):
-                        # A batch may have been cancelled before its thread was started.
-                        while (rest := self._batch(None, queue)) or self._pending:
-                            await self._write(rest)
-                    raise
-            _log.error("events: the reader of %s is too slow, some events are lost", self._target)
+        send, queue = trio.open_memory_channel[Report](QUEUE)
+
+        def put(report: Report) -> None:
+            try:
+                send.send_nowait(report)
+            except trio.WouldBlock:
+                self._lose(1, _TOO_SLOW, reports.now())
+
+        reports.listen(put)
+        task_status.started()
+        try:
+            while True:
+                written = await self._write(self._batch(await queue.receive(), queue), reports)
+                # Not while some wait: a slow reader would be a new fault with each batch.
+                if written and queue.statistics().current_buffer_used == 0:
+                    self._mended("events are written again")
+        except trio.Cancelled:
+            with trio.move_on_after(0.5, shield=True):
+                # A batch may have been cancelled before its thread was started.
+                while (rest := self._batch(None, queue)) or self._pending:
+                    await self._write(rest, reports)
+            raise
+
+    async def reopen(self) -> None:
+        """Opens the file anew, which may be another by now; standard output stays what it is.
+
+        What is being written is written to its end first, into the old one. If the new one can't be
+        opened, the old one goes on; the log says which.
+        """
+        if self.target == "-" or self._reopening:
+            return
+        self._reopening = True
+        try:
+            await trio.to_thread.run_sync(self._reopen, abandon_on_cancel=True)
+        except OSError as error:
+            _log.error(
+                "events: %s: %s; it is not opened anew, the old one goes on",
+                self.target,
+                os_reason(error),
+            )
+        else:
+            _log.info("events: %s is opened anew", self.target)
+            self._mended("the file was opened anew")
+        finally:
+            self._reopening = False
 
     def close(self) -> None:
         """Closes the file."""
@@ -93,20 +138,58 @@ class EventsFile:
                 break
         return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
-    async def _write(self, data: bytes) -> None:
-        self._pending.append(data)
-        try:
-            await trio.to_thread.run_sync(self._write_pending, abandon_on_cancel=True)
-        except OSError as error:
-            self.failures += 1
-            if self.failures == 1:
-                _log.error("events: %s: %s", self._target, error.strerror)
+    def _lose(self, count: int, why: str, now: datetime) -> None:
+        if self.fault is None:
+            self.fault = EventsFault(now, why, count)
+            # Once: its status has what follows.
+            _log.error("events: %s: %s; events are lost", self.target, why)
+        else:
+            self.fault = attrs.evolve(self.fault, why=why, lost=self.fault.lost + count)
 
-    def _write_pending(self) -> None:
+    def _mended(self, how: str) -> None:
+        if self.fault is not None:
+            lost = "1 was" if self.fault.lost == 1 else f"{self.fault.lost} were"
+            _log.warning("events: %s: %s; %s lost", self.target, how, lost)
+            self.fault = None
+
+    async def _write(self, data: bytes, reports: Reports) -> bool:
+        """Writes it, and what was not written before; whether all of it was written."""
+        self._pending.append(data)
+        lost, why = await trio.to_thread.run_sync(self._write_pending, abandon_on_cancel=True)
+        if why:
+            self._lose(lost, why, reports.now())
+        return not why
+
+    # -- in threads -------------------------------------------------------------------------
+
+    def _write_pending(self) -> tuple[int, str]:
+        """How many lines were lost, and why; without a reason none."""
         # At the end the write that was cancelled may still be going on in its thread: what comes
         # after it must neither overtake it nor stand in the middle of its lines.
         with self._writing:
+            lost, why = 0, ""
             while self._pending:
                 data = self._pending.popleft()
-                while data:
-                    data = data[os.write(self._fd, data) :]
+                # A disk that was full for a while must not cost the line behind the torn one.
+                data = b"\n" + data if self._torn and data else data
+                left = data
+                try:
+                    while left:
+                        left = left[os.write(self._fd, left) :]
+                except OSError as error:
+                    lost, why = lost + left.removeprefix(b"\n").count(b"\n"), os_reason(error)
+                if written := data[: len(data) - len(left)]:
+                    self._torn = not written.endswith(b"\n")
+            return lost, why
+
+    def _reopen(self) -> None:
+        fd = _open(self.target)
+        with self._writing:
+            self._torn = self._torn and os.path.sameopenfile(fd, self._fd)
+            # In its place, so that there is never a moment without a file.
+            os.dup2(fd, self._fd, inheritable=False)
+        os.close(fd)
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)

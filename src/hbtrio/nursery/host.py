@@ -33,6 +33,7 @@ from hbtrio.nursery.connection import ReadLimits
 from hbtrio.nursery.corrective import Corrective
 from hbtrio.nursery.directory_watch import DirectoryWatch
 from hbtrio.nursery.discovery import ChannelFile, NamePattern, discover
+from hbtrio.nursery.events_file import EventsFile
 from hbtrio.nursery.ontime import keep_time
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import Dialer
@@ -76,10 +77,12 @@ class Host:
     Args:
         config: its configuration.
         world: what it works on.
+        events: where its reports are written, for its status; None is nowhere.
     """
 
-    def __init__(self, config: HostConfig, world: World) -> None:
+    def __init__(self, config: HostConfig, world: World, events: EventsFile | None = None) -> None:
         self.config = config
+        self.events = events
         self.channels: dict[str, Channel] = {}
         self.actions: dict[str, ActionRun] = {}
         self.reports = Reports(world.wall_clock)

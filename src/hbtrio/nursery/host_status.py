@@ -18,6 +18,7 @@ def host_status(host: Host, now: float) -> dict[str, Any]:
         host: the host.
         now: trio's time.
     """
+    fault = None if host.events is None else host.events.fault
     return {
         "hostname": host.config.hostname,
         "version": hbtrio.__version__,
@@ -32,6 +33,13 @@ def host_status(host: Host, now: float) -> dict[str, Any]:
         "corrective_commands_failed": host.corrective.failed,
         "corrective_commands_held_back": host.brake.held,
         "alarms": host.brake.alarms,
+        "events_fault": None
+        if fault is None
+        else {
+            "since": fault.since.isoformat(timespec="seconds"),
+            "why": fault.why,
+            "lost": fault.lost,
+        },
         "actions": {uuid: str(action.name) for uuid, action in host.actions.items()},
     }
 
@@ -46,7 +54,7 @@ def instance_status(channel: Channel, now: float) -> dict[str, Any]:
         "uuid": channel.uuid,
         "name": profile.name,
         "state": beat.state.value,
-        "why": beat.why,
+        "why": channel.why,
         "connected": beat.connected,
         "heartbeating": channel.beating,
         "reporting": beat.reporting,

@@ -28,6 +28,7 @@ from hbtrio.nursery.round import NotHeartbeating, RoundOpen
 from hbtrio.wire.link_codec import LinkError, decode_from_agent
 from hbtrio.wire.link_messages import (
     MAX_TEXT,
+    MAX_WHY,
     PROTOCOL,
     STOPPING,
     Ack,
@@ -323,4 +324,11 @@ def instance_of(channel: Channel) -> Instance:
         suspend_notice_s=profile.suspend_notice_s,
         resume_notice_s=profile.resume_notice_s,
         restart_s=profile.restart_s,
+        why=_why(channel)[:MAX_WHY],
     )
+
+
+def _why(channel: Channel) -> str:
+    if channel.beating:
+        return channel.heartbeat.health_reason
+    return channel.why

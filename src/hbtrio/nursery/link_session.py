@@ -60,7 +60,8 @@ class LinkSession(Generic[In]):
     ) -> None:
         self._stream = stream
         self._decode = decode
-        self._farewell = farewell
+        #: What to tell the other end when the session is cancelled; "" is nothing.
+        self.farewell = farewell
         #: Why the other end took its leave; "" if it did not.
         self.goodbye = ""
         self._writing = False
@@ -109,14 +110,14 @@ class LinkSession(Generic[In]):
             self._written.close()
             cancelled = trio.current_effective_deadline() == -math.inf
             with trio.CancelScope(shield=True):
-                if self._farewell and cancelled and not self._writing:
+                if self.farewell and cancelled and not self._writing:
                     await self._say_farewell()
                 await trio.aclose_forcefully(self._stream)
         return ended
 
     async def _say_farewell(self) -> None:
         with trio.move_on_after(_FAREWELL_S), suppress(trio.BrokenResourceError):
-            await self._stream.send_all(encode_link(Goodbye(self._farewell)))
+            await self._stream.send_all(encode_link(Goodbye(self.farewell)))
 
     async def _read(self, handle: Callable[[In], Awaitable[None]]) -> str:
         lines = LineReader(MAX_LINK_LINE)

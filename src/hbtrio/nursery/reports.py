@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -29,6 +29,12 @@ class ReportKind(StrEnum):
     RESTART_EXPIRED = "restart-expired"
 
 
+#: What somebody may have to do something about.
+_LEVELS: Final = dict.fromkeys(
+    (ReportKind.LOSS, ReportKind.UNHEALTHY, ReportKind.RESTART_EXPIRED), logging.WARNING
+)
+
+
 @attrs.frozen
 class Report:
     """One report.
@@ -38,6 +44,7 @@ class Report:
         kind: what it is about.
         uuid: the instance.
         reason: one line for a person; may hold a tenant's words.
+        name: what the instance calls itself, printable and bounded; empty if it has not said.
         event: for a vote or notice, its event.
         result: for a vote or notice, how it ended.
         corrective_action: for loss and ill health, what the guest asked for.
@@ -47,6 +54,7 @@ class Report:
     kind: ReportKind
     uuid: str
     reason: str
+    name: str = ""
     event: Event | None = None
     result: VoteResult | None = None
     corrective_action: CorrectiveAction | None = None
@@ -83,7 +91,11 @@ class Reports(Followed[Report]):
     def publish(self, news: Report) -> None:
         """Records one report. It never blocks: a follower that does not read is cut off."""
         words = " ".join(word for word in (news.kind, news.event, news.result) if word)
-        _log.info("%s %s%s", news.uuid, words, f": {news.reason}" if news.reason else "")
+        # The name at the end: it is a tenant's word, and must not look like the kind.
+        reason = f": {news.reason}" if news.reason else ""
+        name = f" ({news.name})" if news.name else ""
+        level = _LEVELS.get(news.kind, logging.INFO)
+        _log.log(level, "%s %s%s%s", news.uuid, words, reason, name)
         for listener in self._listeners:
             listener(news)
         super().publish(news)

@@ -22,8 +22,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hbtrio.nursery.admission import VimAdmission
-from hbtrio.nursery.agent import Agent, TooMany, Unknown
+from hbtrio.nursery.agent import Agent
 from hbtrio.nursery.agent_asked import VIM
+from hbtrio.nursery.agent_inventory import TooMany, Unknown
 from hbtrio.nursery.agent_refusals import CantAsk
 from hbtrio.nursery.http_edge import DELIVERED_EXTENSION
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
@@ -86,6 +87,7 @@ async def _wrong_path(scope: Scope, receive: Receive, send: Send) -> None:
 class _VimApi:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
+        self._inventory = agent.inventory
 
     # -- hosts ------------------------------------------------------------------------------
 
@@ -96,12 +98,12 @@ class _VimApi:
                 return self._host_state(uuid)
             case "POST":
                 body = await _body(request, HostBody, _new(uuid))
-                known = self._agent.hosts.get(uuid)
+                known = self._inventory.hosts.get(uuid)
                 reporting = known is not None and known.reporting
-                await _done(self._agent.put_host(HostRecord(uuid, body.hostname, reporting)))
+                await _done(self._inventory.put_host(HostRecord(uuid, body.hostname, reporting)))
                 return JSONResponse(_PASS)
             case "DELETE":
-                await _done(self._agent.delete_host(uuid))
+                await _done(self._inventory.delete_host(uuid))
                 return Response(status_code=204)
         raise HTTPException(403, f"{request.method} is not for this path")
 
@@ -114,16 +116,16 @@ class _VimApi:
                 return self._host_state(uuid)
             case "PUT", "enable" | "disable":
                 with _faults():
-                    self._agent.host(uuid)
+                    self._inventory.host(uuid)
                 body = await _body(request, HostBody, uuid)
                 record = HostRecord(uuid, body.hostname, verb == "enable")
-                await _done(self._agent.put_host(record))
+                await _done(self._inventory.put_host(record))
                 return JSONResponse(_PASS)
         raise HTTPException(403, f"{request.method} is not for this path")
 
     def _host_state(self, uuid: str) -> Response:
         with _faults():
-            host = self._agent.host(uuid)
+            host = self._inventory.host(uuid)
         state = Switch.ENABLED if host.reporting else Switch.DISABLED
         return JSONResponse({"uuid": uuid, "hostname": host.hostname, "state": state})
 
@@ -136,30 +138,30 @@ class _VimApi:
                 return self._instance_state(uuid)
             case "POST":
                 new = await _body(request, NewInstance, _new(uuid))
-                known = self._agent.instances.get(uuid)
+                known = self._inventory.instances.get(uuid)
                 reporting = known is not None and known.reporting
                 record = InstanceRecord(uuid, new.hostname, reporting)
-                await _done(self._agent.put_instance(record))
+                await _done(self._inventory.put_instance(record))
                 return JSONResponse(_PASS)
             case "PATCH":
                 return await self._change(request, uuid)
             case "DELETE":
-                await _done(self._agent.delete_instance(uuid))
+                await _done(self._inventory.delete_instance(uuid))
                 return Response(status_code=204)
         raise HTTPException(403, f"{request.method} is not for this path")
 
     async def _change(self, request: Request, uuid: str) -> Response:
         with _faults():
-            reporting = self._agent.instance(uuid).reporting
+            reporting = self._inventory.instance(uuid).reporting
         body = await _body(request, ChangedInstance, uuid)
         for service in body.services:
             reporting = service.state is Switch.ENABLED
-        await _done(self._agent.put_instance(InstanceRecord(uuid, body.hostname, reporting)))
+        await _done(self._inventory.put_instance(InstanceRecord(uuid, body.hostname, reporting)))
         return self._instance_state(uuid)
 
     def _instance_state(self, uuid: str) -> Response:
         with _faults():
-            now = self._agent.news.service(self._agent.instance(uuid))
+            now = self._agent.news.service(self._inventory.instance(uuid))
         service = {
             "service": "heartbeat",
             "state": now.state,
@@ -176,7 +178,7 @@ class _VimApi:
         if request.method != "POST" or verb not in ("vote", "notify"):
             raise HTTPException(403, f"{request.method} is not for this path")
         with _faults():
-            known = self._agent.instance(uuid)
+            known = self._inventory.instance(uuid)
         body = await _body(request, AskBody, uuid)
         asked = await _done(self._agent.ask(uuid, body.action, vote=verb == "vote", who=VIM))
         members = {

@@ -182,7 +182,7 @@ def _is(kind: Any) -> Callable[[Any], bool]:
 
 def _new_converter() -> Converter:
     converter = Converter(detailed_validation=True)
-    converter.register_structure_hook(str, _strict(str, "a text"))
+    converter.register_structure_hook(str, _strict(str, "a string"))
     converter.register_structure_hook(Switch, _word(tuple(Switch), Switch))
     converter.register_structure_hook(Event, _word(tuple(EVENT_TABLE), Event))
     converter.register_structure_hook_factory(attrs.has, _object_hook)

@@ -28,6 +28,9 @@ MAX_NAME: Final = 255
 #: The most characters of a reason: in UTF-8, and escaped, it fits into one line of the link.
 MAX_TEXT: Final = 2000
 
+#: To how many characters a host cuts why an instance is as it is: an agent's status has it of each.
+MAX_WHY: Final = 200
+
 #: The largest number that JSON carries exactly everywhere, and well below the store's.
 MAX_NUMBER: Final = 2**53
 
@@ -61,7 +64,8 @@ class Instance:
     """Host: an instance as it is now, sent in the snapshot and at each change.
 
     A change that is reported too goes before its report: what follows from a report depends on it.
-    The windows are what the guest advertised, in seconds, within the host's limits.
+    The windows are what the guest advertised, in seconds, within the host's limits. ``why`` is why
+    it is in its state, or ill; "" if it is well, or of a host that does not know this member.
     """
 
     TYPE: ClassVar[str] = "instance"
@@ -77,6 +81,7 @@ class Instance:
     suspend_notice_s: Period
     resume_notice_s: Period
     restart_s: Period
+    why: Text = ""
 
 
 @attrs.frozen
