@@ -400,6 +400,70 @@ async def test_a_host_whose_failed_instances_were_all_taken_elsewhere(
         assert alarmed(on) == [(100 + SETTLE_S, left)]
 
 
+async def test_one_that_had_left_before_its_loss_was_told_is_not_waited_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(6))
+        gone, *lost = names(4)
+        await on.at(10)
+        await host.cut()
+        await on.at(11)
+        await on.agent.inventory.put_instance(InstanceRecord(gone, OTHER, True))
+        await host.loses_at_once(gone, *lost)
+        await on.host(host)
+        await on.at(60)
+        assert on.agent.brake.hold(HOSTNAME) is not None
+        for uuid in lost:
+            await on.agent.inventory.put_instance(InstanceRecord(uuid, OTHER, True))
+        await on.at(60 + SETTLE_S)
+        assert on.agent.brake.hold(HOSTNAME) is None
+        await on.at(100)
+        late = names(6)[5]
+        await host.loses_at_once(late)
+        await on.at(200)
+        assert alarmed(on) == [(100.0, late)]
+
+
+async def test_those_of_which_nobody_wants_to_hear_hold_back_no_other(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(6))
+        *silenced, late, _ = names(6)
+        for uuid in silenced:
+            await on.agent.inventory.put_instance(InstanceRecord(uuid, HOSTNAME, False))
+        await on.at(10)
+        await host.loses_at_once(*silenced)
+        await on.at(50)
+        assert on.agent.brake.hold(HOSTNAME) is None
+        await host.loses_at_once(late)
+        await on.at(200)
+        assert alarmed(on) == [(50.0, late)]
+
+
+async def test_one_of_which_nobody_wants_to_hear_any_more_is_not_waited_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(6))
+        silenced, *lost = names(4)
+        await host.loses_at_once(silenced, *lost)
+        await on.at(50)
+        put = on.agent.inventory.put_instance
+        await put(InstanceRecord(silenced, HOSTNAME, False))
+        for uuid in lost:
+            assert on.agent.brake.hold(HOSTNAME) is not None
+            await put(InstanceRecord(uuid, OTHER, True))
+        await on.at(50 + SETTLE_S)
+        assert on.agent.brake.hold(HOSTNAME) is None
+        await on.at(100)
+        late = names(6)[5]
+        await host.loses_at_once(late)
+        await on.at(200)
+        assert alarmed(on) == [(100.0, late)]
+
+
 # -- links -----------------------------------------------------------------------------------------
 
 

@@ -253,3 +253,26 @@ async def test_a_host_that_comes_back_in_the_middle_of_it(
         live = on.agent.inventory.live(VMS[0])
         assert live is not None
         assert live.heartbeating
+
+
+async def test_an_instance_that_is_being_bound_elsewhere_stays(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    moved = InstanceRecord(VMS[0], "compute-1", True)
+    async with fleet(tmp_path) as (on, host, _):
+        await host.cut()
+        await wait_all_tasks_blocked()
+        on.worker.slow_s = 1.0
+        forgotten: list[int] = []
+
+        async def forget() -> None:
+            forgotten.append(await on.agent.inventory.forget(HOSTNAME, "operator"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(on.agent.inventory.put_instance, moved)
+            await trio.sleep(0.5)
+            nursery.start_soon(forget)
+        assert forgotten == [2]
+        assert on.agent.inventory.hosts == LEFT[0]
+        assert on.agent.inventory.instances == LEFT[1] | {VMS[0]: moved}
+        assert set(await on.store.instances()) == {*LEFT[1].values(), moved}

@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hbtrio.nursery.agent_status import link_of
 from hbtrio.nursery.store_records import HostRecord, InstanceRecord
+from hbtrio.wire.vocabulary import Event
 from support.agent_world import MemoryAgent, memory_agent
 from support.scripted_host import (
     HOST_UUID,
@@ -105,6 +106,23 @@ async def test_a_host_that_had_a_link_and_never_reported_is_missed_after_a_resta
         assert link_of(world.agent, HOSTNAME, start + 40) == ("lost", 40.0)
         assert link_of(world.agent, "compute-1", start + 40) == ("never", None)
         assert await unreachable(world) == [(30.0, HOSTNAME)]
+
+
+async def test_a_host_that_is_deleted_before_it_is_missed_is_not_waited_for(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        await world.known(host=ScriptedHost(instances=()))
+    async with memory_agent(tmp_path, number=1) as world:
+        inventory = world.agent.inventory
+        assert inventory.awaited == {HOSTNAME}
+        await world.at(1)
+        await inventory.delete_host(HOST_UUID)
+        assert (inventory.awaited, inventory.down) == (set(), {})
+        await world.at(1000)
+        # There is nobody to be asked, which is not the same as that nobody knows.
+        await inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
+        assert (await world.ask(Event.STOP, vote=True)).seconds == 0
 
 
 async def test_a_link_that_comes_and_goes_leaves_one_task(

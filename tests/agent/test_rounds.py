@@ -246,6 +246,55 @@ async def test_who_does_not_wait_for_the_reply_gets_no_verdict(
         ]
 
 
+@pytest.mark.parametrize("kept", [True, False])
+async def test_who_did_not_wait_for_the_reply_though_the_outcome_was_there(
+    autojump_clock: MockClock, tmp_path: Path, kept: bool
+) -> None:
+    """The verdict that is queued, or is just being, goes at once, and for its own reason."""
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.silent()
+        asked = await world.agent.ask(VM, Event.STOP, vote=True, who="vim")
+        world.worker.slow_s = 0.0 if kept else 0.5
+        await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+        await trio.sleep(0.1)
+        world.worker.slow_s = 0.0
+        assert len(world.agent.rounds) == int(not kept)
+        world.agent.rounds.unheard(asked.command_id)
+        await wait_all_tasks_blocked()
+        why = "nobody waited for the reply"
+        [verdict] = [one for one in await world.store.outbox() if one.command_id]
+        assert (verdict.state, verdict.fault) == (OutboxState.UNDELIVERED, why)
+        await trio.sleep(100)
+        assert world.vim.verdicts == []
+        assert await history(world) == [
+            ("vote", "stop", "reject", "no"),
+            ("undelivered", "stop", "reject", f"action: {why}"),
+        ]
+
+
+async def test_a_reply_that_can_t_be_noted_at_once(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it a moment later, but in a second."""
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        host.answering(VoteResult.REJECT, "no")
+        asked = await world.agent.ask(VM, Event.STOP, vote=True, who="vim")
+        await wait_all_tasks_blocked()
+        real, faults = world.store.replied, ["database is locked"] * 2
+
+        async def replied(command_id: str) -> bool:
+            if faults:
+                raise StoreFault(faults.pop())
+            return await real(command_id)
+
+        monkeypatch.setattr(world.store, "replied", replied)
+        await world.agent.rounds.replied(asked.command_id)
+        await trio.sleep(100)
+        assert world.vim.verdicts == [(1.0, "stop", "reject", "no")]
+
+
 async def test_an_operators_vote_is_none_of_the_vims_business(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

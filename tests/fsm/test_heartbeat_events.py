@@ -7,6 +7,7 @@ the bench at 0.25 s, with challenge 1 answered and the next beat due at 1 s.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -313,7 +314,7 @@ def test_told_that_it_did_not_happen_the_guest_is_challenged() -> None:
     bench = suspended()
     why = "pause did not happen: it failed"
     bench.expect(
-        bench.at(0.5).beat.called_off("it failed", 0.5),
+        bench.at(0.5).beat.called_off("pause", "it failed", 0.5),
         [challenge(2)],
         state=S.RETURNING,
         why=why,
@@ -332,15 +333,23 @@ def test_told_that_it_did_not_happen_the_guest_is_challenged() -> None:
 
 @pytest.mark.parametrize("state", [S.WAITING, S.BEATING, S.LOST])
 def test_with_nothing_under_way_there_is_nothing_to_call_off(state: HeartbeatState) -> None:
-    bench = Bench()
-    if state is S.WAITING:
-        bench.skip(bench.open())
-    else:
-        bench.beating()
+    bench = suspended()
+    bench.skip(bench.exit() if state is S.WAITING else bench.init())
+    bench.run(2.0 if state is S.LOST else bench.now)
+    if state is not S.WAITING:
+        bench.skip(bench.answer())
     if state is S.LOST:
-        bench.run(3.0)
+        bench.run(10.0)
     assert bench.beat.state is state
-    bench.expect(bench.beat.called_off("it failed", bench.now), [])
+    bench.expect(bench.beat.called_off("pause", "it failed", bench.now), [])
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_only_what_is_under_way_can_be_called_off(restarts: bool) -> None:
+    bench = suspended()
+    if restarts:
+        bench.skip(bench.beat.restarts("corrective action reboot", bench.now))
+    bench.expect(bench.beat.called_off("reboot", "it failed", bench.now), [])
 
 
 # -- back again ---------------------------------------------------------------------------------
@@ -381,7 +390,7 @@ def test_a_second_end_notice_does_not_start_over() -> None:
     bench = returning()
     bench.expect(bench.at(100.5).beat.notice_opened(Event.RESUME, 100.5), [])
     bench.expect(bench.beat.notice_over(Event.RESUME, 100.5), [])
-    bench.expect(bench.beat.called_off("again", 100.5), [])
+    bench.expect(bench.beat.called_off("pause", "again", 100.5), [])
 
 
 def test_an_answer_from_before_the_freeze_proves_nothing() -> None:
@@ -569,6 +578,97 @@ def test_a_restart_by_the_book(event: Event) -> None:
         owes_answer=False,
     )
     bench.expect(bench.at(121.25).beat.restart_expired(121.25), [])
+
+
+@pytest.mark.parametrize("had_one", [False, True])
+@pytest.mark.parametrize("times", [1, 2])
+def test_without_a_guest_before_it_none_is_lost_in_a_restart(had_one: bool, times: int) -> None:
+    bench = Bench()
+    bench.skip(bench.open())
+    if had_one:
+        bench.skip(bench.init())
+        bench.skip(bench.answer())
+        bench.skip(bench.exit())
+    for _ in range(times):
+        bench.skip(bench.beat.restarts("reboot", bench.now))
+        bench.run(bench.now + 10.0)
+    bench.skip(bench.init())  # a leftover
+    bench.run(60.0)
+    why = f"not back within {bench.beat.profile.restart_s} s"
+    bench.expect(
+        bench.beat.restart_expired(60.0),
+        [RestartExpired(why)],
+        state=S.WAITING,
+        is_heartbeating=False,
+        why=why,
+    )
+    # Its return is that of any new guest.
+    bench.skip(bench.at(70.0).init())
+    assert bench.answer() == (Heartbeating("init answered"),)
+
+
+def returning_without_a_guest() -> Bench:
+    bench = Bench()
+    bench.skip(bench.open())
+    bench.skip(bench.beat.notice_opened(Event.UNPAUSE, 0.0))
+    return bench
+
+
+def suspended_without_a_guest() -> Bench:
+    bench = Bench()
+    bench.skip(bench.open())
+    bench.skip(bench.beat.stops("a command", 0.0))
+    return bench
+
+
+@pytest.mark.parametrize("reach", [returning_without_a_guest, suspended_without_a_guest])
+def test_what_was_announced_makes_no_guest(reach: Callable[[], Bench]) -> None:
+    bench = reach()
+    bench.skip(bench.beat.notice_opened(Event.REBOOT, 0.0))
+    bench.skip(bench.beat.notice_over(Event.REBOOT, 1.0))
+    bench.run(200.0)
+    assert bench.beat.restart_expired(200.0) == (RestartExpired("not back within 121 s"),)
+    assert bench.beat.state is S.WAITING
+
+
+def test_a_guest_that_exits_on_its_notice_is_expected_back() -> None:
+    bench = Bench().beating()
+    bench.skip(bench.beat.notice_opened(Event.REBOOT, bench.now))
+    bench.skip(bench.at(1.0).exit())
+    bench.skip(bench.at(10.0).beat.notice_over(Event.REBOOT, 10.0))
+    bench.run(131.0)
+    why = "not back within 121 s"
+    assert bench.beat.restart_expired(131.0) == (RestartExpired(why), Lost(why, REBOOT))
+
+
+def test_a_guest_whose_connection_broke_is_expected_back() -> None:
+    bench = Bench().beating()
+    bench.skip(bench.beat.closed("reset"))
+    bench.skip(bench.beat.restarts("reboot", bench.now))
+    why = "not back within 121 s"
+    assert bench.beat.restart_expired(131.0) == (RestartExpired(why), Lost(why, REBOOT))
+
+
+@pytest.mark.parametrize("greeted", [False, True])
+def test_called_off_without_a_guest_it_goes_on_waiting(greeted: bool) -> None:
+    bench = Bench()
+    bench.skip(bench.open())
+    bench.skip(bench.beat.restarts("reboot", 0.0))
+    bench.run(1.0)
+    if greeted:
+        bench.skip(bench.init())
+    bench.expect(
+        bench.at(1.25).beat.called_off("reboot", "it failed", 1.25),
+        [],
+        state=S.WAITING,
+        is_heartbeating=False,
+        why="reboot did not happen: it failed",
+        due=2.0 if greeted else 120.0,
+        owes_answer=greeted,
+    )
+    # A probe's answer says nothing any more; that to an init does.
+    came = bench.answer()
+    assert came == ((Heartbeating("init answered"),) if greeted else ())
 
 
 @pytest.mark.parametrize("event", RESTARTING)

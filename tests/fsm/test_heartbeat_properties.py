@@ -64,6 +64,10 @@ class Driver(RuleBasedStateMachine):
         # What the checks know.
         self.up = False
         self.suspended_by = ""
+        #: What is under way, or was last, by name.
+        self.what = ""
+        #: A guest was up and did not exit since; and so when a notice was opened.
+        self.guest = self.guest_told = False
         self.expiring = False
         self.extended = False
         self.allowed_losses = 0
@@ -109,7 +113,7 @@ class Driver(RuleBasedStateMachine):
                 case Heartbeating():
                     assert not self.up
                     assert self.beat.state is S.BEATING
-                    self.up = True
+                    self.up = self.guest = True
                     self.suspended_by = ""
                     self.allowed_losses = 1
                 case Stopped():
@@ -150,6 +154,7 @@ class Driver(RuleBasedStateMachine):
         self.allowed_losses -= 1
         if self.expiring:
             assert before is S.RESTARTING
+            assert self.guest
             assert not self.up
             least_s = 2 * self.beat.profile.interval_s
         else:
@@ -326,6 +331,8 @@ class Driver(RuleBasedStateMachine):
         before = self.beat.state
         effects = self.beat.received(Exit("bye"), self.now)
         self.forget()
+        if before is not S.RESTARTING:
+            self.guest = False
         if before is S.SUSPENDED:
             self.suspended_by = ""
         self.take(effects, before)
@@ -372,7 +379,7 @@ class Driver(RuleBasedStateMachine):
     def open_notice(self, event: Event) -> None:
         before = self.beat.state
         effects = self.beat.notice_opened(event, self.now)
-        self.notice = event
+        self.notice, self.guest_told = event, self.guest
         if EVENT_TABLE[event].aftermath is Aftermath.RETURNS and before is not S.RESTARTING:
             self.suspended_by = ""
         elif EVENT_TABLE[event].aftermath is not Aftermath.RETURNS:
@@ -390,7 +397,9 @@ class Driver(RuleBasedStateMachine):
         if aftermath is Aftermath.RETURNS:
             assert effects == ()
         else:
-            self.suspend("restart" if aftermath is Aftermath.RESTARTS else "suspension")
+            if aftermath is Aftermath.RESTARTS:
+                self.guest = self.guest or self.guest_told
+            self.suspend("restart" if aftermath is Aftermath.RESTARTS else "suspension", event)
         self.take(effects, before)
 
     @precondition(lambda self: self.alive)
@@ -400,23 +409,29 @@ class Driver(RuleBasedStateMachine):
         before = self.beat.state
         method = self.beat.stops if stops else self.beat.restarts
         effects = method("by command", self.now)
-        self.suspend("suspension" if stops else "restart")
+        self.suspend("suspension" if stops else "restart", "by command")
         self.take(effects, before)
 
-    def suspend(self, how: str) -> None:
-        self.suspended_by = how
+    def suspend(self, how: str, what: str) -> None:
+        self.suspended_by, self.what = how, what
         self.proof_at = -math.inf
         self.greeted_since = False
         # A challenge on its way is a probe of its own.
         self.probes = 0
         self.allowed_losses = 1
 
-    @precondition(lambda self: self.alive)
-    @rule()
-    def call_off(self) -> None:
+    @precondition(lambda self: self.alive and self.what)
+    @rule(other=st.booleans())
+    def call_off(self, other: bool) -> None:
         before = self.beat.state
-        effects = self.beat.called_off("it failed", self.now)
-        self.suspended_by = ""
+        what = "something else" if other else self.what
+        effects = self.beat.called_off(what, "it failed", self.now)
+        if other:
+            assert effects == ()
+            assert self.beat.state is before
+        else:
+            assert self.beat.state not in (S.SUSPENDED, S.RESTARTING)
+            self.suspended_by = ""
         self.take(effects, before)
 
     # -- what must come ---------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -110,7 +111,32 @@ def lost_and_disconnected() -> Bench:
     return bench
 
 
-REACH_FOR = {(S.LOST, E.CONNECTED): lost_and_disconnected}
+def restarting_without_a_guest() -> Bench:
+    bench = waiting()
+    bench.skip(bench.beat.restarts(Event.REBOOT, bench.now))
+    return bench
+
+
+def after_a_pause(state: HeartbeatState) -> Bench:
+    """Where an event that is over can still be said not to have happened."""
+    bench = suspended()
+    if state is S.WAITING:
+        bench.skip(bench.exit())
+    else:
+        bench.skip(prove(bench))
+    if state is S.LOST:
+        bench.run(10.0)
+    return bench
+
+
+REACH_FOR: dict[Pair, Callable[[], Bench]] = {
+    (S.LOST, E.CONNECTED): lost_and_disconnected,
+    (S.RESTARTING, E.STAYS_AWAY): restarting_without_a_guest,
+    **{
+        (state, E.CALLED_OFF): partial(after_a_pause, state)
+        for state in (S.WAITING, S.BEATING, S.LOST)
+    },
+}
 
 # -- how to bring about each event --------------------------------------------------------------
 
@@ -150,6 +176,11 @@ def fall_silent(bench: Bench) -> tuple[Effect, ...]:
     return bench.at(3.0).tick()
 
 
+def call_off(bench: Bench) -> tuple[Effect, ...]:
+    what = Event.REBOOT if bench.beat.state is S.RESTARTING else Event.PAUSE
+    return bench.beat.called_off(what, "it failed", bench.now)
+
+
 ACT: dict[HeartbeatEvent, Callable[[Bench], tuple[Effect, ...]]] = {
     E.CONNECTED: connect,
     E.CLOSED: lambda bench: bench.beat.closed("reset"),
@@ -163,7 +194,8 @@ ACT: dict[HeartbeatEvent, Callable[[Bench], tuple[Effect, ...]]] = {
     E.FREEZES: lambda bench: bench.beat.notice_over(Event.SUSPEND, bench.now),
     E.RESTARTS: lambda bench: bench.beat.notice_over(Event.REBOOT, bench.now),
     E.RETURNS: lambda bench: bench.beat.notice_opened(Event.RESUME, bench.now),
-    E.CALLED_OFF: lambda bench: bench.beat.called_off("it failed", bench.now),
+    E.CALLED_OFF: call_off,
+    E.STAYS_AWAY: lambda bench: bench.beat.restart_expired(bench.now),
     E.RESTART_EXPIRED: lambda bench: bench.beat.restart_expired(bench.now),
     E.REMOVED: lambda bench: bench.beat.removed("socket gone"),
 }
@@ -195,7 +227,6 @@ GONE_CALLS: dict[str, Callable[[Bench], object]] = {
     "notice_over": lambda bench: bench.beat.notice_over(Event.PAUSE, bench.now),
     "restarts": lambda bench: bench.beat.restarts("reboot", bench.now),
     "stops": lambda bench: bench.beat.stops("stop", bench.now),
-    "called_off": lambda bench: bench.beat.called_off("it failed", bench.now),
 }
 
 
@@ -218,6 +249,7 @@ def test_what_may_still_be_on_its_way_at_the_end_is_harmless(before: S) -> None:
     bench.expect(bench.beat.restart_expired(bench.now), [])
     bench.expect(bench.beat.notice_opened(Event.PAUSE, bench.now), [])
     bench.expect(bench.beat.notice_over(Event.UNPAUSE, bench.now), [])
+    bench.expect(bench.beat.called_off("nothing", "it failed", bench.now), [])
 
 
 def test_connecting_twice_without_closing_is_a_fault_where_it_would_hide_a_stop() -> None:

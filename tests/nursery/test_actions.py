@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
@@ -9,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hbtrio.config.host import ActionCommands
+from hbtrio.config.host import ActionCommands, BrakeSettings, CorrectiveCommands
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.heartbeat_table import HeartbeatState
 from hbtrio.nursery.round import Round
@@ -344,6 +345,166 @@ async def test_one_that_is_lost_and_whose_command_fails_should_be_answering(
         assert channel.why == f"{row.before} did not happen: {failed}"
         # Its loss was reported, once.
         assert [told[1] for told in world.told(since=3)] == ["loss"] + ["notice"] * bool(row.after)
+
+
+async def never_a_guest(world: HostWorld) -> ScriptedGuest:
+    guest = world.guest()
+    guest.greets, guest.answers_after_s = False, None
+    guest.appears()
+    await world.at(20)
+    return guest
+
+
+async def exited(world: HostWorld) -> ScriptedGuest:
+    guest = await world.beating()
+    await world.at(10)
+    guest.exits("stopped by its administrator")
+    guest.greets = False
+    await world.at(20)
+    return guest
+
+
+WITHOUT_GUEST = pytest.mark.parametrize("reach", [never_a_guest, exited])
+RESET = CorrectiveCommands(reboot=("reset", "{uuid}"))
+
+
+def commands(failing: FakeRun | None = None) -> Any:
+    """A world in which what is lost is reset at once, and an action's command may fail."""
+    runs = {"cmd": failing or FakeRun(delay_s=TAKES_S), "reset": FakeRun()}
+    return host_world(corrective_commands=RESET, brake=BrakeSettings(share=1.0), runs=runs)
+
+
+def was_reset(world: HostWorld) -> bool:
+    return "reset" in [moment.argv[0] for moment in world.processes.started]
+
+
+@WITHOUT_GUEST
+@RESTARTING
+async def test_restarted_without_a_guest_it_is_awaited_and_none_is_lost(
+    row: Row, reach: Callable[[HostWorld], Awaitable[ScriptedGuest]], autojump_clock: MockClock
+) -> None:
+    async with commands() as world:
+        guest = await reach(world)
+        why = f"{guest.uuid} is not heartbeating: {world.channel(guest).why}"
+        acted = await world.act(guest, row.name, "cmd", "{uuid}")
+        await world.at(200)
+        not_back = "not back within 121 s"
+        expected = [skipped("vote", row.before, why), skipped("notice", row.before, why)]
+        expected += [*ran(guest), *waited(119.0, "expired", not_back)]
+        assert acted.lines[:6] == expected
+        assert acted.lines[-1] == end("done", not_back)
+        ended = [told for told in world.told(since=20) if told[1] != "notice"]
+        assert ended == [(141.0, "restart-expired", not_back)]
+        await world.at(2000)
+        assert not was_reset(world)
+
+
+@WITHOUT_GUEST
+async def test_restarted_without_a_guest_it_is_waiting_again(
+    reach: Callable[[HostWorld], Awaitable[ScriptedGuest]], autojump_clock: MockClock
+) -> None:
+    async with commands() as world:
+        guest = await reach(world)
+        await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}")
+        await world.at(200)
+        channel = world.channel(guest)
+        assert channel.heartbeat.state is HeartbeatState.WAITING
+        stop = await world.act(guest, ActionName.STOP, "cmd", "{uuid}")
+        await world.at(210)
+        why = f"{guest.uuid} is not heartbeating: not back within 121 s"
+        expected = [skipped("vote", "stop", why), skipped("notice", "stop", why), *ran(guest)]
+        assert stop.lines == [*expected, end("done")]
+        assert stop.times[-1] == 200 + TAKES_S
+
+
+@WITHOUT_GUEST
+async def test_with_a_failing_command_one_without_a_guest_goes_on_waiting(
+    reach: Callable[[HostWorld], Awaitable[ScriptedGuest]], autojump_clock: MockClock
+) -> None:
+    async with commands(FakeRun(3, delay_s=TAKES_S)) as world:
+        guest = await reach(world)
+        changed: list[HeartbeatState] = []
+        channel = world.channel(guest)
+        world.host.on_change(lambda _: changed.append(channel.heartbeat.state))
+        acted = await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}")
+        await world.at(20 + TAKES_S)
+        failed = "the command failed: exit status 3"
+        assert acted.lines[-1] == end("failed", failed)
+        assert changed == [HeartbeatState.RESTARTING, HeartbeatState.WAITING]
+        assert channel.why == f"reboot did not happen: {failed}"
+        assert channel.restart.window is None
+        assert channel.restart.closed.is_set()
+        stop = await world.act(guest, ActionName.STOP, "cmd", "{uuid}")
+        await world.at(60)
+        assert [line.get("skipped") is not None for line in stop.lines[:2]] == [True, True]
+        assert stop.times[-1] == 20 + 2 * TAKES_S
+        assert world.told(since=11) == []
+        # What comes later is a guest like any other.
+        guest.answers_after_s = 0.0
+        guest.says_init()
+        await world.at(61)
+        assert world.told(since=11) == [(60.0, "heartbeating", "init answered")]
+
+
+@WITHOUT_GUEST
+async def test_a_guest_that_comes_within_restart_is_heartbeating_and_can_be_lost(
+    reach: Callable[[HostWorld], Awaitable[ScriptedGuest]], autojump_clock: MockClock
+) -> None:
+    async with commands() as world:
+        guest = await reach(world)
+        acted = await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}")
+        await world.at(50)
+        guest.answers_after_s, guest.greets = 0.0, True
+        guest.says_init()
+        await world.at(60)
+        assert acted.lines[-2:] == [*waited(119.0, "back", "answers challenges")[1:], end("done")]
+        assert acted.times[-1] == 50
+        assert world.told(since=20) == [(50.0, "heartbeating", "after: reboot")]
+        # From now on it is one that is expected back.
+        lost(guest)
+        await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}", force=True)
+        await world.at(300)
+        assert [told[1] for told in world.told(since=100)][:2] == ["restart-expired", "loss"]
+        assert was_reset(world)
+
+
+async def test_a_failing_command_that_took_the_socket_away_leaves_it_to_restart(
+    autojump_clock: MockClock,
+) -> None:
+    async with commands(FakeRun(1, delay_s=5)) as world:
+        guest = await world.beating()
+        await world.at(20)
+        acted = await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}")
+        world.after(2, guest.vanishes)
+        await world.at(30)
+        assert acted.lines[-1] == end("failed", "the command failed: exit status 1")
+        channel = world.channel(guest)
+        assert (channel.absent, channel.heartbeat.state) == (True, HeartbeatState.RESTARTING)
+        await world.at(1000)
+        assert world.told(since=20) == [
+            (20.0, "vote", "reboot", "accept", ""),
+            (20.0, "notice", "reboot", "complete", ""),
+            (20.0, "stopped", "reboot is under way"),
+            (141.0, "restart-expired", "not back within 121 s"),
+            (141.0, "loss", "reboot", "not back within 121 s"),
+            (141.0, "stopped", "its socket did not come back"),
+        ]
+        assert world.host.channels == {}
+
+
+async def test_a_failing_command_whose_socket_comes_back_is_in_time(
+    autojump_clock: MockClock,
+) -> None:
+    async with commands(FakeRun(1, delay_s=5)) as world:
+        guest = await world.beating()
+        await world.at(20)
+        await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}")
+        world.after(2, guest.vanishes)
+        await world.at(100)
+        guest.appears()
+        await world.at(105)
+        assert world.channel(guest).beating
+        assert [told[1] for told in world.told(since=21)] == ["heartbeating"]
 
 
 async def test_one_whose_socket_is_made_anew_by_the_command_is_waited_for(

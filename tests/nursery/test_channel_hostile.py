@@ -487,7 +487,7 @@ STEPS: list[Step] = [
     _comes,
     _if_known(lambda channel: channel.restarts("acted")),
     _if_known(lambda channel: channel.stops("acted")),
-    _if_known(lambda channel: channel.call_off("failed")),
+    _if_known(lambda channel: channel.call_off("acted", "failed")),
     *(_asks(HostWorld.vote, event) for event in (Event.STOP, Event.PAUSE)),
     *(_asks(HostWorld.notice, event) for event in Event if event is not Event.UNKNOWN),
 ]
@@ -513,6 +513,9 @@ def test_in_whatever_order_things_happen(steps: list[tuple[Step, float]], freeze
                     clock.jump(pause_s)
                 else:
                     await world.sleep(pause_s)
+                # Without a socket it is waited for, or it is not there.
+                for channel in world.host.channels.values():
+                    assert not channel.absent or channel.restart.window is not None
             # As many beat as are counted, and whoever appears and answers beats again.
             assert world.host.beating == sum(c.beating for c in world.host.channels.values())
             guest.answers_after_s, guest.greets, guest.reply = 0.0, True, stay_silent

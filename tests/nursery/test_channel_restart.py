@@ -577,7 +577,7 @@ async def test_called_off_it_is_challenged_at_once(event: Event, autojump_clock:
         channel = world.channel(guest)
         await world.at(30)
         guest.answers_after_s = 0.25
-        channel.call_off("the command failed")
+        channel.call_off(event, "the command failed")
         await world.at(40)
         why = f"{event} did not happen: the command failed"
         assert later(world)[1:] == [(30.25, "heartbeating", why)]
@@ -592,13 +592,13 @@ async def test_calling_off_what_is_gone_or_not_under_way_is_harmless(
         guest = await world.beating()
         channel = world.channel(guest)
         await world.at(3.5)
-        channel.call_off("no reason")
+        channel.call_off("reboot", "no reason")
         await world.at(6.5)
         assert guest.challenged_at() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
         guest.vanishes()
         await world.settle()
         before = world.told()
-        channel.call_off("no reason")
+        channel.call_off("reboot", "no reason")
         channel.restarts("no reason")
         await world.at(300)
         assert world.told() == before
@@ -629,3 +629,25 @@ async def test_acted_upon_with_stop_it_is_not_waited_for(autojump_clock: MockClo
         falls_silent(guest)
         await world.at(400)
         assert world.told(since=2) == [(NOTICED, "stopped", "corrective action stop is under way")]
+
+
+@pytest.mark.parametrize("how", ["stops", "is paused"])
+async def test_what_ends_a_restart_without_a_socket_ends_the_waiting_for_it(
+    how: str, autojump_clock: MockClock
+) -> None:
+    async with host_world() as world:
+        guest = await noticed(world, Event.REBOOT)
+        channel = world.channel(guest)
+        await world.at(20)
+        if how == "stops":
+            guest.vanishes()
+            await world.at(30)
+            assert channel.absent
+            channel.stops("corrective action stop")
+        else:
+            guest.reply = stay_silent
+            world.notice(guest, Event.PAUSE)
+            guest.vanishes()
+        await world.at(40)
+        assert world.told()[-1][1:] == ("stopped", "its socket did not come back")
+        assert world.host.channels == {}

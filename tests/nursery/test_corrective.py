@@ -13,7 +13,7 @@ from hbtrio.config.host import BrakeSettings, CorrectiveCommands
 from hbtrio.fsm.heartbeat_table import HeartbeatState
 from hbtrio.wire.channel_codec import encode
 from hbtrio.wire.messages import ChallengeResponse
-from hbtrio.wire.vocabulary import CorrectiveAction, Health
+from hbtrio.wire.vocabulary import ActionName, CorrectiveAction, Health
 from support.fake_processes import HANGS, FakeRun, Moment
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
 
@@ -446,6 +446,62 @@ async def test_one_that_came_back_while_it_waited_its_turn_is_left_alone(
         await world.at(60)
         assert len(started(world)) == 16
         assert all(world.channel(guest).beating for guest in waiting)
+
+
+async def test_what_it_did_not_begin_a_failing_command_does_not_call_off(
+    autojump_clock: MockClock,
+) -> None:
+    """The VM was back before its reboot was given up, and was paused meanwhile."""
+
+    def runs(argv: Sequence[str]) -> FakeRun:
+        return FakeRun(1, delay_s=12.0) if argv[0] == "reset" else FakeRun()
+
+    async with host_world(corrective_commands=COMMANDS, brake=NO_BRAKE, runs=runs) as world:
+        guest = await lost(world)
+        await world.at(12)
+        comes_back(guest)
+        await world.at(14)
+        await world.act(guest, ActionName.PAUSE, "cmd", force=True)
+        falls_silent(guest)
+        channel = world.channel(guest)
+        await world.at(200)
+        assert world.host.corrective.failed == 1
+        assert channel.heartbeat.state is HeartbeatState.SUSPENDED
+        assert channel.why == "pause is under way"
+        # Two probes and nothing after them: no backlog builds up in the port of one that is frozen.
+        assert len(guest.challenged_at(since=14.1)) == 2
+
+
+async def test_a_log_command_that_fails_calls_nothing_off(autojump_clock: MockClock) -> None:
+    def runs(argv: Sequence[str]) -> FakeRun:
+        return FakeRun(1, delay_s=10.0) if argv[0] == "note" else FakeRun()
+
+    async with host_world(corrective_commands=COMMANDS, brake=NO_BRAKE, runs=runs) as world:
+        guest = await world.beating()
+        await world.at(SILENT)
+        falls_ill(guest, CorrectiveAction.LOG)
+        await world.at(7)
+        await world.act(guest, ActionName.PAUSE, "cmd", force=True)
+        falls_silent(guest)
+        await world.at(200)
+        assert world.host.corrective.failed == 1
+        assert world.channel(guest).heartbeat.state is HeartbeatState.SUSPENDED
+
+
+async def test_one_whose_failing_reboot_took_the_socket_away_is_lost_and_removed(
+    autojump_clock: MockClock,
+) -> None:
+    async with world_of(run=FakeRun(1, delay_s=5)) as world:
+        guest = await lost(world)
+        await world.at(10)
+        guest.vanishes()
+        await world.at(1000)
+        assert [told[:2] for told in world.told(since=8)] == [
+            (129.0, "restart-expired"),
+            (129.0, "loss"),
+            (129.0, "stopped"),
+        ]
+        assert world.host.channels == {}
 
 
 # -- what the instance is allowed after it --------------------------------------------------

@@ -580,6 +580,40 @@ async def test_a_round_of_an_instance_that_takes_no_part(autojump_clock: MockClo
         assert reply.reason == f"{guest.uuid} is not heartbeating: discovered"
 
 
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_refusal_does_not_overtake_the_change_that_it_comes_from(
+    autojump_clock: MockClock, gone: bool
+) -> None:
+    """Else the agent would take it for its host's fault. The link is busy with the others."""
+    agent = ScriptedAgent()
+    async with linked(agent) as on:
+        *others, guest = await on.world.all_beating(150)
+        agent.takes_s = 0.02
+        await agent.cut()
+        await on.world.sleep(20)
+        for one in others:
+            one.exits()
+        await on.world.sleep(0.1)
+        (guest.vanishes if gone else guest.exits)()
+        await on.world.sleep(0.1)
+        agent.heard = []
+        await agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        await on.world.sleep(20)
+        told = [
+            one
+            for one in agent.heard
+            if isinstance(one, Reply)
+            or (isinstance(one, Gone | Instance) and one.uuid == guest.uuid)
+        ]
+        if gone:
+            assert told[0] == Gone(guest.uuid, "its channel was removed")
+        else:
+            assert isinstance(told[0], Instance)
+            assert not told[0].heartbeating
+        [reply] = [one for one in told if isinstance(one, Reply)]
+        assert not reply.ok
+
+
 async def test_a_round_waits_a_moment_for_the_one_before(autojump_clock: MockClock) -> None:
     async with linked() as on:
         guest = await on.world.beating()

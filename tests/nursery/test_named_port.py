@@ -69,6 +69,13 @@ def test_it_is_found_by_its_name_without_udev(system: System) -> None:
     assert system.found == "dev/vport0p7"
 
 
+def test_older_clouds_call_it_otherwise(system: System) -> None:
+    system.plug("vport1p1", "wrs.heartbeat.agent.0")
+    assert system.found == "dev/vport1p1"
+    system.plug("vport1p2", PORT_NAME)
+    assert system.found == "dev/vport1p2"
+
+
 def test_without_a_port_the_guest_is_not_configured(system: System) -> None:
     assert system.found == ""
     with pytest.raises(UserError) as caught:

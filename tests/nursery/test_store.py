@@ -268,6 +268,22 @@ async def test_who_had_a_link_is_known(store: Store) -> None:
     assert await store.welcome("compute-0", "boot") == 1
 
 
+async def test_a_host_that_comes_back_writes_nothing(store: Store, path: str) -> None:
+    """So that a full disk keeps no link from coming back."""
+    assert await store.welcome("compute-0", "boot") == 0
+    assert await store.take_report("compute-1", "boot", 1)
+    size = os.stat(path + "-wal").st_size
+    assert await store.welcome("compute-0", "boot") == 0
+    assert await store.welcome("compute-1", "boot") == 1
+    assert os.stat(path + "-wal").st_size == size
+    worker = store._worker
+    await worker.run(lambda db: db.execute("PRAGMA query_only = 1"))
+    assert await store.welcome("compute-0", "boot") == 0
+    assert await store.welcome("compute-1", "boot") == 1
+    with pytest.raises(StoreFault):
+        await store.welcome("compute-0", "new boot")
+
+
 async def test_a_round_has_one_verdict(store: Store) -> None:
     await store.open_round(a_round())
     accept = RoundResult("c1", VoteResult.ACCEPT, "fine")

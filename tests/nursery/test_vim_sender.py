@@ -16,8 +16,10 @@ import trio.lowlevel
 from trio.testing import MockClock
 
 from hbtrio.nursery.store import Store
-from hbtrio.nursery.store_outbox import TRIES
+from hbtrio.nursery.store_held import HoldRecord
+from hbtrio.nursery.store_outbox import REBOOT_S, TRIES
 from hbtrio.nursery.store_records import (
+    HistoryEntry,
     NewEntry,
     OutboxKind,
     OutboxState,
@@ -273,6 +275,50 @@ async def test_an_upgrade_behind_a_proxy_costs_no_alarm(
     assert {state for _, state, _ in await world.ended()} == {"delivered"}
 
 
+async def test_while_the_vim_can_t_be_reached_it_refuses_nothing(
+    world: World, autojump_clock: MockClock
+) -> None:
+    """Refused once, an alarm waits while others try for it, and is refused again."""
+    world.vim.answers = lambda body: Answer(Refused(503))
+    await world.queue(alarm(A, "refused"))
+    await trio.sleep(0.5)
+    world.vim.answers = lambda body: Answer(REFUSED)
+    await world.queue(*(alarm(f"u{n}", f"a{n}") for n in range(150)))
+    await trio.sleep(2 * GIVE_UP_S)
+    assert [at for at, body in world.vim.begun if body == "refused"] == [0.0]
+    world.vim.answers = lambda body: Answer(Refused(503) if body == "refused" else DELIVERED)
+    world.sender.vim_spoke()
+    await trio.sleep(GIVE_UP_S - 1)
+    assert [body for _, body in world.vim.sent].count("refused") > 60
+    ended = await world.ended()
+    assert ended[0] == ("refused", "queued", "the VIM answered with status 503")
+    assert {state for _, state, _ in ended[1:]} == {"delivered"}
+    # Now its hour is over.
+    await trio.sleep(61)
+    fault = "the VIM answered with status 503, again and again for 1 h"
+    assert (await world.ended())[0] == ("refused", "undelivered", fault)
+
+
+async def test_an_alarm_that_is_held_back_is_refused_by_nobody(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: Answer(Refused(503))
+    await world.queue(attrs.evolve(alarm(), hostname="h"))
+    await trio.sleep(0.5)
+    told = HistoryEntry(wall_clock(), "host-alarm", "", "h", "why")
+    await world.store.held.hold(HoldRecord("h", wall_clock(), "why"), told)
+    await trio.sleep(2 * GIVE_UP_S)
+    assert await world.store.held.end_hold("h", {A}, told) == 1
+    world.sender.wake()
+    await trio.sleep(0.5)
+    released = 0.5 + 2 * GIVE_UP_S
+    assert world.vim.sent == [(0.0, "alarm"), (released, "alarm")]
+    assert await world.ended() == [("alarm", "queued", "the VIM answered with status 503")]
+    world.vim.answers = lambda body: Answer(DELIVERED)
+    await trio.sleep(2)
+    assert await world.ended() == [("alarm", "delivered", "")]
+
+
 async def test_silence_is_no_refusal(world: World, autojump_clock: MockClock) -> None:
     """A VIM hangs for half a day, and resets what is under way when it is killed at last."""
     world.vim.answers = lambda body: Answer(STALLED if 100 < now() < 40_000 else RESET)
@@ -461,6 +507,46 @@ async def test_a_connection_that_hangs_delays_no_verdict(
     assert world.vim.sent[0] == (6.5, "c1")
 
 
+@pytest.mark.parametrize("make", [alarm, action])
+async def test_what_hangs_since_before_delays_no_verdict(
+    world: World, make: Callable[..., NewEntry], autojump_clock: MockClock
+) -> None:
+    """The old VIM hangs, then its port is gone; the new one asks for a vote."""
+    world.vim.answers = lambda body: (
+        Answer(REFUSED) if body == "late" else Answer(STALLED, takes_s=10.0)
+    )
+    await world.queue(*(make(f"u{n}", f"c{n}") for n in range(4)))
+    await trio.sleep(0.5)
+    await world.queue(alarm(B, "late"))
+    await trio.sleep(0.25)
+    status = world.sender.status
+    assert (status.in_flight, status.reachable) == (4, False)
+    world.vim.answers = lambda body: Answer(CLOSED, connects_s=float(body == "late"))
+    world.sender.vim_spoke()
+    await world.queue(action(C, "c9"))
+    await trio.sleep(2)
+    # Beside one of the others, that tries for all.
+    assert sorted(world.vim.begun[5:]) == [(0.75, "c9"), (0.75, "late")]
+    assert world.vim.sent[4:] == [(0.75, "c9"), (1.75, "late")]
+
+
+async def test_alarms_that_hang_since_before_try_for_nobody(
+    world: World, autojump_clock: MockClock
+) -> None:
+    world.vim.answers = lambda body: (
+        Answer(REFUSED) if body == "late" else Answer(STALLED, takes_s=10.0)
+    )
+    await world.queue(*(alarm(f"u{n}", "hangs") for n in range(4)))
+    await trio.sleep(0.5)
+    await world.queue(alarm(B, "late"))
+    await trio.sleep(2)
+    assert [at for at, body in world.vim.begun if body == "late"] == [0.5, 1.5]
+    world.vim.answers = lambda body: Answer(CLOSED)
+    world.sender.vim_spoke()
+    await trio.sleep(0.25)
+    assert world.vim.sent[4:] == [(2.5, "late")]
+
+
 async def test_a_verdict_that_was_not_written_is_sent_when_that_is_possible(
     world: World, autojump_clock: MockClock
 ) -> None:
@@ -495,6 +581,43 @@ async def test_a_verdict_whose_window_ends_while_connecting(
     await trio.sleep(10)
     assert (len(world.vim.begun), world.vim.sent) == (1, [])
     assert [ended[:2] for ended in await world.ended()] == [("c1", "undelivered")]
+
+
+@pytest.mark.parametrize(
+    ("slow", "within_s", "fault"),
+    [("slow_s", 8.0, ""), ("slow_s", 8.0, "disk is full"), ("slow_sync_s", REBOOT_S + 2, "")],
+)
+async def test_a_verdict_whose_window_ends_while_it_is_marked(
+    world: World,
+    slow: str,
+    within_s: float,
+    fault: str,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: MockClock,
+) -> None:
+    """The disk takes its time, and then may even be full."""
+    caplog.set_level(logging.WARNING, "hbtrio.vim")
+    world.vim.answers = lambda body: Answer(CLOSED, connects_s=1.0)
+    await world.queue(action(A, "c1", within_s), action(A, "c2", 100.0), alarm())
+    await trio.sleep(0.5)
+    setattr(world.worker, slow, within_s - 1.0)
+    await trio.sleep(1)
+    setattr(world.worker, slow, 0.0)
+    if fault:
+        await trio.sleep(within_s - 1.75)
+        world.worker.fault = fault
+        await trio.sleep(2)
+        world.worker.fault = ""
+    await trio.sleep(30)
+    assert [body for _, body in world.vim.sent] == ["c2", "alarm"]
+    assert await world.ended() == [
+        ("c1", "undelivered", "its window was over before it could be sent"),
+        ("c2", "unconfirmed", "closed without an answer"),
+        ("alarm", "unconfirmed", "closed without an answer"),
+    ]
+    assert world.sender.status.undelivered == 1
+    lines = [one.getMessage() for one in caplog.records if one.name == "hbtrio.vim"]
+    assert f"{A}: not delivered: action: its window was over before it could be sent" in lines
 
 
 # -- the gate --------------------------------------------------------------------------------------

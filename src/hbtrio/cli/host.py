@@ -166,7 +166,7 @@ async def _serve(
                     if number != signal.SIGHUP:
                         break
                     # Its default would end the host; VMs would notice for nothing.
-                    if events is None:
+                    if events is None or events.target == "-":
                         _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
                         continue
                     # Each night, of logrotate: no warning.

@@ -131,6 +131,11 @@ class Action:
         self._force = force
 
     @property
+    def before(self) -> Event | None:
+        """The event that is announced before the command, if there is one."""
+        return self._rule.before
+
+    @property
     def restarting(self) -> Event | None:
         """The event in which the VM goes down and comes back, if there is one."""
         return self._rule.before if self._rule.restarts else None

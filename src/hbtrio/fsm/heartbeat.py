@@ -63,7 +63,10 @@ class Heartbeat(Pulse):
 
     def notice_opened(self, event: Event, now: float) -> tuple[Effect, ...]:
         """A notice is being sent. One that says the VM runs again ends a suspension at once."""
-        if EVENT_TABLE[event].aftermath is not Aftermath.RETURNS:
+        aftermath = EVENT_TABLE[event].aftermath
+        if aftermath is Aftermath.RESTARTS:
+            self._told_restart = self._inhabited
+        if aftermath is not Aftermath.RETURNS:
             return NOTHING
         return self._return(HeartbeatEvent.RETURNS, f"{event} was sent", now)
 
@@ -73,6 +76,8 @@ class Heartbeat(Pulse):
             case Aftermath.RETURNS:
                 return NOTHING
             case Aftermath.RESTARTS:
+                # An exit since it was told belongs to going down already.
+                self._inhabited |= self._told_restart
                 return self.restarts(event, now)
             case Aftermath.STOPS:
                 return self.stops(event, now)
@@ -93,9 +98,18 @@ class Heartbeat(Pulse):
         """The VM is being stopped for good, by ``what``."""
         return self._suspend(HeartbeatEvent.STOPS, what, now, CALL_OFF_S)
 
-    def called_off(self, why: str, now: float) -> tuple[Effect, ...]:
-        """The event under way did not happen; the VM should be answering."""
+    def called_off(self, what: str, why: str, now: float) -> tuple[Effect, ...]:
+        """What was under way did not happen; the VM should be answering."""
+        if what != self._event:
+            return NOTHING  # something else is under way by now, of which this says nothing
         why = f"{self._event} did not happen: {why}"
+        if self.state is HeartbeatState.RESTARTING and not self._inhabited:
+            self._step(HeartbeatEvent.STAYS_AWAY)
+            self._because(why)
+            if not self._greeted:
+                self._challenges.forget()  # a probe's answer would be one to nothing
+            self._schedule(now)
+            return NOTHING
         return self._return(HeartbeatEvent.CALLED_OFF, why, now, back=why)
 
     def restart_expired(self, now: float) -> tuple[Effect, ...]:
@@ -111,12 +125,13 @@ class Heartbeat(Pulse):
             # Its init came in time; whether it is a leftover shows within the next challenges.
             self._restart_extended = True
             return (OpenRestart((PROBES + 1) * interval_s),)
-        self._step(HeartbeatEvent.RESTART_EXPIRED)
+        lost = self._inhabited
+        self._step(HeartbeatEvent.RESTART_EXPIRED if lost else HeartbeatEvent.STAYS_AWAY)
         self._forget()
         self._because(f"not back within {self.profile.restart_s} s")
         self._schedule(now)
         expired = RestartExpired(self.why)
-        if self.reporting:
+        if self.reporting and lost:
             return (expired, Lost(self.why, self.profile.corrective_action))
         return (expired,)
 

@@ -45,6 +45,7 @@ class HeartbeatEvent(Enum):
     RETURNS = "end notice sent: it runs again"
     CALLED_OFF = "the event under way did not happen"
     RESTART_EXPIRED = "RESTART window closed"
+    STAYS_AWAY = "restart over, and there was no guest before it"
     REMOVED = "socket removed"
 
 
@@ -67,6 +68,9 @@ def _row(state: HeartbeatState, **steps: HeartbeatState) -> dict[HeartbeatEvent,
 
 #: What changes nothing unless a row says otherwise.
 _HARMLESS = (_E.CLOSED, _E.GREETED, _E.MISSED, _E.LEFT, _E.CALLED_OFF, _E.RETURNS)
+
+#: Ends of a restart.
+_ONLY_RESTARTING = frozenset({_E.RESTART_EXPIRED, _E.STAYS_AWAY})
 
 HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
     "heartbeat",
@@ -110,6 +114,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             PROVEN=_S.BEATING,
             CALLED_OFF=_S.RETURNING,
             RESTART_EXPIRED=_S.LOST,
+            STAYS_AWAY=_S.WAITING,
         ),
         # It may be without a connection: its RESTART window closed meanwhile.
         _S.LOST: _row(
@@ -124,13 +129,13 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
     },
     {
         # Nobody there is challenged, but for the proof of a guest that said ``init``.
-        _S.WAITING: frozenset({_E.ANSWERED, _E.FELL_SILENT, _E.RESTART_EXPIRED}),
-        _S.BEATING: frozenset({_E.CONNECTED, _E.PROVEN, _E.RESTART_EXPIRED}),
-        _S.SUSPENDED: frozenset({_E.FELL_SILENT, _E.RESTART_EXPIRED}),
+        _S.WAITING: _ONLY_RESTARTING | {_E.ANSWERED, _E.FELL_SILENT},
+        _S.BEATING: _ONLY_RESTARTING | {_E.CONNECTED, _E.PROVEN},
+        _S.SUSPENDED: _ONLY_RESTARTING | {_E.FELL_SILENT},
         # There every answer is the proof.
-        _S.RETURNING: frozenset({_E.ANSWERED, _E.FELL_SILENT, _E.RESTART_EXPIRED}),
+        _S.RETURNING: _ONLY_RESTARTING | {_E.ANSWERED, _E.FELL_SILENT},
         _S.RESTARTING: frozenset({_E.FELL_SILENT}),
-        _S.LOST: frozenset({_E.ANSWERED, _E.FELL_SILENT, _E.RESTART_EXPIRED}),
+        _S.LOST: _ONLY_RESTARTING | {_E.ANSWERED, _E.FELL_SILENT},
         _S.GONE: frozenset(HeartbeatEvent),
     },
     HeartbeatEvent,

@@ -105,6 +105,10 @@ class Pulse:
         self._event = ""
         self._called_off_at = math.inf
         self._restart_extended = False
+        #: A guest has proven itself and did not exit since; without one, none can be lost.
+        self._inhabited = False
+        #: The same, when the notice of a restart was opened.
+        self._told_restart = False
         self._greetings = Quota(GREETINGS, GREETINGS_PERIOD_S)
         self._refusing = False
         self._illness = Illness()
@@ -155,6 +159,8 @@ class Pulse:
                 return self._said_init(message, now)
             case Exit(log_msg=reason):
                 effects = self._stop(HeartbeatEvent.LEFT, f"guest exited: {reason}")
+                if self.state is HeartbeatState.WAITING:  # else it belongs to what is under way
+                    self._inhabited = False
                 self._forget()
                 self._probes_left = 0  # it will say init; nobody reads a challenge before that
                 self._silent_since = now
@@ -199,9 +205,11 @@ class Pulse:
             effects = (self._proven(self._never_happened()),)
         else:
             self._step(HeartbeatEvent.ANSWERED)
-        return effects + self._said_health(response, now)
+        return effects + self._said_health(response, now, returns=bool(effects))
 
-    def _said_health(self, response: ChallengeResponse, now: float) -> tuple[Effect, ...]:
+    def _said_health(
+        self, response: ChallengeResponse, now: float, *, returns: bool
+    ) -> tuple[Effect, ...]:
         health, beating = response.heartbeat_health, self.state is HeartbeatState.BEATING
         if beating:
             if health is not self.health:
@@ -214,7 +222,7 @@ class Pulse:
         if health is Health.HEALTHY and illness.lasts:
             # The kinds of events are a closed list: its end is a line in the log, and the present.
             text = illness.over()
-            if beating:
+            if beating and not returns:  # of one that is back, that is what there is to say
                 self.why = text
             return (Note(text),)
         return NOTHING
@@ -329,6 +337,7 @@ class Pulse:
     def _proven(self, why: str) -> Effect:
         self._step(HeartbeatEvent.PROVEN)
         self._greeted = False
+        self._inhabited = True
         self.why = _ANSWERS
         return Heartbeating(why)
 

@@ -187,8 +187,8 @@ class ActionRun:
         channel = self._channel_of(self.uuid)
         # Of what this action did not announce it can't say that it is called off: a VM that could
         # not be resumed is still suspended.
-        if channel is not None and self._announced:
-            channel.call_off(plain_text(self._reason, 223))
+        if channel is not None and self._announced and self._machine.before is not None:
+            channel.call_off(self._machine.before, plain_text(self._reason, 223))
         return False
 
     async def _await_return(self) -> None:

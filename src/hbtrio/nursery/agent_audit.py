@@ -251,7 +251,7 @@ class Audit:
         for uuid in sorted(gone):
             self._not_overtaken(edits)
             _log.warning("audit: %s: %s is removed: the VIM has dropped it", claim.hostname, uuid)
-            await self._inventory.delete_instance(uuid)
+            await self._inventory.delete_instance(uuid, on=claim.hostname)
             edits += 1
 
     def _not_overtaken(self, edits: int) -> None:

@@ -96,6 +96,7 @@ class AgentBrake:
         self._settings = settings
         self._held = held
         self._bound = bound
+        self._wanted = wanted
         self._wall_clock = wall_clock
         self._holds = Holds(held, wanted=wanted, wake=wake, publish=publish, wall_clock=wall_clock)
         self._hosts: dict[str, _Host] = {}
@@ -195,7 +196,10 @@ class AgentBrake:
     async def _judge(self, hostname: str, host: _Host, failure: Failure) -> None:
         await trio.sleep(failure.interval_s)
         act = host.brake.judge(failure) is BrakeVerdict.ACT
-        lost = host.failing & host.in_question.keys()
+        # Of one that has left already, or is not to be reported, no alarm is of use: nobody would
+        # take it off the list again.
+        failing = host.failing & host.in_question.keys()
+        lost = {uuid for uuid in failing if self._wanted(hostname, uuid)}
         host.in_question[failure.uuid] -= 1
         if host.in_question[failure.uuid] == 0:
             del host.in_question[failure.uuid]
@@ -252,7 +256,7 @@ class AgentBrake:
         hold = None if host is None else host.in_force
         if host is not None and hold is not None and hold.lost is not None:
             hold.lost.discard(uuid)
-            if not hold.lost:
+            if not any(self._wanted(hostname, one) for one in hold.lost):
                 hold.lost = None
                 self._settle(hostname, host, hold, "those that failed have left it")
 

@@ -82,6 +82,9 @@ class Hearing:
         self._nursery: trio.Nursery | None = None
         #: Hosts for whose link somebody waits.
         self._waited_for: set[str] = set()
+        #: Reports of which nobody has seen whether they were taken: their link had ended. By host,
+        #: its process and number.
+        self._unseen: set[tuple[str, str, int]] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Waits for hosts that have no link, those first that had one before; until cancelled.
@@ -146,8 +149,11 @@ class Hearing:
             await self._news.tell(bound)
         else:
             for one in bound:
-                if one.uuid not in session.instances:
-                    await self._inventory.delete_instance(one.uuid)
+                if (
+                    self._inventory.instances.get(one.uuid) == one
+                    and one.uuid not in session.instances
+                ):
+                    await self._inventory.delete_instance(one.uuid, on=one.hostname)
         # It may have been told to report them, and they were deleted or moved while it had no link.
         for uuid in session.instances:
             known = self._inventory.instances.get(uuid)
@@ -188,10 +194,16 @@ class Hearing:
         if self._sender is not None and not self._rounds.awaits_reply(report.command_id):
             # Before: the sender's look then comes right behind, in one transaction mostly.
             self._sender.wake()
+        key = (session.hostname, session.hello.boot_id, report.number)
         try:
             taken = await self._store.take_report(
                 session.hostname, session.hello.boot_id, report.number, history, entries, result
             )
+        except trio.Cancelled:
+            if self._nursery is not None:
+                self._unseen.add(key)
+                self._nursery.start_soon(self._look_again, key, history, result)
+            raise
         finally:
             # Even where this is cancelled, with the link: the store may have taken it.
             if failure is not None:
@@ -199,10 +211,27 @@ class Hearing:
         if result is not None:
             self._rounds.settled(result)
         if taken:
+            self._unseen.discard(key)
             self._news.told(services)
             self._publish(history)
 
     # ----------------------------------------------------------------------------------------------
+
+    async def _look_again(
+        self, key: tuple[str, str, int], history: HistoryEntry, result: RoundResult | None
+    ) -> None:
+        """The link has ended while the store took a report; if it did, others are to know."""
+        hostname, boot_id, number = key
+        try:
+            taken = await insist(lambda: self._store.acknowledged(hostname, boot_id)) >= number
+            # It may have come again while the disk did not answer, and was taken only then.
+            taken = taken and key in self._unseen
+        finally:
+            self._unseen.discard(key)
+        if taken:
+            if result is not None:
+                self._rounds.settled(result)
+            self._publish(history)
 
     async def _miss_hosts(self) -> None:
         """Hosts that had a link before this agent was started have none now."""
@@ -259,7 +288,7 @@ class Hearing:
             if instance is not None and instance.heartbeating:
                 await self._inventory.take_in(InstanceRecord(uuid, hostname, True))
         elif instance is None:
-            await self._inventory.delete_instance(uuid)
+            await self._inventory.delete_instance(uuid, on=hostname)
 
 
 def _time_of(text: str, now: datetime) -> datetime:

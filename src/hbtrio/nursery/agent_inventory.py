@@ -17,6 +17,7 @@ from hbtrio.nursery.agent_news import News, warn_of_vote
 from hbtrio.nursery.agent_session import HostSession
 from hbtrio.nursery.store import Store
 from hbtrio.nursery.store_records import HistoryEntry, HostRecord, InstanceRecord
+from hbtrio.nursery.turns import Turns
 from hbtrio.wire.link_messages import Instance
 from hbtrio.wire.vim import Switch
 
@@ -74,6 +75,11 @@ class AgentInventory:
         self.awaited: set[str] = set()
         #: How often it was changed: what was asked before may be outdated after.
         self.edits = 0
+        #: What is being changed: store and memory are to agree on who was the last. Whoever has an
+        #: instance's or a uuid's turn may wait for a host's, and nobody the other way round.
+        self._instance_turns = Turns()
+        self._uuid_turns = Turns()
+        self._host_turns = Turns()
         self._store = store
         self._news = news
         self._brake = brake
@@ -132,12 +138,19 @@ class AgentInventory:
         Raises:
             TooMany: it is not taken in.
         """
+        if host == self.hosts.get(host.uuid) and host.uuid not in self._uuid_turns:
+            return
+        is_new = host.uuid not in self.hosts
+        if is_new and len(self.hosts) >= _HOSTS and not self.others_named(host):
+            raise TooMany(f"{_HOSTS} hosts are known")
+        self.edits += 1
+        async with self._uuid_turns.of(host.uuid), self._host_turns.of(host.hostname):
+            await self._put_host(host)
+
+    async def _put_host(self, host: HostRecord) -> None:
         before = self.hosts.get(host.uuid)
         if host == before:
             return
-        if before is None and len(self.hosts) >= _HOSTS and not self.others_named(host):
-            raise TooMany(f"{_HOSTS} hosts are known")
-        self.edits += 1
         await self._store.put_host(host)
         self.hosts[host.uuid] = host
         for uuid in self.others_named(host):
@@ -153,12 +166,16 @@ class AgentInventory:
         Raises:
             Unknown: nobody told of it.
         """
-        host = self.host(uuid)
+        if uuid not in self._uuid_turns:
+            self.host(uuid)
         self.edits += 1
-        await self._store.delete_host(uuid)
-        self.hosts.pop(uuid, None)
+        async with self._uuid_turns.of(uuid):
+            host = self.host(uuid)
+            await self._store.delete_host(uuid)
+            self.hosts.pop(uuid, None)
         if not self.bound_to(host.hostname):
             self.down.pop(host.hostname, None)
+            self.awaited.discard(host.hostname)
         self.tell_host(host.hostname)
         await self._brake.deleted(host.hostname)
 
@@ -178,6 +195,14 @@ class AgentInventory:
             Unknown: there is nothing of it.
             Linked: it has a link.
         """
+        async with self._host_turns.of(hostname):
+            count = await self._forget(hostname, who)
+        # Alarms that are held to see whether more follow are of no use any more when that is over.
+        with suppress(NotHeld):
+            await self._brake.release(hostname, who, send=False)
+        return count
+
+    async def _forget(self, hostname: str, who: str) -> int:
         if self._session_of(hostname) is not None:
             raise Linked(f"{hostname} has a link to this agent")
         bound = self.bound_to(hostname)
@@ -193,6 +218,8 @@ class AgentInventory:
         _log.warning("%s: forgotten for %s; %s", hostname, who, words)
         for uuid in uuids:
             self.hosts.pop(uuid, None)
+        # One that was being bound to another host meanwhile is there now, in the store too.
+        bound = [one for one in bound if self.host_of(one.uuid) == hostname]
         for instance in bound:
             self.instances.pop(instance.uuid, None)
             self._news.forget(instance)
@@ -202,9 +229,6 @@ class AgentInventory:
         self.tell_host(hostname)
         for instance in bound:
             self._silence(instance)
-        # Alarms that are held to see whether more follow are of no use any more when that is over.
-        with suppress(NotHeld):
-            await self._brake.release(hostname, who, send=False)
         return len(bound)
 
     def others_named(self, host: HostRecord) -> list[str]:
@@ -221,14 +245,23 @@ class AgentInventory:
         Raises:
             TooMany: it is not taken in.
         """
+        known = self.instances.get(instance.uuid)
+        if instance == known and instance.uuid not in self._instance_turns:
+            return
+        if known is None and len(self.instances) >= _INSTANCES:
+            raise TooMany(f"{_INSTANCES} instances are known")
+        self.edits += 1
+        async with self._instance_turns.of(instance.uuid):
+            await self._put_instance(instance)
+
+    async def _put_instance(self, instance: InstanceRecord) -> None:
         before = self.instances.get(instance.uuid)
         if instance == before:
             return
-        if before is None and len(self.instances) >= _INSTANCES:
-            raise TooMany(f"{_INSTANCES} instances are known")
-        self.edits += 1
-        await self._store.put_instance(instance)
-        self.instances[instance.uuid] = instance
+        async with self._host_turns.of(instance.hostname):
+            # Else one that is put on a host just being forgotten is in the store alone.
+            await self._store.put_instance(instance)
+            self.instances[instance.uuid] = instance
         self.tell_instance(instance)
         if before is not None and before.hostname != instance.hostname:
             _log.info("%s: moved from %s to %s", instance.uuid, before.hostname, instance.hostname)
@@ -247,19 +280,28 @@ class AgentInventory:
             self._news.told([now])
         await self._news.tell([instance])
 
-    async def delete_instance(self, uuid: str) -> None:
+    async def delete_instance(self, uuid: str, *, on: str | None = None) -> None:
         """Forgets an instance; its host goes on heartbeating it and reports nothing.
+
+        Args:
+            uuid: the instance.
+            on: only if it is bound to that host, and not by now to another.
 
         Raises:
             Unknown: nobody told of it.
         """
-        instance = self.instance(uuid)
+        if uuid not in self._instance_turns:
+            self.instance(uuid)
         self.edits += 1
-        await self._store.delete_instance(uuid)
-        self.instances.pop(uuid, None)
-        self._news.forget(instance)
-        self._silence(instance)
-        await self._brake.left(instance.hostname, uuid, "the VIM has deleted it")
+        async with self._instance_turns.of(uuid):
+            instance = self.instances.get(uuid)
+            if instance is None or on not in (None, instance.hostname):
+                return
+            await self._store.delete_instance(uuid)
+            self.instances.pop(uuid, None)
+            self._news.forget(instance)
+            self._silence(instance)
+            await self._brake.left(instance.hostname, uuid, "the VIM has deleted it")
 
     def host_of(self, uuid: str) -> str | None:
         """The host to which an instance is bound, or None."""

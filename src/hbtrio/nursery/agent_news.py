@@ -44,6 +44,8 @@ class News:
         self._names: dict[str, dict[str, str]] = {}
         #: What the VIM was told last, or is about to be; of those left out nobody knows.
         self._told: dict[str, ServiceEvent] = {}
+        #: The newest that was taken to be stored, of several under way at once.
+        self._newest: dict[str, ServiceEvent] = {}
         #: Those of which it was told in vain, for so long that the sender has given up.
         self._owed: set[str] = set()
         if sender is not None:
@@ -129,12 +131,15 @@ class News:
         ]
         for now in changed:
             self._told.pop(now.uuid, None)
+            self._newest[now.uuid] = now
         return [NewEntry(OutboxKind.SERVICE, now.uuid, now.body()) for now in changed]
 
     def told(self, services: Iterable[ServiceEvent]) -> None:
         """These are in the store, or known to the VIM anyway."""
-        self._told |= {now.uuid: now for now in services}
-        self._owed -= {now.uuid for now in services}
+        # Those who wait for the store at the same time are woken in any order.
+        newest = [now for now in services if self._newest.get(now.uuid, now) == now]
+        self._told |= {now.uuid: now for now in newest}
+        self._owed -= {now.uuid for now in newest}
 
     def given_up(self, uuid: str, *, for_good: bool) -> None:
         """The VIM did not take what it was told: at the next occasion it is told again.
@@ -149,6 +154,7 @@ class News:
         """The VIM does not want to hear of the instance any more."""
         self._names.get(bound.hostname, {}).pop(bound.uuid, None)
         self._told.pop(bound.uuid, None)
+        self._newest.pop(bound.uuid, None)
         self._owed.discard(bound.uuid)
 
     async def tell_again(self, bound: InstanceRecord) -> None:

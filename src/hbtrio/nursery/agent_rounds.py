@@ -259,14 +259,24 @@ class Rounds:
         try:
             await self._store.replied(command_id)
         except StoreFault as fault:
-            _log.error("store: %s: a verdict can't be sent", fault)
+            _log.error("store: %s: a verdict can't be sent yet", fault)
+            self._begin(self._note_reply, command_id)
+
+    async def _note_reply(self, command_id: str) -> None:
+        await insist(lambda: self._store.replied(command_id))
+        self._wake()
 
     def unheard(self, command_id: str) -> None:
         """Whoever asked did not wait for the reply: there will be no verdict."""
+        self._begin(self._end_unheard, command_id)
+
+    async def _end_unheard(self, command_id: str) -> None:
         current = self._open.get(command_id)
+        why = "nobody waited for the reply"
         if current is not None:
-            why = "nobody waited for the reply"
-            self._begin(self._end, current, VoteResult.ERROR, why, False)
+            await self._end(current, VoteResult.ERROR, why, False)
+        # The outcome may have been first, or be on its way through the store.
+        await insist(lambda: self._store.withdraw(command_id, why))
 
     def host_restarted(self, hostname: str, boot_id: str) -> None:
         """A host's process is this one now: those before it took their rounds with them."""

@@ -347,20 +347,23 @@ class Channel:
             what: whose command it is, for reports: an event or a corrective action.
         """
         if self.heartbeat.state is not HeartbeatState.GONE:
-            self._apply(self.heartbeat.restarts(what, trio.current_time()))
-            self._pace()
+            self._tell(self.heartbeat.restarts(what, trio.current_time()))
 
     def stops(self, what: str) -> None:
         """A command stops the instance, which was not told: expect its silence."""
         if self.heartbeat.state is not HeartbeatState.GONE:
-            self._apply(self.heartbeat.stops(what, trio.current_time()))
-            self._pace()
+            self._tell(self.heartbeat.stops(what, trio.current_time()))
 
-    def call_off(self, why: str) -> None:
-        """The event that was announced did not happen; the instance should be answering."""
-        if self.heartbeat.state is not HeartbeatState.GONE:
-            self._apply(self.heartbeat.called_off(why, trio.current_time()))
-            self._pace()
+    def call_off(self, what: str, why: str) -> None:
+        """``what`` did not happen; the instance should be answering, unless its socket is gone."""
+        # Without a socket it did go down, whatever the command says: RESTART tells the rest.
+        if self.heartbeat.state is not HeartbeatState.GONE and not self.absent:
+            self._tell(self.heartbeat.called_off(what, why, trio.current_time()))
+
+    def _tell(self, effects: tuple[hb.Effect, ...]) -> None:
+        self._apply(effects)
+        self._pace()
+        self._setup.on_change(self)  # of one that was not heartbeating there is no report
 
     def _apply(self, effects: tuple[hb.Effect, ...]) -> None:
         # Every change of this kind has an effect, so that a plain beat costs nothing here.
@@ -396,6 +399,8 @@ class Channel:
                     _log.info("%s: %s", self.uuid, text)
         if self.heartbeat.state is not HeartbeatState.RESTARTING:
             self.restart.close()
+            if self.absent:  # nobody waits for its socket any more, whatever ended that
+                self._forget("its socket did not come back")
 
     def _say_silent(self) -> None:
         # QEMU bears one client: a second one connects, and waits in the backlog without a sign.
@@ -408,8 +413,6 @@ class Channel:
     def _restart_expired(self) -> None:
         self._apply(self.heartbeat.restart_expired(trio.current_time()))
         self._pace()
-        if self.absent:
-            self._forget("its socket did not come back")
 
     def _report(
         self,

@@ -143,10 +143,11 @@ class Corrective:
         )
         _log.warning("%s: %s: running %s", channel.uuid, action, argv)
         # Before the command: it silences the VM in the middle of its work.
+        what = f"corrective action {action}"
         if action is CorrectiveAction.REBOOT:
-            channel.restarts(f"corrective action {action}")
+            channel.restarts(what)
         elif action is CorrectiveAction.STOP:
-            channel.stops(f"corrective action {action}")
+            channel.stops(what)
         self.ran += 1
         failed = "out of time"
         with trio.move_on_after(self._commands.timeout_s):
@@ -163,7 +164,7 @@ class Corrective:
                 failed = f"{ended}: {said}"
         self.failed += 1
         _log.error("%s: %s failed: %s", channel.uuid, action, failed)
-        channel.call_off(f"the command failed: {failed}")
+        channel.call_off(what, f"the command failed: {failed}")
 
     def _take(self, uuid: str) -> bool:
         quota = self._quotas.pop(uuid, None) or Quota(self._commands.per_hour, _HOUR_S)

@@ -268,6 +268,9 @@ class HostLink:
                 patience_s=command.deadline_s,
             )
         except (UnknownInstance, NotHeartbeating, RoundOpen) as error:
+            if command.uuid in self._changed:
+                # Before the change that it comes from it would read as a fault of ours.
+                await self._tell_instance(session, command.uuid)
             await session.send(Reply(command.command_id, False, str(error)[:MAX_TEXT]))
         else:
             seconds = round(opened.window.seconds)

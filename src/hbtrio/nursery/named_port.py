@@ -16,6 +16,12 @@ from hbtrio.nursery.devices import PathDevice
 #: What the port is called (PROTOCOL.md, the guest channel).
 PORT_NAME: Final = "cgcs.heartbeat"
 
+#: And in older clouds, whose sockets hosts look for as well (``channel_patterns``).
+_OLDER_NAME: Final = "wrs.heartbeat.agent.0"
+
+#: The first that is there.
+_NAMES: Final = (PORT_NAME, _OLDER_NAME)
+
 #: Where udev puts the port by its name.
 NAMED_DEVICE: Final = f"/dev/virtio-ports/{PORT_NAME}"
 
@@ -52,8 +58,8 @@ class NamedPort(PathDevice):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._named))
 
     def _named_so(self) -> list[Path]:
-        names = sorted(self._ports.glob("*/name"))
-        return [self._dev / name.parent.name for name in names if _read(name) == PORT_NAME]
+        ports = [(_read(name), name.parent.name) for name in sorted(self._ports.glob("*/name"))]
+        return [self._dev / port for wanted in _NAMES for name, port in ports if name == wanted]
 
     def _may_be_ours(self, device: Path) -> bool:
         if not self._ports.is_dir():

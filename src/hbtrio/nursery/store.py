@@ -23,6 +23,7 @@ import attrs
 import trio
 
 from hbtrio.nursery import store_history, store_outbox, store_rounds
+from hbtrio.nursery.insist import insist
 from hbtrio.nursery.store_held import HeldAlarms
 from hbtrio.nursery.store_records import (
     Entry,
@@ -165,6 +166,11 @@ class Store:
         """
         return await self._worker.run(lambda db: store_rounds.replied(db, command_id))
 
+    async def withdraw(self, command_id: str, why: str) -> None:
+        """Gives up the verdict of a round if it is still queued."""
+        now = self._now()
+        await self._worker.run(lambda db: store_outbox.withdraw(db, command_id, why, now))
+
     async def close_round(
         self,
         result: RoundResult,
@@ -243,6 +249,10 @@ class Store:
         """
         return await self._worker.run(lambda db: store_rounds.welcome(db, hostname, boot_id))
 
+    async def acknowledged(self, hostname: str, boot_id: str) -> int:
+        """The number of the last report that was taken from that process; 0 for none."""
+        return await self._worker.run(lambda db: store_rounds.acknowledged(db, hostname, boot_id))
+
     async def linked(self) -> frozenset[str]:
         """The hosts that have had a link, in this run of the agent or an earlier one."""
         return await self._worker.run(store_rounds.linked)
@@ -305,6 +315,11 @@ class Store:
             return False
         if left_s >= store_outbox.REBOOT_S:
             await self._worker.sync()
+        if 0 < left_s <= trio.current_time() - clock:
+            # The disk took its time. Left as being sent it would hold up its instance for ever.
+            late = OutboxState.UNDELIVERED, store_outbox.TOO_LATE
+            await insist(lambda: self.mark_done(entry_id, *late))
+            return False
         return True
 
     async def mark_done(self, entry_id: int, state: OutboxState, fault: str = "") -> None:

@@ -134,5 +134,9 @@ class HeldAlarms:
 
 
 def _let_go(db: sqlite3.Connection, hostname: str, uuids: Collection[str]) -> int:
-    text = "UPDATE outbox SET state = 'queued' WHERE hostname = ? AND uuid = ? AND state = 'held'"
+    # It was refused by nobody meanwhile.
+    text = (
+        "UPDATE outbox SET state = 'queued', refused_since = NULL"
+        " WHERE hostname = ? AND uuid = ? AND state = 'held'"
+    )
     return sum(changed(db, text, hostname, uuid) for uuid in uuids)

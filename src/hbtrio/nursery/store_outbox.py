@@ -42,6 +42,9 @@ _COLUMNS: Final = (
     " refused_since"
 )
 
+#: Why a verdict is not sent any more.
+TOO_LATE: Final = "its window was over before it could be sent"
+
 _INTERRUPTED: Final = "the agent ended while it was being sent"
 
 # An alarm that comes to the queue of a host whose alarms are held back stays outside.
@@ -171,8 +174,7 @@ def ready(
         clock: trio's.
     """
     for where, edge in ((_BY_CLOCK, clock), (_BY_WALL_CLOCK, now)):
-        fault = "its window was over before it could be sent"
-        end(db, f"{where} <= ?", (edge,), OutboxState.UNDELIVERED, fault, now)
+        end(db, f"{where} <= ?", (edge,), OutboxState.UNDELIVERED, TOO_LATE, now)
     names = {"busy": json.dumps(list(busy)), "resting": json.dumps(list(resting))}
     first: dict[str, Entry] = {}
     # Twice as many, as an instance may have two: a verdict, and what that passes. Verdicts come
@@ -316,6 +318,12 @@ def end(
         for entry in ended:
             _remember(db, entry, now)
     return ended
+
+
+def withdraw(db: sqlite3.Connection, command_id: str, why: str, now: float) -> None:
+    """Gives up the queued verdict of a command."""
+    where = "command_id = ? AND state = 'queued'"
+    end(db, where, (command_id,), OutboxState.UNDELIVERED, why, now)
 
 
 def _remember(db: sqlite3.Connection, entry: Entry, now: float) -> None:

@@ -92,19 +92,25 @@ def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
 
 def acknowledged(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
     """The number of the last report taken from that process of the host; 0 for none."""
+    return _known(db, hostname, boot_id) or 0
+
+
+def welcome(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
+    """Notes that this process of the host has a link; returns what is :func:`acknowledged`."""
+    known = _known(db, hostname, boot_id)
+    if known is None:  # else not even an insert that does nothing: AUTOINCREMENT writes for it
+        _note_link(db, hostname, boot_id, "DO NOTHING", 0)
+    return known or 0
+
+
+def _known(db: sqlite3.Connection, hostname: str, boot_id: str) -> int | None:
     found = rows(
         db,
         "SELECT acknowledged FROM links WHERE hostname = ? AND boot_id = ?",
         text_of(hostname),
         text_of(boot_id),
     )
-    return int(found[0][0]) if found else 0
-
-
-def welcome(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
-    """Notes that this process of the host has a link; returns what is :func:`acknowledged`."""
-    _note_link(db, hostname, boot_id, "DO NOTHING", 0)
-    return acknowledged(db, hostname, boot_id)
+    return int(found[0][0]) if found else None
 
 
 def forget_links(db: sqlite3.Connection, hostname: str) -> None:

@@ -120,6 +120,7 @@ class _UnderWay:
     uuid: str
     is_verdict: bool
     since: float
+    spell: int
 
 
 class StateGivenUp(Protocol):
@@ -172,6 +173,8 @@ class VimSender:
         self.on_state_given_up: StateGivenUp = _nothing
         #: Up to where in the history it was told.
         self._newest: int | None = None
+        #: Since when, on trio's clock, the VIM can be reached.
+        self._since = -math.inf
 
     @property
     def status(self) -> SenderStatus:
@@ -236,8 +239,8 @@ class VimSender:
         began = trio.current_time()
         for entry in ready.entries:
             is_verdict = entry.kind is OutboxKind.ACTION
-            self._under_way[entry.id] = _UnderWay(entry.uuid, is_verdict, began)
-            nursery.start_soon(self._deliver, entry)
+            self._under_way[entry.id] = _UnderWay(entry.uuid, is_verdict, began, self._spell)
+            nursery.start_soon(self._deliver, entry, self._spell)
             if not is_verdict:
                 hanging_at.append(began + _HANGS_S)
         self._newest = ready.newest
@@ -256,14 +259,17 @@ class VimSender:
             return 0, 0
         # A VIM that could not be reached is tried with one entry for all, and one verdict beside it
         # if there is one: the VIM may be back while that one still waits to be connected.
-        slots, for_verdicts = (SLOTS, FOR_VERDICTS) if self._reachable else (2, 1)
+        # What hangs since it could be reached may do so for 20 s more: only its tries count.
+        if not self._reachable:
+            tries = [one.is_verdict for one in self._under_way.values() if one.spell == self._spell]
+            room = max(0, 2 * SLOTS - len(self._under_way))
+            others = min(room, int(False not in tries))
+            return min(room, others + int(True not in tries)), others
         others = sum(not one.is_verdict for one in self._under_way.values())
-        limit = max(0, slots - len(self._under_way))
-        return limit, max(0, min(limit, slots - for_verdicts - others))
+        limit = max(0, SLOTS - len(self._under_way))
+        return limit, max(0, min(limit, SLOTS - FOR_VERDICTS - others))
 
-    async def _deliver(self, entry: Entry) -> None:
-        spell = self._spell
-
+    async def _deliver(self, entry: Entry, spell: int) -> None:
         async def on_sending() -> None:
             if not await self._store.mark_sending(entry.id):
                 raise _Withdrawn
@@ -308,7 +314,8 @@ class VimSender:
 
     async def _again_for_a_while(self, entry: Entry, fault: str) -> None:
         since = entry.refused_since
-        if since is None or trio.current_time() - since < GIVE_UP_S:
+        # While it could not be reached it refused nothing.
+        if since is None or trio.current_time() - max(since, self._since) < GIVE_UP_S:
             self._let_rest(entry)
             await self._again(entry, fault, reached=True, refused=True)
         else:
@@ -352,6 +359,7 @@ class VimSender:
     def _reached(self) -> None:
         if not self._reachable:
             _log.info("the VIM can be reached again")
+            self._since = trio.current_time()
         self._reachable = True
         self._fault = ""
         self._held_until = -math.inf
