@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import logging
+import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -71,6 +73,11 @@ async def vim() -> AsyncIterator[VimStandIn]:
 async def client(vim: VimStandIn) -> AsyncIterator[VimClient]:
     async with VimClient(vim.url) as client:
         yield client
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():
+        await trio.lowlevel.checkpoint()
 
 
 @asynccontextmanager
@@ -434,12 +441,194 @@ async def test_side_by_side(vim: VimStandIn, client: VimClient) -> None:
         nursery.cancel_scope.cancel()
 
 
+# -- closed on every path --------------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """The garbage collector closes nothing that was left open."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@asynccontextmanager
+async def leaves_nothing_open(client: VimClient) -> AsyncIterator[None]:
+    """The block, entered with a running server, leaves as many descriptors as there were.
+
+    The server's ends count too: each closes once it sees that ours is closed.
+    """
+    before = open_files()
+    yield
+    with trio.move_on_after(NEVER / 10):
+        await until(lambda: open_files() <= before)
+    assert open_files() == before
+    assert not client._transport._pool.connections  # type: ignore[attr-defined]
+    assert not client._transport._pool._requests  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize(
+    ("answer", "delivery"),
+    [
+        (HEAD + b"Content-Length: 2\r\n\r\nok", Delivered(200, b"ok")),
+        (HEAD + b"Content-Length: 0\r\n\r\n", Delivered(200, b"")),
+        (
+            HEAD + b"Connection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+            Delivered(200, b"ok"),
+        ),
+        (
+            HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            Delivered(200, b"ok"),
+        ),
+        (b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok", Delivered(202, b"ok")),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", Delivered(204, b"")),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno", Refused(404)),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", Refused(404)),
+        (
+            HEAD + b"Content-Length: 9\r\n\r\n" + b"x" * 9,
+            Delivered(200, b"", "longer than 8 bytes"),
+        ),
+        (HEAD + b"\r\n" + b"x" * 9, Delivered(200, b"", "longer than 8 bytes")),
+        (b"\xff" * 100 + b"\r\n\r\n", Unconfirmed(Silence.GARBLED)),
+    ],
+)
+async def test_an_answer_leaves_nothing_open(answer: bytes, delivery: Delivery) -> None:
+    """The server keeps its end open: only the client can be the one that closed."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.send_all(answer)
+        with suppress(trio.BrokenResourceError):
+            await stream.receive_some(1)
+
+    async with (
+        served_by(serve) as url,
+        VimClient(url, answer_bytes=8) as client,
+        leaves_nothing_open(client),
+    ):
+        for _ in range(50):
+            assert await client.send(patch_instance(U, ALARM)) == delivery
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize(
+    ("answer", "delivery"),
+    [
+        (b"", Unconfirmed(Silence.CLOSED)),
+        (HEAD + b"\r\nok", Delivered(200, b"ok")),
+        (HEAD + b"Content-Length: 9\r\n\r\nok", Delivered(200, b"ok", "cut short")),
+        (
+            HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+            Delivered(200, b"ok", "cut short"),
+        ),
+    ],
+)
+async def test_an_end_leaves_nothing_open(answer: bytes, delivery: Delivery) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.send_all(answer)
+
+    async with (
+        served_by(serve) as url,
+        VimClient(url) as client,
+        leaves_nothing_open(client),
+    ):
+        for _ in range(50):
+            assert await client.send(patch_instance(U, ALARM)) == delivery
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("mood", [Mood.RESET, Mood.RESET_UNREAD, Mood.STALL, Mood.STALL_ANSWERING])
+async def test_no_whole_answer_leaves_nothing_open(vim: VimStandIn, mood: Mood) -> None:
+    vim.mood = mood
+    async with VimClient(vim.url, answer_s=0.01) as client, leaves_nothing_open(client):
+        for _ in range(20):
+            await client.send(patch_instance(U, ALARM))
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_request_that_can_t_be_written_leaves_nothing_open(vim: VimStandIn) -> None:
+    vim.mood = Mood.STALL_UNREAD
+    # The stand-in never reads, so it sees no end either; its ends are left out of the count.
+    async with VimClient(vim.url, write_s=0.01) as client:
+        before = open_files()
+        for n in range(1, 6):
+            assert isinstance(await client.send(HUGE), NotSent)
+            await until(lambda n=n: vim.connections == n)  # type: ignore[misc]
+        assert open_files() == before + 5
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_fault_of_on_sending_leaves_nothing_open(
+    vim: VimStandIn, client: VimClient
+) -> None:
+    async def on_sending() -> None:
+        raise LookupError
+
+    async with leaves_nothing_open(client):
+        for _ in range(20):
+            with pytest.raises(LookupError):
+                await client.send(patch_instance(U, ACTION), on_sending)
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("mood", [Mood.STALL, Mood.STALL_ANSWERING])
+async def test_cancelled_leaves_nothing_open(
+    vim: VimStandIn, client: VimClient, mood: Mood
+) -> None:
+    vim.mood = mood
+    async with leaves_nothing_open(client):
+        for n in range(1, 21):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.send, patch_instance(U, ACTION))
+                await vim.wait_for(n)
+                nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_cancelled_in_a_tls_handshake_leaves_nothing_open() -> None:
+    hello = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal hello
+        while await stream.receive_some(65536):
+            hello.set()
+
+    async with (
+        served_by(serve, reads=False) as url,
+        VimClient(url.replace("http:", "https:")) as client,
+        leaves_nothing_open(client),
+    ):
+        for _ in range(20):
+            hello = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.send, patch_instance(U, ACTION))
+                await hello.wait()
+                nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_response_that_does_not_close_holds_nobody_up(
+    vim: VimStandIn, client: VimClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def aclose(_: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("hbtrio.nursery.vim_client._CLOSE_S", 0.01)
+    monkeypatch.setattr("httpx._transports.default.AsyncResponseStream.aclose", aclose)
+    before = open_files()
+    for _ in range(20):
+        assert await client.send(patch_instance(U, ALARM)) == Delivered(200, b"")
+    await until(lambda: open_files() <= before)
+
+
 # -- the stand-in under the sender -----------------------------------------------------------------
-
-
-async def until(true: Callable[[], bool]) -> None:
-    while not true():
-        await trio.lowlevel.checkpoint()
 
 
 async def test_sender_and_store_and_sockets(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ _USER_AGENT: Final = "guest-agent/1.0"
 #: What an audit of a thousand instances takes, four times over.
 _ANSWER_BYTES: Final = 1 << 20
 
+#: How long a response may take to be closed, in seconds. It waits for nobody, so this is ample.
+_CLOSE_S: Final = 1.0
+
 #: Exceptions looked at below the one that httpx raises.
 _CHAIN: Final = 32
 
@@ -101,6 +104,7 @@ def fault_of(delivery: Delivery) -> str:
 class _Progress:
     """How far one request has come, from httpcore's trace events."""
 
+    socket: trio.socket.SocketType | None = None
     began: bool = False
     whole: bool = False
     status: int = 0
@@ -199,12 +203,29 @@ class VimClient:
                 What it raises ends the request unsent and is raised here. Its time does not count.
 
         Cancelled before ``on_sending`` was called, nothing was sent; afterwards that is not known.
+        The connection is closed when this returns or raises, also when it was cancelled.
         """
         progress = _Progress()
+        try:
+            return await self._exchange(request, on_sending, progress)
+        finally:
+            # On most ways it is closed by now; httpcore leaves it open when a TLS handshake is
+            # cancelled.
+            if progress.socket is not None:
+                progress.socket.close()
+
+    async def _exchange(
+        self,
+        request: VimRequest,
+        on_sending: Callable[[], Awaitable[None]] | None,
+        progress: _Progress,
+    ) -> Delivery:
         with trio.CancelScope() as scope:
 
-            async def trace(name: str, _: dict[str, Any]) -> None:
-                if name == "http11.send_request_headers.started":
+            async def trace(name: str, info: dict[str, Any]) -> None:
+                if name == "connection.connect_tcp.complete":
+                    progress.socket = info["return_value"].get_extra_info("socket")
+                elif name == "http11.send_request_headers.started":
                     if on_sending is not None:
                         scope.deadline = math.inf
                         await on_sending()
@@ -222,7 +243,8 @@ class VimClient:
                 return NotSent(f"no connection to {self.url} within {self._connect_s:g} s")
             except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
                 return self._broken(progress, error)
-        if scope.cancelled_caught:
+        # The end of a body that is too long may already have been read; then nothing was cancelled.
+        if scope.cancelled_caught or progress.too_long:
             return self._late(progress)
         return progress.answered("")
 
@@ -249,12 +271,21 @@ class VimClient:
     ) -> None:
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
-        if not response.is_success:
+        try:
             # Why it refused is in its log; nothing here would be done differently for it.
-            await stream.aclose()
-            return
-        # The loop is never left but by its end or by cancelling: only that closes the generators
-        # inside it, and with them the connection.
+            if response.is_success:
+                await self._read_body(stream, progress, scope)
+        finally:
+            # A body that was read to its end has closed nothing: httpcore waits to be told, and
+            # keeps the connection and its place in the pool until then.
+            with trio.move_on_after(_CLOSE_S, shield=True):
+                await stream.aclose()
+
+    async def _read_body(
+        self, stream: httpx.AsyncByteStream, progress: _Progress, scope: trio.CancelScope
+    ) -> None:
+        # The loop is never left but by its end or by cancelling: only that ends the generators
+        # inside it.
         async for chunk in stream:
             if len(progress.body) + len(chunk) > self._answer_bytes:
                 progress.too_long = True
