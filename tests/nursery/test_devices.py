@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import stat
 import termios
@@ -572,4 +573,25 @@ async def test_a_port_is_closed_in_a_cancelled_scope_and_leaves_nothing_open(
         with trio.CancelScope() as scope:
             scope.cancel()
             await port.aclose()
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("made", [0, 1])
+def test_a_port_that_can_t_be_watched_leaves_nothing_open(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, made: int
+) -> None:
+    """The process runs out of descriptors, and the guest tries again each second."""
+    before = open_files()
+    for _ in range(3):
+        sets = [select.epoll() for _ in range(made)]
+
+        def epoll(sets: list[select.epoll] = sets) -> select.epoll:
+            if not sets:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return sets.pop()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(select, "epoll", epoll)
+            with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+                VirtioPort(terminal.path)
     assert open_files() == before

@@ -10,6 +10,7 @@ this was measured on QEMU 7.2 and Linux 6.1 (PROTOCOL.md, the virtio-serial port
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 
@@ -37,14 +38,15 @@ class VirtioPort:
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        # One set for each direction: trio lets only one task wait for a file descriptor.
-        self._reading, self._writing = select.epoll(), select.epoll()
-        try:
+        # Out of descriptors, a set can't be made; the port would then stay open at each attempt.
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, self._fd)
+            # One set for each direction: trio lets only one task wait for a file descriptor.
+            self._reading = undo.enter_context(select.epoll())
+            self._writing = undo.enter_context(select.epoll())
             for edges in (self._reading, self._writing):
                 edges.register(self._fd, _EDGES)
-        except OSError:
-            self._close()
-            raise
+            undo.pop_all()
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
 
