@@ -15,13 +15,13 @@ import anyio
 from hbtrio.app import Application
 from hbtrio.wire.app_codec import AppDecoder, encode
 from hbtrio.wire.app_messages import (
-    ActionNotify,
-    ActionResponse,
+    AppActionNotify,
+    AppActionResponse,
+    AppChallenge,
+    AppChallengeResponse,
+    AppInit,
+    AppInitAck,
     AppMessage,
-    Challenge,
-    ChallengeResponse,
-    Init,
-    InitAck,
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType
 
@@ -80,19 +80,19 @@ class Connected:
         with anyio.move_on_after(for_s):
             raise AssertionError(f"heard {await self.hear()}")
 
-    async def registered(self) -> Init:
+    async def registered(self) -> AppInit:
         """Takes the registration and accepts it."""
         init = await self.hear()
-        assert isinstance(init, Init)
-        await self.say(InitAck(True))
+        assert isinstance(init, AppInit)
+        await self.say(AppInitAck(True))
         return init
 
-    async def beats(self) -> ChallengeResponse:
+    async def beats(self) -> AppChallengeResponse:
         """Challenges and returns the answer, which echoes the challenge."""
         number = next(self._numbers)
-        await self.say(Challenge(number))
+        await self.say(AppChallenge(number))
         answer = await self.hear()
-        assert isinstance(answer, ChallengeResponse)
+        assert isinstance(answer, AppChallengeResponse)
         assert answer.heartbeat_response == number
         return answer
 
@@ -105,14 +105,14 @@ class Connected:
             "",
         )
 
-    def question(self, event: Event, *, vote: bool) -> ActionNotify:
+    def question(self, event: Event, *, vote: bool) -> AppActionNotify:
         kind = NotificationType.REVOCABLE if vote else NotificationType.IRREVOCABLE
-        return ActionNotify(next(self._numbers), event, kind)
+        return AppActionNotify(next(self._numbers), event, kind)
 
-    async def answered(self, asked: ActionNotify) -> tuple[str, str]:
+    async def answered(self, asked: AppActionNotify) -> tuple[str, str]:
         """Returns the answer to this question: result and reason."""
         answer = await self.hear()
-        assert isinstance(answer, ActionResponse)
+        assert isinstance(answer, AppActionResponse)
         assert (answer.invocation_id, answer.event_type, answer.notification_type) == (
             asked.invocation_id,
             asked.event_type,

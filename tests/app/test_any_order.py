@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.backends import on_both
 from app.scripted_guest import attending
 from hbtrio.app import Accept, Notice, Reject, Vote
-from hbtrio.wire.app_messages import ActionResponse, Challenge, ChallengeResponse
+from hbtrio.wire.app_messages import AppActionResponse, AppChallenge, AppChallengeResponse
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event
 
 WINDOW_S = 3
@@ -94,10 +94,10 @@ async def test_each_is_answered_when_it_is_due_and_once(steps: list[Step]) -> No
                 while True:
                     answer = await guest.hear()
                     at = round(anyio.current_time() - begun, 2)
-                    if isinstance(answer, ChallengeResponse):
+                    if isinstance(answer, AppChallengeResponse):
                         answers.append((at, answer.heartbeat_response))
                         continue
-                    assert isinstance(answer, ActionResponse)
+                    assert isinstance(answer, AppActionResponse)
                     step = steps[answer.invocation_id]
                     assert (answer.event_type, answer.vote_result, answer.log_msg) == (
                         step.event,
@@ -113,7 +113,7 @@ async def test_each_is_answered_when_it_is_due_and_once(steps: list[Step]) -> No
             tasks.start_soon(listen)
             for number, step in enumerate(steps):
                 if step.event is None:
-                    await guest.say(Challenge(number))
+                    await guest.say(AppChallenge(number))
                 else:
                     asked.append(step)
                     question = guest.question(step.event, vote=step.vote)

@@ -12,14 +12,14 @@ from app.backends import on_both
 from app.scripted_guest import listening
 from hbtrio.app import Accept, Application, Reject, Vote
 from hbtrio.wire.app_codec import AppDecoder, encode
-from hbtrio.wire.app_messages import ActionResponse, AppMessage
+from hbtrio.wire.app_messages import AppActionResponse, AppMessage
 from hbtrio.wire.vocabulary import VoteResult
 from wire.captured import APP_TO_GUEST, api_capture
 
 
 def plain(message: AppMessage) -> AppMessage:
     """Without the words that the recorded applications put into answers other than reject."""
-    if isinstance(message, ActionResponse) and message.vote_result is not VoteResult.REJECT:
+    if isinstance(message, AppActionResponse) and message.vote_result is not VoteResult.REJECT:
         return attrs.evolve(message, log_msg="")
     return message
 

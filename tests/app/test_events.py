@@ -14,7 +14,7 @@ import pytest
 from app.backends import on_both
 from app.scripted_guest import attending, listening
 from hbtrio.app import Accept, Application, Event, Healthy, Notice, Reject, Vote
-from hbtrio.wire.app_messages import ActionNotify, Challenge, Final
+from hbtrio.wire.app_messages import AppActionNotify, AppChallenge, Final
 from hbtrio.wire.vocabulary import EVENT_TABLE, NotificationType
 
 WINDOWS = {
@@ -123,7 +123,7 @@ BAD = {
     Event.PAUSE: "the handler was not done in time",
     Event.UNPAUSE: "the handler was not done in time",
     Event.SUSPEND: "the handler returned 'accept', not",
-    Event.REBOOT: "the handler returned <class 'hbtrio.app.answers.Accept'>, not",
+    Event.REBOOT: "the handler returned <class 'hbtrio.app.responses.Accept'>, not",
     Event.RESUME: "the handler returned ",
 }
 
@@ -245,7 +245,7 @@ async def test_what_was_overtaken_and_ends_in_its_window_is_not_sent_either(tmp_
 @on_both
 async def test_a_question_that_is_neither_vote_nor_notice_is_not_answered(tmp_path: Path) -> None:
     async with attending(tmp_path) as guest:
-        await guest.say(ActionNotify(1, Event.STOP, NotificationType.UNKNOWN))
+        await guest.say(AppActionNotify(1, Event.STOP, NotificationType.UNKNOWN))
         await guest.is_healthy()
 
 
@@ -396,7 +396,7 @@ async def test_health_that_its_own_code_cancels_is_silence(
 
     async with attending(tmp_path, on_health=fail) as guest:
         await anyio.sleep(0.1)
-        await guest.say(Challenge(7))
+        await guest.say(AppChallenge(7))
         await guest.heard_nothing(for_s=30)
         assert await guest.votes() == ("accept", "")
     assert faults(caplog) == [

@@ -11,7 +11,7 @@ import pytest
 from app.backends import on_both
 from app.scripted_guest import Connected, attending, listening
 from hbtrio.app import Application, CorrectiveAction, Healthy, Unhealthy
-from hbtrio.wire.app_messages import Challenge, ChallengeResponse
+from hbtrio.wire.app_messages import AppChallenge, AppChallengeResponse
 
 
 class Health:
@@ -89,11 +89,11 @@ async def test_while_it_gives_no_answer_the_heartbeats_are_silent(
             health.takes_s = 1000
         health.says = bad
         await anyio.sleep(2)
-        await guest.say(Challenge(7))
+        await guest.say(AppChallenge(7))
         await guest.heard_nothing(for_s=30)
         # The guest sends no other challenge before this one is answered.
         health.says, health.takes_s = Healthy(), 0
-        assert await guest.hear() == ChallengeResponse(7, True, CorrectiveAction.NONE, "")
+        assert await guest.hear() == AppChallengeResponse(7, True, CorrectiveAction.NONE, "")
         await guest.is_healthy()
         # And votes and notices go on all the while.
         assert await guest.votes() == ("accept", "")
@@ -132,7 +132,7 @@ async def test_a_new_connection_begins_healthy(tmp_path: Path) -> None:
             health.says = ZeroDivisionError("mine")
             await app.wait_registered()
             await anyio.sleep(1.5)
-            await connected.say(Challenge(7))
+            await connected.say(AppChallenge(7))
             await connected.heard_nothing(for_s=5)
         health.says, health.takes_s = Unhealthy("ill"), 0.5
         async with guest.application() as connected:

@@ -26,4 +26,4 @@ def test_the_sdk_imports_nothing_of_the_daemons(module: str) -> None:
         timeout=60,
         check=True,
     )
-    assert ran.stdout.splitlines() == ["", "app fsm wire"]
+    assert ran.stdout.splitlines() == ["", "app policy wire"]

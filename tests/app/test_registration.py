@@ -14,7 +14,7 @@ from app.backends import jump, on_both
 from app.scripted_guest import attending, listening
 from hbtrio.app import Application, Healthy, Refused
 from hbtrio.app.connection import ACK_S
-from hbtrio.wire.app_messages import Challenge, ChallengeResponse, Final, Init, InitAck
+from hbtrio.wire.app_messages import AppChallenge, AppChallengeResponse, AppInit, AppInitAck, Final
 from hbtrio.wire.vocabulary import CorrectiveAction, Event
 
 
@@ -36,11 +36,11 @@ async def test_from_the_registration_to_the_farewell(tmp_path: Path) -> None:
             async with app as entered:
                 assert entered is app
                 connected = await stack.enter_async_context(guest.connection())
-                assert await connected.hear() == Init(
+                assert await connected.hear() == AppInit(
                     "db", 1500, 2, 3, 4, 5, CorrectiveAction.REBOOT
                 )
                 assert not app.registered
-                await connected.say(InitAck(True))
+                await connected.say(AppInitAck(True))
                 await app.wait_registered()
                 assert app.registered
                 await connected.is_healthy()
@@ -91,7 +91,7 @@ async def test_attempts_get_rarer_and_a_success_makes_them_frequent_again(tmp_pa
         for _ in range(8):
             async with guest.connection() as connected:
                 times.append(anyio.current_time())
-                assert isinstance(await connected.hear(), Init)
+                assert isinstance(await connected.hear(), AppInit)
         waits = [later - time for time, later in itertools.pairwise(times)]
         assert waits == pytest.approx([0.5, 1, 2, 4, 8, 10, 10])
         async with guest.application():
@@ -112,7 +112,7 @@ async def test_chance_takes_up_to_half_of_the_wait(tmp_path: Path) -> None:
         for _ in range(7):
             async with guest.connection() as connected:
                 times.append(anyio.current_time())
-                assert isinstance(await connected.hear(), Init)
+                assert isinstance(await connected.hear(), AppInit)
     waits = [later - time for time, later in itertools.pairwise(times)]
     assert waits == pytest.approx([0.25, 0.75, 1, 3, 4, 7.5])
 
@@ -131,9 +131,9 @@ async def test_a_guest_that_closes_without_reading_is_tried_again(tmp_path: Path
 async def test_a_guest_that_does_not_answer_is_tried_again(tmp_path: Path) -> None:
     async with listening(tmp_path / "api") as guest, Application("db", socket=guest.path) as app:
         async with guest.connection() as connected:
-            assert isinstance(await connected.hear(), Init)
+            assert isinstance(await connected.hear(), AppInit)
             # A challenge is no answer to a registration.
-            await connected.say(Challenge(1))
+            await connected.say(AppChallenge(1))
             asked = anyio.current_time()
             assert await connected.hear() is None
             assert anyio.current_time() - asked == pytest.approx(ACK_S)
@@ -148,8 +148,8 @@ async def test_a_refusal_is_told_and_tried_again(
     async with listening(tmp_path / "api") as guest, Application("db", socket=guest.path) as app:
         for _ in range(2):
             async with guest.connection() as connected:
-                assert isinstance(await connected.hear(), Init)
-                await connected.say(InitAck(False))
+                assert isinstance(await connected.hear(), AppInit)
+                await connected.say(AppInitAck(False))
                 assert await connected.hear() is None
             with pytest.raises(Refused, match="does not accept db with a heartbeat every 1 s"):
                 await app.wait_registered()
@@ -187,7 +187,7 @@ async def test_whoever_waits_is_told_of_a_refusal(tmp_path: Path) -> None:
             tasks.start_soon(wait)
             async with guest.connection() as connected:
                 await connected.hear()
-                await connected.say(InitAck(False))
+                await connected.say(AppInitAck(False))
         assert len(refused) == 1
 
 
@@ -200,13 +200,13 @@ async def test_what_the_guest_sends_may_come_in_any_pieces(tmp_path: Path) -> No
     ):
         await connected.hear()
         vote = connected.question(Event.STOP, vote=True)
-        await connected.say(InitAck(True), Challenge(1), vote)
-        assert await connected.hear() == ChallengeResponse(1, True, CorrectiveAction.NONE, "")
+        await connected.say(AppInitAck(True), AppChallenge(1), vote)
+        assert await connected.hear() == AppChallengeResponse(1, True, CorrectiveAction.NONE, "")
         assert await connected.answered(vote) == ("accept", "")
-        data = b"garbage" + connected.encoded(Challenge(2)) + b"FDFD" + connected.encoded(vote)
+        data = b"garbage" + connected.encoded(AppChallenge(2)) + b"FDFD" + connected.encoded(vote)
         for byte in data:
             await connected.send(bytes([byte]))
-        assert await connected.hear() == ChallengeResponse(2, True, CorrectiveAction.NONE, "")
+        assert await connected.hear() == AppChallengeResponse(2, True, CorrectiveAction.NONE, "")
         assert await connected.answered(vote) == ("accept", "")
 
 
@@ -219,7 +219,7 @@ async def test_a_guest_that_does_not_read_is_left(
             begun = anyio.current_time()
             with suppress(BrokenPipeError):
                 while True:
-                    await connected.say(Challenge(1))
+                    await connected.say(AppChallenge(1))
             assert 0 < anyio.current_time() - begun <= 2.5
         async with guest.application():
             await app.wait_registered()
@@ -333,10 +333,10 @@ async def test_a_guest_that_waits_for_an_answer_does_not_hang(tmp_path: Path) ->
     async with attending(tmp_path, heartbeat_s=1, health_every_s=1, on_health=health) as guest:
         await guest.is_healthy()
         await anyio.sleep(2)
-        await guest.say(Challenge(7))
+        await guest.say(AppChallenge(7))
         await guest.heard_nothing(for_s=60)
         known.set()
-        assert await guest.hear() == ChallengeResponse(7, True, CorrectiveAction.NONE, "")
+        assert await guest.hear() == AppChallengeResponse(7, True, CorrectiveAction.NONE, "")
         answered = anyio.current_time()
         assert await guest.hear() is None
         assert 8 <= anyio.current_time() - answered <= 10

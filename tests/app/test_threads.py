@@ -26,7 +26,7 @@ from app.scripted_guest import SOON_S, Connected, ScriptedGuest, attending, list
 from hbtrio.app import Accept, Application, Event, Healthy, Notice, Refused, Reject, Vote
 from hbtrio.app.handlers import MAX_THREADS, SILENT, Handler
 from hbtrio.app.sync import in_background
-from hbtrio.wire.app_messages import Final, Init, InitAck
+from hbtrio.wire.app_messages import AppInit, AppInitAck, Final
 
 
 @on_both_in_real_time
@@ -159,7 +159,7 @@ def test_a_function_that_hangs_does_not_keep_the_process(backend: str) -> None:
         timeout=SOON_S,
         check=True,
     )
-    assert ran.stdout == "Silence.SILENT\n"
+    assert ran.stdout == "NoAnswer.SILENT\n"
 
 
 @on_both_in_real_time
@@ -304,8 +304,8 @@ def test_an_application_of_plain_threads(tmp_path: Path) -> None:
 
 def test_a_refusal_in_plain_threads(tmp_path: Path) -> None:
     async def refuse(connected: Connected) -> None:
-        assert isinstance(await connected.hear(), Init)
-        await connected.say(InitAck(False))
+        assert isinstance(await connected.hear(), AppInit)
+        await connected.say(AppInitAck(False))
         assert await connected.hear() is None
 
     app = Application("web", socket=tmp_path / "api")

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Final
 
 from hbtrio.wire.app_codec import MESSAGE_BYTES, encode
-from hbtrio.wire.app_messages import ActionResponse, ChallengeResponse
-from hbtrio.wire.app_messages import Init as Registration
+from hbtrio.wire.app_messages import AppActionResponse, AppChallengeResponse
+from hbtrio.wire.app_messages import AppInit as Registration
 from hbtrio.wire.channel_codec import decode
 from hbtrio.wire.channel_codec import encode as encode_line
-from hbtrio.wire.lines import LineReader
-from hbtrio.wire.messages import (
+from hbtrio.wire.channel_messages import (
     ActionNotify,
     Challenge,
     Init,
     InitAck,
     Message,
 )
-from hbtrio.wire.messages import ActionResponse as Outcome
-from hbtrio.wire.messages import ChallengeResponse as Beat
+from hbtrio.wire.channel_messages import ActionResponse as Outcome
+from hbtrio.wire.channel_messages import ChallengeResponse as Beat
+from hbtrio.wire.lines import LineReader
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, VoteResult
 
 #: Much longer than anything here takes, in seconds.
@@ -36,9 +36,9 @@ _ID: Final = slice(20, 24)
 _ACK, _CHALLENGE, _NOTIFY = 1, 3, 5
 
 #: What an application answers, but for the id that it echoes.
-_WELL: Final = encode(ChallengeResponse(0, True, CorrectiveAction.NONE, ""), 1)
+_WELL: Final = encode(AppChallengeResponse(0, True, CorrectiveAction.NONE, ""), 1)
 _AGREED: Final = encode(
-    ActionResponse(0, Event.STOP, NotificationType.REVOCABLE, VoteResult.ACCEPT, ""), 1
+    AppActionResponse(0, Event.STOP, NotificationType.REVOCABLE, VoteResult.ACCEPT, ""), 1
 )
 
 

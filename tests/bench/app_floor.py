@@ -15,7 +15,7 @@ import sys
 import time
 
 from hbtrio.wire.app_codec import AppDecoder, encode
-from hbtrio.wire.app_messages import Challenge, ChallengeResponse, Init, InitAck
+from hbtrio.wire.app_messages import AppChallenge, AppChallengeResponse, AppInit, AppInitAck
 
 
 class _Peer:
@@ -26,7 +26,7 @@ class _Peer:
         self.expected = 0
         self.sequence = 0
 
-    def say(self, message: InitAck | Challenge) -> None:
+    def say(self, message: AppInitAck | AppChallenge) -> None:
         self.sequence += 1
         self.socket.send(encode(message, self.sequence))
 
@@ -56,18 +56,18 @@ def main() -> None:
             if not data:
                 poll.unregister(descriptor)
             for message in peer.decoder.feed(data):
-                if isinstance(message, Init):
+                if isinstance(message, AppInit):
                     peer.interval_s = message.heartbeat_interval_ms / 1000
-                    peer.say(InitAck(True))
+                    peer.say(AppInitAck(True))
                     heapq.heappush(due, (time.monotonic() + peer.interval_s, descriptor))
-                elif isinstance(message, ChallengeResponse):
+                elif isinstance(message, AppChallengeResponse):
                     assert message.heartbeat_response == peer.expected
         now = time.monotonic()
         while due and due[0][0] <= now:
             at, descriptor = due[0]
             peer = peers[descriptor]
             peer.expected += 1
-            peer.say(Challenge(peer.expected))
+            peer.say(AppChallenge(peer.expected))
             heapq.heapreplace(due, (at + peer.interval_s, descriptor))
 
 

@@ -18,7 +18,7 @@ import trio
 
 from bench.sample import allow_descriptors
 from bench.subject import TimedDialer, all_beating, open_host
-from hbtrio.nursery.reports import ReportKind
+from hbtrio.nursery.host.reports import ReportKind
 from support.guest_farm_process import channel_name, uuid_of
 
 #: More than three intervals of any group, and the time until they are all silent, in seconds.

@@ -26,7 +26,7 @@ import msgspec
 
 from bench.sample import WARM_UP_S, Meter, Sample, allow_descriptors, quantiles_ms, resident_kb
 from hbtrio.nursery.pacer import SHARED, SLOT_S
-from hbtrio.wire.messages import ChallengeResponse
+from hbtrio.wire.channel_messages import ChallengeResponse
 from support.guest_farm_process import channel_name
 
 _INTERVAL_S: Final = 1.0

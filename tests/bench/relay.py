@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bench.vim_wire import is_whole
-from hbtrio.lab.vim_stand_in import loopback_socket
+from hbtrio.lab.fake_vim import loopback_socket
 
 _COMMAND: Final = b'{"type":"round","command_id":"%b"}\n' % (b"0" * 36)
 _REPLY: Final = b'{"type":"reply","command_id":"%b","ok":true,"seconds":9}\n' % (b"0" * 36)

@@ -22,12 +22,12 @@ import trio
 
 from bench.sample import WARM_UP_S, Meter, Sample, allow_descriptors, quantiles_ms, resident_kb
 from hbtrio.config.host import HostConfig
-from hbtrio.nursery.directory_watch import InotifyWatch
-from hbtrio.nursery.host import Host, World
+from hbtrio.nursery.host.daemon import Host, HostEnvironment
+from hbtrio.nursery.host.directory_watch import InotifyWatch
 from hbtrio.nursery.pacer import SLOT_S
 from hbtrio.nursery.port import Dialer, Port, UnixDialer
-from hbtrio.nursery.processes import SystemProcesses
-from hbtrio.wire.messages import MAX_ID
+from hbtrio.system.runner import SystemProcesses
+from hbtrio.wire.channel_messages import MAX_ID
 
 INTERVAL_S: Final = 1.0
 
@@ -92,7 +92,7 @@ async def open_host(directory: str, dialer: Dialer) -> AsyncIterator[Host]:
         async with SystemProcesses() as processes, trio.open_nursery() as nursery:
             host = Host(
                 HostConfig(channel_dir=directory),
-                World(
+                HostEnvironment(
                     watch=watch,
                     dialer=dialer,
                     processes=processes,

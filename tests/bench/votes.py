@@ -20,7 +20,7 @@ from typing import Final
 import attrs
 
 from bench.vim_wire import PATIENCE_S, Target, is_whole
-from hbtrio.lab.vim_stand_in import loopback_socket
+from hbtrio.lab.fake_vim import loopback_socket
 
 #: Between two votes, in seconds: the end of the last one is stored and synced meanwhile.
 _PAUSE_S: Final = 0.01

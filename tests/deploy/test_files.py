@@ -17,8 +17,8 @@ import yaml  # comes with schemathesis
 
 from hbtrio.config.guest import DEFAULT_GUEST_CONFIG, parse_guest_config
 from hbtrio.config.host import DEFAULT_HOST_CONFIG, HostConfig
-from hbtrio.nursery.discovery import NamePattern
-from hbtrio.nursery.named_port import NAMED_DEVICE
+from hbtrio.nursery.guest.named_port import NAMED_DEVICE
+from hbtrio.nursery.host.discovery import NamePattern
 
 CHECKOUT: Final = Path(__file__).parents[2]
 DEPLOY: Final = CHECKOUT / "deploy"

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from hbtrio.errors import ExitStatus
-from hbtrio.nursery.named_port import NAMED_DEVICE
+from hbtrio.nursery.guest.named_port import NAMED_DEVICE
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 DAEMONS: Final = ("guest", "host", "agent")

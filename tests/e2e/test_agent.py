@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+from hbtrio.lab.fake_vim import Mood
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.scene import event
-from hbtrio.lab.vim_stand_in import Mood
 from support.asked import (
     CLOSED,
     INTERRUPTED,

@@ -94,7 +94,7 @@ async def prepare(scene: Scene) -> dict[str, Work]:
         await vm.start()
     for work in works.values():
         await scene.events.wait_for(event("heartbeating", work.vm), within_s=SOON_S)
-    # So that the keepers run already, which daemons start with their first command.
+    # So that the reapers run already, which daemons start with their first command.
     for work in works.values():
         if work.words[0] != "act":
             work.let_go()
@@ -178,7 +178,7 @@ async def test_kill_9_of_guests(home: Path) -> None:
             async with trio.open_nursery() as killers:
                 for work in works.values():
                     killers.start_soon(work.vm.kill)
-            # Whatever guests had started is gone with them, their keepers included ...
+            # Whatever guests had started is gone with them, their reapers included ...
             for name in ("vote", "notify"):
                 pids = works[name].pids
                 await until(lambda pids=pids: all(map(is_gone, pids)), within_s=5.0)
@@ -220,7 +220,7 @@ async def test_kill_9_of_guests(home: Path) -> None:
             ),
         }
         assert await open_windows(scene) == NONE_OPEN
-        # Three guests are gone, and the keeper of each.
+        # Three guests are gone, and the reaper of each.
         await until(lambda: len(started_below(home)) == len(running) - 6)
         restarted_at = scene.events.end
         for work in works.values():
@@ -274,7 +274,7 @@ async def test_kill_9_of_the_host(home: Path) -> None:
         # The guests' windows are closed: their handlers have no say any more.
         await logged(works["vote"].vm.log, "revocable suspend: error (the channel is down)")
         await logged(works["notify"].vm.log, "irrevocable suspend: error (the channel is down)")
-        # The host is gone, and its keeper.
+        # The host is gone, and its reaper.
         await until(lambda: len(started_below(home)) == len(running) - 2)
         since = scene.events.end
         await scene.start_host()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from hbtrio.nursery.store_records import HistoryEntry
+from hbtrio.store.records import HistoryEntry
 from support import openapi_lines
 from support.fleet_world import TOKEN, fleet_api
 from support.inline_store import EPOCH

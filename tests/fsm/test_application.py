@@ -14,30 +14,30 @@ from hypothesis import strategies as st
 from hbtrio.fsm.application import (
     APPLICATION_TABLE,
     Answered,
-    Application,
     ApplicationEvent,
+    ApplicationSession,
     ApplicationState,
+    ApplicationStateChanged,
     Effect,
     Ignored,
-    Send,
-    StateChanged,
+    SendToApplication,
     StillIll,
     TermsChanged,
     Withdrew,
 )
-from hbtrio.fsm.health import HealthMerge, HealthStatus
-from hbtrio.fsm.profile import Profile
 from hbtrio.fsm.table import IllegalEvent
+from hbtrio.policy.health_merge import HealthMerge, HealthStatus
+from hbtrio.policy.profile import Profile
 from hbtrio.wire.app_codec import AppDecoder
 from hbtrio.wire.app_messages import (
-    ActionNotify,
-    ActionResponse,
+    AppActionNotify,
+    AppActionResponse,
+    AppChallenge,
+    AppChallengeResponse,
+    AppInit,
+    AppInitAck,
     AppMessage,
-    Challenge,
-    ChallengeResponse,
     Final,
-    Init,
-    InitAck,
 )
 from hbtrio.wire.channel_codec import plain_text
 from hbtrio.wire.vocabulary import (
@@ -53,7 +53,7 @@ from wire.captured import APP_TO_GUEST, api_capture
 UNREGISTERED, HEALTHY, ILL, SILENT, GONE = ApplicationState
 VOTE, NOTICE = NotificationType.REVOCABLE, NotificationType.IRREVOCABLE
 
-INIT = Init("web", 1000, 8, 5, 6, 7, CorrectiveAction.STOP)
+INIT = AppInit("web", 1000, 8, 5, 6, 7, CorrectiveAction.STOP)
 PROFILE = Profile(
     name="web",
     interval_s=1.0,
@@ -69,42 +69,42 @@ NO_RECENT = Ignored("an answer to none of the last challenges")
 NO_ROUND = Ignored("an answer to no vote or notice that is open")
 
 
-def connected(*, first_id: int = 101) -> Application:
-    return Application(itertools.count(first_id).__next__)
+def connected(*, first_id: int = 101) -> ApplicationSession:
+    return ApplicationSession(itertools.count(first_id).__next__)
 
 
-def registered(init: Init = INIT, now: float = 10.0) -> Application:
+def registered(init: AppInit = INIT, now: float = 10.0) -> ApplicationSession:
     application = connected()
     assert application.received(init, now) == [
-        Send(InitAck(True)),
-        StateChanged(UNREGISTERED, HEALTHY, ApplicationEvent.INIT_ACCEPTED),
+        SendToApplication(AppInitAck(True)),
+        ApplicationStateChanged(UNREGISTERED, HEALTHY, ApplicationEvent.INIT_ACCEPTED),
     ]
     return application
 
 
-def beat(application: Application) -> int:
+def beat(application: ApplicationSession) -> int:
     """Lets the next challenge come; its number."""
     (effect,) = application.expired(application.deadline, late=False)
-    assert isinstance(effect, Send)
-    assert isinstance(effect.message, Challenge)
+    assert isinstance(effect, SendToApplication)
+    assert isinstance(effect.message, AppChallenge)
     return effect.message.heartbeat_challenge
 
 
-def well(number: int) -> ChallengeResponse:
-    return ChallengeResponse(number, True, CorrectiveAction.NONE, "")
+def well(number: int) -> AppChallengeResponse:
+    return AppChallengeResponse(number, True, CorrectiveAction.NONE, "")
 
 
-def sick(number: int, reason: str = "disk full") -> ChallengeResponse:
-    return ChallengeResponse(number, False, CorrectiveAction.LOG, reason)
+def sick(number: int, reason: str = "disk full") -> AppChallengeResponse:
+    return AppChallengeResponse(number, False, CorrectiveAction.LOG, reason)
 
 
 def response(
     invocation_id: int, result: VoteResult = VoteResult.ACCEPT, reason: str = ""
-) -> ActionResponse:
-    return ActionResponse(invocation_id, Event.STOP, VOTE, result, reason)
+) -> AppActionResponse:
+    return AppActionResponse(invocation_id, Event.STOP, VOTE, result, reason)
 
 
-def state_of(application: Application) -> tuple[ApplicationState, HealthStatus, float]:
+def state_of(application: ApplicationSession) -> tuple[ApplicationState, HealthStatus, float]:
     return application.state, application.health, application.deadline
 
 
@@ -132,7 +132,7 @@ def test_a_registration() -> None:
 def test_an_interval_below_400_ms_is_refused(interval_ms: int, accepted: bool) -> None:
     application = connected()
     effects = application.received(attrs.evolve(INIT, heartbeat_interval_ms=interval_ms), 10.0)
-    assert effects[0] == Send(InitAck(accepted))
+    assert effects[0] == SendToApplication(AppInitAck(accepted))
     assert application.registered is accepted
     assert application.deadline == (10.0 + interval_ms / 1000 if accepted else math.inf)
 
@@ -140,8 +140,8 @@ def test_an_interval_below_400_ms_is_refused(interval_ms: int, accepted: bool) -
 def test_a_refused_application_may_try_again() -> None:
     application = connected()
     refused = attrs.evolve(INIT, heartbeat_interval_ms=100)
-    assert application.received(refused, 1.0) == [Send(InitAck(False))]
-    assert application.received(INIT, 2.0)[0] == Send(InitAck(True))
+    assert application.received(refused, 1.0) == [SendToApplication(AppInitAck(False))]
+    assert application.received(INIT, 2.0)[0] == SendToApplication(AppInitAck(True))
     assert state_of(application) == (HEALTHY, WELL, 3.0)
 
 
@@ -168,8 +168,8 @@ def test_a_second_init_replaces_the_first() -> None:
     again = attrs.evolve(INIT, name="new", heartbeat_interval_ms=3000)
     assert application.received(again, 12.0) == [
         Withdrew(),
-        Send(InitAck(True)),
-        StateChanged(ILL, HEALTHY, ApplicationEvent.INIT_ACCEPTED),
+        SendToApplication(AppInitAck(True)),
+        ApplicationStateChanged(ILL, HEALTHY, ApplicationEvent.INIT_ACCEPTED),
     ]
     assert state_of(application) == (HEALTHY, WELL, 15.0)
     assert application.profile == attrs.evolve(PROFILE, name="new", interval_s=3.0)
@@ -183,26 +183,29 @@ def test_a_second_init_replaces_the_first() -> None:
 )
 def test_a_second_init_of_one_who_is_well_is_news_if_the_terms_are(terms: dict[str, Any]) -> None:
     application = registered()
-    assert application.received(INIT, 10.5) == [Send(InitAck(True))]
+    assert application.received(INIT, 10.5) == [SendToApplication(AppInitAck(True))]
     again = attrs.evolve(INIT, **terms)
-    assert application.received(again, 11.0) == [Send(InitAck(True)), TermsChanged(PROFILE)]
+    assert application.received(again, 11.0) == [
+        SendToApplication(AppInitAck(True)),
+        TermsChanged(PROFILE),
+    ]
     assert application.state is HEALTHY
-    assert application.received(again, 11.5) == [Send(InitAck(True))]
+    assert application.received(again, 11.5) == [SendToApplication(AppInitAck(True))]
 
 
 def test_a_second_init_is_challenged_whatever_was_unanswered_before_it() -> None:
     application = registered()
     number = beat(application)
     application.received(INIT, 11.5)
-    assert application.expired(12.5, late=False) == [Send(Challenge(number + 1))]
+    assert application.expired(12.5, late=False) == [SendToApplication(AppChallenge(number + 1))]
 
 
 def test_a_second_init_that_is_refused_ends_the_registration() -> None:
     application = registered()
     refused = attrs.evolve(INIT, heartbeat_interval_ms=100)
     assert application.received(refused, 10.5) == [
-        Send(InitAck(False)),
-        StateChanged(HEALTHY, UNREGISTERED, ApplicationEvent.INIT_REFUSED),
+        SendToApplication(AppInitAck(False)),
+        ApplicationStateChanged(HEALTHY, UNREGISTERED, ApplicationEvent.INIT_REFUSED),
     ]
     assert state_of(application) == (UNREGISTERED, WELL, math.inf)
 
@@ -213,7 +216,7 @@ def test_a_final_ends_the_registration_and_what_was_asked() -> None:
     application.ask(Event.STOP, VOTE)
     assert application.received(Final("Exiting"), 11.5) == [
         Withdrew(),
-        StateChanged(ILL, UNREGISTERED, ApplicationEvent.FINAL_CAME),
+        ApplicationStateChanged(ILL, UNREGISTERED, ApplicationEvent.FINAL_CAME),
     ]
     assert state_of(application) == (UNREGISTERED, WELL, math.inf)
     assert application.received(Final("twice"), 11.6) == []
@@ -224,7 +227,7 @@ def test_a_connection_that_closes_withdraws_the_application() -> None:
     application.ask(Event.STOP, VOTE)
     assert application.closed() == [
         Withdrew(),
-        StateChanged(HEALTHY, GONE, ApplicationEvent.CONNECTION_CLOSED),
+        ApplicationStateChanged(HEALTHY, GONE, ApplicationEvent.CONNECTION_CLOSED),
     ]
     assert state_of(application) == (GONE, WELL, math.inf)
     assert not application.registered
@@ -255,10 +258,14 @@ def test_no_challenge_is_sent_while_one_is_unanswered() -> None:
     number = beat(application)
     sent = []
     for at in range(12, 60):
-        sent += [e for e in application.expired(float(at), late=False) if isinstance(e, Send)]
+        sent += [
+            e
+            for e in application.expired(float(at), late=False)
+            if isinstance(e, SendToApplication)
+        ]
     assert sent == []
     assert application.received(well(number), 59.5) == [
-        StateChanged(SILENT, HEALTHY, ApplicationEvent.ANSWERED_HEALTHY)
+        ApplicationStateChanged(SILENT, HEALTHY, ApplicationEvent.ANSWERED_HEALTHY)
     ]
     assert beat(application) == number + 1
 
@@ -266,7 +273,7 @@ def test_no_challenge_is_sent_while_one_is_unanswered() -> None:
 def test_what_was_slept_through_is_not_made_up_for() -> None:
     application = registered(now=10.0)
     application.received(well(beat(application)), 11.1)
-    assert application.expired(512.3, late=True) == [Send(Challenge(102))]
+    assert application.expired(512.3, late=True) == [SendToApplication(AppChallenge(102))]
     assert application.deadline == 513.0  # the same grid
 
 
@@ -299,7 +306,11 @@ def test_the_deadline_is_always_to_come(
     for intervals, answers in sleeps:
         now = max(now + intervals * interval_ms / 1000, application.deadline)
         for effect in application.expired(now, late=False):
-            if answers and isinstance(effect, Send) and isinstance(effect.message, Challenge):
+            if (
+                answers
+                and isinstance(effect, SendToApplication)
+                and isinstance(effect.message, AppChallenge)
+            ):
                 application.received(well(effect.message.heartbeat_challenge), now)
         assert now < application.deadline <= now + interval_ms / 1000 + 1e-3
 
@@ -313,13 +324,13 @@ def test_two_intervals_without_an_answer_make_it_unhealthy_with_its_own_action()
     assert application.expired(11.999, late=False) == []
     assert application.health == WELL
     assert application.expired(12.0, late=False) == [
-        StateChanged(HEALTHY, SILENT, ApplicationEvent.TIMED_OUT)
+        ApplicationStateChanged(HEALTHY, SILENT, ApplicationEvent.TIMED_OUT)
     ]
     assert state_of(application) == (SILENT, TIMEOUT, 13.0)
     assert application.registered  # it is still asked: a vote's window bounds the wait for it
     assert application.expired(100.0, late=False) == []
     assert application.received(well(number), 100.5) == [
-        StateChanged(SILENT, HEALTHY, ApplicationEvent.ANSWERED_HEALTHY)
+        ApplicationStateChanged(SILENT, HEALTHY, ApplicationEvent.ANSWERED_HEALTHY)
     ]
     assert state_of(application) == (HEALTHY, WELL, 101.0)
 
@@ -357,10 +368,10 @@ def test_a_late_daemon_gives_two_more_intervals() -> None:
     application.expired(17.4, late=False)
     assert application.state is HEALTHY
     assert application.expired(17.5, late=False) == [
-        StateChanged(HEALTHY, SILENT, ApplicationEvent.TIMED_OUT)
+        ApplicationStateChanged(HEALTHY, SILENT, ApplicationEvent.TIMED_OUT)
     ]
     assert application.received(sick(number), 18.0) == [
-        StateChanged(SILENT, ILL, ApplicationEvent.ANSWERED_ILL)
+        ApplicationStateChanged(SILENT, ILL, ApplicationEvent.ANSWERED_ILL)
     ]
 
 
@@ -369,7 +380,7 @@ def test_an_ill_application_that_falls_silent_is_reported_silent() -> None:
     application.received(sick(beat(application)), 11.0)
     application.expired(12.0, late=False)
     assert application.expired(13.0, late=False) == [
-        StateChanged(ILL, SILENT, ApplicationEvent.TIMED_OUT)
+        ApplicationStateChanged(ILL, SILENT, ApplicationEvent.TIMED_OUT)
     ]
     assert application.health == TIMEOUT
 
@@ -411,17 +422,17 @@ def test_an_answer_before_the_first_challenge_or_without_registration_is_ignored
 def test_health_action_and_reason_are_those_of_the_last_answer() -> None:
     application = registered(now=10.0)
     assert application.received(sick(beat(application)), 11.1) == [
-        StateChanged(HEALTHY, ILL, ApplicationEvent.ANSWERED_ILL)
+        ApplicationStateChanged(HEALTHY, ILL, ApplicationEvent.ANSWERED_ILL)
     ]
     assert application.health == HealthStatus(False, CorrectiveAction.LOG, "disk full")
     number = beat(application)
-    worse = ChallengeResponse(number, False, CorrectiveAction.REBOOT, 'disk "a" gone\n')
+    worse = AppChallengeResponse(number, False, CorrectiveAction.REBOOT, 'disk "a" gone\n')
     assert application.received(worse, 12.1) == [StillIll()]
     assert application.health == HealthStatus(False, CorrectiveAction.REBOOT, "disk 'a' gone")
     # What goes with a healthy answer says nothing.
-    mended = ChallengeResponse(number, True, CorrectiveAction.STOP, "was ill")
+    mended = AppChallengeResponse(number, True, CorrectiveAction.STOP, "was ill")
     assert application.received(mended, 12.2) == [
-        StateChanged(ILL, HEALTHY, ApplicationEvent.ANSWERED_HEALTHY)
+        ApplicationStateChanged(ILL, HEALTHY, ApplicationEvent.ANSWERED_HEALTHY)
     ]
     assert application.health == WELL
 
@@ -431,11 +442,11 @@ def test_health_action_and_reason_are_those_of_the_last_answer() -> None:
     [
         (sick(0), []),
         (sick(0, "disk on fire"), [StillIll()]),
-        (ChallengeResponse(0, False, CorrectiveAction.REBOOT, "disk full"), [StillIll()]),
+        (AppChallengeResponse(0, False, CorrectiveAction.REBOOT, "disk full"), [StillIll()]),
     ],
 )
 def test_while_it_is_ill_only_another_illness_is_news(
-    answer: ChallengeResponse, news: list[Effect]
+    answer: AppChallengeResponse, news: list[Effect]
 ) -> None:
     application = registered(now=10.0)
     application.received(sick(beat(application)), 11.1)
@@ -469,10 +480,10 @@ def test_it_is_asked_and_answers_under_that_id(state: ApplicationState) -> None:
         application.expired(12.0, late=False)
     assert application.state is state
     (effect,) = application.ask(Event.PAUSE, VOTE)
-    assert isinstance(effect, Send)
-    assert isinstance(effect.message, ActionNotify)
+    assert isinstance(effect, SendToApplication)
+    assert isinstance(effect.message, AppActionNotify)
     number = effect.message.invocation_id
-    assert effect.message == ActionNotify(number, Event.PAUSE, VOTE)
+    assert effect.message == AppActionNotify(number, Event.PAUSE, VOTE)
     # It names another event than was asked: only the id counts.
     assert application.received(response(number, VoteResult.REJECT, 'no "a"'), 12.0) == [
         Answered(VoteResult.REJECT, "no 'a'")
@@ -492,10 +503,12 @@ def test_only_a_registered_application_is_asked(state: ApplicationState) -> None
 
 def test_a_newer_question_withdraws_the_answer_to_the_older() -> None:
     application = registered()
-    assert application.ask(Event.PAUSE, VOTE) == [Send(ActionNotify(101, Event.PAUSE, VOTE))]
+    assert application.ask(Event.PAUSE, VOTE) == [
+        SendToApplication(AppActionNotify(101, Event.PAUSE, VOTE))
+    ]
     assert application.ask(Event.PAUSE, NOTICE) == [
         Withdrew(),
-        Send(ActionNotify(102, Event.PAUSE, NOTICE)),
+        SendToApplication(AppActionNotify(102, Event.PAUSE, NOTICE)),
     ]
     assert application.received(response(101, VoteResult.REJECT), 11.0) == [NO_ROUND]
     assert application.received(response(102, VoteResult.COMPLETE), 11.0) == [
@@ -508,17 +521,21 @@ def test_an_answer_after_the_window_is_ignored() -> None:
     application.ask(Event.PAUSE, VOTE)
     application.unask()
     assert application.received(response(101), 30.0) == [NO_ROUND]
-    assert application.closed() == [StateChanged(HEALTHY, GONE, ApplicationEvent.CONNECTION_CLOSED)]
+    assert application.closed() == [
+        ApplicationStateChanged(HEALTHY, GONE, ApplicationEvent.CONNECTION_CLOSED)
+    ]
 
 
 @pytest.mark.parametrize(
-    "message", [InitAck(True), Challenge(1), ActionNotify(1, Event.STOP, VOTE)]
+    "message", [AppInitAck(True), AppChallenge(1), AppActionNotify(1, Event.STOP, VOTE)]
 )
 def test_what_applications_do_not_send_is_ignored(message: AppMessage) -> None:
     application = registered()
     before = state_of(application)
     (effect,) = application.received(message, 11.0)
-    assert effect == Ignored(f"{type(message).__name__}, which applications don't send")
+    assert effect == Ignored(
+        f"{type(message).__name__.removeprefix('App')}, which applications don't send"
+    )
     assert state_of(application) == before
 
 
@@ -529,14 +546,14 @@ def test_the_recorded_stall_is_judged_as_the_deployed_guest_did() -> None:
     """One application is stopped from 4.5 s to 12 s, challenged on the deployed guest's grid."""
     captured = [m for m in api_capture("i4_app_hb_timeout_api") if m.connection == 1]
     numbers = [m.says["heartbeat_challenge"] for m in captured if m.says["type"] == "challenge"]
-    application = Application(iter(numbers).__next__)
+    application = ApplicationSession(iter(numbers).__next__)
     challenged, changes = [], []
 
     def apply(effects: list[Effect], at_s: float) -> None:
         for effect in effects:
-            if isinstance(effect, Send) and isinstance(effect.message, Challenge):
+            if isinstance(effect, SendToApplication) and isinstance(effect.message, AppChallenge):
                 challenged.append(round(at_s))
-            elif isinstance(effect, StateChanged):
+            elif isinstance(effect, ApplicationStateChanged):
                 changes.append((round(at_s), effect.new, application.health))
 
     for message in captured:
@@ -566,7 +583,7 @@ def test_the_recorded_stall_is_judged_as_the_deployed_guest_did() -> None:
 
 MESSAGES: st.SearchStrategy[AppMessage] = st.one_of(
     st.builds(
-        Init,
+        AppInit,
         st.text(max_size=40),
         st.sampled_from([0, 399, 400, 1000, 2**32 - 1]),
         *[st.integers(0, 2**32 - 1)] * 4,
@@ -575,21 +592,21 @@ MESSAGES: st.SearchStrategy[AppMessage] = st.one_of(
     st.builds(Final, st.text()),
     # Ids are drawn from 0 to 9, so that many are hit.
     st.builds(
-        ChallengeResponse,
+        AppChallengeResponse,
         st.integers(0, 9),
         st.booleans(),
         st.sampled_from(CorrectiveAction),
         st.text(max_size=80),
     ),
     st.builds(
-        ActionResponse,
+        AppActionResponse,
         st.integers(0, 9),
         st.sampled_from(Event),
         st.sampled_from(NotificationType),
         st.sampled_from(VoteResult),
         st.text(max_size=80),
     ),
-    st.just(InitAck(True)),
+    st.just(AppInitAck(True)),
 )
 STEPS: st.SearchStrategy[AppMessage | str] = st.one_of(
     MESSAGES, MESSAGES, st.sampled_from(["sleep", "sleep late", "ask", "unask"])
@@ -600,7 +617,7 @@ STEPS: st.SearchStrategy[AppMessage | str] = st.one_of(
 @given(st.lists(STEPS, max_size=40))
 def test_any_course_of_events(steps: list[AppMessage | str]) -> None:
     ids = itertools.cycle(range(10))
-    application = Application(ids.__next__)
+    application = ApplicationSession(ids.__next__)
     now, owed = 0.0, 0
     for step in steps:
         old = application.state
@@ -621,7 +638,7 @@ def test_any_course_of_events(steps: list[AppMessage | str]) -> None:
             case message:
                 now += 0.1
                 effects = application.received(message, now)
-        changes = [effect for effect in effects if isinstance(effect, StateChanged)]
+        changes = [effect for effect in effects if isinstance(effect, ApplicationStateChanged)]
         if application.state is old:
             assert changes == []
         else:
@@ -632,7 +649,7 @@ def test_any_course_of_events(steps: list[AppMessage | str]) -> None:
             match effect:
                 case Answered() | Withdrew():
                     owed -= 1
-                case Send(ActionNotify()):
+                case SendToApplication(AppActionNotify()):
                     owed += 1
         # Each question has at most one end, and none is forgotten.
         assert owed in (0, 1)

@@ -18,15 +18,15 @@ from hbtrio.fsm.guest_session import (
     AnswerChallenge,
     Effect,
     GuestSession,
-    Send,
+    SendToHost,
     SessionEvent,
     SessionSettings,
     SessionState,
+    SessionStateChanged,
     StartAction,
-    StateChanged,
 )
 from hbtrio.wire.channel_codec import decode
-from hbtrio.wire.messages import (
+from hbtrio.wire.channel_messages import (
     ActionNotify,
     ActionResponse,
     Challenge,
@@ -108,7 +108,7 @@ def test_the_table_is_the_one_of_the_protocol() -> None:
 
 def test_the_words_of_the_log_line() -> None:
     changed = started().expired(1.0, late=False)[0]
-    assert isinstance(changed, StateChanged)
+    assert isinstance(changed, SessionStateChanged)
     line = f"heartbeat state change from {changed.old} to {changed.new}, event={changed.event}."
     assert line == "heartbeat state change from initial to enabling, event=release."
 
@@ -127,14 +127,14 @@ EVENTS: dict[str, Deliver] = {
     "channel-down": lambda session: session.channel_down(30.0),
     "shutdown": lambda session: session.shutdown(30.0),
 }
-INIT = Send(SETTINGS.init(102))
+INIT = SendToHost(SETTINGS.init(102))
 ANSWER = AnswerChallenge(7)
 
 #: From, event, deadline afterwards (None: as before), effects besides the change of state.
 TRANSITIONS = [
     (INITIAL, "init-ack", None, []),
     (INITIAL, "challenge", None, []),
-    (INITIAL, "action", None, [Send(COMPLETE)]),
+    (INITIAL, "action", None, [SendToHost(COMPLETE)]),
     (INITIAL, "reload", None, []),
     (INITIAL, "channel-up", 34.0, ["changed", INIT]),
     (INITIAL, "channel-down", math.inf, ["changed", DOWN]),
@@ -142,7 +142,7 @@ TRANSITIONS = [
     (ENABLING, "init-ack", 36.0, ["changed"]),
     (ENABLING, "init-retry", 34.0, [INIT]),
     (ENABLING, "challenge", None, []),
-    (ENABLING, "action", None, [Send(COMPLETE)]),
+    (ENABLING, "action", None, [SendToHost(COMPLETE)]),
     (ENABLING, "reload", 34.0, [INIT]),
     (ENABLING, "channel-up", 34.0, [INIT]),
     (ENABLING, "channel-down", math.inf, ["changed", DOWN]),
@@ -154,12 +154,12 @@ TRANSITIONS = [
     (ENABLED, "reload", 34.0, ["changed", INIT]),
     (ENABLED, "channel-up", 34.0, ["changed", INIT]),
     (ENABLED, "channel-down", math.inf, ["changed", DOWN]),
-    (ENABLED, "shutdown", math.inf, [STOPPING, Send(Exit("Exiting...")), "changed"]),
+    (ENABLED, "shutdown", math.inf, [STOPPING, SendToHost(Exit("Exiting...")), "changed"]),
     (DISABLED, "init-ack", None, []),
     (DISABLED, "challenge", None, []),
-    (DISABLED, "action", None, [Send(COMPLETE)]),
+    (DISABLED, "action", None, [SendToHost(COMPLETE)]),
     (DISABLED, "reload", None, []),
-    (DISABLED, "channel-up", 34.0, ["changed", Send(SETTINGS.init(101))]),
+    (DISABLED, "channel-up", 34.0, ["changed", SendToHost(SETTINGS.init(101))]),
     (DISABLED, "channel-down", math.inf, [DOWN]),
     (DISABLED, "shutdown", math.inf, [STOPPING, "changed"]),
 ]
@@ -173,7 +173,7 @@ def test_a_transition(
     before = session.deadline
     effects = EVENTS[event](session)
     new = SESSION_TABLE.rows[state][SessionEvent(event)]
-    changed = StateChanged(state, new, SessionEvent(event))
+    changed = SessionStateChanged(state, new, SessionEvent(event))
     assert session.state is new
     assert session.deadline == (before if deadline is None else deadline)
     assert effects == [changed if effect == "changed" else effect for effect in expected]
@@ -193,8 +193,8 @@ def test_a_session_is_released_one_second_after_its_start() -> None:
     session = started(now=50.0)
     assert (session.state, session.deadline) == (INITIAL, 51.0)
     assert session.expired(51.0, late=False) == [
-        StateChanged(INITIAL, ENABLING, SessionEvent.RELEASE),
-        Send(SETTINGS.init(101)),
+        SessionStateChanged(INITIAL, ENABLING, SessionEvent.RELEASE),
+        SendToHost(SETTINGS.init(101)),
     ]
     assert (session.state, session.deadline) == (ENABLING, 55.0)
 
@@ -208,7 +208,7 @@ def test_a_release_is_not_held_up_by_lateness() -> None:
 def test_a_channel_that_is_down_at_the_start_cancels_the_release() -> None:
     session = started()
     assert session.channel_down(0.5) == [
-        StateChanged(INITIAL, DISABLED, SessionEvent.CHANNEL_DOWN),
+        SessionStateChanged(INITIAL, DISABLED, SessionEvent.CHANNEL_DOWN),
         DOWN,
     ]
     assert (session.state, session.deadline) == (DISABLED, math.inf)
@@ -225,7 +225,9 @@ def test_init_is_sent_again_with_a_fresh_id_until_it_is_acknowledged() -> None:
     for number in range(5):
         at = 5.0 + 4 * number
         assert session.deadline == at
-        assert session.expired(at, late=number % 2 == 0) == [Send(SETTINGS.init(102 + number))]
+        assert session.expired(at, late=number % 2 == 0) == [
+            SendToHost(SETTINGS.init(102 + number))
+        ]
         assert (session.state, session.deadline) == (ENABLING, at + 4.0)
 
 
@@ -240,7 +242,7 @@ def test_only_the_last_two_ids_are_accepted(acknowledged: int, accepted: bool) -
         session.expired(at, late=False)
     effects = session.received(InitAck(acknowledged), 23.0)
     if accepted:
-        assert effects == [StateChanged(ENABLING, ENABLED, SessionEvent.INIT_ACK)]
+        assert effects == [SessionStateChanged(ENABLING, ENABLED, SessionEvent.INIT_ACK)]
         assert (session.state, session.deadline) == (ENABLED, 29.0)
     else:
         assert effects == []
@@ -303,7 +305,7 @@ def test_a_challenge_just_before_the_timeout_puts_it_off() -> None:
 def test_at_the_timeout_and_after_it_the_handshake_starts_over(now: float) -> None:
     session = in_state(ENABLED)
     assert session.expired(now, late=False) == [
-        StateChanged(ENABLED, ENABLING, SessionEvent.CHALLENGE_TIMEOUT),
+        SessionStateChanged(ENABLED, ENABLING, SessionEvent.CHALLENGE_TIMEOUT),
         INIT,
     ]
     assert (session.state, session.deadline) == (ENABLING, now + 4.0)
@@ -321,7 +323,7 @@ def test_while_the_process_is_late_the_timeout_is_armed_again() -> None:
     assert session.received(Challenge(1), 46.5) == [AnswerChallenge(1)]
     assert (session.state, session.deadline) == (ENABLED, 52.5)
     assert session.expired(52.5, late=False) == [
-        StateChanged(ENABLED, ENABLING, SessionEvent.CHALLENGE_TIMEOUT),
+        SessionStateChanged(ENABLED, ENABLING, SessionEvent.CHALLENGE_TIMEOUT),
         INIT,
     ]
 
@@ -345,7 +347,9 @@ def test_outside_enabled_an_action_is_answered_complete_under_its_own_id_and_wor
     session = in_state(state)
     before = session.deadline
     answer = ActionResponse(5, event, notification, VoteResult.COMPLETE, "")
-    assert session.received(ActionNotify(5, event, notification, 9000), 30.0) == [Send(answer)]
+    assert session.received(ActionNotify(5, event, notification, 9000), 30.0) == [
+        SendToHost(answer)
+    ]
     assert (session.state, session.deadline) == (state, before)
 
 
@@ -367,8 +371,8 @@ def test_reload_advertises_the_new_settings_and_waits_by_them() -> None:
     session = in_state(ENABLED)
     settings = attrs.evolve(SETTINGS, name="vm2", hb_init_retry_ms=2000, hb_min_timeout_ms=9000)
     assert session.reload(settings, 22.0) == [
-        StateChanged(ENABLED, ENABLING, SessionEvent.RELOAD),
-        Send(settings.init(102)),
+        SessionStateChanged(ENABLED, ENABLING, SessionEvent.RELOAD),
+        SendToHost(settings.init(102)),
     ]
     assert (session.state, session.deadline) == (ENABLING, 24.0)
     session.received(InitAck(102), 23.0)
@@ -380,7 +384,7 @@ def test_settings_reloaded_while_nothing_is_said_are_advertised_later(state: Ses
     session = in_state(state)
     settings = attrs.evolve(SETTINGS, name="vm2")
     assert session.reload(settings, 22.0) == []
-    assert Send(settings.init(102 if state is INITIAL else 101)) in session.channel_up(30.0)
+    assert SendToHost(settings.init(102 if state is INITIAL else 101)) in session.channel_up(30.0)
 
 
 # -- what a deployed client did -------------------------------------------------------------------
@@ -409,7 +413,9 @@ def replayed(name: str) -> list[tuple[float, Effect]]:
 
 def test_our_inits_come_when_those_of_a_deployed_client_came() -> None:
     ours = [
-        (at, effect.message) for at, effect in replayed("k1_silent") if isinstance(effect, Send)
+        (at, effect.message)
+        for at, effect in replayed("k1_silent")
+        if isinstance(effect, SendToHost)
     ]
     theirs = [
         (captured.at_s, decode(captured.line))
@@ -423,7 +429,9 @@ def test_our_inits_come_when_those_of_a_deployed_client_came() -> None:
 
 
 def test_before_the_acknowledgement_we_answer_what_a_deployed_client_answered() -> None:
-    ours = [effect.message for _, effect in replayed("h_noscript") if isinstance(effect, Send)]
+    ours = [
+        effect.message for _, effect in replayed("h_noscript") if isinstance(effect, SendToHost)
+    ]
     theirs = [decode(c.line) for c in capture("h_noscript") if c.direction != HOST_TO_GUEST]
     # init and two actions asked before the acknowledgement; the challenge among them is ignored.
     assert ours == theirs[:3]
@@ -474,7 +482,9 @@ def test_whatever_comes_in_whatever_order_the_session_keeps_its_promises(
                 assert (AnswerChallenge(7) in effects) is (old is ENABLED)
             case "action":
                 effects = session.received(NOTIFY, now)
-                assert effects == ([StartAction(NOTIFY)] if old is ENABLED else [Send(COMPLETE)])
+                assert effects == (
+                    [StartAction(NOTIFY)] if old is ENABLED else [SendToHost(COMPLETE)]
+                )
             case "expire" | "expire late":
                 if session.deadline == math.inf:
                     continue
@@ -488,14 +498,16 @@ def test_whatever_comes_in_whatever_order_the_session_keeps_its_promises(
                 effects = session.reload(SETTINGS, now)
             case "shutdown":
                 effects = session.shutdown(now)
-                assert (Send(Exit("Exiting...")) in effects) is (old is ENABLED)
+                assert (SendToHost(Exit("Exiting...")) in effects) is (old is ENABLED)
             case _:
                 effects = session.received(Nack(1, ""), now)
-        changes = [effect for effect in effects if isinstance(effect, StateChanged)]
+        changes = [effect for effect in effects if isinstance(effect, SessionStateChanged)]
         assert [(c.old, c.new) for c in changes] == (
             [] if old is session.state else [(old, session.state)]
         )
-        inits = [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Init)]
+        inits = [
+            e.message for e in effects if isinstance(e, SendToHost) and isinstance(e.message, Init)
+        ]
         assert len(inits) <= 1
         if session.state is ENABLING and old is not ENABLING:
             assert len(inits) == 1

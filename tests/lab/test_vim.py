@@ -13,9 +13,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hbtrio.errors import UserError
+from hbtrio.lab.fake_vim import Received
 from hbtrio.lab.vim import ACCEPT_S, AUDIT_S, LabVim, Verdict, service_words
-from hbtrio.lab.vim_request import Reply
-from hbtrio.lab.vim_stand_in import Received
+from hbtrio.lab.vim_request import VimReply
 
 VM, OTHER = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
 
@@ -42,15 +42,15 @@ class Agent:
         path: str,
         body: dict[str, Any] | None = None,
         *,
-        on_reply: Callable[[Reply], None] | None = None,
-    ) -> Reply:
+        on_reply: Callable[[VimReply], None] | None = None,
+    ) -> VimReply:
         await trio.lowlevel.checkpoint()
         self.asked.append((method, path, body))
         if self.fault is not None:
             raise self.fault
         status = 404 if method == "GET" and path[-36:] in self.unknown else self.status
         members = {"timeout": self.timeout} if status == 200 else {"reason": "no such thing"}
-        reply = Reply(status, members)
+        reply = VimReply(status, members)
         if on_reply is not None:
             on_reply(reply)
             self.closing()

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.lab.vim_request import Reply, ask_agent
-from hbtrio.lab.vim_stand_in import loopback_socket
+from hbtrio.lab.fake_vim import loopback_socket
+from hbtrio.lab.vim_request import VimReply, ask_agent
 
 REPLY = b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"timeout":"8"}'
 
@@ -50,14 +50,14 @@ async def test_a_request_as_the_deployed_vim_makes_it_and_its_reply_before_the_c
         # Not closed before the client has taken it for whole.
         await replied.wait()
 
-    def on_reply(reply: Reply) -> None:
+    def on_reply(reply: VimReply) -> None:
         heard.append(reply)
         replied.set()
 
     async with serving(answer) as port:
         with trio.fail_after(5):
             reply = await ask_agent(port, "POST", "/x", {"action": "stop"}, on_reply=on_reply)
-    assert heard == [reply] == [Reply(200, {"timeout": "8"})]
+    assert heard == [reply] == [VimReply(200, {"timeout": "8"})]
     assert got.decode().split("\r\n") == [
         "POST /x HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
@@ -101,7 +101,7 @@ async def test_a_reply_without_a_body_is_one() -> None:
 
     async with serving(answer) as port:
         with trio.fail_after(5):
-            assert await ask_agent(port, "DELETE", "/x") == Reply(204, {})
+            assert await ask_agent(port, "DELETE", "/x") == VimReply(204, {})
 
 
 async def test_an_agent_that_says_nothing_is_given_up() -> None:

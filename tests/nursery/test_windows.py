@@ -13,9 +13,9 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.fsm.ballot import Ballot, BallotState, Outcome
-from hbtrio.fsm.ontime import CALM_S, OnTimeGuard
-from hbtrio.nursery.ontime import keep_time
+from hbtrio.nursery.time_guard import run_guard
 from hbtrio.nursery.windows import LINES_EACH, Answer, Handler, Window, stay_silent
+from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
 
 VOTE, NOTICE = NotificationType.REVOCABLE, NotificationType.IRREVOCABLE
@@ -91,7 +91,7 @@ def held(
 async def kept_time() -> AsyncIterator[OnTimeGuard]:
     guard = OnTimeGuard(trio.current_time())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_time, guard)
+        nursery.start_soon(run_guard, guard)
         yield guard
         nursery.cancel_scope.cancel()
 

@@ -18,27 +18,27 @@ import attrs
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from hbtrio.api.agent import agent_api
+from hbtrio.api.vim import vim_api
 from hbtrio.config.agent import AgentConfig, LinkSettings, VimSettings
-from hbtrio.lab.vim_stand_in import VimStandIn, vim_stand_in
-from hbtrio.nursery.agent import Agent
-from hbtrio.nursery.agent_actions import AgentActions
-from hbtrio.nursery.agent_api import agent_api
-from hbtrio.nursery.agent_asked import VIM, Asked
-from hbtrio.nursery.agent_audit import Audit
-from hbtrio.nursery.http_edge import serve_http
-from hbtrio.nursery.store import Store
-from hbtrio.nursery.store_records import HostRecord, InstanceRecord
-from hbtrio.nursery.unix_socket import open_unix_listener
-from hbtrio.nursery.vim_api import vim_api
-from hbtrio.nursery.vim_client import Delivery, Silence, Unconfirmed, VimClient
-from hbtrio.nursery.vim_sender import VimSender
+from hbtrio.http.server import serve_http
+from hbtrio.lab.fake_vim import VimStandIn, vim_stand_in
+from hbtrio.net.unix_socket import open_unix_listener
+from hbtrio.nursery.agent.audit import Audit
+from hbtrio.nursery.agent.daemon import Agent
+from hbtrio.nursery.agent.fleet_actions import AgentActions
+from hbtrio.nursery.agent.open_rounds import VIM, OpenedRound
+from hbtrio.nursery.agent.vim_client import Delivery, MissingAnswer, Unconfirmed, VimClient
+from hbtrio.nursery.agent.vim_delivery import VimSender
+from hbtrio.store.records import HostRecord, InstanceRecord
+from hbtrio.store.store import Store
 from hbtrio.wire.vim import VimRequest
 from hbtrio.wire.vocabulary import Event
 from support.control_socket import socket_path
 from support.inline_store import InlineWorker, inline_store, wall_clock
 from support.scripted_host import HOSTNAME, VM, ScriptedHost
 
-CLOSED = Unconfirmed(Silence.CLOSED)
+CLOSED = Unconfirmed(MissingAnswer.CLOSED)
 
 
 class FakeVim:
@@ -105,7 +105,7 @@ class MemoryAgent:
             await self.agent.inventory.put_instance(InstanceRecord(uuid, hello.hostname, reporting))
         return await self.host(host)
 
-    async def ask(self, event: Event, *, vote: bool, uuid: str = VM) -> Asked:
+    async def ask(self, event: Event, *, vote: bool, uuid: str = VM) -> OpenedRound:
         """Asks as the VIM's API does, whose reply is written at once."""
         asked = await self.agent.ask(uuid, event, vote=vote, who=VIM)
         if asked.seconds:

@@ -12,7 +12,7 @@ from contextlib import suppress
 import attrs
 import trio
 
-from hbtrio.lab.vim_stand_in import Mood
+from hbtrio.lab.fake_vim import Mood
 from support.real_fleet import Fleet, Question, Row
 from support.real_processes import SOON_S, until
 

@@ -10,14 +10,14 @@ import attrs
 import pytest
 import trio
 
-from hbtrio.nursery.agent_audit import Audit
-from hbtrio.nursery.vim_client import Delivered, Delivery, Silence, Unconfirmed
+from hbtrio.nursery.agent.audit import Audit
+from hbtrio.nursery.agent.vim_client import Delivered, Delivery, MissingAnswer, Unconfirmed
 from hbtrio.wire.vim import VimRequest
 from support.agent_world import MemoryAgent
 from support.scripted_host import HOST_UUID, HOSTNAME
 
 #: How the deployed VIM says no.
-CLOSED = Unconfirmed(Silence.CLOSED)
+CLOSED = Unconfirmed(MissingAnswer.CLOSED)
 
 
 def state(state: str = "enabled", uuid: str = HOST_UUID) -> Delivered:

@@ -1,4 +1,4 @@
-"""The certificates of the tests; ``tests/agent/certificates/make.sh`` has made them."""
+"""The certificates of the tests; ``tests/certificates/make.sh`` has made them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-from hbtrio.nursery.tls import client_tls, server_tls
+from hbtrio.net.tls import client_tls, server_tls
 
-HERE: Final = Path(__file__).parents[1] / "agent" / "certificates"
+HERE: Final = Path(__file__).parents[1] / "certificates"
 
 #: Has signed those of the agent, the operator and most hosts.
 AUTHORITY: Final = str(HERE / "authority.pem")

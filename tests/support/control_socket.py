@@ -16,15 +16,16 @@ import attrs
 import httpx
 import trio
 
-from hbtrio.cli import Parser, ctl
-from hbtrio.cli.ctl_commands import Session
-from hbtrio.cli.ctl_screen import Screen
-from hbtrio.nursery.ctl_address import Address
-from hbtrio.nursery.ctl_client import CtlClient
-from hbtrio.nursery.host import Host
-from hbtrio.nursery.host_api import host_api
-from hbtrio.nursery.http_edge import HttpLimits, serve_http
-from hbtrio.nursery.unix_socket import open_unix_listener
+from hbtrio.api.host import host_api
+from hbtrio.cli import Parser
+from hbtrio.cli.ctl import arguments as ctl
+from hbtrio.cli.ctl.commands import Session
+from hbtrio.cli.ctl.screen import Screen
+from hbtrio.client.address import Address
+from hbtrio.client.client import CtlClient
+from hbtrio.http.server import HttpLimits, serve_http
+from hbtrio.net.unix_socket import open_unix_listener
+from hbtrio.nursery.host.daemon import Host
 
 
 @contextmanager

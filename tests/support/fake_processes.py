@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 import trio
 
-from hbtrio.nursery.processes import ProcessNotStarted, ProcessResult
+from hbtrio.system.runner import ProcessNotStarted, ProcessResult
 
 
 @attrs.frozen

@@ -13,15 +13,15 @@ import httpx
 import trio
 from trio.testing import MemoryReceiveStream, memory_stream_pair
 
+from hbtrio.api.agent import agent_api
 from hbtrio.config.agent import AgentConfig, VimSettings
-from hbtrio.nursery.agent import Agent
-from hbtrio.nursery.agent_actions import AgentActions
-from hbtrio.nursery.agent_api import agent_api
-from hbtrio.nursery.endpoints import Unreachable
-from hbtrio.nursery.http_edge import serve_http
-from hbtrio.nursery.link_host import HostLink, Identity
-from hbtrio.nursery.store import Store
-from hbtrio.nursery.unix_socket import open_unix_listener
+from hbtrio.http.server import serve_http
+from hbtrio.net.endpoints import Unreachable
+from hbtrio.net.unix_socket import open_unix_listener
+from hbtrio.nursery.agent.daemon import Agent
+from hbtrio.nursery.agent.fleet_actions import AgentActions
+from hbtrio.nursery.host.agent_link import HostLink, Identity
+from hbtrio.store.store import Store
 from support.control_socket import socket_path
 from support.host_world import HostWorld, host_world
 from support.inline_store import InlineWorker, inline_store, wall_clock

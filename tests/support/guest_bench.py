@@ -11,13 +11,13 @@ import trio
 import trio.testing
 
 from hbtrio.fsm.guest_session import SessionSettings
-from hbtrio.fsm.health import HealthStatus
-from hbtrio.fsm.ontime import OnTimeGuard
-from hbtrio.nursery.event_scripts import EventScripts
-from hbtrio.nursery.guest import Guest, GuestSetup, Voters
-from hbtrio.nursery.health_script import HealthScript
+from hbtrio.nursery.guest.daemon import Guest, GuestSetup, Voters
+from hbtrio.nursery.guest.event_scripts import EventScripts
+from hbtrio.nursery.guest.health_script import HealthScript
 from hbtrio.nursery.windows import Handler
-from hbtrio.wire.messages import ActionNotify, ActionResponse, Init, InitAck
+from hbtrio.policy.health_merge import HealthStatus
+from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, InitAck
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 from support.fake_processes import FakeProcesses, FakeRun, Moment
 from support.memory_device import Heard, MemoryDevice

@@ -9,10 +9,10 @@ from typing import Any
 
 import attrs
 
-from hbtrio.fsm.heartbeat import Effect, Heartbeat, HeartbeatSettings, Send
-from hbtrio.fsm.heartbeat_table import HeartbeatState
-from hbtrio.fsm.profile import Profile
-from hbtrio.wire.messages import Challenge, ChallengeResponse, Exit, Init
+from hbtrio.fsm.heartbeat.machine import Effect, Heartbeat, HeartbeatRules, SendToGuest
+from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.policy.profile import Profile
+from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, Exit, Init
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
 
 #: More steps than this before a set time are a busy loop.
@@ -88,7 +88,7 @@ class Bench:
     def __init__(self, now: float = 0.0, **settings: Any) -> None:
         numbers = count(1)
         self.now = now
-        self.beat = Heartbeat(HeartbeatSettings(**settings), new_id=lambda: next(numbers))
+        self.beat = Heartbeat(HeartbeatRules(**settings), new_id=lambda: next(numbers))
         #: The number of the last challenge that was sent.
         self.last = 0
         self.seen = Snapshot.of(self.beat)
@@ -111,7 +111,7 @@ class Bench:
 
     def _note(self, effects: tuple[Effect, ...]) -> None:
         for effect in effects:
-            if isinstance(effect, Send) and isinstance(effect.message, Challenge):
+            if isinstance(effect, SendToGuest) and isinstance(effect.message, Challenge):
                 self.last = effect.message.heartbeat_challenge
 
     def skip(self, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:

@@ -19,11 +19,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.config.host import HostConfig
-from hbtrio.nursery.actions import ActionRun
-from hbtrio.nursery.channel import Channel
-from hbtrio.nursery.host import Host, World
-from hbtrio.nursery.round import Round
-from hbtrio.wire.messages import (
+from hbtrio.nursery.host.actions import ActionRun
+from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.daemon import Host, HostEnvironment
+from hbtrio.nursery.host.round import Round
+from hbtrio.wire.channel_messages import (
     MAX_ID,
     ActionNotify,
     ActionResponse,
@@ -285,7 +285,7 @@ class HostWorld:
         ids = random.Random(seed)
         self.host = Host(
             config,
-            World(
+            HostEnvironment(
                 watch=self.directory,
                 dialer=self.dialer,
                 processes=self.processes,

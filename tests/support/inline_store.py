@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import trio
 
-from hbtrio.nursery.store import Store
-from hbtrio.nursery.store_schema import open_database
-from hbtrio.nursery.store_worker import Job, StoreFault, perform
+from hbtrio.store.schema import open_database
+from hbtrio.store.store import Store
+from hbtrio.store.worker import Job, StoreFault, perform
 
 T = TypeVar("T")
 

@@ -8,10 +8,10 @@ from collections import deque
 import attrs
 import trio
 
-from hbtrio.nursery.devices import READ_BYTES, ChannelStream, DeviceFault, DeviceMissing
+from hbtrio.nursery.guest.device import READ_BYTES, ChannelStream, DeviceFault, DeviceMissing
 from hbtrio.wire.channel_codec import MessageError, decode, encode
+from hbtrio.wire.channel_messages import Message
 from hbtrio.wire.lines import LineReader
-from hbtrio.wire.messages import Message
 
 #: The longest that a test waits for the guest to say something, on the fake clock.
 PATIENCE_S = 1000.0
@@ -56,7 +56,7 @@ class MemoryDevice:
         self._stream = _Stream(self)
 
     async def open(self) -> ChannelStream:
-        """See :class:`hbtrio.nursery.devices.Device`."""
+        """See :class:`hbtrio.nursery.guest.device.Device`."""
         self.opened.append(_now())
         await trio.lowlevel.checkpoint()
         if self._refusal is not None:

@@ -17,8 +17,8 @@ import trio
 
 from hbtrio.nursery.port import READ_BYTES, ChannelFault
 from hbtrio.wire.channel_codec import MessageError, decode, encode
+from hbtrio.wire.channel_messages import Message
 from hbtrio.wire.lines import LineReader
-from hbtrio.wire.messages import Message
 
 #: What a unix socket holds for an end that does not read, by default.
 CAPACITY_BYTES = 65536

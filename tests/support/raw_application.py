@@ -12,28 +12,28 @@ from typing import Any
 
 import trio
 
-from hbtrio.fsm.health import HealthStatus
-from hbtrio.fsm.ontime import OnTimeGuard
-from hbtrio.nursery.applications import MAX_CONNECTIONS, Applications
-from hbtrio.nursery.event_scripts import EventScripts
-from hbtrio.nursery.unix_socket import UnixListener, open_unix_listener
-from hbtrio.nursery.voters import AllVoters
+from hbtrio.net.unix_socket import UnixListener, open_unix_listener
+from hbtrio.nursery.guest.applications import MAX_CONNECTIONS, Applications
+from hbtrio.nursery.guest.event_scripts import EventScripts
+from hbtrio.nursery.guest.voters import AllVoters
+from hbtrio.policy.health_merge import HealthStatus
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.app_codec import MESSAGE_BYTES, AppDecoder, encode
 from hbtrio.wire.app_messages import (
-    ActionNotify,
-    ActionResponse,
+    AppActionNotify,
+    AppActionResponse,
+    AppChallenge,
+    AppChallengeResponse,
+    AppInit,
     AppMessage,
-    Challenge,
-    ChallengeResponse,
     Final,
-    Init,
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 from support.fake_processes import FakeProcesses
 from support.guest_bench import GuestBench
 
 
-def init(name: str = "web", **terms: Any) -> Init:
+def init(name: str = "web", **terms: Any) -> AppInit:
     """A registration; each window is of another length, as is none of the guest's."""
     default: dict[str, Any] = {
         "heartbeat_interval_ms": 1000,
@@ -43,7 +43,7 @@ def init(name: str = "web", **terms: Any) -> Init:
         "resume_notice_secs": 2,
         "corrective_action": CorrectiveAction.STOP,
     }
-    return Init(name, **(default | terms))
+    return AppInit(name, **(default | terms))
 
 
 class RawApplication:
@@ -65,7 +65,7 @@ class RawApplication:
         self.beats = True
         self.health = HealthStatus(True)
         #: What it does when it is asked or told of an event; by default nothing.
-        self.on_event: Callable[[ActionNotify], None] = lambda _: None
+        self.on_event: Callable[[AppActionNotify], None] = lambda _: None
         self.connection = connection
         self._decoder = AppDecoder()
         self._sequence = 0
@@ -100,7 +100,7 @@ class RawApplication:
         return encode(message, self._sequence)
 
     def answer(
-        self, asked: ActionNotify, result: VoteResult, reason: str = "", **instead: Any
+        self, asked: AppActionNotify, result: VoteResult, reason: str = "", **instead: Any
     ) -> None:
         """Answers a vote or notice."""
         members = {
@@ -108,7 +108,7 @@ class RawApplication:
             "event_type": asked.event_type,
             "notification_type": asked.notification_type,
         } | instead
-        self.say(ActionResponse(**members, vote_result=result, log_msg=reason))
+        self.say(AppActionResponse(**members, vote_result=result, log_msg=reason))
 
     def sign_off(self) -> None:
         """``final``; the connection stays open, as the deployed library's does for a moment."""
@@ -131,13 +131,13 @@ class RawApplication:
         """What it heard of this kind, and when."""
         return [(at_s, message) for at_s, message in self.heard if type(message) is kind]
 
-    async def asked(self, number: int = 1) -> ActionNotify:
+    async def asked(self, number: int = 1) -> AppActionNotify:
         """The vote or notice that it is asked or told of as the first, the second, ..."""
-        while len(found := self.said(ActionNotify)) < number:
+        while len(found := self.said(AppActionNotify)) < number:
             self._news = trio.Event()
             await self._news.wait()
         message = found[number - 1][1]
-        assert isinstance(message, ActionNotify)
+        assert isinstance(message, AppActionNotify)
         return message
 
     async def _read(self) -> None:
@@ -163,16 +163,16 @@ class RawApplication:
     def _take(self, message: AppMessage) -> None:
         self.heard.append((_now(), message))
         self._news.set()
-        if isinstance(message, Challenge) and self.beats:
+        if isinstance(message, AppChallenge) and self.beats:
             self.beat(message)
-        elif isinstance(message, ActionNotify):
+        elif isinstance(message, AppActionNotify):
             self.on_event(message)
 
-    def beat(self, challenge: Challenge) -> None:
+    def beat(self, challenge: AppChallenge) -> None:
         """Answers a challenge."""
         well = self.health
         number = challenge.heartbeat_challenge
-        self.say(ChallengeResponse(number, well.healthy, well.action, well.reason))
+        self.say(AppChallengeResponse(number, well.healthy, well.action, well.reason))
 
 
 class AppBench:

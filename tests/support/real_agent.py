@@ -12,8 +12,8 @@ import attrs
 import trio
 
 from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.fake_vim import VimStandIn, vim_stand_in
 from hbtrio.lab.launcher import until_it_serves, write_toml
-from hbtrio.lab.vim_stand_in import VimStandIn, vim_stand_in
 from support.agent_world import Answer, request_bytes
 from support.real_processes import SOON_S
 from support.scripted_host import ScriptedHost

@@ -19,13 +19,13 @@ from typing import Any
 import attrs
 import trio
 
+from hbtrio.client.address import Address
+from hbtrio.client.client import CtlClient
 from hbtrio.lab.daemon import Daemon, log_tail
+from hbtrio.lab.fake_vim import Mood, VimStandIn, vim_stand_in
 from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.launcher import until_it_serves, write_toml
 from hbtrio.lab.scene import Scene, open_scene
-from hbtrio.lab.vim_stand_in import Mood, VimStandIn, vim_stand_in
-from hbtrio.nursery.ctl_address import Address
-from hbtrio.nursery.ctl_client import CtlClient
 from support.agent_world import request_bytes
 from support.link_proxy import LinkProxy
 from support.real_processes import until

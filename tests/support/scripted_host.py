@@ -11,12 +11,13 @@ import attrs
 import trio
 from trio.testing import memory_stream_pair
 
-from hbtrio.nursery.agent_links import AgentLinks
+from hbtrio.nursery.agent.link_server import AgentLinks
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.link_codec import MAX_LINK_LINE, decode_from_agent, encode_link
 from hbtrio.wire.link_messages import (
     Ack,
     ActCommand,
+    ActionProgress,
     FromAgent,
     Goodbye,
     Hello,
@@ -25,7 +26,6 @@ from hbtrio.wire.link_messages import (
     LinkReport,
     Ping,
     Pong,
-    Progress,
     Reply,
     Reporting,
     RoundCommand,
@@ -290,11 +290,11 @@ class ScriptedHost:
         """The action is under way, and has come so far."""
         await self.say(Reply(command.command_id, True))
         for line in lines:
-            await self.say(Progress(command.command_id, json.dumps(line), last=False))
+            await self.say(ActionProgress(command.command_id, json.dumps(line), last=False))
 
     async def ends(self, command: ActCommand) -> None:
         """There is nothing more to tell of the action."""
-        await self.say(Progress(command.command_id, "{}", last=True))
+        await self.say(ActionProgress(command.command_id, "{}", last=True))
 
     async def performs(self, command: ActCommand) -> None:
         """The action is done at once; its lines are those of a real one."""

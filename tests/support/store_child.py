@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import trio
 
-from hbtrio.nursery.store import Store
-from hbtrio.nursery.store_records import (
+from hbtrio.store.records import (
     HistoryEntry,
     NewEntry,
     OutboxKind,
@@ -21,6 +20,7 @@ from hbtrio.nursery.store_records import (
     RoundRecord,
     RoundResult,
 )
+from hbtrio.store.store import Store
 from hbtrio.wire.vocabulary import Event, VoteResult
 
 INSTANCES = 5

@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from hbtrio.wire.messages import MAX_ID, Challenge, ChallengeResponse, Init, InitAck
+from hbtrio.wire.channel_messages import MAX_ID, Challenge, ChallengeResponse, Init, InitAck
 from vm import initramfs
 from vm.bed import Supply, make_supply, open_bed
 from vm.machine import BOOT_S, Hardware, Machine

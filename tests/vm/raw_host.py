@@ -7,8 +7,8 @@ from typing import Final
 import trio
 
 from hbtrio.wire.channel_codec import decode, encode
+from hbtrio.wire.channel_messages import Message
 from hbtrio.wire.lines import LineReader
-from hbtrio.wire.messages import Message
 
 _ANSWER_S: Final = 10.0
 

@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from hbtrio.wire.messages import Challenge, Init, InitAck
+from hbtrio.wire.channel_messages import Challenge, Init, InitAck
 from vm.bed import Bed, Supply, open_bed
 from vm.machine import BOOT_S, COMMAND_S, Hardware, Machine
 from vm.raw_host import RawHost

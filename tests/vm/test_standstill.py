@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from hbtrio.wire.messages import (
+from hbtrio.wire.channel_messages import (
     MAX_ID,
     ActionNotify,
     ActionResponse,

@@ -20,24 +20,32 @@ from hbtrio.wire.app_codec import (
     encode,
 )
 from hbtrio.wire.app_messages import (
-    ActionNotify,
-    ActionResponse,
+    AppActionNotify,
+    AppActionResponse,
+    AppChallenge,
+    AppChallengeResponse,
+    AppInit,
+    AppInitAck,
     AppMessage,
-    Challenge,
-    ChallengeResponse,
     Final,
-    Init,
-    InitAck,
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, VoteResult
 from wire.captured import API_FILES, APP_TO_GUEST, GUEST_TO_APP, ApiCaptured, api_capture
 
-CLASSES = (Init, InitAck, Final, Challenge, ChallengeResponse, ActionNotify, ActionResponse)
+CLASSES = (
+    AppInit,
+    AppInitAck,
+    Final,
+    AppChallenge,
+    AppChallengeResponse,
+    AppActionNotify,
+    AppActionResponse,
+)
 ALL = [message for name in API_FILES for message in api_capture(name)]
 
-INIT = Init("web", 1000, 8, 5, 6, 7, CorrectiveAction.REBOOT)
-RESPONSE = ChallengeResponse(7, False, CorrectiveAction.LOG, "disk full")
-REJECT = ActionResponse(
+INIT = AppInit("web", 1000, 8, 5, 6, 7, CorrectiveAction.REBOOT)
+RESPONSE = AppChallengeResponse(7, False, CorrectiveAction.LOG, "disk full")
+REJECT = AppActionResponse(
     5, Event.PAUSE, NotificationType.REVOCABLE, VoteResult.REJECT, "a call is on"
 )
 
@@ -139,24 +147,24 @@ def test_a_message_byte_by_byte() -> None:
         return (head + body).ljust(228, b"\0")
 
     assert encode(INIT, 1) == message(0, 1, b"web".ljust(40, b"\0") + u32(1000, 8, 5, 6, 7, 2))
-    assert encode(InitAck(True), 2) == message(1, 2, u32(1))
-    assert encode(InitAck(False), 2) == message(1, 2, u32(0))
+    assert encode(AppInitAck(True), 2) == message(1, 2, u32(1))
+    assert encode(AppInitAck(False), 2) == message(1, 2, u32(0))
     assert encode(Final("bye"), 3) == message(2, 3, b"bye")
-    assert encode(Challenge(0xFEDCBA98), 4) == message(3, 4, u32(0xFEDCBA98))
+    assert encode(AppChallenge(0xFEDCBA98), 4) == message(3, 4, u32(0xFEDCBA98))
     assert encode(RESPONSE, 5) == message(4, 5, u32(7, 0, 4) + b"disk full")
-    notify = ActionNotify(5, Event.PAUSE, NotificationType.IRREVOCABLE)
+    notify = AppActionNotify(5, Event.PAUSE, NotificationType.IRREVOCABLE)
     assert encode(notify, 6) == message(5, 6, u32(5, 4, 2))
     assert encode(REJECT, 7) == message(6, 7, u32(5, 4, 1, 2) + b"a call is on")
 
 
 def test_the_sequence_wraps_at_32_bits() -> None:
-    assert encode(Challenge(1), 2**32 + 5) == encode(Challenge(1), 5)
+    assert encode(AppChallenge(1), 2**32 + 5) == encode(AppChallenge(1), 5)
 
 
 @pytest.mark.parametrize("number", [-1, 2**32])
 def test_a_number_that_has_no_32_bits_is_a_fault_of_the_caller(number: int) -> None:
     with pytest.raises(struct.error):
-        encode(Challenge(number), 1)
+        encode(AppChallenge(number), 1)
 
 
 def test_a_fraction_is_a_fault_of_the_caller_too() -> None:
@@ -180,13 +188,13 @@ NOTIFICATION = st.sampled_from(NotificationType)
 RESULT = st.sampled_from([VoteResult.ACCEPT, VoteResult.REJECT, VoteResult.COMPLETE])
 LOG = texts(MAX_APP_LOG_BYTES)
 MESSAGES: st.SearchStrategy[AppMessage] = st.one_of(
-    st.builds(Init, texts(MAX_APP_NAME_BYTES), U32, U32, U32, U32, U32, ACTION),
-    st.builds(InitAck, st.booleans()),
+    st.builds(AppInit, texts(MAX_APP_NAME_BYTES), U32, U32, U32, U32, U32, ACTION),
+    st.builds(AppInitAck, st.booleans()),
     st.builds(Final, LOG),
-    st.builds(Challenge, U32),
-    st.builds(ChallengeResponse, U32, st.booleans(), ACTION, LOG),
-    st.builds(ActionNotify, U32, EVENT, NOTIFICATION),
-    st.builds(ActionResponse, U32, EVENT, NOTIFICATION, RESULT, LOG),
+    st.builds(AppChallenge, U32),
+    st.builds(AppChallengeResponse, U32, st.booleans(), ACTION, LOG),
+    st.builds(AppActionNotify, U32, EVENT, NOTIFICATION),
+    st.builds(AppActionResponse, U32, EVENT, NOTIFICATION, RESULT, LOG),
 )
 QUICK = settings(deadline=None)  # a shared machine may be slow
 
@@ -209,7 +217,7 @@ def test_messages_come_back_wherever_the_stream_is_cut(
     assert decode(*(stream[a:b] for a, b in pairwise(places))) == messages
 
 
-@pytest.mark.parametrize("message", [INIT, RESPONSE, REJECT, Final("x"), Challenge(1)])
+@pytest.mark.parametrize("message", [INIT, RESPONSE, REJECT, Final("x"), AppChallenge(1)])
 def test_a_message_is_read_when_it_is_cut_at_any_byte(message: AppMessage) -> None:
     data = encode(message, 1)
     for cut in range(MESSAGE_BYTES + 1):
@@ -359,11 +367,11 @@ def test_a_magic_that_breaks_off_costs_no_message(cut: int) -> None:
 
 
 def test_a_magic_inside_a_body_begins_nothing() -> None:
-    inner = encode(Challenge(66), 1)[:100].rstrip(b"\0").decode("latin-1")
+    inner = encode(AppChallenge(66), 1)[:100].rstrip(b"\0").decode("latin-1")
     assert inner.startswith("FDFDA5A5\x02")
     messages = [Final("FDFDA5A5\x02\x01"), attrs.evolve(INIT, name="FDFDA5A5"), Final("A5A5FDFD")]
     stream = b"".join(encode(message, 1) for message in messages)
-    stream += raw(Final(""), 0, encode(Challenge(66), 1)[:192])
+    stream += raw(Final(""), 0, encode(AppChallenge(66), 1)[:192])
     for chunks in ([stream], [stream[at : at + 1] for at in range(len(stream))]):
         decoder = AppDecoder()
         decoded = [message for chunk in chunks for message in decoder.feed(chunk)]
@@ -373,7 +381,7 @@ def test_a_magic_inside_a_body_begins_nothing() -> None:
 
 @pytest.mark.parametrize("version", [0, 1, 3, 255])
 def test_another_version_is_skipped_and_counted(version: int) -> None:
-    inner = raw(Final(""), 0, encode(Challenge(66), 1)[:192])
+    inner = raw(Final(""), 0, encode(AppChallenge(66), 1)[:192])
     decoder = AppDecoder()
     stream = header(inner, version=version) + encode(INIT, 1)
     assert decoder.feed(stream) == [INIT]
@@ -390,7 +398,7 @@ def test_another_version_of_another_size_is_skipped_too() -> None:
 
 @pytest.mark.parametrize("msg_type", [7, 8, 255, 65535])
 def test_an_unknown_type_is_skipped_and_counted(msg_type: int) -> None:
-    inner = header(raw(Final(""), 0, encode(Challenge(66), 1)[:192]), msg_type=msg_type)
+    inner = header(raw(Final(""), 0, encode(AppChallenge(66), 1)[:192]), msg_type=msg_type)
     decoder = AppDecoder()
     assert decoder.feed(inner + encode(INIT, 1)) == [INIT]
     assert skipped(decoder) == (0, 0, 1)

@@ -18,7 +18,7 @@ from hbtrio.wire.channel_codec import (
     encode,
     plain_text,
 )
-from hbtrio.wire.messages import MESSAGE_CLASSES, ActionResponse, Message
+from hbtrio.wire.channel_messages import MESSAGE_CLASSES, ActionResponse, Message
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 from wire.captured import CHANNEL_FILES, Captured, capture
 

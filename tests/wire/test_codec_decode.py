@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.wire.channel_codec import MessageError, VersionTooOld, decode, encode
-from hbtrio.wire.lines import MAX_LINE_BYTES
-from hbtrio.wire.messages import (
+from hbtrio.wire.channel_messages import (
     MESSAGE_CLASSES,
     ActionNotify,
     ActionResponse,
@@ -25,6 +24,7 @@ from hbtrio.wire.messages import (
     Message,
     Nack,
 )
+from hbtrio.wire.lines import MAX_LINE_BYTES
 from hbtrio.wire.vocabulary import (
     CorrectiveAction,
     Event,

@@ -19,7 +19,7 @@ from hbtrio.wire.channel_codec import (
     encode,
     plain_text,
 )
-from hbtrio.wire.messages import MESSAGE_CLASSES, ActionResponse, Exit, Init, Message, Nack
+from hbtrio.wire.channel_messages import MESSAGE_CLASSES, ActionResponse, Exit, Init, Message, Nack
 from hbtrio.wire.vocabulary import (
     CorrectiveAction,
     Event,

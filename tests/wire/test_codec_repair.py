@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.wire.channel_codec import MessageError, decode
-from hbtrio.wire.messages import ActionResponse, ChallengeResponse, Exit, Init, Message
+from hbtrio.wire.channel_messages import ActionResponse, ChallengeResponse, Exit, Init, Message
 from hbtrio.wire.vocabulary import (
     CorrectiveAction,
     Event,

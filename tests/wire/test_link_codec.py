@@ -25,6 +25,7 @@ from hbtrio.wire.link_messages import (
     MAX_TEXT,
     Ack,
     ActCommand,
+    ActionProgress,
     Gone,
     Goodbye,
     Hello,
@@ -33,7 +34,6 @@ from hbtrio.wire.link_messages import (
     LinkReport,
     Ping,
     Pong,
-    Progress,
     Reply,
     Reporting,
     RoundCommand,
@@ -95,7 +95,7 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '{"type":"reply","command_id":"c-1","ok":true,"reason":"","seconds":9}',
     ),
     (
-        Progress("c-1", "{}", last=True),
+        ActionProgress("c-1", "{}", last=True),
         '{"type":"progress","command_id":"c-1","line":"{}","last":true}',
     ),
     (
@@ -247,7 +247,7 @@ def test_half_a_surrogate_pair_in_a_command() -> None:
 
 def test_a_line_that_is_too_long_is_not_made() -> None:
     with pytest.raises(LinkError, match="longer than 16384"):
-        encode_link(Progress("c", "x" * MAX_LINK_LINE, last=False))
+        encode_link(ActionProgress("c", "x" * MAX_LINK_LINE, last=False))
 
 
 TEXT = st.text(max_size=MAX_NAME)

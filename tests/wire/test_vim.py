@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from hbtrio.wire.vim import (
     MAX_REASON,
-    ActionEvent,
     AlarmEvent,
     AlarmState,
     GuestResponse,
@@ -18,6 +17,7 @@ from hbtrio.wire.vim import (
     InstanceAnswer,
     ServiceEvent,
     Switch,
+    VerdictEvent,
     VimAnswerFault,
     VimRequest,
     guest_response,
@@ -55,7 +55,7 @@ def test_alarm(state: str, word: str) -> None:
 
 
 def test_action() -> None:
-    event = ActionEvent(U, Event.LIVE_MIGRATE_BEGIN, GuestResponse.REJECT, 'disk "a"\\b busy\n')
+    event = VerdictEvent(U, Event.LIVE_MIGRATE_BEGIN, GuestResponse.REJECT, 'disk "a"\\b busy\n')
     assert event.body() == (
         '{"uuid":"4ba21eb5-8257-4ae0-a8bd-b07d1a0c8b59","event-type":"action",'
         '"event-data":{"action":"live_migrate_begin","guest-response":"reject",'

@@ -8,9 +8,9 @@ from hbtrio.wire.vocabulary import (
     ACTION_TABLE,
     EVENT_TABLE,
     ActionName,
-    Aftermath,
     CorrectiveAction,
     Event,
+    ExpectedEffect,
     Health,
     NotificationType,
     VoteResult,
@@ -63,10 +63,10 @@ def test_the_action_table_has_a_row_for_every_action_and_no_further_events() -> 
 
 def test_what_the_host_expects_after_a_notice() -> None:
     expected = {
-        Aftermath.STOPS: "stop",
-        Aftermath.RESTARTS: "reboot resize_begin cold_migrate_begin",
-        Aftermath.FREEZES: "pause suspend live_migrate_begin",
-        Aftermath.RETURNS: "unpause resume resize_end live_migrate_end cold_migrate_end",
+        ExpectedEffect.STOPS: "stop",
+        ExpectedEffect.RESTARTS: "reboot resize_begin cold_migrate_begin",
+        ExpectedEffect.FREEZES: "pause suspend live_migrate_begin",
+        ExpectedEffect.RETURNS: "unpause resume resize_end live_migrate_end cold_migrate_end",
     }
     for aftermath, events in expected.items():
         found = {event for event, rule in EVENT_TABLE.items() if rule.aftermath is aftermath}

@@ -17,10 +17,10 @@ It runs on anyio, so under asyncio and under trio; :mod:`hbtrio.app.sync` is for
 plain threads. docs/python-applications.md is the guide.
 """
 
-from hbtrio.app.answers import Accept, Healthy, Reject, Unhealthy
 from hbtrio.app.application import Application
-from hbtrio.app.questions import Notice, Vote
-from hbtrio.app.terms import DEFAULT_SOCKET, Refused
+from hbtrio.app.registration import DEFAULT_SOCKET, Refused
+from hbtrio.app.requests import Notice, Vote
+from hbtrio.app.responses import Accept, Healthy, Reject, Unhealthy
 from hbtrio.wire.vocabulary import CorrectiveAction, Event
 
 __all__ = [

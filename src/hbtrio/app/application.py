@@ -14,9 +14,8 @@ from typing import Final, Self, overload
 import anyio
 from anyio.abc import TaskGroup
 
-from hbtrio.app.absence import Absence
-from hbtrio.app.answers import ActionWord
-from hbtrio.app.connection import Connection
+from hbtrio.app.connection import GuestConnection
+from hbtrio.app.downtime_log import Absence
 from hbtrio.app.handler_set import (
     AsyncHealth,
     AsyncNotice,
@@ -29,9 +28,10 @@ from hbtrio.app.handler_set import (
     PlainVote,
     VoteHandler,
 )
+from hbtrio.app.registration import DEFAULT_SOCKET, Refused, Terms, socket_path
+from hbtrio.app.responses import ActionWord
 from hbtrio.app.stream import GuestStream
-from hbtrio.app.terms import DEFAULT_SOCKET, Refused, Terms, socket_path
-from hbtrio.fsm.backoff import Backoff
+from hbtrio.policy.backoff import Backoff
 from hbtrio.wire.vocabulary import CorrectiveAction
 
 _log = logging.getLogger("hbtrio.app")
@@ -295,7 +295,7 @@ class Application:
                     level = logging.INFO
             else:
                 with closing(stream):
-                    connection = Connection(stream, self._terms, self._handlers)
+                    connection = GuestConnection(stream, self._terms, self._handlers)
                     accepted = await connection.register()
                     if accepted:
                         reason = await self._attend(connection)
@@ -316,7 +316,7 @@ class Application:
         """Whether this is the process in which it was entered, and not a child of that."""
         return os.getpid() == self._pid
 
-    async def _attend(self, connection: Connection) -> str:
+    async def _attend(self, connection: GuestConnection) -> str:
         """Is registered, for as long as it can be; returns why it no longer is."""
         _log.info("%s is registered with the guest daemon", self.name)
         self._refused = False

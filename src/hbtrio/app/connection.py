@@ -14,20 +14,20 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
-from hbtrio.app.answers import Accept, Healthy, Reject, Unhealthy
 from hbtrio.app.handler_set import Handlers
-from hbtrio.app.handlers import SILENT, Handler, Silence
-from hbtrio.app.questions import Notice, Vote
+from hbtrio.app.handlers import SILENT, Handler, NoAnswer
+from hbtrio.app.registration import Terms
+from hbtrio.app.requests import Notice, Vote
+from hbtrio.app.responses import Accept, Healthy, Reject, Unhealthy
 from hbtrio.app.stream import GuestStream
-from hbtrio.app.terms import Terms
 from hbtrio.wire.app_codec import AppDecoder, encode
 from hbtrio.wire.app_messages import (
-    ActionNotify,
-    ActionResponse,
+    AppActionNotify,
+    AppActionResponse,
+    AppChallenge,
+    AppChallengeResponse,
+    AppInitAck,
     AppMessage,
-    Challenge,
-    ChallengeResponse,
-    InitAck,
 )
 from hbtrio.wire.app_messages import Final as FinalMessage
 from hbtrio.wire.vocabulary import CorrectiveAction, NotificationType, VoteResult
@@ -49,7 +49,7 @@ PATIENCE_PARTS: Final = 5
 FAREWELL: Final = "Exiting"
 
 
-class Connection:
+class GuestConnection:
     """One connection, and what is going on in it.
 
     Args:
@@ -70,7 +70,7 @@ class Connection:
         self._fault = "the guest daemon has gone"
         #: Cancelled when the guest does not read any more.
         self._scope = anyio.CancelScope()
-        self._health: Healthy | Unhealthy | Silence = Healthy()
+        self._health: Healthy | Unhealthy | NoAnswer = Healthy()
         #: The challenge that is not answered, because the health is not known.
         self._unanswered: int | None = None
         #: Of the vote or notice whose handler is running.
@@ -85,7 +85,7 @@ class Connection:
         await self._send(self._terms.init)
         with anyio.move_on_after(ACK_S):
             while (message := await self._next()) is not None:
-                if isinstance(message, InitAck):
+                if isinstance(message, AppInitAck):
                     return message.accepted
         return None
 
@@ -149,12 +149,12 @@ class Connection:
 
     async def _take(self, message: AppMessage, tasks: TaskGroup) -> None:
         match message:
-            case Challenge():
+            case AppChallenge():
                 self._unanswered = message.heartbeat_challenge
                 await self._answer_challenge()
-            case ActionNotify(notification_type=NotificationType.REVOCABLE):
+            case AppActionNotify(notification_type=NotificationType.REVOCABLE):
                 await self._ask(message, Vote, self._handlers.vote, tasks)
-            case ActionNotify(notification_type=NotificationType.IRREVOCABLE):
+            case AppActionNotify(notification_type=NotificationType.IRREVOCABLE):
                 await self._ask(message, Notice, self._handlers.notice, tasks)
             case _:
                 _log.debug("%s: ignored: %r", self._terms.name, message)
@@ -174,19 +174,21 @@ class Connection:
 
     async def _answer_challenge(self) -> None:
         challenge, health = self._unanswered, self._health
-        if challenge is None or isinstance(health, Silence):
+        if challenge is None or isinstance(health, NoAnswer):
             return
         self._unanswered = None
         action, reason = CorrectiveAction.NONE, ""
         if isinstance(health, Unhealthy):
             action, reason = health.action or self._terms.corrective_action, health.reason
-        await self._send(ChallengeResponse(challenge, isinstance(health, Healthy), action, reason))
+        await self._send(
+            AppChallengeResponse(challenge, isinstance(health, Healthy), action, reason)
+        )
 
     # -- votes and notices ------------------------------------------------------------------
 
     async def _ask(
         self,
-        asked: ActionNotify,
+        asked: AppActionNotify,
         kind: type[Vote | Notice],
         handler: Handler[Accept | Reject] | Handler[None] | None,
         tasks: TaskGroup,
@@ -203,20 +205,20 @@ class Connection:
 
     async def _handle(
         self,
-        asked: ActionNotify,
+        asked: AppActionNotify,
         question: Vote | Notice,
         handler: Handler[Accept | Reject] | Handler[None],
         scope: anyio.CancelScope,
     ) -> None:
-        answer: Accept | Reject | Silence | None = SILENT
+        answer: Accept | Reject | NoAnswer | None = SILENT
         with scope:
             answer = await handler.answer(question, deadline=question.deadline)
         if scope.cancel_called:
             _log.info("%s: %s: overtaken by the next question", self._terms.name, asked.event_type)
-        elif not isinstance(answer, Silence):
+        elif not isinstance(answer, NoAnswer):
             await self._answer(asked, answer)
 
-    async def _answer(self, asked: ActionNotify, answer: Accept | Reject | None) -> None:
+    async def _answer(self, asked: AppActionNotify, answer: Accept | Reject | None) -> None:
         match answer:
             case Reject(reason):
                 result = VoteResult.REJECT
@@ -225,7 +227,7 @@ class Connection:
             case None:
                 result, reason = VoteResult.COMPLETE, ""
         await self._send(
-            ActionResponse(
+            AppActionResponse(
                 asked.invocation_id, asked.event_type, asked.notification_type, result, reason
             )
         )

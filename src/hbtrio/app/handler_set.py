@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import attrs
 
-from hbtrio.app.answers import Accept, Healthy, Reject, Unhealthy
 from hbtrio.app.handlers import Handler
-from hbtrio.app.questions import Notice, Vote
+from hbtrio.app.requests import Notice, Vote
+from hbtrio.app.responses import Accept, Healthy, Reject, Unhealthy
 
 HealthHandler = Callable[[], Healthy | Unhealthy | Awaitable[Healthy | Unhealthy]]
 VoteHandler = Callable[[Vote], Accept | Reject | Awaitable[Accept | Reject]]

@@ -35,13 +35,13 @@ _log = logging.getLogger("hbtrio.app")
 MAX_THREADS: Final = 4
 
 
-class Silence(Enum):
+class NoAnswer(Enum):
     """What :meth:`Handler.answer` returns when there is no answer."""
 
     SILENT = "silent"
 
 
-SILENT: Final = Silence.SILENT
+SILENT: Final = NoAnswer.SILENT
 
 _Answer = TypeVar("_Answer")
 
@@ -89,7 +89,7 @@ class Handler(Generic[_Answer]):
             getattr(function, "__call__", None)  # noqa: B004
         )
 
-    async def answer(self, *arguments: object, deadline: float) -> _Answer | Silence:
+    async def answer(self, *arguments: object, deadline: float) -> _Answer | NoAnswer:
         """Calls it and returns what it says, or :data:`SILENT`.
 
         Args:
@@ -124,7 +124,7 @@ class Handler(Generic[_Answer]):
         self._failed = False
         return result
 
-    def _silent(self, text: str, error: BaseException | None = None) -> Silence:
+    def _silent(self, text: str, error: BaseException | None = None) -> NoAnswer:
         known = self._failed and not self._every_failure
         self._failed = True
         level = logging.DEBUG if known else logging.ERROR

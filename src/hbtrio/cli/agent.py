@@ -19,7 +19,8 @@ import attrs
 import trio
 from starlette.types import ASGIApp
 
-from hbtrio.cli.descriptors import allow_descriptors
+from hbtrio.api.agent import agent_api
+from hbtrio.api.vim import vim_api
 from hbtrio.config.agent import (
     DEFAULT_AGENT_CONFIG,
     AgentConfig,
@@ -29,20 +30,19 @@ from hbtrio.config.agent import (
 )
 from hbtrio.config.endpoints import is_local
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.http.server import serve_http
 from hbtrio.log import logging_to
-from hbtrio.nursery.agent import Agent
-from hbtrio.nursery.agent_actions import AgentActions
-from hbtrio.nursery.agent_api import agent_api
-from hbtrio.nursery.agent_audit import Audit
-from hbtrio.nursery.endpoints import Endpoint, Listener
-from hbtrio.nursery.http_edge import serve_http
-from hbtrio.nursery.service_manager import ServiceManager
-from hbtrio.nursery.store import Store
-from hbtrio.nursery.tls import server_tls
-from hbtrio.nursery.token_file import read_token
-from hbtrio.nursery.vim_api import vim_api
-from hbtrio.nursery.vim_client import VimClient
-from hbtrio.nursery.vim_sender import VimSender
+from hbtrio.net.endpoints import Endpoint, Listener
+from hbtrio.net.tls import server_tls
+from hbtrio.net.token_file import read_token
+from hbtrio.nursery.agent.audit import Audit
+from hbtrio.nursery.agent.daemon import Agent
+from hbtrio.nursery.agent.fleet_actions import AgentActions
+from hbtrio.nursery.agent.vim_client import VimClient
+from hbtrio.nursery.agent.vim_delivery import VimSender
+from hbtrio.store.store import Store
+from hbtrio.system.open_files import allow_descriptors
+from hbtrio.system.sd_notify import ServiceManager
 
 _log = logging.getLogger("hbtrio.agent")
 
@@ -82,7 +82,7 @@ def _new_id() -> str:
 
 
 @attrs.frozen
-class _Door:
+class ApiEndpoint:
     """Where an API is served, and what is needed to get in."""
 
     endpoint: Endpoint
@@ -92,7 +92,7 @@ class _Door:
     @classmethod
     def of(
         cls, where: str, settings: VimSettings | OperatorSettings, *, optional: bool = False
-    ) -> _Door:
+    ) -> ApiEndpoint:
         """Reads its files.
 
         Args:
@@ -118,8 +118,8 @@ async def _serve(config: AgentConfig, file: str) -> None:
     if config.link.certificate:
         files = config.link
         link_tls = server_tls(f"{file}: link", files.certificate, files.key, files.authority)
-    vim = _Door.of(f"{file}: vim", config.vim)
-    operator = _Door.of(f"{file}: operator", config.operator, optional=True)
+    vim = ApiEndpoint.of(f"{file}: vim", config.vim)
+    operator = ApiEndpoint.of(f"{file}: operator", config.operator, optional=True)
     client = None
     if config.vim.url:
         where = f"{file}: vim.url_authority"

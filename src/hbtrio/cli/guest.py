@@ -17,23 +17,23 @@ from functools import partial
 
 import trio
 
-from hbtrio.cli.descriptors import allow_descriptors
 from hbtrio.config.guest import DEFAULT_GUEST_CONFIG, GuestConfig, load_guest_config
 from hbtrio.errors import ConfigError, ExitStatus
 from hbtrio.fsm.guest_session import SessionSettings
-from hbtrio.fsm.ontime import OnTimeGuard
 from hbtrio.log import logging_to
-from hbtrio.nursery.app_socket import DEFAULT_APP_SOCKET, AppSocket
-from hbtrio.nursery.applications import MAX_CONNECTIONS, Applications
-from hbtrio.nursery.devices import PathDevice
-from hbtrio.nursery.event_scripts import EventScripts
-from hbtrio.nursery.guest import Guest, GuestSetup
-from hbtrio.nursery.health_script import HealthScript
-from hbtrio.nursery.named_port import DEFAULT_DEVICE, PORT_NAME, NamedPort
-from hbtrio.nursery.processes import ProcessRunner, SystemProcesses
-from hbtrio.nursery.service_manager import ServiceManager
-from hbtrio.nursery.voters import AllVoters
-from hbtrio.wire.messages import MAX_ID
+from hbtrio.nursery.guest.app_socket import DEFAULT_APP_SOCKET, AppSocket
+from hbtrio.nursery.guest.applications import MAX_CONNECTIONS, Applications
+from hbtrio.nursery.guest.daemon import Guest, GuestSetup
+from hbtrio.nursery.guest.event_scripts import EventScripts
+from hbtrio.nursery.guest.health_script import HealthScript
+from hbtrio.nursery.guest.named_port import DEFAULT_DEVICE, PORT_NAME, NamedPort
+from hbtrio.nursery.guest.path_device import PathDevice
+from hbtrio.nursery.guest.voters import AllVoters
+from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.system.open_files import allow_descriptors
+from hbtrio.system.runner import ProcessRunner, SystemProcesses
+from hbtrio.system.sd_notify import ServiceManager
+from hbtrio.wire.channel_messages import MAX_ID
 
 _log = logging.getLogger("hbtrio.guest")
 

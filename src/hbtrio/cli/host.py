@@ -22,7 +22,7 @@ from typing import Any
 import attrs
 import trio
 
-from hbtrio.cli.descriptors import allow_descriptors
+from hbtrio.api.host import host_api
 from hbtrio.config.host import (
     DEFAULT_HOST_CONFIG,
     HostConfig,
@@ -30,20 +30,20 @@ from hbtrio.config.host import (
 )
 from hbtrio.config.toml import structure
 from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.http.server import serve_http
 from hbtrio.log import logging_to
-from hbtrio.nursery.directory_watch import InotifyWatch
-from hbtrio.nursery.endpoints import Endpoint
-from hbtrio.nursery.events_file import EventsFile
-from hbtrio.nursery.host import Host, World
-from hbtrio.nursery.host_api import host_api
-from hbtrio.nursery.http_edge import serve_http
-from hbtrio.nursery.link_host import HostLink, Identity
+from hbtrio.net.endpoints import Endpoint
+from hbtrio.net.tls import client_tls
+from hbtrio.net.unix_socket import UnixListener, open_unix_listener
+from hbtrio.nursery.host.agent_link import HostLink, Identity
+from hbtrio.nursery.host.daemon import Host, HostEnvironment
+from hbtrio.nursery.host.directory_watch import InotifyWatch
+from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.port import UnixDialer
-from hbtrio.nursery.processes import SystemProcesses
-from hbtrio.nursery.service_manager import ServiceManager
-from hbtrio.nursery.tls import client_tls
-from hbtrio.nursery.unix_socket import UnixListener, open_unix_listener
-from hbtrio.wire.messages import MAX_ID
+from hbtrio.system.open_files import allow_descriptors
+from hbtrio.system.runner import SystemProcesses
+from hbtrio.system.sd_notify import ServiceManager
+from hbtrio.wire.channel_messages import MAX_ID
 
 _log = logging.getLogger("hbtrio.host")
 
@@ -140,7 +140,7 @@ async def _serve(
         async with SystemProcesses() as processes, manager.told():
             host = Host(
                 config,
-                World(
+                HostEnvironment(
                     watch=watch,
                     dialer=UnixDialer(),
                     processes=processes,

@@ -31,7 +31,7 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _PATH_BYTES = 4095
 #: Linux' limit for the path of a unix socket: sun_path less the NUL.
 SOCKET_PATH_BYTES: Final = 107
-#: One less for a socket that we serve: :mod:`hbtrio.nursery.unix_socket` binds it as ``PATH~``.
+#: One less for a socket that we serve: :mod:`hbtrio.net.unix_socket` binds it as ``PATH~``.
 LISTENED_PATH_BYTES: Final = 106
 # One argument may be 128 KiB; a command of more than this is a program in the wrong place.
 _ARGUMENT_CHARS = 4096

@@ -40,7 +40,7 @@ _TWICE = re.compile(r"Cannot (?:declare|mutate immutable namespace) (?P<key>\(.*
 _EXACT_FLOAT = 2**53
 
 
-class _Refused(ValueError):
+class _ValueRefused(ValueError):
     """One value, and all that is wrong with it."""
 
     def __init__(self, *faults: str) -> None:
@@ -130,7 +130,7 @@ def _faults_of(error: BaseException, path: tuple[str, ...]) -> Iterator[tuple[st
             known = [key_of(field) for field in attrs.fields(error.cl)]
             for key in sorted(error.extra_fields):
                 yield ".".join((*path, shown(key)[1:-1])), unknown_key(key, known)
-        case _Refused() | BrokenRulesError():
+        case _ValueRefused() | BrokenRulesError():
             for fault in error.faults:
                 yield ".".join(path), fault
         case KeyError() if path and error.args == (path[-1],):
@@ -143,7 +143,7 @@ def _strict(expected: type, words: str) -> Callable[[Any, Any], Any]:
     def hook(value: Any, _type: Any) -> Any:
         # Not isinstance: True is an int.
         if type(value) is not expected:
-            raise _Refused(f"must be {words}, got {shown(value)}")
+            raise _ValueRefused(f"must be {words}, got {shown(value)}")
         return value
 
     return hook
@@ -153,20 +153,20 @@ def _fraction(value: Any, _type: Any) -> float:
     if type(value) is int and abs(value) <= _EXACT_FLOAT:
         return float(value)
     if type(value) is not float:
-        raise _Refused(f"must be a number, got {shown(value)}")
+        raise _ValueRefused(f"must be a number, got {shown(value)}")
     return value
 
 
 def _texts(value: Any, _type: Any) -> tuple[str, ...]:
     if type(value) is not list:
-        raise _Refused(f"must be a list of texts, got {shown(value)}")
+        raise _ValueRefused(f"must be a list of texts, got {shown(value)}")
     wrong = [
         f"item {place}: must be a string, got {shown(item)}"
         for place, item in enumerate(value, 1)
         if type(item) is not str
     ]
     if wrong:
-        raise _Refused(*wrong)
+        raise _ValueRefused(*wrong)
     return tuple(value)
 
 
@@ -180,7 +180,7 @@ def _field_hook(field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
     def checked(value: Any, type_: Any) -> Any:
         value = hook(value, type_)
         if faults := list(check(value)):
-            raise _Refused(*faults)
+            raise _ValueRefused(*faults)
         return value
 
     return checked
@@ -202,7 +202,7 @@ def _table_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
 
     def hook(value: Any, type_: Any) -> Any:
         if not isinstance(value, dict):
-            raise _Refused(f"must be a table, got {shown(value)}")
+            raise _ValueRefused(f"must be a table, got {shown(value)}")
         try:
             return fill(value, type_)
         except ClassValidationError as group:
@@ -224,7 +224,7 @@ def _sound_keys(cls: type[Any], data: Mapping[str, Any]) -> SoundKeys:
             if isinstance(inner := data.get(key, {}), dict):
                 sound[field.name] = _sound_keys(field.type, inner)
         elif key in data:
-            with contextlib.suppress(_Refused):
+            with contextlib.suppress(_ValueRefused):
                 sound[field.name] = _field_hook(field)(data[key], field.type)
         elif field.default is not attrs.NOTHING:
             sound[field.name] = field.default

@@ -8,8 +8,8 @@ interval after the registration, and challenges stay on that grid. A challenge i
 one before it is unanswered: an application that was stopped for an hour must not find an hour of
 them in its socket.
 
-The machine asks for time through :attr:`Application.deadline`; its task sleeps until then and calls
-:meth:`Application.expired`. One object serves one connection.
+The machine asks for time through :attr:`ApplicationSession.deadline`; its task sleeps until then
+and calls :meth:`ApplicationSession.expired`. One object serves one connection.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from typing import Final
 
 import attrs
 
-from hbtrio.fsm.health import HealthStatus
-from hbtrio.fsm.profile import Profile
 from hbtrio.fsm.table import Table
+from hbtrio.policy.health_merge import HealthStatus
+from hbtrio.policy.profile import Profile
 from hbtrio.wire.app_codec import MAX_APP_LOG_BYTES, MAX_APP_NAME_BYTES
 from hbtrio.wire.app_messages import (
-    ActionNotify,
-    ActionResponse,
+    AppActionNotify,
+    AppActionResponse,
+    AppChallenge,
+    AppChallengeResponse,
+    AppInit,
+    AppInitAck,
     AppMessage,
-    Challenge,
-    ChallengeResponse,
-    Init,
-    InitAck,
 )
 from hbtrio.wire.app_messages import Final as FinalMessage
 from hbtrio.wire.channel_codec import plain_text
@@ -112,7 +112,7 @@ APPLICATION_TABLE: Table[ApplicationState, ApplicationEvent] = Table(
 
 
 @attrs.frozen
-class Send:
+class SendToApplication:
     """Send this to the application."""
 
     message: AppMessage
@@ -139,7 +139,7 @@ class Ignored:
 
 
 @attrs.frozen
-class StateChanged:
+class ApplicationStateChanged:
     """Worth a line in the log."""
 
     old: ApplicationState
@@ -159,10 +159,18 @@ class TermsChanged:
     old: Profile
 
 
-Effect = Send | Answered | Withdrew | Ignored | StateChanged | StillIll | TermsChanged
+Effect = (
+    SendToApplication
+    | Answered
+    | Withdrew
+    | Ignored
+    | ApplicationStateChanged
+    | StillIll
+    | TermsChanged
+)
 
 
-class Application:
+class ApplicationSession:
     """One application, from its connection's first byte to its end.
 
     Args:
@@ -199,21 +207,22 @@ class Application:
             IllegalEvent: the connection is closed.
         """
         match message:
-            case Init():
+            case AppInit():
                 return self._init(message, now)
             case FinalMessage():
                 effects = self._step(ApplicationEvent.FINAL_CAME)
                 return [*self._forget(), *effects]
-            case ChallengeResponse():
+            case AppChallengeResponse():
                 return self._answer(message, now)
-            case ActionResponse(invocation_id=answered) if answered == self._asked_id:
+            case AppActionResponse(invocation_id=answered) if answered == self._asked_id:
                 self._asked_id = None
                 reason = plain_text(message.log_msg, MAX_APP_LOG_BYTES)
                 return [Answered(message.vote_result, reason)]
-            case ActionResponse():
+            case AppActionResponse():
                 return [Ignored("an answer to no vote or notice that is open")]
             case _:
-                return [Ignored(f"{type(message).__name__}, which applications don't send")]
+                kind = type(message).__name__.removeprefix("App")
+                return [Ignored(f"{kind}, which applications don't send")]
 
     def expired(self, now: float, *, late: bool) -> list[Effect]:
         """The deadline has passed; harmless when called too early.
@@ -249,7 +258,7 @@ class Application:
             if not self._awaiting:
                 self._awaiting = True
                 self._recent.append(self._new_id())
-                effects.append(Send(Challenge(self._recent[-1])))
+                effects.append(SendToApplication(AppChallenge(self._recent[-1])))
         return effects
 
     def ask(self, event: Event, notification: NotificationType) -> list[Effect]:
@@ -267,7 +276,7 @@ class Application:
             raise ValueError("the application is not registered")
         effects = self._withdraw()
         self._asked_id = self._new_id()
-        effects.append(Send(ActionNotify(self._asked_id, event, notification)))
+        effects.append(SendToApplication(AppActionNotify(self._asked_id, event, notification)))
         return effects
 
     def unask(self) -> None:
@@ -283,13 +292,13 @@ class Application:
         effects = self._step(ApplicationEvent.CONNECTION_CLOSED)
         return [*self._forget(), *effects]
 
-    def _init(self, init: Init, now: float) -> list[Effect]:
+    def _init(self, init: AppInit, now: float) -> list[Effect]:
         accepted = init.heartbeat_interval_ms >= MIN_INTERVAL_MS
         event = ApplicationEvent.INIT_ACCEPTED if accepted else ApplicationEvent.INIT_REFUSED
         # A second init on a connection replaces the first, also when it is refused: whoever reads
         # "not accepted" must not go on being challenged.
         changed = self._step(event)
-        effects = [*self._forget(), Send(InitAck(accepted)), *changed]
+        effects = [*self._forget(), SendToApplication(AppInitAck(accepted)), *changed]
         old, self.profile = (
             self.profile,
             Profile(
@@ -309,7 +318,7 @@ class Application:
                 effects.append(TermsChanged(old))
         return effects
 
-    def _answer(self, answer: ChallengeResponse, now: float) -> list[Effect]:
+    def _answer(self, answer: AppChallengeResponse, now: float) -> list[Effect]:
         if answer.heartbeat_response not in self._recent:
             return [Ignored("an answer to none of the last challenges")]
         self._awaiting = False
@@ -338,4 +347,4 @@ class Application:
     def _step(self, event: ApplicationEvent) -> list[Effect]:
         old, new = self.state, APPLICATION_TABLE.after(self.state, event)
         self.state = new
-        return [StateChanged(old, new, event)] if new is not old else []
+        return [ApplicationStateChanged(old, new, event)] if new is not old else []

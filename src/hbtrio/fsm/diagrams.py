@@ -19,7 +19,7 @@ from hbtrio.fsm.action import ACTION_FSM
 from hbtrio.fsm.application import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.fsm.ballot import BALLOT_TABLE, BallotEvent, BallotState
 from hbtrio.fsm.guest_session import SESSION_TABLE, SessionEvent, SessionState
-from hbtrio.fsm.heartbeat_table import HEARTBEAT_TABLE, HeartbeatEvent, HeartbeatState
+from hbtrio.fsm.heartbeat.table import HEARTBEAT_TABLE, HeartbeatEvent, HeartbeatState
 from hbtrio.fsm.table import Table
 
 TABLES: Final[tuple[Table[Any, Any], ...]] = (

@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 from hbtrio.fsm.table import Table
-from hbtrio.wire.messages import (
+from hbtrio.wire.channel_messages import (
     ActionNotify,
     ActionResponse,
     Challenge,
@@ -149,7 +149,7 @@ class SessionSettings:
 
 
 @attrs.frozen
-class Send:
+class SendToHost:
     """Send this message on the channel; if it is down the message is lost, which is fine."""
 
     message: Message
@@ -177,7 +177,7 @@ class AbortAction:
 
 
 @attrs.frozen
-class StateChanged:
+class SessionStateChanged:
     """Write the line that operators grep for."""
 
     old: SessionState
@@ -185,7 +185,7 @@ class StateChanged:
     event: SessionEvent
 
 
-Effect = Send | AnswerChallenge | StartAction | AbortAction | StateChanged
+Effect = SendToHost | AnswerChallenge | StartAction | AbortAction | SessionStateChanged
 
 
 class GuestSession:
@@ -265,14 +265,14 @@ class GuestSession:
         effects = self._step(SessionEvent.SHUTDOWN, now)
         self.deadline = math.inf
         if farewell:
-            effects.insert(0, Send(Exit("Exiting...")))
+            effects.insert(0, SendToHost(Exit("Exiting...")))
         # An action under way is answered before the farewell: the host stops listening then.
         return [AbortAction("the daemon is stopping"), *effects]
 
     def _action(self, notify: ActionNotify) -> Effect:
         if self.state is SessionState.ENABLED:
             return StartAction(notify)
-        return Send(
+        return SendToHost(
             ActionResponse(
                 invocation_id=notify.invocation_id,
                 event_type=notify.event_type,
@@ -287,7 +287,7 @@ class GuestSession:
         effects: list[Effect] = []
         self.state = new
         if old is not new:
-            effects.append(StateChanged(old, new, event))
+            effects.append(SessionStateChanged(old, new, event))
         if new is SessionState.DISABLED:
             self.deadline = math.inf
         elif new is SessionState.ENABLED and old is not new:
@@ -296,7 +296,7 @@ class GuestSession:
             invocation_id = self._new_id()
             self._init_ids = (*self._init_ids[-1:], invocation_id)
             self.deadline = now + self._settings.hb_init_retry_ms / 1000
-            effects.append(Send(self._settings.init(invocation_id)))
+            effects.append(SendToHost(self._settings.init(invocation_id)))
         return effects
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hbtrio.client.address import Address
+from hbtrio.client.client import CtlClient
 from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.fake_vim import loopback_socket
 from hbtrio.lab.launcher import Launcher, until_it_serves, write_toml
-from hbtrio.lab.vim_stand_in import loopback_socket
-from hbtrio.nursery.ctl_address import Address
-from hbtrio.nursery.ctl_client import CtlClient
 
 
 class LabAgent:

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Final
 
 from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.handler_script import write_wish
 from hbtrio.lab.launcher import Launcher
-from hbtrio.lab.wish import write_wish
 
-_PROGRAM: Final = "hbtrio.lab.puppet"
+_PROGRAM: Final = "hbtrio.lab.scripted_app"
 
 
 class LabApplication:
     """An application, made by :meth:`hbtrio.lab.guest.LabGuest.add_application`.
 
     What it writes to the scene's :attr:`~hbtrio.lab.scene.Scene.told` is in
-    :mod:`hbtrio.lab.puppet`.
+    :mod:`hbtrio.lab.scripted_app`.
 
     Args:
         name: what it registers as.

@@ -26,7 +26,7 @@ from hbtrio.lab.lifeline import Lifeline
 from hbtrio.lab.scene import LONGEST, Scene, alone, new_directory
 from hbtrio.lab.vim import LabVim
 from hbtrio.lab.vim_request import ask_agent
-from hbtrio.nursery.ctl_replies import FleetStatus
+from hbtrio.wire.operator import FleetStatus
 
 HOSTNAMES: Final = ("compute-0", "compute-1")
 

@@ -12,8 +12,8 @@ import trio
 from hbtrio.lab.application import LabApplication
 from hbtrio.lab.bridge import Bridge
 from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.handler_script import replace, write_wish
 from hbtrio.lab.launcher import Launcher
-from hbtrio.lab.wish import replace, write_wish
 
 #: Short times, so that a scene is quick; what a test wants otherwise it sets.
 CONF: Final[dict[str, str | int]] = {

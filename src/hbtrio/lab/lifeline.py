@@ -1,7 +1,7 @@
 """What ends the daemons of a scene if the scene's own process is killed.
 
-The lab ends what it started, as long as it can; after ``kill -9`` it can't. The keeper that daemons
-have for their scripts does it then: see :mod:`hbtrio.nursery.keeper` for how it works.
+The lab ends what it started, as long as it can; after ``kill -9`` it can't. The reaper that daemons
+have for their scripts does it then: see :mod:`hbtrio.system.reaper` for how it works.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import sys
 from types import TracebackType
 from typing import Final
 
-from hbtrio.nursery import keeper
+from hbtrio.system import reaper as reaper
 
-#: How long the keeper may take to exit when nothing is left to be kept, in seconds.
+#: How long the reaper may take to exit when nothing is left to be kept, in seconds.
 _EXIT_S: Final = 2.0
 
 
 class Lifeline:
-    """A keeper process and the pipe that ties it to this one; use it within ``with``."""
+    """A reaper process and the pipe that ties it to this one; use it within ``with``."""
 
     def __enter__(self) -> Lifeline:
         reading, self._pipe = os.pipe()
         try:
             # A session of its own: Ctrl-C would otherwise end it when it is needed most.
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper.__file__],
+                [sys.executable, "-I", "-S", reaper.__file__],
                 stdin=reading,
                 cwd="/",
                 start_new_session=True,

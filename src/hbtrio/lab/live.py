@@ -12,14 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hbtrio.client.client import CtlClient
 from hbtrio.config.source import printable
 from hbtrio.errors import UserError
 from hbtrio.lab.cloud import Cloud
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.tour import Line, Tour, event_words
 from hbtrio.lab.vim import LabVim
-from hbtrio.nursery.ctl_client import CtlClient
-from hbtrio.nursery.ctl_replies import FleetStatus
+from hbtrio.wire.operator import FleetStatus
 
 #: How often the table is drawn anew, in seconds.
 _FRAME_S: Final = 0.2
@@ -60,7 +60,7 @@ class _Open:
 
 
 @attrs.frozen(kw_only=True)
-class _Instance:
+class _InstanceView:
     """What the host's status says about a VM, as far as the table shows it."""
 
     uuid: str
@@ -76,7 +76,7 @@ class _Instance:
 
 @attrs.frozen(kw_only=True)
 class _Status:
-    instances: tuple[_Instance, ...] = ()
+    instances: tuple[_InstanceView, ...] = ()
 
 
 class LiveView:
@@ -166,7 +166,9 @@ def _refresh(live: Live, frame: RenderableType) -> None:
     live.update(frame, refresh=True)
 
 
-def _row(guest: LabGuest, hostname: str, instance: _Instance | None, *, wide: bool) -> list[Text]:
+def _row(
+    guest: LabGuest, hostname: str, instance: _InstanceView | None, *, wide: bool
+) -> list[Text]:
     if instance is None:
         return [Text(guest.name), Text(hostname), Text("starting", "dim")]
     trip_ms = instance.round_trip_ms
@@ -182,7 +184,7 @@ def _row(guest: LabGuest, hostname: str, instance: _Instance | None, *, wide: bo
     ]
 
 
-def _latest(instance: _Instance, *, with_event: bool) -> Text:
+def _latest(instance: _InstanceView, *, with_event: bool) -> Text:
     """The window that is open, counting down; else what was reported last."""
     if instance.open is not None:
         window, left_s = instance.open.window, instance.open.remaining_s

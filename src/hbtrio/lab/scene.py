@@ -34,14 +34,14 @@ from typing import Any, Final
 
 import trio
 
+from hbtrio.client.address import Address
+from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.lab.daemon import Daemon, log_tail
 from hbtrio.lab.feed import Feed
 from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.launcher import Launcher, until_it_serves, write_toml
 from hbtrio.lab.lifeline import Lifeline
-from hbtrio.nursery.ctl_address import Address
-from hbtrio.nursery.ctl_client import CtlClient
 from hbtrio.wire.lines import LineReader
 
 #: sun_path of unix(7) has 108 bytes with its NUL.

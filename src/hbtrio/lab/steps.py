@@ -25,7 +25,7 @@ from hbtrio.lab.waits import (
     until_linked,
     until_status,
 )
-from hbtrio.nursery.ctl_replies import History, Progress
+from hbtrio.wire.operator import History, ProgressLine
 
 #: What each guest says of itself; the rest is in hbtrio.lab.guest.
 _GUESTS: Final[dict[str, dict[str, str | int]]] = {
@@ -165,7 +165,7 @@ async def _reboots(cloud: Cloud, see: See) -> None:
     db.will("irrevocable", "reboot", after_s=1.5)
     path, body = f"/v1/instances/{db.uuid}/act", {"action": "reboot"}
     async with cloud.agent.client() as client, client.lines("POST", path, body) as lines:
-        while (line := await lines.next(Progress, SOON_S)) is not None:
+        while (line := await lines.next(ProgressLine, SOON_S)) is not None:
             if line.result:
                 see(f"{line.step} {line.result}")
             elif line.outcome:

@@ -1,6 +1,6 @@
 """The VIM of a lab: it asks, waits, audits and repairs as the deployed one does.
 
-What it answers is :class:`~hbtrio.lab.vim_stand_in.VimStandIn`'s. Here is what it does by itself
+What it answers is :class:`~hbtrio.lab.fake_vim.VimStandIn`'s. Here is what it does by itself
 (PROTOCOL.md, section 3):
 
 * it tells the agent of each instance, and has it reported;
@@ -21,9 +21,9 @@ import attrs
 import trio
 
 from hbtrio.errors import UserError
+from hbtrio.lab.fake_vim import Received, VimStandIn
 from hbtrio.lab.feed import Feed
-from hbtrio.lab.vim_request import Reply
-from hbtrio.lab.vim_stand_in import Received, VimStandIn
+from hbtrio.lab.vim_request import VimReply
 
 #: A vote that has not ended by then has ended for the VIM.
 ACCEPT_S: Final = 45.0
@@ -52,7 +52,7 @@ class Verdict:
 
 
 @attrs.define(eq=False)
-class Asked:
+class VimRound:
     """A vote or notice that the agent has been asked for."""
 
     uuid: str
@@ -84,8 +84,8 @@ class Call(Protocol):
         path: str,
         body: dict[str, Any] | None = None,
         *,
-        on_reply: Callable[[Reply], None] | None = None,
-    ) -> Reply:
+        on_reply: Callable[[VimReply], None] | None = None,
+    ) -> VimReply:
         """Makes it."""
 
 
@@ -109,7 +109,7 @@ class LabVim:
         self.told: Feed[dict[str, Any]] = Feed()
         self.is_up = True
         #: The votes and notices that it waits for.
-        self.waiting: list[Asked] = []
+        self.waiting: list[VimRound] = []
         #: Votes and notices that the agent said it would answer, and those that it did.
         self.asked = 0
         self.answered = 0
@@ -206,16 +206,16 @@ class LabVim:
         """Tells an instance of ``event``, and waits until it has prepared itself."""
         return await self.verdict(await self.ask(uuid, event, vote=False))
 
-    async def ask(self, uuid: str, event: str, *, vote: bool) -> Asked:
+    async def ask(self, uuid: str, event: str, *, vote: bool) -> VimRound:
         """Asks the agent for a vote or notice; returns when its reply is whole and closed.
 
         Raises:
             UserError: the agent refuses, or can't be reached.
         """
         name, hostname = self._instances[uuid]
-        asked = Asked(uuid, name, event, vote)
+        asked = VimRound(uuid, name, event, vote)
 
-        def replied(reply: Reply) -> None:
+        def replied(reply: VimReply) -> None:
             # Now, and not when the agent has closed: a verdict may come in between.
             timeout_s = int(reply.members["timeout"]) if reply.status == 200 else 0
             if not timeout_s:
@@ -232,7 +232,7 @@ class LabVim:
         await self._ask("POST", path, body, replied)
         return asked
 
-    async def verdict(self, asked: Asked) -> Verdict:
+    async def verdict(self, asked: VimRound) -> Verdict:
         """How it ends, with the verdict or with the timer."""
         await asked.wait()
         if asked.verdict is not None:
@@ -246,7 +246,7 @@ class LabVim:
         method: str,
         path: str,
         body: dict[str, Any],
-        on_reply: Callable[[Reply], None] | None = None,
+        on_reply: Callable[[VimReply], None] | None = None,
     ) -> None:
         reply = await self._call(method, path, body, on_reply=on_reply)
         if reply.status != 200:

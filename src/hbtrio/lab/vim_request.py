@@ -28,7 +28,7 @@ _HEADERS: Final = {
 
 
 @attrs.frozen
-class Reply:
+class VimReply:
     """What the agent answered: its status, and the members of its body."""
 
     status: int
@@ -41,9 +41,9 @@ async def ask_agent(
     path: str,
     body: dict[str, Any] | None = None,
     *,
-    on_reply: Callable[[Reply], None] | None = None,
+    on_reply: Callable[[VimReply], None] | None = None,
     within_s: float = PATIENCE_S,
-) -> Reply:
+) -> VimReply:
     """Makes a request; returns once the agent has closed the connection.
 
     It does so when it has done all that belongs to the request: it knows then that its reply was
@@ -97,7 +97,7 @@ def _request(
     return b"".join(part for part in parts if part)
 
 
-async def _reply(stream: trio.SocketStream, connection: h11.Connection) -> Reply:
+async def _reply(stream: trio.SocketStream, connection: h11.Connection) -> VimReply:
     status, content = 0, bytearray()
     while len(content) <= _BODY_BYTES:
         match connection.next_event():
@@ -111,7 +111,7 @@ async def _reply(stream: trio.SocketStream, connection: h11.Connection) -> Reply
                 members = json.loads(content) if content else {}
                 if not isinstance(members, dict):
                     raise ValueError("the body is no object")
-                return Reply(status, members)
+                return VimReply(status, members)
             case event:
                 raise ValueError(f"{type(event).__name__} instead of a reply")
     raise ValueError(f"a body of over {_BODY_BYTES} bytes")

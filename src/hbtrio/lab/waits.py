@@ -11,7 +11,7 @@ from hbtrio.lab.cloud import Cloud
 from hbtrio.lab.feed import NotSeen
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.vim import service_words
-from hbtrio.nursery.ctl_replies import InstanceLine, Status
+from hbtrio.wire.operator import InstanceLine, Status
 
 #: What takes a second or two, on a machine that is very busy, in seconds.
 SOON_S: Final = 12.0

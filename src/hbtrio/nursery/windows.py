@@ -20,8 +20,8 @@ import attrs
 import trio
 
 from hbtrio.fsm.ballot import Ballot, BallotState, Outcome
-from hbtrio.fsm.ontime import CALM_S, OnTimeGuard
-from hbtrio.nursery.ontime import believe_after
+from hbtrio.nursery.time_guard import sleep_until_on_time
+from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.vocabulary import VoteResult, WindowKind
 
 _log = logging.getLogger("hbtrio.windows")
@@ -151,7 +151,7 @@ class Window:
             _log.info("%s window: %d more answers not shown", self.kind, surplus)
 
     async def _close_in_time(self) -> None:
-        await believe_after(self.deadline, self._guard, at_most_s=self.seconds + CALM_S)
+        await sleep_until_on_time(self.deadline, self._guard, at_most_s=self.seconds + CALM_S)
         silent = ", ".join(self.ballot.owed)
         if self.ballot.expire() is not None:
             _log.info("%s window closed after %g s, silent: %s", self.kind, self.seconds, silent)

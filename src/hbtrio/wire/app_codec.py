@@ -22,13 +22,13 @@ from typing import Any, Final
 import attrs
 
 from hbtrio.wire.app_messages import (
-    ActionNotify,
-    ActionResponse,
+    AppActionNotify,
+    AppActionResponse,
+    AppChallenge,
+    AppChallengeResponse,
+    AppInit,
+    AppInitAck,
     AppMessage,
-    Challenge,
-    ChallengeResponse,
-    Init,
-    InitAck,
 )
 from hbtrio.wire.app_messages import Final as FinalMessage
 from hbtrio.wire.channel_codec import clip_utf8
@@ -138,13 +138,15 @@ class _Layout:
 
 
 _LAYOUTS: Final[dict[int, _Layout]] = {
-    Init.TYPE: _Layout(Init, _NAME, *[_NUMBER] * 5, _ACTION),
-    InitAck.TYPE: _Layout(InitAck, _BOOL),
+    AppInit.TYPE: _Layout(AppInit, _NAME, *[_NUMBER] * 5, _ACTION),
+    AppInitAck.TYPE: _Layout(AppInitAck, _BOOL),
     FinalMessage.TYPE: _Layout(FinalMessage, _LOG),
-    Challenge.TYPE: _Layout(Challenge, _NUMBER),
-    ChallengeResponse.TYPE: _Layout(ChallengeResponse, _NUMBER, _BOOL, _ACTION, _LOG),
-    ActionNotify.TYPE: _Layout(ActionNotify, _NUMBER, _EVENT, _NOTIFICATION),
-    ActionResponse.TYPE: _Layout(ActionResponse, _NUMBER, _EVENT, _NOTIFICATION, _RESULT, _LOG),
+    AppChallenge.TYPE: _Layout(AppChallenge, _NUMBER),
+    AppChallengeResponse.TYPE: _Layout(AppChallengeResponse, _NUMBER, _BOOL, _ACTION, _LOG),
+    AppActionNotify.TYPE: _Layout(AppActionNotify, _NUMBER, _EVENT, _NOTIFICATION),
+    AppActionResponse.TYPE: _Layout(
+        AppActionResponse, _NUMBER, _EVENT, _NOTIFICATION, _RESULT, _LOG
+    ),
 }
 
 

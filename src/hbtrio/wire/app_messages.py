@@ -17,7 +17,7 @@ from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, Vo
 
 
 @attrs.frozen
-class Init:
+class AppInit:
     """Application to guest: register me, on these terms."""
 
     TYPE: ClassVar[int] = 0
@@ -31,7 +31,7 @@ class Init:
 
 
 @attrs.frozen
-class InitAck:
+class AppInitAck:
     """Guest to application: whether the registration stands."""
 
     TYPE: ClassVar[int] = 1
@@ -47,7 +47,7 @@ class Final:
 
 
 @attrs.frozen
-class Challenge:
+class AppChallenge:
     """Guest to application: answer with this number."""
 
     TYPE: ClassVar[int] = 3
@@ -55,7 +55,7 @@ class Challenge:
 
 
 @attrs.frozen
-class ChallengeResponse:
+class AppChallengeResponse:
     """Application to guest: the number back, and how I am.
 
     ``corrective_action`` and ``log_msg`` matter only while it is not healthy.
@@ -69,7 +69,7 @@ class ChallengeResponse:
 
 
 @attrs.frozen
-class ActionNotify:
+class AppActionNotify:
     """Guest to application: a vote (revocable) or a notice (irrevocable) on an event."""
 
     TYPE: ClassVar[int] = 5
@@ -79,7 +79,7 @@ class ActionNotify:
 
 
 @attrs.frozen
-class ActionResponse:
+class AppActionResponse:
     """Application to guest: the answer to the vote or notice with this id.
 
     Only the id tells which one is answered: an application may name another event than was asked.
@@ -93,4 +93,12 @@ class ActionResponse:
     log_msg: str
 
 
-AppMessage = Init | InitAck | Final | Challenge | ChallengeResponse | ActionNotify | ActionResponse
+AppMessage = (
+    AppInit
+    | AppInitAck
+    | Final
+    | AppChallenge
+    | AppChallengeResponse
+    | AppActionNotify
+    | AppActionResponse
+)

@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn
 import attrs
 import msgspec
 
-from hbtrio.wire.messages import MESSAGE_CLASSES, Challenge, Message
+from hbtrio.wire.channel_messages import MESSAGE_CLASSES, Challenge, Message
 
 VERSION: Final = 3
 REVISION: Final = 1

@@ -129,7 +129,7 @@ class Reply:
 
 
 @attrs.frozen
-class Progress:
+class ActionProgress:
     """Host: a line of progress of an action that was commanded; ``line`` is JSON text."""
 
     TYPE: ClassVar[str] = "progress"
@@ -219,7 +219,16 @@ class Goodbye:
 
 
 FromHost = (
-    Hello | Instance | SnapshotEnd | Gone | LinkReport | Reply | Progress | Ping | Pong | Goodbye
+    Hello
+    | Instance
+    | SnapshotEnd
+    | Gone
+    | LinkReport
+    | Reply
+    | ActionProgress
+    | Ping
+    | Pong
+    | Goodbye
 )
 FromAgent = Welcome | Reporting | RoundCommand | ActCommand | Ack | Ping | Pong | Goodbye
 LinkMessage = FromHost | FromAgent
@@ -231,7 +240,7 @@ FROM_HOST: tuple[type[FromHost], ...] = (
     Gone,
     LinkReport,
     Reply,
-    Progress,
+    ActionProgress,
     Ping,
     Pong,
     Goodbye,

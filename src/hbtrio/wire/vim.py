@@ -113,7 +113,7 @@ class AlarmEvent:
 
 
 @attrs.frozen
-class ActionEvent:
+class VerdictEvent:
     """The verdict of a vote or notice; ``action`` is the event exactly as the VIM named it."""
 
     uuid: str

@@ -103,7 +103,7 @@ class WindowKind(StrEnum):
     RESTART = "RESTART"
 
 
-class Aftermath(Enum):
+class ExpectedEffect(Enum):
     """What the host must expect of a VM once the notice of an event is over."""
 
     #: It stops for good; only a new ``init`` brings it back.
@@ -126,22 +126,22 @@ class EventRule:
 
     voted: bool
     notice: WindowKind
-    aftermath: Aftermath
+    aftermath: ExpectedEffect
 
 
 EVENT_TABLE: dict[Event, EventRule] = {
-    Event.STOP: EventRule(True, WindowKind.SHUTDOWN_NOTICE, Aftermath.STOPS),
-    Event.REBOOT: EventRule(True, WindowKind.SHUTDOWN_NOTICE, Aftermath.RESTARTS),
-    Event.PAUSE: EventRule(True, WindowKind.SUSPEND_NOTICE, Aftermath.FREEZES),
-    Event.UNPAUSE: EventRule(False, WindowKind.RESUME_NOTICE, Aftermath.RETURNS),
-    Event.SUSPEND: EventRule(True, WindowKind.SUSPEND_NOTICE, Aftermath.FREEZES),
-    Event.RESUME: EventRule(False, WindowKind.RESUME_NOTICE, Aftermath.RETURNS),
-    Event.RESIZE_BEGIN: EventRule(True, WindowKind.SUSPEND_NOTICE, Aftermath.RESTARTS),
-    Event.RESIZE_END: EventRule(False, WindowKind.RESUME_NOTICE, Aftermath.RETURNS),
-    Event.LIVE_MIGRATE_BEGIN: EventRule(True, WindowKind.SUSPEND_NOTICE, Aftermath.FREEZES),
-    Event.LIVE_MIGRATE_END: EventRule(False, WindowKind.RESUME_NOTICE, Aftermath.RETURNS),
-    Event.COLD_MIGRATE_BEGIN: EventRule(True, WindowKind.SUSPEND_NOTICE, Aftermath.RESTARTS),
-    Event.COLD_MIGRATE_END: EventRule(False, WindowKind.RESUME_NOTICE, Aftermath.RETURNS),
+    Event.STOP: EventRule(True, WindowKind.SHUTDOWN_NOTICE, ExpectedEffect.STOPS),
+    Event.REBOOT: EventRule(True, WindowKind.SHUTDOWN_NOTICE, ExpectedEffect.RESTARTS),
+    Event.PAUSE: EventRule(True, WindowKind.SUSPEND_NOTICE, ExpectedEffect.FREEZES),
+    Event.UNPAUSE: EventRule(False, WindowKind.RESUME_NOTICE, ExpectedEffect.RETURNS),
+    Event.SUSPEND: EventRule(True, WindowKind.SUSPEND_NOTICE, ExpectedEffect.FREEZES),
+    Event.RESUME: EventRule(False, WindowKind.RESUME_NOTICE, ExpectedEffect.RETURNS),
+    Event.RESIZE_BEGIN: EventRule(True, WindowKind.SUSPEND_NOTICE, ExpectedEffect.RESTARTS),
+    Event.RESIZE_END: EventRule(False, WindowKind.RESUME_NOTICE, ExpectedEffect.RETURNS),
+    Event.LIVE_MIGRATE_BEGIN: EventRule(True, WindowKind.SUSPEND_NOTICE, ExpectedEffect.FREEZES),
+    Event.LIVE_MIGRATE_END: EventRule(False, WindowKind.RESUME_NOTICE, ExpectedEffect.RETURNS),
+    Event.COLD_MIGRATE_BEGIN: EventRule(True, WindowKind.SUSPEND_NOTICE, ExpectedEffect.RESTARTS),
+    Event.COLD_MIGRATE_END: EventRule(False, WindowKind.RESUME_NOTICE, ExpectedEffect.RETURNS),
 }
 
 

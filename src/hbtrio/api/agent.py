@@ -1,0 +1,198 @@
+"""The agent's operator API: HTTP with JSON, for the whole fleet.
+
+    GET  /v1/status                             the agent, its hosts and their instances
+    GET  /v1/instances/UUID                     one instance
+    GET  /v1/events[?recent=N][&follow=no]      what is being kept in the history, as it happens
+    GET  /v1/history[?uuid=][&before=][&limit=] what was kept, the newest first
+    POST /v1/instances/UUID/vote                {"event": "stop"}
+    POST /v1/instances/UUID/notify              {"event": "stop"}
+    POST /v1/instances/UUID/act                 {"action": "reboot", "command": [], "force": false}
+    POST /v1/hosts/NAME/release                 {"alarms": "send"}, or "withdraw"
+    POST /v1/hosts/NAME/forget                  all of a host that is no more, but its history
+    GET  /metrics                               numbers for Prometheus
+    GET  /openapi.json                          all this for machines
+
+Votes, notices and actions are carried out by the instance's host and answered with the same lines
+as there. Streams and faults are those of :mod:`hbtrio.api.common`; who may change something
+is up to :mod:`hbtrio.api.auth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+import trio
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from hbtrio.api import common as api_parts
+from hbtrio.api.auth import OperatorAdmission, operator_of
+from hbtrio.api.fleet_status import (
+    fleet_instance,
+    fleet_status,
+    history_entry,
+    unregistered_on,
+)
+from hbtrio.api.metrics import METRICS_TYPE, agent_metrics
+from hbtrio.api.openapi import openapi
+from hbtrio.nursery.agent.daemon import Agent
+from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetActionRefused
+from hbtrio.nursery.agent.inventory import Linked, Unknown
+from hbtrio.nursery.agent.mass_failure import NotHeld
+from hbtrio.nursery.agent.open_rounds import OpenedRound
+from hbtrio.nursery.agent.unasked_rounds import CantAsk
+from hbtrio.store.store import PAGE
+from hbtrio.store.worker import StoreFault
+from hbtrio.wire.vocabulary import Event, NotificationType, window_of
+
+#: History entries where nobody says how many.
+_LIMIT = 100
+
+#: The largest id of a history entry that JSON carries exactly everywhere.
+_LAST_ID = 10**15 - 1
+
+
+def agent_api(
+    agent: Agent, actions: AgentActions, *, token: str = "", local: bool = True
+) -> ASGIApp:
+    """The operator API of ``agent`` as an ASGI application.
+
+    Args:
+        agent: whose API it is.
+        actions: what operators have its hosts do.
+        token: what changes something needs it over TCP, or a client certificate.
+        local: whether over TCP it is served on the loopback only; elsewhere all requests need that.
+    """
+    api = _AgentApi(agent, actions, local)
+    routes = [
+        Route("/v1/status", api.status, methods=["GET"]),
+        Route("/v1/events", api.events, methods=["GET"]),
+        Route("/v1/history", api.history, methods=["GET"]),
+        Route("/v1/instances/{uuid}", api.instance, methods=["GET"]),
+        Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
+        Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
+        Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
+        Route("/v1/hosts/{hostname}/release", api.release, methods=["POST"]),
+        Route("/v1/hosts/{hostname}/forget", api.forget, methods=["POST"]),
+        Route("/metrics", api.metrics, methods=["GET"]),
+        Route("/openapi.json", api.openapi, methods=["GET"]),
+    ]
+    return OperatorAdmission(api_parts.application(routes), token, local=local)
+
+
+class _AgentApi:
+    def __init__(self, agent: Agent, actions: AgentActions, local: bool) -> None:
+        self._agent = agent
+        self._actions = actions
+        self._local = local
+
+    def _uuid(self, request: Request) -> str:
+        given: str = request.path_params["uuid"]
+        uuid = given.lower()
+        hostname = unregistered_on(self._agent, uuid)
+        if hostname is not None:
+            text = f"{uuid} is not registered by the VIM; {hostname} tells of it"
+            raise HTTPException(404, text)
+        return uuid
+
+    async def openapi(self, _: Request) -> Response:
+        return JSONResponse(openapi(local=self._local))
+
+    async def metrics(self, _: Request) -> Response:
+        text = agent_metrics(self._agent, trio.current_time())
+        return Response(text, media_type=METRICS_TYPE)
+
+    async def status(self, _: Request) -> Response:
+        data = await fleet_status(self._agent, self._actions)
+        return Response(data, media_type="application/json")
+
+    async def instance(self, request: Request) -> Response:
+        with _faults():
+            bound = self._agent.inventory.instance(self._uuid(request))
+        return JSONResponse(fleet_instance(self._agent, bound, trio.current_time()))
+
+    async def events(self, request: Request) -> Response:
+        return api_parts.follow(request, self._agent.history, history_entry)
+
+    async def history(self, request: Request) -> Response:
+        limit = api_parts.number(request, "limit", _LIMIT, PAGE)
+        before = api_parts.number(request, "before", _LAST_ID, _LAST_ID)
+        uuid = request.query_params.get("uuid")
+        with _faults():
+            found = await self._agent.store.history(
+                limit, before=before, uuid=None if uuid is None else uuid.lower()
+            )
+        return JSONResponse(
+            {
+                "history": [{"id": one.id, **history_entry(one.entry)} for one in found],
+                # Where the next page begins; none behind a page that is not full.
+                "before": found[-1].id if found and len(found) == limit else None,
+            }
+        )
+
+    async def vote(self, request: Request) -> Response:
+        return await self._round(request, NotificationType.REVOCABLE)
+
+    async def notify(self, request: Request) -> Response:
+        return await self._round(request, NotificationType.IRREVOCABLE)
+
+    async def _round(self, request: Request, notification: NotificationType) -> Response:
+        event = await api_parts.round_request(request, notification)
+        vote = notification is NotificationType.REVOCABLE
+        who = operator_of(request.scope)
+        with _faults():
+            asked = await self._agent.ask(self._uuid(request), event, vote=vote, who=who)
+        if asked.ending is None:
+            raise HTTPException(409, asked.fault)
+        return api_parts.stream(request, _watch(asked, event, notification))
+
+    async def act(self, request: Request) -> Response:
+        name, body = await api_parts.act_request(request)
+        who = operator_of(request.scope)
+        with _faults():
+            action = await self._actions.begin(
+                self._uuid(request), name, body.command, force=body.force, who=who
+            )
+        return api_parts.stream(request, action.lines.watch())
+
+    async def release(self, request: Request) -> Response:
+        hostname: str = request.path_params["hostname"]
+        send = await api_parts.release_request(request)
+        who = operator_of(request.scope)
+        with _faults():
+            released = await self._agent.brake.release(hostname, who, send=send)
+        return JSONResponse({"hostname": hostname, **attrs.asdict(released)})
+
+    async def forget(self, request: Request) -> Response:
+        hostname: str = request.path_params["hostname"]
+        with _faults():
+            instances = await self._agent.inventory.forget(hostname, operator_of(request.scope))
+        return JSONResponse({"hostname": hostname, "instances": instances})
+
+
+async def _watch(
+    asked: OpenedRound, event: Event, notification: NotificationType
+) -> api_parts.Items:
+    kind = "vote" if notification is NotificationType.REVOCABLE else "notice"
+    yield api_parts.opened_line(kind, event, window_of(event, notification), asked.seconds)
+    if asked.ending is not None:
+        ended = await asked.ending.wait()
+        yield api_parts.closed_line(kind, event, ended.result, ended.reason)
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """The boundary at which faults of a request become its answer."""
+    try:
+        yield
+    except Unknown as error:
+        raise HTTPException(404, str(error)) from error
+    except (FleetActionRefused, CantAsk, Linked, NotHeld) as error:
+        raise HTTPException(409, str(error)) from error
+    except StoreFault as error:
+        raise HTTPException(503, f"store: {error}") from error

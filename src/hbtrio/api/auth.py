@@ -1,0 +1,132 @@
+"""Who may do what through the agent's APIs, and who does.
+
+Operators:
+
+* Over a unix socket: everything. Who can connect is what the socket's mode says.
+* On the loopback: anybody on this machine may look; whatever changes something needs the bearer
+  token or, over TLS, a client certificate. And only under a name of the loopback: a web page whose
+  name is made to point to 127.0.0.1 would else read the fleet through its reader's browser.
+* At any other address, which is over TLS: everything needs the token or a certificate.
+
+The VIM: if a token is configured, every request over TCP needs it. A certificate, if it needs one,
+it has shown already: see ``optional`` of :func:`hbtrio.net.tls.server_tls`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hbtrio.api.common import failure
+from hbtrio.config.source import printable
+from hbtrio.http.server import CERTIFICATE_EXTENSION, PEER_EXTENSION
+
+#: Methods that change nothing.
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+#: What a request may call us on the loopback; a port may follow.
+_NAMES: Final = frozenset({"127.0.0.1", "[::1]", "localhost"})
+
+
+#: Characters of a certificate's name in the history; a common name has 64 at most (RFC 5280).
+_OWNER: Final = 80
+
+
+def operator_of(scope: Scope) -> str:
+    """Who an operator is that makes a request, for the history: as far as anybody knows.
+
+    By the kernel's word over a unix socket, by that of ``operator.authority`` with a certificate.
+    The token is whoever's who has it.
+    """
+    extensions = scope["extensions"]
+    if PEER_EXTENSION in extensions:
+        return f"operator uid {extensions[PEER_EXTENSION].uid}"
+    if CERTIFICATE_EXTENSION in extensions:
+        return f"operator {printable(extensions[CERTIFICATE_EXTENSION])[:_OWNER]}"
+    return "operator"
+
+
+class OperatorAdmission:
+    """Admits operators' requests to an application, or answers them itself.
+
+    Args:
+        app: the application.
+        token: the bearer token; without one, only a certificate permits anything.
+        local: whether over TCP it is served on the loopback only.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, *, local: bool) -> None:
+        self._app = app
+        self._token = token
+        self._local = local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        app = self._app
+        if PEER_EXTENSION not in scope["extensions"]:
+            app = self._refusal(scope, Headers(scope=scope)) or app
+        await app(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        host = headers.get("host", "")
+        if self._local and _name(host) not in _NAMES:
+            return failure(403, "Host: not a name of the loopback")
+        if self._local and scope["method"] in _SAFE:
+            return None
+        if CERTIFICATE_EXTENSION in scope["extensions"]:
+            # A browser shows its certificate whichever page it is that asks.
+            if headers.get("origin", f"https://{host}") != f"https://{host}":
+                return failure(403, "Origin: a page of another site")
+            return None
+        if not self._token:
+            return failure(403, "no client certificate, and operator.token_file is not set")
+        return None if _is(self._token, _bearer(headers)) else _token_needed()
+
+
+class VimAdmission:
+    """Admits the VIM's requests to an application, or answers strangers itself.
+
+    The token is taken where the VIM's requests carry theirs, in ``X-Auth-Token``, or as a bearer's.
+
+    Args:
+        app: the application.
+        token: the token.
+    """
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        app = self._app
+        if PEER_EXTENSION not in scope["extensions"]:
+            headers = Headers(scope=scope)
+            given = headers.get("x-auth-token", "").strip()
+            if not (_is(self._token, given) or _is(self._token, _bearer(headers))):
+                app = _token_needed()
+        await app(scope, receive, send)
+
+
+def _token_needed() -> ASGIApp:
+    challenge = {"www-authenticate": 'Bearer realm="hbtrio"'}
+    return failure(401, "the token is missing or wrong", challenge)
+
+
+def _is(token: str, given: str) -> bool:
+    # In constant time: how long it takes must not tell how much of it was right.
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def _bearer(headers: Headers) -> str:
+    """The token of an ``Authorization: Bearer``; else "", which is no token."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def _name(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower()

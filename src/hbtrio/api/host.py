@@ -1,0 +1,109 @@
+"""The host's operator API: HTTP with JSON over the control socket.
+
+    GET  /v1/status                          the host and all its instances
+    GET  /v1/instances/UUID                  one instance
+    GET  /v1/events[?recent=N][&follow=no]   reports, one JSON line each: the last N, then new ones
+    POST /v1/instances/UUID/vote             {"event": "stop"}
+    POST /v1/instances/UUID/notify           {"event": "stop"}
+    POST /v1/instances/UUID/act              {"action": "reboot", "command": [...], "force": false}
+
+The last three answer with JSON lines as things happen: what was opened and for how long, then the
+outcome. Whoever hangs up early misses lines; the round or action goes on. Faults and streams are
+those of :mod:`hbtrio.api.common`. Whoever may write to the socket may run commands as the
+host daemon's user: that is what its mode is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hbtrio.api import common as api_parts
+from hbtrio.api.host_status import host_status, instance_status
+from hbtrio.nursery.host.daemon import ActionRefused, Host, UnknownInstance
+from hbtrio.nursery.host.reports import Report
+from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
+from hbtrio.wire.vocabulary import NotificationType
+
+
+def host_api(host: Host) -> Starlette:
+    """The operator API of ``host`` as an ASGI application."""
+    api = _HostApi(host)
+    return api_parts.application(
+        [
+            Route("/v1/status", api.status, methods=["GET"]),
+            Route("/v1/events", api.events, methods=["GET"]),
+            Route("/v1/instances/{uuid}", api.instance, methods=["GET"]),
+            Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
+            Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
+            Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
+        ]
+    )
+
+
+class _HostApi:
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def status(self, _: Request) -> Response:
+        now = trio.current_time()
+        instances = [
+            instance_status(channel, now) for _, channel in sorted(self._host.channels.items())
+        ]
+        return JSONResponse({"host": host_status(self._host, now), "instances": instances})
+
+    async def instance(self, request: Request) -> Response:
+        with _faults():
+            channel = self._host.channel(request.path_params["uuid"])
+            return JSONResponse(instance_status(channel, trio.current_time()))
+
+    async def events(self, request: Request) -> Response:
+        return api_parts.follow(request, self._host.reports, Report.as_dict)
+
+    async def vote(self, request: Request) -> Response:
+        return await self._round(request, NotificationType.REVOCABLE)
+
+    async def notify(self, request: Request) -> Response:
+        return await self._round(request, NotificationType.IRREVOCABLE)
+
+    async def _round(self, request: Request, notification: NotificationType) -> Response:
+        event = await api_parts.round_request(request, notification)
+        with _faults():
+            opened = self._host.open_round(request.path_params["uuid"], event, notification)
+        return api_parts.stream(request, _watch(opened))
+
+    async def act(self, request: Request) -> Response:
+        name, body = await api_parts.act_request(request)
+        with _faults():
+            action = self._host.begin_action(
+                request.path_params["uuid"], name, body.command, force=body.force
+            )
+        return api_parts.stream(request, action.progress())
+
+
+async def _watch(opened: Round) -> api_parts.Items:
+    kind = "vote" if opened.is_vote else "notice"
+    window = opened.window
+    yield api_parts.opened_line(kind, opened.event, window.kind, window.seconds)
+    await opened.done.wait()
+    if opened.outcome is not None:
+        outcome = opened.outcome
+        yield api_parts.closed_line(kind, opened.event, outcome.result, outcome.reason)
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """The boundary at which faults of a request become its answer."""
+    try:
+        yield
+    except UnknownInstance as error:
+        raise HTTPException(404, str(error)) from error
+    except (NotHeartbeating, RoundOpen, ActionRefused) as error:
+        raise HTTPException(409, str(error)) from error

@@ -1,0 +1,133 @@
+"""What an agent counts, in Prometheus' text format.
+
+Labels have few values, but for the hosts' names: there are as many as links and inventory have
+room for. Instances are counted, not named; a fleet has too many and tenants make them up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+import hbtrio
+from hbtrio.api.fleet_status import host_names, link_of
+from hbtrio.nursery.agent.daemon import Agent
+from hbtrio.nursery.agent.vim_delivery import SenderStatus
+
+METRICS_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+_LINKS: Final = ("up", "down", "lost", "never")
+
+
+def agent_metrics(agent: Agent, now: float) -> bytes:
+    """All numbers of an agent.
+
+    Args:
+        agent: the agent.
+        now: trio's time.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Numbers(agent, now))
+    return generate_latest(registry)
+
+
+class _Numbers(Collector):
+    def __init__(self, agent: Agent, now: float) -> None:
+        self._agent = agent
+        self._now = now
+
+    def collect(self) -> Iterator[Metric]:
+        """The numbers, each with what it is."""
+        agent = self._agent
+        info = GaugeMetricFamily("hbtrio_agent_info", "The agent's version.", labels=["version"])
+        info.add_metric([hbtrio.__version__], 1)
+        yield info
+        yield from self._hosts()
+        beating = sum(
+            (live := agent.inventory.live(uuid)) is not None and live.heartbeating
+            for uuid in agent.inventory.instances
+        )
+        instances = GaugeMetricFamily(
+            "hbtrio_agent_instances", "Instances of the inventory.", labels=["heartbeating"]
+        )
+        instances.add_metric(["yes"], beating)
+        instances.add_metric(["no"], len(agent.inventory.instances) - beating)
+        yield instances
+        yield GaugeMetricFamily(
+            "hbtrio_agent_rounds_open", "Votes and notices under way.", value=len(agent.rounds)
+        )
+        yield CounterMetricFamily(
+            "hbtrio_agent_host_alarms",
+            "Hosts whose alarms began to be held back.",
+            value=agent.brake.alarms,
+        )
+        yield CounterMetricFamily(
+            "hbtrio_agent_crashes",
+            "Tasks that failed and were started again.",
+            value=agent.supervisor.crashes,
+        )
+        yield GaugeMetricFamily(
+            "hbtrio_agent_store_failing",
+            "1: the store can't be written.",
+            value=agent.store.fault != "",
+        )
+        if agent.sender is not None:
+            yield from _delivery(agent.sender.status)
+
+    def _hosts(self) -> Iterator[Metric]:
+        links: Counter[str] = Counter()
+        down = GaugeMetricFamily(
+            "hbtrio_agent_link_down_seconds",
+            "For how long a host that had a link has had none; 0: it has one.",
+            labels=["hostname"],
+        )
+        held = GaugeMetricFamily(
+            "hbtrio_agent_alarms_held_back",
+            "1: the alarms of this host are held back.",
+            labels=["hostname"],
+        )
+        for name in host_names(self._agent):
+            link, down_s = link_of(self._agent, name, self._now)
+            links[link] += 1
+            if link != "never":
+                down.add_metric([name], down_s or 0.0)
+            held.add_metric([name], self._agent.brake.hold(name) is not None)
+        hosts = GaugeMetricFamily(
+            "hbtrio_agent_hosts",
+            "Hosts by link: up, down, lost (down beyond the grace time), or never there.",
+            labels=["link"],
+        )
+        for link in _LINKS:
+            hosts.add_metric([link], links[link])
+        yield from (hosts, down, held)
+
+
+def _delivery(status: SenderStatus) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "hbtrio_agent_vim_reachable",
+        "1: the last request got through to the VIM.",
+        value=status.reachable,
+    )
+    yield GaugeMetricFamily(
+        "hbtrio_agent_outbox_waiting",
+        "What is queued for the VIM, or being sent.",
+        value=status.waiting,
+    )
+    ended = CounterMetricFamily(
+        "hbtrio_agent_deliveries", "What was told to the VIM, by how it ended.", labels=["result"]
+    )
+    ended.add_metric(["delivered"], status.delivered)
+    ended.add_metric(["unconfirmed"], status.unconfirmed)
+    ended.add_metric(["undelivered"], status.undelivered)
+    yield ended
+    yield CounterMetricFamily(
+        "hbtrio_agent_delivery_retries",
+        "Attempts that failed and were or will be repeated.",
+        value=status.retries,
+    )

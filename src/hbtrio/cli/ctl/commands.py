@@ -1,0 +1,312 @@
+"""The commands of ``hbtrio ctl``: each asks the host for one thing and shows what it says.
+
+What is asked for belongs to the host. Whoever interrupts ``act`` in the middle ends the watching,
+not the action, and is told so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import trio
+
+from hbtrio.cli.ctl.fleet import show_fleet
+from hbtrio.cli.ctl.instances import is_uuid, resolved
+from hbtrio.cli.ctl.names import Names
+from hbtrio.cli.ctl.progress import ProgressView, unwatched
+from hbtrio.cli.ctl.screen import Screen
+from hbtrio.cli.ctl.table import counted
+from hbtrio.cli.ctl.views import show_event, show_status
+from hbtrio.client.address import Address
+from hbtrio.client.client import CtlClient
+from hbtrio.client.stream import Lines
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.net.token_file import checked_token, read_token
+from hbtrio.wire.operator import (
+    EventLine,
+    FleetStatus,
+    History,
+    ProgressLine,
+    WholeHistory,
+)
+
+#: What a shell gives a program that SIGINT ended.
+INTERRUPTED: Final = 130
+
+#: A host closes a window, or says the next thing, at most this long after it is due: a host that is
+#: late itself puts a deadline off, and a command out of time is given time to end.
+MARGIN_S: Final = 15.0
+
+#: A stream of events is silent for 15 s at most; this is three times that.
+SILENCE_S: Final = 45.0
+
+#: Events shown where nobody says how many.
+_RECENT: Final = 20
+
+_VOTE_STATUS: Final = {
+    "accept": ExitStatus.DONE,
+    "complete": ExitStatus.DONE,
+    # Whoever is silent has agreed.
+    "timeout": ExitStatus.DONE,
+    "reject": ExitStatus.REJECTED,
+}
+_ACT_STATUS: Final = {
+    "done": ExitStatus.DONE,
+    "rejected": ExitStatus.REJECTED,
+    "failed": ExitStatus.COMMAND_FAILED,
+}
+
+
+def carry_out(options: argparse.Namespace, screen: Screen) -> int:
+    """Carries a command out and returns the exit status.
+
+    Args:
+        options: as :mod:`hbtrio.cli.ctl.arguments` declares them.
+        screen: where to show it.
+
+    Raises:
+        UserError: what went wrong.
+    """
+    client = CtlClient(
+        Address.chosen(options.url, os.environ),
+        _token(options),
+        certificate=options.certificate or "",
+        key=options.key or "",
+        authority=options.ca or "",
+    )
+    return trio.run(Session(client, screen, options).run)
+
+
+def _token(options: argparse.Namespace) -> str:
+    if options.token_file is not None:
+        return read_token(options.token_file, "--token-file")
+    given = os.environ.get("HBTRIO_TOKEN", "")
+    return checked_token(given, "HBTRIO_TOKEN") if given else ""
+
+
+class Session:
+    """One command.
+
+    Args:
+        client: of the host or agent.
+        screen: where to show it.
+        options: what to do.
+    """
+
+    def __init__(self, client: CtlClient, screen: Screen, options: argparse.Namespace) -> None:
+        self._client = client
+        self._screen = screen
+        self._options = options
+        #: What an interruption at this moment does not end.
+        self._goes_on = ""
+        #: The instance that something was begun on.
+        self._uuid = ""
+        self._names = Names(client)
+
+    async def run(self) -> int:
+        """Carries it out until it is done, fails, or SIGINT comes; returns the exit status.
+
+        Raises:
+            UserError: what went wrong.
+        """
+        try:
+            status = await self._until_interrupted()
+        except BaseExceptionGroup as group:
+            # Of the nurseries in here; there is never more than one fault in them.
+            fault: BaseException = group
+            while isinstance(fault, BaseExceptionGroup) and len(fault.exceptions) == 1:
+                fault = fault.exceptions[0]
+            if isinstance(fault, BrokenPipeError) and self._goes_on:
+                # As of `| head -1`: who has had enough of the lines may think that he has ended it.
+                print(f"hbtrio ctl: nobody reads this any more: {self._goes_on}", file=sys.stderr)
+            raise fault from None
+        if status == INTERRUPTED and self._goes_on:
+            print(f"hbtrio ctl: interrupted: {self._goes_on}", file=sys.stderr)
+        return status
+
+    async def _until_interrupted(self) -> int:
+        status = INTERRUPTED
+        # Not KeyboardInterrupt, which may come up anywhere, also in the middle of a line.
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_upon, signals, nursery.cancel_scope)
+                async with self._client:
+                    status = await self._command()
+                nursery.cancel_scope.cancel()
+        return status
+
+    async def _command(self) -> int:
+        match self._options.command:
+            case "status":
+                return await self._status()
+            case "events":
+                return await self._events()
+            case "history":
+                return await self._history()
+            case "release":
+                return await self._release()
+            case "forget":
+                return await self._forget()
+            case "act":
+                return await self._act()
+            case kind:
+                return await self._round(kind)
+
+    async def _status(self) -> int:
+        if self._options.json:
+            self._screen.json(await self._client.status(dict[str, Any]), indent=2)
+            return ExitStatus.DONE
+        status = await self._client.any_status()
+        if isinstance(status, FleetStatus):
+            show_fleet(self._screen, status)
+        else:
+            show_status(self._screen, status)
+        return ExitStatus.DONE
+
+    async def _history(self) -> int:
+        status = await self._client.any_status()
+        if not isinstance(status, FleetStatus):
+            raise UserError("a host keeps no history; ask its agent (--url)", ExitStatus.FAILED)
+        self._names.learn(status.instances)
+        query: dict[str, int | str] = {"limit": self._options.limit}
+        if self._options.before is not None:
+            query["before"] = self._options.before
+        if self._options.uuid:
+            query["uuid"] = resolved(self._options.uuid, status)
+        text = "&".join(f"{name}={value}" for name, value in query.items())
+        if self._options.json:
+            whole = await self._client.history(text, WholeHistory)
+            for entry in reversed(whole.history):
+                self._screen.json(entry)
+            return ExitStatus.DONE
+        page = await self._client.history(text, History)
+        if page.before is not None:
+            self._screen.line((f"... older entries: --before {page.before}", "faint"))
+        for line in reversed(page.history):
+            show_event(self._screen, line, await self._names.of(line))
+        return ExitStatus.DONE
+
+    async def _release(self) -> int:
+        host = self._options.host
+        status = await self._client.any_status()
+        if not isinstance(status, FleetStatus):
+            text = "a host holds no alarms back; its agent does (--url)"
+            raise UserError(text, ExitStatus.FAILED)
+        alarms = "withdraw" if self._options.withdraw else "send"
+        said = await self._client.release(host, alarms)
+        words = f"{counted(said.sent, 'alarm')} sent, {said.withdrawn} withdrawn"
+        self._screen.line(f"{host}: {words}")
+        return ExitStatus.DONE
+
+    async def _forget(self) -> int:
+        host = self._options.host
+        status = await self._client.any_status()
+        if not isinstance(status, FleetStatus):
+            text = "a host knows of no other hosts; its agent does (--url)"
+            raise UserError(text, ExitStatus.FAILED)
+        said = await self._client.forget(host)
+        self._screen.line(f"{host}: forgotten, and {counted(said.instances, 'instance')} on it")
+        return ExitStatus.DONE
+
+    async def _events(self) -> int:
+        follow, recent = self._options.follow, self._options.recent
+        if recent is None:
+            recent = 0 if follow else _RECENT
+        path = f"/v1/events?recent={recent}&follow={'yes' if follow else 'no'}"
+        async with self._client.lines("GET", path) as lines:
+            if self._options.json:
+                while (event := await lines.next(dict[str, Any], SILENCE_S)) is not None:
+                    self._screen.json(event)
+            else:
+                while (line := await lines.next(EventLine, SILENCE_S)) is not None:
+                    show_event(self._screen, line, await self._names.of(line))
+            if follow:
+                raise lines.lost("the daemon ended the stream")
+        return ExitStatus.DONE
+
+    async def _round(self, kind: str) -> int:
+        event = self._options.event
+        what = f"the vote on {event}" if kind == "vote" else f"the notice of {event}"
+        said = await self._watched(
+            kind, {"event": event}, what, ProgressView(self._screen), lambda one: one.result != ""
+        )
+        if kind == "vote":
+            return _VOTE_STATUS.get(said.result, ExitStatus.FAILED)
+        if hint := unwatched(event, self._uuid):
+            self._screen.line((hint, "faint"))
+        # Nobody can refuse a notice, nor answer it wrongly.
+        return ExitStatus.DONE
+
+    async def _act(self) -> int:
+        name = self._options.action
+        body = {"action": name, "command": _command(self._options), "force": self._options.force}
+        view = ProgressView(self._screen, whole=name)
+        said = await self._watched("act", body, name, view, lambda one: one.step == "end")
+        return _ACT_STATUS.get(said.outcome, ExitStatus.FAILED)
+
+    async def _watched(
+        self,
+        kind: str,
+        body: dict[str, Any],
+        what: str,
+        view: ProgressView,
+        is_last: Callable[[ProgressLine], bool],
+    ) -> ProgressLine:
+        """Has the host begin something, shows how it goes, and returns the last line of it."""
+        uuid = self._uuid = await self._instance()
+        self._goes_on = unknown = (
+            f"the outcome of {what} on {uuid} is unknown; `hbtrio ctl status` and `events` may tell"
+        )
+        path = f"/v1/instances/{uuid}/{kind}"
+        async with self._client.lines("POST", path, body, unknown=unknown) as lines:
+            self._goes_on = f"{what} on {uuid} goes on in the host; `hbtrio ctl events` will tell"
+            async with trio.open_nursery() as nursery:
+                if self._screen.terminal:
+                    nursery.start_soon(view.count_down)
+                try:
+                    last = await self._tell_all(lines, view, is_last, f"{what} on {uuid} is over")
+                finally:
+                    self._screen.settle()
+                nursery.cancel_scope.cancel()
+        return last
+
+    async def _tell_all(
+        self, lines: Lines, view: ProgressView, is_last: Callable[[ProgressLine], bool], over: str
+    ) -> ProgressLine:
+        within_s = MARGIN_S
+        while (said := await lines.next(ProgressLine, within_s)) is not None:
+            if said.step == "lost":
+                raise lines.lost(said.reason)
+            if is_last(said):
+                self._goes_on = f"{over}; `hbtrio ctl events` tells how"
+            view.tell(said)
+            if is_last(said):
+                return said
+            within_s = MARGIN_S + (said.seconds or 0.0)
+        raise lines.lost("the daemon ended it without an outcome")
+
+    async def _instance(self) -> str:
+        word: str = self._options.uuid
+        if is_uuid(word):
+            return word.lower()
+        return resolved(word, await self._client.any_status())
+
+
+async def _cancel_upon(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
+def _command(options: argparse.Namespace) -> list[str]:
+    for place, argument in enumerate(options.behind, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            # JSON can't carry it, and a command with a "?" in its place is another command.
+            raise UserError(f"COMMAND: argument {place} is not UTF-8") from None
+    return list(options.behind)

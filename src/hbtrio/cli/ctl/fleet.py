@@ -1,0 +1,96 @@
+"""An agent's status as two tables: its hosts, and the instances on them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from hbtrio.cli.ctl.screen import Screen
+from hbtrio.cli.ctl.table import (
+    HEALTH_COLOURS,
+    STATE_COLOURS,
+    column,
+    counted,
+    numbers,
+    uuid_length,
+    write_clipped,
+    write_table,
+)
+from hbtrio.cli.ctl.times import moment
+from hbtrio.wire.operator import FleetHostLine, FleetInstanceLine, FleetStatus
+
+_LINK_COLOURS: Final = {"up": "good", "down": "warn", "lost": "bad", "never": "bad"}
+
+
+def show_fleet(screen: Screen, status: FleetStatus) -> None:
+    """Writes the agent, its hosts by name, and its instances by name and uuid."""
+    agent = status.agent
+    beating = sum(one.heartbeating for one in status.instances)
+    up = sum(one.link == "up" for one in status.hosts)
+    write_clipped(
+        screen,
+        f"{agent.name}: {beating} of {counted(len(status.instances), 'instance')} heartbeating, "
+        f"{up} of {counted(len(status.hosts), 'host')} linked, VIM {agent.vim or 'none'}, "
+        f"hbtrio {agent.version} since {moment(agent.started)}",
+        "",
+    )
+    if agent.crashes:
+        failures = counted(agent.crashes, "internal failure")
+        write_clipped(screen, f"{failures}: see the agent's log", "bad")
+    if agent.store_fault:
+        write_clipped(screen, f"the store can't be written: {agent.store_fault}", "bad")
+    delivery = agent.delivery
+    if delivery is not None and not delivery.reachable:
+        waiting = counted(delivery.waiting, "message")
+        text = f"the VIM can't be reached: {delivery.fault}; {waiting} waiting"
+        write_clipped(screen, text, "bad")
+    for host in status.hosts:
+        if host.held_since is not None:
+            since = moment(host.held_since)
+            text = f"ALARM: {host.hostname}: alarms held back since {since}: {host.held_why}"
+            write_clipped(screen, text, "bad")
+    if status.hosts:
+        hosts = status.hosts
+        columns = [
+            attrs.evolve(column("HOST", [one.hostname for one in hosts]), flexible=True),
+            column("LINK", [one.link for one in hosts], _LINK_COLOURS),
+            numbers("INSTANCES", [str(one.instances) for one in hosts]),
+            numbers("BEATING", [str(one.heartbeating) for one in hosts]),
+            column("VERSION", [one.version or "-" for one in hosts]),
+            attrs.evolve(column("NOTE", [_note(one) for one in hosts]), flexible=True),
+        ]
+        write_table(screen, columns)
+    if status.instances:
+        instances = sorted(status.instances, key=lambda one: (one.name.casefold(), one.uuid))
+        length = uuid_length([one.uuid for one in instances], screen.columns)
+        columns = [
+            column("UUID", [one.uuid[:length] for one in instances]),
+            attrs.evolve(column("NAME", [one.name or "-" for one in instances]), flexible=True),
+            attrs.evolve(column("HOST", [one.hostname for one in instances]), flexible=True),
+            column("STATE", [one.state for one in instances], STATE_COLOURS),
+            column("HEALTH", [one.health for one in instances], HEALTH_COLOURS),
+            column("REPORTED", ["yes" if one.reporting else "no" for one in instances]),
+            attrs.evolve(
+                column("NOTE", [_doing(one, agent.actions) for one in instances]), flexible=True
+            ),
+        ]
+        write_table(screen, columns)
+
+
+def _note(host: FleetHostLine) -> str:
+    notes = []
+    if host.link in ("down", "lost") and host.down_s is not None:
+        notes.append(f"for {host.down_s:.0f} s")
+    if host.conflict:
+        notes.append(host.conflict)
+    if host.unregistered:
+        notes.append(f"{host.unregistered} unknown to the VIM")
+    if host.reports_dropped:
+        notes.append(f"{counted(host.reports_dropped, 'report')} dropped")
+    return ", ".join(notes)
+
+
+def _doing(instance: FleetInstanceLine, actions: dict[str, str]) -> str:
+    action = actions.get(instance.uuid)
+    return f"{action} under way" if action else instance.why

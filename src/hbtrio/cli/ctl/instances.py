@@ -1,0 +1,74 @@
+"""Which instance a word of the command line stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from hbtrio.config.source import printable
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.wire.operator import (
+    FleetInstanceLine,
+    FleetStatus,
+    InstanceLine,
+    Status,
+    UnregisteredLine,
+)
+
+#: Candidates named for an ambiguous instance.
+_NAMED: Final = 5
+
+_UUID: Final = re.compile("-".join(f"[0-9a-f]{{{n}}}" for n in (8, 4, 4, 4, 12)), re.IGNORECASE)
+
+
+def is_uuid(word: str) -> bool:
+    """Whether it is a whole uuid, which stands for itself."""
+    return _UUID.fullmatch(word) is not None
+
+
+def resolved(word: str, status: Status | FleetStatus) -> str:
+    """The uuid that a word stands for; a whole one may be that of an instance that is no more.
+
+    Raises:
+        UserError: as :func:`pick` does.
+    """
+    if is_uuid(word):
+        return word.lower()
+    if isinstance(status, FleetStatus):
+        # Also those that the VIM does not know: a name that two have must not stand for one.
+        return pick((*status.instances, *status.unregistered), word, "in this fleet")
+    return pick(status.instances, word)
+
+
+def pick(
+    instances: Iterable[InstanceLine | FleetInstanceLine | UnregisteredLine],
+    word: str,
+    where: str = "on this host",
+) -> str:
+    """The uuid of the one instance that a word stands for.
+
+    Args:
+        instances: all there are.
+        word: the beginning of a uuid, or a whole name. Names are tenants' words: one that looks
+            like another instance's uuid makes the word ambiguous, and never wins.
+        where: where they are all there are.
+
+    Raises:
+        UserError: FAILED for none, USAGE for more than one.
+    """
+    if not word:
+        raise UserError("UUID: must not be empty")
+    found = {
+        one.uuid: one.name
+        for one in instances
+        if is_uuid(one.uuid) and (one.name == word or one.uuid.startswith(word.lower()))
+    }
+    if not found:
+        raise UserError(f"no instance {printable(word)} {where}", ExitStatus.FAILED)
+    if len(found) > 1:
+        named = [f"{uuid} ({name})" if name else uuid for uuid, name in sorted(found.items())]
+        more = [f"{len(named) - _NAMED} more"] if len(named) > _NAMED else []
+        candidates = printable(", ".join(named[:_NAMED] + more))
+        raise UserError(f"{printable(word)} is ambiguous: {candidates}")
+    return next(iter(found))

@@ -1,0 +1,139 @@
+"""Tables on a screen of any width."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final
+
+import attrs
+from rich.cells import cell_len
+
+from hbtrio.cli.ctl.screen import Screen, clipped, padded
+from hbtrio.config.source import printable
+
+#: What states and health are coloured in.
+STATE_COLOURS: Final = {
+    "beating": "good",
+    "lost": "bad",
+    "suspended": "warn",
+    "returning": "warn",
+    "restarting": "warn",
+}
+HEALTH_COLOURS: Final = {"healthy": "good", "unhealthy": "bad"}
+
+#: From this width on, in cells, a table has whole uuids.
+_WITH_UUID: Final = 120
+
+#: The shortest abbreviation of a uuid, and the narrowest that a column is made.
+_ABBREVIATION: Final = 8
+_NARROW: Final = 8
+
+_GAP: Final = "  "
+
+
+@attrs.define
+class Column:
+    """A column: its head, its cells with their colours, and whether it may be cut."""
+
+    head: str
+    cells: list[tuple[str, str]]
+    right: bool = False
+    flexible: bool = False
+    width: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        """As wide as its widest cell."""
+        self.width = max(map(cell_len, [self.head, *(text for text, _ in self.cells)]))
+
+
+def column(head: str, cells: list[str], colours: dict[str, str] | None = None) -> Column:
+    """A column of texts; ``colours`` of those that have one."""
+    plain = [printable(cell) for cell in cells]
+    return Column(head, [(cell, (colours or {}).get(cell, "")) for cell in plain])
+
+
+def numbers(head: str, cells: list[str]) -> Column:
+    """A column of numbers."""
+    return attrs.evolve(column(head, cells), right=True)
+
+
+def uuid_length(uuids: list[str], width: int | None) -> int:
+    """To how many characters uuids may be cut and still be told apart.
+
+    Args:
+        uuids: all that are shown.
+        width: the screen's; wide ones and pipes get whole uuids.
+    """
+    length = _ABBREVIATION
+    if width is None or width >= _WITH_UUID:
+        length = max(map(len, uuids), default=length)
+    ordered = sorted(uuids)
+    for one, other in pairwise(ordered):
+        while length < len(one) and one[:length] == other[:length]:
+            length += 1
+    return length
+
+
+def short_uuid(uuid: str, width: int | None) -> str:
+    """A uuid as it is shown in a line, which has room for all of it on a wide screen or a pipe."""
+    return uuid if width is None or width >= _WITH_UUID else uuid[:_ABBREVIATION]
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def write_clipped(screen: Screen, text: str, colour: str) -> None:
+    """Writes a line that is no wider than the screen."""
+    width = screen.columns
+    screen.line((text if width is None else clipped(printable(text), width), colour))
+
+
+def write_table(screen: Screen, columns: list[Column]) -> None:
+    """Writes an empty line, heads and rows, as wide as the screen at most."""
+    width = screen.columns
+    _fit(columns, width)
+    screen.line()
+    heads = [_cell(one.head, one) for one in columns]
+    screen.line(*_cut([(_GAP.join(heads).rstrip(), "")], width))
+    for cells in zip(*(one.cells for one in columns), strict=True):
+        pieces: list[tuple[str, str]] = []
+        end = max((place for place, (text, _) in enumerate(cells) if text), default=0)
+        for (text, colour), one in zip(cells[:end], columns, strict=False):
+            pieces += [(_cell(text, one), colour), (_GAP, "")]
+        # Neither blanks nor a gap behind the last one that says something.
+        text, colour = cells[end]
+        pieces.append((_cell(text, columns[end]).rstrip(), colour))
+        screen.line(*_cut(pieces, width))
+
+
+def _fit(columns: list[Column], width: int | None) -> None:
+    """Makes the table as wide as the screen: the flexible columns share what the others leave."""
+    if width is None:
+        return
+    flexible = sorted((one for one in columns if one.flexible), key=lambda one: one.width)
+    room = width - len(_GAP) * (len(columns) - 1)
+    room -= sum(one.width for one in columns if not one.flexible)
+    for sharers, one in zip(range(len(flexible), 0, -1), flexible, strict=True):
+        # The narrow ones come first: what one of them does not need is for the others.
+        one.width = min(one.width, max(_NARROW, room // sharers))
+        room -= one.width
+
+
+def _cut(pieces: list[tuple[str, str]], width: int | None) -> list[tuple[str, str]]:
+    """Cuts a row that is too wide all the same: wrapped, it could not be told from the next one."""
+    if width is None or sum(cell_len(text) for text, _ in pieces) <= width:
+        return pieces
+    cut: list[tuple[str, str]] = []
+    for text, colour in pieces:
+        # One cell is for the ellipsis, which is on each row that is cut.
+        if cell_len(text) >= width:
+            return [*cut, (clipped(text + " ", width), colour)]
+        cut.append((text, colour))
+        width -= cell_len(text)
+    return cut
+
+
+def _cell(text: str, one: Column) -> str:
+    return padded(text, one.width, right=one.right)

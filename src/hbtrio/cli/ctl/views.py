@@ -1,0 +1,148 @@
+"""The host's status as a table, and its events as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from hbtrio.cli.ctl.names import bracketed
+from hbtrio.cli.ctl.screen import Screen
+from hbtrio.cli.ctl.table import (
+    HEALTH_COLOURS,
+    STATE_COLOURS,
+    Column,
+    column,
+    counted,
+    numbers,
+    short_uuid,
+    uuid_length,
+    write_clipped,
+    write_table,
+)
+from hbtrio.cli.ctl.times import clock, moment, stamp
+from hbtrio.wire.operator import EventLine, HostLine, InstanceLine, Status
+
+#: From this width on, in cells, a table says when the last event was.
+_WITH_TIME: Final = 100
+
+_KIND_COLOURS: Final = {
+    "heartbeating": "good",
+    "loss": "bad",
+    "unhealthy": "bad",
+    "restart-expired": "bad",
+    "stopped": "warn",
+    "lost": "bad",
+    "host-unreachable": "bad",
+    "host-alarm": "bad",
+    "host-alarm-over": "good",
+    "undelivered": "bad",
+}
+_RESULT_COLOURS: Final = {"reject": "bad", "error": "warn", "timeout": "warn"}
+
+
+def show_status(screen: Screen, status: Status) -> None:
+    """Writes the host and its instances, by name and uuid."""
+    for text, colour in _host_lines(status.host, len(status.instances)):
+        write_clipped(screen, text, colour)
+    if not status.instances:
+        return
+    instances = sorted(status.instances, key=lambda one: (one.name.casefold(), one.uuid))
+    write_table(screen, list(_columns(instances, status.host.actions, screen.columns)))
+
+
+def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
+    yield (
+        f"{host.hostname}: {host.heartbeating} of {instances} heartbeating, "
+        f"hbtrio {host.version} since {moment(host.started)}",
+        "",
+    )
+    if host.alarms:
+        yield (
+            f"ALARM: {counted(host.alarms, 'mass failure')}, the host itself is suspected; "
+            f"{counted(host.corrective_commands_held_back, 'corrective command')} held back",
+            "bad",
+        )
+    if host.late:
+        yield "the host daemon is not being scheduled on time: no misses count", "bad"
+    if host.crashes:
+        yield f"{counted(host.crashes, 'internal failure')}: see the host's log", "bad"
+    if fault := host.events_fault:
+        lost = counted(fault.lost, "event")
+        yield f"{lost} not written since {moment(fault.since)}: {fault.why}", "bad"
+    if host.corrective_commands_run:
+        yield (
+            f"{counted(host.corrective_commands_run, 'corrective command')} run, "
+            f"{host.corrective_commands_failed} failed",
+            "warn",
+        )
+
+
+def _columns(
+    instances: list[InstanceLine], actions: dict[str, str], width: int | None
+) -> Iterator[Column]:
+    length = uuid_length([one.uuid for one in instances], width)
+    yield column("UUID", [one.uuid[:length] for one in instances])
+    yield attrs.evolve(column("NAME", [one.name or "-" for one in instances]), flexible=True)
+    yield column("STATE", [one.state for one in instances], STATE_COLOURS)
+    yield column("HEALTH", [one.health for one in instances], HEALTH_COLOURS)
+    yield numbers("BEATS", [str(one.beats) for one in instances])
+    yield numbers("MISSED", [str(one.missed) for one in instances])
+    trips = [one.round_trip_ms for one in instances]
+    yield numbers("TRIP ms", ["-" if trip is None else f"{trip:.1f}" for trip in trips])
+    if width is None or width >= _WITH_TIME:
+        yield column("AT", [_at(one) for one in instances])
+    latest = [_latest(one, actions.get(one.uuid)) for one in instances]
+    yield attrs.evolve(column("LAST", latest), flexible=True)
+
+
+def _latest(one: InstanceLine, action: str | None) -> str:
+    """What is going on, or what was last."""
+    going_on = [f"{action} under way"] if action else []
+    if one.open is not None:
+        going_on.append(f"{one.open.kind} {one.open.event}, {one.open.remaining_s:.0f} s left")
+    if one.restart_remaining_s is not None:
+        going_on.append(f"RESTART, {one.restart_remaining_s:.0f} s left")
+    if going_on:
+        return "; ".join(going_on)
+    if one.health == "unhealthy" and one.health_reason:
+        return f"unhealthy: {one.health_reason}"
+    if one.last is None or _overtaken(one, one.last):
+        return one.why
+    return ": ".join(filter(None, (_head(one.last), one.last.reason)))
+
+
+def _at(one: InstanceLine) -> str:
+    return "" if one.last is None or _overtaken(one, one.last) else clock(one.last.time)
+
+
+def _overtaken(one: InstanceLine, last: EventLine) -> bool:
+    """Whether the last event is no longer so, by something that is no event itself."""
+    if one.why == last.reason:
+        return False
+    well_again = last.kind == "unhealthy" and one.health == "healthy"
+    unreachable = last.kind == "stopped" and one.state == "waiting"
+    return well_again or unreachable
+
+
+def _head(event: EventLine) -> str:
+    return " ".join(filter(None, (event.kind, event.event, event.result)))
+
+
+def show_event(screen: Screen, event: EventLine, name: str) -> None:
+    """Writes one event: time, instance, host if one of many, what, who wanted it, and why.
+
+    Args:
+        screen: where.
+        event: the event.
+        name: its instance's, or "".
+    """
+    colour = _RESULT_COLOURS.get(event.result, _KIND_COLOURS.get(event.kind, ""))
+    action = f" [{event.corrective_action}]" if event.corrective_action else ""
+    who = f" by {event.who}" if event.who else ""
+    uuid = short_uuid(event.uuid, screen.columns)
+    called = bracketed(name) if name else ""
+    start = " ".join(filter(None, (stamp(event.time), uuid, called, event.hostname)))
+    reason = f": {event.reason}" if event.reason else ""
+    screen.line(f"{start} " if start else "", (_head(event), colour), f"{action}{who}{reason}")

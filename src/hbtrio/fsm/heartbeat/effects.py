@@ -1,0 +1,89 @@
+"""What the heartbeat machine asks of its driver: send, reconnect, open a window, report, note."""
+
+from __future__ import annotations
+
+import attrs
+
+from hbtrio.wire.channel_messages import Message
+from hbtrio.wire.vocabulary import CorrectiveAction
+
+
+@attrs.frozen
+class SendToGuest:
+    """Send this message on the channel."""
+
+    message: Message
+
+
+@attrs.frozen
+class Reconnect:
+    """Close the connection and open a new one."""
+
+    why: str
+
+
+@attrs.frozen
+class OpenRestart:
+    """Open the RESTART window, in place of one that is open.
+
+    :meth:`~hbtrio.fsm.heartbeat.machine.Heartbeat.restart_expired` is to be called at its end.
+    """
+
+    seconds: float
+
+
+@attrs.frozen
+class Heartbeating:
+    """The instance answers challenges (again)."""
+
+    why: str
+
+
+@attrs.frozen
+class Stopped:
+    """The instance is not heartbeating any more, and that is no loss."""
+
+    why: str
+
+
+@attrs.frozen
+class Lost:
+    """Heartbeat loss: its corrective action is wanted."""
+
+    why: str
+    action: CorrectiveAction
+
+
+@attrs.frozen
+class Ill:
+    """Ill health, with the action that the guest asks for."""
+
+    why: str
+    action: CorrectiveAction
+
+
+@attrs.frozen
+class RestartExpired:
+    """The instance did not come back within its RESTART window."""
+
+    why: str
+
+
+@attrs.frozen
+class Note:
+    """Something worth a line in the log."""
+
+    text: str
+
+
+Effect = (
+    SendToGuest
+    | Reconnect
+    | OpenRestart
+    | Heartbeating
+    | Stopped
+    | Lost
+    | Ill
+    | RestartExpired
+    | Note
+)

@@ -1,0 +1,258 @@
+"""One HTTP/1.1 connection over h11: a byte stream on one side, an ASGI application on the other.
+
+Theory of operation. A connection is one task. It reads a head, then the whole body, and only then
+calls the application: bodies are small here (64 KiB), so a slow or broken sender never occupies
+application code, every fault of a request is answered in one place, and memory is bounded by
+``max_connections * (max_head_bytes + max_body_bytes)``. While the application runs a second task
+reads ahead, at most one head's worth, because reading is the only way to notice that the client
+has gone. Every wait has its own limit from HttpLimits.
+
+A client that sends EOF may still read (``nc -N``), so EOF alone ends no response: it is delivered
+as http.disconnect, upon which Starlette ends a stream but completes an ordinary answer. Once bytes
+can no longer be delivered a stream is cancelled, because nobody reads it, while an ordinary
+handler runs to its end: its work was asked for, only its answer is dropped.
+
+Not done, as nothing here needs it: WebSocket, HTTP/2, trailers, the ASGI lifespan (what the
+application needs lives in the nursery that calls it), a Date header (no answer is cacheable).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable
+
+import h11
+import trio
+from starlette.types import ASGIApp
+
+from hbtrio.http.exchange import Exchange, PeerLostError, ResponseWriter
+from hbtrio.http.limits import Drain, HttpLimits
+from hbtrio.http.request import (
+    DELIVERED_EXTENSION,
+    ConnectionEnds,
+    RequestRefusedError,
+    check_request,
+    request_scope,
+)
+from hbtrio.http.slots import Place
+
+_LOG = logging.getLogger("hbtrio.http")
+
+#: After an error answer, an unwilling sender is listened to for this long and this many reads.
+LINGER_S = 1.0
+LINGER_READS = 64
+LINGER_READ_BYTES = 16 * 1024
+
+#: TLS tells the peer of the end, if it can be told within this.
+CLOSE_S = 0.5
+
+
+class HttpConnection:
+    """Serves one stream until either side has had enough, then closes it.
+
+    Args:
+        app: an ASGI 3 application.
+        stream: any byte stream.
+        limits: see HttpLimits; ``max_connections`` and ``drain_s`` are the server's business.
+        on_crash: called with every exception that the application lets out.
+        drain: shared by all connections of a server.
+        endpoint: what the scope says about the two ends.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        stream: trio.abc.Stream,
+        *,
+        limits: HttpLimits,
+        on_crash: Callable[[BaseException], None],
+        drain: Drain,
+        endpoint: ConnectionEnds,
+    ) -> None:
+        self._app = app
+        self._stream = stream
+        self._limits = limits
+        self._on_crash = on_crash
+        self._drain = drain
+        self._endpoint = endpoint
+        # One less, because h11 complains of a head above its limit and we want it at the limit:
+        # _receive() stops there, so that a head that arrives in one piece is not let through.
+        self._h11 = h11.Connection(h11.SERVER, limits.max_head_bytes - 1)
+        self._writer = ResponseWriter(self._h11, stream, drain, limits.send_s)
+        self._peer_sent_eof = False
+
+    async def run(self, place: Place) -> None:
+        """Serve requests until the connection ends; faults of the peer end here.
+
+        Cancellation cuts it off at once, and so does losing its place. The stream is closed in any
+        case.
+        """
+        try:
+            with place.scope:
+                await self._converse(place)
+        finally:
+            if given_away := place.scope.cancelled_caught:
+                _LOG.debug("%s: closed, a newcomer has its place", self._endpoint)
+            await self._close(forced=given_away)
+
+    async def _converse(self, place: Place) -> None:
+        try:
+            silence_s = self._limits.header_s
+            while (request := await self._next_request(silence_s)) is not None:
+                body = await self._read_body()
+                # The place may have gone in the very moment in which the last bytes came.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                with place.at_work():
+                    goes_on = await self._respond(request, body)
+                if not goes_on:
+                    break
+                silence_s = self._limits.idle_s
+        except RequestRefusedError as refused:
+            with contextlib.suppress(PeerLostError):
+                await self._refuse(refused.status, refused.reason)
+        except PeerLostError:
+            pass
+
+    async def turn_away(self, status: int, reason: str) -> None:
+        """Answer whatever the client is going to ask with an error, and close."""
+        try:
+            await self._refuse(status, reason)
+        except PeerLostError:
+            pass
+        finally:
+            await self._close(forced=False)
+
+    async def _close(self, *, forced: bool) -> None:
+        # Shielded, as otherwise the Cancelled of this close replaces what an application raised
+        # while it was being cancelled. And rarely forced at once: an answer without a length, cut
+        # short by somebody on the way, would look like a whole one (RFC 9112 9.8). Such an answer
+        # is a connection's last, and whoever waits for a request has not had it.
+        with trio.move_on_after(0 if forced else CLOSE_S, shield=True):
+            await self._stream.aclose()
+
+    # -- reading
+
+    async def _next_request(self, silence_s: float) -> h11.Request | None:
+        """Return the next request head; None when the connection may simply be closed."""
+        if not self._buffered_bytes() and not self._peer_sent_eof:
+            with self._drain.idle(silence_s) as idle:
+                await self._receive()
+            if idle.cancelled_caught:
+                return None
+        with trio.move_on_after(self._limits.header_s):
+            event = await self._next_event()
+            if isinstance(event, h11.ConnectionClosed):
+                return None
+            assert isinstance(event, h11.Request)
+            self._writer.wants_body = event.method != b"HEAD"
+            check_request(event, self._limits.max_body_bytes)
+            return event
+        raise RequestRefusedError(408, "the request took too long to arrive")
+
+    async def _read_body(self) -> bytes:
+        body = bytearray()
+        with trio.move_on_after(self._limits.body_s):
+            while isinstance(event := await self._next_event(), h11.Data):
+                body += event.data
+                if len(body) > self._limits.max_body_bytes:
+                    text = f"the body is larger than {self._limits.max_body_bytes} bytes"
+                    raise RequestRefusedError(413, text)
+            return bytes(body)
+        raise RequestRefusedError(408, "the body took too long to arrive")
+
+    async def _next_event(self) -> h11.Event:
+        while True:
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError as exc:
+                # What follows the colon in h11's texts are the peer's own bytes, tokens included.
+                reason = str(exc).partition(":")[0]
+                raise RequestRefusedError(exc.error_status_hint, reason) from None
+            if isinstance(event, h11.Event):
+                return event
+            assert event is h11.NEED_DATA
+            if self._h11.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+                await self._writer.transmit(self._h11.send(go_on))
+            await self._receive()
+
+    def _buffered_bytes(self) -> int:
+        return len(self._h11.trailing_data[0])
+
+    async def _receive(self) -> None:
+        try:
+            data = await self._stream.receive_some(
+                self._limits.max_head_bytes - self._buffered_bytes()
+            )
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise PeerLostError from None
+        self._peer_sent_eof = not data
+        self._h11.receive_data(bytes(data))
+
+    # -- answering
+
+    async def _respond(self, request: h11.Request, body: bytes) -> bool:
+        """Have the application answer; return whether the connection may be used again."""
+        scope = request_scope(request, self._endpoint)
+        exchange = Exchange(self._writer, body)
+        scope["extensions"][DELIVERED_EXTENSION] = lambda: exchange.delivered
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_for_disconnect, exchange)
+            try:
+                with exchange.scope:
+                    await self._app(scope, exchange.receive, exchange.send)
+                if exchange.abandoned:
+                    raise RuntimeError(f"{scope['path']}: application returned without an answer")
+            except Exception as exc:  # noqa: BLE001 - it is the caller's; reported, never swallowed
+                self._on_crash(exc)
+                exchange.crashed = True
+            nursery.cancel_scope.cancel()
+        if exchange.crashed:
+            if not exchange.lost and not exchange.complete:
+                await self._refuse(500, "internal error")
+            return False
+        if self._h11.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+            return False
+        self._h11.start_next_cycle()
+        # Until there is a next request it is not a HEAD: that one may turn out malformed.
+        self._writer.wants_body = True
+        return True
+
+    async def _watch_for_disconnect(self, exchange: Exchange) -> None:
+        # A client that fills the read-ahead is not watched any more: its going is noticed when
+        # something is sent to it.
+        while not self._peer_sent_eof and self._buffered_bytes() < self._limits.max_head_bytes:
+            try:
+                await self._receive()
+            except PeerLostError:
+                exchange.lost = True
+                break
+        if self._peer_sent_eof or exchange.lost:
+            exchange.over.set()
+
+    async def _refuse(self, status: int, reason: str) -> None:
+        """Answer for ourselves if an answer can still be given, and take leave."""
+        _LOG.debug("%s: answered %d: %s", self._endpoint, status, reason)
+        if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        body = json.dumps({"status": "fail", "reason": reason}).encode("ascii")
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode("ascii")),
+            (b"Connection", b"close"),
+        ]
+        head = self._writer.encode_head(status, headers)
+        await self._writer.transmit(head + self._writer.encode_body(body, last=True))
+        await self._linger()
+
+    async def _linger(self) -> None:
+        # Closing a TCP socket with unread bytes sends a reset, and that can overtake the answer
+        # and destroy it in the client's hands (RFC 9112 9.6). So listen for a moment first.
+        with self._drain.idle(LINGER_S), contextlib.suppress(trio.BrokenResourceError):
+            if isinstance(self._stream, trio.abc.HalfCloseableStream):
+                await self._stream.send_eof()
+            for _ in range(LINGER_READS):
+                if self._peer_sent_eof or not await self._stream.receive_some(LINGER_READ_BYTES):
+                    break

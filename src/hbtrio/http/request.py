@@ -1,0 +1,139 @@
+"""What the HTTP edge makes of one request head: refused with a status, or an ASGI scope.
+
+h11 checks the grammar. The rules here are those that h11 leaves to its user, and those without
+which a stranger's bytes would raise deep inside an application: ``urlsplit`` raises on a Host such
+as ``[::1``, and a second framing header is how requests are smuggled past a proxy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+from urllib.parse import unquote
+
+import attrs
+import h11
+
+from hbtrio.net.unix_socket import PeerCredentials
+
+#: The key of the caller's PeerCredentials in ``scope["extensions"]``; absent over TCP.
+PEER_EXTENSION = "hbtrio.peer"
+
+#: In ``scope["extensions"]`` if the client has shown a certificate that the server's TLS accepts:
+#: the name of its owner.
+CERTIFICATE_EXTENSION = "hbtrio.certificate"
+
+#: In ``scope["extensions"]``, for a background step: a function that tells whether the answer was
+#: written whole, to a client that still waited for it then.
+DELIVERED_EXTENSION = "hbtrio.delivered"
+
+_HOST = re.compile(
+    rb"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::(?P<port>[0-9]{0,5}))?"
+)
+_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+
+
+class RequestRefusedError(Exception):
+    """The driver itself answers this request with an error and closes the connection."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"{status} {reason}")
+        self.status = status
+        self.reason = reason
+
+
+@attrs.frozen
+class ConnectionEnds:
+    """Where a connection comes from and where it arrived.
+
+    Args:
+        client: address and port of a TCP peer; None over a unix socket.
+        server: address and port it connected to; path and None for a unix socket.
+        credentials: the peer's credentials over a unix socket; None over TCP.
+        tls: whether it is wrapped in TLS.
+        certificate: the owner's name of the client's certificate that is accepted there; None if it
+            has shown none.
+    """
+
+    client: tuple[str, int] | None = None
+    server: tuple[str, int | None] | None = None
+    credentials: PeerCredentials | None = None
+    tls: bool = False
+    certificate: str | None = None
+
+
+def check_request(request: h11.Request, max_body_bytes: int) -> None:
+    """Raise RequestRefusedError for a head that h11 accepts and we must not (RFC 9112)."""
+    names = [name for name, _ in request.headers]
+    if request.http_version not in (b"1.0", b"1.1"):
+        # Among others the preface of HTTP/2, which is a well-formed request of version 2.0.
+        raise RequestRefusedError(505, "only HTTP/1.0 and HTTP/1.1 are served")
+    if request.method == b"CONNECT":
+        raise RequestRefusedError(501, "this is no proxy")
+    if b"transfer-encoding" in names and (
+        b"content-length" in names or request.http_version == b"1.0"
+    ):
+        # RFC 9112 6.1 and 6.3: whoever sends both may be hiding a second request in the first.
+        raise RequestRefusedError(400, "ambiguous framing of the body")
+    for name, value in request.headers:
+        if name == b"host" and not _is_host(value):
+            raise RequestRefusedError(400, "malformed Host")
+        if name == b"content-length" and int(value) > max_body_bytes:
+            raise RequestRefusedError(413, f"the body is larger than {max_body_bytes} bytes")
+
+
+def _is_host(value: bytes) -> bool:
+    match = _HOST.fullmatch(value)
+    if match is None or int(match["port"] or b"0") > 65535:
+        return False
+    if match["ipv6"] is None:
+        return True
+    try:
+        ipaddress.IPv6Address(match["ipv6"].decode("ascii"))
+    except ValueError:
+        return False
+    return True
+
+
+def request_scope(request: h11.Request, endpoint: ConnectionEnds) -> dict[str, Any]:
+    """Return the ASGI connection scope of a request; RequestRefusedError(400) for its target.
+
+    ``spec_version`` is 2.3 on purpose: from 2.4 on Starlette's StreamingResponse does not listen
+    for http.disconnect but waits for a send to fail, so that a stream without news would never
+    learn that its reader has gone.
+    """
+    path, _, query = _origin_form(request).partition(b"?")
+    extensions: dict[str, Any] = {}
+    if endpoint.credentials is not None:
+        extensions[PEER_EXTENSION] = endpoint.credentials
+    if endpoint.certificate is not None:
+        extensions[CERTIFICATE_EXTENSION] = endpoint.certificate
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": request.http_version.decode("ascii"),
+        "method": request.method.decode("ascii"),
+        "scheme": "https" if endpoint.tls else "http",
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": [(bytes(name), bytes(value)) for name, value in request.headers],
+        "client": endpoint.client,
+        "server": endpoint.server,
+        "extensions": extensions,
+    }
+
+
+def _origin_form(request: h11.Request) -> bytes:
+    """Return the target as an absolute path with its query (RFC 9112 3.2), or ``*``."""
+    target = bytes(request.target)
+    if target.startswith(b"/") or (target == b"*" and request.method == b"OPTIONS"):
+        return target
+    authority = _ABSOLUTE_FORM.match(target)
+    if authority is None:
+        raise RequestRefusedError(400, "unsupported request target")
+    # Sliced, never parsed: what stands for an authority here may be any bytes.
+    rest = target[authority.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest

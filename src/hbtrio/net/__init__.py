@@ -1,0 +1,1 @@
+"""Sockets: TLS, endpoints, unix sockets, sessions of the link, token files."""

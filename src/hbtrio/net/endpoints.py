@@ -1,0 +1,144 @@
+"""Endpoints in words, ``unix:/PATH`` and ``tcp:HOST:PORT``, as listeners and as connections."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from typing import Final
+
+import attrs
+import trio
+
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.net.tls import connection_reason
+from hbtrio.net.unix_socket import UnixListener, open_unix_listener, peer_credentials
+
+#: How long a connection and its TLS handshake may take, in seconds.
+CONNECT_S: Final = 5.0
+
+Listener = trio.SocketListener | UnixListener
+
+
+class Unreachable(Exception):
+    """An endpoint can't be connected to now; the text says why."""
+
+
+@attrs.frozen
+class Endpoint:
+    """A place to listen at or to connect to.
+
+    ``path`` is set for a unix socket, ``host`` and ``port`` for TCP.
+    """
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """The endpoint that ``text`` names.
+
+        Raises:
+            UserError: it names none.
+        """
+        kind, _, rest = text.partition(":")
+        if kind == "unix" and rest.startswith("/"):
+            return cls(path=rest)
+        host, _, port = rest.rpartition(":")
+        if kind == "tcp" and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+            return cls(host=host.strip("[]"), port=int(port))
+        raise UserError(f"{text}: neither unix:/PATH nor tcp:HOST:PORT")
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp:{host}:{self.port}"
+
+    async def listen(self, mode: int = 0o660) -> list[Listener]:
+        """Listens there.
+
+        Raises:
+            UserError: IN_USE, DENIED, USAGE for a name that does not exist, FAILED for all else,
+                such as an address that this machine does not have.
+        """
+        if self.path:
+            return [await open_unix_listener(self.path, mode)]
+        try:
+            return list(await trio.open_tcp_listeners(self.port, host=self.host))
+        except OSError as error:
+            raise UserError(f"{self}: {_words(error)}", _status(error)) from error
+
+    async def connect(self, tls: ssl.SSLContext | None = None) -> trio.abc.Stream:
+        """Connects there, within ``CONNECT_S``.
+
+        Args:
+            tls: with it, TCP is wrapped and both ends are verified. With TLS 1.3 the other end's
+                verdict on our certificate comes with the first bytes that are read.
+
+        Raises:
+            Unreachable: nobody listens, no route, or the handshake failed.
+        """
+        try:
+            with trio.fail_after(CONNECT_S):
+                if self.path:
+                    return await trio.open_unix_socket(self.path)
+                stream = await trio.open_tcp_stream(self.host, self.port)
+                if tls is None:
+                    return stream
+                return await self._wrap(stream, tls)
+        except (OSError, trio.BrokenResourceError) as error:
+            raise Unreachable(f"{self}: {_words(error)}") from error
+        except trio.TooSlowError as error:
+            raise Unreachable(f"{self}: no answer within {CONNECT_S:g} s") from error
+
+    async def _wrap(self, stream: trio.SocketStream, tls: ssl.SSLContext) -> trio.abc.Stream:
+        wrapped = trio.SSLStream(stream, tls, server_hostname=self.host)
+        try:
+            await wrapped.do_handshake()
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
+            raise
+        return wrapped
+
+
+def peer_text(stream: trio.abc.Stream) -> str:
+    """Who is at the other end, for the log: an address and port, or a process and its user."""
+    if isinstance(stream, trio.SSLStream):
+        return peer_text(stream.transport_stream)
+    if not isinstance(stream, trio.SocketStream):
+        return "a peer"
+    try:
+        if stream.socket.family == socket.AF_UNIX:
+            peer = peer_credentials(stream)
+            return f"pid {peer.pid}, uid {peer.uid}, gid {peer.gid}"
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:
+        return "a peer that has gone"
+    return str(Endpoint(host=host, port=port))
+
+
+def _status(error: OSError) -> ExitStatus:
+    """How a daemon exits that can't listen."""
+    if isinstance(error, PermissionError):
+        return ExitStatus.DENIED
+    # An address that the machine does not have, and a resolver that gives no answer, may only be
+    # those of a machine that is still booting: not a fault for which a daemon must stay away.
+    if isinstance(error, socket.gaierror):
+        temporary = error.errno == socket.EAI_AGAIN
+        return ExitStatus.FAILED if temporary else ExitStatus.USAGE
+    return ExitStatus.IN_USE if error.errno == errno.EADDRINUSE else ExitStatus.FAILED
+
+
+def _words(error: BaseException) -> str:
+    """What went wrong, in the words of whoever noticed it first."""
+    # trio tries several addresses, and wraps what OpenSSL says.
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    first = error if cause is None else cause
+    if isinstance(first, OSError):
+        return connection_reason(first)
+    return str(first) or "the connection broke"

@@ -1,0 +1,1 @@
+"""The trio tasks of `hbtrio agent`."""

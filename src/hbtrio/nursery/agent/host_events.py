@@ -1,0 +1,301 @@
+"""What hosts tell, taken in: who is there, what instances do, what happened.
+
+A report goes into the store with all that follows from it, in one transaction, before anything is
+said about it. What an instance is doing is kept a grace time beyond its host's link: one that is
+down for a moment says nothing about VMs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import trio
+
+from hbtrio.nursery.agent.host_session import HostSession
+from hbtrio.nursery.agent.instance_states import ALARMS, InstanceStates, warn_of_vote
+from hbtrio.nursery.agent.inventory import AgentInventory
+from hbtrio.nursery.agent.mass_failure import MassFailureGuard
+from hbtrio.nursery.agent.rounds import Rounds
+from hbtrio.nursery.agent.vim_delivery import VimSender
+from hbtrio.store.records import (
+    HistoryEntry,
+    HostRecord,
+    InstanceRecord,
+    NewEntry,
+    RoundRecord,
+    RoundResult,
+)
+from hbtrio.store.retry import retry_forever
+from hbtrio.store.store import Store
+from hbtrio.wire.link_messages import STOPPING, Instance, LinkReport
+from hbtrio.wire.vim import ServiceEvent
+
+_log = logging.getLogger("hbtrio.agent")
+
+#: A host's clock is believed within this of ours; its reports may have waited for long.
+_SKEW: Final = timedelta(days=366)
+
+
+class HostEvents:
+    """Takes in what the links bring, see :class:`~hbtrio.nursery.agent.link_server.LinkEvents`.
+
+    Whatever changes the store raises ``StoreFault`` when it can't: the link ends, and the host
+    tells it again.
+
+    Args:
+        inventory: what is known.
+        store: keeps what is told.
+        sender: delivers to the VIM; without a VIM, None.
+        news: what instances are doing.
+        brake: holds back alarms.
+        rounds: votes and notices under way.
+        grace_s: for how long the instances of a host without a link still count as they were.
+        publish: told of what is kept in the history.
+        wall_clock: the store's.
+    """
+
+    def __init__(
+        self,
+        inventory: AgentInventory,
+        store: Store,
+        sender: VimSender | None,
+        news: InstanceStates,
+        brake: MassFailureGuard,
+        rounds: Rounds,
+        *,
+        grace_s: float,
+        publish: Callable[[HistoryEntry], None],
+        wall_clock: Callable[[], datetime],
+    ) -> None:
+        self._inventory = inventory
+        self._store = store
+        self._sender = sender
+        self._news = news
+        self._brake = brake
+        self._rounds = rounds
+        self._grace_s = grace_s
+        self._publish = publish
+        self._wall_clock = wall_clock
+        self._nursery: trio.Nursery | None = None
+        #: Hosts for whose link somebody waits.
+        self._waited_for: set[str] = set()
+        #: Reports of which nobody has seen whether they were taken: their link had ended. By host,
+        #: its process and number.
+        self._unseen: set[tuple[str, str, int]] = set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Waits for hosts that have no link, those first that had one before; until cancelled.
+
+        Raises:
+            StoreFault: the store can't be read at the start.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self._miss_hosts()
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # links may end after it
+
+    async def host_up(self, session: HostSession) -> None:
+        """A host has said hello; its snapshot follows."""
+        hostname = session.hostname
+        self._inventory.down.pop(hostname, None)
+        self._rounds.host_restarted(hostname, session.hello.boot_id)
+        record = HostRecord(session.hello.host_uuid, hostname, reporting=self._sender is None)
+        is_new = record.uuid not in self._inventory.hosts
+        if self._sender is not None and self._inventory.others_named(record):
+            is_new = False  # which of its uuids is right is for the VIM to say
+        if record.uuid and is_new:
+            await self._inventory.take_in(record)
+        self._inventory.tell_host(hostname)
+        for instance in self._inventory.bound_to(hostname):
+            self._inventory.tell_instance(instance)
+
+    async def host_down(self, session: HostSession, why: str, *, ours: bool) -> None:
+        """The link of a host has ended, and no newer one has taken its place."""
+        self._miss(session.hostname)
+        if not ours and session.link.goodbye != STOPPING:
+            await self._brake.link_dropped(session.hostname, why)
+
+    async def instance_told(self, session: HostSession, uuid: str) -> None:
+        """The host told of an instance, or that it is gone."""
+        hostname = session.hostname
+        before, instance = self._news.live(hostname, uuid), session.instances.get(uuid)
+        self._news.heard(hostname, uuid, instance)
+        await self._brake.told(hostname, uuid, instance)
+        if self._sender is None:
+            await self._take_word(hostname, uuid, instance)
+            return
+        bound = self._inventory.instances.get(uuid)
+        if bound is None or bound.hostname != hostname or instance is None:
+            return
+        warn_of_vote(instance, before)
+        if before is not None and instance.heartbeating:
+            # That it has ceased is told with the report of it, behind the alarm.
+            await self._news.tell([bound])
+
+    async def snapshot_told(self, session: HostSession) -> None:
+        """The host has told of all its instances."""
+        self._news.forget_host(session.hostname, but=session.instances)
+        self._inventory.awaited.discard(session.hostname)
+        self._brake.told_all(session.hostname, session.instances.keys())
+        bound = self._inventory.bound_to(session.hostname)
+        if self._sender is not None:
+            await self._news.tell(bound)
+        else:
+            for one in bound:
+                if (
+                    self._inventory.instances.get(one.uuid) == one
+                    and one.uuid not in session.instances
+                ):
+                    await self._inventory.delete_instance(one.uuid, on=one.hostname)
+        # It may have been told to report them, and they were deleted or moved while it had no link.
+        for uuid in session.instances:
+            known = self._inventory.instances.get(uuid)
+            if known is None or known.hostname != session.hostname:
+                session.set_reporting(uuid, False)
+
+    async def report_told(self, session: HostSession, report: LinkReport) -> None:
+        """The host reports; on return it is safe to acknowledge after the next sync."""
+        asked: RoundRecord | None = None
+        result: RoundResult | None = None
+        entries: list[NewEntry] = []
+        services: list[ServiceEvent] = []
+        bound = self._inventory.instances.get(report.uuid)
+        live = self._news.live(session.hostname, report.uuid)
+        at = _time_of(report.time, self._wall_clock())
+        failure = None
+        if report.kind in ALARMS:
+            failure = self._brake.failed(session.hostname, report.uuid, live, at)
+        if report.command_id:
+            asked, result, entries = await self._rounds.reported(session.hostname, report)
+        elif bound is not None and bound.hostname == session.hostname and self._sender is not None:
+            if bound.reporting and self._inventory.host_reporting(bound.hostname):
+                entries = self._news.alarm(bound, report, held=failure is not None)
+            services = [self._news.service(bound)]
+            entries += self._news.changes(services)
+        history = HistoryEntry(
+            time=at,
+            kind=report.kind,
+            uuid=report.uuid,
+            hostname=session.hostname,
+            reason=report.reason,
+            event=report.event,
+            result=report.result,
+            who="" if asked is None else asked.asked_by,
+            corrective_action=report.corrective_action,
+            asked_at=None if asked is None else asked.asked_at,
+        )
+        if self._sender is not None and not self._rounds.awaits_reply(report.command_id):
+            # Before: the sender's look then comes right behind, in one transaction mostly.
+            self._sender.wake()
+        key = (session.hostname, session.hello.boot_id, report.number)
+        try:
+            taken = await self._store.take_report(
+                session.hostname, session.hello.boot_id, report.number, history, entries, result
+            )
+        except trio.Cancelled:
+            if self._nursery is not None:
+                self._unseen.add(key)
+                self._nursery.start_soon(self._look_again, key, history, result)
+            raise
+        finally:
+            # Even where this is cancelled, with the link: the store may have taken it.
+            if failure is not None:
+                self._brake.consider(session.hostname, failure, live)
+        if result is not None:
+            self._rounds.settled(result)
+        if taken:
+            self._unseen.discard(key)
+            self._news.told(services)
+            self._publish(history)
+
+    # ----------------------------------------------------------------------------------------------
+
+    async def _look_again(
+        self, key: tuple[str, str, int], history: HistoryEntry, result: RoundResult | None
+    ) -> None:
+        """The link has ended while the store took a report; if it did, others are to know."""
+        hostname, boot_id, number = key
+        try:
+            taken = (
+                await retry_forever(lambda: self._store.acknowledged(hostname, boot_id)) >= number
+            )
+            # It may have come again while the disk did not answer, and was taken only then.
+            taken = taken and key in self._unseen
+        finally:
+            self._unseen.discard(key)
+        if taken:
+            if result is not None:
+                self._rounds.settled(result)
+            self._publish(history)
+
+    async def _miss_hosts(self) -> None:
+        """Hosts that had a link before this agent was started have none now."""
+        inventory = {host.hostname for host in self._inventory.hosts.values()}
+        inventory |= {bound.hostname for bound in self._inventory.instances.values()}
+        for hostname in await self._store.linked() & inventory:
+            self._inventory.awaited.add(hostname)
+            self._miss(hostname)
+
+    def _miss(self, hostname: str) -> None:
+        self._inventory.down[hostname] = trio.current_time()
+        if self._nursery is not None and hostname not in self._waited_for:
+            self._waited_for.add(hostname)
+            self._nursery.start_soon(self._wait_for_link, hostname)
+
+    async def _wait_for_link(self, hostname: str) -> None:
+        """Sees to it that a host is missed once for each time that its link is down for long.
+
+        One for each host, also while its link comes and goes: it looks again then.
+        """
+        missed: float | None = None
+        try:
+            while True:
+                since = self._inventory.down.get(hostname)
+                if since is None or since == missed:
+                    return
+                if trio.current_time() < since + self._grace_s:
+                    await trio.sleep_until(since + self._grace_s)
+                else:
+                    missed = since
+                    await self._lose(hostname)
+        finally:
+            self._waited_for.discard(hostname)
+
+    async def _lose(self, hostname: str) -> None:
+        why = f"no link for {self._grace_s:g} s"
+        _log.error("%s: %s", hostname, why)
+        self._news.lose_host(hostname, self._inventory.bound_to(hostname))
+        self._inventory.awaited.discard(hostname)
+        self._brake.forget(hostname)
+        entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, why)
+        self._publish(entry)
+        await retry_forever(lambda: self._store.record(entry))
+        # Nobody knows whether they are heartbeating; they are not lost for that.
+        await retry_forever(lambda: self._news.tell(self._inventory.bound_to(hostname)))
+
+    async def _take_word(self, hostname: str, uuid: str, instance: Instance | None) -> None:
+        """Without a VIM the hosts' word is the inventory."""
+        bound = self._inventory.instances.get(uuid)
+        if bound is None:
+            if instance is not None:
+                await self._inventory.take_in(InstanceRecord(uuid, hostname, True))
+        elif bound.hostname != hostname:
+            if instance is not None and instance.heartbeating:
+                await self._inventory.take_in(InstanceRecord(uuid, hostname, True))
+        elif instance is None:
+            await self._inventory.delete_instance(uuid, on=hostname)
+
+
+def _time_of(text: str, now: datetime) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return now
+    return found if found.tzinfo is not None and abs(found - now) < _SKEW else now

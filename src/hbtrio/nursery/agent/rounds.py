@@ -1,0 +1,373 @@
+"""Votes and notices that somebody asked for, each from its opening to its one end.
+
+A round ends in one of these ways, whichever comes first; the store makes sure that it is one:
+
+* its host reports the outcome;
+* its host opens none: unreachable, something else is open, or the instance is not heartbeating.
+  Whoever asked is told so at once, and there is no verdict;
+* its host's process is another one than at its opening: nobody will tell how it ended;
+* its window is nearly over, and silence is agreement.
+
+The verdict is sent to the VIM if the VIM has asked, once the reply to its request is written whole:
+an ``allow`` that overtakes it would be taken for the next step's. Where the VIM did not wait for
+the reply, or nobody can know whether it was written because the agent ended in between, there is
+none: the VIM does not wait for it, or its own timer decides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import attrs
+import trio
+
+from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable
+from hbtrio.nursery.agent.open_rounds import (
+    VIM,
+    OpenedRound,
+    OpenRound,
+    OpenRounds,
+    history_of,
+    kind_of,
+    window_s,
+)
+from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
+from hbtrio.nursery.agent.vim_delivery import VimSender
+from hbtrio.store.records import (
+    HistoryEntry,
+    NewEntry,
+    OutboxKind,
+    RoundRecord,
+    RoundResult,
+)
+from hbtrio.store.retry import retry_forever
+from hbtrio.store.store import Store
+from hbtrio.store.worker import StoreFault
+from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand
+from hbtrio.wire.vim import VerdictEvent, guest_response
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, window_of
+
+_log = logging.getLogger("hbtrio.rounds")
+
+#: The VIM's timer is as long as the window. A verdict that comes just after it is taken for the
+#: next step's answer, so that a silent guest has agreed this much before.
+MARGIN_S: Final = 0.25
+
+#: A host may wait this long for a round that is open to end: the VIM's timer and ours end together.
+PATIENCE_S: Final = 1.0
+
+#: Rounds under way in the whole fleet.
+_ROUNDS: Final = 10_000
+
+
+class Rounds:
+    """The rounds under way.
+
+    Args:
+        store: knows them all, open and closed.
+        sender: delivers verdicts to the VIM; without a VIM, None.
+        host_of: the host to which an instance is bound, or None.
+        refusals: for those that nobody opens.
+        on_end: told of each round that ended otherwise than by its host's report.
+        new_command_id: makes ids that are unique for ever.
+        wall_clock: the store's.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sender: VimSender | None,
+        host_of: Callable[[str], str | None],
+        refusals: UnaskedRounds,
+        on_end: Callable[[HistoryEntry], None],
+        *,
+        new_command_id: Callable[[], str],
+        wall_clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self._host_of = host_of
+        self._refusals = refusals
+        self._on_end = on_end
+        self._new_command_id = new_command_id
+        self._wall_clock = wall_clock
+        self._open = OpenRounds()
+        self._nursery: trio.Nursery | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Sees rounds to their end until cancelled, first those that a former process left open.
+
+        Raises:
+            StoreFault: those can't be read.
+        """
+        left = await self._store.open_rounds()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for record in left:
+                current = self._open.add(OpenRound(record, taken=True, replied=record.replied))
+                age_s = (self._wall_clock() - record.asked_at).total_seconds()
+                why = ""
+                if not record.replied:
+                    why = "the agent was restarted before its reply"
+                elif age_s < 0:
+                    # By such a clock a verdict would be in time for as long as that was set back.
+                    why = "the clock was set back: nobody knows whether the VIM still waits"
+                if why:
+                    nursery.start_soon(self._end, current, VoteResult.ERROR, why, False)
+                else:
+                    nursery.start_soon(self._agree_in_time, current, record.window_s - age_s)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                # What still comes, of links and requests that are being ended too, is left open:
+                # the next process sees to it.
+                self._nursery = None
+
+    async def ask(
+        self, session: HostSession, live: Instance, event: Event, *, vote: bool, who: str
+    ) -> OpenedRound:
+        """Opens a vote or notice on an instance.
+
+        Its verdict goes to the VIM once :meth:`replied` was called.
+
+        Args:
+            session: its host's.
+            live: what the host told of it.
+            event: what it is about.
+            vote: a vote, else a notice.
+            who: who asks.
+
+        A vote is sent to the host while it is being stored, which is half of what it costs the
+        agent's side. A question that nobody waits for any more does no harm; a notice does.
+
+        Raises:
+            CantAsk: it may be heartbeating, and was not asked, or nobody knows.
+            StoreFault: nothing follows from it, and a notice was not sent.
+        """
+        kind = NotificationType.REVOCABLE if vote else NotificationType.IRREVOCABLE
+        record = RoundRecord(
+            command_id=self._new_command_id(),
+            uuid=live.uuid,
+            hostname=session.hostname,
+            event=event,
+            vote=vote,
+            asked_by=who,
+            asked_at=self._wall_clock(),
+            window_s=window_s(live, window_of(event, kind)),
+            boot_id=session.hello.boot_id,
+        )
+        fault = self._hindrance(record)
+        if fault:
+            return await self._refusals.refuse(
+                live.uuid, session.hostname, event, vote=vote, who=who, why=fault
+            )
+        # Known here before the host is told: it may report the outcome before it replies.
+        deadline = trio.current_time() + record.window_s
+        current = self._open.add(OpenRound(record, deadline=deadline))
+        seconds, fault = await self._open_on(session, record)
+        if fault:
+            self._begin(self._end, current, VoteResult.ERROR, fault, False)
+            return self._refusals.answer(record, fault)
+        current.taken = True
+        if not current.ending.is_over:
+            # The window begins where the host has opened it, which may have had to wait.
+            current.record = attrs.evolve(record, window_s=seconds)
+            current.deadline = trio.current_time() + seconds
+            self._begin(self._agree_in_time, current, seconds)
+        return OpenedRound(record.command_id, seconds, current.ending)
+
+    def _hindrance(self, record: RoundRecord) -> str:
+        """Why its host is not even told of a round; "" if nothing stands in its way."""
+        if self._nursery is None:
+            return "the agent is about to end"
+        if len(self._open) >= _ROUNDS:
+            return f"{len(self._open)} votes and notices are open in this fleet"
+        if self._open.is_asked(record):
+            # The host would wait for the first one, whose verdict the VIM then takes for the second
+            # one's, and the second one's for that of its next step.
+            return f"the VIM's {kind_of(record)} on {record.event} is open already"
+        return ""
+
+    async def _open_on(self, session: HostSession, record: RoundRecord) -> tuple[int, str]:
+        """Stores a round and has its host open it.
+
+        Returns:
+            its window in seconds, and why there is none.
+
+        Raises:
+            StoreFault: it was not stored, and is forgotten.
+        """
+        seconds, fault = 0, ""
+        stored = False
+        lost: StoreFault | None = None
+
+        async def command() -> None:
+            nonlocal seconds, fault
+            try:
+                reply = await session.command(
+                    RoundCommand(
+                        record.command_id, record.uuid, record.event, record.vote, PATIENCE_S
+                    )
+                )
+            except HostUnreachable as error:
+                fault = str(error)
+            else:
+                seconds = reply.seconds
+                fault = "" if reply.ok and seconds else reply.reason or "its host has opened none"
+
+        try:
+            async with trio.open_nursery() as nursery:
+                if record.vote:
+                    nursery.start_soon(command)
+                try:
+                    # It has its place in the store's queue before the host can hear of it, and so
+                    # before its outcome has.
+                    await self._store.open_round(record)
+                except StoreFault as error:
+                    lost = error
+                    nursery.cancel_scope.cancel()
+                else:
+                    stored = True
+                    if not record.vote:
+                        nursery.start_soon(command)
+        finally:
+            if not stored:
+                self._open.pop(record.command_id)
+        if lost is not None:
+            what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
+            _log.error("%s: no %s: store: %s", record.uuid, what, lost)
+            raise lost
+        return seconds, fault
+
+    async def replied(self, command_id: str) -> None:
+        """The reply to whoever asked is written whole: the verdict may follow."""
+        current = self._open.get(command_id)
+        if current is not None:
+            current.replied = True
+        if current is None or current.reported:
+            # Before: the sender's look then comes right behind in the store, in one transaction
+            # mostly. Without an outcome there would be nothing to see, and a look under way when
+            # that comes would hold up the one that sees it.
+            self._wake()
+        try:
+            await self._store.replied(command_id)
+        except StoreFault as fault:
+            _log.error("store: %s: a verdict can't be sent yet", fault)
+            self._begin(self._note_reply, command_id)
+
+    async def _note_reply(self, command_id: str) -> None:
+        await retry_forever(lambda: self._store.replied(command_id))
+        self._wake()
+
+    def unheard(self, command_id: str) -> None:
+        """Whoever asked did not wait for the reply: there will be no verdict."""
+        self._begin(self._end_unheard, command_id)
+
+    async def _end_unheard(self, command_id: str) -> None:
+        current = self._open.get(command_id)
+        why = "nobody waited for the reply"
+        if current is not None:
+            await self._end(current, VoteResult.ERROR, why, False)
+        # The outcome may have been first, or be on its way through the store.
+        await retry_forever(lambda: self._store.withdraw(command_id, why))
+
+    def host_restarted(self, hostname: str, boot_id: str) -> None:
+        """A host's process is this one now: those before it took their rounds with them."""
+        for current in self._open:
+            # One that was not taken yet is given up by whoever waits for the host's reply.
+            gone = current.taken and current.record.boot_id not in ("", boot_id)
+            if current.record.hostname == hostname and gone:
+                why = "the host daemon was restarted"
+                self._begin(self._end, current, VoteResult.ERROR, why, True)
+
+    async def reported(
+        self, hostname: str, report: LinkReport
+    ) -> tuple[RoundRecord | None, RoundResult | None, list[NewEntry]]:
+        """What a host's report of an outcome means.
+
+        Returns:
+            the round, its result and what the VIM is to hear; None, None and nothing if this agent
+            never asked that host for it.
+        """
+        current = self._open.get(report.command_id)
+        record = current.record if current else await self._store.find_round(report.command_id)
+        if record is None or report.result is None or record.hostname != hostname:
+            return None, None, []
+        if current is not None:
+            current.reported = True
+        result = RoundResult(report.command_id, report.result, report.reason)
+        return record, result, self._verdict(record, result, current.deadline if current else None)
+
+    def awaits_reply(self, command_id: str) -> bool:
+        """Whether it is under way and its verdict can't be sent yet: :meth:`replied` will wake."""
+        current = self._open.get(command_id)
+        return current is not None and not current.replied
+
+    def settled(self, result: RoundResult) -> None:
+        """The report of a round's outcome is in the store."""
+        current = self._open.pop(result.command_id)
+        if current is not None:
+            current.ending.end(result)
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _begin(self, step: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(step, *arguments)
+
+    async def _agree_in_time(self, current: OpenRound, within_s: float) -> None:
+        """A round whose host does not tell its outcome in time ends here, in agreement."""
+        with trio.move_on_after(max(0.0, within_s - MARGIN_S)):
+            await current.ending.wait()
+            return
+        agreed = VoteResult.ACCEPT if current.record.vote else VoteResult.COMPLETE
+        await self._end(current, agreed, f"no answer within {current.record.window_s:g} s", True)
+
+    async def _end(self, current: OpenRound, outcome: VoteResult, why: str, verdict: bool) -> None:
+        record = current.record
+        if self._open.pop(record.command_id) is None:
+            return
+        result = RoundResult(record.command_id, outcome, why)
+        history = history_of(record, result, self._wall_clock())
+        entries = self._verdict(record, result, current.deadline) if verdict else []
+        if await retry_forever(lambda: self._store.close_round(result, history, entries)):
+            self._on_end(history)
+        else:
+            # Its host's report was first, though the link went before anybody here heard of that.
+            kept = await retry_forever(lambda: self._store.find_round(record.command_id))
+            if kept is not None and kept.result is not None:
+                result = RoundResult(record.command_id, kept.result, kept.reason)
+        current.ending.end(result)
+        self._wake()
+
+    def _verdict(
+        self, record: RoundRecord, result: RoundResult, deadline: float | None
+    ) -> list[NewEntry]:
+        # Of an instance that has moved the VIM has heard enough from its old host: what comes now
+        # it would take for the answer of a later step.
+        if self._sender is None or record.asked_by != VIM:
+            return []
+        if self._host_of(record.uuid) != record.hostname:
+            return []
+        kind = NotificationType.REVOCABLE if record.vote else NotificationType.IRREVOCABLE
+        response = guest_response(kind, result.result)
+        body = VerdictEvent(record.uuid, record.event, response, result.reason).body()
+        expires_at = record.asked_at + timedelta(seconds=record.window_s)
+        if deadline is not None:
+            # For a next process, by the wall clock as it is now: it may have been set meanwhile.
+            left_s = deadline - trio.current_time()
+            expires_at = self._wall_clock() + timedelta(seconds=left_s)
+        return [
+            NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at, deadline)
+        ]
+
+    def _wake(self) -> None:
+        if self._sender is not None:
+            self._sender.wake()

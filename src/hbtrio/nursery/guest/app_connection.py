@@ -1,0 +1,318 @@
+"""One application's connection: a task that reads, a place in the pacer, and what it is asked.
+
+The application is a process of the same VM, perhaps written this morning. What it can do to the
+guest is bounded here: bytes per second, bytes that wait for it to read, lines in the log, time in a
+place that it does not use. What it does to itself is judged by
+:class:`hbtrio.fsm.application.ApplicationSession`; this module carries it out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import trio
+
+from hbtrio.fsm import application as fsm
+from hbtrio.fsm.application import ApplicationSession, ApplicationState
+from hbtrio.nursery.guest.app_log import AppLog, ConnectionLog
+from hbtrio.nursery.pacer import Pacer
+from hbtrio.nursery.port import ChannelFault, Port
+from hbtrio.nursery.time_guard import sleep_until_on_time
+from hbtrio.nursery.windows import Answer, Window
+from hbtrio.policy.quota import ByteBucket
+from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
+from hbtrio.wire.app_codec import AppDecoder, encode
+from hbtrio.wire.app_messages import AppMessage
+from hbtrio.wire.channel_messages import ActionNotify
+from hbtrio.wire.vocabulary import VoteResult
+
+#: What an application may send: 35 messages a second, where one that is well needs 2 or 3.
+BYTES_PER_S: Final = 8192
+BURST_BYTES: Final = 8192
+
+#: What may wait, beyond what the system's own buffer takes, for an application that does not read.
+BACKLOG_BYTES: Final = 16_384
+
+#: How long it may wait, in seconds. A stopped application has some hundred messages of room in the
+#: system's buffer before it comes to this.
+UNREAD_S: Final = 10.0
+
+#: How long it may be connected and not registered, in seconds. The deployed library registers at
+#: once and closes right after ``final``; a refused application has this long for another try.
+UNREGISTERED_S: Final = 60.0
+
+
+@attrs.frozen
+class SharedServices:
+    """What all connections share."""
+
+    pacer: Pacer
+    guard: OnTimeGuard
+    new_id: Callable[[], int]
+    log: AppLog
+
+
+class _PendingRequest:
+    """A vote or notice that this application was asked, until it is over."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.over = False
+        self.answer: Answer | None = None
+
+    def end(self, answer: Answer | None) -> None:
+        self.over, self.answer = True, answer
+        self.scope.cancel()
+
+
+class AppConnection:
+    """One application, from accept to close; made for one call of :meth:`run`.
+
+    Args:
+        port: the connection.
+        peer: who is at its other end, for the log.
+        surroundings: what it shares with its neighbours.
+    """
+
+    def __init__(self, port: Port, peer: str, surroundings: SharedServices) -> None:
+        self.application = ApplicationSession(surroundings.new_id)
+        #: The pacer's own note.
+        self.slot: int | None = None
+        self._port = port
+        self._pacer = surroundings.pacer
+        self._guard = surroundings.guard
+        self._log = ConnectionLog(surroundings.log, peer, self.application)
+        now = trio.current_time()
+        #: Since when it has not been registered; it means nothing while it is.
+        self.unregistered_at = now
+        self._bucket = ByteBucket(BYTES_PER_S, BURST_BYTES, now)
+        self._decoder = AppDecoder()
+        self._skipped = 0
+        self._sequence = 0
+        self._rest = b""
+        self._deaf = False
+        self._question: _PendingRequest | None = None
+        self._scope = trio.CancelScope()
+        self._grace = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._crash: Exception | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name and its process, for the log."""
+        return self._log.label
+
+    async def run(self) -> None:
+        """Serves the connection until its end, closes it and takes the application out.
+
+        Raises:
+            Exception: a programming error that its bytes or its beats have met.
+
+        Cancelled, it does the same.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as self._nursery:
+                    await self._read()
+                    self._scope.cancel()
+        finally:
+            self._pacer.schedule(self, math.inf)
+            self._port.close()
+            self._apply(self.application.closed())
+        if self._crash is not None:
+            raise self._crash
+
+    def close(self, why: str) -> None:
+        """Ends :meth:`run`, with a word in the log."""
+        self._log.closed(why)
+        self._scope.cancel()
+
+    # -- reading ----------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Reads until the end, or until it has not been registered for too long."""
+        while True:
+            self._grace = trio.CancelScope()
+            self._set_grace()
+            with self._grace:
+                await self._read_on()
+                return
+            # Its init may have come at the last moment, or this process is the one that was late.
+            await trio.lowlevel.checkpoint()
+            now = trio.current_time()
+            self._take_unread(now)
+            if self._guard.is_late(now):
+                self.unregistered_at = now
+            elif not self.application.registered:
+                self.close(f"not registered for {UNREGISTERED_S:g} s")
+                return
+
+    def _set_grace(self) -> None:
+        registered = self.application.registered
+        self._grace.deadline = math.inf if registered else self.unregistered_at + UNREGISTERED_S
+
+    async def _read_on(self) -> None:
+        while True:
+            await self._port.wait_readable()
+            try:
+                data = self._port.receive_nowait()
+            except ChannelFault:
+                return  # reset: an application that crashed with something unread
+            if data is None:
+                continue
+            if not data:
+                return
+            # One read per wake-up keeps the neighbours on time, the bucket keeps the CPU.
+            pause_s = self._take(data, trio.current_time())
+            if pause_s > 0:
+                await trio.sleep(pause_s)
+
+    def _take(self, data: bytes, now: float) -> float:
+        """Takes what was read; returns how long to leave the connection unread."""
+        for message in self._decoder.feed(data):
+            self._apply(self.application.received(message, now))
+        decoder = self._decoder
+        skipped = decoder.garbage_bytes + decoder.other_versions + decoder.other_types
+        if skipped != self._skipped:
+            self._skipped = skipped
+            self._log.slip(
+                f"skipped so far: {decoder.garbage_bytes} bytes of no message, "
+                f"{decoder.other_versions} messages of another version, "
+                f"{decoder.other_types} of an unknown type",
+            )
+        self._pacer.schedule(self, self.application.deadline)
+        return self._bucket.take(len(data), now)
+
+    # -- time -------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> float:
+        """The pacer's call: judges the answers that are owed and sends the next challenge."""
+        try:
+            self._expire(now)
+        except Exception as crash:  # noqa: BLE001 - raised again by this connection's own task
+            self._crash = crash
+            self._scope.cancel()
+            return math.inf
+        return self.application.deadline
+
+    def _expire(self, now: float) -> None:
+        self._take_unread(now)
+        self._apply(self.application.expired(now, late=self._guard.is_late(now)))
+
+    def _take_unread(self, now: float) -> None:
+        """Takes what may have arrived, its reader not having run yet."""
+        try:
+            data = self._port.receive_nowait()
+        except ChannelFault:
+            data = None  # the reader comes to the end by itself
+        if data:
+            self._take(data, now)
+
+    # -- votes and notices ------------------------------------------------------------------
+
+    async def ask(self, notify: ActionNotify, window: Window) -> Answer | None:
+        """Asks or tells the application, and waits for its answer as long as its own window is.
+
+        A newer question ends an older one, which nobody waits for any more.
+
+        Args:
+            notify: the vote or notice.
+            window: the window of the VM as a whole, which cancels this when it closes.
+
+        Returns:
+            The answer; None when it takes no part: it is not registered, or not any more.
+        """
+        application = self.application
+        if not application.registered:
+            return None
+        question = _PendingRequest()
+        own_s = application.profile.window_s(window.kind)
+        now = trio.current_time()
+        try:
+            self._apply(application.ask(notify.event_type, notify.notification_type))
+            self._question = question
+            with question.scope:
+                if own_s < window.remaining_s(now):
+                    await sleep_until_on_time(now + own_s, self._guard, at_most_s=own_s + CALM_S)
+                else:
+                    await trio.sleep_forever()
+        finally:
+            if self._question is question:
+                self._question = None
+                application.unask()
+        if question.over:
+            return question.answer
+        return Answer(VoteResult.TIMEOUT)
+
+    def _end_question(self, answer: Answer | None) -> None:
+        if self._question is not None:
+            self._question.end(answer)
+            self._question = None
+
+    # -- effects ----------------------------------------------------------------------------
+
+    def _apply(self, effects: list[fsm.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case fsm.SendToApplication(message):
+                    self._send(message)
+                case fsm.Answered(result, reason):
+                    self._end_question(Answer(result, reason))
+                case fsm.Withdrew():
+                    self._end_question(None)
+                case fsm.Ignored(why):
+                    self._log.slip(f"ignored: {why}")
+                case fsm.ApplicationStateChanged(old, new, event):
+                    self._note_change(old, new, event)
+                case fsm.StillIll():
+                    self._log.still_ill()
+                case fsm.TermsChanged(old_terms):
+                    self._log.registered_anew(old_terms)
+
+    def _note_change(
+        self, old: ApplicationState, new: ApplicationState, event: fsm.ApplicationEvent
+    ) -> None:
+        if new is ApplicationState.UNREGISTERED:
+            self.unregistered_at = trio.current_time()
+        self._set_grace()
+        self._log.changed(old, new, event)
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def _send(self, message: AppMessage) -> None:
+        self._sequence += 1
+        data = encode(message, self._sequence)
+        if self._deaf:
+            return
+        if self._rest:
+            if len(self._rest) + len(data) > BACKLOG_BYTES:
+                self._deaf = True
+                self.close("it does not read what it is sent")
+            else:
+                self._rest += data
+            return
+        sent = self._send_now(data)
+        if sent < len(data) and self._nursery is not None:
+            self._rest = data[sent:]
+            self._nursery.start_soon(self._send_rest)
+
+    def _send_now(self, data: bytes) -> int:
+        try:
+            return self._port.send_nowait(data)
+        except ChannelFault:
+            # Its last words may still be unread: a reject must not turn into consent because the
+            # application left after it. The reader comes to the end by itself.
+            self._deaf = True
+            return len(data)
+
+    async def _send_rest(self) -> None:
+        with trio.move_on_after(UNREAD_S):
+            while self._rest:
+                await self._port.wait_writable()
+                self._rest = self._rest[self._send_now(self._rest) :]
+            return
+        self._deaf = True
+        self.close(f"it has not read what it was sent for {UNREAD_S:g} s")

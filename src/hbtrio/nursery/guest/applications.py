@@ -1,0 +1,172 @@
+"""The guest's side of the application API: a socket, and a task for each that connects to it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+import trio
+
+from hbtrio.errors import os_reason
+from hbtrio.net.unix_socket import UnixListener, peer_credentials
+from hbtrio.nursery.guest.app_connection import AppConnection, SharedServices
+from hbtrio.nursery.guest.app_log import AppLog, Topic
+from hbtrio.nursery.guest.voters import VoterNames
+from hbtrio.nursery.pacer import Pacer
+from hbtrio.nursery.port import SocketPort
+from hbtrio.nursery.windows import Handler
+from hbtrio.policy.health_merge import HealthStatus
+from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.wire.channel_messages import ActionNotify
+
+#: Connections at once; a bound for what has gone wild in the VM, no limit to what is of use.
+MAX_CONNECTIONS: Final = 1024
+
+#: What an application without a name is called among the voters.
+_NAMELESS: Final = "application"
+
+#: Faults of accept(2) that pass, and how long they are given, in seconds.
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_SHORTAGE_S: Final = 0.1
+
+
+class Applications:
+    """All applications of this VM: voters with a health of their own.
+
+    Args:
+        new_id: makes challenges and ids in 0..2^31-1.
+        guard: the process's on-time guard; who ticks it is the caller's affair.
+        max_connections: how many there is room for. For one more, who has been connected longest
+            without being registered gives way; if all are registered, it is closed at once.
+        bounded_by: why there is not more room, for the log.
+    """
+
+    def __init__(
+        self,
+        new_id: Callable[[], int],
+        guard: OnTimeGuard,
+        max_connections: int = MAX_CONNECTIONS,
+        bounded_by: str = "",
+    ) -> None:
+        self._log = AppLog()
+        self._surroundings = SharedServices(Pacer(), guard, new_id, self._log)
+        self._max_connections = max_connections
+        self._bounded_by = bounded_by
+        self._connections: dict[AppConnection, None] = {}
+        self._said_full = self._said_short = False
+
+    async def serve(self, listener: UnixListener) -> None:
+        """Serves until cancelled; the connections and the listener are closed then.
+
+        Args:
+            listener: where applications connect.
+
+        Raises:
+            OSError: accept failed for another reason than a connection's fault or a passing
+                shortage of descriptors or memory, which is logged and waited out.
+        """
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(self._surroundings.pacer.run)
+            nursery.start_soon(self._log.run)
+            # Not trio.serve_listeners: in a shortage it logs ten tracebacks a second.
+            while True:
+                stream = await self._accept(listener)
+                nursery.start_soon(self._converse, stream)
+
+    async def _accept(self, listener: UnixListener) -> trio.SocketStream:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if error.errno not in _SHORTAGES:
+                    raise
+                if not self._said_short:  # until one is accepted again
+                    self._said_short = True
+                    self._say_short(error)
+                await trio.sleep(_SHORTAGE_S)
+            else:
+                self._said_short = False
+                return stream
+
+    def _say_short(self, error: OSError) -> None:
+        why = os_reason(error)
+        if error.errno == errno.EMFILE:
+            files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            why = f"{why}; the limit (ulimit -n) is {files}"
+        self._log.say(Topic.ROOM, logging.ERROR, "applications can't be let in: %s", why)
+
+    def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
+        """See :class:`hbtrio.nursery.guest.daemon.Voters`; names that several have are numbered."""
+        handlers: dict[str, Handler] = {}
+        names = VoterNames()
+        for connection in self._connections:
+            if connection.application.registered:
+                name = names.take(connection.application.profile.name or _NAMELESS)
+                handlers[name] = partial(connection.ask, notify)
+        return handlers
+
+    def health(self) -> list[HealthStatus]:
+        """See :class:`hbtrio.nursery.guest.daemon.Voters`; in the order in which they connected."""
+        applications = (connection.application for connection in self._connections)
+        return [application.health for application in applications if application.registered]
+
+    async def _converse(self, stream: trio.SocketStream) -> None:
+        if len(self._connections) >= self._max_connections and not self._make_room():
+            await trio.aclose_forcefully(stream)
+            return
+        try:
+            connection = AppConnection(*_port_of(stream), self._surroundings)
+        except OSError:  # gone before we looked at it
+            await trio.aclose_forcefully(stream)
+            return
+        self._connections[connection] = None
+        try:
+            await connection.run()
+        except* Exception:  # noqa: BLE001 - the boundary where programming errors end
+            # Bytes of strangers are what finds such errors: one connection, not the heartbeat.
+            self._log.say(
+                Topic.ERROR,
+                logging.ERROR,
+                "%s: connection closed: an error in this program",
+                connection.label,
+                traceback=True,
+            )
+        finally:
+            self._connections.pop(connection, None)  # unless it has given way
+            self._said_full = False
+
+    def _make_room(self) -> bool:
+        """Whether somebody could be made to give way to a newcomer."""
+        idle = [one for one in self._connections if not one.application.registered]
+        if idle:
+            oldest = min(idle, key=lambda one: one.unregistered_at)
+            del self._connections[oldest]
+            oldest.close("not registered, and a newcomer has no place")
+            return True
+        if not self._said_full:  # until there is room again
+            self._said_full = True
+            self._log.say(
+                Topic.ROOM,
+                logging.ERROR,
+                "%d applications are registered; no more are let in%s",
+                self._max_connections,
+                f": {self._bounded_by}" if self._bounded_by else "",
+            )
+        return False
+
+
+def _port_of(stream: trio.SocketStream) -> tuple[SocketPort, str]:
+    """The connection as a port, taken out of trio's stream, and who is at its other end.
+
+    Raises:
+        OSError: the connection is broken.
+    """
+    peer = peer_credentials(stream)
+    connection = socket.socket(fileno=stream.socket.detach())
+    connection.setblocking(False)
+    return SocketPort(connection), f"pid {peer.pid}, uid {peer.uid}, gid {peer.gid}"

@@ -1,0 +1,58 @@
+"""EVENT_NOTIFICATION_SCRIPT as voters: one script, or every executable of a directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import attrs
+
+from hbtrio.nursery.guest.scripts import ScriptVerdict, executables, run_script
+from hbtrio.nursery.windows import Answer, Handler, Window
+from hbtrio.policy.health_merge import HealthStatus
+from hbtrio.system.runner import ProcessRunner
+from hbtrio.wire.channel_messages import ActionNotify
+from hbtrio.wire.vocabulary import VoteResult
+
+
+class EventScripts:
+    """The scripts that are asked and told.
+
+    Args:
+        path: EVENT_NOTIFICATION_SCRIPT, a file or a directory, or None for nobody.
+        processes: runs them.
+    """
+
+    def __init__(self, path: str | None, processes: ProcessRunner) -> None:
+        self._path = path
+        self._processes = processes
+
+    def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
+        """One for each script, as :class:`~hbtrio.nursery.guest.daemon.Voters` says."""
+        if self._path is None:
+            return {}
+        argument = (str(notify.notification_type), str(notify.event_type))
+        return {
+            os.path.basename(script): _ScriptHandler(self._processes, (script, *argument))
+            for script in executables(self._path)
+        }
+
+    def health(self) -> list[HealthStatus]:
+        """Event scripts have no health of their own."""
+        return []
+
+
+@attrs.frozen
+class _ScriptHandler:
+    processes: ProcessRunner
+    argv: tuple[str, ...]
+
+    async def __call__(self, _: Window) -> Answer | None:
+        answer = await run_script(self.processes, self.argv)
+        match answer.verdict:
+            case ScriptVerdict.OK:
+                return Answer(VoteResult.ACCEPT, answer.reason)
+            case ScriptVerdict.REFUSED:
+                return Answer(VoteResult.REJECT, answer.reason)
+            case ScriptVerdict.NO_ANSWER:
+                return None

@@ -1,0 +1,78 @@
+"""What a guest still has to say: in order and bounded; a reject is given up last."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import trio
+
+from hbtrio.wire.channel_codec import encode
+from hbtrio.wire.channel_messages import ActionResponse, ChallengeResponse, Init, Message
+from hbtrio.wire.vocabulary import VoteResult
+
+#: Messages that may wait for a host that does not read.
+QUEUE: Final = 64
+
+
+class Outbox:
+    """A queue between the session and the channel's writer.
+
+    When it is full the oldest of what matters least goes: an answer to a challenge, since the host
+    has long counted it as missed, then an ``init``, which is repeated, then an answer that agrees,
+    which is what the host makes of silence.
+    """
+
+    def __init__(self) -> None:
+        #: Messages dropped because the host does not read.
+        self.dropped = 0
+        self._queue: deque[Message] = deque()
+        self._filled = trio.Event()
+        self._emptied = trio.Event()
+        self._sending = False
+
+    def put(self, message: Message) -> None:
+        """Queues a message."""
+        self._queue.append(message)
+        if len(self._queue) > QUEUE:
+            self._queue.remove(min(self._queue, key=_weight))  # of equals the first, the oldest
+            self.dropped += 1
+        self._filled.set()
+
+    async def next(self, sequence: int) -> bytes:
+        """The next message's bytes, when there is one; the writer then calls :meth:`sent`."""
+        while not self._queue:
+            self._filled = trio.Event()
+            await self._filled.wait()
+        self._sending = True
+        return encode(self._queue.popleft(), sequence)
+
+    def sent(self) -> None:
+        """What :meth:`next` returned last is on its way."""
+        self._sending = False
+        if not self._queue:
+            self._emptied.set()
+
+    def clear(self) -> None:
+        """The channel is down: what was meant for that host is of no use to the next."""
+        self._queue.clear()
+        self._sending = False
+        self._emptied.set()
+
+    async def flushed(self) -> None:
+        """Waits until nothing is queued or being sent."""
+        while self._queue or self._sending:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+
+def _weight(message: Message) -> int:
+    match message:
+        case ChallengeResponse():
+            return 0
+        case Init():
+            return 1
+        case ActionResponse(vote_result=result):
+            return 3 if result is VoteResult.REJECT else 2
+        case _:
+            return 4

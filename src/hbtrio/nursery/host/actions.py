@@ -1,0 +1,212 @@
+"""An action on an instance as a task: it carries out the steps of the action machine.
+
+The task belongs to the host, not to whoever asked for it: an operator who closes the terminal in
+the middle must not leave a VM that was told of a beginning and never hears of an end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final
+
+import trio
+
+from hbtrio.config.host import expand
+from hbtrio.fsm.action import (
+    Action,
+    ActionState,
+    AskVote,
+    AwaitReturn,
+    Finish,
+    GiveNotice,
+    Perform,
+    Step,
+)
+from hbtrio.fsm.ballot import BallotState, Outcome
+from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
+from hbtrio.nursery.progress_lines import ProgressLines
+from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
+from hbtrio.wire.channel_codec import plain_text
+from hbtrio.wire.vocabulary import ActionName, Event, NotificationType, VoteResult
+
+_log = logging.getLogger("hbtrio.actions")
+
+#: What a command said, at most, in its progress line.
+_OUTPUT_BYTES: Final = 2048
+
+#: Another round on the instance is waited for this often before the action goes on without its own.
+_PATIENCE: Final = 3
+
+
+class ActionRun:
+    """One action under way.
+
+    Args:
+        uuid: the instance.
+        name: the row of the event table.
+        command: what performs it; ``{uuid}`` stands for the instance.
+        force: skip the vote.
+        channel_of: the instance's channel at this moment, or None; a VM that restarts or moves may
+            get another.
+        processes: runs the command.
+        timeout_s: how long the command may take.
+    """
+
+    def __init__(
+        self,
+        uuid: str,
+        name: ActionName,
+        command: tuple[str, ...],
+        *,
+        force: bool,
+        channel_of: Callable[[str], Channel | None],
+        processes: ProcessRunner,
+        timeout_s: float,
+    ) -> None:
+        self.uuid = uuid
+        self.name = name
+        self._command = command
+        self._machine = Action(name, force=force)
+        self._channel_of = channel_of
+        self._processes = processes
+        self._timeout_s = timeout_s
+        self._lines = ProgressLines()
+        self._reason = ""
+        #: Whether the instance was told of what comes, or is expected back without that.
+        self._announced = False
+        #: Whether a RESTART window was open before the command; it may be over after it.
+        self._restarts = False
+
+    @property
+    def state(self) -> ActionState:
+        """Where it stands."""
+        return self._machine.state
+
+    async def run(self) -> None:
+        """Carries the action out; its end is a line of progress with its outcome."""
+        step: Step = self._machine.start()
+        while True:
+            match step:
+                case AskVote(event):
+                    outcome = await self._round("vote", event, NotificationType.REVOCABLE)
+                    rejected = outcome is not None and outcome.result is VoteResult.REJECT
+                    self._reason = outcome.reason if rejected and outcome is not None else ""
+                    step = self._machine.voted(rejected=rejected)
+                case GiveNotice(event):
+                    told = await self._round("notice", event, NotificationType.IRREVOCABLE)
+                    self._announced = self._announced or told is not None
+                    step = self._machine.noticed()
+                case Perform():
+                    step = self._machine.performed(succeeded=await self._perform())
+                case AwaitReturn():
+                    await self._await_return()
+                    step = self._machine.back()
+                case Finish():
+                    break
+        why = f": {self._reason}" if self._reason else ""
+        _log.info("%s: %s: %s%s", self.uuid, self.name, self.state.value, why)
+        self._say(step="end", outcome=self.state.value, reason=self._reason)
+
+    def close(self) -> None:
+        """Nothing more will be said; those who watch are let go."""
+        self._lines.close()
+
+    def progress(self) -> AsyncGenerator[dict[str, Any] | None]:
+        """Yields each line of progress, from the first; ends with the action."""
+        return self._lines.watch()
+
+    def _say(self, **line: Any) -> None:
+        self._lines.say(line)
+
+    async def _round(
+        self, kind: str, event: Event, notification: NotificationType
+    ) -> Outcome | None:
+        """A vote or notice from its opening to its outcome; None if the instance takes no part."""
+        opened = await self._open(event, notification)
+        if isinstance(opened, str):
+            self._say(step=kind, event=event, skipped=opened)
+            return None
+        window = opened.window
+        self._say(step=kind, event=event, window=window.kind, seconds=window.seconds)
+        await opened.done.wait()
+        outcome = opened.outcome
+        if outcome is not None:
+            self._say(step=kind, event=event, result=outcome.result, reason=outcome.reason)
+        return outcome
+
+    async def _open(self, event: Event, notification: NotificationType) -> Round | str:
+        for _ in range(_PATIENCE):
+            channel = self._channel_of(self.uuid)
+            if channel is None or channel.gone:
+                return "the instance is not on this host"
+            try:
+                return channel.open_round(event, notification)
+            except NotHeartbeating as error:
+                return str(error)
+            except RoundOpen as error:
+                if channel.round is not None:
+                    # Said, as whoever watches would take the silence for a host that hangs.
+                    left_s = channel.round.window.remaining_s(trio.current_time())
+                    kind = "vote" if notification is NotificationType.REVOCABLE else "notice"
+                    self._say(step=kind, event=event, waiting=str(error), seconds=round(left_s, 3))
+                    await channel.round.done.wait()
+        return "other votes and notices went on and on"
+
+    async def _perform(self) -> bool:
+        channel = self._channel_of(self.uuid)
+        event = self._machine.restarting
+        if channel is not None and event is not None:
+            # Lost ones are rebooted the most: they can't be told, and are awaited all the same.
+            if not self._announced or channel.restart.window is None:
+                channel.restarts(event)
+            self._announced = True
+        self._restarts = channel is not None and channel.restart.window is not None
+        argv = expand(self._command, uuid=self.uuid)
+        self._say(step="command", argv=argv, seconds=self._timeout_s)
+        _log.info("%s: %s: running %s", self.uuid, self.name, argv)
+        fault = f"out of time after {self._timeout_s:g} s"
+        output = ""
+        with trio.move_on_after(self._timeout_s):
+            try:
+                result = await self._processes.run(argv, max_output=_OUTPUT_BYTES)
+            except ProcessNotStarted as error:
+                fault = f"{error.path}: {error.reason}"
+            else:
+                said = (result.stdout + result.stderr).decode("utf-8", "replace")
+                output = said.strip()
+                fault = "" if result.exit_code == 0 else f"exit status {result.exit_code}"
+                if result.signal is not None:
+                    fault = f"killed by signal {result.signal}"
+        self._say(step="command", result="failed" if fault else "done", reason=fault, output=output)
+        if not fault:
+            return True
+        self._reason = f"the command failed: {fault}"
+        channel = self._channel_of(self.uuid)
+        # Of what this action did not announce it can't say that it is called off: a VM that could
+        # not be resumed is still suspended.
+        if channel is not None and self._announced and self._machine.before is not None:
+            channel.call_off(self._machine.before, plain_text(self._reason, 223))
+        return False
+
+    async def _await_return(self) -> None:
+        channel = self._channel_of(self.uuid)
+        if channel is None or not self._restarts:
+            self._say(step="restart", skipped="the instance is not on this host")
+            return
+        window = last = channel.restart.window
+        # One more may follow: for an init that came at the last moment, or for another restart.
+        while window is not None:
+            left_s = window.remaining_s(trio.current_time())
+            self._say(step="restart", window=window.kind, seconds=round(left_s, 1))
+            await channel.restart.closed.wait()
+            window, last = channel.restart.window, window
+        back = channel.heartbeat.state is HeartbeatState.BEATING
+        why = channel.heartbeat.why
+        if back and last is not None and last.ballot.state is BallotState.EXPIRED:
+            why = "it never went down: it answered to the end of RESTART"
+        self._say(step="restart", result="back" if back else "expired", reason=why)
+        if not back or why != channel.heartbeat.why:
+            self._reason = why

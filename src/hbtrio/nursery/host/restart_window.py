@@ -1,0 +1,61 @@
+"""The RESTART window of one instance, which may be silent in it and is expected back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from hbtrio.fsm.ballot import Ballot, Outcome
+from hbtrio.nursery.windows import Answer, Window, stay_silent
+from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
+
+#: The only one that is waited for.
+_INSTANCE: Final = "instance"
+
+
+class RestartWindow:
+    """One window at a time, each a task of its own.
+
+    Args:
+        guard: the process's on-time guard.
+        on_expired: told when a window has run out.
+    """
+
+    def __init__(self, guard: OnTimeGuard, on_expired: Callable[[], None]) -> None:
+        self._guard = guard
+        self._on_expired = on_expired
+        #: The window while one is open.
+        self.window: Window | None = None
+        #: Set when the window that was opened last is closed.
+        self.closed = trio.Event()
+
+    def open(self, seconds: float, nursery: trio.Nursery | None) -> None:
+        """Opens a window; one that is open is given up for it.
+
+        Args:
+            seconds: how long the instance may take.
+            nursery: holds the window; without one it is open, and nobody sees its end.
+        """
+        if self.window is not None:
+            self.window.abort("it is being restarted again")
+        ballot = Ballot(NotificationType.IRREVOCABLE, [_INSTANCE])
+        window = Window(WindowKind.RESTART, seconds, ballot, self._over, self._guard)
+        self.window = window
+        self.closed = trio.Event()
+        if nursery is not None:
+            nursery.start_soon(window.hold, {_INSTANCE: stay_silent})
+
+    def close(self) -> None:
+        """The instance is back, or is not expected any more."""
+        if self.window is not None:
+            self.window.answer(_INSTANCE, Answer(VoteResult.COMPLETE))
+
+    def _over(self, outcome: Outcome) -> None:
+        self.window = None
+        over = self.closed
+        if outcome.result is VoteResult.TIMEOUT:
+            self._on_expired()
+        over.set()

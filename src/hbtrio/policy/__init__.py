@@ -1,0 +1,1 @@
+"""Pure rules without a table: limits, quotas, backoff, merging."""

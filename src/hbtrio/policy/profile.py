@@ -1,0 +1,82 @@
+"""What a guest advertised, clamped to what the host allows.
+
+The numbers come from a tenant. An interval of a day, or a window of a century, would switch the
+heartbeat off or hold an operator up for ever; so each is brought into the host's bounds. Beating
+faster than a guest asked for is always safe: it waits for at least two of its intervals.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from hbtrio.wire.channel_codec import MAX_NAME_BYTES, plain_text
+from hbtrio.wire.channel_messages import Init
+from hbtrio.wire.vocabulary import CorrectiveAction, WindowKind
+
+
+@attrs.frozen
+class ProfileLimits:
+    """The host's bounds for what guests advertise; see ``[heartbeat]`` and ``[limits]``."""
+
+    interval_min_ms: int = 400
+    interval_max_ms: int = 60_000
+    vote_max_s: int = 600
+    notice_max_s: int = 600
+    restart_max_s: int = 3600
+
+
+@attrs.frozen
+class Profile:
+    """One guest's heartbeat interval, windows and corrective action, ready for use.
+
+    The defaults are what a guest without a configuration advertises; they serve while a guest
+    answers challenges without having sent its ``init`` to this host, as after a live migration.
+    """
+
+    name: str = ""
+    interval_s: float = 1.0
+    vote_s: int = 11
+    shutdown_notice_s: int = 11
+    suspend_notice_s: int = 11
+    resume_notice_s: int = 11
+    restart_s: int = 121
+    corrective_action: CorrectiveAction = CorrectiveAction.NONE
+
+    @classmethod
+    def from_init(cls, init: Init, limits: ProfileLimits) -> Profile:
+        """The profile that ``init`` asks for, within ``limits``."""
+
+        def notice_s(seconds: int) -> int:
+            return _clamp(seconds, 1, limits.notice_max_s)
+
+        interval_ms = _clamp(
+            init.heartbeat_interval_ms, limits.interval_min_ms, limits.interval_max_ms
+        )
+        return cls(
+            name=plain_text(init.name, MAX_NAME_BYTES),
+            interval_s=interval_ms / 1000,
+            vote_s=_clamp(init.vote_secs, 1, limits.vote_max_s),
+            shutdown_notice_s=notice_s(init.shutdown_notice_secs),
+            suspend_notice_s=notice_s(init.suspend_notice_secs),
+            resume_notice_s=notice_s(init.resume_notice_secs),
+            restart_s=_clamp(init.restart_secs, 1, limits.restart_max_s),
+            corrective_action=init.corrective_action,
+        )
+
+    def window_s(self, kind: WindowKind) -> int:
+        """How long the host keeps a window of this kind open for this guest, in seconds."""
+        match kind:
+            case WindowKind.VOTE:
+                return self.vote_s
+            case WindowKind.SHUTDOWN_NOTICE:
+                return self.shutdown_notice_s
+            case WindowKind.SUSPEND_NOTICE:
+                return self.suspend_notice_s
+            case WindowKind.RESUME_NOTICE:
+                return self.resume_notice_s
+            case WindowKind.RESTART:
+                return self.restart_s
+
+
+def _clamp(value: int, low: int, high: int) -> int:
+    return max(low, min(value, high))

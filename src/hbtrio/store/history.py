@@ -1,0 +1,91 @@
+"""The history in SQL: what happened, newest first, for as long as it is kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final
+
+from hbtrio.store.records import HistoryEntry, HistoryRecord
+from hbtrio.store.sql import changed, epoch, moment, moment_or_none, rows, text_of
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
+
+_COLUMNS: Final = (
+    "time, kind, uuid, hostname, event, result, reason, who, corrective_action, asked_at"
+)
+
+
+def record(db: sqlite3.Connection, entry: HistoryEntry, now: float) -> None:
+    """Keeps one entry, which has come now."""
+    db.execute(
+        f"INSERT INTO history ({_COLUMNS}, kept_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            entry.time.timestamp(),
+            entry.kind,
+            entry.uuid,
+            text_of(entry.hostname),
+            entry.event or "",
+            entry.result or "",
+            text_of(entry.reason),
+            text_of(entry.who),
+            entry.corrective_action or "",
+            epoch(entry.asked_at),
+            now,
+        ),
+    )
+
+
+def read(
+    db: sqlite3.Connection, limit: int, before: int | None, uuid: str | None
+) -> tuple[HistoryRecord, ...]:
+    """The newest records, of one instance or older than another record if so wanted."""
+    where: list[str] = ["1"]
+    values: list[object] = []
+    if before is not None:
+        where.append("id < ?")
+        values.append(before)
+    if uuid is not None:
+        where.append("uuid = ?")
+        values.append(uuid)
+    text = f"SELECT id, {_COLUMNS} FROM history WHERE {' AND '.join(where)}"
+    found = rows(db, f"{text} ORDER BY id DESC LIMIT ?", *values, limit)
+    return tuple(map(_record, found))
+
+
+def newest(db: sqlite3.Connection) -> int:
+    """The id of the newest record; 0 if there is none."""
+    [(number,)] = rows(db, "SELECT coalesce(max(id), 0) FROM history")
+    return int(number)
+
+
+def newer(db: sqlite3.Connection, than: int, kind: str, limit: int) -> tuple[HistoryRecord, ...]:
+    """Records of a kind that are newer than that one, the oldest first."""
+    text = f"SELECT id, {_COLUMNS} FROM history WHERE id > ? AND kind = ? ORDER BY id LIMIT ?"
+    return tuple(map(_record, rows(db, text, than, kind, limit)))
+
+
+def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
+    """Removes entries that came before then, whatever their hosts' clocks; returns how many."""
+    return changed(
+        db,
+        "DELETE FROM history WHERE id IN"
+        " (SELECT id FROM history WHERE kept_at < ? ORDER BY kept_at LIMIT ?)",
+        older_than,
+        limit,
+    )
+
+
+def _record(row: tuple[Any, ...]) -> HistoryRecord:
+    number, time, kind, uuid, hostname, event, result, reason, who, action, asked_at = row
+    entry = HistoryEntry(
+        time=moment(time),
+        kind=kind,
+        uuid=uuid,
+        hostname=hostname,
+        reason=reason,
+        event=Event(event) if event else None,
+        result=VoteResult(result) if result else None,
+        who=who,
+        corrective_action=CorrectiveAction(action) if action else None,
+        asked_at=moment_or_none(asked_at),
+    )
+    return HistoryRecord(number, entry)

@@ -1,0 +1,364 @@
+"""The outbox in SQL: what waits for the VIM, in which order it may go, and when it is too late.
+
+An alarm may be held back, see :mod:`hbtrio.store.held_alarms`; nothing waits behind it then.
+
+Functions of a connection, each run inside a transaction of the store's worker. ``now`` is the wall
+clock in seconds since the epoch, ``clock`` trio's. A verdict expires by the latter, as the former
+may be set; only of what a former process has left, whose clock is gone, the wall clock is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+
+from hbtrio.store import history as store_history
+from hbtrio.store import rounds as store_rounds
+from hbtrio.store.records import (
+    Entry,
+    HistoryEntry,
+    NewEntry,
+    OutboxKind,
+    OutboxState,
+    Ready,
+)
+from hbtrio.store.sql import changed, epoch, moment, moment_or_none, rows, text_of
+
+#: Alarms of one instance that may wait while the VIM is away; with one more the oldest is given up.
+ALARMS_PER_INSTANCE: Final = 100
+
+#: How often a state or alarm is tried on a VIM that can be reached until it lets those behind it
+#: pass, as that may be its own fault. With the sender's pauses they wait for 15 s, if the VIM
+#: answers at once; for so long an instance's order is kept through the VIM's own troubles.
+TRIES: Final = 4
+
+#: A machine that lost its power is back no sooner, in seconds: a verdict that has less time left
+#: than this expires before anybody could send it again.
+REBOOT_S: Final = 20.0
+
+_COLUMNS: Final = (
+    "id, kind, uuid, command_id, body, expires_at, state, attempts, queued_at, done_at, fault,"
+    " refused_since"
+)
+
+#: Why a verdict is not sent any more.
+TOO_LATE: Final = "its window was over before it could be sent"
+
+_INTERRUPTED: Final = "the agent ended while it was being sent"
+
+# An alarm that comes to the queue of a host whose alarms are held back stays outside.
+_QUEUED: Final = """
+    CASE WHEN :held OR :kind = 'alarm' AND :hostname IN (SELECT hostname FROM holds)
+    THEN 'held' ELSE 'queued' END
+"""
+
+# An entry that goes on failing stands behind those that do not, and of several the one that has
+# failed most often behind the others.
+_LATE: Final = f"max(0, {{0}}.failures - {TRIES - 1})"
+
+# A turn is an instance's oldest entry. Some exceptions keep one trouble from becoming another's: a
+# state or alarm that goes on failing lets the others pass; a verdict passes states and alarms that
+# have failed already, and all of them while its instance rests (that one of them failed, or hangs,
+# is then known) or while there is no room for them. And a verdict whose reply is not written has no
+# turn: it may never be, if the agent was killed or the link cut before.
+_READY: Final = f"""
+    SELECT {_COLUMNS} FROM outbox AS mine
+    WHERE state = 'queued'
+      AND uuid NOT IN (SELECT value FROM json_each(:busy))
+      AND (kind = 'action' OR uuid NOT IN (SELECT value FROM json_each(:resting)))
+      AND NOT EXISTS (
+          SELECT 1 FROM outbox AS other
+          WHERE other.uuid = mine.uuid AND other.id < mine.id
+            AND other.done_at IS NULL AND other.state <> 'held'
+            AND CASE
+                WHEN other.kind = 'action' THEN 1
+                WHEN mine.kind = 'action' THEN other.attempts = 0 AND :others > 0
+                    AND mine.uuid NOT IN (SELECT value FROM json_each(:resting))
+                ELSE {_LATE.format("other")} <= {_LATE.format("mine")}
+            END
+            AND NOT EXISTS (
+                SELECT 1 FROM rounds WHERE rounds.command_id = other.command_id AND replied = 0
+            )
+      )
+      AND (kind = 'action' OR failures < {TRIES} OR NOT EXISTS (
+          SELECT 1 FROM outbox AS other
+          WHERE other.uuid = mine.uuid AND other.id > mine.id
+            AND other.done_at IS NULL AND other.state <> 'held' AND other.kind <> 'action'
+            AND {_LATE.format("other")} < {_LATE.format("mine")}
+      ))
+      AND NOT EXISTS (
+          SELECT 1 FROM rounds WHERE rounds.command_id = mine.command_id AND replied = 0
+      )
+    ORDER BY place, attempts, queued_at, id
+    LIMIT :limit
+"""
+
+# Worded as their indexes word them.
+_BY_CLOCK: Final = "state = 'queued' AND deadline"
+_BY_WALL_CLOCK: Final = "state = 'queued' AND deadline IS NULL AND expires_at"
+
+# How many seconds it is of use for; of trio's clock and the wall clock.
+_LEFT: Final = "coalesce(deadline - ?, expires_at - ?, 9e999)"
+
+
+def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> None:
+    """Queues entries.
+
+    A state replaces one of its instance that is still queued, not one that is being sent. A second
+    verdict for a command that was given one is left out.
+    """
+    for new in entries:
+        since = now
+        if new.kind is OutboxKind.SERVICE:
+            replaced = rows(
+                db,
+                "DELETE FROM outbox WHERE uuid = ? AND done_at IS NULL AND kind = 'service'"
+                " AND state = 'queued' RETURNING queued_at",
+                new.uuid,
+            )
+            since = min([now, *(at for (at,) in replaced)])
+        db.execute(
+            "INSERT OR IGNORE INTO outbox"
+            " (kind, place, uuid, command_id, body, expires_at, deadline, state, queued_at,"
+            " hostname)"
+            " VALUES (:kind, :place, :uuid, :command_id, :body, :expires_at, :deadline,"
+            f" {_QUEUED}, :queued_at, :hostname)",
+            {
+                "kind": new.kind,
+                "place": 0 if new.kind is OutboxKind.ACTION else 1,
+                "uuid": new.uuid,
+                "command_id": new.command_id,
+                "body": new.body,
+                "expires_at": epoch(new.expires_at),
+                "deadline": new.deadline,
+                "queued_at": since,
+                "hostname": text_of(new.hostname),
+                "held": new.held,
+            },
+        )
+        if new.kind is OutboxKind.ALARM:
+            _drop_oldest_alarms(db, new.uuid, now)
+
+
+def _drop_oldest_alarms(db: sqlite3.Connection, uuid: str, now: float) -> None:
+    end(
+        db,
+        "id IN (SELECT id FROM outbox WHERE uuid = ? AND done_at IS NULL AND kind = 'alarm'"
+        " AND state IN ('queued', 'held') ORDER BY id DESC LIMIT -1 OFFSET ?)",
+        (uuid, ALARMS_PER_INSTANCE),
+        OutboxState.UNDELIVERED,
+        f"{ALARMS_PER_INSTANCE} newer alarms of the instance were waiting",
+        now,
+    )
+
+
+def ready(
+    db: sqlite3.Connection,
+    limit: int,
+    others: int,
+    busy: Iterable[str],
+    resting: Iterable[str],
+    now: float,
+    clock: float,
+) -> Ready:
+    """What can be sent now, after giving up what is too late.
+
+    Args:
+        db: the connection.
+        limit: how many at most; 0 only gives up what is too late.
+        others: how many of them may be no verdicts.
+        busy: instances of which nothing is wanted.
+        resting: instances of which only verdicts are wanted, which wait for no state or alarm.
+        now: the wall clock.
+        clock: trio's.
+    """
+    for where, edge in ((_BY_CLOCK, clock), (_BY_WALL_CLOCK, now)):
+        end(db, f"{where} <= ?", (edge,), OutboxState.UNDELIVERED, TOO_LATE, now)
+    names = {"busy": json.dumps(list(busy)), "resting": json.dumps(list(resting))}
+    first: dict[str, Entry] = {}
+    # Twice as many, as an instance may have two: a verdict, and what that passes. Verdicts come
+    # first, so that none is cut off behind what there is no room for.
+    for row in db.execute(_READY, names | {"limit": 2 * limit, "others": others}).fetchall():
+        entry = _entry(row)
+        if entry.uuid not in first and (entry.kind is OutboxKind.ACTION or others > 0):
+            others -= entry.kind is not OutboxKind.ACTION
+            first[entry.uuid] = entry
+    [(waiting,)] = rows(db, "SELECT count(*) FROM outbox WHERE done_at IS NULL AND state <> 'held'")
+    [(deadline,)] = rows(db, f"SELECT min(deadline) FROM outbox WHERE {_BY_CLOCK} IS NOT NULL")
+    [(expiry,)] = rows(db, f"SELECT min(expires_at) FROM outbox WHERE {_BY_WALL_CLOCK} IS NOT NULL")
+    lefts = [] if deadline is None else [deadline - clock]
+    lefts += [] if expiry is None else [expiry - now]
+    return Ready(tuple(first.values())[:limit], waiting, min(lefts, default=None))
+
+
+def mark_sending(db: sqlite3.Connection, entry_id: int, now: float, clock: float) -> float | None:
+    """Notes that its first byte is about to be written.
+
+    Returns for how many seconds it would do harm to send it again: what is left of a verdict's
+    window, 0 for all else. None if it must not be sent any more.
+    """
+    found = rows(
+        db,
+        "UPDATE outbox SET state = 'sending' WHERE id = ? AND state = 'queued'"
+        f" AND {_LEFT} > 0 RETURNING kind, {_LEFT}",
+        entry_id,
+        clock,
+        now,
+        clock,
+        now,
+    )
+    if not found:
+        return None
+    [(kind, left_s)] = found
+    return left_s if kind == OutboxKind.ACTION else 0.0
+
+
+def mark_done(
+    db: sqlite3.Connection, entry_id: int, state: OutboxState, fault: str, now: float
+) -> None:
+    """Notes the end of a delivery; one that has ended already stays as it is."""
+    end(db, "id = ? AND done_at IS NULL", (entry_id,), state, fault, now)
+
+
+def back_to_queue(
+    db: sqlite3.Connection, entry_id: int, fault: str, clock: float, *, reached: bool, refused: bool
+) -> None:
+    """Notes an attempt that failed; a state that has been superseded meanwhile is forgotten.
+
+    Args:
+        db: the connection.
+        entry_id: which.
+        fault: why.
+        clock: trio's.
+        reached: whether that was on a VIM that could be reached.
+        refused: whether the VIM refused or reset it.
+    """
+    db.execute(
+        "UPDATE outbox SET failures = failures + ?,"
+        " refused_since = CASE WHEN ? THEN coalesce(refused_since, ?) END"
+        " WHERE id = ? AND done_at IS NULL",
+        (reached, refused, clock, entry_id),
+    )
+    _queue_again(db, "id = ? AND done_at IS NULL", (entry_id,), fault)
+
+
+def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
+    """Sees to what was being sent when the sender ended without having heard of it."""
+    end(
+        db,
+        "done_at IS NULL AND state = 'sending' AND kind = 'action'",
+        (),
+        OutboxState.UNCONFIRMED,
+        _INTERRUPTED,
+        now,
+    )
+    end(
+        db,
+        f"{_BY_WALL_CLOCK} IS NOT NULL AND queued_at > ?",
+        (now,),
+        OutboxState.UNDELIVERED,
+        "the clock was set back: nobody knows whether the VIM still waits",
+        now,
+    )
+    _queue_again(db, "done_at IS NULL AND state = 'sending'", (), _INTERRUPTED)
+
+
+def _queue_again(
+    db: sqlite3.Connection, where: str, values: tuple[object, ...], fault: str
+) -> None:
+    text = (
+        "UPDATE outbox SET attempts = attempts + 1, fault = ?,"
+        " state = CASE WHEN kind = 'alarm' AND hostname IN (SELECT hostname FROM holds)"
+        " THEN 'held' ELSE 'queued' END"
+    )
+    for entry_id, kind, uuid in rows(
+        db, f"{text} WHERE {where} RETURNING id, kind, uuid", fault, *values
+    ):
+        if kind == OutboxKind.SERVICE:
+            # Whether the newer state is still queued or was sent by now: after it, this one lies.
+            db.execute(
+                "DELETE FROM outbox WHERE id = ? AND EXISTS"
+                " (SELECT 1 FROM outbox WHERE uuid = ? AND kind = 'service' AND id > ?)",
+                (entry_id, uuid, entry_id),
+            )
+
+
+def entries(db: sqlite3.Connection, limit: int) -> tuple[Entry, ...]:
+    """The newest entries, newest first."""
+    found = rows(db, f"SELECT {_COLUMNS} FROM outbox ORDER BY id DESC LIMIT ?", limit)
+    return tuple(map(_entry, found))
+
+
+def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
+    """Removes deliveries that ended before then; returns how many."""
+    return changed(
+        db,
+        "DELETE FROM outbox WHERE id IN"
+        " (SELECT id FROM outbox WHERE done_at < ? ORDER BY done_at LIMIT ?)",
+        older_than,
+        limit,
+    )
+
+
+def end(
+    db: sqlite3.Connection,
+    where: str,
+    values: tuple[object, ...],
+    state: OutboxState,
+    fault: str,
+    now: float,
+) -> list[Entry]:
+    """Ends the deliveries that a condition names; what is undelivered is kept in the history."""
+    text = "UPDATE outbox SET state = ?, fault = ?, done_at = ?"
+    found = rows(db, f"{text} WHERE {where} RETURNING {_COLUMNS}", state, fault, now, *values)
+    ended = [_entry(row) for row in found]
+    if state is OutboxState.UNDELIVERED:
+        # What the VIM never heard of is what an operator will ask about.
+        for entry in ended:
+            _remember(db, entry, now)
+    return ended
+
+
+def withdraw(db: sqlite3.Connection, command_id: str, why: str, now: float) -> None:
+    """Gives up the queued verdict of a command."""
+    where = "command_id = ? AND state = 'queued'"
+    end(db, where, (command_id,), OutboxState.UNDELIVERED, why, now)
+
+
+def _remember(db: sqlite3.Connection, entry: Entry, now: float) -> None:
+    asked = store_rounds.find(db, entry.command_id)
+    bound = rows(db, "SELECT hostname FROM instances WHERE uuid = ?", entry.uuid)
+    store_history.record(
+        db,
+        HistoryEntry(
+            time=moment(now),
+            kind="undelivered",
+            uuid=entry.uuid,
+            hostname=asked.hostname if asked else "".join(name for (name,) in bound),
+            reason=f"{entry.kind}: {entry.fault}",
+            event=asked.event if asked else None,
+            result=asked.result if asked else None,
+            who=asked.asked_by if asked else "",
+        ),
+        now,
+    )
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    number, kind, uuid, command_id, body, expires, state, attempts, queued, done, fault, since = row
+    return Entry(
+        id=number,
+        kind=OutboxKind(kind),
+        uuid=uuid,
+        command_id=command_id,
+        body=body,
+        expires_at=moment_or_none(expires),
+        state=OutboxState(state),
+        attempts=attempts,
+        queued_at=moment(queued),
+        done_at=moment_or_none(done),
+        fault=fault,
+        refused_since=since,
+    )

@@ -1,0 +1,1 @@
+"""The operating system: processes, the reaper, systemd, lock files, open files."""

@@ -1,0 +1,158 @@
+"""A started command: its process, its outputs, its status.
+
+What :mod:`hbtrio.system.runner` promises is kept there; this is what it is made of.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import IO
+
+import attrs
+import trio
+
+
+@attrs.frozen
+class ProcessResult:
+    """How a command ended and what it said.
+
+    Args:
+        exit_code: 0 to 255, or None if a signal ended it.
+        signal: the number of that signal, else None.
+        stdout: the first ``max_output`` bytes of its standard output.
+        stderr: likewise of its standard error.
+        truncated: one of the two was longer.
+    """
+
+    exit_code: int | None
+    signal: int | None
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+
+
+@attrs.define(eq=False)
+class Capture:
+    """One output of a command: its first bytes kept, the rest drained."""
+
+    _pipe: IO[bytes]
+    _limit: int
+    kept: bytearray = attrs.field(factory=bytearray, init=False)
+    truncated: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        os.set_blocking(self._pipe.fileno(), False)
+
+    async def collect(self) -> None:
+        """Read until end of file; or until cancelled, nothing being lost."""
+        more = True
+        while more:
+            await trio.lowlevel.wait_readable(self._pipe)
+            more = self._read() != b""
+
+    def drain(self) -> None:
+        """Take what is in the pipe now; bounded, for a child left behind may go on writing."""
+        while not self.truncated and self._read():
+            pass
+
+    def _read(self) -> bytes | None:
+        """Read once: None if there is nothing now, no bytes at the end of file."""
+        chunk = self._pipe.read(65536)
+        if chunk:
+            room = self._limit - len(self.kept)
+            self.kept += chunk[:room]
+            self.truncated = self.truncated or len(chunk) > room
+        return chunk
+
+    def close(self) -> None:
+        """Close the pipe."""
+        self._pipe.close()
+
+
+@attrs.define(eq=False)
+class Child:
+    """A started command, and all descriptors that we hold for it."""
+
+    path: str
+    _popen: subprocess.Popen[bytes]
+    _pidfd: int | None
+    stdout: Capture
+    stderr: Capture
+
+    @property
+    def pid(self) -> int:
+        """Its number, and that of its session."""
+        return self._popen.pid
+
+    async def exited(self) -> None:
+        """Wait until it has exited, without reaping it. Cancellation just stops the waiting."""
+        if self._pidfd is not None:
+            await trio.lowlevel.wait_readable(self._pidfd)
+        else:
+            wait = partial(os.waitid, os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            await trio.to_thread.run_sync(wait, abandon_on_cancel=True)
+
+    def is_dead(self) -> bool:
+        """Say whether it has exited and can be reaped."""
+        options = os.WEXITED | os.WNOWAIT | os.WNOHANG
+        return os.waitid(os.P_PID, self.pid, options) is not None
+
+    def reap(self) -> ProcessResult:
+        """Take its status. It must have exited."""
+        status = self._popen.wait()
+        self.close()
+        return ProcessResult(
+            exit_code=status if status >= 0 else None,
+            signal=-status if status < 0 else None,
+            stdout=bytes(self.stdout.kept),
+            stderr=bytes(self.stderr.kept),
+            truncated=self.stdout.truncated or self.stderr.truncated,
+        )
+
+    def close(self) -> None:
+        """Close all descriptors; the process is left alone."""
+        self.stdout.close()
+        self.stderr.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    blocked: Iterable[signal.Signals],
+    stdin: int,
+    output: int,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own; in a thread, whose signal mask it inherits."""
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    try:
+        return subprocess.Popen(
+            argv,
+            bufsize=0,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def open_pidfd(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process exits; None where there is none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        # A kernel before 5.3, a Python that was built on one, or no descriptor left: see
+        # Child.exited.
+        return None

@@ -1,0 +1,144 @@
+"""The daemon's end of the reaper (``reaper.py``), which outlives a killed daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import trio
+
+from hbtrio.system import reaper as reaper
+from hbtrio.system.child import spawn
+
+_log = logging.getLogger("hbtrio.processes")
+
+#: How long the reaper may take to exit after an orderly shutdown, in seconds.
+_REAPER_WAIT_S = 2.0
+
+#: How long it may take to die of KILL, in seconds.
+_KILL_WAIT_S = 2.0
+
+#: The reaper must outlive what ends the daemon: Ctrl-C, a closing terminal, systemd's stop.
+_REAPER_BLOCKS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
+
+class ReaperLink:
+    """The daemon's end of the reaper.
+
+    ``add`` is called in the threads that start commands, hence the lock. It is only ever held for a
+    write that does not block.
+    """
+
+    def __init__(self) -> None:
+        self._starting = trio.Lock()
+        self._lock = threading.Lock()
+        self._sessions: set[int] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: int | None = None
+        self._start_failed = False
+
+    async def ensure(self) -> None:
+        """Start the reaper unless it lives. If it cannot be started, commands run without."""
+        async with self._starting:
+            if (
+                self._process is not None
+                and self._process.poll() is None
+                and self._pipe is not None
+            ):
+                return
+            with self._lock:
+                self._lose()
+            await trio.to_thread.run_sync(self._start)
+
+    def add(self, session: int) -> None:
+        """Have this session ended, should the daemon be killed."""
+        with self._lock:
+            self._sessions.add(session)
+            self._tell(f"+{session}\n")
+
+    def discard(self, session: int) -> None:
+        """The session has ended; called before its leader is reaped."""
+        with self._lock:
+            self._sessions.discard(session)
+            self._tell(f"-{session}\n")
+
+    async def close(self) -> None:
+        """Let the reaper exit, and reap it."""
+        with self._lock:
+            self._close_pipe()
+        if self._process is not None:
+            await trio.to_thread.run_sync(_reap, self._process, _REAPER_WAIT_S)
+            self._process = None
+
+    def _start(self) -> None:
+        if self._process is not None:
+            _reap(self._process, 0.0)
+            self._process = None
+        try:
+            process, pipe = _spawn_reaper()
+        except OSError as error:
+            if not self._start_failed:
+                _log.error("no reaper, so scripts would outlive a killed daemon: %s", error)
+            self._start_failed = True
+            return
+        self._start_failed = False
+        with self._lock:
+            self._process = process
+            self._pipe = pipe
+            for session in self._sessions:
+                self._tell(f"+{session}\n")
+
+    def _tell(self, line: str) -> None:
+        if self._pipe is not None:
+            try:
+                os.write(self._pipe, line.encode("ascii"))
+            except (BrokenPipeError, BlockingIOError):
+                self._lose()
+
+    def _lose(self) -> None:
+        if self._pipe is not None:
+            assert self._process is not None
+            # Before the pipe is closed: one that merely hangs would take that for our death, and
+            # end the scripts that are running.
+            self._process.kill()
+            self._close_pipe()
+            _log.warning(
+                "the reaper (process %d) is gone; the next command starts another",
+                self._process.pid,
+            )
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+
+def _spawn_reaper() -> tuple[subprocess.Popen[bytes], int]:
+    """Start the reaper: its process, and the write end of its pipe."""
+    reading, writing = os.pipe()  # neither end is inherited over exec: no script holds the pipe
+    try:
+        os.set_blocking(writing, False)  # a reaper that was stopped must not stop the daemon
+        argv = [sys.executable, "-I", "-S", reaper.__file__]
+        process = spawn(
+            argv, blocked=_REAPER_BLOCKS, stdin=reading, output=subprocess.DEVNULL, cwd="/"
+        )
+    except OSError:
+        os.close(writing)
+        raise
+    finally:
+        os.close(reading)
+    return process, writing
+
+
+def _reap(process: subprocess.Popen[bytes], patience_s: float) -> None:
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_KILL_WAIT_S)

@@ -1,0 +1,416 @@
+"""What `hbtrio ctl` shows: tables of any width, events, and words of tenants that do no harm."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from hbtrio.cli.ctl.instances import pick
+from hbtrio.cli.ctl.screen import Screen, clipped, padded
+from hbtrio.cli.ctl.views import show_event, show_status
+from hbtrio.wire.operator import (
+    EventLine,
+    EventsFaultLine,
+    HostLine,
+    InstanceLine,
+    RoundEntry,
+    Status,
+)
+from support.time_zone import time_zone
+
+HOST = HostLine(hostname="h", version="1", started="2026-01-01T00:00:00+00:00", heartbeating=2)
+
+WEB = InstanceLine(
+    uuid="0aaaaaaa-1111-2222-abcd-000000000001",
+    name="web",
+    state="beating",
+    why="answers challenges",
+    health="healthy",
+    beats=1234567,
+    missed=3,
+    round_trip_ms=1.26,
+    last=EventLine(
+        kind="vote",
+        time="2026-01-01T12:34:56.789+00:00",
+        event="stop",
+        result="reject",
+        reason="disk is busy",
+    ),
+)
+DB = attrs.evolve(
+    WEB,
+    uuid="0aaaaaab-1111-2222-abcd-000000000002",
+    name="Db",
+    state="restarting",
+    health="unhealthy",
+    health_reason="no memory",
+    beats=0,
+    missed=0,
+    round_trip_ms=None,
+    last=None,
+    why="connection refused",
+)
+
+
+AT = "2026-01-01T12:34:56.789+00:00"
+WELL_AGAIN = {
+    "last": EventLine(kind="unhealthy", time=AT, reason="no memory"),
+    "why": "healthy again after: no memory",
+}
+CLOSED = {
+    "last": EventLine(kind="stopped", time=AT, reason="closed by its peer"),
+    "state": "waiting",
+    "health": "unknown",
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_utc() -> Iterator[None]:
+    with time_zone("UTC"):
+        yield
+
+
+def screen(
+    columns: int | None = None, *, colour: bool = False, encoding: str = "utf-8"
+) -> tuple[Screen, io.BytesIO]:
+    data = io.BytesIO()
+    out = io.TextIOWrapper(data, encoding=encoding, write_through=True)
+    made = Screen(out, terminal=columns is not None, colour=colour, columns=lambda: columns or 80)
+    # The stream closes its bytes with itself.
+    made.keep = out  # type: ignore[attr-defined]
+    return made, data
+
+
+def status_lines(status: Status, columns: int | None, *, colour: bool = False) -> list[str]:
+    on, data = screen(columns, colour=colour)
+    show_status(on, status)
+    return data.getvalue().decode().splitlines()
+
+
+# -- the table ------------------------------------------------------------------------------
+
+
+def test_a_narrow_table() -> None:
+    assert status_lines(Status(host=HOST, instances=(WEB, DB)), 80)[2:] == [
+        "UUID      NAME  STATE       HEALTH       BEATS  MISSED  TRIP ms  LAST",
+        "0aaaaaab  Db    restarting  unhealthy        0       0        -  unhealthy: no…",
+        "0aaaaaaa  web   beating     healthy    1234567       3      1.3  vote stop reje…",
+    ]
+
+
+def test_a_wide_table_says_more() -> None:
+    lines = status_lines(Status(host=HOST, instances=(WEB, DB)), 100)
+    assert lines[2:] == [
+        "UUID      NAME  STATE       HEALTH       BEATS  MISSED  TRIP ms  AT        LAST",
+        "0aaaaaab  Db    restarting  unhealthy        0       0        -            "
+        "unhealthy: no memory",
+        "0aaaaaaa  web   beating     healthy    1234567       3      1.3  12:34:56  "
+        "vote stop reject: disk i…",
+    ]
+    assert status_lines(Status(host=HOST, instances=(WEB,)), 130)[2:] == [
+        "UUID                                  NAME  STATE    HEALTH     BEATS  MISSED  TRIP ms  "
+        "AT        LAST",
+        "0aaaaaaa-1111-2222-abcd-000000000001  web   beating  healthy  1234567       3      1.3  "
+        "12:34:56  vote stop reject: disk is busy",
+    ]
+
+
+@pytest.mark.parametrize("width", [None, 80, 100])
+def test_a_row_ends_with_its_last_word(width: int | None) -> None:
+    plain = attrs.evolve(DB, health="healthy", why="", open=None, restart_remaining_s=None)
+    lines = status_lines(Status(host=HOST, instances=(WEB, plain)), width)
+    assert [line for line in lines if line != line.rstrip()] == []
+    [row] = [line for line in lines if line.startswith(plain.uuid[:8])]
+    # The numbers stay below their heads.
+    assert row.index("-", 40) == lines[2].index("TRIP ms") + len("TRIP ms") - 1
+    assert row.endswith(" -")
+
+
+def test_a_table_in_a_pipe_is_whole() -> None:
+    long = attrs.evolve(WEB, name="n" * 63, last=attrs.evolve(WEB.last, reason="r" * 223))
+    (line,) = status_lines(Status(host=HOST, instances=(long,)), None)[3:]
+    assert long.uuid in line
+    assert "n" * 63 in line
+    assert line.endswith("vote stop reject: " + "r" * 223)
+
+
+@pytest.mark.parametrize(
+    ("changes", "action", "last"),
+    [
+        ({}, None, "unhealthy: no memory"),
+        ({"health": "healthy"}, None, "connection refused"),
+        ({"health": "healthy", "last": WEB.last}, None, "vote stop reject: disk is busy"),
+        (
+            {"health": "healthy", "last": attrs.evolve(WEB.last, result="accept", reason="")},
+            None,
+            "vote stop accept",
+        ),
+        (
+            {"open": RoundEntry(kind="vote", event="stop", remaining_s=4.6)},
+            None,
+            "vote stop, 5 s left",
+        ),
+        ({"restart_remaining_s": 99.0}, None, "RESTART, 99 s left"),
+        ({"restart_remaining_s": 9.0}, "reboot", "reboot under way; RESTART, 9 s left"),
+        ({}, "pause", "pause under way"),
+        # What it says of the present outranks an event that is no longer so.
+        ({**WELL_AGAIN, "health": "healthy"}, None, "healthy again after: no memory"),
+        (WELL_AGAIN, None, "unhealthy: no memory"),
+        ({**CLOSED, "why": "connection refused; retrying"}, None, "connection refused; retrying"),
+        ({**CLOSED, "why": "closed by its peer"}, None, "stopped: closed by its peer"),
+        ({**CLOSED, "why": "refused", "state": "lost"}, None, "stopped: closed by its peer"),
+    ],
+)
+def test_the_last_column(changes: dict[str, Any], action: str | None, last: str) -> None:
+    one = attrs.evolve(DB, **changes)
+    host = attrs.evolve(HOST, actions={one.uuid: action} if action else {})
+    line = status_lines(Status(host=host, instances=(one,)), None)[-1]
+    assert line.endswith(f"  {last}")
+
+
+def test_the_time_is_that_of_the_event_that_is_shown() -> None:
+    again = attrs.evolve(DB, health="healthy", **WELL_AGAIN)
+    assert "12:34:56" not in status_lines(Status(host=HOST, instances=(again,)), 130)[-1]
+    ill = attrs.evolve(again, health="unhealthy")
+    assert "12:34:56" in status_lines(Status(host=HOST, instances=(ill,)), 130)[-1]
+
+
+def test_abbreviations_are_as_long_as_they_must_be() -> None:
+    twin = attrs.evolve(WEB, uuid=WEB.uuid[:-1] + "2")
+    lines = status_lines(Status(host=HOST, instances=(WEB, twin)), 80)
+    assert [line.split()[0] for line in lines[2:]] == ["UUID", WEB.uuid, twin.uuid]
+    near = attrs.evolve(WEB, uuid="0aaaaaaa-1119-2222-abcd-000000000001")
+    lines = status_lines(Status(host=HOST, instances=(WEB, near)), 80)
+    assert [line.split()[0] for line in lines[3:]] == ["0aaaaaaa-1111", "0aaaaaaa-1119"]
+
+
+def test_what_is_wrong_with_the_host_comes_first() -> None:
+    host = attrs.evolve(
+        HOST,
+        late=True,
+        crashes=1,
+        alarms=2,
+        corrective_commands_held_back=7,
+        corrective_commands_run=3,
+        corrective_commands_failed=1,
+        events_fault=EventsFaultLine(
+            since="2026-01-01T00:00:01+00:00", why="no space left on device", lost=4
+        ),
+    )
+    assert status_lines(Status(host=host, instances=()), 120) == [
+        "h: 2 of 0 heartbeating, hbtrio 1 since 2026-01-01 00:00:00+00:00",
+        "ALARM: 2 mass failures, the host itself is suspected; 7 corrective commands held back",
+        "the host daemon is not being scheduled on time: no misses count",
+        "1 internal failure: see the host's log",
+        "4 events not written since 2026-01-01 00:00:01+00:00: no space left on device",
+        "3 corrective commands run, 1 failed",
+    ]
+
+
+def test_colours() -> None:
+    lines = status_lines(
+        Status(host=attrs.evolve(HOST, alarms=1), instances=(DB,)), 80, colour=True
+    )
+    assert lines[1].startswith("\x1b[1;31mALARM: 1 mass failure, ")
+    assert "\x1b[33mrestarting\x1b[0m  \x1b[1;31munhealthy\x1b[0m  " in lines[-1]
+
+
+_TEXT = st.text(max_size=80)
+_NUMBERS = st.integers(0, 10**9)
+_EVENTS = st.builds(
+    EventLine,
+    kind=_TEXT,
+    time=_TEXT,
+    uuid=_TEXT,
+    reason=_TEXT,
+    event=_TEXT,
+    result=_TEXT,
+    corrective_action=_TEXT,
+    name=_TEXT,
+)
+_INSTANCES = st.builds(
+    InstanceLine,
+    uuid=_TEXT,
+    name=_TEXT,
+    state=st.sampled_from(["beating", "waiting", "restarting"]),
+    why=_TEXT,
+    health=st.sampled_from(["healthy", "unhealthy", "unknown"]),
+    health_reason=_TEXT,
+    beats=_NUMBERS,
+    missed=st.integers(0, 10**6),
+    round_trip_ms=st.none() | st.floats(0, 10**5),
+    last=st.none() | _EVENTS,
+)
+
+
+@given(instances=st.lists(_INSTANCES, max_size=4), columns=st.integers(20, 200) | st.none())
+def test_no_name_or_reason_does_any_harm(
+    instances: list[InstanceLine], columns: int | None
+) -> None:
+    text = "\n".join(status_lines(Status(host=HOST, instances=tuple(instances)), columns))
+    lines = text.split("\n")
+    assert len(lines) == (3 + len(instances) if instances else 1)
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_table_is_cut_at_a_terminal_too_narrow_for_it() -> None:
+    assert status_lines(Status(host=HOST, instances=(WEB, DB)), 40)[1:] == [
+        "",
+        "UUID      NAME  STATE       HEALTH…",
+        "0aaaaaab  Db    restarting  unhealthy  …",
+        "0aaaaaaa  web   beating     healthy    …",
+    ]
+
+
+@given(uuids=st.sets(st.uuids(), min_size=1, max_size=4), names=_TEXT, columns=st.integers(20, 200))
+def test_tables_fit(uuids: set[Any], names: str, columns: int) -> None:
+    wide = attrs.evolve(WEB, beats=10**9, state="restarting", health="unhealthy", name=names)
+    instances = tuple(attrs.evolve(wide, uuid=str(uuid)) for uuid in uuids)
+    for line in status_lines(Status(host=HOST, instances=instances), columns):
+        assert cell_len(line) <= columns
+
+
+@given(event=_EVENTS)
+def test_an_event_is_one_harmless_line(event: EventLine) -> None:
+    on, data = screen()
+    show_event(on, event, event.name)
+    (line,) = data.getvalue().decode().split("\n")[:-1]
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize(("columns", "length"), [(None, 36), (120, 36), (119, 8), (80, 8)])
+def test_uuids_of_events_are_whole_where_there_is_room(columns: int | None, length: int) -> None:
+    on, data = screen(columns)
+    event = EventLine(kind="loss", time="2026-01-01T12:34:56.789+00:00", uuid=WEB.uuid)
+    show_event(on, event, event.name)
+    shown = data.getvalue().decode().rstrip()
+    assert shown == f"2026-01-01 12:34:56.789 {WEB.uuid[:length]} loss"
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("", ""),
+        ("web-1.example", " (web-1.example)"),
+        ("b\u00fcro", " (b\u00fcro)"),
+        ("x) loss (y", ' ("x) loss (y")'),
+        ("\x1b[1m", ' ("\\x1b[1m")'),
+        ("\u202e", ' ("\\u202e")'),
+    ],
+)
+def test_the_name_of_an_event_can_not_be_taken_for_more(name: str, called: str) -> None:
+    on, data = screen()
+    show_event(on, EventLine(kind="loss", uuid=WEB.uuid, hostname="h"), name)
+    assert data.getvalue().decode() == f"{WEB.uuid}{called} h loss\n"
+
+
+def test_moments_are_local() -> None:
+    with time_zone("IST-5:30"):
+        on, data = screen()
+        show_event(on, EventLine(kind="loss", time="2026-01-31T23:34:56.789012+01:00"), "")
+        assert data.getvalue().decode() == "2026-02-01 04:04:56.789 loss\n"
+        lines = status_lines(Status(host=HOST, instances=(WEB,)), 100)
+    assert lines[0].endswith(" since 2026-01-01 05:30:00+05:30")
+    assert "  18:04:56  vote stop" in lines[-1]
+
+
+@pytest.mark.parametrize("time", ["", "soon", "2026-01-31T12:34:56", "0001-01-01T00:00:00+14:00"])
+def test_a_moment_that_is_none_is_shown_as_it_came(time: str) -> None:
+    on, data = screen()
+    show_event(on, EventLine(kind="loss", time=time), "")
+    assert data.getvalue().decode() == f"{time[:23].replace('T', ' ')} loss\n".lstrip()
+
+
+# -- the screen -----------------------------------------------------------------------------
+
+
+@given(value=st.recursive(_TEXT, lambda inner: st.lists(inner) | st.dictionaries(_TEXT, inner)))
+def test_json_is_ascii_without_controls(value: Any) -> None:
+    on, data = screen()
+    on.json(value)
+    text = data.getvalue().decode("ascii")
+    assert json.loads(text) == value
+    assert text[-1] == "\n"
+    assert text[:-1].isprintable()
+
+
+def test_what_the_encoding_does_not_know_is_escaped() -> None:
+    on, data = screen(encoding="ascii")
+    on.line("caf\u00e9 \u2026 \U0001f600")
+    assert data.getvalue() == b"caf\\xe9 \\u2026 \\U0001f600\n"
+
+
+def test_a_redrawn_line_is_replaced_by_the_next_one_or_left() -> None:
+    on, data = screen(40)
+    on.redraw("3 s")
+    on.redraw("2 s")
+    on.line("over")
+    on.settle()
+    on.redraw("1 s")
+    on.settle()
+    on.settle()
+    on.line("end")
+    assert data.getvalue() == b"\r3 s\x1b[K\r2 s\x1b[K\r\x1b[Kover\n\r1 s\x1b[K\nend\n"
+
+
+@pytest.mark.parametrize(
+    ("term", "no_color", "terminal", "colour"),
+    [
+        ("xterm", None, True, True),
+        ("xterm", "1", True, False),
+        ("xterm", "", True, True),
+        ("dumb", None, False, False),
+        (None, None, False, False),
+    ],
+)
+def test_which_terminals_are_terminals(
+    monkeypatch: pytest.MonkeyPatch,
+    term: str | None,
+    no_color: str | None,
+    terminal: bool,
+    colour: bool,
+) -> None:
+    class Tty(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name, value in (("TERM", term), ("NO_COLOR", no_color)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    out = Tty()
+    on = Screen.of(out)
+    on.line(("x", "bad"))
+    assert on.terminal is terminal
+    assert out.getvalue() == ("\x1b[1;31mx\x1b[0m\n" if colour else "x\n")
+    assert Screen.of(io.StringIO()).terminal is False
+
+
+@given(text=_TEXT, cells=st.integers(1, 40))
+def test_clipped_and_padded(text: str, cells: int) -> None:
+    assert cell_len(clipped(text, cells)) <= cells
+    if cell_len(text) <= cells:
+        assert clipped(text, cells) == text
+    for right in (False, True):
+        assert cell_len(padded(text, cells, right=right)) == cells
+
+
+# -- which instance -------------------------------------------------------------------------
+
+
+@given(uuids=st.sets(st.uuids().map(str), min_size=1, max_size=5), length=st.integers(1, 36))
+def test_what_is_picked_is_the_only_one(uuids: set[str], length: int) -> None:
+    instances = [attrs.evolve(WEB, uuid=uuid, name="") for uuid in uuids]
+    for uuid in uuids:
+        word = uuid[:length]
+        if sum(one.startswith(word) for one in uuids) == 1:
+            assert pick(instances, word.upper()) == uuid

@@ -1,0 +1,475 @@
+"""What holds whatever happens: one heartbeat under a driver and a guest that act by chance."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from itertools import count
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from hbtrio.fsm.heartbeat.machine import (
+    Effect,
+    Heartbeat,
+    Heartbeating,
+    HeartbeatRules,
+    Lost,
+    OpenRestart,
+    Reconnect,
+    RestartExpired,
+    SendToGuest,
+    Stopped,
+)
+from hbtrio.fsm.heartbeat.pulse import GREETINGS, GREETINGS_PERIOD_S, PROBES, SLACK_S
+from hbtrio.fsm.heartbeat.table import PROBED, HeartbeatState
+from hbtrio.wire.channel_messages import Challenge, Exit, InitAck
+from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event, ExpectedEffect, Health
+from support.heartbeat_bench import answer, init
+
+S = HeartbeatState
+EVENTS = list(EVENT_TABLE)
+RECONNECT_SILENT_S = 30.0
+#: How long a step of the driver may take at most before it is a busy loop.
+MAX_TICKS = 2000
+
+intervals_ms = st.sampled_from([0, 400, 650, 1000, 3000, 10_000])
+spans_s = st.floats(0.0, 40.0) | st.sampled_from([0.4, 1.0, 2.0, 5.0, 30.0])
+
+
+class Driver(RuleBasedStateMachine):
+    """The driver's part is deterministic and legal, the guest's part and the time are not.
+
+    It ticks a little after ``due``, having delivered before it what has arrived, closes on a
+    reconnect, and keeps the RESTART window.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.numbers = count(1)
+        #: Challenges that the guest will answer, and when; and all that were ever sent.
+        self.replies: list[tuple[float, int]] = []
+        self.sent: list[int] = []
+        #: How long the guest takes to answer; None when it does not.
+        self.delay_s: float | None = None
+        #: How much later than due the driver ticks, and whether it says that it is late.
+        self.jitter_s = 0.0
+        self.late = False
+        self.notice: Event | None = None
+        self.restart_at = math.inf
+
+        # What the checks know.
+        self.up = False
+        self.suspended_by = ""
+        #: What is under way, or was last, by name.
+        self.what = ""
+        #: A guest was up and did not exit since; and so when a notice was opened.
+        self.guest = self.guest_told = False
+        self.expiring = False
+        self.extended = False
+        self.allowed_losses = 0
+        self.acks: deque[float] = deque(maxlen=GREETINGS + 1)
+        self.proof_at = -math.inf  # the last answer that counted, or the first init after it
+        self.greeted_since = False
+        self.shortest_s = math.inf
+        self.probes = 0
+
+    @initialize(
+        now=st.integers(0, 10**6),
+        threshold=st.integers(0, 3),
+        reporting=st.booleans(),
+        beats=st.booleans(),
+    )
+    def start(self, now: int, threshold: int, reporting: bool, beats: bool) -> None:
+        self.now = now / 10  # no binary fractions: rounding is part of the game
+        self.threshold = threshold
+        self.beat = Heartbeat(
+            HeartbeatRules(threshold, RECONNECT_SILENT_S), new_id=lambda: next(self.numbers)
+        )
+        self.beat.reporting = reporting
+        if beats:
+            self.open()
+            self.live()
+
+    # -- checks -----------------------------------------------------------------------------
+
+    def take(self, effects: tuple[Effect, ...], before: HeartbeatState) -> None:
+        """Carries out the effects as the driver does, and checks each."""
+        for effect in effects:
+            match effect:
+                case SendToGuest(Challenge(number)):
+                    assert self.beat.connected
+                    self.challenged(number, before)
+                case SendToGuest(InitAck()):
+                    assert self.beat.connected
+                    self.acks.append(self.now)
+                    if len(self.acks) > GREETINGS:
+                        assert self.now - self.acks[0] >= GREETINGS_PERIOD_S
+                case SendToGuest(message):
+                    raise AssertionError(message)
+                case Heartbeating():
+                    assert not self.up
+                    assert self.beat.state is S.BEATING
+                    self.up = self.guest = True
+                    self.suspended_by = ""
+                    self.allowed_losses = 1
+                case Stopped():
+                    assert self.up or self.beat.state is S.GONE
+                    self.up = False
+                case Lost():
+                    self.lost(before)
+                case RestartExpired():
+                    assert self.expiring
+                    assert self.suspended_by == "restart"
+                case OpenRestart(seconds):
+                    assert not (self.expiring and self.extended)
+                    self.extended = self.expiring
+                    self.restart_at = self.now + seconds
+                case Reconnect():
+                    assert effect is effects[-1]
+                    assert self.beat.connected
+        if self.beat.state is not S.RESTARTING:
+            self.restart_at = math.inf
+        if effects and isinstance(effects[-1], Reconnect):
+            self.close()
+
+    def challenged(self, number: int, before: HeartbeatState) -> None:
+        new = number not in self.sent[-1:]
+        self.sent.append(number)
+        if self.delay_s is not None:
+            heapq.heappush(self.replies, (self.now + self.delay_s, number))
+        if new and before in PROBED and self.beat.state in PROBED and not self.late:
+            self.probes += 1
+            assert self.probes <= PROBES + self.allowed_probes
+
+    def lost(self, before: HeartbeatState) -> None:
+        assert self.beat.reporting
+        assert not self.late or self.expiring
+        assert before in (S.BEATING, S.RESTARTING)
+        assert self.beat.state is S.LOST
+        assert self.allowed_losses > 0
+        self.allowed_losses -= 1
+        if self.expiring:
+            assert before is S.RESTARTING
+            assert self.guest
+            assert not self.up
+            least_s = 2 * self.beat.profile.interval_s
+        else:
+            assert before is S.BEATING
+            assert self.up
+            assert not self.suspended_by
+            least_s = (self.threshold + 1) * (self.shortest_s - SLACK_S)
+            self.up = False
+        if not (self.expiring and self.greeted_since):
+            assert self.now - self.proof_at >= least_s - 1e-6
+
+    @property
+    def alive(self) -> bool:
+        return self.beat.state is not S.GONE
+
+    @property
+    def connected(self) -> bool:
+        return self.alive and self.beat.connected
+
+    @property
+    def allowed_probes(self) -> int:
+        """An init asks for a challenge of its own."""
+        return PROBES if self.greeted_since else 0
+
+    @invariant()
+    def due_is_sane(self) -> None:
+        if not hasattr(self, "beat"):
+            return
+        beat = self.beat
+        if not beat.connected:
+            assert beat.due == math.inf
+            assert not beat.owes_answer
+        if beat.due == math.inf:
+            assert not beat.owes_answer
+            assert not beat.connected or beat.state is S.SUSPENDED
+        if beat.state is S.BEATING:
+            assert beat.connected
+            assert beat.due <= self.now + beat.profile.interval_s
+        assert beat.is_heartbeating == (
+            beat.connected and beat.state not in (S.WAITING, S.LOST, S.GONE)
+        )
+        assert self.up == (beat.state is S.BEATING) or not beat.reporting
+
+    # -- time -------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        before = self.beat.state
+        effects = self.beat.tick(self.now, late=self.late)
+        assert self.beat.due > self.now
+        if self.late:
+            self.probes = 0
+        self.take(effects, before)
+
+    def hear(self, number: int) -> None:
+        before, beats, late = self.beat.state, self.beat.beats, self.beat.late_answers
+        effects = self.beat.received(
+            answer(number, Health.UNHEALTHY, CorrectiveAction.LOG, "load"), self.now
+        )
+        if self.beat.beats > beats:
+            assert number == self.sent[-1]
+            self.proof_at = self.now
+            self.greeted_since = False
+            self.shortest_s = self.beat.profile.interval_s
+        else:
+            assert not any(isinstance(effect, Heartbeating) for effect in effects)
+        if self.beat.beats > beats or self.beat.late_answers > late:
+            self.probes = 0
+        self.take(effects, before)
+
+    def pass_time(self, span_s: float) -> None:
+        end = self.now + span_s
+        for _ in range(MAX_TICKS):
+            tick_at = max(self.now, self.beat.due + self.jitter_s)
+            reply_at = self.replies[0][0] if self.replies else math.inf
+            at = min(tick_at, reply_at, self.restart_at)
+            if at > end:
+                break
+            self.now = max(self.now, at)
+            if reply_at <= at:
+                self.hear(heapq.heappop(self.replies)[1])
+            elif self.restart_at <= at:
+                self.restart_at = math.inf
+                before, self.expiring = self.beat.state, True
+                self.take(self.beat.restart_expired(self.now), before)
+                self.expiring = False
+            else:
+                self.tick()
+        else:
+            raise AssertionError("a busy loop")
+        self.now = end
+
+    @precondition(lambda self: self.alive)
+    @rule(span_s=spans_s)
+    def wait(self, span_s: float) -> None:
+        self.pass_time(span_s)
+
+    @precondition(lambda self: self.alive)
+    @rule(span_s=spans_s, jitter_s=st.sampled_from([0.0, 0.015, 0.3, 0.7]))
+    def wait_with_a_driver_that_is_not_punctual(self, span_s: float, jitter_s: float) -> None:
+        self.jitter_s = jitter_s
+        self.pass_time(span_s)
+        self.jitter_s = 0.0
+
+    @precondition(lambda self: self.alive)
+    @rule(stall_s=st.floats(0.8, 100.0), guest_too=st.booleans())
+    def stall(self, stall_s: float, guest_too: bool) -> None:
+        """The whole host is not scheduled; then it is late for two seconds."""
+        if guest_too:
+            self.delay_s = None
+            self.replies.clear()
+        self.now += stall_s
+        self.late = True
+        self.pass_time(2.0)
+        self.late = False
+        self.probes = 0
+
+    @precondition(lambda self: self.connected)
+    @rule(earlier_s=st.floats(0.0, 5.0))
+    def align(self, earlier_s: float) -> None:
+        if self.beat.due < math.inf:
+            self.beat.align(max(self.now, self.beat.due - earlier_s))
+
+    # -- the guest --------------------------------------------------------------------------
+
+    @rule(delay=st.none() | st.sampled_from([0.0, 0.01, 0.2, 0.5, 1.5, 7.0]))
+    def behave(self, delay: float | None) -> None:
+        self.delay_s = delay
+
+    @precondition(lambda self: self.connected)
+    @rule(interval_ms=intervals_ms, restart_secs=st.sampled_from([0, 5, 60]))
+    def say_init(self, interval_ms: int, restart_secs: int) -> None:
+        before, acks = self.beat.state, len(self.acks)
+        effects = self.beat.received(
+            init(interval_ms=interval_ms, restart_secs=restart_secs), self.now
+        )
+        heard = SendToGuest(InitAck(1804289383)) in effects
+        assert heard or acks >= GREETINGS
+        if heard:
+            if not self.greeted_since:
+                self.proof_at = max(self.proof_at, self.now) if self.up else -math.inf
+            self.greeted_since = True
+            self.shortest_s = min(self.shortest_s, self.beat.profile.interval_s)
+            self.probes = 0
+        assert not any(isinstance(effect, Heartbeating | Stopped | Lost) for effect in effects)
+        self.take(effects, before)
+
+    @precondition(lambda self: self.connected)
+    @rule(span_s=st.sampled_from([1.7, 2.0, 5.0]), times=st.integers(1, 12))
+    def greet_again_and_again(self, span_s: float, times: int) -> None:
+        for _ in range(times):
+            if not self.connected:
+                break
+            self.say_init(1000, 60)
+            self.pass_time(span_s)
+
+    @precondition(lambda self: self.connected)
+    @rule(back=st.integers(1, 12))
+    def answer_in_one_burst(self, back: int) -> None:
+        """All of the last challenges at once, the old ones first, whenever they were sent."""
+        for number in self.sent[-back:]:
+            self.hear(number)
+
+    @precondition(lambda self: self.connected)
+    @rule(number=st.integers(-3, 2**31))
+    def answer_nonsense(self, number: int) -> None:
+        if number not in self.sent[-1:]:
+            beats = self.beat.beats
+            self.hear(number)
+            assert self.beat.beats == beats
+
+    @precondition(lambda self: self.connected)
+    @rule()
+    def say_exit(self) -> None:
+        before = self.beat.state
+        effects = self.beat.received(Exit("bye"), self.now)
+        self.forget()
+        if before is not S.RESTARTING:
+            self.guest = False
+        if before is S.SUSPENDED:
+            self.suspended_by = ""
+        self.take(effects, before)
+
+    def forget(self) -> None:
+        self.proof_at = -math.inf
+        self.greeted_since = False
+        self.shortest_s = math.inf
+        self.probes = 0
+
+    # -- the connection ---------------------------------------------------------------------
+
+    @precondition(lambda self: self.alive and not self.beat.connected)
+    @rule()
+    def open(self) -> None:
+        before = self.beat.state
+        self.forget()
+        self.replies.clear()
+        self.take(self.beat.opened(self.now), before)
+
+    @precondition(lambda self: self.connected)
+    @rule()
+    def close(self) -> None:
+        before = self.beat.state
+        effects = self.beat.closed("reset")
+        self.forget()
+        self.replies.clear()
+        self.take(effects, before)
+
+    @precondition(lambda self: self.alive)
+    @rule(sure=st.integers(0, 9))
+    def remove(self, sure: int) -> None:
+        if sure == 0:
+            before = self.beat.state
+            self.replies.clear()
+            self.restart_at = math.inf
+            self.take(self.beat.removed("gone"), before)
+            assert not self.up
+
+    # -- events around the VM ---------------------------------------------------------------
+
+    @precondition(lambda self: self.alive and self.notice is None)
+    @rule(event=st.sampled_from(EVENTS))
+    def open_notice(self, event: Event) -> None:
+        before = self.beat.state
+        effects = self.beat.notice_opened(event, self.now)
+        self.notice, self.guest_told = event, self.guest
+        if EVENT_TABLE[event].aftermath is ExpectedEffect.RETURNS and before is not S.RESTARTING:
+            self.suspended_by = ""
+        elif EVENT_TABLE[event].aftermath is not ExpectedEffect.RETURNS:
+            assert effects == ()
+        self.take(effects, before)
+
+    @precondition(lambda self: self.alive and self.notice is not None)
+    @rule()
+    def end_notice(self) -> None:
+        assert self.notice is not None
+        event, self.notice = self.notice, None
+        aftermath = EVENT_TABLE[event].aftermath
+        before = self.beat.state
+        effects = self.beat.notice_over(event, self.now)
+        if aftermath is ExpectedEffect.RETURNS:
+            assert effects == ()
+        else:
+            if aftermath is ExpectedEffect.RESTARTS:
+                self.guest = self.guest or self.guest_told
+            self.suspend("restart" if aftermath is ExpectedEffect.RESTARTS else "suspension", event)
+        self.take(effects, before)
+
+    @precondition(lambda self: self.alive)
+    @rule(stops=st.booleans())
+    def correct(self, stops: bool) -> None:
+        """A corrective command, whatever the state."""
+        before = self.beat.state
+        method = self.beat.stops if stops else self.beat.restarts
+        effects = method("by command", self.now)
+        self.suspend("suspension" if stops else "restart", "by command")
+        self.take(effects, before)
+
+    def suspend(self, how: str, what: str) -> None:
+        self.suspended_by, self.what = how, what
+        self.proof_at = -math.inf
+        self.greeted_since = False
+        # A challenge on its way is a probe of its own.
+        self.probes = 0
+        self.allowed_losses = 1
+
+    @precondition(lambda self: self.alive and self.what)
+    @rule(other=st.booleans())
+    def call_off(self, other: bool) -> None:
+        before = self.beat.state
+        what = "something else" if other else self.what
+        effects = self.beat.called_off(what, "it failed", self.now)
+        if other:
+            assert effects == ()
+            assert self.beat.state is before
+        else:
+            assert self.beat.state not in (S.SUSPENDED, S.RESTARTING)
+            self.suspended_by = ""
+        self.take(effects, before)
+
+    # -- what must come ---------------------------------------------------------------------
+
+    @precondition(lambda self: self.connected and self.beat.state is S.BEATING)
+    @rule(greets=st.booleans())
+    def die(self, greets: bool) -> None:
+        """The guest falls silent for good, or hears nothing any more and greets all the while."""
+        self.delay_s = None
+        self.replies.clear()
+        if greets:
+            for _ in range(11):  # with an interval of 10 s, so that each comes before the next miss
+                if self.connected:
+                    self.say_init(10_000, 60)
+                self.pass_time(5.0)
+        else:
+            self.pass_time((self.threshold + 2) * self.beat.profile.interval_s + 0.1)
+        assert self.beat.state is S.LOST or not self.beat.connected
+
+    @precondition(lambda self: self.alive)
+    @rule()
+    def live(self) -> None:
+        """A guest that says init and answers in time beats, whatever went before."""
+        self.pass_time(GREETINGS_PERIOD_S)  # nothing is owed to one that greets too often
+        self.delay_s = 0.1
+        self.late = True
+        self.pass_time(0.0)
+        if not self.connected:
+            self.open()
+        self.say_init(1000, 60)
+        self.pass_time(0.5)
+        self.late = False
+        assert self.beat.state is S.BEATING
+        losses = self.allowed_losses
+        self.pass_time(10.0)
+        assert self.beat.state is S.BEATING
+        assert self.allowed_losses == losses
+
+
+Driver.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestHeartbeat = Driver.TestCase

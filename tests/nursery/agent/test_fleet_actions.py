@@ -1,0 +1,223 @@
+"""Actions through the agent: what is kept of each, whatever becomes of it, and who asked for it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetAction, FleetActionRefused
+from hbtrio.nursery.agent.host_session import REPLY_S
+from hbtrio.wire.link_messages import ActCommand
+from hbtrio.wire.vocabulary import ActionName
+from support.agent_world import MemoryAgent, memory_agent
+from support.inline_store import wall_clock
+from support.scripted_host import VM, ScriptedHost
+
+ALICE = "operator CN=alice"
+GONE = "the link to compute-0 is gone"
+UNKNOWN = "reboot: the outcome is unknown: "
+
+
+async def actions_of(world: MemoryAgent) -> AgentActions:
+    """What operators have the agent's hosts do."""
+    ids = itertools.count(1)
+    actions = AgentActions(
+        world.agent, new_command_id=lambda: f"act-{next(ids)}", wall_clock=wall_clock
+    )
+    await world.nursery.start(actions.run)
+    return actions
+
+
+async def reboot(actions: AgentActions, *command: str, force: bool = False) -> FleetAction:
+    return await actions.begin(VM, ActionName.REBOOT, command, force=force, who=ALICE)
+
+
+async def lines_of(action: FleetAction) -> list[dict[str, Any] | None]:
+    """All that a watcher is told."""
+    return [line async for line in action.lines.watch()]
+
+
+async def kept(world: MemoryAgent) -> list[str]:
+    """What was recorded of actions, the oldest first."""
+    found = [record.entry for record in reversed(await world.store.history())]
+    assert {(one.uuid, one.hostname, one.who) for one in found if one.kind == "action"} <= {
+        (VM, "compute-0", ALICE)
+    }
+    return [one.reason for one in found if one.kind == "action"]
+
+
+async def test_it_is_on_record_before_the_host_hears_of_it(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.agent")
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        actions = await actions_of(world)
+        before: list[str] = []
+
+        async def performs(command: ActCommand) -> None:
+            before.extend(await kept(world))
+            await host.performs(command)
+
+        host.on_act = performs
+        with world.agent.history.follow() as news:
+            action = await reboot(actions)
+            assert [line and line["step"] for line in await lines_of(action)][-1] == "end"
+            await wait_all_tasks_blocked()
+            told = [news.receive_nowait().reason for _ in range(2)]
+        assert before == ["reboot: asked"]
+        assert await kept(world) == told == ["reboot: asked", "reboot: done"]
+        assert actions.under_way == {}
+    assert [one.getMessage() for one in caplog.records if ALICE in one.getMessage()] == [
+        f"{VM}: action {what} by {ALICE}" for what in told
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "force", "asked"),
+    [
+        ((), True, "reboot: asked, without its vote"),
+        (("virsh", "--secret", "s3cr3t"), False, "reboot: asked, with virsh"),
+        (("a\nb\u202e" + "c" * 200,), False, r"reboot: asked, with a\nb\u202e" + "c" * 90),
+    ],
+)
+async def test_what_was_asked_for(
+    autojump_clock: MockClock, tmp_path: Path, command: tuple[str, ...], force: bool, asked: str
+) -> None:
+    """A command's arguments are nobody else's business."""
+    async with memory_agent(tmp_path) as world:
+        await world.known()
+        await lines_of(await reboot(await actions_of(world), *command, force=force))
+        await wait_all_tasks_blocked()
+        assert await kept(world) == [asked, "reboot: done"]
+
+
+async def cut_before_the_reply(host: ScriptedHost, _: ActCommand) -> None:
+    await host.cut()
+
+
+async def cut_before_the_first_line(host: ScriptedHost, command: ActCommand) -> None:
+    await host.begins(command)
+    await host.cut()
+
+
+async def cut_later(host: ScriptedHost, command: ActCommand) -> None:
+    await host.begins(command, {"step": "vote"})
+    await host.cut()
+
+
+async def end_without_an_outcome(host: ScriptedHost, command: ActCommand) -> None:
+    await host.begins(command, {"step": "vote"})
+    await host.ends(command)
+
+
+async def end_without_a_line(host: ScriptedHost, command: ActCommand) -> None:
+    await host.begins(command)
+    await host.ends(command)
+
+
+async def say_nothing(host: ScriptedHost, _: ActCommand) -> None:
+    await host.settled()
+
+
+NO_OUTCOME = "the host ended it without an outcome"
+VOTE = [{"step": "vote"}]
+
+
+@pytest.mark.parametrize(
+    ("strike", "lines", "why", "after_s"),
+    [
+        (cut_before_the_reply, [], GONE, 0),
+        (cut_before_the_first_line, [], GONE, 0),
+        (cut_later, VOTE, GONE, 0),
+        (end_without_an_outcome, VOTE, NO_OUTCOME, 0),
+        (end_without_a_line, [], NO_OUTCOME, 0),
+        (say_nothing, [], "compute-0 did not reply", REPLY_S + 1),
+    ],
+)
+async def test_nobody_knows_the_outcome(
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    strike: Callable[[ScriptedHost, ActCommand], Awaitable[None]],
+    lines: list[dict[str, Any]],
+    why: str,
+    after_s: float,
+) -> None:
+    """It may well be performed: neither is it refused, nor does its record end with its asking."""
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        actions = await actions_of(world)
+        host.on_act = lambda command: strike(host, command)
+        action = await reboot(actions)
+        assert await lines_of(action) == [*lines, {"step": "lost", "reason": why}]
+        await wait_all_tasks_blocked()
+        assert trio.current_time() == after_s
+        assert await kept(world) == ["reboot: asked", UNKNOWN + why]
+        assert actions.under_way == {}
+
+
+async def test_a_host_that_refuses(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        actions = await actions_of(world)
+        host.refusing("no command for reboot")
+        with pytest.raises(FleetActionRefused, match="no command for reboot"):
+            await reboot(actions)
+        assert await kept(world) == ["reboot: asked", "reboot: refused: no command for reboot"]
+        assert actions.under_way == {}
+
+
+async def test_a_command_that_is_too_long_for_the_link(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        actions = await actions_of(world)
+        with pytest.raises(FleetActionRefused, match="is longer than"):
+            await reboot(actions, "virsh", *["x" * 4096] * 60)
+        assert host.acts == []
+        [asked, refused] = await kept(world)
+        assert asked == "reboot: asked, with virsh"
+        assert refused.startswith("reboot: refused: ")
+
+
+async def test_what_the_agent_refuses(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hbtrio.nursery.agent.fleet_actions._ACTIONS", 0)
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        actions = await actions_of(world)
+        with pytest.raises(FleetActionRefused, match="0 actions are under way in this fleet"):
+            await reboot(actions)
+        await host.cut()
+        await wait_all_tasks_blocked()
+        with pytest.raises(FleetActionRefused, match="compute-0 has no link to this agent"):
+            await reboot(actions)
+        assert await kept(world) == [
+            "reboot: refused: 0 actions are under way in this fleet",
+            "reboot: refused: compute-0 has no link to this agent",
+        ]
+
+
+async def test_a_store_that_fails_holds_no_action_up(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.agent")
+    async with memory_agent(tmp_path) as world:
+        host = await world.known()
+        actions = await actions_of(world)
+        world.worker.fault = "disk full"
+        await lines_of(await reboot(actions))
+        await wait_all_tasks_blocked()
+        assert len(host.acts) == 1
+    for what in ("asked", "done"):
+        assert f"{VM}: action reboot: {what} by {ALICE}" in caplog.text
+        assert f"store: disk full: not kept: {VM} reboot: {what}" in caplog.text

@@ -1,0 +1,142 @@
+"""The socket where applications register: what is there, who may, and what if it can't be had."""
+
+from __future__ import annotations
+
+import grp
+import itertools
+import logging
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.nursery.guest import app_socket
+from hbtrio.nursery.guest.app_socket import AppSocket
+from hbtrio.nursery.guest.applications import Applications
+from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.wire.app_messages import AppInitAck
+from support.guest_bench import STOP_VOTE
+from support.raw_application import RawApplication, init
+
+#: A group that this process may give its files to.
+GROUP = grp.getgrgid(os.getgid()).gr_name
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    # Not tmp_path: a socket's name may have 106 bytes only.
+    with tempfile.TemporaryDirectory(prefix="app.") as directory:
+        yield Path(directory, "api")
+
+
+def applications() -> Applications:
+    return Applications(itertools.count().__next__, OnTimeGuard(trio.current_time()))
+
+
+def owned(path: Path) -> tuple[int, int]:
+    """Its permission bits and its group."""
+    found = path.stat()
+    return stat.S_IMODE(found.st_mode), found.st_gid
+
+
+def put(path: Path, mode: int) -> None:
+    """A file in the place of the socket."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=mode)
+
+
+async def test_it_is_served_in_the_place_of_a_stale_one(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    served = applications()
+    door = AppSocket(str(path), served)
+    await door.open(0o620, GROUP)
+    assert owned(path) == (0o620, os.getgid())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve)
+        app = RawApplication.connect(path, nursery, init("web"))
+        while not app.heard:
+            await wait_all_tasks_blocked()
+        assert [message for _, message in app.heard] == [AppInitAck(True)]
+        nursery.cancel_scope.cancel()
+    assert os.listdir(path.parent) == ["api.lock"]
+
+
+async def test_a_reload_keeps_the_connections(path: Path) -> None:
+    served = applications()
+    door = AppSocket(str(path), served)
+    await door.open(0o660, "")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve)
+        app = RawApplication.connect(path, nursery, init("web"))
+        while not app.heard:
+            await wait_all_tasks_blocked()
+        await door.reload(0o600, GROUP)
+        assert owned(path) == (0o600, os.getgid())
+        other = RawApplication.connect(path, nursery, init("db"))
+        while not other.heard:
+            await wait_all_tasks_blocked()
+        assert app.closed_at is None
+        assert list(served.handlers(STOP_VOTE)) == ["web", "db"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_reload_with_a_fault_changes_nothing(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = AppSocket(str(path), applications())
+    await door.open(0o660, "")
+    await door.reload(0o600, "no-such-group")
+    assert owned(path)[0] == 0o660
+    os.unlink(path)
+    await door.reload(0o600, "")
+    put(path, 0o640)
+    await door.reload(0o600, "")
+    assert owned(path)[0] == 0o640
+    assert [record.getMessage() for record in caplog.records] == [
+        f"not reloaded: {path}: no group named no-such-group",
+        f"not reloaded: {path}: not there any more",
+        f"not reloaded: {path}: not there any more",
+    ]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_was_asked_for_and_cannot_be_had(path: Path) -> None:
+    missing = path / "api"
+    with pytest.raises(UserError, match="its directory does not exist") as caught:
+        await AppSocket(str(missing), applications()).open(0o660, "")
+    assert caught.value.status is ExitStatus.USAGE
+
+
+async def test_the_default_one_is_done_without_until_a_reload_finds_it_can_be_had(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    place = path / "api"
+    monkeypatch.setattr(app_socket, "DEFAULT_APP_SOCKET", str(place))
+    served = applications()
+    door = AppSocket(None, served)
+    await door.open(0o660, "")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"applications are not served: {place}: its directory does not exist"
+    ]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(door.serve)
+        await wait_all_tasks_blocked()
+        os.mkdir(path)
+        await door.reload(0o660, "")
+        app = RawApplication.connect(place, nursery, init("web"))
+        while not app.heard:
+            await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert os.listdir(path) == ["api.lock"]

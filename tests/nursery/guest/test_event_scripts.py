@@ -1,0 +1,101 @@
+"""Event scripts as voters: what is run for an event, and what its end means as an answer."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from hbtrio.fsm.ballot import Ballot
+from hbtrio.nursery.guest.event_scripts import EventScripts
+from hbtrio.nursery.windows import Answer, Window
+from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.wire.channel_messages import ActionNotify
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind
+from support.fake_processes import HANGS, FakeProcesses, FakeRun
+from support.guest_bench import handlers, when
+
+VOTE = ActionNotify(900, Event.LIVE_MIGRATE_BEGIN, NotificationType.REVOCABLE, 9000)
+NOTICE = ActionNotify(901, Event.STOP, NotificationType.IRREVOCABLE, 8000)
+
+
+def window() -> Window:
+    ballot = Ballot(NotificationType.REVOCABLE, ["handler"])
+    return Window(WindowKind.VOTE, 8, ballot, lambda outcome: None, OnTimeGuard(math.inf))
+
+
+@pytest.mark.parametrize("notify", [VOTE, NOTICE])
+@pytest.mark.parametrize(
+    ("run", "answer"),
+    [
+        (FakeRun(0, b"fine\nmore\n"), Answer(VoteResult.ACCEPT, "fine")),
+        (FakeRun(0), Answer(VoteResult.ACCEPT, "")),
+        (FakeRun(1, b"busy\n"), Answer(VoteResult.REJECT, "busy")),
+        (FakeRun(2, b"busy"), Answer(VoteResult.REJECT, "busy")),
+        (FakeRun(255), Answer(VoteResult.REJECT, "")),
+        (FakeRun(signal=9, stdout=b"so far"), None),
+        (FakeRun(fault="Permission denied"), None),
+    ],
+)
+async def test_what_the_end_of_a_script_means(
+    notify: ActionNotify, run: FakeRun, answer: Answer | None, tmp_path: Path
+) -> None:
+    processes = handlers(tmp_path, {"handler": run})
+    scripts = EventScripts(str(tmp_path / "handler"), processes)
+    asked = scripts.handlers(notify)
+    assert list(asked) == ["handler"]
+    assert await asked["handler"](window()) == answer
+    if run.fault is None:
+        words = (notify.notification_type.value, notify.event_type.value)
+        assert processes.started[0].argv == (str(tmp_path / "handler"), *words)
+
+
+async def test_nobody_is_asked_without_a_script() -> None:
+    scripts = EventScripts(None, FakeProcesses({}))
+    assert dict(scripts.handlers(VOTE)) == {}
+    assert scripts.health() == []
+
+
+def test_a_missing_script_is_nobody_and_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "nowhere"
+    assert dict(EventScripts(str(path), FakeProcesses({})).handlers(VOTE)) == {}
+    assert caplog.record_tuples == [
+        ("hbtrio.scripts", logging.ERROR, f"script {path} does not exist")
+    ]
+
+
+def test_a_directory_is_read_anew_for_each_event(tmp_path: Path) -> None:
+    def touch(name: str, mode: int = 0o755) -> None:
+        (tmp_path / name).touch(mode=mode)
+
+    scripts = EventScripts(str(tmp_path), FakeProcesses({}))
+    touch("20-b")
+    touch("10-a")
+    touch("README", 0o644)
+    assert list(scripts.handlers(VOTE)) == ["10-a", "20-b"]
+    touch("30-c")
+    (tmp_path / "10-a").unlink()
+    assert list(scripts.handlers(VOTE)) == ["20-b", "30-c"]
+
+
+def test_a_file_that_is_not_executable_is_asked_so_that_its_fault_is_said(tmp_path: Path) -> None:
+    (tmp_path / "handler").touch(mode=0o644)
+    scripts = EventScripts(str(tmp_path / "handler"), FakeProcesses({}))
+    assert list(scripts.handlers(NOTICE)) == ["handler"]
+
+
+async def test_cancelled_a_handler_ends_its_script(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    processes = handlers(tmp_path, {"handler": HANGS})
+    handler = EventScripts(str(tmp_path), processes).handlers(VOTE)["handler"]
+    with trio.move_on_after(3) as scope:
+        await handler(window())
+    assert scope.cancelled_caught
+    assert when(processes.cancelled) == [(3.0, "handler")]

@@ -1,0 +1,734 @@
+"""The host's end of the link on the fake clock: what it tells an agent, keeps for it, and obeys."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+import hbtrio
+from hbtrio.config.host import AgentLinkSettings
+from hbtrio.net.endpoints import Unreachable
+from hbtrio.nursery.host.agent_link import HostLink, Identity, instance_of
+from hbtrio.wire.lines import LineReader
+from hbtrio.wire.link_codec import MAX_LINK_LINE, decode_from_host, encode_link
+from hbtrio.wire.link_messages import (
+    MAX_WHY,
+    STOPPING,
+    Ack,
+    ActCommand,
+    ActionProgress,
+    FromHost,
+    Gone,
+    Goodbye,
+    Hello,
+    Instance,
+    LinkMessage,
+    LinkReport,
+    Ping,
+    Pong,
+    Reply,
+    Reporting,
+    RoundCommand,
+    SnapshotEnd,
+    Welcome,
+)
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
+from support.fake_processes import FakeRun
+from support.host_world import HostWorld, ScriptedGuest, host_world
+from support.host_world import Reply as GuestReply
+
+IDENTITY = Identity("compute-0", "h-1", "boot-1")
+WITH_AGENT = {"agent": AgentLinkSettings(connect="unix:/agent")}
+
+
+class Slow(trio.abc.SendStream):
+    """A stream that takes its time."""
+
+    def __init__(self, inner: trio.abc.SendStream, takes_s: float) -> None:
+        self._inner = inner
+        self._takes_s = takes_s
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep(self._takes_s)
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class ScriptedAgent:
+    """An agent by hand: what hosts say to it, on the connection that they have now."""
+
+    def __init__(self) -> None:
+        #: Why it can't be connected to, "" if it can.
+        self.away = ""
+        #: How long the host takes to send it a message.
+        self.takes_s = 0.0
+        #: What it says to a hello; None: nothing.
+        self.welcome: LinkMessage | None = Welcome(1, "controller-0", 0)
+        #: Whether it acknowledges each report at once.
+        self.acknowledges = True
+        self.heard: list[FromHost] = []
+        #: When it was dialled.
+        self.dialled: list[float] = []
+        self._stream: trio.abc.Stream | None = None
+        self._turn = trio.Lock()
+        self._nursery: trio.Nursery | None = None
+
+    async def connect(self) -> trio.abc.Stream:
+        """The host's way to it."""
+        self.dialled.append(round(trio.current_time(), 6))
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise Unreachable(self.away)
+        ours, theirs = memory_stream_pair()
+        self._stream = ours
+        assert self._nursery is not None
+        self._nursery.start_soon(self._read, ours)
+        if self.takes_s:
+            return trio.StapledStream(Slow(theirs, self.takes_s), theirs)
+        return theirs
+
+    async def _read(self, stream: trio.abc.Stream) -> None:
+        lines = LineReader(MAX_LINK_LINE)
+        try:
+            while data := await stream.receive_some(65536):
+                for line in lines.feed(bytes(data)):
+                    await self._take(decode_from_host(line))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async def _take(self, message: FromHost) -> None:
+        match message:
+            case Ping(number=number):
+                await self._send(Pong(number))
+                return
+            case Hello() if self.welcome is not None:
+                await self._send(self.welcome)
+            case LinkReport(number=number) if self.acknowledges:
+                await self._send(Ack(number))
+        self.heard.append(message)
+
+    async def _send(self, *messages: LinkMessage) -> None:
+        assert self._stream is not None
+        async with self._turn:
+            await self._stream.send_all(b"".join(map(encode_link, messages)))
+
+    async def say(self, *messages: LinkMessage) -> None:
+        """Says these, and waits until all that follows at once has happened."""
+        await self._send(*messages)
+        await wait_all_tasks_blocked()
+
+    async def cut(self) -> None:
+        assert self._stream is not None
+        await trio.aclose_forcefully(self._stream)
+        await wait_all_tasks_blocked()
+
+    @property
+    def reports(self) -> list[tuple[int, str, str]]:
+        """Number, kind and result of each report."""
+        return [
+            (one.number, one.kind, one.result or "")
+            for one in self.heard
+            if isinstance(one, LinkReport)
+        ]
+
+    def of(self, cls: type[Any]) -> list[Any]:
+        return [one for one in self.heard if type(one) is cls]
+
+
+@attrs.frozen
+class Linked:
+    world: HostWorld
+    agent: ScriptedAgent
+    link: HostLink
+    #: Ended, it ends the link as the end of the daemon does.
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+    async def report(self, guest: ScriptedGuest, *, on: bool = True) -> None:
+        """The agent wants to hear of the guest's losses."""
+        await self.agent.say(Reporting("", on), Reporting(guest.uuid, on))
+
+
+@asynccontextmanager
+async def linked(agent: ScriptedAgent | None = None, **config: Any) -> AsyncIterator[Linked]:
+    """A host with a link, once it has told all."""
+    agent = ScriptedAgent() if agent is None else agent
+    async with host_world(**(WITH_AGENT | config)) as world, trio.open_nursery() as nursery:
+        agent._nursery = nursery
+        link = HostLink(world.host, IDENTITY, agent.connect)
+        linked = Linked(world, agent, link)
+
+        async def run() -> None:
+            with linked.scope:
+                await link.run()
+
+        nursery.start_soon(run)
+        await world.settle()
+        yield linked
+        nursery.cancel_scope.cancel()
+
+
+# -- the session ----------------------------------------------------------------------------------
+
+
+async def test_a_host_that_stops_says_so(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        await on.world.settle()
+        on.scope.cancel()
+        await on.world.settle()
+        assert on.agent.heard[-1] == Goodbye(STOPPING)
+
+
+async def test_a_session_begins_with_hello_and_a_snapshot(autojump_clock: MockClock) -> None:
+    agent = ScriptedAgent()
+    agent.welcome = None
+    async with linked(agent) as on:
+        first, second = await on.world.all_beating(2)
+        hello = Hello(1, "compute-0", "h-1", "boot-1", hbtrio.__version__, 0)
+        assert agent.heard == [hello]  # and nothing more before it is welcome
+        assert not on.link.connected
+        await agent.say(Welcome(1, "controller-0", 0))
+        assert on.link.connected
+        told = [instance_of(on.world.channel(guest)) for guest in (first, second)]
+        assert agent.heard[1:4] == [*told, SnapshotEnd(2)]
+        assert agent.reports == [(1, "heartbeating", ""), (2, "heartbeating", "")]
+
+
+async def test_an_instance_as_it_is_told(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = await on.world.beating(name="db", heartbeat_interval_ms=500)
+        assert on.agent.of(Instance)[-1] == Instance(
+            uuid=guest.uuid,
+            name="db",
+            state="beating",
+            heartbeating=True,
+            health=Health.HEALTHY,
+            corrective_action=CorrectiveAction.REBOOT,
+            interval_ms=500,
+            vote_s=9,
+            shutdown_notice_s=10,
+            suspend_notice_s=11,
+            resume_notice_s=14,
+            restart_s=121,
+        )
+
+
+async def test_why_an_instance_is_as_it_is(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = on.world.guest()
+
+        def told() -> tuple[str, str]:
+            last = on.agent.of(Instance)[-1]
+            assert last.uuid == guest.uuid
+            return last.state, last.why
+
+        on.world.dialer.refuse(guest.path, "connection refused")
+        on.world.directory.replace(guest.name)
+        await on.world.settle()
+        assert told() == ("waiting", "connection refused; retrying")
+        on.world.dialer.refuse(guest.path, "permission denied")
+        await on.world.sleep(120)
+        assert told() == ("waiting", "permission denied; retrying")
+        count = len(on.agent.of(Instance))
+        await on.world.sleep(600)
+        assert len(on.agent.of(Instance)) == count  # told once, however often it is tried
+        guest.appears()
+        await on.world.sleep(120)
+        assert told() == ("beating", "")
+        await on.report(guest)
+        guest.health, guest.log_msg = Health.UNHEALTHY, "disk " + "x" * 300
+        await on.world.sleep(2)
+        assert told() == ("beating", ("disk " + "x" * 300)[:MAX_WHY])
+        guest.health, guest.log_msg = Health.HEALTHY, ""
+        await on.world.sleep(2)
+        assert told() == ("beating", "")
+        guest.answers_after_s = None
+        await on.world.sleep(10)
+        assert told() == ("lost", "no answer for 3 s")
+        guest.peer.close()
+        await on.world.settle()
+        assert told() == ("waiting", "closed by its peer")
+
+
+async def test_an_instance_is_told_before_the_reports_about_it(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        await on.report(guest)
+        guest.answers_after_s = None
+        await on.world.sleep(5)
+        about = [one for one in on.agent.heard if isinstance(one, Instance | LinkReport)]
+        kinds = [
+            one.kind if isinstance(one, LinkReport) else f"heartbeating={one.heartbeating}"
+            for one in about
+        ]
+        assert kinds[-4:] == [
+            "heartbeating=True",
+            "heartbeating",
+            "heartbeating=False",
+            "loss",
+        ]
+
+
+async def test_instances_are_told_before_their_reports_however_busy_the_link_is(
+    autojump_clock: MockClock,
+) -> None:
+    """While the reports of one are being sent, another begins to heartbeat."""
+    agent = ScriptedAgent()
+    agent.acknowledges = False
+    async with linked(agent) as on:
+        await on.world.all_beating(40)
+        agent.takes_s, agent.heard = 0.1, []
+        await agent.cut()
+        await on.world.sleep(1)  # the reports are told again, one after the other
+        late = await on.world.all_beating(10)
+        await on.world.sleep(30)
+        told: dict[str, bool] = {}
+        reports = []
+        for message in agent.heard:
+            if isinstance(message, Instance):
+                told[message.uuid] = message.heartbeating
+            elif isinstance(message, LinkReport):
+                reports.append(message.uuid)
+                assert told.get(message.uuid) is True
+        assert {guest.uuid for guest in late} <= set(reports)
+
+
+async def test_health_that_comes_back_is_told(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        for health in (Health.UNHEALTHY, Health.HEALTHY, Health.UNHEALTHY):
+            guest.health = health
+            await on.world.sleep(3)
+            assert on.agent.of(Instance)[-1].health is health
+
+
+async def test_instances_that_go(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        guest.vanishes()
+        await on.world.sleep(1)
+        assert on.agent.of(Gone) == [Gone(guest.uuid, "its channel was removed")]
+        kinds = [kind for _, kind, _ in on.agent.reports]
+        assert kinds == ["heartbeating", "stopped", "stopped"]
+
+
+async def test_an_instance_that_does_not_come_back_goes_too(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = await on.world.beating(restart_secs=20)
+        on.world.notice(guest, Event.REBOOT)
+        await on.world.settle()
+        guest.vanishes()
+        await on.world.sleep(30)
+        assert on.agent.of(Gone) == [Gone(guest.uuid, "its channel was removed")]
+
+
+async def test_another_protocol(autojump_clock: MockClock) -> None:
+    agent = ScriptedAgent()
+    agent.welcome = Welcome(2, "controller-0", 0)
+    async with linked(agent) as on:
+        await on.world.sleep(0.1)
+        [goodbye] = [one.reason for one in agent.heard[1:]]  # type: ignore[union-attr]
+        assert goodbye == "unusable message: protocol 2, this host speaks 1"
+        assert not on.link.connected
+
+
+async def test_an_agent_that_can_t_be_reached(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.link")
+    agent = ScriptedAgent()
+    agent.away = "unix:/agent: connection refused"
+    async with linked(agent) as on:
+        await on.world.at(11)
+        waits = [b - a for a, b in zip(agent.dialled, agent.dialled[1:], strict=False)]
+        assert waits == pytest.approx([0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0])
+        agent.away = ""
+        await on.world.at(13)
+        assert on.link.connected
+        # After a link that was up, it is back soon.
+        await agent.cut()
+        since = trio.current_time()
+        await on.world.sleep(1)
+        assert agent.dialled[-1] == pytest.approx(since + 0.2)
+        assert on.link.connected
+    lines = [one.getMessage() for one in caplog.records if one.name == "hbtrio.link"]
+    assert lines == [
+        "agent: unix:/agent: connection refused; retrying",
+        "agent: the link to controller-0 is up",
+        "agent: the link ended: closed by the other end; retrying",
+        "agent: the link to controller-0 is up",
+    ]
+
+
+async def test_an_agent_that_ends_each_link_soon_is_dialled_ever_less_often(
+    autojump_clock: MockClock,
+) -> None:
+    agent = ScriptedAgent()
+    async with linked(agent) as on:
+        for _ in range(6):
+            await on.world.sleep(0.1)
+            while not on.link.connected:
+                await on.world.sleep(0.1)
+            await agent.cut()
+            while on.link.connected:
+                await on.world.sleep(0.1)
+        waits = [b - a for a, b in zip(agent.dialled, agent.dialled[1:], strict=False)]
+        assert waits[-1] >= 2.0
+        # One that has lasted is dialled again at once.
+        while not on.link.connected:
+            await on.world.sleep(0.1)
+        await on.world.sleep(1)
+        await agent.cut()
+        since = trio.current_time()
+        await on.world.sleep(1)
+        assert agent.dialled[-1] == pytest.approx(since + 0.2)
+
+
+async def test_an_agent_that_sends_it_away_again_and_again_is_one_line(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = ScriptedAgent()
+    agent.welcome = Goodbye("the certificate does not bear the name compute-0")
+    async with linked(agent) as on:
+        await on.world.at(30)
+    assert len(agent.dialled) > 10
+    [line] = [one.getMessage() for one in caplog.records if one.name == "hbtrio.link"]
+    assert line == (
+        "agent: the link ended: the other end said goodbye: the certificate does not bear the "
+        "name compute-0; retrying"
+    )
+
+
+# -- reports --------------------------------------------------------------------------------------
+
+
+async def test_what_is_not_acknowledged_comes_again(autojump_clock: MockClock) -> None:
+    agent = ScriptedAgent()
+    agent.acknowledges = False
+    async with linked(agent) as on:
+        guest = await on.world.beating()
+        on.world.vote(guest)
+        await on.world.settle()
+        assert agent.reports == [(1, "heartbeating", ""), (2, "vote", "accept")]
+        await agent.cut()
+        agent.heard.clear()
+        agent.welcome = Welcome(1, "controller-0", 1)
+        await on.world.sleep(1)
+        assert agent.reports == [(2, "vote", "accept")]
+        await agent.say(Ack(2))
+        assert len(on.link.queue) == 0
+        await agent.cut()
+        agent.heard.clear()
+        await on.world.sleep(1)
+        assert agent.reports == []
+
+
+async def test_what_happens_while_there_is_no_link(autojump_clock: MockClock) -> None:
+    agent = ScriptedAgent()
+    async with linked(agent) as on:
+        guest = await on.world.beating()
+        await on.report(guest)
+        agent.away = "gone"
+        await agent.cut()
+        guest.reply = lambda asked: GuestReply(VoteResult.REJECT, "busy")
+        on.world.vote(guest)
+        await on.world.settle()
+        for _ in range(3):
+            guest.says_init()
+            guest.answers_after_s = None
+            await on.world.sleep(5)
+            guest.answers_after_s = 0.0
+            guest.says_init()
+            await on.world.sleep(2)
+        agent.heard.clear()
+        agent.away = ""
+        await on.world.sleep(3)
+        # Of its states the newest; of its losses each, and the verdict.
+        kinds = [(kind, result) for _, kind, result in agent.reports]
+        assert kinds == [("vote", "reject"), ("loss", "")] + [("loss", "")] * 2 + [
+            ("heartbeating", "")
+        ]
+        assert len(on.link.queue) == 0
+
+
+async def test_changes_are_not_collected_without_a_link(autojump_clock: MockClock) -> None:
+    agent = ScriptedAgent()
+    agent.away = "gone"
+    async with linked(agent) as on:
+        for _ in range(3):
+            guest = await on.world.beating()
+            guest.vanishes()
+            await on.world.settle()
+        assert on.link._changed == {}
+
+
+async def test_the_reason_is_cut_to_what_a_line_can_hold(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        on.world.vote(guest)
+        report = on.world.host.reports.recent[-1]
+        on.world.host.reports.publish(attrs.evolve(report, reason="\0" * 9000))
+        await on.world.settle()
+        assert "\0" * 2000 in [one.reason for one in on.agent.of(LinkReport)]
+        assert on.link.connected
+
+
+# -- reporting ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("host_on", "vm_on"), [(True, True), (True, False), (False, True)])
+async def test_losses_are_reported_while_both_are_on(
+    autojump_clock: MockClock, host_on: bool, vm_on: bool
+) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        other = await on.world.beating()
+        await on.agent.say(
+            Reporting("", host_on), Reporting(guest.uuid, vm_on), Reporting("unknown", True)
+        )
+        guest.answers_after_s = None
+        await on.world.sleep(5)
+        kind = "loss" if host_on and vm_on else "stopped"
+        assert on.agent.reports[-1][1] == kind
+        assert not on.world.channel(other).heartbeat.reporting
+
+
+async def test_reporting_is_off_until_it_is_told_and_outlives_the_link(
+    autojump_clock: MockClock,
+) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        assert not on.world.channel(guest).heartbeat.reporting
+        await on.report(guest)
+        assert on.world.channel(guest).heartbeat.reporting
+        on.agent.away = "gone"
+        await on.agent.cut()
+        await on.world.sleep(60)
+        assert on.world.channel(guest).heartbeat.reporting
+        # An instance that comes is reported on if it was told of before.
+        late = on.world.guest()
+        on.world.host.set_reporting(late.uuid, True)
+        late.appears()
+        await on.world.settle()
+        assert on.world.channel(late).heartbeat.reporting
+        on.world.host.set_reporting(late.uuid, False)
+        assert not on.world.channel(late).heartbeat.reporting
+        assert on.world.host._instance_reporting == {guest.uuid: True}  # nothing is left of it
+
+
+# -- rounds ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("vote", "event", "seconds"),
+    [
+        (True, Event.STOP, 9),
+        (False, Event.STOP, 10),
+        (False, Event.PAUSE, 11),
+        (False, Event.RESUME, 14),
+        (True, Event.RESIZE_BEGIN, 9),
+    ],
+)
+async def test_a_round_is_opened_and_its_outcome_reported(
+    autojump_clock: MockClock, vote: bool, event: Event, seconds: int
+) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        await on.agent.say(RoundCommand("c-1", guest.uuid, event, vote, 1.0))
+        assert on.agent.of(Reply) == [Reply("c-1", True, seconds=seconds)]
+        [report] = [one for one in on.agent.of(LinkReport) if one.command_id]
+        kind = "vote" if vote else "notice"
+        assert (report.kind, report.event, report.command_id) == (kind, event, "c-1")
+
+
+@pytest.mark.parametrize(
+    ("uuid", "why"),
+    [
+        ("nobody", "no instance nobody on this host"),
+        ("x" * 255, f"no instance {'x' * 255} on this host"),
+    ],
+)
+async def test_a_round_of_an_unknown_instance(
+    autojump_clock: MockClock, uuid: str, why: str
+) -> None:
+    async with linked() as on:
+        await on.agent.say(RoundCommand("c-1", uuid, Event.STOP, True, 1.0))
+        assert on.agent.of(Reply) == [Reply("c-1", False, why)]
+
+
+async def test_a_round_of_an_instance_that_takes_no_part(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = on.world.guest()
+        guest.greets = False
+        guest.appears()
+        await on.world.settle()
+        await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        [reply] = on.agent.of(Reply)
+        assert (reply.ok, reply.seconds) == (False, 0)
+        assert reply.reason == f"{guest.uuid} is not heartbeating: discovered"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_refusal_does_not_overtake_the_change_that_it_comes_from(
+    autojump_clock: MockClock, gone: bool
+) -> None:
+    """Else the agent would take it for its host's fault. The link is busy with the others."""
+    agent = ScriptedAgent()
+    async with linked(agent) as on:
+        *others, guest = await on.world.all_beating(150)
+        agent.takes_s = 0.02
+        await agent.cut()
+        await on.world.sleep(20)
+        for one in others:
+            one.exits()
+        await on.world.sleep(0.1)
+        (guest.vanishes if gone else guest.exits)()
+        await on.world.sleep(0.1)
+        agent.heard = []
+        await agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        await on.world.sleep(20)
+        told = [
+            one
+            for one in agent.heard
+            if isinstance(one, Reply)
+            or (isinstance(one, Gone | Instance) and one.uuid == guest.uuid)
+        ]
+        if gone:
+            assert told[0] == Gone(guest.uuid, "its channel was removed")
+        else:
+            assert isinstance(told[0], Instance)
+            assert not told[0].heartbeating
+        [reply] = [one for one in told if isinstance(one, Reply)]
+        assert not reply.ok
+
+
+async def test_a_round_waits_a_moment_for_the_one_before(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        guest.reply = lambda asked: GuestReply(VoteResult.ACCEPT, after_s=0.8)
+        await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        await on.agent.say(
+            RoundCommand("c-2", guest.uuid, Event.STOP, False, 1.0),
+            RoundCommand("c-3", guest.uuid, Event.STOP, False, 0.5),
+        )
+        await on.world.sleep(0.6)
+        [first, third] = on.agent.of(Reply)
+        assert first == Reply("c-1", True, seconds=9)
+        assert (third.command_id, third.ok) == ("c-3", False)
+        assert third.reason.startswith("a vote on stop is open for another")
+        await on.world.sleep(2)
+        assert on.agent.of(Reply)[2] == Reply("c-2", True, seconds=10)
+        ids = [one.command_id for one in on.agent.of(LinkReport) if one.command_id]
+        assert ids == ["c-1", "c-2"]
+
+
+async def test_a_round_goes_on_without_the_link(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        guest.reply = lambda asked: GuestReply(VoteResult.REJECT, "no", after_s=3)
+        await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        on.agent.away = "gone"
+        await on.agent.cut()
+        await on.world.sleep(5)
+        on.agent.away = ""
+        on.agent.heard.clear()
+        await on.world.sleep(3)
+        [report] = on.agent.of(LinkReport)
+        assert (report.command_id, report.result, report.reason) == ("c-1", "reject", "no")
+
+
+async def test_a_round_that_waits_is_not_begun_once_the_link_is_gone(
+    autojump_clock: MockClock,
+) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        guest.reply = lambda asked: GuestReply(VoteResult.ACCEPT, after_s=0.5)
+        await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        await on.agent.say(RoundCommand("c-2", guest.uuid, Event.STOP, False, 1.0))
+        await on.agent.cut()
+        await on.world.sleep(5)
+        assert [one.command_id for one in on.agent.of(LinkReport) if one.command_id] == ["c-1"]
+
+
+async def test_too_many_commands_at_once(autojump_clock: MockClock) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        guest.reply = lambda asked: GuestReply(VoteResult.ACCEPT, after_s=8)
+        await on.agent.say(
+            *(RoundCommand(f"c-{n}", guest.uuid, Event.STOP, True, 5.0) for n in range(600))
+        )
+        refused = {one.reason for one in on.agent.of(Reply) if not one.ok}
+        assert refused == {"too many commands at once"}
+        assert len(on.agent.of(Reply)) == 600 - 512
+        await on.world.sleep(20)
+        await on.agent.say(RoundCommand("late", guest.uuid, Event.STOP, True, 1.0))
+        assert on.agent.of(Reply)[-1] == Reply("late", True, seconds=9)
+
+
+# -- actions --------------------------------------------------------------------------------------
+
+
+async def test_an_action(autojump_clock: MockClock) -> None:
+    async with linked(runs={"virsh": FakeRun(stdout=b"done\n")}) as on:
+        guest = await on.world.beating()
+        await on.agent.say(
+            ActCommand("c-1", guest.uuid, "pause", ("virsh", "suspend", "{uuid}"), False, 1.0)
+        )
+        await on.world.sleep(1)
+        assert on.agent.of(Reply) == [Reply("c-1", True)]
+        lines = on.agent.of(ActionProgress)
+        assert [one.last for one in lines] == [False] * (len(lines) - 1) + [True]
+        steps = [json.loads(one.line) for one in lines[:-1]]
+        assert [one["step"] for one in steps] == [
+            *["vote"] * 2,
+            *["notice"] * 2,
+            *["command"] * 2,
+            "end",
+        ]
+        assert steps[4]["argv"] == ["virsh", "suspend", guest.uuid]
+        assert steps[-1]["outcome"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("action", "command", "why"),
+    [
+        ("defragment", ("x",), "'defragment' is not a valid ActionName"),
+        ("pause", (), "no command for pause: give one after --, or set pause in [actions]"),
+    ],
+)
+async def test_an_action_that_is_refused(
+    autojump_clock: MockClock, action: str, command: tuple[str, ...], why: str
+) -> None:
+    async with linked() as on:
+        guest = await on.world.beating()
+        await on.agent.say(ActCommand("c-1", guest.uuid, action, command, False, 1.0))
+        assert on.agent.of(Reply) == [Reply("c-1", False, why)]
+
+
+@pytest.mark.parametrize("char", ['"', "\\", "é", "\0", "\U0001f600"])
+async def test_progress_fits_into_lines(autojump_clock: MockClock, char: str) -> None:
+    output = (char * 2000).encode()[:2048]
+    arguments = ("virsh", *[char * 150] * 14)
+    runs = {"virsh": FakeRun(stdout=output, exit_code=1)}
+    async with linked(runs=runs) as on:
+        guest = await on.world.beating()
+        await on.agent.say(ActCommand("c-1", guest.uuid, "pause", arguments, True, 1.0))
+        await on.world.sleep(1)
+        assert on.link.connected
+        lines = [json.loads(one.line) for one in on.agent.of(ActionProgress)[:-1]]
+        assert lines[-1]["outcome"]
+        [command, ended] = [one for one in lines if one["step"] == "command"]
+        assert len(command["argv"]) == 15
+        assert ended["result"] == "failed"

@@ -1,0 +1,119 @@
+"""When a process counts as late: a tick more than 800 ms late, and two calm seconds after it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbtrio.policy.time_guard import CALM_S, LATE_S, REST_S, TICK_S, OnTimeGuard
+
+
+def ticked(guard: OnTimeGuard, start: float, end: float) -> None:
+    """Ticks on time from one tick of the guard to the next, up to ``end``."""
+    for number in range(1, round((end - start) / TICK_S) + 1):
+        guard.tick(start + number * TICK_S)
+
+
+def test_the_numbers_of_the_protocol() -> None:
+    assert (TICK_S, LATE_S, CALM_S) == (0.2, 0.8, 2.0)
+
+
+def test_a_process_that_has_just_started_is_on_time() -> None:
+    guard = OnTimeGuard(50.0)
+    assert not guard.is_late(50.0)
+    assert guard.calm_at(50.0) == 50.0
+    assert guard.late_ticks == 0
+
+
+def test_a_tick_says_when_the_next_is_due() -> None:
+    guard = OnTimeGuard(0.0)
+    assert guard.tick(0.2) == 0.4
+    assert guard.tick(0.9) == 1.1
+
+
+def test_a_resting_process_ticks_five_times_more_rarely_and_is_judged_by_that() -> None:
+    guard = OnTimeGuard(0.0)
+    assert guard.tick(0.2, resting=True) == 0.2 + REST_S == 1.2
+    assert not guard.is_late(2.0)
+    assert guard.is_late(2.001)
+    assert guard.tick(2.0) == 2.2
+    assert guard.late_ticks == 0
+
+
+@pytest.mark.parametrize(("at", "late"), [(0.999, False), (1.0, False), (1.001, True)])
+def test_a_tick_is_late_from_800_ms_after_it_was_due(at: float, late: bool) -> None:
+    guard = OnTimeGuard(0.0)
+    guard.tick(at)
+    assert guard.is_late(at) is late
+    assert guard.late_ticks == late
+    assert guard.calm_at(at) == (at + 2.0 if late else at)
+
+
+def test_a_process_stays_late_for_2000_ms_without_another_late_tick() -> None:
+    guard = OnTimeGuard(0.0)
+    guard.tick(10.0)
+    ticked(guard, 10.0, 11.8)
+    assert guard.is_late(11.999)
+    assert guard.calm_at(11.999) == 12.0
+    assert not guard.is_late(12.0)
+    assert guard.calm_at(12.0) == 12.0
+    assert guard.late_ticks == 1
+
+
+def test_another_late_tick_starts_the_2000_ms_again() -> None:
+    guard = OnTimeGuard(0.0)
+    guard.tick(10.0)
+    guard.tick(11.5)
+    assert guard.late_ticks == 2
+    ticked(guard, 11.5, 13.3)
+    assert guard.is_late(13.499)
+    assert not guard.is_late(13.5)
+
+
+@pytest.mark.parametrize(("at", "late"), [(0.999, False), (1.0, False), (1.001, True)])
+def test_a_tick_that_is_owed_counts_before_it_has_run(at: float, late: bool) -> None:
+    guard = OnTimeGuard(0.0)
+    assert guard.is_late(at) is late
+    assert guard.calm_at(at) == (at + 2.0 if late else at)
+    # Asking has changed nothing: only a tick does.
+    assert guard.late_ticks == 0
+    assert not guard.is_late(0.5)
+
+
+def test_the_late_tick_that_was_owed_goes_on_from_what_was_said_before_it() -> None:
+    guard = OnTimeGuard(0.0)
+    before = guard.calm_at(30.0)
+    guard.tick(30.0)
+    assert guard.calm_at(30.0) == before == 32.0
+
+
+GAPS = st.lists(st.floats(0.001, 5.0), min_size=1, max_size=20)
+
+
+@settings(deadline=None)  # a shared machine may be slow
+@given(GAPS)
+def test_lateness_ends_when_it_was_said_to(gaps: list[float]) -> None:
+    guard = OnTimeGuard(0.0)
+    now = 0.0
+    for gap in gaps:
+        now += gap
+        late = guard.is_late(now)
+        calm_at = guard.calm_at(now)
+        assert late is (calm_at > now)
+        guard.tick(now)
+        # A tick makes late what was owed, and never makes a late process on time.
+        assert guard.is_late(now) is late
+        assert guard.calm_at(now) == calm_at
+
+
+@settings(deadline=None)  # a shared machine may be slow
+@given(st.lists(st.floats(0.001, 0.999), max_size=40))
+def test_a_process_with_small_delays_only_is_never_late(gaps: list[float]) -> None:
+    guard = OnTimeGuard(0.0)
+    now = 0.0
+    for gap in gaps:
+        now += gap
+        assert not guard.is_late(now)
+        guard.tick(now)
+    assert guard.late_ticks == 0
