@@ -27,8 +27,8 @@ from bench.vim_wire import PATIENCE_S, Target
 from hbtrio.lab.agent import LabAgent
 from hbtrio.lab.fake_vim import Mood, loopback_socket, vim_stand_in
 from hbtrio.lab.launcher import Launcher
-from hbtrio.lab.lifeline import Lifeline
 from hbtrio.lab.scene import Scene, event, open_scene
+from hbtrio.system.reaper_link import open_reaper_link
 from support.agent_world import Answer, request_bytes
 from support.guest_farm import GuestFarm, module_environment, open_guest_farm, uuid_of
 from support.guest_farm_process import channel_name
@@ -95,22 +95,25 @@ class _Controller:
 
 @asynccontextmanager
 async def _controller(vim_url: str) -> AsyncIterator[_Controller]:
-    async with open_scene() as scene, trio.open_nursery() as nursery:
-        with Lifeline() as lifeline:
-            launcher = Launcher(nursery, lifeline)
-            with LabAgent(scene.directory, launcher) as agent:
-                try:
-                    await agent.start(vim_url)
-                    scene.settings |= {
-                        "hostname": _HOSTNAME,
-                        "agent": {"connect": agent.link, "host_uuid": _HOST_UUID},
-                    }
-                    await scene.start_host()
-                    async with open_guest_farm(scene.channel_dir) as farm:
-                        yield _Controller(scene, farm, agent)
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await agent.stop()
+    async with (
+        open_scene() as scene,
+        open_reaper_link() as reaper,
+        trio.open_nursery() as nursery,
+    ):
+        launcher = Launcher(nursery, reaper)
+        with LabAgent(scene.directory, launcher) as agent:
+            try:
+                await agent.start(vim_url)
+                scene.settings |= {
+                    "hostname": _HOSTNAME,
+                    "agent": {"connect": agent.link, "host_uuid": _HOST_UUID},
+                }
+                await scene.start_host()
+                async with open_guest_farm(scene.channel_dir) as farm:
+                    yield _Controller(scene, farm, agent)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await agent.stop()
 
 
 @asynccontextmanager

@@ -14,8 +14,7 @@ import attrs
 import pytest
 import trio
 
-from hbtrio.store import history as store_history
-from hbtrio.store import outbox as store_outbox
+from hbtrio.store import history, outbox
 from hbtrio.store.records import OutboxKind, OutboxState
 from hbtrio.store.store import Store
 from support import store_child
@@ -87,19 +86,19 @@ def place(name: str) -> tuple[int, int]:
 async def check(store: Store, said: Said) -> None:
     await store.settle_interrupted()
     # Not through the store's pages: how far a child gets before it is killed has no bound.
-    everything = await store._worker.run(lambda db: store_outbox.entries(db, -1))
+    everything = await store._worker.run(lambda db: outbox.entries(db, -1))
     entries = {entry.body: entry for entry in everything}
     newest = {
         entry.uuid: entry
         for entry in reversed(entries.values())
         if entry.kind is OutboxKind.SERVICE
     }
-    records = await store._worker.run(lambda db: store_history.read(db, -1, None, None))
-    history = {record.entry.reason for record in records}
-    assert len(history) == len(records)
+    records = await store._worker.run(lambda db: history.read(db, -1, None, None))
+    reasons = {record.entry.reason for record in records}
+    assert len(reasons) == len(records)
     for name, kind in said.taken.items():
         # A report that was said to be taken is there, with all that it brought.
-        assert name in history
+        assert name in reasons
         if kind is OutboxKind.SERVICE:
             # Unless a newer state of its instance took its place.
             uuid = f"u{place(name)[1] % store_child.INSTANCES}"
@@ -111,7 +110,7 @@ async def check(store: Store, said: Said) -> None:
             assert closed is not None
             assert closed.result is not None
     # And one that is there is there whole.
-    assert set(entries) <= history
+    assert set(entries) <= reasons
     for name in said.opened:
         assert await store.find_round(name) is not None
     for name in said.done:

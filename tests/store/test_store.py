@@ -20,8 +20,7 @@ import trio
 import trio.testing
 
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.store import outbox as store_outbox
-from hbtrio.store import schema as store_schema
+from hbtrio.store import outbox, schema
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
 from hbtrio.store.records import (
     Entry,
@@ -612,11 +611,11 @@ def test_a_long_queue_and_a_long_past_are_not_searched_through(path: str) -> Non
     said: list[str] = []
     database = open_database(path)
     database.db.set_trace_callback(said.append)
-    store_outbox.queue(database.db, [service(), alarm(), action()], 0.0)
-    store_outbox.ready(database.db, 8, 6, [B], [C], 0.0, 0.0)
-    store_outbox.mark_sending(database.db, 1, 0.0, 0.0)
-    store_outbox.back_to_queue(database.db, 2, "refused", 0.0, reached=True, refused=True)
-    store_outbox.mark_done(database.db, 1, OutboxState.DELIVERED, "", 0.0)
+    outbox.queue(database.db, [service(), alarm(), action()], 0.0)
+    outbox.ready(database.db, 8, 6, [B], [C], 0.0, 0.0)
+    outbox.mark_sending(database.db, 1, 0.0, 0.0)
+    outbox.back_to_queue(database.db, 2, "refused", 0.0, reached=True, refused=True)
+    outbox.mark_done(database.db, 1, OutboxState.DELIVERED, "", 0.0)
     database.db.set_trace_callback(None)
     steps = [
         step
@@ -837,7 +836,7 @@ async def test_an_older_file_is_brought_up(
     async with Store.open(path, clock) as store:
         await store.put_host(HostRecord("h1", "compute-0", True))
     extra = ("ALTER TABLE hosts ADD COLUMN rack TEXT NOT NULL DEFAULT '?'",)
-    monkeypatch.setattr(store_schema.migrate, "__defaults__", ((*MIGRATIONS, extra),))
+    monkeypatch.setattr(schema.migrate, "__defaults__", ((*MIGRATIONS, extra),))
     database = open_database(path)
     assert database.db.execute("SELECT * FROM hosts").fetchall() == [("h1", "compute-0", 1, "?")]
     database.close()
@@ -849,7 +848,7 @@ async def test_what_an_older_file_has_is_kept(path: str, clock: Clock) -> None:
     before = next(n for n, steps in enumerate(MIGRATIONS) if any("kept_at" in s for s in steps))
     db = sqlite3.connect(path, isolation_level=None)
     migrate(db, MIGRATIONS[:before])
-    db.execute(f"PRAGMA application_id = {store_schema.APPLICATION_ID}")
+    db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
     text = "INSERT INTO history VALUES (?, ?, 'loss', ?, 'compute-0', '', '', ?, '', 'reboot')"
     future = datetime.now(UTC) + timedelta(days=99)
     for number, at in enumerate((T0, future), 1):
@@ -1096,7 +1095,7 @@ class Disk:
 @pytest.fixture
 def disk(path: str, monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk(path + "-wal")
-    monkeypatch.setattr(store_schema.os, "fdatasync", disk)
+    monkeypatch.setattr(schema.os, "fdatasync", disk)
     return disk
 
 

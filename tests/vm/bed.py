@@ -12,8 +12,8 @@ import attrs
 import trio
 
 from hbtrio.lab.feed import NotSeen
-from hbtrio.lab.lifeline import Lifeline
 from hbtrio.lab.scene import Scene, open_scene
+from hbtrio.system.reaper_link import ReaperLink, open_reaper_link
 from vm.initramfs import Image
 from vm.machine import BOOT_S, Hardware, Machine, Transport
 
@@ -27,14 +27,14 @@ class Bed:
     Args:
         scene: its daemon and directories.
         supply: what its machines are made of.
-        lifeline: ends QEMU with the test.
+        reaper: ends QEMU with the test.
     """
 
-    def __init__(self, scene: Scene, supply: Supply, lifeline: Lifeline) -> None:
+    def __init__(self, scene: Scene, supply: Supply, reaper: ReaperLink) -> None:
         self.scene = scene
         self.machines: list[Machine] = []
         self._supply = supply
-        self._lifeline = lifeline
+        self._reaper = reaper
 
     async def start(
         self, hardware: Hardware | None = None, *, instance: str | None = None
@@ -45,7 +45,7 @@ class Bed:
             directory,
             self.scene.channel_dir,
             self._supply.image,
-            self._lifeline,
+            self._reaper,
             hardware or Hardware(),
             instance,
         )
@@ -199,8 +199,8 @@ async def open_bed(supply: Supply, *, host: bool = True) -> AsyncIterator[Bed]:
         # What a lost VM calls for is another test's matter: here it would reset the machine.
         scene.settings["corrective-commands"] = {}
         scene.settings["actions"] = {}
-        with Lifeline() as lifeline:
-            bed = Bed(scene, supply, lifeline)
+        async with open_reaper_link() as reaper:
+            bed = Bed(scene, supply, reaper)
             try:
                 if host:
                     await scene.start_host()
@@ -211,4 +211,4 @@ async def open_bed(supply: Supply, *, host: bool = True) -> AsyncIterator[Bed]:
             finally:
                 for machine in bed.machines:
                     await machine.kill()
-                    lifeline.discard(machine.pid)
+                    reaper.discard(machine.pid)

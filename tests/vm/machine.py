@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from hbtrio.lab.lifeline import Lifeline
+from hbtrio.system.reaper_link import ReaperLink
 from vm.initramfs import Image
 from vm.qmp import Qmp
 
@@ -97,7 +97,7 @@ class Machine:
         directory: Path,
         channel_dir: Path,
         image: Image,
-        lifeline: Lifeline,
+        reaper: ReaperLink,
         hardware: Hardware,
         instance: str | None = None,
     ) -> Machine:
@@ -113,7 +113,7 @@ class Machine:
                 stderr=log,
                 start_new_session=True,
             )
-        lifeline.add(process.pid)
+        reaper.add(process.pid)
         try:
             qmp = await _connected(process, directory)
         except BaseException:

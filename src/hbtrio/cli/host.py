@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import logging
 import os
 import platform
@@ -40,6 +39,7 @@ from hbtrio.nursery.host.daemon import Host, HostEnvironment
 from hbtrio.nursery.host.directory_watch import InotifyWatch
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.port import UnixDialer
+from hbtrio.system.lock_file import LockHeld, lock_directory
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.runner import SystemProcesses
 from hbtrio.system.sd_notify import ServiceManager
@@ -106,24 +106,18 @@ def _load(options: argparse.Namespace) -> HostConfig:
 def _claim(channel_dir: str) -> Iterator[None]:
     """Makes sure that no other host daemon serves this directory: QEMU bears one client."""
     try:
-        fd = os.open(channel_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lock = lock_directory(channel_dir)
     except FileNotFoundError:
         yield  # it is waited for; nobody else can have it yet
         return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
+    except LockHeld:
         raise UserError(
             f"{channel_dir}: another hbtrio host serves these channels", ExitStatus.IN_USE
         ) from None
     except OSError as error:
-        os.close(fd)
         raise UserError(f"{channel_dir}: {os_reason(error)}", ExitStatus.FAILED) from error
-    try:
+    with lock:
         yield
-    finally:
-        os.close(fd)
 
 
 async def _serve(

@@ -22,10 +22,10 @@ from hbtrio.lab.daemon import log_tail
 from hbtrio.lab.feed import Feed
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.launcher import Launcher
-from hbtrio.lab.lifeline import Lifeline
 from hbtrio.lab.scene import LONGEST, Scene, alone, new_directory
 from hbtrio.lab.vim import LabVim
 from hbtrio.lab.vim_request import ask_agent
+from hbtrio.system.reaper_link import open_reaper_link
 from hbtrio.wire.operator import FleetStatus
 
 HOSTNAMES: Final = ("compute-0", "compute-1")
@@ -162,10 +162,10 @@ async def open_cloud() -> AsyncIterator[Cloud]:
 
     Raises and is cancelled as :func:`hbtrio.lab.scene.open_scene`.
     """
-    with new_directory(_LONGEST) as directory, Lifeline() as lifeline:
+    with new_directory(_LONGEST) as directory:
         try:
-            async with trio.open_nursery() as nursery:
-                launcher = Launcher(nursery, lifeline)
+            async with open_reaper_link() as reaper, trio.open_nursery() as nursery:
+                launcher = Launcher(nursery, reaper)
                 with LabAgent(directory, launcher) as agent:
                     cloud = Cloud(directory, nursery, launcher, agent)
                     try:

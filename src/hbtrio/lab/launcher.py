@@ -11,7 +11,7 @@ import trio
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.lab.daemon import Daemon, log_tail
-from hbtrio.lab.lifeline import Lifeline
+from hbtrio.system.reaper_link import ReaperLink
 
 #: How long a daemon may take from its start until it serves its control socket, in seconds.
 _START_S: Final = 15.0
@@ -23,12 +23,12 @@ class Launcher:
 
     Args:
         nursery: watches them: one that ends by itself cancels it.
-        lifeline: ends them if the lab's process is killed.
+        reaper: ends them if the lab's process is killed.
     """
 
-    def __init__(self, nursery: trio.Nursery, lifeline: Lifeline) -> None:
+    def __init__(self, nursery: trio.Nursery, reaper: ReaperLink) -> None:
         self._nursery = nursery
-        self._lifeline = lifeline
+        self._reaper = reaper
 
     async def launch(
         self,
@@ -41,7 +41,7 @@ class Launcher:
     ) -> Daemon:
         """Starts a daemon; the arguments are those of :meth:`Daemon.start`."""
         daemon = await Daemon.start(name, arguments, log, module=module, stdout=stdout)
-        self._lifeline.add(daemon.pid)
+        self._reaper.add(daemon.pid)
         self._nursery.start_soon(self._watch, daemon)
         return daemon
 
@@ -49,7 +49,7 @@ class Launcher:
         try:
             await daemon.watch()
         finally:
-            self._lifeline.discard(daemon.pid)
+            self._reaper.discard(daemon.pid)
 
 
 async def until_it_serves(daemon: Daemon, control_socket: Path) -> None:

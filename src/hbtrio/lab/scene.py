@@ -41,7 +41,7 @@ from hbtrio.lab.daemon import Daemon, log_tail
 from hbtrio.lab.feed import Feed
 from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.launcher import Launcher, until_it_serves, write_toml
-from hbtrio.lab.lifeline import Lifeline
+from hbtrio.system.reaper_link import open_reaper_link
 from hbtrio.wire.lines import LineReader
 
 #: sun_path of unix(7) has 108 bytes with its NUL.
@@ -242,10 +242,10 @@ async def open_scene() -> AsyncIterator[Scene]:
     in bounded time: :data:`hbtrio.lab.daemon.GRACE_S` for all applications, for all guests, and for
     the host.
     """
-    with new_directory(LONGEST) as directory, Lifeline() as lifeline:
+    with new_directory(LONGEST) as directory:
         try:
-            async with trio.open_nursery() as nursery:
-                scene = Scene(directory, nursery, Launcher(nursery, lifeline))
+            async with open_reaper_link() as reaper, trio.open_nursery() as nursery:
+                scene = Scene(directory, nursery, Launcher(nursery, reaper))
                 try:
                     # A nursery of its own: a VM that is being reset must not be started again
                     # behind the back of the end.

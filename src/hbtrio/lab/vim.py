@@ -14,6 +14,7 @@ What it answers is :class:`~hbtrio.lab.fake_vim.VimStandIn`'s. Here is what it d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -121,18 +122,22 @@ class LabVim:
         self._hosts: dict[str, str] = {}
         #: Of each instance its name and its host.
         self._instances: dict[str, tuple[str, str]] = {}
-        self._nursery: trio.Nursery | None = None
+        self._wanted, self._repairs = trio.open_memory_channel[tuple[str, str]](math.inf)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves and audits until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             await nursery.start(self.server.run)
+            nursery.start_soon(self._start_repairs, nursery)
             task_status.started()
             while True:
                 await trio.sleep(AUDIT_S)
                 if self.is_up:
                     await self.audit()
+
+    async def _start_repairs(self, nursery: trio.Nursery) -> None:
+        async for uuid, repair in self._repairs:
+            nursery.start_soon(self._repair, uuid, repair)
 
     # -- its inventory ----------------------------------------------------------------------
 
@@ -283,9 +288,9 @@ class LabVim:
             service = data["services"][0]
             self._say(f"hears of {name} on {body['hostname']}: {service_words(service)}")
             repair = service.get("repair-action", "")
-            if repair in _REPAIRS and self._nursery is not None:
+            if repair in _REPAIRS:
                 self._say(f"{_REPAIRS[repair]} {name}")
-                self._nursery.start_soon(self._repair, uuid, repair)
+                self._wanted.send_nowait((uuid, repair))
         self.told.put(body)
 
     def _take_verdict(self, uuid: str, name: str, data: dict[str, str]) -> None:

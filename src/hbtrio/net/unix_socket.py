@@ -5,9 +5,8 @@ behind, and ``bind`` fails on it. Unlinking it and binding anew has three faults
 away from a live server without a word, it leaves a moment in which the path is absent, and until
 the ``chmod`` the socket has the mode the umask happened to give it. So:
 
-1. An exclusive ``flock`` on ``<path>.lock``, held until the listener is closed. Two starters cannot
-   both pass, and the kernel frees the lock of a killed one. The lock file itself stays: removing
-   it would let a third process lock a new file while a second holds the unlinked one.
+1. The lock on ``<path>.lock`` (:mod:`hbtrio.system.lock_file`), held until the listener is closed:
+   two starters cannot both pass, and a killed server holds none.
 2. A connect to the path finds servers that know nothing of that lock.
 3. Bind ``<path>~``, set group and mode, listen, rename over the path. Before ``listen`` every
    connect is refused, so no mode but the wanted one ever counts; Linux finds the socket through
@@ -18,19 +17,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import grp
 import logging
 import os
 import socket
 import stat
 import struct
-from typing import BinaryIO, final
+from typing import final
 
 import attrs
 import trio
 
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.system.lock_file import FileLock, LockHeld, lock_beside
 
 _LOG = logging.getLogger("hbtrio.net")
 
@@ -69,7 +68,7 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
     """
 
     def __init__(
-        self, path: str, inode: tuple[int, int], listener: trio.SocketListener, lock: BinaryIO
+        self, path: str, inode: tuple[int, int], listener: trio.SocketListener, lock: FileLock
     ) -> None:
         self.path = path
         self._inode = inode
@@ -161,13 +160,15 @@ async def open_unix_listener(
     gid = _group_id(name, group) if isinstance(group, str) else group
     try:
         return _open(name, mode, backlog, gid)
+    except LockHeld:
+        raise _in_use(name) from None
     except OSError as exc:
         raise _user_error(name, exc) from exc
 
 
 def _open(path: str, mode: int, backlog: int, gid: int | None) -> UnixListener:
     with contextlib.ExitStack() as undo:
-        lock = undo.enter_context(_lock(path))
+        lock = undo.enter_context(lock_beside(path))
         _refuse_if_served(path)
         sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         fresh = path + _FRESH_SUFFIX
@@ -187,22 +188,6 @@ def _open(path: str, mode: int, backlog: int, gid: int | None) -> UnixListener:
     return UnixListener(path, inode, listener, lock)
 
 
-def _lock(path: str) -> BinaryIO:
-    # Without following symbolic links: in a directory that others may write to, one of them could
-    # otherwise have us create a file somewhere else.
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    lock = os.fdopen(os.open(path + ".lock", flags, 0o600), "r+b", buffering=0)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise UserError(f"{path}: another process serves it", ExitStatus.IN_USE) from None
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
 def _refuse_if_served(path: str) -> None:
     """Raise UserError IN_USE when somebody accepts, or is going to accept, connections there."""
     if not _is_socket(path):
@@ -218,7 +203,11 @@ def _refuse_if_served(path: str) -> None:
             # EAGAIN: its backlog is full. EPROTOTYPE: a server of datagrams.
             if exc.errno not in (errno.EAGAIN, errno.EPROTOTYPE):
                 raise
-    raise UserError(f"{path}: another process serves it", ExitStatus.IN_USE)
+    raise _in_use(path)
+
+
+def _in_use(path: str) -> UserError:
+    return UserError(f"{path}: another process serves it", ExitStatus.IN_USE)
 
 
 def _is_socket(path: str) -> bool:

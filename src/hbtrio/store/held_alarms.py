@@ -13,8 +13,7 @@ from datetime import datetime
 
 import attrs
 
-from hbtrio.store import history as store_history
-from hbtrio.store import outbox as store_outbox
+from hbtrio.store import history, outbox
 from hbtrio.store.records import Entry, HistoryEntry, OutboxState
 from hbtrio.store.sql import changed, moment, rows, text_of
 from hbtrio.store.worker import StoreWorker
@@ -74,7 +73,7 @@ class HeldAlarms:
 
         return await self._worker.run(work)
 
-    async def hold(self, record: HoldRecord, history: HistoryEntry) -> None:
+    async def hold(self, record: HoldRecord, history_entry: HistoryEntry) -> None:
         """Holds back a host's alarms, those too that are queued already."""
         now = self._wall_clock().timestamp()
 
@@ -83,7 +82,7 @@ class HeldAlarms:
                 "INSERT OR REPLACE INTO holds VALUES (?, ?, ?)",
                 (text_of(record.hostname), record.since.timestamp(), record.why),
             )
-            store_history.record(db, history, now)
+            history.record(db, history_entry, now)
             db.execute(
                 "UPDATE outbox SET state = 'held' WHERE hostname = ? AND state = 'queued'"
                 " AND kind = 'alarm'",
@@ -98,13 +97,15 @@ class HeldAlarms:
         found = await self._worker.run(lambda db: rows(db, text, hostname))
         return frozenset(uuid for (uuid,) in found)
 
-    async def end_hold(self, hostname: str, uuids: Collection[str], history: HistoryEntry) -> int:
+    async def end_hold(
+        self, hostname: str, uuids: Collection[str], history_entry: HistoryEntry
+    ) -> int:
         """Ends a host's hold and queues these instances' alarms; returns how many those are."""
         now = self._wall_clock().timestamp()
 
         def work(db: sqlite3.Connection) -> int:
             db.execute("DELETE FROM holds WHERE hostname = ?", (hostname,))
-            store_history.record(db, history, now)
+            history.record(db, history_entry, now)
             return _let_go(db, hostname, uuids)
 
         return await self._worker.run(work)
@@ -121,7 +122,7 @@ class HeldAlarms:
             return tuple(
                 entry
                 for uuid in sorted(uuids)
-                for entry in store_outbox.end(
+                for entry in outbox.end(
                     db,
                     "hostname = ? AND uuid = ? AND state = 'held'",
                     (hostname, uuid),

@@ -14,8 +14,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
-from hbtrio.store import history as store_history
-from hbtrio.store import rounds as store_rounds
+from hbtrio.store import history, rounds
 from hbtrio.store.records import (
     Entry,
     HistoryEntry,
@@ -328,9 +327,9 @@ def withdraw(db: sqlite3.Connection, command_id: str, why: str, now: float) -> N
 
 
 def _remember(db: sqlite3.Connection, entry: Entry, now: float) -> None:
-    asked = store_rounds.find(db, entry.command_id)
+    asked = rounds.find(db, entry.command_id)
     bound = rows(db, "SELECT hostname FROM instances WHERE uuid = ?", entry.uuid)
-    store_history.record(
+    history.record(
         db,
         HistoryEntry(
             time=moment(now),

@@ -7,15 +7,15 @@ SQLite's own locks on the database are lost when anything else in the process cl
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import stat
 import threading
 from collections.abc import Sequence
-from typing import BinaryIO, Final
+from typing import Final
 
 from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.system.lock_file import FileLock, LockHeld, lock_beside
 
 #: ``PRAGMA application_id``: "hbta". Tells our files from another program's.
 APPLICATION_ID: Final = 0x68627461
@@ -184,7 +184,7 @@ class Database:
         log: the number of the open write-ahead log.
     """
 
-    def __init__(self, db: sqlite3.Connection, lock: BinaryIO, log: int) -> None:
+    def __init__(self, db: sqlite3.Connection, lock: FileLock, log: int) -> None:
         self.db = db
         self._lock = lock
         self._log = log
@@ -223,13 +223,15 @@ def open_database(path: str) -> Database:
             process has it; USAGE when it is no file of ours, is damaged or is from a newer version.
     """
     try:
-        lock = _lock(path)
+        lock = lock_beside(path)
         try:
             _check_file(path)
             return _connect(path, lock)
         except BaseException:
             lock.close()
             raise
+    except LockHeld:
+        raise UserError(f"{path}: another agent has it open", ExitStatus.IN_USE) from None
     except OSError as error:
         raise _user_error(path, error) from error
 
@@ -255,22 +257,6 @@ def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRAT
             raise
 
 
-def _lock(path: str) -> BinaryIO:
-    # Not followed through symbolic links: in a directory that others may write to, one of them
-    # could otherwise have us create or lock a file somewhere else.
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    lock = os.fdopen(os.open(path + ".lock", flags, 0o600), "r+b", buffering=0)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise UserError(f"{path}: another agent has it open", ExitStatus.IN_USE) from None
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
 def _check_file(path: str) -> None:
     # Made here and not by SQLite, which would let everybody read the tenants' words in it.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -285,7 +271,7 @@ def _check_file(path: str) -> None:
         raise UserError(f"{path}: others may write to it", ExitStatus.DENIED)
 
 
-def _connect(path: str, lock: BinaryIO) -> Database:
+def _connect(path: str, lock: FileLock) -> Database:
     db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     try:
         _prepare(db, path)
@@ -327,7 +313,7 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
         raise UserError(f"{path}: {error}: it was written by a newer hbtrio") from error
     # That clock went with the process before.
     db.execute("UPDATE outbox SET deadline = NULL, refused_since = NULL WHERE done_at IS NULL")
-    # From here on a sync is asked for, see store_worker.
+    # From here on a sync is asked for, see worker.py.
     db.execute("PRAGMA synchronous = NORMAL")
 
 

@@ -1,8 +1,8 @@
 """The agent's durable memory: inventory, open rounds, the outbox to the VIM, links and history.
 
 Each method is one transaction: it happens whole or not at all, whatever becomes of its caller or of
-this process (see store_worker for what a commit survives). A method that is cancelled may have
-happened.
+this process (see :mod:`hbtrio.store.worker` for what a commit survives). A method that is cancelled
+may have happened.
 
 A report of a host is taken like this: wake the sender, :meth:`Store.take_report`,
 :meth:`Store.sync`, acknowledge. The sender is woken first because work is done in the order in
@@ -22,9 +22,7 @@ from typing import Final, Self
 import attrs
 import trio
 
-from hbtrio.store import history as store_history
-from hbtrio.store import outbox as store_outbox
-from hbtrio.store import rounds as store_rounds
+from hbtrio.store import history, outbox, rounds
 from hbtrio.store.held_alarms import HeldAlarms
 from hbtrio.store.records import (
     Entry,
@@ -116,7 +114,7 @@ class Store:
         """Removes a host; False if it was not there."""
         return await self._delete("hosts", uuid)
 
-    async def forget_host(self, hostname: str, history: HistoryEntry) -> None:
+    async def forget_host(self, hostname: str, history_entry: HistoryEntry) -> None:
         """Removes all hosts of that name, the instances on them and that they ever had a link.
 
         Survives the machine; so does what happened there, with this as the end of it.
@@ -126,8 +124,8 @@ class Store:
         def work(db: sqlite3.Connection) -> None:
             for table in ("hosts", "instances"):
                 db.execute(f"DELETE FROM {table} WHERE hostname = ?", (text_of(hostname),))
-            store_rounds.forget_links(db, hostname)
-            store_history.record(db, history, now)
+            rounds.forget_links(db, hostname)
+            history.record(db, history_entry, now)
 
         await self._worker.run(work)
         await self._worker.sync()
@@ -159,24 +157,24 @@ class Store:
         Raises:
             sqlite3.IntegrityError: its command id was used before.
         """
-        await self._worker.run(lambda db: store_rounds.open_round(db, opened))
+        await self._worker.run(lambda db: rounds.open_round(db, opened))
 
     async def replied(self, command_id: str) -> bool:
         """The reply to whoever asked is written, so its verdict may be sent; False if unknown.
 
         The VIM takes a verdict that overtakes its reply for the next step's.
         """
-        return await self._worker.run(lambda db: store_rounds.replied(db, command_id))
+        return await self._worker.run(lambda db: rounds.replied(db, command_id))
 
     async def withdraw(self, command_id: str, why: str) -> None:
         """Gives up the verdict of a round if it is still queued."""
         now = self._now()
-        await self._worker.run(lambda db: store_outbox.withdraw(db, command_id, why, now))
+        await self._worker.run(lambda db: outbox.withdraw(db, command_id, why, now))
 
     async def close_round(
         self,
         result: RoundResult,
-        history: HistoryEntry | None = None,
+        history_entry: HistoryEntry | None = None,
         entries: Sequence[NewEntry] = (),
     ) -> bool:
         """Ends a round for a reason of the agent's own, such as a link that is down.
@@ -187,22 +185,22 @@ class Store:
         now = self._now()
 
         def work(db: sqlite3.Connection) -> bool:
-            if not store_rounds.close_round(db, result, now):
+            if not rounds.close_round(db, result, now):
                 return False
-            if history is not None:
-                store_history.record(db, history, now)
-            store_outbox.queue(db, entries, now)
+            if history_entry is not None:
+                history.record(db, history_entry, now)
+            outbox.queue(db, entries, now)
             return True
 
         return await self._worker.run(work)
 
     async def find_round(self, command_id: str) -> RoundRecord | None:
         """A round, open or closed, or None."""
-        return await self._worker.run(lambda db: store_rounds.find(db, command_id))
+        return await self._worker.run(lambda db: rounds.find(db, command_id))
 
     async def open_rounds(self) -> tuple[RoundRecord, ...]:
         """Rounds that have no result yet, the oldest first; after a restart, those left over."""
-        return await self._worker.run(store_rounds.still_open)
+        return await self._worker.run(rounds.still_open)
 
     # -- reports of hosts --------------------------------------------------------------------------
 
@@ -232,14 +230,14 @@ class Store:
         now = self._now()
 
         def work(db: sqlite3.Connection) -> bool:
-            if not store_rounds.acknowledge(db, hostname, boot_id, number):
+            if not rounds.acknowledge(db, hostname, boot_id, number):
                 return False
             if history_entry is not None:
-                store_history.record(db, history_entry, now)
+                history.record(db, history_entry, now)
             entries = outbox_entries
             if round_result is not None:
-                entries = store_rounds.still_wanted(db, round_result, entries, now)
-            store_outbox.queue(db, entries, now)
+                entries = rounds.still_wanted(db, round_result, entries, now)
+            outbox.queue(db, entries, now)
             return True
 
         return await self._worker.run(work)
@@ -249,15 +247,15 @@ class Store:
 
         Returns the number of the last report that was taken from it; 0 for none.
         """
-        return await self._worker.run(lambda db: store_rounds.welcome(db, hostname, boot_id))
+        return await self._worker.run(lambda db: rounds.welcome(db, hostname, boot_id))
 
     async def acknowledged(self, hostname: str, boot_id: str) -> int:
         """The number of the last report that was taken from that process; 0 for none."""
-        return await self._worker.run(lambda db: store_rounds.acknowledged(db, hostname, boot_id))
+        return await self._worker.run(lambda db: rounds.acknowledged(db, hostname, boot_id))
 
     async def linked(self) -> frozenset[str]:
         """The hosts that have had a link, in this run of the agent or an earlier one."""
-        return await self._worker.run(store_rounds.linked)
+        return await self._worker.run(rounds.linked)
 
     async def sync(self) -> None:
         """Returns when all that was done before survives the machine; takes as long as the disk.
@@ -271,7 +269,7 @@ class Store:
     async def queue(self, entries: Sequence[NewEntry]) -> None:
         """Queues entries that no report brought."""
         now = self._now()
-        await self._worker.run(lambda db: store_outbox.queue(db, entries, now))
+        await self._worker.run(lambda db: outbox.queue(db, entries, now))
 
     async def ready(
         self,
@@ -282,7 +280,7 @@ class Store:
         *,
         others: int | None = None,
     ) -> Ready:
-        """What can be sent now, see store_outbox.ready; and what has been given up.
+        """What can be sent now, see outbox.ready; and what has been given up.
 
         Args:
             limit: how many at most.
@@ -296,8 +294,8 @@ class Store:
         most, busy, resting = limit if others is None else others, tuple(busy), tuple(resting)
 
         def work(db: sqlite3.Connection) -> Ready:
-            since = store_history.newest(db) if after is None else after
-            ready = store_outbox.ready(db, limit, most, busy, resting, now, clock)
+            since = history.newest(db) if after is None else after
+            ready = outbox.ready(db, limit, most, busy, resting, now, clock)
             newest, undelivered = _undelivered(db, since)
             return attrs.evolve(ready, undelivered=undelivered, newest=newest)
 
@@ -310,16 +308,14 @@ class Store:
         it must not be sent again then.
         """
         now, clock = self._now(), trio.current_time()
-        left_s = await self._worker.run(
-            lambda db: store_outbox.mark_sending(db, entry_id, now, clock)
-        )
+        left_s = await self._worker.run(lambda db: outbox.mark_sending(db, entry_id, now, clock))
         if left_s is None:
             return False
-        if left_s >= store_outbox.REBOOT_S:
+        if left_s >= outbox.REBOOT_S:
             await self._worker.sync()
         if 0 < left_s <= trio.current_time() - clock:
             # The disk took its time. Left as being sent it would hold up its instance for ever.
-            late = OutboxState.UNDELIVERED, store_outbox.TOO_LATE
+            late = OutboxState.UNDELIVERED, outbox.TOO_LATE
             await retry_forever(lambda: self.mark_done(entry_id, *late))
             return False
         return True
@@ -327,7 +323,7 @@ class Store:
     async def mark_done(self, entry_id: int, state: OutboxState, fault: str = "") -> None:
         """Its delivery has ended: delivered, unconfirmed or undelivered."""
         now = self._now()
-        await self._worker.run(lambda db: store_outbox.mark_done(db, entry_id, state, fault, now))
+        await self._worker.run(lambda db: outbox.mark_done(db, entry_id, state, fault, now))
 
     async def back_to_queue(
         self, entry_id: int, fault: str, *, reached: bool = False, refused: bool = False
@@ -342,7 +338,7 @@ class Store:
         """
         clock = trio.current_time()
         await self._worker.run(
-            lambda db: store_outbox.back_to_queue(
+            lambda db: outbox.back_to_queue(
                 db, entry_id, fault, clock, reached=reached, refused=refused
             )
         )
@@ -353,19 +349,19 @@ class Store:
         An action becomes unconfirmed and is never sent again; states and alarms are queued again.
         """
         now = self._now()
-        await self._worker.run(lambda db: store_outbox.settle_interrupted(db, now))
+        await self._worker.run(lambda db: outbox.settle_interrupted(db, now))
 
     async def outbox(self, limit: int = PAGE) -> tuple[Entry, ...]:
         """The newest entries, whatever became of them; newest first, at most ``PAGE``."""
         limit = min(limit, PAGE)
-        return await self._worker.run(lambda db: store_outbox.entries(db, limit))
+        return await self._worker.run(lambda db: outbox.entries(db, limit))
 
     # -- history -----------------------------------------------------------------------------------
 
     async def record(self, entry: HistoryEntry) -> None:
         """Keeps something that no report brought."""
         now = self._now()
-        await self._worker.run(lambda db: store_history.record(db, entry, now))
+        await self._worker.run(lambda db: history.record(db, entry, now))
 
     async def history(
         self, limit: int = PAGE, *, before: int | None = None, uuid: str | None = None
@@ -378,7 +374,7 @@ class Store:
             uuid: only of this instance.
         """
         limit = min(limit, PAGE)
-        return await self._worker.run(lambda db: store_history.read(db, limit, before, uuid))
+        return await self._worker.run(lambda db: history.read(db, limit, before, uuid))
 
     async def prune(self, older_than: datetime, limit: int = PAGE) -> int:
         """Removes a batch of old history, ended deliveries and closed rounds: ``limit`` of each.
@@ -388,7 +384,7 @@ class Store:
         edge = older_than.timestamp()
 
         def work(db: sqlite3.Connection) -> int:
-            parts = (store_history.prune, store_rounds.prune, store_outbox.prune)
+            parts = (history.prune, rounds.prune, outbox.prune)
             return sum(part(db, edge, limit) for part in parts)
 
         return await self._worker.run(work)
@@ -414,10 +410,10 @@ def _put(db: sqlite3.Connection, table: str, uuid: str, hostname: str, reporting
 
 
 def _undelivered(db: sqlite3.Connection, after: int) -> tuple[int, tuple[HistoryEntry, ...]]:
-    newest = store_history.newest(db)
+    newest = history.newest(db)
     if after >= newest:
         return newest, ()
-    found = store_history.newer(db, after, OutboxState.UNDELIVERED, PAGE)
+    found = history.newer(db, after, OutboxState.UNDELIVERED, PAGE)
     return (
         found[-1].id if len(found) == PAGE else newest,
         tuple(record.entry for record in found),

@@ -1,4 +1,7 @@
-"""The daemon's end of the reaper (``reaper.py``), which outlives a killed daemon."""
+"""A process's end of the reaper (``reaper.py``), which outlives a process that is killed.
+
+A daemon has its scripts ended so, and the lab its daemons.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 
 import trio
 
-from hbtrio.system import reaper as reaper
+from hbtrio.system import reaper
 from hbtrio.system.child import spawn
 
 _log = logging.getLogger("hbtrio.processes")
@@ -28,7 +32,7 @@ _REAPER_BLOCKS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 class ReaperLink:
-    """The daemon's end of the reaper.
+    """The owner's end of the reaper, which :meth:`ensure` starts and :meth:`close` lets exit.
 
     ``add`` is called in the threads that start commands, hence the lock. It is only ever held for a
     write that does not block.
@@ -43,7 +47,7 @@ class ReaperLink:
         self._start_failed = False
 
     async def ensure(self) -> None:
-        """Start the reaper unless it lives. If it cannot be started, commands run without."""
+        """Starts the reaper unless it lives; one that can't be started is a line in the log."""
         async with self._starting:
             if (
                 self._process is not None
@@ -56,23 +60,24 @@ class ReaperLink:
             await trio.to_thread.run_sync(self._start)
 
     def add(self, session: int) -> None:
-        """Have this session ended, should the daemon be killed."""
+        """Has this session ended, should this process be killed."""
         with self._lock:
             self._sessions.add(session)
-            self._tell(f"+{session}\n")
+            self._send(f"+{session}\n")
 
     def discard(self, session: int) -> None:
         """The session has ended; called before its leader is reaped."""
         with self._lock:
             self._sessions.discard(session)
-            self._tell(f"-{session}\n")
+            self._send(f"-{session}\n")
 
     async def close(self) -> None:
-        """Let the reaper exit, and reap it."""
+        """Lets the reaper exit, and reaps it; does all of that also when cancelled."""
         with self._lock:
             self._close_pipe()
         if self._process is not None:
-            await trio.to_thread.run_sync(_reap, self._process, _REAPER_WAIT_S)
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_reap, self._process, _REAPER_WAIT_S)
             self._process = None
 
     def _start(self) -> None:
@@ -91,9 +96,9 @@ class ReaperLink:
             self._process = process
             self._pipe = pipe
             for session in self._sessions:
-                self._tell(f"+{session}\n")
+                self._send(f"+{session}\n")
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         if self._pipe is not None:
             try:
                 os.write(self._pipe, line.encode("ascii"))
@@ -116,6 +121,17 @@ class ReaperLink:
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
+
+
+@contextlib.asynccontextmanager
+async def open_reaper_link() -> AsyncIterator[ReaperLink]:
+    """A link whose reaper runs for as long as the block does."""
+    link = ReaperLink()
+    await link.ensure()
+    try:
+        yield link
+    finally:
+        await link.close()
 
 
 def _spawn_reaper() -> tuple[subprocess.Popen[bytes], int]:

@@ -111,8 +111,7 @@ class SystemProcesses:
         traceback: TracebackType | None,
     ) -> None:
         self._reap_unkillable()
-        with trio.CancelScope(shield=True):
-            await self._reaper.close()
+        await self._reaper.close()
 
     async def run(
         self, argv: Sequence[str], *, max_output: int = 4096, env: Mapping[str, str] | None = None
