@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from hbtrio.fsm.heartbeat.machine import Effect, Heartbeat, HeartbeatRules, SendToGuest
-from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
 from hbtrio.policy.profile import Profile
 from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, Exit, Init
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
@@ -100,7 +100,7 @@ class Bench:
         Nobody knows the health of what is not beating; what came to beat has answered, healthy.
         """
         if state := changes.get("state"):
-            beating = state is HeartbeatState.BEATING
+            beating = state in HEARTBEATING
             health = Health.HEALTHY if beating else Health.UNKNOWN
             changes = {"health": health, "health_reason": ""} | changes
         self._note(effects)

@@ -26,6 +26,20 @@ pytestmark = pytest.mark.vm
 LONGER_THAN_LOSS_S = 4.0
 
 
+def around(event: str, end: str) -> list[list[tuple[str, str]]]:
+    """What may be reported: it is back with its thaw or with the end notice, whichever is first."""
+    return [
+        [
+            ("vote", ""),
+            ("notice", ""),
+            ("stopped", f"{event} is under way"),
+            ("heartbeating", f"after: {back}"),
+            ("notice", ""),
+        ]
+        for back in (event, f"{end} was sent")
+    ]
+
+
 async def test_paused_with_notices_is_no_loss(supply: Supply) -> None:
     async with open_bed(supply) as bed:
         vm = await bed.resume()
@@ -37,13 +51,7 @@ async def test_paused_with_notices_is_no_loss(supply: Supply) -> None:
         await vm.qmp("cont")
         assert await bed.notify(vm, "unpause") == ("complete", "")
         await bed.beats(vm, 3)
-        assert bed.events(vm, since) == [
-            ("vote", ""),
-            ("notice", ""),
-            ("stopped", "pause is under way"),
-            ("heartbeating", "after: unpause was sent"),
-            ("notice", ""),
-        ]
+        assert bed.events(vm, since) in around("pause", "unpause")
         # Its clocks stood still too.
         await vm.changed(*FOUND)
 
@@ -167,11 +175,5 @@ async def test_suspended_to_memory_with_notices_is_no_loss(supply: Supply) -> No
         await vm.qmp.event("WAKEUP", COMMAND_S)
         assert await bed.notify(vm, "resume") == ("complete", "")
         await bed.beats(vm, 3)
-        assert bed.events(vm, since) == [
-            ("vote", ""),
-            ("notice", ""),
-            ("stopped", "suspend is under way"),
-            ("heartbeating", "after: resume was sent"),
-            ("notice", ""),
-        ]
+        assert bed.events(vm, since) in around("suspend", "resume")
         await vm.changed(*FOUND)

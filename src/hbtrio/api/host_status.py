@@ -53,7 +53,7 @@ def instance_status(channel: Channel, now: float) -> dict[str, Any]:
     return {
         "uuid": channel.uuid,
         "name": profile.name,
-        "state": beat.state.value,
+        "state": beat.state.shown,
         "why": channel.why,
         "connected": beat.connected,
         "heartbeating": channel.beating,

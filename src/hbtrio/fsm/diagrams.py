@@ -38,6 +38,7 @@ _DRAWN_LOOPS: Final[frozenset[tuple[Enum, Enum]]] = frozenset(
         (SessionState.ENABLED, SessionEvent.ACTION),
         (HeartbeatState.BEATING, HeartbeatEvent.ANSWERED),
         (HeartbeatState.BEATING, HeartbeatEvent.MISSED),
+        (HeartbeatState.PROVISIONAL, HeartbeatEvent.ANSWERED),
         (BallotState.OPEN, BallotEvent.ANSWER_CAME),
         (ApplicationState.HEALTHY, ApplicationEvent.CHALLENGE_DUE),
         (ApplicationState.HEALTHY, ApplicationEvent.ANSWERED_HEALTHY),

@@ -44,6 +44,7 @@ _STYLES: Final = {
     "healthy": "green",
     "lost": "bold red",
     "unhealthy": "bold red",
+    "unwatched": "bold red",
     "suspended": "yellow",
     "returning": "yellow",
     "restarting": "yellow",

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hbtrio.fsm.heartbeat.machine import (
+    CALL_OFF_MIGRATION_S,
+    CALL_OFF_S,
     Effect,
     Heartbeat,
     Heartbeating,
@@ -22,15 +24,17 @@ from hbtrio.fsm.heartbeat.machine import (
     RestartExpired,
     SendToGuest,
     Stopped,
+    Unwatched,
 )
 from hbtrio.fsm.heartbeat.pulse import GREETINGS, GREETINGS_PERIOD_S, PROBES, SLACK_S
-from hbtrio.fsm.heartbeat.table import PROBED, HeartbeatState
+from hbtrio.fsm.heartbeat.table import FREEZING, HEARTBEATING, PROBED, HeartbeatState
 from hbtrio.wire.channel_messages import Challenge, Exit, InitAck
 from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event, ExpectedEffect, Health
 from support.heartbeat_bench import answer, init
 
 S = HeartbeatState
 EVENTS = list(EVENT_TABLE)
+FREEZES = [event for event, rule in EVENT_TABLE.items() if rule.aftermath is ExpectedEffect.FREEZES]
 RECONNECT_SILENT_S = 30.0
 #: How long a step of the driver may take at most before it is a busy loop.
 MAX_TICKS = 2000
@@ -53,6 +57,7 @@ class Driver(RuleBasedStateMachine):
         #: Challenges that the guest will answer, and when; and all that were ever sent.
         self.replies: list[tuple[float, int]] = []
         self.sent: list[int] = []
+        self.sent_at = -math.inf
         #: How long the guest takes to answer; None when it does not.
         self.delay_s: float | None = None
         #: How much later than due the driver ticks, and whether it says that it is late.
@@ -66,6 +71,14 @@ class Driver(RuleBasedStateMachine):
         self.suspended_by = ""
         #: What is under way, or was last, by name.
         self.what = ""
+        #: What is under way, or was last, freezes the VM, and is called off then.
+        self.freezes = False
+        self.call_off_at = math.inf
+        #: Since when its command has ended; since when it is known to be over.
+        self.carried_out_at = math.inf
+        self.over = True
+        #: Whether it came back since, and whether an alarm was raised about it.
+        self.returned = self.alarmed = False
         #: A guest was up and did not exit since; and so when a notice was opened.
         self.guest = self.guest_told = False
         self.expiring = False
@@ -112,13 +125,17 @@ class Driver(RuleBasedStateMachine):
                     raise AssertionError(message)
                 case Heartbeating():
                     assert not self.up
-                    assert self.beat.state is S.BEATING
-                    self.up = self.guest = True
+                    assert self.beat.state in HEARTBEATING
+                    provisional = before is S.SUSPENDED and self.freezes and not self.is_final
+                    assert (self.beat.state is S.PROVISIONAL) == provisional
+                    self.up = self.guest = self.returned = True
                     self.suspended_by = ""
                     self.allowed_losses = 1
                 case Stopped():
                     assert self.up or self.beat.state is S.GONE
                     self.up = False
+                case Unwatched():
+                    self.unwatched(before)
                 case Lost():
                     self.lost(before)
                 case RestartExpired():
@@ -138,12 +155,39 @@ class Driver(RuleBasedStateMachine):
 
     def challenged(self, number: int, before: HeartbeatState) -> None:
         new = number not in self.sent[-1:]
+        if new:
+            self.sent_at = self.now
         self.sent.append(number)
         if self.delay_s is not None:
             heapq.heappush(self.replies, (self.now + self.delay_s, number))
         if new and before in PROBED and self.beat.state in PROBED and not self.late:
             self.probes += 1
             assert self.probes <= PROBES + self.allowed_probes
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what freezes the VM is known to be over, or its command to have ended."""
+        return not self.freezes or self.over or self.now >= self.call_off_at
+
+    @property
+    def is_final(self) -> bool:
+        """Whether an answer to the last challenge makes a return final."""
+        return self.is_over or self.sent_at >= self.carried_out_at
+
+    def unwatched(self, before: HeartbeatState) -> None:
+        """Once for each event, of one that came back, with nobody saying that it is over."""
+        assert before in (S.PROVISIONAL, S.SUSPENDED)
+        assert self.beat.state is S.UNWATCHED
+        assert not self.up
+        assert self.freezes
+        assert self.returned
+        assert not self.over
+        assert math.isinf(self.carried_out_at)
+        assert self.now >= self.call_off_at
+        assert not self.alarmed
+        assert not self.late
+        self.alarmed = True
+        self.probes = 0
 
     def lost(self, before: HeartbeatState) -> None:
         assert self.beat.reporting
@@ -161,6 +205,7 @@ class Driver(RuleBasedStateMachine):
             assert before is S.BEATING
             assert self.up
             assert not self.suspended_by
+            assert self.is_over or self.carried_out_at < self.now
             least_s = (self.threshold + 1) * (self.shortest_s - SLACK_S)
             self.up = False
         if not (self.expiring and self.greeted_since):
@@ -185,18 +230,18 @@ class Driver(RuleBasedStateMachine):
             return
         beat = self.beat
         if not beat.connected:
-            assert beat.due == math.inf
+            assert beat.due == math.inf or (beat.state is S.SUSPENDED and self.returned)
             assert not beat.owes_answer
         if beat.due == math.inf:
             assert not beat.owes_answer
             assert not beat.connected or beat.state is S.SUSPENDED
-        if beat.state is S.BEATING:
+        if beat.state in HEARTBEATING:
             assert beat.connected
             assert beat.due <= self.now + beat.profile.interval_s
         assert beat.is_heartbeating == (
-            beat.connected and beat.state not in (S.WAITING, S.LOST, S.GONE)
+            beat.connected and beat.state not in (S.WAITING, S.UNWATCHED, S.LOST, S.GONE)
         )
-        assert self.up == (beat.state is S.BEATING) or not beat.reporting
+        assert self.up == (beat.state in HEARTBEATING) or not beat.reporting
 
     # -- time -------------------------------------------------------------------------------
 
@@ -218,6 +263,8 @@ class Driver(RuleBasedStateMachine):
             self.proof_at = self.now
             self.greeted_since = False
             self.shortest_s = self.beat.profile.interval_s
+            if before is S.PROVISIONAL:
+                assert self.beat.state is (S.BEATING if self.is_final else S.PROVISIONAL)
         else:
             assert not any(isinstance(effect, Heartbeating) for effect in effects)
         if self.beat.beats > beats or self.beat.late_answers > late:
@@ -333,8 +380,9 @@ class Driver(RuleBasedStateMachine):
         self.forget()
         if before is not S.RESTARTING:
             self.guest = False
-        if before is S.SUSPENDED:
+        if before in FREEZING:
             self.suspended_by = ""
+            self.over = True
         self.take(effects, before)
 
     def forget(self) -> None:
@@ -382,6 +430,7 @@ class Driver(RuleBasedStateMachine):
         self.notice, self.guest_told = event, self.guest
         if EVENT_TABLE[event].aftermath is ExpectedEffect.RETURNS and before is not S.RESTARTING:
             self.suspended_by = ""
+            self.over = True
         elif EVENT_TABLE[event].aftermath is not ExpectedEffect.RETURNS:
             assert effects == ()
         self.take(effects, before)
@@ -400,7 +449,17 @@ class Driver(RuleBasedStateMachine):
             if aftermath is ExpectedEffect.RESTARTS:
                 self.guest = self.guest or self.guest_told
             self.suspend("restart" if aftermath is ExpectedEffect.RESTARTS else "suspension", event)
+            if aftermath is ExpectedEffect.FREEZES:
+                moves = event is Event.LIVE_MIGRATE_BEGIN
+                self.freezes, self.over = True, False
+                self.call_off_at = self.now + (CALL_OFF_MIGRATION_S if moves else CALL_OFF_S)
         self.take(effects, before)
+
+    @precondition(lambda self: self.alive and self.notice is None)
+    @rule(event=st.sampled_from(FREEZES))
+    def announce_a_freeze(self, event: Event) -> None:
+        self.open_notice(event)
+        self.end_notice()
 
     @precondition(lambda self: self.alive)
     @rule(stops=st.booleans())
@@ -414,6 +473,8 @@ class Driver(RuleBasedStateMachine):
 
     def suspend(self, how: str, what: str) -> None:
         self.suspended_by, self.what = how, what
+        self.freezes, self.over, self.returned, self.alarmed = False, True, False, False
+        self.call_off_at = self.carried_out_at = math.inf
         self.proof_at = -math.inf
         self.greeted_since = False
         # A challenge on its way is a probe of its own.
@@ -430,18 +491,65 @@ class Driver(RuleBasedStateMachine):
             assert effects == ()
             assert self.beat.state is before
         else:
-            assert self.beat.state not in (S.SUSPENDED, S.RESTARTING)
+            assert self.beat.state not in (S.SUSPENDED, S.PROVISIONAL, S.RESTARTING)
             self.suspended_by = ""
+            self.over = True
+        self.take(effects, before)
+
+    @precondition(lambda self: self.alive and self.what)
+    @rule()
+    def carry_out(self) -> None:
+        before = self.beat.state
+        self.beat.carried_out(self.what, self.now)
+        assert self.beat.state is before
+        self.carried_out_at = min(self.carried_out_at, self.now)
+
+    @precondition(lambda self: self.alive)
+    @rule()
+    def enable(self) -> None:
+        before = self.beat.state
+        effects = self.beat.runs_again("enabled", self.now)
+        if self.freezes and before in FREEZING:
+            assert self.beat.state in (S.BEATING, S.RETURNING)
+            self.suspended_by = ""
+            self.over = True
+        else:
+            assert effects == ()
+            assert self.beat.state is before
         self.take(effects, before)
 
     # -- what must come ---------------------------------------------------------------------
 
-    @precondition(lambda self: self.connected and self.beat.state is S.BEATING)
+    @precondition(lambda self: self.connected and self.freezes and self.beat.state in FREEZING)
+    @rule(frozen_s=st.sampled_from([5.0, 60.0, 200.0]))
+    def freeze(self, frozen_s: float) -> None:
+        """The VM stands still; once it runs it answers what waited, and then in time."""
+        self.delay_s = None
+        self.replies.clear()
+        intervals = self.threshold + 1 + PROBES
+        before, sent = self.beat.state, len(self.sent)
+        self.pass_time(frozen_s)
+        assert self.beat.state is not S.LOST
+        if not self.connected:
+            return
+        if self.beat.state is before is S.SUSPENDED:
+            # One may be under way, with nothing missed so far; an init has one of its own.
+            assert len(self.sent) - sent <= PROBES + 2
+        waited = self.sent[max(0, sent - 1) :]
+        self.delay_s = 0.1
+        for number in waited:
+            self.hear(number)
+        self.pass_time(8.0)
+        if frozen_s > (intervals + 1) * self.beat.profile.interval_s:
+            assert self.beat.state in HEARTBEATING
+
+    @precondition(lambda self: self.connected and self.beat.state in HEARTBEATING)
     @rule(greets=st.booleans())
     def die(self, greets: bool) -> None:
         """The guest falls silent for good, or hears nothing any more and greets all the while."""
         self.delay_s = None
         self.replies.clear()
+        final = self.beat.state is S.BEATING
         if greets:
             for _ in range(11):  # with an interval of 10 s, so that each comes before the next miss
                 if self.connected:
@@ -449,7 +557,8 @@ class Driver(RuleBasedStateMachine):
                 self.pass_time(5.0)
         else:
             self.pass_time((self.threshold + 2) * self.beat.profile.interval_s + 0.1)
-        assert self.beat.state is S.LOST or not self.beat.connected
+        silent = {S.LOST} if final else {S.SUSPENDED, S.UNWATCHED}
+        assert self.beat.state in silent or not self.beat.connected
 
     @precondition(lambda self: self.alive)
     @rule()
@@ -464,10 +573,12 @@ class Driver(RuleBasedStateMachine):
         self.say_init(1000, 60)
         self.pass_time(0.5)
         self.late = False
-        assert self.beat.state is S.BEATING
+        assert self.beat.state in HEARTBEATING
+        if self.is_over or not math.isinf(self.carried_out_at):
+            assert self.beat.state is S.BEATING
         losses = self.allowed_losses
         self.pass_time(10.0)
-        assert self.beat.state is S.BEATING
+        assert self.beat.state in HEARTBEATING
         assert self.allowed_losses == losses
 
 

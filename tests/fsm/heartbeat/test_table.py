@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import partial
 
 import pytest
 
 from hbtrio.fsm.heartbeat import pulse
-from hbtrio.fsm.heartbeat.machine import Effect
+from hbtrio.fsm.heartbeat.machine import CALL_OFF_S, Effect
+from hbtrio.fsm.heartbeat.pulse import NOTHING
 from hbtrio.fsm.heartbeat.table import (
     CHALLENGED,
+    FREEZING,
     HEARTBEAT_TABLE,
+    HEARTBEATING,
     PATIENT,
     PROBED,
     TAKING_PART,
@@ -23,6 +26,9 @@ from hbtrio.wire.vocabulary import Event
 from support.heartbeat_bench import Bench, Snapshot
 
 S, E = HeartbeatState, HeartbeatEvent
+
+#: The call-off time of the pauses here: their notice is over at 0.25 s.
+CALLED_OFF = 0.25 + CALL_OFF_S
 
 Pair = tuple[HeartbeatState, HeartbeatEvent]
 
@@ -75,6 +81,39 @@ def suspended() -> Bench:
     return bench
 
 
+def frozen() -> Bench:
+    """Suspended, with two probes unanswered."""
+    bench = suspended()
+    bench.run(3.0)
+    return bench
+
+
+def provisional() -> Bench:
+    bench = frozen()
+    bench.skip(prove(bench))
+    return bench
+
+
+def silent_again() -> Bench:
+    bench = provisional()
+    bench.run(6.0)
+    assert bench.beat.state is S.SUSPENDED
+    return bench
+
+
+def unwatched() -> Bench:
+    bench = silent_again()
+    bench.run(CALLED_OFF)
+    return bench
+
+
+def provisional_until_called_off() -> Bench:
+    """Challenged for the last time before the call-off, and silent from there on."""
+    bench = provisional()
+    bench.run(CALLED_OFF - 2, answers=True)
+    return bench
+
+
 def returning() -> Bench:
     bench = suspended()
     bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
@@ -96,7 +135,9 @@ def lost() -> Bench:
 REACH: dict[HeartbeatState, Callable[[], Bench]] = {
     S.WAITING: waiting,
     S.BEATING: beating,
+    S.PROVISIONAL: provisional,
     S.SUSPENDED: suspended,
+    S.UNWATCHED: unwatched,
     S.RETURNING: returning,
     S.RESTARTING: restarting,
     S.LOST: lost,
@@ -123,14 +164,26 @@ def after_a_pause(state: HeartbeatState) -> Bench:
     if state is S.WAITING:
         bench.skip(bench.exit())
     else:
+        bench.beat.carried_out(Event.PAUSE, bench.now)
         bench.skip(prove(bench))
     if state is S.LOST:
         bench.run(10.0)
     return bench
 
 
+def carried_out() -> Bench:
+    bench = frozen()
+    bench.beat.carried_out(Event.PAUSE, bench.now)
+    return bench
+
+
 REACH_FOR: dict[Pair, Callable[[], Bench]] = {
     (S.LOST, E.CONNECTED): lost_and_disconnected,
+    (S.PROVISIONAL, E.PROVEN): provisional_until_called_off,
+    (S.PROVISIONAL, E.UNWATCHED): provisional_until_called_off,
+    (S.SUSPENDED, E.CAME_BACK): frozen,
+    (S.SUSPENDED, E.PROVEN): carried_out,
+    (S.SUSPENDED, E.UNWATCHED): silent_again,
     (S.RESTARTING, E.STAYS_AWAY): restarting_without_a_guest,
     **{
         (state, E.CALLED_OFF): partial(after_a_pause, state)
@@ -159,6 +212,21 @@ def prove(bench: Bench) -> tuple[Effect, ...]:
     return bench.answer()
 
 
+def prove_late(bench: Bench) -> tuple[Effect, ...]:
+    """By an answer after the call-off time, where one before it would be another event."""
+    if bench.beat.state is S.PROVISIONAL:
+        bench.run(CALLED_OFF, answers=True)
+        return NOTHING
+    return prove(bench)
+
+
+def unwatch(bench: Bench) -> tuple[Effect, ...]:
+    before, effects = bench.beat.state, NOTHING
+    while bench.beat.state is before:
+        effects = bench.skip(bench.at(bench.beat.due).tick())
+    return effects
+
+
 def beat_again(bench: Bench) -> tuple[Effect, ...]:
     bench.at(bench.beat.due)
     bench.skip(bench.tick())
@@ -172,8 +240,8 @@ def miss(bench: Bench) -> tuple[Effect, ...]:
 
 
 def fall_silent(bench: Bench) -> tuple[Effect, ...]:
-    bench.run(2.0)
-    return bench.at(3.0).tick()
+    bench.run(bench.beat.due + 1)
+    return bench.at(bench.beat.due).tick()
 
 
 def call_off(bench: Bench) -> tuple[Effect, ...]:
@@ -186,7 +254,8 @@ ACT: dict[HeartbeatEvent, Callable[[Bench], tuple[Effect, ...]]] = {
     E.CLOSED: lambda bench: bench.beat.closed("reset"),
     E.GREETED: lambda bench: bench.init(),
     E.ANSWERED: beat_again,
-    E.PROVEN: prove,
+    E.CAME_BACK: prove,
+    E.PROVEN: prove_late,
     E.MISSED: miss,
     E.FELL_SILENT: fall_silent,
     E.LEFT: lambda bench: bench.exit(),
@@ -195,6 +264,7 @@ ACT: dict[HeartbeatEvent, Callable[[Bench], tuple[Effect, ...]]] = {
     E.RESTARTS: lambda bench: bench.beat.notice_over(Event.REBOOT, bench.now),
     E.RETURNS: lambda bench: bench.beat.notice_opened(Event.RESUME, bench.now),
     E.CALLED_OFF: call_off,
+    E.UNWATCHED: unwatch,
     E.STAYS_AWAY: lambda bench: bench.beat.restart_expired(bench.now),
     E.RESTART_EXPIRED: lambda bench: bench.beat.restart_expired(bench.now),
     E.REMOVED: lambda bench: bench.beat.removed("socket gone"),
@@ -263,22 +333,50 @@ def test_only_the_end_is_final() -> None:
     assert HEARTBEAT_TABLE.terminal == (S.GONE,)
 
 
-def test_only_a_proof_leads_to_beating() -> None:
-    ways = {event for state, event in LEGAL if HEARTBEAT_TABLE.rows[state][event] is S.BEATING}
-    kept = {event for event, after in HEARTBEAT_TABLE.rows[S.BEATING].items() if after is S.BEATING}
-    assert ways - kept == {E.PROVEN}
+def ways(begins: Container[S], ends: Container[S]) -> set[Pair]:
+    """All that leads from one of the first states to one of the others."""
+    rows = HEARTBEAT_TABLE.rows
+    return {(one, what) for one, what in LEGAL if one in begins and rows[one][what] in ends}
+
+
+def test_only_a_proof_leads_to_heartbeating() -> None:
+    away = set(S) - HEARTBEATING
+    assert {event for _, event in ways(away, HEARTBEATING)} == {E.CAME_BACK, E.PROVEN}
+    assert ways(away, {S.PROVISIONAL}) == {(S.SUSPENDED, E.CAME_BACK)}
+
+
+def test_a_return_becomes_final_and_never_provisional_again() -> None:
+    assert {event for _, event in ways({S.PROVISIONAL}, {S.BEATING})} == {
+        E.PROVEN,
+        E.RETURNS,
+        E.CALLED_OFF,
+    }
+    assert ways({S.BEATING}, {S.PROVISIONAL}) == set()
+
+
+def test_only_what_follows_a_freeze_is_unwatched() -> None:
+    assert ways(set(S) - {S.UNWATCHED}, {S.UNWATCHED}) == {
+        (S.PROVISIONAL, E.UNWATCHED),
+        (S.SUSPENDED, E.UNWATCHED),
+    }
+
+
+def test_what_the_states_are_called() -> None:
+    assert {state: state.shown for state in S if state.shown != state.value} == {
+        S.PROVISIONAL: "beating"
+    }
 
 
 def test_loss_is_possible_only_while_beating_or_restarting() -> None:
-    ways = {
-        (state, event)
-        for state, event in LEGAL
-        if HEARTBEAT_TABLE.rows[state][event] is S.LOST and state is not S.LOST
+    assert ways(set(S) - {S.LOST}, {S.LOST}) == {
+        (S.BEATING, E.FELL_SILENT),
+        (S.RESTARTING, E.RESTART_EXPIRED),
     }
-    assert ways == {(S.BEATING, E.FELL_SILENT), (S.RESTARTING, E.RESTART_EXPIRED)}
 
 
 def test_what_is_said_of_the_states_fits_together() -> None:
     assert CHALLENGED.isdisjoint(PROBED)
     assert PATIENT < TAKING_PART
-    assert set(S) - TAKING_PART == {S.WAITING, S.LOST, S.GONE}
+    assert HEARTBEATING < CHALLENGED
+    assert FREEZING < CHALLENGED | PROBED
+    assert set(S) - TAKING_PART == {S.WAITING, S.UNWATCHED, S.LOST, S.GONE}

@@ -15,6 +15,7 @@ from hbtrio.config.source import printable
 STATE_COLOURS: Final = {
     "beating": "good",
     "lost": "bad",
+    "unwatched": "bad",
     "suspended": "warn",
     "returning": "warn",
     "restarting": "warn",

@@ -63,6 +63,13 @@ class Ill:
 
 
 @attrs.frozen
+class Unwatched:
+    """An alarm: whether the instance lives can't be told, so nothing is done about its silence."""
+
+    why: str
+
+
+@attrs.frozen
 class RestartExpired:
     """The instance did not come back within its RESTART window."""
 
@@ -84,6 +91,7 @@ Effect = (
     | Stopped
     | Lost
     | Ill
+    | Unwatched
     | RestartExpired
     | Note
 )

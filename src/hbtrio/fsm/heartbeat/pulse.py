@@ -22,11 +22,14 @@ from hbtrio.fsm.heartbeat.effects import (
     Reconnect,
     SendToGuest,
     Stopped,
+    Unwatched,
 )
 from hbtrio.fsm.heartbeat.illness import Illness
+from hbtrio.fsm.heartbeat.outage import NO_OUTAGE
 from hbtrio.fsm.heartbeat.table import (
     CHALLENGED,
     HEARTBEAT_TABLE,
+    HEARTBEATING,
     PATIENT,
     PROBED,
     TAKING_PART,
@@ -38,7 +41,8 @@ from hbtrio.policy.quota import Quota
 from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, Exit, Init, InitAck, Message
 from hbtrio.wire.vocabulary import Health
 
-#: Unanswered challenges after which a VM that may be frozen is left alone.
+#: Unanswered challenges after which a VM that may be frozen is left alone, until one is answered
+#: late, which it is when the VM runs again.
 PROBES: Final = 2
 
 #: A returning VM that stays silent this many intervals gets one reconnect: it cures a virtio port
@@ -102,9 +106,8 @@ class Pulse:
         self._unwedged = False
         self._silent_since = 0.0
         self._answered_at = -math.inf
-        #: The event that is under way, or was last.
-        self._event = ""
-        self._called_off_at = math.inf
+        #: What is under way, or was last.
+        self._outage = NO_OUTAGE
         self._restart_extended = False
         #: A guest has proven itself and did not exit since; without one, none can be lost.
         self._inhabited = False
@@ -138,6 +141,8 @@ class Pulse:
 
     def closed(self, why: str) -> tuple[Effect, ...]:
         """The socket was closed or reset; heartbeating stops, which is no loss."""
+        if self.state is HeartbeatState.PROVISIONAL:
+            self._outage = self._outage.fell_silent()
         effects = self._stop(HeartbeatEvent.CLOSED, why)
         self._disconnected()
         return effects
@@ -199,19 +204,34 @@ class Pulse:
         if self.state is HeartbeatState.BEATING:
             self._step(HeartbeatEvent.ANSWERED)
             self._greeted = False
-        elif self._greeted or self.state is HeartbeatState.RETURNING:
-            new = self.state is HeartbeatState.WAITING
-            effects = (self._proven("init answered" if new else self._back),)
-        elif now >= self._called_off_at:
-            effects = (self._proven(self._never_happened()),)
+        elif self.state is HeartbeatState.PROVISIONAL:
+            final = self._outage.is_final(challenges.sent_at, now)
+            self._step(HeartbeatEvent.PROVEN if final else HeartbeatEvent.ANSWERED)
+            self._greeted = False
         else:
-            self._step(HeartbeatEvent.ANSWERED)
+            effects = self._answered_away(now)
         return effects + self._said_health(response, now, returns=bool(effects))
+
+    def _answered_away(self, now: float) -> tuple[Effect, ...]:
+        """An answer to the challenge of one that is not heartbeating, or was not so far."""
+        outage, suspended = self._outage, self.state is HeartbeatState.SUSPENDED
+        if self._greeted or (suspended and outage.awaits_return):
+            if suspended and outage.freezes and not outage.is_final(self._challenges.sent_at, now):
+                self._outage = outage.came_back()
+                return (self._proven(self._back, HeartbeatEvent.CAME_BACK),)
+            new = self.state is HeartbeatState.WAITING
+            return (self._proven("init answered" if new else self._back),)
+        if self.state in (HeartbeatState.RETURNING, HeartbeatState.UNWATCHED):
+            return (self._proven(self._back),)
+        if now >= outage.call_off_at:
+            return (self._proven(self._never_happened()),)
+        self._step(HeartbeatEvent.ANSWERED)
+        return NOTHING
 
     def _said_health(
         self, response: ChallengeResponse, now: float, *, returns: bool
     ) -> tuple[Effect, ...]:
-        health, beating = response.heartbeat_health, self.state is HeartbeatState.BEATING
+        health, beating = response.heartbeat_health, self.state in HEARTBEATING
         if beating:
             if health is not self.health:
                 self.health, self.why = health, _ANSWERS
@@ -233,11 +253,15 @@ class Pulse:
         if late_s is None:
             return NOTHING
         self.late_answers += 1
+        note = Note(f"late answer, {late_s:.3f} s after its challenge")
         if self.state in PROBED:
-            # Slow, as VMs are that move or shut down, but not frozen: it must not start over.
-            self._probes_left = PROBES
+            # Slow, as VMs are that move or shut down, but not frozen: it must not start over. Or it
+            # was frozen, and these were the probes that had waited in its port.
+            ceased, self._probes_left = not self._challenging, PROBES
+            if ceased:
+                return (note, self._challenge(now, now))
             self._schedule(now)
-        return (Note(f"late answer, {late_s:.3f} s after its challenge"),)
+        return (note,)
 
     # -- time -------------------------------------------------------------------------------
 
@@ -263,6 +287,9 @@ class Pulse:
                 self._challenges.misses = 0
             else:
                 effects = self._missed_one(now)
+        suspended = self.state is HeartbeatState.SUSPENDED
+        if suspended and now >= self._outage.unwatched_at and not late:
+            effects += (self._unwatched(now),)
         why = self._reconnect_reason(now)
         if why:
             effects += (Reconnect(why),)
@@ -280,25 +307,47 @@ class Pulse:
     def _missed_one(self, now: float) -> tuple[Effect, ...]:
         self.missed += 1
         self._step(HeartbeatEvent.MISSED)
-        if self.state is HeartbeatState.BEATING:
+        if self.state in HEARTBEATING:
             if self._challenges.misses <= self._settings.failure_threshold:
                 return (Note("heartbeat missed"),)
-            return (self._fell_silent(now),)
+            return self._fell_silent(now)
         self._probes_left -= 1
+        if self.state is HeartbeatState.SUSPENDED and self._challenges.misses >= PROBES:
+            self._outage = self._outage.fell_silent()
         if self._greeted and self._probes_left <= 0:
             self._greeted = False
             return (Note("init came, but no challenge was answered: a leftover"),)
         return NOTHING
 
-    def _fell_silent(self, now: float) -> Effect:
-        self._step(HeartbeatEvent.FELL_SILENT)
+    def _fell_silent(self, now: float) -> tuple[Effect, ...]:
+        provisional = self.state is HeartbeatState.PROVISIONAL
         self._greeted = False
         self._silent_since = now
-        silence_s = (self._challenges.misses + 1) * self.profile.interval_s
-        self._because(f"no answer for {silence_s:g} s")
+        misses = self._challenges.misses
+        why = f"no answer for {(misses + 1) * self.profile.interval_s:g} s"
+        if provisional and now >= self._outage.unwatched_at:
+            return (Stopped(why), self._unwatched(now))
+        self._step(HeartbeatEvent.FELL_SILENT)
+        if provisional:
+            # Those that were missed wait in its port already.
+            self._probes_left = max(0, PROBES - misses)
+            self._outage = self._outage.fell_silent()
+            what = self._outage.what
+            self._because(f"{why}, {what} is under way", f"after: {what}")
+            return (Stopped(self.why),)
+        self._because(why)
         if self.reporting:
-            return Lost(self.why, self.profile.corrective_action)
-        return Stopped(f"{self.why}; reporting is off")
+            return (Lost(self.why, self.profile.corrective_action),)
+        return (Stopped(f"{self.why}; reporting is off"),)
+
+    def _unwatched(self, now: float) -> Effect:
+        """It is asked again from here on: twice, and twice after each reconnect."""
+        self._step(HeartbeatEvent.UNWATCHED)
+        self._silent_since = now
+        self._probes_left = PROBES
+        what = self._outage.what
+        self._because(f"silent again after {what}, and that should be over", f"after: {what}")
+        return Unwatched(self.why)
 
     def _reconnect_reason(self, now: float) -> str:
         """Why to reconnect now, or nothing; it then counts as done."""
@@ -332,11 +381,15 @@ class Pulse:
         """Sets :attr:`due` where no challenge is to be sent right now."""
         if self._challenging:
             self.due = min(self.due, now + self.profile.interval_s)
-        elif self.connected and self.state not in PATIENT:
+        elif self.state is HeartbeatState.SUSPENDED:
+            self.due = max(self._outage.unwatched_at, now + self.profile.interval_s)
+        elif not self.connected:
+            self.due = math.inf
+        elif self.state not in PATIENT:
             self.due = self._silent_since + self._settings.reconnect_silent_s
 
-    def _proven(self, why: str) -> Effect:
-        self._step(HeartbeatEvent.PROVEN)
+    def _proven(self, why: str, event: HeartbeatEvent = HeartbeatEvent.PROVEN) -> Effect:
+        self._step(event)
         self._greeted = False
         self._inhabited = True
         self.why = _ANSWERS
@@ -347,12 +400,14 @@ class Pulse:
         self._step(event)
         if self.state is not was:
             self._because(why)
-        return (Stopped(why),) if was is HeartbeatState.BEATING else NOTHING
+        return (Stopped(why),) if was in HEARTBEATING else NOTHING
 
     def _disconnected(self) -> None:
         self.connected = False
         self._forget()
-        self.due = math.inf
+        # The alarm about a suspended one needs no connection.
+        suspended = self.state is HeartbeatState.SUSPENDED
+        self.due = self._outage.unwatched_at if suspended else math.inf
 
     def _forget(self) -> None:
         """What was said and heard so far belongs to another session."""
@@ -368,10 +423,13 @@ class Pulse:
 
     def _never_happened(self) -> str:
         """What the return of one is reported with that goes on answering."""
-        return f"{self._event} did not happen: it goes on answering"
+        return f"{self._outage.what} did not happen: it goes on answering"
 
     def _step(self, event: HeartbeatEvent) -> None:
         after = HEARTBEAT_TABLE.after(self.state, event)
-        if after is not self.state:
+        if after is self.state:
+            return
+        if self.state not in HEARTBEATING or after not in HEARTBEATING:
             # What it said of its health is of the past, whether it left or has come back.
-            self.state, self.health, self.health_reason = after, Health.UNKNOWN, ""
+            self.health, self.health_reason = Health.UNKNOWN, ""
+        self.state = after

@@ -19,11 +19,19 @@ class HeartbeatState(Enum):
 
     WAITING = "waiting"  # no guest has proven itself; loss is impossible
     BEATING = "beating"  # challenges are being answered; silence is a loss
+    PROVISIONAL = "provisional"  # heartbeating, but what froze the VM, or is yet to, may go on
     SUSPENDED = "suspended"  # an event is under way that stops the VM from answering
+    UNWATCHED = "unwatched"  # was back and is silent, and by now that event should be over
     RETURNING = "returning"  # that event is over; challenged, but silence does not count yet
     RESTARTING = "restarting"  # it goes down and comes back, within the RESTART window
     LOST = "lost"  # silent for too long; reported once
     GONE = "gone"  # its socket is no more; the end
+
+    @property
+    def shown(self) -> str:
+        """The state as every API and log has it: there a provisional return is heartbeating."""
+        state = HeartbeatState.BEATING if self is HeartbeatState.PROVISIONAL else self
+        return str(state.value)
 
 
 class HeartbeatEvent(Enum):
@@ -35,6 +43,7 @@ class HeartbeatEvent(Enum):
     CLOSED = "connection closed"
     GREETED = "init received"
     ANSWERED = "challenge answered"
+    CAME_BACK = "challenge answered after silence: it is back, perhaps not for good"
     PROVEN = "challenge answered, which proves it is back"
     MISSED = "challenge missed"
     FELL_SILENT = "too many challenges missed in a row"
@@ -42,8 +51,9 @@ class HeartbeatEvent(Enum):
     STOPS = "notice over: it stops"
     FREEZES = "notice over: it freezes or moves"
     RESTARTS = "notice over: it restarts"
-    RETURNS = "end notice sent: it runs again"
+    RETURNS = "it runs again: end notice sent, or enabled"
     CALLED_OFF = "the event under way did not happen"
+    UNWATCHED = "still silent at the call-off time"
     RESTART_EXPIRED = "RESTART window closed"
     STAYS_AWAY = "restart over, and there was no guest before it"
     REMOVED = "socket removed"
@@ -69,8 +79,9 @@ def _row(state: HeartbeatState, **steps: HeartbeatState) -> dict[HeartbeatEvent,
 #: What changes nothing unless a row says otherwise.
 _HARMLESS = (_E.CLOSED, _E.GREETED, _E.MISSED, _E.LEFT, _E.CALLED_OFF, _E.RETURNS)
 
-#: Ends of a restart.
+#: Ends of a restart, and what only follows a freeze: illegal elsewhere.
 _ONLY_RESTARTING = frozenset({_E.RESTART_EXPIRED, _E.STAYS_AWAY})
+_ONLY_FREEZING = frozenset({_E.CAME_BACK, _E.UNWATCHED})
 
 HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
     "heartbeat",
@@ -90,10 +101,33 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             LEFT=_S.WAITING,
             FELL_SILENT=_S.LOST,
         ),
+        # Silence is not a loss there, but what was expected all along.
+        _S.PROVISIONAL: _row(
+            _S.PROVISIONAL,
+            ANSWERED=_S.PROVISIONAL,
+            PROVEN=_S.BEATING,
+            CLOSED=_S.SUSPENDED,
+            LEFT=_S.WAITING,
+            FELL_SILENT=_S.SUSPENDED,
+            UNWATCHED=_S.UNWATCHED,
+            RETURNS=_S.BEATING,
+            CALLED_OFF=_S.BEATING,
+        ),
         _S.SUSPENDED: _row(
             _S.SUSPENDED,
             CONNECTED=_S.SUSPENDED,
             ANSWERED=_S.SUSPENDED,
+            CAME_BACK=_S.PROVISIONAL,
+            PROVEN=_S.BEATING,
+            LEFT=_S.WAITING,
+            UNWATCHED=_S.UNWATCHED,
+            RETURNS=_S.RETURNING,
+            CALLED_OFF=_S.RETURNING,
+        ),
+        # A closed socket changes nothing: the alarm lasts until something is heard.
+        _S.UNWATCHED: _row(
+            _S.UNWATCHED,
+            CONNECTED=_S.UNWATCHED,
             PROVEN=_S.BEATING,
             LEFT=_S.WAITING,
             RETURNS=_S.RETURNING,
@@ -129,26 +163,34 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
     },
     {
         # Nobody there is challenged, but for the proof of a guest that said ``init``.
-        _S.WAITING: _ONLY_RESTARTING | {_E.ANSWERED, _E.FELL_SILENT},
-        _S.BEATING: _ONLY_RESTARTING | {_E.CONNECTED, _E.PROVEN},
+        _S.WAITING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
+        _S.BEATING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.CONNECTED, _E.PROVEN},
+        _S.PROVISIONAL: _ONLY_RESTARTING | {_E.CONNECTED, _E.CAME_BACK},
         _S.SUSPENDED: _ONLY_RESTARTING | {_E.FELL_SILENT},
         # There every answer is the proof.
-        _S.RETURNING: _ONLY_RESTARTING | {_E.ANSWERED, _E.FELL_SILENT},
-        _S.RESTARTING: frozenset({_E.FELL_SILENT}),
-        _S.LOST: _ONLY_RESTARTING | {_E.ANSWERED, _E.FELL_SILENT},
+        _S.UNWATCHED: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
+        _S.RETURNING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
+        _S.RESTARTING: _ONLY_FREEZING | {_E.FELL_SILENT},
+        _S.LOST: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
         _S.GONE: frozenset(HeartbeatEvent),
     },
     HeartbeatEvent,
 )
 
+#: Challenges are being answered.
+HEARTBEATING = frozenset({_S.BEATING, _S.PROVISIONAL})
+
 #: Challenges go on whatever comes of them.
-CHALLENGED = frozenset({_S.BEATING, _S.RETURNING})
+CHALLENGED = HEARTBEATING | {_S.RETURNING}
 
 #: Challenges go on for as long as they are answered.
-PROBED = frozenset({_S.SUSPENDED, _S.RESTARTING})
+PROBED = frozenset({_S.SUSPENDED, _S.UNWATCHED, _S.RESTARTING})
+
+#: An event that freezes the VM may be under way; that it runs again is news only in these.
+FREEZING = frozenset({_S.PROVISIONAL, _S.SUSPENDED, _S.UNWATCHED})
 
 #: Votes and notices are sent to an instance only in these.
-TAKING_PART = CHALLENGED | PROBED
+TAKING_PART = CHALLENGED | {_S.SUSPENDED, _S.RESTARTING}
 
 #: Their silence is expected, or is judged by other means than a reconnect.
-PATIENT = frozenset({_S.BEATING, _S.SUSPENDED})
+PATIENT = HEARTBEATING | {_S.SUSPENDED}

@@ -24,7 +24,6 @@ from hbtrio.fsm.action import (
     Step,
 )
 from hbtrio.fsm.ballot import BallotState, Outcome
-from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.progress_lines import ProgressLines
@@ -181,14 +180,17 @@ class ActionRun:
                 if result.signal is not None:
                     fault = f"killed by signal {result.signal}"
         self._say(step="command", result="failed" if fault else "done", reason=fault, output=output)
+        channel = self._channel_of(self.uuid)
+        before = self._machine.before
         if not fault:
+            if channel is not None and self._announced and before is not None:
+                channel.carried_out(before)
             return True
         self._reason = f"the command failed: {fault}"
-        channel = self._channel_of(self.uuid)
         # Of what this action did not announce it can't say that it is called off: a VM that could
         # not be resumed is still suspended.
-        if channel is not None and self._announced and self._machine.before is not None:
-            channel.call_off(self._machine.before, plain_text(self._reason, 223))
+        if channel is not None and self._announced and before is not None:
+            channel.call_off(before, plain_text(self._reason, 223))
         return False
 
     async def _await_return(self) -> None:
@@ -203,7 +205,7 @@ class ActionRun:
             self._say(step="restart", window=window.kind, seconds=round(left_s, 1))
             await channel.restart.closed.wait()
             window, last = channel.restart.window, window
-        back = channel.heartbeat.state is HeartbeatState.BEATING
+        back = channel.beating
         why = channel.heartbeat.why
         if back and last is not None and last.ballot.state is BallotState.EXPIRED:
             why = "it never went down: it answered to the end of RESTART"

@@ -319,7 +319,7 @@ def instance_of(channel: Channel) -> Instance:
     return Instance(
         uuid=channel.uuid,
         name=profile.name,
-        state=beat.state.value,
+        state=beat.state.shown,
         heartbeating=channel.beating,
         health=beat.health,
         corrective_action=profile.corrective_action,

@@ -17,7 +17,7 @@ import trio
 from hbtrio.fsm.ballot import Ballot, Outcome, as_reported
 from hbtrio.fsm.heartbeat import machine as hb
 from hbtrio.fsm.heartbeat.machine import Heartbeat, HeartbeatRules
-from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
 from hbtrio.nursery.host.connection import BadMessages, ChannelConnection, ReadLimits
 from hbtrio.nursery.host.discovery import ChannelFile
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
@@ -98,7 +98,7 @@ class Channel:
     @property
     def beating(self) -> bool:
         """Whether the instance is heartbeating."""
-        return self.heartbeat.state is HeartbeatState.BEATING
+        return self.heartbeat.state in HEARTBEATING
 
     @property
     def why(self) -> str:
@@ -362,6 +362,17 @@ class Channel:
         if self.heartbeat.state is not HeartbeatState.GONE and not self.absent:
             self._tell(self.heartbeat.called_off(what, why, trio.current_time()))
 
+    def carried_out(self, what: str) -> None:
+        """The command that performs ``what`` has ended well: a return is final from now on."""
+        self.heartbeat.carried_out(what, trio.current_time())
+
+    def runs_again(self, why: str) -> None:
+        """An orchestrator says that a pause, suspend or live migration is over."""
+        before = self.heartbeat.state
+        effects = self.heartbeat.runs_again(why, trio.current_time())
+        if self.heartbeat.state is not before:
+            self._tell(effects)
+
     def _tell(self, effects: tuple[hb.Effect, ...]) -> None:
         self._apply(effects)
         self._pace()
@@ -391,6 +402,10 @@ class Channel:
                 case hb.Ill(why, action):
                     self._report(ReportKind.UNHEALTHY, why, corrective_action=action)
                     self._setup.on_failure(self, action, why)
+                case hb.Unwatched(why):
+                    name = self.heartbeat.profile.name
+                    _log.warning("%s (%s): ALARM: unwatched: %s", self.uuid, name, why)
+                    self._setup.on_change(self)
                 case hb.Reconnect(why):
                     _log.info("%s: reconnecting: %s", self.uuid, why)
                     self._say_silent()

@@ -126,7 +126,7 @@ class Corrective:
         async with self._limit:
             # Asked when its turn has come, however long it waited for that.
             if lost and channel.heartbeat.state is not HeartbeatState.LOST:
-                state = channel.heartbeat.state.value
+                state = channel.heartbeat.state.shown
                 _log.info("%s: %s not run: it is %s now", uuid, action, state)
             elif not self._take(uuid):
                 limit = self._commands.per_hour

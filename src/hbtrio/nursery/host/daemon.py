@@ -242,8 +242,10 @@ class Host:
         """Switches reporting of losses and ill health; ``uuid`` "" is the whole host.
 
         An instance's are reported while both its own and the host's reporting are on. With an agent
-        both are off until it says otherwise; without one, on.
+        both are off until it says otherwise; without one, on. An instance that is switched on again
+        is running: a VIM does that once its pause, suspend or live migration is over.
         """
+        was_enabled = self._instance_reporting.get(uuid, not self.has_agent)
         if not uuid:
             self._reporting = enabled
         elif enabled is not self.has_agent:  # as without a word
@@ -254,6 +256,9 @@ class Host:
         for channel in (self.channels.get(uuid),) if uuid else self.channels.values():
             if channel is not None:
                 channel.heartbeat.reporting = self.reports_on(channel.uuid)
+        channel = self.channels.get(uuid)
+        if channel is not None and enabled and not was_enabled:
+            channel.runs_again("it was enabled")
 
     def reports_on(self, uuid: str) -> bool:
         """Whether losses and ill health of this instance are reported."""
