@@ -22,8 +22,10 @@ import trio
 
 from bench.sample import WARM_UP_S, Meter, Sample, allow_descriptors, quantiles_ms, resident_kb
 from hbtrio.config.host import HostConfig
+from hbtrio.nursery.host import daemon
 from hbtrio.nursery.host.daemon import Host, HostEnvironment
 from hbtrio.nursery.host.directory_watch import InotifyWatch
+from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.pacer import SLOT_S
 from hbtrio.nursery.port import Dialer, Port, UnixDialer
 from hbtrio.system.runner import SystemProcesses
@@ -89,20 +91,16 @@ async def open_host(directory: str, dialer: Dialer) -> AsyncIterator[Host]:
     """A host over real sockets, put together as ``hbtrio host`` does it; its log goes nowhere."""
     logging.getLogger("hbtrio").addHandler(logging.NullHandler())
     with InotifyWatch(directory) as watch:
-        async with SystemProcesses() as processes, trio.open_nursery() as nursery:
-            host = Host(
-                HostConfig(channel_dir=directory),
-                HostEnvironment(
-                    watch=watch,
-                    dialer=dialer,
-                    processes=processes,
-                    new_id=partial(random.getrandbits, MAX_ID.bit_length()),
-                    wall_clock=lambda: datetime.now(UTC).astimezone(),
-                ),
+        async with SystemProcesses() as processes:
+            environment = HostEnvironment(
+                watch=watch,
+                dialer=dialer,
+                processes=processes,
+                new_id=partial(random.getrandbits, MAX_ID.bit_length()),
+                reports=Reports(lambda: datetime.now(UTC).astimezone()),
             )
-            await nursery.start(host.run)
-            yield host
-            nursery.cancel_scope.cancel()
+            async with daemon.open_host(HostConfig(channel_dir=directory), environment) as host:
+                yield host
 
 
 async def all_beating(host: Host, count: int) -> None:

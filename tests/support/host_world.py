@@ -21,7 +21,8 @@ from trio.testing import wait_all_tasks_blocked
 from hbtrio.config.host import HostConfig
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
-from hbtrio.nursery.host.daemon import Host, HostEnvironment
+from hbtrio.nursery.host.daemon import Host, HostEnvironment, open_host
+from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.round import Round
 from hbtrio.wire.channel_messages import (
     MAX_ID,
@@ -283,15 +284,14 @@ class HostWorld:
         #: The votes and notices that were opened here.
         self.rounds: list[Round] = []
         ids = random.Random(seed)
-        self.host = Host(
-            config,
-            HostEnvironment(
-                watch=self.directory,
-                dialer=self.dialer,
-                processes=self.processes,
-                new_id=lambda: ids.randint(0, MAX_ID),
-                wall_clock=lambda: EPOCH + timedelta(seconds=trio.current_time()),
-            ),
+        self.host: Host
+        self._config = config
+        self._environment = HostEnvironment(
+            watch=self.directory,
+            dialer=self.dialer,
+            processes=self.processes,
+            new_id=lambda: ids.randint(0, MAX_ID),
+            reports=Reports(lambda: EPOCH + timedelta(seconds=trio.current_time())),
         )
         #: Programming errors that the test brings about.
         self.crashes = 0
@@ -399,10 +399,12 @@ class HostWorld:
 
     # -- its life ---------------------------------------------------------------------------
 
-    async def run_host(self) -> None:
+    async def run_host(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Runs the host until :meth:`stop_host`."""
         with self._host_scope:
-            await self.host.run()
+            async with open_host(self._config, self._environment) as self.host:
+                task_status.started()
+                await trio.sleep_forever()
         self._host_ended.set()
 
     async def stop_host(self) -> None:
@@ -437,7 +439,7 @@ async def host_world(
         async with trio.open_nursery() as nursery:
             settings = HostConfig(channel_dir=CHANNEL_DIR, hostname="compute-0", **config)
             world = HostWorld(nursery, settings, runs or {}, seed)
-            nursery.start_soon(world.run_host)
+            await nursery.start(world.run_host)
             await world.at(START_S)
             yield world
             await world.stop_host()

@@ -27,7 +27,8 @@ from starlette.routing import Route
 
 from hbtrio.api import common as api_parts
 from hbtrio.api.host_status import host_status, instance_status
-from hbtrio.nursery.host.daemon import ActionRefused, Host, UnknownInstance
+from hbtrio.nursery.host.action_runs import ActionRefused
+from hbtrio.nursery.host.daemon import Host, UnknownInstance
 from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.wire.vocabulary import NotificationType

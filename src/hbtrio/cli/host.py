@@ -35,9 +35,10 @@ from hbtrio.net.endpoints import Endpoint
 from hbtrio.net.tls import client_tls
 from hbtrio.net.unix_socket import UnixListener, open_unix_listener
 from hbtrio.nursery.host.agent_link import HostLink, Identity
-from hbtrio.nursery.host.daemon import Host, HostEnvironment
+from hbtrio.nursery.host.daemon import Host, HostEnvironment, open_host
 from hbtrio.nursery.host.directory_watch import InotifyWatch
 from hbtrio.nursery.host.events_file import EventsFile
+from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.port import UnixDialer
 from hbtrio.system.lock_file import LockHeld, lock_directory
 from hbtrio.system.open_files import allow_descriptors
@@ -132,19 +133,18 @@ async def _serve(
     listener = await open_unix_listener(config.control_socket, config.control_permissions)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with SystemProcesses() as processes, manager.told():
-            host = Host(
-                config,
-                HostEnvironment(
-                    watch=watch,
-                    dialer=UnixDialer(),
-                    processes=processes,
-                    new_id=partial(random.getrandbits, MAX_ID.bit_length()),
-                    wall_clock=lambda: datetime.now(UTC).astimezone(),
-                ),
-                events,
+            environment = HostEnvironment(
+                watch=watch,
+                dialer=UnixDialer(),
+                processes=processes,
+                new_id=partial(random.getrandbits, MAX_ID.bit_length()),
+                reports=Reports(_local_time),
             )
-            async with _writing(host), trio.open_nursery() as nursery:
-                await nursery.start(host.run)
+            async with (
+                _writing(events, environment.reports),
+                trio.open_nursery() as nursery,
+                open_host(config, environment, events) as host,
+            ):
                 await nursery.start(_serve_api, host, listener)
                 if config.agent.connect:
                     link = HostLink(host, _identity(config), partial(agent.connect, tls))
@@ -176,13 +176,17 @@ def _identity(config: HostConfig) -> Identity:
 
 
 @contextlib.asynccontextmanager
-async def _writing(host: Host) -> AsyncIterator[None]:
-    """Reports are written until the block has ended: what a host says at its end is one too."""
+async def _writing(events: EventsFile | None, reports: Reports) -> AsyncIterator[None]:
+    """Reports are written until the block has ended: those of the host's end too."""
     async with trio.open_nursery() as nursery:
-        if host.events is not None:
-            await nursery.start(partial(host.events.run, host.reports))
+        if events is not None:
+            await nursery.start(events.run, reports)
         yield
         nursery.cancel_scope.cancel()
+
+
+def _local_time() -> datetime:
+    return datetime.now(UTC).astimezone()
 
 
 async def _serve_api(

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
-import trio
+from hbtrio.nursery.wakeup import WakeUp
 
 #: Progress lines kept for whoever looks later; a whole action has about a dozen.
 LINES: Final = 64
@@ -21,29 +21,28 @@ class ProgressLines:
 
     def __init__(self) -> None:
         self._lines: deque[dict[str, Any]] = deque(maxlen=LINES)
-        self._news = trio.Event()
+        self._wakeup = WakeUp()
         self._closed = False
 
     def say(self, line: dict[str, Any]) -> None:
         """Adds a line."""
         self._lines.append(line)
-        self._news.set()
-        self._news = trio.Event()
+        self._wakeup.set()
 
     def close(self) -> None:
         """Nothing more will be said; those who watch are let go."""
         self._closed = True
-        self._news.set()
+        self._wakeup.set()
 
     async def watch(self) -> AsyncGenerator[dict[str, Any] | None]:
         """Yields each line, from the first; ends when they are closed."""
         seen = 0
         while True:
-            news = self._news
             for line in tuple(self._lines)[seen:]:
                 seen += 1
                 yield line
-            if self._closed and seen >= len(self._lines):
-                return
-            if news is self._news and not self._closed:
-                await news.wait()
+            # Lines may have come while this one's consumer had the last.
+            if seen >= len(self._lines):
+                if self._closed:
+                    return
+                await self._wakeup.wait()

@@ -16,7 +16,8 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 import hbtrio
 from hbtrio.config.host import AgentLinkSettings
 from hbtrio.net.endpoints import Unreachable
-from hbtrio.nursery.host.agent_link import HostLink, Identity, instance_of
+from hbtrio.nursery.host.agent_feed import instance_of
+from hbtrio.nursery.host.agent_link import HostLink, Identity
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.link_codec import MAX_LINK_LINE, decode_from_host, encode_link
 from hbtrio.wire.link_messages import (
@@ -428,7 +429,7 @@ async def test_what_is_not_acknowledged_comes_again(autojump_clock: MockClock) -
         await on.world.sleep(1)
         assert agent.reports == [(2, "vote", "accept")]
         await agent.say(Ack(2))
-        assert len(on.link.queue) == 0
+        assert len(on.link.feed.queue) == 0
         await agent.cut()
         agent.heard.clear()
         await on.world.sleep(1)
@@ -460,7 +461,7 @@ async def test_what_happens_while_there_is_no_link(autojump_clock: MockClock) ->
         assert kinds == [("vote", "reject"), ("loss", "")] + [("loss", "")] * 2 + [
             ("heartbeating", "")
         ]
-        assert len(on.link.queue) == 0
+        assert len(on.link.feed.queue) == 0
 
 
 async def test_changes_are_not_collected_without_a_link(autojump_clock: MockClock) -> None:
@@ -471,7 +472,7 @@ async def test_changes_are_not_collected_without_a_link(autojump_clock: MockCloc
             guest = await on.world.beating()
             guest.vanishes()
             await on.world.settle()
-        assert on.link._changed == {}
+        assert on.link.feed._changed == {}
 
 
 async def test_the_reason_is_cut_to_what_a_line_can_hold(autojump_clock: MockClock) -> None:
@@ -525,7 +526,7 @@ async def test_reporting_is_off_until_it_is_told_and_outlives_the_link(
         assert on.world.channel(late).heartbeat.reporting
         on.world.host.set_reporting(late.uuid, False)
         assert not on.world.channel(late).heartbeat.reporting
-        assert on.world.host._instance_reporting == {guest.uuid: True}  # nothing is left of it
+        assert on.world.host.reporting.instances == {guest.uuid: True}  # nothing is left of it
 
 
 # -- rounds ---------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -39,53 +38,60 @@ _COUNTED: Final = 100_000
 _REASON_BYTES: Final = 223
 
 
+class HeartbeatingCount:
+    """How many instances of a host are heartbeating now."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def change(self, by: int) -> None:
+        """So many more instances are heartbeating, or fewer if it is negative."""
+        self.count += by
+
+
 class Corrective:
     """Runs corrective commands.
 
     Args:
+        nursery: runs them; its end ends those under way.
         commands: ``[corrective-commands]`` of the configuration.
         brake: the mass-failure brake.
         processes: runs the commands.
-        beating: how many instances are heartbeating at this moment.
+        heartbeating: how many instances are heartbeating.
         guard: the process's on-time guard.
     """
 
     def __init__(
         self,
+        nursery: trio.Nursery,
         commands: CorrectiveCommands,
         brake: MassFailureBrake,
         processes: ProcessRunner,
-        beating: Callable[[], int],
+        heartbeating: HeartbeatingCount,
         guard: OnTimeGuard,
     ) -> None:
+        self._nursery = nursery
         self._commands = commands
         self._brake = brake
         self._processes = processes
-        self._beating = beating
+        self._heartbeating = heartbeating
         self._guard = guard
         self._quotas: OrderedDict[str, Quota] = OrderedDict()
         self._limit = trio.CapacityLimiter(_PARALLEL)
-        self._nursery: trio.Nursery | None = None
         #: Commands run, and commands that failed, for status and metrics.
         self.ran = 0
         self.failed = 0
 
-    async def run(self) -> None:
-        """Runs until cancelled, which ends the commands under way."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            await trio.sleep_forever()
-
-    def failure(self, channel: Channel, action: CorrectiveAction, why: str) -> None:
+    def failure(self, channel: Channel, action: CorrectiveAction, reason: str) -> None:
         """An instance was reported lost or ill."""
         now = trio.current_time()
         interval_s = channel.heartbeat.profile.interval_s
-        failure = Failure(channel.uuid, now, interval_s, self._beating() + (not channel.beating))
+        # Those that were heartbeating before this failure, this instance included.
+        total = self._heartbeating.count + (not channel.beating)
+        failure = Failure(channel.uuid, now, interval_s, total)
         judge_at = self._brake.note(failure)
-        argv = self._command(action)
-        if not argv or self._nursery is None:
-            return
-        self._nursery.start_soon(self._correct, channel, failure, judge_at, action, why)
+        if self._command(action):
+            self._nursery.start_soon(self._correct, channel, failure, judge_at, action, reason)
 
     def _command(self, action: CorrectiveAction) -> tuple[str, ...]:
         match action:
@@ -104,7 +110,7 @@ class Corrective:
         failure: Failure,
         judge_at: float,
         action: CorrectiveAction,
-        why: str,
+        reason: str,
     ) -> None:
         uuid = channel.uuid
         lost = channel.heartbeat.state is HeartbeatState.LOST
@@ -132,13 +138,13 @@ class Corrective:
                 limit = self._commands.per_hour
                 _log.error("%s: %s not run: %d in an hour are the limit", uuid, action, limit)
             else:
-                await self._perform(channel, action, why)
+                await self._perform(channel, action, reason)
 
-    async def _perform(self, channel: Channel, action: CorrectiveAction, why: str) -> None:
+    async def _perform(self, channel: Channel, action: CorrectiveAction, reason: str) -> None:
         argv = expand(
             self._command(action),
             uuid=channel.uuid,
-            reason=plain_text(why, _REASON_BYTES),
+            reason=plain_text(reason, _REASON_BYTES),
             action=action,
         )
         _log.warning("%s: %s: running %s", channel.uuid, action, argv)

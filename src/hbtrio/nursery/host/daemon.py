@@ -16,21 +16,23 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
 from hbtrio.config.host import HostConfig
 from hbtrio.fsm.heartbeat.machine import HeartbeatRules
+from hbtrio.nursery.host.action_runs import ActionRuns
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel, ChannelSetup
 from hbtrio.nursery.host.connection import ReadLimits
-from hbtrio.nursery.host.corrective import Corrective
+from hbtrio.nursery.host.corrective import Corrective, HeartbeatingCount
 from hbtrio.nursery.host.directory_watch import DirectoryWatch
 from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
 from hbtrio.nursery.host.events_file import EventsFile
+from hbtrio.nursery.host.reporting import ReportingSwitch
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.round import Round
 from hbtrio.nursery.pacer import Pacer
@@ -45,19 +47,9 @@ from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
 
 _log = logging.getLogger("hbtrio.host")
 
-#: Instances whose reporting state is remembered.
-_REPORTINGS = 100_000
-
-#: Actions under way at once on one host.
-_ACTIONS = 256
-
 
 class UnknownInstance(Exception):
     """No channel with this uuid was found on this host."""
-
-
-class ActionRefused(Exception):
-    """An action can't be begun; nothing was said to the instance."""
 
 
 @attrs.frozen
@@ -68,54 +60,59 @@ class HostEnvironment:
     dialer: Dialer
     processes: ProcessRunner
     new_id: Callable[[], int]
-    wall_clock: Callable[[], datetime]
+    reports: Reports
 
 
 class Host:
-    """The host daemon.
+    """The host daemon; made and run by :func:`open_host`.
 
     Args:
         config: its configuration.
-        world: what it works on.
+        environment: what it works on.
+        nursery: runs its tasks.
         events: where its reports are written, for its status; None is nowhere.
     """
 
     def __init__(
-        self, config: HostConfig, world: HostEnvironment, events: EventsFile | None = None
+        self,
+        config: HostConfig,
+        environment: HostEnvironment,
+        nursery: trio.Nursery,
+        events: EventsFile | None,
     ) -> None:
         self.config = config
         self.events = events
         self.channels: dict[str, Channel] = {}
-        self.actions: dict[str, ActionRun] = {}
-        self.reports = Reports(world.wall_clock)
+        self.reports = environment.reports
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
         self.supervisor = Supervisor()
         self.brake = MassFailureBrake(config.brake.share, config.brake.minimum)
+        self.started_at = environment.reports.now()
+        self._environment = environment
+        self._nursery = nursery
+        self._heartbeating = HeartbeatingCount()
+        self._action_runs = ActionRuns(
+            nursery, config.actions, self.channels, environment.processes, self.supervisor
+        )
         self.corrective = Corrective(
+            nursery,
             config.corrective_commands,
             self.brake,
-            world.processes,
-            lambda: self.beating,
+            environment.processes,
+            self._heartbeating,
             self.guard,
         )
-        #: How many instances are heartbeating now.
-        self.beating = 0
-        #: Whether an agent says what is reported.
-        self.has_agent = bool(config.agent.connect)
-        self.started_at = world.wall_clock()
-        self._world = world
+        #: With an agent all is off until it says otherwise; without one, on.
+        self.reporting = ReportingSwitch(default=not config.agent.connect)
         self._on_change: list[Callable[[str], None]] = []
-        self._reporting = not self.has_agent
-        self._instance_reporting: dict[str, bool] = {}
-        self._nursery: trio.Nursery | None = None
         limits = config.limits
         self._setup = ChannelSetup(
-            dialer=world.dialer,
+            dialer=environment.dialer,
             pacer=self.pacer,
             guard=self.guard,
             reports=self.reports,
-            new_id=world.new_id,
+            new_id=environment.new_id,
             heartbeat=HeartbeatRules(
                 failure_threshold=config.heartbeat.failure_threshold,
                 reconnect_silent_s=config.heartbeat.reconnect_silent_s,
@@ -129,26 +126,30 @@ class Host:
             ),
             limits=ReadLimits(limits.line_bytes, limits.bytes_per_s, limits.burst_bytes),
             on_failure=self.corrective.failure,
-            on_beating=self._count_beating,
+            on_beating=self._heartbeating.change,
             on_change=self._changed,
         )
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Runs until cancelled; rounds still open are then reported as aborted."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(run_guard, self.guard)
-            nursery.start_soon(self.supervisor.keep, "pacer", self.pacer.run)
-            nursery.start_soon(self.corrective.run)
-            nursery.start_soon(self.supervisor.keep, "discovery", self._discover)
-            # What was imported and built so far lives as long as the process: no reason for the
-            # collector to look through it again and again between two beats.
-            gc.freeze()
-            task_status.started()
+    @property
+    def beating(self) -> int:
+        """How many instances are heartbeating now."""
+        return self._heartbeating.count
+
+    @property
+    def actions(self) -> Mapping[str, ActionRun]:
+        """The actions under way, by their instance's uuid."""
+        return self._action_runs.under_way
+
+    def start(self) -> None:
+        """Starts its tasks; called once."""
+        keep = self.supervisor.keep
+        self._nursery.start_soon(run_guard, self.guard)
+        self._nursery.start_soon(keep, "pacer", self.pacer.run)
+        self._nursery.start_soon(keep, "discovery", self._discover)
 
     async def _discover(self) -> None:
         await discover(
-            self._world.watch,
+            self._environment.watch,
             [NamePattern(text) for text in self.config.channel_patterns],
             directory=self.config.channel_dir,
             on_found=self._found,
@@ -157,9 +158,6 @@ class Host:
             limit=self.config.limits.channels,
         )
 
-    def _count_beating(self, change: int) -> None:
-        self.beating += change
-
     def _found(self, file: ChannelFile) -> None:
         known = self.channels.get(file.uuid)
         # One that was given up this very moment may still be on its way out.
@@ -167,10 +165,9 @@ class Host:
             known.retarget(file)
             return
         channel = Channel(file, self._setup)
-        channel.heartbeat.reporting = self.reports_on(file.uuid)
+        channel.heartbeat.reporting = self.reporting.is_on(file.uuid)
         self.channels[file.uuid] = channel
-        if self._nursery is not None:
-            self._nursery.start_soon(self._keep_channel, channel)
+        self._nursery.start_soon(self._keep_channel, channel)
 
     def _gone(self, file: ChannelFile) -> None:
         channel = self.channels.get(file.uuid)
@@ -245,24 +242,14 @@ class Host:
         both are off until it says otherwise; without one, on. An instance that is switched on again
         is running: a VIM does that once its pause, suspend or live migration is over.
         """
-        was_enabled = self._instance_reporting.get(uuid, not self.has_agent)
-        if not uuid:
-            self._reporting = enabled
-        elif enabled is not self.has_agent:  # as without a word
-            self._instance_reporting.pop(uuid, None)
-        elif uuid in self._instance_reporting or len(self._instance_reporting) < _REPORTINGS:
-            self._instance_reporting[uuid] = enabled
+        turned_on = self.reporting.set(uuid, enabled=enabled)
         # An agent that connects tells of each of thousands of instances.
         for channel in (self.channels.get(uuid),) if uuid else self.channels.values():
             if channel is not None:
-                channel.heartbeat.reporting = self.reports_on(channel.uuid)
+                channel.heartbeat.reporting = self.reporting.is_on(channel.uuid)
         channel = self.channels.get(uuid)
-        if channel is not None and enabled and not was_enabled:
+        if channel is not None and turned_on:
             channel.runs_again("it was enabled")
-
-    def reports_on(self, uuid: str) -> bool:
-        """Whether losses and ill health of this instance are reported."""
-        return self._reporting and self._instance_reporting.get(uuid, not self.has_agent)
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Calls ``listener`` with the uuid of each instance that changes, comes or goes."""
@@ -287,35 +274,25 @@ class Host:
             UnknownInstance: there is no such instance on this host.
             ActionRefused: one is under way, there are too many, or there is no command.
         """
-        uuid = self.channel(uuid).uuid
-        command = command or getattr(self.config.actions, name.name.lower())
-        if not command:
-            raise ActionRefused(
-                f"no command for {name}: give one after --, or set {name} in [actions]"
-            )
-        if uuid in self.actions:
-            raise ActionRefused(f"{self.actions[uuid].name} is under way on {uuid}")
-        if self._nursery is None or len(self.actions) >= _ACTIONS:
-            raise ActionRefused(f"{len(self.actions)} actions are under way on this host")
-        action = ActionRun(
-            uuid,
-            name,
-            command,
-            force=force,
-            channel_of=self.channels.get,
-            processes=self._world.processes,
-            timeout_s=self.config.actions.timeout_s,
-        )
-        self.actions[uuid] = action
-        self._nursery.start_soon(self._run_action, action)
-        return action
+        return self._action_runs.begin(self.channel(uuid).uuid, name, command, force=force)
 
-    async def _run_action(self, action: ActionRun) -> None:
-        try:
-            await action.run()
-        except Exception:  # noqa: BLE001 - one action's programming error is not the host's end
-            self.supervisor.crashes += 1
-            _log.exception("action %s on %s failed", action.name, action.uuid)
-        finally:
-            del self.actions[action.uuid]
-            action.close()
+
+@asynccontextmanager
+async def open_host(
+    config: HostConfig, environment: HostEnvironment, events: EventsFile | None = None
+) -> AsyncIterator[Host]:
+    """A running host; at the end of the block rounds still open are reported as aborted.
+
+    Args:
+        config: its configuration.
+        environment: what it works on.
+        events: where its reports are written, for its status; None is nowhere.
+    """
+    async with trio.open_nursery() as nursery:
+        host = Host(config, environment, nursery, events)
+        host.start()
+        # What was imported and built so far lives as long as the process: no reason for the
+        # collector to look through it again and again between two beats.
+        gc.freeze()
+        yield host
+        nursery.cancel_scope.cancel()

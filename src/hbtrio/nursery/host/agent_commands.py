@@ -1,0 +1,121 @@
+"""What the agent commands of a host: votes, notices and actions, each answered with a reply."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing, suppress
+from typing import Any, Final
+
+from hbtrio.net.link_session import LinkSession, SessionEnded
+from hbtrio.nursery.host.action_runs import ActionRefused
+from hbtrio.nursery.host.agent_feed import AgentFeed
+from hbtrio.nursery.host.daemon import Host, UnknownInstance
+from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
+from hbtrio.wire.link_messages import (
+    MAX_TEXT,
+    ActCommand,
+    ActionProgress,
+    FromAgent,
+    Reply,
+    RoundCommand,
+)
+from hbtrio.wire.vocabulary import ActionName, NotificationType
+
+#: Commands of the agent under way at once.
+_COMMANDS: Final = 512
+
+#: A line of an action's progress, as ASCII: it has to fit into one message with all its quotes and
+#: backslashes escaped once more.
+_PROGRESS_BYTES: Final = 8000
+
+
+class AgentCommands:
+    """Carries out commands, a bounded number at a time.
+
+    Args:
+        host: obeys.
+        feed: what the agent has been sent about instances.
+    """
+
+    def __init__(self, host: Host, feed: AgentFeed) -> None:
+        self._host = host
+        self._feed = feed
+        self._under_way = 0
+
+    async def carry_out(
+        self, session: LinkSession[FromAgent], command: RoundCommand | ActCommand
+    ) -> None:
+        """Carries out a command and replies; returns early if the session ends.
+
+        Cancelled, it only stops replying: a round or an action that was begun goes on, and the
+        report of its outcome is in the feed.
+        """
+        self._under_way += 1
+        try:
+            with suppress(SessionEnded):
+                if self._under_way > _COMMANDS:
+                    await session.send(_refusal(command, "too many commands at once"))
+                elif isinstance(command, RoundCommand):
+                    await self._round(session, command)
+                else:
+                    await self._act(session, command)
+        finally:
+            self._under_way -= 1
+
+    async def _round(self, session: LinkSession[FromAgent], command: RoundCommand) -> None:
+        kind = NotificationType.REVOCABLE if command.vote else NotificationType.IRREVOCABLE
+        try:
+            opened = await self._host.open_round_soon(
+                command.uuid,
+                command.event,
+                kind,
+                command_id=command.command_id,
+                patience_s=command.deadline_s,
+            )
+        except (UnknownInstance, NotHeartbeating, RoundOpen) as error:
+            # Before the change that it comes from it would read as a fault of ours.
+            await self._feed.send_if_changed(session, command.uuid)
+            await session.send(_refusal(command, str(error)))
+        else:
+            seconds = round(opened.window.seconds)
+            await session.send(Reply(command.command_id, True, seconds=seconds))
+
+    async def _act(self, session: LinkSession[FromAgent], command: ActCommand) -> None:
+        try:
+            action = self._host.begin_action(
+                command.uuid, ActionName(command.action), command.command, force=command.force
+            )
+        except (UnknownInstance, ActionRefused, ValueError) as error:
+            await session.send(_refusal(command, str(error)))
+            return
+        await session.send(Reply(command.command_id, True))
+        async with aclosing(action.progress()) as lines:
+            async for line in lines:
+                if line is not None:
+                    await session.send(
+                        ActionProgress(command.command_id, _fitting(line), last=False)
+                    )
+        await session.send(ActionProgress(command.command_id, "{}", last=True))
+
+
+def _refusal(command: RoundCommand | ActCommand, reason: str) -> Reply:
+    return Reply(command.command_id, False, reason[:MAX_TEXT])
+
+
+def _fitting(line: dict[str, Any]) -> str:
+    """A line of progress as JSON, its texts cut as far as it takes."""
+    text = json.dumps(line)
+    for chars in (1000, 100, 10, 1):
+        if len(text) <= _PROGRESS_BYTES:
+            break
+        text = json.dumps({name: _cut(value, chars) for name, value in line.items()})
+    return text
+
+
+def _cut(value: Any, chars: int) -> Any:
+    match value:
+        case str():
+            return value if len(value) <= chars else value[:chars] + "..."
+        case list():  # a command's arguments, 64 at most
+            return [_cut(item, chars) for item in value]
+    return value
