@@ -25,6 +25,9 @@ pytestmark = pytest.mark.vm
 
 LONGER_THAN_LOSS_S = 4.0
 
+#: How soon after its thaw a VM has to be heartbeating for an orchestrator that waits for that.
+BACK_WITHIN_S = 8.0
+
 
 def around(event: str, end: str) -> list[list[tuple[str, str]]]:
     """What may be reported: it is back with its thaw or with the end notice, whichever is first."""
@@ -53,6 +56,24 @@ async def test_paused_with_notices_is_no_loss(supply: Supply) -> None:
         await bed.beats(vm, 3)
         assert bed.events(vm, since) in around("pause", "unpause")
         # Its clocks stood still too.
+        await vm.changed(*FOUND)
+
+
+async def test_it_is_back_before_anybody_says_that_it_runs(supply: Supply) -> None:
+    async with open_bed(supply) as bed:
+        vm = await bed.resume()
+        since = bed.now
+        assert await bed.notify(vm, "pause") == ("complete", "")
+        await vm.qmp("stop")
+        await trio.sleep(10.0)
+        await vm.qmp("cont")
+        await bed.event("heartbeating", vm, since=since, within_s=BACK_WITHIN_S)
+        assert bed.events(vm, since) == [
+            ("notice", ""),
+            ("stopped", "pause is under way"),
+            ("heartbeating", "after: pause"),
+        ]
+        assert await bed.notify(vm, "unpause") == ("complete", "")
         await vm.changed(*FOUND)
 
 
