@@ -16,7 +16,7 @@ from hbtrio.api.host_status import host_status, instance_status
 from hbtrio.config.host import AgentLinkSettings, CorrectiveCommands
 from hbtrio.fsm.heartbeat.machine import CALL_OFF_S
 from hbtrio.fsm.heartbeat.table import HeartbeatState
-from hbtrio.nursery.host.agent_link import instance_of
+from hbtrio.nursery.host.agent_feed import instance_of
 from hbtrio.nursery.host.round import NotHeartbeating
 from hbtrio.wire.vocabulary import EVENT_TABLE, ActionName, Event, ExpectedEffect
 from support.fake_processes import FakeRun
