@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hbtrio import log as hbtrio_log
-from hbtrio.log import QUEUE, logging_to
+from hbtrio.log import QUEUE, LogOnce, logging_to
 
 HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ")
 
@@ -280,3 +280,13 @@ def test_a_slip_in_a_log_call_is_written_as_it_is(stderr: Stream) -> None:
         logger.info("%d of them", "three")
         logger.info("on we go")
     assert stderr.lines == ["INFO %d of them ('three',)", "INFO on we go"]
+
+
+def test_a_fault_is_new_until_its_text_changes_or_it_is_over() -> None:
+    fault = LogOnce()
+    assert not fault.clear()
+    met = ["refused", "refused", "missing", "refused", "refused"]
+    assert [fault.is_new(text) for text in met] == [True, False, True, True, False]
+    assert fault.clear()
+    assert not fault.clear()
+    assert fault.is_new("refused")

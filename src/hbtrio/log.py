@@ -34,6 +34,31 @@ _LENGTH: Final = 2000
 _FAREWELL_S: Final = 0.5
 
 
+class LogOnce:
+    """Keeps a fault that is met again and again to one line: until its text changes, or it is over.
+
+    Whoever logs asks first::
+
+        if self._fault.is_new(text):
+            _log.warning("agent: %s; retrying", text)
+    """
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def is_new(self, text: str) -> bool:
+        """Whether this text, which is not empty, differs from the last one; it is the last now."""
+        is_new = text != self._last
+        self._last = text
+        return is_new
+
+    def clear(self) -> bool:
+        """The fault is over, and any text is new again; returns whether there was one."""
+        was_logged = bool(self._last)
+        self._last = ""
+        return was_logged
+
+
 @contextmanager
 def logging_to(target: str, *, ident: str, level: str = "info", prefix: str = "") -> Iterator[None]:
     """Sends all logging of the process to ``target`` for as long as the block runs.

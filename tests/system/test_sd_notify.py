@@ -116,7 +116,7 @@ def test_one_that_can_not_be_told_has_one_line(path: str, caplog: pytest.LogCapt
     service.ready()
     service.stopping()
     assert [(one.levelno, one.getMessage()) for one in caplog.records] == [
-        (logging.WARNING, "the service manager can't be told: no such file or directory")
+        (logging.WARNING, "the service manager can't be notified: no such file or directory")
     ]
 
 

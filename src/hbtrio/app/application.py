@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import random
 from collections.abc import Callable
-from contextlib import closing
 from types import TracebackType
-from typing import Final, Self, overload
+from typing import Self, overload
 
 import anyio
 from anyio.abc import TaskGroup
 
-from hbtrio.app.connection import GuestConnection
-from hbtrio.app.downtime_log import Absence
 from hbtrio.app.handler_set import (
     AsyncHealth,
     AsyncNotice,
@@ -28,21 +24,12 @@ from hbtrio.app.handler_set import (
     PlainVote,
     VoteHandler,
 )
+from hbtrio.app.membership import Membership
 from hbtrio.app.registration import DEFAULT_SOCKET, Refused, Terms, socket_path
 from hbtrio.app.responses import ActionWord
-from hbtrio.app.stream import GuestStream
-from hbtrio.policy.backoff import Backoff
 from hbtrio.wire.vocabulary import CorrectiveAction
 
 _log = logging.getLogger("hbtrio.app")
-
-#: The wait between two attempts to register: doubling from the first to the last, in seconds. Up to
-#: half of it is taken off by chance, lest all of a VM's applications come back at once.
-FIRST_RETRY_S: Final = 0.5
-LAST_RETRY_S: Final = 10.0
-
-#: What it means that nobody listens: the guest daemon is not there yet, or is being started again.
-_NOT_THERE: Final = (errno.ENOENT, errno.ECONNREFUSED)
 
 
 class Application:
@@ -115,12 +102,8 @@ class Application:
         self._jitter = jitter
         self._handlers = Handlers(self.name)
         self._tasks: TaskGroup | None = None
-        #: Of the process in which it was entered.
-        self._pid = 0
-        self._registered = False
-        self._refused = False
-        self._news: anyio.Event
-        self._listener: Callable[[], None] | None = None
+        #: As long as the block runs.
+        self._membership: Membership | None = None
         if on_health is not None:
             self._set_health(on_health)
         if on_vote is not None:
@@ -217,7 +200,8 @@ class Application:
     @property
     def registered(self) -> bool:
         """Whether the guest daemon counts on this application at this moment."""
-        return self._registered and self._is_here()
+        membership = self._membership
+        return membership is not None and membership.registered and membership.is_here()
 
     async def wait_registered(self) -> None:
         """Returns once the application is registered; put a timeout around it if it matters.
@@ -230,33 +214,35 @@ class Application:
             RuntimeError: the application is not running.
         """
         while not self._is_registered():
-            await self._news.wait()
+            await self._running().changed()
 
     def _is_registered(self) -> bool:
         """The same, if it is known yet: raises what :meth:`wait_registered` does."""
-        if self._tasks is None or not self._is_here():
-            raise RuntimeError(f"application {self.name} is not running")
-        if self._refused and not self._registered:
+        membership = self._running()
+        if membership.refused and not membership.registered:
             raise Refused(
                 f"the guest daemon does not accept {self.name} with a heartbeat every "
                 f"{self._terms.heartbeat_s:g} s"
             )
-        return self._registered
+        return membership.registered
+
+    def _running(self) -> Membership:
+        if self._membership is None or not self._membership.is_here():
+            raise RuntimeError(f"application {self.name} is not running")
+        return self._membership
 
     def _listen(self, listener: Callable[[], None]) -> None:
         """Has this called in the event loop whenever it may be known, until the block is left."""
-        self._listener = listener
+        self._running().listener = listener
 
     # -- its run ----------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
             raise RuntimeError(f"application {self.name} is running already")
-        self._refused = False
-        self._news = anyio.Event()
-        self._pid = os.getpid()
+        self._membership = Membership(self._terms, self._handlers, self._socket, self._jitter)
         self._tasks = await anyio.create_task_group().__aenter__()
-        self._tasks.start_soon(self._stay_registered)
+        self._tasks.start_soon(self._membership.run)
         return self
 
     async def __aexit__(
@@ -265,9 +251,10 @@ class Application:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tasks = self._tasks
+        tasks, membership = self._tasks, self._membership
         assert tasks is not None
-        if not self._is_here() and not _has_event_loop():
+        assert membership is not None
+        if not membership.is_here() and not _has_event_loop():
             return
         tasks.cancel_scope.cancel()
         try:
@@ -278,64 +265,8 @@ class Application:
             # And so is one that came up in here: Ctrl-C, which trio raises wherever it likes.
             raise _alone(group) from None
         finally:
-            self._tasks = None
-            self._tell(registered=False)
-            self._listener = None
-
-    async def _stay_registered(self) -> None:
-        backoff = Backoff(FIRST_RETRY_S, LAST_RETRY_S)
-        absence = Absence(self.name, anyio.current_time())
-        while self._is_here():
-            reason, level = "", logging.WARNING
-            try:
-                stream = GuestStream.connect(self._socket)
-            except OSError as error:
-                reason = f"{self._socket}: {(error.strerror or str(error)).lower()}"
-                if error.errno in _NOT_THERE:
-                    level = logging.INFO
-            else:
-                with closing(stream):
-                    connection = GuestConnection(stream, self._terms, self._handlers)
-                    accepted = await connection.register()
-                    if accepted:
-                        reason = await self._attend(connection)
-                        backoff.reset()
-                        absence = Absence(self.name, anyio.current_time())
-                    elif accepted is None:
-                        reason = "the guest daemon did not answer the registration"
-                    else:
-                        reason, level = "the guest daemon refused the registration", logging.ERROR
-                        self._refused = True
-                        self._tell(registered=False)
-            if not self._is_here():
-                return
-            absence.because(reason, level, anyio.current_time())
-            await anyio.sleep(backoff.next_delay_s() * (1 - self._jitter() / 2))
-
-    def _is_here(self) -> bool:
-        """Whether this is the process in which it was entered, and not a child of that."""
-        return os.getpid() == self._pid
-
-    async def _attend(self, connection: GuestConnection) -> str:
-        """Is registered, for as long as it can be; returns why it no longer is."""
-        _log.info("%s is registered with the guest daemon", self.name)
-        self._refused = False
-        self._tell(registered=True)
-        try:
-            return await connection.serve()
-        except anyio.get_cancelled_exc_class():
-            # Before the connection is closed, and bounded in time.
-            await connection.say_farewell()
-            raise
-        finally:
-            self._tell(registered=False)
-
-    def _tell(self, *, registered: bool) -> None:
-        self._registered = registered
-        self._news.set()
-        self._news = anyio.Event()
-        if self._listener is not None:
-            self._listener()
+            self._tasks = self._membership = None
+            membership.end()
 
 
 def _has_event_loop() -> bool:

@@ -11,7 +11,7 @@ _log = logging.getLogger("hbtrio.app")
 GRACE_S: Final = 60.0
 
 
-class Absence:
+class DowntimeLog:
     """The time in which an application is not registered.
 
     Each reason is told once, and once more when it has become serious: attempts go on for good, and

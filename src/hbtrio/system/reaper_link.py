@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 
 import trio
 
+from hbtrio.log import LogOnce
 from hbtrio.system import reaper
 from hbtrio.system.child import spawn
 
@@ -44,7 +45,7 @@ class ReaperLink:
         self._sessions: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
-        self._start_failed = False
+        self._start_fault = LogOnce()
 
     async def ensure(self) -> None:
         """Starts the reaper unless it lives; one that can't be started is a line in the log."""
@@ -87,11 +88,10 @@ class ReaperLink:
         try:
             process, pipe = _spawn_reaper()
         except OSError as error:
-            if not self._start_failed:
+            if self._start_fault.is_new(str(error)):
                 _log.error("no reaper, so scripts would outlive a killed daemon: %s", error)
-            self._start_failed = True
             return
-        self._start_failed = False
+        self._start_fault.clear()
         with self._lock:
             self._process = process
             self._pipe = pipe

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from hbtrio.errors import os_reason
+from hbtrio.log import LogOnce
 
 _log = logging.getLogger("hbtrio.service")
 
@@ -30,7 +31,7 @@ class ServiceManager:
     def __init__(self, address: str, watchdog_s: float = 0.0) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._watchdog_s = watchdog_s
-        self._said = False
+        self._fault = LogOnce()
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str], pid: int) -> ServiceManager:
@@ -47,15 +48,15 @@ class ServiceManager:
 
     def ready(self) -> None:
         """The daemon does its work, or does it again."""
-        self._tell("READY=1")
+        self._send("READY=1")
 
     def reloading(self) -> None:
         """It reads its configuration again; :meth:`ready` follows."""
-        self._tell("RELOADING=1")
+        self._send("RELOADING=1")
 
     def stopping(self) -> None:
         """It ends."""
-        self._tell("STOPPING=1")
+        self._send("STOPPING=1")
 
     @asynccontextmanager
     async def told(self) -> AsyncIterator[None]:
@@ -68,10 +69,10 @@ class ServiceManager:
 
     async def _keep_alive(self) -> None:
         while True:
-            self._tell("WATCHDOG=1")
+            self._send("WATCHDOG=1")
             await trio.sleep(self._watchdog_s / 2)
 
-    def _tell(self, state: str) -> None:
+    def _send(self, state: str) -> None:
         if not self._address:
             return
         try:
@@ -79,6 +80,5 @@ class ServiceManager:
                 sender.setblocking(False)
                 sender.sendto(state.encode(), self._address)
         except OSError as error:
-            if not self._said:
-                self._said = True
-                _log.warning("the service manager can't be told: %s", os_reason(error))
+            if self._fault.is_new(reason := os_reason(error)):
+                _log.warning("the service manager can't be notified: %s", reason)

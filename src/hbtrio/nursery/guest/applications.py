@@ -13,6 +13,7 @@ from typing import Final
 import trio
 
 from hbtrio.errors import os_reason
+from hbtrio.log import LogOnce
 from hbtrio.net.unix_socket import UnixListener, peer_credentials
 from hbtrio.nursery.guest.app_connection import AppConnection, SharedServices
 from hbtrio.nursery.guest.app_log import AppLog, Topic
@@ -58,7 +59,8 @@ class Applications:
         self._max_connections = max_connections
         self._bounded_by = bounded_by
         self._connections: dict[AppConnection, None] = {}
-        self._said_full = self._said_short = False
+        self._full = LogOnce()
+        self._shortage = LogOnce()
 
     async def serve(self, listener: UnixListener) -> None:
         """Serves until cancelled; the connections and the listener are closed then.
@@ -85,20 +87,19 @@ class Applications:
             except OSError as error:
                 if error.errno not in _SHORTAGES:
                     raise
-                if not self._said_short:  # until one is accepted again
-                    self._said_short = True
-                    self._say_short(error)
+                self._log_shortage(error)
                 await trio.sleep(_SHORTAGE_S)
             else:
-                self._said_short = False
+                self._shortage.clear()
                 return stream
 
-    def _say_short(self, error: OSError) -> None:
-        why = os_reason(error)
+    def _log_shortage(self, error: OSError) -> None:
+        reason = os_reason(error)
         if error.errno == errno.EMFILE:
             files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            why = f"{why}; the limit (ulimit -n) is {files}"
-        self._log.say(Topic.ROOM, logging.ERROR, "applications can't be let in: %s", why)
+            reason = f"{reason}; the limit (ulimit -n) is {files}"
+        if self._shortage.is_new(reason):
+            self._log.say(Topic.ROOM, logging.ERROR, "applications can't be let in: %s", reason)
 
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
         """See :class:`hbtrio.nursery.guest.daemon.Voters`; names that several have are numbered."""
@@ -138,7 +139,7 @@ class Applications:
             )
         finally:
             self._connections.pop(connection, None)  # unless it has given way
-            self._said_full = False
+            self._full.clear()
 
     def _make_room(self) -> bool:
         """Whether somebody could be made to give way to a newcomer."""
@@ -148,15 +149,10 @@ class Applications:
             del self._connections[oldest]
             oldest.close("not registered, and a newcomer has no place")
             return True
-        if not self._said_full:  # until there is room again
-            self._said_full = True
-            self._log.say(
-                Topic.ROOM,
-                logging.ERROR,
-                "%d applications are registered; no more are let in%s",
-                self._max_connections,
-                f": {self._bounded_by}" if self._bounded_by else "",
-            )
+        reason = f": {self._bounded_by}" if self._bounded_by else ""
+        text = f"{self._max_connections} applications are registered; no more are let in{reason}"
+        if self._full.is_new(text):
+            self._log.say(Topic.ROOM, logging.ERROR, "%s", text)
         return False
 
 

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 import hbtrio
+from hbtrio.log import LogOnce
 from hbtrio.net.endpoints import Unreachable
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.host.agent_commands import AgentCommands
@@ -81,7 +82,7 @@ class HostLink:
     async def run(self) -> None:
         """Dials and serves sessions until cancelled."""
         backoff = Backoff(_RETRY_S, _RETRY_LIMIT_S)
-        logged = ""
+        fault_log = LogOnce()
         while True:
             try:
                 stream = await self._connect()
@@ -94,11 +95,10 @@ class HostLink:
                 finally:
                     was_up = self.feed.disconnected()
                 if was_up:
-                    logged = ""
+                    fault_log.clear()
                     if trio.current_time() - since >= _STEADY_S:
                         backoff.reset()
-            if reason != logged:  # one line for each fault, however often it is met
-                logged = reason
+            if fault_log.is_new(reason):
                 _log.warning("agent: %s; retrying", reason)
             await trio.sleep(backoff.next_delay_s())
 
