@@ -11,9 +11,9 @@ from trio.testing import MockClock
 
 import hbtrio
 from hbtrio.api.metrics import METRICS_TYPE, agent_metrics
-from hbtrio.nursery.agent.vim_client import NotSent
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
+from hbtrio.wire.vim_result import NotSent
 from hbtrio.wire.vocabulary import Event
 from support.agent_world import MemoryAgent, memory_agent
 from support.fleet_world import fleet_api

@@ -19,7 +19,7 @@ from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.nursery.agent.fleet_actions import AgentActions
-from hbtrio.nursery.agent.vim_client import NotSent
+from hbtrio.wire.vim_result import NotSent
 from support.agent_world import MemoryAgent, memory_agent
 from support.control_socket import call, served, socket_path
 from support.host_world import host_world

@@ -18,8 +18,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hbtrio.api.vim import vim_api
-from hbtrio.nursery.agent.vim_client import NotSent
 from hbtrio.wire.vim import MAX_REASON
+from hbtrio.wire.vim_result import NotSent
 from hbtrio.wire.vocabulary import EVENT_TABLE, VoteResult
 from support.agent_world import SocketAgent, memory_agent, socket_agent
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, VM, ScriptedHost

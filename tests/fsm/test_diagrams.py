@@ -77,7 +77,14 @@ def test_a_section() -> None:
 def test_the_sections_stand_in_the_order_of_the_tables() -> None:
     assert render([DOOR, DOOR]) == render([DOOR]) + "\n" + DOOR_SECTION
     titles = re.findall(r"^## (.*)$", render(TABLES), re.MULTILINE)
-    assert titles == ["Guest session", "Heartbeat", "Ballot", "Action", "Application"]
+    assert titles == [
+        "Guest session",
+        "Heartbeat",
+        "Ballot",
+        "Action",
+        "Application",
+        "Delivery to the VIM",
+    ]
 
 
 ARROW = re.compile(r"    (\w+) --> (\w+) : ([^:;\"\n]+)")

@@ -17,6 +17,7 @@ TERMINAL = {
     "ballot": {"REFUSED", "ANSWERED", "EXPIRED", "ABORTED"},
     "action": {"DONE", "REJECTED", "FAILED"},
     "application": {"GONE"},
+    "delivery to the VIM": {"DELIVERED", "UNCONFIRMED", "UNDELIVERED", "REPLACED"},
 }
 EVERY_TABLE = pytest.mark.parametrize("table", TABLES, ids=lambda table: str(table.name))
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store.held_alarms import Held, HoldRecord
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
-from hbtrio.store.records import HistoryEntry, NewEntry, OutboxKind, OutboxState
+from hbtrio.store.records import HistoryEntry, NewEntry
 from hbtrio.store.schema import MIGRATIONS, migrate
 from hbtrio.store.store import Store
 

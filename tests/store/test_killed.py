@@ -14,8 +14,8 @@ import attrs
 import pytest
 import trio
 
+from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store import history, outbox
-from hbtrio.store.records import OutboxKind, OutboxState
 from hbtrio.store.store import Store
 from support import store_child
 

@@ -20,6 +20,7 @@ import trio
 import trio.testing
 
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store import outbox, schema
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
 from hbtrio.store.records import (
@@ -28,8 +29,6 @@ from hbtrio.store.records import (
     HostRecord,
     InstanceRecord,
     NewEntry,
-    OutboxKind,
-    OutboxState,
     RoundRecord,
     RoundResult,
 )

@@ -28,11 +28,12 @@ from hbtrio.nursery.agent.audit import Audit
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.open_rounds import VIM, OpenedRound
-from hbtrio.nursery.agent.vim_client import Delivery, MissingAnswer, Unconfirmed, VimClient
-from hbtrio.nursery.agent.vim_delivery import VimSender
+from hbtrio.nursery.agent.vim_client import VimClient
+from hbtrio.nursery.agent.vim_delivery import VimDelivery
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.store import Store
 from hbtrio.wire.vim import VimRequest
+from hbtrio.wire.vim_result import MissingAnswer, NotSent, SendResult, Unconfirmed
 from hbtrio.wire.vocabulary import Event
 from support.control_socket import socket_path
 from support.inline_store import InlineWorker, inline_store, wall_clock
@@ -48,14 +49,17 @@ class FakeVim:
         #: When each body was sent, and what it says.
         self.got: list[tuple[float, dict[str, Any]]] = []
         #: What becomes of the next requests instead, each used once.
-        self.next: list[Delivery] = []
+        self.next: list[SendResult] = []
 
     async def send(
         self, request: VimRequest, on_sending: Callable[[], Awaitable[None]]
-    ) -> Delivery:
+    ) -> SendResult:
         await trio.lowlevel.checkpoint()
         if self.next:
-            return self.next.pop(0)
+            result = self.next.pop(0)
+            if not isinstance(result, NotSent):
+                await on_sending()
+            return result
         await on_sending()
         self.got.append((round(trio.current_time(), 6), json.loads(request.body)))
         return CLOSED
@@ -136,7 +140,7 @@ async def memory_agent(
         agent = Agent(
             AgentConfig(name="controller-0", link=LinkSettings(**link)),  # type: ignore[arg-type]
             store,
-            VimSender(store, fake) if vim else None,
+            VimDelivery(store, fake) if vim else None,
             new_command_id=lambda: f"command-{number}-{next(ids)}",
             wall_clock=wall_clock,
         )
@@ -319,7 +323,7 @@ async def socket_agent(
         agent = Agent(
             AgentConfig(name="controller-0", vim=VimSettings(url=vim.url)),
             store,
-            VimSender(store, client),
+            VimDelivery(store, client),
             new_command_id=lambda: f"command-{started}-{next(ids)}",
             wall_clock=now,
         )

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from hbtrio.nursery.agent.audit import Audit
-from hbtrio.nursery.agent.vim_client import Delivered, Delivery, MissingAnswer, Unconfirmed
 from hbtrio.wire.vim import VimRequest
+from hbtrio.wire.vim_result import Delivered, MissingAnswer, SendResult, Unconfirmed
 from support.agent_world import MemoryAgent
 from support.scripted_host import HOST_UUID, HOSTNAME
 
@@ -40,13 +40,13 @@ class Asked:
     """A VIM that answers what the test says, and when each question came."""
 
     def __init__(self) -> None:
-        self.state: Delivery = state()
-        self.instances: Delivery = instances()
+        self.state: SendResult = state()
+        self.instances: SendResult = instances()
         self.asked: list[tuple[float, str]] = []
         #: Awaited before each answer.
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
-    async def send(self, request: VimRequest) -> Delivery:
+    async def send(self, request: VimRequest) -> SendResult:
         await trio.lowlevel.checkpoint()
         host = "host_uuid=" not in request.target
         answer = self.state if host else self.instances
@@ -87,9 +87,9 @@ class Cloud:
         #: Whose losses it does not want to hear of.
         self.disabled: set[str] = set()
         #: What it answers instead about the instances of any host.
-        self.listed: Delivery | None = None
+        self.listed: SendResult | None = None
 
-    async def send(self, request: VimRequest) -> Delivery:
+    async def send(self, request: VimRequest) -> SendResult:
         """Answers an audit."""
         await trio.lowlevel.checkpoint()
         name = self.hosts.get(request.target[-len(HOST_UUID) :])

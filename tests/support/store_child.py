@@ -12,14 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 import trio
 
-from hbtrio.store.records import (
-    HistoryEntry,
-    NewEntry,
-    OutboxKind,
-    OutboxState,
-    RoundRecord,
-    RoundResult,
-)
+from hbtrio.fsm.delivery import OutboxKind, OutboxState
+from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResult
 from hbtrio.store.store import Store
 from hbtrio.wire.vocabulary import Event, VoteResult
 

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 import hbtrio
 from hbtrio.api.fleet_status import host_names, link_of
 from hbtrio.nursery.agent.daemon import Agent
-from hbtrio.nursery.agent.vim_delivery import SenderStatus
+from hbtrio.nursery.agent.vim_delivery import DeliveryStatus
 
 METRICS_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -108,7 +108,7 @@ class _Numbers(Collector):
         yield from (hosts, down, held)
 
 
-def _delivery(status: SenderStatus) -> Iterator[Metric]:
+def _delivery(status: DeliveryStatus) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "hbtrio_agent_vim_reachable",
         "1: the last request got through to the VIM.",

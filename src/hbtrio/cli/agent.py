@@ -39,7 +39,7 @@ from hbtrio.nursery.agent.audit import Audit
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.vim_client import VimClient
-from hbtrio.nursery.agent.vim_delivery import VimSender
+from hbtrio.nursery.agent.vim_delivery import VimDelivery
 from hbtrio.store.store import Store
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.sd_notify import ServiceManager
@@ -130,7 +130,7 @@ async def _serve(config: AgentConfig, file: str) -> None:
         sender = None
         if client is not None:
             await stack.enter_async_context(client)
-            sender = VimSender(store, client)
+            sender = VimDelivery(store, client)
         agent = Agent(
             config,
             store,

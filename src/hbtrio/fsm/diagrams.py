@@ -18,6 +18,7 @@ from typing import Any, Final
 from hbtrio.fsm.action import ACTION_FSM
 from hbtrio.fsm.application import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.fsm.ballot import BALLOT_TABLE, BallotEvent, BallotState
+from hbtrio.fsm.delivery import DELIVERY_TABLE, DeliveryEvent, OutboxState
 from hbtrio.fsm.guest_session import SESSION_TABLE, SessionEvent, SessionState
 from hbtrio.fsm.heartbeat.table import HEARTBEAT_TABLE, HeartbeatEvent, HeartbeatState
 from hbtrio.fsm.table import Table
@@ -28,6 +29,7 @@ TABLES: Final[tuple[Table[Any, Any], ...]] = (
     BALLOT_TABLE,
     ACTION_FSM,
     APPLICATION_TABLE,
+    DELIVERY_TABLE,
 )
 
 #: Loops that are drawn: something is sent or noted each time, though the state stays.
@@ -43,6 +45,7 @@ _DRAWN_LOOPS: Final[frozenset[tuple[Enum, Enum]]] = frozenset(
         (ApplicationState.HEALTHY, ApplicationEvent.CHALLENGE_DUE),
         (ApplicationState.HEALTHY, ApplicationEvent.ANSWERED_HEALTHY),
         (ApplicationState.ILL, ApplicationEvent.ANSWERED_ILL),
+        (OutboxState.QUEUED, DeliveryEvent.NOT_SENT),
     }
 )
 

@@ -13,8 +13,9 @@ from datetime import datetime
 
 import attrs
 
+from hbtrio.fsm.delivery import OutboxState
 from hbtrio.store import history, outbox
-from hbtrio.store.records import Entry, HistoryEntry, OutboxState
+from hbtrio.store.records import Entry, HistoryEntry
 from hbtrio.store.sql import changed, moment, rows, text_of
 from hbtrio.store.worker import StoreWorker
 

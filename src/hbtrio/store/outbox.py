@@ -14,22 +14,16 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
+from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store import history, rounds
-from hbtrio.store.records import (
-    Entry,
-    HistoryEntry,
-    NewEntry,
-    OutboxKind,
-    OutboxState,
-    Ready,
-)
+from hbtrio.store.records import Entry, HistoryEntry, NewEntry, Ready
 from hbtrio.store.sql import changed, epoch, moment, moment_or_none, rows, text_of
 
 #: Alarms of one instance that may wait while the VIM is away; with one more the oldest is given up.
 ALARMS_PER_INSTANCE: Final = 100
 
 #: How often a state or alarm is tried on a VIM that can be reached until it lets those behind it
-#: pass, as that may be its own fault. With the sender's pauses they wait for 15 s, if the VIM
+#: pass, as that may be its own fault. With the delivery's pauses they wait for 15 s, if the VIM
 #: answers at once; for so long an instance's order is kept through the VIM's own troubles.
 TRIES: Final = 4
 
@@ -244,7 +238,7 @@ def back_to_queue(
 
 
 def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
-    """Sees to what was being sent when the sender ended without having heard of it."""
+    """Sees to what was being sent when the delivery ended without having heard of it."""
     end(
         db,
         "done_at IS NULL AND state = 'sending' AND kind = 'action'",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 
 import attrs
 
+from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 
@@ -70,33 +70,6 @@ class RoundResult:
     command_id: str
     result: VoteResult
     reason: str
-
-
-class OutboxKind(StrEnum):
-    """What an entry of the outbox is, which decides how it may be delivered."""
-
-    #: Heartbeating began or ended: only the newest matters; sent until answered or closed.
-    SERVICE = "service"
-    #: Loss or ill health: each one matters; sent until answered or closed.
-    ALARM = "alarm"
-    #: A verdict: sent at most once, and only within its window.
-    ACTION = "action"
-
-
-class OutboxState(StrEnum):
-    """How far an entry of the outbox has come."""
-
-    QUEUED = "queued"
-    #: An alarm that is not sent until it is let go.
-    HELD = "held"
-    #: Its first byte may have been written.
-    SENDING = "sending"
-    #: The VIM answered that it has it.
-    DELIVERED = "delivered"
-    #: It was written whole, or may have been, and nobody said so.
-    UNCONFIRMED = "unconfirmed"
-    #: It did not get there and will not be sent again; ``fault`` says why.
-    UNDELIVERED = "undelivered"
 
 
 @attrs.frozen

@@ -4,8 +4,8 @@ Each method is one transaction: it happens whole or not at all, whatever becomes
 this process (see :mod:`hbtrio.store.worker` for what a commit survives). A method that is cancelled
 may have happened.
 
-A report of a host is taken like this: wake the sender, :meth:`Store.take_report`,
-:meth:`Store.sync`, acknowledge. The sender is woken first because work is done in the order in
+A report of a host is taken like this: wake the delivery, :meth:`Store.take_report`,
+:meth:`Store.sync`, acknowledge. The delivery is woken first because work is done in the order in
 which it is asked for: its :meth:`Store.ready` comes right behind and mostly shares the transaction.
 The sync comes last because it takes as long as the disk does; the verdict is on its way to the VIM
 meanwhile, and what a power cut takes in between the host still holds and sends again.
@@ -22,6 +22,7 @@ from typing import Final, Self
 import attrs
 import trio
 
+from hbtrio.fsm.delivery import OutboxState
 from hbtrio.store import history, outbox, rounds
 from hbtrio.store.held_alarms import HeldAlarms
 from hbtrio.store.records import (
@@ -31,7 +32,6 @@ from hbtrio.store.records import (
     HostRecord,
     InstanceRecord,
     NewEntry,
-    OutboxState,
     Ready,
     RoundRecord,
     RoundResult,

@@ -10,15 +10,15 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hbtrio.nursery.agent.vim_client import (
+from hbtrio.store.records import HostRecord, InstanceRecord
+from hbtrio.wire.vim_result import (
     Delivered,
-    Delivery,
     ErrorStatus,
     MissingAnswer,
     NotSent,
+    SendResult,
     Unconfirmed,
 )
-from hbtrio.store.records import HostRecord, InstanceRecord
 from support.agent_world import memory_agent
 from support.audit_world import CLOSED, begin, instances, said, state
 from support.scripted_host import (
@@ -117,7 +117,7 @@ async def test_each_fault_in_words_once_and_its_end(
     autojump_clock: MockClock,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    delivery: Delivery,
+    delivery: SendResult,
     words: str,
 ) -> None:
     caplog.set_level("INFO")

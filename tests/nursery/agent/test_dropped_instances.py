@@ -10,8 +10,8 @@ import attrs
 import pytest
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hbtrio.nursery.agent.vim_client import Delivered, Delivery, ErrorStatus, NotSent
 from hbtrio.store.records import InstanceRecord
+from hbtrio.wire.vim_result import Delivered, ErrorStatus, NotSent, SendResult
 from support.agent_world import MemoryAgent, memory_agent
 from support.audit_world import CLOSED, Asked, begin, instances, said
 from support.scripted_host import HOSTNAME, INSTANCE, OTHER_VM, VM, ScriptedHost
@@ -83,7 +83,7 @@ FAULTY = [
 @pytest.mark.parametrize("delivery", FAULTY)
 @pytest.mark.parametrize("what", ["state", "instances"])
 async def test_an_answer_that_is_no_good_removes_nothing(
-    autojump_clock: MockClock, tmp_path: Path, delivery: Delivery, what: str
+    autojump_clock: MockClock, tmp_path: Path, delivery: SendResult, what: str
 ) -> None:
     """Nor do two that are good, with one between them that is not."""
     async with audited(tmp_path) as (world, vim, _):

@@ -17,15 +17,16 @@ from starlette.types import Message
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from hbtrio.api.vim import vim_api
+from hbtrio.fsm.delivery import OutboxState
 from hbtrio.http.server import DELIVERED_EXTENSION
 from hbtrio.nursery.agent.host_session import REPLY_S
 from hbtrio.nursery.agent.rounds import MARGIN_S, PATIENCE_S
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
-from hbtrio.nursery.agent.vim_client import NotSent
-from hbtrio.store.records import HistoryEntry, InstanceRecord, OutboxState
+from hbtrio.store.records import HistoryEntry, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import encode_link
 from hbtrio.wire.link_messages import Reply, RoundCommand, SnapshotEnd
+from hbtrio.wire.vim_result import NotSent
 from hbtrio.wire.vocabulary import Event, VoteResult
 from support.agent_world import MemoryAgent, memory_agent
 from support.scripted_host import INSTANCE, OTHER_VM, VM, ScriptedHost

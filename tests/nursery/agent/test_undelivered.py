@@ -11,12 +11,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from hbtrio.fsm.delivery import GIVE_UP_S, OutboxState
 from hbtrio.nursery.agent.rounds import MARGIN_S
-from hbtrio.nursery.agent.vim_client import ErrorStatus, NotSent
-from hbtrio.nursery.agent.vim_delivery import GIVE_UP_S
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
-from hbtrio.store.records import HistoryEntry, OutboxState
+from hbtrio.store.records import HistoryEntry
 from hbtrio.wire.link_messages import RoundCommand
+from hbtrio.wire.vim_result import ErrorStatus, NotSent
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 from support.agent_world import MemoryAgent, memory_agent
 from support.audit_world import begin, instances

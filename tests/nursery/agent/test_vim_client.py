@@ -18,18 +18,11 @@ import trio
 import trio.testing
 
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.fsm.delivery import OutboxKind
 from hbtrio.lab.fake_vim import Mood, VimStandIn, vim_stand_in
-from hbtrio.nursery.agent.vim_client import (
-    Delivered,
-    Delivery,
-    ErrorStatus,
-    MissingAnswer,
-    NotSent,
-    Unconfirmed,
-    VimClient,
-)
-from hbtrio.nursery.agent.vim_delivery import VimSender
-from hbtrio.store.records import NewEntry, OutboxKind, RoundRecord
+from hbtrio.nursery.agent.vim_client import VimClient
+from hbtrio.nursery.agent.vim_delivery import VimDelivery
+from hbtrio.store.records import NewEntry, RoundRecord
 from hbtrio.store.store import Store
 from hbtrio.wire.vim import (
     AlarmEvent,
@@ -47,7 +40,16 @@ from hbtrio.wire.vim import (
     parse_instances_answer,
     patch_instance,
 )
+from hbtrio.wire.vim_result import (
+    Delivered,
+    ErrorStatus,
+    MissingAnswer,
+    NotSent,
+    SendResult,
+    Unconfirmed,
+)
 from hbtrio.wire.vocabulary import CorrectiveAction, Event
+from support.given_up import GivenUp
 
 U = "4ba21eb5-8257-4ae0-a8bd-b07d1a0c8b59"
 H = "6f0e9d8a-0f11-4c2b-9d1e-aa0b7a4b7c11"
@@ -137,7 +139,7 @@ async def test_requests_byte_for_byte(vim: VimStandIn, client: VimClient) -> Non
         ("no json", Unconfirmed(MissingAnswer.CLOSED)),
     ],
 )
-async def test_events(client: VimClient, body: str, delivery: Delivery) -> None:
+async def test_events(client: VimClient, body: str, delivery: SendResult) -> None:
     assert await client.send(patch_instance(U, body)) == delivery
 
 
@@ -192,7 +194,7 @@ async def test_what_the_vim_says_nothing_to(
     ],
 )
 async def test_moods(
-    vim: VimStandIn, client: VimClient, mood: Mood, delivery: Delivery, received: int
+    vim: VimStandIn, client: VimClient, mood: Mood, delivery: SendResult, received: int
 ) -> None:
     vim.next_moods.append(mood)
     assert await client.send(patch_instance(U, ALARM)) == delivery
@@ -209,7 +211,7 @@ async def test_moods(
         (Mood.STALL_ANSWERING, Delivered(200, b'{"instances":[', "not whole within 0.1 s")),
     ],
 )
-async def test_stalls(vim: VimStandIn, mood: Mood, delivery: Delivery) -> None:
+async def test_stalls(vim: VimStandIn, mood: Mood, delivery: SendResult) -> None:
     vim.mood = mood
     async with VimClient(vim.url, answer_s=SOON) as client:
         assert await client.send(patch_instance(U, ACTION)) == delivery
@@ -259,7 +261,7 @@ async def test_the_answer_is_bounded_in_size(vim: VimStandIn) -> None:
         (b"A" * 200_000, Unconfirmed(MissingAnswer.GARBLED)),
     ],
 )
-async def test_answers_of_other_generations(answer: bytes, delivery: Delivery) -> None:
+async def test_answers_of_other_generations(answer: bytes, delivery: SendResult) -> None:
     async def serve(stream: trio.SocketStream) -> None:
         await stream.send_all(answer)
 
@@ -291,7 +293,7 @@ async def test_down_and_up_again(vim: VimStandIn, client: VimClient) -> None:
 
 async def test_killed_while_it_works(vim: VimStandIn, client: VimClient) -> None:
     vim.mood = Mood.STALL
-    found: list[Delivery] = []
+    found: list[SendResult] = []
 
     async def send() -> None:
         found.append(await client.send(patch_instance(U, ACTION)))
@@ -500,7 +502,7 @@ async def leaves_nothing_open(client: VimClient) -> AsyncIterator[None]:
         (b"\xff" * 100 + b"\r\n\r\n", Unconfirmed(MissingAnswer.GARBLED)),
     ],
 )
-async def test_an_answer_leaves_nothing_open(answer: bytes, delivery: Delivery) -> None:
+async def test_an_answer_leaves_nothing_open(answer: bytes, delivery: SendResult) -> None:
     """The server keeps its end open: only the client can be the one that closed."""
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -530,7 +532,7 @@ async def test_an_answer_leaves_nothing_open(answer: bytes, delivery: Delivery) 
         ),
     ],
 )
-async def test_an_end_leaves_nothing_open(answer: bytes, delivery: Delivery) -> None:
+async def test_an_end_leaves_nothing_open(answer: bytes, delivery: SendResult) -> None:
     async def serve(stream: trio.SocketStream) -> None:
         await stream.send_all(answer)
 
@@ -628,10 +630,10 @@ async def test_a_response_that_does_not_close_holds_nobody_up(
     await until(lambda: open_files() <= before)
 
 
-# -- the stand-in under the sender -----------------------------------------------------------------
+# -- the stand-in under the delivery ---------------------------------------------------------------
 
 
-async def test_sender_and_store_and_sockets(tmp_path: Path) -> None:
+async def test_delivery_and_store_and_sockets(tmp_path: Path) -> None:
     """All the real pieces: a VIM that is down, comes up, and gets everything once."""
 
     def clock() -> datetime:
@@ -645,8 +647,8 @@ async def test_sender_and_store_and_sockets(tmp_path: Path) -> None:
         trio.open_nursery() as nursery,
     ):
         vim.go_down()
-        sender = VimSender(store, client)
-        nursery.start_soon(sender.run)
+        delivery = VimDelivery(store, client)
+        nursery.start_soon(delivery.run, GivenUp())
         for uuid in instances:
             asked = RoundRecord(uuid, uuid, "h", Event.STOP, True, "vim", clock(), 60.0)
             await store.open_round(asked)
@@ -661,23 +663,23 @@ async def test_sender_and_store_and_sockets(tmp_path: Path) -> None:
                     NewEntry(OutboxKind.ACTION, uuid, body, uuid, expires),
                 ]
             )
-        sender.wake()
+        delivery.wake()
         with trio.fail_after(NEVER):
-            await until(lambda: not sender.status.reachable)
+            await until(lambda: not delivery.status.reachable)
             vim.come_up()
-            sender.vim_spoke()
+            delivery.vim_spoke()
             await vim.wait_for(2 * len(instances))
             assert vim.patches("action") == []
             for uuid in instances:
                 await store.replied(uuid)
-            sender.wake()
+            delivery.wake()
             await vim.wait_for(3 * len(instances))
-            await until(lambda: not sender.status.waiting)
+            await until(lambda: not delivery.status.waiting)
         nursery.cancel_scope.cancel()
     for uuid in instances:
         mine = [one.json["event-type"] for one in vim.received if one.target.endswith(uuid)]
         assert mine == ["alarm", "service", "action"]
-    status = sender.status
+    status = delivery.status
     assert (status.delivered, status.unconfirmed, status.undelivered) == (50, 100, 0)
 
 

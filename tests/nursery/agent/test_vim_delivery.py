@@ -1,4 +1,4 @@
-"""The sender against a scripted VIM on the fake clock: what goes out, when, and how often."""
+"""The delivery against a scripted VIM on the fake clock: what goes out, when, and how often."""
 
 from __future__ import annotations
 
@@ -15,35 +15,25 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock
 
-from hbtrio.nursery.agent.vim_client import (
-    Delivered,
-    Delivery,
-    ErrorStatus,
-    MissingAnswer,
-    NotSent,
-    Unconfirmed,
-)
-from hbtrio.nursery.agent.vim_delivery import (
-    FOR_VERDICTS,
-    GIVE_UP_S,
-    SLOTS,
-    SenderStatus,
-    VimSender,
-)
+from hbtrio.fsm.delivery import GIVE_UP_S, OutboxKind, OutboxState
+from hbtrio.nursery.agent.vim_delivery import DeliveryStatus, VimDelivery
+from hbtrio.policy.vim_attempts import FOR_VERDICTS, SLOTS
 from hbtrio.store.held_alarms import HoldRecord
 from hbtrio.store.outbox import REBOOT_S, TRIES
-from hbtrio.store.records import (
-    HistoryEntry,
-    NewEntry,
-    OutboxKind,
-    OutboxState,
-    RoundRecord,
-    RoundResult,
-)
+from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResult
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.vim import VimRequest
+from hbtrio.wire.vim_result import (
+    Delivered,
+    ErrorStatus,
+    MissingAnswer,
+    NotSent,
+    SendResult,
+    Unconfirmed,
+)
 from hbtrio.wire.vocabulary import Event, VoteResult
+from support.given_up import GivenUp
 from support.inline_store import InlineWorker, inline_store, wall_clock
 
 A, B, C = "aaaa", "bbbb", "cccc"
@@ -59,7 +49,7 @@ REFUSED = NotSent("connection refused")
 class Answer:
     """What becomes of a request: nothing for a while, its first byte, again nothing, its end."""
 
-    delivery: Delivery
+    delivery: SendResult
     connects_s: float = 0.0
     takes_s: float = 0.0
 
@@ -78,7 +68,7 @@ class FakeVim:
 
     async def send(
         self, request: VimRequest, on_sending: Callable[[], Awaitable[None]]
-    ) -> Delivery:
+    ) -> SendResult:
         body = request.body.decode()
         # A verdict may be sent beside a state or alarm of its instance.
         about = request.target.rpartition("/")[2], body[:1] == "c" and body[1:].isdigit()
@@ -107,11 +97,12 @@ class World:
     store: Store
     worker: InlineWorker
     vim: FakeVim
-    sender: VimSender
+    delivery: VimDelivery
+    given_up: GivenUp
 
     async def queue(self, *entries: NewEntry) -> None:
         await self.store.queue(entries)
-        self.sender.wake()
+        self.delivery.wake()
 
     async def ended(self) -> list[tuple[str, str, str]]:
         entries = reversed(await self.store.outbox())
@@ -122,10 +113,11 @@ class World:
 async def world_of(folder: Path) -> AsyncIterator[World]:
     with inline_store(folder) as (store, worker):
         vim = FakeVim()
-        sender = VimSender(store, vim)
+        delivery = VimDelivery(store, vim)
+        given_up = GivenUp()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(sender.run)
-            yield World(store, worker, vim, sender)
+            nursery.start_soon(delivery.run, given_up)
+            yield World(store, worker, vim, delivery, given_up)
             nursery.cancel_scope.cancel()
 
 
@@ -166,7 +158,7 @@ ALL = [service, alarm, action]
 async def test_ends_that_are_final_for_all(
     world: World,
     make: Callable[[], NewEntry],
-    delivery: Delivery,
+    delivery: SendResult,
     state: OutboxState,
     fault: str,
     autojump_clock: MockClock,
@@ -178,7 +170,7 @@ async def test_ends_that_are_final_for_all(
     assert world.vim.sent == [(0.0, entry.body)]
     assert await world.ended() == [(entry.body, state, fault)]
     counts = {kind: int(kind is state) for kind in OutboxState}
-    assert world.sender.status == SenderStatus(
+    assert world.delivery.status == DeliveryStatus(
         reachable=True,
         fault="",
         waiting=0,
@@ -194,7 +186,7 @@ async def test_ends_that_are_final_for_all(
     "delivery", [RESET, STALLED, ErrorStatus(500), ErrorStatus(503), ErrorStatus(429)]
 )
 async def test_a_verdict_written_whole_is_never_sent_again(
-    world: World, delivery: Delivery, autojump_clock: MockClock
+    world: World, delivery: SendResult, autojump_clock: MockClock
 ) -> None:
     world.vim.answers = lambda body: Answer(delivery)
     await world.queue(action())
@@ -209,7 +201,7 @@ async def test_a_verdict_written_whole_is_never_sent_again(
     "delivery", [RESET, STALLED, ErrorStatus(500), ErrorStatus(503), ErrorStatus(429)]
 )
 async def test_states_and_alarms_are_repeated(
-    world: World, make: Callable[[], NewEntry], delivery: Delivery, autojump_clock: MockClock
+    world: World, make: Callable[[], NewEntry], delivery: SendResult, autojump_clock: MockClock
 ) -> None:
     world.vim.answers = lambda body: Answer(CLOSED if len(world.vim.begun) > 4 else delivery)
     entry = make()
@@ -217,7 +209,7 @@ async def test_states_and_alarms_are_repeated(
     await trio.sleep(1000)
     assert world.vim.sent == [(at, entry.body) for at in (0.0, 1.0, 3.0, 7.0, 15.0)]
     assert await world.ended() == [(entry.body, "unconfirmed", "closed without an answer")]
-    status = world.sender.status
+    status = world.delivery.status
     assert (status.retries, status.reachable, status.fault) == (4, True, "")
 
 
@@ -229,34 +221,34 @@ async def test_states_and_alarms_are_repeated(
 async def test_what_is_refused_for_too_long_is_given_up_and_told_of(
     world: World,
     make: Callable[[], NewEntry],
-    delivery: Delivery,
+    delivery: SendResult,
     fault: str,
     caplog: pytest.LogCaptureFixture,
     autojump_clock: MockClock,
 ) -> None:
-    told: list[tuple[str, bool]] = []
-    world.sender.on_state_given_up = lambda uuid, *, for_good: told.append((uuid, for_good))
     world.vim.answers = lambda body: Answer(delivery)
     entry = make()
     await world.queue(entry)
     # 1, 2, 4, 8, 16, 32 and then 60 seconds in between.
     await trio.sleep(GIVE_UP_S)
     assert [at for at, _ in world.vim.sent[:9]] == [0, 1, 3, 7, 15, 31, 63, 123, 183]
-    assert world.sender.status.undelivered == 0
+    assert world.delivery.status.undelivered == 0
     await trio.sleep(1000)
     assert world.vim.sent[-1][0] == 63 + 60 * 59
     fault += ", again and again for 1 h"
     assert await world.ended() == [(entry.body, "undelivered", fault)]
-    assert world.sender.status.undelivered == 1
+    assert world.delivery.status.undelivered == 1
     [kept] = await world.store.history()
     assert (kept.entry.kind, kept.entry.reason) == ("undelivered", f"{entry.kind}: {fault}")
     assert caplog.messages == [f"{A}: not delivered: {entry.kind}: {fault}"]
-    assert told == ([(A, False)] if entry.kind is OutboxKind.SERVICE else [])
+    assert world.given_up.entries == [kept.entry]
+    state_given_up = [(A, False)] if entry.kind is OutboxKind.SERVICE else []
+    assert world.given_up.states == state_given_up
 
 
 @pytest.mark.parametrize("delivery", [RESET, ErrorStatus(500), STALLED])
 async def test_what_fails_each_time_lets_the_rest_pass(
-    world: World, delivery: Delivery, autojump_clock: MockClock
+    world: World, delivery: SendResult, autojump_clock: MockClock
 ) -> None:
     world.vim.answers = lambda body: Answer(delivery if body[:2] == "no" else CLOSED)
     await world.queue(alarm(body="no 1"), alarm(body="no 2"), service(body="state"))
@@ -297,7 +289,7 @@ async def test_while_the_vim_can_t_be_reached_it_refuses_nothing(
     await trio.sleep(2 * GIVE_UP_S)
     assert [at for at, body in world.vim.begun if body == "refused"] == [0.0]
     world.vim.answers = lambda body: Answer(ErrorStatus(503) if body == "refused" else DELIVERED)
-    world.sender.vim_spoke()
+    world.delivery.vim_spoke()
     await trio.sleep(GIVE_UP_S - 1)
     assert [body for _, body in world.vim.sent].count("refused") > 60
     ended = await world.ended()
@@ -319,7 +311,7 @@ async def test_an_alarm_that_is_held_back_is_refused_by_nobody(
     await world.store.held.hold(HoldRecord("h", wall_clock(), "why"), told)
     await trio.sleep(2 * GIVE_UP_S)
     assert await world.store.held.end_hold("h", {A}, told) == 1
-    world.sender.wake()
+    world.delivery.wake()
     await trio.sleep(0.5)
     released = 0.5 + 2 * GIVE_UP_S
     assert world.vim.sent == [(0.0, "alarm"), (released, "alarm")]
@@ -361,7 +353,7 @@ async def test_a_stalled_instance_delays_no_other(world: World, autojump_clock: 
         await trio.sleep(0.5)
     others = [(at, body) for at, body in world.vim.sent if body[1:].isdigit()]
     assert sorted(others) == [(n / 2, f"{u}{n}") for n in range(10) for u in "bd"]
-    assert world.sender.status.in_flight == 1
+    assert world.delivery.status.in_flight == 1
     assert "behind it" not in [body for _, body in world.vim.sent]
 
 
@@ -384,7 +376,7 @@ async def test_stalled_alarms_delay_no_verdict(world: World, autojump_clock: Moc
     )
     await world.queue(*(alarm(f"u{n}") for n in range(30)))
     await trio.sleep(0.5)
-    assert world.sender.status.in_flight == SLOTS - FOR_VERDICTS
+    assert world.delivery.status.in_flight == SLOTS - FOR_VERDICTS
     for n in range(5):
         await world.queue(action(f"v{n}", f"c{n}"))
         await trio.sleep(0.5)
@@ -444,7 +436,7 @@ async def test_a_newer_state_takes_the_place_of_one_not_yet_sent(
     # The first connection was closed without a byte.
     assert world.vim.begun == [(0.0, "on"), (1.0, "off")]
     assert world.vim.sent == [(2.0, "off")]
-    assert world.sender.status.retries == 0
+    assert world.delivery.status.retries == 0
 
 
 # -- a VIM that can't be reached -------------------------------------------------------------------
@@ -459,7 +451,7 @@ async def test_a_thousand_entries_do_not_hammer(
     await trio.sleep(100)
     at = [at for at, _ in world.vim.begun]
     assert at == [0.0] * (SLOTS - FOR_VERDICTS) + [1.0, 3.0, 7.0, 15.0, 31.0, 63.0]
-    status = world.sender.status
+    status = world.delivery.status
     assert (status.reachable, status.fault) == (False, "connection refused")
     assert (status.waiting, status.retries) == (1000, len(at))
     # Each time another one tries for all: the first may be the one that can't be sent.
@@ -469,7 +461,7 @@ async def test_a_thousand_entries_do_not_hammer(
     await trio.sleep(24)
     assert len(world.vim.sent) == 1000
     assert world.vim.sent[0][0] == 123.0
-    assert world.sender.status.reachable is True
+    assert world.delivery.status.reachable is True
     assert [record.message for record in caplog.records] == [
         "the VIM can't be reached: connection refused",
         "the VIM can be reached again",
@@ -494,7 +486,7 @@ async def test_a_vim_that_speaks_is_up(world: World, autojump_clock: MockClock) 
     await world.queue(alarm())
     await trio.sleep(70)
     world.vim.answers = lambda body: Answer(CLOSED)
-    world.sender.vim_spoke()
+    world.delivery.vim_spoke()
     await world.queue(action(B))
     await trio.lowlevel.checkpoint()
     await trio.testing.wait_all_tasks_blocked()
@@ -511,7 +503,7 @@ async def test_a_connection_that_hangs_delays_no_verdict(
     await trio.sleep(6.5)
     assert [at for at, _ in world.vim.begun] == [0.0, 0.0, 6.0]
     world.vim.answers = lambda body: Answer(CLOSED)
-    world.sender.vim_spoke()
+    world.delivery.vim_spoke()
     await world.queue(action(C))
     await trio.sleep(1)
     assert world.vim.sent[0] == (6.5, "c1")
@@ -529,10 +521,10 @@ async def test_what_hangs_since_before_delays_no_verdict(
     await trio.sleep(0.5)
     await world.queue(alarm(B, "late"))
     await trio.sleep(0.25)
-    status = world.sender.status
+    status = world.delivery.status
     assert (status.in_flight, status.reachable) == (4, False)
     world.vim.answers = lambda body: Answer(CLOSED, connects_s=float(body == "late"))
-    world.sender.vim_spoke()
+    world.delivery.vim_spoke()
     await world.queue(action(C, "c9"))
     await trio.sleep(2)
     # Beside one of the others, that tries for all.
@@ -552,7 +544,7 @@ async def test_alarms_that_hang_since_before_try_for_nobody(
     await trio.sleep(2)
     assert [at for at, body in world.vim.begun if body == "late"] == [0.5, 1.5]
     world.vim.answers = lambda body: Answer(CLOSED)
-    world.sender.vim_spoke()
+    world.delivery.vim_spoke()
     await trio.sleep(0.25)
     assert world.vim.sent[4:] == [(2.5, "late")]
 
@@ -576,7 +568,7 @@ async def test_a_verdict_too_late_is_recorded_and_not_sent(
     await trio.testing.wait_all_tasks_blocked()
     fault = "its window was over before it could be sent"
     assert (await world.ended())[0] == ("c1", "undelivered", fault)
-    assert world.sender.status.undelivered == 1
+    assert world.delivery.status.undelivered == 1
     assert caplog.messages[-1] == f"{A}: not delivered: action: {fault}"
     world.vim.answers = lambda body: Answer(CLOSED)
     await trio.sleep(60)
@@ -625,7 +617,7 @@ async def test_a_verdict_whose_window_ends_while_it_is_marked(
         ("c2", "unconfirmed", "closed without an answer"),
         ("alarm", "unconfirmed", "closed without an answer"),
     ]
-    assert world.sender.status.undelivered == 1
+    assert world.delivery.status.undelivered == 1
     lines = [one.getMessage() for one in caplog.records if one.name == "hbtrio.vim"]
     assert f"{A}: not delivered: action: its window was over before it could be sent" in lines
 
@@ -639,7 +631,7 @@ async def a_vote_answered(world: World, uuid: str = A, command_id: str = "c1") -
     accept = RoundResult(command_id, VoteResult.ACCEPT, "")
     entries = [action(uuid, command_id)]
     assert await world.store.take_report("h", "boot", int(command_id[1:]), None, entries, accept)
-    world.sender.wake()
+    world.delivery.wake()
 
 
 async def test_a_verdict_waits_for_the_vote_reply(world: World, autojump_clock: MockClock) -> None:
@@ -648,7 +640,7 @@ async def test_a_verdict_waits_for_the_vote_reply(world: World, autojump_clock: 
     assert world.vim.begun == []
     await world.queue(alarm(B, "of another"))
     await world.store.replied("c1")
-    world.sender.wake()
+    world.delivery.wake()
     await trio.sleep(1)
     assert sorted(world.vim.sent) == [(2.0, "c1"), (2.0, "of another")]
 
@@ -685,18 +677,18 @@ async def test_what_was_under_way_at_the_end(tmp_path: Path, autojump_clock: Moc
         ]
 
 
-async def test_a_sender_that_is_restarted(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_delivery_that_is_restarted(tmp_path: Path, autojump_clock: MockClock) -> None:
     with inline_store(tmp_path) as (store, _):
         vim = FakeVim()
-        sender = VimSender(store, vim)
+        delivery = VimDelivery(store, vim)
         vim.answers = lambda body: Answer(CLOSED, connects_s=1.0, takes_s=9.0)
         await store.queue([alarm(A, "sent"), action(B)])
         for lasts_s in (0.5, 1.5, 20.0):
             with trio.move_on_after(lasts_s):
-                await sender.run()
+                await delivery.run(GivenUp())
         # Its first life ended while it was connecting, its second in the middle of both.
         assert sorted(vim.sent) == [(1.5, "c1"), (1.5, "sent"), (3.0, "sent")]
-        assert sender.status.in_flight == 0
+        assert delivery.status.in_flight == 0
 
 
 async def test_a_disk_that_is_full_for_a_while(world: World, autojump_clock: MockClock) -> None:
@@ -718,7 +710,7 @@ async def test_a_disk_that_is_full_for_a_while(world: World, autojump_clock: Moc
     await trio.sleep(60)
     assert [ended[:2] for ended in await world.ended()] == [("c1", "delivered"), ("b", "delivered")]
     assert len(world.vim.sent) == 2
-    assert world.sender.status.delivered == 2
+    assert world.delivery.status.delivered == 2
 
 
 async def test_a_disk_that_takes_no_mark_does_not_have_the_vim_hammered(
@@ -747,6 +739,6 @@ async def test_instances_that_rested_are_forgotten(world: World, autojump_clock:
     # Their states are of no interest any more: nothing is left that would end their rest.
     for entry in await world.store.outbox():
         await world.store.mark_done(entry.id, OutboxState.UNDELIVERED, "instance deleted")
-    assert len(world.sender._rests) == 20
+    assert len(world.delivery._attempts.rests) == 20
     await trio.sleep(400)
-    assert world.sender._rests == {}
+    assert not world.delivery._attempts.rests

@@ -11,14 +11,9 @@ import trio
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.tls import server_tls
-from hbtrio.nursery.agent.vim_client import (
-    Delivered,
-    MissingAnswer,
-    NotSent,
-    Unconfirmed,
-    VimClient,
-)
+from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.wire.vim import GuestResponse, VerdictEvent, patch_instance
+from hbtrio.wire.vim_result import Delivered, MissingAnswer, NotSent, Unconfirmed
 from hbtrio.wire.vocabulary import Event
 from support.certificates import AUTHORITY, HERE, pair
 

@@ -19,7 +19,7 @@ import trio
 from hbtrio.config.source import shown
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.inventory import TooMany
-from hbtrio.nursery.agent.vim_client import Delivered, NotSent, VimClient, fault_of
+from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.policy.backoff import Backoff
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
@@ -32,6 +32,7 @@ from hbtrio.wire.vim import (
     parse_host_answer,
     parse_instances_answer,
 )
+from hbtrio.wire.vim_result import Delivered, NotSent, fault_of
 
 _log = logging.getLogger("hbtrio.audit")
 

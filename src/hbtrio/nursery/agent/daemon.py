@@ -5,7 +5,7 @@
       hearing       what they tell is taken in
         grace <host>  a host without a link: for how long its VMs still count as they were
       rounds        votes and notices, each until its end
-      sender        empties the outbox to the VIM
+      delivery      empties the outbox to the VIM
       audit         asks the VIM what is to be reported
       brake         alarms that are held back, each until it is judged or let go
       housekeeping  old history
@@ -20,8 +20,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
+import attrs
 import trio
 
 from hbtrio.config.agent import AgentConfig
@@ -33,7 +35,7 @@ from hbtrio.nursery.agent.mass_failure import MassFailureGuard, is_well
 from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
-from hbtrio.nursery.agent.vim_delivery import VimSender
+from hbtrio.nursery.agent.vim_delivery import VimDelivery
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.store.records import HistoryEntry
@@ -46,6 +48,22 @@ _log = logging.getLogger("hbtrio.agent")
 #: How often old history is looked for, in seconds; and how soon again where there was much.
 _PRUNE_S: Final = 3600.0
 _PRUNE_ON_S: Final = 0.1
+
+
+@attrs.frozen
+class _GivenUp:
+    """Hears of what the VIM did not get."""
+
+    history: Broadcast[HistoryEntry]
+    states: InstanceStates
+
+    def undelivered(self, entry: HistoryEntry) -> None:
+        """An entry was given up."""
+        self.history.publish(entry)
+
+    def state_given_up(self, uuid: str, *, for_good: bool) -> None:
+        """The VIM did not take a state."""
+        self.states.given_up(uuid, for_good=for_good)
 
 
 class Agent:
@@ -65,7 +83,7 @@ class Agent:
         self,
         config: AgentConfig,
         store: Store,
-        sender: VimSender | None,
+        sender: VimDelivery | None,
         *,
         new_command_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
@@ -86,8 +104,6 @@ class Agent:
             new_command_id=new_command_id,
             wall_clock=wall_clock,
         )
-        if sender is not None:
-            sender.on_undelivered = self.history.publish
         self.brake = MassFailureGuard(
             config.brake,
             store.held,
@@ -133,7 +149,8 @@ class Agent:
             await nursery.start(self.rounds.run)
             await nursery.start(self.brake.run)
             if self.sender is not None:
-                nursery.start_soon(self.supervisor.keep, "sender", self.sender.run)
+                deliver = partial(self.sender.run, _GivenUp(self.history, self.news))
+                nursery.start_soon(self.supervisor.keep, "delivery", deliver)
             nursery.start_soon(self.supervisor.keep, "housekeeping", self._keep_house)
             await nursery.start(self._hearing.run)
             task_status.started()

@@ -19,7 +19,7 @@ from hbtrio.nursery.agent.instance_states import ALARMS, InstanceStates, warn_of
 from hbtrio.nursery.agent.inventory import AgentInventory
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
 from hbtrio.nursery.agent.rounds import Rounds
-from hbtrio.nursery.agent.vim_delivery import VimSender
+from hbtrio.nursery.agent.vim_delivery import VimDelivery
 from hbtrio.store.records import (
     HistoryEntry,
     HostRecord,
@@ -61,7 +61,7 @@ class HostEvents:
         self,
         inventory: AgentInventory,
         store: Store,
-        sender: VimSender | None,
+        sender: VimDelivery | None,
         news: InstanceStates,
         brake: MassFailureGuard,
         rounds: Rounds,

@@ -11,8 +11,9 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from hbtrio.nursery.agent.vim_delivery import VimSender
-from hbtrio.store.records import InstanceRecord, NewEntry, OutboxKind
+from hbtrio.fsm.delivery import OutboxKind
+from hbtrio.nursery.agent.vim_delivery import VimDelivery
+from hbtrio.store.records import InstanceRecord, NewEntry
 from hbtrio.store.store import Store
 from hbtrio.wire.link_messages import Instance, LinkReport
 from hbtrio.wire.vim import AlarmEvent, AlarmState, ServiceEvent, Switch
@@ -35,7 +36,7 @@ class InstanceStates:
         sender: tells it; without a VIM, None: then nothing is queued.
     """
 
-    def __init__(self, store: Store, sender: VimSender | None) -> None:
+    def __init__(self, store: Store, sender: VimDelivery | None) -> None:
         self._store = store
         self._sender = sender
         #: By host and instance: while it moves, an instance is on two hosts.
@@ -46,10 +47,8 @@ class InstanceStates:
         self._told: dict[str, ServiceEvent] = {}
         #: The newest that was taken to be stored, of several under way at once.
         self._newest: dict[str, ServiceEvent] = {}
-        #: Those of which it was told in vain, for so long that the sender has given up.
+        #: Those of which it was told in vain, for so long that its delivery was given up.
         self._owed: set[str] = set()
-        if sender is not None:
-            sender.on_state_given_up = self.given_up
 
     # -- what hosts tell --------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from typing import Final
 import attrs
 import trio
 
+from hbtrio.fsm.delivery import OutboxKind
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable
 from hbtrio.nursery.agent.open_rounds import (
     VIM,
@@ -35,14 +36,8 @@ from hbtrio.nursery.agent.open_rounds import (
     window_s,
 )
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
-from hbtrio.nursery.agent.vim_delivery import VimSender
-from hbtrio.store.records import (
-    HistoryEntry,
-    NewEntry,
-    OutboxKind,
-    RoundRecord,
-    RoundResult,
-)
+from hbtrio.nursery.agent.vim_delivery import VimDelivery
+from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResult
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
@@ -79,7 +74,7 @@ class Rounds:
     def __init__(
         self,
         store: Store,
-        sender: VimSender | None,
+        sender: VimDelivery | None,
         host_of: Callable[[str], str | None],
         refusals: UnaskedRounds,
         on_end: Callable[[HistoryEntry], None],

@@ -1,9 +1,7 @@
 """One request to the VIM and what is known of it afterwards. The agent's only use of httpx.
 
-The VIM closes without a byte after most of what it accepts (PROTOCOL.md, section 3), so that no
-answer says nothing by itself. What decides is whether the request had been written whole, which
-httpcore's trace events tell: before that the VIM can't have acted on it and it may be sent again,
-after that it may have.
+No answer says nothing by itself, see :mod:`hbtrio.wire.vim_result`. What decides is whether the
+request had been written whole, which httpcore's trace events tell.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,6 +20,14 @@ import trio
 from hbtrio.errors import UserError
 from hbtrio.net.tls import client_tls, connection_reason
 from hbtrio.wire.vim import VimRequest
+from hbtrio.wire.vim_result import (
+    Delivered,
+    ErrorStatus,
+    MissingAnswer,
+    NotSent,
+    SendResult,
+    Unconfirmed,
+)
 
 DEFAULT_URL: Final = "http://127.0.0.1:30002"
 
@@ -36,68 +41,6 @@ _CLOSE_S: Final = 1.0
 
 #: Exceptions looked at below the one that httpx raises.
 _CHAIN: Final = 32
-
-
-class MissingAnswer(Enum):
-    """How a connection ended on which the whole request had been written."""
-
-    #: Closed in order, without a byte: the VIM's usual way.
-    CLOSED = "closed without an answer"
-    #: Reset: its process was killed, or it did not read to the end.
-    RESET = "reset"
-    #: Nothing came in time.
-    STALLED = "no answer in time"
-    #: Something came that is not HTTP.
-    GARBLED = "an answer that is not HTTP"
-
-
-@attrs.frozen
-class Delivered:
-    """The VIM answered that all is well.
-
-    ``cut`` says why ``body`` is not all of what it had to say; "" if it is.
-    """
-
-    status: int
-    body: bytes
-    cut: str = ""
-
-
-@attrs.frozen
-class ErrorStatus:
-    """The VIM answered with an HTTP status that is not a success."""
-
-    status: int
-
-
-@attrs.frozen
-class Unconfirmed:
-    """The whole request was written, and no answer came that could be understood."""
-
-    silence: MissingAnswer
-
-
-@attrs.frozen
-class NotSent:
-    """The VIM can't have seen the whole request."""
-
-    reason: str
-
-
-Delivery = Delivered | ErrorStatus | Unconfirmed | NotSent
-
-
-def fault_of(delivery: Delivery) -> str:
-    """Why there is no whole answer, in words; "" if there is one."""
-    match delivery:
-        case Delivered(cut=cut):
-            return cut and f"the answer can't be used: {cut}"
-        case ErrorStatus(status):
-            return f"the VIM answered with status {status}"
-        case Unconfirmed(silence):
-            return silence.value
-        case NotSent(reason):
-            return reason
 
 
 @attrs.define
@@ -194,7 +137,7 @@ class VimClient:
 
     async def send(
         self, request: VimRequest, on_sending: Callable[[], Awaitable[None]] | None = None
-    ) -> Delivery:
+    ) -> SendResult:
         """Sends one request and waits for what becomes of it, in bounded time.
 
         Args:
@@ -219,7 +162,7 @@ class VimClient:
         request: VimRequest,
         on_sending: Callable[[], Awaitable[None]] | None,
         progress: _Progress,
-    ) -> Delivery:
+    ) -> SendResult:
         with trio.CancelScope() as scope:
 
             async def trace(name: str, info: dict[str, Any]) -> None:
@@ -293,7 +236,7 @@ class VimClient:
             else:
                 progress.body += chunk
 
-    def _broken(self, progress: _Progress, error: Exception) -> Delivery:
+    def _broken(self, progress: _Progress, error: Exception) -> SendResult:
         words = _os_words(error)
         if progress.status:
             return progress.answered(words or "cut short")
@@ -309,7 +252,7 @@ class VimClient:
         garbled = any(isinstance(one, h11.RemoteProtocolError) for one in _below(error))
         return Unconfirmed(MissingAnswer.GARBLED if garbled else MissingAnswer.CLOSED)
 
-    def _late(self, progress: _Progress) -> Delivery:
+    def _late(self, progress: _Progress) -> SendResult:
         if progress.too_long:
             return progress.answered(f"longer than {self._answer_bytes} bytes")
         if progress.status:
