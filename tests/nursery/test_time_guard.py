@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 from trio.testing import MockClock
 
-from hbtrio.nursery.time_guard import run_guard, sleep_until_on_time
-from hbtrio.policy.time_guard import CALM_S, LATE_S, TICK_S, OnTimeGuard
+from hbtrio.nursery.time_guard import TAKE_IN_S, run_guard, sleep_until_on_time, take_in
+from hbtrio.policy.time_guard import BEHIND_S, CALM_S, LATE_S, TICK_S, OnTimeGuard
 
 AT_MOST_S = 10.0
 
@@ -138,3 +140,93 @@ async def test_a_wait_can_be_cancelled(autojump_clock: MockClock) -> None:
         await sleep_until_on_time(8.0, guard, at_most_s=AT_MOST_S)
     assert scope.cancelled_caught
     assert trio.current_time() == 5.0
+
+
+# -- what has arrived is read first -----------------------------------------------------------
+
+
+async def test_a_source_at_work_is_waited_for_until_it_is_done(
+    autojump_clock: MockClock,
+) -> None:
+    left = 30
+
+    def at_work() -> bool:
+        nonlocal left
+        left -= 1
+        return left > 0
+
+    await take_in([at_work])
+    assert left < 0
+    assert 0.029 <= trio.current_time() <= TAKE_IN_S
+
+
+async def test_a_source_without_an_end_postpones_nothing(autojump_clock: MockClock) -> None:
+    await take_in([lambda: True])
+    assert TAKE_IN_S <= trio.current_time() < TAKE_IN_S + 0.002
+
+
+async def test_each_source_is_read_whatever_the_others_say(autojump_clock: MockClock) -> None:
+    reads = [0, 0, 0]
+
+    def source(number: int, *, at_work: bool) -> bool:
+        reads[number] += 1
+        return at_work and reads[number] < 3
+
+    await take_in(
+        [
+            lambda: source(0, at_work=True),
+            lambda: source(1, at_work=False),
+            lambda: source(2, at_work=True),
+        ]
+    )
+    assert reads[0] == reads[1] == reads[2]
+
+
+async def test_a_source_is_read_a_bounded_number_of_times(autojump_clock: MockClock) -> None:
+    reads = 0
+
+    def flood() -> bool:
+        nonlocal reads
+        reads += 1
+        return False
+
+    await take_in([flood])
+    assert 3 <= reads <= 10
+    assert trio.current_time() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("stall_s", "further_s"),
+    [(BEHIND_S - 0.001, 0.0), (BEHIND_S + 0.001, TAKE_IN_S), (0.7, TAKE_IN_S)],
+)
+async def test_a_deadline_noticed_late_leaves_time_for_what_is_on_its_way(
+    stall_s: float, further_s: float, autojump_clock: MockClock
+) -> None:
+    """Also where the stall is too short for the guard: a thread or the store may be as late."""
+    async with trio.open_nursery() as nursery:
+
+        async def stall() -> None:
+            await trio.sleep_until(2.0 - 0.001)
+            autojump_clock.jump(stall_s + 0.001)
+
+        nursery.start_soon(stall)
+        at = await believed_at(2.0, OnTimeGuard(math.inf))
+    assert at == round(2.0 + stall_s + further_s, 6)
+
+
+async def test_the_further_time_is_bounded_too(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def stall() -> None:
+            await trio.sleep_until(1.0)
+            autojump_clock.jump(1.5)
+
+        nursery.start_soon(stall)
+        assert await believed_at(2.0, OnTimeGuard(math.inf), at_most_s=0.01) == 2.51
+
+
+async def test_a_deadline_that_was_past_at_the_call_was_not_noticed_late(
+    autojump_clock: MockClock,
+) -> None:
+    await trio.sleep(5)
+    assert await believed_at(2.0, OnTimeGuard(math.inf)) == 5.0

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from hbtrio.fsm.ballot import Ballot, BallotState, Outcome
 from hbtrio.nursery.time_guard import run_guard
-from hbtrio.nursery.windows import LINES_EACH, Answer, Handler, Window, stay_silent
+from hbtrio.nursery.windows import LINES_EACH, Answer, BallotWindow, Handler, stay_silent
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
 
@@ -39,7 +39,7 @@ class Handlers:
     def after(
         self, delay_s: float, answer: Answer | None, *, name: str = "", dies_in_s: float = 0
     ) -> Handler:
-        async def handle(window: Window) -> Answer | None:
+        async def handle(window: BallotWindow) -> Answer | None:
             try:
                 await trio.sleep(delay_s)
             except trio.Cancelled:
@@ -56,7 +56,7 @@ class Handlers:
 class Held:
     """A window under test with all that came of it."""
 
-    window: Window
+    window: BallotWindow
     announced: list[tuple[float, Outcome]]
     returned: list[tuple[float, Outcome]] = attrs.field(factory=list)
 
@@ -77,7 +77,7 @@ def held(
     guard: OnTimeGuard | None = None,
 ) -> Held:
     announced: list[tuple[float, Outcome]] = []
-    window = Window(
+    window = BallotWindow(
         kind,
         seconds,
         Ballot(notification, voters),
@@ -282,7 +282,7 @@ async def test_an_abort_ends_it_and_its_handlers(
 
 
 async def test_an_abort_before_it_opens_runs_no_handler(autojump_clock: MockClock) -> None:
-    async def never(window: Window) -> Answer | None:
+    async def never(window: BallotWindow) -> Answer | None:
         raise AssertionError("was run")
 
     one = held(["a"])
@@ -320,7 +320,7 @@ async def test_what_it_shows_of_its_time(autojump_clock: MockClock) -> None:
 
 
 async def test_a_fault_of_a_handler_is_no_answer_and_gets_out(autojump_clock: MockClock) -> None:
-    async def faulty(window: Window) -> Answer | None:
+    async def faulty(window: BallotWindow) -> Answer | None:
         raise LookupError("a bug")
 
     one = held(["a"])

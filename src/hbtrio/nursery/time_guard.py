@@ -1,13 +1,33 @@
-"""The ticking of the on-time guard, and waits that are believed only while it says on time."""
+"""The ticking of the on-time guard, and waits for deadlines that may be believed.
+
+:func:`sleep_until_on_time` is what :mod:`hbtrio.nursery.windows` states as a rule, for windows and
+for every other timer that decides something.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from typing import Final, NoReturn
 
 import trio
 
-from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.policy.time_guard import BEHIND_S, OnTimeGuard
+
+#: Takes in what has arrived in one place (a socket, a channel, a queue), a bounded piece of it and
+#: without waiting. Returns whether more is on its way through a task that takes it in by itself.
+Source = Callable[[], bool]
+
+#: For how long at most sources are waited for that say so, in seconds. A peer that sends without
+#: end postpones a decision by this much and no more.
+TAKE_IN_S: Final = 0.05
+
+#: How often trio polls for I/O and runs what that woke, with no source at work. The longest way of
+#: an answer is a script's exit: the process's descriptor, the tasks that read its output, the task
+#: that ran it, and the handler's.
+_PASSES: Final = 8
+
+#: Between looks at a source that is at work, in seconds.
+_LOOK_S: Final = 0.001
 
 
 def _never() -> bool:
@@ -26,25 +46,54 @@ async def run_guard(guard: OnTimeGuard, resting: Callable[[], bool] = _never) ->
         await trio.sleep_until(due)
 
 
-async def sleep_until_on_time(deadline: float, guard: OnTimeGuard, *, at_most_s: float) -> None:
-    """Returns once ``deadline`` has passed and this process is on time.
+async def sleep_until_on_time(
+    deadline: float, guard: OnTimeGuard, *, at_most_s: float, sources: Iterable[Source] = ()
+) -> None:
+    """Returns once ``deadline`` has passed, this process is on time, and what has arrived is read.
 
-    A process that was frozen finds its deadlines passed and the answers unread. It gets the guard's
-    time of calm to read them first. On time, what comes at the very deadline is still in time.
+    A process that was stopped finds its deadlines passed and the answers unread. So the sources are
+    read first. If the process woke up more than ``BEHIND_S`` late, it reads on for ``TAKE_IN_S``:
+    threads, the store and its own peers were held up too. If the guard says late, it reads until
+    the guard is calm. On time, an answer that comes at the very deadline is still in time.
 
     Args:
         deadline: on trio's clock.
         guard: the process's guard.
-        at_most_s: how long the deadline may be put off once it was found passed, in seconds: a
-            host that is always late must still come to an end.
+        at_most_s: how long the deadline may be put off once it was found passed, in seconds, apart
+            from the reading: a host that is always late must still come to an end.
+        sources: where answers arrive that this deadline decides about; looked up anew at each
+            reading.
     """
+    due = max(deadline, trio.current_time())
     await trio.sleep_until(deadline)
+    woken = trio.current_time()
     # Not from the deadline: a freeze longer than at_most_s would use all of it up.
-    end = trio.current_time() + at_most_s
-    while True:
-        now = trio.current_time()
-        if now >= end or not guard.is_late(now):
-            break
+    end = woken + at_most_s
+    await take_in(sources)
+    if woken - due > BEHIND_S:
+        await trio.sleep_until(min(woken + TAKE_IN_S, end))
+        await take_in(sources)
+    while (now := trio.current_time()) < end and guard.is_late(now):
         await trio.sleep_until(min(guard.calm_at(now), end))
-    # Tasks woken together run in any order: those with an answer in hand go first.
-    await trio.lowlevel.checkpoint()
+        await take_in(sources)
+
+
+async def take_in(sources: Iterable[Source]) -> None:
+    """Reads what has arrived, and lets the tasks run that this wakes; ``TAKE_IN_S`` at most.
+
+    One checkpoint is not enough: after a stop epoll may return without events, trio then expires
+    the deadlines, and only its next pass finds what has arrived. Tasks woken in one pass run in any
+    order, and an answer may have several tasks to go through.
+    """
+    end = trio.current_time() + TAKE_IN_S
+    idle = 0
+    while idle < _PASSES:
+        await trio.lowlevel.checkpoint()
+        # Not any(): each is read.
+        if not sum(source() for source in tuple(sources)):
+            idle += 1
+        elif trio.current_time() < end:
+            idle = 0
+            await trio.sleep(_LOOK_S)
+        else:
+            return

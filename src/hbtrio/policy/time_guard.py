@@ -17,6 +17,11 @@ TICK_S: Final = 0.2
 REST_S: Final = 1.0
 
 LATE_S: Final = 0.8
+
+#: A deadline noticed this much late is no longer the loop's usual delay: answers may be held up in
+#: this process.
+BEHIND_S: Final = 0.02
+
 CALM_S: Final = 2.0
 
 

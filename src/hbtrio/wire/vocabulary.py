@@ -94,7 +94,7 @@ class Event(_Word):
 
 
 class WindowKind(StrEnum):
-    """The five timeouts of the product; each becomes a cancel scope in ``nursery.windows``."""
+    """The five timeouts of the product; each becomes a window of ``nursery.windows``."""
 
     VOTE = "VOTE"
     SHUTDOWN_NOTICE = "SHUTDOWN_NOTICE"

@@ -29,7 +29,7 @@ from trio.testing import MockClock
 
 from hbtrio.fsm.guest_session import SessionSettings
 from hbtrio.nursery.guest.daemon import Voters
-from hbtrio.nursery.windows import Answer, Handler, Window
+from hbtrio.nursery.windows import Answer, BallotWindow, Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.wire.channel_codec import MessageError, decode
 from hbtrio.wire.channel_messages import (
@@ -138,11 +138,11 @@ class TwoApplications:
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
         vote = notify.notification_type is NotificationType.REVOCABLE
 
-        async def a(window: Window) -> Answer | None:
+        async def a(window: BallotWindow) -> Answer | None:
             await trio.lowlevel.checkpoint()
             return Answer(VoteResult.ACCEPT if vote else VoteResult.COMPLETE)
 
-        async def b(window: Window) -> Answer | None:
+        async def b(window: BallotWindow) -> Answer | None:
             # Its first answer took long enough for a challenge to be answered before it.
             await trio.sleep(0.004 if notify.invocation_id == 1001 else 0)
             return Answer(VoteResult.REJECT, "no from B") if vote else Answer(VoteResult.COMPLETE)

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from hbtrio.fsm.ballot import Ballot
 from hbtrio.nursery.guest.event_scripts import EventScripts
-from hbtrio.nursery.windows import Answer, Window
+from hbtrio.nursery.windows import Answer, BallotWindow
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind
@@ -23,9 +23,9 @@ VOTE = ActionNotify(900, Event.LIVE_MIGRATE_BEGIN, NotificationType.REVOCABLE, 9
 NOTICE = ActionNotify(901, Event.STOP, NotificationType.IRREVOCABLE, 8000)
 
 
-def window() -> Window:
+def window() -> BallotWindow:
     ballot = Ballot(NotificationType.REVOCABLE, ["handler"])
-    return Window(WindowKind.VOTE, 8, ballot, lambda outcome: None, OnTimeGuard(math.inf))
+    return BallotWindow(WindowKind.VOTE, 8, ballot, lambda outcome: None, OnTimeGuard(math.inf))
 
 
 @pytest.mark.parametrize("notify", [VOTE, NOTICE])

@@ -20,10 +20,9 @@ from hbtrio.fsm.application import ApplicationSession, ApplicationState
 from hbtrio.nursery.guest.app_log import AppLog, ConnectionLog
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Port
-from hbtrio.nursery.time_guard import sleep_until_on_time
-from hbtrio.nursery.windows import Answer, Window
+from hbtrio.nursery.windows import Answer, BallotWindow, Window
 from hbtrio.policy.quota import ByteBucket
-from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.app_codec import AppDecoder, encode
 from hbtrio.wire.app_messages import AppMessage
 from hbtrio.wire.channel_messages import ActionNotify
@@ -55,19 +54,6 @@ class SharedServices:
     log: AppLog
 
 
-class _PendingRequest:
-    """A vote or notice that this application was asked, until it is over."""
-
-    def __init__(self) -> None:
-        self.scope = trio.CancelScope()
-        self.over = False
-        self.answer: Answer | None = None
-
-    def end(self, answer: Answer | None) -> None:
-        self.over, self.answer = True, answer
-        self.scope.cancel()
-
-
 class AppConnection:
     """One application, from accept to close; made for one call of :meth:`run`.
 
@@ -94,7 +80,8 @@ class AppConnection:
         self._sequence = 0
         self._rest = b""
         self._deaf = False
-        self._question: _PendingRequest | None = None
+        #: What it was asked last, until that is over.
+        self._question: Window[Answer | None] | None = None
         self._scope = trio.CancelScope()
         self._grace = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -198,6 +185,15 @@ class AppConnection:
             return math.inf
         return self.application.deadline
 
+    def _take_in(self) -> bool:
+        """What a window reads before its deadline decides; whether more is on its way."""
+        try:
+            self._take_unread(trio.current_time())
+        except Exception as crash:  # noqa: BLE001 - raised again by this connection's own task
+            self._crash = crash
+            self._scope.cancel()
+        return False
+
     def _expire(self, now: float) -> None:
         self._take_unread(now)
         self._apply(self.application.expired(now, late=self._guard.is_late(now)))
@@ -213,7 +209,7 @@ class AppConnection:
 
     # -- votes and notices ------------------------------------------------------------------
 
-    async def ask(self, notify: ActionNotify, window: Window) -> Answer | None:
+    async def ask(self, notify: ActionNotify, window: BallotWindow) -> Answer | None:
         """Asks or tells the application, and waits for its answer as long as its own window is.
 
         A newer question ends an older one, which nobody waits for any more.
@@ -228,28 +224,25 @@ class AppConnection:
         application = self.application
         if not application.registered:
             return None
-        question = _PendingRequest()
-        own_s = application.profile.window_s(window.kind)
-        now = trio.current_time()
+        own_s: float = application.profile.window_s(window.kind)
+        if own_s >= window.remaining_s(trio.current_time()):
+            own_s = math.inf
+        question = Window[Answer | None](own_s, self._guard, sources=[self._take_in])
         try:
             self._apply(application.ask(notify.event_type, notify.notification_type))
             self._question = question
-            with question.scope:
-                if own_s < window.remaining_s(now):
-                    await sleep_until_on_time(now + own_s, self._guard, at_most_s=own_s + CALM_S)
-                else:
-                    await trio.sleep_forever()
+            with window.reading(self._take_in):
+                return await question.wait()
+        except trio.TooSlowError:
+            return Answer(VoteResult.TIMEOUT)
         finally:
             if self._question is question:
                 self._question = None
                 application.unask()
-        if question.over:
-            return question.answer
-        return Answer(VoteResult.TIMEOUT)
 
     def _end_question(self, answer: Answer | None) -> None:
         if self._question is not None:
-            self._question.end(answer)
+            self._question.close(answer)
             self._question = None
 
     # -- effects ----------------------------------------------------------------------------

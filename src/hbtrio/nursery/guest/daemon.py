@@ -29,7 +29,7 @@ from hbtrio.nursery.guest.device import ChannelStream, Device, DeviceFault, Devi
 from hbtrio.nursery.guest.health_script import HealthScript
 from hbtrio.nursery.guest.outbox import Outbox
 from hbtrio.nursery.time_guard import run_guard
-from hbtrio.nursery.windows import Handler, Window
+from hbtrio.nursery.windows import BallotWindow, Handler
 from hbtrio.policy.backoff import Backoff
 from hbtrio.policy.health_merge import HealthMerge, HealthStatus
 from hbtrio.policy.quota import Quota
@@ -110,7 +110,7 @@ class Guest:
         self._voters = setup.voters
         self._outbox = Outbox()
         self._timer = trio.CancelScope()
-        self._window: Window | None = None
+        self._window: BallotWindow | None = None
         self._lingering = 0
         self._unheard_inits = 0
         self._requests = Quota(_REQUESTS, 60.0)
@@ -337,7 +337,7 @@ class Guest:
         timeout_ms = max(0, notify.timeout_ms)
         if timeout_ms > _PROPAGATION_MS:
             timeout_ms -= _PROPAGATION_MS
-        window = Window(
+        window = BallotWindow(
             window_of(notify.event_type, notify.notification_type),
             timeout_ms / 1000,
             Ballot(notify.notification_type, handlers),
@@ -356,7 +356,7 @@ class Guest:
         self._window = window
         self._nursery.start_soon(self._hold, window, handlers)
 
-    async def _hold(self, window: Window, handlers: Mapping[str, Handler]) -> None:
+    async def _hold(self, window: BallotWindow, handlers: Mapping[str, Handler]) -> None:
         try:
             await window.hold(handlers)
         finally:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import attrs
 
 from hbtrio.nursery.guest.scripts import ScriptVerdict, executables, run_script
-from hbtrio.nursery.windows import Answer, Handler, Window
+from hbtrio.nursery.windows import Answer, BallotWindow, Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.channel_messages import ActionNotify
@@ -47,7 +47,7 @@ class _ScriptHandler:
     processes: ProcessRunner
     argv: tuple[str, ...]
 
-    async def __call__(self, _: Window) -> Answer | None:
+    async def __call__(self, _: BallotWindow) -> Answer | None:
         answer = await run_script(self.processes, self.argv)
         match answer.verdict:
             case ScriptVerdict.OK:

@@ -25,7 +25,7 @@ from hbtrio.nursery.host.restart_window import RestartWindow
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Dialer, Port
-from hbtrio.nursery.windows import Answer, Window, stay_silent
+from hbtrio.nursery.windows import Answer, BallotWindow, stay_silent
 from hbtrio.policy.backoff import Backoff
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, Message, Nack
@@ -77,7 +77,7 @@ class Channel:
         self.path = file.path
         self.heartbeat = Heartbeat(setup.heartbeat, new_id=setup.new_id)
         self.round: Round | None = None
-        self.restart = RestartWindow(setup.guard, self._restart_expired)
+        self.restart = RestartWindow(setup.guard, self._take_in, self._restart_expired)
         #: The last report, for status.
         self.last: Report | None = None
         #: Set when the channel's file is gone while the instance is expected back.
@@ -267,6 +267,15 @@ class Channel:
         # What was due is still due, but nobody is to be told on this connection.
         return math.inf
 
+    def _take_in(self) -> bool:
+        """What a window reads before its deadline decides; whether more is on its way."""
+        if self._connection is not None:
+            try:
+                self._connection.read_now(trio.current_time())
+            except ChannelFault as fault:
+                self._break(str(fault))
+        return False
+
     def _beat(self, now: float) -> None:
         late = self._setup.guard.is_late(now)
         unheard = self.heartbeat.owes_answer or not self.beating
@@ -305,7 +314,9 @@ class Channel:
         kind = window_of(event, notification)
         seconds = beat.profile.window_s(kind)
         ballot = Ballot(notification, [_GUEST])
-        window = Window(kind, seconds, ballot, self._round_over, self._setup.guard)
+        window = BallotWindow(
+            kind, seconds, ballot, self._round_over, self._setup.guard, [self._take_in]
+        )
         self.round = Round(event, notification, self._setup.new_id(), window, command_id)
         if not self.round.is_vote:
             self._apply(beat.notice_opened(event, now))

@@ -8,7 +8,8 @@ from typing import Final
 import trio
 
 from hbtrio.fsm.ballot import Ballot, Outcome
-from hbtrio.nursery.windows import Answer, Window, stay_silent
+from hbtrio.nursery.time_guard import Source
+from hbtrio.nursery.windows import Answer, BallotWindow, stay_silent
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
 
@@ -21,14 +22,16 @@ class RestartWindow:
 
     Args:
         guard: the process's on-time guard.
+        source: reads what the instance may have sent.
         on_expired: told when a window has run out.
     """
 
-    def __init__(self, guard: OnTimeGuard, on_expired: Callable[[], None]) -> None:
+    def __init__(self, guard: OnTimeGuard, source: Source, on_expired: Callable[[], None]) -> None:
         self._guard = guard
+        self._source = source
         self._on_expired = on_expired
         #: The window while one is open.
-        self.window: Window | None = None
+        self.window: BallotWindow | None = None
         #: Set when the window that was opened last is closed.
         self.closed = trio.Event()
 
@@ -42,7 +45,9 @@ class RestartWindow:
         if self.window is not None:
             self.window.abort("it is being restarted again")
         ballot = Ballot(NotificationType.IRREVOCABLE, [_INSTANCE])
-        window = Window(WindowKind.RESTART, seconds, ballot, self._over, self._guard)
+        window = BallotWindow(
+            WindowKind.RESTART, seconds, ballot, self._over, self._guard, [self._source]
+        )
         self.window = window
         self.closed = trio.Event()
         if nursery is not None:

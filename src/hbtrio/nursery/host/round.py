@@ -6,7 +6,7 @@ import attrs
 import trio
 
 from hbtrio.fsm.ballot import Outcome
-from hbtrio.nursery.windows import Window
+from hbtrio.nursery.windows import BallotWindow
 from hbtrio.wire.vocabulary import Event, NotificationType
 
 
@@ -25,7 +25,7 @@ class Round:
     event: Event
     notification: NotificationType
     invocation_id: int
-    window: Window
+    window: BallotWindow
     #: The agent's command that opened it, or "".
     command_id: str = ""
     done: trio.Event = attrs.field(factory=trio.Event)
