@@ -8,7 +8,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -23,6 +22,7 @@ from app.scripted_guest import SOON_S, Connected, ScriptedGuest, listening
 from hbtrio.app import Application, Event
 from hbtrio.wire.app_messages import Final
 from hbtrio.wire.vocabulary import EVENT_TABLE
+from support.free_ports import free_port
 from support.real_processes import Ran
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
@@ -70,12 +70,6 @@ async def sample(name: str, *arguments: object) -> AsyncIterator[Sample]:
             await process.wait()
         assert process.stdout is not None
         await process.stdout.aclose()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 # -- active/standby -------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from hbtrio.lab.daemon import Daemon
 from hbtrio.lab.fake_vim import VimStandIn, vim_stand_in
 from hbtrio.lab.launcher import until_it_serves, write_toml
 from support.agent_world import Answer, request_bytes
+from support.free_ports import free_port
 from support.real_processes import SOON_S
 from support.scripted_host import ScriptedHost
 
@@ -69,7 +69,7 @@ async def real_agent(
     directory: Path, *, log_level: str = "info", audit_s: int = 3600
 ) -> AsyncIterator[RealAgent]:
     """A running agent, its store and its log in that directory; killed at the end if it runs."""
-    config, ports = directory / "agent.toml", _free_ports(2)
+    config, ports = directory / "agent.toml", (free_port(), free_port())
     token = directory / "token"
     token.touch(0o600)
     token.write_text(TOKEN)
@@ -99,12 +99,3 @@ async def real_agent(
                 with trio.CancelScope(shield=True):
                     await daemon.kill()
         nursery.cancel_scope.cancel()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
