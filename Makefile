@@ -7,7 +7,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # How often `make test-vm` runs all scenarios.
 REPEAT ?= 1
 
-.PHONY: run test test-vm bench docs format clean
+# Most tests of real processes and machines wait: two at a time for each processor.
+PROCESSORS := $(shell getconf _NPROCESSORS_ONLN)
+WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
+
+# Containers often set it. Every process that a test starts would compile all of hbtrio again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run test test-fast test-vm bench docs format clean
 
 run: $(VENV)/.installed
 	$(BIN)/hbtrio lab
@@ -18,7 +25,12 @@ test: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --max-worker-restart=1
+
+# What needs no processes, no machines and no real time; properties with fewer examples.
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --quiet --numprocesses=$(PROCESSORS) --dist=worksteal \
+		-m 'not (processes or vm or real_time)' --hypothesis-profile=fast
 
 # On real machines; `make test` runs them once too, if the tools are there.
 test-vm: $(VENV)/.installed-test

@@ -207,6 +207,7 @@ def says(root: Path) -> str:
     ).stdout
 
 
+@pytest.mark.processes
 def test_the_program_from_a_disk(disk: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir(mode=0o755)

@@ -17,33 +17,17 @@ from vm.bed import Supply, make_supply
 #: Where the cache is, whatever a test does with its environment.
 _CACHE = initramfs.cache_directory()
 
-_SKIPPED = pytest.StashKey[str]()
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where no VM can be made none is tested, unless HBTRIO_REQUIRE_VM=1 makes that a failure."""
-    machines = [item for item in items if item.get_closest_marker("vm")]
-    if not machines or os.environ.get("HBTRIO_REQUIRE_VM") == "1":
-        return
-    if why := initramfs.obstacle():
-        config.stash[_SKIPPED] = f"SKIPPED [{len(machines)}] tests/vm: {why}"
-        config.hook.pytest_deselected(items=machines)
-        items[:] = [item for item in items if item not in machines]
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """One line for all of them; a skip of each would be a line for each."""
-    if skipped := config.stash.get(_SKIPPED, ""):
-        terminalreporter.write_line(skipped)
-
 
 @pytest.fixture(scope="session")
 def supply() -> Iterator[Supply]:
-    """This checkout's image, and a machine that has booted it."""
-    if why := initramfs.obstacle():
-        pytest.fail(why)
+    """This checkout's image, and a machine that has booted it.
+
+    Where no VM can be made none is tested, unless HBTRIO_REQUIRE_VM=1 makes that a failure.
+    """
+    if reason := initramfs.obstacle():
+        if os.environ.get("HBTRIO_REQUIRE_VM") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
     with initramfs.image(_CACHE) as image, tempfile.TemporaryDirectory(prefix="vm.") as name:
         yield trio.run(make_supply, image, Path(name) / "booted")
 

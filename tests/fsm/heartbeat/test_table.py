@@ -33,7 +33,8 @@ CALLED_OFF = 0.25 + CALL_OFF_S
 Pair = tuple[HeartbeatState, HeartbeatEvent]
 
 LEGAL = [(state, event) for state in S for event in HEARTBEAT_TABLE.rows[state]]
-ILLEGAL = [(state, event) for state in S for event in HEARTBEAT_TABLE.illegal[state]]
+# In the order of the enum: every worker of a parallel run has to collect the same list.
+ILLEGAL = [(state, event) for state in S for event in E if event in HEARTBEAT_TABLE.illegal[state]]
 
 
 class Recorder(Table[HeartbeatState, HeartbeatEvent]):
