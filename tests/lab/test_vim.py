@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hbtrio.errors import UserError
-from hbtrio.lab.fake_vim import Received
+from hbtrio.lab.received import Received
 from hbtrio.lab.vim import ACCEPT_S, AUDIT_S, LabVim, Verdict, service_words
 from hbtrio.lab.vim_request import VimReply
 

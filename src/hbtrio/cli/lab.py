@@ -15,6 +15,7 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 import trio
@@ -42,10 +43,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: the scene can't be set, or one of its daemons ended by itself.
     """
-    return trio.run(_run, options.keep)
+    return trio.run(partial(_run, keep=options.keep))
 
 
-async def _run(keep: bool) -> int:
+async def _run(*, keep: bool) -> int:
     # Open to the very end: a second Ctrl-C must not leave half of the processes behind.
     with trio.open_signal_receiver(*_SIGNALS) as signals:
         try:

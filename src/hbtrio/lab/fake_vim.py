@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import socket
 import struct
 from collections import deque
@@ -19,15 +18,12 @@ from enum import Enum
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-import attrs
 import trio
+
+from hbtrio.lab.received import Received, read_request
 
 #: Requests that are kept; older ones are forgotten.
 KEPT: Final = 100_000
-
-#: Of one request; what is longer is reset.
-_HEAD_BYTES: Final = 65536
-_BODY_BYTES: Final = 1 << 20
 
 #: A client that stalls in the middle of its request is let go after this many seconds.
 _PATIENCE_S: Final = 60.0
@@ -35,7 +31,6 @@ _PATIENCE_S: Final = 60.0
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 _HOSTS: Final = "/nfvi-plugins/v1/hosts/"
 _INSTANCES: Final = "/nfvi-plugins/v1/instances/"
-_LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]{1,9}) *\r\n", re.IGNORECASE)
 
 
 class Mood(Enum):
@@ -65,35 +60,6 @@ class Mood(Enum):
     ERROR_400 = "400"
     ERROR_500 = "500"
     ERROR_503 = "503"
-
-
-@attrs.frozen
-class Received:
-    """A request that was read whole.
-
-    Args:
-        time: trio's clock, in seconds.
-        raw: every byte of it.
-        method: GET or PATCH.
-        target: path with its query.
-        headers: by name in lower case; of equal ones the last.
-        body: its bytes.
-    """
-
-    time: float
-    raw: bytes
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body decoded; None if it is no JSON."""
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return None
 
 
 class VimStandIn:
@@ -148,7 +114,7 @@ class VimStandIn:
     @mood.setter
     def mood(self, mood: Mood) -> None:
         self._mood = mood
-        self._tell()
+        self._wake_all()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled."""
@@ -212,7 +178,7 @@ class VimStandIn:
     async def _serve(self, stream: trio.SocketStream) -> None:
         self.connections += 1
         mood = self.next_moods.popleft() if self.next_moods else self.mood
-        self._tell()
+        self._wake_all()
         try:
             with contextlib.suppress(*_GONE), trio.move_on_after(_PATIENCE_S):
                 await self._answer(stream, mood)
@@ -230,14 +196,14 @@ class VimStandIn:
             await trio.sleep_forever()
         if mood is Mood.BUSY:
             await self.wait_until(lambda: self._mood is not Mood.BUSY)
-        request = await _read(stream, half=mood is Mood.RESET_HALF)
+        request = await read_request(stream, half=mood is Mood.RESET_HALF)
         if request is None:
             _reset(stream)
             return
         self.received.append(request)
         if self._on_received is not None:
             self._on_received(request)
-        self._tell()
+        self._wake_all()
         match mood:
             case Mood.RESET:
                 _reset(stream)
@@ -282,7 +248,7 @@ class VimStandIn:
                 return _answer({"uuid": uuid} | self.hosts[uuid])
         return b""
 
-    def _tell(self) -> None:
+    def _wake_all(self) -> None:
         self._news.set()
         self._news = trio.Event()
 
@@ -295,41 +261,6 @@ async def vim_stand_in(port: int = 0) -> AsyncIterator[VimStandIn]:
         await nursery.start(vim.run)
         yield vim
         nursery.cancel_scope.cancel()
-
-
-async def _read(stream: trio.SocketStream, *, half: bool) -> Received | None:
-    """A whole request, or None: it was too long, was given up, or only half was wanted."""
-    raw = bytearray()
-    while (end := raw.find(b"\r\n\r\n")) < 0:
-        chunk = await stream.receive_some(4096)
-        if not chunk or len(raw) > _HEAD_BYTES:
-            return None
-        raw += chunk
-    found = _LENGTH.search(raw, 0, end + 2)
-    length = int(found[1]) if found else 0
-    start = end + 4
-    wanted = start + (length // 2 if half else length)
-    while len(raw) < wanted:
-        chunk = await stream.receive_some(65536)
-        if not chunk or length > _BODY_BYTES:
-            return None
-        raw += chunk
-    if half:
-        return None
-    lines = raw[:end].decode("latin-1").split("\r\n")
-    method, target, *_ = (*lines[0].split(" "), "", "")
-    headers = {
-        name.strip().lower(): value.strip()
-        for name, _, value in (line.partition(":") for line in lines[1:])
-    }
-    return Received(
-        time=trio.current_time(),
-        raw=bytes(raw),
-        method=method,
-        target=target,
-        headers=headers,
-        body=bytes(raw[start:]),
-    )
 
 
 def _head(status: str) -> bytes:

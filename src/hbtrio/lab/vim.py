@@ -22,8 +22,9 @@ import attrs
 import trio
 
 from hbtrio.errors import UserError
-from hbtrio.lab.fake_vim import Received, VimStandIn
+from hbtrio.lab.fake_vim import VimStandIn
 from hbtrio.lab.feed import Feed
+from hbtrio.lab.received import Received
 from hbtrio.lab.vim_request import VimReply
 
 #: A vote that has not ended by then has ended for the VIM.

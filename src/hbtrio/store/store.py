@@ -105,7 +105,7 @@ class Store:
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM hosts WHERE hostname = ? AND uuid <> ?", (name, host.uuid))
-            _put(db, "hosts", host.uuid, name, host.reporting)
+            _put(db, "hosts", host.uuid, name, reporting=host.reporting)
 
         await self._worker.run(work)
         await self._worker.sync()
@@ -141,7 +141,7 @@ class Store:
         """Adds or changes an instance, or binds it to another host; survives the machine."""
         name = text_of(instance.hostname)
         await self._worker.run(
-            lambda db: _put(db, "instances", instance.uuid, name, instance.reporting)
+            lambda db: _put(db, "instances", instance.uuid, name, reporting=instance.reporting)
         )
         await self._worker.sync()
 
@@ -401,7 +401,7 @@ class Store:
         return found
 
 
-def _put(db: sqlite3.Connection, table: str, uuid: str, hostname: str, reporting: bool) -> None:
+def _put(db: sqlite3.Connection, table: str, uuid: str, hostname: str, *, reporting: bool) -> None:
     text = (
         f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
         " SET hostname = excluded.hostname, reporting = excluded.reporting"

@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from hbtrio.fsm.delivery import OutboxState
-from hbtrio.lab.fake_vim import Mood, Received, VimStandIn, vim_stand_in
+from hbtrio.lab.fake_vim import Mood, VimStandIn, vim_stand_in
+from hbtrio.lab.received import Received
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 from support.agent_world import SocketAgent, request_bytes, socket_agent
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, OTHER_HOST_UUID, VM, ScriptedHost

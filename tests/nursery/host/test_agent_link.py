@@ -520,11 +520,11 @@ async def test_reporting_is_off_until_it_is_told_and_outlives_the_link(
         assert on.world.channel(guest).heartbeat.reporting
         # An instance that comes is reported on if it was told of before.
         late = on.world.guest()
-        on.world.host.set_reporting(late.uuid, True)
+        on.world.host.set_reporting(late.uuid, enabled=True)
         late.appears()
         await on.world.settle()
         assert on.world.channel(late).heartbeat.reporting
-        on.world.host.set_reporting(late.uuid, False)
+        on.world.host.set_reporting(late.uuid, enabled=False)
         assert not on.world.channel(late).heartbeat.reporting
         assert on.world.host.reporting.instances == {guest.uuid: True}  # nothing is left of it
 

@@ -74,12 +74,12 @@ def later(world: HostWorld) -> list[Told]:
 async def world_of_vim() -> AsyncIterator[HostWorld]:
     """A host that is told what to report."""
     async with host_world(agent=AgentLinkSettings(connect="unix:/agent")) as world:
-        world.host.set_reporting("", True)
+        world.host.set_reporting("", enabled=True)
         yield world
 
 
 def enable(world: HostWorld, guest: ScriptedGuest, *, on: bool = True) -> None:
-    world.host.set_reporting(guest.uuid, on)
+    world.host.set_reporting(guest.uuid, enabled=on)
 
 
 # -- the order of the VIM -----------------------------------------------------------------------
@@ -178,8 +178,8 @@ async def test_only_its_own_change_to_enabled_says_that_it_runs(
             case "disabled":
                 enable(world, guest, on=False)
             case "the host":
-                world.host.set_reporting("", False)
-                world.host.set_reporting("", True)
+                world.host.set_reporting("", enabled=False)
+                world.host.set_reporting("", enabled=True)
             case _:
                 enable(world, other)
         await world.at(30)

@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 import trio
 
 from hbtrio.fsm.application import ApplicationEvent, ApplicationSession, ApplicationState
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.profile import Profile
 from hbtrio.policy.quota import Quota
 
@@ -54,7 +55,7 @@ class AppLog:
     def __init__(self) -> None:
         self._quotas = {topic: Quota(count, PERIOD_S) for topic, count in LINES.items()}
         self._withheld = 0
-        self._any_withheld = trio.Event()
+        self._any_withheld = WakeUp()
 
     def say(
         self,
@@ -85,17 +86,17 @@ class AppLog:
         """Says how many lines were withheld, once in a period and when cancelled."""
         try:
             while True:
-                await self._any_withheld.wait()
+                while not self._withheld:
+                    await self._any_withheld.wait()
                 await trio.sleep(PERIOD_S)
-                self._tell()
+                self._log_withheld()
         finally:
-            self._tell()
+            self._log_withheld()
 
-    def _tell(self) -> None:
+    def _log_withheld(self) -> None:
         if self._withheld:
             _log.warning("%d more lines about applications not shown", self._withheld)
             self._withheld = 0
-        self._any_withheld = trio.Event()
 
 
 #: What happens to an application's health, not to its registration.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-import trio
-
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.wire.channel_codec import encode
 from hbtrio.wire.channel_messages import ActionResponse, ChallengeResponse, Init, Message
 from hbtrio.wire.vocabulary import VoteResult
@@ -27,8 +26,8 @@ class Outbox:
         #: Messages dropped because the host does not read.
         self.dropped = 0
         self._queue: deque[Message] = deque()
-        self._filled = trio.Event()
-        self._emptied = trio.Event()
+        self._filled = WakeUp()
+        self._emptied = WakeUp()
         self._sending = False
 
     def put(self, message: Message) -> None:
@@ -42,7 +41,6 @@ class Outbox:
     async def next(self, sequence: int) -> bytes:
         """The next message's bytes, when there is one; the writer then calls :meth:`sent`."""
         while not self._queue:
-            self._filled = trio.Event()
             await self._filled.wait()
         self._sending = True
         return encode(self._queue.popleft(), sequence)
@@ -62,7 +60,6 @@ class Outbox:
     async def flushed(self) -> None:
         """Waits until nothing is queued or being sent."""
         while self._queue or self._sending:
-            self._emptied = trio.Event()
             await self._emptied.wait()
 
 

@@ -124,9 +124,10 @@ class ActionRun:
         self, kind: str, event: Event, notification: NotificationType
     ) -> Outcome | None:
         """A vote or notice from its opening to its outcome; None if the instance takes no part."""
-        opened = await self._open(event, notification)
-        if isinstance(opened, str):
-            self._say(step=kind, event=event, skipped=opened)
+        try:
+            opened = await self._open(event, notification)
+        except NotHeartbeating as error:
+            self._say(step=kind, event=event, skipped=str(error))
             return None
         window = opened.window
         self._say(step=kind, event=event, window=window.kind, seconds=window.seconds)
@@ -136,15 +137,18 @@ class ActionRun:
             self._say(step=kind, event=event, result=outcome.result, reason=outcome.reason)
         return outcome
 
-    async def _open(self, event: Event, notification: NotificationType) -> Round | str:
+    async def _open(self, event: Event, notification: NotificationType) -> Round:
+        """Opens a vote or notice once those before it are over.
+
+        Raises:
+            NotHeartbeating: the instance takes no part.
+        """
         for _ in range(_PATIENCE):
             channel = self._channel_of(self.uuid)
             if channel is None or channel.gone:
-                return "the instance is not on this host"
+                raise NotHeartbeating("the instance is not on this host")
             try:
                 return channel.open_round(event, notification)
-            except NotHeartbeating as error:
-                return str(error)
             except RoundOpen as error:
                 if channel.round is not None:
                     # Said, as whoever watches would take the silence for a host that hangs.
@@ -152,7 +156,7 @@ class ActionRun:
                     kind = "vote" if notification is NotificationType.REVOCABLE else "notice"
                     self._say(step=kind, event=event, waiting=str(error), seconds=round(left_s, 3))
                     await channel.round.done.wait()
-        return "other votes and notices went on and on"
+        raise NotHeartbeating("other votes and notices went on and on")
 
     async def _perform(self) -> bool:
         channel = self._channel_of(self.uuid)

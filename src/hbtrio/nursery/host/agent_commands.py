@@ -78,7 +78,7 @@ class AgentCommands:
             await session.send(_refusal(command, str(error)))
         else:
             seconds = round(opened.window.seconds)
-            await session.send(Reply(command.command_id, True, seconds=seconds))
+            await session.send(Reply(command.command_id, ok=True, seconds=seconds))
 
     async def _act(self, session: LinkSession[FromAgent], command: ActCommand) -> None:
         try:
@@ -88,7 +88,7 @@ class AgentCommands:
         except (UnknownInstance, ActionRefused, ValueError) as error:
             await session.send(_refusal(command, str(error)))
             return
-        await session.send(Reply(command.command_id, True))
+        await session.send(Reply(command.command_id, ok=True))
         async with aclosing(action.progress()) as lines:
             async for line in lines:
                 if line is not None:
@@ -99,7 +99,7 @@ class AgentCommands:
 
 
 def _refusal(command: RoundCommand | ActCommand, reason: str) -> Reply:
-    return Reply(command.command_id, False, reason[:MAX_TEXT])
+    return Reply(command.command_id, ok=False, reason=reason[:MAX_TEXT])
 
 
 def _fitting(line: dict[str, Any]) -> str:

@@ -147,6 +147,6 @@ class HostLink:
             case Ack(number=number):
                 self.feed.queue.acknowledge(number)
             case Reporting(uuid=uuid, enabled=enabled):
-                self._host.set_reporting(uuid, enabled)
+                self._host.set_reporting(uuid, enabled=enabled)
             case RoundCommand() | ActCommand():
                 nursery.start_soon(self._commands.carry_out, session, message)

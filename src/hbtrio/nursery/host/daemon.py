@@ -235,7 +235,7 @@ class Host:
                 await current.done.wait()
         return self.channel(uuid).open_round(event, notification, command_id)
 
-    def set_reporting(self, uuid: str, enabled: bool) -> None:
+    def set_reporting(self, uuid: str, *, enabled: bool) -> None:
         """Switches reporting of losses and ill health; ``uuid`` "" is the whole host.
 
         An instance's are reported while both its own and the host's reporting are on. With an agent
