@@ -337,9 +337,22 @@ async def test_an_action_whose_host_is_lost(autojump_clock: MockClock, tmp_path:
         assert kept == [f"pause: the outcome is unknown: {reason}", asked]
 
 
-@pytest.mark.parametrize("said", ["x", "[]", '{"a": ' * 2000])
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("x", "not JSON"),
+        ("[]", "Expected `object`, got `array`"),
+        ('{"a": ' * 2000, "not JSON"),
+        ('{"event": "stop"}', "Object missing required field `step`"),
+        ('{"step": "vote", "seconds": "9"}', "Expected `int | float | null`, got `str`"),
+    ],
+)
 async def test_a_host_whose_progress_is_not_understood(
-    autojump_clock: MockClock, tmp_path: Path, said: str, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    said: str,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
         guest = await beating(world)
@@ -354,7 +367,7 @@ async def test_a_host_whose_progress_is_not_understood(
         body = {"action": "stop", "command": ["x"]}
         assert lines_of(await http.post(at(guest, "act"), json=body)) == [
             {"step": "vote"},
-            {"step": "lost", "reason": "the host's line of progress is not a JSON object"},
+            {"step": "lost", "reason": f"the host's line of progress is not understood: {fault}"},
         ]
 
 
@@ -456,7 +469,7 @@ async def test_pages_of_the_history(tmp_path: Path) -> None:
             "reason": "4",
         }
         document = (await http.get("/openapi.json")).json()
-        described = document["components"]["schemas"]["History"]["properties"]["history"]["items"]
+        described = document["components"]["schemas"]["FleetEventLine"]
         assert first["history"][0].keys() < described["properties"].keys()
         assert first["before"] == 4
         second = (await http.get("/v1/history?before=4")).json()

@@ -1,7 +1,7 @@
 """Every body of the operator APIs as clients parse it: members, their order, which are left out.
 
-The files in ``recorded_bodies`` are what the daemons answered before one schema made all bodies; prose is
-left out of them. To record a wanted change, delete a file and run its test twice.
+The files in ``recorded_bodies`` are what the daemons answered before one schema made all bodies;
+prose is left out of them. To record a wanted change, delete a file and run its test twice.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ from hbtrio.wire.vocabulary import (
 )
 from support.fake_directory import FakeDirectory
 from support.fake_processes import FakeProcesses, FakeRun
+from support.lines import members
 from support.memory_port import MemoryDialer, MemoryPeer
 
 CHANNEL_DIR = "/run/vms"
@@ -116,7 +117,7 @@ class Acted:
     async def watch(self) -> None:
         """Watches to the end."""
         async for line in self.run.progress():
-            self.lines.append(line)
+            self.lines.append(members(line))
             self.times.append(now())
         self.ended = True
 

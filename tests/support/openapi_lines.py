@@ -15,7 +15,12 @@ import jsonschema_rs
 import schemathesis
 
 #: What the lines of an operation are.
-SCHEMAS = {"vote": "Progress", "notify": "Progress", "act": "Progress", "events": "Event"}
+SCHEMAS = {
+    "vote": "ProgressLine",
+    "notify": "ProgressLine",
+    "act": "ProgressLine",
+    "events": "FleetEventLine",
+}
 
 #: The variable that names the file.
 COUNTED = "HBTRIO_COUNTED"

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import attrs
 import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -35,7 +34,7 @@ from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.fleet_status import (
     fleet_instance,
     fleet_status,
-    history_entry,
+    history_line,
     unregistered_on,
 )
 from hbtrio.api.metrics import METRICS_TYPE, agent_metrics
@@ -48,6 +47,7 @@ from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.store.store import PAGE
 from hbtrio.store.worker import StoreFault
+from hbtrio.wire.operator import Forgotten, History, Released
 from hbtrio.wire.vocabulary import Event, NotificationType, window_of
 
 #: History entries where nobody says how many.
@@ -114,10 +114,10 @@ class _AgentApi:
     async def instance(self, request: Request) -> Response:
         with _faults():
             bound = self._agent.inventory.instance(self._uuid(request))
-        return JSONResponse(fleet_instance(self._agent, bound, trio.current_time()))
+        return api_parts.answer(fleet_instance(self._agent, bound, trio.current_time()))
 
     async def events(self, request: Request) -> Response:
-        return api_parts.follow(request, self._agent.history, history_entry)
+        return api_parts.follow(request, self._agent.history, history_line)
 
     async def history(self, request: Request) -> Response:
         limit = api_parts.number(request, "limit", _LIMIT, PAGE)
@@ -127,12 +127,12 @@ class _AgentApi:
             found = await self._agent.store.history(
                 limit, before=before, uuid=None if uuid is None else uuid.lower()
             )
-        return JSONResponse(
-            {
-                "history": [{"id": one.id, **history_entry(one.entry)} for one in found],
+        return api_parts.answer(
+            History(
+                history=tuple(history_line(one.entry, one.id) for one in found),
                 # Where the next page begins; none behind a page that is not full.
-                "before": found[-1].id if found and len(found) == limit else None,
-            }
+                before=found[-1].id if found and len(found) == limit else None,
+            )
         )
 
     async def vote(self, request: Request) -> Response:
@@ -166,13 +166,15 @@ class _AgentApi:
         who = operator_of(request.scope)
         with _faults():
             released = await self._agent.brake.release(hostname, who, send=send)
-        return JSONResponse({"hostname": hostname, **attrs.asdict(released)})
+        return api_parts.answer(
+            Released(hostname=hostname, sent=released.sent, withdrawn=released.withdrawn)
+        )
 
     async def forget(self, request: Request) -> Response:
         hostname: str = request.path_params["hostname"]
         with _faults():
             instances = await self._agent.inventory.forget(hostname, operator_of(request.scope))
-        return JSONResponse({"hostname": hostname, "instances": instances})
+        return api_parts.answer(Forgotten(hostname=hostname, instances=instances))
 
 
 async def _watch(

@@ -1,24 +1,23 @@
-"""What the operator APIs of host and agent have in common: bodies, words, streams, failures.
+"""What the operator APIs of host and agent have in common: requests, answers, streams, refusals.
 
-Streams are JSON lines, or server-sent events for whoever accepts ``text/event-stream``: the same
-objects, one in each line or event. Faults are answered with
-``{"status": "fail", "reason": ...}``.
+Streams are JSON lines, or server-sent events for clients that accept ``text/event-stream``: the
+same objects, one in each line or event. All bodies are those of :mod:`hbtrio.wire.operator`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from hbtrio.config.settings import command
@@ -26,6 +25,18 @@ from hbtrio.config.toml import structure
 from hbtrio.errors import ConfigError
 from hbtrio.http.server import ClosingStreamingResponse
 from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.wire.operator import (
+    ActRequest,
+    Alarms,
+    EventLine,
+    NoticeRequest,
+    ProgressLine,
+    Refusal,
+    ReleaseRequest,
+    encode,
+    encode_line,
+)
+from hbtrio.wire.operator.words import Answer, Line
 from hbtrio.wire.vocabulary import (
     ACTION_TABLE,
     EVENT_TABLE,
@@ -36,8 +47,8 @@ from hbtrio.wire.vocabulary import (
     WindowKind,
 )
 
-#: What is said in a stream; None is a sign of life.
-Items = AsyncGenerator[dict[str, Any] | None]
+#: The lines of a stream; None keeps it alive.
+Items = AsyncGenerator[Line | None]
 
 _T = TypeVar("_T")
 _W = TypeVar("_W", bound=StrEnum)
@@ -53,34 +64,9 @@ _DIGITS: Final = 15
 
 
 @attrs.frozen(kw_only=True)
-class RoundRequest:
-    """The body of a vote or notify request."""
-
-    event: str
-
-
-@attrs.frozen(kw_only=True)
-class ActRequest:
-    """The body of an act request."""
-
-    action: str
+class _CheckedActRequest(ActRequest):
     #: Checked as one of the configuration is: an unknown placeholder is found before the vote.
     command: tuple[str, ...] = command("uuid")
-    force: bool = False
-
-
-class Alarms(StrEnum):
-    """What becomes of a host's alarms that were held back."""
-
-    SEND = "send"
-    WITHDRAW = "withdraw"
-
-
-@attrs.frozen(kw_only=True)
-class ReleaseRequest:
-    """The body of a request to let a host's alarms go."""
-
-    alarms: str
 
 
 def application(routes: Sequence[Route]) -> Starlette:
@@ -94,9 +80,14 @@ async def _failed(_: Request, error: Exception) -> Response:
     return failure(error.status_code, error.detail, error.headers)
 
 
-def failure(status: int, reason: str, headers: Any = None) -> Response:
+def failure(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
     """The answer to a request that is refused."""
-    return JSONResponse({"status": "fail", "reason": reason}, status, headers)
+    return answer(Refusal(reason=reason), status, headers)
+
+
+def answer(body: Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer with a JSON body."""
+    return Response(encode(body), status, headers, media_type="application/json")
 
 
 # -- what is asked --------------------------------------------------------------------------
@@ -108,7 +99,7 @@ async def round_request(request: Request, notification: NotificationType) -> Eve
     Raises:
         HTTPException: 400, the body is faulty, or the event is not voted on.
     """
-    event = _word(Event, "event", (await _body(request, RoundRequest)).event, EVENT_TABLE)
+    event = _word(Event, "event", (await _body(request, NoticeRequest)).event, EVENT_TABLE)
     if notification is NotificationType.REVOCABLE and not EVENT_TABLE[event].voted:
         raise HTTPException(400, f"{event} is not voted on: it has happened already")
     return event
@@ -120,7 +111,7 @@ async def act_request(request: Request) -> tuple[ActionName, ActRequest]:
     Raises:
         HTTPException: 400, the body is faulty.
     """
-    body = await _body(request, ActRequest)
+    body = await _body(request, _CheckedActRequest)
     return _word(ActionName, "action", body.action, ACTION_TABLE), body
 
 
@@ -189,30 +180,28 @@ def _accepts_events(request: Request) -> bool:
     return any(one.partition(";")[0].strip().lower() == _SSE for one in accepted.split(","))
 
 
-async def _encoded(
-    items: Items, encode: Callable[[dict[str, Any] | None], str]
-) -> AsyncIterator[bytes]:
+async def _encoded(items: Items, encoded: Callable[[Line | None], bytes]) -> AsyncIterator[bytes]:
     async with aclosing(items):
         async for item in items:
-            yield encode(item).encode("utf-8", "replace")
+            yield encoded(item)
 
 
-def _as_line(item: dict[str, Any] | None) -> str:
-    return "\n" if item is None else json.dumps(item, ensure_ascii=False) + "\n"
+def _as_line(item: Line | None) -> bytes:
+    return b"\n" if item is None else encode_line(item) + b"\n"
 
 
-def _as_event(item: dict[str, Any] | None) -> str:
+def _as_event(item: Line | None) -> bytes:
     # JSON text has no line breaks of its own; a line that begins with a colon is a comment.
-    return ":\n\n" if item is None else f"data: {json.dumps(item, ensure_ascii=False)}\n\n"
+    return b":\n\n" if item is None else b"data: %b\n\n" % encode_line(item)
 
 
-def follow(request: Request, news: Broadcast[_T], told: Callable[[_T], dict[str, Any]]) -> Response:
+def follow(request: Request, news: Broadcast[_T], line_of: Callable[[_T], Line]) -> Response:
     """The answer to an events request: the last ``recent`` ones, then new ones, if ``follow``.
 
     Args:
         request: its query says what is wanted.
-        news: what there is.
-        told: one piece of it as JSON members.
+        news: the events.
+        line_of: makes a line of an event.
 
     Raises:
         HTTPException: 400, the query is faulty.
@@ -221,34 +210,34 @@ def follow(request: Request, news: Broadcast[_T], told: Callable[[_T], dict[str,
     on = request.query_params.get("follow", "yes")
     if on not in ("yes", "no"):
         raise HTTPException(400, f"follow: neither yes nor no: {on[:40]!r}")
-    return stream(request, _news(news, told, recent, once=on == "no"))
+    return stream(request, _events(news, line_of, recent, once=on == "no"))
 
 
-async def _news(
-    news: Broadcast[_T], told: Callable[[_T], dict[str, Any]], recent: int, *, once: bool
+async def _events(
+    news: Broadcast[_T], line_of: Callable[[_T], Line], recent: int, *, once: bool
 ) -> Items:
     past = list(news.recent)[-recent:] if recent else []
     with news.follow() as queue:
         for one in past:
-            yield told(one)
+            yield line_of(one)
         if once:
             return
         while True:
-            line: dict[str, Any] | None = None
+            line: Line | None = None
             try:
                 with trio.move_on_after(_QUIET_S):
-                    line = told(await queue.receive())
+                    line = line_of(await queue.receive())
             except trio.EndOfChannel:
-                yield {"kind": "lost", "reason": "too slow: some events were left out"}
+                yield EventLine(kind="lost", reason="too slow: some events were left out")
                 return
             yield line
 
 
-def opened_line(kind: str, event: Event, window: WindowKind, seconds: float) -> dict[str, Any]:
+def opened_line(kind: str, event: Event, window: WindowKind, seconds: float) -> ProgressLine:
     """The line that says that a vote's or notice's window was opened, and for how long."""
-    return {"step": kind, "event": str(event), "window": str(window), "seconds": seconds}
+    return ProgressLine(step=kind, event=event, window=window, seconds=seconds)
 
 
-def closed_line(kind: str, event: Event, result: VoteResult, reason: str) -> dict[str, Any]:
+def closed_line(kind: str, event: Event, result: VoteResult, reason: str) -> ProgressLine:
     """The line that says how a vote or notice ended."""
-    return {"step": kind, "event": str(event), "result": str(result), "reason": reason}
+    return ProgressLine(step=kind, event=event, result=result, reason=reason)

@@ -1,10 +1,9 @@
-"""What an agent tells of itself and its fleet: JSON, and plain dicts that are ready for it."""
+"""An agent's status, as its operator API reports it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -14,6 +13,17 @@ from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.store.records import HistoryEntry, InstanceRecord
 from hbtrio.wire.link_messages import Instance
+from hbtrio.wire.operator import (
+    AgentLine,
+    DeliveryLine,
+    FleetEventLine,
+    FleetHostLine,
+    FleetInstanceLine,
+    UnregisteredLine,
+    encode,
+)
+from hbtrio.wire.operator.codec import encode_fleet
+from hbtrio.wire.operator.words import Answer
 
 #: Instances that hosts tell of and the VIM does not, as many as the VIM may tell of.
 _UNREGISTERED: Final = 100_000
@@ -32,46 +42,47 @@ async def fleet_status(agent: Agent, actions: AgentActions) -> bytes:
     """
     now = trio.current_time()
     instances = [bound for _, bound in sorted(agent.inventory.instances.items())]
-    head = {"agent": _agent(agent, actions), "hosts": _hosts(agent, instances, now)}
     unregistered = [
         (one, name) for name in sorted(agent.links.sessions) for one in _unregistered(agent, name)
     ][:_UNREGISTERED]
-    parts = [_json(head)[:-1], b',"instances":']
-    parts += await _array(instances, lambda bound: fleet_instance(agent, bound, now))
-    parts.append(b',"unregistered":')
-    parts += await _array(
-        unregistered,
-        lambda told: {"uuid": told[0].uuid, "name": told[0].name, "hostname": told[1]},
+    return encode_fleet(
+        {
+            "agent": encode(_agent(agent, actions)),
+            "hosts": encode(_hosts(agent, instances, now)),
+            "instances": await _array(instances, lambda bound: fleet_instance(agent, bound, now)),
+            "unregistered": await _array(unregistered, _unregistered_line),
+        }
     )
-    return b"".join((*parts, b"}"))
 
 
-async def _array(items: Sequence[_T], members: Callable[[_T], dict[str, Any]]) -> list[bytes]:
+async def _array(items: Sequence[_T], line_of: Callable[[_T], Answer]) -> bytes:
     slices = []
     for start in range(0, len(items), _SLICE):
-        slices.append(_json([members(one) for one in items[start : start + _SLICE]])[1:-1])
+        slices.append(encode([line_of(one) for one in items[start : start + _SLICE]])[1:-1])
         await trio.lowlevel.checkpoint()
-    return [b"[", b",".join(slices), b"]"]
+    return b"[%b]" % b",".join(slices)
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+def _unregistered_line(reported: tuple[Instance, str]) -> UnregisteredLine:
+    instance, hostname = reported
+    return UnregisteredLine(uuid=instance.uuid, name=instance.name, hostname=hostname)
 
 
-def _agent(agent: Agent, actions: AgentActions) -> dict[str, Any]:
-    return {
-        "name": agent.config.name,
-        "version": hbtrio.__version__,
-        "started": agent.started_at.isoformat(timespec="seconds"),
-        "vim": agent.config.vim.url or None,
-        "store_fault": agent.store.fault,
-        "delivery": None if agent.sender is None else attrs.asdict(agent.sender.status),
-        "crashes": agent.supervisor.crashes,
-        "links": len(agent.links.sessions),
-        "host_alarms": agent.brake.alarms,
-        "heartbeating": sum(_beats(agent, uuid) for uuid in agent.inventory.instances),
-        "actions": {one.uuid: str(one.name) for one in actions.under_way.values()},
-    }
+def _agent(agent: Agent, actions: AgentActions) -> AgentLine:
+    status = None if agent.sender is None else agent.sender.status
+    return AgentLine(
+        name=agent.config.name,
+        version=hbtrio.__version__,
+        started=agent.started_at.isoformat(timespec="seconds"),
+        vim=agent.config.vim.url or None,
+        store_fault=agent.store.fault,
+        delivery=None if status is None else DeliveryLine(**attrs.asdict(status)),
+        crashes=agent.supervisor.crashes,
+        links=len(agent.links.sessions),
+        host_alarms=agent.brake.alarms,
+        heartbeating=sum(_beats(agent, uuid) for uuid in agent.inventory.instances),
+        actions={one.uuid: str(one.name) for one in actions.under_way.values()},
+    )
 
 
 def _beats(agent: Agent, uuid: str) -> bool:
@@ -97,27 +108,48 @@ def _unregistered(agent: Agent, hostname: str) -> list[Instance]:
     return [one for uuid, one in session.instances.items() if uuid not in known]
 
 
-def _hosts(agent: Agent, instances: list[InstanceRecord], now: float) -> list[dict[str, Any]]:
+def _hosts(agent: Agent, instances: list[InstanceRecord], now: float) -> list[FleetHostLine]:
     uuids = {host.hostname: host.uuid for host in agent.inventory.hosts.values()}
-    beating: dict[str, int] = {}
+    heartbeating: dict[str, int] = {}
     bound: dict[str, int] = {}
     for one in instances:
-        beating[one.hostname] = beating.get(one.hostname, 0) + _beats(agent, one.uuid)
+        beats = _beats(agent, one.uuid)
+        heartbeating[one.hostname] = heartbeating.get(one.hostname, 0) + beats
         bound[one.hostname] = bound.get(one.hostname, 0) + 1
     return [
-        {
-            "hostname": name,
-            "uuid": uuids.get(name, ""),
-            **_link(agent, name, now),
-            "reporting": agent.inventory.host_reporting(name),
-            "instances": bound.get(name, 0),
-            "heartbeating": beating.get(name, 0),
-            "unregistered": len(_unregistered(agent, name)),
-            **_held(agent, name),
-            "conflict": agent.links.conflicts.of(name, now),
-        }
+        _host(
+            agent,
+            name,
+            now,
+            uuid=uuids.get(name, ""),
+            instances=bound.get(name, 0),
+            heartbeating=heartbeating.get(name, 0),
+        )
         for name in host_names(agent)
     ]
+
+
+def _host(
+    agent: Agent, name: str, now: float, *, uuid: str, instances: int, heartbeating: int
+) -> FleetHostLine:
+    link, down_s = link_of(agent, name, now)
+    session = agent.links.sessions.get(name)
+    hold = agent.brake.hold(name)
+    return FleetHostLine(
+        hostname=name,
+        uuid=uuid,
+        link=link,
+        down_s=down_s,
+        version="" if session is None else session.hello.version,
+        reports_dropped=0 if session is None else session.hello.dropped,
+        reporting=agent.inventory.host_reporting(name),
+        instances=instances,
+        heartbeating=heartbeating,
+        unregistered=len(_unregistered(agent, name)),
+        held_since=None if hold is None else hold.since.isoformat(timespec="seconds"),
+        held_why="" if hold is None else hold.why,
+        conflict=agent.links.conflicts.of(name, now),
+    )
 
 
 def host_names(agent: Agent) -> list[str]:
@@ -141,80 +173,67 @@ def link_of(agent: Agent, name: str, now: float) -> tuple[str, float | None]:
     return ("lost" if down_s >= agent.config.link.grace_s else "down"), down_s
 
 
-def _held(agent: Agent, name: str) -> dict[str, Any]:
-    hold = agent.brake.hold(name)
-    return {
-        "held_since": None if hold is None else hold.since.isoformat(timespec="seconds"),
-        "held_why": "" if hold is None else hold.why,
-    }
-
-
-def _link(agent: Agent, name: str, now: float) -> dict[str, Any]:
-    link, down_s = link_of(agent, name, now)
-    session = agent.links.sessions.get(name)
-    return {
-        "link": link,
-        "down_s": down_s,
-        "version": "" if session is None else session.hello.version,
-        "reports_dropped": 0 if session is None else session.hello.dropped,
-    }
-
-
-def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> dict[str, Any]:
-    """One instance: where it is bound to, and what that host last told of it."""
+def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInstanceLine:
+    """One instance: the host it is bound to, and what that host last reported."""
     live = agent.inventory.live(bound.uuid)
     link, _ = link_of(agent, bound.hostname, now)
-    members: dict[str, Any] = {
-        "uuid": bound.uuid,
-        "hostname": bound.hostname,
-        "link": link,
-        "reporting": bound.reporting,
-    }
     if live is None:
         why = {"up": "its host does not know it", "never": "its host has never had a link"}
-        return members | {
-            "name": agent.news.last_name(bound),
-            "state": "unknown",
-            "why": why.get(link, "its host has no link"),
-            "heartbeating": False,
-            "health": "unknown",
-            "interval_ms": None,
-            "windows_s": {},
-            "corrective_action": None,
-        }
-    return members | {
-        "name": live.name,
-        "state": live.state,
-        "why": live.why if link == "up" else _before(live.why),
-        "heartbeating": live.heartbeating,
-        "health": str(live.health),
-        "interval_ms": live.interval_ms,
-        "windows_s": {
+        return FleetInstanceLine(
+            uuid=bound.uuid,
+            hostname=bound.hostname,
+            link=link,
+            reporting=bound.reporting,
+            name=agent.news.last_name(bound),
+            state="unknown",
+            why=why.get(link, "its host has no link"),
+            heartbeating=False,
+            health="unknown",
+        )
+    return FleetInstanceLine(
+        uuid=bound.uuid,
+        hostname=bound.hostname,
+        link=link,
+        reporting=bound.reporting,
+        name=live.name,
+        state=live.state,
+        why=live.why if link == "up" else _before(live.why),
+        heartbeating=live.heartbeating,
+        health=live.health,
+        interval_ms=live.interval_ms,
+        windows_s={
             "VOTE": live.vote_s,
             "SHUTDOWN_NOTICE": live.shutdown_notice_s,
             "SUSPEND_NOTICE": live.suspend_notice_s,
             "RESUME_NOTICE": live.resume_notice_s,
             "RESTART": live.restart_s,
         },
-        "corrective_action": str(live.corrective_action),
-    }
+        corrective_action=live.corrective_action,
+    )
 
 
 def _before(why: str) -> str:
     return "its host has no link; this was before" + (f": {why}" if why else "")
 
 
-def history_entry(entry: HistoryEntry) -> dict[str, Any]:
-    """An entry of the history as JSON members; those that do not apply are left out."""
-    members = {
-        "time": entry.time.isoformat(timespec="milliseconds"),
-        "kind": entry.kind,
-        "uuid": entry.uuid,
-        "hostname": entry.hostname,
-        "event": entry.event and str(entry.event),
-        "result": entry.result and str(entry.result),
-        "corrective_action": entry.corrective_action and str(entry.corrective_action),
-        "who": entry.who,
-        "asked_at": entry.asked_at and entry.asked_at.isoformat(timespec="milliseconds"),
-    }
-    return {name: value for name, value in members.items() if value} | {"reason": entry.reason}
+def history_line(entry: HistoryEntry, id_: int | None = None) -> FleetEventLine:
+    """An entry of the history.
+
+    Args:
+        entry: the entry.
+        id_: its id in the store; None for one that is only announced.
+    """
+    asked_at = entry.asked_at
+    return FleetEventLine(
+        id=id_,
+        time=entry.time.isoformat(timespec="milliseconds"),
+        kind=entry.kind,
+        uuid=entry.uuid,
+        hostname=entry.hostname,
+        event=entry.event or "",
+        result=entry.result or "",
+        corrective_action=entry.corrective_action or "",
+        who=entry.who,
+        asked_at="" if asked_at is None else asked_at.isoformat(timespec="milliseconds"),
+        reason=entry.reason,
+    )

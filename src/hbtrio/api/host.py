@@ -22,15 +22,16 @@ import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from hbtrio.api import common as api_parts
 from hbtrio.api.host_status import host_status, instance_status
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host, UnknownInstance
-from hbtrio.nursery.host.reports import Report
+from hbtrio.nursery.host.reports import event_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
+from hbtrio.wire.operator import Status
 from hbtrio.wire.vocabulary import NotificationType
 
 
@@ -55,18 +56,18 @@ class _HostApi:
 
     async def status(self, _: Request) -> Response:
         now = trio.current_time()
-        instances = [
+        instances = tuple(
             instance_status(channel, now) for _, channel in sorted(self._host.channels.items())
-        ]
-        return JSONResponse({"host": host_status(self._host, now), "instances": instances})
+        )
+        return api_parts.answer(Status(host=host_status(self._host, now), instances=instances))
 
     async def instance(self, request: Request) -> Response:
         with _faults():
             channel = self._host.channel(request.path_params["uuid"])
-            return JSONResponse(instance_status(channel, trio.current_time()))
+            return api_parts.answer(instance_status(channel, trio.current_time()))
 
     async def events(self, request: Request) -> Response:
-        return api_parts.follow(request, self._host.reports, Report.as_dict)
+        return api_parts.follow(request, self._host.reports, event_line)
 
     async def vote(self, request: Request) -> Response:
         return await self._round(request, NotificationType.REVOCABLE)

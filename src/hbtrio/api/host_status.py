@@ -1,17 +1,18 @@
-"""What a host tells of itself and its instances: plain dicts, ready for JSON."""
+"""A host's status, as its operator API reports it."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import hbtrio
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
+from hbtrio.nursery.host.reports import event_line
+from hbtrio.wire.operator import EventsFaultLine, HostLine, InstanceLine, RoundEntry
 from hbtrio.wire.vocabulary import WindowKind
 
 
-def host_status(host: Host, now: float) -> dict[str, Any]:
+def host_status(host: Host, now: float) -> HostLine:
     """The host itself.
 
     Args:
@@ -19,68 +20,66 @@ def host_status(host: Host, now: float) -> dict[str, Any]:
         now: trio's time.
     """
     fault = None if host.events is None else host.events.fault
-    return {
-        "hostname": host.config.hostname,
-        "version": hbtrio.__version__,
-        "started": host.started_at.isoformat(timespec="seconds"),
-        "channels": len(host.channels),
-        "heartbeating": host.beating,
-        "late": host.guard.is_late(now),
-        "late_ticks": host.guard.late_ticks,
-        "pacer_worst_lateness_ms": round(host.pacer.worst_lateness_s * 1000, 3),
-        "crashes": host.supervisor.crashes,
-        "corrective_commands_run": host.corrective.ran,
-        "corrective_commands_failed": host.corrective.failed,
-        "corrective_commands_held_back": host.brake.held,
-        "alarms": host.brake.alarms,
-        "events_fault": None
+    return HostLine(
+        hostname=host.config.hostname,
+        version=hbtrio.__version__,
+        started=host.started_at.isoformat(timespec="seconds"),
+        channels=len(host.channels),
+        heartbeating=host.beating,
+        late=host.guard.is_late(now),
+        late_ticks=host.guard.late_ticks,
+        pacer_worst_lateness_ms=round(host.pacer.worst_lateness_s * 1000, 3),
+        crashes=host.supervisor.crashes,
+        corrective_commands_run=host.corrective.ran,
+        corrective_commands_failed=host.corrective.failed,
+        corrective_commands_held_back=host.brake.held,
+        alarms=host.brake.alarms,
+        events_fault=None
         if fault is None
-        else {
-            "since": fault.since.isoformat(timespec="seconds"),
-            "why": fault.why,
-            "lost": fault.lost,
-        },
-        "actions": {uuid: str(action.name) for uuid, action in host.actions.items()},
-    }
+        else EventsFaultLine(
+            since=fault.since.isoformat(timespec="seconds"),
+            why=fault.why,
+            lost=fault.lost,
+        ),
+        actions={uuid: str(action.name) for uuid, action in host.actions.items()},
+    )
 
 
-def instance_status(channel: Channel, now: float) -> dict[str, Any]:
+def instance_status(channel: Channel, now: float) -> InstanceLine:
     """One instance: its heartbeat, what it advertised, what is open on it."""
     beat = channel.heartbeat
     profile = beat.profile
     current = channel.round
     last = channel.last
-    return {
-        "uuid": channel.uuid,
-        "name": profile.name,
-        "state": beat.state.shown,
-        "why": channel.why,
-        "connected": beat.connected,
-        "heartbeating": channel.beating,
-        "reporting": beat.reporting,
-        "health": str(beat.health),
-        "health_reason": beat.health_reason,
-        "beats": beat.beats,
-        "missed": beat.missed,
-        "late_answers": beat.late_answers,
-        "faulty_messages": channel.faulty,
-        "round_trip_ms": None
-        if math.isnan(beat.round_trip_s)
-        else round(beat.round_trip_s * 1000, 3),
-        "interval_ms": round(profile.interval_s * 1000),
-        "windows_s": {str(kind): profile.window_s(kind) for kind in WindowKind},
-        "corrective_action": str(profile.corrective_action),
-        "open": None
+    return InstanceLine(
+        uuid=channel.uuid,
+        name=profile.name,
+        state=beat.state.shown,
+        why=channel.why,
+        connected=beat.connected,
+        heartbeating=channel.beating,
+        reporting=beat.reporting,
+        health=str(beat.health),
+        health_reason=beat.health_reason,
+        beats=beat.beats,
+        missed=beat.missed,
+        late_answers=beat.late_answers,
+        faulty_messages=channel.faulty,
+        round_trip_ms=None if math.isnan(beat.round_trip_s) else round(beat.round_trip_s * 1000, 3),
+        interval_ms=round(profile.interval_s * 1000),
+        windows_s={str(kind): profile.window_s(kind) for kind in WindowKind},
+        corrective_action=str(profile.corrective_action),
+        open=None
         if current is None
-        else {
-            "kind": "vote" if current.is_vote else "notice",
-            "event": str(current.event),
-            "window": str(current.window.kind),
-            "remaining_s": round(current.window.remaining_s(now), 3),
-        },
-        "restart_remaining_s": None
+        else RoundEntry(
+            kind="vote" if current.is_vote else "notice",
+            event=str(current.event),
+            window=str(current.window.kind),
+            remaining_s=round(current.window.remaining_s(now), 3),
+        ),
+        restart_remaining_s=None
         if channel.restart.window is None
         else round(channel.restart.window.remaining_s(now), 3),
-        "last": None if last is None else last.as_dict(),
-        "path": channel.path,
-    }
+        last=None if last is None else event_line(last),
+        path=channel.path,
+    )

@@ -29,9 +29,11 @@ from hbtrio.net.tls import client_tls, connection_reason
 from hbtrio.wire.operator import (
     FleetStatus,
     Forgotten,
-    ReleaseReply,
+    Released,
+    ReleaseRequest,
     ReplyFault,
     Status,
+    encode,
     parse,
     parse_status,
 )
@@ -147,7 +149,7 @@ class CtlClient:
         """
         return await self._whole(f"/v1/history?{query}", "history", partial(parse, cls=cls))
 
-    async def release(self, hostname: str, alarms: str) -> ReleaseReply:
+    async def release(self, hostname: str, alarms: str) -> Released:
         """Has an agent let go what is held back of a host's alarms.
 
         Args:
@@ -158,8 +160,8 @@ class CtlClient:
             UserError: UNREACHABLE, DENIED, or nothing is held back.
         """
         path = f"/v1/hosts/{quote(hostname, safe='')}/release"
-        read = partial(parse, cls=ReleaseReply)
-        return await self._whole(path, "answer", read, {"alarms": alarms})
+        read = partial(parse, cls=Released)
+        return await self._whole(path, "answer", read, ReleaseRequest(alarms=alarms))
 
     async def forget(self, hostname: str) -> Forgotten:
         """Has an agent forget a host.
@@ -175,7 +177,7 @@ class CtlClient:
         path: str,
         what: str,
         read: Callable[[bytes], T],
-        body: dict[str, Any] | None = None,
+        body: object = None,
     ) -> T:
         method = "GET" if body is None else "POST"
         lost = StreamLost(self.address.text, "")
@@ -192,14 +194,14 @@ class CtlClient:
 
     @asynccontextmanager
     async def lines(
-        self, method: str, path: str, body: dict[str, Any] | None = None, *, unknown: str = ""
+        self, method: str, path: str, body: object = None, *, unknown: str = ""
     ) -> AsyncIterator[Lines]:
         """Asks for something that is answered in lines.
 
         Args:
             method: GET or POST.
             path: what is asked for, with its query.
-            body: a JSON object.
+            body: a request of :mod:`hbtrio.wire.operator`, if any.
             unknown: what to tell if the host is lost before the answer is complete.
 
         Raises:
@@ -214,9 +216,11 @@ class CtlClient:
 
     @asynccontextmanager
     async def _answer(
-        self, method: str, path: str, body: dict[str, Any] | None, lost: StreamLost
+        self, method: str, path: str, body: object, lost: StreamLost
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        request = self._http.build_request(method, path, json=body)
+        content = None if body is None else encode(body)
+        headers = {} if body is None else {"content-type": "application/json"}
+        request = self._http.build_request(method, path, content=content, headers=headers)
         response: httpx.Response | None = None
         try:
             with trio.move_on_after(ANSWER_S):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import attrs
@@ -51,10 +52,14 @@ class Lines:
         self.lost = lost
 
     async def next(self, cls: type[T], within_s: float) -> T | None:
+        """The next line as a ``cls``, see :func:`parse`; else as :meth:`read`."""
+        return await self.read(partial(parse, cls=cls), within_s)
+
+    async def read(self, reader: Callable[[bytes], T], within_s: float) -> T | None:
         """The next line, empty ones left out; None at the end.
 
         Args:
-            cls: what it is, see :func:`parse`.
+            reader: makes it of its bytes, or raises :class:`ReplyFault`.
             within_s: an empty line, with which a host says that it is alive, starts it anew.
 
         Raises:
@@ -66,7 +71,7 @@ class Lines:
         while (line := await self._line(within_s)) is not None:
             if line:
                 try:
-                    return parse(line, cls)
+                    return reader(line)
                 except ReplyFault as fault:
                     raise self.lost(f"the daemon said what is not understood: {fault}") from fault
         return None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Final
 
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.wire.operator import ProgressLine
 
 #: Progress lines kept for whoever looks later; a whole action has about a dozen.
 LINES: Final = 64
@@ -20,11 +21,11 @@ class ProgressLines:
     """The lines of one action."""
 
     def __init__(self) -> None:
-        self._lines: deque[dict[str, Any]] = deque(maxlen=LINES)
+        self._lines: deque[ProgressLine] = deque(maxlen=LINES)
         self._wakeup = WakeUp()
         self._closed = False
 
-    def say(self, line: dict[str, Any]) -> None:
+    def say(self, line: ProgressLine) -> None:
         """Adds a line."""
         self._lines.append(line)
         self._wakeup.set()
@@ -34,7 +35,7 @@ class ProgressLines:
         self._closed = True
         self._wakeup.set()
 
-    async def watch(self) -> AsyncGenerator[dict[str, Any] | None]:
+    async def watch(self) -> AsyncGenerator[ProgressLine | None]:
         """Yields each line, from the first; ends when they are closed."""
         seen = 0
         while True:

@@ -1064,11 +1064,10 @@ def test_what_is_imported() -> None:
         f"hbtrio.{package}."
         for package in ("api", "client", "http", "net", "nursery", "store", "system")
     )
-    assert {name for name in modules if name.startswith((*daemons, "hbtrio.wire.operator"))} == {
+    assert {name for name in modules if name.startswith(daemons)} == {
         "hbtrio.client.address",
         "hbtrio.client.client",
         "hbtrio.client.stream",
-        "hbtrio.wire.operator",
         "hbtrio.net.tls",
         "hbtrio.net.token_file",
     }

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from rich.cells import cell_len
 
 from hbtrio.cli.ctl.instances import pick
@@ -19,6 +19,7 @@ from hbtrio.cli.ctl.views import show_event, show_status
 from hbtrio.wire.operator import (
     EventLine,
     EventsFaultLine,
+    FleetEventLine,
     HostLine,
     InstanceLine,
     RoundEntry,
@@ -45,7 +46,7 @@ WEB = InstanceLine(
         reason="disk is busy",
     ),
 )
-DB = attrs.evolve(
+DB = replace(
     WEB,
     uuid="0aaaaaab-1111-2222-abcd-000000000002",
     name="Db",
@@ -125,7 +126,7 @@ def test_a_wide_table_says_more() -> None:
 
 @pytest.mark.parametrize("width", [None, 80, 100])
 def test_a_row_ends_with_its_last_word(width: int | None) -> None:
-    plain = attrs.evolve(DB, health="healthy", why="", open=None, restart_remaining_s=None)
+    plain = replace(DB, health="healthy", why="", open=None, restart_remaining_s=None)
     lines = status_lines(Status(host=HOST, instances=(WEB, plain)), width)
     assert [line for line in lines if line != line.rstrip()] == []
     [row] = [line for line in lines if line.startswith(plain.uuid[:8])]
@@ -135,7 +136,7 @@ def test_a_row_ends_with_its_last_word(width: int | None) -> None:
 
 
 def test_a_table_in_a_pipe_is_whole() -> None:
-    long = attrs.evolve(WEB, name="n" * 63, last=attrs.evolve(WEB.last, reason="r" * 223))
+    long = replace(WEB, name="n" * 63, last=replace(WEB.last, reason="r" * 223))
     (line,) = status_lines(Status(host=HOST, instances=(long,)), None)[3:]
     assert long.uuid in line
     assert "n" * 63 in line
@@ -149,7 +150,7 @@ def test_a_table_in_a_pipe_is_whole() -> None:
         ({"health": "healthy"}, None, "connection refused"),
         ({"health": "healthy", "last": WEB.last}, None, "vote stop reject: disk is busy"),
         (
-            {"health": "healthy", "last": attrs.evolve(WEB.last, result="accept", reason="")},
+            {"health": "healthy", "last": replace(WEB.last, result="accept", reason="")},
             None,
             "vote stop accept",
         ),
@@ -170,30 +171,30 @@ def test_a_table_in_a_pipe_is_whole() -> None:
     ],
 )
 def test_the_last_column(changes: dict[str, Any], action: str | None, last: str) -> None:
-    one = attrs.evolve(DB, **changes)
-    host = attrs.evolve(HOST, actions={one.uuid: action} if action else {})
+    one = replace(DB, **changes)
+    host = replace(HOST, actions={one.uuid: action} if action else {})
     line = status_lines(Status(host=host, instances=(one,)), None)[-1]
     assert line.endswith(f"  {last}")
 
 
 def test_the_time_is_that_of_the_event_that_is_shown() -> None:
-    again = attrs.evolve(DB, health="healthy", **WELL_AGAIN)
+    again = replace(DB, health="healthy", **WELL_AGAIN)
     assert "12:34:56" not in status_lines(Status(host=HOST, instances=(again,)), 130)[-1]
-    ill = attrs.evolve(again, health="unhealthy")
+    ill = replace(again, health="unhealthy")
     assert "12:34:56" in status_lines(Status(host=HOST, instances=(ill,)), 130)[-1]
 
 
 def test_abbreviations_are_as_long_as_they_must_be() -> None:
-    twin = attrs.evolve(WEB, uuid=WEB.uuid[:-1] + "2")
+    twin = replace(WEB, uuid=WEB.uuid[:-1] + "2")
     lines = status_lines(Status(host=HOST, instances=(WEB, twin)), 80)
     assert [line.split()[0] for line in lines[2:]] == ["UUID", WEB.uuid, twin.uuid]
-    near = attrs.evolve(WEB, uuid="0aaaaaaa-1119-2222-abcd-000000000001")
+    near = replace(WEB, uuid="0aaaaaaa-1119-2222-abcd-000000000001")
     lines = status_lines(Status(host=HOST, instances=(WEB, near)), 80)
     assert [line.split()[0] for line in lines[3:]] == ["0aaaaaaa-1111", "0aaaaaaa-1119"]
 
 
 def test_what_is_wrong_with_the_host_comes_first() -> None:
-    host = attrs.evolve(
+    host = replace(
         HOST,
         late=True,
         crashes=1,
@@ -216,9 +217,7 @@ def test_what_is_wrong_with_the_host_comes_first() -> None:
 
 
 def test_colours() -> None:
-    lines = status_lines(
-        Status(host=attrs.evolve(HOST, alarms=1), instances=(DB,)), 80, colour=True
-    )
+    lines = status_lines(Status(host=replace(HOST, alarms=1), instances=(DB,)), 80, colour=True)
     assert lines[1].startswith("\x1b[1;31mALARM: 1 mass failure, ")
     assert "\x1b[33mrestarting\x1b[0m  \x1b[1;31munhealthy\x1b[0m  " in lines[-1]
 
@@ -272,8 +271,8 @@ def test_a_table_is_cut_at_a_terminal_too_narrow_for_it() -> None:
 
 @given(uuids=st.sets(st.uuids(), min_size=1, max_size=4), names=_TEXT, columns=st.integers(20, 200))
 def test_tables_fit(uuids: set[Any], names: str, columns: int) -> None:
-    wide = attrs.evolve(WEB, beats=10**9, state="restarting", health="unhealthy", name=names)
-    instances = tuple(attrs.evolve(wide, uuid=str(uuid)) for uuid in uuids)
+    wide = replace(WEB, beats=10**9, state="restarting", health="unhealthy", name=names)
+    instances = tuple(replace(wide, uuid=str(uuid)) for uuid in uuids)
     for line in status_lines(Status(host=HOST, instances=instances), columns):
         assert cell_len(line) <= columns
 
@@ -308,7 +307,7 @@ def test_uuids_of_events_are_whole_where_there_is_room(columns: int | None, leng
 )
 def test_the_name_of_an_event_can_not_be_taken_for_more(name: str, called: str) -> None:
     on, data = screen()
-    show_event(on, EventLine(kind="loss", uuid=WEB.uuid, hostname="h"), name)
+    show_event(on, FleetEventLine(kind="loss", uuid=WEB.uuid, hostname="h"), name)
     assert data.getvalue().decode() == f"{WEB.uuid}{called} h loss\n"
 
 
@@ -409,7 +408,7 @@ def test_clipped_and_padded(text: str, cells: int) -> None:
 
 @given(uuids=st.sets(st.uuids().map(str), min_size=1, max_size=5), length=st.integers(1, 36))
 def test_what_is_picked_is_the_only_one(uuids: set[str], length: int) -> None:
-    instances = [attrs.evolve(WEB, uuid=uuid, name="") for uuid in uuids]
+    instances = [replace(WEB, uuid=uuid, name="") for uuid in uuids]
     for uuid in uuids:
         word = uuid[:length]
         if sum(one.startswith(word) for one in uuids) == 1:

@@ -18,6 +18,7 @@ from hbtrio.wire.link_messages import ActCommand
 from hbtrio.wire.vocabulary import ActionName
 from support.agent_world import MemoryAgent, memory_agent
 from support.inline_store import wall_clock
+from support.lines import members
 from support.scripted_host import VM, ScriptedHost
 
 ALICE = "operator CN=alice"
@@ -39,9 +40,9 @@ async def reboot(actions: AgentActions, *command: str, force: bool = False) -> F
     return await actions.begin(VM, ActionName.REBOOT, command, force=force, who=ALICE)
 
 
-async def lines_of(action: FleetAction) -> list[dict[str, Any] | None]:
+async def lines_of(action: FleetAction) -> list[dict[str, Any]]:
     """All that a watcher is told."""
-    return [line async for line in action.lines.watch()]
+    return [members(line) async for line in action.lines.watch()]
 
 
 async def kept(world: MemoryAgent) -> list[str]:

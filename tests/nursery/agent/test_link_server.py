@@ -211,7 +211,7 @@ def of_instance(world: MemoryAgent, uuid: str = VM) -> tuple[str, str, str]:
     """An instance in the agent's status: its name, state, and why."""
     bound = world.agent.inventory.instance(uuid)
     found = fleet_instance(world.agent, bound, trio.current_time())
-    return found["name"], found["state"], found["why"]
+    return found.name, found.state, found.why
 
 
 async def test_the_replaced_one_is_told_who_took_its_place(

@@ -29,6 +29,7 @@ from support.host_world import (
     now,
     stay_silent,
 )
+from support.lines import members
 
 Line = dict[str, Any]
 
@@ -851,7 +852,7 @@ async def test_who_comes_late_sees_all_of_it(autojump_clock: MockClock) -> None:
             await world.at(20)
         assert late.lines == acted.lines
         assert len(late.lines) == 7
-        assert [line async for line in acted.run.progress()] == late.lines
+        assert [members(line) async for line in acted.run.progress()] == late.lines
 
 
 # -- the host ends --------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from hbtrio.nursery.host.daemon import UnknownInstance
 from hbtrio.wire.vocabulary import ActionName, Event
 from support.fake_processes import HANGS, FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world, now, stay_silent, uuid_of
+from support.lines import members
 
 
 class Fault(Exception):
@@ -315,12 +316,12 @@ async def test_an_action_that_fails_is_logged_and_no_other_notices(
         begin = world.host.begin_action
         broken = begin(guest.uuid, ActionName.UNPAUSE, ("breaks",), force=False)
         fine = begin(other.uuid, ActionName.UNPAUSE, ("fine",), force=False)
-        lines = [line async for line in broken.progress()]
+        lines = [members(line) async for line in broken.progress()]
         assert [line["step"] for line in lines] == ["command"]
         assert crashes(caplog) == [(f"action unpause on {guest.uuid} failed", Fault)]
         world.crashes = 1
         assert list(world.host.actions) == [other.uuid]
-        assert [line async for line in fine.progress()][-1]["outcome"] == "done"
+        assert [members(line) async for line in fine.progress()][-1]["outcome"] == "done"
         assert world.host.actions == {}
         assert world.channel(guest).beating
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from hbtrio.nursery.broadcast import FOLLOWER_QUEUE, RECENT
-from hbtrio.nursery.host.reports import Report, ReportKind, Reports
+from hbtrio.nursery.host.reports import Report, ReportKind, Reports, event_line
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
@@ -71,8 +71,8 @@ def test_the_kinds_of_the_issue() -> None:
 
 def test_a_time_keeps_its_zone() -> None:
     zone = timezone(timedelta(hours=-3, minutes=-30))
-    members = report(time=TIME.astimezone(zone)).as_dict()
-    assert members["time"] == "2026-01-01T23:34:05.678-03:30"
+    line = event_line(report(time=TIME.astimezone(zone)))
+    assert line.time == "2026-01-01T23:34:05.678-03:30"
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,14 @@ from hbtrio.client.stream import Lines
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.token_file import checked_token, read_token
 from hbtrio.wire.operator import (
-    EventLine,
+    ActRequest,
     FleetStatus,
     History,
+    NoticeRequest,
     ProgressLine,
+    VoteRequest,
     WholeHistory,
+    parse_event,
 )
 
 #: What a shell gives a program that SIGINT ended.
@@ -223,7 +226,7 @@ class Session:
                 while (event := await lines.next(dict[str, Any], SILENCE_S)) is not None:
                     self._screen.json(event)
             else:
-                while (line := await lines.next(EventLine, SILENCE_S)) is not None:
+                while (line := await lines.read(parse_event, SILENCE_S)) is not None:
                     show_event(self._screen, line, await self._names.of(line))
             if follow:
                 raise lines.lost("the daemon ended the stream")
@@ -232,8 +235,9 @@ class Session:
     async def _round(self, kind: str) -> int:
         event = self._options.event
         what = f"the vote on {event}" if kind == "vote" else f"the notice of {event}"
+        body = VoteRequest(event=event) if kind == "vote" else NoticeRequest(event=event)
         said = await self._watched(
-            kind, {"event": event}, what, ProgressView(self._screen), lambda one: one.result != ""
+            kind, body, what, ProgressView(self._screen), lambda one: one.result != ""
         )
         if kind == "vote":
             return _VOTE_STATUS.get(said.result, ExitStatus.FAILED)
@@ -244,7 +248,7 @@ class Session:
 
     async def _act(self) -> int:
         name = self._options.action
-        body = {"action": name, "command": _command(self._options), "force": self._options.force}
+        body = ActRequest(action=name, command=_command(self._options), force=self._options.force)
         view = ProgressView(self._screen, whole=name)
         said = await self._watched("act", body, name, view, lambda one: one.step == "end")
         return _ACT_STATUS.get(said.outcome, ExitStatus.FAILED)
@@ -252,7 +256,7 @@ class Session:
     async def _watched(
         self,
         kind: str,
-        body: dict[str, Any],
+        body: VoteRequest | NoticeRequest | ActRequest,
         what: str,
         view: ProgressView,
         is_last: Callable[[ProgressLine], bool],
@@ -281,7 +285,7 @@ class Session:
         within_s = MARGIN_S
         while (said := await lines.next(ProgressLine, within_s)) is not None:
             if said.step == "lost":
-                raise lines.lost(said.reason)
+                raise lines.lost(said.reason or "")
             if is_last(said):
                 self._goes_on = f"{over}; `hbtrio ctl events` tells how"
             view.tell(said)
@@ -302,11 +306,11 @@ async def _cancel_upon(signals: AsyncIterator[int], scope: trio.CancelScope) -> 
     scope.cancel()
 
 
-def _command(options: argparse.Namespace) -> list[str]:
+def _command(options: argparse.Namespace) -> tuple[str, ...]:
     for place, argument in enumerate(options.behind, 1):
         try:
             argument.encode()
         except UnicodeEncodeError:
             # JSON can't carry it, and a command with a "?" in its place is another command.
             raise UserError(f"COMMAND: argument {place} is not UTF-8") from None
-    return list(options.behind)
+    return tuple(options.behind)

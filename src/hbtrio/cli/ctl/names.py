@@ -12,7 +12,7 @@ import trio
 from hbtrio.client.client import CtlClient
 from hbtrio.config.source import shown
 from hbtrio.errors import UserError
-from hbtrio.wire.operator import EventLine, FleetInstanceLine, InstanceLine
+from hbtrio.wire.operator import AnyEventLine, FleetInstanceLine, InstanceLine
 
 #: The daemon is asked again for a uuid that it did not know, at most this often.
 _ASKED_EVERY_S: Final = 60.0
@@ -38,7 +38,7 @@ class Names:
         self._known = {one.uuid: one.name for one in instances}
         self._ask_at = trio.current_time() + _ASKED_EVERY_S
 
-    async def of(self, event: EventLine) -> str:
+    async def of(self, event: AnyEventLine) -> str:
         """The name of an event's instance, or ""; never fails, as the event is what matters.
 
         May wait for an answer of the daemon; after a cancellation it can be asked again.

@@ -83,15 +83,15 @@ class ProgressView:
         """Shows what a host said."""
         title = _title(said)
         if said.step == "end":
-            self._close(self._whole, said.outcome, said.reason, said.step)
+            self._close(self._whole, said.outcome, said.reason or "", said.step)
         elif said.skipped:
             self._open = None
             self._screen.line(f"{title}: ", ("skipped", "warn"), f": {said.skipped}")
         elif said.seconds is not None:
             self._begin(title, said, min(max(said.seconds, 0.0), _LONGEST_S))
         elif said.result:
-            self._close(title, said.result, said.reason, said.step)
-            for line in said.output.splitlines():
+            self._close(title, said.result, said.reason or "", said.step)
+            for line in (said.output or "").splitlines():
                 self._screen.line((f"  | {line}", "faint"))
 
     def _begin(self, title: str, said: ProgressLine, seconds: float) -> None:

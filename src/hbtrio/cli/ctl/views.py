@@ -22,7 +22,7 @@ from hbtrio.cli.ctl.table import (
     write_table,
 )
 from hbtrio.cli.ctl.times import clock, moment, stamp
-from hbtrio.wire.operator import EventLine, HostLine, InstanceLine, Status
+from hbtrio.wire.operator import AnyEventLine, EventLine, HostLine, InstanceLine, Status
 
 #: From this width on, in cells, a table says when the last event was.
 _WITH_TIME: Final = 100
@@ -126,11 +126,11 @@ def _overtaken(one: InstanceLine, last: EventLine) -> bool:
     return well_again or unreachable
 
 
-def _head(event: EventLine) -> str:
+def _head(event: AnyEventLine) -> str:
     return " ".join(filter(None, (event.kind, event.event, event.result)))
 
 
-def show_event(screen: Screen, event: EventLine, name: str) -> None:
+def show_event(screen: Screen, event: AnyEventLine, name: str) -> None:
     """Writes one event: time, instance, host if one of many, what, who wanted it, and why.
 
     Args:

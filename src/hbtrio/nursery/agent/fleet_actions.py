@@ -7,12 +7,11 @@ for and what became of it; one that the agent itself refuses has the second only
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import attrs
 import trio
@@ -25,6 +24,7 @@ from hbtrio.store.records import HistoryEntry
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import ActCommand
+from hbtrio.wire.operator import ProgressLine, ReplyFault, parse
 from hbtrio.wire.vocabulary import ActionName
 
 _log = logging.getLogger("hbtrio.agent")
@@ -137,8 +137,8 @@ class AgentActions:
                         begun = True
                         task_status.started()
                     action.lines.say(line)
-                    if line.get("step") == "end":
-                        words = (line.get("outcome"), line.get("reason"))
+                    if line.step == "end":
+                        words = (line.outcome, line.reason)
                         outcome = ": ".join(str(word) for word in words if word)
             lost = "the host ended it without an outcome"
         except NotDone as fault:
@@ -148,7 +148,7 @@ class AgentActions:
         finally:
             del self.under_way[message.command_id]
             if not (outcome or refusal):
-                action.lines.say({"step": "lost", "reason": lost})
+                action.lines.say(ProgressLine(step="lost", reason=lost))
             action.lines.close()
         if refusal:
             await self._refuse(action, refusal)
@@ -184,16 +184,13 @@ def _asked(message: ActCommand) -> str:
     return f"asked{forced}{program}"
 
 
-def _line(text: str) -> dict[str, Any]:
+def _line(text: str) -> ProgressLine:
     """A line of progress that a host sent.
 
     Raises:
         LinkError: it is none.
     """
     try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        line = None
-    if not isinstance(line, dict):
-        raise LinkError("the host's line of progress is not a JSON object")
-    return line
+        return parse(text.encode(), ProgressLine)
+    except ReplyFault as fault:
+        raise LinkError(f"the host's line of progress is not understood: {fault}") from fault

@@ -29,6 +29,7 @@ from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.progress_lines import ProgressLines
 from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
 from hbtrio.wire.channel_codec import plain_text
+from hbtrio.wire.operator import ProgressLine
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType, VoteResult
 
 _log = logging.getLogger("hbtrio.actions")
@@ -113,12 +114,12 @@ class ActionRun:
         """Nothing more will be said; those who watch are let go."""
         self._lines.close()
 
-    def progress(self) -> AsyncGenerator[dict[str, Any] | None]:
+    def progress(self) -> AsyncGenerator[ProgressLine | None]:
         """Yields each line of progress, from the first; ends with the action."""
         return self._lines.watch()
 
     def _say(self, **line: Any) -> None:
-        self._lines.say(line)
+        self._lines.say(ProgressLine(**line))
 
     async def _round(
         self, kind: str, event: Event, notification: NotificationType
@@ -168,7 +169,7 @@ class ActionRun:
             self._announced = True
         self._restarts = channel is not None and channel.restart.window is not None
         argv = expand(self._command, uuid=self.uuid)
-        self._say(step="command", argv=argv, seconds=self._timeout_s)
+        self._say(step="command", argv=tuple(argv), seconds=self._timeout_s)
         _log.info("%s: %s: running %s", self.uuid, self.name, argv)
         fault = f"out of time after {self._timeout_s:g} s"
         output = ""

@@ -19,6 +19,7 @@ from hbtrio.wire.link_messages import (
     Reply,
     RoundCommand,
 )
+from hbtrio.wire.operator import ProgressLine, encode
 from hbtrio.wire.vocabulary import ActionName, NotificationType
 
 #: Commands of the agent under way at once.
@@ -102,13 +103,14 @@ def _refusal(command: RoundCommand | ActCommand, reason: str) -> Reply:
     return Reply(command.command_id, ok=False, reason=reason[:MAX_TEXT])
 
 
-def _fitting(line: dict[str, Any]) -> str:
+def _fitting(line: ProgressLine) -> str:
     """A line of progress as JSON, its texts cut as far as it takes."""
-    text = json.dumps(line)
+    members: dict[str, Any] = json.loads(encode(line))
+    text = json.dumps(members)
     for chars in (1000, 100, 10, 1):
         if len(text) <= _PROGRESS_BYTES:
             break
-        text = json.dumps({name: _cut(value, chars) for name, value in line.items()})
+        text = json.dumps({name: _cut(value, chars) for name, value in members.items()})
     return text
 
 

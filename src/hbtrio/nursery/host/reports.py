@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.wire.operator import EventLine, encode_line
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 _log = logging.getLogger("hbtrio.reports")
@@ -61,15 +61,24 @@ class Report:
     #: For a vote or notice that an agent commanded, the id of its command.
     command_id: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON members; those that do not apply are left out."""
-        members = attrs.asdict(self, filter=lambda _, value: value not in (None, ""))
-        members["reason"] = self.reason
-        return members | {"time": self.time.isoformat(timespec="milliseconds")}
-
     def as_line(self) -> str:
         """The report as one line of JSON, without its newline."""
-        return json.dumps(self.as_dict(), ensure_ascii=False)
+        return encode_line(event_line(self)).decode()
+
+
+def event_line(report: Report) -> EventLine:
+    """A report as a line of the operator API and of the events file."""
+    return EventLine(
+        time=report.time.isoformat(timespec="milliseconds"),
+        kind=report.kind,
+        uuid=report.uuid,
+        reason=report.reason,
+        name=report.name,
+        event=report.event or "",
+        result=report.result or "",
+        corrective_action=report.corrective_action or "",
+        command_id=report.command_id,
+    )
 
 
 class Reports(Broadcast[Report]):

@@ -1,0 +1,90 @@
+"""The one schema of the operator API of host and agent: every body, line and error.
+
+The daemons build these structs and encode them, ``hbtrio ctl`` decodes them, and the agent's
+OpenAPI document is generated from them. One noun each:
+
+* :mod:`~hbtrio.wire.operator.words`: the types of members, with their units, ranges and words;
+* :mod:`~hbtrio.wire.operator.requests`: what clients send;
+* :mod:`~hbtrio.wire.operator.host`: a host's status;
+* :mod:`~hbtrio.wire.operator.fleet`: an agent's status, and its answers to changes;
+* :mod:`~hbtrio.wire.operator.events`: lines about events, and the history;
+* :mod:`~hbtrio.wire.operator.progress`: lines about votes, notices and actions;
+* :mod:`~hbtrio.wire.operator.codec`: bytes from structs, and structs from bytes;
+* :mod:`~hbtrio.wire.operator.components`: the schemas of the OpenAPI document.
+"""
+
+from hbtrio.wire.operator.codec import (
+    ReplyFault,
+    encode,
+    encode_line,
+    parse,
+    parse_event,
+    parse_status,
+)
+from hbtrio.wire.operator.events import (
+    AnyEventLine,
+    EventLine,
+    FleetEventLine,
+    History,
+    WholeHistory,
+)
+from hbtrio.wire.operator.fleet import (
+    AgentLine,
+    DeliveryLine,
+    FleetHostLine,
+    FleetInstanceLine,
+    FleetStatus,
+    Forgotten,
+    Refusal,
+    Released,
+    UnregisteredLine,
+)
+from hbtrio.wire.operator.host import (
+    EventsFaultLine,
+    HostLine,
+    InstanceLine,
+    RoundEntry,
+    Status,
+)
+from hbtrio.wire.operator.progress import ProgressLine
+from hbtrio.wire.operator.requests import (
+    ActRequest,
+    Alarms,
+    NoticeRequest,
+    ReleaseRequest,
+    VoteRequest,
+)
+
+__all__ = [
+    "ActRequest",
+    "AgentLine",
+    "Alarms",
+    "AnyEventLine",
+    "DeliveryLine",
+    "EventLine",
+    "EventsFaultLine",
+    "FleetEventLine",
+    "FleetHostLine",
+    "FleetInstanceLine",
+    "FleetStatus",
+    "Forgotten",
+    "History",
+    "HostLine",
+    "InstanceLine",
+    "NoticeRequest",
+    "ProgressLine",
+    "Refusal",
+    "ReleaseRequest",
+    "Released",
+    "ReplyFault",
+    "RoundEntry",
+    "Status",
+    "UnregisteredLine",
+    "VoteRequest",
+    "WholeHistory",
+    "encode",
+    "encode_line",
+    "parse",
+    "parse_event",
+    "parse_status",
+]

@@ -1,0 +1,85 @@
+"""Lines about what happened: a host's events, an agent's, and the pages of an agent's history."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta, field
+
+from hbtrio.wire.operator.words import (
+    Answer,
+    CorrectiveWord,
+    Count,
+    EventWord,
+    Line,
+    ResultWord,
+    Text,
+    Time,
+)
+
+_Who = Annotated[str, Meta(description="Who asked: vim, or an operator as far as known.")]
+
+
+class EventLine(Line, frozen=True, kw_only=True, omit_defaults=True):
+    """An event of a host: a loss, the outcome of a vote, and so on.
+
+    ``reason`` is always there. The ``kind`` lost says that this reader was too slow, and ends the
+    stream.
+    """
+
+    time: Time = ""
+    kind: str
+    uuid: str = ""
+    # The value of a factory is never left out, not even when it is empty.
+    reason: Text = field(default_factory=str)
+    name: Text = ""
+    event: EventWord = ""
+    result: ResultWord = ""
+    corrective_action: CorrectiveWord = ""
+    command_id: str = ""
+
+    #: A host's events name neither it nor whoever asked.
+    hostname: ClassVar[str] = ""
+    who: ClassVar[str] = ""
+
+
+class FleetEventLine(Line, frozen=True, kw_only=True, omit_defaults=True):
+    """An event of an agent's fleet, or an entry of its history.
+
+    ``reason`` is always there, ``id`` in the history only. The ``kind`` lost says that this reader
+    was too slow, and ends the stream.
+    """
+
+    id: Count | None = None
+    time: Time = ""
+    kind: str
+    uuid: str = ""
+    hostname: str = ""
+    event: EventWord = ""
+    result: ResultWord = ""
+    corrective_action: CorrectiveWord = ""
+    who: _Who = ""
+    asked_at: Time = ""
+    reason: Text = field(default_factory=str)
+
+    #: An agent's events name their instances by uuid alone.
+    name: ClassVar[str] = ""
+
+
+#: An event of whichever daemon was asked.
+AnyEventLine = EventLine | FleetEventLine
+
+
+class History(Answer, frozen=True, kw_only=True):
+    """A page of an agent's history, the newest entry first."""
+
+    history: tuple[FleetEventLine, ...]
+    before: Annotated[
+        int | None, Meta(description="Where the next page begins; null at the end.")
+    ] = None
+
+
+class WholeHistory(Answer, frozen=True, kw_only=True):
+    """The same page, with all that the agent sent."""
+
+    history: tuple[dict[str, Any], ...]

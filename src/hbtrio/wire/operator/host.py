@@ -1,0 +1,97 @@
+"""The status of a host and its instances."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, field
+
+from hbtrio.wire.operator.events import EventLine
+from hbtrio.wire.operator.words import (
+    Answer,
+    CorrectiveWord,
+    Count,
+    EventWord,
+    HealthWord,
+    Milliseconds,
+    Text,
+    Time,
+    Windows,
+    WindowWord,
+)
+
+_Remaining = Annotated[float, Meta(description="Seconds until it ends.")]
+
+
+class EventsFaultLine(Answer, frozen=True, kw_only=True):
+    """A host that can't write its events: since when, why, and how many were lost."""
+
+    since: Time
+    why: str
+    lost: Count
+
+
+class HostLine(Answer, frozen=True, kw_only=True):
+    """The host itself."""
+
+    hostname: str
+    version: str
+    started: Time
+    channels: Count = 0
+    heartbeating: Annotated[Count, Meta(description="How many instances are heartbeating.")]
+    late: Annotated[bool, Meta(description="The daemon is not scheduled on time.")] = False
+    late_ticks: Count = 0
+    pacer_worst_lateness_ms: Milliseconds = 0.0
+    crashes: Annotated[Count, Meta(description="Internal failures; the log has them.")] = 0
+    corrective_commands_run: Count = 0
+    corrective_commands_failed: Count = 0
+    corrective_commands_held_back: Count = 0
+    alarms: Annotated[Count, Meta(description="Mass failures.")] = 0
+    events_fault: EventsFaultLine | None = None
+    actions: Annotated[
+        dict[str, str], Meta(description="Actions under way, by the instance's uuid.")
+    ] = field(default_factory=dict)
+
+
+class RoundEntry(Answer, frozen=True, kw_only=True):
+    """A vote or notice that is open on an instance."""
+
+    kind: Annotated[str, Meta(extra_json_schema={"enum": ["vote", "notice"]})]
+    event: EventWord
+    window: WindowWord = ""
+    remaining_s: _Remaining
+
+
+class InstanceLine(Answer, frozen=True, kw_only=True):
+    """An instance: its heartbeat, what it advertised, what is open on it."""
+
+    uuid: str
+    name: Text
+    state: str
+    why: Text
+    connected: bool = False
+    heartbeating: bool = False
+    reporting: bool = False
+    health: HealthWord
+    health_reason: Text = ""
+    beats: Count
+    missed: Count
+    late_answers: Count = 0
+    faulty_messages: Count = 0
+    round_trip_ms: Annotated[
+        Milliseconds | None, Meta(description="From the last challenge to its answer.")
+    ] = None
+    interval_ms: Count = 0
+    windows_s: Windows = field(default_factory=dict)
+    corrective_action: CorrectiveWord = ""
+    open: RoundEntry | None = None
+    restart_remaining_s: _Remaining | None = None
+    last: Annotated[EventLine | None, Meta(description="The last event.")] = None
+    path: str = ""
+
+
+class Status(Answer, frozen=True, kw_only=True):
+    """A host and all its instances."""
+
+    host: HostLine
+    instances: tuple[InstanceLine, ...]

@@ -1,0 +1,70 @@
+"""The bodies that clients send.
+
+The daemons read them with :func:`hbtrio.config.toml.structure`, which names every fault at once;
+so these are attrs classes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import attrs
+from msgspec import Meta
+
+from hbtrio.wire.operator.words import ActionWord, EventWord, VotedEventWord
+
+_Argument = Annotated[
+    str,
+    Meta(
+        description="{uuid} stands for the instance, {{uuid}} for itself. Other words in braces "
+        "are refused, and all of them in the first item, the program.",
+        max_length=4096,
+    ),
+]
+
+
+class Alarms(StrEnum):
+    """What becomes of a host's alarms that were held back."""
+
+    SEND = "send"
+    WITHDRAW = "withdraw"
+
+
+@attrs.frozen(kw_only=True)
+class VoteRequest:
+    """Asks an instance whether an event may happen."""
+
+    event: VotedEventWord
+
+
+@attrs.frozen(kw_only=True)
+class NoticeRequest:
+    """Tells an instance of an event."""
+
+    event: EventWord
+
+
+@attrs.frozen(kw_only=True)
+class ActRequest:
+    """Has a host perform an action on an instance."""
+
+    action: ActionWord
+    command: Annotated[
+        tuple[_Argument, ...],
+        Meta(
+            description="What performs it, run by the host; empty: the host's own for the action.",
+            extra_json_schema={
+                "maxItems": 64,
+                "prefixItems": [{"type": "string", "minLength": 1, "maxLength": 4096}],
+            },
+        ),
+    ] = ()
+    force: Annotated[bool, Meta(description="Skip the vote, not the notices.")] = False
+
+
+@attrs.frozen(kw_only=True)
+class ReleaseRequest:
+    """Lets go the alarms of a host that an agent holds back."""
+
+    alarms: Annotated[str, Meta(extra_json_schema={"enum": [str(word) for word in Alarms]})]
