@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hbtrio.fsm.action import ACTION_FSM
+from hbtrio.fsm.alarm_hold import HOLD_TABLE
 from hbtrio.fsm.application import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.fsm.ballot import BALLOT_TABLE, BallotEvent, BallotState
 from hbtrio.fsm.delivery import DELIVERY_TABLE, DeliveryEvent, OutboxState
@@ -30,6 +31,7 @@ TABLES: Final[tuple[Table[Any, Any], ...]] = (
     ACTION_FSM,
     APPLICATION_TABLE,
     DELIVERY_TABLE,
+    HOLD_TABLE,
 )
 
 #: Loops that are drawn: something is sent or noted each time, though the state stays.

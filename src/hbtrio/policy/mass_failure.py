@@ -20,7 +20,7 @@ _MEMORY: Final = 65536
 _FORGET_S: Final = 600.0
 
 
-class BrakeVerdict(Enum):
+class FailureVerdict(Enum):
     """What to do about a failure once its interval of reflection is over."""
 
     ACT = "act"
@@ -43,12 +43,12 @@ class Failure:
     total: int
 
 
-class MassFailureBrake:
+class MassFailures:
     """Counts failures close to each other.
 
     Args:
         share: the share of instances, over 0 and at most 1, above which nothing is done.
-        minimum: with fewer heartbeating instances than this the brake is off; a share of two
+        minimum: with fewer heartbeating instances than this nothing is held back; a share of two
             instances says nothing about the host.
     """
 
@@ -69,11 +69,11 @@ class MassFailureBrake:
         self._failures.append(failure)
         return failure.at + failure.interval_s
 
-    def judge(self, failure: Failure) -> BrakeVerdict:
+    def judge(self, failure: Failure) -> FailureVerdict:
         """Whether to act on a failure that was noted at least its interval ago."""
         if self._incident is not None and self._incident[0] <= failure.at <= self._incident[1]:
             self.held += 1
-            return BrakeVerdict.HOLD
+            return FailureVerdict.HOLD
         near = [
             other
             for other in self._failures
@@ -82,13 +82,13 @@ class MassFailureBrake:
         # The first failure of a burst knows how many there were before it.
         total = max((other.total for other in near), default=failure.total)
         if total < self._minimum or len({f.uuid for f in near}) <= self._share * total:
-            return BrakeVerdict.ACT
+            return FailureVerdict.ACT
         first, last = min(f.at for f in near), max(f.at for f in near)
         # One incident, one alarm: what overlaps the last one goes on from it.
         self.held += 1
         if self._incident is not None and first <= self._incident[1]:
             self._incident = min(first, self._incident[0]), max(last, self._incident[1])
-            return BrakeVerdict.HOLD
+            return FailureVerdict.HOLD
         self._incident = first, last
         self.alarms += 1
-        return BrakeVerdict.HOLD_AND_ALARM
+        return FailureVerdict.HOLD_AND_ALARM

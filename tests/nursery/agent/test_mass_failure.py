@@ -14,8 +14,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from hbtrio.fsm.alarm_hold import SETTLE_S
 from hbtrio.nursery.agent.alarm_holds import Released
-from hbtrio.nursery.agent.mass_failure import SETTLE_S, NotHeld
+from hbtrio.nursery.agent.mass_failure import NotHeld
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import STOPPING, Goodbye

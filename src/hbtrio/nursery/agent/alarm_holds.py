@@ -1,9 +1,6 @@
-"""Hosts whose alarms are held back: how a hold is kept, and what becomes of the alarms at its end.
+"""Holds on alarms in the store: how one is kept, and what becomes of its alarms at its end.
 
-When there is one, and when it ends, is up to :mod:`hbtrio.nursery.agent.mass_failure`. Its store is
-slow at times, and things go on happening meanwhile. So a hold holds back from the moment it is
-made, before it is kept; and while it is being ended nobody leaves an alarm to it any more, for it
-will not look again.
+When there is one, and when it ends, is decided in :mod:`hbtrio.fsm.host_alarms`.
 """
 
 from __future__ import annotations
@@ -16,6 +13,9 @@ from typing import Final
 import attrs
 import trio
 
+from hbtrio.fsm.alarm_hold import AlarmHold
+from hbtrio.fsm.host_alarms import HostAlarms
+from hbtrio.nursery.agent.keyed_lock import KeyedLock
 from hbtrio.store.held_alarms import HeldAlarms, HoldRecord
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.retry import retry_forever
@@ -37,31 +37,9 @@ class Released:
     withdrawn: int
 
 
-@attrs.define(eq=False)
-class AlarmHold:
-    """A host whose alarms are held back.
-
-    Args:
-        record: as it is kept.
-        lost: the instances one of which has to be heard of; None: any.
-        turn: whose turn it is to change this host's holds in the store.
-        kept: whether the store has it.
-        ending: whether it is being ended, or over.
-        settling: the time that the others have once one was heard of.
-    """
-
-    record: HoldRecord
-    lost: set[str] | None
-    turn: trio.Lock
-    kept: bool = False
-    ending: bool = False
-    settling: trio.CancelScope | None = None
-
-    def wait_on(self) -> None:
-        """What was heard of before counts no more."""
-        if self.settling is not None:
-            self.settling.cancel()
-            self.settling = None
+def record_of(hold: AlarmHold) -> HoldRecord:
+    """A hold as the store keeps it."""
+    return HoldRecord(hold.hostname, hold.since, hold.reason)
 
 
 class AlarmHolds:
@@ -70,8 +48,8 @@ class AlarmHolds:
     Args:
         held: what is held, and survives.
         wanted: whether an alarm of this host about this instance is still of use.
-        wake: told when an alarm is let go or withdrawn.
-        publish: told of what is kept in the history.
+        wake: called when an alarm is let go or withdrawn.
+        publish: called with what is kept in the history.
         wall_clock: the store's.
     """
 
@@ -89,42 +67,56 @@ class AlarmHolds:
         self._wake = wake
         self._publish = publish
         self._wall_clock = wall_clock
+        #: Whose turn it is to change a host's holds in the store.
+        self._turns = KeyedLock()
+        #: The holds that the store has.
+        self._kept: set[AlarmHold] = set()
+
+    def found(self, hold: AlarmHold) -> None:
+        """This hold was found in the store."""
+        self._kept.add(hold)
 
     async def keep(self, hold: AlarmHold) -> None:
-        """Has the store keep it, however long that takes."""
+        """Has the store keep a hold, however long that takes; one that is over by then is not."""
 
         async def step() -> None:
-            async with hold.turn:
-                await self._keep(hold)
+            async with self._turns.of(hold.hostname):
+                if hold.in_force:
+                    await self._keep(hold)
 
         await retry_forever(step)
 
     async def _keep(self, hold: AlarmHold) -> None:
-        if hold.kept:
+        if hold in self._kept:
             return
-        record = hold.record
-        entry = HistoryEntry(record.since, RAISED, "", record.hostname, record.why)
-        await self._held.hold(record, entry)
-        hold.kept = True
+        entry = HistoryEntry(hold.since, RAISED, "", hold.hostname, hold.reason)
+        await self._held.hold(record_of(hold), entry)
+        self._kept.add(hold)
         self._publish(entry)
 
-    async def end(
-        self,
-        hold: AlarmHold,
-        why: str,
-        who: str,
-        *,
-        send: bool,
-        but: Callable[[], Set[str]] = frozenset,
+    async def settle(self, host: HostAlarms, hold: AlarmHold) -> None:
+        """Ends a hold that is due: its alarms are sent, but those that are in question.
+
+        Nothing happens if it is not due any more when it is its turn.
+
+        Raises:
+            StoreFault: the hold goes on.
+        """
+        async with self._turns.of(hold.hostname):
+            if hold.settled():
+                await self._end(host, hold, hold.settle_reason, "", send=True, but=host.in_question)
+
+    async def release(
+        self, host: HostAlarms, hold: AlarmHold, reason: str, who: str, *, send: bool
     ) -> Released | None:
         """Ends a hold: its alarms are sent, those that are still of use, or withdrawn.
 
         Args:
+            host: its host.
             hold: the hold.
-            why: the reason, for the history.
+            reason: why, for the history.
             who: an operator, or "".
             send: whether they are sent.
-            but: instances about which others decide.
 
         Returns:
             what became of them; None: it was over.
@@ -132,26 +124,41 @@ class AlarmHolds:
         Raises:
             StoreFault: the hold goes on.
         """
-        hostname = hold.record.hostname
-        async with hold.turn:
-            if hold.ending:
+        async with self._turns.of(hold.hostname):
+            if not hold.released():
                 return None
-            hold.ending = True
-            try:
-                await self._keep(hold)
-                uuids = await self._held.of(hostname) - but()
-                wanted = self._of_use(hostname, uuids) if send else frozenset()
-                useless = USELESS if send else why
-                withdrawn = await self._held.withdraw(hostname, uuids - wanted, useless)
-                entry = HistoryEntry(self._wall_clock(), OVER, "", hostname, why, who=who)
-                sent = await self._held.end_hold(hostname, wanted, entry)
-            except BaseException:
-                hold.ending = False
-                raise
+            return await self._end(host, hold, reason, who, send=send)
+
+    async def _end(
+        self,
+        host: HostAlarms,
+        hold: AlarmHold,
+        reason: str,
+        who: str,
+        *,
+        send: bool,
+        but: Set[str] = frozenset(),
+    ) -> Released:
+        hostname = hold.hostname
+        try:
+            await self._keep(hold)
+            uuids = await self._held.of(hostname) - but
+            wanted = self._of_use(hostname, uuids) if send else frozenset()
+            useless = USELESS if send else reason
+            withdrawn = await self._held.withdraw(hostname, uuids - wanted, useless)
+            entry = HistoryEntry(self._wall_clock(), OVER, "", hostname, reason, who=who)
+            sent = await self._held.end_hold(hostname, wanted, entry)
+        except BaseException:
+            host.end_failed(hold, trio.current_time())
+            if not hold.in_force:
+                self._kept.discard(hold)  # it was replaced meanwhile
+            raise
+        host.ended(hold)
+        self._kept.discard(hold)
         self._wake()
         self._publish(entry)
         text = "%s: alarms are held back no longer: %s: %d sent, %d withdrawn"
-        _log.warning(text, hostname, why, sent, len(withdrawn))
+        _log.warning(text, hostname, reason, sent, len(withdrawn))
         return Released(sent, len(withdrawn))
 
     async def let_go(self, hostname: str, uuids: Set[str]) -> None:
@@ -165,14 +172,14 @@ class AlarmHolds:
         if await self._held.let_go(hostname, wanted) or withdrawn:
             self._wake()
 
-    async def withdraw(self, hostname: str, uuid: str, why: str) -> None:
+    async def withdraw(self, hostname: str, uuid: str, reason: str) -> None:
         """Takes back what is held about an instance.
 
         Raises:
             StoreFault: it is still held.
         """
-        if await self._held.withdraw(hostname, [uuid], why):
-            _log.info("%s: alarm withdrawn: %s", uuid, why)
+        if await self._held.withdraw(hostname, [uuid], reason):
+            _log.info("%s: alarm withdrawn: %s", uuid, reason)
             self._wake()
 
     def _of_use(self, hostname: str, uuids: Set[str]) -> Set[str]:

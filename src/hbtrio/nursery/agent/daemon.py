@@ -27,11 +27,12 @@ import attrs
 import trio
 
 from hbtrio.config.agent import AgentConfig
+from hbtrio.fsm.host_alarms import is_well
 from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.instance_states import InstanceStates
 from hbtrio.nursery.agent.inventory import AgentInventory
 from hbtrio.nursery.agent.link_server import AgentLinks
-from hbtrio.nursery.agent.mass_failure import MassFailureGuard, is_well
+from hbtrio.nursery.agent.mass_failure import MassFailureGuard
 from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds

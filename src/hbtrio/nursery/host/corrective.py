@@ -17,7 +17,7 @@ from hbtrio.config.host import CorrectiveCommands, expand
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.time_guard import sleep_until_on_time
-from hbtrio.policy.mass_failure import BrakeVerdict, Failure, MassFailureBrake
+from hbtrio.policy.mass_failure import Failure, FailureVerdict, MassFailures
 from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
@@ -65,7 +65,7 @@ class Corrective:
         self,
         nursery: trio.Nursery,
         commands: CorrectiveCommands,
-        brake: MassFailureBrake,
+        brake: MassFailures,
         processes: ProcessRunner,
         heartbeating: HeartbeatingCount,
         guard: OnTimeGuard,
@@ -117,17 +117,17 @@ class Corrective:
         # After a freeze of this host, what they said during it is to be read first.
         await sleep_until_on_time(judge_at, self._guard, at_most_s=CALM_S)
         match self._brake.judge(failure):
-            case BrakeVerdict.HOLD_AND_ALARM:
+            case FailureVerdict.HOLD_AND_ALARM:
                 _log.critical(
                     "ALARM: too many instances failed within %g s of each other: the host itself "
                     "is suspected, no corrective command is run",
                     failure.interval_s,
                 )
                 return
-            case BrakeVerdict.HOLD:
+            case FailureVerdict.HOLD:
                 _log.error("%s: %s is held back by the mass-failure brake", uuid, action)
                 return
-            case BrakeVerdict.ACT:
+            case FailureVerdict.ACT:
                 pass
         async with self._limit:
             # Asked when its turn has come, however long it waited for that.

@@ -39,7 +39,7 @@ from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import Dialer
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
-from hbtrio.policy.mass_failure import MassFailureBrake
+from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.profile import ProfileLimits
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.system.runner import ProcessRunner
@@ -87,7 +87,7 @@ class Host:
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
         self.supervisor = Supervisor()
-        self.brake = MassFailureBrake(config.brake.share, config.brake.minimum)
+        self.brake = MassFailures(config.brake.share, config.brake.minimum)
         self.started_at = environment.reports.now()
         self._environment = environment
         self._nursery = nursery

@@ -1,0 +1,261 @@
+"""Whether one host's alarms are held back, and which are let go, withdrawn or sent.
+
+When many instances of a host fail at once, or its link drops, the host is the problem. To see
+whether more instances follow, each alarm is held for one interval first:
+
+* an instance that is well again takes back its own alarm, as long as that is held;
+* if too many fail within an interval of each other, the host is alarmed and its instances' alarms
+  stay held, see :mod:`hbtrio.fsm.alarm_hold`;
+* else the alarm is let go.
+
+A link that drops while enough instances are heartbeating alarms the host at once; the first
+instance that the host tells of then begins the release. So does the VIM when it has moved or
+deleted the last of those that failed: none of them will be well there again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Callable, Set
+from datetime import datetime
+
+import attrs
+
+from hbtrio.fsm.alarm_hold import AlarmHold
+from hbtrio.policy.losses import Beating
+from hbtrio.policy.mass_failure import Failure, FailureVerdict, MassFailures
+from hbtrio.wire.link_messages import Instance
+from hbtrio.wire.vocabulary import Health
+
+
+@attrs.frozen
+class RaiseHostAlarm:
+    """Alarm the host, and keep that its alarms are held back."""
+
+    hold: AlarmHold
+
+
+@attrs.frozen
+class ReportReturn:
+    """Say that the host is heard of again."""
+
+
+@attrs.frozen
+class ReportSettling:
+    """Say that what is not back in time is alarmed."""
+
+
+@attrs.frozen
+class EndHold:
+    """End a hold whose time is over: send its alarms, but those that are in question."""
+
+    hold: AlarmHold
+
+
+@attrs.frozen
+class LetGo:
+    """Have the alarm about this instance sent, if it is still of use."""
+
+    uuid: str
+
+
+@attrs.frozen
+class WithdrawAlarm:
+    """Take back the alarm about this instance, if one is held."""
+
+    uuid: str
+    reason: str
+
+
+HostAlarmEffect = RaiseHostAlarm | ReportReturn | ReportSettling | EndHold | LetGo | WithdrawAlarm
+
+
+class HostAlarms:
+    """The alarms of one host. Times are in seconds on the caller's clock.
+
+    Methods that return effects want them carried out in order.
+
+    Args:
+        hostname: the host.
+        share: the share of instances, over 0 and at most 1, above which the host is the problem.
+        minimum: hosts with fewer heartbeating instances than this are left alone.
+    """
+
+    def __init__(self, hostname: str, share: float, minimum: int) -> None:
+        self.hostname = hostname
+        #: The hold, also while it is being ended.
+        self.hold: AlarmHold | None = None
+        self._minimum = minimum
+        self._failures = MassFailures(share, minimum)
+        self._beating = Beating()
+        #: Failures that are not judged yet, by when they are due and in the order they came.
+        self._unjudged: list[tuple[float, int, Failure]] = []
+        self._order = itertools.count()
+        #: How many of them each instance has.
+        self._in_question: Counter[str] = Counter()
+        #: Instances that failed and were not well since.
+        self._failing: set[str] = set()
+
+    @property
+    def in_question(self) -> Set[str]:
+        """Instances whose failures are not judged yet."""
+        return self._in_question.keys()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is held or in question."""
+        return self.hold is None and not self._in_question
+
+    @property
+    def due_at(self) -> float | None:
+        """When to call :meth:`due`; None: not before something else has happened."""
+        times = [at for at, _, _ in self._unjudged[:1]]
+        if self.hold is not None and self.hold.due_at is not None:
+            times.append(self.hold.due_at)
+        return min(times, default=None)
+
+    # -- what the host tells ----------------------------------------------------------------
+
+    def told(self, uuid: str, instance: Instance | None, now: float) -> tuple[HostAlarmEffect, ...]:
+        """The host told of an instance, or with None that it is gone."""
+        if instance is None:
+            self._beating.gone(uuid)
+            self._failing.discard(uuid)
+            return ()
+        self._beating.told(uuid, beating=instance.heartbeating, now=now)
+        if not is_well(instance):
+            return ()
+        self._failing.discard(uuid)
+        effects: list[HostAlarmEffect] = []
+        hold = self._in_force
+        if hold is not None and hold.concerns(uuid):
+            effects += [ReportReturn(), *self._heard_of(hold, "its instances are back", now)]
+        if self.hold is not None or uuid in self._in_question:
+            effects.append(WithdrawAlarm(uuid, "it is well again"))
+        return tuple(effects)
+
+    def told_all(self, uuids: Set[str]) -> None:
+        """The host told of all its instances: it has no others."""
+        self._beating.only(uuids)
+        self._failing &= uuids
+
+    def link_dropped(self, reason: str, since: datetime) -> tuple[HostAlarmEffect, ...]:
+        """Its link has ended for this reason; ``since`` is the time of day."""
+        count = len(self._beating)
+        hold = self._in_force
+        if hold is not None:
+            hold.link_dropped()
+        elif count >= self._minimum:
+            reason = f"its link dropped while {count} instances were heartbeating: {reason}"
+            return (self.raise_alarm(reason, since, None),)
+        return ()
+
+    def failed(self, uuid: str, at: datetime, interval_s: float, now: float) -> Failure | None:
+        """An instance failed; None if its alarm is not to be held.
+
+        Args:
+            uuid: the instance.
+            at: when, by the host's clock: reports may come late, and many at once.
+            interval_s: its heartbeat interval.
+            now: the time.
+        """
+        total = self._beating.before(uuid, now, interval_s)
+        if total < self._minimum and self.hold is None:
+            return None
+        return Failure(uuid, at.timestamp(), interval_s, total)
+
+    def consider(self, failure: Failure, *, well: bool, now: float) -> None:
+        """Has a failure judged, whose alarm is held by now, once its interval is over.
+
+        ``well``: whether the instance was well when its host told of it last.
+        """
+        self._failures.note(failure)
+        self._in_question[failure.uuid] += 1
+        if not well:
+            self._failing.add(failure.uuid)
+        heapq.heappush(self._unjudged, (now + failure.interval_s, next(self._order), failure))
+
+    # -- what is due, and what others want --------------------------------------------------
+
+    def due(
+        self, now: float, since: datetime, wanted: Callable[[str], bool]
+    ) -> tuple[HostAlarmEffect, ...]:
+        """Judges the failures whose interval is over, and ends the hold whose time is.
+
+        Args:
+            now: the time.
+            since: the same as a time of day.
+            wanted: whether an alarm about this instance is still of use.
+        """
+        effects: list[HostAlarmEffect] = []
+        while self._unjudged and self._unjudged[0][0] <= now:
+            effects += self._judge(heapq.heappop(self._unjudged)[2], since, wanted)
+        hold = self.hold
+        if hold is not None and hold.due_at is not None and hold.due_at <= now:
+            hold.time_over()
+            effects.append(EndHold(hold))
+        return tuple(effects)
+
+    def left(
+        self, uuid: str, now: float, wanted: Callable[[str], bool]
+    ) -> tuple[HostAlarmEffect, ...]:
+        """The VIM has this instance on the host no longer: it is elsewhere, or nowhere."""
+        hold = self._in_force
+        if hold is None or hold.lost is None:
+            return ()
+        hold.lost = hold.lost - {uuid}
+        if any(wanted(one) for one in hold.lost):
+            return ()
+        hold.lost = None
+        return self._heard_of(hold, "those that failed have left it", now)
+
+    def raise_alarm(self, reason: str, since: datetime, lost: Set[str] | None) -> RaiseHostAlarm:
+        """Holds from now on, before the store has it: what comes meanwhile is held, too."""
+        self.hold = AlarmHold(self.hostname, since, reason, lost)
+        return RaiseHostAlarm(self.hold)
+
+    def end_failed(self, hold: AlarmHold, now: float) -> None:
+        """The store could not end a hold, which goes on."""
+        hold.end_failed(now, replaced=hold is not self.hold)
+
+    def ended(self, hold: AlarmHold) -> None:
+        """The store has ended a hold."""
+        hold.ended()
+        if self.hold is hold:
+            self.hold = None
+
+    @property
+    def _in_force(self) -> AlarmHold | None:
+        return self.hold if self.hold is not None and self.hold.in_force else None
+
+    def _heard_of(self, hold: AlarmHold, reason: str, now: float) -> tuple[HostAlarmEffect, ...]:
+        return (ReportSettling(),) if hold.heard_of(reason, now) else ()
+
+    def _judge(
+        self, failure: Failure, since: datetime, wanted: Callable[[str], bool]
+    ) -> tuple[HostAlarmEffect, ...]:
+        one_of_many = self._failures.judge(failure) is not FailureVerdict.ACT
+        # Of one that has left already, or is not to be reported, no alarm is of use: nobody would
+        # take it off the list again.
+        lost = {uuid for uuid in self._failing & self._in_question.keys() if wanted(uuid)}
+        self._in_question[failure.uuid] -= 1
+        if self._in_question[failure.uuid] == 0:
+            del self._in_question[failure.uuid]
+        hold = self._in_force
+        if hold is not None:
+            if hold.lost is not None or (lost and one_of_many):
+                hold.more_failed(lost)
+            return ()
+        if lost and one_of_many:
+            reason = f"{len(lost)} of {failure.total} instances failed at once"
+            return (self.raise_alarm(reason, since, lost),)
+        if failure.uuid in self._in_question:
+            return ()  # a later failure of the same instance decides for both
+        return (LetGo(failure.uuid),)
+
+
+def is_well(instance: Instance) -> bool:
+    """Whether an instance is heartbeating and has nothing to complain of."""
+    return instance.heartbeating and instance.health is not Health.UNHEALTHY
