@@ -1,15 +1,14 @@
 #!/bin/sh
 # Installs hbtrio on this machine: the program in /opt/hbtrio, with a link in /usr/local/bin, and
-# what its daemon needs in /etc. A configuration that is there already is left alone. Nothing is
-# started.
+# the files of its daemon in /etc. It keeps an existing configuration and starts nothing.
 #
 #   deploy/install.sh guest|host|agent                  as root, in a checkout or on a HBTRIO disk
-#   deploy/install.sh --files-only guest|host|agent     the program is there, from pip or a package
+#   deploy/install.sh --files-only guest|host|agent     with the program already installed
 #
-# PYTHON is the Python to use (python3). With DESTDIR all goes below that directory, for an image
-# whose Python is this one.
+# PYTHON is the Python to use (python3). With DESTDIR all files go below that directory, for an image
+# with the same Python.
 set -eu
-# The daemons of host and agent are no root's: root's own umask may be one that locks them out.
+# Host and agent do not run as root: a strict umask of root's would lock them out.
 umask 022
 
 deploy=$(cd "$(dirname "$0")" && pwd)
@@ -30,10 +29,10 @@ program() {
     mkdir -p "$root/opt" "$root/usr/local/bin"
     venv=$(cd "$root/opt" && pwd)/hbtrio
     if [ -d "$top/wheels" ]; then
-        # pip too is among the wheels: not every system has one for its Python.
+        # The wheels include pip: not every system has one for its Python.
         "$python" -m venv --without-pip "$venv"
-        for pip in "$top"/wheels/pip-*.whl; do :; done # any one, if there are more
-        # --upgrade would leave another build of the same version as it is.
+        for pip in "$top"/wheels/pip-*.whl; do :; done # any of them, if there are several
+        # --upgrade would keep another build of the same version.
         "$venv/bin/python" "$pip/pip" install --quiet --disable-pip-version-check \
             --no-index --find-links "$top/wheels" --force-reinstall hbtrio
     else
@@ -41,7 +40,7 @@ program() {
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
             --constraint "$top/constraints.txt" --upgrade "$top"
     fi
-    # What an earlier run may have made under another umask.
+    # An earlier run may have created files under another umask.
     chmod -R go=u-w "$venv"
     if [ -n "$root" ]; then
         # pip writes the path of the Python that runs it into each command.
@@ -52,7 +51,7 @@ program() {
     ln -sf /opt/hbtrio/bin/hbtrio "$root/usr/local/bin/hbtrio"
 }
 
-# put MODE FILE PLACE: replaces what is there.
+# put MODE FILE PLACE: installs the file, replacing an existing one.
 put() {
     mkdir -p "${root}${3%/*}"
     cp "$2" "$root$3.new"
@@ -60,7 +59,7 @@ put() {
     mv -f "$root$3.new" "$root$3"
 }
 
-# keep MODE FILE PLACE: unless it is there.
+# keep MODE FILE PLACE: installs the file unless one exists.
 keep() {
     [ -e "$root$3" ] || put "$@"
 }
@@ -95,7 +94,7 @@ has_systemd() {
     [ -n "$root" ] || [ -d /run/systemd/system ]
 }
 
-# settle COMMAND...: what tells the system of new files; not below DESTDIR.
+# settle COMMAND...: makes the system load the new files; does nothing with DESTDIR.
 settle() {
     [ -z "$root" ] || return 0
     for command; do
