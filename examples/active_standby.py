@@ -1,14 +1,14 @@
-"""One half of an active/standby pair: it lets its VM go only while its peer can take over.
+"""One half of an active/standby pair, which lets its VM go only while its peer can take over.
 
 Run one in each of two VMs:
 
     python active_standby.py one --listen 10.0.0.1:7000 --peer 10.0.0.2:7000 --active
     python active_standby.py two --listen 10.0.0.2:7000 --peer 10.0.0.1:7000
 
-The active one rejects whatever would stop or freeze its VM while its peer is not ready. When the
-event comes all the same, its notice hands the active role over, and the peer has it before the VM
-goes. It steps down before it asks the peer: an answer can be lost, and two that are active would be
-worse than none. The standby one has nothing against anything.
+The active half rejects every event that would stop or freeze its VM while its peer is not ready. If
+the event comes anyway, the handler of its notice hands the active role over, and the peer has the
+role before the VM goes. The active half steps down before it asks the peer: an answer can be lost,
+and two active halves would be worse than none. The standby half accepts every event.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from hbtrio.app import DEFAULT_SOCKET, Accept, Application, Notice, Reject, Vote
 
 log = logging.getLogger("pair")
 
-#: What a peer may take to answer. Less than the shortest window that a handler has.
+#: How long a peer may take to answer: less than the shortest window of a handler, in seconds.
 PEER_S = 2.0
 
-#: How soon it is asked again: seconds.
+#: The wait before the peer is asked again, in seconds.
 RETRY_S = 0.5
 
-#: No question and no answer of a peer is longer.
+#: The maximum length of a peer's question or answer.
 LINE_BYTES = 64
 
 
 class Half:
-    """One of the two."""
+    """One half of the pair."""
 
     def __init__(self, name: str, peer: tuple[str, int], *, active: bool) -> None:
         self.name = name
@@ -43,9 +43,9 @@ class Half:
         self._peer = peer
 
     async def ask_peer(self, question: str) -> str | None:
-        """Asks the peer one thing.
+        """Asks the peer a question and returns its answer.
 
-        None is a peer that is not there and was not asked; without an answer it is an empty one.
+        Returns None if the peer could not be reached, and "" if it did not answer.
         """
         answer = None
         try:
@@ -59,7 +59,7 @@ class Half:
         return answer
 
     async def answer_peer(self, stream: SocketStream) -> None:
-        """Answers what the peer asks: whether we are ready, and to take over."""
+        """Answers the peer's questions: whether we are ready, and whether we take over."""
         async with stream:
             try:
                 with anyio.move_on_after(PEER_S):
@@ -71,40 +71,40 @@ class Half:
                 log.info("%s: the peer hung up", self.name)
 
     def become(self, *, active: bool) -> None:
-        """Takes the role. A real one would mount its volume here, or take an address."""
+        """Takes the role. A real application would mount its volume or take an address here."""
         self.active = active
         print(f"{self.name} is {'active' if active else 'standby'}", flush=True)
 
     async def vote(self, vote: Vote) -> Accept | Reject:
-        """Says no while it is the only one that does the work."""
+        """Rejects while no other half can do the work."""
         if self.active and not await self.ask_peer("ready?"):
             return Reject(f"{self.name} is active and its peer is not ready")
         return Accept()
 
     async def prepare(self, notice: Notice) -> None:
-        """Hands the role over before the VM goes; afterwards it stays where it is."""
+        """Hands the role over before the VM goes; after the event the role stays with the peer."""
         if not self.active or notice.happened:
             return
         self.become(active=False)
         answer = await self.ask_peer("take over")
-        # Whoever took over says so again.
+        # A peer that has already taken over repeats its answer.
         while answer == "" and notice.remaining_s > 2 * PEER_S:
             await anyio.sleep(RETRY_S)
             answer = await self.ask_peer("take over") or ""
         if answer is None:
             self.become(active=True)
         elif answer != "active":
-            log.warning("%s: whether the peer has taken over is not known", self.name)
+            log.warning("%s: unknown whether the peer has taken over", self.name)
 
 
 def address(text: str) -> tuple[str, int]:
-    """A host and a port, for argparse."""
+    """Parses HOST:PORT, for argparse."""
     host, _, port = text.rpartition(":")
     return host, int(port)
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Serves the peer and the guest daemon until it gets SIGINT or SIGTERM."""
+    """Serves the peer and the guest daemon until SIGINT or SIGTERM."""
     half = Half(options.name, options.peer, active=options.active)
     host, port = options.listen
     app = Application(
@@ -128,12 +128,12 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Parses the command line and runs the half."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name")
     parser.add_argument("--listen", type=address, required=True, metavar="HOST:PORT")
     parser.add_argument("--peer", type=address, required=True, metavar="HOST:PORT")
-    parser.add_argument("--active", action="store_true", help="begin as the active one")
+    parser.add_argument("--active", action="store_true", help="start as the active half")
     parser.add_argument("--app-socket", default=DEFAULT_SOCKET)
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")
     options = parser.parse_args()

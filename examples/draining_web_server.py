@@ -1,10 +1,11 @@
-"""A web server of plain threads that drains before its VM is stopped or rebooted.
+"""A threaded web server that drains before its VM is stopped or rebooted.
 
     python draining_web_server.py --port 8080
 
-On the notice of a stop or a reboot it takes no more connections and waits for the requests under
-way for as long as there is time. The VM goes down when it has; SIGTERM then ends it, as it does at
-any other time. While it is overloaded it says that it is unhealthy, which is logged, no more.
+On the notice of a stop or reboot the server stops accepting connections and waits for the requests
+in progress, but not longer than the window. The VM goes down after that. SIGTERM ends the server,
+then or at any other time. While overloaded, the server reports that it is unhealthy, which is only
+logged.
 """
 
 from __future__ import annotations
@@ -23,34 +24,34 @@ from hbtrio.app.sync import in_background
 
 log = logging.getLogger("web")
 
-#: As many requests at a time are too many.
+#: The number of concurrent requests that counts as overload.
 OVERLOAD = 100
 
-#: What is left of the window when draining gives up, for the answer to be in time: seconds.
+#: Draining gives up this long before the window ends, so that the answer is in time: seconds.
 RESERVE_S = 0.5
 
 
 class Requests:
-    """Counts the requests under way."""
+    """Counts the requests in progress."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self.count = 0
 
     def add(self, number: int) -> None:
-        """One begins, or with -1 ends."""
+        """Counts a request that begins, or with -1 one that ends."""
         with self._changed:
             self.count += number
             self._changed.notify_all()
 
     def wait_for_none(self, timeout_s: float) -> bool:
-        """Waits until no request is under way; whether that came about."""
+        """Waits until no request is in progress; returns False on a timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self.count == 0, timeout_s)
 
 
 class Server(ThreadingHTTPServer):
-    """Answers GET, after as many seconds as the path says: ``/3``."""
+    """Answers GET after the number of seconds in the path: ``/3``."""
 
     daemon_threads = True
 
@@ -59,22 +60,22 @@ class Server(ThreadingHTTPServer):
         self.requests = Requests()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Counts it before its thread begins, for draining must not miss it."""
+        """Counts the request before its thread starts, so that draining can't miss it."""
         self.requests.add(1)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Its last byte is written."""
+        """Counts the end of a request, after its last byte is written."""
         super().shutdown_request(request)
         self.requests.add(-1)
 
     def health(self) -> Healthy | Unhealthy:
-        """Called once a second, in a thread."""
+        """Reports the health; called once a second, in a thread."""
         count = self.requests.count
         return Unhealthy(f"{count} requests at a time") if count >= OVERLOAD else Healthy()
 
     def drain(self, notice: Notice) -> None:
-        """Called in a thread when something is about to happen to the VM, or has happened."""
+        """Drains the server; called in a thread with each notice, before or after its event."""
         if notice.event not in (Event.STOP, Event.REBOOT):
             return
         log.info("draining for %s, %.1f s at the most", notice.event, notice.remaining_s)
@@ -86,10 +87,10 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """Handles one request."""
 
     def do_GET(self) -> None:
-        """Takes its time, then answers."""
+        """Sleeps, then answers."""
         seconds = self.path.strip("/")
         time.sleep(min(float(seconds), 60.0) if seconds.isdecimal() else 0.0)
         body = b"done\n"
@@ -100,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """The command line."""
+    """Parses the command line and runs the server."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--app-socket", default=DEFAULT_SOCKET)
@@ -118,7 +119,7 @@ def main() -> None:
     with in_background(app):
         print(f"serving on port {server.server_port}", flush=True)
         server.serve_forever()
-        # Drained, but still there: whoever leaves now gives no answer to the notice.
+        # Drained. Stay registered: leaving now would leave the notice unanswered.
         signal.pause()
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""An event script in Python, without the SDK or any process that stays: two arguments, one answer.
+"""An event script in Python, without the SDK or a long-running process: two arguments, one answer.
 
 In guest_heartbeat.conf:
 
     EVENT_NOTIFICATION_SCRIPT=/etc/guest-client/heartbeat/event_script.py
 
-A backup that must not be interrupted holds a lock on a file; while it does, the VM is not to be
-stopped or moved. Before the VM goes or stands still a note is written of when it was; afterwards
-the operator reads how long it was away.
+A backup that must not be interrupted holds a lock on a file. While the lock is held, the script
+rejects stopping or moving the VM. Before the VM goes down or freezes, the script records the time;
+afterwards it reports to the operator how long the VM was away.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ AFTER = ["unpause", "resume", "resize_end", "live_migrate_end", "cold_migrate_en
 
 
 def backup_is_running() -> bool:
-    """Whether anybody holds the lock; one left behind by a process that died does not count."""
+    """Whether a process holds the lock; a lock file left by a dead process does not count."""
     try:
         with (STATE / "backup.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -39,7 +39,7 @@ def backup_is_running() -> bool:
 
 
 def vote(event: str) -> int:
-    """0 agrees; any other status is a no, and the first line printed is why."""
+    """Returns 0 to accept; any other status rejects, with the first printed line as the reason."""
     if event in BEFORE and backup_is_running():
         print(f"a backup is running, no {event} please")
         return 1
@@ -47,7 +47,7 @@ def vote(event: str) -> int:
 
 
 def notice(event: str) -> int:
-    """The event waits for this, until its window closes."""
+    """Handles a notice; the event waits for it until the window closes."""
     note = STATE / "went-away"
     if event in BEFORE:
         STATE.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def notice(event: str) -> int:
 
 
 def main() -> int:
-    """The status that the guest daemon reads."""
+    """Returns the exit status for the guest daemon."""
     match sys.argv[1:]:
         case ["revocable", event]:
             return vote(event)
