@@ -68,8 +68,8 @@ def test_what_the_host_expects_after_a_notice() -> None:
         ExpectedEffect.FREEZES: "pause suspend live_migrate_begin",
         ExpectedEffect.RETURNS: "unpause resume resize_end live_migrate_end cold_migrate_end",
     }
-    for aftermath, events in expected.items():
-        found = {event for event, rule in EVENT_TABLE.items() if rule.aftermath is aftermath}
+    for effect, events in expected.items():
+        found = {event for event, rule in EVENT_TABLE.items() if rule.effect is effect}
         assert found == {Event(event) for event in events.split()}
 
 

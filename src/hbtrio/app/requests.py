@@ -62,4 +62,4 @@ class Notice(_Request):
     def happened(self) -> bool:
         """Whether the event is over: unpause, resume and the events that end in ``_end``."""
         rule = EVENT_TABLE.get(self.event)
-        return rule is not None and rule.aftermath is ExpectedEffect.RETURNS
+        return rule is not None and rule.effect is ExpectedEffect.RETURNS

@@ -1,15 +1,14 @@
-"""Bytes to messages and back for the application API: C structs of one size on a stream.
+"""Encodes and decodes the application API: C structs of one size on a stream.
 
-Every message is a header of 20 bytes and a body of 208, whatever its type; what the body does not
-use is zero. Numbers have the byte order and alignment of the machine, for both ends are C programs
-on it, or pretend to be.
+Every message has a header of 20 bytes and a body of 208 bytes, padded with zeros. Numbers have the
+machine's byte order and alignment, because both ends run on the same machine.
 
-Three things of deployed peers are not to be guessed from the structs. The health is a C ``bool``:
-1 is healthy, 0 is not, and a deployed guest takes any other number for healthy too. The ``size`` in
-the header is written and never read. A reader that meets another version goes on behind the magic,
-so that one magic in garbage costs it no message.
+The structs don't show three properties of deployed peers. Health is a C ``bool``: 0 is unhealthy,
+1 is healthy, and a deployed guest reads any other number as healthy too. ``size`` in the header is
+written but never read. A reader that meets another version continues after the magic, so a magic
+within garbage doesn't cost it the next message.
 
-Whatever the bytes, decoding raises nothing.
+Decoding never raises, whatever the bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ REVISION: Final = 1
 
 MESSAGE_BYTES: Final = 228
 
-#: The C buffers, without the NUL that deployed readers copy up to.
+#: Sizes of the C buffers without the terminating NUL.
 MAX_APP_NAME_BYTES: Final = 39
 MAX_APP_LOG_BYTES: Final = 191
 
@@ -50,7 +49,7 @@ _HEADER: Final = struct.Struct("@8sBBHII")
 
 @attrs.frozen
 class _Field:
-    """One member of a C struct: its code for :mod:`struct`, and the way there and back."""
+    """One member of a C struct: its :mod:`struct` format code and its conversions."""
 
     code: str
     pack: Callable[[Any], int | bytes]
@@ -59,7 +58,7 @@ class _Field:
 
 def _text(max_bytes: int) -> _Field:
     def pack(text: str) -> bytes:
-        # A NUL would end the text for every reader, and what stands behind it may matter.
+        # A reader stops at the first NUL and would lose the rest of the text.
         clipped = clip_utf8(text.replace("\0", " "), max_bytes)
         return clipped.encode("utf-8", "replace")
 
@@ -70,7 +69,7 @@ def _text(max_bytes: int) -> _Field:
 
 
 def _word(*members: Any) -> _Field:
-    """An enum; a member's number is its place, and 0 stands for all that have none."""
+    """Returns an enum field: a member's number is its position; 0 stands for any other member."""
     numbers = {member: number for number, member in enumerate(members)}
 
     def pack(member: Any) -> int:
@@ -111,12 +110,12 @@ _EVENT = _word(
 _NOTIFICATION = _word(
     NotificationType.UNKNOWN, NotificationType.REVOCABLE, NotificationType.IRREVOCABLE
 )
-#: Timeout and error are words of the channel only; here whoever is late is silent.
+#: TIMEOUT and ERROR exist on the channel only: a late application sends no response.
 _RESULT = _word(VoteResult.UNKNOWN, VoteResult.ACCEPT, VoteResult.REJECT, VoteResult.COMPLETE)
 
 
 class _Layout:
-    """The body of one type of message."""
+    """Packs and unpacks the body of one message type."""
 
     def __init__(self, cls: type[AppMessage], *members: _Field) -> None:
         self._cls = cls
@@ -151,16 +150,16 @@ _LAYOUTS: Final[dict[int, _Layout]] = {
 
 
 def encode(message: AppMessage, sequence: int) -> bytes:
-    """One message as its 228 bytes.
+    """Encodes one message as 228 bytes.
 
     Args:
-        message: what to send. ``name`` and ``log_msg`` are clipped to 39 and 191 bytes of UTF-8,
-            between characters; words that have no number here are sent as unknown.
-        sequence: the sender's counter; it starts at 1 and wraps at 32 bits. Nobody reads it.
+        message: the message. ``name`` and ``log_msg`` are clipped to 39 and 191 bytes of UTF-8
+            at a character boundary. Enum members without a number are sent as unknown.
+        sequence: the sender's counter; it starts at 1 and wraps at 32 bits. No peer reads it.
 
     Raises:
         struct.error: a number is not in 0..2^32-1.
-        TypeError: a number is no whole number.
+        TypeError: a number is not an integer.
     """
     header = _HEADER.pack(
         MAGIC, VERSION, REVISION, message.TYPE, sequence & 0xFFFFFFFF, MESSAGE_BYTES
@@ -169,34 +168,34 @@ def encode(message: AppMessage, sequence: int) -> bytes:
 
 
 class AppDecoder:
-    """Messages out of one connection's bytes, whatever the chunking, in bounded memory.
+    """Decodes the byte stream of one connection, in bounded memory and with any chunking.
 
-    Between messages it looks for the magic; within one it takes the bytes as they are, so a magic
-    in a name or a reason begins nothing. A header that can't be used is skipped with its body where
-    its size is that of a message, and else up to behind its magic: then it is no header but
-    garbage, and a message may follow at once.
+    The decoder searches for the magic only between messages, so a magic within a name or a reason
+    starts no message. A header with an unknown version or type is skipped together with its body
+    if its ``size`` is that of a message. Otherwise only the magic is skipped, because such a header
+    is garbage and a message may follow directly.
 
-    The counters say what was skipped, and don't depend on the chunking either.
+    The counters of skipped data don't depend on the chunking either.
     """
 
     __slots__ = ("_held", "garbage_bytes", "other_types", "other_versions")
 
     def __init__(self) -> None:
         self._held = b""
-        #: Bytes that were skipped because they belong to no message.
+        #: Bytes skipped because they belong to no message.
         self.garbage_bytes = 0
-        #: How many headers of another version than 2 were skipped.
+        #: Headers skipped because their version is not 2.
         self.other_versions = 0
-        #: How many headers of an unknown type were skipped.
+        #: Headers skipped because their type is unknown.
         self.other_types = 0
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a message begun and not ended; less than 228."""
+        """Bytes of an incomplete message; less than 228."""
         return len(self._held)
 
     def feed(self, data: bytes) -> list[AppMessage]:
-        """Takes the next bytes and returns the messages that they complete."""
+        """Takes the next bytes and returns the messages they complete."""
         data = self._held + data
         messages: list[AppMessage] = []
         at = 0
@@ -223,7 +222,7 @@ class AppDecoder:
 
     @staticmethod
     def _next_magic(data: bytes, at: int) -> int:
-        """Where the next magic begins, or may begin with what is still to come."""
+        """Returns the offset of the next magic, or of a suffix that may become one."""
         found = data.find(MAGIC, at)
         if found >= 0:
             return found

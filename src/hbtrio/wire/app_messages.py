@@ -1,10 +1,9 @@
 """The seven messages between the guest daemon and applications in its VM (PROTOCOL.md, section 4).
 
-The fields stand in the order of the C structs. The header belongs to the connection and is added
-by :mod:`hbtrio.wire.app_codec`. Several names are those of the channel's messages, for they are the
-same steps one seam further down; who needs both imports one of the modules by its name.
+Fields are in the order of the C structs. :mod:`hbtrio.wire.app_codec` adds the header, which
+belongs to the connection.
 
-All numbers are unsigned, of 32 bits: 0 to 2^32-1.
+All numbers are unsigned 32-bit integers: 0 to 2^32-1.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, Vo
 
 @attrs.frozen
 class AppInit:
-    """Application to guest: register me, on these terms."""
+    """Application to guest: register me with this interval, these windows and this action."""
 
     TYPE: ClassVar[int] = 0
     name: str
@@ -32,7 +31,7 @@ class AppInit:
 
 @attrs.frozen
 class AppInitAck:
-    """Guest to application: whether the registration stands."""
+    """Guest to application: the registration is accepted or refused."""
 
     TYPE: ClassVar[int] = 1
     accepted: bool
@@ -40,7 +39,7 @@ class AppInitAck:
 
 @attrs.frozen
 class Final:
-    """Application to guest: I take no further part; not a failure."""
+    """Application to guest: I am signing off; this is not a failure."""
 
     TYPE: ClassVar[int] = 2
     log_msg: str
@@ -56,9 +55,9 @@ class AppChallenge:
 
 @attrs.frozen
 class AppChallengeResponse:
-    """Application to guest: the number back, and how I am.
+    """Application to guest: the challenge's number and the application's health.
 
-    ``corrective_action`` and ``log_msg`` matter only while it is not healthy.
+    ``corrective_action`` and ``log_msg`` matter only if ``healthy`` is false.
     """
 
     TYPE: ClassVar[int] = 4
@@ -80,9 +79,9 @@ class AppActionNotify:
 
 @attrs.frozen
 class AppActionResponse:
-    """Application to guest: the answer to the vote or notice with this id.
+    """Application to guest: the response to the vote or notice with this id.
 
-    Only the id tells which one is answered: an application may name another event than was asked.
+    Match responses by id only: an application may name another event than the request did.
     """
 
     TYPE: ClassVar[int] = 6

@@ -1,14 +1,14 @@
-"""Bytes to messages and back for the guest channel: strict where possible, lenient where needed.
+"""Encodes and decodes the guest channel: strict where possible, lenient where needed.
 
-Decoding has two roads. The fast road takes a line exactly as deployed peers print it: the four
-keys of the header, the keys of its type and nothing else. msgspec decodes it in under a
-microsecond and finds every key of the type, so a count of the quotes proves that none stands
-twice. Everything else takes the careful road: valid JSON in any layout, where the first of two
-equal keys counts (a tenant can inject keys behind ``log_msg``, which is last), and the repair of
-legacy lines whose ``name`` or ``log_msg`` holds raw quotes, backslashes, control bytes or broken
-UTF-8. A reject must never turn into consent because its reason has a quote in it.
+Decoding has a fast path and a careful path. The fast path takes a line exactly as deployed peers
+print it: the four header keys, the keys of its type and nothing else. msgspec decodes such a line
+in under a microsecond and checks that every key is present; counting the quotes proves that no key
+occurs twice. The careful path takes everything else: valid JSON in any layout, and legacy lines
+whose ``name`` or ``log_msg`` holds raw quotes, backslashes, control bytes or invalid UTF-8, which
+it repairs. There the first of two equal keys counts, because a tenant can inject keys after
+``log_msg``, the last key. A reject must never become consent because its reason holds a quote.
 
-Whatever the bytes, :func:`decode` raises nothing but :class:`MessageError`.
+:func:`decode` raises only :class:`MessageError`, whatever the bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hbtrio.wire.channel_messages import MESSAGE_CLASSES, Challenge, Message
 VERSION: Final = 3
 REVISION: Final = 1
 
-#: The C buffers of deployed peers, without their NUL. They copy without a check: never send more.
+#: Sizes of the deployed peers' C buffers without the NUL. They copy unchecked: never send more.
 MAX_MESSAGE_BYTES: Final = 1056
 MAX_NAME_BYTES: Final = 63
 MAX_LOG_BYTES: Final = 223
@@ -37,12 +37,12 @@ _BY_TYPE: Final[dict[str, type[Message]]] = {cls.TYPE: cls for cls in MESSAGE_CL
 
 
 class MessageError(Exception):
-    """A line that is no message we can use.
+    """A line that is not a valid message.
 
     Attributes:
-        text: what is wrong, as a host says it in a ``nack``.
-        invocation_id: the id of the faulty message where one could be read, else 0.
-        msg_type: its type where one could be read, else "".
+        text: what is wrong; a host sends it in a ``nack``.
+        invocation_id: the message's id if it could be read, else 0.
+        msg_type: the message's type if it could be read, else "".
     """
 
     def __init__(self, text: str, *, invocation_id: int = 0, msg_type: str = "") -> None:
@@ -53,12 +53,12 @@ class MessageError(Exception):
 
 
 class VersionTooOld(MessageError):
-    """A version below 3: a host answers it with ``nack``, a guest drops it (PROTOCOL.md)."""
+    """A message of a version below 3: a host sends ``nack``, a guest drops it (PROTOCOL.md)."""
 
 
 @attrs.frozen
 class _Shape:
-    """What the fast road knows of a type: its decoder and the quotes of its plainest line."""
+    """A message type's decoder and how many quotes a line without escapes has (fast path)."""
 
     decoder: msgspec.json.Decoder[Any]
     quotes: int
@@ -80,14 +80,14 @@ _FIELDS: Final[dict[type[Message], tuple[str, ...]]] = {
 
 
 def decode(line: bytes) -> Message:
-    """The message on one line.
+    """Decodes one line.
 
     Args:
-        line: the bytes between two newlines, of any content; the caller bounds their number.
+        line: the bytes between two newlines; the caller bounds the length.
 
     Raises:
-        VersionTooOld: its version is below 3.
-        MessageError: it is no message, or a key is missing or of the wrong type.
+        VersionTooOld: the version is below 3.
+        MessageError: the line is not a message, or a key is missing or has the wrong type.
     """
     header = _FAST_HEADER.match(line)
     if header is not None:
@@ -96,7 +96,7 @@ def decode(line: bytes) -> Message:
             try:
                 message: Message = shape.decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                pass  # the careful road finds out what can be saved, and names the fault if not
+                pass  # the careful path repairs the line or names the fault
             else:
                 return message
     return _decode_carefully(line)
@@ -142,20 +142,20 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(text: str) -> str:
-    """``text`` without lone surrogates: JSON can spell them, UTF-8 (a log, a link) can not."""
+    """Replaces lone surrogates, which JSON can express but UTF-8 (a log, a link) can't."""
     return text.encode("utf-8", "replace").decode()
 
 
 _JSON: Final = json.JSONDecoder(object_pairs_hook=_first_wins)
 
-#: What stands before and behind the name in every init that a deployed client prints.
+#: The text before and after the name in every ``init`` of a deployed client.
 _LEGACY_NAME: Final = '"name":"'
 _LEGACY_NAME_END: Final = '","heartbeat_interval_ms":'
 _LEGACY_LOG: Final = re.compile(r',\s*"log_msg"\s*:\s*"')
 
 
 def _members(text: str) -> dict[str, Any]:
-    """The members of the object in ``text``, repaired where a legacy sender left it unescaped."""
+    """Parses the JSON object in ``text``, with the repair of a legacy sender's unescaped text."""
     members = _load(text)
     if members is None:
         members = _repair(text)
@@ -175,13 +175,13 @@ def _load(text: str) -> dict[str, Any] | None:
 def _repair(text: str) -> dict[str, Any] | None:
     text = text.strip()
     saved: dict[str, Any] = {}
-    # Everything behind the first log_msg is its text: a sender that does not escape prints it last.
+    # Everything after the first log_msg is its text: a sender that doesn't escape prints it last.
     log = _LEGACY_LOG.search(text)
     if log is not None:
         reason = text[log.end() :]
         saved["log_msg"] = reason.removesuffix("}").rstrip().removesuffix('"')
         text = text[: log.start()] + "}"
-    # Not a pattern: a lazy one takes 20 ms for a tenant's line that is full of `"name":"`.
+    # No regular expression: a lazy one takes 20 ms on a tenant's line full of `"name":"`.
     before, opening, rest = text.partition(_LEGACY_NAME)
     name, closing, behind = rest.partition(_LEGACY_NAME_END)
     if closing:
@@ -194,15 +194,15 @@ def _repair(text: str) -> dict[str, Any] | None:
 
 
 def clip_utf8(text: str, max_bytes: int) -> str:
-    """The longest beginning of ``text`` that is at most ``max_bytes`` long in UTF-8."""
+    """Returns the longest prefix of ``text`` that has at most ``max_bytes`` in UTF-8."""
     data = text.encode("utf-8", "replace")
     if len(data) <= max_bytes:
         return text
     return data[:max_bytes].decode("utf-8", "ignore")
 
 
-#: Deployed hosts paste a reason into JSON of their own without escaping it: a quote or a backslash
-#: loses the whole verdict there (measured), and a guest can't tell which host it talks to.
+#: Deployed hosts paste a reason into JSON without escaping it: a quote or a backslash loses the
+#: whole verdict (measured), and a guest can't tell which host is at the other end.
 _PLAIN: Final = {
     ord('"'): "'",
     ord("\\"): "/",
@@ -211,11 +211,11 @@ _PLAIN: Final = {
 
 
 def plain_text(text: str, max_bytes: int) -> str:
-    """``text`` as every deployed peer can digest it: no quote, backslash or control character.
+    """Replaces quotes, backslashes and control characters, which deployed peers can't parse.
 
     Args:
         text: any text.
-        max_bytes: its size limit in UTF-8.
+        max_bytes: the size limit of the result, in bytes of UTF-8.
     """
     return clip_utf8(_whole(text).translate(_PLAIN).strip(), max_bytes).rstrip()
 
@@ -226,14 +226,14 @@ _CHALLENGE: Final = (
 
 
 def encode(message: Message, sequence: int) -> bytes:
-    """One message as ``\\n{...}\\n``, its keys in legacy order, within every deployed limit.
+    """Encodes one message as ``\\n{...}\\n``, with keys in legacy order and within legacy limits.
 
     Args:
-        message: what to send; ``name`` and ``log_msg`` are clipped and made plain.
-        sequence: the sender's counter; it starts at 1 and stays in 31 bits.
+        message: the message; :func:`plain_text` is applied to ``name`` and ``log_msg``.
+        sequence: the sender's counter; it starts at 1 and wraps at 31 bits.
     """
     sequence &= 0x7FFFFFFF
-    if type(message) is Challenge:  # nearly all that a host sends
+    if type(message) is Challenge:  # nearly all of a host's messages
         return _CHALLENGE % (sequence, message.heartbeat_challenge)
     members: dict[str, Any] = {
         "version": VERSION,

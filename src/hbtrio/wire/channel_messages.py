@@ -1,8 +1,8 @@
 """The eight messages of the guest channel (PROTOCOL.md, section 1), without their header.
 
-The fields stand in the order in which deployed peers print them, ``log_msg`` last: their parsers
-and our repair of unescaped text rely on it. The header (version, revision, type, sequence) belongs
-to the sender's connection and is added by :mod:`hbtrio.wire.channel_codec`.
+Fields are in the order of deployed peers, with ``log_msg`` last: the peers' parsers and the repair
+of unescaped text rely on that order. :mod:`hbtrio.wire.channel_codec` adds the header (version,
+revision, type, sequence), which belongs to the sender's connection.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from hbtrio.wire.vocabulary import (
     VoteResult,
 )
 
-#: C peers print with %d and parse into 32 bits, so both the signed and the unsigned reading occur.
+#: C peers print with %d and parse into 32 bits, so signed and unsigned values both occur.
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**32 - 1)]
 
-#: Ids and challenges that we make up stay in the range that every deployed parser reads back.
+#: The largest id or challenge to generate: every deployed parser reads it back unchanged.
 MAX_ID = 2**31 - 1
 
 
 @attrs.frozen
 class Init:
-    """Guest to host: who I am, how often to beat and how long my windows are."""
+    """Guest to host: the guest's name, heartbeat interval, windows and corrective action."""
 
     TYPE: ClassVar[str] = "init"
     invocation_id: Int32
@@ -61,7 +61,7 @@ class Challenge:
 
 @attrs.frozen
 class ChallengeResponse:
-    """Guest to host: the number back, and how I am."""
+    """Guest to host: the challenge's number and the guest's health."""
 
     TYPE: ClassVar[str] = "challenge_response"
     heartbeat_response: Int32
@@ -83,7 +83,7 @@ class ActionNotify:
 
 @attrs.frozen
 class ActionResponse:
-    """Guest to host: the answer to the vote or notice with this id."""
+    """Guest to host: the response to the vote or notice with this id."""
 
     TYPE: ClassVar[str] = "action_response"
     invocation_id: Int32
@@ -95,7 +95,7 @@ class ActionResponse:
 
 @attrs.frozen
 class Exit:
-    """Guest to host: the daemon stops in order; this is not a loss."""
+    """Guest to host: the guest daemon is stopping; this is not a loss."""
 
     TYPE: ClassVar[str] = "exit"
     log_msg: str
@@ -103,7 +103,7 @@ class Exit:
 
 @attrs.frozen
 class Nack:
-    """Host to guest: the message with this id could not be used, and why."""
+    """Host to guest: the message with this id was refused, with the reason."""
 
     TYPE: ClassVar[str] = "nack"
     invocation_id: Int32

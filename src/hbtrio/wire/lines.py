@@ -1,21 +1,21 @@
-"""Lines out of a byte stream, whatever the chunking, in bounded memory.
+"""Splits a byte stream into lines, in bounded memory and with any chunking.
 
-The channel frames a message as ``\\n{...}\\n``, and a transport may cut it anywhere, glue several
-together, or start in the middle of one (a reconnect, a migration, a rebooted guest). So nothing is
-assumed about where a stream begins: a newline is the only thing that resynchronises.
+The channel frames a message as ``\\n{...}\\n``. A transport may split a message, join several, or
+start in the middle of one (a reconnect, a migration, a rebooted guest), so the reader makes no
+assumption about where a stream starts: only a newline resynchronises it.
 """
 
 from __future__ import annotations
 
-#: More than any legal message (1056 bytes); what a deployed guest may produce stays well below it.
+#: More than any legal message (1056 bytes) and well above what a deployed guest can produce.
 MAX_LINE_BYTES = 4096
 
 
 class LineReader:
-    """Splits a byte stream into lines without their newline; empty lines are left out.
+    """Splits a byte stream into lines without their newline; empty lines are dropped.
 
     A line longer than ``max_bytes`` is skipped up to its newline and counted in ``skipped``, so
-    that a peer which never sends a newline costs at most ``max_bytes`` of memory.
+    a peer that never sends a newline costs at most ``max_bytes`` of memory.
 
     Args:
         max_bytes: the longest line that is returned, without its newline.
@@ -27,16 +27,16 @@ class LineReader:
         self._max_bytes = max_bytes
         self._held = b""
         self._skipping = False
-        #: How many lines were too long.
+        #: Lines skipped because they were too long.
         self.skipped = 0
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a line begun and not ended; at most ``max_bytes``."""
+        """Bytes of an incomplete line; at most ``max_bytes``."""
         return len(self._held)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Takes the next bytes and returns the lines that they complete."""
+        """Takes the next bytes and returns the lines they complete."""
         if not self._held and not self._skipping and len(data) <= self._max_bytes:
             # Nearly every read holds exactly one whole message: `\n{...}\n`.
             line = data.strip(b"\n")
@@ -61,5 +61,5 @@ class LineReader:
         return lines
 
     def reset(self) -> None:
-        """Forgets a line begun: the bytes that would have ended it come from another connection."""
+        """Drops an incomplete line: its rest can't come from a new connection."""
         self._held, self._skipping = b"", False

@@ -1,4 +1,4 @@
-"""Bytes to link messages and back: one JSON object a line, ``type`` first."""
+"""Encodes and decodes the host-agent link: one JSON object per line, ``type`` first."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hbtrio.wire.link_messages import (
     LinkMessage,
 )
 
-#: The longest line of a link, in bytes: a report's reason or an action's output fit well.
+#: The longest line of a link, in bytes: a report's reason and an action's output fit easily.
 MAX_LINK_LINE: Final = 16384
 
 
 class LinkError(Exception):
-    """A line that is no message of the other end; the session can't go on."""
+    """A line that is not a valid message of the peer; the session ends."""
 
 
 @attrs.frozen
@@ -38,20 +38,20 @@ _OF_AGENT: Final[dict[str, msgspec.json.Decoder[Any]]] = {
 
 
 def decode_from_host(line: bytes) -> FromHost:
-    """A host's message.
+    """Decodes a message from a host.
 
     Raises:
-        LinkError: it is none.
+        LinkError: the line is not a valid host message.
     """
     message: FromHost = _decode(line, _OF_HOST)
     return message
 
 
 def decode_from_agent(line: bytes) -> FromAgent:
-    """An agent's message.
+    """Decodes a message from an agent.
 
     Raises:
-        LinkError: it is none.
+        LinkError: the line is not a valid agent message.
     """
     message: FromAgent = _decode(line, _OF_AGENT)
     return message
@@ -69,7 +69,7 @@ def _decode(line: bytes, decoders: dict[str, msgspec.json.Decoder[Any]]) -> Any:
 
 
 def _utf8(value: Any) -> Any:
-    # A text that came out of JSON may hold half a surrogate pair, which no UTF-8 can.
+    # Text decoded from JSON may hold a lone surrogate, which UTF-8 can't encode.
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, tuple):
@@ -78,10 +78,10 @@ def _utf8(value: Any) -> Any:
 
 
 def encode_link(message: LinkMessage) -> bytes:
-    """One message as a line with its newline.
+    """Encodes one message as a line with its newline.
 
     Raises:
-        LinkError: it is longer than ``MAX_LINK_LINE``; the caller bounds what it puts in.
+        LinkError: the line is longer than ``MAX_LINK_LINE``; callers bound the texts.
     """
     members: dict[str, Any] = {"type": message.TYPE}
     for field in attrs.fields(type(message)):

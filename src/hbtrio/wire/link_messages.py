@@ -1,13 +1,13 @@
-"""What a host and its agent say to each other: JSON lines, each with a ``type``.
+"""The messages of the link between a host and its agent: JSON lines, each with a ``type``.
 
-A session: the host says ``hello`` and the agent ``welcome``, then the host an ``instance`` for each
-of its instances and ``snapshot_end``. From there on the host sends ``instance`` and ``gone`` as
-things change, ``report`` with a number that grows for as long as the host process lives, and a
-``reply`` to each command. The agent tells the reporting states, sends commands and ``ack``s
-reports. A report that was not acknowledged is sent again after a reconnect.
+The host opens a session with ``hello`` and the agent replies ``welcome``. The host then sends a
+snapshot: an ``instance`` for each of its instances, and ``snapshot_end``. Afterwards the host sends
+``instance`` and ``gone`` on each change, ``report`` with a number that grows for the lifetime of
+the host process, and a ``reply`` to each command. The agent sends reporting states and commands,
+and acknowledges reports with ``ack``. After a reconnect the host resends unacknowledged reports.
 
-Texts and numbers are bounded: a message that exceeds them is refused by the other end, with the
-session. Whoever puts a guest's or an operator's words into a message cuts them first.
+Texts and numbers are bounded. A message that exceeds a bound ends the session, so senders cut the
+texts of guests and operators first.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import msgspec
 
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 
-#: Both ends say it; another is refused with a ``goodbye`` that names both.
+#: Sent by both ends. A peer with another version gets a ``goodbye`` that names both versions.
 PROTOCOL = 1
 
 #: The most characters of a name, an id or any other single word.
 MAX_NAME: Final = 255
 
-#: The most characters of a reason: in UTF-8, and escaped, it fits into one line of the link.
+#: The most characters of a reason: escaped and in UTF-8, it fits into one line of the link.
 MAX_TEXT: Final = 2000
 
-#: To how many characters a host cuts why an instance is as it is: an agent's status has it of each.
-MAX_WHY: Final = 200
+#: The most characters of ``Instance.why``: the agent's status repeats it for every instance.
+MAX_STATE_REASON: Final = 200
 
-#: The largest number that JSON carries exactly everywhere, and well below the store's.
+#: The largest number that every JSON parser reads exactly; well below the store's limit.
 MAX_NUMBER: Final = 2**53
 
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
-#: Of a window or an interval: what a guest can say at all is below it.
+#: A window or an interval; a guest can't advertise more.
 Period = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Patience = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Command = Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
@@ -45,9 +45,9 @@ Command = Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
 
 @attrs.frozen
 class Hello:
-    """Host: who I am. ``boot_id`` is new for each start of the host process.
+    """Host: opens the session. ``boot_id`` is new for each start of the host process.
 
-    ``dropped`` is how many reports had to give way since then, for want of an agent to take them.
+    ``dropped`` counts the reports dropped since that start because no agent took them.
     """
 
     TYPE: ClassVar[str] = "hello"
@@ -61,11 +61,12 @@ class Hello:
 
 @attrs.frozen
 class Instance:
-    """Host: an instance as it is now, sent in the snapshot and at each change.
+    """Host: an instance's current state, sent in the snapshot and on each change.
 
-    A change that is reported too goes before its report: what follows from a report depends on it.
-    The windows are what the guest advertised, in seconds, within the host's limits. ``why`` is why
-    it is in its state, or ill; "" if it is well, or of a host that does not know this member.
+    The host sends a change before the report of that change, because the agent's decision about a
+    report depends on the state. The windows are those the guest advertised, in seconds, clamped to
+    the host's limits. ``why`` is the reason for the state or the illness; "" if the instance is
+    well, or if the host is too old to send it.
     """
 
     TYPE: ClassVar[str] = "instance"
@@ -86,7 +87,7 @@ class Instance:
 
 @attrs.frozen
 class SnapshotEnd:
-    """Host: these were all; instances that the agent knew of and did not hear of are gone."""
+    """Host: the snapshot is complete; the agent drops instances that are not in it."""
 
     TYPE: ClassVar[str] = "snapshot_end"
     count: Number
@@ -103,7 +104,7 @@ class Gone:
 
 @attrs.frozen
 class LinkReport:
-    """Host: something that must be known once. ``command_id`` names the vote or notice it ends."""
+    """Host: an event to deliver once. ``command_id`` names the vote or notice that it ends."""
 
     TYPE: ClassVar[str] = "report"
     number: Number
@@ -119,7 +120,7 @@ class LinkReport:
 
 @attrs.frozen
 class Reply:
-    """Host: how a command was taken. ``seconds`` is the window of the round that it opened."""
+    """Host: accepts or refuses a command. ``seconds`` is the window of the round it opened."""
 
     TYPE: ClassVar[str] = "reply"
     command_id: Name
@@ -130,7 +131,7 @@ class Reply:
 
 @attrs.frozen
 class ActionProgress:
-    """Host: a line of progress of an action that was commanded; ``line`` is JSON text."""
+    """Host: one progress line of an ``act`` command; ``line`` is JSON text."""
 
     TYPE: ClassVar[str] = "progress"
     command_id: Name
@@ -140,7 +141,7 @@ class ActionProgress:
 
 @attrs.frozen
 class Welcome:
-    """Agent: who I am, and the number of the last report of this ``boot_id`` that I hold."""
+    """Agent: its name and the number of the last report it has stored for this ``boot_id``."""
 
     TYPE: ClassVar[str] = "welcome"
     protocol: Number
@@ -150,7 +151,7 @@ class Welcome:
 
 @attrs.frozen
 class Reporting:
-    """Agent: whether losses and ill health are to be reported; ``uuid`` "" means the whole host."""
+    """Agent: turns reports of losses and ill health on or off; ``uuid`` "" is the whole host."""
 
     TYPE: ClassVar[str] = "reporting"
     uuid: Name
@@ -159,7 +160,7 @@ class Reporting:
 
 @attrs.frozen
 class RoundCommand:
-    """Agent: open a vote or notice. Past ``deadline_s`` from its arrival it is not begun."""
+    """Agent: open a vote or notice, but not later than ``deadline_s`` after it arrived."""
 
     TYPE: ClassVar[str] = "round"
     command_id: Name
@@ -184,7 +185,7 @@ class ActCommand:
 
 @attrs.frozen
 class Ack:
-    """Agent: every report up to this number is kept safe."""
+    """Agent: every report up to this number is stored durably."""
 
     TYPE: ClassVar[str] = "ack"
     number: Number
@@ -192,7 +193,7 @@ class Ack:
 
 @attrs.frozen
 class Ping:
-    """Either: are you there? Answered with the same number in ``pong``."""
+    """Either: asks for a ``pong`` with the same number."""
 
     TYPE: ClassVar[str] = "ping"
     number: Number
@@ -200,19 +201,19 @@ class Ping:
 
 @attrs.frozen
 class Pong:
-    """Either: I am."""
+    """Either: the response to a ``ping``."""
 
     TYPE: ClassVar[str] = "pong"
     number: Number
 
 
-#: The reason of a host daemon that is told to stop: no fault of its machine.
+#: The reason a host daemon gives when it is stopped in order: its machine has no fault.
 STOPPING: Final = "stopping"
 
 
 @attrs.frozen
 class Goodbye:
-    """Either: the session ends here, and why."""
+    """Either: ends the session, with the reason."""
 
     TYPE: ClassVar[str] = "goodbye"
     reason: Text

@@ -1,8 +1,8 @@
-"""What the agent says to the VIM and what the VIM's audits answer: JSON bodies, no HTTP.
+"""Encodes the agent's requests to the VIM and decodes its audit responses: JSON bodies, no HTTP.
 
-Every body is printed exactly as the deployed agent's, compact and with its keys in that order
-(PROTOCOL.md, section 3), in ASCII whatever a hostname holds. The VIM pastes a verdict's reason into
-JSON text of its own, so :func:`vim_reason` is applied to each, here, where it can't be forgotten.
+Every body has the layout and key order of the deployed agent (PROTOCOL.md, section 3), in ASCII
+whatever a hostname holds. The VIM pastes a verdict's reason into JSON text without escaping it, so
+this module applies :func:`vim_reason` to every reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, VoteResult
 
-#: A reason beyond this many characters is cut; a guest's own has at most 223.
+#: Longer reasons are cut to this many characters; a guest's reason has at most 223.
 MAX_REASON: Final = 255
 
 _HOSTS: Final = "/nfvi-plugins/v1/hosts/"
@@ -26,21 +26,21 @@ _HEARTBEAT: Final = "heartbeat"
 
 
 class Switch(StrEnum):
-    """Reporting of a host or instance, or heartbeating of an instance."""
+    """The reporting state of a host or instance, or an instance's heartbeating state."""
 
     ENABLED = "enabled"
     DISABLED = "disabled"
 
 
 class AlarmState(StrEnum):
-    """What an alarm says of an instance."""
+    """The state of an instance in an alarm."""
 
     FAILED = "failed"
     UNHEALTHY = "unhealthy"
 
 
 class GuestResponse(StrEnum):
-    """A verdict as the VIM knows it: two for a vote, one for a notice."""
+    """A verdict in the VIM's terms: ALLOW or REJECT for a vote, PROCEED for a notice."""
 
     ALLOW = "allow"
     REJECT = "reject"
@@ -49,12 +49,12 @@ class GuestResponse(StrEnum):
 
 @attrs.frozen
 class VimRequest:
-    """One request to the VIM, without the headers that are the same for all.
+    """One request to the VIM, without the headers that all requests share.
 
     Args:
         method: GET or PATCH.
-        target: path with its query.
-        body: b"" for none.
+        target: the path with its query.
+        body: the body, or b"".
     """
 
     method: str
@@ -64,14 +64,14 @@ class VimRequest:
 
 @attrs.frozen
 class ServiceEvent:
-    """Heartbeating of an instance began or ended.
+    """The event that an instance started or stopped heartbeating.
 
     Args:
-        uuid: the instance.
-        hostname: the host it is on.
-        state: whether its losses are reported.
-        status: whether it is heartbeating.
-        restart_timeout_s: whole seconds; 0 when it is not heartbeating.
+        uuid: the instance's uuid.
+        hostname: the instance's host.
+        state: whether losses of the instance are reported.
+        status: whether the instance is heartbeating.
+        restart_timeout_s: whole seconds; 0 if the instance is not heartbeating.
     """
 
     uuid: str
@@ -81,13 +81,13 @@ class ServiceEvent:
     restart_timeout_s: int
 
     def body(self) -> str:
-        """The PATCH's JSON."""
+        """Returns the PATCH's JSON."""
         service = {
             "service": _HEARTBEAT,
             "state": self.state,
             "status": self.status,
-            # Text, and always there: without it, or with anything but an integer in it, the VIM's
-            # state machine raises TypeError.
+            # A decimal string, and always present: otherwise the VIM's state machine raises
+            # TypeError.
             "restart-timeout": str(self.restart_timeout_s),
         }
         return _instance_event(self.uuid, self.hostname, "service", service)
@@ -95,7 +95,7 @@ class ServiceEvent:
 
 @attrs.frozen
 class AlarmEvent:
-    """An instance is lost (``FAILED``) or ill, and what its guest wants done about it."""
+    """The event that an instance is lost (``FAILED``) or ill, with its corrective action."""
 
     uuid: str
     hostname: str
@@ -103,7 +103,7 @@ class AlarmEvent:
     repair_action: CorrectiveAction
 
     def body(self) -> str:
-        """The PATCH's JSON."""
+        """Returns the PATCH's JSON."""
         service = {
             "service": _HEARTBEAT,
             "state": self.state,
@@ -114,7 +114,7 @@ class AlarmEvent:
 
 @attrs.frozen
 class VerdictEvent:
-    """The verdict of a vote or notice; ``action`` is the event exactly as the VIM named it."""
+    """The verdict of a vote or notice; ``action`` is the event in the VIM's request."""
 
     uuid: str
     action: Event
@@ -122,7 +122,7 @@ class VerdictEvent:
     reason: str
 
     def body(self) -> str:
-        """The PATCH's JSON; the reason is made digestible."""
+        """Returns the PATCH's JSON, with :func:`vim_reason` applied to the reason."""
         data = {
             "action": self.action,
             "guest-response": self.response,
@@ -132,26 +132,26 @@ class VerdictEvent:
 
 
 def patch_instance(uuid: str, body: str) -> VimRequest:
-    """The request that delivers an event's body."""
+    """Returns the request that delivers an event's body."""
     return VimRequest("PATCH", _INSTANCES + quote(uuid, safe=""), body.encode("ascii"))
 
 
 def host_audit(uuid: str, hostname: str) -> VimRequest:
-    """Asks for a host's reporting state: a GET with a body, which the VIM wants to see."""
+    """Returns the request for a host's reporting state: a GET with a body, as the VIM requires."""
     body = _json({"hostname": hostname, "uuid": uuid})
     return VimRequest("GET", _HOSTS + quote(uuid, safe=""), body.encode("ascii"))
 
 
 def instances_audit(host_uuid: str) -> VimRequest:
-    """Asks for the instances of a host and their reporting states."""
+    """Returns the request for a host's instances and their reporting states."""
     return VimRequest("GET", f"{_INSTANCES}?host_uuid={quote(host_uuid, safe='')}")
 
 
 def guest_response(kind: NotificationType, result: VoteResult) -> GuestResponse:
-    """A verdict in the VIM's words.
+    """Converts a verdict into the VIM's terms.
 
-    Only a vote's reject stops what the VIM is about to do; silence and trouble are consent, as
-    everywhere in the product. To a notice there is one answer, whatever became of it.
+    Only the reject of a vote stops the VIM's action; silence and errors count as consent
+    (PROTOCOL.md, section 0). A notice always gets PROCEED, whatever its result.
     """
     if kind is not NotificationType.REVOCABLE:
         return GuestResponse.PROCEED
@@ -159,10 +159,10 @@ def guest_response(kind: NotificationType, result: VoteResult) -> GuestResponse:
 
 
 def vim_reason(text: str) -> str:
-    """``text`` as the VIM can paste it between two quotes: printable ASCII, one line.
+    """Makes a text safe to paste between two quotes: printable ASCII on one line, cut to 255.
 
-    A double quote becomes a single one and a backslash a slash, blanks and control characters
-    between words become one blank, and any other character a question mark.
+    A double quote becomes a single quote and a backslash a slash. A run of blanks and control
+    characters becomes one blank. Any other non-ASCII character becomes a question mark.
     """
     plain = "".join(_plain(char) for char in text[: 4 * MAX_REASON])
     return " ".join(plain.split())[:MAX_REASON].rstrip()
@@ -178,16 +178,16 @@ def _plain(char: str) -> str:
     return " " if char.isspace() or char < " " or "\x7f" <= char < "\xa0" else "?"
 
 
-# -- answers ---------------------------------------------------------------------------------------
+# -- audit responses -------------------------------------------------------------------------------
 
 
 class VimAnswerFault(Exception):
-    """An audit's answer that can't be used; the text names the place in it."""
+    """An audit response that can't be decoded; the text names the JSON path of the fault."""
 
 
 @attrs.frozen
 class HostAnswer:
-    """A host's reporting state as the VIM knows it."""
+    """A host's reporting state in the VIM."""
 
     uuid: str
     hostname: str
@@ -196,7 +196,7 @@ class HostAnswer:
 
 @attrs.frozen
 class InstanceAnswer:
-    """An instance's reporting state as the VIM knows it."""
+    """An instance's reporting state in the VIM."""
 
     uuid: str
     hostname: str
@@ -206,7 +206,7 @@ class InstanceAnswer:
 @attrs.frozen
 class _Service:
     service: str
-    # Not a Switch: a service that is not ours may be in any state without costing the answer.
+    # Not a Switch: another service in an unknown state must not make the response unusable.
     state: str
 
 
@@ -227,20 +227,20 @@ _INSTANCES_DECODER: Final = msgspec.json.Decoder(_Instances)
 
 
 def parse_host_answer(body: bytes) -> HostAnswer:
-    """The answer to :func:`host_audit`; its uuid is in lower case.
+    """Decodes the response to :func:`host_audit`; the uuid is in lower case.
 
     Raises:
-        VimAnswerFault: it is none.
+        VimAnswerFault: the body is not such a response.
     """
     answer: HostAnswer = _decode(_HOST_DECODER, body)
     return attrs.evolve(answer, uuid=answer.uuid.lower())
 
 
 def parse_instances_answer(body: bytes) -> tuple[InstanceAnswer, ...]:
-    """The answer to :func:`instances_audit`, without instances that have no heartbeat service.
+    """Decodes the response to :func:`instances_audit`, without instances that lack heartbeat.
 
     Raises:
-        VimAnswerFault: it is none.
+        VimAnswerFault: the body is not such a response.
     """
     answer: _Instances = _decode(_INSTANCES_DECODER, body)
     found: list[InstanceAnswer] = []

@@ -1,8 +1,8 @@
-"""What is known of a request to the VIM once it was tried.
+"""The possible results of sending a request to the VIM.
 
-The VIM closes without a byte after most of what it accepts (PROTOCOL.md, section 3), so that no
-answer says nothing by itself. What decides is whether the request was written whole: before that
-the VIM can't have acted on it, after that it may have.
+The VIM closes the connection without a response after most requests it accepts (PROTOCOL.md,
+section 3), so a missing response proves nothing. What counts is whether the whole request was
+written: before that the VIM can't have acted on it, afterwards it may have.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import attrs
 
 
 class MissingAnswer(Enum):
-    """How a connection ended on which the whole request had been written."""
+    """How a connection without a response ended after the whole request was written."""
 
-    #: Closed in order, without a byte: the VIM's usual way.
+    #: The VIM closed without a byte, as it usually does.
     CLOSED = "closed without an answer"
-    #: Reset: its process was killed, or it did not read to the end.
+    #: The VIM's process was killed, or it did not read the whole request.
     RESET = "reset"
-    #: Nothing came in time.
+    #: No response arrived before the timeout.
     STALLED = "no answer in time"
-    #: Something came that is not HTTP.
+    #: The VIM sent bytes that are not HTTP.
     GARBLED = "an answer that is not HTTP"
 
 
@@ -29,7 +29,7 @@ class MissingAnswer(Enum):
 class Delivered:
     """The VIM answered with a 2xx status.
 
-    ``cut`` says why ``body`` is not the whole answer; "" if it is.
+    ``cut`` is the reason why ``body`` is incomplete, or "".
     """
 
     status: int
@@ -39,21 +39,21 @@ class Delivered:
 
 @attrs.frozen
 class ErrorStatus:
-    """The VIM answered with an HTTP status that is not a success."""
+    """The VIM answered with a status outside 2xx."""
 
     status: int
 
 
 @attrs.frozen
 class Unconfirmed:
-    """The whole request was written, and no answer came that could be understood."""
+    """The whole request was written, but no valid response came."""
 
     silence: MissingAnswer
 
 
 @attrs.frozen
 class NotSent:
-    """The VIM can't have seen the whole request."""
+    """The request was not written completely, so the VIM can't have acted on it."""
 
     reason: str
 
@@ -62,7 +62,7 @@ SendResult = Delivered | ErrorStatus | Unconfirmed | NotSent
 
 
 def fault_of(result: SendResult) -> str:
-    """Why there is no whole answer, in words; "" if there is one."""
+    """Describes why there is no complete response, in words for a log; "" if there is one."""
     match result:
         case Delivered(cut=cut):
             return cut and f"the answer can't be used: {cut}"

@@ -1,8 +1,8 @@
-"""The words of the guest channel and the event table, shared by guest, host and agent.
+"""The enums of the guest channel and the event table, shared by guest, host and agent.
 
-Every word is a ``StrEnum`` whose values are the bytes on the wire. A peer may send a word that is
-not in here (deployed clients copy application values through unchecked), so decoding maps it to the
-``UNKNOWN`` member instead of failing: one odd word must not cost a whole message.
+Each enum is a ``StrEnum`` whose values are the bytes on the wire. Decoding maps an unknown word to
+the ``UNKNOWN`` member instead of refusing the whole message, because deployed clients pass on the
+values of applications unchecked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Word(StrEnum):
 
 
 class CorrectiveAction(_Word):
-    """What is to be done with an instance that is lost or ill."""
+    """The action to take on an instance that is lost or ill."""
 
     NONE = "none"
     REBOOT = "reboot"
@@ -30,12 +30,12 @@ class CorrectiveAction(_Word):
 
     @property
     def strength(self) -> int:
-        """How strong the action is: stop over reboot over log over none (and unknown)."""
+        """Ranks the action, 0 to 3: stop over reboot over log over none and unknown."""
         return _STRENGTH[self]
 
     @property
     def is_actionable(self) -> bool:
-        """Whether anything is asked for: none and unknown ask for nothing."""
+        """Whether the action is log, reboot or stop."""
         return self is not CorrectiveAction.NONE and self is not CorrectiveAction.UNKNOWN
 
 
@@ -49,7 +49,7 @@ _STRENGTH = {
 
 
 class Health(_Word):
-    """What a guest says of itself with each beat. Only ``UNHEALTHY`` ever leads to an action."""
+    """The health in a challenge response. Only ``UNHEALTHY`` can lead to an action."""
 
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
@@ -57,7 +57,7 @@ class Health(_Word):
 
 
 class NotificationType(_Word):
-    """Whether a handler may refuse: a vote is revocable, a notice is not."""
+    """Whether a handler may reject the event: a vote is revocable, a notice is not."""
 
     REVOCABLE = "revocable"
     IRREVOCABLE = "irrevocable"
@@ -65,7 +65,7 @@ class NotificationType(_Word):
 
 
 class VoteResult(_Word):
-    """How a vote or a notice was answered."""
+    """The result of a vote or a notice."""
 
     ACCEPT = "accept"
     REJECT = "reject"
@@ -76,7 +76,7 @@ class VoteResult(_Word):
 
 
 class Event(_Word):
-    """What is about to happen, or has happened, to an instance."""
+    """An event that is about to happen, or has happened, to an instance."""
 
     STOP = "stop"
     REBOOT = "reboot"
@@ -94,7 +94,7 @@ class Event(_Word):
 
 
 class WindowKind(StrEnum):
-    """The five timeouts of the product; each becomes a window of ``nursery.windows``."""
+    """The five timeouts of PROTOCOL.md; each becomes a window of ``nursery.windows``."""
 
     VOTE = "VOTE"
     SHUTDOWN_NOTICE = "SHUTDOWN_NOTICE"
@@ -104,15 +104,15 @@ class WindowKind(StrEnum):
 
 
 class ExpectedEffect(Enum):
-    """What the host must expect of a VM once the notice of an event is over."""
+    """The effect on the VM that the host expects once the notice of an event is over."""
 
-    #: It stops for good; only a new ``init`` brings it back.
+    #: The VM stops; only a new ``init`` brings the instance back.
     STOPS = "stops"
-    #: It is frozen or moved, and answers again after the matching end event.
+    #: The VM is frozen or moved, and answers again after the matching end event.
     FREEZES = "freezes"
-    #: It goes down and comes up again, within the RESTART window.
+    #: The VM goes down and comes up again within the RESTART window.
     RESTARTS = "restarts"
-    #: It is running again and should answer.
+    #: The VM is running again and should answer.
     RETURNS = "returns"
 
 
@@ -120,13 +120,13 @@ class ExpectedEffect(Enum):
 class EventRule:
     """A row of the event table (PROTOCOL.md, section 0).
 
-    ``voted`` says whether the instance may refuse the event; ``notice`` is the window of its
-    notice; ``aftermath`` is what the host expects of the VM's heartbeat afterwards.
+    ``voted`` is whether the instance may reject the event, ``notice`` the window of its notice,
+    and ``effect`` the effect on the VM that the host expects afterwards.
     """
 
     voted: bool
     notice: WindowKind
-    aftermath: ExpectedEffect
+    effect: ExpectedEffect
 
 
 EVENT_TABLE: dict[Event, EventRule] = {
@@ -146,17 +146,17 @@ EVENT_TABLE: dict[Event, EventRule] = {
 
 
 def window_of(event: Event, notification: NotificationType) -> WindowKind:
-    """The window that bounds this vote or notice; votes have one timeout whatever the event.
+    """Returns the window of a vote or notice; all votes share the VOTE window.
 
     Raises:
-        KeyError: the event is ``UNKNOWN``; there is no window for what nobody knows.
+        KeyError: ``event`` is ``UNKNOWN``, which has no window.
     """
     rule = EVENT_TABLE[event]
     return WindowKind.VOTE if notification is NotificationType.REVOCABLE else rule.notice
 
 
 class ActionName(StrEnum):
-    """What an operator or orchestrator does to an instance: the first column of the event table."""
+    """An operator's or orchestrator's action on an instance (first column of the event table)."""
 
     STOP = "stop"
     REBOOT = "reboot"
@@ -171,10 +171,10 @@ class ActionName(StrEnum):
 
 @attrs.frozen
 class ActionRule:
-    """The events around an action: ``before`` is voted on and noticed, ``after`` is noticed.
+    """The events of an action: a vote and a notice on ``before``, and a notice of ``after``.
 
-    ``restarts`` says that the VM goes down in between: the action is not over before it
-    heartbeats again or its RESTART window ends.
+    ``restarts`` is whether the VM goes down in between: such an action ends only when the VM
+    heartbeats again or its RESTART window expires.
     """
 
     before: Event | None

@@ -34,10 +34,10 @@ REBOOT = CorrectiveAction.REBOOT
 ACK = SendToGuest(InitAck(1804289383))
 LEFTOVER = Note("init came, but no challenge was answered: a leftover")
 
-BEGINNINGS = [e for e, rule in EVENT_TABLE.items() if rule.aftermath is not ExpectedEffect.RETURNS]
-ENDS = [event for event, rule in EVENT_TABLE.items() if rule.aftermath is ExpectedEffect.RETURNS]
-SUSPENDING = [e for e in BEGINNINGS if EVENT_TABLE[e].aftermath is not ExpectedEffect.RESTARTS]
-RESTARTING = [e for e in BEGINNINGS if EVENT_TABLE[e].aftermath is ExpectedEffect.RESTARTS]
+BEGINNINGS = [e for e, rule in EVENT_TABLE.items() if rule.effect is not ExpectedEffect.RETURNS]
+ENDS = [event for event, rule in EVENT_TABLE.items() if rule.effect is ExpectedEffect.RETURNS]
+SUSPENDING = [e for e in BEGINNINGS if EVENT_TABLE[e].effect is not ExpectedEffect.RESTARTS]
+RESTARTING = [e for e in BEGINNINGS if EVENT_TABLE[e].effect is ExpectedEffect.RESTARTS]
 
 
 def challenge(number: int) -> SendToGuest:

@@ -34,7 +34,7 @@ from support.heartbeat_bench import answer, init
 
 S = HeartbeatState
 EVENTS = list(EVENT_TABLE)
-FREEZES = [event for event, rule in EVENT_TABLE.items() if rule.aftermath is ExpectedEffect.FREEZES]
+FREEZES = [event for event, rule in EVENT_TABLE.items() if rule.effect is ExpectedEffect.FREEZES]
 RECONNECT_SILENT_S = 30.0
 #: How long a step of the driver may take at most before it is a busy loop.
 MAX_TICKS = 2000
@@ -428,10 +428,10 @@ class Driver(RuleBasedStateMachine):
         before = self.beat.state
         effects = self.beat.notice_opened(event, self.now)
         self.notice, self.guest_told = event, self.guest
-        if EVENT_TABLE[event].aftermath is ExpectedEffect.RETURNS and before is not S.RESTARTING:
+        if EVENT_TABLE[event].effect is ExpectedEffect.RETURNS and before is not S.RESTARTING:
             self.suspended_by = ""
             self.over = True
-        elif EVENT_TABLE[event].aftermath is not ExpectedEffect.RETURNS:
+        elif EVENT_TABLE[event].effect is not ExpectedEffect.RETURNS:
             assert effects == ()
         self.take(effects, before)
 
@@ -440,16 +440,16 @@ class Driver(RuleBasedStateMachine):
     def end_notice(self) -> None:
         assert self.notice is not None
         event, self.notice = self.notice, None
-        aftermath = EVENT_TABLE[event].aftermath
+        effect = EVENT_TABLE[event].effect
         before = self.beat.state
         effects = self.beat.notice_over(event, self.now)
-        if aftermath is ExpectedEffect.RETURNS:
+        if effect is ExpectedEffect.RETURNS:
             assert effects == ()
         else:
-            if aftermath is ExpectedEffect.RESTARTS:
+            if effect is ExpectedEffect.RESTARTS:
                 self.guest = self.guest or self.guest_told
-            self.suspend("restart" if aftermath is ExpectedEffect.RESTARTS else "suspension", event)
-            if aftermath is ExpectedEffect.FREEZES:
+            self.suspend("restart" if effect is ExpectedEffect.RESTARTS else "suspension", event)
+            if effect is ExpectedEffect.FREEZES:
                 moves = event is Event.LIVE_MIGRATE_BEGIN
                 self.freezes, self.over = True, False
                 self.call_off_at = self.now + (CALL_OFF_MIGRATION_S if moves else CALL_OFF_S)

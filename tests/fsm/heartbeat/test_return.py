@@ -38,13 +38,13 @@ from support.heartbeat_bench import Bench
 
 S = HeartbeatState
 
-FREEZING = [e for e, rule in EVENT_TABLE.items() if rule.aftermath is ExpectedEffect.FREEZES]
+FREEZING = [e for e, rule in EVENT_TABLE.items() if rule.effect is ExpectedEffect.FREEZES]
 OTHERS = [
     e
     for e, rule in EVENT_TABLE.items()
-    if rule.aftermath in (ExpectedEffect.STOPS, ExpectedEffect.RESTARTS)
+    if rule.effect in (ExpectedEffect.STOPS, ExpectedEffect.RESTARTS)
 ]
-ENDS = [e for e, rule in EVENT_TABLE.items() if rule.aftermath is ExpectedEffect.RETURNS]
+ENDS = [e for e, rule in EVENT_TABLE.items() if rule.effect is ExpectedEffect.RETURNS]
 
 #: When the notice of these tests is over, and when it is called off.
 OVER = 0.25

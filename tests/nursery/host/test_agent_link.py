@@ -21,7 +21,7 @@ from hbtrio.nursery.host.agent_link import HostLink, Identity
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.link_codec import MAX_LINK_LINE, decode_from_host, encode_link
 from hbtrio.wire.link_messages import (
-    MAX_WHY,
+    MAX_STATE_REASON,
     STOPPING,
     Ack,
     ActCommand,
@@ -251,7 +251,7 @@ async def test_why_an_instance_is_as_it_is(autojump_clock: MockClock) -> None:
         await on.report(guest)
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk " + "x" * 300
         await on.world.sleep(2)
-        assert told() == ("beating", ("disk " + "x" * 300)[:MAX_WHY])
+        assert told() == ("beating", ("disk " + "x" * 300)[:MAX_STATE_REASON])
         guest.health, guest.log_msg = Health.HEALTHY, ""
         await on.world.sleep(2)
         assert told() == ("beating", "")

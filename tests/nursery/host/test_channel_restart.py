@@ -28,8 +28,8 @@ EXPIRES = NOTICED + RESTART_S
 
 NOT_BACK = f"not back within {RESTART_S} s"
 
-RESTARTING = [e for e, rule in EVENT_TABLE.items() if rule.aftermath is ExpectedEffect.RESTARTS]
-FREEZING = [e for e, rule in EVENT_TABLE.items() if rule.aftermath is ExpectedEffect.FREEZES]
+RESTARTING = [e for e, rule in EVENT_TABLE.items() if rule.effect is ExpectedEffect.RESTARTS]
+FREEZING = [e for e, rule in EVENT_TABLE.items() if rule.effect is ExpectedEffect.FREEZES]
 ENDS = {
     Event.PAUSE: Event.UNPAUSE,
     Event.SUSPEND: Event.RESUME,

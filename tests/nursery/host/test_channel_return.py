@@ -29,7 +29,7 @@ CALLED_OFF = NOTICED + CALL_OFF_S
 #: How soon a VM that runs again has to be heartbeating: the orchestrator waits for that.
 BACK_WITHIN_S = 8.0
 
-FREEZING = [e for e, rule in EVENT_TABLE.items() if rule.aftermath is ExpectedEffect.FREEZES]
+FREEZING = [e for e, rule in EVENT_TABLE.items() if rule.effect is ExpectedEffect.FREEZES]
 ENDS = {
     Event.PAUSE: Event.UNPAUSE,
     Event.SUSPEND: Event.RESUME,

@@ -147,7 +147,7 @@ def unwatched(event: str, uuid: str) -> str:
         event: what the instance was told of.
         uuid: the instance.
     """
-    match EVENT_TABLE[Event(event)].aftermath:
+    match EVENT_TABLE[Event(event)].effect:
         case ExpectedEffect.RETURNS:
             return ""
         case ExpectedEffect.RESTARTS:

@@ -82,16 +82,16 @@ class Heartbeat(Pulse):
 
     def notice_opened(self, event: Event, now: float) -> tuple[Effect, ...]:
         """A notice is being sent. One that says the VM runs again ends a suspension at once."""
-        aftermath = EVENT_TABLE[event].aftermath
-        if aftermath is ExpectedEffect.RESTARTS:
+        effect = EVENT_TABLE[event].effect
+        if effect is ExpectedEffect.RESTARTS:
             self._told_restart = self._inhabited
-        if aftermath is not ExpectedEffect.RETURNS:
+        if effect is not ExpectedEffect.RETURNS:
             return NOTHING
         return self._return(HeartbeatEvent.RETURNS, f"{event} was sent", now)
 
     def notice_over(self, event: Event, now: float) -> tuple[Effect, ...]:
         """The notice of ``event`` is over, however it ended: the event will happen now."""
-        match EVENT_TABLE[event].aftermath:
+        match EVENT_TABLE[event].effect:
             case ExpectedEffect.RETURNS:
                 return NOTHING
             case ExpectedEffect.RESTARTS:

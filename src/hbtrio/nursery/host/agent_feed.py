@@ -16,8 +16,8 @@ from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.report_queue import ReportQueue
 from hbtrio.wire.link_messages import (
+    MAX_STATE_REASON,
     MAX_TEXT,
-    MAX_WHY,
     FromAgent,
     Gone,
     Instance,
@@ -134,7 +134,7 @@ def instance_of(channel: Channel) -> Instance:
         suspend_notice_s=profile.suspend_notice_s,
         resume_notice_s=profile.resume_notice_s,
         restart_s=profile.restart_s,
-        why=_reason(channel)[:MAX_WHY],
+        why=_reason(channel)[:MAX_STATE_REASON],
     )
 
 

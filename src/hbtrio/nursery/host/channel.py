@@ -308,7 +308,7 @@ class Channel:
         if self.round is not None:
             raise RoundOpen(self.round.open_text(now))
         beat = self.heartbeat
-        returns = EVENT_TABLE[event].aftermath is ExpectedEffect.RETURNS
+        returns = EVENT_TABLE[event].effect is ExpectedEffect.RETURNS
         if self._nursery is None or not beat.connected or not (beat.is_heartbeating or returns):
             raise NotHeartbeating(f"{self.uuid} is not heartbeating: {self.why}")
         kind = window_of(event, notification)
