@@ -87,7 +87,7 @@ async def beating(world: FleetWorld, **init: Any) -> ScriptedGuest:
     """A guest that the agent knows of."""
     guest = await world.host.beating(**init)
     await world.host.settle()
-    assert world.agent.inventory.live(guest.uuid) is not None
+    assert world.agent.fleet.live(guest.uuid) is not None
     return guest
 
 
@@ -203,7 +203,7 @@ async def test_a_large_fleet_holds_nobody_up(tmp_path: Path) -> None:
     async with fleet_api(tmp_path) as api:
         uuids = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(1001)]
         for uuid in uuids:
-            api.agent.inventory.instances[uuid] = InstanceRecord(uuid, "compute-0", True)
+            api.agent.fleet.instances[uuid] = InstanceRecord(uuid, "compute-0", True)
         turns = 0
 
         async def others() -> None:
@@ -214,7 +214,7 @@ async def test_a_large_fleet_holds_nobody_up(tmp_path: Path) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(others)
-            status = json.loads(await fleet_status(api.agent, api.actions))
+            status = json.loads(await fleet_status(api.agent, api.agent.actions))
             nursery.cancel_scope.cancel()
         assert turns >= 3  # of five, as it has to begin and the last may be ours
         assert [one["uuid"] for one in status["instances"]] == uuids
@@ -296,7 +296,7 @@ async def test_an_action_is_run_by_the_host(autojump_clock: MockClock, tmp_path:
         ]
         assert lines[4]["argv"] == ["virsh", guest.uuid]
         assert lines[-1] == {"step": "end", "outcome": "done", "reason": ""}
-        assert world.api.actions.under_way == {}
+        assert world.api.agent.actions.under_way == {}
         kept = [entry for entry in await history(http) if entry[0] == "action"]
         assert kept == [
             ("action", "", "", ME, "stop: done"),
@@ -331,7 +331,7 @@ async def test_an_action_whose_host_is_lost(autojump_clock: MockClock, tmp_path:
             reason = "the link to compute-0 is gone"
             assert json.loads(await anext(lines)) == {"step": "lost", "reason": reason}
             assert [line async for line in lines] == []
-        assert world.api.actions.under_way == {}
+        assert world.api.agent.actions.under_way == {}
         kept = [entry[4] for entry in await history(http) if entry[0] == "action"]
         asked = "pause: asked, without its vote, with slow"
         assert kept == [f"pause: the outcome is unknown: {reason}", asked]
@@ -356,7 +356,7 @@ async def test_a_host_whose_progress_is_not_understood(
 ) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
         guest = await beating(world)
-        session = world.agent.links.sessions["compute-0"]
+        session = world.agent.fleet.sessions["compute-0"]
 
         async def command(message: ActCommand) -> Reply:
             session.progressed(ActionProgress(message.command_id, '{"step": "vote"}', last=False))
@@ -615,7 +615,7 @@ async def test_a_programming_error_is_told_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with fleet_api(tmp_path) as api, api.client() as http:
-        monkeypatch.setattr(api.agent.inventory, "hosts", None)
+        monkeypatch.setattr(api.agent.fleet, "hosts", None)
         assert refusal(await http.get("/v1/status")) == (500, "internal error")
         await trio.testing.wait_all_tasks_blocked()
         assert [type(crash) for crash in api.crashes] == [AttributeError]

@@ -59,7 +59,7 @@ async def forget(path: str, name: str) -> tuple[int, object]:
 
 async def inventory(on: MemoryAgent) -> None:
     """The one that was not meant is left, in the store too."""
-    assert (on.agent.inventory.hosts, on.agent.inventory.instances) == LEFT
+    assert (on.agent.fleet.hosts, on.agent.fleet.instances) == LEFT
     assert await on.store.hosts() == tuple(LEFT[0].values())
     assert await on.store.instances() == tuple(LEFT[1].values())
 
@@ -76,7 +76,7 @@ async def test_a_host_is_forgotten_and_its_history_is_not(
         assert (called.lines, called.status) == (expected, ExitStatus.DONE)
         await inventory(on)
         assert await on.store.linked() == {"compute-1"}
-        assert on.agent.inventory.down == {}
+        assert on.agent.fleet.down == {}
         shown = (await call(path, "status")).text
         assert HOSTNAME not in shown
         assert "compute-1" in shown
@@ -95,7 +95,7 @@ async def test_a_host_is_forgotten_and_its_history_is_not(
     async with memory_agent(tmp_path, number=1) as on:
         await trio.sleep(100)
         await inventory(on)
-        assert set(on.agent.inventory.down) == {"compute-1"}
+        assert set(on.agent.fleet.down) == {"compute-1"}
 
 
 async def test_a_host_that_has_a_link_is_not_forgotten(
@@ -106,8 +106,8 @@ async def test_a_host_that_has_a_link_is_not_forgotten(
             await call(path, "forget", HOSTNAME)
         assert str(caught.value) == "compute-0 has a link to this agent"
         assert caught.value.status is ExitStatus.FAILED
-        assert len(on.agent.inventory.hosts) == 2
-        assert len(on.agent.inventory.instances) == 4
+        assert len(on.agent.fleet.hosts) == 2
+        assert len(on.agent.fleet.instances) == 4
         await host.cut()
         await wait_all_tasks_blocked()
         # At once, without waiting for its grace time.
@@ -155,7 +155,7 @@ async def test_a_host_that_comes_back_is_as_new(autojump_clock: MockClock, tmp_p
         await wait_all_tasks_blocked()
         assert (await forget(path, HOSTNAME))[0] == 200
         await on.host(host)
-        assert on.agent.inventory.hosts[HOST_UUID] == HostRecord(HOST_UUID, HOSTNAME, False)
+        assert on.agent.fleet.hosts[HOST_UUID] == HostRecord(HOST_UUID, HOSTNAME, False)
         assert host.reporting == {"": False} | dict.fromkeys(VMS, False)
         await host.report("heartbeating", VMS[0], "again")
         await host.settled()
@@ -178,7 +178,7 @@ async def test_a_host_of_which_there_is_not_all(
             200,
             {"hostname": "compute-9", "instances": count},
         )
-        assert not {"h-9", "vm-9"} & {*on.agent.inventory.hosts, *on.agent.inventory.instances}
+        assert not {"h-9", "vm-9"} & {*on.agent.fleet.hosts, *on.agent.fleet.instances}
 
 
 async def test_a_disk_that_fails_forgets_nothing(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ async def test_a_disk_that_fails_forgets_nothing(autojump_clock: MockClock, tmp_
         with pytest.raises(UserError) as caught:
             await call(path, "forget", HOSTNAME)
         assert str(caught.value) == "store: database or disk is full"
-        assert len(on.agent.inventory.instances) == 4
+        assert len(on.agent.fleet.instances) == 4
         on.worker.fault = ""
         assert (await call(path, "forget", HOSTNAME)).status == ExitStatus.DONE
         await inventory(on)
@@ -203,7 +203,7 @@ async def test_a_host_that_nobody_knows(
         with pytest.raises(UserError) as caught:
             await call(path, "forget", name)
         assert "\n" not in str(caught.value)
-        assert (len(on.agent.inventory.hosts), len(on.agent.inventory.instances)) == (2, 4)
+        assert (len(on.agent.fleet.hosts), len(on.agent.fleet.instances)) == (2, 4)
 
 
 async def test_ctl_and_the_api_of_a_host(autojump_clock: MockClock) -> None:
@@ -220,10 +220,10 @@ async def test_over_tcp_it_needs_the_token(tmp_path: Path) -> None:
         path = "/v1/hosts/compute-9/forget"
         assert (await http.post(path)).status_code == 401
         assert (await http.get(path)).status_code == 405
-        assert len(api.agent.inventory.hosts) == 1
+        assert len(api.agent.fleet.hosts) == 1
         headers = {"authorization": f"Bearer {TOKEN}"}
         assert (await http.post(path, headers=headers)).status_code == 200
-        assert api.agent.inventory.hosts == {}
+        assert api.agent.fleet.hosts == {}
 
 
 async def test_a_host_that_comes_back_in_the_middle_of_it(
@@ -250,7 +250,7 @@ async def test_a_host_that_comes_back_in_the_middle_of_it(
         assert host.reporting == {"": False} | dict.fromkeys(VMS, False)
         # What it tells counts as soon as the VIM tells of it again.
         await on.agent.inventory.put_instance(InstanceRecord(VMS[0], HOSTNAME, True))
-        live = on.agent.inventory.live(VMS[0])
+        live = on.agent.fleet.live(VMS[0])
         assert live is not None
         assert live.heartbeating
 
@@ -273,6 +273,6 @@ async def test_an_instance_that_is_being_bound_elsewhere_stays(
             await trio.sleep(0.5)
             nursery.start_soon(forget)
         assert forgotten == [2]
-        assert on.agent.inventory.hosts == LEFT[0]
-        assert on.agent.inventory.instances == LEFT[1] | {VMS[0]: moved}
+        assert on.agent.fleet.hosts == LEFT[0]
+        assert on.agent.fleet.instances == LEFT[1] | {VMS[0]: moved}
         assert set(await on.store.instances()) == {*LEFT[1].values(), moved}

@@ -18,12 +18,11 @@ from hbtrio.api.agent import agent_api
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
 from hbtrio.net.unix_socket import open_unix_listener
-from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.wire.vim_result import NotSent
 from support.agent_world import MemoryAgent, memory_agent
 from support.control_socket import call, served, socket_path
 from support.host_world import host_world
-from support.inline_store import EPOCH, wall_clock
+from support.inline_store import EPOCH
 from support.scripted_host import INSTANCE, ScriptedHost
 
 VMS = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(3)]
@@ -40,14 +39,13 @@ async def in_alarm(folder: Path) -> AsyncIterator[tuple[MemoryAgent, ScriptedHos
         for uuid in VMS:
             await host.loses(uuid)
         await on.at(2)
-        actions = AgentActions(on.agent, new_command_id=lambda: "unused", wall_clock=wall_clock)
         crashes: list[BaseException] = []
         with socket_path() as path:
             listener = await open_unix_listener(path)
 
             async def serve(*, task_status: trio.TaskStatus[None]) -> None:
                 await serve_http(
-                    agent_api(on.agent, actions),
+                    agent_api(on.agent, on.agent.actions),
                     [listener],
                     on_crash=crashes.append,
                     task_status=task_status,

@@ -206,7 +206,7 @@ async def test_who_counts_as_heartbeating_and_can_t_be_asked_is_503(
         failed(await agent.ask(verb, "stop"), 503, f"the VIM's {kind} on stop is open already")
         await host.cut()
         with trio.fail_after(20):
-            while HOSTNAME in agent.agent.links.sessions:  # noqa: ASYNC110 - they set no event
+            while HOSTNAME in agent.agent.fleet.sessions:  # noqa: ASYNC110 - they set no event
                 await trio.sleep(0.01)
         failed(await agent.ask(verb, "reboot"), 503, "compute-0 has no link to this agent")
         assert (await agent.request("GET", INST)).json == beating
@@ -427,8 +427,8 @@ async def test_only_uuids_are_added(tmp_path: Path, uuid: str) -> None:
         for kind, body in (("hosts", ABOUT_HOST), ("instances", NEW_VM)):
             answer = await agent.request("POST", f"/v1/{kind}/{uuid}", body)
             assert answer.status in (400, 403)
-        assert agent.agent.inventory.hosts == {}
-        assert agent.agent.inventory.instances == {}
+        assert agent.agent.fleet.hosts == {}
+        assert agent.agent.fleet.instances == {}
 
 
 async def test_a_patch_without_services_only_rebinds(tmp_path: Path) -> None:
@@ -661,7 +661,7 @@ async def test_the_token_is_never_logged(tmp_path: Path, caplog: pytest.LogCaptu
             assert answer.status in (400, 403, 505)
             assert secret.encode() not in answer.raw
         await agent.known()
-        agent.agent.news.service = None  # type: ignore[method-assign, assignment]
+        agent.agent.states.service = None  # type: ignore[method-assign, assignment]
         answer = await agent.request("GET", INST, headers=header)  # a programming error
         assert answer.status == 500
         assert len(agent.crashes) == 1

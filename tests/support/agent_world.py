@@ -25,11 +25,9 @@ from hbtrio.http.server import serve_http
 from hbtrio.lab.fake_vim import VimStandIn, vim_stand_in
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.nursery.agent.audit import Audit
-from hbtrio.nursery.agent.daemon import Agent
-from hbtrio.nursery.agent.fleet_actions import AgentActions
+from hbtrio.nursery.agent.daemon import Agent, open_agent
 from hbtrio.nursery.agent.open_rounds import VIM, OpenedRound
 from hbtrio.nursery.agent.vim_client import VimClient
-from hbtrio.nursery.agent.vim_delivery import VimDelivery
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.store import Store
 from hbtrio.wire.vim import VimRequest
@@ -111,7 +109,7 @@ class MemoryAgent:
 
     async def ask(self, event: Event, *, vote: bool, uuid: str = VM) -> OpenedRound:
         """Asks as the VIM's API does, whose reply is written at once."""
-        asked = await self.agent.ask(uuid, event, vote=vote, who=VIM)
+        asked = await self.agent.rounds.ask(uuid, event, vote=vote, who=VIM)
         if asked.seconds:
             await self.agent.rounds.replied(asked.command_id)
         return asked
@@ -137,15 +135,14 @@ async def memory_agent(
     ids = itertools.count(1)
     with inline_store(folder) as (store, worker):
         fake = FakeVim()
-        agent = Agent(
+        running = open_agent(
             AgentConfig(name="controller-0", link=LinkSettings(**link)),  # type: ignore[arg-type]
             store,
-            VimDelivery(store, fake) if vim else None,
+            fake if vim else None,
             new_command_id=lambda: f"command-{number}-{next(ids)}",
             wall_clock=wall_clock,
         )
-        async with trio.open_nursery() as nursery:
-            await nursery.start(agent.run)
+        async with running as agent, trio.open_nursery() as nursery:
             await wait_all_tasks_blocked()
             yield MemoryAgent(agent, store, worker, fake, nursery)
             nursery.cancel_scope.cancel()
@@ -154,15 +151,14 @@ async def memory_agent(
 
 @asynccontextmanager
 async def operators_api(on: MemoryAgent) -> AsyncIterator[str]:
-    """The path of the operator API of an agent that can't perform actions."""
-    actions = AgentActions(on.agent, new_command_id=lambda: "unused", wall_clock=wall_clock)
+    """The path of the operator API of an agent."""
     crashes: list[BaseException] = []
     with socket_path() as path:
         listener = await open_unix_listener(path)
 
         async def serve(*, task_status: trio.TaskStatus[None]) -> None:
             await serve_http(
-                agent_api(on.agent, actions),
+                agent_api(on.agent, on.agent.actions),
                 [listener],
                 on_crash=crashes.append,
                 task_status=task_status,
@@ -320,29 +316,30 @@ async def socket_agent(
         client = await stack.enter_async_context(VimClient(vim.url, **(timeouts or {})))  # type: ignore[arg-type]
         ids = itertools.count(1)
         started = now().timestamp()
-        agent = Agent(
+        running = open_agent(
             AgentConfig(name="controller-0", vim=VimSettings(url=vim.url)),
             store,
-            VimDelivery(store, client),
+            client,
             new_command_id=lambda: f"command-{started}-{next(ids)}",
             wall_clock=now,
         )
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         crashes: list[BaseException] = []
 
-        async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-            await serve_http(
-                vim_api(agent, token=token),
-                listeners,
-                on_crash=crashes.append,
-                task_status=task_status,
-            )
+        async with running as agent, trio.open_nursery() as nursery:
 
-        async with trio.open_nursery() as nursery:
-            await nursery.start(agent.run)
+            async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+                await serve_http(
+                    vim_api(agent, token=token),
+                    listeners,
+                    on_crash=crashes.append,
+                    task_status=task_status,
+                )
+
             await nursery.start(serve)
             if audit_s is not None:
-                nursery.start_soon(Audit(agent, client, audit_s).run)
+                audit = Audit(agent.fleet, agent.inventory, agent.states, client, audit_s)
+                nursery.start_soon(audit.run)
             port = listeners[0].socket.getsockname()[1]
             yield SocketAgent(agent, store, vim, port, nursery, crashes)
             nursery.cancel_scope.cancel()

@@ -116,7 +116,9 @@ def begin(world: MemoryAgent, every_s: float = 10) -> Asked:
 
 def ask(world: MemoryAgent, vim: Any, every_s: float = 10) -> None:
     """An audit of that agent asks that VIM."""
-    world.nursery.start_soon(Audit(world.agent, vim, every_s).run)
+    agent = world.agent
+    audit = Audit(agent.fleet, agent.inventory, agent.states, vim, every_s)
+    world.nursery.start_soon(audit.run)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:

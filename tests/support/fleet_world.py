@@ -18,10 +18,8 @@ from hbtrio.config.agent import AgentConfig, VimSettings
 from hbtrio.http.server import serve_http
 from hbtrio.net.endpoints import Unreachable
 from hbtrio.net.unix_socket import open_unix_listener
-from hbtrio.nursery.agent.daemon import Agent
-from hbtrio.nursery.agent.fleet_actions import AgentActions
+from hbtrio.nursery.agent.daemon import Agent, open_agent
 from hbtrio.nursery.host.agent_link import HostLink, Identity
-from hbtrio.store.store import Store
 from support.control_socket import socket_path
 from support.host_world import HostWorld, host_world
 from support.inline_store import InlineWorker, inline_store, wall_clock
@@ -34,25 +32,13 @@ class FleetApi:
     """An agent without a VIM, whose operator API is served.
 
     Args:
-        store: its memory.
-        worker: the store's, to make it fail.
+        agent: the agent.
+        worker: its store's, to make it fail.
     """
 
-    def __init__(self, store: Store, worker: InlineWorker) -> None:
-        ids = itertools.count(1)
-
-        def new_id() -> str:
-            return f"command-{next(ids)}"
-
+    def __init__(self, agent: Agent, worker: InlineWorker) -> None:
+        self.agent = agent
         self.worker = worker
-        self.agent = Agent(
-            AgentConfig(name="controller", vim=VimSettings(url="")),
-            store,
-            None,
-            new_command_id=new_id,
-            wall_clock=wall_clock,
-        )
-        self.actions = AgentActions(self.agent, new_command_id=new_id, wall_clock=wall_clock)
         self.path = ""
         self.port = 0
         #: Programming errors that the API let out.
@@ -70,17 +56,14 @@ class FleetApi:
         self.path = path
         (tcp,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = tcp.socket.getsockname()[1]
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.agent.run)
-            await nursery.start(self.actions.run)
-            app = agent_api(self.agent, self.actions, token=token, local=local)
-            await serve_http(
-                app,
-                [tcp, await open_unix_listener(path)],
-                tls=tls,
-                on_crash=self.crashes.append,
-                task_status=task_status,
-            )
+        app = agent_api(self.agent, self.agent.actions, token=token, local=local)
+        await serve_http(
+            app,
+            [tcp, await open_unix_listener(path)],
+            tls=tls,
+            on_crash=self.crashes.append,
+            task_status=task_status,
+        )
 
     @property
     def url(self) -> str:
@@ -110,8 +93,16 @@ async def fleet_api(
         local: whether it takes itself for one that only this machine can reach.
     """
     with inline_store(folder) as (store, worker), socket_path() as path:
-        api = FleetApi(store, worker)
-        async with trio.open_nursery() as nursery:
+        ids = itertools.count(1)
+        running = open_agent(
+            AgentConfig(name="controller", vim=VimSettings(url="")),
+            store,
+            None,
+            new_command_id=lambda: f"command-{next(ids)}",
+            wall_clock=wall_clock,
+        )
+        async with running as agent, trio.open_nursery() as nursery:
+            api = FleetApi(agent, worker)
             await nursery.start(api.run, path, token, tls, local)
             yield api
             nursery.cancel_scope.cancel()

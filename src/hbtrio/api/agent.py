@@ -40,8 +40,9 @@ from hbtrio.api.fleet_status import (
 from hbtrio.api.metrics import METRICS_TYPE, agent_metrics
 from hbtrio.api.openapi import openapi
 from hbtrio.nursery.agent.daemon import Agent
+from hbtrio.nursery.agent.fleet import Unknown
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetActionRefused
-from hbtrio.nursery.agent.inventory import Linked, Unknown
+from hbtrio.nursery.agent.inventory import Linked
 from hbtrio.nursery.agent.mass_failure import NotHeld
 from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
@@ -113,7 +114,7 @@ class _AgentApi:
 
     async def instance(self, request: Request) -> Response:
         with _faults():
-            bound = self._agent.inventory.instance(self._uuid(request))
+            bound = self._agent.fleet.instance(self._uuid(request))
         return api_parts.answer(fleet_instance(self._agent, bound, trio.current_time()))
 
     async def events(self, request: Request) -> Response:
@@ -146,7 +147,7 @@ class _AgentApi:
         vote = notification is NotificationType.REVOCABLE
         who = operator_of(request.scope)
         with _faults():
-            asked = await self._agent.ask(self._uuid(request), event, vote=vote, who=who)
+            asked = await self._agent.rounds.ask(self._uuid(request), event, vote=vote, who=who)
         if asked.ending is None:
             raise HTTPException(409, asked.fault)
         return api_parts.stream(request, _watch(asked, event, notification))

@@ -41,9 +41,9 @@ async def fleet_status(agent: Agent, actions: AgentActions) -> bytes:
     votes would wait. What changes meanwhile may be as before in one part and as after in another.
     """
     now = trio.current_time()
-    instances = [bound for _, bound in sorted(agent.inventory.instances.items())]
+    instances = [bound for _, bound in sorted(agent.fleet.instances.items())]
     unregistered = [
-        (one, name) for name in sorted(agent.links.sessions) for one in _unregistered(agent, name)
+        (one, name) for name in sorted(agent.fleet.sessions) for one in _unregistered(agent, name)
     ][:_UNREGISTERED]
     return encode_fleet(
         {
@@ -78,38 +78,38 @@ def _agent(agent: Agent, actions: AgentActions) -> AgentLine:
         store_fault=agent.store.fault,
         delivery=None if status is None else DeliveryLine(**attrs.asdict(status)),
         crashes=agent.supervisor.crashes,
-        links=len(agent.links.sessions),
+        links=len(agent.fleet.sessions),
         host_alarms=agent.brake.alarms,
-        heartbeating=sum(_beats(agent, uuid) for uuid in agent.inventory.instances),
+        heartbeating=sum(_beats(agent, uuid) for uuid in agent.fleet.instances),
         actions={one.uuid: str(one.name) for one in actions.under_way.values()},
     )
 
 
 def _beats(agent: Agent, uuid: str) -> bool:
-    live = agent.inventory.live(uuid)
+    live = agent.fleet.live(uuid)
     return live is not None and live.heartbeating
 
 
 def unregistered_on(agent: Agent, uuid: str) -> str | None:
     """The host that tells of an instance of which the VIM has not; None if it has, or none does."""
-    if uuid in agent.inventory.instances or agent.sender is None:
+    if uuid in agent.fleet.instances or agent.sender is None:
         return None
     return next(
-        (one.hostname for one in agent.links.sessions.values() if uuid in one.instances), None
+        (one.hostname for one in agent.fleet.sessions.values() if uuid in one.instances), None
     )
 
 
 def _unregistered(agent: Agent, hostname: str) -> list[Instance]:
     """What a host tells of that the VIM does not; without a VIM its word is the inventory."""
-    session = agent.links.sessions.get(hostname)
+    session = agent.fleet.sessions.get(hostname)
     if session is None or agent.sender is None:
         return []
-    known = agent.inventory.instances
+    known = agent.fleet.instances
     return [one for uuid, one in session.instances.items() if uuid not in known]
 
 
 def _hosts(agent: Agent, instances: list[InstanceRecord], now: float) -> list[FleetHostLine]:
-    uuids = {host.hostname: host.uuid for host in agent.inventory.hosts.values()}
+    uuids = {host.hostname: host.uuid for host in agent.fleet.hosts.values()}
     heartbeating: dict[str, int] = {}
     bound: dict[str, int] = {}
     for one in instances:
@@ -133,7 +133,7 @@ def _host(
     agent: Agent, name: str, now: float, *, uuid: str, instances: int, heartbeating: int
 ) -> FleetHostLine:
     link, down_s = link_of(agent, name, now)
-    session = agent.links.sessions.get(name)
+    session = agent.fleet.sessions.get(name)
     hold = agent.brake.hold(name)
     return FleetHostLine(
         hostname=name,
@@ -142,7 +142,7 @@ def _host(
         down_s=down_s,
         version="" if session is None else session.hello.version,
         reports_dropped=0 if session is None else session.hello.dropped,
-        reporting=agent.inventory.host_reporting(name),
+        reporting=agent.fleet.host_reporting(name),
         instances=instances,
         heartbeating=heartbeating,
         unregistered=len(_unregistered(agent, name)),
@@ -154,9 +154,9 @@ def _host(
 
 def host_names(agent: Agent) -> list[str]:
     """The hosts that the VIM told of, that have or had a link, or that an instance is bound to."""
-    bound = {one.hostname for one in agent.inventory.instances.values()}
-    told = {host.hostname for host in agent.inventory.hosts.values()}
-    return sorted({*told, *bound, *agent.links.sessions, *agent.inventory.down})
+    bound = {one.hostname for one in agent.fleet.instances.values()}
+    told = {host.hostname for host in agent.fleet.hosts.values()}
+    return sorted({*told, *bound, *agent.fleet.sessions, *agent.fleet.down})
 
 
 def link_of(agent: Agent, name: str, now: float) -> tuple[str, float | None]:
@@ -164,9 +164,9 @@ def link_of(agent: Agent, name: str, now: float) -> tuple[str, float | None]:
 
     And for how many seconds it has been down.
     """
-    if name in agent.links.sessions:
+    if name in agent.fleet.sessions:
         return "up", None
-    since = agent.inventory.down.get(name)
+    since = agent.fleet.down.get(name)
     if since is None:
         return "never", None
     down_s = round(now - since, 3)
@@ -175,7 +175,7 @@ def link_of(agent: Agent, name: str, now: float) -> tuple[str, float | None]:
 
 def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInstanceLine:
     """One instance: the host it is bound to, and what that host last reported."""
-    live = agent.inventory.live(bound.uuid)
+    live = agent.fleet.live(bound.uuid)
     link, _ = link_of(agent, bound.hostname, now)
     if live is None:
         why = {"up": "its host does not know it", "never": "its host has never had a link"}
@@ -184,7 +184,7 @@ def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInst
             hostname=bound.hostname,
             link=link,
             reporting=bound.reporting,
-            name=agent.news.last_name(bound),
+            name=agent.fleet.last_name(bound),
             state="unknown",
             why=why.get(link, "its host has no link"),
             heartbeating=False,

@@ -50,14 +50,14 @@ class _Numbers(Collector):
         yield info
         yield from self._hosts()
         beating = sum(
-            (live := agent.inventory.live(uuid)) is not None and live.heartbeating
-            for uuid in agent.inventory.instances
+            (live := agent.fleet.live(uuid)) is not None and live.heartbeating
+            for uuid in agent.fleet.instances
         )
         instances = GaugeMetricFamily(
             "hbtrio_agent_instances", "Instances of the inventory.", labels=["heartbeating"]
         )
         instances.add_metric(["yes"], beating)
-        instances.add_metric(["no"], len(agent.inventory.instances) - beating)
+        instances.add_metric(["no"], len(agent.fleet.instances) - beating)
         yield instances
         yield GaugeMetricFamily(
             "hbtrio_agent_rounds_open", "Votes and notices under way.", value=len(agent.rounds)

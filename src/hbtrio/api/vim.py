@@ -32,7 +32,8 @@ from hbtrio.api.vim_bodies import (
 )
 from hbtrio.http.server import DELIVERED_EXTENSION
 from hbtrio.nursery.agent.daemon import Agent
-from hbtrio.nursery.agent.inventory import TooMany, Unknown
+from hbtrio.nursery.agent.fleet import Unknown
+from hbtrio.nursery.agent.inventory import TooMany
 from hbtrio.nursery.agent.open_rounds import VIM
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.store.records import HostRecord, InstanceRecord
@@ -88,6 +89,7 @@ class _VimApi:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._inventory = agent.inventory
+        self._fleet = agent.fleet
 
     # -- hosts ------------------------------------------------------------------------------
 
@@ -98,7 +100,7 @@ class _VimApi:
                 return self._host_state(uuid)
             case "POST":
                 body = await _body(request, HostBody, _new(uuid))
-                known = self._inventory.hosts.get(uuid)
+                known = self._fleet.hosts.get(uuid)
                 reporting = known is not None and known.reporting
                 await _done(self._inventory.put_host(HostRecord(uuid, body.hostname, reporting)))
                 return JSONResponse(_PASS)
@@ -116,7 +118,7 @@ class _VimApi:
                 return self._host_state(uuid)
             case "PUT", "enable" | "disable":
                 with _faults():
-                    self._inventory.host(uuid)
+                    self._fleet.host(uuid)
                 body = await _body(request, HostBody, uuid)
                 record = HostRecord(uuid, body.hostname, verb == "enable")
                 await _done(self._inventory.put_host(record))
@@ -125,7 +127,7 @@ class _VimApi:
 
     def _host_state(self, uuid: str) -> Response:
         with _faults():
-            host = self._inventory.host(uuid)
+            host = self._fleet.host(uuid)
         state = Switch.ENABLED if host.reporting else Switch.DISABLED
         return JSONResponse({"uuid": uuid, "hostname": host.hostname, "state": state})
 
@@ -138,7 +140,7 @@ class _VimApi:
                 return self._instance_state(uuid)
             case "POST":
                 new = await _body(request, NewInstance, _new(uuid))
-                known = self._inventory.instances.get(uuid)
+                known = self._fleet.instances.get(uuid)
                 reporting = known is not None and known.reporting
                 record = InstanceRecord(uuid, new.hostname, reporting)
                 await _done(self._inventory.put_instance(record))
@@ -152,7 +154,7 @@ class _VimApi:
 
     async def _change(self, request: Request, uuid: str) -> Response:
         with _faults():
-            reporting = self._inventory.instance(uuid).reporting
+            reporting = self._fleet.instance(uuid).reporting
         body = await _body(request, ChangedInstance, uuid)
         for service in body.services:
             reporting = service.state is Switch.ENABLED
@@ -161,7 +163,7 @@ class _VimApi:
 
     def _instance_state(self, uuid: str) -> Response:
         with _faults():
-            now = self._agent.news.service(self._inventory.instance(uuid))
+            now = self._agent.states.service(self._fleet.instance(uuid))
         service = {
             "service": "heartbeat",
             "state": now.state,
@@ -178,9 +180,9 @@ class _VimApi:
         if request.method != "POST" or verb not in ("vote", "notify"):
             raise HTTPException(403, f"{request.method} is not for this path")
         with _faults():
-            known = self._inventory.instance(uuid)
+            known = self._fleet.instance(uuid)
         body = await _body(request, AskBody, uuid)
-        asked = await _done(self._agent.ask(uuid, body.action, vote=verb == "vote", who=VIM))
+        asked = await _done(self._agent.rounds.ask(uuid, body.action, vote=verb == "vote", who=VIM))
         members = {
             "uuid": uuid,
             "hostname": known.hostname,

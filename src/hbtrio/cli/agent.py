@@ -35,11 +35,8 @@ from hbtrio.log import logging_to
 from hbtrio.net.endpoints import Endpoint, Listener
 from hbtrio.net.tls import server_tls
 from hbtrio.net.token_file import read_token
-from hbtrio.nursery.agent.audit import Audit
-from hbtrio.nursery.agent.daemon import Agent
-from hbtrio.nursery.agent.fleet_actions import AgentActions
+from hbtrio.nursery.agent.daemon import Agent, open_agent
 from hbtrio.nursery.agent.vim_client import VimClient
-from hbtrio.nursery.agent.vim_delivery import VimDelivery
 from hbtrio.store.store import Store
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.sd_notify import ServiceManager
@@ -127,61 +124,48 @@ async def _serve(config: AgentConfig, file: str) -> None:
     manager = ServiceManager.of(os.environ, os.getpid())
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store.open(config.store.file, wall_clock))
-        sender = None
         if client is not None:
             await stack.enter_async_context(client)
-            sender = VimDelivery(store, client)
-        agent = Agent(
-            config,
-            store,
-            sender,
-            new_command_id=_new_id,
-            wall_clock=wall_clock,
-        )
-        actions = AgentActions(agent, new_command_id=_new_id, wall_clock=wall_clock)
         link_listeners = await link.listen()
         api_listeners = await operator.endpoint.listen(int(config.operator.mode, 8))
         vim_listeners = await vim.endpoint.listen() if client is not None else []
         signals = stack.enter_context(
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         )
-        async with manager.told(), trio.open_nursery() as nursery:
-            await nursery.start(agent.run)
-            await nursery.start(actions.run)
-            # The APIs end first: what they have begun to answer needs all that is behind them.
-            async with trio.open_nursery() as apis:
+        running = open_agent(
+            config, store, client, auditor=client, new_command_id=_new_id, wall_clock=wall_clock
+        )
+        # The APIs end first: what they have begun to answer needs all that is behind them.
+        async with manager.told(), running as agent, trio.open_nursery() as apis:
 
-                async def end_when_unsure() -> None:
-                    await store.unsure()
-                    apis.cancel_scope.cancel()
-
-                nursery.start_soon(end_when_unsure)
-                if client is not None:
-                    audit = Audit(agent, client, config.vim.audit_s)
-                    nursery.start_soon(agent.supervisor.keep, "audit", audit.run)
-                    api = vim_api(agent, token=vim.token)
-                    await apis.start(_serve_api, agent, "VIM", api, vim_listeners, vim.tls)
-                local = is_local(config.operator.listen)
-                api = agent_api(agent, actions, token=operator.token, local=local)
-                await apis.start(_serve_api, agent, "operator", api, api_listeners, operator.tls)
-                nursery.start_soon(_serve_links, agent, link_listeners, link_tls)
-                manager.ready()
-                _log.info(
-                    "agent %s: hosts at %s, VIM at %s, operators at %s",
-                    config.name,
-                    link,
-                    vim.endpoint if client else "none",
-                    operator.endpoint,
-                )
-                async for number in signals:
-                    if number != signal.SIGHUP:
-                        break
-                    # Its default would end the agent in the middle of its deliveries.
-                    _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
-                manager.stopping()
-                _log.info("stopping")
+            async def end_when_unsure() -> None:
+                await store.unsure()
                 apis.cancel_scope.cancel()
-            nursery.cancel_scope.cancel()
+
+            apis.start_soon(end_when_unsure)
+            if client is not None:
+                api = vim_api(agent, token=vim.token)
+                await apis.start(_serve_api, agent, "VIM", api, vim_listeners, vim.tls)
+            local = is_local(config.operator.listen)
+            api = agent_api(agent, agent.actions, token=operator.token, local=local)
+            await apis.start(_serve_api, agent, "operator", api, api_listeners, operator.tls)
+            agent.links.listen(link_listeners, link_tls)
+            manager.ready()
+            _log.info(
+                "agent %s: hosts at %s, VIM at %s, operators at %s",
+                config.name,
+                link,
+                vim.endpoint if client else "none",
+                operator.endpoint,
+            )
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    break
+                # Its default would end the agent in the middle of its deliveries.
+                _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
+            manager.stopping()
+            _log.info("stopping")
+            apis.cancel_scope.cancel()
         if store.is_unsure:
             # Reports are kept by the hosts; a new start finds out what the disk has.
             raise UserError(f"{config.store.file}: {store.fault}", ExitStatus.FAILED)
@@ -201,17 +185,3 @@ async def _serve_api(
         _log.error("%s API failed", whose, exc_info=error)
 
     await serve_http(api, listeners, tls=tls, on_crash=crashed, task_status=task_status)
-
-
-async def _serve_links(agent: Agent, listeners: list[Listener], tls: ssl.SSLContext | None) -> None:
-    async def serve(stream: trio.SocketStream) -> None:
-        try:
-            # The handshake is made with the first read, within the time that a host has to say who
-            # it is.
-            wrapped = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
-            await agent.links.serve(wrapped)
-        except Exception:  # noqa: BLE001 - one host's programming error is not the agent's end
-            agent.supervisor.crashes += 1
-            _log.exception("link failed")
-
-    await trio.serve_listeners(serve, listeners)

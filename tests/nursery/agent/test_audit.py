@@ -48,13 +48,13 @@ async def test_a_host_is_asked_about_soon_and_then_at_each_audit(
         assert vim.times == [4.0, 10.0, 20.0, 30.0]
         assert vim.asked[:2] == [(4.0, HOST_UUID), (4.0, f"instances of {HOST_UUID}")]
         assert host.reporting == {"": True, VM: True}
-        assert world.agent.inventory.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
-        assert world.agent.inventory.instances == {VM: InstanceRecord(VM, HOSTNAME, True)}
+        assert world.agent.fleet.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
+        assert world.agent.fleet.instances == {VM: InstanceRecord(VM, HOSTNAME, True)}
         # The VIM changes its mind, and an instance has moved.
         vim.state, vim.instances = state("disabled"), instances(VM, hostname="compute-9")
         await world.at(45)
         assert host.reporting == {"": False, VM: False}
-        assert world.agent.inventory.instances == {VM: InstanceRecord(VM, "compute-9", True)}
+        assert world.agent.fleet.instances == {VM: InstanceRecord(VM, "compute-9", True)}
 
 
 async def test_until_its_state_is_known_a_host_is_asked_about_again(
@@ -177,10 +177,10 @@ async def test_a_full_disk(
         world.worker.fault = "database or disk is full"
         await world.at(55)
         assert said(caplog) == [f"audit: {HOSTNAME}: store: database or disk is full"]
-        assert list(world.agent.inventory.instances) == [VM]
+        assert list(world.agent.fleet.instances) == [VM]
         world.worker.fault = ""
         await world.at(65)
-        assert list(world.agent.inventory.instances) == [VM, OTHER_VM]
+        assert list(world.agent.fleet.instances) == [VM, OTHER_VM]
 
 
 async def test_an_answer_that_the_vims_own_word_has_overtaken(
@@ -198,11 +198,11 @@ async def test_an_answer_that_the_vims_own_word_has_overtaken(
 
         vim.meanwhile = delete
         await world.at(1)
-        assert world.agent.inventory.instances == {}
+        assert world.agent.fleet.instances == {}
         # It is asked again soon, and then the answer counts.
         await world.at(5)
         assert vim.times == [0.0, 2.0]
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
 
 
 async def test_an_answer_that_comes_while_the_vims_own_word_is_being_stored(
@@ -222,10 +222,10 @@ async def test_an_answer_that_comes_while_the_vims_own_word_is_being_stored(
 
         vim.meanwhile = delete
         await world.at(1)
-        assert world.agent.inventory.instances == {}
+        assert world.agent.fleet.instances == {}
         await world.at(5)
         assert vim.times == [0.0, 2.0]
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
 
 
 async def test_hosts_without_a_uuid_or_a_link_are_not_asked_about(
@@ -263,7 +263,7 @@ async def test_a_host_that_the_vim_knows_under_another_name(
         ]
         # Nothing of an answer about another host is taken over.
         assert host.reporting == {"": False, VM: False}
-        assert world.agent.inventory.instances == {}
+        assert world.agent.fleet.instances == {}
 
 
 async def test_a_host_that_the_vim_knows_under_another_uuid(
@@ -280,4 +280,4 @@ async def test_a_host_that_the_vim_knows_under_another_uuid(
             f'audit: {HOSTNAME}: to the VIM its uuid is "{OTHER_HOST_UUID}", not {HOST_UUID}'
         ]
         assert host.reporting == {"": False, VM: False}
-        assert world.agent.inventory.instances == {}
+        assert world.agent.fleet.instances == {}

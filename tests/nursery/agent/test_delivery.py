@@ -430,7 +430,7 @@ async def test_a_vim_that_is_only_asked(tmp_path: Path) -> None:
             with trio.fail_after(20):
                 await vim.wait_for(seen + 4)
             assert host.reporting == {"": False, VM: True}
-            assert set(agent.agent.inventory.instances) == {VM}
+            assert set(agent.agent.fleet.instances) == {VM}
 
 
 async def test_a_vim_that_calls(tmp_path: Path) -> None:
@@ -489,6 +489,6 @@ async def test_an_audits_answer_that_is_faulty(
             with trio.fail_after(20):
                 await vim.wait_for(6)
             assert host.reporting == {"": True, VM: False}
-            assert agent.agent.inventory.instances == {}
+            assert agent.agent.fleet.instances == {}
     said = [one.getMessage() for one in caplog.records if one.name == "hbtrio.audit"]
     assert any(line.startswith(f"audit: {HOSTNAME}: ") for line in said)

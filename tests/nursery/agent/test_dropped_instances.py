@@ -38,10 +38,10 @@ async def test_an_instance_that_is_not_listed_twice_is_removed(
 ) -> None:
     async with audited(tmp_path) as (world, _, host):
         await world.at(15)
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
         assert host.reporting == {"": True, VM: True, OTHER_VM: True}
         await world.at(25)
-        assert world.agent.inventory.instances == {VM: InstanceRecord(VM, HOSTNAME, True)}
+        assert world.agent.fleet.instances == {VM: InstanceRecord(VM, HOSTNAME, True)}
         assert await world.store.instances() == (InstanceRecord(VM, HOSTNAME, True),)
         assert host.reporting == {"": True, VM: True, OTHER_VM: False}
         assert said(caplog) == [REMOVED]
@@ -57,9 +57,9 @@ async def test_the_last_one_of_a_host(autojump_clock: MockClock, tmp_path: Path)
     async with audited(tmp_path) as (world, vim, _):
         vim.instances = instances()
         await world.at(15)
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
         await world.at(25)
-        assert world.agent.inventory.instances == {}
+        assert world.agent.fleet.instances == {}
 
 
 async def test_once_is_not_enough(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_once_is_not_enough(autojump_clock: MockClock, tmp_path: Path) -> 
         for second in range(15, 155, 10):
             await world.at(second)
             vim.instances = instances(VM, *[OTHER_VM] * (second // 10 % 2))
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
 
 
 FAULTY = [
@@ -92,11 +92,11 @@ async def test_an_answer_that_is_no_good_removes_nothing(
         setattr(vim, what, delivery)
         await world.at(55)
         setattr(vim, what, good)
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
         await world.at(65)
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
         await world.at(75)
-        assert set(world.agent.inventory.instances) == {VM}
+        assert set(world.agent.fleet.instances) == {VM}
 
 
 async def test_an_answer_that_was_overtaken_removes_nothing(
@@ -111,14 +111,12 @@ async def test_an_answer_that_was_overtaken_removes_nothing(
 
         vim.meanwhile = tell
         await world.at(21)
-        assert world.agent.inventory.instances[OTHER_VM] == InstanceRecord(
-            OTHER_VM, HOSTNAME, False
-        )
+        assert world.agent.fleet.instances[OTHER_VM] == InstanceRecord(OTHER_VM, HOSTNAME, False)
         # From there on it takes two again: that one is asked again after 2 s.
         await world.at(25)
-        assert OTHER_VM in world.agent.inventory.instances
+        assert OTHER_VM in world.agent.fleet.instances
         await world.at(35)
-        assert OTHER_VM not in world.agent.inventory.instances
+        assert OTHER_VM not in world.agent.fleet.instances
 
 
 async def test_an_instance_that_has_moved_is_left_alone(
@@ -129,7 +127,7 @@ async def test_an_instance_that_has_moved_is_left_alone(
         moved = InstanceRecord(OTHER_VM, "compute-9", True)
         await world.agent.inventory.put_instance(moved)
         await world.at(95)
-        assert world.agent.inventory.instances[OTHER_VM] == moved
+        assert world.agent.fleet.instances[OTHER_VM] == moved
 
 
 async def test_instances_of_another_host_say_nothing(
@@ -139,7 +137,7 @@ async def test_instances_of_another_host_say_nothing(
     async with audited(tmp_path) as (world, vim, _):
         vim.instances = instances("55555555-1111-4111-8111-111111111111", hostname="compute-9")
         await world.at(95)
-        assert {VM, OTHER_VM} <= set(world.agent.inventory.instances)
+        assert {VM, OTHER_VM} <= set(world.agent.fleet.instances)
         assert said(caplog) == [
             f'audit: {HOSTNAME}: with its uuid the VIM lists instances of "compute-9" only'
         ]
@@ -154,9 +152,9 @@ async def test_between_two_links_it_is_counted_anew(
         await world.at(15)
         await world.host(host)
         await world.at(17)
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
         await world.at(21)
-        assert set(world.agent.inventory.instances) == {VM}
+        assert set(world.agent.fleet.instances) == {VM}
 
 
 async def test_a_full_disk_removes_nothing_and_then_it_takes_two(
@@ -167,11 +165,11 @@ async def test_a_full_disk_removes_nothing_and_then_it_takes_two(
         world.worker.fault = "database or disk is full"
         await world.at(25)
         world.worker.fault = ""
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
         await world.at(35)
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
         await world.at(45)
-        assert set(world.agent.inventory.instances) == {VM}
+        assert set(world.agent.fleet.instances) == {VM}
 
 
 async def test_without_a_vim_it_is_the_host_who_says(
@@ -181,4 +179,4 @@ async def test_without_a_vim_it_is_the_host_who_says(
         await world.host(ScriptedHost(instances=(INSTANCE, OTHER)))
         await world.at(600)
         await wait_all_tasks_blocked()
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}

@@ -26,14 +26,18 @@ GONE = "the link to compute-0 is gone"
 UNKNOWN = "reboot: the outcome is unknown: "
 
 
-async def actions_of(world: MemoryAgent) -> AgentActions:
+def actions_of(world: MemoryAgent) -> AgentActions:
     """What operators have the agent's hosts do."""
     ids = itertools.count(1)
-    actions = AgentActions(
-        world.agent, new_command_id=lambda: f"act-{next(ids)}", wall_clock=wall_clock
+    agent = world.agent
+    return AgentActions(
+        world.nursery,
+        agent.fleet,
+        agent.store,
+        agent.history,
+        new_command_id=lambda: f"act-{next(ids)}",
+        wall_clock=wall_clock,
     )
-    await world.nursery.start(actions.run)
-    return actions
 
 
 async def reboot(actions: AgentActions, *command: str, force: bool = False) -> FleetAction:
@@ -60,7 +64,7 @@ async def test_it_is_on_record_before_the_host_hears_of_it(
     caplog.set_level(logging.INFO, "hbtrio.agent")
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        actions = await actions_of(world)
+        actions = actions_of(world)
         before: list[str] = []
 
         async def performs(command: ActCommand) -> None:
@@ -95,7 +99,7 @@ async def test_what_was_asked_for(
     """A command's arguments are nobody else's business."""
     async with memory_agent(tmp_path) as world:
         await world.known()
-        await lines_of(await reboot(await actions_of(world), *command, force=force))
+        await lines_of(await reboot(actions_of(world), *command, force=force))
         await wait_all_tasks_blocked()
         assert await kept(world) == [asked, "reboot: done"]
 
@@ -154,7 +158,7 @@ async def test_nobody_knows_the_outcome(
     """It may well be performed: neither is it refused, nor does its record end with its asking."""
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        actions = await actions_of(world)
+        actions = actions_of(world)
         host.on_act = lambda command: strike(host, command)
         action = await reboot(actions)
         assert await lines_of(action) == [*lines, {"step": "lost", "reason": why}]
@@ -167,7 +171,7 @@ async def test_nobody_knows_the_outcome(
 async def test_a_host_that_refuses(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        actions = await actions_of(world)
+        actions = actions_of(world)
         host.refusing("no command for reboot")
         with pytest.raises(FleetActionRefused, match="no command for reboot"):
             await reboot(actions)
@@ -180,7 +184,7 @@ async def test_a_command_that_is_too_long_for_the_link(
 ) -> None:
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        actions = await actions_of(world)
+        actions = actions_of(world)
         with pytest.raises(FleetActionRefused, match="is longer than"):
             await reboot(actions, "virsh", *["x" * 4096] * 60)
         assert host.acts == []
@@ -195,7 +199,7 @@ async def test_what_the_agent_refuses(
     monkeypatch.setattr("hbtrio.nursery.agent.fleet_actions._ACTIONS", 0)
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        actions = await actions_of(world)
+        actions = actions_of(world)
         with pytest.raises(FleetActionRefused, match="0 actions are under way in this fleet"):
             await reboot(actions)
         await host.cut()
@@ -214,7 +218,7 @@ async def test_a_store_that_fails_holds_no_action_up(
     caplog.set_level(logging.INFO, "hbtrio.agent")
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        actions = await actions_of(world)
+        actions = actions_of(world)
         world.worker.fault = "disk full"
         await lines_of(await reboot(actions))
         await wait_all_tasks_blocked()

@@ -65,7 +65,7 @@ async def test_a_host_that_says_anothers_uuid_changes_nothing_of_it(
         told = len(owner.heard)
         liar = await world.host(ScriptedHost(TWO, HOST_UUID, "b", (OTHER,)))
         await world.at(95)
-        assert world.agent.inventory.hosts == MINE
+        assert world.agent.fleet.hosts == MINE
         assert len(owner.heard) == told
         assert liar.reporting == {"": False, OTHER_VM: False}
         assert errors(caplog) == [NOT_ITS_OWN]
@@ -75,7 +75,7 @@ async def test_a_host_that_says_anothers_uuid_changes_nothing_of_it(
         await liar.cut()
         liar = await world.host(ScriptedHost(TWO, OTHER_HOST_UUID, "c", (OTHER,)))
         await world.at(115)
-        assert world.agent.inventory.hosts == MINE | {
+        assert world.agent.fleet.hosts == MINE | {
             OTHER_HOST_UUID: HostRecord(OTHER_HOST_UUID, TWO, True)
         }
         assert liar.reporting == {"": True, OTHER_VM: True}
@@ -94,7 +94,7 @@ async def test_the_first_that_says_a_uuid_has_to_give_it_to_its_owner(
         assert len(said(caplog)) == 1
         owner = await world.host(ScriptedHost(ONE, HOST_UUID))
         await world.at(45)
-        assert world.agent.inventory.hosts == MINE
+        assert world.agent.fleet.hosts == MINE
         assert owner.reporting == {"": True, VM: True}
         assert liar.reporting[""] is False
         assert errors(caplog) == [NOT_ITS_OWN]
@@ -113,7 +113,7 @@ async def test_a_host_without_a_link_keeps_its_uuid(
         await owner.cut()
         liar = await world.host(ScriptedHost(TWO, HOST_UUID, "b", (OTHER,)))
         await world.at(55)
-        assert world.agent.inventory.hosts == MINE
+        assert world.agent.fleet.hosts == MINE
         assert liar.reporting == {"": False, OTHER_VM: False}
         assert len(said(caplog)) == 1
 
@@ -133,7 +133,7 @@ async def test_two_of_whom_the_vim_does_not_say_who_is_right(
         second = await world.host(ScriptedHost(TWO, HOST_UUID, "b", (OTHER,)))
         told = len(first.heard)
         await world.at(95)
-        assert world.agent.inventory.hosts == MINE
+        assert world.agent.fleet.hosts == MINE
         assert len(first.heard) == told
         assert second.reporting[""] is False
         assert errors(caplog) == [NOT_ITS_OWN]
@@ -152,8 +152,8 @@ async def test_a_host_that_was_renamed(
         vim.hosts[HOST_UUID] = vim.instances[VM] = "compute-9"
         host = await world.host(ScriptedHost("compute-9", HOST_UUID, "b"))
         await world.at(35)
-        assert world.agent.inventory.hosts == {HOST_UUID: HostRecord(HOST_UUID, "compute-9", True)}
-        assert world.agent.inventory.instances == {VM: InstanceRecord(VM, "compute-9", True)}
+        assert world.agent.fleet.hosts == {HOST_UUID: HostRecord(HOST_UUID, "compute-9", True)}
+        assert world.agent.fleet.instances == {VM: InstanceRecord(VM, "compute-9", True)}
         assert host.reporting == {"": True, VM: True}
 
 
@@ -172,11 +172,9 @@ async def test_a_host_that_was_deleted_and_added_again(
         vim.disabled.add(ONE)
         host = await world.host(ScriptedHost(ONE, OTHER_HOST_UUID, "b"))
         # By its own word alone it is not another one.
-        assert world.agent.inventory.hosts == MINE
+        assert world.agent.fleet.hosts == MINE
         await world.at(25)
-        assert world.agent.inventory.hosts == {
-            OTHER_HOST_UUID: HostRecord(OTHER_HOST_UUID, ONE, False)
-        }
+        assert world.agent.fleet.hosts == {OTHER_HOST_UUID: HostRecord(OTHER_HOST_UUID, ONE, False)}
         assert await world.store.hosts() == (HostRecord(OTHER_HOST_UUID, ONE, False),)
         assert host.reporting == {"": False, VM: True}
         assert await alarmed(world, host, VM) == []
@@ -189,7 +187,5 @@ async def test_an_older_vim_that_adds_a_host_again(
         host = await world.known(reporting=True)
         await world.agent.inventory.put_host(HostRecord(OTHER_HOST_UUID, ONE, False))
         await wait_all_tasks_blocked()
-        assert world.agent.inventory.hosts == {
-            OTHER_HOST_UUID: HostRecord(OTHER_HOST_UUID, ONE, False)
-        }
+        assert world.agent.fleet.hosts == {OTHER_HOST_UUID: HostRecord(OTHER_HOST_UUID, ONE, False)}
         assert host.reporting == {"": False, VM: True}

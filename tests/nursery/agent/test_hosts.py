@@ -32,11 +32,11 @@ LETTERS = "abcdef00-2222-4222-8222-222222222222"
 async def test_a_uuid_has_one_spelling(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with memory_agent(tmp_path) as world:
         await world.host(ScriptedHost(host_uuid=LETTERS.upper()))
-        assert world.agent.inventory.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, False)}
+        assert world.agent.fleet.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, False)}
         await world.agent.inventory.put_host(HostRecord(LETTERS, HOSTNAME, True))
-        assert world.agent.inventory.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, True)}
+        assert world.agent.fleet.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, True)}
         await world.agent.inventory.delete_host(LETTERS)
-        assert (world.agent.inventory.hosts, await world.store.hosts()) == ({}, ())
+        assert (world.agent.fleet.hosts, await world.store.hosts()) == ({}, ())
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ async def test_what_is_no_uuid_is_refused(
     async with memory_agent(tmp_path) as world:
         host = await world.host(ScriptedHost(host_uuid=said))
         assert host.goodbyes == [f"unusable message: host_uuid {said[:40]!r} is no uuid"]
-        assert world.agent.links.sessions == {}
-        assert world.agent.inventory.hosts == {}
+        assert world.agent.fleet.sessions == {}
+        assert world.agent.fleet.hosts == {}
 
 
 @pytest.mark.parametrize("vim", [True, False])
@@ -64,7 +64,7 @@ async def test_a_host_that_says_many_uuids_is_one_host(
             await wait_all_tasks_blocked()
         # With a VIM the first one, until the VIM says another.
         known = HostRecord(said[0 if vim else -1], HOSTNAME, not vim)
-        assert world.agent.inventory.hosts == {known.uuid: known}
+        assert world.agent.fleet.hosts == {known.uuid: known}
         assert await world.store.hosts() == (known,)
 
 
@@ -75,7 +75,7 @@ async def test_a_host_that_is_known_does_not_become_another_by_its_word(
         host = await world.known()
         await host.cut()
         host = await world.host(ScriptedHost(HOSTNAME, OTHER_HOST_UUID, "b"))
-        assert world.agent.inventory.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
+        assert world.agent.fleet.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
         assert host.reporting == {"": True, VM: True}
 
 
@@ -115,10 +115,10 @@ async def test_a_host_that_is_deleted_before_it_is_missed_is_not_waited_for(
         await world.known(host=ScriptedHost(instances=()))
     async with memory_agent(tmp_path, number=1) as world:
         inventory = world.agent.inventory
-        assert inventory.awaited == {HOSTNAME}
+        assert world.agent.fleet.awaited == {HOSTNAME}
         await world.at(1)
         await inventory.delete_host(HOST_UUID)
-        assert (inventory.awaited, inventory.down) == (set(), {})
+        assert (world.agent.fleet.awaited, world.agent.fleet.down) == (set(), {})
         await world.at(1000)
         # There is nobody to be asked, which is not the same as that nobody knows.
         await inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
@@ -229,5 +229,5 @@ async def test_without_a_vim_no_vote_is_too_long(
 ) -> None:
     async with memory_agent(tmp_path, vim=False) as world:
         await world.host(ScriptedHost(instances=(LONG,)))
-        assert list(world.agent.inventory.instances) == [VM]
+        assert list(world.agent.fleet.instances) == [VM]
         assert warnings(caplog) == []

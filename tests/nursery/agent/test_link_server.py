@@ -17,14 +17,12 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from hbtrio.api.fleet_status import fleet_instance, fleet_status
 from hbtrio.net.link_session import SILENT_S
 from hbtrio.nursery.agent import inventory as agent_inventory
-from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import Ack, Gone, Goodbye, RoundCommand
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health
 from support.agent_world import MemoryAgent, memory_agent
-from support.inline_store import wall_clock
 from support.scripted_host import (
     HOST_UUID,
     HOSTNAME,
@@ -69,12 +67,12 @@ async def test_a_host_is_welcomed(autojump_clock: MockClock, tmp_path: Path) -> 
         host = await world.host()
         assert host.welcome is not None
         assert attrs.astuple(host.welcome) == (1, "controller-0", 0)
-        [session] = world.agent.links.sessions.values()
+        [session] = world.agent.fleet.sessions.values()
         assert (session.hostname, session.hello) == (HOSTNAME, host.hello)
         assert session.instances == host.instances
         # It is known from now on; the VIM will say whether it is to report.
-        assert world.agent.inventory.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, False)}
-        assert world.agent.inventory.down == {}
+        assert world.agent.fleet.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, False)}
+        assert world.agent.fleet.down == {}
 
 
 async def test_a_stranger_that_says_nothing(
@@ -86,7 +84,7 @@ async def test_a_stranger_that_says_nothing(
         assert trio.current_time() == 5.0
         with pytest.raises(trio.BrokenResourceError):
             await ours.send_all(b"x")
-        assert world.agent.links.sessions == {}
+        assert world.agent.fleet.sessions == {}
     assert "no host's: no hello within 5 s" in caplog.text
 
 
@@ -115,8 +113,8 @@ async def test_a_hello_that_is_refused(
         await wait_all_tasks_blocked()
         assert host.goodbyes == [why]
         assert host.welcome is None
-        assert world.agent.links.sessions == {}
-        assert world.agent.inventory.hosts == {}
+        assert world.agent.fleet.sessions == {}
+        assert world.agent.fleet.hosts == {}
     assert f"a connection that was no host's: {why}" in caplog.text
 
 
@@ -134,8 +132,8 @@ async def test_hello_is_said_once(autojump_clock: MockClock, tmp_path: Path) -> 
         await host.say(host.hello)
         await wait_all_tasks_blocked()
         assert host.goodbyes == ["unusable message: hello was said twice"]
-        assert world.agent.links.sessions == {}
-        assert world.agent.inventory.down == {HOSTNAME: 0.0}
+        assert world.agent.fleet.sessions == {}
+        assert world.agent.fleet.down == {HOSTNAME: 0.0}
 
 
 async def test_of_too_many_strangers_the_oldest_goes_and_a_host_gets_in(
@@ -158,11 +156,11 @@ async def test_of_too_many_strangers_the_oldest_goes_and_a_host_gets_in(
             await wait_all_tasks_blocked()
         assert ended == [(0.0, 0)]
         await world.host(ScriptedHost("compute-100"))
-        assert len(world.agent.links.sessions) == 101
+        assert len(world.agent.fleet.sessions) == 101
         assert ended == [(0.0, 0), (0.0, 1)]
         await trio.sleep(6)
         assert sorted(ended) == [(0.0, 0), (0.0, 1), *((5.0, number) for number in range(2, 65))]
-        assert len(world.agent.links.sessions) == 101
+        assert len(world.agent.fleet.sessions) == 101
     others = "a peer: a connection that was no host's: 64 others came before its hello"
     assert caplog.text.count(others) == 2
 
@@ -185,31 +183,30 @@ async def test_a_second_connection_replaces_the_first(
 ) -> None:
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        first = world.agent.links.sessions[HOSTNAME]
+        first = world.agent.fleet.sessions[HOSTNAME]
         again = ScriptedHost()
         await again.dial(world.agent.links, world.nursery)
         await wait_all_tasks_blocked()
         assert not host.up
-        assert world.agent.links.sessions[HOSTNAME] is not first
+        assert world.agent.fleet.sessions[HOSTNAME] is not first
         # The host was never without a link.
-        assert world.agent.inventory.down == {}
+        assert world.agent.fleet.down == {}
         assert (await world.ask(Event.STOP, vote=True)).seconds == 9
         assert (len(host.commands), len(again.commands)) == (0, 1)
         await trio.sleep(100)
-        assert world.agent.inventory.live(VM) == INSTANCE
+        assert world.agent.fleet.live(VM) == INSTANCE
 
 
 async def of_host(world: MemoryAgent, hostname: str = HOSTNAME) -> dict[str, Any]:
     """A host in the agent's status."""
-    actions = AgentActions(world.agent, new_command_id=lambda: "unused", wall_clock=wall_clock)
-    status = json.loads(await fleet_status(world.agent, actions))
+    status = json.loads(await fleet_status(world.agent, world.agent.actions))
     (found,) = [one for one in status["hosts"] if one["hostname"] == hostname]
     return found
 
 
 def of_instance(world: MemoryAgent, uuid: str = VM) -> tuple[str, str, str]:
     """An instance in the agent's status: its name, state, and why."""
-    bound = world.agent.inventory.instance(uuid)
+    bound = world.agent.fleet.instance(uuid)
     found = fleet_instance(world.agent, bound, trio.current_time())
     return found.name, found.state, found.why
 
@@ -352,8 +349,8 @@ async def test_a_replaced_session_that_is_still_at_work_says_nothing_any_more(
         await host.cut()
         await host.dial(world.agent.links, world.nursery)
         await wait_all_tasks_blocked()
-        assert list(world.agent.links.sessions) == [HOSTNAME]
-        assert world.agent.inventory.down == {}
+        assert list(world.agent.fleet.sessions) == [HOSTNAME]
+        assert world.agent.fleet.down == {}
 
 
 async def test_a_link_that_dies_during_the_welcome_leaves_no_session(
@@ -367,13 +364,13 @@ async def test_a_link_that_dies_during_the_welcome_leaves_no_session(
 
         async def dies(work):  # type: ignore[no-untyped-def]
             world.worker.run = real  # type: ignore[method-assign]
-            world.agent.links.sessions[HOSTNAME].scope.cancel()
+            world.agent.fleet.sessions[HOSTNAME].scope.cancel()
             return await real(work)
 
         world.worker.run = dies  # type: ignore[method-assign]
         await world.agent.links.serve(theirs)
-        assert world.agent.links.sessions == {}
-        assert world.agent.inventory.down == {HOSTNAME: 0.0}
+        assert world.agent.fleet.sessions == {}
+        assert world.agent.fleet.down == {HOSTNAME: 0.0}
 
 
 async def test_a_frozen_host_is_noticed_and_holds_up_nothing(
@@ -402,7 +399,7 @@ async def test_a_frozen_host_is_noticed_and_holds_up_nothing(
             await world.agent.inventory.put_instance(InstanceRecord(f"vm-{number}", HOSTNAME, True))
         assert trio.current_time() == 0.0
         await trio.sleep(SILENT_S + 11)
-        assert world.agent.links.sessions == {}
+        assert world.agent.fleet.sessions == {}
 
 
 async def test_a_silent_host_is_given_up(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -417,7 +414,7 @@ async def test_a_silent_host_is_given_up(autojump_clock: MockClock, tmp_path: Pa
         host.say = mute  # type: ignore[method-assign]
         await trio.sleep(SILENT_S + 6)
         assert not host.up
-        assert world.agent.links.sessions == {}
+        assert world.agent.fleet.sessions == {}
 
 
 async def test_a_link_that_is_down_for_a_moment_says_nothing_about_vms(
@@ -428,11 +425,11 @@ async def test_a_link_that_is_down_for_a_moment_says_nothing_about_vms(
         before = len(world.vim.got)
         await host.cut()
         await world.at(29)
-        assert world.agent.inventory.down == {HOSTNAME: 0.0}
-        assert world.agent.inventory.live(VM) == INSTANCE
+        assert world.agent.fleet.down == {HOSTNAME: 0.0}
+        assert world.agent.fleet.live(VM) == INSTANCE
         await host.dial(world.agent.links, world.nursery)
         await world.at(200)
-        assert world.agent.inventory.down == {}
+        assert world.agent.fleet.down == {}
         assert len(world.vim.got) == before
         assert await history(world) == []
 
@@ -444,10 +441,10 @@ async def test_a_link_that_stays_down_is_told_of_and_no_vm_is_lost(
         host = await world.known()
         await host.cut()
         await world.at(29.9)
-        assert world.agent.inventory.live(VM) == INSTANCE
+        assert world.agent.fleet.live(VM) == INSTANCE
         await world.at(31)
-        assert world.agent.inventory.live(VM) is None
-        assert world.agent.inventory.down == {HOSTNAME: 0.0}
+        assert world.agent.fleet.live(VM) is None
+        assert world.agent.fleet.down == {HOSTNAME: 0.0}
         assert await history(world) == [("host-unreachable", "", "no link for 30 s")]
         assert alarms(world) == []
         assert services(world) == [
@@ -456,7 +453,7 @@ async def test_a_link_that_stays_down_is_told_of_and_no_vm_is_lost(
         ]
         await host.dial(world.agent.links, world.nursery)
         await wait_all_tasks_blocked()
-        assert world.agent.inventory.live(VM) == INSTANCE
+        assert world.agent.fleet.live(VM) == INSTANCE
         assert services(world)[2:] == [(31.0, "enabled", "enabled", "121")]
     assert "compute-0: no link for 30 s" in caplog.text
 
@@ -525,7 +522,7 @@ async def test_an_instance_that_moves(autojump_clock: MockClock, tmp_path: Path)
         await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
         await wait_all_tasks_blocked()
         assert (old.reporting[VM], new.reporting[VM]) == (False, True)
-        assert world.agent.inventory.live(VM) is None
+        assert world.agent.fleet.live(VM) is None
         since = len(world.vim.got)
         # The old host's late events are ignored ...
         await old.loses()
@@ -668,7 +665,7 @@ async def test_what_is_gone_is_not_heartbeating(autojump_clock: MockClock, tmp_p
         await host.report("stopped", reason="its socket was removed")
         await host.settled()
         await wait_all_tasks_blocked()
-        assert world.agent.inventory.live(VM) is None
+        assert world.agent.fleet.live(VM) is None
         assert services(world)[-1] == (0.0, "enabled", "disabled", "0")
 
 
@@ -681,8 +678,8 @@ async def test_a_snapshot_ends_what_it_does_not_hold(
         del host.instances[VM]
         await host.dial(world.agent.links, world.nursery)
         await wait_all_tasks_blocked()
-        assert world.agent.inventory.live(VM) is None
-        assert world.agent.inventory.live(OTHER_VM) == OTHER
+        assert world.agent.fleet.live(VM) is None
+        assert world.agent.fleet.live(OTHER_VM) == OTHER
         last = [body for _, body in world.vim.got if body["uuid"] == VM][-1]
         assert last["event-data"]["services"][0]["status"] == "disabled"
 
@@ -693,7 +690,7 @@ async def test_a_state_of_which_nobody_heard_whether_it_was_kept_is_told_anew(
     """The link goes while the store takes the end of a heartbeat, and it is back with the link."""
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        session, real = world.agent.links.sessions[HOSTNAME], world.worker.run
+        session, real = world.agent.fleet.sessions[HOSTNAME], world.worker.run
 
         async def run_and_cut(work: Callable[[sqlite3.Connection], Any]) -> Any:
             world.worker.run = real  # type: ignore[method-assign]
@@ -723,8 +720,8 @@ async def test_a_restarted_agent_tells_all_anew(autojump_clock: MockClock, tmp_p
     async with memory_agent(tmp_path) as world:
         await world.known(host=host)
     async with memory_agent(tmp_path, number=1) as world:
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
-        assert world.agent.inventory.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
+        assert world.agent.fleet.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
         await world.host(host)
         # What the VIM believes is not known any more.
         assert sorted(one["status"] for _, one in world.vim.heard("service")) == [
@@ -859,7 +856,7 @@ async def test_a_store_that_can_t_keep_a_report_ends_the_link_and_it_comes_again
         await host.loses()
         await wait_all_tasks_blocked()
         assert not host.up
-        assert world.agent.links.sessions == {}
+        assert world.agent.fleet.sessions == {}
         world.worker.fault = ""
         await trio.sleep(61)  # the sender has had its share of the trouble
         await host.dial(world.agent.links, world.nursery)
@@ -939,7 +936,7 @@ async def test_a_host_that_is_one_too_many_is_served_all_the_same(
     monkeypatch.setattr(agent_inventory, "_HOSTS", 0)
     async with memory_agent(tmp_path) as world:
         host = await world.host()
-        assert (host.up, world.agent.inventory.hosts) == (True, {})
+        assert (host.up, world.agent.fleet.hosts) == (True, {})
     assert f"compute-0: {HOST_UUID} is left out: 0 hosts are known" in caplog.text
 
 
@@ -951,24 +948,24 @@ async def test_without_a_vim_the_hosts_word_is_the_inventory(
 ) -> None:
     async with memory_agent(tmp_path, vim=False) as world:
         host = await world.host()
-        assert world.agent.inventory.instances == {VM: InstanceRecord(VM, HOSTNAME, True)}
-        assert world.agent.inventory.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
+        assert world.agent.fleet.instances == {VM: InstanceRecord(VM, HOSTNAME, True)}
+        assert world.agent.fleet.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
         await wait_all_tasks_blocked()
         assert host.reporting == {"": True, VM: True}
         host.instances[OTHER_VM] = OTHER
         await host.say(OTHER)
         await host.loses()
         await host.settled()
-        assert set(world.agent.inventory.instances) == {VM, OTHER_VM}
+        assert set(world.agent.fleet.instances) == {VM, OTHER_VM}
         assert await history(world) == [("loss", VM, "no answer for 3 s")]
         assert await world.store.outbox() == ()
         await host.say(Gone(VM, "removed"))
         await host.settled()
-        assert set(world.agent.inventory.instances) == {OTHER_VM}
+        assert set(world.agent.fleet.instances) == {OTHER_VM}
         await host.cut()
         host.instances.clear()
         await host.dial(world.agent.links, world.nursery)
-        assert world.agent.inventory.instances == {}
+        assert world.agent.fleet.instances == {}
 
 
 async def test_without_a_vim_an_instance_is_where_it_is_heartbeating(
@@ -978,16 +975,16 @@ async def test_without_a_vim_an_instance_is_where_it_is_heartbeating(
         old = await world.host()
         waiting = attrs.evolve(INSTANCE, heartbeating=False, state="waiting")
         new = await world.host(ScriptedHost("compute-1", "", "b", (waiting,)))
-        assert world.agent.inventory.instance(VM).hostname == HOSTNAME
+        assert world.agent.fleet.instance(VM).hostname == HOSTNAME
         await new.beats()
         await new.settled()
         await wait_all_tasks_blocked()
-        assert world.agent.inventory.instance(VM).hostname == "compute-1"
+        assert world.agent.fleet.instance(VM).hostname == "compute-1"
         assert (old.reporting[VM], new.reporting[VM]) == (False, True)
         # The source goes when the migration is over.
         await old.say(Gone(VM, "removed"))
         await old.settled()
-        assert world.agent.inventory.instance(VM).hostname == "compute-1"
+        assert world.agent.fleet.instance(VM).hostname == "compute-1"
 
 
 async def test_without_a_vim_an_instance_that_is_one_too_many_is_left_out(
@@ -999,5 +996,5 @@ async def test_without_a_vim_an_instance_that_is_one_too_many_is_left_out(
     monkeypatch.setattr(agent_inventory, "_INSTANCES", 1)
     async with memory_agent(tmp_path, vim=False) as world:
         host = await world.host(ScriptedHost(instances=(INSTANCE, OTHER)))
-        assert (host.up, set(world.agent.inventory.instances)) == (True, {VM})
+        assert (host.up, set(world.agent.fleet.instances)) == (True, {VM})
     assert f"compute-0: {OTHER_VM} is left out: 1 instances are known" in caplog.text

@@ -11,7 +11,6 @@ import attrs
 import pytest
 import trio
 
-from hbtrio.cli import agent as cli_agent
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.endpoints import Endpoint, Unreachable
 from hbtrio.net.tls import client_tls, server_tls
@@ -44,7 +43,7 @@ async def controller(folder: Path, certificate: str = "agent") -> AsyncIterator[
     with trio.fail_after(20):
         async with memory_agent(folder) as world:
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            world.nursery.start_soon(cli_agent._serve_links, world.agent, list(listeners), tls)
+            world.agent.links.listen(list(listeners), tls)
             yield Controller(world, listeners[0].socket.getsockname()[1])
 
 
@@ -65,7 +64,7 @@ async def test_a_host_under_the_name_of_its_certificate(
     async with controller(tmp_path) as on:
         host = await on.dial(certificate, hostname)
         assert host.up
-        assert list(on.world.agent.links.sessions) == [hostname]
+        assert list(on.world.agent.fleet.sessions) == [hostname]
         await host.beats()
         await host.settled()
         await host.cut()
@@ -107,8 +106,8 @@ async def test_a_name_that_the_certificate_does_not_bear(
         await host.until(lambda: not host.up)
         why = f"unusable message: the certificate does not bear the name {hostname}"
         assert host.goodbyes == [why]
-        assert on.world.agent.links.sessions == {}
-        assert on.world.agent.inventory.hosts == {}
+        assert on.world.agent.fleet.sessions == {}
+        assert on.world.agent.fleet.hosts == {}
         await said(caplog, f"a connection that was no host's: {why}")
 
 
@@ -120,7 +119,7 @@ async def test_a_host_of_another_authority(
         assert host.welcome is None
         why = "the certificate is refused: unable to get local issuer certificate"
         await said(caplog, f"a connection that was no host's: the connection failed: {why}")
-        assert on.world.agent.links.sessions == {}
+        assert on.world.agent.fleet.sessions == {}
 
 
 async def said(caplog: pytest.LogCaptureFixture, text: str) -> None:
@@ -140,7 +139,7 @@ async def test_a_host_without_a_certificate(
         await host.begin(stream, on.world.nursery)
         assert host.welcome is None
         await said(caplog, "the connection failed: TLS: peer did not return a certificate")
-        assert on.world.agent.links.sessions == {}
+        assert on.world.agent.fleet.sessions == {}
 
 
 @pytest.mark.parametrize(

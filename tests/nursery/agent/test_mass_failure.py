@@ -606,7 +606,7 @@ async def test_a_link_that_this_end_has_to_end_is_no_drop(
         await on.at(1)
         assert not host.up
         with pytest.raises(StoreFault, match=r"^database or disk is full$"):
-            await on.agent.ask(names(3)[1], Event.STOP, vote=True, who="vim")
+            await on.agent.rounds.ask(names(3)[1], Event.STOP, vote=True, who="vim")
         on.worker.fault = ""
         await on.at(2)
         assert await kinds(on, "host-alarm") == []

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hbtrio.nursery.agent.inventory import Unknown
+from hbtrio.nursery.agent.fleet import Unknown
 from hbtrio.nursery.agent.keyed_lock import KeyedLock
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.wire.link_messages import Gone
@@ -53,10 +53,9 @@ async def both(
 
 async def agreed(on: MemoryAgent) -> dict[str, InstanceRecord]:
     """The instances, of which memory and store tell the same."""
-    inventory = on.agent.inventory
-    assert {one.uuid: one for one in await on.store.instances()} == inventory.instances
-    assert {one.uuid: one for one in await on.store.hosts()} == inventory.hosts
-    return inventory.instances
+    assert {one.uuid: one for one in await on.store.instances()} == on.agent.fleet.instances
+    assert {one.uuid: one for one in await on.store.hosts()} == on.agent.fleet.hosts
+    return on.agent.fleet.instances
 
 
 # -- turns -----------------------------------------------------------------------------------------
@@ -175,7 +174,7 @@ async def test_what_is_enabled_and_at_once_disabled_is_disabled(
             lambda: put_host(HostRecord(HOST_UUID, HOSTNAME, False)),
         )
         await agreed(on)
-        assert on.agent.inventory.host(HOST_UUID) == HostRecord(HOST_UUID, HOSTNAME, False)
+        assert on.agent.fleet.host(HOST_UUID) == HostRecord(HOST_UUID, HOSTNAME, False)
         assert host.reporting == {VM: False, "": False}
 
 
@@ -188,7 +187,7 @@ async def test_of_two_uuids_of_a_host_the_last_counts(
         put = on.agent.inventory.put_host
         await both(on, answers_s, lambda: put(first), lambda: put(last))
         await agreed(on)
-        assert on.agent.inventory.hosts == {OTHER_HOST_UUID: last}
+        assert on.agent.fleet.hosts == {OTHER_HOST_UUID: last}
 
 
 @ORDERS
@@ -211,7 +210,7 @@ async def test_what_is_deleted_while_it_is_being_told_of_is_gone(
             lambda: inventory.delete_host(HOST_UUID),
         )
         await agreed(on)
-        assert inventory.hosts == {}
+        assert on.agent.fleet.hosts == {}
         for deleted in (inventory.delete_instance(VM), inventory.delete_host(HOST_UUID)):
             with pytest.raises(Unknown):
                 await deleted
@@ -252,7 +251,7 @@ async def test_an_instance_that_moves_while_its_host_is_forgotten(
         ]
         await both(on, answers_s, *(steps if forgotten_first else steps[::-1]))
         assert (await agreed(on))[VM] == moved
-        assert list(on.agent.inventory.hosts) == [OTHER_HOST_UUID]
+        assert list(on.agent.fleet.hosts) == [OTHER_HOST_UUID]
 
 
 @ORDERS
@@ -283,7 +282,7 @@ async def test_a_host_that_the_vim_tells_of_while_it_is_forgotten(
         ]
         await both(on, answers_s, *(steps if forgotten_first else steps[::-1]))
         assert await agreed(on) == (told if forgotten_first else {})
-        assert list(inventory.hosts) == ([HOST_UUID] if forgotten_first else [])
+        assert list(on.agent.fleet.hosts) == ([HOST_UUID] if forgotten_first else [])
 
 
 @ORDERS
@@ -318,7 +317,7 @@ async def test_without_a_vim_a_host_takes_back_only_what_is_its_own(
         on.nursery.start_soon(host.dial, on.agent.links, on.nursery)
         await host.until(lambda: host.welcome is not None)
         await wait_all_tasks_blocked()
-        assert len(on.agent.inventory.bound_to(HOSTNAME)) == 8
+        assert len(on.agent.fleet.bound_to(HOSTNAME)) == 8
         for instance in instances[6:]:
             await other.say(instance)
         await other.say(Gone(vms[7], "it was stopped there"))
@@ -339,17 +338,17 @@ async def test_what_the_vim_was_told_last_is_what_it_knows(
 ) -> None:
     async with memory_agent(tmp_path) as on:
         host = await on.known()
-        news, bound = on.agent.news, on.agent.inventory.instance(VM)
+        states, bound = on.agent.states, on.agent.fleet.instance(VM)
         await on.at(1)
         # In vain, for so long that it was given up.
-        news.given_up(VM, for_good=False)
+        states.given_up(VM, for_good=False)
         on.vim.got.clear()
-        await both(on, answers_s, lambda: news.tell_again(bound), host.loses)
-        states = [body["status"] for _, body in on.vim.heard("service")]
-        assert states[-1] == "disabled"
+        await both(on, answers_s, lambda: states.notify_again(bound), host.loses)
+        sent = [body["status"] for _, body in on.vim.heard("service")]
+        assert sent[-1] == "disabled"
         await host.beats()
         await trio.sleep(10)
-        assert [body["status"] for _, body in on.vim.heard("service")] == [*states, "enabled"]
+        assert [body["status"] for _, body in on.vim.heard("service")] == [*sent, "enabled"]
 
 
 # -- links that end while a report is being stored -------------------------------------------------

@@ -173,8 +173,8 @@ async def test_a_state_that_was_given_up_is_told_again_when_the_vim_is_asked(
         assert len(world.vim.got) == 1
         # Nor is it told at each audit what it then does not want.
         world.vim.next = [ErrorStatus(404)] * 100
-        await world.agent.news.tell(
-            [attrs.evolve(world.agent.inventory.instance(VM), hostname="other")]
+        await world.agent.states.notify(
+            [attrs.evolve(world.agent.fleet.instance(VM), hostname="other")]
         )
         await world.at(GIVE_UP_S + 700)
         assert len(world.vim.next) == 99
@@ -192,7 +192,7 @@ async def test_a_state_that_was_given_up_is_told_again_when_its_host_is_back(
         world.vim.next.clear()
         if refusal.status == 404:
             # What it does not want it is not told at each audit.
-            await world.agent.news.tell_again(world.agent.inventory.instance(VM))
+            await world.agent.states.notify_again(world.agent.fleet.instance(VM))
             await world.at(GIVE_UP_S + 200)
             assert world.vim.got == []
         await host.cut()
@@ -208,12 +208,12 @@ async def test_what_is_given_up_of_a_deleted_instance_is_forgotten(
     async with memory_agent(tmp_path) as world:
         world.vim.next = [ErrorStatus(503)] * 66
         await world.known()
-        bound = world.agent.inventory.instance(VM)
+        bound = world.agent.fleet.instance(VM)
         await world.agent.inventory.delete_instance(VM)
         await world.at(GIVE_UP_S + 100)
         assert len(await given_up(world)) == 1
         world.vim.next.clear()
-        await world.agent.news.tell_again(bound)
+        await world.agent.states.notify_again(bound)
         await world.at(GIVE_UP_S + 200)
         assert world.vim.got == []
 

@@ -85,7 +85,7 @@ async def test_without_a_vim_there_is_nobody_to_register_any(
     monkeypatch.setattr("hbtrio.nursery.agent.inventory._INSTANCES", 1)
     async with memory_agent(tmp_path, vim=False) as on, operators_api(on) as path:
         await on.host(ScriptedHost(instances=(WEB, OTHER_WEB)))
-        assert set(on.agent.inventory.instances) == {VM}
+        assert set(on.agent.fleet.instances) == {VM}
         assert await unregistered(path) == ([(HOSTNAME, 0)], [])
 
 

@@ -22,6 +22,7 @@ from hbtrio.fsm.delivery import OutboxKind
 from hbtrio.lab.fake_vim import Mood, VimStandIn, vim_stand_in
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.agent.vim_delivery import VimDelivery
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.store.records import NewEntry, RoundRecord
 from hbtrio.store.store import Store
 from hbtrio.wire.vim import (
@@ -647,7 +648,8 @@ async def test_delivery_and_store_and_sockets(tmp_path: Path) -> None:
         trio.open_nursery() as nursery,
     ):
         vim.go_down()
-        delivery = VimDelivery(store, client)
+        outbox = WakeUp()
+        delivery = VimDelivery(store, client, outbox)
         nursery.start_soon(delivery.run, GivenUp())
         for uuid in instances:
             asked = RoundRecord(uuid, uuid, "h", Event.STOP, True, "vim", clock(), 60.0)
@@ -663,7 +665,7 @@ async def test_delivery_and_store_and_sockets(tmp_path: Path) -> None:
                     NewEntry(OutboxKind.ACTION, uuid, body, uuid, expires),
                 ]
             )
-        delivery.wake()
+        outbox.set()
         with trio.fail_after(NEVER):
             await until(lambda: not delivery.status.reachable)
             vim.come_up()
@@ -672,7 +674,7 @@ async def test_delivery_and_store_and_sockets(tmp_path: Path) -> None:
             assert vim.patches("action") == []
             for uuid in instances:
                 await store.replied(uuid)
-            delivery.wake()
+            outbox.set()
             await vim.wait_for(3 * len(instances))
             await until(lambda: not delivery.status.waiting)
         nursery.cancel_scope.cancel()

@@ -17,6 +17,7 @@ from trio.testing import MockClock
 
 from hbtrio.fsm.delivery import GIVE_UP_S, OutboxKind, OutboxState
 from hbtrio.nursery.agent.vim_delivery import DeliveryStatus, VimDelivery
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.vim_attempts import FOR_VERDICTS, SLOTS
 from hbtrio.store.held_alarms import HoldRecord
 from hbtrio.store.outbox import REBOOT_S, TRIES
@@ -98,11 +99,12 @@ class World:
     worker: InlineWorker
     vim: FakeVim
     delivery: VimDelivery
+    outbox: WakeUp
     given_up: GivenUp
 
     async def queue(self, *entries: NewEntry) -> None:
         await self.store.queue(entries)
-        self.delivery.wake()
+        self.outbox.set()
 
     async def ended(self) -> list[tuple[str, str, str]]:
         entries = reversed(await self.store.outbox())
@@ -113,11 +115,12 @@ class World:
 async def world_of(folder: Path) -> AsyncIterator[World]:
     with inline_store(folder) as (store, worker):
         vim = FakeVim()
-        delivery = VimDelivery(store, vim)
+        outbox = WakeUp()
+        delivery = VimDelivery(store, vim, outbox)
         given_up = GivenUp()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(delivery.run, given_up)
-            yield World(store, worker, vim, delivery, given_up)
+            yield World(store, worker, vim, delivery, outbox, given_up)
             nursery.cancel_scope.cancel()
 
 
@@ -311,7 +314,7 @@ async def test_an_alarm_that_is_held_back_is_refused_by_nobody(
     await world.store.held.hold(HoldRecord("h", wall_clock(), "why"), told)
     await trio.sleep(2 * GIVE_UP_S)
     assert await world.store.held.end_hold("h", {A}, told) == 1
-    world.delivery.wake()
+    world.outbox.set()
     await trio.sleep(0.5)
     released = 0.5 + 2 * GIVE_UP_S
     assert world.vim.sent == [(0.0, "alarm"), (released, "alarm")]
@@ -631,7 +634,7 @@ async def a_vote_answered(world: World, uuid: str = A, command_id: str = "c1") -
     accept = RoundResult(command_id, VoteResult.ACCEPT, "")
     entries = [action(uuid, command_id)]
     assert await world.store.take_report("h", "boot", int(command_id[1:]), None, entries, accept)
-    world.delivery.wake()
+    world.outbox.set()
 
 
 async def test_a_verdict_waits_for_the_vote_reply(world: World, autojump_clock: MockClock) -> None:
@@ -640,7 +643,7 @@ async def test_a_verdict_waits_for_the_vote_reply(world: World, autojump_clock: 
     assert world.vim.begun == []
     await world.queue(alarm(B, "of another"))
     await world.store.replied("c1")
-    world.delivery.wake()
+    world.outbox.set()
     await trio.sleep(1)
     assert sorted(world.vim.sent) == [(2.0, "c1"), (2.0, "of another")]
 
@@ -680,7 +683,8 @@ async def test_what_was_under_way_at_the_end(tmp_path: Path, autojump_clock: Moc
 async def test_a_delivery_that_is_restarted(tmp_path: Path, autojump_clock: MockClock) -> None:
     with inline_store(tmp_path) as (store, _):
         vim = FakeVim()
-        delivery = VimDelivery(store, vim)
+        outbox = WakeUp()
+        delivery = VimDelivery(store, vim, outbox)
         vim.answers = lambda body: Answer(CLOSED, connects_s=1.0, takes_s=9.0)
         await store.queue([alarm(A, "sent"), action(B)])
         for lasts_s in (0.5, 1.5, 20.0):

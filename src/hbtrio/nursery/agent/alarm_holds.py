@@ -15,7 +15,10 @@ import trio
 
 from hbtrio.fsm.alarm_hold import AlarmHold
 from hbtrio.fsm.host_alarms import HostAlarms
+from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.keyed_lock import KeyedLock
+from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.store.held_alarms import HeldAlarms, HoldRecord
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.retry import retry_forever
@@ -47,25 +50,24 @@ class AlarmHolds:
 
     Args:
         held: what is held, and survives.
-        wanted: whether an alarm of this host about this instance is still of use.
-        wake: called when an alarm is let go or withdrawn.
-        publish: called with what is kept in the history.
+        fleet: knows which alarms are still of use.
+        outbox: woken when an alarm is let go or withdrawn.
+        history: what is kept in the history is published there.
         wall_clock: the store's.
     """
 
     def __init__(
         self,
         held: HeldAlarms,
-        *,
-        wanted: Callable[[str, str], bool],
-        wake: Callable[[], None],
-        publish: Callable[[HistoryEntry], None],
+        fleet: Fleet,
+        outbox: WakeUp,
+        history: Broadcast[HistoryEntry],
         wall_clock: Callable[[], datetime],
     ) -> None:
         self._held = held
-        self._wanted = wanted
-        self._wake = wake
-        self._publish = publish
+        self._fleet = fleet
+        self._outbox = outbox
+        self._history = history
         self._wall_clock = wall_clock
         #: Whose turn it is to change a host's holds in the store.
         self._turns = KeyedLock()
@@ -92,7 +94,7 @@ class AlarmHolds:
         entry = HistoryEntry(hold.since, RAISED, "", hold.hostname, hold.reason)
         await self._held.hold(record_of(hold), entry)
         self._kept.add(hold)
-        self._publish(entry)
+        self._history.publish(entry)
 
     async def settle(self, host: HostAlarms, hold: AlarmHold) -> None:
         """Ends a hold that is due: its alarms are sent, but those that are in question.
@@ -155,8 +157,8 @@ class AlarmHolds:
             raise
         host.ended(hold)
         self._kept.discard(hold)
-        self._wake()
-        self._publish(entry)
+        self._outbox.set()
+        self._history.publish(entry)
         text = "%s: alarms are held back no longer: %s: %d sent, %d withdrawn"
         _log.warning(text, hostname, reason, sent, len(withdrawn))
         return Released(sent, len(withdrawn))
@@ -170,7 +172,7 @@ class AlarmHolds:
         wanted = self._of_use(hostname, uuids)
         withdrawn = await self._held.withdraw(hostname, uuids - wanted, USELESS)
         if await self._held.let_go(hostname, wanted) or withdrawn:
-            self._wake()
+            self._outbox.set()
 
     async def withdraw(self, hostname: str, uuid: str, reason: str) -> None:
         """Takes back what is held about an instance.
@@ -180,7 +182,7 @@ class AlarmHolds:
         """
         if await self._held.withdraw(hostname, [uuid], reason):
             _log.info("%s: alarm withdrawn: %s", uuid, reason)
-            self._wake()
+            self._outbox.set()
 
     def _of_use(self, hostname: str, uuids: Set[str]) -> Set[str]:
-        return {uuid for uuid in uuids if self._wanted(hostname, uuid)}
+        return {uuid for uuid in uuids if self._fleet.alarm_wanted(hostname, uuid)}

@@ -17,8 +17,9 @@ import attrs
 import trio
 
 from hbtrio.config.source import shown
-from hbtrio.nursery.agent.daemon import Agent
-from hbtrio.nursery.agent.inventory import TooMany
+from hbtrio.nursery.agent.fleet import Fleet
+from hbtrio.nursery.agent.instance_states import InstanceStates
+from hbtrio.nursery.agent.inventory import AgentInventory, TooMany
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.policy.backoff import Backoff
 from hbtrio.store.records import HostRecord, InstanceRecord
@@ -71,7 +72,7 @@ class HostIdentity:
 
 @attrs.define
 class _Subject:
-    """What came of asking about a claim.
+    """What came of asking about an identity.
 
     Args:
         again_at: when it is asked about again, on trio's clock, if no audit comes before.
@@ -93,14 +94,24 @@ class Audit:
     """The audit's task.
 
     Args:
-        agent: whose knowledge is audited.
+        fleet: what is known.
+        inventory: takes over what the VIM answers.
+        states: notifies the VIM again of what it did not take.
         client: asks the VIM.
         every_s: seconds between two audits.
     """
 
-    def __init__(self, agent: Agent, client: VimClient, every_s: float) -> None:
-        self._agent = agent
-        self._inventory = agent.inventory
+    def __init__(
+        self,
+        fleet: Fleet,
+        inventory: AgentInventory,
+        states: InstanceStates,
+        client: VimClient,
+        every_s: float,
+    ) -> None:
+        self._fleet = fleet
+        self._inventory = inventory
+        self._states = states
         self._client = client
         self._every_s = every_s
         self._subjects: dict[HostIdentity, _Subject] = {}
@@ -111,42 +122,48 @@ class Audit:
         """Audits until cancelled."""
         due = 0.0
         while True:
-            claims = [
+            identities = [
                 HostIdentity(session.hello.host_uuid, session.hostname)
-                for session in self._agent.links.sessions.values()
+                for session in self._fleet.sessions.values()
                 if session.hello.host_uuid
             ]
-            self._subjects = {claim: self._subjects.get(claim, _Subject()) for claim in claims}
+            self._subjects = {
+                identity: self._subjects.get(identity, _Subject()) for identity in identities
+            }
             now = trio.current_time()
             everybody = now >= due
             if everybody:
                 due = now + self._every_s
             await self._audit_all(
-                [claim for claim in claims if everybody or self._subjects[claim].again_at <= now]
+                [
+                    identity
+                    for identity in identities
+                    if everybody or self._subjects[identity].again_at <= now
+                ]
             )
             await trio.sleep(min(_SOON_S, self._every_s))
 
-    async def _audit_all(self, claims: list[HostIdentity]) -> None:
+    async def _audit_all(self, identities: list[HostIdentity]) -> None:
         # Those first that are believed: when another one says the same uuid, it is known by then
         # whether the VIM agrees.
-        claims.sort(key=lambda claim: not self._is_known(claim))
-        bound: dict[str, set[str]] = {claim.hostname: set() for claim in claims}
-        for instance in self._inventory.instances.values() if claims else ():
+        identities.sort(key=lambda identity: not self._is_known(identity))
+        bound: dict[str, set[str]] = {identity.hostname: set() for identity in identities}
+        for instance in self._fleet.instances.values() if identities else ():
             if instance.hostname in bound:
                 bound[instance.hostname].add(instance.uuid)
-        for claim in claims:
+        for identity in identities:
             try:
-                await self._audit(claim, self._subjects[claim], bound[claim.hostname])
+                await self._audit(identity, self._subjects[identity], bound[identity.hostname])
             except _NotAsked as trouble:
                 # Nor would it be for the others, and each attempt may take its time.
                 self._say_unreachable(trouble)
                 break
 
-    async def _audit(self, claim: HostIdentity, subject: _Subject, bound: set[str]) -> None:
+    async def _audit(self, identity: HostIdentity, subject: _Subject, bound: set[str]) -> None:
         """Takes over what the VIM answers.
 
         Args:
-            claim: who is asked about.
+            identity: who is asked about.
             subject: what came of it so far.
             bound: instances that were bound to the host before it was asked about.
 
@@ -155,9 +172,9 @@ class Audit:
         """
         unlisted, subject.unlisted = subject.unlisted, frozenset()
         try:
-            contested = await self._audit_host(claim, subject)
-            missing = await self._audit_instances(claim, contested, bound)
-            await self._remove(claim, missing & unlisted)
+            contested = await self._audit_host(identity, subject)
+            missing = await self._audit_instances(identity, contested, bound)
+            await self._remove(identity, missing & unlisted)
         except _Overtaken:
             # By the VIM, which is up, then.
             subject.again_at = trio.current_time() + _SOON_S
@@ -170,16 +187,16 @@ class Audit:
             if words not in subject.faults and len(subject.faults) < _FAULTS:
                 subject.faults.add(words)
                 level = logging.ERROR if isinstance(fault, _NotItsOwn) else logging.WARNING
-                _log.log(level, "audit: %s: %s", claim.hostname, words)
+                _log.log(level, "audit: %s: %s", identity.hostname, words)
             return
         subject.unlisted = frozenset(missing - unlisted)
         subject.again_at = math.inf
         subject.backoff.reset()
         if subject.faults:
             subject.faults.clear()
-            _log.info("audit: %s: the VIM's answers are taken over again", claim.hostname)
+            _log.info("audit: %s: the VIM's answers are taken over again", identity.hostname)
 
-    async def _audit_host(self, claim: HostIdentity, subject: _Subject) -> HostRecord | None:
+    async def _audit_host(self, identity: HostIdentity, subject: _Subject) -> HostRecord | None:
         """Takes over the host's state, unless another host is known by its uuid.
 
         Returns:
@@ -189,27 +206,27 @@ class Audit:
             _Trouble: the VIM knows the host by another name, or something else is wrong.
         """
         edits = self._inventory.edits
-        body = await self._fetch(host_audit(claim.uuid, claim.hostname), "its state")
+        body = await self._fetch(host_audit(identity.uuid, identity.hostname), "its state")
         self._not_overtaken(edits)
         with _understood("its state"):
             answer = parse_host_answer(body)
-        subject.denied = (answer.uuid, answer.hostname) != (claim.uuid, claim.hostname)
-        if answer.uuid != claim.uuid:
-            raise _Trouble(f"to the VIM its uuid is {shown(answer.uuid)}, not {claim.uuid}")
-        if answer.hostname in self._agent.links.sessions and subject.denied:
-            raise _NotItsOwn(_not_its_own(claim, answer.hostname))
+        subject.denied = (answer.uuid, answer.hostname) != (identity.uuid, identity.hostname)
+        if answer.uuid != identity.uuid:
+            raise _Trouble(f"to the VIM its uuid is {shown(answer.uuid)}, not {identity.uuid}")
+        if answer.hostname in self._fleet.sessions and subject.denied:
+            raise _NotItsOwn(_not_its_own(identity, answer.hostname))
         if subject.denied:
             # Its instances are bound to that name, and what this host says of them counts for
             # nothing: better a word about it than VMs that nobody ever hears of.
             raise _Trouble(f"to the VIM its hostname is {shown(answer.hostname)}")
-        record = HostRecord(claim.uuid, claim.hostname, answer.state is Switch.ENABLED)
-        if self._rival(claim) is not None:
+        record = HostRecord(identity.uuid, identity.hostname, answer.state is Switch.ENABLED)
+        if self._rival(identity) is not None:
             return record
         await self._inventory.put_host(record)
         return None
 
     async def _audit_instances(
-        self, claim: HostIdentity, contested: HostRecord | None, bound: set[str]
+        self, identity: HostIdentity, contested: HostRecord | None, bound: set[str]
     ) -> set[str]:
         """Takes over the host's instances, and ``contested`` if they say that the uuid is its own.
 
@@ -220,58 +237,60 @@ class Audit:
             which of ``bound`` are not among them.
         """
         edits = self._inventory.edits
-        body = await self._fetch(instances_audit(claim.uuid), "its instances")
+        body = await self._fetch(instances_audit(identity.uuid), "its instances")
         with _understood("its instances"):
             instances = parse_instances_answer(body)
         names = {told.hostname for told in instances}
         if contested is not None:
             self._not_overtaken(edits)
-            rival = self._rival(claim)
-            if rival is not None and (claim.hostname not in names or rival in names):
-                raise _NotItsOwn(_not_its_own(claim, rival))
+            rival = self._rival(identity)
+            if rival is not None and (identity.hostname not in names or rival in names):
+                raise _NotItsOwn(_not_its_own(identity, rival))
             await self._inventory.put_host(contested)
             edits += 1
         for told in instances:
             self._not_overtaken(edits)
             record = InstanceRecord(told.uuid, told.hostname, told.state is Switch.ENABLED)
-            if self._inventory.instances.get(told.uuid) != record:
+            if self._fleet.instances.get(told.uuid) != record:
                 await self._inventory.put_instance(record)
                 edits += 1
             else:
-                await self._agent.news.tell_again(record)
-        if names and claim.hostname not in names:
+                await self._states.notify_again(record)
+        if names and identity.hostname not in names:
             others = ", ".join(shown(name) for name in sorted(names)[:_FAULTS])
             raise _Trouble(f"with its uuid the VIM lists instances of {others} only")
         self._not_overtaken(edits)
         found = bound - {told.uuid for told in instances}
-        return {uuid for uuid in found if self._inventory.host_of(uuid) == claim.hostname}
+        return {uuid for uuid in found if self._fleet.host_of(uuid) == identity.hostname}
 
-    async def _remove(self, claim: HostIdentity, gone: set[str]) -> None:
+    async def _remove(self, identity: HostIdentity, gone: set[str]) -> None:
         """Removes what the VIM has twice not listed: today's never says that it has dropped it."""
         edits = self._inventory.edits
         for uuid in sorted(gone):
             self._not_overtaken(edits)
-            _log.warning("audit: %s: %s is removed: the VIM has dropped it", claim.hostname, uuid)
-            await self._inventory.delete_instance(uuid, on=claim.hostname)
+            _log.warning(
+                "audit: %s: %s is removed: the VIM has dropped it", identity.hostname, uuid
+            )
+            await self._inventory.delete_instance(uuid, on=identity.hostname)
             edits += 1
 
     def _not_overtaken(self, edits: int) -> None:
         if self._inventory.edits != edits:
             raise _Overtaken
 
-    def _is_known(self, claim: HostIdentity) -> bool:
-        known = self._inventory.hosts.get(claim.uuid)
-        return known is not None and known.hostname == claim.hostname
+    def _is_known(self, identity: HostIdentity) -> bool:
+        known = self._fleet.hosts.get(identity.uuid)
+        return known is not None and known.hostname == identity.hostname
 
-    def _rival(self, claim: HostIdentity) -> str | None:
+    def _rival(self, identity: HostIdentity) -> str | None:
         """The host that is known by this uuid, if another one and more than an empty name."""
-        known = self._inventory.hosts.get(claim.uuid)
-        if known is None or known.hostname == claim.hostname:
+        known = self._fleet.hosts.get(identity.uuid)
+        if known is None or known.hostname == identity.hostname:
             return None
-        other = self._subjects.get(HostIdentity(claim.uuid, known.hostname))
+        other = self._subjects.get(HostIdentity(identity.uuid, known.hostname))
         if other is not None:
             return None if other.denied else known.hostname
-        return known.hostname if self._inventory.bound_to(known.hostname) else None
+        return known.hostname if self._fleet.bound_to(known.hostname) else None
 
     async def _fetch(self, request: VimRequest, what: str) -> bytes:
         delivery = await self._client.send(request)
@@ -290,8 +309,8 @@ class Audit:
             _log.warning("audit: the VIM can't be asked: %s", trouble)
 
 
-def _not_its_own(claim: HostIdentity, owner: str) -> str:
-    text = f"the host_uuid that it says, {claim.uuid}, is that of {shown(owner)}"
+def _not_its_own(identity: HostIdentity, owner: str) -> str:
+    text = f"the host_uuid that it says, {identity.uuid}, is that of {shown(owner)}"
     return f"{text}: nothing is taken over for it until it says its own"
 
 

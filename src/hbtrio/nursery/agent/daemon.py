@@ -1,24 +1,29 @@
-"""The agent: what it knows of the fleet, what it asks of hosts, what it tells the VIM.
+"""The agent, composed: what it knows of the fleet, what it asks of hosts, what it sends to the VIM.
 
     agent
-      links         one session for each host that has dialled in
-      hearing       what they tell is taken in
-        grace <host>  a host without a link: for how long its VMs still count as they were
       rounds        votes and notices, each until its end
-      delivery      empties the outbox to the VIM
-      audit         asks the VIM what is to be reported
+      host events   hosts without a link: for how long their instances still count as they were
       brake         alarms that are held back, each until it is judged or let go
-      housekeeping  old history
+      VIM delivery  empties the outbox to the VIM
+      VIM audit     asks the VIM what is to be reported
+      history       removes what is old
+      links         one session for each host that has dialled in
+      actions       one task for each that an operator has a host perform
 
 Everything that must survive goes through the store before anything is said about it. What an
 instance is doing comes from its host's session and is kept a grace time beyond it: a link that is
 down for a moment says nothing about VMs.
+
+Each part is handed the :class:`~hbtrio.nursery.agent.fleet.Fleet` and the parts below it, and knows
+nothing of those above. They end from the top: an action that ends with the agent does not take its
+host for gone, and a link that ends finds the votes and notices still there.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -27,22 +32,24 @@ import attrs
 import trio
 
 from hbtrio.config.agent import AgentConfig
-from hbtrio.fsm.host_alarms import is_well
+from hbtrio.nursery.agent.audit import Audit
+from hbtrio.nursery.agent.fleet import Fleet
+from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.instance_states import InstanceStates
 from hbtrio.nursery.agent.inventory import AgentInventory
 from hbtrio.nursery.agent.link_server import AgentLinks
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
-from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
-from hbtrio.nursery.agent.vim_delivery import VimDelivery
+from hbtrio.nursery.agent.vim_client import VimClient
+from hbtrio.nursery.agent.vim_delivery import VimDelivery, VimTransport
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.supervisor import Supervisor
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.vocabulary import Event
 
 _log = logging.getLogger("hbtrio.agent")
 
@@ -67,150 +74,152 @@ class _GivenUp:
         self.states.given_up(uuid, for_good=for_good)
 
 
+@attrs.frozen(eq=False)
 class Agent:
-    """The agent's core, without HTTP: that is ``vim_api`` and ``agent_api``.
+    """The agent's core, without HTTP: that is ``hbtrio.api``.
 
     Whatever changes the store raises ``StoreFault`` when it can't; nothing was changed then.
 
     Args:
         config: its configuration.
         store: its memory.
+        fleet: what it knows.
+        history: what is kept in the history, as it happens.
+        inventory: changes hosts and instances.
+        states: what instances are doing, as far as the VIM is notified of it.
+        rounds: votes and notices.
+        brake: alarms that are held back.
+        links: the hosts' links.
+        actions: actions that operators have hosts perform.
         sender: delivers to the VIM; without a VIM, None.
-        new_command_id: makes ids that are unique for ever.
-        wall_clock: the store's.
+        supervisor: counts programming errors.
+        started_at: since when it runs.
     """
 
-    def __init__(
-        self,
-        config: AgentConfig,
-        store: Store,
-        sender: VimDelivery | None,
-        *,
-        new_command_id: Callable[[], str],
-        wall_clock: Callable[[], datetime],
-    ) -> None:
-        self.config = config
-        self.store = store
-        self.sender = sender
-        self.news = InstanceStates(store, sender)
-        #: What is kept in the history, as it happens.
-        self.history: Broadcast[HistoryEntry] = Broadcast()
-        self._refusals = UnaskedRounds(store, self._may_beat, self.history.publish, wall_clock)
-        self.rounds = Rounds(
+    config: AgentConfig
+    store: Store
+    fleet: Fleet
+    history: Broadcast[HistoryEntry]
+    inventory: AgentInventory
+    states: InstanceStates
+    rounds: Rounds
+    brake: MassFailureGuard
+    links: AgentLinks
+    actions: AgentActions
+    sender: VimDelivery | None
+    supervisor: Supervisor
+    started_at: datetime
+
+
+@asynccontextmanager
+async def open_agent(
+    config: AgentConfig,
+    store: Store,
+    transport: VimTransport | None,
+    *,
+    auditor: VimClient | None = None,
+    new_command_id: Callable[[], str],
+    wall_clock: Callable[[], datetime],
+) -> AsyncIterator[Agent]:
+    """An agent that runs for as long as the block does; whatever calls it has to end within.
+
+    Args:
+        config: its configuration.
+        store: its memory.
+        transport: delivers to the VIM; without a VIM, None.
+        auditor: asks the VIM, every ``config.vim.audit_s``, what is to be reported; None: never.
+        new_command_id: makes ids that are unique for ever.
+        wall_clock: the store's.
+
+    Raises:
+        StoreFault: the store can't be read at the start.
+    """
+    fleet = Fleet(has_vim=transport is not None)
+    history: Broadcast[HistoryEntry] = Broadcast()
+    outbox = WakeUp()
+    supervisor = Supervisor()
+    states = InstanceStates(fleet, store, outbox)
+    unasked = UnaskedRounds(fleet, store, history, wall_clock)
+    brake = MassFailureGuard(config.brake, store.held, fleet, outbox, history, wall_clock)
+    inventory = AgentInventory(fleet, store, states, brake, history, wall_clock)
+    await inventory.load()
+    async with trio.open_nursery() as nursery:
+        rounds = Rounds(
+            nursery,
+            fleet,
             store,
-            sender,
-            lambda uuid: self.inventory.host_of(uuid),
-            self._refusals,
-            self.history.publish,
+            unasked,
+            outbox,
+            history,
             new_command_id=new_command_id,
             wall_clock=wall_clock,
         )
-        self.brake = MassFailureGuard(
-            config.brake,
-            store.held,
-            bound=lambda hostname: len(self.inventory.bound_to(hostname)),
-            wanted=self._alarm_wanted,
-            wake=self._wake,
-            publish=self.history.publish,
-            wall_clock=wall_clock,
-        )
-        self.inventory = AgentInventory(
+        events = HostEvents(
+            nursery,
+            fleet,
+            inventory,
             store,
-            self.news,
-            self.brake,
-            lambda hostname: self.links.sessions.get(hostname),
-            has_vim=sender is not None,
-            publish=self.history.publish,
-            wall_clock=wall_clock,
-        )
-        self._hearing = HostEvents(
-            self.inventory,
-            store,
-            sender,
-            self.news,
-            self.brake,
-            self.rounds,
+            states,
+            brake,
+            rounds,
+            outbox,
+            history,
             grace_s=config.link.grace_s,
-            publish=self.history.publish,
             wall_clock=wall_clock,
         )
-        self.links = AgentLinks(config.name, store, self._hearing)
-        self.supervisor = Supervisor()
-        self.started_at = wall_clock()
-        self._wall_clock = wall_clock
+        await rounds.resume()
+        await nursery.start(brake.run)
+        await events.await_hosts()
+        sender = None
+        if transport is not None:
+            sender = VimDelivery(store, transport, outbox)
+            deliver = partial(sender.run, _GivenUp(history, states))
+            nursery.start_soon(supervisor.keep, "VIM delivery", deliver)
+        if auditor is not None:
+            audit = Audit(fleet, inventory, states, auditor, config.vim.audit_s)
+            nursery.start_soon(supervisor.keep, "VIM audit", audit.run)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Runs until cancelled.
+        async def prune() -> None:
+            await _prune_history(store, timedelta(days=config.store.history_days), wall_clock)
 
-        Raises:
-            StoreFault: the store can't be read at the start.
-        """
-        await self.inventory.load()
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.rounds.run)
-            await nursery.start(self.brake.run)
-            if self.sender is not None:
-                deliver = partial(self.sender.run, _GivenUp(self.history, self.news))
-                nursery.start_soon(self.supervisor.keep, "delivery", deliver)
-            nursery.start_soon(self.supervisor.keep, "housekeeping", self._keep_house)
-            await nursery.start(self._hearing.run)
-            task_status.started()
+        nursery.start_soon(supervisor.keep, "history pruning", prune)
+        async with trio.open_nursery() as link_nursery:
+            links = AgentLinks(link_nursery, config.name, fleet, store, events, supervisor)
+            async with trio.open_nursery() as action_nursery:
+                actions = AgentActions(
+                    action_nursery,
+                    fleet,
+                    store,
+                    history,
+                    new_command_id=new_command_id,
+                    wall_clock=wall_clock,
+                )
+                yield Agent(
+                    config=config,
+                    store=store,
+                    fleet=fleet,
+                    history=history,
+                    inventory=inventory,
+                    states=states,
+                    rounds=rounds,
+                    brake=brake,
+                    links=links,
+                    actions=actions,
+                    sender=sender,
+                    supervisor=supervisor,
+                    started_at=wall_clock(),
+                )
+                action_nursery.cancel_scope.cancel()
+            link_nursery.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
 
-    # -- votes and notices ------------------------------------------------------------------
 
-    async def ask(self, uuid: str, event: Event, *, vote: bool, who: str) -> OpenedRound:
-        """Opens a vote or notice on an instance, if it takes part; see :meth:`Rounds.ask`.
-
-        One that counts as not heartbeating has nothing to say: the window is then 0 s.
-
-        Raises:
-            Unknown: nobody told of the instance.
-            CantAsk: it may be heartbeating, and nobody knows what it would say.
-            StoreFault: nobody can be asked, as nothing can be kept; or nothing was.
-        """
-        bound = self.inventory.instance(uuid)
-        live = self.inventory.live(uuid)
-        session = self.links.sessions.get(bound.hostname)
-        if session is not None and live is not None:
-            return await self.rounds.ask(session, live, event, vote=vote, who=who)
-        if session is None and self.store.fault:
-            # It ends links. That it can't ask must not be taken for nobody's objecting, even once
-            # its hosts' grace time is over.
-            raise StoreFault(self.store.fault)
-        why = f"{bound.hostname} does not know {uuid}"
-        if session is None:
-            why = f"{bound.hostname} has no link to this agent"
-        return await self._refusals.refuse(uuid, bound.hostname, event, vote=vote, who=who, why=why)
-
-    def _may_beat(self, uuid: str) -> bool:
-        """Whether an instance counts as heartbeating, or its host may yet say so."""
-        bound = self.inventory.instances.get(uuid)
-        if bound is None:
-            return False
-        live = self.news.live(bound.hostname, uuid)
-        return bound.hostname in self.inventory.awaited if live is None else live.heartbeating
-
-    def _wake(self) -> None:
-        if self.sender is not None:
-            self.sender.wake()
-
-    def _alarm_wanted(self, hostname: str, uuid: str) -> bool:
-        """Whether an alarm that was held back is still of use."""
-        bound = self.inventory.instances.get(uuid)
-        if bound is None or bound.hostname != hostname or not bound.reporting:
-            return False
-        live = self.news.live(hostname, uuid)
-        return self.inventory.host_reporting(hostname) and (live is None or not is_well(live))
-
-    # -- housekeeping -----------------------------------------------------------------------
-
-    async def _keep_house(self) -> None:
-        while True:
-            edge = self._wall_clock() - timedelta(days=self.config.store.history_days)
-            pause_s = _PRUNE_S
-            try:
-                if await self.store.prune(edge):
-                    pause_s = _PRUNE_ON_S
-            except StoreFault as fault:
-                _log.error("store: %s", fault)
-            await trio.sleep(pause_s)
+async def _prune_history(store: Store, keep: timedelta, wall_clock: Callable[[], datetime]) -> None:
+    while True:
+        pause_s = _PRUNE_S
+        try:
+            if await store.prune(wall_clock() - keep):
+                pause_s = _PRUNE_ON_S
+        except StoreFault as fault:
+            _log.error("store: %s", fault)
+        await trio.sleep(pause_s)

@@ -17,10 +17,12 @@ import attrs
 import trio
 
 from hbtrio.config.source import printable
-from hbtrio.nursery.agent.daemon import Agent
+from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone
+from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.progress_lines import ProgressLines
 from hbtrio.store.records import HistoryEntry
+from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import ActCommand
@@ -58,26 +60,31 @@ class AgentActions:
     """The actions under way.
 
     Args:
-        agent: knows which host an instance is on, and its link.
+        nursery: watches them. When it ends, the hosts go on with what they have begun.
+        fleet: knows which host an instance is on, and its link.
+        store: keeps what became of them.
+        history: what is kept in the history is published there.
         new_command_id: makes ids that are unique for ever.
         wall_clock: the store's.
     """
 
     def __init__(
-        self, agent: Agent, *, new_command_id: Callable[[], str], wall_clock: Callable[[], datetime]
+        self,
+        nursery: trio.Nursery,
+        fleet: Fleet,
+        store: Store,
+        history: Broadcast[HistoryEntry],
+        *,
+        new_command_id: Callable[[], str],
+        wall_clock: Callable[[], datetime],
     ) -> None:
         self.under_way: dict[str, FleetAction] = {}
-        self._agent = agent
+        self._nursery = nursery
+        self._fleet = fleet
+        self._store = store
+        self._history = history
         self._new_command_id = new_command_id
         self._wall_clock = wall_clock
-        self._nursery: trio.Nursery | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Runs until cancelled; the hosts go on with what they have begun."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
 
     async def begin(
         self, uuid: str, name: ActionName, command: tuple[str, ...], *, force: bool, who: str
@@ -95,7 +102,7 @@ class AgentActions:
             who: who asks.
 
         Returns:
-            the action, once the host tells of its progress; or when nobody knows whether it has
+            the action, once the host reports its progress; or when nobody knows whether it has
             begun, which its lines then say.
 
         Raises:
@@ -104,10 +111,10 @@ class AgentActions:
 
         Cancelled, it may have begun; then nobody watches it.
         """
-        instance = self._agent.inventory.instance(uuid)
+        instance = self._fleet.instance(uuid)
         action = FleetAction(uuid, instance.hostname, name, who)
-        session = self._agent.links.sessions.get(instance.hostname)
-        if session is None or self._nursery is None:
+        session = self._fleet.sessions.get(instance.hostname)
+        if session is None:
             await self._refuse(action, f"{instance.hostname} has no link to this agent")
         elif len(self.under_way) >= _ACTIONS:
             await self._refuse(action, f"{_ACTIONS} actions are under way in this fleet")
@@ -170,9 +177,9 @@ class AgentActions:
             who=action.who,
         )
         _log.info("%s: action %s by %s", entry.uuid, entry.reason, entry.who)
-        self._agent.history.publish(entry)
+        self._history.publish(entry)
         try:
-            await self._agent.store.record(entry)
+            await self._store.record(entry)
         except StoreFault as fault:
             _log.error("store: %s: not kept: %s %s", fault, action.uuid, entry.reason)
 

@@ -1,4 +1,4 @@
-"""What hosts tell, taken in: who is there, what instances do, what happened.
+"""What hosts report, taken in: who is there, what instances do, what happened.
 
 A report goes into the store with all that follows from it, in one transaction, before anything is
 said about it. What an instance is doing is kept a grace time beyond its host's link: one that is
@@ -14,12 +14,14 @@ from typing import Final
 
 import trio
 
+from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.instance_states import ALARMS, InstanceStates, warn_of_vote
 from hbtrio.nursery.agent.inventory import AgentInventory
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
 from hbtrio.nursery.agent.rounds import Rounds
-from hbtrio.nursery.agent.vim_delivery import VimDelivery
+from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.store.records import (
     HistoryEntry,
     HostRecord,
@@ -40,145 +42,150 @@ _SKEW: Final = timedelta(days=366)
 
 
 class HostEvents:
-    """Takes in what the links bring, see :class:`~hbtrio.nursery.agent.link_server.LinkEvents`.
+    """Takes in what the links bring.
 
     Whatever changes the store raises ``StoreFault`` when it can't: the link ends, and the host
-    tells it again.
+    sends it again.
 
     Args:
-        inventory: what is known.
-        store: keeps what is told.
-        sender: delivers to the VIM; without a VIM, None.
-        news: what instances are doing.
+        nursery: for what outlives a link; it ends after the last of them.
+        fleet: what is known.
+        inventory: changes what is kept of it.
+        store: keeps what is reported.
+        states: what of it the VIM is notified of.
         brake: holds back alarms.
         rounds: votes and notices under way.
+        outbox: woken when something was queued for the VIM.
+        history: what is kept in the history is published there.
         grace_s: for how long the instances of a host without a link still count as they were.
-        publish: told of what is kept in the history.
         wall_clock: the store's.
     """
 
     def __init__(
         self,
+        nursery: trio.Nursery,
+        fleet: Fleet,
         inventory: AgentInventory,
         store: Store,
-        sender: VimDelivery | None,
-        news: InstanceStates,
+        states: InstanceStates,
         brake: MassFailureGuard,
         rounds: Rounds,
+        outbox: WakeUp,
+        history: Broadcast[HistoryEntry],
         *,
         grace_s: float,
-        publish: Callable[[HistoryEntry], None],
         wall_clock: Callable[[], datetime],
     ) -> None:
+        self._nursery = nursery
+        self._fleet = fleet
         self._inventory = inventory
         self._store = store
-        self._sender = sender
-        self._news = news
+        self._states = states
         self._brake = brake
         self._rounds = rounds
+        self._outbox = outbox
+        self._history = history
         self._grace_s = grace_s
-        self._publish = publish
         self._wall_clock = wall_clock
-        self._nursery: trio.Nursery | None = None
         #: Hosts for whose link somebody waits.
         self._waited_for: set[str] = set()
         #: Reports of which nobody has seen whether they were taken: their link had ended. By host,
         #: its process and number.
         self._unseen: set[tuple[str, str, int]] = set()
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Waits for hosts that have no link, those first that had one before; until cancelled.
+    async def await_hosts(self) -> None:
+        """Waits, in its nursery, for the hosts that had a link before this agent was started.
 
         Raises:
-            StoreFault: the store can't be read at the start.
+            StoreFault: the store can't be read.
         """
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            await self._miss_hosts()
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None  # links may end after it
+        known = {host.hostname for host in self._fleet.hosts.values()}
+        known |= {bound.hostname for bound in self._fleet.instances.values()}
+        for hostname in await self._store.linked() & known:
+            self._fleet.awaited.add(hostname)
+            self._miss(hostname)
 
     async def host_up(self, session: HostSession) -> None:
         """A host has said hello; its snapshot follows."""
         hostname = session.hostname
-        self._inventory.down.pop(hostname, None)
+        self._fleet.down.pop(hostname, None)
         self._rounds.host_restarted(hostname, session.hello.boot_id)
-        record = HostRecord(session.hello.host_uuid, hostname, reporting=self._sender is None)
-        is_new = record.uuid not in self._inventory.hosts
-        if self._sender is not None and self._inventory.others_named(record):
+        record = HostRecord(session.hello.host_uuid, hostname, reporting=not self._fleet.has_vim)
+        is_new = record.uuid not in self._fleet.hosts
+        if self._fleet.has_vim and self._fleet.others_named(record):
             is_new = False  # which of its uuids is right is for the VIM to say
         if record.uuid and is_new:
             await self._inventory.take_in(record)
-        self._inventory.tell_host(hostname)
-        for instance in self._inventory.bound_to(hostname):
-            self._inventory.tell_instance(instance)
+        self._inventory.send_host_reporting(hostname)
+        for instance in self._fleet.bound_to(hostname):
+            self._inventory.send_reporting(instance)
 
     async def host_down(self, session: HostSession, why: str, *, ours: bool) -> None:
-        """The link of a host has ended, and no newer one has taken its place."""
+        """The link of a host has ended, and no newer one has taken its place.
+
+        Args:
+            session: the host's last one.
+            why: for people.
+            ours: the fault was this end's, and says nothing of the host.
+        """
         self._miss(session.hostname)
         if not ours and session.link.goodbye != STOPPING:
             await self._brake.link_dropped(session.hostname, why)
 
-    async def instance_told(self, session: HostSession, uuid: str) -> None:
-        """The host told of an instance, or that it is gone."""
+    async def instance_reported(self, session: HostSession, uuid: str) -> None:
+        """The host reported an instance, or that it is gone."""
         hostname = session.hostname
-        before, instance = self._news.live(hostname, uuid), session.instances.get(uuid)
-        self._news.heard(hostname, uuid, instance)
+        before, instance = self._fleet.live_on(hostname, uuid), session.instances.get(uuid)
+        self._fleet.note(hostname, uuid, instance)
         await self._brake.told(hostname, uuid, instance)
-        if self._sender is None:
+        if not self._fleet.has_vim:
             await self._take_word(hostname, uuid, instance)
             return
-        bound = self._inventory.instances.get(uuid)
+        bound = self._fleet.instances.get(uuid)
         if bound is None or bound.hostname != hostname or instance is None:
             return
         warn_of_vote(instance, before)
         if before is not None and instance.heartbeating:
-            # That it has ceased is told with the report of it, behind the alarm.
-            await self._news.tell([bound])
+            # That it has ceased is sent with the report of it, behind the alarm.
+            await self._states.notify([bound])
 
-    async def snapshot_told(self, session: HostSession) -> None:
-        """The host has told of all its instances."""
-        self._news.forget_host(session.hostname, but=session.instances)
-        self._inventory.awaited.discard(session.hostname)
+    async def snapshot_received(self, session: HostSession) -> None:
+        """The host has reported all its instances."""
+        self._fleet.forget_reports(session.hostname, but=session.instances)
+        self._fleet.awaited.discard(session.hostname)
         self._brake.told_all(session.hostname, session.instances.keys())
-        bound = self._inventory.bound_to(session.hostname)
-        if self._sender is not None:
-            await self._news.tell(bound)
+        bound = self._fleet.bound_to(session.hostname)
+        if self._fleet.has_vim:
+            await self._states.notify(bound)
         else:
             for one in bound:
-                if (
-                    self._inventory.instances.get(one.uuid) == one
-                    and one.uuid not in session.instances
-                ):
+                if self._fleet.instances.get(one.uuid) == one and one.uuid not in session.instances:
                     await self._inventory.delete_instance(one.uuid, on=one.hostname)
-        # It may have been told to report them, and they were deleted or moved while it had no link.
+        # It may have been asked to report them before they were deleted or moved, without a link.
         for uuid in session.instances:
-            known = self._inventory.instances.get(uuid)
+            known = self._fleet.instances.get(uuid)
             if known is None or known.hostname != session.hostname:
                 session.set_reporting(uuid, False)
 
-    async def report_told(self, session: HostSession, report: LinkReport) -> None:
+    async def report_received(self, session: HostSession, report: LinkReport) -> None:
         """The host reports; on return it is safe to acknowledge after the next sync."""
         asked: RoundRecord | None = None
         result: RoundResult | None = None
         entries: list[NewEntry] = []
         services: list[ServiceEvent] = []
-        bound = self._inventory.instances.get(report.uuid)
-        live = self._news.live(session.hostname, report.uuid)
+        bound = self._fleet.instances.get(report.uuid)
+        live = self._fleet.live_on(session.hostname, report.uuid)
         at = _time_of(report.time, self._wall_clock())
         failure = None
         if report.kind in ALARMS:
             failure = self._brake.failed(session.hostname, report.uuid, live, at)
         if report.command_id:
             asked, result, entries = await self._rounds.reported(session.hostname, report)
-        elif bound is not None and bound.hostname == session.hostname and self._sender is not None:
-            if bound.reporting and self._inventory.host_reporting(bound.hostname):
-                entries = self._news.alarm(bound, report, held=failure is not None)
-            services = [self._news.service(bound)]
-            entries += self._news.changes(services)
+        elif bound is not None and bound.hostname == session.hostname and self._fleet.has_vim:
+            if bound.reporting and self._fleet.host_reporting(bound.hostname):
+                entries = self._states.alarm(bound, report, held=failure is not None)
+            services = [self._states.service(bound)]
+            entries += self._states.changes(services)
         history = HistoryEntry(
             time=at,
             kind=report.kind,
@@ -191,18 +198,17 @@ class HostEvents:
             corrective_action=report.corrective_action,
             asked_at=None if asked is None else asked.asked_at,
         )
-        if self._sender is not None and not self._rounds.awaits_reply(report.command_id):
-            # Before: the sender's look then comes right behind, in one transaction mostly.
-            self._sender.wake()
+        if not self._rounds.awaits_reply(report.command_id):
+            # Before: the delivery's look then comes right behind, in one transaction mostly.
+            self._outbox.set()
         key = (session.hostname, session.hello.boot_id, report.number)
         try:
             taken = await self._store.take_report(
                 session.hostname, session.hello.boot_id, report.number, history, entries, result
             )
         except trio.Cancelled:
-            if self._nursery is not None:
-                self._unseen.add(key)
-                self._nursery.start_soon(self._look_again, key, history, result)
+            self._unseen.add(key)
+            self._nursery.start_soon(self._look_again, key, history, result)
             raise
         finally:
             # Even where this is cancelled, with the link: the store may have taken it.
@@ -212,8 +218,8 @@ class HostEvents:
             self._rounds.settled(result)
         if taken:
             self._unseen.discard(key)
-            self._news.told(services)
-            self._publish(history)
+            self._states.notified(services)
+            self._history.publish(history)
 
     # ----------------------------------------------------------------------------------------------
 
@@ -233,19 +239,11 @@ class HostEvents:
         if taken:
             if result is not None:
                 self._rounds.settled(result)
-            self._publish(history)
-
-    async def _miss_hosts(self) -> None:
-        """Hosts that had a link before this agent was started have none now."""
-        inventory = {host.hostname for host in self._inventory.hosts.values()}
-        inventory |= {bound.hostname for bound in self._inventory.instances.values()}
-        for hostname in await self._store.linked() & inventory:
-            self._inventory.awaited.add(hostname)
-            self._miss(hostname)
+            self._history.publish(history)
 
     def _miss(self, hostname: str) -> None:
-        self._inventory.down[hostname] = trio.current_time()
-        if self._nursery is not None and hostname not in self._waited_for:
+        self._fleet.down[hostname] = trio.current_time()
+        if hostname not in self._waited_for:
             self._waited_for.add(hostname)
             self._nursery.start_soon(self._wait_for_link, hostname)
 
@@ -257,7 +255,7 @@ class HostEvents:
         missed: float | None = None
         try:
             while True:
-                since = self._inventory.down.get(hostname)
+                since = self._fleet.down.get(hostname)
                 if since is None or since == missed:
                     return
                 if trio.current_time() < since + self._grace_s:
@@ -271,18 +269,17 @@ class HostEvents:
     async def _lose(self, hostname: str) -> None:
         why = f"no link for {self._grace_s:g} s"
         _log.error("%s: %s", hostname, why)
-        self._news.lose_host(hostname, self._inventory.bound_to(hostname))
-        self._inventory.awaited.discard(hostname)
+        self._fleet.lose_host(hostname)
         self._brake.forget(hostname)
         entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, why)
-        self._publish(entry)
+        self._history.publish(entry)
         await retry_forever(lambda: self._store.record(entry))
         # Nobody knows whether they are heartbeating; they are not lost for that.
-        await retry_forever(lambda: self._news.tell(self._inventory.bound_to(hostname)))
+        await retry_forever(lambda: self._states.notify(self._fleet.bound_to(hostname)))
 
     async def _take_word(self, hostname: str, uuid: str, instance: Instance | None) -> None:
         """Without a VIM the hosts' word is the inventory."""
-        bound = self._inventory.instances.get(uuid)
+        bound = self._fleet.instances.get(uuid)
         if bound is None:
             if instance is not None:
                 await self._inventory.take_in(InstanceRecord(uuid, hostname, True))

@@ -1,4 +1,4 @@
-"""What instances are doing, as their hosts tell, and what of it the VIM is told.
+"""What instances are doing, as far as the VIM is notified of it.
 
 Of an instance's heartbeating the VIM hears when it changes, and of its loss and ill health each
 time, while both the host's and the instance's reporting are on. An alarm goes before the change
@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from hbtrio.fsm.delivery import OutboxKind
-from hbtrio.nursery.agent.vim_delivery import VimDelivery
+from hbtrio.nursery.agent.fleet import Fleet
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.store.records import InstanceRecord, NewEntry
 from hbtrio.store.store import Store
 from hbtrio.wire.link_messages import Instance, LinkReport
@@ -29,81 +30,35 @@ ALARMS: Final = {"loss": AlarmState.FAILED, "unhealthy": AlarmState.UNHEALTHY}
 
 
 class InstanceStates:
-    """What is known of instances, and what was told of it.
+    """What the VIM knows of the instances' heartbeating, and what it is yet to be notified of.
 
     Args:
-        store: keeps what is to be told.
-        sender: tells it; without a VIM, None: then nothing is queued.
+        fleet: what instances are doing.
+        store: keeps what is to be sent.
+        outbox: woken when something was queued; without a VIM nothing is.
     """
 
-    def __init__(self, store: Store, sender: VimDelivery | None) -> None:
+    def __init__(self, fleet: Fleet, store: Store, outbox: WakeUp) -> None:
+        self._fleet = fleet
         self._store = store
-        self._sender = sender
-        #: By host and instance: while it moves, an instance is on two hosts.
-        self._live: dict[tuple[str, str], Instance] = {}
-        #: The names of instances of hosts that have told nothing for long, by host and uuid.
-        self._names: dict[str, dict[str, str]] = {}
-        #: What the VIM was told last, or is about to be; of those left out nobody knows.
-        self._told: dict[str, ServiceEvent] = {}
+        self._outbox = outbox
+        #: What was sent to the VIM last, or is about to be; of those left out nobody knows.
+        self._sent: dict[str, ServiceEvent] = {}
         #: The newest that was taken to be stored, of several under way at once.
         self._newest: dict[str, ServiceEvent] = {}
-        #: Those of which it was told in vain, for so long that its delivery was given up.
+        #: Those of which it was notified in vain, for so long that the delivery was given up.
         self._owed: set[str] = set()
-
-    # -- what hosts tell --------------------------------------------------------------------
-
-    def live(self, hostname: str, uuid: str) -> Instance | None:
-        """What that host told of the instance last, or None."""
-        return self._live.get((hostname, uuid))
-
-    def heard(self, hostname: str, uuid: str, instance: Instance | None) -> None:
-        """A host told of an instance, or with None that it has it no longer."""
-        if instance is None:
-            self._live.pop((hostname, uuid), None)
-        else:
-            self._live[hostname, uuid] = instance
-            self._names.get(hostname, {}).pop(uuid, None)
-
-    def last_name(self, bound: InstanceRecord) -> str:
-        """The name of an instance of which its host tells nothing, as it was last told; or ""."""
-        return self._names.get(bound.hostname, {}).get(bound.uuid, "")
-
-    def moved(self, before: InstanceRecord, hostname: str) -> None:
-        """The instance is bound to another host; until that tells of it, its last name is kept."""
-        name = self._names.get(before.hostname, {}).pop(before.uuid, "")
-        if name:
-            self._names.setdefault(hostname, {})[before.uuid] = name
-
-    def lose_host(self, hostname: str, bound: Iterable[InstanceRecord]) -> None:
-        """Forgets what a host told, but for the names of those that are bound to it.
-
-        They are kept until its next snapshot: people know an instance by its name.
-        """
-        names = self._names.get(hostname, {})
-        names |= {one.uuid: live.name for one in bound if (live := self.live(hostname, one.uuid))}
-        self.forget_host(hostname)
-        if names:
-            self._names[hostname] = names
-
-    def forget_host(self, hostname: str, but: Iterable[str] = ()) -> None:
-        """Forgets what a host told, but of those instances."""
-        self._names.pop(hostname, None)
-        kept = set(but)
-        for key in [key for key in self._live if key[0] == hostname and key[1] not in kept]:
-            del self._live[key]
-
-    # -- what the VIM is told ---------------------------------------------------------------
 
     def service(self, bound: InstanceRecord) -> ServiceEvent:
         """How an instance stands now."""
-        live = self._live.get((bound.hostname, bound.uuid))
-        beating = live is not None and live.heartbeating
+        live = self._fleet.live_on(bound.hostname, bound.uuid)
+        heartbeating = live is not None and live.heartbeating
         return ServiceEvent(
             uuid=bound.uuid,
             hostname=bound.hostname,
             state=Switch.ENABLED if bound.reporting else Switch.DISABLED,
-            status=Switch.ENABLED if beating else Switch.DISABLED,
-            restart_timeout_s=live.restart_s if live is not None and beating else 0,
+            status=Switch.ENABLED if heartbeating else Switch.DISABLED,
+            restart_timeout_s=live.restart_s if live is not None and heartbeating else 0,
         )
 
     def alarm(self, bound: InstanceRecord, report: LinkReport, *, held: bool) -> list[NewEntry]:
@@ -118,54 +73,53 @@ class InstanceStates:
     def changes(self, services: Iterable[ServiceEvent]) -> list[NewEntry]:
         """Those that the VIM does not know; its own word, the reporting state, is no news.
 
-        From here on nobody can say what the VIM knows of them, until :meth:`told` does: whoever has
-        them stored may be cancelled, and the store has taken them all the same.
+        From here on nobody can say what the VIM knows of them, until :meth:`notified` does: whoever
+        has them stored may be cancelled, and the store has taken them all the same.
         """
         changed = [
             now
             for now in services
-            if (told := self._told.get(now.uuid)) is None
-            or (told.hostname, told.status, told.restart_timeout_s)
+            if (sent := self._sent.get(now.uuid)) is None
+            or (sent.hostname, sent.status, sent.restart_timeout_s)
             != (now.hostname, now.status, now.restart_timeout_s)
         ]
         for now in changed:
-            self._told.pop(now.uuid, None)
+            self._sent.pop(now.uuid, None)
             self._newest[now.uuid] = now
         return [NewEntry(OutboxKind.SERVICE, now.uuid, now.body()) for now in changed]
 
-    def told(self, services: Iterable[ServiceEvent]) -> None:
+    def notified(self, services: Iterable[ServiceEvent]) -> None:
         """These are in the store, or known to the VIM anyway."""
         # Those who wait for the store at the same time are woken in any order.
         newest = [now for now in services if self._newest.get(now.uuid, now) == now]
-        self._told |= {now.uuid: now for now in newest}
+        self._sent |= {now.uuid: now for now in newest}
         self._owed -= {now.uuid for now in newest}
 
     def given_up(self, uuid: str, *, for_good: bool) -> None:
-        """The VIM did not take what it was told: at the next occasion it is told again.
+        """The VIM did not take what it was sent: at the next occasion it is notified again.
 
         That is the next change, its host's next snapshot or, unless it said that it does not want
-        this at all (``for_good``), :meth:`tell_again`.
+        this at all (``for_good``), :meth:`notify_again`.
         """
-        if self._told.pop(uuid, None) is not None and not for_good:
+        if self._sent.pop(uuid, None) is not None and not for_good:
             self._owed.add(uuid)
 
     def forget(self, bound: InstanceRecord) -> None:
         """The VIM does not want to hear of the instance any more."""
-        self._names.get(bound.hostname, {}).pop(bound.uuid, None)
-        self._told.pop(bound.uuid, None)
+        self._sent.pop(bound.uuid, None)
         self._newest.pop(bound.uuid, None)
         self._owed.discard(bound.uuid)
 
-    async def tell_again(self, bound: InstanceRecord) -> None:
-        """The VIM has spoken of the instance: it is told what it was told in vain, if it was.
+    async def notify_again(self, bound: InstanceRecord) -> None:
+        """The VIM has listed the instance: what was sent to it in vain, if anything, is again.
 
         Raises:
             StoreFault: nothing was queued.
         """
         if bound.uuid in self._owed:
-            await self.tell([bound])
+            await self.notify([bound])
 
-    async def tell(self, bound: Iterable[InstanceRecord]) -> None:
+    async def notify(self, bound: Iterable[InstanceRecord]) -> None:
         """Queues what the VIM does not know of these instances.
 
         Raises:
@@ -173,23 +127,23 @@ class InstanceStates:
         """
         services = [self.service(one) for one in bound]
         entries = self.changes(services)
-        if not entries or self._sender is None:
+        if not entries or not self._fleet.has_vim:
             return
         try:
             await self._store.queue(entries)
         finally:
             # Even where this is cancelled: the store may have taken them.
-            self._sender.wake()
-        self.told(services)
+            self._outbox.set()
+        self.notified(services)
 
 
-def warn_of_vote(told: Instance, before: Instance | None = None) -> None:
+def warn_of_vote(reported: Instance, before: Instance | None = None) -> None:
     """Warns of a VOTE that the VIM does not wait for, if it was not so ``before``.
 
     Args:
-        told: what the host to which an instance is bound tells of it.
+        reported: what the host to which an instance is bound reports of it.
         before: what was known of it there; None if it was not, or was bound to no host or another.
     """
-    if told.vote_s > _VOTE_WARNING_S >= (0 if before is None else before.vote_s):
+    if reported.vote_s > _VOTE_WARNING_S >= (0 if before is None else before.vote_s):
         text = "%s advertises a VOTE of %d s; the VIM goes on without it after 45 s"
-        _log.warning(text, told.uuid, told.vote_s)
+        _log.warning(text, reported.uuid, reported.vote_s)

@@ -1,7 +1,7 @@
-"""The agent's inventory: the hosts and instances that are known, and who is bound where.
+"""Changes the agent's inventory: the hosts and instances that are known, and who is bound where.
 
-What the VIM says, and without a VIM what the hosts tell. A change is in the store before anybody
-hears of it; then hosts are told what to report, and alarms that are held back are looked at again.
+What the VIM says, and without a VIM what the hosts report. A change is in the store before it is in
+the fleet; then it is sent to hosts, and alarms that are held back are looked at again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from hbtrio.nursery.agent.host_session import HostSession
+from hbtrio.nursery.agent.fleet import Fleet, Unknown
 from hbtrio.nursery.agent.instance_states import InstanceStates, warn_of_vote
 from hbtrio.nursery.agent.keyed_lock import KeyedLock
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard, NotHeld
+from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.store.records import HistoryEntry, HostRecord, InstanceRecord
 from hbtrio.store.store import Store
-from hbtrio.wire.link_messages import Instance
 from hbtrio.wire.vim import Switch
 
 _log = logging.getLogger("hbtrio.agent")
@@ -26,10 +26,6 @@ _log = logging.getLogger("hbtrio.agent")
 #: What a VIM may tell of: its requests are not to fill the memory.
 _HOSTS: Final = 10_000
 _INSTANCES: Final = 100_000
-
-
-class Unknown(Exception):
-    """No such host or instance."""
 
 
 class TooMany(Exception):
@@ -41,51 +37,40 @@ class Linked(Exception):
 
 
 class AgentInventory:
-    """The hosts and instances that are known.
+    """Changes the hosts and instances of a fleet, one change of each at a time.
 
     Whatever changes them raises ``StoreFault`` when it can't; nothing was changed then.
 
     Args:
-        store: keeps them.
-        news: what instances are doing.
+        fleet: what is known.
+        store: keeps it.
+        states: notifies the VIM of what instances are doing.
         brake: holds back alarms.
-        session_of: the session of a host by its name, or None.
-        has_vim: whether there is a VIM, whose word it is; else the hosts' word is.
-        publish: told of what is kept in the history.
+        history: what is kept in the history is published there.
         wall_clock: the store's.
     """
 
     def __init__(
         self,
+        fleet: Fleet,
         store: Store,
-        news: InstanceStates,
+        states: InstanceStates,
         brake: MassFailureGuard,
-        session_of: Callable[[str], HostSession | None],
-        *,
-        has_vim: bool,
-        publish: Callable[[HistoryEntry], None],
+        history: Broadcast[HistoryEntry],
         wall_clock: Callable[[], datetime],
     ) -> None:
-        self.hosts: dict[str, HostRecord] = {}
-        self.instances: dict[str, InstanceRecord] = {}
-        #: Hosts without a link, and since when on trio's clock.
-        self.down: dict[str, float] = {}
-        #: Hosts that had a link before this agent was started, and have told nothing since. They
-        #: are waited for as long as any other whose link is gone.
-        self.awaited: set[str] = set()
         #: How often it was changed: what was asked before may be outdated after.
         self.edits = 0
         #: What is being changed: store and memory are to agree on who was the last. Whoever has an
-        #: instance's or a uuid's turn may wait for a host's, and nobody the other way round.
-        self._instance_turns = KeyedLock()
-        self._uuid_turns = KeyedLock()
-        self._host_turns = KeyedLock()
+        #: instance's or a uuid's lock may wait for a host's, and nobody the other way round.
+        self._instance_locks = KeyedLock()
+        self._uuid_locks = KeyedLock()
+        self._host_locks = KeyedLock()
+        self._fleet = fleet
         self._store = store
-        self._news = news
+        self._states = states
         self._brake = brake
-        self._session_of = session_of
-        self._has_vim = has_vim
-        self._publish = publish
+        self._history = history
         self._wall_clock = wall_clock
 
     async def load(self) -> None:
@@ -94,41 +79,9 @@ class AgentInventory:
         Raises:
             StoreFault: it can't be read.
         """
-        self.hosts = {host.uuid: host for host in await self._store.hosts()}
-        self.instances = {instance.uuid: instance for instance in await self._store.instances()}
-
-    def host(self, uuid: str) -> HostRecord:
-        """A host.
-
-        Raises:
-            Unknown: nobody told of it.
-        """
-        try:
-            return self.hosts[uuid]
-        except KeyError:
-            raise Unknown(f"unknown host {uuid}") from None
-
-    def instance(self, uuid: str) -> InstanceRecord:
-        """An instance.
-
-        Raises:
-            Unknown: nobody told of it.
-        """
-        try:
-            return self.instances[uuid]
-        except KeyError:
-            raise Unknown(f"unknown instance {uuid}") from None
-
-    def live(self, uuid: str) -> Instance | None:
-        """What the host to which an instance is bound tells of it, or None."""
-        bound = self.instances.get(uuid)
-        return None if bound is None else self._news.live(bound.hostname, uuid)
-
-    def host_reporting(self, hostname: str) -> bool:
-        """Whether a host's losses are reported: without a VIM always, else as it says."""
-        if not self._has_vim:
-            return True
-        return any(h.reporting for h in self.hosts.values() if h.hostname == hostname)
+        hosts, instances = await self._store.hosts(), await self._store.instances()
+        self._fleet.hosts = {host.uuid: host for host in hosts}
+        self._fleet.instances = {instance.uuid: instance for instance in instances}
 
     async def put_host(self, host: HostRecord) -> None:
         """Adds or changes a host, and has it told whether to report.
@@ -138,45 +91,44 @@ class AgentInventory:
         Raises:
             TooMany: it is not taken in.
         """
-        if host == self.hosts.get(host.uuid) and host.uuid not in self._uuid_turns:
+        if host == self._fleet.hosts.get(host.uuid) and host.uuid not in self._uuid_locks:
             return
-        is_new = host.uuid not in self.hosts
-        if is_new and len(self.hosts) >= _HOSTS and not self.others_named(host):
+        is_new = host.uuid not in self._fleet.hosts
+        if is_new and len(self._fleet.hosts) >= _HOSTS and not self._fleet.others_named(host):
             raise TooMany(f"{_HOSTS} hosts are known")
         self.edits += 1
-        async with self._uuid_turns.of(host.uuid), self._host_turns.of(host.hostname):
+        async with self._uuid_locks.of(host.uuid), self._host_locks.of(host.hostname):
             await self._put_host(host)
 
     async def _put_host(self, host: HostRecord) -> None:
-        before = self.hosts.get(host.uuid)
+        before = self._fleet.hosts.get(host.uuid)
         if host == before:
             return
         await self._store.put_host(host)
-        self.hosts[host.uuid] = host
-        for uuid in self.others_named(host):
+        self._fleet.hosts[host.uuid] = host
+        for uuid in self._fleet.others_named(host):
             _log.info("%s: its uuid is %s and no longer %s", host.hostname, host.uuid, uuid)
-            del self.hosts[uuid]
-        self.tell_host(host.hostname)
+            del self._fleet.hosts[uuid]
+        self.send_host_reporting(host.hostname)
         if before is not None and before.hostname != host.hostname:
-            self.tell_host(before.hostname)
+            self.send_host_reporting(before.hostname)
 
     async def delete_host(self, uuid: str) -> None:
         """Forgets a host.
 
         Raises:
-            Unknown: nobody told of it.
+            Unknown: it is not known.
         """
-        if uuid not in self._uuid_turns:
-            self.host(uuid)
+        if uuid not in self._uuid_locks:
+            self._fleet.host(uuid)
         self.edits += 1
-        async with self._uuid_turns.of(uuid):
-            host = self.host(uuid)
+        async with self._uuid_locks.of(uuid):
+            host = self._fleet.host(uuid)
             await self._store.delete_host(uuid)
-            self.hosts.pop(uuid, None)
-        if not self.bound_to(host.hostname):
-            self.down.pop(host.hostname, None)
-            self.awaited.discard(host.hostname)
-        self.tell_host(host.hostname)
+            self._fleet.hosts.pop(uuid, None)
+        if not self._fleet.bound_to(host.hostname):
+            self._fleet.forget_link(host.hostname)
+        self.send_host_reporting(host.hostname)
         await self._brake.deleted(host.hostname)
 
     async def forget(self, hostname: str, who: str) -> int:
@@ -195,7 +147,7 @@ class AgentInventory:
             Unknown: there is nothing of it.
             Linked: it has a link.
         """
-        async with self._host_turns.of(hostname):
+        async with self._host_locks.of(hostname):
             count = await self._forget(hostname, who)
         # Alarms that are held to see whether more follow are of no use any more when that is over.
         with suppress(NotHeld):
@@ -203,41 +155,33 @@ class AgentInventory:
         return count
 
     async def _forget(self, hostname: str, who: str) -> int:
-        if self._session_of(hostname) is not None:
+        if hostname in self._fleet.sessions:
             raise Linked(f"{hostname} has a link to this agent")
-        bound = self.bound_to(hostname)
-        uuids = [host.uuid for host in self.hosts.values() if host.hostname == hostname]
+        bound = self._fleet.bound_to(hostname)
+        uuids = [host.uuid for host in self._fleet.hosts.values() if host.hostname == hostname]
         held = self._brake.hold(hostname) is not None
-        if not (uuids or bound or held or hostname in self.down):
+        if not (uuids or bound or held or hostname in self._fleet.down):
             raise Unknown(f"unknown host {hostname}")
         self.edits += 1
         words = f"instances that were on it: {len(bound)}"
         entry = HistoryEntry(self._wall_clock(), "host-forgotten", "", hostname, words, who=who)
         await self._store.forget_host(hostname, entry)
-        self._publish(entry)
+        self._history.publish(entry)
         _log.warning("%s: forgotten for %s; %s", hostname, who, words)
         for uuid in uuids:
-            self.hosts.pop(uuid, None)
+            self._fleet.hosts.pop(uuid, None)
         # One that was being bound to another host meanwhile is there now, in the store too.
-        bound = [one for one in bound if self.host_of(one.uuid) == hostname]
+        bound = [one for one in bound if self._fleet.host_of(one.uuid) == hostname]
         for instance in bound:
-            self.instances.pop(instance.uuid, None)
-            self._news.forget(instance)
-        if self._session_of(hostname) is None:
+            self._fleet.drop_instance(instance)
+            self._states.forget(instance)
+        if hostname not in self._fleet.sessions:
             self._forget_link(hostname)
         # Else it has come meanwhile, and was told what is no longer so.
-        self.tell_host(hostname)
+        self.send_host_reporting(hostname)
         for instance in bound:
             self._silence(instance)
         return len(bound)
-
-    def others_named(self, host: HostRecord) -> list[str]:
-        """The uuids of other records of a host's name."""
-        return [
-            other.uuid
-            for other in self.hosts.values()
-            if other.hostname == host.hostname and other.uuid != host.uuid
-        ]
 
     async def put_instance(self, instance: InstanceRecord) -> None:
         """Adds or changes an instance, or binds it to the host it has moved to.
@@ -245,40 +189,40 @@ class AgentInventory:
         Raises:
             TooMany: it is not taken in.
         """
-        known = self.instances.get(instance.uuid)
-        if instance == known and instance.uuid not in self._instance_turns:
+        known = self._fleet.instances.get(instance.uuid)
+        if instance == known and instance.uuid not in self._instance_locks:
             return
-        if known is None and len(self.instances) >= _INSTANCES:
+        if known is None and len(self._fleet.instances) >= _INSTANCES:
             raise TooMany(f"{_INSTANCES} instances are known")
         self.edits += 1
-        async with self._instance_turns.of(instance.uuid):
+        async with self._instance_locks.of(instance.uuid):
             await self._put_instance(instance)
 
     async def _put_instance(self, instance: InstanceRecord) -> None:
-        before = self.instances.get(instance.uuid)
+        before = self._fleet.instances.get(instance.uuid)
         if instance == before:
             return
-        async with self._host_turns.of(instance.hostname):
+        async with self._host_locks.of(instance.hostname):
             # Else one that is put on a host just being forgotten is in the store alone.
             await self._store.put_instance(instance)
-            self.instances[instance.uuid] = instance
-        self.tell_instance(instance)
+            self._fleet.instances[instance.uuid] = instance
+        self.send_reporting(instance)
         if before is not None and before.hostname != instance.hostname:
             _log.info("%s: moved from %s to %s", instance.uuid, before.hostname, instance.hostname)
-            self._news.moved(before, instance.hostname)
+            self._fleet.note_move(before, instance.hostname)
             self._silence(before)
             why = f"it has moved to {instance.hostname}"
             await self._brake.left(before.hostname, instance.uuid, why)
-        live = self.live(instance.uuid)
+        live = self._fleet.live(instance.uuid)
         is_new = before is None or before.hostname != instance.hostname
-        if is_new and live is not None and self._has_vim:
+        if is_new and live is not None and self._fleet.has_vim:
             # Its host told of it before it was bound there: nobody was warned.
             warn_of_vote(live)
-        now = self._news.service(instance)
+        now = self._states.service(instance)
         if before is None and now.status is Switch.DISABLED:
-            # Whoever has just told of it knows of no heartbeat.
-            self._news.told([now])
-        await self._news.tell([instance])
+            # The VIM, which has just added it, knows of no heartbeat.
+            self._states.notified([now])
+        await self._states.notify([instance])
 
     async def delete_instance(self, uuid: str, *, on: str | None = None) -> None:
         """Forgets an instance; its host goes on heartbeating it and reports nothing.
@@ -288,59 +232,49 @@ class AgentInventory:
             on: only if it is bound to that host, and not by now to another.
 
         Raises:
-            Unknown: nobody told of it.
+            Unknown: it is not known.
         """
-        if uuid not in self._instance_turns:
-            self.instance(uuid)
+        if uuid not in self._instance_locks:
+            self._fleet.instance(uuid)
         self.edits += 1
-        async with self._instance_turns.of(uuid):
-            instance = self.instances.get(uuid)
+        async with self._instance_locks.of(uuid):
+            instance = self._fleet.instances.get(uuid)
             if instance is None or on not in (None, instance.hostname):
                 return
             await self._store.delete_instance(uuid)
-            self.instances.pop(uuid, None)
-            self._news.forget(instance)
+            self._fleet.drop_instance(instance)
+            self._states.forget(instance)
             self._silence(instance)
             await self._brake.left(instance.hostname, uuid, "the VIM has deleted it")
 
-    def host_of(self, uuid: str) -> str | None:
-        """The host to which an instance is bound, or None."""
-        bound = self.instances.get(uuid)
-        return None if bound is None else bound.hostname
-
-    def bound_to(self, hostname: str) -> list[InstanceRecord]:
-        """The instances that are bound to a host."""
-        return [bound for bound in self.instances.values() if bound.hostname == hostname]
-
-    async def take_in(self, told: HostRecord | InstanceRecord) -> None:
-        """Adds or changes what a host told of; one too many is logged and left out."""
+    async def take_in(self, record: HostRecord | InstanceRecord) -> None:
+        """Adds or changes what a host reported; one too many is logged and left out."""
         try:
-            if isinstance(told, HostRecord):
-                await self.put_host(told)
+            if isinstance(record, HostRecord):
+                await self.put_host(record)
             else:
-                await self.put_instance(told)
+                await self.put_instance(record)
         except TooMany as fault:
-            _log.error("%s: %s is left out: %s", told.hostname, told.uuid, fault)
+            _log.error("%s: %s is left out: %s", record.hostname, record.uuid, fault)
 
-    def tell_host(self, hostname: str) -> None:
-        """Has a host told whether its losses are to be reported."""
-        self._tell(hostname, "", self.host_reporting(hostname))
+    def send_host_reporting(self, hostname: str) -> None:
+        """Sends a host whether its losses are to be reported, if it has a link."""
+        self._send(hostname, "", self._fleet.host_reporting(hostname))
 
-    def tell_instance(self, instance: InstanceRecord) -> None:
-        """Has an instance's host told whether its losses are to be reported."""
-        self._tell(instance.hostname, instance.uuid, instance.reporting)
+    def send_reporting(self, instance: InstanceRecord) -> None:
+        """Sends an instance's host whether its losses are to be reported, if it has a link."""
+        self._send(instance.hostname, instance.uuid, instance.reporting)
 
     def _silence(self, instance: InstanceRecord) -> None:
-        self._tell(instance.hostname, instance.uuid, False)
+        self._send(instance.hostname, instance.uuid, False)
 
-    def _tell(self, hostname: str, uuid: str, reporting: bool) -> None:
-        session = self._session_of(hostname)
+    def _send(self, hostname: str, uuid: str, reporting: bool) -> None:
+        session = self._fleet.sessions.get(hostname)
         if session is not None:
             session.set_reporting(uuid, reporting)
 
     def _forget_link(self, hostname: str) -> None:
-        """The host is not missed any more, and what it told counts for nothing."""
-        self.down.pop(hostname, None)
-        self.awaited.discard(hostname)
-        self._news.forget_host(hostname)
+        """The host is not missed any more, and what it reported counts for nothing."""
+        self._fleet.forget_link(hostname)
+        self._fleet.forget_reports(hostname)
         self._brake.forget(hostname)

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 from collections.abc import Mapping
-from typing import Final, Protocol
+from functools import partial
+from typing import Final
 
 import attrs
 import trio
 
-from hbtrio.net.endpoints import peer_text
+from hbtrio.net.endpoints import Listener, peer_text
 from hbtrio.net.link_session import LinkSession, SessionEnded
+from hbtrio.nursery.agent.fleet import Fleet
+from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.name_conflicts import NameConflicts
+from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import LinkError, decode_from_host
@@ -58,48 +63,55 @@ _HOSTNAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
 _HOST_UUID: Final = re.compile(r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?", re.ASCII)
 
 
-class LinkEvents(Protocol):
-    """Who is told what the hosts say: the agent."""
-
-    async def host_up(self, session: HostSession) -> None:
-        """A host has said hello; its snapshot follows."""
-
-    async def host_down(self, session: HostSession, why: str, *, ours: bool) -> None:
-        """The link of a host has ended, and no newer one has taken its place.
-
-        Args:
-            session: the host's last one.
-            why: for people.
-            ours: the fault was this end's, and says nothing of the host.
-        """
-
-    async def instance_told(self, session: HostSession, uuid: str) -> None:
-        """The host told of an instance, or that it is gone."""
-
-    async def snapshot_told(self, session: HostSession) -> None:
-        """The host has told of all its instances."""
-
-    async def report_told(self, session: HostSession, report: LinkReport) -> None:
-        """The host reports; on return it is safe to acknowledge after the next sync."""
-
-
 class AgentLinks:
-    """The sessions of all hosts.
+    """Serves the links of all hosts.
 
     Args:
+        nursery: runs what is listened for.
         name: the agent's, for hosts to log.
+        fleet: holds the sessions.
         store: knows which reports are kept.
-        events: who is told.
+        events: takes in what hosts report.
+        supervisor: counts programming errors.
     """
 
-    def __init__(self, name: str, store: Store, events: LinkEvents) -> None:
-        self.sessions: dict[str, HostSession] = {}
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        name: str,
+        fleet: Fleet,
+        store: Store,
+        events: HostEvents,
+        supervisor: Supervisor,
+    ) -> None:
         self.conflicts = NameConflicts()
+        self._nursery = nursery
         self._name = name
+        self._fleet = fleet
         self._store = store
         self._events = events
+        self._supervisor = supervisor
         #: Connections that have not said who they are, the oldest first.
         self._strangers: dict[trio.CancelScope, None] = {}
+
+    def listen(self, listeners: list[Listener], tls: ssl.SSLContext | None) -> None:
+        """Serves, in its nursery, every host that dials in; a crash ends only that host's link.
+
+        Args:
+            listeners: where; closed in the end.
+            tls: what their connections are wrapped in.
+        """
+        self._nursery.start_soon(trio.serve_listeners, partial(self._serve_socket, tls), listeners)
+
+    async def _serve_socket(self, tls: ssl.SSLContext | None, stream: trio.SocketStream) -> None:
+        try:
+            # The handshake is made with the first read, within the time that a host has to say who
+            # it is.
+            wrapped = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
+            await self.serve(wrapped)
+        except Exception:  # noqa: BLE001 - one host's programming error is not the agent's end
+            self._supervisor.crashes += 1
+            _log.exception("link failed")
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serves one connection until it ends; its faults, and the store's, end here."""
@@ -120,7 +132,7 @@ class AgentLinks:
                     if known is not None:
                         await self._heard(known, message, ack)
                         return
-                    hello = _hello(message, stream, self.sessions)
+                    hello = _hello(message, stream, self._fleet.sessions)
                     # From here on somebody has to be told of its end, whatever is waited for.
                     known = HostSession(hello, link, nursery.cancel_scope, peer)
                     self._strangers.pop(patience, None)
@@ -151,8 +163,8 @@ class AgentLinks:
                 known.end()
         if known is None:
             _log.warning("%s: a connection that was no host's: %s", peer, why)
-        elif self.sessions.get(known.hostname) is known:
-            del self.sessions[known.hostname]
+        elif self._fleet.sessions.get(known.hostname) is known:
+            del self._fleet.sessions[known.hostname]
             _log.warning("%s: link ended: %s", known.hostname, why)
             await self._events.host_down(known, why, ours=ours)
         if crash is not None:
@@ -169,8 +181,8 @@ class AgentLinks:
 
     async def _welcome(self, session: HostSession) -> None:
         hello = session.hello
-        before = self.sessions.get(hello.hostname)
-        self.sessions[hello.hostname] = session
+        before = self._fleet.sessions.get(hello.hostname)
+        self._fleet.sessions[hello.hostname] = session
         if before is not None:
             self._replace(before, session)
         acknowledged = await self._store.welcome(hello.hostname, hello.boot_id)
@@ -196,14 +208,14 @@ class AgentLinks:
         match message:
             case Instance(uuid=uuid):
                 session.told(message)
-                await self._events.instance_told(session, uuid)
+                await self._events.instance_reported(session, uuid)
             case Gone(uuid=uuid):
                 session.instances.pop(uuid, None)
-                await self._events.instance_told(session, uuid)
+                await self._events.instance_reported(session, uuid)
             case SnapshotEnd():
-                await self._events.snapshot_told(session)
+                await self._events.snapshot_received(session)
             case LinkReport(number=number):
-                await self._events.report_told(session, message)
+                await self._events.report_received(session, message)
                 ack.owe(number)
             case Reply():
                 session.replied(message)

@@ -34,6 +34,8 @@ from hbtrio.fsm.host_alarms import (
     is_well,
 )
 from hbtrio.nursery.agent.alarm_holds import AlarmHolds, Released, record_of
+from hbtrio.nursery.agent.fleet import Fleet
+from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.mass_failure import Failure
 from hbtrio.store.held_alarms import HeldAlarms, HoldRecord
@@ -55,10 +57,9 @@ class MassFailureGuard:
     Args:
         settings: ``[brake]`` of the configuration.
         held: what is held, and survives.
-        bound: how many instances the VIM has on a host.
-        wanted: whether an alarm of this host about this instance is still of use.
-        wake: called when an alarm is let go or withdrawn.
-        publish: called with what is kept in the history.
+        fleet: knows which alarms are still of use.
+        outbox: woken when an alarm is let go or withdrawn.
+        history: what is kept in the history is published there.
         wall_clock: the store's.
     """
 
@@ -66,21 +67,16 @@ class MassFailureGuard:
         self,
         settings: BrakeSettings,
         held: HeldAlarms,
-        *,
-        bound: Callable[[str], int],
-        wanted: Callable[[str, str], bool],
-        wake: Callable[[], None],
-        publish: Callable[[HistoryEntry], None],
+        fleet: Fleet,
+        outbox: WakeUp,
+        history: Broadcast[HistoryEntry],
         wall_clock: Callable[[], datetime],
     ) -> None:
         self._settings = settings
         self._held = held
-        self._bound = bound
-        self._wanted = wanted
+        self._fleet = fleet
         self._wall_clock = wall_clock
-        self._holds = AlarmHolds(
-            held, wanted=wanted, wake=wake, publish=publish, wall_clock=wall_clock
-        )
+        self._holds = AlarmHolds(held, fleet, outbox, history, wall_clock)
         self._hosts: dict[str, HostAlarms] = {}
         #: Some host is to be looked at earlier than was known.
         self._wake_up = WakeUp()
@@ -100,7 +96,7 @@ class MassFailureGuard:
             task_status.started()
             while True:
                 for host in self._hosts.values():
-                    wanted = partial(self._wanted, host.hostname)
+                    wanted = partial(self._fleet.alarm_wanted, host.hostname)
                     for effect in host.due(trio.current_time(), self._wall_clock(), wanted):
                         nursery.start_soon(self._carry_out_due, host, effect)
                 due = [host.due_at for host in self._hosts.values() if host.due_at is not None]
@@ -184,7 +180,7 @@ class MassFailureGuard:
         await self._holds.withdraw(hostname, uuid, reason)
         host = self._hosts.get(hostname)
         if host is not None:
-            wanted = partial(self._wanted, hostname)
+            wanted = partial(self._fleet.alarm_wanted, hostname)
             await self._carry_out(host, host.left(uuid, trio.current_time(), wanted))
 
     def forget(self, hostname: str) -> None:
@@ -211,7 +207,7 @@ class MassFailureGuard:
         for hostname, uuids in found.alarms.items():
             # The agent ended within the interval in which it looked whether more follow.
             if self.hold(hostname) is None:
-                total = max(self._bound(hostname), len(uuids))
+                total = max(len(self._fleet.bound_to(hostname)), len(uuids))
                 if total >= self._settings.minimum and len(uuids) > self._settings.share * total:
                     reason = f"{len(uuids)} of {total} instances had failed when the agent ended"
                     host = self._host(hostname)

@@ -17,7 +17,7 @@ none: the VIM does not wait for it, or its own timer decides.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from hbtrio.fsm.delivery import OutboxKind
+from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable
 from hbtrio.nursery.agent.open_rounds import (
     VIM,
@@ -36,8 +37,14 @@ from hbtrio.nursery.agent.open_rounds import (
     window_s,
 )
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
-from hbtrio.nursery.agent.vim_delivery import VimDelivery
-from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResult
+from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.store.records import (
+    HistoryEntry,
+    NewEntry,
+    RoundRecord,
+    RoundResult,
+)
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
@@ -62,89 +69,101 @@ class Rounds:
     """The rounds under way.
 
     Args:
+        nursery: ends them, each in its time. When it ends, those that are open stay so: the next
+            process sees to them.
+        fleet: knows which host an instance is on, and its link.
         store: knows them all, open and closed.
-        sender: delivers verdicts to the VIM; without a VIM, None.
-        host_of: the host to which an instance is bound, or None.
-        refusals: for those that nobody opens.
-        on_end: told of each round that ended otherwise than by its host's report.
+        unasked: for those that nobody opens.
+        outbox: woken when a verdict was queued.
+        history: rounds that end otherwise than by their host's report are published there.
         new_command_id: makes ids that are unique for ever.
         wall_clock: the store's.
     """
 
     def __init__(
         self,
+        nursery: trio.Nursery,
+        fleet: Fleet,
         store: Store,
-        sender: VimDelivery | None,
-        host_of: Callable[[str], str | None],
-        refusals: UnaskedRounds,
-        on_end: Callable[[HistoryEntry], None],
+        unasked: UnaskedRounds,
+        outbox: WakeUp,
+        history: Broadcast[HistoryEntry],
         *,
         new_command_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
     ) -> None:
+        self._nursery = nursery
+        self._fleet = fleet
         self._store = store
-        self._sender = sender
-        self._host_of = host_of
-        self._refusals = refusals
-        self._on_end = on_end
+        self._unasked = unasked
+        self._outbox = outbox
+        self._history = history
         self._new_command_id = new_command_id
         self._wall_clock = wall_clock
         self._open = OpenRounds()
-        self._nursery: trio.Nursery | None = None
 
     def __len__(self) -> int:
         return len(self._open)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Sees rounds to their end until cancelled, first those that a former process left open.
+    async def resume(self) -> None:
+        """Takes over, in its nursery, the rounds that a former process left open.
 
         Raises:
             StoreFault: those can't be read.
         """
-        left = await self._store.open_rounds()
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for record in left:
-                current = self._open.add(OpenRound(record, taken=True, replied=record.replied))
-                age_s = (self._wall_clock() - record.asked_at).total_seconds()
-                why = ""
-                if not record.replied:
-                    why = "the agent was restarted before its reply"
-                elif age_s < 0:
-                    # By such a clock a verdict would be in time for as long as that was set back.
-                    why = "the clock was set back: nobody knows whether the VIM still waits"
-                if why:
-                    nursery.start_soon(self._end, current, VoteResult.ERROR, why, False)
-                else:
-                    nursery.start_soon(self._agree_in_time, current, record.window_s - age_s)
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                # What still comes, of links and requests that are being ended too, is left open:
-                # the next process sees to it.
-                self._nursery = None
+        for record in await self._store.open_rounds():
+            current = self._open.add(OpenRound(record, taken=True, replied=record.replied))
+            age_s = (self._wall_clock() - record.asked_at).total_seconds()
+            why = ""
+            if not record.replied:
+                why = "the agent was restarted before its reply"
+            elif age_s < 0:
+                # By such a clock a verdict would be in time for as long as that was set back.
+                why = "the clock was set back: nobody knows whether the VIM still waits"
+            if why:
+                self._nursery.start_soon(self._end, current, VoteResult.ERROR, why, False)
+            else:
+                self._nursery.start_soon(self._agree_in_time, current, record.window_s - age_s)
 
-    async def ask(
-        self, session: HostSession, live: Instance, event: Event, *, vote: bool, who: str
-    ) -> OpenedRound:
-        """Opens a vote or notice on an instance.
+    async def ask(self, uuid: str, event: Event, *, vote: bool, who: str) -> OpenedRound:
+        """Opens a vote or notice on an instance, if it takes part.
 
-        Its verdict goes to the VIM once :meth:`replied` was called.
+        Its verdict goes to the VIM once :meth:`replied` was called. One that counts as not
+        heartbeating has nothing to say: the window is then 0 s.
 
         Args:
-            session: its host's.
-            live: what the host told of it.
+            uuid: the instance.
             event: what it is about.
             vote: a vote, else a notice.
             who: who asks.
 
+        Raises:
+            Unknown: there is no such instance.
+            CantAsk: it may be heartbeating, and was not asked, or nobody knows.
+            StoreFault: nobody can be asked, as nothing can be kept; or nothing follows from it, and
+                a notice was not sent.
+        """
+        bound = self._fleet.instance(uuid)
+        live = self._fleet.live(uuid)
+        session = self._fleet.sessions.get(bound.hostname)
+        if session is not None and live is not None:
+            return await self._ask_host(session, live, event, vote=vote, who=who)
+        if session is None and self._store.fault:
+            # It ends links. The VIM reads a window of 0 s as consent, even once the hosts' grace
+            # time is over.
+            raise StoreFault(self._store.fault)
+        why = f"{bound.hostname} does not know {uuid}"
+        if session is None:
+            why = f"{bound.hostname} has no link to this agent"
+        return await self._unasked.refuse(uuid, bound.hostname, event, vote=vote, who=who, why=why)
+
+    async def _ask_host(
+        self, session: HostSession, live: Instance, event: Event, *, vote: bool, who: str
+    ) -> OpenedRound:
+        """Has a host open a vote or notice.
+
         A vote is sent to the host while it is being stored, which is half of what it costs the
         agent's side. A question that nobody waits for any more does no harm; a notice does.
-
-        Raises:
-            CantAsk: it may be heartbeating, and was not asked, or nobody knows.
-            StoreFault: nothing follows from it, and a notice was not sent.
         """
         kind = NotificationType.REVOCABLE if vote else NotificationType.IRREVOCABLE
         record = RoundRecord(
@@ -160,7 +179,7 @@ class Rounds:
         )
         fault = self._hindrance(record)
         if fault:
-            return await self._refusals.refuse(
+            return await self._unasked.refuse(
                 live.uuid, session.hostname, event, vote=vote, who=who, why=fault
             )
         # Known here before the host is told: it may report the outcome before it replies.
@@ -168,20 +187,18 @@ class Rounds:
         current = self._open.add(OpenRound(record, deadline=deadline))
         seconds, fault = await self._open_on(session, record)
         if fault:
-            self._begin(self._end, current, VoteResult.ERROR, fault, False)
-            return self._refusals.answer(record, fault)
+            self._nursery.start_soon(self._end, current, VoteResult.ERROR, fault, False)
+            return self._unasked.answer(record, fault)
         current.taken = True
         if not current.ending.is_over:
             # The window begins where the host has opened it, which may have had to wait.
             current.record = attrs.evolve(record, window_s=seconds)
             current.deadline = trio.current_time() + seconds
-            self._begin(self._agree_in_time, current, seconds)
+            self._nursery.start_soon(self._agree_in_time, current, seconds)
         return OpenedRound(record.command_id, seconds, current.ending)
 
     def _hindrance(self, record: RoundRecord) -> str:
         """Why its host is not even told of a round; "" if nothing stands in its way."""
-        if self._nursery is None:
-            return "the agent is about to end"
         if len(self._open) >= _ROUNDS:
             return f"{len(self._open)} votes and notices are open in this fleet"
         if self._open.is_asked(record):
@@ -250,20 +267,20 @@ class Rounds:
             # Before: the sender's look then comes right behind in the store, in one transaction
             # mostly. Without an outcome there would be nothing to see, and a look under way when
             # that comes would hold up the one that sees it.
-            self._wake()
+            self._outbox.set()
         try:
             await self._store.replied(command_id)
         except StoreFault as fault:
             _log.error("store: %s: a verdict can't be sent yet", fault)
-            self._begin(self._note_reply, command_id)
+            self._nursery.start_soon(self._note_reply, command_id)
 
     async def _note_reply(self, command_id: str) -> None:
         await retry_forever(lambda: self._store.replied(command_id))
-        self._wake()
+        self._outbox.set()
 
     def unheard(self, command_id: str) -> None:
         """Whoever asked did not wait for the reply: there will be no verdict."""
-        self._begin(self._end_unheard, command_id)
+        self._nursery.start_soon(self._end_unheard, command_id)
 
     async def _end_unheard(self, command_id: str) -> None:
         current = self._open.get(command_id)
@@ -280,7 +297,7 @@ class Rounds:
             gone = current.taken and current.record.boot_id not in ("", boot_id)
             if current.record.hostname == hostname and gone:
                 why = "the host daemon was restarted"
-                self._begin(self._end, current, VoteResult.ERROR, why, True)
+                self._nursery.start_soon(self._end, current, VoteResult.ERROR, why, True)
 
     async def reported(
         self, hostname: str, report: LinkReport
@@ -313,10 +330,6 @@ class Rounds:
 
     # ----------------------------------------------------------------------------------------------
 
-    def _begin(self, step: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        if self._nursery is not None:
-            self._nursery.start_soon(step, *arguments)
-
     async def _agree_in_time(self, current: OpenRound, within_s: float) -> None:
         """A round whose host does not tell its outcome in time ends here, in agreement."""
         with trio.move_on_after(max(0.0, within_s - MARGIN_S)):
@@ -333,23 +346,23 @@ class Rounds:
         history = history_of(record, result, self._wall_clock())
         entries = self._verdict(record, result, current.deadline) if verdict else []
         if await retry_forever(lambda: self._store.close_round(result, history, entries)):
-            self._on_end(history)
+            self._history.publish(history)
         else:
             # Its host's report was first, though the link went before anybody here heard of that.
             kept = await retry_forever(lambda: self._store.find_round(record.command_id))
             if kept is not None and kept.result is not None:
                 result = RoundResult(record.command_id, kept.result, kept.reason)
         current.ending.end(result)
-        self._wake()
+        self._outbox.set()
 
     def _verdict(
         self, record: RoundRecord, result: RoundResult, deadline: float | None
     ) -> list[NewEntry]:
         # Of an instance that has moved the VIM has heard enough from its old host: what comes now
         # it would take for the answer of a later step.
-        if self._sender is None or record.asked_by != VIM:
+        if not self._fleet.has_vim or record.asked_by != VIM:
             return []
-        if self._host_of(record.uuid) != record.hostname:
+        if self._fleet.host_of(record.uuid) != record.hostname:
             return []
         kind = NotificationType.REVOCABLE if record.vote else NotificationType.IRREVOCABLE
         response = guest_response(kind, result.result)
@@ -362,7 +375,3 @@ class Rounds:
         return [
             NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at, deadline)
         ]
-
-    def _wake(self) -> None:
-        if self._sender is not None:
-            self._sender.wake()

@@ -1,7 +1,7 @@
 """Votes and notices that could not be asked, in the agent: recorded, and how they are answered.
 
-That nobody was asked must not be taken for nobody's objecting: only an instance that counts as not
-heartbeating takes no part. Of any other nobody knows what it would have said.
+The VIM reads "takes no part" as consent. So only an instance that counts as not heartbeating takes
+no part; of any other nobody knows what it would have said.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.open_rounds import OpenedRound, history_of, kind_of, no_part
+from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.store.records import HistoryEntry, RoundRecord, RoundResult
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
@@ -27,28 +29,28 @@ class UnaskedRounds:
     """What becomes of votes and notices that nobody opens.
 
     Args:
+        fleet: knows whether an instance may be heartbeating.
         store: keeps them in the history.
-        may_beat: whether an instance counts as heartbeating, or nobody knows yet.
-        publish: told of what is kept in the history.
+        history: what is kept in the history is published there.
         wall_clock: the store's.
     """
 
     def __init__(
         self,
+        fleet: Fleet,
         store: Store,
-        may_beat: Callable[[str], bool],
-        publish: Callable[[HistoryEntry], None],
+        history: Broadcast[HistoryEntry],
         wall_clock: Callable[[], datetime],
     ) -> None:
+        self._fleet = fleet
         self._store = store
-        self._may_beat = may_beat
-        self._publish = publish
+        self._history = history
         self._wall_clock = wall_clock
 
     async def refuse(
         self, uuid: str, hostname: str, event: Event, *, vote: bool, who: str, why: str
     ) -> OpenedRound:
-        """Records that nobody was told of a vote or notice; a failing store holds nobody up.
+        """Records that nobody was asked; a failing store holds nobody up.
 
         Args:
             uuid: the instance.
@@ -67,7 +69,7 @@ class UnaskedRounds:
         now = self._wall_clock()
         record = RoundRecord("", uuid, hostname, event, vote, who, now, window_s=0)
         history = history_of(record, RoundResult("", VoteResult.ERROR, why), now)
-        self._publish(history)
+        self._history.publish(history)
         try:
             await self._store.record(history)
         except StoreFault as fault:
@@ -75,11 +77,11 @@ class UnaskedRounds:
         return self.answer(record, why)
 
     def answer(self, record: RoundRecord, why: str) -> OpenedRound:
-        """What whoever has asked is told of a round that is recorded; returns, raises as above."""
-        may_beat = self._may_beat(record.uuid)
-        level = logging.WARNING if may_beat else logging.INFO
+        """The answer for whoever asked, of a round that is recorded; returns, raises as above."""
+        may_answer = self._fleet.may_be_heartbeating(record.uuid)
+        level = logging.WARNING if may_answer else logging.INFO
         what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
         _log.log(level, "%s: no %s: %s", record.uuid, what, why)
-        if may_beat:
+        if may_answer:
             raise CantAsk(why)
         return no_part(why)

@@ -101,12 +101,13 @@ class VimDelivery:
     Args:
         store: holds the outbox.
         transport: sends one request.
+        outbox: set by whoever has queued something, let it go, or replied to a round.
     """
 
-    def __init__(self, store: Store, transport: VimTransport) -> None:
+    def __init__(self, store: Store, transport: VimTransport, outbox: WakeUp) -> None:
         self._store = store
         self._transport = transport
-        self._wake_up = WakeUp()
+        self._outbox = outbox
         self._attempts = VimAttempts()
         self._fault = ""
         self._waiting = 0
@@ -129,14 +130,10 @@ class VimDelivery:
             retries=self._retries,
         )
 
-    def wake(self) -> None:
-        """Something was queued, or a round was replied to."""
-        self._wake_up.set()
-
     def vim_spoke(self) -> None:
         """The VIM has made a request just now, so it is up: what waits for that is sent at once."""
         if self._attempts.vim_spoke():
-            self.wake()
+            self._outbox.set()
 
     async def run(self, given_up: GivenUp) -> None:
         """Sends until cancelled.
@@ -153,7 +150,7 @@ class VimDelivery:
             while True:
                 wait_s = await retry_forever(lambda: self._start_ready(nursery, given_up))
                 with trio.move_on_after(wait_s):
-                    await self._wake_up.wait()
+                    await self._outbox.wait()
 
     async def _start_ready(self, nursery: trio.Nursery, given_up: GivenUp) -> float:
         """Starts what can be sent; returns how long there is nothing else to do."""
@@ -189,7 +186,7 @@ class VimDelivery:
             for effect in delivery.tried(result, now, self._attempts.reachable_since):
                 await self._carry_out(entry, effect, given_up)
         self._attempts.end(entry.id)
-        self.wake()
+        self._outbox.set()
 
     async def _send(self, entry: Entry, delivery: Delivery) -> SendResult:
         async def on_sending() -> None:
