@@ -161,14 +161,14 @@ def test_only_the_store_ends_a_hold() -> None:
 def host_with(*uuids: str, minimum: int = 3) -> HostAlarms:
     host = HostAlarms(HOST, 0.5, minimum)
     for uuid in uuids:
-        assert host.told(uuid, WELL, 0.0) == ()
+        assert host.instance_reported(uuid, WELL, 0.0) == ()
     return host
 
 
 def fail(host: HostAlarms, *uuids: str, now: float, instance: Instance = LOST) -> None:
     """As a host daemon does it: first what has changed, then the reports."""
     for uuid in uuids:
-        assert host.told(uuid, instance, now) == ()
+        assert host.instance_reported(uuid, instance, now) == ()
     for uuid in uuids:
         failure = host.failed(uuid, T0 + timedelta(seconds=now), 1.0, now)
         assert failure is not None
@@ -224,7 +224,7 @@ def test_too_many_at_once_are_the_hosts() -> None:
 @pytest.mark.parametrize(("count", "held"), [(2, False), (3, True)])
 def test_hosts_below_the_minimum_are_left_alone(count: int, held: bool) -> None:
     host = host_with(*"abc"[:count])
-    assert host.told(A, LOST, 1.0) == ()
+    assert host.instance_reported(A, LOST, 1.0) == ()
     failure = host.failed(A, T0, 1.0, 1.0)
     assert (failure is not None) is held
     host = host_with(*"abc"[:count])
@@ -248,25 +248,27 @@ def test_one_that_is_back_in_time_takes_back_its_alarm() -> None:
     host = host_with(A, B, C)
     fail(host, A, B, C, now=10.0)
     for uuid in (A, B, C):
-        assert host.told(uuid, WELL, 10.5) == (WithdrawAlarm(uuid, "it is well again"),)
+        assert host.instance_reported(uuid, WELL, 10.5) == (
+            WithdrawAlarm(uuid, "it is well again"),
+        )
     assert host.due(11.0, T0, always) == (LetGo(A), LetGo(B), LetGo(C))
     assert state(host) == (None, set(), None)
 
 
 def test_ill_health_is_not_being_back() -> None:
     host, hold = held_back(A, B, C)
-    assert host.told(A, ILL, 50.0) == ()
+    assert host.instance_reported(A, ILL, 50.0) == ()
     assert whole(hold) == (WAITING, {A, B, C}, None, "")
 
 
 def test_the_first_that_is_back_begins_the_release() -> None:
     host, hold = held_back(A, B, C)
-    assert host.told(D, WELL, 40.0) == (WithdrawAlarm(D, "it is well again"),)
+    assert host.instance_reported(D, WELL, 40.0) == (WithdrawAlarm(D, "it is well again"),)
     assert state(host) == (WAITING, set(), None)
     withdrawn = WithdrawAlarm(A, "it is well again")
-    assert host.told(A, WELL, 50.0) == (ReportReturn(), ReportSettling(), withdrawn)
+    assert host.instance_reported(A, WELL, 50.0) == (ReportReturn(), ReportSettling(), withdrawn)
     assert state(host) == (SETTLING, set(), 50.0 + SETTLE_S)
-    assert host.told(A, WELL, 51.0) == (ReportReturn(), withdrawn)
+    assert host.instance_reported(A, WELL, 51.0) == (ReportReturn(), withdrawn)
     assert host.due(50.0 + SETTLE_S - 0.1, T0, always) == ()
     assert host.due(50.0 + SETTLE_S, T0, always) == (EndHold(hold),)
     assert state(host) == (DUE, set(), None)
@@ -306,7 +308,7 @@ def test_a_link_that_drops() -> None:
     assert hold.reason == "its link dropped while 3 instances were heartbeating: reset"
     assert whole(hold) == (WAITING, None, None, "")
     # Any instance will do; and a second drop is the same alarm.
-    assert host.told(C, WELL, 5.0)[:2] == (ReportReturn(), ReportSettling())
+    assert host.instance_reported(C, WELL, 5.0)[:2] == (ReportReturn(), ReportSettling())
     assert host.link_dropped("reset", T0) == ()
     assert (host.hold, whole(hold)) == (hold, (WAITING, None, None, ""))
 
@@ -316,19 +318,19 @@ def test_a_mass_failure_behind_a_link_that_dropped_needs_one_of_the_failed() -> 
     host.link_dropped("reset", T0)
     hold = host.hold
     assert hold is not None
-    host.told(D, WELL, 20.0)
+    host.instance_reported(D, WELL, 20.0)
     assert hold.state is SETTLING
     fail(host, A, B, C, now=20.0)
     assert host.due(21.0, T0, always) == ()
     assert whole(hold) == (WAITING, {A, B, C}, None, "")
-    host.told(D, WELL, 22.0)
+    host.instance_reported(D, WELL, 22.0)
     assert hold.state is WAITING
 
 
 def test_a_host_that_is_held_anew_while_its_hold_is_being_ended() -> None:
     host, former = held_back(A, B, C)
     for uuid in (A, B, C):
-        host.told(uuid, WELL, 50.0)
+        host.instance_reported(uuid, WELL, 50.0)
     assert former.released()
     effects = host.link_dropped("reset", T0)
     assert host.hold is not None
@@ -341,7 +343,7 @@ def test_a_host_that_is_held_anew_while_its_hold_is_being_ended() -> None:
 def test_the_end_of_a_former_hold_leaves_the_new_one() -> None:
     host, former = held_back(A, B, C)
     for uuid in (A, B, C):
-        host.told(uuid, WELL, 50.0)
+        host.instance_reported(uuid, WELL, 50.0)
     assert former.released()
     host.link_dropped("reset", T0)
     new = host.hold
@@ -351,12 +353,12 @@ def test_the_end_of_a_former_hold_leaves_the_new_one() -> None:
 
 def test_instances_that_are_gone_do_not_count() -> None:
     host = host_with(A, B, C)
-    assert host.told(C, None, 1.0) == ()
+    assert host.instance_reported(C, None, 1.0) == ()
     assert host.link_dropped("reset", T0) == ()
     host = host_with(A, B, C)
-    host.told_all({A, B})
+    host.all_reported({A, B})
     assert host.link_dropped("reset", T0) == ()
     host = host_with(A, B, C)
     fail(host, A, B, C, now=10.0)
-    host.told_all(set())
+    host.all_reported(set())
     assert host.due(11.0, T0, always) == (LetGo(A), LetGo(B), LetGo(C))

@@ -19,7 +19,7 @@ from hbtrio.store.store import Store
 HOST, OTHER = "compute-0", "compute-1"
 T0 = datetime(2025, 1, 1, tzinfo=UTC)
 HOLD = HoldRecord(HOST, T0, "3 of 3 instances failed at once")
-ENTRY = HistoryEntry(T0, "host-alarm", "", HOST, HOLD.why)
+ENTRY = HistoryEntry(T0, "host-alarm", "", HOST, HOLD.reason)
 OVER = HistoryEntry(T0, "host-alarm-over", "", HOST, "an operator released them")
 
 

@@ -147,7 +147,7 @@ def _host(
         heartbeating=heartbeating,
         unregistered=len(_unregistered(agent, name)),
         held_since=None if hold is None else hold.since.isoformat(timespec="seconds"),
-        held_why="" if hold is None else hold.why,
+        held_why="" if hold is None else hold.reason,
         conflict=agent.links.conflicts.of(name, now),
     )
 

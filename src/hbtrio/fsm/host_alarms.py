@@ -9,7 +9,7 @@ whether more instances follow, each alarm is held for one interval first:
 * else the alarm is let go.
 
 A link that drops while enough instances are heartbeating alarms the host at once; the first
-instance that the host tells of then begins the release. So does the VIM when it has moved or
+instance that the host reports then begins the release. So does the VIM when it has moved or
 deleted the last of those that failed: none of them will be well there again.
 """
 
@@ -116,10 +116,12 @@ class HostAlarms:
             times.append(self.hold.due_at)
         return min(times, default=None)
 
-    # -- what the host tells ----------------------------------------------------------------
+    # -- what the host reports -------------------------------------------------------------
 
-    def told(self, uuid: str, instance: Instance | None, now: float) -> tuple[HostAlarmEffect, ...]:
-        """The host told of an instance, or with None that it is gone."""
+    def instance_reported(
+        self, uuid: str, instance: Instance | None, now: float
+    ) -> tuple[HostAlarmEffect, ...]:
+        """The host reported an instance, or with None that it is gone."""
         if instance is None:
             self._beating.gone(uuid)
             self._failing.discard(uuid)
@@ -136,8 +138,8 @@ class HostAlarms:
             effects.append(WithdrawAlarm(uuid, "it is well again"))
         return tuple(effects)
 
-    def told_all(self, uuids: Set[str]) -> None:
-        """The host told of all its instances: it has no others."""
+    def all_reported(self, uuids: Set[str]) -> None:
+        """The host has reported all its instances: it has no others."""
         self._beating.only(uuids)
         self._failing &= uuids
 
@@ -169,7 +171,7 @@ class HostAlarms:
     def consider(self, failure: Failure, *, well: bool, now: float) -> None:
         """Has a failure judged, whose alarm is held by now, once its interval is over.
 
-        ``well``: whether the instance was well when its host told of it last.
+        ``well``: whether the instance was well when its host reported it last.
         """
         self._failures.note(failure)
         self._in_question[failure.uuid] += 1

@@ -1,8 +1,8 @@
-"""Alarms that are held back, and the hosts whose alarms are: what survives of the agent's brake.
+"""Alarms that are held back, and the hosts whose alarms are, as they survive a restart.
 
 A held alarm is an entry of the outbox that is not sent until it is let go. Nothing stands behind
-it: an instance's later states and verdicts pass. What lets it go or withdraws it is up to
-:mod:`hbtrio.nursery.agent.mass_failure`.
+it: an instance's later states and verdicts pass. What lets it go or withdraws it is decided in
+:mod:`hbtrio.fsm.host_alarms`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from hbtrio.store.worker import StoreWorker
 
 @attrs.frozen
 class HoldRecord:
-    """A host whose alarms are held back: since when, and why."""
+    """A host whose alarms are held back: since when, and for which reason."""
 
     hostname: str
     since: datetime
-    why: str
+    reason: str
 
 
 @attrs.frozen
@@ -68,7 +68,7 @@ class HeldAlarms:
             ):
                 alarms.setdefault(hostname, set()).add(uuid)
             return Held(
-                tuple(HoldRecord(name, moment(since), why) for name, since, why in holds),
+                tuple(HoldRecord(name, moment(since), reason) for name, since, reason in holds),
                 {name: frozenset(uuids) for name, uuids in alarms.items()},
             )
 
@@ -81,7 +81,7 @@ class HeldAlarms:
         def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "INSERT OR REPLACE INTO holds VALUES (?, ?, ?)",
-                (text_of(record.hostname), record.since.timestamp(), record.why),
+                (text_of(record.hostname), record.since.timestamp(), record.reason),
             )
             history.record(db, history_entry, now)
             db.execute(
@@ -115,7 +115,9 @@ class HeldAlarms:
         """Queues these instances' held alarms of that host; returns how many there were."""
         return await self._worker.run(lambda db: _let_go(db, hostname, uuids))
 
-    async def withdraw(self, hostname: str, uuids: Collection[str], why: str) -> tuple[Entry, ...]:
+    async def withdraw(
+        self, hostname: str, uuids: Collection[str], reason: str
+    ) -> tuple[Entry, ...]:
         """Ends these instances' held alarms of that host, undelivered, and returns them."""
         now = self._wall_clock().timestamp()
 
@@ -128,7 +130,7 @@ class HeldAlarms:
                     "hostname = ? AND uuid = ? AND state = 'held'",
                     (hostname, uuid),
                     OutboxState.UNDELIVERED,
-                    why,
+                    reason,
                     now,
                 )
             )

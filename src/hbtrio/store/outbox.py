@@ -314,10 +314,10 @@ def end(
     return ended
 
 
-def withdraw(db: sqlite3.Connection, command_id: str, why: str, now: float) -> None:
+def withdraw(db: sqlite3.Connection, command_id: str, reason: str, now: float) -> None:
     """Gives up the queued verdict of a command."""
     where = "command_id = ? AND state = 'queued'"
-    end(db, where, (command_id,), OutboxState.UNDELIVERED, why, now)
+    end(db, where, (command_id,), OutboxState.UNDELIVERED, reason, now)
 
 
 def _remember(db: sqlite3.Connection, entry: Entry, now: float) -> None:

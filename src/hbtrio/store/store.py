@@ -166,10 +166,10 @@ class Store:
         """
         return await self._worker.run(lambda db: rounds.replied(db, command_id))
 
-    async def withdraw(self, command_id: str, why: str) -> None:
+    async def withdraw(self, command_id: str, reason: str) -> None:
         """Gives up the verdict of a round if it is still queued."""
         now = self._now()
-        await self._worker.run(lambda db: outbox.withdraw(db, command_id, why, now))
+        await self._worker.run(lambda db: outbox.withdraw(db, command_id, reason, now))
 
     async def close_round(
         self,

@@ -1,4 +1,4 @@
-"""The brake across hosts on the fake clock: whose alarms reach the VIM, when, and what is said."""
+"""The mass failure guard on the fake clock: whose alarms reach the VIM, when, and what is said."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def test_beyond_the_share_there_is_one_alarm_and_that_is_the_hosts(
         assert [one.reason for one in on.agent.history.recent if one.kind == "host-alarm"] == [why]
         hold = on.agent.brake.hold(HOSTNAME)
         assert hold is not None
-        assert (hold.hostname, hold.since, hold.why) == (
+        assert (hold.hostname, hold.since, hold.reason) == (
             HOSTNAME,
             EPOCH + timedelta(seconds=11),
             why,
@@ -797,6 +797,47 @@ async def test_a_disk_that_fails_delays_and_loses_nothing(
         await on.at(60)
         assert alarmed(on) == []
         assert len(await kinds(on, "host-alarm")) == 1
+
+
+async def test_a_release_that_is_due_is_tried_until_the_disk_takes_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(3))
+        await host.loses_at_once(*names(3))
+        await on.at(50)
+        await host.beats(names(3)[0])
+        await on.at(51)
+        on.worker.fault = "database or disk is full"
+        # Tried after 10, 11, 13 and 17 seconds, and then after 25.
+        await on.at(50 + SETTLE_S + 8)
+        assert on.agent.brake.hold(HOSTNAME) is not None
+        on.worker.fault = ""
+        await on.at(50 + SETTLE_S + 14.9)
+        assert await kinds(on, "host-alarm-over") == []
+        await on.at(50 + SETTLE_S + 15)
+        assert await kinds(on, "host-alarm-over") == [
+            ("host-alarm-over", "", "its instances are back")
+        ]
+        assert (on.agent.brake.hold(HOSTNAME), (await on.store.held.all()).holds) == (None, ())
+        await on.at(200)
+        assert sorted(uuid for _, uuid in alarmed(on)) == names(3)[1:]
+
+
+async def test_an_operators_release_that_fails_costs_the_others_no_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with memory_agent(tmp_path) as on:
+        host = await on.known(host=Host(3))
+        await host.loses_at_once(*names(3))
+        await on.at(50)
+        await host.beats(names(3)[0])
+        on.worker.fault = "database or disk is full"
+        with pytest.raises(StoreFault, match=r"^database or disk is full$"):
+            await on.agent.brake.release(HOSTNAME, "operator", send=False)
+        on.worker.fault = ""
+        await on.at(100)
+        assert alarmed(on) == [(50 + SETTLE_S, uuid) for uuid in names(3)[1:]]
 
 
 async def test_a_hold_that_is_released_before_the_disk_had_it_is_over(

@@ -117,11 +117,11 @@ class MassFailureGuard:
             StoreFault: an alarm that is outdated now is still held.
         """
         host = self._host(hostname)
-        await self._carry_out(host, host.told(uuid, instance, trio.current_time()))
+        await self._carry_out(host, host.instance_reported(uuid, instance, trio.current_time()))
 
     def told_all(self, hostname: str, uuids: Set[str]) -> None:
         """A host told of all its instances: it has no others."""
-        self._host(hostname).told_all(uuids)
+        self._host(hostname).all_reported(uuids)
 
     async def link_dropped(self, hostname: str, reason: str) -> None:
         """The link of a host has ended."""
@@ -203,7 +203,7 @@ class MassFailureGuard:
         for record in found.holds:
             host = self._host(record.hostname)
             lost = found.alarms.get(record.hostname)
-            self._holds.found(host.raise_alarm(record.why, record.since, lost).hold)
+            self._holds.found(host.raise_alarm(record.reason, record.since, lost).hold)
         for hostname, uuids in found.alarms.items():
             # The agent ended within the interval in which it looked whether more follow.
             if self.hold(hostname) is None:

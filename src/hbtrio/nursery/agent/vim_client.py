@@ -81,15 +81,16 @@ class VimClient:
 
     Args:
         url: where the VIM listens; http or https.
-        authority: what has signed its certificate for https; empty: whom the system trusts.
-        where: the place of ``authority``, for its faults.
-        connect_s: how long a connection may take to be made, and again a TLS handshake.
-        write_s: how long the request may take to be written.
-        answer_s: how long the whole answer may take after that.
+        authority: for https, the file of the authority that has signed the VIM's certificate;
+            empty: the system's trust store.
+        where: the setting that ``authority`` comes from, for errors about it.
+        connect_s: seconds within which a connection has to be made, and again a TLS handshake.
+        write_s: seconds within which the request has to be written.
+        answer_s: seconds after that within which the whole answer has to come.
         answer_bytes: how much of an answer's body is read.
 
     Raises:
-        UserError: the URL is none, or the authority can't be used.
+        UserError: ``url`` is no http or https URL, or ``authority`` can't be used.
     """
 
     def __init__(
