@@ -60,7 +60,7 @@ def test_the_merge(
 ) -> None:
     merge = HealthMerge(REBOOT)
     if script is not None:
-        merge.script_result(script, "script")
+        merge.script_result(healthy=script, reason="script")
     assert merge.report(applications, 100.0) == report
 
 
@@ -74,7 +74,7 @@ def test_the_strongest_of_all_ill_sources_wins(
     applications: list[HealthStatus], script: bool, configured: CorrectiveAction
 ) -> None:
     merge = HealthMerge(configured)
-    merge.script_result(script, "script")
+    merge.script_result(healthy=script, reason="script")
     report = merge.report(iter(applications), 0.0)
     actions = [a.action for a in applications if not a.healthy] + [configured] * (not script)
     assert report.health is (Health.UNHEALTHY if actions else Health.HEALTHY)
@@ -120,7 +120,7 @@ def test_another_action_is_asked_for_at_once_and_has_its_own_60_s() -> None:
 
 def test_a_forgotten_script_is_healthy() -> None:
     merge = HealthMerge(REBOOT)
-    merge.script_result(False, "disk full")
+    merge.script_result(healthy=False, reason="disk full")
     assert merge.report([], 0.0) == unhealthy(REBOOT, "disk full")
     merge.forget_script()
     assert merge.report([], 1.0) == healthy(REBOOT)
@@ -130,7 +130,7 @@ def test_a_newly_configured_action_counts_from_the_next_run_of_the_script() -> N
     merge = HealthMerge(REBOOT)
     merge.configured = LOG
     assert merge.report([], 0.0) == healthy(LOG)
-    merge.script_result(False, "disk full")
+    merge.script_result(healthy=False, reason="disk full")
     assert merge.report([], 1.0) == unhealthy(LOG, "disk full")
 
 
@@ -143,7 +143,9 @@ def test_the_rhythm_is_that_of_a_deployed_client() -> None:
     merge = HealthMerge(REBOOT)
     asked = []
     for at, theirs in answers:
-        merge.script_result(theirs.heartbeat_health is Health.HEALTHY, theirs.log_msg)
+        merge.script_result(
+            healthy=theirs.heartbeat_health is Health.HEALTHY, reason=theirs.log_msg
+        )
         ours = merge.report([], at)
         assert (ours.health, ours.action) == (theirs.heartbeat_health, theirs.corrective_action)
         if ours.health is Health.UNHEALTHY:

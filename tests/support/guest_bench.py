@@ -11,9 +11,10 @@ import trio
 import trio.testing
 
 from hbtrio.fsm.guest_session import SessionSettings
-from hbtrio.nursery.guest.daemon import Guest, GuestSetup, Voters
+from hbtrio.nursery.guest.daemon import Guest, GuestSetup
 from hbtrio.nursery.guest.event_scripts import EventScripts
 from hbtrio.nursery.guest.health_script import HealthScript
+from hbtrio.nursery.guest.voters import Voters
 from hbtrio.nursery.windows import Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import OnTimeGuard

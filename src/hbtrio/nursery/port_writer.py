@@ -1,16 +1,15 @@
-"""What a host still has to say on one channel: in order, whole, and bounded."""
+"""What is still to be sent over one port: in order, whole, and bounded."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import trio
 
 from hbtrio.nursery.port import Port
-from hbtrio.wire.channel_codec import encode
-from hbtrio.wire.channel_messages import Message
 
-#: A guest that does not read has this much more coming; what does not fit is dropped. A challenge
-#: dropped is one it would not have answered.
-BACKLOG_BYTES = 16384
+#: What may wait, beyond what the system's own buffer takes, for a peer that does not read.
+BACKLOG_BYTES: Final = 16_384
 
 
 class PortWriter:
@@ -18,35 +17,36 @@ class PortWriter:
 
     Args:
         port: the connection.
-        nursery: the connection's; the task for the rest runs in it.
+        nursery: the connection's; the task for the rest runs in it, and raises ``ChannelFault``
+            if the connection breaks.
     """
 
     def __init__(self, port: Port, nursery: trio.Nursery) -> None:
-        self.port = port
-        #: Messages dropped because the peer does not read.
-        self.dropped = 0
+        self._port = port
         self._nursery = nursery
         self._rest = b""
 
-    def send(self, message: Message, sequence: int) -> None:
-        """Sends a message or queues it; a message is never sent in part and then forgotten.
+    def send(self, data: bytes) -> bool:
+        """Sends a message or queues it, whole; False: it does not fit, and nothing of it is sent.
 
         Raises:
             ChannelFault: the connection is broken.
         """
-        data = encode(message, sequence)
         if self._rest:
             if len(self._rest) + len(data) > BACKLOG_BYTES:
-                self.dropped += 1
-            else:
-                self._rest += data
-            return
-        sent = self.port.send_nowait(data)
+                return False
+            self._rest += data
+            return True
+        sent = self._send_now(data)
         if sent < len(data):
             self._rest = data[sent:]
             self._nursery.start_soon(self._send_rest)
+        return True
+
+    def _send_now(self, data: bytes) -> int:
+        return self._port.send_nowait(data)
 
     async def _send_rest(self) -> None:
         while self._rest:
-            await self.port.wait_writable()
-            self._rest = self._rest[self.port.send_nowait(self._rest) :]
+            await self._port.wait_writable()
+            self._rest = self._rest[self._send_now(self._rest) :]

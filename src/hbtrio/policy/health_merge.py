@@ -53,7 +53,7 @@ class HealthMerge:
         self._asked: CorrectiveAction | None = None
         self._asked_at = 0.0
 
-    def script_result(self, healthy: bool, reason: str) -> None:
+    def script_result(self, *, healthy: bool, reason: str) -> None:
         """Notes the last result of the health script."""
         self._script = HealthStatus(healthy, self.configured, reason)
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from hbtrio.fsm.application import ApplicationSession, Effect
-from hbtrio.nursery.guest.app_connection import BURST_BYTES, BYTES_PER_S, UNREAD_S
+from hbtrio.nursery.guest.app_connection import BURST_BYTES, BYTES_PER_S
+from hbtrio.nursery.guest.app_writer import UNREAD_S
 from hbtrio.nursery.guest.voters import VoterNames
 from hbtrio.nursery.port import READ_BYTES
 from hbtrio.policy.health_merge import HealthStatus

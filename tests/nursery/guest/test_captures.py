@@ -28,7 +28,7 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.fsm.guest_session import SessionSettings
-from hbtrio.nursery.guest.daemon import Voters
+from hbtrio.nursery.guest.voters import Voters
 from hbtrio.nursery.windows import Answer, BallotWindow, Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.wire.channel_codec import MessageError, decode

@@ -17,12 +17,10 @@ from trio.testing import MockClock
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import UnknownInstance
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
-from hbtrio.nursery.port import ChannelFault
-from hbtrio.nursery.port_writer import BACKLOG_BYTES, PortWriter
+from hbtrio.nursery.port_writer import BACKLOG_BYTES
 from hbtrio.wire.channel_codec import decode, encode
 from hbtrio.wire.channel_messages import (
     ActionResponse,
-    Challenge,
     ChallengeResponse,
     Init,
     InitAck,
@@ -386,52 +384,6 @@ async def test_a_reject_with_the_end_is_heard_though_nothing_can_be_sent(
         await world.settle()
         votes = [told for told in world.told() if told[1] == "vote"]
         assert votes == [(2.5, "vote", "stop", "reject", "busy")] * 60
-
-
-class TestPortWriter:
-    """What is sent at once, what later, and what never."""
-
-    async def test_a_full_backlog_drops_whole_messages(self, autojump_clock: MockClock) -> None:
-        peer = MemoryPeer("/run/x", capacity=1)
-        peer.reading = False
-        async with trio.open_nursery() as nursery:
-            writer = PortWriter(peer.port, nursery)
-            size = len(encode(Challenge(1), 1000))
-            fitting = (BACKLOG_BYTES - (size - 1)) // size + 1
-            for sequence in range(1000, 1000 + fitting):
-                writer.send(Challenge(1), sequence)
-            assert writer.dropped == 0
-            writer.send(Challenge(1), 5000)
-            writer.send(Challenge(1), 5001)
-            assert writer.dropped == 2
-            data = b""
-            while piece := peer.read():
-                data += piece
-                await trio.testing.wait_all_tasks_blocked()
-            assert all_decoded(data) == list(range(1000, 1000 + fitting))
-            writer.send(Challenge(1), 6000)
-            peer.reading = True
-            await trio.testing.wait_all_tasks_blocked()
-            assert writer.dropped == 2
-            assert nursery.child_tasks == frozenset()
-
-    async def test_a_broken_connection_is_said_at_once(self) -> None:
-        peer = MemoryPeer("/run/x")
-        async with trio.open_nursery() as nursery:
-            writer = PortWriter(peer.port, nursery)
-            peer.close()
-            with pytest.raises(ChannelFault, match="broken pipe"):
-                writer.send(Challenge(1), 1)
-
-    async def test_a_connection_that_breaks_in_between(self) -> None:
-        peer = MemoryPeer("/run/x", capacity=1)
-        peer.reading = False
-        with pytest.RaisesGroup(ChannelFault):
-            async with trio.open_nursery() as nursery:
-                writer = PortWriter(peer.port, nursery)
-                writer.send(Challenge(1), 1)
-                await trio.testing.wait_all_tasks_blocked()
-                peer.reset()
 
 
 # -- any order ------------------------------------------------------------------------------

@@ -18,26 +18,19 @@ import trio
 from hbtrio.fsm import application as fsm
 from hbtrio.fsm.application import ApplicationSession, ApplicationState
 from hbtrio.nursery.guest.app_log import AppLog, ConnectionLog
+from hbtrio.nursery.guest.app_writer import AppWriter
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Port
 from hbtrio.nursery.windows import Answer, BallotWindow, Window
 from hbtrio.policy.quota import ByteBucket
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.wire.app_codec import AppDecoder, encode
-from hbtrio.wire.app_messages import AppMessage
+from hbtrio.wire.app_codec import AppDecoder
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import VoteResult
 
 #: What an application may send: 35 messages a second, where one that is well needs 2 or 3.
 BYTES_PER_S: Final = 8192
 BURST_BYTES: Final = 8192
-
-#: What may wait, beyond what the system's own buffer takes, for an application that does not read.
-BACKLOG_BYTES: Final = 16_384
-
-#: How long it may wait, in seconds. A stopped application has some hundred messages of room in the
-#: system's buffer before it comes to this.
-UNREAD_S: Final = 10.0
 
 #: How long it may be connected and not registered, in seconds. The deployed library registers at
 #: once and closes right after ``final``; a refused application has this long for another try.
@@ -60,31 +53,29 @@ class AppConnection:
     Args:
         port: the connection.
         peer: who is at its other end, for the log.
-        surroundings: what it shares with its neighbours.
+        services: what it shares with its neighbours.
     """
 
-    def __init__(self, port: Port, peer: str, surroundings: SharedServices) -> None:
-        self.application = ApplicationSession(surroundings.new_id)
+    def __init__(self, port: Port, peer: str, services: SharedServices) -> None:
+        self.application = ApplicationSession(services.new_id)
         #: The pacer's own note.
         self.slot: int | None = None
         self._port = port
-        self._pacer = surroundings.pacer
-        self._guard = surroundings.guard
-        self._log = ConnectionLog(surroundings.log, peer, self.application)
+        self._pacer = services.pacer
+        self._guard = services.guard
+        self._log = ConnectionLog(services.log, peer, self.application)
         now = trio.current_time()
         #: Since when it has not been registered; it means nothing while it is.
         self.unregistered_at = now
         self._bucket = ByteBucket(BYTES_PER_S, BURST_BYTES, now)
         self._decoder = AppDecoder()
         self._skipped = 0
-        self._sequence = 0
-        self._rest = b""
-        self._deaf = False
+        #: As long as it can be sent to.
+        self._writer: AppWriter | None = None
         #: What it was asked last, until that is over.
         self._question: Window[Answer | None] | None = None
         self._scope = trio.CancelScope()
         self._grace = trio.CancelScope()
-        self._nursery: trio.Nursery | None = None
         self._crash: Exception | None = None
 
     @property
@@ -102,19 +93,21 @@ class AppConnection:
         """
         try:
             with self._scope:
-                async with trio.open_nursery() as self._nursery:
+                async with trio.open_nursery() as nursery:
+                    self._writer = AppWriter(self._port, nursery, self.close)
                     await self._read()
                     self._scope.cancel()
         finally:
+            self._writer = None
             self._pacer.schedule(self, math.inf)
             self._port.close()
             self._apply(self.application.closed())
         if self._crash is not None:
             raise self._crash
 
-    def close(self, why: str) -> None:
+    def close(self, reason: str) -> None:
         """Ends :meth:`run`, with a word in the log."""
-        self._log.closed(why)
+        self._log.closed(reason)
         self._scope.cancel()
 
     # -- reading ----------------------------------------------------------------------------
@@ -251,7 +244,8 @@ class AppConnection:
         for effect in effects:
             match effect:
                 case fsm.SendToApplication(message):
-                    self._send(message)
+                    if self._writer is not None:
+                        self._writer.send_message(message)
                 case fsm.Answered(result, reason):
                     self._end_question(Answer(result, reason))
                 case fsm.Withdrew():
@@ -272,40 +266,3 @@ class AppConnection:
             self.unregistered_at = trio.current_time()
         self._set_grace()
         self._log.changed(old, new, event)
-
-    # -- writing ----------------------------------------------------------------------------
-
-    def _send(self, message: AppMessage) -> None:
-        self._sequence += 1
-        data = encode(message, self._sequence)
-        if self._deaf:
-            return
-        if self._rest:
-            if len(self._rest) + len(data) > BACKLOG_BYTES:
-                self._deaf = True
-                self.close("it does not read what it is sent")
-            else:
-                self._rest += data
-            return
-        sent = self._send_now(data)
-        if sent < len(data) and self._nursery is not None:
-            self._rest = data[sent:]
-            self._nursery.start_soon(self._send_rest)
-
-    def _send_now(self, data: bytes) -> int:
-        try:
-            return self._port.send_nowait(data)
-        except ChannelFault:
-            # Its last words may still be unread: a reject must not turn into consent because the
-            # application left after it. The reader comes to the end by itself.
-            self._deaf = True
-            return len(data)
-
-    async def _send_rest(self) -> None:
-        with trio.move_on_after(UNREAD_S):
-            while self._rest:
-                await self._port.wait_writable()
-                self._rest = self._rest[self._send_now(self._rest) :]
-            return
-        self._deaf = True
-        self.close(f"it has not read what it was sent for {UNREAD_S:g} s")

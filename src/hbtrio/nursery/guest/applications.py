@@ -55,7 +55,7 @@ class Applications:
         bounded_by: str = "",
     ) -> None:
         self._log = AppLog()
-        self._surroundings = SharedServices(Pacer(), guard, new_id, self._log)
+        self._services = SharedServices(Pacer(), guard, new_id, self._log)
         self._max_connections = max_connections
         self._bounded_by = bounded_by
         self._connections: dict[AppConnection, None] = {}
@@ -73,7 +73,7 @@ class Applications:
                 shortage of descriptors or memory, which is logged and waited out.
         """
         async with listener, trio.open_nursery() as nursery:
-            nursery.start_soon(self._surroundings.pacer.run)
+            nursery.start_soon(self._services.pacer.run)
             nursery.start_soon(self._log.run)
             # Not trio.serve_listeners: in a shortage it logs ten tracebacks a second.
             while True:
@@ -102,7 +102,7 @@ class Applications:
             self._log.say(Topic.ROOM, logging.ERROR, "applications can't be let in: %s", reason)
 
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
-        """See :class:`hbtrio.nursery.guest.daemon.Voters`; names that several have are numbered."""
+        """See :class:`hbtrio.nursery.guest.voters.Voters`; names that several have are numbered."""
         handlers: dict[str, Handler] = {}
         names = VoterNames()
         for connection in self._connections:
@@ -112,7 +112,7 @@ class Applications:
         return handlers
 
     def health(self) -> list[HealthStatus]:
-        """See :class:`hbtrio.nursery.guest.daemon.Voters`; in the order in which they connected."""
+        """See :class:`hbtrio.nursery.guest.voters.Voters`; in the order in which they connected."""
         applications = (connection.application for connection in self._connections)
         return [application.health for application in applications if application.registered]
 
@@ -121,7 +121,7 @@ class Applications:
             await trio.aclose_forcefully(stream)
             return
         try:
-            connection = AppConnection(*_port_of(stream), self._surroundings)
+            connection = AppConnection(*_port_of(stream), self._services)
         except OSError:  # gone before we looked at it
             await trio.aclose_forcefully(stream)
             return

@@ -28,7 +28,7 @@ class EventScripts:
         self._processes = processes
 
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
-        """One for each script, as :class:`~hbtrio.nursery.guest.daemon.Voters` says."""
+        """One for each script, as :class:`~hbtrio.nursery.guest.voters.Voters` says."""
         if self._path is None:
             return {}
         argument = (str(notify.notification_type), str(notify.event_type))

@@ -1,13 +1,23 @@
-"""Several kinds of voters as one: the event scripts and the applications."""
+"""Who is asked about and notified of events in this VM: event scripts and applications."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
-from hbtrio.nursery.guest.daemon import Voters
 from hbtrio.nursery.windows import Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.wire.channel_messages import ActionNotify
+
+
+class Voters(Protocol):
+    """A kind of voters."""
+
+    def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
+        """The handlers for this vote or notice, by name, as of this moment."""
+
+    def health(self) -> list[HealthStatus]:
+        """The health of those that have one of their own."""
 
 
 class AllVoters:
@@ -21,7 +31,7 @@ class AllVoters:
         self._kinds = kinds
 
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
-        """See :class:`hbtrio.nursery.guest.daemon.Voters`."""
+        """See :class:`Voters`."""
         every: dict[str, Handler] = {}
         names = VoterNames()
         for voters in self._kinds:
@@ -30,7 +40,7 @@ class AllVoters:
         return every
 
     def health(self) -> list[HealthStatus]:
-        """See :class:`hbtrio.nursery.guest.daemon.Voters`."""
+        """See :class:`Voters`."""
         return [status for voters in self._kinds for status in voters.health()]
 
 

@@ -9,59 +9,33 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 
-import attrs
 import trio
 
-from hbtrio.fsm.ballot import Ballot, Outcome, as_reported
 from hbtrio.fsm.heartbeat import machine as hb
-from hbtrio.fsm.heartbeat.machine import Heartbeat, HeartbeatRules
+from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
-from hbtrio.nursery.host.connection import BadMessages, ChannelConnection, ReadLimits
+from hbtrio.log import LogOnce
+from hbtrio.nursery.host.channel_reports import ChannelReports
+from hbtrio.nursery.host.channel_setup import ChannelSetup
+from hbtrio.nursery.host.connection import BadMessages, ChannelConnection
+from hbtrio.nursery.host.dialling import Dialling
 from hbtrio.nursery.host.discovery import ChannelFile
-from hbtrio.nursery.host.reports import Report, ReportKind, Reports
+from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.nursery.host.restart_window import RestartWindow
-from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
-from hbtrio.nursery.pacer import Pacer
-from hbtrio.nursery.port import ChannelFault, Dialer, Port
-from hbtrio.nursery.windows import Answer, BallotWindow, stay_silent
-from hbtrio.policy.backoff import Backoff
-from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen, RoundSlot
+from hbtrio.nursery.port import ChannelFault, Port
+from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, Message, Nack
 from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
-    CorrectiveAction,
     Event,
     ExpectedEffect,
     NotificationType,
-    VoteResult,
     window_of,
 )
 
 _log = logging.getLogger("hbtrio.channel")
-
-#: The one voter that a host knows.
-_GUEST = "guest"
-
-
-@attrs.frozen
-class ChannelSetup:
-    """What every channel of a host is handed: the world, and the host's settings."""
-
-    dialer: Dialer
-    pacer: Pacer
-    guard: OnTimeGuard
-    reports: Reports
-    new_id: Callable[[], int]
-    heartbeat: HeartbeatRules
-    limits: ReadLimits
-    #: Told of each loss and ill health that is reported, with the action wanted.
-    on_failure: Callable[[Channel, CorrectiveAction, str], None]
-    #: Told of each instance that begins (+1) or ceases (-1) to be heartbeating.
-    on_beating: Callable[[int], None]
-    #: Told of each instance whose state or profile has changed.
-    on_change: Callable[[Channel], None]
 
 
 class Channel:
@@ -74,26 +48,45 @@ class Channel:
 
     def __init__(self, file: ChannelFile, setup: ChannelSetup) -> None:
         self.uuid = file.uuid
-        self.path = file.path
         self.heartbeat = Heartbeat(setup.heartbeat, new_id=setup.new_id)
-        self.round: Round | None = None
-        self.restart = RestartWindow(setup.guard, self._take_in, self._restart_expired)
-        #: The last report, for status.
-        self.last: Report | None = None
-        #: Set when the channel's file is gone while the instance is expected back.
-        self.absent = False
+        #: The pacer's own note.
         self.slot: int | None = None
         self._setup = setup
+        self._windows = WindowTasks()
+        self.restart = RestartWindow(
+            self._windows, setup.guard, self._take_in, self._restart_expired
+        )
+        self._rounds = RoundSlot(
+            self._windows, setup.guard, self._take_in, setup.new_id, self._round_over
+        )
+        self._reports = ChannelReports(self.uuid, self.heartbeat, setup.reports, self._changed)
+        self._dialling = Dialling(self.uuid, file.path, setup.dialer)
         self._connection: ChannelConnection | None = None
-        self._nap = trio.CancelScope()
-        self._nursery: trio.Nursery | None = None
-        self._refusals = BadMessages()
+        self._life = trio.CancelScope()
+        self._bad_messages = BadMessages()
         self._crash: Exception | None = None
-        #: Why it could not be connected, until it is.
-        self._unreachable = ""
-        #: That nothing was heard has been said.
-        self._said_silent = False
+        self._silence_log = LogOnce()
         self._counted = False
+
+    @property
+    def path(self) -> str:
+        """Where its socket is."""
+        return self._dialling.path
+
+    @property
+    def absent(self) -> bool:
+        """Whether its socket is gone while the instance is expected back."""
+        return self._dialling.absent
+
+    @property
+    def round(self) -> Round | None:
+        """The vote or notice that is open."""
+        return self._rounds.current
+
+    @property
+    def last(self) -> Report | None:
+        """The last report, for status."""
+        return self._reports.last
 
     @property
     def beating(self) -> bool:
@@ -103,14 +96,14 @@ class Channel:
     @property
     def why(self) -> str:
         """Why the instance is in its state; of one that is waited for, why it can't be reached."""
-        if self._unreachable and self.heartbeat.state is HeartbeatState.WAITING:
-            return f"{self._unreachable}; retrying"
+        if self._dialling.fault and self.heartbeat.state is HeartbeatState.WAITING:
+            return f"{self._dialling.fault}; retrying"
         return self.heartbeat.why
 
     @property
     def faulty(self) -> int:
         """Messages that could not be used, and lines dropped in a flood."""
-        return self._refusals.count
+        return self._bad_messages.count
 
     @property
     def held_bytes(self) -> int:
@@ -126,78 +119,53 @@ class Channel:
 
     async def run(self) -> None:
         """Keeps the channel connected until :meth:`remove`, or until cancelled."""
+        if self.heartbeat.state is HeartbeatState.RESTARTING:
+            # Its window went down with the run that failed; it is still expected.
+            self.restart.open(self.heartbeat.profile.restart_s)
         try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                if self.heartbeat.state is HeartbeatState.RESTARTING:
-                    # Its window went down with the nursery that failed; it is still expected.
-                    self.restart.open(self.heartbeat.profile.restart_s, nursery)
-                if self.heartbeat.state is not HeartbeatState.GONE:
+            with trio.CancelScope() as self._life:
+                if self.gone:
+                    return
+                async with self._windows.running():
                     await self._stay_connected()
         finally:
-            self._nursery = None
-            self._end_round("the instance's channel was removed")
+            self._rounds.abort("the instance's channel was removed")
 
-    def remove(self, why: str) -> None:
+    def remove(self, reason: str) -> None:
         """Its socket is gone. It ends, unless the instance is expected back within RESTART."""
         if self.heartbeat.state is HeartbeatState.RESTARTING:
-            self.absent = True
-            self._break(why)
+            self._dialling.absent = True
+            self._break(reason)
             return
-        self._forget(why)
+        self._forget(reason)
 
     def retarget(self, file: ChannelFile) -> None:
         """The instance's socket was made anew while it was expected back."""
-        self.path = file.path
-        self.absent = False
-        self._nap.cancel()
+        self._dialling.retarget(file.path)
 
-    def _forget(self, why: str) -> None:
-        if self.heartbeat.state is not HeartbeatState.GONE:
-            self._apply(self.heartbeat.removed(why))
-            self._end_round(f"the channel is gone: {why}")
+    def _forget(self, reason: str) -> None:
+        if not self.gone:
+            self._apply(self.heartbeat.removed(reason))
+            self._rounds.abort(f"the channel is gone: {reason}")
         self._setup.pacer.schedule(self, self.heartbeat.due)
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
+        self._life.cancel()
 
     async def _stay_connected(self) -> None:
-        backoff = Backoff()
-        said = ""
+        shown = ""
         while True:
-            try:
-                port = self._dial()
-            except ChannelFault as fault:
-                # Once per kind of fault: a socket that refuses for a week is one line.
-                if str(fault) != self._unreachable:
-                    self._unreachable = str(fault)
-                    _log.warning("%s: %s: %s; retrying", self.uuid, self.path, fault)
-                at_once = False
-            else:
-                self._unreachable = ""
-                beats = self.heartbeat.beats
-                at_once = await self._converse(port)
-                if self.heartbeat.beats > beats:
-                    backoff.reset()
-            if self.why != said:  # also where its state is the same
-                said = self.why
-                self._setup.on_change(self)
-            if at_once:
-                continue
-            with trio.CancelScope() as self._nap:
-                await trio.sleep(backoff.next_delay_s())
-            if self._nap.cancelled_caught:
-                backoff.reset()
-
-    def _dial(self) -> Port:
-        if self.absent:
-            raise ChannelFault("its socket is gone, the instance is expected back")
-        return self._setup.dialer.dial(self.path)
+            port = self._dialling.dial()
+            at_once = port is not None and await self._converse(port)
+            if self.why != shown:  # also where its state is the same
+                shown = self.why
+                self._changed()
+            if not at_once:
+                await self._dialling.wait()
 
     async def _converse(self, port: Port) -> bool:
         """One connection, from its opening to its end; whether the next is to follow at once."""
-        setup = self._setup
+        beats = self.heartbeat.beats
         connection = ChannelConnection(
-            self.uuid, port, setup.limits, self._refusals, self._received
+            self.uuid, port, self._setup.limits, self._bad_messages, self._received
         )
         self._connection = connection
         try:
@@ -206,45 +174,42 @@ class Channel:
             reconnects, crash, self._crash = connection.reconnect, self._crash, None
             connection.close(last_words=not (reconnects or crash is not None or self.gone))
             self._connection = None
-            why = connection.why or "the host closed it"
-            if self.heartbeat.state is not HeartbeatState.GONE:
-                self._apply(self.heartbeat.closed(why))
-                setup.pacer.schedule(self, self.heartbeat.due)
-            self._end_round(f"the channel was closed: {why}")
+            reason = connection.why or "the host closed it"
+            if not self.gone:
+                self._apply(self.heartbeat.closed(reason))
+                self._setup.pacer.schedule(self, self.heartbeat.due)
+            self._rounds.abort(f"the channel was closed: {reason}")
         if crash is not None:
             raise crash
         if connection.heard:
-            self._said_silent = False
+            self._silence_log.clear()
+        if self.heartbeat.beats > beats:
+            self._dialling.succeeded()
         return reconnects
 
     def _opened(self) -> None:
         self._apply(self.heartbeat.opened(trio.current_time()))
         self._pace()
 
-    def _break(self, why: str) -> None:
+    def _break(self, reason: str) -> None:
         """Ends the connection; what follows is for :meth:`_stay_connected` to say."""
         if self._connection is not None:
-            self._connection.end(why)
+            self._connection.end(reason)
 
     # -- messages ---------------------------------------------------------------------------
 
     def _received(self, message: Message, now: float) -> None:
         if type(message) is ActionResponse:
-            self._responded(message)
+            if not self._rounds.answer(message):
+                text = "no action with this invocation_id is open"
+                self._send(Nack(message.invocation_id, text))
             return
         due, health = self.heartbeat.due, self.heartbeat.health
         self._apply(self.heartbeat.received(message, now))
         if self.heartbeat.due != due:
             self._pace(shared=type(message) is Init)
         if type(message) is Init or self.heartbeat.health is not health:
-            self._setup.on_change(self)
-
-    def _responded(self, response: ActionResponse) -> None:
-        # Only the id tells: a deployed client copies the other fields from its applications.
-        if self.round is None or response.invocation_id != self.round.invocation_id:
-            self._send(Nack(response.invocation_id, "no action with this invocation_id is open"))
-            return
-        self.round.window.answer(_GUEST, Answer(response.vote_result, response.log_msg))
+            self._changed()
 
     def _send(self, message: Message) -> None:
         if self._connection is not None:
@@ -309,47 +274,24 @@ class Channel:
             raise RoundOpen(self.round.open_text(now))
         beat = self.heartbeat
         returns = EVENT_TABLE[event].effect is ExpectedEffect.RETURNS
-        if self._nursery is None or not beat.connected or not (beat.is_heartbeating or returns):
+        if not beat.connected or not (beat.is_heartbeating or returns):
             raise NotHeartbeating(f"{self.uuid} is not heartbeating: {self.why}")
         kind = window_of(event, notification)
         seconds = beat.profile.window_s(kind)
-        ballot = Ballot(notification, [_GUEST])
-        window = BallotWindow(
-            kind, seconds, ballot, self._round_over, self._setup.guard, [self._take_in]
-        )
-        self.round = Round(event, notification, self._setup.new_id(), window, command_id)
-        if not self.round.is_vote:
+        opened = self._rounds.open(event, notification, kind, seconds, command_id)
+        if not opened.is_vote:
             self._apply(beat.notice_opened(event, now))
-        self._nursery.start_soon(window.hold, {_GUEST: stay_silent})
         self._send(
-            ActionNotify(self.round.invocation_id, event, notification, timeout_ms=seconds * 1000)
+            ActionNotify(opened.invocation_id, event, notification, timeout_ms=seconds * 1000)
         )
         self._pace()
-        return self.round
+        return opened
 
-    def _round_over(self, outcome: Outcome) -> None:
-        current = self.round
-        if current is None:
-            return
-        self.round = None
-        outcome = as_reported(current.window.ballot, current.window.seconds)
-        current.outcome = outcome
-        kind = ReportKind.VOTE if current.is_vote else ReportKind.NOTICE
-        self._report(
-            kind,
-            outcome.reason,
-            event=current.event,
-            result=outcome.result,
-            command_id=current.command_id,
-        )
-        if not current.is_vote and self.heartbeat.state is not HeartbeatState.GONE:
+    def _round_over(self, current: Round) -> None:
+        self._reports.publish_outcome(current)
+        if not current.is_vote and not self.gone:
             self._apply(self.heartbeat.notice_over(current.event, trio.current_time()))
             self._pace()
-        current.done.set()
-
-    def _end_round(self, why: str) -> None:
-        if self.round is not None:
-            self.round.window.abort(why)
 
     # -- effects ----------------------------------------------------------------------------
 
@@ -359,19 +301,19 @@ class Channel:
         Args:
             what: whose command it is, for reports: an event or a corrective action.
         """
-        if self.heartbeat.state is not HeartbeatState.GONE:
-            self._tell(self.heartbeat.restarts(what, trio.current_time()))
+        if not self.gone:
+            self._expect(self.heartbeat.restarts(what, trio.current_time()))
 
     def stops(self, what: str) -> None:
         """A command stops the instance, which was not told: expect its silence."""
-        if self.heartbeat.state is not HeartbeatState.GONE:
-            self._tell(self.heartbeat.stops(what, trio.current_time()))
+        if not self.gone:
+            self._expect(self.heartbeat.stops(what, trio.current_time()))
 
     def call_off(self, what: str, why: str) -> None:
         """``what`` did not happen; the instance should be answering, unless its socket is gone."""
         # Without a socket it did go down, whatever the command says: RESTART tells the rest.
-        if self.heartbeat.state is not HeartbeatState.GONE and not self.absent:
-            self._tell(self.heartbeat.called_off(what, why, trio.current_time()))
+        if not self.gone and not self.absent:
+            self._expect(self.heartbeat.called_off(what, why, trio.current_time()))
 
     def carried_out(self, what: str) -> None:
         """The command that performs ``what`` has ended well: a return is final from now on."""
@@ -382,12 +324,15 @@ class Channel:
         before = self.heartbeat.state
         effects = self.heartbeat.runs_again(why, trio.current_time())
         if self.heartbeat.state is not before:
-            self._tell(effects)
+            self._expect(effects)
 
-    def _tell(self, effects: tuple[hb.Effect, ...]) -> None:
+    def _changed(self) -> None:
+        self._setup.on_change(self.uuid)
+
+    def _expect(self, effects: tuple[hb.Effect, ...]) -> None:
         self._apply(effects)
         self._pace()
-        self._setup.on_change(self)  # of one that was not heartbeating there is no report
+        self._changed()  # of one that was not heartbeating there is no report
 
     def _apply(self, effects: tuple[hb.Effect, ...]) -> None:
         # Every change of this kind has an effect, so that a plain beat costs nothing here.
@@ -395,36 +340,35 @@ class Channel:
             self._counted = self.beating
             self._setup.on_beating(1 if self.beating else -1)
         for effect in effects:
-            if (
-                type(effect) is hb.SendToGuest
-            ):  # nearly all are; a class pattern takes four times as long
+            # Nearly all are, and a class pattern takes four times as long.
+            if type(effect) is hb.SendToGuest:
                 self._send(effect.message)
                 continue
             match effect:
                 case hb.Heartbeating(why):
-                    self._report(ReportKind.HEARTBEATING, why)
+                    self._reports.publish(ReportKind.HEARTBEATING, why)
                 case hb.Stopped(why):
-                    self._report(ReportKind.STOPPED, why)
+                    self._reports.publish(ReportKind.STOPPED, why)
                 case hb.RestartExpired(why):
-                    self._report(ReportKind.RESTART_EXPIRED, why)
+                    self._reports.publish(ReportKind.RESTART_EXPIRED, why)
                 case hb.Lost(why, action):
-                    self._report(ReportKind.LOSS, why, corrective_action=action)
-                    self._setup.on_failure(self, action, why)
+                    self._reports.publish(ReportKind.LOSS, why, corrective_action=action)
+                    self._setup.on_failure(self.uuid, action, why)
                 case hb.Ill(why, action):
-                    self._report(ReportKind.UNHEALTHY, why, corrective_action=action)
-                    self._setup.on_failure(self, action, why)
+                    self._reports.publish(ReportKind.UNHEALTHY, why, corrective_action=action)
+                    self._setup.on_failure(self.uuid, action, why)
                 case hb.Unwatched(why):
                     name = self.heartbeat.profile.name
                     _log.warning("%s (%s): ALARM: unwatched: %s", self.uuid, name, why)
-                    self._setup.on_change(self)
+                    self._changed()
                 case hb.Reconnect(why):
                     _log.info("%s: reconnecting: %s", self.uuid, why)
-                    self._say_silent()
+                    self._log_silence()
                     if self._connection is not None:
                         self._connection.reconnect = True
                     self._break(why)
                 case hb.OpenRestart(seconds):
-                    self.restart.open(seconds, self._nursery)
+                    self.restart.open(seconds)
                 case hb.Note(text):
                     _log.info("%s: %s", self.uuid, text)
         if self.heartbeat.state is not HeartbeatState.RESTARTING:
@@ -432,38 +376,13 @@ class Channel:
             if self.absent:  # nobody waits for its socket any more, whatever ended that
                 self._forget("its socket did not come back")
 
-    def _say_silent(self) -> None:
+    def _log_silence(self) -> None:
         # QEMU bears one client: a second one connects, and waits in the backlog without a sign.
         heard = self._connection is not None and self._connection.heard
-        if not heard and not self._said_silent:
-            self._said_silent = True
-            text = "%s: nothing was heard: no guest runs, or another client holds the channel %s"
-            _log.warning(text, self.uuid, self.path)
+        text = "nothing was heard: no guest runs, or another client holds the channel"
+        if not heard and self._silence_log.is_new(text):
+            _log.warning("%s: %s %s", self.uuid, text, self.path)
 
     def _restart_expired(self) -> None:
         self._apply(self.heartbeat.restart_expired(trio.current_time()))
         self._pace()
-
-    def _report(
-        self,
-        kind: ReportKind,
-        why: str,
-        *,
-        event: Event | None = None,
-        result: VoteResult | None = None,
-        corrective_action: CorrectiveAction | None = None,
-        command_id: str = "",
-    ) -> None:
-        self.last = Report(
-            time=self._setup.reports.now(),
-            kind=kind,
-            uuid=self.uuid,
-            name=self.heartbeat.profile.name,
-            reason=why,
-            event=event,
-            result=result,
-            corrective_action=corrective_action,
-            command_id=command_id,
-        )
-        self._setup.reports.publish(self.last)
-        self._setup.on_change(self)

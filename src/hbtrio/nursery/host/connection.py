@@ -18,7 +18,7 @@ import trio
 from hbtrio.nursery.port import ChannelFault, Port
 from hbtrio.nursery.port_writer import PortWriter
 from hbtrio.policy.quota import ByteBucket, Quota
-from hbtrio.wire.channel_codec import MessageError, decode
+from hbtrio.wire.channel_codec import MessageError, decode, encode
 from hbtrio.wire.channel_messages import Message, Nack
 from hbtrio.wire.lines import LineReader
 
@@ -50,7 +50,7 @@ class BadMessages:
         self.count = 0
         self._quota = Quota(_REFUSALS_PER_S, 1.0)
 
-    def may_be_told(self, now: float) -> bool:
+    def may_be_answered(self, now: float) -> bool:
         """Counts one; whether the guest and the log are to hear of it."""
         self.count += 1
         return self._quota.take(now)
@@ -63,7 +63,7 @@ class ChannelConnection:
         uuid: the instance, for the log.
         port: what it goes over; closed by :meth:`close`.
         limits: what the guest may send.
-        refusals: where faulty messages are counted.
+        bad_messages: where faulty messages are counted.
         handle: called with each message and the time it was read.
     """
 
@@ -72,7 +72,7 @@ class ChannelConnection:
         uuid: str,
         port: Port,
         limits: ReadLimits,
-        refusals: BadMessages,
+        bad_messages: BadMessages,
         handle: Callable[[Message, float], None],
     ) -> None:
         #: Why it ended.
@@ -84,7 +84,7 @@ class ChannelConnection:
         self._uuid = uuid
         self._port = port
         self._limits = limits
-        self._refusals = refusals
+        self._bad_messages = bad_messages
         self._handle = handle
         self._lines = LineReader(limits.line_bytes)
         self._writer: PortWriter | None = None
@@ -139,7 +139,8 @@ class ChannelConnection:
             return
         self._sequence += 1
         try:
-            self._writer.send(message, self._sequence)
+            # A challenge that does not fit is one that the guest would not have answered.
+            self._writer.send(encode(message, self._sequence))
         except ChannelFault as fault:
             # Whoever wanted to say something (the pacer, an operator's request) is not at fault.
             self.end(str(fault))
@@ -184,10 +185,10 @@ class ChannelConnection:
             else:
                 self._handle(message, now)
         if len(lines) > _LINES_PER_READ:
-            self._refusals.count += len(lines) - _LINES_PER_READ
+            self._bad_messages.count += len(lines) - _LINES_PER_READ
         return len(lines)
 
     def _refuse(self, error: MessageError, now: float) -> None:
-        if self._refusals.may_be_told(now):
+        if self._bad_messages.may_be_answered(now):
             _log.warning("%s: %s", self._uuid, error.text)
             self.send(Nack(error.invocation_id, error.text))

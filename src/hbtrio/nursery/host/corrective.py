@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final
 
 import trio
@@ -55,6 +56,7 @@ class Corrective:
     Args:
         nursery: runs them; its end ends those under way.
         commands: ``[corrective-commands]`` of the configuration.
+        channels: of all instances, as they are at each moment.
         brake: the mass-failure brake.
         processes: runs the commands.
         heartbeating: how many instances are heartbeating.
@@ -65,6 +67,7 @@ class Corrective:
         self,
         nursery: trio.Nursery,
         commands: CorrectiveCommands,
+        channels: Mapping[str, Channel],
         brake: MassFailures,
         processes: ProcessRunner,
         heartbeating: HeartbeatingCount,
@@ -72,6 +75,7 @@ class Corrective:
     ) -> None:
         self._nursery = nursery
         self._commands = commands
+        self._channels = channels
         self._brake = brake
         self._processes = processes
         self._heartbeating = heartbeating
@@ -82,13 +86,14 @@ class Corrective:
         self.ran = 0
         self.failed = 0
 
-    def failure(self, channel: Channel, action: CorrectiveAction, reason: str) -> None:
+    def failure(self, uuid: str, action: CorrectiveAction, reason: str) -> None:
         """An instance was reported lost or ill."""
+        channel = self._channels[uuid]
         now = trio.current_time()
         interval_s = channel.heartbeat.profile.interval_s
         # Those that were heartbeating before this failure, this instance included.
         total = self._heartbeating.count + (not channel.beating)
-        failure = Failure(channel.uuid, now, interval_s, total)
+        failure = Failure(uuid, now, interval_s, total)
         judge_at = self._brake.note(failure)
         if self._command(action):
             self._nursery.start_soon(self._correct, channel, failure, judge_at, action, reason)

@@ -26,7 +26,8 @@ from hbtrio.config.host import HostConfig
 from hbtrio.fsm.heartbeat.machine import HeartbeatRules
 from hbtrio.nursery.host.action_runs import ActionRuns
 from hbtrio.nursery.host.actions import ActionRun
-from hbtrio.nursery.host.channel import Channel, ChannelSetup
+from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.connection import ReadLimits
 from hbtrio.nursery.host.corrective import Corrective, HeartbeatingCount
 from hbtrio.nursery.host.directory_watch import DirectoryWatch
@@ -98,6 +99,7 @@ class Host:
         self.corrective = Corrective(
             nursery,
             config.corrective_commands,
+            self.channels,
             self.brake,
             environment.processes,
             self._heartbeating,
@@ -177,13 +179,13 @@ class Host:
         if channel.gone:
             # At once, not when its task has ended: a socket made anew is a new channel.
             del self.channels[file.uuid]
-            self._changed(channel)
+            self._changed(channel.uuid)
 
     async def _keep_channel(self, channel: Channel) -> None:
         await self.supervisor.keep(f"channel {channel.uuid}", channel.run)
         if self.channels.get(channel.uuid) is channel:
             del self.channels[channel.uuid]
-            self._changed(channel)
+            self._changed(channel.uuid)
 
     # -- what can be asked of a host ----------------------------------------------------------
 
@@ -255,9 +257,9 @@ class Host:
         """Calls ``listener`` with the uuid of each instance that changes, comes or goes."""
         self._on_change.append(listener)
 
-    def _changed(self, channel: Channel) -> None:
+    def _changed(self, uuid: str) -> None:
         for listener in self._on_change:
-            listener(channel.uuid)
+            listener(uuid)
 
     def begin_action(
         self, uuid: str, name: ActionName, command: tuple[str, ...], *, force: bool

@@ -9,6 +9,7 @@ import trio
 
 from hbtrio.fsm.ballot import Ballot, Outcome
 from hbtrio.nursery.time_guard import Source
+from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.nursery.windows import Answer, BallotWindow, stay_silent
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
@@ -21,12 +22,20 @@ class RestartWindow:
     """One window at a time, each a task of its own.
 
     Args:
+        tasks: runs the windows.
         guard: the process's on-time guard.
         source: reads what the instance may have sent.
         on_expired: told when a window has run out.
     """
 
-    def __init__(self, guard: OnTimeGuard, source: Source, on_expired: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        tasks: WindowTasks,
+        guard: OnTimeGuard,
+        source: Source,
+        on_expired: Callable[[], None],
+    ) -> None:
+        self._tasks = tasks
         self._guard = guard
         self._source = source
         self._on_expired = on_expired
@@ -35,12 +44,11 @@ class RestartWindow:
         #: Set when the window that was opened last is closed.
         self.closed = trio.Event()
 
-    def open(self, seconds: float, nursery: trio.Nursery | None) -> None:
+    def open(self, seconds: float) -> None:
         """Opens a window; one that is open is given up for it.
 
         Args:
             seconds: how long the instance may take.
-            nursery: holds the window; without one it is open, and nobody sees its end.
         """
         if self.window is not None:
             self.window.abort("it is being restarted again")
@@ -50,8 +58,7 @@ class RestartWindow:
         )
         self.window = window
         self.closed = trio.Event()
-        if nursery is not None:
-            nursery.start_soon(window.hold, {_INSTANCE: stay_silent})
+        self._tasks.hold(window, {_INSTANCE: stay_silent})
 
     def close(self) -> None:
         """The instance is back, or is not expected any more."""

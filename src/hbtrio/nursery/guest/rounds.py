@@ -1,0 +1,99 @@
+"""The host's votes and notices in the guest: each is a window for all voters, and is answered."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Final
+
+from hbtrio.fsm.ballot import Ballot, Outcome
+from hbtrio.nursery.guest.outbox import Outbox
+from hbtrio.nursery.guest.voters import Voters
+from hbtrio.nursery.window_tasks import WindowTasks
+from hbtrio.nursery.windows import BallotWindow
+from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.wire.channel_messages import ActionNotify, ActionResponse
+from hbtrio.wire.vocabulary import EVENT_TABLE, NotificationType, VoteResult, window_of
+
+_log = logging.getLogger("hbtrio.guest")
+
+#: The guest answers this much before the host gives up; shorter windows are used whole.
+_PROPAGATION_MS: Final = 1000
+
+#: Votes and notices whose handlers are still being ended. A host has one open at a time.
+_LINGERING: Final = 64
+
+
+class GuestRounds:
+    """Votes and notices, of which a newer one ends an older one.
+
+    Args:
+        voters: who is asked; may be replaced.
+        outbox: takes the answers.
+        guard: the process's on-time guard.
+    """
+
+    def __init__(self, voters: Voters, outbox: Outbox, guard: OnTimeGuard) -> None:
+        self.voters = voters
+        #: Runs the windows.
+        self.tasks = WindowTasks()
+        self._outbox = outbox
+        self._guard = guard
+        self._window: BallotWindow | None = None
+
+    def open(self, notify: ActionNotify) -> None:
+        """Asks the voters; the answer goes to the outbox when the window closes."""
+        self.abort("superseded by a newer action")
+        if notify.event_type not in EVENT_TABLE or notify.notification_type is (
+            NotificationType.UNKNOWN
+        ):
+            # Nobody here can have an opinion on what nobody knows.
+            self._respond(notify, Outcome(VoteResult.COMPLETE, ""))
+            return
+        if self.tasks.count >= _LINGERING:
+            self._respond(notify, Outcome(VoteResult.ERROR, "too many actions at once"))
+            return
+        handlers = self.voters.handlers(notify)
+        timeout_ms = max(0, notify.timeout_ms)
+        if timeout_ms > _PROPAGATION_MS:
+            timeout_ms -= _PROPAGATION_MS
+        window = BallotWindow(
+            window_of(notify.event_type, notify.notification_type),
+            timeout_ms / 1000,
+            Ballot(notify.notification_type, handlers),
+            partial(self._respond, notify),
+            self._guard,
+        )
+        _log.info(
+            "%s %s: %s window of %g s, asking %s",
+            notify.notification_type,
+            notify.event_type,
+            window.kind,
+            window.seconds,
+            ", ".join(handlers) or "nobody",
+        )
+        self._window = window
+        self.tasks.hold(window, handlers)
+
+    def abort(self, reason: str) -> None:
+        """Ends the vote or notice that is open without its answers; harmless if none is."""
+        if self._window is not None:
+            self._window.abort(reason)
+
+    def _respond(self, notify: ActionNotify, outcome: Outcome) -> None:
+        _log.info(
+            "%s %s: %s%s",
+            notify.notification_type,
+            notify.event_type,
+            outcome.result,
+            f" ({outcome.reason})" if outcome.reason else "",
+        )
+        self._outbox.put(
+            ActionResponse(
+                invocation_id=notify.invocation_id,
+                event_type=notify.event_type,
+                notification_type=notify.notification_type,
+                vote_result=outcome.result,
+                log_msg=outcome.reason,
+            )
+        )
