@@ -229,9 +229,9 @@ async def test_every_api_calls_it_heartbeating(autojump_clock: MockClock) -> Non
         await hiccup(world, guest)
         channel = world.channel(guest)
         status = instance_status(channel, now())
-        assert (status["state"], status["heartbeating"]) == ("beating", True)
-        assert status["health"] == "healthy"
-        assert host_status(world.host, now())["heartbeating"] == 1
+        assert (status.state, status.heartbeating) == ("beating", True)
+        assert status.health == "healthy"
+        assert host_status(world.host, now()).heartbeating == 1
         told = instance_of(channel)
         assert (told.state, told.heartbeating, told.why) == ("beating", True, "")
         world.vote(guest, Event.STOP)
