@@ -299,7 +299,7 @@ async def test_silent_again_at_the_call_off_time_it_is_an_alarm_and_no_action(
         assert changes == [guest.uuid]
         channel = world.channel(guest)
         status = instance_status(channel, now())
-        assert (status["state"], status["heartbeating"], status["why"]) == ("unwatched", False, why)
+        assert (status.state, status.heartbeating, status.why) == ("unwatched", False, why)
         told = instance_of(channel)
         assert (told.state, told.heartbeating, told.why) == ("unwatched", False, why)
         with pytest.raises(NotHeartbeating, match=why):
