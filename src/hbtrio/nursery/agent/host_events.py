@@ -53,7 +53,7 @@ class HostEvents:
         inventory: changes what is kept of it.
         store: keeps what is reported.
         states: what of it the VIM is notified of.
-        brake: holds back alarms.
+        guard: holds back alarms.
         rounds: votes and notices under way.
         outbox: woken when something was queued for the VIM.
         history: what is kept in the history is published there.
@@ -68,7 +68,7 @@ class HostEvents:
         inventory: AgentInventory,
         store: Store,
         states: InstanceStates,
-        brake: MassFailureGuard,
+        guard: MassFailureGuard,
         rounds: Rounds,
         outbox: WakeUp,
         history: Broadcast[HistoryEntry],
@@ -81,7 +81,7 @@ class HostEvents:
         self._inventory = inventory
         self._store = store
         self._states = states
-        self._brake = brake
+        self._guard = guard
         self._rounds = rounds
         self._outbox = outbox
         self._history = history
@@ -130,14 +130,14 @@ class HostEvents:
         """
         self._miss(session.hostname)
         if not ours and session.link.goodbye != STOPPING:
-            await self._brake.link_dropped(session.hostname, why)
+            await self._guard.link_dropped(session.hostname, why)
 
     async def instance_reported(self, session: HostSession, uuid: str) -> None:
         """The host reported an instance, or that it is gone."""
         hostname = session.hostname
         before, instance = self._fleet.live_on(hostname, uuid), session.instances.get(uuid)
         self._fleet.note(hostname, uuid, instance)
-        await self._brake.told(hostname, uuid, instance)
+        await self._guard.told(hostname, uuid, instance)
         if not self._fleet.has_vim:
             await self._take_word(hostname, uuid, instance)
             return
@@ -153,7 +153,7 @@ class HostEvents:
         """The host has reported all its instances."""
         self._fleet.forget_reports(session.hostname, but=session.instances)
         self._fleet.awaited.discard(session.hostname)
-        self._brake.told_all(session.hostname, session.instances.keys())
+        self._guard.told_all(session.hostname, session.instances.keys())
         bound = self._fleet.bound_to(session.hostname)
         if self._fleet.has_vim:
             await self._states.notify(bound)
@@ -178,7 +178,7 @@ class HostEvents:
         at = _time_of(report.time, self._wall_clock())
         failure = None
         if report.kind in ALARMS:
-            failure = self._brake.failed(session.hostname, report.uuid, live, at)
+            failure = self._guard.failed(session.hostname, report.uuid, live, at)
         if report.command_id:
             asked, result, entries = await self._rounds.reported(session.hostname, report)
         elif bound is not None and bound.hostname == session.hostname and self._fleet.has_vim:
@@ -213,7 +213,7 @@ class HostEvents:
         finally:
             # Even where this is cancelled, with the link: the store may have taken it.
             if failure is not None:
-                self._brake.consider(session.hostname, failure, live)
+                self._guard.consider(session.hostname, failure, live)
         if result is not None:
             self._rounds.settled(result)
         if taken:
@@ -270,7 +270,7 @@ class HostEvents:
         why = f"no link for {self._grace_s:g} s"
         _log.error("%s: %s", hostname, why)
         self._fleet.lose_host(hostname)
-        self._brake.forget(hostname)
+        self._guard.forget(hostname)
         entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, why)
         self._history.publish(entry)
         await retry_forever(lambda: self._store.record(entry))

@@ -45,7 +45,7 @@ class AgentInventory:
         fleet: what is known.
         store: keeps it.
         states: notifies the VIM of what instances are doing.
-        brake: holds back alarms.
+        guard: holds back alarms.
         history: what is kept in the history is published there.
         wall_clock: the store's.
     """
@@ -55,7 +55,7 @@ class AgentInventory:
         fleet: Fleet,
         store: Store,
         states: InstanceStates,
-        brake: MassFailureGuard,
+        guard: MassFailureGuard,
         history: Broadcast[HistoryEntry],
         wall_clock: Callable[[], datetime],
     ) -> None:
@@ -69,7 +69,7 @@ class AgentInventory:
         self._fleet = fleet
         self._store = store
         self._states = states
-        self._brake = brake
+        self._guard = guard
         self._history = history
         self._wall_clock = wall_clock
 
@@ -129,7 +129,7 @@ class AgentInventory:
         if not self._fleet.bound_to(host.hostname):
             self._fleet.forget_link(host.hostname)
         self.send_host_reporting(host.hostname)
-        await self._brake.deleted(host.hostname)
+        await self._guard.deleted(host.hostname)
 
     async def forget(self, hostname: str, who: str) -> int:
         """Forgets all of a host that is no more but what happened to it, for an operator.
@@ -151,7 +151,7 @@ class AgentInventory:
             count = await self._forget(hostname, who)
         # Alarms that are held to see whether more follow are of no use any more when that is over.
         with suppress(NotHeld):
-            await self._brake.release(hostname, who, send=False)
+            await self._guard.release(hostname, who, send=False)
         return count
 
     async def _forget(self, hostname: str, who: str) -> int:
@@ -159,7 +159,7 @@ class AgentInventory:
             raise Linked(f"{hostname} has a link to this agent")
         bound = self._fleet.bound_to(hostname)
         uuids = [host.uuid for host in self._fleet.hosts.values() if host.hostname == hostname]
-        held = self._brake.hold(hostname) is not None
+        held = self._guard.hold(hostname) is not None
         if not (uuids or bound or held or hostname in self._fleet.down):
             raise Unknown(f"unknown host {hostname}")
         self.edits += 1
@@ -212,7 +212,7 @@ class AgentInventory:
             self._fleet.note_move(before, instance.hostname)
             self._silence(before)
             why = f"it has moved to {instance.hostname}"
-            await self._brake.left(before.hostname, instance.uuid, why)
+            await self._guard.left(before.hostname, instance.uuid, why)
         live = self._fleet.live(instance.uuid)
         is_new = before is None or before.hostname != instance.hostname
         if is_new and live is not None and self._fleet.has_vim:
@@ -245,7 +245,7 @@ class AgentInventory:
             self._fleet.drop_instance(instance)
             self._states.forget(instance)
             self._silence(instance)
-            await self._brake.left(instance.hostname, uuid, "the VIM has deleted it")
+            await self._guard.left(instance.hostname, uuid, "the VIM has deleted it")
 
     async def take_in(self, record: HostRecord | InstanceRecord) -> None:
         """Adds or changes what a host reported; one too many is logged and left out."""
@@ -277,4 +277,4 @@ class AgentInventory:
         """The host is not missed any more, and what it reported counts for nothing."""
         self._fleet.forget_link(hostname)
         self._fleet.forget_reports(hostname)
-        self._brake.forget(hostname)
+        self._guard.forget(hostname)
