@@ -24,7 +24,7 @@ from datetime import datetime
 import attrs
 
 from hbtrio.fsm.alarm_hold import AlarmHold
-from hbtrio.policy.losses import Beating
+from hbtrio.policy.losses import HeartbeatingInstances
 from hbtrio.policy.mass_failure import Failure, FailureVerdict, MassFailures
 from hbtrio.wire.link_messages import Instance
 from hbtrio.wire.vocabulary import Health
@@ -89,7 +89,7 @@ class HostAlarms:
         self.hold: AlarmHold | None = None
         self._minimum = minimum
         self._failures = MassFailures(share, minimum)
-        self._beating = Beating()
+        self._heartbeating = HeartbeatingInstances()
         #: Failures that are not judged yet, by when they are due and in the order they came.
         self._unjudged: list[tuple[float, int, Failure]] = []
         self._order = itertools.count()
@@ -123,10 +123,10 @@ class HostAlarms:
     ) -> tuple[HostAlarmEffect, ...]:
         """The host reported an instance, or with None that it is gone."""
         if instance is None:
-            self._beating.gone(uuid)
+            self._heartbeating.remove(uuid)
             self._failing.discard(uuid)
             return ()
-        self._beating.told(uuid, beating=instance.heartbeating, now=now)
+        self._heartbeating.update(uuid, heartbeating=instance.heartbeating, now=now)
         if not is_well(instance):
             return ()
         self._failing.discard(uuid)
@@ -140,12 +140,12 @@ class HostAlarms:
 
     def all_reported(self, uuids: Set[str]) -> None:
         """The host has reported all its instances: it has no others."""
-        self._beating.only(uuids)
+        self._heartbeating.keep_only(uuids)
         self._failing &= uuids
 
     def link_dropped(self, reason: str, since: datetime) -> tuple[HostAlarmEffect, ...]:
         """Its link has ended for this reason; ``since`` is the time of day."""
-        count = len(self._beating)
+        count = len(self._heartbeating)
         hold = self._in_force
         if hold is not None:
             hold.link_dropped()
@@ -163,7 +163,7 @@ class HostAlarms:
             interval_s: its heartbeat interval.
             now: the time.
         """
-        total = self._beating.before(uuid, now, interval_s)
+        total = self._heartbeating.count_before(uuid, now, interval_s)
         if total < self._minimum and self.hold is None:
             return None
         return Failure(uuid, at.timestamp(), interval_s, total)

@@ -1,1 +1,1 @@
-"""Pure rules without a table: limits, quotas, backoff, merging."""
+"""Pure rules that need no transition table: limits, quotas, backoff, merging."""

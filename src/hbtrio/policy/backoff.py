@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt: one second, doubling to sixty (PROTOCOL.md)."""
+"""Retry delays: one second, doubling up to sixty (PROTOCOL.md)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 class Backoff:
-    """A doubling delay.
+    """Computes doubling delays.
 
     Args:
         first_s: the first delay, in seconds.
@@ -21,15 +21,15 @@ class Backoff:
         self._next_s = first_s
 
     def next_delay_s(self, at_most_s: float = math.inf) -> float:
-        """The delay to wait now; the following one is twice as long, up to the limit.
+        """Returns the delay before the next attempt and doubles the one after, up to the limit.
 
         Args:
-            at_most_s: waits no longer this time, in seconds, for what is tried cheaply.
+            at_most_s: an upper bound for this delay, in seconds, for attempts that cost little.
         """
         delay_s = min(self._next_s, at_most_s)
         self._next_s = min(2 * delay_s, self._limit_s)
         return delay_s
 
     def reset(self) -> None:
-        """Starts over after a success."""
+        """Starts again with the first delay, after a success."""
         self._next_s = self._first_s

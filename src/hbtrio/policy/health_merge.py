@@ -1,8 +1,8 @@
-"""The one health that a guest reports, merged from its applications and its health script.
+"""Merges the health of a guest's applications and its health script into one (PROTOCOL.md).
 
-Applications decide first: among the unhealthy ones the strongest corrective action wins. If all of
-them are healthy the health script decides, with the configured action. If both are unhealthy, the
-stronger action and its message count (PROTOCOL.md, guest health).
+Among unhealthy applications the strongest corrective action wins. If all applications are healthy,
+the health script decides, with the configured action. If both are unhealthy, the stronger action
+and its message are reported; applications win a tie.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import attrs
 
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
 
-#: An illness that lasts asks for its action again after this long; in between it asks for none.
+#: A lasting illness repeats its action after this many seconds and reports "none" in between.
 REPEAT_S: Final = 60.0
 
 
 @attrs.frozen
 class HealthStatus:
-    """The health of one source: an application or the script.
+    """The health of one source: an application or the health script.
 
-    ``action`` and ``reason`` matter only while it is unhealthy.
+    ``action`` and ``reason`` matter only if ``healthy`` is false.
     """
 
     healthy: bool
@@ -32,7 +32,7 @@ class HealthStatus:
 
 @attrs.frozen
 class HealthReport:
-    """What goes into the next challenge response."""
+    """The health fields of a challenge response."""
 
     health: Health
     action: CorrectiveAction
@@ -43,8 +43,8 @@ class HealthMerge:
     """Merges the sources and applies the 60 s repeat rule.
 
     Args:
-        configured: CORRECTIVE_ACTION of the configuration. Healthy reports carry it as well, as
-            the deployed client's do; hosts look at it only when the guest is unhealthy.
+        configured: the configured CORRECTIVE_ACTION. Healthy reports carry it too, as those of the
+            deployed client do; hosts read it only if the guest is unhealthy.
     """
 
     def __init__(self, configured: CorrectiveAction) -> None:
@@ -54,19 +54,19 @@ class HealthMerge:
         self._asked_at = 0.0
 
     def script_result(self, *, healthy: bool, reason: str) -> None:
-        """Notes the last result of the health script."""
+        """Stores the latest result of the health script."""
         self._script = HealthStatus(healthy, self.configured, reason)
 
     def forget_script(self) -> None:
-        """Counts the script as healthy: it is no longer configured."""
+        """Counts the script as healthy from now on, because it is no longer configured."""
         self._script = HealthStatus(True)
 
     def report(self, applications: Iterable[HealthStatus], now: float) -> HealthReport:
-        """The report for a challenge answered at ``now``.
+        """Returns the report for a challenge that is answered at ``now``.
 
         Args:
-            applications: the registered applications' states, at this moment.
-            now: seconds of the caller's clock.
+            applications: the current health of the registered applications.
+            now: seconds on the caller's clock.
         """
         ill = [status for status in applications if not status.healthy]
         if not self._script.healthy:
@@ -74,7 +74,7 @@ class HealthMerge:
         if not ill:
             self._asked = None
             return HealthReport(Health.HEALTHY, self.configured, "")
-        # max() keeps the first of equals: an application before the script.
+        # max() returns the first of equals: an application before the script.
         worst = max(ill, key=lambda status: status.action.strength)
         if worst.action is self._asked and now - self._asked_at < REPEAT_S:
             return HealthReport(Health.UNHEALTHY, CorrectiveAction.NONE, worst.reason)

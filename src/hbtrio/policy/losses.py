@@ -1,9 +1,9 @@
-"""Which instances of a host are heartbeating, and how many were when one of them failed.
+"""Counts the heartbeating instances of a host, and how many there were when one of them failed.
 
-A host tells of all that has changed before it reports any of it: when the first of a hundred losses
-is reported, a hundred have ceased already. So that those that ceased within an interval still count
-as heartbeating at that moment. So do those that were never heard of before: while nobody listened
-they may have been, and what is reported of them now was not there to be counted.
+A host sends all state changes before it reports any loss. When the first of a hundred losses is
+reported, all hundred instances have stopped heartbeating already. Instances that stopped within the
+last interval therefore still count. So do instances that are new to the agent: they may have been
+heartbeating while the agent had no link.
 """
 
 from __future__ import annotations
@@ -14,37 +14,43 @@ import attrs
 
 
 @attrs.define
-class Beating:
-    """The instances of one host."""
+class HeartbeatingInstances:
+    """Tracks which instances of one host are heartbeating. Times are on the caller's clock."""
 
-    _beating: set[str] = attrs.field(factory=set, init=False)
-    #: Since when the others are known not to be.
-    _ceased: dict[str, float] = attrs.field(factory=dict, init=False)
+    _heartbeating: set[str] = attrs.field(factory=set, init=False)
+    #: When each of the others was first seen not heartbeating.
+    _stopped: dict[str, float] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
-        """How many are heartbeating."""
-        return len(self._beating)
+        """Returns how many instances are heartbeating."""
+        return len(self._heartbeating)
 
-    def told(self, uuid: str, *, beating: bool, now: float) -> None:
-        """An instance is heartbeating, or is not."""
-        if beating:
-            self._beating.add(uuid)
-            self._ceased.pop(uuid, None)
-        elif uuid not in self._ceased:
-            self._beating.discard(uuid)
-            self._ceased[uuid] = now
+    def update(self, uuid: str, *, heartbeating: bool, now: float) -> None:
+        """Records whether an instance is heartbeating."""
+        if heartbeating:
+            self._heartbeating.add(uuid)
+            self._stopped.pop(uuid, None)
+        elif uuid not in self._stopped:
+            self._heartbeating.discard(uuid)
+            self._stopped[uuid] = now
 
-    def gone(self, uuid: str) -> None:
-        """An instance is not on the host any more."""
-        self._beating.discard(uuid)
-        self._ceased.pop(uuid, None)
+    def remove(self, uuid: str) -> None:
+        """Removes an instance that has left the host."""
+        self._heartbeating.discard(uuid)
+        self._stopped.pop(uuid, None)
 
-    def only(self, uuids: Collection[str]) -> None:
-        """No other instance is on the host."""
-        self._beating.intersection_update(uuids)
-        self._ceased = {one: at for one, at in self._ceased.items() if one in uuids}
+    def keep_only(self, uuids: Collection[str]) -> None:
+        """Removes all instances but these."""
+        self._heartbeating.intersection_update(uuids)
+        self._stopped = {one: at for one, at in self._stopped.items() if one in uuids}
 
-    def before(self, uuid: str, now: float, interval_s: float) -> int:
-        """How many were heartbeating just before this one failed, itself included."""
-        just_now = {one for one, at in self._ceased.items() if now - at <= interval_s}
-        return len(self._beating | just_now | {uuid})
+    def count_before(self, uuid: str, now: float, interval_s: float) -> int:
+        """Counts the instances that were heartbeating just before this one failed, included.
+
+        Args:
+            uuid: the instance that failed.
+            now: the time of the failure.
+            interval_s: its heartbeat interval, in seconds.
+        """
+        just_stopped = {one for one, at in self._stopped.items() if now - at <= interval_s}
+        return len(self._heartbeating | just_stopped | {uuid})

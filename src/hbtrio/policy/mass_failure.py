@@ -1,8 +1,8 @@
-"""When many instances fail at once, the host is the problem: one alarm, no action.
+"""Recognises mass failures: if many instances fail at once, the host is the problem.
 
-A corrective command is therefore held back for one interval, to see whether more instances follow.
-If more than a set share of the instances that were heartbeating failed within one interval of each
-other, none of them is acted upon.
+A corrective command is held back for one interval to see whether more instances fail. If more than
+a configured share of the heartbeating instances fail within one interval of each other, no
+corrective command is run and one alarm is raised.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from typing import Final
 
 import attrs
 
-#: Failures remembered: as many as a host may have channels three times over.
+#: Failures remembered: three times the default limit of channels.
 _MEMORY: Final = 65536
 
-#: No interval is longer than this (``[heartbeat] interval_max_ms``), so nothing older is near.
+#: Older failures are dropped: no interval is longer than this (``[heartbeat] interval_max_ms``).
 _FORGET_S: Final = 600.0
 
 
 class FailureVerdict(Enum):
-    """What to do about a failure once its interval of reflection is over."""
+    """What to do about a failure once its interval is over."""
 
     ACT = "act"
-    #: Too many at once, and nobody was told yet: raise the alarm.
+    #: Too many instances failed at once: raise the alarm.
     HOLD_AND_ALARM = "hold and alarm"
-    #: It belongs to an incident that was alarmed already.
+    #: The alarm of this incident was raised already.
     HOLD = "hold"
 
 
 @attrs.frozen
 class Failure:
-    """An instance that failed: lost, or ill with an action.
+    """The failure of an instance: a loss, or an illness with a corrective action.
 
-    ``total`` is how many instances were heartbeating just before it, itself included.
+    ``at`` is the time in seconds, on any one clock. ``total`` counts the instances that were
+    heartbeating just before the failure, including the failed one.
     """
 
     uuid: str
@@ -44,12 +45,12 @@ class Failure:
 
 
 class MassFailures:
-    """Counts failures close to each other.
+    """Counts failures that are close to each other.
 
     Args:
-        share: the share of instances, over 0 and at most 1, above which nothing is done.
-        minimum: with fewer heartbeating instances than this nothing is held back; a share of two
-            instances says nothing about the host.
+        share: failures are held back above this share of instances, over 0 and at most 1.
+        minimum: nothing is held back with fewer heartbeating instances than this, because a share
+            of two instances says nothing about the host.
     """
 
     def __init__(self, share: float, minimum: int) -> None:
@@ -57,20 +58,20 @@ class MassFailures:
         self._minimum = minimum
         self._failures: deque[Failure] = deque(maxlen=_MEMORY)
         self._incident: tuple[float, float] | None = None
-        #: How many corrective commands were held back, for status.
+        #: Corrective commands held back, for status.
         self.held = 0
-        #: How many alarms were raised, for status.
+        #: Alarms raised, for status.
         self.alarms = 0
 
     def note(self, failure: Failure) -> float:
-        """Remembers a failure; returns the time at which :meth:`judge` may be asked about it."""
+        """Records a failure and returns the time from which :meth:`judge` can decide on it."""
         while self._failures and failure.at - self._failures[0].at > _FORGET_S:
             self._failures.popleft()
         self._failures.append(failure)
         return failure.at + failure.interval_s
 
     def judge(self, failure: Failure) -> FailureVerdict:
-        """Whether to act on a failure that was noted at least its interval ago."""
+        """Decides whether to act on a failure that was noted at least its interval ago."""
         if self._incident is not None and self._incident[0] <= failure.at <= self._incident[1]:
             self.held += 1
             return FailureVerdict.HOLD
@@ -79,12 +80,12 @@ class MassFailures:
             for other in self._failures
             if abs(other.at - failure.at) <= max(other.interval_s, failure.interval_s)
         ]
-        # The first failure of a burst knows how many there were before it.
+        # Only the first failure of a burst counted all instances.
         total = max((other.total for other in near), default=failure.total)
         if total < self._minimum or len({f.uuid for f in near}) <= self._share * total:
             return FailureVerdict.ACT
         first, last = min(f.at for f in near), max(f.at for f in near)
-        # One incident, one alarm: what overlaps the last one goes on from it.
+        # One alarm per incident: failures that overlap the last incident extend it.
         self.held += 1
         if self._incident is not None and first <= self._incident[1]:
             self._incident = min(first, self._incident[0]), max(last, self._incident[1])

@@ -1,8 +1,8 @@
-"""What a guest advertised, clamped to what the host allows.
+"""Clamps the values that a guest advertised to the host's limits.
 
-The numbers come from a tenant. An interval of a day, or a window of a century, would switch the
-heartbeat off or hold an operator up for ever; so each is brought into the host's bounds. Beating
-faster than a guest asked for is always safe: it waits for at least two of its intervals.
+The numbers come from a tenant: an interval of a day would switch the heartbeat off, and a window of
+a century would block an operator for ever. Challenging a guest faster than it asked for is always
+safe, because a guest waits for at least two of its intervals.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hbtrio.wire.vocabulary import CorrectiveAction, WindowKind
 
 @attrs.frozen
 class ProfileLimits:
-    """The host's bounds for what guests advertise; see ``[heartbeat]`` and ``[limits]``."""
+    """The host's limits for advertised values (``[heartbeat]`` and ``[limits]``)."""
 
     interval_min_ms: int = 400
     interval_max_ms: int = 60_000
@@ -27,10 +27,10 @@ class ProfileLimits:
 
 @attrs.frozen
 class Profile:
-    """One guest's heartbeat interval, windows and corrective action, ready for use.
+    """One guest's heartbeat interval, windows and corrective action, within the host's limits.
 
-    The defaults are what a guest without a configuration advertises; they serve while a guest
-    answers challenges without having sent its ``init`` to this host, as after a live migration.
+    The defaults are those of a guest without a configuration. They apply while a guest answers
+    challenges without having sent ``init`` to this host, as after a live migration.
     """
 
     name: str = ""
@@ -44,7 +44,7 @@ class Profile:
 
     @classmethod
     def from_init(cls, init: Init, limits: ProfileLimits) -> Profile:
-        """The profile that ``init`` asks for, within ``limits``."""
+        """Builds the profile that ``init`` advertises, clamped to ``limits``."""
 
         def notice_s(seconds: int) -> int:
             return _clamp(seconds, 1, limits.notice_max_s)
@@ -64,7 +64,7 @@ class Profile:
         )
 
     def window_s(self, kind: WindowKind) -> int:
-        """How long the host keeps a window of this kind open for this guest, in seconds."""
+        """Returns how long the host keeps a window of this kind open, in seconds."""
         match kind:
             case WindowKind.VOTE:
                 return self.vote_s

@@ -1,4 +1,4 @@
-"""At most so many in so long: a sliding window with a bounded memory."""
+"""Rate limits with bounded memory: a sliding window and a token bucket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Quota:
     """Grants at most ``count`` in any ``period_s`` seconds.
 
     Args:
-        count: how many are granted, at least 0; also the memory it takes.
+        count: how many are granted, at least 0; memory use is proportional.
         period_s: the length of the window, in seconds.
     """
 
@@ -21,7 +21,7 @@ class Quota:
         self._granted: deque[float] = deque(maxlen=max(count, 1))
 
     def take(self, now: float) -> bool:
-        """Takes one if there is one left at ``now``, and says whether there was."""
+        """Takes one if the quota allows it at ``now``; returns whether it did."""
         while self._granted and now - self._granted[0] >= self._period_s:
             self._granted.popleft()
         if len(self._granted) >= self._count:
@@ -31,11 +31,12 @@ class Quota:
 
 
 class ByteBucket:
-    """A token bucket for bytes: what a tenant may send before its channel is left unread a while.
+    """A token bucket that limits how fast a tenant's channel is read.
 
     Args:
-        rate: bytes per second that flow back, over 0.
-        burst: how many may come at once.
+        rate: bytes per second that the bucket regains, over 0.
+        burst: the size of the bucket, in bytes.
+        now: seconds on the caller's clock.
     """
 
     __slots__ = ("_burst", "_level", "_rate", "_updated")
@@ -47,9 +48,9 @@ class ByteBucket:
         self._updated = now
 
     def take(self, count: int, now: float) -> float:
-        """Takes ``count`` bytes already read; returns how many seconds to stop reading, often 0."""
+        """Takes ``count`` bytes that were read; returns how many seconds to pause reading."""
         level = self._level + (now - self._updated) * self._rate
-        if level > self._burst:  # min() would cost more than all the rest
+        if level > self._burst:  # min() would cost more than the rest of this method
             level = self._burst
         level -= count
         self._updated = now

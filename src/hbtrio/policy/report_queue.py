@@ -1,9 +1,8 @@
-"""What a host has reported and its agent has not acknowledged: numbered, bounded, replayed.
+"""Queues a host's reports until its agent acknowledges them: numbered, bounded, resent.
 
-States are coalesced: of one instance only the newest of ``heartbeating`` and ``stopped`` waits,
-since an older one says nothing that matters any more. A full queue gives way on everything else
-before it drops a verdict of a vote or notice: there is at most one for each window, so that a queue
-full of them holds none but those whose windows were over long ago.
+The queue keeps only the newest ``heartbeating`` or ``stopped`` of an instance, because an older
+state no longer matters. A full queue drops the verdicts of votes and notices last: each belongs to
+one window, so the oldest verdicts of a full queue belong to windows that ended long ago.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ _VERDICTS: Final = frozenset({"vote", "notice"})
 
 
 class ReportQueue:
-    """Reports waiting for their acknowledgement.
+    """Holds the reports that wait for their acknowledgement.
 
     Args:
-        limit: how many may wait; at least 1.
+        limit: the most reports to hold; at least 1.
     """
 
     def __init__(self, limit: int = 10_000) -> None:
@@ -31,14 +30,14 @@ class ReportQueue:
         self._waiting: OrderedDict[int, LinkReport] = OrderedDict()
         self._states: dict[str, int] = {}
         self._next = 1
-        #: Reports that had to give way.
+        #: Reports dropped because the queue was full.
         self.dropped = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, report: LinkReport) -> LinkReport:
-        """Takes a report, numbers it and returns it so."""
+        """Adds a report and returns it with its number; may drop another report."""
         numbered = attrs.evolve(report, number=self._next)
         self._next += 1
         if report.kind in _STATES:
@@ -48,11 +47,11 @@ class ReportQueue:
             self._states[report.uuid] = numbered.number
         self._waiting[numbered.number] = numbered
         if len(self._waiting) > self._limit:
-            self._give_way()
+            self._drop_one()
         return numbered
 
     def after(self, number: int, most: int) -> list[LinkReport]:
-        """The reports behind ``number``, in order, at most ``most`` of them."""
+        """Returns the reports with numbers above ``number``, in order, at most ``most``."""
         found: list[LinkReport] = []
         for waiting in self._waiting.values():
             if waiting.number > number:
@@ -62,13 +61,13 @@ class ReportQueue:
         return found
 
     def acknowledge(self, number: int) -> None:
-        """Forgets every report up to ``number``."""
+        """Removes every report up to and including ``number``."""
         while self._waiting and next(iter(self._waiting)) <= number:
             _, report = self._waiting.popitem(last=False)
             if self._states.get(report.uuid) == report.number:
                 del self._states[report.uuid]
 
-    def _give_way(self) -> None:
+    def _drop_one(self) -> None:
         number = next(
             (n for n, report in self._waiting.items() if report.kind not in _VERDICTS),
             next(iter(self._waiting)),

@@ -1,11 +1,11 @@
-"""How many requests to the VIM may be under way, and whose turn it is not.
+"""Limits the requests to the VIM that are under way, and backs off after failures.
 
-Two kinds of trouble, two kinds of waiting. The VIM can't be reached: nothing is sent for a while,
-then one entry tries for all, so that a thousand entries do not hammer at a VIM that is starting.
-One request fails on a VIM that can be reached: its instance rests, the others go on.
+If the VIM can't be reached, nothing is sent for a while and then one entry is tried for all, so a
+thousand entries don't overload a VIM that is starting. If one request fails although the VIM can be
+reached, only its instance waits.
 
-A verdict waits for none of that: it has a window. Some of the requests under way are kept for
-verdicts, and a state or alarm that hangs holds up not even the verdict of its own instance.
+A verdict doesn't wait for either, because its window is limited. Some slots are reserved for
+verdicts, and a state or alarm that hangs doesn't delay the verdict of its own instance.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ import attrs
 from hbtrio.policy.backoff import Backoff
 from hbtrio.wire.vim_result import NotSent, SendResult
 
-#: Requests under way at once, and how many of them states and alarms leave to verdicts: each of
-#: theirs may hang for as long as a vote's whole window.
+#: The most requests under way, and the slots of them reserved for verdicts: a state or alarm may
+#: hang for as long as a vote's whole window.
 SLOTS: Final = 8
 FOR_VERDICTS: Final = 2
 
-#: A state or alarm under way for so long, in seconds, hangs: a verdict of its instance need not
-#: come behind it. A VIM that is well answers in a few milliseconds; the verdict of a silent guest
-#: has a quarter of a second.
+#: A state or alarm under way for this many seconds hangs, so a verdict of its instance doesn't wait
+#: for it. A healthy VIM answers within milliseconds; the verdict of a silent guest has 0.25 s.
 _HANGS_S: Final = 0.1
 
-#: An instance that rested and has had nothing to send for so long, in seconds, is forgotten.
+#: The backoff of an instance is dropped this many seconds after its last wait ended.
 _FORGET_S: Final = 300.0
 
 
 class Reach(Enum):
-    """How a result changed what is known of the VIM."""
+    """How a result changed whether the VIM can be reached."""
 
     UNCHANGED = "as before"
     GAINED = "the VIM can be reached again"
@@ -44,13 +43,13 @@ class Reach(Enum):
 
 @attrs.frozen
 class Turn:
-    """What may be begun now.
+    """Which requests may be started now.
 
     Args:
-        limit: how many requests at most.
-        others: how many of them may be no verdicts.
-        busy: instances of which nothing may be sent.
-        resting: instances of which only verdicts may be sent, which wait for no state or alarm.
+        limit: the most requests to start.
+        others: the most of them that are not verdicts.
+        busy: instances for which nothing may be sent.
+        resting: instances for which only verdicts may be sent.
     """
 
     limit: int
@@ -61,7 +60,7 @@ class Turn:
 
 @attrs.frozen
 class _UnderWay:
-    """A request under way: since when, and in which spell without a VIM."""
+    """A request under way: its start, and the count of failed tries when it started."""
 
     uuid: str
     is_verdict: bool
@@ -71,47 +70,47 @@ class _UnderWay:
 
 @attrs.define
 class _Rest:
-    """An instance whose last request failed on a VIM that could be reached."""
+    """The backoff of an instance whose last request failed although the VIM could be reached."""
 
     until: float = -math.inf
     backoff: Backoff = attrs.field(factory=Backoff)
 
 
 class VimAttempts:
-    """The requests under way, and what the last ones said of the VIM.
+    """Tracks the requests under way and whether the VIM can be reached.
 
-    All times are in seconds on one clock, the caller's.
+    All times are in seconds on the caller's clock.
     """
 
     def __init__(self) -> None:
-        #: Whether the last request got through to the VIM.
+        #: Whether the last request reached the VIM.
         self.reachable = True
-        #: Since when the VIM can be reached, if it could not be before.
+        #: When the VIM became reachable again, or -inf.
         self.reachable_since = -math.inf
-        #: By entry. Of one instance one, or a verdict beside a state or alarm that hangs.
+        #: By entry: one per instance, or a verdict beside a state or alarm that hangs.
         self._under_way: dict[int, _UnderWay] = {}
         self._rests: dict[str, _Rest] = {}
-        # The wait for a VIM that can't be reached: attempts that began before it was entered do not
-        # lengthen it, or the eight that fail together would.
+        # The wait for a VIM that can't be reached. Only attempts that started after the previous
+        # failure lengthen the wait: otherwise the eight that fail together would.
         self._backoff = Backoff()
         self._held_until = -math.inf
         self._spell = 0
 
     def __len__(self) -> int:
-        """How many requests are under way."""
+        """Returns how many requests are under way."""
         return len(self._under_way)
 
     @property
     def rests(self) -> Set[str]:
-        """The instances that rest, or rested not long ago."""
+        """The instances that wait after a failure, or did so not long ago."""
         return self._rests.keys()
 
     def begin(self, entry_id: int, uuid: str, *, is_verdict: bool, now: float) -> None:
-        """A request about this instance is begun."""
+        """Records the start of a request about this instance."""
         self._under_way[entry_id] = _UnderWay(uuid, is_verdict, now, self._spell)
 
     def learn(self, entry_id: int, result: SendResult, now: float) -> Reach:
-        """What became of a request under way, which says whether the VIM can be reached."""
+        """Takes the result of a request and returns how the VIM's reachability changed."""
         was_reachable = self.reachable
         if not isinstance(result, NotSent):
             self.reachable = True
@@ -128,34 +127,34 @@ class VimAttempts:
         return Reach.LOST if was_reachable else Reach.UNCHANGED
 
     def end(self, entry_id: int) -> None:
-        """The request is over, and what became of it is kept."""
+        """Records the end of a request, once its result is stored."""
         del self._under_way[entry_id]
 
     def forget_all(self) -> None:
-        """No request is under way any more: whoever made them was cancelled."""
+        """Drops all requests under way, because their tasks were cancelled."""
         self._under_way.clear()
 
     def vim_spoke(self) -> bool:
-        """The VIM has made a request just now, so it is up; returns whether that is news.
+        """Ends the wait because the VIM has just sent a request; returns whether there was one.
 
-        Without this the verdict of a VIM's first vote after an outage could wait for up to a
-        minute, and be too late.
+        Otherwise the verdict of the VIM's first vote after an outage could wait for up to a minute
+        and come too late.
         """
         if not self.reachable:
             self._try_at_once()
         return not self.reachable
 
     def rest(self, uuid: str, now: float) -> None:
-        """A state or alarm of the instance failed: no other is sent for a while."""
+        """Makes the instance wait after the failure of a state or alarm."""
         rest = self._rests.setdefault(uuid, _Rest())
         rest.until = now + rest.backoff.next_delay_s()
 
     def end_rest(self, uuid: str) -> None:
-        """A state or alarm of the instance is done with."""
+        """Ends the instance's wait: its state or alarm was delivered or dropped."""
         self._rests.pop(uuid, None)
 
     def turn(self, now: float) -> Turn:
-        """What may be begun now."""
+        """Returns which requests may be started now."""
         under_way = self._under_way.values()
         instances = {one.uuid for one in under_way}
         for uuid in [uuid for uuid, rest in self._rests.items() if rest.until < now - _FORGET_S]:
@@ -166,7 +165,7 @@ class VimAttempts:
         return Turn(*self._room(now), busy, resting | instances)
 
     def wait_s(self, now: float) -> float:
-        """For how many seconds :meth:`turn` says the same, if no request begins or ends."""
+        """Returns for how many seconds :meth:`turn` stays the same if no request starts or ends."""
         changes = [self._held_until, *(rest.until for rest in self._rests.values())]
         changes += [one.since + _HANGS_S for one in self._under_way.values() if not one.is_verdict]
         return min((at - now for at in changes if at > now), default=math.inf)
@@ -174,9 +173,9 @@ class VimAttempts:
     def _room(self, now: float) -> tuple[int, int]:
         if self._held_until > now:
             return 0, 0
-        # A VIM that could not be reached is tried with one entry for all, and one verdict beside it
-        # if there is one: the VIM may be back while that one still waits to be connected.
-        # What hangs since it could be reached may do so for 20 s more: only its tries count.
+        # An unreachable VIM is tried with one entry, and with one verdict beside that entry: the
+        # VIM may be back while the entry's connection attempt still hangs. Requests that hang
+        # since before the outage may do so for 20 s more, so only tries of this spell count.
         if not self.reachable:
             tries = [one.is_verdict for one in self._under_way.values() if one.spell == self._spell]
             room = max(0, 2 * SLOTS - len(self))
