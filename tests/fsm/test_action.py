@@ -55,7 +55,7 @@ FAILS = {
 #: The state in which each kind of step leaves an action; a notice has one before and two after.
 STATES = {
     AskVote: {ActionState.VOTING},
-    GiveNotice: {ActionState.PREPARING, ActionState.FINISHING, ActionState.MENDING},
+    GiveNotice: {ActionState.PREPARING, ActionState.FINISHING, ActionState.FINISHING_FAILED},
     Perform: {ActionState.PERFORMING},
     AwaitReturn: {ActionState.AWAITING},
     Finish: {ActionState.DONE, ActionState.REJECTED, ActionState.FAILED},

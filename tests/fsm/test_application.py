@@ -20,9 +20,9 @@ from hbtrio.fsm.application import (
     ApplicationStateChanged,
     Effect,
     Ignored,
+    RegistrationChanged,
     SendToApplication,
     StillIll,
-    TermsChanged,
     Withdrew,
 )
 from hbtrio.fsm.table import IllegalEvent
@@ -187,7 +187,7 @@ def test_a_second_init_of_one_who_is_well_is_news_if_the_terms_are(terms: dict[s
     again = attrs.evolve(INIT, **terms)
     assert application.received(again, 11.0) == [
         SendToApplication(AppInitAck(True)),
-        TermsChanged(PROFILE),
+        RegistrationChanged(PROFILE),
     ]
     assert application.state is HEALTHY
     assert application.received(again, 11.5) == [SendToApplication(AppInitAck(True))]

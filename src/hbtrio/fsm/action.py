@@ -1,8 +1,8 @@
-"""An action on an instance, from the vote to the last notice (PROTOCOL.md, section 0).
+"""Decides the steps of an action, from the vote to the last notice (PROTOCOL.md, section 0).
 
-The machine walks one row of the event table: vote, pre-notice, perform, wait for a VM that reboots,
-post-notice. It returns the next step to carry out and is told how that went. Whatever happens, it
-ends in exactly one of DONE, REJECTED and FAILED.
+The machine follows one row of the event table: vote, pre-notice, command, wait for a VM that
+restarts, post-notice. Each method takes the result of a step and returns the next step. An action
+always ends in exactly one of DONE, REJECTED and FAILED.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, ActionRule, Event
 
 
 class ActionState(Enum):
-    """Where an action stands."""
+    """The state of an action."""
 
-    PLANNED = "planned"  # nothing was said or done
-    VOTING = "voting"  # the instance is asked whether it may be
-    PREPARING = "preparing"  # it may; the instance is told, and prepares
+    PLANNED = "planned"  # nothing was sent or run
+    VOTING = "voting"  # the vote is open
+    PREPARING = "preparing"  # the pre-notice is open
     PERFORMING = "performing"  # the command runs
-    AWAITING = "awaiting"  # the command is done; the VM is to come back
-    FINISHING = "finishing"  # it is done; the instance is told
-    MENDING = (
-        "finishing after a failure"  # it failed; an instance told of a beginning hears of an end
-    )
+    AWAITING = "awaiting"  # the command has succeeded; the VM restarts
+    FINISHING = "finishing"  # the post-notice is open
+    # The command failed. The post-notice is sent because the instance had the pre-notice.
+    FINISHING_FAILED = "finishing after a failure"
     DONE = "done"
-    REJECTED = "rejected"  # the instance said no; nothing was done
+    REJECTED = "rejected"  # the vote was rejected; no command was run
     FAILED = "failed"  # the command failed
 
 
 class ActionEvent(Enum):
-    """What can happen to an action."""
+    """The events of an action."""
 
     VOTE_DUE = "it starts with a vote"
     NOTICE_DUE = "it starts with a pre-notice"
@@ -43,11 +42,11 @@ class ActionEvent(Enum):
     NOTICED = "the notice is over"
     PERFORMED = "performed, nothing follows"
     PERFORMED_RESTARTS = "performed, the VM restarts"
-    PERFORMED_TELLS = "performed, a post-notice follows"
+    PERFORMED_THEN_NOTICE = "performed, a post-notice follows"
     FAILED = "the command failed, nothing follows"
-    FAILED_TELLS = "the command failed, a post-notice follows"
+    FAILED_THEN_NOTICE = "the command failed, a post-notice follows"
     BACK = "the VM is back or its RESTART window is over"
-    BACK_TELLS = "the same, and a post-notice follows"
+    BACK_THEN_NOTICE = "the same, and a post-notice follows"
 
 
 _S, _E = ActionState, ActionEvent
@@ -63,13 +62,13 @@ _ROWS: dict[ActionState, dict[ActionEvent, ActionState]] = {
     _S.PERFORMING: {
         _E.PERFORMED: _S.DONE,
         _E.PERFORMED_RESTARTS: _S.AWAITING,
-        _E.PERFORMED_TELLS: _S.FINISHING,
+        _E.PERFORMED_THEN_NOTICE: _S.FINISHING,
         _E.FAILED: _S.FAILED,
-        _E.FAILED_TELLS: _S.MENDING,
+        _E.FAILED_THEN_NOTICE: _S.FINISHING_FAILED,
     },
-    _S.AWAITING: {_E.BACK: _S.DONE, _E.BACK_TELLS: _S.FINISHING},
+    _S.AWAITING: {_E.BACK: _S.DONE, _E.BACK_THEN_NOTICE: _S.FINISHING},
     _S.FINISHING: {_E.NOTICED: _S.DONE},
-    _S.MENDING: {_E.NOTICED: _S.FAILED},
+    _S.FINISHING_FAILED: {_E.NOTICED: _S.FAILED},
     _S.DONE: {},
     _S.REJECTED: {},
     _S.FAILED: {},
@@ -86,31 +85,31 @@ ACTION_FSM: Table[ActionState, ActionEvent] = Table(
 
 @attrs.frozen
 class AskVote:
-    """Open the vote on this event; then :meth:`Action.voted`."""
+    """Open the vote on this event, then call :meth:`Action.voted`."""
 
     event: Event
 
 
 @attrs.frozen
 class GiveNotice:
-    """Send the notice of this event and wait for its window; then :meth:`Action.noticed`."""
+    """Send the notice of this event, wait for its end, then call :meth:`Action.noticed`."""
 
     event: Event
 
 
 @attrs.frozen
 class Perform:
-    """Run the command; then :meth:`Action.performed`."""
+    """Run the command, then call :meth:`Action.performed`."""
 
 
 @attrs.frozen
 class AwaitReturn:
-    """Wait for the VM to heartbeat again or its RESTART window to end; then :meth:`Action.back`."""
+    """Wait until the VM heartbeats or its RESTART window ends, then call :meth:`Action.back`."""
 
 
 @attrs.frozen
 class Finish:
-    """The action is over: :attr:`Action.state` is DONE, REJECTED or FAILED."""
+    """End the action: :attr:`Action.state` is DONE, REJECTED or FAILED."""
 
 
 Step = AskVote | GiveNotice | Perform | AwaitReturn | Finish
@@ -120,8 +119,8 @@ class Action:
     """One action on one instance.
 
     Args:
-        name: which row of the event table.
-        force: skip the vote; the notices are given all the same.
+        name: the row of the event table.
+        force: skip the vote, but not the notices.
     """
 
     def __init__(self, name: ActionName, *, force: bool = False) -> None:
@@ -132,43 +131,45 @@ class Action:
 
     @property
     def before(self) -> Event | None:
-        """The event that is announced before the command, if there is one."""
+        """The event that is voted on and noticed before the command, or None."""
         return self._rule.before
 
     @property
     def restarting(self) -> Event | None:
-        """The event in which the VM goes down and comes back, if there is one."""
+        """The event in which the VM goes down and comes back, or None."""
         return self._rule.before if self._rule.restarts else None
 
     def start(self) -> Step:
-        """The first step."""
+        """Returns the first step."""
         if self._rule.before is None:
             return self._step(ActionEvent.PERFORM_DUE)
         return self._step(ActionEvent.NOTICE_DUE if self._force else ActionEvent.VOTE_DUE)
 
     def voted(self, *, rejected: bool) -> Step:
-        """The vote is over."""
+        """Takes the result of the vote and returns the next step."""
         return self._step(ActionEvent.REJECTED if rejected else ActionEvent.ACCEPTED)
 
     def noticed(self) -> Step:
-        """A notice is over; its result does not matter."""
+        """Takes the end of a notice, whatever its result, and returns the next step."""
         return self._step(ActionEvent.NOTICED)
 
     def performed(self, *, succeeded: bool) -> Step:
-        """The command has ended."""
+        """Takes the end of the command and returns the next step."""
         rule = self._rule
         if not succeeded:
-            told = rule.before is not None and rule.after is not None
-            return self._step(ActionEvent.FAILED_TELLS if told else ActionEvent.FAILED)
+            noticed = rule.before is not None and rule.after is not None
+            return self._step(ActionEvent.FAILED_THEN_NOTICE if noticed else ActionEvent.FAILED)
         if rule.restarts:
             return self._step(ActionEvent.PERFORMED_RESTARTS)
         return self._step(
-            ActionEvent.PERFORMED if rule.after is None else ActionEvent.PERFORMED_TELLS
+            ActionEvent.PERFORMED if rule.after is None else ActionEvent.PERFORMED_THEN_NOTICE
         )
 
     def back(self) -> Step:
-        """The VM is back, or it is too late to wait for it."""
-        return self._step(ActionEvent.BACK if self._rule.after is None else ActionEvent.BACK_TELLS)
+        """Takes the VM's return, or the end of its RESTART window; returns the next step."""
+        return self._step(
+            ActionEvent.BACK if self._rule.after is None else ActionEvent.BACK_THEN_NOTICE
+        )
 
     def _step(self, event: ActionEvent) -> Step:
         self.state = ACTION_FSM.after(self.state, event)
@@ -181,7 +182,9 @@ class Action:
                 return Perform()
             case ActionState.AWAITING:
                 return AwaitReturn()
-            case ActionState.FINISHING | ActionState.MENDING if self._rule.after is not None:
+            case ActionState.FINISHING | ActionState.FINISHING_FAILED if (
+                self._rule.after is not None
+            ):
                 return GiveNotice(self._rule.after)
             case _:
                 return Finish()

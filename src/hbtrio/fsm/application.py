@@ -1,15 +1,14 @@
-"""One application's connection as the guest sees it: registration, beats, health and answers.
+"""Decides what the guest does on one application's connection (PROTOCOL.md, section 4).
 
-An application registers on its own terms and is then challenged once every interval of its own. It
-is judged by its answers alone: two intervals without a correct one make it silent, which counts as
-ill with the corrective action it registered, and any later answer makes it what that answer says
-(PROTOCOL.md, section 4). The times are those of the deployed guest: the first challenge comes one
-interval after the registration, and challenges stay on that grid. A challenge is not sent while the
-one before it is unanswered: an application that was stopped for an hour must not find an hour of
-them in its socket.
+An application registers and is then challenged once per interval of its registration. Two intervals
+without a correct response make it silent, which counts as ill with its registered corrective
+action; the next response sets its health again. As in the deployed guest, the first challenge comes
+one interval after the registration, and later ones stay on that grid. No challenge is sent while
+the last one is unanswered: an application that was stopped for an hour must not find an hour of
+challenges in its socket.
 
-The machine asks for time through :attr:`ApplicationSession.deadline`; its task sleeps until then
-and calls :meth:`ApplicationSession.expired`. One object serves one connection.
+:attr:`ApplicationSession.deadline` is when the machine needs to run: its task sleeps until then and
+calls :meth:`ApplicationSession.expired`. One object serves one connection.
 """
 
 from __future__ import annotations
@@ -39,28 +38,28 @@ from hbtrio.wire.app_messages import Final as FinalMessage
 from hbtrio.wire.channel_codec import plain_text
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 
-#: A registration that asks for a shorter interval is refused.
+#: A registration with a shorter interval is refused.
 MIN_INTERVAL_MS: Final = 400
 
-#: An answer counts if it echoes one of this many challenges, the last ones sent.
+#: A challenge response is correct if it echoes one of this many latest challenges.
 RECENT_CHALLENGES: Final = 4
 
-#: Intervals without a correct answer that make an application silent.
+#: Intervals without a correct challenge response that make an application silent.
 PATIENCE: Final = 2
 
 
 class ApplicationState(Enum):
-    """What is known of an application."""
+    """The state of an application."""
 
     UNREGISTERED = "unregistered"  # connected, but not registered, refused, or signed off
-    HEALTHY = "healthy"  # registered, and well by its last word
-    ILL = "ill"  # by its last answer it is unhealthy
-    SILENT = "silent"  # two intervals without a correct answer
+    HEALTHY = "healthy"  # registered, and its last response was not unhealthy
+    ILL = "ill"  # its last response was unhealthy
+    SILENT = "silent"  # two intervals without a correct response
     GONE = "gone"  # its connection is closed
 
 
 class ApplicationEvent(Enum):
-    """What can happen to an application."""
+    """The events of an application."""
 
     INIT_ACCEPTED = "init accepted"
     INIT_REFUSED = "init refused"
@@ -113,14 +112,14 @@ APPLICATION_TABLE: Table[ApplicationState, ApplicationEvent] = Table(
 
 @attrs.frozen
 class SendToApplication:
-    """Send this to the application."""
+    """Send this message to the application."""
 
     message: AppMessage
 
 
 @attrs.frozen
 class Answered:
-    """The application answered the vote or notice it was asked last."""
+    """Record the application's response to the open vote or notice."""
 
     result: VoteResult
     reason: str
@@ -128,19 +127,19 @@ class Answered:
 
 @attrs.frozen
 class Withdrew:
-    """The application owes an answer and will give none: it does not count in that round."""
+    """Stop waiting for the application's response: it no longer counts in that round."""
 
 
 @attrs.frozen
 class Ignored:
-    """The application sent something that is of no use, and why."""
+    """Log that a message of the application was ignored, with the reason."""
 
-    why: str
+    reason: str
 
 
 @attrs.frozen
 class ApplicationStateChanged:
-    """Worth a line in the log."""
+    """Log the change of state."""
 
     old: ApplicationState
     new: ApplicationState
@@ -149,12 +148,12 @@ class ApplicationStateChanged:
 
 @attrs.frozen
 class StillIll:
-    """It was ill and is ill for another reason, or with another action; worth a line in the log."""
+    """Log that the reason or the corrective action of an ill application changed."""
 
 
 @attrs.frozen
-class TermsChanged:
-    """It was registered and is so anew, with other terms; worth a line in the log."""
+class RegistrationChanged:
+    """Log that the application registered again with other values."""
 
     old: Profile
 
@@ -166,22 +165,22 @@ Effect = (
     | Ignored
     | ApplicationStateChanged
     | StillIll
-    | TermsChanged
+    | RegistrationChanged
 )
 
 
 class ApplicationSession:
-    """One application, from its connection's first byte to its end.
+    """The session of one application, for the lifetime of its connection.
 
     Args:
-        new_id: makes challenges and ids in 0..2^31-1.
+        new_id: returns a new challenge or id, 0 to 2^31-1.
     """
 
     def __init__(self, new_id: Callable[[], int]) -> None:
         self.state = APPLICATION_TABLE.initial
-        #: What it registered with, also when it has signed off since; no window is under 1 s.
+        #: The values of its last registration, also after it signed off; windows are at least 1 s.
         self.profile = Profile()
-        #: Its health for the merge. Who is not registered is healthy: nobody asks anything of it.
+        #: Its health for the merge; healthy while it is not registered.
         self.health = HealthStatus(True)
         self._new_id = new_id
         self._recent: deque[int] = deque(maxlen=RECENT_CHALLENGES)
@@ -192,16 +191,16 @@ class ApplicationSession:
 
     @property
     def registered(self) -> bool:
-        """Whether it takes part: in votes, in notices and in the guest's health."""
+        """Whether the application takes part in votes, notices and the guest's health."""
         return self.state not in (ApplicationState.UNREGISTERED, ApplicationState.GONE)
 
     @property
     def deadline(self) -> float:
-        """When :meth:`expired` wants to be called; infinity when nothing is being waited for."""
+        """When to call :meth:`expired`; infinity if nothing is pending."""
         return min(self._challenge_at, self._silent_at)
 
     def received(self, message: AppMessage, now: float) -> list[Effect]:
-        """A message of the application.
+        """Handles a message of the application and returns the effects.
 
         Raises:
             IllegalEvent: the connection is closed.
@@ -225,12 +224,12 @@ class ApplicationSession:
                 return [Ignored(f"{kind}, which applications don't send")]
 
     def expired(self, now: float, *, late: bool) -> list[Effect]:
-        """The deadline has passed; harmless when called too early.
+        """Handles the deadline and returns the effects; has no effect if called too early.
 
         Args:
             now: the time.
-            late: whether this process is not being scheduled on time. The answers may then be
-                waiting to be read: the application is given its two intervals once more.
+            late: whether this process is late. Responses may then be waiting to be read, so the
+                application gets its two intervals again.
         """
         effects: list[Effect] = []
         patience_s = PATIENCE * self.profile.interval_s
@@ -249,8 +248,7 @@ class ApplicationSession:
         if now >= self._challenge_at:
             effects += self._step(ApplicationEvent.CHALLENGE_DUE)
             interval_s = self.profile.interval_s
-            # The next point of the grid that is still to come: what was slept through is not
-            # made up for.
+            # The next point of the grid: missed challenges are not made up for.
             beats = math.floor((now - self._challenge_at) / interval_s) + 1
             self._challenge_at += beats * interval_s
             if self._challenge_at <= now:  # rounding
@@ -262,15 +260,15 @@ class ApplicationSession:
         return effects
 
     def ask(self, event: Event, notification: NotificationType) -> list[Effect]:
-        """Asks or tells it of an event, under a fresh id; exactly one answer can come of it.
+        """Opens a vote or notice under a new id; exactly one response is accepted.
 
-        An answer still owed for another event is not waited for any more.
+        A response still missing for the previous vote or notice is no longer accepted.
 
         Returns:
-            The message to send, behind a :class:`Withdrew` for an answer that is owed.
+            The message to send, preceded by :class:`Withdrew` if a response was missing.
 
         Raises:
-            ValueError: it is not registered.
+            ValueError: the application is not registered.
         """
         if not self.registered:
             raise ValueError("the application is not registered")
@@ -280,14 +278,14 @@ class ApplicationSession:
         return effects
 
     def unask(self) -> None:
-        """The round is over without its answer; one that still comes is ignored."""
+        """Ends the open vote or notice; a late response is ignored."""
         self._asked_id = None
 
     def closed(self) -> list[Effect]:
-        """Its connection is closed.
+        """Handles the end of the connection and returns the effects.
 
         Raises:
-            IllegalEvent: it was closed before.
+            IllegalEvent: the connection was closed before.
         """
         effects = self._step(ApplicationEvent.CONNECTION_CLOSED)
         return [*self._forget(), *effects]
@@ -295,8 +293,8 @@ class ApplicationSession:
     def _init(self, init: AppInit, now: float) -> list[Effect]:
         accepted = init.heartbeat_interval_ms >= MIN_INTERVAL_MS
         event = ApplicationEvent.INIT_ACCEPTED if accepted else ApplicationEvent.INIT_REFUSED
-        # A second init on a connection replaces the first, also when it is refused: whoever reads
-        # "not accepted" must not go on being challenged.
+        # A second init replaces the first even if it is refused: an application that was refused
+        # must not be challenged.
         changed = self._step(event)
         effects = [*self._forget(), SendToApplication(AppInitAck(accepted)), *changed]
         old, self.profile = (
@@ -315,7 +313,7 @@ class ApplicationSession:
             self._challenge_at = now + self.profile.interval_s
             self._silent_at = now + PATIENCE * self.profile.interval_s
             if not changed and old != self.profile:
-                effects.append(TermsChanged(old))
+                effects.append(RegistrationChanged(old))
         return effects
 
     def _answer(self, answer: AppChallengeResponse, now: float) -> list[Effect]:
@@ -333,7 +331,7 @@ class ApplicationSession:
         return changed if changed or self.health == old else [StillIll()]
 
     def _forget(self) -> list[Effect]:
-        """Ends what belongs to a registration."""
+        """Resets everything that belongs to a registration."""
         self.health = HealthStatus(True)
         self._recent.clear()
         self._awaiting = False
@@ -341,8 +339,8 @@ class ApplicationSession:
         return self._withdraw()
 
     def _withdraw(self) -> list[Effect]:
-        owed, self._asked_id = self._asked_id is not None, None
-        return [Withdrew()] if owed else []
+        is_missing, self._asked_id = self._asked_id is not None, None
+        return [Withdrew()] if is_missing else []
 
     def _step(self, event: ApplicationEvent) -> list[Effect]:
         old, new = self.state, APPLICATION_TABLE.after(self.state, event)

@@ -1,7 +1,7 @@
-"""One round of asking: who was asked, who answered, and what comes of it.
+"""Collects the answers of a vote or notice and decides its outcome.
 
-A vote and a notice are the same round with two differences: one reject ends a vote at once, while
-a failed handler of a notice does not stop the others; and a notice is complete, not accepted.
+A vote and a notice differ in two ways. One reject ends a vote at once, while a failed handler of a
+notice doesn't stop the others. A vote ends as accepted, a notice as complete.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from hbtrio.wire.vocabulary import NotificationType, VoteResult
 
 
 class BallotState(Enum):
-    """What is known of a round."""
+    """The state of a round."""
 
-    OPEN = "open"  # somebody has not answered
+    OPEN = "open"  # an answer is still missing
     REFUSED = "refused"  # a voter rejected: the event must not happen
-    ANSWERED = "answered"  # everybody who still counts has answered
+    ANSWERED = "answered"  # all voters that did not leave have answered
     EXPIRED = "expired"  # the window ended first
-    ABORTED = "aborted"  # superseded, or its peer went away
+    ABORTED = "aborted"  # superseded, or the peer disconnected
 
 
 class BallotEvent(Enum):
-    """What can happen to a round."""
+    """The events of a round."""
 
     ANSWER_CAME = "an answer came, others are owed"
     LAST_ANSWER_CAME = "the last answer owed came"
@@ -66,18 +66,18 @@ BALLOT_TABLE: Table[BallotState, BallotEvent] = Table(
 
 @attrs.frozen
 class Outcome:
-    """The one result of a round, with its reason."""
+    """The result of a round, with its reason."""
 
     result: VoteResult
     reason: str
 
 
 class Ballot:
-    """A round and its answers; it has exactly one outcome.
+    """A round of a vote or notice, with exactly one outcome.
 
     Args:
         notification: ``REVOCABLE`` for a vote, else a notice.
-        voters: names of those asked. With nobody to ask the round is complete at once.
+        voters: the voters' names. A round without voters is complete at once.
     """
 
     def __init__(self, notification: NotificationType, voters: Iterable[str]) -> None:
@@ -93,7 +93,7 @@ class Ballot:
 
     @property
     def owed(self) -> tuple[str, ...]:
-        """Those who have not answered yet."""
+        """The voters that have not answered yet."""
         return tuple(self._owed)
 
     @property
@@ -108,9 +108,9 @@ class Ballot:
         return self.outcome
 
     def answer(self, voter: str, result: VoteResult, reason: str) -> Outcome | None:
-        """Notes an answer; returns the outcome if it closes the round.
+        """Records an answer; returns the outcome if the answer closes the round.
 
-        A second answer of a voter, or one after the round is closed, counts for nothing.
+        A voter's second answer, and an answer to a closed round, are ignored.
         """
         if self.state is not BallotState.OPEN or voter not in self._owed:
             return None
@@ -126,14 +126,14 @@ class Ballot:
         return self._settle()
 
     def leave(self, voter: str) -> Outcome | None:
-        """A voter went away without an answer; it no longer counts."""
+        """Removes a voter that left without an answer; returns the outcome if that closes it."""
         if self.state is not BallotState.OPEN or voter not in self._owed:
             return None
         del self._owed[voter]
         return self._settle()
 
     def expire(self) -> Outcome | None:
-        """The window closed. Whoever is silent has agreed, and is named in the reason."""
+        """Closes the round at the end of its window; the reason names the silent voters."""
         if self.state is not BallotState.OPEN:
             return None
         silent = ", ".join(self._owed)
@@ -141,7 +141,7 @@ class Ballot:
         return self._close(BallotEvent.WINDOW_CLOSED, outcome)
 
     def abort(self, reason: str) -> Outcome | None:
-        """The round ends without its answers, for a reason that is not the voters'."""
+        """Closes the round without its answers, for a reason that is not the voters'."""
         if self.state is not BallotState.OPEN:
             return None
         return self._close(BallotEvent.ROUND_ABORTED, Outcome(VoteResult.ERROR, reason))
@@ -165,10 +165,13 @@ class Ballot:
 
 
 def as_reported(ballot: Ballot, timeout_s: float) -> Outcome:
-    """The outcome of a closed round as a host reports it.
+    """Returns the outcome of a closed round as a host reports it.
 
-    At the end of the host's window a silent guest has agreed: a vote is accepted, a notice is
-    complete (PROTOCOL.md, host behaviour). A guest that said ``timeout`` itself keeps its word.
+    A guest that is silent until the end of the host's window consents: a vote is accepted and a
+    notice is complete (PROTOCOL.md, host behaviour). A guest's own ``timeout`` is reported as such.
+
+    Raises:
+        ValueError: the round is still open.
     """
     outcome = ballot.settled
     if ballot.state is BallotState.EXPIRED and outcome.result is VoteResult.TIMEOUT:

@@ -1,10 +1,9 @@
-"""The tables of the state machines as a page for readers: ``docs/state-machines.md``.
+"""Generates ``docs/state-machines.md`` from the tables of the state machines.
 
-The page is generated from the very tables that the daemons run by, so it can't say anything else; a
-test compares it with what is generated now. ``make docs`` writes it.
+``make docs`` writes the page, and a test compares the page with the tables that the daemons use.
 
-A drawing shows what leads from one state to another. Events that change nothing would bury that
-under loops, so only those are drawn that carry the machine's work; the grid below has them all.
+A diagram shows the transitions between states. Of the events that don't change the state, only
+those that do the machine's regular work are drawn; the grid below the diagram lists all events.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ TABLES: Final[tuple[Table[Any, Any], ...]] = (
     HOLD_TABLE,
 )
 
-#: Loops that are drawn: something is sent or noted each time, though the state stays.
+#: Loops that are drawn: the event sends or records something, although the state stays the same.
 _DRAWN_LOOPS: Final[frozenset[tuple[Enum, Enum]]] = frozenset(
     {
         (SessionState.ENABLING, SessionEvent.INIT_RETRY),
@@ -54,12 +53,12 @@ _DRAWN_LOOPS: Final[frozenset[tuple[Enum, Enum]]] = frozenset(
 _HEAD: Final = """\
 # State machines
 
-Every decision of the daemons is made by one of these machines. Time enters them as an argument, and
-nothing in them waits, so a test can walk them in no time. This page is generated from the tables in
-`hbtrio.fsm` by `make docs`; edit those, not this.
+These machines make every decision of the daemons. Time is an argument and nothing in them waits, so
+tests run them without a clock. `make docs` generates this page from the tables in `hbtrio.fsm`:
+edit the tables, not this page.
 
-In the grids, a cell is the state that follows: `·` is no change, `–` never happens (a driver that
-delivers it all the same has a bug, and gets an error before anything has changed).
+In the grids, a cell is the next state. `·` means no change. `–` means that the event is illegal in
+that state: a driver that delivers it has a bug and gets an error before anything changes.
 """
 
 _UNCHANGED: Final = "·"
@@ -67,10 +66,10 @@ _ILLEGAL: Final = "–"
 
 
 def render(tables: Iterable[Table[Any, Any]]) -> str:
-    """The whole page, in Markdown with Mermaid drawings.
+    """Returns the page, in Markdown with Mermaid diagrams.
 
     Args:
-        tables: the machines, in the order in which they are to appear.
+        tables: the tables, in the order of the page.
     """
     return "\n".join([_HEAD, *(line for table in tables for line in _section(table))])
 
@@ -124,10 +123,10 @@ def _row(*cells: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the page into the file that is named.
+    """Writes the page to a file.
 
     Raises:
-        SystemExit: it is not called with one file.
+        SystemExit: the arguments are not exactly one file.
     """
     if len(arguments) != 1:
         raise SystemExit("usage: python -m hbtrio.fsm.diagrams FILE")

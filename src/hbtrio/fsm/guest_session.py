@@ -1,8 +1,8 @@
-"""The guest's side of the channel: the handshake, the challenges and the way back (PROTOCOL.md).
+"""Decides the guest's side of the channel: handshake, challenges and recovery (PROTOCOL.md).
 
-The session is a pure machine: it is told what happened and when, and returns effects for its task
-to carry out. It asks for time through :attr:`GuestSession.deadline`; the task sleeps until then and
-calls :meth:`GuestSession.expired`.
+The session is a pure machine: its methods take an event and its time, and return effects for a task
+to carry out. The task sleeps until :attr:`GuestSession.deadline` and then calls
+:meth:`GuestSession.expired`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from hbtrio.wire.channel_messages import (
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 
-#: The guest waits this long after its start, so that a host that has just connected listens.
+#: The guest's wait after its start, to give a host that has just connected time to listen.
 RELEASE_S: Final = 1.0
 
-#: What the guest adds to each window it advertises, for the answer's way to the host.
+#: Added to each advertised window, for the response's way to the host.
 PROPAGATION_S: Final = 1
 
 
 class SessionState(StrEnum):
-    """What the guest knows of its host. The values stand in the log line operators grep for."""
+    """The state of the session. The values appear in a log line that operators grep for."""
 
-    INITIAL = "initial"  # started, or shut down: nothing is said
-    ENABLING = "enabling"  # the channel is up, init is being sent
-    ENABLED = "enabled"  # the host acknowledged and is challenging us
+    INITIAL = "initial"  # just started, or shut down: nothing is sent
+    ENABLING = "enabling"  # the channel is up; init is sent until the host acknowledges
+    ENABLED = "enabled"  # the host acknowledged init and sends challenges
     DISABLED = "disabled"  # the channel is down
 
 
 class SessionEvent(StrEnum):
-    """What can happen to a session; the values are the words of the deployed client's log."""
+    """The events of a session; the values are those of the deployed client's log."""
 
     RELEASE = "release"
     INIT_ACK = "init-ack"
@@ -115,7 +115,7 @@ SESSION_TABLE: Table[SessionState, SessionEvent] = Table(
 
 @attrs.frozen
 class SessionSettings:
-    """What the guest advertises and waits for; durations as in guest_heartbeat.conf."""
+    """The values that the guest advertises and its timeouts, as in guest_heartbeat.conf."""
 
     name: str
     hb_interval_ms: int = 1000
@@ -130,11 +130,11 @@ class SessionSettings:
 
     @property
     def challenge_timeout_s(self) -> float:
-        """How long the guest waits for a challenge before it sends ``init`` again."""
+        """Seconds without a challenge after which the guest sends ``init`` again."""
         return max(2 * self.hb_interval_ms, self.hb_min_timeout_ms) / 1000
 
     def init(self, invocation_id: int) -> Init:
-        """The ``init`` that advertises these settings."""
+        """Builds the ``init`` that advertises these settings."""
         return Init(
             invocation_id=invocation_id,
             name=self.name,
@@ -150,35 +150,35 @@ class SessionSettings:
 
 @attrs.frozen
 class SendToHost:
-    """Send this message on the channel; if it is down the message is lost, which is fine."""
+    """Send this message on the channel; drop the message if the channel is down."""
 
     message: Message
 
 
 @attrs.frozen
 class AnswerChallenge:
-    """Answer this challenge with the health of this moment."""
+    """Answer this challenge with the current health."""
 
     number: int
 
 
 @attrs.frozen
 class StartAction:
-    """Open the window of this vote or notice; an action in progress is superseded."""
+    """Open the window of this vote or notice; it supersedes an open one."""
 
     notify: ActionNotify
 
 
 @attrs.frozen
 class AbortAction:
-    """Nobody waits for the answer of the action in progress any more: end its handlers."""
+    """Abort the open vote or notice, if any, and cancel its handlers."""
 
-    why: str
+    reason: str
 
 
 @attrs.frozen
 class SessionStateChanged:
-    """Write the line that operators grep for."""
+    """Log the change of state, in the line that operators grep for."""
 
     old: SessionState
     new: SessionState
@@ -189,36 +189,36 @@ Effect = SendToHost | AnswerChallenge | StartAction | AbortAction | SessionState
 
 
 class GuestSession:
-    """The guest's session with whatever host is at the other end of the channel.
+    """The guest's session with the host at the other end of the channel.
 
     Args:
-        settings: what to advertise and how long to wait.
-        new_id: makes ids in 0..2^31-1; handed in so that a simulation can seed it.
-        now: the time of the start, in seconds of the caller's monotonic clock.
+        settings: the values to advertise and the timeouts.
+        new_id: returns a new id, 0 to 2^31-1; an argument to let a simulation seed it.
+        now: the time of the start, in seconds on the caller's monotonic clock.
     """
 
     def __init__(self, settings: SessionSettings, *, new_id: Callable[[], int], now: float) -> None:
         self.state = SESSION_TABLE.initial
-        #: When :meth:`expired` wants to be called; infinity when nothing is being waited for.
+        #: When to call :meth:`expired`; infinity if nothing is pending.
         self.deadline = now + RELEASE_S
         self._settings = settings
         self._new_id = new_id
         self._init_ids: tuple[int, ...] = ()
 
     def channel_up(self, now: float) -> list[Effect]:
-        """The channel can carry bytes: it was opened, or the host connected."""
+        """Handles a channel that was opened, or to which the host has connected."""
         return self._step(SessionEvent.CHANNEL_UP, now)
 
     def channel_down(self, now: float) -> list[Effect]:
-        """The channel can't carry bytes: it failed to open, broke, or the host went away."""
+        """Handles a channel that failed to open or broke, or whose host disconnected."""
         effects = self._step(SessionEvent.CHANNEL_DOWN, now)
         return [*effects, AbortAction("the channel is down")]
 
     def received(self, message: Message, now: float) -> list[Effect]:
-        """A message of the host; those a host never sends are ignored."""
+        """Handles a message of the host; a message that only guests send is ignored."""
         match message:
             case InitAck(invocation_id=acknowledged):
-                # Only the last two ids count: an older ack is a leftover of another session.
+                # Only the last two ids count: an older ack belongs to an earlier session.
                 if acknowledged not in self._init_ids:
                     return []
                 return self._step(SessionEvent.INIT_ACK, now)
@@ -234,12 +234,12 @@ class GuestSession:
                 return []
 
     def expired(self, now: float, *, late: bool) -> list[Effect]:
-        """The deadline has passed.
+        """Handles the deadline and returns the effects.
 
         Args:
             now: the time, at or after :attr:`deadline`.
-            late: whether this process is not being scheduled on time. A challenge timeout is then
-                ignored and armed again: the challenges may be waiting to be read.
+            late: whether this process is late. Challenges may then be waiting to be read, so a
+                challenge timeout is ignored and starts again.
         """
         match self.state:
             case SessionState.INITIAL:
@@ -255,18 +255,18 @@ class GuestSession:
                 return []
 
     def reload(self, settings: SessionSettings, now: float) -> list[Effect]:
-        """The configuration was read again: advertise it with a fresh ``init``."""
+        """Takes a changed configuration and advertises it with a new ``init``."""
         self._settings = settings
         return self._step(SessionEvent.RELOAD, now)
 
     def shutdown(self, now: float) -> list[Effect]:
-        """The daemon stops: from enabled the host is told, so that it does not report a loss."""
-        farewell = self.state is SessionState.ENABLED
+        """Ends the session. An enabled session sends ``exit``, or the host would report a loss."""
+        sends_exit = self.state is SessionState.ENABLED
         effects = self._step(SessionEvent.SHUTDOWN, now)
         self.deadline = math.inf
-        if farewell:
+        if sends_exit:
             effects.insert(0, SendToHost(Exit("Exiting...")))
-        # An action under way is answered before the farewell: the host stops listening then.
+        # The open vote or notice is answered before exit, because the host ignores later messages.
         return [AbortAction("the daemon is stopping"), *effects]
 
     def _action(self, notify: ActionNotify) -> Effect:
@@ -300,7 +300,7 @@ class GuestSession:
         return effects
 
 
-#: Events that send a fresh ``init`` even when the session was enabling already.
+#: Events that send a new ``init`` even if the session is enabling already.
 _SENDS_INIT: Final = frozenset(
     {SessionEvent.INIT_RETRY, SessionEvent.RELOAD, SessionEvent.CHANNEL_UP}
 )

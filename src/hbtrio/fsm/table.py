@@ -1,11 +1,10 @@
-"""Transition tables as data.
+"""Holds the transition tables of the state machines.
 
-A machine's table says, for every state and every event, which state follows, or that the event is
-illegal there. Nothing is left open: :class:`Table` refuses to be built with a pair missing or
-given twice, so a state added without its row is found by the import, not by a customer.
+A table gives, for every state and event, the next state or that the event is illegal in that state.
+Building a :class:`Table` fails if a pair is missing or listed twice, so the import finds a state
+that was added without its row.
 
-The lookup is one subscript per dimension; a pair that is illegal raises :class:`IllegalEvent`
-before the machine has touched anything.
+An illegal pair raises :class:`IllegalEvent` before the machine changes anything.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ E = TypeVar("E", bound=Enum)
 
 
 class IllegalEvent(Exception):
-    """An event came in a state that has no place for it: a programming error in the driver."""
+    """The event is illegal in the current state: a programming error in the machine's driver."""
 
     def __init__(self, table: str, state: Enum, event: Enum) -> None:
         super().__init__(f"{table}: {event.name} is illegal in {state.name}")
@@ -31,13 +30,15 @@ class Table(Generic[S, E]):
     """A complete transition table.
 
     Args:
-        name: what the machine is, for diagrams and errors.
-        initial: the state it starts in.
-        rows: for each state, the state that follows each legal event.
-        illegal: for each state, the events that its driver must never deliver.
+        name: the machine's name, for diagrams and errors.
+        initial: the state in which the machine starts.
+        rows: for each state, the next state for each legal event.
+        illegal: for each state, the events that the driver must never deliver.
+        events: the enum of all events.
 
     Raises:
-        ValueError: a pair of state and event stands in neither or in both, or a state has no row.
+        ValueError: a pair of state and event is in neither or both of ``rows`` and ``illegal``, or
+            a state has no row.
     """
 
     def __init__(
@@ -64,10 +65,10 @@ class Table(Generic[S, E]):
                     raise ValueError(f"{name}: {event.name} in {state.name} is {what}")
 
     def after(self, state: S, event: E) -> S:
-        """The state that follows.
+        """Returns the next state.
 
         Raises:
-            IllegalEvent: the pair is illegal.
+            IllegalEvent: ``event`` is illegal in ``state``.
         """
         try:
             return self.rows[state][event]
@@ -76,5 +77,5 @@ class Table(Generic[S, E]):
 
     @property
     def terminal(self) -> tuple[S, ...]:
-        """States that no event leaves."""
+        """The states that no event leaves."""
         return tuple(s for s in self.states if all(t is s for t in self.rows[s].values()))

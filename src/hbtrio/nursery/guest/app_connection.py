@@ -250,14 +250,14 @@ class AppConnection:
                     self._end_question(Answer(result, reason))
                 case fsm.Withdrew():
                     self._end_question(None)
-                case fsm.Ignored(why):
-                    self._log.slip(f"ignored: {why}")
+                case fsm.Ignored(reason):
+                    self._log.slip(f"ignored: {reason}")
                 case fsm.ApplicationStateChanged(old, new, event):
                     self._note_change(old, new, event)
                 case fsm.StillIll():
                     self._log.still_ill()
-                case fsm.TermsChanged(old_terms):
-                    self._log.registered_anew(old_terms)
+                case fsm.RegistrationChanged(old_profile):
+                    self._log.registered_anew(old_profile)
 
     def _note_change(
         self, old: ApplicationState, new: ApplicationState, event: fsm.ApplicationEvent

@@ -107,8 +107,8 @@ class SessionDriver:
                     self._outbox.put(self._health.answer(number, applications, now))
                 case fsm.StartAction(notify):
                     self._rounds.open(notify)
-                case fsm.AbortAction(why):
-                    self._rounds.abort(why)
+                case fsm.AbortAction(reason):
+                    self._rounds.abort(reason)
                 case fsm.SessionStateChanged(old, new, event):
                     if new is SessionState.ENABLED:
                         self._unheard_inits = 0
