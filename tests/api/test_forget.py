@@ -60,8 +60,8 @@ async def forget(path: str, name: str) -> tuple[int, object]:
 async def inventory(on: MemoryAgent) -> None:
     """The one that was not meant is left, in the store too."""
     assert (on.agent.fleet.hosts, on.agent.fleet.instances) == LEFT
-    assert await on.store.hosts() == tuple(LEFT[0].values())
-    assert await on.store.instances() == tuple(LEFT[1].values())
+    assert await on.store.inventory.hosts() == tuple(LEFT[0].values())
+    assert await on.store.inventory.instances() == tuple(LEFT[1].values())
 
 
 async def test_a_host_is_forgotten_and_its_history_is_not(
@@ -275,4 +275,4 @@ async def test_an_instance_that_is_being_bound_elsewhere_stays(
         assert forgotten == [2]
         assert on.agent.fleet.hosts == LEFT[0]
         assert on.agent.fleet.instances == LEFT[1] | {VMS[0]: moved}
-        assert set(await on.store.instances()) == {*LEFT[1].values(), moved}
+        assert set(await on.store.inventory.instances()) == {*LEFT[1].values(), moved}

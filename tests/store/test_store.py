@@ -119,30 +119,33 @@ async def ids(store: Store) -> dict[str, int]:
 
 async def test_hosts_and_instances_survive(path: str, clock: Clock) -> None:
     async with Store.open(path, clock) as store:
-        await store.put_host(HostRecord("h1", "compute-0", True))
-        await store.put_host(HostRecord("h2", "compute-1\ud800", False))
-        await store.put_host(HostRecord("h1", "compute-0", False))
-        await store.put_instance(InstanceRecord(A, "compute-0", True))
-        await store.put_instance(InstanceRecord(B, "compute-0", True))
-        await store.put_instance(InstanceRecord(A, "compute-1", True))
-        assert (await store.delete_instance(B), await store.delete_instance(B)) == (True, False)
-        assert await store.delete_host("h3") is False
+        await store.inventory.put_host(HostRecord("h1", "compute-0", True))
+        await store.inventory.put_host(HostRecord("h2", "compute-1\ud800", False))
+        await store.inventory.put_host(HostRecord("h1", "compute-0", False))
+        await store.inventory.put_instance(InstanceRecord(A, "compute-0", True))
+        await store.inventory.put_instance(InstanceRecord(B, "compute-0", True))
+        await store.inventory.put_instance(InstanceRecord(A, "compute-1", True))
+        assert (
+            await store.inventory.delete_instance(B),
+            await store.inventory.delete_instance(B),
+        ) == (True, False)
+        assert await store.inventory.delete_host("h3") is False
     async with Store.open(path, clock) as store:
-        assert await store.hosts() == (
+        assert await store.inventory.hosts() == (
             HostRecord("h1", "compute-0", False),
             HostRecord("h2", "compute-1?", False),
         )
-        assert await store.instances() == (InstanceRecord(A, "compute-1", True),)
-        assert await store.delete_host("h1") is True
-        assert [host.uuid for host in await store.hosts()] == ["h2"]
+        assert await store.inventory.instances() == (InstanceRecord(A, "compute-1", True),)
+        assert await store.inventory.delete_host("h1") is True
+        assert [host.uuid for host in await store.inventory.hosts()] == ["h2"]
 
 
 async def test_a_host_has_one_uuid(store: Store) -> None:
-    await store.put_host(HostRecord("h1", "compute-0", True))
-    await store.put_host(HostRecord("h2", "compute-1", True))
-    await store.put_host(HostRecord("h3", "compute-0", False))
+    await store.inventory.put_host(HostRecord("h1", "compute-0", True))
+    await store.inventory.put_host(HostRecord("h2", "compute-1", True))
+    await store.inventory.put_host(HostRecord("h3", "compute-0", False))
     left = (HostRecord("h2", "compute-1", True), HostRecord("h3", "compute-0", False))
-    assert await store.hosts() == left
+    assert await store.inventory.hosts() == left
 
 
 def test_a_store_from_before_a_host_had_one_uuid(path: str) -> None:
@@ -159,12 +162,12 @@ def test_a_store_from_before_a_host_had_one_uuid(path: str) -> None:
 async def test_a_forgotten_host_leaves_its_history(store: Store) -> None:
     gone, other = HostRecord("h1", "compute-0", True), HostRecord("h2", "compute-1", True)
     for host in (gone, other):
-        await store.put_host(host)
-        await store.put_instance(InstanceRecord(f"{host.uuid}-vm", host.hostname, True))
+        await store.inventory.put_host(host)
+        await store.inventory.put_instance(InstanceRecord(f"{host.uuid}-vm", host.hostname, True))
         assert await store.take_report(host.hostname, "boot", 7, history(host.hostname), [alarm()])
-    await store.forget_host("compute-0", history("forgotten"))
-    assert await store.hosts() == (other,)
-    assert await store.instances() == (InstanceRecord("h2-vm", "compute-1", True),)
+    await store.inventory.forget_host("compute-0", history("forgotten"))
+    assert await store.inventory.hosts() == (other,)
+    assert await store.inventory.instances() == (InstanceRecord("h2-vm", "compute-1", True),)
     assert await store.linked() == {"compute-1"}
     assert await store.welcome("compute-0", "boot") == 0
     kept = [record.entry.reason for record in await store.history()]
@@ -454,7 +457,7 @@ async def test_a_verdict_that_waits_for_its_reply_holds_up_nothing(store: Store)
 
 
 async def test_a_verdict_whose_window_is_over(store: Store, clock: Clock) -> None:
-    await store.put_instance(InstanceRecord(B, "compute-1", True))
+    await store.inventory.put_instance(InstanceRecord(B, "compute-1", True))
     await store.open_round(a_round())
     reject = RoundResult("c1", VoteResult.REJECT, "busy")
     await store.take_report("compute-0", "boot", 1, None, [action()], reject)
@@ -738,7 +741,7 @@ def not_as_root() -> Iterator[None]:
 
 async def test_nobody_else_can_read_the_file(path: str, clock: Clock) -> None:
     async with Store.open(path, clock) as store:
-        await store.put_host(HostRecord("h1", "compute-0", True))
+        await store.inventory.put_host(HostRecord("h1", "compute-0", True))
         folder = Path(path).parent
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
         assert modes == dict.fromkeys(
@@ -833,7 +836,7 @@ async def test_an_older_file_is_brought_up(
     path: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Store.open(path, clock) as store:
-        await store.put_host(HostRecord("h1", "compute-0", True))
+        await store.inventory.put_host(HostRecord("h1", "compute-0", True))
     extra = ("ALTER TABLE hosts ADD COLUMN rack TEXT NOT NULL DEFAULT '?'",)
     monkeypatch.setattr(schema.migrate, "__defaults__", ((*MIGRATIONS, extra),))
     database = open_database(path)
@@ -1117,10 +1120,10 @@ async def test_a_sync_is_of_all_that_was_done_before(store: Store, disk: Disk) -
 async def test_what_changes_the_inventory_waits_for_the_disk(store: Store, disk: Disk) -> None:
     host, instance = HostRecord("h1", "a host", True), InstanceRecord(A, "a host", True)
     for change in (
-        lambda: store.put_host(host),
-        lambda: store.put_instance(instance),
-        lambda: store.delete_instance(A),
-        lambda: store.delete_host("h1"),
+        lambda: store.inventory.put_host(host),
+        lambda: store.inventory.put_instance(instance),
+        lambda: store.inventory.delete_instance(A),
+        lambda: store.inventory.delete_host("h1"),
     ):
         before = len(disk.synced)
         async with trio.open_nursery() as nursery:
@@ -1141,7 +1144,7 @@ async def test_a_sync_that_failed_is_never_made_good(store: Store, disk: Disk) -
     with pytest.raises(StoreFault, match=text):
         await store.sync()
     with pytest.raises(StoreFault, match=text):
-        await store.put_host(HostRecord("h1", "a host", True))
+        await store.inventory.put_host(HostRecord("h1", "a host", True))
     # That something can be written says nothing of what was lost.
     await store.queue([alarm()])
     with trio.fail_after(5):

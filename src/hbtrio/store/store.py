@@ -25,12 +25,11 @@ import trio
 from hbtrio.fsm.delivery import OutboxState
 from hbtrio.store import history, outbox, rounds
 from hbtrio.store.held_alarms import HeldAlarms
+from hbtrio.store.inventory import Inventory
 from hbtrio.store.records import (
     Entry,
     HistoryEntry,
     HistoryRecord,
-    HostRecord,
-    InstanceRecord,
     NewEntry,
     Ready,
     RoundRecord,
@@ -38,7 +37,6 @@ from hbtrio.store.records import (
 )
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.schema import open_database
-from hbtrio.store.sql import changed, rows, text_of
 from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
 
 #: The most that one call returns of a list that has no bound of its own.
@@ -59,6 +57,8 @@ class Store:
     def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
         self._worker = Watched(worker)
         self._wall_clock = wall_clock
+        #: The hosts and instances that the VIM has told of.
+        self.inventory = Inventory(self._worker, wall_clock)
         #: Alarms that are held back.
         self.held = HeldAlarms(self._worker, wall_clock)
 
@@ -90,64 +90,6 @@ class Store:
         """
         async with open_store_thread(lambda: open_database(path)) as thread:
             yield cls(thread, wall_clock)
-
-    # -- inventory ---------------------------------------------------------------------------------
-
-    async def hosts(self) -> tuple[HostRecord, ...]:
-        """All hosts."""
-        return tuple(
-            HostRecord(*row) for row in await self._worker.run(lambda db: _inventory(db, "hosts"))
-        )
-
-    async def put_host(self, host: HostRecord) -> None:
-        """Adds or changes a host, in place of others of its name; survives the machine."""
-        name = text_of(host.hostname)
-
-        def work(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM hosts WHERE hostname = ? AND uuid <> ?", (name, host.uuid))
-            _put(db, "hosts", host.uuid, name, reporting=host.reporting)
-
-        await self._worker.run(work)
-        await self._worker.sync()
-
-    async def delete_host(self, uuid: str) -> bool:
-        """Removes a host; False if it was not there."""
-        return await self._delete("hosts", uuid)
-
-    async def forget_host(self, hostname: str, history_entry: HistoryEntry) -> None:
-        """Removes all hosts of that name, the instances on them and that they ever had a link.
-
-        Survives the machine; so does what happened there, with this as the end of it.
-        """
-        now = self._now()
-
-        def work(db: sqlite3.Connection) -> None:
-            for table in ("hosts", "instances"):
-                db.execute(f"DELETE FROM {table} WHERE hostname = ?", (text_of(hostname),))
-            rounds.forget_links(db, hostname)
-            history.record(db, history_entry, now)
-
-        await self._worker.run(work)
-        await self._worker.sync()
-
-    async def instances(self) -> tuple[InstanceRecord, ...]:
-        """All instances."""
-        return tuple(
-            InstanceRecord(*row)
-            for row in await self._worker.run(lambda db: _inventory(db, "instances"))
-        )
-
-    async def put_instance(self, instance: InstanceRecord) -> None:
-        """Adds or changes an instance, or binds it to another host; survives the machine."""
-        name = text_of(instance.hostname)
-        await self._worker.run(
-            lambda db: _put(db, "instances", instance.uuid, name, reporting=instance.reporting)
-        )
-        await self._worker.sync()
-
-    async def delete_instance(self, uuid: str) -> bool:
-        """Removes an instance; False if it was not there. What is queued for it stays queued."""
-        return await self._delete("instances", uuid)
 
     # -- rounds ------------------------------------------------------------------------------------
 
@@ -394,20 +336,6 @@ class Store:
     def _now(self) -> float:
         return self._wall_clock().timestamp()
 
-    async def _delete(self, table: str, uuid: str) -> bool:
-        text = f"DELETE FROM {table} WHERE uuid = ?"
-        found = await self._worker.run(lambda db: changed(db, text, uuid) == 1)
-        await self._worker.sync()
-        return found
-
-
-def _put(db: sqlite3.Connection, table: str, uuid: str, hostname: str, *, reporting: bool) -> None:
-    text = (
-        f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-        " SET hostname = excluded.hostname, reporting = excluded.reporting"
-    )
-    db.execute(text, (uuid, hostname, reporting))
-
 
 def _undelivered(db: sqlite3.Connection, after: int) -> tuple[int, tuple[HistoryEntry, ...]]:
     newest = history.newest(db)
@@ -418,8 +346,3 @@ def _undelivered(db: sqlite3.Connection, after: int) -> tuple[int, tuple[History
         found[-1].id if len(found) == PAGE else newest,
         tuple(record.entry for record in found),
     )
-
-
-def _inventory(db: sqlite3.Connection, table: str) -> list[tuple[str, str, bool]]:
-    found = rows(db, f"SELECT uuid, hostname, reporting FROM {table}")
-    return [(uuid, hostname, bool(reporting)) for uuid, hostname, reporting in found]

@@ -42,7 +42,7 @@ async def test_an_instance_that_is_not_listed_twice_is_removed(
         assert host.reporting == {"": True, VM: True, OTHER_VM: True}
         await world.at(25)
         assert world.agent.fleet.instances == {VM: InstanceRecord(VM, HOSTNAME, True)}
-        assert await world.store.instances() == (InstanceRecord(VM, HOSTNAME, True),)
+        assert await world.store.inventory.instances() == (InstanceRecord(VM, HOSTNAME, True),)
         assert host.reporting == {"": True, VM: True, OTHER_VM: False}
         assert said(caplog) == [REMOVED]
         # Its host goes on telling of it, and the VIM is told nothing.

@@ -175,7 +175,7 @@ async def test_a_host_that_was_deleted_and_added_again(
         assert world.agent.fleet.hosts == MINE
         await world.at(25)
         assert world.agent.fleet.hosts == {OTHER_HOST_UUID: HostRecord(OTHER_HOST_UUID, ONE, False)}
-        assert await world.store.hosts() == (HostRecord(OTHER_HOST_UUID, ONE, False),)
+        assert await world.store.inventory.hosts() == (HostRecord(OTHER_HOST_UUID, ONE, False),)
         assert host.reporting == {"": False, VM: True}
         assert await alarmed(world, host, VM) == []
 

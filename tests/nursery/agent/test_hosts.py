@@ -36,7 +36,7 @@ async def test_a_uuid_has_one_spelling(autojump_clock: MockClock, tmp_path: Path
         await world.agent.inventory.put_host(HostRecord(LETTERS, HOSTNAME, True))
         assert world.agent.fleet.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, True)}
         await world.agent.inventory.delete_host(LETTERS)
-        assert (world.agent.fleet.hosts, await world.store.hosts()) == ({}, ())
+        assert (world.agent.fleet.hosts, await world.store.inventory.hosts()) == ({}, ())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ async def test_a_host_that_says_many_uuids_is_one_host(
         # With a VIM the first one, until the VIM says another.
         known = HostRecord(said[0 if vim else -1], HOSTNAME, not vim)
         assert world.agent.fleet.hosts == {known.uuid: known}
-        assert await world.store.hosts() == (known,)
+        assert await world.store.inventory.hosts() == (known,)
 
 
 async def test_a_host_that_is_known_does_not_become_another_by_its_word(

@@ -53,8 +53,10 @@ async def both(
 
 async def agreed(on: MemoryAgent) -> dict[str, InstanceRecord]:
     """The instances, of which memory and store tell the same."""
-    assert {one.uuid: one for one in await on.store.instances()} == on.agent.fleet.instances
-    assert {one.uuid: one for one in await on.store.hosts()} == on.agent.fleet.hosts
+    assert {
+        one.uuid: one for one in await on.store.inventory.instances()
+    } == on.agent.fleet.instances
+    assert {one.uuid: one for one in await on.store.inventory.hosts()} == on.agent.fleet.hosts
     return on.agent.fleet.instances
 
 

@@ -79,7 +79,10 @@ class AgentInventory:
         Raises:
             StoreFault: it can't be read.
         """
-        hosts, instances = await self._store.hosts(), await self._store.instances()
+        hosts, instances = (
+            await self._store.inventory.hosts(),
+            await self._store.inventory.instances(),
+        )
         self._fleet.hosts = {host.uuid: host for host in hosts}
         self._fleet.instances = {instance.uuid: instance for instance in instances}
 
@@ -104,7 +107,7 @@ class AgentInventory:
         before = self._fleet.hosts.get(host.uuid)
         if host == before:
             return
-        await self._store.put_host(host)
+        await self._store.inventory.put_host(host)
         self._fleet.hosts[host.uuid] = host
         for uuid in self._fleet.others_named(host):
             _log.info("%s: its uuid is %s and no longer %s", host.hostname, host.uuid, uuid)
@@ -124,7 +127,7 @@ class AgentInventory:
         self.edits += 1
         async with self._uuid_locks.of(uuid):
             host = self._fleet.host(uuid)
-            await self._store.delete_host(uuid)
+            await self._store.inventory.delete_host(uuid)
             self._fleet.hosts.pop(uuid, None)
         if not self._fleet.bound_to(host.hostname):
             self._fleet.forget_link(host.hostname)
@@ -165,7 +168,7 @@ class AgentInventory:
         self.edits += 1
         words = f"instances that were on it: {len(bound)}"
         entry = HistoryEntry(self._wall_clock(), "host-forgotten", "", hostname, words, who=who)
-        await self._store.forget_host(hostname, entry)
+        await self._store.inventory.forget_host(hostname, entry)
         self._history.publish(entry)
         _log.warning("%s: forgotten for %s; %s", hostname, who, words)
         for uuid in uuids:
@@ -204,7 +207,7 @@ class AgentInventory:
             return
         async with self._host_locks.of(instance.hostname):
             # Else one that is put on a host just being forgotten is in the store alone.
-            await self._store.put_instance(instance)
+            await self._store.inventory.put_instance(instance)
             self._fleet.instances[instance.uuid] = instance
         self.send_reporting(instance)
         if before is not None and before.hostname != instance.hostname:
@@ -241,7 +244,7 @@ class AgentInventory:
             instance = self._fleet.instances.get(uuid)
             if instance is None or on not in (None, instance.hostname):
                 return
-            await self._store.delete_instance(uuid)
+            await self._store.inventory.delete_instance(uuid)
             self._fleet.drop_instance(instance)
             self._states.forget(instance)
             self._silence(instance)
