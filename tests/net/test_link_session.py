@@ -125,6 +125,32 @@ async def test_messages_however_they_are_cut(
         assert one.ended is None
 
 
+async def test_it_says_whether_something_that_has_arrived_is_still_being_handled(
+    autojump_clock: MockClock,
+) -> None:
+    """A window waits for it before its deadline decides."""
+    async with peer() as one:
+        seen: list[bool] = []
+
+        async def slowly(message: FromHost) -> None:
+            await trio.sleep(1)
+            seen.append(one.session.reading)
+            if message == Gone("c", ""):
+                raise LinkError("no")
+
+        one.handle = slowly
+        assert not one.session.reading
+        await one.say(gone("a") + gone("b"))
+        assert one.session.reading
+        await trio.sleep(2.5)
+        assert seen == [True, True]
+        assert not one.session.reading
+        await one.say(gone("c"))
+        await trio.sleep(2.5)
+        assert one.ended is not None
+        assert not one.session.reading
+
+
 async def test_messages_are_handled_one_after_the_other(autojump_clock: MockClock) -> None:
     async with peer() as one:
         begun: list[FromHost] = []

@@ -64,6 +64,8 @@ class LinkSession(Generic[In]):
         self.farewell = farewell
         #: Why the other end took its leave; "" if it did not.
         self.goodbye = ""
+        #: Whether a message that has arrived is being handled, or may be behind one that is.
+        self.reading = False
         self._writing = False
         self._queue, self._written = trio.open_memory_channel[bytes](_QUEUE)
         self._all_written = trio.Event()
@@ -106,6 +108,7 @@ class LinkSession(Generic[In]):
                 nursery.start_soon(until, self._keep_alive)
                 nursery.start_soon(until, lambda: self._read(handle))
         finally:
+            self.reading = False
             # Whoever waits in send() is let go.
             self._written.close()
             cancelled = trio.current_effective_deadline() == -math.inf
@@ -122,12 +125,14 @@ class LinkSession(Generic[In]):
     async def _read(self, handle: Callable[[In], Awaitable[None]]) -> str:
         lines = LineReader(MAX_LINK_LINE)
         while True:
+            self.reading = False
             try:
                 data = await self._stream.receive_some(_READ_BYTES)
             except trio.BrokenResourceError as error:
                 return f"the connection failed: {_cause(error)}"
             if not data:
                 return "closed by the other end"
+            self.reading = True
             self._heard_at = trio.current_time()
             for line in lines.feed(bytes(data)):
                 try:

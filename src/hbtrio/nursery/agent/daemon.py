@@ -1,6 +1,7 @@
 """The agent, composed: what it knows of the fleet, what it asks of hosts, what it sends to the VIM.
 
     agent
+      time          the on-time guard
       rounds        votes and notices, each until its end
       host events   hosts without a link: for how long their instances still count as they were
       brake         alarms that are held back, each until it is judged or let go
@@ -46,7 +47,9 @@ from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.agent.vim_delivery import VimDelivery, VimTransport
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.supervisor import Supervisor
+from hbtrio.nursery.time_guard import run_guard
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
@@ -137,6 +140,7 @@ async def open_agent(
     fleet = Fleet(has_vim=transport is not None)
     history: Broadcast[HistoryEntry] = Broadcast()
     outbox = WakeUp()
+    guard = OnTimeGuard(trio.current_time())
     supervisor = Supervisor()
     states = InstanceStates(fleet, store, outbox)
     unasked = UnaskedRounds(fleet, store, history, wall_clock)
@@ -149,11 +153,13 @@ async def open_agent(
             fleet,
             store,
             unasked,
+            guard,
             outbox,
             history,
             new_command_id=new_command_id,
             wall_clock=wall_clock,
         )
+        nursery.start_soon(run_guard, guard, lambda: len(rounds) == 0)
         events = HostEvents(
             nursery,
             fleet,

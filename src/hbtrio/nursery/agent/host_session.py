@@ -67,6 +67,10 @@ class HostSession:
         """The host's name."""
         return self.hello.hostname
 
+    def take_in(self) -> bool:
+        """Whether something that the host has sent is still being taken in, for a window."""
+        return self.link.reading
+
     def set_reporting(self, uuid: str, enabled: bool) -> None:
         """Leaves word for the host whether losses are to be reported; "" is the whole host."""
         self._reporting[uuid] = enabled

@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 import trio
 
+from hbtrio.nursery.windows import Window
 from hbtrio.store.records import HistoryEntry, RoundRecord, RoundResult
 from hbtrio.wire.link_messages import Instance
 from hbtrio.wire.vocabulary import Event, WindowKind
@@ -77,6 +78,14 @@ class OpenRound:
     #: When its window is over, on trio's clock; None: a former process has asked, by its own.
     deadline: float | None = None
     ending: PendingResult = attrs.field(factory=PendingResult)
+    #: Once the host has opened it: at its end the guest's silence is agreement.
+    window: Window[RoundResult] | None = None
+
+    def end(self, result: RoundResult) -> None:
+        """It has ended so."""
+        self.ending.end(result)
+        if self.window is not None:
+            self.window.close(result)
 
 
 class OpenRounds:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -39,6 +40,8 @@ from hbtrio.nursery.agent.open_rounds import (
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.nursery.windows import Window
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import (
     HistoryEntry,
     NewEntry,
@@ -58,6 +61,10 @@ _log = logging.getLogger("hbtrio.rounds")
 #: next step's answer, so that a silent guest has agreed this much before.
 MARGIN_S: Final = 0.25
 
+#: For how long an agent that was not on time puts off that agreement, in seconds; together with
+#: the reading of what has arrived it must leave most of the margin to the verdict's way.
+_LATE_S: Final = 0.05
+
 #: A host may wait this long for a round that is open to end: the VIM's timer and ours end together.
 PATIENCE_S: Final = 1.0
 
@@ -74,6 +81,7 @@ class Rounds:
         fleet: knows which host an instance is on, and its link.
         store: knows them all, open and closed.
         unasked: for those that nobody opens.
+        guard: the process's on-time guard.
         outbox: woken when a verdict was queued.
         history: rounds that end otherwise than by their host's report are published there.
         new_command_id: makes ids that are unique for ever.
@@ -86,6 +94,7 @@ class Rounds:
         fleet: Fleet,
         store: Store,
         unasked: UnaskedRounds,
+        guard: OnTimeGuard,
         outbox: WakeUp,
         history: Broadcast[HistoryEntry],
         *,
@@ -96,6 +105,7 @@ class Rounds:
         self._fleet = fleet
         self._store = store
         self._unasked = unasked
+        self._guard = guard
         self._outbox = outbox
         self._history = history
         self._new_command_id = new_command_id
@@ -326,14 +336,25 @@ class Rounds:
         """The report of a round's outcome is in the store."""
         current = self._open.pop(result.command_id)
         if current is not None:
-            current.ending.end(result)
+            current.end(result)
 
     # ----------------------------------------------------------------------------------------------
 
     async def _agree_in_time(self, current: OpenRound, within_s: float) -> None:
         """A round whose host does not tell its outcome in time ends here, in agreement."""
-        with trio.move_on_after(max(0.0, within_s - MARGIN_S)):
-            await current.ending.wait()
+        if current.ending.is_over:
+            return
+
+        def take_in() -> bool:
+            # Of the host's link as it is then: it may have dialled in again meanwhile.
+            session = self._fleet.sessions.get(current.record.hostname)
+            return session is not None and session.take_in()
+
+        current.window = Window(
+            max(0.0, within_s - MARGIN_S), self._guard, sources=[take_in], at_most_s=_LATE_S
+        )
+        with suppress(trio.TooSlowError):
+            await current.window.wait()
             return
         agreed = VoteResult.ACCEPT if current.record.vote else VoteResult.COMPLETE
         await self._end(current, agreed, f"no answer within {current.record.window_s:g} s", True)
@@ -352,7 +373,7 @@ class Rounds:
             kept = await retry_forever(lambda: self._store.find_round(record.command_id))
             if kept is not None and kept.result is not None:
                 result = RoundResult(record.command_id, kept.result, kept.reason)
-        current.ending.end(result)
+        current.end(result)
         self._outbox.set()
 
     def _verdict(
