@@ -38,7 +38,7 @@ def host_status(host: Host, now: float) -> HostLine:
         if fault is None
         else EventsFaultLine(
             since=fault.since.isoformat(timespec="seconds"),
-            why=fault.why,
+            why=fault.reason,
             lost=fault.lost,
         ),
         actions={uuid: str(action.name) for uuid, action in host.actions.items()},

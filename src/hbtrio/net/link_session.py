@@ -99,9 +99,9 @@ class LinkSession(Generic[In]):
 
                 async def until(task: Callable[[], Awaitable[str]]) -> None:
                     nonlocal ended
-                    why = await task()
+                    reason = await task()
                     if not nursery.cancel_scope.cancel_called:  # the first reason is the cause
-                        ended = why
+                        ended = reason
                         nursery.cancel_scope.cancel()
 
                 nursery.start_soon(until, self._write)
@@ -157,13 +157,13 @@ class LinkSession(Generic[In]):
         with suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self._queue.send_nowait(encode_link(Pong(number)))
 
-    async def _take_leave(self, why: str) -> str:
+    async def _take_leave(self, reason: str) -> str:
         """Tells the other end why; what was sent before goes out first."""
         with trio.move_on_after(_FAREWELL_S):
-            await self._queue.send(encode_link(Goodbye(why[:MAX_TEXT])))
+            await self._queue.send(encode_link(Goodbye(reason[:MAX_TEXT])))
             self._queue.close()
             await self._all_written.wait()
-        return why
+        return reason
 
     async def _write(self) -> str:
         try:

@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.nursery.guest.health_script import HealthScript
+from hbtrio.nursery.guest.scripts import ScriptAnswer, ScriptVerdict
 from hbtrio.nursery.time_guard import run_guard
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from support.fake_processes import HANGS, FakeProcesses, FakeRun
@@ -48,8 +49,9 @@ class Health:
         script = HealthScript(SCRIPT, interval_s, self.processes)
         await script.run(self._note, guard)
 
-    def _note(self, healthy: bool, reason: str) -> None:
-        self.verdicts.append((round(trio.current_time(), 6), healthy, reason))
+    def _note(self, answer: ScriptAnswer) -> None:
+        healthy = answer.verdict is ScriptVerdict.OK
+        self.verdicts.append((round(trio.current_time(), 6), healthy, answer.reason))
 
 
 async def health(
@@ -128,7 +130,7 @@ async def test_a_run_without_a_verdict_changes_nothing(
 async def test_without_a_script_nothing_runs(autojump_clock: MockClock) -> None:
     processes = FakeProcesses({})
 
-    def never(healthy: bool, reason: str) -> None:
+    def never(answer: ScriptAnswer) -> None:
         raise AssertionError("a verdict of nobody")
 
     await HealthScript(None, 0, processes).run(never, OnTimeGuard(trio.current_time()))

@@ -155,9 +155,9 @@ class ConnectionLog:
         """It sent what is of no use."""
         self._log.say(Topic.SLIP, logging.WARNING, "%s: %s", self.label, text, own=self._slips)
 
-    def closed(self, why: str) -> None:
+    def closed(self, reason: str) -> None:
         """We close it."""
-        self._log.say(Topic.SLIP, logging.WARNING, "%s: connection closed: %s", self.label, why)
+        self._log.say(Topic.SLIP, logging.WARNING, "%s: connection closed: %s", self.label, reason)
 
     @property
     def _terms(self) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from hbtrio.nursery.guest.health_script import HealthScript
+from hbtrio.nursery.guest.scripts import ScriptAnswer, ScriptVerdict
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.health_merge import HealthMerge, HealthStatus
 from hbtrio.policy.quota import Quota
@@ -72,7 +73,9 @@ class GuestHealth:
             _log.warning("asking the host for %s: %s", report.action, report.reason)
         return ChallengeResponse(number, report.health, report.action, report.reason)
 
-    def _judged(self, script: HealthScript, healthy: bool, reason: str) -> None:
+    def _judged(self, script: HealthScript, answer: ScriptAnswer) -> None:
         # A run may end in the moment of a reload, before it can be cancelled.
         if script is self._script:
-            self._merge.script_result(healthy=healthy, reason=reason)
+            self._merge.script_result(
+                healthy=answer.verdict is ScriptVerdict.OK, reason=answer.reason
+            )

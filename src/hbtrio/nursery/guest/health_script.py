@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import trio
 
-from hbtrio.nursery.guest.scripts import ScriptVerdict, run_script
+from hbtrio.nursery.guest.scripts import ScriptAnswer, ScriptVerdict, run_script
 from hbtrio.nursery.time_guard import sleep_until_on_time
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.system.runner import ProcessRunner
@@ -29,19 +29,19 @@ class HealthScript:
         self._interval_s = interval_s
         self._processes = processes
 
-    async def run(self, on_result: Callable[[bool, str], None], guard: OnTimeGuard) -> None:
+    async def run(self, on_answer: Callable[[ScriptAnswer], None], guard: OnTimeGuard) -> None:
         """Runs until cancelled, which ends a script under way.
 
         Args:
-            on_result: told of each verdict: healthy or not, and the first line of its output. A
-                script that gives none (killed, missing, out of time) changes nothing.
+            on_answer: called with each verdict, OK or REFUSED: a script that gives none (killed,
+                missing, out of time) changes nothing.
             guard: a run is out of time only if this process was on time itself.
         """
         if self._path is None:
             return
         while True:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._run_once, self._path, on_result)
+                nursery.start_soon(self._run_once, self._path, on_answer)
                 # From this start, not from when it was due: a run after a freeze, or after one that
                 # would not die, has its whole interval too.
                 due = trio.current_time() + self._interval_s
@@ -50,7 +50,7 @@ class HealthScript:
                     _log.error("%s did not end within %g s", self._path, self._interval_s)
                 nursery.cancel_scope.cancel()
 
-    async def _run_once(self, path: str, on_result: Callable[[bool, str], None]) -> None:
+    async def _run_once(self, path: str, on_answer: Callable[[ScriptAnswer], None]) -> None:
         answer = await run_script(self._processes, [path])
         if answer.verdict is not ScriptVerdict.NO_ANSWER:
-            on_result(answer.verdict is ScriptVerdict.OK, answer.reason)
+            on_answer(answer)

@@ -106,8 +106,8 @@ class ActionRun:
                     step = self._machine.back()
                 case Finish():
                     break
-        why = f": {self._reason}" if self._reason else ""
-        _log.info("%s: %s: %s%s", self.uuid, self.name, self.state.value, why)
+        reason = f": {self._reason}" if self._reason else ""
+        _log.info("%s: %s: %s%s", self.uuid, self.name, self.state.value, reason)
         self._say(step="end", outcome=self.state.value, reason=self._reason)
 
     def close(self) -> None:
@@ -211,9 +211,10 @@ class ActionRun:
             await channel.restart.closed.wait()
             window, last = channel.restart.window, window
         back = channel.beating
-        why = channel.heartbeat.why
-        if back and last is not None and last.ballot.state is BallotState.EXPIRED:
-            why = "it never went down: it answered to the end of RESTART"
-        self._say(step="restart", result="back" if back else "expired", reason=why)
-        if not back or why != channel.heartbeat.why:
-            self._reason = why
+        never_down = back and last is not None and last.ballot.state is BallotState.EXPIRED
+        reason = channel.heartbeat.why
+        if never_down:
+            reason = "it never went down: it answered to the end of RESTART"
+        self._say(step="restart", result="back" if back else "expired", reason=reason)
+        if never_down or not back:
+            self._reason = reason

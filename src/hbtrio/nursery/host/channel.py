@@ -174,7 +174,7 @@ class Channel:
             reconnects, crash, self._crash = connection.reconnect, self._crash, None
             connection.close(last_words=not (reconnects or crash is not None or self.gone))
             self._connection = None
-            reason = connection.why or "the host closed it"
+            reason = connection.end_reason or "the host closed it"
             if not self.gone:
                 self._apply(self.heartbeat.closed(reason))
                 self._setup.pacer.schedule(self, self.heartbeat.due)
@@ -309,20 +309,20 @@ class Channel:
         if not self.gone:
             self._expect(self.heartbeat.stops(what, trio.current_time()))
 
-    def call_off(self, what: str, why: str) -> None:
+    def call_off(self, what: str, reason: str) -> None:
         """``what`` did not happen; the instance should be answering, unless its socket is gone."""
         # Without a socket it did go down, whatever the command says: RESTART tells the rest.
         if not self.gone and not self.absent:
-            self._expect(self.heartbeat.called_off(what, why, trio.current_time()))
+            self._expect(self.heartbeat.called_off(what, reason, trio.current_time()))
 
     def carried_out(self, what: str) -> None:
         """The command that performs ``what`` has ended well: a return is final from now on."""
         self.heartbeat.carried_out(what, trio.current_time())
 
-    def runs_again(self, why: str) -> None:
+    def runs_again(self, reason: str) -> None:
         """An orchestrator says that a pause, suspend or live migration is over."""
         before = self.heartbeat.state
-        effects = self.heartbeat.runs_again(why, trio.current_time())
+        effects = self.heartbeat.runs_again(reason, trio.current_time())
         if self.heartbeat.state is not before:
             self._expect(effects)
 
@@ -345,28 +345,28 @@ class Channel:
                 self._send(effect.message)
                 continue
             match effect:
-                case hb.Heartbeating(why):
-                    self._reports.publish(ReportKind.HEARTBEATING, why)
-                case hb.Stopped(why):
-                    self._reports.publish(ReportKind.STOPPED, why)
-                case hb.RestartExpired(why):
-                    self._reports.publish(ReportKind.RESTART_EXPIRED, why)
-                case hb.Lost(why, action):
-                    self._reports.publish(ReportKind.LOSS, why, corrective_action=action)
-                    self._setup.on_failure(self.uuid, action, why)
-                case hb.Ill(why, action):
-                    self._reports.publish(ReportKind.UNHEALTHY, why, corrective_action=action)
-                    self._setup.on_failure(self.uuid, action, why)
-                case hb.Unwatched(why):
+                case hb.Heartbeating(reason):
+                    self._reports.publish(ReportKind.HEARTBEATING, reason)
+                case hb.Stopped(reason):
+                    self._reports.publish(ReportKind.STOPPED, reason)
+                case hb.RestartExpired(reason):
+                    self._reports.publish(ReportKind.RESTART_EXPIRED, reason)
+                case hb.Lost(reason, action):
+                    self._reports.publish(ReportKind.LOSS, reason, corrective_action=action)
+                    self._setup.on_failure(self.uuid, action, reason)
+                case hb.Ill(reason, action):
+                    self._reports.publish(ReportKind.UNHEALTHY, reason, corrective_action=action)
+                    self._setup.on_failure(self.uuid, action, reason)
+                case hb.Unwatched(reason):
                     name = self.heartbeat.profile.name
-                    _log.warning("%s (%s): ALARM: unwatched: %s", self.uuid, name, why)
+                    _log.warning("%s (%s): ALARM: unwatched: %s", self.uuid, name, reason)
                     self._changed()
-                case hb.Reconnect(why):
-                    _log.info("%s: reconnecting: %s", self.uuid, why)
+                case hb.Reconnect(reason):
+                    _log.info("%s: reconnecting: %s", self.uuid, reason)
                     self._log_silence()
                     if self._connection is not None:
                         self._connection.reconnect = True
-                    self._break(why)
+                    self._break(reason)
                 case hb.OpenRestart(seconds):
                     self.restart.open(seconds)
                 case hb.Note(text):

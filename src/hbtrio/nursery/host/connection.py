@@ -76,7 +76,7 @@ class ChannelConnection:
         handle: Callable[[Message, float], None],
     ) -> None:
         #: Why it ended.
-        self.why = ""
+        self.end_reason = ""
         #: Whether anything was heard on it.
         self.heard = False
         #: Whether the next one is to follow at once.
@@ -110,13 +110,13 @@ class ChannelConnection:
                     # Not awaited here: each frame it hangs from costs at each of its wake-ups.
                     nursery.start_soon(self._read)
         except* ChannelFault as faults:
-            self.why = str(faults.exceptions[0])
+            self.end_reason = str(faults.exceptions[0])
         finally:
             self._writer = None
 
-    def end(self, why: str) -> None:
+    def end(self, reason: str) -> None:
         """Ends it."""
-        self.why = why
+        self.end_reason = reason
         self._scope.cancel()
 
     def close(self, *, last_words: bool) -> None:

@@ -33,10 +33,10 @@ _TOO_SLOW: Final = "its reader is too slow"
 
 @attrs.frozen
 class EventsFault:
-    """Events are being lost: since when, why at last, and how many so far."""
+    """Events are being lost: since when, reason at last, and how many so far."""
 
     since: datetime
-    why: str
+    reason: str
     lost: int
 
 
@@ -138,13 +138,13 @@ class EventsFile:
                 break
         return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
-    def _lose(self, count: int, why: str, now: datetime) -> None:
+    def _lose(self, count: int, reason: str, now: datetime) -> None:
         if self.fault is None:
-            self.fault = EventsFault(now, why, count)
+            self.fault = EventsFault(now, reason, count)
             # Once: its status has what follows.
-            _log.error("events: %s: %s; events are lost", self.target, why)
+            _log.error("events: %s: %s; events are lost", self.target, reason)
         else:
-            self.fault = attrs.evolve(self.fault, why=why, lost=self.fault.lost + count)
+            self.fault = attrs.evolve(self.fault, reason=reason, lost=self.fault.lost + count)
 
     def _mended(self, how: str) -> None:
         if self.fault is not None:
@@ -155,19 +155,19 @@ class EventsFile:
     async def _write(self, data: bytes, reports: Reports) -> bool:
         """Writes it, and what was not written before; whether all of it was written."""
         self._pending.append(data)
-        lost, why = await trio.to_thread.run_sync(self._write_pending, abandon_on_cancel=True)
-        if why:
-            self._lose(lost, why, reports.now())
-        return not why
+        lost, reason = await trio.to_thread.run_sync(self._write_pending, abandon_on_cancel=True)
+        if reason:
+            self._lose(lost, reason, reports.now())
+        return not reason
 
     # -- in threads -------------------------------------------------------------------------
 
     def _write_pending(self) -> tuple[int, str]:
-        """How many lines were lost, and why; without a reason none."""
+        """How many lines were lost, and reason; without a reason none."""
         # At the end the write that was cancelled may still be going on in its thread: what comes
         # after it must neither overtake it nor stand in the middle of its lines.
         with self._writing:
-            lost, why = 0, ""
+            lost, reason = 0, ""
             while self._pending:
                 data = self._pending.popleft()
                 # A disk that was full for a while must not cost the line behind the torn one.
@@ -177,10 +177,10 @@ class EventsFile:
                     while left:
                         left = left[os.write(self._fd, left) :]
                 except OSError as error:
-                    lost, why = lost + left.removeprefix(b"\n").count(b"\n"), os_reason(error)
+                    lost, reason = lost + left.removeprefix(b"\n").count(b"\n"), os_reason(error)
                 if written := data[: len(data) - len(left)]:
                     self._torn = not written.endswith(b"\n")
-            return lost, why
+            return lost, reason
 
     def _reopen(self) -> None:
         fd = _open(self.target)
