@@ -546,8 +546,8 @@ WORDS = ", ".join(EVENT_TABLE)
             b'{"action": "stop", "command": ["a", "{x}"]}',
             (
                 400,
-                "body: command: item 2: unknown placeholder {x}, there is {uuid}; "
-                "write {{x}} for itself",
+                "body: command: item 2: unknown placeholder {x}, expected {uuid}; "
+                "write {{x}} for a literal {x}",
             ),
         ),
         (

@@ -582,7 +582,7 @@ ACT_BODIES: list[tuple[bytes, str]] = [
     (b'{"action": "stopp"}', f"body.action: no such word, there are {ACTIONS}"),
     (b'{"action": "live_migrate"}', f"body.action: no such word, there are {ACTIONS}"),
     (b'{"action": "stop", "force": 1}', "body: force: must be true or false, got 1"),
-    (b'{"action": "stop", "command": "ls"}', 'body: command: must be a list of texts, got "ls"'),
+    (b'{"action": "stop", "command": "ls"}', 'body: command: must be a list of strings, got "ls"'),
     (b'{"action": "stop", "command": ["ls", 1]}', "body: command: item 2: must be a string, got 1"),
     (
         b'{"action": "stop", "command": [""]}',
@@ -590,16 +590,16 @@ ACT_BODIES: list[tuple[bytes, str]] = [
     ),
     (
         b'{"action": "stop", "command": ["ls", "{reason}"]}',
-        "body: command: item 2: unknown placeholder {reason}, there is {uuid}; "
-        "write {{reason}} for itself",
+        "body: command: item 2: unknown placeholder {reason}, expected {uuid}; "
+        "write {{reason}} for a literal {reason}",
     ),
     (
         b'{"action": "stop", "command": ["{uuid}"]}',
-        "body: command: item 1: the program may hold no placeholder, got {uuid}",
+        "body: command: item 1: the program must not contain a placeholder, got {uuid}",
     ),
     (
         b'{"action": "stop", "command": ["ls", "a\\u0000"]}',
-        'body: command: item 2: must hold no NUL, got "a\\x00"',
+        'body: command: item 2: must not contain a NUL, got "a\\x00"',
     ),
 ]
 

@@ -392,7 +392,7 @@ def test_a_socket_with_too_long_a_path() -> None:
 
 def test_a_path_of_control_characters() -> None:
     assert faults_of('[link]\nlisten = "unix:/a\\n"\n') == [
-        'agent.toml: link.listen: must hold no control characters, got "/a\\n"'
+        'agent.toml: link.listen: must not contain control characters, got "/a\\n"'
     ]
 
 

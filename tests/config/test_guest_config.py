@@ -211,7 +211,7 @@ HEALTH_CHECK_INTERVALL=30
         "g.conf:8: HEALTH_CHECK_SCRIPT: no closing ' in \"'/x\"",
         'g.conf:9: EVENT_NOTIFICATION_SCRIPT: must be an absolute path, got "scripts/event"',
         "g.conf:10: RESTART: empty; leave the line out for the default, 120",
-        'g.conf:11: RESUME_NOTICE: text behind the closing ", "9"',
+        'g.conf:11: RESUME_NOTICE: text after the closing ", "9"',
         "g.conf:12: SUSPEND_NOTICE: must be 1 to 86400 s, got -1",
         "g.conf:13: HEALTH_CHECK_INTERVALL: unknown key, did you mean HEALTH_CHECK_INTERVAL?",
     ]
@@ -264,7 +264,7 @@ def test_a_health_script_needs_an_interval() -> None:
 
 def test_a_path_fits_the_system() -> None:
     assert faults_of("HEALTH_CHECK_SCRIPT=/a\0b") == [
-        'g.conf:1: HEALTH_CHECK_SCRIPT: must hold no control characters, got "/a\\x00b"'
+        'g.conf:1: HEALTH_CHECK_SCRIPT: must not contain control characters, got "/a\\x00b"'
     ]
     assert faults_of("HEALTH_CHECK_SCRIPT=/" + "ä" * 2048) == [
         "g.conf:1: HEALTH_CHECK_SCRIPT: must be at most 4095 bytes long, got 4097"

@@ -203,10 +203,10 @@ def test_all_faults_at_once_with_their_paths() -> None:
         "host.toml: brake.minimum: must be a whole number, got 1.9",
         "host.toml: actions.stop: item 2: must be a string, got 3",
         "host.toml: actions.stop: item 3: must be a string, got false",
-        "host.toml: actions.reboot: item 2: unknown placeholder {reason}, there is {uuid}; "
-        "write {{reason}} for itself",
-        "host.toml: actions.reboot: item 3: unknown placeholder {UUID}, there is {uuid}; "
-        "write {{UUID}} for itself",
+        "host.toml: actions.reboot: item 2: unknown placeholder {reason}, expected {uuid}; "
+        "write {{reason}} for a literal {reason}",
+        "host.toml: actions.reboot: item 3: unknown placeholder {UUID}, expected {uuid}; "
+        "write {{UUID}} for a literal {UUID}",
         "host.toml: actions.live_migrate: unknown key, did you mean live-migrate?",
         "host.toml: colour: unknown key",
         "host.toml: corrective_commands: unknown key, did you mean corrective-commands?",
@@ -230,7 +230,7 @@ def test_all_faults_at_once_with_their_paths() -> None:
         ("heartbeat.rescan_s = nan", "heartbeat.rescan_s: must be 1 to 86400 s, got nan"),
         ("events = 1", "events: must be a string, got 1"),
         ("log = 1", "log: must be a string, got 1"),
-        ('actions.stop = "virsh"', 'actions.stop: must be a list of texts, got "virsh"'),
+        ('actions.stop = "virsh"', 'actions.stop: must be a list of strings, got "virsh"'),
         ("[[brake]]", "brake: must be a table, got a list"),
         (
             'control_mode = "0o660"',
@@ -242,19 +242,22 @@ def test_all_faults_at_once_with_their_paths() -> None:
         ('hostname = "a\\n"', 'hostname: must be a host name, or empty, got "a\\n"'),
         ('channel_dir = ""', 'channel_dir: must be an absolute path, got ""'),
         ('events = "x"', 'events: must be an absolute path, got "x"'),
-        ('events = "/\\u0000"', 'events: must hold no control characters, got "/\\x00"'),
+        ('events = "/\\u0000"', 'events: must not contain control characters, got "/\\x00"'),
         ("channel_patterns = []", "channel_patterns: must be 1 to 16 patterns, got 0"),
         (
             "channel_patterns = ['{uuid}{uuid}']",
-            'channel_patterns: item 1: must hold {uuid} once and no other, got "{uuid}{uuid}"',
+            "channel_patterns: item 1: must contain {uuid} once and no other placeholder, "
+            'got "{uuid}{uuid}"',
         ),
         (
             "channel_patterns = ['{uuid}{x}']",
-            'channel_patterns: item 1: must hold {uuid} once and no other, got "{uuid}{x}"',
+            "channel_patterns: item 1: must contain {uuid} once and no other placeholder, "
+            'got "{uuid}{x}"',
         ),
         (
             "channel_patterns = ['{{uuid}}']",
-            'channel_patterns: item 1: must hold {uuid} once and no other, got "{{uuid}}"',
+            "channel_patterns: item 1: must contain {uuid} once and no other placeholder, "
+            'got "{{uuid}}"',
         ),
         (
             "channel_patterns = ['a/{uuid}']",
@@ -262,16 +265,16 @@ def test_all_faults_at_once_with_their_paths() -> None:
         ),
         (
             "channel_patterns = ['{uuid}', '{uuid}']",
-            'channel_patterns: item 2: stands there twice, "{uuid}"',
+            'channel_patterns: item 2: is listed twice, "{uuid}"',
         ),
         ("actions.stop = ['']", "actions.stop: item 1: must name a program, got nothing"),
         (
             "actions.stop = ['{uuid}']",
-            "actions.stop: item 1: the program may hold no placeholder, got {uuid}",
+            "actions.stop: item 1: the program must not contain a placeholder, got {uuid}",
         ),
         (
             'actions.stop = ["a", "\\u0000"]',
-            'actions.stop: item 2: must hold no NUL, got "\\x00"',
+            'actions.stop: item 2: must not contain a NUL, got "\\x00"',
         ),
         (
             f"actions.stop = ['a', '{'b' * 4097}']",
@@ -315,7 +318,7 @@ def test_paths_fit_a_socket_address() -> None:
     assert parse(fitting).channel_dir == long[:70]
     assert faults_of(fitting.replace('"/', '"/x')) == [
         "host.toml: channel_dir and channel_patterns make a path of 108 bytes, "
-        "a unix socket's has at most 107"
+        "a unix socket path has at most 107"
     ]
 
 
@@ -340,7 +343,7 @@ def test_a_faulty_key_does_not_hide_what_does_not_go_together() -> None:
         'host.toml: agent.host_uuid: must be a uuid, or empty, got "1"',
         "host.toml: agent: certificate, key and authority go together",
         "host.toml: channel_dir and channel_patterns make a path of 118 bytes, "
-        "a unix socket's has at most 107",
+        "a unix socket path has at most 107",
     ]
 
 
@@ -577,4 +580,4 @@ def test_who_commands_this_host_shows_a_certificate(listen: str) -> None:
 
 def test_a_table_that_stands_there_twice() -> None:
     text = "[actions]\n[limits]\n[actions]\n"
-    assert faults_of(text) == ["host.toml:3:9: actions stands there twice"]
+    assert faults_of(text) == ["host.toml:3:9: actions is defined twice"]

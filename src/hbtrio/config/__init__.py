@@ -1,1 +1,1 @@
-"""Configuration files: read strictly, faults named with their place."""
+"""Reads configuration files strictly and reports every fault with its place."""

@@ -1,7 +1,7 @@
 """``agent.toml``: the configuration of the agent on the controller.
 
-Every key has a default, so an empty file is a working configuration for one controller with its VIM
-on the loopback, as deployed.
+Every key has a default, so an empty file is a working configuration for one controller whose VIM
+listens on the loopback, as deployed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hbtrio.config.settings import choice, number, path, table, word
 from hbtrio.config.source import shown
 from hbtrio.config.toml import load_toml
 
-#: Where the packages put it.
+#: Where the packages install the file.
 DEFAULT_AGENT_CONFIG: Final = "/etc/hbtrio/agent.toml"
 
 # ruff: noqa: RUF009 -- the calls in the class bodies make attrs fields, not shared defaults
@@ -38,20 +38,20 @@ def _tls_of_an_api(api: VimSettings | OperatorSettings) -> Iterator[str]:
 
 @attrs.frozen(kw_only=True)
 class VimSettings(Ruled):
-    """The cloud's orchestrator."""
+    """The VIM, the cloud's orchestrator."""
 
-    #: Where the VIM's requests are served.
+    #: Where the agent listens for the VIM's requests.
     listen: str = listen_at("tcp:127.0.0.1:2410")
-    #: TLS: the first two or none. With the third the VIM has to show a certificate.
+    #: TLS: certificate and key, or neither. With authority the VIM needs a client certificate.
     certificate: str = path("", instead=("",))
     key: str = path("", instead=("",))
     authority: str = path("", instead=("",))
-    #: A file with the token that each of the VIM's requests has to carry over TCP. Without one they
-    #: bear no proof of who sends them, as deployed.
+    #: A file with the token that the VIM's requests over TCP must carry. Without this file the
+    #: requests are not authenticated, as deployed.
     token_file: str = path("", instead=("",))
-    #: Where it is told; empty: there is no VIM.
+    #: Where the agent sends its requests; empty: there is no VIM.
     url: str = word("http://127.0.0.1:30002", r"(https?://[^\s/]+)?", "an http URL, or empty")
-    #: What has signed the certificate of an https URL; empty: whom the system trusts.
+    #: The CA certificates for an https URL; empty: the system's trust store.
     url_authority: str = path("", instead=("",))
     audit_s: float = number(10.0, 1, 3600, "s")
 
@@ -68,10 +68,10 @@ class VimSettings(Ruled):
 
 @attrs.frozen(kw_only=True)
 class LinkSettings(Ruled):
-    """Where hosts dial in."""
+    """The endpoint that hosts connect to."""
 
     listen: str = listen_at("unix:/run/hbtrio/agent.link")
-    #: A host without a link for this long is reported as such; its VMs are not lost for it.
+    #: A host without a link for this long is reported; its VMs don't count as lost.
     grace_s: float = number(30.0, 1, 3600, "s")
     #: Mutual TLS: all three or none.
     certificate: str = path("", instead=("",))
@@ -83,10 +83,10 @@ class LinkSettings(Ruled):
         if any(tls) and not all(tls):
             yield "certificate, key and authority go together"
         elif any(tls) and self.listen.startswith("unix:"):
-            # Hosts speak none there.
+            # Hosts don't use TLS on a unix socket.
             yield "certificate, key and authority are for tcp, not for a unix socket"
         elif not any(tls) and not is_local(self.listen):
-            # Nobody could tell them from strangers.
+            # Without TLS anyone could connect as a host.
             yield "listen: certificate, key and authority are needed for this address"
 
     rules: ClassVar = (_whole_tls,)
@@ -94,16 +94,16 @@ class LinkSettings(Ruled):
 
 @attrs.frozen(kw_only=True)
 class OperatorSettings(Ruled):
-    """Where `hbtrio ctl` connects."""
+    """The endpoint of the operator API, which `hbtrio ctl` uses."""
 
     listen: str = listen_at("unix:/run/hbtrio/agent.sock")
     mode: str = word("0660", "0?[0-7]{3}", "three octal digits in quotes")
-    #: TLS: the first two or none. With the third a client certificate is as good as the token.
+    #: TLS: certificate and key, or neither. With authority a client certificate replaces the token.
     certificate: str = path("", instead=("",))
     key: str = path("", instead=("",))
     authority: str = path("", instead=("",))
-    #: A file with the bearer token that requests over TCP need to change something, and beyond the
-    #: loopback to look as well. A unix socket has its mode for that.
+    #: A file with the bearer token. Over TCP, requests that change something need the token; beyond
+    #: the loopback all requests do. The mode of a unix socket protects it instead.
     token_file: str = path("", instead=("",))
 
     def _not_open_to_all(self) -> Iterator[str]:
@@ -115,14 +115,14 @@ class OperatorSettings(Ruled):
 
 @attrs.frozen(kw_only=True)
 class StoreSettings:
-    """What survives."""
+    """The agent's database."""
 
     file: str = path("/var/lib/hbtrio/agent.db")
     history_days: float = number(30.0, 0.01, 3650, "days")
 
 
 def _apart(one: str, other: str) -> Rule:
-    """Two tables don't listen at the same address; without a VIM nothing listens for one."""
+    """Returns the rule that two tables don't listen at one address; ignores [vim] without a VIM."""
 
     def rule(config: Any) -> Iterator[str]:
         if "vim" in (one, other) and not config.vim.url:
@@ -140,7 +140,7 @@ class AgentConfig(Ruled):
     """The agent's settings.
 
     Raises:
-        ValueError: a value is out of its range, or two that do not go together.
+        ValueError: a value is out of range, or two values contradict each other.
     """
 
     name: str = word("", r"[A-Za-z0-9._-]{0,253}", "a host name, or empty")
@@ -160,6 +160,6 @@ def load_agent_config(
 ) -> AgentConfig:
     """Read the agent's configuration.
 
-    Args and Raises: those of :func:`hbtrio.config.toml.load_toml`.
+    Arguments and errors are those of :func:`hbtrio.config.toml.load_toml`.
     """
     return load_toml(path, AgentConfig, missing_ok=missing_ok)

@@ -1,4 +1,4 @@
-"""Endpoints in a configuration file: where to listen, and where to connect to."""
+"""Declares endpoints in a configuration file: where to listen and where to connect."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from hbtrio.config.source import shown
 _WORDS: Final = "unix:/PATH or tcp:HOST:PORT"
 _UNIX: Final = "unix:"
 _TCP = re.compile(r"tcp:(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):(?P<port>0|[1-9][0-9]{0,8})")
-#: Those that only this machine can reach.
+#: Hosts that only this machine can reach.
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
 def listen_at(default: str) -> Any:
-    """Declare where to listen; the path of a unix socket has at most 106 bytes."""
+    """Declare an endpoint to listen at; a unix socket's path has at most 106 bytes."""
     return _endpoint(default, LISTENED_PATH_BYTES)
 
 
 def connect_to(default: str = "") -> Any:
-    """Declare where to connect to; empty is nowhere, and a unix path has at most 107 bytes."""
+    """Declare an endpoint to connect to, or empty; a unix path has at most 107 bytes."""
     return _endpoint(default, SOCKET_PATH_BYTES, optional=True)
 
 
 def is_local(listen: str) -> bool:
-    """Whether only this machine can reach an endpoint."""
+    """Return whether only this machine can reach an endpoint."""
     match = _TCP.fullmatch(listen)
     return listen.startswith(_UNIX) if match is None else match["host"] in _LOCAL_HOSTS
 
 
 def clash(one: str, other: str) -> bool:
-    """Whether no machine can listen at both of two sound endpoints.
+    """Return whether a machine can't listen at both of two valid endpoints.
 
-    Of names only ``localhost`` is known here: what another is the name of, the machine finds out
-    that listens.
+    Host names other than ``localhost`` are not resolved: a clash of those fails when the daemon
+    listens.
     """
     first, second = _TCP.fullmatch(one), _TCP.fullmatch(other)
     if first is None or second is None:
@@ -48,7 +48,7 @@ def clash(one: str, other: str) -> bool:
     hosts = [_host(match["host"]) for match in (first, second)]
     if hosts[0] == hosts[1]:
         return True
-    # 0.0.0.0 is every address of version 4, [::] every one of version 6 and no other.
+    # 0.0.0.0 covers every IPv4 address, [::] every IPv6 address and no IPv4 address.
     return any(
         not isinstance(any_host, str)
         and any_host.is_unspecified
@@ -78,7 +78,7 @@ def _endpoint(default: str, limit: int, *, optional: bool = False) -> Any:
 
 
 def _path(endpoint: str) -> str:
-    # With a dot before it: POSIX has two slashes at the beginning mean something of their own.
+    # With a leading dot, because normpath() keeps two leading slashes, as POSIX allows.
     return os.path.normpath(f".{endpoint.removeprefix(_UNIX)}")
 
 

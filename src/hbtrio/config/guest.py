@@ -1,12 +1,11 @@
 """``guest_heartbeat.conf``: the guest's configuration, in the format of the deployed C client.
 
-A VM that is moved to hbtrio keeps its file, so the format is that client's: ``KEY=VALUE`` lines,
-``#`` comments, values bare or in quotes, and the same values for keys that are left out. Where the
-client silently went on with a default (an unknown key, ``8s``, ``Reboot``) this module refuses the
-file instead: an operator who sets a window must not find out in production that it was not set.
-docs/configuration.md lists these differences.
+A VM that moves to hbtrio keeps its file, so the format is the client's: ``KEY=VALUE`` lines, ``#``
+comments, bare or quoted values, and the same defaults. Where the client silently used a default (an
+unknown key, ``8s``, ``Reboot``), this module refuses the file: an operator must not find out in
+production that a window was not set. docs/configuration.md lists these differences.
 
-The guest runs in small VMs: nothing but the standard library and attrs is imported here.
+The guest runs in small VMs, so this module imports only the standard library and attrs.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from hbtrio.config.settings import choice, key_of, number, path, setting_of, wor
 from hbtrio.config.source import config_error, printable, read_source, shown, unknown_key
 from hbtrio.wire.vocabulary import CorrectiveAction
 
-#: Where the deployed client has it.
+#: The deployed client's path.
 DEFAULT_GUEST_CONFIG: Final = "/etc/guest-client/heartbeat/guest_heartbeat.conf"
 
 _ACTIONS = (CorrectiveAction.LOG, CorrectiveAction.REBOOT, CorrectiveAction.STOP)
@@ -37,18 +36,18 @@ def _window(default: int, key: str) -> Any:
 # ruff: noqa: RUF009 -- the calls in the class body make attrs fields, not shared defaults
 @attrs.frozen(kw_only=True)
 class GuestConfig:
-    """The guest's settings; every default is the value of a key that is left out.
+    """The guest's settings.
 
-    The windows are those of the VM's own handlers. The guest adds a second to each that it
-    advertises, for the way there and back.
+    The windows apply to the handlers in the VM. The guest advertises each window plus one second,
+    for the messages' way.
 
     Raises:
-        ValueError: a value is out of its range, or there is a health script without an interval.
+        ValueError: a value is out of range, or a health script has an interval of 0.
     """
 
     hb_interval_ms: int = number(1000, 400, 60_000, "ms", key="HB_INTERVAL")
     hb_init_retry_ms: int = number(5000, 100, 600_000, "ms", key="HB_INIT_RETRY")
-    #: The floor under twice the interval; 0 is no floor.
+    #: The least challenge timeout, which otherwise is twice the interval; 0 is no minimum.
     hb_min_timeout_ms: int = number(5000, 0, 600_000, "ms", key="HB_MIN_TIMEOUT")
     vote_s: int = _window(10, "VOTE")
     shutdown_notice_s: int = _window(10, "SHUTDOWN_NOTICE")
@@ -58,18 +57,18 @@ class GuestConfig:
     corrective_action: CorrectiveAction = choice(
         CorrectiveAction.REBOOT, _ACTIONS, key="CORRECTIVE_ACTION"
     )
-    #: 0 only where there is no health script.
+    #: 0 only without a health script.
     health_check_interval_s: int = number(30, 0, 86_400, "s", key="HEALTH_CHECK_INTERVAL")
     health_check_script: str | None = path(None, key="HEALTH_CHECK_SCRIPT")
     event_notification_script: str | None = path(None, key="EVENT_NOTIFICATION_SCRIPT")
     app_socket_mode: str = word("0660", "0?[0-7]{3}", "three octal digits", key="APP_SOCKET_MODE")
-    #: Empty: the group that the daemon runs as.
+    #: Empty: the daemon's own group.
     app_socket_group: str = word(
         "", r"([A-Za-z_][A-Za-z0-9._-]{0,31})?", "a group's name, or empty", key="APP_SOCKET_GROUP"
     )
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a health script that would be run without a pause."""
+        """Refuse a health script with an interval of 0."""
         if self.health_check_script is not None and self.health_check_interval_s == 0:
             raise ValueError("health_check_interval_s: 0 with a health_check_script")
 
@@ -93,35 +92,34 @@ def load_guest_config(
 
     Args:
         path: the file.
-        missing_ok: no such file means all defaults. Right for the default path, where a VM without
-            a file is usual; wrong for a path somebody gave, where it is a slip of the keyboard.
+        missing_ok: return all defaults if the file doesn't exist. Use this for the default path,
+            not for a path that a user gave.
 
     Raises:
-        ConfigError: the file cannot be read or is not UTF-8, with the file named; or all faults
-            of :func:`parse_guest_config`.
+        ConfigError: the file can't be read or is not UTF-8, or the faults of
+            :func:`parse_guest_config`.
     """
     return parse_guest_config(read_source(path, missing_ok=missing_ok), os.fspath(path))
 
 
 def parse_guest_config(text: str, name: str) -> GuestConfig:
-    """Return the configuration a text holds.
+    """Parse the text of a guest configuration.
 
-    A key that stands twice counts as it stands last, as for the C client and for a shell that
-    sources the file: images are customised by appending lines. Each of the lines must be right.
-    ``HEALTH_CHECK_INTERVAL=0`` turns the health script off, again as for the C client.
+    The last of several lines with one key counts, as for the C client and for a shell that sources
+    the file, because images are customised by appending lines. Every line must be valid.
+    ``HEALTH_CHECK_INTERVAL=0`` turns the health script off, as for the C client.
 
     Args:
         text: the file's content.
         name: the file's name, for the faults.
 
     Raises:
-        ConfigError: every fault of the text, each as ``NAME:LINE: KEY: fault``; of more than 50
-            the rest is counted.
+        ConfigError: up to 50 faults, each as ``NAME:LINE: KEY: fault``, and the number of others.
     """
     name = printable(name)
     values: dict[str, Any] = {}
     faults: list[str] = []
-    # Not splitlines(): that would also end a line at a form feed or at U+2028 inside a value.
+    # Not splitlines(), which also ends a line at a form feed or at U+2028 within a value.
     for place, line in enumerate(text.split("\n"), 1):
         line = line.strip(_BLANKS)
         if not line or line.startswith("#"):
@@ -135,7 +133,7 @@ def parse_guest_config(text: str, name: str) -> GuestConfig:
 
 
 def _take(line: str, values: dict[str, Any]) -> Iterator[str]:
-    """Put the value of one line where it belongs, and yield what is wrong with the line."""
+    """Add the value of one line to ``values``; yield the line's faults."""
     key, equals, raw = line.partition("=")
     key = key.rstrip(_BLANKS)
     if not equals:
@@ -155,7 +153,11 @@ def _take(line: str, values: dict[str, Any]) -> Iterator[str]:
 
 
 def _unquoted(raw: str) -> str:
-    """Return a value without its quotes and without a comment behind it; ValueError if unclear."""
+    """Return a value without its quotes and a trailing comment.
+
+    Raises:
+        ValueError: a quote is not closed, or text follows the closing quote.
+    """
     quote = raw[:1]
     if quote and quote in "'\"":
         text, closed, rest = raw[1:].partition(quote)
@@ -163,26 +165,26 @@ def _unquoted(raw: str) -> str:
             raise ValueError(f"no closing {quote} in {shown(raw)}")
         rest = rest.strip(_BLANKS)
         if rest and not rest.startswith("#"):
-            raise ValueError(f"text behind the closing {quote}, {shown(rest)}")
+            raise ValueError(f"text after the closing {quote}, {shown(rest)}")
         return text.strip(_BLANKS)
-    # As in a shell, # opens a comment only behind a blank: /opt/check#2 is a path.
+    # As in a shell, # starts a comment only after a blank: /opt/check#2 is a path.
     return _COMMENT.sub("", raw).rstrip(_BLANKS)
 
 
 def _value_of(text: str, default: object) -> Any:
-    """Return the value as the type of its default; None of a script is a path or nothing."""
+    """Convert a value to the type of its default; a default of None stands for an optional path."""
     match default:
         case int():
             if not text:
                 raise ValueError(f"empty; leave the line out for the default, {default}")
-            # Not int() on anything: that takes "1_000", " 8 " and Arabic digits too. Eighteen
-            # digits are beyond every maximum.
+            # int() alone also takes "1_000", " 8 " and Arabic digits. Eighteen digits exceed every
+            # maximum.
             if not re.fullmatch(r"-?[0-9]{1,18}", text):
                 raise ValueError(f"must be a whole number, got {shown(text)}")
             return int(text)
         case CorrectiveAction():
-            # Not CorrectiveAction(text), which takes any word there is for UNKNOWN. What is none
-            # goes on to the check, which names those there are.
+            # Not CorrectiveAction(text), which maps any other word to UNKNOWN. The check refuses
+            # other words and lists the valid ones.
             return next((action for action in CorrectiveAction if action == text), text)
         case str():
             return text

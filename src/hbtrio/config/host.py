@@ -1,8 +1,8 @@
 """``host.toml``: the configuration of the host daemon.
 
-Every key has a default, so an empty file, or none, is a working configuration. The defaults of the
-heartbeat are those of the deployed C++ host daemon; the limits are what keeps one VM from taking
-the time or the memory of the others.
+Every key has a default, so an empty or missing file is a working configuration. The heartbeat
+defaults are those of the deployed C++ host daemon. The limits keep one VM from using up the time or
+the memory of the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hbtrio.config.settings import (
 )
 from hbtrio.config.toml import load_toml
 
-#: Where the packages put it.
+#: Where the packages install the file.
 DEFAULT_HOST_CONFIG: Final = "/etc/hbtrio/host.toml"
 
 LogTarget = Literal["stderr", "syslog"]
@@ -40,12 +40,12 @@ _UUID_CHARS = 36
 
 @attrs.frozen(kw_only=True)
 class HeartbeatSettings(Ruled):
-    """When a VM counts as lost, and how channels are looked after.
+    """When a VM counts as lost, and how often channels are checked.
 
     An interval that a VM advertises is clamped to ``interval_min_ms`` .. ``interval_max_ms``.
     """
 
-    #: So many misses in a row are forgiven; the next one is a loss.
+    #: Missed heartbeats in a row that are tolerated; the next one is a loss.
     failure_threshold: int = number(1, 0, 60, "misses")
     rescan_s: float = number(180.0, 1, 86_400, "s")
     reconnect_silent_s: float = number(120.0, 1, 86_400, "s")
@@ -64,15 +64,15 @@ class HeartbeatSettings(Ruled):
 
 @attrs.frozen(kw_only=True)
 class LimitSettings:
-    """The most a VM may ask for and send.
+    """Limits for what a VM advertises and sends.
 
-    Windows that a VM advertises are clamped to 1 .. the maximum of their class.
+    Windows that a VM advertises are clamped to 1 .. the maximum of their kind.
     """
 
     vote_max_s: int = number(600, 1, 86_400, "s")
     notice_max_s: int = number(600, 1, 86_400, "s")
     restart_max_s: int = number(3600, 1, 86_400, "s")
-    #: No less than 1056, the largest message of a deployed guest.
+    #: At least 1056, the largest message of a deployed guest.
     line_bytes: int = number(4096, 1056, 65_536, "bytes")
     bytes_per_s: int = number(8192, 1056, 1_048_576, "bytes/s")
     burst_bytes: int = number(8192, 1056, 1_048_576, "bytes")
@@ -81,7 +81,7 @@ class LimitSettings:
 
 @attrs.frozen(kw_only=True)
 class CorrectiveCommands:
-    """What to run when a VM is lost or asks for a corrective action; an empty command is none."""
+    """Commands for VMs that are lost or request a corrective action; an empty one runs nothing."""
 
     reboot: tuple[str, ...] = command("uuid", "reason", "action")
     stop: tuple[str, ...] = command("uuid", "reason", "action")
@@ -92,16 +92,16 @@ class CorrectiveCommands:
 
 @attrs.frozen(kw_only=True)
 class BrakeSettings:
-    """When so many VMs are lost at once that the fault is the host's, and nothing is corrected."""
+    """When so many VMs fail at once that the host is suspected and no corrective action is run."""
 
     share: float = number(0.5, 0, 1, over=True)
-    #: With fewer VMs than this the brake is off.
+    #: The brake is off with fewer VMs than this.
     minimum: int = number(3, 1, 100_000, "VMs")
 
 
 @attrs.frozen(kw_only=True)
 class ActionCommands:
-    """What ``hbtrio ctl act`` runs between pre-notice and post-notice if no command is given."""
+    """The commands of ``hbtrio ctl act`` if the operator gives none."""
 
     stop: tuple[str, ...] = command("uuid")
     reboot: tuple[str, ...] = command("uuid")
@@ -117,15 +117,15 @@ class ActionCommands:
 
 @attrs.frozen(kw_only=True)
 class AgentLinkSettings(Ruled):
-    """The agent on the controller, if there is one: it then says whose losses are reported."""
+    """The link to the agent on the controller, which decides whose losses are reported."""
 
     #: Empty: there is no agent.
     connect: str = connect_to()
-    #: What the cloud calls this host; without it the agent can't ask the VIM about it.
+    #: This host's uuid in the cloud; without it the agent can't ask the VIM about the host.
     host_uuid: str = word(
         "", r"([0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})?", "a uuid, or empty"
     )
-    #: Mutual TLS, for tcp: all three or none.
+    #: Mutual TLS over TCP: all three or none.
     certificate: str = path("", instead=("",))
     key: str = path("", instead=("",))
     authority: str = path("", instead=("",))
@@ -136,7 +136,7 @@ class AgentLinkSettings(Ruled):
             yield "certificate, key and authority go together"
 
     def _not_in_clear(self) -> Iterator[str]:
-        # Whoever answers there commands this host.
+        # The agent commands this host, so it has to be authenticated.
         if self.connect and not is_local(self.connect) and not self.certificate:
             yield "connect: certificate, key and authority are needed for this address"
 
@@ -148,7 +148,7 @@ class HostConfig(Ruled):
     """The host daemon's settings.
 
     Raises:
-        ValueError: a value is out of its range, or the path of a channel would be too long.
+        ValueError: a value is out of range, or a channel's path would be too long.
     """
 
     channel_dir: str = path("/var/lib/libvirt/qemu")
@@ -157,9 +157,9 @@ class HostConfig(Ruled):
     )
     control_socket: str = path("/run/hbtrio/host.sock", socket=True)
     control_mode: str = word("0660", "0?[0-7]{3}", "three octal digits in quotes")
-    #: Empty: none.
+    #: The events file; "-" is standard output, empty is none.
     events: str = path("", instead=("", "-"))
-    #: Empty: the system's, which is the caller's to ask for.
+    #: Empty: the system's host name, which the caller looks up.
     hostname: str = word("", r"[A-Za-z0-9._-]{0,253}", "a host name, or empty")
     log: LogTarget = choice("stderr", LogTarget)
     log_level: LogLevel = choice("info", LogLevel)
@@ -182,7 +182,7 @@ class HostConfig(Ruled):
             if size > SOCKET_PATH_BYTES:
                 yield (
                     f"channel_dir and channel_patterns make a path of {size} bytes, "
-                    f"a unix socket's has at most {SOCKET_PATH_BYTES}"
+                    f"a unix socket path has at most {SOCKET_PATH_BYTES}"
                 )
                 return
 
@@ -194,23 +194,23 @@ def load_host_config(
 ) -> HostConfig:
     """Read the host's configuration.
 
-    Args and Raises: those of :func:`hbtrio.config.toml.load_toml`.
+    Arguments and errors are those of :func:`hbtrio.config.toml.load_toml`.
     """
     return load_toml(path, HostConfig, missing_ok=missing_ok)
 
 
 def expand(argv: Sequence[str], **values: str) -> list[str]:
-    """Put values in the places of a command's placeholders.
+    """Replace a command's placeholders by values.
 
-    Each argument stays one argument, whatever a value holds, and a value is never searched for
-    placeholders itself: a VM whose reason reads ``{uuid}; rm -rf /`` has just that passed on. What
-    no argument can hold, a NUL or half a surrogate pair, becomes a question mark.
+    Each argument stays one argument, and placeholders within a value are not replaced: a reason
+    ``{uuid}; rm -rf /`` is passed on as it is. NULs and lone surrogates, which no argument can
+    hold, become question marks.
 
-    It cannot keep a program from taking a value for an option: an argument that is nothing but
-    ``{reason}`` belongs behind ``--``, or to a program that takes its arguments by position.
+    A program may still read a value as an option: put an argument ``{reason}`` after ``--``, or use
+    a program that takes its arguments by position.
 
     Raises:
-        KeyError: a placeholder without a value; :class:`HostConfig` lets none in.
+        KeyError: a placeholder has no value; :class:`HostConfig` refuses such commands.
     """
     safe = {
         name: value.encode(errors="replace").decode().replace("\0", "?")

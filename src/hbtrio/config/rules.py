@@ -1,9 +1,8 @@
-"""Rules about several keys, such as "certificate and key go together".
+"""Checks rules about several keys, such as "certificate and key go together".
 
-A rule reads the keys that it is about as attributes of their table, and yields what is wrong. It is
-tried on a file's table as well when some of the keys there are faulty: then on its
-:class:`SoundKeys`, and from where it asks for a faulty one it says nothing, for nobody knows what
-is meant by that.
+A rule reads its keys as attributes of their table and yields the faults. If some keys of a table
+are faulty, the rule gets the table's :class:`SoundKeys` instead; it ends without further faults as
+soon as it reads a faulty key.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Rule = Callable[[Any], Iterator[str]]
 
 
 class BrokenRulesError(ValueError):
-    """What the rules of one table say."""
+    """The faults that the rules of one table found."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
@@ -24,20 +23,20 @@ class BrokenRulesError(ValueError):
 
 
 class Ruled:
-    """Base of an attrs class with ``rules``; building it raises BrokenRulesError for all broken."""
+    """The base of an attrs class with ``rules``; raises BrokenRulesError with all their faults."""
 
     __slots__ = ()
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     def __attrs_post_init__(self) -> None:
-        """Hold the values, each of them sound by itself, to the rules."""
+        """Check the rules, once the attrs validators have checked each value."""
         if faults := broken_rules(type(self), self):
             raise BrokenRulesError(faults)
 
 
 class SoundKeys:
-    """The keys of a table that have a sound value, as attributes; also those at their defaults."""
+    """The keys of a table with a valid or default value, as attributes."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
@@ -49,15 +48,15 @@ class SoundKeys:
 
 
 class _UnsoundError(Exception):
-    """A rule needs a key that has no sound value."""
+    """A rule reads a key without a valid value."""
 
 
 def broken_rules(cls: type[Any], values: Any) -> list[str]:
-    """Return what the rules of ``cls``, if it has any, say of ``values``.
+    """Return the faults that the rules of ``cls`` find in ``values``.
 
     Args:
-        cls: any class.
-        values: one of it, or SoundKeys with its fields.
+        cls: any class; one without rules has no faults.
+        values: an instance of ``cls``, or SoundKeys with its fields.
     """
     faults: list[str] = []
     for rule in getattr(cls, "rules", ()) if issubclass(cls, Ruled) else ():

@@ -1,11 +1,11 @@
-"""Settings as attrs fields: default, unit, range and check declared once, in the class.
+"""Declares settings as attrs fields, with default, unit, range and check in one place.
 
-Each function here makes a field that carries a :class:`Setting` in its metadata. The reader of a
-file runs the setting's check on a value before the class is built, so that it can report every
-fault with its place; the field's validator runs the same check when code builds the class. The
-default files and docs/configuration.md are held to the same metadata by tests.
+Each function returns a field with a :class:`Setting` in its metadata. The reader of a file runs the
+setting's check before it builds the class, so that it can report every fault with its place. The
+field's validator runs the same check when code builds the class. Tests compare the default files
+and docs/configuration.md with the same metadata.
 
-This module serves the guest as well, so it imports nothing but the standard library and attrs.
+The guest uses this module too, so it imports only the standard library and attrs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import attrs
 
 from hbtrio.config.source import shown
 
-#: Yields what is wrong with a value of the right type; nothing if it is right.
+#: Yields the faults of a value of the right type.
 Check = Callable[[Any], Iterator[str]]
 
-#: Any ``{name}`` is a placeholder, and ``{{name}}`` stands for a literal ``{name}``. Other braces
-#: are left alone, so JSON and awk programs pass; but ``${HOME}`` has to be ``${{HOME}}``: were only
-#: known names placeholders, a slip such as ``{UUID}`` would reach the command as it stands.
+#: ``{name}`` is a placeholder and ``{{name}}`` a literal ``{name}``. Other braces are left alone,
+#: so JSON and awk programs work, but ``${HOME}`` has to be ``${{HOME}}``. If only known names were
+#: placeholders, a mistake such as ``{UUID}`` would reach the command unnoticed.
 PLACEHOLDER = re.compile(r"\{\{([A-Za-z_][\w-]*)\}\}|\{([A-Za-z_][\w-]*)\}", re.ASCII)
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -31,21 +31,21 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _PATH_BYTES = 4095
 #: Linux' limit for the path of a unix socket: sun_path less the NUL.
 SOCKET_PATH_BYTES: Final = 107
-#: One less for a socket that we serve: :mod:`hbtrio.net.unix_socket` binds it as ``PATH~``.
+#: One less for a socket to listen at: :mod:`hbtrio.net.unix_socket` binds it as ``PATH~``.
 LISTENED_PATH_BYTES: Final = 106
-# One argument may be 128 KiB; a command of more than this is a program in the wrong place.
+# Linux allows 128 KiB per argument; longer programs belong in a file.
 _ARGUMENT_CHARS = 4096
 _ARGUMENTS = 64
 
 
 @attrs.frozen
 class Setting:
-    """What a field is to somebody who configures it.
+    """The unit, range and check of a field.
 
     Args:
-        unit: ``ms``, ``s``, ``bytes`` and so on; empty for what has none.
-        span: the permitted values, in the words of the documentation.
-        check: run on every value of the field.
+        unit: ``ms``, ``s``, ``bytes`` and so on, or empty.
+        span: the permitted values, as the documentation describes them.
+        check: yields the faults of a value.
     """
 
     unit: str
@@ -54,12 +54,12 @@ class Setting:
 
 
 def setting_of(field: attrs.Attribute[Any]) -> Setting | None:
-    """Return the setting a field declares; None for a table."""
+    """Return the setting of a field; None for a table."""
     return field.metadata.get("setting")
 
 
 def key_of(field: attrs.Attribute[Any]) -> str:
-    """Return the name a field has in the file."""
+    """Return a field's key in the file."""
     key: str = field.metadata.get("key") or field.name
     return key
 
@@ -72,7 +72,7 @@ def number(
     words = f"over {low:.12g} and at most {high:.12g}" if over else span
 
     def check(value: float) -> Iterator[str]:
-        # Written so that TOML's nan, which no comparison holds for, is refused as well.
+        # Written to refuse TOML's nan too, for which every comparison is false.
         if not (low < value <= high if over else low <= value <= high):
             yield f"must be {words}{' ' if unit else ''}{unit}, got {shown(value)}"
 
@@ -80,7 +80,7 @@ def number(
 
 
 def choice(default: str, permitted: Any, *, key: str = "") -> Any:
-    """Declare a word out of a ``Literal`` type, or out of a collection of words."""
+    """Declare a choice among the words of a ``Literal`` type or a collection."""
     words = get_args(permitted) or tuple(permitted)
     span = ", ".join(words)
 
@@ -94,11 +94,10 @@ def choice(default: str, permitted: Any, *, key: str = "") -> Any:
 def path(
     default: str | None, *, instead: Collection[str] = (), socket: bool = False, key: str = ""
 ) -> Any:
-    """Declare an absolute path; ``instead`` are words permitted in its place.
+    """Declare an absolute path; ``instead`` are words that may replace it.
 
-    A default of None makes None permitted too: an empty value in the file. With ``socket`` the
-    path must also fit the address of a unix socket that we serve, 106 bytes. Whether the file
-    exists is not asked: it may come later than the daemon.
+    A default of None permits None, an empty value in the file. With ``socket`` the path has at most
+    106 bytes, to fit the address of a unix socket to listen at. The file need not exist yet.
     """
     limit = LISTENED_PATH_BYTES if socket else _PATH_BYTES
 
@@ -121,7 +120,7 @@ def path(
 
 
 def word(default: str, pattern: str, span: str, *, key: str = "") -> Any:
-    """Declare a text that matches a regular expression from end to end; ``span`` describes it."""
+    """Declare a string that matches a whole regular expression; ``span`` describes it."""
     compiled = re.compile(pattern)
 
     def check(value: str) -> Iterator[str]:
@@ -132,10 +131,10 @@ def word(default: str, pattern: str, span: str, *, key: str = "") -> Any:
 
 
 def command(*placeholders: str, key: str = "") -> Any:
-    """Declare a command as a list of arguments, empty by default, which means there is none.
+    """Declare a command as a list of arguments; the default is empty, no command.
 
-    The first argument is the program and is taken as it stands: what is run must never depend on
-    what a VM says. The others may hold the given placeholders, anywhere and repeatedly.
+    The first argument is the program. It must not contain a placeholder, because a VM must never
+    decide which program is run. The others may contain the given placeholders, also repeatedly.
     """
     known = _braced(placeholders)
 
@@ -149,16 +148,16 @@ def command(*placeholders: str, key: str = "") -> Any:
             if len(item) > _ARGUMENT_CHARS:
                 yield f"item {place}: must be at most {_ARGUMENT_CHARS} characters long"
                 continue
-            # Newlines and tabs are well in a script given to sh -c; a NUL no argument can hold.
+            # Newlines and tabs are valid in a script for sh -c; no argument can hold a NUL.
             if "\0" in item:
-                yield f"item {place}: must hold no NUL, got {shown(item)}"
+                yield f"item {place}: must not contain a NUL, got {shown(item)}"
             for name in placeholders_in(item):
                 if place == 1:
-                    yield f"item 1: the program may hold no placeholder, got {{{name}}}"
+                    yield f"item 1: the program must not contain a placeholder, got {{{name}}}"
                 elif name not in placeholders:
                     yield (
-                        f"item {place}: unknown placeholder {{{name}}}, there is {known}; "
-                        f"write {{{{{name}}}}} for itself"
+                        f"item {place}: unknown placeholder {{{name}}}, expected {known}; "
+                        f"write {{{{{name}}}}} for a literal {{{name}}}"
                     )
 
     return checked_field((), check, f"list of arguments with {known}; empty: none", "", key)
@@ -173,18 +172,21 @@ def file_patterns(default: tuple[str, ...]) -> Any:
             return
         for place, item in enumerate(value, 1):
             if item.count("{uuid}") != 1 or placeholders_in(item) != ["uuid"]:
-                yield f"item {place}: must hold {{uuid}} once and no other, got {shown(item)}"
+                yield (
+                    f"item {place}: must contain {{uuid}} once and no other placeholder, "
+                    f"got {shown(item)}"
+                )
             elif "/" in item:
                 yield f"item {place}: must be a file name without /, got {shown(item)}"
             elif item in value[: place - 1]:
-                yield f"item {place}: stands there twice, {shown(item)}"
+                yield f"item {place}: is listed twice, {shown(item)}"
             yield from (f"item {place}: {fault}" for fault in unfit(item))
 
     return checked_field(default, check, "1 to 16 file names with {uuid} once", "", "")
 
 
 def table(cls: type[Any], *, key: str = "") -> Any:
-    """Declare a table of settings, all at their defaults if it is left out."""
+    """Declare a table of settings; a missing table has all defaults."""
     return attrs.field(factory=cls, metadata={"key": key})
 
 
@@ -194,7 +196,7 @@ def placeholders_in(text: str) -> list[str]:
 
 
 def checked_field(default: Any, check: Check, span: str, unit: str = "", key: str = "") -> Any:
-    """Make a field of a Setting, with the name that it has in the file if that is another."""
+    """Return a field with a Setting; ``key`` is its name in the file if that differs."""
 
     def validate(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         for fault in check(value):
@@ -207,11 +209,10 @@ def checked_field(default: Any, check: Check, span: str, unit: str = "", key: st
 
 
 def unfit(text: str) -> Iterator[str]:
-    """Yield a fault if a text has what no file's name should."""
-    # NULs and halves of surrogate pairs cannot be given to the system at all; the others are
-    # never meant in a file's name.
+    """Yield a fault if a text contains characters that are unfit for a file name."""
+    # The system refuses NULs and lone surrogates; other control characters are mistakes.
     if _UNFIT.search(text):
-        yield f"must hold no control characters, got {shown(text)}"
+        yield f"must not contain control characters, got {shown(text)}"
 
 
 def _braced(names: Collection[str]) -> str:

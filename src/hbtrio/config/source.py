@@ -1,9 +1,8 @@
-"""A configuration file as text, and the words in which its faults are told.
+"""Reads configuration files as text, and words their faults.
 
-A configuration file is written by an administrator, but a wrong ``--config`` may name anything: a
-device, a FIFO, a disk image. So a file is read only if it is a regular one, and only up to
-:data:`LIMIT_BYTES`. What of it appears in a fault is cut and made printable, so that a fault is
-always one line and cannot play tricks with a terminal or a log.
+A wrong ``--config`` may name anything: a device, a FIFO, a disk image. So only a regular file is
+read, and only up to :data:`LIMIT_BYTES`. Text of the file in a fault is cut and made printable, so
+a fault is one line and can't send control sequences to a terminal or a log.
 """
 
 from __future__ import annotations
@@ -15,26 +14,26 @@ from collections.abc import Iterable
 
 from hbtrio.errors import ConfigError, ExitStatus
 
-#: No configuration of ours comes near this; whatever is larger is the wrong file.
+#: Far more than any configuration; a larger file is the wrong file.
 LIMIT_BYTES = 64 * 1024
 
 _SHOWN_CHARS = 80
-# More than anybody reads; the wrong file may have one on each of its thousands of lines.
+# A wrong file may have a fault on each of its thousands of lines.
 _MAX_FAULTS = 50
 
 
 def read_source(path: str | os.PathLike[str], *, missing_ok: bool = False) -> str:
     """Read a whole configuration file, without a byte order mark.
 
-    Blocks for as long as the file system does: for daemons that have not started their tasks yet.
+    The function blocks on the file system, so call it before the daemon starts its tasks.
 
     Args:
         path: the file.
-        missing_ok: no such file is as good as an empty one.
+        missing_ok: return an empty text if the file doesn't exist.
 
     Raises:
-        ConfigError: it does not exist, cannot be read (DENIED if that is for its permissions), is
-            no regular file, is over 64 KiB, or is not UTF-8.
+        ConfigError: the file doesn't exist, can't be read (DENIED for lack of permission), is not
+            a regular file, is over 64 KiB, or is not UTF-8.
     """
     name = printable(os.fspath(path))
     try:
@@ -61,7 +60,7 @@ def read_source(path: str | os.PathLike[str], *, missing_ok: bool = False) -> st
 
 
 def printable(text: str) -> str:
-    """Return ``text`` on one line: what a terminal would act on is shown as its escape."""
+    """Return ``text`` on one line, with unprintable characters escaped."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in text
@@ -69,10 +68,10 @@ def printable(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as a fault shows it: printable, in quotes if it is text, cut at 80 characters.
+    """Format a value for a fault: printable, cut at 80 characters, strings in quotes.
 
-    Lists and tables are named rather than shown. So is a number beyond 64 bits: Python refuses to
-    print one of many thousand digits, and TOML's hexadecimal form can hold it.
+    Lists, tables and numbers beyond 64 bits are named instead: a hexadecimal TOML number may have
+    more digits than Python prints.
     """
     match value:
         case bool():
@@ -90,11 +89,11 @@ def shown(value: object) -> str:
 
 
 def config_error(name: str, faults: list[str]) -> ConfigError:
-    """Return the error for a file's faults: the first 50, and how many more there are.
+    """Return the error for a file's faults: the first 50 and the number of others.
 
     Args:
         name: the file's name, printable.
-        faults: at least one, each of them naming the file already.
+        faults: at least one fault, each with the file's name.
     """
     more = len(faults) - _MAX_FAULTS
     rest = [f"{name}: and {more} more faults"] if more > 0 else []
@@ -102,20 +101,20 @@ def config_error(name: str, faults: list[str]) -> ConfigError:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """Return the fault of a key nobody knows, with the nearest one that exists.
+    """Return the fault for an unknown key, with the most similar known key.
 
     Args:
-        key: the key as it was written.
-        known: the keys there are, in the order in which they are documented.
+        key: the key in the file.
+        known: all valid keys.
     """
-    # Compared without regard to case and kind of dash, which are the commonest slips of all.
+    # Ignore case and the kind of dash, the most common mistakes.
     spellings = {_plain(name): name for name in known}
     near = difflib.get_close_matches(_plain(_cut(key)), spellings, n=1)
     return "unknown key" + (f", did you mean {spellings[near[0]]}?" if near else "")
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    # Opening a FIFO nobody writes to would otherwise wait for ever.
+    # Otherwise opening a FIFO without a writer would block for ever.
     return os.open(path, flags | os.O_NONBLOCK)
 
 

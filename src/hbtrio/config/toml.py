@@ -1,13 +1,13 @@
-"""TOML files into attrs classes, strictly, with every fault at once.
+"""Reads TOML files into attrs classes, strictly, and reports every fault at once.
 
-cattrs walks the classes; what it would coerce by default is refused here instead: ``"12"`` is no
-number, ``true`` is not 1, ``1.9`` is not 1, and a text is no list of its letters. Only a whole
-number where a fraction is declared is taken, since ``timeout_s = 60`` is how people write it.
+cattrs walks the classes. Values that cattrs would convert by default are refused: ``"12"`` is not a
+number, ``true`` and ``1.9`` are not 1, and a string is not a list of characters. The only
+conversion is from a whole number to a float, because people write ``timeout_s = 60``.
 
-Each value is checked against its field's :class:`~hbtrio.config.settings.Setting` before its class
-is built. attrs' own validators would stop at a class's first fault, and know no path to it. A class
-with a faulty key can't be built; what its :mod:`~hbtrio.config.rules` say of the sound ones is told
-all the same.
+Each value is checked against its field's :class:`~hbtrio.config.settings.Setting` before the class
+is built, because attrs' validators would stop at the first fault and don't know its path. If a
+class can't be built because of a faulty key, its :mod:`~hbtrio.config.rules` still check the valid
+keys.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from hbtrio.errors import ConfigError
 
 T = TypeVar("T")
 
-# tomllib of Python 3.11 gives the place of a fault only within the text of its message.
+# tomllib of Python 3.11 gives the place of a fault only within the text of its message,
 _PLACE = re.compile(r"(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)", re.DOTALL)
-# And the name of what stands there twice as a Python tuple.
+# and a key that is defined twice only as a Python tuple.
 _TWICE = re.compile(r"Cannot (?:declare|mutate immutable namespace) (?P<key>\(.*\))(?: twice)?")
-# Beyond this a float no longer holds every whole number.
+# A float can't represent every larger integer.
 _EXACT_FLOAT = 2**53
 
 
 class _ValueRefused(ValueError):
-    """One value, and all that is wrong with it."""
+    """All faults of one value."""
 
     def __init__(self, *faults: str) -> None:
         super().__init__("; ".join(faults))
@@ -53,21 +53,21 @@ def load_toml(path: str | os.PathLike[str], cls: type[T], *, missing_ok: bool = 
 
     Args:
         path: the file.
-        missing_ok: no such file means all defaults. Right for a default path, wrong for a path
-            that somebody gave.
-        cls: an attrs class, with or without :mod:`hbtrio.config.rules`, whose fields are those of
-            :mod:`hbtrio.config.settings`, of types ``str``, ``int``, ``float``, ``bool``,
-            ``Literal`` of texts, ``tuple[str, ...]`` and further such classes.
+        missing_ok: return all defaults if the file doesn't exist. Use this for a default path, not
+            for a path that a user gave.
+        cls: an attrs class, with or without :mod:`hbtrio.config.rules`. Its fields are declared
+            with :mod:`hbtrio.config.settings` and have the types ``str``, ``int``, ``float``,
+            ``bool``, ``Literal`` of strings, ``tuple[str, ...]`` or another such class.
 
     Raises:
-        ConfigError: the file is missing, cannot be read, is not UTF-8 or over 64 KiB; it is no
-            TOML, as ``FILE:LINE:COLUMN: fault``; or all faults of :func:`structure`.
+        ConfigError: the file is missing, can't be read, is not UTF-8 or is over 64 KiB; it is not
+            TOML, as ``FILE:LINE:COLUMN: fault``; or the faults of :func:`structure`.
     """
     return parse_toml(read_source(path, missing_ok=missing_ok), cls, os.fspath(path))
 
 
 def parse_toml(text: str, cls: type[T], name: str) -> T:
-    """Structure a TOML text; ``name`` and the faults are those of :func:`load_toml`."""
+    """Parse a TOML text into ``cls``; arguments and errors are those of :func:`load_toml`."""
     try:
         data = tomllib.loads(text)
     except RecursionError as error:
@@ -78,15 +78,15 @@ def parse_toml(text: str, cls: type[T], name: str) -> T:
 
 
 def structure(data: Mapping[str, Any], cls: type[T], name: str) -> T:
-    """Build ``cls`` from what tomllib read.
+    """Build ``cls`` from the result of tomllib.
 
     Args:
-        data: the file's top level table.
+        data: the file's top-level table.
         cls: see :func:`load_toml`.
         name: the file's name, for the faults.
 
     Raises:
-        ConfigError: every fault, each as ``NAME: path.to.key: fault``.
+        ConfigError: up to 50 faults, each as ``NAME: path.to.key: fault``, and how many others.
     """
     name = printable(name)
     try:
@@ -100,11 +100,11 @@ def structure(data: Mapping[str, Any], cls: type[T], name: str) -> T:
 
 
 def _syntax_fault(text: str, message: str) -> str:
-    """Return ``:LINE:COLUMN: fault``, or ``: fault`` where tomllib knows no place."""
+    """Return ``:LINE:COLUMN: fault``, or ``: fault`` if tomllib gives no place."""
     if match := _PLACE.fullmatch(message):
         what = match["what"]
         if twice := _TWICE.fullmatch(what):
-            what = f"{'.'.join(ast.literal_eval(twice['key']))} stands there twice"
+            what = f"{'.'.join(ast.literal_eval(twice['key']))} is defined twice"
         return f":{match['line']}:{match['column']}: {shown(what)[1:-1]}"
     what, at_end, _ = message.rpartition(" (at end of document)")
     if at_end:
@@ -114,9 +114,9 @@ def _syntax_fault(text: str, message: str) -> str:
 
 
 def _faults_of(error: BaseException, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield each fault in the order of the fields, with its path in dots.
+    """Yield each fault with its dotted path, in the order of the fields.
 
-    What is no fault of the file is raised again: a bug in a check must not pass for one.
+    Any other error is raised again: a bug in a check must not look like a fault of the file.
     """
     match error:
         case ClassValidationError():
@@ -159,7 +159,7 @@ def _fraction(value: Any, _type: Any) -> float:
 
 def _texts(value: Any, _type: Any) -> tuple[str, ...]:
     if type(value) is not list:
-        raise _ValueRefused(f"must be a list of texts, got {shown(value)}")
+        raise _ValueRefused(f"must be a list of strings, got {shown(value)}")
     wrong = [
         f"item {place}: must be a string, got {shown(item)}"
         for place, item in enumerate(value, 1)
@@ -207,7 +207,7 @@ def _table_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
             return fill(value, type_)
         except ClassValidationError as group:
             if any(isinstance(error, BrokenRulesError) for error in group.exceptions):
-                raise  # no key is faulty, so that the class itself was asked
+                raise  # no key is faulty, so building the class has checked the rules
             if faults := broken_rules(cls, _sound_keys(cls, value)):
                 raise group.derive([*group.exceptions, BrokenRulesError(faults)]) from group
             raise
@@ -216,7 +216,7 @@ def _table_hook(cls: type[Any]) -> Callable[[Any, Any], Any]:
 
 
 def _sound_keys(cls: type[Any], data: Mapping[str, Any]) -> SoundKeys:
-    """Return what of a table can be gone by: a key with a sound value, or with a default."""
+    """Return the keys of a table that have a valid value or a default."""
     sound: dict[str, Any] = {}
     for field in attrs.fields(cls):
         key = key_of(field)

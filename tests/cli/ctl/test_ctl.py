@@ -423,8 +423,8 @@ async def test_refused_actions(autojump_clock: MockClock) -> None:
             ExitStatus.FAILED,
         )
         assert await fault_of(api.path, "act", ONE, "stop", "--", "sh", "-c", "echo ${HOME}") == (
-            "command: item 3: unknown placeholder {HOME}, there is {uuid}; "
-            "write {{HOME}} for itself",
+            "command: item 3: unknown placeholder {HOME}, expected {uuid}; "
+            "write {{HOME}} for a literal {HOME}",
             ExitStatus.USAGE,
         )
         assert await fault_of(api.path, "act", ONE, "stop", "--", "sh", "x" * 70_000) == (
