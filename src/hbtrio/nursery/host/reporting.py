@@ -36,7 +36,7 @@ class ReportingSwitch:
             self.instances.pop(uuid, None)
         elif uuid in self.instances or len(self.instances) < _INSTANCES:
             self.instances[uuid] = enabled
-        return enabled and not was_enabled
+        return bool(uuid) and enabled and not was_enabled
 
     def is_on(self, uuid: str) -> bool:
         """Whether both the host's and this instance's switch are on."""
