@@ -7,6 +7,7 @@ socket, a channel, a script's exit. The process then finds both at once.
 from __future__ import annotations
 
 import math
+import time
 from itertools import count
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from trio.testing import MockClock
 
 from hbtrio.fsm.ballot import Ballot, Outcome
 from hbtrio.nursery.agent.rounds import MARGIN_S
+from hbtrio.nursery.guest.event_scripts import EventScripts
 from hbtrio.nursery.windows import Answer, BallotWindow, Window
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import RoundResult
+from hbtrio.system.runner import SystemProcesses
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind
 from support.agent_world import memory_agent
 from support.guest_bench import STOP_VOTE, response, said
@@ -158,6 +161,22 @@ def test_an_application_s_answer_in_its_socket(stall_s: float, own_s: int, flood
     at_s = round(2.0 + min(8, own_s) - BEFORE_S + stall_s, 6)
     expected = [(at_s, response(STOP_VOTE, REJECT, "busy"))]
     assert in_every_order(scenario) == [expected] * ORDERS
+
+
+async def test_the_exit_of_a_real_script(tmp_path: Path) -> None:
+    """It ends while the process stands still over the end of the window."""
+    script = tmp_path / "refuse"
+    script.write_text("#!/bin/sh\nsleep 0.7\necho busy\nexit 1\n")
+    script.chmod(0o755)
+    ballot = Ballot(NotificationType.REVOCABLE, [script.name])
+    guard = OnTimeGuard(math.inf)
+    window = BallotWindow(WindowKind.VOTE, 1.0, ballot, lambda _: None, guard)
+    async with SystemProcesses() as processes, trio.open_nursery() as nursery:
+        handlers = EventScripts(str(script), processes).handlers(STOP_VOTE)
+        nursery.start_soon(window.hold, handlers)
+        await trio.sleep(0.4)
+        time.sleep(1.0)  # noqa: ASYNC251 - that is the stall
+    assert ballot.settled == Outcome(REJECT, "busy")
 
 
 # -- the host -----------------------------------------------------------------------------------
