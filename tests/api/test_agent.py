@@ -175,7 +175,7 @@ async def test_status_of_a_fleet_through_a_broken_link(
         await world.host.sleep(10)
         status = (await http.get("/v1/status")).json()
         assert status["hosts"] == [host | {"link": "down", "down_s": 10.0, "version": ""}]
-        why = "its host has no link; this was before"
+        why = "its host has no link; as last reported"
         assert status["instances"] == [instance(guest, link="down", why=why)]
         await world.host.sleep(20)
         status = (await http.get("/v1/status")).json()
@@ -520,7 +520,7 @@ WORDS = ", ".join(EVENT_TABLE)
             "POST",
             f"/v1/instances/{ABSENT}/vote",
             b'{"event": "x"}',
-            (400, f"body.event: no such word, there are {WORDS}"),
+            (400, f"body.event: unknown word; expected one of {WORDS}"),
         ),
         (
             "POST",
@@ -629,7 +629,7 @@ CHANGES = [f"/v1/instances/{ABSENT}/{kind}" for kind in ("vote", "notify", "act"
 
 NEEDS_TOKEN = (401, "the token is missing or wrong")
 READ_ONLY = (403, "no client certificate, and operator.token_file is not set")
-WRONG_NAME = (403, "Host: not a name of the loopback")
+WRONG_NAME = (403, "Host: does not name the loopback interface")
 UNKNOWN = (404, f"unknown instance {ABSENT}")
 
 
@@ -734,8 +734,8 @@ async def test_ctl_status(autojump_clock: MockClock, tmp_path: Path) -> None:
             "controller: 1 of 1 instance heartbeating, 1 of 1 host linked, VIM none, "
             f"hbtrio {hbtrio.__version__} since {started}",
             "",
-            "HOST       LINK  INSTANCES  BEATING  VERSION  NOTE",
-            f"compute-0  up            1        1  {hbtrio.__version__}",
+            "HOST       LINK  INSTANCES  HEARTBEATING  VERSION  NOTE",
+            f"compute-0  up            1             1  {hbtrio.__version__}",
             "",
             f"{'UUID':36}  NAME  HOST       STATE    HEALTH   REPORTED  NOTE",
             f"{ONE}  web   compute-0  beating  healthy  yes",
@@ -745,7 +745,7 @@ async def test_ctl_status(autojump_clock: MockClock, tmp_path: Path) -> None:
         await world.cut()
         await world.host.sleep(31)
         lost = await call(world.api.path, "status", columns=80, terminal=True)
-        assert "compute-0  lost          1        0  -        for 31 s" in lost.text
+        assert "compute-0  lost          1             0  -        for 31 s" in lost.text
         assert all(len(line) <= 80 for line in lost.lines)
 
 

@@ -33,8 +33,8 @@ CHANGES = [f"/v1/instances/{ABSENT}/{kind}" for kind in ("vote", "notify")]
 ADMITTED = None
 NEEDS_TOKEN = (401, "the token is missing or wrong")
 NO_PERMISSION = (403, "no client certificate, and operator.token_file is not set")
-WRONG_NAME = (403, "Host: not a name of the loopback")
-OTHER_SITE = (403, "Origin: a page of another site")
+WRONG_NAME = (403, "Host: does not name the loopback interface")
+OTHER_SITE = (403, "Origin: the request comes from another site")
 
 RIGHT = {"authorization": f"Bearer {TOKEN}"}
 WRONG = {"authorization": f"Bearer {TOKEN}x"}

@@ -72,7 +72,7 @@ async def test_a_host_is_forgotten_and_its_history_is_not(
         await host.cut()
         await on.at(40)
         called = await call(path, "forget", HOSTNAME)
-        expected = ["compute-0: forgotten, and 3 instances on it"]
+        expected = ["compute-0: forgotten, with 3 instances"]
         assert (called.lines, called.status) == (expected, ExitStatus.DONE)
         await inventory(on)
         assert await on.store.linked() == {"compute-1"}

@@ -571,16 +571,16 @@ ROUND_BODIES: list[tuple[bytes, str]] = [
     (b'{"event": null}', "body: event: must be a string, got None"),
     (b'{"event": "stop", "x": 1}', "body: x: unknown key"),
     (b'{"evnt": "stop"}', None),  # type: ignore[list-item]
-    (b'{"event": "explode"}', f"body.event: no such word, there are {WORDS}"),
-    (b'{"event": "unknown"}', f"body.event: no such word, there are {WORDS}"),
-    (b'{"event": "\\ud800"}', f"body.event: no such word, there are {WORDS}"),
+    (b'{"event": "explode"}', f"body.event: unknown word; expected one of {WORDS}"),
+    (b'{"event": "unknown"}', f"body.event: unknown word; expected one of {WORDS}"),
+    (b'{"event": "\\ud800"}', f"body.event: unknown word; expected one of {WORDS}"),
 ]
 
 ACT_BODIES: list[tuple[bytes, str]] = [
     *BODIES,
     (b"{}", "body: action: is missing, and has no default"),
-    (b'{"action": "stopp"}', f"body.action: no such word, there are {ACTIONS}"),
-    (b'{"action": "live_migrate"}', f"body.action: no such word, there are {ACTIONS}"),
+    (b'{"action": "stopp"}', f"body.action: unknown word; expected one of {ACTIONS}"),
+    (b'{"action": "live_migrate"}', f"body.action: unknown word; expected one of {ACTIONS}"),
     (b'{"action": "stop", "force": 1}', "body: force: must be true or false, got 1"),
     (b'{"action": "stop", "command": "ls"}', 'body: command: must be a list of strings, got "ls"'),
     (b'{"action": "stop", "command": ["ls", 1]}', "body: command: item 2: must be a string, got 1"),

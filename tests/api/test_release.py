@@ -139,7 +139,7 @@ async def test_ctl_and_the_api_of_a_host(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ({"alarms": "burn"}, "body.alarms: no such word, there are send, withdraw"),
+        ({"alarms": "burn"}, "body.alarms: unknown word; expected one of send, withdraw"),
         ({"alarms": 1}, "body: alarms: must be a string, got 1"),
         ({}, "body: alarms: is missing, and has no default"),
         ([], "the body is not a JSON object"),

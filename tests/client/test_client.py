@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from hbtrio.cli.ctl.commands import MARGIN_S, SILENCE_S
+from hbtrio.cli.ctl.commands import SILENCE_S
+from hbtrio.cli.ctl.watch import MARGIN_S
 from hbtrio.client import client as ctl_client
 from hbtrio.client.address import Address
 from hbtrio.client.client import ANSWER_S, BODY_S, CtlClient
@@ -25,15 +26,15 @@ from support.control_socket import Ctl, call, socket_path
 
 UUID = "11111111-1111-4111-8111-111111111111"
 UNKNOWN = (
-    f"the outcome of the vote on stop on {UUID} is unknown; `hbtrio ctl status` and `events` "
-    "may tell"
+    f"the outcome of the vote on stop on {UUID} is unknown; see `hbtrio ctl status` and "
+    "`hbtrio ctl events`"
 )
 
 OPENING = b'{"step": "vote", "event": "stop", "window": "VOTE", "seconds": 30}\n'
 CLOSING = b'{"step": "vote", "event": "stop", "result": "accept", "reason": ""}\n'
 
 #: What may be the matter with a socket that does not answer in HTTP.
-OR_ANOTHER = "; or this is not its operators' socket"
+OR_ANOTHER = "; or this is not the operator socket"
 
 Script = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -138,35 +139,35 @@ async def test_lines_in_any_pieces(autojump_clock: MockClock, size: int) -> None
             "the daemon stopped in the middle of a line",
             0,
         ),
-        (says(CHUNKED, 1000), f"not a word from the daemon for {MARGIN_S:g} s", MARGIN_S),
+        (says(CHUNKED, 1000), f"nothing from the daemon for {MARGIN_S:g} s", MARGIN_S),
         (
             says(CHUNKED, chunk(OPENING), 1000),
-            f"not a word from the daemon for {30 + MARGIN_S:g} s",
+            f"nothing from the daemon for {30 + MARGIN_S:g} s",
             30 + MARGIN_S,
         ),
         (
             says(CHUNKED, chunk(b"hello\n")),
-            "the daemon said what is not understood: not JSON",
+            "the daemon sent an invalid line: not JSON",
             0,
         ),
         (
             says(CHUNKED, chunk(b"[1]\n")),
-            "the daemon said what is not understood: Expected `object`, got `array`",
+            "the daemon sent an invalid line: Expected `object`, got `array`",
             0,
         ),
         (
             says(CHUNKED, chunk(b'{"step": 1}\n')),
-            "the daemon said what is not understood: Expected `str`, got `int`",
+            "the daemon sent an invalid line: Expected `str`, got `int`",
             0,
         ),
         (
             says(CHUNKED, chunk(b'{"stepp": "\x1b[1m"}\n')),
-            "the daemon said what is not understood: not JSON",
+            "the daemon sent an invalid line: not JSON",
             0,
         ),
         (
             says(CHUNKED, chunk(b'{"step": "vote", "seconds": 1e999}\n')),
-            "the daemon said what is not understood: Number out of range",
+            "the daemon sent an invalid line: Number out of range",
             0,
         ),
         (
@@ -225,7 +226,7 @@ async def test_a_silent_stream_of_events(autojump_clock: MockClock) -> None:
     line = b'{"kind": "loss"}\n'
     script = says(CHUNKED, chunk(line), 44, chunk(b"\n"), 44, chunk(line), 1000)
     assert await fault_of(script, "events", "--follow") == (
-        f"not a word from the daemon for {SILENCE_S:g} s",
+        f"nothing from the daemon for {SILENCE_S:g} s",
         ExitStatus.UNREACHABLE,
         88 + SILENCE_S,
     )
@@ -301,7 +302,7 @@ async def test_a_refusal_and_its_reason(
 )
 async def test_a_refusal_of_somebody_else(autojump_clock: MockClock, code: str, body: Any) -> None:
     assert await fault_of(fails_with(body, code), *VOTE) == (
-        f"HTTP status {code[:3]} without a reason: no hbtrio daemon?",
+        f"HTTP status {code[:3]} without a reason; is it an hbtrio daemon?",
         ExitStatus.FAILED,
         0,
     )
@@ -311,7 +312,7 @@ async def test_a_refusal_of_somebody_else(autojump_clock: MockClock, code: str, 
 async def test_the_port_of_the_vim(autojump_clock: MockClock, reason: str) -> None:
     script = fails_with({"status": "fail", "reason": reason}, "403 Forbidden")
     assert await fault_of(script, *VOTE) == (
-        "not an operators' API, but an agent's for its VIM",
+        "this is the agent's API for the VIM, not its operator API",
         ExitStatus.USAGE,
         0,
     )
@@ -320,7 +321,7 @@ async def test_the_port_of_the_vim(autojump_clock: MockClock, reason: str) -> No
 async def test_a_refusal_that_never_comes_to_its_end(autojump_clock: MockClock) -> None:
     script = says(head("409 Conflict", "content-length: 100"), b'{"reason": ', 1000)
     assert await fault_of(script, *VOTE) == (
-        "HTTP status 409 without a reason: no hbtrio daemon?",
+        "HTTP status 409 without a reason; is it an hbtrio daemon?",
         ExitStatus.FAILED,
         ANSWER_S,
     )
@@ -357,7 +358,7 @@ async def test_a_status_of_the_least_that_a_host_must_say(autojump_clock: MockCl
 )
 async def test_a_status_that_is_none(autojump_clock: MockClock, body: bytes, said: str) -> None:
     assert await fault_of(says(head(), body), "status") == (
-        f"the daemon's status is not understood: {said}",
+        f"the daemon sent an invalid status: {said}",
         ExitStatus.UNREACHABLE,
         0,
     )

@@ -261,7 +261,7 @@ async def test_ctl(files: Path) -> None:
             (
                 "ctl status -- x",
                 2,
-                ["status takes no command behind -- (see hbtrio ctl status --help)"],
+                ["status takes no command after -- (see hbtrio ctl status --help)"],
             ),
             ("ctl vote", 2, ["…required: UUID, EVENT (see hbtrio ctl vote --help)"]),
             (
@@ -294,7 +294,7 @@ async def test_ctl(files: Path) -> None:
             (
                 "ctl --url unix:{home}/file status",
                 2,
-                ["unix:{home}/file: is no socket"],
+                ["unix:{home}/file: is not a socket"],
             ),
             (
                 f"ctl --url unix:/{'d' * 120} status",
@@ -455,7 +455,7 @@ async def test_beside_a_running_host(files: Path, channel: socket.socket) -> Non
 async def test_what_an_agent_listens_on_for_others(files: Path) -> None:
     async with real_agent(files) as agent:
         vim = f"http://127.0.0.1:{agent.vim_port}"
-        not_ours = f"{vim}: not an operators' API, but an agent's for its VIM"
+        not_ours = f"{vim}: this is the agent's API for the VIM, not its operator API"
         await check(
             [
                 (f"ctl --url {vim} status", 2, [not_ours]),
@@ -465,7 +465,7 @@ async def test_what_an_agent_listens_on_for_others(files: Path) -> None:
                 (
                     "ctl --url unix:{home}/link status",
                     5,
-                    ["unix:{home}/link: the daemon went away…; or this is not its operators'…"],
+                    ["unix:{home}/link: the daemon went away…; or this is not the operator…"],
                 ),
             ],
             files,

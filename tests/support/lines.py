@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from hbtrio.wire.operator import encode_line
-from hbtrio.wire.operator.words import Line
+from hbtrio.wire.operator.words import StreamLine
 
 
-def members(line: Line | None) -> dict[str, Any]:
+def members(line: StreamLine | None) -> dict[str, Any]:
     """What a client reads of a line."""
     assert line is not None
     read: dict[str, Any] = json.loads(encode_line(line))

@@ -2,19 +2,19 @@
 
     GET  /v1/status                             the agent, its hosts and their instances
     GET  /v1/instances/UUID                     one instance
-    GET  /v1/events[?recent=N][&follow=no]      what is being kept in the history, as it happens
-    GET  /v1/history[?uuid=][&before=][&limit=] what was kept, the newest first
+    GET  /v1/events[?recent=N][&follow=no]      new entries of the history, as lines
+    GET  /v1/history[?uuid=][&before=][&limit=] the history, the newest first
     POST /v1/instances/UUID/vote                {"event": "stop"}
     POST /v1/instances/UUID/notify              {"event": "stop"}
     POST /v1/instances/UUID/act                 {"action": "reboot", "command": [], "force": false}
     POST /v1/hosts/NAME/release                 {"alarms": "send"}, or "withdraw"
-    POST /v1/hosts/NAME/forget                  all of a host that is no more, but its history
-    GET  /metrics                               numbers for Prometheus
-    GET  /openapi.json                          all this for machines
+    POST /v1/hosts/NAME/forget                  a host that no longer exists; its history stays
+    GET  /metrics                               metrics for Prometheus
+    GET  /openapi.json                          this API as an OpenAPI document
 
-Votes, notices and actions are carried out by the instance's host and answered with the same lines
-as there. Streams and faults are those of :mod:`hbtrio.api.common`; who may change something
-is up to :mod:`hbtrio.api.auth`.
+The instance's host carries out votes, notices and actions, and they are answered with the same
+lines as there. Streams and refusals are those of :mod:`hbtrio.api.common`;
+:mod:`hbtrio.api.auth` authorises requests.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.store.store import PAGE
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.operator import Forgotten, History, Released
+from hbtrio.wire.operator import Forgotten, History, ReleaseReply
 from hbtrio.wire.vocabulary import Event, NotificationType, window_of
 
-#: History entries where nobody says how many.
+#: History entries by default.
 _LIMIT = 100
 
 #: The largest id of a history entry that JSON carries exactly everywhere.
@@ -64,12 +64,12 @@ def agent_api(
     """The operator API of ``agent`` as an ASGI application.
 
     Args:
-        agent: whose API it is.
-        actions: what operators have its hosts do.
-        token: what changes something needs it over TCP, or a client certificate.
-        local: whether over TCP it is served on the loopback only; elsewhere all requests need that.
+        agent: the agent.
+        actions: starts operators' actions.
+        token: over TCP, changes need it or a client certificate.
+        local: whether TCP is served on the loopback only; elsewhere reading needs it as well.
     """
-    api = _AgentApi(agent, actions, local)
+    api = _AgentApi(agent, actions, local=local)
     routes = [
         Route("/v1/status", api.status, methods=["GET"]),
         Route("/v1/events", api.events, methods=["GET"]),
@@ -87,7 +87,7 @@ def agent_api(
 
 
 class _AgentApi:
-    def __init__(self, agent: Agent, actions: AgentActions, local: bool) -> None:
+    def __init__(self, agent: Agent, actions: AgentActions, *, local: bool) -> None:
         self._agent = agent
         self._actions = actions
         self._local = local
@@ -97,7 +97,7 @@ class _AgentApi:
         uuid = given.lower()
         hostname = unregistered_on(self._agent, uuid)
         if hostname is not None:
-            text = f"{uuid} is not registered by the VIM; {hostname} tells of it"
+            text = f"{uuid} is not registered by the VIM; {hostname} reports it"
             raise HTTPException(404, text)
         return uuid
 
@@ -168,7 +168,7 @@ class _AgentApi:
         with _faults():
             released = await self._agent.brake.release(hostname, who, send=send)
         return api_parts.answer(
-            Released(hostname=hostname, sent=released.sent, withdrawn=released.withdrawn)
+            ReleaseReply(hostname=hostname, sent=released.sent, withdrawn=released.withdrawn)
         )
 
     async def forget(self, request: Request) -> Response:
@@ -190,7 +190,7 @@ async def _watch(
 
 @contextmanager
 def _faults() -> Iterator[None]:
-    """The boundary at which faults of a request become its answer."""
+    """Turns errors of a request into its answer."""
     try:
         yield
     except Unknown as error:

@@ -1,15 +1,15 @@
-"""Who may do what through the agent's APIs, and who does.
+"""Authorisation of requests to the agent's APIs, and the names of those who made them.
 
 Operators:
 
-* Over a unix socket: everything. Who can connect is what the socket's mode says.
-* On the loopback: anybody on this machine may look; whatever changes something needs the bearer
-  token or, over TLS, a client certificate. And only under a name of the loopback: a web page whose
-  name is made to point to 127.0.0.1 would else read the fleet through its reader's browser.
-* At any other address, which is over TLS: everything needs the token or a certificate.
+* Over a unix socket: all requests are permitted. The socket's mode decides who can connect.
+* On the loopback: all users of this machine may read; a change needs the bearer token or, over TLS,
+  a client certificate. The Host must name the loopback: otherwise a web page whose name resolves to
+  127.0.0.1 could read the fleet through its visitor's browser.
+* At any other address, which requires TLS: all requests need the token or a certificate.
 
-The VIM: if a token is configured, every request over TCP needs it. A certificate, if it needs one,
-it has shown already: see ``optional`` of :func:`hbtrio.net.tls.server_tls`.
+The VIM: if a token is configured, every request over TCP needs it. A required client certificate
+was verified in the handshake: see ``optional`` of :func:`hbtrio.net.tls.server_tls`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hbtrio.http.server import CERTIFICATE_EXTENSION, PEER_EXTENSION
 #: Methods that change nothing.
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-#: What a request may call us on the loopback; a port may follow.
+#: Values of Host, without the port, that name the loopback.
 _NAMES: Final = frozenset({"127.0.0.1", "[::1]", "localhost"})
 
 
@@ -36,10 +36,10 @@ _OWNER: Final = 80
 
 
 def operator_of(scope: Scope) -> str:
-    """Who an operator is that makes a request, for the history: as far as anybody knows.
+    """The operator who makes a request, for the history, as far as known.
 
-    By the kernel's word over a unix socket, by that of ``operator.authority`` with a certificate.
-    The token is whoever's who has it.
+    Over a unix socket the kernel names the uid; a certificate has a name that
+    ``operator.authority`` vouches for; a token names nobody.
     """
     extensions = scope["extensions"]
     if PEER_EXTENSION in extensions:
@@ -54,8 +54,8 @@ class OperatorAdmission:
 
     Args:
         app: the application.
-        token: the bearer token; without one, only a certificate permits anything.
-        local: whether over TCP it is served on the loopback only.
+        token: the bearer token; "" if only certificates permit changes.
+        local: whether TCP is served on the loopback only.
     """
 
     def __init__(self, app: ASGIApp, token: str, *, local: bool) -> None:
@@ -73,13 +73,13 @@ class OperatorAdmission:
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         host = headers.get("host", "")
         if self._local and _name(host) not in _NAMES:
-            return failure(403, "Host: not a name of the loopback")
+            return failure(403, "Host: does not name the loopback interface")
         if self._local and scope["method"] in _SAFE:
             return None
         if CERTIFICATE_EXTENSION in scope["extensions"]:
-            # A browser shows its certificate whichever page it is that asks.
+            # A browser sends its certificate for requests of any page.
             if headers.get("origin", f"https://{host}") != f"https://{host}":
-                return failure(403, "Origin: a page of another site")
+                return failure(403, "Origin: the request comes from another site")
             return None
         if not self._token:
             return failure(403, "no client certificate, and operator.token_file is not set")
@@ -117,12 +117,12 @@ def _token_needed() -> ASGIApp:
 
 
 def _is(token: str, given: str) -> bool:
-    # In constant time: how long it takes must not tell how much of it was right.
+    # In constant time: the duration must not reveal how much of it was right.
     return hmac.compare_digest(given.encode(), token.encode())
 
 
 def _bearer(headers: Headers) -> str:
-    """The token of an ``Authorization: Bearer``; else "", which is no token."""
+    """The token of an ``Authorization: Bearer`` header, or ""."""
     scheme, _, given = headers.get("authorization", "").partition(" ")
     return given.strip() if scheme.lower() == "bearer" else ""
 

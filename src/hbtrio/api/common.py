@@ -36,7 +36,7 @@ from hbtrio.wire.operator import (
     encode,
     encode_line,
 )
-from hbtrio.wire.operator.words import Answer, Line
+from hbtrio.wire.operator.words import Body, StreamLine
 from hbtrio.wire.vocabulary import (
     ACTION_TABLE,
     EVENT_TABLE,
@@ -48,7 +48,7 @@ from hbtrio.wire.vocabulary import (
 )
 
 #: The lines of a stream; None keeps it alive.
-Items = AsyncGenerator[Line | None]
+Items = AsyncGenerator[StreamLine | None]
 
 _T = TypeVar("_T")
 _W = TypeVar("_W", bound=StrEnum)
@@ -56,7 +56,7 @@ _W = TypeVar("_W", bound=StrEnum)
 _NDJSON: Final = "application/x-ndjson"
 _SSE: Final = "text/event-stream"
 
-#: A follower's stream says at least this often that it is alive, in seconds.
+#: A stream without an event sends an empty line or comment after this many seconds.
 _QUIET_S: Final = 15.0
 
 #: Digits of a number in a query.
@@ -85,16 +85,16 @@ def failure(status: int, reason: str, headers: Mapping[str, str] | None = None) 
     return answer(Refusal(reason=reason), status, headers)
 
 
-def answer(body: Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def answer(body: Body, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer with a JSON body."""
     return Response(encode(body), status, headers, media_type="application/json")
 
 
-# -- what is asked --------------------------------------------------------------------------
+# -- requests ------------------------------------------------------------------------------
 
 
 async def round_request(request: Request, notification: NotificationType) -> Event:
-    """The event that a vote or notify request is about.
+    """The event of a vote or notify request.
 
     Raises:
         HTTPException: 400, the body is faulty, or the event is not voted on.
@@ -106,7 +106,7 @@ async def round_request(request: Request, notification: NotificationType) -> Eve
 
 
 async def act_request(request: Request) -> tuple[ActionName, ActRequest]:
-    """The action that an act request is about, and its body.
+    """The action of an act request, and its body.
 
     Raises:
         HTTPException: 400, the body is faulty.
@@ -139,9 +139,9 @@ async def _body(request: Request, cls: type[_T]) -> _T:
 
 
 def _word(kind: type[_W], key: str, word: str, known: Collection[_W]) -> _W:
-    """The word as one of those known; another is a fault of the request."""
+    """The word as an enum member; an unknown one is a fault of the request."""
     if word not in known:
-        raise HTTPException(400, f"body.{key}: no such word, there are {', '.join(known)}")
+        raise HTTPException(400, f"body.{key}: unknown word; expected one of {', '.join(known)}")
     return kind(word)
 
 
@@ -149,7 +149,7 @@ def number(request: Request, name: str, default: int, most: int = 99_999) -> int
     """A number in the query, from 0 to ``most``.
 
     Raises:
-        HTTPException: 400, it is none.
+        HTTPException: 400, it is not such a number.
     """
     text = request.query_params.get(name, str(default))
     if text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text) <= most:
@@ -157,15 +157,15 @@ def number(request: Request, name: str, default: int, most: int = 99_999) -> int
     raise HTTPException(400, f"{name}: not a number from 0 to {most}: {text[:40]!r}")
 
 
-# -- what is answered -----------------------------------------------------------------------
+# -- answers -------------------------------------------------------------------------------
 
 
 def stream(request: Request, items: Items) -> Response:
     """An answer of JSON lines, or of server-sent events if the request accepts them.
 
     Args:
-        request: whose ``Accept`` says which.
-        items: closed however the answer ends.
+        request: its ``Accept`` decides between the two.
+        items: closed when the answer ends in any way.
     """
     if _accepts_events(request):
         headers = {"cache-control": "no-store"}
@@ -180,26 +180,28 @@ def _accepts_events(request: Request) -> bool:
     return any(one.partition(";")[0].strip().lower() == _SSE for one in accepted.split(","))
 
 
-async def _encoded(items: Items, encoded: Callable[[Line | None], bytes]) -> AsyncIterator[bytes]:
+async def _encoded(
+    items: Items, encoded: Callable[[StreamLine | None], bytes]
+) -> AsyncIterator[bytes]:
     async with aclosing(items):
         async for item in items:
             yield encoded(item)
 
 
-def _as_line(item: Line | None) -> bytes:
+def _as_line(item: StreamLine | None) -> bytes:
     return b"\n" if item is None else encode_line(item) + b"\n"
 
 
-def _as_event(item: Line | None) -> bytes:
+def _as_event(item: StreamLine | None) -> bytes:
     # JSON text has no line breaks of its own; a line that begins with a colon is a comment.
     return b":\n\n" if item is None else b"data: %b\n\n" % encode_line(item)
 
 
-def follow(request: Request, news: Broadcast[_T], line_of: Callable[[_T], Line]) -> Response:
+def follow(request: Request, news: Broadcast[_T], line_of: Callable[[_T], StreamLine]) -> Response:
     """The answer to an events request: the last ``recent`` ones, then new ones, if ``follow``.
 
     Args:
-        request: its query says what is wanted.
+        request: its query selects the events.
         news: the events.
         line_of: makes a line of an event.
 
@@ -214,7 +216,7 @@ def follow(request: Request, news: Broadcast[_T], line_of: Callable[[_T], Line])
 
 
 async def _events(
-    news: Broadcast[_T], line_of: Callable[[_T], Line], recent: int, *, once: bool
+    news: Broadcast[_T], line_of: Callable[[_T], StreamLine], recent: int, *, once: bool
 ) -> Items:
     past = list(news.recent)[-recent:] if recent else []
     with news.follow() as queue:
@@ -223,7 +225,7 @@ async def _events(
         if once:
             return
         while True:
-            line: Line | None = None
+            line: StreamLine | None = None
             try:
                 with trio.move_on_after(_QUIET_S):
                     line = line_of(await queue.receive())
@@ -234,10 +236,10 @@ async def _events(
 
 
 def opened_line(kind: str, event: Event, window: WindowKind, seconds: float) -> ProgressLine:
-    """The line that says that a vote's or notice's window was opened, and for how long."""
+    """The line for the opening of a vote's or notice's window of ``seconds``."""
     return ProgressLine(step=kind, event=event, window=window, seconds=seconds)
 
 
 def closed_line(kind: str, event: Event, result: VoteResult, reason: str) -> ProgressLine:
-    """The line that says how a vote or notice ended."""
+    """The line for the end of a vote or notice."""
     return ProgressLine(step=kind, event=event, result=result, reason=reason)

@@ -23,12 +23,12 @@ from hbtrio.wire.operator import (
     encode,
 )
 from hbtrio.wire.operator.codec import encode_fleet
-from hbtrio.wire.operator.words import Answer
+from hbtrio.wire.operator.words import Body
 
-#: Instances that hosts tell of and the VIM does not, as many as the VIM may tell of.
+#: The most unregistered instances in a status: as many as the VIM may register.
 _UNREGISTERED: Final = 100_000
 
-#: So many are made into JSON at a time, which takes about 1 ms.
+#: So many instances are encoded at a time, which takes well under 1 ms.
 _SLICE: Final = 250
 
 _T = TypeVar("_T")
@@ -37,8 +37,8 @@ _T = TypeVar("_T")
 async def fleet_status(agent: Agent, actions: AgentActions) -> bytes:
     """The agent, its hosts by name and its instances by uuid, as JSON.
 
-    Made in slices, between which others have their turn: a fleet takes tenths of a second, in which
-    votes would wait. What changes meanwhile may be as before in one part and as after in another.
+    Built in slices, between which other tasks run: a large fleet takes tenths of a second, in which
+    votes would wait. Of what changes meanwhile, one part may be older than another.
     """
     now = trio.current_time()
     instances = [bound for _, bound in sorted(agent.fleet.instances.items())]
@@ -55,7 +55,7 @@ async def fleet_status(agent: Agent, actions: AgentActions) -> bytes:
     )
 
 
-async def _array(items: Sequence[_T], line_of: Callable[[_T], Answer]) -> bytes:
+async def _array(items: Sequence[_T], line_of: Callable[[_T], Body]) -> bytes:
     slices = []
     for start in range(0, len(items), _SLICE):
         slices.append(encode([line_of(one) for one in items[start : start + _SLICE]])[1:-1])
@@ -91,7 +91,7 @@ def _beats(agent: Agent, uuid: str) -> bool:
 
 
 def unregistered_on(agent: Agent, uuid: str) -> str | None:
-    """The host that tells of an instance of which the VIM has not; None if it has, or none does."""
+    """The host that reports an instance that the VIM has not registered; None if there is none."""
     if uuid in agent.fleet.instances or agent.sender is None:
         return None
     return next(
@@ -100,7 +100,7 @@ def unregistered_on(agent: Agent, uuid: str) -> str | None:
 
 
 def _unregistered(agent: Agent, hostname: str) -> list[Instance]:
-    """What a host tells of that the VIM does not; without a VIM its word is the inventory."""
+    """A host's instances that the VIM has not registered; without a VIM none are unregistered."""
     session = agent.fleet.sessions.get(hostname)
     if session is None or agent.sender is None:
         return []
@@ -153,17 +153,14 @@ def _host(
 
 
 def host_names(agent: Agent) -> list[str]:
-    """The hosts that the VIM told of, that have or had a link, or that an instance is bound to."""
+    """Hosts that the VIM registered, that have or had a link, or that an instance is bound to."""
     bound = {one.hostname for one in agent.fleet.instances.values()}
-    told = {host.hostname for host in agent.fleet.hosts.values()}
-    return sorted({*told, *bound, *agent.fleet.sessions, *agent.fleet.down})
+    registered = {host.hostname for host in agent.fleet.hosts.values()}
+    return sorted({*registered, *bound, *agent.fleet.sessions, *agent.fleet.down})
 
 
 def link_of(agent: Agent, name: str, now: float) -> tuple[str, float | None]:
-    """A host's link: up, down for a while, lost beyond the grace time, or never there.
-
-    And for how many seconds it has been down.
-    """
+    """A host's link (up, down, lost after the grace time, or never) and seconds since its loss."""
     if name in agent.fleet.sessions:
         return "up", None
     since = agent.fleet.down.get(name)
@@ -213,7 +210,7 @@ def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInst
 
 
 def _before(why: str) -> str:
-    return "its host has no link; this was before" + (f": {why}" if why else "")
+    return "its host has no link; as last reported" + (f": {why}" if why else "")
 
 
 def history_line(entry: HistoryEntry, id_: int | None = None) -> FleetEventLine:

@@ -7,10 +7,10 @@
     POST /v1/instances/UUID/notify           {"event": "stop"}
     POST /v1/instances/UUID/act              {"action": "reboot", "command": [...], "force": false}
 
-The last three answer with JSON lines as things happen: what was opened and for how long, then the
-outcome. Whoever hangs up early misses lines; the round or action goes on. Faults and streams are
-those of :mod:`hbtrio.api.common`. Whoever may write to the socket may run commands as the
-host daemon's user: that is what its mode is for.
+The last three answer with JSON lines as they happen: the window that was opened, then the outcome.
+A client that disconnects early misses lines; the round or action goes on. Refusals and streams are
+those of :mod:`hbtrio.api.common`. A user who can write to the socket can run commands as the host
+daemon's user; the socket's mode restricts that.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ async def _watch(opened: Round) -> api_parts.Items:
 
 @contextmanager
 def _faults() -> Iterator[None]:
-    """The boundary at which faults of a request become its answer."""
+    """Turns errors of a request into its answer."""
     try:
         yield
     except UnknownInstance as error:

@@ -120,7 +120,9 @@ def _delivery(status: DeliveryStatus) -> Iterator[Metric]:
         value=status.waiting,
     )
     ended = CounterMetricFamily(
-        "hbtrio_agent_deliveries", "What was told to the VIM, by how it ended.", labels=["result"]
+        "hbtrio_agent_deliveries",
+        "Messages to the VIM, by how their delivery ended.",
+        labels=["result"],
     )
     ended.add_metric(["delivered"], status.delivered)
     ended.add_metric(["unconfirmed"], status.unconfirmed)

@@ -19,7 +19,7 @@ from hbtrio.wire.operator import (
     NoticeRequest,
     ProgressLine,
     Refusal,
-    Released,
+    ReleaseReply,
     ReleaseRequest,
     VoteRequest,
 )
@@ -148,7 +148,7 @@ def _release() -> _Json:
         "release", "Send or withdraw the alarms of a host that are held back", ReleaseRequest
     )
     operation["parameters"] = [_in_path("hostname")]
-    operation["responses"]["200"] = _answered(Released)
+    operation["responses"]["200"] = _answered(ReleaseReply)
     # Of an unknown host no alarms are held back, which is a 409.
     del operation["responses"]["404"]
     return operation

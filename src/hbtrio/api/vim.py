@@ -236,7 +236,7 @@ async def _done(step: Awaitable[_D]) -> _D:
 
 @contextmanager
 def _faults() -> Iterator[None]:
-    """The boundary at which faults of a request become its answer."""
+    """Turns errors of a request into its answer."""
     try:
         yield
     except BodyFault as error:

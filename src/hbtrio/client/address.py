@@ -1,4 +1,4 @@
-"""Where the operator API of a host or an agent is, as `hbtrio ctl` is told it."""
+"""The address of a host's or agent's operator API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hbtrio.errors import UserError
 HOST_URL: Final = "unix:/run/hbtrio/host.sock"
 AGENT_URL: Final = "unix:/run/hbtrio/agent.sock"
 
-#: What this machine is called by itself.
+#: Names of this machine on its loopback interface.
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -32,25 +32,27 @@ class Address:
 
     @classmethod
     def chosen(cls, url: str | None, environment: Mapping[str, str]) -> Address:
-        """The address that is meant: the one told, else HBTRIO_URL, else what is on this machine.
+        """The address to use: the one given, else HBTRIO_URL, else the daemon on this machine.
 
         Args:
-            url: the one told, if any.
-            environment: the process's.
+            url: the address given on the command line, if any.
+            environment: the environment of the process.
 
         Raises:
-            UserError: USAGE, it is none.
+            UserError: USAGE, it is not an address.
         """
         if url is not None:
             return cls.parse(url)
-        if told := environment.get("HBTRIO_URL"):
+        if given := environment.get("HBTRIO_URL"):
             try:
-                return cls.parse(told)
+                return cls.parse(given)
             except UserError as fault:
                 raise UserError(f"HBTRIO_URL: {fault}", fault.status) from fault
-        there = [one for one in (HOST_URL, AGENT_URL) if os.path.exists(one.removeprefix("unix:"))]
-        # Without either, the host's: the fault then names what most machines have.
-        return cls.parse(there[0] if there else HOST_URL)
+        present = [
+            one for one in (HOST_URL, AGENT_URL) if os.path.exists(one.removeprefix("unix:"))
+        ]
+        # If neither exists, the host's: the error then names the daemon that most machines run.
+        return cls.parse(present[0] if present else HOST_URL)
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -82,10 +84,10 @@ class Address:
 
     @property
     def is_tls(self) -> bool:
-        """Whether it is reached through TLS."""
+        """Whether the connection uses TLS."""
         return self.base.startswith("https:")
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody on the way can read what is sent there."""
+        """Whether what is sent there can't be read on the way."""
         return self.socket is not None or self.is_tls or httpx.URL(self.base).host in _LOOPBACK

@@ -1,8 +1,8 @@
-"""The client of a host's or agent's operator API, and the boundary where its faults become words.
+"""The client of a host's or agent's operator API; its errors are texts for users.
 
-Nothing that a server does can make it wait for ever or fill the memory: every wait has a timeout,
-every line and every body has a bound. A host that goes away in the middle is no success and no
-failure either: what it was doing may have been done, and the fault says so.
+A server can neither make it wait forever nor fill its memory: every wait has a timeout, every line
+and body a limit. If the daemon goes away during a request, the outcome is unknown, and the error
+states that.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hbtrio.net.tls import client_tls, connection_reason
 from hbtrio.wire.operator import (
     FleetStatus,
     Forgotten,
-    Released,
+    ReleaseReply,
     ReleaseRequest,
     ReplyFault,
     Status,
@@ -40,26 +40,26 @@ from hbtrio.wire.operator import (
 
 T = TypeVar("T")
 
-#: A host accepts a connection within this many seconds, and so nothing was asked for before.
+#: The timeout for connecting, in seconds; no request has been sent before.
 CONNECT_S: Final = 5.0
 
-#: It begins its answer within this many seconds.
+#: The timeout for the beginning of an answer, in seconds.
 ANSWER_S: Final = 10.0
 
-#: A whole status arrives within this many seconds.
+#: The timeout for a whole status, in seconds.
 BODY_S: Final = 60.0
 
 #: The most that a status may hold: about 100,000 instances, more than a host can be set to serve.
 BODY_BYTES: Final = 256 * 1024 * 1024
 
-#: What is read of a server's own words about a fault.
+#: The most that is read of a refusal.
 _FAULT_BYTES: Final = 65536
 
-#: With which an agent's API for the VIM refuses what it does not know (with 403).
+#: Reasons with which an agent's API for the VIM refuses unknown requests (403).
 _OF_THE_VIM: Final = frozenset({"no such path", "unknown User-Agent"})
 
-#: A request of another kind than the host understands, or without the right to make it; every
-#: other refusal is about the instance.
+#: Refusals of a malformed request, or of one that is not permitted; all others concern the
+#: instance.
 _STATUS: Final = {
     **dict.fromkeys((400, 405, 413, 414, 422), ExitStatus.USAGE),
     **dict.fromkeys((401, 403), ExitStatus.DENIED),
@@ -70,16 +70,16 @@ class CtlClient:
     """A client of one host or agent.
 
     Args:
-        address: where it is.
-        token: the bearer token that it wants over TCP, or "".
-        certificate: for https: what to show as well or instead, or "".
-        key: the certificate's.
-        authority: for https: what has signed the server's certificate; without it, whom the system
-            trusts.
+        address: the daemon's address.
+        token: the bearer token that it requires over TCP, or "".
+        certificate: for https: a client certificate, or "".
+        key: the private key of the certificate.
+        authority: for https: CA certificates to verify the server with; "" for the system's trust
+            store.
 
     Raises:
-        UserError: the token would leave this machine for everybody on the way to read; a file can't
-            be used, or is not for this address.
+        UserError: the token would leave this machine unencrypted; a file can't be used, or is of
+            no use for this address.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class CtlClient:
         authority: str = "",
     ) -> None:
         if token and not address.is_private:
-            raise UserError(f"{address.text}: a token is sent to this machine only, without TLS")
+            raise UserError(f"{address.text}: without TLS a token is sent to this machine only")
         if bool(certificate) != bool(key):
             raise UserError("--certificate and --key go together")
         if (certificate or authority) and not address.is_tls:
@@ -115,56 +115,56 @@ class CtlClient:
         )
 
     async def __aenter__(self) -> Self:
-        """Opens nothing yet."""
+        """Connects on the first request only."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Closes what is left open."""
+        """Closes all connections."""
         await self._http.aclose()
 
     async def status(self, cls: type[T]) -> T:
         """The status of the host and its instances, or of an agent's fleet.
 
         Args:
-            cls: ``Status``, ``FleetStatus``, or ``dict`` for all that is said.
+            cls: ``Status``, ``FleetStatus``, or ``dict`` for all that the daemon sent.
 
         Raises:
-            UserError: UNREACHABLE, DENIED, or what the host said is no status.
+            UserError: UNREACHABLE, DENIED, or the answer is not a status.
         """
         return await self._whole("/v1/status", "status", partial(parse, cls=cls))
 
     async def any_status(self) -> Status | FleetStatus:
-        """The status of whatever is there; raises as :meth:`status` does."""
+        """The status of a host or an agent; raises as :meth:`status` does."""
         return await self._whole("/v1/status", "status", parse_status)
 
     async def history(self, query: str, cls: type[T]) -> T:
         """A page of an agent's history.
 
         Args:
-            query: which.
-            cls: ``History``, or ``WholeHistory`` for all that the agent says.
+            query: the query of the URL.
+            cls: ``History``, or ``WholeHistory`` for all that the agent sent.
 
         Raises:
-            UserError: UNREACHABLE, DENIED, or what the agent said is no history.
+            UserError: UNREACHABLE, DENIED, or the answer is not a history.
         """
         return await self._whole(f"/v1/history?{query}", "history", partial(parse, cls=cls))
 
-    async def release(self, hostname: str, alarms: str) -> Released:
-        """Has an agent let go what is held back of a host's alarms.
+    async def release(self, hostname: str, alarms: str) -> ReleaseReply:
+        """Makes an agent send or withdraw the alarms of a host that it holds back.
 
         Args:
             hostname: the host.
-            alarms: what becomes of them, "send" or "withdraw".
+            alarms: "send" or "withdraw".
 
         Raises:
             UserError: UNREACHABLE, DENIED, or nothing is held back.
         """
         path = f"/v1/hosts/{quote(hostname, safe='')}/release"
-        read = partial(parse, cls=Released)
+        read = partial(parse, cls=ReleaseReply)
         return await self._whole(path, "answer", read, ReleaseRequest(alarms=alarms))
 
     async def forget(self, hostname: str) -> Forgotten:
-        """Has an agent forget a host.
+        """Makes an agent forget a host.
 
         Raises:
             UserError: UNREACHABLE, DENIED, or it has a link or is unknown.
@@ -189,26 +189,26 @@ class CtlClient:
                 try:
                     return read(answer)
                 except ReplyFault as fault:
-                    raise lost(f"the daemon's {what} is not understood: {fault}") from fault
+                    raise lost(f"the daemon sent an invalid {what}: {fault}") from fault
         raise lost(f"the daemon's {what} took over {BODY_S:g} s")
 
     @asynccontextmanager
     async def lines(
         self, method: str, path: str, body: object = None, *, unknown: str = ""
     ) -> AsyncIterator[Lines]:
-        """Asks for something that is answered in lines.
+        """Makes a request that is answered with lines.
 
         Args:
             method: GET or POST.
-            path: what is asked for, with its query.
+            path: the path, with its query.
             body: a request of :mod:`hbtrio.wire.operator`, if any.
-            unknown: what to tell if the host is lost before the answer is complete.
+            unknown: what the error adds if the daemon goes away before the answer is complete.
 
         Raises:
             UserError: UNREACHABLE, DENIED, or the host refuses: USAGE for a faulty request, FAILED
                 for one that can't be served now.
 
-        Cancelled or left early, it hangs up, which ends nothing that was begun in the host.
+        Cancelled or left early, it closes the connection; what was begun in the host goes on.
         """
         lost = StreamLost(self.address.text, unknown)
         async with self._answer(method, path, body, lost) as chunks:
@@ -232,7 +232,7 @@ class CtlClient:
             # request by then.
             hint = "; or it refuses the certificate, see its log" if self._certified else ""
             if self.address.socket is not None:
-                hint = "; or this is not its operators' socket"
+                hint = "; or this is not the operator socket"
             elif not self.address.is_tls:
                 hint = "; or it speaks https only"
             raise lost(words(error) + hint) from error
@@ -264,7 +264,7 @@ class CtlClient:
                 text = f"{self.address.text}: no such socket"
             case errno.ECONNREFUSED if self.address.socket is not None:
                 if _is_no_socket(self.address.socket):
-                    return UserError(f"{self.address.text}: is no socket")
+                    return UserError(f"{self.address.text}: is not a socket")
         return UserError(f"{text}; is hbtrio host or agent running?", ExitStatus.UNREACHABLE)
 
     async def _refusal(
@@ -272,26 +272,26 @@ class CtlClient:
     ) -> UserError:
         with trio.move_on_after(ANSWER_S):
             try:
-                said = parse(await read_whole(chunks, _FAULT_BYTES, lost), dict[str, Any])
+                refusal = parse(await read_whole(chunks, _FAULT_BYTES, lost), dict[str, Any])
             except ReplyFault:
-                said = {}
-            reason = said.get("reason")
+                refusal = {}
+            reason = refusal.get("reason")
             if isinstance(reason, str):
                 if code == 403 and reason in _OF_THE_VIM:
-                    text = f"{self.address.text}: not an operators' API, but an agent's for its VIM"
-                    return UserError(text)
-                # Whoever uses ctl has written no body.
+                    text = "this is the agent's API for the VIM, not its operator API"
+                    return UserError(f"{self.address.text}: {text}")
+                # Users of ctl have not written the body.
                 reason = reason.removeprefix("body: ")
                 status = _STATUS.get(code, ExitStatus.FAILED)
-                # Other refusals are about the instance, whoever is asked.
+                # Other refusals concern the instance, at whichever address.
                 where = f"{self.address.text}: " if status is ExitStatus.DENIED else ""
                 return UserError(where + printable(reason), status)
-        text = f"{self.address.text}: HTTP status {code} without a reason: no hbtrio daemon?"
+        text = f"{self.address.text}: HTTP status {code} without a reason; is it an hbtrio daemon?"
         return UserError(text, ExitStatus.FAILED)
 
 
 def _is_no_socket(path: str) -> bool:
-    """Whether there is something else; the kernel refuses connections to it as to a dead socket."""
+    """Whether it is another kind of file; connections to one are refused as by a dead socket."""
     try:
         return not stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:

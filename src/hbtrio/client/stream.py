@@ -1,4 +1,4 @@
-"""What an operator API answers, read line by line or whole, and its faults in words."""
+"""Answers of an operator API, read line by line or whole, and errors while reading them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LINE_BYTES: Final = 1024 * 1024
 
 @attrs.frozen
 class StreamLost:
-    """Makes the error of an answer that is not going to be complete.
+    """Makes the error for an answer that ends early.
 
     Args:
-        where: who was asked.
-        unknown: what nobody can know now, or "".
+        where: the daemon's address.
+        unknown: what remains unknown because of it, or "".
     """
 
     where: str
@@ -60,11 +60,12 @@ class Lines:
 
         Args:
             reader: makes it of its bytes, or raises :class:`ReplyFault`.
-            within_s: an empty line, with which a host says that it is alive, starts it anew.
+            within_s: the timeout in seconds; an empty line, which keeps a stream alive, restarts
+                it.
 
         Raises:
-            UserError: UNREACHABLE, the daemon went away, was silent for too long, or said what is
-                no line of this kind.
+            UserError: UNREACHABLE, the daemon went away, was silent for too long, or sent an
+                invalid line.
 
         After a cancellation nothing more can be read.
         """
@@ -73,7 +74,7 @@ class Lines:
                 try:
                     return reader(line)
                 except ReplyFault as fault:
-                    raise self.lost(f"the daemon said what is not understood: {fault}") from fault
+                    raise self.lost(f"the daemon sent an invalid line: {fault}") from fault
         return None
 
     async def _line(self, within_s: float) -> bytes | None:
@@ -92,11 +93,11 @@ class Lines:
             line = bytes(self._held[:end])
             del self._held[: end + 1]
             return line
-        raise self.lost(f"not a word from the daemon for {within_s:g} s")
+        raise self.lost(f"nothing from the daemon for {within_s:g} s")
 
 
 async def read_whole(chunks: AsyncIterator[bytes], limit: int, lost: StreamLost) -> bytes:
-    """An answer that is no lines; of one that is larger than ``limit`` bytes, more than those.
+    """A whole answer; of one above ``limit`` bytes, slightly more than ``limit`` bytes.
 
     Raises:
         UserError: UNREACHABLE, it failed in the middle.
@@ -115,16 +116,16 @@ async def read_whole(chunks: AsyncIterator[bytes], limit: int, lost: StreamLost)
 
 
 def words(error: httpx.HTTPError) -> str:
-    """That the daemon went away, and how.
+    """The text of an error for users.
 
-    The library's own text is not for users, and may hold the server's bytes.
+    httpx's own text is not meant for users, and may hold the server's bytes.
     """
     cause = os_error(error)
     return "the daemon went away" + ("" if cause is None else f": {connection_reason(cause)}")
 
 
 def os_error(error: BaseException) -> OSError | None:
-    """The operating system's error that a chain of others was made from."""
+    """The operating system's error that caused a chain of others."""
     found: OSError | None = None
     cause: BaseException | None = error
     for _ in range(16):

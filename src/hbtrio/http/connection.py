@@ -19,7 +19,6 @@ application needs lives in the nursery that calls it), a Date header (no answer 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable
 
@@ -36,7 +35,8 @@ from hbtrio.http.request import (
     check_request,
     request_scope,
 )
-from hbtrio.http.slots import Place
+from hbtrio.http.slots import Slot
+from hbtrio.wire.operator import Refusal, encode_line
 
 _LOG = logging.getLogger("hbtrio.http")
 
@@ -45,12 +45,12 @@ LINGER_S = 1.0
 LINGER_READS = 64
 LINGER_READ_BYTES = 16 * 1024
 
-#: TLS tells the peer of the end, if it can be told within this.
+#: How long the close of a TLS connection may take to notify the peer, in seconds.
 CLOSE_S = 0.5
 
 
 class HttpConnection:
-    """Serves one stream until either side has had enough, then closes it.
+    """Serves one stream until either side ends it, then closes it.
 
     Args:
         app: an ASGI 3 application.
@@ -83,28 +83,28 @@ class HttpConnection:
         self._writer = ResponseWriter(self._h11, stream, drain, limits.send_s)
         self._peer_sent_eof = False
 
-    async def run(self, place: Place) -> None:
+    async def run(self, slot: Slot) -> None:
         """Serve requests until the connection ends; faults of the peer end here.
 
-        Cancellation cuts it off at once, and so does losing its place. The stream is closed in any
+        Cancellation cuts it off at once, and so does losing its slot. The stream is closed in any
         case.
         """
         try:
-            with place.scope:
-                await self._converse(place)
+            with slot.scope:
+                await self._converse(slot)
         finally:
-            if given_away := place.scope.cancelled_caught:
-                _LOG.debug("%s: closed, a newcomer has its place", self._endpoint)
+            if given_away := slot.scope.cancelled_caught:
+                _LOG.debug("%s: closed, a newcomer has its slot", self._endpoint)
             await self._close(forced=given_away)
 
-    async def _converse(self, place: Place) -> None:
+    async def _converse(self, slot: Slot) -> None:
         try:
             silence_s = self._limits.header_s
             while (request := await self._next_request(silence_s)) is not None:
                 body = await self._read_body()
-                # The place may have gone in the very moment in which the last bytes came.
+                # The slot may have gone in the very moment in which the last bytes came.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                with place.at_work():
+                with slot.at_work():
                     goes_on = await self._respond(request, body)
                 if not goes_on:
                     break
@@ -128,7 +128,7 @@ class HttpConnection:
         # Shielded, as otherwise the Cancelled of this close replaces what an application raised
         # while it was being cancelled. And rarely forced at once: an answer without a length, cut
         # short by somebody on the way, would look like a whole one (RFC 9112 9.8). Such an answer
-        # is a connection's last, and whoever waits for a request has not had it.
+        # is a connection's last, so no connection that waits for a request has sent one.
         with trio.move_on_after(0 if forced else CLOSE_S, shield=True):
             await self._stream.aclose()
 
@@ -233,11 +233,11 @@ class HttpConnection:
             exchange.over.set()
 
     async def _refuse(self, status: int, reason: str) -> None:
-        """Answer for ourselves if an answer can still be given, and take leave."""
+        """Answer with an error, if no answer has begun, and end the connection."""
         _LOG.debug("%s: answered %d: %s", self._endpoint, status, reason)
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        body = json.dumps({"status": "fail", "reason": reason}).encode("ascii")
+        body = encode_line(Refusal(reason=reason))
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode("ascii")),

@@ -1,7 +1,7 @@
 """TLS handshakes of an HTTP server: bounded in time and in number.
 
 A connection in its handshake is none of the server's connections yet, so that clients which never
-come to an end of it take no place away from those that do. They can't keep each other out either:
+come to an end of it take no slot away from those that do. They can't keep each other out either:
 when there are too many, the oldest one gives way, since whoever means it is done within
 milliseconds.
 """

@@ -44,7 +44,7 @@ __all__ = [
     "serve_http",
 ]
 
-#: How many surplus clients are told 503 at the same time; further ones are just closed.
+#: How many surplus clients get a 503 at the same time; further ones are closed without one.
 MAX_TURNED_AWAY = 16
 
 HttpListener = trio.SocketListener | UnixListener
@@ -118,7 +118,7 @@ class _HttpServer:
         self._handshakes = None if tls is None else Handshakes(tls, limits, self._drain)
         self._serving = trio.CancelScope(shield=True)
         self._accepting = trio.CancelScope()
-        self._places = Slots(limits.max_connections)
+        self._slots = Slots(limits.max_connections)
         self._turned_away = 0
 
     async def serve(
@@ -172,11 +172,11 @@ class _HttpServer:
             drain=self._drain,
             endpoint=endpoint,
         )
-        if (place := self._places.take()) is not None:
+        if (slot := self._slots.take()) is not None:
             try:
-                await connection.run(place)
+                await connection.run(slot)
             finally:
-                place.leave()
+                slot.leave()
         elif self._turned_away < MAX_TURNED_AWAY:
             self._turned_away += 1
             try:

@@ -48,8 +48,8 @@ ONE = uuid_of(1)
 
 #: What `notify` says of a VM that was told that it stops.
 STOPS = (
-    "its silence is no loss now; if nothing happens to it, `hbtrio ctl notify {} {}` ends that, or "
-    "{} minutes in which it answers"
+    "missed heartbeats are ignored for now; if nothing is done to the instance, run "
+    "`hbtrio ctl notify {} {}`, or wait {} minutes while it keeps answering"
 )
 
 
@@ -92,7 +92,7 @@ def answer(**by_type: Reply | None) -> Callable[[ActionNotify], Reply | None]:
     [
         (Reply(VoteResult.ACCEPT, "fine"), "accepted (fine)", 0),
         (Reply(VoteResult.ACCEPT), "accepted", 0),
-        (Reply(VoteResult.COMPLETE), "complete, nobody objected", 0),
+        (Reply(VoteResult.COMPLETE), "complete, no objection", 0),
         (Reply(VoteResult.REJECT, "disk 'a' busy"), "rejected (disk 'a' busy)", 3),
         (Reply(VoteResult.REJECT), "rejected", 3),
         (Reply(VoteResult.TIMEOUT, "silent"), "timed out, silence is consent (silent)", 0),
@@ -138,7 +138,7 @@ async def test_notify(autojump_clock: MockClock, reply: Reply | None, closing: s
         ("stop", STOPS.format(ONE, "resume", 5)),
         ("pause", STOPS.format(ONE, "unpause", 5)),
         ("live_migrate_begin", STOPS.format(ONE, "live_migrate_end", 60)),
-        ("reboot", "its RESTART window is open: silence is no loss before its end"),
+        ("reboot", "its RESTART window is open: missed heartbeats are ignored until it closes"),
     ],
 )
 async def test_a_notice_by_hand_says_how_the_watch_comes_back(
@@ -578,10 +578,10 @@ async def test_status(autojump_clock: MockClock) -> None:
         assert called.lines == [
             "compute-0: 2 of 3 heartbeating, hbtrio 0.1.0 since 2026-01-01 00:00:00+00:00",
             "",
-            "UUID      NAME   STATE    HEALTH   BEATS  MISSED  TRIP ms  LAST",
-            "00000003  -      waiting  unknown      0       0        -  discovered",
-            "00000002  db-1   beating  healthy     11       0      0.0  heartbeating: init a…",
-            "00000001  web-1  beating  healthy     11       0      0.0  heartbeating: init a…",
+            "UUID      NAME   STATE    HEALTH   BEATS  MISSED  RTT ms  LAST",
+            "00000003  -      waiting  unknown      0       0       -  discovered",
+            "00000002  db-1   beating  healthy     11       0     0.0  heartbeating: init an…",
+            "00000001  web-1  beating  healthy     11       0     0.0  heartbeating: init an…",
         ]
         assert called.status == ExitStatus.DONE
 
@@ -615,8 +615,8 @@ async def test_an_interrupted_act_goes_on(
         assert called.status == INTERRUPTED
         assert called.lines[-1] == "command: slow, at most 600 s"
         assert capsys.readouterr().err == (
-            f"hbtrio ctl: interrupted: stop on {ONE} goes on in the host; "
-            "`hbtrio ctl events` will tell\n"
+            f"hbtrio ctl: interrupted: stop on {ONE} continues on the host; "
+            "see `hbtrio ctl events`\n"
         )
         await world.at(7)
         assert [moment.time_s for moment in world.processes.ended] == [6.0]
@@ -637,7 +637,7 @@ async def test_an_interrupted_round_goes_on(
             signal.raise_signal(signal.SIGINT)
         assert called.status == INTERRUPTED
         assert " on 00000001-" in (said := capsys.readouterr().err)
-        assert said.endswith("goes on in the host; `hbtrio ctl events` will tell\n")
+        assert said.endswith("continues on the host; see `hbtrio ctl events`\n")
         await world.at(7)
         assert world.told(since=3)[0][0] == 6.0
 
@@ -662,10 +662,18 @@ class _Head(io.StringIO):
         (
             ("act", ONE, "stop", "--", "true"),
             1,
-            f"stop on {ONE} goes on in the host; {{}} will tell",
+            f"stop on {ONE} continues on the host; see {{}}",
         ),
-        (("act", ONE, "stop", "--", "true"), 6, f"stop on {ONE} is over; {{}} tells how"),
-        (("vote", ONE, "stop"), 1, f"the vote on stop on {ONE} is over; {{}} tells how"),
+        (
+            ("act", ONE, "stop", "--", "true"),
+            6,
+            f"stop on {ONE} has ended; see {{}} for the outcome",
+        ),
+        (
+            ("vote", ONE, "stop"),
+            1,
+            f"the vote on stop on {ONE} has ended; see {{}} for the outcome",
+        ),
     ],
 )
 async def test_whoever_reads_no_more_is_told_that_it_goes_on(
@@ -682,7 +690,7 @@ async def test_whoever_reads_no_more_is_told_that_it_goes_on(
             await called.run(api.path, *words)
         assert len(called.lines) == lines
         text = said.format("`hbtrio ctl events`")
-        assert capsys.readouterr().err == f"hbtrio ctl: nobody reads this any more: {text}\n"
+        assert capsys.readouterr().err == f"hbtrio ctl: the output is no longer read: {text}\n"
 
 
 async def test_whoever_reads_no_more_events_is_told_nothing(
@@ -716,7 +724,7 @@ async def test_a_host_that_ends_in_the_middle(
         text, status = await fault_of(api.path, *words)
         assert text == (
             f"unix:{api.path}: the daemon went away; the outcome of {what} on {ONE} is unknown; "
-            "`hbtrio ctl status` and `events` may tell"
+            "see `hbtrio ctl status` and `hbtrio ctl events`"
         )
         assert status == ExitStatus.UNREACHABLE
         assert trio.current_time() == 4.0  # it had a second to end in
@@ -761,7 +769,7 @@ async def test_an_action_counts_down_each_of_its_steps(autojump_clock: MockClock
         assert frames == [
             "",
             "vote on reboot: VOTE window, 9 s left",
-            "vote on reboot: complete, nobody objected\n",
+            "vote on reboot: complete, no objection\n",
             "notice of reboot: SHUTDOWN_NOTICE window, 10 s left",
             "notice of reboot: complete\ncommand: slow, at most 600 s\n",
             "command: 600 s left",
@@ -821,7 +829,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ([], "the following arguments are required: COMMAND (see hbtrio ctl --help)"),
         (["vote", ONE], "the following arguments are required: EVENT (see hbtrio ctl vote --help)"),
         (["status", "x"], "unrecognized arguments: x (see hbtrio ctl --help)"),
-        (["status", "--", "x"], "status takes no command behind -- (see hbtrio ctl status --help)"),
+        (["status", "--", "x"], "status takes no command after -- (see hbtrio ctl status --help)"),
         (
             ["events", "--recent", "-1"],
             "argument --recent: not a number from 0 to 99999: '-1' (see hbtrio ctl events --help)",
@@ -938,7 +946,7 @@ def test_events_that_are_not_voted_on_and_unknown_words(
         status, said = shown(capsys, *words)
         assert status == ExitStatus.USAGE
         assert f": no such {'action' if words[0] == 'act' else 'event'}: '{words[2]}', " in said
-        assert "', there are stop, reboot, pause, " in said
+        assert "', choose from stop, reboot, pause, " in said
 
 
 def test_no_such_socket(capsys: pytest.CaptureFixture[str]) -> None:
@@ -964,7 +972,7 @@ def test_what_is_no_socket(capsys: pytest.CaptureFixture[str], place: str) -> No
                 pass
         assert shown(capsys, "--url", f"unix:{path}", "status") == (
             ExitStatus.USAGE,
-            f"hbtrio ctl: unix:{path}: is no socket",
+            f"hbtrio ctl: unix:{path}: is not a socket",
         )
 
 

@@ -101,25 +101,25 @@ def status_lines(status: Status, columns: int | None, *, colour: bool = False) -
 
 def test_a_narrow_table() -> None:
     assert status_lines(Status(host=HOST, instances=(WEB, DB)), 80)[2:] == [
-        "UUID      NAME  STATE       HEALTH       BEATS  MISSED  TRIP ms  LAST",
-        "0aaaaaab  Db    restarting  unhealthy        0       0        -  unhealthy: no…",
-        "0aaaaaaa  web   beating     healthy    1234567       3      1.3  vote stop reje…",
+        "UUID      NAME  STATE       HEALTH       BEATS  MISSED  RTT ms  LAST",
+        "0aaaaaab  Db    restarting  unhealthy        0       0       -  unhealthy: no m…",
+        "0aaaaaaa  web   beating     healthy    1234567       3     1.3  vote stop rejec…",
     ]
 
 
 def test_a_wide_table_says_more() -> None:
     lines = status_lines(Status(host=HOST, instances=(WEB, DB)), 100)
     assert lines[2:] == [
-        "UUID      NAME  STATE       HEALTH       BEATS  MISSED  TRIP ms  AT        LAST",
-        "0aaaaaab  Db    restarting  unhealthy        0       0        -            "
+        "UUID      NAME  STATE       HEALTH       BEATS  MISSED  RTT ms  AT        LAST",
+        "0aaaaaab  Db    restarting  unhealthy        0       0       -            "
         "unhealthy: no memory",
-        "0aaaaaaa  web   beating     healthy    1234567       3      1.3  12:34:56  "
-        "vote stop reject: disk i…",
+        "0aaaaaaa  web   beating     healthy    1234567       3     1.3  12:34:56  "
+        "vote stop reject: disk is…",
     ]
     assert status_lines(Status(host=HOST, instances=(WEB,)), 130)[2:] == [
-        "UUID                                  NAME  STATE    HEALTH     BEATS  MISSED  TRIP ms  "
+        "UUID                                  NAME  STATE    HEALTH     BEATS  MISSED  RTT ms  "
         "AT        LAST",
-        "0aaaaaaa-1111-2222-abcd-000000000001  web   beating  healthy  1234567       3      1.3  "
+        "0aaaaaaa-1111-2222-abcd-000000000001  web   beating  healthy  1234567       3     1.3  "
         "12:34:56  vote stop reject: disk is busy",
     ]
 
@@ -131,7 +131,7 @@ def test_a_row_ends_with_its_last_word(width: int | None) -> None:
     assert [line for line in lines if line != line.rstrip()] == []
     [row] = [line for line in lines if line.startswith(plain.uuid[:8])]
     # The numbers stay below their heads.
-    assert row.index("-", 40) == lines[2].index("TRIP ms") + len("TRIP ms") - 1
+    assert row.index("-", 40) == lines[2].index("RTT ms") + len("RTT ms") - 1
     assert row.endswith(" -")
 
 
@@ -209,7 +209,7 @@ def test_what_is_wrong_with_the_host_comes_first() -> None:
     assert status_lines(Status(host=host, instances=()), 120) == [
         "h: 2 of 0 heartbeating, hbtrio 1 since 2026-01-01 00:00:00+00:00",
         "ALARM: 2 mass failures, the host itself is suspected; 7 corrective commands held back",
-        "the host daemon is not being scheduled on time: no misses count",
+        "the host daemon is not being scheduled on time: missed heartbeats are not counted",
         "1 internal failure: see the host's log",
         "4 events not written since 2026-01-01 00:00:01+00:00: no space left on device",
         "3 corrective commands run, 1 failed",

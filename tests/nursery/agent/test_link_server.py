@@ -280,7 +280,7 @@ async def test_why_instances_are_as_they_are(autojump_clock: MockClock, tmp_path
         assert of_instance(world) == ("vm", "lost", "no answer for 3 s")
         await host.cut()
         await wait_all_tasks_blocked()
-        why = "its host has no link; this was before: no answer for 3 s"
+        why = "its host has no link; as last reported: no answer for 3 s"
         assert of_instance(world) == ("vm", "lost", why)
 
 

@@ -12,26 +12,26 @@ from hbtrio.cli import Parser
 from hbtrio.output import writing_out
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
 
-#: The most entries of a history that an agent gives at once.
+#: The most entries of its history that an agent sends in one answer.
 _PAGE: Final = 1000
 
-#: How alike a word must be to one that there is, for that one to be proposed.
+#: How similar a word must be to a known one for that one to be proposed.
 _ALIKE: Final = 0.7
 
-_UUID_HELP = "its uuid, the beginning of it, or its name, if no other has the same"
+_UUID_HELP = "its uuid, a unique prefix of it, or its name if unique"
 
 
 class _CommandParser(Parser):
-    """A parser of one command, that leaves what is behind ``--`` alone.
+    """A parser of one command that does not touch what follows ``--``.
 
-    argparse itself gives a list of arguments its share before it looks at the options, so that
+    argparse itself assigns positional arguments before it looks at the options, so that
     ``act UUID stop --force -- true`` would be an error.
     """
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str], namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Parses what is before ``--``; the rest becomes ``behind``."""
+        """Parses what precedes ``--``; the rest becomes ``behind``."""
         words = list(args)
         end = words.index("--") if "--" in words else len(words)
         options, rest = super().parse_known_args(words[:end], namespace)
@@ -40,15 +40,15 @@ class _CommandParser(Parser):
             if rest and not rest[0].startswith("-"):
                 self.error(f"put -- before the command: {' '.join(['--', *rest])}")
         elif options.behind:
-            self.error(f"{options.command} takes no command behind --")
+            self.error(f"{options.command} takes no command after --")
         return options, rest
 
 
 class _Words:
-    """Takes one of the words that there are; whoever writes another is told which may be meant.
+    """Accepts one of a set of words; for another word the error proposes similar ones.
 
     Args:
-        what: of what they are words.
+        what: what the words name, for the error.
         known: the words.
     """
 
@@ -60,7 +60,7 @@ class _Words:
         """The word itself.
 
         Raises:
-            ArgumentTypeError: it is none.
+            ArgumentTypeError: it is not one of them.
         """
         if text in self._known:
             return text
@@ -68,11 +68,11 @@ class _Words:
         if meant:
             hint = f"did you mean {' or '.join(meant)}?"
         else:
-            hint = f"there are {', '.join(self._known)}"
+            hint = f"choose from {', '.join(self._known)}"
         raise argparse.ArgumentTypeError(f"no such {self._what}: {text!r}, {hint}")
 
     def _meant(self, text: str) -> list[str]:
-        """Votes and notices are written with underscores, actions with hyphens."""
+        """The known words that may be meant; events have underscores, actions have hyphens."""
         plain = {_plain(word): word for word in self._known}
         beginning = [word for key, word in plain.items() if key.startswith(_plain(text)[:80])]
         if beginning and len(text) > 2:
@@ -102,29 +102,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     status = command("status", "show the host or fleet and its instances")
-    status.add_argument("--json", action="store_true", help="all that the host says, as JSON")
+    status.add_argument("--json", action="store_true", help="all that the daemon reports, as JSON")
 
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]
     vote = command("vote", "ask an instance whether an event may happen")
-    notify = command("notify", "tell an instance of an event")
+    notify = command("notify", "notify an instance of an event")
     for added, events in ((vote, voted), (notify, [str(event) for event in EVENT_TABLE])):
         added.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
         added.add_argument(
             "event", metavar="EVENT", type=_Words("event", events), help=", ".join(events)
         )
 
-    events_parser = command("events", "show what happened, and with --follow what happens")
-    events_parser.add_argument("--follow", action="store_true", help="go on until interrupted")
+    events_parser = command("events", "show past events, and with --follow new ones")
+    events_parser.add_argument(
+        "--follow", action="store_true", help="keep printing new events until interrupted"
+    )
     events_parser.add_argument(
         "--recent",
         metavar="N",
         type=_number(0, 99_999),
-        help="begin with the last N events, of which a host keeps 1000 "
-        "(default: 20, with --follow 0)",
+        help="start with the last N events; a host keeps 1000 (default: 20; with --follow: 0)",
     )
-    events_parser.add_argument("--json", action="store_true", help="a JSON object in each line")
+    events_parser.add_argument("--json", action="store_true", help="one JSON object per line")
 
-    history = command("history", "show what an agent has kept, the newest last")
+    history = command("history", "show an agent's history, newest last")
     history.add_argument("uuid", metavar="UUID", nargs="?", default="", help=_UUID_HELP)
     history.add_argument(
         "--limit",
@@ -134,25 +135,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how many entries, 0 to {_PAGE} (default %(default)s)",
     )
     history.add_argument(
-        "--before", metavar="ID", type=_id, help="only what is older than this entry"
+        "--before", metavar="ID", type=_id, help="only entries older than this one"
     )
-    history.add_argument("--json", action="store_true", help="a JSON object in each line")
+    history.add_argument("--json", action="store_true", help="one JSON object per line")
 
-    release = command("release", "let the alarms of a host go that an agent holds back")
+    release = command("release", "send or withdraw the alarms of a host that an agent holds back")
     release.add_argument("host", metavar="HOST", help="its name")
     release.add_argument(
-        "--withdraw", action="store_true", help="do not send them: the VIM never hears of them"
+        "--withdraw", action="store_true", help="withdraw them: they are never sent to the VIM"
     )
 
-    forget = command("forget", "have an agent forget a host that is no more, and what was on it")
+    forget = command(
+        "forget", "make an agent forget a host that no longer exists, and its instances"
+    )
     forget.add_argument("host", metavar="HOST", help="its name")
 
     act = command(
         "act",
-        "do something to an instance, with its vote and its notices",
+        "perform an action on an instance, with its vote and notices",
         usage="%(prog)s [-h] [--force] UUID ACTION [-- COMMAND...]",
-        epilog="COMMAND does it, run by the host as the host's user; {uuid} in an argument stands "
-        "for the instance's uuid, {{uuid}} for itself. Without one the host's [actions] say how.",
+        epilog="COMMAND performs the action; the host runs it as the host daemon's user. {uuid} in "
+        "an argument stands for the instance's uuid, {{uuid}} for the text {uuid}. Without COMMAND "
+        "the host runs the one that its [actions] configure.",
     )
     actions = [str(name) for name in ACTION_TABLE]
     act.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
@@ -163,12 +167,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_connection(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    """Declares where the daemon is, and who asks.
+    """Declares the options for the daemon's address and the operator's credentials.
 
     Args:
-        parser: of all commands, or of one of them.
-        again: it is of one: they may stand behind the command too, where they are not explained
-            once more, and what is not there must not undo what was before it.
+        parser: the main parser, or that of a command.
+        again: the parser is that of a command. The options may follow the command too; there they
+            have no help text, and an option that is absent must not reset one given earlier.
     """
 
     def option(name: str, metavar: str, text: str) -> None:
@@ -182,34 +186,34 @@ def _add_connection(parser: argparse.ArgumentParser, *, again: bool = False) -> 
     option(
         "--url",
         "URL",
-        "the host or agent: unix:PATH or http[s]://HOST:PORT (default: HBTRIO_URL is it, else "
-        "the host of this machine, else its agent)",
+        "the host or agent: unix:PATH or http[s]://HOST:PORT (default: $HBTRIO_URL, else the "
+        "host on this machine, else the agent on it)",
     )
     option(
         "--token-file",
         "FILE",
-        "a file with the token that an agent wants over TCP (default: HBTRIO_TOKEN is it)",
+        "file with the token that an agent requires over TCP (default: $HBTRIO_TOKEN)",
     )
     option(
         "--ca",
         "FILE",
-        "what has signed an https agent's certificate (default: whom the system trusts)",
+        "CA certificates to verify an https agent with (default: the system's trust store)",
     )
     option(
         "--certificate",
         "FILE",
-        "what to show an https agent; if it knows who has signed it, no token is needed",
+        "client certificate for an https agent; if the agent trusts it, no token is needed",
     )
-    option("--key", "FILE", "the key of --certificate")
+    option("--key", "FILE", "private key of --certificate")
 
 
 def run(options: argparse.Namespace) -> int:
     """Carries out a command.
 
     Raises:
-        UserError: what the host or the command line is to blame for.
+        UserError: the daemon refuses, can't be reached, or an option is faulty.
     """
-    # Not above: a mistyped command is to be told at once.
+    # Imported late: a mistyped command must fail at once.
     from hbtrio.cli.ctl.commands import carry_out
     from hbtrio.cli.ctl.screen import Screen
 
@@ -220,7 +224,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _id(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise argparse.ArgumentTypeError(f"not the id of an entry: {text!r}")
+        raise argparse.ArgumentTypeError(f"not an entry id: {text!r}")
     return int(text)
 
 

@@ -1,8 +1,4 @@
-"""The commands of ``hbtrio ctl``: each asks the host for one thing and shows what it says.
-
-What is asked for belongs to the host. Whoever interrupts ``act`` in the middle ends the watching,
-not the action, and is told so.
-"""
+"""The commands of ``hbtrio ctl``: each makes its requests and shows the answers."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import trio
@@ -22,9 +18,9 @@ from hbtrio.cli.ctl.progress import ProgressView, unwatched
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import counted
 from hbtrio.cli.ctl.views import show_event, show_status
+from hbtrio.cli.ctl.watch import Watch
 from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
-from hbtrio.client.stream import Lines
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.token_file import checked_token, read_token
 from hbtrio.wire.operator import (
@@ -32,29 +28,24 @@ from hbtrio.wire.operator import (
     FleetStatus,
     History,
     NoticeRequest,
-    ProgressLine,
     VoteRequest,
     WholeHistory,
     parse_event,
 )
 
-#: What a shell gives a program that SIGINT ended.
+#: The exit status of a program that SIGINT ended, as shells report it.
 INTERRUPTED: Final = 130
-
-#: A host closes a window, or says the next thing, at most this long after it is due: a host that is
-#: late itself puts a deadline off, and a command out of time is given time to end.
-MARGIN_S: Final = 15.0
 
 #: A stream of events is silent for 15 s at most; this is three times that.
 SILENCE_S: Final = 45.0
 
-#: Events shown where nobody says how many.
+#: Events shown by default.
 _RECENT: Final = 20
 
 _VOTE_STATUS: Final = {
     "accept": ExitStatus.DONE,
     "complete": ExitStatus.DONE,
-    # Whoever is silent has agreed.
+    # Silence is consent.
     "timeout": ExitStatus.DONE,
     "reject": ExitStatus.REJECTED,
 }
@@ -105,10 +96,7 @@ class Session:
         self._client = client
         self._screen = screen
         self._options = options
-        #: What an interruption at this moment does not end.
-        self._goes_on = ""
-        #: The instance that something was begun on.
-        self._uuid = ""
+        self._watch = Watch(client, screen)
         self._names = Names(client)
 
     async def run(self) -> int:
@@ -120,21 +108,24 @@ class Session:
         try:
             status = await self._until_interrupted()
         except BaseExceptionGroup as group:
-            # Of the nurseries in here; there is never more than one fault in them.
+            # From the nurseries in here, which never fail with more than one error.
             fault: BaseException = group
             while isinstance(fault, BaseExceptionGroup) and len(fault.exceptions) == 1:
                 fault = fault.exceptions[0]
-            if isinstance(fault, BrokenPipeError) and self._goes_on:
-                # As of `| head -1`: who has had enough of the lines may think that he has ended it.
-                print(f"hbtrio ctl: nobody reads this any more: {self._goes_on}", file=sys.stderr)
+            if isinstance(fault, BrokenPipeError) and self._watch.goes_on:
+                # As with `| head -1`: the user may believe that this ended the action.
+                print(
+                    f"hbtrio ctl: the output is no longer read: {self._watch.goes_on}",
+                    file=sys.stderr,
+                )
             raise fault from None
-        if status == INTERRUPTED and self._goes_on:
-            print(f"hbtrio ctl: interrupted: {self._goes_on}", file=sys.stderr)
+        if status == INTERRUPTED and self._watch.goes_on:
+            print(f"hbtrio ctl: interrupted: {self._watch.goes_on}", file=sys.stderr)
         return status
 
     async def _until_interrupted(self) -> int:
         status = INTERRUPTED
-        # Not KeyboardInterrupt, which may come up anywhere, also in the middle of a line.
+        # Not KeyboardInterrupt, which can be raised anywhere, even in the middle of a line.
         with trio.open_signal_receiver(signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_upon, signals, nursery.cancel_scope)
@@ -201,8 +192,8 @@ class Session:
             text = "a host holds no alarms back; its agent does (--url)"
             raise UserError(text, ExitStatus.FAILED)
         alarms = "withdraw" if self._options.withdraw else "send"
-        said = await self._client.release(host, alarms)
-        words = f"{counted(said.sent, 'alarm')} sent, {said.withdrawn} withdrawn"
+        released = await self._client.release(host, alarms)
+        words = f"{counted(released.sent, 'alarm')} sent, {released.withdrawn} withdrawn"
         self._screen.line(f"{host}: {words}")
         return ExitStatus.DONE
 
@@ -212,8 +203,9 @@ class Session:
         if not isinstance(status, FleetStatus):
             text = "a host knows of no other hosts; its agent does (--url)"
             raise UserError(text, ExitStatus.FAILED)
-        said = await self._client.forget(host)
-        self._screen.line(f"{host}: forgotten, and {counted(said.instances, 'instance')} on it")
+        forgotten = await self._client.forget(host)
+        instances = counted(forgotten.instances, "instance")
+        self._screen.line(f"{host}: forgotten, with {instances}")
         return ExitStatus.DONE
 
     async def _events(self) -> int:
@@ -236,63 +228,23 @@ class Session:
         event = self._options.event
         what = f"the vote on {event}" if kind == "vote" else f"the notice of {event}"
         body = VoteRequest(event=event) if kind == "vote" else NoticeRequest(event=event)
-        said = await self._watched(
-            kind, body, what, ProgressView(self._screen), lambda one: one.result != ""
-        )
+        uuid = await self._instance()
+        view = ProgressView(self._screen)
+        last = await self._watch.run(uuid, kind, body, what, view, lambda one: one.result != "")
         if kind == "vote":
-            return _VOTE_STATUS.get(said.result, ExitStatus.FAILED)
-        if hint := unwatched(event, self._uuid):
+            return _VOTE_STATUS.get(last.result, ExitStatus.FAILED)
+        if hint := unwatched(event, uuid):
             self._screen.line((hint, "faint"))
-        # Nobody can refuse a notice, nor answer it wrongly.
+        # A notice can't be refused.
         return ExitStatus.DONE
 
     async def _act(self) -> int:
         name = self._options.action
         body = ActRequest(action=name, command=_command(self._options), force=self._options.force)
         view = ProgressView(self._screen, whole=name)
-        said = await self._watched("act", body, name, view, lambda one: one.step == "end")
-        return _ACT_STATUS.get(said.outcome, ExitStatus.FAILED)
-
-    async def _watched(
-        self,
-        kind: str,
-        body: VoteRequest | NoticeRequest | ActRequest,
-        what: str,
-        view: ProgressView,
-        is_last: Callable[[ProgressLine], bool],
-    ) -> ProgressLine:
-        """Has the host begin something, shows how it goes, and returns the last line of it."""
-        uuid = self._uuid = await self._instance()
-        self._goes_on = unknown = (
-            f"the outcome of {what} on {uuid} is unknown; `hbtrio ctl status` and `events` may tell"
-        )
-        path = f"/v1/instances/{uuid}/{kind}"
-        async with self._client.lines("POST", path, body, unknown=unknown) as lines:
-            self._goes_on = f"{what} on {uuid} goes on in the host; `hbtrio ctl events` will tell"
-            async with trio.open_nursery() as nursery:
-                if self._screen.terminal:
-                    nursery.start_soon(view.count_down)
-                try:
-                    last = await self._tell_all(lines, view, is_last, f"{what} on {uuid} is over")
-                finally:
-                    self._screen.settle()
-                nursery.cancel_scope.cancel()
-        return last
-
-    async def _tell_all(
-        self, lines: Lines, view: ProgressView, is_last: Callable[[ProgressLine], bool], over: str
-    ) -> ProgressLine:
-        within_s = MARGIN_S
-        while (said := await lines.next(ProgressLine, within_s)) is not None:
-            if said.step == "lost":
-                raise lines.lost(said.reason or "")
-            if is_last(said):
-                self._goes_on = f"{over}; `hbtrio ctl events` tells how"
-            view.tell(said)
-            if is_last(said):
-                return said
-            within_s = MARGIN_S + (said.seconds or 0.0)
-        raise lines.lost("the daemon ended it without an outcome")
+        uuid = await self._instance()
+        last = await self._watch.run(uuid, "act", body, name, view, lambda one: one.step == "end")
+        return _ACT_STATUS.get(last.outcome, ExitStatus.FAILED)
 
     async def _instance(self) -> str:
         word: str = self._options.uuid
@@ -311,6 +263,6 @@ def _command(options: argparse.Namespace) -> tuple[str, ...]:
         try:
             argument.encode()
         except UnicodeEncodeError:
-            # JSON can't carry it, and a command with a "?" in its place is another command.
+            # JSON can't carry it, and a replacement character would change the command.
             raise UserError(f"COMMAND: argument {place} is not UTF-8") from None
     return tuple(options.behind)

@@ -26,11 +26,12 @@ _LINK_COLOURS: Final = {"up": "good", "down": "warn", "lost": "bad", "never": "b
 def show_fleet(screen: Screen, status: FleetStatus) -> None:
     """Writes the agent, its hosts by name, and its instances by name and uuid."""
     agent = status.agent
-    beating = sum(one.heartbeating for one in status.instances)
+    heartbeating = sum(one.heartbeating for one in status.instances)
     up = sum(one.link == "up" for one in status.hosts)
     write_clipped(
         screen,
-        f"{agent.name}: {beating} of {counted(len(status.instances), 'instance')} heartbeating, "
+        f"{agent.name}: {heartbeating} of {counted(len(status.instances), 'instance')} "
+        "heartbeating, "
         f"{up} of {counted(len(status.hosts), 'host')} linked, VIM {agent.vim or 'none'}, "
         f"hbtrio {agent.version} since {moment(agent.started)}",
         "",
@@ -56,7 +57,7 @@ def show_fleet(screen: Screen, status: FleetStatus) -> None:
             attrs.evolve(column("HOST", [one.hostname for one in hosts]), flexible=True),
             column("LINK", [one.link for one in hosts], _LINK_COLOURS),
             numbers("INSTANCES", [str(one.instances) for one in hosts]),
-            numbers("BEATING", [str(one.heartbeating) for one in hosts]),
+            numbers("HEARTBEATING", [str(one.heartbeating) for one in hosts]),
             column("VERSION", [one.version or "-" for one in hosts]),
             attrs.evolve(column("NOTE", [_note(one) for one in hosts]), flexible=True),
         ]

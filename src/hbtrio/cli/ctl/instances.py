@@ -1,4 +1,4 @@
-"""Which instance a word of the command line stands for."""
+"""Finds the instance that a word of the command line names."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _UUID: Final = re.compile("-".join(f"[0-9a-f]{{{n}}}" for n in (8, 4, 4, 4, 12))
 
 
 def is_uuid(word: str) -> bool:
-    """Whether it is a whole uuid, which stands for itself."""
+    """Whether it is a complete uuid."""
     return _UUID.fullmatch(word) is not None
 
 
 def resolved(word: str, status: Status | FleetStatus) -> str:
-    """The uuid that a word stands for; a whole one may be that of an instance that is no more.
+    """The uuid that a word stands for; a complete uuid may be that of a deleted instance.
 
     Raises:
         UserError: as :func:`pick` does.
@@ -36,7 +36,7 @@ def resolved(word: str, status: Status | FleetStatus) -> str:
     if is_uuid(word):
         return word.lower()
     if isinstance(status, FleetStatus):
-        # Also those that the VIM does not know: a name that two have must not stand for one.
+        # Also unregistered ones: a name that two instances share must be ambiguous.
         return pick((*status.instances, *status.unregistered), word, "in this fleet")
     return pick(status.instances, word)
 
@@ -49,10 +49,10 @@ def pick(
     """The uuid of the one instance that a word stands for.
 
     Args:
-        instances: all there are.
-        word: the beginning of a uuid, or a whole name. Names are tenants' words: one that looks
-            like another instance's uuid makes the word ambiguous, and never wins.
-        where: where they are all there are.
+        instances: all candidates.
+        word: the beginning of a uuid, or a complete name. Names are tenants' texts: one that looks
+            like another instance's uuid makes the word ambiguous.
+        where: where the instances are, for the error.
 
     Raises:
         UserError: FAILED for none, USAGE for more than one.

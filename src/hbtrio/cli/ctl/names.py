@@ -1,4 +1,4 @@
-"""What instances are called, for events that name them by their uuids alone."""
+"""Names of instances, for events that carry only uuids."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hbtrio.config.source import shown
 from hbtrio.errors import UserError
 from hbtrio.wire.operator import AnyEventLine, FleetInstanceLine, InstanceLine
 
-#: The daemon is asked again for a uuid that it did not know, at most this often.
+#: For a uuid that the daemon did not know it is asked again at most this often, in seconds.
 _ASKED_EVERY_S: Final = 60.0
 
-#: Names that can't be taken for the words around them.
+#: Names that can't be mistaken for the words around them.
 _PLAIN: Final = re.compile(r"[\w.-]+")
 
 
 class Names:
-    """Names by uuid, asked of a daemon when one is wanted that is not known.
+    """Names by uuid, fetched from the daemon when an unknown one is needed.
 
     Args:
         client: of the daemon.
@@ -34,24 +34,24 @@ class Names:
         self._ask_at = 0.0
 
     def learn(self, instances: Iterable[InstanceLine | FleetInstanceLine]) -> None:
-        """Takes over what a status says."""
+        """Takes the names from a status."""
         self._known = {one.uuid: one.name for one in instances}
         self._ask_at = trio.current_time() + _ASKED_EVERY_S
 
     async def of(self, event: AnyEventLine) -> str:
-        """The name of an event's instance, or ""; never fails, as the event is what matters.
+        """The name of an event's instance, or "". Never fails: the event matters more.
 
-        May wait for an answer of the daemon; after a cancellation it can be asked again.
+        May wait for an answer of the daemon; it may be called again after a cancellation.
         """
         if event.name or not event.uuid:
             return event.name
         if event.uuid not in self._known and trio.current_time() >= self._ask_at:
             self._ask_at = trio.current_time() + _ASKED_EVERY_S
-            with suppress(UserError):  # whoever has asked for events gets them
+            with suppress(UserError):  # the event is shown without a name
                 self.learn((await self._client.any_status()).instances)
         return self._known.get(event.uuid, "")
 
 
 def bracketed(name: str) -> str:
-    """A name as it stands in a line: a tenant's word, in quotes if it has more than letters."""
+    """A name as part of a line, in quotes unless it is plain: it is a tenant's text."""
     return f"({name if _PLAIN.fullmatch(name) else shown(name)})"

@@ -1,7 +1,7 @@
-"""Votes, notices and actions as an operator watches them: each window counts down and is answered.
+"""Shows the progress of votes, notices and actions.
 
-On a terminal the window that is open is one line, redrawn every second and replaced by its outcome.
-Elsewhere it is two lines: one when it opens, one when it closes.
+On a terminal an open window is one line that counts down and is replaced by its outcome. Elsewhere
+it is two lines: one when it opens and one when it closes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _WORDS: Final = {
     "rejected": ("rejected", "bad"),
 }
 
-#: What is no refusal of a vote, though the word alone does not say it.
+#: Results of a vote that count as consent although the word alone does not show it.
 _CONSENT: Final = {
     "timeout": "timed out, silence is consent",
-    "complete": "complete, nobody objected",
+    "complete": "complete, no objection",
 }
 
-#: The notice that takes back one after which a VM stops or freezes.
+#: The notice that undoes one after which a VM stops or freezes.
 _BACK: Final = {
     Event.STOP: Event.RESUME,
     Event.PAUSE: Event.UNPAUSE,
@@ -46,16 +46,16 @@ _BACK: Final = {
     Event.LIVE_MIGRATE_BEGIN: Event.LIVE_MIGRATE_END,
 }
 
-#: A deadline further away than this is none; a host's longest window is a day.
+#: Longer windows are cut to this many seconds; a host's longest window is a day.
 _LONGEST_S: Final = 1e6
 
-#: How far behind the second a number is redrawn.
+#: How long after a full second the countdown is redrawn, in seconds.
 _BEHIND_S: Final = 0.05
 
 
 @attrs.frozen
 class _Window:
-    """What is open: its title, what it is, and when it ends at the latest."""
+    """An open window: its title, what it is, and its deadline."""
 
     title: str
     what: str
@@ -69,8 +69,8 @@ class ProgressView:
     """Shows lines of progress.
 
     Args:
-        screen: where.
-        whole: the name of an action, for its end.
+        screen: where to write.
+        whole: the name of an action, for its last line.
     """
 
     def __init__(self, screen: Screen, whole: str = "") -> None:
@@ -79,36 +79,36 @@ class ProgressView:
         self._open: _Window | None = None
         self._drawn = ""
 
-    def tell(self, said: ProgressLine) -> None:
-        """Shows what a host said."""
-        title = _title(said)
-        if said.step == "end":
-            self._close(self._whole, said.outcome, said.reason or "", said.step)
-        elif said.skipped:
+    def show(self, line: ProgressLine) -> None:
+        """Shows one line."""
+        title = _title(line)
+        if line.step == "end":
+            self._close(self._whole, line.outcome, line.reason or "", line.step)
+        elif line.skipped:
             self._open = None
-            self._screen.line(f"{title}: ", ("skipped", "warn"), f": {said.skipped}")
-        elif said.seconds is not None:
-            self._begin(title, said, min(max(said.seconds, 0.0), _LONGEST_S))
-        elif said.result:
-            self._close(title, said.result, said.reason or "", said.step)
-            for line in (said.output or "").splitlines():
-                self._screen.line((f"  | {line}", "faint"))
+            self._screen.line(f"{title}: ", ("skipped", "warn"), f": {line.skipped}")
+        elif line.seconds is not None:
+            self._begin(title, line, min(max(line.seconds, 0.0), _LONGEST_S))
+        elif line.result:
+            self._close(title, line.result, line.reason or "", line.step)
+            for text in (line.output or "").splitlines():
+                self._screen.line((f"  | {text}", "faint"))
 
-    def _begin(self, title: str, said: ProgressLine, seconds: float) -> None:
-        if said.argv:
-            what = shlex.join(said.argv)
+    def _begin(self, title: str, line: ProgressLine, seconds: float) -> None:
+        if line.argv:
+            what = shlex.join(line.argv)
             opening = f"{title}: {what}, at most {seconds:g} s"
-        elif said.waiting:
+        elif line.waiting:
             what = "waiting for another"
-            opening = f"{title}: waiting: {said.waiting}"
+            opening = f"{title}: waiting: {line.waiting}"
         else:
-            what = f"{said.window} window"
+            what = f"{line.window} window"
             opening = f"{title}: {what} of {seconds:g} s"
         if self._screen.terminal:
-            if said.argv or said.waiting:
+            if line.argv or line.waiting:
                 self._screen.line(opening)
             now = trio.current_time()
-            self._open = _Window(title, "" if said.argv else what, now + seconds)
+            self._open = _Window(title, "" if line.argv else what, now + seconds)
             self._drawn = ""
             self._draw()
         else:
@@ -122,11 +122,11 @@ class ProgressView:
         self._screen.line(f"{title}: ", (word, colour), f" ({reason})" if reason else "")
 
     async def count_down(self) -> NoReturn:
-        """Redraws what is open every second, until cancelled."""
+        """Redraws the open window every second, until cancelled."""
         while True:
             left_s = self._open.left_s(trio.current_time()) if self._open else 0.0
-            # To just behind the next whole second: no number is left out, and 0 is not seen if
-            # the host closes the window in time.
+            # Until just after the next full second: no number is skipped, and 0 is not shown if the
+            # host closes the window in time.
             await trio.sleep((left_s % 1 or 1.0) + _BEHIND_S)
             self._draw()
 
@@ -141,31 +141,32 @@ class ProgressView:
 
 
 def unwatched(event: str, uuid: str) -> str:
-    """What a notice by hand does to the watch over an instance, and the way back; "" for nothing.
+    """How a notice by hand affects monitoring, and how to resume it; "" if it does not.
 
     Args:
-        event: what the instance was told of.
+        event: the event of the notice.
         uuid: the instance.
     """
     match EVENT_TABLE[Event(event)].effect:
         case ExpectedEffect.RETURNS:
             return ""
         case ExpectedEffect.RESTARTS:
-            return "its RESTART window is open: silence is no loss before its end"
+            return "its RESTART window is open: missed heartbeats are ignored until it closes"
         case ExpectedEffect.STOPS | ExpectedEffect.FREEZES:
             moves = event == Event.LIVE_MIGRATE_BEGIN
             minutes = (CALL_OFF_MIGRATION_S if moves else CALL_OFF_S) / 60
             return (
-                f"its silence is no loss now; if nothing happens to it, `hbtrio ctl notify {uuid} "
-                f"{_BACK[Event(event)]}` ends that, or {minutes:g} minutes in which it answers"
+                "missed heartbeats are ignored for now; if nothing is done to the instance, run "
+                f"`hbtrio ctl notify {uuid} {_BACK[Event(event)]}`, or wait {minutes:g} minutes "
+                "while it keeps answering"
             )
 
 
-def _title(said: ProgressLine) -> str:
-    match said.step:
+def _title(line: ProgressLine) -> str:
+    match line.step:
         case "vote":
-            return f"vote on {said.event}"
+            return f"vote on {line.event}"
         case "notice":
-            return f"notice of {said.event}"
+            return f"notice of {line.event}"
         case _:
-            return said.step
+            return line.step

@@ -1,7 +1,7 @@
 """Where ``hbtrio ctl`` writes: a terminal whose last line can be redrawn, or plain lines.
 
-Whatever is written passes through :func:`printable`, as reasons and names are tenants' words: an
-escape sequence, a C1 control or a bidi override is shown, not carried out.
+All text passes through :func:`printable`, because reasons and names are tenants' texts: escape
+sequences, C1 controls and bidi overrides are shown, not executed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from rich.cells import cell_len, set_cell_size
 from hbtrio.config.source import printable
 from hbtrio.output import writing_out
 
-#: What a line of text may be coloured in.
+#: ANSI codes by colour.
 COLOURS: Final = {"": "", "good": "32", "warn": "33", "bad": "1;31", "faint": "2"}
 
-#: Removes what is left on the line behind the cursor.
+#: Clears the rest of the line.
 _CLEAR: Final = "\x1b[K"
 
 
@@ -28,10 +28,10 @@ class Screen:
     """A place to write to.
 
     Args:
-        out: the stream; text that its encoding does not know is shown as escapes.
+        out: the stream; characters that its encoding lacks are written as escapes.
         terminal: whether a line can be redrawn in place.
         colour: whether colours are wanted.
-        columns: how wide it is at this moment, in cells.
+        columns: returns the current width in cells.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Screen:
 
     @classmethod
     def of(cls, out: TextIO) -> Screen:
-        """The screen that a process's stream is.
+        """A screen on one of the process's streams.
 
-        A dumb terminal is none; colours are left out where NO_COLOR is set (no-color.org).
+        A dumb terminal counts as a pipe; NO_COLOR disables colours (no-color.org).
         """
         terminal = out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         colour = terminal and not os.environ.get("NO_COLOR")
@@ -60,11 +60,11 @@ class Screen:
 
     @property
     def columns(self) -> int | None:
-        """Cells in a line; None where nobody counts them: a file, a pipe."""
+        """The width in cells; None if it is not a terminal."""
         return max(20, self._columns()) if self.terminal else None
 
     def line(self, *pieces: tuple[str, str] | str) -> None:
-        """Writes a line for good, in the place of one that was redrawn.
+        """Writes a line, replacing one that was drawn with :meth:`redraw`.
 
         Args:
             pieces: texts, or texts with one of ``COLOURS``.
@@ -79,17 +79,17 @@ class Screen:
     def json(self, value: Any, *, indent: int | None = None) -> None:
         """Writes a JSON text of ASCII characters only."""
         text = json.dumps(value, ensure_ascii=True, indent=indent)
-        # The one control that JSON leaves as it is; it can only be within a string.
+        # The only control character that JSON does not escape; it can only be in a string.
         self._write(text.replace("\x7f", "\\u007f") + "\n")
 
     def redraw(self, text: str) -> None:
-        """Writes or replaces the line at the cursor, for terminals only."""
-        # A line as wide as the terminal would wrap, and could not be taken back.
+        """Draws the line at the cursor in place; for terminals only."""
+        # A line as wide as the terminal would wrap and could not be redrawn.
         self._write(f"\r{clipped(printable(text), max(20, self._columns()) - 1)}{_CLEAR}")
         self._redrawn = True
 
     def settle(self) -> None:
-        """Leaves a redrawn line as it is; what is written next begins below."""
+        """Keeps a redrawn line; the next output begins below it."""
         if self._redrawn:
             self._write("\n")
             self._redrawn = False

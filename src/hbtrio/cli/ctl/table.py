@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from hbtrio.cli.ctl.screen import Screen, clipped, padded
 from hbtrio.config.source import printable
 
-#: What states and health are coloured in.
+#: Colours of states and health.
 STATE_COLOURS: Final = {
     "beating": "good",
     "lost": "bad",
@@ -22,7 +22,7 @@ STATE_COLOURS: Final = {
 }
 HEALTH_COLOURS: Final = {"healthy": "good", "unhealthy": "bad"}
 
-#: From this width on, in cells, a table has whole uuids.
+#: The width in cells from which on a table shows complete uuids.
 _WITH_UUID: Final = 120
 
 #: The shortest abbreviation of a uuid, and the narrowest that a column is made.
@@ -34,7 +34,7 @@ _GAP: Final = "  "
 
 @attrs.define
 class Column:
-    """A column: its head, its cells with their colours, and whether it may be cut."""
+    """A column: head, cells with their colours, alignment, and whether it may be cut."""
 
     head: str
     cells: list[tuple[str, str]]
@@ -59,11 +59,11 @@ def numbers(head: str, cells: list[str]) -> Column:
 
 
 def uuid_length(uuids: list[str], width: int | None) -> int:
-    """To how many characters uuids may be cut and still be told apart.
+    """To how many characters uuids can be cut while they remain distinct.
 
     Args:
         uuids: all that are shown.
-        width: the screen's; wide ones and pipes get whole uuids.
+        width: the screen's, None for a pipe; wide screens and pipes get complete uuids.
     """
     length = _ABBREVIATION
     if width is None or width >= _WITH_UUID:
@@ -76,7 +76,7 @@ def uuid_length(uuids: list[str], width: int | None) -> int:
 
 
 def short_uuid(uuid: str, width: int | None) -> str:
-    """A uuid as it is shown in a line, which has room for all of it on a wide screen or a pipe."""
+    """A uuid as part of a line: complete on a wide screen or a pipe, else cut."""
     return uuid if width is None or width >= _WITH_UUID else uuid[:_ABBREVIATION]
 
 
@@ -92,7 +92,7 @@ def write_clipped(screen: Screen, text: str, colour: str) -> None:
 
 
 def write_table(screen: Screen, columns: list[Column]) -> None:
-    """Writes an empty line, heads and rows, as wide as the screen at most."""
+    """Writes an empty line, the heads and the rows, at most as wide as the screen."""
     width = screen.columns
     _fit(columns, width)
     screen.line()
@@ -103,7 +103,7 @@ def write_table(screen: Screen, columns: list[Column]) -> None:
         end = max((place for place, (text, _) in enumerate(cells) if text), default=0)
         for (text, colour), one in zip(cells[:end], columns, strict=False):
             pieces += [(_cell(text, one), colour), (_GAP, "")]
-        # Neither blanks nor a gap behind the last one that says something.
+        # No blanks after the last cell that is not empty.
         text, colour = cells[end]
         pieces.append((_cell(text, columns[end]).rstrip(), colour))
         screen.line(*_cut(pieces, width))
@@ -117,18 +117,18 @@ def _fit(columns: list[Column], width: int | None) -> None:
     room = width - len(_GAP) * (len(columns) - 1)
     room -= sum(one.width for one in columns if not one.flexible)
     for sharers, one in zip(range(len(flexible), 0, -1), flexible, strict=True):
-        # The narrow ones come first: what one of them does not need is for the others.
+        # The narrow ones come first: what they do not need goes to the others.
         one.width = min(one.width, max(_NARROW, room // sharers))
         room -= one.width
 
 
 def _cut(pieces: list[tuple[str, str]], width: int | None) -> list[tuple[str, str]]:
-    """Cuts a row that is too wide all the same: wrapped, it could not be told from the next one."""
+    """Cuts a row that is still too wide: wrapped, it would look like two rows."""
     if width is None or sum(cell_len(text) for text, _ in pieces) <= width:
         return pieces
     cut: list[tuple[str, str]] = []
     for text, colour in pieces:
-        # One cell is for the ellipsis, which is on each row that is cut.
+        # One cell is for the ellipsis that ends each cut row.
         if cell_len(text) >= width:
             return [*cut, (clipped(text + " ", width), colour)]
         cut.append((text, colour))

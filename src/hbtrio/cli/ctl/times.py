@@ -1,7 +1,7 @@
-"""Moments as an operator reads them: by the clock on his wall, whatever zone a daemon is in.
+"""Times as an operator reads them: local, whatever zone the daemon is in.
 
-The zone is that of this process: TZ, else the machine's. A text that is no moment is shown as it
-came, as a newer daemon may have another way to say when something was.
+The zone is that of this process: TZ, else the machine's. A text that is not a time is shown as it
+is, since a newer daemon may use another format.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from datetime import datetime
 
 
 def moment(text: str) -> str:
-    """A moment with its offset, such as ``2026-01-31 09:00:00+01:00``; ``text`` is RFC 3339."""
+    """A time with its offset, such as ``2026-01-31 09:00:00+01:00``; ``text`` is RFC 3339."""
     local = _local(text)
     return text.replace("T", " ") if local is None else local.isoformat(" ")
 
 
 def stamp(text: str) -> str:
-    """A moment to the millisecond and without its offset, for lines of which there are many."""
+    """A time to the millisecond and without its offset, for lists of events."""
     local = _local(text)
     if local is None:
         return text[:23].replace("T", " ")
@@ -31,8 +31,8 @@ def clock(text: str) -> str:
 
 def _local(text: str) -> datetime | None:
     try:
-        told = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
         # One without an offset may be of any zone.
-        return None if told.tzinfo is None else told.astimezone()
+        return None if time.tzinfo is None else time.astimezone()
     except (ValueError, OverflowError, OSError):
         return None

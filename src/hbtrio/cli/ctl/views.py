@@ -24,7 +24,7 @@ from hbtrio.cli.ctl.table import (
 from hbtrio.cli.ctl.times import clock, moment, stamp
 from hbtrio.wire.operator import AnyEventLine, EventLine, HostLine, InstanceLine, Status
 
-#: From this width on, in cells, a table says when the last event was.
+#: The width in cells from which on a table shows the time of the last event.
 _WITH_TIME: Final = 100
 
 _KIND_COLOURS: Final = {
@@ -65,7 +65,10 @@ def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
             "bad",
         )
     if host.late:
-        yield "the host daemon is not being scheduled on time: no misses count", "bad"
+        yield (
+            "the host daemon is not being scheduled on time: missed heartbeats are not counted",
+            "bad",
+        )
     if host.crashes:
         yield f"{counted(host.crashes, 'internal failure')}: see the host's log", "bad"
     if fault := host.events_fault:
@@ -90,7 +93,7 @@ def _columns(
     yield numbers("BEATS", [str(one.beats) for one in instances])
     yield numbers("MISSED", [str(one.missed) for one in instances])
     trips = [one.round_trip_ms for one in instances]
-    yield numbers("TRIP ms", ["-" if trip is None else f"{trip:.1f}" for trip in trips])
+    yield numbers("RTT ms", ["-" if trip is None else f"{trip:.1f}" for trip in trips])
     if width is None or width >= _WITH_TIME:
         yield column("AT", [_at(one) for one in instances])
     latest = [_latest(one, actions.get(one.uuid)) for one in instances]
@@ -98,7 +101,7 @@ def _columns(
 
 
 def _latest(one: InstanceLine, action: str | None) -> str:
-    """What is going on, or what was last."""
+    """What is under way, or the last event."""
     going_on = [f"{action} under way"] if action else []
     if one.open is not None:
         going_on.append(f"{one.open.kind} {one.open.event}, {one.open.remaining_s:.0f} s left")
@@ -118,7 +121,7 @@ def _at(one: InstanceLine) -> str:
 
 
 def _overtaken(one: InstanceLine, last: EventLine) -> bool:
-    """Whether the last event is no longer so, by something that is no event itself."""
+    """Whether the last event is out of date, by a change that is not an event itself."""
     if one.why == last.reason:
         return False
     well_again = last.kind == "unhealthy" and one.health == "healthy"
@@ -131,12 +134,12 @@ def _head(event: AnyEventLine) -> str:
 
 
 def show_event(screen: Screen, event: AnyEventLine, name: str) -> None:
-    """Writes one event: time, instance, host if one of many, what, who wanted it, and why.
+    """Writes one event: time, instance, host (of an agent's), what, who asked, and the reason.
 
     Args:
-        screen: where.
+        screen: where to write.
         event: the event.
-        name: its instance's, or "".
+        name: the instance's name, or "".
     """
     colour = _RESULT_COLOURS.get(event.result, _KIND_COLOURS.get(event.kind, ""))
     action = f" [{event.corrective_action}]" if event.corrective_action else ""

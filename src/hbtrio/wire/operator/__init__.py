@@ -36,7 +36,7 @@ from hbtrio.wire.operator.fleet import (
     FleetStatus,
     Forgotten,
     Refusal,
-    Released,
+    ReleaseReply,
     UnregisteredLine,
 )
 from hbtrio.wire.operator.host import (
@@ -74,8 +74,8 @@ __all__ = [
     "NoticeRequest",
     "ProgressLine",
     "Refusal",
+    "ReleaseReply",
     "ReleaseRequest",
-    "Released",
     "ReplyFault",
     "RoundEntry",
     "Status",

@@ -8,10 +8,10 @@ from typing import Any, Final
 import msgspec
 
 from hbtrio.wire.operator.events import FleetEventLine, History
-from hbtrio.wire.operator.fleet import FleetStatus, Forgotten, Refusal, Released
+from hbtrio.wire.operator.fleet import FleetStatus, Forgotten, Refusal, ReleaseReply
 from hbtrio.wire.operator.progress import ProgressLine
 from hbtrio.wire.operator.requests import ActRequest, NoticeRequest, ReleaseRequest, VoteRequest
-from hbtrio.wire.operator.words import Answer, Line
+from hbtrio.wire.operator.words import Body, StreamLine
 
 #: What requests to an agent are answered with; what these refer to comes along.
 _ANSWERS: Final = (
@@ -19,7 +19,7 @@ _ANSWERS: Final = (
     History,
     FleetEventLine,
     ProgressLine,
-    Released,
+    ReleaseReply,
     Forgotten,
     Refusal,
 )
@@ -30,8 +30,8 @@ def components() -> dict[str, dict[str, Any]]:
     """The schemas of an agent's bodies and lines, by the names of their classes."""
     template = "#/components/schemas/{name}"
     _, schemas = msgspec.json.schema_components((*_REQUESTS, *_ANSWERS), ref_template=template)
-    always = {cls.__name__ for cls in Answer.__subclasses__()}
-    lines = {cls.__name__ for cls in Line.__subclasses__()}
+    always = {cls.__name__ for cls in Body.__subclasses__()}
+    lines = {cls.__name__ for cls in StreamLine.__subclasses__()}
     for name, schema in schemas.items():
         schema["description"] = inspect.cleandoc(schema["description"])
         if name in lines:

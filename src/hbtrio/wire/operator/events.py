@@ -7,12 +7,12 @@ from typing import Annotated, Any, ClassVar
 from msgspec import Meta, field
 
 from hbtrio.wire.operator.words import (
-    Answer,
+    Body,
     CorrectiveWord,
     Count,
     EventWord,
-    Line,
     ResultWord,
+    StreamLine,
     Text,
     Time,
 )
@@ -20,7 +20,7 @@ from hbtrio.wire.operator.words import (
 _Who = Annotated[str, Meta(description="Who asked: vim, or an operator as far as known.")]
 
 
-class EventLine(Line, frozen=True, kw_only=True, omit_defaults=True):
+class EventLine(StreamLine, frozen=True, kw_only=True, omit_defaults=True):
     """An event of a host: a loss, the outcome of a vote, and so on.
 
     ``reason`` is always there. The ``kind`` lost says that this reader was too slow, and ends the
@@ -43,7 +43,7 @@ class EventLine(Line, frozen=True, kw_only=True, omit_defaults=True):
     who: ClassVar[str] = ""
 
 
-class FleetEventLine(Line, frozen=True, kw_only=True, omit_defaults=True):
+class FleetEventLine(StreamLine, frozen=True, kw_only=True, omit_defaults=True):
     """An event of an agent's fleet, or an entry of its history.
 
     ``reason`` is always there, ``id`` in the history only. The ``kind`` lost says that this reader
@@ -70,7 +70,7 @@ class FleetEventLine(Line, frozen=True, kw_only=True, omit_defaults=True):
 AnyEventLine = EventLine | FleetEventLine
 
 
-class History(Answer, frozen=True, kw_only=True):
+class History(Body, frozen=True, kw_only=True):
     """A page of an agent's history, the newest entry first."""
 
     history: tuple[FleetEventLine, ...]
@@ -79,7 +79,7 @@ class History(Answer, frozen=True, kw_only=True):
     ] = None
 
 
-class WholeHistory(Answer, frozen=True, kw_only=True):
+class WholeHistory(Body, frozen=True, kw_only=True):
     """The same page, with all that the agent sent."""
 
     history: tuple[dict[str, Any], ...]

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from hbtrio.wire.operator.words import (
-    Answer,
+    Body,
     CorrectiveWord,
     Count,
     HealthWord,
@@ -19,7 +19,7 @@ from hbtrio.wire.operator.words import (
 )
 
 
-class DeliveryLine(Answer, frozen=True, kw_only=True):
+class DeliveryLine(Body, frozen=True, kw_only=True):
     """How an agent's messages get to the VIM; the counts are since the agent's start."""
 
     reachable: bool = True
@@ -32,7 +32,7 @@ class DeliveryLine(Answer, frozen=True, kw_only=True):
     retries: Count = 0
 
 
-class AgentLine(Answer, frozen=True, kw_only=True):
+class AgentLine(Body, frozen=True, kw_only=True):
     """The agent itself."""
 
     name: str
@@ -50,7 +50,7 @@ class AgentLine(Answer, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
 
 
-class FleetHostLine(Answer, frozen=True, kw_only=True):
+class FleetHostLine(Body, frozen=True, kw_only=True):
     """A host, as its agent knows it."""
 
     hostname: str
@@ -74,7 +74,7 @@ class FleetHostLine(Answer, frozen=True, kw_only=True):
     conflict: Annotated[str, Meta(description="Another host uses its name.")] = ""
 
 
-class FleetInstanceLine(Answer, frozen=True, kw_only=True):
+class FleetInstanceLine(Body, frozen=True, kw_only=True):
     """An instance: the host it is bound to, and what that host last reported."""
 
     uuid: str
@@ -91,7 +91,7 @@ class FleetInstanceLine(Answer, frozen=True, kw_only=True):
     corrective_action: CorrectiveWord | None = None
 
 
-class UnregisteredLine(Answer, frozen=True, kw_only=True):
+class UnregisteredLine(Body, frozen=True, kw_only=True):
     """An instance that a host reports and the VIM has not registered."""
 
     uuid: str
@@ -99,7 +99,7 @@ class UnregisteredLine(Answer, frozen=True, kw_only=True):
     hostname: str
 
 
-class FleetStatus(Answer, frozen=True, kw_only=True):
+class FleetStatus(Body, frozen=True, kw_only=True):
     """An agent, its hosts by name, and their instances by uuid."""
 
     agent: AgentLine
@@ -108,7 +108,7 @@ class FleetStatus(Answer, frozen=True, kw_only=True):
     unregistered: tuple[UnregisteredLine, ...] = ()
 
 
-class Released(Answer, frozen=True, kw_only=True):
+class ReleaseReply(Body, frozen=True, kw_only=True):
     """How many of a host's alarms that were held back were sent, and how many withdrawn."""
 
     hostname: str = ""
@@ -116,14 +116,14 @@ class Released(Answer, frozen=True, kw_only=True):
     withdrawn: Count
 
 
-class Forgotten(Answer, frozen=True, kw_only=True):
+class Forgotten(Body, frozen=True, kw_only=True):
     """A host that was forgotten, and how many instances were bound to it."""
 
     hostname: str = ""
     instances: Count
 
 
-class Refusal(Answer, frozen=True, kw_only=True):
+class Refusal(Body, frozen=True, kw_only=True):
     """Why a request was refused."""
 
     status: Annotated[str, Meta(extra_json_schema={"const": "fail"})] = "fail"

@@ -8,7 +8,7 @@ from msgspec import Meta, field
 
 from hbtrio.wire.operator.events import EventLine
 from hbtrio.wire.operator.words import (
-    Answer,
+    Body,
     CorrectiveWord,
     Count,
     EventWord,
@@ -23,7 +23,7 @@ from hbtrio.wire.operator.words import (
 _Remaining = Annotated[float, Meta(description="Seconds until it ends.")]
 
 
-class EventsFaultLine(Answer, frozen=True, kw_only=True):
+class EventsFaultLine(Body, frozen=True, kw_only=True):
     """A host that can't write its events: since when, why, and how many were lost."""
 
     since: Time
@@ -31,7 +31,7 @@ class EventsFaultLine(Answer, frozen=True, kw_only=True):
     lost: Count
 
 
-class HostLine(Answer, frozen=True, kw_only=True):
+class HostLine(Body, frozen=True, kw_only=True):
     """The host itself."""
 
     hostname: str
@@ -53,7 +53,7 @@ class HostLine(Answer, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
 
 
-class RoundEntry(Answer, frozen=True, kw_only=True):
+class RoundEntry(Body, frozen=True, kw_only=True):
     """A vote or notice that is open on an instance."""
 
     kind: Annotated[str, Meta(extra_json_schema={"enum": ["vote", "notice"]})]
@@ -62,7 +62,7 @@ class RoundEntry(Answer, frozen=True, kw_only=True):
     remaining_s: _Remaining
 
 
-class InstanceLine(Answer, frozen=True, kw_only=True):
+class InstanceLine(Body, frozen=True, kw_only=True):
     """An instance: its heartbeat, what it advertised, what is open on it."""
 
     uuid: str
@@ -90,7 +90,7 @@ class InstanceLine(Answer, frozen=True, kw_only=True):
     path: str = ""
 
 
-class Status(Answer, frozen=True, kw_only=True):
+class Status(Body, frozen=True, kw_only=True):
     """A host and all its instances."""
 
     host: HostLine

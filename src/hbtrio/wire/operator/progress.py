@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from hbtrio.wire.operator.words import EventWord, Line, Text, WindowWord
+from hbtrio.wire.operator.words import EventWord, StreamLine, Text, WindowWord
 
 _Step = Annotated[
     str,
@@ -37,7 +37,7 @@ _Outcome = Annotated[
 ]
 
 
-class ProgressLine(Line, frozen=True, kw_only=True, omit_defaults=True):
+class ProgressLine(StreamLine, frozen=True, kw_only=True, omit_defaults=True):
     """A line about a vote, a notice or an action: a window was opened, or something ended."""
 
     step: _Step

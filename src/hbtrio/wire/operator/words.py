@@ -21,14 +21,14 @@ from hbtrio.wire.vocabulary import (
 )
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Body(msgspec.Struct, frozen=True, kw_only=True):
     """A body, or a part of one, that is always sent with all its members.
 
     A member with a default may still be missing when it is read: other versions may not have it.
     """
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class StreamLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line of a stream: members that do not apply are left out."""
 
 
