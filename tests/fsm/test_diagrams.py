@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hbtrio.fsm.diagrams import TABLES, main, render
-from hbtrio.fsm.table import Table
+from hbtrio.fsm.diagrams import DECISIONS, TABLES, main, render
+from hbtrio.fsm.table import Decision, Table
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "state-machines.md"
 EVERY_TABLE = pytest.mark.parametrize("table", TABLES, ids=lambda table: str(table.name))
@@ -80,6 +80,7 @@ def test_the_sections_stand_in_the_order_of_the_tables() -> None:
     assert titles == [
         "Guest session",
         "Heartbeat",
+        "Presence of a guest",
         "Ballot",
         "Action",
         "Application",
@@ -120,7 +121,8 @@ def test_every_change_of_state_is_drawn_and_nothing_that_is_not_in_the_table(
 
 @EVERY_TABLE
 def test_the_grid_read_back_is_the_table(table: Table[Any, Any]) -> None:
-    lines = [line for line in render([table]).splitlines() if line.startswith("|")]
+    page, _, _ = render([table]).partition("### ")  # what is decided stands below it
+    lines = [line for line in page.splitlines() if line.startswith("|")]
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     assert head == ["event", *(f"in {state.value}" for state in table.states)]
     assert [row[0] for row in rows] == [event.value for event in table.events]
@@ -134,6 +136,21 @@ def test_the_grid_read_back_is_the_table(table: Table[Any, Any]) -> None:
                 case _:
                     assert table.after(state, event).value == cell
                     assert cell != state.value
+
+
+@pytest.mark.parametrize("decision", DECISIONS, ids=lambda decision: str(decision.name))
+def test_a_decision_stands_below_its_table_and_read_back_is_the_same(
+    decision: Decision[Any, Any, Any],
+) -> None:
+    _, _, section = render([decision.table]).partition(f"### {decision.name.capitalize()}\n\n")
+    rows = [line.strip("| ").split(" | ") for line in section.strip().splitlines()]
+    head, body = rows[0], rows[2:]
+    assert head == ["observed", *(f"in {state.value}" for state in decision.states)]
+    assert body == [
+        [case.value, *(decision.event(state, case).value for state in decision.states)]
+        for case in decision.cases
+    ]
+    assert f"### {decision.name.capitalize()}" not in render([DOOR])
 
 
 def test_the_command_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from hbtrio.fsm.diagrams import TABLES
-from hbtrio.fsm.table import IllegalEvent, Table
+from hbtrio.fsm.table import Decision, IllegalEvent, Table
 
 #: The end of each machine. A guest session has none: even a shut down one could be started again.
 TERMINAL = {
     "guest session": set(),
     "heartbeat": {"GONE"},
+    "presence of a guest": set(),
     "ballot": {"REFUSED", "ANSWERED", "EXPIRED", "ABORTED"},
     "action": {"DONE", "REJECTED", "FAILED"},
     "application": {"GONE"},
@@ -32,6 +33,11 @@ class Lamp(Enum):
 class Touch(Enum):
     PRESSED = "pressed"
     DROPPED = "dropped"
+
+
+class Look(Enum):
+    DARK = "dark"
+    SHARDS = "shards"
 
 
 ROWS = {
@@ -82,6 +88,45 @@ def test_a_table_with_a_hole_or_a_contradiction_is_not_built(
 ) -> None:
     with pytest.raises(ValueError, match=f"^lamp: {fault}$"):
         lamp(rows, illegal)
+
+
+def decided(**rows: Any) -> Decision[Lamp, Look, Touch]:
+    by_state = {Lamp[name]: row for name, row in rows.items()}
+    return Decision("a look at the lamp", lamp(), by_state, Look)
+
+
+PRESS = {Look.DARK: Touch.PRESSED, Look.SHARDS: Touch.PRESSED}
+DROP = {Look.DARK: Touch.PRESSED, Look.SHARDS: Touch.DROPPED}
+
+
+def test_a_complete_decision_names_the_event_for_every_pair() -> None:
+    decision = decided(OFF=PRESS, ON=DROP)
+    assert decision.event(Lamp.OFF, Look.SHARDS) is Touch.PRESSED
+    assert decision.event(Lamp.ON, Look.SHARDS) is Touch.DROPPED
+    assert (decision.states, decision.cases) == ((Lamp.OFF, Lamp.ON), tuple(Look))
+    # The end needs no row: nothing is observed there.
+    with pytest.raises(KeyError):
+        decision.event(Lamp.BROKEN, Look.DARK)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ({"OFF": PRESS}, "DARK in ON is missing"),
+        ({"OFF": PRESS, "ON": {Look.DARK: Touch.PRESSED}}, "SHARDS in ON is missing"),
+    ],
+)
+def test_a_decision_with_a_hole_is_not_built(rows: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValueError, match=f"^a look at the lamp: {fault}$"):
+        decided(**rows)
+
+
+def test_a_decision_for_an_illegal_event_is_not_built() -> None:
+    stuck = {**ROWS, Lamp.ON: {Touch.PRESSED: Lamp.OFF}}
+    illegal = {**ILLEGAL, Lamp.ON: frozenset({Touch.DROPPED})}
+    fault = "^look: SHARDS in ON decides DROPPED, which is illegal there$"
+    with pytest.raises(ValueError, match=fault):
+        Decision("look", lamp(stuck, illegal), {Lamp.OFF: DROP, Lamp.ON: DROP}, Look)
 
 
 def test_every_machine_is_looked_at_here() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import attrs
 
-from hbtrio.fsm.heartbeat.machine import Effect, Heartbeat, HeartbeatRules, SendToGuest
+from hbtrio.fsm.heartbeat.effects import Effect, SendToGuest
+from hbtrio.fsm.heartbeat.machine import Heartbeat
+from hbtrio.fsm.heartbeat.rules import HeartbeatRules
 from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
 from hbtrio.policy.profile import Profile
 from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, Exit, Init
@@ -26,7 +28,7 @@ class Snapshot:
     state: HeartbeatState = HeartbeatState.WAITING
     connected: bool = False
     due: float = math.inf
-    why: str = "discovered"
+    reason: str = "discovered"
     beats: int = 0
     missed: int = 0
     late_answers: int = 0

@@ -151,7 +151,7 @@ async def test_a_port_wedged_by_a_backlog_is_mended_by_one_reconnect(
         await there.scene.start_host()
         await there.until(target, lambda one: one["connected"])
         since = trio.current_time()
-        silent = "the channel was closed: no answer since it returned"
+        silent = "the channel was closed: no answer to 5 challenges after its return"
         assert await there.notify(target, "live_migrate_end") == ("error", silent)
         await there.event("heartbeating", target)
         assert trio.current_time() - since < MENDED_S

@@ -20,18 +20,28 @@ from hbtrio.fsm.application import APPLICATION_TABLE, ApplicationEvent, Applicat
 from hbtrio.fsm.ballot import BALLOT_TABLE, BallotEvent, BallotState
 from hbtrio.fsm.delivery import DELIVERY_TABLE, DeliveryEvent, OutboxState
 from hbtrio.fsm.guest_session import SESSION_TABLE, SessionEvent, SessionState
-from hbtrio.fsm.heartbeat.table import HEARTBEAT_TABLE, HeartbeatEvent, HeartbeatState
-from hbtrio.fsm.table import Table
+from hbtrio.fsm.heartbeat.presence import PRESENCE_TABLE
+from hbtrio.fsm.heartbeat.table import (
+    ANSWER_DECISION,
+    HEARTBEAT_TABLE,
+    HeartbeatEvent,
+    HeartbeatState,
+)
+from hbtrio.fsm.table import Decision, Table
 
 TABLES: Final[tuple[Table[Any, Any], ...]] = (
     SESSION_TABLE,
     HEARTBEAT_TABLE,
+    PRESENCE_TABLE,
     BALLOT_TABLE,
     ACTION_FSM,
     APPLICATION_TABLE,
     DELIVERY_TABLE,
     HOLD_TABLE,
 )
+
+#: Each stands below the table whose events it decides.
+DECISIONS: Final[tuple[Decision[Any, Any, Any], ...]] = (ANSWER_DECISION,)
 
 #: Loops that are drawn: the event sends or records something, although the state stays the same.
 _DRAWN_LOOPS: Final[frozenset[tuple[Enum, Enum]]] = frozenset(
@@ -58,7 +68,8 @@ tests run them without a clock. `make docs` generates this page from the tables 
 edit the tables, not this page.
 
 In the grids, a cell is the next state. `·` means no change. `–` means that the event is illegal in
-that state: a driver that delivers it has a bug and gets an error before anything changes.
+that state: a driver that delivers it has a bug and gets an error before anything changes. Where the
+same observation means different things in different states, a second grid names the event.
 """
 
 _UNCHANGED: Final = "·"
@@ -84,6 +95,9 @@ def _section(table: Table[Any, Any]) -> Iterator[str]:
     yield ""
     yield from _grid(table)
     yield ""
+    for decision in DECISIONS:
+        if decision.table is table:
+            yield from _decision(decision)
 
 
 def _drawing(table: Table[Any, Any]) -> Iterator[str]:
@@ -109,6 +123,16 @@ def _grid(table: Table[Any, Any]) -> Iterator[str]:
     yield _row(*["---"] * (len(table.states) + 1))
     for event in table.events:
         yield _row(event.value, *(_cell(table, state, event) for state in table.states))
+
+
+def _decision(decision: Decision[Any, Any, Any]) -> Iterator[str]:
+    yield f"### {decision.name[0].upper()}{decision.name[1:]}"
+    yield ""
+    yield _row("observed", *(f"in {state.value}" for state in decision.states))
+    yield _row(*["---"] * (len(decision.states) + 1))
+    for case in decision.cases:
+        yield _row(case.value, *(decision.event(s, case).value for s in decision.states))
+    yield ""
 
 
 def _cell(table: Table[Any, Any], state: Enum, event: Enum) -> str:

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 S = TypeVar("S", bound=Enum)
 E = TypeVar("E", bound=Enum)
+C = TypeVar("C", bound=Enum)
 
 
 class IllegalEvent(Exception):
@@ -79,3 +80,51 @@ class Table(Generic[S, E]):
     def terminal(self) -> tuple[S, ...]:
         """The states that no event leaves."""
         return tuple(s for s in self.states if all(t is s for t in self.rows[s].values()))
+
+
+class Decision(Generic[S, C, E]):
+    """A complete table of the event that a machine takes, by its state and by what it observed.
+
+    It stands in front of a :class:`Table` where one observation means different things in
+    different states.
+
+    Args:
+        name: what is decided, for diagrams and errors.
+        table: the table of the machine; every event decided has to be legal there.
+        rows: for each state that is not terminal, the event for each case.
+        cases: what can be observed.
+
+    Raises:
+        ValueError: a pair of state and case is missing, or its event is illegal in that state.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        table: Table[S, E],
+        rows: Mapping[S, Mapping[C, E]],
+        cases: type[C],
+    ) -> None:
+        self.name = name
+        self.table = table
+        self.rows = rows
+        self.states: tuple[S, ...] = tuple(
+            state for state in table.states if state not in table.terminal
+        )
+        self.cases: tuple[C, ...] = tuple(cases)
+        for state in self.states:
+            for case in self.cases:
+                event = rows.get(state, {}).get(case)
+                if event is None:
+                    raise ValueError(f"{name}: {case.name} in {state.name} is missing")
+                if event not in table.rows[state]:
+                    what = f"decides {event.name}, which is illegal there"
+                    raise ValueError(f"{name}: {case.name} in {state.name} {what}")
+
+    def event(self, state: S, case: C) -> E:
+        """The event to take.
+
+        Raises:
+            KeyError: the state is terminal: nothing is observed there.
+        """
+        return self.rows[state][case]

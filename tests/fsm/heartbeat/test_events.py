@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hbtrio.fsm.heartbeat.machine import (
+from hbtrio.fsm.heartbeat.effects import (
     Effect,
     Heartbeating,
     Lost,
@@ -32,7 +32,7 @@ S = HeartbeatState
 REBOOT = CorrectiveAction.REBOOT
 
 ACK = SendToGuest(InitAck(1804289383))
-LEFTOVER = Note("init came, but no challenge was answered: a leftover")
+LEFTOVER = Note("ignoring a stale init: no challenge was answered after it")
 
 BEGINNINGS = [e for e, rule in EVENT_TABLE.items() if rule.effect is not ExpectedEffect.RETURNS]
 ENDS = [event for event, rule in EVENT_TABLE.items() if rule.effect is ExpectedEffect.RETURNS]
@@ -54,7 +54,7 @@ def suspended(event: Event = Event.PAUSE) -> Bench:
         bench.beat.notice_over(event, bench.now),
         [Stopped(f"{event} is under way")],
         state=S.SUSPENDED,
-        why=f"{event} is under way",
+        reason=f"{event} is under way",
     )
     return bench
 
@@ -65,7 +65,7 @@ def restarting(event: Event = Event.REBOOT, **values: int) -> Bench:
         bench.beat.notice_over(event, bench.now),
         [Stopped(f"{event} is under way"), OpenRestart(bench.beat.profile.restart_s)],
         state=S.RESTARTING,
-        why=f"{event} is under way",
+        reason=f"{event} is under way",
     )
     return bench
 
@@ -207,7 +207,7 @@ def test_an_exit_while_suspended_ends_it() -> None:
     bench = suspended(Event.STOP)
     why = "guest exited: Exiting..."
     bench.expect(
-        bench.at(0.5).exit(), [], state=S.WAITING, is_heartbeating=False, why=why, due=120.5
+        bench.at(0.5).exit(), [], state=S.WAITING, is_heartbeating=False, reason=why, due=120.5
     )
 
 
@@ -220,7 +220,7 @@ def test_an_answered_init_ends_it(event: Event) -> None:
         bench.at(50.25).answer(),
         [Heartbeating(f"after: {event}")],
         state=S.BEATING if event is Event.STOP else S.PROVISIONAL,
-        why="answers challenges",
+        reason="answers challenges",
         beats=2,
         owes_answer=False,
     )
@@ -270,9 +270,9 @@ def test_who_goes_on_answering_was_called_off(event: Event, after_s: float) -> N
     bench.skip(bench.at(after_s + 1).tick())
     bench.expect(
         bench.at(after_s + 1.25).answer(),
-        [Heartbeating(f"{event} did not happen: it goes on answering")],
+        [Heartbeating(f"{event} did not happen: the guest kept answering")],
         state=S.BEATING,
-        why="answers challenges",
+        reason="answers challenges",
         beats=bench.seen.beats + 1,
         round_trip_s=0.25,
         owes_answer=False,
@@ -303,7 +303,7 @@ def test_a_stop_by_command_can_be_called_off_too() -> None:
         bench.beat.stops("a command", 0.25),
         [Stopped("a command is under way")],
         state=S.SUSPENDED,
-        why="a command is under way",
+        reason="a command is under way",
     )
     bench.run(301.0, answers=True)
     assert bench.beat.state is S.BEATING
@@ -324,7 +324,7 @@ def test_told_that_it_did_not_happen_the_guest_is_challenged() -> None:
         bench.at(0.5).beat.called_off("pause", "it failed", 0.5),
         [challenge(2)],
         state=S.RETURNING,
-        why=why,
+        reason=why,
         due=1.5,
         owes_answer=True,
     )
@@ -332,7 +332,7 @@ def test_told_that_it_did_not_happen_the_guest_is_challenged() -> None:
         bench.at(0.75).answer(),
         [Heartbeating(why)],
         state=S.BEATING,
-        why="answers challenges",
+        reason="answers challenges",
         beats=2,
         owes_answer=False,
     )
@@ -370,7 +370,7 @@ def test_an_end_notice_challenges_at_once_and_an_answer_proves_it(event: Event) 
         bench.beat.notice_opened(event, 100.0),
         [challenge(4)],
         state=S.RETURNING,
-        why=f"{event} was sent",
+        reason=f"{event} was sent",
         due=101.0,
         owes_answer=True,
     )
@@ -378,7 +378,7 @@ def test_an_end_notice_challenges_at_once_and_an_answer_proves_it(event: Event) 
         bench.at(100.25).answer(),
         [Heartbeating(f"after: {event} was sent")],
         state=S.BEATING,
-        why="answers challenges",
+        reason="answers challenges",
         beats=2,
         owes_answer=False,
     )
@@ -414,9 +414,9 @@ def test_a_returning_vm_may_take_its_time() -> None:
     bench = returning()
     came = bench.run(500.0)
     assert kinds(came, Lost, Stopped, Heartbeating, Note) == []
-    slow = Reconnect("connected, but returning for too long")
+    slow = Reconnect("connected, but no heartbeat for 120 s (returning)")
     assert kinds(came, Reconnect) == [
-        (105.0, Reconnect("no answer since it returned")),
+        (105.0, Reconnect("no answer to 5 challenges after its return")),
         (220.0, slow),
         (340.0, slow),
         (460.0, slow),
@@ -429,7 +429,7 @@ def test_the_reconnect_of_a_wedged_port() -> None:
     assert bench.run(104.99)[-1] == (104.0, challenge(8))
     bench.expect(
         bench.at(105.0).tick(),
-        [Reconnect("no answer since it returned")],
+        [Reconnect("no answer to 5 challenges after its return")],
         due=106.0,
         missed=7,
         owes_answer=False,
@@ -478,7 +478,7 @@ def test_an_exit_while_returning_is_waited_for() -> None:
         state=S.WAITING,
         is_heartbeating=False,
         due=220.5,
-        why="guest exited: Exiting...",
+        reason="guest exited: Exiting...",
         owes_answer=False,
     )
 
@@ -492,7 +492,7 @@ def test_a_live_migration_arrives_at_a_host_that_never_saw_an_init() -> None:
         [challenge(1)],
         state=S.RETURNING,
         is_heartbeating=True,
-        why="live_migrate_end was sent",
+        reason="live_migrate_end was sent",
         due=61.0,
         owes_answer=True,
     )
@@ -500,7 +500,7 @@ def test_a_live_migration_arrives_at_a_host_that_never_saw_an_init() -> None:
         bench.at(60.25).answer(),
         [Heartbeating("after: live_migrate_end was sent")],
         state=S.BEATING,
-        why="answers challenges",
+        reason="answers challenges",
         beats=1,
         round_trip_s=0.25,
         health=Health.HEALTHY,
@@ -518,7 +518,7 @@ def test_a_live_migration_arrives_before_its_socket_does() -> None:
         bench.beat.notice_opened(Event.LIVE_MIGRATE_END, 0.0),
         [],
         state=S.RETURNING,
-        why="live_migrate_end was sent",
+        reason="live_migrate_end was sent",
     )
     bench.expect(
         bench.at(5.0).open(),
@@ -547,7 +547,7 @@ def test_an_end_notice_to_a_lost_guest_challenges_it() -> None:
         bench.beat.notice_opened(Event.RESUME, 50.0),
         [challenge(4)],
         state=S.RETURNING,
-        why="resume was sent",
+        reason="resume was sent",
         is_heartbeating=True,
         due=51.0,
         owes_answer=True,
@@ -580,7 +580,7 @@ def test_a_restart_by_the_book(event: Event) -> None:
         bench.at(60.25).answer(),
         [Heartbeating(f"after: {event}")],
         state=S.BEATING,
-        why="answers challenges",
+        reason="answers challenges",
         beats=2,
         owes_answer=False,
     )
@@ -607,7 +607,7 @@ def test_without_a_guest_before_it_none_is_lost_in_a_restart(had_one: bool, time
         [RestartExpired(why)],
         state=S.WAITING,
         is_heartbeating=False,
-        why=why,
+        reason=why,
     )
     # Its return is that of any new guest.
     bench.skip(bench.at(70.0).init())
@@ -669,7 +669,7 @@ def test_called_off_without_a_guest_it_goes_on_waiting(greeted: bool) -> None:
         [],
         state=S.WAITING,
         is_heartbeating=False,
-        why="reboot did not happen: it failed",
+        reason="reboot did not happen: it failed",
         due=2.0 if greeted else 120.0,
         owes_answer=greeted,
     )
@@ -688,12 +688,12 @@ def test_not_back_within_restart_is_a_loss(event: Event) -> None:
         [RestartExpired(why), Lost(why, REBOOT)],
         state=S.LOST,
         is_heartbeating=False,
-        why=why,
+        reason=why,
         due=120.25,
     )
     bench.expect(bench.beat.restart_expired(121.25), [])
     # The reconnect that was due is made up for, and nothing is lost a second time.
-    again = Reconnect("connected, but lost for too long")
+    again = Reconnect("connected, but no heartbeat for 120 s (lost)")
     assert bench.run(300.0) == [(121.25, again), (241.25, again)]
 
 
@@ -714,7 +714,7 @@ def test_not_back_without_a_connection_is_a_loss_too() -> None:
         bench.at(1.0).beat.restart_expired(1.0),
         [RestartExpired(why), Lost(why, REBOOT)],
         state=S.LOST,
-        why=why,
+        reason=why,
     )
     bench.expect(bench.at(500.0).open(), [], connected=True, due=620.0)
     bench.skip(bench.init())
@@ -726,10 +726,10 @@ def test_one_that_goes_on_answering_never_went_away() -> None:
     bench.run(121.0, answers=True)
     bench.expect(
         bench.at(121.25).beat.restart_expired(121.25),
-        [Heartbeating("reboot did not happen: it goes on answering")],
+        [Heartbeating("reboot did not happen: the guest kept answering")],
         state=S.BEATING,
         health=Health.UNKNOWN,  # until its next answer
-        why="answers challenges",
+        reason="answers challenges",
     )
     # If it dies only now, that is found.
     assert [when for when, _ in kinds(bench.run(200.0), Lost)] == [123.0]
@@ -840,7 +840,7 @@ def test_a_slow_shutdown_is_probed_on() -> None:
 
 def test_a_silent_restart_is_reconnected_every_120_s() -> None:
     bench = restarting()
-    slow = Reconnect("connected, but restarting for too long")
+    slow = Reconnect("connected, but no heartbeat for 120 s (restarting)")
     assert bench.run(400.0)[2:] == [(120.25, slow), (240.25, slow), (360.25, slow)]
 
 
@@ -888,7 +888,7 @@ def test_a_pause_and_then_a_reboot() -> None:
         bench.beat.notice_over(Event.REBOOT, 50.0),
         [OpenRestart(121)],
         state=S.RESTARTING,
-        why="reboot is under way",
+        reason="reboot is under way",
         due=51.0,
     )
     bench.expect(bench.at(51.0).tick(), [challenge(4)], due=52.0, owes_answer=True)
@@ -901,7 +901,7 @@ def test_a_reboot_and_then_a_stop() -> None:
         bench.beat.notice_over(Event.STOP, 50.0),
         [],
         state=S.SUSPENDED,
-        why="stop is under way",
+        reason="stop is under way",
         due=51.0,
     )
     bench.expect(bench.at(121.25).beat.restart_expired(121.25), [])
@@ -912,15 +912,15 @@ def test_the_same_event_twice() -> None:
     bench.expect(
         bench.at(0.5).beat.restarts("a command", 0.5),
         [OpenRestart(121)],
-        why="a command is under way",
+        reason="a command is under way",
     )
     bench.expect(
         bench.at(0.75).beat.notice_over(Event.PAUSE, 0.75),
         [],
         state=S.SUSPENDED,
-        why="pause is under way",
+        reason="pause is under way",
     )
-    bench.expect(bench.beat.notice_over(Event.SUSPEND, 0.75), [], why="suspend is under way")
+    bench.expect(bench.beat.notice_over(Event.SUSPEND, 0.75), [], reason="suspend is under way")
 
 
 def test_a_loss_is_answered_with_a_reboot_that_helps() -> None:
@@ -931,7 +931,7 @@ def test_a_loss_is_answered_with_a_reboot_that_helps() -> None:
         [OpenRestart(121)],
         state=S.RESTARTING,
         is_heartbeating=True,
-        why="a command is under way",
+        reason="a command is under way",
         due=6.0,
     )
     bench.run(60.0)

@@ -11,13 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hbtrio.fsm.heartbeat.machine import (
-    CALL_OFF_MIGRATION_S,
-    CALL_OFF_S,
+from hbtrio.fsm.heartbeat.challenges import PROBES
+from hbtrio.fsm.heartbeat.effects import (
     Effect,
-    Heartbeat,
     Heartbeating,
-    HeartbeatRules,
     Lost,
     OpenRestart,
     Reconnect,
@@ -26,7 +23,10 @@ from hbtrio.fsm.heartbeat.machine import (
     Stopped,
     Unwatched,
 )
-from hbtrio.fsm.heartbeat.pulse import GREETINGS, GREETINGS_PERIOD_S, PROBES, SLACK_S
+from hbtrio.fsm.heartbeat.inits import INITS, INITS_PERIOD_S
+from hbtrio.fsm.heartbeat.machine import Heartbeat
+from hbtrio.fsm.heartbeat.outage import CALL_OFF_MIGRATION_S, CALL_OFF_S
+from hbtrio.fsm.heartbeat.rules import SLACK_S, HeartbeatRules
 from hbtrio.fsm.heartbeat.table import FREEZING, HEARTBEATING, PROBED, HeartbeatState
 from hbtrio.wire.channel_messages import Challenge, Exit, InitAck
 from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event, ExpectedEffect, Health
@@ -84,7 +84,7 @@ class Driver(RuleBasedStateMachine):
         self.expiring = False
         self.extended = False
         self.allowed_losses = 0
-        self.acks: deque[float] = deque(maxlen=GREETINGS + 1)
+        self.acks: deque[float] = deque(maxlen=INITS + 1)
         self.proof_at = -math.inf  # the last answer that counted, or the first init after it
         self.greeted_since = False
         self.shortest_s = math.inf
@@ -119,8 +119,8 @@ class Driver(RuleBasedStateMachine):
                 case SendToGuest(InitAck()):
                     assert self.beat.connected
                     self.acks.append(self.now)
-                    if len(self.acks) > GREETINGS:
-                        assert self.now - self.acks[0] >= GREETINGS_PERIOD_S
+                    if len(self.acks) > INITS:
+                        assert self.now - self.acks[0] >= INITS_PERIOD_S
                 case SendToGuest(message):
                     raise AssertionError(message)
                 case Heartbeating():
@@ -338,7 +338,7 @@ class Driver(RuleBasedStateMachine):
             init(interval_ms=interval_ms, restart_secs=restart_secs), self.now
         )
         heard = SendToGuest(InitAck(1804289383)) in effects
-        assert heard or acks >= GREETINGS
+        assert heard or acks >= INITS
         if heard:
             if not self.greeted_since:
                 self.proof_at = max(self.proof_at, self.now) if self.up else -math.inf
@@ -564,7 +564,7 @@ class Driver(RuleBasedStateMachine):
     @rule()
     def live(self) -> None:
         """A guest that says init and answers in time beats, whatever went before."""
-        self.pass_time(GREETINGS_PERIOD_S)  # nothing is owed to one that greets too often
+        self.pass_time(INITS_PERIOD_S)  # nothing is owed to one that greets too often
         self.delay_s = 0.1
         self.late = True
         self.pass_time(0.0)

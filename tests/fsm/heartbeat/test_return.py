@@ -12,9 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hbtrio.fsm.heartbeat.machine import (
-    CALL_OFF_MIGRATION_S,
-    CALL_OFF_S,
+from hbtrio.fsm.heartbeat.effects import (
     Effect,
     Heartbeating,
     Lost,
@@ -25,6 +23,7 @@ from hbtrio.fsm.heartbeat.machine import (
     Stopped,
     Unwatched,
 )
+from hbtrio.fsm.heartbeat.outage import CALL_OFF_MIGRATION_S, CALL_OFF_S
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.wire.channel_messages import Challenge, InitAck
 from hbtrio.wire.vocabulary import (
@@ -50,7 +49,7 @@ ENDS = [e for e, rule in EVENT_TABLE.items() if rule.effect is ExpectedEffect.RE
 OVER = 0.25
 CALLED_OFF = OVER + CALL_OFF_S
 
-AGAIN = "silent again after pause, and that should be over"
+AGAIN = "silent again after pause, which should be over by now"
 
 
 def challenge(number: int) -> SendToGuest:
@@ -125,7 +124,7 @@ def test_the_probes_that_waited_bring_a_fresh_challenge_at_once(event: Event) ->
         bench.at(10.25).answer(),
         [Heartbeating(f"after: {event}")],
         state=S.PROVISIONAL,
-        why="answers challenges",
+        reason="answers challenges",
         beats=2,
         owes_answer=False,
     )
@@ -185,7 +184,7 @@ def test_one_that_is_slow_and_then_in_time_is_back_too() -> None:
         bench.at(4.5).answer(),
         [Heartbeating("after: pause")],
         state=S.PROVISIONAL,
-        why="answers challenges",
+        reason="answers challenges",
         beats=2,
         round_trip_s=0.5,
         owes_answer=False,
@@ -235,7 +234,7 @@ def test_silence_of_a_provisional_return_suspends_again(event: Event) -> None:
         bench.at(13.0).tick(),
         [Stopped(why)],
         state=S.SUSPENDED,
-        why=why,
+        reason=why,
         missed=4,
         due=OVER + (CALL_OFF_MIGRATION_S if event is Event.LIVE_MIGRATE_BEGIN else CALL_OFF_S),
         owes_answer=False,
@@ -246,7 +245,7 @@ def test_silence_of_a_provisional_return_suspends_again(event: Event) -> None:
         bench.at(60.25).answer(),
         [Heartbeating(f"after: {event}")],
         state=S.PROVISIONAL,
-        why="answers challenges",
+        reason="answers challenges",
         beats=3,
         owes_answer=False,
     )
@@ -296,15 +295,15 @@ def test_a_socket_that_closes_suspends_again_and_an_answer_on_the_next_is_a_retu
         state=S.SUSPENDED,
         connected=False,
         is_heartbeating=False,
-        why="reset",
+        reason="reset",
         due=CALLED_OFF,
     )
     bench.skip(bench.at(30.0).open())
     bench.expect(
         bench.at(30.25).answer(),
-        [Heartbeating("after: reset")],
+        [Heartbeating("after: pause")],
         state=S.PROVISIONAL,
-        why="answers challenges",
+        reason="answers challenges",
         beats=3,
         owes_answer=False,
     )
@@ -322,7 +321,7 @@ def test_an_exit_ends_a_provisional_return() -> None:
     bench = provisional()
     why = "guest exited: Exiting..."
     bench.expect(
-        bench.exit(), [Stopped(why)], state=S.WAITING, is_heartbeating=False, why=why, due=130.25
+        bench.exit(), [Stopped(why)], state=S.WAITING, is_heartbeating=False, reason=why, due=130.25
     )
 
 
@@ -409,7 +408,7 @@ def test_enabled_while_it_answers_on_the_next_answer_ends_it() -> None:
         bench.beat.runs_again("it was enabled", 5.5),
         [challenge(7)],
         state=S.RETURNING,
-        why="it was enabled",
+        reason="it was enabled",
         due=6.5,
         owes_answer=True,
     )
@@ -424,7 +423,7 @@ def test_enabled_without_a_connection_it_is_challenged_on_the_next() -> None:
         bench.beat.runs_again("it was enabled", bench.now),
         [],
         state=S.RETURNING,
-        why="it was enabled",
+        reason="it was enabled",
         due=math.inf,
     )
     bench.skip(bench.at(30.0).open())
@@ -495,7 +494,7 @@ def test_its_command_ended_before_the_return_which_is_final_then(event: Event) -
         bench.at(60.25).answer(),
         [Heartbeating(f"after: {event}")],
         state=S.BEATING,
-        why="answers challenges",
+        reason="answers challenges",
         beats=2,
         owes_answer=False,
     )
@@ -559,7 +558,7 @@ def test_back_for_the_first_time_after_the_call_off_time_it_is_final() -> None:
         bench.at(1000.25).answer(),
         [Heartbeating("after: pause")],
         state=S.BEATING,
-        why="answers challenges",
+        reason="answers challenges",
         beats=2,
         owes_answer=False,
     )
@@ -577,12 +576,12 @@ def test_silent_again_at_the_call_off_time_is_an_alarm(event: Event, call_off_s:
     bench = silent_again(event)
     at = OVER + call_off_s
     assert bench.run(at - 0.001) == []
-    why = f"silent again after {event}, and that should be over"
+    why = f"silent again after {event}, which should be over by now"
     bench.expect(
         bench.at(at).tick(),
         [Unwatched(why), challenge(7)],
         state=S.UNWATCHED,
-        why=why,
+        reason=why,
         is_heartbeating=False,
         due=at + 1,
         owes_answer=True,
@@ -593,7 +592,7 @@ def test_unwatched_it_is_asked_again_after_each_reconnect_only() -> None:
     bench = silent_again()
     bench.run(CALLED_OFF)
     came = bench.run(CALLED_OFF + 130.0)
-    reconnect = Reconnect("connected, but unwatched for too long")
+    reconnect = Reconnect("connected, but no heartbeat for 120 s (unwatched)")
     assert came[:2] == [
         (CALLED_OFF + 1.0, challenge(8)),
         (CALLED_OFF + 120.0, reconnect),
@@ -679,7 +678,7 @@ def test_without_a_connection_it_is_an_alarm_too() -> None:
         bench.at(CALLED_OFF).tick(),
         [Unwatched(AGAIN)],
         state=S.UNWATCHED,
-        why=AGAIN,
+        reason=AGAIN,
         due=math.inf,
     )
 

@@ -7,9 +7,10 @@ from functools import partial
 
 import pytest
 
-from hbtrio.fsm.heartbeat import pulse
-from hbtrio.fsm.heartbeat.machine import CALL_OFF_S, Effect
-from hbtrio.fsm.heartbeat.pulse import NOTHING
+from hbtrio.fsm.heartbeat import situation
+from hbtrio.fsm.heartbeat.effects import Effect
+from hbtrio.fsm.heartbeat.outage import CALL_OFF_S
+from hbtrio.fsm.heartbeat.situation import NOTHING
 from hbtrio.fsm.heartbeat.table import (
     CHALLENGED,
     FREEZING,
@@ -58,7 +59,7 @@ class Recorder(Table[HeartbeatState, HeartbeatEvent]):
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     recorder = Recorder()
-    monkeypatch.setattr(pulse, "HEARTBEAT_TABLE", recorder)
+    monkeypatch.setattr(situation, "HEARTBEAT_TABLE", recorder)
     yield recorder
     assert set(recorder.pairs) <= set(LEGAL)
 
@@ -253,7 +254,7 @@ def call_off(bench: Bench) -> tuple[Effect, ...]:
 ACT: dict[HeartbeatEvent, Callable[[Bench], tuple[Effect, ...]]] = {
     E.CONNECTED: connect,
     E.CLOSED: lambda bench: bench.beat.closed("reset"),
-    E.GREETED: lambda bench: bench.init(),
+    E.INIT: lambda bench: bench.init(),
     E.ANSWERED: beat_again,
     E.CAME_BACK: prove,
     E.PROVEN: prove_late,

@@ -467,7 +467,7 @@ async def test_after_120_s_without_heartbeat_it_is_reconnected_at_once(
         await world.at(400)
         assert dialled(world, guest) == [1.0, 121.0, 241.0, 361.0]
         assert world.told() == []
-        again = f"{guest.uuid}: reconnecting: connected, but waiting for too long"
+        again = f"{guest.uuid}: reconnecting: connected, but no heartbeat for 120 s (waiting)"
         assert [r.getMessage() for r in caplog.records] == [
             again,
             f"{guest.uuid}: nothing was heard: no guest runs, or another client holds the channel "

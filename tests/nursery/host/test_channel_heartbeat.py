@@ -362,7 +362,7 @@ async def test_with_reporting_off_ill_health_is_not_reported(
         guest.health = Health.UNHEALTHY
         await world.at(10)
         assert world.told(since=1.5) == []
-        assert logged(caplog, guest) == ["ill, but reporting is off"]
+        assert logged(caplog, guest) == ["unhealthy, but reporting is off"]
 
 
 # -- the process itself late ----------------------------------------------------------------

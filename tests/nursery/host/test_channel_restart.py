@@ -342,7 +342,7 @@ async def test_one_that_never_went_away_is_no_loss(autojump_clock: MockClock) ->
         guest = await noticed(world, Event.REBOOT, silent=False)
         await world.at(EXPIRES + 100)
         assert later(world)[1:] == [
-            (EXPIRES, "heartbeating", "reboot did not happen: it goes on answering")
+            (EXPIRES, "heartbeating", "reboot did not happen: the guest kept answering")
         ]
         assert guest.challenged_at(since=100)[-1] == 225.0
 
@@ -533,7 +533,7 @@ async def test_answering_for_that_long_means_that_it_was_called_off(
         assert len(later(world)) == 1
         await world.at(NOTICED + after_s + 11)
         ((at, *words),) = later(world)[1:]
-        assert words == ["heartbeating", f"{event} did not happen: it goes on answering"]
+        assert words == ["heartbeating", f"{event} did not happen: the guest kept answering"]
         assert isinstance(at, float)
         assert 0 <= at - NOTICED - after_s <= 10
 

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from hbtrio.api.host_status import host_status, instance_status
 from hbtrio.config.host import AgentLinkSettings, CorrectiveCommands
-from hbtrio.fsm.heartbeat.machine import CALL_OFF_S
+from hbtrio.fsm.heartbeat.outage import CALL_OFF_S
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.agent_feed import instance_of
 from hbtrio.nursery.host.round import NotHeartbeating
@@ -290,7 +290,7 @@ async def test_silent_again_at_the_call_off_time_it_is_an_alarm_and_no_action(
         world.host.on_change(changes.append)
         assert "ALARM" not in caplog.text
         await world.at(CALLED_OFF)
-        why = "silent again after pause, and that should be over"
+        why = "silent again after pause, which should be over by now"
         alarms = [one for one in caplog.records if "ALARM" in one.getMessage()]
         assert [one.getMessage() for one in alarms] == [
             f"{guest.uuid} (vm): ALARM: unwatched: {why}"

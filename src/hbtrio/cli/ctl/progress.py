@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from hbtrio.cli.ctl.screen import Screen
-from hbtrio.fsm.heartbeat.machine import CALL_OFF_MIGRATION_S, CALL_OFF_S
+from hbtrio.fsm.heartbeat.outage import CALL_OFF_MIGRATION_S, CALL_OFF_S
 from hbtrio.wire.operator import ProgressLine
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect
 

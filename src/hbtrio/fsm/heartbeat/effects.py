@@ -19,7 +19,7 @@ class SendToGuest:
 class Reconnect:
     """Close the connection and open a new one."""
 
-    why: str
+    reason: str
 
 
 @attrs.frozen
@@ -36,21 +36,21 @@ class OpenRestart:
 class Heartbeating:
     """The instance answers challenges (again)."""
 
-    why: str
+    reason: str
 
 
 @attrs.frozen
 class Stopped:
     """The instance is not heartbeating any more, and that is no loss."""
 
-    why: str
+    reason: str
 
 
 @attrs.frozen
 class Lost:
     """Heartbeat loss: its corrective action is wanted."""
 
-    why: str
+    reason: str
     action: CorrectiveAction
 
 
@@ -58,7 +58,7 @@ class Lost:
 class Ill:
     """Ill health, with the action that the guest asks for."""
 
-    why: str
+    reason: str
     action: CorrectiveAction
 
 
@@ -66,14 +66,14 @@ class Ill:
 class Unwatched:
     """An alarm: whether the instance lives can't be told, so nothing is done about its silence."""
 
-    why: str
+    reason: str
 
 
 @attrs.frozen
 class RestartExpired:
     """The instance did not come back within its RESTART window."""
 
-    why: str
+    reason: str
 
 
 @attrs.frozen

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from hbtrio.fsm.heartbeat.effects import Ill, Note
 from hbtrio.policy.quota import Quota
+from hbtrio.wire.channel_messages import ChallengeResponse
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
 
 #: A little under the guest's 60 s, so that its deliberate repetition always passes.
@@ -18,6 +20,8 @@ SAME_AGAIN_S: Final = 55.0
 #: Reports per minute, for a guest that changes its mind with every beat.
 REPORTS: Final = 6
 REPORTS_PERIOD_S: Final = 60.0
+
+_REPORTING_OFF: Final = Note("unhealthy, but reporting is off")
 
 
 class Illness:
@@ -34,6 +38,24 @@ class Illness:
     def lasts(self) -> bool:
         """Whether there was news of it, and none of its end."""
         return self._reason is not None
+
+    def heard(
+        self, response: ChallengeResponse, now: float, *, reporting: bool
+    ) -> Ill | Note | None:
+        """What is to be said about the health in an answer; None if it is no news.
+
+        The end of an illness is only a line in the log: the kinds of reports are a closed list.
+        """
+        health, action, reason = (
+            response.heartbeat_health,
+            response.corrective_action,
+            response.log_msg,
+        )
+        if self.is_news(health, action, now, reason):
+            return Ill(reason, action) if reporting else _REPORTING_OFF
+        if health is Health.HEALTHY and self.lasts:
+            return Note(self.over())
+        return None
 
     def over(self) -> str:
         """It is over; returns a line that says so. No more often than there was news of it."""

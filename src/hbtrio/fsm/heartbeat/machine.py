@@ -1,199 +1,365 @@
 """The host's side of one instance's heartbeat: whom to challenge, what silence means.
 
-Rules of PROTOCOL.md (host behaviour per channel), with what they take for granted made explicit:
-
-* A guest counts as heartbeating once it has answered a challenge, not when it says ``init``: an
-  ``init`` may be a leftover in a buffer of a VM that is long gone, and would end in a false loss.
-* While an event is under way that stops the VM from answering, challenges go on for as long as they
-  are answered, late or not (a guest that gets none starts over with ``init``, which would end the
-  suspension too early), but silence does not count. After ``PROBES`` unanswered ones they cease, so
-  that no backlog builds up in a frozen VM's port.
-* A VM that only stood still (pause, suspend, live migration) answers the probes that waited in its
-  port as soon as it runs. A late answer calls for a fresh challenge at once, so the return is
-  noticed within moments of the thaw although nothing more than the probes was sent into the frozen
-  port. A guest that lost the probes says ``init`` after 5 s without a challenge, which has the same
-  effect.
-* Two challenges in a row unanswered, and then an answer to a fresh one (or an answered ``init``),
-  is a provisional return: the guest may also have been slow, or have restarted, before its VM is
-  frozen. The instance is heartbeating, but a new silence suspends it again and is no loss. The
-  return becomes final at the end notice, when the VIM enables the instance again, with the first
-  answer to a challenge sent after the action's command has ended, or with the first answer after
-  the call-off time; at once if one of these came before the return. The end of the command alone is
-  not enough: when the command of a pause ends, the VM has just been frozen.
-* An instance that came back, fell silent and still is at the call-off time may be frozen or dead:
-  it is ``UNWATCHED``, which is an alarm without a corrective action. It is probed again after each
-  reconnect, and an answer ends it. A VM that never came back stays suspended: it may be paused for
-  days.
-* An ``init`` gives a silent guest one more chance, the ones after it do not: a guest that says
-  ``init`` again and again because it hears nothing would never be found silent.
-* Silence does not count either while the host itself is late.
+The machine is made of nouns with a module each: :mod:`.situation` holds what is known of the
+instance and steps through the tables, :mod:`.challenges` is the book of what was asked,
+:mod:`.silence` says when a quiet connection is opened anew. PROTOCOL.md (host behaviour per
+channel) has the rules; each module states what they take for granted there.
 
 The machine asks for time through :attr:`Heartbeat.due`; its driver calls :meth:`Heartbeat.tick` at
-or after it, having read once more what has arrived.
+or after it, having read once more what has arrived. While the host itself is late, silence does not
+count.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
+from hbtrio.fsm.heartbeat.challenges import PROBES, Challenges
 from hbtrio.fsm.heartbeat.effects import (
     Effect,
-    Heartbeating,
-    Ill,
-    Lost,
     Note,
-    OpenRestart,
     Reconnect,
     RestartExpired,
     SendToGuest,
     Stopped,
-    Unwatched,
 )
-from hbtrio.fsm.heartbeat.outage import Outage
-from hbtrio.fsm.heartbeat.pulse import NOTHING, PROBES, HeartbeatRules, Pulse
-from hbtrio.fsm.heartbeat.table import FREEZING, HEARTBEATING, HeartbeatEvent, HeartbeatState
-from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect
+from hbtrio.fsm.heartbeat.inits import InitLimit
+from hbtrio.fsm.heartbeat.presence import Presence, PresenceEvent
+from hbtrio.fsm.heartbeat.rules import SLACK_S, HeartbeatRules
+from hbtrio.fsm.heartbeat.silence import Silence
+from hbtrio.fsm.heartbeat.situation import NOTHING, Situation
+from hbtrio.fsm.heartbeat.table import (
+    CHALLENGED,
+    HEARTBEATING,
+    PROBED,
+    TAKING_PART,
+    HeartbeatEvent,
+    HeartbeatState,
+)
+from hbtrio.policy.profile import Profile
+from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, Exit, Init, InitAck, Message
+from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect, Health
 
-__all__ = [
-    "Effect",
-    "Heartbeat",
-    "HeartbeatRules",
-    "Heartbeating",
-    "Ill",
-    "Lost",
-    "Note",
-    "OpenRestart",
-    "Reconnect",
-    "RestartExpired",
-    "SendToGuest",
-    "Stopped",
-    "Unwatched",
-]
-
-#: How long a guest may go on answering after a notice before the event counts as called off. A live
-#: migration of a large VM takes long, and the VM answers all the while.
-CALL_OFF_S: Final = 300.0
-CALL_OFF_MIGRATION_S: Final = 3600.0
+_MISSED: Final = Note("heartbeat missed")
+_STALE_INIT: Final = Note("ignoring a stale init: no challenge was answered after it")
 
 
-class Heartbeat(Pulse):
-    """The heartbeat of one instance: its pulse, and the events around its VM."""
+class Heartbeat:
+    """The heartbeat of one instance.
+
+    Args:
+        rules: the host's settings.
+        new_id: makes challenges in 0..2^31-1; handed in so that a simulation can seed it.
+    """
+
+    def __init__(self, rules: HeartbeatRules, *, new_id: Callable[[], int]) -> None:
+        #: What is known of the instance: its state, guest and outage, and why it is so.
+        self.situation = Situation()
+        self.connected = False
+        self.profile = Profile()
+        #: When :meth:`tick` wants to be called; infinity when never.
+        self.due = math.inf
+        #: Whether losses and ill health are reported (set by the agent; on without one).
+        self.reporting = True
+        self.beats = 0
+        self.missed = 0
+        self.late_answers = 0
+        #: Seconds from the last challenge to its answer; NaN before the first.
+        self.round_trip_s = math.nan
+        self._rules = rules
+        self._challenges = Challenges(new_id)
+        self._inits = InitLimit()
+        self._silence = Silence(rules)
+
+    @property
+    def state(self) -> HeartbeatState:
+        """The state of the instance."""
+        return self.situation.state
+
+    @property
+    def reason(self) -> str:
+        """Why the instance is in its state, for status and logs."""
+        return self.situation.reason
+
+    @property
+    def health(self) -> Health:
+        """By its last answer; unknown while it is not heartbeating."""
+        return self.situation.health
+
+    @property
+    def health_reason(self) -> str:
+        """Why it is unhealthy; empty if it is not."""
+        return self.situation.health_reason
+
+    @property
+    def is_heartbeating(self) -> bool:
+        """Whether the instance takes part: votes and notices are sent to it only then."""
+        return self.connected and self.situation.state in TAKING_PART
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether a challenge is unanswered; its driver reads once more before :meth:`tick`."""
+        return self._challenges.number is not None
+
+    # -- the connection ---------------------------------------------------------------------
+
+    def opened(self, now: float) -> tuple[Effect, ...]:
+        """The socket is connected."""
+        self.situation.step(HeartbeatEvent.CONNECTED)
+        self.connected = True
+        self._silence.since = now
+        if self._challenging:
+            return (self._challenge(now, now),)
+        self._schedule(now)
+        return NOTHING
+
+    def closed(self, reason: str) -> tuple[Effect, ...]:
+        """The socket was closed or reset; heartbeating stops, which is no loss."""
+        effects = self.situation.closed(reason)
+        self._disconnected()
+        return effects
+
+    def removed(self, reason: str) -> tuple[Effect, ...]:
+        """The socket's file is gone, and with it the instance; nothing may follow."""
+        self.situation.removed(reason)
+        self._disconnected()
+        return (Stopped(reason),)
+
+    def _disconnected(self) -> None:
+        self.connected = False
+        self._challenges.forget()
+        # The alarm about a suspended one needs no connection.
+        self.due = self.situation.unwatched_at
+
+    # -- messages ---------------------------------------------------------------------------
+
+    def received(self, message: Message, now: float) -> tuple[Effect, ...]:
+        """A message of the guest; those that are not about the heartbeat are ignored."""
+        if type(message) is ChallengeResponse:
+            return self._answered(message, now)
+        match message:
+            case Init():
+                return self._said_init(message, now)
+            case Exit(log_msg=reason):
+                effects = self.situation.left(f"guest exited: {reason}")
+                # It will say init; nobody reads a challenge before that.
+                self._challenges.forget(probes_left=0)
+                self._silence.since = now
+                self._schedule(now)
+                return effects
+        return NOTHING
+
+    def _said_init(self, init: Init, now: float) -> tuple[Effect, ...]:
+        refusal = self._inits.refusal(now)
+        if refusal is not None:
+            return refusal
+        situation, unanswered = self.situation, self._challenges.number
+        situation.step(HeartbeatEvent.INIT)
+        self.profile = Profile.from_init(init, self._rules.limits)
+        ack = SendToGuest(InitAck(init.invocation_id))
+        if situation.init_seen and unanswered is not None:
+            # The second in a row: the challenge that runs is said again and its time goes on. With
+            # a new one for each, a guest that hears nothing would never have missed any.
+            self._schedule(now)
+            return (ack, SendToGuest(Challenge(unanswered)))
+        situation.learn(PresenceEvent.INIT)
+        self._challenges.forget()
+        return (ack, self._challenge(now, now))
+
+    def _answered(self, response: ChallengeResponse, now: float) -> tuple[Effect, ...]:
+        challenges, situation = self._challenges, self.situation
+        if not challenges.answered(response.heartbeat_response, now):
+            return self._answered_late(response.heartbeat_response, now)
+        self._silence.since = now
+        self.beats += 1
+        self.round_trip_s = now - challenges.sent_at
+        health = response.heartbeat_health
+        if situation.state is HeartbeatState.BEATING and situation.presence is Presence.PROVEN:
+            # Nearly every answer: no outage changes what it means.
+            situation.step(HeartbeatEvent.ANSWERED)
+            if health is Health.HEALTHY is situation.health:
+                return NOTHING
+            effects = NOTHING
+        else:
+            effects = situation.answered(challenges.sent_at, now)
+        returns = bool(effects)
+        return effects + situation.heard_health(response, now, self.reporting, returns=returns)
+
+    def _answered_late(self, echo: int, now: float) -> tuple[Effect, ...]:
+        late_s = self._challenges.late_by(echo, now)
+        if late_s is None:
+            return NOTHING
+        self.late_answers += 1
+        note = Note(f"late answer, {late_s:.3f} s after its challenge")
+        if self.situation.state in PROBED:
+            # Slow, as VMs are that move or shut down, but not frozen: it must not start over. Or it
+            # was frozen, and these were the probes that had waited in its port.
+            ceased, self._challenges.probes_left = not self._challenging, PROBES
+            if ceased:
+                return (note, self._challenge(now, now))
+            self._schedule(now)
+        return (note,)
+
+    # -- time -------------------------------------------------------------------------------
+
+    def tick(self, now: float, *, late: bool) -> tuple[Effect, ...]:
+        """The time in :attr:`due` has come: judge the last challenge, send the next.
+
+        Args:
+            now: the time.
+            late: whether this process is not being scheduled on time; no miss counts then.
+        """
+        interval_s = self.profile.interval_s
+        # The next beat is reckoned from when this one was due, so that lateness does not add up;
+        # after a stall there is one beat, not one for each interval that was slept through.
+        base = self.due if self.due <= now < self.due + interval_s else now
+        effects, challenges = NOTHING, self._challenges
+        if challenges.number is not None:
+            over_at = challenges.sent_at + interval_s
+            if now < over_at - SLACK_S:
+                # It was sent late, or the beat was aligned: its time to answer is not over.
+                self.due = over_at
+                return NOTHING
+            challenges.miss(counts=not late)
+            if not late:
+                effects = self._missed_one(now)
+        situation = self.situation
+        if situation.state in HEARTBEATING:
+            return (*effects, self._challenge(now, base))
+        if not late and now >= situation.unwatched_at:
+            effects += (situation.unwatched(),)
+            self._ask_again(now)
+        if self.connected and (reason := self._silence.end(situation, now, interval_s)):
+            effects += (Reconnect(reason),)
+        elif self._challenging:
+            return (*effects, self._challenge(now, base))
+        self.due = math.inf
+        self._schedule(now)
+        return effects
+
+    def align(self, due: float) -> None:
+        """Moves the next beat to an earlier time, at which the driver is awake anyway."""
+        if due < self.due:
+            self.due = due
+
+    def _missed_one(self, now: float) -> tuple[Effect, ...]:
+        self.missed += 1
+        situation, misses = self.situation, self._challenges.misses
+        situation.step(HeartbeatEvent.MISSED)
+        if situation.state in HEARTBEATING:
+            return (_MISSED,) if misses <= self._rules.failure_threshold else self._silent(now)
+        if misses >= PROBES and situation.state is HeartbeatState.SUSPENDED:
+            situation.outage = situation.outage.fell_silent()
+        if situation.init_seen and self._challenges.probes_left <= 0:
+            situation.learn(PresenceEvent.INIT_VOID)
+            return (_STALE_INIT,)
+        return NOTHING
+
+    def _silent(self, now: float) -> tuple[Effect, ...]:
+        """Too many challenges in a row were missed; what that is depends on the state."""
+        effects = self.situation.silent(self._challenges.misses, self.profile, now, self.reporting)
+        self._silence.since = now
+        if self.situation.state is HeartbeatState.UNWATCHED:
+            self._ask_again(now)
+        return effects
+
+    def _ask_again(self, now: float) -> None:
+        """One that is unwatched is asked twice, and twice after each reconnect."""
+        self._silence.since = now
+        self._challenges.probes_left = PROBES
+
+    # -- events around the VM ---------------------------------------------------------------
 
     def notice_opened(self, event: Event, now: float) -> tuple[Effect, ...]:
         """A notice is being sent. One that says the VM runs again ends a suspension at once."""
-        effect = EVENT_TABLE[event].effect
-        if effect is ExpectedEffect.RESTARTS:
-            self._told_restart = self._inhabited
-        if effect is not ExpectedEffect.RETURNS:
-            return NOTHING
-        return self._return(HeartbeatEvent.RETURNS, f"{event} was sent", now)
+        return self._returned(self.situation.notice_opened(event), now)
 
     def notice_over(self, event: Event, now: float) -> tuple[Effect, ...]:
         """The notice of ``event`` is over, however it ended: the event will happen now."""
-        match EVENT_TABLE[event].effect:
-            case ExpectedEffect.RETURNS:
-                return NOTHING
-            case ExpectedEffect.RESTARTS:
-                # An exit since it was told belongs to going down already.
-                self._inhabited |= self._told_restart
-                return self.restarts(event, now)
-            case ExpectedEffect.STOPS:
-                return self.stops(event, now)
-            case ExpectedEffect.FREEZES:
-                moves = event is Event.LIVE_MIGRATE_BEGIN
-                call_off_s = CALL_OFF_MIGRATION_S if moves else CALL_OFF_S
-                outage = Outage(event, True, now + call_off_s)
-                return self._suspend(HeartbeatEvent.FREEZES, outage, now)
+        if EVENT_TABLE[event].effect is ExpectedEffect.RETURNS:
+            return NOTHING
+        effects = self.situation.notice_over(event, now, self.profile.restart_s)
+        return self._suspended(effects, now)
 
-    def restarts(self, what: str, now: float) -> tuple[Effect, ...]:
-        """The VM is being restarted, by ``what``: it has its RESTART window to come back."""
-        # A VM that takes long to go down is not called off before it had to be back.
-        outage = Outage(what, False, now + max(CALL_OFF_S, self.profile.restart_s))
-        effects = self._suspend(HeartbeatEvent.RESTARTS, outage, now)
-        self._restart_extended = False
-        return (*effects, OpenRestart(self.profile.restart_s))
+    def restarts(self, event: str, now: float) -> tuple[Effect, ...]:
+        """The VM is being restarted, by ``event``: it has its RESTART window to come back."""
+        effects = self.situation.restarts(event, now, self.profile.restart_s)
+        return self._suspended(effects, now)
 
-    def stops(self, what: str, now: float) -> tuple[Effect, ...]:
-        """The VM is being stopped for good, by ``what``."""
-        return self._suspend(HeartbeatEvent.STOPS, Outage(what, False, now + CALL_OFF_S), now)
+    def stops(self, event: str, now: float) -> tuple[Effect, ...]:
+        """The VM is being stopped for good, by ``event``."""
+        return self._suspended(self.situation.stops(event, now), now)
 
-    def carried_out(self, what: str, now: float) -> None:
-        """The command that performs ``what`` has ended; after that of a pause the VM is frozen.
+    def carried_out(self, event: str, now: float) -> None:
+        """The command that performs ``event`` has ended; after that of a pause the VM is frozen.
 
         From here on a return is final, also one that comes much later.
         """
-        if what == self._outage.what:
-            self._outage = self._outage.carried_out(now)
+        self.situation.carried_out(event, now)
 
-    def runs_again(self, why: str, now: float) -> tuple[Effect, ...]:
+    def runs_again(self, reason: str, now: float) -> tuple[Effect, ...]:
         """The orchestrator says that a pause, suspend or live migration is over.
 
         Ignored for a VM that is being stopped or restarted, and where nothing is under way.
         """
-        if not self._outage.freezes or self.state not in FREEZING:
-            return NOTHING
-        return self._return(HeartbeatEvent.RETURNS, why, now)
+        return self._returned(self.situation.runs_again(reason), now)
 
-    def called_off(self, what: str, why: str, now: float) -> tuple[Effect, ...]:
+    def called_off(self, event: str, reason: str, now: float) -> tuple[Effect, ...]:
         """What was under way did not happen; the VM should be answering."""
-        if what != self._outage.what:
-            return NOTHING  # something else is under way by now, of which this says nothing
-        why = f"{what} did not happen: {why}"
-        if self.state is HeartbeatState.RESTARTING and not self._inhabited:
-            self._step(HeartbeatEvent.STAYS_AWAY)
-            self._because(why)
-            if not self._greeted:
+        was = self.situation.state
+        returned = self.situation.called_off(event, reason)
+        if was is HeartbeatState.RESTARTING and self.situation.state is HeartbeatState.WAITING:
+            if not self.situation.init_seen:
                 self._challenges.forget()  # a probe's answer would be one to nothing
             self._schedule(now)
-            return NOTHING
-        return self._return(HeartbeatEvent.CALLED_OFF, why, now, back=why)
+        return self._returned(returned, now)
 
     def restart_expired(self, now: float) -> tuple[Effect, ...]:
         """The RESTART window closed; the VM did not come back, unless it had never gone away."""
         if self.state is not HeartbeatState.RESTARTING:
             return NOTHING
-        interval_s = self.profile.interval_s
-        if now - self._answered_at < 2 * interval_s:
-            effect = self._proven(self._never_happened())
-            self._schedule(now)
-            return (effect,)
-        if self._greeted and not self._restart_extended:
-            # Its init came in time; whether it is a leftover shows within the next challenges.
-            self._restart_extended = True
-            return (OpenRestart((PROBES + 1) * interval_s),)
-        lost = self._inhabited
-        self._step(HeartbeatEvent.RESTART_EXPIRED if lost else HeartbeatEvent.STAYS_AWAY)
-        self._forget()
-        self._because(f"not back within {self.profile.restart_s} s")
+        profile = self.profile
+        answering = now - self._challenges.answered_at < 2 * profile.interval_s
+        effects = self.situation.restart_expired(profile, self.reporting, answering=answering)
+        if type(effects[0]) is RestartExpired:
+            self._challenges.forget()
         self._schedule(now)
-        expired = RestartExpired(self.why)
-        if self.reporting and lost:
-            return (expired, Lost(self.why, self.profile.corrective_action))
-        return (expired,)
+        return effects
 
-    def _suspend(self, event: HeartbeatEvent, outage: Outage, now: float) -> tuple[Effect, ...]:
-        was = self.state
-        self._step(event)
-        self._outage = outage
-        self._because(f"{outage.what} is under way", f"after: {outage.what}")
-        self._challenges.misses = 0
-        self._answered_at = -math.inf
-        self._silent_since = now
-        self._greeted = False
-        self._probes_left = PROBES
+    def _suspended(self, effects: tuple[Effect, ...], now: float) -> tuple[Effect, ...]:
+        self._challenges.start_over()
+        self._silence.since = now
         self._schedule(now)
-        return (Stopped(self.why),) if was in HEARTBEATING else NOTHING
+        return effects
 
-    def _return(
-        self, event: HeartbeatEvent, why: str, now: float, back: str = ""
-    ) -> tuple[Effect, ...]:
-        was = self.state
-        self._step(event)
-        if self.state is not HeartbeatState.RETURNING or was is HeartbeatState.RETURNING:
+    def _returned(self, returned: bool, now: float) -> tuple[Effect, ...]:
+        if not returned:
             return NOTHING
-        self._because(why, back)
-        self._unwedged = False
-        self._silent_since = now
+        self._silence.since = now
         self.due = math.inf
         return (self._challenge(now, now),) if self.connected else NOTHING
+
+    # -- helpers ----------------------------------------------------------------------------
+
+    @property
+    def _challenging(self) -> bool:
+        if not self.connected:
+            return False
+        situation = self.situation
+        if situation.state in CHALLENGED or situation.init_seen:
+            return True
+        return situation.state in PROBED and self._challenges.probes_left > 0
+
+    def _challenge(self, now: float, base: float) -> SendToGuest:
+        self.due = base + self.profile.interval_s
+        return SendToGuest(self._challenges.next(now))
+
+    def _schedule(self, now: float) -> None:
+        """Sets :attr:`due` where no challenge is to be sent right now."""
+        interval_s = self.profile.interval_s
+        if self._challenging:
+            self.due = min(self.due, now + interval_s)
+        else:
+            self.due = self._silence.due(self.situation, now, interval_s, connected=self.connected)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from hbtrio.fsm.table import Table
+from hbtrio.fsm.heartbeat.outage import Sign
+from hbtrio.fsm.table import Decision, Table
 
 
 class HeartbeatState(Enum):
@@ -41,7 +42,7 @@ class HeartbeatEvent(Enum):
 
     CONNECTED = "connected"
     CLOSED = "connection closed"
-    GREETED = "init received"
+    INIT = "init received"
     ANSWERED = "challenge answered"
     CAME_BACK = "challenge answered after silence: it is back, perhaps not for good"
     PROVEN = "challenge answered, which proves it is back"
@@ -77,7 +78,7 @@ def _row(state: HeartbeatState, **steps: HeartbeatState) -> dict[HeartbeatEvent,
 
 
 #: What changes nothing unless a row says otherwise.
-_HARMLESS = (_E.CLOSED, _E.GREETED, _E.MISSED, _E.LEFT, _E.CALLED_OFF, _E.RETURNS)
+_HARMLESS = (_E.CLOSED, _E.INIT, _E.MISSED, _E.LEFT, _E.CALLED_OFF, _E.RETURNS)
 
 #: Ends of a restart, and what only follows a freeze: illegal elsewhere.
 _ONLY_RESTARTING = frozenset({_E.RESTART_EXPIRED, _E.STAYS_AWAY})
@@ -175,6 +176,27 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
         _S.GONE: frozenset(HeartbeatEvent),
     },
     HeartbeatEvent,
+)
+
+#: What the answer to the last challenge means. Where an answer comes at all, it is the first since
+#: an ``init`` or an end notice, or else every answer is the proof.
+_PROOF = dict.fromkeys(Sign, _E.PROVEN)
+
+ANSWER_DECISION: Decision[HeartbeatState, Sign, HeartbeatEvent] = Decision(
+    "what an answer means to the heartbeat",
+    HEARTBEAT_TABLE,
+    {
+        _S.WAITING: _PROOF,
+        _S.BEATING: dict.fromkeys(Sign, _E.ANSWERED),
+        _S.PROVISIONAL: _PROOF | {Sign.GOES_ON: _E.ANSWERED, Sign.BACK: _E.ANSWERED},
+        _S.SUSPENDED: _PROOF | {Sign.GOES_ON: _E.ANSWERED, Sign.BACK: _E.CAME_BACK},
+        _S.UNWATCHED: _PROOF,
+        _S.RETURNING: _PROOF,
+        # A guest that goes down for a restart answers until it does.
+        _S.RESTARTING: _PROOF | {Sign.GOES_ON: _E.ANSWERED},
+        _S.LOST: _PROOF,
+    },
+    Sign,
 )
 
 #: Challenges are being answered.

@@ -212,7 +212,7 @@ class ActionRun:
             window, last = channel.restart.window, window
         back = channel.beating
         never_down = back and last is not None and last.ballot.state is BallotState.EXPIRED
-        reason = channel.heartbeat.why
+        reason = channel.heartbeat.reason
         if never_down:
             reason = "it never went down: it answered to the end of RESTART"
         self._say(step="restart", result="back" if back else "expired", reason=reason)

@@ -12,7 +12,7 @@ import math
 
 import trio
 
-from hbtrio.fsm.heartbeat import machine as hb
+from hbtrio.fsm.heartbeat import effects as hb
 from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
 from hbtrio.log import LogOnce
@@ -98,7 +98,7 @@ class Channel:
         """Why the instance is in its state; of one that is waited for, why it can't be reached."""
         if self._dialling.fault and self.heartbeat.state is HeartbeatState.WAITING:
             return f"{self._dialling.fault}; retrying"
-        return self.heartbeat.why
+        return self.heartbeat.reason
 
     @property
     def faulty(self) -> int:

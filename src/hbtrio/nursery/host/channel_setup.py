@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
-from hbtrio.fsm.heartbeat.machine import HeartbeatRules
+from hbtrio.fsm.heartbeat.rules import HeartbeatRules
 from hbtrio.nursery.host.connection import ReadLimits
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.pacer import Pacer

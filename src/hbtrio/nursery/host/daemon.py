@@ -23,7 +23,7 @@ import attrs
 import trio
 
 from hbtrio.config.host import HostConfig
-from hbtrio.fsm.heartbeat.machine import HeartbeatRules
+from hbtrio.fsm.heartbeat.rules import HeartbeatRules
 from hbtrio.nursery.host.action_runs import ActionRuns
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel

@@ -1,0 +1,109 @@
+"""What is known of a guest being there: whether it said ``init``, proved itself, or left.
+
+An ``init`` alone proves nothing: it may be a leftover in a buffer of a VM that is long gone, and
+would end in a false loss. An answer to a challenge that was sent after it is the proof. Only a
+guest that has proven itself can be lost.
+
+A guest that was told of a restart and says ``exit`` goes down for it, and is expected back.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from hbtrio.fsm.table import Table
+
+
+class Presence(Enum):
+    """What is known of the guest of an instance."""
+
+    __hash__ = object.__hash__
+
+    NONE = "none"  # none has proven itself since the last exit
+    UNPROVEN = "unproven"  # an init was received where there was no guest
+    PROVEN = "proven"  # it has answered a challenge
+    REPROVING = "proven, init again"  # it started over, and has not answered a challenge since
+    LEAVING = "leaving"  # proven, and told of its restart: it may exit, and is expected back
+    LEAVING_INIT = "leaving, init again"  # the same, and it started over meanwhile
+
+
+class PresenceEvent(Enum):
+    """What tells something of a guest."""
+
+    __hash__ = object.__hash__
+
+    INIT = "init received"
+    ANSWERED = "challenge answered"
+    INIT_VOID = "init void: no answer followed, its connection closed or an event began"
+    LEFT = "exit received, except while restarting"
+    RESTART_NOTICE = "notice of a restart opened"
+    RESTARTS = "notice of a restart over"
+
+
+_P, _E = Presence, PresenceEvent
+
+PRESENCE_TABLE: Table[Presence, PresenceEvent] = Table(
+    "presence of a guest",
+    _P.NONE,
+    {
+        _P.NONE: {
+            _E.INIT: _P.UNPROVEN,
+            # An instance that returns is challenged without an init.
+            _E.ANSWERED: _P.PROVEN,
+            _E.INIT_VOID: _P.NONE,
+            _E.LEFT: _P.NONE,
+            _E.RESTART_NOTICE: _P.NONE,
+            _E.RESTARTS: _P.NONE,
+        },
+        _P.UNPROVEN: {
+            _E.INIT: _P.UNPROVEN,
+            _E.ANSWERED: _P.PROVEN,
+            _E.INIT_VOID: _P.NONE,
+            _E.LEFT: _P.NONE,
+            _E.RESTART_NOTICE: _P.UNPROVEN,
+            _E.RESTARTS: _P.NONE,
+        },
+        _P.PROVEN: {
+            _E.INIT: _P.REPROVING,
+            _E.ANSWERED: _P.PROVEN,
+            _E.INIT_VOID: _P.PROVEN,
+            _E.LEFT: _P.NONE,
+            _E.RESTART_NOTICE: _P.LEAVING,
+            _E.RESTARTS: _P.PROVEN,
+        },
+        _P.REPROVING: {
+            _E.INIT: _P.REPROVING,
+            _E.ANSWERED: _P.PROVEN,
+            _E.INIT_VOID: _P.PROVEN,
+            _E.LEFT: _P.NONE,
+            _E.RESTART_NOTICE: _P.LEAVING_INIT,
+            _E.RESTARTS: _P.PROVEN,
+        },
+        _P.LEAVING: {
+            _E.INIT: _P.LEAVING_INIT,
+            _E.ANSWERED: _P.LEAVING,
+            _E.INIT_VOID: _P.LEAVING,
+            _E.LEFT: _P.LEAVING,
+            _E.RESTART_NOTICE: _P.LEAVING,
+            _E.RESTARTS: _P.PROVEN,
+        },
+        _P.LEAVING_INIT: {
+            _E.INIT: _P.LEAVING_INIT,
+            _E.ANSWERED: _P.LEAVING,
+            _E.INIT_VOID: _P.LEAVING,
+            _E.LEFT: _P.LEAVING,
+            _E.RESTART_NOTICE: _P.LEAVING_INIT,
+            _E.RESTARTS: _P.PROVEN,
+        },
+    },
+    # Nothing is illegal: anything can come from outside, and at any time.
+    dict.fromkeys(Presence, frozenset()),
+    PresenceEvent,
+)
+
+#: An ``init`` was received, and no challenge has been answered since.
+INIT_SEEN: Final = frozenset({_P.UNPROVEN, _P.REPROVING, _P.LEAVING_INIT})
+
+#: There is a guest, or was one that is expected back; without one, none can be lost.
+GUEST_KNOWN: Final = frozenset({_P.PROVEN, _P.REPROVING, _P.LEAVING, _P.LEAVING_INIT})

@@ -1,0 +1,31 @@
+"""What governs every heartbeat of a host: its settings, and the bounds that are fixed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from hbtrio.policy.profile import ProfileLimits
+
+#: A returning VM that stays silent this many intervals gets one reconnect: it cures a virtio port
+#: that was wedged by a migration with a backlog (PROTOCOL.md, the port itself).
+WEDGED_AFTER: Final = 5
+
+#: A challenge sent this much late still gets its whole interval, less the grid of the pacer.
+SLACK_S: Final = 0.02
+
+
+@attrs.frozen
+class HeartbeatRules:
+    """The host's settings for every channel; see ``[heartbeat]`` of host.toml.
+
+    Args:
+        failure_threshold: how many challenges in a row may be missed without a loss.
+        reconnect_silent_s: after how many seconds a connection without a heartbeat is opened anew.
+        limits: the bounds of what a guest may ask for.
+    """
+
+    failure_threshold: int = 1
+    reconnect_silent_s: float = 120.0
+    limits: ProfileLimits = attrs.field(factory=ProfileLimits)

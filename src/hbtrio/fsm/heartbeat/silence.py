@@ -1,0 +1,55 @@
+"""The silence of a connected guest: since when it lasts, and when that calls for a reconnect."""
+
+from __future__ import annotations
+
+import math
+
+from hbtrio.fsm.heartbeat.rules import SLACK_S, WEDGED_AFTER, HeartbeatRules
+from hbtrio.fsm.heartbeat.situation import Situation
+from hbtrio.fsm.heartbeat.table import PATIENT, HeartbeatState
+
+
+class Silence:
+    """The silence on one channel.
+
+    Args:
+        rules: the host's settings.
+    """
+
+    __slots__ = ("_reconnect_after_s", "since")
+
+    def __init__(self, rules: HeartbeatRules) -> None:
+        self._reconnect_after_s = rules.reconnect_silent_s
+        #: Since when nothing counted that was heard, or since the last thing done about that.
+        self.since = 0.0
+
+    def end(self, situation: Situation, now: float, interval_s: float) -> str:
+        """Why the connection is to be opened anew now, or nothing; it then counts as done.
+
+        Args:
+            situation: that of an instance that is connected.
+            now: the time.
+            interval_s: from one challenge to the next.
+        """
+        state = situation.state
+        if state in PATIENT:
+            return ""
+        after_s = self._reconnect_after_s
+        # Reckoned as `due` is: with the difference instead, rounding could make it due for ever.
+        if now >= self.since + after_s:
+            self.since = now
+            return f"connected, but no heartbeat for {after_s:g} s ({state.value})"
+        wedged_at = self.since + WEDGED_AFTER * interval_s - SLACK_S
+        if state is not HeartbeatState.RETURNING or now < wedged_at or situation.outage.reconnected:
+            return ""
+        situation.outage = situation.outage.reconnects()
+        return f"no answer to {WEDGED_AFTER} challenges after its return"
+
+    def due(self, situation: Situation, now: float, interval_s: float, *, connected: bool) -> float:
+        """When an instance that is not challenged is looked at again; infinity when never.
+
+        The alarm about a suspended one needs no connection.
+        """
+        if situation.state is HeartbeatState.SUSPENDED:
+            return max(situation.unwatched_at, now + interval_s)
+        return self.since + self._reconnect_after_s if connected else math.inf

@@ -1,0 +1,132 @@
+"""What is known of a guest: the table of presence, walked through the heartbeat's public API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from hbtrio.fsm.heartbeat.effects import Effect, Lost, RestartExpired
+from hbtrio.fsm.heartbeat.presence import (
+    GUEST_KNOWN,
+    INIT_SEEN,
+    PRESENCE_TABLE,
+    Presence,
+    PresenceEvent,
+)
+from hbtrio.wire.vocabulary import CorrectiveAction, Event
+from support.heartbeat_bench import Bench
+
+P, E = Presence, PresenceEvent
+
+
+def none() -> Bench:
+    bench = Bench()
+    bench.skip(bench.open())
+    return bench
+
+
+def unproven() -> Bench:
+    bench = none()
+    bench.skip(bench.init())
+    return bench
+
+
+def proven() -> Bench:
+    return Bench().beating()
+
+
+def reproving() -> Bench:
+    bench = proven()
+    bench.skip(bench.init())
+    return bench
+
+
+def leaving() -> Bench:
+    bench = proven()
+    bench.skip(bench.beat.notice_opened(Event.REBOOT, bench.now))
+    return bench
+
+
+def leaving_init() -> Bench:
+    bench = leaving()
+    bench.skip(bench.init())
+    return bench
+
+
+REACH: dict[Presence, Callable[[], Bench]] = {
+    P.NONE: none,
+    P.UNPROVEN: unproven,
+    P.PROVEN: proven,
+    P.REPROVING: reproving,
+    P.LEAVING: leaving,
+    P.LEAVING_INIT: leaving_init,
+}
+
+
+def answer(bench: Bench) -> tuple[Effect, ...]:
+    """Also without an init: one that returns is challenged."""
+    if not bench.beat.owes_answer:
+        bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
+    if not bench.beat.owes_answer:
+        bench.skip(bench.at(bench.beat.due).tick())
+    return bench.answer()
+
+
+ACT: dict[PresenceEvent, Callable[[Bench], tuple[Effect, ...]]] = {
+    E.INIT: lambda bench: bench.init(),
+    E.ANSWERED: answer,
+    E.INIT_VOID: lambda bench: bench.beat.closed("reset"),
+    E.LEFT: lambda bench: bench.exit(),
+    E.RESTART_NOTICE: lambda bench: bench.beat.notice_opened(Event.REBOOT, bench.now),
+    E.RESTARTS: lambda bench: bench.beat.notice_over(Event.REBOOT, bench.now),
+}
+
+
+@pytest.mark.parametrize("event", E, ids=lambda word: word.name)
+@pytest.mark.parametrize("before", P, ids=lambda word: word.name)
+def test_every_pair_is_reached(before: P, event: E) -> None:
+    bench = REACH[before]()
+    assert bench.beat.situation.presence is before
+    bench.skip(ACT[event](bench))
+    assert bench.beat.situation.presence is PRESENCE_TABLE.rows[before][event]
+
+
+def test_what_is_said_of_a_presence_fits_together() -> None:
+    assert {P.UNPROVEN} == INIT_SEEN - GUEST_KNOWN
+    assert {P.NONE} == set(P) - INIT_SEEN - GUEST_KNOWN
+    for before in P:
+        row = PRESENCE_TABLE.rows[before]
+        # Only an answer makes a guest, and only an exit is its end.
+        known = {event for event, after in row.items() if after in GUEST_KNOWN}
+        assert known == ({E.ANSWERED} if before not in GUEST_KNOWN else known | {E.ANSWERED})
+        ends = {event for event, after in row.items() if after not in GUEST_KNOWN}
+        assert before not in GUEST_KNOWN or ends <= {E.LEFT}
+        # Only an init is an init, and whatever proves or voids it ends it.
+        assert row[E.INIT] in INIT_SEEN
+        assert {row[event] for event in (E.ANSWERED, E.INIT_VOID, E.LEFT)}.isdisjoint(INIT_SEEN)
+
+
+@pytest.mark.parametrize("greets", [False, True])
+def test_a_guest_that_exits_on_its_notice_is_lost_if_a_command_restarts_it(greets: bool) -> None:
+    """The command may come before the notice is over: the guest goes down all the same."""
+    bench = leaving()
+    if greets:
+        bench.skip(bench.init())
+    bench.skip(bench.exit())
+    bench.skip(bench.beat.restarts("reboot", bench.now))
+    bench.run(121.0)
+    why = "not back within 121 s"
+    assert bench.beat.restart_expired(121.25) == (
+        RestartExpired(why),
+        Lost(why, CorrectiveAction.REBOOT),
+    )
+
+
+def test_an_exit_outside_of_a_notice_ends_it() -> None:
+    bench = leaving()
+    bench.skip(bench.beat.notice_over(Event.REBOOT, bench.now))
+    bench.skip(bench.at(60.0).init())
+    bench.skip(bench.answer())
+    bench.skip(bench.exit())
+    assert bench.beat.situation.presence is P.NONE
