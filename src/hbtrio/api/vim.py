@@ -1,9 +1,8 @@
 """The API that the VIM calls, as the deployed agent serves it (PROTOCOL.md, section 3).
 
-Two generations of VIMs are served: those that tell of hosts under ``/v1/hosts`` and those that do
-not. Every 404 means "done" to a VIM that deletes or disables; any other error is tried again by its
-audit. A vote's reply is written whole before anything else may happen with it: its verdict is held
-until then.
+Two generations of VIMs are served: those that register hosts under ``/v1/hosts`` and those that do
+not. A VIM that deletes or disables takes a 404 as done; its audit repeats requests that failed
+otherwise. The verdict of a vote is held until the reply to its request has been written whole.
 """
 
 from __future__ import annotations
@@ -52,9 +51,9 @@ def vim_api(agent: Agent, *, token: str = "") -> ASGIApp:
     """The VIM's API as an ASGI application.
 
     Args:
-        agent: who is asked.
-        token: every request over TCP has to carry it. Without one nobody has to prove who he is, as
-            deployed: serve it on the loopback only.
+        agent: the agent.
+        token: every request over TCP must carry it. "" requires no proof of identity, as deployed:
+            then serve it on the loopback only.
     """
     api = _VimApi(agent)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -67,7 +66,7 @@ def vim_api(agent: Agent, *, token: str = "") -> ASGIApp:
         ],
         exception_handlers={HTTPException: _failed},
     )
-    # Starlette answers a path that it does not know, or with a slash too many, in its own way.
+    # Starlette has answers of its own for unknown paths and trailing slashes.
     app.router.redirect_slashes = False
     app.router.default = _wrong_path
     return VimAdmission(app, token) if token else app
@@ -114,7 +113,7 @@ class _VimApi:
         verb = request.path_params["verb"]
         match request.method, verb:
             case "GET", "disable":
-                # Yes: the VIM's query has this path, and changes nothing.
+                # This is the path of the VIM's query, which changes nothing.
                 return self._host_state(uuid)
             case "PUT", "enable" | "disable":
                 with _faults():
@@ -197,13 +196,13 @@ class _VimApi:
             if delivered():
                 await self._agent.rounds.replied(asked.command_id)
             else:
-                # It gave up waiting, or never got this: to it the request has failed, and a verdict
-                # would answer another step.
+                # The VIM gave up waiting, or never got this answer: for the VIM the request has
+                # failed, and a verdict would answer another step.
                 self._agent.rounds.unheard(asked.command_id)
 
         return JSONResponse(members, background=BackgroundTask(answered))
 
-    # -- who may ----------------------------------------------------------------------------
+    # -- admission --------------------------------------------------------------------------
 
     def _admit(self, request: Request) -> str:
         """Refuses strangers; returns the uuid of the path in lower case."""
@@ -217,7 +216,7 @@ class _VimApi:
 
 def _new(uuid: str) -> str:
     if not _UUID.fullmatch(uuid):
-        raise HTTPException(400, "the path's uuid is none")
+        raise HTTPException(400, "the path has no valid uuid")
     return uuid
 
 

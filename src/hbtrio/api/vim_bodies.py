@@ -1,7 +1,7 @@
 """The bodies of the VIM's requests: from bytes to attrs classes, each fault with its path.
 
-Strict where the deployed agent would have guessed (a number is no text), lenient where a later VIM
-may say more: keys that are not known are ignored, wherever they stand.
+Strict where the deployed agent would have guessed (a number is not a text), lenient where a later
+VIM may send more: unknown keys are ignored at all levels.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from hbtrio.wire.vocabulary import EVENT_TABLE, Event
 
 T = TypeVar("T", bound="HostBody")
 
-#: Faults that are told of one body.
+#: The most faults that are reported of one body.
 _FAULTS: Final = 10
 
-#: As in host.toml: it is the name under which the host's link is looked up.
+#: As in host.toml: the host's link is looked up by this name.
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
 
 _Heartbeat = Literal["heartbeat"]
 
 
 class BodyFault(Exception):
-    """A body that can't be used; the text names the places and faults."""
+    """A body that can't be used; the text has each fault and its place."""
 
 
 class _BodyRefused(ValueError):
@@ -56,7 +56,7 @@ class NewInstance(HostBody):
 
 @attrs.frozen(kw_only=True)
 class ServiceState:
-    """A service and whether its losses are to be reported."""
+    """A service, and whether its losses must be reported."""
 
     service: _Heartbeat
     state: Switch
@@ -81,11 +81,11 @@ def parse_body(raw: bytes, cls: type[T], uuid: str) -> T:
 
     Args:
         raw: its bytes.
-        cls: what it has to be.
+        cls: its class.
         uuid: the one in the request's path, in lower case.
 
     Raises:
-        BodyFault: it is not.
+        BodyFault: it is not a ``cls``, or it names another uuid.
     """
     try:
         data = json.loads(raw)
