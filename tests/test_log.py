@@ -159,7 +159,7 @@ def test_libraries_are_heard_only_when_something_is_wrong(stderr: Stream) -> Non
 
 
 def test_it_holds_nobody_up(stderr: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hbtrio_log, "_FAREWELL_S", 0.01)
+    monkeypatch.setattr(hbtrio_log, "_FLUSH_S", 0.01)
     stderr.released.clear()
     with logging_into(stderr):
         for number in range(QUEUE + 500):

@@ -1,4 +1,4 @@
-"""What a user may be told when hbtrio can't go on: a line and an exit status, no traceback."""
+"""Errors that end a command with one line and an exit status, without a traceback."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """Exit statuses of every ``hbtrio`` command; docs/exit-statuses.md is the reader's copy."""
+    """The exit statuses of all ``hbtrio`` commands, as listed in docs/exit-statuses.md."""
 
     DONE = 0
-    #: The lab differed from what it expected, or an outcome that is not a success.
+    #: The lab found a difference, or the result of a command is not a success.
     FAILED = 1
-    #: A fault in the command line or in a configuration file.
+    #: The command line or a configuration file is faulty.
     USAGE = 2
-    #: The vote was rejected: nothing was done to the instance.
+    #: The vote was rejected; nothing was done to the instance.
     REJECTED = 3
-    #: The command of an action failed or ran out of time.
+    #: The command of an action failed or timed out.
     COMMAND_FAILED = 4
-    #: The daemon to talk to could not be reached, or went away in the middle.
+    #: The daemon can't be reached, or the connection to it was lost.
     UNREACHABLE = 5
-    #: The guest's device does not exist. 6 is what the deployed client uses, so that systemd's
-    #: ``RestartPreventExitStatus=6`` reads it as "this VM has no heartbeat".
+    #: The guest's device doesn't exist. As with the deployed client, status 6 and systemd's
+    #: ``RestartPreventExitStatus=6`` mean that this VM has no heartbeat.
     NOT_CONFIGURED = 6
-    #: Another process already serves that socket or holds that device.
+    #: Another process serves the socket or holds the device.
     IN_USE = 7
-    #: The permissions of a file, a socket or a directory forbid it.
+    #: The permissions of a file, a socket or a directory deny access.
     DENIED = 8
-    #: A programming error: the traceback is in the log. sysexits' EX_SOFTWARE.
+    #: A programming error; the traceback is in the log. sysexits' EX_SOFTWARE.
     INTERNAL = 70
 
 
 class UserError(Exception):
-    """A fault that the user can mend.
+    """A fault that the user can correct.
 
     Args:
-        text: one line naming the place and the fault: ``host.toml: brake.share: not a number``.
-        status: how the process exits for it.
+        text: one line with the place and the fault: ``host.toml: brake.share: not a number``.
+        status: the exit status of the process.
     """
 
     def __init__(self, text: str, status: ExitStatus = ExitStatus.USAGE) -> None:
@@ -45,11 +45,11 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """Faults in a configuration, all of them at once.
+    """All faults of a configuration.
 
     Args:
-        faults: one line each, with the file and the line or path; at least one.
-        status: how the process exits for it.
+        faults: at least one line, each with the file and the line or path.
+        status: the exit status of the process.
     """
 
     def __init__(self, faults: list[str], status: ExitStatus = ExitStatus.USAGE) -> None:
@@ -58,7 +58,7 @@ class ConfigError(UserError):
 
 
 def os_reason(error: OSError) -> str:
-    """The operating system's words for an error, in lower case and without its path."""
-    if error.errno is None:  # such as "AF_UNIX path too long", which has only a text
+    """Returns the operating system's text for an error, in lower case and without the path."""
+    if error.errno is None:  # for example "AF_UNIX path too long", which has only a text
         return str(error)
     return os.strerror(error.errno).lower()

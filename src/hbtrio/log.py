@@ -1,8 +1,8 @@
-"""Logging that never holds up a heartbeat.
+"""Configures logging so that a slow log never delays a heartbeat.
 
-A syslog socket whose reader stalls, or a terminal that is scrolled back, blocks a write for as long
-as it likes. So records pass through a bounded queue to a thread that writes them; what does not fit
-is dropped and counted, and the count is logged when there is room again.
+Writing to a stalled syslog socket or a paused terminal blocks. So records go through a bounded
+queue to a thread that writes them. Records that don't fit are dropped and counted, and the count is
+logged as soon as the queue has room.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from typing import Final
 
 from hbtrio.errors import os_reason
 
-#: Where the syslog daemon listens.
+#: The syslog daemon's socket.
 _DEV_LOG: Final = "/dev/log"
 
-#: Records that may wait for a stalled reader.
+#: The most queued records.
 QUEUE: Final = 10_000
 
-#: Text of a record beyond this is cut: a tenant's words may be in it.
+#: Longer texts are cut to this many characters, because they may contain a tenant's text.
 _LENGTH: Final = 2000
 
-#: How long what is queued may take to be written at the end, in seconds.
-_FAREWELL_S: Final = 0.5
+#: How long the queued records may take to be written at the end, in seconds.
+_FLUSH_S: Final = 0.5
 
 
 class LogOnce:
-    """Keeps a fault that is met again and again to one line: until its text changes, or it is over.
+    """Limits a recurring fault to one log line until its text changes or the fault ends.
 
-    Whoever logs asks first::
+    Check before logging::
 
         if self._fault.is_new(text):
             _log.warning("agent: %s; retrying", text)
@@ -47,13 +47,13 @@ class LogOnce:
         self._last = ""
 
     def is_new(self, text: str) -> bool:
-        """Whether this text, which is not empty, differs from the last one; it is the last now."""
+        """Returns whether this text differs from the last one; must not be empty."""
         is_new = text != self._last
         self._last = text
         return is_new
 
     def clear(self) -> bool:
-        """The fault is over, and any text is new again; returns whether there was one."""
+        """Ends the fault, so that any text is new again; returns whether there was a fault."""
         was_logged = bool(self._last)
         self._last = ""
         return was_logged
@@ -61,16 +61,16 @@ class LogOnce:
 
 @contextmanager
 def logging_to(target: str, *, ident: str, level: str = "info", prefix: str = "") -> Iterator[None]:
-    """Sends all logging of the process to ``target`` for as long as the block runs.
+    """Sends all logging of the process to ``target`` while the block runs.
 
     Args:
         target: "stderr", or "syslog" (facility daemon, through /dev/log).
         ident: the name of the program in syslog.
         level: debug, info, warning or error.
-        prefix: stands before each text, for operators who search for it.
+        prefix: text before each message, for operators who search for it.
 
-    At the end what is still queued is written, in bounded time. A syslog that can't be reached is
-    said on standard error, where logging goes for as long as that lasts.
+    Leaving the block writes the queued records, for up to 0.5 s. While syslog can't be reached,
+    records go to standard error.
     """
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine(prefix, bare=False))
@@ -85,7 +85,7 @@ def logging_to(target: str, *, ident: str, level: str = "info", prefix: str = ""
     handlers, before = root.handlers[:], root.level
     root.handlers[:] = [_Queueing(records)]
     root.setLevel(level.upper())
-    # Libraries are heard only when something is wrong with them.
+    # Log only the problems of libraries.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     writer.start()
@@ -98,8 +98,8 @@ def logging_to(target: str, *, ident: str, level: str = "info", prefix: str = ""
         root.setLevel(before)
         with suppress(queue.Full):
             records.put_nowait(None)
-        # A reader that stalls is not waited for: the thread is a daemon's.
-        writer.join(_FAREWELL_S)
+        # Don't wait longer for a stalled reader: the thread is a daemon thread.
+        writer.join(_FLUSH_S)
         if not writer.is_alive():
             handler.close()
 
@@ -118,11 +118,11 @@ class _Queueing(logging.Handler):
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        # What the arguments refer to may change or be freed before the thread comes to it.
+        # Format now, because the arguments may change before the thread writes the record.
         try:
             record.msg, record.args = record.getMessage(), None
         except (TypeError, ValueError):
-            # A slip in a log call must not end whoever made it.
+            # A faulty log call must not raise in its caller.
             record.msg, record.args = f"{record.msg} {record.args!r}", None
         if record.exc_info:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
@@ -140,7 +140,7 @@ class _Queueing(logging.Handler):
 
 
 class _OneLine(logging.Formatter):
-    """One line for each record, whatever a tenant puts into it; a traceback keeps its lines."""
+    """Formats a record as one line, whatever a tenant's text contains, plus its traceback."""
 
     def __init__(self, prefix: str, *, bare: bool) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()[:_LENGTH]
         text = "".join(c if c.isprintable() else " " for c in text)
-        # A traceback holds source and paths, no tenant's words, and is unreadable on one line.
+        # A traceback holds source and paths, no tenant's text, and is unreadable on one line.
         if record.exc_text:
             text = f"{text}\n{record.exc_text}"
         if self._bare:
@@ -160,9 +160,9 @@ class _OneLine(logging.Formatter):
 
 
 class _Syslog(logging.handlers.SysLogHandler):
-    """Sends to the system's daemon, and what that does not take to another handler.
+    """Sends records to the syslog daemon, and those that fail to another handler.
 
-    The daemon is tried again with every record, so that its restart costs none of those after it.
+    Each record is tried again, so no record is lost after a restart of the daemon.
     """
 
     def __init__(self, ident: str, *, instead: logging.Handler) -> None:
@@ -171,12 +171,12 @@ class _Syslog(logging.handlers.SysLogHandler):
         self._instead = instead
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Hands on what could not be sent; logging's own way is a traceback for each record."""
+        """Passes the record to the other handler; the default prints a traceback per record."""
         self._instead.handle(record)
 
 
 def _syslog_fault() -> str:
-    """Why the daemon can't be reached, or nothing: the handler does not say it by itself."""
+    """Returns why the syslog daemon can't be reached, or ""; SysLogHandler doesn't report it."""
     fault = ""
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         with socket.socket(socket.AF_UNIX, kind) as probe:

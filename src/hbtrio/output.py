@@ -1,4 +1,4 @@
-"""Standard output, whose faults are a user's to mend: a full disk, a closed descriptor."""
+"""Writes to standard output and turns its faults (a full disk, a closed file) into UserError."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hbtrio.errors import ExitStatus, UserError, os_reason
 
 
 def write_out(text: str) -> None:
-    """Writes a text at once; blocks for as long as its reader does not read.
+    """Writes and flushes a text; blocks while the reader does not read.
 
     Raises:
-        UserError: FAILED, it is closed or takes no more.
-        BrokenPipeError: its reader has gone.
+        UserError: standard output is closed or can't be written (status FAILED).
+        BrokenPipeError: the reader has closed the pipe.
     """
     with writing_out():
         sys.stdout.write(text)
@@ -24,7 +24,7 @@ def write_out(text: str) -> None:
 
 @contextlib.contextmanager
 def writing_out() -> Iterator[None]:
-    """Where standard output is written to otherwise; raises what :func:`write_out` does."""
+    """Wraps other writes to standard output; raises the errors of :func:`write_out`."""
     if sys.stdout is None:
         raise UserError("standard output: closed", ExitStatus.FAILED)
     try:
@@ -37,5 +37,5 @@ def writing_out() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Sends what is left unwritten nowhere: the interpreter's exit would fail on it once more."""
+    """Redirects standard output to /dev/null, because the flush at exit would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -120,8 +120,8 @@ class Handlers:
 
 BAD = {
     Event.STOP: "the handler failed",
-    Event.PAUSE: "the handler was not done in time",
-    Event.UNPAUSE: "the handler was not done in time",
+    Event.PAUSE: "the handler did not finish in time",
+    Event.UNPAUSE: "the handler did not finish in time",
     Event.SUSPEND: "the handler returned 'accept', not",
     Event.REBOOT: "the handler returned <class 'hbtrio.app.responses.Accept'>, not",
     Event.RESUME: "the handler returned ",
@@ -152,7 +152,7 @@ async def test_a_handler_that_gives_no_answer_is_silence_and_an_error(
     what = "vote" if is_vote else "notice"
     (fault,) = faults(caplog)
     assert fault.startswith(f"db: {what} {event}: {BAD[event]}")
-    assert fault.endswith("; it is not answered")
+    assert fault.endswith("; no response is sent")
     tracebacks = [record.exc_info for record in caplog.records if record.exc_info]
     assert [info[0] for info in tracebacks] == [ZeroDivisionError] * (event is Event.STOP)
 
@@ -382,7 +382,7 @@ async def test_a_handler_that_its_own_code_cancels_has_failed(
         assert await guest.votes(Event.PAUSE) == ("accept", "")
         assert await guest.is_told(Event.PAUSE) == ("complete", "")
     assert faults(caplog) == [
-        f"db: {what} stop: the handler was cancelled by its own code; it is not answered"
+        f"db: {what} stop: the handler was cancelled by its own code; no response is sent"
         for what in ("vote", "notice")
     ]
 
@@ -400,7 +400,7 @@ async def test_health_that_its_own_code_cancels_is_silence(
         await guest.heard_nothing(for_s=30)
         assert await guest.votes() == ("accept", "")
     assert faults(caplog) == [
-        "db: health: the handler was cancelled by its own code; it is not answered"
+        "db: health: the handler was cancelled by its own code; no response is sent"
     ]
 
 
@@ -423,7 +423,7 @@ def test_a_task_that_is_cancelled_does_not_cancel_who_awaits_it(
 
     asyncio.run(main())
     assert faults(caplog) == [
-        "db: vote stop: the handler was cancelled by its own code; it is not answered"
+        "db: vote stop: the handler was cancelled by its own code; no response is sent"
     ]
 
 
@@ -460,5 +460,5 @@ async def test_tasks_of_a_handler_that_fail_on_their_way_out_end_nothing_else(
         await anyio.sleep(1)
     assert ended == ["stop", "pause", "suspend"]
     messages = faults(caplog)
-    assert "db: vote pause: the handler failed; it is not answered" in messages
+    assert "db: vote pause: the handler failed; no response is sent" in messages
     assert all(": the handler failed; " in message for message in messages)

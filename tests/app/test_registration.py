@@ -151,7 +151,9 @@ async def test_a_refusal_is_told_and_tried_again(
                 assert isinstance(await connected.hear(), AppInit)
                 await connected.say(AppInitAck(False))
                 assert await connected.hear() is None
-            with pytest.raises(Refused, match="does not accept db with a heartbeat every 1 s"):
+            with pytest.raises(
+                Refused, match="refused the registration of db with a heartbeat every 1 s"
+            ):
                 await app.wait_registered()
             assert not app.registered
         async with guest.application() as connected:
@@ -224,7 +226,7 @@ async def test_a_guest_that_does_not_read_is_left(
         async with guest.application():
             await app.wait_registered()
     assert caplog.messages == [
-        "db is not registered: the guest daemon does not read any more",
+        "db is not registered: the guest daemon no longer reads",
     ]
 
 
@@ -383,7 +385,7 @@ async def test_a_guest_that_is_not_there_is_worth_a_warning_after_a_minute(
             caplog.clear()
         await anyio.sleep(59)
         assert told(caplog) == [
-            ("WARNING", "db is not registered: the guest daemon has gone"),
+            ("WARNING", "db is not registered: lost the connection to the guest daemon"),
             ("INFO", refused),
         ]
         await anyio.sleep(100)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hbtrio.app import DEFAULT_SOCKET, Accept, Application, Healthy, Reject, Unhealthy, Vote
-from hbtrio.app.registration import Terms
+from hbtrio.app.registration import Registration
 from hbtrio.wire.vocabulary import CorrectiveAction
 
 TERMS: dict[str, Any] = {
@@ -81,9 +81,9 @@ def test_what_is_out_of_range(argument: str, value: object, fault: str | None) -
         ("health_every_s", "often", "'often' is not a number"),
         ("corrective_action", None, "None is not one of none, log, reboot, stop"),
         ("corrective_action", 2, "2 is not one of none, log, reboot, stop"),
-        ("on_vote", "yes", "'yes' can't be called"),
-        ("on_notice", 1, "1 can't be called"),
-        ("on_health", True, "True can't be called"),
+        ("on_vote", "yes", "'yes' is not callable"),
+        ("on_notice", 1, "1 is not callable"),
+        ("on_health", True, "True is not callable"),
         ("socket", 7, "7 is neither text nor a path of text"),
         ("socket", b"/api", "b'/api' is neither text nor a path of text"),
     ],
@@ -97,8 +97,8 @@ def test_what_is_of_another_kind(argument: str, value: object, fault: str) -> No
     ("heartbeat_s", "interval_ms"), [(0.4, 400), (0.4001, 401), (1, 1000), (1.1, 1100), (2.3, 2300)]
 )
 def test_the_interval_is_never_rounded_down(heartbeat_s: float, interval_ms: int) -> None:
-    terms = Terms(**{**TERMS, "heartbeat_s": heartbeat_s})
-    assert terms.init.heartbeat_interval_ms == interval_ms
+    registration = Registration(**{**TERMS, "heartbeat_s": heartbeat_s})
+    assert registration.init.heartbeat_interval_ms == interval_ms
 
 
 def test_the_socket_is_the_deployed_guests() -> None:
@@ -147,7 +147,7 @@ def health_of_one(what: object) -> Healthy: ...
 def test_a_handler_that_takes_something_else_is_refused_at_once(
     argument: str, handler: Any, fault: str
 ) -> None:
-    message = f"{argument}: {handler!r} is called with {fault}"
+    message = f"{argument}: {handler!r} must take {fault}"
     with pytest.raises(TypeError) as raised:
         Application("db", **{argument: handler})
     assert str(raised.value) == message

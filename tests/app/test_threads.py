@@ -93,7 +93,7 @@ async def test_a_function_that_hangs_holds_up_nothing(
         await guest.say(guest.question(Event.STOP, vote=True))
         begun = anyio.current_time()
         await guest.is_healthy()
-        while "db: vote stop: the handler was not done in time; it is not answered" not in (
+        while "db: vote stop: the handler did not finish in time; no response is sent" not in (
             caplog.messages
         ):
             await anyio.sleep(0.01)
@@ -174,7 +174,7 @@ async def test_what_a_function_raises_is_logged_with_its_traceback(
         await guest.heard_nothing(for_s=0.2)
         await guest.is_healthy()
     (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR and r.name == "hbtrio.app"]
-    assert record.message == "db: vote stop: the handler failed; it is not answered"
+    assert record.message == "db: vote stop: the handler failed; no response is sent"
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
 
@@ -200,7 +200,7 @@ async def test_nothing_that_a_function_raises_ends_the_application(
                 await guest.is_healthy()
         assert await guest.votes(Event.PAUSE) == ("accept", "")
     (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
-    assert record.message == "db: vote stop: the handler failed; it is not answered"
+    assert record.message == "db: vote stop: the handler failed; no response is sent"
     assert record.exc_info is not None
     assert record.exc_info[1] is error
 
@@ -221,7 +221,7 @@ async def test_a_coroutine_function_that_blocks_beyond_its_window_is_told_of(
         await guest.is_healthy()
         assert await guest.votes(Event.PAUSE) == ("reject", "too late")
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
-        "db: vote stop: the handler was not done in time; it is not answered"
+        "db: vote stop: the handler did not finish in time; no response is sent"
     ]
 
 
@@ -315,7 +315,7 @@ def test_a_refusal_in_plain_threads(tmp_path: Path) -> None:
         portal.wrap_async_context_manager(guest.connection()) as connected,
     ):
         portal.call(refuse, connected)
-        with pytest.raises(Refused, match="does not accept web"):
+        with pytest.raises(Refused, match="refused the registration of web"):
             background.wait_registered(timeout_s=SOON_S)
 
 
@@ -380,7 +380,7 @@ def test_a_function_of_plain_threads_that_exits_ends_nothing(
         assert portal.call(connected.votes, Event.PAUSE) == ("accept", "")
         assert background.registered
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
-        "web: vote stop: the handler failed; it is not answered"
+        "web: vote stop: the handler failed; no response is sent"
     ]
 
 
@@ -415,7 +415,7 @@ def test_what_ends_the_loop_of_an_application_is_told_and_raised(
                 assert not background.registered
         assert raised.value is error
         (record,) = caplog.records
-        assert record.message == "web runs no more, and is not registered"
+        assert record.message == "web has stopped and is no longer registered"
         assert record.exc_info is not None
         assert record.exc_info[1] is error
 

@@ -192,7 +192,7 @@ async def test_host(files: Path) -> None:
                 2,
                 [
                     "options: channel_dir and channel_patterns make a path of 118 bytes, a unix "
-                    "socket's has at most 107"
+                    "socket path has at most 107"
                 ],
             ),
             (

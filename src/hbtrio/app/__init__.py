@@ -1,4 +1,4 @@
-"""For applications inside a VM: take part in its heartbeat, its votes and its notices.
+"""The SDK for applications inside a VM: heartbeat, votes and notices.
 
 ::
 
@@ -13,8 +13,8 @@
     async with app:
         await serve()
 
-It runs on anyio, so under asyncio and under trio; :mod:`hbtrio.app.sync` is for programs made of
-plain threads. docs/python-applications.md is the guide.
+The SDK uses anyio and so runs under asyncio and trio. :mod:`hbtrio.app.sync` is for programs
+without an event loop. docs/python-applications.md is the guide.
 """
 
 from hbtrio.app.application import Application

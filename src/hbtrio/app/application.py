@@ -1,4 +1,4 @@
-"""An application as its author sees it: handlers, and a block in which it is registered."""
+"""Registers an application with the guest daemon and calls its handlers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hbtrio.app.handler_set import (
     VoteHandler,
 )
 from hbtrio.app.membership import Membership
-from hbtrio.app.registration import DEFAULT_SOCKET, Refused, Terms, socket_path
+from hbtrio.app.registration import DEFAULT_SOCKET, Refused, Registration, socket_path
 from hbtrio.app.responses import ActionWord
 from hbtrio.wire.vocabulary import CorrectiveAction
 
@@ -35,40 +35,41 @@ _log = logging.getLogger("hbtrio.app")
 class Application:
     """An application that takes part in its VM's heartbeat, votes and notices.
 
-    Enter it with ``async with``: it is registered with the guest daemon for as long as the block
-    runs. Entering waits for nothing: if the daemon is not there yet, or restarts, the application
-    is registered as soon as it can be, after 0.5 s and then at growing intervals of up to 10 s. A
-    daemon that has sent no challenge for 5 ``heartbeat_s``, and 10 s, is taken for hung and
-    connected to anew.
-    Leaving the block signs it off, which is no failure. Handlers must be in place before, so that
-    nothing can be asked that nobody answers; they run only inside the block.
+    Enter the application with ``async with``: it is registered with the guest daemon while the
+    block runs. Entering doesn't wait. If the daemon is not running yet, or restarts, the
+    application registers as soon as it can: it retries after 0.5 s and then at growing intervals of
+    up to 10 s. A daemon that sends no challenge for 5 times ``heartbeat_s``, but at least 10 s,
+    counts as hung, and the application reconnects.
 
-    Under trio and under asyncio alike. An application may be entered again after it was left. In a
-    forked child it is over: nothing that the child does or leaves is heard by the guest daemon.
+    Leaving the block signs the application off, which is not a failure. Set the handlers before
+    entering the block, so that no request comes without a handler; handlers run only inside it.
+
+    The application runs under trio and asyncio and may be entered again after it was left. A forked
+    child takes no part: the guest daemon notices neither its actions nor its end.
 
     Args:
-        name: what operators read, 1 to 39 bytes of UTF-8, printable. It need not be unique.
-        heartbeat_s: how often the guest asks for a sign of life: 0.4 to 3600 s, in whole ms. After
-            two such intervals without one the application is taken for hung.
-        vote_s: how long the vote handler may take, in whole seconds, 1 to 86400 as for all windows.
-            None of them is longer than the window of the VM as a whole.
+        name: the name that operators read: 1 to 39 bytes of UTF-8, printable, need not be unique.
+        heartbeat_s: how often the guest sends a challenge: 0.4 to 3600 s, in whole ms. After two
+            intervals without a response the application counts as hung.
+        vote_s: how long the vote handler may take: whole seconds, 1 to 86400, as for all windows.
+            No window is longer than the VM's.
         shutdown_notice_s: how long the notice handler may take for stop and reboot.
         suspend_notice_s: the same for pause, suspend, and the begin of resize and migrations.
         resume_notice_s: the same for unpause, resume, and the end of resize and migrations.
-        corrective_action: what is to be done with the VM when the application is hung or ill:
-            none, log, reboot, stop.
+        corrective_action: the action on the VM if the application is hung or ill: none, log,
+            reboot or stop.
         health_every_s: how often the health handler is called, and how long it may take: 0.1 to
             3600 s. None is ``heartbeat_s``.
-        on_health: see the method of that name, as for the next two.
-        on_vote: the handler of votes.
-        on_notice: the handler of notices.
-        socket: where the guest daemon listens; at most 107 bytes.
-        jitter: returns a number from 0 to 1: how much of half the wait is taken off the wait
-            between two attempts to register.
+        on_health: the health handler, see :meth:`on_health`.
+        on_vote: the vote handler, see :meth:`on_vote`.
+        on_notice: the notice handler, see :meth:`on_notice`.
+        socket: the path of the guest daemon's socket; at most 107 bytes.
+        jitter: returns 0 to 1, the share of half the wait by which the wait between two attempts
+            to register is shortened.
 
     Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: an argument is out of its range; the text says which and what it may be.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range; the text names the argument and its range.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Application:
         socket: str | os.PathLike[str] = DEFAULT_SOCKET,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._terms = Terms(
+        self._registration = Registration(
             name=name,
             heartbeat_s=heartbeat_s,
             vote_s=vote_s,
@@ -102,7 +103,7 @@ class Application:
         self._jitter = jitter
         self._handlers = Handlers(self.name)
         self._tasks: TaskGroup | None = None
-        #: As long as the block runs.
+        #: Set while the block runs.
         self._membership: Membership | None = None
         if on_health is not None:
             self._set_health(on_health)
@@ -118,20 +119,20 @@ class Application:
     @overload
     def on_health(self, handler: PlainHealth) -> PlainHealth: ...
     def on_health(self, handler: HealthHandler) -> HealthHandler:
-        """Sets what is asked for the health, and returns it: a decorator, as are the other two.
+        """Sets the health handler and returns it; usable as a decorator, like the other two.
 
-        It takes no argument and returns :class:`Healthy` or :class:`Unhealthy`; it is called when
-        the application has registered and then every ``health_every_s``. Heartbeats do not wait
-        for it: they carry what it said last, and healthy before its first word. While it raises,
-        outruns ``health_every_s`` or returns something else, the heartbeats are silent, and after
-        two intervals of that the application is taken for hung, until the handler is well again.
+        The handler takes no argument and returns :class:`Healthy` or :class:`Unhealthy`. It is
+        called after the registration and then every ``health_every_s``. Heartbeats don't wait for
+        the handler: they carry its last result, and healthy before the first. While the handler
+        raises, exceeds ``health_every_s`` or returns something else, no heartbeat is sent; after
+        two intervals the application counts as hung until the handler succeeds again.
 
-        Coroutine functions run in the event loop; all others are called in a thread of their own
-        and may block. That holds for all handlers.
+        Coroutine functions run in the event loop. All other handlers are called in a thread of
+        their own and may block. The same holds for votes and notices.
 
         Raises:
-            RuntimeError: it is set already, or the application is running.
-            TypeError: it can't be called, or not like that.
+            RuntimeError: the handler is set already, or the application is running.
+            TypeError: the handler is not callable, or not with these arguments.
         """
         self._set_health(handler)
         return handler
@@ -141,17 +142,17 @@ class Application:
     @overload
     def on_vote(self, handler: PlainVote) -> PlainVote: ...
     def on_vote(self, handler: VoteHandler) -> VoteHandler:
-        """Sets what answers votes, and returns it.
+        """Sets the vote handler and returns it.
 
-        It takes a :class:`Vote` and returns :class:`Accept` or :class:`Reject`. Without it all is
-        accepted. If it raises, is not done by ``vote.deadline`` (it is cancelled then) or returns
-        something else, it has not answered: that is agreement when the window ends, and an error in
-        the log. It is cancelled as well when the guest goes on to the next question, when the
-        connection is lost, and when the block is left.
+        The handler takes a :class:`Vote` and returns :class:`Accept` or :class:`Reject`. Without a
+        handler the application accepts every vote. If the handler raises, is cancelled at
+        ``vote.deadline`` or returns something else, no response is sent and an error is logged;
+        silence counts as consent when the window ends. The handler is also cancelled when the
+        guest sends its next request, when the connection is lost, and when the block is left.
 
         Raises:
-            RuntimeError: it is set already, or the application is running.
-            TypeError: it can't be called, or not like that.
+            RuntimeError: the handler is set already, or the application is running.
+            TypeError: the handler is not callable, or not with these arguments.
         """
         self._set_vote(handler)
         return handler
@@ -161,15 +162,15 @@ class Application:
     @overload
     def on_notice(self, handler: PlainNotice) -> PlainNotice: ...
     def on_notice(self, handler: NoticeHandler) -> NoticeHandler:
-        """Sets what is told of events, and returns it.
+        """Sets the notice handler and returns it.
 
-        It takes a :class:`Notice` and returns None when the application is prepared. Whatever it
-        does, the event happens when the window ends. It is cancelled like that of votes, and
-        failures are treated like those.
+        The handler takes a :class:`Notice` and returns None when the application is prepared. The
+        event happens at the end of the window, whatever the handler does. Cancellation and
+        failures are as for votes.
 
         Raises:
-            RuntimeError: it is set already, or the application is running.
-            TypeError: it can't be called, or not like that.
+            RuntimeError: the handler is set already, or the application is running.
+            TypeError: the handler is not callable, or not with these arguments.
         """
         self._set_notice(handler)
         return handler
@@ -194,35 +195,35 @@ class Application:
 
     @property
     def name(self) -> str:
-        """The name it registers with."""
-        return self._terms.name
+        """The application's name."""
+        return self._registration.name
 
     @property
     def registered(self) -> bool:
-        """Whether the guest daemon counts on this application at this moment."""
+        """Whether the application is registered with the guest daemon now."""
         membership = self._membership
         return membership is not None and membership.registered and membership.is_here()
 
     async def wait_registered(self) -> None:
-        """Returns once the application is registered; put a timeout around it if it matters.
+        """Waits until the application is registered; add a timeout if you need one.
 
-        It has a checkpoint only if it waits.
+        The method has a checkpoint only if it waits. It can be cancelled at any time.
 
         Raises:
-            Refused: the guest daemon's last word was that it does not accept the registration. That
-                is tried again like any other failure, for the daemon may change its mind.
+            Refused: the guest daemon refused the last attempt to register. The application tries
+                again, as after any failure.
             RuntimeError: the application is not running.
         """
         while not self._is_registered():
             await self._running().changed()
 
     def _is_registered(self) -> bool:
-        """The same, if it is known yet: raises what :meth:`wait_registered` does."""
+        """Returns whether it is registered; raises what :meth:`wait_registered` does."""
         membership = self._running()
         if membership.refused and not membership.registered:
             raise Refused(
-                f"the guest daemon does not accept {self.name} with a heartbeat every "
-                f"{self._terms.heartbeat_s:g} s"
+                f"the guest daemon refused the registration of {self.name} with a heartbeat every "
+                f"{self._registration.heartbeat_s:g} s"
             )
         return membership.registered
 
@@ -232,7 +233,7 @@ class Application:
         return self._membership
 
     def _listen(self, listener: Callable[[], None]) -> None:
-        """Has this called in the event loop whenever it may be known, until the block is left."""
+        """Calls ``listener`` in the event loop on each change until the block is left."""
         self._running().listener = listener
 
     # -- its run ----------------------------------------------------------------------------
@@ -240,7 +241,9 @@ class Application:
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
             raise RuntimeError(f"application {self.name} is running already")
-        self._membership = Membership(self._terms, self._handlers, self._socket, self._jitter)
+        self._membership = Membership(
+            self._registration, self._handlers, self._socket, self._jitter
+        )
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._membership.run)
         return self
@@ -258,11 +261,10 @@ class Application:
             return
         tasks.cancel_scope.cancel()
         try:
-            # An exception of the block is to reach the author as it is, in no group, and so is its
-            # cancellation.
+            # An exception or cancellation of the block propagates as it is, not in a group.
             await tasks.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
-            # And so is one that came up in here: Ctrl-C, which trio raises wherever it likes.
+            # trio may raise KeyboardInterrupt in here.
             raise _alone(group) from None
         finally:
             self._tasks = self._membership = None
@@ -270,7 +272,7 @@ class Application:
 
 
 def _has_event_loop() -> bool:
-    """Whether there is one, which is so in a child forked under trio; asyncio's stays behind."""
+    """Returns whether an event loop runs; a child forked under trio has one, under asyncio not."""
     try:
         anyio.current_time()
     except RuntimeError:
@@ -279,7 +281,7 @@ def _has_event_loop() -> bool:
 
 
 def _alone(error: BaseException) -> BaseException:
-    """What is in a group, and in the groups in it, if it is the only one."""
+    """Returns the only exception of a group, also of nested groups; else the group."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

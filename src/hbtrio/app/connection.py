@@ -1,8 +1,8 @@
-"""One connection to the guest daemon, from the registration to its end.
+"""Serves one connection to the guest daemon, from the registration to its end.
 
-The reader's task answers challenges itself and at once, so that no handler can delay a heartbeat. A
-vote or a notice has a task of its own under the window's deadline. The health handler is called on
-a grid of its own, and a challenge is answered with what it said last.
+The reader's task answers challenges itself, so no handler can delay a heartbeat. Each vote or
+notice has its own task, with the window's deadline. The health handler is called at its own
+interval, and challenges are answered with its last result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from hbtrio.app.handler_set import Handlers
 from hbtrio.app.handlers import SILENT, Handler, NoAnswer
-from hbtrio.app.registration import Terms
+from hbtrio.app.registration import Registration
 from hbtrio.app.requests import Notice, Vote
 from hbtrio.app.responses import Accept, Healthy, Reject, Unhealthy
 from hbtrio.app.stream import GuestStream
@@ -34,55 +34,55 @@ from hbtrio.wire.vocabulary import CorrectiveAction, NotificationType, VoteResul
 
 _log = logging.getLogger("hbtrio.app")
 
-#: How long the guest may take to answer the registration, in seconds; it does so at once.
+#: How long to wait for the response to the registration, in seconds; the guest answers at once.
 ACK_S: Final = 5.0
 
-#: How long a message may take to be written. More means that the guest does not read any more: some
-#: hundreds of messages fit into the socket.
+#: How long a message may take to be written, in seconds. A guest that takes longer no longer reads:
+#: the socket has room for some hundred messages.
 SEND_S: Final = 2.0
 
-#: The patience with a silent guest is spent in as many parts. One that passed unseen, because the
-#: machine or this process stood still, counts as one, however long it was.
+#: The wait for a challenge is divided into this many parts. If the machine or this process was
+#: frozen, the whole freeze counts as one part.
 PATIENCE_PARTS: Final = 5
 
-#: What deployed applications say when they sign off.
-FAREWELL: Final = "Exiting"
+#: The text that deployed applications sign off with.
+SIGN_OFF_TEXT: Final = "Exiting"
 
 
 class GuestConnection:
-    """One connection, and what is going on in it.
+    """One connection to the guest daemon.
 
     Args:
-        stream: connected to the guest; the caller closes it.
-        terms: what to register with.
-        handlers: what to ask.
+        stream: a connected stream; the caller closes it.
+        registration: the values to register with.
+        handlers: the application's handlers.
     """
 
-    def __init__(self, stream: GuestStream, terms: Terms, handlers: Handlers) -> None:
+    def __init__(self, stream: GuestStream, registration: Registration, handlers: Handlers) -> None:
         self._stream = stream
-        self._terms = terms
+        self._registration = registration
         self._handlers = handlers
         self._decoder = AppDecoder()
         self._read: deque[AppMessage] = deque()
         self._sequence = 0
         self._turn = anyio.Lock()
-        #: Why it ends, unless something else is known.
-        self._fault = "the guest daemon has gone"
-        #: Cancelled when the guest does not read any more.
+        #: Why the connection ends.
+        self._fault = "lost the connection to the guest daemon"
+        #: Cancelled when the guest no longer reads.
         self._scope = anyio.CancelScope()
         self._health: Healthy | Unhealthy | NoAnswer = Healthy()
-        #: The challenge that is not answered, because the health is not known.
+        #: The challenge that waits for the health handler.
         self._unanswered: int | None = None
-        #: Of the vote or notice whose handler is running.
-        self._asked = anyio.CancelScope()
+        #: The scope of the running vote or notice handler.
+        self._handling = anyio.CancelScope()
 
     async def register(self) -> bool | None:
-        """Registers.
+        """Sends the registration and waits up to ``ACK_S`` for the response.
 
         Returns:
-            Whether the guest accepts; None if the connection is of no use.
+            Whether the guest accepts; None if the connection failed or the guest didn't answer.
         """
-        await self._send(self._terms.init)
+        await self._send(self._registration.init)
         with anyio.move_on_after(ACK_S):
             while (message := await self._next()) is not None:
                 if isinstance(message, AppInitAck):
@@ -90,12 +90,12 @@ class GuestConnection:
         return None
 
     async def serve(self) -> str:
-        """Answers the guest until the connection has ended, or the guest is taken for hung.
+        """Answers the guest until the connection ends or the guest counts as hung.
 
-        Cancelled, it cancels the handlers; a message that is being written is written.
+        Cancellation cancels the handlers, but not the write of a message.
 
         Returns:
-            Why it is over.
+            The reason why the connection ended.
         """
         with self._scope:
             async with anyio.create_task_group() as tasks:
@@ -106,16 +106,16 @@ class GuestConnection:
                 tasks.cancel_scope.cancel()
         return self._fault
 
-    async def say_farewell(self) -> None:
-        """Signs off, if the guest still reads; also when cancelled."""
-        await self._send(FinalMessage(FAREWELL))
+    async def sign_off(self) -> None:
+        """Signs off; takes up to ``SEND_S`` and is not cancelled."""
+        await self._send(FinalMessage(SIGN_OFF_TEXT))
 
     async def _next(self) -> AppMessage | None:
-        """The next message; None when the connection has ended, or is of no use any more."""
-        # Asked here too, because what has been read already is answered without an interruption.
+        """Returns the next message; None if the connection has ended or the guest hangs."""
+        # Checked here too, because messages that were read already are handled without a wait.
         if self._scope.cancel_called:
             return None
-        part_s = self._terms.patience_s / PATIENCE_PARTS
+        part_s = self._registration.patience_s / PATIENCE_PARTS
         quiet_parts = 0
         while not self._read:
             data = None
@@ -126,16 +126,16 @@ class GuestConnection:
             elif data is not None:
                 return None
             elif self._unanswered is not None:
-                quiet_parts = 0  # the guest waits for us
+                quiet_parts = 0  # the guest waits for our response
             elif (quiet_parts := quiet_parts + 1) == PATIENCE_PARTS:
                 self._fault = (
-                    f"the guest daemon hangs: no challenge for {self._terms.patience_s:g} s"
+                    f"the guest daemon hangs: no challenge for {self._registration.patience_s:g} s"
                 )
                 return None
         return self._read.popleft()
 
     async def _send(self, message: AppMessage) -> None:
-        # Shielded, because behind half a message no other would be understood.
+        # Shielded, because the guest can't parse anything after half a message.
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SEND_S) as scope:
             async with self._turn:
                 self._sequence += 1
@@ -144,7 +144,7 @@ class GuestConnection:
                 except OSError:
                     self._scope.cancel()
         if scope.cancelled_caught:
-            self._fault = "the guest daemon does not read any more"
+            self._fault = "the guest daemon no longer reads"
             self._scope.cancel()
 
     async def _take(self, message: AppMessage, tasks: TaskGroup) -> None:
@@ -157,17 +157,16 @@ class GuestConnection:
             case AppActionNotify(notification_type=NotificationType.IRREVOCABLE):
                 await self._ask(message, Notice, self._handlers.notice, tasks)
             case _:
-                _log.debug("%s: ignored: %r", self._terms.name, message)
+                _log.debug("%s: ignored: %r", self._registration.name, message)
 
     # -- health -----------------------------------------------------------------------------
 
     async def _watch_health(self, handler: Handler[Healthy | Unhealthy]) -> None:
-        every_s = self._terms.health_interval_s
+        every_s = self._registration.health_interval_s
         due = anyio.current_time()
         while True:
             self._health = await handler.answer(deadline=due + every_s)
-            # The guest sends no challenge while it waits for the answer to the last: whoever could
-            # not say how it was must answer that one, or it would stay silent for good.
+            # Answer a challenge that waited for the health: the guest sends no other until then.
             await self._answer_challenge()
             due = max(due + every_s, anyio.current_time())
             await anyio.sleep_until(due)
@@ -179,7 +178,7 @@ class GuestConnection:
         self._unanswered = None
         action, reason = CorrectiveAction.NONE, ""
         if isinstance(health, Unhealthy):
-            action, reason = health.action or self._terms.corrective_action, health.reason
+            action, reason = health.action or self._registration.corrective_action, health.reason
         await self._send(
             AppChallengeResponse(challenge, isinstance(health, Healthy), action, reason)
         )
@@ -188,37 +187,39 @@ class GuestConnection:
 
     async def _ask(
         self,
-        asked: AppActionNotify,
+        notify: AppActionNotify,
         kind: type[Vote | Notice],
         handler: Handler[Accept | Reject] | Handler[None] | None,
         tasks: TaskGroup,
     ) -> None:
-        # The guest has one round at a time: whatever was asked before is over.
-        self._asked.cancel()
+        # The guest has one open vote or notice at a time: a new request ends the previous one.
+        self._handling.cancel()
         if handler is None:
-            await self._answer(asked, Accept() if kind is Vote else None)
+            await self._answer(notify, Accept() if kind is Vote else None)
             return
-        self._asked = anyio.CancelScope()
-        window_s = self._terms.window_s(asked.event_type, asked.notification_type)
-        question = kind.opened(asked.event_type, window_s)
-        tasks.start_soon(self._handle, asked, question, handler, self._asked)
+        self._handling = anyio.CancelScope()
+        window_s = self._registration.window_s(notify.event_type, notify.notification_type)
+        request = kind.opened(notify.event_type, window_s)
+        tasks.start_soon(self._handle, notify, request, handler, self._handling)
 
     async def _handle(
         self,
-        asked: AppActionNotify,
-        question: Vote | Notice,
+        notify: AppActionNotify,
+        request: Vote | Notice,
         handler: Handler[Accept | Reject] | Handler[None],
         scope: anyio.CancelScope,
     ) -> None:
         answer: Accept | Reject | NoAnswer | None = SILENT
         with scope:
-            answer = await handler.answer(question, deadline=question.deadline)
+            answer = await handler.answer(request, deadline=request.deadline)
         if scope.cancel_called:
-            _log.info("%s: %s: overtaken by the next question", self._terms.name, asked.event_type)
+            _log.info(
+                "%s: %s: superseded by the next request", self._registration.name, notify.event_type
+            )
         elif not isinstance(answer, NoAnswer):
-            await self._answer(asked, answer)
+            await self._answer(notify, answer)
 
-    async def _answer(self, asked: AppActionNotify, answer: Accept | Reject | None) -> None:
+    async def _answer(self, notify: AppActionNotify, answer: Accept | Reject | None) -> None:
         match answer:
             case Reject(reason):
                 result = VoteResult.REJECT
@@ -228,6 +229,6 @@ class GuestConnection:
                 result, reason = VoteResult.COMPLETE, ""
         await self._send(
             AppActionResponse(
-                asked.invocation_id, asked.event_type, asked.notification_type, result, reason
+                notify.invocation_id, notify.event_type, notify.notification_type, result, reason
             )
         )

@@ -1,4 +1,4 @@
-"""The three handlers of an application, as its author may write them."""
+"""Declares the three handlers of an application and their types."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HealthHandler = Callable[[], Healthy | Unhealthy | Awaitable[Healthy | Unhealthy
 VoteHandler = Callable[[Vote], Accept | Reject | Awaitable[Accept | Reject]]
 NoticeHandler = Callable[[Notice], Awaitable[None] | None]
 
-# What decorators take and return, apart, so that a checker of types says what is wanted and knows
-# afterwards whether the function is to be awaited.
+# Separate types for the decorators, so that a type checker still knows whether a decorated function
+# has to be awaited.
 AsyncHealth = Callable[[], Coroutine[Any, Any, Healthy | Unhealthy]]
 PlainHealth = Callable[[], Healthy | Unhealthy]
 AsyncVote = Callable[[Vote], Coroutine[Any, Any, Accept | Reject]]
@@ -27,10 +27,10 @@ PlainNotice = Callable[[Notice], None]
 
 @attrs.frozen
 class Handlers:
-    """The author's handlers; without one the answer is healthy, accept or complete.
+    """An application's handlers; a missing one responds healthy, accept or complete.
 
     Args:
-        application: the name of their application in the log.
+        application: the application's name in the log.
     """
 
     application: str
@@ -39,11 +39,11 @@ class Handlers:
     notice: Handler[None] | None = None
 
     def with_health(self, function: HealthHandler) -> Self:
-        """These and one for the health.
+        """Returns a copy with a health handler.
 
         Raises:
-            RuntimeError: there is one already; so it is with the others.
-            TypeError: it can't be called with what it will be.
+            RuntimeError: the handler is set already.
+            TypeError: the function is not callable, or not with these arguments.
         """
         _must_be_first(self.health, "health")
         handler = Handler[Healthy | Unhealthy](
@@ -57,7 +57,7 @@ class Handlers:
         return attrs.evolve(self, health=handler)
 
     def with_vote(self, function: VoteHandler) -> Self:
-        """These and one for votes."""
+        """Returns a copy with a vote handler; raises what :meth:`with_health` does."""
         _must_be_first(self.vote, "vote")
         handler = Handler[Accept | Reject](
             function,
@@ -70,7 +70,7 @@ class Handlers:
         return attrs.evolve(self, vote=handler)
 
     def with_notice(self, function: NoticeHandler) -> Self:
-        """These and one for notices."""
+        """Returns a copy with a notice handler; raises what :meth:`with_health` does."""
         _must_be_first(self.notice, "notice")
         handler = Handler[None](
             function,

@@ -1,10 +1,9 @@
-"""Calling what the application's author wrote: coroutine functions in the loop, others in threads.
+"""Calls an application's handlers: coroutine functions in the event loop, others in threads.
 
-A handler that raises, is not done in time or returns something else has given no answer. That is
-logged, and what follows is what the guest does about silence: a vote or a notice counts as agreed
-when its window ends, and a health check that says nothing leaves the challenge open until the guest
-takes the application for hung (PROTOCOL.md, section 4). An answer of our own instead would hide
-from the operator that the application is broken.
+If a handler raises, doesn't finish in time or returns something else, that is logged and no
+response is sent. The guest then treats the application as silent (PROTOCOL.md, section 4): a vote
+or notice counts as consent when its window ends, and a challenge without a response makes the
+application count as hung. A default response would hide a broken application from the operator.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ except ModuleNotFoundError:  # it came with older versions of anyio; trio still 
 
 _log = logging.getLogger("hbtrio.app")
 
-#: Threads of one handler that may be running at once. One is the rule; more are those whose window
-#: has closed, for a thread can't be stopped.
+#: The most running threads of one handler. Usually there is one; others are calls whose window has
+#: closed, because a thread can't be stopped.
 MAX_THREADS: Final = 4
 
 
 class NoAnswer(Enum):
-    """What :meth:`Handler.answer` returns when there is no answer."""
+    """The result of :meth:`Handler.answer` if no response is to be sent."""
 
     SILENT = "silent"
 
@@ -47,24 +46,24 @@ _Answer = TypeVar("_Answer")
 
 
 class _FailedInThread(Exception):
-    """A function in a thread has raised its cause: whatever that is, it ends no event loop."""
+    """Carries the exception of a function in a thread as its cause, to not end the event loop."""
 
 
 class Handler(Generic[_Answer]):
-    """One of the author's functions.
+    """One of the application's handlers.
 
     Args:
-        function: a coroutine function, which runs in the event loop, or any other callable, which
-            is called in a thread of its own: it may block.
-        what: its name in the log, such as ``vote``.
-        application: the name of its application in the log.
+        function: a coroutine function, which runs in the event loop, or another callable, which is
+            called in a thread of its own and may block.
+        what: the handler's name in the log, such as ``vote``.
+        application: the application's name in the log.
         takes: the classes of its arguments.
-        returns: the classes that its result may have.
-        every_failure: whether each failure is an error in the log. Otherwise only the first in a
-            row is, and the rest are there for debugging.
+        returns: the classes of its valid results.
+        every_failure: whether each failure is logged as an error. Otherwise only the first of
+            several in a row is, and the others as debug.
 
     Raises:
-        TypeError: it can't be called, or not with these arguments.
+        TypeError: the function is not callable, or not with these arguments.
     """
 
     def __init__(
@@ -90,13 +89,13 @@ class Handler(Generic[_Answer]):
         )
 
     async def answer(self, *arguments: object, deadline: float) -> _Answer | NoAnswer:
-        """Calls it and returns what it says, or :data:`SILENT`.
+        """Calls the handler and returns its result, or :data:`SILENT` if it failed.
 
         Args:
-            arguments: what it is called with.
-            deadline: when it is cancelled, in terms of :func:`anyio.current_time`.
+            arguments: the handler's arguments.
+            deadline: when to cancel the handler, on the clock of :func:`anyio.current_time`.
 
-        Cancelled from outside, it cancels the handler. A thread goes on, and its result is dropped.
+        Cancellation cancels the handler. A thread goes on, but its result is dropped.
         """
         about = " ".join([self._what, *(str(getattr(a, "event", "")) for a in arguments)])
         try:
@@ -104,18 +103,18 @@ class Handler(Generic[_Answer]):
                 result = await self._call(*arguments)
         except _FailedInThread as failure:
             return self._silent(f"{about}: the handler failed", failure.__cause__)
-        except Exception as error:  # noqa: BLE001  whatever the author's code raises ends here
+        except Exception as error:  # noqa: BLE001  no error of a handler may end the application
             return self._silent(f"{about}: the handler failed", error)
         except anyio.get_cancelled_exc_class() as error:
             if _is_being_cancelled():
                 raise
-            # On asyncio that is what awaiting a cancelled future or task raises.
+            # On asyncio, awaiting a cancelled future or task raises this.
             return self._silent(f"{about}: the handler was cancelled by its own code", error)
         except BaseExceptionGroup as group:
             return self._silent(f"{about}: the handler failed", _faults_alone(group))
-        # The clock too: what has blocked the event loop was never cancelled.
+        # Compare the clock too: code that blocked the event loop was not cancelled.
         if scope.cancel_called or anyio.current_time() >= deadline:
-            return self._silent(f"{about}: the handler was not done in time")
+            return self._silent(f"{about}: the handler did not finish in time")
         if not isinstance(result, self._returns):
             wanted = " or ".join(
                 "None" if cls is type(None) else f"{cls.__name__}(...)" for cls in self._returns
@@ -128,19 +127,19 @@ class Handler(Generic[_Answer]):
         known = self._failed and not self._every_failure
         self._failed = True
         level = logging.DEBUG if known else logging.ERROR
-        _log.log(level, "%s: %s; it is not answered", self._application, text, exc_info=error)
+        _log.log(level, "%s: %s; no response is sent", self._application, text, exc_info=error)
         return SILENT
 
     async def _call(self, *arguments: object) -> Any:
         if self._in_loop:
             return await self._function(*arguments)
         result = await self._call_in_thread(*arguments)
-        # Such as of a lambda that calls a coroutine function.
+        # For example a lambda that calls a coroutine function.
         return await result if inspect.isawaitable(result) else result
 
     async def _call_in_thread(self, *arguments: object) -> Any:
-        # anyio's own threads would keep a process from ending for as long as a handler hangs (on
-        # asyncio they are no daemons), and on asyncio no limit holds for those that are abandoned.
+        # anyio's own threads are not daemons on asyncio, so a handler that hangs would keep the
+        # process from ending; and asyncio doesn't limit the number of abandoned threads.
         if not self._threads.acquire(blocking=False):
             raise RuntimeError(f"{MAX_THREADS} earlier calls have not returned")
         done, token, pid = anyio.Event(), current_token(), os.getpid()
@@ -151,17 +150,17 @@ class Handler(Generic[_Answer]):
             try:
                 results.append(self._function(*arguments))
             except BaseException as error:
-                # sys.exit() too: whoever wants to end the program has to do it in its own thread.
+                # Also SystemExit: sys.exit() in another thread doesn't end the program.
                 errors.append(error)
                 if os.getpid() != pid:
                     raise
             finally:
                 self._threads.release()
             if os.getpid() != pid:
-                return  # a child that the function has forked: there is no loop to tell
+                return  # a child that the function forked: there is no event loop to notify
             try:
                 from_thread.run_sync(done.set, token=token)
-            except RuntimeError:  # the loop has ended meanwhile: nobody waits for this
+            except RuntimeError:  # the event loop has ended meanwhile
                 _log.debug(
                     "%s: the %s handler returned after its event loop had ended",
                     self._application,
@@ -170,7 +169,7 @@ class Handler(Generic[_Answer]):
 
         context = contextvars.copy_context()
         if _library is not None:
-            # Here is no event loop, so that the function may run one of its own.
+            # The thread has no event loop, so the function may run its own.
             context.run(_library.set, None)
         threading.Thread(
             target=context.run, args=(run,), name=f"hbtrio.app {self._what}", daemon=True
@@ -183,29 +182,29 @@ class Handler(Generic[_Answer]):
 
 def _check_call(function: Any, what: str, takes: tuple[type, ...]) -> None:
     if not callable(function):
-        raise TypeError(f"on_{what}: {function!r} can't be called")
+        raise TypeError(f"on_{what}: {function!r} is not callable")
     try:
         signature = inspect.signature(function)
-    except ValueError:  # some builtins don't tell
+    except ValueError:  # some builtins have no signature
         return
     try:
         signature.bind(*takes)
     except TypeError as error:
         wanted = ", ".join(f"a {cls.__name__}" for cls in takes) or "nothing"
-        raise TypeError(f"on_{what}: {function!r} is called with {wanted}: {error}") from None
+        raise TypeError(f"on_{what}: {function!r} must take {wanted}: {error}") from None
 
 
 def _is_being_cancelled() -> bool:
-    """Whether a scope around this is cancelled, so that the cancellation has to pass."""
+    """Returns whether an enclosing scope is cancelled, so that the cancellation must propagate."""
     return anyio.current_effective_deadline() == -math.inf
 
 
 def _faults_alone(group: BaseExceptionGroup) -> BaseException:
-    """What a handler's own tasks have raised.
+    """Returns the exceptions of a handler's own tasks.
 
     Raises:
-        BaseException: it is more than exceptions, or cancellations from around the handler: those
-            go on, without the rest.
+        BaseException: the group contains more than exceptions, or a cancellation from outside the
+            handler; the latter propagates without the exceptions.
     """
     cancelled, faults = group.split(anyio.get_cancelled_exc_class())
     if faults is not None and not isinstance(faults, Exception):

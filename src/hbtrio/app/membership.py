@@ -1,4 +1,4 @@
-"""Staying registered: connects to the guest daemon, and again whenever that is lost."""
+"""Keeps an application registered: connects to the guest daemon and reconnects after a loss."""
 
 from __future__ import annotations
 
@@ -14,65 +14,69 @@ import anyio
 from hbtrio.app.connection import GuestConnection
 from hbtrio.app.downtime_log import DowntimeLog
 from hbtrio.app.handler_set import Handlers
-from hbtrio.app.registration import Terms
+from hbtrio.app.registration import Registration
 from hbtrio.app.stream import GuestStream
 from hbtrio.policy.backoff import Backoff
 
 _log = logging.getLogger("hbtrio.app")
 
-#: The wait between two attempts to register: doubling from the first to the last, in seconds. Up to
-#: half of it is taken off by chance, lest all of a VM's applications come back at once.
+#: The wait between two attempts to register, in seconds, doubles from the first to the last. It is
+#: shortened at random by up to a half, so that a VM's applications don't all return at once.
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 10.0
 
-#: What it means that nobody listens: the guest daemon is not there yet, or is being started again.
+#: Errors that mean that the guest daemon is not running yet, or restarts.
 _NOT_THERE: Final = (errno.ENOENT, errno.ECONNREFUSED)
 
 
 class Membership:
-    """One application's place among those of the guest daemon, for as long as :meth:`run` runs.
+    """The registration of an application, for as long as :meth:`run` runs.
 
-    It belongs to the process that has made it; in a forked child it is over.
+    It belongs to the process that created it and ends in a forked child.
 
     Args:
-        terms: what is registered.
-        handlers: what answers the daemon.
-        socket: where the daemon listens.
-        jitter: returns how much of half the wait is taken off it, from 0 to 1.
+        registration: the values to register with.
+        handlers: the application's handlers.
+        socket: the path of the daemon's socket.
+        jitter: returns 0 to 1, the share of half the wait by which a wait is shortened.
     """
 
     def __init__(
-        self, terms: Terms, handlers: Handlers, socket: str, jitter: Callable[[], float]
+        self,
+        registration: Registration,
+        handlers: Handlers,
+        socket: str,
+        jitter: Callable[[], float],
     ) -> None:
         self.registered = False
-        #: Whether the daemon's last word was that it does not accept the registration.
+        #: Whether the daemon refused the last attempt to register.
         self.refused = False
-        #: Called in the event loop with each change.
+        #: Called in the event loop on each change.
         self.listener: Callable[[], None] | None = None
-        self._terms = terms
+        self._registration = registration
         self._handlers = handlers
         self._socket = socket
         self._jitter = jitter
         self._pid = os.getpid()
-        self._news = anyio.Event()
+        self._changed = anyio.Event()
 
     def is_here(self) -> bool:
-        """Whether this is the process that has made it, and not a child of that."""
+        """Returns whether this is the process that created it, not a forked child."""
         return os.getpid() == self._pid
 
     async def changed(self) -> None:
-        """Returns with the next change of ``registered`` or ``refused``, or when it has ended."""
-        await self._news.wait()
+        """Waits for the next change of ``registered`` or ``refused``, or for the end."""
+        await self._changed.wait()
 
     def end(self) -> None:
-        """It is over: lets go who waits for a change."""
+        """Ends the registration and wakes all that wait for a change."""
         self._set(registered=False)
         self.listener = None
 
     async def run(self) -> None:
-        """Registers, and does so again whenever it is lost, until cancelled."""
+        """Registers, and again after each loss, until cancelled; then signs off."""
         backoff = Backoff(FIRST_RETRY_S, LAST_RETRY_S)
-        downtime = DowntimeLog(self._terms.name, anyio.current_time())
+        downtime = DowntimeLog(self._registration.name, anyio.current_time())
         while self.is_here():
             reason, level = "", logging.WARNING
             try:
@@ -83,12 +87,12 @@ class Membership:
                     level = logging.INFO
             else:
                 with closing(stream):
-                    connection = GuestConnection(stream, self._terms, self._handlers)
+                    connection = GuestConnection(stream, self._registration, self._handlers)
                     accepted = await connection.register()
                     if accepted:
-                        reason = await self._attend(connection)
+                        reason = await self._serve(connection)
                         backoff.reset()
-                        downtime = DowntimeLog(self._terms.name, anyio.current_time())
+                        downtime = DowntimeLog(self._registration.name, anyio.current_time())
                     elif accepted is None:
                         reason = "the guest daemon did not answer the registration"
                     else:
@@ -97,26 +101,25 @@ class Membership:
                         self._set(registered=False)
             if not self.is_here():
                 return
-            downtime.because(reason, level, anyio.current_time())
+            downtime.log_reason(reason, level, anyio.current_time())
             await anyio.sleep(backoff.next_delay_s() * (1 - self._jitter() / 2))
 
-    async def _attend(self, connection: GuestConnection) -> str:
-        """Is registered, for as long as it can be; returns why it no longer is."""
-        _log.info("%s is registered with the guest daemon", self._terms.name)
+    async def _serve(self, connection: GuestConnection) -> str:
+        """Serves a registered connection until it ends; returns the reason."""
+        _log.info("%s is registered with the guest daemon", self._registration.name)
         self.refused = False
         self._set(registered=True)
         try:
             return await connection.serve()
         except anyio.get_cancelled_exc_class():
-            # Before the connection is closed, and bounded in time.
-            await connection.say_farewell()
+            await connection.sign_off()
             raise
         finally:
             self._set(registered=False)
 
     def _set(self, *, registered: bool) -> None:
         self.registered = registered
-        self._news.set()
-        self._news = anyio.Event()
+        self._changed.set()
+        self._changed = anyio.Event()
         if self.listener is not None:
             self.listener()

@@ -1,4 +1,4 @@
-"""What an application registers with: its name, its interval and its windows."""
+"""Checks the values that an application registers with: name, interval and windows."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from hbtrio.wire.vocabulary import (
     window_of,
 )
 
-#: Where the guest daemon listens if it is not told otherwise.
+#: The guest daemon's default socket.
 DEFAULT_SOCKET: Final = "/var/run/.guest_heartbeat_api"
 
 #: The guest refuses a shorter interval (PROTOCOL.md, section 4).
 _MIN_HEARTBEAT_S: Final = 0.4
 
-#: An hour between beats, and a day for a window: beyond it a unit was mistaken.
+#: An hour between heartbeats and a day per window: larger values are mistaken units.
 _MAX_HEARTBEAT_S: Final = 3600
 _MAX_WINDOW_S: Final = 86_400
 
-#: A guest daemon that is this late is not yet hung, in seconds: its machine may be busy.
+#: The least silence, in seconds, for a guest daemon to count as hung: its machine may be busy.
 _MIN_PATIENCE_S: Final = 10.0
 
-#: What fits into a socket's address, without its NUL.
+#: The size of a unix socket's address without the NUL.
 _MAX_PATH_BYTES: Final = 107
 
 
 class Refused(Exception):
-    """The guest daemon does not accept the registration; the text says with what."""
+    """The guest daemon refused the registration; the text names the application and interval."""
 
 
 def _number(value: Any, what: str, least: float, most: float) -> float:
@@ -74,23 +74,23 @@ def _name(_: Any, attribute: attrs.Attribute[str], value: Any) -> None:
 
 
 @attrs.frozen(kw_only=True)
-class Terms:
-    """A registration, checked.
+class Registration:
+    """The checked values of a registration.
 
     Args:
-        name: what operators read, 1 to 39 bytes of UTF-8, printable.
-        heartbeat_s: how often the guest asks for a sign of life: 0.4 to 3600 s, in whole ms.
-        vote_s: the window of votes; a whole number of seconds, 1 to 86400, as are all windows.
+        name: the name that operators read: 1 to 39 bytes of UTF-8, printable.
+        heartbeat_s: how often the guest sends a challenge: 0.4 to 3600 s, in whole ms.
+        vote_s: the window of votes: whole seconds, 1 to 86400, as for all windows.
         shutdown_notice_s: the window of the notices of stop and reboot.
-        suspend_notice_s: of pause, suspend and ``*_begin``.
-        resume_notice_s: of unpause, resume and ``*_end``.
-        corrective_action: what is to be done with the VM when the application is silent or ill.
-        health_every_s: how often the health handler is called, 0.1 to 3600 s; None is
+        suspend_notice_s: the window of the notices of pause, suspend and ``*_begin``.
+        resume_notice_s: the window of the notices of unpause, resume and ``*_end``.
+        corrective_action: the action on the VM if the application is silent or ill.
+        health_every_s: how often the health handler is called: 0.1 to 3600 s; None is
             ``heartbeat_s``.
 
     Raises:
-        TypeError: a value is of another kind than it must be.
-        ValueError: a value is out of its range; the text names it.
+        TypeError: a value has the wrong type.
+        ValueError: a value is out of range; the text names the value.
     """
 
     name: str = attrs.field(validator=_name)
@@ -109,24 +109,24 @@ class Terms:
 
     @property
     def health_interval_s(self) -> float:
-        """Seconds from one call of the health handler to the next, and what one may take."""
+        """Seconds between calls of the health handler, and the limit of one call."""
         return self.heartbeat_s if self.health_every_s is None else self.health_every_s
 
     @property
     def patience_s(self) -> float:
-        """Seconds without a challenge after which the guest is taken for hung.
+        """Seconds without a challenge after which the guest counts as hung.
 
-        It sends one every interval, unless it waits for the answer to the last (PROTOCOL.md,
-        section 4).
+        The guest sends a challenge every interval unless it waits for the response to the last one
+        (PROTOCOL.md, section 4).
         """
         return max(5 * self.heartbeat_s, _MIN_PATIENCE_S)
 
     @property
     def init(self) -> AppInit:
-        """The message that registers."""
+        """The message of the registration."""
         return AppInit(
             name=self.name,
-            # Upwards, for 0.4001 must not become an interval that is refused.
+            # Round up: 0.4001 must not become an interval that is refused.
             heartbeat_interval_ms=math.ceil(round(1000 * self.heartbeat_s, 6)),
             vote_secs=int(self.vote_s),
             shutdown_notice_secs=int(self.shutdown_notice_s),
@@ -136,9 +136,9 @@ class Terms:
         )
 
     def window_s(self, event: Event, notification: NotificationType) -> int:
-        """How long the guest waits for the answer, in seconds.
+        """Returns how long the guest waits for the response, in seconds.
 
-        For the notice of an event without a name it is the shortest that it can be.
+        For the notice of an unknown event, this is the shortest notice window.
         """
         if notification is NotificationType.REVOCABLE:
             return self.vote_s
@@ -153,11 +153,11 @@ class Terms:
 
 
 def socket_path(path: str | os.PathLike[str]) -> str:
-    """The path as text, if a socket can have it.
+    """Returns a path as a string if it is valid for a unix socket.
 
     Raises:
-        TypeError: it is neither text nor a path.
-        ValueError: it is longer than 107 bytes, or empty, or has a NUL in it.
+        TypeError: the path is neither a string nor a path of strings.
+        ValueError: the path is empty, longer than 107 bytes, or contains a NUL.
     """
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):

@@ -1,4 +1,4 @@
-"""What handlers are asked and told: a vote, a notice, and how long there is for it."""
+"""The arguments of handlers: a vote or a notice, with its event and deadline."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect
 
 @attrs.frozen
 class _Request:
-    #: What is about to happen to the VM, or has happened: ``Event.STOP`` or just ``"stop"``.
-    #: ``Event.UNKNOWN`` is one that this version of the SDK has no name for.
+    #: The event that is about to happen to the VM, or has happened: ``Event.STOP`` equals
+    #: ``"stop"``. ``Event.UNKNOWN`` stands for an event that this version doesn't know.
     event: Event
-    #: How long the window is, in seconds.
+    #: The length of the window, in seconds.
     window_s: float
-    #: When the window closes, in terms of :func:`anyio.current_time`. The handler is cancelled
-    #: then, and what it returns later is not sent.
+    #: When the window closes, on the clock of :func:`anyio.current_time`. The handler is then
+    #: cancelled, and a later result is not sent.
     deadline: float
-    # The same on the clock that every thread can read.
+    # The deadline on time.monotonic(), which every thread can read.
     _ends_at: float = attrs.field(repr=False, eq=False)
 
     @classmethod
     def opened(cls, event: Event, window_s: float) -> Self:
-        """One whose window opens now."""
+        """Creates a request whose window opens now."""
         now = anyio.current_time()
         return cls(event, window_s, now + window_s, time.monotonic() + window_s)
 
     @property
     def remaining_s(self) -> float:
-        """Seconds until the window closes, 0 when it is over. May be read from any thread.
+        """Seconds until the window closes, at least 0. May be read from any thread.
 
-        An answer takes a moment to arrive: whoever spends all of this comes too late.
+        A response takes a moment to arrive, so don't use up all of this time.
         """
         try:
             remaining_s = self.deadline - anyio.current_time()
@@ -45,21 +45,21 @@ class _Request:
 
 @attrs.frozen
 class Vote(_Request):
-    """Whether this event may happen.
+    """Asks whether this event may happen.
 
-    Answer :class:`~hbtrio.app.Accept` or :class:`~hbtrio.app.Reject`. Silence is agreement.
+    Return :class:`~hbtrio.app.Accept` or :class:`~hbtrio.app.Reject`. Silence is consent.
     """
 
 
 @attrs.frozen
 class Notice(_Request):
-    """This event is about to happen, or has happened.
+    """Announces that this event is about to happen, or has happened.
 
     The event waits until the handler returns, but no longer than the window.
     """
 
     @property
     def happened(self) -> bool:
-        """Whether the event is over: unpause, resume and the events that end in ``_end``."""
+        """Whether the event has happened: unpause, resume and ``*_end``."""
         rule = EVENT_TABLE.get(self.event)
         return rule is not None and rule.effect is ExpectedEffect.RETURNS

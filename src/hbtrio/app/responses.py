@@ -1,4 +1,4 @@
-"""What handlers return: to a vote, and about the application's health."""
+"""The results of handlers: responses to a vote, and the application's health."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import attrs
 
 from hbtrio.wire.vocabulary import CorrectiveAction
 
-#: The words for a corrective action, for those who check types.
+#: The names of corrective actions, for type checkers.
 ActionWord = Literal["none", "log", "reboot", "stop"]
 
 
 def corrective_action(word: Any, argument: str) -> CorrectiveAction:
-    """The action with this name.
+    """Converts a name to a corrective action.
 
     Args:
-        word: of an author, who may be mistaken.
-        argument: what the author calls it.
+        word: the name, unchecked.
+        argument: the name of the argument, for errors.
 
     Raises:
-        TypeError: it is not text.
-        ValueError: it is none of none, log, reboot and stop.
+        TypeError: ``word`` is not a string.
+        ValueError: ``word`` is not none, log, reboot or stop.
     """
     if not isinstance(word, str):
         raise TypeError(f"{argument}: {word!r} is not one of none, log, reboot, stop")
-    # The vocabulary takes any word of a peer for unknown; a slip of the pen is to be told.
+    # The enum maps any other word to UNKNOWN; a typo has to be an error.
     action = CorrectiveAction(word)
     if action is CorrectiveAction.UNKNOWN:
         raise ValueError(f"{argument}: {str(word)!r} is not one of none, log, reboot, stop")
@@ -43,18 +43,18 @@ def _text(_: Any, attribute: attrs.Attribute[str], value: Any) -> None:
 
 @attrs.frozen
 class Accept:
-    """To a vote: it may happen, as far as this application is concerned."""
+    """Response to a vote: the application accepts the event."""
 
 
 @attrs.frozen
 class Reject:
-    """To a vote: it must not happen now. One reject, of whomever, is the VM's answer at once.
+    """Response to a vote: the event must not happen now. One reject rejects for the whole VM.
 
     Args:
-        reason: what the operator reads; beyond 191 bytes of UTF-8 it is cut.
+        reason: the text that the operator reads, cut after 191 bytes of UTF-8.
 
     Raises:
-        TypeError: the reason is not text.
+        TypeError: the reason is not a string.
     """
 
     reason: str = attrs.field(validator=_text)
@@ -62,20 +62,20 @@ class Reject:
 
 @attrs.frozen
 class Healthy:
-    """About the application's health: all is well."""
+    """Result of the health handler: the application is healthy."""
 
 
 @attrs.frozen
 class Unhealthy:
-    """About the application's health: something is wrong, and the VM with it.
+    """Result of the health handler: the application is ill, and so is the VM.
 
     Args:
-        reason: what the operator reads; beyond 191 bytes of UTF-8 it is cut.
-        action: what is to be done with the VM, also as a word such as ``"reboot"``; None is what
-            the application registered with.
+        reason: the text that the operator reads, cut after 191 bytes of UTF-8.
+        action: the action on the VM, also as a name such as ``"reboot"``; None is the registered
+            action.
 
     Raises:
-        TypeError: the reason or the action is not text.
+        TypeError: the reason or the action is not a string.
         ValueError: there is no such action.
     """
 

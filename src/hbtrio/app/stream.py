@@ -1,12 +1,12 @@
-"""The socket to the guest daemon, for any event loop.
+"""Connects to the guest daemon's socket, under any event loop.
 
-anyio's own streams are not used. Connecting: where too many wait to be accepted, a unix socket
-refuses at once with EAGAIN, which they take for a connection under way. Reading: on asyncio, what
-arrives while the reader is being cancelled is an error in the log of the application.
+anyio's own streams have two faults here. If too many connections wait to be accepted, a unix socket
+refuses with EAGAIN, which anyio takes for a connection in progress. And on asyncio, data that
+arrives while the reader is cancelled is logged as an error in the application's log.
 
-A forked child has a copy of every descriptor. One of a connection would keep it open after the
-parent's death, and the guest would wait for a process that is gone; so the child closes its copies
-at once. Programs that are executed do not get one: sockets of Python are closed on exec.
+A forked child closes its copies of the sockets. Otherwise a copy would keep the connection open
+after the parent's death and the guest would wait for a dead process. Programs started with exec get
+no copy, because Python closes sockets on exec.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from hbtrio.wire.app_codec import MESSAGE_BYTES
 
 _READ_BYTES: Final = 16 * MESSAGE_BYTES
 
-#: Those of this process that are in use.
+#: The open streams of this process.
 _streams: weakref.WeakSet[GuestStream] = weakref.WeakSet()
 
 
 class GuestStream:
-    """A connected socket. One task may read, and one may write, at a time."""
+    """A connected socket. One task may read and one may write at a time."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -35,13 +35,13 @@ class GuestStream:
 
     @classmethod
     def connect(cls, path: str) -> Self:
-        """Connects, without waiting: with a unix socket there is nothing to wait for.
+        """Connects without waiting, since a unix socket connects or fails at once.
 
         Raises:
-            OSError: nobody listens there, or too many wait to be accepted.
+            OSError: nothing listens at the path, or too many connections wait to be accepted.
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Before it connects, for another thread may fork in the middle of this.
+        # Created before connect(), because another thread may fork at any time.
         stream = cls(sock)
         try:
             sock.setblocking(False)
@@ -52,11 +52,11 @@ class GuestStream:
         return stream
 
     async def receive(self) -> bytes:
-        """What has arrived, as soon as something has; nothing when the connection has ended.
+        """Waits for data and returns it; b"" if the connection has ended.
 
-        Cancelled, it has taken nothing.
+        Cancellation loses no data.
         """
-        while self._sock.fileno() >= 0:  # a forked child has closed it
+        while self._sock.fileno() >= 0:  # a forked child has closed its copy
             await anyio.wait_readable(self._sock)
             try:
                 return self._sock.recv(_READ_BYTES)
@@ -67,9 +67,9 @@ class GuestStream:
         return b""
 
     async def send(self, data: bytes) -> None:
-        """Sends all of it, and waits only while the socket is full.
+        """Sends all data; waits only while the socket is full.
 
-        Cancelled, it may have sent a part.
+        A cancelled call may have sent a part of the data.
 
         Raises:
             OSError: the connection has ended.
@@ -82,12 +82,12 @@ class GuestStream:
                 await anyio.wait_writable(self._sock)
 
     def close(self) -> None:
-        """Closes the socket; nobody may be reading or writing."""
+        """Closes the socket; no task may be reading or writing."""
         self._sock.close()
 
 
 def _close_all_in_child() -> None:
-    # The child has this one thread: nobody else uses them.
+    # The child has only this thread, so no other uses the streams.
     for stream in list(_streams):
         stream.close()
 

@@ -1,4 +1,4 @@
-"""Applications for programs made of plain threads, without an event loop of their own.
+"""Runs an application in the background of a program without an event loop.
 
 ::
 
@@ -30,19 +30,19 @@ _log = logging.getLogger("hbtrio.app")
 class Background:
     """An application that runs in the background. Its methods may be called from any thread.
 
-    anyio's portal is not used: where its event loop has ended, or is another process's after a
-    fork, it raises errors of its own or waits for good.
+    anyio's portal is not used: if its event loop has ended, or belongs to another process after a
+    fork, the portal raises its own errors or waits for ever.
     """
 
     def __init__(self, app: Application) -> None:
         self._app = app
         self._pid = os.getpid()
-        #: With it the threads wait for what happens in the loop.
-        self._news = threading.Condition()
+        #: Notified on each change in the event loop.
+        self._changed = threading.Condition()
         self._runs = False
         self._ended = False
         self._cause: BaseException | None = None
-        # What the loop waits for; any thread may write to it, at any time, without waiting.
+        # Ends the event loop; any thread can write without waiting.
         self._leave, self._left = socket.socketpair()
         self._thread = threading.Thread(
             target=self._run, name=f"hbtrio.app {app.name}", daemon=True
@@ -50,24 +50,25 @@ class Background:
 
     @property
     def registered(self) -> bool:
-        """Whether the guest daemon counts on the application at this moment."""
+        """Whether the application is registered with the guest daemon now."""
         return self._app.registered
 
     def wait_registered(self, timeout_s: float) -> None:
         """Blocks until the application is registered.
 
         Args:
-            timeout_s: how long it waits at the most, in seconds.
+            timeout_s: the longest wait, in seconds.
 
         Raises:
-            Refused: the guest daemon's last word was that it does not accept the registration.
-            RuntimeError: the application is not running any more; what has ended it is its cause.
-            TimeoutError: it is not registered yet.
+            Refused: the guest daemon refused the last attempt to register.
+            RuntimeError: the application is no longer running; the cause is the error that ended
+                it.
+            TimeoutError: the application is not registered after ``timeout_s``.
         """
         if os.getpid() != self._pid:
             raise RuntimeError(f"application {self._app.name} runs in another process")
-        with self._news:
-            if not self._news.wait_for(self._is_registered, timeout_s):
+        with self._changed:
+            if not self._changed.wait_for(self._is_registered, timeout_s):
                 raise TimeoutError(f"{self._app.name} is not registered after {timeout_s:g} s")
 
     def _is_registered(self) -> bool:
@@ -79,14 +80,14 @@ class Background:
 
     def _start(self) -> None:
         self._thread.start()
-        with self._news:
-            self._news.wait_for(lambda: self._runs or self._ended)
+        with self._changed:
+            self._changed.wait_for(lambda: self._runs or self._ended)
         if self._cause is not None and not self._runs:
             self._join()
             raise self._cause
 
     def _stop(self) -> None:
-        # The thread of the loop is the parent's; so is what is said to it.
+        # A forked child must not stop the parent's event loop.
         if os.getpid() == self._pid:
             self._leave.send(b"x")
             self._join()
@@ -98,44 +99,46 @@ class Background:
 
     def _run(self) -> None:
         try:
-            anyio.run(self._attend, backend="asyncio")
-        except BaseException as error:  # noqa: BLE001  it is raised where the block is left
+            anyio.run(self._serve, backend="asyncio")
+        except BaseException as error:  # noqa: BLE001  it is raised when the block is left
             self._cause = error
             if self._runs and os.getpid() == self._pid:
-                _log.error("%s runs no more, and is not registered", self._app.name, exc_info=error)
+                _log.error(
+                    "%s has stopped and is no longer registered", self._app.name, exc_info=error
+                )
         finally:
-            with self._news:
+            with self._changed:
                 self._ended = True
-                self._news.notify_all()
+                self._changed.notify_all()
 
-    async def _attend(self) -> None:
+    async def _serve(self) -> None:
         async with self._app:
-            self._app._listen(self._tell)
+            self._app._listen(self._notify)
             self._runs = True
-            self._tell()
+            self._notify()
             await anyio.wait_readable(self._left)
 
-    def _tell(self) -> None:
-        with self._news:
-            self._news.notify_all()
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
 
 @contextmanager
 def in_background(app: Application) -> Iterator[Background]:
-    """Runs an application in an event loop (asyncio's) in a thread of its own.
+    """Runs an application in a thread with its own asyncio event loop.
 
-    It is registered for as long as the block runs, as with ``async with``. Functions that are its
-    handlers are called in further threads, one at a time for votes and notices (a thread whose
-    window has closed can't be stopped: its result is dropped), one for the health. They may block;
-    coroutine functions run in the loop and must not.
+    The application is registered while the block runs, as with ``async with``. Handlers that are
+    plain functions are called in further threads and may block: one thread for votes and notices,
+    one for the health. A thread whose window has closed can't be stopped; its result is dropped.
+    Coroutine functions run in the event loop and must not block.
 
-    Leaving the block waits for no handler in a thread: those are daemons, which end with the
-    process. A forked child that leaves it leaves the parent's application alone.
+    Leaving the block doesn't wait for handlers in threads, which are daemon threads and end with
+    the process. A forked child that leaves the block doesn't affect the parent's application.
 
     Raises:
         RuntimeError: the application is running already.
-        BaseException: what has ended the event loop, such as ``sys.exit()`` in a coroutine function
-            that is a handler, when the block is left; it stands in the log as soon as it happens.
+        BaseException: the error that ended the event loop, such as ``sys.exit()`` in a coroutine
+            handler. It is logged at once and raised when the block is left.
     """
     background = Background(app)
     background._start()
