@@ -83,9 +83,9 @@ def at(guest: ScriptedGuest, what: str) -> str:
     return f"/v1/instances/{guest.uuid}/{what}"
 
 
-async def beating(world: FleetWorld, **init: Any) -> ScriptedGuest:
+async def heartbeating(world: FleetWorld, **init: Any) -> ScriptedGuest:
     """A guest that the agent knows of."""
-    guest = await world.host.beating(**init)
+    guest = await world.host.heartbeating(**init)
     await world.host.settle()
     assert world.agent.fleet.live(guest.uuid) is not None
     return guest
@@ -131,7 +131,7 @@ def instance(guest: ScriptedGuest, **changes: Any) -> dict[str, Any]:
         "link": "up",
         "reporting": True,
         "name": "web",
-        "state": "beating",
+        "state": "heartbeating",
         "why": "",
         "heartbeating": True,
         "health": "healthy",
@@ -151,7 +151,7 @@ async def test_status_of_a_fleet_through_a_broken_link(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
-        guest = await beating(world, name="web")
+        guest = await heartbeating(world, name="web")
         host = {
             "hostname": "compute-0",
             "uuid": HOST_UUID,
@@ -228,7 +228,7 @@ async def test_a_large_fleet_holds_nobody_up(tmp_path: Path) -> None:
 
 async def test_a_vote(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         guest.reply = lambda _: Answer(VoteResult.REJECT, "busy", after_s=3)
         assert lines_of(await http.post(at(guest, "vote"), json=STOP)) == [
             {"step": "vote", "event": "stop", "window": "VOTE", "seconds": 9},
@@ -240,7 +240,7 @@ async def test_a_vote(autojump_clock: MockClock, tmp_path: Path) -> None:
 
 async def test_a_notice(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         body = {"event": "resume"}
         assert lines_of(await http.post(at(guest, "notify"), json=body)) == [
             {"step": "notice", "event": "resume", "window": "RESUME_NOTICE", "seconds": 14},
@@ -252,7 +252,7 @@ async def test_a_vote_whose_host_is_lost_ends_with_its_window(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         guest.reply = stay_silent
         async with stream(http, "POST", at(guest, "vote"), json=STOP) as (_, lines):
             assert json.loads(await anext(lines))["seconds"] == 9
@@ -268,7 +268,7 @@ async def test_a_vote_whose_host_is_lost_ends_with_its_window(
 
 async def test_whoever_hangs_up_ends_nothing(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         guest.reply = lambda _: Answer(VoteResult.ACCEPT, "late", after_s=3)
         async with stream(http, "POST", at(guest, "vote"), json=STOP) as (_, lines):
             await anext(lines)
@@ -282,7 +282,7 @@ async def test_whoever_hangs_up_ends_nothing(autojump_clock: MockClock, tmp_path
 async def test_an_action_is_run_by_the_host(autojump_clock: MockClock, tmp_path: Path) -> None:
     runs = {"virsh": FakeRun(stdout=b"done\n", delay_s=2)}
     async with fleet_world(tmp_path, runs=runs) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         body = {"action": "stop", "command": ["virsh", "{uuid}"]}
         lines = lines_of(await http.post(at(guest, "act"), json=body))
         assert [(line["step"], line.get("result", "")) for line in lines] == [
@@ -309,7 +309,7 @@ async def test_an_action_goes_on_without_its_watcher(
 ) -> None:
     runs = {"true": FakeRun(delay_s=5)}
     async with fleet_world(tmp_path, runs=runs) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         body = {"action": "pause", "command": ["true"], "force": True}
         async with stream(http, "POST", at(guest, "act"), json=body) as (_, lines):
             assert json.loads(await anext(lines))["step"] == "notice"
@@ -322,7 +322,7 @@ async def test_an_action_goes_on_without_its_watcher(
 
 async def test_an_action_whose_host_is_lost(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with fleet_world(tmp_path, runs={"slow": HANGS}) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         body = {"action": "pause", "command": ["slow"], "force": True}
         async with stream(http, "POST", at(guest, "act"), json=body) as (_, lines):
             for _ in range(3):
@@ -355,7 +355,7 @@ async def test_a_host_whose_progress_is_not_understood(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         session = world.agent.fleet.sessions["compute-0"]
 
         async def command(message: ActCommand) -> Reply:
@@ -426,7 +426,7 @@ async def test_events_of_a_host_reach_the_operator(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         async with stream(http, "GET", "/v1/events") as (_, lines):
             guest.answers_after_s = None
             event = json.loads(await anext(lines))
@@ -567,7 +567,7 @@ async def test_faulty_requests(
 
 async def test_what_a_host_refuses(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with fleet_world(tmp_path, runs={"slow": HANGS}) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         assert refusal(await http.post(at(guest, "act"), json={"action": "stop"})) == (
             409,
             "no command for stop: give one after --, or set stop in [actions]",
@@ -593,7 +593,7 @@ async def test_what_a_host_refuses(autojump_clock: MockClock, tmp_path: Path) ->
 
 async def test_a_host_without_a_link(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         await world.cut()
         for kind, body in (("vote", STOP), ("notify", STOP), ("act", {"action": "stop"})):
             status, reason = refusal(await http.post(at(guest, kind), json=body))
@@ -603,7 +603,7 @@ async def test_a_host_without_a_link(autojump_clock: MockClock, tmp_path: Path) 
 
 async def test_a_full_disk(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with fleet_world(tmp_path) as world, world.api.client() as http:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         world.api.worker.fault = "disk full"
         assert refusal(await http.get("/v1/history")) == (503, "store: disk full")
         assert refusal(await http.post(at(guest, "vote"), json=STOP)) == (503, "store: disk full")
@@ -726,7 +726,7 @@ async def test_names_of_other_machines_are_refused_over_tcp(
 
 async def test_ctl_status(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with fleet_world(tmp_path) as world:
-        await beating(world, name="web")
+        await heartbeating(world, name="web")
         called = await call(world.api.path, "status")
         assert called.status == ExitStatus.DONE
         started = "2025-01-01 00:00:01+00:00"
@@ -737,8 +737,8 @@ async def test_ctl_status(autojump_clock: MockClock, tmp_path: Path) -> None:
             "HOST       LINK  INSTANCES  HEARTBEATING  VERSION  NOTE",
             f"compute-0  up            1             1  {hbtrio.__version__}",
             "",
-            f"{'UUID':36}  NAME  HOST       STATE    HEALTH   REPORTED  NOTE",
-            f"{ONE}  web   compute-0  beating  healthy  yes",
+            f"{'UUID':36}  NAME  HOST       STATE         HEALTH   REPORTED  NOTE",
+            f"{ONE}  web   compute-0  heartbeating  healthy  yes",
         ]
         whole = json.loads((await call(world.api.path, "status", "--json")).text)
         assert [one["hostname"] for one in whole["hosts"]] == ["compute-0"]
@@ -751,7 +751,7 @@ async def test_ctl_status(autojump_clock: MockClock, tmp_path: Path) -> None:
 
 async def test_ctl_votes_notifies_and_acts(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with fleet_world(tmp_path, runs={"true": FakeRun()}) as world:
-        guest = await beating(world, name="web")
+        guest = await heartbeating(world, name="web")
         guest.reply = lambda _: Answer(VoteResult.REJECT, "busy")
         called = await call(world.api.path, "vote", "web", "stop")
         assert called.lines == [
@@ -773,7 +773,7 @@ async def test_ctl_votes_notifies_and_acts(autojump_clock: MockClock, tmp_path: 
 
 async def test_ctl_events_and_history(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with fleet_world(tmp_path) as world:
-        guest = await beating(world, name="web")
+        guest = await heartbeating(world, name="web")
         await call(world.api.path, "vote", "web", "stop")
         vote = f"2025-01-01 00:00:01.000 {guest.uuid} (web) compute-0 vote stop accept by {ME}"
         for words in (["events"], ["history"], ["history", "web"], ["history", ONE, "--limit=9"]):
@@ -851,7 +851,7 @@ async def test_ctl_and_an_action_whose_host_is_lost(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with fleet_world(tmp_path, runs={"slow": HANGS}) as world:
-        guest = await beating(world)
+        guest = await heartbeating(world)
         world.host.after(20, lambda: world._nursery.start_soon(world.cut))
         text, status = await fault_of(
             world.api.path, "act", guest.uuid, "pause", "--force", "--", "slow"

@@ -116,7 +116,7 @@ async def test_status_of_a_host_without_instances(autojump_clock: MockClock) -> 
 
 async def test_status_of_an_instance_and_of_all_of_them_by_uuid(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        first = await world.beating(name="web-1")
+        first = await world.heartbeating(name="web-1")
         second = world.guest(name="").appears()
         second.greets = False
         await world.at(3.5)
@@ -124,7 +124,7 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid(autojump_clock: 
         assert response.json() == {
             "uuid": first.uuid,
             "name": "web-1",
-            "state": "beating",
+            "state": "heartbeating",
             "why": "answers challenges",
             "connected": True,
             "heartbeating": True,
@@ -167,7 +167,7 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid(autojump_clock: 
 
 async def test_status_tells_what_is_open_and_what_is_under_way(autojump_clock: MockClock) -> None:
     async with serving(runs={"reset": FakeRun(delay_s=5)}) as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.COMPLETE, after_s=4)
         begun = world.host.begin_action(
             guest.uuid, next(a for a in ACTION_TABLE if a == "reboot"), ("reset",), force=False
@@ -197,7 +197,7 @@ async def test_status_tells_what_is_open_and_what_is_under_way(autojump_clock: M
 
 async def test_status_tells_of_ill_health(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk \u202e full"
         await world.at(3)
         shown = (await http.get(f"/v1/instances/{guest.uuid}")).json()
@@ -207,7 +207,7 @@ async def test_status_tells_of_ill_health(autojump_clock: MockClock) -> None:
 
 async def test_nobody_knows_the_health_of_what_is_lost(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk full"
         await world.at(3)
         guest.answers_after_s, guest.greets = None, False
@@ -218,7 +218,7 @@ async def test_nobody_knows_the_health_of_what_is_lost(autojump_clock: MockClock
 
 async def test_an_instance_that_is_well_again_says_so(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk full"
         await world.at(3.5)
         guest.health, guest.log_msg = Health.HEALTHY, ""
@@ -243,7 +243,7 @@ async def test_an_instance_whose_socket_nobody_serves_says_so(autojump_clock: Mo
 @pytest.mark.parametrize("event", [event for event, rule in EVENT_TABLE.items() if rule.voted])
 async def test_vote_on_each_event(autojump_clock: MockClock, event: Event) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "not \u00fc \u202e now")
         response = await http.post(at(guest, "vote"), json={"event": event})
         assert lines_of(response) == [
@@ -255,7 +255,7 @@ async def test_vote_on_each_event(autojump_clock: MockClock, event: Event) -> No
 @pytest.mark.parametrize("event", EVENT_TABLE)
 async def test_notice_of_each_event(autojump_clock: MockClock, event: Event) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         response = await http.post(at(guest, "notify"), json={"event": event})
         kind = EVENT_TABLE[event].notice
         assert lines_of(response) == [
@@ -271,7 +271,7 @@ async def test_notice_of_each_event(autojump_clock: MockClock, event: Event) -> 
 
 async def test_lines_come_as_things_happen(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         async with stream(http, "POST", at(guest, "vote"), json={"event": "stop"}) as lines:
             assert "window" in json.loads(await anext(lines))
@@ -282,7 +282,7 @@ async def test_lines_come_as_things_happen(autojump_clock: MockClock) -> None:
 
 async def test_who_hangs_up_ends_no_vote(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "no", after_s=5)
         async with stream(http, "POST", at(guest, "vote"), json={"event": "stop"}) as lines:
             await anext(lines)
@@ -292,7 +292,7 @@ async def test_who_hangs_up_ends_no_vote(autojump_clock: MockClock) -> None:
 
 async def test_an_instance_that_goes_away_ends_the_vote(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         world.after(2, guest.vanishes)
         response = await http.post(at(guest, "vote"), json={"event": "stop"})
@@ -311,7 +311,7 @@ async def test_an_instance_that_goes_away_ends_the_vote(autojump_clock: MockCloc
 async def test_action_from_vote_to_post_notice(autojump_clock: MockClock) -> None:
     runs = {"virsh": FakeRun(stdout=b"well\x1b[31m\n", delay_s=2)}
     async with serving(runs=runs) as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         body = {"action": "live-migrate", "command": ["virsh", "migrate", "{uuid}", "{{uuid}}"]}
         response = await http.post(at(guest, "act"), json=body)
         argv = ["virsh", "migrate", guest.uuid, "{uuid}"]
@@ -333,7 +333,7 @@ async def test_action_from_vote_to_post_notice(autojump_clock: MockClock) -> Non
 
 async def test_action_rejected(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "busy")
         response = await http.post(at(guest, "act"), json={"action": "stop", "command": ["true"]})
         assert lines_of(response)[-1] == {"step": "end", "outcome": "rejected", "reason": "busy"}
@@ -344,7 +344,7 @@ async def test_action_by_force_with_the_configured_command(autojump_clock: MockC
     actions = ActionCommands(stop=("virsh", "shutdown", "{uuid}"))
     runs = {"virsh": FakeRun(exit_code=3, stderr=b"no domain")}
     async with serving(actions=actions, runs=runs) as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "never heard")
         response = await http.post(at(guest, "act"), json={"action": "stop", "force": True})
         assert lines_of(response) == [
@@ -363,7 +363,7 @@ async def test_action_by_force_with_the_configured_command(autojump_clock: MockC
 
 async def test_action_waits_for_another_vote_and_says_so(autojump_clock: MockClock) -> None:
     async with serving(runs={"true": FakeRun()}) as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         world.vote(guest, Event.PAUSE)
         await world.at(2)
@@ -404,7 +404,7 @@ async def test_a_restart_that_takes_a_moment_more(
 ) -> None:
     """An init just before the end of RESTART: whether it is a leftover shows a moment later."""
     async with serving(runs={"true": FakeRun()}) as (world, http, _api):
-        guest = await world.beating(restart_secs=20)
+        guest = await world.heartbeating(restart_secs=20)
         guest.answers_after_s = None
         world.after(19.9, guest.says_init)
         world.after(20.5, lambda: setattr(guest, "answers_after_s", 0.0))
@@ -419,7 +419,7 @@ async def test_a_restart_that_takes_a_moment_more(
 
 async def test_who_hangs_up_ends_no_action(autojump_clock: MockClock) -> None:
     async with serving(runs={"slow": FakeRun(delay_s=30)}) as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         body = {"action": "resize", "command": ["slow"]}
         async with stream(http, "POST", at(guest, "act"), json=body) as lines:
             await anext(lines)
@@ -457,7 +457,7 @@ async def test_recent_events(autojump_clock: MockClock) -> None:
 
 async def test_an_event_line(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "no \ud83d\ude00 \x7f")
         world.vote(guest)
         await world.settle()
@@ -607,7 +607,7 @@ ACT_BODIES: list[tuple[bytes, str]] = [
 @pytest.mark.parametrize("kind", ["vote", "notify"])
 async def test_faulty_bodies_of_votes_and_notices(autojump_clock: MockClock, kind: str) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         for body, reason in ROUND_BODIES:
             status, said = refusal(await http.post(at(guest, kind), content=body))
             assert status == 400
@@ -617,7 +617,7 @@ async def test_faulty_bodies_of_votes_and_notices(autojump_clock: MockClock, kin
 
 async def test_faulty_bodies_of_actions(autojump_clock: MockClock) -> None:
     async with serving(runs={"ls": FakeRun()}) as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         for body, reason in ACT_BODIES:
             assert refusal(await http.post(at(guest, "act"), content=body)) == (400, reason)
         assert [one for one in guest.messages if isinstance(one, ActionNotify)] == []
@@ -626,7 +626,7 @@ async def test_faulty_bodies_of_actions(autojump_clock: MockClock) -> None:
 
 async def test_what_has_happened_is_not_voted_on(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         for event, rule in EVENT_TABLE.items():
             if not rule.voted:
                 response = await http.post(at(guest, "vote"), json={"event": event})
@@ -691,7 +691,7 @@ async def test_faulty_queries(autojump_clock: MockClock, query: str, reason: str
 
 async def test_two_rounds_on_one_instance(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         world.notice(guest, Event.PAUSE)
         await world.at(3)
@@ -702,7 +702,7 @@ async def test_two_rounds_on_one_instance(autojump_clock: MockClock) -> None:
 
 async def test_an_instance_that_does_not_heartbeat(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.exits("so long")
         await world.at(3)
         for kind in ("vote", "notify"):
@@ -715,7 +715,7 @@ async def test_an_instance_that_does_not_heartbeat(autojump_clock: MockClock) ->
 
 async def test_an_action_without_a_command(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         for body in ({"action": "stop"}, {"action": "stop", "command": []}):
             assert refusal(await http.post(at(guest, "act"), json=body)) == (
                 409,
@@ -725,7 +725,7 @@ async def test_an_action_without_a_command(autojump_clock: MockClock) -> None:
 
 async def test_two_actions_on_one_instance(autojump_clock: MockClock) -> None:
     async with serving(runs={"slow": HANGS}) as (world, http, _api):
-        guest, other = await world.all_beating(2)
+        guest, other = await world.all_heartbeating(2)
         body = {"action": "stop", "command": ["slow"]}
         async with stream(http, "POST", at(guest, "act"), json=body) as lines:
             await anext(lines)
@@ -739,7 +739,7 @@ async def test_two_actions_on_one_instance(autojump_clock: MockClock) -> None:
 
 async def test_too_many_actions(autojump_clock: MockClock) -> None:
     async with serving(runs={"slow": HANGS}) as (world, http, _api):
-        guests = await world.all_beating(257)
+        guests = await world.all_heartbeating(257)
         for guest in guests[:-1]:
             world.host.begin_action(guest.uuid, next(iter(ACTION_TABLE)), ("slow",), force=True)
         response = await http.post(
@@ -763,7 +763,7 @@ async def test_a_programming_error_is_told_as_one(autojump_clock: MockClock) -> 
 
 async def test_a_body_beyond_the_limit(autojump_clock: MockClock) -> None:
     async with serving() as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         body = {"action": "stop", "command": ["ls", "x" * 70_000]}
         assert refusal(await http.post(at(guest, "act"), json=body)) == (
             413,
@@ -774,7 +774,7 @@ async def test_a_body_beyond_the_limit(autojump_clock: MockClock) -> None:
 async def test_the_longest_line_of_an_action_is_bounded(autojump_clock: MockClock) -> None:
     """`hbtrio ctl` takes longer ones than a request can bring about."""
     async with serving(runs={"ls": FakeRun()}) as (world, http, _api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         body = {"action": "stop", "command": ["ls", *["{uuid}" * 600] * 15], "force": True}
         response = await http.post(at(guest, "act"), json=body)
         assert max(map(len, response.content.splitlines())) < LINE_BYTES

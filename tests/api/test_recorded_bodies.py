@@ -68,8 +68,8 @@ async def linked(record: Recorder, folder: Path) -> None:
         api.client() as host,
         world.api.client() as agent,
     ):
-        first = await world.host.beating(name="web-1")
-        second = await world.host.beating(name="")
+        first = await world.host.heartbeating(name="web-1")
+        second = await world.host.heartbeating(name="")
         world.host.guest(name="absent").appears().vanishes()
         await world.host.settle()
         for http in (host, agent):

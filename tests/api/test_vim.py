@@ -196,8 +196,8 @@ async def test_who_counts_as_heartbeating_and_can_t_be_asked_is_503(
     """A VIM takes "0" for nobody's objecting, and 503 for a failure of its step."""
     async with socket_agent(tmp_path) as agent:
         host = await agent.known()
-        beating = (await agent.request("GET", INST)).json
-        assert beating["services"][0]["status"] == "enabled"
+        heartbeating = (await agent.request("GET", INST)).json
+        assert heartbeating["services"][0]["status"] == "enabled"
         host.refusing("a notice on pause is open for another 7.0 s")
         failed(await agent.ask(verb, "stop"), 503, "a notice on pause is open for another 7.0 s")
         host.silent()
@@ -209,7 +209,7 @@ async def test_who_counts_as_heartbeating_and_can_t_be_asked_is_503(
             while HOSTNAME in agent.agent.fleet.sessions:  # noqa: ASYNC110 - they set no event
                 await trio.sleep(0.01)
         failed(await agent.ask(verb, "reboot"), 503, "compute-0 has no link to this agent")
-        assert (await agent.request("GET", INST)).json == beating
+        assert (await agent.request("GET", INST)).json == heartbeating
         assert agent.vim.patches("action") == []
 
 

@@ -103,7 +103,7 @@ async def test_a_life_in_the_vims_words(tmp_path: Path) -> None:
         ("notify", "resize_end", 14),
         ("notify", "stop", 10),
     ]
-    beating = [
+    heartbeating = [
         (
             "PATCH",
             INST,
@@ -134,7 +134,7 @@ async def test_a_life_in_the_vims_words(tmp_path: Path) -> None:
             got = await exchange(agent, method, path, body)
             assert got == answer(status, said), (method, path)
         await agent.host()
-        for count, (method, path, body, status, said) in enumerate(beating):
+        for count, (method, path, body, status, said) in enumerate(heartbeating):
             got = await exchange(agent, method, path, body)
             assert got == answer(status, said), (method, path)
             # The VIM asks for the next thing once it has the answer to the last.

@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from bench.sample import allow_descriptors
-from bench.subject import TimedDialer, all_beating, open_host
+from bench.subject import TimedDialer, all_heartbeating, open_host
 from hbtrio.nursery.host.reports import ReportKind
 from support.guest_farm_process import channel_name, uuid_of
 
@@ -48,7 +48,7 @@ async def _detect(directory: str, count: int, groups: list[Group]) -> list[list[
     excess_ms: dict[Group, list[float]] = {group: [] for group in groups}
     dialer = TimedDialer(silent.__contains__)
     async with open_host(directory, dialer) as host:
-        await all_beating(host, count)
+        await all_heartbeating(host, count)
         with host.reports.follow() as reports:
             print("ready", flush=True)
             with trio.fail_after(_LOST_WITHIN_S):

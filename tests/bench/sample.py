@@ -23,7 +23,7 @@ class Sample:
     """One run.
 
     Attributes:
-        channels: how many instances were beating.
+        channels: how many instances were heartbeating.
         beats: answered challenges in ``seconds``.
         cpu_s: the measured process's own CPU time, user and system.
         wakeups: how often it was waiting for something.

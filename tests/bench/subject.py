@@ -103,14 +103,14 @@ async def open_host(directory: str, dialer: Dialer) -> AsyncIterator[Host]:
                 yield host
 
 
-async def all_beating(host: Host, count: int) -> None:
+async def all_heartbeating(host: Host, count: int) -> None:
     """Waits until so many instances are heartbeating.
 
     Raises:
         trio.TooSlowError: they are not within 20 s.
     """
     with trio.fail_after(_START_S):
-        while host.beating < count:  # noqa: ASYNC110 - an Event would have to be the host's
+        while host.heartbeating < count:  # noqa: ASYNC110 - an Event would have to be the host's
             await trio.sleep(0.05)
 
 
@@ -119,7 +119,7 @@ async def _measure(directory: str, count: int, seconds: float) -> Sample:
     dialer = TimedDialer(lambda _: next(numbers) % _TIMED == 0)
     before_kb = resident_kb()
     async with open_host(directory, dialer) as host:
-        await all_beating(host, count)
+        await all_heartbeating(host, count)
         channel_kb = (resident_kb() - before_kb) / count
         await trio.sleep(WARM_UP_S)
         channels = list(host.channels.values())

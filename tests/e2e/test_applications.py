@@ -76,7 +76,7 @@ def mode_of(path: Path) -> int:
 
 
 @asynccontextmanager
-async def beating_vm(**keys: str | int) -> AsyncIterator[tuple[Scene, LabGuest]]:
+async def heartbeating_vm(**keys: str | int) -> AsyncIterator[tuple[Scene, LabGuest]]:
     """A host and a VM that is heartbeating; a program in it may take its time."""
     async with open_scene() as scene:
         await scene.start_host()
@@ -92,7 +92,7 @@ async def vote(scene: Scene) -> Ran:
 
 
 async def test_programs_vote_and_one_that_is_killed_does_not_count() -> None:
-    async with beating_vm() as (scene, vm):
+    async with heartbeating_vm() as (scene, vm):
         async with program(vm, "web", ACCEPT, "fine"), program(vm, "db", REJECT, "dump 40 %"):
             ran = await vote(scene)
             assert (ran.status, "dump 40 %" in "\n".join(ran.out + ran.err)) == (3, True)
@@ -118,7 +118,7 @@ async def test_programs_vote_and_one_that_is_killed_does_not_count() -> None:
 
 
 async def test_a_stopped_program_makes_its_vm_ill_and_is_well_again() -> None:
-    async with beating_vm() as (scene, vm):
+    async with heartbeating_vm() as (scene, vm):
         async with program(vm, "web", ACCEPT) as web, program(vm, "db", ACCEPT):
             web.process.send_signal(signal.SIGSTOP)
             ill = await scene.events.wait_for(event("unhealthy", vm), within_s=SOON_S)
@@ -133,7 +133,7 @@ async def test_a_stopped_program_makes_its_vm_ill_and_is_well_again() -> None:
 
 
 async def test_reload_and_kill_of_the_guest() -> None:
-    async with beating_vm() as (scene, vm):
+    async with heartbeating_vm() as (scene, vm):
         assert mode_of(socket_of(vm)) == 0o660
         async with program(vm, "web", ACCEPT) as web:
             vm.configure(HB_INTERVAL=400, HEALTH_CHECK_INTERVAL=0, APP_SOCKET_MODE="0600")
@@ -212,7 +212,7 @@ async def test_a_guest_has_descriptors_for_as_many_as_it_lets_in_and_no_more() -
 
 
 async def test_a_socket_that_was_asked_for_and_cannot_be_had() -> None:
-    async with beating_vm() as (_, vm):
+    async with heartbeating_vm() as (_, vm):
         device = vm.bridge.device_path
         missing = vm.directory / "none" / "api"
         ran = await hbtrio("guest", "--device", device, "--app-socket", str(missing))

@@ -25,14 +25,14 @@ QUICK: dict[str, str | int] = {"HB_INTERVAL": 400, "HEALTH_CHECK_INTERVAL": 0}
 
 
 async def boot(scene: Scene, name: str, **keys: str | int) -> LabGuest:
-    """Starts a guest; :func:`beating` waits for it."""
+    """Starts a guest; :func:`heartbeating` waits for it."""
     vm = await scene.add_guest(name)
     vm.configure(**(QUICK | keys))
     await vm.start()
     return vm
 
 
-async def beating(scene: Scene, vm: LabGuest, since: int = 0) -> None:
+async def heartbeating(scene: Scene, vm: LabGuest, since: int = 0) -> None:
     """Returns once it is heartbeating, after a position of the events."""
     await scene.events.wait_for(event("heartbeating", vm), within_s=SOON_S, since=since)
 
@@ -78,14 +78,14 @@ async def test_sigterm_of_a_guest_is_a_farewell_and_no_loss() -> None:
     async with open_scene() as scene:
         await scene.start_host()
         vm = await boot(scene, "vm")
-        await beating(scene, vm)
+        await heartbeating(scene, vm)
         since = scene.events.end
         assert vm.daemon is not None
         assert await vm.daemon.stop() == 0
         stopped = await scene.events.wait_for(event("stopped", vm), within_s=SOON_S, since=since)
         assert stopped["reason"] == "guest exited: Exiting..."
         await vm.start()
-        await beating(scene, vm, since)
+        await heartbeating(scene, vm, since)
         assert kinds(scene, vm, since) == ["stopped", "heartbeating"]
         log = vm.log.read_text().splitlines()
         changes = [line.partition(" INFO ")[2] for line in log if "state change" in line]
@@ -101,7 +101,7 @@ async def test_sighup_reads_the_configuration_again() -> None:
     async with open_scene() as scene:
         await scene.start_host()
         vm = await boot(scene, "vm", VOTE=2)
-        await beating(scene, vm)
+        await heartbeating(scene, vm)
         assert vm.daemon is not None
 
         async def advertised() -> tuple[int, dict[str, int]]:
@@ -158,8 +158,8 @@ async def test_a_frozen_guest_is_lost_and_comes_back_by_itself() -> None:
         # With the usual floor of 5 s it would take that long to notice that it was given up.
         vm = await boot(scene, "vm", HB_MIN_TIMEOUT=0)
         other = await boot(scene, "other")
-        await beating(scene, vm)
-        await beating(scene, other)
+        await heartbeating(scene, vm)
+        await heartbeating(scene, other)
         assert vm.daemon is not None
         since = scene.events.end
         vm.daemon.freeze()
@@ -167,7 +167,7 @@ async def test_a_frozen_guest_is_lost_and_comes_back_by_itself() -> None:
         assert lost["reason"] == "no answer for 1.2 s"
         assert lost["corrective_action"] == "reboot"
         vm.daemon.thaw()
-        await beating(scene, vm, since)
+        await heartbeating(scene, vm, since)
         assert kinds(scene, vm, since) == ["loss", "heartbeating"]
         assert kinds(scene, other, since) == []
 
@@ -180,7 +180,7 @@ async def test_a_frozen_host_loses_no_healthy_guest() -> None:
         host = await scene.start_host()
         vms = [await boot(scene, name) for name in ("one", "two", "three")]
         for vm in vms:
-            await beating(scene, vm)
+            await heartbeating(scene, vm)
         since = scene.events.end
         host.freeze()
         await trio.sleep(4.0)  # longer than any of them may be silent

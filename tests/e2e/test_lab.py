@@ -346,7 +346,7 @@ async def test_it_keeps_everything_running_until_ctrl_c_and_says_how_to_talk_to_
         )
         assert "vote on stop: accept" in await does("vote db stop")
         assert "vote stop accept by operator" in await does("history")
-        assert (await does("host.sock status")).count("beating") >= 3
+        assert (await does("host.sock status")).count("heartbeating") >= 3
         assert "reboot: done" in await does("act web reboot")
         # As the VIM does; there may be no curl.
         url = said[-1].removeprefix("  curl -A vim/1.0 http://127.0.0.1:")

@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
 
 @asynccontextmanager
-async def beating_vm(**keys: str | int) -> AsyncIterator[tuple[Scene, LabGuest]]:
+async def heartbeating_vm(**keys: str | int) -> AsyncIterator[tuple[Scene, LabGuest]]:
     """A host and a VM that is heartbeating."""
     async with open_scene() as scene:
         await scene.start_host()
@@ -60,7 +60,7 @@ async def test_it_votes_is_told_falls_ill_and_outlives_the_guest_daemon() -> Non
         await trio.sleep(0.2)
         said.append(f"{notice.event}, {notice.window_s} s")
 
-    async with beating_vm() as (scene, vm):
+    async with heartbeating_vm() as (scene, vm):
         app = Application(
             "db",
             heartbeat_s=0.4,
@@ -124,7 +124,7 @@ async def test_silent_handlers_are_agreement_when_their_window_ends() -> None:
     async def fail(_: Vote) -> Accept:
         raise ZeroDivisionError("mine")
 
-    async with beating_vm() as (scene, vm):
+    async with heartbeating_vm() as (scene, vm):
         place = vm.directory / "api"
         first = Application("one", vote_s=1, on_vote=hang, socket=place)
         second = Application("two", vote_s=2, on_vote=fail, socket=place)
@@ -139,7 +139,7 @@ async def test_silent_handlers_are_agreement_when_their_window_ends() -> None:
 
 
 async def test_the_web_server_drains_at_a_real_notice() -> None:
-    async with beating_vm() as (scene, vm):
+    async with heartbeating_vm() as (scene, vm):
         log = vm.directory / "web.out"
         command = [sys.executable, "-W", "error", str(EXAMPLES / "draining_web_server.py")]
         command += ["--port", "0", "--app-socket", str(vm.directory / "api")]
@@ -164,7 +164,7 @@ async def test_the_web_server_drains_at_a_real_notice() -> None:
 
 async def test_the_event_script_of_the_samples(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENT_SCRIPT_STATE", str(home))
-    async with beating_vm(EVENT_NOTIFICATION_SCRIPT=str(EXAMPLES / "event_script.py")) as (
+    async with heartbeating_vm(EVENT_NOTIFICATION_SCRIPT=str(EXAMPLES / "event_script.py")) as (
         scene,
         _,
     ):

@@ -192,7 +192,7 @@ def test_a_guest_s_answer_in_its_channel(
 
     async def scenario(clock: MockClock) -> Outcome | None:
         async with host_world() as world:
-            guest = await world.beating()
+            guest = await world.heartbeating()
             guest.reply = stay_silent
             await world.at(4.5)
             current = world.host.open_round(guest.uuid, Event.STOP, notification)
@@ -214,7 +214,7 @@ async def test_a_guest_that_sends_without_end_postpones_nothing(
     notification: NotificationType, autojump_clock: MockClock
 ) -> None:
     async with host_world() as world, trio.open_nursery() as nursery:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         await world.at(4.5)
         current = world.host.open_round(guest.uuid, Event.STOP, notification)
@@ -238,7 +238,7 @@ async def test_a_guest_that_sends_without_end_postpones_nothing(
 def test_a_restarted_guest_s_first_beat_in_its_channel(stall_s: float) -> None:
     async def scenario(clock: MockClock) -> list[str]:
         async with host_world() as world:
-            guest = await world.beating()
+            guest = await world.heartbeating()
             await world.at(4.5)
             world.channel(guest).restarts("reboot")
             await world.settle()

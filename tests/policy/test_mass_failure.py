@@ -18,7 +18,7 @@ def verdicts(rule: MassFailures, failures: list[Failure]) -> list[FailureVerdict
 
 
 def burst(times: list[float], *, total: int, interval_s: float = 1.0) -> list[Failure]:
-    """One failure of another instance at each of these times; ``total`` were beating before."""
+    """One failure of another instance at each of the times; ``total`` were heartbeating before."""
     return [Failure(f"vm{n}", at, interval_s, total - n) for n, at in enumerate(times)]
 
 

@@ -99,11 +99,12 @@ class Bench:
     def expect(self, effects: tuple[Effect, ...], wanted: Sequence[Effect], **changes: Any) -> None:
         """Compares the effects of a step, and the whole state after it.
 
-        Nobody knows the health of what is not beating; what came to beat has answered, healthy.
+        The health of one that is not heartbeating is unknown; one that begins to has answered,
+        healthy.
         """
         if state := changes.get("state"):
-            beating = state in HEARTBEATING
-            health = Health.HEALTHY if beating else Health.UNKNOWN
+            heartbeating = state in HEARTBEATING
+            health = Health.HEALTHY if heartbeating else Health.UNKNOWN
             changes = {"health": health, "health_reason": ""} | changes
         self._note(effects)
         assert effects == tuple(wanted)
@@ -148,13 +149,13 @@ class Bench:
 
     # -- stretches of time ------------------------------------------------------------------
 
-    def beating(self, **values: Any) -> Bench:
+    def heartbeating(self, **values: Any) -> Bench:
         """Connected, greeted and proven; the answer came a quarter of a second after the init."""
         self.skip(self.open())
         self.skip(self.init(**values))
         self.at(self.now + 0.25)
         self.skip(self.answer())
-        assert self.beat.state is HeartbeatState.BEATING
+        assert self.beat.state is HeartbeatState.HEARTBEATING
         return self
 
     def run(

@@ -320,19 +320,19 @@ class HostWorld:
         self.guests.append(ScriptedGuest(self, len(self.guests) + 1, Init(**(words | init))))
         return self.guests[-1]
 
-    async def beating(self, **init: Any) -> ScriptedGuest:
+    async def heartbeating(self, **init: Any) -> ScriptedGuest:
         """A guest that is heartbeating; the first one is challenged from now on every interval."""
         guest = self.guest(**init).appears()
         await self.settle()
-        while not (guest.uuid in self.host.channels and self.channel(guest).beating):
+        while not (guest.uuid in self.host.channels and self.channel(guest).heartbeating):
             await self.sleep(0.01)
         return guest
 
-    async def all_beating(self, count: int, **init: Any) -> list[ScriptedGuest]:
+    async def all_heartbeating(self, count: int, **init: Any) -> list[ScriptedGuest]:
         """Guests that are found together and heartbeating at once."""
         guests = [self.guest(**init).appears() for _ in range(count)]
         await self.settle()
-        assert self.host.beating >= count
+        assert self.host.heartbeating >= count
         return guests
 
     def channel(self, guest: ScriptedGuest) -> Channel:

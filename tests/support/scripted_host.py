@@ -51,7 +51,7 @@ OTHER_VM = "33333333-3333-4333-8333-333333333333"
 INSTANCE = Instance(
     uuid=VM,
     name="vm",
-    state="beating",
+    state="heartbeating",
     heartbeating=True,
     health=Health.HEALTHY,
     corrective_action=CorrectiveAction.REBOOT,
@@ -226,7 +226,7 @@ class ScriptedHost:
 
     async def beats(self, uuid: str = VM) -> None:
         """The instance begins to heartbeat."""
-        await self.tell(uuid, heartbeating=True, state="beating")
+        await self.tell(uuid, heartbeating=True, state="heartbeating")
         await self.report("heartbeating", uuid, "init answered")
 
     async def stops(self, uuid: str = VM) -> None:

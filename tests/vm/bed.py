@@ -62,7 +62,7 @@ class Bed:
         """A machine that has booted before this test; returns once it is heartbeating."""
         return await self.boot(Hardware(incoming=self._supply.booted))
 
-    async def beating(self, transport: Transport) -> Machine:
+    async def heartbeating(self, transport: Transport) -> Machine:
         """A machine that is heartbeating over such a channel."""
         if transport is Transport.VIRTIO:
             return await self.resume()

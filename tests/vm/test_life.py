@@ -6,7 +6,7 @@ import pytest
 
 from vm.bed import Supply, open_bed
 from vm.machine import CHANNELS, Hardware, Transport
-from vm.words import BEATING, DOWN, FAREWELL, FOUND, LOST, MISSED, RECOVERED, RELEASED, STOPPED
+from vm.words import DOWN, FAREWELL, FOUND, HEARTBEATING, LOST, MISSED, RECOVERED, RELEASED, STOPPED
 
 pytestmark = pytest.mark.vm
 
@@ -16,13 +16,13 @@ async def test_boot_to_heartbeating(supply: Supply, transport: Transport) -> Non
     async with open_bed(supply) as bed:
         vm = await bed.boot(Hardware(transport=transport))
         await bed.beats(vm, 3)
-        assert bed.events(vm) == [BEATING]
+        assert bed.events(vm) == [HEARTBEATING]
         await vm.changed(*RELEASED)
         one = await bed.instance(vm)
         assert one is not None
         assert (one["name"], one["state"], one["health"], one["faulty_messages"]) == (
             "vm",
-            "beating",
+            "heartbeating",
             "healthy",
             0,
         )
@@ -40,7 +40,7 @@ async def test_votes_and_notices_are_the_scripts_inside(supply: Supply) -> None:
         assert await bed.notify(vm, "live_migrate_end") == ("complete", "")
         await bed.beats(vm)
         assert bed.events(vm) == [
-            BEATING,
+            HEARTBEATING,
             ("vote", ""),
             ("vote", "a call is up"),
             ("vote", ""),
@@ -77,7 +77,7 @@ async def test_a_guest_that_is_stopped_says_farewell(supply: Supply) -> None:
         await vm.sh("guest")
         await bed.event("heartbeating", vm, since=since)
         await bed.beats(vm)
-        assert bed.events(vm, since) == [FAREWELL, BEATING]
+        assert bed.events(vm, since) == [FAREWELL, HEARTBEATING]
         await vm.changed(*FOUND, *STOPPED, *RELEASED)
 
 
@@ -87,7 +87,7 @@ async def test_a_restarted_host_loses_nobody_and_counts_nobody_twice(
     supply: Supply, transport: Transport, how: str
 ) -> None:
     async with open_bed(supply) as bed:
-        vm = await bed.beating(transport)
+        vm = await bed.heartbeating(transport)
         await vm.said("event=init-ack.")
         assert bed.scene.host is not None
         if how == "stopped":
@@ -102,7 +102,7 @@ async def test_a_restarted_host_loses_nobody_and_counts_nobody_twice(
         await bed.scene.start_host()
         await bed.event("heartbeating", vm, since=since)
         await bed.beats(vm, 3)
-        assert bed.events(vm, since) == [BEATING]
+        assert bed.events(vm, since) == [HEARTBEATING]
         status = await bed.scene.status()
         assert [one["uuid"] for one in status["instances"]] == [vm.uuid]
         await vm.changed(*(FOUND + DOWN + FOUND if tells else RELEASED + MISSED))
@@ -122,7 +122,7 @@ async def test_a_host_that_reconnects_unseen_is_found(supply: Supply) -> None:
         await vm.qmp("cont")
         await bed.event("heartbeating", vm, since=since)
         await bed.beats(vm, 3)
-        assert bed.events(vm, since) == [BEATING]
+        assert bed.events(vm, since) == [HEARTBEATING]
         await vm.changed(*FOUND, *MISSED)
 
 

@@ -14,7 +14,7 @@ from hbtrio.wire.channel_messages import Challenge, Init, InitAck
 from vm.bed import Bed, Supply, open_bed
 from vm.machine import BOOT_S, COMMAND_S, Hardware, Machine
 from vm.raw_host import RawHost
-from vm.words import BEATING, DOWN, FOUND
+from vm.words import DOWN, FOUND, HEARTBEATING
 
 pytestmark = pytest.mark.vm
 
@@ -98,9 +98,9 @@ async def test_live_migration(supply: Supply, place: Path, connected: str) -> No
         assert done.gap_s < RESUMED_S
         # A guest answers a notice and a challenge in any order. One that has seen the moment with
         # no host says init to the next one, which may be heard before the notice is sent.
-        beating, notice = sorted(there.events(target))
+        heartbeating, notice = sorted(there.events(target))
         assert notice == ("notice", "")
-        assert beating in [AFTER_THE_NOTICE] + [BEATING] * late
+        assert heartbeating in [AFTER_THE_NOTICE] + [HEARTBEATING] * late
         assert here.events(vm, since) == [
             ("vote", ""),
             ("notice", ""),

@@ -9,7 +9,7 @@ import trio
 
 from vm.bed import Bed, Supply, open_bed
 from vm.machine import Hardware, Machine, Transport
-from vm.words import BEATING, DOWN, FAREWELL, FOUND, LOST, RECOVERED, STOPPED
+from vm.words import DOWN, FAREWELL, FOUND, HEARTBEATING, LOST, RECOVERED, STOPPED
 
 pytestmark = pytest.mark.vm
 
@@ -97,7 +97,7 @@ async def test_a_port_that_is_missing_at_the_start(supply: Supply) -> None:
         await vm.plug()
         await bed.event("heartbeating", vm, since=since)
         await bed.beats(vm, 3)
-        assert bed.events(vm) == [BEATING, FAREWELL, BEATING]
+        assert bed.events(vm) == [HEARTBEATING, FAREWELL, HEARTBEATING]
         await vm.changed(*FOUND, *STOPPED, INITIAL_DOWN, *FOUND)
 
 
@@ -182,5 +182,5 @@ async def test_a_host_that_is_away_costs_no_processor_time(supply: Supply) -> No
         await bed.beats(vm, 3)
         assert share < IDLE_SHARE
         assert emulated < EMULATED_SHARE
-        assert bed.events(vm, since) == [BEATING]
+        assert bed.events(vm, since) == [HEARTBEATING]
         await vm.changed(*FOUND, *DOWN, *FOUND)

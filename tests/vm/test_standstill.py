@@ -93,7 +93,7 @@ async def test_paused_without_notices_is_a_loss_and_recovers(supply: Supply) -> 
 @pytest.mark.parametrize("transport", CHANNELS)
 async def test_reset_with_a_notice_is_no_loss(supply: Supply, transport: Transport) -> None:
     async with open_bed(supply) as bed:
-        vm = await bed.beating(transport)
+        vm = await bed.heartbeating(transport)
         await vm.said("event=init-ack.")
         boots = vm.console.count("init: up")
         since = bed.now
@@ -119,7 +119,7 @@ async def test_reset_without_a_word_is_a_loss_and_recovers(
     supply: Supply, transport: Transport
 ) -> None:
     async with open_bed(supply) as bed:
-        vm = await bed.beating(transport)
+        vm = await bed.heartbeating(transport)
         await vm.said("event=init-ack.")
         since = bed.now
         await vm.qmp("system_reset")

@@ -6,7 +6,7 @@ from typing import Final
 
 # -- events of the host: kind and reason ------------------------------------------------------
 
-BEATING: Final = ("heartbeating", "init answered")
+HEARTBEATING: Final = ("heartbeating", "init answered")
 
 #: With the shipped interval of 1000 ms and one miss forgiven, silence is a loss after 3 s.
 LOST: Final = ("loss", "no answer for 3 s")

@@ -45,7 +45,7 @@ from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 INSTANCE = Instance(
     uuid="u-1",
     name="vm",
-    state="beating",
+    state="heartbeating",
     heartbeating=True,
     health=Health.HEALTHY,
     corrective_action=CorrectiveAction.REBOOT,
@@ -77,7 +77,7 @@ LITERAL: list[tuple[LinkMessage, str]] = [
     ),
     (
         INSTANCE,
-        '{"type":"instance","uuid":"u-1","name":"vm","state":"beating","heartbeating":true,'
+        '{"type":"instance","uuid":"u-1","name":"vm","state":"heartbeating","heartbeating":true,'
         '"health":"healthy","corrective_action":"reboot","interval_ms":1000,"vote_s":9,'
         '"shutdown_notice_s":10,"suspend_notice_s":11,"resume_notice_s":14,"restart_s":121,'
         '"why":"no answer"}',
@@ -153,6 +153,14 @@ def test_an_older_host_does_not_say_why() -> None:
     del line["why"]
     got = decode_from_host(json.dumps(line).encode())
     assert got == attrs.evolve(INSTANCE, why="")
+
+
+def test_the_state_that_an_older_host_calls_beating_is_heartbeating() -> None:
+    old = encode_link(attrs.evolve(INSTANCE, state="beating"))
+    assert b'"state":"beating"' in old
+    assert decode_from_host(old) == INSTANCE
+    other = attrs.evolve(INSTANCE, state="suspended", name="beating")
+    assert decode_from_host(encode_link(other)) == other
 
 
 def test_keys_that_are_not_known_are_ignored() -> None:

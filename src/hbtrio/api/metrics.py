@@ -49,15 +49,15 @@ class _Numbers(Collector):
         info.add_metric([hbtrio.__version__], 1)
         yield info
         yield from self._hosts()
-        beating = sum(
+        heartbeating = sum(
             (live := agent.fleet.live(uuid)) is not None and live.heartbeating
             for uuid in agent.fleet.instances
         )
         instances = GaugeMetricFamily(
             "hbtrio_agent_instances", "Instances of the inventory.", labels=["heartbeating"]
         )
-        instances.add_metric(["yes"], beating)
-        instances.add_metric(["no"], len(agent.fleet.instances) - beating)
+        instances.add_metric(["yes"], heartbeating)
+        instances.add_metric(["no"], len(agent.fleet.instances) - heartbeating)
         yield instances
         yield GaugeMetricFamily(
             "hbtrio_agent_rounds_open", "Votes and notices under way.", value=len(agent.rounds)

@@ -40,7 +40,7 @@ _STORY: Final = 4
 _WIDE: Final = 100
 
 _STYLES: Final = {
-    "beating": "green",
+    "heartbeating": "green",
     "healthy": "green",
     "lost": "bold red",
     "unhealthy": "bold red",
@@ -205,11 +205,11 @@ def _agent_line(fleet: FleetStatus | None) -> Text:
     if fleet is None:
         return _party("agent", "does not answer", "bold red")
     up = sum(host.link == "up" for host in fleet.hosts)
-    beating = sum(one.heartbeating for one in fleet.instances)
+    heartbeating = sum(one.heartbeating for one in fleet.instances)
     return _party(
         "agent",
         f"{up} of {len(fleet.hosts)} hosts linked, "
-        f"{beating} of {len(fleet.instances)} instances heartbeating",
+        f"{heartbeating} of {len(fleet.instances)} instances heartbeating",
     )
 
 

@@ -12,11 +12,16 @@ from hbtrio.wire.link_messages import (
     FROM_HOST,
     FromAgent,
     FromHost,
+    Instance,
     LinkMessage,
 )
 
 #: The longest line of a link, in bytes: a report's reason and an action's output fit easily.
 MAX_LINK_LINE: Final = 16384
+
+#: The state of an instance that is heartbeating: the word of older hosts, and ours.
+_OLD_STATE: Final = "beating"
+_STATE: Final = "heartbeating"
 
 
 class LinkError(Exception):
@@ -44,6 +49,8 @@ def decode_from_host(line: bytes) -> FromHost:
         LinkError: the line is not a valid host message.
     """
     message: FromHost = _decode(line, _OF_HOST)
+    if type(message) is Instance and message.state == _OLD_STATE:
+        return attrs.evolve(message, state=_STATE)
     return message
 
 

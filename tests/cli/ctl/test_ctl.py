@@ -104,7 +104,7 @@ async def test_vote(
     autojump_clock: MockClock, reply: Reply | None, closing: str, status: int
 ) -> None:
     async with serving() as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda asked: reply
         called = await call(api.path, "vote", guest.uuid, "stop")
         assert called.lines == ["vote on stop: VOTE window of 9 s", f"vote on stop: {closing}"]
@@ -122,7 +122,7 @@ async def test_vote(
 )
 async def test_notify(autojump_clock: MockClock, reply: Reply | None, closing: str) -> None:
     async with serving() as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda asked: reply
         called = await call(api.path, "notify", guest.uuid, "suspend")
         opening = "notice of suspend: SUSPEND_NOTICE window of 11 s"
@@ -145,11 +145,11 @@ async def test_a_notice_by_hand_says_how_the_watch_comes_back(
     autojump_clock: MockClock, event: str, hint: str
 ) -> None:
     async with serving() as (world, api):
-        await world.beating()
+        await world.heartbeating()
         called = await call(api.path, "notify", ONE, event)
         assert called.lines[2:] == [hint]
         status = await call(api.path, "status")
-        assert "beating" not in status.lines[-1]
+        assert "heartbeating" not in status.lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -158,20 +158,20 @@ async def test_a_notice_by_hand_says_how_the_watch_comes_back(
 )
 async def test_that_way_back_is_one(autojump_clock: MockClock, event: str, back: str) -> None:
     async with serving() as (world, api):
-        await world.beating()
+        await world.heartbeating()
         await call(api.path, "notify", ONE, event)
         called = await call(api.path, "notify", ONE, back)
         assert len(called.lines) == 2  # nothing is to be said of it
         await world.at(trio.current_time() + 2)
         status = await call(api.path, "status")
-        assert " beating " in status.lines[-1]
+        assert " heartbeating " in status.lines[-1]
 
 
 async def test_a_vm_that_is_suspended_and_answers_still_takes_part(
     autojump_clock: MockClock,
 ) -> None:
     async with serving(runs={"true": FakeRun()}) as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await call(api.path, "notify", ONE, "stop")
         assert " suspended " in (await call(api.path, "status")).lines[-1]
         await call(api.path, "act", ONE, "stop", "--", "true")
@@ -181,7 +181,7 @@ async def test_a_vm_that_is_suspended_and_answers_still_takes_part(
 async def test_reasons_are_harmless(autojump_clock: MockClock) -> None:
     evil = "\x1b[2J\x9b31m\u202egnp\u2066\u200b\u2028x"
     async with serving() as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, evil)
         called = await call(api.path, "vote", guest.uuid, "stop")
         assert called.status == ExitStatus.REJECTED
@@ -196,7 +196,7 @@ async def test_reasons_are_harmless(autojump_clock: MockClock) -> None:
 
 async def test_a_round_that_is_open_already(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         world.vote(guest, Event.PAUSE)
         assert await fault_of(api.path, "vote", guest.uuid, "stop") == (
@@ -207,7 +207,7 @@ async def test_a_round_that_is_open_already(autojump_clock: MockClock) -> None:
 
 async def test_an_instance_that_takes_no_part(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.exits("bye \x1b[1m")
         await world.at(2.5)
         text, status = await fault_of(api.path, "notify", guest.uuid, "stop")
@@ -221,8 +221,8 @@ async def test_an_instance_that_takes_no_part(autojump_clock: MockClock) -> None
 
 async def test_instances_by_uuid_abbreviation_and_name(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        first = await world.beating(name="web-1")
-        await world.beating(name="web-2")
+        first = await world.heartbeating(name="web-1")
+        await world.heartbeating(name="web-2")
         for word in (first.uuid, first.uuid.upper(), "00000001", "00000001-1111", "web-1"):
             called = await call(api.path, "vote", word, "stop")
             assert called.status == ExitStatus.DONE
@@ -231,7 +231,7 @@ async def test_instances_by_uuid_abbreviation_and_name(autojump_clock: MockClock
 
 async def test_no_such_instance(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        await world.beating(name="web-1")
+        await world.heartbeating(name="web-1")
         for word in ("web", "00000002", "WEB-1", "\x1b[1m"):
             text, status = await fault_of(api.path, "vote", word, "stop")
             shown = word.replace("\x1b", "\\x1b")
@@ -250,7 +250,7 @@ async def test_no_such_instance(autojump_clock: MockClock) -> None:
 async def test_ambiguous_instances(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
         for number in range(1, 8):
-            await world.beating(name="twin" if number < 3 else "other")
+            await world.heartbeating(name="twin" if number < 3 else "other")
         assert await fault_of(api.path, "vote", "twin", "stop") == (
             f"twin is ambiguous: {uuid_of(1)} (twin), {uuid_of(2)} (twin)",
             ExitStatus.USAGE,
@@ -264,9 +264,9 @@ async def test_ambiguous_instances(autojump_clock: MockClock) -> None:
 
 async def test_a_name_does_not_capture_the_uuid_of_another(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        victim = await world.beating(name="db")
-        thief = await world.beating(name=victim.uuid)
-        short = await world.beating(name="00000001")
+        victim = await world.heartbeating(name="db")
+        thief = await world.heartbeating(name=victim.uuid)
+        short = await world.heartbeating(name="00000001")
         assert (await call(api.path, "vote", victim.uuid, "stop")).status == ExitStatus.DONE
         assert len(asked(victim)) == 1
         text, status = await fault_of(api.path, "vote", "00000001", "stop")
@@ -281,7 +281,7 @@ async def test_a_name_does_not_capture_the_uuid_of_another(autojump_clock: MockC
 async def test_act_stop(autojump_clock: MockClock) -> None:
     runs = {"virsh": FakeRun(stdout=b"Domain\n \x1b[1mdown\n", delay_s=2)}
     async with serving(runs=runs) as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         words = ["act", ONE, "stop", "--", "virsh", "--quiet", "shut down", "{uuid}"]
         called = await call(api.path, *words)
         assert called.lines == [
@@ -301,7 +301,7 @@ async def test_act_stop(autojump_clock: MockClock) -> None:
 
 async def test_act_rejected(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda one: Reply(VoteResult.REJECT, "backup", after_s=3)
         called = await call(api.path, "act", ONE, "reboot", "--", "true")
         assert called.lines == [
@@ -315,7 +315,7 @@ async def test_act_rejected(autojump_clock: MockClock) -> None:
 
 async def test_act_whose_command_fails_still_tells_of_the_end(autojump_clock: MockClock) -> None:
     async with serving(runs={"false": FakeRun(exit_code=1)}) as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         called = await call(api.path, "act", ONE, "live-migrate", "--", "false")
         assert called.lines[4:] == [
             "command: false, at most 600 s",
@@ -331,7 +331,7 @@ async def test_act_whose_command_fails_still_tells_of_the_end(autojump_clock: Mo
 @pytest.mark.parametrize("place", [1, 3])
 async def test_act_by_force_skips_the_vote_only(autojump_clock: MockClock, place: int) -> None:
     async with serving(runs={"true": FakeRun()}) as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         words = ["act", ONE, "pause", "--", "true", "--force", "--", "x"]
         words.insert(place, "--force")
         called = await call(api.path, *words)
@@ -349,7 +349,7 @@ async def test_act_by_force_skips_the_vote_only(autojump_clock: MockClock, place
 async def test_act_waits_for_a_restart(autojump_clock: MockClock) -> None:
     actions = ActionCommands(reboot=("virsh", "reset", "{uuid}"), timeout_s=30)
     async with serving(actions=actions, runs={"virsh": FakeRun(delay_s=1)}) as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.answers_after_s = None
         world.after(60, lambda: setattr(guest, "answers_after_s", 0.0))
         world.after(60, guest.says_init)
@@ -367,7 +367,7 @@ async def test_act_waits_for_a_restart(autojump_clock: MockClock) -> None:
 
 async def test_act_on_an_instance_that_does_not_come_back(autojump_clock: MockClock) -> None:
     async with serving(runs={"true": FakeRun()}) as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.answers_after_s = None
         guest.greets = False
         called = await call(api.path, "act", ONE, "cold-migrate", "--", "true")
@@ -403,7 +403,7 @@ async def test_act_on_an_instance_that_takes_no_part(autojump_clock: MockClock) 
 async def test_act_waits_patiently_for_what_others_have_opened(autojump_clock: MockClock) -> None:
     """A window of ten minutes is longer than any silence that means a lost host."""
     async with serving(runs={"true": FakeRun()}) as (world, api):
-        guest = await world.beating(vote_secs=600)
+        guest = await world.heartbeating(vote_secs=600)
         guest.reply = stay_silent
         world.vote(guest, Event.PAUSE)
         called = await call(api.path, "act", ONE, "stop", "--", "true")
@@ -417,7 +417,7 @@ async def test_act_waits_patiently_for_what_others_have_opened(autojump_clock: M
 
 async def test_refused_actions(autojump_clock: MockClock) -> None:
     async with serving(runs={"slow": HANGS}) as (world, api):
-        await world.beating()
+        await world.heartbeating()
         assert await fault_of(api.path, "act", ONE, "stop") == (
             "no command for stop: give one after --, or set stop in [actions]",
             ExitStatus.FAILED,
@@ -473,7 +473,7 @@ async def test_recent_events(autojump_clock: MockClock) -> None:
 
 async def test_events_of_each_kind(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         world.vote(guest)
         await world.settle()
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk full"
@@ -495,7 +495,7 @@ async def test_events_without_a_name_get_it_from_the_status(autojump_clock: Mock
         called = Ctl()
         nursery.start_soon(called.run, api.path, "events", "--follow", "--recent", "1")
         await world.settle()
-        await world.beating(name="web-1")
+        await world.heartbeating(name="web-1")
         await world.settle()
         publish(world, 1)
         await world.settle()
@@ -568,8 +568,8 @@ async def test_events_that_were_left_out_are_told(autojump_clock: MockClock) -> 
 
 async def test_status(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        await world.beating(name="web-1")
-        await world.beating(name="db-1")
+        await world.heartbeating(name="web-1")
+        await world.heartbeating(name="db-1")
         silent = world.guest()
         silent.greets = False
         silent.appears()
@@ -580,15 +580,15 @@ async def test_status(autojump_clock: MockClock) -> None:
             "",
             "UUID      NAME   STATE    HEALTH   BEATS  MISSED  RTT ms  LAST",
             "00000003  -      waiting  unknown      0       0       -  discovered",
-            "00000002  db-1   beating  healthy     11       0     0.0  heartbeating: init an…",
-            "00000001  web-1  beating  healthy     11       0     0.0  heartbeating: init an…",
+            "00000002  db-1   heartbeating  healthy     11       0     0.0  heartbeating: init an…",
+            "00000001  web-1  heartbeating  healthy     11       0     0.0  heartbeating: init an…",
         ]
         assert called.status == ExitStatus.DONE
 
 
 async def test_status_as_json_is_what_the_host_says(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        await world.beating(name="caf\u00e9 \u202e\x7f")
+        await world.heartbeating(name="caf\u00e9 \u202e\x7f")
         await world.at(2.5)
         async with api.client() as http:
             said = (await http.get("/v1/status")).json()
@@ -606,7 +606,7 @@ async def test_an_interrupted_act_goes_on(
     autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(runs={"slow": FakeRun(delay_s=5)}) as (world, api):
-        await world.beating()
+        await world.heartbeating()
         async with trio.open_nursery() as nursery:
             called = Ctl()
             nursery.start_soon(called.run, api.path, "act", ONE, "stop", "--", "slow")
@@ -628,7 +628,7 @@ async def test_an_interrupted_round_goes_on(
     autojump_clock: MockClock, capsys: pytest.CaptureFixture[str], word: str
 ) -> None:
     async with serving() as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda one: Reply(VoteResult.REJECT, "no", after_s=5)
         async with trio.open_nursery() as nursery:
             called = Ctl()
@@ -684,7 +684,7 @@ async def test_whoever_reads_no_more_is_told_that_it_goes_on(
     said: str,
 ) -> None:
     async with serving(runs={"true": FakeRun()}) as (world, api):
-        await world.beating()
+        await world.heartbeating()
         called = Ctl(_Head(lines))
         with pytest.raises(BrokenPipeError):
             await called.run(api.path, *words)
@@ -715,7 +715,7 @@ async def test_a_host_that_ends_in_the_middle(
     autojump_clock: MockClock, words: tuple[str, ...], what: str
 ) -> None:
     async with serving(runs={"slow": HANGS}) as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = answer(
             vote=None if words[0] == "vote" else Reply(VoteResult.ACCEPT),
             notice=None if words[0] == "notify" else Reply(VoteResult.COMPLETE),
@@ -732,7 +732,7 @@ async def test_a_host_that_ends_in_the_middle(
 
 async def test_an_action_that_crashes_has_no_outcome(autojump_clock: MockClock) -> None:
     async with serving(runs=lambda argv: 1 / 0) as (world, api):
-        await world.beating()
+        await world.heartbeating()
         text, status = await fault_of(api.path, "act", ONE, "stop", "--", "true")
         assert text.startswith(f"unix:{api.path}: the daemon ended it without an outcome; ")
         assert status == ExitStatus.UNREACHABLE
@@ -744,7 +744,7 @@ async def test_an_action_that_crashes_has_no_outcome(autojump_clock: MockClock) 
 
 async def test_windows_count_down_in_place(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        guest = await world.beating(vote_secs=3)
+        guest = await world.heartbeating(vote_secs=3)
         guest.reply = stay_silent
         called = await call(api.path, "vote", ONE, "stop", terminal=True)
         frames = called.text.split("\r")
@@ -759,7 +759,7 @@ async def test_windows_count_down_in_place(autojump_clock: MockClock) -> None:
 
 async def test_an_action_counts_down_each_of_its_steps(autojump_clock: MockClock) -> None:
     async with serving(runs={"slow": FakeRun(delay_s=1.5)}) as (world, api):
-        guest = await world.beating(restart_secs=10)
+        guest = await world.heartbeating(restart_secs=10)
         guest.answers_after_s = None
         guest.reply = lambda one: Reply(VoteResult.COMPLETE, after_s=0.5)
         world.after(5, lambda: setattr(guest, "answers_after_s", 0.0))
@@ -786,7 +786,7 @@ async def test_a_line_that_counts_down_is_no_wider_than_the_terminal(
     autojump_clock: MockClock,
 ) -> None:
     async with serving() as (world, api):
-        await world.beating()
+        await world.heartbeating()
         called = await call(
             api.path, "notify", ONE, "cold_migrate_begin", terminal=True, columns=30
         )
@@ -797,7 +797,7 @@ async def test_an_interrupted_countdown_is_left_on_its_line(
     autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serving() as (world, api):
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         called = Ctl()
 
@@ -991,7 +991,7 @@ def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
 
 async def test_permission_denied(autojump_clock: MockClock) -> None:
     async with serving() as (world, api):
-        await world.beating()
+        await world.heartbeating()
         os.chmod(os.path.dirname(api.path), 0o755)
         os.chmod(api.path, 0o600 if os.geteuid() == 0 else 0)
         user = os.geteuid()

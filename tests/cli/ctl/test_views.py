@@ -32,7 +32,7 @@ HOST = HostLine(hostname="h", version="1", started="2026-01-01T00:00:00+00:00", 
 WEB = InstanceLine(
     uuid="0aaaaaaa-1111-2222-abcd-000000000001",
     name="web",
-    state="beating",
+    state="heartbeating",
     why="answers challenges",
     health="healthy",
     beats=1234567,
@@ -101,26 +101,26 @@ def status_lines(status: Status, columns: int | None, *, colour: bool = False) -
 
 def test_a_narrow_table() -> None:
     assert status_lines(Status(host=HOST, instances=(WEB, DB)), 80)[2:] == [
-        "UUID      NAME  STATE       HEALTH       BEATS  MISSED  RTT ms  LAST",
-        "0aaaaaab  Db    restarting  unhealthy        0       0       -  unhealthy: no m…",
-        "0aaaaaaa  web   beating     healthy    1234567       3     1.3  vote stop rejec…",
+        "UUID      NAME  STATE         HEALTH       BEATS  MISSED  RTT ms  LAST",
+        "0aaaaaab  Db    restarting    unhealthy        0       0       -  unhealthy: no…",
+        "0aaaaaaa  web   heartbeating  healthy    1234567       3     1.3  vote stop rej…",
     ]
 
 
 def test_a_wide_table_says_more() -> None:
     lines = status_lines(Status(host=HOST, instances=(WEB, DB)), 100)
     assert lines[2:] == [
-        "UUID      NAME  STATE       HEALTH       BEATS  MISSED  RTT ms  AT        LAST",
-        "0aaaaaab  Db    restarting  unhealthy        0       0       -            "
+        "UUID      NAME  STATE         HEALTH       BEATS  MISSED  RTT ms  AT        LAST",
+        "0aaaaaab  Db    restarting    unhealthy        0       0       -            "
         "unhealthy: no memory",
-        "0aaaaaaa  web   beating     healthy    1234567       3     1.3  12:34:56  "
-        "vote stop reject: disk is…",
+        "0aaaaaaa  web   heartbeating  healthy    1234567       3     1.3  12:34:56  "
+        "vote stop reject: disk…",
     ]
-    assert status_lines(Status(host=HOST, instances=(WEB,)), 130)[2:] == [
-        "UUID                                  NAME  STATE    HEALTH     BEATS  MISSED  RTT ms  "
-        "AT        LAST",
-        "0aaaaaaa-1111-2222-abcd-000000000001  web   beating  healthy  1234567       3     1.3  "
-        "12:34:56  vote stop reject: disk is busy",
+    assert status_lines(Status(host=HOST, instances=(WEB,)), 135)[2:] == [
+        "UUID                                  NAME  STATE         HEALTH     BEATS  MISSED  "
+        "RTT ms  AT        LAST",
+        "0aaaaaaa-1111-2222-abcd-000000000001  web   heartbeating  healthy  1234567       3  "
+        "   1.3  12:34:56  vote stop reject: disk is busy",
     ]
 
 
@@ -239,7 +239,7 @@ _INSTANCES = st.builds(
     InstanceLine,
     uuid=_TEXT,
     name=_TEXT,
-    state=st.sampled_from(["beating", "waiting", "restarting"]),
+    state=st.sampled_from(["heartbeating", "waiting", "restarting"]),
     why=_TEXT,
     health=st.sampled_from(["healthy", "unhealthy", "unknown"]),
     health_reason=_TEXT,
@@ -263,9 +263,9 @@ def test_no_name_or_reason_does_any_harm(
 def test_a_table_is_cut_at_a_terminal_too_narrow_for_it() -> None:
     assert status_lines(Status(host=HOST, instances=(WEB, DB)), 40)[1:] == [
         "",
-        "UUID      NAME  STATE       HEALTH…",
-        "0aaaaaab  Db    restarting  unhealthy  …",
-        "0aaaaaaa  web   beating     healthy    …",
+        "UUID      NAME  STATE         HEALTH…",
+        "0aaaaaab  Db    restarting    unhealthy…",
+        "0aaaaaaa  web   heartbeating  healthy  …",
     ]
 
 

@@ -1,7 +1,7 @@
 """The events around a VM: what silence means before, during and after each of them.
 
-As in test_heartbeat.py the interval is 1 s, and challenges are numbered; ``Bench.beating`` leaves
-the bench at 0.25 s, with challenge 1 answered and the next beat due at 1 s.
+As in test_heartbeat.py the interval is 1 s, and challenges are numbered; ``Bench.heartbeating``
+leaves the bench at 0.25 s, with challenge 1 answered and the next beat due at 1 s.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def kinds(came: list[tuple[float, Effect]], *wanted: type[Effect]) -> list[tuple
 
 
 def suspended(event: Event = Event.PAUSE) -> Bench:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.expect(
         bench.beat.notice_over(event, bench.now),
         [Stopped(f"{event} is under way")],
@@ -60,7 +60,7 @@ def suspended(event: Event = Event.PAUSE) -> Bench:
 
 
 def restarting(event: Event = Event.REBOOT, **values: int) -> Bench:
-    bench = Bench().beating(**values)
+    bench = Bench().heartbeating(**values)
     bench.expect(
         bench.beat.notice_over(event, bench.now),
         [Stopped(f"{event} is under way"), OpenRestart(bench.beat.profile.restart_s)],
@@ -95,7 +95,7 @@ def test_the_table_has_the_events_that_these_tests_are_about() -> None:
 
 @pytest.mark.parametrize("event", BEGINNINGS)
 def test_while_a_notice_is_open_nothing_changes(event: Event) -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.expect(bench.beat.notice_opened(event, bench.now), [])
 
 
@@ -110,7 +110,7 @@ def test_silence_is_no_loss_while_it_is_under_way(event: Event) -> None:
 
 
 def test_a_challenge_on_its_way_is_one_of_the_two_probes() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.skip(bench.beat.notice_over(Event.PAUSE, 1.5))
     assert bench.beat.due == 2.0
@@ -120,7 +120,7 @@ def test_a_challenge_on_its_way_is_one_of_the_two_probes() -> None:
 
 @pytest.mark.parametrize("event", BEGINNINGS)
 def test_misses_from_before_do_not_count_and_none_do(event: Event) -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(2.0)
     bench.skip(bench.beat.notice_over(event, 2.5))
     assert bench.run(3.0) == [(3.0, challenge(4))]
@@ -130,7 +130,7 @@ def test_misses_from_before_do_not_count_and_none_do(event: Event) -> None:
 @pytest.mark.parametrize("event", BEGINNINGS)
 def test_challenges_go_on_while_they_are_answered(event: Event) -> None:
     """A guest that gets none starts over with ``init``, which would end the suspension early."""
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.beat.notice_over(event, bench.now))
     came = bench.run(100.0, answers=True)
     assert came == [(float(second), challenge(second + 1)) for second in range(1, 101)]
@@ -219,7 +219,7 @@ def test_an_answered_init_ends_it(event: Event) -> None:
     bench.expect(
         bench.at(50.25).answer(),
         [Heartbeating(f"after: {event}")],
-        state=S.BEATING if event is Event.STOP else S.PROVISIONAL,
+        state=S.HEARTBEATING if event is Event.STOP else S.PROVISIONAL,
         reason="answers challenges",
         beats=2,
         owes_answer=False,
@@ -238,7 +238,7 @@ def test_an_init_that_is_a_leftover_does_not_end_it() -> None:
 
 
 def test_an_init_just_before_does_not_end_it() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(0.5).init())
     bench.skip(bench.beat.notice_over(Event.PAUSE, 0.5))
     bench.expect(bench.at(0.75).answer(), [], beats=2, owes_answer=False)
@@ -271,13 +271,13 @@ def test_who_goes_on_answering_was_called_off(event: Event, after_s: float) -> N
     bench.expect(
         bench.at(after_s + 1.25).answer(),
         [Heartbeating(f"{event} did not happen: the guest kept answering")],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         reason="answers challenges",
         beats=bench.seen.beats + 1,
         round_trip_s=0.25,
         owes_answer=False,
     )
-    # It is beating again in earnest: silence counts.
+    # It is heartbeating again in earnest: silence counts.
     assert [when for when, _ in kinds(bench.run(5000.0), Lost)] == [after_s + 4]
 
 
@@ -288,7 +288,7 @@ def test_it_is_called_off_at_the_very_time(event: Event, after_s: float) -> None
     bench = suspended(event)
     bench.run(after_s, answers=True)
     bench.skip(bench.at(after_s + 0.25).answer())
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
 
 
 def test_a_frozen_vm_is_not_called_off_by_time_alone() -> None:
@@ -298,7 +298,7 @@ def test_a_frozen_vm_is_not_called_off_by_time_alone() -> None:
 
 
 def test_a_stop_by_command_can_be_called_off_too() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.expect(
         bench.beat.stops("a command", 0.25),
         [Stopped("a command is under way")],
@@ -306,7 +306,7 @@ def test_a_stop_by_command_can_be_called_off_too() -> None:
         reason="a command is under way",
     )
     bench.run(301.0, answers=True)
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
 
 
 def test_an_earlier_event_does_not_call_off_a_later_one() -> None:
@@ -331,14 +331,14 @@ def test_told_that_it_did_not_happen_the_guest_is_challenged() -> None:
     bench.expect(
         bench.at(0.75).answer(),
         [Heartbeating(why)],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         reason="answers challenges",
         beats=2,
         owes_answer=False,
     )
 
 
-@pytest.mark.parametrize("state", [S.WAITING, S.BEATING, S.LOST])
+@pytest.mark.parametrize("state", [S.WAITING, S.HEARTBEATING, S.LOST])
 def test_with_nothing_under_way_there_is_nothing_to_call_off(state: HeartbeatState) -> None:
     bench = suspended(Event.STOP)
     bench.skip(bench.exit() if state is S.WAITING else bench.init())
@@ -377,7 +377,7 @@ def test_an_end_notice_challenges_at_once_and_an_answer_proves_it(event: Event) 
     bench.expect(
         bench.at(100.25).answer(),
         [Heartbeating(f"after: {event} was sent")],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         reason="answers challenges",
         beats=2,
         owes_answer=False,
@@ -387,8 +387,8 @@ def test_an_end_notice_challenges_at_once_and_an_answer_proves_it(event: Event) 
 
 
 @pytest.mark.parametrize("event", ENDS)
-def test_an_end_notice_to_a_beating_guest_changes_nothing(event: Event) -> None:
-    bench = Bench().beating()
+def test_an_end_notice_to_a_heartbeating_guest_changes_nothing(event: Event) -> None:
+    bench = Bench().heartbeating()
     bench.expect(bench.beat.notice_opened(event, bench.now), [])
     bench.expect(bench.beat.notice_over(event, bench.now), [])
 
@@ -499,7 +499,7 @@ def test_a_live_migration_arrives_at_a_host_that_never_saw_an_init() -> None:
     bench.expect(
         bench.at(60.25).answer(),
         [Heartbeating("after: live_migrate_end was sent")],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         reason="answers challenges",
         beats=1,
         round_trip_s=0.25,
@@ -541,7 +541,7 @@ def test_the_source_of_a_live_migration_stays_quiet_until_its_socket_goes() -> N
 
 
 def test_an_end_notice_to_a_lost_guest_challenges_it() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(50.0)
     bench.expect(
         bench.beat.notice_opened(Event.RESUME, 50.0),
@@ -579,7 +579,7 @@ def test_a_restart_by_the_book(event: Event) -> None:
     bench.expect(
         bench.at(60.25).answer(),
         [Heartbeating(f"after: {event}")],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         reason="answers challenges",
         beats=2,
         owes_answer=False,
@@ -639,7 +639,7 @@ def test_what_was_announced_makes_no_guest(reach: Callable[[], Bench]) -> None:
 
 
 def test_a_guest_that_exits_on_its_notice_is_expected_back() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.beat.notice_opened(Event.REBOOT, bench.now))
     bench.skip(bench.at(1.0).exit())
     bench.skip(bench.at(10.0).beat.notice_over(Event.REBOOT, 10.0))
@@ -649,7 +649,7 @@ def test_a_guest_that_exits_on_its_notice_is_expected_back() -> None:
 
 
 def test_a_guest_whose_connection_broke_is_expected_back() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.beat.closed("reset"))
     bench.skip(bench.beat.restarts("reboot", bench.now))
     why = "not back within 121 s"
@@ -727,7 +727,7 @@ def test_one_that_goes_on_answering_never_went_away() -> None:
     bench.expect(
         bench.at(121.25).beat.restart_expired(121.25),
         [Heartbeating("reboot did not happen: the guest kept answering")],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         health=Health.UNKNOWN,  # until its next answer
         reason="answers challenges",
     )
@@ -768,7 +768,7 @@ def test_going_on_means_an_answer_within_two_intervals(answered_at: float, lost:
 
 
 def test_answers_from_before_the_notice_are_no_going_on() -> None:
-    bench = Bench().beating(interval_ms=60_000, restart_secs=61)
+    bench = Bench().heartbeating(interval_ms=60_000, restart_secs=61)
     bench.skip(bench.beat.notice_over(Event.REBOOT, 0.25))
     bench.run(61.0)
     assert Lost in map(type, bench.at(61.25).beat.restart_expired(61.25))
@@ -787,7 +787,7 @@ def test_an_init_in_the_last_moment_is_given_time_to_prove_itself() -> None:
     bench.skip(bench.init())
     bench.expect(bench.at(121.25).beat.restart_expired(121.25), [OpenRestart(3.0)])
     bench.skip(bench.at(121.5).answer())
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
     bench.expect(bench.at(124.25).beat.restart_expired(124.25), [])
 
 
@@ -924,7 +924,7 @@ def test_the_same_event_twice() -> None:
 
 
 def test_a_loss_is_answered_with_a_reboot_that_helps() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(5.0)
     bench.expect(
         bench.beat.restarts("a command", 5.0),
@@ -940,7 +940,7 @@ def test_a_loss_is_answered_with_a_reboot_that_helps() -> None:
 
 
 def test_a_loss_is_answered_with_a_reboot_that_does_not_help() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     came = bench.run(5.0)
     bench.skip(bench.beat.restarts("rebooted: lost", 5.0))
     came += bench.run(125.0)

@@ -93,7 +93,7 @@ def test_from_discovery_to_the_first_beats() -> None:
     bench.expect(
         bench.at(2.25).answer(),
         [Heartbeating("init answered")],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         is_heartbeating=True,
         reason="answers challenges",
         beats=1,
@@ -146,7 +146,7 @@ def test_the_second_challenge_after_an_init_may_be_answered_too() -> None:
     bench.expect(
         bench.at(1.25).answer(),
         [Heartbeating("init answered")],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         is_heartbeating=True,
         reason="answers challenges",
         beats=1,
@@ -258,14 +258,14 @@ def test_a_guest_that_hears_nothing_gets_its_reconnect() -> None:
 
 
 def test_lateness_does_not_add_up() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.expect(bench.at(1.25).tick(), [challenge(2)], due=2.0, owes_answer=True)
     bench.expect(bench.at(1.5).answer(), [], beats=2, owes_answer=False)
     bench.expect(bench.at(2.0).tick(), [challenge(3)], due=3.0, owes_answer=True)
 
 
 def test_a_challenge_that_was_sent_late_has_its_whole_interval() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.expect(bench.at(1.75).tick(), [challenge(2)], due=2.0, owes_answer=True)
     bench.expect(bench.at(2.0).tick(), [], due=2.75)
     bench.expect(bench.at(2.72).tick(), [], due=2.75)
@@ -273,25 +273,25 @@ def test_a_challenge_that_was_sent_late_has_its_whole_interval() -> None:
 
 
 def test_the_grid_of_the_pacer_is_not_taken_for_lateness() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.015625).tick())
     bench.expect(bench.at(2.0).tick(), [MISSED, challenge(3)], due=3.0, missed=1)
 
 
 @pytest.mark.parametrize(("ticked_at", "due"), [(1.9375, 2.0), (2.0, 3.0), (2.0625, 3.0625)])
 def test_a_whole_interval_late_is_a_stall(ticked_at: float, due: float) -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.expect(bench.at(ticked_at).tick(), [challenge(2)], due=due, owes_answer=True)
 
 
 def test_after_a_stall_there_is_one_beat() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.expect(bench.at(500.0).tick(late=True), [challenge(2)], due=501.0, owes_answer=True)
     bench.expect(bench.at(500.25).answer(), [], beats=2, owes_answer=False)
 
 
 def test_aligned_beats_come_earlier_and_never_later() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.beat.align(0.75)
     bench.expect((), [], due=0.75)
     bench.beat.align(0.875)
@@ -304,9 +304,9 @@ def test_aligned_beats_come_earlier_and_never_later() -> None:
 
 
 def test_a_guest_that_answers_beats_for_ever() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     assert kinds(bench.run(1000.0, answers=True), Heartbeating, Stopped, Lost, Note) == []
-    assert (bench.beat.state, bench.beat.beats, bench.beat.missed) == (S.BEATING, 1000, 0)
+    assert (bench.beat.state, bench.beat.beats, bench.beat.missed) == (S.HEARTBEATING, 1000, 0)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_guest_that_answers_beats_for_ever() -> None:
     ids=lambda message: message.TYPE,
 )
 def test_what_is_not_about_the_heartbeat_changes_nothing(message: Message) -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.expect(bench.beat.received(message, 1.5), [])
 
@@ -330,7 +330,7 @@ def test_what_is_not_about_the_heartbeat_changes_nothing(message: Message) -> No
 
 
 def test_a_wrong_echo_does_not_count() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     for wrong in (0, 1, 3, -1, 2**31 - 1):
         bench.expect(bench.at(1.5).answer(wrong), [])
@@ -338,7 +338,7 @@ def test_a_wrong_echo_does_not_count() -> None:
 
 
 def test_an_echo_counts_once() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.expect(bench.at(1.25).answer(), [], beats=2, owes_answer=False)
     bench.expect(bench.at(1.5).answer(), [])
@@ -352,7 +352,7 @@ def test_an_answer_with_nothing_asked_does_not_count() -> None:
 
 
 def test_a_late_echo_is_noted_and_does_not_count() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.skip(bench.at(2.0).tick())
     late = Note("late answer, 1.250 s after its challenge")
@@ -372,7 +372,7 @@ def test_a_late_echo_is_noted_and_does_not_count() -> None:
 
 
 def test_after_a_late_echo_an_answer_in_time_counts() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.skip(bench.at(2.0).tick())
     bench.skip(bench.at(2.25).answer(2))
@@ -382,7 +382,7 @@ def test_after_a_late_echo_an_answer_in_time_counts() -> None:
 
 def test_a_burst_of_old_answers_fools_nobody() -> None:
     """A guest that was stopped answers all it missed at once; only the last of it is news."""
-    bench = Bench(failure_threshold=20).beating()
+    bench = Bench(failure_threshold=20).heartbeating()
     bench.run(12.0)
     assert (bench.last, bench.beat.missed) == (13, 11)
     bench.at(12.5)
@@ -394,7 +394,7 @@ def test_a_burst_of_old_answers_fools_nobody() -> None:
 
 
 def test_a_burst_of_old_answers_revives_nobody_who_is_lost() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(12.0)
     assert bench.beat.state is S.LOST
     notes = [effect for number in range(1, 13) for effect in bench.skip(bench.answer(number))]
@@ -403,7 +403,7 @@ def test_a_burst_of_old_answers_revives_nobody_who_is_lost() -> None:
 
 
 def test_answers_of_an_earlier_connection_do_not_count() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.skip(bench.beat.closed("reset"))
     bench.skip(bench.open())
@@ -413,7 +413,7 @@ def test_answers_of_an_earlier_connection_do_not_count() -> None:
 
 
 def test_answers_from_before_an_init_do_not_count() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.skip(bench.init())
     bench.expect(bench.answer(2), [])
@@ -424,7 +424,7 @@ def test_answers_from_before_an_init_do_not_count() -> None:
 
 
 def test_loss_comes_three_intervals_after_the_last_answered_challenge_was_sent() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.expect(bench.at(1.0).tick(), [challenge(2)], due=2.0, owes_answer=True)
     bench.expect(bench.at(2.0).tick(), [MISSED, challenge(3)], due=3.0, missed=1)
     bench.expect(bench.at(2.97).tick(), [], due=3.0)
@@ -441,7 +441,7 @@ def test_loss_comes_three_intervals_after_the_last_answered_challenge_was_sent()
 
 
 def test_an_answer_just_before_the_end_prevents_it() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(2.0)
     bench.expect(bench.at(3.0).answer(), [], beats=2, round_trip_s=1.0, owes_answer=False)
     bench.expect(bench.tick(), [challenge(4)], due=4.0, owes_answer=True)
@@ -452,7 +452,7 @@ def test_an_answer_just_before_the_end_prevents_it() -> None:
 def test_the_threshold_is_how_many_misses_in_a_row_are_forgiven(
     threshold: int, interval_s: float
 ) -> None:
-    bench = Bench(failure_threshold=threshold).beating(interval_ms=int(interval_s * 1000))
+    bench = Bench(failure_threshold=threshold).heartbeating(interval_ms=int(interval_s * 1000))
     came = bench.run(10_000.0)
     lost = kinds(came, Lost)
     assert len(lost) == 1
@@ -461,17 +461,17 @@ def test_the_threshold_is_how_many_misses_in_a_row_are_forgiven(
 
 
 def test_misses_that_are_not_in_a_row_are_no_loss() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     for second in range(1, 200, 2):
         bench.skip(bench.at(float(second)).tick())
         assert bench.at(second + 1.0).tick() == (MISSED, challenge(bench.last + 1))
         bench.skip(bench.at(second + 1.25).answer(bench.last + 1))
         bench.last += 1
-    assert (bench.beat.state, bench.beat.missed) == (S.BEATING, 100)
+    assert (bench.beat.state, bench.beat.missed) == (S.HEARTBEATING, 100)
 
 
 def test_loss_is_reported_once() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     came = bench.run(1000.0)
     assert kinds(came, Lost, Stopped, Heartbeating) == [(3.0, LOSS)]
     again = Reconnect("connected, but no heartbeat for 120 s (lost)")
@@ -479,13 +479,13 @@ def test_loss_is_reported_once() -> None:
 
 
 def test_a_lost_guest_comes_back_with_an_init_and_an_answer() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(10.0)
     bench.expect(bench.init(), [ACK, challenge(4)], due=11.0, owes_answer=True)
     bench.expect(
         bench.at(10.25).answer(),
         [Heartbeating("after: no answer for 3 s")],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         is_heartbeating=True,
         reason="answers challenges",
         beats=2,
@@ -495,7 +495,7 @@ def test_a_lost_guest_comes_back_with_an_init_and_an_answer() -> None:
 
 
 def test_an_init_alone_brings_no_lost_guest_back_and_is_no_second_loss() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(10.0)
     bench.skip(bench.init())
     assert [effect for _, effect in bench.run(100.0)] == [challenge(5), LEFTOVER]
@@ -503,7 +503,7 @@ def test_an_init_alone_brings_no_lost_guest_back_and_is_no_second_loss() -> None
 
 
 def test_a_lost_guest_whose_socket_closes_is_waited_for() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(10.0)
     bench.expect(
         bench.beat.closed("reset"),
@@ -516,13 +516,13 @@ def test_a_lost_guest_whose_socket_closes_is_waited_for() -> None:
 
 
 def test_a_lost_guest_that_exits_is_waited_for() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(10.0)
     bench.expect(bench.exit(), [], state=S.WAITING, reason="guest exited: Exiting...", due=130.0)
 
 
 def test_with_reporting_off_silence_only_stops_the_heartbeat() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.beat.reporting = False
     bench.expect((), [], reporting=False)
     came = bench.run(1000.0)
@@ -535,14 +535,14 @@ def test_with_reporting_off_silence_only_stops_the_heartbeat() -> None:
 
 
 def test_while_the_host_is_late_nothing_is_missed() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     came = bench.run(1000.0, late=True)
     assert {type(effect) for _, effect in came} == {SendToGuest}
-    assert (bench.beat.state, bench.beat.missed) == (S.BEATING, 0)
+    assert (bench.beat.state, bench.beat.missed) == (S.HEARTBEATING, 0)
 
 
 def test_lateness_takes_back_the_misses_before_it() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(2.0)
     assert bench.beat.missed == 1
     bench.expect(bench.at(3.0).tick(late=True), [challenge(4)], due=4.0)
@@ -551,7 +551,7 @@ def test_lateness_takes_back_the_misses_before_it() -> None:
 
 
 def test_an_answer_read_after_a_stall_is_late_and_harmless() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.expect(bench.at(40.0).tick(late=True), [challenge(3)], due=41.0)
     late = Note("late answer, 39.250 s after its challenge")
@@ -570,11 +570,11 @@ def test_a_leftover_is_not_judged_by_a_host_that_is_late() -> None:
     bench.expect(bench.at(5.0).tick(), [LEFTOVER], due=120.0, missed=2, owes_answer=False)
 
 
-# -- init while beating -------------------------------------------------------------------------
+# -- init while heartbeating -----------------------------------------------------------------------
 
 
-def test_an_init_while_beating_starts_over_at_once() -> None:
-    bench = Bench().beating()
+def test_an_init_while_heartbeating_starts_over_at_once() -> None:
+    bench = Bench().heartbeating()
     bench.run(2.0)
     new = attrs.evolve(PROFILE, name="vm2", interval_s=0.5, restart_s=60)
     bench.expect(
@@ -589,7 +589,7 @@ def test_an_init_while_beating_starts_over_at_once() -> None:
 
 
 def test_a_second_init_in_a_row_hears_the_same_challenge_again() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).init(interval_ms=10_000))
     bench.expect(bench.at(6.0).init(interval_ms=10_000), [ACK, challenge(2)])
     bench.expect(bench.at(6.25).answer(2), [], beats=2, round_trip_s=5.25, owes_answer=False)
@@ -599,7 +599,7 @@ def test_a_second_init_in_a_row_hears_the_same_challenge_again() -> None:
 
 
 def test_a_second_init_may_ask_for_another_interval() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).init(interval_ms=10_000))
     bench.skip(bench.at(3.0).init(interval_ms=2000))
     assert bench.beat.due == 5.0
@@ -612,7 +612,7 @@ def test_a_second_init_may_ask_for_another_interval() -> None:
 @pytest.mark.parametrize(("every_s", "interval_ms"), [(5, 10_000), (2, 1000), (5, 60_000)])
 def test_a_guest_that_only_ever_greets_is_lost(every_s: int, interval_ms: int) -> None:
     """Its port is broken towards it, so that it hears neither acks nor challenges."""
-    bench = Bench().beating(interval_ms=interval_ms)
+    bench = Bench().heartbeating(interval_ms=interval_ms)
     came: list[tuple[float, Effect]] = []
     for second in range(every_s, 400, every_s):
         came += bench.run(second)
@@ -623,14 +623,14 @@ def test_a_guest_that_only_ever_greets_is_lost(every_s: int, interval_ms: int) -
 
 
 def test_a_guest_lost_after_an_init_is_challenged_no_more() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(0.5).init())
     assert bench.run(122.0)[-1] == (2.5, LOSS)
     assert (bench.beat.owes_answer, bench.beat.due) == (False, 122.5)
 
 
 def test_a_guest_restarted_without_an_exit_is_no_loss() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(2.75)  # killed; two challenges went nowhere, one of them was missed
     bench.skip(bench.init())
     bench.expect(bench.at(3.0).answer(), [], beats=2, round_trip_s=0.25, owes_answer=False)
@@ -641,7 +641,7 @@ def test_a_guest_restarted_without_an_exit_is_no_loss() -> None:
 
 
 def test_an_exit_stops_the_heartbeat_and_is_no_loss() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     why = "guest exited: Exiting..."
     bench.expect(
@@ -666,7 +666,7 @@ def test_an_exit_takes_back_the_init_before_it() -> None:
 
 
 def test_a_closed_socket_stops_the_heartbeat_and_is_no_loss() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.expect(
         bench.at(1.5).beat.closed("reset by its peer"),
@@ -697,7 +697,7 @@ def test_closing_a_socket_that_nobody_spoke_on_is_no_news() -> None:
 def test_a_removed_socket_is_always_reported(beats: bool) -> None:
     bench = Bench()
     if beats:
-        bench.beating()
+        bench.heartbeating()
     bench.expect(
         bench.beat.removed("its socket is gone"),
         [Stopped("its socket is gone")],
@@ -721,7 +721,7 @@ def ill(
 
 
 def test_ill_health_is_reported_at_once_and_once() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.expect(
         bench.at(1.25).answer(health=Health.UNHEALTHY, action=STOP, log_msg="disk full"),
@@ -738,7 +738,7 @@ def test_ill_health_is_reported_at_once_and_once() -> None:
 
 def test_a_deployed_guest_is_reported_first_and_then_every_minute() -> None:
     """It asks for its action, then for none, and for its action again after 60 s."""
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     reported = []
     for second in range(1, 200):
         asked = REBOOT if second % 60 == 1 else NONE
@@ -748,12 +748,12 @@ def test_a_deployed_guest_is_reported_first_and_then_every_minute() -> None:
 
 
 def test_the_same_illness_is_news_again_after_55_s() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     assert [second for second in range(1, 130) if ill(bench)] == [1, 56, 111]
 
 
 def test_another_action_is_news() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     assert ill(bench, LOG) == (Ill("disk", LOG),)
     assert ill(bench, REBOOT) == (Ill("disk", REBOOT),)
     assert ill(bench, REBOOT) == ()
@@ -761,21 +761,21 @@ def test_another_action_is_news() -> None:
 
 @pytest.mark.parametrize("action", [NONE, UNKNOWN])
 def test_ill_health_that_asks_for_nothing_is_only_shown(action: CorrectiveAction) -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     assert ill(bench, action) == ()
     assert (bench.beat.health, bench.beat.health_reason) == (Health.UNHEALTHY, "disk")
 
 
 @pytest.mark.parametrize("health", [Health.HEALTHY, Health.UNKNOWN])
 def test_only_the_unhealthy_are_acted_upon(health: Health) -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     fine = bench.answer(health=health, action=STOP, log_msg="fine")
     bench.expect(fine, [], beats=2, health=health, round_trip_s=0.0, owes_answer=False)
 
 
 def test_recovery_is_shown_and_the_next_illness_is_news() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     ill(bench)
     bench.skip(bench.at(2.0).tick())
     bench.skip(bench.answer())
@@ -784,7 +784,7 @@ def test_recovery_is_shown_and_the_next_illness_is_news() -> None:
 
 
 def test_flapping_is_reported_six_times_a_minute_at_most() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     reported: list[float] = []
     for _ in range(600):
         if ill(bench):
@@ -796,7 +796,7 @@ def test_flapping_is_reported_six_times_a_minute_at_most() -> None:
 
 
 def test_with_reporting_off_ill_health_is_a_note() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.beat.reporting = False
     assert ill(bench) == (Note("unhealthy, but reporting is off"),)
     assert (bench.beat.health, bench.beat.health_reason) == (Health.UNHEALTHY, "disk")
@@ -811,7 +811,7 @@ def test_the_first_answer_may_be_an_ill_one() -> None:
 
 
 def test_ill_health_is_taken_from_no_answer_that_does_not_count() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.skip(bench.at(2.0).tick())
     bench.skip(bench.at(2.25).answer(2, health=Health.UNHEALTHY, action=STOP))
@@ -821,7 +821,7 @@ def test_ill_health_is_taken_from_no_answer_that_does_not_count() -> None:
 
 def test_a_later_init_does_not_raise_the_dead() -> None:
     """A whole buffer of leftovers: inits, answers and an exit, and then silence."""
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.run(5.0)
     for message in (init(3), answer(1), answer(2), init(4), answer(3)):
         assert Heartbeating not in map(type, bench.skip(bench.beat.received(message, 5.0)))
@@ -829,7 +829,7 @@ def test_a_later_init_does_not_raise_the_dead() -> None:
 
 
 def test_the_end_of_an_illness_is_a_note_and_the_reason_of_the_present_state() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(ill(bench, STOP, "disk full"))
     bench.skip(bench.at(bench.beat.due).tick())
     note = Note("healthy again after: disk full")
@@ -848,7 +848,7 @@ def test_the_end_of_an_illness_is_a_note_and_the_reason_of_the_present_state() -
 
 
 def test_an_illness_may_end_with_a_reboot() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     bench.skip(ill(bench, REBOOT, "disk full"))
     bench.skip(bench.beat.restarts("a command", bench.now))
     bench.skip(bench.at(50.0).init())
@@ -858,7 +858,7 @@ def test_an_illness_may_end_with_a_reboot() -> None:
 
 
 def test_a_guest_that_changes_its_mind_with_every_beat_is_well_again_six_times_a_minute() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     notes = []
     for beat in range(120):
         bench.skip(bench.at(1.25 + beat).tick())
@@ -869,8 +869,8 @@ def test_a_guest_that_changes_its_mind_with_every_beat_is_well_again_six_times_a
 
 
 @pytest.mark.parametrize("end", ["closed", "lost", "exit", "paused", "removed"])
-def test_nobody_knows_the_health_of_what_is_not_beating(end: str) -> None:
-    bench = Bench().beating()
+def test_nobody_knows_the_health_of_what_is_not_heartbeating(end: str) -> None:
+    bench = Bench().heartbeating()
     bench.skip(ill(bench, STOP, "disk full"))
     match end:
         case "closed":
@@ -886,5 +886,5 @@ def test_nobody_knows_the_health_of_what_is_not_beating(end: str) -> None:
             # Its answers do not count as heartbeats, and neither does what they say.
             bench.skip(bench.at(bench.beat.due).tick())
             bench.skip(bench.answer(health=Health.UNHEALTHY, action=STOP, log_msg="disk full"))
-    assert bench.beat.state is not S.BEATING
+    assert bench.beat.state is not S.HEARTBEATING
     assert (bench.beat.health, bench.beat.health_reason) == (Health.UNKNOWN, "")

@@ -87,7 +87,7 @@ def test_what_an_answer_shows(outage: Outage, phase: Phase, init_seen: bool) -> 
 
 
 def test_a_pause_from_its_notice_to_its_end_as_a_machine_sees_it() -> None:
-    bench = Bench().beating()
+    bench = Bench().heartbeating()
     assert bench.beat.situation.outage is NO_OUTAGE
     bench.skip(bench.beat.notice_over(Event.PAUSE, 0.25))
     pause = Outage.freeze(Event.PAUSE, 0.25)

@@ -33,7 +33,7 @@ def unproven() -> Bench:
 
 
 def proven() -> Bench:
-    return Bench().beating()
+    return Bench().heartbeating()
 
 
 def reproving() -> Bench:

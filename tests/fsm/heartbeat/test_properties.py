@@ -192,7 +192,7 @@ class Driver(RuleBasedStateMachine):
     def lost(self, before: HeartbeatState) -> None:
         assert self.beat.reporting
         assert not self.late or self.expiring
-        assert before in (S.BEATING, S.RESTARTING)
+        assert before in (S.HEARTBEATING, S.RESTARTING)
         assert self.beat.state is S.LOST
         assert self.allowed_losses > 0
         self.allowed_losses -= 1
@@ -202,7 +202,7 @@ class Driver(RuleBasedStateMachine):
             assert not self.up
             least_s = 2 * self.beat.profile.interval_s
         else:
-            assert before is S.BEATING
+            assert before is S.HEARTBEATING
             assert self.up
             assert not self.suspended_by
             assert self.is_over or self.carried_out_at < self.now
@@ -264,7 +264,7 @@ class Driver(RuleBasedStateMachine):
             self.greeted_since = False
             self.shortest_s = self.beat.profile.interval_s
             if before is S.PROVISIONAL:
-                assert self.beat.state is (S.BEATING if self.is_final else S.PROVISIONAL)
+                assert self.beat.state is (S.HEARTBEATING if self.is_final else S.PROVISIONAL)
         else:
             assert not any(isinstance(effect, Heartbeating) for effect in effects)
         if self.beat.beats > beats or self.beat.late_answers > late:
@@ -510,7 +510,7 @@ class Driver(RuleBasedStateMachine):
         before = self.beat.state
         effects = self.beat.runs_again("enabled", self.now)
         if self.freezes and before in FREEZING:
-            assert self.beat.state in (S.BEATING, S.RETURNING)
+            assert self.beat.state in (S.HEARTBEATING, S.RETURNING)
             self.suspended_by = ""
             self.over = True
         else:
@@ -549,7 +549,7 @@ class Driver(RuleBasedStateMachine):
         """The guest falls silent for good, or hears nothing any more and greets all the while."""
         self.delay_s = None
         self.replies.clear()
-        final = self.beat.state is S.BEATING
+        final = self.beat.state is S.HEARTBEATING
         if greets:
             for _ in range(11):  # with an interval of 10 s, so that each comes before the next miss
                 if self.connected:
@@ -575,7 +575,7 @@ class Driver(RuleBasedStateMachine):
         self.late = False
         assert self.beat.state in HEARTBEATING
         if self.is_over or not math.isinf(self.carried_out_at):
-            assert self.beat.state is S.BEATING
+            assert self.beat.state is S.HEARTBEATING
         losses = self.allowed_losses
         self.pass_time(10.0)
         assert self.beat.state in HEARTBEATING

@@ -62,7 +62,7 @@ def reports(came: list[tuple[float, Effect]]) -> list[tuple[float, Effect]]:
 
 
 def suspended(event: Event = Event.PAUSE, **settings: int) -> Bench:
-    bench = Bench(**settings).beating()
+    bench = Bench(**settings).heartbeating()
     bench.skip(bench.beat.notice_over(event, OVER))
     return bench
 
@@ -165,7 +165,7 @@ def test_two_that_are_not_in_a_row_are_none_either() -> None:
 
 
 def test_a_miss_from_before_the_event_does_not_count() -> None:
-    bench = Bench(failure_threshold=3).beating()
+    bench = Bench(failure_threshold=3).heartbeating()
     bench.run(3.0)
     bench.skip(bench.beat.notice_over(Event.PAUSE, 3.0))
     bench.run(4.0)
@@ -375,7 +375,7 @@ def called_off(bench: Bench) -> object:
 def test_final_at_once_where_it_is_said_to_run(ends: Callable[[Bench], object]) -> None:
     bench = provisional()
     assert ends(bench) == ()
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
     assert bench.beat.health is Health.HEALTHY
     assert lost_at(bench, 60.0) == [(13.0, Lost)]
 
@@ -384,7 +384,7 @@ def test_final_at_once_where_it_is_said_to_run(ends: Callable[[Bench], object]) 
 def test_every_end_notice_makes_it_final(event: Event) -> None:
     bench = provisional()
     bench.expect(
-        bench.beat.notice_opened(event, bench.now), [], state=S.BEATING, health=Health.HEALTHY
+        bench.beat.notice_opened(event, bench.now), [], state=S.HEARTBEATING, health=Health.HEALTHY
     )
 
 
@@ -396,7 +396,7 @@ def test_said_while_it_is_silent_the_first_answer_is_final(
     bench.skip(ends(bench))  # type: ignore[arg-type]
     assert bench.beat.state is S.RETURNING
     bench.skip(bench.at(10.25).answer())
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
     assert lost_at(bench, 60.0) == [(13.0, Lost)]
 
 
@@ -413,7 +413,7 @@ def test_enabled_while_it_answers_on_the_next_answer_ends_it() -> None:
         owes_answer=True,
     )
     bench.skip(bench.at(5.75).answer())
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
 
 
 def test_enabled_without_a_connection_it_is_challenged_on_the_next() -> None:
@@ -428,7 +428,7 @@ def test_enabled_without_a_connection_it_is_challenged_on_the_next() -> None:
     )
     bench.skip(bench.at(30.0).open())
     bench.skip(bench.at(30.25).answer())
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
 
 
 @pytest.mark.parametrize("event", OTHERS)
@@ -438,7 +438,7 @@ def test_enabled_says_nothing_of_a_stop_or_restart(event: Event) -> None:
     bench.expect(bench.beat.runs_again("it was enabled", 10.0), [])
 
 
-@pytest.mark.parametrize("state", [S.WAITING, S.BEATING, S.LOST, S.RETURNING])
+@pytest.mark.parametrize("state", [S.WAITING, S.HEARTBEATING, S.LOST, S.RETURNING])
 def test_enabled_says_nothing_where_nothing_is_under_way(state: HeartbeatState) -> None:
     bench = provisional()
     if state is S.WAITING:
@@ -462,7 +462,7 @@ def test_after_its_command_the_first_answer_makes_it_final() -> None:
     bench.beat.carried_out("pause", 10.5)
     assert bench.beat.state is S.PROVISIONAL
     bench.skip(bench.at(11.0).tick())
-    bench.expect(bench.at(11.25).answer(), [], state=S.BEATING, beats=3, owes_answer=False)
+    bench.expect(bench.at(11.25).answer(), [], state=S.HEARTBEATING, beats=3, owes_answer=False)
     assert lost_at(bench, 60.0) == [(14.0, Lost)]
 
 
@@ -493,7 +493,7 @@ def test_its_command_ended_before_the_return_which_is_final_then(event: Event) -
     bench.expect(
         bench.at(60.25).answer(),
         [Heartbeating(f"after: {event}")],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         reason="answers challenges",
         beats=2,
         owes_answer=False,
@@ -506,7 +506,7 @@ def test_an_init_after_its_command_is_final_too() -> None:
     bench.beat.carried_out("pause", 10.0)
     bench.skip(bench.at(60.0).init())
     bench.skip(bench.at(60.25).answer())
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
 
 
 def test_the_end_of_another_command_says_nothing() -> None:
@@ -547,7 +547,7 @@ def test_the_first_answer_after_the_call_off_time_makes_it_final(
     at = OVER + call_off_s
     assert lost_at(bench, at) == []
     bench.skip(bench.at(at).answer())
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
     assert [kind for _, kind in lost_at(bench, at + 10.0)] == [Lost]
 
 
@@ -557,7 +557,7 @@ def test_back_for_the_first_time_after_the_call_off_time_it_is_final() -> None:
     bench.expect(
         bench.at(1000.25).answer(),
         [Heartbeating("after: pause")],
-        state=S.BEATING,
+        state=S.HEARTBEATING,
         reason="answers challenges",
         beats=2,
         owes_answer=False,
@@ -619,7 +619,7 @@ def test_whatever_is_heard_of_an_unwatched_one_brings_it_back(by: str) -> None:
             bench.skip(bench.open())
     bench.skip(bench.at(bench.now + 0.25).tick() if bench.beat.due <= bench.now else ())
     effects = bench.skip(bench.answer())
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
     assert [type(effect) for effect in effects] == [Heartbeating]
     assert [kind for _, kind in lost_at(bench, 600.0)] == [Lost]
 
@@ -650,7 +650,7 @@ def test_the_challenge_on_its_way_at_the_call_off_time_has_its_time() -> None:
     assert bench.beat.owes_answer
     assert lost_at(bench, CALLED_OFF + 0.4) == []
     bench.skip(bench.answer())
-    assert bench.beat.state is S.BEATING
+    assert bench.beat.state is S.HEARTBEATING
 
 
 def test_one_that_is_always_late_is_unwatched_too() -> None:

@@ -73,12 +73,12 @@ def waiting() -> Bench:
     return bench
 
 
-def beating() -> Bench:
-    return Bench().beating()
+def heartbeating() -> Bench:
+    return Bench().heartbeating()
 
 
 def suspended() -> Bench:
-    bench = beating()
+    bench = heartbeating()
     bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
     return bench
 
@@ -123,20 +123,20 @@ def returning() -> Bench:
 
 
 def restarting() -> Bench:
-    bench = beating()
+    bench = heartbeating()
     bench.skip(bench.beat.notice_over(Event.REBOOT, bench.now))
     return bench
 
 
 def lost() -> Bench:
-    bench = beating()
+    bench = heartbeating()
     bench.run(3.0)
     return bench
 
 
 REACH: dict[HeartbeatState, Callable[[], Bench]] = {
     S.WAITING: waiting,
-    S.BEATING: beating,
+    S.HEARTBEATING: heartbeating,
     S.PROVISIONAL: provisional,
     S.SUSPENDED: suspended,
     S.UNWATCHED: unwatched,
@@ -189,7 +189,7 @@ REACH_FOR: dict[Pair, Callable[[], Bench]] = {
     (S.RESTARTING, E.STAYS_AWAY): restarting_without_a_guest,
     **{
         (state, E.CALLED_OFF): partial(after_a_pause, state)
-        for state in (S.WAITING, S.BEATING, S.LOST)
+        for state in (S.WAITING, S.HEARTBEATING, S.LOST)
     },
 }
 
@@ -325,7 +325,7 @@ def test_what_may_still_be_on_its_way_at_the_end_is_harmless(before: S) -> None:
 
 
 def test_connecting_twice_without_closing_is_a_fault_where_it_would_hide_a_stop() -> None:
-    bench = beating()
+    bench = heartbeating()
     with pytest.raises(IllegalEvent):
         bench.open()
     assert Snapshot.of(bench.beat) == bench.seen
@@ -348,12 +348,12 @@ def test_only_a_proof_leads_to_heartbeating() -> None:
 
 
 def test_a_return_becomes_final_and_never_provisional_again() -> None:
-    assert {event for _, event in ways({S.PROVISIONAL}, {S.BEATING})} == {
+    assert {event for _, event in ways({S.PROVISIONAL}, {S.HEARTBEATING})} == {
         E.PROVEN,
         E.RETURNS,
         E.CALLED_OFF,
     }
-    assert ways({S.BEATING}, {S.PROVISIONAL}) == set()
+    assert ways({S.HEARTBEATING}, {S.PROVISIONAL}) == set()
 
 
 def test_only_what_follows_a_freeze_is_unwatched() -> None:
@@ -365,13 +365,13 @@ def test_only_what_follows_a_freeze_is_unwatched() -> None:
 
 def test_what_the_states_are_called() -> None:
     assert {state: state.shown for state in S if state.shown != state.value} == {
-        S.PROVISIONAL: "beating"
+        S.PROVISIONAL: "heartbeating"
     }
 
 
-def test_loss_is_possible_only_while_beating_or_restarting() -> None:
+def test_loss_is_possible_only_while_heartbeating_or_restarting() -> None:
     assert ways(set(S) - {S.LOST}, {S.LOST}) == {
-        (S.BEATING, E.FELL_SILENT),
+        (S.HEARTBEATING, E.FELL_SILENT),
         (S.RESTARTING, E.RESTART_EXPIRED),
     }
 

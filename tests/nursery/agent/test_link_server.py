@@ -273,7 +273,7 @@ async def test_a_host_that_is_started_again_now_and_then_is_one(
 async def test_why_instances_are_as_they_are(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        assert of_instance(world) == ("vm", "beating", "")
+        assert of_instance(world) == ("vm", "heartbeating", "")
         lost = attrs.evolve(INSTANCE, state="lost", heartbeating=False, why="no answer for 3 s")
         await host.say(lost)
         await wait_all_tasks_blocked()
@@ -296,7 +296,7 @@ async def test_names_outlive_the_link_until_the_next_snapshot(
         del host.instances[OTHER_VM]
         await host.dial(world.agent.links, world.nursery)
         await wait_all_tasks_blocked()
-        assert of_instance(world) == ("vm", "beating", "")
+        assert of_instance(world) == ("vm", "heartbeating", "")
         assert of_instance(world, OTHER_VM) == ("", "unknown", "its host does not know it")
         await host.cut()
         await world.at(200)
@@ -316,7 +316,7 @@ async def test_the_name_of_an_instance_that_is_evacuated(
         assert of_instance(world) == ("vm", "unknown", "its host does not know it")
         await new.say(attrs.evolve(INSTANCE, name="new"))
         await wait_all_tasks_blocked()
-        assert of_instance(world) == ("new", "beating", "")
+        assert of_instance(world) == ("new", "heartbeating", "")
         await new.say(Gone(VM, "removed"))
         await wait_all_tasks_blocked()
         assert of_instance(world) == ("", "unknown", "its host does not know it")

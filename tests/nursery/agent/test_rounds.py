@@ -318,16 +318,18 @@ async def test_an_operators_vote_is_none_of_the_vims_business(
 
 
 #: The host has told so much of the instance when it refuses a round.
-STANDING = pytest.mark.parametrize("beating", [True, False])
+STANDING = pytest.mark.parametrize("heartbeating", [True, False])
 
 
-async def refused(world: MemoryAgent, caplog: pytest.LogCaptureFixture, *, beating: bool) -> str:
+async def refused(
+    world: MemoryAgent, caplog: pytest.LogCaptureFixture, *, heartbeating: bool
+) -> str:
     """Asks for a vote that nobody opens; how that is answered and recorded, and why it was."""
     caplog.clear()
     known = await history(world)
     told: list[HistoryEntry] = []
     with world.agent.history.follow() as news:
-        if beating:
+        if heartbeating:
             with pytest.raises(CantAsk) as caught:
                 await world.ask(Event.STOP, vote=True)
             fault = str(caught.value)
@@ -342,7 +344,7 @@ async def refused(world: MemoryAgent, caplog: pytest.LogCaptureFixture, *, beati
     assert (await history(world))[len(known) :] == [("vote", "stop", "error", fault)]
     [kept] = [record.entry for record in await world.store.history(limit=1)]
     assert (kept.uuid, kept.hostname, kept.who, told) == (VM, "compute-0", "vim", [kept])
-    level = "WARNING" if beating else "INFO"
+    level = "WARNING" if heartbeating else "INFO"
     lines = [
         (one.levelname, one.getMessage()) for one in caplog.records if one.name == "hbtrio.rounds"
     ]
@@ -354,15 +356,15 @@ async def refused(world: MemoryAgent, caplog: pytest.LogCaptureFixture, *, beati
 
 @STANDING
 async def test_a_host_that_opens_no_round(
-    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture, beating: bool
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture, heartbeating: bool
 ) -> None:
     caplog.set_level(logging.INFO, "hbtrio.rounds")
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        await host.tell(heartbeating=beating)
+        await host.tell(heartbeating=heartbeating)
         await host.settled()
         host.refusing("a notice on pause is open for another 7.0 s")
-        fault = await refused(world, caplog, beating=beating)
+        fault = await refused(world, caplog, heartbeating=heartbeating)
         assert fault == "a notice on pause is open for another 7.0 s"
         await trio.sleep(100)
         assert world.vim.verdicts == []
@@ -370,20 +372,20 @@ async def test_a_host_that_opens_no_round(
 
 @STANDING
 async def test_a_host_without_a_link(
-    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture, beating: bool
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture, heartbeating: bool
 ) -> None:
     """Until the grace time is over its instances count as what they were."""
     caplog.set_level(logging.INFO, "hbtrio.rounds")
     async with memory_agent(tmp_path, grace_s=30) as world:
         host = await world.known()
-        await host.tell(heartbeating=beating)
+        await host.tell(heartbeating=heartbeating)
         await host.settled()
         await host.cut()
         await world.at(29.9)
         no_link = "compute-0 has no link to this agent"
-        assert await refused(world, caplog, beating=beating) == no_link
+        assert await refused(world, caplog, heartbeating=heartbeating) == no_link
         await world.at(30.1)
-        assert await refused(world, caplog, beating=False) == no_link
+        assert await refused(world, caplog, heartbeating=False) == no_link
 
 
 @pytest.mark.parametrize("vote", [True, False])
@@ -399,21 +401,21 @@ async def test_a_host_that_has_not_come_back_since_the_agent_was_restarted(
     del host.instances[VM]
     async with memory_agent(tmp_path, number=1, grace_s=30) as world:
         no_link = "compute-0 has no link to this agent"
-        assert await refused(world, caplog, beating=True) == no_link
+        assert await refused(world, caplog, heartbeating=True) == no_link
         ours, theirs = memory_stream_pair()
         world.nursery.start_soon(world.agent.links.serve, theirs)
         # It has said hello, and has told of one of them.
         await ours.send_all(encode_link(host.hello) + encode_link(host.instances[OTHER_VM]))
         await wait_all_tasks_blocked()
         unknown = f"compute-0 does not know {VM}"
-        assert await refused(world, caplog, beating=True) == unknown
+        assert await refused(world, caplog, heartbeating=True) == unknown
         await ours.send_all(encode_link(SnapshotEnd(1)))
         await wait_all_tasks_blocked()
-        assert await refused(world, caplog, beating=False) == unknown
+        assert await refused(world, caplog, heartbeating=False) == unknown
         await ours.aclose()
     async with memory_agent(tmp_path, number=2, grace_s=30) as world:
         await trio.sleep(30.1)
-        assert await refused(world, caplog, beating=False) == no_link
+        assert await refused(world, caplog, heartbeating=False) == no_link
 
 
 async def test_a_host_that_does_not_know_the_instance(
@@ -423,7 +425,7 @@ async def test_a_host_that_does_not_know_the_instance(
     async with memory_agent(tmp_path) as world:
         host = await world.known(host=ScriptedHost(instances=()))
         await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-0", True))
-        assert await refused(world, caplog, beating=False) == f"compute-0 does not know {VM}"
+        assert await refused(world, caplog, heartbeating=False) == f"compute-0 does not know {VM}"
         assert host.commands == []
 
 
@@ -438,7 +440,7 @@ async def test_a_host_that_does_not_reply(
             return
 
         host.on_round = ignore
-        assert await refused(world, caplog, beating=True) == "compute-0 did not reply"
+        assert await refused(world, caplog, heartbeating=True) == "compute-0 did not reply"
         assert trio.current_time() == REPLY_S + PATIENCE_S
         # It replies after all, and its guest votes: too late for whoever was told that it failed.
         await host.opens(host.commands[0])
@@ -457,11 +459,11 @@ async def test_too_many_rounds(
     monkeypatch.setattr("hbtrio.nursery.agent.rounds._ROUNDS", 0)
     async with memory_agent(tmp_path) as world:
         host = await world.known()
-        fault = await refused(world, caplog, beating=True)
+        fault = await refused(world, caplog, heartbeating=True)
         assert fault == "0 votes and notices are open in this fleet"
         await host.tell(heartbeating=False)
         await host.settled()
-        assert await refused(world, caplog, beating=False) == fault
+        assert await refused(world, caplog, heartbeating=False) == fault
         assert host.commands == []
 
 

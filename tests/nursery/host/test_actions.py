@@ -171,7 +171,7 @@ async def begun(
     world: HostWorld, name: ActionName, *, force: bool = False, back_in_s: float | None = 20.0
 ) -> tuple[ScriptedGuest, Acted]:
     """An action on a guest that agrees to everything, begun at ``BEGUN``."""
-    guest = await world.beating()
+    guest = await world.heartbeating()
     if name in (ActionName.REBOOT, ActionName.RESIZE, ActionName.COLD_MIGRATE):
         goes_down(world, guest, back_in_s)
     await world.at(BEGUN)
@@ -228,7 +228,7 @@ async def test_forced_it_skips_the_vote_and_no_notice(row: Row, autojump_clock: 
 @VOTED
 async def test_rejected_nothing_is_done(row: Row, autojump_clock: MockClock) -> None:
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda _: Reply(VoteResult.REJECT, 'disk "a" busy')
         await world.at(BEGUN)
         acted = await world.act(guest, row.name, "cmd")
@@ -237,7 +237,7 @@ async def test_rejected_nothing_is_done(row: Row, autojump_clock: MockClock) -> 
         assert acted.run.state is ActionState.REJECTED
         assert world.processes.started == []
         await world.at(20)
-        assert world.channel(guest).beating
+        assert world.channel(guest).heartbeating
         assert asked(guest) == [(BEGUN, row.before, "revocable")]
 
 
@@ -247,7 +247,7 @@ async def test_with_a_failing_command_a_begin_is_still_followed_by_an_end(
 ) -> None:
     run = FakeRun(3, b"out\n", b"no such domain\n", delay_s=TAKES_S)
     async with world_of(run) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(BEGUN)
         acted = await world.act(guest, row.name, "cmd", "{uuid}")
         await world.at(60)
@@ -259,7 +259,7 @@ async def test_with_a_failing_command_a_begin_is_still_followed_by_an_end(
         assert acted.run.state is ActionState.FAILED
         assert acted.times[-1] == BEGUN + TAKES_S
         # What was announced did not happen: it is heartbeating, and its silence is a loss again.
-        assert world.channel(guest).beating
+        assert world.channel(guest).heartbeating
         guest.answers_after_s = None
         await world.at(70)
         assert world.told()[-1][1] == "loss"
@@ -304,7 +304,7 @@ async def test_one_that_is_lost_is_waited_for_until_it_is_back(
 ) -> None:
     """A VM that hangs is the one that is rebooted the most; nobody can ask or tell it."""
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         lost(guest)
         await world.at(20)
         channel = world.channel(guest)
@@ -333,7 +333,7 @@ async def test_one_that_is_lost_and_whose_command_fails_should_be_answering(
     row: Row, autojump_clock: MockClock
 ) -> None:
     async with world_of(FakeRun(3, delay_s=TAKES_S)) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         lost(guest)
         await world.at(20)
         acted = await world.act(guest, row.name, "cmd", "{uuid}")
@@ -357,7 +357,7 @@ async def never_a_guest(world: HostWorld) -> ScriptedGuest:
 
 
 async def exited(world: HostWorld) -> ScriptedGuest:
-    guest = await world.beating()
+    guest = await world.heartbeating()
     await world.at(10)
     guest.exits("stopped by its administrator")
     guest.greets = False
@@ -473,7 +473,7 @@ async def test_a_failing_command_that_took_the_socket_away_leaves_it_to_restart(
     autojump_clock: MockClock,
 ) -> None:
     async with commands(FakeRun(1, delay_s=5)) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(20)
         acted = await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}")
         world.after(2, guest.vanishes)
@@ -497,14 +497,14 @@ async def test_a_failing_command_whose_socket_comes_back_is_in_time(
     autojump_clock: MockClock,
 ) -> None:
     async with commands(FakeRun(1, delay_s=5)) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(20)
         await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}")
         world.after(2, guest.vanishes)
         await world.at(100)
         guest.appears()
         await world.at(105)
-        assert world.channel(guest).beating
+        assert world.channel(guest).heartbeating
         assert [told[1] for told in world.told(since=21)] == ["heartbeating"]
 
 
@@ -513,7 +513,7 @@ async def test_one_whose_socket_is_made_anew_by_the_command_is_waited_for(
 ) -> None:
     """As with `virsh destroy` and `virsh start`: another channel, of the same instance."""
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         lost(guest)
         await world.at(20)
         acted = await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}")
@@ -532,7 +532,7 @@ async def test_one_whose_socket_is_made_anew_by_the_command_is_waited_for(
 @ALL
 async def test_a_silent_one_has_all_its_time(row: Row, autojump_clock: MockClock) -> None:
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         await world.at(BEGUN)
         acted = await world.act(guest, row.name, "cmd", "{uuid}")
@@ -571,7 +571,7 @@ async def test_a_silent_one_has_all_its_time(row: Row, autojump_clock: MockClock
 )
 async def test_how_a_command_can_fail(run: FakeRun, fault: str, autojump_clock: MockClock) -> None:
     async with world_of(run) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         acted = await world.act(guest, ActionName.PAUSE, "cmd", "{uuid}", force=True)
         assert acted.lines[2:] == [
             *ran(guest, fault=fault),
@@ -594,7 +594,7 @@ async def test_a_command_that_hangs_is_ended_in_time(autojump_clock: MockClock) 
 async def test_its_output_is_shown_up_to_a_bound(autojump_clock: MockClock) -> None:
     run = FakeRun(stdout=b"moved\xff\n", stderr=b"x" * 5000)
     async with world_of(run) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         acted = await world.act(guest, ActionName.UNPAUSE, "cmd", "{uuid}")
         assert acted.lines[1]["output"] == "moved\ufffd\n" + "x" * 2048
 
@@ -602,14 +602,14 @@ async def test_its_output_is_shown_up_to_a_bound(autojump_clock: MockClock) -> N
 async def test_the_configured_command_is_run_if_none_is_given(autojump_clock: MockClock) -> None:
     actions = ActionCommands(pause=("cmd", "{uuid}", "{{x}}"))
     async with world_of(actions=actions) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.act(guest, ActionName.PAUSE)
         assert [moment.argv for moment in world.processes.started] == [("cmd", guest.uuid, "{x}")]
 
 
 async def test_one_that_could_not_be_unpaused_is_still_paused(autojump_clock: MockClock) -> None:
     async with world_of(FakeRun(1)) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(BEGUN)
         world.notice(guest, Event.PAUSE)
         await world.settle()
@@ -724,7 +724,7 @@ async def test_an_init_at_the_last_moment_is_waited_for(autojump_clock: MockCloc
 
 async def test_gone_in_the_middle_of_the_vote(autojump_clock: MockClock) -> None:
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         await world.at(BEGUN)
         acted = await world.act(guest, ActionName.STOP, "cmd", "{uuid}")
@@ -742,7 +742,7 @@ async def test_gone_in_the_middle_of_the_vote(autojump_clock: MockClock) -> None
 
 async def test_disconnected_in_the_middle_of_the_notice(autojump_clock: MockClock) -> None:
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = votes_only
         await world.at(BEGUN)
         acted = await world.act(guest, ActionName.LIVE_MIGRATE, "cmd", "{uuid}")
@@ -777,7 +777,7 @@ async def test_gone_while_the_command_runs(autojump_clock: MockClock) -> None:
 
 async def test_another_round_is_waited_for(autojump_clock: MockClock) -> None:
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         await world.at(BEGUN)
         world.vote(guest, Event.PAUSE)
@@ -799,7 +799,7 @@ async def test_another_round_is_waited_for(autojump_clock: MockClock) -> None:
 
 async def test_not_for_ever(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         await world.at(BEGUN)
         channel = world.channel(guest)
@@ -829,7 +829,7 @@ async def test_not_for_ever(autojump_clock: MockClock, monkeypatch: pytest.Monke
 
 async def test_it_goes_on_without_anybody_watching(autojump_clock: MockClock) -> None:
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         goes_down(world, guest, 20)
         await world.at(BEGUN)
         run = world.host.begin_action(guest.uuid, ActionName.COLD_MIGRATE, ("cmd",), force=False)
@@ -865,7 +865,7 @@ async def test_the_host_ends_in_the_middle(
     stage: str, lines: int, autojump_clock: MockClock
 ) -> None:
     async with world_of(HANGS if stage == "command" else None) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         goes_down(world, guest, None)
         if stage == "vote":
             guest.reply = stay_silent

@@ -196,7 +196,7 @@ async def test_a_session_begins_with_hello_and_a_snapshot(autojump_clock: MockCl
     agent = ScriptedAgent()
     agent.welcome = None
     async with linked(agent) as on:
-        first, second = await on.world.all_beating(2)
+        first, second = await on.world.all_heartbeating(2)
         hello = Hello(1, "compute-0", "h-1", "boot-1", hbtrio.__version__, 0)
         assert agent.heard == [hello]  # and nothing more before it is welcome
         assert not on.link.connected
@@ -209,11 +209,11 @@ async def test_a_session_begins_with_hello_and_a_snapshot(autojump_clock: MockCl
 
 async def test_an_instance_as_it_is_told(autojump_clock: MockClock) -> None:
     async with linked() as on:
-        guest = await on.world.beating(name="db", heartbeat_interval_ms=500)
+        guest = await on.world.heartbeating(name="db", heartbeat_interval_ms=500)
         assert on.agent.of(Instance)[-1] == Instance(
             uuid=guest.uuid,
             name="db",
-            state="beating",
+            state="heartbeating",
             heartbeating=True,
             health=Health.HEALTHY,
             corrective_action=CorrectiveAction.REBOOT,
@@ -247,14 +247,14 @@ async def test_why_an_instance_is_as_it_is(autojump_clock: MockClock) -> None:
         assert len(on.agent.of(Instance)) == count  # told once, however often it is tried
         guest.appears()
         await on.world.sleep(120)
-        assert told() == ("beating", "")
+        assert told() == ("heartbeating", "")
         await on.report(guest)
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk " + "x" * 300
         await on.world.sleep(2)
-        assert told() == ("beating", ("disk " + "x" * 300)[:MAX_STATE_REASON])
+        assert told() == ("heartbeating", ("disk " + "x" * 300)[:MAX_STATE_REASON])
         guest.health, guest.log_msg = Health.HEALTHY, ""
         await on.world.sleep(2)
-        assert told() == ("beating", "")
+        assert told() == ("heartbeating", "")
         guest.answers_after_s = None
         await on.world.sleep(10)
         assert told() == ("lost", "no answer for 3 s")
@@ -265,7 +265,7 @@ async def test_why_an_instance_is_as_it_is(autojump_clock: MockClock) -> None:
 
 async def test_an_instance_is_told_before_the_reports_about_it(autojump_clock: MockClock) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         await on.report(guest)
         guest.answers_after_s = None
         await on.world.sleep(5)
@@ -289,11 +289,11 @@ async def test_instances_are_told_before_their_reports_however_busy_the_link_is(
     agent = ScriptedAgent()
     agent.acknowledges = False
     async with linked(agent) as on:
-        await on.world.all_beating(40)
+        await on.world.all_heartbeating(40)
         agent.takes_s, agent.heard = 0.1, []
         await agent.cut()
         await on.world.sleep(1)  # the reports are told again, one after the other
-        late = await on.world.all_beating(10)
+        late = await on.world.all_heartbeating(10)
         await on.world.sleep(30)
         told: dict[str, bool] = {}
         reports = []
@@ -308,7 +308,7 @@ async def test_instances_are_told_before_their_reports_however_busy_the_link_is(
 
 async def test_health_that_comes_back_is_told(autojump_clock: MockClock) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         for health in (Health.UNHEALTHY, Health.HEALTHY, Health.UNHEALTHY):
             guest.health = health
             await on.world.sleep(3)
@@ -317,7 +317,7 @@ async def test_health_that_comes_back_is_told(autojump_clock: MockClock) -> None
 
 async def test_instances_that_go(autojump_clock: MockClock) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         guest.vanishes()
         await on.world.sleep(1)
         assert on.agent.of(Gone) == [Gone(guest.uuid, "its channel was removed")]
@@ -327,7 +327,7 @@ async def test_instances_that_go(autojump_clock: MockClock) -> None:
 
 async def test_an_instance_that_does_not_come_back_goes_too(autojump_clock: MockClock) -> None:
     async with linked() as on:
-        guest = await on.world.beating(restart_secs=20)
+        guest = await on.world.heartbeating(restart_secs=20)
         on.world.notice(guest, Event.REBOOT)
         await on.world.settle()
         guest.vanishes()
@@ -419,7 +419,7 @@ async def test_what_is_not_acknowledged_comes_again(autojump_clock: MockClock) -
     agent = ScriptedAgent()
     agent.acknowledges = False
     async with linked(agent) as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         on.world.vote(guest)
         await on.world.settle()
         assert agent.reports == [(1, "heartbeating", ""), (2, "vote", "accept")]
@@ -439,7 +439,7 @@ async def test_what_is_not_acknowledged_comes_again(autojump_clock: MockClock) -
 async def test_what_happens_while_there_is_no_link(autojump_clock: MockClock) -> None:
     agent = ScriptedAgent()
     async with linked(agent) as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         await on.report(guest)
         agent.away = "gone"
         await agent.cut()
@@ -469,7 +469,7 @@ async def test_changes_are_not_collected_without_a_link(autojump_clock: MockCloc
     agent.away = "gone"
     async with linked(agent) as on:
         for _ in range(3):
-            guest = await on.world.beating()
+            guest = await on.world.heartbeating()
             guest.vanishes()
             await on.world.settle()
         assert on.link.feed._changed == {}
@@ -477,7 +477,7 @@ async def test_changes_are_not_collected_without_a_link(autojump_clock: MockCloc
 
 async def test_the_reason_is_cut_to_what_a_line_can_hold(autojump_clock: MockClock) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         on.world.vote(guest)
         report = on.world.host.reports.recent[-1]
         on.world.host.reports.publish(attrs.evolve(report, reason="\0" * 9000))
@@ -494,8 +494,8 @@ async def test_losses_are_reported_while_both_are_on(
     autojump_clock: MockClock, host_on: bool, vm_on: bool
 ) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
-        other = await on.world.beating()
+        guest = await on.world.heartbeating()
+        other = await on.world.heartbeating()
         await on.agent.say(
             Reporting("", host_on), Reporting(guest.uuid, vm_on), Reporting("unknown", True)
         )
@@ -510,7 +510,7 @@ async def test_reporting_is_off_until_it_is_told_and_outlives_the_link(
     autojump_clock: MockClock,
 ) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         assert not on.world.channel(guest).heartbeat.reporting
         await on.report(guest)
         assert on.world.channel(guest).heartbeat.reporting
@@ -546,7 +546,7 @@ async def test_a_round_is_opened_and_its_outcome_reported(
     autojump_clock: MockClock, vote: bool, event: Event, seconds: int
 ) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         await on.agent.say(RoundCommand("c-1", guest.uuid, event, vote, 1.0))
         assert on.agent.of(Reply) == [Reply("c-1", True, seconds=seconds)]
         [report] = [one for one in on.agent.of(LinkReport) if one.command_id]
@@ -588,7 +588,7 @@ async def test_a_refusal_does_not_overtake_the_change_that_it_comes_from(
     """Else the agent would take it for its host's fault. The link is busy with the others."""
     agent = ScriptedAgent()
     async with linked(agent) as on:
-        *others, guest = await on.world.all_beating(150)
+        *others, guest = await on.world.all_heartbeating(150)
         agent.takes_s = 0.02
         await agent.cut()
         await on.world.sleep(20)
@@ -617,7 +617,7 @@ async def test_a_refusal_does_not_overtake_the_change_that_it_comes_from(
 
 async def test_a_round_waits_a_moment_for_the_one_before(autojump_clock: MockClock) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         guest.reply = lambda asked: GuestReply(VoteResult.ACCEPT, after_s=0.8)
         await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
         await on.agent.say(
@@ -637,7 +637,7 @@ async def test_a_round_waits_a_moment_for_the_one_before(autojump_clock: MockClo
 
 async def test_a_round_goes_on_without_the_link(autojump_clock: MockClock) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         guest.reply = lambda asked: GuestReply(VoteResult.REJECT, "no", after_s=3)
         await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
         on.agent.away = "gone"
@@ -654,7 +654,7 @@ async def test_a_round_that_waits_is_not_begun_once_the_link_is_gone(
     autojump_clock: MockClock,
 ) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         guest.reply = lambda asked: GuestReply(VoteResult.ACCEPT, after_s=0.5)
         await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
         await on.agent.say(RoundCommand("c-2", guest.uuid, Event.STOP, False, 1.0))
@@ -665,7 +665,7 @@ async def test_a_round_that_waits_is_not_begun_once_the_link_is_gone(
 
 async def test_too_many_commands_at_once(autojump_clock: MockClock) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         guest.reply = lambda asked: GuestReply(VoteResult.ACCEPT, after_s=8)
         await on.agent.say(
             *(RoundCommand(f"c-{n}", guest.uuid, Event.STOP, True, 5.0) for n in range(600))
@@ -683,7 +683,7 @@ async def test_too_many_commands_at_once(autojump_clock: MockClock) -> None:
 
 async def test_an_action(autojump_clock: MockClock) -> None:
     async with linked(runs={"virsh": FakeRun(stdout=b"done\n")}) as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         await on.agent.say(
             ActCommand("c-1", guest.uuid, "pause", ("virsh", "suspend", "{uuid}"), False, 1.0)
         )
@@ -713,7 +713,7 @@ async def test_an_action_that_is_refused(
     autojump_clock: MockClock, action: str, command: tuple[str, ...], why: str
 ) -> None:
     async with linked() as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         await on.agent.say(ActCommand("c-1", guest.uuid, action, command, False, 1.0))
         assert on.agent.of(Reply) == [Reply("c-1", False, why)]
 
@@ -724,7 +724,7 @@ async def test_progress_fits_into_lines(autojump_clock: MockClock, char: str) ->
     arguments = ("virsh", *[char * 150] * 14)
     runs = {"virsh": FakeRun(stdout=output, exit_code=1)}
     async with linked(runs=runs) as on:
-        guest = await on.world.beating()
+        guest = await on.world.heartbeating()
         await on.agent.say(ActCommand("c-1", guest.uuid, "pause", arguments, True, 1.0))
         await on.world.sleep(1)
         assert on.link.connected

@@ -65,7 +65,7 @@ async def test_it_is_heartbeating_with_the_first_answer(autojump_clock: MockCloc
         assert world.told() == []
         await world.at(1.7)
         assert world.told() == [(1.7, "heartbeating", "init answered")]
-        assert world.host.beating == 1
+        assert world.host.heartbeating == 1
         await world.at(5.5)
         assert guest.challenged_at() == [1.0, 2.0, 3.0, 4.0, 5.0]
         assert world.channel(guest).heartbeat.round_trip_s == pytest.approx(0.7)
@@ -89,7 +89,7 @@ async def test_nothing_is_sent_before_init(autojump_clock: MockClock) -> None:
 
 async def test_the_sequence_counts_from_one_on_each_connection(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(3.5)
         guest.peer.close()
         await world.at(5.2)
@@ -101,14 +101,14 @@ async def test_an_interval_below_400_ms_is_raised(
     asked_ms: int, every_s: float, autojump_clock: MockClock
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating(heartbeat_interval_ms=asked_ms)
+        guest = await world.heartbeating(heartbeat_interval_ms=asked_ms)
         await world.at(1 + 3 * every_s)
         assert guest.challenged_at() == pytest.approx([1 + every_s * beat for beat in range(4)])
 
 
 async def test_what_a_guest_advertises_is_used(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating(
+        guest = await world.heartbeating(
             name="db", restart_secs=60, corrective_action=CorrectiveAction.LOG
         )
         profile = world.channel(guest).heartbeat.profile
@@ -240,7 +240,7 @@ async def test_versions_below_3_are_nacked_higher_ones_accepted(
 
 async def test_at_most_five_nacks_a_second(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.peer.send_bytes(b"garbage\n" * 20)
         await world.at(1.9)
         guest.peer.send_bytes(b"garbage\n")
@@ -260,12 +260,12 @@ async def test_closed_by_its_peer_it_stops_and_is_dialled_a_second_later(
     autojump_clock: MockClock,
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.3)
         guest.peer.close()
         await world.at(5.299)
         assert world.told(since=2) == [(4.3, "stopped", "closed by its peer")]
-        assert world.host.beating == 0
+        assert world.host.heartbeating == 0
         assert dialled(world, guest) == [1.0]
         await world.at(5.3)
         assert world.told(since=5) == [(5.3, "heartbeating", "init answered")]
@@ -274,7 +274,7 @@ async def test_closed_by_its_peer_it_stops_and_is_dialled_a_second_later(
 
 async def test_what_was_sent_before_the_end_is_read(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.3)
         guest.exits("going down")
         guest.peer.close()
@@ -284,7 +284,7 @@ async def test_what_was_sent_before_the_end_is_read(autojump_clock: MockClock) -
 
 async def test_a_reset_is_no_loss(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.3)
         guest.peer.reset()
         await world.at(5.3)
@@ -298,7 +298,7 @@ async def test_a_reset_is_no_loss(autojump_clock: MockClock) -> None:
 async def test_an_end_at_the_very_time_of_a_beat(end: Any, autojump_clock: MockClock) -> None:
     # The pacer may find it before the channel's reader does: with so many guests, both happen.
     async with host_world() as world:
-        guests = await world.all_beating(50)
+        guests = await world.all_heartbeating(50)
         await world.at(2.9)
         for guest in guests:
             guest.answers_after_s = None
@@ -317,7 +317,7 @@ async def test_an_end_at_the_very_time_of_a_beat(end: Any, autojump_clock: MockC
 
 async def test_exit_stops_without_loss_until_the_next_init(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.3)
         guest.exits()
         await world.at(60)
@@ -395,7 +395,7 @@ async def test_of_one_that_is_expected_back_what_is_under_way_is_the_reason(
     autojump_clock: MockClock,
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         channel = world.channel(guest)
         channel.restarts("reboot")
         world.dialer.refuse(guest.path)
@@ -505,7 +505,7 @@ async def test_an_init_without_an_answer_is_reconnected_too(autojump_clock: Mock
 
 async def test_the_120_s_count_from_the_loss(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.5)
         guest.answers_after_s = None
         guest.greets = False
@@ -534,7 +534,7 @@ async def test_an_init_that_waits_unread_after_a_freeze_is_read_first(
 
 async def test_shutdown_closes_the_connection(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(2.5)
         await world.stop_host()
         assert guest.peer.host_closed
@@ -547,7 +547,7 @@ async def test_shutdown_closes_the_connection(autojump_clock: MockClock) -> None
 
 async def test_a_socket_that_goes_is_forgotten(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(3.5)
         guest.vanishes()
         await world.at(100)
@@ -556,13 +556,13 @@ async def test_a_socket_that_goes_is_forgotten(autojump_clock: MockClock) -> Non
         assert ended in ([], [(3.5, "stopped", "closed by its peer")])
         assert gone == (3.5, "stopped", f"{guest.path} was removed")
         assert world.host.channels == {}
-        assert world.host.beating == 0
+        assert world.host.heartbeating == 0
         assert dialled(world, guest) == [1.0]
 
 
 async def test_a_socket_made_anew_is_a_new_channel(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         old = world.channel(guest)
         await world.at(3.5)
         world.directory.replace(guest.name)
@@ -573,7 +573,7 @@ async def test_a_socket_made_anew_is_a_new_channel(autojump_clock: MockClock) ->
             (3.5, "stopped", f"{guest.path} was removed"),
             (3.5, "heartbeating", "init answered"),
         ]
-        assert world.host.beating == 1
+        assert world.host.heartbeating == 1
 
 
 async def test_a_socket_that_goes_while_it_is_dialled_again(autojump_clock: MockClock) -> None:

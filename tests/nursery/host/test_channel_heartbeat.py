@@ -35,7 +35,7 @@ def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
 
 async def silent_from(world: HostWorld, time_s: float, **init: Any) -> ScriptedGuest:
     """A guest that beats, and from that time on does not answer."""
-    guest = await world.beating(**init)
+    guest = await world.heartbeating(**init)
     await world.at(time_s)
     guest.answers_after_s = None
     return guest
@@ -52,13 +52,13 @@ async def test_loss_three_intervals_after_the_last_answered_challenge(
         beat = world.channel(guest).heartbeat
         await world.at(6.999)
         assert world.told(since=2) == []
-        assert (beat.state, beat.missed) == (HeartbeatState.BEATING, 1)
+        assert (beat.state, beat.missed) == (HeartbeatState.HEARTBEATING, 1)
         await world.at(7.0)
         assert world.told(since=2) == [(7.0, "loss", "reboot", "no answer for 3 s")]
         assert (beat.state, beat.missed) == (HeartbeatState.LOST, 2)
         assert guest.challenged_at(since=4) == [4.0, 5.0, 6.0]
         assert logged(caplog, guest) == ["heartbeat missed"]
-        assert world.host.beating == 0
+        assert world.host.heartbeating == 0
 
 
 @pytest.mark.parametrize("interval_ms", [400, 499, 1000, 1234, 2500, 10_000, 60_000])
@@ -144,7 +144,7 @@ async def test_one_miss_between_answers_is_no_loss(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         for second in range(2, 20, 2):
             await world.at(second - 0.5)
             guest.answers_after_s = None
@@ -173,7 +173,7 @@ async def test_a_lost_instance_comes_back_with_init(autojump_clock: MockClock) -
         guest.says_init()
         await world.at(20)
         assert world.told(since=8) == [(9.25, "heartbeating", "after: no answer for 3 s")]
-        assert world.host.beating == 1
+        assert world.host.heartbeating == 1
 
 
 async def test_the_loss_names_what_the_guest_advertised(autojump_clock: MockClock) -> None:
@@ -185,7 +185,7 @@ async def test_the_loss_names_what_the_guest_advertised(autojump_clock: MockCloc
 
 async def test_with_reporting_off_misses_only_stop_it(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         world.channel(guest).heartbeat.reporting = False
         await world.at(4.5)
         guest.answers_after_s = None
@@ -233,7 +233,7 @@ async def test_a_late_answer_is_logged_and_is_no_answer(
 
 async def test_a_second_answer_counts_for_nothing(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.5)
         for _ in range(5):
             guest.answers()
@@ -257,11 +257,11 @@ async def test_stopped_for_12_s_all_its_answers_come_at_once(autojump_clock: Moc
         assert len(guest.challenges) == 60
 
 
-async def test_init_while_beating_restarts_the_handshake_at_once(
+async def test_init_while_heartbeating_restarts_the_handshake_at_once(
     autojump_clock: MockClock,
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.3)
         guest.says_init(heartbeat_interval_ms=500, restart_secs=60)
         await world.at(5.5)
@@ -303,14 +303,14 @@ async def test_init_again_and_again_does_not_hide_the_silence(autojump_clock: Mo
 
 async def test_ill_health_is_reported_with_the_answer_and_once(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.answers_after_s = 0.25
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk full"
         await world.at(30)
         assert world.told(since=2) == [(2.25, "unhealthy", "reboot", "disk full")]
         beat = world.channel(guest).heartbeat
         assert (beat.health, beat.health_reason) == (Health.UNHEALTHY, "disk full")
-        assert beat.state is HeartbeatState.BEATING
+        assert beat.state is HeartbeatState.HEARTBEATING
 
 
 @pytest.mark.parametrize("action", list(CorrectiveAction))
@@ -318,7 +318,7 @@ async def test_only_actions_other_than_none_and_unknown_are_reported(
     action: CorrectiveAction, autojump_clock: MockClock
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.health, guest.action, guest.log_msg = Health.UNHEALTHY, action, "ill"
         await world.at(3.5)
         expected = [(2.0, "unhealthy", str(action), "ill")] if action.is_actionable else []
@@ -327,7 +327,7 @@ async def test_only_actions_other_than_none_and_unknown_are_reported(
 
 async def test_a_guests_repetition_after_60_s_is_reported_again(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.health, guest.log_msg = Health.UNHEALTHY, "ill"
         await world.at(2.5)
         guest.action = CorrectiveAction.NONE
@@ -346,7 +346,7 @@ async def test_healthy_answers_carry_an_action_that_means_nothing(
     autojump_clock: MockClock,
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating(corrective_action=CorrectiveAction.STOP)
+        guest = await world.heartbeating(corrective_action=CorrectiveAction.STOP)
         guest.action, guest.log_msg = CorrectiveAction.STOP, "all is well"
         await world.at(10)
         assert world.told(since=1.5) == []
@@ -357,7 +357,7 @@ async def test_with_reporting_off_ill_health_is_not_reported(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         world.channel(guest).heartbeat.reporting = False
         guest.health = Health.UNHEALTHY
         await world.at(10)
@@ -371,12 +371,12 @@ async def test_with_reporting_off_ill_health_is_not_reported(
 @pytest.mark.parametrize("frozen_s", [0.85, 1.5, 3.0, 5.0, 30.0, 600.0])
 async def test_a_frozen_host_loses_nobody(frozen_s: float, autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guests = await world.all_beating(300)
+        guests = await world.all_heartbeating(300)
         await world.at(4.5)
         autojump_clock.jump(frozen_s)
         await world.at(4.5 + frozen_s + 10)
         assert world.told(since=2) == []
-        assert world.host.beating == 300
+        assert world.host.heartbeating == 300
         assert world.host.guard.late_ticks == (1 if frozen_s > 1 else 0)
         for guest in guests:
             beat = world.channel(guest).heartbeat
@@ -388,7 +388,7 @@ async def test_answers_that_wait_to_be_read_are_read_before_a_miss_counts(
 ) -> None:
     # Late, but less than the 800 ms for which a whole process counts as late.
     async with host_world() as world:
-        guests = await world.all_beating(300)
+        guests = await world.all_heartbeating(300)
         await world.at(4.5)
         for guest in guests:
             guest.answers_after_s = None
@@ -408,14 +408,14 @@ async def test_answers_that_wait_to_be_read_are_read_before_a_miss_counts(
 async def test_answers_sent_while_the_host_was_frozen(autojump_clock: MockClock) -> None:
     # The challenge of 5.0 is answered at 5.0 + 0.7, in the middle of the freeze.
     async with host_world() as world:
-        guests = await world.all_beating(300)
+        guests = await world.all_heartbeating(300)
         for guest in guests:
             guest.answers_after_s = 0.7
         await world.at(5.5)
         autojump_clock.jump(20)
         await world.at(40)
         assert world.told(since=2) == []
-        assert world.host.beating == 300
+        assert world.host.heartbeating == 300
 
 
 @pytest.mark.parametrize("missed", [0, 1])
@@ -440,13 +440,13 @@ async def test_a_guest_that_died_during_a_freeze_is_lost_after_it(
 
 async def test_a_host_that_freezes_again_and_again_still_beats(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        await world.all_beating(50)
+        await world.all_heartbeating(50)
         for _ in range(20):
             await world.sleep(0.5)
             autojump_clock.jump(1.7)
         await world.sleep(0.1)
         assert world.told(since=2) == []
-        assert world.host.beating == 50
+        assert world.host.heartbeating == 50
         assert world.host.guard.late_ticks == 20
 
 
@@ -457,7 +457,7 @@ async def test_a_hundred_guests_share_few_wakeups(autojump_clock: MockClock) -> 
     async with host_world() as world:
         guests = []
         for _ in range(100):
-            guests.append(await world.beating())
+            guests.append(await world.heartbeating())
             await world.sleep(0.037)
         await world.sleep(2)
         start = now()
@@ -473,7 +473,7 @@ async def test_a_hundred_guests_share_few_wakeups(autojump_clock: MockClock) -> 
 
 async def test_an_aligned_beat_comes_earlier_never_later(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        first = await world.beating()
+        first = await world.heartbeating()
         await world.at(3.3)
         second = world.guest().appears()
         await world.at(7.5)
@@ -485,7 +485,7 @@ async def test_the_answer_to_a_challenge_before_an_aligned_beat_has_its_whole_in
     autojump_clock: MockClock,
 ) -> None:
     async with host_world() as world:
-        await world.beating()
+        await world.heartbeating()
         await world.at(3.3)
         second = world.guest()
         second.answers_after_s = 0.95

@@ -95,8 +95,8 @@ async def test_a_flood_delays_no_neighbour_and_is_left_unread(
     kind: str, autojump_clock: MockClock
 ) -> None:
     async with host_world() as world:
-        neighbour = await world.beating()
-        hostile = await world.beating()
+        neighbour = await world.heartbeating()
+        hostile = await world.heartbeating()
         hostile.answers_after_s = None
         await world.at(2.5)
         flooder = Flooder(hostile.peer, FLOODS[kind])
@@ -119,9 +119,9 @@ async def test_a_flood_delays_no_neighbour_and_is_left_unread(
 
 async def test_a_hundred_floods_delay_nobody(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        neighbours = await world.all_beating(100)
+        neighbours = await world.all_heartbeating(100)
         await world.at(1.5)
-        hostile = await world.all_beating(100)
+        hostile = await world.all_heartbeating(100)
         await world.at(2.5)
         kinds = cycle(FLOODS.values())
         async with trio.open_nursery() as nursery:
@@ -227,7 +227,7 @@ ODD_LINES = [
 @pytest.mark.parametrize("odd", ODD_LINES)
 async def test_an_odd_line_is_nacked_at_worst(odd: bytes, autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.peer.send_bytes(b"\n" + odd + b"\n")
         await world.settle()
         nacks = [message for message in guest.messages if isinstance(message, Nack)]
@@ -254,13 +254,13 @@ async def test_a_line_of_any_length_takes_4096_bytes_and_is_skipped(
         guest.says_init()
         await world.sleep(1)
         assert guest.messages[0] == InitAck(FIRST_ID)
-        assert channel.beating
+        assert channel.heartbeating
 
 
 async def test_what_legacy_loses(autojump_clock: MockClock) -> None:
     # Fifteen messages in one write, and a log_msg of 1200 bytes.
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         await world.at(1.5)
         current = world.vote(guest)
@@ -277,7 +277,7 @@ async def test_what_legacy_loses(autojump_clock: MockClock) -> None:
 def test_no_bytes_harm_the_host(pieces: list[bytes]) -> None:
     async def main() -> None:
         async with host_world() as world:
-            guest, neighbour = await world.all_beating(2)
+            guest, neighbour = await world.all_heartbeating(2)
             for piece in pieces:
                 guest.peer.write(piece)
                 await world.sleep(0.3)
@@ -301,8 +301,8 @@ async def test_a_guest_that_never_reads_holds_a_bounded_backlog(
     autojump_clock: MockClock,
 ) -> None:
     async with host_world() as world:
-        neighbour = await world.beating()
-        guest = await world.beating()
+        neighbour = await world.heartbeating()
+        guest = await world.heartbeating()
         guest.peer.reading = False
         guest.peer.to_guest.capacity = 1000
         for _ in range(60):
@@ -326,7 +326,7 @@ async def test_a_guest_that_never_reads_holds_a_bounded_backlog(
         await world.sleep(10)
         guest.says_init()
         await world.sleep(1)
-        assert world.channel(guest).beating
+        assert world.channel(guest).heartbeating
 
 
 @pytest.mark.parametrize("capacity", [1, 7, 90])
@@ -370,7 +370,7 @@ async def test_a_reject_with_the_end_is_heard_though_nothing_can_be_sent(
 ) -> None:
     # The task that sends the rest finds the end before the reader does, or after it.
     async with host_world() as world:
-        guests = await world.all_beating(60)
+        guests = await world.all_heartbeating(60)
         await world.at(1.5)
         for guest in guests:
             guest.reply = stay_silent
@@ -465,7 +465,7 @@ def test_in_whatever_order_things_happen(steps: list[tuple[Step, float]], freeze
 
     async def main() -> None:
         async with host_world() as world:
-            guest = await world.beating(restart_secs=5)
+            guest = await world.heartbeating(restart_secs=5)
             for step, pause_s in steps:
                 step(world, guest)
                 if freezes and pause_s == 4.0:
@@ -476,12 +476,14 @@ def test_in_whatever_order_things_happen(steps: list[tuple[Step, float]], freeze
                 for channel in world.host.channels.values():
                     assert not channel.absent or channel.restart.window is not None
             # As many beat as are counted, and whoever appears and answers beats again.
-            assert world.host.beating == sum(c.beating for c in world.host.channels.values())
+            assert world.host.heartbeating == sum(
+                c.heartbeating for c in world.host.channels.values()
+            )
             guest.answers_after_s, guest.greets, guest.reply = 0.0, True, stay_silent
             if guest.name not in world.directory.names:
                 guest.appears()
             await world.sleep(20)
-            assert world.host.beating <= 1
+            assert world.host.heartbeating <= 1
         verdicts = [told for told in world.told() if told[1] in ("vote", "notice")]
         assert len(verdicts) == len(world.rounds)
         for current, (_, _, event, result, why) in zip(world.rounds, verdicts, strict=True):

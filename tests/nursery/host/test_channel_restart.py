@@ -41,7 +41,7 @@ async def noticed(
     world: HostWorld, event: Event, *, silent: bool = True, **init: int
 ) -> ScriptedGuest:
     """A guest that was told of ``event`` and then falls silent."""
-    guest = await world.beating(**init)
+    guest = await world.heartbeating(**init)
     await world.at(NOTICED)
     world.notice(guest, event)
     await world.settle()
@@ -118,13 +118,13 @@ async def test_its_length_is_what_the_guest_advertised(
 
 async def test_it_opens_when_the_notice_is_over(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         await world.at(NOTICED)
         world.notice(guest, Event.REBOOT)
         await world.at(NOTICED + 9.9)
         assert world.channel(guest).restart.window is None
-        assert world.channel(guest).heartbeat.state is HeartbeatState.BEATING
+        assert world.channel(guest).heartbeat.state is HeartbeatState.HEARTBEATING
         await world.at(NOTICED + 10)
         restart = world.channel(guest).restart.window
         assert restart is not None
@@ -245,7 +245,7 @@ async def test_a_socket_that_comes_at_the_very_end_is_not_missed(
 ) -> None:
     # They are found in the moment in which the old channels are given up: some before, some after.
     async with host_world() as world:
-        guests = await world.all_beating(50, restart_secs=5)
+        guests = await world.all_heartbeating(50, restart_secs=5)
         await world.at(NOTICED)
         for guest in guests:
             world.notice(guest, Event.REBOOT)
@@ -257,7 +257,7 @@ async def test_a_socket_that_comes_at_the_very_end_is_not_missed(
         for guest in guests:
             guest.appears()
         await world.sleep(20)
-        assert [world.channel(guest).beating for guest in guests] == [True] * 50
+        assert [world.channel(guest).heartbeating for guest in guests] == [True] * 50
 
 
 async def test_late_it_is_lost_first_and_heartbeats_then(autojump_clock: MockClock) -> None:
@@ -381,7 +381,7 @@ async def test_with_reporting_off_only_the_window_is_reported(autojump_clock: Mo
 
 async def test_the_loss_names_what_the_guest_advertised(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating(corrective_action=CorrectiveAction.STOP)
+        guest = await world.heartbeating(corrective_action=CorrectiveAction.STOP)
         await world.at(NOTICED)
         world.notice(guest, Event.REBOOT)
         await world.settle()
@@ -414,7 +414,7 @@ async def test_after_a_freeze_it_waits_two_calm_seconds(autojump_clock: MockCloc
 
 async def test_an_init_that_came_during_a_freeze_counts(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guests = await world.all_beating(50)
+        guests = await world.all_heartbeating(50)
         await world.at(NOTICED)
         for guest in guests:
             world.notice(guest, Event.REBOOT)
@@ -451,7 +451,7 @@ async def test_however_the_notice_was_answered(
     result: VoteResult, autojump_clock: MockClock
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = lambda _: Reply(result)
         await world.at(NOTICED)
         world.notice(guest, Event.PAUSE)
@@ -461,7 +461,7 @@ async def test_however_the_notice_was_answered(
 
 async def test_a_vote_alone_suspends_nothing(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(NOTICED)
         world.vote(guest, Event.PAUSE)
         await world.settle()
@@ -589,7 +589,7 @@ async def test_calling_off_what_is_gone_or_not_under_way_is_harmless(
     autojump_clock: MockClock,
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         channel = world.channel(guest)
         await world.at(3.5)
         channel.call_off("reboot", "no reason")
@@ -609,7 +609,7 @@ async def test_calling_off_what_is_gone_or_not_under_way_is_harmless(
 
 async def test_acted_upon_with_reboot_it_has_its_window(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(NOTICED)
         world.channel(guest).restarts("corrective action reboot")
         falls_silent(guest)
@@ -623,7 +623,7 @@ async def test_acted_upon_with_reboot_it_has_its_window(autojump_clock: MockCloc
 
 async def test_acted_upon_with_stop_it_is_not_waited_for(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(NOTICED)
         world.channel(guest).stops("corrective action stop")
         falls_silent(guest)

@@ -47,7 +47,7 @@ def thaw(guest: ScriptedGuest) -> None:
 
 async def noticed(world: HostWorld, event: Event = Event.PAUSE, **init: int) -> ScriptedGuest:
     """A guest that was told of ``event`` and goes on answering."""
-    guest = await world.beating(**init)
+    guest = await world.heartbeating(**init)
     await world.at(NOTICED)
     world.notice(guest, event)
     await world.settle()
@@ -91,7 +91,7 @@ async def test_it_is_heartbeating_soon_after_its_thaw_without_an_end_notice(
     event: Event, interval_ms: int, frozen_s: int, autojump_clock: MockClock
 ) -> None:
     async with world_of_vim() as world:
-        guest = await world.beating(heartbeat_interval_ms=interval_ms)
+        guest = await world.heartbeating(heartbeat_interval_ms=interval_ms)
         enable(world, guest)
         await world.at(NOTICED)
         world.notice(guest, event)
@@ -125,7 +125,7 @@ async def test_enabled_again_it_is_heartbeating_though_it_was_never_silent(
 ) -> None:
     """A live migration that stays on its host: the VM stops for less than a beat."""
     async with world_of_vim() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         enable(world, guest)
         await world.at(NOTICED)
         world.notice(guest, Event.LIVE_MIGRATE_BEGIN)
@@ -145,7 +145,7 @@ async def test_enabled_again_while_frozen_it_is_challenged_and_back_for_good(
     autojump_clock: MockClock,
 ) -> None:
     async with world_of_vim() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(NOTICED)
         world.notice(guest, Event.PAUSE)
         await world.settle()
@@ -156,7 +156,7 @@ async def test_enabled_again_while_frozen_it_is_challenged_and_back_for_good(
         await world.at(22)
         thaw(guest)
         await world.at(23.5)
-        assert world.channel(guest).heartbeat.state is HeartbeatState.BEATING
+        assert world.channel(guest).heartbeat.state is HeartbeatState.HEARTBEATING
 
 
 @pytest.mark.parametrize("how", ["still enabled", "disabled", "the host", "another instance"])
@@ -164,8 +164,8 @@ async def test_only_its_own_change_to_enabled_says_that_it_runs(
     how: str, autojump_clock: MockClock
 ) -> None:
     async with world_of_vim() as world:
-        guest = await world.beating()
-        other = await world.beating()
+        guest = await world.heartbeating()
+        other = await world.heartbeating()
         enable(world, guest)
         await world.at(NOTICED)
         world.notice(guest, Event.PAUSE)
@@ -191,7 +191,7 @@ async def test_enabled_says_nothing_of_a_stop_or_restart(
     event: Event, autojump_clock: MockClock
 ) -> None:
     async with world_of_vim() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(NOTICED)
         world.notice(guest, event)
         await world.settle()
@@ -225,15 +225,15 @@ async def test_a_hiccup_before_the_freeze_is_no_loss(autojump_clock: MockClock) 
 async def test_every_api_calls_it_heartbeating(autojump_clock: MockClock) -> None:
     async with host_world() as world:
         guest = await noticed(world)
-        assert world.host.beating == 0
+        assert world.host.heartbeating == 0
         await hiccup(world, guest)
         channel = world.channel(guest)
         status = instance_status(channel, now())
-        assert (status.state, status.heartbeating) == ("beating", True)
+        assert (status.state, status.heartbeating) == ("heartbeating", True)
         assert status.health == "healthy"
         assert host_status(world.host, now()).heartbeating == 1
         told = instance_of(channel)
-        assert (told.state, told.heartbeating, told.why) == ("beating", True, "")
+        assert (told.state, told.heartbeating, told.why) == ("heartbeating", True, "")
         world.vote(guest, Event.STOP)
         await world.settle()
         assert later(world)[-1][1:] == ("vote", "stop", "accept", "")
@@ -246,7 +246,7 @@ async def test_paused_by_a_command_after_a_hiccup_it_is_no_loss(
     autojump_clock: MockClock,
 ) -> None:
     async with host_world(runs={"pause": FakeRun(delay_s=6.0)}) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(NOTICED)
         await world.act(guest, ActionName.PAUSE, "pause")
         await hiccup(world, guest)
@@ -257,7 +257,7 @@ async def test_paused_by_a_command_after_a_hiccup_it_is_no_loss(
         assert channel.heartbeat.state is HeartbeatState.SUSPENDED
         thaw(guest)
         await world.sleep(1)
-        assert channel.heartbeat.state is HeartbeatState.BEATING
+        assert channel.heartbeat.state is HeartbeatState.HEARTBEATING
         freeze(guest)
         await world.sleep(10)
         kinds = [one[1] for one in world.told(since=NOTICED)][2:]
@@ -266,12 +266,12 @@ async def test_paused_by_a_command_after_a_hiccup_it_is_no_loss(
 
 async def test_that_of_a_command_that_goes_on_running_is_final(autojump_clock: MockClock) -> None:
     async with host_world(runs={"snapshot": FakeRun(delay_s=6.0)}) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(NOTICED)
         await world.act(guest, ActionName.PAUSE, "snapshot")
         await hiccup(world, guest)
         await world.at(12)
-        assert world.channel(guest).heartbeat.state is HeartbeatState.BEATING
+        assert world.channel(guest).heartbeat.state is HeartbeatState.HEARTBEATING
 
 
 # -- unwatched ----------------------------------------------------------------------------------
@@ -310,8 +310,8 @@ async def test_silent_again_at_the_call_off_time_it_is_an_alarm_and_no_action(
         thaw(guest)
         await world.sleep(5)
         assert later(world)[-1][1:] == ("heartbeating", "after: pause")
-        assert channel.heartbeat.state is HeartbeatState.BEATING
-        assert world.host.beating == 1
+        assert channel.heartbeat.state is HeartbeatState.HEARTBEATING
+        assert world.host.heartbeating == 1
         assert len([one for one in caplog.records if "ALARM" in one.getMessage()]) == 1
 
 

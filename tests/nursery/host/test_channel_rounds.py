@@ -74,7 +74,7 @@ async def opened(
     reply: Callable[[ActionNotify], Reply | None] = stay_silent,
 ) -> tuple[ScriptedGuest, Round]:
     """A guest that beats, and a round on it that was opened at ``OPENED``."""
-    guest = await world.beating()
+    guest = await world.heartbeating()
     guest.reply = reply
     await world.at(OPENED)
     current = world.host.open_round(guest.uuid, event, notification)
@@ -118,7 +118,7 @@ async def test_it_is_sent_at_once_with_its_window(
 
 async def test_each_round_has_an_id_of_its_own(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         ids = set()
         for _ in range(10):
             world.vote(guest)
@@ -354,7 +354,7 @@ async def test_an_answer_with_another_id_is_nacked_and_not_used(
 
 async def test_an_answer_to_nothing_is_nacked(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.peer.send(ActionResponse(7, Event.STOP, VOTE, VoteResult.REJECT, ""))
         await world.settle()
         assert guest.messages[-1] == Nack(7, "no action with this invocation_id is open")
@@ -472,7 +472,7 @@ async def test_a_reject_before_the_end_is_heard(
 ) -> None:
     # Among so many, the pacer finds some of the connections broken before their reader has run.
     async with host_world() as world:
-        guests = await world.all_beating(60)
+        guests = await world.all_heartbeating(60)
         await world.at(OPENED)
         for guest in guests:
             guest.reply = stay_silent
@@ -591,7 +591,7 @@ async def test_nothing_is_sent_without_a_connection(
     notification: NotificationType, autojump_clock: MockClock
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.5)
         guest.peer.close()
         await world.settle()
@@ -604,7 +604,7 @@ async def test_nothing_is_sent_without_a_connection(
 async def test_one_whose_end_was_not_noticed_yet(autojump_clock: MockClock) -> None:
     # The operator's request finds it; it must not fail for that, and the round has its outcome.
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.5)
         guest.peer.close()
         current = world.vote(guest)
@@ -613,12 +613,12 @@ async def test_one_whose_end_was_not_noticed_yet(autojump_clock: MockClock) -> N
         why = "the channel was closed: broken pipe"
         assert verdicts(world) == [(4.5, "vote", "stop", "error", why)]
         await world.at(6)
-        assert world.channel(guest).beating
+        assert world.channel(guest).heartbeating
 
 
 async def test_nothing_is_sent_to_one_that_is_lost(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.answers_after_s = None
         await world.at(10)
         with pytest.raises(NotHeartbeating, match="not heartbeating: no answer for 3 s"):
@@ -633,7 +633,7 @@ async def test_an_unknown_instance(autojump_clock: MockClock) -> None:
 
 async def test_uuids_are_known_in_either_case(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         world.host.open_round(guest.uuid.upper(), Event.STOP, VOTE)
         await world.settle()
         assert len(verdicts(world)) == 1
@@ -687,7 +687,7 @@ async def test_an_advertised_window_is_clamped(
     asked: int, used: int, autojump_clock: MockClock
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating(
+        guest = await world.heartbeating(
             vote_secs=asked,
             shutdown_notice_secs=asked,
             suspend_notice_secs=asked,

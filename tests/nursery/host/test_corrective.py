@@ -74,7 +74,7 @@ def started(world: HostWorld) -> list[Moment]:
 
 async def lost(world: HostWorld, **init: Any) -> ScriptedGuest:
     """A guest that is silent from 4.5 on."""
-    guest = await world.beating(**init)
+    guest = await world.heartbeating(**init)
     await world.at(SILENT)
     falls_silent(guest)
     return guest
@@ -102,7 +102,7 @@ async def test_a_command_is_held_back_for_one_interval(
 
 async def test_the_interval_is_the_guests(autojump_clock: MockClock) -> None:
     async with world_of() as world:
-        guest = await world.beating(heartbeat_interval_ms=5000)
+        guest = await world.heartbeating(heartbeat_interval_ms=5000)
         await world.at(7)
         falls_silent(guest)
         await world.at(60)
@@ -119,7 +119,7 @@ async def test_back_in_the_meantime_nothing_is_run(
         comes_back(guest)
         await world.at(60)
         assert started(world) == []
-        assert said(caplog) == [("INFO", f"{guest.uuid}: reboot not run: it is beating now")]
+        assert said(caplog) == [("INFO", f"{guest.uuid}: reboot not run: it is heartbeating now")]
 
 
 async def test_removed_in_the_meantime_nothing_is_run(
@@ -139,7 +139,7 @@ async def test_a_freeze_in_the_hold_does_not_reboot_who_is_back(
 ) -> None:
     # What they said during the freeze is read before anything is judged.
     async with world_of() as world:
-        guests = await world.all_beating(40)
+        guests = await world.all_heartbeating(40)
         await world.at(SILENT)
         falls_silent(*guests)
         await world.at(7.5)
@@ -149,7 +149,7 @@ async def test_a_freeze_in_the_hold_does_not_reboot_who_is_back(
         autojump_clock.jump(60)
         await world.at(120)
         assert started(world) == []
-        assert world.host.beating == 40
+        assert world.host.heartbeating == 40
 
 
 async def test_a_freeze_in_the_hold_only_delays_it(autojump_clock: MockClock) -> None:
@@ -207,7 +207,7 @@ async def test_ill_health_has_the_action_it_came_with(
     action: CorrectiveAction, program: str | None, autojump_clock: MockClock
 ) -> None:
     async with world_of() as world:
-        guest = await world.beating(corrective_action=CorrectiveAction.NONE)
+        guest = await world.heartbeating(corrective_action=CorrectiveAction.NONE)
         await world.at(SILENT)
         falls_ill(guest, action)
         await world.at(6.5)
@@ -247,7 +247,7 @@ async def test_with_reporting_off_nothing_is_run(autojump_clock: MockClock) -> N
 async def test_what_a_command_is_told(said: bytes, told: str, autojump_clock: MockClock) -> None:
     argv = ("do", "{action} {uuid}", "--", "{reason}")
     async with world_of(CorrectiveCommands(reboot=argv)) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(1.5)
         guest.answers_after_s = None
         await world.at(2.5)
@@ -280,7 +280,7 @@ async def test_a_share_of_the_instances_is_the_most(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with world_of(brake=BrakeSettings()) as world:
-        guests = await world.all_beating(total)
+        guests = await world.all_heartbeating(total)
         await world.at(SILENT)
         falls_silent(*guests[:failing])
         await world.at(60)
@@ -300,7 +300,7 @@ async def test_below_the_minimum_it_is_off(
     total: int, acts: bool, autojump_clock: MockClock
 ) -> None:
     async with world_of(brake=BrakeSettings(share=0.5, minimum=3)) as world:
-        guests = await world.all_beating(total)
+        guests = await world.all_heartbeating(total)
         await world.at(SILENT)
         falls_silent(*guests)
         await world.at(60)
@@ -310,8 +310,8 @@ async def test_below_the_minimum_it_is_off(
 async def test_those_without_a_command_count_too(autojump_clock: MockClock) -> None:
     commands = CorrectiveCommands(stop=("destroy", "{uuid}"))
     async with world_of(commands, brake=BrakeSettings()) as world:
-        guests = await world.all_beating(9)
-        guests.append(await world.beating(corrective_action=CorrectiveAction.STOP))
+        guests = await world.all_heartbeating(9)
+        guests.append(await world.heartbeating(corrective_action=CorrectiveAction.STOP))
         await world.at(SILENT)
         falls_silent(*guests)
         await world.at(60)
@@ -322,7 +322,7 @@ async def test_an_hour_later_it_is_another_incident(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with world_of(brake=BrakeSettings()) as world:
-        guests = await world.all_beating(4)
+        guests = await world.all_heartbeating(4)
         for start in (SILENT, 100.5):
             await world.at(start)
             falls_silent(*guests)
@@ -346,7 +346,7 @@ async def test_at_most_so_many_an_hour_for_each_instance(
 ) -> None:
     commands = CorrectiveCommands(log=("note", "{uuid}"), per_hour=2)
     async with world_of(commands) as world:
-        guest, other = await world.all_beating(2, heartbeat_interval_ms=10_000)
+        guest, other = await world.all_heartbeating(2, heartbeat_interval_ms=10_000)
         falls_ill(guest, CorrectiveAction.LOG)
         await world.at(200)
         # It asks again every 55 s or later; the third time is one too often.
@@ -364,7 +364,7 @@ async def test_at_most_so_many_an_hour_for_each_instance(
 async def test_after_an_hour_there_are_new_ones(autojump_clock: MockClock) -> None:
     commands = CorrectiveCommands(log=("note", "{uuid}"), per_hour=1)
     async with world_of(commands) as world:
-        guest = await world.beating(heartbeat_interval_ms=60_000)
+        guest = await world.heartbeating(heartbeat_interval_ms=60_000)
         falls_ill(guest, CorrectiveAction.LOG)
         await world.at(3800)
         first, second = (moment.time_s for moment in started(world))
@@ -395,7 +395,7 @@ async def test_a_command_that_fails(
         assert world.channel(guest).heartbeat.state is HeartbeatState.RETURNING
         guest.answers_after_s = 0.0
         await world.at(62)
-        assert world.channel(guest).beating
+        assert world.channel(guest).heartbeating
 
 
 async def test_a_command_that_hangs_is_ended_in_time(
@@ -423,7 +423,7 @@ async def test_shutdown_ends_the_commands_under_way(autojump_clock: MockClock) -
 
 async def test_at_most_sixteen_side_by_side(autojump_clock: MockClock) -> None:
     async with world_of(run=FakeRun(delay_s=5)) as world:
-        guests = await world.all_beating(40)
+        guests = await world.all_heartbeating(40)
         await world.at(SILENT)
         falls_silent(*guests)
         await world.at(60)
@@ -435,7 +435,7 @@ async def test_one_that_came_back_while_it_waited_its_turn_is_left_alone(
     autojump_clock: MockClock,
 ) -> None:
     async with world_of(run=FakeRun(delay_s=5)) as world:
-        guests = await world.all_beating(40)
+        guests = await world.all_heartbeating(40)
         await world.at(SILENT)
         falls_silent(*guests)
         await world.at(10)
@@ -445,7 +445,7 @@ async def test_one_that_came_back_while_it_waited_its_turn_is_left_alone(
             comes_back(guest)
         await world.at(60)
         assert len(started(world)) == 16
-        assert all(world.channel(guest).beating for guest in waiting)
+        assert all(world.channel(guest).heartbeating for guest in waiting)
 
 
 async def test_what_it_did_not_begin_a_failing_command_does_not_call_off(
@@ -477,7 +477,7 @@ async def test_a_log_command_that_fails_calls_nothing_off(autojump_clock: MockCl
         return FakeRun(1, delay_s=10.0) if argv[0] == "note" else FakeRun()
 
     async with host_world(corrective_commands=COMMANDS, brake=NO_BRAKE, runs=runs) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(SILENT)
         falls_ill(guest, CorrectiveAction.LOG)
         await world.at(7)
@@ -547,7 +547,7 @@ async def test_an_ill_instance_that_is_rebooted_is_not_also_lost(
     autojump_clock: MockClock,
 ) -> None:
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(SILENT)
         falls_ill(guest)
         await world.at(6.0)
@@ -565,7 +565,7 @@ async def test_an_ill_instance_that_is_rebooted_is_not_also_lost(
 
 async def test_an_ill_instance_that_is_stopped_is_not_lost(autojump_clock: MockClock) -> None:
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(SILENT)
         falls_ill(guest, CorrectiveAction.STOP)
         await world.at(6.0)
@@ -579,7 +579,7 @@ async def test_an_ill_instance_that_is_stopped_is_not_lost(autojump_clock: MockC
 
 async def test_a_log_command_changes_nothing(autojump_clock: MockClock) -> None:
     async with world_of() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(SILENT)
         falls_ill(guest, CorrectiveAction.LOG)
         await world.at(6.5)

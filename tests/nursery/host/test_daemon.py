@@ -46,9 +46,9 @@ async def test_a_thousand_found_at_once_are_heartbeating_at_once(
     autojump_clock: MockClock,
 ) -> None:
     async with host_world() as world:
-        guests = await world.all_beating(1000)
+        guests = await world.all_heartbeating(1000)
         assert now() == 1.0
-        assert world.host.beating == len(world.host.channels) == 1000
+        assert world.host.heartbeating == len(world.host.channels) == 1000
         assert {told[:2] for told in world.told()} == {(1.0, "heartbeating")}
         await world.at(4.5)
         for guest in guests:
@@ -61,13 +61,13 @@ async def test_a_thousand_that_go_at_once_are_forgotten_at_once(
     autojump_clock: MockClock,
 ) -> None:
     async with host_world() as world:
-        guests = await world.all_beating(1000)
+        guests = await world.all_heartbeating(1000)
         await world.at(2.5)
         for guest in guests[1:]:
             guest.vanishes()
         await world.settle()
         assert list(world.host.channels) == [guests[0].uuid]
-        assert world.host.beating == 1
+        assert world.host.heartbeating == 1
         await world.at(300)
         assert len(world.dialer.dials) == 1000
         assert guests[0].challenged_at()[-1] == 300.0
@@ -75,7 +75,7 @@ async def test_a_thousand_that_go_at_once_are_forgotten_at_once(
 
 async def test_some_of_many_are_lost_each_once(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guests = await world.all_beating(300)
+        guests = await world.all_heartbeating(300)
         await world.at(2.5)
         for guest in guests[::3]:
             guest.answers_after_s = None
@@ -84,12 +84,12 @@ async def test_some_of_many_are_lost_each_once(autojump_clock: MockClock) -> Non
         assert lost == guests[::3]
         assert {told[0] for told in world.told(since=2)} == {5.0}
         assert len(world.told(since=2)) == 100
-        assert world.host.beating == 200
+        assert world.host.heartbeating == 200
 
 
 async def test_votes_on_all_of_many_at_once(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guests = await world.all_beating(300)
+        guests = await world.all_heartbeating(300)
         await world.at(2.5)
         for number, guest in enumerate(guests):
             if number % 3 == 0:
@@ -136,7 +136,7 @@ async def test_it_is_logged_counted_and_only_that_channel_starts_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with host_world() as world:
-        guest, neighbour = await world.all_beating(2)
+        guest, neighbour = await world.all_heartbeating(2)
         await world.at(4.5)
         breaks(world, guest)
         await world.at(fails_at)
@@ -163,7 +163,7 @@ async def test_failing_again_and_again_the_delays_double(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with host_world() as world:
-        guest, neighbour = await world.all_beating(2)
+        guest, neighbour = await world.all_heartbeating(2)
         await world.at(4.5)
         in_its_reader(world, guest)
         await world.at(100)
@@ -178,13 +178,13 @@ async def test_failing_again_and_again_the_delays_double(
         ]
         world.crashes = 7
         assert len(crashes(caplog)) == 7
-        assert world.host.beating == 1
+        assert world.host.heartbeating == 1
         assert neighbour.challenged_at()[-1] == 100.0
 
 
 async def test_a_round_open_meanwhile_has_one_outcome(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         guest.reply = stay_silent
         await world.at(4.5)
         current = world.vote(guest)
@@ -200,7 +200,7 @@ async def test_a_round_open_meanwhile_has_one_outcome(autojump_clock: MockClock)
 
 async def test_the_restart_window_outlives_it(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.5)
         world.notice(guest, Event.REBOOT)
         await world.settle()
@@ -218,7 +218,7 @@ async def test_the_restart_window_outlives_it(autojump_clock: MockClock) -> None
 
 async def test_acted_upon_between_two_lives_it_has_its_window(autojump_clock: MockClock) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.5)
         in_its_reader(world, guest)
         await world.at(5.5)
@@ -234,7 +234,7 @@ async def test_a_socket_that_goes_between_two_lives_is_forgotten(
     autojump_clock: MockClock,
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.5)
         in_its_reader(world, guest)
         await world.at(5.5)
@@ -252,7 +252,7 @@ async def test_discovery_that_fails_starts_over_and_channels_go_on(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with host_world() as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         await world.at(4.5)
         with monkeypatch.context() as patch:
             patch.setattr(world.directory, "scan", raise_fault)
@@ -261,10 +261,10 @@ async def test_discovery_that_fails_starts_over_and_channels_go_on(
         world.crashes = 1
         assert crashes(caplog) == [("discovery failed and will be restarted", Fault)]
         await world.at(5.499)
-        assert world.host.beating == 1
+        assert world.host.heartbeating == 1
         await world.at(5.5)
-        assert world.host.beating == 2
-        assert world.channel(second).beating
+        assert world.host.heartbeating == 2
+        assert world.channel(second).heartbeating
         await world.at(10)
         assert guest.connections == 1
         assert guest.challenged_at() == [float(second) for second in range(1, 11)]
@@ -276,7 +276,7 @@ async def test_discovery_that_fails_starts_over_and_channels_go_on(
 async def test_what_can_not_be_begun(autojump_clock: MockClock) -> None:
     actions = ActionCommands(reboot=("hang",))
     async with host_world(actions=actions, runs={"hang": HANGS}) as world:
-        guest = await world.beating()
+        guest = await world.heartbeating()
         begin = world.host.begin_action
         with pytest.raises(UnknownInstance, match=f"no instance {uuid_of(9)} on this host"):
             begin(uuid_of(9), ActionName.STOP, ("true",), force=False)
@@ -296,7 +296,7 @@ async def test_what_can_not_be_begun(autojump_clock: MockClock) -> None:
 
 async def test_only_so_many_actions_at_once(autojump_clock: MockClock) -> None:
     async with host_world(runs={"hang": HANGS}) as world:
-        guests = await world.all_beating(257)
+        guests = await world.all_heartbeating(257)
         for guest in guests[:-1]:
             world.host.begin_action(guest.uuid, ActionName.PAUSE, ("hang",), force=True)
         with pytest.raises(ActionRefused, match="256 actions are under way on this host"):
@@ -312,7 +312,7 @@ async def test_an_action_that_fails_is_logged_and_no_other_notices(
         return FakeRun(delay_s=5)
 
     async with host_world(runs=runs) as world:
-        guest, other = await world.all_beating(2)
+        guest, other = await world.all_heartbeating(2)
         begin = world.host.begin_action
         broken = begin(guest.uuid, ActionName.UNPAUSE, ("breaks",), force=False)
         fine = begin(other.uuid, ActionName.UNPAUSE, ("fine",), force=False)
@@ -323,7 +323,7 @@ async def test_an_action_that_fails_is_logged_and_no_other_notices(
         assert list(world.host.actions) == [other.uuid]
         assert [members(line) async for line in fine.progress()][-1]["outcome"] == "done"
         assert world.host.actions == {}
-        assert world.channel(guest).beating
+        assert world.channel(guest).heartbeating
 
 
 # -- the end --------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ async def test_an_action_that_fails_is_logged_and_no_other_notices(
 
 async def test_the_end_is_orderly_and_at_once(autojump_clock: MockClock) -> None:
     async with host_world(runs={"hang": HANGS}) as world:
-        guests = await world.all_beating(30)
+        guests = await world.all_heartbeating(30)
         await world.at(3.5)
         guests[0].answers_after_s = None
         guests[1].reply = guests[2].reply = stay_silent
@@ -351,7 +351,7 @@ async def test_the_end_is_orderly_and_at_once(autojump_clock: MockClock) -> None
         assert [told[2:4] for told in world.told(since=4.2) if told[1] in ("vote", "notice")] in (
             [("stop", "error")] * 2,
         )
-        assert world.host.beating == 0
+        assert world.host.heartbeating == 0
 
 
 async def test_a_host_that_ends_before_its_first_guest(autojump_clock: MockClock) -> None:

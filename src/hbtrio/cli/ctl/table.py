@@ -13,7 +13,7 @@ from hbtrio.config.source import printable
 
 #: Colours of states and health.
 STATE_COLOURS: Final = {
-    "beating": "good",
+    "heartbeating": "good",
     "lost": "bad",
     "unwatched": "bad",
     "suspended": "warn",

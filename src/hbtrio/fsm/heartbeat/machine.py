@@ -176,7 +176,7 @@ class Heartbeat:
         self.beats += 1
         self.round_trip_s = now - challenges.sent_at
         health = response.heartbeat_health
-        if situation.state is HeartbeatState.BEATING and situation.presence is Presence.PROVEN:
+        if situation.state is HeartbeatState.HEARTBEATING and situation.presence is Presence.PROVEN:
             # Nearly every answer: no outage changes what it means.
             situation.step(HeartbeatEvent.ANSWERED)
             if health is Health.HEALTHY is situation.health:

@@ -19,7 +19,7 @@ class HeartbeatState(Enum):
     __hash__ = object.__hash__
 
     WAITING = "waiting"  # no guest has proven itself; loss is impossible
-    BEATING = "beating"  # challenges are being answered; silence is a loss
+    HEARTBEATING = "heartbeating"  # challenges are being answered; silence is a loss
     PROVISIONAL = "provisional"  # heartbeating, but what froze the VM, or is yet to, may go on
     SUSPENDED = "suspended"  # an event is under way that stops the VM from answering
     UNWATCHED = "unwatched"  # was back and is silent, and by now that event should be over
@@ -31,7 +31,7 @@ class HeartbeatState(Enum):
     @property
     def shown(self) -> str:
         """The state as every API and log has it: there a provisional return is heartbeating."""
-        state = HeartbeatState.BEATING if self is HeartbeatState.PROVISIONAL else self
+        state = HeartbeatState.HEARTBEATING if self is HeartbeatState.PROVISIONAL else self
         return str(state.value)
 
 
@@ -91,13 +91,13 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
         _S.WAITING: _row(
             _S.WAITING,
             CONNECTED=_S.WAITING,
-            PROVEN=_S.BEATING,
+            PROVEN=_S.HEARTBEATING,
             RETURNS=_S.RETURNING,
         ),
         # It is connected already: whoever beats does so on a connection.
-        _S.BEATING: _row(
-            _S.BEATING,
-            ANSWERED=_S.BEATING,
+        _S.HEARTBEATING: _row(
+            _S.HEARTBEATING,
+            ANSWERED=_S.HEARTBEATING,
             CLOSED=_S.WAITING,
             LEFT=_S.WAITING,
             FELL_SILENT=_S.LOST,
@@ -106,20 +106,20 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
         _S.PROVISIONAL: _row(
             _S.PROVISIONAL,
             ANSWERED=_S.PROVISIONAL,
-            PROVEN=_S.BEATING,
+            PROVEN=_S.HEARTBEATING,
             CLOSED=_S.SUSPENDED,
             LEFT=_S.WAITING,
             FELL_SILENT=_S.SUSPENDED,
             UNWATCHED=_S.UNWATCHED,
-            RETURNS=_S.BEATING,
-            CALLED_OFF=_S.BEATING,
+            RETURNS=_S.HEARTBEATING,
+            CALLED_OFF=_S.HEARTBEATING,
         ),
         _S.SUSPENDED: _row(
             _S.SUSPENDED,
             CONNECTED=_S.SUSPENDED,
             ANSWERED=_S.SUSPENDED,
             CAME_BACK=_S.PROVISIONAL,
-            PROVEN=_S.BEATING,
+            PROVEN=_S.HEARTBEATING,
             LEFT=_S.WAITING,
             UNWATCHED=_S.UNWATCHED,
             RETURNS=_S.RETURNING,
@@ -129,7 +129,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
         _S.UNWATCHED: _row(
             _S.UNWATCHED,
             CONNECTED=_S.UNWATCHED,
-            PROVEN=_S.BEATING,
+            PROVEN=_S.HEARTBEATING,
             LEFT=_S.WAITING,
             RETURNS=_S.RETURNING,
             CALLED_OFF=_S.RETURNING,
@@ -137,7 +137,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
         _S.RETURNING: _row(
             _S.RETURNING,
             CONNECTED=_S.RETURNING,
-            PROVEN=_S.BEATING,
+            PROVEN=_S.HEARTBEATING,
             LEFT=_S.WAITING,
         ),
         # An exit and a closed socket belong to going down, and an end notice may come too early:
@@ -146,7 +146,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             _S.RESTARTING,
             CONNECTED=_S.RESTARTING,
             ANSWERED=_S.RESTARTING,
-            PROVEN=_S.BEATING,
+            PROVEN=_S.HEARTBEATING,
             CALLED_OFF=_S.RETURNING,
             RESTART_EXPIRED=_S.LOST,
             STAYS_AWAY=_S.WAITING,
@@ -155,7 +155,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
         _S.LOST: _row(
             _S.LOST,
             CONNECTED=_S.LOST,
-            PROVEN=_S.BEATING,
+            PROVEN=_S.HEARTBEATING,
             CLOSED=_S.WAITING,
             LEFT=_S.WAITING,
             RETURNS=_S.RETURNING,
@@ -165,7 +165,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
     {
         # Nobody there is challenged, but for the proof of a guest that said ``init``.
         _S.WAITING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
-        _S.BEATING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.CONNECTED, _E.PROVEN},
+        _S.HEARTBEATING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.CONNECTED, _E.PROVEN},
         _S.PROVISIONAL: _ONLY_RESTARTING | {_E.CONNECTED, _E.CAME_BACK},
         _S.SUSPENDED: _ONLY_RESTARTING | {_E.FELL_SILENT},
         # There every answer is the proof.
@@ -187,7 +187,7 @@ ANSWER_DECISION: Decision[HeartbeatState, Sign, HeartbeatEvent] = Decision(
     HEARTBEAT_TABLE,
     {
         _S.WAITING: _PROOF,
-        _S.BEATING: dict.fromkeys(Sign, _E.ANSWERED),
+        _S.HEARTBEATING: dict.fromkeys(Sign, _E.ANSWERED),
         _S.PROVISIONAL: _PROOF | {Sign.GOES_ON: _E.ANSWERED, Sign.BACK: _E.ANSWERED},
         _S.SUSPENDED: _PROOF | {Sign.GOES_ON: _E.ANSWERED, Sign.BACK: _E.CAME_BACK},
         _S.UNWATCHED: _PROOF,
@@ -200,7 +200,7 @@ ANSWER_DECISION: Decision[HeartbeatState, Sign, HeartbeatEvent] = Decision(
 )
 
 #: Challenges are being answered.
-HEARTBEATING = frozenset({_S.BEATING, _S.PROVISIONAL})
+HEARTBEATING = frozenset({_S.HEARTBEATING, _S.PROVISIONAL})
 
 #: Challenges go on whatever comes of them.
 CHALLENGED = HEARTBEATING | {_S.RETURNING}

@@ -210,7 +210,7 @@ class ActionRun:
             self._say(step="restart", window=window.kind, seconds=round(left_s, 1))
             await channel.restart.closed.wait()
             window, last = channel.restart.window, window
-        back = channel.beating
+        back = channel.heartbeating
         never_down = back and last is not None and last.ballot.state is BallotState.EXPIRED
         reason = channel.heartbeat.reason
         if never_down:

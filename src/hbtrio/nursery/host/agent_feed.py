@@ -125,7 +125,7 @@ def instance_of(channel: Channel) -> Instance:
         uuid=channel.uuid,
         name=profile.name,
         state=beat.state.shown,
-        heartbeating=channel.beating,
+        heartbeating=channel.heartbeating,
         health=beat.health,
         corrective_action=profile.corrective_action,
         interval_ms=round(profile.interval_s * 1000),
@@ -139,6 +139,6 @@ def instance_of(channel: Channel) -> Instance:
 
 
 def _reason(channel: Channel) -> str:
-    if channel.beating:
+    if channel.heartbeating:
         return channel.heartbeat.health_reason
     return channel.why

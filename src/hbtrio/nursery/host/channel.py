@@ -89,7 +89,7 @@ class Channel:
         return self._reports.last
 
     @property
-    def beating(self) -> bool:
+    def heartbeating(self) -> bool:
         """Whether the instance is heartbeating."""
         return self.heartbeat.state in HEARTBEATING
 
@@ -243,7 +243,7 @@ class Channel:
 
     def _beat(self, now: float) -> None:
         late = self._setup.guard.is_late(now)
-        unheard = self.heartbeat.owes_answer or not self.beating
+        unheard = self.heartbeat.owes_answer or not self.heartbeating
         if unheard and self._connection is not None:
             # The answer, or the init, may have arrived and its reader not have run yet.
             self._connection.read_now(now)
@@ -336,9 +336,9 @@ class Channel:
 
     def _apply(self, effects: tuple[hb.Effect, ...]) -> None:
         # Every change of this kind has an effect, so that a plain beat costs nothing here.
-        if effects and self.beating is not self._counted:
-            self._counted = self.beating
-            self._setup.on_beating(1 if self.beating else -1)
+        if effects and self.heartbeating is not self._counted:
+            self._counted = self.heartbeating
+            self._setup.on_heartbeating(1 if self.heartbeating else -1)
         for effect in effects:
             # Nearly all are, and a class pattern takes four times as long.
             if type(effect) is hb.SendToGuest:

@@ -32,6 +32,6 @@ class ChannelSetup:
     #: Called with each loss and ill health that is reported, the action wanted and the reason.
     on_failure: Callable[[str, CorrectiveAction, str], None]
     #: Called with +1 for each instance that begins to be heartbeating, and -1 when it ceases.
-    on_beating: Callable[[int], None]
+    on_heartbeating: Callable[[int], None]
     #: Called for each instance whose state or profile has changed.
     on_change: Callable[[str], None]

@@ -92,7 +92,7 @@ class Corrective:
         now = trio.current_time()
         interval_s = channel.heartbeat.profile.interval_s
         # Those that were heartbeating before this failure, this instance included.
-        total = self._heartbeating.count + (not channel.beating)
+        total = self._heartbeating.count + (not channel.heartbeating)
         failure = Failure(uuid, now, interval_s, total)
         judge_at = self._brake.note(failure)
         if self._command(action):

@@ -128,12 +128,12 @@ class Host:
             ),
             limits=ReadLimits(limits.line_bytes, limits.bytes_per_s, limits.burst_bytes),
             on_failure=self.corrective.failure,
-            on_beating=self._heartbeating.change,
+            on_heartbeating=self._heartbeating.change,
             on_change=self._changed,
         )
 
     @property
-    def beating(self) -> int:
+    def heartbeating(self) -> int:
         """How many instances are heartbeating now."""
         return self._heartbeating.count
 
