@@ -21,7 +21,7 @@ from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.connection import BadMessages, ChannelConnection
 from hbtrio.nursery.host.dialling import Dialling
 from hbtrio.nursery.host.discovery import ChannelFile
-from hbtrio.nursery.host.reports import Report, ReportKind
+from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.host.restart_window import RestartWindow
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen, RoundSlot
 from hbtrio.nursery.port import ChannelFault, Port
@@ -59,7 +59,7 @@ class Channel:
         self._rounds = RoundSlot(
             self._windows, setup.guard, self._take_in, setup.new_id, self._round_over
         )
-        self._reports = ChannelReports(self.uuid, self.heartbeat, setup.reports, self._changed)
+        self._reports = ChannelReports(self.uuid, self.heartbeat, setup)
         self._dialling = Dialling(self.uuid, file.path, setup.dialer)
         self._connection: ChannelConnection | None = None
         self._life = trio.CancelScope()
@@ -345,22 +345,6 @@ class Channel:
                 self._send(effect.message)
                 continue
             match effect:
-                case hb.Heartbeating(reason):
-                    self._reports.publish(ReportKind.HEARTBEATING, reason)
-                case hb.Stopped(reason):
-                    self._reports.publish(ReportKind.STOPPED, reason)
-                case hb.RestartExpired(reason):
-                    self._reports.publish(ReportKind.RESTART_EXPIRED, reason)
-                case hb.Lost(reason, action):
-                    self._reports.publish(ReportKind.LOSS, reason, corrective_action=action)
-                    self._setup.on_failure(self.uuid, action, reason)
-                case hb.Ill(reason, action):
-                    self._reports.publish(ReportKind.UNHEALTHY, reason, corrective_action=action)
-                    self._setup.on_failure(self.uuid, action, reason)
-                case hb.Unwatched(reason):
-                    name = self.heartbeat.profile.name
-                    _log.warning("%s (%s): ALARM: unwatched: %s", self.uuid, name, reason)
-                    self._changed()
                 case hb.Reconnect(reason):
                     _log.info("%s: reconnecting: %s", self.uuid, reason)
                     self._log_silence()
@@ -371,6 +355,8 @@ class Channel:
                     self.restart.open(seconds)
                 case hb.Note(text):
                     _log.info("%s: %s", self.uuid, text)
+                case _:
+                    self._reports.publish_effect(effect)
         if self.heartbeat.state is not HeartbeatState.RESTARTING:
             self.restart.close()
             if self.absent:  # nobody waits for its socket any more, whatever ended that

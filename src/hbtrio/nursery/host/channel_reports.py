@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 
+from hbtrio.fsm.heartbeat import effects as hb
 from hbtrio.fsm.heartbeat.machine import Heartbeat
-from hbtrio.nursery.host.reports import Report, ReportKind, Reports
+from hbtrio.nursery.host.channel_setup import ChannelSetup
+from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.nursery.host.round import Round
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
+
+_log = logging.getLogger("hbtrio.channel")
 
 
 class ChannelReports:
@@ -16,19 +20,15 @@ class ChannelReports:
     Args:
         uuid: the instance.
         heartbeat: what it calls itself.
-        reports: takes them.
-        changed: called after each; must not block.
+        setup: who takes the reports, and who hears of failures and changes.
     """
 
-    def __init__(
-        self, uuid: str, heartbeat: Heartbeat, reports: Reports, changed: Callable[[], None]
-    ) -> None:
+    def __init__(self, uuid: str, heartbeat: Heartbeat, setup: ChannelSetup) -> None:
         #: The newest, for status.
         self.last: Report | None = None
         self._uuid = uuid
         self._heartbeat = heartbeat
-        self._reports = reports
-        self._changed = changed
+        self._setup = setup
 
     def publish(
         self,
@@ -42,7 +42,7 @@ class ChannelReports:
     ) -> None:
         """Makes and hands out a report; the arguments are those of :class:`Report`."""
         self.last = Report(
-            time=self._reports.now(),
+            time=self._setup.reports.now(),
             kind=kind,
             uuid=self._uuid,
             name=self._heartbeat.profile.name,
@@ -52,8 +52,8 @@ class ChannelReports:
             corrective_action=corrective_action,
             command_id=command_id,
         )
-        self._reports.publish(self.last)
-        self._changed()
+        self._setup.reports.publish(self.last)
+        self._setup.on_change(self._uuid)
 
     def publish_outcome(self, current: Round) -> None:
         """Reports how a vote or notice ended."""
@@ -65,3 +65,23 @@ class ChannelReports:
             result=current.outcome.result,
             command_id=current.command_id,
         )
+
+    def publish_effect(self, effect: hb.Effect) -> None:
+        """Reports what the heartbeat machine has found; any other effect is none to report."""
+        match effect:
+            case hb.Heartbeating(reason):
+                self.publish(ReportKind.HEARTBEATING, reason)
+            case hb.Stopped(reason):
+                self.publish(ReportKind.STOPPED, reason)
+            case hb.RestartExpired(reason):
+                self.publish(ReportKind.RESTART_EXPIRED, reason)
+            case hb.Lost(reason, action):
+                self.publish(ReportKind.LOSS, reason, corrective_action=action)
+                self._setup.on_failure(self._uuid, action, reason)
+            case hb.Ill(reason, action):
+                self.publish(ReportKind.UNHEALTHY, reason, corrective_action=action)
+                self._setup.on_failure(self._uuid, action, reason)
+            case hb.Unwatched(reason):
+                name = self._heartbeat.profile.name
+                _log.warning("%s (%s): ALARM: unwatched: %s", self._uuid, name, reason)
+                self._setup.on_change(self._uuid)
