@@ -8,7 +8,7 @@ import attrs
 import pytest
 import trio
 
-from hbtrio.nursery.agent.rounds import MARGIN_S
+from hbtrio.fsm.fleet_round import MARGIN_S
 from hbtrio.wire.vocabulary import VoteResult
 from support.real_agent import RealAgent, real_agent
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, VM, ScriptedHost

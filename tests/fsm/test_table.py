@@ -18,6 +18,7 @@ TERMINAL = {
     "ballot": {"REFUSED", "ANSWERED", "EXPIRED", "ABORTED"},
     "action": {"DONE", "REJECTED", "FAILED"},
     "application": {"GONE"},
+    "vote or notice at the agent": {"STORED", "AGREED", "LOST", "DROPPED", "FORGOTTEN"},
     "delivery to the VIM": {"DELIVERED", "UNCONFIRMED", "UNDELIVERED", "REPLACED"},
     "hold on a host's alarms": {"OVER"},
 }

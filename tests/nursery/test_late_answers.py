@@ -16,7 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.fsm.ballot import Ballot, Outcome
-from hbtrio.nursery.agent.rounds import MARGIN_S
+from hbtrio.fsm.fleet_round import MARGIN_S
 from hbtrio.nursery.guest.event_scripts import EventScripts
 from hbtrio.nursery.windows import Answer, BallotWindow, Window
 from hbtrio.policy.time_guard import OnTimeGuard
@@ -278,14 +278,14 @@ def test_a_host_s_report_in_its_link(
             host = await on.known()
             host.silent()
             asked = await on.ask(Event.STOP, vote=vote)
-            assert asked.ending is not None
+            assert asked.outcome is not None
             await on.at(trio.current_time() + asked.seconds - MARGIN_S - BEFORE_S)
             on.worker.slow_s = each_s
             for _ in range(before):
                 await host.report("heartbeating", reason="init answered")
             await host.outcome(host.commands[-1], REJECT if vote else VoteResult.ERROR, "busy")
             clock.jump(stall_s)
-            return await asked.ending.wait()
+            return await asked.outcome.wait()
 
     refused = REJECT if vote else VoteResult.ERROR
     ends = in_every_order(scenario)

@@ -148,7 +148,7 @@ class _AgentApi:
         who = operator_of(request.scope)
         with _faults():
             asked = await self._agent.rounds.ask(self._uuid(request), event, vote=vote, who=who)
-        if asked.ending is None:
+        if asked.outcome is None:
             raise HTTPException(409, asked.fault)
         return api_parts.stream(request, _watch(asked, event, notification))
 
@@ -183,8 +183,8 @@ async def _watch(
 ) -> api_parts.Items:
     kind = "vote" if notification is NotificationType.REVOCABLE else "notice"
     yield api_parts.opened_line(kind, event, window_of(event, notification), asked.seconds)
-    if asked.ending is not None:
-        ended = await asked.ending.wait()
+    if asked.outcome is not None:
+        ended = await asked.outcome.wait()
         yield api_parts.closed_line(kind, event, ended.result, ended.reason)
 
 

@@ -19,6 +19,7 @@ from hbtrio.fsm.alarm_hold import HOLD_TABLE
 from hbtrio.fsm.application import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.fsm.ballot import BALLOT_TABLE, BallotEvent, BallotState
 from hbtrio.fsm.delivery import DELIVERY_TABLE, DeliveryEvent, OutboxState
+from hbtrio.fsm.fleet_round import FLEET_ROUND_TABLE
 from hbtrio.fsm.guest_session import SESSION_TABLE, SessionEvent, SessionState
 from hbtrio.fsm.heartbeat.presence import PRESENCE_TABLE
 from hbtrio.fsm.heartbeat.table import (
@@ -36,6 +37,7 @@ TABLES: Final[tuple[Table[Any, Any], ...]] = (
     BALLOT_TABLE,
     ACTION_FSM,
     APPLICATION_TABLE,
+    FLEET_ROUND_TABLE,
     DELIVERY_TABLE,
     HOLD_TABLE,
 )

@@ -84,8 +84,8 @@ async def test_votes_go_through(tmp_path: Path) -> None:
         asked = await on.world.ask(Event.STOP, vote=True)
         assert asked.seconds == 9
         assert len(host.commands) == 1
-        assert asked.ending is not None
-        assert (await asked.ending.wait()).reason == "fine"
+        assert asked.outcome is not None
+        assert (await asked.outcome.wait()).reason == "fine"
 
 
 @pytest.mark.parametrize(

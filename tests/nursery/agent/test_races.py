@@ -371,7 +371,7 @@ async def test_a_link_that_ends_while_an_outcome_is_being_stored(
         host = await on.known()
         host.silent()
         asked = await on.ask(Event.STOP, vote=True)
-        assert asked.ending is not None
+        assert asked.outcome is not None
         await wait_all_tasks_blocked()
         on.worker.slow_s = 0.5
         await host.outcome(host.commands[0], VoteResult.REJECT, "busy")
@@ -381,7 +381,7 @@ async def test_a_link_that_ends_while_an_outcome_is_being_stored(
         # Its next connection ends this one in the middle of it.
         on.nursery.start_soon(on.host, host)
         with trio.fail_after(1.5):
-            result = await asked.ending.wait()
+            result = await asked.outcome.wait()
         assert (result.result, result.reason) == (VoteResult.REJECT, "busy")
         await trio.sleep(60)
         assert host.waiting == {}

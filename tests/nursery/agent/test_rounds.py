@@ -18,9 +18,10 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from hbtrio.api.vim import vim_api
 from hbtrio.fsm.delivery import OutboxState
+from hbtrio.fsm.fleet_round import MARGIN_S
 from hbtrio.http.server import DELIVERED_EXTENSION
 from hbtrio.nursery.agent.host_session import REPLY_S
-from hbtrio.nursery.agent.rounds import MARGIN_S, PATIENCE_S
+from hbtrio.nursery.agent.rounds import PATIENCE_S
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.store.records import HistoryEntry, InstanceRecord
 from hbtrio.store.worker import StoreFault
@@ -70,8 +71,8 @@ async def test_a_vote(
         assert host.commands == [RoundCommand("command-0-1", VM, Event.STOP, True, PATIENCE_S)]
         await wait_all_tasks_blocked()
         assert world.vim.verdicts == [(0.0, "stop", response, "because")]
-        assert asked.ending is not None
-        ended = await asked.ending.wait()
+        assert asked.outcome is not None
+        ended = await asked.outcome.wait()
         assert (ended.result, ended.reason) == (result, "because")
         await trio.sleep(100)
         assert len(world.vim.verdicts) == 1
@@ -303,13 +304,13 @@ async def test_an_operators_vote_is_none_of_the_vims_business(
         host = await world.known()
         host.answering(VoteResult.REJECT, "no")
         asked = await world.agent.rounds.ask(VM, Event.STOP, vote=True, who="operator")
-        assert asked.ending is not None
-        ended = await asked.ending.wait()
+        assert asked.outcome is not None
+        ended = await asked.outcome.wait()
         assert ended.result is VoteResult.REJECT
         host.silent()
         again = await world.agent.rounds.ask(VM, Event.STOP, vote=True, who="operator")
-        assert again.ending is not None
-        assert (await again.ending.wait()).result is VoteResult.ACCEPT
+        assert again.outcome is not None
+        assert (await again.outcome.wait()).result is VoteResult.ACCEPT
         await trio.sleep(100)
         assert world.vim.verdicts == []
 
@@ -336,7 +337,7 @@ async def refused(
         else:
             asked = await world.ask(Event.STOP, vote=True)
             fault = asked.fault
-            assert (asked.seconds, asked.ending) == (0, None)
+            assert (asked.seconds, asked.outcome) == (0, None)
         await wait_all_tasks_blocked()
         told.append(news.receive_nowait())
         with pytest.raises(trio.WouldBlock):
@@ -456,7 +457,7 @@ async def test_too_many_rounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO, "hbtrio.rounds")
-    monkeypatch.setattr("hbtrio.nursery.agent.rounds._ROUNDS", 0)
+    monkeypatch.setattr("hbtrio.nursery.agent.open_rounds._ROUNDS", 0)
     async with memory_agent(tmp_path) as world:
         host = await world.known()
         fault = await refused(world, caplog, heartbeating=True)
@@ -500,8 +501,8 @@ async def test_the_vim_asks_twice(autojump_clock: MockClock, tmp_path: Path) -> 
             assert (await world.agent.rounds.ask(uuid, event, vote=vote, who=who)).seconds
         assert len(host.commands) == 5
         await host.outcome(host.commands[0], VoteResult.REJECT, "no")
-        assert first.ending is not None
-        await first.ending.wait()
+        assert first.outcome is not None
+        await first.outcome.wait()
         assert (await world.ask(Event.STOP, vote=True)).seconds == VOTE_S
         assert world.vim.verdicts == [(0.0, "stop", "reject", "no")]
         assert len(await history(world)) == 2
@@ -663,8 +664,8 @@ async def test_a_link_that_is_cut_while_the_outcome_is_being_kept(
         await trio.sleep(100)
         assert len(world.vim.verdicts) == 1
         # Whoever waits for its end is told that one, too.
-        assert asked.ending is not None
-        ended = await asked.ending.wait()
+        assert asked.outcome is not None
+        ended = await asked.outcome.wait()
         assert (ended.result, ended.reason) == (VoteResult.REJECT, "no")
         assert len(world.agent.rounds) == 0
 

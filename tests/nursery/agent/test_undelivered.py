@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hbtrio.fsm.delivery import GIVE_UP_S, OutboxState
-from hbtrio.nursery.agent.rounds import MARGIN_S
+from hbtrio.fsm.fleet_round import MARGIN_S
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
 from hbtrio.store.records import HistoryEntry
 from hbtrio.wire.link_messages import RoundCommand

@@ -110,6 +110,24 @@ class HostSession:
         finally:
             del self._replies[message.command_id]
 
+    async def open_round(self, message: RoundCommand) -> tuple[int, str]:
+        """Has the host open a vote or notice.
+
+        Returns:
+            its window in seconds and ""; or 0 and why there is none. If the host did not reply, it
+            may have opened it all the same.
+
+        Raises:
+            LinkError: as for :meth:`command`.
+        """
+        try:
+            reply = await self.command(message)
+        except HostUnreachable as error:
+            return 0, str(error)
+        if reply.ok and reply.seconds:
+            return reply.seconds, ""
+        return 0, reply.reason or "its host has opened none"
+
     async def act(self, message: ActCommand) -> AsyncGenerator[str]:
         """Sends an action's command and yields its lines of progress.
 

@@ -9,13 +9,23 @@ from typing import Final
 import attrs
 import trio
 
+from hbtrio.fsm.fleet_round import FleetRound
+from hbtrio.nursery.time_guard import Source
 from hbtrio.nursery.windows import Window
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry, RoundRecord, RoundResult
-from hbtrio.wire.link_messages import Instance
-from hbtrio.wire.vocabulary import Event, WindowKind
+from hbtrio.wire.vim import VerdictEvent, guest_response
+from hbtrio.wire.vocabulary import Event, NotificationType
 
 #: Who asks through the VIM's API; only these rounds have a verdict for the VIM.
 VIM: Final = "vim"
+
+#: For how long an agent that was not on time puts off the agreement of a silent guest, in seconds;
+#: together with the reading of what has arrived it must leave most of the margin to the verdict.
+_LATE_S: Final = 0.05
+
+#: Rounds under way in the whole fleet.
+_ROUNDS: Final = 10_000
 
 
 class PendingResult:
@@ -24,11 +34,6 @@ class PendingResult:
     def __init__(self) -> None:
         self._over = trio.Event()
         self._result: RoundResult | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self._result is not None
 
     async def wait(self) -> RoundResult:
         """Returns the result once there is one."""
@@ -49,13 +54,13 @@ class OpenedRound:
     Args:
         command_id: its id.
         seconds: its window, 0 for none.
-        ending: how it ends; None if it was not opened.
+        outcome: how it ends; None if it was not opened.
         fault: why it was not.
     """
 
     command_id: str
     seconds: int
-    ending: PendingResult | None
+    outcome: PendingResult | None
     fault: str = ""
 
 
@@ -66,26 +71,36 @@ def no_part(fault: str) -> OpenedRound:
 
 @attrs.define(eq=False)
 class OpenRound:
-    """A round under way."""
+    """A round under way: what was asked, what its machine knows of it, and whoever waits for it."""
 
     record: RoundRecord
-    #: The host said that it has opened it.
-    taken: bool = False
-    #: The reply to whoever asked is written.
-    replied: bool = False
-    #: The host has told its outcome, which is on its way to the store.
-    reported: bool = False
-    #: When its window is over, on trio's clock; None: a former process has asked, by its own.
-    deadline: float | None = None
-    ending: PendingResult = attrs.field(factory=PendingResult)
+    machine: FleetRound
+    outcome: PendingResult = attrs.field(factory=PendingResult)
     #: Once the host has opened it: at its end the guest's silence is agreement.
     window: Window[RoundResult] | None = None
 
     def end(self, result: RoundResult) -> None:
         """It has ended so."""
-        self.ending.end(result)
+        self.outcome.end(result)
         if self.window is not None:
             self.window.close(result)
+
+    async def is_silent(self, guard: OnTimeGuard, source: Source) -> bool:
+        """Returns once it has ended, or with True once silence is agreement.
+
+        Args:
+            guard: the process's on-time guard.
+            source: takes in what its host has sent.
+        """
+        if self.machine.is_over:
+            return False
+        within_s = max(0.0, self.machine.agrees_at - trio.current_time())
+        self.window = Window(within_s, guard, sources=[source], at_most_s=_LATE_S)
+        try:
+            await self.window.wait()
+        except trio.TooSlowError:
+            return not self.machine.is_over
+        return False
 
 
 class OpenRounds:
@@ -120,9 +135,15 @@ class OpenRounds:
             self._by_vim.discard(_subject(current.record))
         return current
 
-    def is_asked(self, record: RoundRecord) -> bool:
-        """Whether it is the VIM's, who has asked just that already and has no answer yet."""
-        return record.asked_by == VIM and _subject(record) in self._by_vim
+    def hindrance(self, record: RoundRecord) -> str:
+        """Why a host is not even sent the command of a round; "" if nothing stands in its way."""
+        if len(self._rounds) >= _ROUNDS:
+            return f"{len(self._rounds)} votes and notices are open in this fleet"
+        if record.asked_by == VIM and _subject(record) in self._by_vim:
+            # The host would wait for the first one, whose verdict the VIM then takes for the second
+            # one's, and the second one's for that of its next step.
+            return f"the VIM's {kind_of(record)} on {record.event} is open already"
+        return ""
 
 
 def _subject(record: RoundRecord) -> tuple[str, Event, bool]:
@@ -149,16 +170,8 @@ def history_of(record: RoundRecord, result: RoundResult, now: datetime) -> Histo
     )
 
 
-def window_s(live: Instance, kind: WindowKind) -> int:
-    """The window of a kind that an instance has advertised, in seconds."""
-    match kind:
-        case WindowKind.VOTE:
-            return live.vote_s
-        case WindowKind.SHUTDOWN_NOTICE:
-            return live.shutdown_notice_s
-        case WindowKind.SUSPEND_NOTICE:
-            return live.suspend_notice_s
-        case WindowKind.RESUME_NOTICE:
-            return live.resume_notice_s
-        case WindowKind.RESTART:
-            return live.restart_s
+def verdict_body(record: RoundRecord, result: RoundResult) -> str:
+    """What the VIM is sent of a round that has ended, as JSON."""
+    kind = NotificationType.REVOCABLE if record.vote else NotificationType.IRREVOCABLE
+    response = guest_response(kind, result.result)
+    return VerdictEvent(record.uuid, record.event, response, result.reason).body()

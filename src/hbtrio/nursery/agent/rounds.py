@@ -1,33 +1,27 @@
-"""Votes and notices that somebody asked for, each from its opening to its one end.
+"""Votes and notices that somebody asked for, each carried from its opening to its one end.
 
-A round ends in one of these ways, whichever comes first; the store makes sure that it is one:
+What becomes of one is decided in :mod:`hbtrio.fsm.fleet_round`, and if two ends come at once, by
+the store. Whoever asked for one that its host does not open is told so at once, and there is no
+verdict.
 
-* its host reports the outcome;
-* its host opens none: unreachable, something else is open, or the instance is not heartbeating.
-  Whoever asked is told so at once, and there is no verdict;
-* its host's process is another one than at its opening: nobody will tell how it ended;
-* its window is nearly over, and silence is agreement.
-
-The verdict is sent to the VIM if the VIM has asked, once the reply to its request is written whole:
-an ``allow`` that overtakes it would be taken for the next step's. Where the VIM did not wait for
-the reply, or nobody can know whether it was written because the agent ended in between, there is
-none: the VIM does not wait for it, or its own timer decides.
+The verdict is sent to the VIM if the VIM has asked, once the reply to its request is written whole.
+Where the VIM did not wait for the reply, or nobody can know whether it was written because the
+agent ended in between, there is none: the VIM does not wait for it, or its own timer decides.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 
-import attrs
 import trio
 
 from hbtrio.fsm.delivery import OutboxKind
+from hbtrio.fsm.fleet_round import NOT_HEARD, FleetRound, RoundEnd
 from hbtrio.nursery.agent.fleet import Fleet
-from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable
+from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.open_rounds import (
     VIM,
     OpenedRound,
@@ -35,41 +29,23 @@ from hbtrio.nursery.agent.open_rounds import (
     OpenRounds,
     history_of,
     kind_of,
-    window_s,
+    verdict_body,
 )
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.wakeup import WakeUp
-from hbtrio.nursery.windows import Window
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.store.records import (
-    HistoryEntry,
-    NewEntry,
-    RoundRecord,
-    RoundResult,
-)
+from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResult
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand
-from hbtrio.wire.vim import VerdictEvent, guest_response
-from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, window_of
+from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand, window_s
+from hbtrio.wire.vocabulary import Event, NotificationType, window_of
 
 _log = logging.getLogger("hbtrio.rounds")
 
-#: The VIM's timer is as long as the window. A verdict that comes just after it is taken for the
-#: next step's answer, so that a silent guest has agreed this much before.
-MARGIN_S: Final = 0.25
-
-#: For how long an agent that was not on time puts off that agreement, in seconds; together with
-#: the reading of what has arrived it must leave most of the margin to the verdict's way.
-_LATE_S: Final = 0.05
-
 #: A host may wait this long for a round that is open to end: the VIM's timer and ours end together.
 PATIENCE_S: Final = 1.0
-
-#: Rounds under way in the whole fleet.
-_ROUNDS: Final = 10_000
 
 
 class Rounds:
@@ -122,18 +98,17 @@ class Rounds:
             StoreFault: those can't be read.
         """
         for record in await self._store.open_rounds():
-            current = self._open.add(OpenRound(record, taken=True, replied=record.replied))
             age_s = (self._wall_clock() - record.asked_at).total_seconds()
-            why = ""
-            if not record.replied:
-                why = "the agent was restarted before its reply"
-            elif age_s < 0:
-                # By such a clock a verdict would be in time for as long as that was set back.
-                why = "the clock was set back: nobody knows whether the VIM still waits"
-            if why:
-                self._nursery.start_soon(self._end, current, VoteResult.ERROR, why, False)
-            else:
-                self._nursery.start_soon(self._agree_in_time, current, record.window_s - age_s)
+            machine = FleetRound.resumed(
+                vote=record.vote,
+                window_s=record.window_s,
+                replied=record.replied,
+                age_s=age_s,
+                now=trio.current_time(),
+            )
+            current = self._open.add(OpenRound(record, machine))
+            self._end(current, machine.agent_restarted(age_s))
+            self._nursery.start_soon(self._hold_window, current)
 
     async def ask(self, uuid: str, event: Event, *, vote: bool, who: str) -> OpenedRound:
         """Opens a vote or notice on an instance, if it takes part.
@@ -187,37 +162,23 @@ class Rounds:
             window_s=window_s(live, window_of(event, kind)),
             boot_id=session.hello.boot_id,
         )
-        fault = self._hindrance(record)
+        fault = self._open.hindrance(record)
         if fault:
             return await self._unasked.refuse(
                 live.uuid, session.hostname, event, vote=vote, who=who, why=fault
             )
         # Known here before the host is told: it may report the outcome before it replies.
-        deadline = trio.current_time() + record.window_s
-        current = self._open.add(OpenRound(record, deadline=deadline))
-        seconds, fault = await self._open_on(session, record)
+        machine = FleetRound(vote=vote, window_s=record.window_s, now=trio.current_time())
+        current = self._open.add(OpenRound(record, machine))
+        seconds, fault = await self._open_on(session, current)
         if fault:
-            self._nursery.start_soon(self._end, current, VoteResult.ERROR, fault, False)
+            self._end(current, machine.host_opened_none(fault))
             return self._unasked.answer(record, fault)
-        current.taken = True
-        if not current.ending.is_over:
-            # The window begins where the host has opened it, which may have had to wait.
-            current.record = attrs.evolve(record, window_s=seconds)
-            current.deadline = trio.current_time() + seconds
-            self._nursery.start_soon(self._agree_in_time, current, seconds)
-        return OpenedRound(record.command_id, seconds, current.ending)
+        machine.host_opened(seconds, trio.current_time())
+        self._nursery.start_soon(self._hold_window, current)
+        return OpenedRound(record.command_id, seconds, current.outcome)
 
-    def _hindrance(self, record: RoundRecord) -> str:
-        """Why its host is not even told of a round; "" if nothing stands in its way."""
-        if len(self._open) >= _ROUNDS:
-            return f"{len(self._open)} votes and notices are open in this fleet"
-        if self._open.is_asked(record):
-            # The host would wait for the first one, whose verdict the VIM then takes for the second
-            # one's, and the second one's for that of its next step.
-            return f"the VIM's {kind_of(record)} on {record.event} is open already"
-        return ""
-
-    async def _open_on(self, session: HostSession, record: RoundRecord) -> tuple[int, str]:
+    async def _open_on(self, session: HostSession, current: OpenRound) -> tuple[int, str]:
         """Stores a round and has its host open it.
 
         Returns:
@@ -226,23 +187,16 @@ class Rounds:
         Raises:
             StoreFault: it was not stored, and is forgotten.
         """
-        seconds, fault = 0, ""
+        record = current.record
+        opened = 0, ""
         stored = False
         lost: StoreFault | None = None
 
         async def command() -> None:
-            nonlocal seconds, fault
-            try:
-                reply = await session.command(
-                    RoundCommand(
-                        record.command_id, record.uuid, record.event, record.vote, PATIENCE_S
-                    )
-                )
-            except HostUnreachable as error:
-                fault = str(error)
-            else:
-                seconds = reply.seconds
-                fault = "" if reply.ok and seconds else reply.reason or "its host has opened none"
+            nonlocal opened
+            opened = await session.open_round(
+                RoundCommand(record.command_id, record.uuid, record.event, record.vote, PATIENCE_S)
+            )
 
         try:
             async with trio.open_nursery() as nursery:
@@ -261,19 +215,18 @@ class Rounds:
                         nursery.start_soon(command)
         finally:
             if not stored:
+                current.machine.not_stored()
                 self._open.pop(record.command_id)
         if lost is not None:
             what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
             _log.error("%s: no %s: store: %s", record.uuid, what, lost)
             raise lost
-        return seconds, fault
+        return opened
 
     async def replied(self, command_id: str) -> None:
         """The reply to whoever asked is written whole: the verdict may follow."""
         current = self._open.get(command_id)
-        if current is not None:
-            current.replied = True
-        if current is None or current.reported:
+        if current is None or current.machine.reply_written():
             # Before: the sender's look then comes right behind in the store, in one transaction
             # mostly. Without an outcome there would be nothing to see, and a look under way when
             # that comes would hold up the one that sees it.
@@ -290,24 +243,26 @@ class Rounds:
 
     def unheard(self, command_id: str) -> None:
         """Whoever asked did not wait for the reply: there will be no verdict."""
-        self._nursery.start_soon(self._end_unheard, command_id)
-
-    async def _end_unheard(self, command_id: str) -> None:
         current = self._open.get(command_id)
-        why = "nobody waited for the reply"
+        end = None if current is None else current.machine.reply_unheard()
         if current is not None:
-            await self._end(current, VoteResult.ERROR, why, False)
+            self._open.pop(command_id)
+        self._nursery.start_soon(self._close_unheard, command_id, current, end)
+
+    async def _close_unheard(
+        self, command_id: str, current: OpenRound | None, end: RoundEnd | None
+    ) -> None:
+        if current is not None and end is not None:
+            await self._close(current, end)
         # The outcome may have been first, or be on its way through the store.
-        await retry_forever(lambda: self._store.withdraw(command_id, why))
+        await retry_forever(lambda: self._store.withdraw(command_id, NOT_HEARD))
 
     def host_restarted(self, hostname: str, boot_id: str) -> None:
         """A host's process is this one now: those before it took their rounds with them."""
         for current in self._open:
-            # One that was not taken yet is given up by whoever waits for the host's reply.
-            gone = current.taken and current.record.boot_id not in ("", boot_id)
-            if current.record.hostname == hostname and gone:
-                why = "the host daemon was restarted"
-                self._nursery.start_soon(self._end, current, VoteResult.ERROR, why, True)
+            record = current.record
+            if record.hostname == hostname and record.boot_id not in ("", boot_id):
+                self._end(current, current.machine.host_restarted())
 
     async def reported(
         self, hostname: str, report: LinkReport
@@ -322,50 +277,50 @@ class Rounds:
         record = current.record if current else await self._store.find_round(report.command_id)
         if record is None or report.result is None or record.hostname != hostname:
             return None, None, []
+        until = None
         if current is not None:
-            current.reported = True
+            current.machine.outcome_reported()
+            until = current.machine.verdict_until
         result = RoundResult(report.command_id, report.result, report.reason)
-        return record, result, self._verdict(record, result, current.deadline if current else None)
+        return record, result, self._verdict(record, result, until)
 
     def awaits_reply(self, command_id: str) -> bool:
         """Whether it is under way and its verdict can't be sent yet: :meth:`replied` will wake."""
         current = self._open.get(command_id)
-        return current is not None and not current.replied
+        return current is not None and current.machine.awaits_reply
 
     def settled(self, result: RoundResult) -> None:
         """The report of a round's outcome is in the store."""
         current = self._open.pop(result.command_id)
         if current is not None:
+            current.machine.outcome_stored()
             current.end(result)
 
     # ----------------------------------------------------------------------------------------------
 
-    async def _agree_in_time(self, current: OpenRound, within_s: float) -> None:
-        """A round whose host does not tell its outcome in time ends here, in agreement."""
-        if current.ending.is_over:
-            return
+    async def _hold_window(self, current: OpenRound) -> None:
+        """Waits for the outcome that its host reports; at the deadline, silence is agreement."""
 
         def take_in() -> bool:
             # Of the host's link as it is then: it may have dialled in again meanwhile.
             session = self._fleet.sessions.get(current.record.hostname)
             return session is not None and session.take_in()
 
-        current.window = Window(
-            max(0.0, within_s - MARGIN_S), self._guard, sources=[take_in], at_most_s=_LATE_S
-        )
-        with suppress(trio.TooSlowError):
-            await current.window.wait()
-            return
-        agreed = VoteResult.ACCEPT if current.record.vote else VoteResult.COMPLETE
-        await self._end(current, agreed, f"no answer within {current.record.window_s:g} s", True)
+        if await current.is_silent(self._guard, take_in):
+            self._end(current, current.machine.window_closed())
 
-    async def _end(self, current: OpenRound, outcome: VoteResult, why: str, verdict: bool) -> None:
+    def _end(self, current: OpenRound, end: RoundEnd | None) -> None:
+        """Ends a round, if its machine says so."""
+        if end is not None:
+            self._open.pop(current.record.command_id)
+            self._nursery.start_soon(self._close, current, end)
+
+    async def _close(self, current: OpenRound, end: RoundEnd) -> None:
         record = current.record
-        if self._open.pop(record.command_id) is None:
-            return
-        result = RoundResult(record.command_id, outcome, why)
+        result = RoundResult(record.command_id, end.result, end.reason)
         history = history_of(record, result, self._wall_clock())
-        entries = self._verdict(record, result, current.deadline) if verdict else []
+        until = current.machine.verdict_until
+        entries = self._verdict(record, result, until) if end.has_verdict else []
         if await retry_forever(lambda: self._store.close_round(result, history, entries)):
             self._history.publish(history)
         else:
@@ -377,7 +332,7 @@ class Rounds:
         self._outbox.set()
 
     def _verdict(
-        self, record: RoundRecord, result: RoundResult, deadline: float | None
+        self, record: RoundRecord, result: RoundResult, until: float | None
     ) -> list[NewEntry]:
         # Of an instance that has moved the VIM has heard enough from its old host: what comes now
         # it would take for the answer of a later step.
@@ -385,14 +340,11 @@ class Rounds:
             return []
         if self._fleet.host_of(record.uuid) != record.hostname:
             return []
-        kind = NotificationType.REVOCABLE if record.vote else NotificationType.IRREVOCABLE
-        response = guest_response(kind, result.result)
-        body = VerdictEvent(record.uuid, record.event, response, result.reason).body()
         expires_at = record.asked_at + timedelta(seconds=record.window_s)
-        if deadline is not None:
+        if until is not None:
             # For a next process, by the wall clock as it is now: it may have been set meanwhile.
-            left_s = deadline - trio.current_time()
-            expires_at = self._wall_clock() + timedelta(seconds=left_s)
+            expires_at = self._wall_clock() + timedelta(seconds=until - trio.current_time())
+        body = verdict_body(record, result)
         return [
-            NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at, deadline)
+            NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at, until)
         ]
