@@ -112,7 +112,7 @@ async def test_what_only_its_host_knows_is_refused_for_that(
         host = await half_known(on)
         with pytest.raises(UserError) as caught:
             await call(path, command[0], word, command[1])
-        text = f"{THIRD_VM} is not registered by the VIM; {HOSTNAME} tells of it"
+        text = f"{THIRD_VM} is not registered by the VIM; {HOSTNAME} reports it"
         assert str(caught.value) == text
         assert caught.value.status is ExitStatus.FAILED
         assert host.commands == []
