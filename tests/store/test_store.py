@@ -532,7 +532,7 @@ async def test_a_clock_that_is_set_moves_no_window(
             assert ready.next_expiry_s == 9 + 300
             # Only if it has come from the future nobody can say whether it is still wanted.
             await store.settle_interrupted()
-            why = "the clock was set back: nobody knows whether the VIM still waits"
+            why = "the clock was set back: the VIM may no longer wait"
             assert [(one.state, one.fault) for one in await store.outbox()][:1] == [
                 (OutboxState.UNDELIVERED, why)
             ]
@@ -767,12 +767,12 @@ async def test_unusable_places(tmp_path: Path) -> None:
     assert not (tmp_path / "victim").exists()
     os.mkfifo(tmp_path / "fifo")
     fifo = str(tmp_path / "fifo")
-    assert await refusal(fifo) == (f"{fifo}: is no regular file", ExitStatus.USAGE)
+    assert await refusal(fifo) == (f"{fifo}: not a regular file", ExitStatus.USAGE)
 
 
 async def test_a_file_that_others_can_write_to(path: str) -> None:
     fill(path, b"", 0o620)
-    assert await refusal(path) == (f"{path}: others may write to it", ExitStatus.DENIED)
+    assert await refusal(path) == (f"{path}: writable by group or others", ExitStatus.DENIED)
 
 
 async def test_a_file_that_may_not_be_opened() -> None:

@@ -1,8 +1,8 @@
-"""Alarms that are held back, and the hosts whose alarms are, as they survive a restart.
+"""Stores the alarms that are held back and the hosts whose alarms are held.
 
-A held alarm is an entry of the outbox that is not sent until it is let go. Nothing stands behind
-it: an instance's later states and verdicts pass. What lets it go or withdraws it is decided in
-:mod:`hbtrio.fsm.host_alarms`.
+A held alarm is an entry of the outbox that is not sent until it is released. Later states and
+verdicts of the instance don't wait for it. :mod:`hbtrio.fsm.host_alarms` decides when an alarm is
+released or withdrawn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hbtrio.store.worker import StoreWorker
 
 @attrs.frozen
 class HoldRecord:
-    """A host whose alarms are held back: since when, and for which reason."""
+    """A host whose alarms are held back, since when and for which reason."""
 
     hostname: str
     since: datetime
@@ -31,12 +31,11 @@ class HoldRecord:
 
 @attrs.frozen
 class Held:
-    """What was held when the store was opened.
+    """All holds and held alarms.
 
     Args:
-        holds: hosts whose alarms are held back.
-        alarms: the instances that have held alarms, by host; there may be hosts among them without
-            a hold.
+        holds: the hosts whose alarms are held back.
+        alarms: the instances with held alarms, by host; a host may have held alarms without a hold.
     """
 
     holds: tuple[HoldRecord, ...]
@@ -44,13 +43,13 @@ class Held:
 
 
 class HeldAlarms:
-    """The part of the store that knows what is held; each method is one transaction.
+    """Reads and writes holds and held alarms; each method is one transaction.
 
-    All raise :class:`~hbtrio.store.worker.StoreFault`; nothing was changed then.
+    Every method may raise :class:`~hbtrio.store.worker.StoreFault`; nothing was changed then.
 
     Args:
-        worker: the store's.
-        wall_clock: the store's.
+        worker: the store's worker.
+        wall_clock: returns the current time; timezone-aware.
     """
 
     def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
@@ -58,7 +57,7 @@ class HeldAlarms:
         self._wall_clock = wall_clock
 
     async def all(self) -> Held:
-        """All that is held."""
+        """Returns all holds and held alarms."""
 
         def work(db: sqlite3.Connection) -> Held:
             holds = rows(db, "SELECT hostname, since, why FROM holds")
@@ -75,7 +74,7 @@ class HeldAlarms:
         return await self._worker.run(work)
 
     async def hold(self, record: HoldRecord, history_entry: HistoryEntry) -> None:
-        """Holds back a host's alarms, those too that are queued already."""
+        """Starts a host's hold, which also holds its queued alarms."""
         now = self._wall_clock().timestamp()
 
         def work(db: sqlite3.Connection) -> None:
@@ -93,7 +92,7 @@ class HeldAlarms:
         await self._worker.run(work)
 
     async def of(self, hostname: str) -> frozenset[str]:
-        """The instances of which a host's alarms are held."""
+        """Returns the instances of a host with held alarms."""
         text = "SELECT DISTINCT uuid FROM outbox WHERE hostname = ? AND state = 'held'"
         found = await self._worker.run(lambda db: rows(db, text, hostname))
         return frozenset(uuid for (uuid,) in found)
@@ -101,7 +100,7 @@ class HeldAlarms:
     async def end_hold(
         self, hostname: str, uuids: Collection[str], history_entry: HistoryEntry
     ) -> int:
-        """Ends a host's hold and queues these instances' alarms; returns how many those are."""
+        """Ends a host's hold and queues the alarms of these instances; returns how many."""
         now = self._wall_clock().timestamp()
 
         def work(db: sqlite3.Connection) -> int:
@@ -112,13 +111,13 @@ class HeldAlarms:
         return await self._worker.run(work)
 
     async def let_go(self, hostname: str, uuids: Collection[str]) -> int:
-        """Queues these instances' held alarms of that host; returns how many there were."""
+        """Queues the host's held alarms of these instances; returns how many."""
         return await self._worker.run(lambda db: _let_go(db, hostname, uuids))
 
     async def withdraw(
         self, hostname: str, uuids: Collection[str], reason: str
     ) -> tuple[Entry, ...]:
-        """Ends these instances' held alarms of that host, undelivered, and returns them."""
+        """Ends the host's held alarms of these instances as undelivered, and returns them."""
         now = self._wall_clock().timestamp()
 
         def work(db: sqlite3.Connection) -> tuple[Entry, ...]:
@@ -139,7 +138,7 @@ class HeldAlarms:
 
 
 def _let_go(db: sqlite3.Connection, hostname: str, uuids: Collection[str]) -> int:
-    # It was refused by nobody meanwhile.
+    # The VIM can't have refused an alarm while it was held.
     text = (
         "UPDATE outbox SET state = 'queued', refused_since = NULL"
         " WHERE hostname = ? AND uuid = ? AND state = 'held'"

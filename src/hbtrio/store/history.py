@@ -1,4 +1,4 @@
-"""The history in SQL: what happened, newest first, for as long as it is kept."""
+"""Reads, writes and prunes the history table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COLUMNS: Final = (
 
 
 def record(db: sqlite3.Connection, entry: HistoryEntry, now: float) -> None:
-    """Keeps one entry, which has come now."""
+    """Inserts an entry; ``now``, in seconds since the epoch, decides when to prune it."""
     db.execute(
         f"INSERT INTO history ({_COLUMNS}, kept_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -37,7 +37,7 @@ def record(db: sqlite3.Connection, entry: HistoryEntry, now: float) -> None:
 def read(
     db: sqlite3.Connection, limit: int, before: int | None, uuid: str | None
 ) -> tuple[HistoryRecord, ...]:
-    """The newest records, of one instance or older than another record if so wanted."""
+    """Returns the newest records first, optionally of one instance or older than ``before``."""
     where: list[str] = ["1"]
     values: list[object] = []
     if before is not None:
@@ -52,19 +52,19 @@ def read(
 
 
 def newest(db: sqlite3.Connection) -> int:
-    """The id of the newest record; 0 if there is none."""
+    """Returns the id of the newest record; 0 if there is none."""
     [(number,)] = rows(db, "SELECT coalesce(max(id), 0) FROM history")
     return int(number)
 
 
 def newer(db: sqlite3.Connection, than: int, kind: str, limit: int) -> tuple[HistoryRecord, ...]:
-    """Records of a kind that are newer than that one, the oldest first."""
+    """Returns the records of a kind with an id above ``than``, the oldest first."""
     text = f"SELECT id, {_COLUMNS} FROM history WHERE id > ? AND kind = ? ORDER BY id LIMIT ?"
     return tuple(map(_record, rows(db, text, than, kind, limit)))
 
 
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
-    """Removes entries that came before then, whatever their hosts' clocks; returns how many."""
+    """Removes records inserted before ``older_than``, by the agent's clock; returns how many."""
     return changed(
         db,
         "DELETE FROM history WHERE id IN"

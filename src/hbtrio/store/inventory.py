@@ -1,4 +1,4 @@
-"""The inventory: the hosts and instances that the VIM has told of."""
+"""Stores the inventory: the hosts and instances that the VIM has named."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hbtrio.store.worker import Watched
 
 
 class Inventory:
-    """Part of a :class:`~hbtrio.store.store.Store`, and used like it.
+    """Reads and writes hosts and instances, with the rules of a :class:`~hbtrio.store.store.Store`.
 
     Args:
-        worker: runs its transactions.
-        wall_clock: the time with its zone.
+        worker: the store's worker.
+        wall_clock: returns the current time; timezone-aware.
     """
 
     def __init__(self, worker: Watched, wall_clock: Callable[[], datetime]) -> None:
@@ -25,13 +25,13 @@ class Inventory:
         self._wall_clock = wall_clock
 
     async def hosts(self) -> tuple[HostRecord, ...]:
-        """All hosts."""
+        """Returns all hosts."""
         return tuple(
             HostRecord(*row) for row in await self._worker.run(lambda db: _inventory(db, "hosts"))
         )
 
     async def put_host(self, host: HostRecord) -> None:
-        """Adds or changes a host, in place of others of its name; survives the machine."""
+        """Adds or changes a host and removes others of its name; synced to the disk."""
         name = text_of(host.hostname)
 
         def work(db: sqlite3.Connection) -> None:
@@ -42,13 +42,13 @@ class Inventory:
         await self._worker.sync()
 
     async def delete_host(self, uuid: str) -> bool:
-        """Removes a host; False if it was not there."""
+        """Removes a host; False if the host is unknown. Synced to the disk."""
         return await self._delete("hosts", uuid)
 
     async def forget_host(self, hostname: str, history_entry: HistoryEntry) -> None:
-        """Removes all hosts of that name, the instances on them and that they ever had a link.
+        """Removes all hosts of a name, their instances and the records of their links.
 
-        Survives the machine; so does what happened there, with this as the end of it.
+        The change is synced to the disk. The history stays, with this entry as its end.
         """
         now = self._wall_clock().timestamp()
 
@@ -62,14 +62,14 @@ class Inventory:
         await self._worker.sync()
 
     async def instances(self) -> tuple[InstanceRecord, ...]:
-        """All instances."""
+        """Returns all instances."""
         return tuple(
             InstanceRecord(*row)
             for row in await self._worker.run(lambda db: _inventory(db, "instances"))
         )
 
     async def put_instance(self, instance: InstanceRecord) -> None:
-        """Adds or changes an instance, or binds it to another host; survives the machine."""
+        """Adds or changes an instance, or binds it to another host; synced to the disk."""
         name = text_of(instance.hostname)
         await self._worker.run(
             lambda db: _put(db, "instances", instance.uuid, name, reporting=instance.reporting)
@@ -77,7 +77,7 @@ class Inventory:
         await self._worker.sync()
 
     async def delete_instance(self, uuid: str) -> bool:
-        """Removes an instance; False if it was not there. What is queued for it stays queued."""
+        """Removes an instance but not its queued entries; False if the instance is unknown."""
         return await self._delete("instances", uuid)
 
     async def _delete(self, table: str, uuid: str) -> bool:

@@ -1,10 +1,10 @@
-"""The outbox in SQL: what waits for the VIM, in which order it may go, and when it is too late.
+"""Reads and writes the outbox: the entries for the VIM, their order and their expiry.
 
-An alarm may be held back, see :mod:`hbtrio.store.held_alarms`; nothing waits behind it then.
+An alarm may be held back, see :mod:`hbtrio.store.held_alarms`; later entries don't wait for it.
 
-Functions of a connection, each run inside a transaction of the store's worker. ``now`` is the wall
-clock in seconds since the epoch, ``clock`` trio's. A verdict expires by the latter, as the former
-may be set; only of what a former process has left, whose clock is gone, the wall clock is asked.
+All functions run inside a transaction of the store's worker. ``now`` is the wall clock in seconds
+since the epoch, ``clock`` is trio's. A verdict expires by trio's clock, because the wall clock may
+be set. Only the verdicts of an earlier process, whose clock is gone, expire by the wall clock.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from hbtrio.store import history, rounds
 from hbtrio.store.records import Entry, HistoryEntry, NewEntry, Ready
 from hbtrio.store.sql import changed, epoch, moment, moment_or_none, rows, text_of
 
-#: Alarms of one instance that may wait while the VIM is away; with one more the oldest is given up.
+#: The most waiting alarms per instance; one more makes the oldest undelivered.
 ALARMS_PER_INSTANCE: Final = 100
 
-#: How often a state or alarm is tried on a VIM that can be reached until it lets those behind it
-#: pass, as that may be its own fault. With the delivery's pauses they wait for 15 s, if the VIM
-#: answers at once; for so long an instance's order is kept through the VIM's own troubles.
+#: After this many failed attempts while the VIM can be reached, a state or alarm lets later entries
+#: pass, because the fault may be the entry's. With the delivery's delays that takes 15 s if the VIM
+#: answers at once; up to then, an instance's order is kept.
 TRIES: Final = 4
 
-#: A machine that lost its power is back no sooner, in seconds: a verdict that has less time left
-#: than this expires before anybody could send it again.
+#: The least time that a machine needs to be up again after a power cut, in seconds: a verdict with
+#: less time left expires before it could be sent a second time.
 REBOOT_S: Final = 20.0
 
 _COLUMNS: Final = (
@@ -36,26 +36,25 @@ _COLUMNS: Final = (
     " refused_since"
 )
 
-#: Why a verdict is not sent any more.
+#: The fault of an expired verdict.
 TOO_LATE: Final = "its window was over before it could be sent"
 
 _INTERRUPTED: Final = "the agent ended while it was being sent"
 
-# An alarm that comes to the queue of a host whose alarms are held back stays outside.
+# A new alarm is held if its host's alarms are held back.
 _QUEUED: Final = """
     CASE WHEN :held OR :kind = 'alarm' AND :hostname IN (SELECT hostname FROM holds)
     THEN 'held' ELSE 'queued' END
 """
 
-# An entry that goes on failing stands behind those that do not, and of several the one that has
-# failed most often behind the others.
+# The rank of an entry that keeps failing: more failures come later.
 _LATE: Final = f"max(0, {{0}}.failures - {TRIES - 1})"
 
-# A turn is an instance's oldest entry. Some exceptions keep one trouble from becoming another's: a
-# state or alarm that goes on failing lets the others pass; a verdict passes states and alarms that
-# have failed already, and all of them while its instance rests (that one of them failed, or hangs,
-# is then known) or while there is no room for them. And a verdict whose reply is not written has no
-# turn: it may never be, if the agent was killed or the link cut before.
+# Usually the oldest entry of an instance is next, with these exceptions. A state or alarm that
+# keeps failing lets later entries pass. A verdict passes states and alarms that have failed, and
+# all of them while its instance rests (one has failed or hangs) or while there is no slot for them.
+# A verdict waits until the reply to the requester is written, which may never happen if the agent
+# was killed or the link was cut.
 _READY: Final = f"""
     SELECT {_COLUMNS} FROM outbox AS mine
     WHERE state = 'queued'
@@ -88,19 +87,19 @@ _READY: Final = f"""
     LIMIT :limit
 """
 
-# Worded as their indexes word them.
+# These must match the conditions of their indexes.
 _BY_CLOCK: Final = "state = 'queued' AND deadline"
 _BY_WALL_CLOCK: Final = "state = 'queued' AND deadline IS NULL AND expires_at"
 
-# How many seconds it is of use for; of trio's clock and the wall clock.
+# Seconds until an entry expires; the parameters are trio's clock and the wall clock.
 _LEFT: Final = "coalesce(deadline - ?, expires_at - ?, 9e999)"
 
 
 def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> None:
     """Queues entries.
 
-    A state replaces one of its instance that is still queued, not one that is being sent. A second
-    verdict for a command that was given one is left out.
+    A state replaces a queued state of its instance, but not one that is being sent. A second
+    verdict for a command is ignored.
     """
     for new in entries:
         since = now
@@ -156,23 +155,23 @@ def ready(
     now: float,
     clock: float,
 ) -> Ready:
-    """What can be sent now, after giving up what is too late.
+    """Expires entries, then returns those that can be sent now.
 
     Args:
         db: the connection.
-        limit: how many at most; 0 only gives up what is too late.
-        others: how many of them may be no verdicts.
-        busy: instances of which nothing is wanted.
-        resting: instances of which only verdicts are wanted, which wait for no state or alarm.
+        limit: the most entries to return; 0 only expires entries.
+        others: the most of them that are not verdicts.
+        busy: instances whose entries are left out.
+        resting: instances of which only verdicts are returned, which wait for no state or alarm.
         now: the wall clock.
-        clock: trio's.
+        clock: trio's clock.
     """
     for where, edge in ((_BY_CLOCK, clock), (_BY_WALL_CLOCK, now)):
         end(db, f"{where} <= ?", (edge,), OutboxState.UNDELIVERED, TOO_LATE, now)
     names = {"busy": json.dumps(list(busy)), "resting": json.dumps(list(resting))}
     first: dict[str, Entry] = {}
-    # Twice as many, as an instance may have two: a verdict, and what that passes. Verdicts come
-    # first, so that none is cut off behind what there is no room for.
+    # Twice the limit, because an instance may have two rows: a verdict and the entry that it
+    # passes. Verdicts come first, so entries without a slot don't displace them.
     for row in db.execute(_READY, names | {"limit": 2 * limit, "others": others}).fetchall():
         entry = _entry(row)
         if entry.uuid not in first and (entry.kind is OutboxKind.ACTION or others > 0):
@@ -187,10 +186,10 @@ def ready(
 
 
 def mark_sending(db: sqlite3.Connection, entry_id: int, now: float, clock: float) -> float | None:
-    """Notes that its first byte is about to be written.
+    """Marks an entry as being sent, before its first byte is written.
 
-    Returns for how many seconds it would do harm to send it again: what is left of a verdict's
-    window, 0 for all else. None if it must not be sent any more.
+    Returns for how many seconds a repetition would do harm: the rest of a verdict's window, else 0.
+    Returns None if the entry must not be sent any more.
     """
     found = rows(
         db,
@@ -211,22 +210,22 @@ def mark_sending(db: sqlite3.Connection, entry_id: int, now: float, clock: float
 def mark_done(
     db: sqlite3.Connection, entry_id: int, state: OutboxState, fault: str, now: float
 ) -> None:
-    """Notes the end of a delivery; one that has ended already stays as it is."""
+    """Ends a delivery; one that has ended already is left as it is."""
     end(db, "id = ? AND done_at IS NULL", (entry_id,), state, fault, now)
 
 
 def back_to_queue(
     db: sqlite3.Connection, entry_id: int, fault: str, clock: float, *, reached: bool, refused: bool
 ) -> None:
-    """Notes an attempt that failed; a state that has been superseded meanwhile is forgotten.
+    """Queues an entry again after a failed attempt; deletes a state that was superseded meanwhile.
 
     Args:
         db: the connection.
-        entry_id: which.
-        fault: why.
-        clock: trio's.
-        reached: whether that was on a VIM that could be reached.
-        refused: whether the VIM refused or reset it.
+        entry_id: the entry.
+        fault: why the attempt failed.
+        clock: trio's clock.
+        reached: whether the VIM could be reached.
+        refused: whether the VIM refused or reset the request.
     """
     db.execute(
         "UPDATE outbox SET failures = failures + ?,"
@@ -238,7 +237,7 @@ def back_to_queue(
 
 
 def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
-    """Sees to what was being sent when the delivery ended without having heard of it."""
+    """Settles the entries that were being sent when the last delivery ended, see Store."""
     end(
         db,
         "done_at IS NULL AND state = 'sending' AND kind = 'action'",
@@ -252,7 +251,7 @@ def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
         f"{_BY_WALL_CLOCK} IS NOT NULL AND queued_at > ?",
         (now,),
         OutboxState.UNDELIVERED,
-        "the clock was set back: nobody knows whether the VIM still waits",
+        "the clock was set back: the VIM may no longer wait",
         now,
     )
     _queue_again(db, "done_at IS NULL AND state = 'sending'", (), _INTERRUPTED)
@@ -270,7 +269,7 @@ def _queue_again(
         db, f"{text} WHERE {where} RETURNING id, kind, uuid", fault, *values
     ):
         if kind == OutboxKind.SERVICE:
-            # Whether the newer state is still queued or was sent by now: after it, this one lies.
+            # A newer state exists, queued or sent: this one must not be sent after it.
             db.execute(
                 "DELETE FROM outbox WHERE id = ? AND EXISTS"
                 " (SELECT 1 FROM outbox WHERE uuid = ? AND kind = 'service' AND id > ?)",
@@ -279,13 +278,13 @@ def _queue_again(
 
 
 def entries(db: sqlite3.Connection, limit: int) -> tuple[Entry, ...]:
-    """The newest entries, newest first."""
+    """Returns the newest entries, newest first."""
     found = rows(db, f"SELECT {_COLUMNS} FROM outbox ORDER BY id DESC LIMIT ?", limit)
     return tuple(map(_entry, found))
 
 
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
-    """Removes deliveries that ended before then; returns how many."""
+    """Removes deliveries that ended before ``older_than``; returns how many."""
     return changed(
         db,
         "DELETE FROM outbox WHERE id IN"
@@ -303,24 +302,24 @@ def end(
     fault: str,
     now: float,
 ) -> list[Entry]:
-    """Ends the deliveries that a condition names; what is undelivered is kept in the history."""
+    """Ends the deliveries that match a condition; records undelivered ones in the history."""
     text = "UPDATE outbox SET state = ?, fault = ?, done_at = ?"
     found = rows(db, f"{text} WHERE {where} RETURNING {_COLUMNS}", state, fault, now, *values)
     ended = [_entry(row) for row in found]
     if state is OutboxState.UNDELIVERED:
-        # What the VIM never heard of is what an operator will ask about.
+        # Operators need to know what the VIM never received.
         for entry in ended:
-            _remember(db, entry, now)
+            _record_undelivered(db, entry, now)
     return ended
 
 
 def withdraw(db: sqlite3.Connection, command_id: str, reason: str, now: float) -> None:
-    """Gives up the queued verdict of a command."""
+    """Ends the queued verdict of a command as undelivered."""
     where = "command_id = ? AND state = 'queued'"
     end(db, where, (command_id,), OutboxState.UNDELIVERED, reason, now)
 
 
-def _remember(db: sqlite3.Connection, entry: Entry, now: float) -> None:
+def _record_undelivered(db: sqlite3.Connection, entry: Entry, now: float) -> None:
     asked = rounds.find(db, entry.command_id)
     bound = rows(db, "SELECT hostname FROM instances WHERE uuid = ?", entry.uuid)
     history.record(

@@ -1,4 +1,4 @@
-"""What the agent's store holds, as it goes in and comes out."""
+"""The records of the agent's store, as its methods take and return them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 @attrs.frozen
 class HostRecord:
-    """A host that the VIM or a link told of, and whether losses on it are to be reported."""
+    """A host that the VIM or a link named, and whether its losses are to be reported."""
 
     uuid: str
     hostname: str
@@ -33,19 +33,19 @@ class RoundRecord:
     """A vote or notice.
 
     Args:
-        command_id: the id of its command; unique for ever.
+        command_id: the id of the command; never reused.
         uuid: the instance.
-        hostname: the host that was commanded.
-        event: what it is about.
-        vote: a vote, else a notice.
-        asked_by: who wanted it.
-        asked_at: when, with its zone.
-        window_s: seconds from ``asked_at`` within which an answer is of use.
-        replied: whether the reply to whoever asked has been written: its verdict may follow.
-        result: None while it is open.
-        reason: why it ended so.
-        answered_at: when it was closed.
-        boot_id: the process of the host that was commanded; "" if an older agent has stored it.
+        hostname: the host that received the command.
+        event: the event of the vote or notice.
+        vote: whether this is a vote, else a notice.
+        asked_by: who requested it.
+        asked_at: when it was requested; timezone-aware.
+        window_s: seconds from ``asked_at`` within which a verdict is of use.
+        replied: whether the reply to the requester is written, so that the verdict may follow.
+        result: None while the round is open.
+        reason: the reason of the result.
+        answered_at: when the round was closed.
+        boot_id: the host process that received the command; "" if an older agent stored it.
     """
 
     command_id: str
@@ -65,7 +65,7 @@ class RoundRecord:
 
 @attrs.frozen
 class RoundResult:
-    """How a round ended."""
+    """The result of a round."""
 
     command_id: str
     result: VoteResult
@@ -74,18 +74,18 @@ class RoundResult:
 
 @attrs.frozen
 class NewEntry:
-    """Something to be delivered to the VIM.
+    """A new entry of the outbox, to be delivered to the VIM.
 
     Args:
-        kind: decides the rules of its delivery.
+        kind: the kind, which determines the rules of the delivery.
         uuid: the instance; entries of one instance keep their order.
         body: the PATCH's JSON.
         command_id: for an action, the round it answers.
-        expires_at: when it is of no use any more; None for never.
-        deadline: the same on trio's clock, which then decides for as long as this process lives:
-            the wall clock may be set. None if it is not known there: a former process has asked.
+        expires_at: when the entry expires; None for never.
+        deadline: the expiry on trio's clock, which takes precedence because the wall clock may be
+            set. None if an earlier process opened the round.
         hostname: for an alarm, the host that reported it.
-        held: an alarm that is not sent until it is let go.
+        held: whether the alarm is held back until it is released.
     """
 
     kind: OutboxKind
@@ -102,10 +102,10 @@ class NewEntry:
 class Entry:
     """An entry of the outbox.
 
-    ``queued_at`` is since when the VIM has been waiting for such news: a newer state that replaces
-    an older one inherits it, so that an instance that flaps does not lose its turn each time.
-    ``refused_since`` is since when, on trio's clock, each attempt was refused or reset; None if the
-    last one was not.
+    ``queued_at`` is when the first undelivered state of the instance was queued: a newer state
+    takes it over from the one it replaces, so that a flapping instance keeps its place.
+    ``refused_since`` is since when, on trio's clock, all attempts were refused or reset; None if
+    the last one was not.
     """
 
     id: int
@@ -124,14 +124,14 @@ class Entry:
 
 @attrs.frozen
 class Ready:
-    """What can be sent now.
+    """The entries that can be sent now.
 
     Args:
-        entries: at most one for each instance, the most urgent first.
-        waiting: how many are queued or being sent.
-        next_expiry_s: in how many seconds the next of them expires.
-        undelivered: what the history keeps of entries that were given up, the oldest first.
-        newest: where to go on looking for those.
+        entries: at most one per instance, the most urgent first.
+        waiting: how many entries are queued or being sent.
+        next_expiry_s: seconds until the next of those expires.
+        undelivered: the history entries of undelivered entries, the oldest first.
+        newest: the value of ``after`` for the next call.
     """
 
     entries: tuple[Entry, ...]
@@ -143,20 +143,20 @@ class Ready:
 
 @attrs.frozen
 class HistoryEntry:
-    """Something that an operator may ask about later.
+    """An event of the history that operators can look up.
 
     Args:
-        time: when, with its zone.
+        time: the time of the event; timezone-aware, possibly by the host's clock.
         kind: vote, notice, loss, unhealthy, action, undelivered, ...
         uuid: the instance, or "" for a host.
         hostname: the host.
-        event: for a vote or notice.
-        result: for a vote or notice.
-        reason: one line; may hold a tenant's words.
-        who: who asked, or "".
-        corrective_action: for loss and ill health.
-        asked_at: for a vote or notice, when it was asked for by this agent's clock, if it was
-            through this agent; ``time`` may be by the host's.
+        event: the event of a vote or notice.
+        result: the result of a vote or notice.
+        reason: one line; may hold a tenant's text.
+        who: who requested it, or "".
+        corrective_action: the action of a loss or ill health.
+        asked_at: for a vote or notice through this agent, when it was requested, by the agent's
+            clock.
     """
 
     time: datetime
@@ -173,7 +173,7 @@ class HistoryEntry:
 
 @attrs.frozen
 class HistoryRecord:
-    """A kept history entry; ``id`` grows with time and is a place to page from."""
+    """A stored history entry; ``id`` grows with time and serves for paging."""
 
     id: int
     entry: HistoryEntry

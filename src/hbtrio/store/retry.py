@@ -1,4 +1,4 @@
-"""Steps that must be taken, however long the disk makes them wait."""
+"""Retries store operations that must not fail."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 async def retry_forever(step: Callable[[], Awaitable[T]]) -> T:
-    """Repeats a step of the store, with growing pauses, until it succeeds or is cancelled."""
+    """Retries a store operation, with delays of 1 to 60 s, until it succeeds or is cancelled."""
     backoff = Backoff()
     while True:
         try:
             return await step()
         except StoreFault as fault:
             delay_s = backoff.next_delay_s()
-            _log.error("store: %s; trying again in %g s", fault, delay_s)
+            _log.error("store: %s; retrying in %g s", fault, delay_s)
             await trio.sleep(delay_s)

@@ -1,4 +1,7 @@
-"""Rounds and reports in SQL: each round has one result, each report one effect."""
+"""Reads and writes rounds and the numbers of reports: one result per round, one effect per report.
+
+All functions run inside a transaction of the store's worker.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from hbtrio.store.records import NewEntry, RoundRecord, RoundResult
 from hbtrio.store.sql import changed, epoch, moment, moment_or_none, rows, text_of
 from hbtrio.wire.vocabulary import Event, VoteResult
 
-#: Processes of a host whose report numbers are remembered: the present one, and those before it
-#: whose connections may still be dying.
+#: The most host processes per host whose report numbers are kept: the current one, and earlier ones
+#: whose connections may still be open.
 BOOTS: Final = 4
 
 _COLUMNS: Final = (
@@ -21,10 +24,10 @@ _COLUMNS: Final = (
 
 
 def open_round(db: sqlite3.Connection, opened: RoundRecord) -> None:
-    """Notes a round.
+    """Inserts a round.
 
     Raises:
-        sqlite3.IntegrityError: its command id was used before.
+        sqlite3.IntegrityError: the command id was used before.
     """
     db.execute(
         f"INSERT INTO rounds ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -47,12 +50,12 @@ def open_round(db: sqlite3.Connection, opened: RoundRecord) -> None:
 
 
 def replied(db: sqlite3.Connection, command_id: str) -> bool:
-    """The reply to whoever asked has been written; False if nobody asked."""
+    """Marks the reply to the requester as written; False if the round is unknown."""
     return changed(db, "UPDATE rounds SET replied = 1 WHERE command_id = ?", command_id) == 1
 
 
 def close_round(db: sqlite3.Connection, result: RoundResult, now: float) -> bool:
-    """Ends a round; False if it is unknown or had ended."""
+    """Closes a round; False if the round is unknown or already closed."""
     return (
         changed(
             db,
@@ -68,19 +71,19 @@ def close_round(db: sqlite3.Connection, result: RoundResult, now: float) -> bool
 
 
 def find(db: sqlite3.Connection, command_id: str) -> RoundRecord | None:
-    """A round, open or closed."""
+    """Returns a round, open or closed, or None."""
     found = rows(db, f"SELECT {_COLUMNS} FROM rounds WHERE command_id = ?", command_id)
     return _round(found[0]) if found else None
 
 
 def still_open(db: sqlite3.Connection) -> tuple[RoundRecord, ...]:
-    """Rounds without a result, the oldest first."""
+    """Returns the open rounds, the oldest first."""
     text = f"SELECT {_COLUMNS} FROM rounds WHERE answered_at IS NULL ORDER BY asked_at"
     return tuple(map(_round, rows(db, text)))
 
 
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
-    """Removes rounds that ended before then; returns how many."""
+    """Removes rounds closed before ``older_than``; returns how many."""
     return changed(
         db,
         "DELETE FROM rounds WHERE command_id IN"
@@ -91,14 +94,14 @@ def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
 
 
 def acknowledged(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
-    """The number of the last report taken from that process of the host; 0 for none."""
+    """Returns the number of the last report taken from this host process; 0 for none."""
     return _known(db, hostname, boot_id) or 0
 
 
 def welcome(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
-    """Notes that this process of the host has a link; returns what is :func:`acknowledged`."""
+    """Records that this host process has a link; returns what :func:`acknowledged` does."""
     known = _known(db, hostname, boot_id)
-    if known is None:  # else not even an insert that does nothing: AUTOINCREMENT writes for it
+    if known is None:  # with AUTOINCREMENT, even an insert that does nothing writes
         _note_link(db, hostname, boot_id, "DO NOTHING", 0)
     return known or 0
 
@@ -114,17 +117,17 @@ def _known(db: sqlite3.Connection, hostname: str, boot_id: str) -> int | None:
 
 
 def forget_links(db: sqlite3.Connection, hostname: str) -> None:
-    """The host never had a link, as far as anybody knows from now on."""
+    """Removes all records of the host's links."""
     db.execute("DELETE FROM links WHERE hostname = ?", (text_of(hostname),))
 
 
 def linked(db: sqlite3.Connection) -> frozenset[str]:
-    """Hosts that have had a link."""
+    """Returns the hosts that have had a link."""
     return frozenset(name for (name,) in rows(db, "SELECT DISTINCT hostname FROM links"))
 
 
 def acknowledge(db: sqlite3.Connection, hostname: str, boot_id: str, number: int) -> bool:
-    """Notes that a report is taken; False if that number or a later one was taken before."""
+    """Records that a report is taken; False if this number or a later one was taken before."""
     if number <= acknowledged(db, hostname, boot_id):
         return False
     _note_link(db, hostname, boot_id, "DO UPDATE SET acknowledged = excluded.acknowledged", number)
@@ -153,10 +156,10 @@ def _note_link(
 def still_wanted(
     db: sqlite3.Connection, result: RoundResult, entries: Sequence[NewEntry], now: float
 ) -> Sequence[NewEntry]:
-    """Ends the round; of ``entries`` those that are to be sent.
+    """Closes a round and returns those of ``entries`` that are still to be sent.
 
-    If it had ended before, its verdict was given and is left out. A round that nobody here
-    remembers was asked for all the same, and its verdict is wanted.
+    If the round was closed before, its verdict exists and is left out. The verdict of an unknown
+    round is sent, since the VIM did request it.
     """
     if close_round(db, result, now) or find(db, result.command_id) is None:
         return entries

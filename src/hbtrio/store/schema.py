@@ -1,8 +1,8 @@
-"""The agent's database file: its tables, its versions, and who may open it.
+"""Opens the agent's database file, locks it, and migrates it to the current schema.
 
-One process at a time has the file open, which a lock beside it makes sure of: SQLite would let two
-agents take turns, and both would send the same verdicts. The lock is a file of its own because
-SQLite's own locks on the database are lost when anything else in the process closes it.
+A lock file ensures that only one process opens the database: SQLite would let two agents take
+turns, and both would send the same verdicts. The lock has its own file because SQLite's locks on
+the database are lost when anything in the process closes another descriptor of it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import Final
 from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.system.lock_file import FileLock, LockHeld, lock_beside
 
-#: ``PRAGMA application_id``: "hbta". Tells our files from another program's.
+#: ``PRAGMA application_id``, "hbta": distinguishes the file from those of other programs.
 APPLICATION_ID: Final = 0x68627461
 
-#: Entry ``n`` brings a file from version n to n + 1. What was released is never edited, only added
-#: to.
+#: Entry ``n`` migrates a file from version n to n + 1. Never edit a released entry, only append.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         """
@@ -56,9 +55,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """,
         "CREATE INDEX rounds_open ON rounds (asked_at) WHERE answered_at IS NULL",
         "CREATE INDEX rounds_closed ON rounds (answered_at) WHERE answered_at IS NOT NULL",
-        # AUTOINCREMENT: the id of an entry that was replaced or pruned must never name another one,
-        # or a late mark for the first would mark the second. ``place`` is 0 for actions, 1 for all
-        # else: verdicts have a window, the rest has time.
+        # AUTOINCREMENT: the id of a replaced or pruned entry must not be reused, or a late mark for
+        # the old entry would mark the new one. ``place`` is 0 for actions, whose windows are
+        # limited, and 1 for all others.
         """
         CREATE TABLE outbox (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -75,19 +74,19 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             fault TEXT NOT NULL DEFAULT ''
         ) STRICT
         """,
-        # The order in which entries are looked at, so that a long queue is not sorted each time.
+        # The order of delivery, so that a long queue need not be sorted each time.
         """
         CREATE INDEX outbox_turn ON outbox (place, attempts, queued_at, id)
             WHERE state = 'queued'
         """,
-        # Queued or being sent. Worded as the queries word it, or SQLite would not see that it fits.
+        # Queued or being sent. The condition must match that of the queries for SQLite to use it.
         "CREATE INDEX outbox_open ON outbox (uuid, id) WHERE done_at IS NULL",
         """
         CREATE INDEX outbox_expiry ON outbox (expires_at)
             WHERE state = 'queued' AND expires_at IS NOT NULL
         """,
         "CREATE INDEX outbox_done ON outbox (done_at) WHERE done_at IS NOT NULL",
-        # One verdict for each command, whatever is replayed.
+        # One verdict per command, even after a replay.
         """
         CREATE UNIQUE INDEX outbox_verdict ON outbox (command_id)
             WHERE kind = 'action' AND command_id <> ''
@@ -130,9 +129,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
-    # Of a round whose host's process is another one by now, nobody will tell the outcome.
+    # A round ends without an outcome if its host process has been replaced.
     ("ALTER TABLE rounds ADD COLUMN boot_id TEXT NOT NULL DEFAULT ''",),
-    # A host has one record. Of several the one that is reported stays, which hides no loss.
+    # A host has one record. Of several, keep one with reporting on, to not hide losses.
     (
         """
         DELETE FROM hosts WHERE uuid NOT IN (
@@ -142,18 +141,18 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         )
         """,
     ),
-    # History ages from when it came, as hosts' clocks may be anything; and a vote or notice has a
-    # time of asking.
+    # The age of history counts from its insertion, because hosts' clocks may be wrong. Votes and
+    # notices have the time of the request.
     (
         "ALTER TABLE history ADD COLUMN kept_at REAL NOT NULL DEFAULT 0",
-        # Of what is there the host's time is all that is known; some clocks were ahead.
+        # Existing rows have only the host's time, which may be ahead.
         "UPDATE history SET kept_at = min(time, CAST(strftime('%s', 'now') AS REAL))",
         "DROP INDEX history_time",
         "CREATE INDEX history_kept ON history (kept_at)",
         "ALTER TABLE history ADD COLUMN asked_at REAL",
     ),
     # ``deadline`` and ``refused_since`` are on the monotonic clock of the process that has the file
-    # open. ``failures`` are the attempts that failed on a VIM that could be reached.
+    # open. ``failures`` counts the failed attempts while the VIM could be reached.
     (
         "ALTER TABLE outbox ADD COLUMN deadline REAL",
         "ALTER TABLE outbox ADD COLUMN refused_since REAL",
@@ -170,42 +169,42 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
 )
 
-#: Pages of the write-ahead log that are carried over into the file at once: 16 MB. SQLite's own
-#: 4 MB would have a verdict out of forty wait for the syncs that it takes.
+#: Pages of the write-ahead log per checkpoint: 16 MB. With SQLite's default of 4 MB, one verdict in
+#: forty would wait for the checkpoint's syncs.
 _CHECKPOINT_PAGES: Final = 4000
 
 
 class Database:
-    """An open file; used and closed by one thread, but for :meth:`sync`.
+    """An open database; one thread uses and closes it, except for :meth:`sync`.
 
     Args:
         db: the connection.
-        lock: the file whose lock keeps others out.
-        log: the number of the open write-ahead log.
+        lock: the lock against other processes.
+        log: the file descriptor of the write-ahead log.
     """
 
     def __init__(self, db: sqlite3.Connection, lock: FileLock, log: int) -> None:
         self.db = db
         self._lock = lock
         self._log = log
-        # A sync that nobody waits for any more may still be under way at the end, and another file
-        # may get the log's number.
+        # An abandoned sync may still run when the log is closed, and another file may then get the
+        # log's descriptor.
         self._in_use = threading.Lock()
         self._closed = False
 
     def sync(self) -> None:
-        """Makes what was committed before survive the machine; in any thread.
+        """Writes all commits to the disk; may be called in any thread.
 
         Raises:
             OSError: the disk failed.
         """
         with self._in_use:
             if not self._closed:
-                # SQLite has put all of a commit into the log, with a checksum over it.
+                # The log contains each whole commit, with a checksum.
                 os.fdatasync(self._log)
 
     def close(self) -> None:
-        """Closes it and then lets another process have it."""
+        """Closes the database, then releases the lock."""
         with self._in_use:
             self._closed = True
             try:
@@ -216,11 +215,12 @@ class Database:
 
 
 def open_database(path: str) -> Database:
-    """Opens the file, which is made if it is not there, and brings it to this version.
+    """Opens the database, creates a missing file, and migrates an older schema.
 
     Raises:
-        UserError: DENIED when permissions forbid it or let others write to it; IN_USE when another
-            process has it; USAGE when it is no file of ours, is damaged or is from a newer version.
+        UserError: DENIED if permissions deny access or let others write to the file; IN_USE if
+            another process has the file open; USAGE if the file belongs to another program, is
+            damaged, or is from a newer version.
     """
     try:
         lock = lock_beside(path)
@@ -237,10 +237,10 @@ def open_database(path: str) -> Database:
 
 
 def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
-    """Brings a database to the newest version, each step in a transaction of its own.
+    """Migrates a database to the newest version, with one transaction per step.
 
     Raises:
-        ValueError: it is newer than that.
+        ValueError: the database is from a newer version.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(migrations):
@@ -258,7 +258,7 @@ def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRAT
 
 
 def _check_file(path: str) -> None:
-    # Made here and not by SQLite, which would let everybody read the tenants' words in it.
+    # Created here, because SQLite would make the file readable for all users.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     number = os.open(path, flags, 0o600)
     try:
@@ -266,9 +266,9 @@ def _check_file(path: str) -> None:
     finally:
         os.close(number)
     if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{path}: is no regular file")
+        raise UserError(f"{path}: not a regular file")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UserError(f"{path}: others may write to it", ExitStatus.DENIED)
+        raise UserError(f"{path}: writable by group or others", ExitStatus.DENIED)
 
 
 def _connect(path: str, lock: FileLock) -> Database:
@@ -285,7 +285,7 @@ def _connect(path: str, lock: FileLock) -> Database:
 
 
 def _open_log(path: str) -> int:
-    # Any first look at the database makes the log; then its name has to last as well.
+    # The first read of the database has created the log; its directory entry has to be synced too.
     folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
@@ -311,14 +311,14 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
         migrate(db)
     except ValueError as error:
         raise UserError(f"{path}: {error}: it was written by a newer hbtrio") from error
-    # That clock went with the process before.
+    # These are on the clock of the previous process.
     db.execute("UPDATE outbox SET deadline = NULL, refused_since = NULL WHERE done_at IS NULL")
-    # From here on a sync is asked for, see worker.py.
+    # From here on callers request syncs, see worker.py.
     db.execute("PRAGMA synchronous = NORMAL")
 
 
 def _status_of(error: sqlite3.DatabaseError) -> ExitStatus:
-    # Extended codes hold the basic one in their low byte.
+    # The low byte of an extended code is the primary code.
     match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return ExitStatus.DENIED

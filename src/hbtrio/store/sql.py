@@ -1,4 +1,4 @@
-"""What the store's SQL has in common: rows, counts, times and texts."""
+"""Helpers for the store's SQL: rows, counts, times and texts."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 
 
 def rows(db: sqlite3.Connection, text: str, *values: object) -> list[tuple[Any, ...]]:
-    """All rows of a statement, which is finished by that."""
+    """Runs a statement to its end and returns all rows."""
     return db.execute(text, values).fetchall()
 
 
 def changed(db: sqlite3.Connection, text: str, *values: object) -> int:
-    """How many rows a statement changed."""
+    """Runs a statement and returns how many rows it changed."""
     return db.execute(text, values).rowcount
 
 
 def epoch(time: datetime | None) -> float | None:
-    """A time with its zone as it is kept: seconds since the epoch."""
+    """Converts a timezone-aware time to seconds since the epoch."""
     return None if time is None else time.timestamp()
 
 
 def moment(seconds: float) -> datetime:
-    """A kept time, in UTC."""
+    """Converts seconds since the epoch to a time in UTC."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def moment_or_none(seconds: float | None) -> datetime | None:
-    """A kept time, in UTC, if there is one."""
+    """Converts seconds since the epoch to a time in UTC; None stays None."""
     return None if seconds is None else moment(seconds)
 
 
 def text_of(text: str) -> str:
-    """Someone else's words as SQLite takes them: JSON may hold half a surrogate pair."""
+    """Replaces lone surrogates, which JSON may contain but SQLite refuses."""
     return text.encode("utf-8", "replace").decode()

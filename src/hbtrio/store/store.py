@@ -1,14 +1,13 @@
-"""The agent's durable memory: inventory, open rounds, the outbox to the VIM, links and history.
+"""Stores the agent's inventory, open rounds, outbox to the VIM, links and history.
 
-Each method is one transaction: it happens whole or not at all, whatever becomes of its caller or of
-this process (see :mod:`hbtrio.store.worker` for what a commit survives). A method that is cancelled
-may have happened.
+Each method is one transaction, which is done as a whole or not at all; see
+:mod:`hbtrio.store.worker` for what a commit survives. A cancelled method may have taken effect.
 
-A report of a host is taken like this: wake the delivery, :meth:`Store.take_report`,
-:meth:`Store.sync`, acknowledge. The delivery is woken first because work is done in the order in
-which it is asked for: its :meth:`Store.ready` comes right behind and mostly shares the transaction.
-The sync comes last because it takes as long as the disk does; the verdict is on its way to the VIM
-meanwhile, and what a power cut takes in between the host still holds and sends again.
+To take a report of a host: wake the delivery, :meth:`Store.take_report`, :meth:`Store.sync`,
+acknowledge. Work is done in the order of the calls, so the delivery is woken first: its
+:meth:`Store.ready` follows directly and mostly shares the transaction. The sync comes last because
+it is slow; the verdict is sent to the VIM meanwhile. If a power cut loses the report, the host
+sends it again.
 """
 
 from __future__ import annotations
@@ -39,54 +38,53 @@ from hbtrio.store.retry import retry_forever
 from hbtrio.store.schema import open_database
 from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
 
-#: The most that one call returns of a list that has no bound of its own.
+#: The most rows that one call returns of an unbounded list.
 PAGE: Final = 1000
 
 
 class Store:
-    """The store; opened by :meth:`open`.
+    """The store; open it with :meth:`open`.
 
-    Any method raises :class:`~hbtrio.store.worker.StoreFault` when the disk is full or
-    fails. Then nothing was changed; only of those that survive the machine that is not known.
+    Any method raises :class:`~hbtrio.store.worker.StoreFault` if the disk is full or fails. Nothing
+    was changed then, except that a method which also syncs may have committed.
 
     Args:
-        worker: runs its transactions.
-        wall_clock: the time with its zone.
+        worker: runs the transactions.
+        wall_clock: returns the current time; timezone-aware.
     """
 
     def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
         self._worker = Watched(worker)
         self._wall_clock = wall_clock
-        #: The hosts and instances that the VIM has told of.
+        #: The hosts and instances that the VIM has named.
         self.inventory = Inventory(self._worker, wall_clock)
-        #: Alarms that are held back.
+        #: The alarms that are held back.
         self.held = HeldAlarms(self._worker, wall_clock)
 
     @property
     def fault(self) -> str:
-        """Why nothing can be written now, or be sure to last; "" if all is well."""
+        """Why the store can't write or sync now; "" if it can."""
         return self._worker.unsure or self._worker.fault
 
     @property
     def is_unsure(self) -> bool:
-        """Whether nobody can say any more what survives the machine, see :meth:`unsure`."""
+        """Whether a sync has failed, see :meth:`unsure`."""
         return self._worker.is_unsure.is_set()
 
     async def unsure(self) -> None:
-        """Returns once nobody can say any more what survives the machine.
+        """Waits until a sync fails: then it is unknown what is on the disk.
 
-        Only a new start finds out: the kernel tells of a write that was lost only once.
+        The kernel reports a lost write only once, so the agent has to restart to find out.
         """
         await self._worker.is_unsure.wait()
 
     @classmethod
     @asynccontextmanager
     async def open(cls, path: str, wall_clock: Callable[[], datetime]) -> AsyncIterator[Self]:
-        """The store in a file, which is made if it is not there, for as long as the block runs.
+        """Opens the store in a file while the block runs; creates a missing file.
 
         Raises:
-            UserError: DENIED when permissions forbid it or let others write to it; IN_USE when
-                another process has it; USAGE when it is no store, damaged or from a newer version.
+            UserError: as for :func:`~hbtrio.store.schema.open_database`.
         """
         async with open_store_thread(lambda: open_database(path)) as thread:
             yield cls(thread, wall_clock)
@@ -94,22 +92,23 @@ class Store:
     # -- rounds ------------------------------------------------------------------------------------
 
     async def open_round(self, opened: RoundRecord) -> None:
-        """Notes a vote or notice before its host is told of it.
+        """Stores a vote or notice, before its host receives the command.
 
         Raises:
-            sqlite3.IntegrityError: its command id was used before.
+            sqlite3.IntegrityError: the command id was used before.
         """
         await self._worker.run(lambda db: rounds.open_round(db, opened))
 
     async def replied(self, command_id: str) -> bool:
-        """The reply to whoever asked is written, so its verdict may be sent; False if unknown.
+        """Marks the reply to the requester as written, so that the verdict may be sent.
 
-        The VIM takes a verdict that overtakes its reply for the next step's.
+        The VIM assigns a verdict that overtakes the reply to its next step. Returns False if the
+        round is unknown.
         """
         return await self._worker.run(lambda db: rounds.replied(db, command_id))
 
     async def withdraw(self, command_id: str, reason: str) -> None:
-        """Gives up the verdict of a round if it is still queued."""
+        """Ends the verdict of a round as undelivered if it is still queued."""
         now = self._now()
         await self._worker.run(lambda db: outbox.withdraw(db, command_id, reason, now))
 
@@ -119,10 +118,10 @@ class Store:
         history_entry: HistoryEntry | None = None,
         entries: Sequence[NewEntry] = (),
     ) -> bool:
-        """Ends a round for a reason of the agent's own, such as a link that is down.
+        """Closes a round for a reason of the agent's own, such as a link that is down.
 
-        Returns False, having done nothing, if it was closed before or is unknown: there is one
-        verdict for each round.
+        Returns False and does nothing if the round is closed or unknown: each round has one
+        verdict.
         """
         now = self._now()
 
@@ -137,11 +136,11 @@ class Store:
         return await self._worker.run(work)
 
     async def find_round(self, command_id: str) -> RoundRecord | None:
-        """A round, open or closed, or None."""
+        """Returns a round, open or closed, or None."""
         return await self._worker.run(lambda db: rounds.find(db, command_id))
 
     async def open_rounds(self) -> tuple[RoundRecord, ...]:
-        """Rounds that have no result yet, the oldest first; after a restart, those left over."""
+        """Returns the open rounds, the oldest first; after a restart, those left over."""
         return await self._worker.run(rounds.still_open)
 
     # -- reports of hosts --------------------------------------------------------------------------
@@ -155,19 +154,19 @@ class Store:
         outbox_entries: Sequence[NewEntry] = (),
         round_result: RoundResult | None = None,
     ) -> bool:
-        """Takes one report of a host with all that follows from it.
+        """Stores one report of a host and everything that follows from it.
 
         Args:
             hostname: the host.
-            boot_id: its process; numbers start anew with each.
-            number: the report's.
-            history_entry: what is kept of it.
-            outbox_entries: what the VIM is to hear.
-            round_result: the round that it ends. If that was closed before, the actions among
-                ``outbox_entries`` are left out: the VIM has its verdict.
+            boot_id: the host process; report numbers start again with each.
+            number: the report's number.
+            history_entry: the report's entry in the history.
+            outbox_entries: the entries to deliver to the VIM.
+            round_result: the round that the report ends. If the round was closed before, its
+                verdict in ``outbox_entries`` is left out, because the VIM has a verdict.
 
-        Returns False, having done nothing, if that number was taken already: a report that is
-        replayed changes nothing.
+        Returns False and does nothing if the number was taken before, so that a replayed report has
+        no effect.
         """
         now = self._now()
 
@@ -185,31 +184,31 @@ class Store:
         return await self._worker.run(work)
 
     async def welcome(self, hostname: str, boot_id: str) -> int:
-        """Notes that this process of the host has a link.
+        """Records that this host process has a link.
 
-        Returns the number of the last report that was taken from it; 0 for none.
+        Returns the number of the last report taken from the process; 0 for none.
         """
         return await self._worker.run(lambda db: rounds.welcome(db, hostname, boot_id))
 
     async def acknowledged(self, hostname: str, boot_id: str) -> int:
-        """The number of the last report that was taken from that process; 0 for none."""
+        """Returns the number of the last report taken from this host process; 0 for none."""
         return await self._worker.run(lambda db: rounds.acknowledged(db, hostname, boot_id))
 
     async def linked(self) -> frozenset[str]:
-        """The hosts that have had a link, in this run of the agent or an earlier one."""
+        """Returns the hosts that have had a link, in this run of the agent or an earlier one."""
         return await self._worker.run(rounds.linked)
 
     async def sync(self) -> None:
-        """Returns when all that was done before survives the machine; takes as long as the disk.
+        """Waits until everything committed before survives a crash of the machine.
 
-        Once it has failed it fails for ever: only a new start finds out what is on the disk.
+        After one failure every later call fails: only a restart finds out what is on the disk.
         """
         await self._worker.sync()
 
     # -- outbox ------------------------------------------------------------------------------------
 
     async def queue(self, entries: Sequence[NewEntry]) -> None:
-        """Queues entries that no report brought."""
+        """Queues entries that don't belong to a report."""
         now = self._now()
         await self._worker.run(lambda db: outbox.queue(db, entries, now))
 
@@ -222,15 +221,16 @@ class Store:
         *,
         others: int | None = None,
     ) -> Ready:
-        """What can be sent now, see outbox.ready; and what has been given up.
+        """Expires entries, then returns those that can be sent now and those undelivered.
 
         Args:
-            limit: how many at most.
-            busy: instances of which nothing is wanted.
-            resting: instances of which only verdicts are wanted, which wait for no state or alarm.
-            after: the ``newest`` that was returned before; None is now. What was given up since,
-                by whomever and for whatever reason, is in ``undelivered``.
-            others: how many may be no verdicts; None is ``limit``.
+            limit: the most entries to return.
+            busy: instances whose entries are left out.
+            resting: instances of which only verdicts are returned, which wait for no state or
+                alarm.
+            after: ``newest`` of the last call; None is now. ``undelivered`` of the result has all
+                entries that became undelivered since.
+            others: the most entries that are not verdicts; None is ``limit``.
         """
         now, clock = self._now(), trio.current_time()
         most, busy, resting = limit if others is None else others, tuple(busy), tuple(resting)
@@ -244,10 +244,10 @@ class Store:
         return await self._worker.run(work)
 
     async def mark_sending(self, entry_id: int) -> bool:
-        """Its first byte is about to be written; False if it was replaced or is too late.
+        """Marks an entry as being sent; False if the entry was replaced or has expired.
 
-        Of a verdict whose window the machine's next start may fall into it survives the machine:
-        it must not be sent again then.
+        Call this before the entry's first byte is written. If the machine could restart within a
+        verdict's window, the mark is synced to the disk, so that the verdict is not sent twice.
         """
         now, clock = self._now(), trio.current_time()
         left_s = await self._worker.run(lambda db: outbox.mark_sending(db, entry_id, now, clock))
@@ -256,27 +256,27 @@ class Store:
         if left_s >= outbox.REBOOT_S:
             await self._worker.sync()
         if 0 < left_s <= trio.current_time() - clock:
-            # The disk took its time. Left as being sent it would hold up its instance for ever.
+            # The verdict expired during the sync. Still "sending", it would block its instance.
             late = OutboxState.UNDELIVERED, outbox.TOO_LATE
             await retry_forever(lambda: self.mark_done(entry_id, *late))
             return False
         return True
 
     async def mark_done(self, entry_id: int, state: OutboxState, fault: str = "") -> None:
-        """Its delivery has ended: delivered, unconfirmed or undelivered."""
+        """Ends the delivery of an entry: delivered, unconfirmed or undelivered."""
         now = self._now()
         await self._worker.run(lambda db: outbox.mark_done(db, entry_id, state, fault, now))
 
     async def back_to_queue(
         self, entry_id: int, fault: str, *, reached: bool = False, refused: bool = False
     ) -> None:
-        """An attempt failed and may be repeated.
+        """Queues an entry again after a failed attempt.
 
         Args:
-            entry_id: which.
-            fault: why.
-            reached: whether that was on a VIM that could be reached.
-            refused: whether the VIM refused or reset it.
+            entry_id: the entry.
+            fault: why the attempt failed.
+            reached: whether the VIM could be reached.
+            refused: whether the VIM refused or reset the request.
         """
         clock = trio.current_time()
         await self._worker.run(
@@ -286,42 +286,43 @@ class Store:
         )
 
     async def settle_interrupted(self) -> None:
-        """Before sending begins: what was being sent when it last ended.
+        """Settles the entries that were being sent when the last delivery ended.
 
-        An action becomes unconfirmed and is never sent again; states and alarms are queued again.
+        Call this before sending starts. A verdict becomes unconfirmed and is never sent again;
+        states and alarms are queued again.
         """
         now = self._now()
         await self._worker.run(lambda db: outbox.settle_interrupted(db, now))
 
     async def outbox(self, limit: int = PAGE) -> tuple[Entry, ...]:
-        """The newest entries, whatever became of them; newest first, at most ``PAGE``."""
+        """Returns the newest entries in any state, newest first, at most ``PAGE``."""
         limit = min(limit, PAGE)
         return await self._worker.run(lambda db: outbox.entries(db, limit))
 
     # -- history -----------------------------------------------------------------------------------
 
     async def record(self, entry: HistoryEntry) -> None:
-        """Keeps something that no report brought."""
+        """Adds a history entry that doesn't belong to a report."""
         now = self._now()
         await self._worker.run(lambda db: history.record(db, entry, now))
 
     async def history(
         self, limit: int = PAGE, *, before: int | None = None, uuid: str | None = None
     ) -> tuple[HistoryRecord, ...]:
-        """History, the newest first.
+        """Returns history records, the newest first.
 
         Args:
-            limit: how much, at most ``PAGE``.
-            before: only older than the record with this id.
-            uuid: only of this instance.
+            limit: the most records, up to ``PAGE``.
+            before: only records older than the one with this id.
+            uuid: only records of this instance.
         """
         limit = min(limit, PAGE)
         return await self._worker.run(lambda db: history.read(db, limit, before, uuid))
 
     async def prune(self, older_than: datetime, limit: int = PAGE) -> int:
-        """Removes a batch of old history, ended deliveries and closed rounds: ``limit`` of each.
+        """Removes old history, ended deliveries and closed rounds, up to ``limit`` of each.
 
-        Returns how much was removed: when not 0 there may be more.
+        Returns how many rows were removed; if not 0, there may be more.
         """
         edge = older_than.timestamp()
 

@@ -1,21 +1,22 @@
-"""The one thread that touches the database.
+"""Runs all work on the database in one thread.
 
-Work is a function of the connection; it is run inside a transaction and its result handed back once
-that is committed. A caller that is cancelled while it waits does not see the result, but the work
-is done all the same, whole. Work that came in meanwhile shares one transaction, so that a host that
-loses a thousand instances at once does not cost a thousand syncs.
+Work is a function of the connection. It runs in a transaction, and its result is returned after the
+commit. If the caller is cancelled while it waits, the work is still done as a whole. Work that
+queues up shares one transaction, so a host that loses a thousand instances at once doesn't cost a
+thousand syncs.
 
-A commit survives the death of this process at any moment: what it wrote is in the kernel's hands.
-To survive the machine's it takes a sync of the write-ahead log, and that is asked for, not done
-with each commit as SQLite's ``synchronous = FULL`` would: measured on a plain virtual disk a commit
-takes 0.02 ms and a sync 4 to 7, and a verdict has four commits between the VIM's question and its
-answer. What is acknowledged to another machine is synced before. A step of a delivery is not, where
-to repeat it does no harm, as with states and alarms, or nobody could, as with a verdict whose
-window is over before a machine that lost its power is up again. Windows may be ten minutes, though,
-so that a verdict with time left is marked on the disk before it is sent. What else a power cut
-takes, such as that a vote has begun, costs the VIM an answer, which its own timer gives. The sync
-has a thread of its own, so that no commit stands behind it; it touches the log's file and not the
-database.
+A commit survives the death of this process, because the kernel has its data. To survive the death
+of the machine, the write-ahead log has to be synced. Callers request a sync where they need one;
+SQLite's ``synchronous = FULL`` would sync on each commit. On a plain virtual disk a commit takes
+0.02 ms and a sync 4 to 7 ms, and a verdict takes four commits between the VIM's request and the
+delivery.
+
+Data is synced before it is acknowledged to another machine. A delivery step is not synced where a
+repetition does no harm (states and alarms), or where the window ends before a machine that lost its
+power is up again. Windows may last ten minutes, though, so a verdict with time left is synced
+before it is sent. A power cut may lose other data, such as a vote that has just started; the VIM
+then waits for its own timeout. The sync has its own thread, so no commit waits for it, and touches
+only the log file.
 """
 
 from __future__ import annotations
@@ -38,57 +39,57 @@ _log = logging.getLogger("hbtrio.store")
 
 T = TypeVar("T")
 
-#: Work that may wait; who comes with more waits before it is taken, where cancelling undoes it.
+#: The most queued work. Further callers wait for room; a cancelled one then does nothing.
 _QUEUE: Final = 1000
 
-#: Work that shares one transaction, which bounds how long the first of it waits for the last.
+#: The most work per transaction, which bounds how long its first caller waits.
 _BATCH: Final = 64
 
-#: How long the end may take, in seconds: a disk that hangs must not hang the shutdown.
+#: How long closing may take, in seconds: a hung disk must not block the shutdown.
 _CLOSE_S: Final = 5.0
 
-#: Faults in our SQL or in its arguments, not of the disk.
+#: Errors in the SQL or its arguments, not of the disk.
 _PROGRAMMING: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
 
 
 class StoreFault(Exception):
-    """The file can't be written or read now (a full disk, say); nothing was changed."""
+    """The file can't be read or written now, for example on a full disk; nothing was changed."""
 
 
 class StoreWorker(Protocol):
     """Runs work on the database, each in a transaction."""
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs ``work`` and returns what it returned, once that is committed.
+        """Runs ``work`` and returns its result after the commit.
 
-        Work is done in the order in which it was asked for: what a task asks for after another one
-        has woken it is done after what that one goes on to ask for without waiting.
+        Work is done in the order of the calls. If task A wakes task B, calls that A makes before it
+        next waits come before B's.
 
         Raises:
             StoreFault: nothing was changed.
         """
 
     async def sync(self) -> None:
-        """Returns when all that was committed before survives the machine.
+        """Waits until everything committed before survives a crash of the machine.
 
         Raises:
-            StoreFault: that can't be said.
+            StoreFault: the disk failed to sync.
         """
 
 
 class Watched:
-    """A worker of which it is known whether it can write.
+    """A worker that records whether the database can be written.
 
     Args:
-        worker: does the work.
+        worker: the worker that does the work.
     """
 
     def __init__(self, worker: StoreWorker) -> None:
-        #: Why the last work that failed did; "" since something was written again.
+        #: Why the last work failed; "" after the next successful write.
         self.fault = ""
-        #: Why nobody can say what survives the machine, from now on; "" as long as one can.
+        #: Why it is unknown what is on the disk, for the rest of the process; else "".
         self.unsure = ""
-        #: Set when that is so.
+        #: Set together with ``unsure``.
         self.is_unsure = trio.Event()
         self._worker = worker
 
@@ -100,7 +101,7 @@ class Watched:
             nonlocal wrote
             before = db.total_changes
             result = work(db)
-            # What only reads succeeds on a full disk, too.
+            # Work that only reads succeeds even on a full disk.
             wrote = db.total_changes > before
             return result
 
@@ -124,7 +125,7 @@ class Watched:
 
 
 class Job:
-    """A piece of work and what came of it; ``work`` may be run again after a rollback."""
+    """A piece of work and its result; ``work`` may run again after a rollback."""
 
     def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
         self.work = work
@@ -132,11 +133,11 @@ class Job:
         self.error: Exception | None = None
 
     def outcome(self) -> Any:
-        """The result.
+        """Returns the result of the work.
 
         Raises:
             StoreFault: nothing was changed.
-            Exception: whatever the work raised; nothing was changed.
+            Exception: the error that the work raised; nothing was changed.
         """
         if self.error is not None:
             raise self.error
@@ -144,7 +145,7 @@ class Job:
 
 
 def perform(db: sqlite3.Connection, jobs: Sequence[Job]) -> None:
-    """Does jobs in one transaction; if any of them fails, each in one of its own."""
+    """Runs jobs in one transaction; if one fails, runs each in its own transaction."""
     if _perform(db, jobs) or len(jobs) == 1:
         return
     for job in jobs:
@@ -158,10 +159,10 @@ def _perform(db: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
             job.error = None
             job.result = job.work(db)
         db.execute("COMMIT")
-    except Exception as error:  # noqa: BLE001 - handed to the caller, whose work it was
+    except Exception as error:  # noqa: BLE001 - raised in the caller of the work
         for job in jobs:
             job.error = _fault(error)
-        # A full disk has rolled it back already.
+        # On a full disk SQLite has rolled back already.
         if db.in_transaction:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
@@ -186,7 +187,7 @@ class _Waiting(Job):
 
 
 class StoreThread:
-    """The worker's real form. Made by :func:`open_store_thread`."""
+    """The worker's thread; create it with :func:`open_store_thread`."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -200,15 +201,16 @@ class StoreThread:
         self._database: Database | None = None
         self._syncing = trio.Lock()
         self._sync_limit = trio.CapacityLimiter(1)
-        # Those who ask for a sync draw a number; one that begins serves all drawn before.
+        # Each call of sync() draws a number; a sync serves all numbers drawn before its start.
         self._drawn = 0
         self._served = 0
         self._sync_fault = ""
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Queues ``work`` and waits for it. It is done in the order of the calls.
+        """Queues ``work`` and waits for it. Work is done in the order of the calls.
 
-        Cancelled before it was queued, nothing is done; afterwards it is done without a witness.
+        A call that is cancelled before its work is queued does nothing. Afterwards the work is
+        still done, but its result is dropped.
 
         Raises:
             StoreFault: nothing was changed.
@@ -217,12 +219,12 @@ class StoreThread:
         await trio.lowlevel.checkpoint_if_cancelled()
         job = _Waiting(work)
         if self._line.locked() or not self._room.value:
-            # Only the first of those who wait waits for room, or they would be let in at random.
+            # Only the first waiting caller waits for room: the semaphore's order is random.
             async with self._line:
                 await self._room.acquire()
                 self._put(job)
         else:
-            # Without a turn of the event loop, so that whoever is woken before comes behind.
+            # Without a checkpoint, so that tasks woken earlier come later.
             self._room.acquire_nowait()
             self._put(job)
         await job.done.wait()
@@ -236,13 +238,13 @@ class StoreThread:
         self._jobs.put(job)
 
     async def sync(self) -> None:
-        """Returns when all that was committed before survives the machine.
+        """Waits until everything committed before survives a crash of the machine.
 
-        All who come while a sync is under way share the next one.
+        Calls during a sync share the next one.
 
         Raises:
-            StoreFault: it failed, now or once before: the kernel tells of a write that was lost
-                only once, so that a later success means nothing.
+            StoreFault: this or an earlier sync failed. The kernel reports a lost write only once,
+                so a later success proves nothing.
             trio.ClosedResourceError: the store was closed.
         """
         self._drawn += 1
@@ -263,16 +265,16 @@ class StoreThread:
         try:
             database.sync()
         except OSError as error:
-            # Noted in its thread: who waited for it may have been cancelled.
+            # Stored by the thread, because the caller may have been cancelled.
             self._sync_fault = f"the disk failed to sync: {os_reason(error)}"
 
     async def start(self, connect: Callable[[], Database]) -> None:
         """Starts the thread, which opens the database.
 
         Raises:
-            UserError: what ``connect`` raised.
+            UserError: the error of ``connect``.
         """
-        # A daemon: a disk that hangs must not keep the process from ending.
+        # A daemon thread: a hung disk must not keep the process from ending.
         thread = threading.Thread(target=self._serve, args=(connect,), name="store", daemon=True)
         thread.start()
         await self._opened.wait()
@@ -280,13 +282,13 @@ class StoreThread:
             raise self._fault
 
     async def close(self) -> None:
-        """Does what is queued, then closes the database; gives up after some seconds."""
+        """Does the queued work, then closes the database; gives up after 5 s."""
         self._closing = True
         self._jobs.put(None)
         with trio.move_on_after(_CLOSE_S, shield=True):
             await self._ended.wait()
             return
-        _log.error("the store's disk does not answer: it was left open")
+        _log.error("store: the disk hangs: the database was not closed")
 
     # -- in the thread -----------------------------------------------------------------------------
 
@@ -295,15 +297,15 @@ class StoreThread:
             database = self._database = connect()
         except BaseException as error:  # noqa: BLE001 - raised where start() waits
             self._fault = error
-            self._tell(self._opened.set)
-            self._tell(self._ended.set)
+            self._call_in_trio(self._opened.set)
+            self._call_in_trio(self._ended.set)
             return
-        self._tell(self._opened.set)
+        self._call_in_trio(self._opened.set)
         try:
             self._work(database.db)
         finally:
             database.close()
-            self._tell(self._ended.set)
+            self._call_in_trio(self._ended.set)
 
     def _work(self, db: sqlite3.Connection) -> None:
         while (job := self._jobs.get()) is not None:
@@ -312,12 +314,12 @@ class StoreThread:
                 while len(batch) < _BATCH and (job := self._jobs.get_nowait()) is not None:
                     batch.append(job)
             perform(db, batch)
-            self._tell(partial(self._release, batch))
+            self._call_in_trio(partial(self._release, batch))
             if job is None:
                 return
 
-    def _tell(self, function: Callable[[], object]) -> None:
-        # Once the run is over nobody is left to be told.
+    def _call_in_trio(self, function: Callable[[], object]) -> None:
+        # After the end of trio.run() nothing waits for the result.
         with suppress(trio.RunFinishedError):
             self._trio.run_sync_soon(function)
 
@@ -329,10 +331,10 @@ class StoreThread:
 
 @asynccontextmanager
 async def open_store_thread(connect: Callable[[], Database]) -> AsyncIterator[StoreThread]:
-    """A worker for as long as the block runs; at its end what was queued is done first.
+    """Runs a worker while the block runs; leaving the block does the queued work first.
 
     Raises:
-        UserError: what ``connect`` raised.
+        UserError: the error of ``connect``.
     """
     thread = StoreThread()
     try:

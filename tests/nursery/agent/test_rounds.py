@@ -785,7 +785,7 @@ async def test_the_clock_is_set_back_while_the_agent_is_down(
         await trio.sleep(1000)
         assert len(world.vim.verdicts) == verdicts
         if not verdicts:
-            why = "the clock was set back: nobody knows whether the VIM still waits"
+            why = "the clock was set back: the VIM may no longer wait"
             assert (await history(world))[0] == ("vote", "stop", "error", why)
 
 
