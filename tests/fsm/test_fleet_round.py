@@ -38,7 +38,7 @@ UNREPLIED = RoundEnd(
 )
 CLOCK_BACK = RoundEnd(
     VoteResult.ERROR,
-    "the clock was set back: nobody knows whether the VIM still waits",
+    "the clock was set back: the VIM may no longer wait",
     has_verdict=False,
 )
 

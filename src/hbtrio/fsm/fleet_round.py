@@ -260,7 +260,7 @@ class FleetRound:
         end = self._end(FleetRoundEvent.AGENT_RESTARTED, VoteResult.ERROR, reason)
         if end is None and age_s < 0:
             # By such a clock a verdict would be in time for as long as that was set back.
-            reason = "the clock was set back: nobody knows whether the VIM still waits"
+            reason = "the clock was set back: the VIM may no longer wait"
             end = self._end(FleetRoundEvent.CLOCK_SET_BACK, VoteResult.ERROR, reason)
         return end
 
