@@ -1,8 +1,8 @@
-"""One host's session as the agent uses it: what the host told, what it is told, commands to it.
+"""One host's session as the agent uses it: what the host reported, and what it is sent.
 
 Nothing waits for a host but a command to it: one that does not read must hold up neither the VIM's
 requests nor other hosts. So reporting states are left with the session, the newest of each
-instance, and a task of the session tells them as fast as the host reads.
+instance, and a task of the session sends them as fast as the host reads.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from hbtrio.net.link_session import LinkSession, SessionEnded
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import (
     ActCommand,
@@ -60,7 +61,7 @@ class HostSession:
     _replies: dict[str, trio.MemorySendChannel[Reply]] = attrs.field(factory=dict, init=False)
     _progress: dict[str, trio.MemorySendChannel[str]] = attrs.field(factory=dict, init=False)
     _reporting: dict[str, bool] = attrs.field(factory=dict, init=False)
-    _to_tell: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _to_send: WakeUp = attrs.field(factory=WakeUp, init=False)
 
     @property
     def hostname(self) -> str:
@@ -74,20 +75,19 @@ class HostSession:
     def set_reporting(self, uuid: str, enabled: bool) -> None:
         """Leaves word for the host whether losses are to be reported; "" is the whole host."""
         self._reporting[uuid] = enabled
-        self._to_tell.set()
+        self._to_send.set()
 
-    async def tell_reporting(self) -> None:
+    async def send_reporting(self) -> None:
         """Passes on what was left, until cancelled or the link ends."""
         while True:
-            await self._to_tell.wait()
-            self._to_tell = trio.Event()
+            await self._to_send.wait()
             while self._reporting:
                 uuid = next(iter(self._reporting))
                 enabled = self._reporting.pop(uuid)
                 try:
                     await self.link.send(Reporting(uuid, enabled))
                 except SessionEnded:
-                    return  # the next session is told all of it
+                    return  # the next session is sent all of it
 
     async def command(self, message: RoundCommand | ActCommand) -> Reply:
         """Sends a command and returns how the host took it.

@@ -1,4 +1,4 @@
-"""The agent's end of the links: hosts that dial in, what they tell, and commands to them.
+"""The agent's end of the links: hosts that dial in, what they send, and commands to them.
 
 A host is known by its name; with TLS its certificate has to bear it. A second connection of the
 same host replaces the first, for the first may be a connection that only this end believes in; the
@@ -24,6 +24,7 @@ from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.name_conflicts import NameConflicts
 from hbtrio.nursery.supervisor import Supervisor
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import LinkError, decode_from_host
@@ -138,7 +139,7 @@ class AgentLinks:
                     self._strangers.pop(patience, None)
                     patience.cancel()
                     await self._welcome(known)
-                    nursery.start_soon(known.tell_reporting)
+                    nursery.start_soon(known.send_reporting)
 
                 async def expect_hello() -> None:
                     nonlocal why
@@ -232,24 +233,23 @@ class _Acknowledgement:
         self._link = link
         self._store = store
         self._owed = 0
-        self._news = trio.Event()
+        self._reports = WakeUp()
 
     def owe(self, number: int) -> None:
         self._owed = number
-        self._news.set()
+        self._reports.set()
 
     async def run(self) -> None:
-        said = 0
+        acknowledged = 0
         try:
             while True:
-                await self._news.wait()
+                await self._reports.wait()
                 await trio.sleep(_GATHER_S)
-                self._news = trio.Event()
                 owed = self._owed
-                if owed > said:
+                if owed > acknowledged:
                     await self._store.sync()
                     await self._link.send(Ack(owed))
-                    said = owed
+                    acknowledged = owed
         except SessionEnded:
             pass  # what is not acknowledged comes again
         except StoreFault as fault:
