@@ -578,10 +578,10 @@ async def test_status(autojump_clock: MockClock) -> None:
         assert called.lines == [
             "compute-0: 2 of 3 heartbeating, hbtrio 0.1.0 since 2026-01-01 00:00:00+00:00",
             "",
-            "UUID      NAME   STATE    HEALTH   BEATS  MISSED  RTT ms  LAST",
-            "00000003  -      waiting  unknown      0       0       -  discovered",
-            "00000002  db-1   heartbeating  healthy     11       0     0.0  heartbeating: init an…",
-            "00000001  web-1  heartbeating  healthy     11       0     0.0  heartbeating: init an…",
+            "UUID      NAME   STATE         HEALTH   BEATS  MISSED  RTT ms  LAST",
+            "00000003  -      waiting       unknown      0       0       -  discovered",
+            "00000002  db-1   heartbeating  healthy     11       0     0.0  heartbeating: in…",
+            "00000001  web-1  heartbeating  healthy     11       0     0.0  heartbeating: in…",
         ]
         assert called.status == ExitStatus.DONE
 

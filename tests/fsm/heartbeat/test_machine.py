@@ -1,4 +1,4 @@
-"""The pulse of one instance: handshake, beats, misses, loss, exit, closing, health.
+"""The heartbeat of one instance: handshake, beats, misses, loss, exit, closing, health.
 
 Times are in seconds. The interval is 1 s unless a test says otherwise; challenges are numbered 1,
 2, 3 and so on, and answered a quarter of a second after they were sent.
