@@ -21,7 +21,7 @@ from trio.testing import MockClock
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.nursery.host import events_file
-from hbtrio.nursery.host.events_file import BATCH, QUEUE, EventsFault, EventsFile
+from hbtrio.nursery.host.events_file import BATCH, FLUSH_S, QUEUE, EventsFault, EventsFile
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -47,6 +47,11 @@ async def writing(events: EventsFile) -> AsyncIterator[Reports]:
                 nursery.cancel_scope.cancel()
     finally:
         events.close()
+
+
+def patient(target: str) -> EventsFile:
+    """One that writes all that is queued at its end, however busy the machine is."""
+    return EventsFile(target, flush_s=60)
 
 
 def numbers(data: bytes) -> list[int]:
@@ -99,7 +104,7 @@ def pipe() -> Iterator[Pipe]:
 
 async def test_every_report_is_a_line_at_once(tmp_path: Path) -> None:
     path = tmp_path / "events"
-    async with writing(EventsFile(str(path))) as reports:
+    async with writing(patient(str(path))) as reports:
         reports.publish(report(1, 'disk "a" b\u00fcsy\n'))
         with trio.fail_after(10):
             while not path.read_bytes():
@@ -113,7 +118,7 @@ async def test_every_report_is_a_line_at_once(tmp_path: Path) -> None:
 async def test_a_file_is_appended_to_and_not_everybodys_to_read(tmp_path: Path) -> None:
     path = tmp_path / "events"
     for number in (1, 2):
-        async with writing(EventsFile(str(path))) as reports:
+        async with writing(patient(str(path))) as reports:
             reports.publish(report(number))
     assert numbers(path.read_bytes()) == [1, 2]
     assert stat.S_IMODE(path.stat().st_mode) & 0o137 == 0
@@ -121,7 +126,7 @@ async def test_a_file_is_appended_to_and_not_everybodys_to_read(tmp_path: Path) 
 
 async def test_none_is_lost_and_none_is_out_of_order(tmp_path: Path) -> None:
     path = tmp_path / "events"
-    async with writing(EventsFile(str(path))) as reports:
+    async with writing(patient(str(path))) as reports:
         for number in range(QUEUE):
             reports.publish(report(number))
     assert numbers(path.read_bytes()) == list(range(QUEUE))
@@ -129,7 +134,7 @@ async def test_none_is_lost_and_none_is_out_of_order(tmp_path: Path) -> None:
 
 async def test_none_is_missed_once_it_has_started(tmp_path: Path) -> None:
     path = tmp_path / "events"
-    async with writing(EventsFile(str(path))) as reports:
+    async with writing(patient(str(path))) as reports:
         # Not one checkpoint later, and with the end right behind.
         reports.publish(report(7))
     assert numbers(path.read_bytes()) == [7]
@@ -138,7 +143,7 @@ async def test_none_is_missed_once_it_has_started(tmp_path: Path) -> None:
 async def test_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "stdout").open("w+") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        async with writing(EventsFile("-")) as reports:
+        async with writing(patient("-")) as reports:
             reports.publish(report(1))
         assert not stdout.closed
         stdout.seek(0)
@@ -166,7 +171,7 @@ def test_a_file_that_can_not_be_opened(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 async def test_a_full_disk_is_said_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    events = EventsFile("/dev/full")
+    events = patient("/dev/full")
     async with writing(events) as reports:
         for number in range(3):
             reports.publish(report(number))
@@ -201,7 +206,7 @@ async def test_a_disk_that_was_full_costs_what_it_cost_and_is_written_again(
     line = len(report(1).as_line()) + 1
     disk = Disk(line + 10)
     monkeypatch.setattr(events_file.os, "write", disk.write)
-    events = EventsFile(str(path))
+    events = patient(str(path))
     async with writing(events) as reports:
 
         async def publish(number: int, lost: int) -> None:
@@ -227,7 +232,7 @@ async def test_a_disk_that_was_full_costs_what_it_cost_and_is_written_again(
 
 async def test_a_closed_pipe_stays_a_fault(caplog: pytest.LogCaptureFixture) -> None:
     reading, ours = os.pipe()
-    events = EventsFile(f"/proc/self/fd/{ours}")
+    events = patient(f"/proc/self/fd/{ours}")
     os.close(ours)
     os.close(reading)
     async with writing(events) as reports:
@@ -250,7 +255,7 @@ async def test_a_stalled_reader_holds_nobody_up_and_does_not_delay_the_end(
                 reports.publish(report(number, "x" * 100))
                 await trio.lowlevel.checkpoint()
             began = trio.current_time()
-        assert trio.current_time() - began <= 0.5
+        assert trio.current_time() - began == FLUSH_S
         # It is let go, so that its thread does not outlive the test.
         stalled.start_reading()
 
@@ -260,7 +265,7 @@ async def test_a_reader_that_is_too_slow_misses_some_and_it_is_said(
 ) -> None:
     monkeypatch.setattr(events_file, "QUEUE", 50)
     with pipe() as slow:
-        events = EventsFile(slow.path)
+        events = patient(slow.path)
         async with writing(events) as reports:
             for number in range(300):
                 reports.publish(report(number, "x" * 1000))
@@ -295,7 +300,7 @@ async def test_a_reader_that_stays_too_slow_is_one_fault(
         return write(fd, data)
 
     path = tmp_path / "events"
-    events = EventsFile(str(path))
+    events = patient(str(path))
     async with writing(events) as reports:
         monkeypatch.setattr(events_file.os, "write", when_it_may)
         for number in range(100):
@@ -320,7 +325,7 @@ async def test_a_reader_that_stays_too_slow_is_one_fault(
 async def test_what_is_queued_at_the_end_stands_behind_what_is_being_written() -> None:
     # The first batch is in the middle of its write when the end comes.
     with pipe() as busy:
-        async with writing(EventsFile(busy.path)) as reports:
+        async with writing(patient(busy.path)) as reports:
             for number in range(3 * BATCH):
                 reports.publish(report(number, "x" * 100))
             await trio.testing.wait_all_tasks_blocked()
@@ -348,7 +353,7 @@ async def test_after_a_rotation_it_is_the_new_file_that_is_written(
 ) -> None:
     caplog.set_level(logging.INFO, "hbtrio.events")
     path, old = tmp_path / "events", tmp_path / "events.1"
-    events = EventsFile(str(path))
+    events = patient(str(path))
     async with writing(events) as reports:
         reports.publish(report(1))
         assert await written(path, 1) == [1]
@@ -369,7 +374,7 @@ async def test_one_that_can_not_be_opened_anew_goes_on_as_it_is(
     directory = tmp_path / "log"
     directory.mkdir()
     path, moved = directory / "events", tmp_path / "moved"
-    events = EventsFile(str(path))
+    events = patient(str(path))
     async with writing(events) as reports:
         directory.rename(moved)
         await events.reopen()
@@ -385,7 +390,7 @@ async def test_opening_anew_mends_a_fault_and_standard_output_is_left_alone(
 ) -> None:
     path = tmp_path / "events"
     path.symlink_to("/dev/full")
-    events = EventsFile(str(path))
+    events = patient(str(path))
     async with writing(events) as reports:
         reports.publish(report(1))
         with trio.fail_after(10):
@@ -402,7 +407,7 @@ async def test_opening_anew_mends_a_fault_and_standard_output_is_left_alone(
     )
     with (tmp_path / "stdout").open("w+") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        events = EventsFile("-")
+        events = patient("-")
         async with writing(events) as reports:
             await events.reopen()
             reports.publish(report(3))
@@ -417,7 +422,7 @@ async def test_a_torn_line_costs_no_other_though_the_file_is_opened_anew(
     path = tmp_path / "events"
     disk = Disk(10)
     monkeypatch.setattr(events_file.os, "write", disk.write)
-    events = EventsFile(str(path))
+    events = patient(str(path))
     async with writing(events) as reports:
         reports.publish(report(1))
         with trio.fail_after(10):

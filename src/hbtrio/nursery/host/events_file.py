@@ -28,6 +28,9 @@ QUEUE: Final = 10_000
 #: One write takes at most this many lines.
 BATCH: Final = 256
 
+#: Seconds that the end of the daemon waits at most for what is still queued.
+FLUSH_S: Final = 0.5
+
 _TOO_SLOW: Final = "its reader is too slow"
 
 
@@ -45,13 +48,15 @@ class EventsFile:
 
     Args:
         target: a path, appended to, or "-" for standard output.
+        flush_s: how many seconds a cancelled ``run`` goes on writing what is queued, at most.
 
     Raises:
         UserError: the file can't be opened.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, flush_s: float = FLUSH_S) -> None:
         self.target = target
+        self._flush_s = flush_s
         #: What is wrong at present; None while every event is written.
         self.fault: EventsFault | None = None
         self._pending: deque[bytes] = deque()
@@ -74,7 +79,7 @@ class EventsFile:
             ) from error
 
     async def run(self, reports: Reports, *, task_status: trio.TaskStatus[None]) -> NoReturn:
-        """Writes every report from now on, until cancelled; then what is queued, in short time.
+        """Writes every report from now on, until cancelled; then for ``flush_s`` what is queued.
 
         It says it has started once it listens, so that no report is missed.
         """
@@ -95,7 +100,7 @@ class EventsFile:
                 if written and queue.statistics().current_buffer_used == 0:
                     self._mended("events are written again")
         except trio.Cancelled:
-            with trio.move_on_after(0.5, shield=True):
+            with trio.move_on_after(self._flush_s, shield=True):
                 # A batch may have been cancelled before its thread was started.
                 while (rest := self._batch(None, queue)) or self._pending:
                     await self._write(rest, reports)
