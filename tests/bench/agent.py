@@ -25,7 +25,7 @@ from bench.agent_report import FARMED, FLOOR, REAL, AgentResult, Queries, Votes
 from bench.sample import allow_descriptors
 from bench.vim_wire import PATIENCE_S, Target
 from hbtrio.lab.agent import LabAgent
-from hbtrio.lab.fake_vim import Mood, loopback_socket, vim_stand_in
+from hbtrio.lab.fake_vim import Mood, fake_vim, loopback_socket
 from hbtrio.lab.launcher import Launcher
 from hbtrio.lab.scene import Scene, event, open_scene
 from hbtrio.system.reaper_link import open_reaper_link
@@ -169,7 +169,7 @@ async def measure_votes(votes: int) -> list[Votes]:
 
 async def measure_queries() -> Queries:
     """Queries about many instances, with all that is to be told waiting for a VIM that stalls."""
-    async with vim_stand_in() as vim:
+    async with fake_vim() as vim:
         vim.mood = Mood.STALL
         async with (
             _controller(vim.url) as controller,

@@ -22,7 +22,7 @@ from hbtrio.api.agent import agent_api
 from hbtrio.api.vim import vim_api
 from hbtrio.config.agent import AgentConfig, LinkSettings, VimSettings
 from hbtrio.http.server import serve_http
-from hbtrio.lab.fake_vim import VimStandIn, vim_stand_in
+from hbtrio.lab.fake_vim import FakeVim, fake_vim
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.nursery.agent.audit import Audit
 from hbtrio.nursery.agent.daemon import Agent, open_agent
@@ -40,7 +40,7 @@ from support.scripted_host import HOSTNAME, VM, ScriptedHost
 CLOSED = Unconfirmed(MissingAnswer.CLOSED)
 
 
-class FakeVim:
+class ScriptedVim:
     """A transport to a VIM that takes everything and says nothing, as the deployed one."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class MemoryAgent:
     agent: Agent
     store: Store
     worker: InlineWorker
-    vim: FakeVim
+    vim: ScriptedVim
     nursery: trio.Nursery
 
     async def host(self, host: ScriptedHost | None = None) -> ScriptedHost:
@@ -134,7 +134,7 @@ async def memory_agent(
     """
     ids = itertools.count(1)
     with inline_store(folder) as (store, worker):
-        fake = FakeVim()
+        fake = ScriptedVim()
         running = open_agent(
             AgentConfig(name="controller-0", link=LinkSettings(**link)),  # type: ignore[arg-type]
             store,
@@ -221,7 +221,7 @@ class SocketAgent:
 
     agent: Agent
     store: Store
-    vim: VimStandIn
+    vim: FakeVim
     port: int
     nursery: trio.Nursery
     crashes: list[BaseException]
@@ -294,7 +294,7 @@ class SocketAgent:
 async def socket_agent(
     folder: Path,
     *,
-    vim: VimStandIn | None = None,
+    vim: FakeVim | None = None,
     audit_s: float | None = None,
     timeouts: dict[str, float] | None = None,
     token: str = "",
@@ -310,7 +310,7 @@ async def socket_agent(
     """
     async with AsyncExitStack() as stack:
         if vim is None:
-            vim = await stack.enter_async_context(vim_stand_in())
+            vim = await stack.enter_async_context(fake_vim())
         now = wall_time
         store = await stack.enter_async_context(Store.open(str(folder / "agent.db"), now))
         client = await stack.enter_async_context(VimClient(vim.url, **(timeouts or {})))  # type: ignore[arg-type]

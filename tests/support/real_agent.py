@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from hbtrio.lab.daemon import Daemon
-from hbtrio.lab.fake_vim import VimStandIn, vim_stand_in
+from hbtrio.lab.fake_vim import FakeVim, fake_vim
 from hbtrio.lab.launcher import until_it_serves, write_toml
 from support.agent_world import Answer, request_bytes
 from support.free_ports import free_port
@@ -26,7 +26,7 @@ class RealAgent:
     """An agent whose two APIs are served on ports of the loopback."""
 
     daemon: Daemon
-    vim: VimStandIn
+    vim: FakeVim
     vim_port: int
     operator_port: int
     directory: Path
@@ -73,7 +73,7 @@ async def real_agent(
     token = directory / "token"
     token.touch(0o600)
     token.write_text(TOKEN)
-    async with vim_stand_in() as vim, trio.open_nursery() as nursery:
+    async with fake_vim() as vim, trio.open_nursery() as nursery:
         write_toml(
             config,
             {

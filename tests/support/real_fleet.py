@@ -2,9 +2,9 @@
 
 ::
 
-    VIM (stand-in) <--HTTP-- agent <--LinkProxy-- host --bridge-- guests
+    fake VIM <--HTTP-- agent <--LinkProxy-- host --bridge-- guests
 
-What the VIM asks is a :class:`Question`; what became of it is read at the stand-in and, while the
+What the VIM asks is a :class:`Question`; what became of it is read at the fake VIM and, while the
 agent runs, out of its store.
 """
 
@@ -22,7 +22,7 @@ import trio
 from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
 from hbtrio.lab.daemon import Daemon, log_tail
-from hbtrio.lab.fake_vim import Mood, VimStandIn, vim_stand_in
+from hbtrio.lab.fake_vim import FakeVim, Mood, fake_vim
 from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.launcher import until_it_serves, write_toml
 from hbtrio.lab.scene import Scene, open_scene
@@ -117,7 +117,7 @@ class Question:
 class Fleet:
     """See :func:`open_fleet`."""
 
-    def __init__(self, scene: Scene, vim: VimStandIn, nursery: trio.Nursery) -> None:
+    def __init__(self, scene: Scene, vim: FakeVim, nursery: trio.Nursery) -> None:
         directory = scene.directory
         self.scene = scene
         self.vim = vim
@@ -298,7 +298,7 @@ async def open_fleet(*names: str, window_s: int) -> AsyncIterator[Fleet]:
         names: what the VMs are called.
         window_s: how long their votes and notices may take.
     """
-    async with open_scene() as scene, vim_stand_in() as vim, trio.open_nursery() as nursery:
+    async with open_scene() as scene, fake_vim() as vim, trio.open_nursery() as nursery:
         fleet = Fleet(scene, vim, nursery)
         try:
             await nursery.start(fleet.link.run)

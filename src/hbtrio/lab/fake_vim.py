@@ -62,7 +62,7 @@ class Mood(Enum):
     ERROR_503 = "503"
 
 
-class VimStandIn:
+class FakeVim:
     """A VIM on a loopback port.
 
     Attributes:
@@ -254,9 +254,9 @@ class VimStandIn:
 
 
 @contextlib.asynccontextmanager
-async def vim_stand_in(port: int = 0) -> AsyncIterator[VimStandIn]:
+async def fake_vim(port: int = 0) -> AsyncIterator[FakeVim]:
     """A VIM that serves for as long as the block runs."""
-    vim = VimStandIn(port)
+    vim = FakeVim(port)
     async with trio.open_nursery() as nursery:
         await nursery.start(vim.run)
         yield vim

@@ -1,6 +1,6 @@
 """The VIM of a lab: it asks, waits, audits and repairs as the deployed one does.
 
-What it answers is :class:`~hbtrio.lab.fake_vim.VimStandIn`'s. Here is what it does by itself
+What it answers is :class:`~hbtrio.lab.fake_vim.FakeVim`'s. Here is what it does by itself
 (PROTOCOL.md, section 3):
 
 * it tells the agent of each instance, and has it reported;
@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from hbtrio.errors import UserError
-from hbtrio.lab.fake_vim import VimStandIn
+from hbtrio.lab.fake_vim import FakeVim
 from hbtrio.lab.feed import Feed
 from hbtrio.lab.received import Received
 from hbtrio.lab.vim_request import VimReply
@@ -106,7 +106,7 @@ class LabVim:
         say: Callable[[str], None],
         repair: Callable[[str, str], Awaitable[None]],
     ) -> None:
-        self.server = VimStandIn(on_received=self.hear, kept=_KEPT)
+        self.server = FakeVim(on_received=self.hear, kept=_KEPT)
         #: What the agent told, a body each.
         self.told: Feed[dict[str, Any]] = Feed()
         self.is_up = True

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from hbtrio.fsm.delivery import OutboxState
-from hbtrio.lab.fake_vim import Mood, VimStandIn, vim_stand_in
+from hbtrio.lab.fake_vim import FakeVim, Mood, fake_vim
 from hbtrio.lab.received import Received
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 from support.agent_world import SocketAgent, request_bytes, socket_agent
@@ -336,7 +336,7 @@ async def test_alarms_are_sent_until_they_are_answered(tmp_path: Path, mood: Moo
 async def test_a_vim_that_is_down_at_start_hears_the_newest_state_and_every_alarm(
     tmp_path: Path,
 ) -> None:
-    vim = VimStandIn()
+    vim = FakeVim()
     vim.go_down()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(vim.run)
@@ -393,7 +393,7 @@ async def test_an_instance_that_is_moved_by_a_patch(tmp_path: Path) -> None:
 
 async def test_a_vim_that_is_only_asked(tmp_path: Path) -> None:
     """Today's: it never calls /v1/hosts."""
-    async with vim_stand_in() as vim:
+    async with fake_vim() as vim:
         vim.hosts[HOST_UUID] = {"hostname": HOSTNAME, "state": "enabled"}
         vim.instances[HOST_UUID] = [
             {
@@ -481,7 +481,7 @@ async def test_audits_of_a_vim_in_trouble_change_nothing(
 async def test_an_audits_answer_that_is_faulty(
     tmp_path: Path, instances: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with vim_stand_in() as vim:
+    async with fake_vim() as vim:
         vim.hosts[HOST_UUID] = {"hostname": HOSTNAME, "state": "enabled"}
         vim.instances[HOST_UUID] = instances
         async with socket_agent(tmp_path, vim=vim, audit_s=0.1) as agent:

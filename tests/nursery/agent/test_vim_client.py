@@ -1,4 +1,4 @@
-"""The client and the VIM's stand-in over real sockets: what is known of a request afterwards."""
+"""The client and the fake VIM over real sockets: what is known of a request afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import trio.testing
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.fsm.delivery import OutboxKind
-from hbtrio.lab.fake_vim import Mood, VimStandIn, vim_stand_in
+from hbtrio.lab.fake_vim import FakeVim, Mood, fake_vim
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.agent.vim_delivery import VimDelivery
 from hbtrio.nursery.wakeup import WakeUp
@@ -67,13 +67,13 @@ SOON, NEVER = 0.1, 60.0
 
 
 @pytest.fixture
-async def vim() -> AsyncIterator[VimStandIn]:
-    async with vim_stand_in() as vim:
+async def vim() -> AsyncIterator[FakeVim]:
+    async with fake_vim() as vim:
         yield vim
 
 
 @pytest.fixture
-async def client(vim: VimStandIn) -> AsyncIterator[VimClient]:
+async def client(vim: FakeVim) -> AsyncIterator[VimClient]:
     async with VimClient(vim.url) as client:
         yield client
 
@@ -108,7 +108,7 @@ async def served_by(
 # -- as the deployed VIM ---------------------------------------------------------------------------
 
 
-async def test_requests_byte_for_byte(vim: VimStandIn, client: VimClient) -> None:
+async def test_requests_byte_for_byte(vim: FakeVim, client: VimClient) -> None:
     vim.hosts[H] = {"hostname": "compute-0", "state": "enabled"}
     vim.instances[H] = []
     await client.send(patch_instance(U, ACTION))
@@ -144,7 +144,7 @@ async def test_events(client: VimClient, body: str, delivery: SendResult) -> Non
     assert await client.send(patch_instance(U, body)) == delivery
 
 
-async def test_audits(vim: VimStandIn, client: VimClient) -> None:
+async def test_audits(vim: FakeVim, client: VimClient) -> None:
     vim.hosts[H] = {"hostname": "compute-0", "state": "disabled"}
     service = {"service": "heartbeat", "state": "enabled"}
     vim.instances[H] = [
@@ -173,7 +173,7 @@ async def test_audits(vim: VimStandIn, client: VimClient) -> None:
     ],
 )
 async def test_what_the_vim_says_nothing_to(
-    vim: VimStandIn, client: VimClient, request_: VimRequest
+    vim: FakeVim, client: VimClient, request_: VimRequest
 ) -> None:
     vim.hosts[H] = {"hostname": "compute-0", "state": "enabled"}
     vim.instances[H] = []
@@ -195,7 +195,7 @@ async def test_what_the_vim_says_nothing_to(
     ],
 )
 async def test_moods(
-    vim: VimStandIn, client: VimClient, mood: Mood, delivery: SendResult, received: int
+    vim: FakeVim, client: VimClient, mood: Mood, delivery: SendResult, received: int
 ) -> None:
     vim.next_moods.append(mood)
     assert await client.send(patch_instance(U, ALARM)) == delivery
@@ -212,7 +212,7 @@ async def test_moods(
         (Mood.STALL_ANSWERING, Delivered(200, b'{"instances":[', "not whole within 0.1 s")),
     ],
 )
-async def test_stalls(vim: VimStandIn, mood: Mood, delivery: SendResult) -> None:
+async def test_stalls(vim: FakeVim, mood: Mood, delivery: SendResult) -> None:
     vim.mood = mood
     async with VimClient(vim.url, answer_s=SOON) as client:
         assert await client.send(patch_instance(U, ACTION)) == delivery
@@ -236,7 +236,7 @@ async def test_the_answer_as_a_whole_is_bounded_in_time() -> None:
     assert answer.cut == "not whole within 0.1 s"
 
 
-async def test_the_answer_is_bounded_in_size(vim: VimStandIn) -> None:
+async def test_the_answer_is_bounded_in_size(vim: FakeVim) -> None:
     vim.mood = Mood.FLOOD
     async with VimClient(vim.url, answer_bytes=100_000) as client:
         answer = await client.send(instances_audit(H))
@@ -281,7 +281,7 @@ async def test_an_answer_cut_short() -> None:
 # -- not sent --------------------------------------------------------------------------------------
 
 
-async def test_down_and_up_again(vim: VimStandIn, client: VimClient) -> None:
+async def test_down_and_up_again(vim: FakeVim, client: VimClient) -> None:
     vim.go_down()
     await trio.testing.wait_all_tasks_blocked()
     down = NotSent(f"no connection to {vim.url}: connection refused")
@@ -292,7 +292,7 @@ async def test_down_and_up_again(vim: VimStandIn, client: VimClient) -> None:
     assert len(vim.received) == 1
 
 
-async def test_killed_while_it_works(vim: VimStandIn, client: VimClient) -> None:
+async def test_killed_while_it_works(vim: FakeVim, client: VimClient) -> None:
     vim.mood = Mood.STALL
     found: list[SendResult] = []
 
@@ -325,21 +325,21 @@ async def test_nobody_accepts() -> None:
                 sock.close()
 
 
-async def test_nobody_reads(vim: VimStandIn) -> None:
+async def test_nobody_reads(vim: FakeVim) -> None:
     vim.mood = Mood.STALL_UNREAD
     async with VimClient(vim.url, write_s=SOON) as client:
         assert await client.send(HUGE) == NotSent("could not be written within 0.1 s")
 
 
-async def test_reset_while_it_is_written(vim: VimStandIn, client: VimClient) -> None:
-    # It is longer than the stand-in takes.
+async def test_reset_while_it_is_written(vim: FakeVim, client: VimClient) -> None:
+    # It is longer than the fake VIM takes.
     answer = await client.send(HUGE)
     assert isinstance(answer, NotSent)
     assert answer.reason.startswith("the connection broke while it was being written")
     assert len(vim.received) == 0
 
 
-async def test_reset_at_once(vim: VimStandIn, client: VimClient) -> None:
+async def test_reset_at_once(vim: FakeVim, client: VimClient) -> None:
     """Before or after the last byte: the kernel decides, and what is said has to agree."""
     vim.mood = Mood.RESET_UNREAD
     for _ in range(50):
@@ -348,7 +348,7 @@ async def test_reset_at_once(vim: VimStandIn, client: VimClient) -> None:
     assert len(vim.received) == 0
 
 
-async def test_a_tls_that_is_none(vim: VimStandIn) -> None:
+async def test_a_tls_that_is_none(vim: FakeVim) -> None:
     """Neither a server that waits for more nor one that answers in clear."""
     url = f"https://127.0.0.1:{vim.port}"
     async with VimClient(url, connect_s=SOON) as client:
@@ -372,7 +372,7 @@ def test_urls_that_are_none(url: str) -> None:
 
 
 async def test_the_environment_decides_nothing(
-    vim: VimStandIn, monkeypatch: pytest.MonkeyPatch
+    vim: FakeVim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
@@ -387,7 +387,7 @@ async def never_called() -> None:
     raise AssertionError
 
 
-async def test_told_before_the_first_byte(vim: VimStandIn) -> None:
+async def test_told_before_the_first_byte(vim: FakeVim) -> None:
     told: list[int] = []
 
     async def on_sending() -> None:
@@ -420,7 +420,7 @@ async def test_its_fault_ends_the_request_unsent() -> None:
     assert heard == [b""]
 
 
-async def test_cancelled(vim: VimStandIn, client: VimClient) -> None:
+async def test_cancelled(vim: FakeVim, client: VimClient) -> None:
     vim.mood = Mood.STALL
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -432,7 +432,7 @@ async def test_cancelled(vim: VimStandIn, client: VimClient) -> None:
     assert await client.send(patch_instance(U, ALARM)) == Delivered(200, b"")
 
 
-async def test_side_by_side(vim: VimStandIn, client: VimClient) -> None:
+async def test_side_by_side(vim: FakeVim, client: VimClient) -> None:
     """A request that stalls holds up no other, however many there are."""
     vim.next_moods.extend([Mood.STALL] * 20)
     async with trio.open_nursery() as nursery:
@@ -548,7 +548,7 @@ async def test_an_end_leaves_nothing_open(answer: bytes, delivery: SendResult) -
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("mood", [Mood.RESET, Mood.RESET_UNREAD, Mood.STALL, Mood.STALL_ANSWERING])
-async def test_no_whole_answer_leaves_nothing_open(vim: VimStandIn, mood: Mood) -> None:
+async def test_no_whole_answer_leaves_nothing_open(vim: FakeVim, mood: Mood) -> None:
     vim.mood = mood
     async with VimClient(vim.url, answer_s=0.01) as client, leaves_nothing_open(client):
         for _ in range(20):
@@ -556,9 +556,9 @@ async def test_no_whole_answer_leaves_nothing_open(vim: VimStandIn, mood: Mood) 
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_a_request_that_can_t_be_written_leaves_nothing_open(vim: VimStandIn) -> None:
+async def test_a_request_that_can_t_be_written_leaves_nothing_open(vim: FakeVim) -> None:
     vim.mood = Mood.STALL_UNREAD
-    # The stand-in never reads, so it sees no end either; its ends are left out of the count.
+    # The fake VIM never reads, so it sees no end either; its ends are left out of the count.
     async with VimClient(vim.url, write_s=0.01) as client:
         before = open_files()
         for n in range(1, 6):
@@ -568,9 +568,7 @@ async def test_a_request_that_can_t_be_written_leaves_nothing_open(vim: VimStand
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_a_fault_of_on_sending_leaves_nothing_open(
-    vim: VimStandIn, client: VimClient
-) -> None:
+async def test_a_fault_of_on_sending_leaves_nothing_open(vim: FakeVim, client: VimClient) -> None:
     async def on_sending() -> None:
         raise LookupError
 
@@ -582,9 +580,7 @@ async def test_a_fault_of_on_sending_leaves_nothing_open(
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("mood", [Mood.STALL, Mood.STALL_ANSWERING])
-async def test_cancelled_leaves_nothing_open(
-    vim: VimStandIn, client: VimClient, mood: Mood
-) -> None:
+async def test_cancelled_leaves_nothing_open(vim: FakeVim, client: VimClient, mood: Mood) -> None:
     vim.mood = mood
     async with leaves_nothing_open(client):
         for n in range(1, 21):
@@ -618,7 +614,7 @@ async def test_cancelled_in_a_tls_handshake_leaves_nothing_open() -> None:
 
 @pytest.mark.usefixtures("no_collector")
 async def test_a_response_that_does_not_close_holds_nobody_up(
-    vim: VimStandIn, client: VimClient, monkeypatch: pytest.MonkeyPatch
+    vim: FakeVim, client: VimClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def aclose(_: object) -> None:
         await trio.sleep_forever()
@@ -631,7 +627,7 @@ async def test_a_response_that_does_not_close_holds_nobody_up(
     await until(lambda: open_files() <= before)
 
 
-# -- the stand-in under the delivery ---------------------------------------------------------------
+# -- the fake VIM under the delivery ---------------------------------------------------------------
 
 
 async def test_delivery_and_store_and_sockets(tmp_path: Path) -> None:
@@ -642,7 +638,7 @@ async def test_delivery_and_store_and_sockets(tmp_path: Path) -> None:
 
     instances = [f"{U[:-4]}{n:04}" for n in range(50)]
     async with (
-        vim_stand_in() as vim,
+        fake_vim() as vim,
         VimClient(vim.url) as client,
         Store.open(str(tmp_path / "agent.db"), clock) as store,
         trio.open_nursery() as nursery,
@@ -686,7 +682,7 @@ async def test_delivery_and_store_and_sockets(tmp_path: Path) -> None:
 
 
 async def test_nothing_of_a_body_is_logged(
-    vim: VimStandIn, client: VimClient, caplog: pytest.LogCaptureFixture
+    vim: FakeVim, client: VimClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     vim.mood = Mood.ERROR_400

@@ -55,7 +55,7 @@ class Answer:
     takes_s: float = 0.0
 
 
-class FakeVim:
+class AnsweringVim:
     """A transport that does what ``answers`` says of each request."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ def now() -> float:
 class World:
     store: Store
     worker: InlineWorker
-    vim: FakeVim
+    vim: AnsweringVim
     delivery: VimDelivery
     outbox: WakeUp
     given_up: GivenUp
@@ -114,7 +114,7 @@ class World:
 @asynccontextmanager
 async def world_of(folder: Path) -> AsyncIterator[World]:
     with inline_store(folder) as (store, worker):
-        vim = FakeVim()
+        vim = AnsweringVim()
         outbox = WakeUp()
         delivery = VimDelivery(store, vim, outbox)
         given_up = GivenUp()
@@ -682,7 +682,7 @@ async def test_what_was_under_way_at_the_end(tmp_path: Path, autojump_clock: Moc
 
 async def test_a_delivery_that_is_restarted(tmp_path: Path, autojump_clock: MockClock) -> None:
     with inline_store(tmp_path) as (store, _):
-        vim = FakeVim()
+        vim = AnsweringVim()
         outbox = WakeUp()
         delivery = VimDelivery(store, vim, outbox)
         vim.answers = lambda body: Answer(CLOSED, connects_s=1.0, takes_s=9.0)
