@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from app.backends import jump, on_both
-from app.scripted_guest import attending, listening
+from app.scripted_guest import SOON_S, attending, listening
 from hbtrio.app import Application, Healthy, Refused
 from hbtrio.app.connection import ACK_S
 from hbtrio.wire.app_messages import AppChallenge, AppChallengeResponse, AppInit, AppInitAck, Final
@@ -157,7 +157,7 @@ async def test_a_refusal_is_told_and_tried_again(
                 await app.wait_registered()
             assert not app.registered
         async with guest.application() as connected:
-            with anyio.fail_after(1):
+            with anyio.fail_after(SOON_S):
                 while not app.registered:
                     await connected.is_healthy()
             await app.wait_registered()

@@ -127,8 +127,8 @@ async def test_operators_the_vim_and_an_end_in_time(home: Path) -> None:
         assert await agent.ask("operator", **{"x-auth-token": VIM_TOKEN}) == 404
         # Of each port 64 are let wait.
         assert descriptors(agent.daemon.pid) < 160
-        with trio.fail_after(2):
-            assert await agent.daemon.stop() == 0
+        # Later than GRACE_S it is killed, and its status is not 0.
+        assert await agent.daemon.stop() == 0
     log = (home / "agent.log").read_text()
     for word in ("Traceback", "ERROR", TOKEN, VIM_TOKEN):
         assert word not in log

@@ -210,8 +210,8 @@ async def test_sigterm_of_a_host_ends_it_though_somebody_follows_its_events() ->
             await logged(events, "init answered")
             await scene.post(f"/v1/instances/{vm.uuid}/vote", {"event": "stop"})
             await logged(shown, f"{vm.uuid} (vm) vote stop accept")
-            with trio.fail_after(3.0):
-                assert await host.stop() == 0
+            # Later than GRACE_S it is killed, and its status is not 0.
+            assert await host.stop() == 0
         assert ran == [Ran(5, [], [f"hbtrio ctl: {scene.url}: the daemon went away"])]
         assert not scene.control_socket.exists()
         written = [json.loads(line) for line in events.read_text().splitlines()]
@@ -271,8 +271,8 @@ async def test_a_stalled_reader_of_events_holds_up_no_heartbeat() -> None:
             for _ in range(size // 64):  # an event is longer
                 await scene.post(f"/v1/instances/{vm.uuid}/vote", {"event": "stop"})
             await beats_on(scene, vm, more=5)
-            with trio.fail_after(3.0):
-                assert await host.stop() == 0
+            # Later than GRACE_S it is killed, and its status is not 0.
+            assert await host.stop() == 0
             # What it took is whole: nothing was written over or cut.
             read = b"".join([bytes(data) async for data in host.stdout])
         *lines, rest = read.split(b"\n")
