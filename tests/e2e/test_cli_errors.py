@@ -198,7 +198,7 @@ async def test_host(files: Path) -> None:
             (
                 f"{host} --control-socket {{home}}/file",
                 2,
-                ["{home}/file: exists and is no socket"],
+                ["{home}/file: exists and is not a socket"],
             ),
             (
                 f"{host} --control-socket {{home}}/none/host.sock",

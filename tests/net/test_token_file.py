@@ -14,7 +14,7 @@ from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.token_file import checked_token, read_token
 
 TOKEN = "abcDEF0123456789._~+/-=="
-RULE = "no token: 16 to 1024 of A-Z a-z 0-9 . _ ~ + / -"
+RULE = "not a token: expected 16 to 1024 of A-Z a-z 0-9 . _ ~ + / -"
 
 
 def token_file(folder: Path, data: bytes, mode: int = 0o600) -> str:

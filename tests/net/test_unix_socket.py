@@ -176,7 +176,7 @@ async def test_what_is_no_socket_is_never_replaced(folder: Path, name: str, kind
         case "symlink":
             obstacle.symlink_to("elsewhere")
     text, status = await refusal(folder / "api")
-    assert (text, status) == (f"{obstacle}: exists and is no socket", ExitStatus.USAGE)
+    assert (text, status) == (f"{obstacle}: exists and is not a socket", ExitStatus.USAGE)
     assert names(folder) == sorted([name, "api.lock"])
     if kind == "file":
         assert obstacle.read_text() == "precious"

@@ -428,7 +428,7 @@ async def test_command_that_does_not_die_is_remembered_and_reaped_later(
         assert await runner.run(["/bin/true"]) == done()
         assert stat(pid)[1] == "gone"
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: process {pid} does not die of KILL"
+        f"{path}: process {pid} does not die after KILL"
     ]
 
 

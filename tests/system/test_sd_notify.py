@@ -74,7 +74,7 @@ async def test_signs_of_life_come_twice_as_often_as_is_asked_for(
 ) -> None:
     environ = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "7"}
     service = ServiceManager.of(environ, 7)
-    async with service.told():
+    async with service.keep_alive():
         await trio.sleep(46)
     assert manager.heard() == ["WATCHDOG=1"] * 4  # at 0, 15, 30 and 45 s
     await trio.sleep(60)
@@ -96,7 +96,7 @@ async def test_without_a_watchdog_there_are_none(
     manager: Manager, path: str, autojump_clock: MockClock, environ: dict[str, str]
 ) -> None:
     service = ServiceManager.of(environ | {"NOTIFY_SOCKET": path}, 7)
-    async with service.told():
+    async with service.keep_alive():
         await trio.sleep(60)
     assert manager.heard() == []
 
@@ -106,7 +106,7 @@ async def test_without_a_service_manager_nothing_is_said(
 ) -> None:
     service = ServiceManager.of({"WATCHDOG_USEC": "30000000"}, 7)
     service.ready()
-    async with service.told():
+    async with service.keep_alive():
         await trio.sleep(60)
     assert caplog.records == []
 

@@ -136,7 +136,7 @@ async def _serve(config: AgentConfig, file: str) -> None:
             config, store, client, auditor=client, new_command_id=_new_id, wall_clock=wall_clock
         )
         # The APIs end first: what they have begun to answer needs all that is behind them.
-        async with manager.told(), running as agent, trio.open_nursery() as apis:
+        async with manager.keep_alive(), running as agent, trio.open_nursery() as apis:
 
             async def end_when_unsure() -> None:
                 await store.unsure()

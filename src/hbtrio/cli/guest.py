@@ -139,7 +139,11 @@ async def _serve(options: argparse.Namespace, config: GuestConfig, device: PathD
     # Before the first nursery, which would wrap its fault.
     await app_socket.open(config.app_socket_bits, config.app_socket_group)
     with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
-        async with SystemProcesses() as processes, manager.told(), trio.open_nursery() as nursery:
+        async with (
+            SystemProcesses() as processes,
+            manager.keep_alive(),
+            trio.open_nursery() as nursery,
+        ):
             setup = partial(_setup, options, device, processes, applications)
             guest = Guest(setup(config), guard)
 

@@ -132,7 +132,7 @@ async def _serve(
     manager = ServiceManager.of(os.environ, os.getpid())
     listener = await open_unix_listener(config.control_socket, config.control_permissions)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with SystemProcesses() as processes, manager.told():
+        async with SystemProcesses() as processes, manager.keep_alive():
             environment = HostEnvironment(
                 watch=watch,
                 dialer=UnixDialer(),

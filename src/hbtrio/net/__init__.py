@@ -1,1 +1,1 @@
-"""Sockets: TLS, endpoints, unix sockets, sessions of the link, token files."""
+"""Sockets: TLS, endpoints, unix sockets, link sessions, token files."""

@@ -1,4 +1,4 @@
-"""Endpoints in words, ``unix:/PATH`` and ``tcp:HOST:PORT``, as listeners and as connections."""
+"""Parses endpoints, ``unix:/PATH`` and ``tcp:HOST:PORT``, and listens at or connects to them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,12 @@ Listener = trio.SocketListener | UnixListener
 
 
 class Unreachable(Exception):
-    """An endpoint can't be connected to now; the text says why."""
+    """A connection to an endpoint failed; the text names the endpoint and the reason."""
 
 
 @attrs.frozen
 class Endpoint:
-    """A place to listen at or to connect to.
-
-    ``path`` is set for a unix socket, ``host`` and ``port`` for TCP.
-    """
+    """An address to listen at or connect to: a unix ``path``, or a TCP ``host`` and ``port``."""
 
     path: str = ""
     host: str = ""
@@ -37,10 +34,10 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """The endpoint that ``text`` names.
+        """Parses an endpoint.
 
         Raises:
-            UserError: it names none.
+            UserError: ``text`` is not an endpoint.
         """
         kind, _, rest = text.partition(":")
         if kind == "unix" and rest.startswith("/"):
@@ -57,11 +54,14 @@ class Endpoint:
         return f"tcp:{host}:{self.port}"
 
     async def listen(self, mode: int = 0o660) -> list[Listener]:
-        """Listens there.
+        """Opens listeners at the endpoint.
+
+        Args:
+            mode: the permissions of a unix socket.
 
         Raises:
-            UserError: IN_USE, DENIED, USAGE for a name that does not exist, FAILED for all else,
-                such as an address that this machine does not have.
+            UserError: IN_USE; DENIED; USAGE if the host name doesn't exist; FAILED for other
+                errors, such as an address that this machine doesn't have.
         """
         if self.path:
             return [await open_unix_listener(self.path, mode)]
@@ -71,14 +71,14 @@ class Endpoint:
             raise UserError(f"{self}: {_words(error)}", _status(error)) from error
 
     async def connect(self, tls: ssl.SSLContext | None = None) -> trio.abc.Stream:
-        """Connects there, within ``CONNECT_S``.
+        """Connects to the endpoint, within ``CONNECT_S``.
 
         Args:
-            tls: with it, TCP is wrapped and both ends are verified. With TLS 1.3 the other end's
-                verdict on our certificate comes with the first bytes that are read.
+            tls: the context for TCP connections. With TLS 1.3 a refusal of the client certificate
+                is noticed only at the first read.
 
         Raises:
-            Unreachable: nobody listens, no route, or the handshake failed.
+            Unreachable: nothing listens, there is no route, or the handshake failed or timed out.
         """
         try:
             with trio.fail_after(CONNECT_S):
@@ -105,7 +105,7 @@ class Endpoint:
 
 
 def peer_text(stream: trio.abc.Stream) -> str:
-    """Who is at the other end, for the log: an address and port, or a process and its user."""
+    """Describes the peer for the log: an address and port, or a process and its user."""
     if isinstance(stream, trio.SSLStream):
         return peer_text(stream.transport_stream)
     if not isinstance(stream, trio.SocketStream):
@@ -116,16 +116,16 @@ def peer_text(stream: trio.abc.Stream) -> str:
             return f"pid {peer.pid}, uid {peer.uid}, gid {peer.gid}"
         host, port = stream.socket.getpeername()[:2]
     except OSError:
-        return "a peer that has gone"
+        return "a disconnected peer"
     return str(Endpoint(host=host, port=port))
 
 
 def _status(error: OSError) -> ExitStatus:
-    """How a daemon exits that can't listen."""
+    """Returns the exit status of a daemon that can't listen."""
     if isinstance(error, PermissionError):
         return ExitStatus.DENIED
-    # An address that the machine does not have, and a resolver that gives no answer, may only be
-    # those of a machine that is still booting: not a fault for which a daemon must stay away.
+    # A missing address and a resolver without an answer may be temporary while the machine boots,
+    # so they must not keep systemd from restarting the daemon.
     if isinstance(error, socket.gaierror):
         temporary = error.errno == socket.EAI_AGAIN
         return ExitStatus.FAILED if temporary else ExitStatus.USAGE
@@ -133,8 +133,8 @@ def _status(error: OSError) -> ExitStatus:
 
 
 def _words(error: BaseException) -> str:
-    """What went wrong, in the words of whoever noticed it first."""
-    # trio tries several addresses, and wraps what OpenSSL says.
+    """Returns the text of the original error."""
+    # trio tries several addresses and wraps the errors of OpenSSL.
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]

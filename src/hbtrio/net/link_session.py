@@ -1,13 +1,11 @@
-"""One session on the link between a host and its agent: lines both ways, and signs of life.
+"""Runs one session of the link between a host and its agent: messages both ways and keep-alives.
 
-Either end sends through a bounded queue, so that a peer that does not read holds up whoever sends,
-never memory; and either end asks for a sign of life, so that a peer that vanished without a word is
-noticed within ``SILENT_S`` and a little more.
+Both ends send through a bounded queue, so a peer that doesn't read blocks the senders but costs no
+memory. Both ends send pings, so a vanished peer is noticed shortly after ``SILENT_S``.
 
-The task that reads must never wait for the task that writes: with both ends waiting so for each
-other the link would stand still. So a sign of life is answered only if there is room for it (if
-there is not, other bytes are on their way), and whoever handles messages leaves it to other tasks
-to send.
+The reading task must never wait for the writing task: if both ends did, the link would deadlock. So
+a ping is answered only if the queue has room (if it has none, other bytes are on their way), and
+handlers of messages leave it to other tasks to send.
 """
 
 from __future__ import annotations
@@ -25,16 +23,16 @@ from hbtrio.wire.lines import LineReader
 from hbtrio.wire.link_codec import MAX_LINK_LINE, LinkError, encode_link
 from hbtrio.wire.link_messages import MAX_TEXT, Goodbye, LinkMessage, Ping, Pong
 
-#: A peer is asked for a sign of life this often.
+#: Seconds between pings.
 PING_S: Final = 5.0
 
-#: Without a byte for this long it is gone.
+#: A peer that sends nothing for this many seconds is gone.
 SILENT_S: Final = 15.0
 
 #: How long a peer may take to read a goodbye.
 _FAREWELL_S: Final = 1.0
 
-#: Messages that may wait to be written.
+#: The most messages that wait to be written.
 _QUEUE: Final = 64
 
 _READ_BYTES: Final = 65536
@@ -43,7 +41,7 @@ In = TypeVar("In")
 
 
 class SessionEnded(Exception):
-    """The session is over; the text says why."""
+    """The session is over; the text is the reason."""
 
 
 class LinkSession(Generic[In]):
@@ -51,8 +49,8 @@ class LinkSession(Generic[In]):
 
     Args:
         stream: the connection; closed at the end.
-        decode: a line to the other end's message, or ``LinkError``.
-        farewell: what to tell the other end when the session is cancelled; by default nothing.
+        decode: decodes a line of the peer, or raises ``LinkError``.
+        farewell: the reason to send in a goodbye when the session is cancelled; "" for none.
     """
 
     def __init__(
@@ -60,11 +58,11 @@ class LinkSession(Generic[In]):
     ) -> None:
         self._stream = stream
         self._decode = decode
-        #: What to tell the other end when the session is cancelled; "" is nothing.
+        #: The reason to send in a goodbye when the session is cancelled; "" for none.
         self.farewell = farewell
-        #: Why the other end took its leave; "" if it did not.
+        #: The reason of the peer's goodbye; "" if there was none.
         self.goodbye = ""
-        #: Whether a message that has arrived is being handled, or may be behind one that is.
+        #: Whether received messages are still being handled.
         self.reading = False
         self._writing = False
         self._queue, self._written = trio.open_memory_channel[bytes](_QUEUE)
@@ -72,11 +70,11 @@ class LinkSession(Generic[In]):
         self._heard_at = trio.current_time()
 
     async def send(self, message: LinkMessage) -> None:
-        """Sends a message; waits while the peer does not read.
+        """Queues a message; waits while the queue is full because the peer doesn't read.
 
         Raises:
             SessionEnded: the session is over; the message may be lost.
-            LinkError: it is too long; nothing was sent.
+            LinkError: the message is too long; nothing was sent.
         """
         try:
             await self._queue.send(encode_link(message))
@@ -84,14 +82,14 @@ class LinkSession(Generic[In]):
             raise SessionEnded("the link is closed") from None
 
     async def run(self, handle: Callable[[In], Awaitable[None]]) -> str:
-        """Carries the session until it ends; returns why it did.
+        """Runs the session until it ends; returns the reason.
 
         Args:
-            handle: called with each message of the other end, in order; nothing is read meanwhile.
-                It may raise ``LinkError``: the other end is told so, and the session ends.
+            handle: called with each message of the peer, in order; nothing is read meanwhile. If it
+                raises ``LinkError``, the session sends a goodbye with that text and ends.
 
-        Cancelled, it says farewell, unless a message is half written, and closes the connection,
-        which takes ``_FAREWELL_S`` at most.
+        Cancellation sends a goodbye, unless a message is half written, and closes the connection
+        within ``_FAREWELL_S``.
         """
         ended = "stopped"
         try:
@@ -109,7 +107,7 @@ class LinkSession(Generic[In]):
                 nursery.start_soon(until, lambda: self._read(handle))
         finally:
             self.reading = False
-            # Whoever waits in send() is let go.
+            # Wakes the callers that wait in send().
             self._written.close()
             cancelled = trio.current_effective_deadline() == -math.inf
             with trio.CancelScope(shield=True):
@@ -153,12 +151,12 @@ class LinkSession(Generic[In]):
                 return await self._take_leave(f"a line longer than {MAX_LINK_LINE} bytes")
 
     def _answer(self, number: int) -> None:
-        # What waits to be written is as good a sign.
+        # If the queue is full, its messages serve as the keep-alive.
         with suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self._queue.send_nowait(encode_link(Pong(number)))
 
     async def _take_leave(self, reason: str) -> str:
-        """Tells the other end why; what was sent before goes out first."""
+        """Sends a goodbye after all queued messages."""
         with trio.move_on_after(_FAREWELL_S):
             await self._queue.send(encode_link(Goodbye(reason[:MAX_TEXT])))
             self._queue.close()
@@ -173,7 +171,7 @@ class LinkSession(Generic[In]):
                 self._writing = False
         except trio.BrokenResourceError as error:
             return f"the connection failed: {_cause(error)}"
-        # A goodbye was the last; whoever said it ends the session.
+        # The goodbye is sent; _take_leave() ends the session.
         self._all_written.set()
         return await trio.sleep_forever()
 
@@ -186,13 +184,13 @@ class LinkSession(Generic[In]):
                 try:
                     await self.send(Ping(number))
                 except SessionEnded:
-                    await trio.sleep_forever()  # a goodbye was said
+                    await trio.sleep_forever()  # a goodbye was sent
         return f"nothing heard for {SILENT_S:g} s"
 
 
 def _cause(error: BaseException) -> str:
     cause = error.__cause__ or error
     if isinstance(cause, ssl.SSLEOFError):
-        return "closed by the other end"  # which is killed, or ends without TLS's own goodbye
-    # What OpenSSL and the system say names their own source lines and numbers.
+        return "closed by the other end"  # killed, or closed without TLS's close_notify
+    # The texts of OpenSSL and the system contain source lines and numbers.
     return connection_reason(cause) if isinstance(cause, OSError) else str(cause)

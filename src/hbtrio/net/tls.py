@@ -1,6 +1,6 @@
-"""TLS: the one place where contexts are made, for every client and every server of hbtrio.
+"""Creates the TLS contexts of all clients and servers.
 
-No client goes without checking whom it talks to, and nothing older than TLS 1.2 is spoken.
+Every client verifies its server, and TLS 1.2 is the minimum.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from hbtrio.errors import ExitStatus, UserError, os_reason
 def client_tls(
     where: str, certificate: str = "", key: str = "", authority: str = ""
 ) -> ssl.SSLContext:
-    """What a client wraps its connections in; it checks the server's certificate and its name.
+    """Creates a client's context, which verifies the server's certificate and host name.
 
     Args:
         where: the place in the configuration or the command line, for faults.
-        certificate: the client's, with what is between it and the server's authority; empty: it
-            has none to show.
-        key: its key, not encrypted.
-        authority: what has signed the server's certificate, which bears the name that is dialled;
-            empty: those that the system trusts.
+        certificate: the file of the client's certificate chain; empty: none.
+        key: the file of its key, not encrypted.
+        authority: the file of the CA certificates for the server; empty: the system's trust store.
 
     Raises:
-        UserError: a file can't be read, or is not what it should be.
+        UserError: a file can't be read or is invalid.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _load(context, where, certificate, key, authority)
@@ -39,21 +37,21 @@ def client_tls(
 def server_tls(
     where: str, certificate: str, key: str, authority: str = "", *, optional: bool = False
 ) -> ssl.SSLContext:
-    """What a server wraps its connections in.
+    """Creates a server's context.
 
     Args:
         where: the place in the configuration, for faults.
-        certificate: the server's, with what is between it and the authority of its clients.
-        key: its key, not encrypted.
-        authority: what has signed the clients' certificates; empty: no client is asked for one.
-        optional: a client may come without a certificate, though not with one that is no good.
-            Else it has to have one. What the certificate entitles it to is for others to say.
+        certificate: the file of the server's certificate chain.
+        key: the file of its key, not encrypted.
+        authority: the file of the CA certificates for clients; empty: no client certificates.
+        optional: whether a client may connect without a certificate; an invalid one is always
+            refused. The caller decides what a certificate permits.
 
     Raises:
-        UserError: a file can't be read, or is not what it should be.
+        UserError: a file can't be read or is invalid.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # Only with TLS 1.2, where a client could have us make one handshake after the other.
+    # Matters for TLS 1.2: a client could request one handshake after another.
     context.options |= ssl.OP_NO_RENEGOTIATION
     _load(context, where, certificate, key, authority)
     if authority:
@@ -65,7 +63,7 @@ def _load(context: ssl.SSLContext, where: str, certificate: str, key: str, autho
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     for path in filter(None, (authority, certificate, key)):
         try:
-            # OpenSSL does not say which of its files it is that can't be read.
+            # OpenSSL's error doesn't name the file that can't be read.
             with open(path, "rb"):
                 pass
         except OSError as error:
@@ -80,20 +78,20 @@ def _load(context: ssl.SSLContext, where: str, certificate: str, key: str, autho
             raise UserError(text) from error
     if certificate:
         try:
-            # Without the password OpenSSL would ask for it at the terminal.
+            # Without a password OpenSSL would prompt at the terminal.
             context.load_cert_chain(certificate, key, password=lambda: "")
         except ssl.SSLError as error:
             raise UserError(f"{where}: {certificate} and {key}: {_why(error)}") from error
 
 
 def owner_of(certificate: Mapping[str, Any] | None) -> str | None:
-    """Who a peer's certificate says it is, for people: its common name, else what else it has.
+    """Returns the owner of a peer's certificate: its common name, else another name or serial.
 
     Args:
-        certificate: as ``getpeercert()`` returns it.
+        certificate: the result of ``getpeercert()``.
 
     Returns:
-        None without a certificate; not bounded, and what is in it may be anything.
+        None without a certificate; else any text of any length.
     """
     if not certificate:
         return None
@@ -105,7 +103,7 @@ def owner_of(certificate: Mapping[str, Any] | None) -> str | None:
 
 
 def connection_reason(error: OSError) -> str:
-    """Why a connection failed, whoever noticed it: the resolver, the system, or TLS."""
+    """Returns why a connection failed, for errors of the resolver, the system and TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

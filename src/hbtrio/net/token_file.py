@@ -1,4 +1,4 @@
-"""The operators' bearer token in its file: read by the agent, and by ``hbtrio ctl`` to send it."""
+"""Reads bearer tokens from files, for the agent and ``hbtrio ctl``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Final
 from hbtrio.config.source import printable
 from hbtrio.errors import ExitStatus, UserError, os_reason
 
-#: What a bearer token may be (RFC 6750, 2.1), and long enough not to be guessed.
+#: The syntax of a bearer token (RFC 6750, 2.1), with a length that can't be guessed.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{16,1024}=*", re.ASCII)
 
 _LARGEST: Final = 2048
 
 
 def read_token(path: str, where: str) -> str:
-    """The token in a file, without the white space around it.
+    """Reads a token from a file, without surrounding white space.
 
     Args:
         path: the file.
         where: the place in the configuration or the command line, for faults.
 
     Raises:
-        UserError: DENIED, others than its owner and group can get at it, or we can't; USAGE, there
-            is no such file, or no token in it.
+        UserError: DENIED if the file can't be read, or is accessible to more than its owner and,
+            for reading, its group; USAGE if the file doesn't exist or doesn't contain a token.
     """
     shown = f"{where}: {printable(path)}"
     try:
@@ -33,7 +33,7 @@ def read_token(path: str, where: str) -> str:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise UserError(f"{shown}: not a regular file")
-            # Whoever can write to it decides who is admitted.
+            # Write access to the file decides who is admitted.
             if found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
                 mode = stat.S_IMODE(found.st_mode)
                 raise UserError(f"{shown}: open to others, mode {mode:04o}", ExitStatus.DENIED)
@@ -46,17 +46,17 @@ def read_token(path: str, where: str) -> str:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    # A FIFO without a writer would be waited for.
+    # Otherwise opening a FIFO without a writer would block.
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def checked_token(text: str, place: str) -> str:
-    """A token without the white space around it.
+    """Returns a token without surrounding white space.
 
     Raises:
-        UserError: USAGE, it can't be one.
+        UserError: the text is not a token (status USAGE).
     """
     token = text.strip()
     if not _TOKEN.fullmatch(token):
-        raise UserError(f"{place}: no token: 16 to 1024 of A-Z a-z 0-9 . _ ~ + / -")
+        raise UserError(f"{place}: not a token: expected 16 to 1024 of A-Z a-z 0-9 . _ ~ + / -")
     return token

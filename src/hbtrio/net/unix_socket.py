@@ -1,16 +1,15 @@
-"""Unix stream sockets that this process serves: opening, sole ownership, removal, and who calls.
+"""Listens at unix stream sockets with exclusive ownership of their paths.
 
-The path of a unix socket says nothing about whether anybody serves it: a killed server leaves it
-behind, and ``bind`` fails on it. Unlinking it and binding anew has three faults: it takes the path
-away from a live server without a word, it leaves a moment in which the path is absent, and until
-the ``chmod`` the socket has the mode the umask happened to give it. So:
+A killed server leaves its socket's path behind, and ``bind`` fails on it. Simply unlinking the path
+has three faults: it takes the path from a live server, the path is missing for a moment, and until
+the ``chmod`` the socket has the mode of the umask. Instead:
 
-1. The lock on ``<path>.lock`` (:mod:`hbtrio.system.lock_file`), held until the listener is closed:
-   two starters cannot both pass, and a killed server holds none.
-2. A connect to the path finds servers that know nothing of that lock.
-3. Bind ``<path>~``, set group and mode, listen, rename over the path. Before ``listen`` every
-   connect is refused, so no mode but the wanted one ever counts; Linux finds the socket through
-   its inode, so a rename keeps it connectable. ``getsockname`` and ``ss`` keep the first name.
+1. Lock ``<path>.lock`` (:mod:`hbtrio.system.lock_file`) until the listener is closed. Two servers
+   can't both hold the lock, and a killed server holds none.
+2. Connect to the path, to find servers that don't use the lock.
+3. Bind ``<path>~``, set group and mode, listen, rename to the path. Connections are refused before
+   ``listen``, so only the final mode counts. Linux finds the socket by its inode, so the rename
+   keeps it connectable. ``getsockname`` and ``ss`` show the first name.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _LOG = logging.getLogger("hbtrio.net")
 #: sun_path has 108 bytes, the last one is NUL (unix(7)).
 SUN_PATH_BYTES = 107
 
-#: One byte only: the name that is bound first has to fit into sun_path as well.
+#: One byte only, because the temporary name has to fit into sun_path too.
 _FRESH_SUFFIX = "~"
 
 _UCRED = struct.Struct("=iII")
@@ -44,9 +43,9 @@ _UCRED = struct.Struct("=iII")
 
 @attrs.frozen
 class PeerCredentials:
-    """Who connected to a unix socket, as the kernel noted it at the connect (SO_PEERCRED).
+    """The credentials of a unix socket's peer at the time of the connect (SO_PEERCRED).
 
-    ``pid`` is 0 when the peer lives in a pid namespace that ours cannot see.
+    ``pid`` is 0 if the peer is in a pid namespace that this process can't see.
     """
 
     pid: int
@@ -55,16 +54,20 @@ class PeerCredentials:
 
 
 def peer_credentials(stream: trio.SocketStream) -> PeerCredentials:
-    """Return who is at the other end of a unix stream; OSError if the socket is closed."""
+    """Return the credentials of a unix stream's peer.
+
+    Raises:
+        OSError: the socket is closed.
+    """
     raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     return PeerCredentials(*_UCRED.unpack(raw))
 
 
 @final
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
-    """A listening unix socket together with the ownership of its path.
+    """A listening unix socket that owns its path; a trio listener.
 
-    Made by :func:`open_unix_listener`. Usable wherever trio takes a listener.
+    :func:`open_unix_listener` returns it.
     """
 
     def __init__(
@@ -80,21 +83,22 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         return await self._listener.accept()
 
     def permit(self, mode: int, group: str | int | None = None) -> None:
-        """Gives the socket another mode and group; what is connected stays connected.
+        """Changes the socket's mode and group; connections stay open.
 
         Args:
             mode: as for :func:`open_unix_listener`.
-            group: likewise; None leaves it with the group that it has.
+            group: as for :func:`open_unix_listener`; None leaves the group as it is.
 
         Raises:
-            UserError: as :func:`open_unix_listener`; FAILED when it is not at its path any more.
+            UserError: as for :func:`open_unix_listener`; FAILED if the path no longer exists or
+                belongs to another socket.
         """
         gid = _group_id(self.path, group) if isinstance(group, str) else group
         try:
             if not os.path.lexists(self.path) or _inode_of(self.path) != self._inode:
-                raise UserError(f"{self.path}: not there any more", ExitStatus.FAILED)
+                raise UserError(f"{self.path}: no longer exists", ExitStatus.FAILED)
             if gid is not None and os.lstat(self.path).st_gid != gid:
-                # Closed in between: neither group may have what only the other's mode gives it.
+                # Deny access in between: neither group may get the mode of the other.
                 os.chmod(self.path, 0)
                 os.chown(self.path, -1, gid)
             os.chmod(self.path, mode)
@@ -102,14 +106,13 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
             raise _user_error(self.path, exc) from exc
 
     async def aclose(self) -> None:
-        """Remove the path if it is still ours, stop listening, give the lock back.
+        """Remove the path if it still belongs to this socket, stop listening, release the lock.
 
-        Safe to call twice. When cancelled it has done all of it before it raises.
+        Safe to call twice. A cancelled call does all of this before it raises.
         """
         if not self._lock.closed:
-            # In this order: while the socket is open its inode number cannot be used again by
-            # somebody else's file, and while the lock is held no successor can be between its
-            # own rename and us.
+            # In this order: an open socket's inode number can't be reused by another file, and
+            # while the lock is held no successor can rename its socket to the path.
             self._remove_path()
         try:
             await self._listener.aclose()
@@ -123,7 +126,7 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         except FileNotFoundError:
             pass
         except OSError as exc:
-            # A daemon that has given up its privileges may not remove it; the next start will.
+            # A daemon without privileges may be unable to remove the path; the next start does.
             _LOG.warning("%s: left behind: %s", self.path, exc.strerror)
 
 
@@ -133,22 +136,21 @@ async def open_unix_listener(
     backlog: int = 64,
     group: str | int | None = None,
 ) -> UnixListener:
-    """Serve a unix stream socket at ``path``, replacing one that nobody serves any more.
+    """Listen at a unix stream socket; replaces a socket that no process serves.
 
     Args:
-        path: at most 106 bytes: one less than connect(2) takes, for the temporary name.
-        mode: permission bits of the socket, whatever the umask; connecting needs the write bit.
-        backlog: connections the kernel keeps until they are accepted.
-        group: name or number of the group to own the socket; None leaves it alone.
+        path: at most 106 bytes, one less than connect(2) takes, because of the temporary name.
+        mode: the permissions of the socket, regardless of the umask; connecting needs write access.
+        backlog: the most connections that wait to be accepted.
+        group: the name or number of the socket's group; None is the process's group.
 
     Raises:
-        UserError: IN_USE when another process serves the path or is starting to; DENIED when
-            permissions forbid it; USAGE when the path is too long, its directory is missing,
-            something else is at the path, or the group does not exist; FAILED for every other
-            fault of the system.
+        UserError: IN_USE if another process serves the path or is starting to; DENIED if
+            permissions deny access; USAGE if the path is too long, its directory is missing, the
+            path is not a socket, or the group doesn't exist; FAILED for other errors.
 
-    Apart from one checkpoint at the start, where it can be cancelled, it does not wait: it makes
-    a few system calls on a local file system.
+    The function can be cancelled only at a checkpoint at its start. It then makes a few system
+    calls on the file system.
     """
     await trio.lowlevel.checkpoint()
     name = os.fspath(path)
@@ -172,7 +174,7 @@ def _open(path: str, mode: int, backlog: int, gid: int | None) -> UnixListener:
         _refuse_if_served(path)
         sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         fresh = path + _FRESH_SUFFIX
-        # Under the lock only we make this name, so a socket here was left by a crash.
+        # Only the holder of the lock creates this name, so a socket here is left from a crash.
         if _is_socket(fresh):
             os.unlink(fresh)
         sock.bind(fresh)
@@ -189,18 +191,18 @@ def _open(path: str, mode: int, backlog: int, gid: int | None) -> UnixListener:
 
 
 def _refuse_if_served(path: str) -> None:
-    """Raise UserError IN_USE when somebody accepts, or is going to accept, connections there."""
+    """Raise UserError (IN_USE) if a process accepts connections at the path."""
     if not _is_socket(path):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        # Non-blocking: a server whose backlog is full would hold us up for ever.
+        # Non-blocking, because a server with a full backlog would block the connect.
         probe.setblocking(False)
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return
         except OSError as exc:
-            # EAGAIN: its backlog is full. EPROTOTYPE: a server of datagrams.
+            # EAGAIN: the backlog is full. EPROTOTYPE: a datagram socket.
             if exc.errno not in (errno.EAGAIN, errno.EPROTOTYPE):
                 raise
     raise _in_use(path)
@@ -211,13 +213,13 @@ def _in_use(path: str) -> UserError:
 
 
 def _is_socket(path: str) -> bool:
-    """Return whether a socket is there; UserError USAGE when it is anything else."""
+    """Return whether the path is a socket; False if it doesn't exist, else UserError (USAGE)."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(found.st_mode):
-        raise UserError(f"{path}: exists and is no socket", ExitStatus.USAGE)
+        raise UserError(f"{path}: exists and is not a socket", ExitStatus.USAGE)
     return True
 
 

@@ -1,6 +1,6 @@
-"""A started command: its process, its outputs, its status.
+"""Starts a command and gives access to its process, its outputs and its status.
 
-What :mod:`hbtrio.system.runner` promises is kept there; this is what it is made of.
+:mod:`hbtrio.system.runner` combines these parts and documents the guarantees.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import trio
 
 @attrs.frozen
 class ProcessResult:
-    """How a command ended and what it said.
+    """The exit status and the output of a command.
 
     Args:
-        exit_code: 0 to 255, or None if a signal ended it.
-        signal: the number of that signal, else None.
-        stdout: the first ``max_output`` bytes of its standard output.
-        stderr: likewise of its standard error.
-        truncated: one of the two was longer.
+        exit_code: 0 to 255, or None if a signal ended the command.
+        signal: the number of that signal, or None.
+        stdout: the first ``max_output`` bytes of standard output.
+        stderr: the first ``max_output`` bytes of standard error.
+        truncated: whether one of the two was longer.
     """
 
     exit_code: int | None
@@ -37,7 +37,7 @@ class ProcessResult:
 
 @attrs.define(eq=False)
 class Capture:
-    """One output of a command: its first bytes kept, the rest drained."""
+    """Reads one output of a command: keeps the first bytes and drops the rest."""
 
     _pipe: IO[bytes]
     _limit: int
@@ -48,19 +48,19 @@ class Capture:
         os.set_blocking(self._pipe.fileno(), False)
 
     async def collect(self) -> None:
-        """Read until end of file; or until cancelled, nothing being lost."""
+        """Read until end of file. Cancellation loses no data."""
         more = True
         while more:
             await trio.lowlevel.wait_readable(self._pipe)
             more = self._read() != b""
 
     def drain(self) -> None:
-        """Take what is in the pipe now; bounded, for a child left behind may go on writing."""
+        """Read the data in the pipe now, up to the limit: a background child may keep writing."""
         while not self.truncated and self._read():
             pass
 
     def _read(self) -> bytes | None:
-        """Read once: None if there is nothing now, no bytes at the end of file."""
+        """Read once: None if there is no data now, b"" at the end of file."""
         chunk = self._pipe.read(65536)
         if chunk:
             room = self._limit - len(self.kept)
@@ -75,7 +75,7 @@ class Capture:
 
 @attrs.define(eq=False)
 class Child:
-    """A started command, and all descriptors that we hold for it."""
+    """A started command and all file descriptors held for it."""
 
     path: str
     _popen: subprocess.Popen[bytes]
@@ -85,11 +85,11 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its number, and that of its session."""
+        """The id of the process and of its session."""
         return self._popen.pid
 
     async def exited(self) -> None:
-        """Wait until it has exited, without reaping it. Cancellation just stops the waiting."""
+        """Wait until the process has exited, without reaping it. Can be cancelled."""
         if self._pidfd is not None:
             await trio.lowlevel.wait_readable(self._pidfd)
         else:
@@ -97,12 +97,12 @@ class Child:
             await trio.to_thread.run_sync(wait, abandon_on_cancel=True)
 
     def is_dead(self) -> bool:
-        """Say whether it has exited and can be reaped."""
+        """Return whether the process has exited and can be reaped."""
         options = os.WEXITED | os.WNOWAIT | os.WNOHANG
         return os.waitid(os.P_PID, self.pid, options) is not None
 
     def reap(self) -> ProcessResult:
-        """Take its status. It must have exited."""
+        """Reap the process, which must have exited, and return its result."""
         status = self._popen.wait()
         self.close()
         return ProcessResult(
@@ -114,7 +114,7 @@ class Child:
         )
 
     def close(self) -> None:
-        """Close all descriptors; the process is left alone."""
+        """Close all descriptors; doesn't affect the process."""
         self.stdout.close()
         self.stderr.close()
         if self._pidfd is not None:
@@ -131,7 +131,7 @@ def spawn(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own; in a thread, whose signal mask it inherits."""
+    """Start a process in its own session. Call this in a thread: it changes the signal mask."""
     before = signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
         return subprocess.Popen(
@@ -149,10 +149,10 @@ def spawn(
 
 
 def open_pidfd(pid: int) -> int | None:
-    """A descriptor that becomes readable when the process exits; None where there is none."""
+    """Return a descriptor that becomes readable when the process exits, or None."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
-        # A kernel before 5.3, a Python that was built on one, or no descriptor left: see
-        # Child.exited.
+        # A kernel before 5.3, a Python built on one, or too many open files. Child.exited() then
+        # uses a thread.
         return None

@@ -1,8 +1,8 @@
-"""Locks on files: one process at a time holds something, and a killed holder's lock is free again.
+"""Locks files and directories; the lock of a killed process is released.
 
-``flock(2)`` ties the lock to an open file, not to what the file says: no number in it can outlive
-its process. A lock file itself is never removed, since that would let a third process lock a new
-file of that name while a second one holds the unlinked file.
+``flock(2)`` ties the lock to an open file, so unlike a pid in a file the lock can't outlive its
+process. A lock file is never removed: otherwise a third process could lock a new file of that name
+while a second one holds the unlinked file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class LockHeld(Exception):
 class FileLock:
     """A lock that this process holds until :meth:`close`.
 
-    Made by :func:`lock_beside` and :func:`lock_directory`.
+    :func:`lock_beside` and :func:`lock_directory` return it.
     """
 
     def __init__(self, fd: int) -> None:
@@ -45,20 +45,20 @@ class FileLock:
 
 
 def lock_beside(path: str) -> FileLock:
-    """Locks ``<path>.lock``, which is made with mode 0600 if it is missing; does not wait.
+    """Locks ``<path>.lock``, and creates a missing one with mode 0600; doesn't wait.
 
     Raises:
         LockHeld: another process holds the lock.
         OSError: the lock file can't be opened, or is a symbolic link.
     """
-    # Without following symbolic links: in a directory that others may write to, one of them could
-    # otherwise have us create or lock a file somewhere else.
+    # Don't follow symbolic links: in a directory that others may write to, a link could point to
+    # any file.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     return _lock(os.open(f"{path}.lock", flags, 0o600))
 
 
 def lock_directory(path: str) -> FileLock:
-    """Locks a directory itself; does not wait.
+    """Locks a directory itself; doesn't wait.
 
     Raises:
         LockHeld: another process holds the lock.

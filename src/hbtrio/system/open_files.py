@@ -1,4 +1,4 @@
-"""File descriptors: a daemon has one for each of those that it serves."""
+"""Raises the limit of open files: a daemon needs a descriptor per connection."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import resource
 
 
 def allow_descriptors(enough: int | None = None) -> None:
-    """Raises the soft limit of open files, which is often 1024, to the hard one.
+    """Raises the soft limit of open files, often 1024, to the hard limit.
 
     Args:
-        enough: stop there. Programs that the process starts inherit the limit, and old ones among
-            them close every descriptor up to it.
+        enough: don't go beyond this. Child processes inherit the limit, and old programs close
+            every descriptor up to it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if enough is None:

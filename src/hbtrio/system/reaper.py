@@ -1,26 +1,26 @@
 """The reaper: a helper process that ends the scripts of a daemon that was killed.
 
-The daemon ends its scripts itself, as long as it can. After ``kill -9``, an out-of-memory kill or a
-crash of the interpreter it cannot: the script of a vote would go on, and act, in a VM where nobody
-waits for its answer. So the daemon starts this file as a process of its own and holds the only
-write end of the pipe that is the reaper's standard input. Over it go two kinds of lines::
+A daemon ends its own scripts, but not after ``kill -9``, an out-of-memory kill or a crash of the
+interpreter. The script of a vote would then go on and act although nothing waits for its result. So
+the daemon starts this file as a process and holds the only write end of the pipe that is the
+reaper's standard input. The pipe carries two kinds of lines::
 
     +4711      the script that leads session 4711 has started
-    -4711      it has ended, or has been ended
+    -4711      the script has ended, or was ended
 
-End of file means that the daemon is gone, however it went: what is still registered gets TERM and,
-0.5 s later, KILL. After an orderly shutdown nothing is registered and the reaper just exits.
+End of file means that the daemon is gone: the registered sessions get TERM and, 0.5 s later, KILL.
+After an orderly shutdown no session is registered and the reaper exits.
 
-Why not something simpler: a parent-death signal (``PR_SET_PDEATHSIG``) reaches the script but not
-its children, and is tied to the thread that forked; systemd cleans a control group, but neither a
-sysv script nor a terminal nor most containers do.
+Simpler ways don't suffice: a parent-death signal (``PR_SET_PDEATHSIG``) reaches the script but not
+its children, and is tied to the thread that forked. systemd cleans a control group, but a sysv
+script, a terminal and most containers don't.
 
-The daemon starts the reaper with HUP, INT, QUIT and TERM blocked and in a session of its own: an
-operator's Ctrl-C and systemd's TERM to the whole control group would otherwise end it just before
-it is needed. Yet it never lingers: it is gone half a second after the daemon.
+The daemon starts the reaper in its own session with HUP, INT, QUIT and TERM blocked. Otherwise an
+operator's Ctrl-C or systemd's TERM to the control group would end the reaper just before it is
+needed. The reaper exits at the latest half a second after the daemon.
 
-This file runs as ``python -I -S reaper.py`` beside a daemon in a small VM, so it imports next to
-nothing: ``signal`` would bring in ``enum`` and cost another 0.8 MB, ``collections.abc`` likewise.
+This file runs as ``python -I -S reaper.py`` beside a daemon in a small VM, so it imports very
+little: ``signal`` imports ``enum`` and costs another 0.8 MB, ``collections.abc`` likewise.
 """
 
 import os
@@ -29,21 +29,21 @@ import time
 _TERM = 15
 _KILL = 9
 
-#: How long scripts have between TERM and KILL once the daemon is gone, in seconds. Shorter than the
-#: daemon's own grace: whoever restarts the daemon should not find the old scripts.
+#: The time between TERM and KILL once the daemon is gone, in seconds. Shorter than the daemon's own
+#: grace, so that a restarted daemon doesn't meet the old scripts.
 _GRACE_S = 0.5
 _POLL_S = 0.02
 
 
 def live_groups(sessions: set[int]) -> set[int]:
-    """Find the process groups in which some process of these sessions still lives.
+    """Return the process groups with a live process in one of these sessions.
 
-    A script leads a session, and its process group has the same number. But it may hold more groups
-    than that one: ``timeout(1)`` and a shell after ``set -m`` move what they run into new ones,
-    which a signal to the script's own group does not reach. Zombies do not count as living. What
-    called ``setsid`` has left on purpose and is not found.
+    A script leads a session and the process group of the same number. The session may have more
+    groups: ``timeout(1)`` and a shell after ``set -m`` put their commands into new groups, which a
+    signal to the script's group doesn't reach. Zombies don't count. A process that called
+    ``setsid`` has left the session on purpose and is not found.
 
-    Where ``/proc`` cannot be read, the sessions' own groups are assumed to live.
+    If ``/proc`` can't be read, the function returns the sessions' own groups.
     """
     try:
         names = os.listdir("/proc")
@@ -56,14 +56,14 @@ def live_groups(sessions: set[int]) -> set[int]:
         try:
             fd = os.open(f"/proc/{name}/stat", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            continue  # it ended while we looked
+            continue  # the process has ended meanwhile
         try:
             stat = os.read(fd, 1024)
         except OSError:
             continue
         finally:
             os.close(fd)
-        # The name in parentheses may itself hold blanks and parentheses: proc(5).
+        # The name in parentheses may contain blanks and parentheses, see proc(5).
         state, _parent, group, session, *_ = stat.rpartition(b")")[2].split(None, 4)
         if state not in (b"Z", b"X") and int(session) in sessions:
             groups.add(int(group))
@@ -71,9 +71,9 @@ def live_groups(sessions: set[int]) -> set[int]:
 
 
 def signal_groups(groups: set[int], number: int) -> None:
-    """Send a signal to each group, never mind those that have ended or are not ours to signal."""
+    """Send a signal to each group; ignores groups that have ended or can't be signalled."""
     for group in groups:
-        if group > 1:  # killpg(0) would be our own group, killpg(1) every process there is
+        if group > 1:  # killpg(0) is the caller's group, killpg(1) every process
             try:
                 os.killpg(group, number)
             except (ProcessLookupError, PermissionError):
@@ -81,9 +81,8 @@ def signal_groups(groups: set[int], number: int) -> None:
 
 
 def _end(sessions: set[int]) -> None:
-    # Only groups just seen alive are signalled. With the daemon dead nobody keeps a session's
-    # number from being used again, but for that all of the session must end and the pid counter go
-    # once around between one look and the next, 20 ms later.
+    # Signal only groups that were just seen alive. With the daemon dead, a session's number may be
+    # reused, but only if the whole session ends and the pid counter wraps within 20 ms.
     groups = live_groups(sessions)
     signal_groups(groups, _TERM)
     deadline = time.monotonic() + _GRACE_S
@@ -95,7 +94,7 @@ def _end(sessions: set[int]) -> None:
 
 def _main() -> None:
     with open("/proc/self/comm", "w") as comm:
-        comm.write("hbtrio-reaper")  # what ps and top show; 15 bytes at most
+        comm.write("hbtrio-reaper")  # the name in ps and top; 15 bytes at most
     sessions: set[int] = set()
     begun = b""
     while chunk := os.read(0, 4096):

@@ -1,6 +1,6 @@
-"""A process's end of the reaper (``reaper.py``), which outlives a process that is killed.
+"""Starts the reaper (``reaper.py``) and registers sessions with it.
 
-A daemon has its scripts ended so, and the lab its daemons.
+If this process is killed, the reaper ends the sessions: a daemon's scripts, or the lab's daemons.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _log = logging.getLogger("hbtrio.processes")
 #: How long the reaper may take to exit after an orderly shutdown, in seconds.
 _REAPER_WAIT_S = 2.0
 
-#: How long it may take to die of KILL, in seconds.
+#: How long it may take to die after KILL, in seconds.
 _KILL_WAIT_S = 2.0
 
-#: The reaper must outlive what ends the daemon: Ctrl-C, a closing terminal, systemd's stop.
+#: The reaper must survive the signals that end the daemon: Ctrl-C, a closed terminal, systemd.
 _REAPER_BLOCKS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 class ReaperLink:
-    """The owner's end of the reaper, which :meth:`ensure` starts and :meth:`close` lets exit.
+    """Controls the reaper: :meth:`ensure` starts it, :meth:`close` lets it exit.
 
-    ``add`` is called in the threads that start commands, hence the lock. It is only ever held for a
-    write that does not block.
+    The threads that start commands call ``add``, hence the lock. It is held only for writes that
+    don't block.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class ReaperLink:
         self._start_fault = LogOnce()
 
     async def ensure(self) -> None:
-        """Starts the reaper unless it lives; one that can't be started is a line in the log."""
+        """Starts the reaper unless it is running; logs a failure."""
         async with self._starting:
             if (
                 self._process is not None
@@ -61,19 +61,19 @@ class ReaperLink:
             await trio.to_thread.run_sync(self._start)
 
     def add(self, session: int) -> None:
-        """Has this session ended, should this process be killed."""
+        """Registers a session that the reaper ends if this process is killed."""
         with self._lock:
             self._sessions.add(session)
             self._send(f"+{session}\n")
 
     def discard(self, session: int) -> None:
-        """The session has ended; called before its leader is reaped."""
+        """Removes a session that has ended; call this before its leader is reaped."""
         with self._lock:
             self._sessions.discard(session)
             self._send(f"-{session}\n")
 
     async def close(self) -> None:
-        """Lets the reaper exit, and reaps it; does all of that also when cancelled."""
+        """Lets the reaper exit and reaps it; not interrupted by cancellation."""
         with self._lock:
             self._close_pipe()
         if self._process is not None:
@@ -108,8 +108,8 @@ class ReaperLink:
     def _lose(self) -> None:
         if self._pipe is not None:
             assert self._process is not None
-            # Before the pipe is closed: one that merely hangs would take that for our death, and
-            # end the scripts that are running.
+            # Kill before closing the pipe: a reaper that only hangs would read end of file as the
+            # daemon's death and end the running scripts.
             self._process.kill()
             self._close_pipe()
             _log.warning(
@@ -125,7 +125,7 @@ class ReaperLink:
 
 @contextlib.asynccontextmanager
 async def open_reaper_link() -> AsyncIterator[ReaperLink]:
-    """A link whose reaper runs for as long as the block does."""
+    """Runs the reaper while the block runs."""
     link = ReaperLink()
     await link.ensure()
     try:
@@ -135,10 +135,10 @@ async def open_reaper_link() -> AsyncIterator[ReaperLink]:
 
 
 def _spawn_reaper() -> tuple[subprocess.Popen[bytes], int]:
-    """Start the reaper: its process, and the write end of its pipe."""
-    reading, writing = os.pipe()  # neither end is inherited over exec: no script holds the pipe
+    """Start the reaper; return its process and the write end of its pipe."""
+    reading, writing = os.pipe()  # neither end is inherited over exec, so no script holds the pipe
     try:
-        os.set_blocking(writing, False)  # a reaper that was stopped must not stop the daemon
+        os.set_blocking(writing, False)  # a stopped reaper must not block the daemon
         argv = [sys.executable, "-I", "-S", reaper.__file__]
         process = spawn(
             argv, blocked=_REAPER_BLOCKS, stdin=reading, output=subprocess.DEVNULL, cwd="/"

@@ -1,22 +1,22 @@
-"""Running commands: the output is bounded, the end is certain, and nothing is left behind.
+"""Runs commands with bounded output and without leaving processes behind.
 
-Three promises, and what each one costs:
+The runner gives three guarantees:
 
-- *A command is never blocked by us and never blocks us.* Its output is kept up to a bound and
-  drained beyond it; its standard input is empty; once it has exited we take what is in its pipes
-  and return, though a background child of it may hold them open for days.
-- *A cancelled command is gone when the cancellation is done.* TERM to all of it, KILL after a
-  grace, reaped. This holds for its children too, also where it died first and left them.
-- *A killed daemon leaves no command running.* The reaper sees to that: see ``reaper.py``.
+- *A command and the daemon never block each other.* The runner keeps a command's output up to a
+  limit and drops the rest. Standard input is empty. When the command has exited, the runner reads
+  what is in the pipes and returns, even if a background child holds the pipes open.
+- *A cancelled command is gone when the cancellation is done.* The whole session gets TERM, then
+  KILL after a grace, and is reaped; also children that the command has left behind.
+- *A killed daemon leaves no command running.* The reaper ends them, see ``reaper.py``.
 
-A command that ends by itself keeps its background children: a handler may well start a service, the
-deployed C client left them alone too, and the exit status is the whole answer. (They lose their
-standard output: it was our pipe.)
+A command that ends by itself keeps its background children, as with the deployed C client: a
+handler may start a service, and only the exit status counts. The children lose their standard
+output, which was the runner's pipe.
 
-Every command leads a new session, not merely a new process group. Without a terminal it cannot wait
-at ``/dev/tty`` for a password, nor be stopped for writing there when an operator runs the daemon in
-the foreground; and the session is what still names the groups that ``timeout(1)`` and ``set -m``
-make inside of a script.
+Every command leads a new session, not only a new process group. Without a terminal a command can't
+wait for a password at ``/dev/tty`` or be stopped for writing there while an operator runs the
+daemon in the foreground. And the session still identifies the groups that ``timeout(1)`` and
+``set -m`` create in a script.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ __all__ = ["ProcessNotStarted", "ProcessResult", "ProcessRunner", "SystemProcess
 
 _log = logging.getLogger("hbtrio.processes")
 
-#: How long a command may take to die of KILL, in seconds. Only one that hangs in the kernel (a dead
-#: disk or file server) needs longer; it is then remembered and reaped later.
+#: How long a command may take to die after KILL, in seconds. Only a command that hangs in the
+#: kernel (a dead disk or file server) takes longer and is reaped later.
 _KILL_WAIT_S = 2.0
-#: So many that cannot be ended, and no further one is started: the next would hang just the same.
+#: With this many commands that can't be killed, no further one is started: it would hang too.
 _MAX_UNKILLABLE = 16
 
 
 class ProcessNotStarted(Exception):
-    """A command could not be started at all: missing, not executable, too many processes.
+    """A command could not be started: missing, not executable, or too many processes.
 
     Args:
-        path: what was to be run.
-        reason: why not, a few words.
+        path: the program.
+        reason: why it could not be started, in a few words.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -62,7 +62,7 @@ class ProcessNotStarted(Exception):
 
 
 class ProcessRunner(Protocol):
-    """Whatever runs commands for a task: the system, or a fake on a fake clock."""
+    """Runs commands: the system's processes, or a fake on a fake clock."""
 
     async def run(
         self, argv: Sequence[str], *, max_output: int = 4096, env: Mapping[str, str] | None = None
@@ -71,22 +71,22 @@ class ProcessRunner(Protocol):
 
         Args:
             argv: the program and its arguments; no shell is involved.
-            max_output: how many bytes of each output are kept.
-            env: its whole environment; None: that of the daemon.
+            max_output: how many bytes of each output to keep.
+            env: the whole environment; None is the daemon's.
 
         Raises:
-            ProcessNotStarted: it could not be started.
+            ProcessNotStarted: the command could not be started.
 
-        Cancellation ends the command, its children included, before it returns.
+        Cancellation ends the command and its children before this returns.
         """
         ...
 
 
 class SystemProcesses:
-    """The real runner; use it within ``async with``, which owns the reaper.
+    """Runs the system's processes; use it with ``async with``, which owns the reaper.
 
-    The reaper is started with the first command and exits with the block. Should it die in between,
-    that is logged, and the next command starts another one.
+    The reaper starts with the first command and exits with the block. If the reaper dies in
+    between, that is logged and the next command starts another one.
 
     Args:
         grace_s: seconds between TERM and KILL when a command is cancelled, at least 0.
@@ -98,8 +98,8 @@ class SystemProcesses:
         self._unkillable: list[Child] = []
 
     async def __aenter__(self) -> SystemProcesses:
-        # A disposition inherited over exec. With SIGCHLD ignored the kernel throws exit statuses
-        # away, and subprocess then reports 0: a script's refusal would become its consent.
+        # An ignored SIGCHLD is inherited over exec. The kernel then discards exit statuses and
+        # subprocess reports 0, which would turn a script's reject into consent.
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return self
@@ -116,10 +116,10 @@ class SystemProcesses:
     async def run(
         self, argv: Sequence[str], *, max_output: int = 4096, env: Mapping[str, str] | None = None
     ) -> ProcessResult:
-        """Run a command to its end: see :meth:`ProcessRunner.run`.
+        """Run a command to its end, see :meth:`ProcessRunner.run`.
 
-        A cancelled command has ``grace_s`` between TERM and KILL, both of which go to its whole
-        session. The start itself (fork and exec, in a thread) cannot be cancelled.
+        A cancelled command has ``grace_s`` between TERM and KILL, which go to its whole session.
+        The start (fork and exec, in a thread) can't be cancelled.
         """
         self._reap_unkillable()
         if len(self._unkillable) >= _MAX_UNKILLABLE:
@@ -128,7 +128,7 @@ class SystemProcesses:
             )
         await self._reaper.ensure()
         child = await trio.to_thread.run_sync(self._start, argv, max_output, env)
-        # From here to the try is no checkpoint: a started command cannot be lost.
+        # No checkpoint from here to the try, so a started command can't be lost.
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(child.stdout.collect)
@@ -139,17 +139,17 @@ class SystemProcesses:
             with trio.CancelScope(shield=True):
                 await self._end(child)
             raise
-        # Output and exit may have come together, and the exit been seen first.
+        # The exit may have been seen before the last output.
         child.stdout.drain()
         child.stderr.drain()
         return self._finish(child)
 
     def _start(self, argv: Sequence[str], max_output: int, env: Mapping[str, str] | None) -> Child:
-        # In a thread: Popen waits for the exec. Registered in the same breath, not back on the
-        # event loop, which may be late: what is not registered yet survives a kill -9.
+        # In a thread, because Popen waits for the exec. Registered in the same thread, because the
+        # event loop may be late and an unregistered command would survive a kill -9.
         try:
-            # No signal is blocked, whatever the daemon blocks: TERM must reach a script. That
-            # SIGPIPE is not ignored, as Python has it, is Popen's restore_signals.
+            # Unblock all signals, because TERM must reach a script. Popen's restore_signals resets
+            # SIGPIPE, which Python ignores.
             popen = spawn(
                 argv, blocked=(), stdin=subprocess.DEVNULL, output=subprocess.PIPE, env=env
             )
@@ -167,16 +167,16 @@ class SystemProcesses:
         )
 
     def _finish(self, child: Child) -> ProcessResult:
-        # In this order: as long as its leader is not reaped, a session's number is not used again,
-        # so that the reaper never holds a number that may be someone else's.
+        # In this order: a session's number can't be reused until its leader is reaped, so the
+        # reaper never has the number of another session.
         self._reaper.discard(child.pid)
         return child.reap()
 
     async def _end(self, child: Child) -> None:
-        """TERM, grace, KILL, reap; bounded. To be called within a shield.
+        """Send TERM, wait, send KILL, reap; bounded in time. Call this within a shield.
 
-        The leader is reaped last, for it pins the number of its group: a signal to that group hits
-        nobody else, even where everyone but the zombie is gone.
+        The leader is reaped last, because its zombie keeps the group's number from being reused: a
+        signal to the group can't reach another process.
         """
         session = {child.pid}
         signal_groups(session, signal.SIGTERM)
@@ -187,12 +187,12 @@ class SystemProcesses:
             while await _live_groups(session):
                 await trio.sleep(delay_s)
                 delay_s = min(2 * delay_s, 0.1)
-        # Also when nobody seems left: between our looks someone may have forked.
+        # Also if no process was found: one may have forked between two looks.
         signal_groups(session | await _live_groups(session), signal.SIGKILL)
         with trio.move_on_after(_KILL_WAIT_S) as killed:
             await child.exited()
         if killed.cancelled_caught:
-            _log.error("%s: process %d does not die of KILL", child.path, child.pid)
+            _log.error("%s: process %d does not die after KILL", child.path, child.pid)
             child.close()
             self._unkillable.append(child)
         else:
@@ -206,7 +206,7 @@ class SystemProcesses:
 
 
 async def _live_groups(session: set[int]) -> set[int]:
-    # In a thread: on a large system there is a lot in /proc.
+    # In a thread, because /proc may be large.
     return await trio.to_thread.run_sync(live_groups, session)
 
 

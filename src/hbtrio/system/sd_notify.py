@@ -1,8 +1,8 @@
-"""What a daemon tells the service manager that started it, see sd_notify(3) of systemd.
+"""Notifies the service manager of the daemon's state, see sd_notify(3) of systemd.
 
-Ready, stopping, and for a unit with ``WatchdogSec=`` a sign of life from the event loop. Where no
-service manager asks for it, nothing is said. Nothing here ever fails a daemon or makes it wait: a
-message that can't be sent is lost, and the first one that is has a line in the log.
+The states are ready, reloading and stopping, and for a unit with ``WatchdogSec=`` a keep-alive from
+the event loop. Without a service manager nothing is sent. Sending never fails or blocks: a message
+that can't be sent is dropped, and the first fault is logged.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _log = logging.getLogger("hbtrio.service")
 
 
 class ServiceManager:
-    """The way to the service manager.
+    """The connection to the service manager.
 
     Args:
-        address: its datagram socket; "" for none.
-        watchdog_s: it wants a sign of life within each so many seconds; 0 for never.
+        address: the path of the datagram socket; "" for none.
+        watchdog_s: the watchdog timeout, in seconds; 0 for none.
     """
 
     def __init__(self, address: str, watchdog_s: float = 0.0) -> None:
@@ -35,11 +35,13 @@ class ServiceManager:
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str], pid: int) -> ServiceManager:
-        """The one that ``environ`` names; its variables are taken out: they are not for scripts.
+        """Returns the service manager of an environment and removes its variables.
+
+        Scripts must not inherit the variables.
 
         Args:
             environ: the environment of this process.
-            pid: this process: a watchdog may be meant for another one.
+            pid: the id of this process: the watchdog may be meant for another one.
         """
         address = environ.pop("NOTIFY_SOCKET", "")
         usec, meant = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
@@ -47,20 +49,20 @@ class ServiceManager:
         return cls(address, int(usec) / 1e6 if wanted else 0.0)
 
     def ready(self) -> None:
-        """The daemon does its work, or does it again."""
+        """Reports that the daemon is ready, also after a reload."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """It reads its configuration again; :meth:`ready` follows."""
+        """Reports that the daemon reloads its configuration; call :meth:`ready` afterwards."""
         self._send("RELOADING=1")
 
     def stopping(self) -> None:
-        """It ends."""
+        """Reports that the daemon is stopping."""
         self._send("STOPPING=1")
 
     @asynccontextmanager
-    async def told(self) -> AsyncIterator[None]:
-        """Gives signs of life while the block runs, twice as often as is asked for."""
+    async def keep_alive(self) -> AsyncIterator[None]:
+        """Sends keep-alives while the block runs, twice per watchdog timeout."""
         async with trio.open_nursery() as nursery:
             if self._address and self._watchdog_s > 0:
                 nursery.start_soon(self._keep_alive)

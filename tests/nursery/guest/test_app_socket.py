@@ -102,8 +102,8 @@ async def test_a_reload_with_a_fault_changes_nothing(
     assert owned(path)[0] == 0o640
     assert [record.getMessage() for record in caplog.records] == [
         f"not reloaded: {path}: no group named no-such-group",
-        f"not reloaded: {path}: not there any more",
-        f"not reloaded: {path}: not there any more",
+        f"not reloaded: {path}: no longer exists",
+        f"not reloaded: {path}: no longer exists",
     ]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(door.serve)
