@@ -587,7 +587,7 @@ async def test_what_a_host_refuses(autojump_clock: MockClock, tmp_path: Path) ->
         async with stream(http, "POST", at(guest, "act"), json=body):
             assert refusal(await http.post(at(guest, "act"), json=body)) == (
                 409,
-                f"stop is under way on {guest.uuid}",
+                f"stop is in progress on {guest.uuid}",
             )
 
 

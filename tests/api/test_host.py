@@ -731,7 +731,7 @@ async def test_two_actions_on_one_instance(autojump_clock: MockClock) -> None:
             await anext(lines)
             assert refusal(await http.post(at(guest, "act"), json=body | {"action": "pause"})) == (
                 409,
-                f"stop is under way on {guest.uuid}",
+                f"stop is in progress on {guest.uuid}",
             )
             async with stream(http, "POST", at(other, "act"), json=body) as others:
                 assert json.loads(await anext(others))["step"] == "vote"
@@ -745,7 +745,7 @@ async def test_too_many_actions(autojump_clock: MockClock) -> None:
         response = await http.post(
             at(guests[-1], "act"), json={"action": "stop", "command": ["slow"]}
         )
-        assert refusal(response) == (409, "256 actions are under way on this host")
+        assert refusal(response) == (409, "256 actions are in progress on this host, the maximum")
 
 
 async def test_a_programming_error_is_told_as_one(autojump_clock: MockClock) -> None:

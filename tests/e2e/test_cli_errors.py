@@ -476,14 +476,14 @@ async def test_a_channel_directory_that_is_made_later_is_waited_for(home: Path) 
     place = home / "later"
     arguments = ("--channel-dir", str(place), "--control-socket", str(home / "host.sock"))
     async with daemon(home, "host", *arguments) as log:
-        await logged(log, f"{place}: No such file or directory, waiting for it")
+        await logged(log, f"{place}: No such file or directory, waiting for the directory")
         place.mkdir()
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(place / f"cgcs.heartbeat.{UUID}.sock"))
             listener.listen()
             with trio.fail_after(5.0):
                 await trio.lowlevel.wait_readable(listener)
-    [line] = [line for line in log.read_text().splitlines() if "waiting for it" in line]
+    [line] = [line for line in log.read_text().splitlines() if "waiting for the directory" in line]
     # With its time and level, and so in syslog too, though it is said before all else.
     assert " WARNING " in line
 
@@ -502,8 +502,10 @@ async def test_a_channel_that_another_client_holds(home: Path, channel: socket.s
             async with daemon(home, "host", *arguments) as log:
                 silent = "reconnecting: connected, but no heartbeat for 1 s (waiting)"
                 await logged(log, silent, times=2)
-    suspicion = f"nothing was heard: no guest runs, or another client holds the channel {path}"
-    said = [line for line in log.read_text().splitlines() if "nothing was heard" in line]
+    suspicion = (
+        f"{path}: no data received: no guest is running, or another client holds the channel"
+    )
+    said = [line for line in log.read_text().splitlines() if "no data received" in line]
     assert [line.partition(" WARNING ")[2] for line in said] == [f"{UUID}: {suspicion}"]
 
 

@@ -238,7 +238,7 @@ async def test_sighup_of_a_host_opens_its_events_anew_and_vms_take_no_notice() -
             await logged(events, "init answered")
             events.rename(old)
             host.signal(signal.SIGHUP)
-            await logged(scene.host_log, f"events: {events} is opened anew")
+            await logged(scene.host_log, f"events: {events} reopened")
             await scene.post(f"/v1/instances/{vm.uuid}/vote", {"event": "stop"})
             await logged(events, '"kind": "vote"')
             assert (await scene.status())["host"]["events_fault"] is None
@@ -248,7 +248,7 @@ async def test_sighup_of_a_host_opens_its_events_anew_and_vms_take_no_notice() -
 async def test_a_full_disk_is_in_the_status_of_the_host() -> None:
     async with open_scene() as scene, a_host(scene, "--events", "/dev/full"):
         vm = await boot(scene, "vm")
-        await logged(scene.host_log, "events are lost")
+        await logged(scene.host_log, "events are being lost")
         await beats_on(scene, vm)
         fault = (await scene.status())["host"]["events_fault"]
         assert datetime.fromisoformat(fault.pop("since")).tzinfo

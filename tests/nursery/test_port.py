@@ -233,7 +233,7 @@ async def test_why_a_unix_socket_can_not_be_connected_to(path: str, tmp_path: Pa
         first = UnixDialer().dial(path)
         # Its backlog holds one more than it was told; the next client would have to wait.
         assert fault_of(UnixDialer(), path) == (
-            "its backlog is full: other clients are waiting already"
+            "its backlog is full: other clients are waiting to connect"
         )
         first.close()
 

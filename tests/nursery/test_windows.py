@@ -171,7 +171,7 @@ async def test_a_failure_in_hand_at_the_end_of_a_notice_is_its_outcome(
     assert handlers.cancelled == [(8.0, "b")]
     assert caplog.messages == [
         "a: reject: busy",
-        "SHUTDOWN_NOTICE window closed after 8 s, silent: b",
+        "SHUTDOWN_NOTICE window closed after 8 s, no answer from b",
     ]
 
 
@@ -298,7 +298,7 @@ async def test_cancelled_from_outside_it_says_that_it_was_aborted(
     one = held(["a"])
     with trio.move_on_after(2):
         await one.hold({"a": handlers.after(math.inf, None, name="a")})
-    aborted = Outcome(VoteResult.ERROR, "stopped before the answer came")
+    aborted = Outcome(VoteResult.ERROR, "stopped before the answer arrived")
     assert one.announced == [(2.0, aborted)]
     assert one.returned == []
     assert handlers.cancelled == [(2.0, "a")]

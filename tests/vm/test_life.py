@@ -133,7 +133,7 @@ async def test_a_killed_qemu_is_stopped_and_forgotten(supply: Supply) -> None:
         since = bed.now
         await vm.kill()
         stopped = await bed.event("stopped", vm, since=since)
-        assert stopped["reason"] in ("closed by its peer", "connection reset")
+        assert stopped["reason"] in ("closed by the peer", "connection reset")
         # Killed, it can't remove its socket; libvirt does, when it sees that QEMU has ended.
         vm.channel.unlink()
         removed = ("stopped", f"{vm.channel} was removed")
@@ -154,7 +154,7 @@ async def test_a_qemu_that_quits_is_stopped_and_forgotten(supply: Supply) -> Non
         # Both are seen at the same moment, in either order.
         said = bed.events(vm, since)
         assert set(said) <= {
-            ("stopped", "closed by its peer"),
+            ("stopped", "closed by the peer"),
             ("stopped", f"{vm.channel} was removed"),
         }
         assert said

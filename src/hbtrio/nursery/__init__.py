@@ -1,1 +1,1 @@
-"""Trio tasks: they carry bytes and deadlines to the state machines and do what those say."""
+"""Trio tasks: they pass bytes and deadlines to the state machines and carry out their effects."""

@@ -1,4 +1,4 @@
-"""A sequence of news that can be followed, with its newest part still at hand."""
+"""Publishes items to any number of followers and keeps the most recent ones."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import trio
 
 T = TypeVar("T")
 
-#: What a status or a late subscriber can still see.
+#: Items kept for status and for late subscribers.
 RECENT: Final = 1000
 
-#: How far a follower may fall behind by default.
+#: Items that may wait for one follower, by default.
 FOLLOWER_QUEUE: Final = 1000
 
 
 class Broadcast(Generic[T]):
-    """Hands each piece of news to every follower; ``recent`` holds the last ``RECENT`` of them."""
+    """Sends each item to every follower; ``recent`` holds the last ``RECENT`` items."""
 
     def __init__(self) -> None:
         self.recent: deque[T] = deque(maxlen=RECENT)
         self._followers: set[trio.MemorySendChannel[T]] = set()
 
-    def publish(self, news: T) -> None:
-        """Hands it out. It never blocks: a follower that does not read is cut off."""
-        self.recent.append(news)
+    def publish(self, item: T) -> None:
+        """Sends an item to every follower. Never blocks: cuts off a follower with a full queue."""
+        self.recent.append(item)
         for follower in tuple(self._followers):
             try:
-                follower.send_nowait(news)
+                follower.send_nowait(item)
             except (trio.WouldBlock, trio.BrokenResourceError):
                 self._followers.discard(follower)
                 follower.close()
 
     @contextmanager
     def follow(self, queue: int = FOLLOWER_QUEUE) -> Iterator[trio.MemoryReceiveChannel[T]]:
-        """All news from now on.
+        """Receives all items published within the context.
 
         Args:
-            queue: how many may wait to be read; with one more the channel ends, so that a reader
-                knows that it missed some instead of guessing.
+            queue: how many items may wait to be read. One more ends the channel, so that the
+                reader knows that it missed some.
         """
         send, receive = trio.open_memory_channel[T](queue)
         self._followers.add(send)

@@ -1,9 +1,9 @@
-"""One task that wakes up for all channels: a ring of 10 ms slots.
+"""Wakes up for all channels in one task, on a grid of 10 ms slots.
 
-A task per channel with a sleep of its own costs three to eight times as much per heartbeat, most of
-it in timers and in wake-ups for one channel each (measured; see docs/design.md, pacing). So beats
-are kept on a grid, and a new channel's beats are put where others are already: with few VMs the
-wake-ups dominate, not the beats.
+One sleeping task per channel costs three to eight times as much per heartbeat, most of it in timers
+and in wake-ups for a single channel (measured; see docs/design.md, pacing). So beats are kept on a
+grid, and a new channel's beats are put into a slot that others use already: with few instances the
+wake-ups cost more than the beats.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ import trio
 
 SLOT_S: Final = 0.01
 
-#: How many share a slot by choice: enough to make wake-ups rare, few enough to stay well below a
-#: millisecond or two of work.
+#: Channels that :meth:`Pacer.shared_slot` puts into one slot: enough to make wake-ups rare, few
+#: enough to keep the work of a slot below a millisecond or two.
 SHARED: Final = 64
 
 
 class Paced(Protocol):
-    """Something with work to do at set times."""
+    """Something with work to do at set times, such as a channel."""
 
-    #: The slot it is in, or None; the pacer's own note.
+    #: The slot it is in, or None. Written by the pacer only.
     slot: int | None
 
     def on_time(self, now: float) -> float:
-        """Does what is due and returns when there will be more, infinity for never.
+        """Does what is due and returns the time of the next work, infinity for never.
 
-        It must neither block nor raise: all channels share this task.
+        Must neither block nor raise: all channels share this task.
         """
 
 
 class Pacer:
-    """Calls :meth:`Paced.on_time` within one slot after the time asked for, never before it."""
+    """Calls :meth:`Paced.on_time` within one slot after the scheduled time, never before it."""
 
     def __init__(self) -> None:
         self._slots: dict[int, dict[Paced, None]] = {}
-        #: A heap of slots, those among them that everybody has left since.
+        #: A heap of slots, including slots that have become empty since.
         self._order: list[int] = []
         self._sleep = trio.CancelScope()
-        #: The latest wake-up after its slot's time, in seconds, for status and metrics.
+        #: The largest delay of a wake-up after its slot's time, in seconds, for status and metrics.
         self.worst_lateness_s = 0.0
 
     def schedule(self, paced: Paced, due: float) -> None:
-        """Puts ``paced`` into the slot of ``due``, out of the one it was in.
+        """Moves ``paced`` into the slot of ``due``.
 
         Args:
             paced: what to call.
-            due: on trio's clock; infinity takes it out.
+            due: on trio's clock; infinity removes ``paced`` from the schedule.
         """
         slot = None if math.isinf(due) else math.ceil(due / SLOT_S - 1e-6)
         if slot == paced.slot:
@@ -69,10 +69,11 @@ class Pacer:
             entries[paced] = None
 
     def _leave(self, paced: Paced, slot: int) -> None:
-        # At once: the slot may be weeks away, for a tenant says when, and may say it often.
+        # Not left for the slot to clear up: a tenant sets the interval, so the slot may be weeks
+        # away, and may set it often.
         entries = self._slots.get(slot)
         if entries is None:
-            return  # its calls are being made
+            return  # run() is making this slot's calls
         entries.pop(paced, None)
         if not entries:
             del self._slots[slot]
@@ -81,7 +82,7 @@ class Pacer:
                 heapq.heapify(self._order)
 
     def shared_slot(self, after: float, until: float) -> float | None:
-        """The time of the fullest slot with room in (after, until], or None if there is none."""
+        """Returns the time of the fullest slot with room in (after, until], or None."""
         low, high = math.floor(after / SLOT_S) + 1, math.floor(until / SLOT_S)
         shared = [
             (len(entries), slot)
@@ -98,8 +99,8 @@ class Pacer:
                 await trio.sleep_forever()
             woken = trio.current_time()
             next_slot_at = (math.floor(woken / SLOT_S + 1e-6) + 1) * SLOT_S
-            # Only what is due by now, and nobody twice: where the work takes longer than a slot, or
-            # a time lies in the past, there would be no end to it, and no reader would ever run.
+            # Only slots that are due by now, and no channel twice: if the work took longer than a
+            # slot, or a due time lay in the past, this loop would never end and starve the readers.
             while self._order and self._order[0] * SLOT_S <= woken:
                 slot = heapq.heappop(self._order)
                 now = trio.current_time()
@@ -108,5 +109,5 @@ class Pacer:
                     if paced.slot == slot:
                         paced.slot = None
                         self.schedule(paced, max(paced.on_time(now), next_slot_at))
-            # What came due meanwhile waits for one pass of the readers.
+            # Let the readers run once before the slots that came due meanwhile.
             await trio.lowlevel.checkpoint()

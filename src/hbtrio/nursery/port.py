@@ -1,7 +1,7 @@
-"""The host's end of a channel: a stream that never blocks, so that one task can serve thousands.
+"""Provides the host's end of a channel: a non-blocking stream, for thousands of channels per task.
 
-The pacer sends without waiting, a reader waits for readiness and takes one bounded read. A memory
-port with the same five methods makes a fleet without sockets.
+The pacer sends without waiting. A reader waits until the port is readable and does one bounded
+read. A simulation uses a memory port with the same five methods instead of a socket.
 """
 
 from __future__ import annotations
@@ -15,54 +15,59 @@ import trio
 
 from hbtrio.errors import os_reason
 
-#: One read takes at most this: a virtio port's own limit, and short enough for its neighbours.
+#: Bytes of one read at most: the limit of a virtio port, and short enough not to delay other
+#: channels.
 READ_BYTES: Final = 4096
 
 
 class ChannelFault(Exception):
-    """The connection can't be opened or has failed; the text says why."""
+    """The connection can't be opened or has failed; the text is the reason."""
 
 
 class Port(Protocol):
     """A connected channel."""
 
     def send_nowait(self, data: bytes) -> int:
-        """Sends what can be sent now and returns how many bytes, 0 when the peer is not reading.
+        """Sends without waiting and returns the number of bytes sent, 0 if the peer is not reading.
 
         Raises:
             ChannelFault: the connection is broken.
         """
 
     def receive_nowait(self) -> bytes | None:
-        """At most ``READ_BYTES``; None when there is nothing now, b"" at the end.
+        """Reads at most ``READ_BYTES`` without waiting.
+
+        Returns:
+            The bytes; None if there are none now; b"" at the end of the stream.
 
         Raises:
             ChannelFault: the connection is broken.
         """
 
     def wait_readable(self) -> Awaitable[None]:
-        """Waits for bytes, the end or a fault."""
+        """Waits for bytes, the end of the stream or a fault."""
 
     async def wait_writable(self) -> None:
-        """Waits until the peer has taken some."""
+        """Waits until more bytes can be sent."""
 
     def close(self) -> None:
-        """Closes the connection; waits end with ``trio.ClosedResourceError``."""
+        """Closes the connection; pending waits raise ``trio.ClosedResourceError``."""
 
 
 class Dialer(Protocol):
-    """Opens ports; handed in, so that a simulation can hand in another."""
+    """Opens ports. A simulation passes in its own."""
 
     def dial(self, path: str) -> Port:
         """Connects to the channel socket at ``path`` without waiting.
 
         Raises:
-            ChannelFault: nobody listens, permission denied, the file is gone, the backlog is full.
+            ChannelFault: no process listens, permission is denied, the file is missing or the
+                backlog is full.
         """
 
 
 class SocketPort:
-    """A port over a connected, non-blocking socket."""
+    """A port on a connected, non-blocking socket."""
 
     __slots__ = ("_fd", "_socket")
 
@@ -77,7 +82,7 @@ class SocketPort:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise ChannelFault(_why(error)) from error
+            raise ChannelFault(_reason(error)) from error
 
     def receive_nowait(self) -> bytes | None:
         """See :class:`Port`."""
@@ -86,11 +91,11 @@ class SocketPort:
         except BlockingIOError:
             return None
         except OSError as error:
-            raise ChannelFault(_why(error)) from error
+            raise ChannelFault(_reason(error)) from error
 
     def wait_readable(self) -> Awaitable[None]:
         """See :class:`Port`."""
-        # No coroutine of its own: that would be one more frame at each wake-up of each channel.
+        # Not a coroutine of its own: that would add a frame to each wake-up of each channel.
         return trio.lowlevel.wait_readable(self._fd)  # noqa: ASYNC105
 
     async def wait_writable(self) -> None:
@@ -105,21 +110,21 @@ class SocketPort:
 
 
 class UnixDialer:
-    """Dials real unix stream sockets, as QEMU's chardevs are."""
+    """Connects to unix stream sockets, such as QEMU's chardevs."""
 
     def dial(self, path: str) -> Port:
-        """See :class:`Dialer`. A unix socket connects at once or not at all."""
+        """See :class:`Dialer`. A unix socket connects immediately or fails."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.setblocking(False)
             connection.connect(path)
         except OSError as error:
             connection.close()
-            raise ChannelFault(_why(error)) from error
+            raise ChannelFault(_reason(error)) from error
         return SocketPort(connection)
 
 
-def _why(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     if error.errno == errno.EAGAIN:
-        return "its backlog is full: other clients are waiting already"
+        return "its backlog is full: other clients are waiting to connect"
     return os_reason(error)

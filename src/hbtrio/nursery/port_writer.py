@@ -1,4 +1,4 @@
-"""What is still to be sent over one port: in order, whole, and bounded."""
+"""Sends messages over one port: in order, each whole, with a bounded backlog."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import trio
 
 from hbtrio.nursery.port import Port
 
-#: What may wait, beyond what the system's own buffer takes, for a peer that does not read.
+#: Bytes that may wait for a peer that does not read, beyond the system's own buffer.
 BACKLOG_BYTES: Final = 16_384
 
 
 class PortWriter:
-    """Sends at once what the peer takes, and the rest from a task.
+    """Sends what fits now, and the rest from a task.
 
     Args:
         port: the connection.
-        nursery: the connection's; the task for the rest runs in it, and raises ``ChannelFault``
-            if the connection breaks.
+        nursery: the connection's nursery. The task for the rest runs in it and raises
+            ``ChannelFault`` if the connection breaks.
     """
 
     def __init__(self, port: Port, nursery: trio.Nursery) -> None:
@@ -27,7 +27,10 @@ class PortWriter:
         self._rest = b""
 
     def send(self, data: bytes) -> bool:
-        """Sends a message or queues it, whole; False: it does not fit, and nothing of it is sent.
+        """Sends or queues a message.
+
+        Returns:
+            False if the message does not fit into the backlog; then no part of it is sent.
 
         Raises:
             ChannelFault: the connection is broken.

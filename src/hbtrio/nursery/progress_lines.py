@@ -1,7 +1,6 @@
-"""Lines of progress that anybody may watch from the first one on, while they are being made.
+"""Keeps the progress lines of an action and streams them from the first one to any watcher.
 
-They are kept by whatever makes them and not by its watchers: one that comes late, or none at all,
-changes nothing.
+The action owns the lines, not its watchers: the action runs the same with a late watcher or none.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Final
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.wire.operator import ProgressLine
 
-#: Progress lines kept for whoever looks later; a whole action has about a dozen.
+#: Progress lines kept for late watchers; a whole action has about a dozen.
 LINES: Final = 64
 
 
@@ -25,24 +24,24 @@ class ProgressLines:
         self._wakeup = WakeUp()
         self._closed = False
 
-    def say(self, line: ProgressLine) -> None:
-        """Adds a line."""
+    def add(self, line: ProgressLine) -> None:
+        """Adds a line and wakes the watchers."""
         self._lines.append(line)
         self._wakeup.set()
 
     def close(self) -> None:
-        """Nothing more will be said; those who watch are let go."""
+        """Ends :meth:`watch` for every watcher, after the last line."""
         self._closed = True
         self._wakeup.set()
 
     async def watch(self) -> AsyncGenerator[ProgressLine | None]:
-        """Yields each line, from the first; ends when they are closed."""
+        """Yields each line from the first one; ends after :meth:`close`."""
         seen = 0
         while True:
             for line in tuple(self._lines)[seen:]:
                 seen += 1
                 yield line
-            # Lines may have come while this one's consumer had the last.
+            # Lines may have been added while the consumer handled the last one.
             if seen >= len(self._lines):
                 if self._closed:
                     return

@@ -1,8 +1,8 @@
-"""A child that fails is restarted alone: logged with its traceback, counted, after a backoff.
+"""Restarts a failed child task alone: logs its traceback, counts it, and backs off.
 
-Faults of the world (a connection that breaks, a file that is missing) are handled where they happen
-and never get here. What does get here is a programming error, and it must neither be swallowed nor
-take the neighbours down.
+Environment faults (a broken connection, a missing file) are handled where they happen and never get
+here. An exception that does get here is a programming error. It must be neither swallowed nor
+allowed to stop the other children.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from hbtrio.policy.backoff import Backoff
 
 _log = logging.getLogger("hbtrio.supervision")
 
-#: A child that ran this long before it failed starts over without the delays of its past.
+#: A child that ran this many seconds before it failed restarts with the shortest delay again.
 _HEALTHY_S = 300.0
 
 
 class Supervisor:
-    """Runs children and counts their failures."""
+    """Runs child tasks and counts their failures."""
 
     def __init__(self) -> None:
         #: How often any child has failed, for status and metrics.
         self.crashes = 0
 
     async def keep(self, name: str, child: Callable[[], Awaitable[None]]) -> None:
-        """Runs ``child`` until it returns, again and again for as long as it raises.
+        """Runs ``child`` until it returns, and restarts it each time it raises.
 
         Args:
-            name: what it is, for the log.
-            child: its cancellation passes through.
+            name: the child, for the log.
+            child: what to run. Cancellation is passed on to it and not counted as a failure.
         """
         backoff = Backoff()
         while True:

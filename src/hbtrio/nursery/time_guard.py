@@ -1,6 +1,6 @@
-"""The ticking of the on-time guard, and waits for deadlines that may be believed.
+"""Ticks the on-time guard and waits for deadlines that can be trusted.
 
-:func:`sleep_until_on_time` is what :mod:`hbtrio.nursery.windows` states as a rule, for windows and
+:func:`sleep_until_on_time` implements the rule of :mod:`hbtrio.nursery.windows`, for windows and
 for every other timer that decides something.
 """
 
@@ -13,20 +13,20 @@ import trio
 
 from hbtrio.policy.time_guard import BEHIND_S, OnTimeGuard
 
-#: Takes in what has arrived in one place (a socket, a channel, a queue), a bounded piece of it and
-#: without waiting. Returns whether more is on its way through a task that takes it in by itself.
+#: Reads what has arrived in one place (a socket, a channel, a queue): a bounded amount, without
+#: waiting. Returns whether a task of the source is still at work on more.
 Source = Callable[[], bool]
 
-#: For how long at most sources are waited for that say so, in seconds. A peer that sends without
-#: end postpones a decision by this much and no more.
+#: Longest wait for sources that are still at work, in seconds. A peer that sends without end
+#: postpones a decision by this much and no more.
 TAKE_IN_S: Final = 0.05
 
-#: How often trio polls for I/O and runs what that woke, with no source at work. The longest way of
-#: an answer is a script's exit: the process's descriptor, the tasks that read its output, the task
-#: that ran it, and the handler's.
+#: Passes of trio's loop (poll for I/O, run what that woke) with no source at work. The longest path
+#: of an answer is a script's exit: the process's descriptor, the tasks that read its output, the
+#: task that ran it, and the handler's task.
 _PASSES: Final = 8
 
-#: Between looks at a source that is at work, in seconds.
+#: Seconds between looks at a source that is at work.
 _LOOK_S: Final = 0.001
 
 
@@ -39,7 +39,7 @@ async def run_guard(guard: OnTimeGuard, resting: Callable[[], bool] = _never) ->
 
     Args:
         guard: the process's guard.
-        resting: whether no timeout is waiting to be judged; asked at each tick.
+        resting: whether no timeout is waiting for a decision; called at each tick.
     """
     while True:
         due = guard.tick(trio.current_time(), resting=resting())
@@ -49,25 +49,25 @@ async def run_guard(guard: OnTimeGuard, resting: Callable[[], bool] = _never) ->
 async def sleep_until_on_time(
     deadline: float, guard: OnTimeGuard, *, at_most_s: float, sources: Iterable[Source] = ()
 ) -> None:
-    """Returns once ``deadline`` has passed, this process is on time, and what has arrived is read.
+    """Sleeps until ``deadline`` has passed, this process is on time, and what has arrived is read.
 
     A process that was stopped finds its deadlines passed and the answers unread. So the sources are
     read first. If the process woke up more than ``BEHIND_S`` late, it reads on for ``TAKE_IN_S``:
-    threads, the store and its own peers were held up too. If the guard says late, it reads until
-    the guard is calm. On time, an answer that comes at the very deadline is still in time.
+    its threads, the store and its peers were delayed too. If the guard reports that the process is
+    late, it reads until the guard is calm. In a process that is on time, an answer that arrives
+    exactly at the deadline still counts.
 
     Args:
         deadline: on trio's clock.
         guard: the process's guard.
-        at_most_s: how long the deadline may be put off once it was found passed, in seconds, apart
-            from the reading: a host that is always late must still come to an end.
-        sources: where answers arrive that this deadline decides about; looked up anew at each
-            reading.
+        at_most_s: how long the decision may be postponed after the wake-up, in seconds, apart from
+            the reading: a host that is always late must still decide.
+        sources: read the answers that this deadline decides about; iterated again for each reading.
     """
     due = max(deadline, trio.current_time())
     await trio.sleep_until(deadline)
     woken = trio.current_time()
-    # Not from the deadline: a freeze longer than at_most_s would use all of it up.
+    # Not counted from the deadline: a freeze longer than at_most_s would use it all up.
     end = woken + at_most_s
     await take_in(sources)
     if woken - due > BEHIND_S:
@@ -79,17 +79,17 @@ async def sleep_until_on_time(
 
 
 async def take_in(sources: Iterable[Source]) -> None:
-    """Reads what has arrived, and lets the tasks run that this wakes; ``TAKE_IN_S`` at most.
+    """Reads what has arrived and lets the woken tasks run, for at most ``TAKE_IN_S``.
 
-    One checkpoint is not enough: after a stop epoll may return without events, trio then expires
+    One checkpoint is not enough: after a stop, epoll may return without events; trio then expires
     the deadlines, and only its next pass finds what has arrived. Tasks woken in one pass run in any
-    order, and an answer may have several tasks to go through.
+    order, and an answer may pass through several tasks.
     """
     end = trio.current_time() + TAKE_IN_S
     idle = 0
     while idle < _PASSES:
         await trio.lowlevel.checkpoint()
-        # Not any(): each is read.
+        # Not any(): every source has to be read.
         if not sum(source() for source in tuple(sources)):
             idle += 1
         elif trio.current_time() < end:

@@ -1,8 +1,8 @@
-"""Wakes one task that looks for work: an event that resets itself.
+"""Wakes a task that looks for work, with an event that resets itself.
 
-A :class:`trio.Event` can be set once. The task that waits for the next piece of work would have to
-put a new one in its place each time, and at the right moment: replaced after the look at the work,
-a call in between is lost, and the work lies there until the next one.
+A :class:`trio.Event` can be set only once. A waiting task would have to replace the event each
+time, and at the right moment: if the task replaces the event after it has looked for work, a call
+in between is lost, and the work waits until the next call.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import trio
 
 
 class WakeUp:
-    """Says that there may be work; a loop waits, then looks for all of it.
+    """Signals that there may be work; the loop that waits then looks for all of it.
 
     Calls coalesce: however often :meth:`set` is called before the task waits again, :meth:`wait`
     returns once.
@@ -21,14 +21,17 @@ class WakeUp:
         self._event = trio.Event()
 
     def set(self) -> None:
-        """Wakes whoever waits, or else the next :meth:`wait`. From trio's thread only."""
+        """Wakes the waiting tasks; without one, the next :meth:`wait` returns at once.
+
+        Call it from trio's thread only.
+        """
         self._event.set()
 
     async def wait(self) -> None:
-        """Waits until :meth:`set` was called since this last returned, and resets.
+        """Waits until :meth:`set` has been called since the last return, then resets.
 
-        A checkpoint. Cancelled, it resets nothing: the next call returns at once if there was a
-        :meth:`set`. Several tasks that wait at the same time are all woken.
+        A checkpoint. Cancellation resets nothing: if :meth:`set` was called, the next call returns
+        at once. All tasks that wait at the same time are woken.
         """
         event = self._event
         await event.wait()

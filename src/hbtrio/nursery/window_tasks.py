@@ -1,4 +1,4 @@
-"""Windows as tasks: they end with their owner's nursery, and with it they fail."""
+"""Runs windows as tasks in a nursery of their owner."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hbtrio.nursery.windows import BallotWindow, Handler
 
 
 class WindowTasks:
-    """Runs windows; none is lost while nobody runs them."""
+    """Runs windows as tasks, and keeps those that are opened while no nursery is open."""
 
     def __init__(self) -> None:
-        #: Windows whose handlers are not all gone.
+        #: Windows with handlers that have not ended.
         self.count = 0
-        #: One nursery is one run of the owner, who may be started again after a failure.
+        #: Open during one run of the owner, which may be restarted after a failure.
         self._nursery: trio.Nursery | None = None
         self._waiting: list[tuple[BallotWindow, Mapping[str, Handler]]] = []
 
     def hold(self, window: BallotWindow, handlers: Mapping[str, Handler]) -> None:
-        """Runs a window as a task; outside of :meth:`running` it waits for the next."""
+        """Runs a window as a task; outside :meth:`running`, from the next :meth:`running` on."""
         self.count += 1
         if self._nursery is None:
             self._waiting.append((window, handlers))
@@ -30,7 +30,7 @@ class WindowTasks:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Windows run in this block, and one that fails cancels it; its end aborts them."""
+        """Runs windows within the block. A failed window cancels it; its end aborts the rest."""
         try:
             async with trio.open_nursery() as self._nursery:
                 waiting, self._waiting = self._waiting, []

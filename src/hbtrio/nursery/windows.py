@@ -1,19 +1,19 @@
-"""Windows: an answer or a deadline, whichever comes first.
+"""Waits for an answer or a deadline, whichever comes first.
 
-One rule holds for all of them, in guest, host and agent and for each application:
+One rule holds for all windows, in guest, host and agent and for each application:
 
     Before a deadline decides, what has already arrived is read (socket, channel, queue, thread),
-    and a deadline is believed only while the process is on time.
+    and a deadline counts only while the process is on time.
 
-:class:`Window` is that rule for one answer. It is handed its sources: what reads the places where
-its answer arrives. Reading is bounded, so that whoever sends without end postpones nothing.
+:class:`Window` applies that rule to one answer. Its sources read the places where the answer
+arrives. Reading is bounded, so that a peer that sends without end can't postpone the decision.
 
-:class:`BallotWindow` is a window with several who answer: the five timeouts VOTE, SHUTDOWN_NOTICE,
-SUSPEND_NOTICE, RESUME_NOTICE and RESTART, for guest and host alike. It runs its handlers side by
-side in a nursery. It closes early when its ballot closes: all have answered, or one has rejected.
-At its deadline it cancels the handlers that are left and says who was silent. The outcome is
-announced at the moment of closing, not when the last cancelled handler is gone: a script that
-ignores TERM must not hold up the answer.
+:class:`BallotWindow` is a window with several voters: the five timeouts VOTE, SHUTDOWN_NOTICE,
+SUSPEND_NOTICE, RESUME_NOTICE and RESTART, for guest and host alike. It runs its handlers
+concurrently in a nursery. It closes early when its ballot closes: all have answered, or one has
+rejected. At its deadline it cancels the remaining handlers and logs which voters did not answer. It
+announces the outcome at the moment it closes, not when the last cancelled handler has ended: a
+script that ignores TERM must not delay the answer.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from hbtrio.wire.vocabulary import VoteResult, WindowKind
 
 _log = logging.getLogger("hbtrio.windows")
 
-#: Answers of each result that have a line in the log: there may be a thousand voters.
+#: Answers of each result that are logged for one window: there may be a thousand voters.
 LINES_EACH: Final = 20
 
 
 @attrs.frozen
 class Answer:
-    """What a handler has to say; that it is out of time is the window's to word."""
+    """A handler's answer. For :attr:`VoteResult.TIMEOUT` the window supplies the reason."""
 
     result: VoteResult
     reason: str = ""
@@ -51,14 +51,14 @@ T = TypeVar("T")
 
 
 class Window(Generic[T]):
-    """A window for one answer.
+    """Waits for one answer until a deadline.
 
     Args:
-        seconds: how long it stays open, at least 0; ``math.inf``: until it is closed.
-        guard: the process's on-time guard; while it says late, the deadline is put off.
-        sources: what reads the places where the answer arrives; called when the deadline has come.
-        at_most_s: for how long the deadline may be put off, in seconds; by default its own length
-            and the guard's time of calm.
+        seconds: how long the window stays open, at least 0; ``math.inf``: until :meth:`close`.
+        guard: the process's on-time guard; while the process is late, the deadline is postponed.
+        sources: read the places where the answer arrives; called when the deadline has come.
+        at_most_s: how long the deadline may be postponed, in seconds; by default the length of the
+            window plus the guard's ``CALM_S``.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Window(Generic[T]):
         at_most_s: float | None = None,
     ) -> None:
         self.seconds = seconds
-        #: When it was opened, on trio's clock; NaN before.
+        #: When the window was opened, on trio's clock; NaN before.
         self.opened_at = math.nan
         self._guard = guard
         self._sources = list(sources)
@@ -80,16 +80,16 @@ class Window(Generic[T]):
 
     @property
     def deadline(self) -> float:
-        """When it closes at the latest, on trio's clock; NaN before it is open."""
+        """When the window closes at the latest, on trio's clock; NaN before it is opened."""
         return self.opened_at + self.seconds
 
     def remaining_s(self, now: float) -> float:
-        """Seconds until it closes, 0 when it is over."""
+        """Seconds until the deadline, 0 after it; the full length before the window is opened."""
         return self.seconds if math.isnan(self.deadline) else max(0.0, self.deadline - now)
 
     @contextmanager
     def reading(self, source: Source) -> Iterator[None]:
-        """Within this context the window reads ``source`` too before its deadline decides."""
+        """Adds ``source`` to the sources of the window within the context."""
         self._sources.append(source)
         try:
             yield
@@ -97,13 +97,15 @@ class Window(Generic[T]):
             self._sources.remove(source)
 
     def close(self, answer: T) -> None:
-        """The answer is there; a second one counts for nothing."""
+        """Closes the window with ``answer``; a second answer is ignored."""
         if not self._answers:
             self._answers.append(answer)
             self._scope.cancel()
 
     async def wait(self) -> T:
         """Opens the window and returns the answer.
+
+        A checkpoint. Cancelled from outside, it raises ``trio.Cancelled``.
 
         Raises:
             trio.TooSlowError: the deadline came first.
@@ -118,23 +120,24 @@ class Window(Generic[T]):
         return self._answers[0]
 
 
-#: A handler answers, or returns None: it has no say and does not count. It is cancelled when the
-#: window closes without it. Where its answer arrives in a place that only the handler knows, it
-#: says so with :meth:`Window.reading`.
+#: Returns the answer of one voter, or None if the voter takes no part and does not count. A handler
+#: is cancelled when the window closes first. If the answer arrives in a place that only the handler
+#: knows, the handler registers it with :meth:`Window.reading`.
 Handler = Callable[["BallotWindow"], Awaitable[Answer | None]]
 
 
 class BallotWindow(Window[Outcome]):
-    """A ballot with a deadline.
+    """Runs a ballot until it is decided or its deadline comes.
 
     Args:
-        kind: which of the five it is.
+        kind: which of the five timeouts it is.
         seconds: how long it stays open, at least 0.
-        ballot: the round it bounds; a ballot that is closed already opens no window.
+        ballot: collects the answers; if it is closed already, no handler is run.
         announce: called with the outcome, exactly once, at the moment the window closes. It must
             not block.
         guard: see :class:`Window`.
         sources: see :class:`Window`.
+        subject: what the window is about, for the log, such as an instance's uuid.
     """
 
     def __init__(
@@ -145,28 +148,30 @@ class BallotWindow(Window[Outcome]):
         announce: Callable[[Outcome], None],
         guard: OnTimeGuard,
         sources: Iterable[Source] = (),
+        subject: str = "",
     ) -> None:
         super().__init__(seconds, guard, sources=sources)
         self.kind = kind
+        self._log_prefix = f"{subject}: " if subject else ""
         self.ballot = ballot
         self._announce = announce
         self._announced = False
         self._results: Counter[VoteResult] = Counter()
 
     async def hold(self, handlers: Mapping[str, Handler]) -> Outcome:
-        """Opens the window, runs the handlers and returns the outcome once all of them are gone.
+        """Opens the window, runs the handlers and returns the outcome once all have ended.
 
         Args:
             handlers: one for each voter of the ballot.
 
-        Cancelled from outside, it ends its handlers and announces that the round was aborted.
+        Cancelled from outside, it cancels its handlers and announces that the round was aborted.
         """
         try:
-            if self.ballot.state is BallotState.OPEN:  # else nobody is to be asked any more
+            if self.ballot.state is BallotState.OPEN:  # else the voters need not be asked
                 await self._run(handlers)
         finally:
-            self.abort("stopped before the answer came")
-            self._say_surplus()
+            self.abort("stopped before the answer arrived")
+            self._log_surplus()
         return self.ballot.settled
 
     async def _run(self, handlers: Mapping[str, Handler]) -> None:
@@ -180,19 +185,25 @@ class BallotWindow(Window[Outcome]):
             nursery.cancel_scope.cancel()
 
     def answer(self, voter: str, answer: Answer) -> None:
-        """Counts an answer that came by another way than a handler's return."""
+        """Counts an answer that did not come from a handler's return."""
         self.ballot.answer(voter, answer.result, answer.reason)
         self._settle()
 
-    def abort(self, why: str) -> None:
-        """Closes the window without its answers; harmless when it is closed."""
-        self.ballot.abort(why)
+    def abort(self, reason: str) -> None:
+        """Closes the window without waiting for answers; does nothing if it is closed."""
+        self.ballot.abort(reason)
         self._settle()
 
     def _expire(self) -> None:
         silent = ", ".join(self.ballot.owed)
         if self.ballot.expire() is not None:
-            _log.info("%s window closed after %g s, silent: %s", self.kind, self.seconds, silent)
+            _log.info(
+                "%s%s window closed after %g s, no answer from %s",
+                self._log_prefix,
+                self.kind,
+                self.seconds,
+                silent,
+            )
         self._settle()
 
     def _settle(self) -> None:
@@ -211,25 +222,27 @@ class BallotWindow(Window[Outcome]):
             self._settle()
         else:
             if answer.result is VoteResult.TIMEOUT:
-                # Only here it is known by the name that tells it from others of its name.
+                # The handler may not know the unique name that its voter has here.
                 answer = Answer(answer.result, f"no answer in time from {voter}")
-            self._say(voter, answer)
+            self._log_answer(voter, answer)
             self.answer(voter, answer)
 
-    def _say(self, voter: str, answer: Answer) -> None:
+    def _log_answer(self, voter: str, answer: Answer) -> None:
         if self.ballot.state is not BallotState.OPEN:
-            return  # it came in the moment of closing and does not count
+            return  # arrived while the window closed, and does not count
         self._results[answer.result] += 1
         if self._results[answer.result] <= LINES_EACH:
             reason = f": {answer.reason}" if answer.reason else ""
-            _log.info("%s: %s%s", voter, answer.result, reason)
+            _log.info("%s%s: %s%s", self._log_prefix, voter, answer.result, reason)
 
-    def _say_surplus(self) -> None:
+    def _log_surplus(self) -> None:
         surplus = sum(max(0, count - LINES_EACH) for count in self._results.values())
         if surplus:
-            _log.info("%s window: %d more answers not shown", self.kind, surplus)
+            _log.info(
+                "%s%s window: %d more answers not shown", self._log_prefix, self.kind, surplus
+            )
 
 
 async def stay_silent(_: BallotWindow) -> Answer | None:
-    """The handler of a voter whose answer arrives by :meth:`BallotWindow.answer`."""
+    """Waits until cancelled: for a voter that answers through :meth:`BallotWindow.answer`."""
     await trio.sleep_forever()

@@ -394,8 +394,8 @@ async def test_act_on_an_instance_that_takes_no_part(autojump_clock: MockClock) 
             "command: true, at most 600 s",
             "command: done",
             "restart: RESTART window of 121 s",
-            "restart: back (it never went down: it answered to the end of RESTART)",
-            "reboot: done (it never went down: it answered to the end of RESTART)",
+            "restart: back (it never went down: it still answered when RESTART expired)",
+            "reboot: done (it never went down: it still answered when RESTART expired)",
         ]
         assert called.status == ExitStatus.DONE
 
@@ -437,7 +437,7 @@ async def test_refused_actions(autojump_clock: MockClock) -> None:
         )
         world.host.begin_action(ONE, ActionName.PAUSE, ("slow",), force=True)
         assert await fault_of(api.path, "act", ONE, "stop", "--", "true") == (
-            f"pause is under way on {ONE}",
+            f"pause is in progress on {ONE}",
             ExitStatus.FAILED,
         )
 

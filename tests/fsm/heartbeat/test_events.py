@@ -536,7 +536,7 @@ def test_the_source_of_a_live_migration_stays_quiet_until_its_socket_goes() -> N
     came = bench.run(90.0, answers=True)
     came += bench.run(300.0)
     assert kinds(came, Heartbeating, Stopped, Lost, Note) == []
-    bench.skip(bench.beat.closed("closed by its peer"))
+    bench.skip(bench.beat.closed("closed by the peer"))
     assert bench.beat.removed("its socket is gone") == (Stopped("its socket is gone"),)
 
 

@@ -364,7 +364,7 @@ def end_notice(bench: Bench) -> object:
 
 
 def enabled(bench: Bench) -> object:
-    return bench.beat.runs_again("it was enabled", bench.now)
+    return bench.beat.runs_again("the instance was enabled", bench.now)
 
 
 def called_off(bench: Bench) -> object:
@@ -405,10 +405,10 @@ def test_enabled_while_it_answers_on_the_next_answer_ends_it() -> None:
     bench = suspended(Event.LIVE_MIGRATE_BEGIN)
     bench.run(5.5, answers=True)
     bench.expect(
-        bench.beat.runs_again("it was enabled", 5.5),
+        bench.beat.runs_again("the instance was enabled", 5.5),
         [challenge(7)],
         state=S.RETURNING,
-        reason="it was enabled",
+        reason="the instance was enabled",
         due=6.5,
         owes_answer=True,
     )
@@ -420,10 +420,10 @@ def test_enabled_without_a_connection_it_is_challenged_on_the_next() -> None:
     bench = provisional()
     bench.skip(bench.beat.closed("reset"))
     bench.expect(
-        bench.beat.runs_again("it was enabled", bench.now),
+        bench.beat.runs_again("the instance was enabled", bench.now),
         [],
         state=S.RETURNING,
-        reason="it was enabled",
+        reason="the instance was enabled",
         due=math.inf,
     )
     bench.skip(bench.at(30.0).open())
@@ -435,7 +435,7 @@ def test_enabled_without_a_connection_it_is_challenged_on_the_next() -> None:
 def test_enabled_says_nothing_of_a_stop_or_restart(event: Event) -> None:
     bench = suspended(event)
     bench.run(10.0)
-    bench.expect(bench.beat.runs_again("it was enabled", 10.0), [])
+    bench.expect(bench.beat.runs_again("the instance was enabled", 10.0), [])
 
 
 @pytest.mark.parametrize("state", [S.WAITING, S.HEARTBEATING, S.LOST, S.RETURNING])
@@ -451,7 +451,7 @@ def test_enabled_says_nothing_where_nothing_is_under_way(state: HeartbeatState) 
         bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
         bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
     assert bench.beat.state is state
-    bench.expect(bench.beat.runs_again("it was enabled", bench.now), [])
+    bench.expect(bench.beat.runs_again("the instance was enabled", bench.now), [])
 
 
 # -- the action's own command -------------------------------------------------------------------

@@ -547,7 +547,7 @@ async def test_a_silent_one_has_all_its_time(row: Row, autojump_clock: MockClock
         ends = command_at + TAKES_S
         if row.restarts:
             # It answers challenges all the time, and whoever asked must learn that it does.
-            never = "it never went down: it answered to the end of RESTART"
+            never = "it never went down: it still answered when RESTART expired"
             expected += waited(119.0, "back", never)
             ends = command_at + 121
         if row.after:
@@ -586,7 +586,7 @@ async def test_a_command_that_hangs_is_ended_in_time(autojump_clock: MockClock) 
         assert world.processes.cancelled == []
         await world.at(BEGUN + 30)
         assert [moment.time_s for moment in world.processes.cancelled] == [BEGUN + 30]
-        fault = "out of time after 30 s"
+        fault = "timed out after 30 s"
         assert acted.lines[4:6] == ran(guest, fault=fault, seconds=30)
         assert acted.lines[-1] == end("failed", f"the command failed: {fault}")
 
@@ -751,7 +751,7 @@ async def test_disconnected_in_the_middle_of_the_notice(autojump_clock: MockCloc
         await world.at(60)
         row = ROWS[7]
         opened, closed = before(row)
-        closed |= {"result": "error", "reason": "the channel was closed: closed by its peer"}
+        closed |= {"result": "error", "reason": "the channel was closed: closed by the peer"}
         assert acted.lines[:6] == [*voted(row), opened, closed, *ran(guest)]
         assert acted.lines[-1] == end("done")
 
@@ -818,7 +818,7 @@ async def test_not_for_ever(autojump_clock: MockClock, monkeypatch: pytest.Monke
         assert acted.lines == [
             *ran(guest),
             *[waiting] * 3,
-            skipped("notice", "unpause", "other votes and notices went on and on"),
+            skipped("notice", "unpause", "still busy after 3 other votes and notices"),
             end("done"),
         ]
         assert acted.times[-1] == BEGUN + TAKES_S + 27

@@ -260,7 +260,7 @@ async def test_why_an_instance_is_as_it_is(autojump_clock: MockClock) -> None:
         assert told() == ("lost", "no answer for 3 s")
         guest.peer.close()
         await on.world.settle()
-        assert told() == ("waiting", "closed by its peer")
+        assert told() == ("waiting", "closed by the peer")
 
 
 async def test_an_instance_is_told_before_the_reports_about_it(autojump_clock: MockClock) -> None:
@@ -671,7 +671,7 @@ async def test_too_many_commands_at_once(autojump_clock: MockClock) -> None:
             *(RoundCommand(f"c-{n}", guest.uuid, Event.STOP, True, 5.0) for n in range(600))
         )
         refused = {one.reason for one in on.agent.of(Reply) if not one.ok}
-        assert refused == {"too many commands at once"}
+        assert refused == {"too many commands in progress, the limit is 512"}
         assert len(on.agent.of(Reply)) == 600 - 512
         await on.world.sleep(20)
         await on.agent.say(RoundCommand("late", guest.uuid, Event.STOP, True, 1.0))

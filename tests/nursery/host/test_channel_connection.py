@@ -264,7 +264,7 @@ async def test_closed_by_its_peer_it_stops_and_is_dialled_a_second_later(
         await world.at(4.3)
         guest.peer.close()
         await world.at(5.299)
-        assert world.told(since=2) == [(4.3, "stopped", "closed by its peer")]
+        assert world.told(since=2) == [(4.3, "stopped", "closed by the peer")]
         assert world.host.heartbeating == 0
         assert dialled(world, guest) == [1.0]
         await world.at(5.3)
@@ -311,7 +311,7 @@ async def test_an_end_at_the_very_time_of_a_beat(end: Any, autojump_clock: MockC
         for guest in guests:
             stopped, back = world.told(guest, since=2)
             assert stopped[:2] == (4.0, "stopped")
-            assert stopped[2] in ("closed by its peer", "connection reset by peer", "broken pipe")
+            assert stopped[2] in ("closed by the peer", "connection reset by peer", "broken pipe")
             assert back == (5.0, "heartbeating", "init answered")
 
 
@@ -470,8 +470,8 @@ async def test_after_120_s_without_heartbeat_it_is_reconnected_at_once(
         again = f"{guest.uuid}: reconnecting: connected, but no heartbeat for 120 s (waiting)"
         assert [r.getMessage() for r in caplog.records] == [
             again,
-            f"{guest.uuid}: nothing was heard: no guest runs, or another client holds the channel "
-            f"{guest.path}",
+            f"{guest.uuid}: {guest.path}: no data received: no guest is running, or another client "
+            "holds the channel",
             again,
             again,
         ]
@@ -553,7 +553,7 @@ async def test_a_socket_that_goes_is_forgotten(autojump_clock: MockClock) -> Non
         await world.at(100)
         # Its end may be seen before the socket is missed; that it is gone is said in any case.
         *ended, gone = world.told(since=2)
-        assert ended in ([], [(3.5, "stopped", "closed by its peer")])
+        assert ended in ([], [(3.5, "stopped", "closed by the peer")])
         assert gone == (3.5, "stopped", f"{guest.path} was removed")
         assert world.host.channels == {}
         assert world.host.heartbeating == 0

@@ -22,7 +22,7 @@ from support.host_world import FIRST_ID, Heard, HostWorld, ScriptedGuest, host_w
 def logged(caplog: pytest.LogCaptureFixture, guest: ScriptedGuest) -> list[str]:
     head = f"{guest.uuid}: "
     return [
-        record.getMessage().removeprefix(head)
+        record.getMessage().removeprefix(head).removesuffix(" (vm)")
         for record in caplog.records
         if record.name == "hbtrio.channel" and record.getMessage().startswith(head)
     ]

@@ -135,7 +135,7 @@ async def test_enabled_again_it_is_heartbeating_though_it_was_never_silent(
         assert later(world) == []
         enable(world, guest)
         await world.at(31)
-        assert later(world) == [(30.0, "heartbeating", "after: it was enabled")]
+        assert later(world) == [(30.0, "heartbeating", "after: the instance was enabled")]
         freeze(guest)
         await world.at(40)
         assert [one[1] for one in later(world)[1:]] == ["loss"]

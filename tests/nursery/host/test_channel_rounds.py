@@ -596,7 +596,7 @@ async def test_nothing_is_sent_without_a_connection(
         guest.peer.close()
         await world.settle()
         for event in (Event.STOP, Event.UNPAUSE):
-            with pytest.raises(NotHeartbeating, match="not heartbeating: closed by its peer"):
+            with pytest.raises(NotHeartbeating, match="not heartbeating: closed by the peer"):
                 world.host.open_round(guest.uuid, event, notification)
         assert verdicts(world) == []
 

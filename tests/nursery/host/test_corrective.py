@@ -94,8 +94,8 @@ async def test_a_command_is_held_back_for_one_interval(
         await world.at(DUE)
         assert started(world) == [Moment(DUE, ("reset", guest.uuid))]
         assert said(caplog) == [
-            ("WARNING", f"{guest.uuid}: reboot: running ['reset', '{guest.uuid}']"),
-            ("INFO", f"{guest.uuid}: reboot done"),
+            ("WARNING", f"{guest.uuid}: reboot: running ['reset', '{guest.uuid}'] (vm)"),
+            ("INFO", f"{guest.uuid}: reboot done (vm)"),
         ]
         assert (world.host.corrective.ran, world.host.corrective.failed) == (1, 0)
 
@@ -119,7 +119,9 @@ async def test_back_in_the_meantime_nothing_is_run(
         comes_back(guest)
         await world.at(60)
         assert started(world) == []
-        assert said(caplog) == [("INFO", f"{guest.uuid}: reboot not run: it is heartbeating now")]
+        assert said(caplog) == [
+            ("INFO", f"{guest.uuid}: reboot not run: the instance is heartbeating now (vm)")
+        ]
 
 
 async def test_removed_in_the_meantime_nothing_is_run(
@@ -131,7 +133,9 @@ async def test_removed_in_the_meantime_nothing_is_run(
         guest.vanishes()
         await world.at(60)
         assert started(world) == []
-        assert said(caplog) == [("INFO", f"{guest.uuid}: reboot not run: it is gone now")]
+        assert said(caplog) == [
+            ("INFO", f"{guest.uuid}: reboot not run: the instance is gone now (vm)")
+        ]
 
 
 async def test_a_freeze_in_the_hold_does_not_reboot_who_is_back(
@@ -353,7 +357,7 @@ async def test_at_most_so_many_an_hour_for_each_instance(
         assert [moment.time_s for moment in started(world)] == [21.0, 81.0]
         refused = (
             "ERROR",
-            f"{guest.uuid}: log not run: 2 in an hour are the limit",
+            f"{guest.uuid}: log not run: limit reached: 2 per hour (vm)",
         )
         assert said(caplog)[-1] == refused
         falls_ill(other, CorrectiveAction.LOG)
@@ -388,7 +392,7 @@ async def test_a_command_that_fails(
     async with world_of(run=run) as world:
         guest = await lost(world)
         await world.at(60)
-        assert said(caplog)[-1] == ("ERROR", f"{guest.uuid}: reboot failed: {fault}")
+        assert said(caplog)[-1] == ("ERROR", f"{guest.uuid}: reboot failed: {fault} (vm)")
         assert (world.host.corrective.ran, world.host.corrective.failed) == (1, 1)
         # It was not restarted: no RESTART window is open, and it may yet answer.
         assert world.channel(guest).restart.window is None
@@ -408,7 +412,10 @@ async def test_a_command_that_hangs_is_ended_in_time(
         assert world.processes.cancelled == []
         await world.at(DUE + 30)
         assert world.processes.cancelled == [Moment(DUE + 30, ("reset", guest.uuid))]
-        assert said(caplog)[-1] == ("ERROR", f"{guest.uuid}: reboot failed: out of time")
+        assert said(caplog)[-1] == (
+            "ERROR",
+            f"{guest.uuid}: reboot failed: timed out after 30 s (vm)",
+        )
         assert world.host.corrective.failed == 1
 
 

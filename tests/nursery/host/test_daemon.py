@@ -289,7 +289,7 @@ async def test_what_can_not_be_begun(autojump_clock: MockClock) -> None:
         begin(guest.uuid.upper(), ActionName.REBOOT, (), force=False)
         with pytest.raises(ActionRefused) as refused:
             begin(guest.uuid, ActionName.STOP, ("true",), force=False)
-        assert str(refused.value) == f"reboot is under way on {guest.uuid}"
+        assert str(refused.value) == f"reboot is in progress on {guest.uuid}"
         await world.settle()
         assert [moment.argv for moment in world.processes.started] == [("hang",)]
 
@@ -299,7 +299,9 @@ async def test_only_so_many_actions_at_once(autojump_clock: MockClock) -> None:
         guests = await world.all_heartbeating(257)
         for guest in guests[:-1]:
             world.host.begin_action(guest.uuid, ActionName.PAUSE, ("hang",), force=True)
-        with pytest.raises(ActionRefused, match="256 actions are under way on this host"):
+        with pytest.raises(
+            ActionRefused, match="256 actions are in progress on this host, the maximum"
+        ):
             world.host.begin_action(guests[-1].uuid, ActionName.PAUSE, ("hang",), force=True)
 
 

@@ -234,7 +234,7 @@ async def test_directory_removed_and_recreated_is_followed(
         with trio.move_on_after(30.5) as waiting:
             await watch.changed()
         assert waiting.cancelled_caught
-        assert caplog.messages == [f"{path}: No such file or directory, waiting for it"]
+        assert caplog.messages == [f"{path}: No such file or directory, waiting for the directory"]
 
         path.mkdir()
         make_socket(path / "new")
@@ -243,7 +243,7 @@ async def test_directory_removed_and_recreated_is_followed(
         assert trio.current_time() - missing_since == 1.0
         make_socket(path / "newer")
         assert await settled(watch, inodes(path)) == 1
-    assert caplog.messages[1:] == [f"{path}: watching it"]
+    assert caplog.messages[1:] == [f"{path}: watching the directory"]
 
 
 async def test_directory_that_does_not_exist_yet_is_waited_for(
@@ -263,9 +263,9 @@ async def test_directory_that_does_not_exist_yet_is_waited_for(
         assert await settled(watch, inodes(path)) == 1
     assert trio.current_time() == 100.75
     assert caplog.messages == [
-        f"{path}: No such file or directory, waiting for it",
-        f"{path}: Not a directory, waiting for it",
-        f"{path}: watching it",
+        f"{path}: No such file or directory, waiting for the directory",
+        f"{path}: Not a directory, waiting for the directory",
+        f"{path}: watching the directory",
     ]
 
 
@@ -428,8 +428,8 @@ async def test_directory_that_cannot_be_watched_is_polled(
         watch.scan()
         assert await is_quiet(watch)
     assert caplog.messages == [
-        f"{directory}: No space left on device, scanning it every 1 s",
-        f"{directory}: watching it",
+        f"{directory}: No space left on device, scanning every 1 s",
+        f"{directory}: watching the directory",
     ]
 
 
@@ -459,8 +459,8 @@ async def test_unreadable_is_not_empty(
         assert await settled(watch, inodes(directory)) == 1
         assert await is_quiet(watch)
     assert caplog.messages == [
-        f"{directory}: Too many open files, scanning it every 1 s",
-        f"{directory}: watching it",
+        f"{directory}: Too many open files, scanning every 1 s",
+        f"{directory}: watching the directory",
     ]
 
 
@@ -508,8 +508,8 @@ async def test_flood_of_names_does_not_displace_those_in_use(
             (directory / f"flood{number}").unlink()
         assert watch.scan() == inodes(directory)
     assert caplog.messages == [
-        f"{directory}: more than 10 entries, the rest is not looked at",
-        f"{directory}: not more than 10 entries any more",
+        f"{directory}: more than 10 entries, the rest is ignored",
+        f"{directory}: no more than 10 entries again",
     ]
 
 

@@ -264,7 +264,7 @@ async def test_second_name_takes_over_when_the_preferred_one_goes(
                 ("gone", second),
                 ("found", first),
             ]
-    assert caplog.messages == [f"/run/x: '{wrs(1)}' is not used, '{cgcs(1)}' is preferred"]
+    assert caplog.messages == [f"/run/x: '{wrs(1)}' is not used, because '{cgcs(1)}' is preferred"]
 
 
 async def test_lost_events_are_made_good_by_the_rescan(
@@ -345,8 +345,8 @@ async def test_channels_over_the_limit_wait_for_room(
         await trio.sleep(1)
         assert set(found.channels) == {uuid(1), uuid(3), uuid(4)}
     assert caplog.messages == [
-        "/run/x: more than 3 channels, 2 are passed over",
-        "/run/x: no channel is passed over any more",
+        "/run/x: more than 3 channels, 2 are ignored",
+        "/run/x: no channel is ignored any more",
     ]
 
 
@@ -370,7 +370,7 @@ async def test_malformed_names_are_said_once_and_within_a_bound(
             directory.add(f"cgcs.heartbeat.{number}.sock")
         await trio.sleep(100)
         assert len(caplog.messages) == 101
-        assert caplog.messages[-1] == "/run/x: more odd names than are worth a line each"
+        assert caplog.messages[-1] == "/run/x: further problems with names are not logged"
         assert found.said == []
 
 

@@ -180,7 +180,7 @@ async def test_a_full_disk_is_said_once_and_counted(caplog: pytest.LogCaptureFix
                     await trio.lowlevel.checkpoint()
     assert events.fault == EventsFault(TIME, "no space left on device", 3)
     assert said(caplog) == [
-        (logging.ERROR, "events: /dev/full: no space left on device; events are lost")
+        (logging.ERROR, "events: /dev/full: no space left on device; events are being lost")
     ]
 
 
@@ -225,8 +225,8 @@ async def test_a_disk_that_was_full_costs_what_it_cost_and_is_written_again(
     assert numbers(whole + b"\n" + after + b"\n") == [1, 4]
     assert torn == report(2).as_line().encode()[:10]
     assert said(caplog) == [
-        (logging.ERROR, f"events: {path}: no space left on device; events are lost"),
-        (logging.WARNING, f"events: {path}: events are written again; 2 were lost"),
+        (logging.ERROR, f"events: {path}: no space left on device; events are being lost"),
+        (logging.WARNING, f"events: {path}: writing works again; 2 events lost"),
     ]
 
 
@@ -283,8 +283,8 @@ async def test_a_reader_that_is_too_slow_misses_some_and_it_is_said(
     # One went straight to the writer, fifty waited.
     assert heard == [*range(51), 1000]
     assert said(caplog) == [
-        (logging.ERROR, f"events: {slow.path}: its reader is too slow; events are lost"),
-        (logging.WARNING, f"events: {slow.path}: events are written again; 249 were lost"),
+        (logging.ERROR, f"events: {slow.path}: the reader is too slow; events are being lost"),
+        (logging.WARNING, f"events: {slow.path}: writing works again; 249 events lost"),
     ]
 
 
@@ -317,8 +317,8 @@ async def test_a_reader_that_stays_too_slow_is_one_fault(
                 await trio.lowlevel.checkpoint()
     assert numbers(path.read_bytes()) == [*range(51), *range(100, 119)]
     assert said(caplog) == [
-        (logging.ERROR, f"events: {path}: its reader is too slow; events are lost"),
-        (logging.WARNING, f"events: {path}: events are written again; 90 were lost"),
+        (logging.ERROR, f"events: {path}: the reader is too slow; events are being lost"),
+        (logging.WARNING, f"events: {path}: writing works again; 90 events lost"),
     ]
 
 
@@ -333,7 +333,7 @@ async def test_what_is_queued_at_the_end_stands_behind_what_is_being_written() -
     assert numbers(busy.data) == list(range(3 * BATCH))
 
 
-# -- opened anew ----------------------------------------------------------------------------
+# -- reopened -------------------------------------------------------------------------------
 
 
 def lines_of(path: Path) -> bytes:
@@ -365,7 +365,7 @@ async def test_after_a_rotation_it_is_the_new_file_that_is_written(
         reports.publish(report(3))
         assert await written(path, 1) == [3]
     assert numbers(old.read_bytes()) == [1, 2]
-    assert said(caplog) == [(logging.INFO, f"events: {path} is opened anew")]
+    assert said(caplog) == [(logging.INFO, f"events: {path} reopened")]
 
 
 async def test_one_that_can_not_be_opened_anew_goes_on_as_it_is(
@@ -381,8 +381,8 @@ async def test_one_that_can_not_be_opened_anew_goes_on_as_it_is(
         reports.publish(report(1))
         assert await written(moved / "events", 1) == [1]
     assert events.fault is None
-    why = "no such file or directory; it is not opened anew, the old one goes on"
-    assert said(caplog) == [(logging.ERROR, f"events: {path}: {why}")]
+    why = "no such file or directory; events go on into the old file"
+    assert said(caplog) == [(logging.ERROR, f"events: can't reopen {path}: {why}")]
 
 
 async def test_opening_anew_mends_a_fault_and_standard_output_is_left_alone(
@@ -403,7 +403,7 @@ async def test_opening_anew_mends_a_fault_and_standard_output_is_left_alone(
         assert await written(path, 1) == [2]
     assert said(caplog)[1] == (
         logging.WARNING,
-        f"events: {path}: the file was opened anew; 1 was lost",
+        f"events: {path}: reopened; 1 event lost",
     )
     with (tmp_path / "stdout").open("w+") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)

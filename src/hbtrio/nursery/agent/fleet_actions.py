@@ -143,7 +143,7 @@ class AgentActions:
                     if not begun:
                         begun = True
                         task_status.started()
-                    action.lines.say(line)
+                    action.lines.add(line)
                     if line.step == "end":
                         words = (line.outcome, line.reason)
                         outcome = ": ".join(str(word) for word in words if word)
@@ -155,7 +155,7 @@ class AgentActions:
         finally:
             del self.under_way[message.command_id]
             if not (outcome or refusal):
-                action.lines.say(ProgressLine(step="lost", reason=lost))
+                action.lines.add(ProgressLine(step="lost", reason=lost))
             action.lines.close()
         if refusal:
             await self._refuse(action, refusal)

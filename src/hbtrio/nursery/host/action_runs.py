@@ -1,4 +1,4 @@
-"""The actions under way on a host: one for each instance at most, and a bounded number."""
+"""Starts the actions of a host: at most one per instance, and a bounded number in total."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from hbtrio.wire.vocabulary import ActionName
 
 _log = logging.getLogger("hbtrio.host")
 
-#: Actions under way at once on one host.
+#: Actions in progress at once on one host.
 _ACTIONS: Final = 256
 
 
 class ActionRefused(Exception):
-    """An action can't be begun; nothing was sent to the instance."""
+    """An action can't be started; nothing was sent to the instance."""
 
 
 class ActionRuns:
-    """Begins actions, which then go on whether or not anybody watches them.
+    """Starts actions, which run to their end with or without a watcher.
 
     Args:
-        nursery: runs them.
+        nursery: runs the actions.
         commands: what performs each action, and how long it may take.
-        channels: of all instances, as they are at each moment.
+        channels: the channels of all instances, by uuid; a live view.
         processes: runs the commands.
         supervisor: counts programming errors.
     """
@@ -44,8 +44,8 @@ class ActionRuns:
         processes: ProcessRunner,
         supervisor: Supervisor,
     ) -> None:
-        #: By the instance's uuid.
-        self.under_way: dict[str, ActionRun] = {}
+        #: The actions in progress, by the instance's uuid.
+        self.in_progress: dict[str, ActionRun] = {}
         self._nursery = nursery
         self._commands = commands
         self._channels = channels
@@ -55,26 +55,29 @@ class ActionRuns:
     def begin(
         self, uuid: str, name: ActionName, command: tuple[str, ...], *, force: bool
     ) -> ActionRun:
-        """Begins an action.
+        """Starts an action and returns without waiting for it.
 
         Args:
-            uuid: the instance, of which there is a channel.
-            name: the row of the event table.
+            uuid: the instance; it must have a channel.
+            name: which action, a row of the event table.
             command: what performs it; if empty, the configured command.
             force: skip the vote.
 
         Raises:
-            ActionRefused: one is under way, there are too many, or there is no command.
+            ActionRefused: an action on this instance is in progress, too many are in progress on
+                the host, or no command is configured.
         """
         command = command or getattr(self._commands, name.name.lower())
         if not command:
             raise ActionRefused(
                 f"no command for {name}: give one after --, or set {name} in [actions]"
             )
-        if uuid in self.under_way:
-            raise ActionRefused(f"{self.under_way[uuid].name} is under way on {uuid}")
-        if len(self.under_way) >= _ACTIONS:
-            raise ActionRefused(f"{len(self.under_way)} actions are under way on this host")
+        if uuid in self.in_progress:
+            raise ActionRefused(f"{self.in_progress[uuid].name} is in progress on {uuid}")
+        if len(self.in_progress) >= _ACTIONS:
+            raise ActionRefused(
+                f"{len(self.in_progress)} actions are in progress on this host, the maximum"
+            )
         action = ActionRun(
             uuid,
             name,
@@ -84,16 +87,16 @@ class ActionRuns:
             processes=self._processes,
             timeout_s=self._commands.timeout_s,
         )
-        self.under_way[uuid] = action
+        self.in_progress[uuid] = action
         self._nursery.start_soon(self._run, action)
         return action
 
     async def _run(self, action: ActionRun) -> None:
         try:
             await action.run()
-        except Exception:  # noqa: BLE001 - one action's programming error is not the host's end
+        except Exception:  # noqa: BLE001 - one action's programming error must not stop the host
             self._supervisor.crashes += 1
             _log.exception("action %s on %s failed", action.name, action.uuid)
         finally:
-            del self.under_way[action.uuid]
+            del self.in_progress[action.uuid]
             action.close()

@@ -1,7 +1,7 @@
-"""An action on an instance as a task: it carries out the steps of the action machine.
+"""Runs an action on an instance as a task: carries out the steps of the action machine.
 
-The task belongs to the host, not to whoever asked for it: an operator who closes the terminal in
-the middle must not leave a VM that was told of a beginning and never hears of an end.
+The task belongs to the host, not to the client that requested it: an operator who closes the
+terminal must not leave an instance that received a pre-notice and never receives the post-notice.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from hbtrio.wire.vocabulary import ActionName, Event, NotificationType, VoteResu
 
 _log = logging.getLogger("hbtrio.actions")
 
-#: What a command said, at most, in its progress line.
+#: Bytes of a command's output, at most, in its progress line.
 _OUTPUT_BYTES: Final = 2048
 
-#: Another round on the instance is waited for this often before the action goes on without its own.
-_PATIENCE: Final = 3
+#: Rounds of others on the instance that the action waits for before it skips its own.
+_WAITS: Final = 3
 
 
 class ActionRun:
-    """One action under way.
+    """An action in progress on one instance.
 
     Args:
         uuid: the instance.
-        name: the row of the event table.
+        name: which action, a row of the event table.
         command: what performs it; ``{uuid}`` stands for the instance.
         force: skip the vote.
-        channel_of: the instance's channel at this moment, or None; a VM that restarts or moves may
-            get another.
+        channel_of: returns the instance's current channel, or None; an instance that restarts or
+            moves may get a new channel.
         processes: runs the command.
-        timeout_s: how long the command may take.
+        timeout_s: how long the command may take, in seconds.
     """
 
     def __init__(
@@ -75,18 +75,21 @@ class ActionRun:
         self._timeout_s = timeout_s
         self._lines = ProgressLines()
         self._reason = ""
-        #: Whether the instance was told of what comes, or is expected back without that.
+        #: Whether the instance was notified, or is expected back without a notice.
         self._announced = False
-        #: Whether a RESTART window was open before the command; it may be over after it.
+        #: Whether a RESTART window was open before the command; it may close during the command.
         self._restarts = False
 
     @property
     def state(self) -> ActionState:
-        """Where it stands."""
+        """The state of the action machine."""
         return self._machine.state
 
     async def run(self) -> None:
-        """Carries the action out; its end is a line of progress with its outcome."""
+        """Carries out the action; the last progress line has the outcome.
+
+        Cancelled, it ends without an outcome, and a running command is terminated.
+        """
         step: Step = self._machine.start()
         while True:
             match step:
@@ -96,8 +99,8 @@ class ActionRun:
                     self._reason = outcome.reason if rejected and outcome is not None else ""
                     step = self._machine.voted(rejected=rejected)
                 case GiveNotice(event):
-                    told = await self._round("notice", event, NotificationType.IRREVOCABLE)
-                    self._announced = self._announced or told is not None
+                    outcome = await self._round("notice", event, NotificationType.IRREVOCABLE)
+                    self._announced = self._announced or outcome is not None
                     step = self._machine.noticed()
                 case Perform():
                     step = self._machine.performed(succeeded=await self._perform())
@@ -107,44 +110,44 @@ class ActionRun:
                 case Finish():
                     break
         reason = f": {self._reason}" if self._reason else ""
-        _log.info("%s: %s: %s%s", self.uuid, self.name, self.state.value, reason)
-        self._say(step="end", outcome=self.state.value, reason=self._reason)
+        _log.info("%s: action %s: %s%s", self.uuid, self.name, self.state.value, reason)
+        self._progress(step="end", outcome=self.state.value, reason=self._reason)
 
     def close(self) -> None:
-        """Nothing more will be said; those who watch are let go."""
+        """Ends :meth:`progress` for every watcher."""
         self._lines.close()
 
     def progress(self) -> AsyncGenerator[ProgressLine | None]:
-        """Yields each line of progress, from the first; ends with the action."""
+        """Yields each progress line from the first one; ends with the action."""
         return self._lines.watch()
 
-    def _say(self, **line: Any) -> None:
-        self._lines.say(ProgressLine(**line))
+    def _progress(self, **line: Any) -> None:
+        self._lines.add(ProgressLine(**line))
 
     async def _round(
         self, kind: str, event: Event, notification: NotificationType
     ) -> Outcome | None:
-        """A vote or notice from its opening to its outcome; None if the instance takes no part."""
+        """Runs a vote or notice and returns its outcome; None if the instance can't take part."""
         try:
             opened = await self._open(event, notification)
         except NotHeartbeating as error:
-            self._say(step=kind, event=event, skipped=str(error))
+            self._progress(step=kind, event=event, skipped=str(error))
             return None
         window = opened.window
-        self._say(step=kind, event=event, window=window.kind, seconds=window.seconds)
+        self._progress(step=kind, event=event, window=window.kind, seconds=window.seconds)
         await opened.done.wait()
         outcome = opened.outcome
         if outcome is not None:
-            self._say(step=kind, event=event, result=outcome.result, reason=outcome.reason)
+            self._progress(step=kind, event=event, result=outcome.result, reason=outcome.reason)
         return outcome
 
     async def _open(self, event: Event, notification: NotificationType) -> Round:
-        """Opens a vote or notice once those before it are over.
+        """Opens a vote or notice after the ones that are open already.
 
         Raises:
-            NotHeartbeating: the instance takes no part.
+            NotHeartbeating: the instance can't take part.
         """
-        for _ in range(_PATIENCE):
+        for _ in range(_WAITS):
             channel = self._channel_of(self.uuid)
             if channel is None or channel.gone:
                 raise NotHeartbeating("the instance is not on this host")
@@ -152,26 +155,28 @@ class ActionRun:
                 return channel.open_round(event, notification)
             except RoundOpen as error:
                 if channel.round is not None:
-                    # Said, as whoever watches would take the silence for a host that hangs.
+                    # Without this line a watcher would take the wait for a hung host.
                     left_s = channel.round.window.remaining_s(trio.current_time())
                     kind = "vote" if notification is NotificationType.REVOCABLE else "notice"
-                    self._say(step=kind, event=event, waiting=str(error), seconds=round(left_s, 3))
+                    self._progress(
+                        step=kind, event=event, waiting=str(error), seconds=round(left_s, 3)
+                    )
                     await channel.round.done.wait()
-        raise NotHeartbeating("other votes and notices went on and on")
+        raise NotHeartbeating(f"still busy after {_WAITS} other votes and notices")
 
     async def _perform(self) -> bool:
         channel = self._channel_of(self.uuid)
         event = self._machine.restarting
         if channel is not None and event is not None:
-            # Lost ones are rebooted the most: they can't be told, and are awaited all the same.
+            # Most reboots are of lost instances: they can't be notified, but are expected back.
             if not self._announced or channel.restart.window is None:
                 channel.restarts(event)
             self._announced = True
         self._restarts = channel is not None and channel.restart.window is not None
         argv = expand(self._command, uuid=self.uuid)
-        self._say(step="command", argv=tuple(argv), seconds=self._timeout_s)
-        _log.info("%s: %s: running %s", self.uuid, self.name, argv)
-        fault = f"out of time after {self._timeout_s:g} s"
+        self._progress(step="command", argv=tuple(argv), seconds=self._timeout_s)
+        _log.info("%s: action %s: running %s", self.uuid, self.name, argv)
+        fault = f"timed out after {self._timeout_s:g} s"
         output = ""
         with trio.move_on_after(self._timeout_s):
             try:
@@ -179,12 +184,13 @@ class ActionRun:
             except ProcessNotStarted as error:
                 fault = f"{error.path}: {error.reason}"
             else:
-                said = (result.stdout + result.stderr).decode("utf-8", "replace")
-                output = said.strip()
+                output = (result.stdout + result.stderr).decode("utf-8", "replace").strip()
                 fault = "" if result.exit_code == 0 else f"exit status {result.exit_code}"
                 if result.signal is not None:
                     fault = f"killed by signal {result.signal}"
-        self._say(step="command", result="failed" if fault else "done", reason=fault, output=output)
+        self._progress(
+            step="command", result="failed" if fault else "done", reason=fault, output=output
+        )
         channel = self._channel_of(self.uuid)
         before = self._machine.before
         if not fault:
@@ -192,8 +198,8 @@ class ActionRun:
                 channel.carried_out(before)
             return True
         self._reason = f"the command failed: {fault}"
-        # Of what this action did not announce it can't say that it is called off: a VM that could
-        # not be resumed is still suspended.
+        # Only an announced event can be called off: an instance that could not be resumed is still
+        # suspended.
         if channel is not None and self._announced and before is not None:
             channel.call_off(before, plain_text(self._reason, 223))
         return False
@@ -201,20 +207,20 @@ class ActionRun:
     async def _await_return(self) -> None:
         channel = self._channel_of(self.uuid)
         if channel is None or not self._restarts:
-            self._say(step="restart", skipped="the instance is not on this host")
+            self._progress(step="restart", skipped="the instance is not on this host")
             return
         window = last = channel.restart.window
-        # One more may follow: for an init that came at the last moment, or for another restart.
+        # Another window may follow: after an init at the last moment, or for another restart.
         while window is not None:
             left_s = window.remaining_s(trio.current_time())
-            self._say(step="restart", window=window.kind, seconds=round(left_s, 1))
+            self._progress(step="restart", window=window.kind, seconds=round(left_s, 1))
             await channel.restart.closed.wait()
             window, last = channel.restart.window, window
         back = channel.heartbeating
         never_down = back and last is not None and last.ballot.state is BallotState.EXPIRED
         reason = channel.heartbeat.reason
         if never_down:
-            reason = "it never went down: it answered to the end of RESTART"
-        self._say(step="restart", result="back" if back else "expired", reason=reason)
+            reason = "it never went down: it still answered when RESTART expired"
+        self._progress(step="restart", result="back" if back else "expired", reason=reason)
         if never_down or not back:
             self._reason = reason

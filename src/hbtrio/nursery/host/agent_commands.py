@@ -1,4 +1,4 @@
-"""What the agent commands of a host: votes, notices and actions, each answered with a reply."""
+"""Carries out the agent's commands on a host: votes, notices and actions, each with a reply."""
 
 from __future__ import annotations
 
@@ -22,46 +22,50 @@ from hbtrio.wire.link_messages import (
 from hbtrio.wire.operator import ProgressLine, encode
 from hbtrio.wire.vocabulary import ActionName, NotificationType
 
-#: Commands of the agent under way at once.
+#: Commands of the agent in progress at once.
 _COMMANDS: Final = 512
 
-#: A line of an action's progress, as ASCII: it has to fit into one message with all its quotes and
+#: Bytes of a progress line as ASCII JSON: it has to fit into one message with all quotes and
 #: backslashes escaped once more.
 _PROGRESS_BYTES: Final = 8000
 
 
 class AgentCommands:
-    """Carries out commands, a bounded number at a time.
+    """Carries out commands, at most ``_COMMANDS`` at a time.
 
     Args:
-        host: obeys.
-        feed: what the agent has been sent about instances.
+        host: carries out the commands.
+        feed: sends instance states to the agent.
     """
 
     def __init__(self, host: Host, feed: AgentFeed) -> None:
         self._host = host
         self._feed = feed
-        self._under_way = 0
+        self._in_progress = 0
 
     async def carry_out(
         self, session: LinkSession[FromAgent], command: RoundCommand | ActCommand
     ) -> None:
         """Carries out a command and replies; returns early if the session ends.
 
-        Cancelled, it only stops replying: a round or an action that was begun goes on, and the
-        report of its outcome is in the feed.
+        Cancelled, it only stops replying: a round or an action that was started goes on, and the
+        feed sends the report of its outcome.
         """
-        self._under_way += 1
+        self._in_progress += 1
         try:
             with suppress(SessionEnded):
-                if self._under_way > _COMMANDS:
-                    await session.send(_refusal(command, "too many commands at once"))
+                if self._in_progress > _COMMANDS:
+                    await session.send(
+                        _refusal(
+                            command, f"too many commands in progress, the limit is {_COMMANDS}"
+                        )
+                    )
                 elif isinstance(command, RoundCommand):
                     await self._round(session, command)
                 else:
                     await self._act(session, command)
         finally:
-            self._under_way -= 1
+            self._in_progress -= 1
 
     async def _round(self, session: LinkSession[FromAgent], command: RoundCommand) -> None:
         kind = NotificationType.REVOCABLE if command.vote else NotificationType.IRREVOCABLE
@@ -74,7 +78,7 @@ class AgentCommands:
                 patience_s=command.deadline_s,
             )
         except (UnknownInstance, NotHeartbeating, RoundOpen) as error:
-            # Before the change that it comes from it would read as a fault of ours.
+            # The state first: without it the agent would take the refusal for a fault of the host.
             await self._feed.send_if_changed(session, command.uuid)
             await session.send(_refusal(command, str(error)))
         else:
@@ -104,7 +108,7 @@ def _refusal(command: RoundCommand | ActCommand, reason: str) -> Reply:
 
 
 def _fitting(line: ProgressLine) -> str:
-    """A line of progress as JSON, its texts cut as far as it takes."""
+    """Encodes a progress line as JSON, with its texts cut until it fits."""
     members: dict[str, Any] = json.loads(encode(line))
     text = json.dumps(members)
     for chars in (1000, 100, 10, 1):

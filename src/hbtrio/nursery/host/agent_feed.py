@@ -1,8 +1,9 @@
-"""What a host sends its agent: all instances at first, then what changes, and its reports.
+"""Sends a host's state to its agent: all instances first, then changes and reports.
 
-Reports go through a queue that outlives a session: each is sent until the agent says that it keeps
-it, so that a verdict reaches the VIM once whatever happens to the link. An instance's newest state
-goes before the reports about it, coalesced, so that the agent never knows less than it was sent.
+Reports go through a queue that outlives a session: each is sent again until the agent acknowledges
+it, so that a verdict reaches the VIM once, whatever happens to the link. The newest state of an
+instance is sent before the reports about it, so that the agent never knows less than the report
+implies. Several changes of one instance are sent as one.
 """
 
 from __future__ import annotations
@@ -30,24 +31,24 @@ _BATCH: Final = 64
 
 
 class AgentFeed:
-    """The reports that the agent has not acknowledged, and the instances that it has to hear of.
+    """Queues the reports that the agent has not acknowledged, and the instances that have changed.
 
     Args:
-        host: followed from now on.
+        host: its reports and changes are followed from now on.
     """
 
     def __init__(self, host: Host) -> None:
         self.queue = ReportQueue()
-        #: Whether the agent has taken this host in.
+        #: Whether the agent has accepted this host.
         self.connected = False
         self._host = host
         self._changed: dict[str, None] = {}
         self._wakeup = WakeUp()
         self._sent = 0
-        host.reports.listen(self._reported)
+        host.reports.listen(self._add_report)
         host.on_change(self._instance_changed)
 
-    def _reported(self, report: Report) -> None:
+    def _add_report(self, report: Report) -> None:
         self._instance_changed(report.uuid)
         self.queue.add(
             LinkReport(
@@ -65,22 +66,22 @@ class AgentFeed:
         self._wakeup.set()
 
     def _instance_changed(self, uuid: str) -> None:
-        if self.connected:  # else the next session begins with all there are
+        if self.connected:  # else the next session begins with all instances
             self._changed[uuid] = None
             self._wakeup.set()
 
     def resume_after(self, acknowledged: int) -> None:
-        """The agent keeps the reports up to this number; those after it are sent again."""
+        """Drops the reports up to this number, which the agent has stored, and resends the rest."""
         self.queue.acknowledge(acknowledged)
         self._sent = acknowledged
 
     def disconnected(self) -> bool:
-        """The session is over; returns whether :meth:`run` had begun in it."""
+        """Notes the end of a session; returns whether :meth:`run` had begun in it."""
         was_connected, self.connected = self.connected, False
         return was_connected
 
     async def run(self, session: LinkSession[FromAgent]) -> None:
-        """Sends all instances, then whatever changes and is reported, until cancelled.
+        """Sends all instances, then changes and reports, until cancelled.
 
         Raises:
             SessionEnded: the session is over.
@@ -95,8 +96,8 @@ class AgentFeed:
             while self._changed:
                 await self.send_if_changed(session, next(iter(self._changed)))
             for report in self.queue.after(self._sent, _BATCH):
-                # An instance before the reports about it, also where both came while others were
-                # being sent: what the agent tells the VIM of a report is what the instance is like.
+                # The state first, also if both came while other items were being sent: what the
+                # agent sends the VIM about a report depends on the instance's state.
                 await self.send_if_changed(session, report.uuid)
                 await session.send(report)
                 self._sent = report.number
@@ -104,7 +105,7 @@ class AgentFeed:
                 await self._wakeup.wait()
 
     async def send_if_changed(self, session: LinkSession[FromAgent], uuid: str) -> None:
-        """Sends an instance's state now, unless the agent has the newest.
+        """Sends an instance's state now, unless the agent has the newest state.
 
         Raises:
             SessionEnded: the session is over.
@@ -119,7 +120,7 @@ class AgentFeed:
 
 
 def instance_of(channel: Channel) -> Instance:
-    """An instance as its agent receives it."""
+    """Makes the link message with an instance's state."""
     beat, profile = channel.heartbeat, channel.heartbeat.profile
     return Instance(
         uuid=channel.uuid,

@@ -1,7 +1,7 @@
-"""The host's end of the link to its agent: it dials, says who it is, and serves the session.
+"""Keeps the host's link to its agent up: dials, sends hello and serves the session.
 
-What is sent is :class:`~hbtrio.nursery.host.agent_feed.AgentFeed`'s, what is obeyed is
-:class:`~hbtrio.nursery.host.agent_commands.AgentCommands`'s.
+:class:`~hbtrio.nursery.host.agent_feed.AgentFeed` sends states and reports,
+:class:`~hbtrio.nursery.host.agent_commands.AgentCommands` carries out the agent's commands.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from hbtrio.wire.link_messages import (
 
 _log = logging.getLogger("hbtrio.link")
 
-#: The first and the longest wait between two attempts to connect. An agent that is back has to hear
-#: of its hosts soon: a VIM that asks it meanwhile goes on without the guest's vote.
+#: The first and the longest wait between two attempts to connect, in seconds. A restarted agent
+#: needs its hosts soon: until then a VIM that asks for a vote goes on without the guest's answer.
 _RETRY_S: Final = 0.2
 _RETRY_LIMIT_S: Final = 2.0
 
-#: A link that ends sooner was none: an agent that can't keep what it is told, as its disk is full,
-#: ends each one at once, and would be dialled, and would log it, many times a second.
+#: A link that ends sooner, in seconds, does not reset the backoff: an agent with a full disk ends
+#: each link at once, and would be dialled, and would log it, many times a second.
 _STEADY_S: Final = 1.0
 
 
 @attrs.frozen
 class Identity:
-    """Who this host is: its name and uuid in the cloud, and an id for this process."""
+    """Identifies this host: its name and uuid in the cloud, and an id for this process."""
 
     hostname: str
     host_uuid: str
@@ -57,11 +57,11 @@ class Identity:
 
 
 class HostLink:
-    """Keeps the link up.
+    """Keeps the link to the agent up.
 
     Args:
-        host: whose reports are sent and who obeys.
-        identity: who it is.
+        host: its reports are sent, and it carries out the commands.
+        identity: identifies the host to the agent.
         connect: opens a connection to the agent, or raises ``Unreachable``.
     """
 
@@ -76,7 +76,7 @@ class HostLink:
 
     @property
     def connected(self) -> bool:
-        """Whether the agent has taken this host in."""
+        """Whether the agent has accepted this host."""
         return self.feed.connected
 
     async def run(self) -> None:
@@ -108,7 +108,7 @@ class HostLink:
             welcome = trio.Event()
 
             async def handle(message: FromAgent) -> None:
-                await self._obey(message, session, welcome, nursery)
+                await self._handle(message, session, welcome, nursery)
 
             nursery.start_soon(self._send, session, welcome)
             reason = await session.run(handle)
@@ -116,12 +116,12 @@ class HostLink:
         return reason
 
     async def _send(self, session: LinkSession[FromAgent], welcome: trio.Event) -> None:
-        who = self._identity
+        identity = self._identity
         hello = Hello(
             protocol=PROTOCOL,
-            hostname=who.hostname,
-            host_uuid=who.host_uuid,
-            boot_id=who.boot_id,
+            hostname=identity.hostname,
+            host_uuid=identity.host_uuid,
+            boot_id=identity.boot_id,
             version=hbtrio.__version__,
             dropped=self.feed.queue.dropped,
         )
@@ -130,7 +130,7 @@ class HostLink:
             await welcome.wait()
             await self.feed.run(session)
 
-    async def _obey(
+    async def _handle(
         self,
         message: FromAgent,
         session: LinkSession[FromAgent],

@@ -1,8 +1,8 @@
-"""One instance's channel on the host: its connection, its heartbeat and its one round at a time.
+"""Runs one instance's channel on the host: connection, heartbeat, and one round at a time.
 
-Everything here is a task of one nursery. The heartbeat machine decides; this module connects for
-it, opens the windows and turns its effects into reports. When it fails, this instance is
-reconnected and no other notices.
+All tasks of a channel share one nursery. The heartbeat machine decides; this module connects for
+it, opens the windows and turns its effects into reports. A failure here reconnects this instance
+and affects no other.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ class Channel:
     """The channel of one instance.
 
     Args:
-        file: where its socket is.
-        setup: the host's part.
+        file: the channel's socket.
+        setup: what the host shares with all channels.
     """
 
     def __init__(self, file: ChannelFile, setup: ChannelSetup) -> None:
         self.uuid = file.uuid
         self.heartbeat = Heartbeat(setup.heartbeat, new_id=setup.new_id)
-        #: The pacer's own note.
+        #: Written by the pacer only.
         self.slot: int | None = None
         self._setup = setup
         self._windows = WindowTasks()
         self.restart = RestartWindow(
-            self._windows, setup.guard, self._take_in, self._restart_expired
+            self.uuid, self._windows, setup.guard, self._take_in, self._restart_expired
         )
         self._rounds = RoundSlot(
-            self._windows, setup.guard, self._take_in, setup.new_id, self._round_over
+            self.uuid, self._windows, setup.guard, self._take_in, setup.new_id, self._round_over
         )
         self._reports = ChannelReports(self.uuid, self.heartbeat, setup)
         self._dialling = Dialling(self.uuid, file.path, setup.dialer)
@@ -70,17 +70,17 @@ class Channel:
 
     @property
     def path(self) -> str:
-        """Where its socket is."""
+        """The path of the channel's socket."""
         return self._dialling.path
 
     @property
     def absent(self) -> bool:
-        """Whether its socket is gone while the instance is expected back."""
+        """Whether the socket is gone while the instance is expected back."""
         return self._dialling.absent
 
     @property
     def round(self) -> Round | None:
-        """The vote or notice that is open."""
+        """The open vote or notice, or None."""
         return self._rounds.current
 
     @property
@@ -95,32 +95,41 @@ class Channel:
 
     @property
     def why(self) -> str:
-        """Why the instance is in its state; of one that is waited for, why it can't be reached."""
+        """Why the instance is in its state; while waiting, why it can't be reached."""
         if self._dialling.fault and self.heartbeat.state is HeartbeatState.WAITING:
             return f"{self._dialling.fault}; retrying"
         return self.heartbeat.reason
 
     @property
+    def name_suffix(self) -> str:
+        """The instance's name in brackets, to end a log line with; "" before its first init.
+
+        It comes last: it is a tenant's text, and must not be mistaken for the log line's own.
+        """
+        name = self.heartbeat.profile.name
+        return f" ({name})" if name else ""
+
+    @property
     def faulty(self) -> int:
-        """Messages that could not be used, and lines dropped in a flood."""
+        """How many messages were unusable or dropped in a flood."""
         return self._bad_messages.count
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a message that is not complete."""
+        """Buffered bytes of an incomplete message."""
         return 0 if self._connection is None else self._connection.held_bytes
 
     @property
     def gone(self) -> bool:
-        """Whether it has ended for good."""
+        """Whether the channel has ended for good."""
         return self.heartbeat.state is HeartbeatState.GONE
 
-    # -- its life ---------------------------------------------------------------------------
+    # -- lifetime --------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keeps the channel connected until :meth:`remove`, or until cancelled."""
+        """Keeps the channel connected until :meth:`remove` or cancellation."""
         if self.heartbeat.state is HeartbeatState.RESTARTING:
-            # Its window went down with the run that failed; it is still expected.
+            # The window ended with the run that failed; the instance is still expected back.
             self.restart.open(self.heartbeat.profile.restart_s)
         try:
             with trio.CancelScope() as self._life:
@@ -132,7 +141,7 @@ class Channel:
             self._rounds.abort("the instance's channel was removed")
 
     def remove(self, reason: str) -> None:
-        """Its socket is gone. It ends, unless the instance is expected back within RESTART."""
+        """Ends the channel after its socket is gone, unless RESTART still expects the instance."""
         if self.heartbeat.state is HeartbeatState.RESTARTING:
             self._dialling.absent = True
             self._break(reason)
@@ -140,7 +149,7 @@ class Channel:
         self._forget(reason)
 
     def retarget(self, file: ChannelFile) -> None:
-        """The instance's socket was made anew while it was expected back."""
+        """Connects to the instance's new socket, found while the instance was expected back."""
         self._dialling.retarget(file.path)
 
     def _forget(self, reason: str) -> None:
@@ -154,15 +163,15 @@ class Channel:
         shown = ""
         while True:
             port = self._dialling.dial()
-            at_once = port is not None and await self._converse(port)
-            if self.why != shown:  # also where its state is the same
+            redial_now = port is not None and await self._converse(port)
+            if self.why != shown:  # the reason can change without the state
                 shown = self.why
                 self._changed()
-            if not at_once:
+            if not redial_now:
                 await self._dialling.wait()
 
     async def _converse(self, port: Port) -> bool:
-        """One connection, from its opening to its end; whether the next is to follow at once."""
+        """Serves one connection to its end; returns whether to dial again at once."""
         beats = self.heartbeat.beats
         connection = ChannelConnection(
             self.uuid, port, self._setup.limits, self._bad_messages, self._received
@@ -181,7 +190,7 @@ class Channel:
             self._rounds.abort(f"the channel was closed: {reason}")
         if crash is not None:
             raise crash
-        if connection.heard:
+        if connection.has_received:
             self._silence_log.clear()
         if self.heartbeat.beats > beats:
             self._dialling.succeeded()
@@ -192,7 +201,7 @@ class Channel:
         self._pace()
 
     def _break(self, reason: str) -> None:
-        """Ends the connection; what follows is for :meth:`_stay_connected` to say."""
+        """Ends the connection; :meth:`_stay_connected` decides what follows."""
         if self._connection is not None:
             self._connection.end(reason)
 
@@ -218,7 +227,11 @@ class Channel:
     # -- time -------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> float:
-        """The pacer's call: judges the last challenge and sends the next."""
+        """Judges the last challenge and sends the next; the pacer calls this when it is due.
+
+        Returns:
+            When the next challenge is due, on trio's clock; infinity if the connection has ended.
+        """
         try:
             if now >= self.heartbeat.due:
                 self._beat(now)
@@ -229,11 +242,11 @@ class Channel:
             self._break("")
         else:
             return self.heartbeat.due
-        # What was due is still due, but nobody is to be told on this connection.
+        # What was due is still due, but not on this connection.
         return math.inf
 
     def _take_in(self) -> bool:
-        """What a window reads before its deadline decides; whether more is on its way."""
+        """Reads what has arrived, as a :data:`Source` of windows; never has more to come."""
         if self._connection is not None:
             try:
                 self._connection.read_now(trio.current_time())
@@ -243,9 +256,9 @@ class Channel:
 
     def _beat(self, now: float) -> None:
         late = self._setup.guard.is_late(now)
-        unheard = self.heartbeat.owes_answer or not self.heartbeating
-        if unheard and self._connection is not None:
-            # The answer, or the init, may have arrived and its reader not have run yet.
+        unanswered = self.heartbeat.owes_answer or not self.heartbeating
+        if unanswered and self._connection is not None:
+            # The answer, or the init, may have arrived before its reader has run.
             self._connection.read_now(now)
         if now >= self.heartbeat.due:
             self._apply(self.heartbeat.tick(now, late=late))
@@ -266,7 +279,7 @@ class Channel:
         """Opens a vote or notice and sends it.
 
         Raises:
-            NotHeartbeating: the instance takes no part.
+            NotHeartbeating: the instance can't take part.
             RoundOpen: another round is open.
         """
         now = trio.current_time()
@@ -296,31 +309,31 @@ class Channel:
     # -- effects ----------------------------------------------------------------------------
 
     def restarts(self, what: str) -> None:
-        """A command restarts the instance, which was not told: expect its silence and its return.
+        """Expects silence and a return: a command restarts the instance without a notice.
 
         Args:
-            what: whose command it is, for reports: an event or a corrective action.
+            what: the event or corrective action of the command, for reports.
         """
         if not self.gone:
             self._expect(self.heartbeat.restarts(what, trio.current_time()))
 
     def stops(self, what: str) -> None:
-        """A command stops the instance, which was not told: expect its silence."""
+        """Expects silence: a command stops the instance without a notice."""
         if not self.gone:
             self._expect(self.heartbeat.stops(what, trio.current_time()))
 
     def call_off(self, what: str, reason: str) -> None:
-        """``what`` did not happen; the instance should be answering, unless its socket is gone."""
-        # Without a socket it did go down, whatever the command says: RESTART tells the rest.
+        """Expects answers again: ``what`` did not happen. Ignored while the socket is gone."""
+        # Without a socket the instance did go down, whatever the command reported; RESTART decides.
         if not self.gone and not self.absent:
             self._expect(self.heartbeat.called_off(what, reason, trio.current_time()))
 
     def carried_out(self, what: str) -> None:
-        """The command that performs ``what`` has ended well: a return is final from now on."""
+        """Notes that the command of ``what`` has succeeded: a return is final from now on."""
         self.heartbeat.carried_out(what, trio.current_time())
 
     def runs_again(self, reason: str) -> None:
-        """An orchestrator says that a pause, suspend or live migration is over."""
+        """Notes that a pause, suspend or live migration is over, as an orchestrator reported."""
         before = self.heartbeat.state
         effects = self.heartbeat.runs_again(reason, trio.current_time())
         if self.heartbeat.state is not before:
@@ -332,21 +345,21 @@ class Channel:
     def _expect(self, effects: tuple[hb.Effect, ...]) -> None:
         self._apply(effects)
         self._pace()
-        self._changed()  # of one that was not heartbeating there is no report
+        self._changed()  # an instance that was not heartbeating gets no report
 
     def _apply(self, effects: tuple[hb.Effect, ...]) -> None:
-        # Every change of this kind has an effect, so that a plain beat costs nothing here.
+        # Every change of this kind has an effect, so a plain beat skips the comparison.
         if effects and self.heartbeating is not self._counted:
             self._counted = self.heartbeating
             self._setup.on_heartbeating(1 if self.heartbeating else -1)
         for effect in effects:
-            # Nearly all are, and a class pattern takes four times as long.
+            # Nearly all effects are this one, and a class pattern takes four times as long.
             if type(effect) is hb.SendToGuest:
                 self._send(effect.message)
                 continue
             match effect:
                 case hb.Reconnect(reason):
-                    _log.info("%s: reconnecting: %s", self.uuid, reason)
+                    _log.info("%s: reconnecting: %s%s", self.uuid, reason, self.name_suffix)
                     self._log_silence()
                     if self._connection is not None:
                         self._connection.reconnect = True
@@ -354,20 +367,20 @@ class Channel:
                 case hb.OpenRestart(seconds):
                     self.restart.open(seconds)
                 case hb.Note(text):
-                    _log.info("%s: %s", self.uuid, text)
+                    _log.info("%s: %s%s", self.uuid, text, self.name_suffix)
                 case _:
                     self._reports.publish_effect(effect)
         if self.heartbeat.state is not HeartbeatState.RESTARTING:
             self.restart.close()
-            if self.absent:  # nobody waits for its socket any more, whatever ended that
+            if self.absent:  # whatever ended RESTARTING, the socket is no longer awaited
                 self._forget("its socket did not come back")
 
     def _log_silence(self) -> None:
-        # QEMU bears one client: a second one connects, and waits in the backlog without a sign.
-        heard = self._connection is not None and self._connection.heard
-        text = "nothing was heard: no guest runs, or another client holds the channel"
-        if not heard and self._silence_log.is_new(text):
-            _log.warning("%s: %s %s", self.uuid, text, self.path)
+        # QEMU serves one client: a second one connects and waits in the backlog, with no error.
+        received = self._connection is not None and self._connection.has_received
+        text = "no data received: no guest is running, or another client holds the channel"
+        if not received and self._silence_log.is_new(text):
+            _log.warning("%s: %s: %s%s", self.uuid, self.path, text, self.name_suffix)
 
     def _restart_expired(self) -> None:
         self._apply(self.heartbeat.restart_expired(trio.current_time()))

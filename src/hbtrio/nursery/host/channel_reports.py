@@ -1,4 +1,4 @@
-"""What a host reports about one instance."""
+"""Makes and publishes a host's reports about one instance."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _log = logging.getLogger("hbtrio.channel")
 
 
 class ChannelReports:
-    """Makes the reports about an instance.
+    """Makes the reports about an instance and keeps the newest one.
 
     Args:
         uuid: the instance.
-        heartbeat: what it calls itself.
-        setup: who takes the reports, and who hears of failures and changes.
+        heartbeat: its profile has the instance's name.
+        setup: takes the reports, and has the callbacks for failures and changes.
     """
 
     def __init__(self, uuid: str, heartbeat: Heartbeat, setup: ChannelSetup) -> None:
-        #: The newest, for status.
+        #: The newest report, for status.
         self.last: Report | None = None
         self._uuid = uuid
         self._heartbeat = heartbeat
@@ -40,7 +40,7 @@ class ChannelReports:
         corrective_action: CorrectiveAction | None = None,
         command_id: str = "",
     ) -> None:
-        """Makes and hands out a report; the arguments are those of :class:`Report`."""
+        """Makes and publishes a report; the arguments are those of :class:`Report`."""
         self.last = Report(
             time=self._setup.reports.now(),
             kind=kind,
@@ -67,7 +67,7 @@ class ChannelReports:
         )
 
     def publish_effect(self, effect: hb.Effect) -> None:
-        """Reports what the heartbeat machine has found; any other effect is none to report."""
+        """Reports an effect of the heartbeat machine; ignores effects that need no report."""
         match effect:
             case hb.Heartbeating(reason):
                 self.publish(ReportKind.HEARTBEATING, reason)

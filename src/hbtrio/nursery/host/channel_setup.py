@@ -1,4 +1,4 @@
-"""What every channel of a host is handed."""
+"""Holds what a host passes to each of its channels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hbtrio.wire.vocabulary import CorrectiveAction
 
 @attrs.frozen
 class ChannelSetup:
-    """The host's environment and settings, and who hears of an instance, by its uuid.
+    """The host's environment, settings and callbacks for its channels.
 
-    None of the functions may block.
+    No callback may block. The uuid argument is the instance's.
     """
 
     dialer: Dialer
@@ -29,9 +29,9 @@ class ChannelSetup:
     new_id: Callable[[], int]
     heartbeat: HeartbeatRules
     limits: ReadLimits
-    #: Called with each loss and ill health that is reported, the action wanted and the reason.
+    #: Called with each reported loss or ill health: uuid, requested action and reason.
     on_failure: Callable[[str, CorrectiveAction, str], None]
-    #: Called with +1 for each instance that begins to be heartbeating, and -1 when it ceases.
+    #: Called with +1 when an instance starts heartbeating, and -1 when it stops.
     on_heartbeating: Callable[[int], None]
-    #: Called for each instance whose state or profile has changed.
+    #: Called with the uuid of each instance whose state or profile has changed.
     on_change: Callable[[str], None]

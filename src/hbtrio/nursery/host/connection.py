@@ -1,8 +1,8 @@
-"""One connection of an instance's channel, from its opening to its end.
+"""Serves one connection of an instance's channel, from its opening to its end.
 
-It reads what comes within the host's bounds, hands over messages, refuses what is none, and sends.
-Who it is connected to, and what follows from its end, is for :mod:`hbtrio.nursery.host.channel` to
-say.
+A connection reads within the host's limits, passes on valid messages, answers invalid ones with a
+nack, and sends. :mod:`hbtrio.nursery.host.channel` decides where to connect, and what follows the
+end of a connection.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from hbtrio.wire.lines import LineReader
 
 _log = logging.getLogger("hbtrio.channel")
 
-#: A message is at least this long; a flood of tiny lines is charged as if they were.
+#: Bytes charged for a line at least, the size of a small message: so tiny lines cost as much.
 _LINE_COST: Final = 128
 
-#: More lines than this in one read are no messages any more.
+#: Lines of one read that are decoded; the rest is dropped and counted as bad.
 _LINES_PER_READ: Final = 64
 
-#: Faulty messages of an instance that are answered and logged each second.
+#: Bad messages of an instance that are answered and logged, per second.
 _REFUSALS_PER_S: Final = 5
 
 
 @attrs.frozen
 class ReadLimits:
-    """What a guest may send: the length of a line, and bytes in a second and at once."""
+    """Limits on what a guest may send: bytes per line, per second and in a burst."""
 
     line_bytes: int
     bytes_per_s: float
@@ -44,26 +44,26 @@ class ReadLimits:
 
 
 class BadMessages:
-    """Messages of one instance that could not be used, over all its connections."""
+    """Counts the unusable messages of one instance, over all its connections."""
 
     def __init__(self) -> None:
         self.count = 0
         self._quota = Quota(_REFUSALS_PER_S, 1.0)
 
     def may_be_answered(self, now: float) -> bool:
-        """Counts one; whether the guest and the log are to hear of it."""
+        """Counts a message; returns whether it may be answered and logged."""
         self.count += 1
         return self._quota.take(now)
 
 
 class ChannelConnection:
-    """A connection.
+    """A connection to an instance.
 
     Args:
         uuid: the instance, for the log.
-        port: what it goes over; closed by :meth:`close`.
+        port: the connected port; :meth:`close` closes it.
         limits: what the guest may send.
-        bad_messages: where faulty messages are counted.
+        bad_messages: counts the unusable messages.
         handle: called with each message and the time it was read.
     """
 
@@ -75,11 +75,11 @@ class ChannelConnection:
         bad_messages: BadMessages,
         handle: Callable[[Message, float], None],
     ) -> None:
-        #: Why it ended.
+        #: Why the connection ended.
         self.end_reason = ""
-        #: Whether anything was heard on it.
-        self.heard = False
-        #: Whether the next one is to follow at once.
+        #: Whether any data was received.
+        self.has_received = False
+        #: Whether the channel is to dial again at once.
         self.reconnect = False
         self._uuid = uuid
         self._port = port
@@ -93,11 +93,11 @@ class ChannelConnection:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a line that is not complete."""
+        """Buffered bytes of an incomplete line."""
         return self._lines.held_bytes
 
     async def carry(self, opened: Callable[[], None]) -> None:
-        """Reads and writes until the other end closes it, it fails, or :meth:`end`.
+        """Reads and writes until the peer closes the connection, it fails, or :meth:`end`.
 
         Args:
             opened: called once messages can be sent.
@@ -107,7 +107,7 @@ class ChannelConnection:
                 async with trio.open_nursery() as nursery:
                     self._writer = PortWriter(self._port, nursery)
                     opened()
-                    # Not awaited here: each frame it hangs from costs at each of its wake-ups.
+                    # A task of its own: each frame above the reader costs at each of its wake-ups.
                     nursery.start_soon(self._read)
         except* ChannelFault as faults:
             self.end_reason = str(faults.exceptions[0])
@@ -115,7 +115,11 @@ class ChannelConnection:
             self._writer = None
 
     def end(self, reason: str) -> None:
-        """Ends it."""
+        """Ends the connection: :meth:`carry` returns.
+
+        Args:
+            reason: kept as :attr:`end_reason`.
+        """
         self.end_reason = reason
         self._scope.cancel()
 
@@ -123,9 +127,9 @@ class ChannelConnection:
         """Closes the port.
 
         Args:
-            last_words: hand over what is still to be read. Who sends may find the connection broken
-                before its reader has come to what the guest said at the end: a reject must not turn
-                into consent because the guest left after it.
+            last_words: first handle what is still unread. A sender may find the connection broken
+                before the reader has reached the guest's last message: a reject must not turn into
+                consent because the guest left after it.
         """
         if last_words:
             with suppress(ChannelFault):
@@ -134,22 +138,22 @@ class ChannelConnection:
         self._port.close()
 
     def send(self, message: Message) -> None:
-        """Sends a message; on a connection that is broken or over it is lost."""
+        """Sends a message; on a broken or ended connection the message is dropped."""
         if self._writer is None:
             return
         self._sequence += 1
         try:
-            # A challenge that does not fit is one that the guest would not have answered.
+            # If a challenge does not fit, the guest is not reading and would not have answered.
             self._writer.send(encode(message, self._sequence))
         except ChannelFault as fault:
-            # Whoever wanted to say something (the pacer, an operator's request) is not at fault.
+            # The fault is not the caller's (the pacer, an operator's request).
             self.end(str(fault))
 
     def read_now(self, now: float) -> None:
-        """Takes what has arrived, though its reader has not run yet.
+        """Handles what has arrived, ahead of the reader task.
 
         Raises:
-            ChannelFault: it is broken.
+            ChannelFault: the connection is broken.
         """
         if self._writer is not None:
             data = self._port.receive_nowait()
@@ -165,17 +169,17 @@ class ChannelConnection:
             if data is None:
                 continue
             if not data:
-                self.end("closed by its peer")
+                self.end("closed by the peer")
                 return
             now = trio.current_time()
             lines = self._take(data, now)
-            # One read per wake-up keeps the neighbours on time, the bucket keeps the CPU.
+            # One read per wake-up keeps other channels on time; the bucket bounds the CPU time.
             pause_s = bucket.take(max(len(data), lines * _LINE_COST), now)
             if pause_s > 0:
                 await trio.sleep(pause_s)
 
     def _take(self, data: bytes, now: float) -> int:
-        self.heard = True
+        self.has_received = True
         lines = self._lines.feed(data)
         for line in lines[:_LINES_PER_READ]:
             try:

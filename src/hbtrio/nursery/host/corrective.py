@@ -1,8 +1,8 @@
-"""What a host does by itself about a lost or ill instance, where no orchestrator is above it.
+"""Runs corrective commands for lost and ill instances, on a host without an orchestrator.
 
-Each failure is held back for one interval (the brake: when many fail at once the host is the
-problem), then its configured command is run, with a timeout, and at most so often per instance and
-hour. Every decision is logged with its reason.
+Each failure is held back for one heartbeat interval by the mass failure guard: if many instances
+fail at once, the host is the problem. Then the configured command is run, with a timeout, and at
+most ``per_hour`` times per instance. Every decision is logged with its reason.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _log = logging.getLogger("hbtrio.corrective")
 
 _HOUR_S: Final = 3600.0
 
-#: Commands side by side; a `virsh` that hangs must not pile up by the hundred.
+#: Commands at once; hung `virsh` processes must not pile up by the hundred.
 _PARALLEL: Final = 16
 
-#: Instances whose commands are counted; the one longest without any goes first.
+#: Instances whose commands are counted; beyond it the one with the oldest command is forgotten.
 _COUNTED: Final = 100_000
 
-#: A reason comes from a tenant; this much of it is passed on.
+#: Bytes of a reason that are passed to a command; reasons contain text from tenants.
 _REASON_BYTES: Final = 223
 
 
 class HeartbeatingCount:
-    """How many instances of a host are heartbeating now."""
+    """Counts the heartbeating instances of a host."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def change(self, by: int) -> None:
-        """So many more instances are heartbeating, or fewer if it is negative."""
+        """Adds ``by``, which may be negative."""
         self.count += by
 
 
@@ -54,12 +54,12 @@ class Corrective:
     """Runs corrective commands.
 
     Args:
-        nursery: runs them; its end ends those under way.
+        nursery: runs the commands; its end terminates those in progress.
         commands: ``[corrective-commands]`` of the configuration.
-        channels: of all instances, as they are at each moment.
-        brake: the mass-failure brake.
+        channels: the channels of all instances, by uuid; a live view.
+        brake: the mass failure guard.
         processes: runs the commands.
-        heartbeating: how many instances are heartbeating.
+        heartbeating: counts the heartbeating instances.
         guard: the process's on-time guard.
     """
 
@@ -87,11 +87,17 @@ class Corrective:
         self.failed = 0
 
     def failure(self, uuid: str, action: CorrectiveAction, reason: str) -> None:
-        """An instance was reported lost or ill."""
+        """Handles a reported loss or ill health; runs the configured command, if any.
+
+        Args:
+            uuid: the instance; it must have a channel.
+            action: the corrective action that the guest requested.
+            reason: the reason of the report.
+        """
         channel = self._channels[uuid]
         now = trio.current_time()
         interval_s = channel.heartbeat.profile.interval_s
-        # Those that were heartbeating before this failure, this instance included.
+        # The instances that were heartbeating before this failure, including this one.
         total = self._heartbeating.count + (not channel.heartbeating)
         failure = Failure(uuid, now, interval_s, total)
         judge_at = self._brake.note(failure)
@@ -119,7 +125,7 @@ class Corrective:
     ) -> None:
         uuid = channel.uuid
         lost = channel.heartbeat.state is HeartbeatState.LOST
-        # After a freeze of this host, what they said during it is to be read first.
+        # After a freeze of this host, messages that arrived during it are read first.
         await sleep_until_on_time(judge_at, self._guard, at_most_s=CALM_S)
         match self._brake.judge(failure):
             case FailureVerdict.HOLD_AND_ALARM:
@@ -130,18 +136,22 @@ class Corrective:
                 )
                 return
             case FailureVerdict.HOLD:
-                _log.error("%s: %s is held back by the mass-failure brake", uuid, action)
+                text = "%s: %s is held back by the mass failure guard%s"
+                _log.error(text, uuid, action, channel.name_suffix)
                 return
             case FailureVerdict.ACT:
                 pass
         async with self._limit:
-            # Asked when its turn has come, however long it waited for that.
+            # Checked here, because the instance may have changed while this command waited its
+            # turn.
             if lost and channel.heartbeat.state is not HeartbeatState.LOST:
                 state = channel.heartbeat.state.shown
-                _log.info("%s: %s not run: it is %s now", uuid, action, state)
+                text = "%s: %s not run: the instance is %s now%s"
+                _log.info(text, uuid, action, state, channel.name_suffix)
             elif not self._take(uuid):
                 limit = self._commands.per_hour
-                _log.error("%s: %s not run: %d in an hour are the limit", uuid, action, limit)
+                text = "%s: %s not run: limit reached: %d per hour%s"
+                _log.error(text, uuid, action, limit, channel.name_suffix)
             else:
                 await self._perform(channel, action, reason)
 
@@ -152,15 +162,15 @@ class Corrective:
             reason=plain_text(reason, _REASON_BYTES),
             action=action,
         )
-        _log.warning("%s: %s: running %s", channel.uuid, action, argv)
-        # Before the command: it silences the VM in the middle of its work.
+        _log.warning("%s: %s: running %s%s", channel.uuid, action, argv, channel.name_suffix)
+        # Before the command, because the instance falls silent while the command runs.
         what = f"corrective action {action}"
         if action is CorrectiveAction.REBOOT:
             channel.restarts(what)
         elif action is CorrectiveAction.STOP:
             channel.stops(what)
         self.ran += 1
-        failed = "out of time"
+        failed = f"timed out after {self._commands.timeout_s:g} s"
         with trio.move_on_after(self._commands.timeout_s):
             try:
                 result = await self._processes.run(argv)
@@ -168,13 +178,13 @@ class Corrective:
                 failed = f"{error.path}: {error.reason}"
             else:
                 if result.exit_code == 0:
-                    _log.info("%s: %s done", channel.uuid, action)
+                    _log.info("%s: %s done%s", channel.uuid, action, channel.name_suffix)
                     return
-                said = plain_text(result.stderr.decode("utf-8", "replace"), _REASON_BYTES)
+                stderr = plain_text(result.stderr.decode("utf-8", "replace"), _REASON_BYTES)
                 ended = f"signal {result.signal}" if result.signal else f"exit {result.exit_code}"
-                failed = f"{ended}: {said}"
+                failed = f"{ended}: {stderr}"
         self.failed += 1
-        _log.error("%s: %s failed: %s", channel.uuid, action, failed)
+        _log.error("%s: %s failed: %s%s", channel.uuid, action, failed, channel.name_suffix)
         channel.call_off(what, f"the command failed: {failed}")
 
     def _take(self, uuid: str) -> bool:

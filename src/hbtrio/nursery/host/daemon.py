@@ -1,15 +1,15 @@
-"""The host daemon's nursery: discovery, a channel for each VM, the pacer, reports and actions.
+"""Runs the host daemon: discovery, a channel per instance, the pacer, reports and actions.
 
     host
       time            the on-time guard
-      pacer           beats of all channels
-      discovery       channel sockets that come and go
-      channel <uuid>  one for each VM, see channel.py
-      corrective      commands about lost and ill VMs
-      action <uuid>   an action on a VM, from vote to post-notice
+      pacer           sends the challenges of all channels
+      discovery       finds channel sockets that come and go
+      channel <uuid>  one per instance, see channel.py
+      corrective      commands for lost and ill instances
+      action <uuid>   an action on an instance, from vote to post-notice
 
-Everything an operator or, later, an agent can ask of a host is a method of :class:`Host`; sockets
-and processes are handed in, so that the same host runs in a simulation.
+Everything that an operator or an agent can request of a host is a method of :class:`Host`. Sockets
+and processes are passed in, so that the same host runs in a simulation.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _log = logging.getLogger("hbtrio.host")
 
 
 class UnknownInstance(Exception):
-    """No channel with this uuid was found on this host."""
+    """This host has no instance with this uuid."""
 
 
 @attrs.frozen
 class HostEnvironment:
-    """What lies outside the host's tasks: handed in, so that a simulation can hand in its own."""
+    """What the host's tasks need from outside; a simulation passes in its own."""
 
     watch: DirectoryWatch
     dialer: Dialer
@@ -65,13 +65,13 @@ class HostEnvironment:
 
 
 class Host:
-    """The host daemon; made and run by :func:`open_host`.
+    """The host daemon; :func:`open_host` makes and runs it.
 
     Args:
         config: its configuration.
-        environment: what it works on.
+        environment: its sockets, processes, ids and reports.
         nursery: runs its tasks.
-        events: where its reports are written, for its status; None is nowhere.
+        events: the file that its reports are written to, for its status; None if there is none.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Host:
             self._heartbeating,
             self.guard,
         )
-        #: With an agent all is off until it says otherwise; without one, on.
+        #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
         self._on_change: list[Callable[[str], None]] = []
         limits = config.limits
@@ -134,16 +134,16 @@ class Host:
 
     @property
     def heartbeating(self) -> int:
-        """How many instances are heartbeating now."""
+        """The number of heartbeating instances."""
         return self._heartbeating.count
 
     @property
     def actions(self) -> Mapping[str, ActionRun]:
-        """The actions under way, by their instance's uuid."""
-        return self._action_runs.under_way
+        """The actions in progress, by their instance's uuid."""
+        return self._action_runs.in_progress
 
     def start(self) -> None:
-        """Starts its tasks; called once."""
+        """Starts the host's tasks; called once."""
         keep = self.supervisor.keep
         self._nursery.start_soon(run_guard, self.guard)
         self._nursery.start_soon(keep, "pacer", self.pacer.run)
@@ -162,7 +162,7 @@ class Host:
 
     def _found(self, file: ChannelFile) -> None:
         known = self.channels.get(file.uuid)
-        # One that was given up this very moment may still be on its way out.
+        # A channel that was just given up may not have ended yet.
         if known is not None and not known.gone:
             known.retarget(file)
             return
@@ -177,7 +177,7 @@ class Host:
             return
         channel.remove(f"{file.path} was removed")
         if channel.gone:
-            # At once, not when its task has ended: a socket made anew is a new channel.
+            # At once, not when the task has ended: a new socket is a new channel.
             del self.channels[file.uuid]
             self._changed(channel.uuid)
 
@@ -187,13 +187,13 @@ class Host:
             del self.channels[channel.uuid]
             self._changed(channel.uuid)
 
-    # -- what can be asked of a host ----------------------------------------------------------
+    # -- requests -----------------------------------------------------------------------------
 
     def channel(self, uuid: str) -> Channel:
-        """The channel of an instance.
+        """Returns the channel of an instance.
 
         Raises:
-            UnknownInstance: there is none on this host.
+            UnknownInstance: this host has no such instance.
         """
         try:
             return self.channels[uuid.lower()]
@@ -201,7 +201,7 @@ class Host:
             raise UnknownInstance(f"no instance {uuid} on this host") from None
 
     def open_round(self, uuid: str, event: Event, notification: NotificationType) -> Round:
-        """Opens a vote or notice; it goes on whether or not anybody waits for it.
+        """Opens a vote or notice, which runs to its outcome with or without a waiter.
 
         Raises:
             UnknownInstance, NotHeartbeating, RoundOpen: nothing was sent.
@@ -217,17 +217,17 @@ class Host:
         command_id: str,
         patience_s: float,
     ) -> Round:
-        """Opens a vote or notice as soon as the one before it is over.
+        """Opens a vote or notice as soon as the one that is open has closed.
 
-        An orchestrator's timer ends at the same moment as the window of its vote; its notice must
-        not fail for a few milliseconds.
+        An orchestrator's timer ends at the same moment as the window of its vote: its next notice
+        must not fail by a few milliseconds. Cancelled, it opens nothing.
 
         Args:
             uuid: the instance.
             event: what it is about.
             notification: a vote or a notice.
-            command_id: stands in the report of its outcome.
-            patience_s: how long to wait for a round that is open.
+            command_id: the id to put into the report of the outcome.
+            patience_s: how long to wait for a round that is open, in seconds.
 
         Raises:
             UnknownInstance, NotHeartbeating, RoundOpen: nothing was sent.
@@ -238,20 +238,21 @@ class Host:
         return self.channel(uuid).open_round(event, notification, command_id)
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
-        """Switches reporting of losses and ill health; ``uuid`` "" is the whole host.
+        """Enables or disables reporting of losses and ill health; ``uuid`` "" is the whole host.
 
-        An instance's are reported while both its own and the host's reporting are on. With an agent
-        both are off until it says otherwise; without one, on. An instance that is switched on again
-        is running: a VIM does that once its pause, suspend or live migration is over.
+        Losses of an instance are reported while both its own and the host's switch are on. With an
+        agent both are off until the agent enables them; without an agent both are on. Enabling an
+        instance again also means that it runs: a VIM enables it once its pause, suspend or live
+        migration is over.
         """
         turned_on = self.reporting.set(uuid, enabled=enabled)
-        # An agent that connects tells of each of thousands of instances.
+        # Only the named instance: an agent that connects sets each of thousands.
         for channel in (self.channels.get(uuid),) if uuid else self.channels.values():
             if channel is not None:
                 channel.heartbeat.reporting = self.reporting.is_on(channel.uuid)
         channel = self.channels.get(uuid)
         if channel is not None and turned_on:
-            channel.runs_again("it was enabled")
+            channel.runs_again("the instance was enabled")
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Calls ``listener`` with the uuid of each instance that changes, comes or goes."""
@@ -264,17 +265,18 @@ class Host:
     def begin_action(
         self, uuid: str, name: ActionName, command: tuple[str, ...], *, force: bool
     ) -> ActionRun:
-        """Begins an action; it goes on whether or not anybody watches it.
+        """Starts an action, which runs to its end with or without a watcher.
 
         Args:
             uuid: the instance.
-            name: the row of the event table.
+            name: which action, a row of the event table.
             command: what performs it; if empty, the configured command.
             force: skip the vote.
 
         Raises:
-            UnknownInstance: there is no such instance on this host.
-            ActionRefused: one is under way, there are too many, or there is no command.
+            UnknownInstance: this host has no such instance.
+            ActionRefused: an action on this instance is in progress, too many are in progress on
+                the host, or no command is configured.
         """
         return self._action_runs.begin(self.channel(uuid).uuid, name, command, force=force)
 
@@ -283,18 +285,18 @@ class Host:
 async def open_host(
     config: HostConfig, environment: HostEnvironment, events: EventsFile | None = None
 ) -> AsyncIterator[Host]:
-    """A running host; at the end of the block rounds still open are reported as aborted.
+    """Runs a host within the block; at its end, open rounds are reported as aborted.
 
     Args:
         config: its configuration.
-        environment: what it works on.
-        events: where its reports are written, for its status; None is nowhere.
+        environment: its sockets, processes, ids and reports.
+        events: the file that its reports are written to, for its status; None if there is none.
     """
     async with trio.open_nursery() as nursery:
         host = Host(config, environment, nursery, events)
         host.start()
-        # What was imported and built so far lives as long as the process: no reason for the
-        # collector to look through it again and again between two beats.
+        # What was imported and built so far lives as long as the process: keep the garbage
+        # collector from scanning it again and again between two beats.
         gc.freeze()
         yield host
         nursery.cancel_scope.cancel()

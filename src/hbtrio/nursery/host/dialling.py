@@ -1,4 +1,4 @@
-"""Dialling one channel's socket: which path, how often, and what stands in the log about it."""
+"""Dials one channel's socket: keeps its path, backs off, and logs each fault once."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ _log = logging.getLogger("hbtrio.channel")
 
 
 class Dialling:
-    """The attempts to connect one channel.
+    """Connects to one channel's socket, with a backoff.
 
     Args:
         uuid: the instance, for the log.
-        path: where its socket is.
+        path: the path of its socket.
         dialer: connects.
     """
 
     def __init__(self, uuid: str, path: str, dialer: Dialer) -> None:
         self.path = path
-        #: Whether the socket is gone while the instance is expected back.
+        #: Whether the socket is gone while the instance is expected back; set by the channel.
         self.absent = False
-        #: Why the last attempt failed; "" if it did not.
+        #: Why the last attempt failed; "" if it succeeded.
         self.fault = ""
         self._uuid = uuid
         self._dialer = dialer
         self._backoff = Backoff()
         self._fault_log = LogOnce()
-        self._nap = trio.CancelScope()
+        self._sleep = trio.CancelScope()
 
     def retarget(self, path: str) -> None:
-        """The socket was made anew while the instance was expected back: dials it at once."""
+        """Sets the path of a new socket, and ends :meth:`wait` so that it is dialled at once."""
         self.path = path
         self.absent = False
-        self._nap.cancel()
+        self._sleep.cancel()
 
     def dial(self) -> Port | None:
-        """Connects; None if that failed, see :attr:`fault`."""
+        """Connects; returns None on failure, with the reason in :attr:`fault`."""
         try:
             if self.absent:
                 raise ChannelFault("its socket is gone, the instance is expected back")
             port = self._dialer.dial(self.path)
         except ChannelFault as fault:
             self.fault = str(fault)
-            # A socket that refuses for a week is one line.
+            # A socket that refuses for a week is logged once.
             if self._fault_log.is_new(self.fault):
                 _log.warning("%s: %s: %s; retrying", self._uuid, self.path, fault)
             return None
@@ -57,12 +57,12 @@ class Dialling:
         return port
 
     def succeeded(self) -> None:
-        """The connection was of use: the next wait is a short one."""
+        """Resets the backoff: the connection was useful."""
         self._backoff.reset()
 
     async def wait(self) -> None:
-        """Waits before the next attempt; longer each time, unless :meth:`retarget` is called."""
-        with trio.CancelScope() as self._nap:
+        """Waits before the next attempt, longer each time; :meth:`retarget` ends the wait."""
+        with trio.CancelScope() as self._sleep:
             await trio.sleep(self._backoff.next_delay_s())
-        if self._nap.cancelled_caught:
+        if self._sleep.cancelled_caught:
             self._backoff.reset()

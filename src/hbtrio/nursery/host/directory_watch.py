@@ -1,10 +1,9 @@
-"""Watching one directory for names that come and go.
+"""Watches one directory for names that come and go.
 
-A watch answers two questions: which names are there (`scan`), and has anything moved since
-(`changed`). It reports no single event, because events are only a hint: the queue overflows, the
-directory is replaced under its path, and what a scan sees is the truth in every case. So the order
-is always: watch first, then scan, then read events. Whatever happens between the watch and the scan
-is seen twice, never missed.
+A watch returns the names in the directory (`scan`) and waits for changes (`changed`). It reports no
+single events, because events are only a hint: the queue can overflow, and the directory can be
+replaced under its path. Only a scan is reliable. So the order is always: watch, then scan, then
+read events. A change between the watch and the scan is seen twice, never missed.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from hbtrio.errors import ExitStatus, UserError
 
 log = logging.getLogger("hbtrio.discovery")
 
-#: One read of the event queue, and how many of them one call may do: about 3000 events, a few
+#: Bytes of one read of the event queue, and reads of one call: about 3000 events, a few
 #: milliseconds.
 _READ_BYTES = 65536
 _READS = 4
@@ -32,15 +31,15 @@ _READS = 4
 _LEFT = flags.DELETE | flags.MOVED_FROM
 _MASK = _LEFT | flags.CREATE | flags.MOVED_TO | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR
 
-#: There is no directory at the path. Every other error leaves open which names there are.
+#: Errors that mean: no directory at the path. After any other error the names are unknown.
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 
 
 class DirectoryWatch(Protocol):
-    """What a task needs of a directory: the names in it, and a hint when to look again."""
+    """The names in a directory, and a hint when to scan again."""
 
     def scan(self) -> dict[str, int]:
-        """Look once.
+        """Scan once.
 
         Returns:
             Each name with its inode number. Empty when there is no such directory.
@@ -50,21 +49,21 @@ class DirectoryWatch(Protocol):
     async def changed(self) -> None:
         """Wait until the names may differ from what the last scan saw.
 
-        Any number of changes count as one. A cancelled wait loses nothing: the next call knows of
-        it.
+        Several changes count as one. Cancellation loses nothing: the next call returns at once if
+        there was a change.
         """
         ...
 
 
 class Inotify(Protocol):
-    """The part of ``inotify_simple.INotify`` that a watch uses; its descriptor must not block."""
+    """The part of ``inotify_simple.INotify`` that a watch uses; its descriptor is non-blocking."""
 
     def fileno(self) -> int:
-        """The descriptor that events are read from."""
+        """Return the descriptor that events are read from."""
         ...
 
     def add_watch(self, path: str, mask: int) -> int:
-        """Watch a path; the same directory gives the same watch descriptor again.
+        """Watch a path; the same directory returns the same watch descriptor again.
 
         Raises:
             OSError: the path cannot be watched.
@@ -80,35 +79,36 @@ class Inotify(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         ...
 
 
 class InotifyWatch:
-    """A `DirectoryWatch` on Linux inotify. A context manager: leaving it closes its descriptor.
+    """Implements `DirectoryWatch` with Linux inotify.
 
-    The directory may be missing at the start or vanish later, and may be replaced by another one
-    under the same path: the watch then looks for it every ``poll_s`` and logs each change of its
-    sight once. A directory that is there but cannot be watched or read (no more watches, no more
-    descriptors, permission taken away) is scanned every ``poll_s``; while it cannot be read, a scan
-    repeats the names of the last one, since unreadable is not empty.
+    A context manager: leaving it closes the descriptor.
 
-    Not seen by inotify, and so only found by the caller's next scan: a parent directory renamed, a
-    file system mounted over the directory, a symbolic link in the path pointed elsewhere, and a
-    directory removed while another process still holds it open. When events were lost, not even a
-    scan shows that a file was replaced by one with the same inode number.
+    The directory may be missing at the start, vanish later, or be replaced by another directory at
+    the same path. While it is missing, the watch polls for it every ``poll_s`` seconds; each change
+    is logged once. A directory that exists but cannot be watched or read (no more watches, no more
+    descriptors, no permission) is scanned every ``poll_s`` seconds. While it cannot be read, a scan
+    returns the names of the last one, because unreadable does not mean empty.
+
+    Inotify does not report some changes, so that only the caller's next scan finds them: a renamed
+    parent directory, a file system mounted over the directory, a changed symbolic link in the path,
+    and a removed directory that another process still holds open. If events were lost, not even a
+    scan shows that a file was replaced by a file with the same inode number.
 
     Args:
         path: the directory.
-        max_entries: how many names one scan returns at most. Over it, names of the last scan that
+        max_entries: names that one scan returns at most. Beyond that, names of the last scan that
             still exist come first, so that a flood of new names does not displace those in use.
-        poll_s: seconds between looks at a directory that cannot be watched.
-        inotify: the event source; a new inotify instance if left out. Closed with the watch in any
-            case.
+        poll_s: seconds between scans of a directory that cannot be watched.
+        inotify: the event source; by default a new inotify instance. The watch closes it.
 
     Raises:
         UserError: the directory may not be read (DENIED), the path is no directory (USAGE), or the
-            system gives out no more inotify instances (FAILED).
+            system has no more inotify instances (FAILED).
     """
 
     def __init__(
@@ -143,13 +143,13 @@ class InotifyWatch:
         self._inotify.close()
 
     def scan(self) -> dict[str, int]:
-        """Look once: at most ``max_entries`` names with their inode numbers.
+        """Scan once and return at most ``max_entries`` names with their inode numbers.
 
-        A file that was replaced by another one with the same inode number (ext4 gives a freed
-        number out again at once) is left out of one scan, after which `changed` returns
-        immediately: so it is seen to go and to come.
+        If a file was replaced by one with the same inode number (ext4 reuses a freed number at
+        once), one scan leaves it out, and `changed` then returns immediately: so the caller sees it
+        go and come.
         """
-        # What is queued up to here is about changes that this scan sees anyway.
+        # This scan sees the changes of all events that are queued now.
         self._drain()
         self._stale = False
         fault = self._attach()
@@ -182,11 +182,11 @@ class InotifyWatch:
                 self._stale = self._fault not in _MISSING or self._attach() not in _MISSING
 
     def _attach(self) -> int | None:
-        """Watch what is at the path now; returns the error number if that cannot be done.
+        """Watch the directory at the path now; return the error number if that fails.
 
-        Done before every scan, not only after an event that says the directory is gone: a watch
-        stays with its directory wherever that is moved, and if that event were lost, it would stay
-        there for good. For the directory already watched it changes nothing.
+        Called before every scan, not only after an event that reports the directory as gone: a
+        watch follows its directory wherever it is moved, and if that event were lost, the watch
+        would stay there for good. For a directory that is watched already this changes nothing.
         """
         try:
             wd = self._inotify.add_watch(self._path, _MASK)
@@ -206,7 +206,7 @@ class InotifyWatch:
             self._wd = None
 
     def _drain(self) -> None:
-        """Read the queued events, within the bound, and note what they mean for the next scan."""
+        """Read the queued events, at most ``_READS`` reads, and note what the next scan must do."""
         for _ in range(_READS):
             try:
                 data = os.read(self._inotify.fileno(), _READ_BYTES)
@@ -229,13 +229,13 @@ class InotifyWatch:
         if cut != self._cut:
             self._cut = cut
             if cut:
-                log.error("%s: more than %d entries, the rest is not looked at", self._path, bound)
+                log.error("%s: more than %d entries, the rest is ignored", self._path, bound)
             else:
-                log.info("%s: not more than %d entries any more", self._path, bound)
+                log.info("%s: no more than %d entries again", self._path, bound)
         return dict(islice(chain(self._still_there(names), names.items()), bound)) if cut else names
 
     def _still_there(self, names: dict[str, int]) -> Iterator[tuple[str, int]]:
-        """Those of the last scan that exist, be it beyond the cut; they leave ``names``."""
+        """Yield names of the last scan that still exist, and take them out of ``names``."""
         for name, inode in self._last.items():
             if name in names:
                 yield name, names.pop(name)
@@ -247,12 +247,12 @@ class InotifyWatch:
         if fault == self._fault:
             return
         if fault is None:
-            log.info("%s: watching it", self._path)
+            log.info("%s: watching the directory", self._path)
         elif fault in _MISSING:
-            log.warning("%s: %s, waiting for it", self._path, os.strerror(fault))
+            log.warning("%s: %s, waiting for the directory", self._path, os.strerror(fault))
         else:
             reason = os.strerror(fault)
-            log.error("%s: %s, scanning it every %g s", self._path, reason, self._poll_s)
+            log.error("%s: %s, scanning every %g s", self._path, reason, self._poll_s)
         self._fault = fault
 
 
@@ -260,6 +260,6 @@ def _open_inotify(path: str) -> Inotify:
     try:
         inotify: Inotify = INotify(nonblocking=True)
     except OSError as error:
-        text = f"{path}: cannot watch it: {error.strerror} (see fs.inotify.max_user_instances)"
+        text = f"{path}: cannot watch: {error.strerror} (see fs.inotify.max_user_instances)"
         raise UserError(text, ExitStatus.FAILED) from error
     return inotify

@@ -1,9 +1,8 @@
-"""Finding the channel sockets of a compute host.
+"""Finds the channel sockets of a compute host.
 
-libvirt makes one unix socket per instance in one directory and puts the instance's uuid into its
-name. What channels there are follows from the names alone, as a pure function of one scan; a change
-is the difference of two such results. Nothing is remembered besides the last result, so whatever
-events are lost, the next scan puts things right.
+libvirt makes one unix socket per instance in one directory, with the instance's uuid in its name.
+The channels follow from the names alone, as a pure function of one scan; a change is the difference
+of two such results. Only the last result is kept, so the next scan corrects any lost event.
 """
 
 from __future__ import annotations
@@ -21,28 +20,28 @@ from hbtrio.nursery.host.directory_watch import DirectoryWatch
 
 log = logging.getLogger("hbtrio.discovery")
 
-#: Seconds between two scans at least. The first change is followed at once; those that come right
-#: behind it, such as a host starting all its instances, share the next scan.
+#: Seconds between two scans at least. The first change is scanned at once; further changes soon
+#: after it, as when a host starts all its instances, share the next scan.
 _SPACING_S = 0.05
-#: In a huge directory a scan takes longer, and the pause grows with it: scans take a tenth of the
-#: time. The bound is for a process that was itself stopped in the middle of a scan.
+#: The pause grows with the duration of a scan, so that scans of a huge directory take a tenth of
+#: the time. It is bounded for a process that was itself stopped during a scan.
 _SPACING_PER_SCAN = 9.0
 _SPACING_MAX_S = 1.0
 
-#: How many names are complained about, each once, before the log has had enough of them.
-_COMPLAINTS = 100
+#: Malformed or unused names that are logged, each once.
+_LOGGED_NAMES = 100
 
 _PLACEHOLDER = "{uuid}"
 _HEX = "[0-9A-Fa-f]"
 _UUID = "-".join(f"{_HEX}{{{length}}}" for length in (8, 4, 4, 4, 12))
 
-#: Where a channel was seen: rank of the pattern (the lower one wins), file name, inode number.
+#: Where a channel was found: rank of the pattern (the lowest wins), file name, inode number.
 Place = tuple[int, str, int]
 
 
 @attrs.frozen
 class ChannelFile:
-    """A channel socket: the uuid in lower case, the path to connect to, the inode number there."""
+    """A channel socket: the uuid in lower case, the path to connect to, and its inode number."""
 
     uuid: str
     path: str
@@ -50,13 +49,13 @@ class ChannelFile:
 
 
 class NamePattern:
-    """How channel sockets are named: a file name with ``{uuid}`` in place of the instance's uuid.
+    """Matches names of channel sockets: a file name with ``{uuid}`` for the instance's uuid.
 
     Args:
         text: such as ``cgcs.heartbeat.{uuid}.sock``.
 
     Raises:
-        ValueError: not exactly one ``{uuid}``, or a slash; the text says which.
+        ValueError: the text does not contain ``{uuid}`` exactly once, or it contains a slash.
     """
 
     def __init__(self, text: str) -> None:
@@ -69,24 +68,24 @@ class NamePattern:
         self._regex = re.compile(f"{re.escape(self._head)}({_UUID}){re.escape(self._tail)}")
 
     def uuid_of(self, name: str) -> str | None:
-        """The uuid in a name, in lower case; None if the name is not of this pattern."""
+        """Returns the uuid in a name, in lower case; None if the name does not match."""
         match = self._regex.fullmatch(name)
         return match[1].lower() if match else None
 
     def resembles(self, name: str) -> bool:
-        """Whether a name has the pattern's head and tail, whatever is in between."""
+        """Returns whether a name has the pattern's head and tail, with anything in between."""
         length = len(self._head) + len(self._tail)
         return len(name) >= length and name.startswith(self._head) and name.endswith(self._tail)
 
 
 @attrs.frozen
 class Reading:
-    """What the names of one scan mean.
+    """The channels found among the names of one scan.
 
     Attributes:
-        places: where each uuid's channel is, in the order of the scan.
-        shadowed: names that are another name's second, with their uuid.
-        malformed: names that look like a channel's but hold no uuid.
+        places: the place of each uuid's channel, in the order of the scan.
+        shadowed: names that are not used, as another name of the same uuid wins; with the uuid.
+        malformed: names that resemble a channel's but contain no uuid.
     """
 
     places: dict[str, Place]
@@ -96,7 +95,7 @@ class Reading:
 
 @attrs.frozen
 class Difference:
-    """The way from the known places to those of a reading: first what went, then what came."""
+    """The changes from the known places to those of a reading; ``gone`` applies first."""
 
     gone: list[tuple[str, Place]]
     found: list[tuple[str, Place]]
@@ -104,13 +103,12 @@ class Difference:
 
 
 class NameReader:
-    """Reads names by patterns, in the order of their preference.
+    """Finds channels among names, by patterns in order of preference.
 
     Args:
-        patterns: where one uuid has several names, the first pattern wins; of one pattern's names
+        patterns: if one uuid has several names, the first pattern wins; among names of one pattern
             (upper and lower case), the first in sort order.
-        memory: how many names' meanings are kept, so that a scan only pays for names it has not
-            seen before.
+        memory: names whose result is cached, so that a scan only matches new names.
     """
 
     def __init__(self, patterns: Sequence[NamePattern], *, memory: int) -> None:
@@ -118,7 +116,7 @@ class NameReader:
         self._meaning = lru_cache(memory)(self._meaning_of)
 
     def read(self, names: Mapping[str, int]) -> Reading:
-        """Find the channels among the names of a scan; earlier calls make no difference."""
+        """Find the channels among the names of a scan; independent of earlier calls."""
         reading = Reading({}, [], [])
         for name, inode in names.items():
             meaning = self._meaning(name)
@@ -152,8 +150,8 @@ def difference(
 ) -> Difference:
     """Compare two sets of channels.
 
-    A channel whose name or inode number changed is gone and found. What is known stays known;
-    channels that are new come in, in the order of the scan, while there are fewer than ``limit``.
+    A channel whose name or inode number changed is both gone and found. Known channels stay; new
+    channels are added in the order of the scan, up to ``limit`` in total.
     """
     gone = [item for item in known.items() if scanned.get(item[0]) != item[1]]
     moved = [(uuid, scanned[uuid]) for uuid, _place in gone if uuid in scanned]
@@ -174,27 +172,26 @@ async def discover(
 ) -> NoReturn:
     """Report every channel socket that comes and goes, until cancelled.
 
-    Scans at once, after every change of the directory, and at least every ``rescan_s``. A socket
-    that was made anew under its old name is a new channel: it is reported gone, then found. The
-    callbacks must not block; between two checkpoints either all or none of a scan's changes are
-    reported. Being found says that the name is there: the socket may not listen yet, because
-    binding it and listening are two steps.
+    Scans at once, after every change of the directory, and at least every ``rescan_s`` seconds. A
+    recreated socket with the same name is a new channel: it is reported gone, then found. The
+    callbacks must not block; all changes of a scan are reported without a checkpoint in between. A
+    channel is found once its name exists: its socket may not listen yet, because binding and
+    listening are two steps.
 
-    It knows nothing at its start: run again after a failure, it reports all channels as found
+    Each call starts from nothing: restarted after a failure, it reports all channels as found
     again.
 
     Args:
         watch: the directory's watch.
         patterns: names of channel sockets, preferred ones first.
-        directory: the path that names are joined to.
+        directory: the path of the directory.
         on_found: called for a new channel; never twice for one uuid without ``on_gone`` in between.
-        on_gone: called with what was found, when it is no longer there.
+        on_gone: called with a channel that was found and no longer exists.
         rescan_s: the longest time between two scans, in seconds.
-        limit: the most channels known at a time. Sockets above it are passed over until there is
-            room.
+        limit: channels known at a time, at most. Further sockets are ignored until there is room.
     """
     reader = NameReader(patterns, memory=2 * limit)
-    complaints = _Complaints(directory, limit)
+    name_log = _NameLog(directory, limit)
     known: dict[str, Place] = {}
 
     def channel(uuid: str, place: Place) -> ChannelFile:
@@ -206,7 +203,7 @@ async def discover(
         reading = reader.read(watch.scan())
         step = difference(known, reading.places, limit=limit)
         scan_s = trio.current_time() - started_at
-        complaints.about(reading, step.left_out)
+        name_log.log_problems(reading, step.left_out)
         for uuid, place in step.gone:
             del known[uuid]
             on_gone(channel(uuid, place))
@@ -220,37 +217,37 @@ async def discover(
         await trio.sleep_until(not_before)
 
 
-class _Complaints:
-    """Says what is wrong with a directory's names, each name once, and only so many of them."""
+class _NameLog:
+    """Logs problems with a directory's names, each name once, up to ``_LOGGED_NAMES``."""
 
     def __init__(self, directory: str, limit: int) -> None:
         self._directory = directory
         self._limit = limit
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._full = False
 
-    def about(self, reading: Reading, left_out: int) -> None:
-        for name in self._unsaid(reading.malformed):
+    def log_problems(self, reading: Reading, left_out: int) -> None:
+        for name in self._not_logged(reading.malformed):
             log.warning("%s: %r is named like a channel but has no uuid", self._directory, name)
         uuids = dict(reading.shadowed)
-        for name in self._unsaid(uuids):
+        for name in self._not_logged(uuids):
             used = reading.places[uuids[name]][1]
-            log.warning("%s: %r is not used, %r is preferred", self._directory, name, used)
+            log.warning("%s: %r is not used, because %r is preferred", self._directory, name, used)
         full = left_out > 0
         if full != self._full:
             self._full = full
             if full:
-                text = "%s: more than %d channels, %d are passed over"
+                text = "%s: more than %d channels, %d are ignored"
                 log.error(text, self._directory, self._limit, left_out)
             else:
-                log.info("%s: no channel is passed over any more", self._directory)
+                log.info("%s: no channel is ignored any more", self._directory)
 
-    def _unsaid(self, names: Iterable[str]) -> Iterable[str]:
+    def _not_logged(self, names: Iterable[str]) -> Iterable[str]:
         for name in names:
-            if name in self._said or len(self._said) > _COMPLAINTS:
+            if name in self._logged or len(self._logged) > _LOGGED_NAMES:
                 continue
-            self._said.add(name)
-            if len(self._said) > _COMPLAINTS:
-                log.warning("%s: more odd names than are worth a line each", self._directory)
+            self._logged.add(name)
+            if len(self._logged) > _LOGGED_NAMES:
+                log.warning("%s: further problems with names are not logged", self._directory)
             else:
                 yield name

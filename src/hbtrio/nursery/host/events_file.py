@@ -1,7 +1,7 @@
-"""Reports as JSON lines in a file or on standard output, without ever holding up a heartbeat.
+"""Writes reports as JSON lines to a file or standard output without delaying a heartbeat.
 
-A pipe whose reader stalls, or a full disk, blocks a write for as long as it likes. So the writing
-is done in a thread, behind a bounded queue; what does not fit is counted and said, not waited for.
+A stalled pipe or a full disk can block a write indefinitely. So a thread does the writing, behind a
+bounded queue; reports that do not fit are counted and logged as lost.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _log = logging.getLogger("hbtrio.events")
 #: Reports that may wait for a stalled reader.
 QUEUE: Final = 10_000
 
-#: One write takes at most this many lines.
+#: Lines of one write at most.
 BATCH: Final = 256
 
-#: Seconds that the end of the daemon waits at most for what is still queued.
+#: Seconds that a stopping daemon waits at most until the queued reports are written.
 FLUSH_S: Final = 0.5
 
-_TOO_SLOW: Final = "its reader is too slow"
+_TOO_SLOW: Final = "the reader is too slow"
 
 
 @attrs.frozen
 class EventsFault:
-    """Events are being lost: since when, reason at last, and how many so far."""
+    """Events are being lost: since when, the latest reason, and how many so far."""
 
     since: datetime
     reason: str
@@ -44,11 +44,11 @@ class EventsFault:
 
 
 class EventsFile:
-    """Where events go.
+    """Writes events to a file or to standard output.
 
     Args:
         target: a path, appended to, or "-" for standard output.
-        flush_s: how many seconds a cancelled ``run`` goes on writing what is queued, at most.
+        flush_s: seconds that a cancelled :meth:`run` goes on writing queued reports, at most.
 
     Raises:
         UserError: the file can't be opened.
@@ -57,11 +57,11 @@ class EventsFile:
     def __init__(self, target: str, *, flush_s: float = FLUSH_S) -> None:
         self.target = target
         self._flush_s = flush_s
-        #: What is wrong at present; None while every event is written.
+        #: The present fault; None while every event is written.
         self.fault: EventsFault | None = None
         self._pending: deque[bytes] = deque()
         self._writing = threading.Lock()
-        #: The last line was not written to its end.
+        #: Whether the last line is incomplete.
         self._torn = False
         self._reopening = False
         if target == "-":
@@ -79,9 +79,9 @@ class EventsFile:
             ) from error
 
     async def run(self, reports: Reports, *, task_status: trio.TaskStatus[None]) -> NoReturn:
-        """Writes every report from now on, until cancelled; then for ``flush_s`` what is queued.
+        """Writes every report until cancelled, then the queued reports for at most ``flush_s``.
 
-        It says it has started once it listens, so that no report is missed.
+        ``task_status`` is set once reports are received, so that none is missed.
         """
         send, queue = trio.open_memory_channel[Report](QUEUE)
 
@@ -96,21 +96,21 @@ class EventsFile:
         try:
             while True:
                 written = await self._write(self._batch(await queue.receive(), queue), reports)
-                # Not while some wait: a slow reader would be a new fault with each batch.
+                # Not while reports wait: a slow reader would make each batch a new fault.
                 if written and queue.statistics().current_buffer_used == 0:
-                    self._mended("events are written again")
+                    self._recovered("writing works again")
         except trio.Cancelled:
             with trio.move_on_after(self._flush_s, shield=True):
-                # A batch may have been cancelled before its thread was started.
+                # A batch may have been cancelled before its thread started.
                 while (rest := self._batch(None, queue)) or self._pending:
                     await self._write(rest, reports)
             raise
 
     async def reopen(self) -> None:
-        """Opens the file anew, which may be another by now; standard output stays what it is.
+        """Reopens the file at its path, after a log rotation; does nothing on standard output.
 
-        What is being written is written to its end first, into the old one. If the new one can't be
-        opened, the old one goes on; the log says which.
+        A write in progress is finished first, into the old file. If the new file can't be opened,
+        events go on into the old file; either result is logged.
         """
         if self.target == "-" or self._reopening:
             return
@@ -119,13 +119,13 @@ class EventsFile:
             await trio.to_thread.run_sync(self._reopen, abandon_on_cancel=True)
         except OSError as error:
             _log.error(
-                "events: %s: %s; it is not opened anew, the old one goes on",
+                "events: can't reopen %s: %s; events go on into the old file",
                 self.target,
                 os_reason(error),
             )
         else:
-            _log.info("events: %s is opened anew", self.target)
-            self._mended("the file was opened anew")
+            _log.info("events: %s reopened", self.target)
+            self._recovered("reopened")
         finally:
             self._reopening = False
 
@@ -146,19 +146,19 @@ class EventsFile:
     def _lose(self, count: int, reason: str, now: datetime) -> None:
         if self.fault is None:
             self.fault = EventsFault(now, reason, count)
-            # Once: its status has what follows.
-            _log.error("events: %s: %s; events are lost", self.target, reason)
+            # Logged once; the status counts further losses.
+            _log.error("events: %s: %s; events are being lost", self.target, reason)
         else:
             self.fault = attrs.evolve(self.fault, reason=reason, lost=self.fault.lost + count)
 
-    def _mended(self, how: str) -> None:
+    def _recovered(self, how: str) -> None:
         if self.fault is not None:
-            lost = "1 was" if self.fault.lost == 1 else f"{self.fault.lost} were"
+            lost = "1 event" if self.fault.lost == 1 else f"{self.fault.lost} events"
             _log.warning("events: %s: %s; %s lost", self.target, how, lost)
             self.fault = None
 
     async def _write(self, data: bytes, reports: Reports) -> bool:
-        """Writes it, and what was not written before; whether all of it was written."""
+        """Writes ``data`` after any data still pending; returns whether all was written."""
         self._pending.append(data)
         lost, reason = await trio.to_thread.run_sync(self._write_pending, abandon_on_cancel=True)
         if reason:
@@ -168,14 +168,14 @@ class EventsFile:
     # -- in threads -------------------------------------------------------------------------
 
     def _write_pending(self) -> tuple[int, str]:
-        """How many lines were lost, and reason; without a reason none."""
-        # At the end the write that was cancelled may still be going on in its thread: what comes
-        # after it must neither overtake it nor stand in the middle of its lines.
+        """Writes the pending data; returns how many lines were lost and why ("" if none)."""
+        # After cancellation the last write may still run in its thread: the next write must neither
+        # overtake it nor mix with its lines.
         with self._writing:
             lost, reason = 0, ""
             while self._pending:
                 data = self._pending.popleft()
-                # A disk that was full for a while must not cost the line behind the torn one.
+                # End an incomplete line first, or the next line would be lost with it.
                 data = b"\n" + data if self._torn and data else data
                 left = data
                 try:
@@ -191,7 +191,7 @@ class EventsFile:
         fd = _open(self.target)
         with self._writing:
             self._torn = self._torn and os.path.sameopenfile(fd, self._fd)
-            # In its place, so that there is never a moment without a file.
+            # Replaced in place, so that the descriptor is always valid.
             os.dup2(fd, self._fd, inheritable=False)
         os.close(fd)
 

@@ -1,22 +1,22 @@
-"""Whether losses and ill health are reported: a switch for the host and one for each instance."""
+"""Switches reporting of losses and ill health, for the host and for each instance."""
 
 from __future__ import annotations
 
 from typing import Final
 
-#: Instances whose switch is remembered.
+#: Instances with a stored switch, at most.
 _INSTANCES: Final = 100_000
 
 
 class ReportingSwitch:
-    """What the agent has switched on and off.
+    """Keeps the switches that the agent has set.
 
     Args:
-        default: the state of every switch that nobody has set.
+        default: the state of a switch that was never set.
     """
 
     def __init__(self, *, default: bool) -> None:
-        #: The instances whose switch is not as it was at first.
+        #: The switches that differ from the default, by uuid.
         self.instances: dict[str, bool] = {}
         self._default = default
         self._host = default

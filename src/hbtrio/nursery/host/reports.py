@@ -1,4 +1,4 @@
-"""What a host reports: one record per thing that an operator or orchestrator must know."""
+"""Makes, logs and distributes a host's reports, for operators and orchestrators."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReportKind(StrEnum):
     RESTART_EXPIRED = "restart-expired"
 
 
-#: What somebody may have to do something about.
+#: Reports that may need an operator, logged above level info.
 _LEVELS: Final = dict.fromkeys(
     (ReportKind.LOSS, ReportKind.UNHEALTHY, ReportKind.RESTART_EXPIRED), logging.WARNING
 )
@@ -43,11 +43,12 @@ class Report:
         time: wall-clock time with its zone.
         kind: what it is about.
         uuid: the instance.
-        reason: one line for a person; may hold a tenant's words.
-        name: what the instance calls itself, printable and bounded; empty if it has not said.
+        reason: one line of text; may contain text from a tenant.
+        name: the name the instance reported, printable and bounded; empty before its first init.
         event: for a vote or notice, its event.
-        result: for a vote or notice, how it ended.
-        corrective_action: for loss and ill health, what the guest asked for.
+        result: for a vote or notice, its result.
+        corrective_action: for loss and ill health, the action that the guest requested.
+        command_id: for a vote or notice that an agent commanded, the id of its command.
     """
 
     time: datetime
@@ -58,16 +59,15 @@ class Report:
     event: Event | None = None
     result: VoteResult | None = None
     corrective_action: CorrectiveAction | None = None
-    #: For a vote or notice that an agent commanded, the id of its command.
     command_id: str = ""
 
     def as_line(self) -> str:
-        """The report as one line of JSON, without its newline."""
+        """Encodes the report as one line of JSON, without a newline."""
         return encode_line(event_line(self)).decode()
 
 
 def event_line(report: Report) -> EventLine:
-    """A report as a line of the operator API and of the events file."""
+    """Converts a report to a line of the operator API and of the events file."""
     return EventLine(
         time=report.time.isoformat(timespec="milliseconds"),
         kind=report.kind,
@@ -82,10 +82,10 @@ def event_line(report: Report) -> EventLine:
 
 
 class Reports(Broadcast[Report]):
-    """Takes reports and hands them to the log, to listeners and to every follower.
+    """Sends each report to the log, to the listeners and to every follower.
 
     Args:
-        now: the wall clock with its zone; handed in for simulations.
+        now: the wall clock with its zone; a simulation passes in its own.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
@@ -94,17 +94,17 @@ class Reports(Broadcast[Report]):
         self._listeners: list[Callable[[Report], None]] = []
 
     def listen(self, listener: Callable[[Report], None]) -> None:
-        """Calls ``listener`` with every report, in the task that makes it: it must not block."""
+        """Calls ``listener`` with every report, in the publishing task; it must not block."""
         self._listeners.append(listener)
 
-    def publish(self, news: Report) -> None:
-        """Records one report. It never blocks: a follower that does not read is cut off."""
-        words = " ".join(word for word in (news.kind, news.event, news.result) if word)
-        # The name at the end: it is a tenant's word, and must not look like the kind.
-        reason = f": {news.reason}" if news.reason else ""
-        name = f" ({news.name})" if news.name else ""
-        level = _LEVELS.get(news.kind, logging.INFO)
-        _log.log(level, "%s %s%s%s", news.uuid, words, reason, name)
+    def publish(self, item: Report) -> None:
+        """Logs a report and sends it out. Never blocks: a follower with a full queue is cut off."""
+        words = " ".join(word for word in (item.kind, item.event, item.result) if word)
+        # The name comes last: it is a tenant's text, and must not be mistaken for the kind.
+        reason = f": {item.reason}" if item.reason else ""
+        name = f" ({item.name})" if item.name else ""
+        level = _LEVELS.get(item.kind, logging.INFO)
+        _log.log(level, "%s %s%s%s", item.uuid, words, reason, name)
         for listener in self._listeners:
-            listener(news)
-        super().publish(news)
+            listener(item)
+        super().publish(item)

@@ -1,4 +1,4 @@
-"""The RESTART window of one instance, which may be silent in it and is expected back."""
+"""Runs the RESTART window of one instance, which may be silent in it and is expected back."""
 
 from __future__ import annotations
 
@@ -14,54 +14,63 @@ from hbtrio.nursery.windows import Answer, BallotWindow, stay_silent
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
 
-#: The only one that is waited for.
+#: The only voter of the window.
 _INSTANCE: Final = "instance"
 
 
 class RestartWindow:
-    """One window at a time, each a task of its own.
+    """Opens RESTART windows, one at a time, each a task of its own.
 
     Args:
+        uuid: the instance, for the log.
         tasks: runs the windows.
         guard: the process's on-time guard.
-        source: reads what the instance may have sent.
-        on_expired: told when a window has run out.
+        source: reads what the instance has sent.
+        on_expired: called when a window has expired.
     """
 
     def __init__(
         self,
+        uuid: str,
         tasks: WindowTasks,
         guard: OnTimeGuard,
         source: Source,
         on_expired: Callable[[], None],
     ) -> None:
+        self._uuid = uuid
         self._tasks = tasks
         self._guard = guard
         self._source = source
         self._on_expired = on_expired
-        #: The window while one is open.
+        #: The open window, or None.
         self.window: BallotWindow | None = None
-        #: Set when the window that was opened last is closed.
+        #: Set when the window opened last has closed.
         self.closed = trio.Event()
 
     def open(self, seconds: float) -> None:
-        """Opens a window; one that is open is given up for it.
+        """Opens a window; it replaces one that is open.
 
         Args:
-            seconds: how long the instance may take.
+            seconds: how long the instance may take to return.
         """
         if self.window is not None:
-            self.window.abort("it is being restarted again")
+            self.window.abort("the instance is being restarted again")
         ballot = Ballot(NotificationType.IRREVOCABLE, [_INSTANCE])
         window = BallotWindow(
-            WindowKind.RESTART, seconds, ballot, self._over, self._guard, [self._source]
+            WindowKind.RESTART,
+            seconds,
+            ballot,
+            self._over,
+            self._guard,
+            [self._source],
+            self._uuid,
         )
         self.window = window
         self.closed = trio.Event()
         self._tasks.hold(window, {_INSTANCE: stay_silent})
 
     def close(self) -> None:
-        """The instance is back, or is not expected any more."""
+        """Closes the window: the instance is back, or is no longer expected."""
         if self.window is not None:
             self.window.answer(_INSTANCE, Answer(VoteResult.COMPLETE))
 

@@ -1,4 +1,4 @@
-"""A vote or notice on one instance, as its host conducts it: one at a time."""
+"""Runs the votes and notices of one instance on its host, one at a time."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionResponse
 from hbtrio.wire.vocabulary import Event, NotificationType, WindowKind
 
-#: The one voter that a host knows.
+#: The only voter that a host knows.
 _GUEST: Final = "guest"
 
 
 class NotHeartbeating(Exception):
-    """The instance takes no part: nothing is sent to it."""
+    """The instance can't take part in a vote or notice; nothing was sent to it."""
 
 
 class RoundOpen(Exception):
-    """A vote or notice is open on this instance; deployed clients can't bear a second one."""
+    """Another vote or notice is open on this instance; deployed guests can handle only one."""
 
 
 @attrs.define(eq=False)
 class Round:
-    """A vote or notice on an instance, from its opening to its one outcome."""
+    """A vote or notice on an instance; it has exactly one outcome."""
 
     event: Event
     notification: NotificationType
     invocation_id: int
     window: BallotWindow
-    #: The agent's command that opened it, or "".
+    #: The id of the agent's command that opened the round, or "".
     command_id: str = ""
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Outcome | None = None
@@ -47,33 +47,36 @@ class Round:
         return self.notification is NotificationType.REVOCABLE
 
     def open_text(self, now: float) -> str:
-        """Why no other can be opened now."""
+        """Says why another round can't be opened now."""
         left_s = self.window.remaining_s(now)
         kind = "vote" if self.is_vote else "notice"
         return f"a {kind} on {self.event} is open for another {left_s:.1f} s"
 
 
 class RoundSlot:
-    """The place of the one vote or notice that may be open on an instance.
+    """Holds the one vote or notice that may be open on an instance.
 
     Args:
+        uuid: the instance, for the log.
         tasks: runs the windows.
         guard: the process's on-time guard.
-        source: reads what the instance may have sent.
+        source: reads what the instance has sent.
         new_id: makes invocation ids.
-        on_over: called once with each round that was opened, when it has its outcome.
+        on_over: called once for each opened round, when it has its outcome.
     """
 
     def __init__(
         self,
+        uuid: str,
         tasks: WindowTasks,
         guard: OnTimeGuard,
         source: Source,
         new_id: Callable[[], int],
         on_over: Callable[[Round], None],
     ) -> None:
-        #: The round while one is open.
+        #: The open round, or None.
         self.current: Round | None = None
+        self._uuid = uuid
         self._tasks = tasks
         self._guard = guard
         self._source = source
@@ -88,24 +91,27 @@ class RoundSlot:
         seconds: float,
         command_id: str,
     ) -> Round:
-        """Opens a round; there must be none."""
+        """Opens a round; none may be open."""
         assert self.current is None
         ballot = Ballot(notification, [_GUEST])
-        window = BallotWindow(kind, seconds, ballot, self._over, self._guard, [self._source])
+        window = BallotWindow(
+            kind, seconds, ballot, self._over, self._guard, [self._source], self._uuid
+        )
         self.current = Round(event, notification, self._new_id(), window, command_id)
         self._tasks.hold(window, {_GUEST: stay_silent})
         return self.current
 
     def answer(self, response: ActionResponse) -> bool:
-        """Takes the instance's answer; False if it is not to the round that is open."""
-        # Only the id tells: a deployed client copies the other fields from its applications.
+        """Counts the instance's answer; returns False if it is not for the open round."""
+        # Only the id identifies the round: a deployed guest copies the other fields from its
+        # applications.
         if self.current is None or response.invocation_id != self.current.invocation_id:
             return False
         self.current.window.answer(_GUEST, Answer(response.vote_result, response.log_msg))
         return True
 
     def abort(self, reason: str) -> None:
-        """Ends the round without its answer; harmless if there is none."""
+        """Ends the open round without an answer; does nothing if none is open."""
         if self.current is not None:
             self.current.window.abort(reason)
 
