@@ -330,8 +330,8 @@ async def test_the_vims_token(
     caplog.set_level(logging.DEBUG)
     spoke: list[None] = []
     async with socket_agent(tmp_path, token=VIM_TOKEN) as agent:
-        assert agent.agent.sender is not None
-        agent.agent.sender.vim_spoke = lambda: spoke.append(None)  # type: ignore[method-assign]
+        assert agent.agent.delivery is not None
+        agent.agent.delivery.vim_spoke = lambda: spoke.append(None)  # type: ignore[method-assign]
         for method in ("GET", "DELETE", "POST", "PATCH", "FOO"):
             for path in (VM, f"{VM}/vote", "/v1/hosts/x", "/no/such/path"):
                 answer = await agent.exchange(request_bytes(method, path, headers=(header,)))

@@ -122,13 +122,13 @@ async def test_what_is_held_of_it_is_withdrawn(autojump_clock: MockClock, tmp_pa
         for uuid in VMS:
             await host.loses(uuid)
         await on.at(2)
-        assert on.agent.brake.hold(HOSTNAME) is not None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is not None
         await host.cut()
         await on.at(3)
         assert (await forget(path, HOSTNAME))[0] == 200
         await on.at(100)
         assert on.vim.heard("alarm") == []
-        assert on.agent.brake.hold(HOSTNAME) is None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is None
         assert (await on.store.held.all()).holds == ()
 
 

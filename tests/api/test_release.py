@@ -174,7 +174,7 @@ async def test_status_says_that_the_vim_is_away(tmp_path: Path, autojump_clock: 
     async with in_alarm(tmp_path) as (on, _, path):
         assert "VIM can't" not in (await call(path, "status")).text
         on.vim.next = [NotSent("connection refused")] * 20
-        await on.agent.brake.release("compute-0", "operator", send=True)
+        await on.agent.mass_failure_guard.release("compute-0", "operator", send=True)
         await on.at(3)
         shown = (await call(path, "status")).lines
         assert shown[1] == "the VIM can't be reached: connection refused; 3 messages waiting"

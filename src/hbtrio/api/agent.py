@@ -166,7 +166,7 @@ class _AgentApi:
         send = await api_parts.release_request(request)
         who = operator_of(request.scope)
         with _faults():
-            released = await self._agent.brake.release(hostname, who, send=send)
+            released = await self._agent.mass_failure_guard.release(hostname, who, send=send)
         return api_parts.answer(
             ReleaseReply(hostname=hostname, sent=released.sent, withdrawn=released.withdrawn)
         )

@@ -69,7 +69,7 @@ def _unregistered_line(reported: tuple[Instance, str]) -> UnregisteredLine:
 
 
 def _agent(agent: Agent, actions: AgentActions) -> AgentLine:
-    status = None if agent.sender is None else agent.sender.status
+    status = None if agent.delivery is None else agent.delivery.status
     return AgentLine(
         name=agent.config.name,
         version=hbtrio.__version__,
@@ -79,7 +79,7 @@ def _agent(agent: Agent, actions: AgentActions) -> AgentLine:
         delivery=None if status is None else DeliveryLine(**attrs.asdict(status)),
         crashes=agent.supervisor.crashes,
         links=len(agent.fleet.sessions),
-        host_alarms=agent.brake.alarms,
+        host_alarms=agent.mass_failure_guard.alarms,
         heartbeating=sum(_beats(agent, uuid) for uuid in agent.fleet.instances),
         actions={one.uuid: str(one.name) for one in actions.under_way.values()},
     )
@@ -92,7 +92,7 @@ def _beats(agent: Agent, uuid: str) -> bool:
 
 def unregistered_on(agent: Agent, uuid: str) -> str | None:
     """The host that reports an instance that the VIM has not registered; None if there is none."""
-    if uuid in agent.fleet.instances or agent.sender is None:
+    if uuid in agent.fleet.instances or agent.delivery is None:
         return None
     return next(
         (one.hostname for one in agent.fleet.sessions.values() if uuid in one.instances), None
@@ -102,7 +102,7 @@ def unregistered_on(agent: Agent, uuid: str) -> str | None:
 def _unregistered(agent: Agent, hostname: str) -> list[Instance]:
     """A host's instances that the VIM has not registered; without a VIM none are unregistered."""
     session = agent.fleet.sessions.get(hostname)
-    if session is None or agent.sender is None:
+    if session is None or agent.delivery is None:
         return []
     known = agent.fleet.instances
     return [one for uuid, one in session.instances.items() if uuid not in known]
@@ -134,7 +134,7 @@ def _host(
 ) -> FleetHostLine:
     link, down_s = link_of(agent, name, now)
     session = agent.fleet.sessions.get(name)
-    hold = agent.brake.hold(name)
+    hold = agent.mass_failure_guard.hold(name)
     return FleetHostLine(
         hostname=name,
         uuid=uuid,

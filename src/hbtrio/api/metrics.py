@@ -65,7 +65,7 @@ class _Numbers(Collector):
         yield CounterMetricFamily(
             "hbtrio_agent_host_alarms",
             "Hosts whose alarms began to be held back.",
-            value=agent.brake.alarms,
+            value=agent.mass_failure_guard.alarms,
         )
         yield CounterMetricFamily(
             "hbtrio_agent_crashes",
@@ -77,8 +77,8 @@ class _Numbers(Collector):
             "1: the store can't be written.",
             value=agent.store.fault != "",
         )
-        if agent.sender is not None:
-            yield from _delivery(agent.sender.status)
+        if agent.delivery is not None:
+            yield from _delivery(agent.delivery.status)
 
     def _hosts(self) -> Iterator[Metric]:
         links: Counter[str] = Counter()
@@ -97,7 +97,7 @@ class _Numbers(Collector):
             links[link] += 1
             if link != "never":
                 down.add_metric([name], down_s or 0.0)
-            held.add_metric([name], self._agent.brake.hold(name) is not None)
+            held.add_metric([name], self._agent.mass_failure_guard.hold(name) is not None)
         hosts = GaugeMetricFamily(
             "hbtrio_agent_hosts",
             "Hosts by link: up, down, lost (down beyond the grace time), or never there.",

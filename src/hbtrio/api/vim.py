@@ -208,8 +208,8 @@ class _VimApi:
         """Refuses strangers; returns the uuid of the path in lower case."""
         if request.headers.get("user-agent", _AGENT) not in ("", _AGENT):
             raise HTTPException(403, "unknown User-Agent")
-        if self._agent.sender is not None:
-            self._agent.sender.vim_spoke()
+        if self._agent.delivery is not None:
+            self._agent.delivery.vim_spoke()
         uuid: str = request.path_params["uuid"]
         return uuid.lower()
 

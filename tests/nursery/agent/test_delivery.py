@@ -185,8 +185,8 @@ async def test_a_silent_close_is_a_delivery(tmp_path: Path) -> None:
         await agent.verdicts(1)
         status = await ended(agent, "action")
         assert status == [(OutboxState.UNCONFIRMED, "closed without an answer")]
-        assert agent.agent.sender is not None
-        assert agent.agent.sender.status.reachable
+        assert agent.agent.delivery is not None
+        assert agent.agent.delivery.status.reachable
 
 
 async def ended(agent: SocketAgent, kind: str) -> list[tuple[OutboxState, str]]:

@@ -119,7 +119,7 @@ async def test_up_to_the_share_all_are_alarmed(
         await host.loses_at_once(*names(lost))
         await on.at(30)
         assert alarmed(on) == [(11.0, uuid) for uuid in names(lost)]
-        assert on.agent.brake.hold(HOSTNAME) is None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is None
 
 
 @pytest.mark.parametrize(("lost", "total"), [(3, 3), (2, 3), (3, 4), (6, 10)])
@@ -139,14 +139,14 @@ async def test_beyond_the_share_there_is_one_alarm_and_that_is_the_hosts(
         why = f"{lost} of {total} instances failed at once"
         assert await kinds(on, "host-alarm", "host-alarm-over") == [("host-alarm", "", why)]
         assert [one.reason for one in on.agent.history.recent if one.kind == "host-alarm"] == [why]
-        hold = on.agent.brake.hold(HOSTNAME)
+        hold = on.agent.mass_failure_guard.hold(HOSTNAME)
         assert hold is not None
         assert (hold.hostname, hold.since, hold.reason) == (
             HOSTNAME,
             EPOCH + timedelta(seconds=11),
             why,
         )
-        assert on.agent.brake.alarms == 1
+        assert on.agent.mass_failure_guard.alarms == 1
         [line] = [one for one in caplog.records if one.levelno == logging.CRITICAL]
         assert line.getMessage() == (
             f"ALARM: {HOSTNAME}: {why}: alarms of its instances are held back"
@@ -288,10 +288,10 @@ async def test_the_next_good_beat_begins_the_release(
         await on.at(100 + SETTLE_S - 1)
         await host.beats(second)
         assert alarmed(on) == []
-        assert on.agent.brake.hold(HOSTNAME) is not None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is not None
         await on.at(200)
         assert alarmed(on) == [(100 + SETTLE_S, third), (100 + SETTLE_S, rest[0])]
-        assert on.agent.brake.hold(HOSTNAME) is None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is None
         assert await kinds(on, "undelivered", "host-alarm-over") == [
             ("undelivered", first, "alarm: it is well again"),
             ("undelivered", second, "alarm: it is well again"),
@@ -313,7 +313,7 @@ async def test_an_instance_that_was_well_all_the_time_proves_nothing(
         await host.tell(names(4)[3], name="renamed")
         await on.at(3600)
         assert alarmed(on) == []
-        assert on.agent.brake.hold(HOSTNAME) is not None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is not None
 
 
 async def test_what_fails_while_alarms_are_held_is_held_too(
@@ -374,7 +374,7 @@ async def test_one_that_is_judged_while_the_disk_takes_its_time_to_release(
         on.worker.run = slow  # type: ignore[method-assign]
         await on.at(200)
         assert [uuid for _, uuid in alarmed(on)] == [late]
-        assert on.agent.brake.hold(HOSTNAME) is None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is None
 
 
 async def test_a_host_whose_failed_instances_were_all_taken_elsewhere(
@@ -389,7 +389,7 @@ async def test_a_host_whose_failed_instances_were_all_taken_elsewhere(
         for uuid in lost[1:]:
             await on.agent.inventory.put_instance(InstanceRecord(uuid, OTHER, True))
         await on.at(100)
-        assert on.agent.brake.hold(HOSTNAME) is not None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is not None
         await on.agent.inventory.delete_instance(lost[0])
         await on.at(100 + SETTLE_S)
         assert await kinds(on, "host-alarm-over") == [
@@ -414,11 +414,11 @@ async def test_one_that_had_left_before_its_loss_was_told_is_not_waited_for(
         await host.loses_at_once(gone, *lost)
         await on.host(host)
         await on.at(60)
-        assert on.agent.brake.hold(HOSTNAME) is not None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is not None
         for uuid in lost:
             await on.agent.inventory.put_instance(InstanceRecord(uuid, OTHER, True))
         await on.at(60 + SETTLE_S)
-        assert on.agent.brake.hold(HOSTNAME) is None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is None
         await on.at(100)
         late = names(6)[5]
         await host.loses_at_once(late)
@@ -437,7 +437,7 @@ async def test_those_of_which_nobody_wants_to_hear_hold_back_no_other(
         await on.at(10)
         await host.loses_at_once(*silenced)
         await on.at(50)
-        assert on.agent.brake.hold(HOSTNAME) is None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is None
         await host.loses_at_once(late)
         await on.at(200)
         assert alarmed(on) == [(50.0, late)]
@@ -454,10 +454,10 @@ async def test_one_of_which_nobody_wants_to_hear_any_more_is_not_waited_for(
         put = on.agent.inventory.put_instance
         await put(InstanceRecord(silenced, HOSTNAME, False))
         for uuid in lost:
-            assert on.agent.brake.hold(HOSTNAME) is not None
+            assert on.agent.mass_failure_guard.hold(HOSTNAME) is not None
             await put(InstanceRecord(uuid, OTHER, True))
         await on.at(50 + SETTLE_S)
-        assert on.agent.brake.hold(HOSTNAME) is None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is None
         await on.at(100)
         late = names(6)[5]
         await host.loses_at_once(late)
@@ -557,7 +557,7 @@ async def test_instances_that_left_while_the_link_was_down_do_not_count(
         # Two are left, which is less than the minimum.
         await host.cut()
         await on.at(61)
-        assert on.agent.brake.hold(HOSTNAME) is None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is None
         assert len(await kinds(on, "host-alarm")) == 1
 
 
@@ -610,7 +610,7 @@ async def test_a_link_that_this_end_has_to_end_is_no_drop(
         on.worker.fault = ""
         await on.at(2)
         assert await kinds(on, "host-alarm") == []
-        assert on.agent.brake.hold(HOSTNAME) is None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is None
 
 
 async def test_one_that_takes_offence_is(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -639,14 +639,14 @@ async def test_an_operator_has_them_sent(tmp_path: Path, autojump_clock: MockClo
         host = await on.known(host=Host(3))
         await host.loses_at_once(*names(3))
         await on.at(50)
-        released = await on.agent.brake.release(HOSTNAME, "operator", send=True)
+        released = await on.agent.mass_failure_guard.release(HOSTNAME, "operator", send=True)
         await on.at(51)
         assert released == Released(sent=3, withdrawn=0)
         assert alarmed(on) == [(50.0, uuid) for uuid in names(3)]
         [over] = [one for one in await on.store.history() if one.entry.kind == "host-alarm-over"]
         assert (over.entry.who, over.entry.reason) == ("operator", "an operator released them")
         with pytest.raises(NotHeld, match=f"^no alarms of {HOSTNAME} are held back$"):
-            await on.agent.brake.release(HOSTNAME, "operator", send=True)
+            await on.agent.mass_failure_guard.release(HOSTNAME, "operator", send=True)
 
 
 async def test_an_operator_has_them_withdrawn(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -654,14 +654,14 @@ async def test_an_operator_has_them_withdrawn(tmp_path: Path, autojump_clock: Mo
         host = await on.known(host=Host(3))
         await host.loses_at_once(*names(3))
         await on.at(50)
-        released = await on.agent.brake.release(HOSTNAME, "operator", send=False)
+        released = await on.agent.mass_failure_guard.release(HOSTNAME, "operator", send=False)
         assert released == Released(sent=0, withdrawn=3)
         await on.at(3600)
         assert alarmed(on) == []
         assert await kinds(on, "undelivered") == [
             ("undelivered", uuid, "alarm: an operator withdrew them") for uuid in names(3)
         ]
-        assert on.agent.brake.hold(HOSTNAME) is None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is None
 
 
 async def test_nothing_is_released_of_a_host_that_nobody_knows(
@@ -669,7 +669,7 @@ async def test_nothing_is_released_of_a_host_that_nobody_knows(
 ) -> None:
     async with memory_agent(tmp_path) as on:
         with pytest.raises(NotHeld, match=r"^no alarms of nobody are held back$"):
-            await on.agent.brake.release("nobody", "operator", send=True)
+            await on.agent.mass_failure_guard.release("nobody", "operator", send=True)
 
 
 async def test_alarms_that_are_of_no_use_any_more_are_not_sent(
@@ -684,7 +684,7 @@ async def test_alarms_that_are_of_no_use_any_more_are_not_sent(
         await on.agent.inventory.put_instance(InstanceRecord(moved, OTHER, True))
         await on.agent.inventory.delete_instance(deleted)
         await on.agent.inventory.put_instance(InstanceRecord(silenced, HOSTNAME, False))
-        released = await on.agent.brake.release(HOSTNAME, "operator", send=True)
+        released = await on.agent.mass_failure_guard.release(HOSTNAME, "operator", send=True)
         assert released == Released(sent=1, withdrawn=1)
         await on.at(100)
         assert alarmed(on) == [(50.0, left)]
@@ -720,7 +720,7 @@ async def test_a_host_that_the_vim_deletes_is_held_no_longer(
         await on.at(50)
         await on.agent.inventory.delete_host(host.hello.host_uuid)
         await on.at(60)
-        assert (on.agent.brake.hold(HOSTNAME), alarmed(on)) == (None, [])
+        assert (on.agent.mass_failure_guard.hold(HOSTNAME), alarmed(on)) == (None, [])
         assert await kinds(on, "host-alarm-over") == [
             ("host-alarm-over", "", "the VIM has deleted it")
         ]
@@ -754,10 +754,10 @@ async def test_a_hold_survives_a_restart(tmp_path: Path, autojump_clock: MockClo
         await on.known(host=host)
         await host.loses_at_once(*names(3))
         await on.at(50)
-        before = on.agent.brake.hold(HOSTNAME)
+        before = on.agent.mass_failure_guard.hold(HOSTNAME)
         assert before is not None
     async with memory_agent(tmp_path, number=1) as on:
-        assert on.agent.brake.hold(HOSTNAME) == before
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) == before
         await on.host(host)
         await on.at(600)
         # The one that was well all the time is told anew, and proves nothing.
@@ -792,7 +792,7 @@ async def test_a_disk_that_fails_delays_and_loses_nothing(
         await on.at(0.5)
         on.worker.fault = "database or disk is full"
         await on.at(5)
-        assert on.agent.brake.hold(HOSTNAME) is not None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is not None
         on.worker.fault = ""
         await on.at(60)
         assert alarmed(on) == []
@@ -811,7 +811,7 @@ async def test_a_release_that_is_due_is_tried_until_the_disk_takes_it(
         on.worker.fault = "database or disk is full"
         # Tried after 10, 11, 13 and 17 seconds, and then after 25.
         await on.at(50 + SETTLE_S + 8)
-        assert on.agent.brake.hold(HOSTNAME) is not None
+        assert on.agent.mass_failure_guard.hold(HOSTNAME) is not None
         on.worker.fault = ""
         await on.at(50 + SETTLE_S + 14.9)
         assert await kinds(on, "host-alarm-over") == []
@@ -819,7 +819,10 @@ async def test_a_release_that_is_due_is_tried_until_the_disk_takes_it(
         assert await kinds(on, "host-alarm-over") == [
             ("host-alarm-over", "", "its instances are back")
         ]
-        assert (on.agent.brake.hold(HOSTNAME), (await on.store.held.all()).holds) == (None, ())
+        assert (on.agent.mass_failure_guard.hold(HOSTNAME), (await on.store.held.all()).holds) == (
+            None,
+            (),
+        )
         await on.at(200)
         assert sorted(uuid for _, uuid in alarmed(on)) == names(3)[1:]
 
@@ -834,7 +837,7 @@ async def test_an_operators_release_that_fails_costs_the_others_no_time(
         await host.beats(names(3)[0])
         on.worker.fault = "database or disk is full"
         with pytest.raises(StoreFault, match=r"^database or disk is full$"):
-            await on.agent.brake.release(HOSTNAME, "operator", send=False)
+            await on.agent.mass_failure_guard.release(HOSTNAME, "operator", send=False)
         on.worker.fault = ""
         await on.at(100)
         assert alarmed(on) == [(50 + SETTLE_S, uuid) for uuid in names(3)[1:]]
@@ -850,9 +853,12 @@ async def test_a_hold_that_is_released_before_the_disk_had_it_is_over(
         on.worker.fault = "database or disk is full"
         await on.at(1.2)
         on.worker.fault = ""
-        await on.agent.brake.release(HOSTNAME, "operator", send=True)
+        await on.agent.mass_failure_guard.release(HOSTNAME, "operator", send=True)
         await on.at(30)
-        assert (on.agent.brake.hold(HOSTNAME), (await on.store.held.all()).holds) == (None, ())
+        assert (on.agent.mass_failure_guard.hold(HOSTNAME), (await on.store.held.all()).holds) == (
+            None,
+            (),
+        )
         assert [kind for kind, _, _ in await kinds(on, "host-alarm", "host-alarm-over")] == [
             "host-alarm",
             "host-alarm-over",

@@ -31,8 +31,8 @@ async def given_up(world: MemoryAgent) -> list[HistoryEntry]:
     published = [one for one in world.agent.history.recent if one.kind == "undelivered"]
     kept = [one.entry for one in await world.store.history() if one.entry.kind == "undelivered"]
     assert published == kept[::-1]
-    assert world.agent.sender is not None
-    assert world.agent.sender.status.undelivered == len(published)
+    assert world.agent.delivery is not None
+    assert world.agent.delivery.status.undelivered == len(published)
     return published
 
 

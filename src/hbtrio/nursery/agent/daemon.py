@@ -1,15 +1,15 @@
 """The agent, composed: what it knows of the fleet, what it asks of hosts, what it sends to the VIM.
 
     agent
-      time          the on-time guard
-      rounds        votes and notices, each until its end
-      host events   hosts without a link: for how long their instances still count as they were
-      brake         alarms that are held back, each until it is judged or let go
-      VIM delivery  empties the outbox to the VIM
-      VIM audit     asks the VIM what is to be reported
-      history       removes what is old
-      links         one session for each host that has dialled in
-      actions       one task for each that an operator has a host perform
+      time           the on-time guard
+      rounds         votes and notices, each until its end
+      host events    hosts without a link: for how long their instances still count as they were
+      mass failures  alarms that are held back, each until it is judged or let go
+      VIM delivery   empties the outbox to the VIM
+      VIM audit      asks the VIM what is to be reported
+      history        removes what is old
+      links          one session for each host that has dialled in
+      actions        one task for each that an operator has a host perform
 
 Everything that must survive goes through the store before anything is said about it. What an
 instance is doing comes from its host's session and is kept a grace time beyond it: a link that is
@@ -91,10 +91,10 @@ class Agent:
         inventory: changes hosts and instances.
         states: what instances are doing, as far as the VIM is notified of it.
         rounds: votes and notices.
-        brake: alarms that are held back.
+        mass_failure_guard: alarms that are held back.
         links: the hosts' links.
         actions: actions that operators have hosts perform.
-        sender: delivers to the VIM; without a VIM, None.
+        delivery: delivers to the VIM; without a VIM, None.
         supervisor: counts programming errors.
         started_at: since when it runs.
     """
@@ -106,10 +106,10 @@ class Agent:
     inventory: AgentInventory
     states: InstanceStates
     rounds: Rounds
-    brake: MassFailureGuard
+    mass_failure_guard: MassFailureGuard
     links: AgentLinks
     actions: AgentActions
-    sender: VimDelivery | None
+    delivery: VimDelivery | None
     supervisor: Supervisor
     started_at: datetime
 
@@ -144,8 +144,10 @@ async def open_agent(
     supervisor = Supervisor()
     states = InstanceStates(fleet, store, outbox)
     unasked = UnaskedRounds(fleet, store, history, wall_clock)
-    brake = MassFailureGuard(config.brake, store.held, fleet, outbox, history, wall_clock)
-    inventory = AgentInventory(fleet, store, states, brake, history, wall_clock)
+    mass_failure_guard = MassFailureGuard(
+        config.brake, store.held, fleet, outbox, history, wall_clock
+    )
+    inventory = AgentInventory(fleet, store, states, mass_failure_guard, history, wall_clock)
     await inventory.load()
     async with trio.open_nursery() as nursery:
         rounds = Rounds(
@@ -166,7 +168,7 @@ async def open_agent(
             inventory,
             store,
             states,
-            brake,
+            mass_failure_guard,
             rounds,
             outbox,
             history,
@@ -174,12 +176,12 @@ async def open_agent(
             wall_clock=wall_clock,
         )
         await rounds.resume()
-        await nursery.start(brake.run)
+        await nursery.start(mass_failure_guard.run)
         await events.await_hosts()
-        sender = None
+        delivery = None
         if transport is not None:
-            sender = VimDelivery(store, transport, outbox)
-            deliver = partial(sender.run, _GivenUp(history, states))
+            delivery = VimDelivery(store, transport, outbox)
+            deliver = partial(delivery.run, _GivenUp(history, states))
             nursery.start_soon(supervisor.keep, "VIM delivery", deliver)
         if auditor is not None:
             audit = Audit(fleet, inventory, states, auditor, config.vim.audit_s)
@@ -208,10 +210,10 @@ async def open_agent(
                     inventory=inventory,
                     states=states,
                     rounds=rounds,
-                    brake=brake,
+                    mass_failure_guard=mass_failure_guard,
                     links=links,
                     actions=actions,
-                    sender=sender,
+                    delivery=delivery,
                     supervisor=supervisor,
                     started_at=wall_clock(),
                 )

@@ -227,7 +227,7 @@ class Rounds:
         """The reply to whoever asked is written whole: the verdict may follow."""
         current = self._open.get(command_id)
         if current is None or current.machine.reply_written():
-            # Before: the sender's look then comes right behind in the store, in one transaction
+            # Before: the delivery's look then comes right behind in the store, in one transaction
             # mostly. Without an outcome there would be nothing to see, and a look under way when
             # that comes would hold up the one that sees it.
             self._outbox.set()
