@@ -9,9 +9,10 @@ import pytest
 
 from hbtrio.fsm.heartbeat import situation
 from hbtrio.fsm.heartbeat.effects import Effect
-from hbtrio.fsm.heartbeat.outage import CALL_OFF_S
+from hbtrio.fsm.heartbeat.outage import CALL_OFF_S, Sign
 from hbtrio.fsm.heartbeat.situation import NOTHING
 from hbtrio.fsm.heartbeat.table import (
+    ANSWER_DECISION,
     CHALLENGED,
     FREEZING,
     HEARTBEAT_TABLE,
@@ -360,6 +361,20 @@ def test_only_what_follows_a_freeze_is_unwatched() -> None:
     assert ways(set(S) - {S.UNWATCHED}, {S.UNWATCHED}) == {
         (S.PROVISIONAL, E.UNWATCHED),
         (S.SUSPENDED, E.UNWATCHED),
+    }
+
+
+def test_what_an_answer_means() -> None:
+    """It proves that the instance is back, but for these."""
+    pairs = [(state, sign) for state in ANSWER_DECISION.states for sign in Sign]
+    decided = {(state, sign): ANSWER_DECISION.event(state, sign) for state, sign in pairs}
+    assert {pair: event for pair, event in decided.items() if event is not E.PROVEN} == {
+        **{(S.HEARTBEATING, sign): E.ANSWERED for sign in Sign},
+        (S.PROVISIONAL, Sign.GOES_ON): E.ANSWERED,
+        (S.PROVISIONAL, Sign.BACK): E.ANSWERED,
+        (S.SUSPENDED, Sign.GOES_ON): E.ANSWERED,
+        (S.SUSPENDED, Sign.BACK): E.CAME_BACK,
+        (S.RESTARTING, Sign.GOES_ON): E.ANSWERED,
     }
 
 

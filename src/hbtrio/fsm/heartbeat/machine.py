@@ -230,7 +230,7 @@ class Heartbeat:
             return (*effects, self._challenge(now, base))
         if not late and now >= situation.unwatched_at:
             effects += (situation.unwatched(),)
-            self._ask_again(now)
+            self._fell_silent(now)
         if self.connected and (reason := self._silence.end(situation, now, interval_s)):
             effects += (Reconnect(reason),)
         elif self._challenging:
@@ -249,7 +249,11 @@ class Heartbeat:
         situation, misses = self.situation, self._challenges.misses
         situation.step(HeartbeatEvent.MISSED)
         if situation.state in HEARTBEATING:
-            return (_MISSED,) if misses <= self._rules.failure_threshold else self._silent(now)
+            if misses <= self._rules.failure_threshold:
+                return (_MISSED,)
+            effects = situation.silent(misses, self.profile, now, self.reporting)
+            self._fell_silent(now)
+            return effects
         if misses >= PROBES and situation.state is HeartbeatState.SUSPENDED:
             situation.outage = situation.outage.fell_silent()
         if situation.init_seen and self._challenges.probes_left <= 0:
@@ -257,18 +261,10 @@ class Heartbeat:
             return (_STALE_INIT,)
         return NOTHING
 
-    def _silent(self, now: float) -> tuple[Effect, ...]:
-        """Too many challenges in a row were missed; what that is depends on the state."""
-        effects = self.situation.silent(self._challenges.misses, self.profile, now, self.reporting)
+    def _fell_silent(self, now: float) -> None:
         self._silence.since = now
         if self.situation.state is HeartbeatState.UNWATCHED:
-            self._ask_again(now)
-        return effects
-
-    def _ask_again(self, now: float) -> None:
-        """One that is unwatched is asked twice, and twice after each reconnect."""
-        self._silence.since = now
-        self._challenges.probes_left = PROBES
+            self._challenges.probes_left = PROBES  # and so many again after each reconnect
 
     # -- events around the VM ---------------------------------------------------------------
 
@@ -285,8 +281,7 @@ class Heartbeat:
 
     def restarts(self, event: str, now: float) -> tuple[Effect, ...]:
         """The VM is being restarted, by ``event``: it has its RESTART window to come back."""
-        effects = self.situation.restarts(event, now, self.profile.restart_s)
-        return self._suspended(effects, now)
+        return self._suspended(self.situation.restarts(event, now, self.profile.restart_s), now)
 
     def stops(self, event: str, now: float) -> tuple[Effect, ...]:
         """The VM is being stopped for good, by ``event``."""
@@ -340,8 +335,6 @@ class Heartbeat:
         self._silence.since = now
         self.due = math.inf
         return (self._challenge(now, now),) if self.connected else NOTHING
-
-    # -- helpers ----------------------------------------------------------------------------
 
     @property
     def _challenging(self) -> bool:
