@@ -132,7 +132,7 @@ async def test_operators_the_vim_and_an_end_in_time(home: Path) -> None:
     log = (home / "agent.log").read_text()
     for word in ("Traceback", "ERROR", TOKEN, VIM_TOKEN):
         assert word not in log
-    assert log.count("no TLS: TLS: peer did not return a certificate") == 1
+    assert log.count("TLS handshake failed: TLS: peer did not return a certificate") == 1
 
 
 @pytest.mark.processes

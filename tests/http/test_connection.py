@@ -359,7 +359,10 @@ REFUSED = {
         "501 Not Implemented",
         "Only Transfer-Encoding",
     ),
-    b"CONNECT h:1 HTTP/1.1\r\nHost: x\r\n\r\n": ("501 Not Implemented", "this is no proxy"),
+    b"CONNECT h:1 HTTP/1.1\r\nHost: x\r\n\r\n": (
+        "501 Not Implemented",
+        "this server is not a proxy",
+    ),
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": (
         "505 HTTP Version Not Supported",
         "only HTTP/1.0 and HTTP/1.1 are served",

@@ -1,19 +1,19 @@
-"""One HTTP/1.1 connection over h11: a byte stream on one side, an ASGI application on the other.
+"""Serves one HTTP/1.1 connection with h11 and an ASGI application.
 
-Theory of operation. A connection is one task. It reads a head, then the whole body, and only then
-calls the application: bodies are small here (64 KiB), so a slow or broken sender never occupies
-application code, every fault of a request is answered in one place, and memory is bounded by
-``max_connections * (max_head_bytes + max_body_bytes)``. While the application runs a second task
-reads ahead, at most one head's worth, because reading is the only way to notice that the client
-has gone. Every wait has its own limit from HttpLimits.
+A connection is one task. It reads the head and the whole body, and only then calls the application.
+Bodies are at most 64 KiB, so a slow sender never occupies application code, one place handles all
+faulty requests, and memory is bounded by ``max_connections * (max_head_bytes + max_body_bytes)``.
+While the application runs, a second task reads ahead, at most ``max_head_bytes``, because reading
+is the only way to notice that the client has disconnected. Every wait has a limit from HttpLimits.
 
-A client that sends EOF may still read (``nc -N``), so EOF alone ends no response: it is delivered
-as http.disconnect, upon which Starlette ends a stream but completes an ordinary answer. Once bytes
-can no longer be delivered a stream is cancelled, because nobody reads it, while an ordinary
-handler runs to its end: its work was asked for, only its answer is dropped.
+A client that sends EOF may still read (``nc -N``), so EOF alone doesn't end a response. It is
+delivered as http.disconnect: Starlette then ends a stream but completes other responses. If bytes
+can no longer be delivered, a stream is cancelled, while any other handler runs to its end and only
+its response is dropped.
 
-Not done, as nothing here needs it: WebSocket, HTTP/2, trailers, the ASGI lifespan (what the
-application needs lives in the nursery that calls it), a Date header (no answer is cacheable).
+Not implemented, because nothing here needs them: WebSocket, HTTP/2, trailers, the ASGI lifespan
+(the nursery that calls the application has its resources), and a Date header (no response is
+cacheable).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from hbtrio.wire.operator import Refusal, encode_line
 
 _LOG = logging.getLogger("hbtrio.http")
 
-#: After an error answer, an unwilling sender is listened to for this long and this many reads.
+#: After an error response, the connection is read for at most this long and this many reads.
 LINGER_S = 1.0
 LINGER_READS = 64
 LINGER_READ_BYTES = 16 * 1024
@@ -55,10 +55,10 @@ class HttpConnection:
     Args:
         app: an ASGI 3 application.
         stream: any byte stream.
-        limits: see HttpLimits; ``max_connections`` and ``drain_s`` are the server's business.
-        on_crash: called with every exception that the application lets out.
+        limits: see HttpLimits; the server applies ``max_connections`` and ``drain_s``.
+        on_crash: called with every exception that the application raises.
         drain: shared by all connections of a server.
-        endpoint: what the scope says about the two ends.
+        endpoint: the client and the server, for the ASGI scope.
     """
 
     def __init__(
@@ -77,24 +77,24 @@ class HttpConnection:
         self._on_crash = on_crash
         self._drain = drain
         self._endpoint = endpoint
-        # One less, because h11 complains of a head above its limit and we want it at the limit:
-        # _receive() stops there, so that a head that arrives in one piece is not let through.
+        # One less, because h11 refuses a head above its limit and it has to do so at the limit:
+        # _receive() stops there.
         self._h11 = h11.Connection(h11.SERVER, limits.max_head_bytes - 1)
         self._writer = ResponseWriter(self._h11, stream, drain, limits.send_s)
         self._peer_sent_eof = False
 
     async def run(self, slot: Slot) -> None:
-        """Serve requests until the connection ends; faults of the peer end here.
+        """Serve requests until the connection ends; doesn't raise for faults of the peer.
 
-        Cancellation cuts it off at once, and so does losing its slot. The stream is closed in any
-        case.
+        Cancellation and the loss of the slot end the connection at once. The stream is always
+        closed.
         """
         try:
             with slot.scope:
                 await self._converse(slot)
         finally:
             if given_away := slot.scope.cancelled_caught:
-                _LOG.debug("%s: closed, a newcomer has its slot", self._endpoint)
+                _LOG.debug("%s: closed to give its slot to a new connection", self._endpoint)
             await self._close(forced=given_away)
 
     async def _converse(self, slot: Slot) -> None:
@@ -102,7 +102,7 @@ class HttpConnection:
             silence_s = self._limits.header_s
             while (request := await self._next_request(silence_s)) is not None:
                 body = await self._read_body()
-                # The slot may have gone in the very moment in which the last bytes came.
+                # The slot may have been lost just as the last bytes arrived.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 with slot.at_work():
                     goes_on = await self._respond(request, body)
@@ -116,7 +116,7 @@ class HttpConnection:
             pass
 
     async def turn_away(self, status: int, reason: str) -> None:
-        """Answer whatever the client is going to ask with an error, and close."""
+        """Send an error response without reading the request, and close."""
         try:
             await self._refuse(status, reason)
         except PeerLostError:
@@ -125,17 +125,17 @@ class HttpConnection:
             await self._close(forced=False)
 
     async def _close(self, *, forced: bool) -> None:
-        # Shielded, as otherwise the Cancelled of this close replaces what an application raised
-        # while it was being cancelled. And rarely forced at once: an answer without a length, cut
-        # short by somebody on the way, would look like a whole one (RFC 9112 9.8). Such an answer
-        # is a connection's last, so no connection that waits for a request has sent one.
+        # Shielded, because otherwise the Cancelled of this close would replace an exception that
+        # the application raised while it was cancelled. Usually not forced, because the client
+        # could take a truncated response without a length for a complete one (RFC 9112 9.8). A
+        # connection that waits for a request hasn't sent such a response.
         with trio.move_on_after(0 if forced else CLOSE_S, shield=True):
             await self._stream.aclose()
 
     # -- reading
 
     async def _next_request(self, silence_s: float) -> h11.Request | None:
-        """Return the next request head; None when the connection may simply be closed."""
+        """Return the next request head; None to close the connection without a response."""
         if not self._buffered_bytes() and not self._peer_sent_eof:
             with self._drain.idle(silence_s) as idle:
                 await self._receive()
@@ -167,7 +167,7 @@ class HttpConnection:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as exc:
-                # What follows the colon in h11's texts are the peer's own bytes, tokens included.
+                # After the colon, h11's texts contain the peer's bytes, which may be a token.
                 reason = str(exc).partition(":")[0]
                 raise RequestRefusedError(exc.error_status_hint, reason) from None
             if isinstance(event, h11.Event):
@@ -194,7 +194,7 @@ class HttpConnection:
     # -- answering
 
     async def _respond(self, request: h11.Request, body: bytes) -> bool:
-        """Have the application answer; return whether the connection may be used again."""
+        """Call the application; return whether the connection may be used again."""
         scope = request_scope(request, self._endpoint)
         exchange = Exchange(self._writer, body)
         scope["extensions"][DELIVERED_EXTENSION] = lambda: exchange.delivered
@@ -204,8 +204,8 @@ class HttpConnection:
                 with exchange.scope:
                     await self._app(scope, exchange.receive, exchange.send)
                 if exchange.abandoned:
-                    raise RuntimeError(f"{scope['path']}: application returned without an answer")
-            except Exception as exc:  # noqa: BLE001 - it is the caller's; reported, never swallowed
+                    raise RuntimeError(f"{scope['path']}: application returned without a response")
+            except Exception as exc:  # noqa: BLE001 - reported to on_crash
                 self._on_crash(exc)
                 exchange.crashed = True
             nursery.cancel_scope.cancel()
@@ -216,13 +216,12 @@ class HttpConnection:
         if self._h11.states != {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             return False
         self._h11.start_next_cycle()
-        # Until there is a next request it is not a HEAD: that one may turn out malformed.
+        # The next request may be malformed, and its error response needs a body.
         self._writer.wants_body = True
         return True
 
     async def _watch_for_disconnect(self, exchange: Exchange) -> None:
-        # A client that fills the read-ahead is not watched any more: its going is noticed when
-        # something is sent to it.
+        # Stops when the read-ahead is full; a disconnect is then noticed at the next send.
         while not self._peer_sent_eof and self._buffered_bytes() < self._limits.max_head_bytes:
             try:
                 await self._receive()
@@ -233,7 +232,7 @@ class HttpConnection:
             exchange.over.set()
 
     async def _refuse(self, status: int, reason: str) -> None:
-        """Answer with an error, if no answer has begun, and end the connection."""
+        """Send an error response, unless a response has begun, and end the connection."""
         _LOG.debug("%s: answered %d: %s", self._endpoint, status, reason)
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
@@ -248,8 +247,8 @@ class HttpConnection:
         await self._linger()
 
     async def _linger(self) -> None:
-        # Closing a TCP socket with unread bytes sends a reset, and that can overtake the answer
-        # and destroy it in the client's hands (RFC 9112 9.6). So listen for a moment first.
+        # Closing a TCP socket with unread bytes sends a reset, which can destroy the response at
+        # the client (RFC 9112 9.6). So read for a moment first.
         with self._drain.idle(LINGER_S), contextlib.suppress(trio.BrokenResourceError):
             if isinstance(self._stream, trio.abc.HalfCloseableStream):
                 await self._stream.send_eof()

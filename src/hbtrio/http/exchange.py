@@ -1,4 +1,4 @@
-"""The answer to one request: from ASGI messages to bytes that the client takes in time."""
+"""Sends the response to one request: from ASGI messages to bytes, with a send timeout."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from starlette.types import Message
 
 from hbtrio.http.limits import Drain
 
-#: Large answers go out in pieces of this size, each under its own ``send_s``.
+#: Large responses are sent in pieces of this size, each within ``send_s``.
 SEND_PIECE_BYTES = 16 * 1024
 
 
 class PeerLostError(Exception):
-    """Nothing can be sent to, or expected from, this peer any more."""
+    """The peer has disconnected or doesn't read in time."""
 
 
 class ResponseWriter:
     """Frames responses and sends them.
 
     Args:
-        protocol: the connection's state.
-        stream: the connection's bytes.
-        drain: once it has begun, heads say ``Connection: close``.
-        send_s: the peer takes each piece within this.
+        protocol: the connection's h11 state.
+        stream: the connection's stream.
+        drain: once it has begun, responses have ``Connection: close``.
+        send_s: how long the peer may take to read each piece, in seconds.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class ResponseWriter:
         self._stream = stream
         self._drain = drain
         self._send_s = send_s
-        #: False while the request is a HEAD.
+        #: False during a HEAD request.
         self.wants_body = True
 
     def encode_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Return a response head as bytes; h11.LocalProtocolError if it is none."""
+        """Encode a response head; h11.LocalProtocolError if it is invalid."""
         if self._drain.begun:
             headers = [*headers, (b"Connection", b"close")]
         try:
@@ -50,12 +50,12 @@ class ResponseWriter:
         return self._h11.send(head)
 
     def encode_body(self, data: bytes, *, last: bool) -> bytes:
-        """Return a piece of a response body as framed bytes; nothing but the end after HEAD."""
+        """Encode a piece of a response body; after HEAD, only the end of the message."""
         out = self._h11.send(h11.Data(data=data)) if data and self.wants_body else b""
         return out + self._h11.send(h11.EndOfMessage()) if last else out
 
     async def transmit(self, data: bytes) -> None:
-        """Send bytes; PeerLostError when the peer has gone or does not take them in time."""
+        """Send bytes; PeerLostError if the peer has disconnected or doesn't read in time."""
         for start in range(0, len(data), SEND_PIECE_BYTES):
             with trio.move_on_after(self._send_s) as sending:
                 try:
@@ -67,16 +67,16 @@ class ResponseWriter:
 
 
 class Exchange:
-    """One request and its answer, as the application sees them.
+    """One request and its response, with ASGI's ``receive`` and ``send``.
 
     Attributes:
-        scope: around the application.
-        over: set when nobody will read more of the answer: it is complete, or the client sent
-            EOF or has gone.
-        lost: bytes can no longer be delivered.
-        complete: the answer is complete as far as HTTP is concerned.
-        crashed: the application raised.
-        delivered: the answer was written whole, to a client that still waited for it then.
+        scope: the application's cancel scope.
+        over: set when the client reads no more of the response: the response is complete, or the
+            client sent EOF or disconnected.
+        lost: whether bytes can no longer be delivered.
+        complete: whether the whole response was encoded.
+        crashed: whether the application raised.
+        delivered: whether the whole response was written while the client still waited.
     """
 
     def __init__(self, writer: ResponseWriter, body: bytes) -> None:
@@ -94,13 +94,13 @@ class Exchange:
 
     @property
     def abandoned(self) -> bool:
-        """Whether a client still waits for what the application has not sent."""
+        """Whether the client still waits for the rest of the response."""
         return not (self.over.is_set() or self.scope.cancelled_caught)
 
     async def receive(self) -> Message:
-        """ASGI receive: the body in one message, then http.disconnect when it is over."""
-        # No checkpoint when the answer is at hand: Starlette's is_disconnected() polls this
-        # under a cancelled scope.
+        """ASGI receive: the body in one message, then http.disconnect when ``over`` is set."""
+        # No checkpoint if the message is available, because Starlette's is_disconnected() polls
+        # this under a cancelled scope.
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
@@ -124,9 +124,9 @@ class Exchange:
         self._start = message
         names = [name.lower() for name, _ in message.get("headers", ())]
         if self._writer.wants_body and b"content-length" in names:
-            # Its body follows at once: one segment for both, and an application that fails in
-            # between still gets its 500. Without a length it is a stream, whose first piece may
-            # be hours away while the client waits for the head.
+            # With a length, the body follows at once: send both in one segment, so that a failure
+            # in between still gets a 500. Without a length it is a stream: send the head now,
+            # because the first piece may be hours away.
             await trio.lowlevel.checkpoint()
             return
         out = self._head()
@@ -137,7 +137,7 @@ class Exchange:
 
     async def _send_body(self, data: bytes, *, more: bool) -> None:
         if self.complete:
-            # The body of an answer to HEAD.
+            # The body of a response to HEAD.
             await self._deliver(b"", streaming=more)
             return
         out = b"" if self._head_is_out else self._head()
@@ -153,7 +153,7 @@ class Exchange:
         return head
 
     async def _deliver(self, out: bytes, *, streaming: bool) -> None:
-        # Asked before: a client that has it whole may close while this task is still in its send.
+        # Checked before sending: a client may close as soon as it has the whole response.
         waited_for = not (self.lost or self.over.is_set())
         if out and not self.lost:
             try:

@@ -1,9 +1,8 @@
-"""TLS handshakes of an HTTP server: bounded in time and in number.
+"""Makes the TLS handshakes of an HTTP server, bounded in time and number.
 
-A connection in its handshake is none of the server's connections yet, so that clients which never
-come to an end of it take no slot away from those that do. They can't keep each other out either:
-when there are too many, the oldest one gives way, since whoever means it is done within
-milliseconds.
+A connection takes a slot only after its handshake, so clients that never finish the handshake can't
+take slots from others. If too many handshakes are in progress, the oldest is dropped: an honest
+client finishes within milliseconds.
 """
 
 from __future__ import annotations
@@ -26,23 +25,22 @@ class Handshakes:
     """Makes the handshakes of one server.
 
     Args:
-        context: the server's, see :func:`hbtrio.net.tls.server_tls`.
-        limits: ``handshake_s`` and ``max_handshakes``.
-        drain: ends them all when the server is going to stop.
+        context: the server's context, see :func:`hbtrio.net.tls.server_tls`.
+        limits: uses ``handshake_s`` and ``max_handshakes``.
+        drain: ends all handshakes when the server stops.
     """
 
     def __init__(self, context: ssl.SSLContext, limits: HttpLimits, drain: Drain) -> None:
         self._context = context
         self._limits = limits
         self._drain = drain
-        #: Those under way, the oldest first.
+        #: The handshakes in progress, the oldest first.
         self._under_way: dict[trio.CancelScope, None] = {}
 
     async def make(self, stream: trio.SocketStream) -> TlsStream | None:
-        """Makes one handshake; None when it came to nothing, and the stream is to be closed.
+        """Makes one handshake; returns None if it failed. The caller then closes the stream.
 
-        Raises:
-            trio.Cancelled: as always; the handshake can't be gone on with.
+        A cancelled handshake can't be continued.
         """
         wrapped = trio.SSLStream(stream, self._context, server_side=True)
         while len(self._under_way) >= self._limits.max_handshakes:
@@ -54,7 +52,7 @@ class Handshakes:
             try:
                 await wrapped.do_handshake()
             except trio.BrokenResourceError as error:
-                _LOG.info("%s: no TLS: %s", peer_text(stream), _why(error))
+                _LOG.info("%s: TLS handshake failed: %s", peer_text(stream), _reason(error))
             else:
                 return wrapped
             finally:
@@ -62,6 +60,6 @@ class Handshakes:
         return None
 
 
-def _why(error: trio.BrokenResourceError) -> str:
+def _reason(error: trio.BrokenResourceError) -> str:
     cause = error.__cause__
-    return connection_reason(cause) if isinstance(cause, OSError) else "it went away"
+    return connection_reason(cause) if isinstance(cause, OSError) else "the client disconnected"

@@ -1,4 +1,4 @@
-"""What bounds an HTTP server: its limits, and the announcement of its end."""
+"""The limits of an HTTP server, and the signal that it is stopping."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from attrs.validators import ge, gt
 
 @attrs.frozen
 class HttpLimits:
-    """Bounds of one HTTP server.
+    """The limits of one HTTP server; all times are in seconds, over 0.
 
     Args:
-        handshake_s: a TLS handshake is complete within this.
-        header_s: a new connection sends its first byte, and every head is complete, within this.
-        body_s: a body is complete within this after its head.
-        idle_s: a connection may be silent between two requests for this long.
-        send_s: the peer takes each 16 KiB of an answer within this.
-        max_head_bytes: request line and headers; also what is read ahead during an answer.
-        max_body_bytes: larger bodies get 413.
-        max_connections: with more of them the one that has waited longest for a request gives way;
-            if all are at work the newcomer gets 503.
-        max_handshakes: when there would be more TLS handshakes under way, the oldest is dropped.
-        drain_s: how long a request in progress may go on after the server was cancelled.
+        handshake_s: the time for a TLS handshake.
+        header_s: the time until a new connection sends its first byte, and for each head.
+        body_s: the time for a body, after its head.
+        idle_s: how long a connection may be idle between requests.
+        send_s: the time for the peer to read each 16 KiB of a response.
+        max_head_bytes: the size of request line and headers; also of the read-ahead during a
+            response.
+        max_body_bytes: the size of a body; larger ones get 413.
+        max_connections: one more closes the connection that has waited longest for a request; if
+            all are at work, the new one gets 503.
+        max_handshakes: the number of TLS handshakes in progress; one more drops the oldest.
+        drain_s: how long requests in progress may go on after cancellation; may be 0.
     """
 
     handshake_s: float = attrs.field(default=5.0, validator=gt(0))
@@ -41,7 +42,7 @@ class HttpLimits:
 
 
 class Drain:
-    """Tells the connections of one server that it is going to stop."""
+    """Signals the connections of one server that it is stopping."""
 
     def __init__(self) -> None:
         self.begun = False
@@ -49,7 +50,7 @@ class Drain:
 
     @contextlib.contextmanager
     def idle(self, timeout_s: float) -> Iterator[trio.CancelScope]:
-        """Bound a wait in which nothing is lost: by a timeout, and by the beginning of the end."""
+        """Bound a wait that may end without loss, by a timeout and by :meth:`begin`."""
         with trio.move_on_after(timeout_s) as scope:
             if self.begun:
                 scope.cancel()
@@ -60,7 +61,7 @@ class Drain:
                 self._idle.discard(scope)
 
     def begin(self) -> None:
-        """End every idle wait now; from here on answers say ``Connection: close``."""
+        """End all idle waits; later responses have ``Connection: close``."""
         self.begun = True
         for scope in self._idle:
             scope.cancel()

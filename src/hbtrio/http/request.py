@@ -1,8 +1,8 @@
-"""What the HTTP edge makes of one request head: refused with a status, or an ASGI scope.
+"""Checks a request head and converts it to an ASGI scope.
 
-h11 checks the grammar. The rules here are those that h11 leaves to its user, and those without
-which a stranger's bytes would raise deep inside an application: ``urlsplit`` raises on a Host such
-as ``[::1``, and a second framing header is how requests are smuggled past a proxy.
+h11 checks the grammar. This module adds the checks that h11 leaves to its user and those that keep
+a client's bytes from raising within an application: ``urlsplit`` raises on a Host such as ``[::1``,
+and a second framing header can smuggle a request past a proxy.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from hbtrio.net.unix_socket import PeerCredentials
 #: The key of the caller's PeerCredentials in ``scope["extensions"]``; absent over TCP.
 PEER_EXTENSION = "hbtrio.peer"
 
-#: In ``scope["extensions"]`` if the client has shown a certificate that the server's TLS accepts:
-#: the name of its owner.
+#: The key of the owner's name in ``scope["extensions"]``, if the client has a valid certificate.
 CERTIFICATE_EXTENSION = "hbtrio.certificate"
 
-#: In ``scope["extensions"]``, for a background step: a function that tells whether the answer was
-#: written whole, to a client that still waited for it then.
+#: The key, for background steps, of a function in ``scope["extensions"]`` that returns whether the
+#: whole response was written while the client still waited.
 DELIVERED_EXTENSION = "hbtrio.delivered"
 
 _HOST = re.compile(
@@ -35,7 +34,7 @@ _ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 
 
 class RequestRefusedError(Exception):
-    """The driver itself answers this request with an error and closes the connection."""
+    """The server answers the request with an error and closes the connection."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(f"{status} {reason}")
@@ -45,15 +44,14 @@ class RequestRefusedError(Exception):
 
 @attrs.frozen
 class ConnectionEnds:
-    """Where a connection comes from and where it arrived.
+    """The two ends of a connection.
 
     Args:
-        client: address and port of a TCP peer; None over a unix socket.
-        server: address and port it connected to; path and None for a unix socket.
-        credentials: the peer's credentials over a unix socket; None over TCP.
-        tls: whether it is wrapped in TLS.
-        certificate: the owner's name of the client's certificate that is accepted there; None if it
-            has shown none.
+        client: the TCP client's address and port; None for a unix socket.
+        server: the server's address and port; path and None for a unix socket.
+        credentials: the client's credentials for a unix socket; None for TCP.
+        tls: whether the connection uses TLS.
+        certificate: the owner's name in the client's certificate; None without one.
     """
 
     client: tuple[str, int] | None = None
@@ -64,17 +62,17 @@ class ConnectionEnds:
 
 
 def check_request(request: h11.Request, max_body_bytes: int) -> None:
-    """Raise RequestRefusedError for a head that h11 accepts and we must not (RFC 9112)."""
+    """Raise RequestRefusedError for a head that h11 accepts but a server must not (RFC 9112)."""
     names = [name for name, _ in request.headers]
     if request.http_version not in (b"1.0", b"1.1"):
-        # Among others the preface of HTTP/2, which is a well-formed request of version 2.0.
+        # For example the preface of HTTP/2, a well-formed request of version 2.0.
         raise RequestRefusedError(505, "only HTTP/1.0 and HTTP/1.1 are served")
     if request.method == b"CONNECT":
-        raise RequestRefusedError(501, "this is no proxy")
+        raise RequestRefusedError(501, "this server is not a proxy")
     if b"transfer-encoding" in names and (
         b"content-length" in names or request.http_version == b"1.0"
     ):
-        # RFC 9112 6.1 and 6.3: whoever sends both may be hiding a second request in the first.
+        # RFC 9112 6.1 and 6.3: a request with both may hide a second one.
         raise RequestRefusedError(400, "ambiguous framing of the body")
     for name, value in request.headers:
         if name == b"host" and not _is_host(value):
@@ -97,11 +95,10 @@ def _is_host(value: bytes) -> bool:
 
 
 def request_scope(request: h11.Request, endpoint: ConnectionEnds) -> dict[str, Any]:
-    """Return the ASGI connection scope of a request; RequestRefusedError(400) for its target.
+    """Return the ASGI scope of a request; RequestRefusedError(400) for an unsupported target.
 
-    ``spec_version`` is 2.3 on purpose: from 2.4 on Starlette's StreamingResponse does not listen
-    for http.disconnect but waits for a send to fail, so that a stream without news would never
-    learn that its reader has gone.
+    ``spec_version`` is 2.3 on purpose: from 2.4 on, Starlette's StreamingResponse waits for a send
+    to fail instead of http.disconnect, so an idle stream would never notice a disconnected reader.
     """
     path, _, query = _origin_form(request).partition(b"?")
     extensions: dict[str, Any] = {}
@@ -134,6 +131,6 @@ def _origin_form(request: h11.Request) -> bytes:
     authority = _ABSOLUTE_FORM.match(target)
     if authority is None:
         raise RequestRefusedError(400, "unsupported request target")
-    # Sliced, never parsed: what stands for an authority here may be any bytes.
+    # Sliced, not parsed: the authority may be any bytes.
     rest = target[authority.end() :]
     return rest if rest.startswith(b"/") else b"/" + rest

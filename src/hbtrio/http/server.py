@@ -1,12 +1,12 @@
-"""The HTTP server: listeners on one side, HttpConnections on the other, and an ordered end.
+"""Serves HTTP on listeners and shuts down gracefully.
 
-The end. Cancelling :func:`serve_http` is the one way to stop it. Its connections live in a
-shielded scope, so that the caller's cancellation does not reach them; a task outside the shield
-hears it instead, closes the listeners, ends the idle waits and gives the shield its deadline.
+Cancelling :func:`serve_http` is the only way to stop it. The connections run in a shielded scope,
+which the caller's cancellation doesn't reach. A task outside the shield reacts to the cancellation:
+it closes the listeners, ends the idle waits and sets the shield's deadline.
 
-Too many connections at work get 503 rather than being left in the backlog: there a caller could not
-tell a busy server from a dead one. The VIM takes 503 as a failure that its audit repeats. Those
-that only wait get none: they give way, see :mod:`hbtrio.http.slots`.
+If all connections are at work, a new one gets 503: in the backlog a client couldn't tell a busy
+server from a dead one. The VIM's audit repeats a request after a 503. A connection that only waits
+is closed instead to make room, see :mod:`hbtrio.http.slots`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
     "serve_http",
 ]
 
-#: How many surplus clients get a 503 at the same time; further ones are closed without one.
+#: How many clients get a 503 at the same time; others are closed without a response.
 MAX_TURNED_AWAY = 16
 
 HttpListener = trio.SocketListener | UnixListener
@@ -63,22 +63,22 @@ async def serve_http(
 
     Args:
         app: an ASGI 3 application; its lifespan is not run.
-        listeners: TCP or unix; closed at the end. Those of one call share ``max_connections``:
-            give a socket that must stay reachable a call of its own.
-        tls: what connections over TCP are wrapped in, if anything.
+        listeners: TCP or unix listeners; closed at the end. All listeners of one call share
+            ``max_connections``: use a call of its own for a socket that must stay reachable.
+        tls: the context for TCP connections; None for plain HTTP.
         limits: see HttpLimits.
-        on_crash: called with every exception that the application lets out (its client gets 500
-            if nothing was sent yet, and its connection is closed), and with faults of the driver
-            itself. The server goes on. What on_crash raises is not caught.
+        on_crash: called with every exception that the application raises, and with bugs of the
+            server. The client gets 500 if nothing was sent yet, its connection is closed, and the
+            server goes on. Exceptions of on_crash are not caught.
         task_status: started as soon as connections are accepted.
 
     Raises:
-        OSError: accept failed for another reason than a connection's fault or a passing shortage
-            of descriptors or memory, which trio logs and waits out.
+        OSError: accept failed permanently. trio logs and retries after a temporary shortage of
+            descriptors or memory.
 
-    Cancellation: accepting ends at once and idle connections are closed; requests in progress get
-    up to ``limits.drain_s`` to finish, then they are cancelled. Only an application that shields
-    itself, or waits for a thread, can make it last longer.
+    Cancellation stops accepting and closes idle connections at once. Requests in progress have
+    ``limits.drain_s`` to finish and are then cancelled. Only an application with a shield or a
+    thread can take longer.
     """
     server = _HttpServer(app, tls, limits, on_crash)
     async with trio.open_nursery() as nursery:
@@ -87,15 +87,15 @@ async def serve_http(
 
 
 class ClosingStreamingResponse(StreamingResponse):
-    """A StreamingResponse that closes its generator however it ends.
+    """A StreamingResponse that always closes its generator.
 
-    Starlette's own leaves a generator to the garbage collector when the reader goes, or the
-    server ends, during a send: the generator's ``finally`` then runs at some later time and
-    outside of the request, and trio warns.
+    If the client disconnects or the server stops during a send, Starlette's class leaves the
+    generator to the garbage collector: the generator's ``finally`` then runs later and outside of
+    the request, and trio warns.
     """
 
     async def stream_response(self, send: Send) -> None:
-        """Stream; the generator is closed before this returns or raises."""
+        """Send the stream; close the generator before returning or raising."""
         try:
             await super().stream_response(send)
         finally:
@@ -148,7 +148,7 @@ class _HttpServer:
         try:
             endpoint = _endpoint(listener, stream)
         except OSError:
-            return  # reset before we looked at it; the caller closes the stream
+            return  # the connection was reset; the caller closes the stream
         try:
             if self._handshakes is None or endpoint.credentials is not None:
                 await self._serve(stream, endpoint)
@@ -157,10 +157,10 @@ class _HttpServer:
                 await self._serve(
                     wrapped, attrs.evolve(endpoint, tls=True, certificate=certificate)
                 )
-        except* Exception as bugs:  # noqa: BLE001 - reported, as said below
-            # A bug here or in h11 costs one connection, not the server: bytes of strangers are
-            # what finds such bugs. except* also takes what an application raises while it is
-            # being cancelled, and leaves the cancellation alone.
+        except* Exception as bugs:  # noqa: BLE001 - reported to on_crash
+            # A bug here or in h11 must cost only one connection, because any client's bytes may
+            # trigger it. except* also catches exceptions that an application raises while it is
+            # cancelled, but not the cancellation.
             self._on_crash(bugs)
 
     async def _serve(self, stream: trio.abc.Stream, endpoint: ConnectionEnds) -> None:
@@ -189,6 +189,6 @@ def _endpoint(listener: HttpListener, stream: trio.SocketStream) -> ConnectionEn
     if stream.socket.family != socket.AF_UNIX:
         client, server = stream.socket.getpeername(), stream.socket.getsockname()
         return ConnectionEnds(client=client[:2], server=server[:2])
-    # Of our own listeners getsockname() knows only the name from before the rename.
+    # getsockname() of a UnixListener returns the name before the rename.
     path = listener.path if isinstance(listener, UnixListener) else stream.socket.getsockname()
     return ConnectionEnds(server=(cast(str, path), None), credentials=peer_credentials(stream))

@@ -1,10 +1,10 @@
-"""The slots of an HTTP server: a bounded number of connections, of which waiting ones give way.
+"""Bounds the number of an HTTP server's connections; waiting ones make room for new ones.
 
-A connection is at work from the arrival of a whole request until its answer is sent. Before that,
-between two requests and after a refusal it only waits, whatever it sends meanwhile: closing it
-loses nothing that was begun. So a few silent or slow clients can't keep others out: when all slots
-are taken, the connection that has waited longest is closed; a well-behaved client sends its request
-within milliseconds.
+A connection is at work from the arrival of a whole request until its response is sent. Otherwise it
+waits: before and between requests, and after a refusal. Closing a waiting connection loses no
+request in progress. If all slots are taken, the connection that has waited longest is closed, so
+silent or slow clients can't keep others out: an honest client sends its request within
+milliseconds.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ class Slots:
     """The slots of one server.
 
     Args:
-        most: so many connections are held at a time.
+        most: the most connections at a time.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._at_work: set[Slot] = set()
-        #: Those that may be given away, the one that has waited longest first.
+        #: The slots that may be given away, the longest waiting first.
         self._waiting: dict[Slot, None] = {}
 
     def take(self) -> Slot | None:
-        """A slot for a newcomer, who leaves it in the end; None if all others are at work."""
+        """Returns a slot for a new connection; None if all others are at work.
+
+        May close the connection that has waited longest. The new one calls :meth:`Slot.leave`.
+        """
         if len(self._waiting) + len(self._at_work) >= self._most:
             if not self._waiting:
                 return None
@@ -42,11 +45,11 @@ class Slots:
 
 
 class Slot:
-    """One connection's slot; made by :meth:`Slots.take`.
+    """The slot of one connection, returned by :meth:`Slots.take`.
 
     Attributes:
-        scope: around whatever the connection does; cancelled when the slot is given away, which
-            happens only while the connection waits.
+        scope: the connection's cancel scope; cancelled when the slot is given away, which happens
+            only while the connection waits.
     """
 
     def __init__(self, waiting: dict[Slot, None], at_work: set[Slot]) -> None:
@@ -56,7 +59,7 @@ class Slot:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Keeps the slot for as long as the block lasts; it must not have been given away."""
+        """Keeps the slot while the block runs; the slot must not have been given away."""
         del self._waiting[self]
         self._at_work.add(self)
         try:
@@ -66,5 +69,5 @@ class Slot:
             self._waiting[self] = None
 
     def leave(self) -> None:
-        """The slot is free again; it may have been given away before."""
+        """Frees the slot; may be called after the slot was given away."""
         self._waiting.pop(self, None)
