@@ -1,1 +1,1 @@
-"""The lab: a host and its guests as real processes on one machine, for a tour and for tests."""
+"""The lab: hosts and guests as real processes on one machine, for the tour and for tests."""

@@ -1,4 +1,4 @@
-"""The agent of a lab: one process, which may be killed and started again on what it has stored."""
+"""Runs a lab's agent, which can be killed and restarted with its store."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hbtrio.lab.launcher import Launcher, until_it_serves, write_toml
 
 
 class LabAgent:
-    """An agent; use it within ``with``, which keeps its port.
+    """An agent; the ``with`` block reserves its port.
 
     Args:
-        directory: where its sockets, configuration, log and store are.
-        launcher: starts it.
+        directory: the directory of its sockets, configuration, log and store.
+        launcher: starts the process.
     """
 
     def __init__(self, directory: Path, launcher: Launcher) -> None:
@@ -26,41 +26,41 @@ class LabAgent:
         self._directory = directory
         self._launcher = launcher
         self._control_socket = directory / "agent.sock"
-        # Its port stays its own, also while it is not running.
+        # Reserves the port while the agent is not running.
         self._place = loopback_socket()
-        #: Where it serves the VIM, on the loopback.
+        #: The port of its VIM API, on the loopback.
         self.vim_port: int = self._place.getsockname()[1]
 
     def __enter__(self) -> LabAgent:
-        """Nothing is started yet."""
+        """Starts nothing yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Gives the port away."""
+        """Frees the port."""
         self._place.close()
 
     @property
     def link(self) -> str:
-        """Where hosts dial in."""
+        """The endpoint that hosts connect to."""
         return f"unix:{self._directory / 'agent.link'}"
 
     @property
     def url(self) -> str:
-        """What ``hbtrio ctl --url`` wants."""
+        """The URL for ``hbtrio ctl --url``."""
         return f"unix:{self._control_socket}"
 
     def client(self) -> CtlClient:
-        """A client of its operator API, for use in ``async with``."""
+        """Returns a client of its operator API, for use in ``async with``."""
         return CtlClient(Address.parse(self.url))
 
     async def start(self, vim_url: str) -> None:
-        """Starts it, also after :meth:`kill`; returns when it serves.
+        """Starts the agent, also after :meth:`kill`, and waits until it serves.
 
         Args:
-            vim_url: where the VIM is.
+            vim_url: the URL of the VIM.
 
         Raises:
-            UserError: it did not serve in time.
+            UserError: the agent did not serve in time.
         """
         config = self._directory / "agent.toml"
         settings = {
@@ -76,13 +76,13 @@ class LabAgent:
         await until_it_serves(self.daemon, self._control_socket)
 
     async def kill(self) -> None:
-        """``kill -9``."""
+        """Kills the agent with SIGKILL."""
         daemon, self.daemon = self.daemon, None
         if daemon is not None:
             await daemon.kill()
 
     async def stop(self) -> None:
-        """SIGTERM."""
+        """Stops the agent with SIGTERM."""
         daemon, self.daemon = self.daemon, None
         if daemon is not None:
             await daemon.stop()

@@ -1,4 +1,4 @@
-"""The steps of the tour that two applications in a guest play, and what is waited for of them."""
+"""The steps of the tour with two applications in a guest, and their waits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AT_ONCE_S: Final = 3.0
 
 
 async def rejects(cloud: Cloud, see: See) -> None:
-    """One is against it, which is the VM's word at once, whatever its script would say."""
+    """One application rejects, which rejects for the VM at once, before its script answers."""
     db, told = guest_named(cloud, "db"), cloud.told.end
     orders = db.applications["orders"]
     db.will("revocable", "pause", after_s=60)
@@ -32,7 +32,7 @@ async def rejects(cloud: Cloud, see: See) -> None:
 
 
 async def hangs(cloud: Cloud, see: See) -> None:
-    """One is stopped, and goes on later."""
+    """One application is stopped (SIGSTOP) and continues later."""
     db, since, heard = guest_named(cloud, "db"), cloud.events.end, cloud.vim.told.end
     told = cloud.told.end
     backup = db.applications["backup"]
@@ -55,7 +55,7 @@ async def hangs(cloud: Cloud, see: See) -> None:
 
 
 async def crashes(cloud: Cloud, see: See) -> None:
-    """One is killed when it alone is being waited for, and is started again."""
+    """One application is killed when only its response is missing, and is started again."""
     db, told, since = guest_named(cloud, "db"), cloud.told.end, cloud.events.end
     orders = db.applications["orders"]
     orders.will("revocable", "stop", after_s=60)
@@ -80,14 +80,14 @@ async def crashes(cloud: Cloud, see: See) -> None:
 async def until_registered(
     cloud: Cloud, guest: LabGuest, application: LabApplication, since: int
 ) -> str:
-    """What an application says when it has registered, from a position on."""
+    """Waits until an application reports its registration, from a position on."""
     says = _begins(["application", guest.name, application.name, "registered"])
     await cloud.told.wait_for(says, within_s=SOON_S, since=since)
     return f"{guest.name}: {application.name} registered"
 
 
 async def until_tells(cloud: Cloud, guest: LabGuest, question: str, since: int) -> str:
-    """Who says that it was asked or told this, from a position on: the script and applications."""
+    """Waits until the script and all applications report a request; returns their names."""
     heads = {"event_script": ["handler", guest.name]}
     for name in guest.applications:
         heads[name] = ["application", guest.name, name]

@@ -1,4 +1,4 @@
-"""An application in a VM of a scene: a process that registers with that VM's guest daemon."""
+"""Runs an application in a VM of a scene, which registers with the VM's guest daemon."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _PROGRAM: Final = "hbtrio.lab.scripted_app"
 
 
 class LabApplication:
-    """An application, made by :meth:`hbtrio.lab.guest.LabGuest.add_application`.
+    """An application, created by :meth:`hbtrio.lab.guest.LabGuest.add_application`.
 
-    What it writes to the scene's :attr:`~hbtrio.lab.scene.Scene.told` is in
-    :mod:`hbtrio.lab.scripted_app`.
+    :mod:`hbtrio.lab.scripted_app` describes what it writes to the scene's
+    :attr:`~hbtrio.lab.scene.Scene.told`.
 
     Args:
-        name: what it registers as.
-        guest: what its VM is called.
+        name: the name it registers with.
+        guest: the name of its VM.
         directory: its own directory, which exists.
-        app_socket: where its VM's guest daemon listens.
-        fifo: where it tells the scene what it does.
-        launcher: starts it.
+        app_socket: the socket of the VM's guest daemon.
+        fifo: the FIFO to which it reports what it does.
+        launcher: starts the process.
     """
 
     def __init__(
@@ -49,26 +49,26 @@ class LabApplication:
     def will(
         self, notification: str, event: str, *, after_s: float = 0, status: int = 0, says: str = ""
     ) -> None:
-        """What it does from now on when it is asked or told of ``event``.
+        """Sets how the application responds to a vote or notice of ``event``.
 
         The arguments are those of :meth:`hbtrio.lab.guest.LabGuest.will`.
         """
         write_wish(self._directory, notification, event, after_s=after_s, status=status, says=says)
 
     async def start(self) -> None:
-        """Starts it; it registers as soon as its guest daemon serves."""
+        """Starts the application, which registers as soon as its guest daemon serves."""
         self.daemon = await self._launcher.launch(
             self.label, self._arguments, self.log, module=_PROGRAM
         )
 
     async def kill(self) -> None:
-        """``kill -9``; returns when it is gone."""
+        """Kills the application with SIGKILL and waits for its end."""
         daemon, self.daemon = self.daemon, None
         if daemon is not None:
             await daemon.kill()
 
     async def stop(self) -> None:
-        """SIGTERM: it signs off."""
+        """Stops the application with SIGTERM, so that it signs off."""
         daemon, self.daemon = self.daemon, None
         if daemon is not None:
             await daemon.stop()

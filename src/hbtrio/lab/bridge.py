@@ -79,7 +79,7 @@ class Bridge:
                 await self._delivered.wait()
 
     async def _deliver(self) -> None:
-        """Sends what is held, if the guest is there: in the order it came, whoever begins."""
+        """Sends the held bytes in order if the guest is connected."""
         async with self._delivering:
             while self._held and self._guest is not None:
                 guest, data, self._held = self._guest, self._held, b""

@@ -1,9 +1,9 @@
-"""A small cloud of real hbtrio processes, for the tour: a VIM, an agent, hosts and their VMs.
+"""Runs a small cloud of real hbtrio processes for the tour: an agent, hosts and their VMs.
 
-    DIR/agent.toml agent.sock agent.link agent.db agent.log    the agent's
-    DIR/HOST/                                                  a host's, see hbtrio.lab.scene
+    DIR/agent.toml agent.sock agent.link agent.db agent.log    the agent's files
+    DIR/HOST/                                                  a host's files, see hbtrio.lab.scene
 
-The VIM's part is played in this process, as are QEMU's and libvirt's.
+This process simulates the VIM, QEMU and libvirt.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Cloud:
     """See :func:`open_cloud`.
 
     Args:
-        directory: all that is of it.
-        nursery: runs what belongs to the processes.
-        launcher: starts them.
-        agent: its agent, not started.
+        directory: the directory of all files.
+        nursery: runs the tasks of the processes.
+        launcher: starts the processes.
+        agent: the agent, not started.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Cloud:
         )
         #: The events of all hosts, a dict for each line.
         self.events: Feed[dict[str, Any]] = Feed()
-        #: What scripts on all hosts and in all VMs said, in words.
+        #: The lines that scripts on all hosts and in all VMs reported, split into words.
         self.told: Feed[list[str]] = Feed()
-        #: What became of the agent, and what the VIM does and hears: who, and in words.
+        #: What the agent and the VIM do and receive: who, and a text.
         self.said: Feed[tuple[str, str]] = Feed()
         self.hosts: dict[str, Scene] = {}
         #: All VMs, wherever they are.
@@ -72,7 +72,7 @@ class Cloud:
             host_uuid = str(uuid.uuid4())
             host.settings["hostname"] = hostname
             host.settings["agent"] = {"connect": agent.link, "host_uuid": host_uuid}
-            # In a cloud the VIM is who reboots and stops.
+            # In a cloud the VIM reboots and stops instances.
             host.settings["corrective-commands"] = {
                 "log": host.settings["corrective-commands"]["log"]
             }
@@ -80,10 +80,10 @@ class Cloud:
             self.vim.add_host(host_uuid, hostname)
 
     async def start(self) -> None:
-        """Starts the agent and the hosts; returns when all serve.
+        """Starts the agent and the hosts, and waits until all serve.
 
         Raises:
-            UserError: one did not in time.
+            UserError: a daemon did not serve in time.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.start_agent)
@@ -91,47 +91,47 @@ class Cloud:
                 nursery.start_soon(host.start_host)
 
     async def start_agent(self) -> None:
-        """Starts the agent, for the first time or again.
+        """Starts or restarts the agent.
 
         Raises:
-            UserError: it did not serve in time.
+            UserError: the agent did not serve in time.
         """
         await self.agent.start(self.vim.server.url)
         self.said.put(("agent", "is running"))
 
     async def kill_agent(self) -> None:
-        """``kill -9``."""
+        """Kills the agent with SIGKILL."""
         await self.agent.kill()
         self.said.put(("agent", "was killed (kill -9)"))
 
     async def add_guest(self, name: str, hostname: str) -> LabGuest:
-        """Adds a VM on a host, and has the VIM tell of it; its guest daemon is not started."""
+        """Adds a VM to a host and to the VIM; doesn't start its guest daemon."""
         guest = await self.hosts[hostname].add_guest(name)
         self.guests[guest.uuid] = guest
         await self.vim.add_instance(guest.uuid, name, hostname)
         return guest
 
     async def migrate(self, guest: LabGuest, hostname: str) -> None:
-        """Moves a VM to another host, as QEMU's live migration does; the VIM is not told."""
+        """Moves a VM to another host, as QEMU's live migration does, without notifying the VIM."""
         target = self.hosts[hostname]
         del self.host_of(guest.uuid).guests[guest.uuid]
         await guest.migrate(target.channel_dir)
         target.guests[guest.uuid] = guest
 
     def host_of(self, uuid: str) -> Scene:
-        """The host that a VM is on."""
+        """Returns the host of a VM."""
         return next(host for host in self.hosts.values() if uuid in host.guests)
 
     def name_of(self, uuid: str) -> str:
-        """What a VM is called; its uuid if there is none."""
+        """Returns the name of a VM, or the uuid of an unknown one."""
         guest = self.guests.get(uuid)
         return uuid if guest is None else guest.name
 
     async def status(self) -> FleetStatus:
-        """What the agent knows of its fleet.
+        """Asks the agent for the status of its fleet.
 
         Raises:
-            UserError: no agent answers.
+            UserError: the agent does not answer.
         """
         async with self.agent.client() as client:
             return await client.status(FleetStatus)
@@ -144,12 +144,12 @@ class Cloud:
             await guest.destroy()
 
     def logs(self) -> str:
-        """The ends of all daemons' logs: the files go with the cloud."""
+        """Returns the ends of all daemons' logs, whose files are removed with the cloud."""
         tails = [log_tail("the agent", self.agent.log)] if self.agent.log.exists() else []
         return "\n".join([*tails, *(host.logs() for host in self.hosts.values())])
 
     async def end(self) -> None:
-        """Ends every process: guests, hosts, then the agent, so that each is heard."""
+        """Stops guests, hosts, then the agent, so that each end is reported."""
         async with trio.open_nursery() as nursery:
             for host in self.hosts.values():
                 nursery.start_soon(host.end)
@@ -158,9 +158,9 @@ class Cloud:
 
 @asynccontextmanager
 async def open_cloud() -> AsyncIterator[Cloud]:
-    """A cloud of which only the VIM is running; its end ends all processes and leaves nothing.
+    """Opens a cloud in which only the VIM runs; leaving it ends all processes and removes files.
 
-    Raises and is cancelled as :func:`hbtrio.lab.scene.open_scene`.
+    Errors and cancellation are those of :func:`hbtrio.lab.scene.open_scene`.
     """
     with new_directory(_LONGEST) as directory:
         try:
@@ -169,8 +169,8 @@ async def open_cloud() -> AsyncIterator[Cloud]:
                 with LabAgent(directory, launcher) as agent:
                     cloud = Cloud(directory, nursery, launcher, agent)
                     try:
-                        # Nurseries of their own: what is being reset must not be started again
-                        # behind the back of the end.
+                        # An own nursery, so that a VM being reset isn't started again during the
+                        # shutdown.
                         async with trio.open_nursery() as players:
                             await players.start(cloud.vim.run)
                             for host in cloud.hosts.values():

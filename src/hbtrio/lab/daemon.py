@@ -1,4 +1,4 @@
-"""One real process of a scene, which may be stopped, frozen and killed, but not die."""
+"""Runs one process of a scene, which can be stopped, frozen and killed but must not die."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-#: What of a log is shown, from its end.
+#: How much of the end of a log is shown.
 TAIL_LINES: Final = 25
 _TAIL_BYTES: Final = 16_384
 
@@ -21,13 +21,13 @@ GRACE_S: Final = 5.0
 
 
 class DaemonDied(Exception):
-    """A daemon ended though nobody had asked it to; the text holds the end of its log."""
+    """A daemon ended unexpectedly; the text contains the end of its log."""
 
 
 class Daemon:
-    """A running ``hbtrio`` daemon, or an application; made by :meth:`start`.
+    """A running ``hbtrio`` daemon or application, started by :meth:`start`.
 
-    It leads a session of its own, so that Ctrl-C at the terminal is for the lab alone to deal with.
+    The process leads its own session, so that Ctrl-C at the terminal reaches only the lab.
     """
 
     def __init__(self, name: str, process: trio.Process, log: Path) -> None:
@@ -49,11 +49,11 @@ class Daemon:
         """Starts ``python -m`` with ``module`` and ``arguments``.
 
         Args:
-            name: what messages call it.
-            arguments: the subcommand, if it has any, and its options.
-            log: where its standard error goes; appended to, for it may be started again.
-            module: what runs.
-            stdout: whether its standard output is for :attr:`stdout`; else it goes to the log.
+            name: the name in messages.
+            arguments: the subcommand, if any, and its options.
+            log: the file for standard error; appended to, because a daemon may be restarted.
+            module: the module to run.
+            stdout: whether standard output is available as :attr:`stdout`; else it goes to the log.
         """
         with open(log, "ab") as output:  # noqa: ASYNC230 - a local file, opened in microseconds
             process = await trio.lowlevel.open_process(
@@ -67,12 +67,12 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """Its process, which leads the session of the same number."""
+        """The id of the process and of its session."""
         return self._process.pid
 
     @property
     def stdout(self) -> trio.abc.ReceiveStream | None:
-        """Its standard output, if that was asked for."""
+        """Its standard output, or None."""
         return self._process.stdout
 
     @property
@@ -81,10 +81,10 @@ class Daemon:
         return self._process.returncode
 
     async def watch(self) -> None:
-        """Returns when it has ended as it was asked to.
+        """Waits until the process was ended by :meth:`stop` or :meth:`kill`.
 
         Raises:
-            DaemonDied: it ended by itself.
+            DaemonDied: the process ended by itself.
         """
         status = await self._process.wait()
         if not self._released:
@@ -94,32 +94,32 @@ class Daemon:
             )
 
     def freeze(self) -> None:
-        """SIGSTOP: it stays where it is, its connections stay open."""
+        """Sends SIGSTOP; connections stay open."""
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Sends SIGCONT."""
         self._process.send_signal(signal.SIGCONT)
 
     def signal(self, number: int) -> None:
-        """Sends any other signal; one that ends it is :meth:`stop`'s or :meth:`kill`'s to send."""
+        """Sends another signal; use :meth:`stop` or :meth:`kill` to end the process."""
         self._process.send_signal(number)
 
     async def kill(self) -> None:
-        """``kill -9``; returns when it is gone."""
+        """Sends SIGKILL and waits for the end."""
         self._released = True
         self._process.kill()
         await self._process.wait()
 
     async def stop(self) -> int:
-        """SIGTERM, and SIGKILL if it does not end within :data:`GRACE_S`; returns its exit status.
+        """Sends SIGTERM, and SIGKILL after :data:`GRACE_S`; returns the exit status.
 
-        Cancelled, it kills the daemon first.
+        Cancellation kills the process first.
         """
         self._released = True
         try:
             self._process.terminate()
-            self._process.send_signal(signal.SIGCONT)  # one that is frozen would not hear of it
+            self._process.send_signal(signal.SIGCONT)  # a frozen process doesn't handle SIGTERM
             with trio.move_on_after(GRACE_S):
                 return await self._process.wait()
         finally:
@@ -131,7 +131,7 @@ class Daemon:
 
 
 def log_tail(name: str, log: Path) -> str:
-    """The end of a daemon's log, headed by a line that says so."""
+    """Returns the end of a daemon's log, below a heading."""
     with open(log, "rb") as file:
         file.seek(max(0, os.path.getsize(log) - _TAIL_BYTES))
         last = file.read(_TAIL_BYTES).decode("utf-8", "replace").splitlines()[-TAIL_LINES:]

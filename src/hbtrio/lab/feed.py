@@ -1,4 +1,4 @@
-"""What has come so far and what comes next, for waits that are bounded and miss nothing."""
+"""Keeps a growing sequence of items, for waits with a timeout that miss no item."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ _NAMED: Final = 5
 
 
 class NotSeen(Exception):
-    """What was waited for did not come in time; the text names what came instead."""
+    """No matching item came in time; the text names the last items."""
 
 
 class Feed(Generic[T]):
-    """A sequence that grows at its end: events of a host, words of scripts.
+    """A growing sequence: events of a host, lines of scripts.
 
-    A position counts the items from the very first one, also where old items are forgotten.
+    A position counts all items from the first one, including old items that were dropped.
     """
 
     def __init__(self) -> None:
         self._items: deque[T] = deque(maxlen=KEPT)
-        #: The position behind the last item: where a wait for what comes next starts.
+        #: The position after the last item, from which to wait for the next one.
         self.end = 0
         self._news = trio.Event()
         self._closed = trio.Event()
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the feed is closed."""
         return self._closed.is_set()
 
     def close(self) -> None:
-        """Nothing more will come; those who follow see what is left and end."""
+        """Closes the feed; followers get the remaining items and end."""
         self._closed.set()
         self._news.set()
 
     async def wait_closed(self) -> None:
-        """Returns once nothing more will come."""
+        """Waits until the feed is closed."""
         await self._closed.wait()
 
     def put(self, item: T) -> None:
-        """Appends an item and wakes whoever waits."""
+        """Appends an item and wakes all waiting tasks."""
         self._items.append(item)
         self.end += 1
         self._news.set()
         self._news = trio.Event()
 
     def since(self, position: int = 0) -> list[T]:
-        """The items from ``position`` on, as far as they are still kept."""
+        """Returns the items from ``position`` on that are still kept."""
         forgotten = self.end - len(self._items)
         return list(islice(self._items, max(0, position - forgotten), None))
 
     async def follow(self) -> AsyncIterator[T]:
-        """Every item from the first on, and then each as it comes, until the feed is closed."""
+        """Yields every item from the first on, and each new one, until the feed is closed."""
         position = 0
         while True:
             items, position, news = self.since(position), self.end, self._news
@@ -74,7 +74,7 @@ class Feed(Generic[T]):
                 await news.wait()
 
     async def wait_for(self, matches: Callable[[T], bool], *, within_s: float, since: int = 0) -> T:
-        """The first item from position ``since`` on that matches; it may have come already.
+        """Waits for the first matching item from position ``since`` on, which may be there already.
 
         Raises:
             NotSeen: none came within ``within_s`` seconds.

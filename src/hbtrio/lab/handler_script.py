@@ -1,8 +1,8 @@
-"""What handlers in a VM are to do: a file each, which they read when they are asked or told.
+"""Writes the files that script the handlers in a VM; handlers read them at each vote or notice.
 
     SECONDS STATUS REASON
 
-The handler takes that long, then answers: status 0 accepts, any other rejects with the reason.
+The handler waits for that time, then responds: status 0 accepts, any other rejects with the reason.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 def write_wish(
     directory: Path, notification: str, event: str, *, after_s: float, status: int, says: str
 ) -> None:
-    """Says what the handler in this directory does from now on; see :meth:`LabGuest.will`."""
+    """Writes what the handler in this directory does from now on; see :meth:`LabGuest.will`."""
     replace(directory / f"wish.{notification}.{event}", f"{after_s:g} {status} {says}\n")
 
 
 def replace(path: Path, text: str, mode: int = 0o644) -> None:
-    """Writes a file that a script may be reading, or that is one that runs, at this moment."""
+    """Replaces a file atomically, since a script may be reading or running it."""
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(text)
     fresh.chmod(mode)

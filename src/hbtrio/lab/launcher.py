@@ -1,4 +1,4 @@
-"""Starts the daemons of a lab, sees to it that they end, and waits until they serve."""
+"""Starts the daemons of a lab, ensures that they end, and waits until they serve."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _PROBE_S: Final = 0.02
 
 
 class Launcher:
-    """Starts daemons that end with the lab, whatever becomes of it.
+    """Starts daemons that always end with the lab.
 
     Args:
-        nursery: watches them: one that ends by itself cancels it.
-        reaper: ends them if the lab's process is killed.
+        nursery: watches the daemons; a daemon that ends by itself cancels it.
+        reaper: ends the daemons if the lab's process is killed.
     """
 
     def __init__(self, nursery: trio.Nursery, reaper: ReaperLink) -> None:
@@ -53,10 +53,10 @@ class Launcher:
 
 
 async def until_it_serves(daemon: Daemon, control_socket: Path) -> None:
-    """Returns once a daemon takes connections at its control socket.
+    """Waits until a daemon accepts connections at its control socket.
 
     Raises:
-        UserError: it did not in time.
+        UserError: the daemon did not serve in time.
     """
     with trio.move_on_after(_START_S):
         while not await _serves(control_socket):  # noqa: ASYNC110 - another process sets no Event
@@ -79,8 +79,8 @@ def write_toml(path: Path, settings: Mapping[str, Any]) -> None:
     """Writes a configuration of keys and tables of keys."""
 
     def line(name: str, value: object) -> str:
-        # A JSON string, number, boolean or list of these is the same in TOML, but for the surrogate
-        # pairs of its escapes.
+        # JSON strings, numbers, booleans and lists are valid TOML, except for escaped surrogate
+        # pairs.
         return f"{name} = {json.dumps(value, ensure_ascii=False)}"
 
     lines = [line(name, value) for name, value in settings.items() if not isinstance(value, dict)]

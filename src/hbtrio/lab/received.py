@@ -1,4 +1,4 @@
-"""A request as a server without a framework reads it: whole, or not at all."""
+"""Reads a whole HTTP request from a stream, without a framework."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-#: Of one request; what is longer is reset.
+#: The limits of a request; the connection of a longer one is reset.
 _HEAD_BYTES: Final = 65536
 _BODY_BYTES: Final = 1 << 20
 
@@ -18,15 +18,15 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]{1,9}) *\r\n", re.IGNO
 
 @attrs.frozen
 class Received:
-    """A request that was read whole.
+    """A complete request.
 
     Args:
-        time: trio's clock, in seconds.
-        raw: every byte of it.
+        time: when it was read, on trio's clock, in seconds.
+        raw: all bytes of the request.
         method: GET or PATCH.
-        target: path with its query.
-        headers: by name in lower case; of equal ones the last.
-        body: its bytes.
+        target: the path with its query.
+        headers: by name in lower case; of several with one name, the last.
+        body: the bytes of the body.
     """
 
     time: float
@@ -38,7 +38,7 @@ class Received:
 
     @property
     def json(self) -> Any:
-        """The body decoded; None if it is no JSON."""
+        """The decoded body; None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -46,7 +46,7 @@ class Received:
 
 
 async def read_request(stream: trio.SocketStream, *, half: bool) -> Received | None:
-    """Reads a request; None: it is too long, was given up, or only half of its body is wanted.
+    """Reads a request; None if it is too long or incomplete, or after half the body if ``half``.
 
     Raises:
         trio.BrokenResourceError: the connection was reset.

@@ -1,8 +1,7 @@
-"""What `hbtrio lab` shows: a live table on a terminal, plain lines everywhere else.
+"""Shows the tour of `hbtrio lab`: a live table on a terminal, otherwise plain lines.
 
-Writing is done in a thread. A terminal that is held up (Ctrl-S, a tmux that is scrolled back) or a
-pipe that nobody reads blocks a write for as long as it likes, and this process has to go on being
-QEMU meanwhile.
+Writing is done in a thread, because a paused terminal (Ctrl-S, a tmux that is scrolled back) or a
+pipe without a reader blocks, while this process has to go on simulating QEMU.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from hbtrio.config.source import printable
 from hbtrio.lab.tour import Line, Tour
 from hbtrio.output import write_out, writing_out
 
-#: What is longer is folded: two of these columns, and the word behind them, take 80.
+#: Longer texts are folded: two of these columns and the verdict fit into 80 characters.
 _COLUMN: Final = 36
 
 
@@ -27,24 +26,24 @@ class View(Protocol):
     """Shows a tour."""
 
     async def run(self, tour: Tour) -> None:
-        """Shows what happens until the story has ended.
+        """Shows the story until its end.
 
         Raises:
-            UserError, BrokenPipeError: as :func:`hbtrio.output.write_out` says.
+            UserError, BrokenPipeError: as for :func:`hbtrio.output.write_out`.
         """
 
 
 def view_of_stdout() -> View:
-    """The view that standard output is good for.
+    """Returns the view that standard output supports.
 
     Raises:
-        UserError: it is closed.
+        UserError: standard output is closed.
     """
     draws = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     with writing_out():
         terminal = sys.stdout.isatty()
     if terminal and draws and sys.stdout.encoding.lower() == "utf-8":
-        # Imported here: nobody else needs rich, which takes longer to load than a guest to start.
+        # Imported here, because rich takes longer to load than a guest to start.
         from hbtrio.lab.live import LiveView
 
         return LiveView()
@@ -52,7 +51,7 @@ def view_of_stdout() -> View:
 
 
 class PlainView:
-    """The story, line by line."""
+    """Shows the story line by line."""
 
     async def run(self, tour: Tour) -> None:
         """See :class:`View`."""
@@ -61,21 +60,21 @@ class PlainView:
 
 
 async def write(text: str) -> None:
-    """Writes lines to standard output; can be cancelled while nobody reads them.
+    """Writes lines to standard output; can be cancelled while the write blocks.
 
     Raises:
-        UserError, BrokenPipeError: as :func:`hbtrio.output.write_out` says.
+        UserError, BrokenPipeError: as for :func:`hbtrio.output.write_out`.
     """
     await trio.to_thread.run_sync(write_out, f"{text}\n", abandon_on_cancel=True)
 
 
 def words_of(line: Line) -> str:
-    """A line of the story, in columns."""
+    """Formats a line of the story in columns."""
     return printable(f"{line.at_s:5.1f} s  {line.who:5}  {line.text}")
 
 
 def summary(tour: Tour) -> str:
-    """What was expected and what was seen, step by step, and whether it is the same."""
+    """Compares the expected with the seen facts, step by step."""
     facts = [fact for finding in tour.findings for fact in finding.facts]
     longest = max(len(text) for text in ("EXPECTED", *(fact.expected for fact in facts)))
     width = min(_COLUMN, longest)

@@ -1,15 +1,15 @@
-"""The VIM of a lab: it asks, waits, audits and repairs as the deployed one does.
+"""Simulates the VIM of a lab: votes, notices, audits and repairs as in the deployed VIM.
 
-What it answers is :class:`~hbtrio.lab.fake_vim.FakeVim`'s. Here is what it does by itself
-(PROTOCOL.md, section 3):
+:class:`~hbtrio.lab.fake_vim.FakeVim` answers requests. This module sends them (PROTOCOL.md,
+section 3):
 
-* it tells the agent of each instance, and has it reported;
-* it asks for votes and notices. The timeout in the agent's reply replaces its own timer, and if no
-  verdict has come when that ends it goes on; a vote holds it up for 45 s at most;
-* a verdict that comes when it waits for none would complete its next step: these are counted;
-* it asks about every instance every 30 s, one after the other, and tells of those that the agent
-  has forgotten once more;
-* of an instance that is lost or ill it carries out the repair action.
+* The VIM registers each instance with the agent and turns its reporting on.
+* The VIM requests votes and notices. The timeout in the agent's reply replaces the VIM's own timer,
+  after which the VIM goes on without a verdict. A vote takes 45 s at most.
+* A verdict that the VIM doesn't wait for would complete its next step; such verdicts are counted.
+* The VIM audits all instances every 30 s, one after the other, and registers those again that the
+  agent has lost.
+* The VIM carries out the repair action of an instance that is lost or ill.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from hbtrio.lab.feed import Feed
 from hbtrio.lab.received import Received
 from hbtrio.lab.vim_request import VimReply
 
-#: A vote that has not ended by then has ended for the VIM.
+#: After this many seconds the VIM goes on without the verdict of a vote.
 ACCEPT_S: Final = 45.0
 
-#: How often it asks about every instance.
+#: Seconds between audits of every instance.
 AUDIT_S: Final = 30.0
 
-#: Requests kept: what matters of them is in :attr:`LabVim.told`.
+#: The most requests kept; their bodies are in :attr:`LabVim.told`.
 _KEPT: Final = 100
 
 _REPAIRS: Final = {"reboot": "reboots", "stop": "stops"}
@@ -41,9 +41,9 @@ _REPAIRS: Final = {"reboot": "reboots", "stop": "stops"}
 
 @attrs.frozen
 class Verdict:
-    """How a vote or notice ended for the VIM.
+    """The result of a vote or notice for the VIM.
 
-    ``response`` is allow, reject or proceed, or "" if none came before its timer ended.
+    ``response`` is allow, reject or proceed; "" if no verdict came in time.
     """
 
     response: str
@@ -55,24 +55,24 @@ class Verdict:
 
 @attrs.define(eq=False)
 class VimRound:
-    """A vote or notice that the agent has been asked for."""
+    """A vote or notice that the VIM requested from the agent."""
 
     uuid: str
     name: str
     event: str
     vote: bool
-    #: When it goes on without a verdict, in trio's time; 0 before the agent's reply.
+    #: When the VIM goes on without a verdict, on trio's clock; 0 before the agent's reply.
     deadline: float = 0.0
     verdict: Verdict | None = None
     _ended: trio.Event = attrs.field(factory=trio.Event)
 
     def end(self, verdict: Verdict) -> None:
-        """It has ended so."""
+        """Ends the round with a verdict."""
         self.verdict = verdict
         self._ended.set()
 
     async def wait(self) -> None:
-        """Returns once it has ended, or its timer has."""
+        """Waits for the verdict or the deadline."""
         with trio.move_on_at(self.deadline):
             await self._ended.wait()
 
@@ -88,16 +88,16 @@ class Call(Protocol):
         *,
         on_reply: Callable[[VimReply], None] | None = None,
     ) -> VimReply:
-        """Makes it."""
+        """Sends a request and returns the reply."""
 
 
 class LabVim:
     """A VIM with an agent.
 
     Args:
-        call: makes a request to the agent.
-        say: is told in words what it does and hears.
-        repair: carries out ``reboot`` or ``stop`` on the instance of that uuid.
+        call: sends a request to the agent.
+        say: called with a text about each thing that the VIM does or receives.
+        repair: carries out ``reboot`` or ``stop`` on the instance with this uuid.
     """
 
     def __init__(
@@ -107,21 +107,21 @@ class LabVim:
         repair: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self.server = FakeVim(on_received=self.hear, kept=_KEPT)
-        #: What the agent told, a body each.
+        #: The bodies of the agent's requests.
         self.told: Feed[dict[str, Any]] = Feed()
         self.is_up = True
-        #: The votes and notices that it waits for.
+        #: The votes and notices whose verdicts are missing.
         self.waiting: list[VimRound] = []
-        #: Votes and notices that the agent said it would answer, and those that it did.
+        #: Votes and notices that the agent accepted, and those that it answered.
         self.asked = 0
         self.answered = 0
-        #: Verdicts that it did not wait for.
+        #: Verdicts that the VIM did not wait for.
         self.unasked = 0
         self._call = call
         self._say = say
         self._repair = repair
         self._hosts: dict[str, str] = {}
-        #: Of each instance its name and its host.
+        #: The name and host of each instance.
         self._instances: dict[str, tuple[str, str]] = {}
         self._wanted, self._repairs = trio.open_memory_channel[tuple[str, str]](math.inf)
 

@@ -1,4 +1,4 @@
-"""What steps of the tour wait for, each wait with a bound."""
+"""The waits of the tour's steps, each with a timeout."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.vim import service_words
 from hbtrio.wire.operator import InstanceLine, Status
 
-#: What takes a second or two, on a machine that is very busy, in seconds.
+#: The timeout for things that take a second or two, on a very busy machine, in seconds.
 SOON_S: Final = 12.0
 
-#: How often an operator API is asked about what is no event, in seconds.
+#: Seconds between polls of an operator API for things that are not events.
 _POLL_S: Final = 0.1
 
 
 def guest_named(cloud: Cloud, name: str) -> LabGuest:
-    """The VM with this name."""
+    """Returns the VM with this name."""
     return next(guest for guest in cloud.guests.values() if guest.name == name)
 
 
 async def until_heartbeating(cloud: Cloud, guest: LabGuest, hostname: str, since: int) -> str:
-    """What the VIM is told of a guest that heartbeats on a host, from a position on."""
+    """Waits until the VIM is notified that a guest heartbeats on a host, from a position on."""
 
     def matches(body: dict[str, Any]) -> bool:
         if (body["uuid"], body["event-type"]) != (guest.uuid, "service"):
@@ -39,7 +39,7 @@ async def until_heartbeating(cloud: Cloud, guest: LabGuest, hostname: str, since
 
 
 async def alarm(cloud: Cloud, guest: LabGuest, since: int) -> str:
-    """The alarm about a guest that the VIM is told, from a position on."""
+    """Waits for an alarm about a guest at the VIM, from a position on."""
 
     def matches(body: dict[str, Any]) -> bool:
         return bool(body["uuid"] == guest.uuid and body["event-type"] == "alarm")
@@ -49,7 +49,7 @@ async def alarm(cloud: Cloud, guest: LabGuest, since: int) -> str:
 
 
 async def until(is_so: Callable[[], bool], otherwise: str) -> None:
-    """Looks until it is so; else :exc:`NotSeen` says ``otherwise``."""
+    """Polls a condition; after :data:`SOON_S` raises :exc:`NotSeen` with ``otherwise``."""
 
     async def look() -> bool:
         await trio.lowlevel.checkpoint()
@@ -60,7 +60,7 @@ async def until(is_so: Callable[[], bool], otherwise: str) -> None:
 
 
 async def until_linked(cloud: Cloud, hostname: str) -> None:
-    """Asks the agent until a host has a link to it."""
+    """Polls the agent until a host has a link."""
 
     async def look() -> bool:
         hosts = (await cloud.status()).hosts
@@ -73,7 +73,7 @@ async def until_linked(cloud: Cloud, hostname: str) -> None:
 async def until_status(
     cloud: Cloud, guest: LabGuest, is_so: Callable[[InstanceLine], bool]
 ) -> None:
-    """Asks a guest's host about it until the answer is right."""
+    """Polls a guest's host until the guest's status matches."""
 
     async def look() -> bool:
         async with cloud.host_of(guest.uuid).client() as client:
@@ -85,7 +85,7 @@ async def until_status(
 
 
 async def _polled(look: Callable[[], Awaitable[bool]]) -> bool:
-    """Whether it is so within :data:`SOON_S`."""
+    """Returns whether the condition becomes true within :data:`SOON_S`."""
     with trio.move_on_after(SOON_S):
         while not await look():  # noqa: ASYNC110 - another process can set no Event
             await trio.sleep(_POLL_S)
