@@ -181,7 +181,7 @@ async def _serve_api(
     task_status: trio.TaskStatus[None],
 ) -> None:
     def crashed(error: BaseException) -> None:
-        agent.supervisor.crashes += 1
+        agent.supervisor.count_crash()
         _log.error("%s API failed", whose, exc_info=error)
 
     await serve_http(api, listeners, tls=tls, on_crash=crashed, task_status=task_status)

@@ -193,7 +193,7 @@ async def _serve_api(
     host: Host, listener: UnixListener, *, task_status: trio.TaskStatus[None]
 ) -> None:
     def crashed(error: BaseException) -> None:
-        host.supervisor.crashes += 1
+        host.supervisor.count_crash()
         _log.error("operator API failed", exc_info=error)
 
     await serve_http(host_api(host), [listener], on_crash=crashed, task_status=task_status)

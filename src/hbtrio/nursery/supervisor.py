@@ -27,6 +27,10 @@ class Supervisor:
         #: How often any child has failed, for status and metrics.
         self.crashes = 0
 
+    def count_crash(self) -> None:
+        """Counts the failure of what isn't restarted: an action, a connection, an API's request."""
+        self.crashes += 1
+
     async def keep(self, name: str, child: Callable[[], Awaitable[None]]) -> None:
         """Runs ``child`` until it returns, and restarts it each time it raises.
 
@@ -40,7 +44,7 @@ class Supervisor:
             try:
                 await child()
             except Exception:  # noqa: BLE001 - this is the boundary where programming errors end
-                self.crashes += 1
+                self.count_crash()
                 _log.exception("%s failed and will be restarted", name)
             else:
                 return

@@ -111,7 +111,7 @@ class AgentLinks:
             wrapped = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
             await self.serve(wrapped)
         except Exception:  # noqa: BLE001 - one host's programming error is not the agent's end
-            self._supervisor.crashes += 1
+            self._supervisor.count_crash()
             _log.exception("link failed")
 
     async def serve(self, stream: trio.abc.Stream) -> None:

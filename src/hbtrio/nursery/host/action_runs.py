@@ -95,7 +95,7 @@ class ActionRuns:
         try:
             await action.run()
         except Exception:  # noqa: BLE001 - one action's programming error must not stop the host
-            self._supervisor.crashes += 1
+            self._supervisor.count_crash()
             _log.exception("action %s on %s failed", action.name, action.uuid)
         finally:
             del self.in_progress[action.uuid]
