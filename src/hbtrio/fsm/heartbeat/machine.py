@@ -185,7 +185,9 @@ class Heartbeat:
         else:
             effects = situation.answered(challenges.sent_at, now)
         returns = bool(effects)
-        return effects + situation.heard_health(response, now, self.reporting, returns=returns)
+        return effects + situation.heard_health(
+            response, now, reporting=self.reporting, returns=returns
+        )
 
     def _answered_late(self, echo: int, now: float) -> tuple[Effect, ...]:
         late_s = self._challenges.late_by(echo, now)
@@ -251,7 +253,7 @@ class Heartbeat:
         if situation.state in HEARTBEATING:
             if misses <= self._rules.failure_threshold:
                 return (_MISSED,)
-            effects = situation.silent(misses, self.profile, now, self.reporting)
+            effects = situation.silent(misses, self.profile, now, reporting=self.reporting)
             self._fell_silent(now)
             return effects
         if misses >= PROBES and situation.state is HeartbeatState.SUSPENDED:
@@ -270,7 +272,7 @@ class Heartbeat:
 
     def notice_opened(self, event: Event, now: float) -> tuple[Effect, ...]:
         """A notice is being sent. One that says the VM runs again ends a suspension at once."""
-        return self._returned(self.situation.notice_opened(event), now)
+        return self._returned(now) if self.situation.notice_opened(event) else NOTHING
 
     def notice_over(self, event: Event, now: float) -> tuple[Effect, ...]:
         """The notice of ``event`` is over, however it ended: the event will happen now."""
@@ -299,7 +301,7 @@ class Heartbeat:
 
         Ignored for a VM that is being stopped or restarted, and where nothing is under way.
         """
-        return self._returned(self.situation.runs_again(reason), now)
+        return self._returned(now) if self.situation.runs_again(reason) else NOTHING
 
     def called_off(self, event: str, reason: str, now: float) -> tuple[Effect, ...]:
         """What was under way did not happen; the VM should be answering."""
@@ -309,7 +311,7 @@ class Heartbeat:
             if not self.situation.init_seen:
                 self._challenges.forget()  # a probe's answer would be one to nothing
             self._schedule(now)
-        return self._returned(returned, now)
+        return self._returned(now) if returned else NOTHING
 
     def restart_expired(self, now: float) -> tuple[Effect, ...]:
         """The RESTART window closed; the VM did not come back, unless it had never gone away."""
@@ -317,7 +319,9 @@ class Heartbeat:
             return NOTHING
         profile = self.profile
         answering = now - self._challenges.answered_at < 2 * profile.interval_s
-        effects = self.situation.restart_expired(profile, self.reporting, answering=answering)
+        effects = self.situation.restart_expired(
+            profile, reporting=self.reporting, answering=answering
+        )
         if type(effects[0]) is RestartExpired:
             self._challenges.forget()
         self._schedule(now)
@@ -329,9 +333,7 @@ class Heartbeat:
         self._schedule(now)
         return effects
 
-    def _returned(self, returned: bool, now: float) -> tuple[Effect, ...]:
-        if not returned:
-            return NOTHING
+    def _returned(self, now: float) -> tuple[Effect, ...]:
         self._silence.since = now
         self.due = math.inf
         return (self._challenge(now, now),) if self.connected else NOTHING

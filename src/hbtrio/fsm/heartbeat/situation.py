@@ -143,7 +143,7 @@ class Situation:
         return (self._proven(event, reason),)
 
     def heard_health(
-        self, response: ChallengeResponse, now: float, reporting: bool, *, returns: bool
+        self, response: ChallengeResponse, now: float, *, reporting: bool, returns: bool
     ) -> tuple[Effect, ...]:
         """What an answer in time says of the guest's health.
 
@@ -166,7 +166,7 @@ class Situation:
         return (news,)
 
     def silent(
-        self, misses: int, profile: Profile, now: float, reporting: bool
+        self, misses: int, profile: Profile, now: float, *, reporting: bool
     ) -> tuple[Effect, ...]:
         """It was heartbeating and has missed ``misses`` challenges in a row, which is too many."""
         self.learn(PresenceEvent.INIT_VOID)
@@ -243,7 +243,7 @@ class Situation:
         return self._returns(HeartbeatEvent.CALLED_OFF, reason)
 
     def restart_expired(
-        self, profile: Profile, reporting: bool, *, answering: bool
+        self, profile: Profile, *, reporting: bool, answering: bool
     ) -> tuple[Effect, ...]:
         """The RESTART window closed while it was restarting.
 

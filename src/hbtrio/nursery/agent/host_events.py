@@ -165,7 +165,7 @@ class HostEvents:
         for uuid in session.instances:
             known = self._fleet.instances.get(uuid)
             if known is None or known.hostname != session.hostname:
-                session.set_reporting(uuid, False)
+                session.set_reporting(uuid, enabled=False)
 
     async def report_received(self, session: HostSession, report: LinkReport) -> None:
         """The host reports; on return it is safe to acknowledge after the next sync."""

@@ -72,7 +72,7 @@ class HostSession:
         """Whether something that the host has sent is still being taken in, for a window."""
         return self.link.reading
 
-    def set_reporting(self, uuid: str, enabled: bool) -> None:
+    def set_reporting(self, uuid: str, *, enabled: bool) -> None:
         """Leaves word for the host whether losses are to be reported; "" is the whole host."""
         self._reporting[uuid] = enabled
         self._to_send.set()

@@ -262,19 +262,19 @@ class AgentInventory:
 
     def send_host_reporting(self, hostname: str) -> None:
         """Sends a host whether its losses are to be reported, if it has a link."""
-        self._send(hostname, "", self._fleet.host_reporting(hostname))
+        self._send(hostname, "", reporting=self._fleet.host_reporting(hostname))
 
     def send_reporting(self, instance: InstanceRecord) -> None:
         """Sends an instance's host whether its losses are to be reported, if it has a link."""
-        self._send(instance.hostname, instance.uuid, instance.reporting)
+        self._send(instance.hostname, instance.uuid, reporting=instance.reporting)
 
     def _silence(self, instance: InstanceRecord) -> None:
-        self._send(instance.hostname, instance.uuid, False)
+        self._send(instance.hostname, instance.uuid, reporting=False)
 
-    def _send(self, hostname: str, uuid: str, reporting: bool) -> None:
+    def _send(self, hostname: str, uuid: str, *, reporting: bool) -> None:
         session = self._fleet.sessions.get(hostname)
         if session is not None:
-            session.set_reporting(uuid, reporting)
+            session.set_reporting(uuid, enabled=reporting)
 
     def _forget_link(self, hostname: str) -> None:
         """The host is not missed any more, and what it reported counts for nothing."""
