@@ -18,6 +18,8 @@ from typing import Final
 
 import trio
 
+from hbtrio.nursery.wakeup import WakeUp
+
 #: Bytes held for a guest that is not there; then the host's sends are left unread, as QEMU does.
 HELD_BYTES: Final = 65536
 
@@ -42,7 +44,7 @@ class Bridge:
         self._guest: trio.SocketStream | None = None
         self._held = b""
         self._delivering = trio.Lock()
-        self._delivered = trio.Event()
+        self._delivered = WakeUp()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Joins the two until cancelled, which removes both sockets.
@@ -75,7 +77,6 @@ class Bridge:
             self._held += data
             await self._deliver()
             while len(self._held) >= HELD_BYTES:
-                self._delivered = trio.Event()
                 await self._delivered.wait()
 
     async def _deliver(self) -> None:

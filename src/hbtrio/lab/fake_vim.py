@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import trio
 
 from hbtrio.lab.received import Received, read_request
+from hbtrio.nursery.wakeup import WakeUp
 
 #: Requests that are kept; older ones are forgotten.
 KEPT: Final = 100_000
@@ -92,7 +93,7 @@ class FakeVim:
         self.received: deque[Received] = deque(maxlen=kept)
         self.connections = 0
         self._on_received = on_received
-        self._news = trio.Event()
+        self._news = WakeUp()
         self._up = trio.Event()
         self._down = trio.Event()
         self._up.set()
@@ -114,7 +115,7 @@ class FakeVim:
     @mood.setter
     def mood(self, mood: Mood) -> None:
         self._mood = mood
-        self._wake_all()
+        self._news.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled."""
@@ -178,7 +179,7 @@ class FakeVim:
     async def _serve(self, stream: trio.SocketStream) -> None:
         self.connections += 1
         mood = self.next_moods.popleft() if self.next_moods else self.mood
-        self._wake_all()
+        self._news.set()
         try:
             with contextlib.suppress(*_GONE), trio.move_on_after(_PATIENCE_S):
                 await self._answer(stream, mood)
@@ -203,7 +204,7 @@ class FakeVim:
         self.received.append(request)
         if self._on_received is not None:
             self._on_received(request)
-        self._wake_all()
+        self._news.set()
         match mood:
             case Mood.RESET:
                 _reset(stream)
@@ -247,10 +248,6 @@ class FakeVim:
             if uuid in self.hosts and isinstance(body, dict) and body.get("uuid") == uuid:
                 return _answer({"uuid": uuid} | self.hosts[uuid])
         return b""
-
-    def _wake_all(self) -> None:
-        self._news.set()
-        self._news = trio.Event()
 
 
 @contextlib.asynccontextmanager

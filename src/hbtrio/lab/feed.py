@@ -9,6 +9,8 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
+from hbtrio.nursery.wakeup import WakeUp
+
 T = TypeVar("T")
 
 #: Items kept: a lab with ``--keep`` may stay for days.
@@ -32,7 +34,7 @@ class Feed(Generic[T]):
         self._items: deque[T] = deque(maxlen=KEPT)
         #: The position after the last item, from which to wait for the next one.
         self.end = 0
-        self._news = trio.Event()
+        self._news = WakeUp()
         self._closed = trio.Event()
 
     @property
@@ -54,7 +56,6 @@ class Feed(Generic[T]):
         self._items.append(item)
         self.end += 1
         self._news.set()
-        self._news = trio.Event()
 
     def since(self, position: int = 0) -> list[T]:
         """Returns the items from ``position`` on that are still kept."""
@@ -65,13 +66,13 @@ class Feed(Generic[T]):
         """Yields every item from the first on, and each new one, until the feed is closed."""
         position = 0
         while True:
-            items, position, news = self.since(position), self.end, self._news
+            items, position = self.since(position), self.end
             for item in items:
                 yield item
             if position == self.end:
                 if self.closed:
                     return
-                await news.wait()
+                await self._news.wait()
 
     async def wait_for(self, matches: Callable[[T], bool], *, within_s: float, since: int = 0) -> T:
         """Waits for the first matching item from position ``since`` on, which may be there already.
