@@ -93,9 +93,9 @@ class HostAlarms:
         #: Failures that are not judged yet, by when they are due and in the order they came.
         self._unjudged: list[tuple[float, int, Failure]] = []
         self._order = itertools.count()
-        #: How many of them each instance has.
+        #: How many unjudged failures each instance has.
         self._in_question: Counter[str] = Counter()
-        #: Instances that failed and were not well since.
+        #: Instances that failed and have not been well since.
         self._failing: set[str] = set()
 
     @property
@@ -169,7 +169,7 @@ class HostAlarms:
         return Failure(uuid, at.timestamp(), interval_s, total)
 
     def consider(self, failure: Failure, *, well: bool, now: float) -> None:
-        """Has a failure judged, whose alarm is held by now, once its interval is over.
+        """Schedules a failure, whose alarm is held, to be judged when its interval is over.
 
         ``well``: whether the instance was well when its host reported it last.
         """
@@ -203,7 +203,7 @@ class HostAlarms:
     def left(
         self, uuid: str, now: float, wanted: Callable[[str], bool]
     ) -> tuple[HostAlarmEffect, ...]:
-        """The VIM has this instance on the host no longer: it is elsewhere, or nowhere."""
+        """Handles an instance that the VIM has moved or deleted."""
         hold = self._in_force
         if hold is None or hold.lost is None:
             return ()
@@ -214,16 +214,16 @@ class HostAlarms:
         return self._heard_of(hold, "those that failed have left it", now)
 
     def raise_alarm(self, reason: str, since: datetime, lost: Set[str] | None) -> RaiseHostAlarm:
-        """Holds from now on, before the store has it: what comes meanwhile is held, too."""
+        """Starts a hold, which takes effect before the store has it."""
         self.hold = AlarmHold(self.hostname, since, reason, lost)
         return RaiseHostAlarm(self.hold)
 
     def end_failed(self, hold: AlarmHold, now: float) -> None:
-        """The store could not end a hold, which goes on."""
+        """Continues a hold that the store could not end."""
         hold.end_failed(now, replaced=hold is not self.hold)
 
     def ended(self, hold: AlarmHold) -> None:
-        """The store has ended a hold."""
+        """Ends a hold that the store has ended."""
         hold.ended()
         if self.hold is hold:
             self.hold = None
@@ -239,8 +239,7 @@ class HostAlarms:
         self, failure: Failure, since: datetime, wanted: Callable[[str], bool]
     ) -> tuple[HostAlarmEffect, ...]:
         one_of_many = self._failures.judge(failure) is not FailureVerdict.ACT
-        # Of one that has left already, or is not to be reported, no alarm is of use: nobody would
-        # take it off the list again.
+        # Skip instances that have left or are not to be reported: their alarms would never end.
         lost = {uuid for uuid in self._failing & self._in_question.keys() if wanted(uuid)}
         self._in_question[failure.uuid] -= 1
         if self._in_question[failure.uuid] == 0:
@@ -259,5 +258,5 @@ class HostAlarms:
 
 
 def is_well(instance: Instance) -> bool:
-    """Whether an instance is heartbeating and has nothing to complain of."""
+    """Returns whether an instance is heartbeating and not unhealthy."""
     return instance.heartbeating and instance.health is not Health.UNHEALTHY

@@ -1,11 +1,11 @@
-"""QEMU's part on a machine without QEMU: a channel socket joined to a guest's device.
+"""Simulates QEMU's virtio-serial port: connects a channel socket to a guest's device socket.
 
-For each VM two unix sockets listen: the channel, to which the host connects, and the device, which
-is handed to the guest. What they have in common with a virtio-serial port is kept (PROTOCOL.md, the
-port itself): one client at a time, a second one waits silently in the backlog; the host notices
-nothing when the guest's process goes away, what it had not read is lost, and what the host sends
-from then on is held and delivered at the next open; what the guest sends with no host connected is
-lost. The guest does notice when the host goes away: its device ends and has to be opened anew.
+For each VM two unix sockets listen: the host connects to the channel, the guest to the device. They
+behave like a virtio-serial port (PROTOCOL.md, the port itself). Each takes one client at a time; a
+second one waits in the backlog. The host doesn't notice the end of the guest's process: bytes that
+the process had not read are lost, and later ones are held until the next open. What the guest sends
+without a host is lost. The guest does notice when the host disconnects: its device ends and has to
+be opened again.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import trio
 
 from hbtrio.nursery.wakeup import WakeUp
 
-#: Bytes held for a guest that is not there; then the host's sends are left unread, as QEMU does.
+#: Bytes held for a missing guest; beyond that the host's bytes are left unread, as in QEMU.
 HELD_BYTES: Final = 65536
 
 _READ_BYTES: Final = 4096
 
-#: A peer that was killed, or whose stream was closed because its counterpart has gone.
+#: A peer was killed, or its stream was closed because the other side disconnected.
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -33,8 +33,8 @@ class Bridge:
     """One VM's channel.
 
     Args:
-        channel_path: where the host finds it; removed at the end, as when a QEMU quits.
-        device_path: what the guest opens.
+        channel_path: the socket for the host; removed at the end, as when QEMU quits.
+        device_path: the socket for the guest.
     """
 
     def __init__(self, channel_path: str, device_path: str) -> None:
@@ -87,7 +87,7 @@ class Bridge:
                 try:
                     await guest.send_all(data)
                 except _GONE:
-                    # What it had not read is lost; the rest is the next one's.
+                    # Bytes that the guest had not read are lost; the rest is for the next one.
                     if self._guest is guest:
                         self._guest = None
                 self._delivered.set()

@@ -1,4 +1,4 @@
-"""A VM of a scene: its channel, its guest daemon, handlers that do as told, and applications."""
+"""Simulates a VM of a scene: its channel, guest daemon, scripted handlers and applications."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hbtrio.lab.daemon import Daemon
 from hbtrio.lab.handler_script import replace, write_wish
 from hbtrio.lab.launcher import Launcher
 
-#: Short times, so that a scene is quick; what a test wants otherwise it sets.
+#: Short times for a quick scene; tests override them.
 CONF: Final[dict[str, str | int]] = {
     "HB_INTERVAL": 500,
     "HB_INIT_RETRY": 1000,
@@ -28,7 +28,7 @@ CONF: Final[dict[str, str | int]] = {
     "HEALTH_CHECK_INTERVAL": 1,
 }
 
-#: A handler tells the scene that it runs, then does what the file of its wish says.
+#: Reports to the scene that it runs, then follows its script file.
 _EVENT_SCRIPT: Final = """\
 #!/bin/sh
 cd {directory} || exit 1
@@ -51,17 +51,17 @@ exit "$status"
 
 
 class LabGuest:
-    """A VM, made by :meth:`hbtrio.lab.scene.Scene.add_guest`.
+    """A VM, created by :meth:`hbtrio.lab.scene.Scene.add_guest`.
 
-    Its event script writes ``handler NAME revocable|irrevocable EVENT PID`` to the scene's
-    :attr:`~hbtrio.lab.scene.Scene.told` when it starts. A test may put other programs in the place
-    of :attr:`event_script` and :attr:`health_script`.
+    When its event script starts, it writes ``handler NAME revocable|irrevocable EVENT PID`` to the
+    scene's :attr:`~hbtrio.lab.scene.Scene.told`. A test may replace the files :attr:`event_script`
+    and :attr:`health_script`.
 
     Args:
-        name: what the guest calls itself.
+        name: the guest's name.
         directory: its own directory, which exists.
-        channel_dir: where the host looks for its channel.
-        fifo: where its scripts tell the scene what they do.
+        channel_dir: the directory in which the host looks for channels.
+        fifo: the FIFO to which its scripts report.
         nursery: runs its bridge.
         launcher: starts its daemon and its applications.
     """
@@ -113,7 +113,7 @@ class LabGuest:
         replace(self.config, "".join(lines))
 
     def add_application(self, name: str) -> LabApplication:
-        """Adds an application, which is started with the guest daemon from now on."""
+        """Adds an application, which starts together with the guest daemon."""
         directory = self.directory / name
         directory.mkdir()
         application = LabApplication(
@@ -125,7 +125,7 @@ class LabGuest:
     def will(
         self, notification: str, event: str, *, after_s: float = 0, status: int = 0, says: str = ""
     ) -> None:
-        """What its event script does from now on when it is asked or told of ``event``.
+        """Sets how its event script responds to a vote or notice of ``event``.
 
         Args:
             notification: ``revocable`` (a vote) or ``irrevocable`` (a notice).
@@ -137,24 +137,24 @@ class LabGuest:
         write_wish(self.directory, notification, event, after_s=after_s, status=status, says=says)
 
     def feels(self, status: int, says: str = "") -> None:
-        """What its health script answers from now on: 0 is healthy."""
+        """Sets the result of its health script: status 0 is healthy."""
         replace(self.directory / "feeling", f"{status} {says}\n")
 
     async def plug(self) -> None:
-        """Makes its channel appear, as a QEMU that starts does."""
+        """Creates its channel, as QEMU does at its start."""
         if self._plugged is None:
             self._plugged = trio.CancelScope()
             self._unplugged = trio.Event()
             await self._nursery.start(self._serve, self._plugged)
 
     async def unplug(self) -> None:
-        """Makes its channel go away, as a QEMU that ends does."""
+        """Removes its channel, as QEMU does at its end."""
         if self._plugged is not None:
             self._plugged.cancel()
             await self._unplugged.wait()
 
     async def migrate(self, channel_dir: Path) -> None:
-        """Makes its channel go away and appear on another host, as a live migration does.
+        """Moves its channel to another host, as a live migration does.
 
         Its guest daemon runs on and sees its device end and come back.
         """
@@ -175,7 +175,7 @@ class LabGuest:
         self._unplugged.set()
 
     async def start(self) -> None:
-        """Starts its guest daemon and its applications, as the VM's boot does.
+        """Starts its guest daemon and its applications, as at the VM's boot.
 
         Heartbeating takes a second or two. An application that still runs is left as it is.
         """
@@ -191,13 +191,13 @@ class LabGuest:
                 await application.start()
 
     async def kill(self) -> None:
-        """``kill -9`` of the guest daemon alone; the channel stays, for that is QEMU's."""
+        """Kills only the guest daemon with SIGKILL; QEMU's channel stays."""
         daemon, self.daemon = self.daemon, None
         if daemon is not None:
             await daemon.kill()
 
     async def stop(self) -> None:
-        """SIGTERM, to the applications first, as in a VM's shutdown: all say farewell."""
+        """Stops the applications, then the daemon, with SIGTERM, as at a VM's shutdown."""
         daemon, self.daemon = self.daemon, None
         try:
             async with trio.open_nursery() as nursery:
@@ -208,12 +208,12 @@ class LabGuest:
                 await daemon.stop()
 
     async def destroy(self) -> None:
-        """What ``virsh destroy`` does: the guest is gone without a word, and its channel too."""
+        """Kills the guest and removes its channel, as ``virsh destroy`` does."""
         await self._lose_power()
         await self.unplug()
 
     async def reset(self) -> None:
-        """What ``virsh reset`` does: the guest is gone without a word, and boots again."""
+        """Kills the guest and boots it again, as ``virsh reset`` does."""
         await self._lose_power()
         await self.start()
 

@@ -1,13 +1,13 @@
-"""An application of a lab's VM: answers as the files in its directory say, and tells of it.
+"""An application in a lab's VM that follows the script files in its directory.
 
     python -m hbtrio.lab.scripted_app NAME --guest VM --directory DIR --app-socket PATH --told FIFO
 
-It writes to the FIFO, a line each:
+The application reports to the FIFO, one line each:
 
     application VM NAME registered PID
     application VM NAME revocable|irrevocable EVENT PID
 
-It is an application like anybody's: of hbtrio it has :mod:`hbtrio.app` alone. SIGTERM ends it.
+Like any application it uses only :mod:`hbtrio.app` of hbtrio. SIGTERM ends it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ import anyio
 
 from hbtrio.app import Accept, Application, Event, Notice, Reject, Vote
 
-#: How often the guest wants a sign of life: twice that is what a hang takes to be reported. Shorter
-#: ones are for machines that are never late.
+#: The heartbeat interval; a hang is reported after two intervals. A shorter interval would need a
+#: machine that is never late.
 HEARTBEAT_S: Final = 1.0
 
 
-class Puppet:
-    """Handlers that do as they are told.
+class ScriptedHandlers:
+    """Handlers that follow the script files.
 
     Args:
-        name: the application's.
-        guest: its VM's.
-        directory: where its wishes are, see :mod:`hbtrio.lab.handler_script`.
+        name: the application's name.
+        guest: its VM's name.
+        directory: the directory of the script files, see :mod:`hbtrio.lab.handler_script`.
         told: the FIFO.
     """
 
@@ -43,30 +43,30 @@ class Puppet:
         self._directory = directory
         self._told = told
 
-    def tell(self, words: str) -> None:
+    def report(self, words: str) -> None:
         """Writes a line to the FIFO.
 
         Raises:
-            OSError: nobody reads it, or it is full.
+            OSError: the FIFO has no reader or is full.
         """
         fd = os.open(self._told, os.O_WRONLY | os.O_NONBLOCK)
         try:
-            # Shorter than what a pipe takes at once: never mixed with another's line.
+            # Shorter than PIPE_BUF, so lines of several writers don't mix.
             os.write(fd, f"{self._head} {words} {os.getpid()}\n".encode())
         finally:
             os.close(fd)
 
     async def vote(self, vote: Vote) -> Accept | Reject:
-        """Answers as wished, and accepts what no wish is about."""
+        """Responds as scripted; accepts without a script file."""
         status, reason = await self._obey("revocable", vote.event)
         return Reject(reason) if status else Accept()
 
     async def prepare(self, notice: Notice) -> None:
-        """Takes as long as wished."""
+        """Takes as long as scripted."""
         await self._obey("irrevocable", notice.event)
 
     async def _obey(self, notification: str, event: Event) -> tuple[int, str]:
-        self.tell(f"{notification} {event}")
+        self.report(f"{notification} {event}")
         after_s, status, reason = self._wish(f"wish.{notification}.{event}")
         await anyio.sleep(after_s)
         return status, reason
@@ -82,18 +82,18 @@ class Puppet:
 
 async def run(options: argparse.Namespace) -> None:
     """Is an application until SIGTERM."""
-    puppet = Puppet(options.name, options.guest, options.directory, options.told)
+    handlers = ScriptedHandlers(options.name, options.guest, options.directory, options.told)
     app = Application(
         options.name,
         heartbeat_s=HEARTBEAT_S,
-        on_vote=puppet.vote,
-        on_notice=puppet.prepare,
+        on_vote=handlers.vote,
+        on_notice=handlers.prepare,
         socket=options.app_socket,
     )
 
     async def announce() -> None:
         await app.wait_registered()
-        puppet.tell("registered")
+        handlers.report("registered")
 
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
         async with app, anyio.create_task_group() as tasks:
