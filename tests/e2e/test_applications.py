@@ -206,7 +206,7 @@ async def test_a_guest_has_descriptors_for_as_many_as_it_lets_in_and_no_more() -
             nursery.cancel_scope.cancel()
         await logged(
             log,
-            "ERROR Guest-Client 32 applications are registered; no more are let in: the limit of "
+            "ERROR Guest-Client 32 applications are registered; others are refused: the limit of "
             "open files (ulimit -n) is 160\n",
         )
 

@@ -518,8 +518,8 @@ async def test_a_unix_socket_device_that_another_client_holds(
         await logged(log, "no host has acknowledged")
     said = [line for line in log.read_text().splitlines() if "no host" in line]
     assert [line.partition(" WARNING ")[2] for line in said] == [
-        "Guest-Client no host has acknowledged 3 inits: none is there, or another process holds "
-        "the channel"
+        "Guest-Client no host has acknowledged 3 inits: no host is connected, or another process "
+        "holds the channel"
     ]
 
 

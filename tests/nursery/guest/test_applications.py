@@ -124,7 +124,7 @@ async def test_garbage_and_other_versions_are_skipped_and_said(
         assert list(bench.applications.handlers(STOP_VOTE)) == ["right"]
     assert lines_of(caplog) == [
         f"application right ({ME}): ignored: Challenge, which applications don't send",
-        f"application right ({ME}): skipped so far: 24 bytes of no message, "
+        f"application right ({ME}): skipped so far: 24 bytes that are no message, "
         "1 messages of another version, 0 of an unknown type",
     ]
 
@@ -152,7 +152,7 @@ async def test_an_init_with_other_terms_is_in_the_log(
         app.say(*[init("new", heartbeat_interval_ms=500, corrective_action=LOG)] * 3)
         await bench.settle()
         assert lines_of(caplog)[1:] == [
-            f'application new ({ME}): registered anew, was "old", interval 0.5 s, log if it hangs'
+            f'application new ({ME}): registered again, was "old", interval 0.5 s, log if it hangs'
         ]
 
 
@@ -366,8 +366,8 @@ async def test_a_flooding_application_is_read_at_its_rate_and_disturbs_nobody(
 @pytest.mark.parametrize(
     ("pause_s", "why"),
     [
-        (0.05, "it does not read what it is sent"),
-        (0.2, f"it has not read what it was sent for {UNREAD_S:g} s"),
+        (0.05, "the application does not read"),
+        (0.2, f"unread data for {UNREAD_S:g} s"),
     ],
 )
 async def test_who_does_not_read_is_cut_off_after_a_while(
@@ -404,8 +404,8 @@ async def test_beyond_their_number_applications_are_sent_away(
         assert second.closed_at is None
         assert list(bench.applications.handlers(STOP_VOTE)) == ["two", "three"]
     assert [
-        record.getMessage() for record in caplog.records if "let in" in record.getMessage()
-    ] == ["2 applications are registered; no more are let in"] * 2
+        record.getMessage() for record in caplog.records if "refused" in record.getMessage()
+    ] == ["2 applications are registered; others are refused"] * 2
 
 
 async def test_an_error_of_ours_costs_one_connection(
@@ -437,8 +437,8 @@ async def test_an_error_of_ours_costs_one_connection(
         assert list(bench.applications.handlers(STOP_VOTE)) == ["well"]
     crashes = [record for record in caplog.records if record.exc_info is not None]
     assert [record.getMessage() for record in crashes] == [
-        f"application ({ME}): connection closed: an error in this program",
-        f"application bad time ({ME}): connection closed: an error in this program",
+        f"application ({ME}): connection closed: internal error",
+        f"application bad time ({ME}): connection closed: internal error",
     ]
 
 

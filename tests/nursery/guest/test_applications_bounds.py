@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from hbtrio.fsm.application import ApplicationSession, Effect
 from hbtrio.net.unix_socket import UnixListener
 from hbtrio.nursery.guest.app_connection import UNREGISTERED_S
-from hbtrio.nursery.guest.app_log import CHANGES, LINES, PERIOD_S, SLIPS, Topic
+from hbtrio.nursery.guest.app_log import CHANGES, LINES, PERIOD_S, MISUSES, Topic
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.wire.app_messages import AppChallenge, AppInitAck, AppMessage
 from hbtrio.wire.vocabulary import CorrectiveAction
@@ -103,9 +103,9 @@ async def test_one_connection_has_fewer_lines_than_all(
             else:
                 app.say(message)
                 await trio.sleep(0.1)
-        assert len(caplog.messages) == CHANGES + SLIPS
+        assert len(caplog.messages) == CHANGES + MISUSES
         await trio.sleep(PERIOD_S)
-        assert caplog.messages[CHANGES + SLIPS :] == [not_shown(90 - CHANGES - SLIPS)]
+        assert caplog.messages[CHANGES + MISUSES :] == [not_shown(90 - CHANGES - MISUSES)]
 
 
 async def test_slips_and_closings_are_bounded_over_all_connections(
@@ -117,7 +117,7 @@ async def test_slips_and_closings_are_bounded_over_all_connections(
             app.say_raw(b"x" * 300)
             await bench.settle()
             app.crash()
-        assert len(caplog.messages) == LINES[Topic.SLIP]
+        assert len(caplog.messages) == LINES[Topic.MISUSE]
 
 
 async def test_our_own_errors_are_bounded_too(
@@ -204,8 +204,8 @@ async def test_the_oldest_who_is_not_registered_gives_way(
         assert (await bench.join(init("one more"))).closed_at == 7.0
         assert [app.closed_at for app in (web, *new)] == [None] * 4
     assert [line.partition("): ")[2] or line for line in caplog.messages] == [
-        *["connection closed: not registered, and a newcomer has no place"] * 3,
-        "4 applications are registered; no more are let in",
+        *["connection closed: not registered, and a new connection needs the place"] * 3,
+        "4 applications are registered; others are refused",
     ]
 
 
@@ -249,5 +249,5 @@ async def test_without_descriptors_one_line_names_the_limit(
         assert [message for _, message in app.heard] == [AppInitAck(True)]
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert caplog.messages == [
-        f"applications can't be let in: too many open files; the limit (ulimit -n) is {files}"
+        f"can't accept applications: too many open files; the limit (ulimit -n) is {files}"
     ]

@@ -108,7 +108,7 @@ async def test_a_run_may_take_its_interval(
     assert starts(one) == [0.0, 30.0]
     cut = [] if verdict_at else [30.0]
     assert [at for at, _ in when(one.processes.cancelled)] == [*cut, 45.0]
-    said = f"{SCRIPT} did not end within 30 s"
+    said = f"health script {SCRIPT} did not end within 30 s"
     assert caplog.messages == ([] if verdict_at else [said])
 
 
@@ -198,5 +198,5 @@ async def test_runs_never_overlap_and_each_has_its_interval(
     assert caplog.record_tuples[0] == (
         "hbtrio.health",
         logging.ERROR,
-        f"{SCRIPT} did not end within 4 s",
+        f"health script {SCRIPT} did not end within 4 s",
     )

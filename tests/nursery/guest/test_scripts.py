@@ -78,7 +78,7 @@ async def test_first_line_of_standard_error_is_logged(caplog: pytest.LogCaptureF
         (
             "hbtrio.scripts",
             logging.WARNING,
-            "script /etc/handler says: " + ("line 3: foo: not found" + "!" * 500)[:200],
+            "script /etc/handler: stderr: " + ("line 3: foo: not found" + "!" * 500)[:200],
         )
     ]
 
@@ -171,7 +171,7 @@ def test_a_directory_without_scripts_is_an_error(
 ) -> None:
     add(tmp_path, "README", mode=0o644)
     assert executables(str(tmp_path)) == []
-    message = f"script directory {tmp_path} holds no executable file"
+    message = f"script directory {tmp_path} has no executable file"
     assert logged(caplog) == [("hbtrio.scripts", logging.ERROR, message)]
 
 
@@ -182,7 +182,7 @@ def test_a_directory_is_bounded(
     names = [f"{number:03}" for number in range(MAX_SCRIPTS + surplus)]
     add(tmp_path, *names)
     assert executables(str(tmp_path)) == [str(tmp_path / name) for name in names[:64]]
-    message = f"script directory {tmp_path} holds more than 64 scripts: left out from 064 on"
+    message = f"script directory {tmp_path} has more than 64 scripts: those from 064 on are ignored"
     errors = [("hbtrio.scripts", logging.ERROR, message)]
     assert logged(caplog) == (errors if surplus else [])
 

@@ -130,7 +130,8 @@ async def test_a_silent_host_is_said_once_for_each_silence(
         assert caplog.messages == []
         await trio.sleep_until(60.5)
         silence = [
-            "no host has acknowledged 3 inits: none is there, or another process holds the channel"
+            "no host has acknowledged 3 inits: no host is connected, or another process holds "
+            "the channel"
         ]
         assert caplog.messages == silence
         bench.device.say(InitAck(112))  # enabled until 65.5, when init 113 is said

@@ -1,9 +1,8 @@
-"""One application's connection: a task that reads, a place in the pacer, and what it is asked.
+"""Serves one application's connection: reads, sends challenges, and asks for votes.
 
-The application is a process of the same VM, perhaps written this morning. What it can do to the
-guest is bounded here: bytes per second, bytes that wait for it to read, lines in the log, time in a
-place that it does not use. What it does to itself is judged by
-:class:`hbtrio.fsm.application.ApplicationSession`; this module carries it out.
+The application is an untrusted process of the same VM. This module bounds what the application can
+cost the guest: bytes per second, unread bytes, log lines, and time connected without registering.
+:class:`hbtrio.fsm.application.ApplicationSession` decides; this module carries out its effects.
 """
 
 from __future__ import annotations
@@ -28,18 +27,20 @@ from hbtrio.wire.app_codec import AppDecoder
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import VoteResult
 
-#: What an application may send: 35 messages a second, where one that is well needs 2 or 3.
+#: Bytes that an application may send per second and in a burst: 35 messages a second, where a
+#: healthy application needs 2 or 3.
 BYTES_PER_S: Final = 8192
 BURST_BYTES: Final = 8192
 
-#: How long it may be connected and not registered, in seconds. The deployed library registers at
-#: once and closes right after ``final``; a refused application has this long for another try.
+#: Longest time that an application may be connected without being registered, in seconds. The
+#: deployed library registers at once and closes right after ``final``; a refused application may
+#: retry for this long.
 UNREGISTERED_S: Final = 60.0
 
 
 @attrs.frozen
 class SharedServices:
-    """What all connections share."""
+    """The objects that all application connections share."""
 
     pacer: Pacer
     guard: OnTimeGuard
@@ -48,31 +49,31 @@ class SharedServices:
 
 
 class AppConnection:
-    """One application, from accept to close; made for one call of :meth:`run`.
+    """Serves one application, from accept to close; :meth:`run` may be called once.
 
     Args:
-        port: the connection.
-        peer: who is at its other end, for the log.
-        services: what it shares with its neighbours.
+        port: the connection; closed by :meth:`run`.
+        peer: the process at the other end, for the log.
+        services: shared with the other connections.
     """
 
     def __init__(self, port: Port, peer: str, services: SharedServices) -> None:
         self.application = ApplicationSession(services.new_id)
-        #: The pacer's own note.
+        #: Written by the pacer only.
         self.slot: int | None = None
         self._port = port
         self._pacer = services.pacer
         self._guard = services.guard
         self._log = ConnectionLog(services.log, peer, self.application)
         now = trio.current_time()
-        #: Since when it has not been registered; it means nothing while it is.
+        #: Since when the application is not registered; meaningless while it is registered.
         self.unregistered_at = now
         self._bucket = ByteBucket(BYTES_PER_S, BURST_BYTES, now)
         self._decoder = AppDecoder()
         self._skipped = 0
-        #: As long as it can be sent to.
+        #: None once nothing can be sent any more.
         self._writer: AppWriter | None = None
-        #: What it was asked last, until that is over.
+        #: The window of the open vote or notice.
         self._question: Window[Answer | None] | None = None
         self._scope = trio.CancelScope()
         self._grace = trio.CancelScope()
@@ -80,16 +81,16 @@ class AppConnection:
 
     @property
     def label(self) -> str:
-        """Its name and its process, for the log."""
+        """The application's name and process, for the log."""
         return self._log.label
 
     async def run(self) -> None:
-        """Serves the connection until its end, closes it and takes the application out.
+        """Serves the connection until its end, then closes it and removes the application.
 
         Raises:
-            Exception: a programming error that its bytes or its beats have met.
+            Exception: a programming error in handling its messages or challenges.
 
-        Cancelled, it does the same.
+        Cancelled, it closes the connection and removes the application, too.
         """
         try:
             with self._scope:
@@ -106,21 +107,21 @@ class AppConnection:
             raise self._crash
 
     def close(self, reason: str) -> None:
-        """Ends :meth:`run`, with a word in the log."""
+        """Ends :meth:`run` and logs the reason."""
         self._log.closed(reason)
         self._scope.cancel()
 
     # -- reading ----------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        """Reads until the end, or until it has not been registered for too long."""
+        """Reads until the end, or until the application was unregistered for too long."""
         while True:
             self._grace = trio.CancelScope()
             self._set_grace()
             with self._grace:
                 await self._read_on()
                 return
-            # Its init may have come at the last moment, or this process is the one that was late.
+            # The init may have come at the last moment, or this process may be late itself.
             await trio.lowlevel.checkpoint()
             now = trio.current_time()
             self._take_unread(now)
@@ -140,26 +141,26 @@ class AppConnection:
             try:
                 data = self._port.receive_nowait()
             except ChannelFault:
-                return  # reset: an application that crashed with something unread
+                return  # reset: the application crashed with unread data
             if data is None:
                 continue
             if not data:
                 return
-            # One read per wake-up keeps the neighbours on time, the bucket keeps the CPU.
+            # One read per wake-up keeps other connections on time; the bucket bounds the CPU time.
             pause_s = self._take(data, trio.current_time())
             if pause_s > 0:
                 await trio.sleep(pause_s)
 
     def _take(self, data: bytes, now: float) -> float:
-        """Takes what was read; returns how long to leave the connection unread."""
+        """Handles received bytes; returns for how many seconds to stop reading."""
         for message in self._decoder.feed(data):
             self._apply(self.application.received(message, now))
         decoder = self._decoder
         skipped = decoder.garbage_bytes + decoder.other_versions + decoder.other_types
         if skipped != self._skipped:
             self._skipped = skipped
-            self._log.slip(
-                f"skipped so far: {decoder.garbage_bytes} bytes of no message, "
+            self._log.misuse(
+                f"skipped so far: {decoder.garbage_bytes} bytes that are no message, "
                 f"{decoder.other_versions} messages of another version, "
                 f"{decoder.other_types} of an unknown type",
             )
@@ -169,7 +170,7 @@ class AppConnection:
     # -- time -------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> float:
-        """The pacer's call: judges the answers that are owed and sends the next challenge."""
+        """Judges the pending answers and sends the next challenge; called by the pacer when due."""
         try:
             self._expire(now)
         except Exception as crash:  # noqa: BLE001 - raised again by this connection's own task
@@ -179,7 +180,7 @@ class AppConnection:
         return self.application.deadline
 
     def _take_in(self) -> bool:
-        """What a window reads before its deadline decides; whether more is on its way."""
+        """Reads what has arrived, as a :data:`Source` of windows; never has more to come."""
         try:
             self._take_unread(trio.current_time())
         except Exception as crash:  # noqa: BLE001 - raised again by this connection's own task
@@ -192,27 +193,27 @@ class AppConnection:
         self._apply(self.application.expired(now, late=self._guard.is_late(now)))
 
     def _take_unread(self, now: float) -> None:
-        """Takes what may have arrived, its reader not having run yet."""
+        """Handles what has arrived, ahead of the reader task."""
         try:
             data = self._port.receive_nowait()
         except ChannelFault:
-            data = None  # the reader comes to the end by itself
+            data = None  # the reader will find the end itself
         if data:
             self._take(data, now)
 
     # -- votes and notices ------------------------------------------------------------------
 
     async def ask(self, notify: ActionNotify, window: BallotWindow) -> Answer | None:
-        """Asks or tells the application, and waits for its answer as long as its own window is.
+        """Sends a vote or notice and waits for the answer, within the application's own window.
 
-        A newer question ends an older one, which nobody waits for any more.
+        A newer vote or notice ends an older one.
 
         Args:
             notify: the vote or notice.
-            window: the window of the VM as a whole, which cancels this when it closes.
+            window: the window of the whole VM; it cancels this call when it closes.
 
         Returns:
-            The answer; None when it takes no part: it is not registered, or not any more.
+            The answer; None if the application takes no part, as it is not registered (any more).
         """
         application = self.application
         if not application.registered:
@@ -251,13 +252,13 @@ class AppConnection:
                 case fsm.Withdrew():
                     self._end_question(None)
                 case fsm.Ignored(reason):
-                    self._log.slip(f"ignored: {reason}")
+                    self._log.misuse(f"ignored: {reason}")
                 case fsm.ApplicationStateChanged(old, new, event):
                     self._note_change(old, new, event)
                 case fsm.StillIll():
                     self._log.still_ill()
                 case fsm.RegistrationChanged(old_profile):
-                    self._log.registered_anew(old_profile)
+                    self._log.re_registered(old_profile)
 
     def _note_change(
         self, old: ApplicationState, new: ApplicationState, event: fsm.ApplicationEvent

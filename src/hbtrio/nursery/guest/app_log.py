@@ -1,9 +1,9 @@
-"""What applications may cause in the guest's log: so many lines a minute, however they come about.
+"""Bounds the log lines that applications can cause in the guest, per minute.
 
-A connection has bounds of its own, and whoever connects again begins with them anew. So there is
-one more for all connections together, apart for each topic: whoever comes and goes a thousand times
-a second must not hide which application has asked for a reboot. Lines beyond a bound are counted,
-and how many they were is a line of its own.
+Each connection has bounds of its own, and a new connection starts with fresh ones. So there is also
+a bound for all connections together, per topic: an application that reconnects a thousand times a
+second must not hide which application requested a reboot. Lines beyond a bound are counted, and the
+count is logged.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from hbtrio.policy.quota import Quota
 
 _log = logging.getLogger("hbtrio.guest")
 
-#: The time that all the bounds are about, in seconds.
+#: The period of all bounds, in seconds.
 PERIOD_S: Final = 60.0
 
 
 class Topic(Enum):
-    """What a line is about."""
+    """The subject of a log line."""
 
-    REGISTRATION = "who comes, signs off and goes"
-    HEALTH = "who is ill, silent or well again"
-    SLIP = "what was ignored, and why a connection was closed"
-    ROOM = "nobody can be let in"
-    ERROR = "a fault of this program"
+    REGISTRATION = "registrations and disconnects"
+    HEALTH = "health changes"
+    MISUSE = "ignored messages and closed connections"
+    REFUSED = "connections refused"
+    ERROR = "internal errors"
 
 
-#: Lines of one connection in each period: of its changes, and of its slips.
+#: Lines of one connection per period: state changes, and misuse.
 CHANGES: Final = 20
-SLIPS: Final = 5
+MISUSES: Final = 5
 
-#: Lines about a topic in each period, of all connections together.
+#: Lines per topic and period, of all connections together.
 LINES: Final = {
     Topic.REGISTRATION: 120,
     Topic.HEALTH: 60,
-    Topic.SLIP: 30,
-    Topic.ROOM: 5,
+    Topic.MISUSE: 30,
+    Topic.REFUSED: 5,
     Topic.ERROR: 5,
 }
 
 
 class AppLog:
-    """The log of all applications of a guest."""
+    """Logs lines about all applications of a guest, within the bounds."""
 
     def __init__(self) -> None:
         self._quotas = {topic: Quota(count, PERIOD_S) for topic, count in LINES.items()}
         self._withheld = 0
         self._any_withheld = WakeUp()
 
-    def say(
+    def log(
         self,
         topic: Topic,
         level: int,
@@ -66,14 +66,14 @@ class AppLog:
         own: Quota | None = None,
         traceback: bool = False,
     ) -> None:
-        """Logs a line, or counts it if there have been enough.
+        """Logs a line, or counts it if a bound is reached.
 
         Args:
-            topic: what it is about.
-            level: of :mod:`logging`.
+            topic: the subject of the line.
+            level: a level of :mod:`logging`.
             text: with ``args``, as for :mod:`logging`.
-            own: a narrower bound, for whoever causes the line.
-            traceback: with that of the exception being handled.
+            own: the narrower bound of one connection.
+            traceback: whether to add the traceback of the exception being handled.
         """
         now = trio.current_time()
         if (own is None or own.take(now)) and self._quotas[topic].take(now):
@@ -83,7 +83,7 @@ class AppLog:
             self._any_withheld.set()
 
     async def run(self) -> NoReturn:
-        """Says how many lines were withheld, once in a period and when cancelled."""
+        """Logs how many lines were withheld, once per period and when cancelled."""
         try:
             while True:
                 while not self._withheld:
@@ -99,7 +99,7 @@ class AppLog:
             self._withheld = 0
 
 
-#: What happens to an application's health, not to its registration.
+#: Events about an application's health; all others are about its registration.
 _HEALTH_EVENTS: Final = frozenset(
     {
         ApplicationEvent.ANSWERED_HEALTHY,
@@ -110,12 +110,12 @@ _HEALTH_EVENTS: Final = frozenset(
 
 
 class ConnectionLog:
-    """What one connection has to say there, within bounds of its own.
+    """Logs lines about one connection, within bounds of its own.
 
     Args:
-        log: of all of them.
-        peer: who is at its other end.
-        application: what it is about, as it is when a line is said.
+        log: the log of all applications.
+        peer: the process at the other end.
+        application: its state and profile are logged.
     """
 
     def __init__(self, log: AppLog, peer: str, application: ApplicationSession) -> None:
@@ -123,44 +123,48 @@ class ConnectionLog:
         self._peer = peer
         self._application = application
         self._changes = Quota(CHANGES, PERIOD_S)
-        self._slips = Quota(SLIPS, PERIOD_S)
+        self._misuses = Quota(MISUSES, PERIOD_S)
 
     @property
     def label(self) -> str:
-        """The application's name and its process."""
+        """The application's name, if known, and its process."""
         name = self._application.profile.name
         return f"application {name} ({self._peer})" if name else f"application ({self._peer})"
 
     def changed(
         self, old: ApplicationState, new: ApplicationState, event: ApplicationEvent
     ) -> None:
-        """Its state is another."""
+        """Logs a state change."""
         if new is ApplicationState.GONE and old is ApplicationState.UNREGISTERED:
-            return  # who came and went, or has signed off before, is no news
-        what = self._terms if event is ApplicationEvent.INIT_ACCEPTED else self._illness
-        self._say_change(
+            return  # it never registered, or has unregistered before
+        what = self._registration if event is ApplicationEvent.INIT_ACCEPTED else self._illness
+        self._log_change(
             Topic.HEALTH if event in _HEALTH_EVENTS else Topic.REGISTRATION,
             f"state change from {old.value} to {new.value}, event={event.value}{what}",
         )
 
     def still_ill(self) -> None:
-        """It is ill as before, and its reason or its action is another."""
-        self._say_change(Topic.HEALTH, f"still ill{self._illness}")
+        """Logs another reason or action of an application that stays ill."""
+        self._log_change(Topic.HEALTH, f"still ill{self._illness}")
 
-    def registered_anew(self, old: Profile) -> None:
-        """It is registered as before, with other terms."""
-        self._say_change(Topic.REGISTRATION, f'registered anew, was "{old.name}"{self._terms}')
+    def re_registered(self, old: Profile) -> None:
+        """Logs a new registration of a registered application."""
+        self._log_change(
+            Topic.REGISTRATION, f'registered again, was "{old.name}"{self._registration}'
+        )
 
-    def slip(self, text: str) -> None:
-        """It sent what is of no use."""
-        self._log.say(Topic.SLIP, logging.WARNING, "%s: %s", self.label, text, own=self._slips)
+    def misuse(self, text: str) -> None:
+        """Logs a message or bytes that were ignored."""
+        self._log.log(Topic.MISUSE, logging.WARNING, "%s: %s", self.label, text, own=self._misuses)
 
     def closed(self, reason: str) -> None:
-        """We close it."""
-        self._log.say(Topic.SLIP, logging.WARNING, "%s: connection closed: %s", self.label, reason)
+        """Logs that the guest closes the connection."""
+        self._log.log(
+            Topic.MISUSE, logging.WARNING, "%s: connection closed: %s", self.label, reason
+        )
 
     @property
-    def _terms(self) -> str:
+    def _registration(self) -> str:
         profile = self._application.profile
         return f", interval {profile.interval_s:g} s, {profile.corrective_action} if it hangs"
 
@@ -169,6 +173,6 @@ class ConnectionLog:
         health = self._application.health
         return "" if health.healthy else f", {health.action}: {health.reason}"
 
-    def _say_change(self, topic: Topic, text: str) -> None:
+    def _log_change(self, topic: Topic, text: str) -> None:
         level = logging.INFO if self._application.health.healthy else logging.WARNING
-        self._log.say(topic, level, "%s: %s", self.label, text, own=self._changes)
+        self._log.log(topic, level, "%s: %s", self.label, text, own=self._changes)

@@ -1,4 +1,7 @@
-"""The socket where applications register, which the heartbeat can do without."""
+"""Opens and serves the socket where applications register.
+
+The heartbeat works without it.
+"""
 
 from __future__ import annotations
 
@@ -13,49 +16,49 @@ from hbtrio.nursery.guest.applications import Applications
 
 _log = logging.getLogger("hbtrio.guest")
 
-#: Where the deployed library connects to.
+#: The path that the deployed library connects to.
 DEFAULT_APP_SOCKET: Final = "/var/run/.guest_heartbeat_api"
 
 
 class AppSocket:
-    """A place for applications to connect to.
+    """The listening socket for applications.
 
     Args:
-        path: what somebody asked for; None: the default, without which the guest goes on if it
-            can't be had.
-        applications: who serves it.
+        path: the configured path; None is the default path, and then the guest goes on without the
+            socket if it can't be opened.
+        applications: serves the connections.
     """
 
     def __init__(self, path: str | None, applications: Applications) -> None:
         self._path = path or DEFAULT_APP_SOCKET
-        self._wanted = path is not None
+        self._required = path is not None
         self._applications = applications
         self._listener: UnixListener | None = None
         self._opened = trio.Event()
 
     async def open(self, mode: int, group: str) -> None:
-        """Opens it; :meth:`serve` does the rest.
+        """Opens the socket; :meth:`serve` accepts connections.
 
         Args:
-            mode: its permission bits.
-            group: the group to own it, or empty for the process's own.
+            mode: the permission bits of the socket.
+            group: the group that owns the socket; "" is the group of the process.
 
         Raises:
-            UserError: it can't be opened and was asked for; see :func:`open_unix_listener`.
+            UserError: the configured path can't be opened; see :func:`open_unix_listener`.
         """
         try:
             self._listener = await open_unix_listener(self._path, mode, group=group or None)
         except UserError as error:
-            if self._wanted:
+            if self._required:
                 raise
             _log.warning("applications are not served: %s", error)
         else:
             self._opened.set()
 
     async def reload(self, mode: int, group: str) -> None:
-        """Takes over another mode and group, or tries again to open what could not be opened.
+        """Applies another mode and group, or retries to open the socket if that failed before.
 
-        Connections stay. A fault has a line in the log and changes nothing.
+        Connections stay open. On a fault, the fault is logged and nothing changes.
         """
         if self._listener is None:
             await self.open(mode, group)
@@ -66,7 +69,7 @@ class AppSocket:
             _log.error("not reloaded: %s", error)
 
     async def serve(self) -> None:
-        """Serves it, once it is open, until cancelled; it is closed then."""
+        """Waits until the socket is open, then serves it until cancelled, which closes it."""
         await self._opened.wait()
         assert self._listener is not None
         await self._applications.serve(self._listener)

@@ -1,4 +1,4 @@
-"""What the guest still has to say to one application, which may have stopped reading."""
+"""Sends messages to one application, which may have stopped reading."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from hbtrio.nursery.port_writer import PortWriter
 from hbtrio.wire.app_codec import encode
 from hbtrio.wire.app_messages import AppMessage
 
-#: How long something may wait for it to read, in seconds. A stopped application has some hundred
-#: messages of room in the system's buffer before it comes to this.
+#: Longest time that data may wait for the application to read, in seconds. Before that, the
+#: system's buffer holds some hundred messages for a stopped application.
 UNREAD_S: Final = 10.0
 
 
 class AppWriter(PortWriter):
-    """Sends to an application until that fails once; its last words can still be read then.
+    """Sends to an application until a send fails; its last messages can still be read then.
 
     Args:
         port: the connection.
-        nursery: the connection's.
+        nursery: the connection's nursery.
         close: called with the reason if the application does not read.
     """
 
@@ -30,29 +30,29 @@ class AppWriter(PortWriter):
         super().__init__(port, nursery)
         self._close = close
         self._sequence = 0
-        self._deaf = False
+        self._failed = False
 
     def send_message(self, message: AppMessage) -> None:
-        """Sends a message or queues it."""
+        """Sends or queues a message; closes the connection if the backlog is full."""
         self._sequence += 1
-        if not self._deaf and not self.send(encode(message, self._sequence)):
-            self._give_up("it does not read what it is sent")
+        if not self._failed and not self.send(encode(message, self._sequence)):
+            self._give_up("the application does not read")
 
     def _send_now(self, data: bytes) -> int:
         try:
             return super()._send_now(data)
         except ChannelFault:
-            # Its last words may still be unread: a reject must not turn into consent because the
-            # application left after it. The reader comes to the end by itself.
-            self._deaf = True
+            # Its last message may still be unread: a reject must not turn into consent because the
+            # application left after it. The reader will find the end itself.
+            self._failed = True
             return len(data)
 
     async def _send_rest(self) -> None:
         with trio.move_on_after(UNREAD_S):
             await super()._send_rest()
             return
-        self._give_up(f"it has not read what it was sent for {UNREAD_S:g} s")
+        self._give_up(f"unread data for {UNREAD_S:g} s")
 
     def _give_up(self, reason: str) -> None:
-        self._deaf = True
+        self._failed = True
         self._close(reason)

@@ -1,4 +1,4 @@
-"""The guest's side of the application API: a socket, and a task for each that connects to it."""
+"""Serves the application API in the guest: a task per connected application."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionNotify
 
-#: Connections at once; a bound for what has gone wild in the VM, no limit to what is of use.
+#: Connections at once: a bound against runaway processes, far above any useful number.
 MAX_CONNECTIONS: Final = 1024
 
-#: What an application without a name is called among the voters.
+#: Voter name of an application without a name.
 _NAMELESS: Final = "application"
 
-#: Faults of accept(2) that pass, and how long they are given, in seconds.
+#: Transient errors of accept(2), and seconds to wait after one.
 _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _SHORTAGE_S: Final = 0.1
 
 
 class Applications:
-    """All applications of this VM: voters with a health of their own.
+    """All applications of this VM, which vote and have a health of their own.
 
     Args:
         new_id: makes challenges and ids in 0..2^31-1.
-        guard: the process's on-time guard; who ticks it is the caller's affair.
-        max_connections: how many there is room for. For one more, who has been connected longest
-            without being registered gives way; if all are registered, it is closed at once.
-        bounded_by: why there is not more room, for the log.
+        guard: the process's on-time guard, ticked by the caller.
+        max_connections: connections at once, at most. A further connection replaces the one that
+            has been unregistered for the longest time; if all are registered, it is closed at once.
+        bounded_by: the limit that ``max_connections`` comes from, for the log.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Applications:
         self._shortage = LogOnce()
 
     async def serve(self, listener: UnixListener) -> None:
-        """Serves until cancelled; the connections and the listener are closed then.
+        """Serves until cancelled, which closes the connections and the listener.
 
         Args:
-            listener: where applications connect.
+            listener: the socket that applications connect to.
 
         Raises:
-            OSError: accept failed for another reason than a connection's fault or a passing
-                shortage of descriptors or memory, which is logged and waited out.
+            OSError: accept failed permanently. A fault of one connection is ignored; a shortage of
+                descriptors or memory is logged, and accept is retried.
         """
         async with listener, trio.open_nursery() as nursery:
             nursery.start_soon(self._services.pacer.run)
@@ -99,10 +99,10 @@ class Applications:
             files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             reason = f"{reason}; the limit (ulimit -n) is {files}"
         if self._shortage.is_new(reason):
-            self._log.say(Topic.ROOM, logging.ERROR, "applications can't be let in: %s", reason)
+            self._log.log(Topic.REFUSED, logging.ERROR, "can't accept applications: %s", reason)
 
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
-        """See :class:`hbtrio.nursery.guest.voters.Voters`; names that several have are numbered."""
+        """See :class:`hbtrio.nursery.guest.voters.Voters`; equal names are numbered."""
         handlers: dict[str, Handler] = {}
         names = VoterNames()
         for connection in self._connections:
@@ -122,42 +122,42 @@ class Applications:
             return
         try:
             connection = AppConnection(*_port_of(stream), self._services)
-        except OSError:  # gone before we looked at it
+        except OSError:  # closed by the peer meanwhile
             await trio.aclose_forcefully(stream)
             return
         self._connections[connection] = None
         try:
             await connection.run()
         except* Exception:  # noqa: BLE001 - the boundary where programming errors end
-            # Bytes of strangers are what finds such errors: one connection, not the heartbeat.
-            self._log.say(
+            # Untrusted bytes can find such errors: they end one connection, not the heartbeat.
+            self._log.log(
                 Topic.ERROR,
                 logging.ERROR,
-                "%s: connection closed: an error in this program",
+                "%s: connection closed: internal error",
                 connection.label,
                 traceback=True,
             )
         finally:
-            self._connections.pop(connection, None)  # unless it has given way
+            self._connections.pop(connection, None)  # unless _make_room() has removed it
             self._full.clear()
 
     def _make_room(self) -> bool:
-        """Whether somebody could be made to give way to a newcomer."""
+        """Closes the connection unregistered for longest; returns False if all are registered."""
         idle = [one for one in self._connections if not one.application.registered]
         if idle:
             oldest = min(idle, key=lambda one: one.unregistered_at)
             del self._connections[oldest]
-            oldest.close("not registered, and a newcomer has no place")
+            oldest.close("not registered, and a new connection needs the place")
             return True
         reason = f": {self._bounded_by}" if self._bounded_by else ""
-        text = f"{self._max_connections} applications are registered; no more are let in{reason}"
+        text = f"{self._max_connections} applications are registered; others are refused{reason}"
         if self._full.is_new(text):
-            self._log.say(Topic.ROOM, logging.ERROR, "%s", text)
+            self._log.log(Topic.REFUSED, logging.ERROR, "%s", text)
         return False
 
 
 def _port_of(stream: trio.SocketStream) -> tuple[SocketPort, str]:
-    """The connection as a port, taken out of trio's stream, and who is at its other end.
+    """Takes the socket out of trio's stream; returns it as a port, and a text for the peer.
 
     Raises:
         OSError: the connection is broken.

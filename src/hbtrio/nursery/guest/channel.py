@@ -1,4 +1,4 @@
-"""The guest's channel: opens the device, reads and writes, and opens it again."""
+"""Runs the guest's channel: opens the device, reads and writes, and reopens it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from hbtrio.wire.lines import LineReader
 
 _log = logging.getLogger("hbtrio.guest")
 
-#: The longest wait for a device that is missing, in seconds: looking for it costs next to nothing,
-#: and a VM whose port has come is not to be silent for another minute.
+#: Longest wait for a missing device, in seconds: a look costs next to nothing, and a VM with a
+#: newly plugged port must not stay silent for another minute.
 _MISSING_S: Final = 3.0
 
 
 @attrs.define
-class _Heard:
-    """What has come of an open channel so far."""
+class _Use:
+    """What has happened on an open channel so far."""
 
-    anything: bool = False
-    #: It can't be read any more: even one that outlives its host has to be opened anew.
+    #: Whether any data was received.
+    received: bool = False
+    #: Whether reading failed: even a persistent channel has to be reopened then.
     failed: bool = False
 
 
@@ -37,9 +38,9 @@ class GuestChannel:
     """The channel to the host.
 
     Args:
-        device: is opened.
-        outbox: holds what is to be sent.
-        session: hears what is received.
+        device: the device or socket to open.
+        outbox: the queue of messages to send.
+        session: handles received messages.
     """
 
     def __init__(self, device: Device, outbox: Outbox, session: SessionDriver) -> None:
@@ -66,55 +67,55 @@ class GuestChannel:
                 if fault_log.clear():
                     _log.info("channel is open again")
                 try:
-                    heard = await self._converse(stream, quiet=first)
+                    received = await self._converse(stream, quiet=first)
                 finally:
                     await stream.aclose()
-                if heard:
+                if received:
                     backoff.reset()
-                _log.warning("channel is closed")
+                _log.warning("channel closed")
             first = False
             await trio.sleep(backoff.next_delay_s(longest_s))
 
     async def _converse(self, stream: ChannelStream, *, quiet: bool) -> bool:
-        """Uses an open channel until it fails; whether anything was heard on it.
+        """Uses an open channel until it fails; returns whether any data was received.
 
         Args:
             stream: the open channel.
-            quiet: the daemon has just started: the session is released by its timer, and a host
-                that has only just connected too is given that time.
+            quiet: whether the daemon has just started. The session's timer then releases the
+                session, which gives a host that has just connected the same time.
         """
-        heard = _Heard()
+        use = _Use()
         try:
             while True:
                 if not quiet:
                     await stream.wait_connected()
                     if self._session.stopped:
-                        return heard.anything
+                        return use.received
                     self._session.channel_up()
                 quiet = False
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, stream, nursery.cancel_scope)
-                    await self._read(stream, heard)
+                    await self._read(stream, use)
                     nursery.cancel_scope.cancel()
-                if heard.failed or not stream.persistent:
-                    return heard.anything
+                if use.failed or not stream.persistent:
+                    return use.received
                 self._session.channel_down()
         except DeviceFault as fault:
             _log.info("channel: %s", fault)
-            return heard.anything
+            return use.received
         finally:
             self._session.channel_down()
 
-    async def _read(self, stream: ChannelStream, heard: _Heard) -> None:
-        """Reads until the host is gone or the channel fails."""
+    async def _read(self, stream: ChannelStream, use: _Use) -> None:
+        """Reads until the host disconnects or the channel fails."""
         lines = LineReader()
         try:
             while data := await stream.receive():
-                heard.anything = True
+                use.received = True
                 self._received(lines.feed(data))
         except DeviceFault as fault:
             _log.info("channel: %s", fault)
-            heard.failed = True
+            use.failed = True
 
     async def _write(self, stream: ChannelStream, connection: trio.CancelScope) -> None:
         sequence = 0
@@ -124,8 +125,8 @@ class GuestChannel:
             try:
                 await stream.send(data)
             except DeviceFault as fault:
-                # A persistent channel only lost this message: its host may be back already, with
-                # no end of data seen.
+                # A persistent channel only lost this message: the host may be back already, without
+                # an end of data.
                 _log.info("channel: %s", fault)
                 if not stream.persistent:
                     connection.cancel()
@@ -133,7 +134,7 @@ class GuestChannel:
 
     def _received(self, lines: list[bytes]) -> None:
         if self._session.stopped:
-            return  # nothing may follow the farewell, which may still be on its way
+            return  # nothing may follow the farewell, which may not be sent yet
         for line in lines:
             try:
                 message = decode(line)

@@ -1,14 +1,14 @@
-"""The guest daemon's nursery: the channel, the session's driver, the health script and the windows.
+"""Runs the guest daemon: channel, session, health script and windows.
 
     guest
       time            the on-time guard
       session         sleeps until the session's deadline
-      channel         opens the device, reads; opens it again
-        writer        sends what is queued
+      channel         opens the device, reads, and reopens it
+        writer        sends the queued messages
       health          runs the health script
-      action          one for each vote or notice under way: its window with its handlers
+      action          one per open vote or notice: its window with its handlers
 
-The session machine decides what to say; this module carries it out.
+The session machine decides what to send; this module carries it out.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from hbtrio.nursery.guest.voters import Voters
 from hbtrio.nursery.time_guard import run_guard
 from hbtrio.policy.time_guard import OnTimeGuard
 
-#: How long a farewell may take on a channel that nobody reads.
+#: Seconds that the farewell may take on a channel that the host does not read.
 _FAREWELL_S: Final = 1.0
 
 
 @attrs.frozen
 class GuestSetup:
-    """Everything a guest is handed: its device, its voters, its settings, its ids."""
+    """What a guest is made of: device, voters, settings and id source."""
 
     device: Device
     voters: Voters
@@ -48,11 +48,11 @@ class GuestSetup:
 
 
 class Guest:
-    """The guest daemon, without signals and files: those belong to its command.
+    """The guest daemon; its command handles signals and files.
 
     Args:
-        setup: what it works with.
-        guard: the process's on-time guard, which it ticks.
+        setup: its device, voters and settings.
+        guard: the process's on-time guard; :meth:`run` ticks it.
     """
 
     def __init__(self, setup: GuestSetup, guard: OnTimeGuard) -> None:
@@ -71,7 +71,7 @@ class Guest:
         return self._driver.session
 
     async def run(self) -> None:
-        """Runs until :meth:`stop`, or until cancelled (then the host hears no farewell)."""
+        """Runs until :meth:`stop` or cancellation; cancelled, it sends the host no farewell."""
         async with self._rounds.tasks.running(), trio.open_nursery() as nursery:
             nursery.start_soon(run_guard, self._guard, self._resting)
             nursery.start_soon(self._driver.run)
@@ -83,17 +83,17 @@ class Guest:
             nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
-        """Says farewell to the host and ends :meth:`run`; from then on the session is over."""
+        """Sends the farewell to the host, ends the session and :meth:`run`."""
         if not self._stopping.is_set():
             self._stopping.set()
             self._driver.stop()
 
     def reload(self, setup: GuestSetup) -> None:
-        """Takes over a configuration read again, except the device, and tells the host."""
+        """Applies a reloaded configuration, except the device, and sends the host a new init."""
         self._rounds.voters = setup.voters
         self._health.reload(setup.health_script, setup.session.corrective_action)
         self._driver.reload(setup.session)
 
     def _resting(self) -> bool:
-        """Neither host nor application is there whose silence could be misjudged."""
+        """Returns whether no timeout is pending: no session deadline, and no application."""
         return math.isinf(self.session.deadline) and not self._rounds.voters.health()

@@ -1,41 +1,42 @@
-"""The guest's end of the channel, whatever it is made of.
+"""Defines the guest's end of the channel, for every kind of device.
 
-A virtio-serial port, a tty or a unix socket all become a :class:`ChannelStream`. They differ in how
-the host's absence shows: a unix socket ends and has to be opened anew; a virtio port stays open and
-tells; a tty never tells, there only the protocol's own timeouts do.
+A virtio-serial port, a tty and a unix socket are all used as a :class:`ChannelStream`. They differ
+in how they show that the host has disconnected: a unix socket ends and has to be reopened; a virtio
+port stays open and reports it; a tty never shows it, so only the protocol's timeouts detect it.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-#: One read takes at most this; a virtio port gives no more anyway.
+#: Bytes of one read at most; the limit of a virtio port.
 READ_BYTES = 4096
 
 
 class DeviceFault(Exception):
-    """The channel can't be opened or has failed for now; the text says why."""
+    """The channel can't be opened, or has failed; the text is the reason. A retry may work."""
 
 
 class DeviceMissing(DeviceFault):
-    """There is no such device yet, which is found out at next to no cost."""
+    """The device does not exist (yet); checking again costs next to nothing."""
 
 
 class ChannelStream(Protocol):
-    """An open channel, seen from the guest."""
+    """An open channel on the guest's side."""
 
-    #: Whether it outlives the host's absence: if so ``wait_connected`` follows an end of data.
+    #: Whether the channel stays open while the host is disconnected: if so, call ``wait_connected``
+    #: after an end of data.
     persistent: bool
 
     async def wait_connected(self) -> None:
-        """Returns once the host may be listening.
+        """Waits until the host may be connected.
 
         Raises:
             DeviceFault: the device is gone.
         """
 
     async def receive(self) -> bytes:
-        """The next bytes; b"" when the host is not there (any more).
+        """Receives the next bytes; b"" if the host is not connected.
 
         Raises:
             DeviceFault: the device is gone or broken.
@@ -45,20 +46,20 @@ class ChannelStream(Protocol):
         """Sends all of ``data``.
 
         Raises:
-            DeviceFault: the host is not there; the rest of ``data`` is lost.
+            DeviceFault: the host is not connected; the rest of ``data`` is lost.
         """
 
     async def aclose(self) -> None:
-        """Closes it; also in a cancelled scope."""
+        """Closes the channel, even in a cancelled scope."""
 
 
 class Device(Protocol):
-    """Something that can be opened again and again; handed in, so that tests hand in another."""
+    """A channel device that can be opened repeatedly; tests pass in their own."""
 
     async def open(self) -> ChannelStream:
         """Opens the channel.
 
         Raises:
-            DeviceMissing: there is nothing to open yet.
-            DeviceFault: not now; trying again makes sense.
+            DeviceMissing: the device does not exist yet.
+            DeviceFault: opening failed; a retry may work.
         """

@@ -1,4 +1,4 @@
-"""EVENT_NOTIFICATION_SCRIPT as voters: one script, or every executable of a directory."""
+"""Runs EVENT_NOTIFICATION_SCRIPT as voters: one script, or all executables of a directory."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hbtrio.wire.vocabulary import VoteResult
 
 
 class EventScripts:
-    """The scripts that are asked and told.
+    """The event scripts as voters.
 
     Args:
-        path: EVENT_NOTIFICATION_SCRIPT, a file or a directory, or None for nobody.
-        processes: runs them.
+        path: EVENT_NOTIFICATION_SCRIPT, a file or a directory; None for no script.
+        processes: runs the scripts.
     """
 
     def __init__(self, path: str | None, processes: ProcessRunner) -> None:
@@ -28,7 +28,7 @@ class EventScripts:
         self._processes = processes
 
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
-        """One for each script, as :class:`~hbtrio.nursery.guest.voters.Voters` says."""
+        """Makes one handler per script; see :class:`~hbtrio.nursery.guest.voters.Voters`."""
         if self._path is None:
             return {}
         argument = (str(notify.notification_type), str(notify.event_type))
@@ -38,7 +38,7 @@ class EventScripts:
         }
 
     def health(self) -> list[HealthStatus]:
-        """Event scripts have no health of their own."""
+        """Returns nothing: event scripts have no health."""
         return []
 
 

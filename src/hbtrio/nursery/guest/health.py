@@ -1,4 +1,4 @@
-"""The guest's health: that of its script and of its applications, as one answer to a challenge."""
+"""Merges the health of the guest's script and applications into one answer to a challenge."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hbtrio.wire.vocabulary import CorrectiveAction, Health
 
 _log = logging.getLogger("hbtrio.guest")
 
-#: Corrective actions asked for that have a line in the log in a minute; a health that changes with
-#: every beat asks for one with every beat.
+#: Requests for a corrective action that are logged per minute: a health that changes with every
+#: challenge makes a request with every challenge.
 _REQUESTS: Final = 10
 
 
@@ -29,7 +29,7 @@ class GuestHealth:
 
     Args:
         script: HEALTH_CHECK_SCRIPT.
-        action: CORRECTIVE_ACTION, which the script's ill health asks for.
+        action: CORRECTIVE_ACTION, requested while the script reports ill health.
         guard: the process's on-time guard.
     """
 
@@ -41,16 +41,16 @@ class GuestHealth:
         self._requests = Quota(_REQUESTS, 60.0)
 
     async def run(self) -> None:
-        """Runs the script, again and again, until cancelled."""
+        """Runs the script at its interval until cancelled."""
         while True:
             script = self._script
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(script.run, partial(self._judged, script), self._guard)
+                nursery.start_soon(script.run, partial(self._script_ended, script), self._guard)
                 await self._reloaded.wait()
                 nursery.cancel_scope.cancel()
 
     def reload(self, script: HealthScript, action: CorrectiveAction) -> None:
-        """Takes another script and action; what the script before said is forgotten."""
+        """Replaces script and action; the result of the old script is forgotten."""
         self._merge.configured = action
         self._merge.forget_script()
         self._script = script
@@ -59,22 +59,22 @@ class GuestHealth:
     def answer(
         self, number: int, applications: list[HealthStatus], now: float
     ) -> ChallengeResponse:
-        """The answer to a challenge.
+        """Makes the answer to a challenge.
 
         Args:
-            number: the challenge.
-            applications: their health at this moment.
-            now: trio's time.
+            number: the number of the challenge.
+            applications: the present health of the applications.
+            now: the time on trio's clock.
         """
         report = self._merge.report(applications, now)
-        asks = report.health is Health.UNHEALTHY and report.action.is_actionable
-        # Not left to those who are ill: their lines may have been too many to be shown.
-        if asks and self._requests.take(now):
+        requests = report.health is Health.UNHEALTHY and report.action.is_actionable
+        # Logged here, because lines about ill applications may have exceeded their bound.
+        if requests and self._requests.take(now):
             _log.warning("asking the host for %s: %s", report.action, report.reason)
         return ChallengeResponse(number, report.health, report.action, report.reason)
 
-    def _judged(self, script: HealthScript, answer: ScriptAnswer) -> None:
-        # A run may end in the moment of a reload, before it can be cancelled.
+    def _script_ended(self, script: HealthScript, answer: ScriptAnswer) -> None:
+        # A run may end during a reload, before it is cancelled.
         if script is self._script:
             self._merge.script_result(
                 healthy=answer.verdict is ScriptVerdict.OK, reason=answer.reason

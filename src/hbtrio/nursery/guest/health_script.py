@@ -1,4 +1,4 @@
-"""The guest's health script: run every interval, judged by its exit status and first line."""
+"""Runs the guest's health script every interval; exit status and first line are the result."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class HealthScript:
     """Runs HEALTH_CHECK_SCRIPT every HEALTH_CHECK_INTERVAL seconds.
 
     Args:
-        path: the script, or None for no script.
-        interval_s: seconds between two starts; also how long a run may take.
-        processes: runs it.
+        path: the script; None for no script.
+        interval_s: seconds between two starts, and the time limit of a run.
+        processes: runs the script.
     """
 
     def __init__(self, path: str | None, interval_s: float, processes: ProcessRunner) -> None:
@@ -30,24 +30,26 @@ class HealthScript:
         self._processes = processes
 
     async def run(self, on_answer: Callable[[ScriptAnswer], None], guard: OnTimeGuard) -> None:
-        """Runs until cancelled, which ends a script under way.
+        """Runs the script every interval until cancelled, which ends a running script.
 
         Args:
-            on_answer: called with each verdict, OK or REFUSED: a script that gives none (killed,
-                missing, out of time) changes nothing.
-            guard: a run is out of time only if this process was on time itself.
+            on_answer: called with each OK or REFUSED; not called for a script without a verdict
+                (killed, missing, timed out).
+            guard: a run times out only while this process is on time.
         """
         if self._path is None:
             return
         while True:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run_once, self._path, on_answer)
-                # From this start, not from when it was due: a run after a freeze, or after one that
-                # would not die, has its whole interval too.
+                # From the actual start, not from when it was due: a run after a freeze, or after a
+                # run that was slow to end, has its whole interval, too.
                 due = trio.current_time() + self._interval_s
                 await sleep_until_on_time(due, guard, at_most_s=self._interval_s + CALM_S)
                 if nursery.child_tasks:
-                    _log.error("%s did not end within %g s", self._path, self._interval_s)
+                    _log.error(
+                        "health script %s did not end within %g s", self._path, self._interval_s
+                    )
                 nursery.cancel_scope.cancel()
 
     async def _run_once(self, path: str, on_answer: Callable[[ScriptAnswer], None]) -> None:

@@ -1,7 +1,7 @@
-"""Which of a VM's virtio-serial ports is the heartbeat's: looked up by its name.
+"""Finds the heartbeat's virtio-serial port among the ports of a VM, by its name.
 
-Other ports may be there, such as QEMU's own agent's, and a port's number says only in which order
-they were made. What is written to another's port is taken for that one's words.
+A VM may have other ports, such as that of QEMU's guest agent, and a port's number only reflects the
+order of creation. Data written to another port would reach another program.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from typing import Final
 
 from hbtrio.nursery.guest.path_device import PathDevice
 
-#: What the port is called (PROTOCOL.md, the guest channel).
+#: The name of the port (PROTOCOL.md, the guest channel).
 PORT_NAME: Final = "cgcs.heartbeat"
 
-#: And in older clouds, whose sockets hosts look for as well (``channel_patterns``).
+#: The name in older clouds; hosts look for its sockets as well (``channel_patterns``).
 _OLDER_NAME: Final = "wrs.heartbeat.agent.0"
 
-#: The first that is there.
+#: The names in order of preference.
 _NAMES: Final = (PORT_NAME, _OLDER_NAME)
 
-#: Where udev puts the port by its name.
+#: The link that udev makes for the port.
 NAMED_DEVICE: Final = f"/dev/virtio-ports/{PORT_NAME}"
 
-#: What the deployed client opens when it is told nothing.
+#: The default device of the deployed client.
 DEFAULT_DEVICE: Final = "/dev/vport1p1"
 
 
 class NamedPort(PathDevice):
-    """The port of this name, wherever it is at this moment: plugged in again it may have moved.
+    """Finds the port at each opening, because it may have moved after a replug.
 
-    It is, first of these, the port that sysfs gives the name, which needs no udev; what udev has
-    put in its place; and the deployed client's default. The latter two only if sysfs does not know
-    them by another name: a link may be left of a port that is gone, and its number given away.
+    In order of preference: the port with the name in sysfs, which needs no udev; the link made by
+    udev; the deployed client's default. The latter two are used only if sysfs has no other name for
+    them: a link may remain from a removed port whose number was reused.
 
     Args:
-        root: where /dev and /sys are.
+        root: the directory with /dev and /sys.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -47,23 +47,23 @@ class NamedPort(PathDevice):
         self._default = root / DEFAULT_DEVICE.lstrip("/")
 
     def find(self) -> str:
-        """See :class:`PathDevice`; where udev would put it, if it is nowhere."""
-        for device in self._named_so():
+        """See :class:`PathDevice`; the error names the path of the udev link."""
+        for device in self._devices_by_name():
             if device.exists():
                 return str(device)
         if self._named.exists() and not self._name(self._named):
             return str(self._named)
-        if self._default.exists() and self._may_be_ours(self._default):
+        if self._default.exists() and self._may_be_heartbeat(self._default):
             return str(self._default)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._named))
 
-    def _named_so(self) -> list[Path]:
+    def _devices_by_name(self) -> list[Path]:
         ports = [(_read(name), name.parent.name) for name in sorted(self._ports.glob("*/name"))]
         return [self._dev / port for wanted in _NAMES for name, port in ports if name == wanted]
 
-    def _may_be_ours(self, device: Path) -> bool:
+    def _may_be_heartbeat(self, device: Path) -> bool:
         if not self._ports.is_dir():
-            return True  # nobody can tell
+            return True  # no sysfs to check
         return self._entry(device).is_dir() and not self._name(device)
 
     def _name(self, device: Path) -> str:
@@ -74,7 +74,7 @@ class NamedPort(PathDevice):
 
 
 def _read(path: Path) -> str:
-    # A port without a name has no such file; one may also go away at this moment.
+    # A port without a name has no such file, and a port may vanish at any moment.
     try:
         return path.read_text("utf-8", "replace").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a guest still has to say: in order and bounded; a reject is given up last."""
+"""Queues a guest's messages to the host: in order and bounded; a reject is dropped last."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from hbtrio.wire.channel_codec import encode
 from hbtrio.wire.channel_messages import ActionResponse, ChallengeResponse, Init, Message
 from hbtrio.wire.vocabulary import VoteResult
 
-#: Messages that may wait for a host that does not read.
+#: Messages that may be queued for a host that does not read.
 QUEUE: Final = 64
 
 
 class Outbox:
     """A queue between the session and the channel's writer.
 
-    When it is full the oldest of what matters least goes: an answer to a challenge, since the host
-    has long counted it as missed, then an ``init``, which is repeated, then an answer that agrees,
-    which is what the host makes of silence.
+    A full queue drops the oldest message of the least important kind: first an answer to a
+    challenge, which the host has counted as missed by then; then an ``init``, which is repeated;
+    then an answer that agrees, which the host assumes without an answer.
     """
 
     def __init__(self) -> None:
@@ -31,28 +31,28 @@ class Outbox:
         self._sending = False
 
     def put(self, message: Message) -> None:
-        """Queues a message."""
+        """Queues a message; drops one if the queue is full."""
         self._queue.append(message)
         if len(self._queue) > QUEUE:
-            self._queue.remove(min(self._queue, key=_weight))  # of equals the first, the oldest
+            self._queue.remove(min(self._queue, key=_weight))  # the first of several is the oldest
             self.dropped += 1
         self._filled.set()
 
     async def next(self, sequence: int) -> bytes:
-        """The next message's bytes, when there is one; the writer then calls :meth:`sent`."""
+        """Waits for the next message and returns it encoded; the writer then calls :meth:`sent`."""
         while not self._queue:
             await self._filled.wait()
         self._sending = True
         return encode(self._queue.popleft(), sequence)
 
     def sent(self) -> None:
-        """What :meth:`next` returned last is on its way."""
+        """Notes that the message last returned by :meth:`next` was sent."""
         self._sending = False
         if not self._queue:
             self._emptied.set()
 
     def clear(self) -> None:
-        """The channel is down: what was meant for that host is of no use to the next."""
+        """Drops all messages: the channel is down, and they were meant for that connection."""
         self._queue.clear()
         self._sending = False
         self._emptied.set()

@@ -1,4 +1,4 @@
-"""A channel in the file system: what the path is decides how it is opened."""
+"""Opens a channel in the file system: a virtio-serial port, a tty or a unix socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.nursery.guest.device import READ_BYTES, ChannelStream, DeviceFault, DeviceMissing
 from hbtrio.nursery.guest.virtio_port import VirtioPort
 
-#: Nothing is there, or not any more. A stat or an open tells, so it may be asked often.
+#: Errors that mean: the device does not exist (any more). Checking is cheap, so retries may be
+#: frequent.
 _MISSING = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV})
 
 
@@ -30,23 +31,23 @@ class PathDevice:
         self._path = path
 
     def find(self) -> str:
-        """Where it is at this moment; asked anew at each opening.
+        """Returns the present path of the device; called at each opening.
 
         Raises:
-            FileNotFoundError: nowhere; its ``filename`` says where it was expected.
+            FileNotFoundError: there is no such device; ``filename`` is the expected path.
         """
         return self._path
 
     def check(self, *, wait: bool = False) -> None:
-        """Refuses a path that can't work however long one waits.
+        """Checks that the path can work.
 
         Args:
-            wait: a device that is missing will come.
+            wait: accept a missing device, which may appear later.
 
         Raises:
-            UserError: missing or with nothing behind it (NOT_CONFIGURED), no permission (DENIED),
-                held by another process (IN_USE), or neither a character device nor a socket
-                (USAGE).
+            UserError: the device is missing or has no hardware (NOT_CONFIGURED), permission is
+                denied (DENIED), another process holds it (IN_USE), or the path is neither a
+                character device nor a socket (USAGE).
         """
         try:
             self._check()
@@ -71,10 +72,10 @@ class PathDevice:
             except OSError as error:
                 raise _refusal(path, error) from error
             try:
-                if not _can_be_waited_for(fd):  # such as /dev/null
+                if not _is_pollable(fd):  # such as /dev/null
                     raise UserError(f"{path}: neither a virtio-serial port nor a terminal")
                 if _is_tty(fd):
-                    # What _open_tty locks; a port's second opening has failed above.
+                    # The same lock as in _open_tty; the second opening of a port fails above.
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 text = f"{path}: another process holds it"
@@ -103,7 +104,7 @@ class PathDevice:
 
 
 class SocketChannel:
-    """A unix stream socket as a channel: where no virtio port is, as in the lab and in tests."""
+    """A channel on a unix stream socket, for the lab and tests without a virtio port."""
 
     persistent = False
 
@@ -111,7 +112,7 @@ class SocketChannel:
         self._stream = stream
 
     async def wait_connected(self) -> None:
-        """A connected socket is connected."""
+        """Returns after a checkpoint: the socket is connected."""
         await trio.lowlevel.checkpoint()
 
     async def receive(self) -> bytes:
@@ -134,12 +135,12 @@ class SocketChannel:
 
 
 class TtyChannel(SocketChannel):
-    """A tty (isa-serial, virtconsole, USB): the host's absence is invisible on it.
+    """A channel on a tty (isa-serial, virtconsole, USB), which can't detect the host's absence.
 
-    Its stream ends only when the tty is hung up, and then it has to be opened anew.
+    Its stream ends only when the tty is hung up; then it has to be reopened.
     """
 
-    # trio-serial passes the system's errors on as they are, which SocketChannel does not expect.
+    # trio-serial raises plain OSError, which SocketChannel does not expect.
 
     async def receive(self) -> bytes:
         """See :class:`ChannelStream`."""
@@ -157,13 +158,13 @@ class TtyChannel(SocketChannel):
 
 
 async def _open_tty(path: str) -> TtyChannel:
-    # Imported here: most guests have a virtio port and no need of it in their memory.
+    # Imported here to save memory: most guests have a virtio port.
     from trio_serial import SerialStream
 
     stream = SerialStream(path, exclusive=True)
     try:
         await stream.aopen()
-    except termios.error as error:  # which is no OSError
+    except termios.error as error:  # not an OSError
         raise OSError(*error.args) from error
     return TtyChannel(stream)
 
@@ -177,11 +178,11 @@ def _has_tty(path: str) -> bool:
 
 
 def _is_tty(fd: int) -> bool:
-    # os.isatty says no for whatever reason: a serial port without hardware (EIO) would be taken for
-    # a virtio port, one that fails at each read.
+    # Not os.isatty(), which returns False on any error: a serial port without hardware (EIO) would
+    # be taken for a virtio port, and each read would fail.
     try:
         termios.tcgetattr(fd)
-    except termios.error as error:  # which is no OSError
+    except termios.error as error:  # not an OSError
         number, text = error.args
         if number == errno.ENOTTY:
             return False
@@ -189,7 +190,7 @@ def _is_tty(fd: int) -> bool:
     return True
 
 
-def _can_be_waited_for(fd: int) -> bool:
+def _is_pollable(fd: int) -> bool:
     with select.epoll() as edges:
         try:
             edges.register(fd)

@@ -1,4 +1,4 @@
-"""The host's votes and notices in the guest: each is a window for all voters, and is answered."""
+"""Runs the host's votes and notices in the guest, each as a window, and answers them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from hbtrio.wire.vocabulary import EVENT_TABLE, NotificationType, VoteResult, wi
 
 _log = logging.getLogger("hbtrio.guest")
 
-#: The guest answers this much before the host gives up; shorter windows are used whole.
+#: The guest answers this long before the host's timeout; shorter windows are used in full.
 _PROPAGATION_MS: Final = 1000
 
-#: Votes and notices whose handlers are still being ended. A host has one open at a time.
+#: Votes and notices with handlers that have not ended. A host has one open at a time.
 _LINGERING: Final = 64
 
 
 class GuestRounds:
-    """Votes and notices, of which a newer one ends an older one.
+    """Runs votes and notices; a newer one ends an older one.
 
     Args:
-        voters: who is asked; may be replaced.
-        outbox: takes the answers.
+        voters: vote and receive notices; may be replaced.
+        outbox: sends the answers.
         guard: the process's on-time guard.
     """
 
@@ -42,12 +42,12 @@ class GuestRounds:
         self._window: BallotWindow | None = None
 
     def open(self, notify: ActionNotify) -> None:
-        """Asks the voters; the answer goes to the outbox when the window closes."""
+        """Opens a vote or notice; the answer goes to the outbox when its window closes."""
         self.abort("superseded by a newer action")
         if notify.event_type not in EVENT_TABLE or notify.notification_type is (
             NotificationType.UNKNOWN
         ):
-            # Nobody here can have an opinion on what nobody knows.
+            # No voter knows the event or type.
             self._respond(notify, Outcome(VoteResult.COMPLETE, ""))
             return
         if self.tasks.count >= _LINGERING:
@@ -76,7 +76,7 @@ class GuestRounds:
         self.tasks.hold(window, handlers)
 
     def abort(self, reason: str) -> None:
-        """Ends the vote or notice that is open without its answers; harmless if none is."""
+        """Ends the open vote or notice without an answer; does nothing if none is open."""
         if self._window is not None:
             self._window.abort(reason)
 

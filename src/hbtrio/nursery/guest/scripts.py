@@ -1,8 +1,8 @@
-"""Handler scripts of the guest: what a script's end and output mean as an answer.
+"""Runs the guest's handler scripts and converts exit status and output to an answer.
 
 The rules are PROTOCOL.md's: exit 0 accepts or succeeds, anything else rejects or fails, the first
 line of standard output is the reason. A script that was killed or could not be run has not voted,
-which is agreement; the log says why.
+which counts as agreement; the cause is logged.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
 
 _log = logging.getLogger("hbtrio.scripts")
 
-#: How many scripts one directory may hold; they run in parallel.
+#: Scripts of one directory that are run, in parallel.
 MAX_SCRIPTS = 64
-#: How many characters of a script's complaint go to the log.
+#: Characters of a script's standard error that are logged.
 _MAX_LOGGED = 200
 
 
 class ScriptVerdict(Enum):
-    """What a script has said by the way it ended."""
+    """The meaning of how a script ended."""
 
-    #: Exit 0: it accepts, succeeded, is healthy.
+    #: Exit status 0: accepts, succeeded or healthy.
     OK = "ok"
-    #: Any other exit status: it rejects, failed, is unhealthy.
+    #: Any other exit status: rejects, failed or unhealthy.
     REFUSED = "refused"
-    #: It was killed by a signal or could not be run: no vote, which is agreement.
+    #: Killed by a signal or could not be run: no vote, which counts as agreement.
     NO_ANSWER = "no-answer"
 
 
 @attrs.frozen
 class ScriptAnswer:
-    """A script's verdict, and the reason it gave.
+    """A script's verdict and reason.
 
     Args:
-        verdict: how it ended.
-        reason: the first line of its standard output, without control characters and blanks around
-            it; may be empty, and is as long as the runner's bound allows: the wire clips it.
+        verdict: how the script ended.
+        reason: the first line of its standard output, stripped, without control characters; may be
+            empty. Its length is bounded by the runner only: the wire codec cuts it.
     """
 
     verdict: ScriptVerdict
@@ -55,8 +55,8 @@ class ScriptAnswer:
 async def run_script(runner: ProcessRunner, argv: Sequence[str]) -> ScriptAnswer:
     """Run a handler script and read its answer.
 
-    The first line of its standard error is logged under its path. Nothing is raised for a script
-    that cannot be run: that is ``NO_ANSWER`` and an error in the log. Cancellation ends the script.
+    The first line of standard error is logged with the path. A script that cannot be run is logged
+    as an error and results in ``NO_ANSWER``. Cancellation ends the script.
     """
     path = argv[0]
     try:
@@ -64,9 +64,9 @@ async def run_script(runner: ProcessRunner, argv: Sequence[str]) -> ScriptAnswer
     except ProcessNotStarted as error:
         _log.error("script %s cannot be run: %s", error.path, error.reason)
         return ScriptAnswer(ScriptVerdict.NO_ANSWER, "")
-    complaint = _first_line(result.stderr)
-    if complaint:
-        _log.warning("script %s says: %s", path, complaint[:_MAX_LOGGED])
+    stderr = _first_line(result.stderr)
+    if stderr:
+        _log.warning("script %s: stderr: %s", path, stderr[:_MAX_LOGGED])
     reason = _first_line(result.stdout)
     if result.signal is not None:
         _log.error("script %s was killed by signal %s", path, _signal_name(result.signal))
@@ -76,11 +76,12 @@ async def run_script(runner: ProcessRunner, argv: Sequence[str]) -> ScriptAnswer
 
 
 def executables(path: str) -> list[str]:
-    """List the scripts that a configured path stands for, as they are at this moment.
+    """List the scripts that a configured path stands for at present.
 
     A directory stands for its executable regular files, sorted by name, without hidden files and
-    editors' backups, and no more than 64. Anything else stands for itself, executable or not:
-    running it will tell. Nothing there, or nothing in it, is an error in the log and an empty list.
+    editors' backups, at most 64. Any other path is a script itself, even if not executable, so that
+    running it reports the error. A missing path or a directory without a script is logged as an
+    error, and the list is empty.
     """
     if not os.path.isdir(path):
         if os.path.lexists(path):
@@ -89,7 +90,7 @@ def executables(path: str) -> list[str]:
         return []
     try:
         with os.scandir(path) as entries:
-            # The smallest names only: so also a directory of a million files is bounded.
+            # Only the smallest names are kept, to bound memory for a directory of a million files.
             names = heapq.nsmallest(
                 MAX_SCRIPTS + 1, (entry.name for entry in entries if _is_script(entry))
             )
@@ -97,11 +98,11 @@ def executables(path: str) -> list[str]:
         _log.error("script directory %s cannot be read: %s", path, error.strerror)
         return []
     if not names:
-        _log.error("script directory %s holds no executable file", path)
+        _log.error("script directory %s has no executable file", path)
     if len(names) > MAX_SCRIPTS:
         left_out = names.pop()
         _log.error(
-            "script directory %s holds more than %d scripts: left out from %s on",
+            "script directory %s has more than %d scripts: those from %s on are ignored",
             path,
             MAX_SCRIPTS,
             left_out,
@@ -117,7 +118,7 @@ def _is_script(entry: os.DirEntry[str]) -> bool:
 
 def _first_line(output: bytes) -> str:
     line = output.partition(b"\n")[0].decode("utf-8", errors="replace")
-    # Cc is the C0 and C1 controls and DEL: nothing of it belongs in a log or on the wire.
+    # Category Cc is the C0 and C1 controls and DEL, which must not reach a log or the wire.
     return "".join(" " if unicodedata.category(c) == "Cc" else c for c in line).strip()
 
 

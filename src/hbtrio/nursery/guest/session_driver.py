@@ -1,4 +1,4 @@
-"""Drives the guest's session: hands the machine what happens, and carries out what it says."""
+"""Drives the guest's session machine: passes in events and carries out its effects."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hbtrio.wire.channel_messages import Message
 
 _log = logging.getLogger("hbtrio.guest")
 
-#: Inits that a host may leave unanswered before the log has a word about it.
-_UNHEARD_INITS: Final = 3
+#: Unanswered inits after which a warning is logged.
+_UNANSWERED_INITS: Final = 3
 
 
 class SessionDriver:
-    """The session with its timer.
+    """Runs the session machine and its timer.
 
     Args:
-        session: the machine.
-        outbox: takes what is to be sent.
+        session: the session machine.
+        outbox: sends the messages.
         health: answers challenges.
         rounds: answers votes and notices.
         guard: the process's on-time guard.
@@ -41,59 +41,59 @@ class SessionDriver:
         guard: OnTimeGuard,
     ) -> None:
         self.session = session
-        #: Whether the host was sent the farewell, which nothing may follow.
+        #: Whether the farewell was queued; nothing may be sent after it.
         self.stopped = False
         self._outbox = outbox
         self._health = health
         self._rounds = rounds
         self._guard = guard
         self._timer = trio.CancelScope()
-        self._unheard_inits = 0
+        self._unanswered_inits = 0
 
     async def run(self) -> NoReturn:
-        """Tells the session when its deadlines have passed, until cancelled."""
+        """Notifies the session of each deadline that has passed, until cancelled."""
         while True:
             with trio.CancelScope(deadline=self.session.deadline) as self._timer:
                 await trio.sleep_forever()
-            # Tasks woken together run in any order: what has arrived by now is read first.
+            # Tasks woken together run in any order: let the reader handle what has arrived first.
             await trio.lowlevel.checkpoint()
             now = trio.current_time()
             if now >= self.session.deadline:
                 if self.session.state is SessionState.ENABLING:
-                    self._count_unheard_init()
+                    self._count_unanswered_init()
                 self._apply(self.session.expired(now, late=self._guard.is_late(now)))
 
     def channel_up(self) -> None:
-        """The channel is connected."""
+        """Handles a channel that is now connected."""
         self._apply(self.session.channel_up(trio.current_time()))
 
     def channel_down(self) -> None:
-        """The channel is not connected any more; what was to be sent on it is dropped."""
+        """Handles a channel that is no longer connected; drops all queued messages."""
         if not self.stopped:
             self._apply(self.session.channel_down(trio.current_time()))
-        # What was meant for that host, the answers just aborted too, is of no use to the next.
+        # Queued messages, including answers just aborted, were meant for that connection only.
         self._outbox.clear()
 
     def received(self, message: Message) -> None:
-        """The host has sent this."""
+        """Handles a message from the host."""
         self._apply(self.session.received(message, trio.current_time()))
 
     def reload(self, settings: SessionSettings) -> None:
-        """The configuration was read again."""
+        """Applies a reloaded configuration."""
         self._apply(self.session.reload(settings, trio.current_time()))
 
     def stop(self) -> None:
-        """Says farewell to the host; from then on the session is over."""
+        """Sends the farewell to the host; ends the session."""
         self.stopped = True
         self._apply(self.session.shutdown(trio.current_time()))
 
-    def _count_unheard_init(self) -> None:
-        self._unheard_inits += 1
-        if self._unheard_inits == _UNHEARD_INITS:  # logged once, until a host is heard again
+    def _count_unanswered_init(self) -> None:
+        self._unanswered_inits += 1
+        if self._unanswered_inits == _UNANSWERED_INITS:  # logged once, until the session is enabled
             _log.warning(
-                "no host has acknowledged %d inits: none is there, or another process holds the "
-                "channel",
-                _UNHEARD_INITS,
+                "no host has acknowledged %d inits: no host is connected, or another process holds "
+                "the channel",
+                _UNANSWERED_INITS,
             )
 
     def _apply(self, effects: list[fsm.Effect]) -> None:
@@ -111,6 +111,6 @@ class SessionDriver:
                     self._rounds.abort(reason)
                 case fsm.SessionStateChanged(old, new, event):
                     if new is SessionState.ENABLED:
-                        self._unheard_inits = 0
+                        self._unanswered_inits = 0
                     _log.info("heartbeat state change from %s to %s, event=%s.", old, new, event)
         self._timer.deadline = self.session.deadline

@@ -1,11 +1,11 @@
-"""A virtio-serial port as a stream that does not spin while the host is away.
+"""Reads and writes a virtio-serial port without spinning while the host is disconnected.
 
-With the host disconnected the kernel reports the port as readable and hung up, level-triggered, for
-ever, and a read returns b"" at once; trio's own wait_readable, and any FdStream on it, would burn a
-whole CPU. So the port is watched by an inner epoll set in edge-triggered mode, which turns every
-change (host connects, disconnects, sends, makes room) into one edge; trio waits on that set. A
-connect shows only as writability, so EPOLLOUT must be in the mask of the reading side too. All of
-this was measured on QEMU 7.2 and Linux 6.1 (PROTOCOL.md, the virtio-serial port itself).
+While the host is disconnected, the kernel permanently reports the port as readable and hung up, and
+a read returns b"" at once: trio's wait_readable, and any FdStream on it, would use a whole CPU. So
+an inner, edge-triggered epoll set watches the port and turns each change (host connects,
+disconnects, sends, makes room) into one edge; trio waits for that set. A connect shows only as
+writability, so the mask of the reading side includes EPOLLOUT, too. All of this was measured on
+QEMU 7.2 and Linux 6.1 (PROTOCOL.md, the virtio-serial port itself).
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ class VirtioPort:
     """An open virtio-serial port.
 
     Args:
-        path: its device, such as /dev/virtio-ports/cgcs.heartbeat; one process at a time.
+        path: the device, such as /dev/virtio-ports/cgcs.heartbeat; one process can open it at a
+            time.
 
     Raises:
-        OSError: it can't be opened; EBUSY when another process holds it, EPERM when it is no port
-            but a device that can't be waited for.
+        OSError: the port can't be opened: EBUSY if another process holds it, EPERM if the device
+            can't be polled and so is not a port.
     """
 
     persistent = True
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        # Out of descriptors, a set can't be made; the port would then stay open at each attempt.
+        # If there is no descriptor left for a set, the port must not stay open.
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, self._fd)
-            # One set for each direction: trio lets only one task wait for a file descriptor.
+            # One set per direction: trio lets only one task wait for a descriptor.
             self._reading = undo.enter_context(select.epoll())
             self._writing = undo.enter_context(select.epoll())
             for edges in (self._reading, self._writing):
@@ -52,11 +53,11 @@ class VirtioPort:
 
     @property
     def connected(self) -> bool:
-        """Whether the host's side is open at this moment."""
+        """Whether the host's side is open now."""
         return not any(events & _AWAY for _, events in self._poll.poll(0))
 
     async def wait_connected(self) -> None:
-        """Returns once the host is connected. For the reading task only.
+        """Waits until the host is connected. For the reading task only.
 
         Raises:
             DeviceFault: the port was unplugged.
@@ -64,17 +65,17 @@ class VirtioPort:
         await trio.lowlevel.checkpoint()
         while not self.connected:
             try:
-                # Polled, an unplugged port looks like one whose host is away. A read tells; one of
-                # no bytes takes none from a host that has sent them and left.
+                # In a poll, an unplugged port looks like one with the host disconnected. A read
+                # tells them apart; reading 0 bytes takes no data that the host has sent and left.
                 os.read(self._fd, 0)
             except BlockingIOError:
-                pass  # the host has come this very moment, which is an edge
+                pass  # the host has just connected, which is an edge
             except OSError as error:
                 raise DeviceFault(os_reason(error)) from error
             await _edge(self._reading)
 
     async def receive(self) -> bytes:
-        """At most 4096 bytes; b"" while the host is not connected.
+        """Receives at most 4096 bytes; b"" while the host is not connected.
 
         Raises:
             DeviceFault: the port was unplugged.
@@ -91,7 +92,7 @@ class VirtioPort:
                 return data
 
     async def send(self, data: bytes) -> None:
-        """Sends all of ``data``; a full ring is waited for while the host is connected.
+        """Sends all of ``data``; waits while the ring is full and the host is connected.
 
         Raises:
             DeviceFault: the host is not connected, or the port was unplugged.
@@ -108,7 +109,7 @@ class VirtioPort:
                 raise DeviceFault(os_reason(error)) from error
 
     async def aclose(self) -> None:
-        """Closes the port; the host's side does not notice."""
+        """Closes the port; the host can't detect that."""
         for edges in (self._reading, self._writing):
             trio.lowlevel.notify_closing(edges.fileno())
         self._close()
@@ -122,4 +123,4 @@ class VirtioPort:
 
 async def _edge(edges: select.epoll) -> None:
     await trio.lowlevel.wait_readable(edges.fileno())
-    edges.poll(0)  # takes the edge; one that comes later arms the set again
+    edges.poll(0)  # consumes the edge; a later one arms the set again

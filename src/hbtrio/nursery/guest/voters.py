@@ -1,4 +1,4 @@
-"""Who is asked about and notified of events in this VM: event scripts and applications."""
+"""Combines the voters of this VM: event scripts and applications."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from hbtrio.wire.channel_messages import ActionNotify
 
 
 class Voters(Protocol):
-    """A kind of voters."""
+    """One kind of voters, such as the applications."""
 
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
-        """The handlers for this vote or notice, by name, as of this moment."""
+        """Returns the present handlers for this vote or notice, by voter name."""
 
     def health(self) -> list[HealthStatus]:
-        """The health of those that have one of their own."""
+        """Returns the health of the voters that have one."""
 
 
 class AllVoters:
-    """All of these, side by side.
+    """Combines several kinds of voters.
 
     Args:
-        kinds: those who come first keep their names, where two have the same.
+        kinds: of two voters with the same name, the one of the earlier kind keeps it.
     """
 
     def __init__(self, *kinds: Voters) -> None:
@@ -45,13 +45,13 @@ class AllVoters:
 
 
 class VoterNames:
-    """The names of one round: who comes second with a name is ``name (2)``, then ``name (3)``."""
+    """Makes voter names unique in one round: a second ``name`` becomes ``name (2)``, and so on."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def take(self, name: str) -> str:
-        """A name that nobody has yet, from now on this one's."""
+        """Takes and returns ``name``, numbered if it is taken already."""
         free, number = name, self._numbers.get(name, 1)
         while free in self._numbers:
             number += 1
