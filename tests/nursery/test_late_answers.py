@@ -240,7 +240,7 @@ def test_a_restarted_guest_s_first_beat_in_its_channel(stall_s: float) -> None:
         async with host_world() as world:
             guest = await world.heartbeating()
             await world.at(4.5)
-            world.channel(guest).restarts("reboot")
+            world.channel(guest).outages.restarts("reboot")
             await world.settle()
             window = world.channel(guest).restart.window
             assert window is not None

@@ -397,13 +397,13 @@ async def test_of_one_that_is_expected_back_what_is_under_way_is_the_reason(
     async with host_world() as world:
         guest = await world.heartbeating()
         channel = world.channel(guest)
-        channel.restarts("reboot")
+        channel.outages.restarts("reboot")
         world.dialer.refuse(guest.path)
         guest.peer.close()
         await world.at(30)
         assert channel.why == "reboot is under way"
         # With its channel closed, and not expected: that it closed, until it can't be opened.
-        channel.call_off("reboot", "failed")
+        channel.outages.call_off("reboot", "failed")
         assert channel.why == "reboot did not happen: failed"
 
 

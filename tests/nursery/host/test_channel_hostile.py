@@ -444,9 +444,9 @@ STEPS: list[Step] = [
     _set("health", Health.UNHEALTHY),
     _goes,
     _comes,
-    _if_known(lambda channel: channel.restarts("acted")),
-    _if_known(lambda channel: channel.stops("acted")),
-    _if_known(lambda channel: channel.call_off("acted", "failed")),
+    _if_known(lambda channel: channel.outages.restarts("acted")),
+    _if_known(lambda channel: channel.outages.stops("acted")),
+    _if_known(lambda channel: channel.outages.call_off("acted", "failed")),
     *(_asks(HostWorld.vote, event) for event in (Event.STOP, Event.PAUSE)),
     *(_asks(HostWorld.notice, event) for event in Event if event is not Event.UNKNOWN),
 ]

@@ -577,7 +577,7 @@ async def test_called_off_it_is_challenged_at_once(event: Event, autojump_clock:
         channel = world.channel(guest)
         await world.at(30)
         guest.answers_after_s = 0.25
-        channel.call_off(event, "the command failed")
+        channel.outages.call_off(event, "the command failed")
         await world.at(40)
         why = f"{event} did not happen: the command failed"
         assert later(world)[1:] == [(30.25, "heartbeating", why)]
@@ -592,14 +592,14 @@ async def test_calling_off_what_is_gone_or_not_under_way_is_harmless(
         guest = await world.heartbeating()
         channel = world.channel(guest)
         await world.at(3.5)
-        channel.call_off("reboot", "no reason")
+        channel.outages.call_off("reboot", "no reason")
         await world.at(6.5)
         assert guest.challenged_at() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
         guest.vanishes()
         await world.settle()
         before = world.told()
-        channel.call_off("reboot", "no reason")
-        channel.restarts("no reason")
+        channel.outages.call_off("reboot", "no reason")
+        channel.outages.restarts("no reason")
         await world.at(300)
         assert world.told() == before
 
@@ -611,7 +611,7 @@ async def test_acted_upon_with_reboot_it_has_its_window(autojump_clock: MockCloc
     async with host_world() as world:
         guest = await world.heartbeating()
         await world.at(NOTICED)
-        world.channel(guest).restarts("corrective action reboot")
+        world.channel(guest).outages.restarts("corrective action reboot")
         falls_silent(guest)
         await world.at(EXPIRES)
         assert world.told(since=2) == [
@@ -625,7 +625,7 @@ async def test_acted_upon_with_stop_it_is_not_waited_for(autojump_clock: MockClo
     async with host_world() as world:
         guest = await world.heartbeating()
         await world.at(NOTICED)
-        world.channel(guest).stops("corrective action stop")
+        world.channel(guest).outages.stops("corrective action stop")
         falls_silent(guest)
         await world.at(400)
         assert world.told(since=2) == [(NOTICED, "stopped", "corrective action stop is under way")]
@@ -643,7 +643,7 @@ async def test_what_ends_a_restart_without_a_socket_ends_the_waiting_for_it(
             guest.vanishes()
             await world.at(30)
             assert channel.absent
-            channel.stops("corrective action stop")
+            channel.outages.stops("corrective action stop")
         else:
             guest.reply = stay_silent
             world.notice(guest, Event.PAUSE)

@@ -225,7 +225,7 @@ async def test_acted_upon_between_two_lives_it_has_its_window(autojump_clock: Mo
         mend(world, guest)
         world.crashes = 1
         guest.answers_after_s, guest.greets = None, False
-        world.channel(guest).restarts("acted")
+        world.channel(guest).outages.restarts("acted")
         await world.at(300)
         assert [told[1] for told in world.told(since=5.4)] == ["restart-expired", "loss"]
 

@@ -170,7 +170,7 @@ class ActionRun:
         if channel is not None and event is not None:
             # Most reboots are of lost instances: they can't be notified, but are expected back.
             if not self._announced or channel.restart.window is None:
-                channel.restarts(event)
+                channel.outages.restarts(event)
             self._announced = True
         self._restarts = channel is not None and channel.restart.window is not None
         argv = expand(self._command, uuid=self.uuid)
@@ -195,13 +195,13 @@ class ActionRun:
         before = self._machine.before
         if not fault:
             if channel is not None and self._announced and before is not None:
-                channel.carried_out(before)
+                channel.outages.carried_out(before)
             return True
         self._reason = f"the command failed: {fault}"
         # Only an announced event can be called off: an instance that could not be resumed is still
         # suspended.
         if channel is not None and self._announced and before is not None:
-            channel.call_off(before, plain_text(self._reason, 223))
+            channel.outages.call_off(before, plain_text(self._reason, 223))
         return False
 
     async def _await_return(self) -> None:

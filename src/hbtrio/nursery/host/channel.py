@@ -16,6 +16,7 @@ from hbtrio.fsm.heartbeat import effects as hb
 from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
 from hbtrio.log import LogOnce
+from hbtrio.nursery.host.channel_outages import ChannelOutages
 from hbtrio.nursery.host.channel_reports import ChannelReports
 from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.connection import BadMessages, ChannelConnection
@@ -61,6 +62,7 @@ class Channel:
         )
         self._reports = ChannelReports(self.uuid, self.heartbeat, setup)
         self._dialling = Dialling(self.uuid, file.path, setup.dialer)
+        self.outages = ChannelOutages(self.heartbeat, self._dialling, self._expect)
         self._connection: ChannelConnection | None = None
         self._life = trio.CancelScope()
         self._bad_messages = BadMessages()
@@ -307,37 +309,6 @@ class Channel:
             self._pace()
 
     # -- effects ----------------------------------------------------------------------------
-
-    def restarts(self, what: str) -> None:
-        """Expects silence and a return: a command restarts the instance without a notice.
-
-        Args:
-            what: the event or corrective action of the command, for reports.
-        """
-        if not self.gone:
-            self._expect(self.heartbeat.restarts(what, trio.current_time()))
-
-    def stops(self, what: str) -> None:
-        """Expects silence: a command stops the instance without a notice."""
-        if not self.gone:
-            self._expect(self.heartbeat.stops(what, trio.current_time()))
-
-    def call_off(self, what: str, reason: str) -> None:
-        """Expects answers again: ``what`` did not happen. Ignored while the socket is gone."""
-        # Without a socket the instance did go down, whatever the command reported; RESTART decides.
-        if not self.gone and not self.absent:
-            self._expect(self.heartbeat.called_off(what, reason, trio.current_time()))
-
-    def carried_out(self, what: str) -> None:
-        """Notes that the command of ``what`` has succeeded: a return is final from now on."""
-        self.heartbeat.carried_out(what, trio.current_time())
-
-    def runs_again(self, reason: str) -> None:
-        """Notes that a pause, suspend or live migration is over, as an orchestrator reported."""
-        before = self.heartbeat.state
-        effects = self.heartbeat.runs_again(reason, trio.current_time())
-        if self.heartbeat.state is not before:
-            self._expect(effects)
 
     def _changed(self) -> None:
         self._setup.on_change(self.uuid)

@@ -166,9 +166,9 @@ class Corrective:
         # Before the command, because the instance falls silent while the command runs.
         what = f"corrective action {action}"
         if action is CorrectiveAction.REBOOT:
-            channel.restarts(what)
+            channel.outages.restarts(what)
         elif action is CorrectiveAction.STOP:
-            channel.stops(what)
+            channel.outages.stops(what)
         self.ran += 1
         failed = f"timed out after {self._commands.timeout_s:g} s"
         with trio.move_on_after(self._commands.timeout_s):
@@ -185,7 +185,7 @@ class Corrective:
                 failed = f"{ended}: {stderr}"
         self.failed += 1
         _log.error("%s: %s failed: %s%s", channel.uuid, action, failed, channel.name_suffix)
-        channel.call_off(what, f"the command failed: {failed}")
+        channel.outages.call_off(what, f"the command failed: {failed}")
 
     def _take(self, uuid: str) -> bool:
         quota = self._quotas.pop(uuid, None) or Quota(self._commands.per_hour, _HOUR_S)

@@ -252,7 +252,7 @@ class Host:
                 channel.heartbeat.reporting = self.reporting.is_on(channel.uuid)
         channel = self.channels.get(uuid)
         if channel is not None and turned_on:
-            channel.runs_again("the instance was enabled")
+            channel.outages.runs_again("the instance was enabled")
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Calls ``listener`` with the uuid of each instance that changes, comes or goes."""

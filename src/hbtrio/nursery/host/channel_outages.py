@@ -1,0 +1,72 @@
+"""Tells one instance's heartbeat of outages that no notice announced.
+
+A command, a corrective action or an orchestrator's report changes what is expected of the
+instance. A notice does the same by itself, see
+:meth:`~hbtrio.fsm.heartbeat.machine.Heartbeat.notice_opened`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from hbtrio.fsm.heartbeat import effects as hb
+from hbtrio.fsm.heartbeat.machine import Heartbeat
+from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.nursery.host.dialling import Dialling
+
+
+class ChannelOutages:
+    """Begins and ends the outages of an instance. A channel that is gone ignores them.
+
+    Args:
+        heartbeat: decides what follows.
+        dialling: knows whether the instance's socket is there.
+        expect: carries out the effects and reports the change.
+    """
+
+    def __init__(
+        self,
+        heartbeat: Heartbeat,
+        dialling: Dialling,
+        expect: Callable[[tuple[hb.Effect, ...]], None],
+    ) -> None:
+        self._heartbeat = heartbeat
+        self._dialling = dialling
+        self._expect = expect
+
+    def restarts(self, what: str) -> None:
+        """Expects silence and a return: a command restarts the instance without a notice.
+
+        Args:
+            what: the event or corrective action of the command, for reports.
+        """
+        if not self._gone:
+            self._expect(self._heartbeat.restarts(what, trio.current_time()))
+
+    def stops(self, what: str) -> None:
+        """Expects silence: a command stops the instance without a notice."""
+        if not self._gone:
+            self._expect(self._heartbeat.stops(what, trio.current_time()))
+
+    def call_off(self, what: str, reason: str) -> None:
+        """Expects answers again: ``what`` did not happen. Ignored while the socket is gone."""
+        # Without a socket the instance did go down, whatever the command reported; RESTART decides.
+        if not self._gone and not self._dialling.absent:
+            self._expect(self._heartbeat.called_off(what, reason, trio.current_time()))
+
+    def carried_out(self, what: str) -> None:
+        """Notes that the command of ``what`` has succeeded: a return is final from now on."""
+        self._heartbeat.carried_out(what, trio.current_time())
+
+    def runs_again(self, reason: str) -> None:
+        """Notes that a pause, suspend or live migration is over, as an orchestrator reported."""
+        before = self._heartbeat.state
+        effects = self._heartbeat.runs_again(reason, trio.current_time())
+        if self._heartbeat.state is not before:
+            self._expect(effects)
+
+    @property
+    def _gone(self) -> bool:
+        return self._heartbeat.state is HeartbeatState.GONE
