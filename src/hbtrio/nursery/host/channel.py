@@ -15,7 +15,6 @@ import trio
 from hbtrio.fsm.heartbeat import effects as hb
 from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
-from hbtrio.log import LogOnce
 from hbtrio.nursery.host.channel_outages import ChannelOutages
 from hbtrio.nursery.host.channel_reports import ChannelReports
 from hbtrio.nursery.host.channel_setup import ChannelSetup
@@ -67,7 +66,6 @@ class Channel:
         self._life = trio.CancelScope()
         self._bad_messages = BadMessages()
         self._crash: Exception | None = None
-        self._silence_log = LogOnce()
         self._counted = False
 
     @property
@@ -193,7 +191,7 @@ class Channel:
         if crash is not None:
             raise crash
         if connection.has_received:
-            self._silence_log.clear()
+            self._dialling.received_data()
         if self.heartbeat.beats > beats:
             self._dialling.succeeded()
         return reconnects
@@ -331,7 +329,8 @@ class Channel:
             match effect:
                 case hb.Reconnect(reason):
                     _log.info("%s: reconnecting: %s%s", self.uuid, reason, self.name_suffix)
-                    self._log_silence()
+                    if self._connection is None or not self._connection.has_received:
+                        self._dialling.log_silence(self.name_suffix)
                     if self._connection is not None:
                         self._connection.reconnect = True
                     self._break(reason)
@@ -345,13 +344,6 @@ class Channel:
             self.restart.close()
             if self.absent:  # whatever ended RESTARTING, the socket is no longer awaited
                 self._forget("its socket did not come back")
-
-    def _log_silence(self) -> None:
-        # QEMU serves one client: a second one connects and waits in the backlog, with no error.
-        received = self._connection is not None and self._connection.has_received
-        text = "no data received: no guest is running, or another client holds the channel"
-        if not received and self._silence_log.is_new(text):
-            _log.warning("%s: %s: %s%s", self.uuid, self.path, text, self.name_suffix)
 
     def _restart_expired(self) -> None:
         self._apply(self.heartbeat.restart_expired(trio.current_time()))

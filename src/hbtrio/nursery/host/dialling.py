@@ -32,6 +32,7 @@ class Dialling:
         self._dialer = dialer
         self._backoff = Backoff()
         self._fault_log = LogOnce()
+        self._silence_log = LogOnce()
         self._sleep = trio.CancelScope()
 
     def retarget(self, path: str) -> None:
@@ -55,6 +56,21 @@ class Dialling:
         self.fault = ""
         self._fault_log.clear()
         return port
+
+    def log_silence(self, name_suffix: str) -> None:
+        """Logs, once until :meth:`received_data`, that nobody answers on the connection.
+
+        Args:
+            name_suffix: the end of the log line, which names the instance.
+        """
+        # QEMU serves one client: a second one connects and waits in the backlog, with no error.
+        text = "no data received: no guest is running, or another client holds the channel"
+        if self._silence_log.is_new(text):
+            _log.warning("%s: %s: %s%s", self._uuid, self.path, text, name_suffix)
+
+    def received_data(self) -> None:
+        """Ends the fault of :meth:`log_silence`: somebody answers at the socket."""
+        self._silence_log.clear()
 
     def succeeded(self) -> None:
         """Resets the backoff: the connection was useful."""
