@@ -22,6 +22,7 @@ import trio.testing
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store import outbox, schema
+from hbtrio.store.database import open_database
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
 from hbtrio.store.records import (
     Entry,
@@ -33,7 +34,7 @@ from hbtrio.store.records import (
     RoundResult,
 )
 from hbtrio.store.rounds import BOOTS
-from hbtrio.store.schema import MIGRATIONS, migrate, open_database
+from hbtrio.store.schema import MIGRATIONS, migrate
 from hbtrio.store.store import Store
 from hbtrio.store.worker import (
     Job,
@@ -1097,7 +1098,7 @@ class Disk:
 @pytest.fixture
 def disk(path: str, monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk(path + "-wal")
-    monkeypatch.setattr(schema.os, "fdatasync", disk)
+    monkeypatch.setattr("hbtrio.store.database.os.fdatasync", disk)
     return disk
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import trio
 
-from hbtrio.store.schema import open_database
+from hbtrio.store.database import open_database
 from hbtrio.store.store import Store
 from hbtrio.store.worker import Job, StoreFault, perform
 

@@ -23,6 +23,7 @@ import trio
 
 from hbtrio.fsm.delivery import OutboxState
 from hbtrio.store import history, outbox, rounds
+from hbtrio.store.database import open_database
 from hbtrio.store.held_alarms import HeldAlarms
 from hbtrio.store.inventory import Inventory
 from hbtrio.store.records import (
@@ -35,7 +36,6 @@ from hbtrio.store.records import (
     RoundResult,
 )
 from hbtrio.store.retry import retry_forever
-from hbtrio.store.schema import open_database
 from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
 
 #: The most rows that one call returns of an unbounded list.
@@ -84,7 +84,7 @@ class Store:
         """Opens the store in a file while the block runs; creates a missing file.
 
         Raises:
-            UserError: as for :func:`~hbtrio.store.schema.open_database`.
+            UserError: as for :func:`~hbtrio.store.database.open_database`.
         """
         async with open_store_thread(lambda: open_database(path)) as thread:
             yield cls(thread, wall_clock)

@@ -33,7 +33,7 @@ from typing import Any, Final, Protocol, TypeVar
 import trio
 
 from hbtrio.errors import os_reason
-from hbtrio.store.schema import Database
+from hbtrio.store.database import Database
 
 _log = logging.getLogger("hbtrio.store")
 

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from hbtrio.fsm.application import ApplicationSession, Effect
 from hbtrio.net.unix_socket import UnixListener
 from hbtrio.nursery.guest.app_connection import UNREGISTERED_S
-from hbtrio.nursery.guest.app_log import CHANGES, LINES, PERIOD_S, MISUSES, Topic
+from hbtrio.nursery.guest.app_log import CHANGES, LINES, MISUSES, PERIOD_S, Topic
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.wire.app_messages import AppChallenge, AppInitAck, AppMessage
 from hbtrio.wire.vocabulary import CorrectiveAction
