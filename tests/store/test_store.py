@@ -21,7 +21,7 @@ import trio.testing
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.fsm.delivery import OutboxKind, OutboxState
-from hbtrio.store import outbox, schema
+from hbtrio.store import delivery_order, outbox, schema
 from hbtrio.store.database import open_database
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
 from hbtrio.store.records import (
@@ -615,7 +615,7 @@ def test_a_long_queue_and_a_long_past_are_not_searched_through(path: str) -> Non
     database = open_database(path)
     database.db.set_trace_callback(said.append)
     outbox.queue(database.db, [service(), alarm(), action()], 0.0)
-    outbox.ready(database.db, 8, 6, [B], [C], 0.0, 0.0)
+    delivery_order.ready(database.db, 8, 6, [B], [C], 0.0, 0.0)
     outbox.mark_sending(database.db, 1, 0.0, 0.0)
     outbox.back_to_queue(database.db, 2, "refused", 0.0, reached=True, refused=True)
     outbox.mark_done(database.db, 1, OutboxState.DELIVERED, "", 0.0)

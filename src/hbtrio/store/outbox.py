@@ -1,6 +1,7 @@
-"""Reads and writes the outbox: the entries for the VIM, their order and their expiry.
+"""Reads and writes the outbox: the entries for the VIM and their expiry.
 
 An alarm may be held back, see :mod:`hbtrio.store.held_alarms`; later entries don't wait for it.
+:mod:`hbtrio.store.delivery_order` says which entries are next.
 
 All functions run inside a transaction of the store's worker. ``now`` is the wall clock in seconds
 since the epoch, ``clock`` is trio's. A verdict expires by trio's clock, because the wall clock may
@@ -9,29 +10,24 @@ be set. Only the verdicts of an earlier process, whose clock is gone, expire by 
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
 from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store import history, rounds
-from hbtrio.store.records import Entry, HistoryEntry, NewEntry, Ready
+from hbtrio.store.records import Entry, HistoryEntry, NewEntry
 from hbtrio.store.sql import changed, epoch, moment, moment_or_none, rows, text_of
 
 #: The most waiting alarms per instance; one more makes the oldest undelivered.
 ALARMS_PER_INSTANCE: Final = 100
 
-#: After this many failed attempts while the VIM can be reached, a state or alarm lets later entries
-#: pass, because the fault may be the entry's. With the delivery's delays that takes 15 s if the VIM
-#: answers at once; up to then, an instance's order is kept.
-TRIES: Final = 4
-
 #: The least time that a machine needs to be up again after a power cut, in seconds: a verdict with
 #: less time left expires before it could be sent a second time.
 REBOOT_S: Final = 20.0
 
-_COLUMNS: Final = (
+#: What :func:`entry_of` takes, in its order.
+COLUMNS: Final = (
     "id, kind, uuid, command_id, body, expires_at, state, attempts, queued_at, done_at, fault,"
     " refused_since"
 )
@@ -47,49 +43,9 @@ _QUEUED: Final = """
     THEN 'held' ELSE 'queued' END
 """
 
-# The rank of an entry that keeps failing: more failures come later.
-_LATE: Final = f"max(0, {{0}}.failures - {TRIES - 1})"
-
-# Usually the oldest entry of an instance is next, with these exceptions. A state or alarm that
-# keeps failing lets later entries pass. A verdict passes states and alarms that have failed, and
-# all of them while its instance rests (one has failed or hangs) or while there is no slot for them.
-# A verdict waits until the reply to the requester is written, which may never happen if the agent
-# was killed or the link was cut.
-_READY: Final = f"""
-    SELECT {_COLUMNS} FROM outbox AS mine
-    WHERE state = 'queued'
-      AND uuid NOT IN (SELECT value FROM json_each(:busy))
-      AND (kind = 'action' OR uuid NOT IN (SELECT value FROM json_each(:resting)))
-      AND NOT EXISTS (
-          SELECT 1 FROM outbox AS other
-          WHERE other.uuid = mine.uuid AND other.id < mine.id
-            AND other.done_at IS NULL AND other.state <> 'held'
-            AND CASE
-                WHEN other.kind = 'action' THEN 1
-                WHEN mine.kind = 'action' THEN other.attempts = 0 AND :others > 0
-                    AND mine.uuid NOT IN (SELECT value FROM json_each(:resting))
-                ELSE {_LATE.format("other")} <= {_LATE.format("mine")}
-            END
-            AND NOT EXISTS (
-                SELECT 1 FROM rounds WHERE rounds.command_id = other.command_id AND replied = 0
-            )
-      )
-      AND (kind = 'action' OR failures < {TRIES} OR NOT EXISTS (
-          SELECT 1 FROM outbox AS other
-          WHERE other.uuid = mine.uuid AND other.id > mine.id
-            AND other.done_at IS NULL AND other.state <> 'held' AND other.kind <> 'action'
-            AND {_LATE.format("other")} < {_LATE.format("mine")}
-      ))
-      AND NOT EXISTS (
-          SELECT 1 FROM rounds WHERE rounds.command_id = mine.command_id AND replied = 0
-      )
-    ORDER BY place, attempts, queued_at, id
-    LIMIT :limit
-"""
-
-# These must match the conditions of their indexes.
-_BY_CLOCK: Final = "state = 'queued' AND deadline"
-_BY_WALL_CLOCK: Final = "state = 'queued' AND deadline IS NULL AND expires_at"
+#: Which entries expire by which clock; these must match the conditions of their indexes.
+BY_CLOCK: Final = "state = 'queued' AND deadline"
+BY_WALL_CLOCK: Final = "state = 'queued' AND deadline IS NULL AND expires_at"
 
 # Seconds until an entry expires; the parameters are trio's clock and the wall clock.
 _LEFT: Final = "coalesce(deadline - ?, expires_at - ?, 9e999)"
@@ -144,45 +100,6 @@ def _drop_oldest_alarms(db: sqlite3.Connection, uuid: str, now: float) -> None:
         f"{ALARMS_PER_INSTANCE} newer alarms of the instance were waiting",
         now,
     )
-
-
-def ready(
-    db: sqlite3.Connection,
-    limit: int,
-    others: int,
-    busy: Iterable[str],
-    resting: Iterable[str],
-    now: float,
-    clock: float,
-) -> Ready:
-    """Expires entries, then returns those that can be sent now.
-
-    Args:
-        db: the connection.
-        limit: the most entries to return; 0 only expires entries.
-        others: the most of them that are not verdicts.
-        busy: instances whose entries are left out.
-        resting: instances of which only verdicts are returned, which wait for no state or alarm.
-        now: the wall clock.
-        clock: trio's clock.
-    """
-    for where, edge in ((_BY_CLOCK, clock), (_BY_WALL_CLOCK, now)):
-        end(db, f"{where} <= ?", (edge,), OutboxState.UNDELIVERED, TOO_LATE, now)
-    names = {"busy": json.dumps(list(busy)), "resting": json.dumps(list(resting))}
-    first: dict[str, Entry] = {}
-    # Twice the limit, because an instance may have two rows: a verdict and the entry that it
-    # passes. Verdicts come first, so entries without a slot don't displace them.
-    for row in db.execute(_READY, names | {"limit": 2 * limit, "others": others}).fetchall():
-        entry = _entry(row)
-        if entry.uuid not in first and (entry.kind is OutboxKind.ACTION or others > 0):
-            others -= entry.kind is not OutboxKind.ACTION
-            first[entry.uuid] = entry
-    [(waiting,)] = rows(db, "SELECT count(*) FROM outbox WHERE done_at IS NULL AND state <> 'held'")
-    [(deadline,)] = rows(db, f"SELECT min(deadline) FROM outbox WHERE {_BY_CLOCK} IS NOT NULL")
-    [(expiry,)] = rows(db, f"SELECT min(expires_at) FROM outbox WHERE {_BY_WALL_CLOCK} IS NOT NULL")
-    lefts = [] if deadline is None else [deadline - clock]
-    lefts += [] if expiry is None else [expiry - now]
-    return Ready(tuple(first.values())[:limit], waiting, min(lefts, default=None))
 
 
 def mark_sending(db: sqlite3.Connection, entry_id: int, now: float, clock: float) -> float | None:
@@ -248,7 +165,7 @@ def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
     )
     end(
         db,
-        f"{_BY_WALL_CLOCK} IS NOT NULL AND queued_at > ?",
+        f"{BY_WALL_CLOCK} IS NOT NULL AND queued_at > ?",
         (now,),
         OutboxState.UNDELIVERED,
         "the clock was set back: the VIM may no longer wait",
@@ -279,8 +196,8 @@ def _queue_again(
 
 def entries(db: sqlite3.Connection, limit: int) -> tuple[Entry, ...]:
     """Returns the newest entries, newest first."""
-    found = rows(db, f"SELECT {_COLUMNS} FROM outbox ORDER BY id DESC LIMIT ?", limit)
-    return tuple(map(_entry, found))
+    found = rows(db, f"SELECT {COLUMNS} FROM outbox ORDER BY id DESC LIMIT ?", limit)
+    return tuple(map(entry_of, found))
 
 
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
@@ -304,8 +221,8 @@ def end(
 ) -> list[Entry]:
     """Ends the deliveries that match a condition; records undelivered ones in the history."""
     text = "UPDATE outbox SET state = ?, fault = ?, done_at = ?"
-    found = rows(db, f"{text} WHERE {where} RETURNING {_COLUMNS}", state, fault, now, *values)
-    ended = [_entry(row) for row in found]
+    found = rows(db, f"{text} WHERE {where} RETURNING {COLUMNS}", state, fault, now, *values)
+    ended = [entry_of(row) for row in found]
     if state is OutboxState.UNDELIVERED:
         # Operators need to know what the VIM never received.
         for entry in ended:
@@ -338,7 +255,8 @@ def _record_undelivered(db: sqlite3.Connection, entry: Entry, now: float) -> Non
     )
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
+def entry_of(row: tuple[Any, ...]) -> Entry:
+    """Makes an entry of a row of :data:`COLUMNS`."""
     number, kind, uuid, command_id, body, expires, state, attempts, queued, done, fault, since = row
     return Entry(
         id=number,

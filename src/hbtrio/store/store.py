@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from hbtrio.fsm.delivery import OutboxState
-from hbtrio.store import history, outbox, rounds
+from hbtrio.store import delivery_order, history, outbox, rounds
 from hbtrio.store.database import open_database
 from hbtrio.store.held_alarms import HeldAlarms
 from hbtrio.store.inventory import Inventory
@@ -237,7 +237,7 @@ class Store:
 
         def work(db: sqlite3.Connection) -> Ready:
             since = history.newest(db) if after is None else after
-            ready = outbox.ready(db, limit, most, busy, resting, now, clock)
+            ready = delivery_order.ready(db, limit, most, busy, resting, now, clock)
             newest, undelivered = _undelivered(db, since)
             return attrs.evolve(ready, undelivered=undelivered, newest=newest)
 

@@ -19,8 +19,9 @@ from hbtrio.fsm.delivery import GIVE_UP_S, OutboxKind, OutboxState
 from hbtrio.nursery.agent.vim_delivery import DeliveryStatus, VimDelivery
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.vim_attempts import FOR_VERDICTS, SLOTS
+from hbtrio.store.delivery_order import TRIES
 from hbtrio.store.held_alarms import HoldRecord
-from hbtrio.store.outbox import REBOOT_S, TRIES
+from hbtrio.store.outbox import REBOOT_S
 from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResult
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
