@@ -6,12 +6,12 @@ from pathlib import Path
 
 from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
-from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.daemon import RunsDaemon
 from hbtrio.lab.fake_vim import loopback_socket
 from hbtrio.lab.launcher import Launcher, until_it_serves, write_toml
 
 
-class LabAgent:
+class LabAgent(RunsDaemon):
     """An agent; the ``with`` block reserves its port.
 
     Args:
@@ -21,8 +21,6 @@ class LabAgent:
 
     def __init__(self, directory: Path, launcher: Launcher) -> None:
         self.log = directory / "agent.log"
-        #: The running daemon, or None.
-        self.daemon: Daemon | None = None
         self._directory = directory
         self._launcher = launcher
         self._control_socket = directory / "agent.sock"
@@ -74,15 +72,3 @@ class LabAgent:
         arguments = ["agent", "--config", str(config)]
         self.daemon = await self._launcher.launch("the agent", arguments, self.log)
         await until_it_serves(self.daemon, self._control_socket)
-
-    async def kill(self) -> None:
-        """Kills the agent with SIGKILL."""
-        daemon, self.daemon = self.daemon, None
-        if daemon is not None:
-            await daemon.kill()
-
-    async def stop(self) -> None:
-        """Stops the agent with SIGTERM."""
-        daemon, self.daemon = self.daemon, None
-        if daemon is not None:
-            await daemon.stop()

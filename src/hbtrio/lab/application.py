@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.daemon import RunsDaemon
 from hbtrio.lab.handler_script import write_wish
 from hbtrio.lab.launcher import Launcher
 
 _PROGRAM: Final = "hbtrio.lab.scripted_app"
 
 
-class LabApplication:
+class LabApplication(RunsDaemon):
     """An application, created by :meth:`hbtrio.lab.guest.LabGuest.add_application`.
 
     :mod:`hbtrio.lab.scripted_app` describes what it writes to the scene's
@@ -39,8 +39,6 @@ class LabApplication:
         self.name = name
         self.label = f"application {name} in {guest}"
         self.log = directory / "application.log"
-        #: The running process, or None.
-        self.daemon: Daemon | None = None
         self._directory = directory
         self._launcher = launcher
         self._arguments = [name, "--guest", guest, "--directory", str(directory)]
@@ -60,15 +58,3 @@ class LabApplication:
         self.daemon = await self._launcher.launch(
             self.label, self._arguments, self.log, module=_PROGRAM
         )
-
-    async def kill(self) -> None:
-        """Kills the application with SIGKILL and waits for its end."""
-        daemon, self.daemon = self.daemon, None
-        if daemon is not None:
-            await daemon.kill()
-
-    async def stop(self) -> None:
-        """Stops the application with SIGTERM, so that it signs off."""
-        daemon, self.daemon = self.daemon, None
-        if daemon is not None:
-            await daemon.stop()

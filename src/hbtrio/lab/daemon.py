@@ -130,6 +130,25 @@ class Daemon:
         return await self._process.wait()
 
 
+class RunsDaemon:
+    """Runs one daemon at a time, which can be killed or stopped, and started again."""
+
+    #: The running daemon, or None.
+    daemon: Daemon | None = None
+
+    async def kill(self) -> None:
+        """Kills the daemon with SIGKILL and waits for its end."""
+        daemon, self.daemon = self.daemon, None
+        if daemon is not None:
+            await daemon.kill()
+
+    async def stop(self) -> None:
+        """Stops the daemon with SIGTERM and waits for its end."""
+        daemon, self.daemon = self.daemon, None
+        if daemon is not None:
+            await daemon.stop()
+
+
 def log_tail(name: str, log: Path) -> str:
     """Returns the end of a daemon's log, below a heading."""
     with open(log, "rb") as file:

@@ -11,7 +11,7 @@ import trio
 
 from hbtrio.lab.application import LabApplication
 from hbtrio.lab.bridge import Bridge
-from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.daemon import RunsDaemon
 from hbtrio.lab.handler_script import replace, write_wish
 from hbtrio.lab.launcher import Launcher
 
@@ -50,7 +50,7 @@ exit "$status"
 """
 
 
-class LabGuest:
+class LabGuest(RunsDaemon):
     """A VM, created by :meth:`hbtrio.lab.scene.Scene.add_guest`.
 
     When its event script starts, it writes ``handler NAME revocable|irrevocable EVENT PID`` to the
@@ -85,8 +85,6 @@ class LabGuest:
         self.app_socket = directory / "api"
         self.log = directory / "guest.log"
         self.bridge = self._bridge_to(channel_dir)
-        #: The running guest daemon, or None.
-        self.daemon: Daemon | None = None
         #: What boots with it, by name.
         self.applications: dict[str, LabApplication] = {}
         self._fifo = fifo
@@ -189,12 +187,6 @@ class LabGuest:
         for application in self.applications.values():
             if application.daemon is None:
                 await application.start()
-
-    async def kill(self) -> None:
-        """Kills only the guest daemon with SIGKILL; QEMU's channel stays."""
-        daemon, self.daemon = self.daemon, None
-        if daemon is not None:
-            await daemon.kill()
 
     async def stop(self) -> None:
         """Stops the applications, then the daemon, with SIGTERM, as at a VM's shutdown."""
