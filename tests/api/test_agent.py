@@ -296,7 +296,7 @@ async def test_an_action_is_run_by_the_host(autojump_clock: MockClock, tmp_path:
         ]
         assert lines[4]["argv"] == ["virsh", guest.uuid]
         assert lines[-1] == {"step": "end", "outcome": "done", "reason": ""}
-        assert world.api.agent.actions.under_way == {}
+        assert world.api.agent.actions.in_progress == {}
         kept = [entry for entry in await history(http) if entry[0] == "action"]
         assert kept == [
             ("action", "", "", ME, "stop: done"),
@@ -331,7 +331,7 @@ async def test_an_action_whose_host_is_lost(autojump_clock: MockClock, tmp_path:
             reason = "the link to compute-0 is gone"
             assert json.loads(await anext(lines)) == {"step": "lost", "reason": reason}
             assert [line async for line in lines] == []
-        assert world.api.agent.actions.under_way == {}
+        assert world.api.agent.actions.in_progress == {}
         kept = [entry[4] for entry in await history(http) if entry[0] == "action"]
         asked = "pause: asked, without its vote, with slow"
         assert kept == [f"pause: the outcome is unknown: {reason}", asked]
@@ -367,7 +367,7 @@ async def test_a_host_whose_progress_is_not_understood(
         body = {"action": "stop", "command": ["x"]}
         assert lines_of(await http.post(at(guest, "act"), json=body)) == [
             {"step": "vote"},
-            {"step": "lost", "reason": f"the host's line of progress is not understood: {fault}"},
+            {"step": "lost", "reason": f"invalid progress line from the host: {fault}"},
         ]
 
 

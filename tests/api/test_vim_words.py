@@ -169,7 +169,7 @@ async def test_timeouts_are_integers_whatever_a_host_says(
             asked = (await agent.ask(verb, event)).json
             if heartbeating and not seconds:
                 # "0" would be the word of one that takes no part.
-                assert asked == {"status": "fail", "reason": "its host has opened none"}
+                assert asked == {"status": "fail", "reason": "the host opened none"}
             else:
                 assert asked["timeout"] == str(seconds if heartbeating else 0)
         # And so it is told.

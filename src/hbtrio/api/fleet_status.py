@@ -81,7 +81,7 @@ def _agent(agent: Agent, actions: AgentActions) -> AgentLine:
         links=len(agent.fleet.sessions),
         host_alarms=agent.mass_failure_guard.alarms,
         heartbeating=sum(_beats(agent, uuid) for uuid in agent.fleet.instances),
-        actions={one.uuid: str(one.name) for one in actions.under_way.values()},
+        actions={one.uuid: str(one.name) for one in actions.in_progress.values()},
     )
 
 

@@ -85,12 +85,12 @@ async def test_a_vim_that_is_down_is_tried_often_with_one_request_and_told_of_on
         await world.at(99)
         assert vim.times == [2.0 * n for n in range(1, 50)]
         assert host.reporting == {"": False, VM: False}
-        lost = f"audit: the VIM can't be asked: {DOWN.reason}"
+        lost = f"audit: the VIM can't be reached: {DOWN.reason}"
         assert said(caplog) == [lost]
         vim.state, vim.instances = state(), instances()
         await world.at(101)
         assert host.reporting == {"": True, VM: False}
-        assert said(caplog) == [lost, "audit: the VIM can be asked again"]
+        assert said(caplog) == [lost, "audit: the VIM can be reached again"]
         # Now they are known: a VIM that is down is tried at each audit.
         vim.state = DOWN
         seen = len(vim.times)
@@ -121,7 +121,7 @@ async def test_each_fault_in_words_once_and_its_end(
     words: str,
 ) -> None:
     caplog.set_level("INFO")
-    over = f"audit: {HOSTNAME}: the VIM's answers are taken over again"
+    over = f"audit: {HOSTNAME}: the VIM's answers are accepted again"
     async with memory_agent(tmp_path) as world:
         vim = begin(world)
         await world.host()
@@ -259,7 +259,7 @@ async def test_a_host_that_the_vim_knows_under_another_name(
         host = await world.host()
         await world.at(55)
         assert said(caplog) == [
-            f'audit: {HOSTNAME}: to the VIM its hostname is "compute-0.example\\n"'
+            f'audit: {HOSTNAME}: the VIM\'s hostname for it is "compute-0.example\\n"'
         ]
         # Nothing of an answer about another host is taken over.
         assert host.reporting == {"": False, VM: False}
@@ -277,7 +277,7 @@ async def test_a_host_that_the_vim_knows_under_another_uuid(
         host = await world.host()
         await world.at(55)
         assert said(caplog) == [
-            f'audit: {HOSTNAME}: to the VIM its uuid is "{OTHER_HOST_UUID}", not {HOST_UUID}'
+            f'audit: {HOSTNAME}: the VIM\'s uuid for it is "{OTHER_HOST_UUID}", not {HOST_UUID}'
         ]
         assert host.reporting == {"": False, VM: False}
         assert world.agent.fleet.instances == {}

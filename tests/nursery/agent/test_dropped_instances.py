@@ -18,7 +18,7 @@ from support.scripted_host import HOSTNAME, INSTANCE, OTHER_VM, VM, ScriptedHost
 
 OTHER = attrs.evolve(INSTANCE, uuid=OTHER_VM)
 
-REMOVED = f"audit: {HOSTNAME}: {OTHER_VM} is removed: the VIM has dropped it"
+REMOVED = f"audit: {HOSTNAME}: {OTHER_VM} removed: the VIM no longer lists it"
 
 
 @asynccontextmanager
@@ -139,7 +139,7 @@ async def test_instances_of_another_host_say_nothing(
         await world.at(95)
         assert {VM, OTHER_VM} <= set(world.agent.fleet.instances)
         assert said(caplog) == [
-            f'audit: {HOSTNAME}: with its uuid the VIM lists instances of "compute-9" only'
+            f'audit: {HOSTNAME}: for its uuid the VIM lists only instances of "compute-9"'
         ]
 
 

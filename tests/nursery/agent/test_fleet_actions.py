@@ -79,7 +79,7 @@ async def test_it_is_on_record_before_the_host_hears_of_it(
             told = [news.receive_nowait().reason for _ in range(2)]
         assert before == ["reboot: asked"]
         assert await kept(world) == told == ["reboot: asked", "reboot: done"]
-        assert actions.under_way == {}
+        assert actions.in_progress == {}
     assert [one.getMessage() for one in caplog.records if ALICE in one.getMessage()] == [
         f"{VM}: action {what} by {ALICE}" for what in told
     ]
@@ -165,7 +165,7 @@ async def test_nobody_knows_the_outcome(
         await wait_all_tasks_blocked()
         assert trio.current_time() == after_s
         assert await kept(world) == ["reboot: asked", UNKNOWN + why]
-        assert actions.under_way == {}
+        assert actions.in_progress == {}
 
 
 async def test_a_host_that_refuses(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_a_host_that_refuses(autojump_clock: MockClock, tmp_path: Path) ->
         with pytest.raises(FleetActionRefused, match="no command for reboot"):
             await reboot(actions)
         assert await kept(world) == ["reboot: asked", "reboot: refused: no command for reboot"]
-        assert actions.under_way == {}
+        assert actions.in_progress == {}
 
 
 async def test_a_command_that_is_too_long_for_the_link(
@@ -200,14 +200,16 @@ async def test_what_the_agent_refuses(
     async with memory_agent(tmp_path) as world:
         host = await world.known()
         actions = actions_of(world)
-        with pytest.raises(FleetActionRefused, match="0 actions are under way in this fleet"):
+        with pytest.raises(
+            FleetActionRefused, match="0 actions are in progress in this fleet, the maximum"
+        ):
             await reboot(actions)
         await host.cut()
         await wait_all_tasks_blocked()
         with pytest.raises(FleetActionRefused, match="compute-0 has no link to this agent"):
             await reboot(actions)
         assert await kept(world) == [
-            "reboot: refused: 0 actions are under way in this fleet",
+            "reboot: refused: 0 actions are in progress in this fleet, the maximum",
             "reboot: refused: compute-0 has no link to this agent",
         ]
 
@@ -225,4 +227,4 @@ async def test_a_store_that_fails_holds_no_action_up(
         assert len(host.acts) == 1
     for what in ("asked", "done"):
         assert f"{VM}: action reboot: {what} by {ALICE}" in caplog.text
-        assert f"store: disk full: not kept: {VM} reboot: {what}" in caplog.text
+        assert f"store: disk full: history entry lost: {VM} reboot: {what}" in caplog.text

@@ -37,8 +37,8 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 NOT_ITS_OWN = (
-    f'audit: {TWO}: the host_uuid that it says, {HOST_UUID}, is that of "{ONE}":'
-    " nothing is taken over for it until it says its own"
+    f'audit: {TWO}: the host_uuid it reports, {HOST_UUID}, belongs to "{ONE}":'
+    " the VIM's answers are ignored until it reports its own"
 )
 
 MINE = {HOST_UUID: HostRecord(HOST_UUID, ONE, True)}

@@ -47,7 +47,7 @@ async def test_what_is_no_uuid_is_refused(
 ) -> None:
     async with memory_agent(tmp_path) as world:
         host = await world.host(ScriptedHost(host_uuid=said))
-        assert host.goodbyes == [f"unusable message: host_uuid {said[:40]!r} is no uuid"]
+        assert host.goodbyes == [f"unusable message: host_uuid {said[:40]!r} is not a uuid"]
         assert world.agent.fleet.sessions == {}
         assert world.agent.fleet.hosts == {}
 
@@ -192,7 +192,7 @@ async def test_what_was_deleted_or_has_moved_while_the_link_was_down(
 # -- a VOTE that is too long for the VIM ----------------------------------------------------
 
 LONG = attrs.evolve(INSTANCE, vote_s=41)
-WARNING = f"{VM} advertises a VOTE of 41 s; the VIM goes on without it after 45 s"
+WARNING = f"{VM} advertises a VOTE of 41 s; the VIM decides without it after 45 s"
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

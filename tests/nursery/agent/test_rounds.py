@@ -461,7 +461,7 @@ async def test_too_many_rounds(
     async with memory_agent(tmp_path) as world:
         host = await world.known()
         fault = await refused(world, caplog, heartbeating=True)
-        assert fault == "0 votes and notices are open in this fleet"
+        assert fault == "0 votes and notices are open in this fleet, the maximum"
         await host.tell(heartbeating=False)
         await host.settled()
         assert await refused(world, caplog, heartbeating=False) == fault
@@ -477,7 +477,7 @@ async def test_a_refusal_is_answered_though_it_can_t_be_kept(
         world.worker.fault = "disk full"
         asked = await world.ask(Event.STOP, vote=True)
         assert (asked.seconds, asked.fault) == (0, f"compute-0 does not know {VM}")
-        text = f"store: disk full: not kept: {VM} compute-0 does not know {VM}"
+        text = f"store: disk full: history entry lost: {VM} compute-0 does not know {VM}"
         assert text in caplog.text
 
 
@@ -935,6 +935,6 @@ async def test_a_long_vote_is_warned_of_when_it_is_advertised(
             await host.tell(vote_s=vote_s)
         await host.settled()
     warnings = [one.getMessage() for one in caplog.records if "VOTE" in one.getMessage()]
-    text = "{} advertises a VOTE of 41 s; the VIM goes on without it after 45 s"
+    text = "{} advertises a VOTE of 41 s; the VIM decides without it after 45 s"
     assert warnings == [text.format(VM)] * 2
     assert attrs.evolve(INSTANCE, vote_s=41) in host.instances.values()

@@ -335,7 +335,7 @@ async def test_reset_while_it_is_written(vim: FakeVim, client: VimClient) -> Non
     # It is longer than the fake VIM takes.
     answer = await client.send(HUGE)
     assert isinstance(answer, NotSent)
-    assert answer.reason.startswith("the connection broke while it was being written")
+    assert answer.reason.startswith("the connection broke while the request was being written")
     assert len(vim.received) == 0
 
 

@@ -401,7 +401,7 @@ async def test_an_agent_that_sends_it_away_again_and_again_is_one_line(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     agent = ScriptedAgent()
-    agent.welcome = Goodbye("the certificate does not bear the name compute-0")
+    agent.welcome = Goodbye("the certificate is not valid for the name compute-0")
     async with linked(agent) as on:
         await on.world.at(30)
     assert len(agent.dialled) > 10

@@ -1,6 +1,6 @@
-"""Holds on alarms in the store: how one is kept, and what becomes of its alarms at its end.
+"""Stores holds on alarms, and sends or withdraws the held alarms at the end of a hold.
 
-When there is one, and when it ends, is decided in :mod:`hbtrio.fsm.host_alarms`.
+:mod:`hbtrio.fsm.host_alarms` decides when a hold begins and ends.
 """
 
 from __future__ import annotations
@@ -29,31 +29,32 @@ _log = logging.getLogger("hbtrio.brake")
 RAISED: Final = "host-alarm"
 OVER: Final = "host-alarm-over"
 
+#: Why an outdated alarm is withdrawn.
 USELESS: Final = "it is of no use any more"
 
 
 @attrs.frozen
 class Released:
-    """What became of a host's alarms: how many are sent, how many withdrawn."""
+    """How many alarms of a host were sent and how many withdrawn."""
 
     sent: int
     withdrawn: int
 
 
 def record_of(hold: AlarmHold) -> HoldRecord:
-    """A hold as the store keeps it."""
+    """Converts a hold to its record in the store."""
     return HoldRecord(hold.hostname, hold.since, hold.reason)
 
 
 class AlarmHolds:
-    """The holds in the store, and the alarms that they hold.
+    """Keeps the holds and their alarms in the store.
 
     Args:
-        held: what is held, and survives.
-        fleet: knows which alarms are still of use.
-        outbox: woken when an alarm is let go or withdrawn.
-        history: what is kept in the history is published there.
-        wall_clock: the store's.
+        held: the held alarms and the holds in the store.
+        fleet: knows which alarms are still wanted.
+        outbox: woken when an alarm is released or withdrawn.
+        history: publishes the history entries.
+        wall_clock: the wall clock of the store.
     """
 
     def __init__(
@@ -69,20 +70,20 @@ class AlarmHolds:
         self._outbox = outbox
         self._history = history
         self._wall_clock = wall_clock
-        #: Whose turn it is to change a host's holds in the store.
-        self._turns = KeyedLock()
-        #: The holds that the store has.
+        #: Serializes changes of a host's holds in the store.
+        self._locks = KeyedLock()
+        #: The holds that are in the store.
         self._kept: set[AlarmHold] = set()
 
     def found(self, hold: AlarmHold) -> None:
-        """This hold was found in the store."""
+        """Notes a hold that was found in the store."""
         self._kept.add(hold)
 
     async def keep(self, hold: AlarmHold) -> None:
-        """Has the store keep a hold, however long that takes; one that is over by then is not."""
+        """Stores a hold, and retries until the store takes it or the hold has ended."""
 
         async def step() -> None:
-            async with self._turns.of(hold.hostname):
+            async with self._locks.of(hold.hostname):
                 if hold.in_force:
                     await self._keep(hold)
 
@@ -97,36 +98,36 @@ class AlarmHolds:
         self._history.publish(entry)
 
     async def settle(self, host: HostAlarms, hold: AlarmHold) -> None:
-        """Ends a hold that is due: its alarms are sent, but those that are in question.
+        """Ends a hold that is due and sends its alarms, except those in question.
 
-        Nothing happens if it is not due any more when it is its turn.
+        Does nothing if the hold is no longer due.
 
         Raises:
-            StoreFault: the hold goes on.
+            StoreFault: the store failed; the hold goes on.
         """
-        async with self._turns.of(hold.hostname):
+        async with self._locks.of(hold.hostname):
             if hold.settled():
                 await self._end(host, hold, hold.settle_reason, "", send=True, but=host.in_question)
 
     async def release(
         self, host: HostAlarms, hold: AlarmHold, reason: str, who: str, *, send: bool
     ) -> Released | None:
-        """Ends a hold: its alarms are sent, those that are still of use, or withdrawn.
+        """Ends a hold; sends the alarms that are still wanted, or withdraws all.
 
         Args:
-            host: its host.
+            host: the host of the hold.
             hold: the hold.
-            reason: why, for the history.
-            who: an operator, or "".
-            send: whether they are sent.
+            reason: the reason, for the history.
+            who: the operator, or "".
+            send: whether to send the alarms.
 
         Returns:
-            what became of them; None: it was over.
+            How many alarms were sent and withdrawn; None if the hold had ended.
 
         Raises:
-            StoreFault: the hold goes on.
+            StoreFault: the store failed; the hold goes on.
         """
-        async with self._turns.of(hold.hostname):
+        async with self._locks.of(hold.hostname):
             if not hold.released():
                 return None
             return await self._end(host, hold, reason, who, send=send)
@@ -145,9 +146,9 @@ class AlarmHolds:
         try:
             await self._keep(hold)
             uuids = await self._held.of(hostname) - but
-            wanted = self._of_use(hostname, uuids) if send else frozenset()
-            useless = USELESS if send else reason
-            withdrawn = await self._held.withdraw(hostname, uuids - wanted, useless)
+            wanted = self._wanted(hostname, uuids) if send else frozenset()
+            withdrawal = USELESS if send else reason
+            withdrawn = await self._held.withdraw(hostname, uuids - wanted, withdrawal)
             entry = HistoryEntry(self._wall_clock(), OVER, "", hostname, reason, who=who)
             sent = await self._held.end_hold(hostname, wanted, entry)
         except BaseException:
@@ -159,30 +160,30 @@ class AlarmHolds:
         self._kept.discard(hold)
         self._outbox.set()
         self._history.publish(entry)
-        text = "%s: alarms are held back no longer: %s: %d sent, %d withdrawn"
+        text = "%s: alarms released: %s: %d sent, %d withdrawn"
         _log.warning(text, hostname, reason, sent, len(withdrawn))
         return Released(sent, len(withdrawn))
 
     async def let_go(self, hostname: str, uuids: Set[str]) -> None:
-        """Has the alarms about these instances sent, those that are still of use.
+        """Releases the alarms about these instances; withdraws those that are no longer wanted.
 
         Raises:
-            StoreFault: they are still held.
+            StoreFault: the store failed; the alarms are still held.
         """
-        wanted = self._of_use(hostname, uuids)
+        wanted = self._wanted(hostname, uuids)
         withdrawn = await self._held.withdraw(hostname, uuids - wanted, USELESS)
         if await self._held.let_go(hostname, wanted) or withdrawn:
             self._outbox.set()
 
     async def withdraw(self, hostname: str, uuid: str, reason: str) -> None:
-        """Takes back what is held about an instance.
+        """Withdraws the held alarms about an instance.
 
         Raises:
-            StoreFault: it is still held.
+            StoreFault: the store failed; the alarms are still held.
         """
         if await self._held.withdraw(hostname, [uuid], reason):
             _log.info("%s: alarm withdrawn: %s", uuid, reason)
             self._outbox.set()
 
-    def _of_use(self, hostname: str, uuids: Set[str]) -> Set[str]:
+    def _wanted(self, hostname: str, uuids: Set[str]) -> Set[str]:
         return {uuid for uuid in uuids if self._fleet.alarm_wanted(hostname, uuid)}

@@ -1,8 +1,8 @@
-"""Asks the VIM what is to be reported: today's VIMs never call ``/v1/hosts``, older ones do.
+"""Fetches the reporting states from the VIM: current VIMs never call ``/v1/hosts``, older ones do.
 
-At every audit the reporting state of each host that has a link, and of its instances, is fetched
-and taken over. A VIM that can't be asked changes nothing, and neither does an answer that the VIM
-may have overtaken with a request of its own.
+Every audit fetches and applies the reporting state of each linked host and of its instances. An
+unreachable VIM changes nothing. An answer is ignored if the VIM has changed something by a request
+since it was asked.
 """
 
 from __future__ import annotations
@@ -37,34 +37,34 @@ from hbtrio.wire.vim_result import Delivered, NotSent, fault_of
 
 _log = logging.getLogger("hbtrio.audit")
 
-#: A host that has just come is asked about within this, in seconds. If that tells nothing it is
-#: asked about again after as long, then twice as long, and so on, and in any case at each audit.
+#: A host that has just connected is audited within this many seconds. If the audit fails, it is
+#: repeated after as long, then twice as long, and so on, and in any case at each regular audit.
 _SOON_S: Final = 2.0
 
-#: Faults of one host that are said until its audit has gone well; a VIM may have a new one each
-#: time.
+#: Faults of one host that are logged until its audit succeeds; a VIM may send a different fault
+#: each time.
 _FAULTS: Final = 3
 
 
-class _Trouble(Exception):
-    """The VIM's answer is none or can't be used; the text says why."""
+class _Unusable(Exception):
+    """The VIM's answer is missing or can't be used; the text is the reason."""
 
 
-class _NotItsOwn(_Trouble):
-    """A host says the uuid of another one that has to be heard."""
+class _ForeignUuid(_Unusable):
+    """A host reports the uuid of another host."""
 
 
-class _NotAsked(Exception):
-    """The VIM can't be reached; the text says why."""
+class _Unreachable(Exception):
+    """The VIM can't be reached; the text is the reason."""
 
 
 class _Overtaken(Exception):
-    """Something was changed since the VIM was asked; its answer may be outdated."""
+    """The inventory was changed since the VIM was asked; the answer may be outdated."""
 
 
 @attrs.frozen
 class HostIdentity:
-    """A host with a link, and which of the cloud's it says it is; mutual TLS proves its name."""
+    """A linked host, and the cloud uuid that it reports; mutual TLS proves its name."""
 
     uuid: str
     hostname: str
@@ -72,15 +72,15 @@ class HostIdentity:
 
 @attrs.define
 class _Subject:
-    """What came of asking about an identity.
+    """The state of the audit of one identity.
 
     Args:
-        again_at: when it is asked about again, on trio's clock, if no audit comes before.
-        backoff: how long after that.
-        faults: what was said since its audit last went well.
-        denied: the VIM says that the uuid is another host's.
-        unlisted: instances bound to the host that the VIM did not list when its audit last went
-            well, if it did the last time.
+        again_at: when it is audited again, on trio's clock, if no regular audit comes first.
+        backoff: delays further attempts.
+        faults: the faults logged since its audit last succeeded.
+        denied: whether the VIM's answer assigns the uuid to another host.
+        unlisted: instances bound to the host that the VIM did not list at the last audit, if that
+            succeeded.
     """
 
     again_at: float = -math.inf
@@ -91,13 +91,13 @@ class _Subject:
 
 
 class Audit:
-    """The audit's task.
+    """Audits the VIM periodically.
 
     Args:
-        fleet: what is known.
-        inventory: takes over what the VIM answers.
-        states: notifies the VIM again of what it did not take.
-        client: asks the VIM.
+        fleet: the hosts and instances.
+        inventory: applies the VIM's answers.
+        states: notifies the VIM again of states that it did not take.
+        client: sends the requests to the VIM.
         every_s: seconds between two audits.
     """
 
@@ -115,7 +115,7 @@ class Audit:
         self._client = client
         self._every_s = every_s
         self._subjects: dict[HostIdentity, _Subject] = {}
-        #: Whether it was said that the VIM can't be reached.
+        #: Whether it was logged that the VIM can't be reached.
         self._unreachable = False
 
     async def run(self) -> NoReturn:
@@ -131,21 +131,21 @@ class Audit:
                 identity: self._subjects.get(identity, _Subject()) for identity in identities
             }
             now = trio.current_time()
-            everybody = now >= due
-            if everybody:
+            regular = now >= due
+            if regular:
                 due = now + self._every_s
             await self._audit_all(
                 [
                     identity
                     for identity in identities
-                    if everybody or self._subjects[identity].again_at <= now
+                    if regular or self._subjects[identity].again_at <= now
                 ]
             )
             await trio.sleep(min(_SOON_S, self._every_s))
 
     async def _audit_all(self, identities: list[HostIdentity]) -> None:
-        # Those first that are believed: when another one says the same uuid, it is known by then
-        # whether the VIM agrees.
+        # Known identities first: when another host reports the same uuid, the VIM's answer about
+        # the known one is there already.
         identities.sort(key=lambda identity: not self._is_known(identity))
         bound: dict[str, set[str]] = {identity.hostname: set() for identity in identities}
         for instance in self._fleet.instances.values() if identities else ():
@@ -154,21 +154,21 @@ class Audit:
         for identity in identities:
             try:
                 await self._audit(identity, self._subjects[identity], bound[identity.hostname])
-            except _NotAsked as trouble:
-                # Nor would it be for the others, and each attempt may take its time.
-                self._say_unreachable(trouble)
+            except _Unreachable as fault:
+                # Not reachable for the other hosts either, and each attempt may take long.
+                self._log_unreachable(fault)
                 break
 
     async def _audit(self, identity: HostIdentity, subject: _Subject, bound: set[str]) -> None:
-        """Takes over what the VIM answers.
+        """Audits one host and applies the VIM's answers.
 
         Args:
-            identity: who is asked about.
-            subject: what came of it so far.
-            bound: instances that were bound to the host before it was asked about.
+            identity: the host.
+            subject: the state of its audit.
+            bound: instances that were bound to the host before the request.
 
         Raises:
-            _NotAsked: it can't be reached.
+            _Unreachable: the VIM can't be reached.
         """
         unlisted, subject.unlisted = subject.unlisted, frozenset()
         try:
@@ -176,34 +176,34 @@ class Audit:
             missing = await self._audit_instances(identity, contested, bound)
             await self._remove(identity, missing & unlisted)
         except _Overtaken:
-            # By the VIM, which is up, then.
+            # By a request of the VIM, so it is up.
             subject.again_at = trio.current_time() + _SOON_S
             return
-        except (_Trouble, StoreFault, TooMany) as fault:
+        except (_Unusable, StoreFault, TooMany) as fault:
             if subject.again_at < math.inf:
-                # Nothing is known of it yet; else what is known stands until the next audit.
+                # Never audited yet; else the known state stays until the next audit.
                 subject.again_at = trio.current_time() + subject.backoff.next_delay_s()
-            words = f"store: {fault}" if isinstance(fault, StoreFault) else str(fault)
-            if words not in subject.faults and len(subject.faults) < _FAULTS:
-                subject.faults.add(words)
-                level = logging.ERROR if isinstance(fault, _NotItsOwn) else logging.WARNING
-                _log.log(level, "audit: %s: %s", identity.hostname, words)
+            text = f"store: {fault}" if isinstance(fault, StoreFault) else str(fault)
+            if text not in subject.faults and len(subject.faults) < _FAULTS:
+                subject.faults.add(text)
+                level = logging.ERROR if isinstance(fault, _ForeignUuid) else logging.WARNING
+                _log.log(level, "audit: %s: %s", identity.hostname, text)
             return
         subject.unlisted = frozenset(missing - unlisted)
         subject.again_at = math.inf
         subject.backoff.reset()
         if subject.faults:
             subject.faults.clear()
-            _log.info("audit: %s: the VIM's answers are taken over again", identity.hostname)
+            _log.info("audit: %s: the VIM's answers are accepted again", identity.hostname)
 
     async def _audit_host(self, identity: HostIdentity, subject: _Subject) -> HostRecord | None:
-        """Takes over the host's state, unless another host is known by its uuid.
+        """Fetches the host's state, and applies it unless another host is known by its uuid.
 
         Returns:
-            that state, if it is not taken over yet.
+            The state, if it was not applied; else None.
 
         Raises:
-            _Trouble: the VIM knows the host by another name, or something else is wrong.
+            _Unusable: the VIM has another name or uuid for the host, or its answer is unusable.
         """
         edits = self._inventory.edits
         body = await self._fetch(host_audit(identity.uuid, identity.hostname), "its state")
@@ -212,13 +212,13 @@ class Audit:
             answer = parse_host_answer(body)
         subject.denied = (answer.uuid, answer.hostname) != (identity.uuid, identity.hostname)
         if answer.uuid != identity.uuid:
-            raise _Trouble(f"to the VIM its uuid is {shown(answer.uuid)}, not {identity.uuid}")
+            raise _Unusable(f"the VIM's uuid for it is {shown(answer.uuid)}, not {identity.uuid}")
         if answer.hostname in self._fleet.sessions and subject.denied:
-            raise _NotItsOwn(_not_its_own(identity, answer.hostname))
+            raise _ForeignUuid(_foreign_uuid_text(identity, answer.hostname))
         if subject.denied:
-            # Its instances are bound to that name, and what this host says of them counts for
-            # nothing: better a word about it than VMs that nobody ever hears of.
-            raise _Trouble(f"to the VIM its hostname is {shown(answer.hostname)}")
+            # Its instances are bound to that name, so this host's reports about them are ignored:
+            # that has to be logged.
+            raise _Unusable(f"the VIM's hostname for it is {shown(answer.hostname)}")
         record = HostRecord(identity.uuid, identity.hostname, answer.state is Switch.ENABLED)
         if self._rival(identity) is not None:
             return record
@@ -228,48 +228,48 @@ class Audit:
     async def _audit_instances(
         self, identity: HostIdentity, contested: HostRecord | None, bound: set[str]
     ) -> set[str]:
-        """Takes over the host's instances, and ``contested`` if they say that the uuid is its own.
+        """Applies the host's instances, and ``contested`` if they prove that the uuid is its own.
 
-        Today's VIM looks a host up by its name alone and repeats whatever uuid it is asked with;
-        its instances it looks up by the uuid, and names the host that really has it.
+        A current VIM looks a host up by its name alone and repeats the uuid of the request. It
+        looks instances up by the uuid, and names the host that really has it.
 
         Returns:
-            which of ``bound`` are not among them.
+            The uuids in ``bound`` that the VIM did not list.
         """
         edits = self._inventory.edits
         body = await self._fetch(instances_audit(identity.uuid), "its instances")
         with _understood("its instances"):
             instances = parse_instances_answer(body)
-        names = {told.hostname for told in instances}
+        names = {listed.hostname for listed in instances}
         if contested is not None:
             self._not_overtaken(edits)
             rival = self._rival(identity)
             if rival is not None and (identity.hostname not in names or rival in names):
-                raise _NotItsOwn(_not_its_own(identity, rival))
+                raise _ForeignUuid(_foreign_uuid_text(identity, rival))
             await self._inventory.put_host(contested)
             edits += 1
-        for told in instances:
+        for listed in instances:
             self._not_overtaken(edits)
-            record = InstanceRecord(told.uuid, told.hostname, told.state is Switch.ENABLED)
-            if self._fleet.instances.get(told.uuid) != record:
+            record = InstanceRecord(listed.uuid, listed.hostname, listed.state is Switch.ENABLED)
+            if self._fleet.instances.get(listed.uuid) != record:
                 await self._inventory.put_instance(record)
                 edits += 1
             else:
                 await self._states.notify_again(record)
         if names and identity.hostname not in names:
             others = ", ".join(shown(name) for name in sorted(names)[:_FAULTS])
-            raise _Trouble(f"with its uuid the VIM lists instances of {others} only")
+            raise _Unusable(f"for its uuid the VIM lists only instances of {others}")
         self._not_overtaken(edits)
-        found = bound - {told.uuid for told in instances}
+        found = bound - {listed.uuid for listed in instances}
         return {uuid for uuid in found if self._fleet.host_of(uuid) == identity.hostname}
 
     async def _remove(self, identity: HostIdentity, gone: set[str]) -> None:
-        """Removes what the VIM has twice not listed: today's never says that it has dropped it."""
+        """Removes instances missing from two audits: current VIMs never report a deletion."""
         edits = self._inventory.edits
         for uuid in sorted(gone):
             self._not_overtaken(edits)
             _log.warning(
-                "audit: %s: %s is removed: the VIM has dropped it", identity.hostname, uuid
+                "audit: %s: %s removed: the VIM no longer lists it", identity.hostname, uuid
             )
             await self._inventory.delete_instance(uuid, on=identity.hostname)
             edits += 1
@@ -283,7 +283,7 @@ class Audit:
         return known is not None and known.hostname == identity.hostname
 
     def _rival(self, identity: HostIdentity) -> str | None:
-        """The host that is known by this uuid, if another one and more than an empty name."""
+        """Returns the other host that is known by this uuid; None if there is none that matters."""
         known = self._fleet.hosts.get(identity.uuid)
         if known is None or known.hostname == identity.hostname:
             return None
@@ -295,23 +295,23 @@ class Audit:
     async def _fetch(self, request: VimRequest, what: str) -> bytes:
         delivery = await self._client.send(request)
         if isinstance(delivery, NotSent):
-            raise _NotAsked(delivery.reason)
+            raise _Unreachable(delivery.reason)
         if self._unreachable:
             self._unreachable = False
-            _log.info("audit: the VIM can be asked again")
+            _log.info("audit: the VIM can be reached again")
         if isinstance(delivery, Delivered) and not delivery.cut:
             return delivery.body
-        raise _Trouble(f"the VIM was asked for {what}: {fault_of(delivery)}")
+        raise _Unusable(f"the VIM was asked for {what}: {fault_of(delivery)}")
 
-    def _say_unreachable(self, trouble: _NotAsked) -> None:
+    def _log_unreachable(self, fault: _Unreachable) -> None:
         if not self._unreachable:
             self._unreachable = True
-            _log.warning("audit: the VIM can't be asked: %s", trouble)
+            _log.warning("audit: the VIM can't be reached: %s", fault)
 
 
-def _not_its_own(identity: HostIdentity, owner: str) -> str:
-    text = f"the host_uuid that it says, {identity.uuid}, is that of {shown(owner)}"
-    return f"{text}: nothing is taken over for it until it says its own"
+def _foreign_uuid_text(identity: HostIdentity, owner: str) -> str:
+    text = f"the host_uuid it reports, {identity.uuid}, belongs to {shown(owner)}"
+    return f"{text}: the VIM's answers are ignored until it reports its own"
 
 
 @contextmanager
@@ -319,4 +319,4 @@ def _understood(what: str) -> Iterator[None]:
     try:
         yield
     except VimAnswerFault as fault:
-        raise _Trouble(f"the VIM was asked for {what}: not understood: {fault}") from fault
+        raise _Unusable(f"the VIM was asked for {what}: not understood: {fault}") from fault

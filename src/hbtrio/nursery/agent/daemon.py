@@ -1,23 +1,23 @@
-"""The agent, composed: what it knows of the fleet, what it asks of hosts, what it sends to the VIM.
+"""Composes the agent: the fleet, the links of its hosts, and the delivery to the VIM.
 
     agent
       time           the on-time guard
       rounds         votes and notices, each until its end
-      host events    hosts without a link: for how long their instances still count as they were
-      mass failures  alarms that are held back, each until it is judged or let go
-      VIM delivery   empties the outbox to the VIM
-      VIM audit      asks the VIM what is to be reported
-      history        removes what is old
-      links          one session for each host that has dialled in
-      actions        one task for each that an operator has a host perform
+      host events    the grace time of hosts without a link
+      mass failures  held alarms, each until it is judged or released
+      VIM delivery   sends the outbox to the VIM
+      VIM audit      fetches the reporting states from the VIM
+      history        removes old entries
+      links          one session for each linked host
+      actions        one task for each action that an operator has started
 
-Everything that must survive goes through the store before anything is said about it. What an
-instance is doing comes from its host's session and is kept a grace time beyond it: a link that is
-down for a moment says nothing about VMs.
+Everything that must survive is stored before it is reported. The state of an instance comes from
+its host's session and stays valid for a grace time after the session: a short loss of the link says
+nothing about the instances.
 
-Each part is handed the :class:`~hbtrio.nursery.agent.fleet.Fleet` and the parts below it, and knows
-nothing of those above. They end from the top: an action that ends with the agent does not take its
-host for gone, and a link that ends finds the votes and notices still there.
+Each part receives the :class:`~hbtrio.nursery.agent.fleet.Fleet` and the parts below it, and does
+not know the parts above. The parts end from the top: an action that ends with the agent does not
+report its host as gone, and a link that ends still finds the open votes and notices.
 """
 
 from __future__ import annotations
@@ -56,24 +56,24 @@ from hbtrio.store.worker import StoreFault
 
 _log = logging.getLogger("hbtrio.agent")
 
-#: How often old history is looked for, in seconds; and how soon again where there was much.
+#: Seconds between two prunings of old history; and the pause while there is more to prune.
 _PRUNE_S: Final = 3600.0
 _PRUNE_ON_S: Final = 0.1
 
 
 @attrs.frozen
 class _GivenUp:
-    """Hears of what the VIM did not get."""
+    """Handles entries that were not delivered to the VIM."""
 
     history: Broadcast[HistoryEntry]
     states: InstanceStates
 
     def undelivered(self, entry: HistoryEntry) -> None:
-        """An entry was given up."""
+        """Publishes the history entry of an undelivered entry."""
         self.history.publish(entry)
 
     def state_given_up(self, uuid: str, *, for_good: bool) -> None:
-        """The VIM did not take a state."""
+        """Notes that the VIM did not take a state."""
         self.states.given_up(uuid, for_good=for_good)
 
 
@@ -81,22 +81,23 @@ class _GivenUp:
 class Agent:
     """The agent's core, without HTTP: that is ``hbtrio.api``.
 
-    Whatever changes the store raises ``StoreFault`` when it can't; nothing was changed then.
+    Every method that changes the store raises ``StoreFault`` if the store fails; then nothing was
+    changed.
 
     Args:
         config: its configuration.
-        store: its memory.
-        fleet: what it knows.
-        history: what is kept in the history, as it happens.
+        store: its persistent state.
+        fleet: its hosts and instances.
+        history: publishes the history entries.
         inventory: changes hosts and instances.
-        states: what instances are doing, as far as the VIM is notified of it.
-        rounds: votes and notices.
-        mass_failure_guard: alarms that are held back.
-        links: the hosts' links.
-        actions: actions that operators have hosts perform.
-        delivery: delivers to the VIM; without a VIM, None.
+        states: notifies the VIM of the instances' states.
+        rounds: runs votes and notices.
+        mass_failure_guard: holds back alarms.
+        links: serves the hosts' links.
+        actions: runs the operators' actions on hosts.
+        delivery: delivers to the VIM; None without a VIM.
         supervisor: counts programming errors.
-        started_at: since when it runs.
+        started_at: the time of its start.
     """
 
     config: AgentConfig
@@ -124,15 +125,15 @@ async def open_agent(
     new_command_id: Callable[[], str],
     wall_clock: Callable[[], datetime],
 ) -> AsyncIterator[Agent]:
-    """An agent that runs for as long as the block does; whatever calls it has to end within.
+    """Runs an agent within the block; all calls to it have to end within the block, too.
 
     Args:
         config: its configuration.
-        store: its memory.
-        transport: delivers to the VIM; without a VIM, None.
-        auditor: asks the VIM, every ``config.vim.audit_s``, what is to be reported; None: never.
-        new_command_id: makes ids that are unique for ever.
-        wall_clock: the store's.
+        store: its persistent state.
+        transport: sends to the VIM; None without a VIM.
+        auditor: audits the VIM every ``config.vim.audit_s`` seconds; None for no audits.
+        new_command_id: makes ids that are never reused.
+        wall_clock: the wall clock of the store.
 
     Raises:
         StoreFault: the store can't be read at the start.

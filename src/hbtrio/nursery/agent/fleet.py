@@ -1,9 +1,9 @@
-"""What the agent knows of its fleet: hosts, their sessions, instances, and what these are doing.
+"""Holds what the agent knows of its fleet: hosts, their sessions, and instances.
 
-Whoever needs it is handed it. It only answers and notes: nothing here waits, calls anybody back or
-writes to the store. What is kept is changed by :mod:`hbtrio.nursery.agent.inventory`, sessions by
-:mod:`hbtrio.nursery.agent.link_server`, and what instances are doing by
-:mod:`hbtrio.nursery.agent.host_events`.
+The fleet only answers and notes: nothing here waits, calls back or writes to the store.
+:mod:`hbtrio.nursery.agent.inventory` changes the stored records,
+:mod:`hbtrio.nursery.agent.link_server` the sessions, and :mod:`hbtrio.nursery.agent.host_events`
+the states of instances.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ class Unknown(Exception):
 
 
 class Fleet:
-    """Hosts and instances, as far as they are known.
+    """The known hosts and instances.
 
     Args:
-        has_vim: whether there is a VIM, whose word on hosts and instances counts; else the hosts'
-            word does.
+        has_vim: whether a VIM decides which hosts and instances exist; else the hosts' reports do.
     """
 
     def __init__(self, *, has_vim: bool) -> None:
@@ -33,25 +32,25 @@ class Fleet:
         #: By uuid.
         self.hosts: dict[str, HostRecord] = {}
         self.instances: dict[str, InstanceRecord] = {}
-        #: Hosts that have a link, by name.
+        #: The sessions of linked hosts, by hostname.
         self.sessions: dict[str, HostSession] = {}
-        #: Hosts without a link, by name, and since when on trio's clock.
+        #: Since when hosts have no link, by hostname, on trio's clock.
         self.down: dict[str, float] = {}
-        #: Hosts that had a link before this agent was started, and have sent no snapshot since.
-        #: They are waited for as long as any other whose link is gone.
+        #: Hosts that had a link before this agent was started and have sent no snapshot since.
+        #: Their grace time is that of any other host without a link.
         self.awaited: set[str] = set()
-        #: By host and instance: while it moves, an instance is on two hosts.
+        #: The last reports, by hostname and uuid: a moving instance is on two hosts.
         self._live: dict[tuple[str, str], Instance] = {}
-        #: The names of instances of hosts that have reported nothing for long, by host and uuid.
+        #: Last names of instances of hosts whose reports were forgotten, by hostname and uuid.
         self._names: dict[str, dict[str, str]] = {}
 
-    # -- who is bound where -----------------------------------------------------------------
+    # -- records ----------------------------------------------------------------------------
 
     def host(self, uuid: str) -> HostRecord:
-        """A host.
+        """Returns a host.
 
         Raises:
-            Unknown: there is none with this uuid.
+            Unknown: no record has this uuid.
         """
         try:
             return self.hosts[uuid]
@@ -59,10 +58,10 @@ class Fleet:
             raise Unknown(f"unknown host {uuid}") from None
 
     def instance(self, uuid: str) -> InstanceRecord:
-        """An instance.
+        """Returns an instance.
 
         Raises:
-            Unknown: there is none with this uuid.
+            Unknown: no record has this uuid.
         """
         try:
             return self.instances[uuid]
@@ -70,16 +69,16 @@ class Fleet:
             raise Unknown(f"unknown instance {uuid}") from None
 
     def host_of(self, uuid: str) -> str | None:
-        """The name of the host to which an instance is bound, or None."""
+        """Returns the name of the host that an instance is bound to, or None."""
         bound = self.instances.get(uuid)
         return None if bound is None else bound.hostname
 
     def bound_to(self, hostname: str) -> list[InstanceRecord]:
-        """The instances that are bound to a host."""
+        """Returns the instances that are bound to a host."""
         return [bound for bound in self.instances.values() if bound.hostname == hostname]
 
     def others_named(self, host: HostRecord) -> list[str]:
-        """The uuids of other records of a host's name."""
+        """Returns the uuids of other records with the host's name."""
         return [
             other.uuid
             for other in self.hosts.values()
@@ -87,24 +86,24 @@ class Fleet:
         ]
 
     def host_reporting(self, hostname: str) -> bool:
-        """Whether a host's losses are reported: without a VIM always, else as the VIM says."""
+        """Returns whether a host's losses are reported: as the VIM has set, else always."""
         if not self.has_vim:
             return True
         return any(h.reporting for h in self.hosts.values() if h.hostname == hostname)
 
-    # -- what instances are doing -----------------------------------------------------------
+    # -- states of instances ----------------------------------------------------------------
 
     def live(self, uuid: str) -> Instance | None:
-        """What the host to which an instance is bound last reported of it, or None."""
+        """Returns the last report about an instance from the host it is bound to, or None."""
         bound = self.instances.get(uuid)
         return None if bound is None else self.live_on(bound.hostname, uuid)
 
     def live_on(self, hostname: str, uuid: str) -> Instance | None:
-        """What that host last reported of the instance, or None."""
+        """Returns that host's last report about the instance, or None."""
         return self._live.get((hostname, uuid))
 
     def may_be_heartbeating(self, uuid: str) -> bool:
-        """Whether an instance counts as heartbeating, or its host may yet say so."""
+        """Returns whether an instance counts as heartbeating, or its host may still report so."""
         bound = self.instances.get(uuid)
         if bound is None:
             return False
@@ -112,7 +111,7 @@ class Fleet:
         return bound.hostname in self.awaited if live is None else live.heartbeating
 
     def alarm_wanted(self, hostname: str, uuid: str) -> bool:
-        """Whether an alarm of this host about this instance is still of use."""
+        """Returns whether an alarm of this host about this instance is still wanted."""
         bound = self.instances.get(uuid)
         if bound is None or bound.hostname != hostname or not bound.reporting:
             return False
@@ -120,11 +119,11 @@ class Fleet:
         return self.host_reporting(hostname) and (live is None or not is_well(live))
 
     def last_name(self, bound: InstanceRecord) -> str:
-        """The last known name of an instance of which its host reports nothing; or ""."""
+        """Returns the last known name of an instance that its host no longer reports, or ""."""
         return self._names.get(bound.hostname, {}).get(bound.uuid, "")
 
     def note(self, hostname: str, uuid: str, instance: Instance | None) -> None:
-        """Notes what a host reported of an instance; None: it has that instance no longer."""
+        """Notes a host's report about an instance; None: the host no longer has the instance."""
         if instance is None:
             self._live.pop((hostname, uuid), None)
         else:
@@ -132,20 +131,20 @@ class Fleet:
             self._names.get(hostname, {}).pop(uuid, None)
 
     def note_move(self, before: InstanceRecord, hostname: str) -> None:
-        """The instance is bound to another host; its last name is kept until that one reports."""
+        """Notes a move to another host; the last name is kept until that host reports."""
         name = self._names.get(before.hostname, {}).pop(before.uuid, "")
         if name:
             self._names.setdefault(hostname, {})[before.uuid] = name
 
     def drop_instance(self, bound: InstanceRecord) -> None:
-        """The instance is known no longer."""
+        """Removes an instance."""
         self.instances.pop(bound.uuid, None)
         self._names.get(bound.hostname, {}).pop(bound.uuid, None)
 
     def lose_host(self, hostname: str) -> None:
-        """Forgets what a host reported, but for the names of the instances bound to it.
+        """Forgets a host's reports, except the names of the instances bound to it.
 
-        They are kept until its next snapshot: people know an instance by its name.
+        The names are kept until its next snapshot: operators know an instance by its name.
         """
         names = self._names.get(hostname, {})
         for bound in self.bound_to(hostname):
@@ -158,13 +157,13 @@ class Fleet:
             self._names[hostname] = names
 
     def forget_reports(self, hostname: str, but: Iterable[str] = ()) -> None:
-        """Forgets what a host reported, except of the instances in ``but``."""
+        """Forgets a host's reports, except those about the instances in ``but``."""
         self._names.pop(hostname, None)
         kept = set(but)
         for key in [key for key in self._live if key[0] == hostname and key[1] not in kept]:
             del self._live[key]
 
     def forget_link(self, hostname: str) -> None:
-        """The host is not waited for any more."""
+        """Ends the wait for a host's link."""
         self.down.pop(hostname, None)
         self.awaited.discard(hostname)

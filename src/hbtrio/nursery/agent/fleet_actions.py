@@ -1,8 +1,8 @@
-"""Actions that operators have a host perform: commanded over its link, watched to their end.
+"""Runs operators' actions on hosts: sends each over the host's link and follows it to its end.
 
-They belong to the host, and what is known of them to the agent: an operator who hangs up misses
-lines, and the history still says how it ended. An action has two entries there, that it was asked
-for and what became of it; one that the agent itself refuses has the second only.
+An action belongs to the host, and the record of it to the agent: an operator who disconnects misses
+progress lines, but the history has the outcome. An action has two entries in the history, the
+request and the outcome; one that the agent itself refuses has only the second.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _log = logging.getLogger("hbtrio.agent")
 #: Characters of a program's name in the history.
 _PROGRAM: Final = 100
 
-#: Actions under way in the whole fleet.
+#: Actions in progress in the whole fleet.
 _ACTIONS: Final = 1000
 
-#: A host begins an action at once; this is for its way there, in seconds.
+#: Seconds for the command to reach the host, which starts an action at once.
 _DEADLINE_S: Final = 1.0
 
 
 class FleetActionRefused(Exception):
-    """The action was not begun; the text says why."""
+    """The action was not started; the text is the reason."""
 
 
 @attrs.frozen(eq=False)
 class FleetAction:
-    """One action under way."""
+    """An action in progress."""
 
     uuid: str
     hostname: str
@@ -57,15 +57,15 @@ class FleetAction:
 
 
 class AgentActions:
-    """The actions under way.
+    """Starts actions and follows them.
 
     Args:
-        nursery: watches them. When it ends, the hosts go on with what they have begun.
-        fleet: knows which host an instance is on, and its link.
-        store: keeps what became of them.
-        history: what is kept in the history is published there.
-        new_command_id: makes ids that are unique for ever.
-        wall_clock: the store's.
+        nursery: follows the actions. When it ends, the hosts continue actions that have started.
+        fleet: knows the host of each instance, and its link.
+        store: keeps the history.
+        history: publishes the history entries.
+        new_command_id: makes ids that are never reused.
+        wall_clock: the wall clock of the store.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class AgentActions:
         new_command_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
     ) -> None:
-        self.under_way: dict[str, FleetAction] = {}
+        self.in_progress: dict[str, FleetAction] = {}
         self._nursery = nursery
         self._fleet = fleet
         self._store = store
@@ -89,35 +89,37 @@ class AgentActions:
     async def begin(
         self, uuid: str, name: ActionName, command: tuple[str, ...], *, force: bool, who: str
     ) -> FleetAction:
-        """Has the instance's host begin an action.
+        """Has the instance's host start an action.
 
-        That it was asked is in the history before the host hears of it, and in the end what became
-        of it. A failing store does not hold it up: an operator may need it most then.
+        The request is in the history before it is sent to the host; the outcome follows at the end.
+        A failing store does not delay the action: an operator may need it most then.
 
         Args:
             uuid: the instance.
             name: the action.
-            command: what performs it, run by the host; empty for the host's own.
+            command: what the host runs to perform it; empty for the host's configured command.
             force: skip the vote.
-            who: who asks.
+            who: the operator.
 
         Returns:
-            the action, once the host reports its progress; or when nobody knows whether it has
-            begun, which its lines then say.
+            The action, once the host reports progress, or once it is unknown whether the action has
+            started; its progress lines then report that.
 
         Raises:
-            Unknown: no such instance.
-            FleetActionRefused: by the agent or the host: it was not begun.
+            Unknown: there is no such instance.
+            FleetActionRefused: the agent or the host refused it; it was not started.
 
-        Cancelled, it may have begun; then nobody watches it.
+        Cancelled, the action may have started; the host then runs it to its end.
         """
         instance = self._fleet.instance(uuid)
         action = FleetAction(uuid, instance.hostname, name, who)
         session = self._fleet.sessions.get(instance.hostname)
         if session is None:
             await self._refuse(action, f"{instance.hostname} has no link to this agent")
-        elif len(self.under_way) >= _ACTIONS:
-            await self._refuse(action, f"{_ACTIONS} actions are under way in this fleet")
+        elif len(self.in_progress) >= _ACTIONS:
+            await self._refuse(
+                action, f"{_ACTIONS} actions are in progress in this fleet, the maximum"
+            )
         else:
             message = ActCommand(self._new_command_id(), uuid, name, command, force, _DEADLINE_S)
             await self._nursery.start(self._watch, action, session, message)
@@ -131,7 +133,7 @@ class AgentActions:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        self.under_way[message.command_id] = action
+        self.in_progress[message.command_id] = action
         refusal = outcome = ""
         lost = "the agent ended"
         begun = False
@@ -153,7 +155,7 @@ class AgentActions:
         except (HostUnreachable, LinkError) as fault:
             lost = str(fault)
         finally:
-            del self.under_way[message.command_id]
+            del self.in_progress[message.command_id]
             if not (outcome or refusal):
                 action.lines.add(ProgressLine(step="lost", reason=lost))
             action.lines.close()
@@ -163,9 +165,9 @@ class AgentActions:
             task_status.started()
         await self._record(action, outcome or f"the outcome is unknown: {lost}")
 
-    async def _refuse(self, action: FleetAction, why: str) -> NoReturn:
-        await self._record(action, f"refused: {why}")
-        raise FleetActionRefused(why)
+    async def _refuse(self, action: FleetAction, reason: str) -> NoReturn:
+        await self._record(action, f"refused: {reason}")
+        raise FleetActionRefused(reason)
 
     async def _record(self, action: FleetAction, what: str) -> None:
         entry = HistoryEntry(
@@ -181,23 +183,23 @@ class AgentActions:
         try:
             await self._store.record(entry)
         except StoreFault as fault:
-            _log.error("store: %s: not kept: %s %s", fault, action.uuid, entry.reason)
+            _log.error("store: %s: history entry lost: %s %s", fault, action.uuid, entry.reason)
 
 
 def _asked(message: ActCommand) -> str:
-    """What was asked for; of a command only the program, as its arguments may be secret."""
+    """Describes the request; of a command, only the program, as its arguments may be secret."""
     forced = ", without its vote" if message.force else ""
     program = f", with {printable(message.command[0])[:_PROGRAM]}" if message.command else ""
     return f"asked{forced}{program}"
 
 
 def _line(text: str) -> ProgressLine:
-    """A line of progress that a host sent.
+    """Decodes a progress line from a host.
 
     Raises:
-        LinkError: it is none.
+        LinkError: the line is invalid.
     """
     try:
         return parse(text.encode(), ProgressLine)
     except ReplyFault as fault:
-        raise LinkError(f"the host's line of progress is not understood: {fault}") from fault
+        raise LinkError(f"invalid progress line from the host: {fault}") from fault

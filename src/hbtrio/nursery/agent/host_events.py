@@ -1,8 +1,8 @@
-"""What hosts report, taken in: who is there, what instances do, what happened.
+"""Handles what hosts report: links, states of instances, and reports.
 
-A report goes into the store with all that follows from it, in one transaction, before anything is
-said about it. What an instance is doing is kept a grace time beyond its host's link: one that is
-down for a moment says nothing about VMs.
+A report is stored with all its consequences in one transaction before it is published. The states
+of instances stay valid for a grace time after the link of their host has ended: a short loss of the
+link says nothing about the instances.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from hbtrio.wire.vim import ServiceEvent
 
 _log = logging.getLogger("hbtrio.agent")
 
-#: A host's clock is believed within this of ours; its reports may have waited for long.
+#: Largest accepted difference of a host's clock to ours; its reports may have waited for long.
 _SKEW: Final = timedelta(days=366)
 
 
 class HostEvents:
-    """Takes in what the links bring.
+    """Handles what hosts send over their links.
 
-    Whatever changes the store raises ``StoreFault`` when it can't: the link ends, and the host
-    sends it again.
+    Every method that changes the store raises ``StoreFault`` if the store fails: the link ends, and
+    the host sends the report again.
 
     Args:
-        nursery: for what outlives a link; it ends after the last of them.
-        fleet: what is known.
-        inventory: changes what is kept of it.
-        store: keeps what is reported.
-        states: what of it the VIM is notified of.
+        nursery: runs tasks that outlive a link; it ends after the last link.
+        fleet: the hosts and instances.
+        inventory: changes their records.
+        store: keeps the reports.
+        states: notifies the VIM of the instances' states.
         guard: holds back alarms.
-        rounds: votes and notices under way.
-        outbox: woken when something was queued for the VIM.
-        history: what is kept in the history is published there.
-        grace_s: for how long the instances of a host without a link still count as they were.
-        wall_clock: the store's.
+        rounds: the open votes and notices.
+        outbox: woken when an entry was queued for the VIM.
+        history: publishes the history entries.
+        grace_s: how long states stay valid without a link, in seconds.
+        wall_clock: the wall clock of the store.
     """
 
     def __init__(
@@ -87,14 +87,13 @@ class HostEvents:
         self._history = history
         self._grace_s = grace_s
         self._wall_clock = wall_clock
-        #: Hosts for whose link somebody waits.
+        #: Hosts with a task that waits for their link.
         self._waited_for: set[str] = set()
-        #: Reports of which nobody has seen whether they were taken: their link had ended. By host,
-        #: its process and number.
-        self._unseen: set[tuple[str, str, int]] = set()
+        #: Reports whose link ended before the store had answered, as hostname, boot id and number.
+        self._unsettled: set[tuple[str, str, int]] = set()
 
     async def await_hosts(self) -> None:
-        """Waits, in its nursery, for the hosts that had a link before this agent was started.
+        """Starts to wait for the hosts that had a link before this agent was started.
 
         Raises:
             StoreFault: the store can't be read.
@@ -106,54 +105,54 @@ class HostEvents:
             self._miss(hostname)
 
     async def host_up(self, session: HostSession) -> None:
-        """A host has said hello; its snapshot follows."""
+        """Handles a new link, after hello and before the snapshot."""
         hostname = session.hostname
         self._fleet.down.pop(hostname, None)
         self._rounds.host_restarted(hostname, session.hello.boot_id)
         record = HostRecord(session.hello.host_uuid, hostname, reporting=not self._fleet.has_vim)
         is_new = record.uuid not in self._fleet.hosts
         if self._fleet.has_vim and self._fleet.others_named(record):
-            is_new = False  # which of its uuids is right is for the VIM to say
+            is_new = False  # the VIM decides which of its uuids is right
         if record.uuid and is_new:
             await self._inventory.take_in(record)
         self._inventory.send_host_reporting(hostname)
         for instance in self._fleet.bound_to(hostname):
             self._inventory.send_reporting(instance)
 
-    async def host_down(self, session: HostSession, why: str, *, ours: bool) -> None:
-        """The link of a host has ended, and no newer one has taken its place.
+    async def host_down(self, session: HostSession, reason: str, *, ours: bool) -> None:
+        """Handles the end of a host's link that no newer link has replaced.
 
         Args:
-            session: the host's last one.
-            why: for people.
-            ours: the fault was this end's, and says nothing of the host.
+            session: the host's last session.
+            reason: why it ended, for operators.
+            ours: whether the fault was on this side, and says nothing about the host.
         """
         self._miss(session.hostname)
         if not ours and session.link.goodbye != STOPPING:
-            await self._guard.link_dropped(session.hostname, why)
+            await self._guard.link_dropped(session.hostname, reason)
 
     async def instance_reported(self, session: HostSession, uuid: str) -> None:
-        """The host reported an instance, or that it is gone."""
+        """Handles a host's report about an instance, or that the instance is gone."""
         hostname = session.hostname
         before, instance = self._fleet.live_on(hostname, uuid), session.instances.get(uuid)
         self._fleet.note(hostname, uuid, instance)
-        await self._guard.told(hostname, uuid, instance)
+        await self._guard.instance_reported(hostname, uuid, instance)
         if not self._fleet.has_vim:
-            await self._take_word(hostname, uuid, instance)
+            await self._update_inventory(hostname, uuid, instance)
             return
         bound = self._fleet.instances.get(uuid)
         if bound is None or bound.hostname != hostname or instance is None:
             return
         warn_of_vote(instance, before)
         if before is not None and instance.heartbeating:
-            # That it has ceased is sent with the report of it, behind the alarm.
+            # That it stopped heartbeating is sent with the report, after the alarm.
             await self._states.notify([bound])
 
     async def snapshot_received(self, session: HostSession) -> None:
-        """The host has reported all its instances."""
+        """Handles the end of a snapshot: the host has reported all its instances."""
         self._fleet.forget_reports(session.hostname, but=session.instances)
         self._fleet.awaited.discard(session.hostname)
-        self._guard.told_all(session.hostname, session.instances.keys())
+        self._guard.all_reported(session.hostname, session.instances.keys())
         bound = self._fleet.bound_to(session.hostname)
         if self._fleet.has_vim:
             await self._states.notify(bound)
@@ -161,14 +160,15 @@ class HostEvents:
             for one in bound:
                 if self._fleet.instances.get(one.uuid) == one and one.uuid not in session.instances:
                     await self._inventory.delete_instance(one.uuid, on=one.hostname)
-        # It may have been asked to report them before they were deleted or moved, without a link.
+        # Reporting may have been enabled for instances that were deleted or moved while the link
+        # was down.
         for uuid in session.instances:
             known = self._fleet.instances.get(uuid)
             if known is None or known.hostname != session.hostname:
                 session.set_reporting(uuid, enabled=False)
 
     async def report_received(self, session: HostSession, report: LinkReport) -> None:
-        """The host reports; on return it is safe to acknowledge after the next sync."""
+        """Stores a report and its consequences; acknowledge it after the next sync of the store."""
         asked: RoundRecord | None = None
         result: RoundResult | None = None
         entries: list[NewEntry] = []
@@ -199,7 +199,7 @@ class HostEvents:
             asked_at=None if asked is None else asked.asked_at,
         )
         if not self._rounds.awaits_reply(report.command_id):
-            # Before: the delivery's look then comes right behind, in one transaction mostly.
+            # Woken early, so that the delivery's query mostly joins the same transaction.
             self._outbox.set()
         key = (session.hostname, session.hello.boot_id, report.number)
         try:
@@ -207,17 +207,17 @@ class HostEvents:
                 session.hostname, session.hello.boot_id, report.number, history, entries, result
             )
         except trio.Cancelled:
-            self._unseen.add(key)
+            self._unsettled.add(key)
             self._nursery.start_soon(self._look_again, key, history, result)
             raise
         finally:
-            # Even where this is cancelled, with the link: the store may have taken it.
+            # Even if cancelled with the link: the store may have taken the report.
             if failure is not None:
                 self._guard.consider(session.hostname, failure, live)
         if result is not None:
             self._rounds.settled(result)
         if taken:
-            self._unseen.discard(key)
+            self._unsettled.discard(key)
             self._states.notified(services)
             self._history.publish(history)
 
@@ -226,16 +226,16 @@ class HostEvents:
     async def _look_again(
         self, key: tuple[str, str, int], history: HistoryEntry, result: RoundResult | None
     ) -> None:
-        """The link has ended while the store took a report; if it did, others are to know."""
+        """Publishes a report whose link ended while the store took it, if the store took it."""
         hostname, boot_id, number = key
         try:
             taken = (
                 await retry_forever(lambda: self._store.acknowledged(hostname, boot_id)) >= number
             )
-            # It may have come again while the disk did not answer, and was taken only then.
-            taken = taken and key in self._unseen
+            # The report may have come again meanwhile, and been taken only then.
+            taken = taken and key in self._unsettled
         finally:
-            self._unseen.discard(key)
+            self._unsettled.discard(key)
         if taken:
             if result is not None:
                 self._rounds.settled(result)
@@ -248,9 +248,9 @@ class HostEvents:
             self._nursery.start_soon(self._wait_for_link, hostname)
 
     async def _wait_for_link(self, hostname: str) -> None:
-        """Sees to it that a host is missed once for each time that its link is down for long.
+        """Waits for a host's link and reports the host as unreachable after the grace time.
 
-        One for each host, also while its link comes and goes: it looks again then.
+        One task per host, even while its link comes and goes.
         """
         missed: float | None = None
         try:
@@ -267,18 +267,19 @@ class HostEvents:
             self._waited_for.discard(hostname)
 
     async def _lose(self, hostname: str) -> None:
-        why = f"no link for {self._grace_s:g} s"
-        _log.error("%s: %s", hostname, why)
+        reason = f"no link for {self._grace_s:g} s"
+        _log.error("%s: %s", hostname, reason)
         self._fleet.lose_host(hostname)
         self._guard.forget(hostname)
-        entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, why)
+        entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, reason)
         self._history.publish(entry)
         await retry_forever(lambda: self._store.record(entry))
-        # Nobody knows whether they are heartbeating; they are not lost for that.
+        # It is unknown whether the instances are heartbeating; that makes them not heartbeating,
+        # not lost.
         await retry_forever(lambda: self._states.notify(self._fleet.bound_to(hostname)))
 
-    async def _take_word(self, hostname: str, uuid: str, instance: Instance | None) -> None:
-        """Without a VIM the hosts' word is the inventory."""
+    async def _update_inventory(self, hostname: str, uuid: str, instance: Instance | None) -> None:
+        """Updates the inventory from a host's report, without a VIM."""
         bound = self._fleet.instances.get(uuid)
         if bound is None:
             if instance is not None:

@@ -1,8 +1,8 @@
-"""One host's session as the agent uses it: what the host reported, and what it is sent.
+"""Holds one host's session: the instances it reported, and the commands sent to it.
 
-Nothing waits for a host but a command to it: one that does not read must hold up neither the VIM's
-requests nor other hosts. So reporting states are left with the session, the newest of each
-instance, and a task of the session sends them as fast as the host reads.
+Only a command waits for its host: a host that does not read must delay neither the VIM's requests
+nor other hosts. So the newest reporting state of each instance is left with the session, and a task
+of the session sends them as fast as the host reads.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from hbtrio.wire.link_messages import (
 
 _log = logging.getLogger("hbtrio.links")
 
-#: How long a host may take to say how it took a command, in seconds.
+#: Seconds that a host may take to reply to a command.
 REPLY_S: Final = 5.0
 
-#: Lines of an action's progress that may wait for their reader.
+#: Progress lines of an action that may wait for their reader.
 _PROGRESS: Final = 256
 
-#: Instances that one host may tell of.
+#: Instances that one host may report.
 _INSTANCES: Final = 100_000
 
 
@@ -46,12 +46,12 @@ class HostUnreachable(Exception):
 
 
 class NotDone(Exception):
-    """A host was not sent a command, or does not carry it out; the text is the reason."""
+    """The command was not sent, or the host refused it; the text is the reason."""
 
 
 @attrs.define(eq=False)
 class HostSession:
-    """One host's session, as the agent sees it; ``peer`` is where it comes from, for people."""
+    """One host's session; ``peer`` is its address, for operators."""
 
     hello: Hello
     link: LinkSession[FromHost]
@@ -69,16 +69,16 @@ class HostSession:
         return self.hello.hostname
 
     def take_in(self) -> bool:
-        """Whether something that the host has sent is still being taken in, for a window."""
+        """Returns whether a message of the host is still being handled; a source of windows."""
         return self.link.reading
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
-        """Leaves word for the host whether losses are to be reported; "" is the whole host."""
+        """Queues for the host whether to report losses; ``uuid`` "" is the whole host."""
         self._reporting[uuid] = enabled
         self._to_send.set()
 
     async def send_reporting(self) -> None:
-        """Passes on what was left, until cancelled or the link ends."""
+        """Sends the queued reporting states until cancelled or the link ends."""
         while True:
             await self._to_send.wait()
             while self._reporting:
@@ -87,15 +87,15 @@ class HostSession:
                 try:
                     await self.link.send(Reporting(uuid, enabled))
                 except SessionEnded:
-                    return  # the next session is sent all of it
+                    return  # the next session sends all of them
 
     async def command(self, message: RoundCommand | ActCommand) -> Reply:
-        """Sends a command and returns how the host took it.
+        """Sends a command and returns the host's reply.
 
         Raises:
             HostUnreachable: the link is gone, or there was no reply within ``REPLY_S`` beyond the
-                command's own deadline: it may or may not have been carried out.
-            LinkError: it is too long; it was not sent.
+                command's own deadline: the command may or may not have been carried out.
+            LinkError: the command is too long, and was not sent.
         """
         send, receive = trio.open_memory_channel[Reply](1)
         self._replies[message.command_id] = send
@@ -114,8 +114,8 @@ class HostSession:
         """Has the host open a vote or notice.
 
         Returns:
-            its window in seconds and ""; or 0 and why there is none. If the host did not reply, it
-            may have opened it all the same.
+            The window in seconds and ""; or 0 and the reason. A host that did not reply may have
+            opened it all the same.
 
         Raises:
             LinkError: as for :meth:`command`.
@@ -126,14 +126,14 @@ class HostSession:
             return 0, str(error)
         if reply.ok and reply.seconds:
             return reply.seconds, ""
-        return 0, reply.reason or "its host has opened none"
+        return 0, reply.reason or "the host opened none"
 
     async def act(self, message: ActCommand) -> AsyncGenerator[str]:
-        """Sends an action's command and yields its lines of progress.
+        """Sends an action's command and yields its progress lines.
 
         Raises:
-            NotDone: it was not begun.
-            HostUnreachable: as for :meth:`command`, and when the link goes in the middle.
+            NotDone: the action was not started.
+            HostUnreachable: as for :meth:`command`, and if the link ends during the action.
         """
         send, receive = trio.open_memory_channel[str](_PROGRESS)
         self._progress[message.command_id] = send
@@ -152,14 +152,14 @@ class HostSession:
             self._progress.pop(message.command_id, None)
 
     def replied(self, reply: Reply) -> None:
-        """A reply came; one that nobody waits for any more is dropped."""
+        """Passes a reply to its command; drops it if the command no longer waits."""
         waiting = self._replies.get(reply.command_id)
         if waiting is not None:
-            with suppress(trio.WouldBlock):  # a second reply to one command counts for nothing
+            with suppress(trio.WouldBlock):  # a second reply to one command is ignored
                 waiting.send_nowait(reply)
 
     def progressed(self, progress: ActionProgress) -> None:
-        """A line of progress came."""
+        """Passes a progress line to its action; drops it if the reader is too slow."""
         channel = self._progress.get(progress.command_id)
         if channel is None:
             return
@@ -170,15 +170,15 @@ class HostSession:
         try:
             channel.send_nowait(progress.line)
         except trio.WouldBlock:
-            _log.warning("%s: a reader of progress is too slow", self.hostname)
+            _log.warning("%s: a progress line was dropped: its reader is too slow", self.hostname)
 
-    def told(self, instance: Instance) -> None:
-        """The host told of an instance."""
+    def note_instance(self, instance: Instance) -> None:
+        """Notes a report about an instance, up to ``_INSTANCES``."""
         if instance.uuid in self.instances or len(self.instances) < _INSTANCES:
             self.instances[instance.uuid] = instance
 
     def end(self) -> None:
-        """Lets everybody go who waits for this host."""
+        """Ends all waits for this host."""
         for reply in self._replies.values():
             reply.close()
         for progress in self._progress.values():

@@ -1,8 +1,8 @@
-"""What instances are doing, as far as the VIM is notified of it.
+"""Notifies the VIM of the instances' states.
 
-Of an instance's heartbeating the VIM hears when it changes, and of its loss and ill health each
-time, while both the host's and the instance's reporting are on. An alarm goes before the change
-that comes with it.
+The VIM is notified when an instance starts or stops heartbeating, and of each loss and ill health
+while both the host's and the instance's reporting are on. An alarm is sent before the change that
+comes with it.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from hbtrio.wire.vocabulary import CorrectiveAction
 
 _log = logging.getLogger("hbtrio.agent")
 
-#: The VIM accepts a request by itself after 45 s.
+#: The VIM goes on without an answer after 45 s; a longer VOTE than this is warned of.
 _VOTE_WARNING_S: Final = 40
 
-#: The kinds of reports that call for an alarm.
+#: The kinds of reports that raise an alarm.
 ALARMS: Final = {"loss": AlarmState.FAILED, "unhealthy": AlarmState.UNHEALTHY}
 
 
 class InstanceStates:
-    """What the VIM knows of the instances' heartbeating, and what it is yet to be notified of.
+    """Tracks which states the VIM knows, and queues those that it does not know.
 
     Args:
-        fleet: what instances are doing.
-        store: keeps what is to be sent.
-        outbox: woken when something was queued; without a VIM nothing is.
+        fleet: the present states.
+        store: keeps the outbox.
+        outbox: woken when an entry was queued; without a VIM nothing is queued.
     """
 
     def __init__(self, fleet: Fleet, store: Store, outbox: WakeUp) -> None:
         self._fleet = fleet
         self._store = store
         self._outbox = outbox
-        #: What was sent to the VIM last, or is about to be; of those left out nobody knows.
+        #: The last state of each instance that was sent or is queued; unknown if missing.
         self._sent: dict[str, ServiceEvent] = {}
-        #: The newest that was taken to be stored, of several under way at once.
+        #: The newest state of each instance passed to the store, of several at once.
         self._newest: dict[str, ServiceEvent] = {}
-        #: Those of which it was notified in vain, for so long that the delivery was given up.
+        #: Instances with a state whose delivery was given up.
         self._owed: set[str] = set()
 
     def service(self, bound: InstanceRecord) -> ServiceEvent:
-        """How an instance stands now."""
+        """Makes the service event with an instance's present state."""
         live = self._fleet.live_on(bound.hostname, bound.uuid)
         heartbeating = live is not None and live.heartbeating
         return ServiceEvent(
@@ -62,7 +62,7 @@ class InstanceStates:
         )
 
     def alarm(self, bound: InstanceRecord, report: LinkReport, *, held: bool) -> list[NewEntry]:
-        """The alarm that a report calls for, if it does; ``held`` until it is let go."""
+        """Makes the alarm that a report raises, if any; ``held``: it waits for its release."""
         state = ALARMS.get(report.kind)
         if state is None:
             return []
@@ -71,10 +71,11 @@ class InstanceStates:
         return [NewEntry(OutboxKind.ALARM, bound.uuid, body, hostname=bound.hostname, held=held)]
 
     def changes(self, services: Iterable[ServiceEvent]) -> list[NewEntry]:
-        """Those that the VIM does not know; its own word, the reporting state, is no news.
+        """Returns entries for the states that the VIM does not know.
 
-        From here on nobody can say what the VIM knows of them, until :meth:`notified` does: whoever
-        has them stored may be cancelled, and the store has taken them all the same.
+        The reporting state does not count, as it comes from the VIM. The VIM's knowledge of the
+        returned states is unknown until :meth:`notified` is called: a cancelled caller may have
+        stored them all the same.
         """
         changed = [
             now
@@ -89,41 +90,41 @@ class InstanceStates:
         return [NewEntry(OutboxKind.SERVICE, now.uuid, now.body()) for now in changed]
 
     def notified(self, services: Iterable[ServiceEvent]) -> None:
-        """These are in the store, or known to the VIM anyway."""
-        # Those who wait for the store at the same time are woken in any order.
+        """Notes states that are in the store, or known to the VIM anyway."""
+        # Concurrent callers may return from the store in any order.
         newest = [now for now in services if self._newest.get(now.uuid, now) == now]
         self._sent |= {now.uuid: now for now in newest}
         self._owed -= {now.uuid for now in newest}
 
     def given_up(self, uuid: str, *, for_good: bool) -> None:
-        """The VIM did not take what it was sent: at the next occasion it is notified again.
+        """Notes that a delivery was given up, so that the VIM is notified again later.
 
-        That is the next change, its host's next snapshot or, unless it said that it does not want
-        this at all (``for_good``), :meth:`notify_again`.
+        That happens at the next change, at the host's next snapshot, or in :meth:`notify_again`
+        unless the VIM has refused the state for good (``for_good``).
         """
         if self._sent.pop(uuid, None) is not None and not for_good:
             self._owed.add(uuid)
 
     def forget(self, bound: InstanceRecord) -> None:
-        """The VIM does not want to hear of the instance any more."""
+        """Forgets an instance that the VIM has deleted."""
         self._sent.pop(bound.uuid, None)
         self._newest.pop(bound.uuid, None)
         self._owed.discard(bound.uuid)
 
     async def notify_again(self, bound: InstanceRecord) -> None:
-        """The VIM has listed the instance: what was sent to it in vain, if anything, is again.
+        """Notifies the VIM again of a listed instance whose delivery was given up, if any.
 
         Raises:
-            StoreFault: nothing was queued.
+            StoreFault: the store failed; nothing was queued.
         """
         if bound.uuid in self._owed:
             await self.notify([bound])
 
     async def notify(self, bound: Iterable[InstanceRecord]) -> None:
-        """Queues what the VIM does not know of these instances.
+        """Queues the states of these instances that the VIM does not know.
 
         Raises:
-            StoreFault: nothing was queued.
+            StoreFault: the store failed; nothing was queued.
         """
         services = [self.service(one) for one in bound]
         entries = self.changes(services)
@@ -132,18 +133,18 @@ class InstanceStates:
         try:
             await self._store.queue(entries)
         finally:
-            # Even where this is cancelled: the store may have taken them.
+            # Even if cancelled: the store may have taken the entries.
             self._outbox.set()
         self.notified(services)
 
 
 def warn_of_vote(reported: Instance, before: Instance | None = None) -> None:
-    """Warns of a VOTE that the VIM does not wait for, if it was not so ``before``.
+    """Logs a warning for a VOTE that is longer than the VIM waits, unless it was before.
 
     Args:
-        reported: what the host to which an instance is bound reports of it.
-        before: what was known of it there; None if it was not, or was bound to no host or another.
+        reported: the report of the host that the instance is bound to.
+        before: the host's report before that, or None.
     """
     if reported.vote_s > _VOTE_WARNING_S >= (0 if before is None else before.vote_s):
-        text = "%s advertises a VOTE of %d s; the VIM goes on without it after 45 s"
+        text = "%s advertises a VOTE of %d s; the VIM decides without it after 45 s"
         _log.warning(text, reported.uuid, reported.vote_s)

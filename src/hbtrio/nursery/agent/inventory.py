@@ -1,7 +1,7 @@
-"""Changes the agent's inventory: the hosts and instances that are known, and who is bound where.
+"""Changes the agent's inventory: the known hosts and instances, and their bindings.
 
-What the VIM says, and without a VIM what the hosts report. A change is in the store before it is in
-the fleet; then it is sent to hosts, and alarms that are held back are looked at again.
+The changes come from the VIM, and without a VIM from the hosts' reports. A change is stored before
+it is applied to the fleet; then it is sent to hosts, and held alarms are checked again.
 """
 
 from __future__ import annotations
@@ -23,31 +23,32 @@ from hbtrio.wire.vim import Switch
 
 _log = logging.getLogger("hbtrio.agent")
 
-#: What a VIM may tell of: its requests are not to fill the memory.
+#: Bounds on the hosts and instances of a VIM, so that its requests can't fill the memory.
 _HOSTS: Final = 10_000
 _INSTANCES: Final = 100_000
 
 
 class TooMany(Exception):
-    """So many hosts or instances are known that no other is taken in."""
+    """The bound on known hosts or instances is reached."""
 
 
 class Linked(Exception):
-    """A host that has a link can't be forgotten: it would be back with its next word."""
+    """A linked host can't be forgotten: its next message would add it again."""
 
 
 class AgentInventory:
     """Changes the hosts and instances of a fleet, one change of each at a time.
 
-    Whatever changes them raises ``StoreFault`` when it can't; nothing was changed then.
+    Every method that changes the store raises ``StoreFault`` if the store fails; then nothing was
+    changed.
 
     Args:
-        fleet: what is known.
-        store: keeps it.
-        states: notifies the VIM of what instances are doing.
+        fleet: the hosts and instances.
+        store: keeps their records.
+        states: notifies the VIM of the instances' states.
         guard: holds back alarms.
-        history: what is kept in the history is published there.
-        wall_clock: the store's.
+        history: publishes the history entries.
+        wall_clock: the wall clock of the store.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class AgentInventory:
         history: Broadcast[HistoryEntry],
         wall_clock: Callable[[], datetime],
     ) -> None:
-        #: How often it was changed: what was asked before may be outdated after.
+        #: Counts changes: an answer to a request made before a change may be outdated.
         self.edits = 0
-        #: What is being changed: store and memory are to agree on who was the last. Whoever has an
-        #: instance's or a uuid's lock may wait for a host's, and nobody the other way round.
+        #: Serialize changes, so that store and fleet agree on the last one. The holder of an
+        #: instance's or a uuid's lock may wait for a host's lock, never the other way round.
         self._instance_locks = KeyedLock()
         self._uuid_locks = KeyedLock()
         self._host_locks = KeyedLock()
@@ -74,10 +75,10 @@ class AgentInventory:
         self._wall_clock = wall_clock
 
     async def load(self) -> None:
-        """Reads what is kept.
+        """Loads the records from the store.
 
         Raises:
-            StoreFault: it can't be read.
+            StoreFault: the store can't be read.
         """
         hosts, instances = (
             await self._store.inventory.hosts(),
@@ -87,12 +88,12 @@ class AgentInventory:
         self._fleet.instances = {instance.uuid: instance for instance in instances}
 
     async def put_host(self, host: HostRecord) -> None:
-        """Adds or changes a host, and has it told whether to report.
+        """Adds or changes a host, and sends it its reporting state.
 
-        A host has one record: one with its name and another uuid is of no use any more.
+        A host has one record: a record with the same name and another uuid is removed.
 
         Raises:
-            TooMany: it is not taken in.
+            TooMany: the bound is reached; the host was not added.
         """
         if host == self._fleet.hosts.get(host.uuid) and host.uuid not in self._uuid_locks:
             return
@@ -110,17 +111,17 @@ class AgentInventory:
         await self._store.inventory.put_host(host)
         self._fleet.hosts[host.uuid] = host
         for uuid in self._fleet.others_named(host):
-            _log.info("%s: its uuid is %s and no longer %s", host.hostname, host.uuid, uuid)
+            _log.info("%s: uuid changed from %s to %s", host.hostname, uuid, host.uuid)
             del self._fleet.hosts[uuid]
         self.send_host_reporting(host.hostname)
         if before is not None and before.hostname != host.hostname:
             self.send_host_reporting(before.hostname)
 
     async def delete_host(self, uuid: str) -> None:
-        """Forgets a host.
+        """Removes a host.
 
         Raises:
-            Unknown: it is not known.
+            Unknown: there is no such host.
         """
         if uuid not in self._uuid_locks:
             self._fleet.host(uuid)
@@ -135,24 +136,24 @@ class AgentInventory:
         await self._guard.deleted(host.hostname)
 
     async def forget(self, hostname: str, who: str) -> int:
-        """Forgets all of a host that is no more but what happened to it, for an operator.
+        """Removes a host that no longer exists, for an operator; its history stays.
 
-        Its records and the instances bound to it go, and its alarms that are held back.
+        Removes its records, the instances bound to it, and its held alarms.
 
         Args:
             hostname: the host.
             who: the operator.
 
         Returns:
-            how many instances were bound to it.
+            How many instances were bound to it.
 
         Raises:
-            Unknown: there is nothing of it.
-            Linked: it has a link.
+            Unknown: nothing is known of the host.
+            Linked: the host has a link.
         """
         async with self._host_locks.of(hostname):
             count = await self._forget(hostname, who)
-        # Alarms that are held to see whether more follow are of no use any more when that is over.
+        # Alarms without a hold, still being judged, are dropped as unwanted at the end of that.
         with suppress(NotHeld):
             await self._guard.release(hostname, who, send=False)
         return count
@@ -166,31 +167,31 @@ class AgentInventory:
         if not (uuids or bound or held or hostname in self._fleet.down):
             raise Unknown(f"unknown host {hostname}")
         self.edits += 1
-        words = f"instances that were on it: {len(bound)}"
-        entry = HistoryEntry(self._wall_clock(), "host-forgotten", "", hostname, words, who=who)
+        text = f"instances that were on it: {len(bound)}"
+        entry = HistoryEntry(self._wall_clock(), "host-forgotten", "", hostname, text, who=who)
         await self._store.inventory.forget_host(hostname, entry)
         self._history.publish(entry)
-        _log.warning("%s: forgotten for %s; %s", hostname, who, words)
+        _log.warning("%s: removed by %s; %s", hostname, who, text)
         for uuid in uuids:
             self._fleet.hosts.pop(uuid, None)
-        # One that was being bound to another host meanwhile is there now, in the store too.
+        # Without instances that were bound to another host meanwhile, also in the store.
         bound = [one for one in bound if self._fleet.host_of(one.uuid) == hostname]
         for instance in bound:
             self._fleet.drop_instance(instance)
             self._states.forget(instance)
         if hostname not in self._fleet.sessions:
             self._forget_link(hostname)
-        # Else it has come meanwhile, and was told what is no longer so.
+        # A host that connected meanwhile has received outdated states.
         self.send_host_reporting(hostname)
         for instance in bound:
-            self._silence(instance)
+            self._disable_reporting(instance)
         return len(bound)
 
     async def put_instance(self, instance: InstanceRecord) -> None:
-        """Adds or changes an instance, or binds it to the host it has moved to.
+        """Adds or changes an instance, or binds it to another host.
 
         Raises:
-            TooMany: it is not taken in.
+            TooMany: the bound is reached; the instance was not added.
         """
         known = self._fleet.instances.get(instance.uuid)
         if instance == known and instance.uuid not in self._instance_locks:
@@ -206,36 +207,37 @@ class AgentInventory:
         if instance == before:
             return
         async with self._host_locks.of(instance.hostname):
-            # Else one that is put on a host just being forgotten is in the store alone.
+            # Under the host's lock, or an instance on a host being removed would be in the store
+            # alone.
             await self._store.inventory.put_instance(instance)
             self._fleet.instances[instance.uuid] = instance
         self.send_reporting(instance)
         if before is not None and before.hostname != instance.hostname:
             _log.info("%s: moved from %s to %s", instance.uuid, before.hostname, instance.hostname)
             self._fleet.note_move(before, instance.hostname)
-            self._silence(before)
-            why = f"it has moved to {instance.hostname}"
-            await self._guard.left(before.hostname, instance.uuid, why)
+            self._disable_reporting(before)
+            reason = f"it has moved to {instance.hostname}"
+            await self._guard.left(before.hostname, instance.uuid, reason)
         live = self._fleet.live(instance.uuid)
         is_new = before is None or before.hostname != instance.hostname
         if is_new and live is not None and self._fleet.has_vim:
-            # Its host told of it before it was bound there: nobody was warned.
+            # Its host reported it before it was bound there, without a warning.
             warn_of_vote(live)
         now = self._states.service(instance)
         if before is None and now.status is Switch.DISABLED:
-            # The VIM, which has just added it, knows of no heartbeat.
+            # The VIM has just added it and assumes no heartbeat.
             self._states.notified([now])
         await self._states.notify([instance])
 
     async def delete_instance(self, uuid: str, *, on: str | None = None) -> None:
-        """Forgets an instance; its host goes on heartbeating it and reports nothing.
+        """Removes an instance; its host keeps heartbeating it and reports nothing.
 
         Args:
             uuid: the instance.
-            on: only if it is bound to that host, and not by now to another.
+            on: remove it only if it is bound to this host.
 
         Raises:
-            Unknown: it is not known.
+            Unknown: there is no such instance.
         """
         if uuid not in self._instance_locks:
             self._fleet.instance(uuid)
@@ -247,28 +249,28 @@ class AgentInventory:
             await self._store.inventory.delete_instance(uuid)
             self._fleet.drop_instance(instance)
             self._states.forget(instance)
-            self._silence(instance)
+            self._disable_reporting(instance)
             await self._guard.left(instance.hostname, uuid, "the VIM has deleted it")
 
     async def take_in(self, record: HostRecord | InstanceRecord) -> None:
-        """Adds or changes what a host reported; one too many is logged and left out."""
+        """Adds or changes a reported host or instance; beyond the bound it only logs an error."""
         try:
             if isinstance(record, HostRecord):
                 await self.put_host(record)
             else:
                 await self.put_instance(record)
         except TooMany as fault:
-            _log.error("%s: %s is left out: %s", record.hostname, record.uuid, fault)
+            _log.error("%s: %s ignored: %s", record.hostname, record.uuid, fault)
 
     def send_host_reporting(self, hostname: str) -> None:
-        """Sends a host whether its losses are to be reported, if it has a link."""
+        """Sends a linked host its reporting state."""
         self._send(hostname, "", reporting=self._fleet.host_reporting(hostname))
 
     def send_reporting(self, instance: InstanceRecord) -> None:
-        """Sends an instance's host whether its losses are to be reported, if it has a link."""
+        """Sends an instance's host, if linked, the instance's reporting state."""
         self._send(instance.hostname, instance.uuid, reporting=instance.reporting)
 
-    def _silence(self, instance: InstanceRecord) -> None:
+    def _disable_reporting(self, instance: InstanceRecord) -> None:
         self._send(instance.hostname, instance.uuid, reporting=False)
 
     def _send(self, hostname: str, uuid: str, *, reporting: bool) -> None:
@@ -277,7 +279,7 @@ class AgentInventory:
             session.set_reporting(uuid, enabled=reporting)
 
     def _forget_link(self, hostname: str) -> None:
-        """The host is not missed any more, and what it reported counts for nothing."""
+        """Forgets a host's link and its reports."""
         self._fleet.forget_link(hostname)
         self._fleet.forget_reports(hostname)
         self._guard.forget(hostname)

@@ -1,4 +1,4 @@
-"""Whose turn it is to change something of which there are many."""
+"""Provides one lock per key, such as a hostname."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ import trio
 
 
 class KeyedLock:
-    """A turn for each key for which anybody asks; it is forgotten when nobody does any more."""
+    """Locks by key. A key's lock exists only while a task holds it or waits for it."""
 
     def __init__(self) -> None:
-        self._turns: dict[Hashable, trio.StrictFIFOLock] = {}
+        self._locks: dict[Hashable, trio.StrictFIFOLock] = {}
 
     def __contains__(self, key: object) -> bool:
-        """Whether somebody has this key's turn, or waits for it."""
-        return key in self._turns
+        """Whether a task holds this key's lock or waits for it."""
+        return key in self._locks
 
     def __len__(self) -> int:
-        return len(self._turns)
+        return len(self._locks)
 
     @asynccontextmanager
     async def of(self, key: Hashable) -> AsyncIterator[None]:
-        """The block runs when all who came before for the same key are done.
+        """Holds the key's lock within the block; waiting tasks are served in order.
 
-        Nobody may ask again for a key whose turn he has. Cancelled while it waits, the place is
-        given up.
+        Not reentrant. Cancelled while it waits, it leaves the queue.
         """
-        turn = self._turns.setdefault(key, trio.StrictFIFOLock())
+        lock = self._locks.setdefault(key, trio.StrictFIFOLock())
         try:
-            async with turn:
+            async with lock:
                 yield
         finally:
-            # Whoever is cancelled before he has it may find that a later one's is there by now.
-            if not turn.locked() and self._turns.get(key) is turn:
-                del self._turns[key]
+            # After a cancelled wait the key may have a newer lock.
+            if not lock.locked() and self._locks.get(key) is lock:
+                del self._locks[key]

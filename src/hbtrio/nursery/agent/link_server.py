@@ -1,8 +1,8 @@
-"""The agent's end of the links: hosts that dial in, what they send, and commands to them.
+"""Serves the hosts' links to the agent.
 
-A host is known by its name; with TLS its certificate has to bear it. A second connection of the
-same host replaces the first, for the first may be a connection that only this end believes in; the
-first is told, for it may be another host with the same name.
+A host is identified by its name; with TLS its certificate has to contain the name. A second
+connection with the same name replaces the first, which may be dead without this end having noticed.
+The first connection receives the reason, for it may be another host with the same name.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ from hbtrio.wire.link_messages import (
 
 _log = logging.getLogger("hbtrio.links")
 
-#: A connection has to say who it is within this, in seconds.
+#: Seconds within which a connection has to send hello.
 _HELLO_S: Final = 5.0
 
-#: Connections that have not said who they are.
+#: Connections without a hello, at most.
 _STRANGERS: Final = 64
 
-#: Reports that come within this time share a sync, in seconds. A verdict is on its way to the VIM
-#: meanwhile, and the sync would get in between.
+#: Reports within this time share a sync, in seconds. A verdict is being sent to the VIM meanwhile,
+#: and an immediate sync would delay it.
 _GATHER_S: Final = 0.005
 
-#: Hosts with a link.
+#: Hosts with a link, at most.
 _HOSTS: Final = 10_000
 
-#: What a host may call itself, in the words of host.toml: it is logged, and asked the VIM about.
+#: A valid hostname, as in host.toml: it is logged, and sent to the VIM.
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
 
-#: What the cloud may call it; "" if the host was not told. Of each the inventory keeps a record.
+#: A valid host_uuid, or "" if none is configured. The inventory keeps a record of each.
 _HOST_UUID: Final = re.compile(r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?", re.ASCII)
 
 
@@ -68,11 +68,11 @@ class AgentLinks:
     """Serves the links of all hosts.
 
     Args:
-        nursery: runs what is listened for.
-        name: the agent's, for hosts to log.
+        nursery: runs the listeners.
+        name: the agent's name, which hosts log.
         fleet: holds the sessions.
-        store: knows which reports are kept.
-        events: takes in what hosts report.
+        store: knows which reports are stored.
+        events: handles what hosts report.
         supervisor: counts programming errors.
     """
 
@@ -92,37 +92,36 @@ class AgentLinks:
         self._store = store
         self._events = events
         self._supervisor = supervisor
-        #: Connections that have not said who they are, the oldest first.
+        #: Connections without a hello, the oldest first.
         self._strangers: dict[trio.CancelScope, None] = {}
 
     def listen(self, listeners: list[Listener], tls: ssl.SSLContext | None) -> None:
-        """Serves, in its nursery, every host that dials in; a crash ends only that host's link.
+        """Starts to serve all connecting hosts; an internal error ends only one host's link.
 
         Args:
-            listeners: where; closed in the end.
-            tls: what their connections are wrapped in.
+            listeners: the listening sockets; closed at the end.
+            tls: the context of TLS, or None.
         """
         self._nursery.start_soon(trio.serve_listeners, partial(self._serve_socket, tls), listeners)
 
     async def _serve_socket(self, tls: ssl.SSLContext | None, stream: trio.SocketStream) -> None:
         try:
-            # The handshake is made with the first read, within the time that a host has to say who
-            # it is.
+            # The handshake is made with the first read, within the time limit for hello.
             wrapped = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
             await self.serve(wrapped)
-        except Exception:  # noqa: BLE001 - one host's programming error is not the agent's end
+        except Exception:  # noqa: BLE001 - a programming error ends one link only
             self._supervisor.count_crash()
             _log.exception("link failed")
 
     async def serve(self, stream: trio.abc.Stream) -> None:
-        """Serves one connection until it ends; its faults, and the store's, end here."""
+        """Serves one connection until it ends; faults of the connection or the store are logged."""
         patience = trio.CancelScope(deadline=trio.current_time() + _HELLO_S)
         self._make_room_for(patience)
         peer = peer_text(stream)
         link = LinkSession(stream, decode_from_host)
         ack = _Acknowledgement(link, self._store)
         known: HostSession | None = None
-        why = f"no hello within {_HELLO_S:g} s"
+        reason = f"no hello within {_HELLO_S:g} s"
         ours = False
         crash: BaseExceptionGroup[Exception] | None = None
         try:
@@ -131,10 +130,10 @@ class AgentLinks:
                 async def handle(message: FromHost) -> None:
                     nonlocal known
                     if known is not None:
-                        await self._heard(known, message, ack)
+                        await self._handle(known, message, ack)
                         return
                     hello = _hello(message, stream, self._fleet.sessions)
-                    # From here on somebody has to be told of its end, whatever is waited for.
+                    # From here on the end of the session has to be handled.
                     known = HostSession(hello, link, nursery.cancel_scope, peer)
                     self._strangers.pop(patience, None)
                     patience.cancel()
@@ -142,43 +141,43 @@ class AgentLinks:
                     nursery.start_soon(known.send_reporting)
 
                 async def expect_hello() -> None:
-                    nonlocal why
+                    nonlocal reason
                     with patience:
                         await trio.sleep_forever()
                     if known is None:
                         if patience not in self._strangers:
-                            why = f"{_STRANGERS} others came before its hello"
+                            reason = f"displaced by {_STRANGERS} newer connections before its hello"
                         nursery.cancel_scope.cancel()
 
                 nursery.start_soon(expect_hello)
                 nursery.start_soon(ack.run)
-                why = await link.run(handle)
+                reason = await link.run(handle)
                 nursery.cancel_scope.cancel()
         except* StoreFault as faults:
-            why, ours = f"store: {_first(faults)}", True
-        except* Exception as crashes:  # noqa: BLE001 - raised again, once the host is told of as gone
-            why, ours, crash = "internal failure", True, crashes
+            reason, ours = f"store: {_first(faults)}", True
+        except* Exception as crashes:  # noqa: BLE001 - raised again below
+            reason, ours, crash = "internal error", True, crashes
         finally:
             self._strangers.pop(patience, None)
             if known is not None:
                 known.end()
         if known is None:
-            _log.warning("%s: a connection that was no host's: %s", peer, why)
+            _log.warning("%s: connection refused: %s", peer, reason)
         elif self._fleet.sessions.get(known.hostname) is known:
             del self._fleet.sessions[known.hostname]
-            _log.warning("%s: link ended: %s", known.hostname, why)
-            await self._events.host_down(known, why, ours=ours)
+            _log.warning("%s: link ended: %s", known.hostname, reason)
+            await self._events.host_down(known, reason, ours=ours)
         if crash is not None:
             raise crash
 
-    def _make_room_for(self, newcomer: trio.CancelScope) -> None:
-        # The oldest goes: a real host says hello at once, and nobody can keep it out by saying
-        # nothing on many connections.
+    def _make_room_for(self, patience: trio.CancelScope) -> None:
+        # The oldest connection is closed: a real host sends hello at once, so many silent
+        # connections can't keep it out.
         while len(self._strangers) >= _STRANGERS:
             oldest = next(iter(self._strangers))
             del self._strangers[oldest]
             oldest.cancel()
-        self._strangers[newcomer] = None
+        self._strangers[patience] = None
 
     async def _welcome(self, session: HostSession) -> None:
         hello = session.hello
@@ -190,7 +189,7 @@ class AgentLinks:
         await session.link.send(Welcome(PROTOCOL, self._name, acknowledged))
         _log.info("%s: link is up, version %s", hello.hostname, hello.version)
         if hello.dropped:
-            _log.warning("%s: %d reports were dropped there", hello.hostname, hello.dropped)
+            _log.warning("%s: the host has dropped %d reports", hello.hostname, hello.dropped)
         await self._events.host_up(session)
 
     def _replace(self, before: HostSession, session: HostSession) -> None:
@@ -198,17 +197,17 @@ class AgentLinks:
         if before.hello.boot_id == session.hello.boot_id:
             _log.warning("%s: a newer connection replaces the old one", hostname)
         else:
-            # The former may be one whose daemon was started again. Then nobody reads this.
-            before.link.farewell = f"another host calls itself {hostname}, from {session.peer}"
+            # The old connection may belong to a daemon that was restarted. Then nobody reads this.
+            before.link.farewell = f"another host uses the name {hostname}, from {session.peer}"
             now = trio.current_time()
             self.conflicts.replaced(hostname, before.peer, session.peer, now)
-        before.end()  # before its farewell, which may take a moment
+        before.end()  # at once: sending the farewell may take a moment
         before.scope.cancel()
 
-    async def _heard(self, session: HostSession, message: FromHost, ack: _Acknowledgement) -> None:
+    async def _handle(self, session: HostSession, message: FromHost, ack: _Acknowledgement) -> None:
         match message:
             case Instance(uuid=uuid):
-                session.told(message)
+                session.note_instance(message)
                 await self._events.instance_reported(session, uuid)
             case Gone(uuid=uuid):
                 session.instances.pop(uuid, None)
@@ -223,11 +222,11 @@ class AgentLinks:
             case ActionProgress():
                 session.progressed(message)
             case Hello():
-                raise LinkError("hello was said twice")
+                raise LinkError("duplicate hello")
 
 
 class _Acknowledgement:
-    """Acknowledges reports once they survive the machine, many with one sync."""
+    """Acknowledges reports once they are synced to disk, many with one sync."""
 
     def __init__(self, link: LinkSession[FromHost], store: Store) -> None:
         self._link = link
@@ -251,34 +250,35 @@ class _Acknowledgement:
                     await self._link.send(Ack(owed))
                     acknowledged = owed
         except SessionEnded:
-            pass  # what is not acknowledged comes again
+            pass  # the host sends unacknowledged reports again
         except StoreFault as fault:
-            # The reports are taken all the same; the host keeps them, until an agent is sure.
+            # The reports are stored, but not synced; the host keeps them until an agent
+            # acknowledges.
             _log.error("store: %s: reports can't be acknowledged", fault)
 
 
 def _hello(
     message: FromHost, stream: trio.abc.Stream, sessions: Mapping[str, HostSession]
 ) -> Hello:
-    """The first message of a connection, if it may be one; its ``host_uuid`` in lower case.
+    """Checks the first message of a connection; returns it with ``host_uuid`` in lower case.
 
     Raises:
-        LinkError: why it may not.
+        LinkError: the message is not an acceptable hello.
     """
     if not isinstance(message, Hello):
         raise LinkError("the first message is not hello")
     if message.protocol != PROTOCOL:
         raise LinkError(f"protocol {message.protocol}, this agent speaks {PROTOCOL}")
     if not _HOSTNAME.fullmatch(message.hostname):
-        raise LinkError(f"{message.hostname[:40]!r} is no host name")
-    # In one spelling: the VIM's requests name it in any.
+        raise LinkError(f"{message.hostname[:40]!r} is not a host name")
+    # Normalized, because the VIM's requests may use any case.
     host_uuid = message.host_uuid.lower()
     if not _HOST_UUID.fullmatch(host_uuid):
-        raise LinkError(f"host_uuid {message.host_uuid[:40]!r} is no uuid")
+        raise LinkError(f"host_uuid {message.host_uuid[:40]!r} is not a uuid")
     if isinstance(stream, trio.SSLStream) and message.hostname not in _names(stream):
-        raise LinkError(f"the certificate does not bear the name {message.hostname}")
+        raise LinkError(f"the certificate is not valid for the name {message.hostname}")
     if len(sessions) >= _HOSTS and message.hostname not in sessions:
-        raise LinkError(f"{_HOSTS} hosts are connected")
+        raise LinkError(f"{_HOSTS} hosts are connected, the maximum")
     return attrs.evolve(message, host_uuid=host_uuid)
 
 
@@ -287,7 +287,7 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _names(stream: trio.SSLStream[trio.abc.Stream]) -> set[str]:
-    """The host names of the other end's certificate; as in RFC 6125, the common name last."""
+    """Returns the host names of the peer's certificate; as in RFC 6125, the common name last."""
     certificate = stream.getpeercert() or {}
     names = {value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
     return names or {

@@ -1,13 +1,13 @@
-"""Guards the fleet against alarms that are their host's: it carries what is decided for each host.
+"""Guards the fleet against mass failures: holds back the alarms of a host that fails as a whole.
 
-A VIM that hears of a hundred lost instances reboots a hundred that are well as soon as their host
-is. So a host whose instances fail in numbers is alarmed itself: a critical line in the log, an
-entry in the history, and the host's status. Its instances' alarms are held back until they are
-judged, settled or released; an operator may have them sent or withdrawn at once. The rules are in
-:mod:`hbtrio.fsm.host_alarms` and :mod:`hbtrio.fsm.alarm_hold`.
+A VIM that is notified of a hundred lost instances reboots all of them, even if only their host had
+a problem and they are well. So a host with many failing instances raises an alarm of its own: a
+critical log line, an entry in the history, and the host's status. The alarms of its instances are
+held back until they are judged, settled or released; an operator may send or withdraw them at once.
+The rules are in :mod:`hbtrio.fsm.host_alarms` and :mod:`hbtrio.fsm.alarm_hold`.
 
-Hosts with fewer heartbeating instances than ``[brake] minimum`` are left alone. A held alarm
-survives a restart of the agent, and so does the hold.
+Alarms of hosts with fewer heartbeating instances than ``[brake] minimum`` are not held. Held alarms
+and holds survive a restart of the agent.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class MassFailureGuard:
 
     Args:
         settings: ``[brake]`` of the configuration.
-        held: what is held, and survives.
-        fleet: knows which alarms are still of use.
-        outbox: woken when an alarm is let go or withdrawn.
-        history: what is kept in the history is published there.
-        wall_clock: the store's.
+        held: the held alarms and the holds in the store.
+        fleet: knows which alarms are still wanted.
+        outbox: woken when an alarm is released or withdrawn.
+        history: publishes the history entries.
+        wall_clock: the wall clock of the store.
     """
 
     def __init__(
@@ -78,20 +78,20 @@ class MassFailureGuard:
         self._wall_clock = wall_clock
         self._holds = AlarmHolds(held, fleet, outbox, history, wall_clock)
         self._hosts: dict[str, HostAlarms] = {}
-        #: Some host is to be looked at earlier than was known.
+        #: Set when a host may be due earlier than expected.
         self._wake_up = WakeUp()
         #: Host alarms raised since the start.
         self.alarms = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Judges failures and ends holds until cancelled; what is held stays held.
+        """Judges failures and ends holds until cancelled; held alarms then stay held.
 
-        What links that are being ended still tell after that is for the next process to judge.
+        Failures reported after that are judged by the next process.
 
         Raises:
-            StoreFault: what is held can't be read at the start.
+            StoreFault: the held alarms can't be read at the start.
         """
-        await self._remember()
+        await self._restore()
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
@@ -104,58 +104,58 @@ class MassFailureGuard:
                     await self._wake_up.wait()
 
     def hold(self, hostname: str) -> HoldRecord | None:
-        """Since when and why a host's alarms are held back, or None."""
+        """Returns the hold on a host's alarms, or None."""
         host = self._hosts.get(hostname)
         return None if host is None or host.hold is None else record_of(host.hold)
 
-    # -- what hosts tell --------------------------------------------------------------------
+    # -- reports of hosts -------------------------------------------------------------------
 
-    async def told(self, hostname: str, uuid: str, instance: Instance | None) -> None:
-        """A host told of an instance, or with None that it is gone.
+    async def instance_reported(self, hostname: str, uuid: str, instance: Instance | None) -> None:
+        """Handles a host's report about an instance; None: the instance is gone.
 
         Raises:
-            StoreFault: an alarm that is outdated now is still held.
+            StoreFault: the store failed; an outdated alarm is still held.
         """
         host = self._host(hostname)
         await self._carry_out(host, host.instance_reported(uuid, instance, trio.current_time()))
 
-    def told_all(self, hostname: str, uuids: Set[str]) -> None:
-        """A host told of all its instances: it has no others."""
+    def all_reported(self, hostname: str, uuids: Set[str]) -> None:
+        """Handles the end of a host's snapshot: it has no other instances."""
         self._host(hostname).all_reported(uuids)
 
     async def link_dropped(self, hostname: str, reason: str) -> None:
-        """The link of a host has ended."""
+        """Handles the end of a host's link."""
         host = self._host(hostname)
         await self._carry_out(host, host.link_dropped(reason, self._wall_clock()))
 
     def failed(
         self, hostname: str, uuid: str, instance: Instance | None, at: datetime
     ) -> Failure | None:
-        """An instance failed; None if its alarm is not to be held.
+        """Notes a failed instance; returns None if its alarm need not be held.
 
         Args:
             hostname: its host.
             uuid: the instance.
-            instance: what the host told of it last.
-            at: when, by the host's clock: reports may come late, and many at once.
+            instance: the host's last report about it.
+            at: the time by the host's clock: reports may come late, and many at once.
         """
         interval_s = 0.0 if instance is None else instance.interval_ms / 1000
         return self._host(hostname).failed(uuid, at, interval_s, trio.current_time())
 
     def consider(self, hostname: str, failure: Failure, instance: Instance | None) -> None:
-        """Has a failure judged, whose alarm is held by now, once its interval is over."""
+        """Schedules a failure with a held alarm to be judged after its interval."""
         well = instance is not None and is_well(instance)
         self._host(hostname).consider(failure, well=well, now=trio.current_time())
         self._wake_up.set()
 
-    # -- who else may let go ----------------------------------------------------------------
+    # -- other ends of a hold ---------------------------------------------------------------
 
     async def release(self, hostname: str, who: str, *, send: bool) -> Released:
-        """Ends a host's hold: its alarms are sent, those that are still of use, or withdrawn.
+        """Ends a host's hold; sends the alarms that are still wanted, or withdraws all.
 
         Raises:
-            NotHeld: there is none.
-            StoreFault: the hold goes on.
+            NotHeld: the host has no hold.
+            StoreFault: the store failed; the hold goes on.
         """
         reason = f"an operator {'released' if send else 'withdrew'} them"
         released = await self._release(hostname, reason, who, send=send)
@@ -164,18 +164,18 @@ class MassFailureGuard:
         return released
 
     async def deleted(self, hostname: str) -> None:
-        """The VIM has deleted the host, and wants to hear nothing of it.
+        """Withdraws the held alarms of a host that the VIM has deleted.
 
         Raises:
-            StoreFault: what is held of it is still held.
+            StoreFault: the store failed; the alarms are still held.
         """
         await self._release(hostname, "the VIM has deleted it", "", send=False)
 
     async def left(self, hostname: str, uuid: str, reason: str) -> None:
-        """The VIM has an instance on that host no longer: it is elsewhere, or nowhere.
+        """Withdraws the held alarm about an instance that has left the host.
 
         Raises:
-            StoreFault: what is held about it is still held.
+            StoreFault: the store failed; the alarm is still held.
         """
         await self._holds.withdraw(hostname, uuid, reason)
         host = self._hosts.get(hostname)
@@ -184,12 +184,12 @@ class MassFailureGuard:
             await self._carry_out(host, host.left(uuid, trio.current_time(), wanted))
 
     def forget(self, hostname: str) -> None:
-        """The host has been without a link for long; what is held of it stays."""
+        """Forgets an idle host without a link; held alarms stay."""
         host = self._hosts.get(hostname)
         if host is not None and host.is_idle:
             del self._hosts[hostname]
 
-    # -- carrying ---------------------------------------------------------------------------
+    # -- effects ----------------------------------------------------------------------------
 
     def _host(self, hostname: str) -> HostAlarms:
         if hostname not in self._hosts:
@@ -198,14 +198,14 @@ class MassFailureGuard:
             )
         return self._hosts[hostname]
 
-    async def _remember(self) -> None:
+    async def _restore(self) -> None:
         found = await self._held.all()
         for record in found.holds:
             host = self._host(record.hostname)
             lost = found.alarms.get(record.hostname)
             self._holds.found(host.raise_alarm(record.reason, record.since, lost).hold)
         for hostname, uuids in found.alarms.items():
-            # The agent ended within the interval in which it looked whether more follow.
+            # The agent ended during the interval in which it waits for further failures.
             if self.hold(hostname) is None:
                 total = max(len(self._fleet.bound_to(hostname)), len(uuids))
                 if total >= self._settings.minimum and len(uuids) > self._settings.share * total:
@@ -226,9 +226,9 @@ class MassFailureGuard:
                     _log.critical(text, hostname, hold.reason)
                     await self._holds.keep(hold)
                 case ReportReturn():
-                    _log.warning("%s: is heard of again", hostname)
+                    _log.warning("%s: recovered", hostname)
                 case ReportSettling():
-                    text = "%s: what is not back within %g s is alarmed"
+                    text = "%s: instances not back within %g s will raise alarms"
                     _log.warning(text, hostname, SETTLE_S)
                     self._wake_up.set()
                 case WithdrawAlarm(uuid, reason):
@@ -245,7 +245,7 @@ class MassFailureGuard:
         try:
             await self._carry_out(host, [effect])
         except StoreFault as fault:
-            # It is settling again, and due a while later.
+            # The hold is settling again, and due again later.
             _log.error("store: %s; the alarms of %s are still held back", fault, host.hostname)
             self._wake_up.set()
 
@@ -258,4 +258,4 @@ class MassFailureGuard:
         try:
             return await self._holds.release(host, host.hold, reason, who, send=send)
         finally:
-            self._wake_up.set()  # one that could not be ended may be settling on
+            self._wake_up.set()  # a hold that could not be ended may settle again

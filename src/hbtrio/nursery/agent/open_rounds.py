@@ -1,4 +1,4 @@
-"""A vote or notice as it is asked for and waited for, in the agent."""
+"""Keeps the agent's open votes and notices and their results."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from hbtrio.store.records import HistoryEntry, RoundRecord, RoundResult
 from hbtrio.wire.vim import VerdictEvent, guest_response
 from hbtrio.wire.vocabulary import Event, NotificationType
 
-#: Who asks through the VIM's API; only these rounds have a verdict for the VIM.
+#: The requester of rounds from the VIM's API; only these have a verdict for the VIM.
 VIM: Final = "vim"
 
-#: For how long an agent that was not on time puts off the agreement of a silent guest, in seconds;
-#: together with the reading of what has arrived it must leave most of the margin to the verdict.
+#: How long a late agent postpones counting a guest's silence as agreement, in seconds; together
+#: with the reading of what has arrived, this must leave most of the margin to the verdict.
 _LATE_S: Final = 0.05
 
-#: Rounds under way in the whole fleet.
+#: Open rounds in the whole fleet, at most.
 _ROUNDS: Final = 10_000
 
 
 class PendingResult:
-    """How a round ends, for whoever waits for it."""
+    """The result of a round, which tasks can wait for."""
 
     def __init__(self) -> None:
         self._over = trio.Event()
         self._result: RoundResult | None = None
 
     async def wait(self) -> RoundResult:
-        """Returns the result once there is one."""
+        """Waits for the result and returns it."""
         await self._over.wait()
         assert self._result is not None
         return self._result
 
     def end(self, result: RoundResult) -> None:
-        """It has ended so."""
+        """Sets the result and wakes the waiting tasks."""
         self._result = result
         self._over.set()
 
 
 @attrs.frozen
 class OpenedRound:
-    """What came of asking for a vote or notice.
+    """The answer to a request for a vote or notice.
 
     Args:
-        command_id: its id.
-        seconds: its window, 0 for none.
-        outcome: how it ends; None if it was not opened.
-        fault: why it was not.
+        command_id: its id; "" if it was not opened.
+        seconds: its window; 0 if it was not opened.
+        outcome: its result; None if it was not opened.
+        fault: why it was not opened.
     """
 
     command_id: str
@@ -65,32 +65,35 @@ class OpenedRound:
 
 
 def no_part(fault: str) -> OpenedRound:
-    """The instance takes no part, and why."""
+    """Makes the answer for an instance that takes no part, with the reason."""
     return OpenedRound("", 0, None, fault)
 
 
 @attrs.define(eq=False)
 class OpenRound:
-    """A round under way: what was asked, what its machine knows of it, and whoever waits for it."""
+    """An open round: its record, its state machine, and its pending result."""
 
     record: RoundRecord
     machine: FleetRound
     outcome: PendingResult = attrs.field(factory=PendingResult)
-    #: Once the host has opened it: at its end the guest's silence is agreement.
+    #: Set once the host has opened it: at its end, a silent guest agrees.
     window: Window[RoundResult] | None = None
 
     def end(self, result: RoundResult) -> None:
-        """It has ended so."""
+        """Sets the result and closes the window."""
         self.outcome.end(result)
         if self.window is not None:
             self.window.close(result)
 
     async def is_silent(self, guard: OnTimeGuard, source: Source) -> bool:
-        """Returns once it has ended, or with True once silence is agreement.
+        """Waits for the end of the round, or until silence counts as agreement.
 
         Args:
             guard: the process's on-time guard.
-            source: takes in what its host has sent.
+            source: reads what the host has sent.
+
+        Returns:
+            True if the window has ended without a result.
         """
         if self.machine.is_over:
             return False
@@ -104,7 +107,7 @@ class OpenRound:
 
 
 class OpenRounds:
-    """The rounds under way."""
+    """The open rounds of the fleet."""
 
     def __init__(self) -> None:
         self._rounds: dict[str, OpenRound] = {}
@@ -114,34 +117,34 @@ class OpenRounds:
         return len(self._rounds)
 
     def __iter__(self) -> Iterator[OpenRound]:
-        """Those that are under way now, whatever becomes of them meanwhile."""
+        """Iterates over a copy of the open rounds."""
         return iter(tuple(self._rounds.values()))
 
     def add(self, current: OpenRound) -> OpenRound:
-        """It is under way; returns it."""
+        """Adds an open round and returns it."""
         self._rounds[current.record.command_id] = current
         if current.record.asked_by == VIM:
             self._by_vim.add(_subject(current.record))
         return current
 
     def get(self, command_id: str) -> OpenRound | None:
-        """The round of this command, if it is under way."""
+        """Returns the open round of this command, or None."""
         return self._rounds.get(command_id)
 
     def pop(self, command_id: str) -> OpenRound | None:
-        """The same; it is under way no longer."""
+        """Removes and returns the open round of this command, or None."""
         current = self._rounds.pop(command_id, None)
         if current is not None and current.record.asked_by == VIM:
             self._by_vim.discard(_subject(current.record))
         return current
 
-    def hindrance(self, record: RoundRecord) -> str:
-        """Why a host is not even sent the command of a round; "" if nothing stands in its way."""
+    def refusal_of(self, record: RoundRecord) -> str:
+        """Returns why a round can't be opened now; "" if it can."""
         if len(self._rounds) >= _ROUNDS:
-            return f"{len(self._rounds)} votes and notices are open in this fleet"
+            return f"{len(self._rounds)} votes and notices are open in this fleet, the maximum"
         if record.asked_by == VIM and _subject(record) in self._by_vim:
-            # The host would wait for the first one, whose verdict the VIM then takes for the second
-            # one's, and the second one's for that of its next step.
+            # The host would first wait for the open round. The VIM would take its verdict for that
+            # of the second round, and the second verdict for that of its next step.
             return f"the VIM's {kind_of(record)} on {record.event} is open already"
         return ""
 
@@ -151,12 +154,12 @@ def _subject(record: RoundRecord) -> tuple[str, Event, bool]:
 
 
 def kind_of(record: RoundRecord) -> str:
-    """A round's kind, as the history has it."""
+    """Returns a round's kind as in the history."""
     return "vote" if record.vote else "notice"
 
 
 def history_of(record: RoundRecord, result: RoundResult, now: datetime) -> HistoryEntry:
-    """What the history says of a round that ended now."""
+    """Makes the history entry of a round that ended now."""
     return HistoryEntry(
         time=now,
         kind=kind_of(record),
@@ -171,7 +174,7 @@ def history_of(record: RoundRecord, result: RoundResult, now: datetime) -> Histo
 
 
 def verdict_body(record: RoundRecord, result: RoundResult) -> str:
-    """What the VIM is sent of a round that has ended, as JSON."""
+    """Makes the verdict for the VIM, as JSON."""
     kind = NotificationType.REVOCABLE if record.vote else NotificationType.IRREVOCABLE
     response = guest_response(kind, result.result)
     return VerdictEvent(record.uuid, record.event, response, result.reason).body()

@@ -1,12 +1,11 @@
-"""Votes and notices that somebody asked for, each carried from its opening to its one end.
+"""Runs the agent's votes and notices, each from its opening to its one outcome.
 
-What becomes of one is decided in :mod:`hbtrio.fsm.fleet_round`, and if two ends come at once, by
-the store. Whoever asked for one that its host does not open is told so at once, and there is no
-verdict.
+:mod:`hbtrio.fsm.fleet_round` decides; if two outcomes come at once, the store does. If the host
+does not open the round, the requester gets that answer at once, and there is no verdict.
 
-The verdict is sent to the VIM if the VIM has asked, once the reply to its request is written whole.
-Where the VIM did not wait for the reply, or nobody can know whether it was written because the
-agent ended in between, there is none: the VIM does not wait for it, or its own timer decides.
+The verdict of a round that the VIM requested is sent once the reply to the request has been written
+completely. There is no verdict if the VIM did not wait for the reply, or if the agent ended before
+it was known whether the reply was written: then the VIM does not wait, or its own timer decides.
 """
 
 from __future__ import annotations
@@ -44,24 +43,24 @@ from hbtrio.wire.vocabulary import Event, NotificationType, window_of
 
 _log = logging.getLogger("hbtrio.rounds")
 
-#: A host may wait this long for a round that is open to end: the VIM's timer and ours end together.
+#: Seconds that a host may wait for an open round to end: the VIM's timer and ours end together.
 PATIENCE_S: Final = 1.0
 
 
 class Rounds:
-    """The rounds under way.
+    """Opens rounds and carries them to their outcomes.
 
     Args:
-        nursery: ends them, each in its time. When it ends, those that are open stay so: the next
-            process sees to them.
-        fleet: knows which host an instance is on, and its link.
-        store: knows them all, open and closed.
-        unasked: for those that nobody opens.
+        nursery: runs the windows. When it ends, open rounds stay open: the next process resumes
+            them.
+        fleet: knows the host of each instance, and its link.
+        store: keeps all rounds, open and closed.
+        unasked: records and answers the rounds that are not opened.
         guard: the process's on-time guard.
         outbox: woken when a verdict was queued.
-        history: rounds that end otherwise than by their host's report are published there.
-        new_command_id: makes ids that are unique for ever.
-        wall_clock: the store's.
+        history: publishes rounds that end without a report of their host.
+        new_command_id: makes ids that are never reused.
+        wall_clock: the wall clock of the store.
     """
 
     def __init__(
@@ -92,10 +91,10 @@ class Rounds:
         return len(self._open)
 
     async def resume(self) -> None:
-        """Takes over, in its nursery, the rounds that a former process left open.
+        """Resumes the rounds that a previous process has left open.
 
         Raises:
-            StoreFault: those can't be read.
+            StoreFault: the store can't be read.
         """
         for record in await self._store.open_rounds():
             age_s = (self._wall_clock() - record.asked_at).total_seconds()
@@ -113,20 +112,20 @@ class Rounds:
     async def ask(self, uuid: str, event: Event, *, vote: bool, who: str) -> OpenedRound:
         """Opens a vote or notice on an instance, if it takes part.
 
-        Its verdict goes to the VIM once :meth:`replied` was called. One that counts as not
-        heartbeating has nothing to say: the window is then 0 s.
+        The verdict goes to the VIM once :meth:`replied` was called. An instance that is not
+        heartbeating takes no part: the window is then 0 s.
 
         Args:
             uuid: the instance.
-            event: what it is about.
-            vote: a vote, else a notice.
-            who: who asks.
+            event: the event.
+            vote: whether it is a vote; else a notice.
+            who: the requester.
 
         Raises:
             Unknown: there is no such instance.
-            CantAsk: it may be heartbeating, and was not asked, or nobody knows.
-            StoreFault: nobody can be asked, as nothing can be kept; or nothing follows from it, and
-                a notice was not sent.
+            CantAsk: the instance may be heartbeating, but was not asked, or it is unknown whether
+                it was.
+            StoreFault: the store failed; the round has no outcome, and a notice was not sent.
         """
         bound = self._fleet.instance(uuid)
         live = self._fleet.live(uuid)
@@ -134,21 +133,23 @@ class Rounds:
         if session is not None and live is not None:
             return await self._ask_host(session, live, event, vote=vote, who=who)
         if session is None and self._store.fault:
-            # It ends links. The VIM reads a window of 0 s as consent, even once the hosts' grace
-            # time is over.
+            # A failing store ends links. The VIM reads a window of 0 s as consent, even after the
+            # grace time of the hosts.
             raise StoreFault(self._store.fault)
-        why = f"{bound.hostname} does not know {uuid}"
+        reason = f"{bound.hostname} does not know {uuid}"
         if session is None:
-            why = f"{bound.hostname} has no link to this agent"
-        return await self._unasked.refuse(uuid, bound.hostname, event, vote=vote, who=who, why=why)
+            reason = f"{bound.hostname} has no link to this agent"
+        return await self._unasked.refuse(
+            uuid, bound.hostname, event, vote=vote, who=who, reason=reason
+        )
 
     async def _ask_host(
         self, session: HostSession, live: Instance, event: Event, *, vote: bool, who: str
     ) -> OpenedRound:
         """Has a host open a vote or notice.
 
-        A vote is sent to the host while it is being stored, which is half of what it costs the
-        agent's side. A question that nobody waits for any more does no harm; a notice does.
+        A vote is sent to the host while it is being stored, because storing is half of the agent's
+        latency. A vote whose result is not used does no harm; a notice would.
         """
         kind = NotificationType.REVOCABLE if vote else NotificationType.IRREVOCABLE
         record = RoundRecord(
@@ -162,12 +163,12 @@ class Rounds:
             window_s=window_s(live, window_of(event, kind)),
             boot_id=session.hello.boot_id,
         )
-        fault = self._open.hindrance(record)
+        fault = self._open.refusal_of(record)
         if fault:
             return await self._unasked.refuse(
-                live.uuid, session.hostname, event, vote=vote, who=who, why=fault
+                live.uuid, session.hostname, event, vote=vote, who=who, reason=fault
             )
-        # Known here before the host is told: it may report the outcome before it replies.
+        # Added before the command is sent: the host may report the outcome before it replies.
         machine = FleetRound(vote=vote, window_s=record.window_s, now=trio.current_time())
         current = self._open.add(OpenRound(record, machine))
         seconds, fault = await self._open_on(session, current)
@@ -182,10 +183,10 @@ class Rounds:
         """Stores a round and has its host open it.
 
         Returns:
-            its window in seconds, and why there is none.
+            The window in seconds and ""; or 0 and the reason.
 
         Raises:
-            StoreFault: it was not stored, and is forgotten.
+            StoreFault: the round was not stored, and is dropped.
         """
         record = current.record
         opened = 0, ""
@@ -203,8 +204,8 @@ class Rounds:
                 if record.vote:
                     nursery.start_soon(command)
                 try:
-                    # It has its place in the store's queue before the host can hear of it, and so
-                    # before its outcome has.
+                    # Queued in the store before the command reaches the host, and so before the
+                    # outcome.
                     await self._store.open_round(record)
                 except StoreFault as error:
                     lost = error
@@ -224,17 +225,16 @@ class Rounds:
         return opened
 
     async def replied(self, command_id: str) -> None:
-        """The reply to whoever asked is written whole: the verdict may follow."""
+        """Notes that the reply to the requester was written completely: the verdict may follow."""
         current = self._open.get(command_id)
         if current is None or current.machine.reply_written():
-            # Before: the delivery's look then comes right behind in the store, in one transaction
-            # mostly. Without an outcome there would be nothing to see, and a look under way when
-            # that comes would hold up the one that sees it.
+            # Woken early, so that the delivery's query mostly joins the same transaction. Without
+            # an outcome the query would find nothing, and would delay the one that finds it.
             self._outbox.set()
         try:
             await self._store.replied(command_id)
         except StoreFault as fault:
-            _log.error("store: %s: a verdict can't be sent yet", fault)
+            _log.error("store: %s: the verdict of %s can't be sent yet", fault, command_id)
             self._nursery.start_soon(self._note_reply, command_id)
 
     async def _note_reply(self, command_id: str) -> None:
@@ -242,7 +242,7 @@ class Rounds:
         self._outbox.set()
 
     def unheard(self, command_id: str) -> None:
-        """Whoever asked did not wait for the reply: there will be no verdict."""
+        """Notes that the requester did not wait for the reply: there will be no verdict."""
         current = self._open.get(command_id)
         end = None if current is None else current.machine.reply_unheard()
         if current is not None:
@@ -254,11 +254,11 @@ class Rounds:
     ) -> None:
         if current is not None and end is not None:
             await self._close(current, end)
-        # The outcome may have been first, or be on its way through the store.
+        # The outcome may have come first, or may be queued in the store.
         await retry_forever(lambda: self._store.withdraw(command_id, NOT_HEARD))
 
     def host_restarted(self, hostname: str, boot_id: str) -> None:
-        """A host's process is this one now: those before it took their rounds with them."""
+        """Ends the rounds of a host's previous process."""
         for current in self._open:
             record = current.record
             if record.hostname == hostname and record.boot_id not in ("", boot_id):
@@ -267,11 +267,11 @@ class Rounds:
     async def reported(
         self, hostname: str, report: LinkReport
     ) -> tuple[RoundRecord | None, RoundResult | None, list[NewEntry]]:
-        """What a host's report of an outcome means.
+        """Looks up the round of a reported outcome.
 
         Returns:
-            the round, its result and what the VIM is to hear; None, None and nothing if this agent
-            never asked that host for it.
+            The round, its result and the entries for the VIM; None, None and no entries if this
+            agent never requested the round from that host.
         """
         current = self._open.get(report.command_id)
         record = current.record if current else await self._store.find_round(report.command_id)
@@ -285,12 +285,12 @@ class Rounds:
         return record, result, self._verdict(record, result, until)
 
     def awaits_reply(self, command_id: str) -> bool:
-        """Whether it is under way and its verdict can't be sent yet: :meth:`replied` will wake."""
+        """Returns whether a round is open and its verdict has to wait for :meth:`replied`."""
         current = self._open.get(command_id)
         return current is not None and current.machine.awaits_reply
 
     def settled(self, result: RoundResult) -> None:
-        """The report of a round's outcome is in the store."""
+        """Ends a round whose reported outcome is in the store."""
         current = self._open.pop(result.command_id)
         if current is not None:
             current.machine.outcome_stored()
@@ -299,10 +299,10 @@ class Rounds:
     # ----------------------------------------------------------------------------------------------
 
     async def _hold_window(self, current: OpenRound) -> None:
-        """Waits for the outcome that its host reports; at the deadline, silence is agreement."""
+        """Waits for the reported outcome; at the deadline, a silent guest agrees."""
 
         def take_in() -> bool:
-            # Of the host's link as it is then: it may have dialled in again meanwhile.
+            # Looked up each time: the host may have a new link.
             session = self._fleet.sessions.get(current.record.hostname)
             return session is not None and session.take_in()
 
@@ -310,7 +310,7 @@ class Rounds:
             self._end(current, current.machine.window_closed())
 
     def _end(self, current: OpenRound, end: RoundEnd | None) -> None:
-        """Ends a round, if its machine says so."""
+        """Ends a round if its machine has returned an end."""
         if end is not None:
             self._open.pop(current.record.command_id)
             self._nursery.start_soon(self._close, current, end)
@@ -324,7 +324,7 @@ class Rounds:
         if await retry_forever(lambda: self._store.close_round(result, history, entries)):
             self._history.publish(history)
         else:
-            # Its host's report was first, though the link went before anybody here heard of that.
+            # The host's report was stored first, though its link ended before the result was seen.
             kept = await retry_forever(lambda: self._store.find_round(record.command_id))
             if kept is not None and kept.result is not None:
                 result = RoundResult(record.command_id, kept.result, kept.reason)
@@ -334,15 +334,15 @@ class Rounds:
     def _verdict(
         self, record: RoundRecord, result: RoundResult, until: float | None
     ) -> list[NewEntry]:
-        # Of an instance that has moved the VIM has heard enough from its old host: what comes now
-        # it would take for the answer of a later step.
+        # No verdict from the old host of a moved instance: the VIM would take it for the answer of
+        # a later step.
         if not self._fleet.has_vim or record.asked_by != VIM:
             return []
         if self._fleet.host_of(record.uuid) != record.hostname:
             return []
         expires_at = record.asked_at + timedelta(seconds=record.window_s)
         if until is not None:
-            # For a next process, by the wall clock as it is now: it may have been set meanwhile.
+            # For the next process, by the present wall clock, which may have been set meanwhile.
             expires_at = self._wall_clock() + timedelta(seconds=until - trio.current_time())
         body = verdict_body(record, result)
         return [

@@ -1,7 +1,7 @@
-"""Votes and notices that could not be asked, in the agent: recorded, and how they are answered.
+"""Records and answers votes and notices that the agent could not open.
 
-The VIM reads "takes no part" as consent. So only an instance that counts as not heartbeating takes
-no part; of any other nobody knows what it would have said.
+The VIM reads "takes no part" as consent. So that is the answer only for an instance that is not
+heartbeating; for any other instance the answer is unknown.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _log = logging.getLogger("hbtrio.rounds")
 
 
 class CantAsk(Exception):
-    """An instance can't be asked though it may be heartbeating; the text says why."""
+    """An instance can't be asked though it may be heartbeating; the text is the reason."""
 
 
 class UnaskedRounds:
-    """What becomes of votes and notices that nobody opens.
+    """Records and answers rounds that were not opened.
 
     Args:
         fleet: knows whether an instance may be heartbeating.
-        store: keeps them in the history.
-        history: what is kept in the history is published there.
-        wall_clock: the store's.
+        store: keeps the history.
+        history: publishes the history entries.
+        wall_clock: the wall clock of the store.
     """
 
     def __init__(
@@ -48,40 +48,40 @@ class UnaskedRounds:
         self._wall_clock = wall_clock
 
     async def refuse(
-        self, uuid: str, hostname: str, event: Event, *, vote: bool, who: str, why: str
+        self, uuid: str, hostname: str, event: Event, *, vote: bool, who: str, reason: str
     ) -> OpenedRound:
-        """Records that nobody was asked; a failing store holds nobody up.
+        """Records a round that was not opened; a failing store only loses the history entry.
 
         Args:
             uuid: the instance.
             hostname: its host.
-            event: what it was to be about.
-            vote: a vote, else a notice.
-            who: who has asked.
-            why: for people.
+            event: the event.
+            vote: whether it is a vote; else a notice.
+            who: the requester.
+            reason: why it was not opened.
 
         Returns:
-            that the instance takes no part.
+            The answer that the instance takes no part.
 
         Raises:
-            CantAsk: it may be heartbeating.
+            CantAsk: the instance may be heartbeating.
         """
         now = self._wall_clock()
         record = RoundRecord("", uuid, hostname, event, vote, who, now, window_s=0)
-        history = history_of(record, RoundResult("", VoteResult.ERROR, why), now)
+        history = history_of(record, RoundResult("", VoteResult.ERROR, reason), now)
         self._history.publish(history)
         try:
             await self._store.record(history)
         except StoreFault as fault:
-            _log.error("store: %s: not kept: %s %s", fault, uuid, why)
-        return self.answer(record, why)
+            _log.error("store: %s: history entry lost: %s %s", fault, uuid, reason)
+        return self.answer(record, reason)
 
-    def answer(self, record: RoundRecord, why: str) -> OpenedRound:
-        """The answer for whoever asked, of a round that is recorded; returns, raises as above."""
+    def answer(self, record: RoundRecord, reason: str) -> OpenedRound:
+        """Logs and answers a recorded round; returns and raises as :meth:`refuse`."""
         may_answer = self._fleet.may_be_heartbeating(record.uuid)
         level = logging.WARNING if may_answer else logging.INFO
         what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
-        _log.log(level, "%s: no %s: %s", record.uuid, what, why)
+        _log.log(level, "%s: no %s: %s", record.uuid, what, reason)
         if may_answer:
-            raise CantAsk(why)
-        return no_part(why)
+            raise CantAsk(reason)
+        return no_part(reason)

@@ -1,7 +1,7 @@
-"""One request to the VIM and what is known of it afterwards. The agent's only use of httpx.
+"""Sends requests to the VIM and classifies the results. The agent's only use of httpx.
 
-No answer says nothing by itself, see :mod:`hbtrio.wire.vim_result`. What decides is whether the
-request had been written whole, which httpcore's trace events tell.
+A missing answer means nothing by itself, see :mod:`hbtrio.wire.vim_result`. What matters is whether
+the request was written completely, which httpcore's trace events show.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ DEFAULT_URL: Final = "http://127.0.0.1:30002"
 
 _USER_AGENT: Final = "guest-agent/1.0"
 
-#: What an audit of a thousand instances takes, four times over.
+#: Bytes of an answer at most: four times those of an audit of a thousand instances.
 _ANSWER_BYTES: Final = 1 << 20
 
-#: How long a response may take to be closed, in seconds. It waits for nobody, so this is ample.
+#: Seconds that closing a response may take; closing does not wait for the peer.
 _CLOSE_S: Final = 1.0
 
-#: Exceptions looked at below the one that httpx raises.
+#: Exceptions checked in the chain below the one that httpx raises.
 _CHAIN: Final = 32
 
 
 @attrs.define
 class _Progress:
-    """How far one request has come, from httpcore's trace events."""
+    """The progress of one request, from httpcore's trace events."""
 
     socket: trio.socket.SocketType | None = None
     began: bool = False
@@ -61,7 +61,7 @@ class _Progress:
 
 
 class _Body(httpx.AsyncByteStream):
-    """A request's body. No generator, as httpcore leaves those open when a write fails."""
+    """A request's body; not a generator, as httpcore leaves those open when a write fails."""
 
     def __init__(self, body: bytes) -> None:
         self._rest = body
@@ -82,15 +82,15 @@ class VimClient:
     Args:
         url: where the VIM listens; http or https.
         authority: for https, the file of the authority that has signed the VIM's certificate;
-            empty: the system's trust store.
-        where: the setting that ``authority`` comes from, for errors about it.
-        connect_s: seconds within which a connection has to be made, and again a TLS handshake.
-        write_s: seconds within which the request has to be written.
-        answer_s: seconds after that within which the whole answer has to come.
-        answer_bytes: how much of an answer's body is read.
+            "" for the system's trust store.
+        where: the setting that ``authority`` comes from, for error texts.
+        connect_s: time limit of the connection, and again of the TLS handshake, in seconds.
+        write_s: time limit of writing the request, in seconds.
+        answer_s: time limit of the whole answer after that, in seconds.
+        answer_bytes: bytes of an answer's body at most.
 
     Raises:
-        UserError: ``url`` is no http or https URL, or ``authority`` can't be used.
+        UserError: ``url`` is not an http or https URL, or ``authority`` can't be used.
     """
 
     def __init__(
@@ -110,15 +110,15 @@ class VimClient:
         except httpx.InvalidURL as error:
             raise UserError(f"{url}: {error}") from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise UserError(f"{url}: is no http or https URL")
-        # In clear there is nothing to verify, and loading a trust store takes its time.
+            raise UserError(f"{url}: not an http or https URL")
+        # Without TLS there is nothing to verify, and loading a trust store takes time.
         tls = client_tls(where, authority=authority) if parsed.scheme == "https" else False
         self._connect_s = connect_s
         self._write_s = write_s
         self._answer_s = answer_s
         self._answer_bytes = answer_bytes
-        # The transport and not a client: no proxies from the environment, redirects, cookies or
-        # pool that would keep a connection which the VIM is about to close.
+        # The transport, not a client: no proxies from the environment, no redirects or cookies, and
+        # no pool that would keep a connection which the VIM is about to close.
         self._transport = httpx.AsyncHTTPTransport(
             verify=tls,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
@@ -139,15 +139,16 @@ class VimClient:
     async def send(
         self, request: VimRequest, on_sending: Callable[[], Awaitable[None]] | None = None
     ) -> SendResult:
-        """Sends one request and waits for what becomes of it, in bounded time.
+        """Sends one request and returns its result, in bounded time.
 
         Args:
             request: what to send.
-            on_sending: awaited when the connection stands and before the first byte is written.
-                What it raises ends the request unsent and is raised here. Its time does not count.
+            on_sending: awaited once the connection is made, before the first byte is written. An
+                exception from it ends the request unsent and is raised here. Its time does not
+                count.
 
-        Cancelled before ``on_sending`` was called, nothing was sent; afterwards that is not known.
-        The connection is closed when this returns or raises, also when it was cancelled.
+        Cancelled before ``on_sending`` was called, nothing was sent; after it, that is unknown. The
+        connection is closed on return, on an exception and on cancellation.
         """
         progress = _Progress()
         try:
@@ -187,13 +188,13 @@ class VimClient:
                 return NotSent(f"no connection to {self.url} within {self._connect_s:g} s")
             except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
                 return self._broken(progress, error)
-        # The end of a body that is too long may already have been read; then nothing was cancelled.
+        # The end of a too long body may have been read already; then nothing was cancelled.
         if scope.cancelled_caught or progress.too_long:
             return self._late(progress)
         return progress.answered("")
 
     def _http(self, request: VimRequest, trace: Callable[..., Awaitable[None]]) -> httpx.Request:
-        # These headers and no others: the deployed agent's.
+        # Exactly the headers of the deployed agent.
         url = httpx.URL(self.url + request.target)
         headers = {"Host": url.netloc.decode("ascii")}
         if request.body:
@@ -206,7 +207,7 @@ class VimClient:
             url,
             headers=headers,
             stream=_Body(request.body),
-            # By httpcore and not by our scope: cancelled in a TLS handshake it leaks the socket.
+            # Timed by httpcore, not by our scope: cancelling a TLS handshake leaks the socket.
             extensions={"trace": trace, "timeout": {"connect": self._connect_s}},
         )
 
@@ -216,20 +217,19 @@ class VimClient:
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         try:
-            # Why it refused is in its log; nothing here would be done differently for it.
+            # The body of an error answer is not used.
             if response.is_success:
                 await self._read_body(stream, progress, scope)
         finally:
-            # A body that was read to its end has closed nothing: httpcore waits to be told, and
-            # keeps the connection and its place in the pool until then.
+            # Reading the body to its end closes nothing: httpcore keeps the connection and its
+            # place in the pool until aclose().
             with trio.move_on_after(_CLOSE_S, shield=True):
                 await stream.aclose()
 
     async def _read_body(
         self, stream: httpx.AsyncByteStream, progress: _Progress, scope: trio.CancelScope
     ) -> None:
-        # The loop is never left but by its end or by cancelling: only that ends the generators
-        # inside it.
+        # The loop must end by itself or by cancellation: only that closes the generators below it.
         async for chunk in stream:
             if len(progress.body) + len(chunk) > self._answer_bytes:
                 progress.too_long = True
@@ -238,18 +238,18 @@ class VimClient:
                 progress.body += chunk
 
     def _broken(self, progress: _Progress, error: Exception) -> SendResult:
-        words = _os_words(error)
+        text = _os_text(error)
         if progress.status:
-            return progress.answered(words or "cut short")
+            return progress.answered(text or "cut short")
         if not progress.began:
-            return NotSent(f"no connection to {self.url}: {words or error}")
+            return NotSent(f"no connection to {self.url}: {text or error}")
         if not progress.whole:
             return NotSent(
-                f"the connection broke while it was being written{words and f': {words}'}"
+                f"the connection broke while the request was being written{text and f': {text}'}"
             )
         if isinstance(error, httpx.NetworkError):
             return Unconfirmed(MissingAnswer.RESET)
-        # httpcore has one exception for both; the parser raised only one of them.
+        # httpcore has one exception for both cases; only a garbled answer comes from the parser.
         garbled = any(isinstance(one, h11.RemoteProtocolError) for one in _below(error))
         return Unconfirmed(MissingAnswer.GARBLED if garbled else MissingAnswer.CLOSED)
 
@@ -263,8 +263,8 @@ class VimClient:
         return Unconfirmed(MissingAnswer.STALLED)
 
 
-def _os_words(error: BaseException) -> str:
-    """The system's words for the fault that an exception was made of; "" if none."""
+def _os_text(error: BaseException) -> str:
+    """Returns the text of the OSError in an exception's chain; "" if there is none."""
     for one in _below(error):
         if isinstance(one, OSError) and one.errno is not None:
             return connection_reason(one)
@@ -272,7 +272,7 @@ def _os_words(error: BaseException) -> str:
 
 
 def _below(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those that it was made of, a bounded number of them."""
+    """Yields an exception and its chain, at most ``_CHAIN`` exceptions."""
     waiting: deque[BaseException | None] = deque([error])
     for _ in range(_CHAIN):
         if not waiting:

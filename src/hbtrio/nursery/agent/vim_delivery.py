@@ -1,12 +1,12 @@
-"""Delivers the outbox to the VIM: in order for each instance, side by side over instances.
+"""Delivers the outbox to the VIM: in order per instance, concurrently across instances.
 
-What becomes of an entry is decided in :mod:`hbtrio.fsm.delivery`, what may be under way at once in
-:mod:`hbtrio.policy.vim_attempts`; which entry is next, in its instance's order, by the store. This
-task carries.
+:mod:`hbtrio.fsm.delivery` decides about each entry, :mod:`hbtrio.policy.vim_attempts` how many may
+be in progress at once, and the store which entry is next in its instance's order. This task carries
+it out.
 
-A verdict is kept from being sent twice here: :meth:`VimDelivery._send` has the store mark it as
-being sent before its first byte, and what is marked so never goes back to the queue unless the VIM
-can't have seen the whole of it.
+A verdict is never sent twice: :meth:`VimDelivery._send` has the store mark it as being sent before
+its first byte, and a marked entry goes back to the queue only if the VIM can't have received all of
+it.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from hbtrio.wire.vim_result import NotSent, SendResult, fault_of
 
 _log = logging.getLogger("hbtrio.vim")
 
-#: The queue is looked at this often, in seconds, whether or not anybody says that it has changed:
-#: the wall clock, which verdicts that a former process has left expire by, may be set.
+#: Seconds between two queries of the queue at most, even without a wake-up: verdicts of a previous
+#: process expire by the wall clock, which may be set.
 _LOOK_S: Final = 30.0
 
-#: How long an entry waits that could not be marked, in seconds: the disk is full.
+#: Seconds that an entry waits if the store could not mark it, such as with a full disk.
 _STORE_S: Final = 1.0
 
 
 class VimTransport(Protocol):
-    """What requests are sent with: :class:`~hbtrio.nursery.agent.vim_client.VimClient`."""
+    """Sends requests; see :class:`~hbtrio.nursery.agent.vim_client.VimClient`."""
 
     async def send(
         self, request: VimRequest, on_sending: Callable[[], Awaitable[None]]
@@ -59,25 +59,25 @@ class VimTransport(Protocol):
 
 
 class GivenUp(Protocol):
-    """Hears of what the VIM did not get. Called in the delivery's task; must not block."""
+    """Handles undelivered entries. Called in the delivery's task; must not block."""
 
     def undelivered(self, entry: HistoryEntry) -> None:
-        """An entry was given up; this is how the history keeps it."""
+        """Handles an undelivered entry; the argument is its history entry."""
 
     def state_given_up(self, uuid: str, *, for_good: bool) -> None:
-        """The VIM did not take a state of this instance; ``for_good``: it does not want it."""
+        """Handles an undelivered state; ``for_good``: the VIM has refused it."""
 
 
 @attrs.frozen
 class DeliveryStatus:
-    """What an operator sees of the delivery.
+    """The status of the delivery, for operators.
 
     Args:
         reachable: whether the last request got through to the VIM.
-        fault: why the last one that failed did; "" if none did since it was reached.
-        waiting: entries queued or being sent when last looked at.
-        in_flight: requests under way.
-        delivered, unconfirmed, undelivered: how many ended so since the start.
+        fault: the last fault; "" if there was none since the VIM was reached.
+        waiting: entries queued or being sent at the last query.
+        in_flight: requests in progress.
+        delivered, unconfirmed, undelivered: entries with that result since the start.
         retries: attempts that failed and were or will be repeated.
     """
 
@@ -92,16 +92,16 @@ class DeliveryStatus:
 
 
 class _Withdrawn(Exception):
-    """The entry was replaced, held back or given up while its connection was made."""
+    """The entry was replaced, held back or given up while the connection was being made."""
 
 
 class VimDelivery:
-    """The task that empties the outbox.
+    """Sends the entries of the outbox.
 
     Args:
         store: holds the outbox.
         transport: sends one request.
-        outbox: set by whoever has queued something, let it go, or replied to a round.
+        outbox: set when an entry was queued or released, or when a round was replied to.
     """
 
     def __init__(self, store: Store, transport: VimTransport, outbox: WakeUp) -> None:
@@ -113,12 +113,12 @@ class VimDelivery:
         self._waiting = 0
         self._ended: Counter[OutboxState] = Counter()
         self._retries = 0
-        #: Up to where the history was looked through for what was given up.
+        #: The newest history entry that was checked for undelivered entries.
         self._newest: int | None = None
 
     @property
     def status(self) -> DeliveryStatus:
-        """How it stands."""
+        """The present status."""
         return DeliveryStatus(
             reachable=self._attempts.reachable,
             fault=self._fault,
@@ -131,18 +131,18 @@ class VimDelivery:
         )
 
     def vim_spoke(self) -> None:
-        """The VIM has made a request just now, so it is up: what waits for that is sent at once."""
+        """Notes a request from the VIM: it is up, so entries waiting for it are sent at once."""
         if self._attempts.vim_spoke():
             self._outbox.set()
 
     async def run(self, given_up: GivenUp) -> None:
         """Sends until cancelled.
 
-        What was under way then stays marked as being sent; the next run, in this process or the
-        next, settles it as after a crash.
+        Requests in progress then stay marked as being sent; the next run, in this process or the
+        next one, settles them as after a crash.
 
         Args:
-            given_up: hears of what the VIM did not get.
+            given_up: handles undelivered entries.
         """
         self._attempts.forget_all()
         await retry_forever(self._store.settle_interrupted)
@@ -153,7 +153,7 @@ class VimDelivery:
                     await self._outbox.wait()
 
     async def _start_ready(self, nursery: trio.Nursery, given_up: GivenUp) -> float:
-        """Starts what can be sent; returns how long there is nothing else to do."""
+        """Starts to send the ready entries; returns the seconds until the next query."""
         now = trio.current_time()
         turn = self._attempts.turn(now)
         ready = await self._store.ready(
@@ -177,7 +177,7 @@ class VimDelivery:
         except _Withdrawn:
             pass
         except StoreFault as fault:
-            # Nothing was written to the VIM. To let its instance rest would not do, for a verdict.
+            # Nothing was sent. The instance must not rest, because the entry may be a verdict.
             _log.error("store: %s", fault)
             await trio.sleep(_STORE_S)
         else:
@@ -212,15 +212,15 @@ class VimDelivery:
                 )
             case MarkDone(state, fault):
                 await retry_forever(lambda: self._store.mark_done(entry.id, state, fault))
-                # What is undelivered is counted as it is found in the history.
+                # Undelivered entries are counted when they are found in the history.
                 if state is not OutboxState.UNDELIVERED:
                     self._ended[state] += 1
             case ReportStateGivenUp(for_good):
                 given_up.state_given_up(entry.uuid, for_good=for_good)
 
     def _report_undelivered(self, found: Sequence[HistoryEntry], given_up: GivenUp) -> None:
-        # From the store, as this task is not alone in giving up: an alarm may have had to make room
-        # for newer ones, or have been held back and withdrawn.
+        # Read from the store, because other parts give up entries, too: an alarm may have been
+        # displaced by newer ones, or held back and withdrawn.
         self._ended[OutboxState.UNDELIVERED] += len(found)
         for entry in found:
             _log.warning("%s: not delivered: %s", entry.uuid, entry.reason)
