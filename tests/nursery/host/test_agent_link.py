@@ -407,8 +407,8 @@ async def test_an_agent_that_sends_it_away_again_and_again_is_one_line(
     assert len(agent.dialled) > 10
     [line] = [one.getMessage() for one in caplog.records if one.name == "hbtrio.link"]
     assert line == (
-        "agent: the link ended: the other end said goodbye: the certificate does not bear the "
-        "name compute-0; retrying"
+        "agent: the link ended: the other end said goodbye: the certificate is not valid for "
+        "the name compute-0; retrying"
     )
 
 
