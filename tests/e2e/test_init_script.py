@@ -33,7 +33,7 @@ memory = b"x" * (1 << 28)
 signal.pause()
 """
 
-NOT_RUNNING: Final = ["guest-client: is not running"]
+NOT_RUNNING: Final = ["guest-client: not running"]
 
 
 @attrs.frozen
@@ -103,12 +103,12 @@ async def test_the_life_of_the_service(service: Service) -> None:
         assert await service("start", **settings(vm)) == Ran(0, [], [])
         first = service.pid
         await scene.events.wait_for(event("heartbeating", vm), within_s=SOON_S)
-        assert await service("status") == Ran(0, [f"guest-client: runs, process {first}"], [])
+        assert await service("status") == Ran(0, [f"guest-client: running, process {first}"], [])
         assert os.getsid(first) == first
         assert (service.directory / "flags").stat().st_mode & 0o7777 == 0o700
 
         again = await service("start", **settings(vm))
-        assert again == Ran(0, [f"guest-client: is running already, process {first}"], [])
+        assert again == Ran(0, [f"guest-client: already running, process {first}"], [])
         assert service.pid == first
 
         assert await service("reload") == Ran(0, [], [])
@@ -138,7 +138,7 @@ async def test_one_that_died_and_one_whose_number_is_anothers(service: Service) 
         died = service.pid
         os.kill(died, signal.SIGKILL)
         await until(lambda: is_gone(died))
-        left = [f"guest-client: has died, and left {service.pidfile}"]
+        left = [f"guest-client: dead, but {service.pidfile} exists"]
         assert await service("status") == Ran(1, left, [])
 
         service.pidfile.write_text(f"{os.getpid()}\n")  # not the service's, and alive
@@ -169,7 +169,7 @@ async def test_one_that_has_to_be_killed_has_let_go_of_its_port(service: Service
 @pytest.mark.parametrize("content", ["", "\n", "no number\n", "-1\n", "4711 5\n"])
 async def test_a_pid_file_that_holds_no_pid(service: Service, content: str) -> None:
     service.pidfile.write_text(content)
-    left = [f"guest-client: has died, and left {service.pidfile}"]
+    left = [f"guest-client: dead, but {service.pidfile} exists"]
     assert await service("status") == Ran(1, left, [])
     assert await service("stop") == Ran(0, [], [])
 
