@@ -190,7 +190,7 @@ async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Pa
         "all accept",
         "a guest migrates to another host",
         "one rejects, with a reason",
-        "a handler outruns its window",
+        "a handler exceeds its window",
         "the agent is killed during a vote (kill -9)",
         "ill health while the VIM is down",
         "a guest hangs (SIGSTOP)",
@@ -198,14 +198,14 @@ async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Pa
         "an application hangs (SIGSTOP)",
         "an application crashes during a vote (kill -9)",
         "an operator reboots a guest",
-        "the books balance",
+        "the totals match",
     ):
         assert f": {title}\n" in story
         assert f"\n{title}\n" in summary
     assert seen_in(summary, "one of two applications in a guest rejects") == [
         "VIM: reject: 12 orders are open",
         "asked: event_script, orders, backup",
-        "handlers told: 0",
+        "handlers notified: 0",
     ]
     assert seen_in(summary, "an application hangs (SIGSTOP)") == [
         "unhealthy: Application backup",
@@ -224,12 +224,12 @@ async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Pa
     ]
     assert seen_in(summary, "an operator reboots a guest")[5:] == [
         "asked: event_script, orders, backup",
-        "told: event_script, orders, backup",
+        "notified: event_script, orders, backup",
         "VIM: db heartbeating on compute-0",
         "db: orders registered",
         "db: backup registered",
     ]
-    assert seen_in(summary, "the books balance") == [
+    assert seen_in(summary, "the totals match") == [
         "VIM: 10 votes and notices asked",
         "VIM: 10 verdicts",
         "VIM: 0 verdicts not asked for",

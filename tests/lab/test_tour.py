@@ -112,8 +112,8 @@ async def test_a_step_that_hangs_ends_with_the_time_of_the_tour(autojump_clock: 
     tour = await played(Step("hangs", ("a", "b"), hang), step("c", sees=("c",)))
     assert trio.current_time() - began_at == pytest.approx(TOUR_S)
     assert [finding.facts for finding in tour.findings] == [
-        (Fact("a", "a"), Fact("b", "the tour was out of time")),
-        (Fact("c", "the tour was out of time"),),
+        (Fact("a", "a"), Fact("b", "the tour timed out")),
+        (Fact("c", "the tour timed out"),),
     ]
 
 
@@ -131,7 +131,7 @@ async def test_the_story_tells_of_events_scripts_and_the_vim_by_the_names_of_the
         cloud.told.put(["note", "u-1", "disk", "full"])
         cloud.told.put(["virsh", "reset", "u-1"])
         await trio.testing.wait_all_tasks_blocked()
-        cloud.said.put(("VIM", "hears of web: stop: allow"))
+        cloud.said.put(("VIM", "receives: web: stop: allow"))
         await trio.testing.wait_all_tasks_blocked()
         cloud.events.put({"kind": "loss", "uuid": "u-2", "corrective_action": "log"} | _R)
         gone = {"reason": "/tmp/x/ch/cgcs.heartbeat.u-1.sock was removed"}
@@ -142,13 +142,13 @@ async def test_the_story_tells_of_events_scripts_and_the_vim_by_the_names_of_the
         ("", "step 1 of 1: it"),
         ("web", "vote stop: accept: why"),
         ("web", "its handler is asked: stop"),
-        ("web", "its handler is told: stop"),
+        ("web", "its handler is notified: stop"),
         ("web", "its application shop is registered"),
         ("web", "its application shop is asked: stop"),
-        ("web", "its application shop is told: stop"),
+        ("web", "its application shop is notified: stop"),
         ("web", "the host of web notes: disk full"),
         ("host", "the host of web runs virsh reset web"),
-        ("VIM", "hears of web: stop: allow"),
+        ("VIM", "receives: web: stop: allow"),
         ("u-2", "loss: why (log)"),
         ("web", "stopped: its channel was removed"),
     ]

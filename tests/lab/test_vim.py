@@ -103,7 +103,7 @@ async def test_a_verdict_ends_the_wait_at_once(autojump_clock: MockClock) -> Non
         assert (vim.asked, vim.answered, vim.unasked, vim.waiting) == (1, 1, 0, [])
         body = {"uuid": VM, "hostname": "compute-0", "action": "stop"}
         assert agent.asked == [("POST", f"/v1/instances/{VM}/vote", body)]
-        assert agent.said == ["asks web: vote stop", "hears of web: stop: reject: busy"]
+        assert agent.said == ["asks web: vote stop", "receives: web: stop: reject: busy"]
 
 
 @pytest.mark.parametrize(
@@ -117,21 +117,21 @@ async def test_without_a_verdict_it_goes_on_when_its_timer_ends(
     async with a_vim(agent) as vim:
         began_at = trio.current_time()
         wait = vim.vote if vote else vim.notify
-        assert await wait(VM, "reboot") == Verdict("", "its timer has ended")
+        assert await wait(VM, "reboot") == Verdict("", "the timer has ended")
         assert trio.current_time() - began_at == pytest.approx(bound_s)
         assert (vim.asked, vim.answered, vim.waiting) == (1, 0, [])
-        assert "goes on without the verdict of web on reboot" in agent.said
+        assert "continues without the verdict of web on reboot" in agent.said
         # What comes now would complete its next step.
         vim.hear(verdict("reboot", "allow"))
         assert (vim.answered, vim.unasked) == (0, 1)
-        assert agent.said[-1] == "did not ask web: reboot: allow"
+        assert agent.said[-1] == "receives, unrequested: web: reboot: allow"
 
 
 async def test_a_timeout_of_0_is_no_wait(autojump_clock: MockClock) -> None:
     agent = Agent(timeout="0")
     async with a_vim(agent) as vim:
         began_at = trio.current_time()
-        assert await vim.vote(VM, "stop") == Verdict("", "the instance takes no part")
+        assert await vim.vote(VM, "stop") == Verdict("", "the instance does not take part")
         assert (trio.current_time(), vim.asked, vim.waiting) == (began_at, 0, [])
 
 
@@ -228,7 +228,7 @@ async def test_while_it_is_down_it_asks_for_nothing_and_then_at_once(
         assert agent.asked == []
         await vim.come_up()
         assert agent.asked == [("GET", f"/v1/instances/{VM}", None)]
-        assert agent.said == ["goes down", "is up again", "has asked about its instances"]
+        assert agent.said == ["goes down", "is up again", "has audited its instances"]
 
 
 # -- what it hears --------------------------------------------------------------------------
@@ -244,7 +244,7 @@ async def test_an_alarm_is_repaired_as_the_guest_wants(
         vim.hear(patch("alarm", {"services": [alarm]}))
         await wait_all_tasks_blocked()
         assert agent.repaired == [(VM, action)] * repairs
-        assert agent.said[0] == f"hears of web on compute-0: failed, repair-action {action}"
+        assert agent.said[0] == f"receives: web on compute-0: failed, repair-action {action}"
         assert [body["event-type"] for body in vim.told.since()] == ["alarm"]
 
 

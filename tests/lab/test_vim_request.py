@@ -74,12 +74,12 @@ async def test_a_request_as_the_deployed_vim_makes_it_and_its_reply_before_the_c
 @pytest.mark.parametrize(
     ("said", "fault"),
     [
-        (b"", "not understood: "),
-        (b"220 no.agent ESMTP\r\n\r\n", "not understood: illegal status line: "),
-        (REPLY[:-3], "not understood: peer closed connection without sending complete"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{", "not understood: Expecting"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "not understood: the body is no"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 70_000, "not understood: a body of over 65536"),
+        (b"", "invalid answer: "),
+        (b"220 no.agent ESMTP\r\n\r\n", "invalid answer: illegal status line: "),
+        (REPLY[:-3], "invalid answer: peer closed connection without sending complete"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{", "invalid answer: Expecting"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "invalid answer: the body is no"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 70_000, "invalid answer: a body of over 65536"),
     ],
 )
 async def test_what_is_no_reply_is_one_clear_fault(said: bytes, fault: str) -> None:

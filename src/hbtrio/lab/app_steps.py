@@ -26,7 +26,7 @@ async def rejects(cloud: Cloud, see: See) -> None:
     orders.will("revocable", "pause", after_s=1, status=1, says="12 orders are open")
     see(f"VIM: {await cloud.vim.vote(db.uuid, 'pause')}")
     see(f"asked: {await until_tells(cloud, db, 'revocable pause', told)}")
-    see(f"handlers told: {sum('irrevocable' in words for words in cloud.told.since(told))}")
+    see(f"handlers notified: {sum('irrevocable' in words for words in cloud.told.since(told))}")
     db.will("revocable", "pause")
     orders.will("revocable", "pause")
 
@@ -49,7 +49,7 @@ async def hangs(cloud: Cloud, see: See) -> None:
         see(f"VIM: {await alarm(cloud, db, heard)}")
     finally:
         backup.daemon.thaw()
-        cloud.said.put((db.name, "its application backup goes on (SIGCONT)"))
+        cloud.said.put((db.name, "its application backup continues (SIGCONT)"))
     await until_status(cloud, db, lambda status: status.health == "healthy")
     see("healthy")
 

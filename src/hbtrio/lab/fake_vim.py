@@ -1,9 +1,9 @@
-"""The VIM's part on a machine without one: it answers on raw sockets as the deployed one does.
+"""Simulates the VIM's HTTP server on raw sockets, answering as the deployed VIM does.
 
-Measured on the VIM's own modules (PROTOCOL.md, section 3): an alarm, and an audit that it can
-answer, get ``HTTP/1.0 200`` without a Content-Length, ended by closing; everything else, accepted
-or not, gets not one byte before the connection is closed. On demand it is as nasty as a VIM that
-hangs, is killed, or is something else altogether: see :class:`Mood`.
+As measured on the VIM's own modules (PROTOCOL.md, section 3): an alarm, and an audit that it can
+answer, get ``HTTP/1.0 200`` without a Content-Length, ended by closing the connection. Everything
+else, accepted or not, gets no byte before the connection is closed. On demand it acts like a VIM
+that hangs, is killed, or is not a VIM at all: see :class:`Mood`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import trio
 from hbtrio.lab.received import Received, read_request
 from hbtrio.nursery.wakeup import WakeUp
 
-#: Requests that are kept; older ones are forgotten.
+#: Requests that are kept at most; older ones are dropped.
 KEPT: Final = 100_000
 
-#: A client that stalls in the middle of its request is let go after this many seconds.
+#: Seconds after which a client that stalls in its request is disconnected.
 _PATIENCE_S: Final = 60.0
 
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
@@ -35,49 +35,49 @@ _INSTANCES: Final = "/nfvi-plugins/v1/instances/"
 
 
 class Mood(Enum):
-    """What becomes of a connection."""
+    """How a connection is treated."""
 
-    #: As the deployed VIM.
+    #: As by the deployed VIM.
     USUAL = "usual"
     #: Reset before anything is read.
     RESET_UNREAD = "reset unread"
-    #: Half of the body is read, then it is reset: a VIM that was killed in the middle.
+    #: Reset after half of the body: a VIM that was killed during a request.
     RESET_HALF = "reset half"
     #: Read to the end, recorded, then reset.
     RESET = "reset"
-    #: Nothing is read and nothing said for a minute.
+    #: Nothing is read or sent for a minute.
     STALL_UNREAD = "stall unread"
-    #: Nothing is read before the mood is another one: a VIM that is busy with something else.
+    #: Nothing is read until the mood changes: a busy VIM.
     BUSY = "busy"
-    #: Read to the end, recorded, then nothing said until the client gives up.
+    #: Read to the end, recorded, then nothing is sent until the client gives up.
     STALL = "stall"
-    #: The answer's head and part of its body, then nothing more until the client gives up.
+    #: The answer's head and part of its body are sent, then nothing until the client gives up.
     STALL_ANSWERING = "stall answering"
     #: Recorded, answered with something that is not HTTP.
     GARBAGE = "garbage"
-    #: Recorded, answered with a body that does not end.
+    #: Recorded, answered with an endless body.
     FLOOD = "flood"
-    #: Recorded, answered with a status line: a proxy's, or another generation's.
+    #: Recorded, answered with an error status, as by a proxy or another version.
     ERROR_400 = "400"
     ERROR_500 = "500"
     ERROR_503 = "503"
 
 
 class FakeVim:
-    """A VIM on a loopback port.
+    """A simulated VIM on a loopback port.
 
     Attributes:
-        hosts: what it answers to the audit of a host, by the host's uuid: ``hostname``, ``state``.
-        instances: what it answers to the audit of a host's instances, by the host's uuid: each with
-            ``uuid``, ``hostname``, ``services``.
-        next_moods: what becomes of the next connections instead, each used once.
-        received: the requests, the oldest first.
-        connections: how many were accepted.
+        hosts: the answers to audits of hosts, by the host's uuid: ``hostname``, ``state``.
+        instances: the answers to audits of a host's instances, by the host's uuid: each instance
+            with ``uuid``, ``hostname``, ``services``.
+        next_moods: how the next connections are treated instead; each is used once.
+        received: the requests, oldest first.
+        connections: the number of accepted connections.
 
     Args:
-        port: 0 for one that is free, see :attr:`port`.
-        on_received: is told of each request before it is answered.
-        kept: how many requests are kept.
+        port: the port; 0 for a free one, see :attr:`port`.
+        on_received: called with each request before it is answered.
+        kept: requests that are kept at most.
     """
 
     def __init__(
@@ -97,19 +97,19 @@ class FakeVim:
         self._up = trio.Event()
         self._down = trio.Event()
         self._up.set()
-        # Bound and never listening: it keeps the port while the VIM is down, and the kernel
-        # refuses connections to it.
+        # Bound but never listening: it keeps the port while the VIM is down, and the kernel refuses
+        # connections to it.
         self._place = loopback_socket(port)
         self.port: int = self._place.getsockname()[1]
 
     @property
     def url(self) -> str:
-        """Where it is, for a configuration."""
+        """The URL of this VIM, for a configuration."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def mood(self) -> Mood:
-        """What becomes of connections."""
+        """How connections are treated."""
         return self._mood
 
     @mood.setter
@@ -131,32 +131,32 @@ class FakeVim:
                         task_status.started()
                         started = True
                     await self._down.wait()
-                    # As when its process is killed: what was under way is reset.
+                    # As when its process is killed: open connections are reset.
                     nursery.cancel_scope.cancel()
         finally:
             self._place.close()
 
     def go_down(self) -> None:
-        """From now on connections are refused, and those under way reset."""
+        """Refuses connections and resets open ones, until :meth:`come_up`."""
         self._up = trio.Event()
         self._down.set()
 
     def come_up(self) -> None:
-        """Connections are accepted again."""
+        """Accepts connections again."""
         self._up.set()
 
     async def wait_for(self, count: int) -> list[Received]:
-        """Waits until that many requests have been received, and returns all."""
+        """Waits until ``count`` requests have been received, and returns all."""
         await self.wait_until(lambda: len(self.received) >= count)
         return list(self.received)
 
     async def wait_until(self, true: Callable[[], bool]) -> None:
-        """Waits until ``true()``, which is asked again after each request and connection."""
+        """Waits until ``true()`` holds; checked after each request and connection."""
         while not true():
             await self._news.wait()
 
     def patches(self, kind: str = "") -> list[dict[str, Any]]:
-        """The bodies of the PATCHes, of one event-type if given: service, alarm or action."""
+        """Returns the bodies of PATCH requests, of one event-type if given."""
         bodies = [one.json for one in self.received if one.method == "PATCH"]
         return [
             body
@@ -229,7 +229,7 @@ class FakeVim:
                 await stream.send_all(self._usual(request))
 
     def _usual(self, request: Received) -> bytes:
-        """The deployed VIM's answer; b"" where it says nothing."""
+        """Returns the deployed VIM's answer; b"" if it sends none."""
         parts = urlsplit(request.target)
         if request.method == "PATCH" and parts.path.startswith(_INSTANCES):
             body = request.json
@@ -243,7 +243,7 @@ class FakeVim:
                 return _answer({"instances": self.instances[host_uuid]})
         elif parts.path.startswith(_HOSTS):
             uuid = parts.path.removeprefix(_HOSTS)
-            # It wants to see the host in the body too.
+            # The deployed VIM requires the uuid in the body, too.
             body = request.json
             if uuid in self.hosts and isinstance(body, dict) and body.get("uuid") == uuid:
                 return _answer({"uuid": uuid} | self.hosts[uuid])
@@ -252,7 +252,7 @@ class FakeVim:
 
 @contextlib.asynccontextmanager
 async def fake_vim(port: int = 0) -> AsyncIterator[FakeVim]:
-    """A VIM that serves for as long as the block runs."""
+    """Runs a simulated VIM within the block."""
     vim = FakeVim(port)
     async with trio.open_nursery() as nursery:
         await nursery.start(vim.run)
@@ -261,7 +261,7 @@ async def fake_vim(port: int = 0) -> AsyncIterator[FakeVim]:
 
 
 def _head(status: str) -> bytes:
-    # HTTP/1.0 and no Content-Length: the end of the connection is the end of the answer.
+    # HTTP/1.0 without Content-Length: the end of the connection ends the answer.
     return f"HTTP/1.0 {status}\r\nContent-Type: application/json\r\n\r\n".encode("ascii")
 
 
@@ -270,11 +270,11 @@ def _answer(members: dict[str, Any]) -> bytes:
 
 
 def loopback_socket(port: int = 0) -> socket.socket:
-    """A socket that keeps a port of the loopback, but does not listen; another one may."""
+    """Makes a socket that reserves a loopback port without listening; another socket may listen."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Two of ours on one port: the one that keeps it and the one that listens.
+        # Two sockets share the port: one reserves it and one listens.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(("127.0.0.1", port))
         sock.setblocking(False)
@@ -285,6 +285,6 @@ def loopback_socket(port: int = 0) -> socket.socket:
 
 
 def _reset(stream: trio.SocketStream) -> None:
-    """Has the close that follows send a reset."""
+    """Makes the following close send a reset."""
     with contextlib.suppress(OSError):
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,4 +1,4 @@
-"""The live view: VMs, agent, VIM, steps and what happened last, as high as the terminal is."""
+"""Shows the live view: VMs, agent, VIM, steps and the latest lines, fitted to the terminal."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from hbtrio.lab.tour import Line, Tour, event_words
 from hbtrio.lab.vim import LabVim
 from hbtrio.wire.operator import FleetStatus
 
-#: How often the table is drawn anew, in seconds.
+#: Seconds between two frames.
 _FRAME_S: Final = 0.2
 
-#: A host or agent that takes longer to answer than this is shown as it was, in seconds.
+#: Seconds to wait for the status of a host or agent before the last one is shown again.
 _ANSWER_S: Final = 1.0
 
-#: A terminal that does not take what is written is left as it is after this long, in seconds.
+#: Seconds to wait at the end for a terminal that does not accept output.
 _FAREWELL_S: Final = 1.0
 
-#: A window's bar, in cells; the longest window's name, its seconds and its bar take 31.
+#: Cells of a window's bar; with the longest name and the seconds it takes 31 cells.
 _BAR: Final = 9
 
-#: Lines of the story that are shown, if need be in the place of steps.
+#: Lines of the story that are always shown, before steps get room.
 _STORY: Final = 4
 
-#: Terminals of this many columns and more show round trips too, and a window's event.
+#: From this many columns on, round trips and a window's event are shown, too.
 _WIDE: Final = 100
 
 _STYLES: Final = {
@@ -62,7 +62,7 @@ class _Open:
 
 @attrs.frozen(kw_only=True)
 class _InstanceView:
-    """What the host's status says about a VM, as far as the table shows it."""
+    """The part of a VM's status that the table shows."""
 
     uuid: str
     state: str
@@ -118,7 +118,7 @@ class LiveView:
                     await trio.to_thread.run_sync(live.stop, abandon_on_cancel=True)
 
     async def _ask(self, agent: CtlClient, hosts: dict[str, CtlClient]) -> None:
-        """What they say now; who says nothing is shown as before, but for an agent."""
+        """Fetches the statuses; a silent host keeps its last one, a silent agent does not."""
         fleet = None
         for name, client in hosts.items():
             with trio.move_on_after(_ANSWER_S), suppress(UserError):
@@ -133,7 +133,7 @@ class LiveView:
 
     def _frame(self, tour: Tour) -> RenderableType:
         table = self._table(tour.cloud)
-        # The table's head, agent and VIM, blank lines below each block and the last line.
+        # Minus the table's head, agent and VIM, the blank lines and the last line.
         room = self._console.height - len(tour.cloud.guests) - 7
         steps = _steps(tour, room - _STORY)
         room -= len(steps)
@@ -146,7 +146,7 @@ class LiveView:
         table = Table(
             box=None, padding=(0, 2, 0, 0), pad_edge=False, expand=True, header_style="bold"
         )
-        # As wide as their longest words, so that nothing jumps when a word changes.
+        # Wide enough for the longest word, so that columns never move.
         table.add_column("VM", min_width=5, no_wrap=True)
         table.add_column("HOST", min_width=9, no_wrap=True)
         table.add_column("STATE", min_width=10, no_wrap=True)
@@ -186,7 +186,7 @@ def _row(
 
 
 def _latest(instance: _InstanceView, *, with_event: bool) -> Text:
-    """The window that is open, counting down; else what was reported last."""
+    """Formats the open window, counting down; else the last report."""
     if instance.open is not None:
         window, left_s = instance.open.window, instance.open.remaining_s
         event = f" {instance.open.event}" if with_event else ""
@@ -246,12 +246,12 @@ def _steps(tour: Tour, most: int) -> list[Text]:
 
 
 def steps_shown(played: int, count: int, most: int) -> range:
-    """Which steps there is room for: the present one, the next, and the last that were played.
+    """Selects the steps to show: the present one, the next one, and the last played ones.
 
     Args:
-        played: how many were played.
-        count: how many there are.
-        most: how many may be shown; two are in any case.
+        played: number of played steps.
+        count: number of all steps.
+        most: number of steps to show at most; at least two are shown.
     """
     shown = min(max(2, most), count)
     first = min(max(0, played + 2 - shown), count - shown)

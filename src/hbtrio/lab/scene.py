@@ -1,12 +1,12 @@
-"""A host and its VMs: real hbtrio processes in a temporary directory, for the lab and for tests.
+"""Runs a host and its VMs as real hbtrio processes in a temporary directory, for lab and tests.
 
-    DIR/host.toml host.sock host.log    the host's, its events are read from its standard output
+    DIR/host.toml host.sock host.log    the host's files; its events come from standard output
     DIR/ch/                             the VMs' channel sockets, which the host watches
     DIR/NAME/                           a VM: its device, configuration, scripts, log, applications
-    DIR/virsh DIR/note                  what the host runs as commands
-    DIR/told                            a FIFO: what these and the VMs' handlers tell the scene
+    DIR/virsh DIR/note                  the commands that the host runs
+    DIR/told                            a FIFO: lines from the commands and the VMs' handlers
 
-The scene plays libvirt's part too: ``virsh reset UUID`` and ``virsh destroy UUID`` do to that VM's
+The scene simulates libvirt, too: ``virsh reset UUID`` and ``virsh destroy UUID`` do to the VM's
 guest daemon what they would do to the VM.
 
 ::
@@ -53,10 +53,10 @@ LONGEST: Final = "/ch/cgcs.heartbeat.00000000-0000-0000-0000-000000000000.sock"
 #: The longest line of an event: a reason of a few hundred bytes and some names, JSON-escaped.
 _EVENT_BYTES: Final = 65_536
 
-#: How long a vote, notice or action may go on without a word: longer than any window of a scene.
+#: Seconds that a vote, notice or action may be silent: longer than any window of a scene.
 _SILENT_S: Final = 60.0
 
-_TELL: Final = '#!/bin/sh\necho {name} "$@" 1<>{fifo}\n'
+_SCRIPT: Final = '#!/bin/sh\necho {name} "$@" 1<>{fifo}\n'
 
 
 def event(kind: str, guest: LabGuest, **members: str) -> Callable[[dict[str, Any]], bool]:
@@ -69,12 +69,12 @@ class Scene:
     """A host and its VMs; see :func:`open_scene`.
 
     Args:
-        directory: all that is of it; it exists and is empty.
-        nursery: runs what belongs to the processes.
-        launcher: starts them.
-        name: what logs call the host.
-        events: where the host's events go; with None, a feed of its own.
-        told: the same for what scripts say.
+        directory: for all files; exists and is empty.
+        nursery: runs the tasks of the processes.
+        launcher: starts the processes.
+        name: the host's name in messages.
+        events: receives the host's events; None for a new feed.
+        told: receives the lines of scripts; None for a new feed.
     """
 
     def __init__(
@@ -92,15 +92,15 @@ class Scene:
         self.channel_dir = directory / "ch"
         self.control_socket = directory / "host.sock"
         self.host_log = directory / "host.log"
-        #: What the host wrote with ``--events -``, a dict for each line.
+        #: The host's events (``--events -``), a dict per line.
         self.events: Feed[dict[str, Any]] = Feed() if events is None else events
-        #: What scripts said, in words: ``virsh reset UUID``, ``note UUID REASON``, ``handler ...``;
-        #: and applications: ``application ...``.
+        #: Lines of scripts, split into words: ``virsh reset UUID``, ``note UUID REASON``, ``handler
+        #: ...``; and applications: ``application ...``.
         self.told: Feed[list[str]] = Feed() if told is None else told
         self.guests: dict[str, LabGuest] = {}
         #: The running host daemon, or None.
         self.host: Daemon | None = None
-        #: What host.toml says, besides paths; change it before :meth:`start_host`.
+        #: The content of host.toml, except paths; change it before :meth:`start_host`.
         self.settings: dict[str, Any] = {
             "corrective-commands": {
                 "reboot": [str(directory / "virsh"), "reset", "{uuid}"],
@@ -118,13 +118,13 @@ class Scene:
         self.channel_dir.mkdir()
         os.mkfifo(self._fifo, 0o600)
         for name in ("virsh", "note"):
-            text = _TELL.format(name=name, fifo=shlex.quote(str(self._fifo)))
+            text = _SCRIPT.format(name=name, fifo=shlex.quote(str(self._fifo)))
             write_script(directory / name, text)
 
     # -- processes --------------------------------------------------------------------------
 
     async def start_host(self) -> Daemon:
-        """Starts the host, after :meth:`Daemon.kill` or ``stop`` again; returns when it serves.
+        """Starts the host, or restarts it after a stop; returns once it serves.
 
         Raises:
             UserError: it did not serve its control socket in time.
@@ -143,7 +143,7 @@ class Scene:
         return host
 
     async def add_guest(self, name: str) -> LabGuest:
-        """Adds a VM: its channel is there when this returns, its guest daemon is not started."""
+        """Adds a VM with its channel; its guest daemon is not started."""
         directory = self.directory / name
         directory.mkdir()
         guest = LabGuest(
@@ -153,22 +153,22 @@ class Scene:
         self.guests[guest.uuid] = guest
         return guest
 
-    # -- what is seen -----------------------------------------------------------------------
+    # -- observations -----------------------------------------------------------------------
 
     async def status(self) -> dict[str, Any]:
-        """``GET /v1/status``: the host and all its instances.
+        """Returns ``GET /v1/status``: the host and all its instances.
 
         Raises:
-            UserError: no host answers.
+            UserError: the host does not answer.
         """
         async with self.client() as client:
             return await client.status(dict[str, Any])
 
     async def post(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        """Posts to the operator API and returns all lines of its answer, once it has ended.
+        """Posts to the operator API and returns all lines of the answer once it has ended.
 
         Raises:
-            UserError: the host refused, does not answer, or went away in the middle.
+            UserError: the host refused, did not answer, or ended during the answer.
         """
         answer: list[dict[str, Any]] = []
         async with self.client() as client, client.lines("POST", path, body) as lines:
@@ -177,16 +177,16 @@ class Scene:
         return answer
 
     def client(self) -> CtlClient:
-        """A client of the host's operator API, for use in ``async with``."""
+        """Makes a client of the host's operator API, for use in ``async with``."""
         return CtlClient(Address.parse(self.url))
 
     @property
     def url(self) -> str:
-        """What ``hbtrio ctl --url`` wants."""
+        """The URL for ``hbtrio ctl --url``."""
         return f"unix:{self.control_socket}"
 
     def logs(self) -> str:
-        """The ends of all daemons' logs: the files go with the scene."""
+        """Returns the ends of all daemons' logs, because the files are removed with the scene."""
         logs = [(self.name, self.host_log)]
         for guest in self.guests.values():
             logs += [(guest.name, guest.log)]
@@ -202,8 +202,8 @@ class Scene:
                     self.events.put(json.loads(line))
 
     async def listen(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Hears what scripts say and plays libvirt, until cancelled."""
-        # Opened for both: a FIFO with no writer left would read as ended.
+        """Reads the scripts' lines and simulates libvirt until cancelled."""
+        # Opened for writing, too: without a writer a FIFO would read as ended.
         fd = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         reader = LineReader()
         async with trio.lowlevel.FdStream(fd) as stream:
@@ -212,9 +212,9 @@ class Scene:
                 for line in reader.feed(bytes(data)):
                     words = line.decode("utf-8", "replace").split()
                     self.told.put(words)
-                    await self._obey(words)
+                    await self._simulate_libvirt(words)
 
-    async def _obey(self, words: list[str]) -> None:
+    async def _simulate_libvirt(self, words: list[str]) -> None:
         match words:
             case ["virsh", "reset", uuid] if uuid in self.guests:
                 await self.guests[uuid].reset()
@@ -222,7 +222,7 @@ class Scene:
                 await self.guests[uuid].destroy()
 
     async def end(self) -> None:
-        """Ends every process, the guests first, so that their farewells are heard."""
+        """Stops every process, the guests first, so that the host receives their farewells."""
         async with trio.open_nursery() as nursery:
             for guest in self.guests.values():
                 nursery.start_soon(guest.stop)
@@ -232,14 +232,14 @@ class Scene:
 
 @asynccontextmanager
 async def open_scene() -> AsyncIterator[Scene]:
-    """An empty scene in a new directory below TMPDIR; its end ends all processes and removes it.
+    """Opens an empty scene in a new directory below TMPDIR; stops and removes all at the end.
 
     Raises:
-        UserError: the directory can't be made, or sockets in it would have too long a path.
-        DaemonDied: a daemon ended that was not asked to; the body is cancelled.
+        UserError: the directory can't be made, or its path is too long for sockets.
+        DaemonDied: a daemon ended by itself; the body is cancelled.
 
-    What else the body raises comes out as it is, not in a group, if it is alone. Cancelled, it ends
-    in bounded time: :data:`hbtrio.lab.daemon.GRACE_S` for all applications, for all guests, and for
+    A single exception of the body is raised as it is, not in a group. Cancelled, it ends in bounded
+    time: :data:`hbtrio.lab.daemon.GRACE_S` for all applications, for all guests, and for
     the host.
     """
     with new_directory(LONGEST) as directory:
@@ -247,8 +247,8 @@ async def open_scene() -> AsyncIterator[Scene]:
             async with open_reaper_link() as reaper, trio.open_nursery() as nursery:
                 scene = Scene(directory, nursery, Launcher(nursery, reaper))
                 try:
-                    # A nursery of its own: a VM that is being reset must not be started again
-                    # behind the back of the end.
+                    # A nursery of its own: a VM being reset must not be started again during the
+                    # end.
                     async with trio.open_nursery() as hypervisor:
                         await hypervisor.start(scene.listen)
                         yield scene
@@ -263,16 +263,16 @@ async def open_scene() -> AsyncIterator[Scene]:
 
 @contextmanager
 def new_directory(longest: str) -> Iterator[Path]:
-    """A directory below TMPDIR, which is removed at the end.
+    """Makes a directory below TMPDIR, and removes it at the end.
 
     Args:
-        longest: the longest path of a socket in it, behind its own.
+        longest: the longest path of a socket in it, relative to the directory.
 
     Raises:
-        UserError: it can't be made, or that would be too long for a socket.
+        UserError: the directory can't be made, or its path is too long for the socket.
     """
     parent = tempfile.gettempdir()
-    # mkdtemp makes 8 characters of its own.
+    # mkdtemp appends 8 characters.
     too_long = len(os.fsencode(parent)) + len("/hbt.12345678" + longest) - _SOCKET_PATH_BYTES
     if too_long > 0:
         raise UserError(
@@ -293,12 +293,12 @@ def _remove(directory: Path) -> None:
     try:
         shutil.rmtree(directory)
     except OSError:
-        # A handler of a guest that was killed may have written between two looks.
+        # A handler of a killed guest may have written a file meanwhile.
         shutil.rmtree(directory)
 
 
 def alone(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception in nested groups, or the outermost group that holds several."""
+    """Returns the only exception of nested groups, or the innermost group with several."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

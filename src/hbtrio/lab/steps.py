@@ -1,7 +1,7 @@
-"""The steps of the tour: what `hbtrio lab` shows, and what must be seen of it.
+"""Defines the steps of the tour of `hbtrio lab`, with the expected facts.
 
-Every wait is for the thing itself: an event of a host, a word of a script, what the VIM was told,
-an answer of an operator API; each with a bound.
+Every wait is for an observable fact (an event of a host, a line of a script, a request to the VIM,
+an answer of an operator API), and is bounded.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from hbtrio.lab.waits import (
 )
 from hbtrio.wire.operator import History, ProgressLine
 
-#: What each guest says of itself; the rest is in hbtrio.lab.guest.
+#: The configuration of each guest; the rest is in hbtrio.lab.guest.
 _GUESTS: Final[dict[str, dict[str, str | int]]] = {
     "web": {"VOTE": 4},
-    # Its vote outlives an agent.
+    # Long enough for a restart of the agent.
     "db": {"VOTE": 10},
-    # It is not to be rebooted because its disk is full.
+    # Not rebooted for a full disk.
     "batch": {"VOTE": 4, "CORRECTIVE_ACTION": "log"},
 }
 
-#: The applications in them.
+#: The applications in each guest.
 _APPLICATIONS: Final = {"db": ("orders", "backup")}
 
 
@@ -93,7 +93,7 @@ async def _one_rejects(cloud: Cloud, see: See) -> None:
     db, told = guest_named(cloud, "db"), cloud.told.end
     db.will("revocable", "stop", after_s=1.5, status=1, says='replication is "behind"')
     see(f"VIM: {await cloud.vim.vote(db.uuid, 'stop')}")
-    see(f"handlers told: {sum('irrevocable' in words for words in cloud.told.since(told))}")
+    see(f"handlers notified: {sum('irrevocable' in words for words in cloud.told.since(told))}")
 
 
 async def _outruns(cloud: Cloud, see: See) -> None:
@@ -103,8 +103,8 @@ async def _outruns(cloud: Cloud, see: See) -> None:
     see(f"VIM: {verdict.response}")
     see(verdict.reason)
     words = await cloud.told.wait_for(lambda w: w[:2] == ["handler", "web"], within_s=0, since=told)
-    await until(lambda: not os.path.exists(f"/proc/{words[-1]}"), f"handler {words[-1]} lives on")
-    see("its handler was ended")
+    await until(lambda: not os.path.exists(f"/proc/{words[-1]}"), f"handler {words[-1]} still runs")
+    see("its handler was terminated")
     web.will("revocable", "reboot")
 
 
@@ -139,7 +139,7 @@ async def _falls_ill(cloud: Cloud, see: See) -> None:
         see(f"{ill['kind']}: {ill['reason']}")
         noted = await cloud.told.wait_for(lambda w: w[0] == "note", within_s=SOON_S, since=told)
         see(f"noted: {' '.join(noted[2:])}")
-        see(f"VIM: heard of {cloud.vim.told.end - heard} things")
+        see(f"VIM: received {cloud.vim.told.end - heard} reports")
     finally:
         await cloud.vim.come_up()
     see(f"VIM: {await alarm(cloud, batch, heard)}")
@@ -171,7 +171,7 @@ async def _reboots(cloud: Cloud, see: See) -> None:
             elif line.outcome:
                 see(line.outcome)
     see(f"asked: {await until_tells(cloud, db, 'revocable reboot', told)}")
-    see(f"told: {await until_tells(cloud, db, 'irrevocable reboot', told)}")
+    see(f"notified: {await until_tells(cloud, db, 'irrevocable reboot', told)}")
     see(f"VIM: {await until_heartbeating(cloud, db, 'compute-0', heard)}")
     for application in db.applications.values():
         see(await until_registered(cloud, db, application, told))
@@ -214,15 +214,15 @@ TOUR: Final = (
     ),
     Step(
         "one rejects, with a reason",
-        ("VIM: reject: replication is 'behind'", "handlers told: 0"),
+        ("VIM: reject: replication is 'behind'", "handlers notified: 0"),
         _one_rejects,
     ),
     Step(
-        "a handler outruns its window",
+        "a handler exceeds its window",
         (
             "VIM: allow",
             "no answer in time from event_script",
-            "its handler was ended",
+            "its handler was terminated",
         ),
         _outruns,
     ),
@@ -242,7 +242,7 @@ TOUR: Final = (
         (
             "unhealthy: disk 97 % full",
             "noted: disk 97 % full",
-            "VIM: heard of 0 things",
+            "VIM: received 0 reports",
             "VIM: unhealthy, repair-action log",
             "healthy",
         ),
@@ -263,7 +263,7 @@ TOUR: Final = (
         (
             "VIM: reject: 12 orders are open",
             "asked: event_script, orders, backup",
-            "handlers told: 0",
+            "handlers notified: 0",
         ),
         rejects,
     ),
@@ -297,7 +297,7 @@ TOUR: Final = (
             "restart back",
             "done",
             "asked: event_script, orders, backup",
-            "told: event_script, orders, backup",
+            "notified: event_script, orders, backup",
             "VIM: db heartbeating on compute-0",
             "db: orders registered",
             "db: backup registered",
@@ -305,7 +305,7 @@ TOUR: Final = (
         _reboots,
     ),
     Step(
-        "the books balance",
+        "the totals match",
         (
             "VIM: 10 votes and notices asked",
             "VIM: 10 verdicts",

@@ -1,7 +1,7 @@
-"""The tour's engine: plays steps in a cloud and sets what was seen against what was expected.
+"""Plays the tour's steps in a cloud and compares the seen with the expected facts.
 
-What happens is told as :attr:`Tour.story`, a line for each thing, for whoever shows it. A step that
-differs does not end the tour: each is played on VMs that it leaves heartbeating.
+:attr:`Tour.story` has a line for each event, for a view to show. A step that differs does not end
+the tour, because each step leaves its VMs heartbeating.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from hbtrio.lab.cloud import Cloud
 from hbtrio.lab.feed import Feed, NotSeen
 from hbtrio.lab.scene import alone
 
-#: How long the whole tour may take, in seconds; it takes 33 on a machine with nothing else to do.
+#: Time limit of the whole tour, in seconds; it takes 33 s on an idle machine.
 TOUR_S: Final = 45.0
 
-#: The path of a channel's socket, which would fill a line.
+#: The path of a channel's socket, too long to show.
 _CHANNEL: Final = re.compile(r"/\S+/cgcs\.heartbeat\.\S+\.sock")
 
 _ABSENT: Final = "nothing"
@@ -30,40 +30,40 @@ _ABSENT: Final = "nothing"
 
 @attrs.frozen
 class Fact:
-    """One thing that was expected, and what was seen in its place."""
+    """An expected fact, and the seen one."""
 
     expected: str
     seen: str
 
     @property
     def agrees(self) -> bool:
-        """Whether it was seen as expected."""
+        """Whether the expected fact was seen."""
         return self.expected == self.seen
 
 
 @attrs.frozen
 class Finding:
-    """What came of a step."""
+    """The result of a step."""
 
     title: str
     facts: tuple[Fact, ...]
 
     @property
     def agrees(self) -> bool:
-        """Whether all of it was seen as expected."""
+        """Whether all expected facts were seen."""
         return all(fact.agrees for fact in self.facts)
 
 
 @attrs.frozen
 class Line:
-    """One line of the story: when in seconds since the beginning, about whom, what."""
+    """One line of the story: seconds since the start, the subject, and the text."""
 
     at_s: float
     who: str
     text: str
 
 
-#: Says what it sees, fact by fact.
+#: Called with each fact that a step sees.
 See = Callable[[str], None]
 
 
@@ -72,9 +72,9 @@ class Step:
     """One step of the tour.
 
     Args:
-        title: what it shows, a few words.
-        expected: the facts it will see, in their order.
-        play: does it, and says what it sees.
+        title: a short title.
+        expected: the expected facts, in order.
+        play: plays the step and calls ``see`` with each fact.
     """
 
     title: str
@@ -83,11 +83,11 @@ class Step:
 
 
 class Tour:
-    """Some steps in one cloud.
+    """Plays steps in one cloud.
 
     Args:
-        cloud: where it plays.
-        steps: what is played.
+        cloud: the cloud.
+        steps: the steps, in order.
     """
 
     def __init__(self, cloud: Cloud, steps: Sequence[Step]) -> None:
@@ -99,7 +99,7 @@ class Tour:
 
     @property
     def agrees(self) -> bool:
-        """Whether everything was seen as expected, so far."""
+        """Whether all expected facts were seen so far."""
         return all(finding.agrees for finding in self.findings)
 
     @property
@@ -108,7 +108,7 @@ class Tour:
         return len(self.findings) == len(self.steps)
 
     async def play(self) -> None:
-        """Plays all steps, in at most :data:`TOUR_S` seconds; the story is over then."""
+        """Plays all steps, in at most :data:`TOUR_S` seconds, then closes the story."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow_events)
             nursery.start_soon(self._follow_scripts)
@@ -120,7 +120,7 @@ class Tour:
     async def _play(self) -> None:
         deadline = trio.current_time() + TOUR_S
         for number, step in enumerate(self.steps, 1):
-            self._tell("", f"step {number} of {len(self.steps)}: {step.title}")
+            self._add_line("", f"step {number} of {len(self.steps)}: {step.title}")
             seen: list[str] = []
             with trio.CancelScope(deadline=deadline) as window:
                 try:
@@ -128,8 +128,8 @@ class Tour:
                 except* (NotSeen, UserError) as faults:
                     seen.append(str(alone(faults)).partition("\n")[0])
             if window.cancelled_caught:
-                seen.append("the tour was out of time")
-            # Those who follow were woken with the step; now they have said what it saw.
+                seen.append("the tour timed out")
+            # Let the followers, woken with the step, add their lines first.
             await trio.lowlevel.checkpoint()
             self._find(step, seen)
 
@@ -142,42 +142,42 @@ class Tour:
         self.findings.append(finding)
         for fact in facts:
             if not fact.agrees:
-                self._tell("", f"DIFFERS: expected {fact.expected}, seen {fact.seen}")
+                self._add_line("", f"DIFFERS: expected {fact.expected}, seen {fact.seen}")
 
-    def _tell(self, who: str, text: str) -> None:
+    def _add_line(self, who: str, text: str) -> None:
         self.story.put(Line(trio.current_time() - self._began_at, who, text))
 
     async def _follow_events(self) -> None:
         async for line in self.cloud.events.follow():
             text = _CHANNEL.sub("its channel", event_words(line))
-            self._tell(self.cloud.name_of(line["uuid"]), text)
+            self._add_line(self.cloud.name_of(line["uuid"]), text)
 
     async def _follow_scripts(self) -> None:
         async for words in self.cloud.told.follow():
             match words:
                 case ["handler", name, notification, event, _]:
-                    asked = "asked" if notification == "revocable" else "told"
-                    self._tell(name, f"its handler is {asked}: {event}")
+                    verb = "asked" if notification == "revocable" else "notified"
+                    self._add_line(name, f"its handler is {verb}: {event}")
                 case ["application", name, application, "registered", _]:
-                    self._tell(name, f"its application {application} is registered")
+                    self._add_line(name, f"its application {application} is registered")
                 case ["application", name, application, notification, event, _]:
-                    asked = "asked" if notification == "revocable" else "told"
-                    self._tell(name, f"its application {application} is {asked}: {event}")
+                    verb = "asked" if notification == "revocable" else "notified"
+                    self._add_line(name, f"its application {application} is {verb}: {event}")
                 case ["note", uuid, *reason] if uuid in self.cloud.guests:
                     host = self.cloud.host_of(uuid).name
-                    self._tell(self.cloud.name_of(uuid), f"{host} notes: {' '.join(reason)}")
+                    self._add_line(self.cloud.name_of(uuid), f"{host} notes: {' '.join(reason)}")
                 case words:
                     named = [self.cloud.name_of(word) for word in words]
                     on = [self.cloud.host_of(one).name for one in words if one in self.cloud.guests]
-                    self._tell("host", " ".join([*on, "runs", *named]))
+                    self._add_line("host", " ".join([*on, "runs", *named]))
 
     async def _follow_others(self) -> None:
         async for who, text in self.cloud.said.follow():
-            self._tell(who, text)
+            self._add_line(who, text)
 
 
 def event_words(line: dict[str, str]) -> str:
-    """An event of the host as a person reads it: ``vote stop: reject: busy``."""
+    """Formats an event of the host: ``vote stop: reject: busy``."""
     head = " ".join(line[key] for key in ("kind", "event") if key in line)
     parts = [head, line.get("result", ""), line["reason"]]
     action = line.get("corrective_action")

@@ -140,32 +140,32 @@ class LabVim:
         async for uuid, repair in self._repairs:
             nursery.start_soon(self._repair, uuid, repair)
 
-    # -- its inventory ----------------------------------------------------------------------
+    # -- inventory --------------------------------------------------------------------------
 
     def add_host(self, uuid: str, hostname: str) -> None:
-        """It has a host, whose losses are to be reported; today's VIMs do not tell of it."""
+        """Adds a host with reporting enabled; current VIMs do not report it to the agent."""
         self._hosts[hostname] = uuid
         self.server.hosts[uuid] = {"hostname": hostname, "state": "enabled"}
         self.server.instances[uuid] = []
 
     async def add_instance(self, uuid: str, name: str, hostname: str) -> None:
-        """It has an instance, and tells the agent of it.
+        """Adds an instance and reports it to the agent.
 
         Raises:
-            UserError: the agent does not take it.
+            UserError: the agent refuses it, or can't be reached.
         """
         self._bind(uuid, name, hostname)
-        await self._tell_of(uuid)
+        await self._report(uuid)
 
     async def move_instance(self, uuid: str, hostname: str) -> None:
-        """The instance has migrated: the agent is told of its new host.
+        """Moves a migrated instance and reports its new host to the agent.
 
         Raises:
-            UserError: the agent does not take it.
+            UserError: the agent refuses it, or can't be reached.
         """
         name, _ = self._instances[uuid]
         self._bind(uuid, name, hostname)
-        self._say(f"says that {name} is on {hostname} now")
+        self._say(f"reports {name} on {hostname}")
         await self._enable(uuid)
 
     def _bind(self, uuid: str, name: str, hostname: str) -> None:
@@ -179,18 +179,18 @@ class LabVim:
             ]
 
     async def audit(self) -> None:
-        """Asks about every instance, and tells the agent of those that it does not know."""
+        """Audits every instance, and reports those that the agent does not know."""
         for uuid in tuple(self._instances):
             try:
                 reply = await self._call("GET", f"/v1/instances/{uuid}")
                 if reply.status == 404:
-                    await self._tell_of(uuid)
+                    await self._report(uuid)
             except UserError as fault:
                 self._say(f"can't audit: {fault}")
                 return
-        self._say("has asked about its instances")
+        self._say("has audited its instances")
 
-    async def _tell_of(self, uuid: str) -> None:
+    async def _report(self, uuid: str) -> None:
         _, hostname = self._instances[uuid]
         body = {"uuid": uuid, "hostname": hostname, "services": ["heartbeat"]}
         await self._ask("POST", f"/v1/instances/{uuid}", body)
@@ -205,15 +205,15 @@ class LabVim:
     # -- votes and notices ------------------------------------------------------------------
 
     async def vote(self, uuid: str, event: str) -> Verdict:
-        """Asks an instance whether ``event`` may happen, and waits for the verdict."""
+        """Requests a vote on ``event`` and waits for the verdict."""
         return await self.verdict(await self.ask(uuid, event, vote=True))
 
     async def notify(self, uuid: str, event: str) -> Verdict:
-        """Tells an instance of ``event``, and waits until it has prepared itself."""
+        """Requests a notice of ``event`` and waits for the verdict."""
         return await self.verdict(await self.ask(uuid, event, vote=False))
 
     async def ask(self, uuid: str, event: str, *, vote: bool) -> VimRound:
-        """Asks the agent for a vote or notice; returns when its reply is whole and closed.
+        """Requests a vote or notice from the agent; returns once the connection is closed.
 
         Raises:
             UserError: the agent refuses, or can't be reached.
@@ -222,30 +222,30 @@ class LabVim:
         asked = VimRound(uuid, name, event, vote)
 
         def replied(reply: VimReply) -> None:
-            # Now, and not when the agent has closed: a verdict may come in between.
+            # At once, not when the agent closes the connection: a verdict may come in between.
             timeout_s = int(reply.members["timeout"]) if reply.status == 200 else 0
             if not timeout_s:
-                asked.end(Verdict("", "the instance takes no part"))
+                asked.end(Verdict("", "the instance does not take part"))
                 return
             self.asked += 1
             bound_s = min(timeout_s, ACCEPT_S) if vote else timeout_s
             asked.deadline = trio.current_time() + bound_s
             self.waiting.append(asked)
 
-        self._say(f"asks {name}: vote {event}" if vote else f"tells {name}: notice {event}")
+        self._say(f"asks {name}: vote {event}" if vote else f"notifies {name}: notice {event}")
         body = {"uuid": uuid, "hostname": hostname, "action": event}
         path = f"/v1/instances/{uuid}/{'vote' if vote else 'notify'}"
         await self._ask("POST", path, body, replied)
         return asked
 
     async def verdict(self, asked: VimRound) -> Verdict:
-        """How it ends, with the verdict or with the timer."""
+        """Waits for the verdict or the end of the timer."""
         await asked.wait()
         if asked.verdict is not None:
             return asked.verdict
         self.waiting.remove(asked)
-        self._say(f"goes on without the verdict of {asked.name} on {asked.event}")
-        return Verdict("", "its timer has ended")
+        self._say(f"continues without the verdict of {asked.name} on {asked.event}")
+        return Verdict("", "the timer has ended")
 
     async def _ask(
         self,
@@ -259,25 +259,25 @@ class LabVim:
             reason = reply.members.get("reason", "no reason")
             raise UserError(f"the agent: {method} {path}: {reply.status}: {reason}")
 
-    # -- being away -------------------------------------------------------------------------
+    # -- outages ----------------------------------------------------------------------------
 
     def go_down(self) -> None:
-        """From now on it refuses connections and asks for nothing."""
+        """Refuses connections and stops audits, until :meth:`come_up`."""
         self.is_up = False
         self.server.go_down()
         self._say("goes down")
 
     async def come_up(self) -> None:
-        """It is back, and audits at once."""
+        """Accepts connections again and audits at once."""
         self.server.come_up()
         self.is_up = True
         self._say("is up again")
         await self.audit()
 
-    # -- what it hears ----------------------------------------------------------------------
+    # -- requests of the agent---------------------------------------------------------------
 
     def hear(self, received: Received) -> None:
-        """The agent has made this request; only its PATCHes are of interest."""
+        """Handles a request of the agent; ignores all but PATCH."""
         body = received.json
         if received.method != "PATCH" or not isinstance(body, dict):
             return
@@ -287,7 +287,7 @@ class LabVim:
             self._take_verdict(uuid, name, data)
         else:
             service = data["services"][0]
-            self._say(f"hears of {name} on {body['hostname']}: {service_words(service)}")
+            self._say(f"receives: {name} on {body['hostname']}: {service_words(service)}")
             repair = service.get("repair-action", "")
             if repair in _REPAIRS:
                 self._say(f"{_REPAIRS[repair]} {name}")
@@ -301,14 +301,14 @@ class LabVim:
                 self.waiting.remove(asked)
                 self.answered += 1
                 asked.end(verdict)
-                self._say(f"hears of {name}: {asked.event}: {verdict}")
+                self._say(f"receives: {name}: {asked.event}: {verdict}")
                 return
         self.unasked += 1
-        self._say(f"did not ask {name}: {data['action']}: {verdict}")
+        self._say(f"receives, unrequested: {name}: {data['action']}: {verdict}")
 
 
 def service_words(service: dict[str, str]) -> str:
-    """What a service event or an alarm says: ``failed, repair-action reboot``."""
+    """Describes a service event or an alarm: ``failed, repair-action reboot``."""
     if "repair-action" in service:
         return f"{service['state']}, repair-action {service['repair-action']}"
     if service["status"] == "enabled":

@@ -1,4 +1,4 @@
-"""A request of the VIM to the agent, on a connection of its own, as the deployed VIM makes it."""
+"""Sends a request of the VIM to the agent, on a connection of its own, as the deployed VIM does."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import trio
 
 from hbtrio.errors import ExitStatus, UserError, os_reason
 
-#: An agent that takes longer than this for one request is given up, in seconds.
+#: Time limit of one request, in seconds.
 PATIENCE_S: Final = 10.0
 
-#: The longest body that is read: an agent's are a few hundred bytes.
+#: Bytes of a body at most; an agent's bodies have a few hundred.
 _BODY_BYTES: Final = 65_536
 
-#: What its requests bear. The token is for the agent to ignore, and never to log.
+#: Headers of each request. The agent has to ignore the token, and never log it.
 _HEADERS: Final = {
     "User-Agent": "vim/1.0",
     "X-Auth-Token": "a-token-of-the-lab",
@@ -29,7 +29,7 @@ _HEADERS: Final = {
 
 @attrs.frozen
 class VimReply:
-    """What the agent answered: its status, and the members of its body."""
+    """The agent's reply: the status, and the members of the JSON body."""
 
     status: int
     members: dict[str, Any]
@@ -44,21 +44,20 @@ async def ask_agent(
     on_reply: Callable[[VimReply], None] | None = None,
     within_s: float = PATIENCE_S,
 ) -> VimReply:
-    """Makes a request; returns once the agent has closed the connection.
+    """Sends a request; returns once the agent has closed the connection.
 
-    It does so when it has done all that belongs to the request: it knows then that its reply was
-    written.
+    The agent closes it after all work for the request, when it knows that its reply was written.
 
     Args:
-        port: where the agent is, on the loopback.
+        port: the agent's port on the loopback.
         method: GET, POST, PUT, PATCH or DELETE.
-        path: what is asked for.
-        body: is sent as JSON; None for nothing.
-        on_reply: called as soon as the reply is whole, before the agent closes.
-        within_s: after this many seconds it is given up.
+        path: the path of the request.
+        body: sent as JSON; None for no body.
+        on_reply: called once the reply is complete, before the agent closes the connection.
+        within_s: time limit in seconds.
 
     Raises:
-        UserError: the agent can't be reached, or answers not in time or not in HTTP.
+        UserError: the agent can't be reached, or its answer is late or not HTTP.
     """
     try:
         with trio.fail_after(within_s):
@@ -72,7 +71,7 @@ async def ask_agent(
                     pass
                 return reply
     except OSError as error:
-        cause = error.__cause__  # trio tries several addresses, where there are
+        cause = error.__cause__  # trio may try several addresses
         first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else error
         fault = os_reason(first) if isinstance(first, OSError) else str(first)
     except trio.BrokenResourceError:
@@ -80,7 +79,7 @@ async def ask_agent(
     except trio.TooSlowError:
         fault = f"no answer within {within_s:g} s"
     except (h11.ProtocolError, ValueError) as error:
-        fault = f"not understood: {error}"
+        fault = f"invalid answer: {error}"
     raise UserError(f"the agent: {method} {path}: {fault}", ExitStatus.UNREACHABLE)
 
 
