@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 import inspect
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
+from typing import Any
 
 import hypothesis
 import pytest
+import trio
 
 from support.signal_actions import spare_children
 
@@ -66,3 +70,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Keeps the garbage collector off thousands of items, which cost a sixth of all time."""
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Runs a test on the fake clock if one of its fixtures or its module's mark asks for it.
+
+    pytest-trio itself looks for a clock among the test's own arguments alone, so that each test
+    would have to name the clock, whether or not it uses it.
+    """
+    fake = getattr(item, "funcargs", {}).get("autojump_clock")
+    if fake is not None and item.get_closest_marker("trio") is not None:
+        # In front: pytest-trio's own mark names a runner too, and the first one counts.
+        item.add_marker(pytest.mark.trio(run=partial(_run, fake=fake)), append=False)
+    return (yield)
+
+
+def _run(
+    test: Callable[[], Awaitable[Any]],
+    *,
+    fake: trio.abc.Clock,
+    clock: trio.abc.Clock | None,
+    instruments: Sequence[trio.abc.Instrument],
+) -> Any:
+    return trio.run(test, clock=clock or fake, instruments=instruments)

@@ -3,101 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 from trio.testing import MockClock
 
 import hbtrio
 from hbtrio.api.fleet_status import fleet_status
-from hbtrio.client.address import Address
-from hbtrio.client.client import CtlClient
-from hbtrio.errors import ExitStatus, UserError
 from hbtrio.nursery.broadcast import FOLLOWER_QUEUE
 from hbtrio.store.records import HistoryEntry, InstanceRecord
 from hbtrio.wire.link_messages import ActCommand, ActionProgress, Reply
-from hbtrio.wire.operator import FleetStatus
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, VoteResult
-from support.control_socket import call, served
+from support.agent_api_cases import (
+    ABSENT,
+    ME,
+    ONE,
+    STOP,
+    at,
+    heartbeating,
+    history,
+    lines_of,
+    refusal,
+    stream,
+)
 from support.fake_processes import HANGS, FakeRun
-from support.fleet_world import HOST_UUID, TOKEN, FleetApi, FleetWorld, fleet_api, fleet_world
+from support.fleet_world import HOST_UUID, FleetApi, fleet_api, fleet_world
 from support.host_world import Reply as Answer
-from support.host_world import ScriptedGuest, host_world, stay_silent, uuid_of
+from support.host_world import ScriptedGuest, stay_silent, uuid_of
 from support.inline_store import EPOCH, wall_clock
-
-ONE, ABSENT = uuid_of(1), uuid_of(77)
-
-STOP = {"event": "stop"}
-
-#: Who asks, over the unix socket.
-ME = f"operator uid {os.geteuid()}"
-
-
-@asynccontextmanager
-async def stream(
-    http: httpx.AsyncClient, method: str, path: str, **more: Any
-) -> AsyncIterator[tuple[httpx.Response, AsyncGenerator[str]]]:
-    """Asks, and hangs up at the end of the block."""
-
-    async def read(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:
-        held = b""
-        async for chunk in chunks:
-            *whole, held = (held + chunk).split(b"\n")
-            for line in whole:
-                yield line.decode()
-
-    async with http.stream(method, path, **more) as response:
-        assert response.status_code == 200
-        chunks = response.aiter_raw()
-        async with aclosing(read(chunks)) as lines:
-            yield response, lines
-        # What else would end httpx's generators is the garbage collector, with a warning.
-        with trio.CancelScope() as at_once:
-            at_once.cancel()
-            async for _ in chunks:
-                pass
-
-
-def lines_of(response: httpx.Response) -> list[dict[str, Any]]:
-    assert response.status_code == 200
-    assert response.headers["content-type"] == "application/x-ndjson"
-    return [json.loads(line) for line in response.text.splitlines()]
-
-
-def refusal(response: httpx.Response) -> tuple[int, str]:
-    body = response.json()
-    assert response.headers["content-type"] == "application/json"
-    assert set(body) == {"status", "reason"}
-    assert body["status"] == "fail"
-    return response.status_code, body["reason"]
-
-
-def at(guest: ScriptedGuest, what: str) -> str:
-    return f"/v1/instances/{guest.uuid}/{what}"
-
-
-async def heartbeating(world: FleetWorld, **init: Any) -> ScriptedGuest:
-    """A guest that the agent knows of."""
-    guest = await world.host.heartbeating(**init)
-    await world.host.settle()
-    assert world.agent.fleet.live(guest.uuid) is not None
-    return guest
-
-
-async def history(http: httpx.AsyncClient, query: str = "") -> list[tuple[str, ...]]:
-    answer = (await http.get(f"/v1/history?{query}")).json()
-    return [
-        tuple(entry.get(name, "") for name in ("kind", "event", "result", "who", "reason"))
-        for entry in answer["history"]
-    ]
-
 
 # -- status ---------------------------------------------------------------------------------
 
@@ -577,7 +513,7 @@ async def test_what_a_host_refuses(autojump_clock: MockClock, tmp_path: Path) ->
         status, reason = refusal(await http.post(at(guest, "vote"), json=STOP))
         assert (status, reason.partition(" for another")[0]) == (409, "a notice on pause is open")
         await world.host.sleep(12)
-        guest.exits("so long")
+        guest.send_exit("so long")
         await world.host.sleep(1)
         assert refusal(await http.post(at(guest, "vote"), json=STOP)) == (
             409,
@@ -620,241 +556,3 @@ async def test_a_programming_error_is_told_as_one(
         await trio.testing.wait_all_tasks_blocked()
         assert [type(crash) for crash in api.crashes] == [AttributeError]
         api.crashes.clear()
-
-
-# -- who may --------------------------------------------------------------------------------
-
-READS = ["/v1/status", "/v1/history", "/v1/events?follow=no", "/openapi.json"]
-CHANGES = [f"/v1/instances/{ABSENT}/{kind}" for kind in ("vote", "notify", "act")]
-
-NEEDS_TOKEN = (401, "the token is missing or wrong")
-READ_ONLY = (403, "no client certificate, and operator.token_file is not set")
-WRONG_NAME = (403, "Host: does not name the loopback interface")
-UNKNOWN = (404, f"unknown instance {ABSENT}")
-
-
-async def change(http: httpx.AsyncClient, path: str, **headers: str) -> tuple[int, str]:
-    body = {"action": "stop"} if path.endswith("act") else STOP
-    return refusal(await http.post(path, json=body, headers=headers))
-
-
-@pytest.mark.parametrize("token", [TOKEN, ""])
-async def test_over_a_unix_socket_the_mode_decides(tmp_path: Path, token: str) -> None:
-    async with fleet_api(tmp_path, token=token) as api, api.client() as http:
-        for path in READS:
-            assert (await http.get(path)).status_code == 200
-        for path in CHANGES:
-            assert await change(http, path) == UNKNOWN
-            assert await change(http, path, authorization="Bearer wrong") == UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (None, NEEDS_TOKEN),
-        ("", NEEDS_TOKEN),
-        ("Bearer", NEEDS_TOKEN),
-        (f"Bearer {TOKEN[:-1]}", NEEDS_TOKEN),
-        (f"Bearer {TOKEN}x", NEEDS_TOKEN),
-        (f"Bearer {TOKEN.upper()}", NEEDS_TOKEN),
-        (f"Basic {TOKEN}", NEEDS_TOKEN),
-        (TOKEN, NEEDS_TOKEN),
-        ("Bearer \xe9", NEEDS_TOKEN),
-        (f"Bearer {TOKEN}", UNKNOWN),
-        (f"bearer  {TOKEN}", UNKNOWN),
-    ],
-)
-async def test_over_tcp_changes_need_the_token(
-    tmp_path: Path, given: str | None, expected: tuple[int, str]
-) -> None:
-    async with fleet_api(tmp_path) as api, api.client(tcp=True) as http:
-        raw = {} if given is None else {"authorization": given.encode("latin-1")}
-        for path in CHANGES:
-            body = {"action": "stop"} if path.endswith("act") else STOP
-            answer = await http.post(path, json=body, headers=raw)
-            assert refusal(answer) == expected
-            challenged = answer.headers.get("www-authenticate")
-            assert challenged == ('Bearer realm="hbtrio"' if expected is NEEDS_TOKEN else None)
-        for path in READS:
-            assert (await http.get(path, headers=raw)).status_code == 200
-        # Not even which paths there are.
-        for method in ("POST", "PUT", "DELETE", "PATCH", "FOO"):
-            answer = await http.request(method, "/no/such/path", headers=raw)
-            assert refusal(answer) == (expected if expected is NEEDS_TOKEN else (404, "Not Found"))
-
-
-async def test_over_tcp_without_a_configured_token_nothing_can_be_changed(tmp_path: Path) -> None:
-    async with fleet_api(tmp_path, token="") as api, api.client(tcp=True) as http:
-        for path in READS:
-            assert (await http.get(path)).status_code == 200
-        for given in ("", "Bearer", "Bearer x"):
-            for path in CHANGES:
-                assert await change(http, path, authorization=given) == READ_ONLY
-
-
-@pytest.mark.parametrize(
-    ("name", "admitted"),
-    [
-        ("localhost", True),
-        ("LOCALHOST:1234", True),
-        ("127.0.0.1", True),
-        ("[::1]", True),
-        ("[::1]:80", True),
-        ("", False),
-        ("evil.example", False),
-        ("evil.example:2411", False),
-        ("127.0.0.1.evil.example", False),
-        ("localhost.", False),
-        ("[::2]", False),
-    ],
-)
-async def test_names_of_other_machines_are_refused_over_tcp(
-    tmp_path: Path, name: str, admitted: bool
-) -> None:
-    async with fleet_api(tmp_path) as api, api.client(tcp=True) as http:
-        answer = await http.get("/v1/status", headers={"host": name})
-        if admitted:
-            assert answer.status_code == 200
-        else:
-            assert refusal(answer) == WRONG_NAME
-        headers = {"host": name, "authorization": f"Bearer {TOKEN}"}
-        assert await change(http, CHANGES[0], **headers) == (UNKNOWN if admitted else WRONG_NAME)
-
-
-# -- hbtrio ctl -----------------------------------------------------------------------------
-
-
-async def test_ctl_status(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with fleet_world(tmp_path) as world:
-        await heartbeating(world, name="web")
-        called = await call(world.api.path, "status")
-        assert called.status == ExitStatus.DONE
-        started = "2025-01-01 00:00:01+00:00"
-        assert called.lines == [
-            "controller: 1 of 1 instance heartbeating, 1 of 1 host linked, VIM none, "
-            f"hbtrio {hbtrio.__version__} since {started}",
-            "",
-            "HOST       LINK  INSTANCES  HEARTBEATING  VERSION  NOTE",
-            f"compute-0  up            1             1  {hbtrio.__version__}",
-            "",
-            f"{'UUID':36}  NAME  HOST       STATE         HEALTH   REPORTED  NOTE",
-            f"{ONE}  web   compute-0  heartbeating  healthy  yes",
-        ]
-        whole = json.loads((await call(world.api.path, "status", "--json")).text)
-        assert [one["hostname"] for one in whole["hosts"]] == ["compute-0"]
-        await world.cut()
-        await world.host.sleep(31)
-        lost = await call(world.api.path, "status", columns=80, terminal=True)
-        assert "compute-0  lost          1             0  -        for 31 s" in lost.text
-        assert all(len(line) <= 80 for line in lost.lines)
-
-
-async def test_ctl_votes_notifies_and_acts(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with fleet_world(tmp_path, runs={"true": FakeRun()}) as world:
-        guest = await heartbeating(world, name="web")
-        guest.reply = lambda _: Answer(VoteResult.REJECT, "busy")
-        called = await call(world.api.path, "vote", "web", "stop")
-        assert called.lines == [
-            "vote on stop: VOTE window of 9 s",
-            "vote on stop: rejected (busy)",
-        ]
-        assert called.status == ExitStatus.REJECTED
-        called = await call(world.api.path, "notify", ONE[:8], "resume")
-        assert called.lines[0] == "notice of resume: RESUME_NOTICE window of 14 s"
-        assert called.status == ExitStatus.DONE
-        called = await call(world.api.path, "act", ONE, "pause", "--force", "--", "true")
-        assert called.lines[2:] == [
-            "command: true, at most 600 s",
-            "command: done",
-            "pause: done",
-        ]
-        assert called.status == ExitStatus.DONE
-
-
-async def test_ctl_events_and_history(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with fleet_world(tmp_path) as world:
-        guest = await heartbeating(world, name="web")
-        await call(world.api.path, "vote", "web", "stop")
-        vote = f"2025-01-01 00:00:01.000 {guest.uuid} (web) compute-0 vote stop accept by {ME}"
-        for words in (["events"], ["history"], ["history", "web"], ["history", ONE, "--limit=9"]):
-            called = await call(world.api.path, *words)
-            assert called.status == ExitStatus.DONE
-            assert len(called.lines) == 2
-            assert " heartbeating" in called.lines[0]
-            # The time is the host's own.
-            assert (
-                called.lines[1].partition(" ")[2].partition(" ")[2]
-                == (vote.partition(" ")[2].partition(" ")[2])
-            )
-        # With all that is known, such as when it was asked for by the agent's clock.
-        for words in ("events", "history"):
-            called = await call(world.api.path, words, "--json")
-            began, voted = map(json.loads, called.lines)
-            asked_at = datetime.fromisoformat(voted["asked_at"])
-            assert timedelta(0) <= wall_clock() - asked_at < timedelta(seconds=1)
-            assert "asked_at" not in began
-        newest = await call(world.api.path, "history", "--limit", "1")
-        assert newest.lines[0] == "... older entries: --before 2"
-        older = await call(world.api.path, "history", "--before", "2", "--json")
-        assert [json.loads(line)["kind"] for line in older.lines] == ["heartbeating"]
-        assert (await call(world.api.path, "history", ABSENT)).lines == []
-
-
-async def fault_of(path: str, *words: str) -> tuple[str, ExitStatus]:
-    with pytest.raises(UserError) as caught:
-        await call(path, *words)
-    return str(caught.value), caught.value.status
-
-
-async def test_ctl_and_an_instance_of_nobody(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with fleet_world(tmp_path) as world:
-        assert await fault_of(world.api.path, "vote", "x", "stop") == (
-            "no instance x in this fleet",
-            ExitStatus.FAILED,
-        )
-        assert await fault_of(world.api.path, "history", "x") == (
-            "no instance x in this fleet",
-            ExitStatus.FAILED,
-        )
-        assert await fault_of(world.api.path, "vote", ABSENT, "stop") == (
-            f"unknown instance {ABSENT}",
-            ExitStatus.FAILED,
-        )
-
-
-async def test_ctl_over_tcp(tmp_path: Path) -> None:
-    async with fleet_api(tmp_path) as api:
-        for token, expected in [
-            (TOKEN, (UNKNOWN[1], ExitStatus.FAILED)),
-            (f"{TOKEN}x", (f"{api.url}: {NEEDS_TOKEN[1]}", ExitStatus.DENIED)),
-            ("", (f"{api.url}: {NEEDS_TOKEN[1]}", ExitStatus.DENIED)),
-        ]:
-            async with CtlClient(Address.parse(api.url), token) as client:
-                status = await client.any_status()
-                assert isinstance(status, FleetStatus)
-                assert status.agent.name == "controller"
-                with pytest.raises(UserError) as caught:
-                    async with client.lines("POST", CHANGES[0], STOP):
-                        pass
-                assert (str(caught.value), caught.value.status) == expected
-
-
-async def test_ctl_and_a_host_without_a_history(autojump_clock: MockClock) -> None:
-    async with host_world() as host, served(host.host) as api:
-        assert await fault_of(api.path, "history") == (
-            "a host keeps no history; ask its agent (--url)",
-            ExitStatus.FAILED,
-        )
-
-
-async def test_ctl_and_an_action_whose_host_is_lost(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with fleet_world(tmp_path, runs={"slow": HANGS}) as world:
-        guest = await heartbeating(world)
-        world.host.after(20, lambda: world._nursery.start_soon(world.cut))
-        text, status = await fault_of(
-            world.api.path, "act", guest.uuid, "pause", "--force", "--", "slow"
-        )
-        assert "the link to compute-0 is gone; the outcome of pause" in text
-        assert status == ExitStatus.UNREACHABLE

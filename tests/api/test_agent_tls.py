@@ -21,7 +21,7 @@ from hbtrio.http.server import CERTIFICATE_EXTENSION
 from hbtrio.net.tls import owner_of, server_tls
 from hbtrio.store.records import InstanceRecord
 from hbtrio.wire.operator import FleetStatus
-from support.agent_world import request_bytes, socket_agent
+from support.agent_world import request_bytes, socket_agent_world
 from support.certificates import AUTHORITY, HERE, of_agent, pair, trusting
 from support.fleet_world import TOKEN, FleetApi, fleet_api
 from support.host_world import uuid_of
@@ -329,7 +329,7 @@ async def test_the_vims_token(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     spoke: list[None] = []
-    async with socket_agent(tmp_path, token=VIM_TOKEN) as agent:
+    async with socket_agent_world(tmp_path, token=VIM_TOKEN) as agent:
         assert agent.agent.delivery is not None
         agent.agent.delivery.vim_spoke = lambda: spoke.append(None)  # type: ignore[method-assign]
         for method in ("GET", "DELETE", "POST", "PATCH", "FOO"):
@@ -347,7 +347,7 @@ async def test_the_vims_token(
 
 
 async def test_the_user_agent_counts_as_well(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path, token=VIM_TOKEN) as agent:
+    async with socket_agent_world(tmp_path, token=VIM_TOKEN) as agent:
         header = (f"X-Auth-Token: {VIM_TOKEN}",)
         answer = await agent.request("GET", VM, agent="curl/8", headers=header)
         assert (answer.status, answer.json["reason"]) == (403, "unknown User-Agent")

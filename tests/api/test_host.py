@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from trio.testing import MockClock
 
 import hbtrio
 from hbtrio.client.stream import LINE_BYTES
@@ -23,6 +22,8 @@ from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, Event, Health, Vot
 from support.control_socket import Served, served
 from support.fake_processes import HANGS, FakeRun
 from support.host_world import HostWorld, Reply, ScriptedGuest, host_world, stay_silent, uuid_of
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 ABSENT = uuid_of(77)
 
@@ -88,7 +89,7 @@ def at(guest: ScriptedGuest, what: str) -> str:
 # -- status ---------------------------------------------------------------------------------
 
 
-async def test_status_of_a_host_without_instances(autojump_clock: MockClock) -> None:
+async def test_status_of_a_host_without_instances() -> None:
     async with serving() as (_, http, _api):
         response = await http.get("/v1/status")
         assert response.headers["content-type"] == "application/json"
@@ -114,11 +115,11 @@ async def test_status_of_a_host_without_instances(autojump_clock: MockClock) -> 
         }
 
 
-async def test_status_of_an_instance_and_of_all_of_them_by_uuid(autojump_clock: MockClock) -> None:
+async def test_status_of_an_instance_and_of_all_of_them_by_uuid() -> None:
     async with serving() as (world, http, _api):
         first = await world.heartbeating(name="web-1")
-        second = world.guest(name="").appears()
-        second.greets = False
+        second = world.guest(name="").appear()
+        second.sends_init = False
         await world.at(3.5)
         response = await http.get(f"/v1/instances/{first.uuid.upper()}")
         assert response.json() == {
@@ -165,7 +166,7 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid(autojump_clock: 
         assert both["instances"][1]["round_trip_ms"] is None
 
 
-async def test_status_tells_what_is_open_and_what_is_under_way(autojump_clock: MockClock) -> None:
+async def test_status_tells_what_is_open_and_what_is_under_way() -> None:
     async with serving(runs={"reset": FakeRun(delay_s=5)}) as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.COMPLETE, after_s=4)
@@ -195,7 +196,7 @@ async def test_status_tells_what_is_open_and_what_is_under_way(autojump_clock: M
         assert begun.state.value == "performing"
 
 
-async def test_status_tells_of_ill_health(autojump_clock: MockClock) -> None:
+async def test_status_tells_of_ill_health() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk \u202e full"
@@ -205,18 +206,18 @@ async def test_status_tells_of_ill_health(autojump_clock: MockClock) -> None:
         assert shown["last"]["corrective_action"] == "reboot"
 
 
-async def test_nobody_knows_the_health_of_what_is_lost(autojump_clock: MockClock) -> None:
+async def test_nobody_knows_the_health_of_what_is_lost() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk full"
         await world.at(3)
-        guest.answers_after_s, guest.greets = None, False
+        guest.answers_after_s, guest.sends_init = None, False
         await world.at(20)
         shown = (await http.get(f"/v1/instances/{guest.uuid}")).json()
         assert (shown["state"], shown["health"], shown["health_reason"]) == ("lost", "unknown", "")
 
 
-async def test_an_instance_that_is_well_again_says_so(autojump_clock: MockClock) -> None:
+async def test_an_instance_that_is_well_again_says_so() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.health, guest.log_msg = Health.UNHEALTHY, "disk full"
@@ -228,9 +229,9 @@ async def test_an_instance_that_is_well_again_says_so(autojump_clock: MockClock)
         assert shown["last"]["kind"] == "unhealthy"
 
 
-async def test_an_instance_whose_socket_nobody_serves_says_so(autojump_clock: MockClock) -> None:
+async def test_an_instance_whose_socket_nobody_serves_says_so() -> None:
     async with serving() as (world, http, _api):
-        guest = world.guest().appears()
+        guest = world.guest().appear()
         world.dialer.refuse(guest.path)
         await world.sleep(0.5)
         shown = (await http.get(f"/v1/instances/{guest.uuid}")).json()
@@ -241,7 +242,7 @@ async def test_an_instance_whose_socket_nobody_serves_says_so(autojump_clock: Mo
 
 
 @pytest.mark.parametrize("event", [event for event, rule in EVENT_TABLE.items() if rule.voted])
-async def test_vote_on_each_event(autojump_clock: MockClock, event: Event) -> None:
+async def test_vote_on_each_event(event: Event) -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "not \u00fc \u202e now")
@@ -253,7 +254,7 @@ async def test_vote_on_each_event(autojump_clock: MockClock, event: Event) -> No
 
 
 @pytest.mark.parametrize("event", EVENT_TABLE)
-async def test_notice_of_each_event(autojump_clock: MockClock, event: Event) -> None:
+async def test_notice_of_each_event(event: Event) -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         response = await http.post(at(guest, "notify"), json={"event": event})
@@ -269,7 +270,7 @@ async def test_notice_of_each_event(autojump_clock: MockClock, event: Event) -> 
         ]
 
 
-async def test_lines_come_as_things_happen(autojump_clock: MockClock) -> None:
+async def test_lines_come_as_things_happen() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = stay_silent
@@ -280,21 +281,21 @@ async def test_lines_come_as_things_happen(autojump_clock: MockClock) -> None:
             assert trio.current_time() == 10.0
 
 
-async def test_who_hangs_up_ends_no_vote(autojump_clock: MockClock) -> None:
+async def test_who_hangs_up_ends_no_vote() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "no", after_s=5)
         async with stream(http, "POST", at(guest, "vote"), json={"event": "stop"}) as lines:
             await anext(lines)
         await world.at(7)
-        assert world.told(guest, since=2) == [(6.0, "vote", "stop", "reject", "no")]
+        assert world.reports(guest, since=2) == [(6.0, "vote", "stop", "reject", "no")]
 
 
-async def test_an_instance_that_goes_away_ends_the_vote(autojump_clock: MockClock) -> None:
+async def test_an_instance_that_goes_away_ends_the_vote() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = stay_silent
-        world.after(2, guest.vanishes)
+        world.after(2, guest.vanish)
         response = await http.post(at(guest, "vote"), json={"event": "stop"})
         last = lines_of(response)[1]
         assert last.pop("reason").startswith("the channel ")
@@ -308,7 +309,7 @@ async def test_an_instance_that_goes_away_ends_the_vote(autojump_clock: MockCloc
 # -- actions --------------------------------------------------------------------------------
 
 
-async def test_action_from_vote_to_post_notice(autojump_clock: MockClock) -> None:
+async def test_action_from_vote_to_post_notice() -> None:
     runs = {"virsh": FakeRun(stdout=b"well\x1b[31m\n", delay_s=2)}
     async with serving(runs=runs) as (world, http, _api):
         guest = await world.heartbeating()
@@ -331,7 +332,7 @@ async def test_action_from_vote_to_post_notice(autojump_clock: MockClock) -> Non
         assert world.host.actions == {}
 
 
-async def test_action_rejected(autojump_clock: MockClock) -> None:
+async def test_action_rejected() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "busy")
@@ -340,7 +341,7 @@ async def test_action_rejected(autojump_clock: MockClock) -> None:
         assert world.processes.started == []
 
 
-async def test_action_by_force_with_the_configured_command(autojump_clock: MockClock) -> None:
+async def test_action_by_force_with_the_configured_command() -> None:
     actions = ActionCommands(stop=("virsh", "shutdown", "{uuid}"))
     runs = {"virsh": FakeRun(exit_code=3, stderr=b"no domain")}
     async with serving(actions=actions, runs=runs) as (world, http, _api):
@@ -361,7 +362,7 @@ async def test_action_by_force_with_the_configured_command(autojump_clock: MockC
         ]
 
 
-async def test_action_waits_for_another_vote_and_says_so(autojump_clock: MockClock) -> None:
+async def test_action_waits_for_another_vote_and_says_so() -> None:
     async with serving(runs={"true": FakeRun()}) as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = stay_silent
@@ -382,11 +383,11 @@ async def test_action_waits_for_another_vote_and_says_so(autojump_clock: MockClo
         assert trio.current_time() == 10.0
 
 
-async def test_action_on_an_instance_that_takes_no_part(autojump_clock: MockClock) -> None:
+async def test_action_on_an_instance_that_takes_no_part() -> None:
     async with serving(runs={"true": FakeRun()}) as (world, http, _api):
         guest = world.guest()
-        guest.greets = False
-        guest.appears()
+        guest.sends_init = False
+        guest.appear()
         await world.at(2)
         response = await http.post(at(guest, "act"), json={"action": "stop", "command": ["true"]})
         skipped = f"{guest.uuid} is not heartbeating: discovered"
@@ -399,14 +400,12 @@ async def test_action_on_an_instance_that_takes_no_part(autojump_clock: MockCloc
         ]
 
 
-async def test_a_restart_that_takes_a_moment_more(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_restart_that_takes_a_moment_more() -> None:
     """An init just before the end of RESTART: whether it is a leftover shows a moment later."""
     async with serving(runs={"true": FakeRun()}) as (world, http, _api):
         guest = await world.heartbeating(restart_secs=20)
         guest.answers_after_s = None
-        world.after(19.9, guest.says_init)
+        world.after(19.9, guest.send_init)
         world.after(20.5, lambda: setattr(guest, "answers_after_s", 0.0))
         response = await http.post(at(guest, "act"), json={"action": "reboot", "command": ["true"]})
         restart = [line for line in lines_of(response) if line["step"] == "restart"]
@@ -417,7 +416,7 @@ async def test_a_restart_that_takes_a_moment_more(
         ]
 
 
-async def test_who_hangs_up_ends_no_action(autojump_clock: MockClock) -> None:
+async def test_who_hangs_up_ends_no_action() -> None:
     async with serving(runs={"slow": FakeRun(delay_s=30)}) as (world, http, _api):
         guest = await world.heartbeating()
         body = {"action": "resize", "command": ["slow"]}
@@ -441,7 +440,7 @@ def reasons(text: str) -> list[str]:
     return [json.loads(line)["reason"] for line in text.splitlines() if line]
 
 
-async def test_recent_events(autojump_clock: MockClock) -> None:
+async def test_recent_events() -> None:
     async with serving() as (world, http, _api):
         publish(world, 1005)
         for query, expected in [
@@ -455,7 +454,7 @@ async def test_recent_events(autojump_clock: MockClock) -> None:
             lines_of(response)
 
 
-async def test_an_event_line(autojump_clock: MockClock) -> None:
+async def test_an_event_line() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "no \ud83d\ude00 \x7f")
@@ -475,9 +474,7 @@ async def test_an_event_line(autojump_clock: MockClock) -> None:
         ]
 
 
-async def test_followed_events_begin_with_recent_ones(
-    autojump_clock: MockClock,
-) -> None:
+async def test_followed_events_begin_with_recent_ones() -> None:
     async with serving() as (world, http, _api):
         publish(world, 3)
         async with stream(http, "GET", "/v1/events?recent=2") as lines:
@@ -490,7 +487,7 @@ async def test_followed_events_begin_with_recent_ones(
             ]
 
 
-async def test_a_quiet_stream_says_every_15_s_that_it_is_alive(autojump_clock: MockClock) -> None:
+async def test_a_quiet_stream_says_every_15_s_that_it_is_alive() -> None:
     async with serving() as (world, http, _api), stream(http, "GET", "/v1/events") as lines:
         assert [await anext(lines) for _ in range(2)] == ["", ""]
         assert trio.current_time() == 31.0
@@ -500,9 +497,7 @@ async def test_a_quiet_stream_says_every_15_s_that_it_is_alive(autojump_clock: M
         assert trio.current_time() == 46.0
 
 
-async def test_a_follower_that_reads_too_slowly_is_told(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_follower_that_reads_too_slowly_is_told() -> None:
     async with serving() as (world, http, _api):
         async with stream(http, "GET", "/v1/events") as lines:
             await world.settle()
@@ -514,7 +509,7 @@ async def test_a_follower_that_reads_too_slowly_is_told(
         assert heard[-1] == {"kind": "lost", "reason": "too slow: some events were left out"}
 
 
-async def test_followers_that_have_gone_are_forgotten(autojump_clock: MockClock) -> None:
+async def test_followers_that_have_gone_are_forgotten() -> None:
     async with serving() as (world, http, _api):
         async with stream(http, "GET", "/v1/events"):
             await world.settle()
@@ -523,7 +518,7 @@ async def test_followers_that_have_gone_are_forgotten(autojump_clock: MockClock)
         assert world.host.reports._followers == set()
 
 
-async def test_head_of_a_stream_ends(autojump_clock: MockClock) -> None:
+async def test_head_of_a_stream_ends() -> None:
     async with serving() as (world, http, _api):
         response = await http.head("/v1/events")
         assert (response.status_code, response.content) == (200, b"")
@@ -538,7 +533,7 @@ async def read_to_the_end(http: httpx.AsyncClient, do: Callable[[], None]) -> No
         assert [line async for line in lines] == []
 
 
-async def test_the_end_of_the_api_ends_streams(autojump_clock: MockClock) -> None:
+async def test_the_end_of_the_api_ends_streams() -> None:
     limits = HttpLimits(drain_s=1)
     async with serving(limits=limits) as (world, http, api):
         with pytest.raises(httpx.RemoteProtocolError):
@@ -605,7 +600,7 @@ ACT_BODIES: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize("kind", ["vote", "notify"])
-async def test_faulty_bodies_of_votes_and_notices(autojump_clock: MockClock, kind: str) -> None:
+async def test_faulty_bodies_of_votes_and_notices(kind: str) -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         for body, reason in ROUND_BODIES:
@@ -615,7 +610,7 @@ async def test_faulty_bodies_of_votes_and_notices(autojump_clock: MockClock, kin
         assert [one for one in guest.messages if isinstance(one, ActionNotify)] == []
 
 
-async def test_faulty_bodies_of_actions(autojump_clock: MockClock) -> None:
+async def test_faulty_bodies_of_actions() -> None:
     async with serving(runs={"ls": FakeRun()}) as (world, http, _api):
         guest = await world.heartbeating()
         for body, reason in ACT_BODIES:
@@ -624,7 +619,7 @@ async def test_faulty_bodies_of_actions(autojump_clock: MockClock) -> None:
         assert world.host.actions == {}
 
 
-async def test_what_has_happened_is_not_voted_on(autojump_clock: MockClock) -> None:
+async def test_what_has_happened_is_not_voted_on() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         for event, rule in EVENT_TABLE.items():
@@ -637,7 +632,7 @@ async def test_what_has_happened_is_not_voted_on(autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize("uuid", [ABSENT, "x", "%2e%2e", "a%00b", "%ff"])
-async def test_no_such_instance(autojump_clock: MockClock, uuid: str) -> None:
+async def test_no_such_instance(uuid: str) -> None:
     async with serving() as (_, http, _api):
         answers = [
             await http.get(f"/v1/instances/{uuid}"),
@@ -651,12 +646,12 @@ async def test_no_such_instance(autojump_clock: MockClock, uuid: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/instances", "/v2/status", "/v1/status/x"])
-async def test_no_such_thing(autojump_clock: MockClock, path: str) -> None:
+async def test_no_such_thing(path: str) -> None:
     async with serving() as (_, http, _api):
         assert refusal(await http.get(path)) == (404, "Not Found")
 
 
-async def test_wrong_methods(autojump_clock: MockClock) -> None:
+async def test_wrong_methods() -> None:
     async with serving() as (_, http, _api):
         for method, path, allowed in [
             ("POST", "/v1/status", {"GET", "HEAD"}),
@@ -684,12 +679,12 @@ async def test_wrong_methods(autojump_clock: MockClock) -> None:
         ("follow=1", "follow: neither yes nor no: '1'"),
     ],
 )
-async def test_faulty_queries(autojump_clock: MockClock, query: str, reason: str) -> None:
+async def test_faulty_queries(query: str, reason: str) -> None:
     async with serving() as (_, http, _api):
         assert refusal(await http.get(f"/v1/events?{query}")) == (400, reason)
 
 
-async def test_two_rounds_on_one_instance(autojump_clock: MockClock) -> None:
+async def test_two_rounds_on_one_instance() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = stay_silent
@@ -700,10 +695,10 @@ async def test_two_rounds_on_one_instance(autojump_clock: MockClock) -> None:
             assert refusal(response) == (409, "a notice on pause is open for another 9.0 s")
 
 
-async def test_an_instance_that_does_not_heartbeat(autojump_clock: MockClock) -> None:
+async def test_an_instance_that_does_not_heartbeat() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
-        guest.exits("so long")
+        guest.send_exit("so long")
         await world.at(3)
         for kind in ("vote", "notify"):
             response = await http.post(at(guest, kind), json={"event": "stop"})
@@ -713,7 +708,7 @@ async def test_an_instance_that_does_not_heartbeat(autojump_clock: MockClock) ->
             )
 
 
-async def test_an_action_without_a_command(autojump_clock: MockClock) -> None:
+async def test_an_action_without_a_command() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         for body in ({"action": "stop"}, {"action": "stop", "command": []}):
@@ -723,7 +718,7 @@ async def test_an_action_without_a_command(autojump_clock: MockClock) -> None:
             )
 
 
-async def test_two_actions_on_one_instance(autojump_clock: MockClock) -> None:
+async def test_two_actions_on_one_instance() -> None:
     async with serving(runs={"slow": HANGS}) as (world, http, _api):
         guest, other = await world.all_heartbeating(2)
         body = {"action": "stop", "command": ["slow"]}
@@ -737,7 +732,7 @@ async def test_two_actions_on_one_instance(autojump_clock: MockClock) -> None:
                 assert json.loads(await anext(others))["step"] == "vote"
 
 
-async def test_too_many_actions(autojump_clock: MockClock) -> None:
+async def test_too_many_actions() -> None:
     async with serving(runs={"slow": HANGS}) as (world, http, _api):
         guests = await world.all_heartbeating(257)
         for guest in guests[:-1]:
@@ -748,7 +743,7 @@ async def test_too_many_actions(autojump_clock: MockClock) -> None:
         assert refusal(response) == (409, "256 actions are in progress on this host, the maximum")
 
 
-async def test_a_programming_error_is_told_as_one(autojump_clock: MockClock) -> None:
+async def test_a_programming_error_is_told_as_one() -> None:
     async with serving() as (world, http, api):
         brake = world.host.brake
         world.host.brake = None  # type: ignore[assignment]
@@ -761,7 +756,7 @@ async def test_a_programming_error_is_told_as_one(autojump_clock: MockClock) -> 
         assert (await http.get("/v1/status")).status_code == 200
 
 
-async def test_a_body_beyond_the_limit(autojump_clock: MockClock) -> None:
+async def test_a_body_beyond_the_limit() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         body = {"action": "stop", "command": ["ls", "x" * 70_000]}
@@ -771,7 +766,7 @@ async def test_a_body_beyond_the_limit(autojump_clock: MockClock) -> None:
         )
 
 
-async def test_the_longest_line_of_an_action_is_bounded(autojump_clock: MockClock) -> None:
+async def test_the_longest_line_of_an_action_is_bounded() -> None:
     """`hbtrio ctl` takes longer ones than a request can bring about."""
     async with serving(runs={"ls": FakeRun()}) as (world, http, _api):
         guest = await world.heartbeating()

@@ -76,7 +76,7 @@ async def told(agent: RealAgent) -> ScriptedHost:
     for _ in range(1500):
         await host.report("unhealthy", VM, "x" * 2000, corrective_action=CorrectiveAction.LOG)
     with trio.fail_after(SOON_S):
-        await host.settled()
+        await host.settle()
     return host
 
 
@@ -157,7 +157,7 @@ async def test_a_client_that_never_reads(tmp_path: Path, asked: str, sse: bool) 
             for _ in range(1100):
                 await host.report("unhealthy", VM, "y", corrective_action=CorrectiveAction.LOG)
             with trio.fail_after(SOON_S):
-                await host.settled()
+                await host.settle()
             await serves(agent)
             await ends_in_time(agent)
 
@@ -232,7 +232,7 @@ async def test_the_end_with_all_of_them_hanging_on(tmp_path: Path) -> None:
 
         host.on_round = never
         agent.vim.mood = Mood.STALL
-        await host.tell(VM, restart_s=77)
+        await host.send_instance(VM, restart_s=77)
         with trio.fail_after(SOON_S):
             await agent.vim.wait_until(lambda: b'"77"' in agent.vim.received[-1].body)
         ports = (agent.vim_port, agent.operator_port)

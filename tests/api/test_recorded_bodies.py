@@ -14,17 +14,18 @@ from typing import Any
 import attrs
 import httpx
 import pytest
-from trio.testing import MockClock
 
 from hbtrio.config.host import ActionCommands
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import Event, Health, VoteResult
-from support.agent_world import memory_agent, operators_api
+from support.agent_world import agent_world, operators_api
 from support.control_socket import served
 from support.fake_processes import FakeRun
 from support.fleet_world import fleet_world
 from support.host_world import Reply, agree, uuid_of
 from support.scripted_host import INSTANCE, ScriptedHost
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 RECORDED = Path(__file__).with_name("recorded_bodies")
 
@@ -70,7 +71,7 @@ async def linked(record: Recorder, folder: Path) -> None:
     ):
         first = await world.host.heartbeating(name="web-1")
         second = await world.host.heartbeating(name="")
-        world.host.guest(name="absent").appears().vanishes()
+        world.host.guest(name="absent").appear().vanish()
         await world.host.settle()
         for http in (host, agent):
             await record.ask(http, "GET", "/v1/status")
@@ -130,11 +131,11 @@ async def linked(record: Recorder, folder: Path) -> None:
 async def alarmed(record: Recorder, folder: Path) -> None:
     """An agent with a VIM, and a host whose alarms are held back and then released."""
     vms = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(3)]
-    async with memory_agent(folder) as on:
+    async with agent_world(folder) as on:
         host = ScriptedHost(instances=tuple(attrs.evolve(INSTANCE, uuid=uuid) for uuid in vms))
-        await on.known(host=host)
+        await on.bound_host(host=host)
         for uuid in vms:
-            await host.loses(uuid)
+            await host.report_lost(uuid)
         await on.at(2)
         async with (
             operators_api(on) as path,
@@ -155,7 +156,6 @@ async def alarmed(record: Recorder, folder: Path) -> None:
 
 @pytest.mark.parametrize("world", [linked, alarmed])
 async def test_bodies_are_as_recorded(
-    autojump_clock: MockClock,
     tmp_path: Path,
     world: Callable[[Recorder, Path], Awaitable[None]],
 ) -> None:

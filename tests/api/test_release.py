@@ -12,18 +12,19 @@ import attrs
 import httpx
 import pytest
 import trio
-from trio.testing import MockClock
 
 from hbtrio.api.agent import agent_api
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.wire.vim_result import NotSent
-from support.agent_world import MemoryAgent, memory_agent
+from support.agent_world import AgentWorld, agent_world
 from support.control_socket import call, served, socket_path
 from support.host_world import host_world
 from support.inline_store import EPOCH
 from support.scripted_host import INSTANCE, ScriptedHost
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 VMS = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(3)]
 
@@ -31,28 +32,28 @@ WHY = "3 of 3 instances failed at once"
 
 
 @asynccontextmanager
-async def in_alarm(folder: Path) -> AsyncIterator[tuple[MemoryAgent, ScriptedHost, str]]:
+async def in_alarm(folder: Path) -> AsyncIterator[tuple[AgentWorld, ScriptedHost, str]]:
     """A host all of whose instances are lost, and the path of its agent's operator API."""
-    async with memory_agent(folder) as on:
+    async with agent_world(folder) as world:
         host = ScriptedHost(instances=tuple(attrs.evolve(INSTANCE, uuid=uuid) for uuid in VMS))
-        await on.known(host=host)
+        await world.bound_host(host=host)
         for uuid in VMS:
-            await host.loses(uuid)
-        await on.at(2)
+            await host.report_lost(uuid)
+        await world.at(2)
         crashes: list[BaseException] = []
         with socket_path() as path:
             listener = await open_unix_listener(path)
 
             async def serve(*, task_status: trio.TaskStatus[None]) -> None:
                 await serve_http(
-                    agent_api(on.agent, on.agent.actions),
+                    agent_api(world.agent, world.agent.actions),
                     [listener],
                     on_crash=crashes.append,
                     task_status=task_status,
                 )
 
-            await on.nursery.start(serve)
-            yield on, host, path
+            await world.nursery.start(serve)
+            yield world, host, path
         assert crashes == []
 
 
@@ -63,11 +64,11 @@ def client(path: str) -> httpx.AsyncClient:
     )
 
 
-def alarms(on: MemoryAgent) -> list[str]:
-    return sorted(body["uuid"] for _, body in on.vim.got if body["event-type"] == "alarm")
+def alarms(world: AgentWorld) -> list[str]:
+    return sorted(body["uuid"] for _, body in world.vim.got if body["event-type"] == "alarm")
 
 
-async def test_status_says_so(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_status_says_so(tmp_path: Path) -> None:
     async with in_alarm(tmp_path) as (_, host, path):
         async with client(path) as http:
             status = (await http.get("/v1/status")).json()
@@ -79,7 +80,7 @@ async def test_status_says_so(tmp_path: Path, autojump_clock: MockClock) -> None
         assert shown[1] == (
             f"ALARM: compute-0: alarms held back since {since.replace('T', ' ')}: {WHY}"
         )
-        await host.beats(VMS[0])
+        await host.report_heartbeating(VMS[0])
         await trio.sleep(11)
         async with client(path) as http:
             [line] = (await http.get("/v1/status")).json()["hosts"]
@@ -96,16 +97,15 @@ async def test_status_says_so(tmp_path: Path, autojump_clock: MockClock) -> None
 )
 async def test_ctl_lets_them_go(
     tmp_path: Path,
-    autojump_clock: MockClock,
     words: tuple[str, ...],
     said: str,
     heard: list[str],
 ) -> None:
-    async with in_alarm(tmp_path) as (on, _, path):
+    async with in_alarm(tmp_path) as (world, _, path):
         called = await call(path, "release", "compute-0", *words)
         assert (called.lines, called.status) == ([said], ExitStatus.DONE)
-        await on.at(10)
-        assert alarms(on) == heard
+        await world.at(10)
+        assert alarms(world) == heard
         newest = (await call(path, "history", "--limit", "1")).lines[-1]
         done = "withdrew" if words else "released"
         who = f"operator uid {os.geteuid()}"
@@ -117,18 +117,16 @@ async def test_ctl_lets_them_go(
 
 
 @pytest.mark.parametrize("name", ["compute-9", "../status", "a/b", "x" * 300, "%00", "münchen"])
-async def test_ctl_and_a_host_without_an_alarm(
-    tmp_path: Path, autojump_clock: MockClock, name: str
-) -> None:
-    async with in_alarm(tmp_path) as (on, _, path):
+async def test_ctl_and_a_host_without_an_alarm(tmp_path: Path, name: str) -> None:
+    async with in_alarm(tmp_path) as (world, _, path):
         with pytest.raises(UserError) as caught:
             await call(path, "release", name)
         assert "\n" not in str(caught.value)
-        await on.at(60)
-        assert alarms(on) == []
+        await world.at(60)
+        assert alarms(world) == []
 
 
-async def test_ctl_and_the_api_of_a_host(autojump_clock: MockClock) -> None:
+async def test_ctl_and_the_api_of_a_host() -> None:
     async with host_world() as world, served(world.host) as api:
         with pytest.raises(UserError) as caught:
             await call(api.path, "release", "compute-0")
@@ -145,44 +143,40 @@ async def test_ctl_and_the_api_of_a_host(autojump_clock: MockClock) -> None:
         ([], "the body is not a JSON object"),
     ],
 )
-async def test_faulty_requests_release_nothing(
-    tmp_path: Path, autojump_clock: MockClock, body: object, reason: str
-) -> None:
-    async with in_alarm(tmp_path) as (on, _, path):
+async def test_faulty_requests_release_nothing(tmp_path: Path, body: object, reason: str) -> None:
+    async with in_alarm(tmp_path) as (world, _, path):
         async with client(path) as http:
             answer = await http.post("/v1/hosts/compute-0/release", json=body)
         assert (answer.status_code, answer.json()) == (400, {"status": "fail", "reason": reason})
-        await on.at(60)
-        assert alarms(on) == []
+        await world.at(60)
+        assert alarms(world) == []
 
 
-async def test_a_disk_that_fails_releases_nothing(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    async with in_alarm(tmp_path) as (on, _, path):
-        on.worker.fault = "database or disk is full"
+async def test_a_disk_that_fails_releases_nothing(tmp_path: Path) -> None:
+    async with in_alarm(tmp_path) as (world, _, path):
+        world.worker.fault = "database or disk is full"
         with pytest.raises(UserError) as caught:
             await call(path, "release", "compute-0")
         assert str(caught.value) == "store: database or disk is full"
-        on.worker.fault = ""
+        world.worker.fault = ""
         assert (await call(path, "release", "compute-0")).lines == [
             "compute-0: 3 alarms sent, 0 withdrawn"
         ]
 
 
-async def test_status_says_that_the_vim_is_away(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with in_alarm(tmp_path) as (on, _, path):
+async def test_status_says_that_the_vim_is_away(tmp_path: Path) -> None:
+    async with in_alarm(tmp_path) as (world, _, path):
         assert "VIM can't" not in (await call(path, "status")).text
-        on.vim.next = [NotSent("connection refused")] * 20
-        await on.agent.mass_failure_guard.release("compute-0", "operator", send=True)
-        await on.at(3)
+        world.vim.next = [NotSent("connection refused")] * 20
+        await world.agent.mass_failure_guard.release("compute-0", "operator", send=True)
+        await world.at(3)
         shown = (await call(path, "status")).lines
         assert shown[1] == "the VIM can't be reached: connection refused; 3 messages waiting"
 
 
-async def test_status_says_that_the_store_fails(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with in_alarm(tmp_path) as (on, _, path):
-        on.worker.fault = "database or disk is full"
+async def test_status_says_that_the_store_fails(tmp_path: Path) -> None:
+    async with in_alarm(tmp_path) as (world, _, path):
+        world.worker.fault = "database or disk is full"
         with pytest.raises(UserError):
             await call(path, "release", "compute-0")
         shown = (await call(path, "status")).lines

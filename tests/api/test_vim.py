@@ -27,12 +27,12 @@ from hbtrio.wire.vocabulary import (
     window_of,
 )
 from support.agent_world import (
+    AgentWorld,
     Answer,
-    MemoryAgent,
-    SocketAgent,
-    memory_agent,
+    SocketAgentWorld,
+    agent_world,
     request_bytes,
-    socket_agent,
+    socket_agent_world,
 )
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, OTHER_VM, VM, ScriptedHost
 
@@ -81,7 +81,7 @@ def failed(answer: Answer, status: int, reason: str) -> None:
     assert (answer.status, answer.json) == (status, {"status": "fail", "reason": reason})
 
 
-async def told(agent: SocketAgent) -> None:
+async def told(agent: SocketAgentWorld) -> None:
     """The VIM has told of the host and of the instance; there is no host yet."""
     for method, path, body in ADDING:
         assert (await agent.request(method, path, body)).status == 200
@@ -90,30 +90,29 @@ async def told(agent: SocketAgent) -> None:
 # -- the table -------------------------------------------------------------------------------------
 
 
-async def test_hosts_literally(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        passed = ("HTTP/1.1 200 OK", '{"status":"pass"}')
-        state = f'{{"uuid":"{HOST_UUID}","hostname":"compute-0","state":"%s"}}'
-        answered(await agent.request("POST", HOST, ABOUT_HOST), *passed)
-        answered(await agent.request("GET", HOST), "HTTP/1.1 200 OK", state % "disabled")
-        answered(await agent.request("PUT", f"{HOST}/enable", ABOUT_HOST), *passed)
-        answered(await agent.request("GET", HOST), "HTTP/1.1 200 OK", state % "enabled")
-        # The VIM's query: that path, with a body or none, and nothing changes.
-        for body in (ABOUT_HOST, b""):
-            answer = await agent.request("GET", f"{HOST}/disable", body)
-            answered(answer, "HTTP/1.1 200 OK", state % "enabled")
-        # Adding it once more changes nothing.
-        answered(await agent.request("POST", HOST, ABOUT_HOST), *passed)
-        answered(await agent.request("GET", HOST), "HTTP/1.1 200 OK", state % "enabled")
-        answered(await agent.request("PUT", f"{HOST}/disable", ABOUT_HOST), *passed)
-        answered(await agent.request("GET", HOST), "HTTP/1.1 200 OK", state % "disabled")
-        answered(await agent.request("DELETE", HOST), "HTTP/1.1 204 No Content", "")
-        failed(await agent.request("DELETE", HOST), 404, f"unknown host {HOST_UUID}")
-        failed(await agent.request("GET", HOST), 404, f"unknown host {HOST_UUID}")
+async def test_hosts_literally(tmp_path: Path, agent: SocketAgentWorld) -> None:
+    passed = ("HTTP/1.1 200 OK", '{"status":"pass"}')
+    state = f'{{"uuid":"{HOST_UUID}","hostname":"compute-0","state":"%s"}}'
+    answered(await agent.request("POST", HOST, ABOUT_HOST), *passed)
+    answered(await agent.request("GET", HOST), "HTTP/1.1 200 OK", state % "disabled")
+    answered(await agent.request("PUT", f"{HOST}/enable", ABOUT_HOST), *passed)
+    answered(await agent.request("GET", HOST), "HTTP/1.1 200 OK", state % "enabled")
+    # The VIM's query: that path, with a body or none, and nothing changes.
+    for body in (ABOUT_HOST, b""):
+        answer = await agent.request("GET", f"{HOST}/disable", body)
+        answered(answer, "HTTP/1.1 200 OK", state % "enabled")
+    # Adding it once more changes nothing.
+    answered(await agent.request("POST", HOST, ABOUT_HOST), *passed)
+    answered(await agent.request("GET", HOST), "HTTP/1.1 200 OK", state % "enabled")
+    answered(await agent.request("PUT", f"{HOST}/disable", ABOUT_HOST), *passed)
+    answered(await agent.request("GET", HOST), "HTTP/1.1 200 OK", state % "disabled")
+    answered(await agent.request("DELETE", HOST), "HTTP/1.1 204 No Content", "")
+    failed(await agent.request("DELETE", HOST), 404, f"unknown host {HOST_UUID}")
+    failed(await agent.request("GET", HOST), 404, f"unknown host {HOST_UUID}")
 
 
 async def test_instances_literally(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
+    async with socket_agent_world(tmp_path) as agent:
         ok = "HTTP/1.1 200 OK"
         state = (
             f'{{"uuid":"{VM}","hostname":"compute-0","services":[{{"service":"heartbeat",'
@@ -127,8 +126,8 @@ async def test_instances_literally(tmp_path: Path) -> None:
         answered(await agent.request("GET", INST), ok, state % ("enabled", "121", "enabled"))
         answer = await agent.request("PATCH", INST, patch("disabled"))
         answered(answer, ok, state % ("disabled", "121", "enabled"))
-        await host.loses()
-        await host.settled()
+        await host.report_lost()
+        await host.settle()
         answered(await agent.request("GET", INST), ok, state % ("disabled", "0", "disabled"))
         # Adding it once more changes nothing but maybe its host.
         await agent.request("PATCH", INST, patch("enabled"))
@@ -149,8 +148,8 @@ async def test_votes_and_notices_literally(tmp_path: Path, verb: str, event: Eve
         "SUSPEND_NOTICE": INSTANCE.suspend_notice_s,
         "RESUME_NOTICE": INSTANCE.resume_notice_s,
     }[window_of(event, kind)]
-    async with socket_agent(tmp_path) as agent:
-        await agent.known()
+    async with socket_agent_world(tmp_path) as agent:
+        await agent.bound_host()
         body = f'{{"uuid":"{VM}","hostname":"compute-0","action":"{event}","timeout":"{seconds}"}}'
         answered(await agent.ask(verb, event), "HTTP/1.1 200 OK", body)
         [verdict] = await agent.verdicts(1)
@@ -170,47 +169,47 @@ async def test_votes_and_notices_literally(tmp_path: Path, verb: str, event: Eve
 
 
 @pytest.mark.parametrize("verb", ["vote", "notify"])
-async def test_who_is_not_heartbeating_has_a_timeout_of_0(tmp_path: Path, verb: str) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await told(agent)
-        body = f'{{"uuid":"{VM}","hostname":"compute-0","action":"stop","timeout":"0"}}'
-        # Its host has no link; then it has, and does not know it; then it has no part in it.
-        answered(await agent.ask(verb, "stop"), "HTTP/1.1 200 OK", body)
-        host = await agent.host(ScriptedHost(instances=()))
-        answered(await agent.ask(verb, "stop"), "HTTP/1.1 200 OK", body)
-        assert host.commands == []
-        host.instances[VM] = attrs.evolve(INSTANCE, heartbeating=False, state="waiting")
-        await host.tell()
-        await host.settled()
-        host.refusing("it is not heartbeating")
-        answered(await agent.ask(verb, "stop"), "HTTP/1.1 200 OK", body)
-        assert len(host.commands) == 1
-        await host.settled()
-        assert agent.vim.patches("action") == []
+async def test_who_is_not_heartbeating_has_a_timeout_of_0(
+    tmp_path: Path, verb: str, agent: SocketAgentWorld
+) -> None:
+    await told(agent)
+    body = f'{{"uuid":"{VM}","hostname":"compute-0","action":"stop","timeout":"0"}}'
+    # Its host has no link; then it has, and does not know it; then it has no part in it.
+    answered(await agent.ask(verb, "stop"), "HTTP/1.1 200 OK", body)
+    host = await agent.host(ScriptedHost(instances=()))
+    answered(await agent.ask(verb, "stop"), "HTTP/1.1 200 OK", body)
+    assert host.commands == []
+    host.instances[VM] = attrs.evolve(INSTANCE, heartbeating=False, state="waiting")
+    await host.send_instance()
+    await host.settle()
+    host.refusing("it is not heartbeating")
+    answered(await agent.ask(verb, "stop"), "HTTP/1.1 200 OK", body)
+    assert len(host.commands) == 1
+    await host.settle()
+    assert agent.vim.patches("action") == []
 
 
 @pytest.mark.parametrize("verb", ["vote", "notify"])
 async def test_who_counts_as_heartbeating_and_can_t_be_asked_is_503(
-    tmp_path: Path, verb: str
+    tmp_path: Path, verb: str, agent: SocketAgentWorld
 ) -> None:
     """A VIM takes "0" for nobody's objecting, and 503 for a failure of its step."""
-    async with socket_agent(tmp_path) as agent:
-        host = await agent.known()
-        heartbeating = (await agent.request("GET", INST)).json
-        assert heartbeating["services"][0]["status"] == "enabled"
-        host.refusing("a notice on pause is open for another 7.0 s")
-        failed(await agent.ask(verb, "stop"), 503, "a notice on pause is open for another 7.0 s")
-        host.silent()
-        assert (await agent.ask(verb, "stop")).status == 200
-        kind = "vote" if verb == "vote" else "notice"
-        failed(await agent.ask(verb, "stop"), 503, f"the VIM's {kind} on stop is open already")
-        await host.cut()
-        with trio.fail_after(20):
-            while HOSTNAME in agent.agent.fleet.sessions:  # noqa: ASYNC110 - they set no event
-                await trio.sleep(0.01)
-        failed(await agent.ask(verb, "reboot"), 503, "compute-0 has no link to this agent")
-        assert (await agent.request("GET", INST)).json == heartbeating
-        assert agent.vim.patches("action") == []
+    host = await agent.bound_host()
+    heartbeating = (await agent.request("GET", INST)).json
+    assert heartbeating["services"][0]["status"] == "enabled"
+    host.refusing("a notice on pause is open for another 7.0 s")
+    failed(await agent.ask(verb, "stop"), 503, "a notice on pause is open for another 7.0 s")
+    host.silent()
+    assert (await agent.ask(verb, "stop")).status == 200
+    kind = "vote" if verb == "vote" else "notice"
+    failed(await agent.ask(verb, "stop"), 503, f"the VIM's {kind} on stop is open already")
+    await host.cut()
+    with trio.fail_after(20):
+        while HOSTNAME in agent.agent.fleet.sessions:  # noqa: ASYNC110 - they set no event
+            await trio.sleep(0.01)
+    failed(await agent.ask(verb, "reboot"), 503, "compute-0 has no link to this agent")
+    assert (await agent.request("GET", INST)).json == heartbeating
+    assert agent.vim.patches("action") == []
 
 
 # -- who may ---------------------------------------------------------------------------------------
@@ -228,18 +227,19 @@ async def test_who_counts_as_heartbeating_and_can_t_be_asked_is_503(
         ("curl/8.0", 403),
     ],
 )
-async def test_user_agents(tmp_path: Path, name: str | None, status: int) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await agent.known()
-        again = {"DELETE": 204}
-        for method, path, body in [*ADDING, *NAMING[:4], *NAMING[5:7], *NAMING[8:]]:
-            answer = await agent.request(method, path, body, agent=name)
-            assert answer.status == status, (method, path)
-            if status == 403:
-                failed(answer, 403, "unknown User-Agent")
-        for method, path, body in (NAMING[4], NAMING[7]):
-            answer = await agent.request(method, path, body, agent=name)
-            assert answer.status == (again[method] if status == 200 else 403)
+async def test_user_agents(
+    tmp_path: Path, name: str | None, status: int, agent: SocketAgentWorld
+) -> None:
+    await agent.bound_host()
+    again = {"DELETE": 204}
+    for method, path, body in [*ADDING, *NAMING[:4], *NAMING[5:7], *NAMING[8:]]:
+        answer = await agent.request(method, path, body, agent=name)
+        assert answer.status == status, (method, path)
+        if status == 403:
+            failed(answer, 403, "unknown User-Agent")
+    for method, path, body in (NAMING[4], NAMING[7]):
+        answer = await agent.request(method, path, body, agent=name)
+        assert answer.status == (again[method] if status == 200 else 403)
 
 
 @pytest.mark.parametrize(
@@ -274,37 +274,34 @@ async def test_user_agents(tmp_path: Path, name: str | None, status: int) -> Non
         ("POST", f"{INST}/vote/stop"),
     ],
 )
-async def test_wrong_paths(tmp_path: Path, method: str, path: str) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await told(agent)
-        answer = await agent.request(method, path, ABOUT_VM if method != "GET" else b"")
-        assert answer.status == 403
-        if method != "HEAD":
-            assert answer.json["status"] == "fail"
+async def test_wrong_paths(tmp_path: Path, method: str, path: str, agent: SocketAgentWorld) -> None:
+    await told(agent)
+    answer = await agent.request(method, path, ABOUT_VM if method != "GET" else b"")
+    assert answer.status == 403
+    if method != "HEAD":
+        assert answer.json["status"] == "fail"
 
 
 @pytest.mark.parametrize(("method", "path", "body"), NAMING)
 async def test_404_for_every_verb_on_what_is_unknown(
-    tmp_path: Path, method: str, path: str, body: Any
+    tmp_path: Path, method: str, path: str, body: Any, agent: SocketAgentWorld
 ) -> None:
-    async with socket_agent(tmp_path) as agent:
-        what = "host" if "/hosts/" in path else "instance"
-        uuid = HOST_UUID if what == "host" else VM
-        failed(await agent.request(method, path, body), 404, f"unknown {what} {uuid}")
-        # As well without a body, and where it is of no use.
-        failed(await agent.request(method, path), 404, f"unknown {what} {uuid}")
-        failed(await agent.request(method, path, b"?"), 404, f"unknown {what} {uuid}")
+    what = "host" if "/hosts/" in path else "instance"
+    uuid = HOST_UUID if what == "host" else VM
+    failed(await agent.request(method, path, body), 404, f"unknown {what} {uuid}")
+    # As well without a body, and where it is of no use.
+    failed(await agent.request(method, path), 404, f"unknown {what} {uuid}")
+    failed(await agent.request(method, path, b"?"), 404, f"unknown {what} {uuid}")
 
 
-async def test_upper_case_uuids_are_the_same(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        upper = OTHER_VM.replace("3", "A")
-        path = f"/v1/instances/{upper}"
-        body = {"uuid": upper, "hostname": HOSTNAME, "services": ["heartbeat"]}
-        assert (await agent.request("POST", path, body)).status == 200
-        assert (await agent.request("GET", path.lower())).json["uuid"] == upper.lower()
-        assert (await agent.request("DELETE", path)).status == 204
-        assert (await agent.request("DELETE", path)).status == 404
+async def test_upper_case_uuids_are_the_same(tmp_path: Path, agent: SocketAgentWorld) -> None:
+    upper = OTHER_VM.replace("3", "A")
+    path = f"/v1/instances/{upper}"
+    body = {"uuid": upper, "hostname": HOSTNAME, "services": ["heartbeat"]}
+    assert (await agent.request("POST", path, body)).status == 200
+    assert (await agent.request("GET", path.lower())).json["uuid"] == upper.lower()
+    assert (await agent.request("DELETE", path)).status == 204
+    assert (await agent.request("DELETE", path)).status == 404
 
 
 # -- bodies ----------------------------------------------------------------------------------------
@@ -313,21 +310,22 @@ BODIES = [one for one in [*ADDING, *NAMING] if one[2] != b"" and one[0] != "GET"
 
 
 @pytest.mark.parametrize(("method", "path", "body"), BODIES)
-async def test_no_body_and_no_json(tmp_path: Path, method: str, path: str, body: Any) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await told(agent)
-        failed(await agent.request(method, path), 411, "a body is needed")
-        answer = await agent.request(method, path, headers=("Content-Length: 0",))
-        failed(answer, 411, "a body is needed")
-        for raw in (b"{", b"\xff", b"'x'", b"[" * 60_000, b"9" * 5000 + b"x"):
-            failed(await agent.request(method, path, raw), 400, "the body is not JSON")
-        for raw in (b"[]", b"null", b'"x"', b"5"):
-            failed(await agent.request(method, path, raw), 400, "the body is not a JSON object")
-        for key in body:
-            less = {name: value for name, value in body.items() if name != key}
-            failed(await agent.request(method, path, less), 400, f"body.{key}: is missing")
-        more = body | {"later": {"deep": [1]}}
-        assert (await agent.request(method, path, more)).status == 200
+async def test_no_body_and_no_json(
+    tmp_path: Path, method: str, path: str, body: Any, agent: SocketAgentWorld
+) -> None:
+    await told(agent)
+    failed(await agent.request(method, path), 411, "a body is needed")
+    answer = await agent.request(method, path, headers=("Content-Length: 0",))
+    failed(answer, 411, "a body is needed")
+    for raw in (b"{", b"\xff", b"'x'", b"[" * 60_000, b"9" * 5000 + b"x"):
+        failed(await agent.request(method, path, raw), 400, "the body is not JSON")
+    for raw in (b"[]", b"null", b'"x"', b"5"):
+        failed(await agent.request(method, path, raw), 400, "the body is not a JSON object")
+    for key in body:
+        less = {name: value for name, value in body.items() if name != key}
+        failed(await agent.request(method, path, less), 400, f"body.{key}: is missing")
+    more = body | {"later": {"deep": [1]}}
+    assert (await agent.request(method, path, more)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -404,117 +402,119 @@ async def test_no_body_and_no_json(tmp_path: Path, method: str, path: str, body:
     ],
 )
 async def test_a_fault_names_its_path(
-    tmp_path: Path, path: str, method: str, change: dict[str, Any], reason: str | None
+    tmp_path: Path,
+    path: str,
+    method: str,
+    change: dict[str, Any],
+    reason: str | None,
+    agent: SocketAgentWorld,
 ) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await told(agent)
-        base = patch() if method == "PATCH" else ask() if path != INST else NEW_VM
-        answer = await agent.request(method, path, base | change)
-        if reason is None:
-            assert answer.status == 400
-            assert "body.uuid: must be a string, got 2" in answer.json["reason"]
-            assert "body.action: must be one of" in answer.json["reason"]
-        else:
-            failed(answer, 400, reason)
-        # Nothing was changed by it.
-        now = (await agent.request("GET", INST)).json
-        assert (now["hostname"], now["services"][0]["state"]) == (HOSTNAME, "disabled")
+    await told(agent)
+    base = patch() if method == "PATCH" else ask() if path != INST else NEW_VM
+    answer = await agent.request(method, path, base | change)
+    if reason is None:
+        assert answer.status == 400
+        assert "body.uuid: must be a string, got 2" in answer.json["reason"]
+        assert "body.action: must be one of" in answer.json["reason"]
+    else:
+        failed(answer, 400, reason)
+    # Nothing was changed by it.
+    now = (await agent.request("GET", INST)).json
+    assert (now["hostname"], now["services"][0]["state"]) == (HOSTNAME, "disabled")
 
 
 @pytest.mark.parametrize("uuid", ["x", "1" * 300, "..", "%00", "a%2Fb", "%C3%A9", VM[:-1]])
-async def test_only_uuids_are_added(tmp_path: Path, uuid: str) -> None:
-    async with socket_agent(tmp_path) as agent:
-        for kind, body in (("hosts", ABOUT_HOST), ("instances", NEW_VM)):
-            answer = await agent.request("POST", f"/v1/{kind}/{uuid}", body)
-            assert answer.status in (400, 403)
-        assert agent.agent.fleet.hosts == {}
-        assert agent.agent.fleet.instances == {}
+async def test_only_uuids_are_added(tmp_path: Path, uuid: str, agent: SocketAgentWorld) -> None:
+    for kind, body in (("hosts", ABOUT_HOST), ("instances", NEW_VM)):
+        answer = await agent.request("POST", f"/v1/{kind}/{uuid}", body)
+        assert answer.status in (400, 403)
+    assert agent.agent.fleet.hosts == {}
+    assert agent.agent.fleet.instances == {}
 
 
-async def test_a_patch_without_services_only_rebinds(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await agent.tell_of(state="enabled")
-        answer = await agent.request("PATCH", INST, patch(hostname="compute-9") | {"services": []})
-        assert answer.json["hostname"] == "compute-9"
-        assert answer.json["services"][0]["state"] == "enabled"
+async def test_a_patch_without_services_only_rebinds(
+    tmp_path: Path, agent: SocketAgentWorld
+) -> None:
+    await agent.tell_of(state="enabled")
+    answer = await agent.request("PATCH", INST, patch(hostname="compute-9") | {"services": []})
+    assert answer.json["hostname"] == "compute-9"
+    assert answer.json["services"][0]["state"] == "enabled"
 
 
 # -- bytes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("close", [True, False])
-async def test_http_1_0(tmp_path: Path, close: bool) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await agent.known()
-        for method, path, body in NAMING[5:7] + NAMING[8:]:
-            raw = request_bytes(method, path, body, version="1.0")
-            if not close:
-                raw = raw.replace(b"Connection: close\r\n", b"").replace(
-                    b"Host: 127.0.0.1:2410\r\n", b""
-                )
-            answer = await agent.exchange(raw)
-            assert answer.status == 200
-            assert answer.json["uuid"] == VM
-        await agent.verdicts(2)
+async def test_http_1_0(tmp_path: Path, close: bool, agent: SocketAgentWorld) -> None:
+    await agent.bound_host()
+    for method, path, body in NAMING[5:7] + NAMING[8:]:
+        raw = request_bytes(method, path, body, version="1.0")
+        if not close:
+            raw = raw.replace(b"Connection: close\r\n", b"").replace(
+                b"Host: 127.0.0.1:2410\r\n", b""
+            )
+        answer = await agent.exchange(raw)
+        assert answer.status == 200
+        assert answer.json["uuid"] == VM
+    await agent.verdicts(2)
 
 
-async def test_one_connection_for_several_requests(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await agent.known()
-        kept = request_bytes("GET", INST).replace(b"Connection: close", b"X-Keep: alive")
-        answer = await agent.exchange(kept * 3 + request_bytes("GET", HOST))
-        assert answer.raw.count(b"HTTP/1.1 200 OK") == 4
+async def test_one_connection_for_several_requests(tmp_path: Path, agent: SocketAgentWorld) -> None:
+    await agent.bound_host()
+    kept = request_bytes("GET", INST).replace(b"Connection: close", b"X-Keep: alive")
+    answer = await agent.exchange(kept * 3 + request_bytes("GET", HOST))
+    assert answer.raw.count(b"HTTP/1.1 200 OK") == 4
 
 
-async def test_a_request_in_single_bytes(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await agent.known()
-        raw = request_bytes("POST", f"{INST}/vote", ask())
-        with trio.fail_after(20):
-            async with await trio.open_tcp_stream("127.0.0.1", agent.port) as stream:
-                stream.setsockopt(6, 1, 1)  # TCP_NODELAY
-                for place in range(len(raw)):
-                    await stream.send_all(raw[place : place + 1])
-                answer = Answer(b"".join([bytes(data) async for data in stream]))
-        assert answer.json["timeout"] == "9"
-        assert await agent.verdicts(1) == [("stop", "allow", "fine")]
+async def test_a_request_in_single_bytes(tmp_path: Path, agent: SocketAgentWorld) -> None:
+    await agent.bound_host()
+    raw = request_bytes("POST", f"{INST}/vote", ask())
+    with trio.fail_after(20):
+        async with await trio.open_tcp_stream("127.0.0.1", agent.port) as stream:
+            stream.setsockopt(6, 1, 1)  # TCP_NODELAY
+            for place in range(len(raw)):
+                await stream.send_all(raw[place : place + 1])
+            answer = Answer(b"".join([bytes(data) async for data in stream]))
+    assert answer.json["timeout"] == "9"
+    assert await agent.verdicts(1) == [("stop", "allow", "fine")]
 
 
 # -- votes whose reply is not waited for -----------------------------------------------------------
 
 
-async def test_a_vim_that_gives_up_waiting_gets_no_verdict(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        host = await agent.known()
-        commanded, gone = trio.Event(), trio.Event()
+async def test_a_vim_that_gives_up_waiting_gets_no_verdict(
+    tmp_path: Path, agent: SocketAgentWorld
+) -> None:
+    host = await agent.bound_host()
+    commanded, gone = trio.Event(), trio.Event()
 
-        async def slowly(command: RoundCommand) -> None:
-            commanded.set()
-            await gone.wait()
-            await host.opens(command)
+    async def slowly(command: RoundCommand) -> None:
+        commanded.set()
+        await gone.wait()
+        await host.opens(command)
 
-        host.on_round = slowly
-        with trio.fail_after(20):
-            stream = await trio.open_tcp_stream("127.0.0.1", agent.port)
-            await stream.send_all(request_bytes("POST", f"{INST}/vote", ask()))
-            await commanded.wait()
-            await stream.aclose()
-            await wait_all_tasks_blocked(0.05)
-            gone.set()
-            while not await agent.store.history():  # noqa: ASYNC110 - the store sets no event
-                await trio.sleep(0.01)
-        await host.outcome(host.commands[0], VoteResult.REJECT, "too late")
-        await host.settled()
-        # The next one is answered as if the first had never been.
-        host.on_round = host.agree
-        assert (await agent.ask("vote", "reboot")).json["timeout"] == "9"
-        assert await agent.verdicts(1) == [("reboot", "allow", "fine")]
-        reasons = [one.entry.reason for one in reversed(await agent.store.history())]
-        assert reasons == ["nobody waited for the reply", "too late", "fine"]
+    host.on_round = slowly
+    with trio.fail_after(20):
+        stream = await trio.open_tcp_stream("127.0.0.1", agent.port)
+        await stream.send_all(request_bytes("POST", f"{INST}/vote", ask()))
+        await commanded.wait()
+        await stream.aclose()
+        await wait_all_tasks_blocked(0.05)
+        gone.set()
+        while not await agent.store.history():  # noqa: ASYNC110 - the store sets no event
+            await trio.sleep(0.01)
+    await host.outcome(host.commands[0], VoteResult.REJECT, "too late")
+    await host.settle()
+    # The next one is answered as if the first had never been.
+    host.on_round = host.agree
+    assert (await agent.ask("vote", "reboot")).json["timeout"] == "9"
+    assert await agent.verdicts(1) == [("reboot", "allow", "fine")]
+    reasons = [one.entry.reason for one in reversed(await agent.store.history())]
+    assert reasons == ["nobody waited for the reply", "too late", "fine"]
 
 
 async def ask_in_memory(
-    world: MemoryAgent, on_send: Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]
+    world: AgentWorld, on_send: Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]
 ) -> None:
     """A vote of the VIM, whose reply ``on_send`` sees, with the VIM's end, before it is written."""
     vim, ours = memory_stream_pair()
@@ -551,23 +551,21 @@ async def is_not_read(_: trio.abc.HalfCloseableStream) -> None:
 @pytest.mark.parametrize(("on_send", "takes_s"), [(breaks, 0.0), (is_not_read, 10.0)])
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_a_reply_that_is_not_written_has_no_verdict(
-    autojump_clock: MockClock,
-    tmp_path: Path,
     on_send: Callable[[trio.abc.HalfCloseableStream], Awaitable[None]],
     takes_s: float,
     at_once: bool,
+    world: AgentWorld,
 ) -> None:
     """For the VIM its request has failed, whether the guest has voted by then or votes later."""
-    async with memory_agent(tmp_path) as world:
-        host = await world.known(host=ScriptedHost(instances=(attrs.evolve(INSTANCE, vote_s=20),)))
-        host.answering(VoteResult.REJECT, "no") if at_once else host.silent()
-        await ask_in_memory(world, on_send)
-        assert trio.current_time() == takes_s
-        if not at_once:
-            await host.outcome(host.commands[0], VoteResult.REJECT, "no")
-        await trio.sleep(100)
-        assert world.vim.verdicts == []
-        assert len(world.agent.rounds) == 0
+    host = await world.bound_host(host=ScriptedHost(instances=(attrs.evolve(INSTANCE, vote_s=20),)))
+    host.answering(VoteResult.REJECT, "no") if at_once else host.silent()
+    await ask_in_memory(world, on_send)
+    assert trio.current_time() == takes_s
+    if not at_once:
+        await host.outcome(host.commands[0], VoteResult.REJECT, "no")
+    await trio.sleep(100)
+    assert world.vim.verdicts == []
+    assert len(world.agent.rounds) == 0
 
 
 async def test_whoever_closes_with_the_last_byte_has_the_reply(
@@ -579,8 +577,8 @@ async def test_whoever_closes_with_the_last_byte_has_the_reply(
         await vim.send_eof()
         await wait_all_tasks_blocked()
 
-    async with memory_agent(tmp_path) as world:
-        host = await world.known()
+    async with agent_world(tmp_path) as world:
+        host = await world.bound_host()
         host.answering(VoteResult.REJECT, "no")
         await ask_in_memory(world, closes)
         await trio.sleep(100)
@@ -593,8 +591,8 @@ async def test_whoever_closes_with_the_last_byte_has_the_reply(
 async def test_a_store_that_can_t_be_written_is_503(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await agent.known()
+    async with socket_agent_world(tmp_path) as agent:
+        await agent.bound_host()
         worker = agent.store._worker
         real = worker.run
 
@@ -620,28 +618,27 @@ async def test_a_store_that_can_t_be_written_is_503(
 
 
 async def test_more_than_is_taken_in_is_503(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: SocketAgentWorld
 ) -> None:
     monkeypatch.setattr("hbtrio.nursery.agent.inventory._HOSTS", 1)
     monkeypatch.setattr("hbtrio.nursery.agent.inventory._INSTANCES", 1)
-    async with socket_agent(tmp_path) as agent:
-        await told(agent)
-        for kind, base in (("hosts", ABOUT_HOST), ("instances", NEW_VM)):
-            body = base | {"uuid": OTHER_VM, "hostname": "compute-1"}
-            answer = await agent.request("POST", f"/v1/{kind}/{OTHER_VM}", body)
-            failed(answer, 503, f"1 {kind} are known")
-            # What is known can still be changed, and makes room when it goes.
-        await told(agent)
-        assert (await agent.request("DELETE", INST)).status == 204
-        body = NEW_VM | {"uuid": OTHER_VM}
-        assert (await agent.request("POST", f"/v1/instances/{OTHER_VM}", body)).status == 200
+    await told(agent)
+    for kind, base in (("hosts", ABOUT_HOST), ("instances", NEW_VM)):
+        body = base | {"uuid": OTHER_VM, "hostname": "compute-1"}
+        answer = await agent.request("POST", f"/v1/{kind}/{OTHER_VM}", body)
+        failed(answer, 503, f"1 {kind} are known")
+        # What is known can still be changed, and makes room when it goes.
+    await told(agent)
+    assert (await agent.request("DELETE", INST)).status == 204
+    body = NEW_VM | {"uuid": OTHER_VM}
+    assert (await agent.request("POST", f"/v1/instances/{OTHER_VM}", body)).status == 200
 
 
 async def test_the_token_is_never_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "s3cr3t-t0k3n-0f-the-v1m"
-    async with socket_agent(tmp_path, audit_s=1) as agent:
-        host = await agent.known()
+    async with socket_agent_world(tmp_path, audit_s=1) as agent:
+        host = await agent.bound_host()
         host.on_round = host.agree
         header = (f"X-Auth-Token: {secret}",)
         for method, path, body in [*ADDING, *NAMING]:
@@ -660,7 +657,7 @@ async def test_the_token_is_never_logged(tmp_path: Path, caplog: pytest.LogCaptu
             answer = await agent.exchange(raw % secret.encode())
             assert answer.status in (400, 403, 505)
             assert secret.encode() not in answer.raw
-        await agent.known()
+        await agent.bound_host()
         agent.agent.states.service = None  # type: ignore[method-assign, assignment]
         answer = await agent.request("GET", INST, headers=header)  # a programming error
         assert answer.status == 500

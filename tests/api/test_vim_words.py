@@ -15,13 +15,13 @@ import attrs
 import httpx
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.api.vim import vim_api
 from hbtrio.wire.vim import MAX_REASON
 from hbtrio.wire.vim_result import NotSent
 from hbtrio.wire.vocabulary import EVENT_TABLE, VoteResult
-from support.agent_world import SocketAgent, memory_agent, socket_agent
+from support.agent_world import AgentWorld, SocketAgentWorld
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, VM, ScriptedHost
 
 HOST, INST = f"/v1/hosts/{HOST_UUID}", f"/v1/instances/{VM}"
@@ -46,7 +46,7 @@ def ask(event: str) -> str:
     return ABOUT_VM + f'"action": "{event}"}}'
 
 
-async def exchange(agent: SocketAgent, method: str, path: str, body: str) -> bytes:
+async def exchange(agent: SocketAgentWorld, method: str, path: str, body: str) -> bytes:
     """A request as the VIM writes it, and every byte that comes back."""
     head = f"{method} {path} HTTP/1.1\r\nAccept-Encoding: identity\r\n"
     if body:
@@ -72,7 +72,7 @@ def answer(status: str, body: str) -> bytes:
     return f"{head}content-type: application/json\r\nConnection: close\r\n\r\n{body}".encode()
 
 
-async def test_a_life_in_the_vims_words(tmp_path: Path) -> None:
+async def test_a_life_in_the_vims_words(tmp_path: Path, agent: SocketAgentWorld) -> None:
     """All that there is between an older VIM and the agent, from the first word to the last."""
     ok, gone, done = "200 OK", "404 Not Found", "204 No Content"
     no_host = FAILED % f"unknown host {HOST_UUID}"
@@ -129,107 +129,100 @@ async def test_a_life_in_the_vims_words(tmp_path: Path) -> None:
         ("DELETE", HOST, "", done, ""),
         ("DELETE", HOST, "", gone, no_host),
     ]
-    async with socket_agent(tmp_path) as agent:
-        for method, path, body, status, said in before:
-            got = await exchange(agent, method, path, body)
-            assert got == answer(status, said), (method, path)
-        await agent.host()
-        for count, (method, path, body, status, said) in enumerate(heartbeating):
-            got = await exchange(agent, method, path, body)
-            assert got == answer(status, said), (method, path)
-            # The VIM asks for the next thing once it has the answer to the last.
-            await agent.verdicts(min(max(0, count - 1), len(windows)))
-        expected = [
-            (event, "allow" if v == "vote" else "proceed", "fine") for v, event, _ in windows
-        ]
-        assert await agent.verdicts(len(windows)) == expected
+    for method, path, body, status, said in before:
+        got = await exchange(agent, method, path, body)
+        assert got == answer(status, said), (method, path)
+    await agent.host()
+    for count, (method, path, body, status, said) in enumerate(heartbeating):
+        got = await exchange(agent, method, path, body)
+        assert got == answer(status, said), (method, path)
+        # The VIM asks for the next thing once it has the answer to the last.
+        await agent.verdicts(min(max(0, count - 1), len(windows)))
+    expected = [(event, "allow" if v == "vote" else "proceed", "fine") for v, event, _ in windows]
+    assert await agent.verdicts(len(windows)) == expected
 
 
 @pytest.mark.parametrize("heartbeating", [True, False])
 @pytest.mark.parametrize("seconds", [0, 1, 300, 2**31 - 1])
 async def test_timeouts_are_integers_whatever_a_host_says(
-    tmp_path: Path, heartbeating: bool, seconds: int
+    tmp_path: Path, heartbeating: bool, seconds: int, agent: SocketAgentWorld
 ) -> None:
     """The VIM's state machine raises TypeError where they are none or missing."""
     windows = dict.fromkeys(
         ("vote_s", "shutdown_notice_s", "suspend_notice_s", "resume_notice_s", "restart_s"), seconds
     )
     instance = attrs.evolve(INSTANCE, heartbeating=heartbeating, **windows)
-    async with socket_agent(tmp_path) as agent:
-        host = await agent.known(host=ScriptedHost(instances=(instance,)))
-        if not heartbeating:
-            host.refusing("it is not heartbeating")
-        for state in ("enabled", "disabled"):
-            patched = (await agent.request("PATCH", INST, change(state).encode())).json
-            read = (await agent.request("GET", INST)).json
-            assert patched == read
-            [service] = read["services"]
-            assert service["restart-timeout"] == str(seconds if heartbeating else 0)
-        for verb, event in itertools.product(("vote", "notify"), ("stop", "resize_end")):
-            asked = (await agent.ask(verb, event)).json
-            if heartbeating and not seconds:
-                # "0" would be the word of one that takes no part.
-                assert asked == {"status": "fail", "reason": "the host opened none"}
-            else:
-                assert asked["timeout"] == str(seconds if heartbeating else 0)
-        # And so it is told.
-        for body in await agent.heard("service", 1 if heartbeating else 0):
-            assert body["event-data"]["services"][0]["restart-timeout"] == str(seconds)
+    host = await agent.bound_host(host=ScriptedHost(instances=(instance,)))
+    if not heartbeating:
+        host.refusing("it is not heartbeating")
+    for state in ("enabled", "disabled"):
+        patched = (await agent.request("PATCH", INST, change(state).encode())).json
+        read = (await agent.request("GET", INST)).json
+        assert patched == read
+        [service] = read["services"]
+        assert service["restart-timeout"] == str(seconds if heartbeating else 0)
+    for verb, event in itertools.product(("vote", "notify"), ("stop", "resize_end")):
+        asked = (await agent.ask(verb, event)).json
+        if heartbeating and not seconds:
+            # "0" would be the word of one that takes no part.
+            assert asked == {"status": "fail", "reason": "the host opened none"}
+        else:
+            assert asked["timeout"] == str(seconds if heartbeating else 0)
+    # And so it is told.
+    for body in await agent.received("service", 1 if heartbeating else 0):
+        assert body["event-data"]["services"][0]["restart-timeout"] == str(seconds)
 
 
-async def test_any_reason_reaches_the_vim_digestible(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
+async def test_any_reason_reaches_the_vim_digestible(world: AgentWorld) -> None:
     """1,000 of them, of all there is; up to what a link carries, of which a host sends a part."""
     rng = random.Random(3)
     pool = "\"\\\n\r\t\0\x1b\x7f\x85\xa0é東\U0001f600\u2028\ud800'{}[]:,%$`;& abcXYZ019"
-    async with memory_agent(tmp_path) as world:
-        host = await world.known()
-        for number in range(1000):
-            length = rng.choice((1, 5, 50, 255, 256, 2000))
-            reason = "".join(rng.choices(pool, k=length)).encode("utf-8", "replace").decode()
-            host.answering(VoteResult.REJECT, reason)
-            await world.ask(rng.choice(list(EVENT_TABLE)), vote=bool(number % 2))
-            await host.settled()
-            await world.at(number + 1)
-            [(_, _, response, told)] = world.vim.verdicts[number:]
-            # The VIM pastes it between two quotes.
-            assert json.loads(f'{{"reason":"{told}"}}') == {"reason": told}
-            assert response == ("reject" if number % 2 else "proceed")
-            assert len(told) <= MAX_REASON
-            assert not set(told) & set('"\\\n\r\t\0')
-            # Nothing that is readable is lost.
-            words = "".join(char for char in reason if char.isascii() and char.isalnum())
-            assert words.startswith("".join(char for char in told if char.isalnum()))
+    host = await world.bound_host()
+    for number in range(1000):
+        length = rng.choice((1, 5, 50, 255, 256, 2000))
+        reason = "".join(rng.choices(pool, k=length)).encode("utf-8", "replace").decode()
+        host.answering(VoteResult.REJECT, reason)
+        await world.ask(rng.choice(list(EVENT_TABLE)), vote=bool(number % 2))
+        await host.settle()
+        await world.at(number + 1)
+        [(_, _, response, told)] = world.vim.verdicts[number:]
+        # The VIM pastes it between two quotes.
+        assert json.loads(f'{{"reason":"{told}"}}') == {"reason": told}
+        assert response == ("reject" if number % 2 else "proceed")
+        assert len(told) <= MAX_REASON
+        assert not set(told) & set('"\\\n\r\t\0')
+        # Nothing that is readable is lost.
+        words = "".join(char for char in reason if char.isascii() and char.isalnum())
+        assert words.startswith("".join(char for char in told if char.isalnum()))
 
 
 @pytest.mark.parametrize(("name", "sent_at"), [("vim/1.0", 20.0), ("curl/8.0", 31.0)])
 async def test_a_vim_that_asks_is_up_and_hears_what_waits(
-    autojump_clock: MockClock, tmp_path: Path, name: str, sent_at: float
+    name: str, sent_at: float, world: AgentWorld
 ) -> None:
     """It can be up again for up to a minute before it is tried: its own request says so."""
-    async with memory_agent(tmp_path) as world:
-        host = await world.known()
-        await wait_all_tasks_blocked()
-        world.vim.next = [NotSent("connection refused")] * 5
-        await host.loses()
-        transport = httpx.ASGITransport(vim_api(world.agent))
-        async with httpx.AsyncClient(transport=transport, base_url="http://agent") as http:
-            await world.at(20)
-            assert world.vim.heard("alarm") == []
-            await http.get(INST, headers={"user-agent": name})
-        await world.at(100)
-        assert [time for time, _ in world.vim.heard("alarm")] == [sent_at]
+    host = await world.bound_host()
+    await wait_all_tasks_blocked()
+    world.vim.next = [NotSent("connection refused")] * 5
+    await host.report_lost()
+    transport = httpx.ASGITransport(vim_api(world.agent))
+    async with httpx.AsyncClient(transport=transport, base_url="http://agent") as http:
+        await world.at(20)
+        assert world.vim.received("alarm") == []
+        await http.get(INST, headers={"user-agent": name})
+    await world.at(100)
+    assert [time for time, _ in world.vim.received("alarm")] == [sent_at]
 
 
-async def test_a_vote_is_the_bound_hosts_whatever_the_request_calls_it(tmp_path: Path) -> None:
+async def test_a_vote_is_the_bound_hosts_whatever_the_request_calls_it(
+    tmp_path: Path, agent: SocketAgentWorld
+) -> None:
     """Only a PATCH, or adding it once more, moves an instance."""
-    async with socket_agent(tmp_path) as agent:
-        host = await agent.known()
-        for count, verb in enumerate(("vote", "notify"), 1):
-            body = {"uuid": VM, "hostname": "compute-9", "action": "stop"}
-            asked = (await agent.request("POST", f"{INST}/{verb}", body)).json
-            assert asked["hostname"] == HOSTNAME
-            await agent.verdicts(count)
-        assert len(host.commands) == 2
-        assert (await agent.request("GET", INST)).json["hostname"] == HOSTNAME
+    host = await agent.bound_host()
+    for count, verb in enumerate(("vote", "notify"), 1):
+        body = {"uuid": VM, "hostname": "compute-9", "action": "stop"}
+        asked = (await agent.request("POST", f"{INST}/{verb}", body)).json
+        assert asked["hostname"] == HOSTNAME
+        await agent.verdicts(count)
+    assert len(host.commands) == 2
+    assert (await agent.request("GET", INST)).json["hostname"] == HOSTNAME

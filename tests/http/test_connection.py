@@ -2,159 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
-
-import attrs
 import pytest
 import trio
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from trio.testing import (
     MockClock,
     lockstep_stream_pair,
     memory_stream_pair,
-    wait_all_tasks_blocked,
 )
 
-from hbtrio.http.connection import LINGER_S, HttpConnection
-from hbtrio.http.limits import Drain, HttpLimits
-from hbtrio.http.request import DELIVERED_EXTENSION, ConnectionEnds
-from hbtrio.http.server import ClosingStreamingResponse
-from hbtrio.http.slots import Slots
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def answer(body: bytes, status: str = "200 OK", *more: str) -> bytes:
-    head = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", *more, "", ""]
-    return "\r\n".join(head).encode() + body
-
-
-def failure(status: str, reason: str) -> bytes:
-    body = json.dumps({"status": "fail", "reason": reason}).encode()
-    head = [
-        f"HTTP/1.1 {status}",
-        "content-type: application/json",
-        f"content-length: {len(body)}",
-        "Connection: close",
-        "",
-        "",
-    ]
-    return "\r\n".join(head).encode() + body
-
-
-async def reply(send: Send, body: bytes, status: int = 200) -> None:
-    length = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": length})
-    await send({"type": "http.response.body", "body": body})
+from hbtrio.http.connection import LINGER_S
+from hbtrio.http.limits import HttpLimits
+from hbtrio.http.request import DELIVERED_EXTENSION
+from support.http_cases import (
+    GET,
+    Echo,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    ask,
+    failure,
+    reply,
+    serving,
+    stream_app,
+)
 
 
 @pytest.fixture
 def clock(autojump_clock: MockClock) -> MockClock:
     """Every test has it, so that a hang is a failure at once: see serving()."""
     return autojump_clock
-
-
-class Echo:
-    """Answers with the method, the target and the body; keeps the scopes."""
-
-    def __init__(self) -> None:
-        self.scopes: list[Scope] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scopes.append(scope)
-        message = await receive()
-        assert message["type"] == "http.request"
-        assert not message["more_body"]
-        text = f"{scope['method']} {scope['path']} ".encode() + message["body"]
-        await reply(send, text)
-
-
-@attrs.define
-class Dialogue:
-    """The client's side of one connection that is being served."""
-
-    stream: Any
-    places: Slots
-    drain: Drain
-    crashes: list[BaseException]
-    closed: trio.Event
-    started_at: float
-
-    async def say(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            await self.stream.send_all(piece)
-
-    async def hear(self, size: int) -> bytes:
-        """Read exactly so many bytes, or what there is before the end."""
-        heard = b""
-        while len(heard) < size and (data := await self.stream.receive_some(size - len(heard))):
-            heard += data
-        return heard
-
-    async def hear_all(self) -> bytes:
-        """Read until the server has said its last, and let it close."""
-        heard = await self.hear(1 << 24)
-        await self.stream.send_eof()
-        await self.closed.wait()
-        return heard
-
-    @property
-    def elapsed_s(self) -> float:
-        return trio.current_time() - self.started_at
-
-
-@asynccontextmanager
-async def serving(
-    app: App,
-    limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
-    streams: Callable[[], Any] = memory_stream_pair,
-) -> AsyncIterator[Dialogue]:
-    client, server = streams()
-    dialogue = Dialogue(client, Slots(1), Drain(), [], trio.Event(), trio.current_time())
-
-    async def serve() -> None:
-        connection = HttpConnection(
-            app,  # type: ignore[arg-type]
-            server,
-            limits=limits,
-            on_crash=dialogue.crashes.append,
-            drain=dialogue.drain,
-            endpoint=ConnectionEnds(),
-        )
-        place = dialogue.places.take()
-        assert place is not None
-        await connection.run(place)
-        place.leave()
-        dialogue.closed.set()
-
-    # On the fake clock a test that hangs fails here and now.
-    with trio.fail_after(100_000):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve)
-            yield dialogue
-            nursery.cancel_scope.cancel()
-
-
-async def ask(app: App, *pieces: bytes, limits: HttpLimits = HttpLimits()) -> bytes:  # noqa: B008
-    """Say it, end, and return everything that comes back; nothing may have crashed."""
-    async with serving(app, limits) as client:
-        await client.say(*pieces)
-        await client.stream.send_eof()
-        heard = await client.hear(1 << 24)
-        await client.closed.wait()
-        assert client.crashes == []
-    return heard
 
 
 # -- requests that are served
@@ -193,16 +70,16 @@ async def test_byte_by_byte_is_the_same(clock: MockClock) -> None:
 async def test_keep_alive_and_connection_close(clock: MockClock) -> None:
     async with serving(Echo()) as client:
         for _ in range(3):
-            await client.say(GET)
+            await client.send(GET)
             expected = answer(b"GET / ")
-            assert await client.hear(len(expected)) == expected
-        await client.say(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert await client.receive(len(expected)) == expected
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert await client.hear_all() == answer(b"GET / ", "200 OK", "Connection: close")
 
 
 async def test_http_1_0_is_answered_and_closed(clock: MockClock) -> None:
     async with serving(Echo()) as client:
-        await client.say(b"GET / HTTP/1.0\r\n\r\n")
+        await client.send(b"GET / HTTP/1.0\r\n\r\n")
         assert await client.hear_all() == answer(b"GET / ", "200 OK", "Connection: close")
 
 
@@ -232,7 +109,7 @@ async def test_read_ahead_is_bounded(clock: MockClock) -> None:
 
     limits = HttpLimits(max_head_bytes=1000)
     async with serving(app, limits, lambda: (client_stream, server_stream)) as client:
-        await client.say(GET * 10_000)
+        await client.send(GET * 10_000)
         await asked.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert 1000 <= taken < 2000
@@ -274,13 +151,13 @@ async def test_good_hosts(clock: MockClock, host: bytes) -> None:
 
 async def test_chunked_body_and_100_continue(clock: MockClock) -> None:
     async with serving(Echo()) as client:
-        await client.say(b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n")
-        await client.say(b"Transfer-Encoding: chunked\r\n\r\n")
-        go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
-        assert await client.hear(len(go_on)) == go_on
-        await client.say(b"3\r\nabc\r\n", b"2;ext\r\nde\r\n", b"0\r\nTrailer: 1\r\n\r\n")
+        await client.send(b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n")
+        await client.send(b"Transfer-Encoding: chunked\r\n\r\n")
+        resume = b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert await client.receive(len(resume)) == resume
+        await client.send(b"3\r\nabc\r\n", b"2;ext\r\nde\r\n", b"0\r\nTrailer: 1\r\n\r\n")
         expected = answer(b"PUT / abcde")
-        assert await client.hear(len(expected)) == expected
+        assert await client.receive(len(expected)) == expected
 
 
 async def test_no_100_continue_when_the_body_is_already_here(clock: MockClock) -> None:
@@ -431,17 +308,17 @@ async def test_the_largest_head_and_the_largest_body(clock: MockClock) -> None:
 
 async def test_an_answer_comes_before_the_whole_of_what_is_refused(clock: MockClock) -> None:
     async with serving(Echo()) as client:
-        await client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n")
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n")
         expected = failure("413 Request Entity Too Large", "the body is larger than 65536 bytes")
-        assert await client.hear(1 << 20) == expected
-        await client.say(b"z" * 50_000)
+        assert await client.receive(1 << 20) == expected
+        await client.send(b"z" * 50_000)
         await client.closed.wait()
         assert client.elapsed_s == pytest.approx(LINGER_S)
 
 
 async def test_one_who_will_not_stop_sending_is_cut_off(clock: MockClock) -> None:
     async with serving(Echo()) as client:
-        await client.say(b"?\r\n\r\n" + b"z" * 2_000_000)
+        await client.send(b"?\r\n\r\n" + b"z" * 2_000_000)
         await client.closed.wait()
 
 
@@ -450,14 +327,14 @@ async def test_one_who_will_not_stop_sending_is_cut_off(clock: MockClock) -> Non
 
 async def test_a_new_connection_that_says_nothing(clock: MockClock) -> None:
     async with serving(Echo()) as client:
-        assert await client.hear(100) == b""
+        assert await client.receive(100) == b""
         assert client.elapsed_s == pytest.approx(10)
 
 
 async def test_an_idle_connection_is_closed(clock: MockClock) -> None:
     async with serving(Echo()) as client:
-        await client.say(GET)
-        assert await client.hear(1000) == answer(b"GET / ")
+        await client.send(GET)
+        assert await client.receive(1000) == answer(b"GET / ")
         assert client.elapsed_s == pytest.approx(30)
 
 
@@ -476,15 +353,15 @@ async def test_a_drip_is_ended_although_it_never_pauses(
     clock: MockClock, request_bytes: bytes, limit_s: float, reason: str
 ) -> None:
     async with serving(Echo(), HttpLimits(body_s=7)) as client, trio.open_nursery() as nursery:
-        await client.say(request_bytes)
+        await client.send(request_bytes)
 
         async def drip() -> None:
             while True:
                 await trio.sleep(1)
-                await client.say(b"a")
+                await client.send(b"a")
 
         nursery.start_soon(drip)
-        assert await client.hear(1000) == failure("408 Request Timeout", reason)
+        assert await client.receive(1000) == failure("408 Request Timeout", reason)
         assert client.elapsed_s == pytest.approx(limit_s)
         nursery.cancel_scope.cancel()
 
@@ -501,8 +378,8 @@ async def test_a_client_that_does_not_read_is_cut_off(clock: MockClock) -> None:
             ended_at.append(trio.current_time())
 
     async with serving(app, HttpLimits(send_s=4), lockstep_stream_pair) as client:
-        await client.say(GET)
-        await client.hear(200)
+        await client.send(GET)
+        await client.receive(200)
         await client.closed.wait()
         assert client.elapsed_s == pytest.approx(4)
         assert ended_at == [pytest.approx(client.started_at + 4)]
@@ -516,7 +393,7 @@ async def test_a_slow_reader_of_a_large_answer_is_not_cut_off(clock: MockClock) 
         await reply(send, body)
 
     async with serving(app, HttpLimits(send_s=4), lockstep_stream_pair) as client:
-        await client.say(GET)
+        await client.send(GET)
         heard = b""
         while len(heard) < len(answer(body)):
             await trio.sleep(1)
@@ -529,8 +406,8 @@ async def test_the_generator_of_a_stream_is_closed_when_a_send_is_cut_off(clock:
     ended = trio.Event()
     app = stream_app(ended, 0, "text/plain")
     async with serving(app, HttpLimits(send_s=4), lockstep_stream_pair) as client:
-        await client.say(GET)
-        await client.hear(300)
+        await client.send(GET)
+        await client.receive(300)
         await client.closed.wait()
         assert ended.is_set()
         assert client.elapsed_s == pytest.approx(4)
@@ -548,323 +425,7 @@ async def test_an_ordinary_handler_finishes_for_a_client_that_does_not_read(
         finished.append((await receive())["type"])
 
     async with serving(app, HttpLimits(send_s=4), lockstep_stream_pair) as client:
-        await client.say(GET)
+        await client.send(GET)
         await client.closed.wait()
         assert finished == ["http.request", "http.disconnect"]
         assert client.crashes == []
-
-
-# -- streams and disconnects
-
-
-def stream_app(ended: trio.Event, pause_s: float, media_type: str) -> Starlette:
-    async def lines() -> AsyncIterator[str]:
-        try:
-            for i in range(1_000_000):
-                yield f'{{"n":{i}}}\n'
-                await trio.sleep(pause_s)
-        finally:
-            ended.set()
-
-    async def stream(request: Request) -> Response:
-        return ClosingStreamingResponse(lines(), media_type=media_type)
-
-    return Starlette(routes=[Route("/", stream)])
-
-
-@pytest.mark.parametrize("media_type", ["application/x-ndjson", "text/event-stream"])
-async def test_a_stream_arrives_at_once_and_ends_with_its_reader(
-    clock: MockClock, media_type: str
-) -> None:
-    ended = trio.Event()
-    async with serving(stream_app(ended, 1e9, media_type)) as client:
-        await client.say(GET)
-        expected = b'8\r\n{"n":0}\n\r\n'
-        heard = await client.hear(1)
-        while not heard.endswith(expected):
-            heard += await client.hear(1)
-        assert heard.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert media_type.encode() in heard
-        assert b"transfer-encoding: chunked\r\n" in heard.lower()
-        assert not ended.is_set()
-        await client.stream.aclose()
-        await client.closed.wait()
-        assert ended.is_set()
-        assert client.crashes == []
-
-
-async def test_the_head_of_a_stream_does_not_wait_for_its_first_piece(clock: MockClock) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200})
-        await trio.sleep_forever()
-
-    async with serving(app) as client:
-        await client.say(GET)
-        assert await client.hear(15) == b"HTTP/1.1 200 OK"
-
-
-async def test_a_stream_to_http_1_0_is_ended_by_close(clock: MockClock) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200})
-        for piece in (b"a", b"", b"b"):
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body"})
-
-    heard = await ask(app, b"GET / HTTP/1.0\r\n\r\n")
-    assert heard == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nab"
-
-
-async def test_head_of_an_endless_stream_ends_and_the_connection_goes_on(clock: MockClock) -> None:
-    # A generator that was started and not closed would fail this test with a ResourceWarning.
-    app = stream_app(trio.Event(), 0, "text/plain")
-    async with serving(app) as client:
-        await client.say(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await client.say(b"HEAD /no HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        heard = await client.hear_all()
-        assert heard.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert heard.count(b"\r\n\r\n") == 2
-        assert heard[heard.index(b"\r\n\r\n") + 4 :].startswith(b"HTTP/1.1 404 Not Found\r\n")
-        assert client.crashes == []
-
-
-@pytest.mark.parametrize("listens", [True, False])
-async def test_head_of_a_stream_by_a_bare_application(clock: MockClock, listens: bool) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200})
-        if listens:
-            await receive()
-            assert (await receive())["type"] == "http.disconnect"
-            return
-        while True:
-            await send({"type": "http.response.body", "body": b"z", "more_body": True})
-
-    heard = await ask(app, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert heard == b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".replace(
-        b"transfer-encoding", b"Transfer-Encoding"
-    )
-
-
-async def test_a_stream_that_listens_to_nothing_is_cancelled_when_its_reader_has_gone(
-    clock: MockClock,
-) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200})
-        while True:
-            await send({"type": "http.response.body", "body": b"z", "more_body": True})
-
-    async with serving(app) as client:
-        await client.say(GET)
-        await client.hear(100)
-        await client.stream.aclose()
-        await client.closed.wait()
-        assert client.crashes == []
-
-
-async def test_is_disconnected_polls_without_waiting(clock: MockClock) -> None:
-    seen: list[bool] = []
-    gone = trio.Event()
-
-    async def poll(request: Request) -> Response:
-        await request.body()
-        seen.append(await request.is_disconnected())
-        await gone.wait()
-        await trio.testing.wait_all_tasks_blocked()
-        seen.append(await request.is_disconnected())
-        return PlainTextResponse("ok")
-
-    app = Starlette(routes=[Route("/", poll)])
-    async with serving(app) as client:
-        await client.say(GET)
-        await trio.testing.wait_all_tasks_blocked()
-        await client.stream.aclose()
-        gone.set()
-        await client.closed.wait()
-        assert seen == [False, True]
-        assert client.crashes == []
-
-
-async def test_an_ordinary_handler_finishes_for_a_client_that_has_gone(clock: MockClock) -> None:
-    gone = trio.Event()
-    finished = trio.Event()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await gone.wait()
-        await trio.testing.wait_all_tasks_blocked()
-        await reply(send, b"nobody reads this")
-        finished.set()
-
-    async with serving(app) as client:
-        await client.say(GET)
-        await client.stream.aclose()
-        gone.set()
-        await client.closed.wait()
-        assert finished.is_set()
-        assert client.crashes == []
-
-
-# -- applications that fail
-
-
-async def test_a_crash_before_the_answer_is_500(clock: MockClock) -> None:
-    fault = ValueError("boom")
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        raise fault
-
-    async with serving(app) as client:
-        await client.say(GET, GET)
-        assert await client.hear_all() == failure("500 Internal Server Error", "internal error")
-        assert client.crashes == [fault]
-
-
-async def test_a_crash_between_head_and_body_is_500(clock: MockClock) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        length = [(b"content-length", b"5")]
-        await send({"type": "http.response.start", "status": 200, "headers": length})
-        raise ValueError("boom")
-
-    async with serving(app) as client:
-        await client.say(GET)
-        assert await client.hear_all() == failure("500 Internal Server Error", "internal error")
-        assert [type(crash) for crash in client.crashes] == [ValueError]
-
-
-async def test_a_crash_in_a_stream_leaves_it_visibly_incomplete(clock: MockClock) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200})
-        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
-        raise ValueError("boom")
-
-    async with serving(app) as client:
-        await client.say(GET)
-        heard = await client.hear_all()
-        assert heard == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
-        assert [type(crash) for crash in client.crashes] == [ValueError]
-
-
-async def test_starlettes_own_500_is_followed_by_a_close(clock: MockClock) -> None:
-    async def boom(request: Request) -> Response:
-        raise ValueError("boom")
-
-    app = Starlette(routes=[Route("/", boom)])
-    async with serving(app) as client:
-        await client.say(GET)
-        heard = await client.hear_all()
-        assert heard.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
-        assert heard.endswith(b"\r\n\r\nInternal Server Error")
-        assert [str(crash) for crash in client.crashes] == ["boom"]
-
-
-HEAD_OF_5 = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [(b"content-length", b"5")],
-}
-BODY = {"type": "http.response.body", "body": b"12345"}
-
-
-@pytest.mark.parametrize(
-    ("messages", "answered"),
-    [
-        pytest.param([], 500, id="no answer"),
-        pytest.param([BODY], 500, id="body first"),
-        pytest.param([HEAD_OF_5, HEAD_OF_5], 500, id="two heads"),
-        pytest.param([{"type": "http.response.trailers"}], 500, id="unknown"),
-        pytest.param([HEAD_OF_5, BODY, BODY], 200, id="two bodies"),
-        pytest.param([HEAD_OF_5, BODY | {"body": b"123456"}], None, id="too much"),
-        pytest.param([HEAD_OF_5, BODY | {"body": b"1234"}], None, id="too little"),
-        pytest.param([{"type": "http.response.start", "status": 99}, BODY], 500, id="no status"),
-        pytest.param(
-            [HEAD_OF_5 | {"headers": [(b"a", b"b\r\nc: d")]}, BODY], 500, id="header injection"
-        ),
-    ],
-)
-async def test_illegal_answers_are_crashes(
-    clock: MockClock, messages: list[dict[str, Any]], answered: int | None
-) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        for message in messages:
-            await send(message)
-
-    async with serving(app) as client:
-        await client.say(GET)
-        heard = await client.hear_all()
-        assert len(client.crashes) == 1
-        if answered == 500:
-            assert heard == failure("500 Internal Server Error", "internal error")
-        else:
-            assert heard == (answer(b"12345") if answered == 200 else b"")
-
-
-# -- draining
-
-
-async def test_draining_closes_an_idle_connection_at_once(clock: MockClock) -> None:
-    async with serving(Echo()) as client:
-        await client.say(GET)
-        await client.hear(len(answer(b"GET / ")))
-        await trio.testing.wait_all_tasks_blocked()
-        client.drain.begin()
-        await client.closed.wait()
-        assert client.elapsed_s == 0
-
-
-async def test_draining_completes_a_request_that_has_begun_to_arrive(clock: MockClock) -> None:
-    async with serving(Echo()) as client:
-        await client.say(GET[:5])
-        await trio.testing.wait_all_tasks_blocked()
-        client.drain.begin()
-        await client.say(GET[5:])
-        assert await client.hear_all() == answer(b"GET / ", "200 OK", "Connection: close")
-
-
-async def test_draining_ends_a_connection_whose_answer_was_already_under_way(
-    clock: MockClock,
-) -> None:
-    go_on = trio.Event()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200})
-        await go_on.wait()
-        await send({"type": "http.response.body", "body": b"end"})
-
-    async with serving(app) as client:
-        await client.say(GET)
-        await trio.testing.wait_all_tasks_blocked()
-        client.drain.begin()
-        go_on.set()
-        heard = await client.hear_all()
-        assert heard.endswith(b"\r\n\r\n3\r\nend\r\n0\r\n\r\n")
-        # Its head had promised keep-alive; the idle wait it then begins is over before it starts.
-        assert client.elapsed_s == 0
-
-
-# -- its place is given away
-
-
-@pytest.mark.parametrize("said", [b"", GET[:-2], GET])
-async def test_a_place_that_is_given_away(clock: MockClock, said: bytes) -> None:
-    """Even in the moment in which the last bytes come the application is not asked any more."""
-    app = Echo()
-    async with serving(app) as dialogue:
-        await wait_all_tasks_blocked()
-        if said:
-            await dialogue.say(said)
-        assert dialogue.places.take() is not None
-        assert await dialogue.hear_all() == b""
-        assert dialogue.elapsed_s == 0
-        assert (app.scopes, dialogue.crashes) == ([], [])
-
-
-async def test_a_place_is_kept_for_as_long_as_an_answer_lasts(clock: MockClock) -> None:
-    ended = trio.Event()
-    async with serving(stream_app(ended, 5, "text/plain")) as dialogue:
-        await dialogue.say(GET)
-        await dialogue.hear(1)
-        await trio.sleep(1000)
-        assert dialogue.places.take() is None
-        assert not ended.is_set()
-        await dialogue.stream.aclose()
-        await dialogue.closed.wait()
-        assert dialogue.places.take() is not None
-        assert (ended.is_set(), dialogue.crashes) == (True, [])

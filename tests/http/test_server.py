@@ -311,12 +311,12 @@ async def test_the_one_that_waits_longest_goes_first() -> None:
 
 
 async def test_a_request_that_has_begun_is_not_given_up_for_newcomers() -> None:
-    begun, go_on = trio.Event(), trio.Event()
+    begun, resume = trio.Event(), trio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/slow":
             begun.set()
-            await go_on.wait()
+            await resume.wait()
         await hello(scope, receive, send)
 
     async with serving(app, HttpLimits(max_connections=2)) as server:
@@ -325,7 +325,7 @@ async def test_a_request_that_has_begun_is_not_given_up_for_newcomers() -> None:
             await begun.wait()
             silent = [await server.connect() for _ in range(10)]
             assert (await server.ask()).endswith(b'{"hello":"/"}')
-            go_on.set()
+            resume.set()
             assert (await stream.receive_some()).endswith(b'{"hello":"/slow"}')
             for one in silent:
                 await one.aclose()
@@ -566,11 +566,11 @@ async def test_the_end_comes_within_drain_s(behave: Any) -> None:
 
 
 async def test_a_request_in_progress_is_answered_before_the_end() -> None:
-    in_progress, go_on = trio.Event(), trio.Event()
+    in_progress, resume = trio.Event(), trio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         in_progress.set()
-        await go_on.wait()
+        await resume.wait()
         await hello(scope, receive, send)
 
     async with serving(app, HttpLimits(drain_s=math.inf)) as server:
@@ -581,7 +581,7 @@ async def test_a_request_in_progress_is_answered_before_the_end() -> None:
             while not await server.is_unreachable():
                 pass
             assert not server.ended.is_set()
-            go_on.set()
+            resume.set()
             answer = b"".join([piece async for piece in stream])
             assert answer.endswith(b'\r\nConnection: close\r\n\r\n{"hello":"/"}')
             await server.ended.wait()

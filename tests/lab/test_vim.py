@@ -10,12 +10,14 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.errors import UserError
 from hbtrio.lab.received import Received
 from hbtrio.lab.vim import ACCEPT_S, AUDIT_S, LabVim, Verdict, service_words
 from hbtrio.lab.vim_request import VimReply
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 VM, OTHER = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
 
@@ -92,7 +94,7 @@ def services(state: str) -> list[dict[str, str]]:
 # -- votes and notices ----------------------------------------------------------------------
 
 
-async def test_a_verdict_ends_the_wait_at_once(autojump_clock: MockClock) -> None:
+async def test_a_verdict_ends_the_wait_at_once() -> None:
     agent = Agent()
     async with a_vim(agent) as vim:
         asked = await vim.ask(VM, "stop", vote=True)
@@ -111,7 +113,7 @@ async def test_a_verdict_ends_the_wait_at_once(autojump_clock: MockClock) -> Non
     [(True, "8", 8), (False, "8", 8), (True, "600", ACCEPT_S), (False, "600", 600)],
 )
 async def test_without_a_verdict_it_goes_on_when_its_timer_ends(
-    autojump_clock: MockClock, vote: bool, timeout: str, bound_s: float
+    vote: bool, timeout: str, bound_s: float
 ) -> None:
     agent = Agent(timeout=timeout)
     async with a_vim(agent) as vim:
@@ -127,7 +129,7 @@ async def test_without_a_verdict_it_goes_on_when_its_timer_ends(
         assert agent.said[-1] == "receives, unrequested: web: reboot: allow"
 
 
-async def test_a_timeout_of_0_is_no_wait(autojump_clock: MockClock) -> None:
+async def test_a_timeout_of_0_is_no_wait() -> None:
     agent = Agent(timeout="0")
     async with a_vim(agent) as vim:
         began_at = trio.current_time()
@@ -135,7 +137,7 @@ async def test_a_timeout_of_0_is_no_wait(autojump_clock: MockClock) -> None:
         assert (trio.current_time(), vim.asked, vim.waiting) == (began_at, 0, [])
 
 
-async def test_a_verdict_may_come_before_the_agent_has_closed(autojump_clock: MockClock) -> None:
+async def test_a_verdict_may_come_before_the_agent_has_closed() -> None:
     agent = Agent()
     async with a_vim(agent) as vim:
         agent.closing = lambda: vim.hear(verdict("stop", "allow"))
@@ -144,9 +146,7 @@ async def test_a_verdict_may_come_before_the_agent_has_closed(autojump_clock: Mo
 
 
 @pytest.mark.parametrize(("event", "uuid"), [("stop", OTHER), ("reboot", VM)])
-async def test_a_verdict_on_something_else_ends_nothing(
-    autojump_clock: MockClock, event: str, uuid: str
-) -> None:
+async def test_a_verdict_on_something_else_ends_nothing(event: str, uuid: str) -> None:
     async with a_vim(Agent()) as vim:
         asked = await vim.ask(VM, "stop", vote=True)
         vim.hear(verdict(event, "allow", uuid=uuid))
@@ -156,7 +156,7 @@ async def test_a_verdict_on_something_else_ends_nothing(
         assert (vim.answered, vim.unasked, vim.waiting) == (1, 2, [])
 
 
-async def test_what_the_agent_refuses_is_told(autojump_clock: MockClock) -> None:
+async def test_what_the_agent_refuses_is_told() -> None:
     agent = Agent()
     async with a_vim(agent) as vim:
         agent.status = 503
@@ -169,7 +169,7 @@ async def test_what_the_agent_refuses_is_told(autojump_clock: MockClock) -> None
 # -- inventory ------------------------------------------------------------------------------
 
 
-async def test_an_instance_is_told_of_and_audited_where_it_is(autojump_clock: MockClock) -> None:
+async def test_an_instance_is_told_of_and_audited_where_it_is() -> None:
     agent = Agent()
     async with a_vim(agent) as vim:
         await vim.add_instance(OTHER, "db", "compute-0")
@@ -195,9 +195,7 @@ async def test_an_instance_is_told_of_and_audited_where_it_is(autojump_clock: Mo
         }
 
 
-async def test_every_instance_is_asked_about_and_told_of_again_if_forgotten(
-    autojump_clock: MockClock,
-) -> None:
+async def test_every_instance_is_asked_about_and_told_of_again_if_forgotten() -> None:
     agent = Agent()
     async with a_vim(agent) as vim:
         await vim.add_instance(OTHER, "db", "compute-1")
@@ -215,9 +213,7 @@ async def test_every_instance_is_asked_about_and_told_of_again_if_forgotten(
         assert agent.said[-1] == "can't audit: the agent: connection refused"
 
 
-async def test_while_it_is_down_it_asks_for_nothing_and_then_at_once(
-    autojump_clock: MockClock,
-) -> None:
+async def test_while_it_is_down_it_asks_for_nothing_and_then_at_once() -> None:
     agent = Agent()
     async with a_vim(agent) as vim:
         vim.go_down()
@@ -235,9 +231,7 @@ async def test_while_it_is_down_it_asks_for_nothing_and_then_at_once(
 
 
 @pytest.mark.parametrize(("action", "repairs"), [("reboot", 1), ("stop", 1), ("log", 0)])
-async def test_an_alarm_is_repaired_as_the_guest_wants(
-    autojump_clock: MockClock, action: str, repairs: int
-) -> None:
+async def test_an_alarm_is_repaired_as_the_guest_wants(action: str, repairs: int) -> None:
     agent = Agent()
     async with a_vim(agent) as vim:
         alarm = {"service": "heartbeat", "state": "failed", "repair-action": action}
@@ -248,7 +242,7 @@ async def test_an_alarm_is_repaired_as_the_guest_wants(
         assert [body["event-type"] for body in vim.told.since()] == ["alarm"]
 
 
-async def test_what_is_no_patch_is_not_told(autojump_clock: MockClock) -> None:
+async def test_what_is_no_patch_is_not_told() -> None:
     async with a_vim(Agent()) as vim:
         vim.hear(Received(0, b"", "GET", "/", {}, b'{"uuid": "h-0"}'))
         vim.hear(Received(0, b"", "PATCH", "/", {}, b"["))

@@ -11,7 +11,6 @@ import pytest
 import trio
 from trio.testing import (
     MemorySendStream,
-    MockClock,
     memory_stream_one_way_pair,
     wait_all_tasks_blocked,
 )
@@ -19,6 +18,8 @@ from trio.testing import (
 from hbtrio.net.link_session import PING_S, SILENT_S, LinkSession, SessionEnded
 from hbtrio.wire.link_codec import MAX_LINK_LINE, LinkError, decode_from_host
 from hbtrio.wire.link_messages import Ack, FromHost, Gone, LinkReport
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 class Narrow(trio.abc.SendStream):
@@ -67,13 +68,13 @@ class Peer:
         why = await self.session.run(handle)
         self.ended = (trio.current_time(), why)
 
-    async def say(self, *pieces: bytes) -> None:
+    async def send(self, *pieces: bytes) -> None:
         """The other end writes these pieces, each in a read of its own."""
         for piece in pieces:
             await self.to_session.send_all(piece)
             await wait_all_tasks_blocked()
 
-    def heard(self) -> list[dict[str, Any]]:
+    def received(self) -> list[dict[str, Any]]:
         """What the session has sent since the last time."""
         try:
             data = bytes(self.narrow.taken.get_data_nowait())
@@ -116,18 +117,14 @@ def answers(sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
         [gone("a")[i : i + 1] for i in range(len(gone("a")))] + [gone("b")],
     ],
 )
-async def test_messages_however_they_are_cut(
-    autojump_clock: MockClock, pieces: list[bytes]
-) -> None:
+async def test_messages_however_they_are_cut(pieces: list[bytes]) -> None:
     async with peer() as one:
-        await one.say(*pieces)
+        await one.send(*pieces)
         assert one.handled == [Gone("a", ""), Gone("b", "")]
         assert one.ended is None
 
 
-async def test_it_says_whether_something_that_has_arrived_is_still_being_handled(
-    autojump_clock: MockClock,
-) -> None:
+async def test_it_says_whether_something_that_has_arrived_is_still_being_handled() -> None:
     """A window waits for it before its deadline decides."""
     async with peer() as one:
         seen: list[bool] = []
@@ -140,54 +137,52 @@ async def test_it_says_whether_something_that_has_arrived_is_still_being_handled
 
         one.handle = slowly
         assert not one.session.reading
-        await one.say(gone("a") + gone("b"))
+        await one.send(gone("a") + gone("b"))
         assert one.session.reading
         await trio.sleep(2.5)
         assert seen == [True, True]
         assert not one.session.reading
-        await one.say(gone("c"))
+        await one.send(gone("c"))
         await trio.sleep(2.5)
         assert one.ended is not None
         assert not one.session.reading
 
 
-async def test_messages_are_handled_one_after_the_other(autojump_clock: MockClock) -> None:
+async def test_messages_are_handled_one_after_the_other() -> None:
     async with peer() as one:
         begun: list[FromHost] = []
-        go_on = trio.Event()
+        resume = trio.Event()
 
         async def slowly(message: FromHost) -> None:
             begun.append(message)
-            await go_on.wait()
+            await resume.wait()
 
         one.handle = slowly
-        await one.say(gone("a") + gone("b"))
+        await one.send(gone("a") + gone("b"))
         assert begun == [Gone("a", "")]
-        go_on.set()
+        resume.set()
         await wait_all_tasks_blocked()
         assert begun == [Gone("a", ""), Gone("b", "")]
 
 
-async def test_the_longest_line_and_one_byte_more(autojump_clock: MockClock) -> None:
+async def test_the_longest_line_and_one_byte_more() -> None:
     report = {"type": "report", "number": 1, "time": "", "kind": "loss", "uuid": "a", "reason": ""}
     line = json.dumps(report).encode()
     padded = line[:-1] + b" " * (MAX_LINK_LINE - len(line)) + b"}"
     assert len(padded) == MAX_LINK_LINE
     async with peer() as one:
-        await one.say(padded + b"\n")
+        await one.send(padded + b"\n")
         assert one.handled == [LinkReport(1, "", "loss", "a", "")]
-        await one.say(padded[:-1] + b" }")
+        await one.send(padded[:-1] + b" }")
         assert one.ended == (0.0, "a line longer than 16384 bytes")
-        assert one.heard() == [{"type": "goodbye", "reason": "a line longer than 16384 bytes"}]
+        assert one.received() == [{"type": "goodbye", "reason": "a line longer than 16384 bytes"}]
 
 
-async def test_a_peer_that_never_ends_its_line_costs_no_more_than_one_line(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_peer_that_never_ends_its_line_costs_no_more_than_one_line() -> None:
     async with peer() as one:
-        await one.say(b"x" * 10_000)
+        await one.send(b"x" * 10_000)
         assert one.ended is None
-        await one.say(b"x" * 10_000)
+        await one.send(b"x" * 10_000)
         assert one.ended is not None
 
 
@@ -203,19 +198,15 @@ async def test_a_peer_that_never_ends_its_line_costs_no_more_than_one_line(
         ),
     ],
 )
-async def test_what_is_no_message_ends_the_session_and_is_told(
-    autojump_clock: MockClock, line: bytes, why: str
-) -> None:
+async def test_what_is_no_message_ends_the_session_and_is_told(line: bytes, why: str) -> None:
     async with peer() as one:
-        await one.say(gone("a") + line + gone("b"))
+        await one.send(gone("a") + line + gone("b"))
         assert one.handled == [Gone("a", "")]
         assert one.ended == (0.0, why)
-        assert one.heard() == [{"type": "goodbye", "reason": why}]
+        assert one.received() == [{"type": "goodbye", "reason": why}]
 
 
-async def test_what_its_handler_refuses_ends_the_session_and_is_told(
-    autojump_clock: MockClock,
-) -> None:
+async def test_what_its_handler_refuses_ends_the_session_and_is_told() -> None:
     async with peer() as one:
 
         async def refuse(_: FromHost) -> None:
@@ -223,22 +214,20 @@ async def test_what_its_handler_refuses_ends_the_session_and_is_told(
             raise LinkError("not like that")
 
         one.handle = refuse
-        await one.say(gone("a"))
+        await one.send(gone("a"))
         why = "unusable message: not like that"
         assert one.ended == (0.0, why)
         # What was said before the goodbye is not lost with it.
-        assert one.heard() == [
+        assert one.received() == [
             {"type": "ack", "number": 7},
             {"type": "goodbye", "reason": why},
         ]
 
 
-async def test_a_goodbye_waits_a_second_for_a_peer_that_does_not_read(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_goodbye_waits_a_second_for_a_peer_that_does_not_read() -> None:
     async with peer() as one:
         one.narrow.open = trio.Event()
-        await one.say(b"?\n")
+        await one.send(b"?\n")
         assert one.ended is None
         await trio.sleep(1.01)
         assert one.ended is not None
@@ -248,7 +237,7 @@ async def test_a_goodbye_waits_a_second_for_a_peer_that_does_not_read(
 # -- ends --------------------------------------------------------------------------------------
 
 
-async def test_closed_by_the_other_end(autojump_clock: MockClock) -> None:
+async def test_closed_by_the_other_end() -> None:
     async with peer() as one:
         one.to_session.close()
         await wait_all_tasks_blocked()
@@ -259,14 +248,14 @@ async def test_closed_by_the_other_end(autojump_clock: MockClock) -> None:
             await one.session.send(Ack(1))
 
 
-async def test_the_other_end_says_goodbye(autojump_clock: MockClock) -> None:
+async def test_the_other_end_says_goodbye() -> None:
     async with peer() as one:
-        await one.say(b'{"type":"goodbye","reason":"replaced"}\n' + gone("a"))
+        await one.send(b'{"type":"goodbye","reason":"replaced"}\n' + gone("a"))
         assert one.ended == (0.0, "the other end said goodbye: replaced")
         assert one.handled == []
 
 
-async def test_a_connection_that_breaks_while_it_is_written_to(autojump_clock: MockClock) -> None:
+async def test_a_connection_that_breaks_while_it_is_written_to() -> None:
     async with peer() as one:
         one.narrow.broken = True
         await one.session.send(Ack(1))
@@ -275,7 +264,7 @@ async def test_a_connection_that_breaks_while_it_is_written_to(autojump_clock: M
         assert one.ended[1].startswith("the connection failed")
 
 
-async def test_cancelled_it_closes_the_connection(autojump_clock: MockClock) -> None:
+async def test_cancelled_it_closes_the_connection() -> None:
     async with peer() as one:
         pass
     assert one.ended is None
@@ -286,34 +275,34 @@ async def test_cancelled_it_closes_the_connection(autojump_clock: MockClock) -> 
 # -- signs of life -----------------------------------------------------------------------------
 
 
-async def test_a_ping_is_answered_with_its_number(autojump_clock: MockClock) -> None:
+async def test_a_ping_is_answered_with_its_number() -> None:
     async with peer() as one:
-        await one.say(b'{"type":"ping","number":41}\n{"type":"ping","number":42}\n')
-        assert one.heard() == [{"type": "pong", "number": 41}, {"type": "pong", "number": 42}]
+        await one.send(b'{"type":"ping","number":41}\n{"type":"ping","number":42}\n')
+        assert one.received() == [{"type": "pong", "number": 41}, {"type": "pong", "number": 42}]
         assert one.handled == []
 
 
-async def test_a_silent_peer_is_asked_and_then_given_up(autojump_clock: MockClock) -> None:
+async def test_a_silent_peer_is_asked_and_then_given_up() -> None:
     async with peer() as one:
         await trio.sleep(SILENT_S - 0.001)
         assert one.ended is None
-        assert one.heard() == [{"type": "ping", "number": n} for n in (1, 2)]
+        assert one.received() == [{"type": "ping", "number": n} for n in (1, 2)]
         await trio.sleep(0.002)
         assert one.ended == (SILENT_S, "nothing heard for 15 s")
 
 
 @pytest.mark.parametrize("sign", [b'{"type":"pong","number":1}\n', b"\n", gone("a")])
-async def test_any_byte_is_a_sign_of_life(autojump_clock: MockClock, sign: bytes) -> None:
+async def test_any_byte_is_a_sign_of_life(sign: bytes) -> None:
     async with peer() as one:
         for _ in range(10):
             await trio.sleep(SILENT_S - 1)
-            await one.say(sign)
+            await one.send(sign)
         assert one.ended is None
         await trio.sleep(SILENT_S + PING_S)
         assert one.ended is not None
 
 
-async def test_silence_is_noticed_though_nothing_can_be_written(autojump_clock: MockClock) -> None:
+async def test_silence_is_noticed_though_nothing_can_be_written() -> None:
     async with peer() as one:
         one.narrow.open = trio.Event()
         await trio.sleep(SILENT_S + 2 * PING_S + 0.001)
@@ -324,7 +313,7 @@ async def test_silence_is_noticed_though_nothing_can_be_written(autojump_clock: 
 # -- a peer that does not read -----------------------------------------------------------------
 
 
-async def test_whoever_sends_waits_for_a_peer_that_does_not_read(autojump_clock: MockClock) -> None:
+async def test_whoever_sends_waits_for_a_peer_that_does_not_read() -> None:
     async with peer() as one:
         one.narrow.open = trio.Event()
         sent = 0
@@ -341,10 +330,10 @@ async def test_whoever_sends_waits_for_a_peer_that_does_not_read(autojump_clock:
             assert 64 <= sent <= 66
             one.narrow.open.set()
         await wait_all_tasks_blocked()
-        assert answers(one.heard()) == [{"type": "ack", "number": n} for n in range(1000)]
+        assert answers(one.received()) == [{"type": "ack", "number": n} for n in range(1000)]
 
 
-async def test_whoever_waits_to_send_is_let_go_at_the_end(autojump_clock: MockClock) -> None:
+async def test_whoever_waits_to_send_is_let_go_at_the_end() -> None:
     async with peer() as one:
         one.narrow.open = trio.Event()
         let_go: list[int] = []
@@ -365,9 +354,7 @@ async def test_whoever_waits_to_send_is_let_go_at_the_end(autojump_clock: MockCl
         assert len(let_go) == 3
 
 
-async def test_two_ends_that_both_send_more_than_either_reads_do_not_stand_still(
-    autojump_clock: MockClock,
-) -> None:
+async def test_two_ends_that_both_send_more_than_either_reads_do_not_stand_still() -> None:
     """Each end's reader must go on although its own queue is full and it owes a pong."""
     async with peer() as one:
         one.narrow.open = trio.Event()
@@ -376,11 +363,11 @@ async def test_two_ends_that_both_send_more_than_either_reads_do_not_stand_still
                 nursery.start_soon(one.session.send, Ack(number))
             await wait_all_tasks_blocked()
             # The queue is full; the peer asks for a sign of life, and says something else.
-            await one.say(b'{"type":"ping","number":1}\n' + gone("a"))
+            await one.send(b'{"type":"ping","number":1}\n' + gone("a"))
             assert one.handled == [Gone("a", "")]
             one.narrow.open.set()
         await wait_all_tasks_blocked()
-        assert len(answers(one.heard())) == 70
+        assert len(answers(one.received())) == 70
 
 
 # -- farewells ---------------------------------------------------------------------------------
@@ -391,27 +378,27 @@ async def test_two_ends_that_both_send_more_than_either_reads_do_not_stand_still
     [("", []), ("stopping", [{"type": "goodbye", "reason": "stopping"}])],
 )
 async def test_a_session_that_is_cancelled_takes_its_leave(
-    autojump_clock: MockClock, farewell: str, heard: list[dict[str, Any]]
+    farewell: str, heard: list[dict[str, Any]]
 ) -> None:
     one = Peer(farewell)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert one.heard() == heard
+    assert one.received() == heard
     assert one.ended is None
 
 
-async def test_a_session_that_ends_otherwise_does_not(autojump_clock: MockClock) -> None:
+async def test_a_session_that_ends_otherwise_does_not() -> None:
     one = Peer("stopping")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
         await one.to_session.aclose()
     assert one.ended == (0.0, "closed by the other end")
-    assert one.heard() == []
+    assert one.received() == []
 
 
-async def test_no_farewell_in_the_middle_of_a_message(autojump_clock: MockClock) -> None:
+async def test_no_farewell_in_the_middle_of_a_message() -> None:
     one = Peer("stopping")
     one.narrow.open = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -420,11 +407,11 @@ async def test_no_farewell_in_the_middle_of_a_message(autojump_clock: MockClock)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     one.narrow.open.set()
-    assert one.heard() == []
+    assert one.received() == []
     assert trio.current_time() == 0.0
 
 
-async def test_a_farewell_that_nobody_reads_is_bounded(autojump_clock: MockClock) -> None:
+async def test_a_farewell_that_nobody_reads_is_bounded() -> None:
     one = Peer("stopping")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.run)
@@ -434,9 +421,9 @@ async def test_a_farewell_that_nobody_reads_is_bounded(autojump_clock: MockClock
     assert trio.current_time() == 1.0
 
 
-async def test_the_other_ends_reason_is_remembered(autojump_clock: MockClock) -> None:
+async def test_the_other_ends_reason_is_remembered() -> None:
     async with peer() as one:
         assert one.session.goodbye == ""
-        await one.say(b'{"type":"goodbye","reason":"stopping"}\n')
+        await one.send(b'{"type":"goodbye","reason":"stopping"}\n')
         assert one.session.goodbye == "stopping"
         assert one.ended == (0.0, "the other end said goodbye: stopping")

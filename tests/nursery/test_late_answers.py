@@ -23,10 +23,10 @@ from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import RoundResult
 from hbtrio.system.runner import SystemProcesses
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind
-from support.agent_world import memory_agent
-from support.guest_bench import STOP_VOTE, response, said
+from support.agent_world import agent_world
+from support.guest_world import STOP_VOTE, response, said
 from support.host_world import NOTICE, VOTE, Reply, host_world, stay_silent
-from support.raw_application import init, open_app_bench
+from support.raw_application import app_world, init
 from support.run_order import ORDERS, in_every_order
 
 #: How long before the deadline the process stalls.
@@ -145,13 +145,13 @@ def test_an_application_s_answer_in_its_socket(stall_s: float, own_s: int, flood
     """
 
     async def scenario(clock: MockClock) -> list[tuple[float, object]]:
-        async with open_app_bench() as bench:
+        async with app_world() as bench:
             app = await bench.join(init("web", vote_secs=own_s, heartbeat_interval_ms=60_000))
             await trio.sleep_until(2.0)
-            bench.device.say(STOP_VOTE)
+            bench.device.send(STOP_VOTE)
             asked = await app.asked()
             await trio.sleep_until(2.0 + min(8, own_s) - BEFORE_S)
-            app.say_raw(flood)
+            app.send_bytes(flood)
             await bench.settle()
             app.answer(asked, REJECT, "busy")
             clock.jump(stall_s)
@@ -200,7 +200,7 @@ def test_a_guest_s_answer_in_its_channel(
             assert guest.asked is not None
             if flood:
                 guest.peer.send_bytes(flood, cut=4096)
-            guest.replies(guest.asked, Reply(REJECT, "busy"))
+            guest.answer_vote(guest.asked, Reply(REJECT, "busy"))
             clock.jump(stall_s)
             await world.settle()
             return current.outcome
@@ -246,15 +246,15 @@ def test_a_restarted_guest_s_first_beat_in_its_channel(stall_s: float) -> None:
             assert window is not None
             guest.answers_after_s = None
             guest.peer.close()
-            guest.greets = False
+            guest.sends_init = False
             await world.at(window.deadline - 2 * BEFORE_S)
-            guest.says_init()
+            guest.send_init()
             await world.at(window.deadline - BEFORE_S)
             guest.peer.send_bytes(FLOOD, cut=4096)
-            guest.answers()
+            guest.answer_challenge()
             clock.jump(stall_s)
             await world.settle()
-            return [str(told[1]) for told in world.told(guest, since=4.5)]
+            return [str(told[1]) for told in world.reports(guest, since=4.5)]
 
     assert in_every_order(scenario) == [["stopped", "heartbeating"]] * ORDERS
 
@@ -274,8 +274,8 @@ def test_a_host_s_report_in_its_link(
     async def scenario(clock: MockClock) -> RoundResult:
         folder = tmp_path / str(next(folders))
         folder.mkdir()
-        async with memory_agent(folder) as on:
-            host = await on.known()
+        async with agent_world(folder) as on:
+            host = await on.bound_host()
             host.silent()
             asked = await on.ask(Event.STOP, vote=vote)
             assert asked.outcome is not None

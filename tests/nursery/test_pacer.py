@@ -17,6 +17,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hbtrio.nursery.pacer import SHARED, SLOT_S, Pacer
 
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 
 class Beater:
     """Notes when it is called; ``then`` says when it wants to be called again."""
@@ -49,9 +51,7 @@ def test_the_numbers_of_the_design() -> None:
     ("due", "called"),
     [(0.0, 0.0), (0.02, 0.02), (0.0201, 0.03), (1.0, 1.0), (1.019, 1.02), (60.0, 60.0)],
 )
-async def test_called_in_the_slot_of_its_time_never_before(
-    due: float, called: float, autojump_clock: MockClock
-) -> None:
+async def test_called_in_the_slot_of_its_time_never_before(due: float, called: float) -> None:
     beater = Beater()
     async with pacing() as pacer:
         pacer.schedule(beater, due)
@@ -84,7 +84,7 @@ def test_everybody_is_called_within_one_slot(start: float, dues: list[float]) ->
         assert -1e-6 <= called - (start + due) <= SLOT_S + 2e-6
 
 
-async def test_an_earlier_time_wakes_it_up(autojump_clock: MockClock) -> None:
+async def test_an_earlier_time_wakes_it_up() -> None:
     late, early = Beater(), Beater()
     async with pacing() as pacer:
         pacer.schedule(late, 10)
@@ -96,7 +96,7 @@ async def test_an_earlier_time_wakes_it_up(autojump_clock: MockClock) -> None:
         assert (early.calls, late.calls) == ([2.0], [10.0])
 
 
-async def test_only_the_last_time_counts(autojump_clock: MockClock) -> None:
+async def test_only_the_last_time_counts() -> None:
     beater = Beater()
     async with pacing() as pacer:
         for due in (3, 5, 3, 4):
@@ -105,7 +105,7 @@ async def test_only_the_last_time_counts(autojump_clock: MockClock) -> None:
     assert beater.calls == [4.0]
 
 
-async def test_back_in_a_slot_that_it_left_it_is_called_once(autojump_clock: MockClock) -> None:
+async def test_back_in_a_slot_that_it_left_it_is_called_once() -> None:
     beater = Beater()
     async with pacing() as pacer:
         for due in (3, 5, 3):
@@ -114,7 +114,7 @@ async def test_back_in_a_slot_that_it_left_it_is_called_once(autojump_clock: Moc
     assert beater.calls == [3.0]
 
 
-async def test_infinity_takes_it_out(autojump_clock: MockClock) -> None:
+async def test_infinity_takes_it_out() -> None:
     beater, other = Beater(), Beater()
     async with pacing() as pacer:
         pacer.schedule(beater, 3)
@@ -144,7 +144,7 @@ def test_who_leaves_a_slot_that_is_weeks_away_leaves_nothing_behind() -> None:
     assert [beater() for beater in known] == [None] * 100
 
 
-async def test_a_slot_that_all_have_left_may_be_joined_again(autojump_clock: MockClock) -> None:
+async def test_a_slot_that_all_have_left_may_be_joined_again() -> None:
     beaters = [Beater() for _ in range(300)]
     async with pacing() as pacer:
         for due in (7, 9, 5, 7):
@@ -156,7 +156,7 @@ async def test_a_slot_that_all_have_left_may_be_joined_again(autojump_clock: Moc
     ]
 
 
-async def test_what_it_returns_is_its_next_time(autojump_clock: MockClock) -> None:
+async def test_what_it_returns_is_its_next_time() -> None:
     beater = Beater(lambda now: now + 1 if now < 3.5 else math.inf)
     async with pacing() as pacer:
         pacer.schedule(beater, 1)
@@ -164,9 +164,7 @@ async def test_what_it_returns_is_its_next_time(autojump_clock: MockClock) -> No
     assert beater.calls == [1.0, 2.0, 3.0, 4.0]
 
 
-async def test_one_that_another_ones_call_takes_out_is_not_called(
-    autojump_clock: MockClock,
-) -> None:
+async def test_one_that_another_ones_call_takes_out_is_not_called() -> None:
     victim = Beater()
 
     def take_out(_: float) -> float:
@@ -216,7 +214,7 @@ async def test_readers_run_though_it_never_catches_up(autojump_clock: MockClock)
     assert max(len(list(run)) for what, run in groupby(order) if what == "beat") == 1
 
 
-async def test_a_time_in_the_past_means_the_next_slot(autojump_clock: MockClock) -> None:
+async def test_a_time_in_the_past_means_the_next_slot() -> None:
     beater = Beater(lambda now: now - 1 if len(beater.calls) < 5 else math.inf)
     async with pacing() as pacer:
         pacer.schedule(beater, 1)

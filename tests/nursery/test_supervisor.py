@@ -6,10 +6,12 @@ import logging
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.nursery.supervisor import Supervisor
 from support.host_world import now
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 class Child:
@@ -29,16 +31,14 @@ class Child:
         raise self._error
 
 
-async def test_one_that_ends_in_peace_is_not_restarted(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_one_that_ends_in_peace_is_not_restarted(caplog: pytest.LogCaptureFixture) -> None:
     supervisor, child = Supervisor(), Child()
     await supervisor.keep("child", child)
     assert (child.starts, supervisor.crashes, caplog.records) == ([0.0], 0, [])
 
 
 async def test_one_that_fails_is_logged_counted_and_restarted(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     supervisor, child = Supervisor(), Child(5)
     await supervisor.keep("child", child)
@@ -50,7 +50,7 @@ async def test_one_that_fails_is_logged_counted_and_restarted(
     assert isinstance(record.exc_info[1], ValueError)
 
 
-async def test_the_delays_double_up_to_a_minute(autojump_clock: MockClock) -> None:
+async def test_the_delays_double_up_to_a_minute() -> None:
     supervisor, child = Supervisor(), Child(*[0] * 9)
     await supervisor.keep("child", child)
     assert child.starts == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
@@ -58,15 +58,13 @@ async def test_the_delays_double_up_to_a_minute(autojump_clock: MockClock) -> No
 
 
 @pytest.mark.parametrize(("lived_s", "delay_s"), [(299, 4.0), (300, 4.0), (300.1, 1.0)])
-async def test_after_five_good_minutes_they_start_over(
-    lived_s: float, delay_s: float, autojump_clock: MockClock
-) -> None:
+async def test_after_five_good_minutes_they_start_over(lived_s: float, delay_s: float) -> None:
     child = Child(0, 0, lived_s)
     await Supervisor().keep("child", child)
     assert child.starts[-1] == pytest.approx(3 + lived_s + delay_s)
 
 
-async def test_each_child_has_delays_of_its_own(autojump_clock: MockClock) -> None:
+async def test_each_child_has_delays_of_its_own() -> None:
     supervisor, first, second = Supervisor(), Child(0, 0, 0), Child(2.5)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.keep, "first", first)
@@ -75,16 +73,14 @@ async def test_each_child_has_delays_of_its_own(autojump_clock: MockClock) -> No
     assert supervisor.crashes == 4
 
 
-async def test_a_group_of_errors_is_a_failure(autojump_clock: MockClock) -> None:
+async def test_a_group_of_errors_is_a_failure() -> None:
     child = Child(0, error=ExceptionGroup("several", [ValueError(), KeyError()]))
     await Supervisor().keep("child", child)
     assert child.starts == [0, 1]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
-async def test_what_ends_the_process_passes(
-    error: BaseException, autojump_clock: MockClock
-) -> None:
+async def test_what_ends_the_process_passes(error: BaseException) -> None:
     supervisor = Supervisor()
     with pytest.raises(type(error)):
         await supervisor.keep("child", Child(1, error=error))
@@ -92,7 +88,7 @@ async def test_what_ends_the_process_passes(
 
 
 @pytest.mark.parametrize("at", [0.5, 1.5])
-async def test_cancellation_passes(at: float, autojump_clock: MockClock) -> None:
+async def test_cancellation_passes(at: float) -> None:
     # In its life, and between two of them.
     supervisor, child = Supervisor(), Child(1)
     async with trio.open_nursery() as nursery:

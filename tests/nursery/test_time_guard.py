@@ -11,6 +11,8 @@ from trio.testing import MockClock
 from hbtrio.nursery.time_guard import TAKE_IN_S, run_guard, sleep_until_on_time, take_in
 from hbtrio.policy.time_guard import BEHIND_S, CALM_S, LATE_S, TICK_S, OnTimeGuard
 
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 AT_MOST_S = 10.0
 
 
@@ -21,7 +23,7 @@ async def believed_at(
     return round(trio.current_time(), 6)
 
 
-async def test_ticks_come_in_time_and_count_nothing(autojump_clock: MockClock) -> None:
+async def test_ticks_come_in_time_and_count_nothing() -> None:
     guard = OnTimeGuard(trio.current_time())
     with trio.move_on_after(60):
         await run_guard(guard)
@@ -66,9 +68,7 @@ async def test_a_short_freeze_is_nothing(
 
 
 @pytest.mark.parametrize("deadline", [0.0, 0.1, 8.0])
-async def test_on_time_a_deadline_is_believed_at_once(
-    deadline: float, autojump_clock: MockClock
-) -> None:
+async def test_on_time_a_deadline_is_believed_at_once(deadline: float) -> None:
     guard = OnTimeGuard(trio.current_time())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_guard, guard)
@@ -134,7 +134,7 @@ async def test_a_process_that_is_always_late_comes_to_an_end(autojump_clock: Moc
         nursery.cancel_scope.cancel()
 
 
-async def test_a_wait_can_be_cancelled(autojump_clock: MockClock) -> None:
+async def test_a_wait_can_be_cancelled() -> None:
     guard = OnTimeGuard(trio.current_time())
     with trio.move_on_after(5) as scope:
         await sleep_until_on_time(8.0, guard, at_most_s=AT_MOST_S)
@@ -145,9 +145,7 @@ async def test_a_wait_can_be_cancelled(autojump_clock: MockClock) -> None:
 # -- what has arrived is read first -----------------------------------------------------------
 
 
-async def test_a_source_at_work_is_waited_for_until_it_is_done(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_source_at_work_is_waited_for_until_it_is_done() -> None:
     left = 30
 
     def at_work() -> bool:
@@ -160,12 +158,12 @@ async def test_a_source_at_work_is_waited_for_until_it_is_done(
     assert 0.029 <= trio.current_time() <= TAKE_IN_S
 
 
-async def test_a_source_without_an_end_postpones_nothing(autojump_clock: MockClock) -> None:
+async def test_a_source_without_an_end_postpones_nothing() -> None:
     await take_in([lambda: True])
     assert TAKE_IN_S <= trio.current_time() < TAKE_IN_S + 0.002
 
 
-async def test_each_source_is_read_whatever_the_others_say(autojump_clock: MockClock) -> None:
+async def test_each_source_is_read_whatever_the_others_say() -> None:
     reads = [0, 0, 0]
 
     def source(number: int, *, at_work: bool) -> bool:
@@ -182,7 +180,7 @@ async def test_each_source_is_read_whatever_the_others_say(autojump_clock: MockC
     assert reads[0] == reads[1] == reads[2]
 
 
-async def test_a_source_is_read_a_bounded_number_of_times(autojump_clock: MockClock) -> None:
+async def test_a_source_is_read_a_bounded_number_of_times() -> None:
     reads = 0
 
     def flood() -> bool:
@@ -225,8 +223,6 @@ async def test_the_further_time_is_bounded_too(autojump_clock: MockClock) -> Non
         assert await believed_at(2.0, OnTimeGuard(math.inf), at_most_s=0.01) == 2.51
 
 
-async def test_a_deadline_that_was_past_at_the_call_was_not_noticed_late(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_deadline_that_was_past_at_the_call_was_not_noticed_late() -> None:
     await trio.sleep(5)
     assert await believed_at(2.0, OnTimeGuard(math.inf)) == 5.0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.nursery.wakeup import WakeUp
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 async def _times_out(wake_up: WakeUp) -> bool:
@@ -14,7 +17,7 @@ async def _times_out(wake_up: WakeUp) -> bool:
     return scope.cancelled_caught
 
 
-async def test_it_waits_until_it_is_set(autojump_clock: MockClock) -> None:
+async def test_it_waits_until_it_is_set() -> None:
     wake_up = WakeUp()
     woken_at = []
 
@@ -30,13 +33,13 @@ async def test_it_waits_until_it_is_set(autojump_clock: MockClock) -> None:
     assert woken_at == [start + 5]
 
 
-async def test_a_call_before_the_wait_is_not_lost(autojump_clock: MockClock) -> None:
+async def test_a_call_before_the_wait_is_not_lost() -> None:
     wake_up = WakeUp()
     wake_up.set()
     assert not await _times_out(wake_up)
 
 
-async def test_it_resets_by_itself(autojump_clock: MockClock) -> None:
+async def test_it_resets_by_itself() -> None:
     wake_up = WakeUp()
     wake_up.set()
     await wake_up.wait()
@@ -45,7 +48,7 @@ async def test_it_resets_by_itself(autojump_clock: MockClock) -> None:
     assert not await _times_out(wake_up)
 
 
-async def test_calls_coalesce(autojump_clock: MockClock) -> None:
+async def test_calls_coalesce() -> None:
     wake_up = WakeUp()
     for _ in range(3):
         wake_up.set()
@@ -53,9 +56,7 @@ async def test_calls_coalesce(autojump_clock: MockClock) -> None:
     assert await _times_out(wake_up)
 
 
-async def test_a_call_during_the_look_for_work_wakes_the_next_wait(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_call_during_the_look_for_work_wakes_the_next_wait() -> None:
     wake_up = WakeUp()
     looks = []
 
@@ -76,7 +77,7 @@ async def test_a_call_during_the_look_for_work_wakes_the_next_wait(
     assert looks == [start, start + 2]
 
 
-async def test_a_wait_that_is_cancelled_resets_nothing(autojump_clock: MockClock) -> None:
+async def test_a_wait_that_is_cancelled_resets_nothing() -> None:
     wake_up = WakeUp()
     wake_up.set()
     with trio.CancelScope() as scope:
@@ -86,9 +87,7 @@ async def test_a_wait_that_is_cancelled_resets_nothing(autojump_clock: MockClock
     assert not await _times_out(wake_up)
 
 
-async def test_all_that_wait_are_woken_and_the_next_call_is_not_lost(
-    autojump_clock: MockClock,
-) -> None:
+async def test_all_that_wait_are_woken_and_the_next_call_is_not_lost() -> None:
     wake_up = WakeUp()
     woken = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.fsm.ballot import Ballot, Outcome
 from hbtrio.nursery.time_guard import run_guard
@@ -12,6 +12,8 @@ from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.nursery.windows import BallotWindow, stay_silent
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 SILENT = {"voter": stay_silent}
 
@@ -38,7 +40,7 @@ class Announced(list[VoteResult]):
         self.append(outcome.result)
 
 
-async def test_one_that_comes_before_waits(autojump_clock: MockClock, guard: OnTimeGuard) -> None:
+async def test_one_that_comes_before_waits(guard: OnTimeGuard) -> None:
     tasks, announced = WindowTasks(), Announced(guard)
     tasks.hold(announced.window(), SILENT)
     await trio.sleep(100)
@@ -50,7 +52,7 @@ async def test_one_that_comes_before_waits(autojump_clock: MockClock, guard: OnT
         assert (announced, tasks.count) == ([VoteResult.TIMEOUT], 0)
 
 
-async def test_the_end_aborts_them(autojump_clock: MockClock, guard: OnTimeGuard) -> None:
+async def test_the_end_aborts_them(guard: OnTimeGuard) -> None:
     tasks, announced = WindowTasks(), Announced(guard)
     async with tasks.running():
         tasks.hold(announced.window(), SILENT)
@@ -59,9 +61,7 @@ async def test_the_end_aborts_them(autojump_clock: MockClock, guard: OnTimeGuard
     assert trio.current_time() == 0
 
 
-async def test_one_that_fails_ends_the_run_and_not_the_next(
-    autojump_clock: MockClock, guard: OnTimeGuard
-) -> None:
+async def test_one_that_fails_ends_the_run_and_not_the_next(guard: OnTimeGuard) -> None:
     class Broken(Announced):
         def note(self, outcome: Outcome) -> None:
             super().note(outcome)

@@ -18,6 +18,8 @@ from hbtrio.nursery.windows import LINES_EACH, Answer, BallotWindow, Handler, st
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
 
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 VOTE, NOTICE = NotificationType.REVOCABLE, NotificationType.IRREVOCABLE
 ACCEPT, REJECT = Answer(VoteResult.ACCEPT, "fine"), Answer(VoteResult.REJECT, "busy")
 
@@ -123,7 +125,6 @@ async def test_deadlines(
     before_s: float,
     answer: Answer,
     outcomes: dict[NotificationType, Outcome],
-    autojump_clock: MockClock,
 ) -> None:
     handlers = Handlers()
     delay_s = max(0.0, seconds - before_s)
@@ -136,9 +137,7 @@ async def test_deadlines(
     assert trio.current_time() == pytest.approx(ended)
 
 
-async def test_a_reject_ends_a_vote_at_once_and_cancels_the_others(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_reject_ends_a_vote_at_once_and_cancels_the_others() -> None:
     handlers = Handlers()
     one = held(["a", "b", "c"])
     await one.hold(
@@ -152,7 +151,7 @@ async def test_a_reject_ends_a_vote_at_once_and_cancels_the_others(
     assert handlers.cancelled == [(2.0, "c")]
 
 
-async def test_a_failure_in_a_notice_lets_the_others_finish(autojump_clock: MockClock) -> None:
+async def test_a_failure_in_a_notice_lets_the_others_finish() -> None:
     handlers = Handlers()
     one = held(["a", "b"], NOTICE)
     await one.hold({"a": handlers.after(1, REJECT), "b": handlers.after(3, ACCEPT, name="b")})
@@ -161,7 +160,7 @@ async def test_a_failure_in_a_notice_lets_the_others_finish(autojump_clock: Mock
 
 
 async def test_a_failure_in_hand_at_the_end_of_a_notice_is_its_outcome(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     handlers = Handlers()
@@ -175,9 +174,7 @@ async def test_a_failure_in_hand_at_the_end_of_a_notice_is_its_outcome(
     ]
 
 
-async def test_the_log_says_who_answered_what(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_log_says_who_answered_what(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     handlers = Handlers()
     voters = {
@@ -192,7 +189,7 @@ async def test_the_log_says_who_answered_what(
 
 
 async def test_of_many_answers_some_are_in_the_log_and_the_reject_in_any_case(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     handlers = Handlers()
@@ -208,7 +205,7 @@ async def test_of_many_answers_some_are_in_the_log_and_the_reject_in_any_case(
     ]
 
 
-async def test_handlers_that_have_no_say_are_not_waited_for(autojump_clock: MockClock) -> None:
+async def test_handlers_that_have_no_say_are_not_waited_for() -> None:
     handlers = Handlers()
     one = held(["a", "b"])
     await one.hold({"a": handlers.after(1, None), "b": handlers.after(2, ACCEPT)})
@@ -218,15 +215,13 @@ async def test_handlers_that_have_no_say_are_not_waited_for(autojump_clock: Mock
     assert nobody.announced == [(3.0, Outcome(VoteResult.COMPLETE, ""))]
 
 
-async def test_with_nobody_to_ask_it_is_complete_at_once(autojump_clock: MockClock) -> None:
+async def test_with_nobody_to_ask_it_is_complete_at_once() -> None:
     one = held([])
     await one.hold({})
     assert one.announced == one.returned == [(0.0, Outcome(VoteResult.COMPLETE, ""))]
 
 
-async def test_a_handler_that_takes_long_to_die_does_not_hold_up_the_outcome(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_handler_that_takes_long_to_die_does_not_hold_up_the_outcome() -> None:
     handlers = Handlers()
     one = held(["a", "b"])
     await one.hold(
@@ -240,7 +235,7 @@ async def test_a_handler_that_takes_long_to_die_does_not_hold_up_the_outcome(
     assert handlers.cancelled == [(5.0, "b")]
 
 
-async def test_an_answer_that_comes_by_another_way(autojump_clock: MockClock) -> None:
+async def test_an_answer_that_comes_by_another_way() -> None:
     one = held(["guest"], NOTICE)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.hold, {"guest": stay_silent})
@@ -255,7 +250,7 @@ async def test_an_answer_that_comes_by_another_way(autojump_clock: MockClock) ->
     assert len(one.announced) == 1
 
 
-async def test_an_answer_of_a_stranger_counts_for_nothing(autojump_clock: MockClock) -> None:
+async def test_an_answer_of_a_stranger_counts_for_nothing() -> None:
     one = held(["guest"])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one.hold, {"guest": stay_silent})
@@ -267,9 +262,7 @@ async def test_an_answer_of_a_stranger_counts_for_nothing(autojump_clock: MockCl
 
 
 @pytest.mark.parametrize("notification", [VOTE, NOTICE])
-async def test_an_abort_ends_it_and_its_handlers(
-    notification: NotificationType, autojump_clock: MockClock
-) -> None:
+async def test_an_abort_ends_it_and_its_handlers(notification: NotificationType) -> None:
     handlers = Handlers()
     one = held(["a"], notification)
     async with trio.open_nursery() as nursery:
@@ -281,7 +274,7 @@ async def test_an_abort_ends_it_and_its_handlers(
     assert handlers.cancelled == [(2.0, "a")]
 
 
-async def test_an_abort_before_it_opens_runs_no_handler(autojump_clock: MockClock) -> None:
+async def test_an_abort_before_it_opens_runs_no_handler() -> None:
     async def never(window: BallotWindow) -> Answer | None:
         raise AssertionError("was run")
 
@@ -291,9 +284,7 @@ async def test_an_abort_before_it_opens_runs_no_handler(autojump_clock: MockCloc
     assert one.announced == one.returned == [(0.0, Outcome(VoteResult.ERROR, "superseded"))]
 
 
-async def test_cancelled_from_outside_it_says_that_it_was_aborted(
-    autojump_clock: MockClock,
-) -> None:
+async def test_cancelled_from_outside_it_says_that_it_was_aborted() -> None:
     handlers = Handlers()
     one = held(["a"])
     with trio.move_on_after(2):
@@ -305,7 +296,7 @@ async def test_cancelled_from_outside_it_says_that_it_was_aborted(
     assert one.window.ballot.state is BallotState.ABORTED
 
 
-async def test_what_it_shows_of_its_time(autojump_clock: MockClock) -> None:
+async def test_what_it_shows_of_its_time() -> None:
     one = held(["a"])
     assert math.isnan(one.window.deadline)
     assert one.window.remaining_s(trio.current_time()) == 8.0
@@ -319,7 +310,7 @@ async def test_what_it_shows_of_its_time(autojump_clock: MockClock) -> None:
     assert one.window.remaining_s(100.0) == 0.0
 
 
-async def test_a_fault_of_a_handler_is_no_answer_and_gets_out(autojump_clock: MockClock) -> None:
+async def test_a_fault_of_a_handler_is_no_answer_and_gets_out() -> None:
     async def faulty(window: BallotWindow) -> Answer | None:
         raise LookupError("a bug")
 

@@ -33,7 +33,7 @@ class Said:
     sent: Counter[str] = attrs.field(factory=Counter)
     done: set[str] = attrs.field(factory=set)
 
-    def hear(self, line: str) -> None:
+    def receive(self, line: str) -> None:
         match line.split():
             case ["opened", name]:
                 self.opened.append(name)
@@ -52,13 +52,13 @@ def live_and_die(path: Path, boot: str, lines: int, said: Said) -> None:
         try:
             assert child.stdout.readline() == "ready\n"
             for _ in range(lines):
-                said.hear(child.stdout.readline())
+                said.receive(child.stdout.readline())
         finally:
             child.kill()
         # What it had still said before it died counts too; the last line may be cut.
         *rest, _ = child.stdout.read().split("\n")
         for line in rest:
-            said.hear(line)
+            said.receive(line)
     assert child.returncode == -signal.SIGKILL
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock
 
 from hbtrio.fsm.delivery import DELIVERY_TABLE, DeliveryEvent, OutboxKind, OutboxState
 from hbtrio.store.held_alarms import HoldRecord
 from hbtrio.store.records import HistoryEntry, NewEntry
 from hbtrio.store.store import Store
 from support.inline_store import inline_store, wall_clock
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 HOST, UUID, COMMAND = "compute-0", "aaaa", "c1"
 STATES = [state for state in OutboxState if state is not OutboxState.REPLACED]
@@ -131,7 +132,6 @@ async def test_the_store_follows_the_table(
     before: OutboxState,
     event: DeliveryEvent,
     step: Step,
-    autojump_clock: MockClock,
 ) -> None:
     after = await state_after(tmp_path, kind, before, step)
     if event in DELIVERY_TABLE.rows[before]:

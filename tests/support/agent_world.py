@@ -34,6 +34,7 @@ from hbtrio.wire.vim import VimRequest
 from hbtrio.wire.vim_result import MissingAnswer, NotSent, SendResult, Unconfirmed
 from hbtrio.wire.vocabulary import Event
 from support.control_socket import socket_path
+from support.fake_time import FakeTime
 from support.inline_store import InlineWorker, inline_store, wall_clock
 from support.scripted_host import HOSTNAME, VM, ScriptedHost
 
@@ -62,7 +63,7 @@ class ScriptedVim:
         self.got.append((round(trio.current_time(), 6), json.loads(request.body)))
         return CLOSED
 
-    def heard(self, kind: str) -> list[tuple[float, Any]]:
+    def received(self, kind: str) -> list[tuple[float, Any]]:
         """Events of a type with when they came: what each is about."""
         return [
             (time, body["event-data"] if kind == "action" else body["event-data"]["services"][0])
@@ -75,12 +76,12 @@ class ScriptedVim:
         """When each verdict came, what it was about, the answer and its reason."""
         return [
             (time, data["action"], data["guest-response"], data["reason"])
-            for time, data in self.heard("action")
+            for time, data in self.received("action")
         ]
 
 
 @attrs.define
-class MemoryAgent:
+class AgentWorld(FakeTime):
     """An agent in memory."""
 
     agent: Agent
@@ -96,7 +97,7 @@ class MemoryAgent:
         await wait_all_tasks_blocked()
         return host
 
-    async def known(
+    async def bound_host(
         self, *, reporting: bool = True, host: ScriptedHost | None = None
     ) -> ScriptedHost:
         """The same, with all its instances known to the VIM."""
@@ -114,16 +115,11 @@ class MemoryAgent:
             await self.agent.rounds.replied(asked.command_id)
         return asked
 
-    async def at(self, time_s: float) -> None:
-        """Waits until then, and until all that happens then has happened."""
-        await trio.sleep_until(time_s)
-        await wait_all_tasks_blocked()
-
 
 @asynccontextmanager
-async def memory_agent(
+async def agent_world(
     folder: Path, *, vim: bool = True, number: int = 0, **link: float
-) -> AsyncIterator[MemoryAgent]:
+) -> AsyncIterator[AgentWorld]:
     """A running agent on the fake clock; begun again in the same folder it is a restarted one.
 
     Args:
@@ -144,13 +140,13 @@ async def memory_agent(
         )
         async with running as agent, trio.open_nursery() as nursery:
             await wait_all_tasks_blocked()
-            yield MemoryAgent(agent, store, worker, fake, nursery)
+            yield AgentWorld(agent, store, worker, fake, nursery)
             nursery.cancel_scope.cancel()
         assert agent.supervisor.crashes == 0
 
 
 @asynccontextmanager
-async def operators_api(on: MemoryAgent) -> AsyncIterator[str]:
+async def operators_api(on: AgentWorld) -> AsyncIterator[str]:
     """The path of the operator API of an agent."""
     crashes: list[BaseException] = []
     with socket_path() as path:
@@ -216,7 +212,7 @@ def request_bytes(
 
 
 @attrs.define
-class SocketAgent:
+class SocketAgentWorld:
     """An agent as a controller runs it."""
 
     agent: Agent
@@ -245,7 +241,7 @@ class SocketAgent:
             await host.dial(self.agent.links, self.nursery)
         return host
 
-    async def known(
+    async def bound_host(
         self, *, reporting: str = "enabled", host: ScriptedHost | None = None
     ) -> ScriptedHost:
         """The same, with the host and its instances told of by the VIM."""
@@ -283,7 +279,7 @@ class SocketAgent:
             for data in (body["event-data"] for body in self.vim.patches("action"))
         ]
 
-    async def heard(self, kind: str, count: int) -> list[dict[str, Any]]:
+    async def received(self, kind: str, count: int) -> list[dict[str, Any]]:
         """Waits for so many events of this type at the VIM and returns their bodies."""
         with trio.fail_after(20):
             await self.vim.wait_until(lambda: len(self.vim.patches(kind)) >= count)
@@ -291,14 +287,14 @@ class SocketAgent:
 
 
 @asynccontextmanager
-async def socket_agent(
+async def socket_agent_world(
     folder: Path,
     *,
     vim: FakeVim | None = None,
     audit_s: float | None = None,
     timeouts: dict[str, float] | None = None,
     token: str = "",
-) -> AsyncIterator[SocketAgent]:
+) -> AsyncIterator[SocketAgentWorld]:
     """A running agent on loopback sockets, with its store in a file, and a VIM.
 
     Args:
@@ -341,7 +337,7 @@ async def socket_agent(
                 audit = Audit(agent.fleet, agent.inventory, agent.states, client, audit_s)
                 nursery.start_soon(audit.run)
             port = listeners[0].socket.getsockname()[1]
-            yield SocketAgent(agent, store, vim, port, nursery, crashes)
+            yield SocketAgentWorld(agent, store, vim, port, nursery, crashes)
             nursery.cancel_scope.cancel()
         assert crashes == []
         assert agent.supervisor.crashes == 0

@@ -13,7 +13,7 @@ import trio
 from hbtrio.nursery.agent.audit import Audit
 from hbtrio.wire.vim import VimRequest
 from hbtrio.wire.vim_result import Delivered, MissingAnswer, SendResult, Unconfirmed
-from support.agent_world import MemoryAgent
+from support.agent_world import AgentWorld
 from support.scripted_host import HOST_UUID, HOSTNAME
 
 #: How the deployed VIM says no.
@@ -107,14 +107,14 @@ class Cloud:
         return Delivered(200, json.dumps(about | {"hostname": name, "state": found}).encode())
 
 
-def begin(world: MemoryAgent, every_s: float = 10) -> Asked:
+def begin(world: AgentWorld, every_s: float = 10) -> Asked:
     """An audit of that agent."""
     vim = Asked()
     ask(world, vim, every_s)
     return vim
 
 
-def ask(world: MemoryAgent, vim: Any, every_s: float = 10) -> None:
+def ask(world: AgentWorld, vim: Any, every_s: float = 10) -> None:
     """An audit of that agent asks that VIM."""
     agent = world.agent
     audit = Audit(agent.fleet, agent.inventory, agent.states, vim, every_s)

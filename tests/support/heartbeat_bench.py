@@ -80,7 +80,7 @@ def answer(
     return ChallengeResponse(number, health, action, log_msg)
 
 
-class Bench:
+class HeartbeatBench:
     """Drives one heartbeat. Challenges are numbered 1, 2, 3 and so on.
 
     Each step takes the effects that are expected, and the public attributes that are expected to
@@ -125,7 +125,7 @@ class Bench:
 
     # -- steps, as the driver takes them ----------------------------------------------------
 
-    def at(self, now: float) -> Bench:
+    def at(self, now: float) -> HeartbeatBench:
         assert now >= self.now
         self.now = now
         return self
@@ -133,15 +133,15 @@ class Bench:
     def open(self) -> tuple[Effect, ...]:
         return self.beat.opened(self.now)
 
-    def init(self, **values: Any) -> tuple[Effect, ...]:
+    def send_init(self, **values: Any) -> tuple[Effect, ...]:
         return self.beat.received(init(**values), self.now)
 
-    def answer(self, number: int | None = None, **values: Any) -> tuple[Effect, ...]:
+    def answer_challenge(self, number: int | None = None, **values: Any) -> tuple[Effect, ...]:
         return self.beat.received(
             answer(self.last if number is None else number, **values), self.now
         )
 
-    def exit(self, log_msg: str = "Exiting...") -> tuple[Effect, ...]:
+    def send_exit(self, log_msg: str = "Exiting...") -> tuple[Effect, ...]:
         return self.beat.received(Exit(log_msg), self.now)
 
     def tick(self, *, late: bool = False) -> tuple[Effect, ...]:
@@ -149,12 +149,12 @@ class Bench:
 
     # -- stretches of time ------------------------------------------------------------------
 
-    def heartbeating(self, **values: Any) -> Bench:
+    def heartbeating(self, **values: Any) -> HeartbeatBench:
         """Connected, greeted and proven; the answer came a quarter of a second after the init."""
         self.skip(self.open())
-        self.skip(self.init(**values))
+        self.skip(self.send_init(**values))
         self.at(self.now + 0.25)
-        self.skip(self.answer())
+        self.skip(self.answer_challenge())
         assert self.beat.state is HeartbeatState.HEARTBEATING
         return self
 
@@ -173,7 +173,7 @@ class Bench:
             if min(self.beat.due, answer_at) > until:
                 break
             if answer_at < self.beat.due:
-                effects = self.at(answer_at).answer()
+                effects = self.at(answer_at).answer_challenge()
             else:
                 effects = self.at(max(self.now, self.beat.due)).tick(late=late)
                 assert self.beat.due > self.now

@@ -16,7 +16,6 @@ from typing import Any
 
 import attrs
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.config.host import HostConfig
 from hbtrio.nursery.host.actions import ActionRun
@@ -44,6 +43,7 @@ from hbtrio.wire.vocabulary import (
 )
 from support.fake_directory import FakeDirectory
 from support.fake_processes import FakeProcesses, FakeRun
+from support.fake_time import FakeTime
 from support.lines import members
 from support.memory_port import MemoryDialer, MemoryPeer
 
@@ -68,7 +68,7 @@ def uuid_of(number: int) -> str:
 
 
 @attrs.frozen
-class Heard:
+class Received:
     """A message that a guest got, and when; ``line`` is what it stood on."""
 
     time_s: float
@@ -139,9 +139,9 @@ class ScriptedGuest:
         #: Its end of the connection, the last one if there were several.
         self.peer = MemoryPeer(self.path)
         self.connections = 0
-        self.heard: list[Heard] = []
+        self.received: list[Received] = []
         #: Whether it says ``init`` with each connection.
-        self.greets = True
+        self.sends_init = True
         #: Whether it reads what the host sends.
         self.reads = True
         #: How long it takes to answer a challenge; None: it does not.
@@ -155,13 +155,13 @@ class ScriptedGuest:
 
     # -- its socket -------------------------------------------------------------------------
 
-    def appears(self) -> ScriptedGuest:
+    def appear(self) -> ScriptedGuest:
         """Its socket is made, and listens."""
         self._world.dialer.listen(self.path, self.connected)
         self._world.directory.replace(self.name)
         return self
 
-    def vanishes(self) -> None:
+    def vanish(self) -> None:
         """Its QEMU ends: the connection breaks and the socket goes."""
         if not self.peer.closed and not self.peer.host_closed:
             self.peer.close()
@@ -174,17 +174,17 @@ class ScriptedGuest:
         self._world.peers.append(peer)
         peer.on_message = self._hear
         peer.reading = self.reads
-        if self.greets:
-            self.says_init()
+        if self.sends_init:
+            self.send_init()
 
     # -- what it says -----------------------------------------------------------------------
 
-    def says_init(self, **changes: Any) -> None:
+    def send_init(self, **changes: Any) -> None:
         """Says ``init``; ``changes`` are kept."""
         self.init = attrs.evolve(self.init, **changes)
         self.peer.send(self.init)
 
-    def answers(self, number: int | None = None, **changes: Any) -> None:
+    def answer_challenge(self, number: int | None = None, **changes: Any) -> None:
         """Answers a challenge, the last one if no number is given."""
         response = ChallengeResponse(
             self.challenges[-1].heartbeat_challenge if number is None else number,
@@ -194,7 +194,7 @@ class ScriptedGuest:
         )
         self.peer.send(attrs.evolve(response, **changes))
 
-    def replies(self, asked: ActionNotify, reply: Reply) -> None:
+    def answer_vote(self, asked: ActionNotify, reply: Reply) -> None:
         """Answers a vote or notice."""
         self.peer.send(
             ActionResponse(
@@ -206,16 +206,16 @@ class ScriptedGuest:
             )
         )
 
-    def exits(self, log_msg: str = "Exiting...") -> None:
+    def send_exit(self, log_msg: str = "Exiting...") -> None:
         """Says ``exit``, and nothing after it."""
         self.answers_after_s = None
         self.peer.send(Exit(log_msg))
 
     # -- what it was told -------------------------------------------------------------------
 
-    def said(self, since: float = 0.0) -> list[Heard]:
+    def received_since(self, since: float = 0.0) -> list[Received]:
         """What the host said to it from ``since`` on, times in microseconds."""
-        return [heard for heard in self.heard if heard.time_s >= since]
+        return [heard for heard in self.received if heard.time_s >= since]
 
     @property
     def challenges(self) -> list[Challenge]:
@@ -225,11 +225,11 @@ class ScriptedGuest:
     @property
     def messages(self) -> list[Message]:
         """All that the host said to it."""
-        return [heard.message for heard in self.heard]
+        return [heard.message for heard in self.received]
 
     def challenged_at(self, since: float = 0.0) -> list[float]:
         """When it was challenged."""
-        return [h.time_s for h in self.said(since) if isinstance(h.message, Challenge)]
+        return [h.time_s for h in self.received_since(since) if isinstance(h.message, Challenge)]
 
     @property
     def asked(self) -> ActionNotify:
@@ -237,18 +237,20 @@ class ScriptedGuest:
         return [message for message in self.messages if isinstance(message, ActionNotify)][-1]
 
     def _hear(self, message: Message, line: bytes) -> None:
-        self.heard.append(Heard(now(), message, line))
+        self.received.append(Received(now(), message, line))
         match message:
             case Challenge(number) if self.answers_after_s == 0:
-                self.answers(number)
+                self.answer_challenge(number)
             case Challenge(number) if self.answers_after_s is not None:
-                self._world.after(self.answers_after_s, self._if_connected(self.answers), number)
+                self._world.after(
+                    self.answers_after_s, self._if_connected(self.answer_challenge), number
+                )
             case ActionNotify():
                 reply = self.reply(message)
                 if reply is not None and reply.after_s == 0:
-                    self.replies(message, reply)
+                    self.answer_vote(message, reply)
                 elif reply is not None:
-                    answer = self._if_connected(self.replies)
+                    answer = self._if_connected(self.answer_vote)
                     self._world.after(reply.after_s, answer, message, reply)
 
     def _if_connected(self, say: Callable[..., None]) -> Callable[..., None]:
@@ -261,7 +263,7 @@ class ScriptedGuest:
         return say_it
 
 
-class HostWorld:
+class HostWorld(FakeTime):
     """What surrounds a host, and the host.
 
     Args:
@@ -322,7 +324,7 @@ class HostWorld:
 
     async def heartbeating(self, **init: Any) -> ScriptedGuest:
         """A guest that is heartbeating; the first one is challenged from now on every interval."""
-        guest = self.guest(**init).appears()
+        guest = self.guest(**init).appear()
         await self.settle()
         while not (guest.uuid in self.host.channels and self.channel(guest).heartbeating):
             await self.sleep(0.01)
@@ -330,7 +332,7 @@ class HostWorld:
 
     async def all_heartbeating(self, count: int, **init: Any) -> list[ScriptedGuest]:
         """Guests that are found together and heartbeating at once."""
-        guests = [self.guest(**init).appears() for _ in range(count)]
+        guests = [self.guest(**init).appear() for _ in range(count)]
         await self.settle()
         assert self.host.heartbeating >= count
         return guests
@@ -370,23 +372,9 @@ class HostWorld:
 
         self._nursery.start_soon(wait)
 
-    async def at(self, time_s: float) -> None:
-        """Waits until that time, and until all that happens at that time has happened."""
-        assert time_s > trio.current_time() - 1e-6, "it is past"
-        await trio.sleep_until(time_s)
-        await self.settle()
-
-    async def sleep(self, seconds: float) -> None:
-        """Lets time pass."""
-        await self.at(trio.current_time() + seconds)
-
-    async def settle(self) -> None:
-        """Waits until all that happens now has happened."""
-        await wait_all_tasks_blocked()
-
     # -- what the host told -----------------------------------------------------------------
 
-    def told(self, guest: ScriptedGuest | None = None, since: float = 0.0) -> list[Told]:
+    def reports(self, guest: ScriptedGuest | None = None, since: float = 0.0) -> list[Told]:
         """The reports about one guest or all of them, each as short as it can be compared."""
         told: list[Told] = []
         for report in self.host.reports.recent:

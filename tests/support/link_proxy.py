@@ -203,7 +203,7 @@ class LinkProxy:
         """Connections are joined again."""
         self._up.set()
 
-    async def heard(self) -> None:
+    async def received(self) -> None:
         """Returns once the agent has dealt with all that it was sent: it takes lines in order."""
         self._pings += 1
         self.to_agent.put([b'{"type":"ping","number":%d}' % self._pings])

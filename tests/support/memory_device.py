@@ -18,7 +18,7 @@ PATIENCE_S = 1000.0
 
 
 @attrs.frozen
-class Heard:
+class Received:
     """What the guest said, and when; times are rounded to microseconds, to compare as they read."""
 
     at_s: float
@@ -43,7 +43,7 @@ class MemoryDevice:
         self.opened: list[float] = []
         self.closed: list[float] = []
         #: All that the guest said to any host.
-        self.heard: list[Heard] = []
+        self.received: list[Received] = []
         #: Lines that were no messages.
         self.garbled: list[bytes] = []
         self._persistent = persistent
@@ -67,11 +67,11 @@ class MemoryDevice:
 
     # -- the host's end ---------------------------------------------------------------------
 
-    def say(self, *messages: Message) -> None:
+    def send(self, *messages: Message) -> None:
         """Sends messages to the guest, each in a chunk of its own."""
-        self.say_raw(*(self._encoded(message) for message in messages))
+        self.send_bytes(*(self._encoded(message) for message in messages))
 
-    def say_raw(self, *chunks: bytes) -> None:
+    def send_bytes(self, *chunks: bytes) -> None:
         """Sends bytes; the guest reads each chunk by itself."""
         self._stream.incoming.extend(chunk for chunk in chunks if chunk)
         self._stream.changed.unpark_all()
@@ -93,7 +93,7 @@ class MemoryDevice:
         self._sequence = 0
         self._stream.changed.unpark_all()
 
-    def break_off(self, why: str) -> None:
+    def fail(self, why: str) -> None:
         """The open channel fails: an unplugged port, a reset connection."""
         self._stream.fault = why
         self._stream.changed.unpark_all()
@@ -118,26 +118,26 @@ class MemoryDevice:
         """The host stays connected and reads no more."""
         self._reading = False
 
-    def read_on(self) -> None:
+    def resume_reading(self) -> None:
         """The host reads again, first what has been held up."""
         self._reading = True
         held, self._stream.outgoing = bytes(self._stream.outgoing), bytearray()
         self._hear(held)
         self._stream.changed.unpark_all()
 
-    async def next(self) -> Heard:
+    async def next(self) -> Received:
         """The next thing that the guest says, or has said and was not asked for yet."""
         with trio.fail_after(PATIENCE_S):
-            while self._next >= len(self.heard):
+            while self._next >= len(self.received):
                 self._something_heard = trio.Event()
                 await self._something_heard.wait()
         self._next += 1
-        return self.heard[self._next - 1]
+        return self.received[self._next - 1]
 
-    def unread(self) -> list[Heard]:
+    def unread(self) -> list[Received]:
         """What was heard since the last :meth:`next` or :meth:`unread`."""
-        heard = self.heard[self._next :]
-        self._next = len(self.heard)
+        heard = self.received[self._next :]
+        self._next = len(self.received)
         return heard
 
     def _encoded(self, message: Message) -> bytes:
@@ -151,7 +151,7 @@ class MemoryDevice:
             except MessageError:
                 self.garbled.append(line)
             else:
-                self.heard.append(Heard(_now(), message, json.loads(line)["sequence"]))
+                self.received.append(Received(_now(), message, json.loads(line)["sequence"]))
         self._something_heard.set()
 
 

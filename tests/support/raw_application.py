@@ -30,7 +30,8 @@ from hbtrio.wire.app_messages import (
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 from support.fake_processes import FakeProcesses
-from support.guest_bench import GuestBench
+from support.fake_time import FakeTime
+from support.guest_world import GuestWorld
 
 
 def init(name: str = "web", **terms: Any) -> AppInit:
@@ -56,7 +57,7 @@ class RawApplication:
 
     def __init__(self, connection: socket.socket, nursery: trio.Nursery) -> None:
         #: When it heard what; times are rounded to microseconds.
-        self.heard: list[tuple[float, AppMessage]] = []
+        self.received: list[tuple[float, AppMessage]] = []
         #: The same messages as they came; the guest sends each in one piece.
         self.raw: list[bytes] = []
         #: When the guest closed the connection.
@@ -83,14 +84,14 @@ class RawApplication:
         connection.setblocking(False)
         connection.connect(str(path))
         application = cls(connection, nursery)
-        application.say(*registration)
+        application.send(*registration)
         return application
 
-    def say(self, *messages: AppMessage) -> None:
+    def send(self, *messages: AppMessage) -> None:
         """Sends messages, all in one piece."""
-        self.say_raw(b"".join(map(self.encoded, messages)))
+        self.send_bytes(b"".join(map(self.encoded, messages)))
 
-    def say_raw(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes) -> None:
         """Sends bytes in one piece; they must find room."""
         assert not data or self.connection.send(data) == len(data)
 
@@ -108,11 +109,11 @@ class RawApplication:
             "event_type": asked.event_type,
             "notification_type": asked.notification_type,
         } | instead
-        self.say(AppActionResponse(**members, vote_result=result, log_msg=reason))
+        self.send(AppActionResponse(**members, vote_result=result, log_msg=reason))
 
-    def sign_off(self) -> None:
+    def deregister(self) -> None:
         """``final``; the connection stays open, as the deployed library's does for a moment."""
-        self.say(Final("Exiting"))
+        self.send(Final("Exiting"))
 
     def crash(self) -> None:
         """Its connection is closed without a word, as the system does for a dead process."""
@@ -123,17 +124,17 @@ class RawApplication:
         """SIGSTOP: it reads nothing until :meth:`go_on`."""
         self._going = trio.Event()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """SIGCONT."""
         self._going.set()
 
-    def said(self, kind: type[AppMessage]) -> list[tuple[float, AppMessage]]:
+    def received_of(self, kind: type[AppMessage]) -> list[tuple[float, AppMessage]]:
         """What it heard of this kind, and when."""
-        return [(at_s, message) for at_s, message in self.heard if type(message) is kind]
+        return [(at_s, message) for at_s, message in self.received if type(message) is kind]
 
     async def asked(self, number: int = 1) -> AppActionNotify:
         """The vote or notice that it is asked or told of as the first, the second, ..."""
-        while len(found := self.said(AppActionNotify)) < number:
+        while len(found := self.received_of(AppActionNotify)) < number:
             self._news = trio.Event()
             await self._news.wait()
         message = found[number - 1][1]
@@ -161,7 +162,7 @@ class RawApplication:
         self.closed_at = _now()
 
     def _take(self, message: AppMessage) -> None:
-        self.heard.append((_now(), message))
+        self.received.append((_now(), message))
         self._news.set()
         if isinstance(message, AppChallenge) and self.beats:
             self.beat(message)
@@ -172,10 +173,10 @@ class RawApplication:
         """Answers a challenge."""
         well = self.health
         number = challenge.heartbeat_challenge
-        self.say(AppChallengeResponse(number, well.healthy, well.action, well.reason))
+        self.send(AppChallengeResponse(number, well.healthy, well.action, well.reason))
 
 
-class AppBench:
+class AppWorld(FakeTime):
     """A guest in memory whose applications come over a real socket, on any clock.
 
     Args:
@@ -202,11 +203,10 @@ class AppBench:
         guard = OnTimeGuard(trio.current_time())
         self.applications = Applications(itertools.count(5001).__next__, guard, max_connections)
         scripts = EventScripts(None if events is None else str(events), processes)
-        self.guest = GuestBench(
+        self.guest = GuestWorld(
             voters=AllVoters(scripts, self.applications), processes=processes, guard=guard, **guest
         )
         self.device = self.guest.device
-        self.settle = self.guest.settle
 
         #: Ends the serving of applications; the guest goes on.
         self.serving = trio.CancelScope()
@@ -224,12 +224,12 @@ class AppBench:
 
 
 @asynccontextmanager
-async def open_app_bench(**settings: Any) -> AsyncIterator[AppBench]:
+async def app_world(**settings: Any) -> AsyncIterator[AppWorld]:
     """A guest that serves applications, enabled at 1.0; the settings are those of AppBench."""
     with tempfile.TemporaryDirectory(prefix="app.") as directory:
         path = Path(directory, "api")
         async with trio.open_nursery() as nursery:
-            bench = AppBench(path, nursery, **settings)
+            bench = AppWorld(path, nursery, **settings)
             listener = await open_unix_listener(path)
             nursery.start_soon(bench.serve, listener)
             await bench.guest.enable(nursery)

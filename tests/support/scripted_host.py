@@ -95,7 +95,7 @@ class ScriptedHost:
         self.hello = Hello(1, hostname, host_uuid, boot_id, "9.9.9", 0)
         self.instances = {instance.uuid: instance for instance in instances}
         #: All that the agent said on any connection, but for signs of life.
-        self.heard: list[FromAgent] = []
+        self.received: list[FromAgent] = []
         #: What the last connection's welcome said.
         self.welcome: Welcome | None = None
         #: Reports that are not acknowledged.
@@ -129,24 +129,24 @@ class ScriptedHost:
         self._stream = stream
         self.up = True
         nursery.start_soon(self._read, stream, nursery)
-        await self.say(self.hello)
+        await self.send(self.hello)
         await self.until(lambda: self.welcome is not None or not self.up)
         if self.welcome is None:
             return
         for number in [n for n in self.waiting if n <= self.welcome.acknowledged]:
             del self.waiting[number]
         for instance in self.instances.values():
-            await self.say(instance)
-        await self.say(SnapshotEnd(len(self.instances)))
+            await self.send(instance)
+        await self.send(SnapshotEnd(len(self.instances)))
         for report in tuple(self.waiting.values()):
-            await self.say(report)
-        await self.settled()
+            await self.send(report)
+        await self.settle()
 
-    async def settled(self) -> None:
+    async def settle(self) -> None:
         """Returns once the agent has dealt with all that was said; it does so in order."""
         self._pings += 1
         number = self._pings
-        await self.say(Ping(number))
+        await self.send(Ping(number))
         await self.until(lambda: self._ponged >= number or not self.up)
 
     async def cut(self) -> None:
@@ -155,7 +155,7 @@ class ScriptedHost:
         await trio.aclose_forcefully(self._stream)
         self.up = False
 
-    async def say(self, message: LinkMessage) -> None:
+    async def send(self, message: LinkMessage) -> None:
         """Says it, if the link is up."""
         if self._stream is None:
             return
@@ -183,7 +183,7 @@ class ScriptedHost:
     async def _take(self, message: FromAgent, nursery: trio.Nursery) -> None:
         match message:
             case Ping(number=number):
-                await self.say(Pong(number))
+                await self.send(Pong(number))
                 return
             case Pong(number=number):
                 self._ponged = number
@@ -198,7 +198,7 @@ class ScriptedHost:
                 nursery.start_soon(self.on_round, message)
             case ActCommand():
                 nursery.start_soon(self.on_act, message)
-        self.heard.append(message)
+        self.received.append(message)
         self._tell()
 
     def _tell(self) -> None:
@@ -212,31 +212,31 @@ class ScriptedHost:
 
     # -- what it tells ----------------------------------------------------------------------
 
-    async def tell(self, uuid: str = VM, **changes: Any) -> None:
+    async def send_instance(self, uuid: str = VM, **changes: Any) -> None:
         """An instance is like this from now on."""
         self.instances[uuid] = attrs.evolve(self.instances[uuid], **changes)
-        await self.say(self.instances[uuid])
+        await self.send(self.instances[uuid])
 
     async def report(self, kind: str, uuid: str = VM, reason: str = "", **members: Any) -> int:
         """Reports, and keeps the report until it is acknowledged; returns its number."""
         number = next(self._numbers)
         self.waiting[number] = LinkReport(number, self.clock, kind, uuid, reason, **members)
-        await self.say(self.waiting[number])
+        await self.send(self.waiting[number])
         return number
 
-    async def beats(self, uuid: str = VM) -> None:
+    async def report_heartbeating(self, uuid: str = VM) -> None:
         """The instance begins to heartbeat."""
-        await self.tell(uuid, heartbeating=True, state="heartbeating")
+        await self.send_instance(uuid, heartbeating=True, state="heartbeating")
         await self.report("heartbeating", uuid, "init answered")
 
-    async def stops(self, uuid: str = VM) -> None:
+    async def report_stopped(self, uuid: str = VM) -> None:
         """The instance says farewell."""
-        await self.tell(uuid, heartbeating=False, state="waiting")
+        await self.send_instance(uuid, heartbeating=False, state="waiting")
         await self.report("stopped", uuid, "guest exited: Exiting...")
 
-    async def loses(self, uuid: str = VM, action: str = "reboot") -> None:
+    async def report_lost(self, uuid: str = VM, action: str = "reboot") -> None:
         """The instance falls silent."""
-        await self.tell(uuid, heartbeating=False, state="lost")
+        await self.send_instance(uuid, heartbeating=False, state="lost")
         await self.report(
             "loss", uuid, "no answer for 3 s", corrective_action=CorrectiveAction(action)
         )
@@ -246,7 +246,7 @@ class ScriptedHost:
     async def opens(self, command: RoundCommand) -> None:
         """The round is open; nobody answers."""
         seconds = window_of_instance(self.instances[command.uuid], command)
-        await self.say(Reply(command.command_id, True, seconds=seconds))
+        await self.send(Reply(command.command_id, True, seconds=seconds))
 
     async def outcome(self, command: RoundCommand, result: VoteResult, reason: str = "") -> int:
         """The round has ended so."""
@@ -278,7 +278,7 @@ class ScriptedHost:
         """No round is opened and no action begun from now on."""
 
         async def refuse(command: RoundCommand | ActCommand) -> None:
-            await self.say(Reply(command.command_id, False, reason))
+            await self.send(Reply(command.command_id, False, reason))
 
         self.on_round = self.on_act = refuse
 
@@ -288,13 +288,13 @@ class ScriptedHost:
 
     async def begins(self, command: ActCommand, *lines: dict[str, Any]) -> None:
         """The action is under way, and has come so far."""
-        await self.say(Reply(command.command_id, True))
+        await self.send(Reply(command.command_id, True))
         for line in lines:
-            await self.say(ActionProgress(command.command_id, json.dumps(line), last=False))
+            await self.send(ActionProgress(command.command_id, json.dumps(line), last=False))
 
     async def ends(self, command: ActCommand) -> None:
         """There is nothing more to tell of the action."""
-        await self.say(ActionProgress(command.command_id, "{}", last=True))
+        await self.send(ActionProgress(command.command_id, "{}", last=True))
 
     async def performs(self, command: ActCommand) -> None:
         """The action is done at once; its lines are those of a real one."""
@@ -314,19 +314,19 @@ class ScriptedHost:
     @property
     def commands(self) -> list[RoundCommand]:
         """The rounds that it was to open."""
-        return [one for one in self.heard if isinstance(one, RoundCommand)]
+        return [one for one in self.received if isinstance(one, RoundCommand)]
 
     @property
     def acts(self) -> list[ActCommand]:
         """The actions that it was to perform."""
-        return [one for one in self.heard if isinstance(one, ActCommand)]
+        return [one for one in self.received if isinstance(one, ActCommand)]
 
     @property
     def reporting(self) -> dict[str, bool]:
         """Whose losses it is to report, as it was told last; "" is the whole host."""
-        return {one.uuid: one.enabled for one in self.heard if isinstance(one, Reporting)}
+        return {one.uuid: one.enabled for one in self.received if isinstance(one, Reporting)}
 
     @property
     def goodbyes(self) -> list[str]:
         """Why it was sent away."""
-        return [one.reason for one in self.heard if isinstance(one, Goodbye)]
+        return [one.reason for one in self.received if isinstance(one, Goodbye)]

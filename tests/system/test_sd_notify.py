@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from hbtrio.system.sd_notify import ServiceManager
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 class Manager:
@@ -22,7 +23,7 @@ class Manager:
         self.socket.bind(address)
         self.socket.setblocking(False)
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         found = []
         while True:
             try:
@@ -48,14 +49,14 @@ def test_each_word(manager: Manager, path: str) -> None:
     service.ready()
     service.reloading()
     service.stopping()
-    assert manager.heard() == ["READY=1", "RELOADING=1", "STOPPING=1"]
+    assert manager.received() == ["READY=1", "RELOADING=1", "STOPPING=1"]
 
 
 def test_an_abstract_address() -> None:
     manager = Manager("\0hbtrio-test-notify")
     with manager.socket:
         ServiceManager.of({"NOTIFY_SOCKET": "@hbtrio-test-notify"}, 1).ready()
-        assert manager.heard() == ["READY=1"]
+        assert manager.received() == ["READY=1"]
 
 
 def test_scripts_do_not_inherit_it(path: str) -> None:
@@ -70,15 +71,15 @@ def test_scripts_do_not_inherit_it(path: str) -> None:
 
 
 async def test_signs_of_life_come_twice_as_often_as_is_asked_for(
-    manager: Manager, path: str, autojump_clock: MockClock
+    manager: Manager, path: str
 ) -> None:
     environ = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "7"}
     service = ServiceManager.of(environ, 7)
     async with service.keep_alive():
         await trio.sleep(46)
-    assert manager.heard() == ["WATCHDOG=1"] * 4  # at 0, 15, 30 and 45 s
+    assert manager.received() == ["WATCHDOG=1"] * 4  # at 0, 15, 30 and 45 s
     await trio.sleep(60)
-    assert manager.heard() == []
+    assert manager.received() == []
 
 
 @pytest.mark.parametrize(
@@ -93,17 +94,15 @@ async def test_signs_of_life_come_twice_as_often_as_is_asked_for(
     ],
 )
 async def test_without_a_watchdog_there_are_none(
-    manager: Manager, path: str, autojump_clock: MockClock, environ: dict[str, str]
+    manager: Manager, path: str, environ: dict[str, str]
 ) -> None:
     service = ServiceManager.of(environ | {"NOTIFY_SOCKET": path}, 7)
     async with service.keep_alive():
         await trio.sleep(60)
-    assert manager.heard() == []
+    assert manager.received() == []
 
 
-async def test_without_a_service_manager_nothing_is_said(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_without_a_service_manager_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
     service = ServiceManager.of({"WATCHDOG_USEC": "30000000"}, 7)
     service.ready()
     async with service.keep_alive():
@@ -124,4 +123,4 @@ def test_one_that_does_not_read_holds_nobody_up(manager: Manager, path: str) -> 
     service = ServiceManager.of({"NOTIFY_SOCKET": path}, 7)
     for _ in range(10_000):  # more than any queue of datagrams holds
         service.ready()
-    assert 0 < len(manager.heard()) < 10_000
+    assert 0 < len(manager.received()) < 10_000

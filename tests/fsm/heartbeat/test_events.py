@@ -1,82 +1,42 @@
 """The events around a VM: what silence means before, during and after each of them.
 
-As in test_heartbeat.py the interval is 1 s, and challenges are numbered; ``Bench.heartbeating``
-leaves the bench at 0.25 s, with challenge 1 answered and the next beat due at 1 s.
+As in test_machine.py the interval is 1 s, and challenges are numbered. The verb
+``HeartbeatBench.heartbeating`` leaves the bench at 0.25 s, with challenge 1 answered and the next
+beat due at 1 s.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 
 from hbtrio.fsm.heartbeat.effects import (
-    Effect,
     Heartbeating,
     Lost,
     Note,
     OpenRestart,
     Reconnect,
-    RestartExpired,
     SendToGuest,
     Stopped,
 )
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.policy.profile import Profile
-from hbtrio.wire.channel_messages import Challenge, InitAck
-from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event, ExpectedEffect, Health
-from support.heartbeat_bench import Bench
-
-S = HeartbeatState
-REBOOT = CorrectiveAction.REBOOT
-
-ACK = SendToGuest(InitAck(1804289383))
-LEFTOVER = Note("ignoring a stale init: no challenge was answered after it")
-
-BEGINNINGS = [e for e, rule in EVENT_TABLE.items() if rule.effect is not ExpectedEffect.RETURNS]
-ENDS = [event for event, rule in EVENT_TABLE.items() if rule.effect is ExpectedEffect.RETURNS]
-SUSPENDING = [e for e in BEGINNINGS if EVENT_TABLE[e].effect is not ExpectedEffect.RESTARTS]
-RESTARTING = [e for e in BEGINNINGS if EVENT_TABLE[e].effect is ExpectedEffect.RESTARTS]
-
-
-def challenge(number: int) -> SendToGuest:
-    return SendToGuest(Challenge(number))
-
-
-def kinds(came: list[tuple[float, Effect]], *wanted: type[Effect]) -> list[tuple[float, Effect]]:
-    return [(when, effect) for when, effect in came if isinstance(effect, wanted)]
-
-
-def suspended(event: Event = Event.PAUSE) -> Bench:
-    bench = Bench().heartbeating()
-    bench.expect(
-        bench.beat.notice_over(event, bench.now),
-        [Stopped(f"{event} is under way")],
-        state=S.SUSPENDED,
-        reason=f"{event} is under way",
-    )
-    return bench
-
-
-def restarting(event: Event = Event.REBOOT, **values: int) -> Bench:
-    bench = Bench().heartbeating(**values)
-    bench.expect(
-        bench.beat.notice_over(event, bench.now),
-        [Stopped(f"{event} is under way"), OpenRestart(bench.beat.profile.restart_s)],
-        state=S.RESTARTING,
-        reason=f"{event} is under way",
-    )
-    return bench
-
-
-def returning() -> Bench:
-    bench = suspended()
-    bench.run(100.0)
-    bench.skip(bench.beat.notice_opened(Event.UNPAUSE, 100.0))
-    assert bench.beat.state is S.RETURNING
-    return bench
-
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health
+from support.events_cases import (
+    ACK,
+    BEGINNINGS,
+    ENDS,
+    LEFTOVER,
+    RESTARTING,
+    SUSPENDING,
+    S,
+    challenge,
+    kinds,
+    returning,
+    suspended,
+)
+from support.heartbeat_bench import HeartbeatBench
 
 # -- while it is under way ----------------------------------------------------------------------
 
@@ -95,7 +55,7 @@ def test_the_table_has_the_events_that_these_tests_are_about() -> None:
 
 @pytest.mark.parametrize("event", BEGINNINGS)
 def test_while_a_notice_is_open_nothing_changes(event: Event) -> None:
-    bench = Bench().heartbeating()
+    bench = HeartbeatBench().heartbeating()
     bench.expect(bench.beat.notice_opened(event, bench.now), [])
 
 
@@ -110,7 +70,7 @@ def test_silence_is_no_loss_while_it_is_under_way(event: Event) -> None:
 
 
 def test_a_challenge_on_its_way_is_one_of_the_two_probes() -> None:
-    bench = Bench().heartbeating()
+    bench = HeartbeatBench().heartbeating()
     bench.skip(bench.at(1.0).tick())
     bench.skip(bench.beat.notice_over(Event.PAUSE, 1.5))
     assert bench.beat.due == 2.0
@@ -120,7 +80,7 @@ def test_a_challenge_on_its_way_is_one_of_the_two_probes() -> None:
 
 @pytest.mark.parametrize("event", BEGINNINGS)
 def test_misses_from_before_do_not_count_and_none_do(event: Event) -> None:
-    bench = Bench().heartbeating()
+    bench = HeartbeatBench().heartbeating()
     bench.run(2.0)
     bench.skip(bench.beat.notice_over(event, 2.5))
     assert bench.run(3.0) == [(3.0, challenge(4))]
@@ -130,7 +90,7 @@ def test_misses_from_before_do_not_count_and_none_do(event: Event) -> None:
 @pytest.mark.parametrize("event", BEGINNINGS)
 def test_challenges_go_on_while_they_are_answered(event: Event) -> None:
     """A guest that gets none starts over with ``init``, which would end the suspension early."""
-    bench = Bench().heartbeating()
+    bench = HeartbeatBench().heartbeating()
     bench.skip(bench.beat.notice_over(event, bench.now))
     came = bench.run(100.0, answers=True)
     assert came == [(float(second), challenge(second + 1)) for second in range(1, 101)]
@@ -144,9 +104,11 @@ def test_a_late_answer_shows_that_it_is_slow_and_not_frozen(event: Event) -> Non
     bench = suspended(event)
     bench.run(4.0)
     assert bench.beat.due == math.inf
-    bench.expect(bench.at(4.5).answer(2), [])
+    bench.expect(bench.at(4.5).answer_challenge(2), [])
     late = Note("late answer, 2.500 s after its challenge")
-    bench.expect(bench.answer(3), [late, challenge(4)], late_answers=1, due=5.5, owes_answer=True)
+    bench.expect(
+        bench.answer_challenge(3), [late, challenge(4)], late_answers=1, due=5.5, owes_answer=True
+    )
     came = kinds(bench.run(50.0, answers=True), Heartbeating, Lost, Note)
     if event is Event.STOP:
         assert came == []
@@ -161,7 +123,7 @@ def test_a_late_answer_in_between_keeps_the_beat() -> None:
     bench = suspended()
     bench.run(2.0)
     late = Note("late answer, 1.250 s after its challenge")
-    bench.expect(bench.at(2.25).answer(2), [late], late_answers=1)
+    bench.expect(bench.at(2.25).answer_challenge(2), [late], late_answers=1)
     bench.expect(bench.at(3.0).tick(), [challenge(4)], due=4.0, missed=2)
     bench.expect(bench.at(4.0).tick(), [], due=math.inf, missed=3, owes_answer=False)
 
@@ -169,7 +131,7 @@ def test_a_late_answer_in_between_keeps_the_beat() -> None:
 def test_an_answer_allows_two_more_probes() -> None:
     bench = suspended()
     bench.run(2.0)
-    bench.skip(bench.at(2.25).answer())
+    bench.skip(bench.at(2.25).answer_challenge())
     assert bench.run(100.0) == [(3.0, challenge(4)), (4.0, challenge(5))]
 
 
@@ -181,7 +143,7 @@ def test_a_host_that_is_late_does_not_give_up_probing() -> None:
 
 @pytest.mark.parametrize("event", BEGINNINGS)
 def test_a_guest_that_was_never_heard_of_can_be_told_too(event: Event) -> None:
-    bench = Bench()
+    bench = HeartbeatBench()
     bench.skip(bench.open())
     effects = bench.skip(bench.at(5.0).beat.notice_over(event, 5.0))
     assert effects == ((OpenRestart(121),) if event in RESTARTING else ())
@@ -207,7 +169,7 @@ def test_an_exit_while_suspended_ends_it() -> None:
     bench = suspended(Event.STOP)
     why = "guest exited: Exiting..."
     bench.expect(
-        bench.at(0.5).exit(), [], state=S.WAITING, is_heartbeating=False, reason=why, due=120.5
+        bench.at(0.5).send_exit(), [], state=S.WAITING, is_heartbeating=False, reason=why, due=120.5
     )
 
 
@@ -215,9 +177,9 @@ def test_an_exit_while_suspended_ends_it() -> None:
 def test_an_answered_init_ends_it(event: Event) -> None:
     bench = suspended(event)
     bench.run(50.0)
-    bench.expect(bench.init(), [ACK, challenge(4)], due=51.0, owes_answer=True)
+    bench.expect(bench.send_init(), [ACK, challenge(4)], due=51.0, owes_answer=True)
     bench.expect(
-        bench.at(50.25).answer(),
+        bench.at(50.25).answer_challenge(),
         [Heartbeating(f"after: {event}")],
         state=S.HEARTBEATING if event is Event.STOP else S.PROVISIONAL,
         reason="answers challenges",
@@ -232,16 +194,16 @@ def test_an_answered_init_ends_it(event: Event) -> None:
 def test_an_init_that_is_a_leftover_does_not_end_it() -> None:
     bench = suspended()
     bench.run(50.0)
-    bench.skip(bench.init())
+    bench.skip(bench.send_init())
     assert bench.run(1000.0) == [(51.0, challenge(5)), (52.0, LEFTOVER)]
     assert bench.beat.state is S.SUSPENDED
 
 
 def test_an_init_just_before_does_not_end_it() -> None:
-    bench = Bench().heartbeating()
-    bench.skip(bench.at(0.5).init())
+    bench = HeartbeatBench().heartbeating()
+    bench.skip(bench.at(0.5).send_init())
     bench.skip(bench.beat.notice_over(Event.PAUSE, 0.5))
-    bench.expect(bench.at(0.75).answer(), [], beats=2, owes_answer=False)
+    bench.expect(bench.at(0.75).answer_challenge(), [], beats=2, owes_answer=False)
     assert bench.beat.state is S.SUSPENDED
 
 
@@ -261,7 +223,7 @@ def test_who_goes_on_answering_was_called_off(event: Event, after_s: float) -> N
     bench = suspended(event)
     bench.run(after_s, answers=True)
     bench.expect(
-        bench.at(after_s + 0.125).answer(),
+        bench.at(after_s + 0.125).answer_challenge(),
         [],
         beats=bench.seen.beats + 1,
         round_trip_s=0.125,
@@ -269,7 +231,7 @@ def test_who_goes_on_answering_was_called_off(event: Event, after_s: float) -> N
     )
     bench.skip(bench.at(after_s + 1).tick())
     bench.expect(
-        bench.at(after_s + 1.25).answer(),
+        bench.at(after_s + 1.25).answer_challenge(),
         [Heartbeating(f"{event} did not happen: the guest kept answering")],
         state=S.HEARTBEATING,
         reason="answers challenges",
@@ -287,7 +249,7 @@ def test_who_goes_on_answering_was_called_off(event: Event, after_s: float) -> N
 def test_it_is_called_off_at_the_very_time(event: Event, after_s: float) -> None:
     bench = suspended(event)
     bench.run(after_s, answers=True)
-    bench.skip(bench.at(after_s + 0.25).answer())
+    bench.skip(bench.at(after_s + 0.25).answer_challenge())
     assert bench.beat.state is S.HEARTBEATING
 
 
@@ -298,7 +260,7 @@ def test_a_frozen_vm_is_not_called_off_by_time_alone() -> None:
 
 
 def test_a_stop_by_command_can_be_called_off_too() -> None:
-    bench = Bench().heartbeating()
+    bench = HeartbeatBench().heartbeating()
     bench.expect(
         bench.beat.stops("a command", 0.25),
         [Stopped("a command is under way")],
@@ -329,7 +291,7 @@ def test_told_that_it_did_not_happen_the_guest_is_challenged() -> None:
         owes_answer=True,
     )
     bench.expect(
-        bench.at(0.75).answer(),
+        bench.at(0.75).answer_challenge(),
         [Heartbeating(why)],
         state=S.HEARTBEATING,
         reason="answers challenges",
@@ -341,10 +303,10 @@ def test_told_that_it_did_not_happen_the_guest_is_challenged() -> None:
 @pytest.mark.parametrize("state", [S.WAITING, S.HEARTBEATING, S.LOST])
 def test_with_nothing_under_way_there_is_nothing_to_call_off(state: HeartbeatState) -> None:
     bench = suspended(Event.STOP)
-    bench.skip(bench.exit() if state is S.WAITING else bench.init())
+    bench.skip(bench.send_exit() if state is S.WAITING else bench.send_init())
     bench.run(2.0 if state is S.LOST else bench.now)
     if state is not S.WAITING:
-        bench.skip(bench.answer())
+        bench.skip(bench.answer_challenge())
     if state is S.LOST:
         bench.run(10.0)
     assert bench.beat.state is state
@@ -375,7 +337,7 @@ def test_an_end_notice_challenges_at_once_and_an_answer_proves_it(event: Event) 
         owes_answer=True,
     )
     bench.expect(
-        bench.at(100.25).answer(),
+        bench.at(100.25).answer_challenge(),
         [Heartbeating(f"after: {event} was sent")],
         state=S.HEARTBEATING,
         reason="answers challenges",
@@ -388,7 +350,7 @@ def test_an_end_notice_challenges_at_once_and_an_answer_proves_it(event: Event) 
 
 @pytest.mark.parametrize("event", ENDS)
 def test_an_end_notice_to_a_heartbeating_guest_changes_nothing(event: Event) -> None:
-    bench = Bench().heartbeating()
+    bench = HeartbeatBench().heartbeating()
     bench.expect(bench.beat.notice_opened(event, bench.now), [])
     bench.expect(bench.beat.notice_over(event, bench.now), [])
 
@@ -403,9 +365,9 @@ def test_a_second_end_notice_does_not_start_over() -> None:
 def test_an_answer_from_before_the_freeze_proves_nothing() -> None:
     bench = returning()
     late = Note("late answer, 98.500 s after its challenge")
-    bench.expect(bench.at(100.5).answer(3), [late], late_answers=1)
+    bench.expect(bench.at(100.5).answer_challenge(3), [late], late_answers=1)
     for old in (1, 2, 3):
-        bench.expect(bench.answer(old), [])
+        bench.expect(bench.answer_challenge(old), [])
     assert bench.beat.state is S.RETURNING
 
 
@@ -452,7 +414,7 @@ def test_the_reconnect_of_a_wedged_port() -> None:
     # It is done once for each return.
     assert kinds(bench.run(225.0), Reconnect) == []
     assert [when for when, _ in kinds(bench.run(226.0), Reconnect)] == [225.5]
-    bench.skip(bench.answer())
+    bench.skip(bench.answer_challenge())
     bench.skip(bench.beat.notice_over(Event.PAUSE, 226.0))
     bench.skip(bench.at(300.0).beat.notice_opened(Event.UNPAUSE, 300.0))
     assert [when for when, _ in kinds(bench.run(310.0), Reconnect)] == [305.0]
@@ -460,20 +422,20 @@ def test_the_reconnect_of_a_wedged_port() -> None:
 
 def test_inits_that_hear_nothing_do_not_put_off_the_reconnect() -> None:
     bench = returning()
-    bench.skip(bench.at(103.5).init())
+    bench.skip(bench.at(103.5).send_init())
     assert [when for when, _ in kinds(bench.run(110.0), Reconnect)] == [105.5]
 
 
 def test_an_answered_init_while_returning_proves_it_too() -> None:
     bench = returning()
-    bench.skip(bench.at(100.5).init())
-    assert bench.at(100.75).answer() == (Heartbeating("after: unpause was sent"),)
+    bench.skip(bench.at(100.5).send_init())
+    assert bench.at(100.75).answer_challenge() == (Heartbeating("after: unpause was sent"),)
 
 
 def test_an_exit_while_returning_is_waited_for() -> None:
     bench = returning()
     bench.expect(
-        bench.at(100.5).exit(),
+        bench.at(100.5).send_exit(),
         [],
         state=S.WAITING,
         is_heartbeating=False,
@@ -484,7 +446,7 @@ def test_an_exit_while_returning_is_waited_for() -> None:
 
 
 def test_a_live_migration_arrives_at_a_host_that_never_saw_an_init() -> None:
-    bench = Bench()
+    bench = HeartbeatBench()
     bench.skip(bench.open())
     bench.run(60.0)
     bench.expect(
@@ -497,7 +459,7 @@ def test_a_live_migration_arrives_at_a_host_that_never_saw_an_init() -> None:
         owes_answer=True,
     )
     bench.expect(
-        bench.at(60.25).answer(),
+        bench.at(60.25).answer_challenge(),
         [Heartbeating("after: live_migrate_end was sent")],
         state=S.HEARTBEATING,
         reason="answers challenges",
@@ -513,7 +475,7 @@ def test_a_live_migration_arrives_at_a_host_that_never_saw_an_init() -> None:
 
 
 def test_a_live_migration_arrives_before_its_socket_does() -> None:
-    bench = Bench()
+    bench = HeartbeatBench()
     bench.expect(
         bench.beat.notice_opened(Event.LIVE_MIGRATE_END, 0.0),
         [],
@@ -528,7 +490,7 @@ def test_a_live_migration_arrives_before_its_socket_does() -> None:
         due=6.0,
         owes_answer=True,
     )
-    assert bench.at(5.25).answer() == (Heartbeating("after: live_migrate_end was sent"),)
+    assert bench.at(5.25).answer_challenge() == (Heartbeating("after: live_migrate_end was sent"),)
 
 
 def test_the_source_of_a_live_migration_stays_quiet_until_its_socket_goes() -> None:
@@ -541,7 +503,7 @@ def test_the_source_of_a_live_migration_stays_quiet_until_its_socket_goes() -> N
 
 
 def test_an_end_notice_to_a_lost_guest_challenges_it() -> None:
-    bench = Bench().heartbeating()
+    bench = HeartbeatBench().heartbeating()
     bench.run(50.0)
     bench.expect(
         bench.beat.notice_opened(Event.RESUME, 50.0),
@@ -552,400 +514,4 @@ def test_an_end_notice_to_a_lost_guest_challenges_it() -> None:
         due=51.0,
         owes_answer=True,
     )
-    assert bench.at(50.25).answer() == (Heartbeating("after: resume was sent"),)
-
-
-# -- restarting ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("event", RESTARTING)
-def test_a_restart_by_the_book(event: Event) -> None:
-    bench = restarting(event)
-    bench.expect(bench.at(0.5).exit(), [], due=120.5)
-    assert bench.run(30.0) == []
-    bench.expect(
-        bench.beat.closed("reset"), [], connected=False, is_heartbeating=False, due=math.inf
-    )
-    bench.expect(
-        bench.at(31.0).open(),
-        [challenge(2)],
-        connected=True,
-        is_heartbeating=True,
-        due=32.0,
-        owes_answer=True,
-    )
-    assert bench.run(60.0) == [(32.0, challenge(3))]
-    bench.skip(bench.init())
-    bench.expect(
-        bench.at(60.25).answer(),
-        [Heartbeating(f"after: {event}")],
-        state=S.HEARTBEATING,
-        reason="answers challenges",
-        beats=2,
-        owes_answer=False,
-    )
-    bench.expect(bench.at(121.25).beat.restart_expired(121.25), [])
-
-
-@pytest.mark.parametrize("had_one", [False, True])
-@pytest.mark.parametrize("times", [1, 2])
-def test_without_a_guest_before_it_none_is_lost_in_a_restart(had_one: bool, times: int) -> None:
-    bench = Bench()
-    bench.skip(bench.open())
-    if had_one:
-        bench.skip(bench.init())
-        bench.skip(bench.answer())
-        bench.skip(bench.exit())
-    for _ in range(times):
-        bench.skip(bench.beat.restarts("reboot", bench.now))
-        bench.run(bench.now + 10.0)
-    bench.skip(bench.init())  # a leftover
-    bench.run(60.0)
-    why = f"not back within {bench.beat.profile.restart_s} s"
-    bench.expect(
-        bench.beat.restart_expired(60.0),
-        [RestartExpired(why)],
-        state=S.WAITING,
-        is_heartbeating=False,
-        reason=why,
-    )
-    # Its return is that of any new guest.
-    bench.skip(bench.at(70.0).init())
-    assert bench.answer() == (Heartbeating("init answered"),)
-
-
-def returning_without_a_guest() -> Bench:
-    bench = Bench()
-    bench.skip(bench.open())
-    bench.skip(bench.beat.notice_opened(Event.UNPAUSE, 0.0))
-    return bench
-
-
-def suspended_without_a_guest() -> Bench:
-    bench = Bench()
-    bench.skip(bench.open())
-    bench.skip(bench.beat.stops("a command", 0.0))
-    return bench
-
-
-@pytest.mark.parametrize("reach", [returning_without_a_guest, suspended_without_a_guest])
-def test_what_was_announced_makes_no_guest(reach: Callable[[], Bench]) -> None:
-    bench = reach()
-    bench.skip(bench.beat.notice_opened(Event.REBOOT, 0.0))
-    bench.skip(bench.beat.notice_over(Event.REBOOT, 1.0))
-    bench.run(200.0)
-    assert bench.beat.restart_expired(200.0) == (RestartExpired("not back within 121 s"),)
-    assert bench.beat.state is S.WAITING
-
-
-def test_a_guest_that_exits_on_its_notice_is_expected_back() -> None:
-    bench = Bench().heartbeating()
-    bench.skip(bench.beat.notice_opened(Event.REBOOT, bench.now))
-    bench.skip(bench.at(1.0).exit())
-    bench.skip(bench.at(10.0).beat.notice_over(Event.REBOOT, 10.0))
-    bench.run(131.0)
-    why = "not back within 121 s"
-    assert bench.beat.restart_expired(131.0) == (RestartExpired(why), Lost(why, REBOOT))
-
-
-def test_a_guest_whose_connection_broke_is_expected_back() -> None:
-    bench = Bench().heartbeating()
-    bench.skip(bench.beat.closed("reset"))
-    bench.skip(bench.beat.restarts("reboot", bench.now))
-    why = "not back within 121 s"
-    assert bench.beat.restart_expired(131.0) == (RestartExpired(why), Lost(why, REBOOT))
-
-
-@pytest.mark.parametrize("greeted", [False, True])
-def test_called_off_without_a_guest_it_goes_on_waiting(greeted: bool) -> None:
-    bench = Bench()
-    bench.skip(bench.open())
-    bench.skip(bench.beat.restarts("reboot", 0.0))
-    bench.run(1.0)
-    if greeted:
-        bench.skip(bench.init())
-    bench.expect(
-        bench.at(1.25).beat.called_off("reboot", "it failed", 1.25),
-        [],
-        state=S.WAITING,
-        is_heartbeating=False,
-        reason="reboot did not happen: it failed",
-        due=2.0 if greeted else 120.0,
-        owes_answer=greeted,
-    )
-    # A probe's answer says nothing any more; that to an init does.
-    came = bench.answer()
-    assert came == ((Heartbeating("init answered"),) if greeted else ())
-
-
-@pytest.mark.parametrize("event", RESTARTING)
-def test_not_back_within_restart_is_a_loss(event: Event) -> None:
-    bench = restarting(event)
-    assert bench.run(119.0) == [(1.0, challenge(2)), (2.0, challenge(3))]
-    why = "not back within 121 s"
-    bench.expect(
-        bench.at(121.25).beat.restart_expired(121.25),
-        [RestartExpired(why), Lost(why, REBOOT)],
-        state=S.LOST,
-        is_heartbeating=False,
-        reason=why,
-        due=120.25,
-    )
-    bench.expect(bench.beat.restart_expired(121.25), [])
-    # The reconnect that was due is made up for, and nothing is lost a second time.
-    again = Reconnect("connected, but no heartbeat for 120 s (lost)")
-    assert bench.run(300.0) == [(121.25, again), (241.25, again)]
-
-
-def test_with_reporting_off_only_the_window_is_reported() -> None:
-    bench = restarting()
-    bench.beat.reporting = False
-    why = "not back within 121 s"
-    assert bench.beat.restart_expired(121.25) == (RestartExpired(why),)
-    assert bench.beat.state is S.LOST
-
-
-def test_not_back_without_a_connection_is_a_loss_too() -> None:
-    bench = restarting()
-    bench.skip(bench.at(0.75).answer())
-    bench.skip(bench.beat.closed("reset"))
-    why = "not back within 121 s"
-    bench.expect(
-        bench.at(1.0).beat.restart_expired(1.0),
-        [RestartExpired(why), Lost(why, REBOOT)],
-        state=S.LOST,
-        reason=why,
-    )
-    bench.expect(bench.at(500.0).open(), [], connected=True, due=620.0)
-    bench.skip(bench.init())
-    assert bench.at(500.25).answer() == (Heartbeating(f"after: {why}"),)
-
-
-def test_one_that_goes_on_answering_never_went_away() -> None:
-    bench = restarting()
-    bench.run(121.0, answers=True)
-    bench.expect(
-        bench.at(121.25).beat.restart_expired(121.25),
-        [Heartbeating("reboot did not happen: the guest kept answering")],
-        state=S.HEARTBEATING,
-        health=Health.UNKNOWN,  # until its next answer
-        reason="answers challenges",
-    )
-    # If it dies only now, that is found.
-    assert [when for when, _ in kinds(bench.run(200.0), Lost)] == [123.0]
-
-
-def test_one_that_goes_on_answering_is_challenged_on_though_its_probes_are_over() -> None:
-    """Two intervals, less the grid of the pacer, are just enough to miss both."""
-    bench = restarting()
-    bench.skip(bench.at(1.0).tick())
-    bench.skip(bench.at(1.984375).answer())
-    for now in (2.0, 2.984375, 3.96875):
-        bench.beat.align(now)
-        bench.skip(bench.at(now).tick())
-    assert (bench.beat.missed, bench.beat.owes_answer) == (2, False)
-    assert Heartbeating in map(type, bench.at(3.975).beat.restart_expired(3.975))
-    assert bench.beat.due == 4.975
-
-
-def test_a_challenge_on_its_way_at_the_end_of_the_window_is_forgotten() -> None:
-    bench = restarting()
-    bench.skip(bench.at(1.0).tick())
-    bench.skip(bench.at(1.5).beat.restart_expired(1.5))
-    assert (bench.beat.state, bench.beat.owes_answer, bench.beat.due) == (S.LOST, False, 120.25)
-    bench.expect(bench.at(1.75).answer(), [])
-
-
-@pytest.mark.parametrize(("answered_at", "lost"), [(119.26, False), (119.25, True)])
-def test_going_on_means_an_answer_within_two_intervals(answered_at: float, lost: bool) -> None:
-    bench = restarting()
-    bench.run(119.0, answers=True)
-    bench.skip(bench.at(answered_at).answer())
-    bench.run(121.24)
-    effects = bench.at(121.25).beat.restart_expired(121.25)
-    assert (Lost in map(type, effects)) is lost
-    assert math.isinf(bench.beat.due) is False
-
-
-def test_answers_from_before_the_notice_are_no_going_on() -> None:
-    bench = Bench().heartbeating(interval_ms=60_000, restart_secs=61)
-    bench.skip(bench.beat.notice_over(Event.REBOOT, 0.25))
-    bench.run(61.0)
-    assert Lost in map(type, bench.at(61.25).beat.restart_expired(61.25))
-
-
-def test_an_exit_is_no_going_on() -> None:
-    bench = restarting()
-    bench.run(120.5, answers=True)
-    bench.skip(bench.exit())
-    assert Lost in map(type, bench.at(121.25).beat.restart_expired(121.25))
-
-
-def test_an_init_in_the_last_moment_is_given_time_to_prove_itself() -> None:
-    bench = restarting()
-    bench.run(121.0)
-    bench.skip(bench.init())
-    bench.expect(bench.at(121.25).beat.restart_expired(121.25), [OpenRestart(3.0)])
-    bench.skip(bench.at(121.5).answer())
-    assert bench.beat.state is S.HEARTBEATING
-    bench.expect(bench.at(124.25).beat.restart_expired(124.25), [])
-
-
-def test_an_init_in_the_last_moment_that_is_a_leftover_does_not_help() -> None:
-    bench = restarting()
-    bench.run(121.0)
-    bench.skip(bench.init())
-    bench.skip(bench.at(121.25).beat.restart_expired(121.25))
-    assert bench.run(124.0)[-1] == (123.0, LEFTOVER)
-    assert Lost in map(type, bench.at(124.25).beat.restart_expired(124.25))
-
-
-def test_greeting_again_does_not_put_off_the_loss_for_ever() -> None:
-    bench = restarting()
-    bench.run(121.0)
-    bench.skip(bench.init())
-    bench.skip(bench.at(121.25).beat.restart_expired(121.25))
-    bench.run(124.0)
-    bench.skip(bench.init())
-    assert Lost in map(type, bench.at(124.25).beat.restart_expired(124.25))
-
-
-def test_each_restart_has_a_last_moment_of_its_own() -> None:
-    bench = restarting()
-    bench.skip(bench.at(121.0).init())
-    bench.skip(bench.at(121.25).beat.restart_expired(121.25))
-    bench.skip(bench.at(121.5).beat.restarts("rebooted", 121.5))
-    bench.skip(bench.at(240.0).init())
-    assert bench.at(242.0).beat.restart_expired(242.0) == (OpenRestart(3.0),)
-
-
-def test_an_old_init_brings_no_restarting_vm_back() -> None:
-    bench = restarting()
-    bench.run(30.0)
-    bench.skip(bench.init())
-    for old in (1, 2, 3):
-        assert Heartbeating not in map(type, bench.skip(bench.answer(old)))
-    assert kinds(bench.run(119.0), Heartbeating, Lost) == []
-    assert bench.beat.state is S.RESTARTING
-
-
-def test_a_slow_shutdown_is_probed_on() -> None:
-    """A stall of some seconds must not make the guest say init and go down as one that beats."""
-    bench = restarting()
-    bench.run(4.0)
-    bench.skip(bench.answer(3))
-    assert bench.beat.due == 5.0
-    assert kinds(bench.run(60.0, answers=True), Heartbeating, Lost) == []
-
-
-def test_a_silent_restart_is_reconnected_every_120_s() -> None:
-    bench = restarting()
-    slow = Reconnect("connected, but no heartbeat for 120 s (restarting)")
-    assert bench.run(400.0)[2:] == [(120.25, slow), (240.25, slow), (360.25, slow)]
-
-
-def test_a_restart_after_a_long_freeze_is_not_reconnected_at_once() -> None:
-    bench = suspended()
-    bench.run(5000.0)
-    bench.skip(bench.beat.notice_over(Event.REBOOT, 5000.0))
-    assert kinds(bench.run(5119.9), Reconnect) == []
-
-
-# -- two in a row -------------------------------------------------------------------------------
-
-
-def test_reboot_and_cold_migrate_end_while_it_is_down() -> None:
-    """The notice goes out when the agent's patience is over: the RESTART window goes on."""
-    bench = restarting(Event.COLD_MIGRATE_BEGIN)
-    bench.run(100.0)
-    bench.expect(bench.beat.notice_opened(Event.COLD_MIGRATE_END, 100.0), [])
-    bench.expect(bench.beat.notice_over(Event.COLD_MIGRATE_END, 100.0), [])
-    assert Lost in map(type, bench.at(121.25).beat.restart_expired(121.25))
-
-
-@pytest.mark.parametrize("event", [Event.COLD_MIGRATE_END, Event.RESIZE_END])
-def test_an_end_notice_after_the_vm_has_come_back_changes_nothing(event: Event) -> None:
-    bench = restarting(Event.COLD_MIGRATE_BEGIN)
-    bench.run(60.0)
-    bench.skip(bench.init())
-    bench.skip(bench.at(60.25).answer())
-    bench.expect(bench.beat.notice_opened(event, 60.5), [])
-    bench.expect(bench.beat.notice_over(event, 61.0), [])
-
-
-def test_an_end_notice_after_the_window_challenges_once_more() -> None:
-    bench = restarting(Event.COLD_MIGRATE_BEGIN)
-    bench.run(119.0)
-    bench.skip(bench.at(121.25).beat.restart_expired(121.25))
-    assert bench.beat.notice_opened(Event.COLD_MIGRATE_END, 121.25) == (challenge(4),)
-    assert bench.beat.state is S.RETURNING
-
-
-def test_a_pause_and_then_a_reboot() -> None:
-    bench = suspended()
-    bench.run(50.0)
-    bench.expect(
-        bench.beat.notice_over(Event.REBOOT, 50.0),
-        [OpenRestart(121)],
-        state=S.RESTARTING,
-        reason="reboot is under way",
-        due=51.0,
-    )
-    bench.expect(bench.at(51.0).tick(), [challenge(4)], due=52.0, owes_answer=True)
-
-
-def test_a_reboot_and_then_a_stop() -> None:
-    bench = restarting()
-    bench.run(50.0)
-    bench.expect(
-        bench.beat.notice_over(Event.STOP, 50.0),
-        [],
-        state=S.SUSPENDED,
-        reason="stop is under way",
-        due=51.0,
-    )
-    bench.expect(bench.at(121.25).beat.restart_expired(121.25), [])
-
-
-def test_the_same_event_twice() -> None:
-    bench = restarting()
-    bench.expect(
-        bench.at(0.5).beat.restarts("a command", 0.5),
-        [OpenRestart(121)],
-        reason="a command is under way",
-    )
-    bench.expect(
-        bench.at(0.75).beat.notice_over(Event.PAUSE, 0.75),
-        [],
-        state=S.SUSPENDED,
-        reason="pause is under way",
-    )
-    bench.expect(bench.beat.notice_over(Event.SUSPEND, 0.75), [], reason="suspend is under way")
-
-
-def test_a_loss_is_answered_with_a_reboot_that_helps() -> None:
-    bench = Bench().heartbeating()
-    bench.run(5.0)
-    bench.expect(
-        bench.beat.restarts("a command", 5.0),
-        [OpenRestart(121)],
-        state=S.RESTARTING,
-        is_heartbeating=True,
-        reason="a command is under way",
-        due=6.0,
-    )
-    bench.run(60.0)
-    bench.skip(bench.init())
-    assert bench.at(60.25).answer() == (Heartbeating("after: a command"),)
-
-
-def test_a_loss_is_answered_with_a_reboot_that_does_not_help() -> None:
-    bench = Bench().heartbeating()
-    came = bench.run(5.0)
-    bench.skip(bench.beat.restarts("rebooted: lost", 5.0))
-    came += bench.run(125.0)
-    came += [(126.0, effect) for effect in bench.at(126.0).beat.restart_expired(126.0)]
-    assert kinds(came, Lost) == [
-        (3.0, Lost("no answer for 3 s", REBOOT)),
-        (126.0, Lost("not back within 121 s", REBOOT)),
-    ]
+    assert bench.at(50.25).answer_challenge() == (Heartbeating("after: resume was sent"),)

@@ -16,7 +16,7 @@ from hbtrio.fsm.heartbeat.outage import (
     Sign,
 )
 from hbtrio.wire.vocabulary import Event
-from support.heartbeat_bench import Bench
+from support.heartbeat_bench import HeartbeatBench
 
 PAUSE = Outage.freeze(Event.PAUSE, 100.0)
 STOP = Outage.stop("stop", 100.0)
@@ -87,15 +87,15 @@ def test_what_an_answer_shows(outage: Outage, phase: Phase, init_seen: bool) -> 
 
 
 def test_a_pause_from_its_notice_to_its_end_as_a_machine_sees_it() -> None:
-    bench = Bench().heartbeating()
+    bench = HeartbeatBench().heartbeating()
     assert bench.beat.situation.outage is NO_OUTAGE
     bench.skip(bench.beat.notice_over(Event.PAUSE, 0.25))
     pause = Outage.freeze(Event.PAUSE, 0.25)
     assert bench.beat.situation.outage == pause
     bench.run(3.0)
     assert bench.beat.situation.outage == pause.fell_silent()
-    bench.skip(bench.init())
-    bench.skip(bench.answer())
+    bench.skip(bench.send_init())
+    bench.skip(bench.answer_challenge())
     assert bench.beat.situation.outage == pause.came_back()
     bench.run(6.0)
     assert bench.beat.situation.outage == pause.came_back().fell_silent()

@@ -15,46 +15,46 @@ from hbtrio.fsm.heartbeat.presence import (
     PresenceEvent,
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, Event
-from support.heartbeat_bench import Bench
+from support.heartbeat_bench import HeartbeatBench
 
 P, E = Presence, PresenceEvent
 
 
-def none() -> Bench:
-    bench = Bench()
+def none() -> HeartbeatBench:
+    bench = HeartbeatBench()
     bench.skip(bench.open())
     return bench
 
 
-def unproven() -> Bench:
+def unproven() -> HeartbeatBench:
     bench = none()
-    bench.skip(bench.init())
+    bench.skip(bench.send_init())
     return bench
 
 
-def proven() -> Bench:
-    return Bench().heartbeating()
+def proven() -> HeartbeatBench:
+    return HeartbeatBench().heartbeating()
 
 
-def reproving() -> Bench:
+def reproving() -> HeartbeatBench:
     bench = proven()
-    bench.skip(bench.init())
+    bench.skip(bench.send_init())
     return bench
 
 
-def leaving() -> Bench:
+def leaving() -> HeartbeatBench:
     bench = proven()
     bench.skip(bench.beat.notice_opened(Event.REBOOT, bench.now))
     return bench
 
 
-def leaving_init() -> Bench:
+def leaving_init() -> HeartbeatBench:
     bench = leaving()
-    bench.skip(bench.init())
+    bench.skip(bench.send_init())
     return bench
 
 
-REACH: dict[Presence, Callable[[], Bench]] = {
+REACH: dict[Presence, Callable[[], HeartbeatBench]] = {
     P.NONE: none,
     P.UNPROVEN: unproven,
     P.PROVEN: proven,
@@ -64,20 +64,20 @@ REACH: dict[Presence, Callable[[], Bench]] = {
 }
 
 
-def answer(bench: Bench) -> tuple[Effect, ...]:
+def answer(bench: HeartbeatBench) -> tuple[Effect, ...]:
     """Also without an init: one that returns is challenged."""
     if not bench.beat.owes_answer:
         bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
     if not bench.beat.owes_answer:
         bench.skip(bench.at(bench.beat.due).tick())
-    return bench.answer()
+    return bench.answer_challenge()
 
 
-ACT: dict[PresenceEvent, Callable[[Bench], tuple[Effect, ...]]] = {
-    E.INIT: lambda bench: bench.init(),
+ACT: dict[PresenceEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
+    E.INIT: lambda bench: bench.send_init(),
     E.ANSWERED: answer,
     E.INIT_VOID: lambda bench: bench.beat.closed("reset"),
-    E.LEFT: lambda bench: bench.exit(),
+    E.LEFT: lambda bench: bench.send_exit(),
     E.RESTART_NOTICE: lambda bench: bench.beat.notice_opened(Event.REBOOT, bench.now),
     E.RESTARTS: lambda bench: bench.beat.notice_over(Event.REBOOT, bench.now),
 }
@@ -112,8 +112,8 @@ def test_a_guest_that_exits_on_its_notice_is_lost_if_a_command_restarts_it(greet
     """The command may come before the notice is over: the guest goes down all the same."""
     bench = leaving()
     if greets:
-        bench.skip(bench.init())
-    bench.skip(bench.exit())
+        bench.skip(bench.send_init())
+    bench.skip(bench.send_exit())
     bench.skip(bench.beat.restarts("reboot", bench.now))
     bench.run(121.0)
     why = "not back within 121 s"
@@ -126,7 +126,7 @@ def test_a_guest_that_exits_on_its_notice_is_lost_if_a_command_restarts_it(greet
 def test_an_exit_outside_of_a_notice_ends_it() -> None:
     bench = leaving()
     bench.skip(bench.beat.notice_over(Event.REBOOT, bench.now))
-    bench.skip(bench.at(60.0).init())
-    bench.skip(bench.answer())
-    bench.skip(bench.exit())
+    bench.skip(bench.at(60.0).send_init())
+    bench.skip(bench.answer_challenge())
+    bench.skip(bench.send_exit())
     assert bench.beat.situation.presence is P.NONE

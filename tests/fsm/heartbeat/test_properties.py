@@ -253,7 +253,7 @@ class Driver(RuleBasedStateMachine):
             self.probes = 0
         self.take(effects, before)
 
-    def hear(self, number: int) -> None:
+    def receive(self, number: int) -> None:
         before, beats, late = self.beat.state, self.beat.beats, self.beat.late_answers
         effects = self.beat.received(
             answer(number, Health.UNHEALTHY, CorrectiveAction.LOG, "load"), self.now
@@ -281,7 +281,7 @@ class Driver(RuleBasedStateMachine):
                 break
             self.now = max(self.now, at)
             if reply_at <= at:
-                self.hear(heapq.heappop(self.replies)[1])
+                self.receive(heapq.heappop(self.replies)[1])
             elif self.restart_at <= at:
                 self.restart_at = math.inf
                 before, self.expiring = self.beat.state, True
@@ -362,14 +362,14 @@ class Driver(RuleBasedStateMachine):
     def answer_in_one_burst(self, back: int) -> None:
         """All of the last challenges at once, the old ones first, whenever they were sent."""
         for number in self.sent[-back:]:
-            self.hear(number)
+            self.receive(number)
 
     @precondition(lambda self: self.connected)
     @rule(number=st.integers(-3, 2**31))
     def answer_nonsense(self, number: int) -> None:
         if number not in self.sent[-1:]:
             beats = self.beat.beats
-            self.hear(number)
+            self.receive(number)
             assert self.beat.beats == beats
 
     @precondition(lambda self: self.connected)
@@ -538,7 +538,7 @@ class Driver(RuleBasedStateMachine):
         waited = self.sent[max(0, sent - 1) :]
         self.delay_s = 0.1
         for number in waited:
-            self.hear(number)
+            self.receive(number)
         self.pass_time(8.0)
         if frozen_s > (intervals + 1) * self.beat.profile.interval_s:
             assert self.beat.state in HEARTBEATING

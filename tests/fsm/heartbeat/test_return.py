@@ -33,7 +33,7 @@ from hbtrio.wire.vocabulary import (
     ExpectedEffect,
     Health,
 )
-from support.heartbeat_bench import Bench
+from support.heartbeat_bench import HeartbeatBench
 
 S = HeartbeatState
 
@@ -61,13 +61,13 @@ def reports(came: list[tuple[float, Effect]]) -> list[tuple[float, Effect]]:
     return [(when, effect) for when, effect in came if isinstance(effect, wanted)]
 
 
-def suspended(event: Event = Event.PAUSE, **settings: int) -> Bench:
-    bench = Bench(**settings).heartbeating()
+def suspended(event: Event = Event.PAUSE, **settings: int) -> HeartbeatBench:
+    bench = HeartbeatBench(**settings).heartbeating()
     bench.skip(bench.beat.notice_over(event, OVER))
     return bench
 
 
-def frozen(event: Event = Event.PAUSE, until: float = 10.0) -> Bench:
+def frozen(event: Event = Event.PAUSE, until: float = 10.0) -> HeartbeatBench:
     bench = suspended(event)
     bench.run(until)
     assert bench.beat.state is S.SUSPENDED
@@ -75,30 +75,30 @@ def frozen(event: Event = Event.PAUSE, until: float = 10.0) -> Bench:
     return bench
 
 
-def thawed(event: Event = Event.PAUSE) -> Bench:
+def thawed(event: Event = Event.PAUSE) -> HeartbeatBench:
     """The burst of answers that waited; the fresh challenge is on its way."""
     bench = frozen(event)
     for waited in (2, 3):
-        bench.skip(bench.answer(waited))
+        bench.skip(bench.answer_challenge(waited))
     assert bench.last == 4
     return bench
 
 
-def provisional(event: Event = Event.PAUSE) -> Bench:
+def provisional(event: Event = Event.PAUSE) -> HeartbeatBench:
     bench = thawed(event)
-    bench.skip(bench.at(10.25).answer())
+    bench.skip(bench.at(10.25).answer_challenge())
     assert bench.beat.state is S.PROVISIONAL
     return bench
 
 
-def silent_again(event: Event = Event.PAUSE) -> Bench:
+def silent_again(event: Event = Event.PAUSE) -> HeartbeatBench:
     bench = provisional(event)
     bench.run(20.0)
     assert bench.beat.state is S.SUSPENDED
     return bench
 
 
-def lost_at(bench: Bench, until: float) -> list[tuple[float, type[Effect]]]:
+def lost_at(bench: HeartbeatBench, until: float) -> list[tuple[float, type[Effect]]]:
     return [(when, type(effect)) for when, effect in reports(bench.run(until))]
 
 
@@ -112,16 +112,16 @@ def test_the_events_that_freeze() -> None:
 @pytest.mark.parametrize("event", FREEZING)
 def test_the_probes_that_waited_bring_a_fresh_challenge_at_once(event: Event) -> None:
     bench = frozen(event)
-    bench.expect(bench.answer(2), [])
+    bench.expect(bench.answer_challenge(2), [])
     bench.expect(
-        bench.answer(3),
+        bench.answer_challenge(3),
         [Note("late answer, 8.000 s after its challenge"), challenge(4)],
         late_answers=1,
         due=11.0,
         owes_answer=True,
     )
     bench.expect(
-        bench.at(10.25).answer(),
+        bench.at(10.25).answer_challenge(),
         [Heartbeating(f"after: {event}")],
         state=S.PROVISIONAL,
         reason="answers challenges",
@@ -129,7 +129,9 @@ def test_the_probes_that_waited_bring_a_fresh_challenge_at_once(event: Event) ->
         owes_answer=False,
     )
     bench.expect(bench.at(11.0).tick(), [challenge(5)], due=12.0, owes_answer=True)
-    bench.expect(bench.at(11.25).answer(), [], beats=3, owes_answer=False, health=Health.HEALTHY)
+    bench.expect(
+        bench.at(11.25).answer_challenge(), [], beats=3, owes_answer=False, health=Health.HEALTHY
+    )
 
 
 @pytest.mark.parametrize("frozen_s", [60.0, 86_400.0])
@@ -142,34 +144,34 @@ def test_nothing_more_than_the_probes_waits_in_a_frozen_port(frozen_s: float) ->
 def test_an_old_answer_proves_nothing() -> None:
     bench = thawed()
     for old in (1, 2, 3):
-        bench.expect(bench.answer(old), [])
+        bench.expect(bench.answer_challenge(old), [])
     assert bench.beat.state is S.SUSPENDED
 
 
 def test_one_missed_challenge_is_no_silence() -> None:
     bench = suspended()
     bench.run(2.0)
-    bench.expect(bench.at(2.25).answer(), [], beats=2, owes_answer=False)
+    bench.expect(bench.at(2.25).answer_challenge(), [], beats=2, owes_answer=False)
     bench.run(3.0)
-    bench.expect(bench.at(3.25).answer(), [], beats=3, owes_answer=False)
+    bench.expect(bench.at(3.25).answer_challenge(), [], beats=3, owes_answer=False)
     assert bench.beat.state is S.SUSPENDED
 
 
 def test_two_that_are_not_in_a_row_are_none_either() -> None:
     bench = suspended()
     bench.run(2.0)
-    bench.skip(bench.at(2.25).answer())
+    bench.skip(bench.at(2.25).answer_challenge())
     bench.run(4.0)
-    bench.expect(bench.at(4.25).answer(), [], beats=3, owes_answer=False)
+    bench.expect(bench.at(4.25).answer_challenge(), [], beats=3, owes_answer=False)
     assert bench.beat.state is S.SUSPENDED
 
 
 def test_a_miss_from_before_the_event_does_not_count() -> None:
-    bench = Bench(failure_threshold=3).heartbeating()
+    bench = HeartbeatBench(failure_threshold=3).heartbeating()
     bench.run(3.0)
     bench.skip(bench.beat.notice_over(Event.PAUSE, 3.0))
     bench.run(4.0)
-    bench.skip(bench.at(4.25).answer())
+    bench.skip(bench.at(4.25).answer_challenge())
     assert bench.beat.state is S.SUSPENDED
 
 
@@ -178,10 +180,10 @@ def test_one_that_is_slow_and_then_in_time_is_back_too() -> None:
     bench = suspended()
     for second in (2.0, 3.0, 4.0):
         bench.run(second)
-        bench.skip(bench.at(second + 0.25).answer(bench.last - 1))
+        bench.skip(bench.at(second + 0.25).answer_challenge(bench.last - 1))
     assert bench.beat.state is S.SUSPENDED
     bench.expect(
-        bench.at(4.5).answer(),
+        bench.at(4.5).answer_challenge(),
         [Heartbeating("after: pause")],
         state=S.PROVISIONAL,
         reason="answers challenges",
@@ -196,7 +198,7 @@ def test_stops_and_restarts_are_not_over_with_an_answer(event: Event) -> None:
     bench = suspended(event)
     before = bench.beat.state
     bench.run(10.0)
-    bench.skip(bench.answer(3))
+    bench.skip(bench.answer_challenge(3))
     assert reports(bench.run(60.0, answers=True)) == []
     assert bench.beat.state is before
 
@@ -206,12 +208,12 @@ def test_an_init_before_the_freeze_is_a_return_like_any_other(event: Event) -> N
     """A guest daemon that is restarted between the notice and the freeze."""
     bench = suspended(event)
     bench.expect(
-        bench.at(0.5).init(),
+        bench.at(0.5).send_init(),
         [SendToGuest(InitAck(1804289383)), challenge(2)],
         due=1.5,
         owes_answer=True,
     )
-    bench.skip(bench.at(0.75).answer())
+    bench.skip(bench.at(0.75).answer_challenge())
     assert bench.beat.state is S.PROVISIONAL
     assert lost_at(bench, 60.0) == [(3.5, Stopped)]
 
@@ -240,9 +242,9 @@ def test_silence_of_a_provisional_return_suspends_again(event: Event) -> None:
         owes_answer=False,
     )
     assert bench.beat.is_heartbeating
-    bench.skip(bench.at(60.0).answer(6))
+    bench.skip(bench.at(60.0).answer_challenge(6))
     bench.expect(
-        bench.at(60.25).answer(),
+        bench.at(60.25).answer_challenge(),
         [Heartbeating(f"after: {event}")],
         state=S.PROVISIONAL,
         reason="answers challenges",
@@ -259,8 +261,8 @@ def test_what_was_missed_already_counts_as_probes(
 ) -> None:
     bench = suspended(failure_threshold=threshold)
     bench.run(10.0)
-    bench.skip(bench.answer(3))
-    bench.skip(bench.at(10.25).answer())
+    bench.skip(bench.answer_challenge(3))
+    bench.skip(bench.at(10.25).answer_challenge())
     came = bench.run(200.0)
     assert [(when, type(effect)) for when, effect in reports(came)] == [(silent_at, Stopped)]
     assert len([effect for _, effect in came if isinstance(effect, SendToGuest)]) == waiting
@@ -271,7 +273,7 @@ def test_hiccups_before_a_long_freeze_are_no_loss() -> None:
     came = []
     for start in (0.0, 5.0, 10.0):
         came += bench.run(start + 4.0)
-        came += [(bench.now, effect) for effect in bench.skip(bench.answer(bench.last))]
+        came += [(bench.now, effect) for effect in bench.skip(bench.answer_challenge(bench.last))]
         came += bench.run(start + 4.5, answers=True)
     came += bench.run(250.0)
     kinds = [type(effect) for _, effect in reports(came)]
@@ -300,7 +302,7 @@ def test_a_socket_that_closes_suspends_again_and_an_answer_on_the_next_is_a_retu
     )
     bench.skip(bench.at(30.0).open())
     bench.expect(
-        bench.at(30.25).answer(),
+        bench.at(30.25).answer_challenge(),
         [Heartbeating("after: pause")],
         state=S.PROVISIONAL,
         reason="answers challenges",
@@ -313,7 +315,7 @@ def test_the_silence_before_a_socket_closes_is_not_forgotten() -> None:
     bench = frozen()
     bench.skip(bench.beat.closed("reset"))
     bench.skip(bench.at(30.0).open())
-    bench.skip(bench.at(30.25).answer())
+    bench.skip(bench.at(30.25).answer_challenge())
     assert bench.beat.state is S.PROVISIONAL
 
 
@@ -321,14 +323,19 @@ def test_an_exit_ends_a_provisional_return() -> None:
     bench = provisional()
     why = "guest exited: Exiting..."
     bench.expect(
-        bench.exit(), [Stopped(why)], state=S.WAITING, is_heartbeating=False, reason=why, due=130.25
+        bench.send_exit(),
+        [Stopped(why)],
+        state=S.WAITING,
+        is_heartbeating=False,
+        reason=why,
+        due=130.25,
     )
 
 
 def test_illness_is_heard_of_during_a_provisional_return() -> None:
     bench = provisional()
     bench.skip(bench.at(11.0).tick())
-    effects = bench.at(11.25).answer(
+    effects = bench.at(11.25).answer_challenge(
         health=Health.UNHEALTHY, action=CorrectiveAction.LOG, log_msg="load"
     )
     assert [type(effect).__name__ for effect in effects] == ["Ill"]
@@ -352,27 +359,27 @@ def test_the_next_event_begins_anew(
     assert list(bench.skip(bench.beat.notice_over(event, bench.now))) == effects
     assert bench.beat.state is state
     bench.run(11.0)
-    bench.skip(bench.at(11.25).answer())
+    bench.skip(bench.at(11.25).answer_challenge())
     assert bench.beat.state is state
 
 
 # -- final --------------------------------------------------------------------------------------
 
 
-def end_notice(bench: Bench) -> object:
+def end_notice(bench: HeartbeatBench) -> object:
     return bench.beat.notice_opened(Event.UNPAUSE, bench.now)
 
 
-def enabled(bench: Bench) -> object:
+def enabled(bench: HeartbeatBench) -> object:
     return bench.beat.runs_again("the instance was enabled", bench.now)
 
 
-def called_off(bench: Bench) -> object:
+def called_off(bench: HeartbeatBench) -> object:
     return bench.beat.called_off("pause", "it failed", bench.now)
 
 
 @pytest.mark.parametrize("ends", [end_notice, enabled, called_off])
-def test_final_at_once_where_it_is_said_to_run(ends: Callable[[Bench], object]) -> None:
+def test_final_at_once_where_it_is_said_to_run(ends: Callable[[HeartbeatBench], object]) -> None:
     bench = provisional()
     assert ends(bench) == ()
     assert bench.beat.state is S.HEARTBEATING
@@ -390,12 +397,12 @@ def test_every_end_notice_makes_it_final(event: Event) -> None:
 
 @pytest.mark.parametrize("ends", [end_notice, enabled, called_off])
 def test_said_while_it_is_silent_the_first_answer_is_final(
-    ends: Callable[[Bench], object],
+    ends: Callable[[HeartbeatBench], object],
 ) -> None:
     bench = frozen()
     bench.skip(ends(bench))  # type: ignore[arg-type]
     assert bench.beat.state is S.RETURNING
-    bench.skip(bench.at(10.25).answer())
+    bench.skip(bench.at(10.25).answer_challenge())
     assert bench.beat.state is S.HEARTBEATING
     assert lost_at(bench, 60.0) == [(13.0, Lost)]
 
@@ -412,7 +419,7 @@ def test_enabled_while_it_answers_on_the_next_answer_ends_it() -> None:
         due=6.5,
         owes_answer=True,
     )
-    bench.skip(bench.at(5.75).answer())
+    bench.skip(bench.at(5.75).answer_challenge())
     assert bench.beat.state is S.HEARTBEATING
 
 
@@ -427,7 +434,7 @@ def test_enabled_without_a_connection_it_is_challenged_on_the_next() -> None:
         due=math.inf,
     )
     bench.skip(bench.at(30.0).open())
-    bench.skip(bench.at(30.25).answer())
+    bench.skip(bench.at(30.25).answer_challenge())
     assert bench.beat.state is S.HEARTBEATING
 
 
@@ -442,7 +449,7 @@ def test_enabled_says_nothing_of_a_stop_or_restart(event: Event) -> None:
 def test_enabled_says_nothing_where_nothing_is_under_way(state: HeartbeatState) -> None:
     bench = provisional()
     if state is S.WAITING:
-        bench.skip(bench.exit())
+        bench.skip(bench.send_exit())
     else:
         bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
     if state is S.LOST:
@@ -462,7 +469,9 @@ def test_after_its_command_the_first_answer_makes_it_final() -> None:
     bench.beat.carried_out("pause", 10.5)
     assert bench.beat.state is S.PROVISIONAL
     bench.skip(bench.at(11.0).tick())
-    bench.expect(bench.at(11.25).answer(), [], state=S.HEARTBEATING, beats=3, owes_answer=False)
+    bench.expect(
+        bench.at(11.25).answer_challenge(), [], state=S.HEARTBEATING, beats=3, owes_answer=False
+    )
     assert lost_at(bench, 60.0) == [(14.0, Lost)]
 
 
@@ -471,7 +480,7 @@ def test_an_answer_to_a_challenge_from_before_its_end_does_not() -> None:
     bench = provisional()
     bench.skip(bench.at(11.0).tick())
     bench.beat.carried_out("pause", 11.125)
-    bench.expect(bench.at(11.25).answer(), [], beats=3, owes_answer=False)
+    bench.expect(bench.at(11.25).answer_challenge(), [], beats=3, owes_answer=False)
     assert bench.beat.state is S.PROVISIONAL
     assert lost_at(bench, 1000.0) == [(14.0, Stopped)]
 
@@ -489,9 +498,9 @@ def test_hiccup_command_and_then_frozen_is_no_loss_and_no_alarm() -> None:
 def test_its_command_ended_before_the_return_which_is_final_then(event: Event) -> None:
     bench = frozen(event)
     bench.beat.carried_out(event, 10.0)
-    bench.skip(bench.at(60.0).answer(3))
+    bench.skip(bench.at(60.0).answer_challenge(3))
     bench.expect(
-        bench.at(60.25).answer(),
+        bench.at(60.25).answer_challenge(),
         [Heartbeating(f"after: {event}")],
         state=S.HEARTBEATING,
         reason="answers challenges",
@@ -504,16 +513,16 @@ def test_its_command_ended_before_the_return_which_is_final_then(event: Event) -
 def test_an_init_after_its_command_is_final_too() -> None:
     bench = frozen()
     bench.beat.carried_out("pause", 10.0)
-    bench.skip(bench.at(60.0).init())
-    bench.skip(bench.at(60.25).answer())
+    bench.skip(bench.at(60.0).send_init())
+    bench.skip(bench.at(60.25).answer_challenge())
     assert bench.beat.state is S.HEARTBEATING
 
 
 def test_the_end_of_another_command_says_nothing() -> None:
     bench = frozen()
     bench.beat.carried_out("suspend", 10.0)
-    bench.skip(bench.answer(3))
-    bench.skip(bench.at(10.25).answer())
+    bench.skip(bench.answer_challenge(3))
+    bench.skip(bench.at(10.25).answer_challenge())
     assert bench.beat.state is S.PROVISIONAL
 
 
@@ -522,8 +531,8 @@ def test_the_command_of_an_earlier_event_says_nothing_of_the_next() -> None:
     bench.beat.carried_out("pause", 10.0)
     bench.skip(bench.beat.notice_over(Event.PAUSE, 11.0))
     bench.run(20.0)
-    bench.skip(bench.answer(bench.last))
-    bench.skip(bench.at(20.25).answer())
+    bench.skip(bench.answer_challenge(bench.last))
+    bench.skip(bench.at(20.25).answer_challenge())
     assert bench.beat.state is S.PROVISIONAL
 
 
@@ -546,16 +555,16 @@ def test_the_first_answer_after_the_call_off_time_makes_it_final(
     assert bench.beat.state is S.PROVISIONAL
     at = OVER + call_off_s
     assert lost_at(bench, at) == []
-    bench.skip(bench.at(at).answer())
+    bench.skip(bench.at(at).answer_challenge())
     assert bench.beat.state is S.HEARTBEATING
     assert [kind for _, kind in lost_at(bench, at + 10.0)] == [Lost]
 
 
 def test_back_for_the_first_time_after_the_call_off_time_it_is_final() -> None:
     bench = frozen(until=1000.0)
-    bench.skip(bench.answer(3))
+    bench.skip(bench.answer_challenge(3))
     bench.expect(
-        bench.at(1000.25).answer(),
+        bench.at(1000.25).answer_challenge(),
         [Heartbeating("after: pause")],
         state=S.HEARTBEATING,
         reason="answers challenges",
@@ -611,21 +620,23 @@ def test_whatever_is_heard_of_an_unwatched_one_brings_it_back(by: str) -> None:
     bench.run(CALLED_OFF + (0.5 if by == "an answer" else 50.0))
     match by:
         case "a late answer":
-            bench.skip(bench.answer(8))
+            bench.skip(bench.answer_challenge(8))
         case "an init":
-            bench.skip(bench.init())
+            bench.skip(bench.send_init())
         case "a new connection":
             bench.skip(bench.beat.closed("reset"))
             bench.skip(bench.open())
     bench.skip(bench.at(bench.now + 0.25).tick() if bench.beat.due <= bench.now else ())
-    effects = bench.skip(bench.answer())
+    effects = bench.skip(bench.answer_challenge())
     assert bench.beat.state is S.HEARTBEATING
     assert [type(effect) for effect in effects] == [Heartbeating]
     assert [kind for _, kind in lost_at(bench, 600.0)] == [Lost]
 
 
 @pytest.mark.parametrize("ends", [end_notice, enabled, called_off])
-def test_said_to_run_an_unwatched_one_is_challenged(ends: Callable[[Bench], object]) -> None:
+def test_said_to_run_an_unwatched_one_is_challenged(
+    ends: Callable[[HeartbeatBench], object],
+) -> None:
     bench = silent_again()
     bench.run(350.0)
     assert bench.beat.state is S.UNWATCHED
@@ -646,10 +657,10 @@ def test_falling_silent_around_the_call_off_time_is_an_alarm_at_once() -> None:
 def test_the_challenge_on_its_way_at_the_call_off_time_has_its_time() -> None:
     bench = silent_again()
     bench.run(CALLED_OFF - 0.5)
-    bench.skip(bench.answer(6))
+    bench.skip(bench.answer_challenge(6))
     assert bench.beat.owes_answer
     assert lost_at(bench, CALLED_OFF + 0.4) == []
-    bench.skip(bench.answer())
+    bench.skip(bench.answer_challenge())
     assert bench.beat.state is S.HEARTBEATING
 
 
@@ -658,7 +669,7 @@ def test_one_that_is_always_late_is_unwatched_too() -> None:
     bench.run(CALLED_OFF - 2.5)
     for _ in range(4):
         missed = bench.last - bench.beat.owes_answer
-        assert Note in map(type, bench.skip(bench.answer(missed)))
+        assert Note in map(type, bench.skip(bench.answer_challenge(missed)))
         bench.run(bench.now + 1.0)
     assert bench.beat.state is S.UNWATCHED
 

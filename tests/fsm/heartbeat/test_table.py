@@ -25,7 +25,7 @@ from hbtrio.fsm.heartbeat.table import (
 )
 from hbtrio.fsm.table import IllegalEvent, Table
 from hbtrio.wire.vocabulary import Event
-from support.heartbeat_bench import Bench, Snapshot
+from support.heartbeat_bench import HeartbeatBench, Snapshot
 
 S, E = HeartbeatState, HeartbeatEvent
 
@@ -68,74 +68,74 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
 # -- how to get into each state -----------------------------------------------------------------
 
 
-def waiting() -> Bench:
-    bench = Bench()
+def waiting() -> HeartbeatBench:
+    bench = HeartbeatBench()
     bench.skip(bench.open())
     return bench
 
 
-def heartbeating() -> Bench:
-    return Bench().heartbeating()
+def heartbeating() -> HeartbeatBench:
+    return HeartbeatBench().heartbeating()
 
 
-def suspended() -> Bench:
+def suspended() -> HeartbeatBench:
     bench = heartbeating()
     bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
     return bench
 
 
-def frozen() -> Bench:
+def frozen() -> HeartbeatBench:
     """Suspended, with two probes unanswered."""
     bench = suspended()
     bench.run(3.0)
     return bench
 
 
-def provisional() -> Bench:
+def provisional() -> HeartbeatBench:
     bench = frozen()
     bench.skip(prove(bench))
     return bench
 
 
-def silent_again() -> Bench:
+def silent_again() -> HeartbeatBench:
     bench = provisional()
     bench.run(6.0)
     assert bench.beat.state is S.SUSPENDED
     return bench
 
 
-def unwatched() -> Bench:
+def unwatched() -> HeartbeatBench:
     bench = silent_again()
     bench.run(CALLED_OFF)
     return bench
 
 
-def provisional_until_called_off() -> Bench:
+def provisional_until_called_off() -> HeartbeatBench:
     """Challenged for the last time before the call-off, and silent from there on."""
     bench = provisional()
     bench.run(CALLED_OFF - 2, answers=True)
     return bench
 
 
-def returning() -> Bench:
+def returning() -> HeartbeatBench:
     bench = suspended()
     bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
     return bench
 
 
-def restarting() -> Bench:
+def restarting() -> HeartbeatBench:
     bench = heartbeating()
     bench.skip(bench.beat.notice_over(Event.REBOOT, bench.now))
     return bench
 
 
-def lost() -> Bench:
+def lost() -> HeartbeatBench:
     bench = heartbeating()
     bench.run(3.0)
     return bench
 
 
-REACH: dict[HeartbeatState, Callable[[], Bench]] = {
+REACH: dict[HeartbeatState, Callable[[], HeartbeatBench]] = {
     S.WAITING: waiting,
     S.HEARTBEATING: heartbeating,
     S.PROVISIONAL: provisional,
@@ -147,7 +147,7 @@ REACH: dict[HeartbeatState, Callable[[], Bench]] = {
 }
 
 
-def lost_and_disconnected() -> Bench:
+def lost_and_disconnected() -> HeartbeatBench:
     """The only way to be lost and connect: a RESTART window that closed without a connection."""
     bench = restarting()
     bench.skip(bench.beat.closed("reset"))
@@ -155,17 +155,17 @@ def lost_and_disconnected() -> Bench:
     return bench
 
 
-def restarting_without_a_guest() -> Bench:
+def restarting_without_a_guest() -> HeartbeatBench:
     bench = waiting()
     bench.skip(bench.beat.restarts(Event.REBOOT, bench.now))
     return bench
 
 
-def after_a_pause(state: HeartbeatState) -> Bench:
+def after_a_pause(state: HeartbeatState) -> HeartbeatBench:
     """Where an event that is over can still be said not to have happened."""
     bench = suspended()
     if state is S.WAITING:
-        bench.skip(bench.exit())
+        bench.skip(bench.send_exit())
     else:
         bench.beat.carried_out(Event.PAUSE, bench.now)
         bench.skip(prove(bench))
@@ -174,13 +174,13 @@ def after_a_pause(state: HeartbeatState) -> Bench:
     return bench
 
 
-def carried_out() -> Bench:
+def carried_out() -> HeartbeatBench:
     bench = frozen()
     bench.beat.carried_out(Event.PAUSE, bench.now)
     return bench
 
 
-REACH_FOR: dict[Pair, Callable[[], Bench]] = {
+REACH_FOR: dict[Pair, Callable[[], HeartbeatBench]] = {
     (S.LOST, E.CONNECTED): lost_and_disconnected,
     (S.PROVISIONAL, E.PROVEN): provisional_until_called_off,
     (S.PROVISIONAL, E.UNWATCHED): provisional_until_called_off,
@@ -197,25 +197,25 @@ REACH_FOR: dict[Pair, Callable[[], Bench]] = {
 # -- how to bring about each event --------------------------------------------------------------
 
 
-def challenged(bench: Bench) -> Bench:
+def challenged(bench: HeartbeatBench) -> HeartbeatBench:
     """A challenge is unanswered, whatever the state; an ``init`` asks for one."""
     if not bench.beat.owes_answer:
-        bench.skip(bench.init())
+        bench.skip(bench.send_init())
     return bench
 
 
-def connect(bench: Bench) -> tuple[Effect, ...]:
+def connect(bench: HeartbeatBench) -> tuple[Effect, ...]:
     if bench.beat.connected:
         bench.skip(bench.beat.closed("reset"))
     return bench.open()
 
 
-def prove(bench: Bench) -> tuple[Effect, ...]:
-    bench.skip(bench.init())
-    return bench.answer()
+def prove(bench: HeartbeatBench) -> tuple[Effect, ...]:
+    bench.skip(bench.send_init())
+    return bench.answer_challenge()
 
 
-def prove_late(bench: Bench) -> tuple[Effect, ...]:
+def prove_late(bench: HeartbeatBench) -> tuple[Effect, ...]:
     """By an answer after the call-off time, where one before it would be another event."""
     if bench.beat.state is S.PROVISIONAL:
         bench.run(CALLED_OFF, answers=True)
@@ -223,45 +223,45 @@ def prove_late(bench: Bench) -> tuple[Effect, ...]:
     return prove(bench)
 
 
-def unwatch(bench: Bench) -> tuple[Effect, ...]:
+def unwatch(bench: HeartbeatBench) -> tuple[Effect, ...]:
     before, effects = bench.beat.state, NOTHING
     while bench.beat.state is before:
         effects = bench.skip(bench.at(bench.beat.due).tick())
     return effects
 
 
-def beat_again(bench: Bench) -> tuple[Effect, ...]:
+def beat_again(bench: HeartbeatBench) -> tuple[Effect, ...]:
     bench.at(bench.beat.due)
     bench.skip(bench.tick())
-    return bench.answer()
+    return bench.answer_challenge()
 
 
-def miss(bench: Bench) -> tuple[Effect, ...]:
+def miss(bench: HeartbeatBench) -> tuple[Effect, ...]:
     challenged(bench)
     bench.at(bench.now + 1)
     return bench.tick()
 
 
-def fall_silent(bench: Bench) -> tuple[Effect, ...]:
+def fall_silent(bench: HeartbeatBench) -> tuple[Effect, ...]:
     bench.run(bench.beat.due + 1)
     return bench.at(bench.beat.due).tick()
 
 
-def call_off(bench: Bench) -> tuple[Effect, ...]:
+def call_off(bench: HeartbeatBench) -> tuple[Effect, ...]:
     what = Event.REBOOT if bench.beat.state is S.RESTARTING else Event.PAUSE
     return bench.beat.called_off(what, "it failed", bench.now)
 
 
-ACT: dict[HeartbeatEvent, Callable[[Bench], tuple[Effect, ...]]] = {
+ACT: dict[HeartbeatEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
     E.CONNECTED: connect,
     E.CLOSED: lambda bench: bench.beat.closed("reset"),
-    E.INIT: lambda bench: bench.init(),
+    E.INIT: lambda bench: bench.send_init(),
     E.ANSWERED: beat_again,
     E.CAME_BACK: prove,
     E.PROVEN: prove_late,
     E.MISSED: miss,
     E.FELL_SILENT: fall_silent,
-    E.LEFT: lambda bench: bench.exit(),
+    E.LEFT: lambda bench: bench.send_exit(),
     E.STOPS: lambda bench: bench.beat.notice_over(Event.STOP, bench.now),
     E.FREEZES: lambda bench: bench.beat.notice_over(Event.SUSPEND, bench.now),
     E.RESTARTS: lambda bench: bench.beat.notice_over(Event.REBOOT, bench.now),
@@ -290,12 +290,12 @@ def test_an_illegal_pair_raises(state: S, event: E) -> None:
         HEARTBEAT_TABLE.after(state, event)
 
 
-GONE_CALLS: dict[str, Callable[[Bench], object]] = {
+GONE_CALLS: dict[str, Callable[[HeartbeatBench], object]] = {
     "opened": lambda bench: bench.open(),
     "closed": lambda bench: bench.beat.closed("reset"),
     "removed": lambda bench: bench.beat.removed("again"),
-    "init": lambda bench: bench.init(),
-    "exit": lambda bench: bench.exit(),
+    "init": lambda bench: bench.send_init(),
+    "exit": lambda bench: bench.send_exit(),
     "notice_opened": lambda bench: bench.beat.notice_opened(Event.UNPAUSE, bench.now),
     "notice_over": lambda bench: bench.beat.notice_over(Event.PAUSE, bench.now),
     "restarts": lambda bench: bench.beat.restarts("reboot", bench.now),
@@ -317,7 +317,7 @@ def test_after_the_end_everything_raises_and_changes_nothing(before: S, call: st
 def test_what_may_still_be_on_its_way_at_the_end_is_harmless(before: S) -> None:
     bench = challenged(REACH[before]())
     bench.skip(bench.beat.removed("socket gone"))
-    bench.expect(bench.answer(), [])
+    bench.expect(bench.answer_challenge(), [])
     bench.expect(bench.at(bench.now + 1).tick(), [])
     bench.expect(bench.beat.restart_expired(bench.now), [])
     bench.expect(bench.beat.notice_opened(Event.PAUSE, bench.now), [])

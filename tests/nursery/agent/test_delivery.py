@@ -17,7 +17,7 @@ from hbtrio.fsm.delivery import OutboxState
 from hbtrio.lab.fake_vim import FakeVim, Mood, fake_vim
 from hbtrio.lab.received import Received
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
-from support.agent_world import SocketAgent, request_bytes, socket_agent
+from support.agent_world import SocketAgentWorld, request_bytes, socket_agent_world
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, OTHER_HOST_UUID, VM, ScriptedHost
 
 INST = f"/v1/instances/{VM}"
@@ -53,36 +53,37 @@ class Watched(deque[Received]):
         super().append(request)
 
 
-async def test_a_vote_is_replied_to_before_its_verdict_leaves(tmp_path: Path) -> None:
+async def test_a_vote_is_replied_to_before_its_verdict_leaves(
+    tmp_path: Path, agent: SocketAgentWorld
+) -> None:
     """A thousand times, with a guest that answers at once."""
     uuids = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(8)]
-    async with socket_agent(tmp_path) as agent:
-        agent.vim.received = watched = Watched()
-        instances = tuple(attrs.evolve(INSTANCE, uuid=uuid) for uuid in uuids)
-        await agent.known(host=ScriptedHost(instances=instances))
+    agent.vim.received = watched = Watched()
+    instances = tuple(attrs.evolve(INSTANCE, uuid=uuid) for uuid in uuids)
+    await agent.bound_host(host=ScriptedHost(instances=instances))
 
-        async def vote(uuid: str, times: int) -> None:
-            body = {"uuid": uuid, "hostname": HOSTNAME, "action": "stop"}
-            raw = request_bytes("POST", f"/v1/instances/{uuid}/vote", body)
-            for time in range(times):
-                stream = await trio.open_tcp_stream("127.0.0.1", agent.port)
-                async with stream:
-                    watched.awaited[uuid] = socket.socket(fileno=stream.socket.fileno())
-                    try:
-                        await stream.send_all(raw)
-                        # Not read before the verdict has come: what is there then was there first.
-                        await agent.vim.wait_until(lambda time=time: watched.seen[uuid] > time)  # type: ignore[misc]
-                        reply = b"".join([bytes(data) async for data in stream])
-                    finally:
-                        watched.awaited.pop(uuid).detach()
-                    assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
+    async def vote(uuid: str, times: int) -> None:
+        body = {"uuid": uuid, "hostname": HOSTNAME, "action": "stop"}
+        raw = request_bytes("POST", f"/v1/instances/{uuid}/vote", body)
+        for time in range(times):
+            stream = await trio.open_tcp_stream("127.0.0.1", agent.port)
+            async with stream:
+                watched.awaited[uuid] = socket.socket(fileno=stream.socket.fileno())
+                try:
+                    await stream.send_all(raw)
+                    # Not read before the verdict has come: what is there then was there first.
+                    await agent.vim.wait_until(lambda time=time: watched.seen[uuid] > time)  # type: ignore[misc]
+                    reply = b"".join([bytes(data) async for data in stream])
+                finally:
+                    watched.awaited.pop(uuid).detach()
+                assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
 
-        with trio.fail_after(120):
-            async with trio.open_nursery() as nursery:
-                for uuid in uuids:
-                    nursery.start_soon(vote, uuid, 125)
-        assert watched.early == []
-        assert watched.seen.total() == 1000
+    with trio.fail_after(120):
+        async with trio.open_nursery() as nursery:
+            for uuid in uuids:
+                nursery.start_soon(vote, uuid, 125)
+    assert watched.early == []
+    assert watched.seen.total() == 1000
 
 
 # -- verdicts --------------------------------------------------------------------------------------
@@ -102,13 +103,12 @@ async def test_a_vote_is_replied_to_before_its_verdict_leaves(tmp_path: Path) ->
     ],
 )
 async def test_results_and_responses(
-    tmp_path: Path, verb: str, result: VoteResult, response: str
+    tmp_path: Path, verb: str, result: VoteResult, response: str, agent: SocketAgentWorld
 ) -> None:
-    async with socket_agent(tmp_path) as agent:
-        host = await agent.known()
-        host.answering(result, "it says so")
-        await agent.ask(verb, "resize_begin")
-        assert await agent.verdicts(1) == [("resize_begin", response, "it says so")]
+    host = await agent.bound_host()
+    host.answering(result, "it says so")
+    await agent.ask(verb, "resize_begin")
+    assert await agent.verdicts(1) == [("resize_begin", response, "it says so")]
 
 
 REASONS = [
@@ -129,67 +129,63 @@ REASONS = [
 ]
 
 
-async def test_any_reason_can_be_pasted_into_json(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        host = await agent.known()
-        for count, reason in enumerate(REASONS, 1):
-            # A host cuts what it is told; what a hostile one sends is cut here as well.
-            host.answering(VoteResult.REJECT, reason[:2000])
-            assert (await agent.ask("vote", "stop")).json["timeout"] == "9"
-            told = (await agent.verdicts(count))[-1][2]
-            # As the VIM does it.
-            pasted = '{"action":"stop","guest-response":"reject","reason":"' + told + '"}'
-            assert json.loads(pasted) == {
-                "action": "stop",
-                "guest-response": "reject",
-                "reason": told,
-            }
-            assert told.isascii()
-            assert told.isprintable() or told == ""
-            assert len(told) <= 255
-        assert (await agent.verdicts(1))[1][2] == "disk 'a' busy"
-        # What is kept for people is what was said.
-        kept = [one.entry.reason for one in reversed(await agent.store.history())]
-        assert kept == [reason[:2000] for reason in REASONS]
+async def test_any_reason_can_be_pasted_into_json(tmp_path: Path, agent: SocketAgentWorld) -> None:
+    host = await agent.bound_host()
+    for count, reason in enumerate(REASONS, 1):
+        # A host cuts what it is told; what a hostile one sends is cut here as well.
+        host.answering(VoteResult.REJECT, reason[:2000])
+        assert (await agent.ask("vote", "stop")).json["timeout"] == "9"
+        told = (await agent.verdicts(count))[-1][2]
+        # As the VIM does it.
+        pasted = '{"action":"stop","guest-response":"reject","reason":"' + told + '"}'
+        assert json.loads(pasted) == {
+            "action": "stop",
+            "guest-response": "reject",
+            "reason": told,
+        }
+        assert told.isascii()
+        assert told.isprintable() or told == ""
+        assert len(told) <= 255
+    assert (await agent.verdicts(1))[1][2] == "disk 'a' busy"
+    # What is kept for people is what was said.
+    kept = [one.entry.reason for one in reversed(await agent.store.history())]
+    assert kept == [reason[:2000] for reason in REASONS]
 
 
 async def test_a_reason_beyond_the_links_bound_ends_the_link_and_not_the_agent(
-    tmp_path: Path,
+    tmp_path: Path, agent: SocketAgentWorld
 ) -> None:
-    async with socket_agent(tmp_path) as agent:
-        host = await agent.known()
-        host.answering(VoteResult.REJECT, "x" * 10_000)
-        with trio.fail_after(20):
-            assert (await agent.ask("vote", "stop")).json["timeout"] == "9"
-            await host.until(lambda: not host.up)
-        assert host.goodbyes == [
-            "unusable message: Expected `str` of length <= 2000 - at `$.reason`"
-        ]
+    host = await agent.bound_host()
+    host.answering(VoteResult.REJECT, "x" * 10_000)
+    with trio.fail_after(20):
+        assert (await agent.ask("vote", "stop")).json["timeout"] == "9"
+        await host.until(lambda: not host.up)
+    assert host.goodbyes == ["unusable message: Expected `str` of length <= 2000 - at `$.reason`"]
 
 
-async def test_a_silent_guest_has_agreed_before_the_vims_timer(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        host = await agent.known(host=ScriptedHost(instances=(attrs.evolve(INSTANCE, vote_s=1),)))
-        host.silent()
-        assert (await agent.ask("vote", "stop")).json["timeout"] == "1"
-        replied_at = trio.current_time()
-        assert await agent.verdicts(1) == [("stop", "allow", "no answer within 1 s")]
-        [request] = [one for one in agent.vim.received if is_action(one)]
-        assert 0.5 < request.time - replied_at < 1
+async def test_a_silent_guest_has_agreed_before_the_vims_timer(
+    tmp_path: Path, agent: SocketAgentWorld
+) -> None:
+    host = await agent.bound_host(host=ScriptedHost(instances=(attrs.evolve(INSTANCE, vote_s=1),)))
+    host.silent()
+    assert (await agent.ask("vote", "stop")).json["timeout"] == "1"
+    replied_at = trio.current_time()
+    assert await agent.verdicts(1) == [("stop", "allow", "no answer within 1 s")]
+    [request] = [one for one in agent.vim.received if is_action(one)]
+    assert 0.5 < request.time - replied_at < 1
 
 
-async def test_a_silent_close_is_a_delivery(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        await agent.known()
-        await agent.ask("vote", "stop")
-        await agent.verdicts(1)
-        status = await ended(agent, "action")
-        assert status == [(OutboxState.UNCONFIRMED, "closed without an answer")]
-        assert agent.agent.delivery is not None
-        assert agent.agent.delivery.status.reachable
+async def test_a_silent_close_is_a_delivery(tmp_path: Path, agent: SocketAgentWorld) -> None:
+    await agent.bound_host()
+    await agent.ask("vote", "stop")
+    await agent.verdicts(1)
+    status = await ended(agent, "action")
+    assert status == [(OutboxState.UNCONFIRMED, "closed without an answer")]
+    assert agent.agent.delivery is not None
+    assert agent.agent.delivery.status.reachable
 
 
-async def ended(agent: SocketAgent, kind: str) -> list[tuple[OutboxState, str]]:
+async def ended(agent: SocketAgentWorld, kind: str) -> list[tuple[OutboxState, str]]:
     """How the deliveries of a kind have ended, once all have."""
     with trio.fail_after(20):
         while True:
@@ -212,9 +208,9 @@ async def ended(agent: SocketAgent, kind: str) -> list[tuple[OutboxState, str]]:
 async def test_a_verdict_that_was_written_whole_is_never_sent_again(
     tmp_path: Path, mood: Mood, state: OutboxState, fault: str
 ) -> None:
-    async with socket_agent(tmp_path, timeouts={"answer_s": 0.3}) as agent:
-        await agent.known()
-        await agent.heard("service", 1)
+    async with socket_agent_world(tmp_path, timeouts={"answer_s": 0.3}) as agent:
+        await agent.bound_host()
+        await agent.received("service", 1)
         await ended(agent, "service")
         agent.vim.next_moods.append(mood)
         await agent.ask("vote", "stop")
@@ -226,45 +222,45 @@ async def test_a_verdict_that_was_written_whole_is_never_sent_again(
         assert actions == ["stop", "reboot"]
 
 
-async def test_a_verdict_that_was_cut_off_is_sent_again(tmp_path: Path) -> None:
+async def test_a_verdict_that_was_cut_off_is_sent_again(
+    tmp_path: Path, agent: SocketAgentWorld
+) -> None:
     """What the VIM has not read whole it can't have acted upon, but only we know how much we sent:
     small requests are always written whole, so that a reset in their middle counts as sent."""
-    async with socket_agent(tmp_path) as agent:
-        await agent.known()
-        await ended(agent, "service")
-        agent.vim.go_down()
-        await agent.ask("vote", "stop")
-        await trio.sleep(0.3)
-        assert agent.vim.patches("action") == []
-        agent.vim.come_up()
-        assert await agent.verdicts(1) == [("stop", "allow", "fine")]
-        [(state, _)] = await ended(agent, "action")
-        assert state is OutboxState.UNCONFIRMED
+    await agent.bound_host()
+    await ended(agent, "service")
+    agent.vim.go_down()
+    await agent.ask("vote", "stop")
+    await trio.sleep(0.3)
+    assert agent.vim.patches("action") == []
+    agent.vim.come_up()
+    assert await agent.verdicts(1) == [("stop", "allow", "fine")]
+    [(state, _)] = await ended(agent, "action")
+    assert state is OutboxState.UNCONFIRMED
 
 
-async def test_a_stalled_vim_delays_no_get(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        agent.vim.mood = Mood.STALL
-        uuids = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(100)]
-        host = ScriptedHost(instances=tuple(attrs.evolve(INSTANCE, uuid=u) for u in uuids))
-        await agent.known(host=host)
-        for uuid in uuids:
-            await host.loses(uuid)
-        await host.settled()
-        began = trio.current_time()
-        for uuid in uuids:
-            answer = await agent.request("GET", f"/v1/instances/{uuid}")
-            assert answer.json["services"][0]["status"] == "disabled"
-        assert trio.current_time() - began < 5  # while each request to the VIM takes 10
+async def test_a_stalled_vim_delays_no_get(tmp_path: Path, agent: SocketAgentWorld) -> None:
+    agent.vim.mood = Mood.STALL
+    uuids = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(100)]
+    host = ScriptedHost(instances=tuple(attrs.evolve(INSTANCE, uuid=u) for u in uuids))
+    await agent.bound_host(host=host)
+    for uuid in uuids:
+        await host.report_lost(uuid)
+    await host.settle()
+    began = trio.current_time()
+    for uuid in uuids:
+        answer = await agent.request("GET", f"/v1/instances/{uuid}")
+        assert answer.json["services"][0]["status"] == "disabled"
+    assert trio.current_time() - began < 5  # while each request to the VIM takes 10
 
 
 # -- heartbeating, loss and ill health -------------------------------------------------------------
 
 
 async def test_states_and_alarms_literally(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
+    async with socket_agent_world(tmp_path) as agent:
         quiet = attrs.evolve(INSTANCE, heartbeating=False, state="waiting")
-        host = await agent.known(host=ScriptedHost(instances=(quiet,)))
+        host = await agent.bound_host(host=ScriptedHost(instances=(quiet,)))
         head = f'{{"uuid":"{VM}","hostname":"compute-0","event-type":'
         service = head + (
             '"service","event-data":{"services":[{"service":"heartbeat","state":"enabled",'
@@ -275,11 +271,11 @@ async def test_states_and_alarms_literally(tmp_path: Path) -> None:
             '"repair-action":"%s"}]}}'
         )
         steps: list[tuple[Any, list[str]]] = [
-            (host.beats, [service % ("enabled", "121")]),
-            (host.stops, [service % ("disabled", "0")]),
-            (host.beats, [service % ("enabled", "121")]),
-            (host.loses, [alarm % ("failed", "reboot"), service % ("disabled", "0")]),
-            (host.beats, [service % ("enabled", "121")]),
+            (host.report_heartbeating, [service % ("enabled", "121")]),
+            (host.report_stopped, [service % ("disabled", "0")]),
+            (host.report_heartbeating, [service % ("enabled", "121")]),
+            (host.report_lost, [alarm % ("failed", "reboot"), service % ("disabled", "0")]),
+            (host.report_heartbeating, [service % ("enabled", "121")]),
         ]
         expected: list[str] = []
         for step, bodies in steps:
@@ -310,27 +306,27 @@ async def test_states_and_alarms_literally(tmp_path: Path) -> None:
         }
 
 
-async def test_without_reporting_there_is_no_alarm(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        host = await agent.known(reporting="disabled")
-        await agent.heard("service", 1)
-        await host.loses()
-        await host.report("unhealthy", corrective_action=CorrectiveAction.REBOOT)
-        await agent.heard("service", 2)
-        await host.beats()
-        await agent.heard("service", 3)
-        assert agent.vim.patches("alarm") == []
+async def test_without_reporting_there_is_no_alarm(tmp_path: Path, agent: SocketAgentWorld) -> None:
+    host = await agent.bound_host(reporting="disabled")
+    await agent.received("service", 1)
+    await host.report_lost()
+    await host.report("unhealthy", corrective_action=CorrectiveAction.REBOOT)
+    await agent.received("service", 2)
+    await host.report_heartbeating()
+    await agent.received("service", 3)
+    assert agent.vim.patches("alarm") == []
 
 
 @pytest.mark.parametrize("mood", [Mood.RESET, Mood.RESET_UNREAD, Mood.ERROR_500])
-async def test_alarms_are_sent_until_they_are_answered(tmp_path: Path, mood: Mood) -> None:
-    async with socket_agent(tmp_path) as agent:
-        host = await agent.known()
-        await ended(agent, "service")
-        agent.vim.next_moods.append(mood)
-        await host.loses()
-        await agent.heard("alarm", 1 if mood is Mood.RESET_UNREAD else 2)
-        assert await ended(agent, "alarm") == [(OutboxState.DELIVERED, "")]
+async def test_alarms_are_sent_until_they_are_answered(
+    tmp_path: Path, mood: Mood, agent: SocketAgentWorld
+) -> None:
+    host = await agent.bound_host()
+    await ended(agent, "service")
+    agent.vim.next_moods.append(mood)
+    await host.report_lost()
+    await agent.received("alarm", 1 if mood is Mood.RESET_UNREAD else 2)
+    assert await ended(agent, "alarm") == [(OutboxState.DELIVERED, "")]
 
 
 async def test_a_vim_that_is_down_at_start_hears_the_newest_state_and_every_alarm(
@@ -340,20 +336,20 @@ async def test_a_vim_that_is_down_at_start_hears_the_newest_state_and_every_alar
     vim.go_down()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(vim.run)
-        async with socket_agent(tmp_path, vim=vim, audit_s=0.2) as agent:
-            host = await agent.known()
+        async with socket_agent_world(tmp_path, vim=vim, audit_s=0.2) as agent:
+            host = await agent.bound_host()
             for _ in range(3):
-                await host.loses()
-                await host.beats()
-            await host.stops()
-            await host.settled()
+                await host.report_lost()
+                await host.report_heartbeating()
+            await host.report_stopped()
+            await host.settle()
             vim.hosts[HOST_UUID] = {"hostname": HOSTNAME, "state": "enabled"}
             vim.instances[HOST_UUID] = []
             vim.come_up()
-            assert len(await agent.heard("alarm", 3)) == 3
+            assert len(await agent.received("alarm", 3)) == 3
             states = [
                 body["event-data"]["services"][0]["status"]
-                for body in await agent.heard("service", 1)
+                for body in await agent.received("service", 1)
             ]
             with trio.fail_after(20):
                 await ended(agent, "service")
@@ -365,27 +361,28 @@ async def test_a_vim_that_is_down_at_start_hears_the_newest_state_and_every_alar
         nursery.cancel_scope.cancel()
 
 
-async def test_an_instance_that_is_moved_by_a_patch(tmp_path: Path) -> None:
-    async with socket_agent(tmp_path) as agent:
-        old = await agent.known()
-        new = await agent.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b", (INSTANCE,)))
-        await agent.heard("service", 1)
-        services = [{"service": "heartbeat", "state": "enabled"}]
-        body = {"uuid": VM, "hostname": "compute-1", "services": services}
-        answer = await agent.request("PATCH", INST, body)
-        assert (answer.status, answer.json["hostname"]) == (200, "compute-1")
-        [_, moved] = await agent.heard("service", 2)
-        assert moved["hostname"] == "compute-1"
-        # The old host's late events are ignored, the new one's verdicts are the instance's.
-        await old.loses()
-        await old.say(attrs.evolve(INSTANCE, heartbeating=False))
-        await old.settled()
-        assert (await agent.ask("notify", "live_migrate_end")).json["timeout"] == "14"
-        assert await agent.verdicts(1) == [("live_migrate_end", "proceed", "fine")]
-        assert (len(old.commands), len(new.commands)) == (0, 1)
-        assert (await agent.request("GET", INST)).json["services"][0]["status"] == "enabled"
-        assert agent.vim.patches("alarm") == []
-        assert len(agent.vim.patches("service")) == 2
+async def test_an_instance_that_is_moved_by_a_patch(
+    tmp_path: Path, agent: SocketAgentWorld
+) -> None:
+    old = await agent.bound_host()
+    new = await agent.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b", (INSTANCE,)))
+    await agent.received("service", 1)
+    services = [{"service": "heartbeat", "state": "enabled"}]
+    body = {"uuid": VM, "hostname": "compute-1", "services": services}
+    answer = await agent.request("PATCH", INST, body)
+    assert (answer.status, answer.json["hostname"]) == (200, "compute-1")
+    [_, moved] = await agent.received("service", 2)
+    assert moved["hostname"] == "compute-1"
+    # The old host's late events are ignored, the new one's verdicts are the instance's.
+    await old.report_lost()
+    await old.send(attrs.evolve(INSTANCE, heartbeating=False))
+    await old.settle()
+    assert (await agent.ask("notify", "live_migrate_end")).json["timeout"] == "14"
+    assert await agent.verdicts(1) == [("live_migrate_end", "proceed", "fine")]
+    assert (len(old.commands), len(new.commands)) == (0, 1)
+    assert (await agent.request("GET", INST)).json["services"][0]["status"] == "enabled"
+    assert agent.vim.patches("alarm") == []
+    assert len(agent.vim.patches("service")) == 2
 
 
 # -- the two generations of VIMs -------------------------------------------------------------------
@@ -405,7 +402,7 @@ async def test_a_vim_that_is_only_asked(tmp_path: Path) -> None:
                 ],
             }
         ]
-        async with socket_agent(tmp_path, vim=vim, audit_s=0.1) as agent:
+        async with socket_agent_world(tmp_path, vim=vim, audit_s=0.1) as agent:
             host = await agent.host()
             with trio.fail_after(20):
                 await host.until(lambda: host.reporting == {"": True, VM: True})
@@ -435,8 +432,8 @@ async def test_a_vim_that_is_only_asked(tmp_path: Path) -> None:
 
 async def test_a_vim_that_calls(tmp_path: Path) -> None:
     """An older one: it calls /v1/hosts, and answers no audit."""
-    async with socket_agent(tmp_path, audit_s=0.1) as agent:
-        host = await agent.known()
+    async with socket_agent_world(tmp_path, audit_s=0.1) as agent:
+        host = await agent.bound_host()
         assert host.reporting == {"": True, VM: True}
         about = {"uuid": HOST_UUID, "hostname": HOSTNAME}
         await agent.request("PUT", f"/v1/hosts/{HOST_UUID}/disable", about)
@@ -457,9 +454,9 @@ async def test_audits_of_a_vim_in_trouble_change_nothing(
     tmp_path: Path, mood: Mood, caplog: pytest.LogCaptureFixture
 ) -> None:
     timeouts = {"answer_s": 0.2}
-    async with socket_agent(tmp_path, audit_s=0.1, timeouts=timeouts) as agent:
+    async with socket_agent_world(tmp_path, audit_s=0.1, timeouts=timeouts) as agent:
         agent.vim.mood = mood
-        host = await agent.known()
+        host = await agent.bound_host()
         with trio.fail_after(20):
             await agent.vim.wait_until(lambda: agent.vim.connections >= 6)
         assert host.reporting == {"": True, VM: True}
@@ -484,7 +481,7 @@ async def test_an_audits_answer_that_is_faulty(
     async with fake_vim() as vim:
         vim.hosts[HOST_UUID] = {"hostname": HOSTNAME, "state": "enabled"}
         vim.instances[HOST_UUID] = instances
-        async with socket_agent(tmp_path, vim=vim, audit_s=0.1) as agent:
+        async with socket_agent_world(tmp_path, vim=vim, audit_s=0.1) as agent:
             host = await agent.host()
             with trio.fail_after(20):
                 await vim.wait_for(6)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import attrs
 import pytest
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.store.records import InstanceRecord
 from hbtrio.wire.vim_result import Delivered, ErrorStatus, NotSent, SendResult
-from support.agent_world import MemoryAgent, memory_agent
+from support.agent_world import AgentWorld, agent_world
 from support.audit_world import CLOSED, Asked, begin, instances, said
 from support.scripted_host import HOSTNAME, INSTANCE, OTHER_VM, VM, ScriptedHost
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 OTHER = attrs.evolve(INSTANCE, uuid=OTHER_VM)
 
@@ -22,10 +24,10 @@ REMOVED = f"audit: {HOSTNAME}: {OTHER_VM} removed: the VIM no longer lists it"
 
 
 @asynccontextmanager
-async def audited(folder: Path) -> AsyncIterator[tuple[MemoryAgent, Asked, ScriptedHost]]:
+async def audited(folder: Path) -> AsyncIterator[tuple[AgentWorld, Asked, ScriptedHost]]:
     """A host with two instances, audited at 0 s and then each 10 s; later the VIM lists one."""
-    async with memory_agent(folder) as world:
-        host = await world.known(host=ScriptedHost(instances=(INSTANCE, OTHER)))
+    async with agent_world(folder) as world:
+        host = await world.bound_host(host=ScriptedHost(instances=(INSTANCE, OTHER)))
         vim = begin(world)
         vim.instances = instances(VM, OTHER_VM)
         await world.at(5)
@@ -34,7 +36,7 @@ async def audited(folder: Path) -> AsyncIterator[tuple[MemoryAgent, Asked, Scrip
 
 
 async def test_an_instance_that_is_not_listed_twice_is_removed(
-    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with audited(tmp_path) as (world, _, host):
         await world.at(15)
@@ -47,13 +49,13 @@ async def test_an_instance_that_is_not_listed_twice_is_removed(
         assert said(caplog) == [REMOVED]
         # Its host goes on telling of it, and the VIM is told nothing.
         since = len(world.vim.got)
-        await host.loses(OTHER_VM)
+        await host.report_lost(OTHER_VM)
         await world.at(95)
         assert world.vim.got[since:] == []
         assert said(caplog) == [REMOVED]
 
 
-async def test_the_last_one_of_a_host(autojump_clock: MockClock, tmp_path: Path) -> None:
+async def test_the_last_one_of_a_host(tmp_path: Path) -> None:
     async with audited(tmp_path) as (world, vim, _):
         vim.instances = instances()
         await world.at(15)
@@ -62,7 +64,7 @@ async def test_the_last_one_of_a_host(autojump_clock: MockClock, tmp_path: Path)
         assert world.agent.fleet.instances == {}
 
 
-async def test_once_is_not_enough(autojump_clock: MockClock, tmp_path: Path) -> None:
+async def test_once_is_not_enough(tmp_path: Path) -> None:
     async with audited(tmp_path) as (world, vim, _):
         for second in range(15, 155, 10):
             await world.at(second)
@@ -83,7 +85,7 @@ FAULTY = [
 @pytest.mark.parametrize("delivery", FAULTY)
 @pytest.mark.parametrize("what", ["state", "instances"])
 async def test_an_answer_that_is_no_good_removes_nothing(
-    autojump_clock: MockClock, tmp_path: Path, delivery: SendResult, what: str
+    tmp_path: Path, delivery: SendResult, what: str
 ) -> None:
     """Nor do two that are good, with one between them that is not."""
     async with audited(tmp_path) as (world, vim, _):
@@ -99,9 +101,7 @@ async def test_an_answer_that_is_no_good_removes_nothing(
         assert set(world.agent.fleet.instances) == {VM}
 
 
-async def test_an_answer_that_was_overtaken_removes_nothing(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
+async def test_an_answer_that_was_overtaken_removes_nothing(tmp_path: Path) -> None:
     async with audited(tmp_path) as (world, vim, _):
         await world.at(15)
 
@@ -119,9 +119,7 @@ async def test_an_answer_that_was_overtaken_removes_nothing(
         assert OTHER_VM not in world.agent.fleet.instances
 
 
-async def test_an_instance_that_has_moved_is_left_alone(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
+async def test_an_instance_that_has_moved_is_left_alone(tmp_path: Path) -> None:
     async with audited(tmp_path) as (world, _, _):
         await world.at(15)
         moved = InstanceRecord(OTHER_VM, "compute-9", True)
@@ -131,7 +129,7 @@ async def test_an_instance_that_has_moved_is_left_alone(
 
 
 async def test_instances_of_another_host_say_nothing(
-    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The host says a wrong uuid: what is listed is not what is on it."""
     async with audited(tmp_path) as (world, vim, _):
@@ -143,9 +141,7 @@ async def test_instances_of_another_host_say_nothing(
         ]
 
 
-async def test_between_two_links_it_is_counted_anew(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
+async def test_between_two_links_it_is_counted_anew(tmp_path: Path) -> None:
     async with audited(tmp_path) as (world, _, host):
         await world.at(11)
         await host.cut()
@@ -157,9 +153,7 @@ async def test_between_two_links_it_is_counted_anew(
         assert set(world.agent.fleet.instances) == {VM}
 
 
-async def test_a_full_disk_removes_nothing_and_then_it_takes_two(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
+async def test_a_full_disk_removes_nothing_and_then_it_takes_two(tmp_path: Path) -> None:
     async with audited(tmp_path) as (world, _, _):
         await world.at(15)
         world.worker.fault = "database or disk is full"
@@ -172,10 +166,8 @@ async def test_a_full_disk_removes_nothing_and_then_it_takes_two(
         assert set(world.agent.fleet.instances) == {VM}
 
 
-async def test_without_a_vim_it_is_the_host_who_says(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with memory_agent(tmp_path, vim=False) as world:
+async def test_without_a_vim_it_is_the_host_who_says(tmp_path: Path) -> None:
+    async with agent_world(tmp_path, vim=False) as world:
         await world.host(ScriptedHost(instances=(INSTANCE, OTHER)))
         await world.at(600)
         await wait_all_tasks_blocked()

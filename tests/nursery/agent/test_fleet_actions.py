@@ -10,23 +10,25 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetAction, FleetActionRefused
 from hbtrio.nursery.agent.host_session import REPLY_S
 from hbtrio.wire.link_messages import ActCommand
 from hbtrio.wire.vocabulary import ActionName
-from support.agent_world import MemoryAgent, memory_agent
+from support.agent_world import AgentWorld, agent_world
 from support.inline_store import wall_clock
 from support.lines import members
 from support.scripted_host import VM, ScriptedHost
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 ALICE = "operator CN=alice"
 GONE = "the link to compute-0 is gone"
 UNKNOWN = "reboot: the outcome is unknown: "
 
 
-def actions_of(world: MemoryAgent) -> AgentActions:
+def actions_of(world: AgentWorld) -> AgentActions:
     """What operators have the agent's hosts do."""
     ids = itertools.count(1)
     agent = world.agent
@@ -49,7 +51,7 @@ async def lines_of(action: FleetAction) -> list[dict[str, Any]]:
     return [members(line) async for line in action.lines.watch()]
 
 
-async def kept(world: MemoryAgent) -> list[str]:
+async def kept(world: AgentWorld) -> list[str]:
     """What was recorded of actions, the oldest first."""
     found = [record.entry for record in reversed(await world.store.history())]
     assert {(one.uuid, one.hostname, one.who) for one in found if one.kind == "action"} <= {
@@ -59,11 +61,11 @@ async def kept(world: MemoryAgent) -> list[str]:
 
 
 async def test_it_is_on_record_before_the_host_hears_of_it(
-    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "hbtrio.agent")
-    async with memory_agent(tmp_path) as world:
-        host = await world.known()
+    async with agent_world(tmp_path) as world:
+        host = await world.bound_host()
         actions = actions_of(world)
         before: list[str] = []
 
@@ -94,14 +96,13 @@ async def test_it_is_on_record_before_the_host_hears_of_it(
     ],
 )
 async def test_what_was_asked_for(
-    autojump_clock: MockClock, tmp_path: Path, command: tuple[str, ...], force: bool, asked: str
+    command: tuple[str, ...], force: bool, asked: str, world: AgentWorld
 ) -> None:
     """A command's arguments are nobody else's business."""
-    async with memory_agent(tmp_path) as world:
-        await world.known()
-        await lines_of(await reboot(actions_of(world), *command, force=force))
-        await wait_all_tasks_blocked()
-        assert await kept(world) == [asked, "reboot: done"]
+    await world.bound_host()
+    await lines_of(await reboot(actions_of(world), *command, force=force))
+    await wait_all_tasks_blocked()
+    assert await kept(world) == [asked, "reboot: done"]
 
 
 async def cut_before_the_reply(host: ScriptedHost, _: ActCommand) -> None:
@@ -129,7 +130,7 @@ async def end_without_a_line(host: ScriptedHost, command: ActCommand) -> None:
 
 
 async def say_nothing(host: ScriptedHost, _: ActCommand) -> None:
-    await host.settled()
+    await host.settle()
 
 
 NO_OUTCOME = "the host ended it without an outcome"
@@ -148,78 +149,69 @@ VOTE = [{"step": "vote"}]
     ],
 )
 async def test_nobody_knows_the_outcome(
-    autojump_clock: MockClock,
-    tmp_path: Path,
     strike: Callable[[ScriptedHost, ActCommand], Awaitable[None]],
     lines: list[dict[str, Any]],
     why: str,
     after_s: float,
+    world: AgentWorld,
 ) -> None:
     """It may well be performed: neither is it refused, nor does its record end with its asking."""
-    async with memory_agent(tmp_path) as world:
-        host = await world.known()
-        actions = actions_of(world)
-        host.on_act = lambda command: strike(host, command)
-        action = await reboot(actions)
-        assert await lines_of(action) == [*lines, {"step": "lost", "reason": why}]
-        await wait_all_tasks_blocked()
-        assert trio.current_time() == after_s
-        assert await kept(world) == ["reboot: asked", UNKNOWN + why]
-        assert actions.in_progress == {}
+    host = await world.bound_host()
+    actions = actions_of(world)
+    host.on_act = lambda command: strike(host, command)
+    action = await reboot(actions)
+    assert await lines_of(action) == [*lines, {"step": "lost", "reason": why}]
+    await wait_all_tasks_blocked()
+    assert trio.current_time() == after_s
+    assert await kept(world) == ["reboot: asked", UNKNOWN + why]
+    assert actions.in_progress == {}
 
 
-async def test_a_host_that_refuses(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with memory_agent(tmp_path) as world:
-        host = await world.known()
-        actions = actions_of(world)
-        host.refusing("no command for reboot")
-        with pytest.raises(FleetActionRefused, match="no command for reboot"):
-            await reboot(actions)
-        assert await kept(world) == ["reboot: asked", "reboot: refused: no command for reboot"]
-        assert actions.in_progress == {}
+async def test_a_host_that_refuses(world: AgentWorld) -> None:
+    host = await world.bound_host()
+    actions = actions_of(world)
+    host.refusing("no command for reboot")
+    with pytest.raises(FleetActionRefused, match="no command for reboot"):
+        await reboot(actions)
+    assert await kept(world) == ["reboot: asked", "reboot: refused: no command for reboot"]
+    assert actions.in_progress == {}
 
 
-async def test_a_command_that_is_too_long_for_the_link(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with memory_agent(tmp_path) as world:
-        host = await world.known()
-        actions = actions_of(world)
-        with pytest.raises(FleetActionRefused, match="is longer than"):
-            await reboot(actions, "virsh", *["x" * 4096] * 60)
-        assert host.acts == []
-        [asked, refused] = await kept(world)
-        assert asked == "reboot: asked, with virsh"
-        assert refused.startswith("reboot: refused: ")
+async def test_a_command_that_is_too_long_for_the_link(world: AgentWorld) -> None:
+    host = await world.bound_host()
+    actions = actions_of(world)
+    with pytest.raises(FleetActionRefused, match="is longer than"):
+        await reboot(actions, "virsh", *["x" * 4096] * 60)
+    assert host.acts == []
+    [asked, refused] = await kept(world)
+    assert asked == "reboot: asked, with virsh"
+    assert refused.startswith("reboot: refused: ")
 
 
-async def test_what_the_agent_refuses(
-    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_the_agent_refuses(monkeypatch: pytest.MonkeyPatch, world: AgentWorld) -> None:
     monkeypatch.setattr("hbtrio.nursery.agent.fleet_actions._ACTIONS", 0)
-    async with memory_agent(tmp_path) as world:
-        host = await world.known()
-        actions = actions_of(world)
-        with pytest.raises(
-            FleetActionRefused, match="0 actions are in progress in this fleet, the maximum"
-        ):
-            await reboot(actions)
-        await host.cut()
-        await wait_all_tasks_blocked()
-        with pytest.raises(FleetActionRefused, match="compute-0 has no link to this agent"):
-            await reboot(actions)
-        assert await kept(world) == [
-            "reboot: refused: 0 actions are in progress in this fleet, the maximum",
-            "reboot: refused: compute-0 has no link to this agent",
-        ]
+    host = await world.bound_host()
+    actions = actions_of(world)
+    with pytest.raises(
+        FleetActionRefused, match="0 actions are in progress in this fleet, the maximum"
+    ):
+        await reboot(actions)
+    await host.cut()
+    await wait_all_tasks_blocked()
+    with pytest.raises(FleetActionRefused, match="compute-0 has no link to this agent"):
+        await reboot(actions)
+    assert await kept(world) == [
+        "reboot: refused: 0 actions are in progress in this fleet, the maximum",
+        "reboot: refused: compute-0 has no link to this agent",
+    ]
 
 
 async def test_a_store_that_fails_holds_no_action_up(
-    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "hbtrio.agent")
-    async with memory_agent(tmp_path) as world:
-        host = await world.known()
+    async with agent_world(tmp_path) as world:
+        host = await world.bound_host()
         actions = actions_of(world)
         world.worker.fault = "disk full"
         await lines_of(await reboot(actions))

@@ -7,12 +7,12 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.api.fleet_status import link_of
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.wire.vocabulary import Event
-from support.agent_world import MemoryAgent, memory_agent
+from support.agent_world import AgentWorld, agent_world
 from support.scripted_host import (
     HOST_UUID,
     HOSTNAME,
@@ -23,40 +23,36 @@ from support.scripted_host import (
     ScriptedHost,
 )
 
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 LETTERS = "abcdef00-2222-4222-8222-222222222222"
 
 
 # -- what a host says it is -----------------------------------------------------------------
 
 
-async def test_a_uuid_has_one_spelling(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with memory_agent(tmp_path) as world:
-        await world.host(ScriptedHost(host_uuid=LETTERS.upper()))
-        assert world.agent.fleet.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, False)}
-        await world.agent.inventory.put_host(HostRecord(LETTERS, HOSTNAME, True))
-        assert world.agent.fleet.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, True)}
-        await world.agent.inventory.delete_host(LETTERS)
-        assert (world.agent.fleet.hosts, await world.store.inventory.hosts()) == ({}, ())
+async def test_a_uuid_has_one_spelling(world: AgentWorld) -> None:
+    await world.host(ScriptedHost(host_uuid=LETTERS.upper()))
+    assert world.agent.fleet.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, False)}
+    await world.agent.inventory.put_host(HostRecord(LETTERS, HOSTNAME, True))
+    assert world.agent.fleet.hosts == {LETTERS: HostRecord(LETTERS, HOSTNAME, True)}
+    await world.agent.inventory.delete_host(LETTERS)
+    assert (world.agent.fleet.hosts, await world.store.inventory.hosts()) == ({}, ())
 
 
 @pytest.mark.parametrize(
     "said", ["junk", HOST_UUID[:-1], HOST_UUID + "0", HOST_UUID.replace("-", ""), "ü" * 36, " "]
 )
-async def test_what_is_no_uuid_is_refused(
-    autojump_clock: MockClock, tmp_path: Path, said: str
-) -> None:
-    async with memory_agent(tmp_path) as world:
-        host = await world.host(ScriptedHost(host_uuid=said))
-        assert host.goodbyes == [f"unusable message: host_uuid {said[:40]!r} is not a uuid"]
-        assert world.agent.fleet.sessions == {}
-        assert world.agent.fleet.hosts == {}
+async def test_what_is_no_uuid_is_refused(said: str, world: AgentWorld) -> None:
+    host = await world.host(ScriptedHost(host_uuid=said))
+    assert host.goodbyes == [f"unusable message: host_uuid {said[:40]!r} is not a uuid"]
+    assert world.agent.fleet.sessions == {}
+    assert world.agent.fleet.hosts == {}
 
 
 @pytest.mark.parametrize("vim", [True, False])
-async def test_a_host_that_says_many_uuids_is_one_host(
-    autojump_clock: MockClock, tmp_path: Path, vim: bool
-) -> None:
-    async with memory_agent(tmp_path, vim=vim) as world:
+async def test_a_host_that_says_many_uuids_is_one_host(tmp_path: Path, vim: bool) -> None:
+    async with agent_world(tmp_path, vim=vim) as world:
         said = [f"{n:08x}-2222-4222-8222-222222222222" for n in range(20)]
         for uuid in said:
             host = await world.host(ScriptedHost(HOSTNAME, uuid))
@@ -68,21 +64,18 @@ async def test_a_host_that_says_many_uuids_is_one_host(
         assert await world.store.inventory.hosts() == (known,)
 
 
-async def test_a_host_that_is_known_does_not_become_another_by_its_word(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with memory_agent(tmp_path) as world:
-        host = await world.known()
-        await host.cut()
-        host = await world.host(ScriptedHost(HOSTNAME, OTHER_HOST_UUID, "b"))
-        assert world.agent.fleet.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
-        assert host.reporting == {"": True, VM: True}
+async def test_a_host_that_is_known_does_not_become_another_by_its_word(world: AgentWorld) -> None:
+    host = await world.bound_host()
+    await host.cut()
+    host = await world.host(ScriptedHost(HOSTNAME, OTHER_HOST_UUID, "b"))
+    assert world.agent.fleet.hosts == {HOST_UUID: HostRecord(HOST_UUID, HOSTNAME, True)}
+    assert host.reporting == {"": True, VM: True}
 
 
 # -- which are missed -----------------------------------------------------------------------
 
 
-async def unreachable(world: MemoryAgent) -> list[tuple[float, str]]:
+async def unreachable(world: AgentWorld) -> list[tuple[float, str]]:
     """When which hosts were found to be so."""
     found = [record.entry for record in reversed(await world.store.history())]
     return [
@@ -93,12 +86,12 @@ async def unreachable(world: MemoryAgent) -> list[tuple[float, str]]:
 
 
 async def test_a_host_that_had_a_link_and_never_reported_is_missed_after_a_restart(
-    autojump_clock: MockClock, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    async with memory_agent(tmp_path) as world:
-        await world.known()
+    async with agent_world(tmp_path) as world:
+        await world.bound_host()
         await world.agent.inventory.put_host(HostRecord(OTHER_HOST_UUID, "compute-1", True))
-    async with memory_agent(tmp_path, number=1) as world:
+    async with agent_world(tmp_path, number=1) as world:
         start = trio.current_time()
         await trio.sleep(10)
         assert link_of(world.agent, HOSTNAME, start + 10) == ("down", 10.0)
@@ -108,12 +101,10 @@ async def test_a_host_that_had_a_link_and_never_reported_is_missed_after_a_resta
         assert await unreachable(world) == [(30.0, HOSTNAME)]
 
 
-async def test_a_host_that_is_deleted_before_it_is_missed_is_not_waited_for(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with memory_agent(tmp_path) as world:
-        await world.known(host=ScriptedHost(instances=()))
-    async with memory_agent(tmp_path, number=1) as world:
+async def test_a_host_that_is_deleted_before_it_is_missed_is_not_waited_for(tmp_path: Path) -> None:
+    async with agent_world(tmp_path) as world:
+        await world.bound_host(host=ScriptedHost(instances=()))
+    async with agent_world(tmp_path, number=1) as world:
         inventory = world.agent.inventory
         assert world.agent.fleet.awaited == {HOSTNAME}
         await world.at(1)
@@ -125,10 +116,8 @@ async def test_a_host_that_is_deleted_before_it_is_missed_is_not_waited_for(
         assert (await world.ask(Event.STOP, vote=True)).seconds == 0
 
 
-async def test_a_link_that_comes_and_goes_leaves_one_task(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with memory_agent(tmp_path, grace_s=1000) as world:
+async def test_a_link_that_comes_and_goes_leaves_one_task(tmp_path: Path) -> None:
+    async with agent_world(tmp_path, grace_s=1000) as world:
         before = trio.lowlevel.current_statistics().tasks_living
         for second in range(50):
             host = await world.host()
@@ -149,11 +138,9 @@ async def test_a_link_that_comes_and_goes_leaves_one_task(
         assert await unreachable(world) == [(1049.0, HOSTNAME), (6000.0, HOSTNAME)]
 
 
-async def test_a_link_that_comes_and_goes_while_its_absence_is_being_stored(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with memory_agent(tmp_path, grace_s=10) as world:
-        host = await world.known()
+async def test_a_link_that_comes_and_goes_while_its_absence_is_being_stored(tmp_path: Path) -> None:
+    async with agent_world(tmp_path, grace_s=10) as world:
+        host = await world.bound_host()
         await host.cut()
         await world.at(5)
         world.worker.slow_s = 20.0
@@ -170,23 +157,22 @@ async def test_a_link_that_comes_and_goes_while_its_absence_is_being_stored(
 
 @pytest.mark.parametrize("moved", [True, False])
 async def test_what_was_deleted_or_has_moved_while_the_link_was_down(
-    autojump_clock: MockClock, tmp_path: Path, moved: bool
+    moved: bool, world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as world:
-        other = attrs.evolve(INSTANCE, uuid=OTHER_VM)
-        host = await world.known(host=ScriptedHost(instances=(INSTANCE, other)))
-        assert host.reporting == {"": True, VM: True, OTHER_VM: True}
-        await host.cut()
-        await wait_all_tasks_blocked()
-        if moved:
-            await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
-        else:
-            await world.agent.inventory.delete_instance(VM)
-        await world.host(host)
-        assert host.reporting == {"": True, VM: False, OTHER_VM: True}
-        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
-        await wait_all_tasks_blocked()
-        assert host.reporting == {"": True, VM: True, OTHER_VM: True}
+    other = attrs.evolve(INSTANCE, uuid=OTHER_VM)
+    host = await world.bound_host(host=ScriptedHost(instances=(INSTANCE, other)))
+    assert host.reporting == {"": True, VM: True, OTHER_VM: True}
+    await host.cut()
+    await wait_all_tasks_blocked()
+    if moved:
+        await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
+    else:
+        await world.agent.inventory.delete_instance(VM)
+    await world.host(host)
+    assert host.reporting == {"": True, VM: False, OTHER_VM: True}
+    await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
+    await wait_all_tasks_blocked()
+    assert host.reporting == {"": True, VM: True, OTHER_VM: True}
 
 
 # -- a VOTE that is too long for the VIM ----------------------------------------------------
@@ -200,34 +186,32 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_a_long_vote_of_an_instance_that_the_vim_tells_of_later(
-    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as world:
-        host = await world.host(ScriptedHost(instances=(LONG,)))
-        assert warnings(caplog) == []
-        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, False))
-        assert warnings(caplog) == [WARNING]
-        await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
-        await host.tell(health=INSTANCE.health)
-        await host.settled()
-        assert warnings(caplog) == [WARNING]
+    host = await world.host(ScriptedHost(instances=(LONG,)))
+    assert warnings(caplog) == []
+    await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, False))
+    assert warnings(caplog) == [WARNING]
+    await world.agent.inventory.put_instance(InstanceRecord(VM, HOSTNAME, True))
+    await host.send_instance(health=INSTANCE.health)
+    await host.settle()
+    assert warnings(caplog) == [WARNING]
 
 
 async def test_a_long_vote_of_an_instance_that_moves(
-    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as world:
-        await world.known()
-        await world.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b", (LONG,)))
-        assert warnings(caplog) == []
-        await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
-        assert warnings(caplog) == [WARNING]
+    await world.bound_host()
+    await world.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b", (LONG,)))
+    assert warnings(caplog) == []
+    await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-1", True))
+    assert warnings(caplog) == [WARNING]
 
 
 async def test_without_a_vim_no_vote_is_too_long(
-    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with memory_agent(tmp_path, vim=False) as world:
+    async with agent_world(tmp_path, vim=False) as world:
         await world.host(ScriptedHost(instances=(LONG,)))
         assert list(world.agent.fleet.instances) == [VM]
         assert warnings(caplog) == []

@@ -15,14 +15,14 @@ from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.endpoints import Endpoint, Unreachable
 from hbtrio.net.tls import client_tls, server_tls
 from hbtrio.wire.vocabulary import Event
-from support.agent_world import MemoryAgent, memory_agent
+from support.agent_world import AgentWorld, agent_world
 from support.certificates import HERE, files
 from support.scripted_host import ScriptedHost
 
 
 @attrs.frozen
 class Controller:
-    world: MemoryAgent
+    world: AgentWorld
     port: int
 
     async def dial(
@@ -41,7 +41,7 @@ async def controller(folder: Path, certificate: str = "agent") -> AsyncIterator[
     """An agent that serves its link with mutual TLS."""
     tls = server_tls("agent.toml: link", *files(certificate))
     with trio.fail_after(20):
-        async with memory_agent(folder) as world:
+        async with agent_world(folder) as world:
             listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
             world.agent.links.listen(list(listeners), tls)
             yield Controller(world, listeners[0].socket.getsockname()[1])
@@ -61,27 +61,27 @@ async def controller(folder: Path, certificate: str = "agent") -> AsyncIterator[
 async def test_a_host_under_the_name_of_its_certificate(
     tmp_path: Path, certificate: str, hostname: str
 ) -> None:
-    async with controller(tmp_path) as on:
-        host = await on.dial(certificate, hostname)
+    async with controller(tmp_path) as world:
+        host = await world.dial(certificate, hostname)
         assert host.up
-        assert list(on.world.agent.fleet.sessions) == [hostname]
-        await host.beats()
-        await host.settled()
+        assert list(world.world.agent.fleet.sessions) == [hostname]
+        await host.report_heartbeating()
+        await host.settle()
         await host.cut()
 
 
 async def test_a_host_that_is_cut_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with controller(tmp_path) as on:
-        host = await on.dial("compute-0", "compute-0")
+    async with controller(tmp_path) as world:
+        host = await world.dial("compute-0", "compute-0")
         await host.cut()
         await said(caplog, "compute-0: link ended: the connection failed: closed by the other end")
 
 
 async def test_votes_go_through(tmp_path: Path) -> None:
-    async with controller(tmp_path) as on:
-        await on.world.known(host=ScriptedHost())  # in memory
-        host = await on.dial("compute-0")  # and this one replaces it
-        asked = await on.world.ask(Event.STOP, vote=True)
+    async with controller(tmp_path) as world:
+        await world.world.bound_host(host=ScriptedHost())  # in memory
+        host = await world.dial("compute-0")  # and this one replaces it
+        asked = await world.world.ask(Event.STOP, vote=True)
         assert asked.seconds == 9
         assert len(host.commands) == 1
         assert asked.outcome is not None
@@ -101,25 +101,25 @@ async def test_votes_go_through(tmp_path: Path) -> None:
 async def test_a_name_that_the_certificate_does_not_bear(
     tmp_path: Path, certificate: str, hostname: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with controller(tmp_path) as on:
-        host = await on.dial(certificate, hostname)
+    async with controller(tmp_path) as world:
+        host = await world.dial(certificate, hostname)
         await host.until(lambda: not host.up)
         why = f"unusable message: the certificate is not valid for the name {hostname}"
         assert host.goodbyes == [why]
-        assert on.world.agent.fleet.sessions == {}
-        assert on.world.agent.fleet.hosts == {}
+        assert world.world.agent.fleet.sessions == {}
+        assert world.world.agent.fleet.hosts == {}
         await said(caplog, f"connection refused: {why}")
 
 
 async def test_a_host_of_another_authority(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with controller(tmp_path) as on:
-        host = await on.dial("compute-0-by-other")
+    async with controller(tmp_path) as world:
+        host = await world.dial("compute-0-by-other")
         assert host.welcome is None
         why = "the certificate is refused: unable to get local issuer certificate"
         await said(caplog, f"connection refused: the connection failed: {why}")
-        assert on.world.agent.fleet.sessions == {}
+        assert world.world.agent.fleet.sessions == {}
 
 
 async def said(caplog: pytest.LogCaptureFixture, text: str) -> None:
@@ -131,15 +131,15 @@ async def said(caplog: pytest.LogCaptureFixture, text: str) -> None:
 async def test_a_host_without_a_certificate(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with controller(tmp_path) as on:
+    async with controller(tmp_path) as world:
         bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         bare.load_verify_locations(HERE / "authority.pem")
-        stream = await Endpoint(host="127.0.0.1", port=on.port).connect(bare)
+        stream = await Endpoint(host="127.0.0.1", port=world.port).connect(bare)
         host = ScriptedHost()
-        await host.begin(stream, on.world.nursery)
+        await host.begin(stream, world.world.nursery)
         assert host.welcome is None
         await said(caplog, "the connection failed: TLS: peer did not return a certificate")
-        assert on.world.agent.fleet.sessions == {}
+        assert world.world.agent.fleet.sessions == {}
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ async def test_a_host_without_a_certificate(
 async def test_what_is_no_tls(
     tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with controller(tmp_path) as on:
-        async with await trio.open_tcp_stream("127.0.0.1", on.port) as stream:
+    async with controller(tmp_path) as world:
+        async with await trio.open_tcp_stream("127.0.0.1", world.port) as stream:
             await stream.send_all(data)
             await stream.send_eof()
             try:
@@ -165,18 +165,18 @@ async def test_what_is_no_tls(
                 pass
         await said(caplog, "connection refused")
         # It goes on serving.
-        assert (await on.dial("compute-0")).up
+        assert (await world.dial("compute-0")).up
     assert "Traceback" not in caplog.text
 
 
 async def test_an_old_version_of_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with controller(tmp_path) as on:
+    async with controller(tmp_path) as world:
         tls = client_tls("host.toml: agent", *files("compute-0"))
         assert tls.minimum_version is ssl.TLSVersion.TLSv1_2
         tls.maximum_version = ssl.TLSVersion.TLSv1_2
-        stream = await Endpoint(host="127.0.0.1", port=on.port).connect(tls)
+        stream = await Endpoint(host="127.0.0.1", port=world.port).connect(tls)
         host = ScriptedHost(host_uuid="")
-        await host.begin(stream, on.world.nursery)
+        await host.begin(stream, world.world.nursery)
         assert host.up
 
 
@@ -184,19 +184,19 @@ async def test_an_old_version_of_tls(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 async def test_an_agent_under_another_name(tmp_path: Path) -> None:
-    async with controller(tmp_path, "agent-elsewhere") as on:
+    async with controller(tmp_path, "agent-elsewhere") as world:
         with pytest.raises(Unreachable) as caught:
-            await on.dial("compute-0")
+            await world.dial("compute-0")
         assert str(caught.value).startswith(
-            f"tcp:127.0.0.1:{on.port}: the certificate is refused: IP address mismatch"
+            f"tcp:127.0.0.1:{world.port}: the certificate is refused: IP address mismatch"
         )
 
 
 async def test_an_agent_of_another_authority(tmp_path: Path) -> None:
-    async with controller(tmp_path) as on:
+    async with controller(tmp_path) as world:
         with pytest.raises(Unreachable) as caught:
-            await on.dial("compute-0", authority="other-authority")
-        refused = f"tcp:127.0.0.1:{on.port}: the certificate is refused: "
+            await world.dial("compute-0", authority="other-authority")
+        refused = f"tcp:127.0.0.1:{world.port}: the certificate is refused: "
         assert str(caught.value).startswith(refused)
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.nursery.agent.fleet import Unknown
 from hbtrio.nursery.agent.keyed_lock import KeyedLock
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.wire.link_messages import Gone
 from hbtrio.wire.vocabulary import Event, VoteResult
-from support.agent_world import MemoryAgent, memory_agent
+from support.agent_world import AgentWorld, agent_world
 from support.scripted_host import (
     HOST_UUID,
     HOSTNAME,
@@ -27,6 +27,8 @@ from support.scripted_host import (
     VM,
     ScriptedHost,
 )
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 OTHER = "compute-1"
 
@@ -39,31 +41,31 @@ def other_host() -> ScriptedHost:
 
 
 async def both(
-    on: MemoryAgent, answers_s: tuple[float, float], *steps: Callable[[], Awaitable[object]]
+    world: AgentWorld, answers_s: tuple[float, float], *steps: Callable[[], Awaitable[object]]
 ) -> None:
     """Two steps, of which the second begins while the store is at the first's."""
     async with trio.open_nursery() as nursery:
         for step, answer_s in zip(steps, answers_s, strict=True):
-            on.worker.slow_s = answer_s
+            world.worker.slow_s = answer_s
             nursery.start_soon(step)
             await wait_all_tasks_blocked()
     await trio.sleep(100)
-    on.worker.slow_s = 0.0
+    world.worker.slow_s = 0.0
 
 
-async def agreed(on: MemoryAgent) -> dict[str, InstanceRecord]:
+async def agreed(world: AgentWorld) -> dict[str, InstanceRecord]:
     """The instances, of which memory and store tell the same."""
     assert {
-        one.uuid: one for one in await on.store.inventory.instances()
-    } == on.agent.fleet.instances
-    assert {one.uuid: one for one in await on.store.inventory.hosts()} == on.agent.fleet.hosts
-    return on.agent.fleet.instances
+        one.uuid: one for one in await world.store.inventory.instances()
+    } == world.agent.fleet.instances
+    assert {one.uuid: one for one in await world.store.inventory.hosts()} == world.agent.fleet.hosts
+    return world.agent.fleet.instances
 
 
 # -- turns -----------------------------------------------------------------------------------------
 
 
-async def test_a_turn_is_whose_it_was_first_and_leaves_nothing(autojump_clock: MockClock) -> None:
+async def test_a_turn_is_whose_it_was_first_and_leaves_nothing() -> None:
     turns, done = KeyedLock(), list[str]()
 
     async def take(key: str, name: str) -> None:
@@ -84,9 +86,7 @@ async def test_a_turn_is_whose_it_was_first_and_leaves_nothing(autojump_clock: M
     assert len(turns) == 0
 
 
-async def test_a_turn_that_fails_or_is_not_waited_for_holds_up_nobody(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_turn_that_fails_or_is_not_waited_for_holds_up_nobody() -> None:
     turns = KeyedLock()
     async with trio.open_nursery() as nursery:
 
@@ -107,9 +107,7 @@ async def test_a_turn_that_fails_or_is_not_waited_for_holds_up_nobody(
     assert len(turns) == 0
 
 
-async def test_a_turn_that_is_not_waited_for_leaves_a_later_one_alone(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_turn_that_is_not_waited_for_leaves_a_later_one_alone() -> None:
     """Cancelled in the moment in which the turn ends and somebody begins a new one."""
     for _ in range(40):  # in which order two tasks run is left to chance
         turns = KeyedLock()
@@ -139,99 +137,92 @@ async def _too_late(turns: KeyedLock, scope: trio.CancelScope) -> None:
 
 @ORDERS
 async def test_of_two_words_about_an_instance_the_last_counts(
-    autojump_clock: MockClock, tmp_path: Path, answers_s: tuple[float, float]
+    answers_s: tuple[float, float], world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as on:
-        host, _ = await on.known(host=ScriptedHost()), await on.known(host=other_host())
-        put = on.agent.inventory.put_instance
-        last = InstanceRecord(VM, OTHER, True)
-        await both(
-            on,
-            answers_s,
-            lambda: put(InstanceRecord(VM, HOSTNAME, False)),
-            lambda: put(last),
-        )
-        assert (await agreed(on))[VM] == last
-        assert host.reporting[VM] is False
+    host, _ = await world.bound_host(host=ScriptedHost()), await world.bound_host(host=other_host())
+    put = world.agent.inventory.put_instance
+    last = InstanceRecord(VM, OTHER, True)
+    await both(
+        world,
+        answers_s,
+        lambda: put(InstanceRecord(VM, HOSTNAME, False)),
+        lambda: put(last),
+    )
+    assert (await agreed(world))[VM] == last
+    assert host.reporting[VM] is False
 
 
 @ORDERS
 async def test_what_is_enabled_and_at_once_disabled_is_disabled(
-    autojump_clock: MockClock, tmp_path: Path, answers_s: tuple[float, float]
+    answers_s: tuple[float, float], world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as on:
-        host = await on.known(reporting=False)
-        put, put_host = on.agent.inventory.put_instance, on.agent.inventory.put_host
-        await both(
-            on,
-            answers_s,
-            lambda: put(InstanceRecord(VM, HOSTNAME, True)),
-            lambda: put(InstanceRecord(VM, HOSTNAME, False)),
-        )
-        assert (await agreed(on))[VM] == InstanceRecord(VM, HOSTNAME, False)
-        await both(
-            on,
-            answers_s,
-            lambda: put_host(HostRecord(HOST_UUID, HOSTNAME, True)),
-            lambda: put_host(HostRecord(HOST_UUID, HOSTNAME, False)),
-        )
-        await agreed(on)
-        assert on.agent.fleet.host(HOST_UUID) == HostRecord(HOST_UUID, HOSTNAME, False)
-        assert host.reporting == {VM: False, "": False}
+    host = await world.bound_host(reporting=False)
+    put, put_host = world.agent.inventory.put_instance, world.agent.inventory.put_host
+    await both(
+        world,
+        answers_s,
+        lambda: put(InstanceRecord(VM, HOSTNAME, True)),
+        lambda: put(InstanceRecord(VM, HOSTNAME, False)),
+    )
+    assert (await agreed(world))[VM] == InstanceRecord(VM, HOSTNAME, False)
+    await both(
+        world,
+        answers_s,
+        lambda: put_host(HostRecord(HOST_UUID, HOSTNAME, True)),
+        lambda: put_host(HostRecord(HOST_UUID, HOSTNAME, False)),
+    )
+    await agreed(world)
+    assert world.agent.fleet.host(HOST_UUID) == HostRecord(HOST_UUID, HOSTNAME, False)
+    assert host.reporting == {VM: False, "": False}
 
 
 @ORDERS
 async def test_of_two_uuids_of_a_host_the_last_counts(
-    autojump_clock: MockClock, tmp_path: Path, answers_s: tuple[float, float]
+    answers_s: tuple[float, float], world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as on:
-        first, last = (HostRecord(uuid, HOSTNAME, True) for uuid in (HOST_UUID, OTHER_HOST_UUID))
-        put = on.agent.inventory.put_host
-        await both(on, answers_s, lambda: put(first), lambda: put(last))
-        await agreed(on)
-        assert on.agent.fleet.hosts == {OTHER_HOST_UUID: last}
+    first, last = (HostRecord(uuid, HOSTNAME, True) for uuid in (HOST_UUID, OTHER_HOST_UUID))
+    put = world.agent.inventory.put_host
+    await both(world, answers_s, lambda: put(first), lambda: put(last))
+    await agreed(world)
+    assert world.agent.fleet.hosts == {OTHER_HOST_UUID: last}
 
 
 @ORDERS
 async def test_what_is_deleted_while_it_is_being_told_of_is_gone(
-    autojump_clock: MockClock, tmp_path: Path, answers_s: tuple[float, float]
+    answers_s: tuple[float, float], world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as on:
-        inventory = on.agent.inventory
-        await both(
-            on,
-            answers_s,
-            lambda: inventory.put_instance(InstanceRecord(VM, HOSTNAME, True)),
-            lambda: inventory.delete_instance(VM),
-        )
-        assert await agreed(on) == {}
-        await both(
-            on,
-            answers_s,
-            lambda: inventory.put_host(HostRecord(HOST_UUID, HOSTNAME, True)),
-            lambda: inventory.delete_host(HOST_UUID),
-        )
-        await agreed(on)
-        assert on.agent.fleet.hosts == {}
-        for deleted in (inventory.delete_instance(VM), inventory.delete_host(HOST_UUID)):
-            with pytest.raises(Unknown):
-                await deleted
+    inventory = world.agent.inventory
+    await both(
+        world,
+        answers_s,
+        lambda: inventory.put_instance(InstanceRecord(VM, HOSTNAME, True)),
+        lambda: inventory.delete_instance(VM),
+    )
+    assert await agreed(world) == {}
+    await both(
+        world,
+        answers_s,
+        lambda: inventory.put_host(HostRecord(HOST_UUID, HOSTNAME, True)),
+        lambda: inventory.delete_host(HOST_UUID),
+    )
+    await agreed(world)
+    assert world.agent.fleet.hosts == {}
+    for deleted in (inventory.delete_instance(VM), inventory.delete_host(HOST_UUID)):
+        with pytest.raises(Unknown):
+            await deleted
 
 
-async def test_a_change_that_the_disk_does_not_take_holds_up_no_other(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with memory_agent(tmp_path) as on:
-        await on.known()
-        put = on.agent.inventory.put_instance
-        on.worker.slow_s = 5.0
-        with trio.move_on_after(1) as scope:
-            await put(InstanceRecord(VM, OTHER, False))
-        assert scope.cancelled_caught
-        last = InstanceRecord(VM, HOSTNAME, False)
-        with trio.fail_after(100):
-            await put(last)
-        assert (await agreed(on))[VM] == last
+async def test_a_change_that_the_disk_does_not_take_holds_up_no_other(world: AgentWorld) -> None:
+    await world.bound_host()
+    put = world.agent.inventory.put_instance
+    world.worker.slow_s = 5.0
+    with trio.move_on_after(1) as scope:
+        await put(InstanceRecord(VM, OTHER, False))
+    assert scope.cancelled_caught
+    last = InstanceRecord(VM, HOSTNAME, False)
+    with trio.fail_after(100):
+        await put(last)
+    assert (await agreed(world))[VM] == last
 
 
 # -- hosts that come, go and are forgotten ---------------------------------------------------------
@@ -240,93 +231,92 @@ async def test_a_change_that_the_disk_does_not_take_holds_up_no_other(
 @ORDERS
 @pytest.mark.parametrize("forgotten_first", [True, False])
 async def test_an_instance_that_moves_while_its_host_is_forgotten(
-    autojump_clock: MockClock, tmp_path: Path, answers_s: tuple[float, float], forgotten_first: bool
+    answers_s: tuple[float, float], forgotten_first: bool, world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as on:
-        host, _ = await on.known(host=ScriptedHost()), await on.known(host=other_host())
-        await host.cut()
-        await on.at(40)
-        moved = InstanceRecord(VM, OTHER, True)
-        steps: list[Callable[[], Awaitable[object]]] = [
-            lambda: on.agent.inventory.forget(HOSTNAME, "an operator"),
-            lambda: on.agent.inventory.put_instance(moved),
-        ]
-        await both(on, answers_s, *(steps if forgotten_first else steps[::-1]))
-        assert (await agreed(on))[VM] == moved
-        assert list(on.agent.fleet.hosts) == [OTHER_HOST_UUID]
+    host, _ = await world.bound_host(host=ScriptedHost()), await world.bound_host(host=other_host())
+    await host.cut()
+    await world.at(40)
+    moved = InstanceRecord(VM, OTHER, True)
+    steps: list[Callable[[], Awaitable[object]]] = [
+        lambda: world.agent.inventory.forget(HOSTNAME, "an operator"),
+        lambda: world.agent.inventory.put_instance(moved),
+    ]
+    await both(world, answers_s, *(steps if forgotten_first else steps[::-1]))
+    assert (await agreed(world))[VM] == moved
+    assert list(world.agent.fleet.hosts) == [OTHER_HOST_UUID]
 
 
 @ORDERS
 @pytest.mark.parametrize("forgotten_first", [True, False])
 async def test_a_host_that_the_vim_tells_of_while_it_is_forgotten(
-    autojump_clock: MockClock, tmp_path: Path, answers_s: tuple[float, float], forgotten_first: bool
+    answers_s: tuple[float, float], forgotten_first: bool, world: AgentWorld
 ) -> None:
     """Whoever was last is right, the operator or the VIM."""
-    async with memory_agent(tmp_path) as on:
-        inventory = on.agent.inventory
-        host = await on.known()
-        await host.cut()
-        await on.at(40)
-        told = {
-            VM: InstanceRecord(VM, HOSTNAME, False),
-            OTHER_VM: InstanceRecord(OTHER_VM, HOSTNAME, True),
-        }
+    inventory = world.agent.inventory
+    host = await world.bound_host()
+    await host.cut()
+    await world.at(40)
+    told = {
+        VM: InstanceRecord(VM, HOSTNAME, False),
+        OTHER_VM: InstanceRecord(OTHER_VM, HOSTNAME, True),
+    }
 
-        async def tell() -> None:
-            async with trio.open_nursery() as nursery:
-                for one in told.values():
-                    nursery.start_soon(inventory.put_instance, one)
-                nursery.start_soon(inventory.put_host, HostRecord(HOST_UUID, HOSTNAME, False))
+    async def tell() -> None:
+        async with trio.open_nursery() as nursery:
+            for one in told.values():
+                nursery.start_soon(inventory.put_instance, one)
+            nursery.start_soon(inventory.put_host, HostRecord(HOST_UUID, HOSTNAME, False))
 
-        steps: list[Callable[[], Awaitable[object]]] = [
-            lambda: inventory.forget(HOSTNAME, "an operator"),
-            tell,
-        ]
-        await both(on, answers_s, *(steps if forgotten_first else steps[::-1]))
-        assert await agreed(on) == (told if forgotten_first else {})
-        assert list(on.agent.fleet.hosts) == ([HOST_UUID] if forgotten_first else [])
+    steps: list[Callable[[], Awaitable[object]]] = [
+        lambda: inventory.forget(HOSTNAME, "an operator"),
+        tell,
+    ]
+    await both(world, answers_s, *(steps if forgotten_first else steps[::-1]))
+    assert await agreed(world) == (told if forgotten_first else {})
+    assert list(world.agent.fleet.hosts) == ([HOST_UUID] if forgotten_first else [])
 
 
 @ORDERS
 async def test_without_a_vim_an_instance_that_migrates_is_where_it_beats(
-    autojump_clock: MockClock, tmp_path: Path, answers_s: tuple[float, float]
+    tmp_path: Path, answers_s: tuple[float, float]
 ) -> None:
-    async with memory_agent(tmp_path, vim=False) as on:
-        source, target = await on.host(ScriptedHost()), await on.host(other_host())
+    async with agent_world(tmp_path, vim=False) as world:
+        source, target = await world.host(ScriptedHost()), await world.host(other_host())
         target.instances[VM] = source.instances.pop(VM)
         await both(
-            on,
+            world,
             answers_s,
-            lambda: target.say(INSTANCE),
-            lambda: source.say(Gone(VM, "its directory is gone")),
+            lambda: target.send(INSTANCE),
+            lambda: source.send(Gone(VM, "its directory is gone")),
         )
-        assert (await agreed(on))[VM] == InstanceRecord(VM, OTHER, True)
+        assert (await agreed(world))[VM] == InstanceRecord(VM, OTHER, True)
 
 
-async def test_without_a_vim_a_host_takes_back_only_what_is_its_own(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
+async def test_without_a_vim_a_host_takes_back_only_what_is_its_own(tmp_path: Path) -> None:
     """Its list of instances is worked off slowly; some are elsewhere before it is their turn."""
-    async with memory_agent(tmp_path, vim=False) as on:
+    async with agent_world(tmp_path, vim=False) as world:
         vms = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(8)]
         instances = tuple(attrs.evolve(INSTANCE, uuid=uuid) for uuid in vms)
-        host, other = await on.host(ScriptedHost(instances=instances)), await on.host(other_host())
+        host, other = (
+            await world.host(ScriptedHost(instances=instances)),
+            await world.host(other_host()),
+        )
         await host.cut()
         await wait_all_tasks_blocked()
-        on.worker.slow_s = 0.5
+        world.worker.slow_s = 0.5
         host.instances.clear()
         host.welcome = None
-        on.nursery.start_soon(host.dial, on.agent.links, on.nursery)
+        world.nursery.start_soon(host.dial, world.agent.links, world.nursery)
         await host.until(lambda: host.welcome is not None)
         await wait_all_tasks_blocked()
-        assert len(on.agent.fleet.bound_to(HOSTNAME)) == 8
+        assert len(world.agent.fleet.bound_to(HOSTNAME)) == 8
         for instance in instances[6:]:
-            await other.say(instance)
-        await other.say(Gone(vms[7], "it was stopped there"))
+            await other.send(instance)
+        await other.send(Gone(vms[7], "it was stopped there"))
         await trio.sleep(100)
         assert host.up
-        on.worker.slow_s = 0.0
-        assert await agreed(on) == {
+        world.worker.slow_s = 0.0
+        assert await agreed(world) == {
             uuid: InstanceRecord(uuid, OTHER, True) for uuid in (OTHER_VM, vms[6])
         }
 
@@ -336,100 +326,94 @@ async def test_without_a_vim_a_host_takes_back_only_what_is_its_own(
 
 @ORDERS
 async def test_what_the_vim_was_told_last_is_what_it_knows(
-    autojump_clock: MockClock, tmp_path: Path, answers_s: tuple[float, float]
+    answers_s: tuple[float, float], world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as on:
-        host = await on.known()
-        states, bound = on.agent.states, on.agent.fleet.instance(VM)
-        await on.at(1)
-        # In vain, for so long that it was given up.
-        states.given_up(VM, for_good=False)
-        on.vim.got.clear()
-        await both(on, answers_s, lambda: states.notify_again(bound), host.loses)
-        sent = [body["status"] for _, body in on.vim.heard("service")]
-        assert sent[-1] == "disabled"
-        await host.beats()
-        await trio.sleep(10)
-        assert [body["status"] for _, body in on.vim.heard("service")] == [*sent, "enabled"]
+    host = await world.bound_host()
+    states, bound = world.agent.states, world.agent.fleet.instance(VM)
+    await world.at(1)
+    # In vain, for so long that it was given up.
+    states.given_up(VM, for_good=False)
+    world.vim.got.clear()
+    await both(world, answers_s, lambda: states.notify_again(bound), host.report_lost)
+    sent = [body["status"] for _, body in world.vim.received("service")]
+    assert sent[-1] == "disabled"
+    await host.report_heartbeating()
+    await trio.sleep(10)
+    assert [body["status"] for _, body in world.vim.received("service")] == [*sent, "enabled"]
 
 
 # -- links that end while a report is being stored -------------------------------------------------
 
 
-async def heard_of(on: MemoryAgent) -> Counter[str]:
+async def heard_of(world: AgentWorld) -> Counter[str]:
     """What was published, which is what the history keeps."""
-    published = Counter(one.kind for one in on.agent.history.recent)
-    assert published == Counter(one.entry.kind for one in await on.store.history())
+    published = Counter(one.kind for one in world.agent.history.recent)
+    assert published == Counter(one.entry.kind for one in await world.store.history())
     return published
 
 
 @pytest.mark.parametrize("again", [True, False])
 async def test_a_link_that_ends_while_an_outcome_is_being_stored(
-    autojump_clock: MockClock, tmp_path: Path, again: bool
+    again: bool, world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as on:
-        host = await on.known()
-        host.silent()
-        asked = await on.ask(Event.STOP, vote=True)
-        assert asked.outcome is not None
-        await wait_all_tasks_blocked()
-        on.worker.slow_s = 0.5
-        await host.outcome(host.commands[0], VoteResult.REJECT, "busy")
-        await wait_all_tasks_blocked()
-        if not again:
-            host.waiting.clear()
-        # Its next connection ends this one in the middle of it.
-        on.nursery.start_soon(on.host, host)
-        with trio.fail_after(1.5):
-            result = await asked.outcome.wait()
-        assert (result.result, result.reason) == (VoteResult.REJECT, "busy")
-        await trio.sleep(60)
-        assert host.waiting == {}
-        assert len(on.agent.rounds) == 0
-        on.worker.slow_s = 0.0
-        assert await heard_of(on) == {"vote": 1}
-        assert [verdict[1:] for verdict in on.vim.verdicts] == [("stop", "reject", "busy")]
+    host = await world.bound_host()
+    host.silent()
+    asked = await world.ask(Event.STOP, vote=True)
+    assert asked.outcome is not None
+    await wait_all_tasks_blocked()
+    world.worker.slow_s = 0.5
+    await host.outcome(host.commands[0], VoteResult.REJECT, "busy")
+    await wait_all_tasks_blocked()
+    if not again:
+        host.waiting.clear()
+    # Its next connection ends this one in the middle of it.
+    world.nursery.start_soon(world.host, host)
+    with trio.fail_after(1.5):
+        result = await asked.outcome.wait()
+    assert (result.result, result.reason) == (VoteResult.REJECT, "busy")
+    await trio.sleep(60)
+    assert host.waiting == {}
+    assert len(world.agent.rounds) == 0
+    world.worker.slow_s = 0.0
+    assert await heard_of(world) == {"vote": 1}
+    assert [verdict[1:] for verdict in world.vim.verdicts] == [("stop", "reject", "busy")]
 
 
 @pytest.mark.parametrize("again", [True, False])
 async def test_a_link_that_ends_while_a_loss_is_being_stored(
-    autojump_clock: MockClock, tmp_path: Path, again: bool
+    again: bool, world: AgentWorld
 ) -> None:
-    async with memory_agent(tmp_path) as on:
-        host = await on.known()
-        await wait_all_tasks_blocked()
-        on.worker.slow_s = 0.5
-        await host.loses()
-        await wait_all_tasks_blocked()
-        waiting = dict(host.waiting)
-        if not again:
-            host.waiting.clear()
-        await on.host(host)
-        for report in waiting.values():
-            # Whatever it was told in its welcome.
-            await host.say(report)
-        await trio.sleep(10)
-        assert host.waiting == {}
-        on.worker.slow_s = 0.0
-        assert await heard_of(on) == {"loss": 1}
-        assert len(on.vim.heard("alarm")) == 1
+    host = await world.bound_host()
+    await wait_all_tasks_blocked()
+    world.worker.slow_s = 0.5
+    await host.report_lost()
+    await wait_all_tasks_blocked()
+    waiting = dict(host.waiting)
+    if not again:
+        host.waiting.clear()
+    await world.host(host)
+    for report in waiting.values():
+        # Whatever it was told in its welcome.
+        await host.send(report)
+    await trio.sleep(10)
+    assert host.waiting == {}
+    world.worker.slow_s = 0.0
+    assert await heard_of(world) == {"loss": 1}
+    assert len(world.vim.received("alarm")) == 1
 
 
-async def test_a_report_that_was_not_taken_until_it_came_again(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with memory_agent(tmp_path) as on:
-        host = await on.known()
-        await wait_all_tasks_blocked()
-        on.worker.slow_s, on.worker.fault = 0.5, "database or disk is full"
-        await host.loses()
-        await wait_all_tasks_blocked()
-        # Whether it was taken can't be seen either, and is looked at again a while later.
-        await on.host(host)
-        assert not host.up
-        on.worker.slow_s, on.worker.fault = 0.0, ""
-        await on.host(host)
-        await trio.sleep(60)
-        assert host.waiting == {}
-        assert await heard_of(on) == {"loss": 1}
-        assert len(on.vim.heard("alarm")) == 1
+async def test_a_report_that_was_not_taken_until_it_came_again(world: AgentWorld) -> None:
+    host = await world.bound_host()
+    await wait_all_tasks_blocked()
+    world.worker.slow_s, world.worker.fault = 0.5, "database or disk is full"
+    await host.report_lost()
+    await wait_all_tasks_blocked()
+    # Whether it was taken can't be seen either, and is looked at again a while later.
+    await world.host(host)
+    assert not host.up
+    world.worker.slow_s, world.worker.fault = 0.0, ""
+    await world.host(host)
+    await trio.sleep(60)
+    assert host.waiting == {}
+    assert await heard_of(world) == {"loss": 1}
+    assert len(world.vim.received("alarm")) == 1

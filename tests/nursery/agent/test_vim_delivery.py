@@ -13,7 +13,6 @@ import attrs
 import pytest
 import trio
 import trio.lowlevel
-from trio.testing import MockClock
 
 from hbtrio.fsm.delivery import GIVE_UP_S, OutboxKind, OutboxState
 from hbtrio.nursery.agent.vim_delivery import DeliveryStatus, VimDelivery
@@ -37,6 +36,8 @@ from hbtrio.wire.vim_result import (
 from hbtrio.wire.vocabulary import Event, VoteResult
 from support.given_up import GivenUp
 from support.inline_store import InlineWorker, inline_store, wall_clock
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 A, B, C = "aaaa", "bbbb", "cccc"
 
@@ -165,7 +166,6 @@ async def test_ends_that_are_final_for_all(
     delivery: SendResult,
     state: OutboxState,
     fault: str,
-    autojump_clock: MockClock,
 ) -> None:
     world.vim.answers = lambda body: Answer(delivery)
     entry = make()
@@ -190,7 +190,7 @@ async def test_ends_that_are_final_for_all(
     "delivery", [RESET, STALLED, ErrorStatus(500), ErrorStatus(503), ErrorStatus(429)]
 )
 async def test_a_verdict_written_whole_is_never_sent_again(
-    world: World, delivery: SendResult, autojump_clock: MockClock
+    world: World, delivery: SendResult
 ) -> None:
     world.vim.answers = lambda body: Answer(delivery)
     await world.queue(action())
@@ -205,7 +205,7 @@ async def test_a_verdict_written_whole_is_never_sent_again(
     "delivery", [RESET, STALLED, ErrorStatus(500), ErrorStatus(503), ErrorStatus(429)]
 )
 async def test_states_and_alarms_are_repeated(
-    world: World, make: Callable[[], NewEntry], delivery: SendResult, autojump_clock: MockClock
+    world: World, make: Callable[[], NewEntry], delivery: SendResult
 ) -> None:
     world.vim.answers = lambda body: Answer(CLOSED if len(world.vim.begun) > 4 else delivery)
     entry = make()
@@ -228,7 +228,6 @@ async def test_what_is_refused_for_too_long_is_given_up_and_told_of(
     delivery: SendResult,
     fault: str,
     caplog: pytest.LogCaptureFixture,
-    autojump_clock: MockClock,
 ) -> None:
     world.vim.answers = lambda body: Answer(delivery)
     entry = make()
@@ -251,9 +250,7 @@ async def test_what_is_refused_for_too_long_is_given_up_and_told_of(
 
 
 @pytest.mark.parametrize("delivery", [RESET, ErrorStatus(500), STALLED])
-async def test_what_fails_each_time_lets_the_rest_pass(
-    world: World, delivery: SendResult, autojump_clock: MockClock
-) -> None:
+async def test_what_fails_each_time_lets_the_rest_pass(world: World, delivery: SendResult) -> None:
     world.vim.answers = lambda body: Answer(delivery if body[:2] == "no" else CLOSED)
     await world.queue(alarm(body="no 1"), alarm(body="no 2"), service(body="state"))
     await trio.sleep(1000)
@@ -271,9 +268,7 @@ async def test_what_fails_each_time_lets_the_rest_pass(
     assert "new" in [body for _, body in world.vim.sent]
 
 
-async def test_an_upgrade_behind_a_proxy_costs_no_alarm(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_an_upgrade_behind_a_proxy_costs_no_alarm(world: World) -> None:
     world.vim.answers = lambda body: Answer(ErrorStatus(503) if now() < 3000 else DELIVERED)
     instances = [f"u{n:02}" for n in range(20)]
     await world.queue(*(alarm(uuid, f"{uuid} {n}") for uuid in instances for n in range(3)))
@@ -281,9 +276,7 @@ async def test_an_upgrade_behind_a_proxy_costs_no_alarm(
     assert {state for _, state, _ in await world.ended()} == {"delivered"}
 
 
-async def test_while_the_vim_can_t_be_reached_it_refuses_nothing(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_while_the_vim_can_t_be_reached_it_refuses_nothing(world: World) -> None:
     """Refused once, an alarm waits while others try for it, and is refused again."""
     world.vim.answers = lambda body: Answer(ErrorStatus(503))
     await world.queue(alarm(A, "refused"))
@@ -305,9 +298,7 @@ async def test_while_the_vim_can_t_be_reached_it_refuses_nothing(
     assert (await world.ended())[0] == ("refused", "undelivered", fault)
 
 
-async def test_an_alarm_that_is_held_back_is_refused_by_nobody(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_an_alarm_that_is_held_back_is_refused_by_nobody(world: World) -> None:
     world.vim.answers = lambda body: Answer(ErrorStatus(503))
     await world.queue(attrs.evolve(alarm(), hostname="h"))
     await trio.sleep(0.5)
@@ -325,7 +316,7 @@ async def test_an_alarm_that_is_held_back_is_refused_by_nobody(
     assert await world.ended() == [("alarm", "delivered", "")]
 
 
-async def test_silence_is_no_refusal(world: World, autojump_clock: MockClock) -> None:
+async def test_silence_is_no_refusal(world: World) -> None:
     """A VIM hangs for half a day, and resets what is under way when it is killed at last."""
     world.vim.answers = lambda body: Answer(STALLED if 100 < now() < 40_000 else RESET)
     await world.queue(alarm())
@@ -336,7 +327,7 @@ async def test_silence_is_no_refusal(world: World, autojump_clock: MockClock) ->
     assert await world.ended() == [("alarm", "delivered", "")]
 
 
-async def test_an_alarm_outlives_a_vim_that_hangs(world: World, autojump_clock: MockClock) -> None:
+async def test_an_alarm_outlives_a_vim_that_hangs(world: World) -> None:
     world.vim.answers = lambda body: Answer(STALLED, takes_s=10.0)
     await world.queue(alarm())
     await trio.sleep(86400)
@@ -347,7 +338,7 @@ async def test_an_alarm_outlives_a_vim_that_hangs(world: World, autojump_clock: 
     assert 86400 / 70 < len(world.vim.sent) < 86400 / 70 + 10
 
 
-async def test_a_stalled_instance_delays_no_other(world: World, autojump_clock: MockClock) -> None:
+async def test_a_stalled_instance_delays_no_other(world: World) -> None:
     world.vim.answers = lambda body: (
         Answer(STALLED, takes_s=10.0) if body == "s" else Answer(CLOSED)
     )
@@ -361,9 +352,7 @@ async def test_a_stalled_instance_delays_no_other(world: World, autojump_clock: 
     assert "behind it" not in [body for _, body in world.vim.sent]
 
 
-async def test_a_verdict_passes_an_alarm_that_failed(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_a_verdict_passes_an_alarm_that_failed(world: World) -> None:
     world.vim.answers = lambda body: Answer(RESET if body == "alarm" else CLOSED)
     await world.queue(alarm())
     await trio.sleep(0.5)
@@ -374,7 +363,7 @@ async def test_a_verdict_passes_an_alarm_that_failed(
     assert world.vim.sent[2:] == [(1.0, "alarm")]
 
 
-async def test_stalled_alarms_delay_no_verdict(world: World, autojump_clock: MockClock) -> None:
+async def test_stalled_alarms_delay_no_verdict(world: World) -> None:
     world.vim.answers = lambda body: (
         Answer(STALLED, takes_s=10.0) if body == "alarm" else Answer(CLOSED)
     )
@@ -391,9 +380,7 @@ async def test_stalled_alarms_delay_no_verdict(world: World, autojump_clock: Moc
     assert verdicts == [(0.5 + n / 2, f"c{n}") for n in range(6)]
 
 
-async def test_a_request_that_hangs_does_not_delay_its_own_instances_verdict(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_a_request_that_hangs_does_not_delay_its_own_instances_verdict(world: World) -> None:
     world.vim.answers = lambda body: Answer(
         CLOSED, takes_s={"alarm": 10.0, "c1": 1.0}.get(body, 0.0)
     )
@@ -405,9 +392,7 @@ async def test_a_request_that_hangs_does_not_delay_its_own_instances_verdict(
     assert world.vim.sent[3:] == [(10.0, "state")]
 
 
-async def test_a_state_behind_an_alarm_that_failed_holds_up_no_verdict(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_a_state_behind_an_alarm_that_failed_holds_up_no_verdict(world: World) -> None:
     world.vim.answers = lambda body: Answer(CLOSED if body == "c1" else RESET)
     await world.queue(alarm(), service())
     await trio.sleep(1.5)
@@ -416,7 +401,7 @@ async def test_a_state_behind_an_alarm_that_failed_holds_up_no_verdict(
     assert world.vim.sent == [(0.0, "alarm"), (1.0, "alarm"), (1.5, "c1")]
 
 
-async def test_order_and_concurrency(world: World, autojump_clock: MockClock) -> None:
+async def test_order_and_concurrency(world: World) -> None:
     world.vim.answers = lambda body: Answer(CLOSED, connects_s=0.25, takes_s=0.75)
     instances = [f"u{n:02}" for n in range(2 * SLOTS)]
     await world.queue(*(alarm(uuid, f"{uuid} {n}") for n in range(3) for uuid in instances))
@@ -429,9 +414,7 @@ async def test_order_and_concurrency(world: World, autojump_clock: MockClock) ->
     assert world.vim.sent[-1][0] == 7.25
 
 
-async def test_a_newer_state_takes_the_place_of_one_not_yet_sent(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_a_newer_state_takes_the_place_of_one_not_yet_sent(world: World) -> None:
     world.vim.answers = lambda body: Answer(CLOSED, connects_s=1.0)
     await world.queue(service(body="on"))
     await trio.sleep(0.5)
@@ -447,7 +430,7 @@ async def test_a_newer_state_takes_the_place_of_one_not_yet_sent(
 
 
 async def test_a_thousand_entries_do_not_hammer(
-    world: World, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "hbtrio.vim")
     world.vim.answers = lambda body: Answer(REFUSED)
@@ -472,9 +455,7 @@ async def test_a_thousand_entries_do_not_hammer(
     ]
 
 
-async def test_the_wait_starts_over_after_each_success(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_the_wait_starts_over_after_each_success(world: World) -> None:
     world.vim.answers = lambda body: Answer(REFUSED)
     await world.queue(alarm(body="a"))
     await trio.sleep(20)
@@ -485,7 +466,7 @@ async def test_the_wait_starts_over_after_each_success(
     assert [at for at, _ in world.vim.begun] == [0, 1, 3, 7, 15, 31, 40, 41, 43]
 
 
-async def test_a_vim_that_speaks_is_up(world: World, autojump_clock: MockClock) -> None:
+async def test_a_vim_that_speaks_is_up(world: World) -> None:
     world.vim.answers = lambda body: Answer(REFUSED)
     await world.queue(alarm())
     await trio.sleep(70)
@@ -498,9 +479,7 @@ async def test_a_vim_that_speaks_is_up(world: World, autojump_clock: MockClock) 
     assert sorted(world.vim.sent) == [(70.0, "alarm"), (70.0, "c1")]
 
 
-async def test_a_connection_that_hangs_delays_no_verdict(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_a_connection_that_hangs_delays_no_verdict(world: World) -> None:
     world.vim.answers = lambda body: Answer(REFUSED, connects_s=5.0)
     await world.queue(alarm(), alarm(B))
     # Both fail, and one tries for both.
@@ -515,7 +494,7 @@ async def test_a_connection_that_hangs_delays_no_verdict(
 
 @pytest.mark.parametrize("make", [alarm, action])
 async def test_what_hangs_since_before_delays_no_verdict(
-    world: World, make: Callable[..., NewEntry], autojump_clock: MockClock
+    world: World, make: Callable[..., NewEntry]
 ) -> None:
     """The old VIM hangs, then its port is gone; the new one asks for a vote."""
     world.vim.answers = lambda body: (
@@ -536,9 +515,7 @@ async def test_what_hangs_since_before_delays_no_verdict(
     assert world.vim.sent[4:] == [(0.75, "c9"), (1.75, "late")]
 
 
-async def test_alarms_that_hang_since_before_try_for_nobody(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_alarms_that_hang_since_before_try_for_nobody(world: World) -> None:
     world.vim.answers = lambda body: (
         Answer(REFUSED) if body == "late" else Answer(STALLED, takes_s=10.0)
     )
@@ -553,9 +530,7 @@ async def test_alarms_that_hang_since_before_try_for_nobody(
     assert world.vim.sent[4:] == [(2.5, "late")]
 
 
-async def test_a_verdict_that_was_not_written_is_sent_when_that_is_possible(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_a_verdict_that_was_not_written_is_sent_when_that_is_possible(world: World) -> None:
     world.vim.answers = lambda body: Answer(CLOSED if now() >= 5 else REFUSED)
     await world.queue(action())
     await trio.sleep(30)
@@ -564,7 +539,7 @@ async def test_a_verdict_that_was_not_written_is_sent_when_that_is_possible(
 
 
 async def test_a_verdict_too_late_is_recorded_and_not_sent(
-    world: World, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.vim.answers = lambda body: Answer(REFUSED)
     await world.queue(action(), alarm())
@@ -579,9 +554,7 @@ async def test_a_verdict_too_late_is_recorded_and_not_sent(
     assert [body for _, body in world.vim.sent] == ["alarm"]
 
 
-async def test_a_verdict_whose_window_ends_while_connecting(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_a_verdict_whose_window_ends_while_connecting(world: World) -> None:
     world.vim.answers = lambda body: Answer(CLOSED, connects_s=3.0)
     await world.queue(action(within_s=2.0))
     await trio.sleep(10)
@@ -599,7 +572,6 @@ async def test_a_verdict_whose_window_ends_while_it_is_marked(
     within_s: float,
     fault: str,
     caplog: pytest.LogCaptureFixture,
-    autojump_clock: MockClock,
 ) -> None:
     """The disk takes its time, and then may even be full."""
     caplog.set_level(logging.WARNING, "hbtrio.vim")
@@ -638,7 +610,7 @@ async def a_vote_answered(world: World, uuid: str = A, command_id: str = "c1") -
     world.outbox.set()
 
 
-async def test_a_verdict_waits_for_the_vote_reply(world: World, autojump_clock: MockClock) -> None:
+async def test_a_verdict_waits_for_the_vote_reply(world: World) -> None:
     await a_vote_answered(world)
     await trio.sleep(2)
     assert world.vim.begun == []
@@ -649,9 +621,7 @@ async def test_a_verdict_waits_for_the_vote_reply(world: World, autojump_clock: 
     assert sorted(world.vim.sent) == [(2.0, "c1"), (2.0, "of another")]
 
 
-async def test_a_reply_that_is_never_written_holds_up_nothing(
-    world: World, autojump_clock: MockClock
-) -> None:
+async def test_a_reply_that_is_never_written_holds_up_nothing(world: World) -> None:
     await a_vote_answered(world)
     await world.queue(alarm())
     await trio.sleep(30)
@@ -665,7 +635,7 @@ async def test_a_reply_that_is_never_written_holds_up_nothing(
 # -- restarts and faults of our own ----------------------------------------------------------------
 
 
-async def test_what_was_under_way_at_the_end(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_what_was_under_way_at_the_end(tmp_path: Path) -> None:
     async with world_of(tmp_path) as world:
         world.vim.answers = lambda body: Answer(CLOSED, takes_s=9.0)
         await world.queue(action(A), alarm(B, "b"), service(C, "c"))
@@ -681,7 +651,7 @@ async def test_what_was_under_way_at_the_end(tmp_path: Path, autojump_clock: Moc
         ]
 
 
-async def test_a_delivery_that_is_restarted(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_delivery_that_is_restarted(tmp_path: Path) -> None:
     with inline_store(tmp_path) as (store, _):
         vim = AnsweringVim()
         outbox = WakeUp()
@@ -696,7 +666,7 @@ async def test_a_delivery_that_is_restarted(tmp_path: Path, autojump_clock: Mock
         assert delivery.status.in_flight == 0
 
 
-async def test_a_disk_that_is_full_for_a_while(world: World, autojump_clock: MockClock) -> None:
+async def test_a_disk_that_is_full_for_a_while(world: World) -> None:
     await trio.sleep(0.5)
     world.vim.answers = lambda body: Answer(DELIVERED, connects_s=0.1, takes_s=0.1)
     await world.queue(action(A), alarm(B, "b"))
@@ -719,7 +689,7 @@ async def test_a_disk_that_is_full_for_a_while(world: World, autojump_clock: Moc
 
 
 async def test_a_disk_that_takes_no_mark_does_not_have_the_vim_hammered(
-    world: World, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a full disk all can still be read."""
 
@@ -737,7 +707,7 @@ async def test_a_disk_that_takes_no_mark_does_not_have_the_vim_hammered(
     assert sorted(body for _, body in world.vim.sent) == ["alarm", "c1"]
 
 
-async def test_instances_that_rested_are_forgotten(world: World, autojump_clock: MockClock) -> None:
+async def test_instances_that_rested_are_forgotten(world: World) -> None:
     world.vim.answers = lambda body: Answer(RESET)
     await world.queue(*(service(f"u{n}", f"s{n}") for n in range(20)))
     await trio.sleep(0.5)

@@ -22,7 +22,7 @@ from hbtrio.nursery.guest.app_socket import AppSocket
 from hbtrio.nursery.guest.applications import Applications
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.app_messages import AppInitAck
-from support.guest_bench import STOP_VOTE
+from support.guest_world import STOP_VOTE
 from support.raw_application import RawApplication, init
 
 #: A group that this process may give its files to.
@@ -62,9 +62,9 @@ async def test_it_is_served_in_the_place_of_a_stale_one(path: Path) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(door.serve)
         app = RawApplication.connect(path, nursery, init("web"))
-        while not app.heard:
+        while not app.received:
             await wait_all_tasks_blocked()
-        assert [message for _, message in app.heard] == [AppInitAck(True)]
+        assert [message for _, message in app.received] == [AppInitAck(True)]
         nursery.cancel_scope.cancel()
     assert os.listdir(path.parent) == ["api.lock"]
 
@@ -76,12 +76,12 @@ async def test_a_reload_keeps_the_connections(path: Path) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(door.serve)
         app = RawApplication.connect(path, nursery, init("web"))
-        while not app.heard:
+        while not app.received:
             await wait_all_tasks_blocked()
         await door.reload(0o600, GROUP)
         assert owned(path) == (0o600, os.getgid())
         other = RawApplication.connect(path, nursery, init("db"))
-        while not other.heard:
+        while not other.received:
             await wait_all_tasks_blocked()
         assert app.closed_at is None
         assert list(served.handlers(STOP_VOTE)) == ["web", "db"]
@@ -136,7 +136,7 @@ async def test_the_default_one_is_done_without_until_a_reload_finds_it_can_be_ha
         os.mkdir(path)
         await door.reload(0o660, "")
         app = RawApplication.connect(place, nursery, init("web"))
-        while not app.heard:
+        while not app.received:
             await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert os.listdir(path) == ["api.lock"]

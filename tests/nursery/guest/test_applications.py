@@ -26,8 +26,10 @@ from hbtrio.wire.channel_messages import Challenge as HostChallenge
 from hbtrio.wire.channel_messages import ChallengeResponse as HostAnswer
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, NotificationType, VoteResult
 from support.fake_processes import FakeRun
-from support.guest_bench import STOP_VOTE, handlers
-from support.raw_application import AppBench, RawApplication, init, open_app_bench
+from support.guest_world import STOP_VOTE, handlers
+from support.raw_application import AppWorld, RawApplication, app_world, init
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 NONE, LOG, REBOOT, STOP = (
     CorrectiveAction.NONE,
@@ -40,11 +42,11 @@ ME = f"pid {os.getpid()}, uid {os.getuid()}, gid {os.getgid()}"
 WELL = (Health.HEALTHY, REBOOT, "")
 
 
-async def health_of(bench: AppBench) -> tuple[Health, CorrectiveAction, str]:
+async def health_of(world: AppWorld) -> tuple[Health, CorrectiveAction, str]:
     """What the host hears of the VM's health at this moment."""
-    bench.device.say(HostChallenge(7))
-    await bench.settle()
-    (answer,) = (one.message for one in bench.device.unread())
+    world.device.send(HostChallenge(7))
+    await world.settle()
+    (answer,) = (one.message for one in world.device.unread())
     assert isinstance(answer, HostAnswer)
     return answer.heartbeat_health, answer.corrective_action, answer.log_msg
 
@@ -61,67 +63,65 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_who_registers_is_acknowledged_and_challenged_on_its_grid(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with open_app_bench() as bench:
-        app = await bench.join(init("web", heartbeat_interval_ms=700))
+    async with app_world() as world:
+        app = await world.join(init("web", heartbeat_interval_ms=700))
         await trio.sleep_until(3.5)
-        assert app.heard == [
+        assert app.received == [
             (1.0, AppInitAck(True)),
             (1.7, AppChallenge(5001)),
             (2.4, AppChallenge(5002)),
             (3.1, AppChallenge(5003)),
         ]
-        assert await health_of(bench) == WELL
+        assert await health_of(world) == WELL
     assert lines_of(caplog)[0] == (
         f"application web ({ME}): state change from unregistered to healthy, event=init accepted"
         ", interval 0.7 s, stop if it hangs"
     )
 
 
-async def test_below_the_shortest_interval_nobody_is_registered(autojump_clock: MockClock) -> None:
-    async with open_app_bench() as bench:
-        app = await bench.join(init(heartbeat_interval_ms=399))
-        await trio.sleep_until(3.0)
-        app.say(init(heartbeat_interval_ms=400))
-        await trio.sleep_until(3.5)
-        assert app.heard == [
-            (1.0, AppInitAck(False)),
-            (3.0, AppInitAck(True)),
-            (3.4, AppChallenge(5001)),
-        ]
+async def test_below_the_shortest_interval_nobody_is_registered(world: AppWorld) -> None:
+    app = await world.join(init(heartbeat_interval_ms=399))
+    await trio.sleep_until(3.0)
+    app.send(init(heartbeat_interval_ms=400))
+    await trio.sleep_until(3.5)
+    assert app.received == [
+        (1.0, AppInitAck(False)),
+        (3.0, AppInitAck(True)),
+        (3.4, AppChallenge(5001)),
+    ]
 
 
 @pytest.mark.parametrize("piece", [1, 7, 20, 227, 228, 229, 500])
-async def test_bytes_may_come_cut_anywhere(piece: int, autojump_clock: MockClock) -> None:
-    async with open_app_bench() as bench:
-        app = await bench.join()
-        data = b"".join(map(app.encoded, (init("one"), Final("Exiting"), init("two"))))
-        for start in range(0, len(data), piece):
-            app.say_raw(data[start : start + piece])
-            await bench.settle()
-        await trio.sleep_until(2.5)
-        assert app.heard == [
-            (1.0, AppInitAck(True)),
-            (1.0, AppInitAck(True)),
-            (2.0, AppChallenge(5001)),
-        ]
-        assert list(bench.applications.handlers(STOP_VOTE)) == ["two"]
+async def test_bytes_may_come_cut_anywhere(piece: int, world: AppWorld) -> None:
+    app = await world.join()
+    data = b"".join(map(app.encoded, (init("one"), Final("Exiting"), init("two"))))
+    for start in range(0, len(data), piece):
+        app.send_bytes(data[start : start + piece])
+        await world.settle()
+    await trio.sleep_until(2.5)
+    assert app.received == [
+        (1.0, AppInitAck(True)),
+        (1.0, AppInitAck(True)),
+        (2.0, AppChallenge(5001)),
+    ]
+    assert list(world.applications.handlers(STOP_VOTE)) == ["two"]
 
 
 async def test_garbage_and_other_versions_are_skipped_and_said(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with open_app_bench() as bench:
-        app = await bench.join()
+    async with app_world() as world:
+        app = await world.join()
         other = bytearray(app.encoded(init("wrong")))
         other[8] = 3
-        app.say_raw(b"GET / HTTP/1.1\r\n\r\n" + bytes(other) + MAGIC[:5] + b"x")
-        app.say(init("right"), AppChallenge(1))
-        await bench.settle()
-        assert app.heard == [(1.0, AppInitAck(True))]
-        assert list(bench.applications.handlers(STOP_VOTE)) == ["right"]
+        app.send_bytes(b"GET / HTTP/1.1\r\n\r\n" + bytes(other) + MAGIC[:5] + b"x")
+        app.send(init("right"), AppChallenge(1))
+        await world.settle()
+        assert app.received == [(1.0, AppInitAck(True))]
+        assert list(world.applications.handlers(STOP_VOTE)) == ["right"]
     assert lines_of(caplog) == [
         f"application right ({ME}): ignored: Challenge, which applications don't send",
         f"application right ({ME}): skipped so far: 24 bytes that are no message, "
@@ -129,46 +129,43 @@ async def test_garbage_and_other_versions_are_skipped_and_said(
     ]
 
 
-async def test_a_second_init_replaces_the_first(autojump_clock: MockClock) -> None:
-    async with open_app_bench() as bench:
-        app = await bench.join(init("old", heartbeat_interval_ms=5000))
-        app.say(init("new", heartbeat_interval_ms=500))
-        await trio.sleep_until(2.2)
-        assert app.heard == [
-            (1.0, AppInitAck(True)),
-            (1.0, AppInitAck(True)),
-            (1.5, AppChallenge(5001)),
-            (2.0, AppChallenge(5002)),
-        ]
-        assert list(bench.applications.handlers(STOP_VOTE)) == ["new"]
+async def test_a_second_init_replaces_the_first(world: AppWorld) -> None:
+    app = await world.join(init("old", heartbeat_interval_ms=5000))
+    app.send(init("new", heartbeat_interval_ms=500))
+    await trio.sleep_until(2.2)
+    assert app.received == [
+        (1.0, AppInitAck(True)),
+        (1.0, AppInitAck(True)),
+        (1.5, AppChallenge(5001)),
+        (2.0, AppChallenge(5002)),
+    ]
+    assert list(world.applications.handlers(STOP_VOTE)) == ["new"]
 
 
 async def test_an_init_with_other_terms_is_in_the_log(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: AppWorld
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with open_app_bench() as bench:
-        app = await bench.join(init("old", heartbeat_interval_ms=5000))
-        app.say(*[init("new", heartbeat_interval_ms=500, corrective_action=LOG)] * 3)
-        await bench.settle()
-        assert lines_of(caplog)[1:] == [
-            f'application new ({ME}): registered again, was "old", interval 0.5 s, log if it hangs'
-        ]
+    app = await world.join(init("old", heartbeat_interval_ms=5000))
+    app.send(*[init("new", heartbeat_interval_ms=500, corrective_action=LOG)] * 3)
+    await world.settle()
+    assert lines_of(caplog)[1:] == [
+        f'application new ({ME}): registered again, was "old", interval 0.5 s, log if it hangs'
+    ]
 
 
-async def test_names_are_made_different(autojump_clock: MockClock) -> None:
-    async with open_app_bench() as bench:
-        for name in ("web", "", "web", "web (2)", "web", ""):
-            await bench.join(init(name))
-        await bench.join()  # not registered
-        assert list(bench.applications.handlers(STOP_VOTE)) == [
-            "web",
-            "application",
-            "web (2)",
-            "web (2) (2)",
-            "web (3)",
-            "application (2)",
-        ]
+async def test_names_are_made_different(world: AppWorld) -> None:
+    for name in ("web", "", "web", "web (2)", "web", ""):
+        await world.join(init(name))
+    await world.join()  # not registered
+    assert list(world.applications.handlers(STOP_VOTE)) == [
+        "web",
+        "application",
+        "web (2)",
+        "web (2) (2)",
+        "web (3)",
+        "application (2)",
+    ]
 
 
 PIECES = st.one_of(
@@ -186,27 +183,27 @@ PIECES = st.one_of(
 @given(pieces=st.lists(PIECES, max_size=20), cut=st.integers(5, 300))
 def test_whatever_bytes_come_the_neighbours_are_well(pieces: list[bytes], cut: int) -> None:
     async def send() -> None:
-        async with open_app_bench() as bench:
-            well, odd = await bench.join(init("well")), await bench.join()
+        async with app_world() as world:
+            well, odd = await world.join(init("well")), await world.join()
             data = b"".join(pieces)
             for start in range(0, len(data), cut):
-                odd.say_raw(data[start : start + cut])
+                odd.send_bytes(data[start : start + cut])
                 await trio.sleep(0.01)
-            odd.say_raw(bytes(228))  # ends what was begun
-            odd.say(init("at last"))
+            odd.send_bytes(bytes(228))  # ends what was begun
+            odd.send(init("at last"))
             await trio.sleep(3.5)
             assert odd.closed_at is None
-            assert len(well.said(AppChallenge)) >= 3
-            assert list(bench.applications.handlers(STOP_VOTE)) == ["well", "at last"]
+            assert len(well.received_of(AppChallenge)) >= 3
+            assert list(world.applications.handlers(STOP_VOTE)) == ["well", "at last"]
 
     trio.run(send, clock=MockClock(autojump_threshold=0))
 
 
-async def test_a_script_keeps_its_name(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_script_keeps_its_name(tmp_path: Path) -> None:
     scripts = handlers(tmp_path, {"web": FakeRun(), "db": FakeRun()})
-    async with open_app_bench(events=tmp_path, processes=scripts) as bench:
-        await bench.join(init("web"))
-        voters = bench.guest.setup.voters
+    async with app_world(events=tmp_path, processes=scripts) as world:
+        await world.join(init("web"))
+        voters = world.guest.setup.voters
         assert list(voters.handlers(STOP_VOTE)) == ["db", "web", "web (2)"]
 
 
@@ -220,26 +217,29 @@ def test_a_thousand_of_one_name_are_named_in_no_time() -> None:
 
 
 async def test_a_stalled_application_is_ill_until_it_answers(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with open_app_bench() as bench:
-        app = await bench.join(init("web"))
+    async with app_world() as world:
+        app = await world.join(init("web"))
         await trio.sleep_until(2.5)
         app.beats = False
         # The last answer was at 2.0, the challenge of 3.0 is never answered.
         await trio.sleep_until(3.999)
-        assert await health_of(bench) == WELL
+        assert await health_of(world) == WELL
         await trio.sleep_until(4.011)
-        assert await health_of(bench) == silent("web")
+        assert await health_of(world) == silent("web")
         await trio.sleep_until(60.5)
-        assert app.said(AppChallenge) == [(2.0, AppChallenge(5001)), (3.0, AppChallenge(5002))]
+        assert app.received_of(AppChallenge) == [
+            (2.0, AppChallenge(5001)),
+            (3.0, AppChallenge(5002)),
+        ]
         app.beat(AppChallenge(5002))
-        await bench.settle()
-        assert await health_of(bench) == WELL
+        await world.settle()
+        assert await health_of(world) == WELL
         app.beats = True
         await trio.sleep_until(61.5)
-        assert app.said(AppChallenge)[2:] == [(61.0, AppChallenge(5003))]
+        assert app.received_of(AppChallenge)[2:] == [(61.0, AppChallenge(5003))]
     assert lines_of(caplog)[1:3] == [
         f"application web ({ME}): state change from healthy to silent, event=no correct answer "
         "for two intervals, stop: Application web heartbeat timeout 2000 ms.",
@@ -249,118 +249,108 @@ async def test_a_stalled_application_is_ill_until_it_answers(
 
 
 async def test_what_an_application_says_of_its_health_is_in_the_very_next_answer(
-    autojump_clock: MockClock,
+    world: AppWorld,
 ) -> None:
-    async with open_app_bench() as bench:
-        web, db = await bench.join(init("web")), await bench.join(init("db"))
-        web.health = HealthStatus(False, LOG, "disk full")
-        db.health = HealthStatus(False, REBOOT, "wedged")
-        await trio.sleep_until(2.001)
-        assert await health_of(bench) == (Health.UNHEALTHY, REBOOT, "wedged")
-        db.health = HealthStatus(True)
-        await trio.sleep_until(3.001)
-        assert await health_of(bench) == (Health.UNHEALTHY, LOG, "disk full")
-        web.sign_off()
-        await bench.settle()
-        assert await health_of(bench) == WELL
+    web, db = await world.join(init("web")), await world.join(init("db"))
+    web.health = HealthStatus(False, LOG, "disk full")
+    db.health = HealthStatus(False, REBOOT, "wedged")
+    await trio.sleep_until(2.001)
+    assert await health_of(world) == (Health.UNHEALTHY, REBOOT, "wedged")
+    db.health = HealthStatus(True)
+    await trio.sleep_until(3.001)
+    assert await health_of(world) == (Health.UNHEALTHY, LOG, "disk full")
+    web.deregister()
+    await world.settle()
+    assert await health_of(world) == WELL
 
 
 async def test_a_cause_that_is_new_is_in_the_log_while_an_application_is_ill(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: AppWorld
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with open_app_bench() as bench:
-        app = await bench.join(init("web"))
-        app.health = HealthStatus(False, LOG, "a: minor")
-        await trio.sleep_until(4.5)
-        assert await health_of(bench) == (Health.UNHEALTHY, LOG, "a: minor")
-        app.health = HealthStatus(False, REBOOT, "b: reboot me")
-        await trio.sleep_until(7.5)
-        assert await health_of(bench) == (Health.UNHEALTHY, REBOOT, "b: reboot me")
-        assert caplog.messages[-3:] == [
-            "asking the host for log: a: minor",
-            f"application web ({ME}): still ill, reboot: b: reboot me",
-            "asking the host for reboot: b: reboot me",
-        ]
+    app = await world.join(init("web"))
+    app.health = HealthStatus(False, LOG, "a: minor")
+    await trio.sleep_until(4.5)
+    assert await health_of(world) == (Health.UNHEALTHY, LOG, "a: minor")
+    app.health = HealthStatus(False, REBOOT, "b: reboot me")
+    await trio.sleep_until(7.5)
+    assert await health_of(world) == (Health.UNHEALTHY, REBOOT, "b: reboot me")
+    assert caplog.messages[-3:] == [
+        "asking the host for log: a: minor",
+        f"application web ({ME}): still ill, reboot: b: reboot me",
+        "asking the host for reboot: b: reboot me",
+    ]
 
 
-@pytest.mark.parametrize("end", [RawApplication.crash, RawApplication.sign_off])
-async def test_who_has_gone_makes_nobody_ill(end: object, autojump_clock: MockClock) -> None:
-    async with open_app_bench() as bench:
-        app = await bench.join(init("web"))
-        app.beats = False
-        await trio.sleep_until(5.0)
-        assert await health_of(bench) == silent("web")
-        assert callable(end)
-        end(app)
-        await bench.settle()
-        assert await health_of(bench) == WELL
-        assert bench.applications.health() == []
-        await trio.sleep_until(10.0)
-        assert await health_of(bench) == WELL
+@pytest.mark.parametrize("end", [RawApplication.crash, RawApplication.deregister])
+async def test_who_has_gone_makes_nobody_ill(end: object, world: AppWorld) -> None:
+    app = await world.join(init("web"))
+    app.beats = False
+    await trio.sleep_until(5.0)
+    assert await health_of(world) == silent("web")
+    assert callable(end)
+    end(app)
+    await world.settle()
+    assert await health_of(world) == WELL
+    assert world.applications.health() == []
+    await trio.sleep_until(10.0)
+    assert await health_of(world) == WELL
 
 
-async def test_an_answer_that_lies_unread_at_the_deadline_counts(
-    autojump_clock: MockClock,
-) -> None:
-    async with open_app_bench() as bench:
-        app = await bench.join(init("web"))
-        app.beats = False
-        await trio.sleep_until(3.0)  # both are woken now: who runs first is up to trio
-        app.beat(AppChallenge(5001))
-        await trio.sleep(0.02)
-        assert await health_of(bench) == WELL
+async def test_an_answer_that_lies_unread_at_the_deadline_counts(world: AppWorld) -> None:
+    app = await world.join(init("web"))
+    app.beats = False
+    await trio.sleep_until(3.0)  # both are woken now: who runs first is up to trio
+    app.beat(AppChallenge(5001))
+    await trio.sleep(0.02)
+    assert await health_of(world) == WELL
 
 
 async def test_nobody_is_declared_silent_for_the_guest_s_own_freeze(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, world: AppWorld
 ) -> None:
-    async with open_app_bench() as bench:
-        app = await bench.join(init("web"))
-        hung = await bench.join(init("hung", corrective_action=LOG))
-        await trio.sleep_until(2.5)
-        app.beats = hung.beats = False
-        await trio.sleep_until(3.5)  # one challenge is out
-        autojump_clock.jump(30.0)
-        app.beat(AppChallenge(5003))
-        app.beats = True
-        await bench.settle()
-        assert await health_of(bench) == WELL
-        await trio.sleep_until(35.4)
-        assert await health_of(bench) == WELL
-        # The one that really hangs is found out two intervals after the guest woke up.
-        await trio.sleep_until(35.6)
-        assert await health_of(bench) == silent("hung", LOG)
+    app = await world.join(init("web"))
+    hung = await world.join(init("hung", corrective_action=LOG))
+    await trio.sleep_until(2.5)
+    app.beats = hung.beats = False
+    await trio.sleep_until(3.5)  # one challenge is out
+    autojump_clock.jump(30.0)
+    app.beat(AppChallenge(5003))
+    app.beats = True
+    await world.settle()
+    assert await health_of(world) == WELL
+    await trio.sleep_until(35.4)
+    assert await health_of(world) == WELL
+    # The one that really hangs is found out two intervals after the guest woke up.
+    await trio.sleep_until(35.6)
+    assert await health_of(world) == silent("hung", LOG)
 
 
 # -- bounds ---------------------------------------------------------------------------------------
 
 
 async def test_a_flooding_application_is_read_at_its_rate_and_disturbs_nobody(
-    autojump_clock: MockClock,
+    world: AppWorld,
 ) -> None:
-    async with open_app_bench() as bench:
-        web = await bench.join(init("web"))
-        flood = await bench.join(init("flood"))
-        flood.beats = False
-        answer = AppActionResponse(
-            1, Event.STOP, NotificationType.REVOCABLE, VoteResult.REJECT, "no"
-        )
-        sent = 0
+    web = await world.join(init("web"))
+    flood = await world.join(init("flood"))
+    flood.beats = False
+    answer = AppActionResponse(1, Event.STOP, NotificationType.REVOCABLE, VoteResult.REJECT, "no")
+    sent = 0
 
-        async def pour() -> None:
-            nonlocal sent
-            while True:
-                await trio.lowlevel.wait_writable(flood.connection)
-                sent += flood.connection.send(flood.encoded(answer) * 16)
+    async def pour() -> None:
+        nonlocal sent
+        while True:
+            await trio.lowlevel.wait_writable(flood.connection)
+            sent += flood.connection.send(flood.encoded(answer) * 16)
 
-        bench.nursery.start_soon(pour)
-        await trio.sleep_until(21.5)
-        room = flood.connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-        # A beat that is due reads once more, though the bucket is empty.
-        assert sent <= room + BURST_BYTES + 21 * (BYTES_PER_S + READ_BYTES)
-        assert [at_s for at_s, _ in web.said(AppChallenge)] == [float(n) for n in range(2, 22)]
-        assert await health_of(bench) == silent("flood")
+    world.nursery.start_soon(pour)
+    await trio.sleep_until(21.5)
+    room = flood.connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    # A beat that is due reads once more, though the bucket is empty.
+    assert sent <= room + BURST_BYTES + 21 * (BYTES_PER_S + READ_BYTES)
+    assert [at_s for at_s, _ in web.received_of(AppChallenge)] == [float(n) for n in range(2, 22)]
+    assert await health_of(world) == silent("flood")
 
 
 @pytest.mark.parametrize(
@@ -371,11 +361,11 @@ async def test_a_flooding_application_is_read_at_its_rate_and_disturbs_nobody(
     ],
 )
 async def test_who_does_not_read_is_cut_off_after_a_while(
-    pause_s: float, why: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    pause_s: float, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_app_bench() as bench:
+    async with app_world() as world:
         with socket.socket(socket.AF_UNIX) as deaf:
-            deaf.connect(str(bench.path))
+            deaf.connect(str(world.path))
             deaf.setblocking(False)
             registration = encode(init("deaf"), 1)
             for _ in range(100_000):  # each is acknowledged
@@ -383,37 +373,37 @@ async def test_who_does_not_read_is_cut_off_after_a_while(
                     break
                 deaf.send(registration)
                 await trio.sleep(pause_s)
-            await bench.settle()
-            assert list(bench.applications.handlers(STOP_VOTE)) == []
+            await world.settle()
+            assert list(world.applications.handlers(STOP_VOTE)) == []
     assert lines_of(caplog) == [f"application deaf ({ME}): connection closed: {why}"]
 
 
 async def test_beyond_their_number_applications_are_sent_away(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with open_app_bench(max_connections=2) as bench:
-        first, second = await bench.join(init("one")), await bench.join(init("two"))
-        surplus = [await bench.join() for _ in range(3)]
+    async with app_world(max_connections=2) as world:
+        first, second = await world.join(init("one")), await world.join(init("two"))
+        surplus = [await world.join() for _ in range(3)]
         assert [app.closed_at for app in surplus] == [1.0, 1.0, 1.0]
-        assert list(bench.applications.handlers(STOP_VOTE)) == ["one", "two"]
+        assert list(world.applications.handlers(STOP_VOTE)) == ["one", "two"]
         first.crash()
-        await bench.settle()
-        third = await bench.join(init("three"))
+        await world.settle()
+        third = await world.join(init("three"))
         assert third.closed_at is None
-        assert (await bench.join()).closed_at == 1.0
+        assert (await world.join()).closed_at == 1.0
         assert second.closed_at is None
-        assert list(bench.applications.handlers(STOP_VOTE)) == ["two", "three"]
+        assert list(world.applications.handlers(STOP_VOTE)) == ["two", "three"]
     assert [
         record.getMessage() for record in caplog.records if "refused" in record.getMessage()
     ] == ["2 applications are registered; others are refused"] * 2
 
 
 async def test_an_error_of_ours_costs_one_connection(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Met by bytes (an init), and in the pacer's task (a challenge that is due)."""
-    async with open_app_bench() as bench:
-        well = await bench.join(init("well"))
+    async with app_world() as world:
+        well = await world.join(init("well"))
         received, expired = ApplicationSession.received, ApplicationSession.expired
 
         def stumbles(
@@ -430,11 +420,11 @@ async def test_an_error_of_ours_costs_one_connection(
 
         monkeypatch.setattr(ApplicationSession, "received", stumbles)
         monkeypatch.setattr(ApplicationSession, "expired", trips)
-        bytes_, time = await bench.join(init("bad bytes")), await bench.join(init("bad time"))
+        bytes_, time = await world.join(init("bad bytes")), await world.join(init("bad time"))
         await trio.sleep_until(4.5)
         assert [well.closed_at, bytes_.closed_at, time.closed_at] == [None, 1.0, 2.0]
-        assert len(well.said(AppChallenge)) == 3
-        assert list(bench.applications.handlers(STOP_VOTE)) == ["well"]
+        assert len(well.received_of(AppChallenge)) == 3
+        assert list(world.applications.handlers(STOP_VOTE)) == ["well"]
     crashes = [record for record in caplog.records if record.exc_info is not None]
     assert [record.getMessage() for record in crashes] == [
         f"application ({ME}): connection closed: internal error",
@@ -442,11 +432,10 @@ async def test_an_error_of_ours_costs_one_connection(
     ]
 
 
-async def test_the_end_of_the_guest_ends_the_connections(autojump_clock: MockClock) -> None:
-    async with open_app_bench() as bench:
-        app = await bench.join(init("web"))
-        bench.serving.cancel()
-        await bench.settle()
-        assert app.closed_at == 1.0
-        assert bench.applications.health() == []
-        assert not bench.path.exists()
+async def test_the_end_of_the_guest_ends_the_connections(world: AppWorld) -> None:
+    app = await world.join(init("web"))
+    world.serving.cancel()
+    await world.settle()
+    assert app.closed_at == 1.0
+    assert world.applications.health() == []
+    assert not world.path.exists()

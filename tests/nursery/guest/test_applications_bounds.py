@@ -18,8 +18,10 @@ from hbtrio.nursery.guest.app_log import CHANGES, LINES, MISUSES, PERIOD_S, Topi
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.wire.app_messages import AppChallenge, AppInitAck, AppMessage
 from hbtrio.wire.vocabulary import CorrectiveAction
-from support.guest_bench import STOP_VOTE
-from support.raw_application import AppBench, RawApplication, init, open_app_bench
+from support.guest_world import STOP_VOTE
+from support.raw_application import AppWorld, RawApplication, app_world, init
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 #: SO_PEERCRED of an application in this process.
 ME = f"pid {os.getpid()}, uid {os.getuid()}, gid {os.getgid()}"
@@ -29,47 +31,44 @@ def not_shown(count: int) -> str:
     return f"{count} more lines about applications not shown"
 
 
-async def flap(bench: AppBench, times: int, name: str = "flap") -> None:
+async def flap(world: AppWorld, times: int, name: str = "flap") -> None:
     """Connects, registers and closes, again and again."""
     for _ in range(times):
-        (await bench.join(init(name))).crash()
-        await bench.settle()
+        (await world.join(init(name))).crash()
+        await world.settle()
 
 
-def names(bench: AppBench) -> list[str]:
-    return list(bench.applications.handlers(STOP_VOTE))
+def names(world: AppWorld) -> list[str]:
+    return list(world.applications.handlers(STOP_VOTE))
 
 
 # -- the log --------------------------------------------------------------------------------------
 
 
 async def test_who_connects_again_and_again_does_not_fill_the_log(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: AppWorld
 ) -> None:
     caplog.set_level(logging.INFO)
     lines, shown = 2 * 300, LINES[Topic.REGISTRATION]
-    async with open_app_bench() as bench:
-        caplog.clear()
-        await flap(bench, 300)
-        assert len(caplog.messages) == shown
-        await trio.sleep(PERIOD_S - 0.1)
-        assert len(caplog.messages) == shown
-        await trio.sleep(0.2)
-        assert caplog.messages[shown:] == [not_shown(lines - shown)]
-        # From now on there is room again, and nothing more to be said of what was.
-        await flap(bench, 1, "another")
-        await trio.sleep(4 * PERIOD_S)
-        assert len(caplog.messages) == shown + 3
-        assert "application another" in caplog.messages[-1]
+    caplog.clear()
+    await flap(world, 300)
+    assert len(caplog.messages) == shown
+    await trio.sleep(PERIOD_S - 0.1)
+    assert len(caplog.messages) == shown
+    await trio.sleep(0.2)
+    assert caplog.messages[shown:] == [not_shown(lines - shown)]
+    # From now on there is room again, and nothing more to be said of what was.
+    await flap(world, 1, "another")
+    await trio.sleep(4 * PERIOD_S)
+    assert len(caplog.messages) == shown + 3
+    assert "application another" in caplog.messages[-1]
 
 
-async def test_it_does_not_hide_who_is_ill(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_it_does_not_hide_who_is_ill(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with open_app_bench() as bench:
-        app = await bench.join(init("web"))
-        await flap(bench, 300)
+    async with app_world() as world:
+        app = await world.join(init("web"))
+        await flap(world, 300)
         caplog.clear()
         app.health = HealthStatus(False, CorrectiveAction.REBOOT, "wedged")
         await trio.sleep_until(2.5)
@@ -79,81 +78,76 @@ async def test_it_does_not_hide_who_is_ill(
         ]
 
 
-async def test_what_was_not_shown_is_said_at_the_end(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_was_not_shown_is_said_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with open_app_bench() as bench:
-        await flap(bench, 300)
-        bench.serving.cancel()
-        await bench.settle()
+    async with app_world() as world:
+        await flap(world, 300)
+        world.serving.cancel()
+        await world.settle()
     assert caplog.messages.count(not_shown(600 - LINES[Topic.REGISTRATION])) == 1
 
 
 async def test_one_connection_has_fewer_lines_than_all(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: AppWorld
 ) -> None:
     """Changes, and slips; what is beyond is counted as well."""
     caplog.set_level(logging.INFO)
-    async with open_app_bench() as bench:
-        caplog.clear()
-        for number, message in enumerate([init("one"), init("two"), AppChallenge(1)] * 30):
-            if number == 0:
-                app = await bench.join(message)
-            else:
-                app.say(message)
-                await trio.sleep(0.1)
-        assert len(caplog.messages) == CHANGES + MISUSES
-        await trio.sleep(PERIOD_S)
-        assert caplog.messages[CHANGES + MISUSES :] == [not_shown(90 - CHANGES - MISUSES)]
+    caplog.clear()
+    for number, message in enumerate([init("one"), init("two"), AppChallenge(1)] * 30):
+        if number == 0:
+            app = await world.join(message)
+        else:
+            app.send(message)
+            await trio.sleep(0.1)
+    assert len(caplog.messages) == CHANGES + MISUSES
+    await trio.sleep(PERIOD_S)
+    assert caplog.messages[CHANGES + MISUSES :] == [not_shown(90 - CHANGES - MISUSES)]
 
 
 async def test_slips_and_closings_are_bounded_over_all_connections(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: AppWorld
 ) -> None:
-    async with open_app_bench() as bench:
-        for _ in range(200):
-            app = await bench.join()
-            app.say_raw(b"x" * 300)
-            await bench.settle()
-            app.crash()
-        assert len(caplog.messages) == LINES[Topic.MISUSE]
+    for _ in range(200):
+        app = await world.join()
+        app.send_bytes(b"x" * 300)
+        await world.settle()
+        app.crash()
+    assert len(caplog.messages) == LINES[Topic.MISUSE]
 
 
 async def test_our_own_errors_are_bounded_too(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, world: AppWorld
 ) -> None:
     def stumbles(application: ApplicationSession, message: AppMessage, now: float) -> list[Effect]:
         raise RuntimeError("a slip")
 
     monkeypatch.setattr(ApplicationSession, "received", stumbles)
-    async with open_app_bench() as bench:
-        apps = [await bench.join(init()) for _ in range(50)]
-        assert {app.closed_at for app in apps} == {1.0}
-        assert [record.exc_info is not None for record in caplog.records] == [True] * 5
+    apps = [await world.join(init()) for _ in range(50)]
+    assert {app.closed_at for app in apps} == {1.0}
+    assert [record.exc_info is not None for record in caplog.records] == [True] * 5
 
 
 # -- places ---------------------------------------------------------------------------------------
 
 
 async def test_who_does_not_register_is_sent_away_after_a_minute(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with open_app_bench() as bench:
-        idle, web = await bench.join(), await bench.join(init("web"))
+    async with app_world() as world:
+        idle, web = await world.join(), await world.join(init("web"))
         await trio.sleep_until(2.0)
-        refused = await bench.join(init("refused", heartbeat_interval_ms=100))
+        refused = await world.join(init("refused", heartbeat_interval_ms=100))
         await trio.sleep_until(40.5)
-        web.sign_off()
-        refused.say(init("refused", heartbeat_interval_ms=100))
-        late = await bench.join()
+        web.deregister()
+        refused.send(init("refused", heartbeat_interval_ms=100))
+        late = await world.join()
         await trio.sleep_until(1.0 + UNREGISTERED_S - 0.01)
         assert (idle.closed_at, refused.closed_at) == (None, None)
-        late.say(init("late"))
+        late.send(init("late"))
         await trio.sleep_until(300.0)
         assert (idle.closed_at, refused.closed_at) == (61.0, 62.0)
         assert (web.closed_at, late.closed_at) == (100.5, None)
-        assert names(bench) == ["late"]
+        assert names(world) == ["late"]
     assert caplog.messages == [
         f"application{name} ({ME}): connection closed: not registered for 60 s"
         for name in ("", " refused", " web")
@@ -161,47 +155,43 @@ async def test_who_does_not_register_is_sent_away_after_a_minute(
 
 
 @pytest.mark.parametrize("attempt", range(6))  # who of the two runs first is up to trio
-async def test_who_registers_at_the_last_moment_stays(
-    attempt: int, autojump_clock: MockClock
+async def test_who_registers_at_the_last_moment_stays(attempt: int, world: AppWorld) -> None:
+    app = await world.join()
+    await trio.sleep_until(1.0 + UNREGISTERED_S)  # both are woken now
+    app.send(init("web"))
+    await trio.sleep(0.5)
+    assert (app.closed_at, names(world)) == (None, ["web"])
+
+
+async def test_a_freeze_of_the_guest_is_not_the_application_s(
+    autojump_clock: MockClock, world: AppWorld
 ) -> None:
-    async with open_app_bench() as bench:
-        app = await bench.join()
-        await trio.sleep_until(1.0 + UNREGISTERED_S)  # both are woken now
-        app.say(init("web"))
-        await trio.sleep(0.5)
-        assert (app.closed_at, names(bench)) == (None, ["web"])
+    app = await world.join()
+    await trio.sleep_until(2.0)
+    autojump_clock.jump(600.0)
+    await trio.sleep(UNREGISTERED_S - 1.0)
+    assert app.closed_at is None
+    await trio.sleep(2.0)
+    assert app.closed_at == 602.0 + UNREGISTERED_S
 
 
-async def test_a_freeze_of_the_guest_is_not_the_application_s(autojump_clock: MockClock) -> None:
-    async with open_app_bench() as bench:
-        app = await bench.join()
+async def test_the_oldest_who_is_not_registered_gives_way(caplog: pytest.LogCaptureFixture) -> None:
+    async with app_world(max_connections=4) as world:
+        signs_off, web = await world.join(init("signs off")), await world.join(init("web"))
         await trio.sleep_until(2.0)
-        autojump_clock.jump(600.0)
-        await trio.sleep(UNREGISTERED_S - 1.0)
-        assert app.closed_at is None
-        await trio.sleep(2.0)
-        assert app.closed_at == 602.0 + UNREGISTERED_S
-
-
-async def test_the_oldest_who_is_not_registered_gives_way(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with open_app_bench(max_connections=4) as bench:
-        signs_off, web = await bench.join(init("signs off")), await bench.join(init("web"))
-        await trio.sleep_until(2.0)
-        idle = await bench.join()
+        idle = await world.join()
         await trio.sleep_until(3.5)
-        signs_off.sign_off()
+        signs_off.deregister()
         await trio.sleep_until(4.0)
-        fourth = await bench.join()
+        fourth = await world.join()
         new = []
         for number in range(3):
             await trio.sleep_until(5.0 + number)
-            new.append(await bench.join(init(f"new {number}")))
+            new.append(await world.join(init(f"new {number}")))
         assert [app.closed_at for app in (idle, signs_off, fourth)] == [5.0, 6.0, 7.0]
-        assert names(bench) == ["web", "new 0", "new 1", "new 2"]
+        assert names(world) == ["web", "new 0", "new 1", "new 2"]
         # Those who are registered don't.
-        assert (await bench.join(init("one more"))).closed_at == 7.0
+        assert (await world.join(init("one more"))).closed_at == 7.0
         assert [app.closed_at for app in (web, *new)] == [None] * 4
     assert [line.partition("): ")[2] or line for line in caplog.messages] == [
         *["connection closed: not registered, and a new connection needs the place"] * 3,
@@ -209,27 +199,25 @@ async def test_the_oldest_who_is_not_registered_gives_way(
     ]
 
 
-async def test_of_many_who_come_at_once_so_many_stay_as_there_is_room_for(
-    autojump_clock: MockClock,
-) -> None:
-    async with open_app_bench(max_connections=5) as bench:
-        idle = [RawApplication.connect(bench.path, bench.nursery) for _ in range(30)]
-        await bench.settle()
+async def test_of_many_who_come_at_once_so_many_stay_as_there_is_room_for() -> None:
+    async with app_world(max_connections=5) as world:
+        idle = [RawApplication.connect(world.path, world.nursery) for _ in range(30)]
+        await world.settle()
         assert sum(app.closed_at is None for app in idle) == 5
 
 
-async def test_idle_connections_lock_nobody_out(autojump_clock: MockClock) -> None:
-    async with open_app_bench(max_connections=20) as bench:
-        web = await bench.join(init("web"))
-        idle = [await bench.join() for _ in range(200)]
-        db = await bench.join(init("db"))
-        assert [message for _, message in db.heard] == [AppInitAck(True)]
-        assert (web.closed_at, names(bench)) == (None, ["web", "db"])
+async def test_idle_connections_lock_nobody_out() -> None:
+    async with app_world(max_connections=20) as world:
+        web = await world.join(init("web"))
+        idle = [await world.join() for _ in range(200)]
+        db = await world.join(init("db"))
+        assert [message for _, message in db.received] == [AppInitAck(True)]
+        assert (web.closed_at, names(world)) == (None, ["web", "db"])
         assert sum(app.closed_at is None for app in idle) == 18
 
 
 async def test_without_descriptors_one_line_names_the_limit(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accept, short = UnixListener.accept, True
 
@@ -240,13 +228,13 @@ async def test_without_descriptors_one_line_names_the_limit(
         return await accept(listener)
 
     monkeypatch.setattr(UnixListener, "accept", runs_short)
-    async with open_app_bench() as bench:
-        app = await bench.join(init("web"))
+    async with app_world() as world:
+        app = await world.join(init("web"))
         await trio.sleep_until(30.0)
-        assert app.heard == []
+        assert app.received == []
         short = False
         await trio.sleep(0.2)
-        assert [message for _, message in app.heard] == [AppInitAck(True)]
+        assert [message for _, message in app.received] == [AppInitAck(True)]
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert caplog.messages == [
         f"can't accept applications: too many open files; the limit (ulimit -n) is {files}"

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock
 
 from hbtrio.fsm.guest_session import SessionSettings
 from hbtrio.policy.health_merge import HealthStatus
@@ -31,7 +30,7 @@ from hbtrio.wire.channel_messages import ActionNotify as HostNotify
 from hbtrio.wire.channel_messages import ActionResponse as HostAnswer
 from hbtrio.wire.channel_messages import Message
 from hbtrio.wire.vocabulary import CorrectiveAction, NotificationType
-from support.raw_application import AppBench, RawApplication, open_app_bench
+from support.raw_application import AppWorld, RawApplication, app_world
 from wire.captured import (
     API_FILES,
     APP_TO_GUEST,
@@ -42,6 +41,8 @@ from wire.captured import (
     api_capture,
     capture,
 )
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 #: The deployed guest's lateness after 23 beats.
 LATE_S = 0.1
@@ -91,7 +92,7 @@ class Replayed:
 
 
 async def replay(
-    name: str, bench: AppBench, channel: Sequence[tuple[float, bytes]]
+    name: str, world: AppWorld, channel: Sequence[tuple[float, bytes]]
 ) -> list[Replayed]:
     """Plays all connections of a recording, and lines of the host, each at its time."""
     numbers = sorted({record.connection for record in api_capture(name)})
@@ -108,14 +109,14 @@ async def replay(
     for at_s, number, data in sorted(events):
         await trio.sleep_until(1.0 + at_s)
         if number == 0:
-            bench.device.say_raw(data)
+            world.device.send_bytes(data)
         else:
             connection = connections[number]
             if connection.app is None:
-                connection.app = await bench.join()
+                connection.app = await world.join()
             connection.app.beats = False
-            connection.app.say_raw(connection.today(data))
-        await bench.settle()
+            connection.app.send_bytes(connection.today(data))
+        await world.settle()
     return list(connections.values())
 
 
@@ -129,10 +130,10 @@ def masked(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", API_FILES)
-async def test_a_capture(name: str, autojump_clock: MockClock) -> None:
+async def test_a_capture(name: str) -> None:
     channel = HOST_SIDE.get(name, [])
-    async with open_app_bench(settings=SETTINGS) as bench:
-        connections = await replay(name, bench, channel)
+    async with app_world(settings=SETTINGS) as world:
+        connections = await replay(name, world, channel)
     for connection in connections:
         assert connection.app is not None
         assert all(len(data) == MESSAGE_BYTES for data in connection.app.raw)
@@ -143,7 +144,7 @@ async def test_a_capture(name: str, autojump_clock: MockClock) -> None:
         assert [masked(data) for data in connection.app.raw if not is_beat(data)] == [
             masked(data) for data in then if not is_beat(data)
         ]
-        beats = [at_s - 1.0 for at_s, _ in connection.app.said(AppChallenge)]
+        beats = [at_s - 1.0 for at_s, _ in connection.app.received_of(AppChallenge)]
         recorded = [record.at_s for record in connection.recorded(AppChallenge)]
         for ours_s, then_s in zip(beats, recorded, strict=False):
             assert then_s - LATE_S < ours_s < then_s
@@ -155,24 +156,22 @@ def is_beat(data: bytes) -> bool:
     return type(message_of(data)) is AppChallenge
 
 
-async def test_a_stalled_application_is_ill_for_as_long_as_it_was(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_stalled_application_is_ill_for_as_long_as_it_was() -> None:
     """i4_app_hb_timeout: "stall" leaves a challenge of 5.04 unanswered until 12.07."""
     ill: list[tuple[float, HealthStatus]] = []
-    async with open_app_bench(settings=SETTINGS) as bench:
+    async with app_world(settings=SETTINGS) as world:
 
         async def watch() -> None:
             was: list[HealthStatus] = []
             while True:
-                now = [status for status in bench.applications.health() if not status.healthy]
+                now = [status for status in world.applications.health() if not status.healthy]
                 if now != was:
                     was = now
                     ill.append((trio.current_time() - 1.0, now[0] if now else HealthStatus(True)))
                 await trio.sleep(0.01)
 
-        bench.nursery.start_soon(watch)
-        await replay("i4_app_hb_timeout_api", bench, [])
+        world.nursery.start_soon(watch)
+        await replay("i4_app_hb_timeout_api", world, [])
     (from_s, status), (until_s, _), (again_s, again) = ill
     assert (
         status
@@ -205,16 +204,16 @@ def host_side(name: str) -> list[tuple[float, bytes]]:
 HOST_SIDE = {"i1_two_apps_api": host_side("i1_two_apps")}
 
 
-async def test_two_applications_and_what_the_host_heard(autojump_clock: MockClock) -> None:
+async def test_two_applications_and_what_the_host_heard() -> None:
     """The reason of a notice that nobody failed is that of who was first, not of who was last."""
     recorded = [
         decode(one.line) for one in capture("i1_two_apps") if one.direction == GUEST_TO_HOST
     ]
     then = [message for message in recorded if isinstance(message, HostAnswer)]
     assert len(then) == 20
-    async with open_app_bench(settings=SETTINGS) as bench:
-        await replay("i1_two_apps_api", bench, HOST_SIDE["i1_two_apps_api"])
-        ours = [one.message for one in bench.device.unread()]
+    async with app_world(settings=SETTINGS) as world:
+        await replay("i1_two_apps_api", world, HOST_SIDE["i1_two_apps_api"])
+        ours = [one.message for one in world.device.unread()]
     assert [reasonless(message) for message in ours] == [reasonless(message) for message in then]
     for message in ours:
         assert isinstance(message, HostAnswer)

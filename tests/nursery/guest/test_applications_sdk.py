@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
-from trio.testing import MockClock
 
 from hbtrio.app import Accept, Application, Healthy, Notice, Reject, Unhealthy, Vote
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
-from support.guest_bench import STOP_NOTICE, STOP_VOTE, response, said
-from support.raw_application import open_app_bench
+from support.guest_world import STOP_NOTICE, STOP_VOTE, response, said
+from support.raw_application import app_world
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
-async def test_an_application_votes_is_told_and_says_how_it_is(autojump_clock: MockClock) -> None:
+async def test_an_application_votes_is_told_and_says_how_it_is() -> None:
     told: list[tuple[str, int]] = []
     health: list[Healthy | Unhealthy] = [Healthy()]
 
@@ -27,7 +29,7 @@ async def test_an_application_votes_is_told_and_says_how_it_is(autojump_clock: M
     async def feel() -> Healthy | Unhealthy:
         return health[0]
 
-    async with open_app_bench() as bench:
+    async with app_world() as bench:
         app = Application(
             "db",
             socket=bench.path,
@@ -39,9 +41,9 @@ async def test_an_application_votes_is_told_and_says_how_it_is(autojump_clock: M
         async with app:
             await app.wait_registered()
             await trio.sleep_until(2.0)
-            bench.device.say(STOP_VOTE)
+            bench.device.send(STOP_VOTE)
             await trio.sleep_until(4.0)
-            bench.device.say(STOP_NOTICE)
+            bench.device.send(STOP_NOTICE)
             await trio.sleep_until(5.0)
             assert said(bench.device.unread()) == [
                 (3.5, response(STOP_VOTE, VoteResult.REJECT, "a backup is running")),
@@ -58,10 +60,8 @@ async def test_an_application_votes_is_told_and_says_how_it_is(autojump_clock: M
         assert bench.applications.health() == []
 
 
-async def test_an_application_is_registered_again_with_a_guest_that_is_started_again(
-    autojump_clock: MockClock,
-) -> None:
-    async with open_app_bench() as bench, Application("db", socket=bench.path) as app:
+async def test_an_application_is_registered_again_with_a_guest_that_is_started_again() -> None:
+    async with app_world() as bench, Application("db", socket=bench.path) as app:
         await app.wait_registered()
         await bench.settle()
         bench.serving.cancel()

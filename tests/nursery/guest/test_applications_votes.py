@@ -26,7 +26,7 @@ from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Challenge
 from hbtrio.wire.channel_messages import Init as GuestInit
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, NotificationType, VoteResult, window_of
 from support.fake_processes import HANGS, FakeRun
-from support.guest_bench import (
+from support.guest_world import (
     IRREVOCABLE,
     REVOCABLE,
     STOP_NOTICE,
@@ -35,7 +35,9 @@ from support.guest_bench import (
     response,
     said,
 )
-from support.raw_application import RawApplication, init, open_app_bench
+from support.raw_application import RawApplication, app_world, init
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 ACCEPT, REJECT, COMPLETE = VoteResult.ACCEPT, VoteResult.REJECT, VoteResult.COMPLETE
 ERROR, TIMEOUT = VoteResult.ERROR, VoteResult.TIMEOUT
@@ -107,9 +109,9 @@ def perform(part: Part, app: RawApplication, asked: Asked) -> None:
         case Does.CRASHES:
             app.crash()
         case Does.SIGNS_OFF:
-            app.sign_off()
+            app.deregister()
         case Does.REGISTERS_ANEW:
-            app.say(init(part.name))
+            app.send(init(part.name))
         case Does.REJECTS_AND_CRASHES:
             app.answer(asked, REJECT, part.reason)
             app.crash()
@@ -164,7 +166,7 @@ async def held(
     """What the host hears from 2.0 on, when it asks; the first part is a script's."""
     script, *others = parts
     processes = handlers(directory, {script.name: run_of(script)})
-    async with open_app_bench(events=directory, processes=processes) as bench:
+    async with app_world(events=directory, processes=processes) as bench:
         for part in others:
             # One window of each kind, and beats that are in nobody's way.
             seconds = int(part.own_s)
@@ -176,7 +178,7 @@ async def held(
             )
             play(part, await bench.join(terms), bench.nursery)
         await trio.sleep_until(2.0)
-        bench.device.say(notify)
+        bench.device.send(notify)
         await trio.sleep_until(12.0)
         return said(bench.device.unread())
 
@@ -213,9 +215,7 @@ def test_whatever_they_do_there_is_one_answer(parts: list[Part], vote: bool) -> 
 @pytest.mark.parametrize(
     ("first", "second"), [*itertools.product(Does, repeat=2)], ids=lambda does: does.value
 )
-async def test_all_pairs(
-    first: Does, second: Does, vote: bool, tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_all_pairs(first: Does, second: Does, vote: bool, tmp_path: Path) -> None:
     """Two applications, one after the other, and a script that agrees in between."""
     parts = [
         Part("script", Does.ACCEPTS, 1.5),
@@ -230,7 +230,7 @@ async def test_all_pairs(
 
 
 async def test_the_log_names_who_rejects_and_the_host_has_the_bare_reason(
-    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     parts = [
@@ -250,9 +250,7 @@ async def test_the_log_names_who_rejects_and_the_host_has_the_bare_reason(
     ]
 
 
-async def test_who_is_silent_has_the_same_name_for_the_host(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_who_is_silent_has_the_same_name_for_the_host(tmp_path: Path) -> None:
     parts = [Part("web", Does.ACCEPTS, 0.1), Part("web", Does.SAYS_NOTHING, 0.0, 1)]
     late = response(STOP_VOTE, TIMEOUT, "no answer in time from web (2)")
     assert await held(parts, STOP_VOTE, tmp_path) == [(3.0, late)]
@@ -270,7 +268,7 @@ EVERY = [
 
 @pytest.mark.parametrize(("event", "notification"), EVERY)
 async def test_each_application_has_its_own_window_for_each_event(
-    event: Event, notification: NotificationType, autojump_clock: MockClock
+    event: Event, notification: NotificationType
 ) -> None:
     registration = init("web")
     own_s = {
@@ -280,10 +278,10 @@ async def test_each_application_has_its_own_window_for_each_event(
         "RESUME_NOTICE": registration.resume_notice_secs,
     }[window_of(event, notification).name]
     notify = ActionNotify(900, event, notification, 100_000)
-    async with open_app_bench() as bench:
+    async with app_world() as bench:
         app = await bench.join(registration)
         await trio.sleep_until(2.0)
-        bench.device.say(notify)
+        bench.device.send(notify)
         asked = await app.asked()
         assert (asked.event_type, asked.notification_type) == (event, notification)
         await trio.sleep_until(60.0)
@@ -294,27 +292,23 @@ async def test_each_application_has_its_own_window_for_each_event(
         assert bench.device.unread() == []
 
 
-async def test_the_window_of_the_vm_bounds_that_of_an_application(
-    autojump_clock: MockClock,
-) -> None:
-    async with open_app_bench() as bench:
+async def test_the_window_of_the_vm_bounds_that_of_an_application() -> None:
+    async with app_world() as bench:
         await bench.join(init("web", vote_secs=2**32 - 1))
         await bench.join(init("db", vote_secs=8))  # just as long as the VM's
         await trio.sleep_until(2.0)
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         await trio.sleep_until(100.0)
         silent = response(STOP_VOTE, TIMEOUT, "no answer in time from web, db")
         assert said(bench.device.unread()) == [(10.0, silent)]
 
 
-async def test_with_nobody_registered_the_round_is_complete_at_once(
-    autojump_clock: MockClock,
-) -> None:
-    async with open_app_bench() as bench:
+async def test_with_nobody_registered_the_round_is_complete_at_once() -> None:
+    async with app_world() as bench:
         await bench.join()
-        (await bench.join(init("gone"))).sign_off()
+        (await bench.join(init("gone"))).deregister()
         await bench.settle()
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         await bench.settle()
         assert said(bench.device.unread()) == [(1.0, response(STOP_VOTE, COMPLETE))]
 
@@ -322,45 +316,39 @@ async def test_with_nobody_registered_the_round_is_complete_at_once(
 # -- who comes and goes during a round ------------------------------------------------------------
 
 
-async def test_who_registers_during_a_round_is_asked_the_next_time(
-    autojump_clock: MockClock,
-) -> None:
-    async with open_app_bench() as bench:
+async def test_who_registers_during_a_round_is_asked_the_next_time() -> None:
+    async with app_world() as bench:
         early = await bench.join(init("early"))
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         asked = await early.asked()
         late = await bench.join(init("late"))
         early.answer(asked, ACCEPT)
         await bench.settle()
         assert said(bench.device.unread()) == [(1.0, response(STOP_VOTE, ACCEPT))]
-        bench.device.say(STOP_NOTICE)
+        bench.device.send(STOP_NOTICE)
         for app in (early, late):
             app.answer(await app.asked(2 if app is early else 1), COMPLETE)
         await bench.settle()
         assert said(bench.device.unread()) == [(1.0, response(STOP_NOTICE, COMPLETE))]
-        assert len(late.said(Asked)) == 1
+        assert len(late.received_of(Asked)) == 1
 
 
-async def test_who_goes_between_the_question_and_its_task_is_not_asked(
-    autojump_clock: MockClock,
-) -> None:
-    async with open_app_bench() as bench:
+async def test_who_goes_between_the_question_and_its_task_is_not_asked() -> None:
+    async with app_world() as bench:
         app = await bench.join(init("web"))
-        app.sign_off()
-        bench.device.say(STOP_VOTE)  # whichever of the two is read first
+        app.deregister()
+        bench.device.send(STOP_VOTE)  # whichever of the two is read first
         await bench.settle()
         assert said(bench.device.unread()) == [(1.0, response(STOP_VOTE, COMPLETE))]
 
 
-async def test_a_newer_action_is_asked_at_once_and_both_are_answered(
-    autojump_clock: MockClock,
-) -> None:
-    async with open_app_bench() as bench:
+async def test_a_newer_action_is_asked_at_once_and_both_are_answered() -> None:
+    async with app_world() as bench:
         app = await bench.join(init("web"))
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         first = await app.asked()
         await trio.sleep_until(1.5)
-        bench.device.say(STOP_NOTICE)
+        bench.device.send(STOP_NOTICE)
         second = await app.asked(2)
         assert first.invocation_id != second.invocation_id
         app.answer(first, REJECT, "to the old one")
@@ -373,9 +361,9 @@ async def test_a_newer_action_is_asked_at_once_and_both_are_answered(
         ]
 
 
-async def test_a_thousand_newer_actions_are_answered_once_each(autojump_clock: MockClock) -> None:
+async def test_a_thousand_newer_actions_are_answered_once_each() -> None:
     """An application that answers each of them at a time of its own."""
-    async with open_app_bench() as bench:
+    async with app_world() as bench:
         app = await bench.join(init("web", heartbeat_interval_ms=600_000))
 
         async def later(asked: Asked) -> None:
@@ -384,7 +372,7 @@ async def test_a_thousand_newer_actions_are_answered_once_each(autojump_clock: M
 
         app.on_event = lambda asked: bench.nursery.start_soon(later, asked)
         for number in range(1000):
-            bench.device.say(attrs.evolve(STOP_VOTE, invocation_id=number))
+            bench.device.send(attrs.evolve(STOP_VOTE, invocation_id=number))
             await trio.sleep(0.05)
         await trio.sleep(20)
         answers = [one.message for one in bench.device.unread()]
@@ -392,17 +380,17 @@ async def test_a_thousand_newer_actions_are_answered_once_each(autojump_clock: M
     assert numbers == list(range(1000))
 
 
-async def test_the_host_s_new_init_does_not_hang_the_question(autojump_clock: MockClock) -> None:
+async def test_the_host_s_new_init_does_not_hang_the_question() -> None:
     """The guest goes back to init during a vote: the application is told of the next event."""
-    async with open_app_bench() as bench:
+    async with app_world() as bench:
         app = await bench.join(init("web"))
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         first = await app.asked()
         bench.device.disconnect()
         await trio.sleep_until(5.0)
         (again,) = (one.message for one in bench.device.unread() if one.at_s > 1.0)
         assert isinstance(again, GuestInit)
-        bench.device.say(InitAck(again.invocation_id), Challenge(1), STOP_NOTICE)
+        bench.device.send(InitAck(again.invocation_id), Challenge(1), STOP_NOTICE)
         app.answer(first, REJECT, "too late")
         app.answer(await app.asked(2), COMPLETE, "told")
         await bench.settle()
@@ -416,10 +404,10 @@ async def test_the_host_s_new_init_does_not_hang_the_question(autojump_clock: Mo
 async def test_an_application_s_window_is_not_over_while_the_guest_was_frozen(
     answers: bool, autojump_clock: MockClock
 ) -> None:
-    async with open_app_bench() as bench:
+    async with app_world() as bench:
         app = await bench.join(init("web"))
         await trio.sleep_until(2.0)
-        bench.device.say(attrs.evolve(STOP_VOTE, timeout_ms=600_000))
+        bench.device.send(attrs.evolve(STOP_VOTE, timeout_ms=600_000))
         asked = await app.asked()
         await trio.sleep_until(3.0)
         autojump_clock.jump(30.0)  # its window is 3 s
@@ -435,24 +423,24 @@ async def test_an_application_s_window_is_not_over_while_the_guest_was_frozen(
 
 
 async def test_a_stopped_application_finds_its_question_and_one_challenge(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """SIGSTOP: nothing is read for a minute of votes; then all of it at once."""
     caplog.set_level(logging.INFO)
-    async with open_app_bench() as bench:
+    async with app_world() as bench:
         app = await bench.join(init("web"))
         app.stop()
         for number in range(6):
-            bench.device.say(attrs.evolve(STOP_VOTE, invocation_id=number))
+            bench.device.send(attrs.evolve(STOP_VOTE, invocation_id=number))
             await trio.sleep(10.0)
         silent = partial(response, result=TIMEOUT, reason="no answer in time from web")
         assert said(bench.device.unread()) == [
             (4.0 + 10 * number, silent(attrs.evolve(STOP_VOTE, invocation_id=number)))
             for number in range(6)
         ]
-        app.go_on()
+        app.resume()
         await trio.sleep_until(63.5)
-        assert [type(message).__name__ for _, message in app.heard] == [
+        assert [type(message).__name__ for _, message in app.received] == [
             "AppInitAck",
             *("AppActionNotify", "AppChallenge"),
             *["AppActionNotify"] * 5,

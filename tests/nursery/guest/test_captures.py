@@ -25,7 +25,6 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock
 
 from hbtrio.fsm.guest_session import SessionSettings
 from hbtrio.nursery.guest.voters import Voters
@@ -42,9 +41,11 @@ from hbtrio.wire.channel_messages import (
 )
 from hbtrio.wire.vocabulary import Event, Health, NotificationType, VoteResult
 from support.fake_processes import HANGS, FakeProcesses, FakeRun
-from support.guest_bench import GuestBench
-from support.memory_device import Heard
+from support.guest_world import GuestWorld
+from support.memory_device import Received
 from wire.captured import CHANNEL_FILES, GUEST_TO_HOST, HOST_TO_GUEST, Captured, capture
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 #: What the recorded client was configured with.
 SETTINGS = SessionSettings(
@@ -177,7 +178,7 @@ def ours(message: Message) -> Message:
             return message
 
 
-async def replayed(name: str, tmp_path: Path) -> list[Heard]:
+async def replayed(name: str, tmp_path: Path) -> list[Received]:
     """What our guest says to the host of this capture."""
     situation = SITUATIONS[name]
     events: Path | None = None
@@ -199,7 +200,7 @@ async def replayed(name: str, tmp_path: Path) -> list[Heard]:
 
     processes = FakeProcesses(run)
     ids = [message.invocation_id for message in said(name) if isinstance(message, Init)]
-    bench = GuestBench(
+    bench = GuestWorld(
         SETTINGS,
         processes=processes,
         events=events,
@@ -215,18 +216,18 @@ async def replayed(name: str, tmp_path: Path) -> list[Heard]:
             await trio.sleep_until(captured.at_s)
             if isinstance(message, ActionNotify):
                 asked.append(message)
-            bench.device.say_raw(captured.data)
+            bench.device.send_bytes(captured.data)
             await bench.settle()
         await trio.sleep_until(end)
         if isinstance(said(name)[-1], Exit):
             bench.guest.stop()
         await bench.settle()
         nursery.cancel_scope.cancel()
-    return bench.device.heard
+    return bench.device.received
 
 
 @pytest.mark.parametrize("name", CHANNEL_FILES)
-async def test_a_capture(name: str, tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_capture(name: str, tmp_path: Path) -> None:
     heard = await replayed(name, tmp_path)
     recorded = [
         (captured, message)

@@ -29,18 +29,20 @@ from hbtrio.wire.channel_messages import (
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 from support.fake_processes import HANGS, FakeRun
-from support.guest_bench import (
+from support.guest_world import (
     REVOCABLE,
     SETTINGS,
     STOP_VOTE,
     Applications,
-    GuestBench,
+    GuestWorld,
     handlers,
     response,
     said,
     when,
 )
 from support.memory_device import MemoryDevice
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 ENABLING, ENABLED, DISABLED = SessionState.ENABLING, SessionState.ENABLED, SessionState.DISABLED
 
@@ -66,10 +68,10 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_a_channel_that_is_refused_is_tried_again_ever_more_rarely(
-    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         bench.device.refuse("connection refused")
         nursery.start_soon(bench.run)
         await trio.sleep_until(0.5)
@@ -77,7 +79,7 @@ async def test_a_channel_that_is_refused_is_tried_again_ever_more_rarely(
         await trio.sleep_until(200)
         nursery.cancel_scope.cancel()
     assert bench.device.opened == ATTEMPTS
-    assert bench.device.heard == []
+    assert bench.device.received == []
     # Said once, not at each attempt.
     assert warnings(caplog) == ["channel can't be opened: connection refused; retrying"]
 
@@ -87,11 +89,10 @@ async def test_the_attempt_after_it_can_be_opened_succeeds(
     allowed_at: float,
     opened_at: float,
     caplog: pytest.LogCaptureFixture,
-    autojump_clock: MockClock,
 ) -> None:
     caplog.set_level(logging.INFO)
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         bench.device.refuse()
         nursery.start_soon(bench.run)
         await trio.sleep_until(allowed_at)
@@ -105,11 +106,11 @@ async def test_the_attempt_after_it_can_be_opened_succeeds(
 
 @pytest.mark.parametrize("came_at", [5.0, 16.0, 3601.0])
 async def test_a_device_that_comes_late_is_found_within_seconds(
-    came_at: float, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    came_at: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A minute of silence after a port was plugged in would be one more loss."""
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         bench.device.remove()
         nursery.start_soon(bench.run)
         await trio.sleep_until(came_at)
@@ -124,11 +125,9 @@ async def test_a_device_that_comes_late_is_found_within_seconds(
     ]
 
 
-async def test_a_device_that_was_missing_is_not_hammered_when_it_can_not_be_opened(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_device_that_was_missing_is_not_hammered_when_it_can_not_be_opened() -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         bench.device.remove()
         nursery.start_soon(bench.run)
         await trio.sleep_until(8)
@@ -138,11 +137,9 @@ async def test_a_device_that_was_missing_is_not_hammered_when_it_can_not_be_open
     assert bench.device.opened == [0.0, 1.0, 3.0, 6.0, 9.0, 15.0, 27.0, 51.0, 99.0]
 
 
-async def test_each_new_reason_of_a_refusal_is_said(
-    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
-) -> None:
+async def test_each_new_reason_of_a_refusal_is_said(caplog: pytest.LogCaptureFixture) -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         bench.device.refuse("no such file or directory")
         nursery.start_soon(bench.run)
         await trio.sleep_until(2)
@@ -155,15 +152,15 @@ async def test_each_new_reason_of_a_refusal_is_said(
     ]
 
 
-async def test_the_delays_start_over_once_a_host_was_heard(autojump_clock: MockClock) -> None:
+async def test_the_delays_start_over_once_a_host_was_heard() -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         bench.device.refuse()
         nursery.start_soon(bench.run)
         await trio.sleep_until(14)
         bench.device.allow()
         await trio.sleep_until(20)
-        bench.device.say(InitAck(101))
+        bench.device.send(InitAck(101))
         await bench.settle()
         assert bench.guest.session.state is ENABLED
         bench.device.refuse()
@@ -174,10 +171,10 @@ async def test_the_delays_start_over_once_a_host_was_heard(autojump_clock: MockC
     assert bench.device.closed == [20.0]
 
 
-async def test_a_host_that_hangs_up_at_once_is_not_hammered(autojump_clock: MockClock) -> None:
+async def test_a_host_that_hangs_up_at_once_is_not_hammered() -> None:
     """A socket whose owner accepts and closes is opened each time; nothing is heard on it."""
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
 
         async def hang_up() -> None:
             seen = 0
@@ -195,9 +192,9 @@ async def test_a_host_that_hangs_up_at_once_is_not_hammered(autojump_clock: Mock
     assert [round(gap) for gap in gaps] == [1, 2, 4, 8, 16, 32]
 
 
-async def test_backoff_cancelled_by_shutdown(autojump_clock: MockClock) -> None:
+async def test_backoff_cancelled_by_shutdown() -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         bench.device.refuse()
         nursery.start_soon(bench.run)
         await trio.sleep_until(5)
@@ -208,7 +205,7 @@ async def test_backoff_cancelled_by_shutdown(autojump_clock: MockClock) -> None:
 
 async def test_backoff_of_a_late_process_is_one_attempt(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         bench.device.refuse()
         nursery.start_soon(bench.run)
         await trio.sleep_until(5)
@@ -222,22 +219,20 @@ async def test_backoff_of_a_late_process_is_one_attempt(autojump_clock: MockCloc
 
 
 @pytest.mark.parametrize("how", ["disconnect", "break_off"])
-async def test_after_a_connection_ended_there_is_a_new_handshake(
-    how: str, autojump_clock: MockClock
-) -> None:
+async def test_after_a_connection_ended_there_is_a_new_handshake(how: str) -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         await bench.enable(nursery)
         await trio.sleep_until(2.0)
         if how == "disconnect":
             bench.device.disconnect()
         else:
-            bench.device.break_off("connection reset")
+            bench.device.fail("connection reset")
         await bench.settle()
         assert bench.guest.session.state is DISABLED
         await trio.sleep_until(3.5)
         assert bench.guest.session.state is ENABLING
-        bench.device.say(InitAck(102), Challenge(7))
+        bench.device.send(InitAck(102), Challenge(7))
         await trio.sleep_until(4)
         nursery.cancel_scope.cancel()
     heard = bench.device.unread()
@@ -247,17 +242,15 @@ async def test_after_a_connection_ended_there_is_a_new_handshake(
     assert (bench.device.opened, bench.device.closed) == ([0.0, 3.0], [2.0, 4.0])
 
 
-async def test_an_acknowledgement_of_another_connection_still_counts(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_acknowledgement_of_another_connection_still_counts() -> None:
     """Ids are ours: what a host kept for us over a reconnect is its answer to the last but one."""
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         nursery.start_soon(bench.run)
         await trio.sleep_until(2.0)
         bench.device.disconnect()
         await trio.sleep_until(3.5)
-        bench.device.say(InitAck(101))
+        bench.device.send(InitAck(101))
         await bench.settle()
         assert bench.guest.session.state is ENABLED
         nursery.cancel_scope.cancel()
@@ -265,17 +258,17 @@ async def test_an_acknowledgement_of_another_connection_still_counts(
 
 @pytest.mark.parametrize("persistent", [False, True])
 async def test_a_channel_that_goes_down_in_a_vote_ends_it_unanswered(
-    persistent: bool, tmp_path: Path, autojump_clock: MockClock
+    persistent: bool, tmp_path: Path
 ) -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(
+        bench = GuestWorld(
             processes=handlers(tmp_path, {"a": HANGS, "b": HANGS}),
             events=tmp_path,
             device=MemoryDevice(persistent=persistent),
         )
         await bench.enable(nursery)
         await trio.sleep_until(2.0)
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         await trio.sleep_until(3.0)
         bench.device.disconnect()
         await bench.settle()
@@ -290,20 +283,18 @@ async def test_a_channel_that_goes_down_in_a_vote_ends_it_unanswered(
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-async def test_a_message_that_is_lost_ends_a_connection_but_not_a_port(
-    persistent: bool, autojump_clock: MockClock
-) -> None:
+async def test_a_message_that_is_lost_ends_a_connection_but_not_a_port(persistent: bool) -> None:
     """A port's host may be back already without an end of data seen; a socket is broken."""
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(device=MemoryDevice(persistent=persistent))
+        bench = GuestWorld(device=MemoryDevice(persistent=persistent))
         await bench.enable(nursery)
         await trio.sleep_until(2.0)
         bench.device.lose_next()
-        bench.device.say(Challenge(1))
+        bench.device.send(Challenge(1))
         await bench.settle()
         assert bench.guest.session.state is (ENABLED if persistent else DISABLED)
         await trio.sleep_until(4.0)
-        bench.device.say(*([] if persistent else [InitAck(102)]), Challenge(2))
+        bench.device.send(*([] if persistent else [InitAck(102)]), Challenge(2))
         await bench.settle()
         nursery.cancel_scope.cancel()
     greeted = [] if persistent else [(3.0, SETTINGS.init(102))]
@@ -313,9 +304,9 @@ async def test_a_message_that_is_lost_ends_a_connection_but_not_a_port(
 # -- a port that outlives its host ----------------------------------------------------------------
 
 
-async def test_a_persistent_port_is_opened_once(autojump_clock: MockClock) -> None:
+async def test_a_persistent_port_is_opened_once() -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(device=MemoryDevice(persistent=True))
+        bench = GuestWorld(device=MemoryDevice(persistent=True))
         await bench.enable(nursery)
         for number in range(3):
             await trio.sleep_until(10 * number + 2)
@@ -325,7 +316,7 @@ async def test_a_persistent_port_is_opened_once(autojump_clock: MockClock) -> No
             bench.device.connect()
             await bench.settle()
             assert bench.guest.session.state is ENABLING
-            bench.device.say(InitAck(102 + number))
+            bench.device.send(InitAck(102 + number))
             await bench.settle()
             assert bench.guest.session.state is ENABLED
         nursery.cancel_scope.cancel()
@@ -352,12 +343,10 @@ class CountedTicks(OnTimeGuard):
         return self.ticks - before
 
 
-async def test_a_guest_with_nobody_to_misjudge_wakes_once_a_second(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_guest_with_nobody_to_misjudge_wakes_once_a_second() -> None:
     guard, voters = CountedTicks(), Applications()
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(device=MemoryDevice(persistent=True), guard=guard, voters=voters)
+        bench = GuestWorld(device=MemoryDevice(persistent=True), guard=guard, voters=voters)
         await bench.enable(nursery)
         await trio.sleep(0.1)
         assert await guard.within_10_s() == 50
@@ -374,15 +363,13 @@ async def test_a_guest_with_nobody_to_misjudge_wakes_once_a_second(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_host_that_was_away_between_two_reads_is_noticed_by_its_silence(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_host_that_was_away_between_two_reads_is_noticed_by_its_silence() -> None:
     """No end of data is seen, and the new host waits for an init: after a while it gets one."""
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(SHIPPED, device=MemoryDevice(persistent=True))
+        bench = GuestWorld(SHIPPED, device=MemoryDevice(persistent=True))
         await bench.enable(nursery)
         await trio.sleep_until(2.0)
-        bench.device.say(Challenge(7))
+        bench.device.send(Challenge(7))
         await bench.settle()
         bench.device.disconnect()
         bench.device.connect()
@@ -393,31 +380,29 @@ async def test_a_host_that_was_away_between_two_reads_is_noticed_by_its_silence(
     assert said(bench.device.unread()) == [(2.0, beat(7)), (7.0, SHIPPED.init(102))]
 
 
-async def test_what_a_host_sent_before_it_left_is_read(autojump_clock: MockClock) -> None:
+async def test_what_a_host_sent_before_it_left_is_read() -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(device=MemoryDevice(persistent=True))
+        bench = GuestWorld(device=MemoryDevice(persistent=True))
         nursery.start_soon(bench.run)
         await trio.sleep_until(1.5)
-        bench.device.say(InitAck(101))
+        bench.device.send(InitAck(101))
         bench.device.disconnect()
         await bench.settle()
         assert bench.guest.session.state is DISABLED
         bench.device.connect()
         await trio.sleep_until(2)
         nursery.cancel_scope.cancel()
-    assert said(bench.device.heard) == [(1.0, SETTINGS.init(101)), (1.5, SETTINGS.init(102))]
+    assert said(bench.device.received) == [(1.0, SETTINGS.init(101)), (1.5, SETTINGS.init(102))]
 
 
-async def test_a_port_that_is_unplugged_is_opened_again(
-    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
-) -> None:
+async def test_a_port_that_is_unplugged_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(device=MemoryDevice(persistent=True))
+        bench = GuestWorld(device=MemoryDevice(persistent=True))
         await bench.enable(nursery)
         await trio.sleep_until(2.0)
         bench.device.remove()
-        bench.device.break_off("no such device")
+        bench.device.fail("no such device")
         await trio.sleep_until(10)
         nursery.cancel_scope.cancel()
     assert bench.guest.session.state is DISABLED
@@ -462,12 +447,12 @@ class Unreadable:
 
 
 async def test_a_port_that_cannot_be_read_is_opened_again_ever_more_rarely(
-    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     device = Unreadable()
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         bench.setup = attrs.evolve(bench.setup, device=device)
         guest = Guest(bench.setup, bench.guard)
         nursery.start_soon(guest.run)
@@ -484,11 +469,11 @@ async def test_a_port_that_cannot_be_read_is_opened_again_ever_more_rarely(
 
 
 async def test_a_host_that_does_not_read_gets_what_fits_and_never_loses_a_reject(
-    tmp_path: Path, autojump_clock: MockClock
+    tmp_path: Path,
 ) -> None:
     runs = {"handler": FakeRun(1, b"busy", delay_s=1)}
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(
+        bench = GuestWorld(
             processes=handlers(tmp_path, runs),
             events=tmp_path,
             device=MemoryDevice(capacity=1000),
@@ -497,13 +482,13 @@ async def test_a_host_that_does_not_read_gets_what_fits_and_never_loses_a_reject
         bench.device.stop_reading()
         for number in range(500):
             if number == 100:
-                bench.device.say(STOP_VOTE)
-            bench.device.say(Challenge(number))
+                bench.device.send(STOP_VOTE)
+            bench.device.send(Challenge(number))
             await trio.sleep(1)
-        bench.device.read_on()
+        bench.device.resume_reading()
         await bench.settle()
         heard = [one.message for one in bench.device.unread()]
-        bench.device.say(Challenge(1000))
+        bench.device.send(Challenge(1000))
         await bench.settle()
         nursery.cancel_scope.cancel()
     assert heard.count(response(STOP_VOTE, VoteResult.REJECT, "busy")) == 1
@@ -516,23 +501,21 @@ async def test_a_host_that_does_not_read_gets_what_fits_and_never_loses_a_reject
     assert bench.device.unread()[-1].message == beat(1000)
 
 
-async def test_what_is_left_unsent_does_not_reach_the_next_host(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_what_is_left_unsent_does_not_reach_the_next_host(tmp_path: Path) -> None:
     runs = {"handler": FakeRun(1, b"busy", delay_s=1)}
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(
+        bench = GuestWorld(
             processes=handlers(tmp_path, runs),
             events=tmp_path,
             device=MemoryDevice(persistent=True, capacity=10),
         )
         await bench.enable(nursery)
         bench.device.stop_reading()
-        bench.device.say(STOP_VOTE, Challenge(1), Challenge(2))
+        bench.device.send(STOP_VOTE, Challenge(1), Challenge(2))
         await trio.sleep_until(4)
         bench.device.disconnect()
         await bench.settle()
-        bench.device.read_on()
+        bench.device.resume_reading()
         bench.device.connect()
         await trio.sleep_until(5)
         nursery.cancel_scope.cancel()
@@ -540,16 +523,14 @@ async def test_what_is_left_unsent_does_not_reach_the_next_host(
     assert bench.device.garbled == []
 
 
-async def test_a_host_that_does_not_read_still_times_nothing_out(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_host_that_does_not_read_still_times_nothing_out() -> None:
     """Challenges are being read: that its answers do not get away is the host's affair."""
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(SHIPPED, device=MemoryDevice(capacity=10))
+        bench = GuestWorld(SHIPPED, device=MemoryDevice(capacity=10))
         await bench.enable(nursery)
         bench.device.stop_reading()
         for number in range(30):
-            bench.device.say(Challenge(number))
+            bench.device.send(Challenge(number))
             await trio.sleep(1)
         assert bench.guest.session.state is ENABLED
         nursery.cancel_scope.cancel()
@@ -558,20 +539,18 @@ async def test_a_host_that_does_not_read_still_times_nothing_out(
 # -- what a host sends ----------------------------------------------------------------------------
 
 
-async def test_what_is_no_message_is_dropped_and_logged(
-    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
-) -> None:
+async def test_what_is_no_message_is_dropped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     old = b'{"version":2,"revision":1,"msg_type":"challenge","sequence":1,"heartbeat_challenge":1}'
     newer = old.replace(b'"version":2', b'"version":9')
     lacking = b'{"version":3,"revision":1,"msg_type":"challenge","sequence":1}'
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         await bench.enable(nursery)
         device = bench.device
-        device.say_raw(b"\n\n\nnot json\n", b"\xff\xfe\n" + old + b"\n", lacking + b"\n")
-        device.say_raw(b"x" * 5000, b"y" * 5000 + b"\n" + newer + b"\n")
+        device.send_bytes(b"\n\n\nnot json\n", b"\xff\xfe\n" + old + b"\n", lacking + b"\n")
+        device.send_bytes(b"x" * 5000, b"y" * 5000 + b"\n" + newer + b"\n")
         # Messages that hosts do not get, or that need no answer.
-        device.say(beat(1), Exit("bye"), SETTINGS.init(5))
+        device.send(beat(1), Exit("bye"), SETTINGS.init(5))
         await bench.settle()
         nursery.cancel_scope.cancel()
     assert said(bench.device.unread()) == [(1.0, beat(1))]
@@ -601,13 +580,13 @@ ANSWERED = [
 def test_any_chunking_says_the_same(data: st.DataObject) -> None:
     async def converse() -> list[object]:
         async with trio.open_nursery() as nursery:
-            bench = GuestBench()
+            bench = GuestWorld()
             nursery.start_soon(bench.run)
             await bench.device.next()
             stream = bench.device.encoded(*ASKED)
             cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=30))
             edges = [0, *sorted(cuts), len(stream)]
-            bench.device.say_raw(*(stream[a:b] for a, b in pairwise(edges)))
+            bench.device.send_bytes(*(stream[a:b] for a, b in pairwise(edges)))
             await bench.settle()
             nursery.cancel_scope.cancel()
         return [one.message for one in bench.device.unread()]

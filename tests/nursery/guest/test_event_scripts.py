@@ -17,7 +17,7 @@ from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind
 from support.fake_processes import HANGS, FakeProcesses, FakeRun
-from support.guest_bench import handlers, when
+from support.guest_world import handlers, when
 
 VOTE = ActionNotify(900, Event.LIVE_MIGRATE_BEGIN, NotificationType.REVOCABLE, 9000)
 NOTICE = ActionNotify(901, Event.STOP, NotificationType.IRREVOCABLE, 8000)

@@ -16,7 +16,9 @@ from hbtrio.policy.health_merge import REPEAT_S, HealthStatus
 from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, InitAck
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
 from support.fake_processes import HANGS, FakeProcesses, FakeRun
-from support.guest_bench import SETTINGS, Applications, GuestBench, when
+from support.guest_world import SETTINGS, Applications, GuestWorld, when
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 NONE, LOG, REBOOT, STOP = (
     CorrectiveAction.NONE,
@@ -33,12 +35,12 @@ ILL = FakeProcesses({SCRIPT: FakeRun(1, b"disk full\nmore\n")})
 Said = tuple[float, Health, CorrectiveAction, str]
 
 
-async def asked(bench: GuestBench, *times_s: float) -> list[Said]:
+async def asked(bench: GuestWorld, *times_s: float) -> list[Said]:
     """What the guest says when it is challenged at these times."""
     answers: list[Said] = []
     for number, time_s in enumerate(times_s):
         await trio.sleep_until(time_s)
-        bench.device.say(Challenge(number))
+        bench.device.send(Challenge(number))
         heard = await bench.device.next()
         assert isinstance(heard.message, ChallengeResponse)
         assert heard.message.heartbeat_response == number
@@ -47,27 +49,23 @@ async def asked(bench: GuestBench, *times_s: float) -> list[Said]:
     return answers
 
 
-async def test_without_anything_it_is_healthy_with_the_configured_action(
-    autojump_clock: MockClock,
-) -> None:
+async def test_without_anything_it_is_healthy_with_the_configured_action() -> None:
     settings = attrs.evolve(SETTINGS, corrective_action=STOP)
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(settings)
+        bench = GuestWorld(settings)
         await bench.enable(nursery)
         assert await asked(bench, 1.0, 2.0) == [(1.0, HEALTHY, STOP, ""), (2.0, HEALTHY, STOP, "")]
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("action", [LOG, REBOOT, STOP])
-async def test_the_last_run_of_the_script_decides(
-    action: CorrectiveAction, autojump_clock: MockClock
-) -> None:
+async def test_the_last_run_of_the_script_decides(action: CorrectiveAction) -> None:
     """Ill from 30.0 to 60.5, by runs at 0, 30 and 60 seconds; a run under way decides nothing."""
     runs = iter([FakeRun(), FakeRun(1, b"disk full\nmore"), FakeRun(0, b"ok", delay_s=0.5)])
     processes = FakeProcesses(lambda argv: next(runs))
     settings = attrs.evolve(SETTINGS, corrective_action=action)
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(settings, processes=processes, health=SCRIPT)
+        bench = GuestWorld(settings, processes=processes, health=SCRIPT)
         await bench.enable(nursery)
         assert await asked(bench, 29.999, 30.001, 60.499, 60.501) == [
             (29.999, HEALTHY, action, ""),
@@ -81,9 +79,9 @@ async def test_the_last_run_of_the_script_decides(
 # -- the 60 s repeat ------------------------------------------------------------------------------
 
 
-async def test_an_illness_asks_again_after_sixty_seconds(autojump_clock: MockClock) -> None:
+async def test_an_illness_asks_again_after_sixty_seconds() -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(processes=ILL, health=SCRIPT, health_interval_s=1000)
+        bench = GuestWorld(processes=ILL, health=SCRIPT, health_interval_s=1000)
         await bench.enable(nursery)
         times = [2.0, 3.0, 61.999, 62.0, 121.999, 122.001, 182.0, 182.002]
         actions = [REBOOT, NONE, NONE, REBOOT, NONE, REBOOT, NONE, REBOOT]
@@ -94,11 +92,9 @@ async def test_an_illness_asks_again_after_sixty_seconds(autojump_clock: MockClo
         nursery.cancel_scope.cancel()
 
 
-async def test_each_second_for_three_minutes_it_asks_once_a_minute(
-    autojump_clock: MockClock,
-) -> None:
+async def test_each_second_for_three_minutes_it_asks_once_a_minute() -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(processes=ILL, health=SCRIPT, health_interval_s=1)
+        bench = GuestWorld(processes=ILL, health=SCRIPT, health_interval_s=1)
         await bench.enable(nursery)
         said = await asked(bench, *(2.5 + second for second in range(180)))
         nursery.cancel_scope.cancel()
@@ -109,10 +105,10 @@ async def test_each_second_for_three_minutes_it_asks_once_a_minute(
     ]
 
 
-async def test_an_illness_that_was_over_asks_at_once(autojump_clock: MockClock) -> None:
+async def test_an_illness_that_was_over_asks_at_once() -> None:
     applications = Applications([HealthStatus(False, REBOOT, "app a")])
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(voters=applications)
+        bench = GuestWorld(voters=applications)
         await bench.enable(nursery)
         said = await asked(bench, 2.0, 3.0)
         applications.states = [HealthStatus(True)]
@@ -130,10 +126,10 @@ async def test_an_illness_that_was_over_asks_at_once(autojump_clock: MockClock) 
     ]
 
 
-async def test_another_action_is_asked_for_at_once(autojump_clock: MockClock) -> None:
+async def test_another_action_is_asked_for_at_once() -> None:
     applications = Applications([HealthStatus(False, LOG, "app a")])
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(voters=applications)
+        bench = GuestWorld(voters=applications)
         await bench.enable(nursery)
         said = await asked(bench, 2.0)
         applications.states.append(HealthStatus(False, STOP, "app b"))
@@ -153,10 +149,10 @@ async def test_another_action_is_asked_for_at_once(autojump_clock: MockClock) ->
 
 async def test_the_repeat_of_a_late_process_is_one(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(processes=ILL, health=SCRIPT, health_interval_s=1000)
+        bench = GuestWorld(processes=ILL, health=SCRIPT, health_interval_s=1000)
         await bench.enable(nursery)
         await asked(bench, 2.0)
-        bench.device.say(*(Challenge(number) for number in range(100)))
+        bench.device.send(*(Challenge(number) for number in range(100)))
         autojump_clock.jump(200)
         await bench.settle()
         said = [heard.message for heard in bench.device.unread()]
@@ -167,14 +163,14 @@ async def test_the_repeat_of_a_late_process_is_one(autojump_clock: MockClock) ->
     ]
 
 
-async def test_the_repeat_outlives_a_new_handshake(autojump_clock: MockClock) -> None:
+async def test_the_repeat_outlives_a_new_handshake() -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(processes=ILL, health=SCRIPT, health_interval_s=1000)
+        bench = GuestWorld(processes=ILL, health=SCRIPT, health_interval_s=1000)
         await bench.enable(nursery)
         said = await asked(bench, 2.0)
         bench.device.disconnect()
         await bench.device.next()
-        bench.device.say(InitAck(102))
+        bench.device.send(InitAck(102))
         said += await asked(bench, 5.0, 61.9, 62.0)
         nursery.cancel_scope.cancel()
     assert [action for _, _, action, _ in said] == [REBOOT, NONE, NONE, REBOOT]
@@ -206,11 +202,10 @@ async def test_the_strongest_action_decides(
     script_is_ill: bool,
     action: CorrectiveAction,
     reason: str,
-    autojump_clock: MockClock,
 ) -> None:
     processes = ILL if script_is_ill else FakeProcesses({SCRIPT: FakeRun()})
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(
+        bench = GuestWorld(
             voters=Applications(list(applications)), processes=processes, health=SCRIPT
         )
         await bench.enable(nursery)
@@ -221,7 +216,7 @@ async def test_the_strongest_action_decides(
 # -- reload ---------------------------------------------------------------------------------------
 
 
-def changed(bench: GuestBench, script: str | None) -> GuestSetup:
+def changed(bench: GuestWorld, script: str | None) -> GuestSetup:
     return attrs.evolve(
         bench.setup,
         session=attrs.evolve(SETTINGS, corrective_action=STOP),
@@ -230,19 +225,17 @@ def changed(bench: GuestBench, script: str | None) -> GuestSetup:
 
 
 @pytest.mark.parametrize("script", [None, "/etc/other"])
-async def test_a_reload_runs_the_new_script_and_forgets_the_old_verdict(
-    script: str | None, autojump_clock: MockClock
-) -> None:
+async def test_a_reload_runs_the_new_script_and_forgets_the_old_verdict(script: str | None) -> None:
     processes = FakeProcesses(
         {SCRIPT: FakeRun(1, b"disk full"), "/etc/other": FakeRun(1, b"hot", delay_s=4)}
     )
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(processes=processes, health=SCRIPT)
+        bench = GuestWorld(processes=processes, health=SCRIPT)
         await bench.enable(nursery)
         said = await asked(bench, 2.0)
         bench.guest.reload(changed(bench, script))
         assert (await bench.device.next()).message.TYPE == "init"
-        bench.device.say(InitAck(102))
+        bench.device.send(InitAck(102))
         said += await asked(bench, 5.999, 6.001, 16.001)
         nursery.cancel_scope.cancel()
     later = [(UNHEALTHY, STOP, "hot"), (UNHEALTHY, NONE, "hot")]
@@ -260,10 +253,10 @@ async def test_a_reload_runs_the_new_script_and_forgets_the_old_verdict(
     assert when(processes.started) == (runs if script else runs[:1])
 
 
-async def test_a_reload_ends_a_run_under_way(autojump_clock: MockClock) -> None:
+async def test_a_reload_ends_a_run_under_way() -> None:
     processes = FakeProcesses({SCRIPT: HANGS})
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(processes=processes, health=SCRIPT)
+        bench = GuestWorld(processes=processes, health=SCRIPT)
         await bench.enable(nursery)
         await trio.sleep_until(2.0)
         bench.guest.reload(changed(bench, None))
@@ -281,22 +274,22 @@ async def test_a_verdict_of_the_old_script_that_comes_with_the_reload_is_not_the
     """The run ends in the very moment of the reload, before it can be cancelled."""
     processes = FakeProcesses({SCRIPT: FakeRun(1, b"disk full", delay_s=2)})
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(processes=processes, health=SCRIPT)
+        bench = GuestWorld(processes=processes, health=SCRIPT)
         await bench.enable(nursery)
         await trio.sleep_until(1.5)
         autojump_clock.jump(0.5)
         bench.guest.reload(changed(bench, None))
         await bench.settle()
         await bench.device.next()
-        bench.device.say(InitAck(102))
+        bench.device.send(InitAck(102))
         assert await asked(bench, 3.0) == [(3.0, HEALTHY, STOP, "")]
         nursery.cancel_scope.cancel()
 
 
-async def test_a_stop_ends_the_health_script(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_stop_ends_the_health_script(tmp_path: Path) -> None:
     processes = FakeProcesses({SCRIPT: HANGS})
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(processes=processes, health=SCRIPT)
+        bench = GuestWorld(processes=processes, health=SCRIPT)
         await bench.enable(nursery)
         await trio.sleep_until(2.0)
         bench.guest.stop()
@@ -305,11 +298,11 @@ async def test_a_stop_ends_the_health_script(tmp_path: Path, autojump_clock: Moc
 
 
 async def test_the_log_says_what_the_host_is_asked_for_and_why_in_few_lines(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     applications = Applications([HealthStatus(False, REBOOT, "wedged")])
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(voters=applications)
+        bench = GuestWorld(voters=applications)
         await bench.enable(nursery)
         await asked(bench, 1.0, 2.0)  # asked for once
         assert caplog.messages == ["asking the host for reboot: wedged"]

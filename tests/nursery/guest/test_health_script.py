@@ -16,7 +16,9 @@ from hbtrio.nursery.guest.scripts import ScriptAnswer, ScriptVerdict
 from hbtrio.nursery.time_guard import run_guard
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from support.fake_processes import HANGS, FakeProcesses, FakeRun
-from support.guest_bench import when
+from support.guest_world import when
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 SCRIPT = "/etc/health"
 
@@ -72,7 +74,7 @@ def starts(one: Health) -> list[float]:
     return [at for at, _ in when(one.processes.started)]
 
 
-async def test_it_runs_at_once_and_every_interval(autojump_clock: MockClock) -> None:
+async def test_it_runs_at_once_and_every_interval() -> None:
     async with trio.open_nursery() as nursery:
         guard = await timekeeper(nursery)
         runs = [FakeRun(0, b"fine\n"), FakeRun(1, b"ill\nmore", delay_s=2), FakeRun(255)]
@@ -97,7 +99,6 @@ async def test_a_run_may_take_its_interval(
     delay_s: float,
     verdict_at: float | None,
     caplog: pytest.LogCaptureFixture,
-    autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
         guard = await timekeeper(nursery)
@@ -115,9 +116,7 @@ async def test_a_run_may_take_its_interval(
 @pytest.mark.parametrize(
     "silent", [HANGS, FakeRun(signal=9, stdout=b"ill"), FakeRun(fault="Permission denied")]
 )
-async def test_a_run_without_a_verdict_changes_nothing(
-    silent: FakeRun, autojump_clock: MockClock
-) -> None:
+async def test_a_run_without_a_verdict_changes_nothing(silent: FakeRun) -> None:
     async with trio.open_nursery() as nursery:
         guard = await timekeeper(nursery)
         runs = [FakeRun(1, b"ill"), silent, FakeRun(0)]
@@ -127,7 +126,7 @@ async def test_a_run_without_a_verdict_changes_nothing(
     assert one.verdicts == [(0.0, False, "ill"), (20.0, True, "")]
 
 
-async def test_without_a_script_nothing_runs(autojump_clock: MockClock) -> None:
+async def test_without_a_script_nothing_runs() -> None:
     processes = FakeProcesses({})
 
     def never(answer: ScriptAnswer) -> None:
@@ -137,7 +136,7 @@ async def test_without_a_script_nothing_runs(autojump_clock: MockClock) -> None:
     assert processes.started == []
 
 
-async def test_cancelled_it_ends_the_run(autojump_clock: MockClock) -> None:
+async def test_cancelled_it_ends_the_run() -> None:
     async with trio.open_nursery() as nursery:
         guard = await timekeeper(nursery)
         one = await health(nursery, HANGS, guard=guard)
@@ -185,7 +184,7 @@ async def test_after_a_freeze_a_run_has_its_whole_interval_again(
 
 
 async def test_runs_never_overlap_and_each_has_its_interval(
-    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with trio.open_nursery() as nursery:
         guard = await timekeeper(nursery)

@@ -87,7 +87,7 @@ class Host:
         self._heard: list[Message] = []
         self._sequence = 0
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         self._sequence += 1
         self._connection.sendall(encode(message, self._sequence))
 
@@ -148,13 +148,13 @@ def test_a_guest_at_work_loads_little_and_stays_small(tmp_path: Path) -> None:
     with running_guest(tmp_path) as (guest, host):
         init = host.next()
         assert isinstance(init, Init)
-        host.say(InitAck(init.invocation_id))
+        host.send(InitAck(init.invocation_id))
         for number in range(20):
-            host.say(Challenge(number))
+            host.send(Challenge(number))
             answer = host.next()
             assert isinstance(answer, ChallengeResponse)
             assert answer.heartbeat_response == number
-        host.say(ActionNotify(900, Event.STOP, NotificationType.REVOCABLE, 9000))
+        host.send(ActionNotify(900, Event.STOP, NotificationType.REVOCABLE, 9000))
         assert host.next() == ActionResponse(
             900, Event.STOP, NotificationType.REVOCABLE, VoteResult.ACCEPT, "fine"
         )

@@ -14,6 +14,8 @@ from hbtrio.wire.channel_codec import decode
 from hbtrio.wire.channel_messages import ActionResponse, ChallengeResponse, Exit, Init, Message
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, NotificationType, VoteResult
 
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 
 def beat(number: int = 0) -> ChallengeResponse:
     return ChallengeResponse(number, Health.HEALTHY, CorrectiveAction.REBOOT, "")
@@ -48,7 +50,7 @@ async def drained(outbox: Outbox) -> list[Message]:
     return messages
 
 
-async def test_messages_are_sent_in_order(autojump_clock: MockClock) -> None:
+async def test_messages_are_sent_in_order() -> None:
     outbox = Outbox()
     messages: list[Message] = [init(1), beat(2), answer(3), reject(4), beat(5), EXIT]
     for message in messages:
@@ -57,7 +59,7 @@ async def test_messages_are_sent_in_order(autojump_clock: MockClock) -> None:
     assert outbox.dropped == 0
 
 
-async def test_the_writer_waits_for_a_message(autojump_clock: MockClock) -> None:
+async def test_the_writer_waits_for_a_message() -> None:
     outbox = Outbox()
     async with trio.open_nursery() as nursery:
         taken: list[tuple[float, bytes]] = []
@@ -102,9 +104,7 @@ async def test_the_writer_waits_for_a_message(autojump_clock: MockClock) -> None
         ([EXIT, *[reject(1)] * (QUEUE - 1)], reject(2), [EXIT, *[reject(1)] * 62, reject(2)]),
     ],
 )
-async def test_when_it_is_full(
-    queued: list[Message], late: Message, left: list[Message], autojump_clock: MockClock
-) -> None:
+async def test_when_it_is_full(queued: list[Message], late: Message, left: list[Message]) -> None:
     outbox = Outbox()
     for message in queued:
         outbox.put(message)
@@ -148,11 +148,11 @@ async def flushed_at(outbox: Outbox) -> float:
     return trio.current_time()
 
 
-async def test_flushed_when_nothing_is_queued(autojump_clock: MockClock) -> None:
+async def test_flushed_when_nothing_is_queued() -> None:
     assert await flushed_at(Outbox()) == 0.0
 
 
-async def test_flushed_when_the_last_message_is_sent(autojump_clock: MockClock) -> None:
+async def test_flushed_when_the_last_message_is_sent() -> None:
     outbox = Outbox()
     outbox.put(beat())
     outbox.put(EXIT)
@@ -169,7 +169,7 @@ async def test_flushed_when_the_last_message_is_sent(autojump_clock: MockClock) 
         assert await flushed_at(outbox) == 4.0
 
 
-async def test_flushed_when_the_channel_goes_down(autojump_clock: MockClock) -> None:
+async def test_flushed_when_the_channel_goes_down() -> None:
     outbox = Outbox()
     outbox.put(beat())
     outbox.put(EXIT)

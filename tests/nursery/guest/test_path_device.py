@@ -29,7 +29,7 @@ from hbtrio.nursery.guest.path_device import PathDevice, SocketChannel, TtyChann
 from hbtrio.nursery.guest.virtio_port import VirtioPort
 from hbtrio.wire.channel_codec import decode, encode
 from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, Init, InitAck
-from support.guest_bench import GuestBench
+from support.guest_world import GuestWorld
 
 #: How long anything real may take, in seconds.
 BOUND_S = 10.0
@@ -418,7 +418,7 @@ async def test_a_tty_whose_driver_fails_is_a_fault(
 async def test_a_whole_guest_over_a_tty(terminal: Terminal) -> None:
     with trio.fail_after(BOUND_S):
         async with trio.open_nursery() as nursery:
-            bench = GuestBench(SessionSettings(name="vm1"))
+            bench = GuestWorld(SessionSettings(name="vm1"))
             bench.setup = attrs.evolve(bench.setup, device=PathDevice(terminal.path))
             guest = bench.guest.__class__(bench.setup, bench.guard)
             nursery.start_soon(guest.run)

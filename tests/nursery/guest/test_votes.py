@@ -16,18 +16,20 @@ from hbtrio.policy.time_guard import CALM_S
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Exit, Init, InitAck
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, NotificationType, VoteResult, WindowKind
 from support.fake_processes import HANGS, FakeRun
-from support.guest_bench import (
+from support.guest_world import (
     IRREVOCABLE,
     REVOCABLE,
     SETTINGS,
     STOP_NOTICE,
     STOP_VOTE,
-    GuestBench,
+    GuestWorld,
     handlers,
     response,
     said,
     when,
 )
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 ACCEPT, REJECT, COMPLETE = VoteResult.ACCEPT, VoteResult.REJECT, VoteResult.COMPLETE
 ERROR, TIMEOUT = VoteResult.ERROR, VoteResult.TIMEOUT
@@ -66,9 +68,9 @@ each_window = pytest.mark.parametrize("case", CASES, ids=lambda case: case.kind.
 
 async def bench_with(
     tmp_path: Path, nursery: trio.Nursery, runs: Mapping[str, FakeRun]
-) -> GuestBench:
+) -> GuestWorld:
     """A guest enabled at 1.0 whose event directory holds these scripts; it is 2.0."""
-    bench = GuestBench(processes=handlers(tmp_path, runs), events=tmp_path)
+    bench = GuestWorld(processes=handlers(tmp_path, runs), events=tmp_path)
     await bench.enable(nursery)
     await trio.sleep_until(2.0)
     return bench
@@ -77,12 +79,12 @@ async def bench_with(
 # -- the matrix of the windows --------------------------------------------------------------------
 
 
-async def test_the_windows_are_those_advertised(autojump_clock: MockClock) -> None:
+async def test_the_windows_are_those_advertised() -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench()
+        bench = GuestWorld()
         await bench.enable(nursery)
         nursery.cancel_scope.cancel()
-    (heard,) = bench.device.heard
+    (heard,) = bench.device.received
     # A second is added for the way. RESTART is the host's window: the guest only advertises it.
     assert said([heard]) == [
         (1.0, Init(101, "vm1", 1000, 9, 8, 7, 14, 301, SETTINGS.corrective_action))
@@ -102,13 +104,12 @@ async def test_deadlines(
     before_s: float,
     in_time: bool,
     tmp_path: Path,
-    autojump_clock: MockClock,
 ) -> None:
     delay_s = max(0.0, case.seconds - before_s)
     runs = {"handler": FakeRun(exit_code, b"my reason\nmore\n", delay_s=delay_s)}
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, runs)
-        bench.device.say(case.notify)
+        bench.device.send(case.notify)
         await trio.sleep_until(100)
         nursery.cancel_scope.cancel()
     ended = round(2.0 + min(delay_s, case.seconds), 6)
@@ -123,10 +124,10 @@ async def test_deadlines(
 
 
 @each_window
-async def test_cancelled_by_shutdown(case: Case, tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_cancelled_by_shutdown(case: Case, tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": HANGS})
-        bench.device.say(case.notify)
+        bench.device.send(case.notify)
         await trio.sleep_until(4.0)
         bench.guest.stop()
     assert said(bench.device.unread()) == [
@@ -147,7 +148,7 @@ async def test_late_with_the_answer_at_hand(
     runs = {"handler": FakeRun(exit_code, b"my reason", delay_s=1.5)}
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, runs)
-        bench.device.say(case.notify)
+        bench.device.send(case.notify)
         await trio.sleep_until(3.0)
         autojump_clock.jump(case.seconds + frozen_s)
         await trio.sleep(100)
@@ -162,7 +163,7 @@ async def test_late_with_nothing_at_hand(
 ) -> None:
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": HANGS})
-        bench.device.say(case.notify)
+        bench.device.send(case.notify)
         await trio.sleep_until(3.0)
         autojump_clock.jump(30)
         await trio.sleep(100)
@@ -192,14 +193,13 @@ async def test_the_window_of_a_timeout_ms(
     notification: NotificationType,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    autojump_clock: MockClock,
 ) -> None:
     """The way back is taken off what is longer than it; what is not is used whole."""
     caplog.set_level(logging.INFO)
     notify = ActionNotify(900, Event.STOP, notification, timeout_ms)
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": HANGS})
-        bench.device.say(notify)
+        bench.device.send(notify)
         await bench.settle()
         kind = "VOTE" if notification is REVOCABLE else "SHUTDOWN_NOTICE"
         opened = f"{notification} stop: {kind} window of {seconds:g} s, asking handler"
@@ -219,12 +219,12 @@ async def test_the_window_of_a_timeout_ms(
 @pytest.mark.parametrize("event", EVENT_TABLE)
 @pytest.mark.parametrize("notification", [REVOCABLE, IRREVOCABLE])
 async def test_a_script_is_told_what_it_is_about(
-    event: Event, notification: NotificationType, tmp_path: Path, autojump_clock: MockClock
+    event: Event, notification: NotificationType, tmp_path: Path
 ) -> None:
     notify = ActionNotify(2**31 - 1, event, notification, 9000)
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": FakeRun(0, b"fine\n")})
-        bench.device.say(notify)
+        bench.device.send(notify)
         heard = await bench.device.next()
         nursery.cancel_scope.cancel()
     result = ACCEPT if notification is REVOCABLE else COMPLETE
@@ -264,11 +264,10 @@ async def test_several_scripts(
     result: VoteResult,
     reason: str,
     tmp_path: Path,
-    autojump_clock: MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, runs)
-        bench.device.say(notify)
+        bench.device.send(notify)
         await trio.sleep_until(100)
         nursery.cancel_scope.cancel()
     assert said(bench.device.unread()) == [(at_s, response(notify, result, reason))]
@@ -280,12 +279,12 @@ async def test_several_scripts(
 
 
 async def test_a_configured_script_that_is_missing_has_no_say(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(events=tmp_path / "nowhere")
+        bench = GuestWorld(events=tmp_path / "nowhere")
         await bench.enable(nursery)
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         heard = await bench.device.next()
         nursery.cancel_scope.cancel()
     assert said([heard]) == [(1.0, response(STOP_VOTE, COMPLETE))]
@@ -293,11 +292,11 @@ async def test_a_configured_script_that_is_missing_has_no_say(
     assert ("hbtrio.scripts", logging.ERROR, missing) in caplog.record_tuples
 
 
-async def test_a_reason_is_made_fit_for_the_wire(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_reason_is_made_fit_for_the_wire(tmp_path: Path) -> None:
     line = 'disk "a\\b" busy\t' + "é" * 300
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": FakeRun(1, line.encode())})
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         heard = await bench.device.next()
         nursery.cancel_scope.cancel()
     assert isinstance(heard.message, ActionResponse)
@@ -311,13 +310,11 @@ async def test_a_reason_is_made_fit_for_the_wire(tmp_path: Path, autojump_clock:
     ("event", "notification"),
     [("bogus", "revocable"), ("unknown", "irrevocable"), ("stop", "bogus"), ("x", "y")],
 )
-async def test_what_nobody_knows_is_complete(
-    event: str, notification: str, tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_what_nobody_knows_is_complete(event: str, notification: str, tmp_path: Path) -> None:
     notify = ActionNotify(5, Event(event), NotificationType(notification), 9000)
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": FakeRun(1)})
-        bench.device.say(notify)
+        bench.device.send(notify)
         heard = await bench.device.next()
         nursery.cancel_scope.cancel()
     assert said([heard]) == [(2.0, response(notify, COMPLETE))]
@@ -326,19 +323,19 @@ async def test_what_nobody_knows_is_complete(
 
 @pytest.mark.parametrize("notify", [STOP_VOTE, STOP_NOTICE])
 async def test_before_the_host_has_acknowledged_it_is_complete(
-    notify: ActionNotify, tmp_path: Path, autojump_clock: MockClock
+    notify: ActionNotify, tmp_path: Path
 ) -> None:
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(processes=handlers(tmp_path, {"handler": FakeRun(1)}), events=tmp_path)
+        bench = GuestWorld(processes=handlers(tmp_path, {"handler": FakeRun(1)}), events=tmp_path)
         nursery.start_soon(bench.run)
         await trio.sleep_until(0.5)  # initial: not released
-        bench.device.say(notify)
+        bench.device.send(notify)
         assert said([await bench.device.next()]) == [(0.5, response(notify, COMPLETE))]
         init = await bench.device.next()  # enabling
-        bench.device.say(notify)
+        bench.device.send(notify)
         assert said([await bench.device.next()]) == [(1.0, response(notify, COMPLETE))]
         assert isinstance(init.message, Init)
-        bench.device.say(InitAck(init.message.invocation_id), notify)
+        bench.device.send(InitAck(init.message.invocation_id), notify)
         answered = await bench.device.next()
         nursery.cancel_scope.cancel()
     assert isinstance(answered.message, ActionResponse)
@@ -353,15 +350,13 @@ def number_of(one: tuple[float, object]) -> int:
 # -- one action after another ---------------------------------------------------------------------
 
 
-async def test_a_newer_action_ends_the_one_in_progress(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_a_newer_action_ends_the_one_in_progress(tmp_path: Path) -> None:
     newer = ActionNotify(77, Event.REBOOT, IRREVOCABLE, 4000)
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": HANGS})
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         await trio.sleep_until(3.0)
-        bench.device.say(newer)
+        bench.device.send(newer)
         await trio.sleep_until(100)
         nursery.cancel_scope.cancel()
     assert said(bench.device.unread()) == [
@@ -372,14 +367,12 @@ async def test_a_newer_action_ends_the_one_in_progress(
     assert when(bench.processes.cancelled) == [(3.0, "handler"), (6.0, "handler")]
 
 
-async def test_the_same_id_again_is_another_action(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_the_same_id_again_is_another_action(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": REFUSES})
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         await trio.sleep_until(2.5)
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         await trio.sleep_until(100)
         nursery.cancel_scope.cancel()
     assert said(bench.device.unread()) == [
@@ -391,7 +384,7 @@ async def test_the_same_id_again_is_another_action(
 @pytest.mark.parametrize("runs", [{}, {"handler": OK}, {"handler": HANGS}, {"a": OK, "b": REFUSES}])
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_each_of_many_actions_is_answered_once_under_its_id_and_event(
-    runs: Mapping[str, FakeRun], at_once: bool, tmp_path: Path, autojump_clock: MockClock
+    runs: Mapping[str, FakeRun], at_once: bool, tmp_path: Path
 ) -> None:
     asked = [
         ActionNotify(number, event, notification, 4000)
@@ -404,10 +397,10 @@ async def test_each_of_many_actions_is_answered_once_under_its_id_and_event(
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, runs)
         if at_once:
-            bench.device.say_raw(bench.device.encoded(*asked))
+            bench.device.send_bytes(bench.device.encoded(*asked))
         for notify in asked:
             if not at_once:
-                bench.device.say(notify)
+                bench.device.send(notify)
             await trio.sleep(0.3)
         await trio.sleep(100)
         nursery.cancel_scope.cancel()
@@ -420,23 +413,21 @@ async def test_each_of_many_actions_is_answered_once_under_its_id_and_event(
     ] == [(one.invocation_id, one.event_type, one.notification_type) for one in asked]
 
 
-async def test_scripts_that_do_not_die_hold_up_no_answer_and_are_bounded(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_scripts_that_do_not_die_hold_up_no_answer_and_are_bounded(tmp_path: Path) -> None:
     processes = handlers(tmp_path, {"handler": FakeRun(delay_s=math.inf, dies_in_s=3)})
     asked = [ActionNotify(number, Event.STOP, REVOCABLE, 9000) for number in range(66)]
     last = ActionNotify(99, Event.STOP, REVOCABLE, 9000)
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(processes=processes, events=tmp_path)
+        bench = GuestWorld(processes=processes, events=tmp_path)
         await bench.enable(nursery)
         await trio.sleep_until(2.0)
         for notify in asked:
-            bench.device.say(notify)
+            bench.device.send(notify)
             await bench.settle()
         assert len(processes.started) == 64
         # Another one has a place when they are gone.
         await trio.sleep_until(5.5)
-        bench.device.say(last)
+        bench.device.send(last)
         await trio.sleep_until(100)
         nursery.cancel_scope.cancel()
     superseded = "superseded by a newer action"
@@ -451,16 +442,14 @@ async def test_scripts_that_do_not_die_hold_up_no_answer_and_are_bounded(
 # -- the session around an action -----------------------------------------------------------------
 
 
-async def test_an_action_outlives_a_new_handshake(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_an_action_outlives_a_new_handshake(tmp_path: Path) -> None:
     """Unlike the deployed client, which never answers a vote that was pending at a re-init."""
     settings = attrs.evolve(SETTINGS, hb_min_timeout_ms=3000)
     runs = {"handler": FakeRun(1, b"busy", delay_s=4)}
     async with trio.open_nursery() as nursery:
-        bench = GuestBench(settings, processes=handlers(tmp_path, runs), events=tmp_path)
+        bench = GuestWorld(settings, processes=handlers(tmp_path, runs), events=tmp_path)
         await bench.enable(nursery)
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         await trio.sleep_until(5.5)
         nursery.cancel_scope.cancel()
     assert said(bench.device.unread()) == [
@@ -469,19 +458,17 @@ async def test_an_action_outlives_a_new_handshake(
     ]
 
 
-async def test_a_stop_when_an_answer_is_being_written_keeps_the_order(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_a_stop_when_an_answer_is_being_written_keeps_the_order(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": REFUSES})
         bench.device.stop_reading()
-        bench.device.say(STOP_VOTE)
+        bench.device.send(STOP_VOTE)
         await trio.sleep_until(3.5)  # the reject is on its way
-        bench.device.say(STOP_NOTICE)
+        bench.device.send(STOP_NOTICE)
         await trio.sleep_until(4.0)
         bench.guest.stop()
         await trio.sleep_until(4.25)
-        bench.device.read_on()
+        bench.device.resume_reading()
     assert said(bench.device.unread()) == [
         (4.25, response(STOP_VOTE, REJECT, "busy")),
         (4.25, response(STOP_NOTICE, ERROR, "the daemon is stopping")),

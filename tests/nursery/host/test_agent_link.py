@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 import hbtrio
 from hbtrio.config.host import AgentLinkSettings
@@ -45,6 +45,8 @@ from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 from support.fake_processes import FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world
 from support.host_world import Reply as GuestReply
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 IDENTITY = Identity("compute-0", "h-1", "boot-1")
 WITH_AGENT = {"agent": AgentLinkSettings(connect="unix:/agent")}
@@ -80,7 +82,7 @@ class ScriptedAgent:
         self.welcome: LinkMessage | None = Welcome(1, "controller-0", 0)
         #: Whether it acknowledges each report at once.
         self.acknowledges = True
-        self.heard: list[FromHost] = []
+        self.received: list[FromHost] = []
         #: When it was dialled.
         self.dialled: list[float] = []
         self._stream: trio.abc.Stream | None = None
@@ -119,14 +121,14 @@ class ScriptedAgent:
                 await self._send(self.welcome)
             case LinkReport(number=number) if self.acknowledges:
                 await self._send(Ack(number))
-        self.heard.append(message)
+        self.received.append(message)
 
     async def _send(self, *messages: LinkMessage) -> None:
         assert self._stream is not None
         async with self._turn:
             await self._stream.send_all(b"".join(map(encode_link, messages)))
 
-    async def say(self, *messages: LinkMessage) -> None:
+    async def send(self, *messages: LinkMessage) -> None:
         """Says these, and waits until all that follows at once has happened."""
         await self._send(*messages)
         await wait_all_tasks_blocked()
@@ -141,12 +143,12 @@ class ScriptedAgent:
         """Number, kind and result of each report."""
         return [
             (one.number, one.kind, one.result or "")
-            for one in self.heard
+            for one in self.received
             if isinstance(one, LinkReport)
         ]
 
     def of(self, cls: type[Any]) -> list[Any]:
-        return [one for one in self.heard if type(one) is cls]
+        return [one for one in self.received if type(one) is cls]
 
 
 @attrs.frozen
@@ -159,7 +161,7 @@ class Linked:
 
     async def report(self, guest: ScriptedGuest, *, on: bool = True) -> None:
         """The agent wants to hear of the guest's losses."""
-        await self.agent.say(Reporting("", on), Reporting(guest.uuid, on))
+        await self.agent.send(Reporting("", on), Reporting(guest.uuid, on))
 
 
 @asynccontextmanager
@@ -184,30 +186,30 @@ async def linked(agent: ScriptedAgent | None = None, **config: Any) -> AsyncIter
 # -- the session ----------------------------------------------------------------------------------
 
 
-async def test_a_host_that_stops_says_so(autojump_clock: MockClock) -> None:
+async def test_a_host_that_stops_says_so() -> None:
     async with linked() as on:
         await on.world.settle()
         on.scope.cancel()
         await on.world.settle()
-        assert on.agent.heard[-1] == Goodbye(STOPPING)
+        assert on.agent.received[-1] == Goodbye(STOPPING)
 
 
-async def test_a_session_begins_with_hello_and_a_snapshot(autojump_clock: MockClock) -> None:
+async def test_a_session_begins_with_hello_and_a_snapshot() -> None:
     agent = ScriptedAgent()
     agent.welcome = None
     async with linked(agent) as on:
         first, second = await on.world.all_heartbeating(2)
         hello = Hello(1, "compute-0", "h-1", "boot-1", hbtrio.__version__, 0)
-        assert agent.heard == [hello]  # and nothing more before it is welcome
+        assert agent.received == [hello]  # and nothing more before it is welcome
         assert not on.link.connected
-        await agent.say(Welcome(1, "controller-0", 0))
+        await agent.send(Welcome(1, "controller-0", 0))
         assert on.link.connected
         told = [instance_of(on.world.channel(guest)) for guest in (first, second)]
-        assert agent.heard[1:4] == [*told, SnapshotEnd(2)]
+        assert agent.received[1:4] == [*told, SnapshotEnd(2)]
         assert agent.reports == [(1, "heartbeating", ""), (2, "heartbeating", "")]
 
 
-async def test_an_instance_as_it_is_told(autojump_clock: MockClock) -> None:
+async def test_an_instance_as_it_is_told() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating(name="db", heartbeat_interval_ms=500)
         assert on.agent.of(Instance)[-1] == Instance(
@@ -226,7 +228,7 @@ async def test_an_instance_as_it_is_told(autojump_clock: MockClock) -> None:
         )
 
 
-async def test_why_an_instance_is_as_it_is(autojump_clock: MockClock) -> None:
+async def test_why_an_instance_is_as_it_is() -> None:
     async with linked() as on:
         guest = on.world.guest()
 
@@ -245,7 +247,7 @@ async def test_why_an_instance_is_as_it_is(autojump_clock: MockClock) -> None:
         count = len(on.agent.of(Instance))
         await on.world.sleep(600)
         assert len(on.agent.of(Instance)) == count  # told once, however often it is tried
-        guest.appears()
+        guest.appear()
         await on.world.sleep(120)
         assert told() == ("heartbeating", "")
         await on.report(guest)
@@ -263,13 +265,13 @@ async def test_why_an_instance_is_as_it_is(autojump_clock: MockClock) -> None:
         assert told() == ("waiting", "closed by the peer")
 
 
-async def test_an_instance_is_told_before_the_reports_about_it(autojump_clock: MockClock) -> None:
+async def test_an_instance_is_told_before_the_reports_about_it() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
         await on.report(guest)
         guest.answers_after_s = None
         await on.world.sleep(5)
-        about = [one for one in on.agent.heard if isinstance(one, Instance | LinkReport)]
+        about = [one for one in on.agent.received if isinstance(one, Instance | LinkReport)]
         kinds = [
             one.kind if isinstance(one, LinkReport) else f"heartbeating={one.heartbeating}"
             for one in about
@@ -282,22 +284,20 @@ async def test_an_instance_is_told_before_the_reports_about_it(autojump_clock: M
         ]
 
 
-async def test_instances_are_told_before_their_reports_however_busy_the_link_is(
-    autojump_clock: MockClock,
-) -> None:
+async def test_instances_are_told_before_their_reports_however_busy_the_link_is() -> None:
     """While the reports of one are being sent, another begins to heartbeat."""
     agent = ScriptedAgent()
     agent.acknowledges = False
     async with linked(agent) as on:
         await on.world.all_heartbeating(40)
-        agent.takes_s, agent.heard = 0.1, []
+        agent.takes_s, agent.received = 0.1, []
         await agent.cut()
         await on.world.sleep(1)  # the reports are told again, one after the other
         late = await on.world.all_heartbeating(10)
         await on.world.sleep(30)
         told: dict[str, bool] = {}
         reports = []
-        for message in agent.heard:
+        for message in agent.received:
             if isinstance(message, Instance):
                 told[message.uuid] = message.heartbeating
             elif isinstance(message, LinkReport):
@@ -306,7 +306,7 @@ async def test_instances_are_told_before_their_reports_however_busy_the_link_is(
         assert {guest.uuid for guest in late} <= set(reports)
 
 
-async def test_health_that_comes_back_is_told(autojump_clock: MockClock) -> None:
+async def test_health_that_comes_back_is_told() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
         for health in (Health.UNHEALTHY, Health.HEALTHY, Health.UNHEALTHY):
@@ -315,39 +315,37 @@ async def test_health_that_comes_back_is_told(autojump_clock: MockClock) -> None
             assert on.agent.of(Instance)[-1].health is health
 
 
-async def test_instances_that_go(autojump_clock: MockClock) -> None:
+async def test_instances_that_go() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
-        guest.vanishes()
+        guest.vanish()
         await on.world.sleep(1)
         assert on.agent.of(Gone) == [Gone(guest.uuid, "its channel was removed")]
         kinds = [kind for _, kind, _ in on.agent.reports]
         assert kinds == ["heartbeating", "stopped", "stopped"]
 
 
-async def test_an_instance_that_does_not_come_back_goes_too(autojump_clock: MockClock) -> None:
+async def test_an_instance_that_does_not_come_back_goes_too() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating(restart_secs=20)
         on.world.notice(guest, Event.REBOOT)
         await on.world.settle()
-        guest.vanishes()
+        guest.vanish()
         await on.world.sleep(30)
         assert on.agent.of(Gone) == [Gone(guest.uuid, "its channel was removed")]
 
 
-async def test_another_protocol(autojump_clock: MockClock) -> None:
+async def test_another_protocol() -> None:
     agent = ScriptedAgent()
     agent.welcome = Welcome(2, "controller-0", 0)
     async with linked(agent) as on:
         await on.world.sleep(0.1)
-        [goodbye] = [one.reason for one in agent.heard[1:]]  # type: ignore[union-attr]
+        [goodbye] = [one.reason for one in agent.received[1:]]  # type: ignore[union-attr]
         assert goodbye == "unusable message: protocol 2, this host speaks 1"
         assert not on.link.connected
 
 
-async def test_an_agent_that_can_t_be_reached(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_agent_that_can_t_be_reached(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hbtrio.link")
     agent = ScriptedAgent()
     agent.away = "unix:/agent: connection refused"
@@ -373,9 +371,7 @@ async def test_an_agent_that_can_t_be_reached(
     ]
 
 
-async def test_an_agent_that_ends_each_link_soon_is_dialled_ever_less_often(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_agent_that_ends_each_link_soon_is_dialled_ever_less_often() -> None:
     agent = ScriptedAgent()
     async with linked(agent) as on:
         for _ in range(6):
@@ -398,7 +394,7 @@ async def test_an_agent_that_ends_each_link_soon_is_dialled_ever_less_often(
 
 
 async def test_an_agent_that_sends_it_away_again_and_again_is_one_line(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     agent = ScriptedAgent()
     agent.welcome = Goodbye("the certificate is not valid for the name compute-0")
@@ -415,7 +411,7 @@ async def test_an_agent_that_sends_it_away_again_and_again_is_one_line(
 # -- reports --------------------------------------------------------------------------------------
 
 
-async def test_what_is_not_acknowledged_comes_again(autojump_clock: MockClock) -> None:
+async def test_what_is_not_acknowledged_comes_again() -> None:
     agent = ScriptedAgent()
     agent.acknowledges = False
     async with linked(agent) as on:
@@ -424,19 +420,19 @@ async def test_what_is_not_acknowledged_comes_again(autojump_clock: MockClock) -
         await on.world.settle()
         assert agent.reports == [(1, "heartbeating", ""), (2, "vote", "accept")]
         await agent.cut()
-        agent.heard.clear()
+        agent.received.clear()
         agent.welcome = Welcome(1, "controller-0", 1)
         await on.world.sleep(1)
         assert agent.reports == [(2, "vote", "accept")]
-        await agent.say(Ack(2))
+        await agent.send(Ack(2))
         assert len(on.link.feed.queue) == 0
         await agent.cut()
-        agent.heard.clear()
+        agent.received.clear()
         await on.world.sleep(1)
         assert agent.reports == []
 
 
-async def test_what_happens_while_there_is_no_link(autojump_clock: MockClock) -> None:
+async def test_what_happens_while_there_is_no_link() -> None:
     agent = ScriptedAgent()
     async with linked(agent) as on:
         guest = await on.world.heartbeating()
@@ -447,13 +443,13 @@ async def test_what_happens_while_there_is_no_link(autojump_clock: MockClock) ->
         on.world.vote(guest)
         await on.world.settle()
         for _ in range(3):
-            guest.says_init()
+            guest.send_init()
             guest.answers_after_s = None
             await on.world.sleep(5)
             guest.answers_after_s = 0.0
-            guest.says_init()
+            guest.send_init()
             await on.world.sleep(2)
-        agent.heard.clear()
+        agent.received.clear()
         agent.away = ""
         await on.world.sleep(3)
         # Of its states the newest; of its losses each, and the verdict.
@@ -464,18 +460,18 @@ async def test_what_happens_while_there_is_no_link(autojump_clock: MockClock) ->
         assert len(on.link.feed.queue) == 0
 
 
-async def test_changes_are_not_collected_without_a_link(autojump_clock: MockClock) -> None:
+async def test_changes_are_not_collected_without_a_link() -> None:
     agent = ScriptedAgent()
     agent.away = "gone"
     async with linked(agent) as on:
         for _ in range(3):
             guest = await on.world.heartbeating()
-            guest.vanishes()
+            guest.vanish()
             await on.world.settle()
         assert on.link.feed._changed == {}
 
 
-async def test_the_reason_is_cut_to_what_a_line_can_hold(autojump_clock: MockClock) -> None:
+async def test_the_reason_is_cut_to_what_a_line_can_hold() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
         on.world.vote(guest)
@@ -490,13 +486,11 @@ async def test_the_reason_is_cut_to_what_a_line_can_hold(autojump_clock: MockClo
 
 
 @pytest.mark.parametrize(("host_on", "vm_on"), [(True, True), (True, False), (False, True)])
-async def test_losses_are_reported_while_both_are_on(
-    autojump_clock: MockClock, host_on: bool, vm_on: bool
-) -> None:
+async def test_losses_are_reported_while_both_are_on(host_on: bool, vm_on: bool) -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
         other = await on.world.heartbeating()
-        await on.agent.say(
+        await on.agent.send(
             Reporting("", host_on), Reporting(guest.uuid, vm_on), Reporting("unknown", True)
         )
         guest.answers_after_s = None
@@ -506,9 +500,7 @@ async def test_losses_are_reported_while_both_are_on(
         assert not on.world.channel(other).heartbeat.reporting
 
 
-async def test_reporting_is_off_until_it_is_told_and_outlives_the_link(
-    autojump_clock: MockClock,
-) -> None:
+async def test_reporting_is_off_until_it_is_told_and_outlives_the_link() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
         assert not on.world.channel(guest).heartbeat.reporting
@@ -521,7 +513,7 @@ async def test_reporting_is_off_until_it_is_told_and_outlives_the_link(
         # An instance that comes is reported on if it was told of before.
         late = on.world.guest()
         on.world.host.set_reporting(late.uuid, enabled=True)
-        late.appears()
+        late.appear()
         await on.world.settle()
         assert on.world.channel(late).heartbeat.reporting
         on.world.host.set_reporting(late.uuid, enabled=False)
@@ -543,11 +535,11 @@ async def test_reporting_is_off_until_it_is_told_and_outlives_the_link(
     ],
 )
 async def test_a_round_is_opened_and_its_outcome_reported(
-    autojump_clock: MockClock, vote: bool, event: Event, seconds: int
+    vote: bool, event: Event, seconds: int
 ) -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
-        await on.agent.say(RoundCommand("c-1", guest.uuid, event, vote, 1.0))
+        await on.agent.send(RoundCommand("c-1", guest.uuid, event, vote, 1.0))
         assert on.agent.of(Reply) == [Reply("c-1", True, seconds=seconds)]
         [report] = [one for one in on.agent.of(LinkReport) if one.command_id]
         kind = "vote" if vote else "notice"
@@ -561,30 +553,26 @@ async def test_a_round_is_opened_and_its_outcome_reported(
         ("x" * 255, f"no instance {'x' * 255} on this host"),
     ],
 )
-async def test_a_round_of_an_unknown_instance(
-    autojump_clock: MockClock, uuid: str, why: str
-) -> None:
+async def test_a_round_of_an_unknown_instance(uuid: str, why: str) -> None:
     async with linked() as on:
-        await on.agent.say(RoundCommand("c-1", uuid, Event.STOP, True, 1.0))
+        await on.agent.send(RoundCommand("c-1", uuid, Event.STOP, True, 1.0))
         assert on.agent.of(Reply) == [Reply("c-1", False, why)]
 
 
-async def test_a_round_of_an_instance_that_takes_no_part(autojump_clock: MockClock) -> None:
+async def test_a_round_of_an_instance_that_takes_no_part() -> None:
     async with linked() as on:
         guest = on.world.guest()
-        guest.greets = False
-        guest.appears()
+        guest.sends_init = False
+        guest.appear()
         await on.world.settle()
-        await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        await on.agent.send(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
         [reply] = on.agent.of(Reply)
         assert (reply.ok, reply.seconds) == (False, 0)
         assert reply.reason == f"{guest.uuid} is not heartbeating: discovered"
 
 
 @pytest.mark.parametrize("gone", [False, True])
-async def test_a_refusal_does_not_overtake_the_change_that_it_comes_from(
-    autojump_clock: MockClock, gone: bool
-) -> None:
+async def test_a_refusal_does_not_overtake_the_change_that_it_comes_from(gone: bool) -> None:
     """Else the agent would take it for its host's fault. The link is busy with the others."""
     agent = ScriptedAgent()
     async with linked(agent) as on:
@@ -593,16 +581,16 @@ async def test_a_refusal_does_not_overtake_the_change_that_it_comes_from(
         await agent.cut()
         await on.world.sleep(20)
         for one in others:
-            one.exits()
+            one.send_exit()
         await on.world.sleep(0.1)
-        (guest.vanishes if gone else guest.exits)()
+        (guest.vanish if gone else guest.send_exit)()
         await on.world.sleep(0.1)
-        agent.heard = []
-        await agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        agent.received = []
+        await agent.send(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
         await on.world.sleep(20)
         told = [
             one
-            for one in agent.heard
+            for one in agent.received
             if isinstance(one, Reply)
             or (isinstance(one, Gone | Instance) and one.uuid == guest.uuid)
         ]
@@ -615,12 +603,12 @@ async def test_a_refusal_does_not_overtake_the_change_that_it_comes_from(
         assert not reply.ok
 
 
-async def test_a_round_waits_a_moment_for_the_one_before(autojump_clock: MockClock) -> None:
+async def test_a_round_waits_a_moment_for_the_one_before() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
         guest.reply = lambda asked: GuestReply(VoteResult.ACCEPT, after_s=0.8)
-        await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
-        await on.agent.say(
+        await on.agent.send(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        await on.agent.send(
             RoundCommand("c-2", guest.uuid, Event.STOP, False, 1.0),
             RoundCommand("c-3", guest.uuid, Event.STOP, False, 0.5),
         )
@@ -635,56 +623,54 @@ async def test_a_round_waits_a_moment_for_the_one_before(autojump_clock: MockClo
         assert ids == ["c-1", "c-2"]
 
 
-async def test_a_round_goes_on_without_the_link(autojump_clock: MockClock) -> None:
+async def test_a_round_goes_on_without_the_link() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
         guest.reply = lambda asked: GuestReply(VoteResult.REJECT, "no", after_s=3)
-        await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        await on.agent.send(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
         on.agent.away = "gone"
         await on.agent.cut()
         await on.world.sleep(5)
         on.agent.away = ""
-        on.agent.heard.clear()
+        on.agent.received.clear()
         await on.world.sleep(3)
         [report] = on.agent.of(LinkReport)
         assert (report.command_id, report.result, report.reason) == ("c-1", "reject", "no")
 
 
-async def test_a_round_that_waits_is_not_begun_once_the_link_is_gone(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_round_that_waits_is_not_begun_once_the_link_is_gone() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
         guest.reply = lambda asked: GuestReply(VoteResult.ACCEPT, after_s=0.5)
-        await on.agent.say(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
-        await on.agent.say(RoundCommand("c-2", guest.uuid, Event.STOP, False, 1.0))
+        await on.agent.send(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0))
+        await on.agent.send(RoundCommand("c-2", guest.uuid, Event.STOP, False, 1.0))
         await on.agent.cut()
         await on.world.sleep(5)
         assert [one.command_id for one in on.agent.of(LinkReport) if one.command_id] == ["c-1"]
 
 
-async def test_too_many_commands_at_once(autojump_clock: MockClock) -> None:
+async def test_too_many_commands_at_once() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
         guest.reply = lambda asked: GuestReply(VoteResult.ACCEPT, after_s=8)
-        await on.agent.say(
+        await on.agent.send(
             *(RoundCommand(f"c-{n}", guest.uuid, Event.STOP, True, 5.0) for n in range(600))
         )
         refused = {one.reason for one in on.agent.of(Reply) if not one.ok}
         assert refused == {"too many commands in progress, the limit is 512"}
         assert len(on.agent.of(Reply)) == 600 - 512
         await on.world.sleep(20)
-        await on.agent.say(RoundCommand("late", guest.uuid, Event.STOP, True, 1.0))
+        await on.agent.send(RoundCommand("late", guest.uuid, Event.STOP, True, 1.0))
         assert on.agent.of(Reply)[-1] == Reply("late", True, seconds=9)
 
 
 # -- actions --------------------------------------------------------------------------------------
 
 
-async def test_an_action(autojump_clock: MockClock) -> None:
+async def test_an_action() -> None:
     async with linked(runs={"virsh": FakeRun(stdout=b"done\n")}) as on:
         guest = await on.world.heartbeating()
-        await on.agent.say(
+        await on.agent.send(
             ActCommand("c-1", guest.uuid, "pause", ("virsh", "suspend", "{uuid}"), False, 1.0)
         )
         await on.world.sleep(1)
@@ -709,23 +695,21 @@ async def test_an_action(autojump_clock: MockClock) -> None:
         ("pause", (), "no command for pause: give one after --, or set pause in [actions]"),
     ],
 )
-async def test_an_action_that_is_refused(
-    autojump_clock: MockClock, action: str, command: tuple[str, ...], why: str
-) -> None:
+async def test_an_action_that_is_refused(action: str, command: tuple[str, ...], why: str) -> None:
     async with linked() as on:
         guest = await on.world.heartbeating()
-        await on.agent.say(ActCommand("c-1", guest.uuid, action, command, False, 1.0))
+        await on.agent.send(ActCommand("c-1", guest.uuid, action, command, False, 1.0))
         assert on.agent.of(Reply) == [Reply("c-1", False, why)]
 
 
 @pytest.mark.parametrize("char", ['"', "\\", "é", "\0", "\U0001f600"])
-async def test_progress_fits_into_lines(autojump_clock: MockClock, char: str) -> None:
+async def test_progress_fits_into_lines(char: str) -> None:
     output = (char * 2000).encode()[:2048]
     arguments = ("virsh", *[char * 150] * 14)
     runs = {"virsh": FakeRun(stdout=output, exit_code=1)}
     async with linked(runs=runs) as on:
         guest = await on.world.heartbeating()
-        await on.agent.say(ActCommand("c-1", guest.uuid, "pause", arguments, True, 1.0))
+        await on.agent.send(ActCommand("c-1", guest.uuid, "pause", arguments, True, 1.0))
         await on.world.sleep(1)
         assert on.link.connected
         lines = [json.loads(one.line) for one in on.agent.of(ActionProgress)[:-1]]

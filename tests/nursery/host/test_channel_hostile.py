@@ -39,6 +39,8 @@ from support.host_world import (
 )
 from support.memory_port import CAPACITY_BYTES, MemoryPeer
 
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 RATE = BURST = 8192
 
 #: More than any flood of these tests can get rid of.
@@ -91,115 +93,107 @@ def held_bytes(channel: Channel) -> int:
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-async def test_a_flood_delays_no_neighbour_and_is_left_unread(
-    kind: str, autojump_clock: MockClock
-) -> None:
-    async with host_world() as world:
-        neighbour = await world.heartbeating()
-        hostile = await world.heartbeating()
-        hostile.answers_after_s = None
-        await world.at(2.5)
-        flooder = Flooder(hostile.peer, FLOODS[kind])
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(flooder.run)
-            await world.at(12.5)
-            nursery.cancel_scope.cancel()
-        assert neighbour.challenged_at() == [float(second) for second in range(1, 13)]
-        assert world.channel(neighbour).heartbeat.round_trip_s == 0
-        assert world.channel(neighbour).heartbeat.missed == 0
-        assert world.told(neighbour, since=2) == []
-        # Ten seconds' worth, what the socket holds, one read that emptied the bucket, and the last
-        # look before each beat.
-        read = flooder.sent - hostile.peer.to_host.held
-        assert read <= BURST + 10 * RATE + 4096 + 10 * 4096
-        assert hostile.peer.to_host.held >= CAPACITY_BYTES - 4096
-        channel = world.channel(hostile)
-        assert held_bytes(channel) <= 4096
+async def test_a_flood_delays_no_neighbour_and_is_left_unread(kind: str, world: HostWorld) -> None:
+    neighbour = await world.heartbeating()
+    hostile = await world.heartbeating()
+    hostile.answers_after_s = None
+    await world.at(2.5)
+    flooder = Flooder(hostile.peer, FLOODS[kind])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flooder.run)
+        await world.at(12.5)
+        nursery.cancel_scope.cancel()
+    assert neighbour.challenged_at() == [float(second) for second in range(1, 13)]
+    assert world.channel(neighbour).heartbeat.round_trip_s == 0
+    assert world.channel(neighbour).heartbeat.missed == 0
+    assert world.reports(neighbour, since=2) == []
+    # Ten seconds' worth, what the socket holds, one read that emptied the bucket, and the last
+    # look before each beat.
+    read = flooder.sent - hostile.peer.to_host.held
+    assert read <= BURST + 10 * RATE + 4096 + 10 * 4096
+    assert hostile.peer.to_host.held >= CAPACITY_BYTES - 4096
+    channel = world.channel(hostile)
+    assert held_bytes(channel) <= 4096
 
 
-async def test_a_hundred_floods_delay_nobody(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        neighbours = await world.all_heartbeating(100)
-        await world.at(1.5)
-        hostile = await world.all_heartbeating(100)
-        await world.at(2.5)
-        kinds = cycle(FLOODS.values())
-        async with trio.open_nursery() as nursery:
-            for guest in hostile:
-                guest.answers_after_s = None
-                nursery.start_soon(Flooder(guest.peer, next(kinds)).run)
-            await world.at(5.5)
-            nursery.cancel_scope.cancel()
-        for guest in neighbours:
-            assert guest.challenged_at() == [1.0, 2.0, 3.0, 4.0, 5.0]
-            assert world.channel(guest).heartbeat.round_trip_s == 0
-        assert world.host.pacer.worst_lateness_s < 1e-6
+async def test_a_hundred_floods_delay_nobody(world: HostWorld) -> None:
+    neighbours = await world.all_heartbeating(100)
+    await world.at(1.5)
+    hostile = await world.all_heartbeating(100)
+    await world.at(2.5)
+    kinds = cycle(FLOODS.values())
+    async with trio.open_nursery() as nursery:
+        for guest in hostile:
+            guest.answers_after_s = None
+            nursery.start_soon(Flooder(guest.peer, next(kinds)).run)
+        await world.at(5.5)
+        nursery.cancel_scope.cancel()
+    for guest in neighbours:
+        assert guest.challenged_at() == [1.0, 2.0, 3.0, 4.0, 5.0]
+        assert world.channel(guest).heartbeat.round_trip_s == 0
+    assert world.host.pacer.worst_lateness_s < 1e-6
 
 
-async def test_a_pause_is_as_long_as_the_bytes_were_too_many(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = world.guest()
-        guest.greets = False
-        guest.appears()
-        await world.at(1.5)
-        guest.peer.send_bytes(b"\n" * 4096 * 3)
-        await world.at(1.5)
-        # The third read went 4096 bytes over the burst: that is half a second.
-        guest.says_init()
-        await world.at(1.999)
-        assert guest.heard == []
-        await world.at(2.001)
-        assert guest.messages[0] == InitAck(FIRST_ID)
+async def test_a_pause_is_as_long_as_the_bytes_were_too_many(world: HostWorld) -> None:
+    guest = world.guest()
+    guest.sends_init = False
+    guest.appear()
+    await world.at(1.5)
+    guest.peer.send_bytes(b"\n" * 4096 * 3)
+    await world.at(1.5)
+    # The third read went 4096 bytes over the burst: that is half a second.
+    guest.send_init()
+    await world.at(1.999)
+    assert guest.received == []
+    await world.at(2.001)
+    assert guest.messages[0] == InitAck(FIRST_ID)
 
 
-async def test_a_tiny_line_costs_as_much_as_a_message(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = world.guest()
-        guest.greets = False
-        guest.appears()
-        await world.at(1.5)
-        guest.peer.send_bytes(b"x\n" * 128)
-        await world.settle()
-        # 128 lines count for 16 KB, twice the burst: a second without reading.
-        guest.says_init()
-        await world.at(2.499)
-        assert [type(message) for message in guest.messages] == [Nack] * 5
-        await world.at(2.501)
-        assert guest.messages[5] == InitAck(FIRST_ID)
-        assert world.channel(guest).faulty == 128
+async def test_a_tiny_line_costs_as_much_as_a_message(world: HostWorld) -> None:
+    guest = world.guest()
+    guest.sends_init = False
+    guest.appear()
+    await world.at(1.5)
+    guest.peer.send_bytes(b"x\n" * 128)
+    await world.settle()
+    # 128 lines count for 16 KB, twice the burst: a second without reading.
+    guest.send_init()
+    await world.at(2.499)
+    assert [type(message) for message in guest.messages] == [Nack] * 5
+    await world.at(2.501)
+    assert guest.messages[5] == InitAck(FIRST_ID)
+    assert world.channel(guest).faulty == 128
 
 
-async def test_of_one_read_only_so_many_lines_are_looked_at(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = world.guest()
-        guest.greets = False
-        guest.appears()
-        await world.settle()
-        guest.peer.send_bytes(b"x\n" * 64 + encode(INIT, 1))
-        await world.sleep(5)
-        assert [type(message) for message in guest.messages] == [Nack] * 5
-        assert world.channel(guest).faulty == 65
-        guest.peer.send_bytes(b"x\n" * 63 + encode(INIT, 1))
-        await world.settle()
-        assert guest.messages[-2] == InitAck(FIRST_ID)
-        assert world.channel(guest).faulty == 128
+async def test_of_one_read_only_so_many_lines_are_looked_at(world: HostWorld) -> None:
+    guest = world.guest()
+    guest.sends_init = False
+    guest.appear()
+    await world.settle()
+    guest.peer.send_bytes(b"x\n" * 64 + encode(INIT, 1))
+    await world.sleep(5)
+    assert [type(message) for message in guest.messages] == [Nack] * 5
+    assert world.channel(guest).faulty == 65
+    guest.peer.send_bytes(b"x\n" * 63 + encode(INIT, 1))
+    await world.settle()
+    assert guest.messages[-2] == InitAck(FIRST_ID)
+    assert world.channel(guest).faulty == 128
 
 
-async def test_a_deployed_guest_is_never_paused(autojump_clock: MockClock) -> None:
+async def test_a_deployed_guest_is_never_paused(world: HostWorld) -> None:
     # The fastest interval, the longest message, and answers to everything.
-    async with host_world() as world:
-        guest = world.guest(heartbeat_interval_ms=400)
-        guest.log_msg = "x" * 223
-        guest.answers_after_s = 0.001
-        guest.appears()
-        await world.sleep(1)
-        for _ in range(100):
-            world.vote(guest, Event.LIVE_MIGRATE_BEGIN)
-            await world.sleep(0.2)
-        beat = world.channel(guest).heartbeat
-        assert beat.missed == 0
-        assert beat.round_trip_s == pytest.approx(0.001)
-        assert len([told for told in world.told() if told[1] == "vote"]) == 100
+    guest = world.guest(heartbeat_interval_ms=400)
+    guest.log_msg = "x" * 223
+    guest.answers_after_s = 0.001
+    guest.appear()
+    await world.sleep(1)
+    for _ in range(100):
+        world.vote(guest, Event.LIVE_MIGRATE_BEGIN)
+        await world.sleep(0.2)
+    beat = world.channel(guest).heartbeat
+    assert beat.missed == 0
+    assert beat.round_trip_s == pytest.approx(0.001)
+    assert len([told for told in world.reports() if told[1] == "vote"]) == 100
 
 
 # -- bytes that are no message --------------------------------------------------------------
@@ -225,51 +219,46 @@ ODD_LINES = [
 
 
 @pytest.mark.parametrize("odd", ODD_LINES)
-async def test_an_odd_line_is_nacked_at_worst(odd: bytes, autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        guest.peer.send_bytes(b"\n" + odd + b"\n")
-        await world.settle()
-        nacks = [message for message in guest.messages if isinstance(message, Nack)]
-        assert len(nacks) == world.channel(guest).faulty <= 1
-        assert all(len(nack.log_msg.encode()) <= 223 for nack in nacks)
-        await world.at(5.5)
-        assert world.channel(guest).heartbeat.missed == 0
+async def test_an_odd_line_is_nacked_at_worst(odd: bytes, world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    guest.peer.send_bytes(b"\n" + odd + b"\n")
+    await world.settle()
+    nacks = [message for message in guest.messages if isinstance(message, Nack)]
+    assert len(nacks) == world.channel(guest).faulty <= 1
+    assert all(len(nack.log_msg.encode()) <= 223 for nack in nacks)
+    await world.at(5.5)
+    assert world.channel(guest).heartbeat.missed == 0
 
 
-async def test_a_line_of_any_length_takes_4096_bytes_and_is_skipped(
-    autojump_clock: MockClock,
-) -> None:
-    async with host_world() as world:
-        guest = world.guest()
-        guest.greets = False
-        guest.appears()
-        await world.settle()
-        channel = world.channel(guest)
-        for _ in range(300):
-            guest.peer.send_bytes(b"x" * 4096)
-            await world.sleep(0.5)
-            assert held_bytes(channel) <= 4096
-        guest.peer.send_bytes(b"the end of it\n")
-        guest.says_init()
-        await world.sleep(1)
-        assert guest.messages[0] == InitAck(FIRST_ID)
-        assert channel.heartbeating
+async def test_a_line_of_any_length_takes_4096_bytes_and_is_skipped(world: HostWorld) -> None:
+    guest = world.guest()
+    guest.sends_init = False
+    guest.appear()
+    await world.settle()
+    channel = world.channel(guest)
+    for _ in range(300):
+        guest.peer.send_bytes(b"x" * 4096)
+        await world.sleep(0.5)
+        assert held_bytes(channel) <= 4096
+    guest.peer.send_bytes(b"the end of it\n")
+    guest.send_init()
+    await world.sleep(1)
+    assert guest.messages[0] == InitAck(FIRST_ID)
+    assert channel.heartbeating
 
 
-async def test_what_legacy_loses(autojump_clock: MockClock) -> None:
+async def test_what_legacy_loses(world: HostWorld) -> None:
     # Fifteen messages in one write, and a log_msg of 1200 bytes.
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        guest.reply = stay_silent
-        await world.at(1.5)
-        current = world.vote(guest)
-        answer = attrs.evolve(ACTION, invocation_id=current.invocation_id)
-        reject = encode(answer, 15).replace(b'"no"', b'"%s"' % (b"n" * 1200))
-        guest.peer.send_bytes(encode(ANSWER, 1) * 14 + reject)
-        await world.settle()
-        assert world.told(since=1.5) == [(1.5, "vote", "stop", "reject", "n" * 1200)]
-        assert world.channel(guest).faulty == 0
+    guest = await world.heartbeating()
+    guest.reply = stay_silent
+    await world.at(1.5)
+    current = world.vote(guest)
+    answer = attrs.evolve(ACTION, invocation_id=current.invocation_id)
+    reject = encode(answer, 15).replace(b'"no"', b'"%s"' % (b"n" * 1200))
+    guest.peer.send_bytes(encode(ANSWER, 1) * 14 + reject)
+    await world.settle()
+    assert world.reports(since=1.5) == [(1.5, "vote", "stop", "reject", "n" * 1200)]
+    assert world.channel(guest).faulty == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -297,93 +286,83 @@ def all_decoded(data: bytes) -> list[int]:
     return [json.loads(line)["sequence"] for line in lines]
 
 
-async def test_a_guest_that_never_reads_holds_a_bounded_backlog(
-    autojump_clock: MockClock,
-) -> None:
-    async with host_world() as world:
-        neighbour = await world.heartbeating()
-        guest = await world.heartbeating()
-        guest.peer.reading = False
-        guest.peer.to_guest.capacity = 1000
-        for _ in range(60):
-            guest.peer.write(encode(ACTION, 1) * 40)
-            await world.sleep(0.5)
-        assert neighbour.challenged_at()[-1] == 31.0
-        # It begins to read: what was cut off continues, and no message is in pieces.
-        first = guest.peer.read()
-        assert len(first) == 1000
-        rest = b""
+async def test_a_guest_that_never_reads_holds_a_bounded_backlog(world: HostWorld) -> None:
+    neighbour = await world.heartbeating()
+    guest = await world.heartbeating()
+    guest.peer.reading = False
+    guest.peer.to_guest.capacity = 1000
+    for _ in range(60):
+        guest.peer.write(encode(ACTION, 1) * 40)
+        await world.sleep(0.5)
+    assert neighbour.challenged_at()[-1] == 31.0
+    # It begins to read: what was cut off continues, and no message is in pieces.
+    first = guest.peer.read()
+    assert len(first) == 1000
+    rest = b""
+    await world.settle()
+    while piece := guest.peer.read():
+        rest += piece
         await world.settle()
-        while piece := guest.peer.read():
-            rest += piece
-            await world.settle()
-        assert 16000 < len(rest) <= BACKLOG_BYTES
-        numbers = all_decoded(first + rest)
-        # What did not fit was dropped whole; what is sent now gets through.
-        assert numbers == sorted(set(numbers))
-        assert numbers[-1] - numbers[0] >= len(numbers)
-        guest.peer.reading = True
-        await world.sleep(10)
-        guest.says_init()
-        await world.sleep(1)
-        assert world.channel(guest).heartbeating
+    assert 16000 < len(rest) <= BACKLOG_BYTES
+    numbers = all_decoded(first + rest)
+    # What did not fit was dropped whole; what is sent now gets through.
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] - numbers[0] >= len(numbers)
+    guest.peer.reading = True
+    await world.sleep(10)
+    guest.send_init()
+    await world.sleep(1)
+    assert world.channel(guest).heartbeating
 
 
 @pytest.mark.parametrize("capacity", [1, 7, 90])
-async def test_sent_in_part_it_is_completed(capacity: int, autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = world.guest()
+async def test_sent_in_part_it_is_completed(capacity: int, world: HostWorld) -> None:
+    guest = world.guest()
 
-        def connected(peer: MemoryPeer) -> None:
-            peer.to_guest.capacity = capacity
-            guest.connected(peer)
+    def connected(peer: MemoryPeer) -> None:
+        peer.to_guest.capacity = capacity
+        guest.connected(peer)
 
-        guest.appears()
-        world.dialer.listen(guest.path, connected)
-        await world.at(4.5)
-        world.vote(guest)
-        await world.at(6.5)
-        assert guest.challenged_at() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-        assert [heard.sequence for heard in guest.heard] == list(range(1, 9))
-        assert world.told(since=2) == [(4.5, "vote", "stop", "accept", "")]
+    guest.appear()
+    world.dialer.listen(guest.path, connected)
+    await world.at(4.5)
+    world.vote(guest)
+    await world.at(6.5)
+    assert guest.challenged_at() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert [heard.sequence for heard in guest.received] == list(range(1, 9))
+    assert world.reports(since=2) == [(4.5, "vote", "stop", "accept", "")]
 
 
-async def test_a_reader_that_comes_late_gets_everything_in_order(
-    autojump_clock: MockClock,
-) -> None:
-    async with host_world() as world:
-        guest = world.guest()
-        guest.reads = False
-        guest.appears()
+async def test_a_reader_that_comes_late_gets_everything_in_order(world: HostWorld) -> None:
+    guest = world.guest()
+    guest.reads = False
+    guest.appear()
+    await world.settle()
+    guest.peer.to_guest.capacity = 100
+    await world.at(1.9)
+    data = b""
+    for _ in range(20):
+        data += guest.peer.read()
         await world.settle()
-        guest.peer.to_guest.capacity = 100
-        await world.at(1.9)
-        data = b""
-        for _ in range(20):
-            data += guest.peer.read()
-            await world.settle()
-        assert all_decoded(data) == [1, 2]
+    assert all_decoded(data) == [1, 2]
 
 
-async def test_a_reject_with_the_end_is_heard_though_nothing_can_be_sent(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_reject_with_the_end_is_heard_though_nothing_can_be_sent(world: HostWorld) -> None:
     # The task that sends the rest finds the end before the reader does, or after it.
-    async with host_world() as world:
-        guests = await world.all_heartbeating(60)
-        await world.at(1.5)
-        for guest in guests:
-            guest.reply = stay_silent
-            world.vote(guest)
-            guest.peer.reading = False
-            guest.peer.to_guest.capacity = 1
-        await world.at(2.5)
-        for guest in guests:
-            guest.replies(guest.asked, Reply(VoteResult.REJECT, "busy"))
-            guest.peer.close()
-        await world.settle()
-        votes = [told for told in world.told() if told[1] == "vote"]
-        assert votes == [(2.5, "vote", "stop", "reject", "busy")] * 60
+    guests = await world.all_heartbeating(60)
+    await world.at(1.5)
+    for guest in guests:
+        guest.reply = stay_silent
+        world.vote(guest)
+        guest.peer.reading = False
+        guest.peer.to_guest.capacity = 1
+    await world.at(2.5)
+    for guest in guests:
+        guest.answer_vote(guest.asked, Reply(VoteResult.REJECT, "busy"))
+        guest.peer.close()
+    await world.settle()
+    votes = [told for told in world.reports() if told[1] == "vote"]
+    assert votes == [(2.5, "vote", "stop", "reject", "busy")] * 60
 
 
 # -- any order ------------------------------------------------------------------------------
@@ -417,11 +396,11 @@ def _asks(ask: Callable[[HostWorld, ScriptedGuest, Event], object], event: Event
 
 def _goes(world: HostWorld, guest: ScriptedGuest) -> None:
     if guest.name in world.directory.names:
-        guest.vanishes()
+        guest.vanish()
 
 
 def _comes(_: HostWorld, guest: ScriptedGuest) -> None:
-    guest.appears()
+    guest.appear()
 
 
 def _set(name: str, value: object) -> Step:
@@ -429,10 +408,10 @@ def _set(name: str, value: object) -> Step:
 
 
 STEPS: list[Step] = [
-    _if_open(lambda guest: guest.says_init()),
-    _if_open(lambda guest: guest.says_init(heartbeat_interval_ms=400, restart_secs=3)),
-    _if_open(lambda guest: guest.answers(1)),
-    _if_open(lambda guest: guest.exits()),
+    _if_open(lambda guest: guest.send_init()),
+    _if_open(lambda guest: guest.send_init(heartbeat_interval_ms=400, restart_secs=3)),
+    _if_open(lambda guest: guest.answer_challenge(1)),
+    _if_open(lambda guest: guest.send_exit()),
     _if_open(lambda guest: guest.peer.close()),
     _if_open(lambda guest: guest.peer.reset()),
     _if_open(lambda guest: guest.peer.send_bytes(b"{")),
@@ -479,12 +458,12 @@ def test_in_whatever_order_things_happen(steps: list[tuple[Step, float]], freeze
             assert world.host.heartbeating == sum(
                 c.heartbeating for c in world.host.channels.values()
             )
-            guest.answers_after_s, guest.greets, guest.reply = 0.0, True, stay_silent
+            guest.answers_after_s, guest.sends_init, guest.reply = 0.0, True, stay_silent
             if guest.name not in world.directory.names:
-                guest.appears()
+                guest.appear()
             await world.sleep(20)
             assert world.host.heartbeating <= 1
-        verdicts = [told for told in world.told() if told[1] in ("vote", "notice")]
+        verdicts = [told for told in world.reports() if told[1] in ("vote", "notice")]
         assert len(verdicts) == len(world.rounds)
         for current, (_, _, event, result, why) in zip(world.rounds, verdicts, strict=True):
             assert current.outcome is not None

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from trio.testing import MockClock
 
 from hbtrio.api.host_status import host_status, instance_status
 from hbtrio.config.host import AgentLinkSettings, CorrectiveCommands
@@ -21,6 +20,8 @@ from hbtrio.nursery.host.round import NotHeartbeating
 from hbtrio.wire.vocabulary import EVENT_TABLE, ActionName, Event, ExpectedEffect
 from support.fake_processes import FakeRun
 from support.host_world import HostWorld, ScriptedGuest, Told, host_world, now
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 #: When the notice is over; the guest beats on every whole second until then.
 NOTICED = 4.5
@@ -65,7 +66,7 @@ async def hiccup(world: HostWorld, guest: ScriptedGuest) -> None:
 
 def later(world: HostWorld) -> list[Told]:
     """What was reported after the notice and the suspension."""
-    told = world.told(since=NOTICED)
+    told = world.reports(since=NOTICED)
     assert [one[1] for one in told[:2]] == ["notice", "stopped"]
     return told[2:]
 
@@ -88,7 +89,7 @@ def enable(world: HostWorld, guest: ScriptedGuest, *, on: bool = True) -> None:
 @pytest.mark.parametrize("event", FREEZING)
 @pytest.mark.parametrize(("interval_ms", "frozen_s"), [(1000, 10), (1000, 400), (5000, 60)])
 async def test_it_is_heartbeating_soon_after_its_thaw_without_an_end_notice(
-    event: Event, interval_ms: int, frozen_s: int, autojump_clock: MockClock
+    event: Event, interval_ms: int, frozen_s: int
 ) -> None:
     async with world_of_vim() as world:
         guest = await world.heartbeating(heartbeat_interval_ms=interval_ms)
@@ -100,7 +101,7 @@ async def test_it_is_heartbeating_soon_after_its_thaw_without_an_end_notice(
         freeze(guest)
         sent = len(guest.challenges)
         await world.sleep(frozen_s)
-        assert [one[1] for one in world.told(since=NOTICED)] == ["notice", "stopped"]
+        assert [one[1] for one in world.reports(since=NOTICED)] == ["notice", "stopped"]
         thawed = now()
         thaw(guest)
         await world.sleep(BACK_WITHIN_S)
@@ -120,9 +121,7 @@ async def test_it_is_heartbeating_soon_after_its_thaw_without_an_end_notice(
         assert [one[1] for one in later(world)[1:]] == ["notice", "loss"]
 
 
-async def test_enabled_again_it_is_heartbeating_though_it_was_never_silent(
-    autojump_clock: MockClock,
-) -> None:
+async def test_enabled_again_it_is_heartbeating_though_it_was_never_silent() -> None:
     """A live migration that stays on its host: the VM stops for less than a beat."""
     async with world_of_vim() as world:
         guest = await world.heartbeating()
@@ -141,9 +140,7 @@ async def test_enabled_again_it_is_heartbeating_though_it_was_never_silent(
         assert [one[1] for one in later(world)[1:]] == ["loss"]
 
 
-async def test_enabled_again_while_frozen_it_is_challenged_and_back_for_good(
-    autojump_clock: MockClock,
-) -> None:
+async def test_enabled_again_while_frozen_it_is_challenged_and_back_for_good() -> None:
     async with world_of_vim() as world:
         guest = await world.heartbeating()
         await world.at(NOTICED)
@@ -160,9 +157,7 @@ async def test_enabled_again_while_frozen_it_is_challenged_and_back_for_good(
 
 
 @pytest.mark.parametrize("how", ["still enabled", "disabled", "the host", "another instance"])
-async def test_only_its_own_change_to_enabled_says_that_it_runs(
-    how: str, autojump_clock: MockClock
-) -> None:
+async def test_only_its_own_change_to_enabled_says_that_it_runs(how: str) -> None:
     async with world_of_vim() as world:
         guest = await world.heartbeating()
         other = await world.heartbeating()
@@ -187,9 +182,7 @@ async def test_only_its_own_change_to_enabled_says_that_it_runs(
 
 
 @pytest.mark.parametrize("event", [Event.STOP, Event.REBOOT])
-async def test_enabled_says_nothing_of_a_stop_or_restart(
-    event: Event, autojump_clock: MockClock
-) -> None:
+async def test_enabled_says_nothing_of_a_stop_or_restart(event: Event) -> None:
     async with world_of_vim() as world:
         guest = await world.heartbeating()
         await world.at(NOTICED)
@@ -206,45 +199,41 @@ async def test_enabled_says_nothing_of_a_stop_or_restart(
 # -- provisional --------------------------------------------------------------------------------
 
 
-async def test_a_hiccup_before_the_freeze_is_no_loss(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = await noticed(world)
-        await hiccup(world, guest)
-        freeze(guest)
-        await world.sleep(60)
-        thawed = now()
-        thaw(guest)
-        await world.sleep(5)
-        assert later(world) == [
-            (8.5, "heartbeating", "after: pause"),
-            (11.5, "stopped", "no answer for 3 s, pause is under way"),
-            (thawed, "heartbeating", "after: pause"),
-        ]
+async def test_a_hiccup_before_the_freeze_is_no_loss(world: HostWorld) -> None:
+    guest = await noticed(world)
+    await hiccup(world, guest)
+    freeze(guest)
+    await world.sleep(60)
+    thawed = now()
+    thaw(guest)
+    await world.sleep(5)
+    assert later(world) == [
+        (8.5, "heartbeating", "after: pause"),
+        (11.5, "stopped", "no answer for 3 s, pause is under way"),
+        (thawed, "heartbeating", "after: pause"),
+    ]
 
 
-async def test_every_api_calls_it_heartbeating(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = await noticed(world)
-        assert world.host.heartbeating == 0
-        await hiccup(world, guest)
-        channel = world.channel(guest)
-        status = instance_status(channel, now())
-        assert (status.state, status.heartbeating) == ("heartbeating", True)
-        assert status.health == "healthy"
-        assert host_status(world.host, now()).heartbeating == 1
-        told = instance_of(channel)
-        assert (told.state, told.heartbeating, told.why) == ("heartbeating", True, "")
-        world.vote(guest, Event.STOP)
-        await world.settle()
-        assert later(world)[-1][1:] == ("vote", "stop", "accept", "")
+async def test_every_api_calls_it_heartbeating(world: HostWorld) -> None:
+    guest = await noticed(world)
+    assert world.host.heartbeating == 0
+    await hiccup(world, guest)
+    channel = world.channel(guest)
+    status = instance_status(channel, now())
+    assert (status.state, status.heartbeating) == ("heartbeating", True)
+    assert status.health == "healthy"
+    assert host_status(world.host, now()).heartbeating == 1
+    told = instance_of(channel)
+    assert (told.state, told.heartbeating, told.why) == ("heartbeating", True, "")
+    world.vote(guest, Event.STOP)
+    await world.settle()
+    assert later(world)[-1][1:] == ("vote", "stop", "accept", "")
 
 
 # -- the action's own command -------------------------------------------------------------------
 
 
-async def test_paused_by_a_command_after_a_hiccup_it_is_no_loss(
-    autojump_clock: MockClock,
-) -> None:
+async def test_paused_by_a_command_after_a_hiccup_it_is_no_loss() -> None:
     async with host_world(runs={"pause": FakeRun(delay_s=6.0)}) as world:
         guest = await world.heartbeating()
         await world.at(NOTICED)
@@ -260,11 +249,11 @@ async def test_paused_by_a_command_after_a_hiccup_it_is_no_loss(
         assert channel.heartbeat.state is HeartbeatState.HEARTBEATING
         freeze(guest)
         await world.sleep(10)
-        kinds = [one[1] for one in world.told(since=NOTICED)][2:]
+        kinds = [one[1] for one in world.reports(since=NOTICED)][2:]
         assert kinds == ["stopped", "heartbeating", "stopped", "heartbeating", "loss"]
 
 
-async def test_that_of_a_command_that_goes_on_running_is_final(autojump_clock: MockClock) -> None:
+async def test_that_of_a_command_that_goes_on_running_is_final() -> None:
     async with host_world(runs={"snapshot": FakeRun(delay_s=6.0)}) as world:
         guest = await world.heartbeating()
         await world.at(NOTICED)
@@ -278,7 +267,7 @@ async def test_that_of_a_command_that_goes_on_running_is_final(autojump_clock: M
 
 
 async def test_silent_again_at_the_call_off_time_it_is_an_alarm_and_no_action(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     commands = CorrectiveCommands(reboot=("reset",), log=("log",))
     async with host_world(runs={}, corrective_commands=commands) as world:
@@ -316,25 +305,23 @@ async def test_silent_again_at_the_call_off_time_it_is_an_alarm_and_no_action(
 
 
 async def test_without_a_connection_it_is_an_alarm_too(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest = await noticed(world)
-        await hiccup(world, guest)
-        world.dialer.forget(guest.path)
-        guest.peer.close()
-        await world.at(CALLED_OFF)
-        assert "ALARM: unwatched" in caplog.text
-        assert world.channel(guest).heartbeat.state is HeartbeatState.UNWATCHED
+    guest = await noticed(world)
+    await hiccup(world, guest)
+    world.dialer.forget(guest.path)
+    guest.peer.close()
+    await world.at(CALLED_OFF)
+    assert "ALARM: unwatched" in caplog.text
+    assert world.channel(guest).heartbeat.state is HeartbeatState.UNWATCHED
 
 
 async def test_one_that_stays_paused_is_none(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest = await noticed(world)
-        freeze(guest)
-        await world.at(2000)
-        assert world.channel(guest).heartbeat.state is HeartbeatState.SUSPENDED
-        assert "ALARM" not in caplog.text
-        assert later(world) == []
+    guest = await noticed(world)
+    freeze(guest)
+    await world.at(2000)
+    assert world.channel(guest).heartbeat.state is HeartbeatState.SUSPENDED
+    assert "ALARM" not in caplog.text
+    assert later(world) == []

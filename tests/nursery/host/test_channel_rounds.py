@@ -29,11 +29,12 @@ from support.host_world import (
     HostWorld,
     Reply,
     ScriptedGuest,
-    host_world,
     now,
     stay_silent,
     uuid_of,
 )
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 #: When a round is opened; the guest beats on every whole second.
 OPENED = 4.5
@@ -84,7 +85,7 @@ async def opened(
 
 def verdicts(world: HostWorld) -> list[tuple[Any, ...]]:
     """What was reported of votes and notices."""
-    return [told for told in world.told() if told[1] in ("vote", "notice")]
+    return [told for told in world.reports() if told[1] in ("vote", "notice")]
 
 
 def kind_of(notification: NotificationType) -> str:
@@ -100,32 +101,28 @@ def agreed(notification: NotificationType) -> VoteResult:
 
 @ROUNDS
 async def test_it_is_sent_at_once_with_its_window(
-    event: Event, notification: NotificationType, kind: WindowKind, autojump_clock: MockClock
+    event: Event, notification: NotificationType, kind: WindowKind, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest, current = await opened(world, event, notification)
-        asked = guest.asked
-        assert asked == ActionNotify(
-            current.invocation_id, event, notification, SECONDS[kind] * 1000
-        )
-        assert 0 <= asked.invocation_id <= MAX_ID
-        assert asked.invocation_id != FIRST_ID
-        assert (current.window.kind, current.window.seconds) == (kind, SECONDS[kind])
-        assert current.outcome is None
-        await world.at(OPENED + 3)
-        assert current.window.remaining_s(now()) == pytest.approx(SECONDS[kind] - 3)
+    guest, current = await opened(world, event, notification)
+    asked = guest.asked
+    assert asked == ActionNotify(current.invocation_id, event, notification, SECONDS[kind] * 1000)
+    assert 0 <= asked.invocation_id <= MAX_ID
+    assert asked.invocation_id != FIRST_ID
+    assert (current.window.kind, current.window.seconds) == (kind, SECONDS[kind])
+    assert current.outcome is None
+    await world.at(OPENED + 3)
+    assert current.window.remaining_s(now()) == pytest.approx(SECONDS[kind] - 3)
 
 
-async def test_each_round_has_an_id_of_its_own(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        ids = set()
-        for _ in range(10):
-            world.vote(guest)
-            await world.settle()
-            ids.add(guest.asked.invocation_id)
-        assert len(ids) == 10
-        assert [told[:4] for told in verdicts(world)] == [(1.0, "vote", "stop", "accept")] * 10
+async def test_each_round_has_an_id_of_its_own(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    ids = set()
+    for _ in range(10):
+        world.vote(guest)
+        await world.settle()
+        ids.add(guest.asked.invocation_id)
+    assert len(ids) == 10
+    assert [told[:4] for told in verdicts(world)] == [(1.0, "vote", "stop", "accept")] * 10
 
 
 # -- the window -----------------------------------------------------------------------------
@@ -133,52 +130,49 @@ async def test_each_round_has_an_id_of_its_own(autojump_clock: MockClock) -> Non
 
 @ROUNDS
 async def test_silence_until_the_deadline_is_agreement(
-    event: Event, notification: NotificationType, kind: WindowKind, autojump_clock: MockClock
+    event: Event, notification: NotificationType, kind: WindowKind, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        _, current = await opened(world, event, notification)
-        end = OPENED + SECONDS[kind]
-        await world.at(end - 0.001)
-        assert verdicts(world) == []
-        assert not current.done.is_set()
-        await world.at(end)
-        why = f"no answer within {SECONDS[kind]} s"
-        result = agreed(notification)
-        assert verdicts(world) == [(end, kind_of(notification), str(event), str(result), why)]
-        assert current.outcome is not None
-        assert (current.outcome.result, current.outcome.reason) == (result, why)
-        assert current.done.is_set()
-        await world.at(end + 100)
-        assert len(verdicts(world)) == 1
+    _, current = await opened(world, event, notification)
+    end = OPENED + SECONDS[kind]
+    await world.at(end - 0.001)
+    assert verdicts(world) == []
+    assert not current.done.is_set()
+    await world.at(end)
+    why = f"no answer within {SECONDS[kind]} s"
+    result = agreed(notification)
+    assert verdicts(world) == [(end, kind_of(notification), str(event), str(result), why)]
+    assert current.outcome is not None
+    assert (current.outcome.result, current.outcome.reason) == (result, why)
+    assert current.done.is_set()
+    await world.at(end + 100)
+    assert len(verdicts(world)) == 1
 
 
 @ROUNDS
 async def test_an_early_answer_ends_it(
-    event: Event, notification: NotificationType, kind: WindowKind, autojump_clock: MockClock
+    event: Event, notification: NotificationType, kind: WindowKind, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        result = agreed(notification)
-        answer = Reply(result, "fine", after_s=0.3)
-        _, current = await opened(world, event, notification, lambda _: answer)
-        await world.at(OPENED + 0.299)
-        assert not current.done.is_set()
-        await world.at(OPENED + 60)
-        words = (kind_of(notification), str(event), str(result), "fine")
-        assert verdicts(world) == [(OPENED + 0.3, *words)]
+    result = agreed(notification)
+    answer = Reply(result, "fine", after_s=0.3)
+    _, current = await opened(world, event, notification, lambda _: answer)
+    await world.at(OPENED + 0.299)
+    assert not current.done.is_set()
+    await world.at(OPENED + 60)
+    words = (kind_of(notification), str(event), str(result), "fine")
+    assert verdicts(world) == [(OPENED + 0.3, *words)]
 
 
 @ROUNDS
 async def test_an_early_reject_ends_it(
-    event: Event, notification: NotificationType, kind: WindowKind, autojump_clock: MockClock
+    event: Event, notification: NotificationType, kind: WindowKind, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        answer = Reply(VoteResult.REJECT, "busy", after_s=0.3)
-        await opened(world, event, notification, lambda _: answer)
-        await world.at(OPENED + 60)
-        # A notice can't be refused: a deployed guest says so of a handler that failed.
-        result = "reject" if notification is VOTE else "error"
-        words = (kind_of(notification), str(event), result, "busy")
-        assert verdicts(world) == [(OPENED + 0.3, *words)]
+    answer = Reply(VoteResult.REJECT, "busy", after_s=0.3)
+    await opened(world, event, notification, lambda _: answer)
+    await world.at(OPENED + 60)
+    # A notice can't be refused: a deployed guest says so of a handler that failed.
+    result = "reject" if notification is VOTE else "error"
+    words = (kind_of(notification), str(event), result, "busy")
+    assert verdicts(world) == [(OPENED + 0.3, *words)]
 
 
 @WINDOWS
@@ -188,64 +182,60 @@ async def test_an_answer_just_before_the_deadline_counts(
     event: Event,
     notification: NotificationType,
     kind: WindowKind,
-    autojump_clock: MockClock,
+    world: HostWorld,
 ) -> None:
-    async with host_world() as world:
-        end = OPENED + SECONDS[kind]
-        answer = Reply(VoteResult.REJECT, "busy", after_s=end - OPENED - before_s)
-        await opened(world, event, notification, lambda _: answer)
-        await world.at(end + 60)
-        result = "reject" if notification is VOTE else "error"
-        words = (kind_of(notification), str(event), result, "busy")
-        assert verdicts(world) == [(pytest.approx(end - before_s), *words)]
+    end = OPENED + SECONDS[kind]
+    answer = Reply(VoteResult.REJECT, "busy", after_s=end - OPENED - before_s)
+    await opened(world, event, notification, lambda _: answer)
+    await world.at(end + 60)
+    result = "reject" if notification is VOTE else "error"
+    words = (kind_of(notification), str(event), result, "busy")
+    assert verdicts(world) == [(pytest.approx(end - before_s), *words)]
 
 
 @WINDOWS
 async def test_an_answer_at_the_deadline_is_one_outcome(
-    event: Event, notification: NotificationType, kind: WindowKind, autojump_clock: MockClock
+    event: Event, notification: NotificationType, kind: WindowKind, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        end = OPENED + SECONDS[kind]
-        answer = Reply(VoteResult.REJECT, "busy", after_s=end - OPENED)
-        _, current = await opened(world, event, notification, lambda _: answer)
-        await world.at(end + 60)
-        ((at, _, _, result, why),) = verdicts(world)
-        assert at == end
-        refused = "reject" if notification is VOTE else "error"
-        in_time = (refused, "busy")
-        too_late = (str(agreed(notification)), f"no answer within {SECONDS[kind]} s")
-        assert (result, why) in (in_time, too_late)
-        assert current.outcome is not None
-        assert (str(current.outcome.result), current.outcome.reason) == (result, why)
+    end = OPENED + SECONDS[kind]
+    answer = Reply(VoteResult.REJECT, "busy", after_s=end - OPENED)
+    _, current = await opened(world, event, notification, lambda _: answer)
+    await world.at(end + 60)
+    ((at, _, _, result, why),) = verdicts(world)
+    assert at == end
+    refused = "reject" if notification is VOTE else "error"
+    in_time = (refused, "busy")
+    too_late = (str(agreed(notification)), f"no answer within {SECONDS[kind]} s")
+    assert (result, why) in (in_time, too_late)
+    assert current.outcome is not None
+    assert (str(current.outcome.result), current.outcome.reason) == (result, why)
 
 
 @WINDOWS
 async def test_an_answer_after_the_deadline_is_nacked(
-    event: Event, notification: NotificationType, kind: WindowKind, autojump_clock: MockClock
+    event: Event, notification: NotificationType, kind: WindowKind, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        end = OPENED + SECONDS[kind]
-        answer = Reply(VoteResult.REJECT, "busy", after_s=end - OPENED + 0.001)
-        guest, current = await opened(world, event, notification, lambda _: answer)
-        await world.at(end + 0.001)
-        ((at, *words),) = verdicts(world)
-        assert (at, words[2]) == (end, str(agreed(notification)))
-        nack = Nack(current.invocation_id, "no action with this invocation_id is open")
-        assert guest.messages[-1] == nack
+    end = OPENED + SECONDS[kind]
+    answer = Reply(VoteResult.REJECT, "busy", after_s=end - OPENED + 0.001)
+    guest, current = await opened(world, event, notification, lambda _: answer)
+    await world.at(end + 0.001)
+    ((at, *words),) = verdicts(world)
+    assert (at, words[2]) == (end, str(agreed(notification)))
+    nack = Nack(current.invocation_id, "no action with this invocation_id is open")
+    assert guest.messages[-1] == nack
 
 
 @WINDOWS
 async def test_shutdown_ends_it_at_once_with_one_report(
-    event: Event, notification: NotificationType, kind: WindowKind, autojump_clock: MockClock
+    event: Event, notification: NotificationType, kind: WindowKind, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        _, current = await opened(world, event, notification)
-        await world.at(OPENED + 2)
-        await world.stop_host()
-        assert now() == OPENED + 2
-        ((at, *words),) = verdicts(world)
-        assert (at, words[:3]) == (OPENED + 2, [kind_of(notification), str(event), "error"])
-        assert current.done.is_set()
+    _, current = await opened(world, event, notification)
+    await world.at(OPENED + 2)
+    await world.stop_host()
+    assert now() == OPENED + 2
+    ((at, *words),) = verdicts(world)
+    assert (at, words[:3]) == (OPENED + 2, [kind_of(notification), str(event), "error"])
+    assert current.done.is_set()
 
 
 # -- the process itself late ----------------------------------------------------------------
@@ -259,34 +249,37 @@ async def test_after_a_freeze_it_waits_two_calm_seconds(
     notification: NotificationType,
     kind: WindowKind,
     autojump_clock: MockClock,
+    world: HostWorld,
 ) -> None:
-    async with host_world() as world:
-        await opened(world, event, notification)
-        await world.at(OPENED + 1)
-        autojump_clock.jump(frozen_s)
-        thawed = OPENED + 1 + frozen_s
-        await world.at(thawed + 1.999)
-        assert verdicts(world) == []
-        await world.at(thawed + 2)
-        result = str(agreed(notification))
-        why = f"no answer within {SECONDS[kind]} s"
-        words = (kind_of(notification), str(event), result, why)
-        assert verdicts(world) == [(pytest.approx(thawed + 2, abs=1e-3), *words)]
+    await opened(world, event, notification)
+    await world.at(OPENED + 1)
+    autojump_clock.jump(frozen_s)
+    thawed = OPENED + 1 + frozen_s
+    await world.at(thawed + 1.999)
+    assert verdicts(world) == []
+    await world.at(thawed + 2)
+    result = str(agreed(notification))
+    why = f"no answer within {SECONDS[kind]} s"
+    words = (kind_of(notification), str(event), result, why)
+    assert verdicts(world) == [(pytest.approx(thawed + 2, abs=1e-3), *words)]
 
 
 @WINDOWS
 async def test_an_answer_that_came_during_a_freeze_counts(
-    event: Event, notification: NotificationType, kind: WindowKind, autojump_clock: MockClock
+    event: Event,
+    notification: NotificationType,
+    kind: WindowKind,
+    autojump_clock: MockClock,
+    world: HostWorld,
 ) -> None:
-    async with host_world() as world:
-        answer = Reply(VoteResult.REJECT, "busy", after_s=5)
-        await opened(world, event, notification, lambda _: answer)
-        await world.at(OPENED + 1)
-        autojump_clock.jump(100)
-        await world.settle()
-        result = "reject" if notification is VOTE else "error"
-        words = (kind_of(notification), str(event), result, "busy")
-        assert verdicts(world) == [(OPENED + 101, *words)]
+    answer = Reply(VoteResult.REJECT, "busy", after_s=5)
+    await opened(world, event, notification, lambda _: answer)
+    await world.at(OPENED + 1)
+    autojump_clock.jump(100)
+    await world.settle()
+    result = "reject" if notification is VOTE else "error"
+    words = (kind_of(notification), str(event), result, "busy")
+    assert verdicts(world) == [(OPENED + 101, *words)]
 
 
 # -- what an answer may look like -----------------------------------------------------------
@@ -310,64 +303,58 @@ async def test_an_answer_that_came_during_a_freeze_counts(
     ],
 )
 async def test_what_a_guest_says_and_what_is_reported(
-    notification: NotificationType, said: str, reported: str, autojump_clock: MockClock
+    notification: NotificationType, said: str, reported: str, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        answer = Reply(VoteResult(said), "because")
-        _, current = await opened(world, Event.PAUSE, notification, lambda _: answer)
-        words = (kind_of(notification), "pause", reported, "because")
-        assert verdicts(world) == [(OPENED, *words)]
-        assert current.outcome is not None
-        assert str(current.outcome.result) == reported
+    answer = Reply(VoteResult(said), "because")
+    _, current = await opened(world, Event.PAUSE, notification, lambda _: answer)
+    words = (kind_of(notification), "pause", reported, "because")
+    assert verdicts(world) == [(OPENED, *words)]
+    assert current.outcome is not None
+    assert str(current.outcome.result) == reported
 
 
-async def test_a_word_nobody_knows_is_an_error_not_a_consent(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest, current = await opened(world, Event.STOP, VOTE)
-        answer = ActionResponse(current.invocation_id, Event.STOP, VOTE, VoteResult.ACCEPT, "hm")
-        guest.peer.send_bytes(encode(answer, 9).replace(b'"accept"', b'"maybe"'))
-        await world.settle()
-        assert verdicts(world) == [(OPENED, "vote", "stop", "error", "hm")]
+async def test_a_word_nobody_knows_is_an_error_not_a_consent(world: HostWorld) -> None:
+    guest, current = await opened(world, Event.STOP, VOTE)
+    answer = ActionResponse(current.invocation_id, Event.STOP, VOTE, VoteResult.ACCEPT, "hm")
+    guest.peer.send_bytes(encode(answer, 9).replace(b'"accept"', b'"maybe"'))
+    await world.settle()
+    assert verdicts(world) == [(OPENED, "vote", "stop", "error", "hm")]
 
 
-async def test_only_the_id_tells(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        answer = Reply(VoteResult.REJECT, "busy", event=Event.RESUME, notification=NOTICE)
-        await opened(world, Event.STOP, VOTE, lambda _: answer)
-        assert verdicts(world) == [(OPENED, "vote", "stop", "reject", "busy")]
+async def test_only_the_id_tells(world: HostWorld) -> None:
+    answer = Reply(VoteResult.REJECT, "busy", event=Event.RESUME, notification=NOTICE)
+    await opened(world, Event.STOP, VOTE, lambda _: answer)
+    assert verdicts(world) == [(OPENED, "vote", "stop", "reject", "busy")]
 
 
 @pytest.mark.parametrize("wrong", [0, FIRST_ID, MAX_ID])
 async def test_an_answer_with_another_id_is_nacked_and_not_used(
-    wrong: int, autojump_clock: MockClock
+    wrong: int, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        answer = Reply(VoteResult.REJECT, "busy", invocation_id=wrong)
-        guest, current = await opened(world, Event.STOP, VOTE, lambda _: answer)
-        assert verdicts(world) == []
-        assert guest.messages[-1] == Nack(wrong, "no action with this invocation_id is open")
-        guest.replies(guest.asked, Reply(VoteResult.ACCEPT, "mine"))
-        await world.settle()
-        assert verdicts(world) == [(OPENED, "vote", "stop", "accept", "mine")]
-        assert current.done.is_set()
+    answer = Reply(VoteResult.REJECT, "busy", invocation_id=wrong)
+    guest, current = await opened(world, Event.STOP, VOTE, lambda _: answer)
+    assert verdicts(world) == []
+    assert guest.messages[-1] == Nack(wrong, "no action with this invocation_id is open")
+    guest.answer_vote(guest.asked, Reply(VoteResult.ACCEPT, "mine"))
+    await world.settle()
+    assert verdicts(world) == [(OPENED, "vote", "stop", "accept", "mine")]
+    assert current.done.is_set()
 
 
-async def test_an_answer_to_nothing_is_nacked(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        guest.peer.send(ActionResponse(7, Event.STOP, VOTE, VoteResult.REJECT, ""))
-        await world.settle()
-        assert guest.messages[-1] == Nack(7, "no action with this invocation_id is open")
-        assert verdicts(world) == []
+async def test_an_answer_to_nothing_is_nacked(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    guest.peer.send(ActionResponse(7, Event.STOP, VOTE, VoteResult.REJECT, ""))
+    await world.settle()
+    assert guest.messages[-1] == Nack(7, "no action with this invocation_id is open")
+    assert verdicts(world) == []
 
 
-async def test_the_first_of_two_answers_counts(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest, _ = await opened(world, Event.STOP, VOTE)
-        guest.replies(guest.asked, REJECT)
-        guest.replies(guest.asked, Reply(VoteResult.ACCEPT))
-        await world.settle()
-        assert verdicts(world) == [(OPENED, "vote", "stop", "reject", "busy")]
+async def test_the_first_of_two_answers_counts(world: HostWorld) -> None:
+    guest, _ = await opened(world, Event.STOP, VOTE)
+    guest.answer_vote(guest.asked, REJECT)
+    guest.answer_vote(guest.asked, Reply(VoteResult.ACCEPT))
+    await world.settle()
+    assert verdicts(world) == [(OPENED, "vote", "stop", "reject", "busy")]
 
 
 @pytest.mark.parametrize(
@@ -382,15 +369,14 @@ async def test_the_first_of_two_answers_counts(autojump_clock: MockClock) -> Non
     ],
 )
 async def test_a_reject_stays_one_whatever_its_reason_holds(
-    reason: bytes, autojump_clock: MockClock
+    reason: bytes, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest, current = await opened(world, Event.STOP, VOTE)
-        answer = ActionResponse(current.invocation_id, Event.STOP, VOTE, VoteResult.REJECT, "@")
-        guest.peer.send_bytes(encode(answer, 9).replace(b"@", reason))
-        await world.settle()
-        ((_, *words),) = verdicts(world)
-        assert words[:3] == ["vote", "stop", "reject"]
+    guest, current = await opened(world, Event.STOP, VOTE)
+    answer = ActionResponse(current.invocation_id, Event.STOP, VOTE, VoteResult.REJECT, "@")
+    guest.peer.send_bytes(encode(answer, 9).replace(b"@", reason))
+    await world.settle()
+    ((_, *words),) = verdicts(world)
+    assert words[:3] == ["vote", "stop", "reject"]
 
 
 # -- what may happen in the middle ----------------------------------------------------------
@@ -404,8 +390,8 @@ def resets(world: HostWorld, guest: ScriptedGuest) -> None:
     guest.peer.reset()
 
 
-def vanishes(world: HostWorld, guest: ScriptedGuest) -> None:
-    guest.vanishes()
+def vanish(world: HostWorld, guest: ScriptedGuest) -> None:
+    guest.vanish()
 
 
 def is_removed(world: HostWorld, guest: ScriptedGuest) -> None:
@@ -417,131 +403,122 @@ BOTH = pytest.mark.parametrize("notification", [VOTE, NOTICE])
 
 @BOTH
 @pytest.mark.parametrize("event", [Event.STOP, Event.REBOOT, Event.PAUSE])
-@pytest.mark.parametrize("ends", [closes, resets, vanishes, is_removed])
+@pytest.mark.parametrize("ends", [closes, resets, vanish, is_removed])
 async def test_a_channel_that_ends_ends_it_with_one_report(
     ends: Callable[[HostWorld, ScriptedGuest], None],
     event: Event,
     notification: NotificationType,
-    autojump_clock: MockClock,
+    world: HostWorld,
 ) -> None:
-    async with host_world() as world:
-        guest, current = await opened(world, event, notification)
-        await world.at(OPENED + 2.25)
-        ends(world, guest)
-        await world.at(60)
-        ((at, *words),) = verdicts(world)
-        assert (at, words[:3]) == (OPENED + 2.25, [kind_of(notification), str(event), "error"])
-        assert "channel" in words[3]
-        assert current.done.is_set()
-        stopped = [told for told in world.told(since=2) if told[1] == "stopped"]
-        assert 1 <= len(stopped) <= 2
-        assert world.told()[-1][1] != "loss"
+    guest, current = await opened(world, event, notification)
+    await world.at(OPENED + 2.25)
+    ends(world, guest)
+    await world.at(60)
+    ((at, *words),) = verdicts(world)
+    assert (at, words[:3]) == (OPENED + 2.25, [kind_of(notification), str(event), "error"])
+    assert "channel" in words[3]
+    assert current.done.is_set()
+    stopped = [told for told in world.reports(since=2) if told[1] == "stopped"]
+    assert 1 <= len(stopped) <= 2
+    assert world.reports()[-1][1] != "loss"
 
 
 @BOTH
 async def test_after_a_break_the_next_round_is_a_new_one(
-    notification: NotificationType, autojump_clock: MockClock
+    notification: NotificationType, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest, current = await opened(world, Event.UNPAUSE, notification)
-        await world.at(OPENED + 2)
-        guest.peer.close()
-        await world.at(OPENED + 3)
-        again = world.host.open_round(guest.uuid, Event.UNPAUSE, notification)
-        await world.settle()
-        assert guest.asked.invocation_id == again.invocation_id != current.invocation_id
-        # The answer to the first comes late, on the new connection.
-        guest.peer.send(
-            ActionResponse(
-                current.invocation_id, Event.UNPAUSE, notification, VoteResult.REJECT, "old"
-            )
-        )
-        await world.settle()
-        assert not again.done.is_set()
-        guest.replies(guest.asked, COMPLETE)
-        await world.settle()
-        assert [told[:4] for told in verdicts(world)] == [
-            (OPENED + 2, kind_of(notification), "unpause", "error"),
-            (OPENED + 3, kind_of(notification), "unpause", "complete"),
-        ]
+    guest, current = await opened(world, Event.UNPAUSE, notification)
+    await world.at(OPENED + 2)
+    guest.peer.close()
+    await world.at(OPENED + 3)
+    again = world.host.open_round(guest.uuid, Event.UNPAUSE, notification)
+    await world.settle()
+    assert guest.asked.invocation_id == again.invocation_id != current.invocation_id
+    # The answer to the first comes late, on the new connection.
+    guest.peer.send(
+        ActionResponse(current.invocation_id, Event.UNPAUSE, notification, VoteResult.REJECT, "old")
+    )
+    await world.settle()
+    assert not again.done.is_set()
+    guest.answer_vote(guest.asked, COMPLETE)
+    await world.settle()
+    assert [told[:4] for told in verdicts(world)] == [
+        (OPENED + 2, kind_of(notification), "unpause", "error"),
+        (OPENED + 3, kind_of(notification), "unpause", "complete"),
+    ]
 
 
 @BOTH
 async def test_a_reject_before_the_end_is_heard(
-    notification: NotificationType, autojump_clock: MockClock
+    notification: NotificationType, autojump_clock: MockClock, world: HostWorld
 ) -> None:
     # Among so many, the pacer finds some of the connections broken before their reader has run.
-    async with host_world() as world:
-        guests = await world.all_heartbeating(60)
-        await world.at(OPENED)
-        for guest in guests:
-            guest.reply = stay_silent
-            world.host.open_round(guest.uuid, Event.LIVE_MIGRATE_BEGIN, notification)
-        await world.settle()
-        for guest in guests:
-            guest.replies(guest.asked, REJECT)
-            guest.peer.close()
-        autojump_clock.jump(0.5)
-        await world.settle()
-        result = "reject" if notification is VOTE else "error"
-        words = (kind_of(notification), "live_migrate_begin", result, "busy")
-        assert verdicts(world) == [(OPENED + 0.5, *words)] * 60
+    guests = await world.all_heartbeating(60)
+    await world.at(OPENED)
+    for guest in guests:
+        guest.reply = stay_silent
+        world.host.open_round(guest.uuid, Event.LIVE_MIGRATE_BEGIN, notification)
+    await world.settle()
+    for guest in guests:
+        guest.answer_vote(guest.asked, REJECT)
+        guest.peer.close()
+    autojump_clock.jump(0.5)
+    await world.settle()
+    result = "reject" if notification is VOTE else "error"
+    words = (kind_of(notification), "live_migrate_begin", result, "busy")
+    assert verdicts(world) == [(OPENED + 0.5, *words)] * 60
 
 
 @BOTH
 async def test_exit_in_the_middle_is_silence(
-    notification: NotificationType, autojump_clock: MockClock
+    notification: NotificationType, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest, _ = await opened(world, Event.PAUSE, notification)
-        await world.at(OPENED + 2)
-        guest.exits()
-        await world.at(100)
-        seconds = 9 if notification is VOTE else 11
-        why = f"no answer within {seconds} s"
-        words = (kind_of(notification), "pause", str(agreed(notification)), why)
-        assert verdicts(world) == [(OPENED + seconds, *words)]
-        assert world.told(since=2)[0] == (OPENED + 2, "stopped", "guest exited: Exiting...")
-        assert "loss" not in [told[1] for told in world.told()]
+    guest, _ = await opened(world, Event.PAUSE, notification)
+    await world.at(OPENED + 2)
+    guest.send_exit()
+    await world.at(100)
+    seconds = 9 if notification is VOTE else 11
+    why = f"no answer within {seconds} s"
+    words = (kind_of(notification), "pause", str(agreed(notification)), why)
+    assert verdicts(world) == [(OPENED + seconds, *words)]
+    assert world.reports(since=2)[0] == (OPENED + 2, "stopped", "guest exited: Exiting...")
+    assert "loss" not in [told[1] for told in world.reports()]
 
 
 @BOTH
 async def test_init_in_the_middle_is_acked_and_the_window_stays(
-    notification: NotificationType, autojump_clock: MockClock
+    notification: NotificationType, world: HostWorld
 ) -> None:
     # A deployed guest never answers a vote that was pending when it started over.
-    async with host_world() as world:
-        guest, current = await opened(world, Event.PAUSE, notification)
-        await world.at(OPENED + 2)
-        guest.says_init()
-        await world.settle()
-        said: list[type[Message]] = [type(heard.message) for heard in guest.said(since=6.2)]
-        assert said == [InitAck, Challenge]
-        assert not current.done.is_set()
-        await world.at(100)
-        seconds = 9 if notification is VOTE else 11
-        assert [told[:1] for told in verdicts(world)] == [(OPENED + seconds,)]
+    guest, current = await opened(world, Event.PAUSE, notification)
+    await world.at(OPENED + 2)
+    guest.send_init()
+    await world.settle()
+    said: list[type[Message]] = [type(heard.message) for heard in guest.received_since(since=6.2)]
+    assert said == [InitAck, Challenge]
+    assert not current.done.is_set()
+    await world.at(100)
+    seconds = 9 if notification is VOTE else 11
+    assert [told[:1] for told in verdicts(world)] == [(OPENED + seconds,)]
 
 
 @BOTH
 async def test_heartbeats_go_on_in_the_middle(
-    notification: NotificationType, autojump_clock: MockClock
+    notification: NotificationType, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest, _ = await opened(world, Event.STOP, notification)
-        await world.at(13)
-        assert guest.challenged_at(since=4.2) == [5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0]
+    guest, _ = await opened(world, Event.STOP, notification)
+    await world.at(13)
+    assert guest.challenged_at(since=4.2) == [5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0]
 
 
-async def test_a_loss_in_the_middle_of_a_vote(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest, _ = await opened(world, Event.STOP, VOTE)
-        guest.answers_after_s = None
-        await world.at(100)
-        assert world.told(since=2) == [
-            (7.0, "loss", "reboot", "no answer for 3 s"),
-            (13.5, "vote", "stop", "accept", "no answer within 9 s"),
-        ]
+async def test_a_loss_in_the_middle_of_a_vote(world: HostWorld) -> None:
+    guest, _ = await opened(world, Event.STOP, VOTE)
+    guest.answers_after_s = None
+    await world.at(100)
+    assert world.reports(since=2) == [
+        (7.0, "loss", "reboot", "no answer for 3 s"),
+        (13.5, "vote", "stop", "accept", "no answer within 9 s"),
+    ]
 
 
 # -- when none can be opened ----------------------------------------------------------------
@@ -550,93 +527,86 @@ async def test_a_loss_in_the_middle_of_a_vote(autojump_clock: MockClock) -> None
 @BOTH
 @pytest.mark.parametrize("second", [VOTE, NOTICE])
 async def test_a_second_one_is_refused(
-    notification: NotificationType, second: NotificationType, autojump_clock: MockClock
+    notification: NotificationType, second: NotificationType, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest, current = await opened(world, Event.STOP, notification)
-        await world.at(OPENED + 2)
-        sent = len(guest.heard)
-        left = 7.0 if notification is VOTE else 8.0
-        kind = kind_of(notification)
-        with pytest.raises(RoundOpen) as refused:
-            world.host.open_round(guest.uuid, Event.PAUSE, second)
-        assert str(refused.value) == f"a {kind} on stop is open for another {left:.1f} s"
-        await world.settle()
-        assert len(guest.heard) == sent
-        guest.replies(guest.asked, COMPLETE)
-        await world.settle()
-        assert current.done.is_set()
+    guest, current = await opened(world, Event.STOP, notification)
+    await world.at(OPENED + 2)
+    sent = len(guest.received)
+    left = 7.0 if notification is VOTE else 8.0
+    kind = kind_of(notification)
+    with pytest.raises(RoundOpen) as refused:
         world.host.open_round(guest.uuid, Event.PAUSE, second)
+    assert str(refused.value) == f"a {kind} on stop is open for another {left:.1f} s"
+    await world.settle()
+    assert len(guest.received) == sent
+    guest.answer_vote(guest.asked, COMPLETE)
+    await world.settle()
+    assert current.done.is_set()
+    world.host.open_round(guest.uuid, Event.PAUSE, second)
 
 
 @BOTH
 async def test_nothing_is_sent_to_one_that_is_not_heartbeating(
-    notification: NotificationType, autojump_clock: MockClock
+    notification: NotificationType, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest = world.guest()
-        guest.greets = False
-        guest.appears()
-        await world.at(5)
-        with pytest.raises(NotHeartbeating) as refused:
-            world.host.open_round(guest.uuid, Event.STOP, notification)
-        assert str(refused.value) == f"{guest.uuid} is not heartbeating: discovered"
-        await world.at(50)
-        assert guest.heard == []
-        assert world.told() == []
+    guest = world.guest()
+    guest.sends_init = False
+    guest.appear()
+    await world.at(5)
+    with pytest.raises(NotHeartbeating) as refused:
+        world.host.open_round(guest.uuid, Event.STOP, notification)
+    assert str(refused.value) == f"{guest.uuid} is not heartbeating: discovered"
+    await world.at(50)
+    assert guest.received == []
+    assert world.reports() == []
 
 
 @BOTH
 async def test_nothing_is_sent_without_a_connection(
-    notification: NotificationType, autojump_clock: MockClock
+    notification: NotificationType, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        await world.at(4.5)
-        guest.peer.close()
-        await world.settle()
-        for event in (Event.STOP, Event.UNPAUSE):
-            with pytest.raises(NotHeartbeating, match="not heartbeating: closed by the peer"):
-                world.host.open_round(guest.uuid, event, notification)
-        assert verdicts(world) == []
+    guest = await world.heartbeating()
+    await world.at(4.5)
+    guest.peer.close()
+    await world.settle()
+    for event in (Event.STOP, Event.UNPAUSE):
+        with pytest.raises(NotHeartbeating, match="not heartbeating: closed by the peer"):
+            world.host.open_round(guest.uuid, event, notification)
+    assert verdicts(world) == []
 
 
-async def test_one_whose_end_was_not_noticed_yet(autojump_clock: MockClock) -> None:
+async def test_one_whose_end_was_not_noticed_yet(world: HostWorld) -> None:
     # The operator's request finds it; it must not fail for that, and the round has its outcome.
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        await world.at(4.5)
-        guest.peer.close()
-        current = world.vote(guest)
-        await world.settle()
-        assert current.done.is_set()
-        why = "the channel was closed: broken pipe"
-        assert verdicts(world) == [(4.5, "vote", "stop", "error", why)]
-        await world.at(6)
-        assert world.channel(guest).heartbeating
+    guest = await world.heartbeating()
+    await world.at(4.5)
+    guest.peer.close()
+    current = world.vote(guest)
+    await world.settle()
+    assert current.done.is_set()
+    why = "the channel was closed: broken pipe"
+    assert verdicts(world) == [(4.5, "vote", "stop", "error", why)]
+    await world.at(6)
+    assert world.channel(guest).heartbeating
 
 
-async def test_nothing_is_sent_to_one_that_is_lost(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        guest.answers_after_s = None
-        await world.at(10)
-        with pytest.raises(NotHeartbeating, match="not heartbeating: no answer for 3 s"):
-            world.vote(guest)
+async def test_nothing_is_sent_to_one_that_is_lost(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    guest.answers_after_s = None
+    await world.at(10)
+    with pytest.raises(NotHeartbeating, match="not heartbeating: no answer for 3 s"):
+        world.vote(guest)
 
 
-async def test_an_unknown_instance(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        with pytest.raises(UnknownInstance, match=f"no instance {uuid_of(99)} on this host"):
-            world.host.open_round(uuid_of(99), Event.STOP, VOTE)
+async def test_an_unknown_instance(world: HostWorld) -> None:
+    with pytest.raises(UnknownInstance, match=f"no instance {uuid_of(99)} on this host"):
+        world.host.open_round(uuid_of(99), Event.STOP, VOTE)
 
 
-async def test_uuids_are_known_in_either_case(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        world.host.open_round(guest.uuid.upper(), Event.STOP, VOTE)
-        await world.settle()
-        assert len(verdicts(world)) == 1
+async def test_uuids_are_known_in_either_case(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    world.host.open_round(guest.uuid.upper(), Event.STOP, VOTE)
+    await world.settle()
+    assert len(verdicts(world)) == 1
 
 
 # -- notices after an event -----------------------------------------------------------------
@@ -652,63 +622,55 @@ async def test_uuids_are_known_in_either_case(autojump_clock: MockClock) -> None
         Event.COLD_MIGRATE_END,
     ],
 )
-async def test_a_post_notice_reaches_one_that_waits(
-    event: Event, autojump_clock: MockClock
-) -> None:
+async def test_a_post_notice_reaches_one_that_waits(event: Event, world: HostWorld) -> None:
     # The script handler of a VM that has just arrived must see it.
-    async with host_world() as world:
-        guest = world.guest()
-        guest.greets = False
-        guest.appears()
-        await world.at(OPENED)
-        world.notice(guest, event)
-        await world.settle()
-        assert [type(message) for message in guest.messages] == [Challenge, ActionNotify]
-        assert verdicts(world) == [(OPENED, "notice", str(event), "complete", "")]
-        assert world.told()[0] == (OPENED, "heartbeating", f"after: {event} was sent")
+    guest = world.guest()
+    guest.sends_init = False
+    guest.appear()
+    await world.at(OPENED)
+    world.notice(guest, event)
+    await world.settle()
+    assert [type(message) for message in guest.messages] == [Challenge, ActionNotify]
+    assert verdicts(world) == [(OPENED, "notice", str(event), "complete", "")]
+    assert world.reports()[0] == (OPENED, "heartbeating", f"after: {event} was sent")
 
 
 @pytest.mark.parametrize("event", [Event.STOP, Event.PAUSE, Event.REBOOT])
-async def test_a_pre_notice_does_not(event: Event, autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = world.guest()
-        guest.greets = False
-        guest.appears()
-        await world.at(OPENED)
-        with pytest.raises(NotHeartbeating):
-            world.notice(guest, event)
+async def test_a_pre_notice_does_not(event: Event, world: HostWorld) -> None:
+    guest = world.guest()
+    guest.sends_init = False
+    guest.appear()
+    await world.at(OPENED)
+    with pytest.raises(NotHeartbeating):
+        world.notice(guest, event)
 
 
 # -- windows are what a guest advertises, within the host's limits --------------------------
 
 
 @pytest.mark.parametrize(("asked", "used"), [(-5, 1), (0, 1), (1, 1), (600, 600), (10**9, 600)])
-async def test_an_advertised_window_is_clamped(
-    asked: int, used: int, autojump_clock: MockClock
-) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating(
-            vote_secs=asked,
-            shutdown_notice_secs=asked,
-            suspend_notice_secs=asked,
-            resume_notice_secs=asked,
-        )
-        windows = [world.vote(guest).window.seconds]
-        for event in (Event.UNPAUSE, Event.PAUSE, Event.STOP):
-            await world.settle()
-            windows.append(world.notice(guest, event).window.seconds)
-        assert windows == [used] * 4
+async def test_an_advertised_window_is_clamped(asked: int, used: int, world: HostWorld) -> None:
+    guest = await world.heartbeating(
+        vote_secs=asked,
+        shutdown_notice_secs=asked,
+        suspend_notice_secs=asked,
+        resume_notice_secs=asked,
+    )
+    windows = [world.vote(guest).window.seconds]
+    for event in (Event.UNPAUSE, Event.PAUSE, Event.STOP):
         await world.settle()
-        assert guest.asked.timeout_ms == used * 1000
+        windows.append(world.notice(guest, event).window.seconds)
+    assert windows == [used] * 4
+    await world.settle()
+    assert guest.asked.timeout_ms == used * 1000
 
 
-async def test_a_new_init_changes_the_next_window_only(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest, current = await opened(world, Event.STOP, VOTE)
-        guest.says_init(vote_secs=100)
-        await world.settle()
-        assert isinstance(guest.init, Init)
-        assert current.window.seconds == 9
-        await world.at(OPENED + 9)
-        assert current.done.is_set()
-        assert world.vote(guest).window.seconds == 100
+async def test_a_new_init_changes_the_next_window_only(world: HostWorld) -> None:
+    guest, current = await opened(world, Event.STOP, VOTE)
+    guest.send_init(vote_secs=100)
+    await world.settle()
+    assert isinstance(guest.init, Init)
+    assert current.window.seconds == 9
+    await world.at(OPENED + 9)
+    assert current.done.is_set()
+    assert world.vote(guest).window.seconds == 100

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ from hbtrio.wire.channel_messages import ChallengeResponse
 from hbtrio.wire.vocabulary import ActionName, CorrectiveAction, Health
 from support.fake_processes import HANGS, FakeRun, Moment
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 COMMANDS = CorrectiveCommands(
     reboot=("reset", "{uuid}"), stop=("destroy", "{uuid}"), log=("note", "{uuid}")
@@ -53,9 +55,16 @@ def world_of(
     return host_world(corrective_commands=commands, brake=brake, runs=runs)
 
 
+@pytest.fixture
+async def world(autojump_clock: MockClock) -> AsyncIterator[HostWorld]:
+    """A host with the commands of these tests."""
+    async with world_of() as world:
+        yield world
+
+
 def falls_silent(*guests: ScriptedGuest) -> None:
     for guest in guests:
-        guest.answers_after_s, guest.greets = None, False
+        guest.answers_after_s, guest.sends_init = None, False
 
 
 def falls_ill(guest: ScriptedGuest, action: CorrectiveAction = CorrectiveAction.REBOOT) -> None:
@@ -63,9 +72,9 @@ def falls_ill(guest: ScriptedGuest, action: CorrectiveAction = CorrectiveAction.
 
 
 def comes_back(guest: ScriptedGuest) -> None:
-    guest.answers_after_s, guest.greets = 0.0, True
+    guest.answers_after_s, guest.sends_init = 0.0, True
     guest.health = Health.HEALTHY
-    guest.says_init()
+    guest.send_init()
 
 
 def started(world: HostWorld) -> list[Moment]:
@@ -84,94 +93,89 @@ async def lost(world: HostWorld, **init: Any) -> ScriptedGuest:
 
 
 async def test_a_command_is_held_back_for_one_interval(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: HostWorld
 ) -> None:
-    async with world_of() as world:
-        guest = await lost(world)
-        await world.at(DUE - 0.001)
-        assert started(world) == []
-        assert world.told()[-1][:2] == (LOST, "loss")
-        await world.at(DUE)
-        assert started(world) == [Moment(DUE, ("reset", guest.uuid))]
-        assert said(caplog) == [
-            ("WARNING", f"{guest.uuid}: reboot: running ['reset', '{guest.uuid}'] (vm)"),
-            ("INFO", f"{guest.uuid}: reboot done (vm)"),
-        ]
-        assert (world.host.corrective.ran, world.host.corrective.failed) == (1, 0)
+    guest = await lost(world)
+    await world.at(DUE - 0.001)
+    assert started(world) == []
+    assert world.reports()[-1][:2] == (LOST, "loss")
+    await world.at(DUE)
+    assert started(world) == [Moment(DUE, ("reset", guest.uuid))]
+    assert said(caplog) == [
+        ("WARNING", f"{guest.uuid}: reboot: running ['reset', '{guest.uuid}'] (vm)"),
+        ("INFO", f"{guest.uuid}: reboot done (vm)"),
+    ]
+    assert (world.host.corrective.ran, world.host.corrective.failed) == (1, 0)
 
 
-async def test_the_interval_is_the_guests(autojump_clock: MockClock) -> None:
-    async with world_of() as world:
-        guest = await world.heartbeating(heartbeat_interval_ms=5000)
-        await world.at(7)
-        falls_silent(guest)
-        await world.at(60)
-        assert world.told()[1][:2] == (21.0, "loss")
-        assert [moment.time_s for moment in started(world)] == [26.0]
+async def test_the_interval_is_the_guests(world: HostWorld) -> None:
+    guest = await world.heartbeating(heartbeat_interval_ms=5000)
+    await world.at(7)
+    falls_silent(guest)
+    await world.at(60)
+    assert world.reports()[1][:2] == (21.0, "loss")
+    assert [moment.time_s for moment in started(world)] == [26.0]
 
 
 async def test_back_in_the_meantime_nothing_is_run(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: HostWorld
 ) -> None:
-    async with world_of() as world:
-        guest = await lost(world)
-        await world.at(7.9)
-        comes_back(guest)
-        await world.at(60)
-        assert started(world) == []
-        assert said(caplog) == [
-            ("INFO", f"{guest.uuid}: reboot not run: the instance is heartbeating now (vm)")
-        ]
+    guest = await lost(world)
+    await world.at(7.9)
+    comes_back(guest)
+    await world.at(60)
+    assert started(world) == []
+    assert said(caplog) == [
+        ("INFO", f"{guest.uuid}: reboot not run: the instance is heartbeating now (vm)")
+    ]
 
 
 async def test_removed_in_the_meantime_nothing_is_run(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: HostWorld
 ) -> None:
-    async with world_of() as world:
-        guest = await lost(world)
-        await world.at(7.5)
-        guest.vanishes()
-        await world.at(60)
-        assert started(world) == []
-        assert said(caplog) == [
-            ("INFO", f"{guest.uuid}: reboot not run: the instance is gone now (vm)")
-        ]
+    guest = await lost(world)
+    await world.at(7.5)
+    guest.vanish()
+    await world.at(60)
+    assert started(world) == []
+    assert said(caplog) == [
+        ("INFO", f"{guest.uuid}: reboot not run: the instance is gone now (vm)")
+    ]
 
 
 async def test_a_freeze_in_the_hold_does_not_reboot_who_is_back(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, world: HostWorld
 ) -> None:
     # What they said during the freeze is read before anything is judged.
-    async with world_of() as world:
-        guests = await world.all_heartbeating(40)
-        await world.at(SILENT)
-        falls_silent(*guests)
-        await world.at(7.5)
-        for guest in guests:
-            guest.answers_after_s = 0.0
-            guest.says_init()
-        autojump_clock.jump(60)
-        await world.at(120)
-        assert started(world) == []
-        assert world.host.heartbeating == 40
+    guests = await world.all_heartbeating(40)
+    await world.at(SILENT)
+    falls_silent(*guests)
+    await world.at(7.5)
+    for guest in guests:
+        guest.answers_after_s = 0.0
+        guest.send_init()
+    autojump_clock.jump(60)
+    await world.at(120)
+    assert started(world) == []
+    assert world.host.heartbeating == 40
 
 
-async def test_a_freeze_in_the_hold_only_delays_it(autojump_clock: MockClock) -> None:
-    async with world_of() as world:
-        await lost(world)
-        await world.at(7.5)
-        autojump_clock.jump(60)
-        await world.at(80)
-        assert [moment.time_s for moment in started(world)] == [69.5]
+async def test_a_freeze_in_the_hold_only_delays_it(
+    autojump_clock: MockClock, world: HostWorld
+) -> None:
+    await lost(world)
+    await world.at(7.5)
+    autojump_clock.jump(60)
+    await world.at(80)
+    assert [moment.time_s for moment in started(world)] == [69.5]
 
 
-async def test_shutdown_in_the_hold(autojump_clock: MockClock) -> None:
-    async with world_of() as world:
-        await lost(world)
-        await world.at(7.9)
-        await world.stop_host()
-        assert started(world) == []
-        assert now() == 7.9
+async def test_shutdown_in_the_hold(world: HostWorld) -> None:
+    await lost(world)
+    await world.at(7.9)
+    await world.stop_host()
+    assert started(world) == []
+    assert now() == 7.9
 
 
 # -- which command --------------------------------------------------------------------------
@@ -188,14 +192,13 @@ async def test_shutdown_in_the_hold(autojump_clock: MockClock) -> None:
     ],
 )
 async def test_a_loss_has_the_advertised_action(
-    action: CorrectiveAction, program: str | None, autojump_clock: MockClock
+    action: CorrectiveAction, program: str | None, world: HostWorld
 ) -> None:
-    async with world_of() as world:
-        guest = await lost(world, corrective_action=action)
-        await world.at(60)
-        assert [moment.argv for moment in started(world)] == (
-            [] if program is None else [(program, guest.uuid)]
-        )
+    guest = await lost(world, corrective_action=action)
+    await world.at(60)
+    assert [moment.argv for moment in started(world)] == (
+        [] if program is None else [(program, guest.uuid)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,21 +211,18 @@ async def test_a_loss_has_the_advertised_action(
     ],
 )
 async def test_ill_health_has_the_action_it_came_with(
-    action: CorrectiveAction, program: str | None, autojump_clock: MockClock
+    action: CorrectiveAction, program: str | None, world: HostWorld
 ) -> None:
-    async with world_of() as world:
-        guest = await world.heartbeating(corrective_action=CorrectiveAction.NONE)
-        await world.at(SILENT)
-        falls_ill(guest, action)
-        await world.at(6.5)
-        # Ill with the answer of 5.0.
-        expected = [] if program is None else [Moment(6.0, (program, guest.uuid))]
-        assert started(world) == expected
+    guest = await world.heartbeating(corrective_action=CorrectiveAction.NONE)
+    await world.at(SILENT)
+    falls_ill(guest, action)
+    await world.at(6.5)
+    # Ill with the answer of 5.0.
+    expected = [] if program is None else [Moment(6.0, (program, guest.uuid))]
+    assert started(world) == expected
 
 
-async def test_without_a_command_nothing_is_run(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_without_a_command_nothing_is_run(caplog: pytest.LogCaptureFixture) -> None:
     async with world_of(CorrectiveCommands()) as world:
         await lost(world)
         await world.at(60)
@@ -231,12 +231,11 @@ async def test_without_a_command_nothing_is_run(
         assert world.host.brake.held == 0
 
 
-async def test_with_reporting_off_nothing_is_run(autojump_clock: MockClock) -> None:
-    async with world_of() as world:
-        guest = await lost(world)
-        world.channel(guest).heartbeat.reporting = False
-        await world.at(60)
-        assert started(world) == []
+async def test_with_reporting_off_nothing_is_run(world: HostWorld) -> None:
+    guest = await lost(world)
+    world.channel(guest).heartbeat.reporting = False
+    await world.at(60)
+    assert started(world) == []
 
 
 @pytest.mark.parametrize(
@@ -248,7 +247,7 @@ async def test_with_reporting_off_nothing_is_run(autojump_clock: MockClock) -> N
         (b"x" * 1000, "x" * 223),
     ],
 )
-async def test_what_a_command_is_told(said: bytes, told: str, autojump_clock: MockClock) -> None:
+async def test_what_a_command_is_told(said: bytes, told: str) -> None:
     argv = ("do", "{action} {uuid}", "--", "{reason}")
     async with world_of(CorrectiveCommands(reboot=argv)) as world:
         guest = await world.heartbeating()
@@ -280,7 +279,6 @@ async def test_a_share_of_the_instances_is_the_most(
     total: int,
     failing: int,
     acts: bool,
-    autojump_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with world_of(brake=BrakeSettings()) as world:
@@ -288,7 +286,7 @@ async def test_a_share_of_the_instances_is_the_most(
         await world.at(SILENT)
         falls_silent(*guests[:failing])
         await world.at(60)
-        assert len([told for told in world.told() if told[1] == "loss"]) == failing
+        assert len([told for told in world.reports() if told[1] == "loss"]) == failing
         assert len(started(world)) == (failing if acts else 0)
         alarms = [text for level, text in said(caplog) if level == "CRITICAL"]
         assert len(alarms) == (0 if acts else 1)
@@ -300,9 +298,7 @@ async def test_a_share_of_the_instances_is_the_most(
 
 
 @pytest.mark.parametrize(("total", "acts"), [(1, True), (2, True), (3, False)])
-async def test_below_the_minimum_it_is_off(
-    total: int, acts: bool, autojump_clock: MockClock
-) -> None:
+async def test_below_the_minimum_it_is_off(total: int, acts: bool) -> None:
     async with world_of(brake=BrakeSettings(share=0.5, minimum=3)) as world:
         guests = await world.all_heartbeating(total)
         await world.at(SILENT)
@@ -311,7 +307,7 @@ async def test_below_the_minimum_it_is_off(
         assert len(started(world)) == (total if acts else 0)
 
 
-async def test_those_without_a_command_count_too(autojump_clock: MockClock) -> None:
+async def test_those_without_a_command_count_too() -> None:
     commands = CorrectiveCommands(stop=("destroy", "{uuid}"))
     async with world_of(commands, brake=BrakeSettings()) as world:
         guests = await world.all_heartbeating(9)
@@ -322,9 +318,7 @@ async def test_those_without_a_command_count_too(autojump_clock: MockClock) -> N
         assert started(world) == []
 
 
-async def test_an_hour_later_it_is_another_incident(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_hour_later_it_is_another_incident(caplog: pytest.LogCaptureFixture) -> None:
     async with world_of(brake=BrakeSettings()) as world:
         guests = await world.all_heartbeating(4)
         for start in (SILENT, 100.5):
@@ -345,9 +339,7 @@ async def test_an_hour_later_it_is_another_incident(
 # -- the limit ------------------------------------------------------------------------------
 
 
-async def test_at_most_so_many_an_hour_for_each_instance(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_at_most_so_many_an_hour_for_each_instance(caplog: pytest.LogCaptureFixture) -> None:
     commands = CorrectiveCommands(log=("note", "{uuid}"), per_hour=2)
     async with world_of(commands) as world:
         guest, other = await world.all_heartbeating(2, heartbeat_interval_ms=10_000)
@@ -365,7 +357,7 @@ async def test_at_most_so_many_an_hour_for_each_instance(
         assert [moment.argv[1] for moment in started(world)] == [guest.uuid] * 2 + [other.uuid]
 
 
-async def test_after_an_hour_there_are_new_ones(autojump_clock: MockClock) -> None:
+async def test_after_an_hour_there_are_new_ones() -> None:
     commands = CorrectiveCommands(log=("note", "{uuid}"), per_hour=1)
     async with world_of(commands) as world:
         guest = await world.heartbeating(heartbeat_interval_ms=60_000)
@@ -387,7 +379,7 @@ async def test_after_an_hour_there_are_new_ones(autojump_clock: MockClock) -> No
     ],
 )
 async def test_a_command_that_fails(
-    run: FakeRun, fault: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    run: FakeRun, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with world_of(run=run) as world:
         guest = await lost(world)
@@ -402,9 +394,7 @@ async def test_a_command_that_fails(
         assert world.channel(guest).heartbeating
 
 
-async def test_a_command_that_hangs_is_ended_in_time(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_command_that_hangs_is_ended_in_time(caplog: pytest.LogCaptureFixture) -> None:
     commands = CorrectiveCommands(reboot=("reset", "{uuid}"), timeout_s=30)
     async with world_of(commands, run=HANGS) as world:
         guest = await lost(world)
@@ -419,7 +409,7 @@ async def test_a_command_that_hangs_is_ended_in_time(
         assert world.host.corrective.failed == 1
 
 
-async def test_shutdown_ends_the_commands_under_way(autojump_clock: MockClock) -> None:
+async def test_shutdown_ends_the_commands_under_way() -> None:
     async with world_of(run=HANGS) as world:
         guest = await lost(world)
         await world.at(20)
@@ -428,7 +418,7 @@ async def test_shutdown_ends_the_commands_under_way(autojump_clock: MockClock) -
         assert now() == 20.0
 
 
-async def test_at_most_sixteen_side_by_side(autojump_clock: MockClock) -> None:
+async def test_at_most_sixteen_side_by_side() -> None:
     async with world_of(run=FakeRun(delay_s=5)) as world:
         guests = await world.all_heartbeating(40)
         await world.at(SILENT)
@@ -438,9 +428,7 @@ async def test_at_most_sixteen_side_by_side(autojump_clock: MockClock) -> None:
         assert times == [8.0] * 16 + [13.0] * 16 + [18.0] * 8
 
 
-async def test_one_that_came_back_while_it_waited_its_turn_is_left_alone(
-    autojump_clock: MockClock,
-) -> None:
+async def test_one_that_came_back_while_it_waited_its_turn_is_left_alone() -> None:
     async with world_of(run=FakeRun(delay_s=5)) as world:
         guests = await world.all_heartbeating(40)
         await world.at(SILENT)
@@ -455,9 +443,7 @@ async def test_one_that_came_back_while_it_waited_its_turn_is_left_alone(
         assert all(world.channel(guest).heartbeating for guest in waiting)
 
 
-async def test_what_it_did_not_begin_a_failing_command_does_not_call_off(
-    autojump_clock: MockClock,
-) -> None:
+async def test_what_it_did_not_begin_a_failing_command_does_not_call_off() -> None:
     """The VM was back before its reboot was given up, and was paused meanwhile."""
 
     def runs(argv: Sequence[str]) -> FakeRun:
@@ -479,7 +465,7 @@ async def test_what_it_did_not_begin_a_failing_command_does_not_call_off(
         assert len(guest.challenged_at(since=14.1)) == 2
 
 
-async def test_a_log_command_that_fails_calls_nothing_off(autojump_clock: MockClock) -> None:
+async def test_a_log_command_that_fails_calls_nothing_off() -> None:
     def runs(argv: Sequence[str]) -> FakeRun:
         return FakeRun(1, delay_s=10.0) if argv[0] == "note" else FakeRun()
 
@@ -495,15 +481,13 @@ async def test_a_log_command_that_fails_calls_nothing_off(autojump_clock: MockCl
         assert world.channel(guest).heartbeat.state is HeartbeatState.SUSPENDED
 
 
-async def test_one_whose_failing_reboot_took_the_socket_away_is_lost_and_removed(
-    autojump_clock: MockClock,
-) -> None:
+async def test_one_whose_failing_reboot_took_the_socket_away_is_lost_and_removed() -> None:
     async with world_of(run=FakeRun(1, delay_s=5)) as world:
         guest = await lost(world)
         await world.at(10)
-        guest.vanishes()
+        guest.vanish()
         await world.at(1000)
-        assert [told[:2] for told in world.told(since=8)] == [
+        assert [told[:2] for told in world.reports(since=8)] == [
             (129.0, "restart-expired"),
             (129.0, "loss"),
             (129.0, "stopped"),
@@ -514,7 +498,7 @@ async def test_one_whose_failing_reboot_took_the_socket_away_is_lost_and_removed
 # -- what the instance is allowed after it --------------------------------------------------
 
 
-async def test_a_reboot_opens_the_restart_window(autojump_clock: MockClock) -> None:
+async def test_a_reboot_opens_the_restart_window() -> None:
     async with world_of(run=FakeRun(delay_s=3)) as world:
         guest = await lost(world)
         await world.at(DUE)
@@ -525,7 +509,7 @@ async def test_a_reboot_opens_the_restart_window(autojump_clock: MockClock) -> N
         await world.at(40)
         comes_back(guest)
         await world.at(300)
-        assert world.told(since=5) == [
+        assert world.reports(since=5) == [
             (LOST, "loss", "reboot", "no answer for 3 s"),
             (40.0, "heartbeating", "after: corrective action reboot"),
         ]
@@ -533,64 +517,58 @@ async def test_a_reboot_opens_the_restart_window(autojump_clock: MockClock) -> N
 
 
 async def test_not_back_it_is_lost_again_and_rebooted_again_within_the_limit(
-    autojump_clock: MockClock,
+    world: HostWorld,
 ) -> None:
-    async with world_of() as world:
-        await lost(world)
-        await world.at(1000)
-        # Eight seconds to the first; then a window of 121 s and a hold of 1 s each.
-        assert [moment.time_s for moment in started(world)] == [8.0, 130.0, 252.0]
-        assert [told[:2] for told in world.told(since=8)] == [
-            (129.0, "restart-expired"),
-            (129.0, "loss"),
-            (251.0, "restart-expired"),
-            (251.0, "loss"),
-            (373.0, "restart-expired"),
-            (373.0, "loss"),
-        ]
+    await lost(world)
+    await world.at(1000)
+    # Eight seconds to the first; then a window of 121 s and a hold of 1 s each.
+    assert [moment.time_s for moment in started(world)] == [8.0, 130.0, 252.0]
+    assert [told[:2] for told in world.reports(since=8)] == [
+        (129.0, "restart-expired"),
+        (129.0, "loss"),
+        (251.0, "restart-expired"),
+        (251.0, "loss"),
+        (373.0, "restart-expired"),
+        (373.0, "loss"),
+    ]
 
 
-async def test_an_ill_instance_that_is_rebooted_is_not_also_lost(
-    autojump_clock: MockClock,
-) -> None:
-    async with world_of() as world:
-        guest = await world.heartbeating()
-        await world.at(SILENT)
-        falls_ill(guest)
-        await world.at(6.0)
-        assert len(started(world)) == 1
-        falls_silent(guest)
-        await world.at(60)
-        comes_back(guest)
-        await world.at(100)
-        assert world.told(since=2) == [
-            (5.0, "unhealthy", "reboot", "disk full"),
-            (6.0, "stopped", "corrective action reboot is under way"),
-            (60.0, "heartbeating", "after: corrective action reboot"),
-        ]
+async def test_an_ill_instance_that_is_rebooted_is_not_also_lost(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    await world.at(SILENT)
+    falls_ill(guest)
+    await world.at(6.0)
+    assert len(started(world)) == 1
+    falls_silent(guest)
+    await world.at(60)
+    comes_back(guest)
+    await world.at(100)
+    assert world.reports(since=2) == [
+        (5.0, "unhealthy", "reboot", "disk full"),
+        (6.0, "stopped", "corrective action reboot is under way"),
+        (60.0, "heartbeating", "after: corrective action reboot"),
+    ]
 
 
-async def test_an_ill_instance_that_is_stopped_is_not_lost(autojump_clock: MockClock) -> None:
-    async with world_of() as world:
-        guest = await world.heartbeating()
-        await world.at(SILENT)
-        falls_ill(guest, CorrectiveAction.STOP)
-        await world.at(6.0)
-        falls_silent(guest)
-        await world.at(400)
-        assert world.told(since=2) == [
-            (5.0, "unhealthy", "stop", "disk full"),
-            (6.0, "stopped", "corrective action stop is under way"),
-        ]
+async def test_an_ill_instance_that_is_stopped_is_not_lost(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    await world.at(SILENT)
+    falls_ill(guest, CorrectiveAction.STOP)
+    await world.at(6.0)
+    falls_silent(guest)
+    await world.at(400)
+    assert world.reports(since=2) == [
+        (5.0, "unhealthy", "stop", "disk full"),
+        (6.0, "stopped", "corrective action stop is under way"),
+    ]
 
 
-async def test_a_log_command_changes_nothing(autojump_clock: MockClock) -> None:
-    async with world_of() as world:
-        guest = await world.heartbeating()
-        await world.at(SILENT)
-        falls_ill(guest, CorrectiveAction.LOG)
-        await world.at(6.5)
-        assert len(started(world)) == 1
-        falls_silent(guest)
-        await world.at(20)
-        assert world.told(since=6) == [(9.0, "loss", "reboot", "no answer for 3 s")]
+async def test_a_log_command_changes_nothing(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    await world.at(SILENT)
+    falls_ill(guest, CorrectiveAction.LOG)
+    await world.at(6.5)
+    assert len(started(world)) == 1
+    falls_silent(guest)
+    await world.at(20)
+    assert world.reports(since=6) == [(9.0, "loss", "reboot", "no answer for 3 s")]

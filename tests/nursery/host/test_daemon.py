@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
-from trio.testing import MockClock
 
 from hbtrio.config.host import ActionCommands
 from hbtrio.fsm.heartbeat.table import HeartbeatState
@@ -16,6 +15,8 @@ from hbtrio.wire.vocabulary import ActionName, Event
 from support.fake_processes import HANGS, FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world, now, stay_silent, uuid_of
 from support.lines import members
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 class Fault(Exception):
@@ -42,64 +43,56 @@ def crashes(caplog: pytest.LogCaptureFixture) -> list[tuple[str, type[BaseExcept
 # -- many at once ---------------------------------------------------------------------------
 
 
-async def test_a_thousand_found_at_once_are_heartbeating_at_once(
-    autojump_clock: MockClock,
-) -> None:
-    async with host_world() as world:
-        guests = await world.all_heartbeating(1000)
-        assert now() == 1.0
-        assert world.host.heartbeating == len(world.host.channels) == 1000
-        assert {told[:2] for told in world.told()} == {(1.0, "heartbeating")}
-        await world.at(4.5)
-        for guest in guests:
-            assert guest.connections == 1
-            assert guest.challenged_at() == [1.0, 2.0, 3.0, 4.0]
-            assert world.channel(guest).heartbeat.beats == 4
+async def test_a_thousand_found_at_once_are_heartbeating_at_once(world: HostWorld) -> None:
+    guests = await world.all_heartbeating(1000)
+    assert now() == 1.0
+    assert world.host.heartbeating == len(world.host.channels) == 1000
+    assert {told[:2] for told in world.reports()} == {(1.0, "heartbeating")}
+    await world.at(4.5)
+    for guest in guests:
+        assert guest.connections == 1
+        assert guest.challenged_at() == [1.0, 2.0, 3.0, 4.0]
+        assert world.channel(guest).heartbeat.beats == 4
 
 
-async def test_a_thousand_that_go_at_once_are_forgotten_at_once(
-    autojump_clock: MockClock,
-) -> None:
-    async with host_world() as world:
-        guests = await world.all_heartbeating(1000)
-        await world.at(2.5)
-        for guest in guests[1:]:
-            guest.vanishes()
-        await world.settle()
-        assert list(world.host.channels) == [guests[0].uuid]
-        assert world.host.heartbeating == 1
-        await world.at(300)
-        assert len(world.dialer.dials) == 1000
-        assert guests[0].challenged_at()[-1] == 300.0
+async def test_a_thousand_that_go_at_once_are_forgotten_at_once(world: HostWorld) -> None:
+    guests = await world.all_heartbeating(1000)
+    await world.at(2.5)
+    for guest in guests[1:]:
+        guest.vanish()
+    await world.settle()
+    assert list(world.host.channels) == [guests[0].uuid]
+    assert world.host.heartbeating == 1
+    await world.at(300)
+    assert len(world.dialer.dials) == 1000
+    assert guests[0].challenged_at()[-1] == 300.0
 
 
-async def test_some_of_many_are_lost_each_once(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guests = await world.all_heartbeating(300)
-        await world.at(2.5)
-        for guest in guests[::3]:
-            guest.answers_after_s = None
-        await world.at(60)
-        lost = [guest for guest in guests if world.told(guest)[-1][1] == "loss"]
-        assert lost == guests[::3]
-        assert {told[0] for told in world.told(since=2)} == {5.0}
-        assert len(world.told(since=2)) == 100
-        assert world.host.heartbeating == 200
+async def test_some_of_many_are_lost_each_once(world: HostWorld) -> None:
+    guests = await world.all_heartbeating(300)
+    await world.at(2.5)
+    for guest in guests[::3]:
+        guest.answers_after_s = None
+    await world.at(60)
+    lost = [guest for guest in guests if world.reports(guest)[-1][1] == "loss"]
+    assert lost == guests[::3]
+    assert {told[0] for told in world.reports(since=2)} == {5.0}
+    assert len(world.reports(since=2)) == 100
+    assert world.host.heartbeating == 200
 
 
-async def test_votes_on_all_of_many_at_once(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guests = await world.all_heartbeating(300)
-        await world.at(2.5)
-        for number, guest in enumerate(guests):
-            if number % 3 == 0:
-                guest.reply = stay_silent
-            world.vote(guest)
-        await world.at(30)
-        for number, guest in enumerate(guests):
-            late = number % 3 == 0
-            (told,) = world.told(guest, since=2)
-            assert told[:4] == (11.5 if late else 2.5, "vote", "stop", "accept")
+async def test_votes_on_all_of_many_at_once(world: HostWorld) -> None:
+    guests = await world.all_heartbeating(300)
+    await world.at(2.5)
+    for number, guest in enumerate(guests):
+        if number % 3 == 0:
+            guest.reply = stay_silent
+        world.vote(guest)
+    await world.at(30)
+    for number, guest in enumerate(guests):
+        late = number % 3 == 0
+        (told,) = world.reports(guest, since=2)
+        assert told[:4] == (11.5 if late else 2.5, "vote", "stop", "accept")
 
 
 # -- a programming error in one channel -----------------------------------------------------
@@ -132,148 +125,139 @@ def mend(world: HostWorld, guest: ScriptedGuest) -> None:
 async def test_it_is_logged_counted_and_only_that_channel_starts_over(
     breaks: Callable[[HostWorld, ScriptedGuest], None],
     fails_at: float,
-    autojump_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
+    world: HostWorld,
 ) -> None:
-    async with host_world() as world:
-        guest, neighbour = await world.all_heartbeating(2)
-        await world.at(4.5)
-        breaks(world, guest)
-        await world.at(fails_at)
-        mend(world, guest)
-        world.crashes = 1
-        text = f"channel {guest.uuid} failed and will be restarted"
-        assert crashes(caplog) == [(text, Fault)]
-        assert world.host.supervisor.crashes == 1
-        assert guest.connections == 1
-        assert guest.peer.host_closed
-        await world.at(fails_at + 0.999)
-        assert guest.connections == 1
-        await world.at(30)
-        assert guest.connections == 2
-        assert world.told(guest)[-1][:2] == (fails_at + 1, "heartbeating")
-        assert world.told(neighbour) == [(1.0, "heartbeating", "init answered")]
-        assert neighbour.challenged_at() == [float(second) for second in range(1, 31)]
-        assert len([told for told in world.told(guest) if told[1] == "notice"]) == (
-            1 if breaks is at_the_end_of_a_window else 0
-        )
+    guest, neighbour = await world.all_heartbeating(2)
+    await world.at(4.5)
+    breaks(world, guest)
+    await world.at(fails_at)
+    mend(world, guest)
+    world.crashes = 1
+    text = f"channel {guest.uuid} failed and will be restarted"
+    assert crashes(caplog) == [(text, Fault)]
+    assert world.host.supervisor.crashes == 1
+    assert guest.connections == 1
+    assert guest.peer.host_closed
+    await world.at(fails_at + 0.999)
+    assert guest.connections == 1
+    await world.at(30)
+    assert guest.connections == 2
+    assert world.reports(guest)[-1][:2] == (fails_at + 1, "heartbeating")
+    assert world.reports(neighbour) == [(1.0, "heartbeating", "init answered")]
+    assert neighbour.challenged_at() == [float(second) for second in range(1, 31)]
+    assert len([told for told in world.reports(guest) if told[1] == "notice"]) == (
+        1 if breaks is at_the_end_of_a_window else 0
+    )
 
 
 async def test_failing_again_and_again_the_delays_double(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest, neighbour = await world.all_heartbeating(2)
-        await world.at(4.5)
-        in_its_reader(world, guest)
-        await world.at(100)
-        # Each connection fails with the init on it.
-        assert [round(dial.time_s, 6) for dial in world.dialer.dials[2:]] == [
-            6.0,
-            8.0,
-            12.0,
-            20.0,
-            36.0,
-            68.0,
-        ]
-        world.crashes = 7
-        assert len(crashes(caplog)) == 7
-        assert world.host.heartbeating == 1
-        assert neighbour.challenged_at()[-1] == 100.0
+    guest, neighbour = await world.all_heartbeating(2)
+    await world.at(4.5)
+    in_its_reader(world, guest)
+    await world.at(100)
+    # Each connection fails with the init on it.
+    assert [round(dial.time_s, 6) for dial in world.dialer.dials[2:]] == [
+        6.0,
+        8.0,
+        12.0,
+        20.0,
+        36.0,
+        68.0,
+    ]
+    world.crashes = 7
+    assert len(crashes(caplog)) == 7
+    assert world.host.heartbeating == 1
+    assert neighbour.challenged_at()[-1] == 100.0
 
 
-async def test_a_round_open_meanwhile_has_one_outcome(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        guest.reply = stay_silent
-        await world.at(4.5)
-        current = world.vote(guest)
-        in_the_pacers_call(world, guest)
-        await world.at(5.0)
-        mend(world, guest)
-        world.crashes = 1
-        await world.at(60)
-        ((at, *words),) = [told for told in world.told() if told[1] == "vote"]
-        assert (at, words[:3]) == (5.0, ["vote", "stop", "error"])
-        assert current.done.is_set()
+async def test_a_round_open_meanwhile_has_one_outcome(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    guest.reply = stay_silent
+    await world.at(4.5)
+    current = world.vote(guest)
+    in_the_pacers_call(world, guest)
+    await world.at(5.0)
+    mend(world, guest)
+    world.crashes = 1
+    await world.at(60)
+    ((at, *words),) = [told for told in world.reports() if told[1] == "vote"]
+    assert (at, words[:3]) == (5.0, ["vote", "stop", "error"])
+    assert current.done.is_set()
 
 
-async def test_the_restart_window_outlives_it(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        await world.at(4.5)
-        world.notice(guest, Event.REBOOT)
-        await world.settle()
-        guest.answers_after_s, guest.greets = None, False
-        await world.at(60)
-        in_its_reader(world, guest)
-        guest.says_init()
-        await world.settle()
-        mend(world, guest)
-        world.crashes = 1
-        assert world.channel(guest).heartbeat.state is HeartbeatState.RESTARTING
-        await world.at(500)
-        assert [told[1] for told in world.told(since=5)] == ["restart-expired", "loss"]
+async def test_the_restart_window_outlives_it(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    await world.at(4.5)
+    world.notice(guest, Event.REBOOT)
+    await world.settle()
+    guest.answers_after_s, guest.sends_init = None, False
+    await world.at(60)
+    in_its_reader(world, guest)
+    guest.send_init()
+    await world.settle()
+    mend(world, guest)
+    world.crashes = 1
+    assert world.channel(guest).heartbeat.state is HeartbeatState.RESTARTING
+    await world.at(500)
+    assert [told[1] for told in world.reports(since=5)] == ["restart-expired", "loss"]
 
 
-async def test_acted_upon_between_two_lives_it_has_its_window(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        await world.at(4.5)
-        in_its_reader(world, guest)
-        await world.at(5.5)
-        mend(world, guest)
-        world.crashes = 1
-        guest.answers_after_s, guest.greets = None, False
-        world.channel(guest).outages.restarts("acted")
-        await world.at(300)
-        assert [told[1] for told in world.told(since=5.4)] == ["restart-expired", "loss"]
+async def test_acted_upon_between_two_lives_it_has_its_window(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    await world.at(4.5)
+    in_its_reader(world, guest)
+    await world.at(5.5)
+    mend(world, guest)
+    world.crashes = 1
+    guest.answers_after_s, guest.sends_init = None, False
+    world.channel(guest).outages.restarts("acted")
+    await world.at(300)
+    assert [told[1] for told in world.reports(since=5.4)] == ["restart-expired", "loss"]
 
 
-async def test_a_socket_that_goes_between_two_lives_is_forgotten(
-    autojump_clock: MockClock,
-) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        await world.at(4.5)
-        in_its_reader(world, guest)
-        await world.at(5.5)
-        world.crashes = 1
-        world.directory.remove(guest.name)
-        await world.at(60)
-        assert world.host.channels == {}
-        assert len(world.dialer.dials) == 1
+async def test_a_socket_that_goes_between_two_lives_is_forgotten(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    await world.at(4.5)
+    in_its_reader(world, guest)
+    await world.at(5.5)
+    world.crashes = 1
+    world.directory.remove(guest.name)
+    await world.at(60)
+    assert world.host.channels == {}
+    assert len(world.dialer.dials) == 1
 
 
 # -- a programming error elsewhere ----------------------------------------------------------
 
 
 async def test_discovery_that_fails_starts_over_and_channels_go_on(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, world: HostWorld
 ) -> None:
-    async with host_world() as world:
-        guest = await world.heartbeating()
-        await world.at(4.5)
-        with monkeypatch.context() as patch:
-            patch.setattr(world.directory, "scan", raise_fault)
-            second = world.guest().appears()
-            await world.settle()
-        world.crashes = 1
-        assert crashes(caplog) == [("discovery failed and will be restarted", Fault)]
-        await world.at(5.499)
-        assert world.host.heartbeating == 1
-        await world.at(5.5)
-        assert world.host.heartbeating == 2
-        assert world.channel(second).heartbeating
-        await world.at(10)
-        assert guest.connections == 1
-        assert guest.challenged_at() == [float(second) for second in range(1, 11)]
+    guest = await world.heartbeating()
+    await world.at(4.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.directory, "scan", raise_fault)
+        second = world.guest().appear()
+        await world.settle()
+    world.crashes = 1
+    assert crashes(caplog) == [("discovery failed and will be restarted", Fault)]
+    await world.at(5.499)
+    assert world.host.heartbeating == 1
+    await world.at(5.5)
+    assert world.host.heartbeating == 2
+    assert world.channel(second).heartbeating
+    await world.at(10)
+    assert guest.connections == 1
+    assert guest.challenged_at() == [float(second) for second in range(1, 11)]
 
 
 # -- actions --------------------------------------------------------------------------------
 
 
-async def test_what_can_not_be_begun(autojump_clock: MockClock) -> None:
+async def test_what_can_not_be_begun() -> None:
     actions = ActionCommands(reboot=("hang",))
     async with host_world(actions=actions, runs={"hang": HANGS}) as world:
         guest = await world.heartbeating()
@@ -294,7 +278,7 @@ async def test_what_can_not_be_begun(autojump_clock: MockClock) -> None:
         assert [moment.argv for moment in world.processes.started] == [("hang",)]
 
 
-async def test_only_so_many_actions_at_once(autojump_clock: MockClock) -> None:
+async def test_only_so_many_actions_at_once() -> None:
     async with host_world(runs={"hang": HANGS}) as world:
         guests = await world.all_heartbeating(257)
         for guest in guests[:-1]:
@@ -306,7 +290,7 @@ async def test_only_so_many_actions_at_once(autojump_clock: MockClock) -> None:
 
 
 async def test_an_action_that_fails_is_logged_and_no_other_notices(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def runs(argv: Any) -> FakeRun:
         if argv[0] == "breaks":
@@ -331,7 +315,7 @@ async def test_an_action_that_fails_is_logged_and_no_other_notices(
 # -- the end --------------------------------------------------------------------------------
 
 
-async def test_the_end_is_orderly_and_at_once(autojump_clock: MockClock) -> None:
+async def test_the_end_is_orderly_and_at_once() -> None:
     async with host_world(runs={"hang": HANGS}) as world:
         guests = await world.all_heartbeating(30)
         await world.at(3.5)
@@ -349,14 +333,13 @@ async def test_the_end_is_orderly_and_at_once(autojump_clock: MockClock) -> None
         assert all(guest.peer.host_closed for guest in guests)
         assert world.host.actions == {}
         assert [moment.argv for moment in world.processes.cancelled] == [("hang",)]
-        assert "loss" not in [told[1] for told in world.told()]
-        assert [told[2:4] for told in world.told(since=4.2) if told[1] in ("vote", "notice")] in (
-            [("stop", "error")] * 2,
-        )
+        assert "loss" not in [told[1] for told in world.reports()]
+        assert [
+            told[2:4] for told in world.reports(since=4.2) if told[1] in ("vote", "notice")
+        ] in ([("stop", "error")] * 2,)
         assert world.host.heartbeating == 0
 
 
-async def test_a_host_that_ends_before_its_first_guest(autojump_clock: MockClock) -> None:
-    async with host_world() as world:
-        await world.stop_host()
-        assert world.told() == []
+async def test_a_host_that_ends_before_its_first_guest(world: HostWorld) -> None:
+    await world.stop_host()
+    assert world.reports() == []

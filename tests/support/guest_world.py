@@ -21,7 +21,8 @@ from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, InitAck
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 from support.fake_processes import FakeProcesses, FakeRun, Moment
-from support.memory_device import Heard, MemoryDevice
+from support.fake_time import FakeTime
+from support.memory_device import MemoryDevice, Received
 
 #: The windows as shipped, but each of another length; a challenge may be away for ten minutes, so
 #: that a test of a window has no other timers in it.
@@ -55,7 +56,7 @@ class Applications:
         return self.states
 
 
-class GuestBench:
+class GuestWorld(FakeTime):
     """A guest and everything around it.
 
     Args:
@@ -112,11 +113,7 @@ class GuestBench:
         nursery.start_soon(self.run)
         heard = await self.device.next()
         assert isinstance(heard.message, Init)
-        self.device.say(InitAck(heard.message.invocation_id))
-        await trio.testing.wait_all_tasks_blocked()
-
-    async def settle(self) -> None:
-        """Lets everything happen that happens now."""
+        self.device.send(InitAck(heard.message.invocation_id))
         await trio.testing.wait_all_tasks_blocked()
 
 
@@ -134,7 +131,7 @@ def response(notify: ActionNotify, result: VoteResult, reason: str = "") -> Acti
     )
 
 
-def said(heard: list[Heard]) -> list[tuple[float, object]]:
+def said(heard: list[Received]) -> list[tuple[float, object]]:
     """When and what, for comparing."""
     return [(one.at_s, one.message) for one in heard]
 

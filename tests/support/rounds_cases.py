@@ -1,0 +1,23 @@
+"""What the tests of rounds share."""
+
+from __future__ import annotations
+
+import attrs
+
+from support.agent_world import AgentWorld
+from support.scripted_host import INSTANCE, OTHER_VM
+
+OTHER = attrs.evolve(INSTANCE, uuid=OTHER_VM)
+
+
+VOTE_S, STOP_NOTICE_S = INSTANCE.vote_s, INSTANCE.shutdown_notice_s
+
+
+async def history(world: AgentWorld) -> list[tuple[str, str, str, str]]:
+    """What was recorded of votes and notices, the oldest first."""
+    found = [record.entry for record in reversed(await world.store.history())]
+    return [
+        (one.kind, one.event or "", one.result or "", one.reason)
+        for one in found
+        if one.kind in ("vote", "notice", "undelivered")
+    ]
