@@ -224,7 +224,7 @@ async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Pa
     ]
     assert seen_in(summary, "an operator reboots a guest")[5:] == [
         "asked: event_script, orders, backup",
-        "notified: event_script, orders, backup",
+        "notice: event_script, orders, backup",
         "VIM: db heartbeating on compute-0",
         "db: orders registered",
         "db: backup registered",

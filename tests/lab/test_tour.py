@@ -131,7 +131,7 @@ async def test_the_story_tells_of_events_scripts_and_the_vim_by_the_names_of_the
         cloud.told.put(["note", "u-1", "disk", "full"])
         cloud.told.put(["virsh", "reset", "u-1"])
         await trio.testing.wait_all_tasks_blocked()
-        cloud.said.put(("VIM", "receives: web: stop: allow"))
+        cloud.said.put(("VIM", "receives web: stop: allow"))
         await trio.testing.wait_all_tasks_blocked()
         cloud.events.put({"kind": "loss", "uuid": "u-2", "corrective_action": "log"} | _R)
         gone = {"reason": "/tmp/x/ch/cgcs.heartbeat.u-1.sock was removed"}
@@ -148,7 +148,7 @@ async def test_the_story_tells_of_events_scripts_and_the_vim_by_the_names_of_the
         ("web", "its application shop is notified: stop"),
         ("web", "the host of web notes: disk full"),
         ("host", "the host of web runs virsh reset web"),
-        ("VIM", "receives: web: stop: allow"),
+        ("VIM", "receives web: stop: allow"),
         ("u-2", "loss: why (log)"),
         ("web", "stopped: its channel was removed"),
     ]

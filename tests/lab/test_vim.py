@@ -105,7 +105,7 @@ async def test_a_verdict_ends_the_wait_at_once() -> None:
         assert (vim.asked, vim.answered, vim.unasked, vim.waiting) == (1, 1, 0, [])
         body = {"uuid": VM, "hostname": "compute-0", "action": "stop"}
         assert agent.asked == [("POST", f"/v1/instances/{VM}/vote", body)]
-        assert agent.said == ["asks web: vote stop", "receives: web: stop: reject: busy"]
+        assert agent.said == ["asks web: vote stop", "receives web: stop: reject: busy"]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ async def test_an_alarm_is_repaired_as_the_guest_wants(action: str, repairs: int
         vim.hear(patch("alarm", {"services": [alarm]}))
         await wait_all_tasks_blocked()
         assert agent.repaired == [(VM, action)] * repairs
-        assert agent.said[0] == f"receives: web on compute-0: failed, repair-action {action}"
+        assert agent.said[0] == f"receives web on compute-0: failed, repair-action {action}"
         assert [body["event-type"] for body in vim.told.since()] == ["alarm"]
 
 

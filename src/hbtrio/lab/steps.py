@@ -171,7 +171,7 @@ async def _reboots(cloud: Cloud, see: See) -> None:
             elif line.outcome:
                 see(line.outcome)
     see(f"asked: {await until_tells(cloud, db, 'revocable reboot', told)}")
-    see(f"notified: {await until_tells(cloud, db, 'irrevocable reboot', told)}")
+    see(f"notice: {await until_tells(cloud, db, 'irrevocable reboot', told)}")
     see(f"VIM: {await until_heartbeating(cloud, db, 'compute-0', heard)}")
     for application in db.applications.values():
         see(await until_registered(cloud, db, application, told))
@@ -297,7 +297,7 @@ TOUR: Final = (
             "restart back",
             "done",
             "asked: event_script, orders, backup",
-            "notified: event_script, orders, backup",
+            "notice: event_script, orders, backup",
             "VIM: db heartbeating on compute-0",
             "db: orders registered",
             "db: backup registered",

@@ -287,7 +287,7 @@ class LabVim:
             self._take_verdict(uuid, name, data)
         else:
             service = data["services"][0]
-            self._say(f"receives: {name} on {body['hostname']}: {service_words(service)}")
+            self._say(f"receives {name} on {body['hostname']}: {service_words(service)}")
             repair = service.get("repair-action", "")
             if repair in _REPAIRS:
                 self._say(f"{_REPAIRS[repair]} {name}")
@@ -301,7 +301,7 @@ class LabVim:
                 self.waiting.remove(asked)
                 self.answered += 1
                 asked.end(verdict)
-                self._say(f"receives: {name}: {asked.event}: {verdict}")
+                self._say(f"receives {name}: {asked.event}: {verdict}")
                 return
         self.unasked += 1
         self._say(f"receives, unrequested: {name}: {data['action']}: {verdict}")
