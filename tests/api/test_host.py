@@ -745,14 +745,14 @@ async def test_too_many_actions() -> None:
 
 async def test_a_programming_error_is_told_as_one() -> None:
     async with serving() as (world, http, api):
-        brake = world.host.brake
-        world.host.brake = None  # type: ignore[assignment]
+        failures = world.host.mass_failures
+        world.host.mass_failures = None  # type: ignore[assignment]
         answer = await http.get("/v1/status")
         assert refusal(answer) == (500, "internal error")
         await world.settle()
         assert [type(crash) for crash in api.crashes] == [AttributeError]
         api.crashes.clear()
-        world.host.brake = brake
+        world.host.mass_failures = failures
         assert (await http.get("/v1/status")).status_code == 200
 
 

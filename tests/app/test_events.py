@@ -455,7 +455,7 @@ async def test_tasks_of_a_handler_that_fail_on_their_way_out_end_nothing_else(
         await guest.heard_nothing(for_s=20)
         await guest.is_healthy()
         assert await guest.votes(Event.RESUME) == ("accept", "")
-        # And one is under way when the block is left.
+        # And one is in progress when the block is left.
         await guest.say(guest.question(Event.SUSPEND, vote=True))
         await anyio.sleep(1)
     assert ended == ["stop", "pause", "suspend"]

@@ -41,7 +41,7 @@ _KNOWN: Final = 1000
 #: For how long they are asked about: beyond the VIM's first silences, which end after 10 s.
 _QUERIES_S: Final = 15.0
 
-#: Requests under way at once when the agent is told of instances.
+#: Requests in progress at once when the agent is told of instances.
 _TELLERS: Final = 16
 
 _START_S: Final = 60.0

@@ -18,15 +18,17 @@ import trio
 from hbtrio.lab.fake_vim import Mood
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.scene import event
-from support.asked import (
+from support.real_fleet import Fleet, Question, open_fleet
+from support.real_processes import SOON_S, until
+from support.vote_and_notice import (
     CLOSED,
     INTERRUPTED,
     LONG_S,
     RESET,
-    Asked,
     End,
     Expected,
     Moment,
+    VoteAndNotice,
     agreed,
     answered_in_vain,
     any_of,
@@ -48,8 +50,6 @@ from support.asked import (
     while_the_vim_is_down,
     while_the_vim_reads,
 )
-from support.real_fleet import Fleet, Question, open_fleet
-from support.real_processes import SOON_S, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("home")]
 
@@ -121,7 +121,7 @@ async def test_one_verdict(strike: Callable[[Fleet], Awaitable[None]]) -> None:
     async with open_fleet("voter", "hearer", window_s=LONG_S) as fleet:
         for moment, expected in MATRIX[strike].items():
             try:
-                await one_verdict(Asked(fleet), moment, strike, expected)
+                await one_verdict(VoteAndNotice(fleet), moment, strike, expected)
             except BaseException as error:
                 error.add_note(f"{strike.__name__} {moment.__name__}\n{fleet.logs()}")
                 raise
@@ -129,7 +129,7 @@ async def test_one_verdict(strike: Callable[[Fleet], Awaitable[None]]) -> None:
 
 
 async def one_verdict(
-    asked: Asked,
+    asked: VoteAndNotice,
     moment: Moment,
     strike: Callable[[Fleet], Awaitable[None]],
     expected: Expected,
@@ -179,14 +179,14 @@ async def test_windows_that_end_meanwhile() -> None:
             both_are_killed,
         ):
             try:
-                await part(Asked(fleet))
+                await part(VoteAndNotice(fleet))
             except BaseException as error:
                 error.add_note(f"{part.__name__}\n{fleet.logs()}")
                 raise
         assert await fleet.crashes() == 0
 
 
-async def the_link_is_down(asked: Asked) -> None:
+async def the_link_is_down(asked: VoteAndNotice) -> None:
     """The outcome comes when the VIM has its verdict."""
     await while_the_outcome_is_on_its_way(asked)
     await asked.fleet.link.down()
@@ -194,7 +194,7 @@ async def the_link_is_down(asked: Asked) -> None:
     await nothing_more(asked)
 
 
-async def the_host_is_dead(asked: Asked) -> None:
+async def the_host_is_dead(asked: VoteAndNotice) -> None:
     await while_the_guest_thinks(asked)
     await asked.fleet.kill_host()
     await ended(asked, silent)
@@ -202,7 +202,7 @@ async def the_host_is_dead(asked: Asked) -> None:
     await nothing_more(asked)
 
 
-async def the_agent_is_dead(asked: Asked) -> None:
+async def the_agent_is_dead(asked: VoteAndNotice) -> None:
     """One has answered, to an agent whose VIM is down, and one has not."""
     fleet = asked.fleet
     hold(asked, 1)
@@ -230,7 +230,7 @@ async def the_agent_is_dead(asked: Asked) -> None:
         assert fleet.read(undelivered, vm.uuid) == [(f"action: {TOO_LATE[1]}",)]
 
 
-async def both_are_killed(asked: Asked) -> None:
+async def both_are_killed(asked: VoteAndNotice) -> None:
     """The window ends while the agent starts or after, or the next host is there before that."""
     await while_the_guest_thinks(asked)
     await asked.fleet.kill_host()

@@ -51,7 +51,7 @@ UNKNOWN = (
 
 @attrs.define
 class Work:
-    """Something that is under way on a VM: a script of long duration, and who waits for it."""
+    """Something that is in progress on a VM: a script of long duration, and who waits for it."""
 
     vm: LabGuest
     words: tuple[str, ...]
@@ -77,7 +77,7 @@ class Work:
 
 
 async def prepare(scene: Scene) -> dict[str, Work]:
-    """A host with three VMs that are heartbeating, and what is to be under way on each."""
+    """A host with three VMs that are heartbeating, and what is to be in progress on each."""
     scene.settings["corrective-commands"] = {}
     await scene.start_host()
     works = {}
@@ -110,7 +110,7 @@ async def prepare(scene: Scene) -> dict[str, Work]:
 
 
 async def start(scene: Scene, works: dict[str, Work], nursery: trio.Nursery) -> None:
-    """Has everything under way at the same time; what has a window, last."""
+    """Has everything in progress at the same time; what has a window, last."""
     works["act"].start(scene, nursery)
     await works["act"].under_way()
     works["vote"].start(scene, nursery)
@@ -126,7 +126,7 @@ async def unasked(scene: Scene) -> None:
 
 
 async def open_windows(scene: Scene) -> dict[str, Any]:
-    """What is open on each VM, by its name, and what actions are under way."""
+    """What is open on each VM, by its name, and what actions are in progress."""
     status = await scene.status()
     windows = {one["name"]: one["open"] and one["open"]["window"] for one in status["instances"]}
     return windows | {"actions": list(status["host"]["actions"].values())}

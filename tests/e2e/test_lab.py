@@ -253,7 +253,7 @@ async def test_the_applications_of_a_vm_come_and_go_with_it() -> None:
 
         async def registers(since: int) -> None:
             head = ["application", "vm", "app", "registered"]
-            words = await scene.told.wait_for(
+            words = await scene.script_lines.wait_for(
                 lambda words: words[:4] == head, within_s=SOON_S, since=since
             )
             pids.append(words[4])
@@ -263,7 +263,7 @@ async def test_the_applications_of_a_vm_come_and_go_with_it() -> None:
         await vm.kill()
         assert app.daemon is not None
         assert app.daemon.status is None
-        since = scene.told.end
+        since = scene.script_lines.end
         await vm.reset()
         await registers(since)
         assert app.daemon.pid == int(pids[1])
@@ -273,7 +273,7 @@ async def test_the_applications_of_a_vm_come_and_go_with_it() -> None:
         assert app.daemon is None
         assert not runs(pids[1])
         await logged(vm.log, "event=final received")
-        since = scene.told.end
+        since = scene.script_lines.end
         await app.start()
         await registers(since)
         await vm.stop()

@@ -206,7 +206,7 @@ async def test_several_listeners_share_one_application(folder: Path) -> None:
 
 
 async def at_work(server: Server) -> trio.SocketStream:
-    """A connection whose request is under way, until it goes."""
+    """A connection whose request is in progress, until it goes."""
     stream = await server.connect()
     await stream.send_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
     heard = b""

@@ -26,7 +26,7 @@ class Stage:
     """A cloud in which nothing runs."""
 
     events: Feed[dict[str, Any]] = attrs.field(factory=Feed)
-    told: Feed[list[str]] = attrs.field(factory=Feed)
+    script_lines: Feed[list[str]] = attrs.field(factory=Feed)
     said: Feed[tuple[str, str]] = attrs.field(factory=Feed)
     guests: dict[str, Named] = attrs.field(factory=dict)
 
@@ -123,13 +123,13 @@ async def test_the_story_tells_of_events_scripts_and_the_vim_by_the_names_of_the
     async def play(cloud: Any, see: See) -> None:
         cloud.events.put({"kind": "vote", "uuid": "u-1", "event": "stop", "result": "accept"} | _R)
         await trio.testing.wait_all_tasks_blocked()
-        cloud.told.put(["handler", "web", "revocable", "stop", "4711"])
-        cloud.told.put(["handler", "web", "irrevocable", "stop", "4712"])
-        cloud.told.put(["application", "web", "shop", "registered", "4713"])
-        cloud.told.put(["application", "web", "shop", "revocable", "stop", "4713"])
-        cloud.told.put(["application", "web", "shop", "irrevocable", "stop", "4713"])
-        cloud.told.put(["note", "u-1", "disk", "full"])
-        cloud.told.put(["virsh", "reset", "u-1"])
+        cloud.script_lines.put(["handler", "web", "revocable", "stop", "4711"])
+        cloud.script_lines.put(["handler", "web", "irrevocable", "stop", "4712"])
+        cloud.script_lines.put(["application", "web", "shop", "registered", "4713"])
+        cloud.script_lines.put(["application", "web", "shop", "revocable", "stop", "4713"])
+        cloud.script_lines.put(["application", "web", "shop", "irrevocable", "stop", "4713"])
+        cloud.script_lines.put(["note", "u-1", "disk", "full"])
+        cloud.script_lines.put(["virsh", "reset", "u-1"])
         await trio.testing.wait_all_tasks_blocked()
         cloud.said.put(("VIM", "receives web: stop: allow"))
         await trio.testing.wait_all_tasks_blocked()

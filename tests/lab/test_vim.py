@@ -239,14 +239,14 @@ async def test_an_alarm_is_repaired_as_the_guest_wants(action: str, repairs: int
         await wait_all_tasks_blocked()
         assert agent.repaired == [(VM, action)] * repairs
         assert agent.said[0] == f"receives web on compute-0: failed, repair-action {action}"
-        assert [body["event-type"] for body in vim.told.since()] == ["alarm"]
+        assert [body["event-type"] for body in vim.received.since()] == ["alarm"]
 
 
 async def test_what_is_no_patch_is_not_told() -> None:
     async with a_vim(Agent()) as vim:
         vim.hear(Received(0, b"", "GET", "/", {}, b'{"uuid": "h-0"}'))
         vim.hear(Received(0, b"", "PATCH", "/", {}, b"["))
-        assert vim.told.since() == []
+        assert vim.received.since() == []
 
 
 def test_services_in_words() -> None:

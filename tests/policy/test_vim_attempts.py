@@ -1,4 +1,4 @@
-"""How many requests to the VIM may be under way: the bounds, one by one."""
+"""How many requests to the VIM may be in progress: the bounds, one by one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REFUSED = NotSent("connection refused")
 
 
 def began(*kinds: str, now: float = 0.0) -> VimAttempts:
-    """With a request under way for each, about `u0`, `u1`, ...: `v` is a verdict."""
+    """With a request in progress for each, about `u0`, `u1`, ...: `v` is a verdict."""
     attempts = VimAttempts()
     for number, kind in enumerate(kinds):
         attempts.begin(number, f"u{number}", is_verdict=kind == "v", now=now)
@@ -125,7 +125,7 @@ def test_an_instance_rests_longer_each_time_and_is_forgotten() -> None:
     assert (attempts.turn(2.99).resting, attempts.turn(3.0).resting) == ({"u"}, set())
     attempts.turn(303.0)
     assert set(attempts.rests) == {"u"}
-    # Not while something of it is under way.
+    # Not while something of it is in progress.
     attempts.begin(1, "u", is_verdict=False, now=303.0)
     attempts.turn(303.1)
     assert set(attempts.rests) == {"u"}

@@ -36,7 +36,7 @@ def instances(
     return Delivered(200, json.dumps({"instances": found}).encode())
 
 
-class Asked:
+class AuditedVim:
     """A VIM that answers what the test says, and when each question came."""
 
     def __init__(self) -> None:
@@ -107,9 +107,9 @@ class Cloud:
         return Delivered(200, json.dumps(about | {"hostname": name, "state": found}).encode())
 
 
-def begin(world: AgentWorld, every_s: float = 10) -> Asked:
+def begin(world: AgentWorld, every_s: float = 10) -> AuditedVim:
     """An audit of that agent."""
-    vim = Asked()
+    vim = AuditedVim()
     ask(world, vim, every_s)
     return vim
 

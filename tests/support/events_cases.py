@@ -50,9 +50,9 @@ def suspended(event: Event = Event.PAUSE) -> HeartbeatBench:
     bench = HeartbeatBench().heartbeating()
     bench.expect(
         bench.beat.notice_over(event, bench.now),
-        [Stopped(f"{event} is under way")],
+        [Stopped(f"{event} is in progress")],
         state=S.SUSPENDED,
-        reason=f"{event} is under way",
+        reason=f"{event} is in progress",
     )
     return bench
 
@@ -61,9 +61,9 @@ def restarting(event: Event = Event.REBOOT, **values: int) -> HeartbeatBench:
     bench = HeartbeatBench().heartbeating(**values)
     bench.expect(
         bench.beat.notice_over(event, bench.now),
-        [Stopped(f"{event} is under way"), OpenRestart(bench.beat.profile.restart_s)],
+        [Stopped(f"{event} is in progress"), OpenRestart(bench.beat.profile.restart_s)],
         state=S.RESTARTING,
-        reason=f"{event} is under way",
+        reason=f"{event} is in progress",
     )
     return bench
 

@@ -137,7 +137,7 @@ class _Farm:
         self._commands = b""
         self._spread_s = 0.0
         self._asked: deque[float] = deque(maxlen=_KEPT)
-        #: Those that have not greeted yet, and when they will.
+        #: Those that have not sent init yet, and when they will.
         self._waiting: deque[tuple[float, _Guest]] = deque()
 
     def run(self) -> None:

@@ -150,7 +150,7 @@ class HeartbeatBench:
     # -- stretches of time ------------------------------------------------------------------
 
     def heartbeating(self, **values: Any) -> HeartbeatBench:
-        """Connected, greeted and proven; the answer came a quarter of a second after the init."""
+        """Connected and proven; the answer came a quarter of a second after the init."""
         self.skip(self.open())
         self.skip(self.send_init(**values))
         self.at(self.now + 0.25)

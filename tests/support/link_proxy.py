@@ -82,7 +82,7 @@ class Lane:
         """These come along."""
         self._waiting += lines
         self._come.set()
-        self._tell()
+        self._notify()
 
     async def pump(self, source: trio.abc.ReceiveStream, sink: trio.abc.SendStream) -> None:
         """Carries lines until either end is gone."""
@@ -106,7 +106,7 @@ class Lane:
                     scope.cancel()
                     return
                 self.passed.append(line)
-            self._tell()
+            self._notify()
             await self._come.wait()
 
     def _passing(self) -> list[bytes]:
@@ -121,7 +121,7 @@ class Lane:
             self._waiting.remove(line)
         return passing
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._news.set()
         self._news = trio.Event()
 

@@ -38,7 +38,7 @@ PASS = {"status": "pass"}
 _HANDLER = """\
 #!/bin/sh
 cd {directory} || exit 1
-echo "handler {name} $1 $2 $$" 1<>{told}
+echo "handler {name} $1 $2 $$" 1<>{fifo}
 while [ -e hold ]; do sleep 0.05; done
 [ -e think ] && sleep "$(cat think)"
 echo "{name} says no"
@@ -179,8 +179,8 @@ class Fleet:
     async def boot(self, name: str, window_s: int) -> None:
         """Starts a VM."""
         vm = await self.scene.add_guest(name)
-        told = self.scene.directory / "told"
-        write_script(vm.event_script, _HANDLER.format(directory=vm.directory, name=name, told=told))
+        fifo = self.scene.directory / "script_lines"
+        write_script(vm.event_script, _HANDLER.format(directory=vm.directory, name=name, fifo=fifo))
         # A guest adds a second to what it is told.
         windows = {"VOTE": window_s - 1, "RESUME_NOTICE": window_s - 1}
         vm.configure(HB_INTERVAL=400, HEALTH_CHECK_INTERVAL=0, **windows)

@@ -178,7 +178,7 @@ class ScriptedHost:
                 await trio.aclose_forcefully(stream)
         if stream is self._stream:
             self.up = False
-        self._tell()
+        self._notify()
 
     async def _take(self, message: FromAgent, nursery: trio.Nursery) -> None:
         match message:
@@ -187,7 +187,7 @@ class ScriptedHost:
                 return
             case Pong(number=number):
                 self._ponged = number
-                self._tell()
+                self._notify()
                 return
             case Welcome():
                 self.welcome = message
@@ -199,9 +199,9 @@ class ScriptedHost:
             case ActCommand():
                 nursery.start_soon(self.on_act, message)
         self.received.append(message)
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._news.set()
         self._news = trio.Event()
 
@@ -287,7 +287,7 @@ class ScriptedHost:
         self.on_round = self.opens
 
     async def begins(self, command: ActCommand, *lines: dict[str, Any]) -> None:
-        """The action is under way, and has come so far."""
+        """The action is in progress, and has come so far."""
         await self.send(Reply(command.command_id, True))
         for line in lines:
             await self.send(ActionProgress(command.command_id, json.dumps(line), last=False))

@@ -32,7 +32,7 @@ async def test_act_reboot(supply: Supply) -> None:
         assert bed.events(vm, since) == [
             ("vote", ""),
             ("notice", ""),
-            ("stopped", "reboot is under way"),
+            ("stopped", "reboot is in progress"),
             ("heartbeating", "after: reboot"),
         ]
         assert vm.console.count("init: up") == 1

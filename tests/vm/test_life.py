@@ -45,7 +45,7 @@ async def test_votes_and_notices_are_the_scripts_inside(supply: Supply) -> None:
             ("vote", "a call is up"),
             ("vote", ""),
             ("notice", ""),
-            ("stopped", "live_migrate_begin is under way"),
+            ("stopped", "live_migrate_begin is in progress"),
             ("heartbeating", "after: live_migrate_end was sent"),
             ("notice", ""),
         ]

@@ -104,7 +104,7 @@ async def test_live_migration(supply: Supply, place: Path, connected: str) -> No
         assert here.events(vm, since) == [
             ("vote", ""),
             ("notice", ""),
-            ("stopped", "live_migrate_begin is under way"),
+            ("stopped", "live_migrate_begin is in progress"),
             ("stopped", f"{vm.channel} was removed"),
         ]
         # One that a host awaits on the target sees nothing of it all.

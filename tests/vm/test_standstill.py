@@ -35,7 +35,7 @@ def around(event: str, end: str) -> list[list[tuple[str, str]]]:
         [
             ("vote", ""),
             ("notice", ""),
-            ("stopped", f"{event} is under way"),
+            ("stopped", f"{event} is in progress"),
             ("heartbeating", f"after: {back}"),
             ("notice", ""),
         ]
@@ -70,7 +70,7 @@ async def test_it_is_back_before_anybody_says_that_it_runs(supply: Supply) -> No
         await bed.event("heartbeating", vm, since=since, within_s=BACK_WITHIN_S)
         assert bed.events(vm, since) == [
             ("notice", ""),
-            ("stopped", "pause is under way"),
+            ("stopped", "pause is in progress"),
             ("heartbeating", "after: pause"),
         ]
         assert await bed.notify(vm, "unpause") == ("complete", "")
@@ -107,7 +107,7 @@ async def test_reset_with_a_notice_is_no_loss(supply: Supply, transport: Transpo
         assert bed.events(vm, since) == [
             ("vote", ""),
             ("notice", ""),
-            ("stopped", "reboot is under way"),
+            ("stopped", "reboot is in progress"),
             ("heartbeating", "after: reboot"),
         ]
         assert vm.console.count("init: up") == boots + 1

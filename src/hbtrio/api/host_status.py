@@ -32,8 +32,8 @@ def host_status(host: Host, now: float) -> HostLine:
         crashes=host.supervisor.crashes,
         corrective_commands_run=host.corrective.ran,
         corrective_commands_failed=host.corrective.failed,
-        corrective_commands_held_back=host.brake.held,
-        alarms=host.brake.alarms,
+        corrective_commands_held_back=host.mass_failures.held,
+        alarms=host.mass_failures.alarms,
         events_fault=None
         if fault is None
         else EventsFaultLine(

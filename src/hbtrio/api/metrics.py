@@ -60,7 +60,7 @@ class _Numbers(Collector):
         instances.add_metric(["no"], len(agent.fleet.instances) - heartbeating)
         yield instances
         yield GaugeMetricFamily(
-            "hbtrio_agent_rounds_open", "Votes and notices under way.", value=len(agent.rounds)
+            "hbtrio_agent_rounds_open", "Votes and notices in progress.", value=len(agent.rounds)
         )
         yield CounterMetricFamily(
             "hbtrio_agent_host_alarms",

@@ -1,4 +1,4 @@
-"""Runs inside a VM: answers the host's challenges, runs the health script, votes and is told.
+"""Runs inside a VM: answers challenges, runs the health script, votes, and receives notices.
 
 Applications of the VM register at a unix socket. SIGHUP reads the configuration again; SIGTERM says
 farewell to the host.

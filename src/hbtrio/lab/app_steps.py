@@ -20,21 +20,22 @@ _AT_ONCE_S: Final = 3.0
 
 async def rejects(cloud: Cloud, see: See) -> None:
     """One application rejects, which rejects for the VM at once, before its script answers."""
-    db, told = guest_named(cloud, "db"), cloud.told.end
+    db, position = guest_named(cloud, "db"), cloud.script_lines.end
     orders = db.applications["orders"]
     db.will("revocable", "pause", after_s=60)
     orders.will("revocable", "pause", after_s=1, status=1, says="12 orders are open")
     see(f"VIM: {await cloud.vim.vote(db.uuid, 'pause')}")
-    see(f"asked: {await until_tells(cloud, db, 'revocable pause', told)}")
-    see(f"handlers notified: {sum('irrevocable' in words for words in cloud.told.since(told))}")
+    see(f"asked: {await until_asked(cloud, db, 'revocable pause', position)}")
+    notified = sum("irrevocable" in words for words in cloud.script_lines.since(position))
+    see(f"handlers notified: {notified}")
     db.will("revocable", "pause")
     orders.will("revocable", "pause")
 
 
 async def hangs(cloud: Cloud, see: See) -> None:
     """One application is stopped (SIGSTOP) and continues later."""
-    db, since, heard = guest_named(cloud, "db"), cloud.events.end, cloud.vim.told.end
-    told = cloud.told.end
+    db, since, heard = guest_named(cloud, "db"), cloud.events.end, cloud.vim.received.end
+    position = cloud.script_lines.end
     backup = db.applications["backup"]
     if backup.daemon is None:
         return
@@ -44,7 +45,7 @@ async def hangs(cloud: Cloud, see: See) -> None:
         ill = await cloud.events.wait_for(event("unhealthy", db), within_s=SOON_S, since=since)
         see(f"{ill['kind']}: {ill['reason']}")
         notes = _begins(["note", db.uuid])
-        noted = await cloud.told.wait_for(notes, within_s=SOON_S, since=told)
+        noted = await cloud.script_lines.wait_for(notes, within_s=SOON_S, since=position)
         see(f"noted: {' '.join(noted[2:])}")
         see(f"VIM: {await alarm(cloud, db, heard)}")
     finally:
@@ -56,12 +57,12 @@ async def hangs(cloud: Cloud, see: See) -> None:
 
 async def crashes(cloud: Cloud, see: See) -> None:
     """One application is killed when only its response is missing, and is started again."""
-    db, told, since = guest_named(cloud, "db"), cloud.told.end, cloud.events.end
+    db, position, since = guest_named(cloud, "db"), cloud.script_lines.end, cloud.events.end
     orders = db.applications["orders"]
     orders.will("revocable", "stop", after_s=60)
     db.will("revocable", "stop")
     asked = await cloud.vim.ask(db.uuid, "stop", vote=True)
-    see(f"asked: {await until_tells(cloud, db, 'revocable stop', told)}")
+    see(f"asked: {await until_asked(cloud, db, 'revocable stop', position)}")
     over = sum(event("vote", db)(line) for line in cloud.events.since(since))
     see(f"verdicts before the crash: {over}")
     await orders.kill()
@@ -72,9 +73,9 @@ async def crashes(cloud: Cloud, see: See) -> None:
     see(f"vote {vote['result']} " + ("at once" if took_s < _AT_ONCE_S else f"after {took_s:.1f} s"))
     see(f"VIM: {await cloud.vim.verdict(asked)}")
     orders.will("revocable", "stop")
-    told = cloud.told.end
+    position = cloud.script_lines.end
     await orders.start()
-    see(await until_registered(cloud, db, orders, told))
+    see(await until_registered(cloud, db, orders, position))
 
 
 async def until_registered(
@@ -82,18 +83,18 @@ async def until_registered(
 ) -> str:
     """Waits until an application reports its registration, from a position on."""
     says = _begins(["application", guest.name, application.name, "registered"])
-    await cloud.told.wait_for(says, within_s=SOON_S, since=since)
+    await cloud.script_lines.wait_for(says, within_s=SOON_S, since=since)
     return f"{guest.name}: {application.name} registered"
 
 
-async def until_tells(cloud: Cloud, guest: LabGuest, question: str, since: int) -> str:
+async def until_asked(cloud: Cloud, guest: LabGuest, question: str, since: int) -> str:
     """Waits until the script and all applications report a request; returns their names."""
     heads = {"event_script": ["handler", guest.name]}
     for name in guest.applications:
         heads[name] = ["application", guest.name, name]
     for head in heads.values():
         says = _begins([*head, *question.split()])
-        await cloud.told.wait_for(says, within_s=SOON_S, since=since)
+        await cloud.script_lines.wait_for(says, within_s=SOON_S, since=since)
     return ", ".join(heads)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from hbtrio.lab.daemon import RunsDaemon
-from hbtrio.lab.handler_script import write_wish
+from hbtrio.lab.handler_script import write_response
 from hbtrio.lab.launcher import Launcher
 
 _PROGRAM: Final = "hbtrio.lab.scripted_app"
@@ -16,7 +16,7 @@ class LabApplication(RunsDaemon):
     """An application, created by :meth:`hbtrio.lab.guest.LabGuest.add_application`.
 
     :mod:`hbtrio.lab.scripted_app` describes what it writes to the scene's
-    :attr:`~hbtrio.lab.scene.Scene.told`.
+    :attr:`~hbtrio.lab.scene.Scene.script_lines`.
 
     Args:
         name: the name it registers with.
@@ -42,7 +42,7 @@ class LabApplication(RunsDaemon):
         self._directory = directory
         self._launcher = launcher
         self._arguments = [name, "--guest", guest, "--directory", str(directory)]
-        self._arguments += ["--app-socket", str(app_socket), "--told", str(fifo)]
+        self._arguments += ["--app-socket", str(app_socket), "--fifo", str(fifo)]
 
     def will(
         self, notification: str, event: str, *, after_s: float = 0, status: int = 0, says: str = ""
@@ -51,7 +51,9 @@ class LabApplication(RunsDaemon):
 
         The arguments are those of :meth:`hbtrio.lab.guest.LabGuest.will`.
         """
-        write_wish(self._directory, notification, event, after_s=after_s, status=status, says=says)
+        write_response(
+            self._directory, notification, event, after_s=after_s, status=status, says=says
+        )
 
     async def start(self) -> None:
         """Starts the application, which registers as soon as its guest daemon serves."""

@@ -57,7 +57,7 @@ class Cloud:
         #: The events of all hosts, a dict for each line.
         self.events: Feed[dict[str, Any]] = Feed()
         #: The lines that scripts on all hosts and in all VMs reported, split into words.
-        self.told: Feed[list[str]] = Feed()
+        self.script_lines: Feed[list[str]] = Feed()
         #: What the agent and the VIM do and receive: who, and a text.
         self.said: Feed[tuple[str, str]] = Feed()
         self.hosts: dict[str, Scene] = {}
@@ -67,7 +67,12 @@ class Cloud:
             place = directory / hostname
             place.mkdir()
             host = Scene(
-                place, nursery, launcher, name=hostname, events=self.events, told=self.told
+                place,
+                nursery,
+                launcher,
+                name=hostname,
+                events=self.events,
+                script_lines=self.script_lines,
             )
             host_uuid = str(uuid.uuid4())
             host.settings["hostname"] = hostname

@@ -12,7 +12,7 @@ import trio
 from hbtrio.lab.application import LabApplication
 from hbtrio.lab.bridge import Bridge
 from hbtrio.lab.daemon import RunsDaemon
-from hbtrio.lab.handler_script import replace, write_wish
+from hbtrio.lab.handler_script import replace, write_response
 from hbtrio.lab.launcher import Launcher
 
 #: Short times for a quick scene; tests override them.
@@ -33,8 +33,8 @@ _EVENT_SCRIPT: Final = """\
 #!/bin/sh
 cd {directory} || exit 1
 echo "handler {name} $1 $2 $$" 1<>{fifo}
-[ -f "wish.$1.$2" ] || exit 0
-read -r seconds status reason <"wish.$1.$2"
+[ -f "response.$1.$2" ] || exit 0
+read -r seconds status reason <"response.$1.$2"
 sleep "$seconds"
 echo "$reason"
 exit "$status"
@@ -54,8 +54,8 @@ class LabGuest(RunsDaemon):
     """A VM, created by :meth:`hbtrio.lab.scene.Scene.add_guest`.
 
     When its event script starts, it writes ``handler NAME revocable|irrevocable EVENT PID`` to the
-    scene's :attr:`~hbtrio.lab.scene.Scene.told`. A test may replace the files :attr:`event_script`
-    and :attr:`health_script`.
+    scene's :attr:`~hbtrio.lab.scene.Scene.script_lines`. A test may replace the files
+    :attr:`event_script` and :attr:`health_script`.
 
     Args:
         name: the guest's name.
@@ -132,7 +132,9 @@ class LabGuest(RunsDaemon):
             status: its exit status: 0 accepts.
             says: its output, one line.
         """
-        write_wish(self.directory, notification, event, after_s=after_s, status=status, says=says)
+        write_response(
+            self.directory, notification, event, after_s=after_s, status=status, says=says
+        )
 
     def feels(self, status: int, says: str = "") -> None:
         """Sets the result of its health script: status 0 is healthy."""

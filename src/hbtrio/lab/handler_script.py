@@ -11,11 +11,11 @@ import os
 from pathlib import Path
 
 
-def write_wish(
+def write_response(
     directory: Path, notification: str, event: str, *, after_s: float, status: int, says: str
 ) -> None:
     """Writes what the handler in this directory does from now on; see :meth:`LabGuest.will`."""
-    replace(directory / f"wish.{notification}.{event}", f"{after_s:g} {status} {says}\n")
+    replace(directory / f"response.{notification}.{event}", f"{after_s:g} {status} {says}\n")
 
 
 def replace(path: Path, text: str, mode: int = 0o644) -> None:

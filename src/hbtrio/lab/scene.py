@@ -4,7 +4,7 @@
     DIR/ch/                             the VMs' channel sockets, which the host watches
     DIR/NAME/                           a VM: its device, configuration, scripts, log, applications
     DIR/virsh DIR/note                  the commands that the host runs
-    DIR/told                            a FIFO: lines from the commands and the VMs' handlers
+    DIR/script_lines                    a FIFO: lines from the commands and the VMs' handlers
 
 The scene simulates libvirt, too: ``virsh reset UUID`` and ``virsh destroy UUID`` do to the VM's
 guest daemon what they would do to the VM.
@@ -74,7 +74,7 @@ class Scene:
         launcher: starts the processes.
         name: the host's name in messages.
         events: receives the host's events; None for a new feed.
-        told: receives the lines of scripts; None for a new feed.
+        script_lines: receives the lines of scripts; None for a new feed.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Scene:
         *,
         name: str = "the host",
         events: Feed[dict[str, Any]] | None = None,
-        told: Feed[list[str]] | None = None,
+        script_lines: Feed[list[str]] | None = None,
     ) -> None:
         self.directory = directory
         self.name = name
@@ -96,7 +96,7 @@ class Scene:
         self.events: Feed[dict[str, Any]] = Feed() if events is None else events
         #: Lines of scripts, split into words: ``virsh reset UUID``, ``note UUID REASON``, ``handler
         #: ...``; and applications: ``application ...``.
-        self.told: Feed[list[str]] = Feed() if told is None else told
+        self.script_lines: Feed[list[str]] = Feed() if script_lines is None else script_lines
         self.guests: dict[str, LabGuest] = {}
         #: The running host daemon, or None.
         self.host: Daemon | None = None
@@ -113,7 +113,7 @@ class Scene:
             },
         }
         self._nursery = nursery
-        self._fifo = directory / "told"
+        self._fifo = directory / "script_lines"
         self._launcher = launcher
         self.channel_dir.mkdir()
         os.mkfifo(self._fifo, 0o600)
@@ -211,7 +211,7 @@ class Scene:
             async for data in stream:
                 for line in reader.feed(bytes(data)):
                     words = line.decode("utf-8", "replace").split()
-                    self.told.put(words)
+                    self.script_lines.put(words)
                     await self._simulate_libvirt(words)
 
     async def _simulate_libvirt(self, words: list[str]) -> None:

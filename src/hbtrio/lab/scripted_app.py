@@ -1,6 +1,6 @@
 """An application in a lab's VM that follows the script files in its directory.
 
-    python -m hbtrio.lab.scripted_app NAME --guest VM --directory DIR --app-socket PATH --told FIFO
+    python -m hbtrio.lab.scripted_app NAME --guest VM --directory DIR --app-socket PATH --fifo FIFO
 
 The application reports to the FIFO, one line each:
 
@@ -35,13 +35,13 @@ class ScriptedHandlers:
         name: the application's name.
         guest: its VM's name.
         directory: the directory of the script files, see :mod:`hbtrio.lab.handler_script`.
-        told: the FIFO.
+        fifo: the FIFO.
     """
 
-    def __init__(self, name: str, guest: str, directory: Path, told: Path) -> None:
+    def __init__(self, name: str, guest: str, directory: Path, fifo: Path) -> None:
         self._head = f"application {guest} {name}"
         self._directory = directory
-        self._told = told
+        self._fifo = fifo
 
     def report(self, words: str) -> None:
         """Writes a line to the FIFO.
@@ -49,7 +49,7 @@ class ScriptedHandlers:
         Raises:
             OSError: the FIFO has no reader or is full.
         """
-        fd = os.open(self._told, os.O_WRONLY | os.O_NONBLOCK)
+        fd = os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK)
         try:
             # Shorter than PIPE_BUF, so lines of several writers don't mix.
             os.write(fd, f"{self._head} {words} {os.getpid()}\n".encode())
@@ -67,11 +67,11 @@ class ScriptedHandlers:
 
     async def _obey(self, notification: str, event: Event) -> tuple[int, str]:
         self.report(f"{notification} {event}")
-        after_s, status, reason = self._wish(f"wish.{notification}.{event}")
+        after_s, status, reason = self._scripted(f"response.{notification}.{event}")
         await anyio.sleep(after_s)
         return status, reason
 
-    def _wish(self, name: str) -> tuple[float, int, str]:
+    def _scripted(self, name: str) -> tuple[float, int, str]:
         try:
             text = (self._directory / name).read_text()
         except FileNotFoundError:
@@ -82,7 +82,7 @@ class ScriptedHandlers:
 
 async def run(options: argparse.Namespace) -> None:
     """Is an application until SIGTERM."""
-    handlers = ScriptedHandlers(options.name, options.guest, options.directory, options.told)
+    handlers = ScriptedHandlers(options.name, options.guest, options.directory, options.fifo)
     app = Application(
         options.name,
         heartbeat_s=HEARTBEAT_S,
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--guest", required=True)
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--app-socket", required=True)
-    parser.add_argument("--told", type=Path, required=True)
+    parser.add_argument("--fifo", type=Path, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     anyio.run(run, options, backend="asyncio")

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from hbtrio.lab.app_steps import crashes, hangs, rejects, until_registered, until_tells
+from hbtrio.lab.app_steps import crashes, hangs, rejects, until_asked, until_registered
 from hbtrio.lab.cloud import Cloud
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.scene import event
@@ -41,7 +41,7 @@ _APPLICATIONS: Final = {"db": ("orders", "backup")}
 
 
 async def _start(cloud: Cloud, see: See) -> None:
-    told = cloud.told.end
+    position = cloud.script_lines.end
     await cloud.start()
     for hostname in cloud.hosts:
         await until_linked(cloud, hostname)
@@ -56,7 +56,7 @@ async def _start(cloud: Cloud, see: See) -> None:
     for guest in cloud.guests.values():
         see(f"VIM: {await until_heartbeating(cloud, guest, 'compute-0', 0)}")
         for application in guest.applications.values():
-            see(await until_registered(cloud, guest, application, told))
+            see(await until_registered(cloud, guest, application, position))
 
 
 async def _all_accept(cloud: Cloud, see: See) -> None:
@@ -74,7 +74,7 @@ async def _all_accept(cloud: Cloud, see: See) -> None:
 
 
 async def _migrates(cloud: Cloud, see: See) -> None:
-    web, since = guest_named(cloud, "web"), cloud.vim.told.end
+    web, since = guest_named(cloud, "web"), cloud.vim.received.end
     web.will("irrevocable", "live_migrate_begin", after_s=1)
     await _notify(cloud, web, "live_migrate_begin", see)
     await cloud.migrate(web, "compute-1")
@@ -90,29 +90,34 @@ async def _notify(cloud: Cloud, guest: LabGuest, event: str, see: See) -> None:
 
 
 async def _one_rejects(cloud: Cloud, see: See) -> None:
-    db, told = guest_named(cloud, "db"), cloud.told.end
+    db, position = guest_named(cloud, "db"), cloud.script_lines.end
     db.will("revocable", "stop", after_s=1.5, status=1, says='replication is "behind"')
     see(f"VIM: {await cloud.vim.vote(db.uuid, 'stop')}")
-    see(f"handlers notified: {sum('irrevocable' in words for words in cloud.told.since(told))}")
+    notified = sum("irrevocable" in words for words in cloud.script_lines.since(position))
+    see(f"handlers notified: {notified}")
 
 
 async def _outruns(cloud: Cloud, see: See) -> None:
-    web, told = guest_named(cloud, "web"), cloud.told.end
+    web, position = guest_named(cloud, "web"), cloud.script_lines.end
     web.will("revocable", "reboot", after_s=60, says="too late")
     verdict = await cloud.vim.vote(web.uuid, "reboot")
     see(f"VIM: {verdict.response}")
     see(verdict.reason)
-    words = await cloud.told.wait_for(lambda w: w[:2] == ["handler", "web"], within_s=0, since=told)
+    words = await cloud.script_lines.wait_for(
+        lambda w: w[:2] == ["handler", "web"], within_s=0, since=position
+    )
     await until(lambda: not os.path.exists(f"/proc/{words[-1]}"), f"handler {words[-1]} still runs")
     see("its handler was terminated")
     web.will("revocable", "reboot")
 
 
 async def _agent_dies(cloud: Cloud, see: See) -> None:
-    db, told, heard = guest_named(cloud, "db"), cloud.told.end, cloud.vim.told.end
+    db, position, heard = guest_named(cloud, "db"), cloud.script_lines.end, cloud.vim.received.end
     db.will("revocable", "reboot", after_s=2)
     asked = await cloud.vim.ask(db.uuid, "reboot", vote=True)
-    await cloud.told.wait_for(lambda w: w[:2] == ["handler", "db"], within_s=SOON_S, since=told)
+    await cloud.script_lines.wait_for(
+        lambda w: w[:2] == ["handler", "db"], within_s=SOON_S, since=position
+    )
     await cloud.kill_agent()
     since = cloud.events.end
     try:
@@ -124,22 +129,24 @@ async def _agent_dies(cloud: Cloud, see: See) -> None:
     for hostname in cloud.hosts:
         await until_linked(cloud, hostname)
         see(f"{hostname} linked again")
-    verdicts = [body for body in cloud.vim.told.since(heard) if body["event-type"] == "action"]
+    verdicts = [body for body in cloud.vim.received.since(heard) if body["event-type"] == "action"]
     see(f"verdicts: {len(verdicts)}")
     db.will("revocable", "reboot")
 
 
 async def _falls_ill(cloud: Cloud, see: See) -> None:
-    batch, told, since = guest_named(cloud, "batch"), cloud.told.end, cloud.events.end
-    heard = cloud.vim.told.end
+    batch, position, since = guest_named(cloud, "batch"), cloud.script_lines.end, cloud.events.end
+    heard = cloud.vim.received.end
     cloud.vim.go_down()
     batch.feels(1, "disk 97 % full")
     try:
         ill = await cloud.events.wait_for(event("unhealthy", batch), within_s=SOON_S, since=since)
         see(f"{ill['kind']}: {ill['reason']}")
-        noted = await cloud.told.wait_for(lambda w: w[0] == "note", within_s=SOON_S, since=told)
+        noted = await cloud.script_lines.wait_for(
+            lambda w: w[0] == "note", within_s=SOON_S, since=position
+        )
         see(f"noted: {' '.join(noted[2:])}")
-        see(f"VIM: received {cloud.vim.told.end - heard} reports")
+        see(f"VIM: received {cloud.vim.received.end - heard} reports")
     finally:
         await cloud.vim.come_up()
     see(f"VIM: {await alarm(cloud, batch, heard)}")
@@ -149,7 +156,7 @@ async def _falls_ill(cloud: Cloud, see: See) -> None:
 
 
 async def _is_frozen(cloud: Cloud, see: See) -> None:
-    web, since, heard = guest_named(cloud, "web"), cloud.events.end, cloud.vim.told.end
+    web, since, heard = guest_named(cloud, "web"), cloud.events.end, cloud.vim.received.end
     if web.daemon is not None:
         web.daemon.freeze()
     loss = await cloud.events.wait_for(event("loss", web), within_s=SOON_S, since=since)
@@ -161,7 +168,7 @@ async def _is_frozen(cloud: Cloud, see: See) -> None:
 
 
 async def _reboots(cloud: Cloud, see: See) -> None:
-    db, heard, told = guest_named(cloud, "db"), cloud.vim.told.end, cloud.told.end
+    db, heard, position = guest_named(cloud, "db"), cloud.vim.received.end, cloud.script_lines.end
     db.will("irrevocable", "reboot", after_s=1.5)
     path, body = f"/v1/instances/{db.uuid}/act", {"action": "reboot"}
     async with cloud.agent.client() as client, client.lines("POST", path, body) as lines:
@@ -170,11 +177,11 @@ async def _reboots(cloud: Cloud, see: See) -> None:
                 see(f"{line.step} {line.result}")
             elif line.outcome:
                 see(line.outcome)
-    see(f"asked: {await until_tells(cloud, db, 'revocable reboot', told)}")
-    see(f"notice: {await until_tells(cloud, db, 'irrevocable reboot', told)}")
+    see(f"asked: {await until_asked(cloud, db, 'revocable reboot', position)}")
+    see(f"notice: {await until_asked(cloud, db, 'irrevocable reboot', position)}")
     see(f"VIM: {await until_heartbeating(cloud, db, 'compute-0', heard)}")
     for application in db.applications.values():
-        see(await until_registered(cloud, db, application, told))
+        see(await until_registered(cloud, db, application, position))
 
 
 async def _balances(cloud: Cloud, see: See) -> None:

@@ -153,7 +153,7 @@ class Tour:
             self._add_line(self.cloud.name_of(line["uuid"]), text)
 
     async def _follow_scripts(self) -> None:
-        async for words in self.cloud.told.follow():
+        async for words in self.cloud.script_lines.follow():
             match words:
                 case ["handler", name, notification, event, _]:
                     verb = "asked" if notification == "revocable" else "notified"

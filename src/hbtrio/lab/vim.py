@@ -33,7 +33,7 @@ ACCEPT_S: Final = 45.0
 #: Seconds between audits of every instance.
 AUDIT_S: Final = 30.0
 
-#: The most requests kept; their bodies are in :attr:`LabVim.told`.
+#: The most requests kept; their bodies are in :attr:`LabVim.received`.
 _KEPT: Final = 100
 
 _REPAIRS: Final = {"reboot": "reboots", "stop": "stops"}
@@ -108,7 +108,7 @@ class LabVim:
     ) -> None:
         self.server = FakeVim(on_received=self.hear, kept=_KEPT)
         #: The bodies of the agent's requests.
-        self.told: Feed[dict[str, Any]] = Feed()
+        self.received: Feed[dict[str, Any]] = Feed()
         self.is_up = True
         #: The votes and notices whose verdicts are missing.
         self.waiting: list[VimRound] = []
@@ -292,7 +292,7 @@ class LabVim:
             if repair in _REPAIRS:
                 self._say(f"{_REPAIRS[repair]} {name}")
                 self._wanted.send_nowait((uuid, repair))
-        self.told.put(body)
+        self.received.put(body)
 
     def _take_verdict(self, uuid: str, name: str, data: dict[str, str]) -> None:
         verdict = Verdict(data["guest-response"], data["reason"])

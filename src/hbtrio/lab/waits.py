@@ -34,7 +34,7 @@ async def until_heartbeating(cloud: Cloud, guest: LabGuest, hostname: str, since
         status = body["event-data"]["services"][0]["status"]
         return (body["hostname"], status) == (hostname, "enabled")
 
-    body = await cloud.vim.told.wait_for(matches, within_s=SOON_S, since=since)
+    body = await cloud.vim.received.wait_for(matches, within_s=SOON_S, since=since)
     return f"{guest.name} heartbeating on {body['hostname']}"
 
 
@@ -44,7 +44,7 @@ async def alarm(cloud: Cloud, guest: LabGuest, since: int) -> str:
     def matches(body: dict[str, Any]) -> bool:
         return bool(body["uuid"] == guest.uuid and body["event-type"] == "alarm")
 
-    body = await cloud.vim.told.wait_for(matches, within_s=SOON_S, since=since)
+    body = await cloud.vim.received.wait_for(matches, within_s=SOON_S, since=since)
     return service_words(body["event-data"]["services"][0])
 
 

@@ -1,4 +1,4 @@
-"""Limits the requests to the VIM that are under way, and backs off after failures.
+"""Limits the requests to the VIM that are in progress, and backs off after failures.
 
 If the VIM can't be reached, nothing is sent for a while and then one entry is tried for all, so a
 thousand entries don't overload a VIM that is starting. If one request fails although the VIM can be
@@ -20,13 +20,13 @@ import attrs
 from hbtrio.policy.backoff import Backoff
 from hbtrio.wire.vim_result import NotSent, SendResult
 
-#: The most requests under way, and the slots of them reserved for verdicts: a state or alarm may
+#: The most requests in progress, and the slots of them reserved for verdicts: a state or alarm may
 #: hang for as long as a vote's whole window.
 SLOTS: Final = 8
 FOR_VERDICTS: Final = 2
 
-#: A state or alarm under way for this many seconds hangs, so a verdict of its instance doesn't wait
-#: for it. A healthy VIM answers within milliseconds; the verdict of a silent guest has 0.25 s.
+#: A state or alarm in progress for this many seconds hangs, so a verdict of its instance doesn't
+#: wait for it. A healthy VIM answers within milliseconds; the verdict of a silent guest has 0.25 s.
 _HANGS_S: Final = 0.1
 
 #: The backoff of an instance is dropped this many seconds after its last wait ended.
@@ -60,7 +60,7 @@ class Turn:
 
 @attrs.frozen
 class _UnderWay:
-    """A request under way: its start, and the count of failed tries when it started."""
+    """A request in progress: its start, and the count of failed tries when it started."""
 
     uuid: str
     is_verdict: bool
@@ -77,7 +77,7 @@ class _Rest:
 
 
 class VimAttempts:
-    """Tracks the requests under way and whether the VIM can be reached.
+    """Tracks the requests in progress and whether the VIM can be reached.
 
     All times are in seconds on the caller's clock.
     """
@@ -97,7 +97,7 @@ class VimAttempts:
         self._spell = 0
 
     def __len__(self) -> int:
-        """Returns how many requests are under way."""
+        """Returns how many requests are in progress."""
         return len(self._under_way)
 
     @property
@@ -131,7 +131,7 @@ class VimAttempts:
         del self._under_way[entry_id]
 
     def forget_all(self) -> None:
-        """Drops all requests under way, because their tasks were cancelled."""
+        """Drops all requests in progress, because their tasks were cancelled."""
         self._under_way.clear()
 
     def vim_spoke(self) -> bool:

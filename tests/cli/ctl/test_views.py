@@ -160,8 +160,8 @@ def test_a_table_in_a_pipe_is_whole() -> None:
             "vote stop, 5 s left",
         ),
         ({"restart_remaining_s": 99.0}, None, "RESTART, 99 s left"),
-        ({"restart_remaining_s": 9.0}, "reboot", "reboot under way; RESTART, 9 s left"),
-        ({}, "pause", "pause under way"),
+        ({"restart_remaining_s": 9.0}, "reboot", "reboot in progress; RESTART, 9 s left"),
+        ({}, "pause", "pause in progress"),
         # What it says of the present outranks an event that is no longer so.
         ({**WELL_AGAIN, "health": "healthy"}, None, "healthy again after: no memory"),
         (WELL_AGAIN, None, "unhealthy: no memory"),

@@ -38,7 +38,7 @@ from support.events_cases import (
 )
 from support.heartbeat_bench import HeartbeatBench
 
-# -- while it is under way ----------------------------------------------------------------------
+# -- while it is in progress ----------------------------------------------------------------------
 
 
 def test_the_table_has_the_events_that_these_tests_are_about() -> None:
@@ -263,9 +263,9 @@ def test_a_stop_by_command_can_be_called_off_too() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.expect(
         bench.beat.stops("a command", 0.25),
-        [Stopped("a command is under way")],
+        [Stopped("a command is in progress")],
         state=S.SUSPENDED,
-        reason="a command is under way",
+        reason="a command is in progress",
     )
     bench.run(301.0, answers=True)
     assert bench.beat.state is S.HEARTBEATING

@@ -69,9 +69,9 @@ class Driver(RuleBasedStateMachine):
         # What the checks know.
         self.up = False
         self.suspended_by = ""
-        #: What is under way, or was last, by name.
+        #: What is in progress, or was last, by name.
         self.what = ""
-        #: What is under way, or was last, freezes the VM, and is called off then.
+        #: What is in progress, or was last, freezes the VM, and is called off then.
         self.freezes = False
         self.call_off_at = math.inf
         #: Since when its command has ended; since when it is known to be over.
@@ -86,7 +86,7 @@ class Driver(RuleBasedStateMachine):
         self.allowed_losses = 0
         self.acks: deque[float] = deque(maxlen=INITS + 1)
         self.proof_at = -math.inf  # the last answer that counted, or the first init after it
-        self.greeted_since = False
+        self.init_since = False
         self.shortest_s = math.inf
         self.probes = 0
 
@@ -208,7 +208,7 @@ class Driver(RuleBasedStateMachine):
             assert self.is_over or self.carried_out_at < self.now
             least_s = (self.threshold + 1) * (self.shortest_s - SLACK_S)
             self.up = False
-        if not (self.expiring and self.greeted_since):
+        if not (self.expiring and self.init_since):
             assert self.now - self.proof_at >= least_s - 1e-6
 
     @property
@@ -222,7 +222,7 @@ class Driver(RuleBasedStateMachine):
     @property
     def allowed_probes(self) -> int:
         """An init asks for a challenge of its own."""
-        return PROBES if self.greeted_since else 0
+        return PROBES if self.init_since else 0
 
     @invariant()
     def due_is_sane(self) -> None:
@@ -261,7 +261,7 @@ class Driver(RuleBasedStateMachine):
         if self.beat.beats > beats:
             assert number == self.sent[-1]
             self.proof_at = self.now
-            self.greeted_since = False
+            self.init_since = False
             self.shortest_s = self.beat.profile.interval_s
             if before is S.PROVISIONAL:
                 assert self.beat.state is (S.HEARTBEATING if self.is_final else S.PROVISIONAL)
@@ -340,9 +340,9 @@ class Driver(RuleBasedStateMachine):
         heard = SendToGuest(InitAck(1804289383)) in effects
         assert heard or acks >= INITS
         if heard:
-            if not self.greeted_since:
+            if not self.init_since:
                 self.proof_at = max(self.proof_at, self.now) if self.up else -math.inf
-            self.greeted_since = True
+            self.init_since = True
             self.shortest_s = min(self.shortest_s, self.beat.profile.interval_s)
             self.probes = 0
         assert not any(isinstance(effect, Heartbeating | Stopped | Lost) for effect in effects)
@@ -387,7 +387,7 @@ class Driver(RuleBasedStateMachine):
 
     def forget(self) -> None:
         self.proof_at = -math.inf
-        self.greeted_since = False
+        self.init_since = False
         self.shortest_s = math.inf
         self.probes = 0
 
@@ -476,7 +476,7 @@ class Driver(RuleBasedStateMachine):
         self.freezes, self.over, self.returned, self.alarmed = False, True, False, False
         self.call_off_at = self.carried_out_at = math.inf
         self.proof_at = -math.inf
-        self.greeted_since = False
+        self.init_since = False
         # A challenge on its way is a probe of its own.
         self.probes = 0
         self.allowed_losses = 1
@@ -533,7 +533,7 @@ class Driver(RuleBasedStateMachine):
         if not self.connected:
             return
         if self.beat.state is before is S.SUSPENDED:
-            # One may be under way, with nothing missed so far; an init has one of its own.
+            # One may be in progress, with nothing missed so far; an init has one of its own.
             assert len(self.sent) - sent <= PROBES + 2
         waited = self.sent[max(0, sent - 1) :]
         self.delay_s = 0.1

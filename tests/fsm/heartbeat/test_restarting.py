@@ -128,13 +128,13 @@ def test_a_guest_whose_connection_broke_is_expected_back() -> None:
     assert bench.beat.restart_expired(131.0) == (RestartExpired(why), Lost(why, REBOOT))
 
 
-@pytest.mark.parametrize("greeted", [False, True])
-def test_called_off_without_a_guest_it_goes_on_waiting(greeted: bool) -> None:
+@pytest.mark.parametrize("init_seen", [False, True])
+def test_called_off_without_a_guest_it_goes_on_waiting(init_seen: bool) -> None:
     bench = HeartbeatBench()
     bench.skip(bench.open())
     bench.skip(bench.beat.restarts("reboot", 0.0))
     bench.run(1.0)
-    if greeted:
+    if init_seen:
         bench.skip(bench.send_init())
     bench.expect(
         bench.at(1.25).beat.called_off("reboot", "it failed", 1.25),
@@ -142,12 +142,12 @@ def test_called_off_without_a_guest_it_goes_on_waiting(greeted: bool) -> None:
         state=S.WAITING,
         is_heartbeating=False,
         reason="reboot did not happen: it failed",
-        due=2.0 if greeted else 120.0,
-        owes_answer=greeted,
+        due=2.0 if init_seen else 120.0,
+        owes_answer=init_seen,
     )
     # A probe's answer says nothing any more; that to an init does.
     came = bench.answer_challenge()
-    assert came == ((Heartbeating("init answered"),) if greeted else ())
+    assert came == ((Heartbeating("init answered"),) if init_seen else ())
 
 
 @pytest.mark.parametrize("event", RESTARTING)
@@ -360,7 +360,7 @@ def test_a_pause_and_then_a_reboot() -> None:
         bench.beat.notice_over(Event.REBOOT, 50.0),
         [OpenRestart(121)],
         state=S.RESTARTING,
-        reason="reboot is under way",
+        reason="reboot is in progress",
         due=51.0,
     )
     bench.expect(bench.at(51.0).tick(), [challenge(4)], due=52.0, owes_answer=True)
@@ -373,7 +373,7 @@ def test_a_reboot_and_then_a_stop() -> None:
         bench.beat.notice_over(Event.STOP, 50.0),
         [],
         state=S.SUSPENDED,
-        reason="stop is under way",
+        reason="stop is in progress",
         due=51.0,
     )
     bench.expect(bench.at(121.25).beat.restart_expired(121.25), [])
@@ -384,15 +384,15 @@ def test_the_same_event_twice() -> None:
     bench.expect(
         bench.at(0.5).beat.restarts("a command", 0.5),
         [OpenRestart(121)],
-        reason="a command is under way",
+        reason="a command is in progress",
     )
     bench.expect(
         bench.at(0.75).beat.notice_over(Event.PAUSE, 0.75),
         [],
         state=S.SUSPENDED,
-        reason="pause is under way",
+        reason="pause is in progress",
     )
-    bench.expect(bench.beat.notice_over(Event.SUSPEND, 0.75), [], reason="suspend is under way")
+    bench.expect(bench.beat.notice_over(Event.SUSPEND, 0.75), [], reason="suspend is in progress")
 
 
 def test_a_loss_is_answered_with_a_reboot_that_helps() -> None:
@@ -403,7 +403,7 @@ def test_a_loss_is_answered_with_a_reboot_that_helps() -> None:
         [OpenRestart(121)],
         state=S.RESTARTING,
         is_heartbeating=True,
-        reason="a command is under way",
+        reason="a command is in progress",
         due=6.0,
     )
     bench.run(60.0)

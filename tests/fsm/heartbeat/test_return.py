@@ -231,7 +231,7 @@ def test_silence_of_a_provisional_return_suspends_again(event: Event) -> None:
         missed=3,
         due=13.0,
     )
-    why = f"no answer for 3 s, {event} is under way"
+    why = f"no answer for 3 s, {event} is in progress"
     bench.expect(
         bench.at(13.0).tick(),
         [Stopped(why)],
@@ -347,9 +347,9 @@ def test_illness_is_heard_of_during_a_provisional_return() -> None:
 @pytest.mark.parametrize(
     ("event", "state", "effects"),
     [
-        (Event.PAUSE, S.SUSPENDED, [Stopped("pause is under way")]),
-        (Event.STOP, S.SUSPENDED, [Stopped("stop is under way")]),
-        (Event.REBOOT, S.RESTARTING, [Stopped("reboot is under way"), OpenRestart(121)]),
+        (Event.PAUSE, S.SUSPENDED, [Stopped("pause is in progress")]),
+        (Event.STOP, S.SUSPENDED, [Stopped("stop is in progress")]),
+        (Event.REBOOT, S.RESTARTING, [Stopped("reboot is in progress"), OpenRestart(121)]),
     ],
 )
 def test_the_next_event_begins_anew(

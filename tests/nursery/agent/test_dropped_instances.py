@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from hbtrio.store.records import InstanceRecord
 from hbtrio.wire.vim_result import Delivered, ErrorStatus, NotSent, SendResult
 from support.agent_world import AgentWorld, agent_world
-from support.audit_world import CLOSED, Asked, begin, instances, said
+from support.audit_world import CLOSED, AuditedVim, begin, instances, said
 from support.scripted_host import HOSTNAME, INSTANCE, OTHER_VM, VM, ScriptedHost
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -24,7 +24,7 @@ REMOVED = f"audit: {HOSTNAME}: {OTHER_VM} removed: the VIM no longer lists it"
 
 
 @asynccontextmanager
-async def audited(folder: Path) -> AsyncIterator[tuple[AgentWorld, Asked, ScriptedHost]]:
+async def audited(folder: Path) -> AsyncIterator[tuple[AgentWorld, AuditedVim, ScriptedHost]]:
     """A host with two instances, audited at 0 s and then each 10 s; later the VIM lists one."""
     async with agent_world(folder) as world:
         host = await world.bound_host(host=ScriptedHost(instances=(INSTANCE, OTHER)))

@@ -1,4 +1,4 @@
-"""What is under way at once: whatever order the store's answers come in, one truth remains."""
+"""What is in progress at once: whatever order the store's answers come in, one truth remains."""
 
 from __future__ import annotations
 

@@ -317,7 +317,7 @@ async def test_an_alarm_that_is_held_back_is_refused_by_nobody(world: World) -> 
 
 
 async def test_silence_is_no_refusal(world: World) -> None:
-    """A VIM hangs for half a day, and resets what is under way when it is killed at last."""
+    """A VIM hangs for half a day, and resets what is in progress when it is killed at last."""
     world.vim.answers = lambda body: Answer(STALLED if 100 < now() < 40_000 else RESET)
     await world.queue(alarm())
     await trio.sleep(40_500)

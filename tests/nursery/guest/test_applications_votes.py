@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from hbtrio.policy.time_guard import CALM_S
-from hbtrio.wire.app_messages import AppActionNotify as Asked
+from hbtrio.wire.app_messages import AppActionNotify as Question
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Challenge, InitAck
 from hbtrio.wire.channel_messages import Init as GuestInit
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, NotificationType, VoteResult, window_of
@@ -89,14 +89,14 @@ class Part:
 def play(part: Part, app: RawApplication, nursery: trio.Nursery) -> None:
     """Has an application play its part in all rounds."""
 
-    async def later(asked: Asked) -> None:
+    async def later(asked: Question) -> None:
         await trio.sleep(part.after_s)
         perform(part, app, asked)
 
     app.on_event = lambda asked: nursery.start_soon(later, asked)
 
 
-def perform(part: Part, app: RawApplication, asked: Asked) -> None:
+def perform(part: Part, app: RawApplication, asked: Question) -> None:
     match part.does:
         case Does.ACCEPTS:
             app.answer(asked, ACCEPT, part.reason)
@@ -330,7 +330,7 @@ async def test_who_registers_during_a_round_is_asked_the_next_time() -> None:
             app.answer(await app.asked(2 if app is early else 1), COMPLETE)
         await bench.settle()
         assert said(bench.device.unread()) == [(1.0, response(STOP_NOTICE, COMPLETE))]
-        assert len(late.received_of(Asked)) == 1
+        assert len(late.received_of(Question)) == 1
 
 
 async def test_who_goes_between_the_question_and_its_task_is_not_asked() -> None:
@@ -366,7 +366,7 @@ async def test_a_thousand_newer_actions_are_answered_once_each() -> None:
     async with app_world() as bench:
         app = await bench.join(init("web", heartbeat_interval_ms=600_000))
 
-        async def later(asked: Asked) -> None:
+        async def later(asked: Question) -> None:
             await trio.sleep(0.01 * (asked.invocation_id % 7))
             app.answer(asked, ACCEPT)
 

@@ -276,7 +276,7 @@ async def test_a_channel_that_goes_down_in_a_vote_ends_it_unanswered(
         bench.device.connect()
         await trio.sleep_until(60)
         nursery.cancel_scope.cancel()
-    # The next host is greeted; it is told nothing of a vote that it did not open.
+    # The next host gets an init, and no answer to a vote that it did not open.
     heard = [one.message for one in bench.device.unread()]
     assert heard
     assert all(message.TYPE == "init" for message in heard)
@@ -297,8 +297,8 @@ async def test_a_message_that_is_lost_ends_a_connection_but_not_a_port(persisten
         bench.device.send(*([] if persistent else [InitAck(102)]), Challenge(2))
         await bench.settle()
         nursery.cancel_scope.cancel()
-    greeted = [] if persistent else [(3.0, SETTINGS.init(102))]
-    assert said(bench.device.unread()) == [*greeted, (4.0, beat(2))]
+    inits = [] if persistent else [(3.0, SETTINGS.init(102))]
+    assert said(bench.device.unread()) == [*inits, (4.0, beat(2))]
 
 
 # -- a port that outlives its host ----------------------------------------------------------------

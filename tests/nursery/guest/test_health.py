@@ -60,7 +60,7 @@ async def test_without_anything_it_is_healthy_with_the_configured_action() -> No
 
 @pytest.mark.parametrize("action", [LOG, REBOOT, STOP])
 async def test_the_last_run_of_the_script_decides(action: CorrectiveAction) -> None:
-    """Ill from 30.0 to 60.5, by runs at 0, 30 and 60 seconds; a run under way decides nothing."""
+    """Ill from 30.0 to 60.5, by runs at 0, 30 and 60 seconds; a run in progress decides nothing."""
     runs = iter([FakeRun(), FakeRun(1, b"disk full\nmore"), FakeRun(0, b"ok", delay_s=0.5)])
     processes = FakeProcesses(lambda argv: next(runs))
     settings = attrs.evolve(SETTINGS, corrective_action=action)

@@ -528,7 +528,7 @@ async def test_a_farewell_to_a_host_that_goes_away_is_over() -> None:
 
 
 @pytest.mark.parametrize("attempt", range(6))  # tasks woken together run in any order
-async def test_a_host_that_comes_back_during_the_farewell_is_not_greeted(attempt: int) -> None:
+async def test_a_host_that_comes_back_during_the_farewell_gets_no_init(attempt: int) -> None:
     """It would wait for the beats that an init announces, and report a loss."""
     async with trio.open_nursery() as nursery:
         bench = GuestWorld(SETTINGS, device=MemoryDevice(persistent=True))

@@ -167,7 +167,7 @@ async def test_one_that_is_lost_is_waited_for_until_it_is_back(row: Row, world: 
     channel = world.channel(guest)
     assert channel.heartbeat.state is HeartbeatState.LOST
     acted = await world.act(guest, row.name, "cmd", "{uuid}")
-    assert channel.why == f"{row.before} is under way"
+    assert channel.why == f"{row.before} is in progress"
 
     def comes_back() -> None:
         guest.answers_after_s, guest.sends_init = 0.0, True
@@ -340,7 +340,7 @@ async def test_a_failing_command_that_took_the_socket_away_leaves_it_to_restart(
         assert world.reports(since=20) == [
             (20.0, "vote", "reboot", "accept", ""),
             (20.0, "notice", "reboot", "complete", ""),
-            (20.0, "stopped", "reboot is under way"),
+            (20.0, "stopped", "reboot is in progress"),
             (141.0, "restart-expired", "not back within 121 s"),
             (141.0, "loss", "reboot", "not back within 121 s"),
             (141.0, "stopped", "its socket did not come back"),

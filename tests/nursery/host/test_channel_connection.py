@@ -382,7 +382,7 @@ async def test_of_one_that_is_expected_back_what_is_under_way_is_the_reason(
     world.dialer.refuse(guest.path)
     guest.peer.close()
     await world.at(30)
-    assert channel.why == "reboot is under way"
+    assert channel.why == "reboot is in progress"
     # With its channel closed, and not expected: that it closed, until it can't be opened.
     channel.outages.call_off("reboot", "failed")
     assert channel.why == "reboot did not happen: failed"

@@ -82,7 +82,7 @@ def test_the_events_of_the_table() -> None:
 async def test_expired_it_is_reported_and_a_loss(event: Event, world: HostWorld) -> None:
     guest = await noticed(world, event)
     channel = world.channel(guest)
-    under_way = f"{event} is under way"
+    under_way = f"{event} is in progress"
     assert later(world) == [(NOTICED, "stopped", under_way)]
     assert channel.restart.window is not None
     assert channel.restart.window.remaining_s(now()) == RESTART_S
@@ -146,7 +146,7 @@ async def test_back_with_its_socket_gone_and_made_anew(event: Event, world: Host
     await world.at(10)
     guest.vanish()
     await world.at(60.3)
-    assert later(world) == [(NOTICED, "stopped", f"{event} is under way")]
+    assert later(world) == [(NOTICED, "stopped", f"{event} is in progress")]
     assert channel.absent
     assert len(world.dialer.dials) == 1
     is_back(guest)
@@ -293,7 +293,7 @@ async def test_going_down_is_no_loss_however_it_looks(world: HostWorld) -> None:
     await world.at(9)
     guest.peer.close()
     await world.at(EXPIRES - 0.001)
-    assert later(world) == [(NOTICED, "stopped", "reboot is under way")]
+    assert later(world) == [(NOTICED, "stopped", "reboot is in progress")]
 
 
 async def test_an_end_notice_may_come_before_the_vm_is_back(world: HostWorld) -> None:
@@ -366,7 +366,7 @@ async def test_shutdown_ends_the_window_without_a_loss(world: HostWorld) -> None
     channel = world.channel(guest)
     await world.stop_host()
     assert now() == pytest.approx(EXPIRES - 0.01)
-    assert later(world) == [(NOTICED, "stopped", "reboot is under way")]
+    assert later(world) == [(NOTICED, "stopped", "reboot is in progress")]
     assert channel.restart.closed.is_set()
 
 
@@ -409,7 +409,7 @@ async def test_an_init_that_came_during_a_freeze_counts(
 async def test_silence_after_the_notice_is_no_loss(event: Event, world: HostWorld) -> None:
     guest = await noticed(world, event)
     await world.at(400)
-    assert later(world) == [(NOTICED, "stopped", f"{event} is under way")]
+    assert later(world) == [(NOTICED, "stopped", f"{event} is in progress")]
     assert world.channel(guest).heartbeat.state is HeartbeatState.SUSPENDED
     # Two unanswered challenges, and then none: nothing piles up in a port that nobody reads.
     assert len(guest.challenged_at(since=NOTICED)) == 2
@@ -478,7 +478,7 @@ async def test_a_guest_that_goes_on_answering_is_challenged_and_not_heartbeating
 ) -> None:
     guest = await noticed(world, Event.LIVE_MIGRATE_BEGIN, silent=False)
     await world.at(100)
-    assert later(world) == [(NOTICED, "stopped", "live_migrate_begin is under way")]
+    assert later(world) == [(NOTICED, "stopped", "live_migrate_begin is in progress")]
     assert len(guest.challenged_at(since=NOTICED)) == 96
 
 
@@ -567,7 +567,7 @@ async def test_acted_upon_with_reboot_it_has_its_window(world: HostWorld) -> Non
     falls_silent(guest)
     await world.at(EXPIRES)
     assert world.reports(since=2) == [
-        (NOTICED, "stopped", "corrective action reboot is under way"),
+        (NOTICED, "stopped", "corrective action reboot is in progress"),
         (EXPIRES, "restart-expired", NOT_BACK),
         (EXPIRES, "loss", "reboot", NOT_BACK),
     ]
@@ -579,7 +579,7 @@ async def test_acted_upon_with_stop_it_is_not_waited_for(world: HostWorld) -> No
     world.channel(guest).outages.stops("corrective action stop")
     falls_silent(guest)
     await world.at(400)
-    assert world.reports(since=2) == [(NOTICED, "stopped", "corrective action stop is under way")]
+    assert world.reports(since=2) == [(NOTICED, "stopped", "corrective action stop is in progress")]
 
 
 @pytest.mark.parametrize("how", ["stops", "is paused"])

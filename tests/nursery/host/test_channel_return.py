@@ -209,7 +209,7 @@ async def test_a_hiccup_before_the_freeze_is_no_loss(world: HostWorld) -> None:
     await world.sleep(5)
     assert later(world) == [
         (8.5, "heartbeating", "after: pause"),
-        (11.5, "stopped", "no answer for 3 s, pause is under way"),
+        (11.5, "stopped", "no answer for 3 s, pause is in progress"),
         (thawed, "heartbeating", "after: pause"),
     ]
 

@@ -228,7 +228,7 @@ async def test_without_a_command_nothing_is_run(caplog: pytest.LogCaptureFixture
         await world.at(60)
         assert started(world) == []
         assert said(caplog) == []
-        assert world.host.brake.held == 0
+        assert world.host.mass_failures.held == 0
 
 
 async def test_with_reporting_off_nothing_is_run(world: HostWorld) -> None:
@@ -291,8 +291,8 @@ async def test_a_share_of_the_instances_is_the_most(
         alarms = [text for level, text in said(caplog) if level == "CRITICAL"]
         assert len(alarms) == (0 if acts else 1)
         assert all("the host itself is suspected" in text for text in alarms)
-        assert world.host.brake.held == (0 if acts else failing)
-        assert world.host.brake.alarms == len(alarms)
+        assert world.host.mass_failures.held == (0 if acts else failing)
+        assert world.host.mass_failures.alarms == len(alarms)
         held = [text for level, text in said(caplog) if "held back" in text]
         assert len(held) == (0 if acts else failing - 1)
 
@@ -328,7 +328,7 @@ async def test_an_hour_later_it_is_another_incident(caplog: pytest.LogCaptureFix
             for guest in guests:
                 comes_back(guest)
         await world.at(140)
-        assert world.host.brake.alarms == 2
+        assert world.host.mass_failures.alarms == 2
         assert started(world) == []
         # One by one they are the instances' own failures.
         falls_silent(guests[0])
@@ -460,7 +460,7 @@ async def test_what_it_did_not_begin_a_failing_command_does_not_call_off() -> No
         await world.at(200)
         assert world.host.corrective.failed == 1
         assert channel.heartbeat.state is HeartbeatState.SUSPENDED
-        assert channel.why == "pause is under way"
+        assert channel.why == "pause is in progress"
         # Two probes and nothing after them: no backlog builds up in the port of one that is frozen.
         assert len(guest.challenged_at(since=14.1)) == 2
 
@@ -545,7 +545,7 @@ async def test_an_ill_instance_that_is_rebooted_is_not_also_lost(world: HostWorl
     await world.at(100)
     assert world.reports(since=2) == [
         (5.0, "unhealthy", "reboot", "disk full"),
-        (6.0, "stopped", "corrective action reboot is under way"),
+        (6.0, "stopped", "corrective action reboot is in progress"),
         (60.0, "heartbeating", "after: corrective action reboot"),
     ]
 
@@ -559,7 +559,7 @@ async def test_an_ill_instance_that_is_stopped_is_not_lost(world: HostWorld) -> 
     await world.at(400)
     assert world.reports(since=2) == [
         (5.0, "unhealthy", "stop", "disk full"),
-        (6.0, "stopped", "corrective action stop is under way"),
+        (6.0, "stopped", "corrective action stop is in progress"),
     ]
 
 

@@ -94,4 +94,4 @@ def _note(host: FleetHostLine) -> str:
 
 def _doing(instance: FleetInstanceLine, actions: dict[str, str]) -> str:
     action = actions.get(instance.uuid)
-    return f"{action} under way" if action else instance.why
+    return f"{action} in progress" if action else instance.why

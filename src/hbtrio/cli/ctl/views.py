@@ -101,8 +101,8 @@ def _columns(
 
 
 def _latest(one: InstanceLine, action: str | None) -> str:
-    """What is under way, or the last event."""
-    going_on = [f"{action} under way"] if action else []
+    """What is in progress, or the last event."""
+    going_on = [f"{action} in progress"] if action else []
     if one.open is not None:
         going_on.append(f"{one.open.kind} {one.open.event}, {one.open.remaining_s:.0f} s left")
     if one.restart_remaining_s is not None:

@@ -1,6 +1,6 @@
 """The challenges to one guest: which is unanswered, since when, how many were missed in a row.
 
-While an event is under way that stops the VM from answering, challenges go on for as long as they
+While an event is in progress that stops the VM from answering, challenges go on for as long as they
 are answered, late or not: a guest that gets none starts over with ``init``, which would end the
 suspension too early. After ``PROBES`` unanswered ones they cease, so that no backlog builds up in a
 frozen VM's port.

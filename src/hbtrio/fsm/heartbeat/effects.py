@@ -64,7 +64,7 @@ class Ill:
 
 @attrs.frozen
 class Unwatched:
-    """An alarm: whether the instance lives can't be told, so nothing is done about its silence."""
+    """An alarm: it is unknown whether the instance lives, so its silence has no consequence."""
 
     reason: str
 

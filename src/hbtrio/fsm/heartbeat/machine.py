@@ -141,7 +141,7 @@ class Heartbeat:
             return self._answered(message, now)
         match message:
             case Init():
-                return self._said_init(message, now)
+                return self._received_init(message, now)
             case Exit(log_msg=reason):
                 effects = self.situation.left(f"guest exited: {reason}")
                 # It will say init; nobody reads a challenge before that.
@@ -151,7 +151,7 @@ class Heartbeat:
                 return effects
         return NOTHING
 
-    def _said_init(self, init: Init, now: float) -> tuple[Effect, ...]:
+    def _received_init(self, init: Init, now: float) -> tuple[Effect, ...]:
         refusal = self._inits.refusal(now)
         if refusal is not None:
             return refusal
@@ -299,12 +299,12 @@ class Heartbeat:
     def runs_again(self, reason: str, now: float) -> tuple[Effect, ...]:
         """The orchestrator says that a pause, suspend or live migration is over.
 
-        Ignored for a VM that is being stopped or restarted, and where nothing is under way.
+        Ignored for a VM that is being stopped or restarted, and where nothing is in progress.
         """
         return self._returned(now) if self.situation.runs_again(reason) else NOTHING
 
     def called_off(self, event: str, reason: str, now: float) -> tuple[Effect, ...]:
-        """What was under way did not happen; the VM should be answering."""
+        """What was in progress did not happen; the VM should be answering."""
         was = self.situation.state
         returned = self.situation.called_off(event, reason)
         if was is HeartbeatState.RESTARTING and self.situation.state is HeartbeatState.WAITING:

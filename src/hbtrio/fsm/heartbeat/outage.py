@@ -1,4 +1,4 @@
-"""What keeps a VM from answering: the event or command under way, or the last one there was.
+"""What keeps a VM from answering: the event or command in progress, or the last one there was.
 
 A VM that only stood still (pause, suspend, live migration) comes back without an ``init``. Two
 challenges in a row unanswered, and then an answer to a fresh one, is a *provisional* return: the
@@ -68,7 +68,7 @@ class Outage:
         phase: how the VM behaved since it began.
         carried_out_at: when the command that performs it ended; infinity before that.
         extended: whether its RESTART window got more time, for an ``init`` near its end.
-        happened: whether it is under way, or was; it was called off otherwise.
+        happened: whether it is in progress, or was; it was called off otherwise.
         reconnected: whether the silence after it was answered with a reconnect.
     """
 
@@ -148,5 +148,5 @@ class Outage:
         return attrs.evolve(self, extended=True)
 
 
-#: Nothing was under way so far.
+#: Nothing was in progress so far.
 NO_OUTAGE: Final = Outage("", freezes=False, call_off_at=math.inf)

@@ -4,7 +4,7 @@ An ``init`` alone proves nothing: it may be a leftover in a buffer of a VM that 
 would end in a false loss. An answer to a challenge that was sent after it is the proof. Only a
 guest that has proven itself can be lost.
 
-A guest that was told of a restart and says ``exit`` goes down for it, and is expected back.
+A guest that was notified of a restart and sends ``exit`` goes down for it, and is expected back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Presence(Enum):
     UNPROVEN = "unproven"  # an init was received where there was no guest
     PROVEN = "proven"  # it has answered a challenge
     REPROVING = "proven, init again"  # it started over, and has not answered a challenge since
-    LEAVING = "leaving"  # proven, and told of its restart: it may exit, and is expected back
+    LEAVING = "leaving"  # proven, and notified of its restart: it may exit and return
     LEAVING_INIT = "leaving, init again"  # the same, and it started over meanwhile
 
 

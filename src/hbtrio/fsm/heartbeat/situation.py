@@ -63,7 +63,7 @@ class Situation:
     def __init__(self) -> None:
         self.state = HEARTBEAT_TABLE.initial
         self.presence = PRESENCE_TABLE.initial
-        #: What is under way, or was last.
+        #: What is in progress, or was last.
         self.outage = NO_OUTAGE
         #: Why the instance is in its state.
         self.reason = "discovered"
@@ -176,7 +176,7 @@ class Situation:
         self.step(HeartbeatEvent.FELL_SILENT)
         if self.state is HeartbeatState.SUSPENDED:
             self.outage = self.outage.fell_silent()
-            self.reason = f"{reason}, {self.outage.event} is under way"
+            self.reason = f"{reason}, {self.outage.event} is in progress"
             return (Stopped(self.reason),)
         self.reason = reason
         if reporting:
@@ -234,7 +234,7 @@ class Situation:
     def called_off(self, event: str, reason: str) -> bool:
         """``event`` did not happen; whether the instance is to be challenged anew."""
         if event != self.outage.event:
-            return False  # something else is under way by now, of which this says nothing
+            return False  # something else is in progress by now, of which this says nothing
         reason = f"{event} did not happen: {reason}"
         if self.state is HeartbeatState.RESTARTING and self.presence not in GUEST_KNOWN:
             self.step(HeartbeatEvent.STAYS_AWAY)
@@ -307,7 +307,7 @@ class Situation:
         was = self.state
         self.step(event)
         self.outage = outage
-        self.reason = f"{outage.event} is under way"
+        self.reason = f"{outage.event} is in progress"
         self.learn(PresenceEvent.INIT_VOID)
         return (Stopped(self.reason),) if was in HEARTBEATING else NOTHING
 

@@ -21,7 +21,7 @@ class HeartbeatState(Enum):
     WAITING = "waiting"  # no guest has proven itself; loss is impossible
     HEARTBEATING = "heartbeating"  # challenges are being answered; silence is a loss
     PROVISIONAL = "provisional"  # heartbeating, but what froze the VM, or is yet to, may go on
-    SUSPENDED = "suspended"  # an event is under way that stops the VM from answering
+    SUSPENDED = "suspended"  # an event is in progress that stops the VM from answering
     UNWATCHED = "unwatched"  # was back and is silent, and by now that event should be over
     RETURNING = "returning"  # that event is over; challenged, but silence does not count yet
     RESTARTING = "restarting"  # it goes down and comes back, within the RESTART window
@@ -53,7 +53,7 @@ class HeartbeatEvent(Enum):
     FREEZES = "notice over: it freezes or moves"
     RESTARTS = "notice over: it restarts"
     RETURNS = "it runs again: end notice sent, or enabled"
-    CALLED_OFF = "the event under way did not happen"
+    CALLED_OFF = "the event in progress did not happen"
     UNWATCHED = "still silent at the call-off time"
     RESTART_EXPIRED = "RESTART window closed"
     STAYS_AWAY = "restart over, and there was no guest before it"
@@ -208,7 +208,7 @@ CHALLENGED = HEARTBEATING | {_S.RETURNING}
 #: Challenges go on for as long as they are answered.
 PROBED = frozenset({_S.SUSPENDED, _S.UNWATCHED, _S.RESTARTING})
 
-#: An event that freezes the VM may be under way; that it runs again is news only in these.
+#: An event that freezes the VM may be in progress; that it runs again is news only in these.
 FREEZING = frozenset({_S.PROVISIONAL, _S.SUSPENDED, _S.UNWATCHED})
 
 #: Votes and notices are sent to an instance only in these.

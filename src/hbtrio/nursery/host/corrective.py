@@ -57,7 +57,7 @@ class Corrective:
         nursery: runs the commands; its end terminates those in progress.
         commands: ``[corrective-commands]`` of the configuration.
         channels: the channels of all instances, by uuid; a live view.
-        brake: the mass failure guard.
+        mass_failures: the mass failure guard.
         processes: runs the commands.
         heartbeating: counts the heartbeating instances.
         guard: the process's on-time guard.
@@ -68,7 +68,7 @@ class Corrective:
         nursery: trio.Nursery,
         commands: CorrectiveCommands,
         channels: Mapping[str, Channel],
-        brake: MassFailures,
+        mass_failures: MassFailures,
         processes: ProcessRunner,
         heartbeating: HeartbeatingCount,
         guard: OnTimeGuard,
@@ -76,7 +76,7 @@ class Corrective:
         self._nursery = nursery
         self._commands = commands
         self._channels = channels
-        self._brake = brake
+        self._mass_failures = mass_failures
         self._processes = processes
         self._heartbeating = heartbeating
         self._guard = guard
@@ -100,7 +100,7 @@ class Corrective:
         # The instances that were heartbeating before this failure, including this one.
         total = self._heartbeating.count + (not channel.heartbeating)
         failure = Failure(uuid, now, interval_s, total)
-        judge_at = self._brake.note(failure)
+        judge_at = self._mass_failures.note(failure)
         if self._command(action):
             self._nursery.start_soon(self._correct, channel, failure, judge_at, action, reason)
 
@@ -127,7 +127,7 @@ class Corrective:
         lost = channel.heartbeat.state is HeartbeatState.LOST
         # After a freeze of this host, messages that arrived during it are read first.
         await sleep_until_on_time(judge_at, self._guard, at_most_s=CALM_S)
-        match self._brake.judge(failure):
+        match self._mass_failures.judge(failure):
             case FailureVerdict.HOLD_AND_ALARM:
                 _log.critical(
                     "ALARM: too many instances failed within %g s of each other: the host itself "

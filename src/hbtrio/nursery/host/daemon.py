@@ -88,7 +88,7 @@ class Host:
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
         self.supervisor = Supervisor()
-        self.brake = MassFailures(config.brake.share, config.brake.minimum)
+        self.mass_failures = MassFailures(config.brake.share, config.brake.minimum)
         self.started_at = environment.reports.now()
         self._environment = environment
         self._nursery = nursery
@@ -100,7 +100,7 @@ class Host:
             nursery,
             config.corrective_commands,
             self.channels,
-            self.brake,
+            self.mass_failures,
             environment.processes,
             self._heartbeating,
             self.guard,

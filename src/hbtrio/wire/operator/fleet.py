@@ -46,7 +46,7 @@ class AgentLine(Body, frozen=True, kw_only=True):
     host_alarms: Annotated[Count, Meta(description="Mass failures of hosts.")] = 0
     heartbeating: Annotated[Count, Meta(description="Instances that are heartbeating.")] = 0
     actions: Annotated[
-        dict[str, str], Meta(description="Actions under way, by the instance's uuid.")
+        dict[str, str], Meta(description="Actions in progress, by the instance's uuid.")
     ] = field(default_factory=dict)
 
 

@@ -49,7 +49,7 @@ class HostLine(Body, frozen=True, kw_only=True):
     alarms: Annotated[Count, Meta(description="Mass failures.")] = 0
     events_fault: EventsFaultLine | None = None
     actions: Annotated[
-        dict[str, str], Meta(description="Actions under way, by the instance's uuid.")
+        dict[str, str], Meta(description="Actions in progress, by the instance's uuid.")
     ] = field(default_factory=dict)
 
 

@@ -1,4 +1,4 @@
-"""Lines about a vote, a notice or an action under way."""
+"""Lines about a vote, a notice or an action in progress."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ RESET = ("unconfirmed", "reset")
 
 
 @attrs.frozen
-class Asked:
-    """A vote and a notice that are under way."""
+class VoteAndNotice:
+    """A vote and a notice that are in progress."""
 
     fleet: Fleet
     questions: list[Question] = attrs.field(factory=list)
@@ -54,34 +54,34 @@ class Asked:
         return [(*rows, Row())[0] for rows in found]
 
 
-async def before_the_host_is_asked(asked: Asked) -> None:
+async def before_the_host_is_asked(asked: VoteAndNotice) -> None:
     asked.fleet.link.to_host.hold("round")
     asked.ask()
     await asked.fleet.link.to_host.held(2)
 
 
-async def before_the_reply(asked: Asked) -> None:
+async def before_the_reply(asked: VoteAndNotice) -> None:
     asked.fleet.link.to_agent.hold("reply")
     asked.ask()
     await asked.fleet.link.to_agent.held(2)
 
 
-async def before_the_reply_of_a_guest_that_has_answered(asked: Asked) -> None:
+async def before_the_reply_of_a_guest_that_has_answered(asked: VoteAndNotice) -> None:
     """The outcome may come before the host's reply to the command."""
     asked.fleet.link.to_agent.hold("reply", alone=True)
     asked.ask()
     await asked.in_state("queued")
 
 
-async def right_after_the_reply(asked: Asked) -> None:
+async def right_after_the_reply(asked: VoteAndNotice) -> None:
     hold(asked)
     asked.ask()
     await asked.replied()
 
 
-async def while_the_guest_thinks(asked: Asked) -> None:
+async def while_the_guest_thinks(asked: VoteAndNotice) -> None:
     hold(asked)
-    told = asked.fleet.scene.told
+    told = asked.fleet.scene.script_lines
     since = told.end
     asked.ask()
     await asked.replied()
@@ -91,7 +91,7 @@ async def while_the_guest_thinks(asked: Asked) -> None:
         await told.wait_for(lambda line, b=begun: line[:2] == b, within_s=SOON_S, since=since)
 
 
-async def while_the_outcome_is_on_its_way(asked: Asked) -> None:
+async def while_the_outcome_is_on_its_way(asked: VoteAndNotice) -> None:
     hold(asked)  # one's outcome must not hold up the other's reply
     asked.ask()
     await asked.replied()
@@ -100,7 +100,7 @@ async def while_the_outcome_is_on_its_way(asked: Asked) -> None:
     await asked.fleet.link.to_agent.held(2)
 
 
-async def while_the_vim_is_down(asked: Asked) -> None:
+async def while_the_vim_is_down(asked: VoteAndNotice) -> None:
     asked.fleet.vim.go_down()
     asked.ask()
     await asked.replied()
@@ -108,21 +108,21 @@ async def while_the_vim_is_down(asked: Asked) -> None:
     await until(lambda: any(row.attempts for row in asked.rows()))
 
 
-async def while_the_vim_reads(asked: Asked) -> None:
+async def while_the_vim_reads(asked: VoteAndNotice) -> None:
     asked.fleet.vim.mood = Mood.BUSY
     asked.ask()
     await asked.replied()
     await asked.in_state("sending")
 
 
-async def while_the_vim_hesitates(asked: Asked) -> None:
+async def while_the_vim_hesitates(asked: VoteAndNotice) -> None:
     """It has read all and says nothing."""
     asked.fleet.vim.mood = Mood.STALL
     asked.ask()
     await heard(asked)
 
 
-async def before_the_host_knows_that_it_is_kept(asked: Asked) -> None:
+async def before_the_host_knows_that_it_is_kept(asked: VoteAndNotice) -> None:
     """All is over but the acknowledgement."""
     asked.fleet.link.to_host.hold("ack", alone=True)
     asked.ask()
@@ -131,27 +131,27 @@ async def before_the_host_knows_that_it_is_kept(asked: Asked) -> None:
     await asked.fleet.link.to_host.held(1)
 
 
-async def reset_by_the_vim(asked: Asked) -> None:
+async def reset_by_the_vim(asked: VoteAndNotice) -> None:
     """A VIM that hesitates is killed."""
     await while_the_vim_hesitates(asked)
     asked.fleet.vim.go_down()
     await asked.in_state("unconfirmed")
 
 
-Moment = Callable[[Asked], Awaitable[None]]
+Moment = Callable[[VoteAndNotice], Awaitable[None]]
 
 
-def hold(asked: Asked, first: int = 0) -> None:
+def hold(asked: VoteAndNotice, first: int = 0) -> None:
     for vm in asked.fleet.vms[first:]:
         (vm.directory / "hold").touch()
 
 
-def let_go(asked: Asked) -> None:
+def let_go(asked: VoteAndNotice) -> None:
     for vm in asked.fleet.vms:
         (vm.directory / "hold").unlink(missing_ok=True)
 
 
-async def heard(asked: Asked) -> None:
+async def heard(asked: VoteAndNotice) -> None:
     """Returns once the VIM has got a verdict of each since it asked."""
     fleet = asked.fleet
     with trio.fail_after(SOON_S):
@@ -217,7 +217,7 @@ def end_of(fleet: Fleet, question: Question) -> End:
     )
 
 
-async def ended(asked: Asked, expected: Expected) -> None:
+async def ended(asked: VoteAndNotice, expected: Expected) -> None:
     """Returns once both have ended as expected."""
     fleet = asked.fleet
     with suppress(trio.TooSlowError):
@@ -226,7 +226,7 @@ async def ended(asked: Asked, expected: Expected) -> None:
         assert end_of(fleet, question) in expected(question)
 
 
-async def nothing_more(asked: Asked) -> None:
+async def nothing_more(asked: VoteAndNotice) -> None:
     """The next vote and notice have their verdicts, and those before have no other."""
     fleet = asked.fleet
     ends = [end_of(fleet, question) for question in asked.questions]
@@ -234,7 +234,7 @@ async def nothing_more(asked: Asked) -> None:
     fleet.link.up()
     await fleet.ready()
     let_go(asked)
-    again = Asked(fleet)
+    again = VoteAndNotice(fleet)
     again.ask()
     await again.replied()
     await heard(again)
