@@ -204,7 +204,7 @@ class Fleet:
         await self.link.to_agent.until_passed("snapshot_end")
         for vm in self.vms:
             await self.link.to_agent.until_passed("instance", uuid=vm.uuid, heartbeating=True)
-        await self.link.heard()
+        await self.link.received()
         # The VIM shows that it is up, and hears the news, before its mood may change again.
         assert (await self.request("GET", f"/v1/hosts/{HOST_UUID}"))["state"] == "enabled"
         await until(lambda: self.read(_NEWS) == [])
