@@ -199,7 +199,7 @@ async def test_a_guest_has_descriptors_for_as_many_as_it_lets_in_and_no_more() -
             apps = []
             for _ in range(32):
                 apps.append(RawApplication.connect(path, nursery, init()))
-                await until(lambda: apps[-1].heard)
+                await until(lambda: apps[-1].received)
             surplus = RawApplication.connect(path, nursery)
             await until(lambda: surplus.closed_at is not None)
             assert [app.closed_at for app in apps] == [None] * 32

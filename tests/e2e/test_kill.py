@@ -15,6 +15,7 @@ import trio
 
 from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.scene import Scene, event, open_scene
+from support.ctl_cases import STOPS
 from support.real_processes import (
     SOON_S,
     Ran,
@@ -199,9 +200,7 @@ async def test_kill_9_of_guests(home: Path) -> None:
                 [
                     "notice of suspend: SUSPEND_NOTICE window of 4 s",
                     "notice of suspend: complete (no answer within 4 s)",
-                    "its silence is no loss now; if nothing happens to it, `hbtrio ctl notify "
-                    f"{works['notify'].vm.uuid} resume` ends that, or 5 minutes in which it "
-                    "answers",
+                    STOPS.format(works["notify"].vm.uuid, "resume", 5),
                 ],
                 [],
             ),
