@@ -510,7 +510,7 @@ async def test_a_vim_that_gives_up_waiting_gets_no_verdict(
     assert (await agent.ask("vote", "reboot")).json["timeout"] == "9"
     assert await agent.verdicts(1) == [("reboot", "allow", "fine")]
     reasons = [one.entry.reason for one in reversed(await agent.store.history())]
-    assert reasons == ["nobody waited for the reply", "too late", "fine"]
+    assert reasons == ["the requester did not wait for the reply", "too late", "fine"]
 
 
 async def ask_in_memory(

@@ -47,14 +47,14 @@ def hold(*lost: str) -> AlarmHold:
 def test_from_the_alarm_to_the_release() -> None:
     one = hold(A, B)
     assert whole(one) == (WAITING, {A, B}, None, "")
-    assert one.heard_of("back", 100.0)
+    assert one.recovered("back", 100.0)
     assert whole(one) == (SETTLING, {A, B}, 100.0 + SETTLE_S, "back")
     # Others that are back change nothing: their time is counted from the first.
-    assert not one.heard_of("left", 105.0)
+    assert not one.recovered("left", 105.0)
     assert whole(one) == (SETTLING, {A, B}, 100.0 + SETTLE_S, "back")
     one.time_over()
     assert (whole(one), one.in_force) == ((DUE, {A, B}, None, "back"), True)
-    assert not one.heard_of("back", 111.0)
+    assert not one.recovered("back", 111.0)
     assert whole(one) == (DUE, {A, B}, None, "back")
     assert one.settled()
     assert (whole(one), one.in_force) == ((ENDING, {A, B}, None, "back"), False)
@@ -68,26 +68,26 @@ def test_from_the_alarm_to_the_release() -> None:
 def test_a_link_that_drops_is_waited_for(steps: int) -> None:
     one = hold(A)
     if steps > 0:
-        one.heard_of("back", 0.0)
+        one.recovered("back", 0.0)
     if steps > 1:
         one.time_over()
     one.link_dropped()
     assert whole(one) == (WAITING, {A}, None, "")
     # The end that had begun finds that it is not due any more.
     assert not one.settled()
-    assert one.heard_of("back", 50.0)
+    assert one.recovered("back", 50.0)
     assert whole(one) == (SETTLING, {A}, 50.0 + SETTLE_S, "back")
 
 
 def test_failures_behind_a_link_that_dropped_are_waited_for() -> None:
     one = hold()
     assert (one.concerns(A), one.concerns(C)) == (True, True)
-    one.heard_of("back", 0.0)
+    one.recovered("back", 0.0)
     one.more_failed({A, B})
     assert whole(one) == (WAITING, {A, B}, None, "")
     assert (one.concerns(A), one.concerns(C)) == (True, False)
     # Later ones join them, and what was heard of then stands.
-    one.heard_of("back", 1.0)
+    one.recovered("back", 1.0)
     one.more_failed({C})
     assert whole(one) == (SETTLING, {A, B, C}, 1.0 + SETTLE_S, "back")
 
@@ -96,7 +96,7 @@ def test_an_operator_need_not_wait() -> None:
     for steps in range(3):
         one = hold(A)
         if steps > 0:
-            one.heard_of("back", 0.0)
+            one.recovered("back", 0.0)
         if steps > 1:
             one.time_over()
         assert one.released()
@@ -111,7 +111,7 @@ def test_a_store_that_fails() -> None:
     one.end_failed(5.0, replaced=False)
     assert whole(one) == (WAITING, {A}, None, "")
     # An operator's try does not cost the others their time.
-    one.heard_of("back", 10.0)
+    one.recovered("back", 10.0)
     assert one.released()
     one.end_failed(11.0, replaced=False)
     assert whole(one) == (SETTLING, {A}, 10.0 + SETTLE_S, "back")
@@ -123,7 +123,7 @@ def test_a_store_that_fails() -> None:
         assert whole(one) == (SETTLING, {A}, again, "back")
     # And begins anew behind a link that dropped.
     one.link_dropped()
-    one.heard_of("back", 30.0)
+    one.recovered("back", 30.0)
     one.time_over()
     assert one.settled()
     one.end_failed(30.0 + SETTLE_S, replaced=False)
@@ -140,7 +140,7 @@ def test_one_that_was_replaced_does_not_go_on() -> None:
 def test_nothing_is_left_to_one_that_is_being_ended() -> None:
     one = hold(A)
     one.released()
-    for step in (one.link_dropped, one.time_over, lambda: one.heard_of("back", 0.0)):
+    for step in (one.link_dropped, one.time_over, lambda: one.recovered("back", 0.0)):
         with pytest.raises(IllegalEvent):
             step()
         assert whole(one) == (ENDING, {A}, None, "")
@@ -249,7 +249,7 @@ def test_one_that_is_back_in_time_takes_back_its_alarm() -> None:
     fail(host, A, B, C, now=10.0)
     for uuid in (A, B, C):
         assert host.instance_reported(uuid, WELL, 10.5) == (
-            WithdrawAlarm(uuid, "it is well again"),
+            WithdrawAlarm(uuid, "instance recovered"),
         )
     assert host.due(11.0, T0, always) == (LetGo(A), LetGo(B), LetGo(C))
     assert state(host) == (None, set(), None)
@@ -263,9 +263,9 @@ def test_ill_health_is_not_being_back() -> None:
 
 def test_the_first_that_is_back_begins_the_release() -> None:
     host, hold = held_back(A, B, C)
-    assert host.instance_reported(D, WELL, 40.0) == (WithdrawAlarm(D, "it is well again"),)
+    assert host.instance_reported(D, WELL, 40.0) == (WithdrawAlarm(D, "instance recovered"),)
     assert state(host) == (WAITING, set(), None)
-    withdrawn = WithdrawAlarm(A, "it is well again")
+    withdrawn = WithdrawAlarm(A, "instance recovered")
     assert host.instance_reported(A, WELL, 50.0) == (ReportReturn(), ReportSettling(), withdrawn)
     assert state(host) == (SETTLING, set(), 50.0 + SETTLE_S)
     assert host.instance_reported(A, WELL, 51.0) == (ReportReturn(), withdrawn)
@@ -295,7 +295,12 @@ def test_when_the_last_of_them_has_left_nobody_is_waited_for() -> None:
         assert host.left(uuid, 50.0, lambda one: one not in gone) == ()
     assert whole(hold) == (WAITING, {C}, None, "")
     assert host.left(C, 50.0, always) == (ReportSettling(),)
-    assert whole(hold) == (SETTLING, None, 50.0 + SETTLE_S, "those that failed have left it")
+    assert whole(hold) == (
+        SETTLING,
+        None,
+        50.0 + SETTLE_S,
+        "the failed instances were moved or deleted",
+    )
     assert host.left(D, 51.0, always) == ()
 
 

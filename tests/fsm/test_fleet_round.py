@@ -29,7 +29,9 @@ T0, WINDOW_S = 100.0, 8.0
 #: When its host has opened it, and for how long.
 T1, OPENED_S = 101.0, 9.0
 
-NOT_HEARD = RoundEnd(VoteResult.ERROR, "nobody waited for the reply", has_verdict=False)
+NOT_HEARD = RoundEnd(
+    VoteResult.ERROR, "the requester did not wait for the reply", has_verdict=False
+)
 HOST_LOST = RoundEnd(VoteResult.ERROR, "the host daemon was restarted", has_verdict=True)
 REFUSED = RoundEnd(VoteResult.ERROR, "no guest", has_verdict=False)
 AGREEMENT = RoundEnd(VoteResult.ACCEPT, "no answer within 9 s", has_verdict=True)

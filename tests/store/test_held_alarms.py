@@ -96,13 +96,13 @@ async def test_what_was_being_sent_when_the_agent_ended_joins_too(store: Store) 
 
 async def test_what_is_withdrawn_is_told_of_in_the_history(store: Store) -> None:
     await store.queue([alarm("a", "one", held=True), alarm("a", "two", held=True), alarm("b")])
-    withdrawn = await store.held.withdraw(HOST, ["a", "b"], "it is well again")
+    withdrawn = await store.held.withdraw(HOST, ["a", "b"], "instance recovered")
     assert [(one.body, one.state, one.done_at) for one in withdrawn] == [
         ("one", OutboxState.UNDELIVERED, T0),
         ("two", OutboxState.UNDELIVERED, T0),
     ]
     kept = [(one.entry.kind, one.entry.uuid, one.entry.reason) for one in await store.history()]
-    assert kept == [("undelivered", "a", "alarm: it is well again")] * 2
+    assert kept == [("undelivered", "a", "alarm: instance recovered")] * 2
     assert await store.held.withdraw(HOST, ["a"], "again") == ()
     assert await store.held.withdraw(OTHER, ["b"], "not of that host") == ()
 

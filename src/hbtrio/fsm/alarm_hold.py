@@ -1,10 +1,10 @@
-"""One hold on a host's alarms, from the host's alarm to the release.
+"""Decides the life of one hold on a host's alarms, from the host's alarm to the release.
 
-While a hold is in force, alarms of the host's instances are kept instead of sent. The first of
-those that failed to be well again begins the release: the others have ``SETTLE_S`` to be, and those
-that are not are alarmed. The store is slow at times, and things go on happening meanwhile: a hold
-holds back from the moment it is made, and while it is being ended nobody leaves an alarm to it any
-more, for it will not look again.
+While a hold is in force, alarms of the host's instances are stored instead of sent. The first
+recovery of a failed instance begins the release: the others have ``SETTLE_S`` to recover, and those
+that have not are alarmed. The store may be slow, and events continue meanwhile: a hold is in force
+from the moment it is made, and accepts no alarm while it is being ended, because it will not look
+for alarms again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from hbtrio.fsm.table import Table
 from hbtrio.policy.backoff import Backoff
 
-#: After the first good heartbeat the others have this long, in seconds, to be heard of. A host that
+#: After the first recovery the other instances have this long, in seconds, to recover. A host that
 #: was frozen challenges all of them within a few intervals.
 SETTLE_S: Final = 10.0
 
@@ -25,24 +25,24 @@ SETTLE_S: Final = 10.0
 class HoldState(Enum):
     """What is known of a hold."""
 
-    WAITING = "waiting"  # none of the instances that failed was heard of
-    SETTLING = "settling"  # one was heard of; the others still have time
-    DUE = "due"  # their time is over; it ends as soon as the store's turn comes
-    ENDING = "ending"  # the store is asked to release the alarms; none is left to it any more
+    WAITING = "waiting"  # no failed instance has recovered
+    SETTLING = "settling"  # one has recovered; the others still have time
+    DUE = "due"  # their time is over; it ends when the store is free
+    ENDING = "ending"  # the store is releasing the alarms; the hold accepts no more
     OVER = "over"
 
 
 class HoldEvent(Enum):
     """What can happen to a hold."""
 
-    HEARD_OF = "one that failed is well again, or all of them have left"
+    RECOVERED = "a failed instance recovered, or all have left"
     LINK_DROPPED = "the host's link dropped"
     MORE_FAILED = "instances failed behind a link that had dropped"
-    TIME_OVER = "the time of the others is over"
-    END_BEGAN = "the store's turn came: it is due, or somebody releases it"
-    END_FAILED = "the store failed, and none had been heard of"
-    END_FAILED_SETTLING = "the store failed, and the release had begun"
-    END_FAILED_REPLACED = "the store failed, and the host is held anew meanwhile"
+    TIME_OVER = "the others' time to recover is over"
+    END_BEGAN = "the store begins the release: it is due, or an operator asked"
+    END_FAILED = "the store failed before any instance recovered"
+    END_FAILED_SETTLING = "the store failed after an instance recovered"
+    END_FAILED_REPLACED = "the store failed while the host was held again"
     ENDED = "the store has released the alarms"
 
 
@@ -50,21 +50,21 @@ _S, _E = HoldState, HoldEvent
 
 _ROWS: Final[dict[HoldState, dict[HoldEvent, HoldState]]] = {
     _S.WAITING: {
-        _E.HEARD_OF: _S.SETTLING,
+        _E.RECOVERED: _S.SETTLING,
         _E.LINK_DROPPED: _S.WAITING,
         _E.MORE_FAILED: _S.WAITING,
         _E.END_BEGAN: _S.ENDING,
     },
-    # What was heard of before a link dropped counts no more.
+    # Recoveries from before the link dropped no longer count.
     _S.SETTLING: {
-        _E.HEARD_OF: _S.SETTLING,
+        _E.RECOVERED: _S.SETTLING,
         _E.LINK_DROPPED: _S.WAITING,
         _E.MORE_FAILED: _S.WAITING,
         _E.TIME_OVER: _S.DUE,
         _E.END_BEGAN: _S.ENDING,
     },
     _S.DUE: {
-        _E.HEARD_OF: _S.DUE,
+        _E.RECOVERED: _S.DUE,
         _E.LINK_DROPPED: _S.WAITING,
         _E.MORE_FAILED: _S.WAITING,
         _E.END_BEGAN: _S.ENDING,
@@ -79,7 +79,7 @@ _ROWS: Final[dict[HoldState, dict[HoldEvent, HoldState]]] = {
 }
 
 _ENDS: Final = frozenset({_E.END_FAILED, _E.END_FAILED_SETTLING, _E.END_FAILED_REPLACED, _E.ENDED})
-_NEWS: Final = frozenset({_E.HEARD_OF, _E.LINK_DROPPED, _E.MORE_FAILED})
+_NEWS: Final = frozenset({_E.RECOVERED, _E.LINK_DROPPED, _E.MORE_FAILED})
 
 HOLD_TABLE: Final[Table[HoldState, HoldEvent]] = Table(
     "hold on a host's alarms",
@@ -89,7 +89,7 @@ HOLD_TABLE: Final[Table[HoldState, HoldEvent]] = Table(
         _S.WAITING: _ENDS | {_E.TIME_OVER},
         _S.SETTLING: _ENDS,
         _S.DUE: _ENDS | {_E.TIME_OVER},
-        # Whoever has news asks first whether it is in force.
+        # Callers check `in_force` before they report anything else.
         _S.ENDING: _NEWS | {_E.TIME_OVER, _E.END_BEGAN},
         _S.OVER: frozenset(_E),
     },
@@ -98,13 +98,13 @@ HOLD_TABLE: Final[Table[HoldState, HoldEvent]] = Table(
 
 
 class AlarmHold:
-    """A hold on a host's alarms. Times are in seconds on the caller's clock.
+    """Holds back a host's alarms. Times are in seconds on the caller's clock.
 
     Args:
         hostname: the host.
         since: when it was raised, with its zone.
         reason: why.
-        lost: the instances one of which has to be heard of; None: any.
+        lost: the failed instances, one of which has to recover; None: any instance.
     """
 
     def __init__(
@@ -115,15 +115,15 @@ class AlarmHold:
         self.reason = reason
         self.lost: Set[str] | None = lost
         self.state: HoldState = HOLD_TABLE.initial
-        #: When the time of the others is over; None while none was heard of.
+        #: When the others' time to recover is over; None before the first recovery.
         self.settles_at: float | None = None
-        #: What began the release; "" while none has.
+        #: Why the release began; "" before it.
         self.settle_reason = ""
         self._backoff = Backoff()
 
     @property
     def in_force(self) -> bool:
-        """Whether alarms may be left to it."""
+        """Whether it accepts alarms."""
         return self.state not in (HoldState.ENDING, HoldState.OVER)
 
     @property
@@ -132,27 +132,27 @@ class AlarmHold:
         return self.settles_at if self.state is HoldState.SETTLING else None
 
     def concerns(self, uuid: str) -> bool:
-        """Whether hearing of this instance begins the release."""
+        """Returns whether the recovery of this instance begins the release."""
         return self.lost is None or uuid in self.lost
 
-    def heard_of(self, reason: str, now: float) -> bool:
-        """The release begins, unless it has; returns whether it does now."""
+    def recovered(self, reason: str, now: float) -> bool:
+        """Handles a recovery; returns whether the release begins with it."""
         begins = self.state is HoldState.WAITING
-        self._step(HoldEvent.HEARD_OF)
+        self._step(HoldEvent.RECOVERED)
         if begins:
             self.settles_at, self.settle_reason = now + SETTLE_S, reason
         return begins
 
     def link_dropped(self) -> None:
-        """What was heard of before counts no more."""
+        """Handles a dropped link: earlier recoveries no longer count."""
         self._step(HoldEvent.LINK_DROPPED)
         self._wait_on()
 
     def more_failed(self, lost: Set[str]) -> None:
-        """These have failed as well.
+        """Adds failed instances.
 
-        One of them has to be heard of where any instance would have done: behind a link that
-        dropped, so many failed that it was not the link alone.
+        After a dropped link, any recovery would have begun the release. Now one of these has to
+        recover, because so many failures are not explained by the link.
         """
         if self.lost is not None:
             self.lost = self.lost | lost
@@ -162,25 +162,25 @@ class AlarmHold:
         self._wait_on()
 
     def time_over(self) -> None:
-        """The time of the others is over."""
+        """Handles the end of the others' time to recover."""
         self._step(HoldEvent.TIME_OVER)
 
     def settled(self) -> bool:
-        """The store's turn has come; whether it is still due, and is being ended now."""
+        """Begins the release if it is still due; returns whether it is."""
         if self.state is not HoldState.DUE:
             return False
         self._step(HoldEvent.END_BEGAN)
         return True
 
     def released(self) -> bool:
-        """Somebody releases it, and has the store's turn; False if it was ended before."""
+        """Begins the release for an operator; returns False if it has already begun."""
         if not self.in_force:
             return False
         self._step(HoldEvent.END_BEGAN)
         return True
 
     def end_failed(self, now: float, *, replaced: bool) -> None:
-        """The store failed; it goes on, unless the host is held anew meanwhile (``replaced``)."""
+        """Resumes the hold after a failed store, unless a new hold has ``replaced`` it."""
         if replaced:
             self._step(HoldEvent.END_FAILED_REPLACED)
         elif self.settles_at is None:

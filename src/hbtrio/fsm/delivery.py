@@ -1,14 +1,14 @@
-"""The delivery of one entry of the outbox to the VIM (PROTOCOL.md, section 3).
+"""Decides what becomes of one entry of the outbox to the VIM.
 
-What was not written whole may be sent again, and is. What was written whole is done with if it is
-a verdict, whatever came back: a second ``allow`` would complete the VIM's next step. States and
-alarms are done with when the VIM answered or closed in order, which is its way of saying yes; after
-a reset, silence or a passing refusal they are sent again.
+An entry that was not written completely is sent again. A verdict that was written completely is
+done, whatever the result: a second ``allow`` would complete the VIM's next step. States and alarms
+are done when the VIM has answered or has closed the connection in order, which is its way of
+accepting them. After a reset, silence or a temporary refusal they are sent again.
 
-The states are those that the store keeps. The store makes the steps that need no attempt (held
-back, let go, expired, withdrawn, replaced) in SQL, and its tests hold them to this table. One that
-returns to the queue while its host's alarms are held back is held back in the same transaction, and
-a state that returns behind a newer one is replaced in it.
+The states are those in the store. The store makes the steps that need no attempt (held back, let
+go, expired, withdrawn, replaced) in SQL, and its tests compare them with this table. An alarm that
+returns to the queue while its host's alarms are held back is held back in the same transaction; a
+state that returns behind a newer one is replaced in it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from hbtrio.wire.vim_result import (
     fault_of,
 )
 
-#: For how long, in seconds, a state or alarm is sent again that the VIM refuses or resets each
-#: time. Most likely that is not the entry's fault: a proxy answers for a VIM that is being upgraded
-#: or moved to the other controller, which takes minutes. After an hour a loss is no news. Silence
-#: does not count: a VIM that hangs gets its alarms when it is back, as one that can't be reached.
+#: A state or alarm that the VIM refuses or resets each time is given up after this many seconds.
+#: Usually the entry is not at fault: a proxy answers for a VIM that is being upgraded or moved to
+#: the other controller, which takes minutes. After an hour a loss is outdated. Silence does not
+#: count: a VIM that hangs gets its alarms once it is back, as one that can't be reached.
 GIVE_UP_S: Final = 3600.0
 
-#: Statuses below 500 that a VIM, or what stands before it, gives for troubles that pass.
+#: Statuses below 500 that a VIM or a proxy sends for temporary faults.
 _PASSING: Final = frozenset((408, 425, 429))
 
 
 class OutboxKind(StrEnum):
-    """What an entry of the outbox is, which decides how it may be delivered."""
+    """The kind of an entry, which decides how it may be delivered."""
 
     #: Heartbeating began or ended: only the newest matters; sent until answered or closed.
     SERVICE = "service"
@@ -51,14 +51,14 @@ class OutboxKind(StrEnum):
 
 
 class OutboxState(StrEnum):
-    """How far an entry of the outbox has come."""
+    """How far the delivery of an entry has come."""
 
-    QUEUED = "queued"  # it may be sent; perhaps its connection is being made
-    HELD = "held"  # an alarm that is not sent until it is let go
+    QUEUED = "queued"  # may be sent; its connection may be being made
+    HELD = "held"  # an alarm that is held back until it is let go
     SENDING = "sending"  # its first byte may have been written
-    DELIVERED = "delivered"  # the VIM answered that it has it
-    UNCONFIRMED = "unconfirmed"  # it was written whole, or may have been, and nobody said so
-    UNDELIVERED = "undelivered"  # it did not get there and will not be sent again; `fault` says why
+    DELIVERED = "delivered"  # the VIM answered with success
+    UNCONFIRMED = "unconfirmed"  # written completely, or perhaps so, without an answer
+    UNDELIVERED = "undelivered"  # given up; `fault` is the reason
     REPLACED = "replaced"  # a newer state of its instance took its place; the store deletes it
 
 
@@ -66,16 +66,16 @@ class DeliveryEvent(Enum):
     """What can happen to an entry."""
 
     SENDING_BEGAN = "its first byte is about to be written"
-    NOT_SENT = "the VIM can't have seen all of it"
+    NOT_SENT = "not written completely"
     ANSWERED = "the VIM answered with a 2xx status"
-    UNANSWERED = "written whole without an answer, and not to be repeated"
-    FAILED = "written whole, refused, reset or unanswered, and to be repeated"
+    UNANSWERED = "written completely without an answer, and not to be repeated"
+    FAILED = "written completely, then refused, reset or unanswered, and to be repeated"
     REFUSED = "the VIM refused it for good"
     REFUSED_TOO_LONG = "the VIM has refused or reset it for an hour"
     EXPIRED = "a verdict's window ended before it could be sent"
     HELD_BACK = "the alarms of its host are held back"
     LET_GO = "the alarm is let go"
-    WITHDRAWN = "it is of no use any more"
+    WITHDRAWN = "it has become pointless"
     SUPERSEDED = "a newer state of its instance was queued"
 
 
@@ -97,7 +97,7 @@ _ROWS: Final[dict[OutboxState, dict[DeliveryEvent, OutboxState]]] = {
         _E.LET_GO: _S.QUEUED,
         _E.WITHDRAWN: _S.UNDELIVERED,
     },
-    # What is being sent can't be taken back: whatever happens meanwhile waits for its end.
+    # An entry that is being sent can't be taken back: other events wait for the end of the attempt.
     _S.SENDING: {
         _E.NOT_SENT: _S.QUEUED,
         _E.ANSWERED: _S.DELIVERED,
@@ -105,7 +105,7 @@ _ROWS: Final[dict[OutboxState, dict[DeliveryEvent, OutboxState]]] = {
         _E.FAILED: _S.QUEUED,
         _E.REFUSED: _S.UNDELIVERED,
         _E.REFUSED_TOO_LONG: _S.UNDELIVERED,
-        # The disk took the rest of the window to keep that it is being sent.
+        # Storing that it is being sent took the rest of the window.
         _E.EXPIRED: _S.UNDELIVERED,
         _E.HELD_BACK: _S.SENDING,
         _E.WITHDRAWN: _S.SENDING,
@@ -113,7 +113,7 @@ _ROWS: Final[dict[OutboxState, dict[DeliveryEvent, OutboxState]]] = {
     },
     _S.DELIVERED: {},
     _S.UNCONFIRMED: {},
-    # Its end may have come while its connection was being made: the store leaves it as it is.
+    # The entry may have ended while its connection was being made: the store ignores the rest.
     _S.UNDELIVERED: {},
     _S.REPLACED: {},
 }
@@ -157,7 +157,7 @@ DELIVERY_TABLE: Final[Table[OutboxState, DeliveryEvent]] = Table(
 
 @attrs.frozen
 class MarkDone:
-    """Keep that the delivery has ended like this; ``fault`` is "" if all is well."""
+    """Store the end of the delivery; ``fault`` is "" for a success."""
 
     state: OutboxState
     fault: str
@@ -165,9 +165,9 @@ class MarkDone:
 
 @attrs.frozen
 class QueueAgain:
-    """Keep that an attempt failed and may be repeated.
+    """Store that an attempt failed and is to be repeated.
 
-    ``reached``: that was on a VIM that can be reached; ``refused``: which refused or reset it.
+    ``reached``: the VIM could be reached; ``refused``: it refused or reset the request.
     """
 
     fault: str
@@ -187,7 +187,7 @@ class EndRest:
 
 @attrs.frozen
 class ReportStateGivenUp:
-    """Say that the VIM did not take a state; ``for_good``: it said that it does not want it."""
+    """Report that a state was given up; ``for_good``: the VIM refused it permanently."""
 
     for_good: bool
 
@@ -196,7 +196,7 @@ DeliveryEffect = MarkDone | QueueAgain | RestInstance | EndRest | ReportStateGiv
 
 
 class Delivery:
-    """One attempt to deliver an entry of the outbox, from the queue to what became of it.
+    """One attempt to deliver an entry of the outbox.
 
     Args:
         kind: decides what may be repeated.
@@ -210,24 +210,24 @@ class Delivery:
         self._refused_since = refused_since
 
     def sending_began(self) -> None:
-        """The first byte is about to be written, and the store has kept that."""
+        """Notes that the first byte is about to be written, and that the store has this."""
         self._step(DeliveryEvent.SENDING_BEGAN)
 
     def tried(
         self, result: SendResult, now: float, reachable_since: float
     ) -> tuple[DeliveryEffect, ...]:
-        """The attempt is over.
+        """Handles the end of the attempt.
 
         Args:
-            result: what is known of the request.
+            result: the result of the request.
             now: the time, in seconds.
-            reachable_since: since when the VIM can be reached: before that it refused nothing.
+            reachable_since: since when the VIM can be reached; refusals before that do not count.
 
         Returns:
-            what is to be done, in this order.
+            The effects, in their order.
 
         Raises:
-            IllegalEvent: something was written before :meth:`sending_began`, or it is tried again.
+            IllegalEvent: the request was written before :meth:`sending_began`, or a second call.
         """
         event = self._event_of(result, now, reachable_since)
         self._step(event)
@@ -242,7 +242,7 @@ class Delivery:
                 fault = ""
             case DeliveryEvent.REFUSED_TOO_LONG:
                 fault = f"{fault}, again and again for {GIVE_UP_S / 3600:g} h"
-        # A verdict that got through says nothing of the alarm that it passed.
+        # A delivered verdict says nothing about an alarm that it has overtaken.
         rest: tuple[DeliveryEffect, ...] = () if self.kind is OutboxKind.ACTION else (EndRest(),)
         done = (*rest, MarkDone(self.state, fault))
         if self.kind is OutboxKind.SERVICE and self.state is OutboxState.UNDELIVERED:
@@ -250,7 +250,7 @@ class Delivery:
         return done
 
     def _event_of(self, result: SendResult, now: float, reachable_since: float) -> DeliveryEvent:
-        # A verdict that was written whole is never repeated: no branch to FAILED is for one.
+        # A verdict that was written completely is never repeated.
         may_repeat = self.kind is not OutboxKind.ACTION
         match result:
             case NotSent():

@@ -1,12 +1,12 @@
-"""One vote or notice at the agent, from its command to a host to its one end.
+"""Decides the life of a vote or notice at the agent, from the command to a host to its only end.
 
-Three things happen in any order: its host replies that it has opened the round, the reply to
-whoever asked is written, and the host reports the outcome. The state says which of them have. A
-verdict may be sent once the reply is written, so that an ``allow`` does not overtake it: the VIM
-would take it for the answer of its next step.
+Three things happen in any order: the host replies that it has opened the round, the reply to the
+requester is written, and the host reports the outcome. The state is which of them have happened. A
+verdict may be sent once the reply is written. If an ``allow`` overtook the reply, the VIM would
+take it for the answer of its next step.
 
-Where the outcome does not come, the agent ends the round itself, see :class:`RoundEnd`. Whether a
-report was first all the same is up to the store: it closes a round once.
+If no outcome arrives, the agent ends the round itself, see :class:`RoundEnd`. The store closes a
+round only once, and so decides whether a report came first.
 """
 
 from __future__ import annotations
@@ -19,50 +19,50 @@ import attrs
 from hbtrio.fsm.table import Table
 from hbtrio.wire.vocabulary import VoteResult
 
-#: The VIM's timer is as long as the window. A verdict that comes just after it is taken for the
-#: next step's answer, so that a silent guest has agreed this much before, in seconds.
+#: The VIM's timer is as long as the window, and it takes a verdict that arrives just after it for
+#: the next step's answer. So a silent guest counts as agreeing this many seconds earlier.
 MARGIN_S: Final = 0.25
 
-#: Why there is no verdict where whoever asked did not wait for the reply.
-NOT_HEARD: Final = "nobody waited for the reply"
+#: Why there is no verdict: the VIM closed the connection before the reply was written.
+NOT_HEARD: Final = "the requester did not wait for the reply"
 
 
 class FleetRoundState(Enum):
     """What is known of a round."""
 
-    ASKED = "asked"  # its host was sent the command; nobody knows whether it has opened the round
-    EARLY = "reported early"  # the same, and yet it has reported the outcome
-    OPENED = "opened"  # its host has opened it; the reply to whoever asked is not written
-    AWAITED = "awaited"  # the reply is written too; what is missing is the outcome
-    REPORTED = "reported"  # the outcome is on its way to the store, the reply is not written
-    DUE = "due"  # the outcome is on its way to the store, and its verdict may follow at once
-    STORED = "stored"  # its host's report is in the store, and so is the verdict
-    AGREED = "agreed"  # the window is over: silence is agreement, and a verdict says so
-    LOST = "lost"  # its host's process has ended and took the round with it; a verdict says so
-    DROPPED = "dropped"  # not opened, or nobody waits for it: there is no verdict
-    FORGOTTEN = "forgotten"  # it could not be stored: nothing follows from it
+    ASKED = "asked"  # the command was sent; unknown whether the host has opened the round
+    EARLY = "reported early"  # the same, but the host has reported the outcome
+    OPENED = "opened"  # the host has opened it; the reply to the requester is not written
+    AWAITED = "awaited"  # the reply is written; only the outcome is missing
+    REPORTED = "reported"  # the outcome is being stored; the reply is not written
+    DUE = "due"  # the outcome is being stored; the verdict may follow at once
+    STORED = "stored"  # the host's report and the verdict are in the store
+    AGREED = "agreed"  # the window is over, silence is agreement; there is a verdict
+    LOST = "lost"  # the host's process has ended, and the round with it; there is a verdict
+    DROPPED = "dropped"  # not opened, or no requester waits: there is no verdict
+    FORGOTTEN = "forgotten"  # it could not be stored: it has no consequence
 
 
 class FleetRoundEvent(Enum):
     """What can happen to a round."""
 
-    HOST_OPENED = "its host has opened it"
-    HOST_OPENED_NONE = "its host has opened none, or can't be reached"
-    NOT_STORED = "the store did not take it"
-    REPLY_WRITTEN = "the reply to whoever asked is written"
-    REPLY_UNHEARD = "whoever asked did not wait for the reply"
-    OUTCOME_REPORTED = "its host has reported the outcome"
-    OUTCOME_STORED = "the report is in the store"
-    WINDOW_CLOSED = "its window is nearly over"
-    HOST_RESTARTED = "its host's process is another one now"
-    AGENT_RESTARTED = "a new process of the agent has found it"
-    CLOCK_SET_BACK = "by the wall clock it is yet to be asked for"
+    HOST_OPENED = "the host opened it"
+    HOST_OPENED_NONE = "the host opened none, or can't be reached"
+    NOT_STORED = "the store failed"
+    REPLY_WRITTEN = "the reply to the requester was written"
+    REPLY_UNHEARD = "the requester did not wait for the reply"
+    OUTCOME_REPORTED = "the host reported the outcome"
+    OUTCOME_STORED = "the report was stored"
+    WINDOW_CLOSED = "the window is nearly over"
+    HOST_RESTARTED = "the host's process was restarted"
+    AGENT_RESTARTED = "the agent was restarted"
+    CLOCK_SET_BACK = "the wall clock was set to before the request"
 
 
 _S, _E = FleetRoundState, FleetRoundEvent
 
 _ROWS: Final[dict[FleetRoundState, dict[FleetRoundEvent, FleetRoundState]]] = {
-    # Of a host that is restarted before it has replied, whoever waits for its reply hears enough.
+    # If the host is restarted before its reply, the wait for the reply ends with an error.
     _S.ASKED: {
         _E.HOST_OPENED: _S.OPENED,
         _E.HOST_OPENED_NONE: _S.DROPPED,
@@ -93,7 +93,7 @@ _ROWS: Final[dict[FleetRoundState, dict[FleetRoundEvent, FleetRoundState]]] = {
         _E.AGENT_RESTARTED: _S.AWAITED,
         _E.CLOCK_SET_BACK: _S.DROPPED,
     },
-    # Its link may have ended before the store took the report: it may come again, or never.
+    # The link may have ended before the report was stored: it may come again, or never.
     _S.REPORTED: {
         _E.REPLY_WRITTEN: _S.DUE,
         _E.REPLY_UNHEARD: _S.DROPPED,
@@ -126,12 +126,12 @@ FLEET_ROUND_TABLE: Final[Table[FleetRoundState, FleetRoundEvent]] = Table(
 
 @attrs.frozen
 class RoundEnd:
-    """How the agent ends a round without its host's report.
+    """How the agent ends a round without the host's report.
 
     Args:
         result: of the round.
         reason: why.
-        has_verdict: whether the VIM, if it has asked, is sent a verdict.
+        has_verdict: whether a verdict is sent, if the VIM was the requester.
     """
 
     result: VoteResult
@@ -140,7 +140,7 @@ class RoundEnd:
 
 
 class FleetRound:
-    """A vote or notice at the agent. Times are in seconds on the caller's clock.
+    """The machine of one vote or notice. Times are in seconds on the caller's clock.
 
     A method that returns a :class:`RoundEnd` has ended the round; the caller has the store close
     it.
@@ -159,20 +159,20 @@ class FleetRound:
         self.window_s = window_s
         #: When the window is over.
         self.ends_at = now + window_s
-        #: Whether a former process of the agent has asked: the verdict expires by the wall clock.
+        #: Whether a previous process of the agent asked: the verdict expires by the wall clock.
         self.is_resumed = False
 
     @classmethod
     def resumed(
         cls, *, vote: bool, window_s: float, replied: bool, age_s: float, now: float
     ) -> FleetRound:
-        """A round that a former process of the agent left open; then :meth:`agent_restarted`.
+        """Restores a round that a previous process left open; call :meth:`agent_restarted` next.
 
         Args:
             vote: a vote, else a notice.
             window_s: its window.
-            replied: whether the reply to whoever asked was written.
-            age_s: for how long it has been asked for, by the wall clock.
+            replied: whether the reply to the requester was written.
+            age_s: seconds since the request, by the wall clock.
             now: the time.
         """
         found = cls(vote=vote, window_s=window_s, now=now - age_s)
@@ -182,12 +182,12 @@ class FleetRound:
 
     @property
     def agrees_at(self) -> float:
-        """When silence is agreement, once its host has opened it."""
+        """When silence becomes agreement, once the host has opened the round."""
         return self.ends_at - MARGIN_S
 
     @property
     def verdict_until(self) -> float | None:
-        """Until when its verdict is of use; None: a former process has asked, by its own clock."""
+        """Until when the verdict may be sent; None for a resumed round (by the wall clock)."""
         return None if self.is_resumed else self.ends_at
 
     @property
@@ -197,14 +197,14 @@ class FleetRound:
 
     @property
     def awaits_reply(self) -> bool:
-        """Whether the reply to whoever asked is yet to be written."""
+        """Whether the reply to the requester is not written yet."""
         return self.state in _UNREPLIED
 
     def host_opened(self, seconds: float, now: float) -> None:
-        """Its host has opened it, with this window from now on: it may have had to wait.
+        """Handles the host's reply: its window of ``seconds`` starts now.
 
-        Of a round whose outcome is stored by now this is no news, as in the two methods below:
-        whoever waits for the host's reply, or for the store, is woken after that.
+        Ignored if the outcome is stored already, as in the two methods below: the task that waits
+        for the host's reply, or for the store, may be woken after that.
         """
         if self.state is not FleetRoundState.STORED:
             self._step(FleetRoundEvent.HOST_OPENED)
@@ -212,54 +212,54 @@ class FleetRound:
             self.ends_at = now + seconds
 
     def host_opened_none(self, reason: str) -> RoundEnd | None:
-        """Its host has not; None: and has yet reported an outcome, which counts."""
+        """Handles a refusal, or a host out of reach; None if the outcome is stored already."""
         if self.state is FleetRoundState.STORED:
             return None
         return self._end(FleetRoundEvent.HOST_OPENED_NONE, VoteResult.ERROR, reason)
 
     def not_stored(self) -> None:
-        """The store did not take it."""
+        """Handles a failure of the store."""
         if self.state is not FleetRoundState.STORED:
             self._step(FleetRoundEvent.NOT_STORED)
 
     def reply_written(self) -> bool:
-        """The reply to whoever asked is written; returns whether a verdict may be there by now."""
+        """Handles the written reply; returns whether the verdict may be in the store already."""
         self._step(FleetRoundEvent.REPLY_WRITTEN)
         return self.state is FleetRoundState.DUE
 
     def reply_unheard(self) -> RoundEnd | None:
-        """Whoever asked did not wait for the reply."""
+        """Handles a requester that did not wait for the reply."""
         return self._end(FleetRoundEvent.REPLY_UNHEARD, VoteResult.ERROR, NOT_HEARD)
 
     def outcome_reported(self) -> None:
-        """Its host has reported the outcome, which the store is to take."""
+        """Handles the reported outcome, which is to be stored next."""
         self._step(FleetRoundEvent.OUTCOME_REPORTED)
 
     def outcome_stored(self) -> None:
-        """The store has taken it."""
+        """Handles the stored outcome."""
         self._step(FleetRoundEvent.OUTCOME_STORED)
 
     def window_closed(self) -> RoundEnd | None:
-        """:attr:`agrees_at` has come."""
+        """Handles the deadline :attr:`agrees_at`."""
         agreed = VoteResult.ACCEPT if self.is_vote else VoteResult.COMPLETE
         reason = f"no answer within {self.window_s:g} s"
         return self._end(FleetRoundEvent.WINDOW_CLOSED, agreed, reason)
 
     def host_restarted(self) -> RoundEnd | None:
-        """Its host's process is another one now; None: whoever waits for the reply hears of it."""
+        """Handles a restarted host; None if the wait for its reply reports the error."""
         reason = "the host daemon was restarted"
         return self._end(FleetRoundEvent.HOST_RESTARTED, VoteResult.ERROR, reason)
 
     def agent_restarted(self, age_s: float) -> RoundEnd | None:
-        """A new process of the agent has found it; None: it goes on.
+        """Handles a restart of the agent; None if the round continues.
 
         Args:
-            age_s: for how long it has been asked for, by the wall clock.
+            age_s: seconds since the request, by the wall clock.
         """
         reason = "the agent was restarted before its reply"
         end = self._end(FleetRoundEvent.AGENT_RESTARTED, VoteResult.ERROR, reason)
         if end is None and age_s < 0:
-            # By such a clock a verdict would be in time for as long as that was set back.
+            # The verdict would expire too late, by as much as the clock was set back.
             reason = "the clock was set back: the VIM may no longer wait"
             end = self._end(FleetRoundEvent.CLOCK_SET_BACK, VoteResult.ERROR, reason)
         return end

@@ -1,16 +1,16 @@
-"""Whether one host's alarms are held back, and which are let go, withdrawn or sent.
+"""Decides for one host which alarms are held back, let go or withdrawn.
 
-When many instances of a host fail at once, or its link drops, the host is the problem. To see
-whether more instances follow, each alarm is held for one interval first:
+If many instances of a host fail at once, or its link drops, the host is at fault. To see whether
+more instances follow, each alarm is held for one interval first:
 
-* an instance that is well again takes back its own alarm, as long as that is held;
-* if too many fail within an interval of each other, the host is alarmed and its instances' alarms
-  stay held, see :mod:`hbtrio.fsm.alarm_hold`;
-* else the alarm is let go.
+* an instance that recovers withdraws its own alarm while that is held;
+* if too many fail within an interval of each other, the host raises an alarm and its instances'
+  alarms stay held, see :mod:`hbtrio.fsm.alarm_hold`;
+* otherwise the alarm is let go.
 
-A link that drops while enough instances are heartbeating alarms the host at once; the first
-instance that the host reports then begins the release. So does the VIM when it has moved or
-deleted the last of those that failed: none of them will be well there again.
+A link that drops while enough instances are heartbeating raises the host's alarm at once; the first
+recovery that the host reports then begins the release. So does the VIM when it has moved or deleted
+the last failed instance: none of them can recover there.
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ from hbtrio.wire.vocabulary import Health
 
 @attrs.frozen
 class RaiseHostAlarm:
-    """Alarm the host, and keep that its alarms are held back."""
+    """Raise the host's alarm, and store that its instances' alarms are held back."""
 
     hold: AlarmHold
 
 
 @attrs.frozen
 class ReportReturn:
-    """Say that the host is heard of again."""
+    """Report that instances of the host have recovered."""
 
 
 @attrs.frozen
 class ReportSettling:
-    """Say that what is not back in time is alarmed."""
+    """Report that instances that do not recover in time will raise alarms."""
 
 
 @attrs.frozen
 class EndHold:
-    """End a hold whose time is over: send its alarms, but those that are in question."""
+    """End a hold whose time is over: send its alarms, except those not judged yet."""
 
     hold: AlarmHold
 
 
 @attrs.frozen
 class LetGo:
-    """Have the alarm about this instance sent, if it is still of use."""
+    """Send the alarm about this instance, if it is still wanted."""
 
     uuid: str
 
 
 @attrs.frozen
 class WithdrawAlarm:
-    """Take back the alarm about this instance, if one is held."""
+    """Withdraw the alarm about this instance, if one is held."""
 
     uuid: str
     reason: str
@@ -75,12 +75,12 @@ HostAlarmEffect = RaiseHostAlarm | ReportReturn | ReportSettling | EndHold | Let
 class HostAlarms:
     """The alarms of one host. Times are in seconds on the caller's clock.
 
-    Methods that return effects want them carried out in order.
+    The driver carries out returned effects in order.
 
     Args:
         hostname: the host.
-        share: the share of instances, over 0 and at most 1, above which the host is the problem.
-        minimum: hosts with fewer heartbeating instances than this are left alone.
+        share: the share of instances, over 0 and at most 1, above which the host is at fault.
+        minimum: hosts with fewer heartbeating instances than this are exempt.
     """
 
     def __init__(self, hostname: str, share: float, minimum: int) -> None:
@@ -110,7 +110,7 @@ class HostAlarms:
 
     @property
     def due_at(self) -> float | None:
-        """When to call :meth:`due`; None: not before something else has happened."""
+        """When to call :meth:`due`; None: not before another event."""
         times = [at for at, _, _ in self._unjudged[:1]]
         if self.hold is not None and self.hold.due_at is not None:
             times.append(self.hold.due_at)
@@ -121,7 +121,7 @@ class HostAlarms:
     def instance_reported(
         self, uuid: str, instance: Instance | None, now: float
     ) -> tuple[HostAlarmEffect, ...]:
-        """The host reported an instance, or with None that it is gone."""
+        """Handles a report about an instance; None: the instance is gone."""
         if instance is None:
             self._heartbeating.remove(uuid)
             self._failing.discard(uuid)
@@ -133,18 +133,18 @@ class HostAlarms:
         effects: list[HostAlarmEffect] = []
         hold = self._in_force
         if hold is not None and hold.concerns(uuid):
-            effects += [ReportReturn(), *self._heard_of(hold, "its instances are back", now)]
+            effects += [ReportReturn(), *self._recovered(hold, "its instances have recovered", now)]
         if self.hold is not None or uuid in self._in_question:
-            effects.append(WithdrawAlarm(uuid, "it is well again"))
+            effects.append(WithdrawAlarm(uuid, "instance recovered"))
         return tuple(effects)
 
     def all_reported(self, uuids: Set[str]) -> None:
-        """The host has reported all its instances: it has no others."""
+        """Handles the end of a snapshot: the host has no other instances."""
         self._heartbeating.keep_only(uuids)
         self._failing &= uuids
 
     def link_dropped(self, reason: str, since: datetime) -> tuple[HostAlarmEffect, ...]:
-        """Its link has ended for this reason; ``since`` is the time of day."""
+        """Handles the end of the link; ``since`` is the wall-clock time."""
         count = len(self._heartbeating)
         hold = self._in_force
         if hold is not None:
@@ -155,7 +155,7 @@ class HostAlarms:
         return ()
 
     def failed(self, uuid: str, at: datetime, interval_s: float, now: float) -> Failure | None:
-        """An instance failed; None if its alarm is not to be held.
+        """Handles a failure; returns None if its alarm is not to be held.
 
         Args:
             uuid: the instance.
@@ -188,8 +188,8 @@ class HostAlarms:
 
         Args:
             now: the time.
-            since: the same as a time of day.
-            wanted: whether an alarm about this instance is still of use.
+            since: the same by the wall clock.
+            wanted: whether an alarm about this instance is still wanted.
         """
         effects: list[HostAlarmEffect] = []
         while self._unjudged and self._unjudged[0][0] <= now:
@@ -211,7 +211,7 @@ class HostAlarms:
         if any(wanted(one) for one in hold.lost):
             return ()
         hold.lost = None
-        return self._heard_of(hold, "those that failed have left it", now)
+        return self._recovered(hold, "the failed instances were moved or deleted", now)
 
     def raise_alarm(self, reason: str, since: datetime, lost: Set[str] | None) -> RaiseHostAlarm:
         """Starts a hold, which takes effect before the store has it."""
@@ -232,8 +232,8 @@ class HostAlarms:
     def _in_force(self) -> AlarmHold | None:
         return self.hold if self.hold is not None and self.hold.in_force else None
 
-    def _heard_of(self, hold: AlarmHold, reason: str, now: float) -> tuple[HostAlarmEffect, ...]:
-        return (ReportSettling(),) if hold.heard_of(reason, now) else ()
+    def _recovered(self, hold: AlarmHold, reason: str, now: float) -> tuple[HostAlarmEffect, ...]:
+        return (ReportSettling(),) if hold.recovered(reason, now) else ()
 
     def _judge(
         self, failure: Failure, since: datetime, wanted: Callable[[str], bool]

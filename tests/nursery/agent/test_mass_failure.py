@@ -228,7 +228,7 @@ async def test_one_that_is_back_within_the_interval_is_never_alarmed(world: Agen
     assert alarmed(world) == []
     assert await kinds(world, "loss", "undelivered") == [
         ("loss", uuid, "no answer for 3 s"),
-        ("undelivered", uuid, "alarm: it is well again"),
+        ("undelivered", uuid, "alarm: instance recovered"),
     ]
 
 
@@ -258,9 +258,9 @@ async def test_the_next_good_beat_begins_the_release(world: AgentWorld) -> None:
     assert alarmed(world) == [(100 + SETTLE_S, third), (100 + SETTLE_S, rest[0])]
     assert world.agent.mass_failure_guard.hold(HOSTNAME) is None
     assert await kinds(world, "undelivered", "host-alarm-over") == [
-        ("undelivered", first, "alarm: it is well again"),
-        ("undelivered", second, "alarm: it is well again"),
-        ("host-alarm-over", "", "its instances are back"),
+        ("undelivered", first, "alarm: instance recovered"),
+        ("undelivered", second, "alarm: instance recovered"),
+        ("host-alarm-over", "", "its instances have recovered"),
     ]
     # From here on it is as before.
     await host.loses_at_once(first)
@@ -345,7 +345,7 @@ async def test_a_host_whose_failed_instances_were_all_taken_elsewhere(world: Age
     await world.agent.inventory.delete_instance(lost[0])
     await world.at(100 + SETTLE_S)
     assert await kinds(world, "host-alarm-over") == [
-        ("host-alarm-over", "", "those that failed have left it")
+        ("host-alarm-over", "", "the failed instances were moved or deleted")
     ]
     await host.loses_at_once(left)
     await world.at(200)
@@ -431,7 +431,7 @@ async def test_a_link_that_drops_alarms_the_host(
     await world.host(host)
     await world.at(3600 + SETTLE_S + 1)
     assert await kinds(world, "host-alarm-over") == [
-        ("host-alarm-over", "", "its instances are back")
+        ("host-alarm-over", "", "its instances have recovered")
     ]
 
 
@@ -719,7 +719,7 @@ async def test_a_release_that_is_due_is_tried_until_the_disk_takes_it(world: Age
     assert await kinds(world, "host-alarm-over") == []
     await world.at(50 + SETTLE_S + 15)
     assert await kinds(world, "host-alarm-over") == [
-        ("host-alarm-over", "", "its instances are back")
+        ("host-alarm-over", "", "its instances have recovered")
     ]
     assert (
         world.agent.mass_failure_guard.hold(HOSTNAME),

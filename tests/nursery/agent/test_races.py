@@ -345,7 +345,7 @@ async def test_what_the_vim_was_told_last_is_what_it_knows(
 # -- links that end while a report is being stored -------------------------------------------------
 
 
-async def heard_of(world: AgentWorld) -> Counter[str]:
+async def recovered(world: AgentWorld) -> Counter[str]:
     """What was published, which is what the history keeps."""
     published = Counter(one.kind for one in world.agent.history.recent)
     assert published == Counter(one.entry.kind for one in await world.store.history())
@@ -375,7 +375,7 @@ async def test_a_link_that_ends_while_an_outcome_is_being_stored(
     assert host.waiting == {}
     assert len(world.agent.rounds) == 0
     world.worker.slow_s = 0.0
-    assert await heard_of(world) == {"vote": 1}
+    assert await recovered(world) == {"vote": 1}
     assert [verdict[1:] for verdict in world.vim.verdicts] == [("stop", "reject", "busy")]
 
 
@@ -398,7 +398,7 @@ async def test_a_link_that_ends_while_a_loss_is_being_stored(
     await trio.sleep(10)
     assert host.waiting == {}
     world.worker.slow_s = 0.0
-    assert await heard_of(world) == {"loss": 1}
+    assert await recovered(world) == {"loss": 1}
     assert len(world.vim.received("alarm")) == 1
 
 
@@ -415,5 +415,5 @@ async def test_a_report_that_was_not_taken_until_it_came_again(world: AgentWorld
     await world.host(host)
     await trio.sleep(60)
     assert host.waiting == {}
-    assert await heard_of(world) == {"loss": 1}
+    assert await recovered(world) == {"loss": 1}
     assert len(world.vim.received("alarm")) == 1

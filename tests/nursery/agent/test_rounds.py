@@ -203,7 +203,7 @@ async def test_who_does_not_wait_for_the_reply_gets_no_verdict(world: AgentWorld
     await trio.sleep(100)
     assert world.vim.verdicts == []
     assert await history(world) == [
-        ("vote", "stop", "error", "nobody waited for the reply"),
+        ("vote", "stop", "error", "the requester did not wait for the reply"),
         ("vote", "stop", "reject", "no"),
     ]
 
@@ -223,7 +223,7 @@ async def test_who_did_not_wait_for_the_reply_though_the_outcome_was_there(
     assert len(world.agent.rounds) == int(not kept)
     world.agent.rounds.unheard(asked.command_id)
     await wait_all_tasks_blocked()
-    why = "nobody waited for the reply"
+    why = "the requester did not wait for the reply"
     [verdict] = [one for one in await world.store.outbox() if one.command_id]
     assert (verdict.state, verdict.fault) == (OutboxState.UNDELIVERED, why)
     await trio.sleep(100)

@@ -1,14 +1,14 @@
-"""The challenges to one guest: which is unanswered, since when, how many were missed in a row.
+"""Counts the challenges to one guest: the unanswered one, and the misses in a row.
 
-While an event is in progress that stops the VM from answering, challenges go on for as long as they
-are answered, late or not: a guest that gets none starts over with ``init``, which would end the
-suspension too early. After ``PROBES`` unanswered ones they cease, so that no backlog builds up in a
-frozen VM's port.
+While an event that stops the VM from answering is in progress, challenges continue as long as they
+are answered, late or not: a guest without challenges starts over with ``init``, which would end the
+suspension too early. After ``PROBES`` unanswered ones they stop, so that no backlog builds up in
+the port of a frozen VM.
 
-A VM that only stood still answers the probes that waited in its port as soon as it runs. A late
-answer calls for a fresh challenge at once, so the return is noticed within moments of the thaw
-although nothing more than the probes was sent into the frozen port. A guest that lost the probes
-says ``init`` after 5 s without a challenge, which has the same effect.
+A thawed VM answers the probes in its port at once, though late. A late answer gets a fresh
+challenge, so the return is noticed within moments, although only the probes were sent into the
+frozen port. A guest that lost the probes sends ``init`` after 5 s without a challenge, which has
+the same effect.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Final
 
 from hbtrio.wire.channel_messages import Challenge
 
-#: Unanswered challenges after which a VM that may be frozen is left alone, until one is answered
-#: late, which it is when the VM runs again.
+#: Unanswered challenges after which a VM that may be frozen gets no more, until it answers one of
+#: them late, when it runs again.
 PROBES: Final = 2
 
 
 class Challenges:
-    """The book of the challenges to one guest; at most one is unanswered and not yet missed.
+    """The challenges to one guest; at most one is unanswered and not yet missed.
 
-    Only the number tells one answer from another: a guest that was stopped sends the answers to all
-    that it missed in one burst, and a port may hold answers of a session that is long over.
+    Only the number identifies an answer: a guest that was stopped answers all missed challenges in
+    one burst, and a port may hold answers of an earlier session.
 
     Args:
         new_id: makes challenges in 0..2^31-1.
@@ -53,21 +53,21 @@ class Challenges:
         self.sent_at = -math.inf
         #: When the last challenge was answered, if that still counts.
         self.answered_at = -math.inf
-        #: How many were missed since the last answer.
+        #: Challenges missed since the last answer.
         self.misses = 0
-        #: How many more a VM that may be frozen is sent if it goes on missing them.
+        #: Challenges that a VM that may be frozen still gets without an answer.
         self.probes_left = PROBES
         self._missed: int | None = None
         self._missed_sent_at = -math.inf
 
     def next(self, now: float) -> Challenge:
-        """A new challenge, in place of the unanswered one."""
+        """Returns a new challenge, which replaces the unanswered one."""
         self.number = self._new_id()
         self.sent_at = now
         return Challenge(self.number)
 
     def answered(self, echo: int, now: float) -> bool:
-        """Whether this answers the challenge that is unanswered; it then is no more."""
+        """Returns whether this answers the unanswered challenge, and notes it."""
         if echo != self.number:
             return False
         self.number = None
@@ -77,17 +77,17 @@ class Challenges:
         return True
 
     def late_by(self, echo: int, now: float) -> float | None:
-        """Seconds since the last missed challenge, if this is its answer; said only once."""
+        """Returns seconds since the last missed challenge if this is its first answer, or None."""
         if self._missed is None or echo != self._missed:
             return None
         self._missed = None
         return now - self._missed_sent_at
 
     def miss(self, *, counts: bool) -> None:
-        """The unanswered challenge was missed.
+        """Notes that the unanswered challenge was missed.
 
         Args:
-            counts: whether that is the guest's doing; if not, neither are the misses before it.
+            counts: whether the guest is at fault; if not, earlier misses do not count either.
         """
         self._missed, self._missed_sent_at = self.number, self.sent_at
         self.number = None
@@ -98,13 +98,13 @@ class Challenges:
             self.misses = 0
 
     def start_over(self) -> None:
-        """What was answered and missed so far does not count; one on its way still does."""
+        """Forgets answers and misses so far; the unanswered challenge still counts."""
         self.misses = 0
         self.answered_at = -math.inf
         self.probes_left = PROBES
 
     def forget(self, *, probes_left: int = PROBES) -> None:
-        """Nothing that was sent, answered or missed so far counts any more."""
+        """Forgets all challenges, answers and misses so far."""
         self.number = self._missed = None
         self.start_over()
         self.probes_left = probes_left

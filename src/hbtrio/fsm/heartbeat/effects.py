@@ -1,4 +1,4 @@
-"""What the heartbeat machine asks of its driver: send, reconnect, open a window, report, note."""
+"""The effects of the heartbeat machine: send, reconnect, open a window, report, log."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Heartbeating:
 
 @attrs.frozen
 class Stopped:
-    """The instance is not heartbeating any more, and that is no loss."""
+    """The instance stopped heartbeating, which is not a loss."""
 
     reason: str
 
 
 @attrs.frozen
 class Lost:
-    """Heartbeat loss: its corrective action is wanted."""
+    """A heartbeat loss, with the corrective action that the guest requested."""
 
     reason: str
     action: CorrectiveAction
@@ -56,7 +56,7 @@ class Lost:
 
 @attrs.frozen
 class Ill:
-    """Ill health, with the action that the guest asks for."""
+    """Ill health, with the corrective action that the guest requests."""
 
     reason: str
     action: CorrectiveAction
@@ -78,7 +78,7 @@ class RestartExpired:
 
 @attrs.frozen
 class Note:
-    """Something worth a line in the log."""
+    """A line for the log."""
 
     text: str
 

@@ -1,8 +1,8 @@
-"""When a guest's ill health is news.
+"""Decides when a guest's ill health is reported.
 
-A deployed guest asks for its action with the first unhealthy answer, then for ``none``, and again
-after 60 s. Other guests may ask with every beat, or change between healthy and unhealthy with
-every beat; neither may flood an operator, nor run a corrective command again and again.
+A deployed guest requests its action with the first unhealthy answer, then ``none``, and the action
+again after 60 s. Other guests may request it with every beat, or alternate between healthy and
+unhealthy. Neither may flood an operator or repeat a corrective command all the time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from hbtrio.policy.quota import Quota
 from hbtrio.wire.channel_messages import ChallengeResponse
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
 
-#: A little under the guest's 60 s, so that its deliberate repetition always passes.
+#: A little less than the guest's 60 s, so that its intended repetition is always reported.
 SAME_AGAIN_S: Final = 55.0
 
-#: Reports per minute, for a guest that changes its mind with every beat.
+#: Reports per minute, for a guest that alternates with every beat.
 REPORTS: Final = 6
 REPORTS_PERIOD_S: Final = 60.0
 
@@ -25,26 +25,26 @@ _REPORTING_OFF: Final = Note("unhealthy, but reporting is off")
 
 
 class Illness:
-    """One guest's course of illness."""
+    """The ill health of one guest."""
 
     def __init__(self) -> None:
         self._action: CorrectiveAction | None = None
         self._reported_at = 0.0
-        #: What the guest said when it was news.
+        #: The reason in the last report.
         self._reason: str | None = None
         self._quota = Quota(REPORTS, REPORTS_PERIOD_S)
 
     @property
     def lasts(self) -> bool:
-        """Whether there was news of it, and none of its end."""
+        """Whether ill health was reported, and its end was not."""
         return self._reason is not None
 
     def heard(
         self, response: ChallengeResponse, now: float, *, reporting: bool
     ) -> Ill | Note | None:
-        """What is to be said about the health in an answer; None if it is no news.
+        """Returns the effect of the health in an answer, or None.
 
-        The end of an illness is only a line in the log: the kinds of reports are a closed list.
+        The end of ill health is only logged, because the kinds of reports are a closed list.
         """
         health, action, reason = (
             response.heartbeat_health,
@@ -58,14 +58,14 @@ class Illness:
         return None
 
     def over(self) -> str:
-        """It is over; returns a line that says so. No more often than there was news of it."""
+        """Ends the ill health and returns a log line; at most one for each report."""
         reason, self._reason = self._reason, None
         return f"healthy again after: {reason}" if reason else "healthy again"
 
     def is_news(
         self, health: Health, action: CorrectiveAction, now: float, reason: str = ""
     ) -> bool:
-        """Whether an answer with this health and action is to be reported as ill health."""
+        """Returns whether an answer with this health and action is reported as ill health."""
         if health is not Health.UNHEALTHY:
             self._action = None
             return False

@@ -1,4 +1,4 @@
-"""How many inits of one guest are heard."""
+"""Limits how many inits of one guest are handled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from hbtrio.fsm.heartbeat.effects import Effect, Note
 from hbtrio.policy.quota import Quota
 
-#: A guest retries ``init`` every 5 s; one that says it more often than this is not heard.
+#: A guest retries ``init`` every 5 s; inits beyond this rate are ignored.
 INITS: Final = 6
 INITS_PERIOD_S: Final = 10.0
 
@@ -16,14 +16,14 @@ _REFUSED_AGAIN: Final[tuple[Effect, ...]] = ()
 
 
 class InitLimit:
-    """The quota of one guest's inits. A refusal is noted once, until one is heard again."""
+    """The quota of one guest's inits. Ignored inits are logged once, until one is handled again."""
 
     def __init__(self) -> None:
         self._quota = Quota(INITS, INITS_PERIOD_S)
         self._noted = False
 
     def refusal(self, now: float) -> tuple[Effect, ...] | None:
-        """None if an ``init`` at ``now`` is to be heard; else what there is to say about it."""
+        """Returns None if an ``init`` at ``now`` is to be handled; else the effects."""
         if self._quota.take(now):
             self._noted = False
             return None

@@ -1,13 +1,8 @@
-"""The host's side of one instance's heartbeat: whom to challenge, what silence means.
+"""Decides whom the host challenges, and what silence means.
 
-The machine is made of nouns with a module each: :mod:`.situation` holds what is known of the
-instance and steps through the tables, :mod:`.challenges` is the book of what was asked,
-:mod:`.silence` says when a quiet connection is opened anew. PROTOCOL.md (host behaviour per
-channel) has the rules; each module states what they take for granted there.
-
-The machine asks for time through :attr:`Heartbeat.due`; its driver calls :meth:`Heartbeat.tick` at
-or after it, having read once more what has arrived. While the host itself is late, silence does not
-count.
+:mod:`.situation` steps through the tables, :mod:`.challenges` counts challenges and misses,
+:mod:`.silence` decides on reconnects. The driver reads what has arrived and then calls
+:meth:`Heartbeat.tick` at or after :attr:`Heartbeat.due`. A late host counts no miss.
 """
 
 from __future__ import annotations
@@ -51,11 +46,11 @@ class Heartbeat:
 
     Args:
         rules: the host's settings.
-        new_id: makes challenges in 0..2^31-1; handed in so that a simulation can seed it.
+        new_id: makes challenges in 0..2^31-1.
     """
 
     def __init__(self, rules: HeartbeatRules, *, new_id: Callable[[], int]) -> None:
-        #: What is known of the instance: its state, guest and outage, and why it is so.
+        #: The instance's state, presence and outage, and the reason.
         self.situation = Situation()
         self.connected = False
         self.profile = Profile()
@@ -106,7 +101,7 @@ class Heartbeat:
     # -- the connection ---------------------------------------------------------------------
 
     def opened(self, now: float) -> tuple[Effect, ...]:
-        """The socket is connected."""
+        """Handles a connected socket."""
         self.situation.step(HeartbeatEvent.CONNECTED)
         self.connected = True
         self._silence.since = now
@@ -116,13 +111,13 @@ class Heartbeat:
         return NOTHING
 
     def closed(self, reason: str) -> tuple[Effect, ...]:
-        """The socket was closed or reset; heartbeating stops, which is no loss."""
+        """Handles a closed or reset socket; heartbeating stops, which is not a loss."""
         effects = self.situation.closed(reason)
         self._disconnected()
         return effects
 
     def removed(self, reason: str) -> tuple[Effect, ...]:
-        """The socket's file is gone, and with it the instance; nothing may follow."""
+        """Handles the removal of the socket's file, and so of the instance; the last call."""
         self.situation.removed(reason)
         self._disconnected()
         return (Stopped(reason),)
@@ -136,7 +131,7 @@ class Heartbeat:
     # -- messages ---------------------------------------------------------------------------
 
     def received(self, message: Message, now: float) -> tuple[Effect, ...]:
-        """A message of the guest; those that are not about the heartbeat are ignored."""
+        """Handles a message of the guest; ignores messages that do not concern the heartbeat."""
         if type(message) is ChallengeResponse:
             return self._answered(message, now)
         match message:
@@ -144,7 +139,7 @@ class Heartbeat:
                 return self._received_init(message, now)
             case Exit(log_msg=reason):
                 effects = self.situation.left(f"guest exited: {reason}")
-                # It will say init; nobody reads a challenge before that.
+                # The next guest sends init first; nobody reads a challenge before that.
                 self._challenges.forget(probes_left=0)
                 self._silence.since = now
                 self._schedule(now)
@@ -152,16 +147,15 @@ class Heartbeat:
         return NOTHING
 
     def _received_init(self, init: Init, now: float) -> tuple[Effect, ...]:
-        refusal = self._inits.refusal(now)
-        if refusal is not None:
+        if (refusal := self._inits.refusal(now)) is not None:
             return refusal
         situation, unanswered = self.situation, self._challenges.number
         situation.step(HeartbeatEvent.INIT)
         self.profile = Profile.from_init(init, self._rules.limits)
         ack = SendToGuest(InitAck(init.invocation_id))
         if situation.init_seen and unanswered is not None:
-            # The second in a row: the challenge that runs is said again and its time goes on. With
-            # a new one for each, a guest that hears nothing would never have missed any.
+            # The second init in a row: the open challenge is repeated, and its time continues. With
+            # a new challenge for each init, a guest that reads nothing would never miss one.
             self._schedule(now)
             return (ack, SendToGuest(Challenge(unanswered)))
         situation.learn(PresenceEvent.INIT)
@@ -190,14 +184,13 @@ class Heartbeat:
         )
 
     def _answered_late(self, echo: int, now: float) -> tuple[Effect, ...]:
-        late_s = self._challenges.late_by(echo, now)
-        if late_s is None:
+        if (late_s := self._challenges.late_by(echo, now)) is None:
             return NOTHING
         self.late_answers += 1
         note = Note(f"late answer, {late_s:.3f} s after its challenge")
         if self.situation.state in PROBED:
-            # Slow, as VMs are that move or shut down, but not frozen: it must not start over. Or it
-            # was frozen, and these were the probes that had waited in its port.
+            # The VM is slow, as during a migration or shutdown, and its guest must not start over;
+            # or it was frozen, and this answers a probe that had waited in its port.
             ceased, self._challenges.probes_left = not self._challenging, PROBES
             if ceased:
                 return (note, self._challenge(now, now))
@@ -207,21 +200,21 @@ class Heartbeat:
     # -- time -------------------------------------------------------------------------------
 
     def tick(self, now: float, *, late: bool) -> tuple[Effect, ...]:
-        """The time in :attr:`due` has come: judge the last challenge, send the next.
+        """Judges the last challenge and sends the next, when :attr:`due` has come.
 
         Args:
             now: the time.
-            late: whether this process is not being scheduled on time; no miss counts then.
+            late: whether this process is not on time; no miss counts then.
         """
         interval_s = self.profile.interval_s
-        # The next beat is reckoned from when this one was due, so that lateness does not add up;
-        # after a stall there is one beat, not one for each interval that was slept through.
+        # The next beat is scheduled from when this one was due, so that delays do not add up; after
+        # a stall there is one beat, not one for each interval of the stall.
         base = self.due if self.due <= now < self.due + interval_s else now
         effects, challenges = NOTHING, self._challenges
         if challenges.number is not None:
             over_at = challenges.sent_at + interval_s
             if now < over_at - SLACK_S:
-                # It was sent late, or the beat was aligned: its time to answer is not over.
+                # It was sent late, or the beat was aligned: it may still be answered.
                 self.due = over_at
                 return NOTHING
             challenges.miss(counts=not late)
@@ -242,7 +235,7 @@ class Heartbeat:
         return effects
 
     def align(self, due: float) -> None:
-        """Moves the next beat to an earlier time, at which the driver is awake anyway."""
+        """Moves the next beat to an earlier time, at which the driver wakes up anyway."""
         if due < self.due:
             self.due = due
 
@@ -266,55 +259,52 @@ class Heartbeat:
     def _fell_silent(self, now: float) -> None:
         self._silence.since = now
         if self.situation.state is HeartbeatState.UNWATCHED:
-            self._challenges.probes_left = PROBES  # and so many again after each reconnect
+            self._challenges.probes_left = PROBES  # and again after each reconnect
 
     # -- events around the VM ---------------------------------------------------------------
 
     def notice_opened(self, event: Event, now: float) -> tuple[Effect, ...]:
-        """A notice is being sent. One that says the VM runs again ends a suspension at once."""
+        """Handles a notice being sent; an end notice ends a suspension at once."""
         return self._returned(now) if self.situation.notice_opened(event) else NOTHING
 
     def notice_over(self, event: Event, now: float) -> tuple[Effect, ...]:
-        """The notice of ``event`` is over, however it ended: the event will happen now."""
+        """Handles the end of the notice of ``event``, with any result: the event is imminent."""
         if EVENT_TABLE[event].effect is ExpectedEffect.RETURNS:
             return NOTHING
         effects = self.situation.notice_over(event, now, self.profile.restart_s)
         return self._suspended(effects, now)
 
     def restarts(self, event: str, now: float) -> tuple[Effect, ...]:
-        """The VM is being restarted, by ``event``: it has its RESTART window to come back."""
+        """Handles a restart of the VM by ``event``: opens its RESTART window."""
         return self._suspended(self.situation.restarts(event, now, self.profile.restart_s), now)
 
     def stops(self, event: str, now: float) -> tuple[Effect, ...]:
-        """The VM is being stopped for good, by ``event``."""
+        """Handles a permanent stop of the VM by ``event``."""
         return self._suspended(self.situation.stops(event, now), now)
 
     def carried_out(self, event: str, now: float) -> None:
-        """The command that performs ``event`` has ended; after that of a pause the VM is frozen.
-
-        From here on a return is final, also one that comes much later.
-        """
+        """Handles the end of the command of ``event``: a return after it is final."""
         self.situation.carried_out(event, now)
 
     def runs_again(self, reason: str, now: float) -> tuple[Effect, ...]:
-        """The orchestrator says that a pause, suspend or live migration is over.
+        """Handles the orchestrator's report that a pause, suspend or live migration is over.
 
-        Ignored for a VM that is being stopped or restarted, and where nothing is in progress.
+        Ignored for a VM that is being stopped or restarted, and if no event is in progress.
         """
         return self._returned(now) if self.situation.runs_again(reason) else NOTHING
 
     def called_off(self, event: str, reason: str, now: float) -> tuple[Effect, ...]:
-        """What was in progress did not happen; the VM should be answering."""
+        """Handles an event that did not happen: the VM should answer."""
         was = self.situation.state
         returned = self.situation.called_off(event, reason)
         if was is HeartbeatState.RESTARTING and self.situation.state is HeartbeatState.WAITING:
             if not self.situation.init_seen:
-                self._challenges.forget()  # a probe's answer would be one to nothing
+                self._challenges.forget()  # so that a probe's answer counts for nothing
             self._schedule(now)
         return self._returned(now) if returned else NOTHING
 
     def restart_expired(self, now: float) -> tuple[Effect, ...]:
-        """The RESTART window closed; the VM did not come back, unless it had never gone away."""
+        """Handles the end of the RESTART window: the VM is lost, unless it never went down."""
         if self.state is not HeartbeatState.RESTARTING:
             return NOTHING
         profile = self.profile
@@ -352,7 +342,7 @@ class Heartbeat:
         return SendToGuest(self._challenges.next(now))
 
     def _schedule(self, now: float) -> None:
-        """Sets :attr:`due` where no challenge is to be sent right now."""
+        """Sets :attr:`due` if no challenge is to be sent now."""
         interval_s = self.profile.interval_s
         if self._challenging:
             self.due = min(self.due, now + interval_s)

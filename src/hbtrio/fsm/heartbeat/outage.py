@@ -1,6 +1,6 @@
-"""What keeps a VM from answering: the event or command in progress, or the last one there was.
+"""The outage of a VM: the event or command in progress, or the last one.
 
-A VM that only stood still (pause, suspend, live migration) comes back without an ``init``. Two
+A VM that was frozen (pause, suspend, live migration) returns without an ``init``. Two
 challenges in a row unanswered, and then an answer to a fresh one, is a *provisional* return: the
 guest may also have been slow, or have restarted, before its VM is frozen. It is final
 
@@ -11,10 +11,10 @@ guest may also have been slow, or have restarted, before its VM is frozen. It is
 The end of the command alone is not enough: when the command of a pause ends, the VM has just been
 frozen. Until the return is final, a new silence suspends the instance again and is no loss.
 
-An instance that came back, fell silent and still is at the call-off time may be frozen or dead: it
-is unwatched, which is an alarm without a corrective action. It is probed again after each
-reconnect, and an answer ends it. A VM that never came back stays suspended: it may be paused for
-days.
+An instance that returned, fell silent and is still silent at the call-off time may be frozen or
+dead: it is unwatched, which is an alarm without a corrective action. It is probed again after each
+reconnect, and an answer ends the state. A VM that never returned stays suspended: it may be paused
+for days.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What is known of a guest being there: whether it said ``init``, proved itself, or left.
+"""The presence of a guest: whether it has sent ``init``, is proven, or has left.
 
-An ``init`` alone proves nothing: it may be a leftover in a buffer of a VM that is long gone, and
-would end in a false loss. An answer to a challenge that was sent after it is the proof. Only a
-guest that has proven itself can be lost.
+An ``init`` alone proves nothing: it may have been left in the buffer of a VM that no longer exists,
+and would end in a false loss. The proof is an answer to a challenge sent after it. Only a proven
+guest can be lost.
 
 A guest that was notified of a restart and sends ``exit`` goes down for it, and is expected back.
 """
@@ -16,20 +16,20 @@ from hbtrio.fsm.table import Table
 
 
 class Presence(Enum):
-    """What is known of the guest of an instance."""
+    """The presence of the guest of an instance."""
 
     __hash__ = object.__hash__
 
-    NONE = "none"  # none has proven itself since the last exit
-    UNPROVEN = "unproven"  # an init was received where there was no guest
+    NONE = "none"  # no guest was proven since the last exit
+    UNPROVEN = "unproven"  # an init was received while there was no guest
     PROVEN = "proven"  # it has answered a challenge
     REPROVING = "proven, init again"  # it started over, and has not answered a challenge since
     LEAVING = "leaving"  # proven, and notified of its restart: it may exit and return
-    LEAVING_INIT = "leaving, init again"  # the same, and it started over meanwhile
+    LEAVING_INIT = "leaving, init again"  # the same, and it has started over
 
 
 class PresenceEvent(Enum):
-    """What tells something of a guest."""
+    """What can happen to the presence of a guest."""
 
     __hash__ = object.__hash__
 

@@ -1,4 +1,4 @@
-"""The silence of a connected guest: since when it lasts, and when that calls for a reconnect."""
+"""Decides when the silence of a connected guest calls for a reconnect."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Silence:
 
     def __init__(self, rules: HeartbeatRules) -> None:
         self._reconnect_after_s = rules.reconnect_silent_s
-        #: Since when nothing counted that was heard, or since the last thing done about that.
+        #: The start of the silence, or the time of the last reconnect.
         self.since = 0.0
 
     def end(self, situation: Situation, now: float, interval_s: float) -> str:
-        """Why the connection is to be opened anew now, or nothing; it then counts as done.
+        """Returns the reason to reconnect now, and counts it as done; "" for none.
 
         Args:
-            situation: that of an instance that is connected.
+            situation: of a connected instance.
             now: the time.
             interval_s: from one challenge to the next.
         """
@@ -35,7 +35,7 @@ class Silence:
         if state in PATIENT:
             return ""
         after_s = self._reconnect_after_s
-        # Reckoned as `due` is: with the difference instead, rounding could make it due for ever.
+        # Computed as in `due`: with the difference instead, rounding could make it due for ever.
         if now >= self.since + after_s:
             self.since = now
             return f"connected, but no heartbeat for {after_s:g} s ({state.value})"
@@ -46,7 +46,7 @@ class Silence:
         return f"no answer to {WEDGED_AFTER} challenges after its return"
 
     def due(self, situation: Situation, now: float, interval_s: float, *, connected: bool) -> float:
-        """When an instance that is not challenged is looked at again; infinity when never.
+        """Returns when to check an instance that is not challenged; infinity for never.
 
         The alarm about a suspended one needs no connection.
         """

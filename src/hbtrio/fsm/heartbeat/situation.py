@@ -1,8 +1,7 @@
-"""The situation of one instance: its state, its guest's presence, its outage, and why it is so.
+"""Holds the situation of one instance: state, presence of its guest, outage, and the reason.
 
-Three tables decide what follows from what happens: the heartbeat's, the one of a guest's presence,
-and the one of what an answer means. Nothing here sends or waits;
-:class:`~hbtrio.fsm.heartbeat.machine.Heartbeat` challenges the guest accordingly.
+Three tables decide: the heartbeat's, that of the guest's presence, and that of what an answer
+means. :class:`~hbtrio.fsm.heartbeat.machine.Heartbeat` challenges the guest accordingly.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect, Health
 
 NOTHING: Final[tuple[Effect, ...]] = ()
 
-#: The reason of the state of one that is heartbeating.
+#: The reason while an instance is heartbeating.
 ANSWERS: Final = "answers challenges"
 
 
 class Situation:
-    """What the host knows of one instance. All values in it are replaced as a whole."""
+    """What the host knows of one instance. Its values are replaced as a whole."""
 
     __slots__ = (
         "_illness",
@@ -63,7 +62,7 @@ class Situation:
     def __init__(self) -> None:
         self.state = HEARTBEAT_TABLE.initial
         self.presence = PRESENCE_TABLE.initial
-        #: What is in progress, or was last.
+        #: The event in progress, or the last one.
         self.outage = NO_OUTAGE
         #: Why the instance is in its state.
         self.reason = "discovered"
@@ -74,12 +73,12 @@ class Situation:
 
     @property
     def init_seen(self) -> bool:
-        """Whether an ``init`` was received that no answer has followed so far."""
+        """Whether an ``init`` was received, and no answer since."""
         return self.presence in INIT_SEEN
 
     @property
     def unwatched_at(self) -> float:
-        """When the silence of a suspended instance is to be an alarm; infinity when never."""
+        """When the silence of a suspended instance becomes an alarm; infinity for never."""
         return self.outage.unwatched_at if self.state is HeartbeatState.SUSPENDED else math.inf
 
     def step(self, event: HeartbeatEvent) -> None:
@@ -92,7 +91,7 @@ class Situation:
         if after is self.state:
             return
         if self.state not in HEARTBEATING or after not in HEARTBEATING:
-            # What it said of its health is of the past, whether it left or has come back.
+            # Its health was that of the time before it left or returned.
             self.health, self.health_reason = Health.UNKNOWN, ""
         self.state = after
 
@@ -103,7 +102,7 @@ class Situation:
     # -- the connection and the guest -------------------------------------------------------
 
     def closed(self, reason: str) -> tuple[Effect, ...]:
-        """The connection was closed or reset."""
+        """Handles a closed or reset connection."""
         if self.state is HeartbeatState.PROVISIONAL:
             self.outage = self.outage.fell_silent()
         effects = self._leave(HeartbeatEvent.CLOSED, reason)
@@ -111,20 +110,20 @@ class Situation:
         return effects
 
     def left(self, reason: str) -> tuple[Effect, ...]:
-        """The guest said ``exit``; in a restart that belongs to going down."""
+        """Handles ``exit``, which during a restart is expected."""
         effects = self._leave(HeartbeatEvent.LEFT, reason)
         waiting = self.state is HeartbeatState.WAITING
         self.learn(PresenceEvent.LEFT if waiting else PresenceEvent.INIT_VOID)
         return effects
 
     def removed(self, reason: str) -> None:
-        """The instance is no more."""
+        """Handles the removal of the instance."""
         self.step(HeartbeatEvent.REMOVED)
         self.reason = reason
         self.learn(PresenceEvent.INIT_VOID)
 
     def answered(self, sent_at: float, now: float) -> tuple[Effect, ...]:
-        """The guest answered the challenge sent at ``sent_at``, in time."""
+        """Handles an answer in time to the challenge sent at ``sent_at``."""
         was = self.state
         sign = self.outage.sign(sent_at, now, init_seen=self.init_seen)
         event = ANSWER_DECISION.event(was, sign)
@@ -145,13 +144,13 @@ class Situation:
     def heard_health(
         self, response: ChallengeResponse, now: float, *, reporting: bool, returns: bool
     ) -> tuple[Effect, ...]:
-        """What an answer in time says of the guest's health.
+        """Handles the guest's health in an answer in time.
 
         Args:
             response: the answer.
             now: the time.
             reporting: whether ill health is reported.
-            returns: whether with this answer it is back: that then is what there is to say of it.
+            returns: whether the instance returns with this answer, which is then its reason.
         """
         health, heartbeating = response.heartbeat_health, self.state in HEARTBEATING
         if heartbeating:
@@ -168,7 +167,7 @@ class Situation:
     def silent(
         self, misses: int, profile: Profile, now: float, *, reporting: bool
     ) -> tuple[Effect, ...]:
-        """It was heartbeating and has missed ``misses`` challenges in a row, which is too many."""
+        """Handles ``misses`` challenges missed in a row, too many for a heartbeating instance."""
         self.learn(PresenceEvent.INIT_VOID)
         reason = f"no answer for {(misses + 1) * profile.interval_s:g} s"
         if self.state is HeartbeatState.PROVISIONAL and now >= self.outage.unwatched_at:
@@ -184,7 +183,7 @@ class Situation:
         return (Stopped(f"{reason}; reporting is off"),)
 
     def unwatched(self) -> Effect:
-        """Its event should be over, and it is silent again."""
+        """Handles a renewed silence at a time when the event should be over."""
         self.step(HeartbeatEvent.UNWATCHED)
         self.reason = f"silent again after {self.outage.event}, which should be over by now"
         return Unwatched(self.reason)
@@ -192,7 +191,7 @@ class Situation:
     # -- events around the VM ---------------------------------------------------------------
 
     def notice_opened(self, event: Event) -> bool:
-        """A notice is being sent; whether the instance is to be challenged anew."""
+        """Handles a notice being sent; returns whether to challenge the instance now."""
         match EVENT_TABLE[event].effect:
             case ExpectedEffect.RETURNS:
                 return self._returns(HeartbeatEvent.RETURNS, f"{event} was sent")
@@ -201,7 +200,7 @@ class Situation:
         return False
 
     def notice_over(self, event: Event, now: float, restart_s: float) -> tuple[Effect, ...]:
-        """The notice of an event that is no end is over: the event will happen now."""
+        """Handles the end of a notice before an event, which is now imminent."""
         match EVENT_TABLE[event].effect:
             case ExpectedEffect.RESTARTS:
                 effects = self.restarts(event, now, restart_s)
@@ -212,29 +211,29 @@ class Situation:
         return self.stops(event, now)
 
     def restarts(self, event: str, now: float, restart_s: float) -> tuple[Effect, ...]:
-        """The VM is being restarted and has ``restart_s`` to come back."""
+        """Handles a restart of the VM, which has ``restart_s`` to return."""
         effects = self._suspend(HeartbeatEvent.RESTARTS, Outage.restart(event, now, restart_s))
         return (*effects, OpenRestart(restart_s))
 
     def stops(self, event: str, now: float) -> tuple[Effect, ...]:
-        """The VM is being stopped for good."""
+        """Handles a permanent stop of the VM."""
         return self._suspend(HeartbeatEvent.STOPS, Outage.stop(event, now))
 
     def carried_out(self, event: str, now: float) -> None:
-        """The command that performs ``event`` has ended."""
+        """Handles the end of the command of ``event``."""
         if event == self.outage.event:
             self.outage = self.outage.carried_out(now)
 
     def runs_again(self, reason: str) -> bool:
-        """A freeze is said to be over; whether the instance is to be challenged anew."""
+        """Handles the reported end of a freeze; returns whether to challenge the instance now."""
         if not self.outage.freezes or self.state not in FREEZING:
             return False
         return self._returns(HeartbeatEvent.RETURNS, reason)
 
     def called_off(self, event: str, reason: str) -> bool:
-        """``event`` did not happen; whether the instance is to be challenged anew."""
+        """Handles an event that did not happen; returns whether to challenge the instance now."""
         if event != self.outage.event:
-            return False  # something else is in progress by now, of which this says nothing
+            return False  # another event is in progress by now
         reason = f"{event} did not happen: {reason}"
         if self.state is HeartbeatState.RESTARTING and self.presence not in GUEST_KNOWN:
             self.step(HeartbeatEvent.STAYS_AWAY)
@@ -245,17 +244,17 @@ class Situation:
     def restart_expired(
         self, profile: Profile, *, reporting: bool, answering: bool
     ) -> tuple[Effect, ...]:
-        """The RESTART window closed while it was restarting.
+        """Handles the end of the RESTART window.
 
         Args:
             profile: the guest's.
             reporting: whether a loss is reported.
-            answering: whether it answered within the last two intervals: it never went away.
+            answering: whether it answered within the last two intervals, so it never went down.
         """
         if answering:
             return (self._proven(HeartbeatEvent.PROVEN, self._stayed_reason),)
         if self.init_seen and not self.outage.extended:
-            # Its init came in time; whether it is a leftover shows within the next challenges.
+            # Its init came in time; the next challenges show whether the init was stale.
             self.outage = self.outage.extends()
             return (OpenRestart((PROBES + 1) * profile.interval_s),)
         lost = self.presence in GUEST_KNOWN
@@ -270,7 +269,7 @@ class Situation:
     # -- helpers ----------------------------------------------------------------------------
 
     def _proven(self, event: HeartbeatEvent, reason: str) -> Effect:
-        """It is heartbeating (again)."""
+        """Handles the (renewed) start of heartbeating."""
         self.step(event)
         self.learn(PresenceEvent.ANSWERED)
         self.reason = ANSWERS
@@ -278,12 +277,12 @@ class Situation:
 
     @property
     def _stayed_reason(self) -> str:
-        """What the return of one is reported with that never went away."""
+        """The reason in the report of an instance that never went down."""
         return f"{self.outage.event} did not happen: the guest kept answering"
 
     @property
     def _return_reason(self) -> str:
-        """What its return is reported with."""
+        """The reason in the report of a return."""
         match self.state:
             case HeartbeatState.WAITING:
                 return "init answered"
@@ -294,7 +293,7 @@ class Situation:
         return f"after: {self.outage.event}"
 
     def _returns(self, event: HeartbeatEvent, reason: str) -> bool:
-        """It should be answering; whether it is to be challenged anew, which is so once."""
+        """Expects answers again; returns True once: challenge the instance now."""
         was = self.state
         self.step(event)
         if self.state is not HeartbeatState.RETURNING or was is HeartbeatState.RETURNING:

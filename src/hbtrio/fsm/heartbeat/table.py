@@ -1,7 +1,7 @@
-"""The states of one instance's heartbeat on the host, and what leads from one to the other.
+"""The states of one instance's heartbeat on the host, and the transitions between them.
 
-Whether the socket is connected is a dimension of its own (``Heartbeat.connected``): a VM that is
-paused, migrating or rebooting may lose its connection and get it back without any of that changing.
+Whether the socket is connected is not part of the state (``Heartbeat.connected``): a VM that is
+paused, migrating or rebooting may lose its connection and get it back without a change of state.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ class HeartbeatState(Enum):
     # Enum hashes a member's name, in Python, and a beat looks up members four times.
     __hash__ = object.__hash__
 
-    WAITING = "waiting"  # no guest has proven itself; loss is impossible
-    HEARTBEATING = "heartbeating"  # challenges are being answered; silence is a loss
-    PROVISIONAL = "provisional"  # heartbeating, but what froze the VM, or is yet to, may go on
+    WAITING = "waiting"  # no guest was heartbeating; a loss is impossible
+    HEARTBEATING = "heartbeating"  # challenges are answered; silence is a loss
+    PROVISIONAL = "provisional"  # heartbeating, but the VM may still be, or become, frozen
     SUSPENDED = "suspended"  # an event is in progress that stops the VM from answering
-    UNWATCHED = "unwatched"  # was back and is silent, and by now that event should be over
-    RETURNING = "returning"  # that event is over; challenged, but silence does not count yet
-    RESTARTING = "restarting"  # it goes down and comes back, within the RESTART window
+    UNWATCHED = "unwatched"  # returned, is silent again, and the event should be over
+    RETURNING = "returning"  # the event is over; challenged, but silence does not count yet
+    RESTARTING = "restarting"  # goes down, and is expected back within the RESTART window
     LOST = "lost"  # silent for too long; reported once
-    GONE = "gone"  # its socket is no more; the end
+    GONE = "gone"  # the socket was removed; final
 
     @property
     def shown(self) -> str:
-        """The state as every API and log has it: there a provisional return is heartbeating."""
+        """The state in APIs and logs, where a provisional return is ``heartbeating``."""
         state = HeartbeatState.HEARTBEATING if self is HeartbeatState.PROVISIONAL else self
         return str(state.value)
 
@@ -44,25 +44,25 @@ class HeartbeatEvent(Enum):
     CLOSED = "connection closed"
     INIT = "init received"
     ANSWERED = "challenge answered"
-    CAME_BACK = "challenge answered after silence: it is back, perhaps not for good"
-    PROVEN = "challenge answered, which proves it is back"
+    CAME_BACK = "challenge answered after silence: a provisional return"
+    PROVEN = "challenge answered, a final return"
     MISSED = "challenge missed"
     FELL_SILENT = "too many challenges missed in a row"
     LEFT = "exit received"
     STOPS = "notice over: it stops"
     FREEZES = "notice over: it freezes or moves"
     RESTARTS = "notice over: it restarts"
-    RETURNS = "it runs again: end notice sent, or enabled"
+    RETURNS = "end notice sent, or enabled by the VIM"
     CALLED_OFF = "the event in progress did not happen"
     UNWATCHED = "still silent at the call-off time"
     RESTART_EXPIRED = "RESTART window closed"
-    STAYS_AWAY = "restart over, and there was no guest before it"
+    STAYS_AWAY = "restart over, without a guest before it"
     REMOVED = "socket removed"
 
 
 _S, _E = HeartbeatState, HeartbeatEvent
 
-#: The same wherever an instance is: these come from outside and outrank what was going on.
+#: The same in every state: these come from outside and outrank the event in progress.
 _NOTICES = {
     _E.STOPS: _S.SUSPENDED,
     _E.FREEZES: _S.SUSPENDED,
@@ -94,7 +94,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             PROVEN=_S.HEARTBEATING,
             RETURNS=_S.RETURNING,
         ),
-        # It is connected already: whoever beats does so on a connection.
+        # CONNECTED is illegal here: only a connected instance is heartbeating.
         _S.HEARTBEATING: _row(
             _S.HEARTBEATING,
             ANSWERED=_S.HEARTBEATING,
@@ -102,7 +102,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             LEFT=_S.WAITING,
             FELL_SILENT=_S.LOST,
         ),
-        # Silence is not a loss there, but what was expected all along.
+        # Silence is not a loss here, because the VM is expected to freeze.
         _S.PROVISIONAL: _row(
             _S.PROVISIONAL,
             ANSWERED=_S.PROVISIONAL,
@@ -125,7 +125,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             RETURNS=_S.RETURNING,
             CALLED_OFF=_S.RETURNING,
         ),
-        # A closed socket changes nothing: the alarm lasts until something is heard.
+        # A closed socket changes nothing: the alarm lasts until an answer or an end notice.
         _S.UNWATCHED: _row(
             _S.UNWATCHED,
             CONNECTED=_S.UNWATCHED,
@@ -151,7 +151,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             RESTART_EXPIRED=_S.LOST,
             STAYS_AWAY=_S.WAITING,
         ),
-        # It may be without a connection: its RESTART window closed meanwhile.
+        # It may have no connection, if its RESTART window closed meanwhile.
         _S.LOST: _row(
             _S.LOST,
             CONNECTED=_S.LOST,
@@ -163,12 +163,12 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
         _S.GONE: {},
     },
     {
-        # Nobody there is challenged, but for the proof of a guest that said ``init``.
+        # Only a guest that has sent ``init`` is challenged here, and its answer is PROVEN.
         _S.WAITING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
         _S.HEARTBEATING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.CONNECTED, _E.PROVEN},
         _S.PROVISIONAL: _ONLY_RESTARTING | {_E.CONNECTED, _E.CAME_BACK},
         _S.SUSPENDED: _ONLY_RESTARTING | {_E.FELL_SILENT},
-        # There every answer is the proof.
+        # Every answer is PROVEN here.
         _S.UNWATCHED: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
         _S.RETURNING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
         _S.RESTARTING: _ONLY_FREEZING | {_E.FELL_SILENT},
@@ -178,8 +178,8 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
     HeartbeatEvent,
 )
 
-#: What the answer to the last challenge means. Where an answer comes at all, it is the first since
-#: an ``init`` or an end notice, or else every answer is the proof.
+#: What the answer to the last challenge means. In most states it is the first answer since an
+#: ``init`` or an end notice, and so PROVEN.
 _PROOF = dict.fromkeys(Sign, _E.PROVEN)
 
 ANSWER_DECISION: Decision[HeartbeatState, Sign, HeartbeatEvent] = Decision(
@@ -199,16 +199,16 @@ ANSWER_DECISION: Decision[HeartbeatState, Sign, HeartbeatEvent] = Decision(
     Sign,
 )
 
-#: Challenges are being answered.
+#: Challenges are answered.
 HEARTBEATING = frozenset({_S.HEARTBEATING, _S.PROVISIONAL})
 
-#: Challenges go on whatever comes of them.
+#: Challenges continue even if unanswered.
 CHALLENGED = HEARTBEATING | {_S.RETURNING}
 
-#: Challenges go on for as long as they are answered.
+#: Challenges continue while they are answered.
 PROBED = frozenset({_S.SUSPENDED, _S.UNWATCHED, _S.RESTARTING})
 
-#: An event that freezes the VM may be in progress; that it runs again is news only in these.
+#: An event that freezes the VM may be in progress; an end notice matters only in these.
 FREEZING = frozenset({_S.PROVISIONAL, _S.SUSPENDED, _S.UNWATCHED})
 
 #: Votes and notices are sent to an instance only in these.
