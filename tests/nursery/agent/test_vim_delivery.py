@@ -96,7 +96,7 @@ def now() -> float:
 
 
 @attrs.define
-class World:
+class DeliveryWorld:
     store: Store
     worker: InlineWorker
     vim: AnsweringVim
@@ -114,7 +114,7 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(folder: Path) -> AsyncIterator[World]:
+async def world_of(folder: Path) -> AsyncIterator[DeliveryWorld]:
     with inline_store(folder) as (store, worker):
         vim = AnsweringVim()
         outbox = WakeUp()
@@ -122,12 +122,12 @@ async def world_of(folder: Path) -> AsyncIterator[World]:
         given_up = GivenUp()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(delivery.run, given_up)
-            yield World(store, worker, vim, delivery, outbox, given_up)
+            yield DeliveryWorld(store, worker, vim, delivery, outbox, given_up)
             nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path) -> AsyncIterator[DeliveryWorld]:
     async with world_of(tmp_path) as world:
         yield world
 
@@ -161,7 +161,7 @@ ALL = [service, alarm, action]
     ],
 )
 async def test_ends_that_are_final_for_all(
-    world: World,
+    world: DeliveryWorld,
     make: Callable[[], NewEntry],
     delivery: SendResult,
     state: OutboxState,
@@ -190,7 +190,7 @@ async def test_ends_that_are_final_for_all(
     "delivery", [RESET, STALLED, ErrorStatus(500), ErrorStatus(503), ErrorStatus(429)]
 )
 async def test_a_verdict_written_whole_is_never_sent_again(
-    world: World, delivery: SendResult
+    world: DeliveryWorld, delivery: SendResult
 ) -> None:
     world.vim.answers = lambda body: Answer(delivery)
     await world.queue(action())
@@ -205,7 +205,7 @@ async def test_a_verdict_written_whole_is_never_sent_again(
     "delivery", [RESET, STALLED, ErrorStatus(500), ErrorStatus(503), ErrorStatus(429)]
 )
 async def test_states_and_alarms_are_repeated(
-    world: World, make: Callable[[], NewEntry], delivery: SendResult
+    world: DeliveryWorld, make: Callable[[], NewEntry], delivery: SendResult
 ) -> None:
     world.vim.answers = lambda body: Answer(CLOSED if len(world.vim.begun) > 4 else delivery)
     entry = make()
@@ -223,7 +223,7 @@ async def test_states_and_alarms_are_repeated(
     [(RESET, "reset"), (ErrorStatus(503), "the VIM answered with status 503")],
 )
 async def test_what_is_refused_for_too_long_is_given_up_and_told_of(
-    world: World,
+    world: DeliveryWorld,
     make: Callable[[], NewEntry],
     delivery: SendResult,
     fault: str,
@@ -250,7 +250,9 @@ async def test_what_is_refused_for_too_long_is_given_up_and_told_of(
 
 
 @pytest.mark.parametrize("delivery", [RESET, ErrorStatus(500), STALLED])
-async def test_what_fails_each_time_lets_the_rest_pass(world: World, delivery: SendResult) -> None:
+async def test_what_fails_each_time_lets_the_rest_pass(
+    world: DeliveryWorld, delivery: SendResult
+) -> None:
     world.vim.answers = lambda body: Answer(delivery if body[:2] == "no" else CLOSED)
     await world.queue(alarm(body="no 1"), alarm(body="no 2"), service(body="state"))
     await trio.sleep(1000)
@@ -268,7 +270,7 @@ async def test_what_fails_each_time_lets_the_rest_pass(world: World, delivery: S
     assert "new" in [body for _, body in world.vim.sent]
 
 
-async def test_an_upgrade_behind_a_proxy_costs_no_alarm(world: World) -> None:
+async def test_an_upgrade_behind_a_proxy_costs_no_alarm(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(ErrorStatus(503) if now() < 3000 else DELIVERED)
     instances = [f"u{n:02}" for n in range(20)]
     await world.queue(*(alarm(uuid, f"{uuid} {n}") for uuid in instances for n in range(3)))
@@ -276,7 +278,7 @@ async def test_an_upgrade_behind_a_proxy_costs_no_alarm(world: World) -> None:
     assert {state for _, state, _ in await world.ended()} == {"delivered"}
 
 
-async def test_while_the_vim_can_t_be_reached_it_refuses_nothing(world: World) -> None:
+async def test_while_the_vim_can_t_be_reached_it_refuses_nothing(world: DeliveryWorld) -> None:
     """Refused once, an alarm waits while others try for it, and is refused again."""
     world.vim.answers = lambda body: Answer(ErrorStatus(503))
     await world.queue(alarm(A, "refused"))
@@ -298,7 +300,7 @@ async def test_while_the_vim_can_t_be_reached_it_refuses_nothing(world: World) -
     assert (await world.ended())[0] == ("refused", "undelivered", fault)
 
 
-async def test_an_alarm_that_is_held_back_is_refused_by_nobody(world: World) -> None:
+async def test_an_alarm_that_is_held_back_is_refused_by_nobody(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(ErrorStatus(503))
     await world.queue(attrs.evolve(alarm(), hostname="h"))
     await trio.sleep(0.5)
@@ -316,7 +318,7 @@ async def test_an_alarm_that_is_held_back_is_refused_by_nobody(world: World) -> 
     assert await world.ended() == [("alarm", "delivered", "")]
 
 
-async def test_silence_is_no_refusal(world: World) -> None:
+async def test_silence_is_no_refusal(world: DeliveryWorld) -> None:
     """A VIM hangs for half a day, and resets what is in progress when it is killed at last."""
     world.vim.answers = lambda body: Answer(STALLED if 100 < now() < 40_000 else RESET)
     await world.queue(alarm())
@@ -327,7 +329,7 @@ async def test_silence_is_no_refusal(world: World) -> None:
     assert await world.ended() == [("alarm", "delivered", "")]
 
 
-async def test_an_alarm_outlives_a_vim_that_hangs(world: World) -> None:
+async def test_an_alarm_outlives_a_vim_that_hangs(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(STALLED, takes_s=10.0)
     await world.queue(alarm())
     await trio.sleep(86400)
@@ -338,7 +340,7 @@ async def test_an_alarm_outlives_a_vim_that_hangs(world: World) -> None:
     assert 86400 / 70 < len(world.vim.sent) < 86400 / 70 + 10
 
 
-async def test_a_stalled_instance_delays_no_other(world: World) -> None:
+async def test_a_stalled_instance_delays_no_other(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: (
         Answer(STALLED, takes_s=10.0) if body == "s" else Answer(CLOSED)
     )
@@ -352,7 +354,7 @@ async def test_a_stalled_instance_delays_no_other(world: World) -> None:
     assert "behind it" not in [body for _, body in world.vim.sent]
 
 
-async def test_a_verdict_passes_an_alarm_that_failed(world: World) -> None:
+async def test_a_verdict_passes_an_alarm_that_failed(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(RESET if body == "alarm" else CLOSED)
     await world.queue(alarm())
     await trio.sleep(0.5)
@@ -363,7 +365,7 @@ async def test_a_verdict_passes_an_alarm_that_failed(world: World) -> None:
     assert world.vim.sent[2:] == [(1.0, "alarm")]
 
 
-async def test_stalled_alarms_delay_no_verdict(world: World) -> None:
+async def test_stalled_alarms_delay_no_verdict(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: (
         Answer(STALLED, takes_s=10.0) if body == "alarm" else Answer(CLOSED)
     )
@@ -380,7 +382,9 @@ async def test_stalled_alarms_delay_no_verdict(world: World) -> None:
     assert verdicts == [(0.5 + n / 2, f"c{n}") for n in range(6)]
 
 
-async def test_a_request_that_hangs_does_not_delay_its_own_instances_verdict(world: World) -> None:
+async def test_a_request_that_hangs_does_not_delay_its_own_instances_verdict(
+    world: DeliveryWorld,
+) -> None:
     world.vim.answers = lambda body: Answer(
         CLOSED, takes_s={"alarm": 10.0, "c1": 1.0}.get(body, 0.0)
     )
@@ -392,7 +396,9 @@ async def test_a_request_that_hangs_does_not_delay_its_own_instances_verdict(wor
     assert world.vim.sent[3:] == [(10.0, "state")]
 
 
-async def test_a_state_behind_an_alarm_that_failed_holds_up_no_verdict(world: World) -> None:
+async def test_a_state_behind_an_alarm_that_failed_holds_up_no_verdict(
+    world: DeliveryWorld,
+) -> None:
     world.vim.answers = lambda body: Answer(CLOSED if body == "c1" else RESET)
     await world.queue(alarm(), service())
     await trio.sleep(1.5)
@@ -401,7 +407,7 @@ async def test_a_state_behind_an_alarm_that_failed_holds_up_no_verdict(world: Wo
     assert world.vim.sent == [(0.0, "alarm"), (1.0, "alarm"), (1.5, "c1")]
 
 
-async def test_order_and_concurrency(world: World) -> None:
+async def test_order_and_concurrency(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(CLOSED, connects_s=0.25, takes_s=0.75)
     instances = [f"u{n:02}" for n in range(2 * SLOTS)]
     await world.queue(*(alarm(uuid, f"{uuid} {n}") for n in range(3) for uuid in instances))
@@ -414,7 +420,7 @@ async def test_order_and_concurrency(world: World) -> None:
     assert world.vim.sent[-1][0] == 7.25
 
 
-async def test_a_newer_state_takes_the_place_of_one_not_yet_sent(world: World) -> None:
+async def test_a_newer_state_takes_the_place_of_one_not_yet_sent(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(CLOSED, connects_s=1.0)
     await world.queue(service(body="on"))
     await trio.sleep(0.5)
@@ -430,7 +436,7 @@ async def test_a_newer_state_takes_the_place_of_one_not_yet_sent(world: World) -
 
 
 async def test_a_thousand_entries_do_not_hammer(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: DeliveryWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "hbtrio.vim")
     world.vim.answers = lambda body: Answer(REFUSED)
@@ -455,7 +461,7 @@ async def test_a_thousand_entries_do_not_hammer(
     ]
 
 
-async def test_the_wait_starts_over_after_each_success(world: World) -> None:
+async def test_the_wait_starts_over_after_each_success(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(REFUSED)
     await world.queue(alarm(body="a"))
     await trio.sleep(20)
@@ -466,7 +472,7 @@ async def test_the_wait_starts_over_after_each_success(world: World) -> None:
     assert [at for at, _ in world.vim.begun] == [0, 1, 3, 7, 15, 31, 40, 41, 43]
 
 
-async def test_a_vim_that_speaks_is_up(world: World) -> None:
+async def test_a_vim_that_speaks_is_up(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(REFUSED)
     await world.queue(alarm())
     await trio.sleep(70)
@@ -479,7 +485,7 @@ async def test_a_vim_that_speaks_is_up(world: World) -> None:
     assert sorted(world.vim.sent) == [(70.0, "alarm"), (70.0, "c1")]
 
 
-async def test_a_connection_that_hangs_delays_no_verdict(world: World) -> None:
+async def test_a_connection_that_hangs_delays_no_verdict(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(REFUSED, connects_s=5.0)
     await world.queue(alarm(), alarm(B))
     # Both fail, and one tries for both.
@@ -494,7 +500,7 @@ async def test_a_connection_that_hangs_delays_no_verdict(world: World) -> None:
 
 @pytest.mark.parametrize("make", [alarm, action])
 async def test_what_hangs_since_before_delays_no_verdict(
-    world: World, make: Callable[..., NewEntry]
+    world: DeliveryWorld, make: Callable[..., NewEntry]
 ) -> None:
     """The old VIM hangs, then its port is gone; the new one asks for a vote."""
     world.vim.answers = lambda body: (
@@ -515,7 +521,7 @@ async def test_what_hangs_since_before_delays_no_verdict(
     assert world.vim.sent[4:] == [(0.75, "c9"), (1.75, "late")]
 
 
-async def test_alarms_that_hang_since_before_try_for_nobody(world: World) -> None:
+async def test_alarms_that_hang_since_before_try_for_nobody(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: (
         Answer(REFUSED) if body == "late" else Answer(STALLED, takes_s=10.0)
     )
@@ -530,7 +536,9 @@ async def test_alarms_that_hang_since_before_try_for_nobody(world: World) -> Non
     assert world.vim.sent[4:] == [(2.5, "late")]
 
 
-async def test_a_verdict_that_was_not_written_is_sent_when_that_is_possible(world: World) -> None:
+async def test_a_verdict_that_was_not_written_is_sent_when_that_is_possible(
+    world: DeliveryWorld,
+) -> None:
     world.vim.answers = lambda body: Answer(CLOSED if now() >= 5 else REFUSED)
     await world.queue(action())
     await trio.sleep(30)
@@ -539,7 +547,7 @@ async def test_a_verdict_that_was_not_written_is_sent_when_that_is_possible(worl
 
 
 async def test_a_verdict_too_late_is_recorded_and_not_sent(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: DeliveryWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.vim.answers = lambda body: Answer(REFUSED)
     await world.queue(action(), alarm())
@@ -554,7 +562,7 @@ async def test_a_verdict_too_late_is_recorded_and_not_sent(
     assert [body for _, body in world.vim.sent] == ["alarm"]
 
 
-async def test_a_verdict_whose_window_ends_while_connecting(world: World) -> None:
+async def test_a_verdict_whose_window_ends_while_connecting(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(CLOSED, connects_s=3.0)
     await world.queue(action(within_s=2.0))
     await trio.sleep(10)
@@ -567,7 +575,7 @@ async def test_a_verdict_whose_window_ends_while_connecting(world: World) -> Non
     [("slow_s", 8.0, ""), ("slow_s", 8.0, "disk is full"), ("slow_sync_s", REBOOT_S + 2, "")],
 )
 async def test_a_verdict_whose_window_ends_while_it_is_marked(
-    world: World,
+    world: DeliveryWorld,
     slow: str,
     within_s: float,
     fault: str,
@@ -601,7 +609,7 @@ async def test_a_verdict_whose_window_ends_while_it_is_marked(
 # -- the gate --------------------------------------------------------------------------------------
 
 
-async def a_vote_answered(world: World, uuid: str = A, command_id: str = "c1") -> None:
+async def a_vote_answered(world: DeliveryWorld, uuid: str = A, command_id: str = "c1") -> None:
     asked = RoundRecord(command_id, uuid, "h", Event.STOP, True, "vim", wall_clock(), 8.0)
     await world.store.open_round(asked)
     accept = RoundResult(command_id, VoteResult.ACCEPT, "")
@@ -610,7 +618,7 @@ async def a_vote_answered(world: World, uuid: str = A, command_id: str = "c1") -
     world.outbox.set()
 
 
-async def test_a_verdict_waits_for_the_vote_reply(world: World) -> None:
+async def test_a_verdict_waits_for_the_vote_reply(world: DeliveryWorld) -> None:
     await a_vote_answered(world)
     await trio.sleep(2)
     assert world.vim.begun == []
@@ -621,7 +629,7 @@ async def test_a_verdict_waits_for_the_vote_reply(world: World) -> None:
     assert sorted(world.vim.sent) == [(2.0, "c1"), (2.0, "of another")]
 
 
-async def test_a_reply_that_is_never_written_holds_up_nothing(world: World) -> None:
+async def test_a_reply_that_is_never_written_holds_up_nothing(world: DeliveryWorld) -> None:
     await a_vote_answered(world)
     await world.queue(alarm())
     await trio.sleep(30)
@@ -666,7 +674,7 @@ async def test_a_delivery_that_is_restarted(tmp_path: Path) -> None:
         assert delivery.status.in_flight == 0
 
 
-async def test_a_disk_that_is_full_for_a_while(world: World) -> None:
+async def test_a_disk_that_is_full_for_a_while(world: DeliveryWorld) -> None:
     await trio.sleep(0.5)
     world.vim.answers = lambda body: Answer(DELIVERED, connects_s=0.1, takes_s=0.1)
     await world.queue(action(A), alarm(B, "b"))
@@ -689,7 +697,7 @@ async def test_a_disk_that_is_full_for_a_while(world: World) -> None:
 
 
 async def test_a_disk_that_takes_no_mark_does_not_have_the_vim_hammered(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: DeliveryWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a full disk all can still be read."""
 
@@ -707,7 +715,7 @@ async def test_a_disk_that_takes_no_mark_does_not_have_the_vim_hammered(
     assert sorted(body for _, body in world.vim.sent) == ["alarm", "c1"]
 
 
-async def test_instances_that_rested_are_forgotten(world: World) -> None:
+async def test_instances_that_rested_are_forgotten(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(RESET)
     await world.queue(*(service(f"u{n}", f"s{n}") for n in range(20)))
     await trio.sleep(0.5)
