@@ -41,7 +41,7 @@ OTHER_FOLDERS: Final = {
 SPLIT: Final = ("hbtrio.nursery",)
 
 #: Modules of the top that any package may use.
-TOP: Final = ("errors", "log", "output")
+TOP: Final = ("errors", "log", "output", "text")
 
 Graph = Mapping[str, set[str]]
 

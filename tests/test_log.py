@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
 
 from hbtrio import log as hbtrio_log
 from hbtrio.log import QUEUE, LogOnce, logging_to
+from support.tenant_texts import HOSTILE, TENANT_TEXTS, hostile_in
 
 HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ")
 
@@ -120,8 +122,26 @@ def test_a_traceback_keeps_its_lines(stderr: Stream) -> None:
         except ValueError:
             logger.exception("it failed")
     text = stderr.getvalue()
-    assert HEAD.sub("", text).startswith("ERROR it failed\nTraceback (most recent call last):\n")
-    assert text.endswith("ValueError: brought about\n")
+    assert HEAD.sub("", text).startswith("ERROR it failed\n  Traceback (most recent call last):\n")
+    assert text.endswith("  ValueError: brought about\n")
+
+
+@settings(max_examples=30, deadline=None)
+@given(text=TENANT_TEXTS)
+@example(text=HOSTILE)
+@example(text="\n2026-01-01 00:00:00.000 ERROR forged")
+def test_no_text_forges_a_record_or_sends_anything_to_a_terminal(text: str) -> None:
+    stream = Stream()
+    with logging_into(stream):
+        try:
+            raise ValueError(text)
+        except ValueError:
+            logger.exception("%s failed", text)
+    first, *traceback, end = stream.getvalue().split("\n")
+    assert HEAD.match(first)
+    assert end == ""
+    assert all(line.startswith("  ") or not line.strip() for line in traceback)
+    assert [hostile_in(line) for line in (first, *traceback) if hostile_in(line)] == []
 
 
 def test_arguments_are_those_of_the_moment(stderr: Stream) -> None:

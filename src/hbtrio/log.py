@@ -13,6 +13,7 @@ import os
 import queue
 import socket
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from hbtrio.errors import os_reason
+from hbtrio.text import blanked, printable_lines
 
 #: The syslog daemon's socket.
 _DEV_LOG: Final = "/dev/log"
@@ -29,6 +31,9 @@ QUEUE: Final = 10_000
 
 #: Longer texts are cut to this many characters, because they may contain a tenant's text.
 _LENGTH: Final = 2000
+
+#: Stands before each line of a traceback.
+_INDENT: Final = "  "
 
 #: How long the queued records may take to be written at the end, in seconds.
 _FLUSH_S: Final = 0.5
@@ -148,11 +153,11 @@ class _OneLine(logging.Formatter):
         self._bare = bare
 
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()[:_LENGTH]
-        text = "".join(c if c.isprintable() else " " for c in text)
-        # A traceback holds source and paths, no tenant's text, and is unreadable on one line.
+        text = blanked(record.getMessage()[:_LENGTH])
+        # A traceback is unreadable on one line. An exception's message may hold a tenant's text:
+        # indented, no line of it looks like a record.
         if record.exc_text:
-            text = f"{text}\n{record.exc_text}"
+            text = f"{text}\n{textwrap.indent(printable_lines(record.exc_text), _INDENT)}"
         if self._bare:
             return f"{self._prefix}{text}"
         now = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))

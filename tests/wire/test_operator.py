@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import example, given
 
 from hbtrio.api.openapi import openapi
 from hbtrio.wire.operator import (
@@ -25,6 +26,7 @@ from hbtrio.wire.operator.codec import encode_fleet
 from hbtrio.wire.operator.components import components
 from hbtrio.wire.operator.words import Body, StreamLine
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
+from support.tenant_texts import HOSTILE, TENANT_TEXTS, hostile_in
 
 AGENT = b'{"name":"c","version":"1","started":"2026-01-01T00:00:00+00:00"}'
 
@@ -49,6 +51,18 @@ def test_half_a_surrogate_pair_becomes_a_question_mark() -> None:
     assert encode(Refusal(reason="a\ud800")) == b'{"status":"fail","reason":"a?"}'
     line = ProgressLine(step="command", argv=("x", "\udfff"), seconds=9)
     assert encode_line(line) == b'{"step": "command", "argv": ["x", "?"], "seconds": 9}'
+
+
+@given(text=TENANT_TEXTS)
+@example(text=HOSTILE)
+def test_a_body_holds_nothing_hostile_and_means_what_was_said(text: str) -> None:
+    heard = text.encode(errors="replace").decode()
+    for body in (encode({text: [text]}), encode({text: [f"{text}\ud800"]})):
+        assert hostile_in(body.decode()) == []
+        assert next(iter(json.loads(body))) == heard
+    line = encode_line(ProgressLine(step="command", output=text))
+    assert hostile_in(line.decode()) == []
+    assert parse(line, ProgressLine).output == heard
 
 
 def test_a_fleet_is_put_together_of_its_parts_in_order() -> None:

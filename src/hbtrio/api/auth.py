@@ -21,8 +21,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hbtrio.api.common import failure
-from hbtrio.config.source import printable
 from hbtrio.http.server import CERTIFICATE_EXTENSION, PEER_EXTENSION
+from hbtrio.text import printable
 
 #: Methods that change nothing.
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 import hbtrio
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.output import discard_output, write_out
+from hbtrio.text import printable, printable_lines
 
 COMMANDS: Final[dict[str, str]] = {
     "guest": "run the daemon inside a VM",
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         prefix = f"hbtrio {words[0]}" if words and words[0] in COMMANDS else "hbtrio"
         for line in str(error).splitlines():
-            print(f"{prefix}: {line}", file=sys.stderr)
+            print(f"{prefix}: {printable(line)}", file=sys.stderr)
         return error.status
     except BrokenPipeError:
         discard_output()  # whoever read us has had enough
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception:  # noqa: BLE001 - the boundary for programming errors
-        traceback.print_exc()
+        print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
         return ExitStatus.INTERNAL
 
 

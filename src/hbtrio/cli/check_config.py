@@ -19,10 +19,11 @@ from hbtrio.config.agent import AgentConfig
 from hbtrio.config.guest import GuestConfig, parse_guest_config
 from hbtrio.config.host import HostConfig
 from hbtrio.config.settings import key_of
-from hbtrio.config.source import printable, read_source
+from hbtrio.config.source import read_source
 from hbtrio.config.toml import parse_toml
 from hbtrio.errors import ConfigError, ExitStatus
 from hbtrio.output import write_out
+from hbtrio.text import printable
 
 
 @attrs.frozen

@@ -26,6 +26,7 @@ from hbtrio.lab.daemon import DaemonDied
 from hbtrio.lab.steps import TOUR
 from hbtrio.lab.tour import Tour
 from hbtrio.lab.view import summary, view_of_stdout, write
+from hbtrio.text import printable_lines
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -70,7 +71,7 @@ async def _play(tour: Tour, signals: AsyncIterator[int], *, keep: bool) -> int:
             await tour.play()
         await write(summary(tour))
         if not tour.agrees:
-            print(tour.cloud.logs(), file=sys.stderr)
+            print(printable_lines(tour.cloud.logs()), file=sys.stderr)
         if keep:
             await write(_how_to_talk(tour.cloud))
             await trio.sleep_forever()

@@ -10,8 +10,8 @@ import attrs
 import httpx
 
 from hbtrio.config.settings import SOCKET_PATH_BYTES
-from hbtrio.config.source import printable
 from hbtrio.errors import UserError
+from hbtrio.text import printable
 
 #: Where a host and an agent listen by default: ``control_socket`` of host.toml, and
 #: ``operator.listen`` of agent.toml.

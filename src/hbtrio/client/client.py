@@ -23,9 +23,9 @@ import trio
 
 from hbtrio.client.address import Address
 from hbtrio.client.stream import Lines, StreamLost, os_error, read_whole, words
-from hbtrio.config.source import printable
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.tls import client_tls, connection_reason
+from hbtrio.text import printable
 from hbtrio.wire.operator import (
     FleetStatus,
     Forgotten,

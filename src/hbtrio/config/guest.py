@@ -18,7 +18,8 @@ from typing import Any, Final
 import attrs
 
 from hbtrio.config.settings import choice, key_of, number, path, setting_of, word
-from hbtrio.config.source import config_error, printable, read_source, shown, unknown_key
+from hbtrio.config.source import config_error, read_source, shown, unknown_key
+from hbtrio.text import printable
 from hbtrio.wire.vocabulary import CorrectiveAction
 
 #: The deployed client's path.

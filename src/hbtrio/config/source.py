@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterable
 
 from hbtrio.errors import ConfigError, ExitStatus
+from hbtrio.text import printable
 
 #: Far more than any configuration; a larger file is the wrong file.
 LIMIT_BYTES = 64 * 1024
@@ -57,14 +58,6 @@ def read_source(path: str | os.PathLike[str], *, missing_ok: bool = False) -> st
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{name}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x})"]) from error
-
-
-def printable(text: str) -> str:
-    """Return ``text`` on one line, with unprintable characters escaped."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def shown(value: object) -> str:

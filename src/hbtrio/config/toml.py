@@ -27,8 +27,9 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from hbtrio.config.rules import BrokenRulesError, SoundKeys, broken_rules
 from hbtrio.config.settings import key_of, setting_of
-from hbtrio.config.source import config_error, printable, read_source, shown, unknown_key
+from hbtrio.config.source import config_error, read_source, shown, unknown_key
 from hbtrio.errors import ConfigError
+from hbtrio.text import printable
 
 T = TypeVar("T")
 

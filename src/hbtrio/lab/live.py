@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from hbtrio.client.client import CtlClient
-from hbtrio.config.source import printable
 from hbtrio.errors import UserError
 from hbtrio.lab.cloud import Cloud
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.tour import Line, Tour, event_words
 from hbtrio.lab.vim import LabVim
+from hbtrio.text import printable
 from hbtrio.wire.operator import FleetStatus
 
 #: Seconds between two frames.

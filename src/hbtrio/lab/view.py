@@ -14,9 +14,9 @@ from typing import Final, Protocol
 
 import trio
 
-from hbtrio.config.source import printable
 from hbtrio.lab.tour import Line, Tour
 from hbtrio.output import write_out, writing_out
+from hbtrio.text import printable
 
 #: Longer texts are folded: two of these columns and the verdict fit into 80 characters.
 _COLUMN: Final = 36

@@ -7,8 +7,8 @@ import re
 import stat
 from typing import Final
 
-from hbtrio.config.source import printable
 from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.text import printable
 
 #: The syntax of a bearer token (RFC 6750, 2.1), with a length that can't be guessed.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{16,1024}=*", re.ASCII)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.cells import cell_len
@@ -25,6 +25,7 @@ from hbtrio.wire.operator import (
     RoundEntry,
     Status,
 )
+from support.tenant_texts import HOSTILE, TENANT_TEXTS, hostile_in
 from support.time_zone import time_zone
 
 HOST = HostLine(hostname="h", version="1", started="2026-01-01T00:00:00+00:00", heartbeating=2)
@@ -339,6 +340,21 @@ def test_json_is_ascii_without_controls(value: Any) -> None:
     assert json.loads(text) == value
     assert text[-1] == "\n"
     assert text[:-1].isprintable()
+
+
+@given(text=TENANT_TEXTS)
+@example(text=HOSTILE)
+def test_nothing_hostile_gets_to_a_terminal(text: str) -> None:
+    on, data = screen(columns=80)
+    on.line(text, (text, "bad"))
+    on.json({text: text})
+    on.redraw(text)
+    on.settle()
+    said = data.getvalue().decode()
+    # What the screen itself sends to redraw a line.
+    for own in ("\r", "\x1b[K", "\n"):
+        said = said.replace(own, "")
+    assert hostile_in(said) == []
 
 
 def test_what_the_encoding_does_not_know_is_escaped() -> None:

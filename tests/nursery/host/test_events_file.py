@@ -15,14 +15,17 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
+from hypothesis import example, given
 from trio.testing import MockClock
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.nursery.host import events_file
 from hbtrio.nursery.host.events_file import BATCH, FLUSH_S, QUEUE, EventsFault, EventsFile
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
+from support.tenant_texts import HOSTILE, TENANT_TEXTS, hostile_in
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -105,14 +108,24 @@ def pipe() -> Iterator[Pipe]:
 async def test_every_report_is_a_line_at_once(tmp_path: Path) -> None:
     path = tmp_path / "events"
     async with writing(patient(str(path))) as reports:
-        reports.publish(report(1, 'disk "a" b\u00fcsy\n'))
+        reports.publish(report(1, 'disk "a" b\u00fcsy\n\x9b\u202e\u2028\x85'))
         with trio.fail_after(10):
             while not path.read_bytes():
                 await trio.lowlevel.checkpoint()
     assert path.read_text() == (
         '{"time": "2026-01-02T03:04:05.000+00:00", "kind": "stopped", "uuid": "uuid-1", '
-        '"reason": "disk \\"a\\" b\u00fcsy\\n"}\n'
+        '"reason": "disk \\"a\\" b\u00fcsy\\n\\u009b\\u202e\\u2028\\u0085"}\n'
     )
+
+
+@given(text=TENANT_TEXTS)
+@example(text=HOSTILE)
+def test_a_line_holds_nothing_hostile_and_means_what_was_said(text: str) -> None:
+    line = attrs.evolve(report(1, text), name=text).as_line()
+    assert hostile_in(line) == []
+    told = json.loads(line)
+    # Half a surrogate pair can't be sent.
+    assert [told["reason"], told.get("name", "")] == [text.encode(errors="replace").decode()] * 2
 
 
 async def test_a_file_is_appended_to_and_not_everybodys_to_read(tmp_path: Path) -> None:

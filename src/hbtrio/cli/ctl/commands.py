@@ -23,6 +23,7 @@ from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.token_file import checked_token, read_token
+from hbtrio.text import printable
 from hbtrio.wire.operator import (
     ActRequest,
     FleetStatus,
@@ -115,12 +116,12 @@ class Session:
             if isinstance(fault, BrokenPipeError) and self._watch.goes_on:
                 # As with `| head -1`: the user may believe that this ended the action.
                 print(
-                    f"hbtrio ctl: the output is no longer read: {self._watch.goes_on}",
+                    f"hbtrio ctl: the output is no longer read: {printable(self._watch.goes_on)}",
                     file=sys.stderr,
                 )
             raise fault from None
         if status == INTERRUPTED and self._watch.goes_on:
-            print(f"hbtrio ctl: interrupted: {self._watch.goes_on}", file=sys.stderr)
+            print(f"hbtrio ctl: interrupted: {printable(self._watch.goes_on)}", file=sys.stderr)
         return status
 
     async def _until_interrupted(self) -> int:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from hbtrio.config.source import printable
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.text import printable
 from hbtrio.wire.operator import (
     FleetInstanceLine,
     FleetStatus,

@@ -14,8 +14,8 @@ from typing import Any, Final, TextIO
 
 from rich.cells import cell_len, set_cell_size
 
-from hbtrio.config.source import printable
 from hbtrio.output import writing_out
+from hbtrio.text import printable
 
 #: ANSI codes by colour.
 COLOURS: Final = {"": "", "good": "32", "warn": "33", "bad": "1;31", "faint": "2"}

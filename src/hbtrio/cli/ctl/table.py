@@ -9,7 +9,7 @@ import attrs
 from rich.cells import cell_len
 
 from hbtrio.cli.ctl.screen import Screen, clipped, padded
-from hbtrio.config.source import printable
+from hbtrio.text import printable
 
 #: Colours of states and health.
 STATE_COLOURS: Final = {

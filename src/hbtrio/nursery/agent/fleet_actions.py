@@ -16,7 +16,6 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
-from hbtrio.config.source import printable
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone
 from hbtrio.nursery.broadcast import Broadcast
@@ -24,6 +23,7 @@ from hbtrio.nursery.progress_lines import ProgressLines
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
+from hbtrio.text import printable
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import ActCommand
 from hbtrio.wire.operator import ProgressLine, ReplyFault, parse

@@ -2,8 +2,9 @@
 
 Reading is strict in type, so that a server that is neither a host nor an agent is found out at
 once; and lenient towards what is new: unknown members are ignored, unknown words are taken as they
-are. The texts may be a tenant's, as the daemon sent them: whoever prints them makes them fit for a
-terminal.
+are. The texts may be a tenant's. What is written has their unprintable characters as JSON escapes,
+so that a reader that prints a body or line as it is prints no control sequence. Once decoded they
+are as the tenant wrote them: whoever prints them makes them fit for a terminal.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from hbtrio.text import printable_json
 from hbtrio.wire.operator.events import AnyEventLine, EventLine, FleetEventLine
 from hbtrio.wire.operator.fleet import FleetStatus
 from hbtrio.wire.operator.host import Status
@@ -35,18 +37,18 @@ class _Origin(msgspec.Struct, frozen=True):
 
 
 def encode(value: Any) -> bytes:
-    """A body as compact JSON.
+    """A body as compact JSON, with unprintable characters as escapes.
 
     Args:
         value: one of this package's structs or requests, or a list or dict of them. Half a
             surrogate pair in a text, which came out of somebody's JSON, becomes a question mark.
     """
     try:
-        return _ENCODER.encode(value)
+        return printable_json(_ENCODER.encode(value))
     except UnicodeEncodeError:
         plain = msgspec.to_builtins(value)
         text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace")
+        return printable_json(text.encode("utf-8", "replace"))
 
 
 def encode_line(line: msgspec.Struct) -> bytes:

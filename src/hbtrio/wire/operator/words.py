@@ -40,7 +40,7 @@ Milliseconds = Annotated[
 Time = Annotated[
     str, Meta(description="RFC 3339, with offset.", extra_json_schema={"format": "date-time"})
 ]
-#: A text that a tenant may have written, as the daemon has it: escape it before it is shown.
+#: A text that a tenant may have written; once decoded, escape it before it is shown.
 Text = Annotated[str, Meta(description="May hold a tenant's words.")]
 
 EventWord = Annotated[str, Meta(extra_json_schema={"enum": [str(word) for word in EVENT_TABLE]})]
