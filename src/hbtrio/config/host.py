@@ -27,6 +27,7 @@ from hbtrio.config.settings import (
     word,
 )
 from hbtrio.config.toml import load_toml
+from hbtrio.text import as_argument
 
 #: Where the packages install the file.
 DEFAULT_HOST_CONFIG: Final = "/etc/hbtrio/host.toml"
@@ -203,19 +204,13 @@ def expand(argv: Sequence[str], **values: str) -> list[str]:
     """Replace a command's placeholders by values.
 
     Each argument stays one argument, and placeholders within a value are not replaced: a reason
-    ``{uuid}; rm -rf /`` is passed on as it is. NULs and lone surrogates, which no argument can
-    hold, become question marks.
-
-    A program may still read a value as an option: put an argument ``{reason}`` after ``--``, or use
-    a program that takes its arguments by position.
+    ``{uuid}; rm -rf /`` is passed on as it is, but printable and never beginning with ``-``, see
+    :func:`hbtrio.text.as_argument`.
 
     Raises:
         KeyError: a placeholder has no value; :class:`HostConfig` refuses such commands.
     """
-    safe = {
-        name: value.encode(errors="replace").decode().replace("\0", "?")
-        for name, value in values.items()
-    }
+    safe = {name: as_argument(value) for name, value in values.items()}
     return [
         PLACEHOLDER.sub(lambda match: f"{{{match[1]}}}" if match[1] else safe[match[2]], item)
         for item in argv

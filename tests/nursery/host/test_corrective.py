@@ -245,6 +245,8 @@ async def test_with_reporting_off_nothing_is_run(world: HostWorld) -> None:
         (b"; rm -rf / {uuid} $(x) `y`", "; rm -rf / {uuid} $(x) `y`"),
         (b'disk "a"\tC:\\temp\x1b[0m caf\xe9', "disk 'a' C:/temp [0m caf?"),
         (b"x" * 1000, "x" * 223),
+        (b"-rf /", "_-rf /"),
+        ("\u2028--help \u202e\x9b\x85".encode(), "_--help"),
     ],
 )
 async def test_what_a_command_is_told(said: bytes, told: str) -> None:
