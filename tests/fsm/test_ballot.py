@@ -133,6 +133,41 @@ def test_when_everybody_went_away_the_round_is_complete(notification: Notificati
     assert whole(ballot) == (ANSWERED, Outcome(COMPLETE, ""), ())
 
 
+@BOTH
+def test_who_could_not_answer_is_named_after_the_reason(notification: NotificationType) -> None:
+    ballot = Ballot(notification, ["a", "b", "c", "d"])
+    assert ballot.leave("a", "could not be run") is None
+    assert ballot.leave("a", "twice") is None
+    assert ballot.leave("b", "was killed") is None
+    assert ballot.leave("c") is None
+    named = "a could not be run; b was killed"
+    assert ballot.answer("d", COMPLETE, "fine") == Outcome(COMPLETE, f"fine; {named}")
+
+
+@BOTH
+def test_when_nobody_could_answer_the_round_is_complete_and_says_so(
+    notification: NotificationType,
+) -> None:
+    ballot = Ballot(notification, ["a"])
+    assert ballot.leave("a", "could not be run") == Outcome(COMPLETE, "a could not be run")
+
+
+def test_a_reject_does_not_name_who_could_not_answer() -> None:
+    ballot = Ballot(VOTE, ["a", "b"])
+    ballot.leave("a", "could not be run")
+    assert ballot.answer("b", REJECT, "busy") == Outcome(REJECT, "busy")
+
+
+@BOTH
+def test_at_the_end_of_the_window_who_could_not_answer_is_named_last(
+    notification: NotificationType,
+) -> None:
+    ballot = Ballot(notification, ["a", "b"])
+    ballot.leave("a", "could not be run")
+    named = "no answer in time from b; a could not be run"
+    assert ballot.expire() == Outcome(TIMEOUT, named)
+
+
 # -- the end of the window ------------------------------------------------------------------------
 
 

@@ -88,6 +88,7 @@ class Ballot:
         self._agreed = ""
         self._anyone_accepted = False
         self._failure: Outcome | None = None
+        self._abstained: list[str] = []
         if not self._owed:
             self._close(BallotEvent.LAST_ANSWER_CAME, Outcome(VoteResult.COMPLETE, ""))
 
@@ -125,11 +126,19 @@ class Ballot:
             self._failure = Outcome(failed, reason)
         return self._settle()
 
-    def leave(self, voter: str) -> Outcome | None:
-        """Removes a voter that left without an answer; returns the outcome if that closes it."""
+    def leave(self, voter: str, cause: str = "") -> Outcome | None:
+        """Removes a voter that left without an answer; returns the outcome if that closes it.
+
+        Args:
+            voter: its name.
+            cause: why it could not answer, to follow its name in the outcome's reason; empty for a
+                voter that the outcome does not name.
+        """
         if self.state is not BallotState.OPEN or voter not in self._owed:
             return None
         del self._owed[voter]
+        if cause:
+            self._abstained.append(f"{voter} {cause}")
         return self._settle()
 
     def expire(self) -> Outcome | None:
@@ -138,7 +147,7 @@ class Ballot:
             return None
         silent = ", ".join(self._owed)
         outcome = self._failure or Outcome(VoteResult.TIMEOUT, f"no answer in time from {silent}")
-        return self._close(BallotEvent.WINDOW_CLOSED, outcome)
+        return self._close(BallotEvent.WINDOW_CLOSED, self._with_abstentions(outcome))
 
     def abort(self, reason: str) -> Outcome | None:
         """Closes the round without its answers, for a reason that is not the voters'."""
@@ -156,7 +165,12 @@ class Ballot:
             outcome = Outcome(VoteResult.ACCEPT, self._agreed)
         else:
             outcome = Outcome(VoteResult.COMPLETE, self._agreed)
-        return self._close(BallotEvent.LAST_ANSWER_CAME, outcome)
+        return self._close(BallotEvent.LAST_ANSWER_CAME, self._with_abstentions(outcome))
+
+    def _with_abstentions(self, outcome: Outcome) -> Outcome:
+        """Adds who could not answer, last: the wire cuts a long reason at its end."""
+        reasons = [outcome.reason] if outcome.reason else []
+        return Outcome(outcome.result, "; ".join(reasons + self._abstained))
 
     def _close(self, event: BallotEvent, outcome: Outcome) -> Outcome:
         self.state = BALLOT_TABLE.after(self.state, event)

@@ -47,6 +47,16 @@ class Answer:
     reason: str = ""
 
 
+@attrs.frozen
+class Abstention:
+    """A handler that could not answer, which counts as agreement but is named in the outcome.
+
+    ``cause`` follows the voter's name, such as ``was killed by signal SIGKILL``.
+    """
+
+    cause: str
+
+
 T = TypeVar("T")
 
 
@@ -120,10 +130,10 @@ class Window(Generic[T]):
         return self._answers[0]
 
 
-#: Returns the answer of one voter, or None if the voter takes no part and does not count. A handler
-#: is cancelled when the window closes first. If the answer arrives in a place that only the handler
-#: knows, the handler registers it with :meth:`Window.reading`.
-Handler = Callable[["BallotWindow"], Awaitable[Answer | None]]
+#: Returns the answer of one voter, or why it could not answer, or None if the voter takes no part
+#: and does not count. A handler is cancelled when the window closes first. If the answer arrives in
+#: a place that only the handler knows, the handler registers it with :meth:`Window.reading`.
+Handler = Callable[["BallotWindow"], Awaitable[Answer | Abstention | None]]
 
 
 class BallotWindow(Window[Outcome]):
@@ -219,6 +229,9 @@ class BallotWindow(Window[Outcome]):
         answer = await handler(self)
         if answer is None:
             self.ballot.leave(voter)
+            self._settle()
+        elif isinstance(answer, Abstention):
+            self.ballot.leave(voter, answer.cause)
             self._settle()
         else:
             if answer.result is VoteResult.TIMEOUT:

@@ -137,10 +137,10 @@ def run_of(part: Part) -> FakeRun:
 def expected(
     parts: Sequence[Part], window_s: float, *, vote: bool
 ) -> tuple[float, VoteResult, str]:
-    """Seconds from the question to the answer, the answer and its reason."""
+    """Seconds from the question to the answer, the answer and its reason; the script is first."""
     owed = [part.name for part in parts]
     failure: tuple[VoteResult, str] | None = None
-    reason, accepted, over_s = "", False, 0.0
+    reason, accepted, over_s, killed = "", False, 0.0, ""
     for part in sorted(parts, key=lambda part: part.over_s):
         if part.over_s >= window_s:
             break
@@ -155,9 +155,13 @@ def expected(
         elif part.does in AGREEING:
             reason = reason or part.reason
             accepted |= vote and AGREEING[part.does] is ACCEPT
+        elif part is parts[0]:
+            killed = f"{part.name} was killed by signal SIGKILL"
     if owed:
-        return window_s, *(failure or (TIMEOUT, f"no answer in time from {', '.join(owed)}"))
-    return over_s, *(failure or (ACCEPT if accepted else COMPLETE, reason))
+        over_s = window_s
+        failure = failure or (TIMEOUT, f"no answer in time from {', '.join(owed)}")
+    result, reason = failure or (ACCEPT if accepted else COMPLETE, reason)
+    return over_s, result, "; ".join(filter(None, (reason, killed)))
 
 
 async def held(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from hbtrio.fsm.ballot import Ballot
+from hbtrio.fsm.ballot import Ballot, Outcome
 from hbtrio.nursery.guest.event_scripts import EventScripts
-from hbtrio.nursery.windows import Answer, BallotWindow
+from hbtrio.nursery.windows import Abstention, Answer, BallotWindow
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.system.runner import SystemProcesses
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind
 from support.fake_processes import HANGS, FakeProcesses, FakeRun
@@ -37,12 +39,15 @@ def window() -> BallotWindow:
         (FakeRun(1, b"busy\n"), Answer(VoteResult.REJECT, "busy")),
         (FakeRun(2, b"busy"), Answer(VoteResult.REJECT, "busy")),
         (FakeRun(255), Answer(VoteResult.REJECT, "")),
-        (FakeRun(signal=9, stdout=b"so far"), None),
-        (FakeRun(fault="Permission denied"), None),
+        (FakeRun(signal=9, stdout=b"so far"), Abstention("was killed by signal SIGKILL")),
+        (
+            FakeRun(fault="Permission denied"),
+            Abstention("could not be run: Permission denied"),
+        ),
     ],
 )
 async def test_what_the_end_of_a_script_means(
-    notify: ActionNotify, run: FakeRun, answer: Answer | None, tmp_path: Path
+    notify: ActionNotify, run: FakeRun, answer: Answer | Abstention, tmp_path: Path
 ) -> None:
     processes = handlers(tmp_path, {"handler": run})
     scripts = EventScripts(str(tmp_path / "handler"), processes)
@@ -99,3 +104,65 @@ async def test_cancelled_a_handler_ends_its_script(
         await handler(window())
     assert scope.cancelled_caught
     assert when(processes.cancelled) == [(3.0, "handler")]
+
+
+# -- real scripts that can't vote -----------------------------------------------------------------
+
+NO_INTERPRETER = "the interpreter named in its first line does not exist"
+
+
+def script(path: Path, text: str, mode: int = 0o755) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+async def outcome(path: Path, notify: ActionNotify) -> Outcome:
+    """What a round of real scripts answers to the host."""
+    async with SystemProcesses() as processes:
+        asked = EventScripts(str(path), processes).handlers(notify)
+        ballot = Ballot(notify.notification_type, asked)
+        guard = OnTimeGuard(math.inf)
+        round_ = BallotWindow(WindowKind.VOTE, 60, ballot, lambda outcome: None, guard)
+        return await round_.hold(asked)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("notify", [VOTE, NOTICE], ids=["vote", "notice"])
+@pytest.mark.parametrize(
+    ("text", "mode", "cause"),
+    [
+        ("#!/bin/sh\nexit 1\n", 0o644, "could not be run: Permission denied"),
+        ("#!/nowhere/sh\nexit 1\n", 0o755, f"could not be run: {NO_INTERPRETER}"),
+        ("exit 1\n", 0o755, "could not be run: not a program, and no #! in its first line"),
+        ("#!/bin/sh\necho so far\nkill -SEGV $$\n", 0o755, "was killed by signal SIGSEGV"),
+    ],
+    ids=["mode 0644", "no interpreter", "no program", "killed"],
+)
+async def test_a_script_that_cannot_vote_is_named_and_agrees(
+    notify: ActionNotify, text: str, mode: int, cause: str, tmp_path: Path
+) -> None:
+    path = script(tmp_path / "event_script", text, mode)
+    assert await outcome(path, notify) == Outcome(VoteResult.COMPLETE, f"event_script {cause}")
+
+
+@pytest.mark.processes
+async def test_a_program_that_is_being_written_is_named_and_agrees(tmp_path: Path) -> None:
+    program = tmp_path / "event_script"
+    shutil.copy("/bin/false", program)
+    with program.open("r+b"):
+        named = "event_script could not be run: Text file busy"
+        assert await outcome(program, VOTE) == Outcome(VoteResult.COMPLETE, named)
+    assert await outcome(program, VOTE) == Outcome(VoteResult.REJECT, "")
+
+
+@pytest.mark.processes
+async def test_a_script_that_cannot_vote_is_named_after_the_reason_of_one_that_did(
+    tmp_path: Path,
+) -> None:
+    script(tmp_path / "10-broken", "#!/nowhere/sh\n")
+    script(tmp_path / "20-fine", "#!/bin/sh\necho ready\n")
+    named = f"ready; 10-broken could not be run: {NO_INTERPRETER}"
+    assert await outcome(tmp_path, VOTE) == Outcome(VoteResult.ACCEPT, named)
+    script(tmp_path / "30-no", "#!/bin/sh\necho busy\nexit 1\n")
+    assert await outcome(tmp_path, VOTE) == Outcome(VoteResult.REJECT, "busy")

@@ -57,9 +57,17 @@ async def test_answers(
 @pytest.mark.parametrize(
     ("run", "reason", "message"),
     [
-        (FakeRun(signal=9, stdout=b"so far\n"), "so far", "was killed by signal SIGKILL"),
-        (FakeRun(signal=40), "", "was killed by signal 40"),
-        (FakeRun(fault="Permission denied"), "", "cannot be run: Permission denied"),
+        (
+            FakeRun(signal=9, stdout=b"so far\n"),
+            "was killed by signal SIGKILL",
+            "was killed by signal SIGKILL",
+        ),
+        (FakeRun(signal=40), "was killed by signal 40", "was killed by signal 40"),
+        (
+            FakeRun(fault="Permission denied"),
+            "could not be run: Permission denied",
+            "cannot be run: Permission denied",
+        ),
     ],
 )
 async def test_no_answer_is_an_error_in_the_log(
@@ -111,7 +119,9 @@ async def test_the_fake_is_like_the_real_one(autojump_clock: trio.testing.MockCl
     assert await runner.run(["/slow"], max_output=2) == ProcessResult(3, None, b"ab", b"de", True)
     assert runner.ended == [Moment(started + 2.5, ("/slow",))]
     missing = await run_script(runner, ["/missing"])
-    assert missing == ScriptAnswer(ScriptVerdict.NO_ANSWER, "")
+    assert missing == ScriptAnswer(
+        ScriptVerdict.NO_ANSWER, "could not be run: No such file or directory"
+    )
     assert len(runner.started) == 1
 
 

@@ -234,23 +234,31 @@ async def test_a_script_is_told_what_it_is_about(
 
 
 OK, REFUSES = FakeRun(0, b"fine\n", delay_s=2), FakeRun(1, b"busy\n", delay_s=1)
-KILLED, MISSING = FakeRun(signal=9, delay_s=0.5), FakeRun(fault="Exec format error")
+KILLED, BROKEN = FakeRun(signal=9, delay_s=0.5), FakeRun(fault="Exec format error")
+A_KILLED = "a was killed by signal SIGKILL"
 
 
 @pytest.mark.parametrize(
     ("notify", "runs", "at_s", "result", "reason"),
     [
         (STOP_VOTE, {}, 2.0, COMPLETE, ""),
-        (STOP_VOTE, {"a": KILLED}, 2.5, COMPLETE, ""),
-        (STOP_VOTE, {"a": MISSING}, 2.0, COMPLETE, ""),
-        (STOP_VOTE, {"a": KILLED, "b": OK, "c": MISSING}, 4.0, ACCEPT, "fine"),
+        (STOP_VOTE, {"a": KILLED}, 2.5, COMPLETE, A_KILLED),
+        (STOP_VOTE, {"a": BROKEN}, 2.0, COMPLETE, "a could not be run: Exec format error"),
+        (
+            STOP_VOTE,
+            {"a": KILLED, "b": OK, "c": BROKEN},
+            4.0,
+            ACCEPT,
+            f"fine; c could not be run: Exec format error; {A_KILLED}",
+        ),
         (STOP_VOTE, {"a": KILLED, "b": REFUSES}, 3.0, REJECT, "busy"),
         (STOP_VOTE, {"a": REFUSES, "b": HANGS, "c": OK}, 3.0, REJECT, "busy"),
         (STOP_VOTE, {"a": OK, "b": OK}, 4.0, ACCEPT, "fine"),
         (STOP_VOTE, {"a": OK, "b": HANGS}, 10.0, TIMEOUT, "no answer in time from b"),
         (STOP_VOTE, {"a": HANGS, "b": HANGS}, 10.0, TIMEOUT, "no answer in time from a, b"),
         (STOP_NOTICE, {}, 2.0, COMPLETE, ""),
-        (STOP_NOTICE, {"a": KILLED}, 2.5, COMPLETE, ""),
+        (STOP_NOTICE, {"a": KILLED}, 2.5, COMPLETE, A_KILLED),
+        (STOP_NOTICE, {"a": KILLED, "b": REFUSES}, 3.0, ERROR, f"busy; {A_KILLED}"),
         (STOP_NOTICE, {"a": OK, "b": OK}, 4.0, COMPLETE, "fine"),
         (STOP_NOTICE, {"a": REFUSES, "b": OK}, 4.0, ERROR, "busy"),
         (STOP_NOTICE, {"a": REFUSES, "b": HANGS}, 9.0, ERROR, "busy"),

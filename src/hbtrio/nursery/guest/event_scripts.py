@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import attrs
 
 from hbtrio.nursery.guest.scripts import ScriptVerdict, executables, run_script
-from hbtrio.nursery.windows import Answer, BallotWindow, Handler
+from hbtrio.nursery.windows import Abstention, Answer, BallotWindow, Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.channel_messages import ActionNotify
@@ -47,7 +47,7 @@ class _ScriptHandler:
     processes: ProcessRunner
     argv: tuple[str, ...]
 
-    async def __call__(self, _: BallotWindow) -> Answer | None:
+    async def __call__(self, _: BallotWindow) -> Answer | Abstention:
         answer = await run_script(self.processes, self.argv)
         match answer.verdict:
             case ScriptVerdict.OK:
@@ -55,4 +55,4 @@ class _ScriptHandler:
             case ScriptVerdict.REFUSED:
                 return Answer(VoteResult.REJECT, answer.reason)
             case ScriptVerdict.NO_ANSWER:
-                return None
+                return Abstention(answer.reason)

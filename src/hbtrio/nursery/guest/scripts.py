@@ -2,7 +2,7 @@
 
 The rules are PROTOCOL.md's: exit 0 accepts or succeeds, anything else rejects or fails, the first
 line of standard output is the reason. A script that was killed or could not be run has not voted,
-which counts as agreement; the cause is logged.
+which counts as agreement; the cause is logged and is part of the outcome.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class ScriptAnswer:
     Args:
         verdict: how the script ended.
         reason: the first line of its standard output, stripped, without control characters; may be
-            empty. Its length is bounded by the runner only: the wire codec cuts it.
+            empty. For ``NO_ANSWER`` the cause, to follow the script's name: ``could not be run:
+            Permission denied``. Its length is bounded by the runner only: the wire codec cuts it.
     """
 
     verdict: ScriptVerdict
@@ -63,16 +64,16 @@ async def run_script(runner: ProcessRunner, argv: Sequence[str]) -> ScriptAnswer
         result = await runner.run(argv)
     except ProcessNotStarted as error:
         _log.error("script %s cannot be run: %s", error.path, error.reason)
-        return ScriptAnswer(ScriptVerdict.NO_ANSWER, "")
+        return ScriptAnswer(ScriptVerdict.NO_ANSWER, f"could not be run: {error.reason}")
     stderr = _first_line(result.stderr)
     if stderr:
         _log.warning("script %s: stderr: %s", path, stderr[:_MAX_LOGGED])
-    reason = _first_line(result.stdout)
     if result.signal is not None:
-        _log.error("script %s was killed by signal %s", path, _signal_name(result.signal))
-        return ScriptAnswer(ScriptVerdict.NO_ANSWER, reason)
+        cause = f"was killed by signal {_signal_name(result.signal)}"
+        _log.error("script %s %s", path, cause)
+        return ScriptAnswer(ScriptVerdict.NO_ANSWER, cause)
     verdict = ScriptVerdict.OK if result.exit_code == 0 else ScriptVerdict.REFUSED
-    return ScriptAnswer(verdict, reason)
+    return ScriptAnswer(verdict, _first_line(result.stdout))
 
 
 def executables(path: str) -> list[str]:
