@@ -46,6 +46,8 @@ def test_left_out_keys_have_the_values_of_the_deployed_client() -> None:
         health_check_interval_s=30,
         health_check_script=None,
         event_notification_script=None,
+        health_check_timeouts=2,
+        health_timeout_action=CorrectiveAction.LOG,
         app_socket_mode="0660",
         app_socket_group="",
     )
@@ -65,6 +67,8 @@ def test_the_shipped_file_has_the_shipped_values() -> None:
         health_check_interval_s=30,
         health_check_script="/etc/guest-client/heartbeat/sample_health_script",
         event_notification_script="/etc/guest-client/heartbeat/sample_event_script",
+        health_check_timeouts=2,
+        health_timeout_action=CorrectiveAction.LOG,
         app_socket_mode="0660",
         app_socket_group="",
     )

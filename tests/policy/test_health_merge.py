@@ -126,6 +126,56 @@ def test_a_forgotten_script_is_healthy() -> None:
     assert merge.report([], 1.0) == healthy(REBOOT)
 
 
+# -- a script that hangs ---------------------------------------------------------------------------
+
+HUNG = HealthStatus(False, LOG, "hung")
+
+
+@pytest.mark.parametrize("healthy_now", [True, False])
+def test_a_script_that_hangs_is_ill_until_its_next_result(healthy_now: bool) -> None:
+    merge = HealthMerge(REBOOT)
+    merge.script_result(healthy=True, reason="")
+    merge.script_hung(HUNG)
+    assert merge.report([], 0.0) == unhealthy(LOG, "hung")
+    assert merge.report([], 59.9) == unhealthy(NONE, "hung")
+    merge.script_hung(HUNG)
+    assert merge.report([], 60.0) == unhealthy(LOG, "hung")
+    merge.script_result(healthy=healthy_now, reason="disk full")
+    expected = healthy(REBOOT) if healthy_now else unhealthy(REBOOT, "disk full")
+    assert merge.report([], 61.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("configured", "timeout_action", "report"),
+    [
+        (REBOOT, LOG, unhealthy(REBOOT, "disk full")),
+        (REBOOT, REBOOT, unhealthy(REBOOT, "disk full")),
+        (REBOOT, STOP, unhealthy(STOP, "hung")),
+    ],
+)
+def test_a_hang_does_not_weaken_the_last_verdict(
+    configured: CorrectiveAction, timeout_action: CorrectiveAction, report: HealthReport
+) -> None:
+    merge = HealthMerge(configured)
+    merge.script_result(healthy=False, reason="disk full")
+    merge.script_hung(ill(timeout_action, "hung"))
+    assert merge.report([], 0.0) == report
+
+
+@pytest.mark.parametrize(("action", "reason"), [(NONE, "hung"), (LOG, "a"), (STOP, "a")])
+def test_an_application_wins_a_tie_against_a_hang(action: CorrectiveAction, reason: str) -> None:
+    merge = HealthMerge(REBOOT)
+    merge.script_hung(HUNG)
+    assert merge.report([ill(action, "a")], 0.0).reason == reason
+
+
+def test_a_forgotten_script_does_not_hang() -> None:
+    merge = HealthMerge(REBOOT)
+    merge.script_hung(HUNG)
+    merge.forget_script()
+    assert merge.report([], 0.0) == healthy(REBOOT)
+
+
 def test_a_newly_configured_action_counts_from_the_next_run_of_the_script() -> None:
     merge = HealthMerge(REBOOT)
     merge.configured = LOG

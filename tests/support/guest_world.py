@@ -19,7 +19,7 @@ from hbtrio.nursery.windows import Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, InitAck
-from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, VoteResult
 from support.fake_processes import FakeProcesses, FakeRun, Moment
 from support.fake_time import FakeTime
 from support.memory_device import MemoryDevice, Received
@@ -65,7 +65,8 @@ class GuestWorld(FakeTime):
         events: EVENT_NOTIFICATION_SCRIPT, a real file or directory.
         voters: instead of ``events``.
         health: HEALTH_CHECK_SCRIPT.
-        health_interval_s: HEALTH_CHECK_INTERVAL.
+        health_interval_s: HEALTH_CHECK_INTERVAL. The other keys of the health script have their
+            defaults.
         device: its channel; a unix socket by default.
         new_id: makes its ids; 101, 102, 103, ... by default.
         guard: its on-time guard, where somebody else has to have it too.
@@ -91,7 +92,9 @@ class GuestWorld(FakeTime):
             device=self.device,
             voters=voters or self.scripts(events),
             session=settings,
-            health_script=HealthScript(health, health_interval_s, self.processes),
+            health_script=HealthScript(
+                health, health_interval_s, self.processes, 2, CorrectiveAction.LOG
+            ),
             new_id=new_id or (lambda: next(ids)),
         )
         self.guard = guard or OnTimeGuard(trio.current_time())

@@ -111,7 +111,11 @@ def _setup(
             corrective_action=config.corrective_action,
         ),
         health_script=HealthScript(
-            config.health_check_script, config.health_check_interval_s, processes
+            config.health_check_script,
+            config.health_check_interval_s,
+            processes,
+            config.health_check_timeouts,
+            config.health_timeout_action,
         ),
         new_id=_new_id,
     )

@@ -61,6 +61,12 @@ class GuestConfig:
     #: 0 only without a health script.
     health_check_interval_s: int = number(30, 0, 86_400, "s", key="HEALTH_CHECK_INTERVAL")
     health_check_script: str | None = path(None, key="HEALTH_CHECK_SCRIPT")
+    #: Runs in a row that outlive their interval and so count as ill health.
+    health_check_timeouts: int = number(2, 1, 1000, "runs", key="HEALTH_CHECK_TIMEOUTS")
+    #: Requested for that ill health; a script that reports ill health gets CORRECTIVE_ACTION.
+    health_timeout_action: CorrectiveAction = choice(
+        CorrectiveAction.LOG, _ACTIONS, key="HEALTH_TIMEOUT_ACTION"
+    )
     event_notification_script: str | None = path(None, key="EVENT_NOTIFICATION_SCRIPT")
     app_socket_mode: str = word("0660", "0?[0-7]{3}", "three octal digits", key="APP_SOCKET_MODE")
     #: Empty: the daemon's own group.

@@ -3,6 +3,9 @@
 Among unhealthy applications the strongest corrective action wins. If all applications are healthy,
 the health script decides, with the configured action. If both are unhealthy, the stronger action
 and its message are reported; applications win a tie.
+
+A script that hangs is ill health too, with an action of its own. It does not replace the script's
+last verdict: a script that has reported a fault and then hangs must not weaken its request.
 """
 
 from __future__ import annotations
@@ -50,16 +53,23 @@ class HealthMerge:
     def __init__(self, configured: CorrectiveAction) -> None:
         self.configured = configured
         self._script: HealthStatus = HealthStatus(True)
+        self._hung: HealthStatus = HealthStatus(True)
         self._asked: CorrectiveAction | None = None
         self._asked_at = 0.0
 
     def script_result(self, *, healthy: bool, reason: str) -> None:
-        """Stores the latest result of the health script."""
+        """Stores the latest result of the health script, which shows that it no longer hangs."""
         self._script = HealthStatus(healthy, self.configured, reason)
+        self._hung = HealthStatus(True)
+
+    def script_hung(self, status: HealthStatus) -> None:
+        """Stores an ill health that lasts until the script's next result: the script hangs."""
+        self._hung = status
 
     def forget_script(self) -> None:
         """Counts the script as healthy from now on, because it is no longer configured."""
         self._script = HealthStatus(True)
+        self._hung = HealthStatus(True)
 
     def report(self, applications: Iterable[HealthStatus], now: float) -> HealthReport:
         """Returns the report for a challenge that is answered at ``now``.
@@ -68,9 +78,8 @@ class HealthMerge:
             applications: the current health of the registered applications.
             now: seconds on the caller's clock.
         """
-        ill = [status for status in applications if not status.healthy]
-        if not self._script.healthy:
-            ill.append(self._script)
+        sources = (*applications, self._script, self._hung)
+        ill = [status for status in sources if not status.healthy]
         if not ill:
             self._asked = None
             return HealthReport(Health.HEALTHY, self.configured, "")

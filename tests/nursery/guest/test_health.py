@@ -220,7 +220,7 @@ def changed(bench: GuestWorld, script: str | None) -> GuestSetup:
     return attrs.evolve(
         bench.setup,
         session=attrs.evolve(SETTINGS, corrective_action=STOP),
-        health_script=HealthScript(script, 10, bench.processes),
+        health_script=HealthScript(script, 10, bench.processes, 2, LOG),
     )
 
 
@@ -284,6 +284,42 @@ async def test_a_verdict_of_the_old_script_that_comes_with_the_reload_is_not_the
         bench.device.send(InitAck(102))
         assert await asked(bench, 3.0) == [(3.0, HEALTHY, STOP, "")]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_script_that_hangs_is_ill_until_a_run_ends() -> None:
+    """Hung from 20 on, by the runs of 0 and 10; well at 35, by the run of 30."""
+    runs = iter([HANGS, HANGS, HANGS, FakeRun(delay_s=5), FakeRun()])
+    processes = FakeProcesses(lambda argv: next(runs))
+    reason = "health script did not end within 10 s, 2 times in a row"
+    async with trio.open_nursery() as nursery:
+        bench = GuestWorld(processes=processes, health=SCRIPT, health_interval_s=10)
+        await bench.enable(nursery)
+        assert await asked(bench, 19.999, 20.001, 34.999, 35.001) == [
+            (19.999, HEALTHY, REBOOT, ""),
+            (20.001, UNHEALTHY, LOG, reason),
+            (34.999, UNHEALTHY, NONE, reason),
+            (35.001, HEALTHY, REBOOT, ""),
+        ]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("reloaded_s", [15.0, 25.0])  # before the second timeout, and after it
+async def test_a_reload_starts_the_count_of_hung_runs_again(reloaded_s: float) -> None:
+    processes = FakeProcesses({SCRIPT: HANGS})
+    async with trio.open_nursery() as nursery:
+        bench = GuestWorld(processes=processes, health=SCRIPT, health_interval_s=10)
+        await bench.enable(nursery)
+        await trio.sleep_until(reloaded_s)
+        bench.guest.reload(changed(bench, SCRIPT))
+        await bench.device.next()
+        bench.device.send(InitAck(102))
+        said = await asked(bench, reloaded_s + 0.001, reloaded_s + 19.999, reloaded_s + 20.001)
+        nursery.cancel_scope.cancel()
+    assert [(health, action) for _, health, action, _ in said] == [
+        (HEALTHY, STOP),
+        (HEALTHY, STOP),
+        (UNHEALTHY, LOG),
+    ]
 
 
 async def test_a_stop_ends_the_health_script(tmp_path: Path) -> None:

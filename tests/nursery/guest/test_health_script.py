@@ -14,13 +14,16 @@ from trio.testing import MockClock
 from hbtrio.nursery.guest.health_script import HealthScript
 from hbtrio.nursery.guest.scripts import ScriptAnswer, ScriptVerdict
 from hbtrio.nursery.time_guard import run_guard
+from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
+from hbtrio.wire.vocabulary import CorrectiveAction
 from support.fake_processes import HANGS, FakeProcesses, FakeRun
 from support.guest_world import when
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 SCRIPT = "/etc/health"
+REBOOT = CorrectiveAction.REBOOT
 
 #: Neither ends by itself nor at once when it is told to.
 STUBBORN = FakeRun(delay_s=math.inf, dies_in_s=3)
@@ -46,20 +49,29 @@ class Health:
 
     processes: FakeProcesses
     verdicts: list[tuple[float, bool, str]] = attrs.field(factory=list)
+    hung: list[tuple[float, HealthStatus]] = attrs.field(factory=list)
+    timeouts: int = 2
 
     async def run(self, interval_s: float, guard: OnTimeGuard) -> None:
-        script = HealthScript(SCRIPT, interval_s, self.processes)
-        await script.run(self._note, guard)
+        script = HealthScript(SCRIPT, interval_s, self.processes, self.timeouts, REBOOT)
+        await script.run(self._note, self._note_hung, guard)
 
     def _note(self, answer: ScriptAnswer) -> None:
         healthy = answer.verdict is ScriptVerdict.OK
         self.verdicts.append((round(trio.current_time(), 6), healthy, answer.reason))
 
+    def _note_hung(self, status: HealthStatus) -> None:
+        self.hung.append((round(trio.current_time(), 6), status))
+
 
 async def health(
-    nursery: trio.Nursery, *runs: FakeRun, interval_s: float = 30.0, guard: OnTimeGuard
+    nursery: trio.Nursery,
+    *runs: FakeRun,
+    interval_s: float = 30.0,
+    timeouts: int = 2,
+    guard: OnTimeGuard,
 ) -> Health:
-    one = Health(FakeProcesses(Runs(runs)))
+    one = Health(FakeProcesses(Runs(runs)), timeouts=timeouts)
     nursery.start_soon(one.run, interval_s, guard)
     return one
 
@@ -129,10 +141,11 @@ async def test_a_run_without_a_verdict_changes_nothing(silent: FakeRun) -> None:
 async def test_without_a_script_nothing_runs() -> None:
     processes = FakeProcesses({})
 
-    def never(answer: ScriptAnswer) -> None:
+    def never(_: object) -> None:
         raise AssertionError("a verdict of nobody")
 
-    await HealthScript(None, 0, processes).run(never, OnTimeGuard(trio.current_time()))
+    script = HealthScript(None, 0, processes, 1, REBOOT)
+    await script.run(never, never, OnTimeGuard(trio.current_time()))
     assert processes.started == []
 
 
@@ -199,3 +212,60 @@ async def test_runs_never_overlap_and_each_has_its_interval(
         logging.ERROR,
         f"health script {SCRIPT} did not end within 4 s",
     )
+
+
+# -- runs that outlive their interval --------------------------------------------------------------
+
+
+def hung(reason: str) -> HealthStatus:
+    return HealthStatus(False, REBOOT, reason)
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "first_s", "reason"),
+    [
+        (1, 30.0, "health script did not end within 30 s"),
+        (2, 60.0, "health script did not end within 30 s, 2 times in a row"),
+        (3, 90.0, "health script did not end within 30 s, 3 times in a row"),
+    ],
+)
+async def test_it_hangs_from_the_limit_on(timeouts: int, first_s: float, reason: str) -> None:
+    async with trio.open_nursery() as nursery:
+        guard = await timekeeper(nursery)
+        one = await health(nursery, HANGS, timeouts=timeouts, guard=guard)
+        await trio.sleep_until(first_s - 0.001)
+        assert one.hung == []
+        await trio.sleep_until(first_s + 30.001)
+        nursery.cancel_scope.cancel()
+    assert one.hung == [(first_s, hung(reason)), (first_s + 30, hung(reason))]
+    assert one.verdicts == []
+
+
+@pytest.mark.parametrize(
+    "between",
+    [FakeRun(), FakeRun(1), FakeRun(delay_s=30.0), FakeRun(signal=9), FakeRun(fault="no memory")],
+)
+async def test_a_run_that_ends_in_time_starts_the_row_again(between: FakeRun) -> None:
+    async with trio.open_nursery() as nursery:
+        guard = await timekeeper(nursery)
+        one = await health(nursery, HANGS, between, HANGS, guard=guard)
+        await trio.sleep_until(125)
+        nursery.cancel_scope.cancel()
+    assert [at for at, _ in one.hung] == [120.0]
+
+
+async def test_runs_that_a_late_process_ends_are_no_hang(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        guard = await timekeeper(nursery)
+        one = await health(nursery, HANGS, guard=guard)
+        await trio.sleep_until(30.001)  # the first run counts
+        for _ in range(3):
+            await trio.sleep(10)
+            autojump_clock.jump(40.0)
+            await trio.sleep(CALM_S + 0.001)
+        assert one.hung == []
+        after = starts(one)[-1]
+        assert len(starts(one)) == 5
+        await trio.sleep_until(after + 30.001)
+        nursery.cancel_scope.cancel()
+    assert [at for at, _ in one.hung] == [after + 30.0]

@@ -392,7 +392,7 @@ def reloaded(bench: GuestWorld, events: Path | None = None) -> GuestSetup:
         device=MemoryDevice(),
         voters=bench.scripts(events),
         session=CHANGED,
-        health_script=HealthScript(None, 30, bench.processes),
+        health_script=HealthScript(None, 30, bench.processes, 2, CorrectiveAction.LOG),
         new_id=lambda: 999,
     )
 

@@ -29,7 +29,8 @@ class GuestHealth:
 
     Args:
         script: HEALTH_CHECK_SCRIPT.
-        action: CORRECTIVE_ACTION, requested while the script reports ill health.
+        action: CORRECTIVE_ACTION, requested while the script reports ill health. The action for a
+            script that hangs is the script's own.
         guard: the process's on-time guard.
     """
 
@@ -45,7 +46,12 @@ class GuestHealth:
         while True:
             script = self._script
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(script.run, partial(self._script_ended, script), self._guard)
+                nursery.start_soon(
+                    script.run,
+                    partial(self._script_ended, script),
+                    partial(self._script_hung, script),
+                    self._guard,
+                )
                 await self._reloaded.wait()
                 nursery.cancel_scope.cancel()
 
@@ -79,3 +85,7 @@ class GuestHealth:
             self._merge.script_result(
                 healthy=answer.verdict is ScriptVerdict.OK, reason=answer.reason
             )
+
+    def _script_hung(self, script: HealthScript, status: HealthStatus) -> None:
+        if script is self._script:
+            self._merge.script_hung(status)
