@@ -33,7 +33,7 @@ async def test_act_reboot(supply: Supply) -> None:
             ("vote", ""),
             ("notice", ""),
             ("stopped", "reboot is in progress"),
-            ("heartbeating", "after: reboot"),
+            ("heartbeating", "back after reboot"),
         ]
         assert vm.console.count("init: up") == 1
         await vm.changed(*FOUND, *RELEASED)
@@ -70,7 +70,7 @@ async def test_act_live_migrate(supply: Supply, place: Path) -> None:
         await here.until_forgotten(vm)
         await there.beats(target, 3)
         assert sorted(there.events(target)) == [
-            ("heartbeating", "after: live_migrate_end was sent"),
+            ("heartbeating", "back after live_migrate_end was sent"),
             ("notice", ""),
         ]
         kinds = [kind for kind, _ in here.events(vm, since)]

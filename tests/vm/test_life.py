@@ -46,7 +46,7 @@ async def test_votes_and_notices_are_the_scripts_inside(supply: Supply) -> None:
             ("vote", ""),
             ("notice", ""),
             ("stopped", "live_migrate_begin is in progress"),
-            ("heartbeating", "after: live_migrate_end was sent"),
+            ("heartbeating", "back after live_migrate_end was sent"),
             ("notice", ""),
         ]
         await vm.changed(*FOUND)

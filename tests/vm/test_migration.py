@@ -18,7 +18,7 @@ from vm.words import DOWN, FOUND, HEARTBEATING
 
 pytestmark = pytest.mark.vm
 
-AFTER_THE_NOTICE = ("heartbeating", "after: live_migrate_end was sent")
+AFTER_THE_NOTICE = ("heartbeating", "back after live_migrate_end was sent")
 
 #: From the moment at which the VM runs on the target until it has answered a challenge there.
 RESUMED_S = 2.0

@@ -36,7 +36,7 @@ def around(event: str, end: str) -> list[list[tuple[str, str]]]:
             ("vote", ""),
             ("notice", ""),
             ("stopped", f"{event} is in progress"),
-            ("heartbeating", f"after: {back}"),
+            ("heartbeating", f"back after {back}"),
             ("notice", ""),
         ]
         for back in (event, f"{end} was sent")
@@ -71,7 +71,7 @@ async def test_it_is_back_before_anybody_says_that_it_runs(supply: Supply) -> No
         assert bed.events(vm, since) == [
             ("notice", ""),
             ("stopped", "pause is in progress"),
-            ("heartbeating", "after: pause"),
+            ("heartbeating", "back after pause"),
         ]
         assert await bed.notify(vm, "unpause") == ("complete", "")
         await vm.changed(*FOUND)
@@ -108,7 +108,7 @@ async def test_reset_with_a_notice_is_no_loss(supply: Supply, transport: Transpo
             ("vote", ""),
             ("notice", ""),
             ("stopped", "reboot is in progress"),
-            ("heartbeating", "after: reboot"),
+            ("heartbeating", "back after reboot"),
         ]
         assert vm.console.count("init: up") == boots + 1
         await vm.changed(*(FOUND if transport is Transport.VIRTIO else RELEASED), *RELEASED)

@@ -10,7 +10,7 @@ HEARTBEATING: Final = ("heartbeating", "init answered")
 
 #: With the shipped interval of 1000 ms and one miss forgiven, silence is a loss after 3 s.
 LOST: Final = ("loss", "no answer for 3 s")
-RECOVERED: Final = ("heartbeating", "after: no answer for 3 s")
+RECOVERED: Final = ("heartbeating", "back after no answer for 3 s")
 
 FAREWELL: Final = ("stopped", "guest exited: Exiting...")
 

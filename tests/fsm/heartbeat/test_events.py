@@ -114,7 +114,7 @@ def test_a_late_answer_shows_that_it_is_slow_and_not_frozen(event: Event) -> Non
         assert came == []
         assert bench.beat.state is S.SUSPENDED
     else:
-        assert came == [(4.75, Heartbeating(f"after: {event}"))]
+        assert came == [(4.75, Heartbeating(f"back after {event}"))]
         assert bench.beat.state is S.PROVISIONAL
     assert bench.beat.missed == 2
 
@@ -180,7 +180,7 @@ def test_an_answered_init_ends_it(event: Event) -> None:
     bench.expect(bench.send_init(), [ACK, challenge(4)], due=51.0, owes_answer=True)
     bench.expect(
         bench.at(50.25).answer_challenge(),
-        [Heartbeating(f"after: {event}")],
+        [Heartbeating(f"back after {event}")],
         state=S.HEARTBEATING if event is Event.STOP else S.PROVISIONAL,
         reason="answers challenges",
         beats=2,
@@ -338,7 +338,7 @@ def test_an_end_notice_challenges_at_once_and_an_answer_proves_it(event: Event) 
     )
     bench.expect(
         bench.at(100.25).answer_challenge(),
-        [Heartbeating(f"after: {event} was sent")],
+        [Heartbeating(f"back after {event} was sent")],
         state=S.HEARTBEATING,
         reason="answers challenges",
         beats=2,
@@ -429,7 +429,7 @@ def test_inits_that_hear_nothing_do_not_put_off_the_reconnect() -> None:
 def test_an_answered_init_while_returning_proves_it_too() -> None:
     bench = returning()
     bench.skip(bench.at(100.5).send_init())
-    assert bench.at(100.75).answer_challenge() == (Heartbeating("after: unpause was sent"),)
+    assert bench.at(100.75).answer_challenge() == (Heartbeating("back after unpause was sent"),)
 
 
 def test_an_exit_while_returning_is_waited_for() -> None:
@@ -460,7 +460,7 @@ def test_a_live_migration_arrives_at_a_host_that_never_saw_an_init() -> None:
     )
     bench.expect(
         bench.at(60.25).answer_challenge(),
-        [Heartbeating("after: live_migrate_end was sent")],
+        [Heartbeating("back after live_migrate_end was sent")],
         state=S.HEARTBEATING,
         reason="answers challenges",
         beats=1,
@@ -490,7 +490,9 @@ def test_a_live_migration_arrives_before_its_socket_does() -> None:
         due=6.0,
         owes_answer=True,
     )
-    assert bench.at(5.25).answer_challenge() == (Heartbeating("after: live_migrate_end was sent"),)
+    assert bench.at(5.25).answer_challenge() == (
+        Heartbeating("back after live_migrate_end was sent"),
+    )
 
 
 def test_the_source_of_a_live_migration_stays_quiet_until_its_socket_goes() -> None:
@@ -514,4 +516,4 @@ def test_an_end_notice_to_a_lost_guest_challenges_it() -> None:
         due=51.0,
         owes_answer=True,
     )
-    assert bench.at(50.25).answer_challenge() == (Heartbeating("after: resume was sent"),)
+    assert bench.at(50.25).answer_challenge() == (Heartbeating("back after resume was sent"),)

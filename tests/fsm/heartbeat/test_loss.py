@@ -109,7 +109,7 @@ def test_a_lost_guest_comes_back_with_an_init_and_an_answer() -> None:
     bench.expect(bench.send_init(), [ACK, challenge(4)], due=11.0, owes_answer=True)
     bench.expect(
         bench.at(10.25).answer_challenge(),
-        [Heartbeating("after: no answer for 3 s")],
+        [Heartbeating("back after no answer for 3 s")],
         state=S.HEARTBEATING,
         is_heartbeating=True,
         reason="answers challenges",
@@ -486,7 +486,7 @@ def test_an_illness_may_end_with_a_reboot() -> None:
     bench.skip(bench.beat.restarts("a command", bench.now))
     bench.skip(bench.at(50.0).send_init())
     note = Note("healthy again after: disk full")
-    assert bench.at(50.25).answer_challenge() == (Heartbeating("after: a command"), note)
+    assert bench.at(50.25).answer_challenge() == (Heartbeating("back after a command"), note)
     assert bench.beat.reason == "answers challenges"  # an action says it of a VM that is back
 
 

@@ -50,7 +50,7 @@ def test_a_restart_by_the_book(event: Event) -> None:
     bench.skip(bench.send_init())
     bench.expect(
         bench.at(60.25).answer_challenge(),
-        [Heartbeating(f"after: {event}")],
+        [Heartbeating(f"back after {event}")],
         state=S.HEARTBEATING,
         reason="answers challenges",
         beats=2,
@@ -190,7 +190,7 @@ def test_not_back_without_a_connection_is_a_loss_too() -> None:
     )
     bench.expect(bench.at(500.0).open(), [], connected=True, due=620.0)
     bench.skip(bench.send_init())
-    assert bench.at(500.25).answer_challenge() == (Heartbeating(f"after: {why}"),)
+    assert bench.at(500.25).answer_challenge() == (Heartbeating(f"back after {why}"),)
 
 
 def test_one_that_goes_on_answering_never_went_away() -> None:
@@ -408,7 +408,7 @@ def test_a_loss_is_answered_with_a_reboot_that_helps() -> None:
     )
     bench.run(60.0)
     bench.skip(bench.send_init())
-    assert bench.at(60.25).answer_challenge() == (Heartbeating("after: a command"),)
+    assert bench.at(60.25).answer_challenge() == (Heartbeating("back after a command"),)
 
 
 def test_a_loss_is_answered_with_a_reboot_that_does_not_help() -> None:

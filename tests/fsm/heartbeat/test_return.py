@@ -122,7 +122,7 @@ def test_the_probes_that_waited_bring_a_fresh_challenge_at_once(event: Event) ->
     )
     bench.expect(
         bench.at(10.25).answer_challenge(),
-        [Heartbeating(f"after: {event}")],
+        [Heartbeating(f"back after {event}")],
         state=S.PROVISIONAL,
         reason="answers challenges",
         beats=2,
@@ -184,7 +184,7 @@ def test_one_that_is_slow_and_then_in_time_is_back_too() -> None:
     assert bench.beat.state is S.SUSPENDED
     bench.expect(
         bench.at(4.5).answer_challenge(),
-        [Heartbeating("after: pause")],
+        [Heartbeating("back after pause")],
         state=S.PROVISIONAL,
         reason="answers challenges",
         beats=2,
@@ -245,7 +245,7 @@ def test_silence_of_a_provisional_return_suspends_again(event: Event) -> None:
     bench.skip(bench.at(60.0).answer_challenge(6))
     bench.expect(
         bench.at(60.25).answer_challenge(),
-        [Heartbeating(f"after: {event}")],
+        [Heartbeating(f"back after {event}")],
         state=S.PROVISIONAL,
         reason="answers challenges",
         beats=3,
@@ -303,7 +303,7 @@ def test_a_socket_that_closes_suspends_again_and_an_answer_on_the_next_is_a_retu
     bench.skip(bench.at(30.0).open())
     bench.expect(
         bench.at(30.25).answer_challenge(),
-        [Heartbeating("after: pause")],
+        [Heartbeating("back after pause")],
         state=S.PROVISIONAL,
         reason="answers challenges",
         beats=3,
@@ -501,7 +501,7 @@ def test_its_command_ended_before_the_return_which_is_final_then(event: Event) -
     bench.skip(bench.at(60.0).answer_challenge(3))
     bench.expect(
         bench.at(60.25).answer_challenge(),
-        [Heartbeating(f"after: {event}")],
+        [Heartbeating(f"back after {event}")],
         state=S.HEARTBEATING,
         reason="answers challenges",
         beats=2,
@@ -565,7 +565,7 @@ def test_back_for_the_first_time_after_the_call_off_time_it_is_final() -> None:
     bench.skip(bench.answer_challenge(3))
     bench.expect(
         bench.at(1000.25).answer_challenge(),
-        [Heartbeating("after: pause")],
+        [Heartbeating("back after pause")],
         state=S.HEARTBEATING,
         reason="answers challenges",
         beats=2,

@@ -182,7 +182,7 @@ async def test_one_that_is_lost_is_waited_for_until_it_is_back(row: Row, world: 
         expected += after(row)
     assert acted.lines == [*expected, end("done")]
     assert acted.times[-1] == 50
-    assert world.reports(since=20)[0] == (50.0, "heartbeating", f"after: {row.before}")
+    assert world.reports(since=20)[0] == (50.0, "heartbeating", f"back after {row.before}")
 
 
 @RESTARTING
@@ -317,7 +317,7 @@ async def test_a_guest_that_comes_within_restart_is_heartbeating_and_can_be_lost
         await world.at(60)
         assert acted.lines[-2:] == [*waited(119.0, "back", "answers challenges")[1:], end("done")]
         assert acted.times[-1] == 50
-        assert world.reports(since=20) == [(50.0, "heartbeating", "after: reboot")]
+        assert world.reports(since=20) == [(50.0, "heartbeating", "back after reboot")]
         # From now on it is one that is expected back.
         lost(guest)
         await world.act(guest, ActionName.REBOOT, "cmd", "{uuid}", force=True)

@@ -164,7 +164,7 @@ async def test_a_lost_instance_comes_back_with_init(world: HostWorld) -> None:
     guest.answers_after_s = 0.0
     guest.send_init()
     await world.at(20)
-    assert world.reports(since=8) == [(9.25, "heartbeating", "after: no answer for 3 s")]
+    assert world.reports(since=8) == [(9.25, "heartbeating", "back after no answer for 3 s")]
     assert world.host.heartbeating == 1
 
 

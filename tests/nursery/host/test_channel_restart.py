@@ -134,7 +134,7 @@ async def test_back_with_init_in_time(back_at: float, world: HostWorld) -> None:
     guest.answers_after_s = 0.0
     guest.send_init()
     await world.at(EXPIRES + 200)
-    assert later(world)[1:] == [(pytest.approx(back_at), "heartbeating", "after: reboot")]
+    assert later(world)[1:] == [(pytest.approx(back_at), "heartbeating", "back after reboot")]
     assert world.channel(guest).restart.window is None
     assert world.channel(guest).restart.closed.is_set()
 
@@ -152,7 +152,7 @@ async def test_back_with_its_socket_gone_and_made_anew(event: Event, world: Host
     is_back(guest)
     guest.appear()
     await world.at(EXPIRES + 100)
-    assert later(world)[1:] == [(60.3, "heartbeating", f"after: {event}")]
+    assert later(world)[1:] == [(60.3, "heartbeating", f"back after {event}")]
     assert world.channel(guest) is channel
     assert not channel.absent
 
@@ -168,7 +168,7 @@ async def test_back_with_a_socket_of_another_name(world: HostWorld) -> None:
     guest.path = f"{CHANNEL_DIR}/{guest.name}"
     guest.appear()
     await world.settle()
-    assert later(world)[1:] == [(60.3, "heartbeating", "after: cold_migrate_begin")]
+    assert later(world)[1:] == [(60.3, "heartbeating", "back after cold_migrate_begin")]
     assert world.channel(guest) is channel
     assert channel.path == guest.path
 
@@ -185,7 +185,7 @@ async def test_a_new_socket_that_does_not_listen_yet(world: HostWorld) -> None:
     await world.at(62)
     world.dialer.listen(guest.path, guest.connected)
     await world.at(70)
-    assert later(world)[1:] == [(63.3, "heartbeating", "after: reboot")]
+    assert later(world)[1:] == [(63.3, "heartbeating", "back after reboot")]
 
 
 async def test_back_with_its_socket_made_anew_in_one_moment(world: HostWorld) -> None:
@@ -196,7 +196,7 @@ async def test_back_with_its_socket_made_anew_in_one_moment(world: HostWorld) ->
     guest.appear()
     await world.at(EXPIRES + 100)
     ((back_at, *words),) = later(world)[1:]
-    assert words == ["heartbeating", "after: reboot"]
+    assert words == ["heartbeating", "back after reboot"]
     # At once if the end was seen before the new socket, else a second later.
     assert back_at in (10.0, 11.0)
 
@@ -211,7 +211,7 @@ async def test_back_on_the_same_socket_after_an_end(world: HostWorld) -> None:
     world.dialer.listen(guest.path, guest.connected)
     await world.at(EXPIRES + 100)
     # The retries are 1, 2, 4, 8 and 16 s apart, the first a second after the end.
-    assert later(world)[1:] == [(41.0, "heartbeating", "after: reboot")]
+    assert later(world)[1:] == [(41.0, "heartbeating", "back after reboot")]
 
 
 async def test_gone_and_not_back_it_is_lost_and_then_forgotten(world: HostWorld) -> None:
@@ -268,7 +268,7 @@ async def test_an_init_in_time_whose_answer_comes_late_is_waited_for(world: Host
     assert channel.restart.window is not None
     await world.at(EXPIRES + 100)
     assert later(world)[1:] == [
-        (EXPIRES + 0.7, "heartbeating", "after: reboot"),
+        (EXPIRES + 0.7, "heartbeating", "back after reboot"),
     ]
 
 
@@ -308,7 +308,7 @@ async def test_an_end_notice_may_come_before_the_vm_is_back(world: HostWorld) ->
     await world.settle()
     assert later(world)[1:] == [
         (34.0, "notice", "cold_migrate_end", "complete", "no answer within 14 s"),
-        (50.0, "heartbeating", "after: cold_migrate_begin"),
+        (50.0, "heartbeating", "back after cold_migrate_begin"),
     ]
 
 
@@ -447,7 +447,7 @@ async def test_it_is_back_with_the_first_answer_after_the_end_notice(
     await world.at(520)
     assert later(world)[1:] == [
         (500.25, "notice", str(end), "complete", ""),
-        (500.75, "heartbeating", f"after: {end} was sent"),
+        (500.75, "heartbeating", f"back after {end} was sent"),
     ]
     assert guest.challenged_at(since=400)[:3] == [500.25, 501.25, 502.25]
 
@@ -459,7 +459,7 @@ async def test_init_ends_it(event: Event, world: HostWorld) -> None:
     guest.answers_after_s = 0.0
     guest.send_init()
     await world.at(60)
-    assert later(world)[1:] == [(50.25, "heartbeating", f"after: {event}")]
+    assert later(world)[1:] == [(50.25, "heartbeating", f"back after {event}")]
 
 
 async def test_after_the_end_notice_silence_does_not_count_yet(world: HostWorld) -> None:
@@ -510,7 +510,7 @@ async def test_a_lost_connection_does_not_end_it(world: HostWorld) -> None:
     world.notice(guest, Event.LIVE_MIGRATE_END)
     await world.settle()
     assert later(world)[1:] == [
-        (40.0, "heartbeating", "after: live_migrate_end was sent"),
+        (40.0, "heartbeating", "back after live_migrate_end was sent"),
         (40.0, "notice", "live_migrate_end", "complete", ""),
     ]
 

@@ -106,7 +106,7 @@ async def test_it_is_heartbeating_soon_after_its_thaw_without_an_end_notice(
         thaw(guest)
         await world.sleep(BACK_WITHIN_S)
         ((at, *words),) = later(world)
-        assert words == ["heartbeating", f"after: {event}"]
+        assert words == ["heartbeating", f"back after {event}"]
         assert isinstance(at, float)
         assert thawed <= at <= thawed + BACK_WITHIN_S
         assert instance_of(world.channel(guest)).heartbeating
@@ -134,7 +134,7 @@ async def test_enabled_again_it_is_heartbeating_though_it_was_never_silent() -> 
         assert later(world) == []
         enable(world, guest)
         await world.at(31)
-        assert later(world) == [(30.0, "heartbeating", "after: the instance was enabled")]
+        assert later(world) == [(30.0, "heartbeating", "back after the instance was enabled")]
         freeze(guest)
         await world.at(40)
         assert [one[1] for one in later(world)[1:]] == ["loss"]
@@ -208,9 +208,9 @@ async def test_a_hiccup_before_the_freeze_is_no_loss(world: HostWorld) -> None:
     thaw(guest)
     await world.sleep(5)
     assert later(world) == [
-        (8.5, "heartbeating", "after: pause"),
+        (8.5, "heartbeating", "back after pause"),
         (11.5, "stopped", "no answer for 3 s, pause is in progress"),
-        (thawed, "heartbeating", "after: pause"),
+        (thawed, "heartbeating", "back after pause"),
     ]
 
 
@@ -298,7 +298,7 @@ async def test_silent_again_at_the_call_off_time_it_is_an_alarm_and_no_action(
         assert [one[1] for one in later(world)] == ["heartbeating", "stopped"]
         thaw(guest)
         await world.sleep(5)
-        assert later(world)[-1][1:] == ("heartbeating", "after: pause")
+        assert later(world)[-1][1:] == ("heartbeating", "back after pause")
         assert channel.heartbeat.state is HeartbeatState.HEARTBEATING
         assert world.host.heartbeating == 1
         assert len([one for one in caplog.records if "ALARM" in one.getMessage()]) == 1

@@ -632,7 +632,7 @@ async def test_a_post_notice_reaches_one_that_waits(event: Event, world: HostWor
     await world.settle()
     assert [type(message) for message in guest.messages] == [Challenge, ActionNotify]
     assert verdicts(world) == [(OPENED, "notice", str(event), "complete", "")]
-    assert world.reports()[0] == (OPENED, "heartbeating", f"after: {event} was sent")
+    assert world.reports()[0] == (OPENED, "heartbeating", f"back after {event} was sent")
 
 
 @pytest.mark.parametrize("event", [Event.STOP, Event.PAUSE, Event.REBOOT])

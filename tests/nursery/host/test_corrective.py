@@ -513,7 +513,7 @@ async def test_a_reboot_opens_the_restart_window() -> None:
         await world.at(300)
         assert world.reports(since=5) == [
             (LOST, "loss", "reboot", "no answer for 3 s"),
-            (40.0, "heartbeating", "after: corrective action reboot"),
+            (40.0, "heartbeating", "back after corrective action reboot"),
         ]
         assert len(started(world)) == 1
 
@@ -548,7 +548,7 @@ async def test_an_ill_instance_that_is_rebooted_is_not_also_lost(world: HostWorl
     assert world.reports(since=2) == [
         (5.0, "unhealthy", "reboot", "disk full"),
         (6.0, "stopped", "corrective action reboot is in progress"),
-        (60.0, "heartbeating", "after: corrective action reboot"),
+        (60.0, "heartbeating", "back after corrective action reboot"),
     ]
 
 

@@ -287,10 +287,10 @@ class Situation:
             case HeartbeatState.WAITING:
                 return "init answered"
             case HeartbeatState.LOST:
-                return f"after: {self.reason}"
+                return f"back after {self.reason}"
             case HeartbeatState.RETURNING:
-                return f"after: {self.reason}" if self.outage.happened else self.reason
-        return f"after: {self.outage.event}"
+                return f"back after {self.reason}" if self.outage.happened else self.reason
+        return f"back after {self.outage.event}"
 
     def _returns(self, event: HeartbeatEvent, reason: str) -> bool:
         """Expects answers again; returns True once: challenge the instance now."""
