@@ -22,7 +22,7 @@ from hbtrio.client.address import AGENT_URL, HOST_URL, Address
 from hbtrio.config.agent import AgentConfig
 from hbtrio.config.host import HostConfig
 from hbtrio.errors import ExitStatus
-from hbtrio.wire.vocabulary import VoteResult
+from hbtrio.wire.vocabulary import EVENT_TABLE, VoteResult
 from support.control_socket import Ctl
 from support.ctl_cases import ONE, answer, fault_of, publish, serving, shown
 from support.fake_processes import HANGS, FakeRun
@@ -292,10 +292,15 @@ def test_faulty_command_lines(
     assert shown(capsys, *words) == (ExitStatus.USAGE, f"hbtrio ctl: {said}")
 
 
-def test_events_that_are_not_voted_on_and_unknown_words(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for words in (["vote", ONE, "resume"], ["notify", ONE, "unknown"], ["act", ONE, "fly"]):
+def test_events_that_are_not_voted_on(capsys: pytest.CaptureFixture[str]) -> None:
+    for event in (event for event, rule in EVENT_TABLE.items() if not rule.voted):
+        status, said = shown(capsys, "vote", ONE, str(event))
+        assert status == ExitStatus.USAGE
+        assert f": argument EVENT: {event}: not voted on, only notified (see " in said
+
+
+def test_unknown_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["vote", ONE, "frob"], ["notify", ONE, "unknown"], ["act", ONE, "fly"]):
         status, said = shown(capsys, *words)
         assert status == ExitStatus.USAGE
         assert f": no such {'action' if words[0] == 'act' else 'event'}: '{words[2]}', " in said

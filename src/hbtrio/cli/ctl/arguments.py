@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from hbtrio.cli import Parser
@@ -50,11 +50,15 @@ class _Words:
     Args:
         what: what the words name, for the error.
         known: the words.
+        unfit: further such words, which this command does not take, each with the reason.
     """
 
-    def __init__(self, what: str, known: Sequence[str]) -> None:
+    def __init__(
+        self, what: str, known: Sequence[str], unfit: Mapping[str, str] | None = None
+    ) -> None:
         self._what = what
         self._known = known
+        self._unfit = unfit or {}
 
     def __call__(self, text: str) -> str:
         """The word itself.
@@ -64,6 +68,8 @@ class _Words:
         """
         if text in self._known:
             return text
+        if text in self._unfit:
+            raise argparse.ArgumentTypeError(f"{text}: {self._unfit[text]}")
         meant = self._meant(text)
         if meant:
             hint = f"did you mean {' or '.join(meant)}?"
@@ -107,10 +113,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]
     vote = command("vote", "ask an instance whether an event may happen")
     notify = command("notify", "notify an instance of an event")
-    for added, events in ((vote, voted), (notify, [str(event) for event in EVENT_TABLE])):
+    every = [str(event) for event in EVENT_TABLE]
+    not_voted = {event: "not voted on, only notified" for event in every if event not in voted}
+    for added, events, unfit in ((vote, voted, not_voted), (notify, every, {})):
         added.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
         added.add_argument(
-            "event", metavar="EVENT", type=_Words("event", events), help=", ".join(events)
+            "event", metavar="EVENT", type=_Words("event", events, unfit), help=", ".join(events)
         )
 
     events_parser = command("events", "show past events, and with --follow new ones")
