@@ -210,7 +210,7 @@ async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Pa
     assert seen_in(summary, "an application hangs (SIGSTOP)") == [
         "unhealthy: Application backup",
         "heartbeat timeout 2000 ms.",
-        "noted: Application backup heartbeat",
+        "logged: Application backup heartbeat",
         "timeout 2000 ms.",
         "VIM: unhealthy, repair-action log",
         "healthy",

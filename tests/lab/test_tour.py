@@ -146,7 +146,7 @@ async def test_the_story_tells_of_events_scripts_and_the_vim_by_the_names_of_the
         ("web", "its application shop is registered"),
         ("web", "its application shop is asked: stop"),
         ("web", "its application shop is notified: stop"),
-        ("web", "the host of web notes: disk full"),
+        ("web", "the host of web logs: disk full"),
         ("host", "the host of web runs virsh reset web"),
         ("VIM", "receives web: stop: allow"),
         ("u-2", "loss: why (log)"),

@@ -45,8 +45,8 @@ async def hangs(cloud: Cloud, see: See) -> None:
         ill = await cloud.events.wait_for(event("unhealthy", db), within_s=SOON_S, since=since)
         see(f"{ill['kind']}: {ill['reason']}")
         notes = _begins(["note", db.uuid])
-        noted = await cloud.script_lines.wait_for(notes, within_s=SOON_S, since=position)
-        see(f"noted: {' '.join(noted[2:])}")
+        logged = await cloud.script_lines.wait_for(notes, within_s=SOON_S, since=position)
+        see(f"logged: {' '.join(logged[2:])}")
         see(f"VIM: {await alarm(cloud, db, heard)}")
     finally:
         backup.daemon.thaw()

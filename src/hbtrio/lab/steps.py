@@ -142,10 +142,10 @@ async def _falls_ill(cloud: Cloud, see: See) -> None:
     try:
         ill = await cloud.events.wait_for(event("unhealthy", batch), within_s=SOON_S, since=since)
         see(f"{ill['kind']}: {ill['reason']}")
-        noted = await cloud.script_lines.wait_for(
+        logged = await cloud.script_lines.wait_for(
             lambda w: w[0] == "note", within_s=SOON_S, since=position
         )
-        see(f"noted: {' '.join(noted[2:])}")
+        see(f"logged: {' '.join(logged[2:])}")
         see(f"VIM: received {cloud.vim.received.end - heard} reports")
     finally:
         await cloud.vim.come_up()
@@ -248,7 +248,7 @@ TOUR: Final = (
         "ill health while the VIM is down",
         (
             "unhealthy: disk 97 % full",
-            "noted: disk 97 % full",
+            "logged: disk 97 % full",
             "VIM: received 0 reports",
             "VIM: unhealthy, repair-action log",
             "healthy",
@@ -278,7 +278,7 @@ TOUR: Final = (
         "an application hangs (SIGSTOP)",
         (
             "unhealthy: Application backup heartbeat timeout 2000 ms.",
-            "noted: Application backup heartbeat timeout 2000 ms.",
+            "logged: Application backup heartbeat timeout 2000 ms.",
             "VIM: unhealthy, repair-action log",
             "healthy",
         ),

@@ -165,7 +165,7 @@ class Tour:
                     self._add_line(name, f"its application {application} is {verb}: {event}")
                 case ["note", uuid, *reason] if uuid in self.cloud.guests:
                     host = self.cloud.host_of(uuid).name
-                    self._add_line(self.cloud.name_of(uuid), f"{host} notes: {' '.join(reason)}")
+                    self._add_line(self.cloud.name_of(uuid), f"{host} logs: {' '.join(reason)}")
                 case words:
                     named = [self.cloud.name_of(word) for word in words]
                     on = [self.cloud.host_of(one).name for one in words if one in self.cloud.guests]
