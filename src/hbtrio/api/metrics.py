@@ -84,7 +84,7 @@ class _Numbers(Collector):
         links: Counter[str] = Counter()
         down = GaugeMetricFamily(
             "hbtrio_agent_link_down_seconds",
-            "For how long a host that had a link has had none; 0: it has one.",
+            "Seconds since the link was lost; 0 while it is up.",
             labels=["hostname"],
         )
         held = GaugeMetricFamily(

@@ -1,6 +1,6 @@
 """Runs on the controller: serves the VIM, commands the hosts and delivers what they report.
 
-SIGTERM ends it; what is not delivered yet is kept.
+--log overrides FILE. SIGTERM ends it; undelivered reports stay in the store.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help=f"configuration (default {DEFAULT_AGENT_CONFIG})"
     )
-    parser.add_argument("--log", choices=("stderr", "syslog"))
+    parser.add_argument("--log", choices=("stderr", "syslog"), help="destination of the log")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -152,10 +152,10 @@ async def _serve(config: AgentConfig, file: str) -> None:
             agent.links.listen(link_listeners, link_tls)
             manager.ready()
             _log.info(
-                "agent %s: hosts at %s, VIM at %s, operators at %s",
+                "agent %s: hosts at %s, %s, operators at %s",
                 config.name,
                 link,
-                vim.endpoint if client else "none",
+                f"VIM at {vim.endpoint}" if client else "no VIM",
                 operator.endpoint,
             )
             async for number in signals:

@@ -1,7 +1,7 @@
 """Runs inside a VM: answers challenges, runs the health script, votes, and receives notices.
 
-Applications of the VM register at a unix socket. SIGHUP reads the configuration again; SIGTERM says
-farewell to the host.
+Applications in the VM register at a unix socket. SIGHUP reloads the configuration; SIGTERM signs
+off from the host and ends the daemon.
 """
 
 from __future__ import annotations
@@ -61,10 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--app-socket",
         metavar="PATH",
-        help=f"unix socket where applications register (default {DEFAULT_APP_SOCKET}, which the "
-        "guest does without if it can't be had)",
+        help=f"unix socket where applications register (default {DEFAULT_APP_SOCKET}; "
+        "if it can't be created there, the guest runs without applications)",
     )
-    parser.add_argument("--log", choices=("stderr", "syslog"), default="stderr")
+    parser.add_argument(
+        "--log",
+        choices=("stderr", "syslog"),
+        default="stderr",
+        help="destination of the log (default %(default)s)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

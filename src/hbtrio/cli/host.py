@@ -1,6 +1,6 @@
-"""Runs on a compute host: heartbeats every VM's channel, runs votes and notices, reports.
+"""Runs on a compute host: heartbeats every VM, runs votes and notices, and reports.
 
-SIGTERM ends it; VMs notice no more than a closed connection.
+The other options override FILE. SIGTERM ends it; the VMs only see that the connection closes.
 """
 
 from __future__ import annotations
@@ -54,10 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help=f"configuration (default {DEFAULT_HOST_CONFIG})"
     )
-    parser.add_argument("--channel-dir", metavar="DIR", help="where the channel sockets are")
-    parser.add_argument("--control-socket", metavar="PATH", help="where `hbtrio ctl` connects")
-    parser.add_argument("--events", metavar="FILE|-", help="where to write events, JSON lines")
-    parser.add_argument("--log", choices=("stderr", "syslog"))
+    parser.add_argument("--channel-dir", metavar="DIR", help="directory of the channel sockets")
+    parser.add_argument("--control-socket", metavar="PATH", help="unix socket for `hbtrio ctl`")
+    parser.add_argument(
+        "--events", metavar="FILE|-", help="file for events, as JSON lines; -: standard output"
+    )
+    parser.add_argument("--log", choices=("stderr", "syslog"), help="destination of the log")
 
 
 def run(options: argparse.Namespace) -> int:
