@@ -46,7 +46,7 @@ kill -KILL $!
 #: What a host that was killed leaves an operator with.
 UNKNOWN = (
     "hbtrio ctl: {url}: the daemon went away; the outcome of {what} on {uuid} is unknown; "
-    "`hbtrio ctl status` and `events` may tell"
+    "see `hbtrio ctl status` and `hbtrio ctl events`"
 )
 
 
