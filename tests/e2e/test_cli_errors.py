@@ -267,9 +267,7 @@ async def test_ctl(files: Path) -> None:
             (
                 f"ctl vote {UUID} resume",
                 2,
-                [
-                    "argument EVENT: resume: not voted on, only notified (see hbtrio ctl vote --help)"
-                ],
+                ["argument EVENT: resume: not voted on, only notified (see …)"],
             ),
             (f"ctl act {UUID}", 2, ["…required: ACTION (see hbtrio ctl act --help)"]),
             (f"ctl act {UUID} x", 2, ["argument ACTION: …'x'… (see hbtrio ctl act --help)"]),
