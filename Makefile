@@ -30,7 +30,7 @@ test: $(VENV)/.installed-test
 # What needs no processes, no machines and no real time; properties with fewer examples.
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --quiet --numprocesses=$(PROCESSORS) --dist=worksteal \
-		-m 'not (processes or vm or real_time)' --hypothesis-profile=fast
+		-m 'not (processes or vm or real_time or slow)' --hypothesis-profile=fast
 
 # On real machines; `make test` runs them once too, if the tools are there.
 test-vm: $(VENV)/.installed-test

@@ -24,9 +24,9 @@ _WAITING = ("vm", "processes", "real_time")
 hypothesis.settings.register_profile(
     "full", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-# `make test-fast` takes it: a fifth of the examples, except where a test sets their number itself.
+# `make test-fast` takes it: a tenth of the examples, except where a test sets their number itself.
 hypothesis.settings.register_profile(
-    "fast", hypothesis.settings.get_profile("full"), max_examples=20
+    "fast", hypothesis.settings.get_profile("full"), max_examples=10
 )
 hypothesis.settings.load_profile("full")
 

@@ -78,6 +78,7 @@ MEMBERS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(members=MEMBERS, cls=st.sampled_from([HostBody, NewInstance, ChangedInstance, AskBody]))
 @example(members={"uuid": "u-1", "hostname": "c", "services": [[]]}, cls=ChangedInstance)
 @settings(max_examples=400, deadline=None)

@@ -173,6 +173,7 @@ async def test_timeouts_are_integers_whatever_a_host_says(
         assert body["event-data"]["services"][0]["restart-timeout"] == str(seconds)
 
 
+@pytest.mark.slow
 async def test_any_reason_reaches_the_vim_digestible(world: AgentWorld) -> None:
     """1,000 of them, of all there is; up to what a link carries, of which a host sends a part."""
     rng = random.Random(3)

@@ -28,6 +28,8 @@ from hbtrio.app.handlers import MAX_THREADS, SILENT, Handler
 from hbtrio.app.sync import in_background
 from hbtrio.wire.app_messages import AppInit, AppInitAck, Final
 
+pytestmark = pytest.mark.real_time
+
 
 @on_both_in_real_time
 async def test_a_plain_function_is_called_in_a_thread(tmp_path: Path) -> None:

@@ -445,6 +445,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     members=st.dictionaries(
         st.sampled_from(["step", "event", "seconds", "argv", "reason", "x"]), _JSON

@@ -29,6 +29,8 @@ from support.host_world import NOTICE, VOTE, Reply, host_world, stay_silent
 from support.raw_application import app_world, init
 from support.run_order import ORDERS, in_every_order
 
+pytestmark = pytest.mark.slow
+
 #: How long before the deadline the process stalls.
 BEFORE_S = 0.05
 

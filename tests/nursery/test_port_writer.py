@@ -24,6 +24,7 @@ def deaf_peer() -> MemoryPeer:
     return peer
 
 
+@pytest.mark.slow
 async def test_what_does_not_fit_is_refused_whole(autojump_clock: MockClock) -> None:
     peer = deaf_peer()
     async with trio.open_nursery() as nursery:

@@ -452,6 +452,7 @@ def test_any_bytes_are_read_without_a_fault_and_alike_however_they_are_cut(
     assert all(len(encode(message, 1)) == MESSAGE_BYTES for message in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flood",
     [b"\xff" * 1000, MAGIC * 125, (MAGIC + b"\x03").ljust(500, b"\0"), MAGIC[:7] * 140],

@@ -114,6 +114,7 @@ async def test_up_to_the_share_all_are_alarmed(lost: int, total: int, world: Age
     assert world.agent.mass_failure_guard.hold(HOSTNAME) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lost", "total"), [(3, 3), (2, 3), (3, 4), (6, 10)])
 async def test_beyond_the_share_there_is_one_alarm_and_that_is_the_hosts(
     caplog: pytest.LogCaptureFixture, lost: int, total: int, world: AgentWorld

@@ -140,6 +140,7 @@ async def test_a_disk_that_is_full_tells_of_it_later(world: AgentWorld) -> None:
 # -- states, which can be told again ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_state_that_was_given_up_is_told_again_when_the_vim_is_asked(
     caplog: pytest.LogCaptureFixture, world: AgentWorld
 ) -> None:
@@ -170,6 +171,7 @@ async def test_a_state_that_was_given_up_is_told_again_when_the_vim_is_asked(
     assert len(world.vim.next) == 99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refusal", [ErrorStatus(503), ErrorStatus(404)])
 async def test_a_state_that_was_given_up_is_told_again_when_its_host_is_back(
     refusal: ErrorStatus, world: AgentWorld
@@ -246,6 +248,7 @@ async def test_a_clock_that_is_set_within_a_window(
     assert len(await given_up(world)) == 1
 
 
+@pytest.mark.slow
 async def test_history_is_kept_whatever_a_hosts_clock_says(world: AgentWorld) -> None:
     host = await world.bound_host()
     for host.clock in ("2024-11-01T00:00:00+00:00", "2025-11-01T00:00:00+00:00"):

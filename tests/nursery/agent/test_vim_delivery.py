@@ -329,6 +329,7 @@ async def test_silence_is_no_refusal(world: DeliveryWorld) -> None:
     assert await world.ended() == [("alarm", "delivered", "")]
 
 
+@pytest.mark.slow
 async def test_an_alarm_outlives_a_vim_that_hangs(world: DeliveryWorld) -> None:
     world.vim.answers = lambda body: Answer(STALLED, takes_s=10.0)
     await world.queue(alarm())

@@ -204,6 +204,7 @@ def rounds(draw: st.DrawFn) -> list[Part]:
     ]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(parts=rounds(), vote=st.booleans())
 def test_whatever_they_do_there_is_one_answer(parts: list[Part], vote: bool) -> None:
@@ -365,6 +366,7 @@ async def test_a_newer_action_is_asked_at_once_and_both_are_answered() -> None:
         ]
 
 
+@pytest.mark.slow
 async def test_a_thousand_newer_actions_are_answered_once_each() -> None:
     """An application that answers each of them at a time of its own."""
     async with app_world() as bench:

@@ -236,6 +236,7 @@ def was_reset(world: HostWorld) -> bool:
     return "reset" in [moment.argv[0] for moment in world.processes.started]
 
 
+@pytest.mark.slow
 @WITHOUT_GUEST
 @RESTARTING
 async def test_restarted_without_a_guest_it_is_awaited_and_none_is_lost(

@@ -74,6 +74,7 @@ async def test_loss_at_most_20_ms_after_three_intervals(interval_ms: int, world:
     assert abs(lost - answered - 3 * interval_s) <= SLOT_S + 1e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.floats(0.06, 3), min_size=1, max_size=6),
@@ -340,6 +341,7 @@ async def test_with_reporting_off_ill_health_is_not_reported(
 # -- the process itself late ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen_s", [0.85, 1.5, 3.0, 5.0, 30.0, 600.0])
 async def test_a_frozen_host_loses_nobody(
     frozen_s: float, autojump_clock: MockClock, world: HostWorld
@@ -356,6 +358,7 @@ async def test_a_frozen_host_loses_nobody(
         assert (beat.missed, beat.late_answers) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_answers_that_wait_to_be_read_are_read_before_a_miss_counts(
     autojump_clock: MockClock, world: HostWorld
 ) -> None:
@@ -377,6 +380,7 @@ async def test_answers_that_wait_to_be_read_are_read_before_a_miss_counts(
         assert (beat.missed, beat.late_answers) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_answers_sent_while_the_host_was_frozen(
     autojump_clock: MockClock, world: HostWorld
 ) -> None:

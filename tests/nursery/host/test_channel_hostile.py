@@ -431,6 +431,7 @@ STEPS: list[Step] = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(

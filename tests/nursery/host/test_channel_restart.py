@@ -482,6 +482,7 @@ async def test_a_guest_that_goes_on_answering_is_challenged_and_not_heartbeating
     assert len(guest.challenged_at(since=NOTICED)) == 96
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "after_s"),
     [(Event.PAUSE, 300), (Event.STOP, 300), (Event.LIVE_MIGRATE_BEGIN, 3600)],

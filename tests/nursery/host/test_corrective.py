@@ -359,6 +359,7 @@ async def test_at_most_so_many_an_hour_for_each_instance(caplog: pytest.LogCaptu
         assert [moment.argv[1] for moment in started(world)] == [guest.uuid] * 2 + [other.uuid]
 
 
+@pytest.mark.slow
 async def test_after_an_hour_there_are_new_ones() -> None:
     commands = CorrectiveCommands(log=("note", "{uuid}"), per_hour=1)
     async with world_of(commands) as world:

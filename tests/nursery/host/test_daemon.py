@@ -43,6 +43,7 @@ def crashes(caplog: pytest.LogCaptureFixture) -> list[tuple[str, type[BaseExcept
 # -- many at once ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_thousand_found_at_once_are_heartbeating_at_once(world: HostWorld) -> None:
     guests = await world.all_heartbeating(1000)
     assert now() == 1.0
@@ -55,6 +56,7 @@ async def test_a_thousand_found_at_once_are_heartbeating_at_once(world: HostWorl
         assert world.channel(guest).heartbeat.beats == 4
 
 
+@pytest.mark.slow
 async def test_a_thousand_that_go_at_once_are_forgotten_at_once(world: HostWorld) -> None:
     guests = await world.all_heartbeating(1000)
     await world.at(2.5)
@@ -68,6 +70,7 @@ async def test_a_thousand_that_go_at_once_are_forgotten_at_once(world: HostWorld
     assert guests[0].challenged_at()[-1] == 300.0
 
 
+@pytest.mark.slow
 async def test_some_of_many_are_lost_each_once(world: HostWorld) -> None:
     guests = await world.all_heartbeating(300)
     await world.at(2.5)
@@ -81,6 +84,7 @@ async def test_some_of_many_are_lost_each_once(world: HostWorld) -> None:
     assert world.host.heartbeating == 200
 
 
+@pytest.mark.slow
 async def test_votes_on_all_of_many_at_once(world: HostWorld) -> None:
     guests = await world.all_heartbeating(300)
     await world.at(2.5)
