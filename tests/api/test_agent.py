@@ -17,18 +17,8 @@ from hbtrio.nursery.broadcast import FOLLOWER_QUEUE
 from hbtrio.store.records import HistoryEntry, InstanceRecord
 from hbtrio.wire.link_messages import ActCommand, ActionProgress, Reply
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, VoteResult
-from support.agent_api_cases import (
-    ABSENT,
-    ME,
-    ONE,
-    STOP,
-    at,
-    heartbeating,
-    history,
-    lines_of,
-    refusal,
-    stream,
-)
+from support.agent_api_cases import ABSENT, ME, ONE, STOP, heartbeating, history
+from support.api_replies import at, lines_of, refusal, stream
 from support.fake_processes import HANGS, FakeRun
 from support.fleet_world import HOST_UUID, FleetApi, fleet_api, fleet_world
 from support.host_world import Reply as Answer

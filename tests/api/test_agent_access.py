@@ -7,13 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.agent_api_cases import (
-    CHANGES,
-    NEEDS_TOKEN,
-    STOP,
-    UNKNOWN,
-    refusal,
-)
+from support.agent_api_cases import CHANGES, NEEDS_TOKEN, STOP, UNKNOWN
+from support.api_replies import refusal
 from support.fleet_world import TOKEN, fleet_api
 
 # -- who may --------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -19,9 +19,10 @@ from hbtrio.nursery.broadcast import FOLLOWER_QUEUE
 from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, Event, Health, VoteResult
+from support.api_replies import at, lines_of, refusal, stream
 from support.control_socket import Served, served
 from support.fake_processes import HANGS, FakeRun
-from support.host_world import HostWorld, Reply, ScriptedGuest, host_world, stay_silent, uuid_of
+from support.host_world import HostWorld, Reply, host_world, stay_silent, uuid_of
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -41,49 +42,6 @@ async def serving(
             api.client() as http,
         ):
             yield host, http, api
-
-
-@asynccontextmanager
-async def stream(
-    http: httpx.AsyncClient, method: str, path: str, **body: Any
-) -> AsyncIterator[AsyncGenerator[str]]:
-    """Asks, and hangs up at the end of the block."""
-
-    async def read(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str]:
-        held = b""
-        async for chunk in chunks:
-            *whole, held = (held + chunk).split(b"\n")
-            for line in whole:
-                yield line.decode()
-
-    async with http.stream(method, path, **body) as response:
-        assert response.status_code == 200
-        chunks = response.aiter_raw()
-        async with aclosing(read(chunks)) as lines:
-            yield lines
-        # What else would end httpx's generators is the garbage collector, with a warning.
-        with trio.CancelScope() as at_once:
-            at_once.cancel()
-            async for _ in chunks:
-                pass
-
-
-def lines_of(response: httpx.Response) -> list[dict[str, Any]]:
-    assert response.status_code == 200
-    assert response.headers["content-type"] == "application/x-ndjson"
-    return [json.loads(line) for line in response.text.splitlines()]
-
-
-def refusal(response: httpx.Response) -> tuple[int, str]:
-    body = response.json()
-    assert response.headers["content-type"] == "application/json"
-    assert set(body) == {"status", "reason"}
-    assert body["status"] == "fail"
-    return response.status_code, body["reason"]
-
-
-def at(guest: ScriptedGuest, what: str) -> str:
-    return f"/v1/instances/{guest.uuid}/{what}"
 
 
 # -- status ---------------------------------------------------------------------------------
@@ -274,7 +232,7 @@ async def test_lines_come_as_things_happen() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = stay_silent
-        async with stream(http, "POST", at(guest, "vote"), json={"event": "stop"}) as lines:
+        async with stream(http, "POST", at(guest, "vote"), json={"event": "stop"}) as (_, lines):
             assert "window" in json.loads(await anext(lines))
             assert trio.current_time() == 1.0
             assert json.loads(await anext(lines))["reason"] == "no answer within 9 s"
@@ -285,7 +243,7 @@ async def test_who_hangs_up_ends_no_vote() -> None:
     async with serving() as (world, http, _api):
         guest = await world.heartbeating()
         guest.reply = lambda asked: Reply(VoteResult.REJECT, "no", after_s=5)
-        async with stream(http, "POST", at(guest, "vote"), json={"event": "stop"}) as lines:
+        async with stream(http, "POST", at(guest, "vote"), json={"event": "stop"}) as (_, lines):
             await anext(lines)
         await world.at(7)
         assert world.reports(guest, since=2) == [(6.0, "vote", "stop", "reject", "no")]
@@ -420,7 +378,7 @@ async def test_who_hangs_up_ends_no_action() -> None:
     async with serving(runs={"slow": FakeRun(delay_s=30)}) as (world, http, _api):
         guest = await world.heartbeating()
         body = {"action": "resize", "command": ["slow"]}
-        async with stream(http, "POST", at(guest, "act"), json=body) as lines:
+        async with stream(http, "POST", at(guest, "act"), json=body) as (_, lines):
             await anext(lines)
         await world.at(32)
         assert [moment.time_s for moment in world.processes.ended] == [31.0]
@@ -477,7 +435,7 @@ async def test_an_event_line() -> None:
 async def test_followed_events_begin_with_recent_ones() -> None:
     async with serving() as (world, http, _api):
         publish(world, 3)
-        async with stream(http, "GET", "/v1/events?recent=2") as lines:
+        async with stream(http, "GET", "/v1/events?recent=2") as (_, lines):
             assert reasons(await anext(lines)) == ["number 1"]
             publish(world, 2, first=3)
             assert [reasons(await anext(lines)) for _ in range(3)] == [
@@ -488,7 +446,7 @@ async def test_followed_events_begin_with_recent_ones() -> None:
 
 
 async def test_a_quiet_stream_says_every_15_s_that_it_is_alive() -> None:
-    async with serving() as (world, http, _api), stream(http, "GET", "/v1/events") as lines:
+    async with serving() as (world, http, _api), stream(http, "GET", "/v1/events") as (_, lines):
         assert [await anext(lines) for _ in range(2)] == ["", ""]
         assert trio.current_time() == 31.0
         publish(world, 1)
@@ -499,7 +457,7 @@ async def test_a_quiet_stream_says_every_15_s_that_it_is_alive() -> None:
 
 async def test_a_follower_that_reads_too_slowly_is_told() -> None:
     async with serving() as (world, http, _api):
-        async with stream(http, "GET", "/v1/events") as lines:
+        async with stream(http, "GET", "/v1/events") as (_, lines):
             await world.settle()
             publish(world, FOLLOWER_QUEUE + 2)  # one of them is in its hands
             heard = [json.loads(line) async for line in lines if line]
@@ -528,7 +486,7 @@ async def test_head_of_a_stream_ends() -> None:
 
 
 async def read_to_the_end(http: httpx.AsyncClient, do: Callable[[], None]) -> None:
-    async with stream(http, "GET", "/v1/events") as lines:
+    async with stream(http, "GET", "/v1/events") as (_, lines):
         do()
         assert [line async for line in lines] == []
 
@@ -722,13 +680,13 @@ async def test_two_actions_on_one_instance() -> None:
     async with serving(runs={"slow": HANGS}) as (world, http, _api):
         guest, other = await world.all_heartbeating(2)
         body = {"action": "stop", "command": ["slow"]}
-        async with stream(http, "POST", at(guest, "act"), json=body) as lines:
+        async with stream(http, "POST", at(guest, "act"), json=body) as (_, lines):
             await anext(lines)
             assert refusal(await http.post(at(guest, "act"), json=body | {"action": "pause"})) == (
                 409,
                 f"stop is in progress on {guest.uuid}",
             )
-            async with stream(http, "POST", at(other, "act"), json=body) as others:
+            async with stream(http, "POST", at(other, "act"), json=body) as (_, others):
                 assert json.loads(await anext(others))["step"] == "vote"
 
 

@@ -7,6 +7,7 @@ socket, a channel, a script's exit. The process then finds both at once.
 from __future__ import annotations
 
 import math
+import os
 import time
 from itertools import count
 from pathlib import Path
@@ -167,17 +168,24 @@ def test_an_application_s_answer_in_its_socket(stall_s: float, own_s: int, flood
 
 async def test_the_exit_of_a_real_script(tmp_path: Path) -> None:
     """It ends while the process stands still over the end of the window."""
-    script = tmp_path / "refuse"
-    script.write_text("#!/bin/sh\nsleep 0.7\necho busy\nexit 1\n")
+    script, leader, go = tmp_path / "refuse", tmp_path / "pid", tmp_path / "go"
+    os.mkfifo(leader)
+    os.mkfifo(go)
+    script.write_text(f"#!/bin/sh\necho $$ >{leader}\nread _ <{go}\necho busy\nexit 1\n")
     script.chmod(0o755)
     ballot = Ballot(NotificationType.REVOCABLE, [script.name])
     guard = OnTimeGuard(math.inf)
-    window = BallotWindow(WindowKind.VOTE, 1.0, ballot, lambda _: None, guard)
+    window = BallotWindow(WindowKind.VOTE, 3.0, ballot, lambda _: None, guard)
     async with SystemProcesses() as processes, trio.open_nursery() as nursery:
         handlers = EventScripts(str(script), processes).handlers(STOP_VOTE)
         nursery.start_soon(window.hold, handlers)
-        await trio.sleep(0.4)
-        time.sleep(1.0)  # noqa: ASYNC251 - that is the stall
+        with trio.fail_after(2.5):
+            pid = int(await trio.to_thread.run_sync(leader.read_text, abandon_on_cancel=True))
+        # The stall lasts until the script has ended and the window's time is over. The script is
+        # looked at and not reaped, which is for its runner to do.
+        go.write_text("\n")
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222
+        time.sleep(window.remaining_s(trio.current_time()) + 0.1)  # noqa: ASYNC251
     assert ballot.settled == Outcome(REJECT, "busy")
 
 

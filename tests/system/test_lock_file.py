@@ -14,11 +14,11 @@ import pytest
 from hbtrio.system.lock_file import FileLock, LockHeld, lock_beside, lock_directory
 
 HOLDER = """
-import sys, time
+import sys
 from hbtrio.system.lock_file import lock_beside
 lock = lock_beside(sys.argv[1])
 print("held", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
@@ -45,7 +45,7 @@ def test_one_holder_at_a_time(tmp_path: Path, lock: Callable[[str], FileLock]) -
 def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
     path = str(tmp_path / "store")
     argv = [sys.executable, "-c", HOLDER, path]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"held\n"

@@ -11,7 +11,7 @@ import attrs
 
 from hbtrio.wire.channel_codec import MAX_NAME_BYTES, plain_text
 from hbtrio.wire.channel_messages import Init
-from hbtrio.wire.vocabulary import CorrectiveAction, WindowKind
+from hbtrio.wire.vocabulary import CorrectiveAction, WindowKind, window_s
 
 
 @attrs.frozen
@@ -65,17 +65,7 @@ class Profile:
 
     def window_s(self, kind: WindowKind) -> int:
         """Returns how long the host keeps a window of this kind open, in seconds."""
-        match kind:
-            case WindowKind.VOTE:
-                return self.vote_s
-            case WindowKind.SHUTDOWN_NOTICE:
-                return self.shutdown_notice_s
-            case WindowKind.SUSPEND_NOTICE:
-                return self.suspend_notice_s
-            case WindowKind.RESUME_NOTICE:
-                return self.resume_notice_s
-            case WindowKind.RESTART:
-                return self.restart_s
+        return window_s(self, kind)
 
 
 def _clamp(value: int, low: int, high: int) -> int:

@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar, Final
 import attrs
 import msgspec
 
-from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult, WindowKind
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 
 #: Sent by both ends. A peer with another version gets a ``goodbye`` that names both versions.
 PROTOCOL = 1
@@ -256,18 +256,3 @@ FROM_AGENT: tuple[type[FromAgent], ...] = (
     Pong,
     Goodbye,
 )
-
-
-def window_s(live: Instance, kind: WindowKind) -> int:
-    """The window of a kind that an instance has advertised, in seconds."""
-    match kind:
-        case WindowKind.VOTE:
-            return live.vote_s
-        case WindowKind.SHUTDOWN_NOTICE:
-            return live.shutdown_notice_s
-        case WindowKind.SUSPEND_NOTICE:
-            return live.suspend_notice_s
-        case WindowKind.RESUME_NOTICE:
-            return live.resume_notice_s
-        case WindowKind.RESTART:
-            return live.restart_s

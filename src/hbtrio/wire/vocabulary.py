@@ -8,7 +8,7 @@ values of applications unchecked.
 from __future__ import annotations
 
 from enum import Enum, StrEnum
-from typing import Self
+from typing import Protocol, Self
 
 import attrs
 
@@ -195,3 +195,42 @@ ACTION_TABLE: dict[ActionName, ActionRule] = {
         Event.COLD_MIGRATE_BEGIN, Event.COLD_MIGRATE_END, restarts=True
     ),
 }
+
+
+class WindowLengths(Protocol):
+    """The lengths of all windows, in seconds, as an instance or an application advertises them."""
+
+    @property
+    def vote_s(self) -> int:
+        """VOTE."""
+
+    @property
+    def shutdown_notice_s(self) -> int:
+        """SHUTDOWN_NOTICE."""
+
+    @property
+    def suspend_notice_s(self) -> int:
+        """SUSPEND_NOTICE."""
+
+    @property
+    def resume_notice_s(self) -> int:
+        """RESUME_NOTICE."""
+
+    @property
+    def restart_s(self) -> int:
+        """RESTART."""
+
+
+def window_s(lengths: WindowLengths, kind: WindowKind) -> int:
+    """Returns how long a window of this kind stays open, in seconds."""
+    match kind:
+        case WindowKind.VOTE:
+            return lengths.vote_s
+        case WindowKind.SHUTDOWN_NOTICE:
+            return lengths.shutdown_notice_s
+        case WindowKind.SUSPEND_NOTICE:
+            return lengths.suspend_notice_s
+        case WindowKind.RESUME_NOTICE:
+            return lengths.resume_notice_s
+        case WindowKind.RESTART:
+            return lengths.restart_s

@@ -38,8 +38,8 @@ from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResul
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand, window_s
-from hbtrio.wire.vocabulary import Event, NotificationType, window_of
+from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand
+from hbtrio.wire.vocabulary import Event, NotificationType, window_of, window_s
 
 _log = logging.getLogger("hbtrio.rounds")
 
