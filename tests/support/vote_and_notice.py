@@ -44,6 +44,11 @@ class VoteAndNotice:
             for question in self.questions:
                 await question.over.wait()
 
+    async def stored(self) -> None:
+        """Returns once the store has both. A vote is sent to the host while it is being stored, so
+        one that is at the link may still be forgotten by an agent that is killed."""
+        await until(lambda: all(len(self.fleet.rows(q.vm)) > q.row for q in self.questions))
+
     async def in_state(self, *states: str) -> None:
         """Returns once both verdicts are in one of these states."""
         await until(lambda: all(row.state in states for row in self.rows()))
@@ -58,12 +63,14 @@ async def before_the_host_is_asked(asked: VoteAndNotice) -> None:
     asked.fleet.link.to_host.hold("round")
     asked.ask()
     await asked.fleet.link.to_host.held(2)
+    await asked.stored()
 
 
 async def before_the_reply(asked: VoteAndNotice) -> None:
     asked.fleet.link.to_agent.hold("reply")
     asked.ask()
     await asked.fleet.link.to_agent.held(2)
+    await asked.stored()
 
 
 async def before_the_reply_of_a_guest_that_has_answered(asked: VoteAndNotice) -> None:
