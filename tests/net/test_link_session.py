@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,11 +12,14 @@ import pytest
 import trio
 from trio.testing import (
     MemorySendStream,
+    MockClock,
     memory_stream_one_way_pair,
     wait_all_tasks_blocked,
 )
 
 from hbtrio.net.link_session import PING_S, SILENT_S, LinkSession, SessionEnded
+from hbtrio.nursery.time_guard import sleep_on_time
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.link_codec import MAX_LINK_LINE, LinkError, decode_from_host
 from hbtrio.wire.link_messages import Ack, FromHost, Gone, LinkReport
 
@@ -52,7 +56,10 @@ class Peer:
         self.narrow = Narrow()
         stream = trio.StapledStream(self.narrow, from_peer)
         self.session: LinkSession[FromHost] = LinkSession(
-            stream, decode_from_host, farewell=farewell
+            stream,
+            decode_from_host,
+            sleep=sleep_on_time(OnTimeGuard(math.inf)),
+            farewell=farewell,
         )
         self.handled: list[FromHost] = []
         self.handle: Callable[[FromHost], Awaitable[None]] = self._keep
@@ -145,7 +152,7 @@ async def test_it_says_whether_something_that_has_arrived_is_still_being_handled
         await one.send(gone("c"))
         await trio.sleep(2.5)
         assert one.ended is not None
-        assert not one.session.reading
+        assert one.session.reading, "its owner has to handle the end"
 
 
 async def test_messages_are_handled_one_after_the_other() -> None:
@@ -308,6 +315,40 @@ async def test_silence_is_noticed_though_nothing_can_be_written() -> None:
         await trio.sleep(SILENT_S + 2 * PING_S + 0.001)
         assert one.ended is not None
         assert SILENT_S <= one.ended[0] <= SILENT_S + 2 * PING_S
+
+
+async def test_an_end_that_was_stopped_listens_before_it_gives_the_peer_up(
+    autojump_clock: MockClock,
+) -> None:
+    """However long it was stopped, that is one interval of silence."""
+    async with peer() as one:
+        await trio.sleep(PING_S - 1)
+        for _ in range(2):
+            autojump_clock.jump(20 * SILENT_S)
+            await trio.sleep(PING_S)
+        assert one.ended is None
+        began = trio.current_time()
+        await one.send(b"\n")
+        await trio.sleep(SILENT_S + PING_S)
+        assert one.ended is not None
+        assert SILENT_S <= one.ended[0] - began <= SILENT_S + PING_S
+
+
+async def test_an_end_that_is_busy_with_what_it_has_read_hears_no_silence() -> None:
+    """The peer's next signs of life wait in the socket meanwhile."""
+    async with peer() as one:
+        resume = trio.Event()
+
+        async def wait(_: FromHost) -> None:
+            await resume.wait()
+
+        one.handle = wait
+        await one.send(gone("a"))
+        await trio.sleep(10 * SILENT_S)
+        assert one.ended is None
+        resume.set()
+        await trio.sleep(SILENT_S + 2 * PING_S)
+        assert one.ended is not None
 
 
 # -- a peer that does not read -----------------------------------------------------------------

@@ -117,3 +117,21 @@ def test_a_process_with_small_delays_only_is_never_late(gaps: list[float]) -> No
         assert not guard.is_late(now)
         guard.tick(now)
     assert guard.late_ticks == 0
+
+
+def test_the_time_in_which_the_process_did_not_run_adds_up() -> None:
+    guard = OnTimeGuard(0.0)
+    assert guard.lost_s(0.2 + LATE_S) == 0.0
+    assert guard.lost_s(5.0) == 4.8  # the tick itself comes after the thaw, too
+    guard.tick(5.0)
+    assert guard.lost_s(5.0) == 4.8
+    guard.tick(5.9)
+    guard.tick(9.1)
+    assert guard.lost_s(9.1) == pytest.approx(4.8 + 3.0)
+
+
+def test_short_delays_are_not_counted_as_lost() -> None:
+    guard = OnTimeGuard(0.0)
+    for number in range(1, 100):
+        guard.tick(number * 0.9)
+    assert guard.lost_s(99 * 0.9) == 0.0

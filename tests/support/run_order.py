@@ -5,7 +5,9 @@ Trio runs the tasks that are woken together in an order that it draws. Each seed
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import count
+from pathlib import Path
 from typing import TypeVar
 from unittest.mock import patch
 
@@ -32,3 +34,11 @@ def in_every_order(scenario: Callable[[MockClock], Awaitable[T]]) -> list[T]:
     finally:
         _run._r.setstate(luck)
     return results
+
+
+def folders(parent: Path) -> Iterator[Path]:
+    """New folders in ``parent``, one for each order."""
+    for number in count():
+        folder = parent / str(number)
+        folder.mkdir()
+        yield folder

@@ -1,7 +1,9 @@
 """Runs one session of the link between a host and its agent: messages both ways and keep-alives.
 
 Both ends send through a bounded queue, so a peer that doesn't read blocks the senders but costs no
-memory. Both ends send pings, so a vanished peer is noticed shortly after ``SILENT_S``.
+memory. Both ends send pings, so a vanished peer is noticed shortly after ``SILENT_S``. Silence is
+counted in intervals between pings in which this end listened: one that was stopped itself, or was
+busy with what the peer had sent before, does not take the peer for dead.
 
 The reading task must never wait for the writing task: if both ends did, the link would deadlock. So
 a ping is answered only if the queue has room (if it has none, other bytes are on their way), and
@@ -26,8 +28,11 @@ from hbtrio.wire.link_messages import MAX_TEXT, Goodbye, LinkMessage, Ping, Pong
 #: Seconds between pings.
 PING_S: Final = 5.0
 
-#: A peer that sends nothing for this many seconds is gone.
-SILENT_S: Final = 15.0
+#: A peer that sends nothing during so many intervals between pings is gone.
+_SILENT_PINGS: Final = 3
+
+#: The same in seconds, for an end that is never late.
+SILENT_S: Final = _SILENT_PINGS * PING_S
 
 #: How long a peer may take to read a goodbye.
 _FAREWELL_S: Final = 1.0
@@ -38,6 +43,10 @@ _QUEUE: Final = 64
 _READ_BYTES: Final = 65536
 
 In = TypeVar("In")
+
+#: Sleeps until a time on trio's clock has passed and what had arrived by then is read; the second
+#: argument returns whether something is still being handled.
+Sleep = Callable[[float, Callable[[], bool]], Awaitable[None]]
 
 
 class SessionEnded(Exception):
@@ -50,24 +59,33 @@ class LinkSession(Generic[In]):
     Args:
         stream: the connection; closed at the end.
         decode: decodes a line of the peer, or raises ``LinkError``.
+        sleep: sleeps until a deadline that can be trusted.
         farewell: the reason to send in a goodbye when the session is cancelled; "" for none.
     """
 
     def __init__(
-        self, stream: trio.abc.Stream, decode: Callable[[bytes], In], *, farewell: str = ""
+        self,
+        stream: trio.abc.Stream,
+        decode: Callable[[bytes], In],
+        *,
+        sleep: Sleep,
+        farewell: str = "",
     ) -> None:
         self._stream = stream
         self._decode = decode
+        self._sleep = sleep
         #: The reason to send in a goodbye when the session is cancelled; "" for none.
         self.farewell = farewell
         #: The reason of the peer's goodbye; "" if there was none.
         self.goodbye = ""
-        #: Whether received messages are still being handled.
+        #: Whether received messages are still being handled. Stays true from the end of the session
+        #: on: its owner has to handle that, too.
         self.reading = False
         self._writing = False
         self._queue, self._written = trio.open_memory_channel[bytes](_QUEUE)
         self._all_written = trio.Event()
-        self._heard_at = trio.current_time()
+        #: Reads that returned something.
+        self._heard = 0
 
     async def send(self, message: LinkMessage) -> None:
         """Queues a message; waits while the queue is full because the peer doesn't read.
@@ -80,6 +98,10 @@ class LinkSession(Generic[In]):
             await self._queue.send(encode_link(message))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise SessionEnded("the link is closed") from None
+
+    async def sleep(self, deadline: float) -> None:
+        """Sleeps until a deadline has passed and what the peer had sent by then is handled."""
+        await self._sleep(deadline, lambda: self.reading)
 
     async def run(self, handle: Callable[[In], Awaitable[None]]) -> str:
         """Runs the session until it ends; returns the reason.
@@ -106,7 +128,7 @@ class LinkSession(Generic[In]):
                 nursery.start_soon(until, self._keep_alive)
                 nursery.start_soon(until, lambda: self._read(handle))
         finally:
-            self.reading = False
+            self.reading = True
             # Wakes the callers that wait in send().
             self._written.close()
             cancelled = trio.current_effective_deadline() == -math.inf
@@ -127,11 +149,12 @@ class LinkSession(Generic[In]):
             try:
                 data = await self._stream.receive_some(_READ_BYTES)
             except trio.BrokenResourceError as error:
+                self.reading = True
                 return f"the connection failed: {_cause(error)}"
+            self.reading = True
             if not data:
                 return "closed by the other end"
-            self.reading = True
-            self._heard_at = trio.current_time()
+            self._heard += 1
             for line in lines.feed(bytes(data)):
                 try:
                     message = self._decode(line)
@@ -176,16 +199,24 @@ class LinkSession(Generic[In]):
         return await trio.sleep_forever()
 
     async def _keep_alive(self) -> str:
-        number = 0
-        while trio.current_time() - self._heard_at < SILENT_S:
-            await trio.sleep(PING_S)
+        number = silent = 0
+        while True:
+            heard, due = self._heard, trio.current_time() + PING_S
+            if number:
+                # If the queue is full, the peer doesn't read: its messages are the ping.
+                with trio.move_on_at(due):
+                    try:
+                        await self.send(Ping(number))
+                    except SessionEnded:
+                        await trio.sleep_forever()  # a goodbye was sent
             number += 1
-            with trio.move_on_after(PING_S):
-                try:
-                    await self.send(Ping(number))
-                except SessionEnded:
-                    await trio.sleep_forever()  # a goodbye was sent
-        return f"nothing heard for {SILENT_S:g} s"
+            await self.sleep(due)
+            if self._heard != heard:
+                silent = 0
+            elif not self.reading:  # else this end was not listening
+                silent += 1
+                if silent == _SILENT_PINGS:
+                    return f"nothing heard for {SILENT_S:g} s"
 
 
 def _cause(error: BaseException) -> str:

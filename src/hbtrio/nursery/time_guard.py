@@ -6,12 +6,12 @@ for every other timer that decides something.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NoReturn
 
 import trio
 
-from hbtrio.policy.time_guard import BEHIND_S, OnTimeGuard
+from hbtrio.policy.time_guard import BEHIND_S, CALM_S, OnTimeGuard
 
 #: Reads what has arrived in one place (a socket, a channel, a queue): a bounded amount, without
 #: waiting. Returns whether a task of the source is still at work on more.
@@ -76,6 +76,15 @@ async def sleep_until_on_time(
     while (now := trio.current_time()) < end and guard.is_late(now):
         await trio.sleep_until(min(guard.calm_at(now), end))
         await take_in(sources)
+
+
+def sleep_on_time(guard: OnTimeGuard) -> Callable[[float, Source], Awaitable[None]]:
+    """Returns :func:`sleep_until_on_time` for one source, postponed by ``CALM_S`` at most."""
+
+    async def sleep(deadline: float, source: Source) -> None:
+        await sleep_until_on_time(deadline, guard, at_most_s=CALM_S, sources=[source])
+
+    return sleep
 
 
 async def take_in(sources: Iterable[Source]) -> None:

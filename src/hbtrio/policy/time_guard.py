@@ -36,11 +36,12 @@ class OnTimeGuard:
         now: the time of creation, in seconds on the caller's monotonic clock.
     """
 
-    __slots__ = ("_due", "_late_until", "late_ticks")
+    __slots__ = ("_due", "_late_until", "_lost_s", "late_ticks")
 
     def __init__(self, now: float) -> None:
         self._due = now + TICK_S
         self._late_until = -1.0
+        self._lost_s = 0.0
         #: Late ticks, for status and metrics.
         self.late_ticks = 0
 
@@ -53,6 +54,7 @@ class OnTimeGuard:
         """
         if now - self._due > LATE_S:
             self._late_until = now + CALM_S
+            self._lost_s += now - self._due
             self.late_ticks += 1
         self._due = now + (REST_S if resting else TICK_S)
         return self._due
@@ -66,3 +68,12 @@ class OnTimeGuard:
         if now - self._due > LATE_S:
             return now + CALM_S
         return max(now, self._late_until)
+
+    def lost_s(self, now: float) -> float:
+        """Returns for how many seconds this process did not run, by its late ticks so far.
+
+        Silence that lasts long is counted without them: the difference of two calls is the time in
+        which this process could not listen. Shorter delays than ``LATE_S`` are not included.
+        """
+        late_s = now - self._due
+        return self._lost_s + (late_s if late_s > LATE_S else 0.0)

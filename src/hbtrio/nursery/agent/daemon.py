@@ -193,7 +193,7 @@ async def open_agent(
 
         nursery.start_soon(supervisor.keep, "history pruning", prune)
         async with trio.open_nursery() as link_nursery:
-            links = AgentLinks(link_nursery, config.name, fleet, store, events, supervisor)
+            links = AgentLinks(link_nursery, config.name, fleet, store, events, supervisor, guard)
             async with trio.open_nursery() as action_nursery:
                 actions = AgentActions(
                     action_nursery,

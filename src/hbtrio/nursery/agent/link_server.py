@@ -24,7 +24,9 @@ from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.name_conflicts import NameConflicts
 from hbtrio.nursery.supervisor import Supervisor
+from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import LinkError, decode_from_host
@@ -74,6 +76,7 @@ class AgentLinks:
         store: knows which reports are stored.
         events: handles what hosts report.
         supervisor: counts programming errors.
+        guard: the process's on-time guard.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class AgentLinks:
         store: Store,
         events: HostEvents,
         supervisor: Supervisor,
+        guard: OnTimeGuard,
     ) -> None:
         self.conflicts = NameConflicts()
         self._nursery = nursery
@@ -92,6 +96,7 @@ class AgentLinks:
         self._store = store
         self._events = events
         self._supervisor = supervisor
+        self._guard = guard
         #: Connections without a hello, the oldest first.
         self._strangers: dict[trio.CancelScope, None] = {}
 
@@ -115,10 +120,10 @@ class AgentLinks:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serves one connection until it ends; faults of the connection or the store are logged."""
-        patience = trio.CancelScope(deadline=trio.current_time() + _HELLO_S)
+        patience = trio.CancelScope()
         self._make_room_for(patience)
         peer = peer_text(stream)
-        link = LinkSession(stream, decode_from_host)
+        link = LinkSession(stream, decode_from_host, sleep=sleep_on_time(self._guard))
         ack = _Acknowledgement(link, self._store)
         known: HostSession | None = None
         reason = f"no hello within {_HELLO_S:g} s"
@@ -143,7 +148,7 @@ class AgentLinks:
                 async def expect_hello() -> None:
                     nonlocal reason
                     with patience:
-                        await trio.sleep_forever()
+                        await link.sleep(trio.current_time() + _HELLO_S)
                     if known is None:
                         if patience not in self._strangers:
                             reason = f"displaced by {_STRANGERS} newer connections before its hello"

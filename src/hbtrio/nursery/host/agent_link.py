@@ -21,6 +21,7 @@ from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.host.agent_commands import AgentCommands
 from hbtrio.nursery.host.agent_feed import AgentFeed
 from hbtrio.nursery.host.daemon import Host
+from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.policy.backoff import Backoff
 from hbtrio.wire.link_codec import LinkError, decode_from_agent
 from hbtrio.wire.link_messages import (
@@ -103,7 +104,9 @@ class HostLink:
             await trio.sleep(backoff.next_delay_s())
 
     async def _serve(self, stream: trio.abc.Stream) -> str:
-        session = LinkSession(stream, decode_from_agent, farewell=STOPPING)
+        session = LinkSession(
+            stream, decode_from_agent, sleep=sleep_on_time(self._host.guard), farewell=STOPPING
+        )
         async with trio.open_nursery() as nursery:
             welcome = trio.Event()
 
