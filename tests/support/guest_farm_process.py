@@ -22,19 +22,19 @@ import time
 from collections import deque
 from typing import Final
 
-_CHALLENGES: Final = re.compile(rb'"heartbeat_challenge":(\d{1,10})\}')
+CHALLENGES: Final = re.compile(rb'"heartbeat_challenge":(\d{1,10})\}')
 _ACTIONS: Final = re.compile(
     rb'"invocation_id":(\d{1,10}),"event_type":"(\w+)","notification_type":"(\w+)"'
 )
 
-_INIT: Final = (
+INIT: Final = (
     b'\n{"version":3,"revision":1,"msg_type":"init","sequence":1,"invocation_id":%d,'
     b'"name":"guest-%d","heartbeat_interval_ms":%d,"vote_secs":9,"shutdown_notice_secs":9,'
     b'"suspend_notice_secs":9,"resume_notice_secs":14,"restart_secs":301,'
     b'"corrective_action":"reboot"}\n'
 )
 
-_ANSWER: Final = (
+ANSWER: Final = (
     b'\n{"version":3,"revision":1,"msg_type":"challenge_response","sequence":%d,'
     b'"heartbeat_response":%b,"heartbeat_health":"healthy","corrective_action":"reboot",'
     b'"log_msg":""}\n'
@@ -105,10 +105,10 @@ class _Guest:
             self.connection.close()
             self.connection = None
             return False
-        for number in _CHALLENGES.findall(data):
+        for number in CHALLENGES.findall(data):
             if self.mute:
                 break
-            self._say(_ANSWER, number)
+            self._say(ANSWER, number)
             self.mute = self.last_words
         for action in _ACTIONS.findall(data):
             self.asked.append(time.monotonic())
@@ -211,7 +211,7 @@ class _Farm:
         listener.bind(path)
         self._paths.append(path)
         listener.listen(_BACKLOG)
-        guest = _Guest(listener, _INIT % (1000 + index, index, interval_ms), self._asked)
+        guest = _Guest(listener, INIT % (1000 + index, index, interval_ms), self._asked)
         self._guests.append(guest)
         self._listening[listener.fileno()] = guest
         self._epoll.register(listener.fileno(), select.EPOLLIN)

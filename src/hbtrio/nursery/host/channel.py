@@ -140,6 +140,16 @@ class Channel:
         finally:
             self._rounds.abort("the instance's channel was removed")
 
+    def release(self) -> None:
+        """Breaks the reference cycles of a channel that has ended; it can't run again.
+
+        Its objects may be frozen (:mod:`hbtrio.nursery.host.heap_freezer`), and as a cycle they
+        would then never be freed.
+        """
+        self.restart.release()
+        self._rounds.release()
+        self.outages.release()
+
     def remove(self, reason: str) -> None:
         """Ends the channel after its socket is gone, unless RESTART still expects the instance."""
         if self.heartbeat.state is HeartbeatState.RESTARTING:

@@ -67,6 +67,10 @@ class ChannelOutages:
         if self._heartbeat.state is not before:
             self._expect(effects)
 
+    def release(self) -> None:
+        """Lets go of its owner, which has ended and ignores outages."""
+        del self._expect
+
     @property
     def _gone(self) -> bool:
         return self._heartbeat.state is HeartbeatState.GONE

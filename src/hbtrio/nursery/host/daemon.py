@@ -3,6 +3,7 @@
     host
       time            the on-time guard
       pacer           sends the challenges of all channels
+      heap            keeps garbage collections short
       discovery       finds channel sockets that come and go
       channel <uuid>  one per instance, see channel.py
       corrective      commands for lost and ill instances
@@ -33,6 +34,7 @@ from hbtrio.nursery.host.corrective import Corrective, HeartbeatingCount
 from hbtrio.nursery.host.directory_watch import DirectoryWatch
 from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
 from hbtrio.nursery.host.events_file import EventsFile
+from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.reporting import ReportingSwitch
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.round import Round
@@ -87,6 +89,7 @@ class Host:
         self.reports = environment.reports
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
+        self.heap = HeapFreezer(self.pacer)
         self.supervisor = Supervisor()
         self.mass_failures = MassFailures(config.brake.share, config.brake.minimum)
         self.started_at = environment.reports.now()
@@ -148,6 +151,7 @@ class Host:
         self._nursery.start_soon(run_guard, self.guard)
         self._nursery.start_soon(keep, "pacer", self.pacer.run)
         self._nursery.start_soon(keep, "discovery", self._discover)
+        self._nursery.start_soon(keep, "heap", self.heap.run)
 
     async def _discover(self) -> None:
         await discover(
@@ -169,6 +173,7 @@ class Host:
         channel = Channel(file, self._setup)
         channel.heartbeat.reporting = self.reporting.is_on(file.uuid)
         self.channels[file.uuid] = channel
+        self.heap.came(channel)
         self._nursery.start_soon(self._keep_channel, channel)
 
     def _gone(self, file: ChannelFile) -> None:
@@ -183,6 +188,8 @@ class Host:
 
     async def _keep_channel(self, channel: Channel) -> None:
         await self.supervisor.keep(f"channel {channel.uuid}", channel.run)
+        self.heap.ended(channel)
+        channel.release()
         if self.channels.get(channel.uuid) is channel:
             del self.channels[channel.uuid]
             self._changed(channel.uuid)
@@ -296,7 +303,8 @@ async def open_host(
         host = Host(config, environment, nursery, events)
         host.start()
         # What was imported and built so far lives as long as the process: keep the garbage
-        # collector from scanning it again and again between two beats.
+        # collector from scanning it again and again between two beats. Of the channels, which
+        # come later, the host's HeapFreezer takes care.
         gc.freeze()
         yield host
         nursery.cancel_scope.cancel()

@@ -51,7 +51,7 @@ class Dialling:
             self.fault = str(fault)
             # A socket that refuses for a week is logged once.
             if self._fault_log.is_new(self.fault):
-                _log.warning("%s: %s: %s; retrying", self._uuid, self.path, fault)
+                _log.warning("%s: %s: %s; retrying", self._uuid, self.path, self.fault)
             return None
         self.fault = ""
         self._fault_log.clear()

@@ -74,6 +74,10 @@ class RestartWindow:
         if self.window is not None:
             self.window.answer(_INSTANCE, Answer(VoteResult.COMPLETE))
 
+    def release(self) -> None:
+        """Lets go of its owner, which has ended; no window may be opened after it."""
+        del self._source, self._on_expired
+
     def _over(self, outcome: Outcome) -> None:
         self.window = None
         over = self.closed

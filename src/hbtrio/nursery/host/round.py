@@ -115,6 +115,10 @@ class RoundSlot:
         if self.current is not None:
             self.current.window.abort(reason)
 
+    def release(self) -> None:
+        """Lets go of its owner, which has ended; no round may be opened after it."""
+        del self._source, self._on_over
+
     def _over(self, _: Outcome) -> None:
         current, self.current = self.current, None
         if current is None:
