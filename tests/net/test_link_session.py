@@ -60,6 +60,7 @@ class Peer:
             decode_from_host,
             sleep=sleep_on_time(OnTimeGuard(math.inf)),
             farewell=farewell,
+            clock=lambda: 1000 + trio.current_time(),
         )
         self.handled: list[FromHost] = []
         self.handle: Callable[[FromHost], Awaitable[None]] = self._keep
@@ -282,11 +283,23 @@ async def test_cancelled_it_closes_the_connection() -> None:
 # -- signs of life -----------------------------------------------------------------------------
 
 
-async def test_a_ping_is_answered_with_its_number() -> None:
+async def test_a_ping_is_answered_with_its_number_and_the_clock() -> None:
     async with peer() as one:
         await one.send(b'{"type":"ping","number":41}\n{"type":"ping","number":42}\n')
-        assert one.received() == [{"type": "pong", "number": 41}, {"type": "pong", "number": 42}]
+        assert one.received() == [
+            {"type": "pong", "number": 41, "clock_s": 1000},
+            {"type": "pong", "number": 42, "clock_s": 1000},
+        ]
         assert one.handled == []
+
+
+async def test_a_pong_says_what_the_peers_clock_is() -> None:
+    async with peer() as one:
+        await one.send(b'{"type":"pong","number":1}\n')
+        assert not one.session.peer_clock.is_known
+        await one.send(b'{"type":"pong","number":2,"clock_s":500.5}\n')
+        now = one.session.clock()
+        assert one.session.peer_clock.at(now, now) == 500.5
 
 
 async def test_a_silent_peer_is_asked_and_then_given_up() -> None:

@@ -23,6 +23,7 @@ from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host, HostEnvironment, open_host
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.round import Round
+from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.wire.channel_messages import (
     MAX_ID,
     ActionNotify,
@@ -295,6 +296,7 @@ class HostWorld(FakeTime):
             processes=self.processes,
             new_id=lambda: ids.randint(0, MAX_ID),
             reports=Reports(lambda: EPOCH + timedelta(seconds=trio.current_time())),
+            clock=ProcessClock(trio.current_time, "boot-1"),
         )
         #: Programming errors that the test brings about.
         self.crashes = 0

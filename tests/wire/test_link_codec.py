@@ -71,9 +71,9 @@ REPORT = LinkReport(
 #: Each message as it stands on the line.
 LITERAL: list[tuple[LinkMessage, str]] = [
     (
-        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0),
+        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5),
         '{"type":"hello","protocol":1,"hostname":"compute-0","host_uuid":"h-1","boot_id":"b-1",'
-        '"version":"0.1.0","dropped":0}',
+        '"version":"0.1.0","dropped":0,"clock_s":12.5}',
     ),
     (
         INSTANCE,
@@ -104,18 +104,19 @@ LITERAL: list[tuple[LinkMessage, str]] = [
     ),
     (Reporting("", True), '{"type":"reporting","uuid":"","enabled":true}'),
     (
-        RoundCommand("c-1", "u-1", Event.RESIZE_END, False, 1.0),
+        RoundCommand("c-1", "u-1", Event.RESIZE_END, False, 1.0, 17.5, "b-1"),
         '{"type":"round","command_id":"c-1","uuid":"u-1","event":"resize_end","vote":false,'
-        '"deadline_s":1.0}',
+        '"deadline_s":1.0,"begin_by_s":17.5,"boot_id":"b-1"}',
     ),
     (
-        ActCommand("c-1", "u-1", "reboot", ("virsh", "reset"), False, 1.0),
+        ActCommand("c-1", "u-1", "reboot", ("virsh", "reset"), False, 1.0, 17.5, "b-1"),
         '{"type":"act","command_id":"c-1","uuid":"u-1","action":"reboot",'
-        '"command":["virsh","reset"],"force":false,"deadline_s":1.0}',
+        '"command":["virsh","reset"],"force":false,"deadline_s":1.0,'
+        '"begin_by_s":17.5,"boot_id":"b-1"}',
     ),
     (Ack(3), '{"type":"ack","number":3}'),
     (Ping(1), '{"type":"ping","number":1}'),
-    (Pong(1), '{"type":"pong","number":1}'),
+    (Pong(1, 12.5), '{"type":"pong","number":1,"clock_s":12.5}'),
     (Goodbye("why"), '{"type":"goodbye","reason":"why"}'),
 ]
 
@@ -153,6 +154,24 @@ def test_an_older_host_does_not_say_why() -> None:
     del line["why"]
     got = decode_from_host(json.dumps(line).encode())
     assert got == attrs.evolve(INSTANCE, why="")
+
+
+@pytest.mark.parametrize(
+    ("cls", "newer"),
+    [
+        (Hello, {"clock_s"}),
+        (Pong, {"clock_s"}),
+        (RoundCommand, {"begin_by_s", "boot_id"}),
+        (ActCommand, {"begin_by_s", "boot_id"}),
+    ],
+)
+def test_an_older_end_has_no_clock_and_names_no_moment(
+    cls: type[LinkMessage], newer: set[str]
+) -> None:
+    message = next(message for message, _ in LITERAL if type(message) is cls)
+    line = json.loads(changed(cls))
+    got: Any = decode(message, json.dumps({k: line[k] for k in line if k not in newer}).encode())
+    assert [getattr(got, name) for name in sorted(newer)] in ([None], [None, ""])
 
 
 def test_the_state_that_an_older_host_calls_beating_is_heartbeating() -> None:
@@ -225,6 +244,10 @@ def changed(cls: type[LinkMessage], **members: Any) -> bytes:
         (Reply, {"seconds": -1}),
         (RoundCommand, {"deadline_s": -0.1}),
         (RoundCommand, {"deadline_s": 1e9}),
+        (RoundCommand, {"begin_by_s": -0.1}),
+        (ActCommand, {"begin_by_s": 1e300}),
+        (Pong, {"clock_s": -1}),
+        (Hello, {"clock_s": "12"}),
         (ActCommand, {"command": ["x"] * 65}),
         (ActCommand, {"command": "virsh"}),
     ],

@@ -12,7 +12,6 @@ import os
 import platform
 import random
 import signal
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -149,7 +148,7 @@ async def _serve(
             ):
                 await nursery.start(_serve_api, host, listener)
                 if config.agent.connect:
-                    link = HostLink(host, _identity(config), partial(agent.connect, tls))
+                    link = HostLink(host, _identity(config, host), partial(agent.connect, tls))
                     nursery.start_soon(host.supervisor.keep, "link", link.run)
                 manager.ready()
                 _log.info(
@@ -173,8 +172,8 @@ async def _serve(
                 nursery.cancel_scope.cancel()
 
 
-def _identity(config: HostConfig) -> Identity:
-    return Identity(config.hostname, config.agent.host_uuid.lower(), str(uuid.uuid4()))
+def _identity(config: HostConfig, host: Host) -> Identity:
+    return Identity(config.hostname, config.agent.host_uuid.lower(), host.clock.boot_id)
 
 
 @contextlib.asynccontextmanager

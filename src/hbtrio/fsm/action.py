@@ -28,7 +28,7 @@ class ActionState(Enum):
     FINISHING_FAILED = "finishing after a failure"
     DONE = "done"
     REJECTED = "rejected"  # the vote was rejected; no command was run
-    FAILED = "failed"  # the command failed
+    FAILED = "failed"  # the command failed, or the action expired before its first step
 
 
 class ActionEvent(Enum):
@@ -45,6 +45,7 @@ class ActionEvent(Enum):
     PERFORMED_THEN_NOTICE = "performed, a post-notice follows"
     FAILED = "the command failed, nothing follows"
     FAILED_THEN_NOTICE = "the command failed, a post-notice follows"
+    EXPIRED = "the first step came too late"
     BACK = "the VM is back or its RESTART window is over"
     BACK_THEN_NOTICE = "the same, and a post-notice follows"
 
@@ -57,14 +58,16 @@ _ROWS: dict[ActionState, dict[ActionEvent, ActionState]] = {
         _E.NOTICE_DUE: _S.PREPARING,
         _E.PERFORM_DUE: _S.PERFORMING,
     },
-    _S.VOTING: {_E.ACCEPTED: _S.PREPARING, _E.REJECTED: _S.REJECTED},
-    _S.PREPARING: {_E.NOTICED: _S.PERFORMING},
+    # The first step may have to wait for a vote or notice that is open on the instance.
+    _S.VOTING: {_E.ACCEPTED: _S.PREPARING, _E.REJECTED: _S.REJECTED, _E.EXPIRED: _S.FAILED},
+    _S.PREPARING: {_E.NOTICED: _S.PERFORMING, _E.EXPIRED: _S.FAILED},
     _S.PERFORMING: {
         _E.PERFORMED: _S.DONE,
         _E.PERFORMED_RESTARTS: _S.AWAITING,
         _E.PERFORMED_THEN_NOTICE: _S.FINISHING,
         _E.FAILED: _S.FAILED,
         _E.FAILED_THEN_NOTICE: _S.FINISHING_FAILED,
+        _E.EXPIRED: _S.FAILED,
     },
     _S.AWAITING: {_E.BACK: _S.DONE, _E.BACK_THEN_NOTICE: _S.FINISHING},
     _S.FINISHING: {_E.NOTICED: _S.DONE},
@@ -144,6 +147,10 @@ class Action:
         if self._rule.before is None:
             return self._step(ActionEvent.PERFORM_DUE)
         return self._step(ActionEvent.NOTICE_DUE if self._force else ActionEvent.VOTE_DUE)
+
+    def expired(self) -> Step:
+        """Ends an action whose first step came too late: nothing was sent or run."""
+        return self._step(ActionEvent.EXPIRED)
 
     def voted(self, *, rejected: bool) -> Step:
         """Takes the result of the vote and returns the next step."""

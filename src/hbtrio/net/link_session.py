@@ -21,6 +21,8 @@ from typing import Final, Generic, TypeVar
 import trio
 
 from hbtrio.net.tls import connection_reason
+from hbtrio.policy.begin_by import PeerClock
+from hbtrio.system.boot_clock import boot_clock
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.link_codec import MAX_LINK_LINE, LinkError, encode_link
 from hbtrio.wire.link_messages import MAX_TEXT, Goodbye, LinkMessage, Ping, Pong
@@ -61,6 +63,7 @@ class LinkSession(Generic[In]):
         decode: decodes a line of the peer, or raises ``LinkError``.
         sleep: sleeps until a deadline that can be trusted.
         farewell: the reason to send in a goodbye when the session is cancelled; "" for none.
+        clock: this process's clock, which the peer is told in each pong.
     """
 
     def __init__(
@@ -70,7 +73,11 @@ class LinkSession(Generic[In]):
         *,
         sleep: Sleep,
         farewell: str = "",
+        clock: Callable[[], float] = boot_clock,
     ) -> None:
+        self.clock = clock
+        #: The peer's clock, by its pongs.
+        self.peer_clock = PeerClock()
         self._stream = stream
         self._decode = decode
         self._sleep = sleep
@@ -161,8 +168,9 @@ class LinkSession(Generic[In]):
                     match message:
                         case Ping(number=number):
                             self._answer(number)
-                        case Pong():
-                            pass
+                        case Pong(clock_s=clock_s):
+                            if clock_s is not None:
+                                self.peer_clock.read(clock_s, self.clock())
                         case Goodbye(reason=reason):
                             self.goodbye = reason
                             return f"the other end said goodbye: {reason}"
@@ -176,7 +184,7 @@ class LinkSession(Generic[In]):
     def _answer(self, number: int) -> None:
         # If the queue is full, its messages serve as the keep-alive.
         with suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-            self._queue.send_nowait(encode_link(Pong(number)))
+            self._queue.send_nowait(encode_link(Pong(number, self.clock())))
 
     async def _take_leave(self, reason: str) -> str:
         """Sends a goodbye after all queued messages."""

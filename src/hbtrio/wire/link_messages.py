@@ -40,6 +40,8 @@ Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 #: A window or an interval; a guest can't advertise more.
 Period = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Patience = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+#: Seconds of CLOCK_BOOTTIME, which neither stops while the machine sleeps nor is ever set.
+Clock = Annotated[float, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 Command = Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
 
 
@@ -47,7 +49,8 @@ Command = Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
 class Hello:
     """Host: opens the session. ``boot_id`` is new for each start of the host process.
 
-    ``dropped`` counts the reports dropped since that start because no agent took them.
+    ``dropped`` counts the reports dropped since that start because no agent took them. ``clock_s``
+    is the host's clock when it sends this; None if the host is too old to observe ``begin_by_s``.
     """
 
     TYPE: ClassVar[str] = "hello"
@@ -57,6 +60,7 @@ class Hello:
     boot_id: Name
     version: Name
     dropped: Number
+    clock_s: Clock | None = None
 
 
 @attrs.frozen
@@ -160,7 +164,11 @@ class Reporting:
 
 @attrs.frozen
 class RoundCommand:
-    """Agent: open a vote or notice, but not later than ``deadline_s`` after it arrived."""
+    """Agent: open a vote or notice, but not later than ``deadline_s`` after it arrived.
+
+    Nor when the clock of the host process ``boot_id`` is past ``begin_by_s``: the host then answers
+    ``expired``, and does nothing. None if the host is too old to send its clock.
+    """
 
     TYPE: ClassVar[str] = "round"
     command_id: Name
@@ -168,11 +176,16 @@ class RoundCommand:
     event: Event
     vote: bool
     deadline_s: Patience
+    begin_by_s: Clock | None = None
+    boot_id: Name = ""
 
 
 @attrs.frozen
 class ActCommand:
-    """Agent: perform an action; an empty ``command`` is the host's configured one."""
+    """Agent: perform an action; an empty ``command`` is the host's configured one.
+
+    ``begin_by_s`` and ``boot_id`` are those of :class:`RoundCommand`.
+    """
 
     TYPE: ClassVar[str] = "act"
     command_id: Name
@@ -181,6 +194,8 @@ class ActCommand:
     command: Command
     force: bool
     deadline_s: Patience
+    begin_by_s: Clock | None = None
+    boot_id: Name = ""
 
 
 @attrs.frozen
@@ -201,10 +216,11 @@ class Ping:
 
 @attrs.frozen
 class Pong:
-    """Either: the response to a ``ping``."""
+    """Either: the response to a ``ping``; ``clock_s`` is the clock of the end that sends this."""
 
     TYPE: ClassVar[str] = "pong"
     number: Number
+    clock_s: Clock | None = None
 
 
 #: The reason a host daemon gives when it is stopped in order: its machine has no fault.

@@ -12,6 +12,7 @@ from hbtrio.config.host import ActionCommands
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.supervisor import Supervisor
+from hbtrio.policy.begin_by import BeginBy
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.vocabulary import ActionName
 
@@ -53,7 +54,13 @@ class ActionRuns:
         self._supervisor = supervisor
 
     def begin(
-        self, uuid: str, name: ActionName, command: tuple[str, ...], *, force: bool
+        self,
+        uuid: str,
+        name: ActionName,
+        command: tuple[str, ...],
+        *,
+        force: bool,
+        begin_by: BeginBy,
     ) -> ActionRun:
         """Starts an action and returns without waiting for it.
 
@@ -62,6 +69,7 @@ class ActionRuns:
             name: which action, a row of the event table.
             command: what performs it; if empty, the configured command.
             force: skip the vote.
+            begin_by: until when it may begin; a later start ends it without a step.
 
         Raises:
             ActionRefused: an action on this instance is in progress, too many are in progress on
@@ -86,6 +94,7 @@ class ActionRuns:
             channel_of=self._channels.get,
             processes=self._processes,
             timeout_s=self._commands.timeout_s,
+            begin_by=begin_by,
         )
         self.in_progress[uuid] = action
         self._nursery.start_soon(self._run, action)

@@ -27,6 +27,7 @@ from hbtrio.fsm.ballot import BallotState, Outcome
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.nursery.progress_lines import ProgressLines
+from hbtrio.policy.begin_by import BeginBy, Expired
 from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
 from hbtrio.wire.channel_codec import plain_text
 from hbtrio.wire.operator import ProgressLine
@@ -53,6 +54,7 @@ class ActionRun:
             moves may get a new channel.
         processes: runs the command.
         timeout_s: how long the command may take, in seconds.
+        begin_by: until when its first step may begin; after that it ends without a step.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ActionRun:
         channel_of: Callable[[str], Channel | None],
         processes: ProcessRunner,
         timeout_s: float,
+        begin_by: BeginBy,
     ) -> None:
         self.uuid = uuid
         self.name = name
@@ -73,6 +76,8 @@ class ActionRun:
         self._channel_of = channel_of
         self._processes = processes
         self._timeout_s = timeout_s
+        #: None once the first step has begun.
+        self._begin_by: BeginBy | None = begin_by
         self._lines = ProgressLines()
         self._reason = ""
         #: Whether the instance was notified, or is expected back without a notice.
@@ -89,6 +94,21 @@ class ActionRun:
         """Carries out the action; the last progress line has the outcome.
 
         Cancelled, it ends without an outcome, and a running command is terminated.
+        """
+        try:
+            await self._carry_out()
+        except Expired as error:
+            self._machine.expired()
+            self._reason = str(error)
+        reason = f": {self._reason}" if self._reason else ""
+        _log.info("%s: action %s: %s%s", self.uuid, self.name, self.state.value, reason)
+        self._progress(step="end", outcome=self.state.value, reason=self._reason)
+
+    async def _carry_out(self) -> None:
+        """Takes the steps.
+
+        Raises:
+            Expired: the first one came too late.
         """
         step: Step = self._machine.start()
         while True:
@@ -108,10 +128,11 @@ class ActionRun:
                     await self._await_return()
                     step = self._machine.back()
                 case Finish():
-                    break
-        reason = f": {self._reason}" if self._reason else ""
-        _log.info("%s: action %s: %s%s", self.uuid, self.name, self.state.value, reason)
-        self._progress(step="end", outcome=self.state.value, reason=self._reason)
+                    return
+
+    def _check_in_time(self) -> None:
+        if self._begin_by is not None:
+            self._begin_by.check()
 
     def close(self) -> None:
         """Ends :meth:`progress` for every watcher."""
@@ -146,13 +167,15 @@ class ActionRun:
 
         Raises:
             NotHeartbeating: the instance can't take part.
+            Expired: it is the action's first step, and came too late.
         """
         for _ in range(_WAITS):
+            self._check_in_time()
             channel = self._channel_of(self.uuid)
             if channel is None or channel.gone:
                 raise NotHeartbeating("the instance is not on this host")
             try:
-                return channel.open_round(event, notification)
+                opened = channel.open_round(event, notification)
             except RoundOpen as error:
                 if channel.round is not None:
                     # Without this line a watcher would take the wait for a hung host.
@@ -161,10 +184,18 @@ class ActionRun:
                     self._progress(
                         step=kind, event=event, waiting=str(error), seconds=round(left_s, 3)
                     )
+                    if self._begin_by is not None:
+                        # Whoever follows the action was told of this wait.
+                        self._begin_by = self._begin_by.extended(left_s)
                     await channel.round.done.wait()
+            else:
+                self._begin_by = None
+                return opened
         raise NotHeartbeating(f"still busy after {_WAITS} other votes and notices")
 
     async def _perform(self) -> bool:
+        self._check_in_time()
+        self._begin_by = None
         channel = self._channel_of(self.uuid)
         event = self._machine.restarting
         if channel is not None and event is not None:

@@ -1,8 +1,14 @@
-"""Carries out the agent's commands on a host: votes, notices and actions, each with a reply."""
+"""Carries out the agent's commands on a host: votes, notices and actions, each with a reply.
+
+A command carries the moment until which it may begin (:mod:`hbtrio.policy.begin_by`). It is checked
+directly before the command begins, after every wait: when it is read, when the round that it waited
+for has ended, and when the action's task takes its first step.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -11,6 +17,7 @@ from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.agent_feed import AgentFeed
 from hbtrio.nursery.host.daemon import Host, UnknownInstance
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
+from hbtrio.policy.begin_by import BeginBy, Expired, ProcessClock
 from hbtrio.wire.link_messages import (
     MAX_TEXT,
     ActCommand,
@@ -21,6 +28,8 @@ from hbtrio.wire.link_messages import (
 )
 from hbtrio.wire.operator import ProgressLine, encode
 from hbtrio.wire.vocabulary import ActionName, NotificationType
+
+_log = logging.getLogger("hbtrio.link")
 
 #: Commands of the agent in progress at once.
 _COMMANDS: Final = 512
@@ -36,10 +45,12 @@ class AgentCommands:
     Args:
         host: carries out the commands.
         feed: sends instance states to the agent.
+        clock: this process's clock, by which commands expire.
     """
 
-    def __init__(self, host: Host, feed: AgentFeed) -> None:
+    def __init__(self, host: Host, feed: AgentFeed, clock: ProcessClock) -> None:
         self._host = host
+        self._clock = clock
         self._feed = feed
         self._in_progress = 0
 
@@ -76,7 +87,10 @@ class AgentCommands:
                 kind,
                 command_id=command.command_id,
                 patience_s=command.deadline_s,
+                begin_by=self._begin_by(command),
             )
+        except Expired as error:
+            await session.send(_expired(command, error))
         except (UnknownInstance, NotHeartbeating, RoundOpen) as error:
             # The state first: without it the agent would take the refusal for a fault of the host.
             await self._feed.send_if_changed(session, command.uuid)
@@ -88,8 +102,15 @@ class AgentCommands:
     async def _act(self, session: LinkSession[FromAgent], command: ActCommand) -> None:
         try:
             action = self._host.begin_action(
-                command.uuid, ActionName(command.action), command.command, force=command.force
+                command.uuid,
+                ActionName(command.action),
+                command.command,
+                force=command.force,
+                begin_by=self._begin_by(command),
             )
+        except Expired as error:
+            await session.send(_expired(command, error))
+            return
         except (UnknownInstance, ActionRefused, ValueError) as error:
             await session.send(_refusal(command, str(error)))
             return
@@ -101,6 +122,18 @@ class AgentCommands:
                         ActionProgress(command.command_id, _fitting(line), last=False)
                     )
         await session.send(ActionProgress(command.command_id, "{}", last=True))
+
+    def _begin_by(self, command: RoundCommand | ActCommand) -> BeginBy:
+        return self._clock.begin_by(command.begin_by_s, command.boot_id)
+
+
+def _expired(command: RoundCommand | ActCommand, error: Expired) -> Reply:
+    if isinstance(command, RoundCommand):
+        what = f"{'vote' if command.vote else 'notice'} on {command.event}"
+    else:
+        what = f"action {command.action}"
+    _log.warning("%s: %s of the agent %s", command.uuid, what, error)
+    return _refusal(command, str(error))
 
 
 def _refusal(command: RoundCommand | ActCommand, reason: str) -> Reply:

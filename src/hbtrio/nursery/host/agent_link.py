@@ -23,6 +23,7 @@ from hbtrio.nursery.host.agent_feed import AgentFeed
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.policy.backoff import Backoff
+from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.wire.link_codec import LinkError, decode_from_agent
 from hbtrio.wire.link_messages import (
     PROTOCOL,
@@ -73,7 +74,8 @@ class HostLink:
         self._host = host
         self._identity = identity
         self._connect = connect
-        self._commands = AgentCommands(host, self.feed)
+        self._clock = ProcessClock(host.clock.now, identity.boot_id)
+        self._commands = AgentCommands(host, self.feed, self._clock)
 
     @property
     def connected(self) -> bool:
@@ -105,7 +107,11 @@ class HostLink:
 
     async def _serve(self, stream: trio.abc.Stream) -> str:
         session = LinkSession(
-            stream, decode_from_agent, sleep=sleep_on_time(self._host.guard), farewell=STOPPING
+            stream,
+            decode_from_agent,
+            sleep=sleep_on_time(self._host.guard),
+            farewell=STOPPING,
+            clock=self._clock.now,
         )
         async with trio.open_nursery() as nursery:
             welcome = trio.Event()
@@ -127,6 +133,7 @@ class HostLink:
             boot_id=identity.boot_id,
             version=hbtrio.__version__,
             dropped=self.feed.queue.dropped,
+            clock_s=self._clock.now(),
         )
         with suppress(SessionEnded):  # run() logs the reason
             await session.send(hello)

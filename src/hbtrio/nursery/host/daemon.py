@@ -42,9 +42,11 @@ from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import Dialer
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
+from hbtrio.policy.begin_by import BeginBy, ProcessClock
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.profile import ProfileLimits
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.system.boot_clock import process_clock
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
 
@@ -64,6 +66,7 @@ class HostEnvironment:
     processes: ProcessRunner
     new_id: Callable[[], int]
     reports: Reports
+    clock: ProcessClock = attrs.field(factory=process_clock)
 
 
 class Host:
@@ -87,6 +90,8 @@ class Host:
         self.events = events
         self.channels: dict[str, Channel] = {}
         self.reports = environment.reports
+        #: By which requests and commands expire.
+        self.clock = environment.clock
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
         self.heap = HeapFreezer(self.pacer)
@@ -223,6 +228,7 @@ class Host:
         *,
         command_id: str,
         patience_s: float,
+        begin_by: BeginBy,
     ) -> Round:
         """Opens a vote or notice as soon as the one that is open has closed.
 
@@ -235,13 +241,15 @@ class Host:
             notification: a vote or a notice.
             command_id: the id to put into the report of the outcome.
             patience_s: how long to wait for a round that is open, in seconds.
+            begin_by: until when it may be opened.
 
         Raises:
-            UnknownInstance, NotHeartbeating, RoundOpen: nothing was sent.
+            UnknownInstance, NotHeartbeating, RoundOpen, Expired: nothing was sent.
         """
-        with trio.move_on_after(patience_s):
+        with trio.move_on_after(max(0.0, min(patience_s, begin_by.left_s))):
             while (current := self.channel(uuid).round) is not None:
                 await current.done.wait()
+        begin_by.check()
         return self.channel(uuid).open_round(event, notification, command_id)
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
@@ -270,7 +278,13 @@ class Host:
             listener(uuid)
 
     def begin_action(
-        self, uuid: str, name: ActionName, command: tuple[str, ...], *, force: bool
+        self,
+        uuid: str,
+        name: ActionName,
+        command: tuple[str, ...],
+        *,
+        force: bool,
+        begin_by: BeginBy | None = None,
     ) -> ActionRun:
         """Starts an action, which runs to its end with or without a watcher.
 
@@ -279,13 +293,18 @@ class Host:
             name: which action, a row of the event table.
             command: what performs it; if empty, the configured command.
             force: skip the vote.
+            begin_by: until when it may begin; None for any time.
 
         Raises:
             UnknownInstance: this host has no such instance.
             ActionRefused: an action on this instance is in progress, too many are in progress on
                 the host, or no command is configured.
+            Expired: it may not begin any more.
         """
-        return self._action_runs.begin(self.channel(uuid).uuid, name, command, force=force)
+        uuid = self.channel(uuid).uuid
+        begin_by = begin_by or BeginBy(self.clock.now)
+        begin_by.check()
+        return self._action_runs.begin(uuid, name, command, force=force, begin_by=begin_by)
 
 
 @asynccontextmanager
