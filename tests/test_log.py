@@ -18,7 +18,9 @@ import pytest
 from hypothesis import example, given, settings
 
 from hbtrio import log as hbtrio_log
-from hbtrio.log import QUEUE, LogOnce, logging_to
+from hbtrio import log_limits
+from hbtrio.log import QUEUE, LogOnce, LogQueue, logging_to
+from hbtrio.log_limits import LineLimits, LineRate
 from support.tenant_texts import HOSTILE, TENANT_TEXTS, hostile_in
 
 HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ")
@@ -56,9 +58,14 @@ def stderr() -> Iterator[Stream]:
 
 
 @contextmanager
-def logging_into(stream: Stream, target: str = "stderr", **options: Any) -> Iterator[None]:
-    with redirect_stderr(stream), logging_to(target, ident="Guest-Client", **options):
-        yield
+def logging_into(stream: Stream, target: str = "stderr", **options: Any) -> Iterator[LogQueue]:
+    with redirect_stderr(stream), logging_to(target, ident="Guest-Client", **options) as records:
+        yield records
+
+
+def unlimited() -> LineLimits:
+    rate = LineRate(burst=1_000_000, per_minute=0)
+    return LineLimits(rate, rate)
 
 
 # -- what a line looks like -----------------------------------------------------------------
@@ -181,7 +188,7 @@ def test_libraries_are_heard_only_when_something_is_wrong(stderr: Stream) -> Non
 def test_it_holds_nobody_up(stderr: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hbtrio_log, "_FLUSH_S", 0.01)
     stderr.released.clear()
-    with logging_into(stderr):
+    with logging_into(stderr, limits=unlimited()):
         for number in range(QUEUE + 500):
             logger.info("%d", number)
     # The end did not wait for it either.
@@ -190,7 +197,7 @@ def test_it_holds_nobody_up(stderr: Stream, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_what_does_not_fit_is_counted_and_said(stderr: Stream) -> None:
     stderr.released.clear()
-    with logging_into(stderr):
+    with logging_into(stderr, limits=unlimited()):
         logger.info("first")
         assert stderr.reached.wait(60)
         for number in range(QUEUE + 7):
@@ -212,10 +219,80 @@ def test_what_does_not_fit_is_counted_and_said(stderr: Stream) -> None:
 
 
 def test_at_the_end_what_is_queued_is_written(stderr: Stream) -> None:
-    with logging_into(stderr):
+    with logging_into(stderr, limits=unlimited()):
         for number in range(5000):
             logger.info("%d", number)
     assert len(stderr.lines) == 5000
+
+
+# -- floods -----------------------------------------------------------------------------------
+
+
+def test_lines_beyond_the_bounds_are_counted_and_one_is_shown(stderr: Stream) -> None:
+    with logging_into(stderr, limits=LineLimits(LineRate(10, 0), LineRate(3, 0))):
+        for number in range(50):
+            logger.warning("%s: bad message %d", "vm-1", number)
+            logger.info("%s: another place", "vm-1")
+    assert sorted(stderr.lines) == sorted(
+        [
+            *(f"WARNING vm-1: bad message {number}" for number in range(3)),
+            *["INFO vm-1: another place"] * 3,
+            "WARNING 47 lines like this were not logged, the first: vm-1: bad message 3",
+            "INFO 47 lines like this were not logged, the first: vm-1: another place",
+        ]
+    )
+
+
+def test_the_count_is_logged_while_nothing_else_is(
+    stderr: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_limits, "PERIOD_S", 0.05)
+    with logging_into(stderr, limits=LineLimits(LineRate(1, 0))):
+        for _ in range(5):
+            logger.info("hello")
+        deadline = time.monotonic() + 60
+        while "4 lines like this were not logged, the first: hello" not in stderr.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        assert stderr.getvalue().count("\n") == 2
+
+
+def test_what_is_withheld_once_is_logged_late(stderr: Stream) -> None:
+    with logging_into(stderr, limits=LineLimits(LineRate(1, 0))):
+        for word in ("one", "two"):
+            logger.info("%s", word)
+    assert stderr.lines == ["INFO one", "INFO two"]
+
+
+def test_a_traceback_counts_as_its_line(stderr: Stream) -> None:
+    with logging_into(stderr, limits=LineLimits(LineRate(1, 0))):
+        for _ in range(3):
+            try:
+                raise ValueError("no")
+            except ValueError:
+                logger.exception("it failed")
+    assert stderr.getvalue().count("Traceback") == 1
+    assert stderr.getvalue().count("\n") == 6
+
+
+def test_while_shedding_only_warnings_and_errors_are_logged(stderr: Stream) -> None:
+    with logging_into(stderr, level="debug") as records:
+        logger.info("before")
+        records.shed(True)
+        for _ in range(4):
+            logger.info("chatter")
+            logger.debug("chatter")
+        logger.warning("heed")
+        records.shed(False)
+        logger.info("after")
+        records.shed(True)
+        records.shed(False)
+    assert stderr.lines == [
+        "INFO before",
+        "WARNING heed",
+        "WARNING 8 lines below level warning were dropped",
+        "INFO after",
+    ]
 
 
 # -- syslog ---------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from hbtrio.config.guest import DEFAULT_GUEST_CONFIG, GuestConfig, load_guest_co
 from hbtrio.errors import ConfigError, ExitStatus
 from hbtrio.fsm.guest_session import SessionSettings
 from hbtrio.log import logging_to
+from hbtrio.log_limits import GUEST_PLACE_RATE, LineLimits
 from hbtrio.nursery.guest.app_socket import DEFAULT_APP_SOCKET, AppSocket
 from hbtrio.nursery.guest.applications import MAX_CONNECTIONS, Applications
 from hbtrio.nursery.guest.daemon import Guest, GuestSetup
@@ -81,7 +82,12 @@ def run(options: argparse.Namespace) -> int:
     config = _load(options)
     device = PathDevice(options.device) if options.device else NamedPort()
     device.check(wait=options.wait_device)
-    with logging_to(options.log, ident="Guest-Client", prefix="Guest-Client"):
+    with logging_to(
+        options.log,
+        ident="Guest-Client",
+        prefix="Guest-Client",
+        limits=LineLimits(GUEST_PLACE_RATE),
+    ):
         trio.run(_serve, options, config, device)
     return ExitStatus.DONE
 
