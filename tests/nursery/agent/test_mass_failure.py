@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.fsm.alarm_hold import SETTLE_S
 from hbtrio.nursery.agent.alarm_holds import Released
@@ -22,43 +21,13 @@ from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import STOPPING, Goodbye
 from hbtrio.wire.vocabulary import Event, Health
 from support.agent_world import AgentWorld, agent_world
+from support.failing_host import FailingHost, alarmed, names
 from support.inline_store import EPOCH
 from support.scripted_host import HOSTNAME, INSTANCE, OTHER_HOST_UUID, ScriptedHost
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 OTHER = "compute-1"
-
-
-def names(count: int) -> list[str]:
-    return [f"{n:08x}-1111-4111-8111-111111111111" for n in range(count)]
-
-
-class Host(ScriptedHost):
-    """A host with so many instances, whose clock goes with trio's."""
-
-    def __init__(self, count: int) -> None:
-        uuids = names(count)
-        super().__init__(instances=tuple(attrs.evolve(INSTANCE, uuid=uuid) for uuid in uuids))
-
-    async def report_lost(self, uuid: str = "", action: str = "reboot") -> None:
-        self.clock = (EPOCH + timedelta(seconds=trio.current_time())).isoformat()
-        await super().report_lost(uuid, action)
-
-    async def loses_at_once(self, *uuids: str) -> None:
-        """As the daemon does it: first what has changed, then the reports."""
-        for uuid in uuids:
-            await self.send_instance(uuid, heartbeating=False, state="lost")
-        for uuid in uuids:
-            await self.report_lost(uuid)
-        await wait_all_tasks_blocked()
-
-
-def alarmed(world: AgentWorld) -> list[tuple[float, str]]:
-    """When the VIM heard of a loss or an illness, and of whose; several go side by side."""
-    return sorted(
-        (time, body["uuid"]) for time, body in world.vim.got if body["event-type"] == "alarm"
-    )
 
 
 async def kinds(world: AgentWorld, *kind: str) -> list[tuple[str, str, str]]:
@@ -74,7 +43,7 @@ async def kinds(world: AgentWorld, *kind: str) -> list[tuple[str, str, str]]:
 
 
 async def test_a_single_loss_is_alarmed_an_interval_later(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(4))
+    host = await world.bound_host(host=FailingHost(4))
     first = names(4)[0]
     await world.at(10)
     await host.loses_at_once(first)
@@ -85,7 +54,7 @@ async def test_a_single_loss_is_alarmed_an_interval_later(world: AgentWorld) -> 
 
 
 async def test_its_state_and_its_verdicts_do_not_wait_for_the_alarm(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(4))
+    host = await world.bound_host(host=FailingHost(4))
     world.vim.got.clear()
     await host.loses_at_once(names(4)[0])
     assert [body["event-type"] for _, body in world.vim.got] == ["service"]
@@ -95,7 +64,7 @@ async def test_its_state_and_its_verdicts_do_not_wait_for_the_alarm(world: Agent
 async def test_with_fewer_than_the_minimum_all_are_alarmed_at_once(
     count: int, world: AgentWorld
 ) -> None:
-    host = await world.bound_host(host=Host(count))
+    host = await world.bound_host(host=FailingHost(count))
     await world.at(10)
     await host.loses_at_once(*names(count))
     assert alarmed(world) == [(10.0, uuid) for uuid in names(count)]
@@ -106,7 +75,7 @@ async def test_with_fewer_than_the_minimum_all_are_alarmed_at_once(
 
 @pytest.mark.parametrize(("lost", "total"), [(1, 3), (2, 4), (5, 10)])
 async def test_up_to_the_share_all_are_alarmed(lost: int, total: int, world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(total))
+    host = await world.bound_host(host=FailingHost(total))
     await world.at(10)
     await host.loses_at_once(*names(lost))
     await world.at(30)
@@ -119,7 +88,7 @@ async def test_up_to_the_share_all_are_alarmed(lost: int, total: int, world: Age
 async def test_beyond_the_share_there_is_one_alarm_and_that_is_the_hosts(
     caplog: pytest.LogCaptureFixture, lost: int, total: int, world: AgentWorld
 ) -> None:
-    host = await world.bound_host(host=Host(total))
+    host = await world.bound_host(host=FailingHost(total))
     await world.at(10)
     await host.loses_at_once(*names(lost))
     await world.at(3600)
@@ -141,7 +110,7 @@ async def test_beyond_the_share_there_is_one_alarm_and_that_is_the_hosts(
 
 async def test_losses_further_apart_than_an_interval_are_alarmed(world: AgentWorld) -> None:
     """An outage of three instances in ten seconds is three failures."""
-    host = await world.bound_host(host=Host(6))
+    host = await world.bound_host(host=FailingHost(6))
     for second, uuid in enumerate(names(3)):
         await world.at(10 + 1.5 * second)
         await host.report_lost(uuid)
@@ -154,7 +123,7 @@ async def test_reports_that_come_late_and_all_at_once_count_as_they_happened(
     world: AgentWorld,
 ) -> None:
     """An agent that was away hears in one moment of what happened in an hour."""
-    host = Host(4)
+    host = FailingHost(4)
     for minute, uuid in enumerate(names(3)):
         host.instances[uuid] = attrs.evolve(host.instances[uuid], heartbeating=False, state="lost")
         host.clock = (EPOCH + timedelta(minutes=minute)).isoformat()
@@ -167,7 +136,7 @@ async def test_reports_that_come_late_and_all_at_once_count_as_they_happened(
 
 
 async def test_ill_health_counts_as_well(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     for uuid in names(3):
         await host.send_instance(uuid, health=Health.UNHEALTHY)
         await host.report("unhealthy", uuid, "disk is full")
@@ -182,7 +151,7 @@ async def test_ill_health_counts_as_well(world: AgentWorld) -> None:
 
 
 async def test_hosts_are_judged_each_for_itself(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     other = ScriptedHost(OTHER, OTHER_HOST_UUID, "boot-2")
     vm = attrs.evolve(INSTANCE, uuid="99999999-1111-4111-8111-111111111111")
     other.instances = {vm.uuid: vm}
@@ -195,7 +164,7 @@ async def test_hosts_are_judged_each_for_itself(world: AgentWorld) -> None:
 
 async def test_without_a_vim_the_host_is_alarmed_all_the_same(tmp_path: Path) -> None:
     async with agent_world(tmp_path, vim=False) as world:
-        host = await world.host(Host(3))
+        host = await world.host(FailingHost(3))
         await host.loses_at_once(*names(3))
         await world.at(60)
         why = "3 of 3 instances failed at once"
@@ -204,7 +173,7 @@ async def test_without_a_vim_the_host_is_alarmed_all_the_same(tmp_path: Path) ->
 
 async def test_losses_while_no_agent_listened_are_losses_at_once(world: AgentWorld) -> None:
     """All that a host tells a new agent is that nobody beats; then come the reports."""
-    host = Host(5)
+    host = FailingHost(5)
     for uuid in names(5):
         await host.report_lost(uuid)
     await world.at(60)
@@ -219,7 +188,7 @@ async def test_losses_while_no_agent_listened_are_losses_at_once(world: AgentWor
 
 
 async def test_one_that_is_back_within_the_interval_is_never_alarmed(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(4))
+    host = await world.bound_host(host=FailingHost(4))
     uuid = names(4)[0]
     await world.at(10)
     await host.loses_at_once(uuid)
@@ -235,7 +204,7 @@ async def test_one_that_is_back_within_the_interval_is_never_alarmed(world: Agen
 
 async def test_a_host_that_thaws_loses_nobody(world: AgentWorld) -> None:
     """All are back before their interval of reflection is over: not even the host is alarmed."""
-    host = await world.bound_host(host=Host(4))
+    host = await world.bound_host(host=FailingHost(4))
     await host.loses_at_once(*names(4))
     await world.at(0.5)
     for uuid in names(4):
@@ -246,7 +215,7 @@ async def test_a_host_that_thaws_loses_nobody(world: AgentWorld) -> None:
 
 async def test_the_next_good_beat_begins_the_release(world: AgentWorld) -> None:
     """Those that are heard of in time take their alarm back; the others are alarmed."""
-    host = await world.bound_host(host=Host(6))
+    host = await world.bound_host(host=FailingHost(6))
     first, second, third, *rest = names(6)
     await host.loses_at_once(first, second, third, rest[0])
     await world.at(100)
@@ -270,7 +239,7 @@ async def test_the_next_good_beat_begins_the_release(world: AgentWorld) -> None:
 
 
 async def test_an_instance_that_was_well_all_the_time_proves_nothing(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(4))
+    host = await world.bound_host(host=FailingHost(4))
     await host.loses_at_once(*names(3))
     await world.at(50)
     await host.send_instance(names(4)[3], name="renamed")
@@ -280,7 +249,7 @@ async def test_an_instance_that_was_well_all_the_time_proves_nothing(world: Agen
 
 
 async def test_what_fails_while_alarms_are_held_is_held_too(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(5))
+    host = await world.bound_host(host=FailingHost(5))
     await host.loses_at_once(*names(4))
     await world.at(50)
     await host.report_lost(names(5)[4])
@@ -293,7 +262,7 @@ async def test_what_fails_while_alarms_are_held_is_held_too(world: AgentWorld) -
 
 
 async def test_one_that_fails_just_before_the_release_has_its_interval(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(12))
+    host = await world.bound_host(host=FailingHost(12))
     await host.loses_at_once(*names(8))
     await world.at(100)
     for uuid in names(7):
@@ -311,7 +280,7 @@ async def test_one_that_is_judged_while_the_disk_takes_its_time_to_release(
     world: AgentWorld,
 ) -> None:
     """It is left to nobody: the hold has looked already for what it lets go."""
-    host = await world.bound_host(host=Host(12))
+    host = await world.bound_host(host=FailingHost(12))
     await host.loses_at_once(*names(8))
     await world.at(100)
     for uuid in names(8):
@@ -335,7 +304,7 @@ async def test_one_that_is_judged_while_the_disk_takes_its_time_to_release(
 
 async def test_a_host_whose_failed_instances_were_all_taken_elsewhere(world: AgentWorld) -> None:
     """None of them can be well there any more: the hold ends without."""
-    host = await world.bound_host(host=Host(4))
+    host = await world.bound_host(host=FailingHost(4))
     *lost, left = names(4)
     await host.loses_at_once(*lost)
     await world.at(50)
@@ -357,7 +326,7 @@ async def test_a_host_whose_failed_instances_were_all_taken_elsewhere(world: Age
 async def test_one_that_had_left_before_its_loss_was_told_is_not_waited_for(
     world: AgentWorld,
 ) -> None:
-    host = await world.bound_host(host=Host(6))
+    host = await world.bound_host(host=FailingHost(6))
     gone, *lost = names(4)
     await world.at(10)
     await host.cut()
@@ -379,7 +348,7 @@ async def test_one_that_had_left_before_its_loss_was_told_is_not_waited_for(
 
 
 async def test_those_of_which_nobody_wants_to_hear_hold_back_no_other(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(6))
+    host = await world.bound_host(host=FailingHost(6))
     *silenced, late, _ = names(6)
     for uuid in silenced:
         await world.agent.inventory.put_instance(InstanceRecord(uuid, HOSTNAME, False))
@@ -395,7 +364,7 @@ async def test_those_of_which_nobody_wants_to_hear_hold_back_no_other(world: Age
 async def test_one_of_which_nobody_wants_to_hear_any_more_is_not_waited_for(
     world: AgentWorld,
 ) -> None:
-    host = await world.bound_host(host=Host(6))
+    host = await world.bound_host(host=FailingHost(6))
     silenced, *lost = names(4)
     await host.loses_at_once(silenced, *lost)
     await world.at(50)
@@ -419,7 +388,7 @@ async def test_one_of_which_nobody_wants_to_hear_any_more_is_not_waited_for(
 async def test_a_link_that_drops_alarms_the_host(
     caplog: pytest.LogCaptureFixture, world: AgentWorld
 ) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await world.at(10)
     await host.cut()
     await world.at(3600)
@@ -438,7 +407,7 @@ async def test_a_link_that_drops_alarms_the_host(
 
 async def test_alarms_that_wait_are_held_when_the_link_drops(world: AgentWorld) -> None:
     """A host that goes down takes its instances with it, and its link last."""
-    host = await world.bound_host(host=Host(8))
+    host = await world.bound_host(host=FailingHost(8))
     await world.at(10)
     await host.loses_at_once(names(8)[0])
     await world.at(10.5)
@@ -452,7 +421,7 @@ async def test_alarms_that_wait_are_held_when_the_link_drops(world: AgentWorld) 
 
 
 async def test_a_link_that_flaps_is_one_alarm(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     for second in range(0, 40, 5):
         await world.at(10 + second)
         await host.cut()
@@ -469,7 +438,7 @@ async def test_a_mass_loss_behind_a_link_that_dropped_needs_one_of_the_lost(
     world: AgentWorld,
 ) -> None:
     """That some are well was known before the others were told to be lost."""
-    host = await world.bound_host(host=Host(4))
+    host = await world.bound_host(host=FailingHost(4))
     await world.at(10)
     await host.cut()
     await world.at(12)
@@ -486,7 +455,7 @@ async def test_a_mass_loss_behind_a_link_that_dropped_needs_one_of_the_lost(
 
 
 async def test_instances_that_left_while_the_link_was_down_do_not_count(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(4))
+    host = await world.bound_host(host=FailingHost(4))
     await host.cut()
     await world.at(1)
     for uuid in names(4)[2:]:
@@ -502,7 +471,7 @@ async def test_instances_that_left_while_the_link_was_down_do_not_count(world: A
 
 async def test_a_link_that_drops_while_the_disk_is_full_is_waited_for(world: AgentWorld) -> None:
     """The release that had begun has not happened, and begins anew."""
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await host.loses_at_once(*names(3))
     await world.at(50)
     await host.report_heartbeating(names(3)[0])
@@ -520,7 +489,7 @@ async def test_a_link_that_drops_while_the_disk_is_full_is_waited_for(world: Age
 
 
 async def test_a_host_daemon_that_is_told_to_stop_is_no_drop(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await host.send(Goodbye(STOPPING))
     await world.at(60)
     assert await kinds(world, "host-alarm", "host-unreachable") == [
@@ -530,7 +499,7 @@ async def test_a_host_daemon_that_is_told_to_stop_is_no_drop(world: AgentWorld) 
 
 async def test_a_link_that_this_end_has_to_end_is_no_drop(world: AgentWorld) -> None:
     """Our full disk says nothing of the host, and nobody has consented by it."""
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     world.worker.fault = "database or disk is full"
     await host.report_lost(names(3)[0])
     await world.at(1)
@@ -544,15 +513,15 @@ async def test_a_link_that_this_end_has_to_end_is_no_drop(world: AgentWorld) -> 
 
 
 async def test_one_that_takes_offence_is(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await host.send(Goodbye("unusable message"))
     await world.at(1)
     assert len(await kinds(world, "host-alarm")) == 1
 
 
 async def test_a_newer_connection_is_no_drop(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
-    newer = Host(3)
+    host = await world.bound_host(host=FailingHost(3))
+    newer = FailingHost(3)
     await world.host(newer)
     await world.at(60)
     assert not host.up
@@ -563,7 +532,7 @@ async def test_a_newer_connection_is_no_drop(world: AgentWorld) -> None:
 
 
 async def test_an_operator_has_them_sent(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await host.loses_at_once(*names(3))
     await world.at(50)
     released = await world.agent.mass_failure_guard.release(HOSTNAME, "operator", send=True)
@@ -577,7 +546,7 @@ async def test_an_operator_has_them_sent(world: AgentWorld) -> None:
 
 
 async def test_an_operator_has_them_withdrawn(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await host.loses_at_once(*names(3))
     await world.at(50)
     released = await world.agent.mass_failure_guard.release(HOSTNAME, "operator", send=False)
@@ -597,7 +566,7 @@ async def test_nothing_is_released_of_a_host_that_nobody_knows(world: AgentWorld
 
 async def test_alarms_that_are_of_no_use_any_more_are_not_sent(world: AgentWorld) -> None:
     """One has moved, one was deleted, of one nobody wants to hear any more; one is left."""
-    host = await world.bound_host(host=Host(4))
+    host = await world.bound_host(host=FailingHost(4))
     moved, deleted, silenced, left = names(4)
     await host.loses_at_once(*names(4))
     await world.at(50)
@@ -616,7 +585,7 @@ async def test_alarms_that_are_of_no_use_any_more_are_not_sent(world: AgentWorld
 
 
 async def test_a_host_of_which_nobody_wants_to_hear(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(4))
+    host = await world.bound_host(host=FailingHost(4))
     await world.at(10)
     await host.loses_at_once(names(4)[0])
     hello = host.hello
@@ -629,7 +598,7 @@ async def test_a_host_of_which_nobody_wants_to_hear(world: AgentWorld) -> None:
 
 
 async def test_a_host_that_the_vim_deletes_is_held_no_longer(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await host.loses_at_once(*names(3))
     await world.at(50)
     await world.agent.inventory.delete_host(host.hello.host_uuid)
@@ -644,10 +613,10 @@ async def test_a_host_that_the_vim_deletes_is_held_no_longer(world: AgentWorld) 
 
 
 async def test_a_host_without_a_link_is_forgotten_and_begins_anew(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(2))
+    host = await world.bound_host(host=FailingHost(2))
     await host.cut()
     await world.at(60)
-    host.instances |= Host(3).instances
+    host.instances |= FailingHost(3).instances
     await world.bound_host(host=host)
     await host.loses_at_once(*names(3))
     await world.at(100)
@@ -660,7 +629,7 @@ async def test_a_host_without_a_link_is_forgotten_and_begins_anew(world: AgentWo
 
 
 async def test_a_hold_survives_a_restart(tmp_path: Path) -> None:
-    host = Host(4)
+    host = FailingHost(4)
     async with agent_world(tmp_path) as world:
         await world.bound_host(host=host)
         await host.loses_at_once(*names(3))
@@ -682,7 +651,7 @@ async def test_a_hold_survives_a_restart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("lost", "alarm"), [(2, False), (3, True)])
 async def test_an_end_in_the_interval_of_reflection(tmp_path: Path, lost: int, alarm: bool) -> None:
     async with agent_world(tmp_path) as world:
-        host = await world.bound_host(host=Host(4))
+        host = await world.bound_host(host=FailingHost(4))
         await host.loses_at_once(*names(lost))
         await world.at(0.5)
         assert alarmed(world) == []
@@ -693,7 +662,7 @@ async def test_an_end_in_the_interval_of_reflection(tmp_path: Path, lost: int, a
 
 
 async def test_a_disk_that_fails_delays_and_loses_nothing(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await host.loses_at_once(*names(3))
     await world.at(0.5)
     world.worker.fault = "database or disk is full"
@@ -706,7 +675,7 @@ async def test_a_disk_that_fails_delays_and_loses_nothing(world: AgentWorld) -> 
 
 
 async def test_a_release_that_is_due_is_tried_until_the_disk_takes_it(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await host.loses_at_once(*names(3))
     await world.at(50)
     await host.report_heartbeating(names(3)[0])
@@ -734,7 +703,7 @@ async def test_a_release_that_is_due_is_tried_until_the_disk_takes_it(world: Age
 
 
 async def test_an_operators_release_that_fails_costs_the_others_no_time(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await host.loses_at_once(*names(3))
     await world.at(50)
     await host.report_heartbeating(names(3)[0])
@@ -747,7 +716,7 @@ async def test_an_operators_release_that_fails_costs_the_others_no_time(world: A
 
 
 async def test_a_hold_that_is_released_before_the_disk_had_it_is_over(world: AgentWorld) -> None:
-    host = await world.bound_host(host=Host(3))
+    host = await world.bound_host(host=FailingHost(3))
     await host.loses_at_once(*names(3))
     await world.at(0.5)
     world.worker.fault = "database or disk is full"

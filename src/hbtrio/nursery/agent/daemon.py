@@ -146,7 +146,7 @@ async def open_agent(
     states = InstanceStates(fleet, store, outbox)
     unasked = UnaskedRounds(fleet, store, history, wall_clock)
     mass_failure_guard = MassFailureGuard(
-        config.brake, store.held, fleet, outbox, history, wall_clock
+        config.brake, store.held, fleet, outbox, history, guard, wall_clock
     )
     inventory = AgentInventory(fleet, store, states, mass_failure_guard, history, wall_clock)
     await inventory.load()
@@ -162,7 +162,6 @@ async def open_agent(
             new_command_id=new_command_id,
             wall_clock=wall_clock,
         )
-        nursery.start_soon(run_guard, guard, lambda: len(rounds) == 0)
         events = HostEvents(
             nursery,
             fleet,
@@ -173,9 +172,15 @@ async def open_agent(
             rounds,
             outbox,
             history,
+            guard,
             grace_s=config.link.grace_s,
             wall_clock=wall_clock,
         )
+
+        def resting() -> bool:
+            return not (len(rounds) or mass_failure_guard.is_waiting or events.is_waiting)
+
+        nursery.start_soon(run_guard, guard, resting)
         await rounds.resume()
         await nursery.start(mass_failure_guard.run)
         await events.await_hosts()

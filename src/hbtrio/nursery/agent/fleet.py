@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import trio
+
 from hbtrio.fsm.host_alarms import is_well
 from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.store.records import HostRecord, InstanceRecord
@@ -34,6 +36,8 @@ class Fleet:
         self.instances: dict[str, InstanceRecord] = {}
         #: The sessions of linked hosts, by hostname.
         self.sessions: dict[str, HostSession] = {}
+        #: Connections that have not sent hello, the oldest first; cancelled, they are closed.
+        self.strangers: dict[trio.CancelScope, None] = {}
         #: Since when hosts have no link, by hostname, on trio's clock.
         self.down: dict[str, float] = {}
         #: Hosts that had a link before this agent was started and have sent no snapshot since.
@@ -43,6 +47,15 @@ class Fleet:
         self._live: dict[tuple[str, str], Instance] = {}
         #: Last names of instances of hosts whose reports were forgotten, by hostname and uuid.
         self._names: dict[str, dict[str, str]] = {}
+
+    def take_in(self, hostname: str) -> bool:
+        """Returns whether something that a host has sent is still on its way here.
+
+        A source of every deadline that decides about the host or its instances. A host without a
+        link may be the one that has just dialled.
+        """
+        session = self.sessions.get(hostname)
+        return bool(self.strangers) if session is None else session.take_in()
 
     # -- records ----------------------------------------------------------------------------
 

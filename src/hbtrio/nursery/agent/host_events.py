@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import trio
@@ -21,7 +22,9 @@ from hbtrio.nursery.agent.inventory import AgentInventory
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import (
     HistoryEntry,
     HostRecord,
@@ -57,7 +60,8 @@ class HostEvents:
         rounds: the open votes and notices.
         outbox: woken when an entry was queued for the VIM.
         history: publishes the history entries.
-        grace_s: how long states stay valid without a link, in seconds.
+        time_guard: the process's on-time guard.
+        grace_s: how long states stay valid without a link, in seconds in which this process ran.
         wall_clock: the wall clock of the store.
     """
 
@@ -72,6 +76,7 @@ class HostEvents:
         rounds: Rounds,
         outbox: WakeUp,
         history: Broadcast[HistoryEntry],
+        time_guard: OnTimeGuard,
         *,
         grace_s: float,
         wall_clock: Callable[[], datetime],
@@ -85,10 +90,14 @@ class HostEvents:
         self._rounds = rounds
         self._outbox = outbox
         self._history = history
+        self._time_guard = time_guard
+        self._sleep = sleep_on_time(time_guard)
         self._grace_s = grace_s
         self._wall_clock = wall_clock
         #: Hosts with a task that waits for their link.
         self._waited_for: set[str] = set()
+        #: What the guard had counted as lost time when each of those hosts lost its link.
+        self._lost_s: dict[str, float] = {}
         #: Reports whose link ended before the store had answered, as hostname, boot id and number.
         self._unsettled: set[tuple[str, str, int]] = set()
 
@@ -103,6 +112,11 @@ class HostEvents:
         for hostname in await self._store.linked() & known:
             self._fleet.awaited.add(hostname)
             self._miss(hostname)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a host may become unreachable at its time."""
+        return bool(self._waited_for)
 
     async def host_up(self, session: HostSession) -> None:
         """Handles a new link, after hello and before the snapshot."""
@@ -242,7 +256,9 @@ class HostEvents:
             self._history.publish(history)
 
     def _miss(self, hostname: str) -> None:
-        self._fleet.down[hostname] = trio.current_time()
+        now = trio.current_time()
+        self._fleet.down[hostname] = now
+        self._lost_s[hostname] = self._time_guard.lost_s(now)
         if hostname not in self._waited_for:
             self._waited_for.add(hostname)
             self._nursery.start_soon(self._wait_for_link, hostname)
@@ -250,21 +266,27 @@ class HostEvents:
     async def _wait_for_link(self, hostname: str) -> None:
         """Waits for a host's link and reports the host as unreachable after the grace time.
 
-        One task per host, even while its link comes and goes.
+        One task per host, even while its link comes and goes. While this process did not run, a
+        host that dialled was not answered: that time does not count.
         """
         missed: float | None = None
         try:
             while True:
                 since = self._fleet.down.get(hostname)
-                if since is None or since == missed:
+                if since is None or since == missed or hostname in self._fleet.sessions:
                     return
-                if trio.current_time() < since + self._grace_s:
-                    await trio.sleep_until(since + self._grace_s)
+                now = trio.current_time()
+                lost_s = self._time_guard.lost_s(now) - self._lost_s[hostname]
+                if now < since + self._grace_s + lost_s:
+                    await self._sleep(
+                        since + self._grace_s + lost_s, partial(self._fleet.take_in, hostname)
+                    )
                 else:
                     missed = since
                     await self._lose(hostname)
         finally:
             self._waited_for.discard(hostname)
+            del self._lost_s[hostname]
 
     async def _lose(self, hostname: str) -> None:
         reason = f"no link for {self._grace_s:g} s"

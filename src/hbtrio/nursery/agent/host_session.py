@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from typing import Final
 
 import attrs
@@ -17,6 +16,8 @@ import trio
 
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.nursery.windows import Window
+from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import (
     ActCommand,
@@ -57,8 +58,11 @@ class HostSession:
     link: LinkSession[FromHost]
     scope: trio.CancelScope
     peer: str
+    guard: OnTimeGuard
     instances: dict[str, Instance] = attrs.field(factory=dict)
-    _replies: dict[str, trio.MemorySendChannel[Reply]] = attrs.field(factory=dict, init=False)
+    #: Whether the host has reported all its instances.
+    complete: bool = False
+    _replies: dict[str, Window[Reply | Exception]] = attrs.field(factory=dict, init=False)
     _progress: dict[str, trio.MemorySendChannel[str]] = attrs.field(factory=dict, init=False)
     _reporting: dict[str, bool] = attrs.field(factory=dict, init=False)
     _to_send: WakeUp = attrs.field(factory=WakeUp, init=False)
@@ -69,8 +73,8 @@ class HostSession:
         return self.hello.hostname
 
     def take_in(self) -> bool:
-        """Returns whether a message of the host is still being handled; a source of windows."""
-        return self.link.reading
+        """Returns whether messages of the host, or its snapshot, are still on their way here."""
+        return self.link.reading or not self.complete
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
         """Queues for the host whether to report losses; ``uuid`` "" is the whole host."""
@@ -97,18 +101,31 @@ class HostSession:
                 command's own deadline: the command may or may not have been carried out.
             LinkError: the command is too long, and was not sent.
         """
-        send, receive = trio.open_memory_channel[Reply](1)
-        self._replies[message.command_id] = send
-        try:
-            with trio.fail_after(REPLY_S + message.deadline_s):
+        waiting: Window[Reply | Exception] = Window(
+            REPLY_S + message.deadline_s, self.guard, sources=[self.take_in], at_most_s=CALM_S
+        )
+
+        async def send() -> None:
+            try:
                 await self.link.send(message)
-                return await receive.receive()
-        except (SessionEnded, trio.EndOfChannel):
-            raise HostUnreachable(f"the link to {self.hostname} is gone") from None
-        except trio.TooSlowError:
-            raise HostUnreachable(f"{self.hostname} did not reply") from None
+            except (SessionEnded, LinkError) as error:
+                waiting.close(error)
+
+        self._replies[message.command_id] = waiting
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                answer = await waiting.wait()
+                nursery.cancel_scope.cancel()
+        except* trio.TooSlowError:
+            answer = HostUnreachable(f"{self.hostname} did not reply")
         finally:
             del self._replies[message.command_id]
+        if isinstance(answer, SessionEnded):
+            raise HostUnreachable(f"the link to {self.hostname} is gone") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     async def open_round(self, message: RoundCommand) -> tuple[int, str]:
         """Has the host open a vote or notice.
@@ -155,8 +172,7 @@ class HostSession:
         """Passes a reply to its command; drops it if the command no longer waits."""
         waiting = self._replies.get(reply.command_id)
         if waiting is not None:
-            with suppress(trio.WouldBlock):  # a second reply to one command is ignored
-                waiting.send_nowait(reply)
+            waiting.close(reply)
 
     def progressed(self, progress: ActionProgress) -> None:
         """Passes a progress line to its action; drops it if the reader is too slow."""
@@ -179,7 +195,7 @@ class HostSession:
 
     def end(self) -> None:
         """Ends all waits for this host."""
-        for reply in self._replies.values():
-            reply.close()
+        for waiting in self._replies.values():
+            waiting.close(SessionEnded("the link is closed"))
         for progress in self._progress.values():
             progress.close()

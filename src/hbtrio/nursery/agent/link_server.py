@@ -97,8 +97,6 @@ class AgentLinks:
         self._events = events
         self._supervisor = supervisor
         self._guard = guard
-        #: Connections without a hello, the oldest first.
-        self._strangers: dict[trio.CancelScope, None] = {}
 
     def listen(self, listeners: list[Listener], tls: ssl.SSLContext | None) -> None:
         """Starts to serve all connecting hosts; an internal error ends only one host's link.
@@ -139,8 +137,8 @@ class AgentLinks:
                         return
                     hello = _hello(message, stream, self._fleet.sessions)
                     # From here on the end of the session has to be handled.
-                    known = HostSession(hello, link, nursery.cancel_scope, peer)
-                    self._strangers.pop(patience, None)
+                    known = HostSession(hello, link, nursery.cancel_scope, peer, self._guard)
+                    self._fleet.strangers.pop(patience, None)
                     patience.cancel()
                     await self._welcome(known)
                     nursery.start_soon(known.send_reporting)
@@ -150,7 +148,7 @@ class AgentLinks:
                     with patience:
                         await link.sleep(trio.current_time() + _HELLO_S)
                     if known is None:
-                        if patience not in self._strangers:
+                        if patience not in self._fleet.strangers:
                             reason = f"displaced by {_STRANGERS} newer connections before its hello"
                         nursery.cancel_scope.cancel()
 
@@ -163,7 +161,7 @@ class AgentLinks:
         except* Exception as crashes:  # noqa: BLE001 - raised again below
             reason, ours, crash = "internal error", True, crashes
         finally:
-            self._strangers.pop(patience, None)
+            self._fleet.strangers.pop(patience, None)
             if known is not None:
                 known.end()
         if known is None:
@@ -178,11 +176,11 @@ class AgentLinks:
     def _make_room_for(self, patience: trio.CancelScope) -> None:
         # The oldest connection is closed: a real host sends hello at once, so many silent
         # connections can't keep it out.
-        while len(self._strangers) >= _STRANGERS:
-            oldest = next(iter(self._strangers))
-            del self._strangers[oldest]
+        while len(self._fleet.strangers) >= _STRANGERS:
+            oldest = next(iter(self._fleet.strangers))
+            del self._fleet.strangers[oldest]
             oldest.cancel()
-        self._strangers[patience] = None
+        self._fleet.strangers[patience] = None
 
     async def _welcome(self, session: HostSession) -> None:
         hello = session.hello
@@ -219,6 +217,7 @@ class AgentLinks:
                 await self._events.instance_reported(session, uuid)
             case SnapshotEnd():
                 await self._events.snapshot_received(session)
+                session.complete = True
             case LinkReport(number=number):
                 await self._events.report_received(session, message)
                 ack.owe(number)

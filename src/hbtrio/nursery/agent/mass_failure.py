@@ -13,7 +13,6 @@ and holds survive a restart of the agent.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Set
 from datetime import datetime
 from functools import partial
@@ -36,8 +35,10 @@ from hbtrio.fsm.host_alarms import (
 from hbtrio.nursery.agent.alarm_holds import AlarmHolds, Released, record_of
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.mass_failure import Failure
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.held_alarms import HeldAlarms, HoldRecord
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.retry import retry_forever
@@ -60,6 +61,7 @@ class MassFailureGuard:
         fleet: knows which alarms are still wanted.
         outbox: woken when an alarm is released or withdrawn.
         history: publishes the history entries.
+        guard: the process's on-time guard.
         wall_clock: the wall clock of the store.
     """
 
@@ -70,6 +72,7 @@ class MassFailureGuard:
         fleet: Fleet,
         outbox: WakeUp,
         history: Broadcast[HistoryEntry],
+        guard: OnTimeGuard,
         wall_clock: Callable[[], datetime],
     ) -> None:
         self._settings = settings
@@ -77,7 +80,10 @@ class MassFailureGuard:
         self._fleet = fleet
         self._wall_clock = wall_clock
         self._holds = AlarmHolds(held, fleet, outbox, history, wall_clock)
+        self._sleep = sleep_on_time(guard)
         self._hosts: dict[str, HostAlarms] = {}
+        #: When each host is due, by hostname; a task waits for each time.
+        self._due: dict[str, float] = {}
         #: Set when a host may be due earlier than expected.
         self._wake_up = WakeUp()
         #: Host alarms raised since the start.
@@ -96,12 +102,16 @@ class MassFailureGuard:
             task_status.started()
             while True:
                 for host in self._hosts.values():
-                    wanted = partial(self._fleet.alarm_wanted, host.hostname)
-                    for effect in host.due(trio.current_time(), self._wall_clock(), wanted):
-                        nursery.start_soon(self._carry_out_due, host, effect)
-                due = [host.due_at for host in self._hosts.values() if host.due_at is not None]
-                with trio.move_on_at(min(due, default=math.inf)):
-                    await self._wake_up.wait()
+                    at, expected = host.due_at, self._due.get(host.hostname)
+                    if at is not None and (expected is None or at < expected):
+                        self._due[host.hostname] = at
+                        nursery.start_soon(self._judge, nursery, host, at)
+                await self._wake_up.wait()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a failure is to be judged or a hold to be ended at its time."""
+        return bool(self._due)
 
     def hold(self, hostname: str) -> HoldRecord | None:
         """Returns the hold on a host's alarms, or None."""
@@ -188,6 +198,16 @@ class MassFailureGuard:
         host = self._hosts.get(hostname)
         if host is not None and host.is_idle:
             del self._hosts[hostname]
+
+    async def _judge(self, nursery: trio.Nursery, host: HostAlarms, at: float) -> None:
+        """Does what is due at a time, once all that the host has sent by then is handled."""
+        await self._sleep(at, partial(self._fleet.take_in, host.hostname))
+        if self._due.get(host.hostname) == at:
+            del self._due[host.hostname]
+        wanted = partial(self._fleet.alarm_wanted, host.hostname)
+        for effect in host.due(trio.current_time(), self._wall_clock(), wanted):
+            nursery.start_soon(self._carry_out_due, host, effect)
+        self._wake_up.set()
 
     # -- effects ----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import trio
@@ -300,12 +301,7 @@ class Rounds:
 
     async def _hold_window(self, current: OpenRound) -> None:
         """Waits for the reported outcome; at the deadline, a silent guest agrees."""
-
-        def take_in() -> bool:
-            # Looked up each time: the host may have a new link.
-            session = self._fleet.sessions.get(current.record.hostname)
-            return session is not None and session.take_in()
-
+        take_in = partial(self._fleet.take_in, current.record.hostname)
         if await current.is_silent(self._guard, take_in):
             self._end(current, current.machine.window_closed())
 
