@@ -247,7 +247,7 @@ def test_the_count_is_logged_while_nothing_else_is(
     stderr: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_limits, "PERIOD_S", 0.05)
-    with logging_into(stderr, limits=LineLimits(LineRate(1, 0))):
+    with logging_into(stderr, limits=LineLimits(LineRate(1, 0), rare=LineRate(0, 0))):
         for _ in range(5):
             logger.info("hello")
         deadline = time.monotonic() + 60
@@ -258,14 +258,14 @@ def test_the_count_is_logged_while_nothing_else_is(
 
 
 def test_what_is_withheld_once_is_logged_late(stderr: Stream) -> None:
-    with logging_into(stderr, limits=LineLimits(LineRate(1, 0))):
+    with logging_into(stderr, limits=LineLimits(LineRate(1, 0), rare=LineRate(0, 0))):
         for word in ("one", "two"):
             logger.info("%s", word)
     assert stderr.lines == ["INFO one", "INFO two"]
 
 
 def test_a_traceback_counts_as_its_line(stderr: Stream) -> None:
-    with logging_into(stderr, limits=LineLimits(LineRate(1, 0))):
+    with logging_into(stderr, limits=LineLimits(LineRate(1, 0), rare=LineRate(0, 0))):
         for _ in range(3):
             try:
                 raise ValueError("no")

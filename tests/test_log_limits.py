@@ -16,12 +16,13 @@ THERE: Final = ("channel.py", 34)
 
 #: Of a place and of a subject, in these tests.
 PLACE: Final = LineRate(burst=20, per_minute=6)
+NONE: Final = LineRate(burst=0, per_minute=0)
 SUBJECT: Final = LineRate(burst=5, per_minute=2)
 
 
 @pytest.fixture
 def limits() -> LineLimits:
-    return LineLimits(PLACE, SUBJECT)
+    return LineLimits(PLACE, SUBJECT, NONE)
 
 
 def logged(limits: LineLimits, count: int, subject: str = "vm", *, now: float = 0.0) -> int:
@@ -41,6 +42,14 @@ def test_a_place_has_its_burst_and_then_its_rate(limits: LineLimits) -> None:
     assert sum(logged(limits, 1, f"vm-{number}", now=60.0) for number in range(100)) == 6
 
 
+def test_a_place_used_up_still_has_lines_for_rare_subjects() -> None:
+    limits = LineLimits(LineRate(1, 0), SUBJECT, LineRate(burst=3, per_minute=3))
+    assert logged(limits, 9, "vm-1") == 1
+    assert [logged(limits, 9, f"vm-{number}") for number in range(2, 7)] == [1, 1, 1, 0, 0]
+    assert logged(limits, 9, "vm-2", now=59.9) == 0
+    assert logged(limits, 9, "vm-2", now=60.0) == 1
+
+
 def test_a_flood_about_one_subject_leaves_room_for_others(limits: LineLimits) -> None:
     logged(limits, 1000, "hostile")
     assert [logged(limits, 1, f"vm-{number}") for number in range(15)] == [1] * 15
@@ -57,7 +66,7 @@ def test_the_connections_of_one_client_are_one_subject(limits: LineLimits) -> No
 
 
 def test_subjects_are_bounded_and_the_place_holds_for_those_forgotten() -> None:
-    limits = LineLimits(LineRate(3 * SUBJECTS, 0), LineRate(1, 0))
+    limits = LineLimits(LineRate(3 * SUBJECTS, 0), LineRate(1, 0), NONE)
     assert sum(logged(limits, 1, str(number)) for number in range(2 * SUBJECTS)) == 2 * SUBJECTS
     assert logged(limits, 1, str(2 * SUBJECTS - 1)) == 0
     assert len(limits._subjects) == SUBJECTS
@@ -92,10 +101,21 @@ def test_at_the_end_all_are_shown(limits: LineLimits) -> None:
     st.lists(st.tuples(st.integers(0, 3), st.floats(0, 30)), max_size=300),
 )
 def test_no_minute_has_more_than_burst_and_rate(lines: list[tuple[int, float]]) -> None:
-    limits, now, times = LineLimits(PLACE, SUBJECT), 0.0, list[float]()
+    limits, now, times = LineLimits(PLACE, SUBJECT, NONE), 0.0, list[float]()
     for subject, pause_s in lines:
         now += pause_s / 10
         if limits.allows(HERE, str(subject), now):
             times.append(now)
     for at in times:
         assert sum(at <= other < at + 60 for other in times) <= PLACE.burst + PLACE.per_minute
+
+
+def test_each_of_a_hundred_hostile_subjects_is_named_every_minute() -> None:
+    limits, named = LineLimits(), dict.fromkeys(range(100), 0.0)
+    for step in range(600):
+        now = float(step)
+        for subject, before in named.items():
+            if limits.allows(HERE, f"vm-{subject}", now):
+                assert now - before <= 61.0
+                named[subject] = now
+    assert min(named.values()) > 539.0

@@ -5,7 +5,8 @@ connecting and leaving, by sending nonsense, by replacing a socket's file. So ev
 source that logs has a bound, and within it every subject: the first argument of the line, which is
 the instance, the host or the peer that the line is about. A flood about one instance then hides no
 line about another. Bounds are token buckets, because a host that starts has one line for each of
-its instances at once. What is withheld is counted, and the count is logged once a minute with an
+its instances at once. A subject that had no line for a minute has one even if others have used up
+the bound of the place. What is withheld is counted, and the count is logged once a minute with an
 example.
 """
 
@@ -45,10 +46,14 @@ class LineRate:
 
 
 #: Of one subject at one place.
-SUBJECT_RATE: Final = LineRate(burst=60, per_minute=6)
+SUBJECT_RATE: Final = LineRate(burst=60, per_minute=2)
 
 #: Of one place in a daemon that serves many subjects.
-PLACE_RATE: Final = LineRate(burst=1000, per_minute=600)
+PLACE_RATE: Final = LineRate(burst=1000, per_minute=120)
+
+#: Of one place besides, for subjects that had no line for a minute: 100 hostile ones are all named
+#: each minute.
+RARE_RATE: Final = LineRate(burst=120, per_minute=120)
 
 #: Of one place in a guest, which serves one host.
 GUEST_PLACE_RATE: Final = LineRate(burst=120, per_minute=60)
@@ -79,9 +84,10 @@ class Withheld:
 
 
 class _Bucket:
-    __slots__ = ("_level", "_rate", "_updated")
+    __slots__ = ("_level", "_rate", "_updated", "taken_at")
 
     def __init__(self, rate: LineRate, now: float) -> None:
+        self.taken_at = -math.inf
         self._rate = rate
         self._level = float(rate.burst)
         self._updated = now
@@ -94,6 +100,7 @@ class _Bucket:
 
     def take(self) -> None:
         self._level -= 1
+        self.taken_at = self._updated
 
 
 class LineLimits:
@@ -102,12 +109,18 @@ class LineLimits:
     Args:
         place: the bound of each place.
         subject: the bound of each subject at a place.
+        rare: the bound of the place for subjects that had no line for a minute.
     """
 
-    def __init__(self, place: LineRate = PLACE_RATE, subject: LineRate = SUBJECT_RATE) -> None:
-        self._place_rate = place
+    def __init__(
+        self,
+        place: LineRate = PLACE_RATE,
+        subject: LineRate = SUBJECT_RATE,
+        rare: LineRate = RARE_RATE,
+    ) -> None:
+        self._rates = (place, rare)
         self._subject_rate = subject
-        self._places: dict[Place, _Bucket] = {}
+        self._places: dict[Place, tuple[_Bucket, ...]] = {}
         self._subjects: OrderedDict[tuple[Place, str], _Bucket] = OrderedDict()
         self._withheld: dict[Place, Withheld] = {}
 
@@ -121,18 +134,22 @@ class LineLimits:
         """
         of_place = self._places.get(place)
         if of_place is None:
-            of_place = self._places[place] = _Bucket(self._place_rate, now)
+            of_place = self._places[place] = tuple(_Bucket(rate, now) for rate in self._rates)
         key = (place, _PORT.sub("", subject[:_SUBJECT_LENGTH]))
         of_subject = self._subjects.pop(key, None) or _Bucket(self._subject_rate, now)
         self._subjects[key] = of_subject
         if len(self._subjects) > SUBJECTS:
             self._subjects.popitem(last=False)
         # A subject beyond its own bound takes nothing from the others.
-        if not (of_subject.has(now) and of_place.has(now)):
+        if not of_subject.has(now):
             return False
-        of_subject.take()
-        of_place.take()
-        return True
+        rare = now - of_subject.taken_at >= PERIOD_S
+        for bucket in of_place if rare else of_place[:1]:
+            if bucket.has(now):
+                bucket.take()
+                of_subject.take()
+                return True
+        return False
 
     def withhold(self, place: Place, now: float, example: Callable[[], Withheld]) -> bool:
         """Counts a line that may not be logged; returns whether it is the first of its place.
