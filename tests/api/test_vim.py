@@ -150,7 +150,8 @@ async def test_votes_and_notices_literally(tmp_path: Path, verb: str, event: Eve
     }[window_of(event, kind)]
     async with socket_agent_world(tmp_path) as agent:
         await agent.bound_host()
-        body = f'{{"uuid":"{VM}","hostname":"compute-0","action":"{event}","timeout":"{seconds}"}}'
+        told_s = seconds + 3
+        body = f'{{"uuid":"{VM}","hostname":"compute-0","action":"{event}","timeout":"{told_s}"}}'
         answered(await agent.ask(verb, event), "HTTP/1.1 200 OK", body)
         [verdict] = await agent.verdicts(1)
         assert verdict == (event, "allow" if verb == "vote" else "proceed", "fine")
@@ -475,7 +476,7 @@ async def test_a_request_in_single_bytes(tmp_path: Path, agent: SocketAgentWorld
             for place in range(len(raw)):
                 await stream.send_all(raw[place : place + 1])
             answer = Answer(b"".join([bytes(data) async for data in stream]))
-    assert answer.json["timeout"] == "9"
+    assert answer.json["timeout"] == "12"
     assert await agent.verdicts(1) == [("stop", "allow", "fine")]
 
 
@@ -507,7 +508,7 @@ async def test_a_vim_that_gives_up_waiting_gets_no_verdict(
     await host.settle()
     # The next one is answered as if the first had never been.
     host.on_round = host.agree
-    assert (await agent.ask("vote", "reboot")).json["timeout"] == "9"
+    assert (await agent.ask("vote", "reboot")).json["timeout"] == "12"
     assert await agent.verdicts(1) == [("reboot", "allow", "fine")]
     reasons = [one.entry.reason for one in reversed(await agent.store.history())]
     assert reasons == ["the requester did not wait for the reply", "too late", "fine"]

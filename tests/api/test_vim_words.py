@@ -97,11 +97,11 @@ async def test_a_life_in_the_vims_words(tmp_path: Path, agent: SocketAgentWorld)
         ("POST", f"{INST}/notify", ask("stop"), ok, ASKED % ("stop", "0")),
     ]
     windows = [
-        ("vote", "resize_begin", 9),
-        ("notify", "resize_begin", 11),
-        ("vote", "resize_end", 9),
-        ("notify", "resize_end", 14),
-        ("notify", "stop", 10),
+        ("vote", "resize_begin", 12),
+        ("notify", "resize_begin", 14),
+        ("vote", "resize_end", 12),
+        ("notify", "resize_end", 17),
+        ("notify", "stop", 13),
     ]
     heartbeating = [
         (
@@ -167,7 +167,7 @@ async def test_timeouts_are_integers_whatever_a_host_says(
             # "0" would be the word of one that takes no part.
             assert asked == {"status": "fail", "reason": "the host opened none"}
         else:
-            assert asked["timeout"] == str(seconds if heartbeating else 0)
+            assert asked["timeout"] == str(min(seconds + 3, 44) if heartbeating else 0)
     # And so it is told.
     for body in await agent.received("service", 1 if heartbeating else 0):
         assert body["event-data"]["services"][0]["restart-timeout"] == str(seconds)

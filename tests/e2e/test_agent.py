@@ -18,12 +18,14 @@ import trio
 from hbtrio.lab.fake_vim import Mood
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.scene import event
+from hbtrio.policy.allowances import told_timeout_s
 from support.real_fleet import Fleet, Question, open_fleet
 from support.real_processes import SOON_S, until
 from support.vote_and_notice import (
     CLOSED,
     INTERRUPTED,
     LONG_S,
+    LONG_TOLD_S,
     RESET,
     End,
     Expected,
@@ -84,13 +86,13 @@ MATRIX: dict[Callable[[Fleet], Awaitable[None]], dict[Moment, Expected]] = {
         before_the_host_is_asked: unanswered(UNSAID),
         before_the_reply: unanswered(UNSAID),
         before_the_reply_of_a_guest_that_has_answered: answered_in_vain(),
-        right_after_the_reply: any_of(own(), lambda q: [End(LONG_S, [], ("error", UNSAID))]),
+        right_after_the_reply: any_of(own(), lambda q: [End(LONG_TOLD_S, [], ("error", UNSAID))]),
         while_the_guest_thinks: own(),
         while_the_outcome_is_on_its_way: own(),
         while_the_vim_is_down: own(),
         while_the_vim_reads: any_of(
             own(*INTERRUPTED),
-            lambda q: [End(LONG_S, [], (q.own_result, q.own[1]), INTERRUPTED)],
+            lambda q: [End(LONG_TOLD_S, [], (q.own_result, q.own[1]), INTERRUPTED)],
         ),
         while_the_vim_hesitates: own(*INTERRUPTED),
         before_the_host_knows_that_it_is_kept: own(),
@@ -147,23 +149,24 @@ async def one_verdict(
 # -- windows that end meanwhile -------------------------------------------------------------------
 
 SHORT_S = 2
+SHORT_TOLD_S = told_timeout_s(SHORT_S)
 SILENT = f"no answer within {SHORT_S} s"
 TOO_LATE = ("undelivered", "its window was over before it could be sent")
 
 
 def silent(question: Question) -> list[End]:
     """The agent has taken silence for agreement in time."""
-    return [End(SHORT_S, [question.verdict(SILENT)], (agreement(question), SILENT), CLOSED)]
+    return [End(SHORT_TOLD_S, [question.verdict(SILENT)], (agreement(question), SILENT), CLOSED)]
 
 
 def silent_too_late(question: Question) -> list[End]:
     """It has done so when the VIM did not listen any more."""
-    return [End(SHORT_S, [], (agreement(question), SILENT), TOO_LATE)]
+    return [End(SHORT_TOLD_S, [], (agreement(question), SILENT), TOO_LATE)]
 
 
 def restarted(question: Question) -> list[End]:
     """It knows that the process which was asked is no more."""
-    return [End(SHORT_S, [question.verdict(RESTARTED)], ("error", RESTARTED), CLOSED)]
+    return [End(SHORT_TOLD_S, [question.verdict(RESTARTED)], ("error", RESTARTED), CLOSED)]
 
 
 def agreement(question: Question) -> str:
@@ -208,7 +211,7 @@ async def the_agent_is_dead(asked: VoteAndNotice) -> None:
     hold(asked, 1)
     fleet.vim.go_down()
     asked.ask()
-    over_at = trio.current_time() + SHORT_S
+    over_at = trio.current_time() + SHORT_TOLD_S
     await asked.replied()
     await until(
         lambda: asked.rows()[0].state in ("queued", "undelivered") and asked.rows()[1].replied
@@ -221,7 +224,7 @@ async def the_agent_is_dead(asked: VoteAndNotice) -> None:
     def expected(question: Question) -> list[End]:
         if question is asked.questions[1]:
             return silent_too_late(question)
-        return [End(SHORT_S, [], (question.own_result, question.own[1]), TOO_LATE)]
+        return [End(SHORT_TOLD_S, [], (question.own_result, question.own[1]), TOO_LATE)]
 
     await ended(asked, expected)
     await nothing_more(asked)

@@ -8,9 +8,10 @@ import attrs
 import pytest
 import trio
 
-from hbtrio.fsm.fleet_round import MARGIN_S
+from hbtrio.policy.allowances import MARGIN_S
 from hbtrio.wire.vocabulary import VoteResult
 from support.real_agent import RealAgent, real_agent
+from support.rounds_cases import agrees_s
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, VM, ScriptedHost
 
 pytestmark = pytest.mark.processes
@@ -65,9 +66,9 @@ async def stop_over_the_end(
 
     Not where this process came too late itself: then nobody knows what the agent knew.
     """
-    decides_at = trio.current_time() + WINDOW_S - MARGIN_S  # not before
+    decides_at = trio.current_time() + agrees_s(WINDOW_S)  # not before
     ask = {"uuid": VM, "hostname": HOSTNAME, "action": "stop"}
-    assert (await agent.ask("POST", f"/v1/instances/{VM}/vote", ask)).json["timeout"] == "1"
+    assert (await agent.ask("POST", f"/v1/instances/{VM}/vote", ask)).json["timeout"] == "4"
     await trio.sleep_until(decides_at + AFTER_S - stopped_s)
     agent.daemon.freeze()
     in_time = trio.current_time() < decides_at

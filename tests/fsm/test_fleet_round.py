@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from hbtrio.fsm.fleet_round import (
     FLEET_ROUND_TABLE,
-    MARGIN_S,
     FleetRound,
     FleetRoundEvent,
     FleetRoundState,
     RoundEnd,
 )
 from hbtrio.fsm.table import IllegalEvent
+from hbtrio.policy.allowances import MARGIN_S
 from hbtrio.wire.vocabulary import VoteResult
 
 ASKED, EARLY, OPENED, AWAITED, REPORTED, DUE, STORED, AGREED, LOST, DROPPED, FORGOTTEN = (
@@ -28,6 +28,8 @@ ASKED, EARLY, OPENED, AWAITED, REPORTED, DUE, STORED, AGREED, LOST, DROPPED, FOR
 T0, WINDOW_S = 100.0, 8.0
 #: When its host has opened it, and for how long.
 T1, OPENED_S = 101.0, 9.0
+#: How much longer than the window the VIM waits.
+BEYOND_S = 3.0
 
 NOT_HEARD = RoundEnd(
     VoteResult.ERROR, "the requester did not wait for the reply", has_verdict=False
@@ -72,18 +74,18 @@ def whole(current: FleetRound) -> Whole:
 
 def before_opening(state: FleetRoundState, *, over: bool = False) -> Whole:
     """A round whose window is still what the instance has advertised."""
-    ends_at = T0 + WINDOW_S
+    ends_at = T0 + WINDOW_S + BEYOND_S
     return Whole(state, WINDOW_S, ends_at, ends_at - MARGIN_S, ends_at, not over, over)
 
 
 def after_opening(state: FleetRoundState, *, unreplied: bool = False, over: bool = False) -> Whole:
     """A round whose window is what its host has said."""
-    ends_at = T1 + OPENED_S
+    ends_at = T1 + OPENED_S + BEYOND_S
     return Whole(state, OPENED_S, ends_at, ends_at - MARGIN_S, ends_at, unreplied, over)
 
 
 def asked(*, vote: bool = True) -> FleetRound:
-    return FleetRound(vote=vote, window_s=WINDOW_S, now=T0)
+    return FleetRound(vote=vote, window_s=WINDOW_S, now=T0, for_vim=True)
 
 
 #: The shortest way to each state.
@@ -189,9 +191,23 @@ def test_a_report_that_comes_again_counts_once() -> None:
 @pytest.mark.parametrize("state", [OPENED, AWAITED, REPORTED, DUE])
 def test_silence_is_agreement(state: FleetRoundState) -> None:
     current = at(state)
-    assert current.agrees_at == T1 + OPENED_S - MARGIN_S
+    assert current.agrees_at == T1 + OPENED_S + BEYOND_S - MARGIN_S
     assert current.window_closed() == AGREEMENT
     assert whole(current) == after_opening(AGREED, over=True)
+
+
+@pytest.mark.parametrize(
+    ("for_vim", "ends_s", "within"), [(True, 44.0, "43.75"), (False, 603.0, "600")]
+)
+def test_a_window_that_is_longer_than_the_vim_waits(
+    for_vim: bool, ends_s: float, within: str
+) -> None:
+    current = FleetRound(vote=True, window_s=WINDOW_S, now=T0, for_vim=for_vim)
+    current.host_opened(600.0, T1)
+    assert (current.ends_at, current.agrees_at) == (T1 + ends_s, T1 + ends_s - MARGIN_S)
+    end = current.window_closed()
+    assert end is not None
+    assert end.reason == f"no answer within {within} s"
 
 
 def test_the_silence_of_a_notice_is_its_completion() -> None:
@@ -240,13 +256,15 @@ def test_a_round_that_is_not_stored_has_no_end(state: FleetRoundState) -> None:
 
 
 def left_open(*, replied: bool, age_s: float) -> FleetRound:
-    return FleetRound.resumed(vote=True, window_s=WINDOW_S, replied=replied, age_s=age_s, now=T0)
+    return FleetRound.resumed(
+        vote=True, window_s=WINDOW_S, replied=replied, age_s=age_s, now=T0, for_vim=True
+    )
 
 
 def test_a_round_that_a_former_process_has_opened_goes_on() -> None:
     current = left_open(replied=True, age_s=3.0)
     assert current.agent_restarted(3.0) is None
-    ends_at = T0 + WINDOW_S - 3.0
+    ends_at = T0 + WINDOW_S + BEYOND_S - 3.0
     # By which of trio's clocks the former process had it until when, nobody knows.
     assert whole(current) == Whole(
         AWAITED, WINDOW_S, ends_at, ends_at - MARGIN_S, None, awaits_reply=False, is_over=False

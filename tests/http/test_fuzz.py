@@ -287,7 +287,7 @@ async def test_mutated_requests_to_the_agent(tmp_path: Path) -> None:
         # Both go on as if nothing had been.
         for method, target, body in VIM_REQUESTS[:5] + VIM_REQUESTS[6:9]:
             assert (await agent.ask(method, target, body)).status == 200
-        assert (await agent.ask("POST", f"{INST}/vote", ASK)).json["timeout"] == "9"
+        assert (await agent.ask("POST", f"{INST}/vote", ASK)).json["timeout"] == "12"
         status = await agent.operate("GET", "/v1/status")
         assert (status["agent"]["crashes"], status["agent"]["heartbeating"]) == (0, 1)
         await until(lambda: descriptors(agent.daemon.pid) <= before)

@@ -17,7 +17,6 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.fsm.ballot import Ballot, Outcome
-from hbtrio.fsm.fleet_round import MARGIN_S
 from hbtrio.nursery.guest.event_scripts import EventScripts
 from hbtrio.nursery.windows import Answer, BallotWindow, Window
 from hbtrio.policy.time_guard import OnTimeGuard
@@ -28,6 +27,7 @@ from support.agent_world import agent_world
 from support.guest_world import STOP_VOTE, response, said
 from support.host_world import NOTICE, VOTE, Reply, host_world, stay_silent
 from support.raw_application import app_world, init
+from support.rounds_cases import agrees_s
 from support.run_order import ORDERS, in_every_order
 
 pytestmark = pytest.mark.slow
@@ -289,7 +289,7 @@ def test_a_host_s_report_in_its_link(
             host.silent()
             asked = await on.ask(Event.STOP, vote=vote)
             assert asked.outcome is not None
-            await on.at(trio.current_time() + asked.seconds - MARGIN_S - BEFORE_S)
+            await on.at(trio.current_time() + agrees_s(asked.seconds) - BEFORE_S)
             on.worker.slow_s = each_s
             for _ in range(before):
                 await host.report("heartbeating", reason="init answered")

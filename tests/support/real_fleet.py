@@ -80,7 +80,7 @@ class Question:
         verb: vote or notify.
         since: how many verdicts of the instance the VIM had got before.
         row: which of the instance's rounds it is, if it becomes one.
-        seconds: the window that the VIM is told; None as long as there is no reply.
+        seconds: the timer that the VIM is told; None as long as there is no reply.
         refusal: why nobody could be asked.
         over: set when there is a reply, or when none can come.
     """

@@ -13,11 +13,14 @@ import attrs
 import trio
 
 from hbtrio.lab.fake_vim import Mood
+from hbtrio.policy.allowances import told_timeout_s
 from support.real_fleet import Fleet, Question, Row
 from support.real_processes import SOON_S, until
 
 #: A window that is long enough for any restart.
 LONG_S = 30
+#: The timer that the VIM is told for it.
+LONG_TOLD_S = told_timeout_s(LONG_S)
 
 #: How a verdict is delivered: as usual, by an agent that was killed, to a VIM that was.
 CLOSED = ("unconfirmed", "closed without an answer")
@@ -174,7 +177,7 @@ async def heard(asked: VoteAndNotice) -> None:
 class End:
     """How a vote or notice has ended: for the VIM, for the agent's store, and in its outbox."""
 
-    #: The window that the VIM was told; None: it has got no reply, or a refusal.
+    #: The timer that the VIM was told; None: it has got no reply, or a refusal.
     seconds: int | None
     #: What the VIM has got: the response and its reason.
     verdicts: list[tuple[str, str]]
@@ -189,12 +192,12 @@ Expected = Callable[[Question], list[End]]
 def own(*delivery: str) -> Expected:
     """The guest's own answer, delivered so."""
     state, fault = delivery or CLOSED
-    return lambda q: [End(LONG_S, [q.own], (q.own_result, q.own[1]), (state, fault))]
+    return lambda q: [End(LONG_TOLD_S, [q.own], (q.own_result, q.own[1]), (state, fault))]
 
 
 def agreed(why: str) -> Expected:
     """The agent has answered in the guest's place."""
-    return lambda q: [End(LONG_S, [q.verdict(why)], ("error", why), CLOSED)]
+    return lambda q: [End(LONG_TOLD_S, [q.verdict(why)], ("error", why), CLOSED)]
 
 
 def unanswered(why: str, refusal: str = "") -> Expected:

@@ -35,6 +35,7 @@ from hbtrio.nursery.agent.fleet import Unknown
 from hbtrio.nursery.agent.inventory import TooMany
 from hbtrio.nursery.agent.open_rounds import VIM
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
+from hbtrio.policy.allowances import told_timeout_s
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.vim import Switch
@@ -186,7 +187,7 @@ class _VimApi:
             "uuid": uuid,
             "hostname": known.hostname,
             "action": body.action,
-            "timeout": str(asked.seconds),
+            "timeout": str(told_timeout_s(asked.seconds)),
         }
         if not asked.seconds:
             return JSONResponse(members)

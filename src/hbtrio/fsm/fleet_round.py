@@ -17,11 +17,8 @@ from typing import Final
 import attrs
 
 from hbtrio.fsm.table import Table
+from hbtrio.policy.allowances import agrees_after_s, answer_within_s
 from hbtrio.wire.vocabulary import VoteResult
-
-#: The VIM's timer is as long as the window, and it takes a verdict that arrives just after it for
-#: the next step's answer. So a silent guest counts as agreeing this many seconds earlier.
-MARGIN_S: Final = 0.25
 
 #: Why there is no verdict: the VIM closed the connection before the reply was written.
 NOT_HEARD: Final = "the requester did not wait for the reply"
@@ -149,22 +146,30 @@ class FleetRound:
         vote: a vote, else a notice.
         window_s: its window, as the instance has advertised it.
         now: the time of the command.
+        for_vim: whether the VIM is the requester, whose timer bounds the wait.
 
     Raises, from every method: :class:`~hbtrio.fsm.table.IllegalEvent`, with nothing changed.
     """
 
-    def __init__(self, *, vote: bool, window_s: float, now: float) -> None:
+    def __init__(self, *, vote: bool, window_s: float, now: float, for_vim: bool) -> None:
         self.is_vote = vote
         self.state: FleetRoundState = FLEET_ROUND_TABLE.initial
         self.window_s = window_s
-        #: When the window is over.
-        self.ends_at = now + window_s
+        self._opened_at = now
+        self._for_vim = for_vim
         #: Whether a previous process of the agent asked: the verdict expires by the wall clock.
         self.is_resumed = False
 
     @classmethod
     def resumed(
-        cls, *, vote: bool, window_s: float, replied: bool, age_s: float, now: float
+        cls,
+        *,
+        vote: bool,
+        window_s: float,
+        replied: bool,
+        age_s: float,
+        now: float,
+        for_vim: bool,
     ) -> FleetRound:
         """Restores a round that a previous process left open; call :meth:`agent_restarted` next.
 
@@ -174,8 +179,9 @@ class FleetRound:
             replied: whether the reply to the requester was written.
             age_s: seconds since the request, by the wall clock.
             now: the time.
+            for_vim: whether the VIM is the requester.
         """
-        found = cls(vote=vote, window_s=window_s, now=now - age_s)
+        found = cls(vote=vote, window_s=window_s, now=now - age_s, for_vim=for_vim)
         found.state = FleetRoundState.AWAITED if replied else FleetRoundState.OPENED
         found.is_resumed = True
         return found
@@ -183,7 +189,12 @@ class FleetRound:
     @property
     def agrees_at(self) -> float:
         """When silence becomes agreement, once the host has opened the round."""
-        return self.ends_at - MARGIN_S
+        return self._opened_at + self._agrees_after_s
+
+    @property
+    def ends_at(self) -> float:
+        """When the requester no longer waits for the result."""
+        return self._opened_at + answer_within_s(self.window_s, for_vim=self._for_vim)
 
     @property
     def verdict_until(self) -> float | None:
@@ -209,7 +220,7 @@ class FleetRound:
         if self.state is not FleetRoundState.STORED:
             self._step(FleetRoundEvent.HOST_OPENED)
             self.window_s = seconds
-            self.ends_at = now + seconds
+            self._opened_at = now
 
     def host_opened_none(self, reason: str) -> RoundEnd | None:
         """Handles a refusal, or a host out of reach; None if the outcome is stored already."""
@@ -242,7 +253,9 @@ class FleetRound:
     def window_closed(self) -> RoundEnd | None:
         """Handles the deadline :attr:`agrees_at`."""
         agreed = VoteResult.ACCEPT if self.is_vote else VoteResult.COMPLETE
-        reason = f"no answer within {self.window_s:g} s"
+        # A window may be longer than the VIM waits.
+        within_s = min(self.window_s, self._agrees_after_s)
+        reason = f"no answer within {within_s:g} s"
         return self._end(FleetRoundEvent.WINDOW_CLOSED, agreed, reason)
 
     def host_restarted(self) -> RoundEnd | None:
@@ -263,6 +276,10 @@ class FleetRound:
             reason = "the clock was set back: the VIM may no longer wait"
             end = self._end(FleetRoundEvent.CLOCK_SET_BACK, VoteResult.ERROR, reason)
         return end
+
+    @property
+    def _agrees_after_s(self) -> float:
+        return agrees_after_s(self.window_s, for_vim=self._for_vim)
 
     def _step(self, event: FleetRoundEvent) -> None:
         self.state = FLEET_ROUND_TABLE.after(self.state, event)

@@ -6,6 +6,7 @@ for every other timer that decides something.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, NoReturn
 
@@ -47,7 +48,12 @@ async def run_guard(guard: OnTimeGuard, resting: Callable[[], bool] = _never) ->
 
 
 async def sleep_until_on_time(
-    deadline: float, guard: OnTimeGuard, *, at_most_s: float, sources: Iterable[Source] = ()
+    deadline: float,
+    guard: OnTimeGuard,
+    *,
+    at_most_s: float,
+    allows_s: float = math.inf,
+    sources: Iterable[Source] = (),
 ) -> None:
     """Sleeps until ``deadline`` has passed, this process is on time, and what has arrived is read.
 
@@ -62,16 +68,19 @@ async def sleep_until_on_time(
         guard: the process's guard.
         at_most_s: how long the decision may be postponed after the wake-up, in seconds, apart from
             the reading: a host that is always late must still decide.
+        allows_s: how long after ``deadline`` the decision may be postponed, in seconds, for one
+            that others wait for; a process that wakes up later only reads.
         sources: read the answers that this deadline decides about; iterated again for each reading.
     """
     due = max(deadline, trio.current_time())
     await trio.sleep_until(deadline)
     woken = trio.current_time()
     # Not counted from the deadline: a freeze longer than at_most_s would use it all up.
-    end = woken + at_most_s
+    reads_until = woken + min(TAKE_IN_S, at_most_s)
+    end = min(woken + at_most_s, max(deadline + allows_s, reads_until))
     await take_in(sources)
     if woken - due > BEHIND_S:
-        await trio.sleep_until(min(woken + TAKE_IN_S, end))
+        await trio.sleep_until(reads_until)
         await take_in(sources)
     while (now := trio.current_time()) < end and guard.is_late(now):
         await trio.sleep_until(min(guard.calm_at(now), end))

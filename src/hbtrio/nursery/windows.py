@@ -67,8 +67,10 @@ class Window(Generic[T]):
         seconds: how long the window stays open, at least 0; ``math.inf``: until :meth:`close`.
         guard: the process's on-time guard; while the process is late, the deadline is postponed.
         sources: read the places where the answer arrives; called when the deadline has come.
-        at_most_s: how long the deadline may be postponed, in seconds; by default the length of the
-            window plus the guard's ``CALM_S``.
+        allows_s: how long after the deadline a late process still waits for an answer, in seconds
+            (:mod:`hbtrio.policy.allowances`).
+        at_most_s: how long it waits after it has woken up, in seconds. Without an ``allows_s`` this
+            is the only bound.
     """
 
     def __init__(
@@ -77,14 +79,16 @@ class Window(Generic[T]):
         guard: OnTimeGuard,
         *,
         sources: Iterable[Source] = (),
-        at_most_s: float | None = None,
+        allows_s: float = math.inf,
+        at_most_s: float = CALM_S,
     ) -> None:
         self.seconds = seconds
         #: When the window was opened, on trio's clock; NaN before.
         self.opened_at = math.nan
         self._guard = guard
         self._sources = list(sources)
-        self._at_most_s = seconds + CALM_S if at_most_s is None else at_most_s
+        self.allows_s = allows_s
+        self._at_most_s = at_most_s
         self._answers: list[T] = []
         self._scope = trio.CancelScope()
 
@@ -123,7 +127,11 @@ class Window(Generic[T]):
         self.opened_at = trio.current_time()
         with self._scope:
             await sleep_until_on_time(
-                self.deadline, self._guard, at_most_s=self._at_most_s, sources=self._sources
+                self.deadline,
+                self._guard,
+                at_most_s=self._at_most_s,
+                allows_s=self.allows_s,
+                sources=self._sources,
             )
         if not self._answers:
             raise trio.TooSlowError
@@ -148,6 +156,7 @@ class BallotWindow(Window[Outcome]):
         guard: see :class:`Window`.
         sources: see :class:`Window`.
         subject: what the window is about, for the log, such as an instance's uuid.
+        allows_s: see :class:`Window`.
     """
 
     def __init__(
@@ -159,8 +168,10 @@ class BallotWindow(Window[Outcome]):
         guard: OnTimeGuard,
         sources: Iterable[Source] = (),
         subject: str = "",
+        *,
+        allows_s: float = math.inf,
     ) -> None:
-        super().__init__(seconds, guard, sources=sources)
+        super().__init__(seconds, guard, sources=sources, allows_s=allows_s)
         self.kind = kind
         self._log_prefix = f"{subject}: " if subject else ""
         self.ballot = ballot

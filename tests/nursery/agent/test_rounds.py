@@ -17,7 +17,6 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from hbtrio.api.vim import vim_api
 from hbtrio.fsm.delivery import OutboxState
-from hbtrio.fsm.fleet_round import MARGIN_S
 from hbtrio.http.server import DELIVERED_EXTENSION
 from hbtrio.nursery.agent.host_session import REPLY_S
 from hbtrio.nursery.agent.rounds import PATIENCE_S
@@ -28,7 +27,7 @@ from hbtrio.wire.link_codec import encode_link
 from hbtrio.wire.link_messages import Reply, RoundCommand, SnapshotEnd
 from hbtrio.wire.vocabulary import Event, VoteResult
 from support.agent_world import AgentWorld, agent_world
-from support.rounds_cases import OTHER, STOP_NOTICE_S, VOTE_S, history
+from support.rounds_cases import AGREES_S, OTHER, STOP_NOTICE_S, VOTE_S, agrees_s, history
 from support.scripted_host import INSTANCE, OTHER_VM, VM, ScriptedHost
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -79,12 +78,12 @@ async def test_a_silent_guest_has_agreed_before_the_vims_timer_ends(world: Agent
     host = await world.bound_host()
     host.silent()
     await world.ask(Event.STOP, vote=True)
-    await world.at(VOTE_S - MARGIN_S - 0.001)
+    await world.at(AGREES_S - 0.001)
     assert world.vim.verdicts == []
-    await world.at(VOTE_S)
+    await world.at(AGREES_S)
     reason = f"no answer within {VOTE_S} s"
-    assert world.vim.verdicts == [(VOTE_S - MARGIN_S, "stop", "allow", reason)]
-    # The host finds the same out a moment later, and is not heard twice.
+    assert world.vim.verdicts == [(AGREES_S, "stop", "allow", reason)]
+    # A host that says so later is not heard twice.
     await host.outcome(host.commands[0], VoteResult.TIMEOUT, "no answer")
     await trio.sleep(100)
     assert len(world.vim.verdicts) == 1
@@ -101,7 +100,12 @@ async def test_a_silent_guest_and_a_notice(world: AgentWorld) -> None:
     await trio.sleep(100)
     seconds = INSTANCE.resume_notice_s
     assert world.vim.verdicts == [
-        (seconds - MARGIN_S, "resume", "proceed", f"no answer within {seconds} s")
+        (
+            agrees_s(seconds),
+            "resume",
+            "proceed",
+            f"no answer within {seconds} s",
+        )
     ]
 
 
@@ -131,7 +135,7 @@ async def test_the_hosts_word_about_the_window_counts(world: AgentWorld) -> None
     host.on_round = open_longer
     assert (await world.ask(Event.STOP, vote=True)).seconds == 30
     await trio.sleep(100)
-    assert world.vim.verdicts == [(29.75, "stop", "allow", "no answer within 30 s")]
+    assert world.vim.verdicts == [(32.75, "stop", "allow", "no answer within 30 s")]
 
 
 async def test_the_outcome_may_come_before_the_hosts_reply(world: AgentWorld) -> None:

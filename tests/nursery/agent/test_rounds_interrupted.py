@@ -12,13 +12,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.fsm.delivery import OutboxState
-from hbtrio.fsm.fleet_round import MARGIN_S
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.wire.link_messages import RoundCommand
 from hbtrio.wire.vim_result import NotSent
 from hbtrio.wire.vocabulary import Event, VoteResult
 from support.agent_world import AgentWorld, agent_world
-from support.rounds_cases import STOP_NOTICE_S, VOTE_S, history
+from support.rounds_cases import AGREES_S, ENDS_S, STOP_NOTICE_S, VOTE_S, agrees_s, history
 from support.scripted_host import VM, ScriptedHost
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -79,9 +78,7 @@ async def test_the_link_stays_cut(world: AgentWorld) -> None:
     await host.cut()
     await host.outcome(host.commands[0], VoteResult.REJECT, "too late")
     await world.at(20)
-    assert world.vim.verdicts == [
-        (VOTE_S - MARGIN_S, "stop", "allow", f"no answer within {VOTE_S} s")
-    ]
+    assert world.vim.verdicts == [(AGREES_S, "stop", "allow", f"no answer within {VOTE_S} s")]
     await host.dial(world.agent.links, world.nursery)
     await trio.sleep(100)
     assert len(world.vim.verdicts) == 1
@@ -175,7 +172,7 @@ async def test_the_agent_is_restarted(tmp_path: Path, step: str, vote: bool) -> 
         if step == "never":
             response = "allow" if vote else "proceed"
             reason = f"no answer within {window_s} s"
-            assert world.vim.verdicts == [(window_s - MARGIN_S, "stop", response, reason)]
+            assert world.vim.verdicts == [(agrees_s(window_s), "stop", response, reason)]
         else:
             response = "reject" if vote else "proceed"
             assert world.vim.verdicts == [(2.0, "stop", response, "no")]
@@ -218,9 +215,9 @@ async def test_the_clock_is_set_back_while_the_agent_is_down(
     with closing(sqlite3.connect(tmp_path / "agent.db")) as db, db:
         db.execute("UPDATE rounds SET asked_at = asked_at + ?", (back_s,))
     async with agent_world(tmp_path, number=1) as world:
-        await world.at(VOTE_S + back_s)
+        await world.at(AGREES_S + 0.25 + back_s)
         reason = f"no answer within {VOTE_S} s"
-        answered_at = VOTE_S - MARGIN_S + back_s
+        answered_at = AGREES_S + back_s
         assert world.vim.verdicts == [(answered_at, "stop", "allow", reason)][:verdicts]
         # Its host's word does not bring it back.
         await host.outcome(host.commands[0], VoteResult.REJECT, "no")
@@ -284,7 +281,7 @@ async def test_a_verdict_whose_window_was_over_when_the_agent_came_back(
         host.answering(VoteResult.REJECT, "no")
         await world.ask(Event.STOP, vote=True)
         await wait_all_tasks_blocked()
-    await trio.sleep(VOTE_S + 1)
+    await trio.sleep(ENDS_S + 1)
     async with agent_world(tmp_path, number=1) as world:
         await trio.sleep(100)
         assert world.vim.verdicts == []

@@ -12,7 +12,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.fsm.delivery import GIVE_UP_S, OutboxState
-from hbtrio.fsm.fleet_round import MARGIN_S
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
 from hbtrio.store.records import HistoryEntry
 from hbtrio.wire.link_messages import RoundCommand
@@ -21,6 +20,7 @@ from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 from support.agent_world import AgentWorld, agent_world
 from support.audit_world import begin, instances
 from support.inline_store import EPOCH, wall_clock
+from support.rounds_cases import ENDS_S, agrees_s
 from support.scripted_host import HOSTNAME, INSTANCE, VM
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -47,13 +47,13 @@ async def test_a_verdict_that_is_too_late(tmp_path: Path, caplog: pytest.LogCapt
         world.vim.next = [DOWN] * 100
         asked = await world.ask(Event.STOP, vote=True)
         with world.agent.history.follow() as events, trio.fail_after(100):
-            await trio.sleep(INSTANCE.vote_s - 0.001)
+            await trio.sleep(ENDS_S - 0.001)
             assert (await events.receive()).kind == "vote"
             assert await given_up(world) == []
             # It is told at the moment in which it is of no use any more.
             told = await events.receive()
-            assert trio.current_time() == INSTANCE.vote_s
-        assert told.time == EPOCH.replace(second=INSTANCE.vote_s)
+            assert trio.current_time() == ENDS_S
+        assert told.time == EPOCH.replace(second=ENDS_S)
         assert told == HistoryEntry(
             time=told.time,
             kind="undelivered",
@@ -228,20 +228,20 @@ async def test_a_clock_that_is_set_within_a_window(
         if answered_s == 1:
             await host.outcome(host.commands[-1], VoteResult.REJECT, "busy")
             await host.settle()
-        await trio.sleep(INSTANCE.vote_s)
+        await trio.sleep(ENDS_S)
         [(at, *_)] = [one for one in world.vim.verdicts if one[0] >= begun]
-        assert begun < at < begun + INSTANCE.vote_s
+        assert begun < at < begun + ENDS_S
         # For a next process, which can only go by the wall clock.
         [kept, *_] = [one for one in await world.store.outbox() if one.command_id]
         assert kept.expires_at is not None
         left = kept.expires_at - kept.queued_at
-        assert timedelta(0) < left < timedelta(seconds=INSTANCE.vote_s)
+        assert timedelta(0) < left < timedelta(seconds=ENDS_S)
     # What can't be sent in time is given up in time.
     world.vim.next = [DOWN] * 100
     host.answering(VoteResult.REJECT, "no")
     await world.ask(Event.STOP, vote=True)
     step += timedelta(seconds=step_s)
-    await trio.sleep(INSTANCE.vote_s - 0.001)
+    await trio.sleep(ENDS_S - 0.001)
     assert await given_up(world) == []
     await trio.sleep(0.001)
     await wait_all_tasks_blocked()
@@ -284,5 +284,5 @@ async def test_the_time_of_asking_is_kept(silent: bool, world: AgentWorld) -> No
     assert published == [kept]
     if silent:
         # The window began where the host had opened it.
-        at = EPOCH.replace(second=3) + timedelta(seconds=0.5 + INSTANCE.vote_s - MARGIN_S)
+        at = EPOCH.replace(second=3) + timedelta(seconds=0.5 + agrees_s(INSTANCE.vote_s))
         assert kept.time == at

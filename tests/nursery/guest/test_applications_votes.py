@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from hbtrio.policy.time_guard import CALM_S
+from hbtrio.nursery.time_guard import TAKE_IN_S
 from hbtrio.wire.app_messages import AppActionNotify as Question
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Challenge, InitAck
 from hbtrio.wire.channel_messages import Init as GuestInit
@@ -425,7 +425,7 @@ async def test_an_application_s_window_is_not_over_while_the_guest_was_frozen(
         assert heard == [(33.0, response(STOP_VOTE, REJECT, "in time, as far as it knows"))]
     else:
         silent = response(STOP_VOTE, TIMEOUT, "no answer in time from web")
-        assert heard == [(33.0 + CALM_S, silent)]
+        assert heard == [(33.0 + TAKE_IN_S, silent)]
 
 
 async def test_a_stopped_application_finds_its_question_and_one_challenge(

@@ -12,7 +12,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hbtrio.policy.time_guard import CALM_S
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Exit, Init, InitAck
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, NotificationType, VoteResult, WindowKind
 from support.fake_processes import HANGS, FakeRun
@@ -158,18 +157,23 @@ async def test_late_with_the_answer_at_hand(
 
 
 @each_window
+@pytest.mark.parametrize(
+    ("over_s", "allows_s"), [(0.0, 0.8), (0.5, 0.3), (0.79, 0.05), (0.9, 0.05), (30.0, 0.05)]
+)
 async def test_late_with_nothing_at_hand(
-    case: Case, tmp_path: Path, autojump_clock: MockClock
+    case: Case, over_s: float, allows_s: float, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
+    """It decides 0.2 s before the host does; later it still reads what has arrived."""
     async with trio.open_nursery() as nursery:
         bench = await bench_with(tmp_path, nursery, {"handler": HANGS})
         bench.device.send(case.notify)
+        ends_at = 2.0 + case.seconds
         await trio.sleep_until(3.0)
-        autojump_clock.jump(30)
+        autojump_clock.jump(ends_at + over_s - 3.0)
         await trio.sleep(100)
         nursery.cancel_scope.cancel()
     timeout = response(case.notify, TIMEOUT, SILENT)
-    assert said(bench.device.unread()) == [(33.0 + CALM_S, timeout)]
+    assert said(bench.device.unread()) == [(pytest.approx(ends_at + over_s + allows_s), timeout)]
 
 
 @pytest.mark.parametrize(

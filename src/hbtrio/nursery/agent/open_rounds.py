@@ -12,6 +12,7 @@ import trio
 from hbtrio.fsm.fleet_round import FleetRound
 from hbtrio.nursery.time_guard import Source
 from hbtrio.nursery.windows import Window
+from hbtrio.policy.allowances import AGENT_LATE_S
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry, RoundRecord, RoundResult
 from hbtrio.wire.vim import VerdictEvent, guest_response
@@ -19,10 +20,6 @@ from hbtrio.wire.vocabulary import Event, NotificationType
 
 #: The requester of rounds from the VIM's API; only these have a verdict for the VIM.
 VIM: Final = "vim"
-
-#: How long a late agent postpones counting a guest's silence as agreement, in seconds; together
-#: with the reading of what has arrived, this must leave most of the margin to the verdict.
-_LATE_S: Final = 0.05
 
 #: Open rounds in the whole fleet, at most.
 _ROUNDS: Final = 10_000
@@ -98,7 +95,7 @@ class OpenRound:
         if self.machine.is_over:
             return False
         within_s = max(0.0, self.machine.agrees_at - trio.current_time())
-        self.window = Window(within_s, guard, sources=[source], at_most_s=_LATE_S)
+        self.window = Window(within_s, guard, sources=[source], at_most_s=AGENT_LATE_S)
         try:
             await self.window.wait()
         except trio.TooSlowError:

@@ -34,6 +34,7 @@ from hbtrio.nursery.agent.open_rounds import (
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.allowances import answer_within_s
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResult
 from hbtrio.store.retry import retry_forever
@@ -105,6 +106,7 @@ class Rounds:
                 replied=record.replied,
                 age_s=age_s,
                 now=trio.current_time(),
+                for_vim=record.asked_by == VIM,
             )
             current = self._open.add(OpenRound(record, machine))
             self._end(current, machine.agent_restarted(age_s))
@@ -170,7 +172,8 @@ class Rounds:
                 live.uuid, session.hostname, event, vote=vote, who=who, reason=fault
             )
         # Added before the command is sent: the host may report the outcome before it replies.
-        machine = FleetRound(vote=vote, window_s=record.window_s, now=trio.current_time())
+        now, for_vim = trio.current_time(), who == VIM
+        machine = FleetRound(vote=vote, window_s=record.window_s, now=now, for_vim=for_vim)
         current = self._open.add(OpenRound(record, machine))
         seconds, fault = await self._open_on(session, current)
         if fault:
@@ -336,7 +339,8 @@ class Rounds:
             return []
         if self._fleet.host_of(record.uuid) != record.hostname:
             return []
-        expires_at = record.asked_at + timedelta(seconds=record.window_s)
+        within_s = answer_within_s(record.window_s, for_vim=True)
+        expires_at = record.asked_at + timedelta(seconds=within_s)
         if until is not None:
             # For the next process, by the present wall clock, which may have been set meanwhile.
             expires_at = self._wall_clock() + timedelta(seconds=until - trio.current_time())

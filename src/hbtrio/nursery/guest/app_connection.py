@@ -221,7 +221,9 @@ class AppConnection:
         own_s: float = application.profile.window_s(window.kind)
         if own_s >= window.remaining_s(trio.current_time()):
             own_s = math.inf
-        question = Window[Answer | None](own_s, self._guard, sources=[self._take_in])
+        question = Window[Answer | None](
+            own_s, self._guard, sources=[self._take_in], allows_s=window.allows_s
+        )
         try:
             self._apply(application.ask(notify.event_type, notify.notification_type))
             self._question = question

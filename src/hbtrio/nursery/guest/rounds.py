@@ -11,14 +11,12 @@ from hbtrio.nursery.guest.outbox import Outbox
 from hbtrio.nursery.guest.voters import Voters
 from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.nursery.windows import BallotWindow
+from hbtrio.policy.allowances import guest_allows_s, guest_window_s
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse
 from hbtrio.wire.vocabulary import EVENT_TABLE, NotificationType, VoteResult, window_of
 
 _log = logging.getLogger("hbtrio.guest")
-
-#: The guest answers this long before the host's timeout; shorter windows are used in full.
-_PROPAGATION_MS: Final = 1000
 
 #: Votes and notices with handlers that have not ended. A host has one open at a time.
 _LINGERING: Final = 64
@@ -54,15 +52,13 @@ class GuestRounds:
             self._respond(notify, Outcome(VoteResult.ERROR, "too many actions at once"))
             return
         handlers = self.voters.handlers(notify)
-        timeout_ms = max(0, notify.timeout_ms)
-        if timeout_ms > _PROPAGATION_MS:
-            timeout_ms -= _PROPAGATION_MS
         window = BallotWindow(
             window_of(notify.event_type, notify.notification_type),
-            timeout_ms / 1000,
+            guest_window_s(notify.timeout_ms),
             Ballot(notify.notification_type, handlers),
             partial(self._respond, notify),
             self._guard,
+            allows_s=guest_allows_s(notify.timeout_ms),
         )
         _log.info(
             "%s %s: %s window of %g s, asking %s",

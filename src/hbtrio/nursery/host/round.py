@@ -12,6 +12,7 @@ from hbtrio.fsm.ballot import Ballot, Outcome, as_reported
 from hbtrio.nursery.time_guard import Source
 from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.nursery.windows import Answer, BallotWindow, stay_silent
+from hbtrio.policy.allowances import HOST_ALLOWS_S
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionResponse
 from hbtrio.wire.vocabulary import Event, NotificationType, WindowKind
@@ -95,7 +96,14 @@ class RoundSlot:
         assert self.current is None
         ballot = Ballot(notification, [_GUEST])
         window = BallotWindow(
-            kind, seconds, ballot, self._over, self._guard, [self._source], self._uuid
+            kind,
+            seconds,
+            ballot,
+            self._over,
+            self._guard,
+            [self._source],
+            self._uuid,
+            allows_s=HOST_ALLOWS_S,
         )
         self.current = Round(event, notification, self._new_id(), window, command_id)
         self._tasks.hold(window, {_GUEST: stay_silent})
