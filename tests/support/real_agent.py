@@ -66,7 +66,7 @@ class RealAgent:
 
 @asynccontextmanager
 async def real_agent(
-    directory: Path, *, log_level: str = "info", audit_s: int = 3600
+    directory: Path, *, log_level: str = "info", audit_s: int = 3600, grace_s: float = 30.0
 ) -> AsyncIterator[RealAgent]:
     """A running agent, its store and its log in that directory; killed at the end if it runs."""
     config, ports = directory / "agent.toml", (free_port(), free_port())
@@ -84,7 +84,7 @@ async def real_agent(
                     "url": vim.url,
                     "audit_s": audit_s,
                 },
-                "link": {"listen": f"unix:{directory}/link"},
+                "link": {"listen": f"unix:{directory}/link", "grace_s": grace_s},
                 "operator": {"listen": f"tcp:127.0.0.1:{ports[1]}", "token_file": str(token)},
                 "store": {"file": str(directory / "agent.db")},
             },
