@@ -9,13 +9,8 @@ logged as soon as the queue has room. So are records beyond the bounds of
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import math
-import os
 import queue
-import socket
-import sys
-import textwrap
 import threading
 import time
 from collections import deque
@@ -24,21 +19,15 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Final
 
-from hbtrio.errors import os_reason
+from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.log_limits import LineLimits, Withheld
-from hbtrio.text import blanked, printable_lines
+from hbtrio.log_targets import LogTarget, StandardError, Syslog, syslog_fault
 
 #: The syslog daemon's socket.
 _DEV_LOG: Final = "/dev/log"
 
 #: The most queued records.
 QUEUE: Final = 10_000
-
-#: Longer texts are cut to this many characters, because they may contain a tenant's text.
-_LENGTH: Final = 2000
-
-#: Stands before each line of a traceback.
-_INDENT: Final = "  "
 
 #: How long the queued records may take to be written at the end, in seconds.
 _FLUSH_S: Final = 0.5
@@ -87,18 +76,24 @@ def logging_to(
         prefix: text before each message, for operators who search for it.
         limits: which lines are logged; by default, those of a daemon with many peers.
 
-    Leaving the block writes the queued records, for up to 0.5 s. While syslog can't be reached,
-    records go to standard error.
+    Leaving the block writes the queued records, for up to 0.5 s; a writer that is still blocked
+    then doesn't keep the process from ending. While syslog can't be reached, records go to standard
+    error.
+
+    Raises:
+        UserError: FAILED; no thread can be started.
     """
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine(prefix, bare=False))
+    output: LogTarget = StandardError(prefix)
     fault = ""
     if target == "syslog":
-        fault = _syslog_fault()
-        handler = _Syslog(ident, instead=handler)
-        handler.setFormatter(_OneLine(prefix, bare=True))
+        fault = syslog_fault(_DEV_LOG)
+        output = Syslog(_DEV_LOG, ident, prefix, instead=output)
     records = LogQueue(limits or LineLimits())
-    writer = threading.Thread(target=_write, args=(records, handler), name="log", daemon=True)
+    writer = threading.Thread(target=_write, args=(records, output), name="log", daemon=True)
+    try:
+        writer.start()
+    except RuntimeError as error:
+        raise UserError(f"log: {error}", ExitStatus.FAILED) from error
     root = logging.getLogger()
     handlers, before = root.handlers[:], root.level
     root.handlers[:] = [records]
@@ -106,7 +101,6 @@ def logging_to(
     # Log only the problems of libraries.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    writer.start()
     if fault:
         logging.getLogger("hbtrio.log").error("syslog: %s; logging to standard error", fault)
     try:
@@ -118,12 +112,21 @@ def logging_to(
         # Don't wait longer for a stalled reader: the thread is a daemon thread.
         writer.join(_FLUSH_S)
         if not writer.is_alive():
-            handler.close()
+            output.close()
 
 
-def _write(records: LogQueue, handler: logging.Handler) -> None:
+def _write(records: LogQueue, output: LogTarget) -> None:
+    lost, reason = 0, ""
     while (record := records.next()) is not None:
-        handler.handle(record)
+        try:
+            if lost:
+                output.write(_note(f"{lost} log records could not be written: {reason}"))
+                lost = 0
+            output.write(record)
+        except OSError as error:
+            lost, reason = lost + 1, os_reason(error)
+        except Exception as error:  # noqa: BLE001 - one record must not end the log
+            lost, reason = lost + 1, repr(error)
 
 
 class _Signal(Enum):
@@ -241,53 +244,3 @@ def _note(text: str, level: int = logging.WARNING) -> logging.LogRecord:
     return logging.makeLogRecord(
         {"levelname": logging.getLevelName(level), "levelno": level, "msg": text}
     )
-
-
-class _OneLine(logging.Formatter):
-    """Formats a record as one line, whatever a tenant's text contains, plus its traceback."""
-
-    def __init__(self, prefix: str, *, bare: bool) -> None:
-        super().__init__()
-        self._prefix = f"{prefix} " if prefix else ""
-        self._bare = bare
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = blanked(record.getMessage()[:_LENGTH])
-        # A traceback is unreadable on one line. An exception's message may hold a tenant's text:
-        # indented, no line of it looks like a record.
-        if record.exc_text:
-            text = f"{text}\n{textwrap.indent(printable_lines(record.exc_text), _INDENT)}"
-        if self._bare:
-            return f"{self._prefix}{text}"
-        now = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        return f"{now}.{int(record.msecs):03d} {record.levelname} {self._prefix}{text}"
-
-
-class _Syslog(logging.handlers.SysLogHandler):
-    """Sends records to the syslog daemon, and those that fail to another handler.
-
-    Each record is tried again, so no record is lost after a restart of the daemon.
-    """
-
-    def __init__(self, ident: str, *, instead: logging.Handler) -> None:
-        super().__init__(_DEV_LOG, facility=logging.handlers.SysLogHandler.LOG_DAEMON)
-        self.ident = f"{ident}[{os.getpid()}]: "
-        self._instead = instead
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Passes the record to the other handler; the default prints a traceback per record."""
-        self._instead.handle(record)
-
-
-def _syslog_fault() -> str:
-    """Returns why the syslog daemon can't be reached, or ""; SysLogHandler doesn't report it."""
-    fault = ""
-    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-        with socket.socket(socket.AF_UNIX, kind) as probe:
-            try:
-                probe.connect(_DEV_LOG)
-            except OSError as error:
-                fault = os_reason(error)
-            else:
-                return ""
-    return fault

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 import traceback
 from typing import Any, Final, NoReturn
@@ -16,6 +17,7 @@ from typing import Any, Final, NoReturn
 import hbtrio
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.output import discard_output, write_out
+from hbtrio.stderr import write_stderr_within
 from hbtrio.text import printable, printable_lines
 
 COMMANDS: Final[dict[str, str]] = {
@@ -26,6 +28,16 @@ COMMANDS: Final[dict[str, str]] = {
     "lab": "try everything on this machine: an agent, two hosts, three guests",
     "check-config": "check a configuration file",
 }
+
+#: Commands that a service manager ends: they must not wait for a reader of their last words.
+_DAEMONS: Final = ("guest", "host", "agent")
+
+#: How long the last words of a daemon may take, in seconds.
+_LAST_WORDS_S: Final = 1.0
+
+#: What ends a process or has it reload. Whoever started us may have blocked them, and a mask is
+#: inherited over exec; a blocked TERM would wait for good.
+_MEANT_FOR_US: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _USAGE: Final = "\n".join(
     [
@@ -53,12 +65,13 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Runs ``hbtrio`` with ``arguments`` (the process's by default); returns its exit status."""
     words = sys.argv[1:] if arguments is None else arguments
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _MEANT_FOR_US)
     try:
         return _run(words)
     except UserError as error:
         prefix = f"hbtrio {words[0]}" if words and words[0] in COMMANDS else "hbtrio"
-        for line in str(error).splitlines():
-            print(f"{prefix}: {printable(line)}", file=sys.stderr)
+        lines = [f"{prefix}: {printable(line)}\n" for line in str(error).splitlines()]
+        _complain(words, "".join(lines))
         return error.status
     except BrokenPipeError:
         discard_output()  # whoever read us has had enough
@@ -66,8 +79,15 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception:  # noqa: BLE001 - the boundary for programming errors
-        print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
+        _complain(words, printable_lines(traceback.format_exc()))
         return ExitStatus.INTERNAL
+
+
+def _complain(words: list[str], text: str) -> None:
+    if words and words[0] in _DAEMONS:
+        write_stderr_within(text, _LAST_WORDS_S)
+    else:
+        print(text, end="", file=sys.stderr)
 
 
 def _run(words: list[str]) -> int:

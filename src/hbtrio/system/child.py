@@ -8,12 +8,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import IO
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, Any, Final
 
 import attrs
 import trio
+
+#: Seconds between two looks at a child that has no pidfd.
+_LOOK_S: Final = 0.02
+
+# With vfork the parent holds the interpreter's lock until the exec is done: if the program is on a
+# dead file system, for good, and no other thread runs.
+subprocess._USE_VFORK = False  # type: ignore[misc]
 
 
 @attrs.frozen
@@ -93,8 +99,8 @@ class Child:
         if self._pidfd is not None:
             await trio.lowlevel.wait_readable(self._pidfd)
         else:
-            wait = partial(os.waitid, os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            await trio.to_thread.run_sync(wait, abandon_on_cancel=True)
+            while not self.is_dead():  # noqa: ASYNC110
+                await trio.sleep(_LOOK_S)
 
     def is_dead(self) -> bool:
         """Return whether the process has exited and can be reaped."""
@@ -122,20 +128,43 @@ class Child:
             self._pidfd = None
 
 
+class ForkedPopen(subprocess.Popen[bytes]):
+    """A Popen that others see before its exec is done: its ``pid`` is set after the fork.
+
+    Args:
+        on_new: called with the object first of all.
+        arguments: as for Popen.
+    """
+
+    def __init__(self, on_new: Callable[[ForkedPopen], None], **arguments: Any) -> None:
+        on_new(self)
+        super().__init__(**arguments)
+
+
+def _ignore(_: ForkedPopen) -> None:
+    pass
+
+
 def spawn(
     argv: Sequence[str],
     *,
+    on_new: Callable[[ForkedPopen], None] = _ignore,
     blocked: Iterable[signal.Signals],
     stdin: int,
     output: int,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process in its own session. Call this in a thread: it changes the signal mask."""
+    """Start a process in its own session. Call this in a thread: it changes the signal mask.
+
+    Returns after the exec, or raises its fault. While the file system of the program hangs, neither
+    happens.
+    """
     before = signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
-        return subprocess.Popen(
-            argv,
+        return ForkedPopen(
+            on_new,
+            args=argv,
             bufsize=0,
             stdin=stdin,
             stdout=output,
@@ -154,5 +183,5 @@ def open_pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
         # A kernel before 5.3, a Python built on one, or too many open files. Child.exited() then
-        # uses a thread.
+        # looks again and again.
         return None

@@ -28,6 +28,9 @@ _REAPER_WAIT_S = 2.0
 #: How long it may take to die after KILL, in seconds.
 _KILL_WAIT_S = 2.0
 
+#: Seconds between two looks whether it has ended.
+_LOOK_S = 0.01
+
 #: The reaper must survive the signals that end the daemon: Ctrl-C, a closed terminal, systemd.
 _REAPER_BLOCKS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
@@ -46,6 +49,7 @@ class ReaperLink:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
         self._start_fault = LogOnce()
+        self._closed = False
 
     async def ensure(self) -> None:
         """Starts the reaper unless it is running; logs a failure."""
@@ -57,8 +61,13 @@ class ReaperLink:
             ):
                 return
             with self._lock:
+                self._closed = False
                 self._lose()
-            await trio.to_thread.run_sync(self._start)
+            # Abandoned: the start may hang in its exec, as that of a script.
+            try:
+                await trio.to_thread.run_sync(self._start, abandon_on_cancel=True)
+            except RuntimeError as error:  # no more threads are allowed
+                self._log_fault(str(error))
 
     def add(self, session: int) -> None:
         """Registers a session that the reaper ends if this process is killed."""
@@ -75,10 +84,13 @@ class ReaperLink:
     async def close(self) -> None:
         """Lets the reaper exit and reaps it; not interrupted by cancellation."""
         with self._lock:
+            self._closed = True
             self._close_pipe()
         if self._process is not None:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(_reap, self._process, _REAPER_WAIT_S)
+                if not await _has_ended(self._process, _REAPER_WAIT_S):
+                    self._process.kill()
+                    await _has_ended(self._process, _KILL_WAIT_S)
             self._process = None
 
     def _start(self) -> None:
@@ -88,15 +100,21 @@ class ReaperLink:
         try:
             process, pipe = _spawn_reaper()
         except OSError as error:
-            if self._start_fault.is_new(str(error)):
-                _log.error("no reaper, so scripts would outlive a killed daemon: %s", error)
+            self._log_fault(str(error))
             return
         self._start_fault.clear()
         with self._lock:
+            if self._closed:
+                os.close(pipe)
+                return
             self._process = process
             self._pipe = pipe
             for session in self._sessions:
                 self._send(f"+{session}\n")
+
+    def _log_fault(self, reason: str) -> None:
+        if self._start_fault.is_new(reason):
+            _log.error("no reaper, so scripts would outlive a killed daemon: %s", reason)
 
     def _send(self, line: str) -> None:
         if self._pipe is not None:
@@ -149,6 +167,15 @@ def _spawn_reaper() -> tuple[subprocess.Popen[bytes], int]:
     finally:
         os.close(reading)
     return process, writing
+
+
+async def _has_ended(process: subprocess.Popen[bytes], within_s: float) -> bool:
+    """Reap a process; returns whether it has ended within that time."""
+    # No thread, because there may be no more of them.
+    with trio.move_on_after(within_s):
+        while process.poll() is None:  # noqa: ASYNC110
+            await trio.sleep(_LOOK_S)
+    return process.returncode is not None
 
 
 def _reap(process: subprocess.Popen[bytes], patience_s: float) -> None:

@@ -21,20 +21,23 @@ daemon in the foreground. And the session still identifies the groups that ``tim
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Protocol
 
 import trio
 
-from hbtrio.system.child import Capture, Child, ProcessResult, open_pidfd, spawn
+from hbtrio.system.child import Capture, Child, ForkedPopen, ProcessResult, open_pidfd, spawn
 from hbtrio.system.reaper import live_groups, signal_groups
 from hbtrio.system.reaper_link import ReaperLink
+from hbtrio.system.start import Start
 
 __all__ = ["ProcessNotStarted", "ProcessResult", "ProcessRunner", "SystemProcesses"]
 
@@ -45,6 +48,10 @@ _log = logging.getLogger("hbtrio.processes")
 _KILL_WAIT_S = 2.0
 #: With this many commands that can't be killed, no further one is started: it would hang too.
 _MAX_UNKILLABLE = 16
+#: Commands that are being started at once; the others wait. One that hangs keeps its place.
+_STARTS = 64
+#: A start takes milliseconds. One that takes longer than this, in seconds, is logged.
+_SLOW_START_S = 2.0
 
 
 class ProcessNotStarted(Exception):
@@ -96,6 +103,9 @@ class SystemProcesses:
         self._grace_s = grace_s
         self._reaper = ReaperLink()
         self._unkillable: list[Child] = []
+        #: Starts that didn't end although their process was killed.
+        self._hung: list[Start] = []
+        self._starts = trio.Semaphore(_STARTS)
 
     async def __aenter__(self) -> SystemProcesses:
         # An ignored SIGCHLD is inherited over exec. The kernel then discards exit statuses and
@@ -118,16 +128,16 @@ class SystemProcesses:
     ) -> ProcessResult:
         """Run a command to its end, see :meth:`ProcessRunner.run`.
 
-        A cancelled command has ``grace_s`` between TERM and KILL, which go to its whole session.
-        The start (fork and exec, in a thread) can't be cancelled.
+        A cancelled command has ``grace_s`` between TERM and KILL, which go to its whole session. A
+        start that hangs in its exec is killed after that time.
         """
         self._reap_unkillable()
-        if len(self._unkillable) >= _MAX_UNKILLABLE:
+        if len(self._unkillable) + len(self._hung) >= _MAX_UNKILLABLE:
             raise ProcessNotStarted(
                 argv[0], f"{_MAX_UNKILLABLE} earlier commands hang in the kernel"
             )
         await self._reaper.ensure()
-        child = await trio.to_thread.run_sync(self._start, argv, max_output, env)
+        child = await self._begin(argv, max_output, env)
         # No checkpoint from here to the try, so a started command can't be lost.
         try:
             async with trio.open_nursery() as nursery:
@@ -144,14 +154,71 @@ class SystemProcesses:
         child.stderr.drain()
         return self._finish(child)
 
-    def _start(self, argv: Sequence[str], max_output: int, env: Mapping[str, str] | None) -> Child:
+    async def _begin(
+        self, argv: Sequence[str], max_output: int, env: Mapping[str, str] | None
+    ) -> Child:
+        await self._starts.acquire()
+        start = Start(partial(self._start, argv, max_output, env))
+        try:
+            start.begin(self._starts.release)
+        except RuntimeError as error:
+            self._starts.release()
+            raise ProcessNotStarted(argv[0], str(error)) from error
+        try:
+            with trio.move_on_after(_SLOW_START_S):
+                await start.done.wait()
+            if not start.done.is_set():
+                _log.error("%s: its file system does not answer", argv[0])
+                if start.pid is not None:
+                    self._reaper.add(start.pid)
+                await start.done.wait()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self._end_start(start, argv[0])
+            raise
+        return self._started(start)
+
+    def _started(self, start: Start) -> Child:
+        try:
+            return start.child()
+        except ProcessNotStarted:
+            if start.pid is not None:
+                self._reaper.discard(start.pid)
+            raise
+
+    async def _end_start(self, start: Start, path: str) -> None:
+        """End a command that may hang in its exec; bounded in time. Call this within a shield."""
+        with trio.move_on_after(self._grace_s):
+            await start.done.wait()
+        start.kill()
+        with trio.move_on_after(_KILL_WAIT_S):
+            await start.done.wait()
+        if not start.done.is_set():
+            _log.error("%s: its start does not end after KILL", path)
+            self._hung.append(start)
+            return
+        with contextlib.suppress(ProcessNotStarted):
+            await self._end(self._started(start))
+
+    def _start(
+        self,
+        argv: Sequence[str],
+        max_output: int,
+        env: Mapping[str, str] | None,
+        on_new: Callable[[ForkedPopen], None],
+    ) -> Child:
         # In a thread, because Popen waits for the exec. Registered in the same thread, because the
         # event loop may be late and an unregistered command would survive a kill -9.
         try:
             # Unblock all signals, because TERM must reach a script. Popen's restore_signals resets
             # SIGPIPE, which Python ignores.
             popen = spawn(
-                argv, blocked=(), stdin=subprocess.DEVNULL, output=subprocess.PIPE, env=env
+                argv,
+                on_new=on_new,
+                blocked=(),
+                stdin=subprocess.DEVNULL,
+                output=subprocess.PIPE,
+                env=env,
             )
         except OSError as error:
             raise ProcessNotStarted(argv[0], _reason(error, argv[0])) from error
@@ -199,6 +266,10 @@ class SystemProcesses:
             self._finish(child)
 
     def _reap_unkillable(self) -> None:
+        for start in [start for start in self._hung if start.done.is_set()]:
+            self._hung.remove(start)
+            with contextlib.suppress(ProcessNotStarted):
+                self._unkillable.append(self._started(start))
         dead = [child for child in self._unkillable if child.is_dead()]
         for child in dead:
             self._unkillable.remove(child)
@@ -207,7 +278,10 @@ class SystemProcesses:
 
 async def _live_groups(session: set[int]) -> set[int]:
     # In a thread, because /proc may be large.
-    return await trio.to_thread.run_sync(live_groups, session)
+    try:
+        return await trio.to_thread.run_sync(live_groups, session)
+    except RuntimeError:  # no more threads are allowed
+        return live_groups(session)
 
 
 def _reason(error: OSError, path: str) -> str:
@@ -215,4 +289,6 @@ def _reason(error: OSError, path: str) -> str:
         return "the interpreter named in its first line does not exist"
     if error.errno == errno.ENOEXEC:
         return "not a program, and no #! in its first line"
+    if error.errno == errno.EAGAIN:
+        return "no more processes are allowed (ulimit -u, TasksMax)"
     return error.strerror or str(error)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from collections.abc import Mapping
+from typing import Final
 
 import attrs
 
@@ -13,6 +16,11 @@ from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import VoteResult
+
+_log = logging.getLogger("hbtrio.scripts")
+
+#: How long looking for the scripts may take, in seconds: the heartbeat waits for it.
+_LOOK_S: Final = 0.25
 
 
 class EventScripts:
@@ -26,6 +34,8 @@ class EventScripts:
     def __init__(self, path: str | None, processes: ProcessRunner) -> None:
         self._path = path
         self._processes = processes
+        #: Looks for the scripts; it has not ended on a file system that hangs.
+        self._looking: threading.Thread | None = None
 
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
         """Makes one handler per script; see :class:`~hbtrio.nursery.guest.voters.Voters`."""
@@ -34,8 +44,30 @@ class EventScripts:
         argument = (str(notify.notification_type), str(notify.event_type))
         return {
             os.path.basename(script): _ScriptHandler(self._processes, (script, *argument))
-            for script in executables(self._path)
+            for script in self._find(self._path)
         }
+
+    def _find(self, path: str) -> list[str]:
+        # A dead file server never answers: the heartbeat would stop, and TERM would go unheard. So
+        # the path itself then counts as the script, and its exec hangs until the window ends.
+        found: list[str] = []
+
+        def look() -> None:
+            found.extend(executables(path))
+
+        if self._looking is None or not self._looking.is_alive():
+            looking = threading.Thread(target=look, name="scripts", daemon=True)
+            try:
+                looking.start()
+            except RuntimeError:  # no more threads are allowed
+                look()
+                return found
+            looking.join(_LOOK_S)
+            if not looking.is_alive():
+                return found
+            self._looking = looking
+        _log.error("script %s: its file system does not answer", path)
+        return [path]
 
     def health(self) -> list[HealthStatus]:
         """Returns nothing: event scripts have no health."""

@@ -1,13 +1,16 @@
 """Writes reports as JSON lines to a file or standard output without delaying a heartbeat.
 
 A stalled pipe or a full disk can block a write indefinitely. So a thread does the writing, behind a
-bounded queue; reports that do not fit are counted and logged as lost.
+bounded queue; reports that do not fit are counted and logged as lost. A FIFO needs no reader: it is
+opened for reading, too.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 import sys
 import threading
 from collections import deque
@@ -197,4 +200,19 @@ class EventsFile:
 
 
 def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    try:
+        # Non-blocking: opening a FIFO without a reader would wait for one.
+        fd = os.open(path, flags | os.O_NONBLOCK, 0o640)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+    else:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.set_blocking(fd, True)
+            return fd
+        os.close(fd)
+    # For reading, too: events then wait in the pipe until a reader comes, or comes back.
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    os.set_blocking(fd, True)
+    return fd
