@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -36,10 +37,15 @@ class Stream(io.StringIO):
         self.released = threading.Event()
         self.released.set()
         self.reached = threading.Event()
+        #: How many writes fail as on a full disk.
+        self.full_for = 0
 
     def write(self, text: str) -> int:
         self.reached.set()
         assert self.released.wait(60)
+        if self.full_for:
+            self.full_for -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
         return super().write(text)
 
     @property
@@ -292,6 +298,18 @@ def test_while_shedding_only_warnings_and_errors_are_logged(stderr: Stream) -> N
         "WARNING heed",
         "WARNING 8 lines below level warning were dropped",
         "INFO after",
+    ]
+
+
+def test_what_could_not_be_written_is_counted_and_said(stderr: Stream) -> None:
+    stderr.full_for = 3
+    with logging_into(stderr):
+        for _ in range(3):
+            logger.info("lost")
+        logger.info("last")
+    assert stderr.lines == [
+        "WARNING 3 log records could not be written: no space left on device",
+        "INFO last",
     ]
 
 

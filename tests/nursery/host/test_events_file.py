@@ -243,6 +243,22 @@ async def test_a_disk_that_was_full_costs_what_it_cost_and_is_written_again(
     ]
 
 
+async def test_a_fifo_without_a_reader_neither_delays_the_start_nor_loses_events(
+    tmp_path: Path,
+) -> None:
+    os.mkfifo(fifo := tmp_path / "events")
+    async with writing(patient(str(fifo))) as reports:
+        for number in range(3):
+            reports.publish(report(number))
+        with trio.fail_after(10):
+            reader = await trio.to_thread.run_sync(os.open, fifo, os.O_RDONLY)
+            data = b""
+            while data.count(b"\n") < 3:
+                data += await trio.to_thread.run_sync(os.read, reader, 65536)
+        os.close(reader)
+    assert numbers(data) == [0, 1, 2]
+
+
 async def test_a_closed_pipe_stays_a_fault(caplog: pytest.LogCaptureFixture) -> None:
     reading, ours = os.pipe()
     events = patient(f"/proc/self/fd/{ours}")

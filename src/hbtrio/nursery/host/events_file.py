@@ -1,8 +1,8 @@
 """Writes reports as JSON lines to a file or standard output without delaying a heartbeat.
 
 A stalled pipe or a full disk can block a write indefinitely. So a thread does the writing, behind a
-bounded queue; reports that do not fit are counted and logged as lost. A FIFO needs no reader: it is
-opened for reading, too.
+bounded queue; reports that do not fit are counted and logged as lost. A FIFO without a reader is
+opened for reading, too, so that the start doesn't wait for one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import stat
 import sys
 import threading
 from collections import deque
@@ -207,12 +206,7 @@ def _open(path: str) -> int:
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise
-    else:
-        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
-            os.set_blocking(fd, True)
-            return fd
-        os.close(fd)
-    # For reading, too: events then wait in the pipe until a reader comes, or comes back.
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        # For reading, too: events wait in the pipe until a reader comes.
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     os.set_blocking(fd, True)
     return fd
