@@ -287,6 +287,8 @@ class HostWorld(FakeTime):
         self.peers: list[MemoryPeer] = []
         #: The votes and notices that were opened here.
         self.rounds: list[Round] = []
+        #: When log lines began (True) or ceased to be shed.
+        self.sheds: list[bool] = []
         ids = random.Random(seed)
         self.host: Host
         self._config = config
@@ -297,6 +299,7 @@ class HostWorld(FakeTime):
             new_id=lambda: ids.randint(0, MAX_ID),
             reports=Reports(lambda: EPOCH + timedelta(seconds=trio.current_time())),
             clock=ProcessClock(trio.current_time, "boot-1"),
+            shed_log=self.sheds.append,
         )
         #: Programming errors that the test brings about.
         self.crashes = 0

@@ -15,8 +15,10 @@ daemon's user; the socket's mode restricts that.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import trio
 from starlette.applications import Starlette
@@ -33,6 +35,9 @@ from hbtrio.nursery.host.reports import event_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.wire.operator import Status
 from hbtrio.wire.vocabulary import NotificationType
+
+#: Instances whose status is made without a pause, a millisecond or two.
+_AT_ONCE: Final = 100
 
 
 def host_api(host: Host) -> Starlette:
@@ -55,11 +60,17 @@ class _HostApi:
         self._host = host
 
     async def status(self, _: Request) -> Response:
-        now = trio.current_time()
-        instances = tuple(
-            instance_status(channel, now) for _, channel in sorted(self._host.channels.items())
-        )
-        return api_parts.answer(Status(host=host_status(self._host, now), instances=instances))
+        if wait_s := math.ceil(self._host.overload.status_wait_s()):
+            reason = f"overloaded: heartbeats come first; try again in {wait_s} s"
+            raise HTTPException(503, reason, {"Retry-After": str(wait_s)})
+        instances = []
+        for index, (_uuid, channel) in enumerate(sorted(self._host.channels.items())):
+            if index % _AT_ONCE == _AT_ONCE - 1:
+                # The status of thousands takes longer than a beat may be late.
+                await trio.lowlevel.checkpoint()
+            instances.append(instance_status(channel, trio.current_time()))
+        host = host_status(self._host, trio.current_time())
+        return api_parts.answer(Status(host=host, instances=tuple(instances)))
 
     async def instance(self, request: Request) -> Response:
         with _faults():

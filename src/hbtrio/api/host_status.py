@@ -8,7 +8,7 @@ import hbtrio
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.reports import event_line
-from hbtrio.wire.operator import EventsFaultLine, HostLine, InstanceLine, RoundEntry
+from hbtrio.wire.operator import EventsFaultLine, HostLine, InstanceLine, OverloadLine, RoundEntry
 from hbtrio.wire.vocabulary import WindowKind
 
 
@@ -34,6 +34,11 @@ def host_status(host: Host, now: float) -> HostLine:
         corrective_commands_failed=host.corrective.failed,
         corrective_commands_held_back=host.mass_failures.held,
         alarms=host.mass_failures.alarms,
+        overload=None
+        if host.overload.since is None
+        else OverloadLine(
+            since=host.overload.since.isoformat(timespec="seconds"), alarm=host.overload.alarm
+        ),
         events_fault=None
         if fault is None
         else EventsFaultLine(

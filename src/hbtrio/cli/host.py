@@ -29,7 +29,7 @@ from hbtrio.config.host import (
 from hbtrio.config.toml import structure
 from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.http.server import serve_http
-from hbtrio.log import logging_to
+from hbtrio.log import LogQueue, logging_to
 from hbtrio.net.endpoints import Endpoint
 from hbtrio.net.tls import client_tls
 from hbtrio.net.unix_socket import UnixListener, open_unix_listener
@@ -74,12 +74,14 @@ def run(options: argparse.Namespace) -> int:
             events = EventsFile(config.events)
             resources.callback(events.close)
         # Before the watch: a directory that is waited for is a line in the log.
-        resources.enter_context(logging_to(config.log, ident="hbtrio-host", level=config.log_level))
+        log = resources.enter_context(
+            logging_to(config.log, ident="hbtrio-host", level=config.log_level)
+        )
         watch = resources.enter_context(InotifyWatch(config.channel_dir))
         resources.enter_context(_claim(config.channel_dir))
         allow_descriptors()
         file = str(options.config or DEFAULT_HOST_CONFIG)
-        trio.run(_serve, config, file, watch, events)
+        trio.run(_serve, config, file, watch, events, log)
     return ExitStatus.DONE
 
 
@@ -123,7 +125,11 @@ def _claim(channel_dir: str) -> Iterator[None]:
 
 
 async def _serve(
-    config: HostConfig, file: str, watch: InotifyWatch, events: EventsFile | None
+    config: HostConfig,
+    file: str,
+    watch: InotifyWatch,
+    events: EventsFile | None,
+    log: LogQueue,
 ) -> None:
     agent = Endpoint.parse(config.agent.connect) if config.agent.connect else Endpoint()
     files = config.agent
@@ -140,6 +146,7 @@ async def _serve(
                 processes=processes,
                 new_id=partial(random.getrandbits, MAX_ID.bit_length()),
                 reports=Reports(_local_time),
+                shed_log=log.shed,
             )
             async with (
                 _writing(events, environment.reports),

@@ -22,6 +22,7 @@ from hbtrio.wire.operator import (
     FleetEventLine,
     HostLine,
     InstanceLine,
+    OverloadLine,
     RoundEntry,
     Status,
 )
@@ -214,6 +215,17 @@ def test_what_is_wrong_with_the_host_comes_first() -> None:
         "1 internal failure: see the host's log",
         "4 events not written since 2026-01-01 00:00:01+00:00: no space left on device",
         "3 corrective commands run, 1 failed",
+    ]
+
+
+@pytest.mark.parametrize("alarm", [False, True])
+def test_an_overload_is_red_and_an_alarm(alarm: bool) -> None:
+    overload = OverloadLine(since="2026-01-01T00:00:01+00:00", alarm=alarm)
+    host = replace(HOST, late=True, overload=overload)
+    lines = status_lines(Status(host=host, instances=()), 120, colour=True)
+    assert lines[1:] == [
+        f"\x1b[1;31m{'ALARM: ' if alarm else ''}overloaded since 2026-01-01 00:00:01+00:00: "
+        "heartbeats and losses come late; status and log lines are shed\x1b[0m"
     ]
 
 

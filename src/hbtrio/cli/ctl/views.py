@@ -64,7 +64,13 @@ def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
             f"{counted(host.corrective_commands_held_back, 'corrective command')} held back",
             "bad",
         )
-    if host.late:
+    if (overload := host.overload) is not None:
+        yield (
+            f"{'ALARM: ' if overload.alarm else ''}overloaded since {moment(overload.since)}: "
+            "heartbeats and losses come late; status and log lines are shed",
+            "bad",
+        )
+    elif host.late:
         yield (
             "the host daemon is not being scheduled on time: missed heartbeats are not counted",
             "bad",

@@ -2,6 +2,7 @@
 
     host
       time            the on-time guard
+      overload        sheds what can wait, while the host is late
       pacer           sends the challenges of all channels
       heap            keeps garbage collections short
       discovery       finds channel sockets that come and go
@@ -35,6 +36,7 @@ from hbtrio.nursery.host.directory_watch import DirectoryWatch
 from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.host.heap_freezer import HeapFreezer
+from hbtrio.nursery.host.overload_watch import OverloadWatch
 from hbtrio.nursery.host.reporting import ReportingSwitch
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.round import Round
@@ -67,6 +69,8 @@ class HostEnvironment:
     new_id: Callable[[], int]
     reports: Reports
     clock: ProcessClock = attrs.field(factory=process_clock)
+    #: Drops log lines below level warning (True), or logs them again; called in an overload.
+    shed_log: Callable[[bool], None] = lambda _: None
 
 
 class Host:
@@ -95,6 +99,7 @@ class Host:
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
         self.heap = HeapFreezer(self.pacer)
+        self.overload = OverloadWatch(self.guard, environment.shed_log, environment.reports.now)
         self.supervisor = Supervisor()
         self.mass_failures = MassFailures(config.brake.share, config.brake.minimum)
         self.started_at = environment.reports.now()
@@ -157,6 +162,7 @@ class Host:
         self._nursery.start_soon(keep, "pacer", self.pacer.run)
         self._nursery.start_soon(keep, "discovery", self._discover)
         self._nursery.start_soon(keep, "heap", self.heap.run)
+        self._nursery.start_soon(keep, "overload", self.overload.run)
 
     async def _discover(self) -> None:
         await discover(

@@ -43,6 +43,7 @@ from hbtrio.wire.operator.host import (
     EventsFaultLine,
     HostLine,
     InstanceLine,
+    OverloadLine,
     RoundEntry,
     Status,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "HostLine",
     "InstanceLine",
     "NoticeRequest",
+    "OverloadLine",
     "ProgressLine",
     "Refusal",
     "ReleaseReply",

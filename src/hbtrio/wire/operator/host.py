@@ -31,6 +31,13 @@ class EventsFaultLine(Body, frozen=True, kw_only=True):
     lost: Count
 
 
+class OverloadLine(Body, frozen=True, kw_only=True):
+    """A host daemon that is late: since when, and whether it has raised the alarm."""
+
+    since: Time
+    alarm: Annotated[bool, Meta(description="Late for 10 s or more.")]
+
+
 class HostLine(Body, frozen=True, kw_only=True):
     """The host itself."""
 
@@ -47,6 +54,7 @@ class HostLine(Body, frozen=True, kw_only=True):
     corrective_commands_failed: Count = 0
     corrective_commands_held_back: Count = 0
     alarms: Annotated[Count, Meta(description="Mass failures.")] = 0
+    overload: OverloadLine | None = None
     events_fault: EventsFaultLine | None = None
     actions: Annotated[
         dict[str, str], Meta(description="Actions in progress, by the instance's uuid.")
