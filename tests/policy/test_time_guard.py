@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbtrio.policy.time_guard import CALM_S, LATE_S, REST_S, TICK_S, OnTimeGuard
+from hbtrio.policy.time_guard import BEHIND_S, CALM_S, LATE_S, REST_S, TICK_S, OnTimeGuard
 
 
 def ticked(guard: OnTimeGuard, start: float, end: float) -> None:
@@ -119,19 +119,44 @@ def test_a_process_with_small_delays_only_is_never_late(gaps: list[float]) -> No
     assert guard.late_ticks == 0
 
 
-def test_the_time_in_which_the_process_did_not_run_adds_up() -> None:
-    guard = OnTimeGuard(0.0)
-    assert guard.lost_s(0.2 + LATE_S) == 0.0
-    assert guard.lost_s(5.0) == 4.8  # the tick itself comes after the thaw, too
-    guard.tick(5.0)
-    assert guard.lost_s(5.0) == 4.8
-    guard.tick(5.9)
-    guard.tick(9.1)
-    assert guard.lost_s(9.1) == pytest.approx(4.8 + 3.0)
+# -- the time in which the process did not run --------------------------------------------------
 
 
-def test_short_delays_are_not_counted_as_lost() -> None:
+@pytest.mark.parametrize(("at", "stalled_s"), [(0.2, 0.0), (0.22, 0.0), (0.3, 0.08), (0.9, 0.68)])
+def test_an_event_loop_s_usual_delay_is_no_stall(at: float, stalled_s: float) -> None:
     guard = OnTimeGuard(0.0)
-    for number in range(1, 100):
-        guard.tick(number * 0.9)
-    assert guard.lost_s(99 * 0.9) == 0.0
+    assert guard.stalled_s(at) == pytest.approx(stalled_s)
+    guard.tick(at)
+    assert guard.stalled_s(at + TICK_S + BEHIND_S) == pytest.approx(stalled_s)
+
+
+def test_a_stall_counts_before_its_tick_and_once() -> None:
+    guard = OnTimeGuard(0.0)
+    assert guard.stalled_s(5.22) == pytest.approx(5.0)
+    guard.tick(5.22)
+    assert guard.stalled_s(5.22) == guard.stalled_s(5.42) == pytest.approx(5.0)
+    assert guard.stalled_s(6.44) == pytest.approx(6.0)
+    guard.tick(6.44)
+    assert guard.stalled_s(6.44) == pytest.approx(6.0)
+
+
+def test_a_resting_process_did_not_stall() -> None:
+    guard = OnTimeGuard(0.0)
+    guard.tick(0.2, resting=True)
+    assert guard.stalled_s(1.2) == 0.0
+
+
+@given(st.lists(st.floats(0.0, 100.0), max_size=30))
+def test_stalled_time_never_runs_back_nor_ahead_of_the_clock(gaps: list[float]) -> None:
+    guard, now, stalled_s = OnTimeGuard(0.0), 0.0, 0.0
+    for gap in gaps:
+        now += gap
+        at = guard.stalled_s(now)
+        assert stalled_s <= at <= now
+        assert at - stalled_s <= gap + 1e-9
+        stalled_s = at
+        if gap > 10.0:
+            continue  # judged before the tick has run
+        guard.tick(now)
+        assert guard.stalled_s(now) == pytest.approx(stalled_s)
+        stalled_s = guard.stalled_s(now)

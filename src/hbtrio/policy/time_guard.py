@@ -4,6 +4,9 @@ A daemon that was stopped, swapped out or starved finds every timeout expired wh
 Acting on those timeouts would declare healthy peers dead, so a timeout counts only while the
 process is on time. A tick more than 800 ms late marks the process as late. The process stays late
 until 2000 ms have passed without another late tick (PROTOCOL.md, guest states).
+
+Time in which the process did not run proves nothing about a peer either, however short it was: the
+peer may have stood still with it, and nobody listened. :meth:`OnTimeGuard.stalled_s` adds it up.
 """
 
 from __future__ import annotations
@@ -36,12 +39,12 @@ class OnTimeGuard:
         now: the time of creation, in seconds on the caller's monotonic clock.
     """
 
-    __slots__ = ("_due", "_late_until", "_lost_s", "late_ticks")
+    __slots__ = ("_due", "_late_until", "_stalled_s", "late_ticks")
 
     def __init__(self, now: float) -> None:
         self._due = now + TICK_S
         self._late_until = -1.0
-        self._lost_s = 0.0
+        self._stalled_s = 0.0
         #: Late ticks, for status and metrics.
         self.late_ticks = 0
 
@@ -54,10 +57,18 @@ class OnTimeGuard:
         """
         if now - self._due > LATE_S:
             self._late_until = now + CALM_S
-            self._lost_s += now - self._due
             self.late_ticks += 1
+        self._stalled_s = self.stalled_s(now)
         self._due = now + (REST_S if resting else TICK_S)
         return self._due
+
+    def stalled_s(self, now: float) -> float:
+        """Returns for how long the process has not run since the guard was created, in seconds.
+
+        It is the lateness of the ticks beyond ``BEHIND_S``, so of each stall up to ``TICK_S`` and
+        ``BEHIND_S`` count as time in which the process ran; ``REST_S`` after a resting tick.
+        """
+        return self._stalled_s + max(0.0, now - self._due - BEHIND_S)
 
     def is_late(self, now: float) -> bool:
         """Returns whether to disregard a timeout judged at ``now``."""
@@ -68,12 +79,3 @@ class OnTimeGuard:
         if now - self._due > LATE_S:
             return now + CALM_S
         return max(now, self._late_until)
-
-    def lost_s(self, now: float) -> float:
-        """Returns for how many seconds this process did not run, by its late ticks so far.
-
-        Silence that lasts long is counted without them: the difference of two calls is the time in
-        which this process could not listen. Shorter delays than ``LATE_S`` are not included.
-        """
-        late_s = now - self._due
-        return self._lost_s + (late_s if late_s > LATE_S else 0.0)

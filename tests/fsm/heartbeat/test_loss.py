@@ -158,14 +158,7 @@ def test_with_reporting_off_silence_only_stops_the_heartbeat() -> None:
     assert kinds(bench.run(2000.0), Lost, Stopped) == []
 
 
-# -- a host that is late ------------------------------------------------------------------------
-
-
-def test_while_the_host_is_late_nothing_is_missed() -> None:
-    bench = HeartbeatBench().heartbeating()
-    came = bench.run(1000.0, late=True)
-    assert {type(effect) for _, effect in came} == {SendToGuest}
-    assert (bench.beat.state, bench.beat.missed) == (S.HEARTBEATING, 0)
+# -- a host that is late; see also test_stalls.py -------------------------------------------------
 
 
 def test_lateness_takes_back_the_misses_before_it() -> None:

@@ -26,7 +26,7 @@ from hbtrio.fsm.heartbeat.effects import (
 from hbtrio.fsm.heartbeat.inits import INITS, INITS_PERIOD_S
 from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.fsm.heartbeat.outage import CALL_OFF_MIGRATION_S, CALL_OFF_S
-from hbtrio.fsm.heartbeat.rules import SLACK_S, HeartbeatRules
+from hbtrio.fsm.heartbeat.rules import EXCUSED, SLACK_S, HeartbeatRules
 from hbtrio.fsm.heartbeat.table import FREEZING, HEARTBEATING, PROBED, HeartbeatState
 from hbtrio.wire.channel_messages import Challenge, Exit, InitAck
 from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event, ExpectedEffect, Health
@@ -63,6 +63,8 @@ class Driver(RuleBasedStateMachine):
         #: How much later than due the driver ticks, and whether it says that it is late.
         self.jitter_s = 0.0
         self.late = False
+        #: For how long it has been late since the last answer.
+        self.late_s = 0.0
         self.notice: Event | None = None
         self.restart_at = math.inf
 
@@ -185,13 +187,14 @@ class Driver(RuleBasedStateMachine):
         assert math.isinf(self.carried_out_at)
         assert self.now >= self.call_off_at
         assert not self.alarmed
-        assert not self.late
+        excused_s = EXCUSED * self.beat.profile.interval_s if self.late else 0.0
+        assert self.now >= self.call_off_at + excused_s - 1e-6
         self.alarmed = True
         self.probes = 0
 
     def lost(self, before: HeartbeatState) -> None:
         assert self.beat.reporting
-        assert not self.late or self.expiring
+        assert not self.late or self.expiring or self.no_excuse
         assert before in (S.HEARTBEATING, S.RESTARTING)
         assert self.beat.state is S.LOST
         assert self.allowed_losses > 0
@@ -210,6 +213,11 @@ class Driver(RuleBasedStateMachine):
             self.up = False
         if not (self.expiring and self.init_since):
             assert self.now - self.proof_at >= least_s - 1e-6
+
+    @property
+    def no_excuse(self) -> bool:
+        """Whether it has been late for so long that lateness may excuse nothing any more."""
+        return self.late_s >= EXCUSED * self.shortest_s
 
     @property
     def alive(self) -> bool:
@@ -261,6 +269,7 @@ class Driver(RuleBasedStateMachine):
         if self.beat.beats > beats:
             assert number == self.sent[-1]
             self.proof_at = self.now
+            self.late_s = 0.0
             self.init_since = False
             self.shortest_s = self.beat.profile.interval_s
             if before is S.PROVISIONAL:
@@ -313,10 +322,23 @@ class Driver(RuleBasedStateMachine):
             self.delay_s = None
             self.replies.clear()
         self.now += stall_s
+        self.beat.stood_still(stall_s)
+        self.proof_at += stall_s
+        self.call_off_at += stall_s
         self.late = True
+        self.late_s += 2.0
         self.pass_time(2.0)
         self.late = False
         self.probes = 0
+
+    @precondition(lambda self: self.alive)
+    @rule(stall_s=st.floats(0.0, 0.8))
+    def stall_shortly(self, stall_s: float) -> None:
+        """For too short a time to be late."""
+        self.now += stall_s
+        self.beat.stood_still(stall_s)
+        self.proof_at += stall_s
+        self.call_off_at += stall_s
 
     @precondition(lambda self: self.connected)
     @rule(earlier_s=st.floats(0.0, 5.0))

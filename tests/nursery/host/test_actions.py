@@ -336,7 +336,8 @@ async def test_a_failing_command_that_took_the_socket_away_leaves_it_to_restart(
         await world.at(30)
         assert acted.lines[-1] == end("failed", "the command failed: exit status 1")
         channel = world.channel(guest)
-        assert (channel.absent, channel.heartbeat.state) == (True, HeartbeatState.RESTARTING)
+        assert channel.dialling.absent
+        assert channel.heartbeat.state is HeartbeatState.RESTARTING
         await world.at(1000)
         assert world.reports(since=20) == [
             (20.0, "vote", "reboot", "accept", ""),

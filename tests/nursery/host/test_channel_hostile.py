@@ -454,7 +454,7 @@ def test_in_whatever_order_things_happen(steps: list[tuple[Step, float]], freeze
                     await world.sleep(pause_s)
                 # Without a socket it is waited for, or it is not there.
                 for channel in world.host.channels.values():
-                    assert not channel.absent or channel.restart.window is not None
+                    assert not channel.dialling.absent or channel.restart.window is not None
             # As many beat as are counted, and whoever appears and answers beats again.
             assert world.host.heartbeating == sum(
                 c.heartbeating for c in world.host.channels.values()

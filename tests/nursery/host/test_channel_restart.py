@@ -147,14 +147,14 @@ async def test_back_with_its_socket_gone_and_made_anew(event: Event, world: Host
     guest.vanish()
     await world.at(60.3)
     assert later(world) == [(NOTICED, "stopped", f"{event} is in progress")]
-    assert channel.absent
+    assert channel.dialling.absent
     assert len(world.dialer.dials) == 1
     is_back(guest)
     guest.appear()
     await world.at(EXPIRES + 100)
     assert later(world)[1:] == [(60.3, "heartbeating", f"back after {event}")]
     assert world.channel(guest) is channel
-    assert not channel.absent
+    assert not channel.dialling.absent
 
 
 async def test_back_with_a_socket_of_another_name(world: HostWorld) -> None:
@@ -593,7 +593,7 @@ async def test_what_ends_a_restart_without_a_socket_ends_the_waiting_for_it(
     if how == "stops":
         guest.vanish()
         await world.at(30)
-        assert channel.absent
+        assert channel.dialling.absent
         channel.outages.stops("corrective action stop")
     else:
         guest.reply = stay_silent

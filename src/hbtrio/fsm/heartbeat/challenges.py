@@ -5,6 +5,9 @@ are answered, late or not: a guest without challenges starts over with ``init``,
 suspension too early. After ``PROBES`` unanswered ones they stop, so that no backlog builds up in
 the port of a frozen VM.
 
+A miss takes a whole interval in which this process listened: a stall of this process extends it, as
+the guest may have stood still too. And a process that is late excuses misses, within a bound.
+
 A thawed VM answers the probes in its port at once, though late. A late answer gets a fresh
 challenge, so the return is noticed within moments, although only the probes were sent into the
 frozen port. A guest that lost the probes sends ``init`` after 5 s without a challenge, which has
@@ -17,6 +20,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from hbtrio.fsm.heartbeat.rules import EXCUSED, SLACK_S
 from hbtrio.wire.channel_messages import Challenge
 
 #: Unanswered challenges after which a VM that may be frozen gets no more, until it answers one of
@@ -35,6 +39,8 @@ class Challenges:
     """
 
     __slots__ = (
+        "_excused_s",
+        "_listened_from",
         "_missed",
         "_missed_sent_at",
         "_new_id",
@@ -59,11 +65,15 @@ class Challenges:
         self.probes_left = PROBES
         self._missed: int | None = None
         self._missed_sent_at = -math.inf
+        #: ``sent_at``, later by the time in which this process did not run since.
+        self._listened_from = -math.inf
+        #: For how long this process has listened to challenges whose misses were excused.
+        self._excused_s = 0.0
 
     def next(self, now: float) -> Challenge:
         """Returns a new challenge, which replaces the unanswered one."""
         self.number = self._new_id()
-        self.sent_at = now
+        self.sent_at = self._listened_from = now
         return Challenge(self.number)
 
     def answered(self, echo: int, now: float) -> bool:
@@ -74,6 +84,7 @@ class Challenges:
         self.misses = 0
         self.probes_left = PROBES
         self.answered_at = now
+        self._excused_s = 0.0
         return True
 
     def late_by(self, echo: int, now: float) -> float | None:
@@ -83,10 +94,24 @@ class Challenges:
         self._missed = None
         return now - self._missed_sent_at
 
-    def miss(self, *, counts: bool) -> None:
+    def stood_still(self, seconds: float) -> None:
+        """Notes for how long this process did not run, and so did not listen."""
+        self._listened_from += seconds
+        self.answered_at += seconds
+
+    def excuses(self, interval_s: float) -> bool:
+        """Returns whether the lateness of this process still excuses a miss."""
+        return self._excused_s < EXCUSED * interval_s - SLACK_S
+
+    def over_at(self, interval_s: float, *, excused: bool) -> float:
+        """Returns until when the last challenge may be answered; an excused one is replaced."""
+        return (self.sent_at if excused else self._listened_from) + interval_s
+
+    def miss(self, now: float, *, counts: bool) -> None:
         """Notes that the unanswered challenge was missed.
 
         Args:
+            now: the time.
             counts: whether the guest is at fault; if not, earlier misses do not count either.
         """
         self._missed, self._missed_sent_at = self.number, self.sent_at
@@ -96,12 +121,14 @@ class Challenges:
             self.probes_left -= 1
         else:
             self.misses = 0
+            self._excused_s += now - self._listened_from
 
     def start_over(self) -> None:
         """Forgets answers and misses so far; the unanswered challenge still counts."""
         self.misses = 0
         self.answered_at = -math.inf
         self.probes_left = PROBES
+        self._excused_s = 0.0
 
     def forget(self, *, probes_left: int = PROBES) -> None:
         """Forgets all challenges, answers and misses so far."""

@@ -2,7 +2,8 @@
 
 :mod:`.situation` steps through the tables, :mod:`.challenges` counts challenges and misses,
 :mod:`.silence` decides on reconnects. The driver reads what has arrived and then calls
-:meth:`Heartbeat.tick` at or after :attr:`Heartbeat.due`. A late host counts no miss.
+:meth:`Heartbeat.tick` at or after :attr:`Heartbeat.due`. Silence is counted in challenges sent and
+listened for while this process ran.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hbtrio.fsm.heartbeat.effects import (
 )
 from hbtrio.fsm.heartbeat.inits import InitLimit
 from hbtrio.fsm.heartbeat.presence import Presence, PresenceEvent
-from hbtrio.fsm.heartbeat.rules import SLACK_S, HeartbeatRules
+from hbtrio.fsm.heartbeat.rules import EXCUSED, SLACK_S, HeartbeatRules
 from hbtrio.fsm.heartbeat.silence import Silence
 from hbtrio.fsm.heartbeat.situation import NOTHING, Situation
 from hbtrio.fsm.heartbeat.table import (
@@ -117,7 +118,7 @@ class Heartbeat:
         return effects
 
     def removed(self, reason: str) -> tuple[Effect, ...]:
-        """Handles the removal of the socket's file, and so of the instance; the last call."""
+        """Handles the removal of the socket's file: the last call."""
         self.situation.removed(reason)
         self._disconnected()
         return (Stopped(reason),)
@@ -154,8 +155,8 @@ class Heartbeat:
         self.profile = Profile.from_init(init, self._rules.limits)
         ack = SendToGuest(InitAck(init.invocation_id))
         if situation.init_seen and unanswered is not None:
-            # The second init in a row: the open challenge is repeated, and its time continues. With
-            # a new challenge for each init, a guest that reads nothing would never miss one.
+            # The second init in a row: with a new challenge for each init, instead of the open one
+            # again, a guest that reads nothing would never miss one.
             self._schedule(now)
             return (ack, SendToGuest(Challenge(unanswered)))
         situation.learn(PresenceEvent.INIT)
@@ -189,8 +190,7 @@ class Heartbeat:
         self.late_answers += 1
         note = Note(f"late answer, {late_s:.3f} s after its challenge")
         if self.situation.state in PROBED:
-            # The VM is slow, as during a migration or shutdown, and its guest must not start over;
-            # or it was frozen, and this answers a probe that had waited in its port.
+            # A slow VM's guest must not start over; or the VM was frozen, and this was in its port.
             ceased, self._challenges.probes_left = not self._challenging, PROBES
             if ceased:
                 return (note, self._challenge(now, now))
@@ -204,26 +204,26 @@ class Heartbeat:
 
         Args:
             now: the time.
-            late: whether this process is not on time; no miss counts then.
+            late: whether this process is not on time; it excuses misses, see ``EXCUSED``.
         """
         interval_s = self.profile.interval_s
-        # The next beat is scheduled from when this one was due, so that delays do not add up; after
-        # a stall there is one beat, not one for each interval of the stall.
+        # From when this one was due, so that delays do not add up; one beat after a stall.
         base = self.due if self.due <= now < self.due + interval_s else now
         effects, challenges = NOTHING, self._challenges
+        excused = late and challenges.excuses(interval_s)
         if challenges.number is not None:
-            over_at = challenges.sent_at + interval_s
+            over_at = challenges.over_at(interval_s, excused=excused)
             if now < over_at - SLACK_S:
-                # It was sent late, or the beat was aligned: it may still be answered.
+                # It was sent late, the beat was aligned or this process stood still.
                 self.due = over_at
                 return NOTHING
-            challenges.miss(counts=not late)
-            if not late:
+            challenges.miss(now, counts=not excused)
+            if not excused:
                 effects = self._missed_one(now)
         situation = self.situation
         if situation.state in HEARTBEATING:
             return (*effects, self._challenge(now, base))
-        if not late and now >= situation.unwatched_at:
+        if now >= situation.unwatched_at + (EXCUSED * interval_s if late else 0.0):
             effects += (situation.unwatched(),)
             self._fell_silent(now)
         if self.connected and (reason := self._silence.end(situation, now, interval_s)):
@@ -233,6 +233,12 @@ class Heartbeat:
         self.due = math.inf
         self._schedule(now)
         return effects
+
+    def stood_still(self, seconds: float) -> None:
+        """Adds a time in which this process did not run to all times that mean silence."""
+        self._challenges.stood_still(seconds)
+        self._silence.since += seconds
+        self.situation.outage = self.situation.outage.put_off(seconds)
 
     def align(self, due: float) -> None:
         """Moves the next beat to an earlier time, at which the driver wakes up anyway."""
@@ -307,10 +313,9 @@ class Heartbeat:
         """Handles the end of the RESTART window: the VM is lost, unless it never went down."""
         if self.state is not HeartbeatState.RESTARTING:
             return NOTHING
-        profile = self.profile
-        answering = now - self._challenges.answered_at < 2 * profile.interval_s
+        answering = now - self._challenges.answered_at < 2 * self.profile.interval_s
         effects = self.situation.restart_expired(
-            profile, reporting=self.reporting, answering=answering
+            self.profile, reporting=self.reporting, answering=answering
         )
         if type(effects[0]) is RestartExpired:
             self._challenges.forget()

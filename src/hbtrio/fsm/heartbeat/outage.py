@@ -143,6 +143,12 @@ class Outage:
         """The connection is opened anew, because the VM stays silent after it."""
         return attrs.evolve(self, reconnected=True)
 
+    def put_off(self, seconds: float) -> Outage:
+        """This process did not run for so long, in which nothing could be known of the VM."""
+        if math.isinf(self.call_off_at):
+            return self
+        return attrs.evolve(self, call_off_at=self.call_off_at + seconds)
+
     def extends(self) -> Outage:
         """Its RESTART window gets more time."""
         return attrs.evolve(self, extended=True)

@@ -12,6 +12,11 @@ from hbtrio.policy.profile import ProfileLimits
 #: that was wedged by a migration with a backlog (PROTOCOL.md, the port itself).
 WEDGED_AFTER: Final = 5
 
+#: A late host excuses misses, but not for ever: a host that is always late would lose nobody. It
+#: excuses an instance for as long as this many challenges would be listened for, unless one of them
+#: is answered. A host that is frozen listens to none meanwhile.
+EXCUSED: Final = 10
+
 #: A challenge sent this much late still gets its whole interval, less the grid of the pacer.
 SLACK_S: Final = 0.02
 

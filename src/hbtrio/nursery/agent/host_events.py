@@ -97,7 +97,7 @@ class HostEvents:
         #: Hosts with a task that waits for their link.
         self._waited_for: set[str] = set()
         #: What the guard had counted as lost time when each of those hosts lost its link.
-        self._lost_s: dict[str, float] = {}
+        self._stalled_s: dict[str, float] = {}
         #: Reports whose link ended before the store had answered, as hostname, boot id and number.
         self._unsettled: set[tuple[str, str, int]] = set()
 
@@ -258,7 +258,7 @@ class HostEvents:
     def _miss(self, hostname: str) -> None:
         now = trio.current_time()
         self._fleet.down[hostname] = now
-        self._lost_s[hostname] = self._time_guard.lost_s(now)
+        self._stalled_s[hostname] = self._time_guard.stalled_s(now)
         if hostname not in self._waited_for:
             self._waited_for.add(hostname)
             self._nursery.start_soon(self._wait_for_link, hostname)
@@ -276,17 +276,17 @@ class HostEvents:
                 if since is None or since == missed or hostname in self._fleet.sessions:
                     return
                 now = trio.current_time()
-                lost_s = self._time_guard.lost_s(now) - self._lost_s[hostname]
-                if now < since + self._grace_s + lost_s:
+                stalled_s = self._time_guard.stalled_s(now) - self._stalled_s[hostname]
+                if now < since + self._grace_s + stalled_s:
                     await self._sleep(
-                        since + self._grace_s + lost_s, partial(self._fleet.take_in, hostname)
+                        since + self._grace_s + stalled_s, partial(self._fleet.take_in, hostname)
                     )
                 else:
                     missed = since
                     await self._lose(hostname)
         finally:
             self._waited_for.discard(hostname)
-            del self._lost_s[hostname]
+            del self._stalled_s[hostname]
 
     async def _lose(self, hostname: str) -> None:
         reason = f"no link for {self._grace_s:g} s"

@@ -18,14 +18,16 @@ from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
 from hbtrio.nursery.host.channel_outages import ChannelOutages
 from hbtrio.nursery.host.channel_reports import ChannelReports
 from hbtrio.nursery.host.channel_setup import ChannelSetup
-from hbtrio.nursery.host.connection import BadMessages, ChannelConnection
+from hbtrio.nursery.host.connection import READS, BadMessages, ChannelConnection
 from hbtrio.nursery.host.dialling import Dialling
 from hbtrio.nursery.host.discovery import ChannelFile
+from hbtrio.nursery.host.heartbeat_clock import HeartbeatClock
 from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.host.restart_window import RestartWindow
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen, RoundSlot
 from hbtrio.nursery.port import ChannelFault, Port
 from hbtrio.nursery.window_tasks import WindowTasks
+from hbtrio.policy.time_guard import BEHIND_S
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, Message, Nack
 from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
@@ -49,6 +51,7 @@ class Channel:
     def __init__(self, file: ChannelFile, setup: ChannelSetup) -> None:
         self.uuid = file.uuid
         self.heartbeat = Heartbeat(setup.heartbeat, new_id=setup.new_id)
+        self._clock = HeartbeatClock(self.heartbeat, setup.guard)
         #: Written by the pacer only.
         self.slot: int | None = None
         self._setup = setup
@@ -60,8 +63,8 @@ class Channel:
             self.uuid, self._windows, setup.guard, self._take_in, setup.new_id, self._round_over
         )
         self._reports = ChannelReports(self.uuid, self.heartbeat, setup)
-        self._dialling = Dialling(self.uuid, file.path, setup.dialer)
-        self.outages = ChannelOutages(self.heartbeat, self._dialling, self._expect)
+        self.dialling = Dialling(self.uuid, file.path, setup.dialer)
+        self.outages = ChannelOutages(self.heartbeat, self._clock, self.dialling, self._expect)
         self._connection: ChannelConnection | None = None
         self._life = trio.CancelScope()
         self._bad_messages = BadMessages()
@@ -71,12 +74,7 @@ class Channel:
     @property
     def path(self) -> str:
         """The path of the channel's socket."""
-        return self._dialling.path
-
-    @property
-    def absent(self) -> bool:
-        """Whether the socket is gone while the instance is expected back."""
-        return self._dialling.absent
+        return self.dialling.path
 
     @property
     def round(self) -> Round | None:
@@ -96,8 +94,8 @@ class Channel:
     @property
     def why(self) -> str:
         """Why the instance is in its state; while waiting, why it can't be reached."""
-        if self._dialling.fault and self.heartbeat.state is HeartbeatState.WAITING:
-            return f"{self._dialling.fault}; retrying"
+        if self.dialling.fault and self.heartbeat.state is HeartbeatState.WAITING:
+            return f"{self.dialling.fault}; retrying"
         return self.heartbeat.reason
 
     @property
@@ -153,14 +151,14 @@ class Channel:
     def remove(self, reason: str) -> None:
         """Ends the channel after its socket is gone, unless RESTART still expects the instance."""
         if self.heartbeat.state is HeartbeatState.RESTARTING:
-            self._dialling.absent = True
+            self.dialling.absent = True
             self._break(reason)
             return
         self._forget(reason)
 
     def retarget(self, file: ChannelFile) -> None:
         """Connects to the instance's new socket, found while the instance was expected back."""
-        self._dialling.retarget(file.path)
+        self.dialling.retarget(file.path)
 
     def _forget(self, reason: str) -> None:
         if not self.gone:
@@ -172,13 +170,13 @@ class Channel:
     async def _stay_connected(self) -> None:
         shown = ""
         while True:
-            port = self._dialling.dial()
+            port = self.dialling.dial()
             redial_now = port is not None and await self._converse(port)
             if self.why != shown:  # the reason can change without the state
                 shown = self.why
                 self._changed()
             if not redial_now:
-                await self._dialling.wait()
+                await self.dialling.wait()
 
     async def _converse(self, port: Port) -> bool:
         """Serves one connection to its end; returns whether to dial again at once."""
@@ -201,13 +199,13 @@ class Channel:
         if crash is not None:
             raise crash
         if connection.has_received:
-            self._dialling.received_data()
+            self.dialling.received_data()
         if self.heartbeat.beats > beats:
-            self._dialling.succeeded()
+            self.dialling.succeeded()
         return reconnects
 
     def _opened(self) -> None:
-        self._apply(self.heartbeat.opened(trio.current_time()))
+        self._apply(self.heartbeat.opened(self._clock.now()))
         self._pace()
 
     def _break(self, reason: str) -> None:
@@ -224,6 +222,8 @@ class Channel:
                 self._send(Nack(message.invocation_id, text))
             return
         due, health = self.heartbeat.due, self.heartbeat.health
+        if self.heartbeat.state is not HeartbeatState.HEARTBEATING or type(message) is Init:
+            self._clock.account(now)  # to a plain answer it makes no difference
         self._apply(self.heartbeat.received(message, now))
         if self.heartbeat.due != due:
             self._pace(shared=type(message) is Init)
@@ -266,10 +266,14 @@ class Channel:
 
     def _beat(self, now: float) -> None:
         late = self._setup.guard.is_late(now)
+        behind = self._clock.account(now) or now - self.heartbeat.due > BEHIND_S
         unanswered = self.heartbeat.owes_answer or not self.heartbeating
         if unanswered and self._connection is not None:
-            # The answer, or the init, may have arrived before its reader has run.
-            self._connection.read_now(now)
+            # The answer, the init, or the end may have arrived before its reader has run. While
+            # this process did not run, much may have arrived before it.
+            self._connection.read_now(now, READS if behind or late else 1)
+            if self._connection.ended:
+                return
         if now >= self.heartbeat.due:
             self._apply(self.heartbeat.tick(now, late=late))
 
@@ -292,7 +296,7 @@ class Channel:
             NotHeartbeating: the instance can't take part.
             RoundOpen: another round is open.
         """
-        now = trio.current_time()
+        now = self._clock.now()
         if self.round is not None:
             raise RoundOpen(self.round.open_text(now))
         beat = self.heartbeat
@@ -313,7 +317,7 @@ class Channel:
     def _round_over(self, current: Round) -> None:
         self._reports.publish_outcome(current)
         if not current.is_vote and not self.gone:
-            self._apply(self.heartbeat.notice_over(current.event, trio.current_time()))
+            self._apply(self.heartbeat.notice_over(current.event, self._clock.now()))
             self._pace()
 
     # -- effects ----------------------------------------------------------------------------
@@ -340,21 +344,19 @@ class Channel:
                 case hb.Reconnect(reason):
                     _log.info("%s: reconnecting: %s%s", self.uuid, reason, self.name_suffix)
                     if self._connection is None or not self._connection.has_received:
-                        self._dialling.log_silence(self.name_suffix)
+                        self.dialling.log_silence(self.name_suffix)
                     if self._connection is not None:
                         self._connection.reconnect = True
                     self._break(reason)
                 case hb.OpenRestart(seconds):
                     self.restart.open(seconds)
-                case hb.Note(text):
-                    _log.info("%s: %s%s", self.uuid, text, self.name_suffix)
                 case _:
                     self._reports.publish_effect(effect)
         if self.heartbeat.state is not HeartbeatState.RESTARTING:
             self.restart.close()
-            if self.absent:  # whatever ended RESTARTING, the socket is no longer awaited
+            if self.dialling.absent:  # whatever ended RESTARTING, the socket is no longer awaited
                 self._forget("its socket did not come back")
 
     def _restart_expired(self) -> None:
-        self._apply(self.heartbeat.restart_expired(trio.current_time()))
+        self._apply(self.heartbeat.restart_expired(self._clock.now()))
         self._pace()

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import trio
-
 from hbtrio.fsm.heartbeat import effects as hb
 from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.dialling import Dialling
+from hbtrio.nursery.host.heartbeat_clock import HeartbeatClock
 
 
 class ChannelOutages:
@@ -22,6 +21,7 @@ class ChannelOutages:
 
     Args:
         heartbeat: decides what follows.
+        clock: the heartbeat's.
         dialling: knows whether the instance's socket is there.
         expect: carries out the effects and reports the change.
     """
@@ -29,10 +29,12 @@ class ChannelOutages:
     def __init__(
         self,
         heartbeat: Heartbeat,
+        clock: HeartbeatClock,
         dialling: Dialling,
         expect: Callable[[tuple[hb.Effect, ...]], None],
     ) -> None:
         self._heartbeat = heartbeat
+        self._clock = clock
         self._dialling = dialling
         self._expect = expect
 
@@ -43,27 +45,27 @@ class ChannelOutages:
             what: the event or corrective action of the command, for reports.
         """
         if not self._gone:
-            self._expect(self._heartbeat.restarts(what, trio.current_time()))
+            self._expect(self._heartbeat.restarts(what, self._clock.now()))
 
     def stops(self, what: str) -> None:
         """Expects silence: a command stops the instance without a notice."""
         if not self._gone:
-            self._expect(self._heartbeat.stops(what, trio.current_time()))
+            self._expect(self._heartbeat.stops(what, self._clock.now()))
 
     def call_off(self, what: str, reason: str) -> None:
         """Expects answers again: ``what`` did not happen. Ignored while the socket is gone."""
         # Without a socket the instance did go down, whatever the command reported; RESTART decides.
         if not self._gone and not self._dialling.absent:
-            self._expect(self._heartbeat.called_off(what, reason, trio.current_time()))
+            self._expect(self._heartbeat.called_off(what, reason, self._clock.now()))
 
     def carried_out(self, what: str) -> None:
         """Notes that the command of ``what`` has succeeded: a return is final from now on."""
-        self._heartbeat.carried_out(what, trio.current_time())
+        self._heartbeat.carried_out(what, self._clock.now())
 
     def runs_again(self, reason: str) -> None:
         """Notes that a pause, suspend or live migration is over, as an orchestrator reported."""
         before = self._heartbeat.state
-        effects = self._heartbeat.runs_again(reason, trio.current_time())
+        effects = self._heartbeat.runs_again(reason, self._clock.now())
         if self._heartbeat.state is not before:
             self._expect(effects)
 

@@ -67,8 +67,11 @@ class ChannelReports:
         )
 
     def publish_effect(self, effect: hb.Effect) -> None:
-        """Reports an effect of the heartbeat machine; ignores effects that need no report."""
+        """Reports or logs an effect of the heartbeat machine; the rest is for the channel."""
         match effect:
+            case hb.Note(text):
+                name = self._heartbeat.profile.name
+                _log.info("%s: %s%s", self._uuid, text, f" ({name})" if name else "")
             case hb.Heartbeating(reason):
                 self.publish(ReportKind.HEARTBEATING, reason)
             case hb.Stopped(reason):

@@ -24,11 +24,18 @@ from hbtrio.wire.lines import LineReader
 
 _log = logging.getLogger("hbtrio.channel")
 
+#: Why a connection ended whose peer has closed it.
+_CLOSED: Final = "closed by the peer"
+
 #: Bytes charged for a line at least, the size of a small message: so tiny lines cost as much.
 _LINE_COST: Final = 128
 
 #: Lines of one read that are decoded; the rest is dropped and counted as bad.
 _LINES_PER_READ: Final = 64
+
+#: Reads at a time where more may have arrived than the reader task had a chance to read: more than
+#: a guest sends that is no flooder.
+READS: Final = 8
 
 #: Bad messages of an instance that are answered and logged, per second.
 _REFUSALS_PER_S: Final = 5
@@ -133,7 +140,9 @@ class ChannelConnection:
         """
         if last_words:
             with suppress(ChannelFault):
-                if data := self._port.receive_nowait():
+                for _ in range(READS):
+                    if not (data := self._port.receive_nowait()):
+                        break
                     self._take(data, trio.current_time())
         self._port.close()
 
@@ -149,16 +158,31 @@ class ChannelConnection:
             # The fault is not the caller's (the pacer, an operator's request).
             self.end(str(fault))
 
-    def read_now(self, now: float) -> None:
-        """Handles what has arrived, ahead of the reader task.
+    @property
+    def ended(self) -> bool:
+        """Whether :meth:`end` was called; :meth:`carry` may not have returned yet."""
+        return self._scope.cancel_called
+
+    def read_now(self, now: float, reads: int = 1) -> None:
+        """Handles what has arrived, ahead of the reader task; also the end of the stream.
+
+        Args:
+            now: the time.
+            reads: how many times to read at most, so that a flooder postpones nothing.
 
         Raises:
             ChannelFault: the connection is broken.
         """
-        if self._writer is not None:
+        for _ in range(reads):
+            if self._writer is None or self.ended:
+                return
             data = self._port.receive_nowait()
-            if data:
-                self._take(data, now)
+            if data is None:
+                return
+            if not data:
+                self.end(_CLOSED)
+                return
+            self._take(data, now)
 
     async def _read(self) -> None:
         port, limits = self._port, self._limits
@@ -169,7 +193,7 @@ class ChannelConnection:
             if data is None:
                 continue
             if not data:
-                self.end("closed by the peer")
+                self.end(_CLOSED)
                 return
             now = trio.current_time()
             lines = self._take(data, now)
