@@ -45,8 +45,8 @@ async def test_a_verdict_that_is_too_late(tmp_path: Path, caplog: pytest.LogCapt
         host.answering(VoteResult.REJECT, "no")
         await wait_all_tasks_blocked()
         world.vim.next = [DOWN] * 100
-        asked = await world.ask(Event.STOP, vote=True)
         with world.agent.history.follow() as events, trio.fail_after(100):
+            asked = await world.ask(Event.STOP, vote=True)
             await trio.sleep(ENDS_S - 0.001)
             assert (await events.receive()).kind == "vote"
             assert await given_up(world) == []
