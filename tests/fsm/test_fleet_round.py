@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hbtrio.fsm.fleet_round import (
+    ENDED_EARLY,
     FLEET_ROUND_TABLE,
     FleetRound,
     FleetRoundEvent,
@@ -243,6 +244,13 @@ def test_nobody_waits_for_the_reply(state: FleetRoundState) -> None:
     current = at(state)
     assert current.reply_unheard() == NOT_HEARD
     assert whole(current) == after_opening(DROPPED, over=True)
+
+
+@pytest.mark.parametrize("state", [ASKED, EARLY])
+def test_nobody_waits_even_for_the_host_s_reply(state: FleetRoundState) -> None:
+    current = at(state)
+    assert current.reply_unheard() == attrs.evolve(NOT_HEARD, reason=ENDED_EARLY)
+    assert whole(current) == before_opening(DROPPED, over=True)
 
 
 @pytest.mark.parametrize("state", [ASKED, EARLY])

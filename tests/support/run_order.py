@@ -24,16 +24,26 @@ ORDERS = 20
 def in_every_order(scenario: Callable[[MockClock], Awaitable[T]]) -> list[T]:
     """Runs ``scenario`` once with each of ``ORDERS`` seeds, on an autojump clock of its own."""
     results = []
+    for _ in _orders():
+        clock = MockClock(autojump_threshold=0)
+        results.append(trio.run(scenario, clock, clock=clock))
+    return results
+
+
+def in_every_order_on_the_real_clock(scenario: Callable[[], Awaitable[T]]) -> list[T]:
+    """The same on the system's clock, for sockets whose other end is not a task."""
+    return [trio.run(scenario) for _ in _orders()]
+
+
+def _orders() -> Iterator[None]:
     luck = _run._r.getstate()
     try:
         with patch.object(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True):
             for seed in range(ORDERS):
                 _run._r.seed(seed)
-                clock = MockClock(autojump_threshold=0)
-                results.append(trio.run(scenario, clock, clock=clock))
+                yield
     finally:
         _run._r.setstate(luck)
-    return results
 
 
 def folders(parent: Path) -> Iterator[Path]:

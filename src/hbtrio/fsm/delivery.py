@@ -221,7 +221,8 @@ class Delivery:
         Args:
             result: the result of the request.
             now: the time, in seconds.
-            reachable_since: since when the VIM can be reached; refusals before that do not count.
+            reachable_since: since when the VIM can be reached, and this process runs; refusals
+                before that do not count.
 
         Returns:
             The effects, in their order.

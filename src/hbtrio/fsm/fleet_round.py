@@ -23,6 +23,9 @@ from hbtrio.wire.vocabulary import VoteResult
 #: Why there is no verdict: the VIM closed the connection before the reply was written.
 NOT_HEARD: Final = "the requester did not wait for the reply"
 
+#: The same, if the request ended even before the host's reply.
+ENDED_EARLY: Final = "the request ended before the host had replied"
+
 
 class FleetRoundState(Enum):
     """What is known of a round."""
@@ -64,6 +67,7 @@ _ROWS: Final[dict[FleetRoundState, dict[FleetRoundEvent, FleetRoundState]]] = {
         _E.HOST_OPENED: _S.OPENED,
         _E.HOST_OPENED_NONE: _S.DROPPED,
         _E.NOT_STORED: _S.FORGOTTEN,
+        _E.REPLY_UNHEARD: _S.DROPPED,
         _E.OUTCOME_REPORTED: _S.EARLY,
         _E.HOST_RESTARTED: _S.ASKED,
     },
@@ -71,6 +75,7 @@ _ROWS: Final[dict[FleetRoundState, dict[FleetRoundEvent, FleetRoundState]]] = {
         _E.HOST_OPENED: _S.REPORTED,
         _E.HOST_OPENED_NONE: _S.DROPPED,
         _E.NOT_STORED: _S.FORGOTTEN,
+        _E.REPLY_UNHEARD: _S.DROPPED,
         _E.OUTCOME_REPORTED: _S.EARLY,
         _E.OUTCOME_STORED: _S.STORED,
         _E.HOST_RESTARTED: _S.EARLY,
@@ -240,7 +245,8 @@ class FleetRound:
 
     def reply_unheard(self) -> RoundEnd | None:
         """Handles a requester that did not wait for the reply."""
-        return self._end(FleetRoundEvent.REPLY_UNHEARD, VoteResult.ERROR, NOT_HEARD)
+        reason = ENDED_EARLY if self.state in _UNOPENED else NOT_HEARD
+        return self._end(FleetRoundEvent.REPLY_UNHEARD, VoteResult.ERROR, reason)
 
     def outcome_reported(self) -> None:
         """Handles the reported outcome, which is to be stored next."""
@@ -291,6 +297,7 @@ class FleetRound:
         return RoundEnd(result, reason, has_verdict=self.state is not FleetRoundState.DROPPED)
 
 
+_UNOPENED: Final = frozenset({_S.ASKED, _S.EARLY})
 _UNREPLIED: Final = frozenset({_S.ASKED, _S.EARLY, _S.OPENED, _S.REPORTED})
 _ENDED_HERE: Final = frozenset({_S.AGREED, _S.LOST, _S.DROPPED})
 _OVER: Final = _ENDED_HERE | {_S.STORED, _S.FORGOTTEN}

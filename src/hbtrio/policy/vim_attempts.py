@@ -85,7 +85,7 @@ class VimAttempts:
     def __init__(self) -> None:
         #: Whether the last request reached the VIM.
         self.reachable = True
-        #: When the VIM became reachable again, or -inf.
+        #: When the VIM became reachable again or this process went on after a stop, or -inf.
         self.reachable_since = -math.inf
         #: By entry: one per instance, or a verdict beside a state or alarm that hangs.
         self._under_way: dict[int, _UnderWay] = {}
@@ -143,6 +143,10 @@ class VimAttempts:
         if not self.reachable:
             self._try_at_once()
         return not self.reachable
+
+    def process_resumed(self, now: float) -> None:
+        """Notes that this process has been stopped for long: the VIM could not be tried."""
+        self.reachable_since = now
 
     def rest(self, uuid: str, now: float) -> None:
         """Makes the instance wait after the failure of a state or alarm."""

@@ -12,6 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.fsm.delivery import OutboxState
+from hbtrio.fsm.fleet_round import ENDED_EARLY
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.wire.link_messages import RoundCommand
 from hbtrio.wire.vim_result import NotSent
@@ -265,9 +266,38 @@ async def test_the_agent_ends_while_it_waits_for_the_hosts_reply(tmp_path: Path)
     async with agent_world(tmp_path, number=1) as world:
         await world.at(100)
         assert world.vim.verdicts == []
-        assert await history(world) == [
-            ("vote", "stop", "error", "the agent was restarted before its reply")
-        ]
+        assert await history(world) == [("vote", "stop", "error", ENDED_EARLY)]
+
+
+@pytest.mark.parametrize("vote", [True, False])
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_request_that_ends_before_the_hosts_reply_leaves_nothing_open(
+    vote: bool, stored: bool, world: AgentWorld
+) -> None:
+    """The host never reports anything; and the next request is not refused because of that."""
+    host = await world.bound_host()
+
+    async def never(_: RoundCommand) -> None:
+        await trio.sleep_forever()
+
+    host.on_round = never
+    world.worker.slow_s = 0.0 if stored else 1.0
+    with trio.move_on_after(0.5):
+        await world.agent.rounds.ask(VM, Event.STOP, vote=vote, who="vim")
+    world.worker.slow_s = 0.0
+    await world.settle()
+    assert len(world.agent.rounds) == 0
+    await world.at(5)
+    assert await world.store.open_rounds() == ()
+    kind = "vote" if vote else "notice"
+    assert await history(world) == [(kind, "stop", "error", ENDED_EARLY)]
+    host.answering(VoteResult.REJECT if vote else VoteResult.COMPLETE, "no")
+    asked = await world.ask(Event.STOP, vote=vote)
+    assert asked.seconds
+    await world.at(10)
+    assert [verdict[1:3] for verdict in world.vim.verdicts] == [
+        ("stop", "reject" if vote else "proceed")
+    ]
 
 
 async def test_a_verdict_whose_window_was_over_when_the_agent_came_back(

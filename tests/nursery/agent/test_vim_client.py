@@ -6,6 +6,7 @@ import functools
 import gc
 import json
 import logging
+import math
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -23,6 +24,7 @@ from hbtrio.lab.fake_vim import FakeVim, Mood, fake_vim
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.agent.vim_delivery import VimDelivery
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import NewEntry, RoundRecord
 from hbtrio.store.store import Store
 from hbtrio.wire.vim import (
@@ -645,7 +647,7 @@ async def test_delivery_and_store_and_sockets(tmp_path: Path) -> None:
     ):
         vim.go_down()
         outbox = WakeUp()
-        delivery = VimDelivery(store, client, outbox)
+        delivery = VimDelivery(store, client, outbox, OnTimeGuard(math.inf))
         nursery.start_soon(delivery.run, GivenUp())
         for uuid in instances:
             asked = RoundRecord(uuid, uuid, "h", Event.STOP, True, "vim", clock(), 60.0)

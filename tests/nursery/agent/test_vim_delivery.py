@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,10 +14,13 @@ import attrs
 import pytest
 import trio
 import trio.lowlevel
+from trio.testing import MockClock
 
 from hbtrio.fsm.delivery import GIVE_UP_S, OutboxKind, OutboxState
 from hbtrio.nursery.agent.vim_delivery import DeliveryStatus, VimDelivery
+from hbtrio.nursery.time_guard import run_guard
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.policy.vim_attempts import FOR_VERDICTS, SLOTS
 from hbtrio.store.delivery_order import TRIES
 from hbtrio.store.held_alarms import HoldRecord
@@ -114,13 +118,17 @@ class DeliveryWorld:
 
 
 @asynccontextmanager
-async def world_of(folder: Path) -> AsyncIterator[DeliveryWorld]:
+async def world_of(folder: Path, *, guarded: bool = False) -> AsyncIterator[DeliveryWorld]:
+    """A delivery; ``guarded``: in a process whose guard notices when it is stopped."""
     with inline_store(folder) as (store, worker):
         vim = AnsweringVim()
         outbox = WakeUp()
-        delivery = VimDelivery(store, vim, outbox)
+        guard = OnTimeGuard(trio.current_time() if guarded else math.inf)
+        delivery = VimDelivery(store, vim, outbox, guard)
         given_up = GivenUp()
         async with trio.open_nursery() as nursery:
+            if guarded:
+                nursery.start_soon(run_guard, guard, lambda: True)
             nursery.start_soon(delivery.run, given_up)
             yield DeliveryWorld(store, worker, vim, delivery, outbox, given_up)
             nursery.cancel_scope.cancel()
@@ -268,6 +276,21 @@ async def test_what_fails_each_time_lets_the_rest_pass(
     await world.queue(alarm(body="new"))
     await trio.sleep(61)
     assert "new" in [body for _, body in world.vim.sent]
+
+
+@pytest.mark.parametrize("stopped_s", [70.0, 2 * GIVE_UP_S])
+async def test_the_hour_of_refusals_is_one_in_which_the_process_ran(
+    stopped_s: float, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with world_of(tmp_path, guarded=True) as world:
+        world.vim.answers = lambda body: Answer(ErrorStatus(503))
+        await world.queue(alarm())
+        await trio.sleep(GIVE_UP_S - 61)
+        autojump_clock.jump(stopped_s)
+        await trio.sleep(GIVE_UP_S - 1)
+        assert [state for _, state, _ in await world.ended()] == ["queued"]
+        await trio.sleep(62)
+        assert [state for _, state, _ in await world.ended()] == ["undelivered"]
 
 
 async def test_an_upgrade_behind_a_proxy_costs_no_alarm(world: DeliveryWorld) -> None:
@@ -664,7 +687,7 @@ async def test_a_delivery_that_is_restarted(tmp_path: Path) -> None:
     with inline_store(tmp_path) as (store, _):
         vim = AnsweringVim()
         outbox = WakeUp()
-        delivery = VimDelivery(store, vim, outbox)
+        delivery = VimDelivery(store, vim, outbox, OnTimeGuard(math.inf))
         vim.answers = lambda body: Answer(CLOSED, connects_s=1.0, takes_s=9.0)
         await store.queue([alarm(A, "sent"), action(B)])
         for lasts_s in (0.5, 1.5, 20.0):

@@ -96,7 +96,7 @@ class HostEvents:
         self._wall_clock = wall_clock
         #: Hosts with a task that waits for their link.
         self._waited_for: set[str] = set()
-        #: What the guard had counted as lost time when each of those hosts lost its link.
+        #: What the guard had counted as stalled time when each of those hosts lost its link.
         self._stalled_s: dict[str, float] = {}
         #: Reports whose link ended before the store had answered, as hostname, boot id and number.
         self._unsettled: set[tuple[str, str, int]] = set()

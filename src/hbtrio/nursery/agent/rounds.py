@@ -191,10 +191,12 @@ class Rounds:
 
         Raises:
             StoreFault: the round was not stored, and is dropped.
+
+        Cancelled, it ends the round without a verdict: nobody waits for the reply, and it is
+        unknown whether the host has opened it, or the store has it.
         """
         record = current.record
         opened = 0, ""
-        stored = False
         lost: StoreFault | None = None
 
         async def command() -> None:
@@ -215,14 +217,14 @@ class Rounds:
                     lost = error
                     nursery.cancel_scope.cancel()
                 else:
-                    stored = True
                     if not record.vote:
                         nursery.start_soon(command)
-        finally:
-            if not stored:
-                current.machine.not_stored()
-                self._open.pop(record.command_id)
+        except BaseException:
+            self.unheard(record.command_id)
+            raise
         if lost is not None:
+            current.machine.not_stored()
+            self._open.pop(record.command_id)
             what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
             _log.error("%s: no %s: store: %s", record.uuid, what, lost)
             raise lost

@@ -19,6 +19,8 @@ import trio
 
 from hbtrio.errors import UserError
 from hbtrio.net.tls import client_tls, connection_reason
+from hbtrio.nursery.time_guard import TAKE_IN_S, sleep_until_on_time
+from hbtrio.policy.time_guard import BEHIND_S, OnTimeGuard
 from hbtrio.wire.vim import VimRequest
 from hbtrio.wire.vim_result import (
     Delivered,
@@ -39,6 +41,9 @@ _ANSWER_BYTES: Final = 1 << 20
 #: Seconds that closing a response may take; closing does not wait for the peer.
 _CLOSE_S: Final = 1.0
 
+#: The VIM answers soon or not at all: nothing more comes while this process calms down.
+_NEVER_LATE: Final = OnTimeGuard(math.inf)
+
 #: Exceptions checked in the chain below the one that httpx raises.
 _CHAIN: Final = 32
 
@@ -47,12 +52,22 @@ _CHAIN: Final = 32
 class _Progress:
     """The progress of one request, from httpcore's trace events."""
 
+    #: When the connection, or then its TLS handshake, was begun, on trio's clock.
+    since: float
     socket: trio.socket.SocketType | None = None
     began: bool = False
     whole: bool = False
+    #: When this stage has to be over, on trio's clock.
+    due: float = math.inf
     status: int = 0
     body: bytearray = attrs.field(factory=bytearray)
     too_long: bool = False
+    _seen: tuple[bool, int, int] = (False, 0, 0)
+
+    def has_advanced(self) -> bool:
+        """Returns whether something was written or read since the last call."""
+        seen, self._seen = self._seen, (self.whole, self.status, len(self.body))
+        return seen != self._seen
 
     def answered(self, cut: str) -> Delivered | ErrorStatus:
         if 200 <= self.status < 300:
@@ -150,14 +165,22 @@ class VimClient:
         Cancelled before ``on_sending`` was called, nothing was sent; after it, that is unknown. The
         connection is closed on return, on an exception and on cancellation.
         """
-        progress = _Progress()
-        try:
-            return await self._exchange(request, on_sending, progress)
-        finally:
-            # On most ways it is closed by now; httpcore leaves it open when a TLS handshake is
-            # cancelled.
-            if progress.socket is not None:
-                progress.socket.close()
+        tried_again = False
+        while True:
+            progress = _Progress(trio.current_time())
+            try:
+                return await self._exchange(request, on_sending, progress)
+            except httpx.ConnectTimeout:
+                # httpcore's timer knows nothing of what arrived while this process was stopped.
+                late_s = trio.current_time() - progress.since - self._connect_s
+                if tried_again or late_s <= BEHIND_S:
+                    return NotSent(f"no connection to {self.url} within {self._connect_s:g} s")
+                tried_again = True
+            finally:
+                # On most ways it is closed by now; httpcore leaves it open when a TLS handshake is
+                # cancelled.
+                if progress.socket is not None:
+                    progress.socket.close()
 
     async def _exchange(
         self,
@@ -165,33 +188,64 @@ class VimClient:
         on_sending: Callable[[], Awaitable[None]] | None,
         progress: _Progress,
     ) -> SendResult:
+        fault: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            try:
+                result = await self._attempt(request, on_sending, progress, nursery)
+            except Exception as error:  # noqa: BLE001 - raised below, in no group
+                fault = error
+            nursery.cancel_scope.cancel()
+        if fault is not None:
+            raise fault
+        return result
+
+    async def _attempt(
+        self,
+        request: VimRequest,
+        on_sending: Callable[[], Awaitable[None]] | None,
+        progress: _Progress,
+        nursery: trio.Nursery,
+    ) -> SendResult:
         with trio.CancelScope() as scope:
+
+            def limit(seconds: float) -> None:
+                due = progress.due = trio.current_time() + seconds
+                nursery.start_soon(self._end_at, due, progress, scope)
 
             async def trace(name: str, info: dict[str, Any]) -> None:
                 if name == "connection.connect_tcp.complete":
+                    progress.since = trio.current_time()
                     progress.socket = info["return_value"].get_extra_info("socket")
                 elif name == "http11.send_request_headers.started":
                     if on_sending is not None:
-                        scope.deadline = math.inf
                         await on_sending()
                     progress.began = True
-                    scope.deadline = trio.current_time() + self._write_s
+                    limit(self._write_s)
                 elif name == "http11.send_request_body.complete":
                     progress.whole = True
-                    scope.deadline = trio.current_time() + self._answer_s
+                    limit(self._answer_s)
 
             try:
                 response = await self._transport.handle_async_request(self._http(request, trace))
                 progress.status = response.status_code
                 await self._read(response, progress, scope)
-            except httpx.ConnectTimeout:
-                return NotSent(f"no connection to {self.url} within {self._connect_s:g} s")
             except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
                 return self._broken(progress, error)
         # The end of a too long body may have been read already; then nothing was cancelled.
         if scope.cancelled_caught or progress.too_long:
             return self._late(progress)
         return progress.answered("")
+
+    async def _end_at(self, due: float, progress: _Progress, scope: trio.CancelScope) -> None:
+        """Ends a request whose present stage is not over at ``due``.
+
+        What the VIM has answered by then is read first, also after a stop of this process.
+        """
+        await sleep_until_on_time(
+            due, _NEVER_LATE, at_most_s=TAKE_IN_S, sources=[progress.has_advanced]
+        )
+        if progress.due == due:
+            scope.cancel()
 
     def _http(self, request: VimRequest, trace: Callable[..., Awaitable[None]]) -> httpx.Request:
         # Exactly the headers of the deployed agent.

@@ -31,6 +31,7 @@ from hbtrio.fsm.delivery import (
     RestInstance,
 )
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.policy.vim_attempts import Reach, VimAttempts
 from hbtrio.store.records import Entry, HistoryEntry
 from hbtrio.store.retry import retry_forever
@@ -44,6 +45,10 @@ _log = logging.getLogger("hbtrio.vim")
 #: Seconds between two queries of the queue at most, even without a wake-up: verdicts of a previous
 #: process expire by the wall clock, which may be set.
 _LOOK_S: Final = 30.0
+
+#: Refusals before a stop of this process for longer than this, in seconds, do not count: how long
+#: the VIM refuses an entry is known only from attempts.
+_STOPPED_S: Final = 60.0
 
 #: Seconds that an entry waits if the store could not mark it, such as with a full disk.
 _STORE_S: Final = 1.0
@@ -102,12 +107,18 @@ class VimDelivery:
         store: holds the outbox.
         transport: sends one request.
         outbox: set when an entry was queued or released, or when a round was replied to.
+        guard: the process's on-time guard.
     """
 
-    def __init__(self, store: Store, transport: VimTransport, outbox: WakeUp) -> None:
+    def __init__(
+        self, store: Store, transport: VimTransport, outbox: WakeUp, guard: OnTimeGuard
+    ) -> None:
         self._store = store
         self._transport = transport
         self._outbox = outbox
+        self._guard = guard
+        #: What the guard had counted as stalled time at the last look.
+        self._stalled_s = 0.0
         self._attempts = VimAttempts()
         self._fault = ""
         self._waiting = 0
@@ -155,6 +166,7 @@ class VimDelivery:
     async def _start_ready(self, nursery: trio.Nursery, given_up: GivenUp) -> float:
         """Starts to send the ready entries; returns the seconds until the next query."""
         now = trio.current_time()
+        self._note_stop(now)
         turn = self._attempts.turn(now)
         ready = await self._store.ready(
             turn.limit, turn.busy, turn.resting, self._newest, others=turn.others
@@ -182,11 +194,18 @@ class VimDelivery:
             await trio.sleep(_STORE_S)
         else:
             now = trio.current_time()
+            self._note_stop(now)
             self._log_reach(self._attempts.learn(entry.id, result, now), result)
             for effect in delivery.tried(result, now, self._attempts.reachable_since):
                 await self._carry_out(entry, effect, given_up)
         self._attempts.end(entry.id)
         self._outbox.set()
+
+    def _note_stop(self, now: float) -> None:
+        stalled_s = self._guard.stalled_s(now)
+        if stalled_s - self._stalled_s > _STOPPED_S:
+            self._attempts.process_resumed(now)
+        self._stalled_s = stalled_s
 
     async def _send(self, entry: Entry, delivery: Delivery) -> SendResult:
         async def on_sending() -> None:
