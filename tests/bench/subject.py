@@ -85,6 +85,15 @@ class TimedDialer:
         self.timed[path] = TimedPort(port)
         return self.timed[path]
 
+    def forget(self) -> None:
+        """Forgets when was sent so far."""
+        for port in self.timed.values():
+            del port.sent[:]
+
+    def late_ms(self) -> tuple[float, float, float]:
+        """The lateness of all beats since :meth:`forget`; the shares 0.5, 0.99 and 1."""
+        return quantiles_ms([late for port in self.timed.values() for late in _late(port)])
+
 
 @asynccontextmanager
 async def open_host(directory: str, dialer: Dialer) -> AsyncIterator[Host]:
@@ -127,8 +136,7 @@ async def _measure(directory: str, count: int, seconds: float) -> Sample:
         def total(name: str) -> int:
             return sum(getattr(channel.heartbeat, name) for channel in channels)
 
-        for port in dialer.timed.values():
-            del port.sent[:]
+        dialer.forget()
         beats, misses = total("beats"), total("missed")
         begin = Meter.read()
         await trio.sleep(seconds)
@@ -140,7 +148,7 @@ async def _measure(directory: str, count: int, seconds: float) -> Sample:
             cpu_s=end.cpu_s - begin.cpu_s,
             wakeups=end.waits - begin.waits,
             channel_kb=channel_kb,
-            late_ms=quantiles_ms([late for port in dialer.timed.values() for late in _late(port)]),
+            late_ms=dialer.late_ms(),
             misses=total("missed") - misses,
         )
 

@@ -85,10 +85,15 @@ class GuestFarm:
 
 
 @asynccontextmanager
-async def open_guest_farm(channel_dir: Path) -> AsyncIterator[GuestFarm]:
-    """A farm without guests yet; at the end they and their sockets are gone."""
+async def open_guest_farm(channel_dir: Path, first: int = 0) -> AsyncIterator[GuestFarm]:
+    """A farm without guests yet; at the end they and their sockets are gone.
+
+    Args:
+        channel_dir: the directory of their channels.
+        first: the number of its first guest; several farms may share a directory.
+    """
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "support.guest_farm_process", str(channel_dir)],
+        [sys.executable, "-m", "support.guest_farm_process", str(channel_dir), str(first)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=module_environment(),

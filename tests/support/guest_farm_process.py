@@ -1,6 +1,6 @@
 """Many guests in one lean process: each answers its host at once, and does nothing else.
 
-    python -m support.guest_farm_process DIRECTORY
+    python -m support.guest_farm_process DIRECTORY [NUMBER OF THE FIRST]
 
 It reads one JSON object per line on standard input and answers each with one on standard output;
 :class:`support.guest_farm.GuestFarm` says what there is. It ends when its standard input does. So
@@ -126,8 +126,9 @@ class _Guest:
 class _Farm:
     """All guests of a directory."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, first: int) -> None:
         self._directory = directory
+        self._first = first
         self._guests: list[_Guest] = []
         self._paths: list[str] = []
         self._listening: dict[int, _Guest] = {}
@@ -204,7 +205,7 @@ class _Farm:
         return done | {"asked": times}
 
     def _listen(self, interval_ms: int) -> None:
-        index = len(self._guests)
+        index = self._first + len(self._guests)
         path = os.path.join(self._directory, channel_name(index))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.setblocking(False)
@@ -220,4 +221,4 @@ class _Farm:
 if __name__ == "__main__":
     _, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
-    _Farm(sys.argv[1]).run()
+    _Farm(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0).run()

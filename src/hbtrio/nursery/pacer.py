@@ -45,11 +45,6 @@ class Pacer:
         #: The largest delay of a wake-up after its slot's time, in seconds, for status and metrics.
         self.worst_lateness_s = 0.0
 
-    @property
-    def next_at(self) -> float:
-        """The time of the next slot, which may have become empty; infinity if there is none."""
-        return self._order[0] * SLOT_S if self._order else math.inf
-
     def schedule(self, paced: Paced, due: float) -> None:
         """Moves ``paced`` into the slot of ``due``.
 
@@ -100,7 +95,7 @@ class Pacer:
         """Wakes up for each slot that has entries, until cancelled."""
         while True:
             with trio.CancelScope() as self._sleep:
-                self._sleep.deadline = self.next_at
+                self._sleep.deadline = self._order[0] * SLOT_S if self._order else math.inf
                 await trio.sleep_forever()
             woken = trio.current_time()
             next_slot_at = (math.floor(woken / SLOT_S + 1e-6) + 1) * SLOT_S

@@ -1,10 +1,11 @@
-"""Channels are frozen in bulk, and none of their objects stays behind when they end."""
+"""What is many is frozen, and none of their objects stays behind when they end."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
+import time
 import types
 import weakref
 from collections import Counter
@@ -15,8 +16,7 @@ from typing import Final
 import pytest
 import trio
 
-from hbtrio.nursery.host.heap_freezer import MANY, SETTLE_S, HeapFreezer
-from hbtrio.nursery.pacer import Pacer
+from hbtrio.nursery.host.heap_freezer import LONG_S, HeapFreezer
 from hbtrio.wire.vocabulary import Event
 from support.host_world import HostWorld, ScriptedGuest, host_world
 from support.socket_guests import open_socket_guests
@@ -35,115 +35,81 @@ def _thawed() -> Iterator[None]:
     gc.enable()
 
 
-class _Paced:
-    slot: int | None = None
+class _Clock:
+    """The CPU time of a collection, as the test sets it."""
 
-    def __init__(self, interval_s: float) -> None:
-        self._interval_s = interval_s
+    def __init__(self) -> None:
+        self.collection_s = 0.0
+        self._now = 0.0
 
-    def on_time(self, now: float) -> float:
-        return now + self._interval_s
-
-
-async def _run(freezer: HeapFreezer, nursery: trio.Nursery) -> None:
-    nursery.start_soon(freezer.run)
-    await trio.testing.wait_all_tasks_blocked()
-
-
-async def test_freezes_when_there_are_many(autojump_clock: object) -> None:
-    async with trio.open_nursery() as nursery:
-        freezer = HeapFreezer(Pacer())
-        await _run(freezer, nursery)
-        for number in range(MANY - 1):
-            freezer.came(number)
-        await trio.sleep(100)
-        assert freezer.freezes == 0
-        freezer.came(MANY)
-        await trio.sleep(SETTLE_S - 0.01)
-        assert freezer.freezes == 0
-        await trio.sleep(0.02)
-        assert freezer.freezes == 1
-        nursery.cancel_scope.cancel()
-
-
-async def test_freezes_at_most_once_in_a_while(autojump_clock: object) -> None:
-    async with trio.open_nursery() as nursery:
-        freezer = HeapFreezer(Pacer())
-        await _run(freezer, nursery)
-        for number in range(100 * MANY):
-            freezer.came(number)
-            if number % MANY == 0:
-                await trio.sleep(SETTLE_S / 10)
-        assert freezer.freezes <= 10
-        nursery.cancel_scope.cancel()
-
-
-async def test_channels_that_end_again_are_not_counted(autojump_clock: object) -> None:
-    async with trio.open_nursery() as nursery:
-        freezer = HeapFreezer(Pacer())
-        await _run(freezer, nursery)
-        for number in range(10 * MANY):
-            freezer.came(number)
-            freezer.ended(number - MANY // 2)
-        await trio.sleep(100)
-        assert freezer.freezes == 0
-        nursery.cancel_scope.cancel()
-
-
-async def test_channels_that_ended_while_it_waited_are_not_counted(autojump_clock: object) -> None:
-    async with trio.open_nursery() as nursery:
-        freezer = HeapFreezer(Pacer())
-        await _run(freezer, nursery)
-        for number in range(MANY):
-            freezer.came(number)
-        await trio.sleep(SETTLE_S / 2)
-        freezer.ended(0)
-        await trio.sleep(100)
-        assert freezer.freezes == 0
-        nursery.cancel_scope.cancel()
+    def __call__(self) -> float:
+        self._now += self.collection_s
+        return self._now
 
 
 @pytest.mark.parametrize(
-    ("phases", "at"),
-    [
-        pytest.param([0.995], 0.0, id="now: the next slot is far"),
-        pytest.param([0.01], 0.015, id="after the only slot"),
-        pytest.param([n / 100 for n in range(50)], 0.495, id="after the last of fifty"),
-    ],
+    ("collection_s", "freezes"), [(0.0, 0), (LONG_S - 0.001, 0), (LONG_S, 1), (1.0, 1)]
 )
-async def test_collects_in_a_pause_of_the_pacer(
-    autojump_clock: object, monkeypatch: pytest.MonkeyPatch, phases: list[float], at: float
-) -> None:
-    frozen: list[float] = []
-    async with trio.open_nursery() as nursery:
-        pacer = Pacer()
-        freezer = HeapFreezer(pacer)
-        monkeypatch.setattr(freezer, "freeze", lambda: frozen.append(trio.current_time()))
-        nursery.start_soon(pacer.run)
-        await _run(freezer, nursery)
-        began = trio.current_time()
-        for number in range(MANY):
-            freezer.came(number)
-        due = began + SETTLE_S
-        for phase in phases:
-            pacer.schedule(_Paced(10.0), due + phase)
-        await trio.sleep(SETTLE_S + 1)
-        assert frozen[0] - due == pytest.approx(at, abs=0.006)
-        nursery.cancel_scope.cancel()
+def test_freezes_after_a_long_full_collection(collection_s: float, freezes: int) -> None:
+    clock = _Clock()
+    with HeapFreezer(clock) as freezer:
+        clock.collection_s = collection_s
+        frozen = gc.get_freeze_count()
+        one = [object()]
+        gc.collect()
+        assert freezer.freezes == freezes
+        assert (gc.get_freeze_count() > frozen) is bool(freezes)
+        assert gc.is_tracked(one)
 
 
-async def test_a_pacer_without_a_pause_puts_it_off_for_a_second(autojump_clock: object) -> None:
-    async with trio.open_nursery() as nursery:
-        pacer = Pacer()
-        freezer = HeapFreezer(pacer)
-        nursery.start_soon(pacer.run)
-        await _run(freezer, nursery)
-        pacer.schedule(_Paced(0.01), trio.current_time())
-        for number in range(MANY):
-            freezer.came(number)
-        await trio.sleep(SETTLE_S + 1.2)
-        assert freezer.freezes == 1
-        nursery.cancel_scope.cancel()
+def test_young_collections_do_not_count() -> None:
+    clock = _Clock()
+    with HeapFreezer(clock) as freezer:
+        clock.collection_s = 1.0
+        gc.collect(0)
+        gc.collect(1)
+        assert freezer.freezes == 0
+
+
+def test_nothing_is_frozen_after_its_end() -> None:
+    clock = _Clock()
+    with HeapFreezer(clock) as freezer:
+        clock.collection_s = 1.0
+    gc.collect()
+    assert freezer.freezes == 0
+
+
+def test_what_exists_at_the_start_is_frozen() -> None:
+    gc.unfreeze()
+    with HeapFreezer():
+        assert gc.get_freeze_count() > 1000
+
+
+async def test_with_many_channels_no_full_collection_is_long() -> None:
+    took: list[float] = []
+    began = 0.0
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.thread_time()
+        elif info["generation"] == 2:
+            took.append(time.thread_time() - began)
+
+    async with open_socket_guests() as (host, guests):
+        guests.appear(0, 2500)
+        await guests.all_heartbeating(host, 2500)
+        assert host.heap.freezes > 0
+        gc.callbacks.append(note)
+        try:
+            for _ in range(3):
+                guests.answer()
+                await trio.sleep(0.01)
+                gc.collect()
+        finally:
+            gc.callbacks.remove(note)
+    # The first one may still have many channels to scan, of which it then rids the others.
+    assert min(took) < 0.02, took  # all 2500 take 0.1 s
 
 
 # -- what an ended channel leaves behind ----------------------------------------------------
@@ -268,18 +234,16 @@ async def test_memory_stays_flat_while_channels_come_and_go(
     seen: list[int] = []
     async with open_socket_guests() as (host, guests):
         for first in range(0, LIVES, _BATCH):
-            freezes = host.heap.freezes
             guests.appear(first, _BATCH)
             await guests.all_heartbeating(host, _BATCH)
-            with trio.fail_after(20):
-                while host.heap.freezes == freezes:
-                    guests.answer()
-                    await trio.sleep(0.01)
+            # As if it had been a long collection: each channel is frozen.
+            gc.collect()
+            gc.freeze()
             guests.vanish(first, _BATCH)
             await guests.none_left(host)
             guests.close()
             seen.append(_resident_bytes())
-        assert host.heap.freezes == len(seen) >= 10
+        assert len(seen) >= 10
         assert host.supervisor.crashes == 0
     # A leaked channel is 7 KiB at least, 20 MiB for half of the fewest lives.
     grown = max(seen[-3:]) - min(seen[len(seen) // 2 - 1 : len(seen) // 2 + 2])

@@ -85,7 +85,9 @@ async def test_status_is_answered_seldom_meanwhile(autojump_clock: MockClock) ->
         for _ in range(3):
             refused = await http.get("/v1/status")
             assert refused.status_code == 503
-            assert refused.json()["reason"].startswith("overloaded: heartbeats come first; try agai")
+            assert refused.json()["reason"].startswith(
+                "overloaded: heartbeats come first; try agai"
+            )
             assert 1 <= int(refused.headers["retry-after"]) <= STATUS_S
         # One instance costs nothing.
         assert (await http.get(f"/v1/instances/{guest.uuid}")).status_code == 200

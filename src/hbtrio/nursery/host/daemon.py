@@ -4,7 +4,6 @@
       time            the on-time guard
       overload        sheds what can wait, while the host is late
       pacer           sends the challenges of all channels
-      heap            keeps garbage collections short
       discovery       finds channel sockets that come and go
       channel <uuid>  one per instance, see channel.py
       corrective      commands for lost and ill instances
@@ -16,7 +15,6 @@ and processes are passed in, so that the same host runs in a simulation.
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -98,7 +96,7 @@ class Host:
         self.clock = environment.clock
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
-        self.heap = HeapFreezer(self.pacer)
+        self.heap = HeapFreezer()
         self.overload = OverloadWatch(self.guard, environment.shed_log, environment.reports.now)
         self.supervisor = Supervisor()
         self.mass_failures = MassFailures(config.brake.share, config.brake.minimum)
@@ -161,7 +159,6 @@ class Host:
         self._nursery.start_soon(run_guard, self.guard)
         self._nursery.start_soon(keep, "pacer", self.pacer.run)
         self._nursery.start_soon(keep, "discovery", self._discover)
-        self._nursery.start_soon(keep, "heap", self.heap.run)
         self._nursery.start_soon(keep, "overload", self.overload.run)
 
     async def _discover(self) -> None:
@@ -184,7 +181,6 @@ class Host:
         channel = Channel(file, self._setup)
         channel.heartbeat.reporting = self.reporting.is_on(file.uuid)
         self.channels[file.uuid] = channel
-        self.heap.came(channel)
         self._nursery.start_soon(self._keep_channel, channel)
 
     def _gone(self, file: ChannelFile) -> None:
@@ -199,7 +195,6 @@ class Host:
 
     async def _keep_channel(self, channel: Channel) -> None:
         await self.supervisor.keep(f"channel {channel.uuid}", channel.run)
-        self.heap.ended(channel)
         channel.release()
         if self.channels.get(channel.uuid) is channel:
             del self.channels[channel.uuid]
@@ -327,9 +322,6 @@ async def open_host(
     async with trio.open_nursery() as nursery:
         host = Host(config, environment, nursery, events)
         host.start()
-        # What was imported and built so far lives as long as the process: keep the garbage
-        # collector from scanning it again and again between two beats. Of the channels, which
-        # come later, the host's HeapFreezer takes care.
-        gc.freeze()
-        yield host
+        with host.heap:
+            yield host
         nursery.cancel_scope.cancel()
