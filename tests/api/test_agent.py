@@ -289,7 +289,7 @@ async def test_a_host_whose_progress_is_not_understood(
             session.progressed(ActionProgress(message.command_id, said, last=False))
             return Reply(message.command_id, ok=True)
 
-        monkeypatch.setattr(type(session), "command", lambda _, message: command(message))
+        monkeypatch.setattr(type(session), "command", lambda _, message, __: command(message))
         body = {"action": "stop", "command": ["x"]}
         assert lines_of(await http.post(at(guest, "act"), json=body)) == [
             {"step": "vote"},
@@ -380,6 +380,8 @@ async def test_pages_of_the_history(tmp_path: Path) -> None:
                 str(number),
                 Event.STOP,
                 asked_at=EPOCH - timedelta(seconds=1.5),
+                command_id=f"c{number}",
+                note="h replied later: no",
             )
             await api.agent.store.record(entry)
         first = (await http.get("/v1/history?limit=2")).json()
@@ -393,6 +395,7 @@ async def test_pages_of_the_history(tmp_path: Path) -> None:
             "event": "stop",
             "asked_at": "2024-12-31T23:59:58.500+00:00",
             "reason": "4",
+            "note": "h replied later: no",
         }
         document = (await http.get("/openapi.json")).json()
         described = document["components"]["schemas"]["FleetEventLine"]

@@ -230,6 +230,36 @@ async def test_what_an_older_file_has_is_kept(path: str, clock: Clock) -> None:
         assert await store.prune(datetime.now(UTC) + timedelta(1)) == 1
 
 
+async def test_the_history_of_a_file_from_before_notes(path: str, clock: Clock) -> None:
+    before = next(n for n, steps in enumerate(MIGRATIONS) if any(" note " in s for s in steps))
+    db = sqlite3.connect(path, isolation_level=None)
+    migrate(db, MIGRATIONS[:before])
+    db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    columns = "time, kind, uuid, hostname, event, result, reason, who, corrective_action, kept_at"
+    at = T0.timestamp()
+    old = (at, "vote", A, "compute-0", "stop", "error", "no link", "vim", "", at)
+    db.execute(f"INSERT INTO history ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", old)
+    db.close()
+    os.chmod(path, 0o600)
+    async with Store.open(path, clock) as store:
+        [kept] = [record.entry for record in await store.history()]
+        assert (kept.reason, kept.command_id, kept.note) == ("no link", "", "")
+        # It is of no known command, so that nothing is noted on it.
+        assert await store.note("compute-0", "", "later") is None
+        new = attrs.evolve(kept, command_id="c1")
+        await store.record(new)
+        assert await store.note("compute-0", "c1", "later") == attrs.evolve(new, note="later")
+    assert version_of(path) == len(MIGRATIONS)
+
+
+def test_notes_are_found_without_reading_the_whole_history(path: str) -> None:
+    database = open_database(path)
+    query = "SELECT * FROM history WHERE command_id = ? AND command_id <> ''"
+    plan = database.db.execute(f"EXPLAIN QUERY PLAN {query}", ("c1",)).fetchall()
+    database.close()
+    assert "USING INDEX history_command" in plan[0][3]
+
+
 def test_a_step_that_fails_is_undone_whole(path: str) -> None:
     db = sqlite3.connect(path, isolation_level=None)
     steps = [("CREATE TABLE a (x)",), ("CREATE TABLE b (x)", "CREATE TABLE a (x)")]

@@ -172,7 +172,7 @@ async def test_a_replayed_report_changes_nothing(store: Store) -> None:
     assert await store.welcome("compute-0", "boot") == 0
     for number, taken in [(3, True), (3, False), (2, False), (5, True), (4, False)]:
         entry, gone = alarm(body=f"alarm {number}"), history(f"gone {number}")
-        assert await store.take_report("compute-0", "boot", number, gone, [entry]) is taken
+        assert bool(await store.take_report("compute-0", "boot", number, gone, [entry])) is taken
     assert await store.welcome("compute-0", "boot") == 5
     assert await bodies(store) == [("alarm 3", "queued"), ("alarm 5", "queued")]
     kept = [(record.id, record.entry.reason) for record in await store.history()]
@@ -280,10 +280,46 @@ async def test_history_keeps_every_field(store: Store) -> None:
         "an operator",
         CorrectiveAction.STOP,
         T0 - timedelta(seconds=1.5),
+        "c1",
+        "a note",
     )
     await store.record(entry)
     kept = attrs.evolve(entry, hostname="compute-0?", reason='a "reason" \U0001f600 ?')
     assert [record.entry for record in await store.history()] == [kept]
+
+
+async def test_a_command_has_one_entry_and_one_note(store: Store) -> None:
+    """What was told first stands; what the host reports afterwards is a note on it."""
+    told = attrs.evolve(history("no answer"), command_id="c1", result=VoteResult.ERROR)
+    await store.record(told)
+    report = attrs.evolve(told, reason="no", result=VoteResult.REJECT)
+    for number, noted in enumerate(("compute-0 reported later: reject: no", None), 1):
+        taken = await store.take_report("compute-0", "boot", number, report)
+        assert taken is not None
+        kept = None if noted is None else attrs.evolve(told, note=noted)
+        assert taken.history == kept
+    assert await store.note("compute-0", "c1", "too many") is None
+    [record] = await store.history()
+    assert record.entry == attrs.evolve(told, note="compute-0 reported later: reject: no")
+
+
+async def test_a_report_of_what_was_told_needs_no_note(store: Store) -> None:
+    told = attrs.evolve(history("fine"), command_id="c1", result=VoteResult.ACCEPT)
+    await store.record(told)
+    taken = await store.take_report("compute-0", "boot", 1, told)
+    assert taken is not None
+    assert taken.history is None
+    assert [record.entry for record in await store.history()] == [told]
+
+
+async def test_only_its_host_notes_on_a_command(store: Store) -> None:
+    told = attrs.evolve(history("no answer"), command_id="c1")
+    await store.record(told)
+    await store.record(history("of no command"))
+    assert await store.note("compute-1", "c1", "no") is None
+    assert await store.note("compute-0", "c2", "no") is None
+    assert await store.note("compute-0", "", "no") is None
+    assert await store.note("compute-0", "c1", "done \ud800") == attrs.evolve(told, note="done ?")
 
 
 async def test_pruning_is_by_age_and_in_batches(store: Store, clock: Clock) -> None:

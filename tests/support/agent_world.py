@@ -28,6 +28,7 @@ from hbtrio.nursery.agent.audit import Audit
 from hbtrio.nursery.agent.daemon import Agent, open_agent
 from hbtrio.nursery.agent.open_rounds import VIM, OpenedRound
 from hbtrio.nursery.agent.vim_client import VimClient
+from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.store import Store
 from hbtrio.wire.vim import VimRequest
@@ -137,6 +138,7 @@ async def agent_world(
             fake if vim else None,
             new_command_id=lambda: f"command-{number}-{next(ids)}",
             wall_clock=wall_clock,
+            clock=ProcessClock(trio.current_time, "agent-boot"),
         )
         async with running as agent, trio.open_nursery() as nursery:
             await wait_all_tasks_blocked()

@@ -20,6 +20,7 @@ from hbtrio.net.endpoints import Unreachable
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.nursery.agent.daemon import Agent, open_agent
 from hbtrio.nursery.host.agent_link import HostLink, Identity
+from hbtrio.policy.begin_by import ProcessClock
 from support.control_socket import socket_path
 from support.host_world import HostWorld, host_world
 from support.inline_store import InlineWorker, inline_store, wall_clock
@@ -100,6 +101,7 @@ async def fleet_api(
             None,
             new_command_id=lambda: f"command-{next(ids)}",
             wall_clock=wall_clock,
+            clock=ProcessClock(trio.current_time, "agent-boot"),
         )
         async with running as agent, trio.open_nursery() as nursery:
             api = FleetApi(agent, worker)

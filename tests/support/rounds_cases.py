@@ -25,10 +25,15 @@ ENDS_S = told_timeout_s(VOTE_S)
 
 
 async def history(world: AgentWorld) -> list[tuple[str, str, str, str]]:
-    """What was recorded of votes and notices, the oldest first."""
+    """What was recorded of votes and notices, the oldest first; a note is in brackets."""
     found = [record.entry for record in reversed(await world.store.history())]
     return [
-        (one.kind, one.event or "", one.result or "", one.reason)
+        (
+            one.kind,
+            one.event or "",
+            one.result or "",
+            one.reason + (f" [{one.note}]" if one.note else ""),
+        )
         for one in found
         if one.kind in ("vote", "notice", "undelivered")
     ]

@@ -104,6 +104,8 @@ class ScriptedHost:
         self.on_round: Callable[[RoundCommand], Awaitable[None]] = self.agree
         #: The same for actions; by default they are done at once.
         self.on_act: Callable[[ActCommand], Awaitable[None]] = self.performs
+        #: Its boot clock, by which its commands expire; None: it is too old for that.
+        self.boot_clock: Callable[[], float] | None = None
         #: The time of its reports.
         self.clock = "2025-01-01T00:00:00+00:00"
         #: Whether the link is up.
@@ -129,7 +131,10 @@ class ScriptedHost:
         self._stream = stream
         self.up = True
         nursery.start_soon(self._read, stream, nursery)
-        await self.send(self.hello)
+        hello = self.hello
+        if self.boot_clock is not None:
+            hello = attrs.evolve(hello, clock_s=self.boot_clock())
+        await self.send(hello)
         await self.until(lambda: self.welcome is not None or not self.up)
         if self.welcome is None:
             return
@@ -183,7 +188,7 @@ class ScriptedHost:
     async def _take(self, message: FromAgent, nursery: trio.Nursery) -> None:
         match message:
             case Ping(number=number):
-                await self.send(Pong(number))
+                await self.send(Pong(number, self._clock_s()))
                 return
             case Pong(number=number):
                 self._ponged = number
@@ -200,6 +205,9 @@ class ScriptedHost:
                 nursery.start_soon(self.on_act, message)
         self.received.append(message)
         self._notify()
+
+    def _clock_s(self) -> float | None:
+        return None if self.boot_clock is None else self.boot_clock()
 
     def _notify(self) -> None:
         self._news.set()

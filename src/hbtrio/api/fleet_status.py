@@ -233,4 +233,5 @@ def history_line(entry: HistoryEntry, id_: int | None = None) -> FleetEventLine:
         who=entry.who,
         asked_at="" if asked_at is None else asked_at.isoformat(timespec="milliseconds"),
         reason=entry.reason,
+        note=entry.note,
     )

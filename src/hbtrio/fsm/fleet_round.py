@@ -212,6 +212,11 @@ class FleetRound:
         return self.state in _OVER
 
     @property
+    def is_dropped(self) -> bool:
+        """Whether it has ended without a verdict."""
+        return self.state is FleetRoundState.DROPPED
+
+    @property
     def awaits_reply(self) -> bool:
         """Whether the reply to the requester is not written yet."""
         return self.state in _UNREPLIED

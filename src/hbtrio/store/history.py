@@ -10,14 +10,35 @@ from hbtrio.store.sql import changed, epoch, moment, moment_or_none, rows, text_
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 _COLUMNS: Final = (
-    "time, kind, uuid, hostname, event, result, reason, who, corrective_action, asked_at"
+    "time, kind, uuid, hostname, event, result, reason, who, corrective_action, asked_at,"
+    " command_id, note"
 )
 
+#: SQLite uses the index only for a query with the index's own condition.
+_OF_COMMAND: Final = "command_id = ? AND command_id <> ''"
 
-def record(db: sqlite3.Connection, entry: HistoryEntry, now: float) -> None:
-    """Inserts an entry; ``now``, in seconds since the epoch, decides when to prune it."""
+
+def record(db: sqlite3.Connection, entry: HistoryEntry, now: float) -> HistoryEntry | None:
+    """Inserts an entry, unless its command has one: then that one gets a note.
+
+    Args:
+        db: the database.
+        entry: the entry.
+        now: in seconds since the epoch; decides when to prune the entry.
+
+    Returns:
+        The inserted entry, or the one with a new note; None if nothing changed.
+    """
+    before = _of_command(db, entry.command_id)
+    if before is not None:
+        if (before.result, before.reason) == (entry.result, entry.reason):
+            return None
+        what = ": ".join(filter(None, (entry.result or entry.kind, entry.reason)))
+        return note(
+            db, entry.hostname, entry.command_id, f"{entry.hostname} reported later: {what}"
+        )
     db.execute(
-        f"INSERT INTO history ({_COLUMNS}, kept_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO history ({_COLUMNS}, kept_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             entry.time.timestamp(),
             entry.kind,
@@ -29,9 +50,33 @@ def record(db: sqlite3.Connection, entry: HistoryEntry, now: float) -> None:
             text_of(entry.who),
             entry.corrective_action or "",
             epoch(entry.asked_at),
+            text_of(entry.command_id),
+            text_of(entry.note),
             now,
         ),
     )
+    return entry
+
+
+def note(db: sqlite3.Connection, hostname: str, command_id: str, text: str) -> HistoryEntry | None:
+    """Notes on a command's entry what its host revealed later; only the first note is kept.
+
+    Returns the entry with its note; None if this host had no such command, or there is a note.
+    """
+    noted = changed(
+        db,
+        f"UPDATE history SET note = ? WHERE {_OF_COMMAND} AND hostname = ? AND note = ''",
+        text_of(text),
+        text_of(command_id),
+        text_of(hostname),
+    )
+    return _of_command(db, command_id) if noted else None
+
+
+def _of_command(db: sqlite3.Connection, command_id: str) -> HistoryEntry | None:
+    text = f"SELECT id, {_COLUMNS} FROM history WHERE {_OF_COMMAND}"
+    found = rows(db, text, text_of(command_id))
+    return _record(found[0]).entry if found else None
 
 
 def read(
@@ -75,7 +120,8 @@ def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
 
 
 def _record(row: tuple[Any, ...]) -> HistoryRecord:
-    number, time, kind, uuid, hostname, event, result, reason, who, action, asked_at = row
+    number, time, kind, uuid, hostname, event, result, reason, who, action, asked_at = row[:11]
+    command_id, note_text = row[11:]
     entry = HistoryEntry(
         time=moment(time),
         kind=kind,
@@ -87,5 +133,7 @@ def _record(row: tuple[Any, ...]) -> HistoryRecord:
         who=who,
         corrective_action=CorrectiveAction(action) if action else None,
         asked_at=moment_or_none(asked_at),
+        command_id=command_id,
+        note=note_text,
     )
     return HistoryRecord(number, entry)

@@ -157,6 +157,9 @@ class HistoryEntry:
         corrective_action: the action of a loss or ill health.
         asked_at: for a vote or notice through this agent, when it was requested, by the agent's
             clock.
+        command_id: the command that this is the outcome of, or "". A command has one outcome: what
+            the requester was told.
+        note: what was learned of the command later, or "".
     """
 
     time: datetime
@@ -169,6 +172,19 @@ class HistoryEntry:
     who: str = ""
     corrective_action: CorrectiveAction | None = None
     asked_at: datetime | None = None
+    command_id: str = ""
+    note: str = ""
+
+
+@attrs.frozen
+class TakenReport:
+    """A report that was stored.
+
+    Args:
+        history: the entry that was added to the history, or that got a note; None if neither.
+    """
+
+    history: HistoryEntry | None
 
 
 @attrs.frozen

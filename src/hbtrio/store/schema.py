@@ -156,6 +156,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             WHERE state = 'queued' AND deadline IS NOT NULL
         """,
     ),
+    # A command has one entry, with what its requester was told; a later truth is a note on it.
+    (
+        "ALTER TABLE history ADD COLUMN command_id TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE history ADD COLUMN note TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX history_command ON history (command_id) WHERE command_id <> ''",
+    ),
 )
 
 

@@ -34,6 +34,7 @@ from hbtrio.store.records import (
     Ready,
     RoundRecord,
     RoundResult,
+    TakenReport,
 )
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
@@ -153,33 +154,34 @@ class Store:
         history_entry: HistoryEntry | None = None,
         outbox_entries: Sequence[NewEntry] = (),
         round_result: RoundResult | None = None,
-    ) -> bool:
+    ) -> TakenReport | None:
         """Stores one report of a host and everything that follows from it.
 
         Args:
             hostname: the host.
             boot_id: the host process; report numbers start again with each.
             number: the report's number.
-            history_entry: the report's entry in the history.
+            history_entry: the report's entry in the history; a note, if its command has one.
             outbox_entries: the entries to deliver to the VIM.
             round_result: the round that the report ends. If the round was closed before, its
                 verdict in ``outbox_entries`` is left out, because the VIM has a verdict.
 
-        Returns False and does nothing if the number was taken before, so that a replayed report has
+        Returns None and does nothing if the number was taken before, so that a replayed report has
         no effect.
         """
         now = self._now()
 
-        def work(db: sqlite3.Connection) -> bool:
+        def work(db: sqlite3.Connection) -> TakenReport | None:
             if not rounds.acknowledge(db, hostname, boot_id, number):
-                return False
+                return None
+            kept = None
             if history_entry is not None:
-                history.record(db, history_entry, now)
+                kept = history.record(db, history_entry, now)
             entries = outbox_entries
             if round_result is not None:
                 entries = rounds.still_wanted(db, round_result, entries, now)
             outbox.queue(db, entries, now)
-            return True
+            return TakenReport(kept)
 
         return await self._worker.run(work)
 
@@ -305,6 +307,10 @@ class Store:
         """Adds a history entry that doesn't belong to a report."""
         now = self._now()
         await self._worker.run(lambda db: history.record(db, entry, now))
+
+    async def note(self, hostname: str, command_id: str, text: str) -> HistoryEntry | None:
+        """Notes on a command's entry what its host revealed later, see :func:`.history.note`."""
+        return await self._worker.run(lambda db: history.note(db, hostname, command_id, text))
 
     async def history(
         self, limit: int = PAGE, *, before: int | None = None, uuid: str | None = None

@@ -324,6 +324,14 @@ def test_the_name_of_an_event_can_not_be_taken_for_more(name: str, called: str) 
     assert data.getvalue().decode() == f"{WEB.uuid}{called} h loss\n"
 
 
+def test_a_note_follows_what_was_told() -> None:
+    on, data = screen()
+    told = {"kind": "vote", "uuid": WEB.uuid, "hostname": "h", "event": "stop", "result": "error"}
+    show_event(on, FleetEventLine(**told, reason="no reply", note="h replied later: expired"), "")
+    expected = f"{WEB.uuid} h vote stop error: no reply; h replied later: expired\n"
+    assert data.getvalue().decode() == expected
+
+
 def test_moments_are_local() -> None:
     with time_zone("IST-5:30"):
         on, data = screen()

@@ -13,7 +13,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetAction, FleetActionRefused
-from hbtrio.nursery.agent.host_session import REPLY_S
+from hbtrio.nursery.agent.later_truths import LaterTruths
+from hbtrio.policy.begin_by import REPLY_S
 from hbtrio.wire.link_messages import ActCommand
 from hbtrio.wire.vocabulary import ActionName
 from support.agent_world import AgentWorld, agent_world
@@ -37,6 +38,7 @@ def actions_of(world: AgentWorld) -> AgentActions:
         agent.fleet,
         agent.store,
         agent.history,
+        LaterTruths(world.nursery, agent.store, agent.history, agent.rounds),
         new_command_id=lambda: f"act-{next(ids)}",
         wall_clock=wall_clock,
     )

@@ -13,8 +13,8 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.fsm.alarm_hold import SETTLE_S
-from hbtrio.nursery.agent.host_session import REPLY_S
 from hbtrio.nursery.agent.rounds import PATIENCE_S
+from hbtrio.policy.begin_by import REPLY_S
 from hbtrio.wire.link_messages import RoundCommand
 from hbtrio.wire.vocabulary import Event
 from support.agent_world import AgentWorld, agent_world

@@ -18,9 +18,9 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 from hbtrio.api.vim import vim_api
 from hbtrio.fsm.delivery import OutboxState
 from hbtrio.http.server import DELIVERED_EXTENSION
-from hbtrio.nursery.agent.host_session import REPLY_S
 from hbtrio.nursery.agent.rounds import PATIENCE_S
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
+from hbtrio.policy.begin_by import BEGIN_S, REPLY_S
 from hbtrio.store.records import HistoryEntry, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import encode_link
@@ -88,8 +88,7 @@ async def test_a_silent_guest_has_agreed_before_the_vims_timer_ends(world: Agent
     await trio.sleep(100)
     assert len(world.vim.verdicts) == 1
     assert await history(world) == [
-        ("vote", "stop", "accept", reason),
-        ("vote", "stop", "timeout", "no answer"),
+        ("vote", "stop", "accept", f"{reason} [compute-0 reported later: timeout: no answer]"),
     ]
 
 
@@ -206,10 +205,8 @@ async def test_who_does_not_wait_for_the_reply_gets_no_verdict(world: AgentWorld
     await host.outcome(host.commands[0], VoteResult.REJECT, "no")
     await trio.sleep(100)
     assert world.vim.verdicts == []
-    assert await history(world) == [
-        ("vote", "stop", "error", "the requester did not wait for the reply"),
-        ("vote", "stop", "reject", "no"),
-    ]
+    told = "the requester did not wait for the reply [compute-0 reported later: reject: no]"
+    assert await history(world) == [("vote", "stop", "error", told)]
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -397,13 +394,16 @@ async def test_a_host_that_does_not_reply(
         return
 
     host.on_round = ignore
-    assert await refused(world, caplog, heartbeating=True) == "compute-0 did not reply"
+    unknown = "the outcome is unknown: compute-0 did not reply"
+    assert await refused(world, caplog, heartbeating=True) == unknown
     assert trio.current_time() == REPLY_S + PATIENCE_S
     # It replies after all, and its guest votes: too late for whoever was told that it failed.
     await host.opens(host.commands[0])
     await host.outcome(host.commands[0], VoteResult.REJECT, "no")
     await trio.sleep(100)
     assert world.vim.verdicts == []
+    told = f"{unknown} [compute-0 reported later: reject: no]"
+    assert await history(world) == [("vote", "stop", "error", told)]
 
 
 async def test_too_many_rounds(
@@ -502,10 +502,22 @@ async def test_a_notice_is_not_told_before_it_is_stored(world: AgentWorld) -> No
     world.worker.run = slow  # type: ignore[method-assign]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(world.ask, Event.STOP, vote=False))
-        await trio.sleep(10)
+        await trio.sleep(BEGIN_S)
         assert host.commands == []
         stored.set()
     assert len(host.commands) == 1
+
+
+async def test_a_notice_that_takes_too_long_to_store_is_not_told(world: AgentWorld) -> None:
+    """The VIM is told that it failed, so nothing of it may happen any more."""
+    host = await world.bound_host()
+    world.worker.slow_s = BEGIN_S + PATIENCE_S + 0.1
+    with pytest.raises(CantAsk, match=r"^expired 0\.1 s ago: nothing was done$"):
+        await world.ask(Event.STOP, vote=False)
+    world.worker.slow_s = 0.0
+    await trio.sleep(100)
+    assert host.commands == []
+    assert world.vim.verdicts == []
 
 
 # -- instances that move, or go --------------------------------------------------------------------

@@ -154,4 +154,6 @@ def show_event(screen: Screen, event: AnyEventLine, name: str) -> None:
     called = bracketed(name) if name else ""
     start = " ".join(filter(None, (stamp(event.time), uuid, called, event.hostname)))
     reason = f": {event.reason}" if event.reason else ""
-    screen.line(f"{start} " if start else "", (_head(event), colour), f"{action}{who}{reason}")
+    note = f"; {event.note}" if event.note else ""
+    outcome = f"{action}{who}{reason}{note}"
+    screen.line(f"{start} " if start else "", (_head(event), colour), outcome)

@@ -39,6 +39,7 @@ from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.instance_states import InstanceStates
 from hbtrio.nursery.agent.inventory import AgentInventory
+from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.agent.link_server import AgentLinks
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
 from hbtrio.nursery.agent.rounds import Rounds
@@ -49,10 +50,12 @@ from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
+from hbtrio.system.boot_clock import process_clock
 
 _log = logging.getLogger("hbtrio.agent")
 
@@ -98,6 +101,7 @@ class Agent:
         delivery: delivers to the VIM; None without a VIM.
         supervisor: counts programming errors.
         started_at: the time of its start.
+        clock: by which operators' requests expire.
     """
 
     config: AgentConfig
@@ -113,6 +117,7 @@ class Agent:
     delivery: VimDelivery | None
     supervisor: Supervisor
     started_at: datetime
+    clock: ProcessClock
 
 
 @asynccontextmanager
@@ -124,6 +129,7 @@ async def open_agent(
     auditor: VimClient | None = None,
     new_command_id: Callable[[], str],
     wall_clock: Callable[[], datetime],
+    clock: ProcessClock | None = None,
 ) -> AsyncIterator[Agent]:
     """Runs an agent within the block; all calls to it have to end within the block, too.
 
@@ -134,10 +140,12 @@ async def open_agent(
         auditor: audits the VIM every ``config.vim.audit_s`` seconds; None for no audits.
         new_command_id: makes ids that are never reused.
         wall_clock: the wall clock of the store.
+        clock: by which requests and commands expire; None for the system's.
 
     Raises:
         StoreFault: the store can't be read at the start.
     """
+    clock = clock or process_clock()
     fleet = Fleet(has_vim=transport is not None)
     history: Broadcast[HistoryEntry] = Broadcast()
     outbox = WakeUp()
@@ -198,13 +206,25 @@ async def open_agent(
 
         nursery.start_soon(supervisor.keep, "history pruning", prune)
         async with trio.open_nursery() as link_nursery:
-            links = AgentLinks(link_nursery, config.name, fleet, store, events, supervisor, guard)
+            later = LaterTruths(nursery, store, history, rounds)
+            links = AgentLinks(
+                link_nursery,
+                config.name,
+                fleet,
+                store,
+                events,
+                supervisor,
+                guard,
+                later,
+                clock.now,
+            )
             async with trio.open_nursery() as action_nursery:
                 actions = AgentActions(
                     action_nursery,
                     fleet,
                     store,
                     history,
+                    later,
                     new_command_id=new_command_id,
                     wall_clock=wall_clock,
                 )
@@ -222,6 +242,7 @@ async def open_agent(
                     delivery=delivery,
                     supervisor=supervisor,
                     started_at=wall_clock(),
+                    clock=clock,
                 )
                 action_nursery.cancel_scope.cancel()
             link_nursery.cancel_scope.cancel()

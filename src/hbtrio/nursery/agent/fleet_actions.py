@@ -18,8 +18,10 @@ import trio
 
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone
+from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.progress_lines import ProgressLines
+from hbtrio.policy.begin_by import BeginBy
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
@@ -64,6 +66,7 @@ class AgentActions:
         fleet: knows the host of each instance, and its link.
         store: keeps the history.
         history: publishes the history entries.
+        later: handles what hosts tell of actions once they were given up.
         new_command_id: makes ids that are never reused.
         wall_clock: the wall clock of the store.
     """
@@ -74,6 +77,7 @@ class AgentActions:
         fleet: Fleet,
         store: Store,
         history: Broadcast[HistoryEntry],
+        later: LaterTruths,
         *,
         new_command_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
@@ -83,6 +87,7 @@ class AgentActions:
         self._fleet = fleet
         self._store = store
         self._history = history
+        self._later = later
         self._new_command_id = new_command_id
         self._wall_clock = wall_clock
 
@@ -122,15 +127,28 @@ class AgentActions:
             )
         else:
             message = ActCommand(self._new_command_id(), uuid, name, command, force, _DEADLINE_S)
-            await self._nursery.start(self._watch, action, session, message)
+            begin_by = session.begin_by(_DEADLINE_S)
+            await self._nursery.start(self._run, action, session, message, begin_by)
         return action
+
+    async def _run(
+        self,
+        action: FleetAction,
+        session: HostSession,
+        message: ActCommand,
+        begin_by: BeginBy,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        with self._later.action(message.command_id):
+            await self._watch(action, session, message, begin_by, task_status)
 
     async def _watch(
         self,
         action: FleetAction,
         session: HostSession,
         message: ActCommand,
-        *,
+        begin_by: BeginBy,
         task_status: trio.TaskStatus[None],
     ) -> None:
         self.in_progress[message.command_id] = action
@@ -139,7 +157,7 @@ class AgentActions:
         begun = False
         try:
             await self._record(action, _asked(message))
-            async with aclosing(session.act(message)) as lines:
+            async with aclosing(session.act(message, begin_by)) as lines:
                 async for text in lines:
                     line = _line(text)
                     if not begun:
@@ -163,13 +181,14 @@ class AgentActions:
             await self._refuse(action, refusal)
         if not begun:
             task_status.started()
-        await self._record(action, outcome or f"the outcome is unknown: {lost}")
+        what = outcome or f"the outcome is unknown: {lost}"
+        await self._record(action, what, message.command_id)
 
     async def _refuse(self, action: FleetAction, reason: str) -> NoReturn:
         await self._record(action, f"refused: {reason}")
         raise FleetActionRefused(reason)
 
-    async def _record(self, action: FleetAction, what: str) -> None:
+    async def _record(self, action: FleetAction, what: str, command_id: str = "") -> None:
         entry = HistoryEntry(
             time=self._wall_clock(),
             kind="action",
@@ -177,6 +196,7 @@ class AgentActions:
             hostname=action.hostname,
             reason=f"{action.name}: {what}",
             who=action.who,
+            command_id=command_id,
         )
         _log.info("%s: action %s by %s", entry.uuid, entry.reason, entry.who)
         self._history.publish(entry)

@@ -211,6 +211,7 @@ class HostEvents:
             who="" if asked is None else asked.asked_by,
             corrective_action=report.corrective_action,
             asked_at=None if asked is None else asked.asked_at,
+            command_id="" if asked is None else asked.command_id,
         )
         if not self._rounds.awaits_reply(report.command_id):
             # Woken early, so that the delivery's query mostly joins the same transaction.
@@ -233,7 +234,8 @@ class HostEvents:
         if taken:
             self._unsettled.discard(key)
             self._states.notified(services)
-            self._history.publish(history)
+            if taken.history is not None:
+                self._history.publish(taken.history)
 
     # ----------------------------------------------------------------------------------------------
 

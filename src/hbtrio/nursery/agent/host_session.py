@@ -17,6 +17,7 @@ import trio
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Window
+from hbtrio.policy.begin_by import BEGIN_S, REPLY_S, BeginBy, Expired
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.link_codec import LinkError
 from hbtrio.wire.link_messages import (
@@ -32,9 +33,6 @@ from hbtrio.wire.link_messages import (
 
 _log = logging.getLogger("hbtrio.links")
 
-#: Seconds that a host may take to reply to a command.
-REPLY_S: Final = 5.0
-
 #: Progress lines of an action that may wait for their reader.
 _PROGRESS: Final = 256
 
@@ -48,6 +46,21 @@ class HostUnreachable(Exception):
 
 class NotDone(Exception):
     """The command was not sent, or the host refused it; the text is the reason."""
+
+
+@attrs.frozen
+class OpeningReply:
+    """What became of a request to open a vote or notice.
+
+    Args:
+        seconds: its window; 0 if it is not known to be open.
+        fault: why; "" if it is open.
+        is_unknown: whether the host may have opened it all the same.
+    """
+
+    seconds: int = 0
+    fault: str = ""
+    is_unknown: bool = False
 
 
 @attrs.define(eq=False)
@@ -66,6 +79,10 @@ class HostSession:
     _progress: dict[str, trio.MemorySendChannel[str]] = attrs.field(factory=dict, init=False)
     _reporting: dict[str, bool] = attrs.field(factory=dict, init=False)
     _to_send: WakeUp = attrs.field(factory=WakeUp, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.hello.clock_s is not None:
+            self.link.peer_clock.read(self.hello.clock_s, self.link.clock())
 
     @property
     def hostname(self) -> str:
@@ -93,14 +110,32 @@ class HostSession:
                 except SessionEnded:
                     return  # the next session sends all of them
 
-    async def command(self, message: RoundCommand | ActCommand) -> Reply:
+    def begin_by(self, deadline_s: float) -> BeginBy:
+        """Returns until when a command may begin that was requested now, by the agent's clock."""
+        clock = self.link.clock
+        return BeginBy(clock, clock() + BEGIN_S + deadline_s)
+
+    async def command(self, message: RoundCommand | ActCommand, begin_by: BeginBy) -> Reply:
         """Sends a command and returns the host's reply.
 
+        Args:
+            message: the command, without its moment.
+            begin_by: until when it may begin; the host receives that by its own clock.
+
         Raises:
+            NotDone: it may not begin any more; it was not sent.
             HostUnreachable: the link is gone, or there was no reply within ``REPLY_S`` beyond the
-                command's own deadline: the command may or may not have been carried out.
+                command's own deadline: the command has begun, or never will.
             LinkError: the command is too long, and was not sent.
         """
+        try:
+            begin_by.check()
+        except Expired as error:
+            raise NotDone(str(error)) from error
+        clock = self.link.peer_clock
+        if clock.is_known:
+            moment = clock.at(begin_by.until_s, self.link.clock())
+            message = attrs.evolve(message, begin_by_s=moment, boot_id=self.hello.boot_id)
         waiting: Window[Reply | Exception] = Window(
             REPLY_S + message.deadline_s, self.guard, sources=[self.take_in], at_most_s=CALM_S
         )
@@ -112,40 +147,44 @@ class HostSession:
                 waiting.close(error)
 
         self._replies[message.command_id] = waiting
+        answer: Reply | Exception
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send)
-                answer = await waiting.wait()
+                try:
+                    answer = await waiting.wait()
+                except trio.TooSlowError:
+                    # From here on a reply is too late, see later_truths.py.
+                    del self._replies[message.command_id]
+                    self._progress.pop(message.command_id, None)
+                    answer = HostUnreachable(f"{self.hostname} did not reply")
                 nursery.cancel_scope.cancel()
-        except* trio.TooSlowError:
-            answer = HostUnreachable(f"{self.hostname} did not reply")
         finally:
-            del self._replies[message.command_id]
+            self._replies.pop(message.command_id, None)
         if isinstance(answer, SessionEnded):
             raise HostUnreachable(f"the link to {self.hostname} is gone") from None
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def open_round(self, message: RoundCommand) -> tuple[int, str]:
+    async def open_round(self, message: RoundCommand, begin_by: BeginBy) -> OpeningReply:
         """Has the host open a vote or notice.
-
-        Returns:
-            The window in seconds and ""; or 0 and the reason. A host that did not reply may have
-            opened it all the same.
 
         Raises:
             LinkError: as for :meth:`command`.
         """
         try:
-            reply = await self.command(message)
+            reply = await self.command(message, begin_by)
+        except NotDone as error:
+            return OpeningReply(fault=str(error))
         except HostUnreachable as error:
-            return 0, str(error)
+            fault = f"the outcome is unknown: {error}"
+            return OpeningReply(fault=fault, is_unknown=True)
         if reply.ok and reply.seconds:
-            return reply.seconds, ""
-        return 0, reply.reason or "the host opened none"
+            return OpeningReply(reply.seconds)
+        return OpeningReply(fault=reply.reason or "the host opened none")
 
-    async def act(self, message: ActCommand) -> AsyncGenerator[str]:
+    async def act(self, message: ActCommand, begin_by: BeginBy) -> AsyncGenerator[str]:
         """Sends an action's command and yields its progress lines.
 
         Raises:
@@ -156,7 +195,7 @@ class HostSession:
         self._progress[message.command_id] = send
         try:
             try:
-                reply = await self.command(message)
+                reply = await self.command(message, begin_by)
             except LinkError as fault:
                 raise NotDone(str(fault)) from fault
             if not reply.ok:
@@ -168,25 +207,30 @@ class HostSession:
         finally:
             self._progress.pop(message.command_id, None)
 
-    def replied(self, reply: Reply) -> None:
-        """Passes a reply to its command; drops it if the command no longer waits."""
+    def replied(self, reply: Reply) -> bool:
+        """Passes a reply to its command; returns False if the command no longer waits."""
         waiting = self._replies.get(reply.command_id)
         if waiting is not None:
             waiting.close(reply)
+        return waiting is not None
 
-    def progressed(self, progress: ActionProgress) -> None:
-        """Passes a progress line to its action; drops it if the reader is too slow."""
+    def progressed(self, progress: ActionProgress) -> bool:
+        """Passes a progress line to its action; returns False if nobody follows the action.
+
+        A line is dropped if its reader is too slow.
+        """
         channel = self._progress.get(progress.command_id)
         if channel is None:
-            return
+            return False
         if progress.last:
             del self._progress[progress.command_id]
             channel.close()
-            return
+            return True
         try:
             channel.send_nowait(progress.line)
         except trio.WouldBlock:
             _log.warning("%s: a progress line was dropped: its reader is too slow", self.hostname)
+        return True
 
     def note_instance(self, instance: Instance) -> None:
         """Notes a report about an instance, up to ``_INSTANCES``."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -22,6 +22,7 @@ from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.host_session import HostSession
+from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.agent.name_conflicts import NameConflicts
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import sleep_on_time
@@ -39,6 +40,7 @@ from hbtrio.wire.link_messages import (
     Hello,
     Instance,
     LinkReport,
+    Ping,
     Reply,
     SnapshotEnd,
     Welcome,
@@ -77,6 +79,8 @@ class AgentLinks:
         events: handles what hosts report.
         supervisor: counts programming errors.
         guard: the process's on-time guard.
+        later: handles what comes when nobody waits for it any more.
+        clock: this process's clock, see :mod:`hbtrio.policy.begin_by`.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class AgentLinks:
         events: HostEvents,
         supervisor: Supervisor,
         guard: OnTimeGuard,
+        later: LaterTruths,
+        clock: Callable[[], float],
     ) -> None:
         self.conflicts = NameConflicts()
         self._nursery = nursery
@@ -97,6 +103,8 @@ class AgentLinks:
         self._events = events
         self._supervisor = supervisor
         self._guard = guard
+        self._later = later
+        self._clock = clock
 
     def listen(self, listeners: list[Listener], tls: ssl.SSLContext | None) -> None:
         """Starts to serve all connecting hosts; an internal error ends only one host's link.
@@ -121,7 +129,9 @@ class AgentLinks:
         patience = trio.CancelScope()
         self._make_room_for(patience)
         peer = peer_text(stream)
-        link = LinkSession(stream, decode_from_host, sleep=sleep_on_time(self._guard))
+        link = LinkSession(
+            stream, decode_from_host, sleep=sleep_on_time(self._guard), clock=self._clock
+        )
         ack = _Acknowledgement(link, self._store)
         known: HostSession | None = None
         reason = f"no hello within {_HELLO_S:g} s"
@@ -190,7 +200,11 @@ class AgentLinks:
             self._replace(before, session)
         acknowledged = await self._store.welcome(hello.hostname, hello.boot_id)
         await session.link.send(Welcome(PROTOCOL, self._name, acknowledged))
+        # Until the first pong, the host's clock is that of its hello, which may have come late.
+        await session.link.send(Ping(0))
         _log.info("%s: link is up, version %s", hello.hostname, hello.version)
+        if hello.clock_s is None:
+            _log.info("%s: too old to let commands expire: it may begin one late", hello.hostname)
         if hello.dropped:
             _log.warning("%s: the host has dropped %d reports", hello.hostname, hello.dropped)
         await self._events.host_up(session)
@@ -222,9 +236,11 @@ class AgentLinks:
                 await self._events.report_received(session, message)
                 ack.owe(number)
             case Reply():
-                session.replied(message)
+                if not session.replied(message):
+                    await self._later.replied(session.hostname, message)
             case ActionProgress():
-                session.progressed(message)
+                if not session.progressed(message):
+                    await self._later.progressed(session.hostname, message)
             case Hello():
                 raise LinkError("duplicate hello")
 

@@ -108,6 +108,7 @@ class OpenRounds:
 
     def __init__(self) -> None:
         self._rounds: dict[str, OpenRound] = {}
+        self._ending: dict[str, OpenRound] = {}
         self._by_vim: set[tuple[str, Event, bool]] = set()
 
     def __len__(self) -> int:
@@ -134,6 +135,19 @@ class OpenRounds:
         if current is not None and current.record.asked_by == VIM:
             self._by_vim.discard(_subject(current.record))
         return current
+
+    def end(self, current: OpenRound) -> None:
+        """Removes a round whose requester is told the agent's own outcome, which is stored next."""
+        if self.pop(current.record.command_id) is not None:
+            self._ending[current.record.command_id] = current
+
+    def ending(self, command_id: str) -> OpenRound | None:
+        """Returns the round of this command if it has an outcome that is not stored yet."""
+        return self._ending.get(command_id)
+
+    def ended(self, current: OpenRound) -> None:
+        """Forgets a round whose outcome is stored."""
+        self._ending.pop(current.record.command_id, None)
 
     def refusal_of(self, record: RoundRecord) -> str:
         """Returns why a round can't be opened now; "" if it can."""
@@ -167,6 +181,7 @@ def history_of(record: RoundRecord, result: RoundResult, now: datetime) -> Histo
         result=result.result,
         who=record.asked_by,
         asked_at=record.asked_at,
+        command_id=record.command_id,
     )
 
 

@@ -21,7 +21,7 @@ import trio
 from hbtrio.fsm.delivery import OutboxKind
 from hbtrio.fsm.fleet_round import NOT_HEARD, FleetRound, RoundEnd
 from hbtrio.nursery.agent.fleet import Fleet
-from hbtrio.nursery.agent.host_session import HostSession
+from hbtrio.nursery.agent.host_session import HostSession, OpeningReply
 from hbtrio.nursery.agent.open_rounds import (
     VIM,
     OpenedRound,
@@ -35,6 +35,7 @@ from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.allowances import answer_within_s
+from hbtrio.policy.begin_by import BeginBy
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResult
 from hbtrio.store.retry import retry_forever
@@ -175,19 +176,18 @@ class Rounds:
         now, for_vim = trio.current_time(), who == VIM
         machine = FleetRound(vote=vote, window_s=record.window_s, now=now, for_vim=for_vim)
         current = self._open.add(OpenRound(record, machine))
-        seconds, fault = await self._open_on(session, current)
-        if fault:
-            self._end(current, machine.host_opened_none(fault))
-            return self._unasked.answer(record, fault)
-        machine.host_opened(seconds, trio.current_time())
+        opened = await self._open_on(session, current, session.begin_by(PATIENCE_S))
+        if opened.fault:
+            self._end(current, machine.host_opened_none(opened.fault))
+            return self._unasked.answer(record, opened.fault, is_unknown=opened.is_unknown)
+        machine.host_opened(opened.seconds, trio.current_time())
         self._nursery.start_soon(self._hold_window, current)
-        return OpenedRound(record.command_id, seconds, current.outcome)
+        return OpenedRound(record.command_id, opened.seconds, current.outcome)
 
-    async def _open_on(self, session: HostSession, current: OpenRound) -> tuple[int, str]:
+    async def _open_on(
+        self, session: HostSession, current: OpenRound, begin_by: BeginBy
+    ) -> OpeningReply:
         """Stores a round and has its host open it.
-
-        Returns:
-            The window in seconds and ""; or 0 and the reason.
 
         Raises:
             StoreFault: the round was not stored, and is dropped.
@@ -196,13 +196,14 @@ class Rounds:
         unknown whether the host has opened it, or the store has it.
         """
         record = current.record
-        opened = 0, ""
+        opened = OpeningReply()
         lost: StoreFault | None = None
 
         async def command() -> None:
             nonlocal opened
             opened = await session.open_round(
-                RoundCommand(record.command_id, record.uuid, record.event, record.vote, PATIENCE_S)
+                RoundCommand(record.command_id, record.uuid, record.event, record.vote, PATIENCE_S),
+                begin_by,
             )
 
         try:
@@ -252,7 +253,7 @@ class Rounds:
         current = self._open.get(command_id)
         end = None if current is None else current.machine.reply_unheard()
         if current is not None:
-            self._open.pop(command_id)
+            self._open.end(current)
         self._nursery.start_soon(self._close_unheard, command_id, current, end)
 
     async def _close_unheard(
@@ -279,6 +280,10 @@ class Rounds:
             The round, its result and the entries for the VIM; None, None and no entries if this
             agent never requested the round from that host.
         """
+        ending = self.ending(report.command_id)
+        if ending is not None and ending.machine.is_dropped and not self._store.fault:
+            # Its requester was told something else already: the report becomes a note on that.
+            await ending.outcome.wait()
         current = self._open.get(report.command_id)
         record = current.record if current else await self._store.find_round(report.command_id)
         if record is None or report.result is None or record.hostname != hostname:
@@ -289,6 +294,10 @@ class Rounds:
             until = current.machine.verdict_until
         result = RoundResult(report.command_id, report.result, report.reason)
         return record, result, self._verdict(record, result, until)
+
+    def ending(self, command_id: str) -> OpenRound | None:
+        """Returns the round of this command if it has an outcome that is not stored yet."""
+        return self._open.ending(command_id)
 
     def awaits_reply(self, command_id: str) -> bool:
         """Returns whether a round is open and its verdict has to wait for :meth:`replied`."""
@@ -313,7 +322,7 @@ class Rounds:
     def _end(self, current: OpenRound, end: RoundEnd | None) -> None:
         """Ends a round if its machine has returned an end."""
         if end is not None:
-            self._open.pop(current.record.command_id)
+            self._open.end(current)
             self._nursery.start_soon(self._close, current, end)
 
     async def _close(self, current: OpenRound, end: RoundEnd) -> None:
@@ -329,6 +338,7 @@ class Rounds:
             kept = await retry_forever(lambda: self._store.find_round(record.command_id))
             if kept is not None and kept.result is not None:
                 result = RoundResult(record.command_id, kept.result, kept.reason)
+        self._open.ended(current)
         current.end(result)
         self._outbox.set()
 

@@ -25,6 +25,10 @@ class CantAsk(Exception):
     """An instance can't be asked though it may be heartbeating; the text is the reason."""
 
 
+class OutcomeUnknown(CantAsk):
+    """It is unknown whether the instance was asked; if it was not by now, it never will be."""
+
+
 class UnaskedRounds:
     """Records and answers rounds that were not opened.
 
@@ -76,12 +80,19 @@ class UnaskedRounds:
             _log.error("store: %s: history entry lost: %s %s", fault, uuid, reason)
         return self.answer(record, reason)
 
-    def answer(self, record: RoundRecord, reason: str) -> OpenedRound:
-        """Logs and answers a recorded round; returns and raises as :meth:`refuse`."""
+    def answer(self, record: RoundRecord, reason: str, *, is_unknown: bool = False) -> OpenedRound:
+        """Logs and answers a recorded round; returns and raises as :meth:`refuse`.
+
+        Args:
+            record: the round.
+            reason: why it is not known to be open.
+            is_unknown: whether the instance may have been asked: then it raises
+                :class:`OutcomeUnknown`.
+        """
         may_answer = self._fleet.may_be_heartbeating(record.uuid)
         level = logging.WARNING if may_answer else logging.INFO
         what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
         _log.log(level, "%s: no %s: %s", record.uuid, what, reason)
         if may_answer:
-            raise CantAsk(reason)
+            raise OutcomeUnknown(reason) if is_unknown else CantAsk(reason)
         return no_part(reason)

@@ -17,6 +17,13 @@ from hbtrio.wire.operator.words import (
     Time,
 )
 
+_Note = Annotated[
+    str,
+    Meta(
+        description="What the host revealed after the requester was told the outcome. On the "
+        "events stream, such a line repeats an earlier one."
+    ),
+]
 _Who = Annotated[str, Meta(description="Who asked: vim, or an operator as far as known.")]
 
 
@@ -38,9 +45,10 @@ class EventLine(StreamLine, frozen=True, kw_only=True, omit_defaults=True):
     corrective_action: CorrectiveWord = ""
     command_id: str = ""
 
-    #: A host's events name neither it nor whoever asked.
+    #: A host's events name neither it nor whoever asked, and have no notes.
     hostname: ClassVar[str] = ""
     who: ClassVar[str] = ""
+    note: ClassVar[str] = ""
 
 
 class FleetEventLine(StreamLine, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,6 +69,7 @@ class FleetEventLine(StreamLine, frozen=True, kw_only=True, omit_defaults=True):
     who: _Who = ""
     asked_at: Time = ""
     reason: Text = field(default_factory=str)
+    note: _Note = ""
 
     #: An agent's events name their instances by uuid alone.
     name: ClassVar[str] = ""
