@@ -57,7 +57,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("home")]
 
 #: What the agent says of it.
 UNSAID = "the agent was restarted before its reply"
-NO_LINK = "the link to compute-0 is gone"
+NO_LINK = "the outcome is unknown: the link to compute-0 is gone"
 RESTARTED = "the host daemon was restarted"
 
 

@@ -266,9 +266,13 @@ class Fleet:
         with closing(sqlite3.connect(f"file:{self._db}?mode=ro", uri=True)) as db:
             return db.execute(text, values).fetchall()
 
+    def operator(self) -> CtlClient:
+        """A client of the agent's operator API, for use in ``async with``."""
+        return CtlClient(Address.parse(f"unix:{self._operator}"))
+
     async def crashes(self) -> int:
         """Programming errors of the agent that runs."""
-        async with CtlClient(Address.parse(f"unix:{self._operator}")) as client:
+        async with self.operator() as client:
             status = await client.status(dict[str, Any])
         crashes: int = status["agent"]["crashes"]
         return crashes
@@ -291,15 +295,20 @@ def _verdict(body: dict[str, Any]) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def open_fleet(*names: str, window_s: int) -> AsyncIterator[Fleet]:
+async def open_fleet(
+    *names: str, window_s: int, actions: dict[str, list[str]] | None = None
+) -> AsyncIterator[Fleet]:
     """An agent and a host, ready, with VMs; at the end all processes are ended.
 
     Args:
         names: what the VMs are called.
         window_s: how long their votes and notices may take.
+        actions: the host's commands.
     """
     async with open_scene() as scene, fake_vim() as vim, trio.open_nursery() as nursery:
         fleet = Fleet(scene, vim, nursery)
+        if actions is not None:
+            scene.settings["actions"] = actions
         try:
             await nursery.start(fleet.link.run)
             async with trio.open_nursery() as starters:
