@@ -1,0 +1,147 @@
+"""Reads what the ``virsh`` program prints: domains with their states, events, channels.
+
+Formats are those of virsh in the C locale, measured with libvirt 9.0. Names are printed as they
+are, without escapes, so an event's line may say anything: take it as a hint that something changed,
+and ask for the states.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from xml.etree import ElementTree
+
+import attrs
+
+#: The name of the virtio port that carries the heartbeat, in a domain's XML.
+CHANNEL_NAME: Final = "cgcs.heartbeat"
+
+#: One process asks for both halves. With ``-q``, echo ends no line.
+DOMAINS_QUESTION: Final = "list --all --uuid --name --id; echo STATS; domstats --raw --state"
+
+_UUID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_LISTED: Final = re.compile(rf"({_UUID}) (-|\d+) (.*)")
+_STATS: Final = "STATSDomain: "
+_STATE: Final = re.compile(r"^\s+state\.(state|reason)=(\d{1,9})$", re.MULTILINE)
+
+#: The name ends at the end of a reset's line, which says no more, and else at the first ``': ``,
+#: although a name may contain that: such a hint is about nothing, or about another domain.
+_EVENT: Final = re.compile(
+    r"event '(?:(reboot)' for domain '(.*)'|([a-z0-9-]+)' for domain '(.*?)'(?:: .*)?)$"
+)
+
+#: Events after which a state, a reason or a channel may be another.
+_RELEVANT: Final = re.compile(r"lifecycle|reboot|watchdog|io-error|pm-[a-z-]+|device-[a-z-]+")
+
+
+@attrs.frozen
+class DomainRow:
+    """What libvirt says of one domain.
+
+    Args:
+        uuid: in lower case.
+        name: libvirt's name, any text on one line.
+        domain_id: of the running domain, another one at each start; -1 if it is shut off.
+        state: the number of the state.
+        reason: the number of the reason.
+    """
+
+    uuid: str
+    name: str
+    domain_id: int
+    state: int
+    reason: int
+
+
+@attrs.frozen
+class DomainHint:
+    """An event: something about the domain of this name may have changed."""
+
+    kind: str
+    name: str
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether the domain was reset or rebooted, which changes no state."""
+        return self.kind == "reboot"
+
+    @property
+    def is_device(self) -> bool:
+        """Whether a device was plugged in or out: perhaps a channel."""
+        return self.kind.startswith("device-")
+
+
+@attrs.frozen
+class DomainChannel:
+    """A heartbeat channel in a domain's live XML: the domain's uuid, and the socket's path."""
+
+    uuid: str
+    path: str
+
+
+def read_domains(text: str) -> dict[str, DomainRow] | None:
+    """Reads the answer to :data:`DOMAINS_QUESTION`.
+
+    Returns:
+        The domains by uuid, without those that were renamed, defined or undefined between the two
+        halves; None if this is no such answer.
+    """
+    if text.startswith("STATS") and not text.strip().removeprefix("STATS"):
+        return {}
+    listed, found, stats = text.partition(_STATS)
+    if not found:
+        return None
+    rows = {}
+    states = dict(_states("Domain: " + stats))
+    for line in listed.splitlines():
+        match = _LISTED.fullmatch(line)
+        if match is not None and match[3] in states:
+            uuid, domain_id, name = match.groups()
+            number = -1 if domain_id == "-" else int(domain_id)
+            rows[uuid] = DomainRow(uuid, name, number, *states[name])
+    return rows
+
+
+def _states(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    for block in re.split("^Domain: '", text, flags=re.MULTILINE)[1:]:
+        name, _, values = block.partition("'\n")
+        numbers = {key: int(value) for key, value in _STATE.findall(values)}
+        if "state" in numbers:
+            yield name, (numbers["state"], numbers.get("reason", 0))
+
+
+def read_event(line: str) -> DomainHint | None:
+    """Reads a line of ``virsh event --all --loop``; None if it concerns nothing here."""
+    match = _EVENT.search(line)
+    if match is None:
+        return None
+    kind, name = (match[1], match[2]) if match[1] else (match[3], match[4])
+    return DomainHint(kind, name) if _RELEVANT.fullmatch(kind) else None
+
+
+def read_channels(text: str) -> tuple[DomainChannel, ...] | None:
+    """Reads the live XML of one domain (``virsh dumpxml``).
+
+    Returns:
+        Its heartbeat channels on unix sockets that QEMU listens on; None if this is no domain's
+        XML.
+    """
+    try:
+        domain = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        return None
+    uuid = domain.findtext("uuid", "")
+    if domain.tag != "domain" or not re.fullmatch(_UUID, uuid):
+        return None
+    return tuple(_channels(domain, uuid))
+
+
+def _channels(domain: ElementTree.Element, uuid: str) -> Iterator[DomainChannel]:
+    for channel in domain.iterfind("devices/channel[@type='unix']"):
+        target, source = channel.find("target"), channel.find("source")
+        if target is None or source is None or target.get("name") != CHANNEL_NAME:
+            continue
+        path = source.get("path", "")
+        if source.get("mode") == "bind" and path.startswith("/"):
+            yield DomainChannel(uuid, path)
