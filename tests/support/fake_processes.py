@@ -55,7 +55,12 @@ class FakeProcesses:
         self.cancelled: list[Moment] = []
 
     async def run(
-        self, argv: Sequence[str], *, max_output: int = 4096, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        max_output: int = 4096,
+        env: Mapping[str, str] | None = None,
+        on_output: Callable[[bytes], None] | None = None,
     ) -> ProcessResult:
         await trio.lowlevel.checkpoint()
         run = self._runs(argv) if callable(self._runs) else self._runs.get(argv[0])
@@ -72,6 +77,8 @@ class FakeProcesses:
                 await trio.sleep(run.dies_in_s)
             raise
         self.ended.append(self._now(argv))
+        if on_output is not None:
+            on_output(run.stdout)
         return ProcessResult(
             exit_code=run.exit_code if run.signal is None else None,
             signal=run.signal,

@@ -595,3 +595,24 @@ def test_live_groups_reads_names_that_look_like_fields(tmp_path: Path) -> None:
         for process in (sleeping, other):
             process.kill()
             process.wait()
+
+
+async def test_output_is_passed_on_as_it_arrives_and_kept_too(
+    script: Callable[..., str], tmp_path: Path
+) -> None:
+    heard: list[bytes] = []
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    path = script(f"echo one; read -r _ < {gate}; echo two")
+    results = []
+
+    async def run() -> None:
+        results.append(await runner.run([path], on_output=heard.append))
+
+    async with SystemProcesses() as runner, trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await until(lambda: heard)
+        assert heard == [b"one\n"]
+        gate.write_text("go\n", encoding="ascii")
+    assert b"".join(heard) == b"one\ntwo\n"
+    assert results[0].stdout == b"one\ntwo\n"

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hbtrio.wire.virsh import (
-    DomainChannel,
     DomainHint,
     DomainRow,
     read_channels,
@@ -75,20 +74,26 @@ def test_no_text_breaks_the_readers(text: str) -> None:
         assert rows is None or all(row.uuid == uuid for uuid, row in rows.items())
     for hint in (read_event(text), read_event(f"event '{text}' for domain 'a'")):
         assert hint is None or hint.kind
-    assert read_channels(text) is None
+    assert read_channels(text) == {}
 
 
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        ("event 'lifecycle' for domain 'a': Suspended Paused", DomainHint("lifecycle", "a")),
+        (
+            "event 'lifecycle' for domain 'a': Suspended Paused",
+            DomainHint("lifecycle", "a", "Suspended Paused"),
+        ),
         ("event 'reboot' for domain 'a'", DomainHint("reboot", "a")),
-        ("event 'watchdog' for domain 'a': pause", DomainHint("watchdog", "a")),
-        ("event 'device-added' for domain 'a': channel2", DomainHint("device-added", "a")),
+        ("event 'watchdog' for domain 'a': pause", DomainHint("watchdog", "a", "pause")),
+        (
+            "event 'device-added' for domain 'a': channel2",
+            DomainHint("device-added", "a", "channel2"),
+        ),
         ("event 'pm-suspend' for domain 'a'", DomainHint("pm-suspend", "a")),
         (
-            "event 'io-error' for domain 'a': /d (x) pause due to enospc",
-            DomainHint("io-error", "a"),
+            "event 'io-error' for domain 'a': /d (x) pause",
+            DomainHint("io-error", "a", "/d (x) pause"),
         ),
         ("event 'balloon-change' for domain 'a': 1", None),
         ("event 'job-completed' for domain 'a':", None),
@@ -108,6 +113,25 @@ def test_a_reset_is_known_by_its_event_alone() -> None:
     assert [hint.is_device for hint in hints] == [False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("text", "stops"),
+    [
+        ("Suspended Paused", True),
+        ("Stopped Failed", True),
+        ("Shutdown Finished after host request", True),
+        ("Crashed Panicked", True),
+        ("PMSuspended Memory", True),
+        ("Undefined Removed", True),
+        ("Resumed Unpaused", False),
+        ("Started Booted", False),
+        ("Defined Updated", False),
+    ],
+)
+def test_after_some_events_a_domain_may_not_run(text: str, stops: bool) -> None:
+    assert DomainHint("lifecycle", "a", text).is_stop is stops
+    assert not DomainHint("reboot", "a", text).is_stop
+
+
 def _xml(channel: str, uuid: str = A) -> str:
     return f"<domain type='qemu' id='1'><uuid>{uuid}</uuid><devices>{channel}</devices></domain>"
 
@@ -121,7 +145,7 @@ def test_the_live_xml_names_the_socket_of_the_heartbeat() -> None:
         "<channel type='unix'><source mode='bind' path='/x'/><target name='org.qemu'/></channel>"
     )
     channel = f"<channel type='unix'><source mode='bind' path='{SOCKET}'/>{TARGET}</channel>"
-    assert read_channels(_xml(other + channel)) == (DomainChannel(A, SOCKET),)
+    assert read_channels(_xml(other + channel)) == {A: (SOCKET,)}
 
 
 @pytest.mark.parametrize(
@@ -137,11 +161,21 @@ def test_the_live_xml_names_the_socket_of_the_heartbeat() -> None:
     ],
 )
 def test_a_channel_without_a_socket_to_connect_to_is_none(channel: str) -> None:
-    assert read_channels(_xml(channel)) == ()
+    assert read_channels(_xml(channel)) == {A: ()}
 
 
 @pytest.mark.parametrize(
     "text", ["", "<domain", "<network/>", "<domain/>", _xml("", uuid="../../etc")]
 )
 def test_what_is_no_domain_has_no_channels(text: str) -> None:
-    assert read_channels(text) is None
+    assert read_channels(text) == {}
+    after = _xml("", uuid=B)
+    assert read_channels(f"{text}</domain>\n{after}\n") == {B: ()}
+
+
+def test_several_domains_follow_each_other() -> None:
+    texts = [
+        _xml(f"<channel type='unix'><source mode='bind' path='{uuid}'/></channel>", uuid)
+        for uuid in (A, B)
+    ]
+    assert read_channels("\n\n".join(texts) + "\n\n") == {A: (), B: ()}

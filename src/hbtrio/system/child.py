@@ -43,10 +43,12 @@ class ProcessResult:
 
 @attrs.define(eq=False)
 class Capture:
-    """Reads one output of a command: keeps the first bytes and drops the rest."""
+    """Reads one output of a command: passes it on, keeps the first bytes and drops the rest."""
 
     _pipe: IO[bytes]
     _limit: int
+    #: Gets each piece of output as it arrives; must not block.
+    on_output: Callable[[bytes], None] | None = attrs.field(default=None, init=False)
     kept: bytearray = attrs.field(factory=bytearray, init=False)
     truncated: bool = attrs.field(default=False, init=False)
 
@@ -69,6 +71,8 @@ class Capture:
         """Read once: None if there is no data now, b"" at the end of file."""
         chunk = self._pipe.read(65536)
         if chunk:
+            if self.on_output is not None:
+                self.on_output(chunk)
             room = self._limit - len(self.kept)
             self.kept += chunk[:room]
             self.truncated = self.truncated or len(chunk) > room

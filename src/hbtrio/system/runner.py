@@ -72,7 +72,12 @@ class ProcessRunner(Protocol):
     """Runs commands: the system's processes, or a fake on a fake clock."""
 
     async def run(
-        self, argv: Sequence[str], *, max_output: int = 4096, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        max_output: int = 4096,
+        env: Mapping[str, str] | None = None,
+        on_output: Callable[[bytes], None] | None = None,
     ) -> ProcessResult:
         """Run a command to its end.
 
@@ -80,6 +85,7 @@ class ProcessRunner(Protocol):
             argv: the program and its arguments; no shell is involved.
             max_output: how many bytes of each output to keep.
             env: the whole environment; None is the daemon's.
+            on_output: is called with each piece of standard output as it arrives; must not block.
 
         Raises:
             ProcessNotStarted: the command could not be started.
@@ -124,7 +130,12 @@ class SystemProcesses:
         await self._reaper.close()
 
     async def run(
-        self, argv: Sequence[str], *, max_output: int = 4096, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        max_output: int = 4096,
+        env: Mapping[str, str] | None = None,
+        on_output: Callable[[bytes], None] | None = None,
     ) -> ProcessResult:
         """Run a command to its end, see :meth:`ProcessRunner.run`.
 
@@ -138,6 +149,7 @@ class SystemProcesses:
             )
         await self._reaper.ensure()
         child = await self._begin(argv, max_output, env)
+        child.stdout.on_output = on_output
         # No checkpoint from here to the try, so a started command can't be lost.
         try:
             async with trio.open_nursery() as nursery:

@@ -28,7 +28,7 @@ _STATE: Final = re.compile(r"^\s+state\.(state|reason)=(\d{1,9})$", re.MULTILINE
 #: The name ends at the end of a reset's line, which says no more, and else at the first ``': ``,
 #: although a name may contain that: such a hint is about nothing, or about another domain.
 _EVENT: Final = re.compile(
-    r"event '(?:(reboot)' for domain '(.*)'|([a-z0-9-]+)' for domain '(.*?)'(?:: .*)?)$"
+    r"event '(?:(reboot)' for domain '(.*)'|([a-z0-9-]+)' for domain '(.*?)'(?:: (.*))?)$"
 )
 
 #: Events after which a state, a reason or a channel may be another.
@@ -54,12 +54,17 @@ class DomainRow:
     reason: int
 
 
+#: What lifecycle events say first of a domain that runs on, or again.
+_RUNS: Final = ("Resumed", "Started", "Defined")
+
+
 @attrs.frozen
 class DomainHint:
     """An event: something about the domain of this name may have changed."""
 
     kind: str
     name: str
+    text: str = ""
 
     @property
     def is_reset(self) -> bool:
@@ -67,17 +72,14 @@ class DomainHint:
         return self.kind == "reboot"
 
     @property
+    def is_stop(self) -> bool:
+        """Whether the domain may no longer run."""
+        return self.kind == "lifecycle" and not self.text.startswith(_RUNS)
+
+    @property
     def is_device(self) -> bool:
         """Whether a device was plugged in or out: perhaps a channel."""
         return self.kind.startswith("device-")
-
-
-@attrs.frozen
-class DomainChannel:
-    """A heartbeat channel in a domain's live XML: the domain's uuid, and the socket's path."""
-
-    uuid: str
-    path: str
 
 
 def read_domains(text: str) -> dict[str, DomainRow] | None:
@@ -116,32 +118,36 @@ def read_event(line: str) -> DomainHint | None:
     match = _EVENT.search(line)
     if match is None:
         return None
-    kind, name = (match[1], match[2]) if match[1] else (match[3], match[4])
-    return DomainHint(kind, name) if _RELEVANT.fullmatch(kind) else None
+    kind, name, text = match.group(1, 2, 2) if match[1] else match.group(3, 4, 5)
+    if not _RELEVANT.fullmatch(kind):
+        return None
+    return DomainHint(kind, name, "" if match[1] else text or "")
 
 
-def read_channels(text: str) -> tuple[DomainChannel, ...] | None:
-    """Reads the live XML of one domain (``virsh dumpxml``).
+def read_channels(text: str) -> dict[str, tuple[str, ...]]:
+    """Reads the live XML of some domains (``virsh dumpxml``), one after the other.
 
     Returns:
-        Its heartbeat channels on unix sockets that QEMU listens on; None if this is no domain's
-        XML.
+        For each domain that could be read the sockets of its heartbeat channels, by its uuid;
+        channels that QEMU does not listen on are left out.
     """
-    try:
-        domain = ElementTree.fromstring(text)
-    except ElementTree.ParseError:
-        return None
-    uuid = domain.findtext("uuid", "")
-    if domain.tag != "domain" or not re.fullmatch(_UUID, uuid):
-        return None
-    return tuple(_channels(domain, uuid))
+    found = {}
+    for part in text.split("</domain>")[:-1]:
+        try:
+            domain = ElementTree.fromstring(part + "</domain>")
+        except ElementTree.ParseError:
+            continue
+        uuid = domain.findtext("uuid", "")
+        if domain.tag == "domain" and re.fullmatch(_UUID, uuid):
+            found[uuid] = tuple(_sockets(domain))
+    return found
 
 
-def _channels(domain: ElementTree.Element, uuid: str) -> Iterator[DomainChannel]:
+def _sockets(domain: ElementTree.Element) -> Iterator[str]:
     for channel in domain.iterfind("devices/channel[@type='unix']"):
         target, source = channel.find("target"), channel.find("source")
         if target is None or source is None or target.get("name") != CHANNEL_NAME:
             continue
         path = source.get("path", "")
         if source.get("mode") == "bind" and path.startswith("/"):
-            yield DomainChannel(uuid, path)
+            yield path

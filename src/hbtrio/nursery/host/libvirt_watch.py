@@ -1,0 +1,397 @@
+"""Keeps what libvirt knows of each domain: name, state, reason, and the heartbeat's socket.
+
+Events are hints, answers are the truth. All domains are asked for at once: after each burst of
+events, when ``virsh event`` has started, every ``RESYNC_S``, and for :meth:`LibvirtWatch.look`. A
+lost or misread event costs a delay and no more.
+
+    libvirt
+      events      follows ``virsh event``
+      questions   asks for the states of all domains
+      channels    asks for the XML of domains that have started
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Collection, Mapping
+from enum import Enum
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from hbtrio.fsm.domain import DomainChange, DomainState, Standing, changes
+from hbtrio.nursery.host.virsh import LibvirtSilent, Virsh
+from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.backoff import Backoff
+from hbtrio.wire.virsh import DomainHint, DomainRow
+
+_log = logging.getLogger("hbtrio.libvirt")
+
+#: Seconds between two answers at most.
+RESYNC_S: Final = 10.0
+
+#: Seconds until a libvirt that gave no answer is asked again.
+RETRY_S: Final = 1.0
+
+#: Seconds for which events are collected before the question.
+_MERGE_S: Final = 0.02
+
+#: Seconds by which a state may follow its event, with a margin; 40 ms were measured. An answer to a
+#: question that was asked sooner after an event is not the last word.
+LAG_S: Final = 0.1
+
+#: Tenants can make events at will: over time, questions for their sake take a fifth of the time, a
+#: few in a row go at once.
+_SHARE: Final = 0.2
+_BURST_S: Final = 1.0
+
+#: Domains whose XML is asked for by one command, and seconds until one that failed is tried again.
+_XML_AT_ONCE: Final = 20
+_XML_PAUSE_S: Final = 60.0
+
+#: Domains remembered after libvirt has forgotten them.
+_FORGOTTEN: Final = 10_000
+
+#: A domain that was undefined while it ran, or that libvirt no longer lists.
+_UNDEFINED: Final = DomainState(5, 0)
+
+
+class Source(Enum):
+    """Where a :class:`Look` comes from."""
+
+    ANSWER = "answer"  # libvirt has answered
+    SILENCE = "silence"  # libvirt has not answered in time
+    NONE = "none"  # libvirt is not in use, or it never knew this instance
+
+
+@attrs.frozen
+class Look:
+    """The answer to a fresh question about one instance.
+
+    Args:
+        source: whether libvirt has answered.
+        standing: what its state means; None unless libvirt has answered.
+        words: for people and for ``{state}``: ``paused: saving``, ``libvirt unknown``.
+        doubtful: for a silence: whether the last state or event known is not that of a running
+            domain.
+    """
+
+    source: Source
+    standing: Standing | None = None
+    words: str = ""
+    doubtful: bool = False
+
+
+_NOT_IN_USE: Final = Look(Source.NONE)
+
+
+@attrs.frozen
+class Domain:
+    """What libvirt knows of one domain. It is replaced, never changed.
+
+    Args:
+        uuid: in lower case.
+        name: libvirt's.
+        state: state, reason and id.
+        since: when the state was first heard of, on trio's clock.
+        listed: whether libvirt still lists it.
+    """
+
+    uuid: str
+    name: str
+    state: DomainState
+    since: float
+    listed: bool = True
+
+
+@attrs.frozen
+class DomainListener:
+    """What the rest of the host wants to hear.
+
+    Args:
+        on_change: a domain has changed: the domain, and its changes in order.
+        on_reset: a domain was reset or rebooted, by whomever; up to five times for one reset.
+        on_channels: the sockets of a domain's heartbeat channels, by its uuid; none: it has ended.
+    """
+
+    on_change: Callable[[Domain, tuple[DomainChange, ...]], None]
+    on_reset: Callable[[Domain], None]
+    on_channels: Callable[[str, tuple[str, ...]], None]
+
+
+class LibvirtWatch:
+    """Watches the domains of one libvirt.
+
+    Args:
+        virsh: asks it.
+        listener: is called with each change.
+        required: whether libvirt is in use even before its first answer; else a host without
+            libvirt runs as if it had never been asked.
+    """
+
+    def __init__(self, virsh: Virsh, listener: DomainListener, *, required: bool) -> None:
+        self.domains: dict[str, Domain] = {}
+        #: Why libvirt gives no answer; empty while it does.
+        self.fault = "not asked yet"
+        #: Since when libvirt answers, or has not answered, on trio's clock.
+        self.since = trio.current_time()
+        #: Questions asked, for status.
+        self.questions = 0
+        self._virsh = virsh
+        self._listener = listener
+        self._in_use = required
+        self._wake = WakeUp()
+        self._due = -math.inf
+        self._answered = trio.Event()
+        #: When the last question that was answered had been asked.
+        self._answer_from = -math.inf
+        #: Until when no question is asked for the sake of an event.
+        self._rests_until = -math.inf
+        self._rows: Mapping[str, DomainRow] = {}
+        self._uuids: dict[str, str] = {}
+        #: The last event by name since the last answer: when, and whether it stops the domain.
+        self._hints: dict[str, tuple[float, bool]] = {}
+        self._channels_due: dict[str, int] = {}
+        self._channels_wake = WakeUp()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a decision waits for libvirt: it is required, or it has answered before."""
+        return self._in_use
+
+    @property
+    def answers(self) -> bool:
+        """Whether libvirt has answered the last question."""
+        return not self.fault
+
+    def domain(self, uuid: str) -> Domain | None:
+        """Returns what libvirt knew last of an instance; None: never heard of it."""
+        return self.domains.get(uuid)
+
+    def uuid_of(self, name: str) -> str | None:
+        """Returns the uuid of the domain with this name, or None."""
+        return self._uuids.get(name)
+
+    async def run(self) -> NoReturn:
+        """Watches until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_events)
+            nursery.start_soon(self._ask_when_due)
+            nursery.start_soon(self._find_channels)
+        raise AssertionError("the tasks run until they are cancelled")
+
+    # -- questions --------------------------------------------------------------------------
+
+    async def look(self, uuids: Collection[str], within_s: float) -> Mapping[str, Look]:
+        """Asks for the present state of some instances; those who ask at once share a question.
+
+        Args:
+            uuids: the instances.
+            within_s: how long to wait for the answer, in seconds.
+
+        A checkpoint. Cancelled, it returns nothing and the question goes on.
+        """
+        await trio.lowlevel.checkpoint()
+        if not self._in_use:
+            return dict.fromkeys(uuids, _NOT_IN_USE)
+        asked = trio.current_time()
+        with trio.move_on_after(within_s):
+            await self._answer_to_one_asked_at(max(asked, self._settled_at(uuids)))
+        # An answer that came too soon after an event is better than none.
+        answered = self._answer_from >= asked
+        return {uuid: self._look_at(uuid, answered=answered) for uuid in uuids}
+
+    async def next_answer(self) -> None:
+        """Waits for libvirt's next answer, however long that takes."""
+        await self._answer_to_one_asked_at(trio.current_time())
+
+    async def _answer_to_one_asked_at(self, time: float) -> None:
+        while self._answer_from < time:
+            self._request(time)
+            await self._answered.wait()
+
+    def _settled_at(self, uuids: Collection[str]) -> float:
+        """When the states follow all events so far about these instances."""
+        names = (self.domains[uuid].name for uuid in uuids if uuid in self.domains)
+        hints = (self._hints[name][0] for name in names if name in self._hints)
+        return max(hints, default=-math.inf) + LAG_S
+
+    def _look_at(self, uuid: str, *, answered: bool) -> Look:
+        domain = self.domains.get(uuid)
+        if answered:
+            if domain is None:
+                return _NOT_IN_USE
+            return Look(Source.ANSWER, domain.state.standing, domain.state.words)
+        doubtful = False
+        if domain is not None:
+            stopped = domain.state.standing is not Standing.RUNNING
+            doubtful = self._hints.get(domain.name, (0.0, stopped))[1]
+        return Look(Source.SILENCE, words="libvirt unknown", doubtful=doubtful)
+
+    def _request(self, at: float) -> None:
+        if at < self._due:
+            self._due = at
+            self._wake.set()
+
+    async def _ask_when_due(self) -> NoReturn:
+        while True:
+            while (now := trio.current_time()) < self._due:
+                with trio.move_on_at(self._due):
+                    await self._wake.wait()
+            self._due = now + RESYNC_S
+            await self._ask()
+
+    async def _ask(self) -> None:
+        asked = trio.current_time()
+        self.questions += 1
+        try:
+            rows = await self._virsh.domains()
+        except LibvirtSilent as error:
+            self._silent(str(error))
+            self._request(trio.current_time() + RETRY_S)
+            return
+        took_s = trio.current_time() - asked
+        self._rests_until = max(self._rests_until, asked - _BURST_S) + took_s / _SHARE
+        self._in_use = True
+        if self.fault:
+            _log.info("libvirt answers: %d domains", len(rows))
+            self.fault, self.since = "", trio.current_time()
+        hints, self._hints = (
+            self._hints,
+            {name: hint for name, hint in self._hints.items() if hint[0] + LAG_S > asked},
+        )
+        if self._hints:
+            self._request_for_event(max(at for at, _ in self._hints.values()) + LAG_S)
+        self._learn(rows, {name: at for name, (at, _) in hints.items()}, asked)
+        self._answer_from = asked
+        self._answered.set()
+        self._answered = trio.Event()
+
+    def _silent(self, fault: str) -> None:
+        was, self.fault = self.fault, fault
+        if self._in_use and fault != was:
+            _log.warning("libvirt does not answer: %s", fault)
+        if not was:
+            self.since = trio.current_time()
+
+    def _learn(
+        self, rows: Mapping[str, DomainRow], hinted: Mapping[str, float], asked: float
+    ) -> None:
+        before = self.domains
+        if rows is self._rows and not hinted:
+            return
+        self._rows = rows
+        self.domains = {
+            uuid: self._updated(before.get(uuid), row, hinted.get(row.name, asked))
+            for uuid, row in rows.items()
+        }
+        self._uuids = {domain.name: uuid for uuid, domain in self.domains.items()}
+        self._remember(before, asked)
+        for uuid, domain in list(self.domains.items()):
+            old = before.get(uuid)
+            if domain is not old:
+                self._announce(old, domain)
+
+    @staticmethod
+    def _updated(old: Domain | None, row: DomainRow, since: float) -> Domain:
+        state = DomainState(row.state, row.reason, row.domain_id)
+        if old is not None and old.listed and old.state == state:
+            return old if old.name == row.name else attrs.evolve(old, name=row.name)
+        return Domain(row.uuid, row.name, state, since)
+
+    def _remember(self, before: Mapping[str, Domain], now: float) -> None:
+        """Keeps the domains that libvirt has forgotten: they ended, however that happened."""
+        gone = [domain for uuid, domain in before.items() if uuid not in self.domains]
+        for domain in gone[-_FORGOTTEN:]:
+            if domain.listed:
+                state = domain.state if domain.state.domain_id < 0 else _UNDEFINED
+                domain = attrs.evolve(domain, state=state, since=now, listed=False)
+            self.domains[domain.uuid] = domain
+
+    def _announce(self, old: Domain | None, domain: Domain) -> None:
+        happened = changes(None if old is None else old.state, domain.state)
+        if happened or old is None or old.name != domain.name:
+            self._listener.on_change(domain, happened)
+        runs = domain.state.domain_id
+        if runs < 0:
+            self._channels_due.pop(domain.uuid, None)
+            if old is not None and old.state.domain_id >= 0:
+                self._listener.on_channels(domain.uuid, ())
+        elif old is None or old.state.domain_id != runs:
+            self._want_channels(domain.uuid)
+
+    # -- events -----------------------------------------------------------------------------
+
+    async def _follow_events(self) -> NoReturn:
+        backoff = Backoff(0.2, 5.0)
+        while True:
+            self._request(trio.current_time())
+            # What happens before it has subscribed is lost.
+            self._request_for_event(trio.current_time() + RETRY_S)
+            started = trio.current_time()
+            why = await self._virsh.follow_events(self._hinted)
+            _log.debug("virsh event: %s", why)
+            if trio.current_time() - started > RESYNC_S:
+                backoff.reset()
+            self._request(trio.current_time())
+            await trio.sleep(backoff.next_delay_s())
+
+    def _hinted(self, hint: DomainHint) -> None:
+        now = trio.current_time()
+        self._hints[hint.name] = (now, hint.is_stop)
+        self._request_for_event(now + _MERGE_S)
+        uuid = self._uuids.get(hint.name)
+        if uuid is None:
+            return
+        if hint.is_reset:
+            self._listener.on_reset(self.domains[uuid])
+        elif hint.is_device:
+            self._want_channels(uuid)
+
+    def _request_for_event(self, at: float) -> None:
+        self._request(max(at, self._rests_until))
+
+    # -- channels ---------------------------------------------------------------------------
+
+    def _want_channels(self, uuid: str) -> None:
+        self._channels_due[uuid] = 0
+        self._channels_wake.set()
+
+    async def _find_channels(self) -> NoReturn:
+        while True:
+            wanted = self._next_channels()
+            if not wanted:
+                await self._channels_wake.wait()
+                continue
+            tries = self._channels_due[wanted[0]]
+            if tries:
+                with trio.move_on_after(min(RETRY_S * 2.0**tries, _XML_PAUSE_S)):
+                    await self._channels_wake.wait()
+                    continue  # a new one comes first
+            await self._find_channels_of(wanted)
+
+    def _next_channels(self) -> list[str]:
+        """Returns new domains, together; else one that failed, alone: it may hang."""
+        new = [uuid for uuid, tries in self._channels_due.items() if not tries]
+        order = sorted(self._channels_due, key=self._channels_due.__getitem__)
+        return new[:_XML_AT_ONCE] or order[:1]
+
+    async def _find_channels_of(self, uuids: list[str]) -> None:
+        asked = {uuid: (self._channels_due.pop(uuid), self._run_of(uuid)) for uuid in uuids}
+        try:
+            found = await self._virsh.channels(uuids)
+        except LibvirtSilent as error:
+            _log.debug("no XML of %d domains: %s", len(uuids), error)
+            found = {}
+        for uuid, (tries, run) in asked.items():
+            if self._run_of(uuid) != run:
+                continue  # it ended meanwhile, and may run again
+            if uuid in found:
+                self._listener.on_channels(uuid, found[uuid])
+            else:
+                self._channels_due.setdefault(uuid, tries + 1)
+
+    def _run_of(self, uuid: str) -> int:
+        return self.domains[uuid].state.domain_id if uuid in self.domains else -1
