@@ -183,7 +183,7 @@ class FakeLibvirt:
         self.questions.append(trio.current_time())
         await self._connected()
         if not self.up:
-            return _failed(b"error: failed to connect to the hypervisor\nerror: more\n")
+            return _failed(b"error: failed to connect to the hypervisor\nerror: no socket\n")
         await trio.sleep(ANSWER_S)
         await self._connected()
         if question == DOMAINS_QUESTION:

@@ -145,6 +145,8 @@ class LibvirtWatch:
         self._wake = WakeUp()
         self._due = -math.inf
         self._answered = trio.Event()
+        #: When the last question was asked that was answered, or may still be.
+        self._asked_at = -math.inf
         #: When the last question that was answered had been asked.
         self._answer_from = -math.inf
         #: Until when no question is asked for the sake of an event.
@@ -209,7 +211,8 @@ class LibvirtWatch:
 
     async def _answer_to_one_asked_at(self, time: float) -> None:
         while self._answer_from < time:
-            self._request(time)
+            if self._asked_at < time:
+                self._request(time)
             await self._answered.wait()
 
     def _settled_at(self, uuids: Collection[str]) -> float:
@@ -244,11 +247,12 @@ class LibvirtWatch:
             await self._ask()
 
     async def _ask(self) -> None:
-        asked = trio.current_time()
+        self._asked_at = asked = trio.current_time()
         self.questions += 1
         try:
             rows = await self._virsh.domains()
         except LibvirtSilent as error:
+            self._asked_at = -math.inf
             self._silent(str(error))
             self._request(trio.current_time() + RETRY_S)
             return

@@ -109,7 +109,7 @@ class Virsh:
             )
         except ProcessNotStarted as error:
             return str(error)
-        return _first_line(result.stderr) or "virsh event has ended"
+        return _last_line(result.stderr) or "virsh event has ended"
 
     async def _ask(self, question: str, max_output: int, *, partly: bool = False) -> str:
         argv = (*self._argv, question)
@@ -123,14 +123,16 @@ class Virsh:
             if result.truncated:
                 raise LibvirtSilent(f"its answer is longer than {max_output} bytes")
             if result.exit_code != 0 and not (partly and result.stdout):
-                raise LibvirtSilent(_first_line(result.stderr) or "virsh failed")
+                raise LibvirtSilent(_last_line(result.stderr) or "virsh failed")
             return result.stdout.decode("utf-8", "replace")
         raise LibvirtSilent(f"no answer within {QUESTION_S:g} s")
 
 
-def _first_line(stderr: bytes) -> str:
+def _last_line(stderr: bytes) -> str:
+    """The cause: lines before it say what could not be done for it."""
     lines = stderr.decode("utf-8", "replace").split("\n")
-    return lines[0].removeprefix("error: ").strip()
+    texts = [line.removeprefix("error: ").strip() for line in lines]
+    return next((text for text in reversed(texts) if text), "")
 
 
 class _Lines:

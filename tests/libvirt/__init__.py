@@ -1,0 +1,1 @@
+"""Tests with a real libvirtd, of their own, and real QEMU processes."""
