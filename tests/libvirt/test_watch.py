@@ -14,6 +14,8 @@ import trio
 from hbtrio.fsm.domain import DomainChange, Standing
 from hbtrio.nursery.host.libvirt_watch import Domain, DomainListener, LibvirtWatch, Source
 from hbtrio.nursery.host.virsh import Virsh
+from hbtrio.nursery.time_guard import run_guard
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.system.runner import SystemProcesses
 from libvirt.private_libvirt import PrivateLibvirt, TinyDomain
 
@@ -99,8 +101,11 @@ async def watched(libvirt: PrivateLibvirt) -> AsyncIterator[Watched]:
         on_channels=channels_found,
     )
     async with SystemProcesses() as processes, trio.open_nursery() as nursery:
-        watch = LibvirtWatch(Virsh(processes, libvirt.read_only_uri), listener, required=True)
+        guard = OnTimeGuard(trio.current_time())
+        virsh = Virsh(processes, libvirt.read_only_uri, guard)
+        watch = LibvirtWatch(virsh, listener, guard, required=True)
         world.append(Watched(libvirt, watch))
+        nursery.start_soon(run_guard, guard)
         nursery.start_soon(watch.run)
         with trio.fail_after(SOON_S):
             await watch.next_answer()

@@ -20,6 +20,8 @@ from hbtrio.nursery.host.libvirt_watch import (
     Source,
 )
 from hbtrio.nursery.host.virsh import QUESTION_S, Virsh
+from hbtrio.nursery.time_guard import run_guard
+from hbtrio.policy.time_guard import OnTimeGuard
 from support.fake_libvirt import ANSWER_S, PAUSED, RUNNING, FakeLibvirt, lifecycle
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -62,9 +64,12 @@ async def watched(*, required: bool = True, settle: bool = True) -> AsyncIterato
         on_reset=lambda domain: made[0].resets.append(domain.name),
         on_channels=lambda uuid, paths: made[0].channels.append((uuid, paths)),
     )
-    watch = LibvirtWatch(Virsh(libvirt, "qemu:///system"), listener, required=required)
+    guard = OnTimeGuard(trio.current_time())
+    virsh = Virsh(libvirt, "qemu:///system", guard)
+    watch = LibvirtWatch(virsh, listener, guard, required=required)
     made.append(Watched(libvirt, watch))
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_guard, guard)
         nursery.start_soon(watch.run)
         if settle:
             await trio.sleep(2)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Final, NoReturn
 
@@ -24,7 +25,9 @@ import trio
 from hbtrio.fsm.domain import DomainChange, DomainState, Standing, changes
 from hbtrio.nursery.host.virsh import LibvirtSilent, Virsh
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.nursery.windows import Window
 from hbtrio.policy.backoff import Backoff
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.virsh import DomainHint, DomainRow
 
 _log = logging.getLogger("hbtrio.libvirt")
@@ -127,11 +130,14 @@ class LibvirtWatch:
     Args:
         virsh: asks it.
         listener: is called with each change.
+        guard: the process's on-time guard.
         required: whether libvirt is in use even before its first answer; else a host without
             libvirt runs as if it had never been asked.
     """
 
-    def __init__(self, virsh: Virsh, listener: DomainListener, *, required: bool) -> None:
+    def __init__(
+        self, virsh: Virsh, listener: DomainListener, guard: OnTimeGuard, *, required: bool
+    ) -> None:
         self.domains: dict[str, Domain] = {}
         #: Why libvirt gives no answer; empty while it does.
         self.fault = "not asked yet"
@@ -141,6 +147,7 @@ class LibvirtWatch:
         self.questions = 0
         self._virsh = virsh
         self._listener = listener
+        self._guard = guard
         self._in_use = required
         self._wake = WakeUp()
         self._due = -math.inf
@@ -199,11 +206,19 @@ class LibvirtWatch:
         if not self._in_use:
             return dict.fromkeys(uuids, _NOT_IN_USE)
         asked = trio.current_time()
-        with trio.move_on_after(within_s):
-            await self._answer_to_one_asked_at(max(asked, self._settled_at(uuids)))
+        window: Window[None] = Window(within_s, self._guard)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._close_at_answer, window, max(asked, self._settled_at(uuids)))
+            with suppress(trio.TooSlowError):
+                await window.wait()
+            nursery.cancel_scope.cancel()
         # An answer that came too soon after an event is better than none.
         answered = self._answer_from >= asked
         return {uuid: self._look_at(uuid, answered=answered) for uuid in uuids}
+
+    async def _close_at_answer(self, window: Window[None], asked_at: float) -> None:
+        await self._answer_to_one_asked_at(asked_at)
+        window.close(None)
 
     async def next_answer(self) -> None:
         """Waits for libvirt's next answer, however long that takes."""

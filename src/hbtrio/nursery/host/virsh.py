@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Final
 
 import trio
 
-from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
+from hbtrio.nursery.windows import Window
+from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.system.runner import ProcessNotStarted, ProcessResult, ProcessRunner
 from hbtrio.wire.virsh import (
     DOMAINS_QUESTION,
     DomainHint,
@@ -51,10 +54,13 @@ class Virsh:
     Args:
         processes: runs it.
         uri: of the libvirt to ask, such as ``qemu:///system``.
+        guard: the process's on-time guard: an answer that came while the process was stopped
+            counts.
     """
 
-    def __init__(self, processes: ProcessRunner, uri: str) -> None:
+    def __init__(self, processes: ProcessRunner, uri: str, guard: OnTimeGuard) -> None:
         self._processes = processes
+        self._guard = guard
         self._argv = ("virsh", "-r", "-q", "-c", uri)
         # virsh translates its text.
         self._environment: Mapping[str, str] = {**os.environ, "LC_ALL": "C"}
@@ -112,20 +118,35 @@ class Virsh:
         return _last_line(result.stderr) or "virsh event has ended"
 
     async def _ask(self, question: str, max_output: int, *, partly: bool = False) -> str:
-        argv = (*self._argv, question)
-        with trio.move_on_after(QUESTION_S):
-            try:
-                result = await self._processes.run(
-                    argv, max_output=max_output, env=self._environment
-                )
-            except ProcessNotStarted as error:
-                raise LibvirtSilent(str(error)) from error
-            if result.truncated:
-                raise LibvirtSilent(f"its answer is longer than {max_output} bytes")
-            if result.exit_code != 0 and not (partly and result.stdout):
-                raise LibvirtSilent(_last_line(result.stderr) or "virsh failed")
-            return result.stdout.decode("utf-8", "replace")
-        raise LibvirtSilent(f"no answer within {QUESTION_S:g} s")
+        window: Window[ProcessResult | ProcessNotStarted] = Window(QUESTION_S, self._guard)
+        result: ProcessResult | ProcessNotStarted | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run, window, (*self._argv, question), max_output)
+            with suppress(trio.TooSlowError):
+                result = await window.wait()
+            nursery.cancel_scope.cancel()
+        if result is None:
+            raise LibvirtSilent(f"no answer within {QUESTION_S:g} s")
+        if isinstance(result, ProcessNotStarted):
+            raise LibvirtSilent(str(result)) from result
+        if result.truncated:
+            raise LibvirtSilent(f"its answer is longer than {max_output} bytes")
+        if result.exit_code != 0 and not (partly and result.stdout):
+            raise LibvirtSilent(_last_line(result.stderr) or "virsh failed")
+        return result.stdout.decode("utf-8", "replace")
+
+    async def _run(
+        self,
+        window: Window[ProcessResult | ProcessNotStarted],
+        argv: tuple[str, ...],
+        max_output: int,
+    ) -> None:
+        try:
+            result = await self._processes.run(argv, max_output=max_output, env=self._environment)
+        except ProcessNotStarted as error:
+            window.close(error)
+        else:
+            window.close(result)
 
 
 def _last_line(stderr: bytes) -> str:
