@@ -37,6 +37,9 @@ async def test_status_without_hosts(tmp_path: Path) -> None:
                 "started": api.agent.started_at.isoformat(timespec="seconds"),
                 "vim": None,
                 "store_fault": "",
+                "store_files_fault": "",
+                "files": {"certificates": [], "warnings": [], "faults": []},
+                "links_refused": 0,
                 "delivery": None,
                 "crashes": 0,
                 "links": 0,
@@ -91,6 +94,7 @@ async def test_status_of_a_fleet_through_a_broken_link(
             "unregistered": 0,
             "held_since": None,
             "held_why": "",
+            "certificate": "",
             "conflict": "",
         }
         status = (await http.get("/v1/status")).json()

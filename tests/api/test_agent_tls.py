@@ -18,7 +18,8 @@ from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import CERTIFICATE_EXTENSION
-from hbtrio.net.tls import owner_of, server_tls
+from hbtrio.net.tls import owner_of
+from hbtrio.net.tls_files import server_files
 from hbtrio.store.records import InstanceRecord
 from hbtrio.wire.operator import FleetStatus
 from support.agent_world import request_bytes, socket_agent_world
@@ -268,7 +269,7 @@ async def test_ctl_and_whom_it_does_not_trust(tmp_path: Path) -> None:
 
 
 async def test_ctl_and_an_agent_under_another_name(tmp_path: Path) -> None:
-    tls = server_tls("test", *pair("agent-elsewhere"))
+    tls = server_files("test", *pair("agent-elsewhere"))
     async with fleet_api(tmp_path, tls=tls, local=False) as api:
         text, status = await fault_of_ctl(api, token=TOKEN, authority=AUTHORITY)
         assert text.startswith(
@@ -291,7 +292,7 @@ async def test_ctl_with_a_certificate_of_somebody_else(tmp_path: Path) -> None:
 async def test_ctl_and_what_is_no_tls(tmp_path: Path) -> None:
     async with fleet_api(tmp_path) as api:
         text, status = await fault_of_ctl(api, token=TOKEN, authority=AUTHORITY)
-        assert text.startswith("https://127.0.0.1:PORT: TLS: ")
+        assert text == "https://127.0.0.1:PORT: the other end does not use TLS"
         assert status is ExitStatus.UNREACHABLE
     async with fleet_api(tmp_path, tls=of_agent()) as api:
         with pytest.raises(UserError, match="the daemon went away") as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -11,11 +12,14 @@ from trio.testing import MockClock
 
 import hbtrio
 from hbtrio.api.metrics import METRICS_TYPE, agent_metrics
+from hbtrio.net.tls_files import server_files
+from hbtrio.nursery.agent.store_watch import LOOK_S
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.vim_result import NotSent
 from hbtrio.wire.vocabulary import Event
 from support.agent_world import AgentWorld, agent_world
+from support.certificates import HERE, pair
 from support.fleet_world import fleet_api
 from support.scripted_host import HOSTNAME, INSTANCE, OTHER_HOST_UUID, VM, ScriptedHost
 
@@ -42,6 +46,9 @@ QUIET = {
     "host_alarms_total": 0,
     "crashes_total": 0,
     "store_failing": 0,
+    "store_files_lost": 0,
+    "links_refused_total": 0,
+    "renewed_files_failing": 0,
 }
 DELIVERY = {
     "vim_reachable": 1,
@@ -177,6 +184,34 @@ async def test_a_host_that_is_deleted_is_not_missed(world: AgentWorld) -> None:
     assert numbers(world, 60.0)["hosts lost"] == 1
     await world.agent.inventory.delete_host(host.hello.host_uuid)
     assert numbers(world, 60.0)["hosts lost"] == 0
+
+
+async def test_files_of_the_store_that_are_gone(world: AgentWorld) -> None:
+    world.worker.fault_of_files = "agent.db was deleted or moved"
+    await world.sleep(LOOK_S)
+    assert numbers(world, 0.0)["store_files_lost"] == 1
+
+
+async def test_refused_links(world: AgentWorld) -> None:
+    world.agent.links.refused.log("tcp:10.0.0.5:1", "expired", 0.0)
+    assert numbers(world, 0.0)["links_refused_total"] == 1
+
+
+async def test_certificates(world: AgentWorld, tmp_path: Path) -> None:
+    files = world.agent.files
+    key = tmp_path / "own.key"
+    key.write_bytes((HERE / "agent.key").read_bytes())
+    tls = server_files("link", pair("agent")[0], str(key), keys="link.")
+    files.add_tls("link", tls)
+    files.note_peer("compute-0", datetime(2026, 1, 1, tzinfo=UTC))
+    key.write_text("")
+    tls.check()
+    tls.check()
+    found = numbers(world, 0.0)
+    in_2120 = datetime(2120, 1, 1, tzinfo=UTC).timestamp()
+    assert found["certificate_expires_timestamp_seconds link.certificate"] == in_2120
+    assert found["peer_certificate_expires_timestamp_seconds compute-0"] == 1767225600
+    assert found["renewed_files_failing"] == 1
 
 
 async def test_a_store_that_fails(world: AgentWorld) -> None:

@@ -328,7 +328,7 @@ async def socket_agent_world(
 
             async def serve(*, task_status: trio.TaskStatus[None]) -> None:
                 await serve_http(
-                    vim_api(agent, token=token),
+                    vim_api(agent, token=(lambda: token) if token else None),
                     listeners,
                     on_crash=crashes.append,
                     task_status=task_status,

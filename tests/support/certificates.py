@@ -6,7 +6,8 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-from hbtrio.net.tls import client_tls, server_tls
+from hbtrio.net.tls import client_tls
+from hbtrio.net.tls_files import TlsFiles, server_files
 
 HERE: Final = Path(__file__).parents[1] / "certificates"
 
@@ -29,6 +30,6 @@ def trusting(name: str = "") -> ssl.SSLContext:
     return client_tls("test", *(pair(name) if name else ("", "")), authority=AUTHORITY)
 
 
-def of_agent(*, clients: bool = False) -> ssl.SSLContext:
+def of_agent(*, clients: bool = False) -> TlsFiles:
     """An agent's API, where clients may have certificates or are not asked for them."""
-    return server_tls("test", *pair("agent"), AUTHORITY if clients else "", optional=True)
+    return server_files("test", *pair("agent"), AUTHORITY if clients else "", optional=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from hbtrio.api.agent import agent_api
 from hbtrio.config.agent import AgentConfig, VimSettings
 from hbtrio.http.server import serve_http
 from hbtrio.net.endpoints import Unreachable
+from hbtrio.net.tls_files import TlsFiles
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.nursery.agent.daemon import Agent, open_agent
 from hbtrio.nursery.host.agent_link import HostLink, Identity
@@ -49,7 +49,7 @@ class FleetApi:
         self,
         path: str,
         token: str,
-        tls: ssl.SSLContext | None,
+        tls: TlsFiles | None,
         local: bool,
         *,
         task_status: trio.TaskStatus[None],
@@ -57,7 +57,9 @@ class FleetApi:
         self.path = path
         (tcp,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         self.port = tcp.socket.getsockname()[1]
-        app = agent_api(self.agent, self.agent.actions, token=token, local=local)
+        app = agent_api(
+            self.agent, self.agent.actions, token=(lambda: token) if token else None, local=local
+        )
         await serve_http(
             app,
             [tcp, await open_unix_listener(path)],
@@ -83,7 +85,7 @@ class FleetApi:
 
 @asynccontextmanager
 async def fleet_api(
-    folder: Path, *, token: str = TOKEN, tls: ssl.SSLContext | None = None, local: bool = True
+    folder: Path, *, token: str = TOKEN, tls: TlsFiles | None = None, local: bool = True
 ) -> AsyncIterator[FleetApi]:
     """The API of an agent without hosts; a test takes the crashes it brings about from the list.
 

@@ -31,6 +31,8 @@ class InlineWorker:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        #: What happened to its files.
+        self.fault_of_files = ""
         self.fault = ""
         #: Fails only what is to survive the machine.
         self.fault_of_sync = ""
@@ -58,6 +60,10 @@ class InlineWorker:
         if fault := self.fault or self.fault_of_sync:
             raise StoreFault(fault)
         self.syncs += 1
+
+    async def files_fault(self) -> str:
+        await trio.lowlevel.checkpoint()
+        return self.fault_of_files
 
 
 @contextmanager

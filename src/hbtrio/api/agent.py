@@ -19,7 +19,7 @@ lines as there. Streams and refusals are those of :mod:`hbtrio.api.common`;
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -59,14 +59,18 @@ _LAST_ID = 10**15 - 1
 
 
 def agent_api(
-    agent: Agent, actions: AgentActions, *, token: str = "", local: bool = True
+    agent: Agent,
+    actions: AgentActions,
+    *,
+    token: Callable[[], str] | None = None,
+    local: bool = True,
 ) -> ASGIApp:
     """The operator API of ``agent`` as an ASGI application.
 
     Args:
         agent: the agent.
         actions: starts operators' actions.
-        token: over TCP, changes need it or a client certificate.
+        token: returns the token; over TCP, changes need it or a client certificate.
         local: whether TCP is served on the loopback only; elsewhere reading needs it as well.
     """
     api = _AgentApi(agent, actions, local=local)

@@ -15,6 +15,7 @@ was verified in the handshake: see ``optional`` of :func:`hbtrio.net.tls.server_
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -54,11 +55,11 @@ class OperatorAdmission:
 
     Args:
         app: the application.
-        token: the bearer token; "" if only certificates permit changes.
+        token: returns the bearer token; None if only certificates permit changes.
         local: whether TCP is served on the loopback only.
     """
 
-    def __init__(self, app: ASGIApp, token: str, *, local: bool) -> None:
+    def __init__(self, app: ASGIApp, token: Callable[[], str] | None, *, local: bool) -> None:
         self._app = app
         self._token = token
         self._local = local
@@ -81,9 +82,9 @@ class OperatorAdmission:
             if headers.get("origin", f"https://{host}") != f"https://{host}":
                 return failure(403, "Origin: the request comes from another site")
             return None
-        if not self._token:
+        if self._token is None:
             return failure(403, "no client certificate, and operator.token_file is not set")
-        return None if _is(self._token, _bearer(headers)) else _token_needed()
+        return None if _is(self._token(), _bearer(headers)) else _token_needed()
 
 
 class VimAdmission:
@@ -93,10 +94,10 @@ class VimAdmission:
 
     Args:
         app: the application.
-        token: the token.
+        token: returns the token.
     """
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: Callable[[], str]) -> None:
         self._app = app
         self._token = token
 
@@ -106,7 +107,8 @@ class VimAdmission:
         if PEER_EXTENSION not in scope["extensions"]:
             headers = Headers(scope=scope)
             given = headers.get("x-auth-token", "").strip()
-            if not (_is(self._token, given) or _is(self._token, _bearer(headers))):
+            token = self._token()
+            if not (_is(token, given) or _is(token, _bearer(headers))):
                 app = _token_needed()
         await app(scope, receive, send)
 

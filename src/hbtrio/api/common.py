@@ -25,10 +25,13 @@ from hbtrio.config.toml import structure
 from hbtrio.errors import ConfigError
 from hbtrio.http.server import ClosingStreamingResponse
 from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.wire.operator import (
     ActRequest,
     Alarms,
+    CertificateLine,
     EventLine,
+    FilesLine,
     NoticeRequest,
     ProgressLine,
     Refusal,
@@ -155,6 +158,23 @@ def number(request: Request, name: str, default: int, most: int = 99_999) -> int
     if text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text) <= most:
         return int(text)
     raise HTTPException(400, f"{name}: not a number from 0 to {most}: {text[:40]!r}")
+
+
+def files_line(files: FileWatch) -> FilesLine:
+    """The certificates and tokens that a daemon uses."""
+    return FilesLine(
+        certificates=tuple(
+            CertificateLine(
+                where=one.where,
+                path=one.path,
+                owner=one.owner,
+                expires=one.expires.isoformat(timespec="seconds"),
+            )
+            for one in files.certificates
+        ),
+        warnings=tuple(files.warnings()),
+        faults=tuple(files.faults),
+    )
 
 
 # -- answers -------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 import hbtrio
+from hbtrio.api.common import files_line
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_actions import AgentActions
 from hbtrio.store.records import HistoryEntry, InstanceRecord
@@ -76,6 +77,9 @@ def _agent(agent: Agent, actions: AgentActions) -> AgentLine:
         started=agent.started_at.isoformat(timespec="seconds"),
         vim=agent.config.vim.url or None,
         store_fault=agent.store.fault,
+        store_files_fault=agent.store_watch.fault,
+        files=files_line(agent.files),
+        links_refused=agent.links.refused.count,
         delivery=None if status is None else DeliveryLine(**attrs.asdict(status)),
         crashes=agent.supervisor.crashes,
         links=len(agent.fleet.sessions),
@@ -148,6 +152,7 @@ def _host(
         unregistered=len(_unregistered(agent, name)),
         held_since=None if hold is None else hold.since.isoformat(timespec="seconds"),
         held_why="" if hold is None else hold.reason,
+        certificate=agent.files.peer_warning(name),
         conflict=agent.links.conflicts.of(name, now),
     )
 

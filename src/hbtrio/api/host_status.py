@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 
 import hbtrio
+from hbtrio.api.common import files_line
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.reports import event_line
-from hbtrio.wire.operator import EventsFaultLine, HostLine, InstanceLine, OverloadLine, RoundEntry
+from hbtrio.wire.operator import (
+    EventsFaultLine,
+    HostLine,
+    HostLinkLine,
+    InstanceLine,
+    OverloadLine,
+    RoundEntry,
+)
 from hbtrio.wire.vocabulary import WindowKind
 
 
@@ -46,7 +54,24 @@ def host_status(host: Host, now: float) -> HostLine:
             why=fault.reason,
             lost=fault.lost,
         ),
+        link=_link(host),
+        files=files_line(host.files),
         actions={uuid: str(action.name) for uuid, action in host.actions.items()},
+    )
+
+
+def _link(host: Host) -> HostLinkLine:
+    link = host.link
+    if not link.endpoint:
+        return HostLinkLine(state="none")
+    since = host.started_at if link.since is None else link.since
+    return HostLinkLine(
+        state="up" if link.is_up else "down",
+        endpoint=link.endpoint,
+        agent=link.agent,
+        since=since.isoformat(timespec="seconds"),
+        why=link.reason,
+        certificate=host.files.peer_warning("the agent"),
     )
 
 

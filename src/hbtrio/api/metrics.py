@@ -19,6 +19,7 @@ import hbtrio
 from hbtrio.api.fleet_status import host_names, link_of
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.vim_delivery import DeliveryStatus
+from hbtrio.nursery.file_watch import FileWatch
 
 METRICS_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -77,6 +78,17 @@ class _Numbers(Collector):
             "1: the store can't be written.",
             value=agent.store.fault != "",
         )
+        yield GaugeMetricFamily(
+            "hbtrio_agent_store_files_lost",
+            "1: the store's files were deleted, replaced or made read-only.",
+            value=agent.store_watch.fault != "",
+        )
+        yield CounterMetricFamily(
+            "hbtrio_agent_links_refused",
+            "Refused connections of hosts.",
+            value=agent.links.refused.count,
+        )
+        yield from _files(agent.files)
         if agent.delivery is not None:
             yield from _delivery(agent.delivery.status)
 
@@ -106,6 +118,29 @@ class _Numbers(Collector):
         for link in _LINKS:
             hosts.add_metric([link], links[link])
         yield from (hosts, down, held)
+
+
+def _files(files: FileWatch) -> Iterator[Metric]:
+    expires = GaugeMetricFamily(
+        "hbtrio_agent_certificate_expires_timestamp_seconds",
+        "When a certificate of the configuration expires, by the key that names its file.",
+        labels=["key"],
+    )
+    for own in files.certificates:
+        expires.add_metric([own.where], own.expires.timestamp())
+    peers = GaugeMetricFamily(
+        "hbtrio_agent_peer_certificate_expires_timestamp_seconds",
+        "When the certificate expires that a linked host or the VIM has shown.",
+        labels=["peer"],
+    )
+    for peer, moment in sorted(files.peers.items()):
+        peers.add_metric([peer], moment.timestamp())
+    yield from (expires, peers)
+    yield GaugeMetricFamily(
+        "hbtrio_agent_renewed_files_failing",
+        "Renewed certificates and tokens that can't be used.",
+        value=len(files.faults),
+    )
 
 
 def _delivery(status: DeliveryStatus) -> Iterator[Metric]:

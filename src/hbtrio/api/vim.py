@@ -48,13 +48,13 @@ _T = TypeVar("_T", bound=HostBody)
 _D = TypeVar("_D")
 
 
-def vim_api(agent: Agent, *, token: str = "") -> ASGIApp:
+def vim_api(agent: Agent, *, token: Callable[[], str] | None = None) -> ASGIApp:
     """The VIM's API as an ASGI application.
 
     Args:
         agent: the agent.
-        token: every request over TCP must carry it. "" requires no proof of identity, as deployed:
-            then serve it on the loopback only.
+        token: returns the token that every request over TCP must carry. None requires no proof of
+            identity, as deployed: then serve it on the loopback only.
     """
     api = _VimApi(agent)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
@@ -70,7 +70,7 @@ def vim_api(agent: Agent, *, token: str = "") -> ASGIApp:
     # Starlette has answers of its own for unknown paths and trailing slashes.
     app.router.redirect_slashes = False
     app.router.default = _wrong_path
-    return VimAdmission(app, token) if token else app
+    return app if token is None else VimAdmission(app, token)
 
 
 async def _failed(_: Request, error: Exception) -> Response:

@@ -10,10 +10,11 @@ import logging
 import os
 import platform
 import signal
-import ssl
 import uuid
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 
 import attrs
 import trio
@@ -24,6 +25,7 @@ from hbtrio.api.vim import vim_api
 from hbtrio.config.agent import (
     DEFAULT_AGENT_CONFIG,
     AgentConfig,
+    LinkSettings,
     OperatorSettings,
     VimSettings,
     load_agent_config,
@@ -33,10 +35,10 @@ from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
 from hbtrio.log import logging_to
 from hbtrio.net.endpoints import Endpoint, Listener
-from hbtrio.net.tls import server_tls
-from hbtrio.net.token_file import read_token
+from hbtrio.net.tls_files import TlsFiles, client_files, server_files, token_files
 from hbtrio.nursery.agent.daemon import Agent, open_agent
 from hbtrio.nursery.agent.vim_client import VimClient
+from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.store.store import Store
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.sd_notify import ServiceManager
@@ -83,44 +85,70 @@ class ApiEndpoint:
     """Where an API is served, and what is needed to get in."""
 
     endpoint: Endpoint
-    token: str
-    tls: ssl.SSLContext | None
+    token: Callable[[], str] | None
+    tls: TlsFiles | None
 
     @classmethod
     def of(
-        cls, where: str, settings: VimSettings | OperatorSettings, *, optional: bool = False
+        cls,
+        file: str,
+        table: str,
+        settings: VimSettings | OperatorSettings,
+        watch: FileWatch,
+        *,
+        optional: bool = False,
     ) -> ApiEndpoint:
         """Reads its files.
 
         Args:
-            where: its table in the configuration file.
+            file: the configuration file.
+            table: its table in it.
             settings: what it says.
+            watch: uses the files when they are renewed.
             optional: a client certificate is asked for and not insisted on.
 
         Raises:
             UserError: one can't be used.
         """
-        token, tls = "", None
+        where = f"{file}: {table}"
+        token, tls = None, None
         if settings.token_file:
-            token = read_token(settings.token_file, f"{where}.token_file")
+            token_file = token_files(settings.token_file, f"{where}.token_file")
+            watch.add(f"{where}.token_file", token_file)
+            token = partial(getattr, token_file, "value")
         if settings.certificate:
-            files = (settings.certificate, settings.key, settings.authority)
-            tls = server_tls(where, *files, optional=optional)
+            tls = _tls_of(where, table, settings, optional=optional)
+            watch.add_tls(where, tls)
         return cls(Endpoint.parse(settings.listen), token, tls)
 
 
+def _tls_of(
+    where: str,
+    table: str,
+    files: VimSettings | OperatorSettings | LinkSettings,
+    *,
+    optional: bool = False,
+) -> TlsFiles:
+    return server_files(
+        where,
+        files.certificate,
+        files.key,
+        files.authority,
+        keys=f"{table}.",
+        optional=optional,
+    )
+
+
 async def _serve(config: AgentConfig, file: str) -> None:
+    files = FileWatch(wall_clock)
     link = Endpoint.parse(config.link.listen)
     link_tls = None
     if config.link.certificate:
-        files = config.link
-        link_tls = server_tls(f"{file}: link", files.certificate, files.key, files.authority)
-    vim = ApiEndpoint.of(f"{file}: vim", config.vim)
-    operator = ApiEndpoint.of(f"{file}: operator", config.operator, optional=True)
-    client = None
-    if config.vim.url:
-        where = f"{file}: vim.url_authority"
-        client = VimClient(config.vim.url, authority=config.vim.url_authority, where=where)
+        link_tls = _tls_of(f"{file}: link", "link", config.link)
+        files.add_tls(f"{file}: link", link_tls)
+    vim = ApiEndpoint.of(file, "vim", config.vim, files)
+    operator = ApiEndpoint.of(file, "operator", config.operator, files, optional=True)
+    client = _vim_client(config.vim, file, files) if config.vim.url else None
     manager = ServiceManager.of(os.environ, os.getpid())
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store.open(config.store.file, wall_clock))
@@ -133,7 +161,13 @@ async def _serve(config: AgentConfig, file: str) -> None:
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         )
         running = open_agent(
-            config, store, client, auditor=client, new_command_id=_new_id, wall_clock=wall_clock
+            config,
+            store,
+            client,
+            auditor=client,
+            files=files,
+            new_command_id=_new_id,
+            wall_clock=wall_clock,
         )
         # The APIs end first: what they have begun to answer needs all that is behind them.
         async with manager.keep_alive(), running as agent, trio.open_nursery() as apis:
@@ -171,12 +205,21 @@ async def _serve(config: AgentConfig, file: str) -> None:
             raise UserError(f"{config.store.file}: {store.fault}", ExitStatus.FAILED)
 
 
+def _vim_client(settings: VimSettings, file: str, files: FileWatch) -> VimClient:
+    tls = None
+    if settings.url.startswith("https:"):
+        where = f"{file}: vim.url_authority"
+        tls = client_files(where, authority=settings.url_authority, keys="vim.url_")
+        files.add_tls(where, tls)
+    return VimClient(settings.url, tls=tls, on_certificate=partial(files.note_peer, "the VIM"))
+
+
 async def _serve_api(
     agent: Agent,
     whose: str,
     api: ASGIApp,
     listeners: list[Listener],
-    tls: ssl.SSLContext | None,
+    tls: TlsFiles | None,
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:

@@ -23,6 +23,7 @@ import trio
 from hbtrio.api.host import host_api
 from hbtrio.config.host import (
     DEFAULT_HOST_CONFIG,
+    AgentLinkSettings,
     HostConfig,
     load_host_config,
 )
@@ -31,8 +32,10 @@ from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.http.server import serve_http
 from hbtrio.log import LogQueue, logging_to
 from hbtrio.net.endpoints import Endpoint
-from hbtrio.net.tls import client_tls
+from hbtrio.net.tls import expiry_of
+from hbtrio.net.tls_files import TlsFiles, client_files
 from hbtrio.net.unix_socket import UnixListener, open_unix_listener
+from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.agent_link import HostLink, Identity
 from hbtrio.nursery.host.daemon import Host, HostEnvironment, open_host
 from hbtrio.nursery.host.directory_watch import InotifyWatch
@@ -132,10 +135,8 @@ async def _serve(
     log: LogQueue,
 ) -> None:
     agent = Endpoint.parse(config.agent.connect) if config.agent.connect else Endpoint()
-    files = config.agent
-    tls = None
-    if files.certificate:
-        tls = client_tls(f"{file}: agent", files.certificate, files.key, files.authority)
+    files = FileWatch(_local_time)
+    tls = _tls_of(config.agent, file, files) if config.agent.certificate else None
     manager = ServiceManager.of(os.environ, os.getpid())
     listener = await open_unix_listener(config.control_socket, config.control_permissions)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -147,6 +148,7 @@ async def _serve(
                 new_id=partial(random.getrandbits, MAX_ID.bit_length()),
                 reports=Reports(_local_time),
                 shed_log=log.shed,
+                files=files,
             )
             async with (
                 _writing(events, environment.reports),
@@ -155,7 +157,8 @@ async def _serve(
             ):
                 await nursery.start(_serve_api, host, listener)
                 if config.agent.connect:
-                    link = HostLink(host, _identity(config, host), partial(agent.connect, tls))
+                    connect = partial(_connect, agent, tls, files)
+                    link = HostLink(host, _identity(config, host), connect)
                     nursery.start_soon(host.supervisor.keep, "link", link.run)
                 manager.ready()
                 _log.info(
@@ -177,6 +180,20 @@ async def _serve(
                 manager.stopping()
                 _log.info("stopping")
                 nursery.cancel_scope.cancel()
+
+
+def _tls_of(settings: AgentLinkSettings, file: str, files: FileWatch) -> TlsFiles:
+    names = (settings.certificate, settings.key, settings.authority)
+    tls = client_files(f"{file}: agent", *names, keys="agent.")
+    files.add_tls(f"{file}: agent", tls)
+    return tls
+
+
+async def _connect(agent: Endpoint, tls: TlsFiles | None, files: FileWatch) -> trio.abc.Stream:
+    stream = await agent.connect(None if tls is None else tls.value.context)
+    if isinstance(stream, trio.SSLStream):
+        files.note_peer("the agent", expiry_of(stream.getpeercert()))
+    return stream
 
 
 def _identity(config: HostConfig, host: Host) -> Identity:

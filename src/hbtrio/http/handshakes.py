@@ -8,13 +8,13 @@ client finishes within milliseconds.
 from __future__ import annotations
 
 import logging
-import ssl
 
 import trio
 
 from hbtrio.http.limits import Drain, HttpLimits
 from hbtrio.net.endpoints import peer_text
-from hbtrio.net.tls import connection_reason
+from hbtrio.net.handshake import HandshakeFailed, make_handshake
+from hbtrio.net.tls_files import TlsFiles
 
 _LOG = logging.getLogger("hbtrio.http")
 
@@ -25,13 +25,13 @@ class Handshakes:
     """Makes the handshakes of one server.
 
     Args:
-        context: the server's context, see :func:`hbtrio.net.tls.server_tls`.
+        tls: the server's context, see :func:`hbtrio.net.tls_files.server_files`.
         limits: uses ``handshake_s`` and ``max_handshakes``.
         drain: ends all handshakes when the server stops.
     """
 
-    def __init__(self, context: ssl.SSLContext, limits: HttpLimits, drain: Drain) -> None:
-        self._context = context
+    def __init__(self, tls: TlsFiles, limits: HttpLimits, drain: Drain) -> None:
+        self._tls = tls
         self._limits = limits
         self._drain = drain
         #: The handshakes in progress, the oldest first.
@@ -42,7 +42,8 @@ class Handshakes:
 
         A cancelled handshake can't be continued.
         """
-        wrapped = trio.SSLStream(stream, self._context, server_side=True)
+        peer = peer_text(stream)  # while it is connected
+        wrapped = trio.SSLStream(stream, self._tls.value.context, server_side=True)
         while len(self._under_way) >= self._limits.max_handshakes:
             oldest = next(iter(self._under_way))
             del self._under_way[oldest]
@@ -50,16 +51,11 @@ class Handshakes:
         with self._drain.idle(self._limits.handshake_s) as scope:
             self._under_way[scope] = None
             try:
-                await wrapped.do_handshake()
-            except trio.BrokenResourceError as error:
-                _LOG.info("%s: TLS handshake failed: %s", peer_text(stream), _reason(error))
+                await make_handshake(wrapped)
+            except HandshakeFailed as error:
+                _LOG.info("%s: TLS handshake failed: %s", peer, error)
             else:
                 return wrapped
             finally:
                 self._under_way.pop(scope, None)
         return None
-
-
-def _reason(error: trio.BrokenResourceError) -> str:
-    cause = error.__cause__
-    return connection_reason(cause) if isinstance(cause, OSError) else "the client disconnected"

@@ -12,7 +12,6 @@ is closed instead to make room, see :mod:`hbtrio.http.slots`.
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import cast
@@ -33,6 +32,7 @@ from hbtrio.http.request import (
 )
 from hbtrio.http.slots import Slots
 from hbtrio.net.tls import owner_of
+from hbtrio.net.tls_files import TlsFiles
 from hbtrio.net.unix_socket import UnixListener, peer_credentials
 
 __all__ = [
@@ -54,7 +54,7 @@ async def serve_http(
     app: ASGIApp,
     listeners: Sequence[HttpListener],
     *,
-    tls: ssl.SSLContext | None = None,
+    tls: TlsFiles | None = None,
     limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
     on_crash: Callable[[BaseException], None],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -65,7 +65,7 @@ async def serve_http(
         app: an ASGI 3 application; its lifespan is not run.
         listeners: TCP or unix listeners; closed at the end. All listeners of one call share
             ``max_connections``: use a call of its own for a socket that must stay reachable.
-        tls: the context for TCP connections; None for plain HTTP.
+        tls: the context for TCP connections, renewed or not; None for plain HTTP.
         limits: see HttpLimits.
         on_crash: called with every exception that the application raises, and with bugs of the
             server. The client gets 500 if nothing was sent yet, its connection is closed, and the
@@ -107,7 +107,7 @@ class _HttpServer:
     def __init__(
         self,
         app: ASGIApp,
-        tls: ssl.SSLContext | None,
+        tls: TlsFiles | None,
         limits: HttpLimits,
         on_crash: Callable[[BaseException], None],
     ) -> None:

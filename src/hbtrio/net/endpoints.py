@@ -11,6 +11,7 @@ import attrs
 import trio
 
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.tls import connection_reason
 from hbtrio.net.unix_socket import UnixListener, open_unix_listener, peer_credentials
 
@@ -88,7 +89,9 @@ class Endpoint:
                 if tls is None:
                     return stream
                 return await self._wrap(stream, tls)
-        except (OSError, trio.BrokenResourceError) as error:
+        except HandshakeFailed as error:
+            raise Unreachable(f"{self}: {error}") from error
+        except OSError as error:
             raise Unreachable(f"{self}: {_words(error)}") from error
         except trio.TooSlowError as error:
             raise Unreachable(f"{self}: no answer within {CONNECT_S:g} s") from error
@@ -96,7 +99,7 @@ class Endpoint:
     async def _wrap(self, stream: trio.SocketStream, tls: ssl.SSLContext) -> trio.abc.Stream:
         wrapped = trio.SSLStream(stream, tls, server_hostname=self.host)
         try:
-            await wrapped.do_handshake()
+            await make_handshake(wrapped)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
@@ -141,4 +144,4 @@ def _words(error: BaseException) -> str:
     first = error if cause is None else cause
     if isinstance(first, OSError):
         return connection_reason(first)
-    return str(first) or "the connection broke"
+    return str(first)

@@ -44,6 +44,9 @@ _QUEUE: Final = 64
 
 _READ_BYTES: Final = 65536
 
+#: How the first record of TLS begins: a handshake, or an alert to a client that does not use TLS.
+_TLS_RECORDS: Final = (b"\x16\x03", b"\x15\x03")
+
 In = TypeVar("In")
 
 #: Sleeps until a time on trio's clock has passed and what had arrived by then is read; the second
@@ -162,6 +165,8 @@ class LinkSession(Generic[In]):
             if not data:
                 return "closed by the other end"
             self._heard += 1
+            if self._heard == 1 and bytes(data[:2]) in _TLS_RECORDS:
+                return await self._take_leave("the other end uses TLS, this end does not")
             for line in lines.feed(bytes(data)):
                 try:
                     message = self._decode(line)

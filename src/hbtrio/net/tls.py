@@ -1,6 +1,7 @@
 """Creates the TLS contexts of all clients and servers.
 
-Every client verifies its server, and TLS 1.2 is the minimum.
+Every client verifies its server, and TLS 1.2 is the minimum. A daemon's contexts are replaced when
+their files are renewed, see :mod:`hbtrio.net.tls_files`.
 """
 
 from __future__ import annotations
@@ -8,9 +9,24 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from hbtrio.errors import ExitStatus, UserError, os_reason
+
+#: Alerts of a peer that refuses this end's certificate, and what they say (RFC 8446, 6.2).
+_REFUSED: Final = {
+    "certificate expired": "it has expired",
+    "certificate required": "none was sent",
+    "certificate revoked": "it was revoked",
+    "unknown ca": "its authority is unknown there",
+    "bad certificate": "bad certificate",
+    "certificate unknown": "certificate unknown",
+    "unsupported certificate": "unsupported certificate",
+}
+
+#: OpenSSL's words for bytes that are not TLS.
+_NOT_TLS: Final = frozenset({"wrong version number", "http request", "https proxy request"})
 
 
 def client_tls(
@@ -102,15 +118,57 @@ def owner_of(certificate: Mapping[str, Any] | None) -> str | None:
     return (*names, f"serial {certificate.get('serialNumber')}")[0]
 
 
+def expiry_of(certificate: Mapping[str, Any] | None) -> datetime | None:
+    """Returns when a peer's certificate expires; None without one.
+
+    Args:
+        certificate: the result of ``getpeercert()``.
+    """
+    text = (certificate or {}).get("notAfter")
+    if text is None:
+        return None
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
+
+
+def host_names_of(certificate: Mapping[str, Any] | None) -> set[str]:
+    """Returns the host names of a peer's certificate; as in RFC 6125, the common name last.
+
+    Args:
+        certificate: the result of ``getpeercert()``.
+    """
+    found = certificate or {}
+    names = {value for kind, value in found.get("subjectAltName", ()) if kind == "DNS"}
+    return names or {
+        value for part in found.get("subject", ()) for kind, value in part if kind == "commonName"
+    }
+
+
 def connection_reason(error: OSError) -> str:
     """Returns why a connection failed, for errors of the resolver, the system and TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {_why(error)}"
+        return _tls_reason(_why(error))
     if isinstance(error, socket.gaierror):
         return str(error.strerror).lower()
     return os_reason(error)
+
+
+def is_not_tls(error: ssl.SSLError) -> bool:
+    """Returns whether a handshake failed because the other end does not use TLS."""
+    return _why(error) in _NOT_TLS
+
+
+def _tls_reason(why: str) -> str:
+    if why in _NOT_TLS:
+        return "the other end does not use TLS"
+    # As in "sslv3 alert certificate expired"; the version before it is of the alert's definition.
+    _, is_alert, alert = why.partition(" alert ")
+    if not is_alert:
+        return f"TLS: {why}"
+    if alert in _REFUSED:
+        return f"the other end refuses this end's certificate: {_REFUSED[alert]}"
+    return f"the other end refuses the connection: TLS alert {alert}"
 
 
 def _why(error: ssl.SSLError) -> str:

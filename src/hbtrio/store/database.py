@@ -11,10 +11,12 @@ import os
 import sqlite3
 import stat
 import threading
+from collections.abc import Sequence
 from typing import Final
 
 from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.store.schema import APPLICATION_ID, migrate
+from hbtrio.system.file_identity import FileIdentity
 from hbtrio.system.lock_file import FileLock, LockHeld, lock_beside
 
 #: Pages of the write-ahead log per checkpoint: 16 MB. With SQLite's default of 4 MB, one verdict in
@@ -29,10 +31,14 @@ class Database:
         db: the connection.
         lock: the lock against other processes.
         log: the file descriptor of the write-ahead log.
+        files: the files that are open: the database, its log and that log's index.
     """
 
-    def __init__(self, db: sqlite3.Connection, lock: FileLock, log: int) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, lock: FileLock, log: int, files: Sequence[FileIdentity]
+    ) -> None:
         self.db = db
+        self._files = files
         self._lock = lock
         self._log = log
         # An abandoned sync may still run when the log is closed, and another file may then get the
@@ -50,6 +56,24 @@ class Database:
             if not self._closed:
                 # The log contains each whole commit, with a checksum.
                 os.fdatasync(self._log)
+
+    def files_fault(self) -> str:
+        """Returns what happened to the files since they were opened; "" if nothing did.
+
+        May be called in any thread.
+        """
+        for file in self._files:
+            if fault := file.fault():
+                return (
+                    f"{file.path} was {fault}: what is stored from now on is lost at the agent's "
+                    "next start"
+                )
+        if fault := self._lock.fault():
+            return f"{fault}: nothing keeps a second agent from opening the store"
+        database = self._files[0].path
+        if os.statvfs(database).f_flag & os.ST_RDONLY:
+            return f"{database}: its file system has become read-only"
+        return ""
 
     def close(self) -> None:
         """Closes the database, then releases the lock."""
@@ -102,7 +126,14 @@ def _connect(path: str, lock: FileLock) -> Database:
     db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     try:
         _prepare(db, path)
-        return Database(db, lock, _open_log(path))
+        log = _open_log(path)
+        try:
+            files = [FileIdentity.of(path), FileIdentity.of(f"{path}-wal", log)]
+            files.append(FileIdentity.of(f"{path}-shm"))
+        except BaseException:
+            os.close(log)
+            raise
+        return Database(db, lock, log, files)
     except sqlite3.DatabaseError as error:
         db.close()
         raise UserError(f"{path}: {error}", _status_of(error)) from error

@@ -79,6 +79,13 @@ class Store:
         """
         await self._worker.is_unsure.wait()
 
+    async def files_fault(self) -> str:
+        """Returns what happened to the store's files while they are open; "" if nothing did.
+
+        They may have been deleted, moved, replaced, or their file system made read-only.
+        """
+        return await self._worker.files_fault()
+
     @classmethod
     @asynccontextmanager
     async def open(cls, path: str, wall_clock: Callable[[], datetime]) -> AsyncIterator[Self]:

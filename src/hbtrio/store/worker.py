@@ -76,6 +76,9 @@ class StoreWorker(Protocol):
             StoreFault: the disk failed to sync.
         """
 
+    async def files_fault(self) -> str:
+        """Returns what happened to the open files: deleted, replaced; "" if nothing did."""
+
 
 class Watched:
     """A worker that records whether the database can be written.
@@ -122,6 +125,10 @@ class Watched:
             self.unsure = str(fault)
             self.is_unsure.set()
             raise
+
+    async def files_fault(self) -> str:
+        """See :class:`StoreWorker`."""
+        return await self._worker.files_fault()
 
 
 class Job:
@@ -260,6 +267,18 @@ class StoreThread:
                 self._served = drawn
             if self._sync_fault:
                 raise StoreFault(self._sync_fault)
+
+    async def files_fault(self) -> str:
+        """Returns what happened to the open files; see :meth:`Database.files_fault`."""
+        assert self._database is not None
+        return await trio.to_thread.run_sync(self._files_fault, abandon_on_cancel=True)
+
+    def _files_fault(self) -> str:
+        assert self._database is not None
+        try:
+            return self._database.files_fault()
+        except OSError as error:
+            return f"its files can't be looked at: {os_reason(error)}"
 
     def _sync(self, database: Database) -> None:
         try:

@@ -11,6 +11,8 @@ import fcntl
 import os
 from typing import final
 
+from hbtrio.system.file_identity import FileIdentity
+
 
 class LockHeld(Exception):
     """Another process holds the lock."""
@@ -23,13 +25,19 @@ class FileLock:
     :func:`lock_beside` and :func:`lock_directory` return it.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str) -> None:
         self._fd: int | None = fd
+        self._identity = FileIdentity.of(path, fd)
 
     @property
     def closed(self) -> bool:
         """Whether the lock was released."""
         return self._fd is None
+
+    def fault(self) -> str:
+        """Returns what happened to the locked file; "" if the lock still keeps others out."""
+        fault = self._identity.fault()
+        return f"{self._identity.path} was {fault}" if fault else ""
 
     def close(self) -> None:
         """Releases the lock; safe to call twice."""
@@ -54,7 +62,8 @@ def lock_beside(path: str) -> FileLock:
     # Don't follow symbolic links: in a directory that others may write to, a link could point to
     # any file.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    return _lock(os.open(f"{path}.lock", flags, 0o600))
+    name = f"{path}.lock"
+    return _lock(os.open(name, flags, 0o600), name)
 
 
 def lock_directory(path: str) -> FileLock:
@@ -64,10 +73,10 @@ def lock_directory(path: str) -> FileLock:
         LockHeld: another process holds the lock.
         OSError: the directory is missing, or can't be opened or locked.
     """
-    return _lock(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    return _lock(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), path)
 
 
-def _lock(fd: int) -> FileLock:
+def _lock(fd: int, path: str) -> FileLock:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -76,4 +85,4 @@ def _lock(fd: int) -> FileLock:
     except BaseException:
         os.close(fd)
         raise
-    return FileLock(fd)
+    return FileLock(fd, path)

@@ -161,6 +161,7 @@ async def test_status() -> None:
         called = await call(api.path, "status", terminal=True, columns=80)
         assert called.lines == [
             "compute-0: 2 of 3 heartbeating, hbtrio 0.1.0 since 2026-01-01 00:00:00+00:00",
+            "no agent is configured",
             "",
             "UUID      NAME   STATE         HEALTH   BEATS  MISSED  RTT ms  LAST",
             "00000003  -      waiting       unknown      0       0       -  discovered",

@@ -19,8 +19,10 @@ from hbtrio.cli.ctl.views import show_event, show_status
 from hbtrio.wire.operator import (
     EventLine,
     EventsFaultLine,
+    FilesLine,
     FleetEventLine,
     HostLine,
+    HostLinkLine,
     InstanceLine,
     OverloadLine,
     RoundEntry,
@@ -226,6 +228,44 @@ def test_an_overload_is_red_and_an_alarm(alarm: bool) -> None:
     assert lines[1:] == [
         f"\x1b[1;31m{'ALARM: ' if alarm else ''}overloaded since 2026-01-01 00:00:01+00:00: "
         "heartbeats and losses come late; status and log lines are shed\x1b[0m"
+    ]
+
+
+SINCE = "2026-01-01T00:00:01+00:00"
+
+
+@pytest.mark.parametrize(
+    ("link", "first", "line"),
+    [
+        (HostLinkLine(state="none"), "h: 2 of 0 heartbeating, hbtrio 1", "no agent is configured"),
+        (
+            HostLinkLine(state="up", endpoint="tcp:c:1", agent="c-0", since=SINCE),
+            "h: 2 of 0 heartbeating, hbtrio 1",
+            "agent c-0, tcp:c:1: link up since 2026-01-01 00:00:01+00:00",
+        ),
+        (
+            HostLinkLine(state="down", endpoint="tcp:c:1", since=SINCE, why="it has expired"),
+            "h: 2 of 0 heartbeating, hbtrio 1",
+            "agent at tcp:c:1: link down since 2026-01-01 00:00:01+00:00: it has expired",
+        ),
+        (None, "h: 2 of 0 heartbeating, hbtrio 1", None),  # an older host
+    ],
+)
+def test_the_link_to_the_agent(link: HostLinkLine | None, first: str, line: str | None) -> None:
+    lines = status_lines(Status(host=replace(HOST, link=link), instances=()), 120)
+    assert lines[0].startswith(first)
+    assert lines[1:] == ([] if line is None else [line])
+
+
+def test_certificates_that_expire_and_files_that_can_t_be_used() -> None:
+    link = HostLinkLine(state="up", endpoint="unix:/l", agent="c-0", certificate="its … expires")
+    files = FilesLine(warnings=("agent.certificate: expires",), faults=("x: key values mismatch",))
+    lines = status_lines(Status(host=replace(HOST, link=link, files=files), instances=()), 120)
+    assert lines[1:] == [
+        "agent c-0, unix:/l: link up",
+        "agent: its … expires",
+        "agent.certificate: expires",
+        "x: key values mismatch; what was read before stays in use",
     ]
 
 

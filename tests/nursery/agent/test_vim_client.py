@@ -475,8 +475,8 @@ async def leaves_nothing_open(client: VimClient) -> AsyncIterator[None]:
     with trio.move_on_after(NEVER / 10):
         await until(lambda: open_files() <= before)
     assert open_files() == before
-    assert not client._transport._pool.connections  # type: ignore[attr-defined]
-    assert not client._transport._pool._requests  # type: ignore[attr-defined]
+    assert not client._transport.present()._pool.connections  # type: ignore[attr-defined]
+    assert not client._transport.present()._pool._requests  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("no_collector")

@@ -11,6 +11,7 @@ import trio
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.tls import server_tls
+from hbtrio.net.tls_files import client_files
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.wire.vim import GuestResponse, VerdictEvent, patch_instance
 from hbtrio.wire.vim_result import Delivered, MissingAnswer, NotSent, Unconfirmed
@@ -84,7 +85,7 @@ async def test_a_vim_that_is_trusted(
     answer: Callable[[TlsStream], Awaitable[None]], delivery: object
 ) -> None:
     async with a_vim(answer) as vim:
-        async with VimClient(vim.url, authority=AUTHORITY) as client:
+        async with VimClient(vim.url, tls=client_files("test", authority=AUTHORITY)) as client:
             assert await client.send(ACTION) == delivery
         assert len(vim.got) == 1
         assert vim.got[0].startswith(f"PATCH /nfvi-plugins/v1/instances/{U} HTTP/1.1\r\n".encode())
@@ -104,7 +105,7 @@ async def test_a_vim_that_is_not(certificate: str, authority: str, fault: str) -
     """Nothing is sent to it, and it is tried again later."""
     async with a_vim(yes, certificate) as vim:
         trusted = authority and str(HERE / authority)
-        async with VimClient(vim.url, authority=trusted) as client:
+        async with VimClient(vim.url, tls=client_files("test", authority=trusted)) as client:
             answer = await client.send(ACTION)
         assert isinstance(answer, NotSent)
         refused = f"no connection to {vim.url}: the certificate is refused: {fault}"
@@ -118,8 +119,8 @@ def test_an_authority_that_can_t_be_used() -> None:
         ("make.sh", "no certificates in PEM: no certificate or crl found"),
     ):
         with pytest.raises(UserError) as caught:
-            VimClient("https://vim.example", authority=str(HERE / file))
-        assert str(caught.value) == f"url_authority: {HERE / file}: {fault}"
+            client_files("vim.url_authority", authority=str(HERE / file))
+        assert str(caught.value) == f"vim.url_authority: {HERE / file}: {fault}"
         assert caught.value.status is ExitStatus.USAGE
 
 

@@ -46,6 +46,32 @@ async def test_a_host_that_stops_says_so() -> None:
         assert on.agent.received[-1] == Goodbye(STOPPING)
 
 
+async def test_the_links_state_for_operators() -> None:
+    agent = ScriptedAgent()
+    async with linked(agent) as on:
+        link = on.world.host.link
+        assert (link.is_up, link.agent, link.reason) == (True, "controller-0", "")
+        came_up = link.since
+        await on.world.sleep(5)
+        assert link.since == came_up
+        agent.away = "unix:/agent: connection refused"
+        await agent.cut()
+        await on.world.settle()
+        went_down = link.since
+        assert came_up is not None
+        assert went_down is not None
+        assert (went_down - came_up).total_seconds() == 5
+        assert (link.is_up, link.agent) == (False, "controller-0")
+        assert link.reason.startswith("the link ended: ")
+        await on.world.sleep(10)
+        assert (link.since, link.reason) == (went_down, "unix:/agent: connection refused")
+        agent.away = ""
+        await on.world.sleep(3)
+        assert (link.is_up, link.reason) == (True, "")
+        assert link.since is not None
+        assert link.since > went_down
+
+
 async def test_a_session_begins_with_hello_and_a_snapshot() -> None:
     agent = ScriptedAgent()
     agent.welcome = None

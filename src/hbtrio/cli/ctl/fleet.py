@@ -18,6 +18,7 @@ from hbtrio.cli.ctl.table import (
     write_table,
 )
 from hbtrio.cli.ctl.times import moment
+from hbtrio.cli.ctl.views import file_lines
 from hbtrio.wire.operator import FleetHostLine, FleetInstanceLine, FleetStatus
 
 _LINK_COLOURS: Final = {"up": "good", "down": "warn", "lost": "bad", "never": "bad"}
@@ -41,6 +42,10 @@ def show_fleet(screen: Screen, status: FleetStatus) -> None:
         write_clipped(screen, f"{failures}: see the agent's log", "bad")
     if agent.store_fault:
         write_clipped(screen, f"the store can't be written: {agent.store_fault}", "bad")
+    if agent.store_files_fault:
+        write_clipped(screen, f"STORE: {agent.store_files_fault}", "bad")
+    for text in () if agent.files is None else file_lines(agent.files):
+        write_clipped(screen, text, "bad")
     delivery = agent.delivery
     if delivery is not None and not delivery.reachable:
         waiting = counted(delivery.waiting, "message")
@@ -83,6 +88,8 @@ def _note(host: FleetHostLine) -> str:
     notes = []
     if host.link in ("down", "lost") and host.down_s is not None:
         notes.append(f"for {host.down_s:.0f} s")
+    if host.certificate:
+        notes.append(host.certificate)
     if host.conflict:
         notes.append(host.conflict)
     if host.unregistered:

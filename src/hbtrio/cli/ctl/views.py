@@ -22,7 +22,7 @@ from hbtrio.cli.ctl.table import (
     write_table,
 )
 from hbtrio.cli.ctl.times import clock, moment, stamp
-from hbtrio.wire.operator import AnyEventLine, EventLine, HostLine, InstanceLine, Status
+from hbtrio.wire.operator import AnyEventLine, EventLine, FilesLine, HostLine, InstanceLine, Status
 
 #: The width in cells from which on a table shows the time of the last event.
 _WITH_TIME: Final = 100
@@ -80,12 +80,37 @@ def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
     if fault := host.events_fault:
         lost = counted(fault.lost, "event")
         yield f"{lost} not written since {moment(fault.since)}: {fault.why}", "bad"
+    yield from _link_lines(host)
+    if host.files is not None:
+        yield from ((text, "bad") for text in file_lines(host.files))
     if host.corrective_commands_run:
         yield (
             f"{counted(host.corrective_commands_run, 'corrective command')} run, "
             f"{host.corrective_commands_failed} failed",
             "warn",
         )
+
+
+def _link_lines(host: HostLine) -> Iterator[tuple[str, str]]:
+    link = host.link
+    if link is None:  # an older host
+        return
+    if link.state == "none":
+        yield "no agent is configured", ""
+        return
+    since = "" if link.since is None else f" since {moment(link.since)}"
+    agent = f"agent {link.agent}, {link.endpoint}" if link.agent else f"agent at {link.endpoint}"
+    why = f": {link.why}" if link.why else ""
+    yield f"{agent}: link {link.state}{since}{why}", "" if link.state == "up" else "bad"
+    if link.certificate:
+        yield f"agent: {link.certificate}", "warn"
+
+
+def file_lines(files: FilesLine) -> Iterator[str]:
+    """Lines for the certificates that expire soon, and for renewed files that can't be used."""
+    yield from files.warnings
+    for fault in files.faults:
+        yield f"{fault}; what was read before stays in use"
 
 
 def _columns(

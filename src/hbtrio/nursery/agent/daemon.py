@@ -8,6 +8,8 @@
       VIM delivery   sends the outbox to the VIM
       VIM audit      fetches the reporting states from the VIM
       history        removes old entries
+      file watch     uses renewed certificates, and warns before they expire
+      store watch    notices that the store's files were deleted or replaced
       links          one session for each linked host
       actions        one task for each action that an operator has started
 
@@ -43,10 +45,12 @@ from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.agent.link_server import AgentLinks
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
 from hbtrio.nursery.agent.rounds import Rounds
+from hbtrio.nursery.agent.store_watch import StoreWatch
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.agent.vim_delivery import VimDelivery, VimTransport
 from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
 from hbtrio.nursery.wakeup import WakeUp
@@ -100,6 +104,8 @@ class Agent:
         actions: runs the operators' actions on hosts.
         delivery: delivers to the VIM; None without a VIM.
         supervisor: counts programming errors.
+        files: the certificates and tokens in use.
+        store_watch: watches the store's files.
         started_at: the time of its start.
         clock: by which operators' requests expire.
     """
@@ -116,6 +122,8 @@ class Agent:
     actions: AgentActions
     delivery: VimDelivery | None
     supervisor: Supervisor
+    files: FileWatch
+    store_watch: StoreWatch
     started_at: datetime
     clock: ProcessClock
 
@@ -127,6 +135,7 @@ async def open_agent(
     transport: VimTransport | None,
     *,
     auditor: VimClient | None = None,
+    files: FileWatch | None = None,
     new_command_id: Callable[[], str],
     wall_clock: Callable[[], datetime],
     clock: ProcessClock | None = None,
@@ -138,6 +147,7 @@ async def open_agent(
         store: its persistent state.
         transport: sends to the VIM; None without a VIM.
         auditor: audits the VIM every ``config.vim.audit_s`` seconds; None for no audits.
+        files: the certificates and tokens in use; None if there are none.
         new_command_id: makes ids that are never reused.
         wall_clock: the wall clock of the store.
         clock: by which requests and commands expire; None for the system's.
@@ -146,6 +156,8 @@ async def open_agent(
         StoreFault: the store can't be read at the start.
     """
     clock = clock or process_clock()
+    files = FileWatch(wall_clock) if files is None else files
+    store_watch = StoreWatch(store)
     fleet = Fleet(has_vim=transport is not None)
     history: Broadcast[HistoryEntry] = Broadcast()
     outbox = WakeUp()
@@ -205,6 +217,8 @@ async def open_agent(
             await _prune_history(store, timedelta(days=config.store.history_days), wall_clock)
 
         nursery.start_soon(supervisor.keep, "history pruning", prune)
+        nursery.start_soon(supervisor.keep, "file watch", files.run)
+        nursery.start_soon(supervisor.keep, "store watch", store_watch.run)
         async with trio.open_nursery() as link_nursery:
             later = LaterTruths(nursery, store, history, rounds)
             links = AgentLinks(
@@ -217,6 +231,7 @@ async def open_agent(
                 guard,
                 later,
                 clock.now,
+                files,
             )
             async with trio.open_nursery() as action_nursery:
                 actions = AgentActions(
@@ -241,6 +256,8 @@ async def open_agent(
                     actions=actions,
                     delivery=delivery,
                     supervisor=supervisor,
+                    files=files,
+                    store_watch=store_watch,
                     started_at=wall_clock(),
                     clock=clock,
                 )

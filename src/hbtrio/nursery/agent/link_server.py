@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
@@ -18,18 +17,24 @@ import attrs
 import trio
 
 from hbtrio.net.endpoints import Listener, peer_text
+from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.link_session import LinkSession, SessionEnded
+from hbtrio.net.tls import expiry_of, host_names_of
+from hbtrio.net.tls_files import TlsFiles
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.agent.name_conflicts import NameConflicts
+from hbtrio.nursery.agent.refused_links import RefusedLinks
+from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
+from hbtrio.text import printable
 from hbtrio.wire.link_codec import LinkError, decode_from_host
 from hbtrio.wire.link_messages import (
     PROTOCOL,
@@ -61,6 +66,10 @@ _GATHER_S: Final = 0.005
 #: Hosts with a link, at most.
 _HOSTS: Final = 10_000
 
+#: Names of a refused certificate in the log, and their characters, at most.
+_NAMES: Final = 3
+_NAME_CHARS: Final = 200
+
 #: A valid hostname, as in host.toml: it is logged, and sent to the VIM.
 _HOSTNAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
 
@@ -81,6 +90,7 @@ class AgentLinks:
         guard: the process's on-time guard.
         later: handles what comes when nobody waits for it any more.
         clock: this process's clock, see :mod:`hbtrio.policy.begin_by`.
+        files: warns before the hosts' certificates expire.
     """
 
     def __init__(
@@ -94,8 +104,10 @@ class AgentLinks:
         guard: OnTimeGuard,
         later: LaterTruths,
         clock: Callable[[], float],
+        files: FileWatch,
     ) -> None:
         self.conflicts = NameConflicts()
+        self.refused = RefusedLinks()
         self._nursery = nursery
         self._name = name
         self._fleet = fleet
@@ -105,8 +117,9 @@ class AgentLinks:
         self._guard = guard
         self._later = later
         self._clock = clock
+        self._files = files
 
-    def listen(self, listeners: list[Listener], tls: ssl.SSLContext | None) -> None:
+    def listen(self, listeners: list[Listener], tls: TlsFiles | None) -> None:
         """Starts to serve all connecting hosts; an internal error ends only one host's link.
 
         Args:
@@ -115,10 +128,14 @@ class AgentLinks:
         """
         self._nursery.start_soon(trio.serve_listeners, partial(self._serve_socket, tls), listeners)
 
-    async def _serve_socket(self, tls: ssl.SSLContext | None, stream: trio.SocketStream) -> None:
+    async def _serve_socket(self, tls: TlsFiles | None, stream: trio.SocketStream) -> None:
         try:
-            # The handshake is made with the first read, within the time limit for hello.
-            wrapped = stream if tls is None else trio.SSLStream(stream, tls, server_side=True)
+            # The handshake is made within the time limit for hello.
+            wrapped = (
+                stream
+                if tls is None
+                else trio.SSLStream(stream, tls.value.context, server_side=True)
+            )
             await self.serve(wrapped)
         except Exception:  # noqa: BLE001 - a programming error ends one link only
             self._supervisor.count_crash()
@@ -149,6 +166,8 @@ class AgentLinks:
                     # From here on the end of the session has to be handled.
                     known = HostSession(hello, link, nursery.cancel_scope, peer, self._guard)
                     self._fleet.strangers.pop(patience, None)
+                    self.refused.accepted(peer, hello.hostname)
+                    self._note_certificate(stream, hello.hostname)
                     patience.cancel()
                     await self._welcome(known)
                     nursery.start_soon(known.send_reporting)
@@ -164,7 +183,7 @@ class AgentLinks:
 
                 nursery.start_soon(expect_hello)
                 nursery.start_soon(ack.run)
-                reason = await link.run(handle)
+                reason = await _handshake(stream) or await link.run(handle)
                 nursery.cancel_scope.cancel()
         except* StoreFault as faults:
             reason, ours = f"store: {_first(faults)}", True
@@ -175,13 +194,18 @@ class AgentLinks:
             if known is not None:
                 known.end()
         if known is None:
-            _log.warning("%s: connection refused: %s", peer, reason)
+            self.refused.log(peer, reason, trio.current_time())
         elif self._fleet.sessions.get(known.hostname) is known:
             del self._fleet.sessions[known.hostname]
+            self._files.forget_peer(known.hostname)
             _log.warning("%s: link ended: %s", known.hostname, reason)
             await self._events.host_down(known, reason, ours=ours)
         if crash is not None:
             raise crash
+
+    def _note_certificate(self, stream: trio.abc.Stream, hostname: str) -> None:
+        if isinstance(stream, trio.SSLStream):
+            self._files.note_peer(hostname, expiry_of(stream.getpeercert()))
 
     def _make_room_for(self, patience: trio.CancelScope) -> None:
         # The oldest connection is closed: a real host sends hello at once, so many silent
@@ -295,8 +319,10 @@ def _hello(
     host_uuid = message.host_uuid.lower()
     if not _HOST_UUID.fullmatch(host_uuid):
         raise LinkError(f"host_uuid {message.host_uuid[:40]!r} is not a uuid")
-    if isinstance(stream, trio.SSLStream) and message.hostname not in _names(stream):
-        raise LinkError(f"the certificate is not valid for the name {message.hostname}")
+    if isinstance(stream, trio.SSLStream):
+        names = host_names_of(stream.getpeercert())
+        if message.hostname not in names:
+            raise LinkError(_wrong_name(message.hostname, names))
     if len(sessions) >= _HOSTS and message.hostname not in sessions:
         raise LinkError(f"{_HOSTS} hosts are connected, the maximum")
     return attrs.evolve(message, host_uuid=host_uuid)
@@ -306,13 +332,18 @@ def _first(error: BaseException) -> BaseException:
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _names(stream: trio.SSLStream[trio.abc.Stream]) -> set[str]:
-    """Returns the host names of the peer's certificate; as in RFC 6125, the common name last."""
-    certificate = stream.getpeercert() or {}
-    names = {value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
-    return names or {
-        value
-        for part in certificate.get("subject", ())
-        for kind, value in part
-        if kind == "commonName"
-    }
+def _wrong_name(hostname: str, names: set[str]) -> str:
+    found = ", ".join(sorted(names)[:_NAMES]) or "no host name"
+    shown = printable(found)[:_NAME_CHARS]
+    return f"the certificate is not valid for the name {hostname}, but for {shown}"
+
+
+async def _handshake(stream: trio.abc.Stream) -> str:
+    """Makes the handshake, if the connection uses TLS; returns why it failed, or ""."""
+    if not isinstance(stream, trio.SSLStream):
+        return ""
+    try:
+        await make_handshake(stream, alert_in_clear=True)
+    except HandshakeFailed as error:
+        return str(error)
+    return ""

@@ -1,4 +1,4 @@
-"""Sends requests to the VIM and classifies the results. The agent's only use of httpx.
+"""Sends requests to the VIM and classifies the results, with httpx.
 
 A missing answer means nothing by itself, see :mod:`hbtrio.wire.vim_result`. What matters is whether
 the request was written completely, which httpcore's trace events show.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -18,7 +19,9 @@ import httpx
 import trio
 
 from hbtrio.errors import UserError
-from hbtrio.net.tls import client_tls, connection_reason
+from hbtrio.net.tls import connection_reason, expiry_of
+from hbtrio.net.tls_files import TlsFiles, client_files
+from hbtrio.nursery.agent.renewed_transport import RenewedTransport
 from hbtrio.nursery.time_guard import TAKE_IN_S, sleep_until_on_time
 from hbtrio.policy.time_guard import BEHIND_S, OnTimeGuard
 from hbtrio.wire.vim import VimRequest
@@ -96,24 +99,25 @@ class VimClient:
 
     Args:
         url: where the VIM listens; http or https.
-        authority: for https, the file of the authority that has signed the VIM's certificate;
-            "" for the system's trust store.
-        where: the setting that ``authority`` comes from, for error texts.
+        tls: for https, the context that verifies the VIM's certificate, see
+            :func:`hbtrio.net.tls_files.client_files`; None: one with the system's trust store.
+        on_certificate: called with the time when the VIM's certificate expires, after each
+            handshake.
         connect_s: time limit of the connection, and again of the TLS handshake, in seconds.
         write_s: time limit of writing the request, in seconds.
         answer_s: time limit of the whole answer after that, in seconds.
         answer_bytes: bytes of an answer's body at most.
 
     Raises:
-        UserError: ``url`` is not an http or https URL, or ``authority`` can't be used.
+        UserError: ``url`` is not an http or https URL.
     """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
         *,
-        authority: str = "",
-        where: str = "url_authority",
+        tls: TlsFiles | None = None,
+        on_certificate: Callable[[datetime | None], None] = lambda expires: None,
         connect_s: float = 5.0,
         write_s: float = 5.0,
         answer_s: float = 10.0,
@@ -126,19 +130,14 @@ class VimClient:
             raise UserError(f"{url}: {error}") from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise UserError(f"{url}: not an http or https URL")
-        # Without TLS there is nothing to verify, and loading a trust store takes time.
-        tls = client_tls(where, authority=authority) if parsed.scheme == "https" else False
+        if parsed.scheme == "https":
+            tls = tls or client_files("vim.url")
+        self._on_certificate = on_certificate
         self._connect_s = connect_s
         self._write_s = write_s
         self._answer_s = answer_s
         self._answer_bytes = answer_bytes
-        # The transport, not a client: no proxies from the environment, no redirects or cookies, and
-        # no pool that would keep a connection which the VIM is about to close.
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=tls,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-            trust_env=False,
-        )
+        self._transport = RenewedTransport(tls if parsed.scheme == "https" else None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -216,6 +215,9 @@ class VimClient:
                 if name == "connection.connect_tcp.complete":
                     progress.since = trio.current_time()
                     progress.socket = info["return_value"].get_extra_info("socket")
+                elif name == "connection.start_tls.complete":
+                    shown = info["return_value"].get_extra_info("ssl_object")
+                    self._on_certificate(expiry_of(shown.getpeercert()))
                 elif name == "http11.send_request_headers.started":
                     if on_sending is not None:
                         await on_sending()

@@ -101,6 +101,7 @@ class HostLink:
                     fault_log.clear()
                     if trio.current_time() - since >= _STEADY_S:
                         backoff.reset()
+            self._host.link.down(reason)
             if fault_log.is_new(reason):
                 _log.warning("agent: %s; retrying", reason)
             await trio.sleep(backoff.next_delay_s())
@@ -152,6 +153,7 @@ class HostLink:
                 if protocol != PROTOCOL:
                     raise LinkError(f"protocol {protocol}, this host speaks {PROTOCOL}")
                 self.feed.resume_after(acknowledged)
+                self._host.link.up(agent)
                 _log.info("agent: the link to %s is up", agent)
                 welcome.set()
             case Ack(number=number):

@@ -5,6 +5,7 @@
       overload        sheds what can wait, while the host is late
       pacer           sends the challenges of all channels
       discovery       finds channel sockets that come and go
+      file watch      uses renewed certificates, and warns before they expire
       channel <uuid>  one per instance, see channel.py
       corrective      commands for lost and ill instances
       action <uuid>   an action on an instance, from vote to post-notice
@@ -24,6 +25,7 @@ import trio
 
 from hbtrio.config.host import HostConfig
 from hbtrio.fsm.heartbeat.rules import HeartbeatRules
+from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.action_runs import ActionRuns
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
@@ -34,6 +36,7 @@ from hbtrio.nursery.host.directory_watch import DirectoryWatch
 from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.host.heap_freezer import HeapFreezer
+from hbtrio.nursery.host.link_status import LinkStatus
 from hbtrio.nursery.host.overload_watch import OverloadWatch
 from hbtrio.nursery.host.reporting import ReportingSwitch
 from hbtrio.nursery.host.reports import Reports
@@ -69,6 +72,8 @@ class HostEnvironment:
     clock: ProcessClock = attrs.field(factory=process_clock)
     #: Drops log lines below level warning (True), or logs them again; called in an overload.
     shed_log: Callable[[bool], None] = lambda _: None
+    #: The certificates in use.
+    files: FileWatch = attrs.field(factory=FileWatch)
 
 
 class Host:
@@ -101,6 +106,9 @@ class Host:
         self.supervisor = Supervisor()
         self.mass_failures = MassFailures(config.brake.share, config.brake.minimum)
         self.started_at = environment.reports.now()
+        #: The link to the agent, which :class:`~hbtrio.nursery.host.agent_link.HostLink` keeps up.
+        self.link = LinkStatus(config.agent.connect, environment.reports.now)
+        self.files = environment.files
         self._environment = environment
         self._nursery = nursery
         self._heartbeating = HeartbeatingCount()
@@ -160,6 +168,7 @@ class Host:
         self._nursery.start_soon(keep, "pacer", self.pacer.run)
         self._nursery.start_soon(keep, "discovery", self._discover)
         self._nursery.start_soon(keep, "overload", self.overload.run)
+        self._nursery.start_soon(keep, "file watch", self.files.run)
 
     async def _discover(self) -> None:
         await discover(

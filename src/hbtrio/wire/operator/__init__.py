@@ -6,6 +6,7 @@ OpenAPI document is generated from them. One noun each:
 * :mod:`~hbtrio.wire.operator.words`: the types of members, with their units, ranges and words;
 * :mod:`~hbtrio.wire.operator.requests`: what clients send;
 * :mod:`~hbtrio.wire.operator.host`: a host's status;
+* :mod:`~hbtrio.wire.operator.files`: certificates and tokens, in both statuses;
 * :mod:`~hbtrio.wire.operator.fleet`: an agent's status, and its answers to changes;
 * :mod:`~hbtrio.wire.operator.events`: lines about events, and the history;
 * :mod:`~hbtrio.wire.operator.progress`: lines about votes, notices and actions;
@@ -28,6 +29,7 @@ from hbtrio.wire.operator.events import (
     History,
     WholeHistory,
 )
+from hbtrio.wire.operator.files import CertificateLine, FilesLine
 from hbtrio.wire.operator.fleet import (
     AgentLine,
     DeliveryLine,
@@ -42,6 +44,7 @@ from hbtrio.wire.operator.fleet import (
 from hbtrio.wire.operator.host import (
     EventsFaultLine,
     HostLine,
+    HostLinkLine,
     InstanceLine,
     OverloadLine,
     RoundEntry,
@@ -61,9 +64,11 @@ __all__ = [
     "AgentLine",
     "Alarms",
     "AnyEventLine",
+    "CertificateLine",
     "DeliveryLine",
     "EventLine",
     "EventsFaultLine",
+    "FilesLine",
     "FleetEventLine",
     "FleetHostLine",
     "FleetInstanceLine",
@@ -71,6 +76,7 @@ __all__ = [
     "Forgotten",
     "History",
     "HostLine",
+    "HostLinkLine",
     "InstanceLine",
     "NoticeRequest",
     "OverloadLine",

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
+from hbtrio.wire.operator.files import FilesLine
 from hbtrio.wire.operator.words import (
     Body,
     CorrectiveWord,
@@ -40,6 +41,11 @@ class AgentLine(Body, frozen=True, kw_only=True):
     started: Time
     vim: Annotated[str | None, Meta(description="The VIM's URL.")] = None
     store_fault: Annotated[str, Meta(description="Why the store can't be written.")] = ""
+    store_files_fault: Annotated[
+        str, Meta(description="What happened to the store's files: deleted, replaced.")
+    ] = ""
+    files: FilesLine | None = None
+    links_refused: Annotated[Count, Meta(description="Refused connections of hosts.")] = 0
     delivery: DeliveryLine | None = None
     crashes: Annotated[Count, Meta(description="Internal failures; the log has them.")] = 0
     links: Annotated[Count, Meta(description="Hosts that have a link.")] = 0
@@ -71,6 +77,9 @@ class FleetHostLine(Body, frozen=True, kw_only=True):
         None
     )
     held_why: str = ""
+    certificate: Annotated[
+        str, Meta(description="Set if the host's certificate expires within 30 days.")
+    ] = ""
     conflict: Annotated[str, Meta(description="Another host uses its name.")] = ""
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from hbtrio.wire.operator.events import EventLine
+from hbtrio.wire.operator.files import FilesLine
 from hbtrio.wire.operator.words import (
     Body,
     CorrectiveWord,
@@ -38,6 +39,25 @@ class OverloadLine(Body, frozen=True, kw_only=True):
     alarm: Annotated[bool, Meta(description="Late for 10 s or more.")]
 
 
+class HostLinkLine(Body, frozen=True, kw_only=True):
+    """A host's link to its agent."""
+
+    state: Annotated[
+        str,
+        Meta(
+            description="none: no agent is configured.",
+            extra_json_schema={"enum": ["up", "down", "none"]},
+        ),
+    ]
+    endpoint: str = ""
+    agent: Annotated[str, Meta(description="The agent's name, once it was linked.")] = ""
+    since: Annotated[Time | None, Meta(description="Since when it is up or down.")] = None
+    why: Annotated[str, Meta(description="Why it is down.")] = ""
+    certificate: Annotated[
+        str, Meta(description="Set if the agent's certificate expires within 30 days.")
+    ] = ""
+
+
 class HostLine(Body, frozen=True, kw_only=True):
     """The host itself."""
 
@@ -56,6 +76,8 @@ class HostLine(Body, frozen=True, kw_only=True):
     alarms: Annotated[Count, Meta(description="Mass failures.")] = 0
     overload: OverloadLine | None = None
     events_fault: EventsFaultLine | None = None
+    link: HostLinkLine | None = None
+    files: FilesLine | None = None
     actions: Annotated[
         dict[str, str], Meta(description="Actions in progress, by the instance's uuid.")
     ] = field(default_factory=dict)
