@@ -84,7 +84,7 @@ def registered(init: AppInit = INIT, now: float = 10.0) -> ApplicationSession:
 
 def beat(application: ApplicationSession) -> int:
     """Lets the next challenge come; its number."""
-    (effect,) = application.expired(application.deadline, late=False)
+    (effect,) = application.expired(application.deadline, late=False, stalled_s=0.0)
     assert isinstance(effect, SendToApplication)
     assert isinstance(effect.message, AppChallenge)
     return effect.message.heartbeat_challenge
@@ -115,7 +115,7 @@ def test_a_connection_begins_unregistered_and_waits_for_nothing() -> None:
     application = connected()
     assert state_of(application) == (UNREGISTERED, WELL, math.inf)
     assert not application.registered
-    assert application.expired(1e9, late=False) == []
+    assert application.expired(1e9, late=False, stalled_s=0.0) == []
 
 
 def test_a_registration() -> None:
@@ -197,7 +197,9 @@ def test_a_second_init_is_challenged_whatever_was_unanswered_before_it() -> None
     application = registered()
     number = beat(application)
     application.received(INIT, 11.5)
-    assert application.expired(12.5, late=False) == [SendToApplication(AppChallenge(number + 1))]
+    assert application.expired(12.5, late=False, stalled_s=0.0) == [
+        SendToApplication(AppChallenge(number + 1))
+    ]
 
 
 def test_a_second_init_that_is_refused_ends_the_registration() -> None:
@@ -260,7 +262,7 @@ def test_no_challenge_is_sent_while_one_is_unanswered() -> None:
     for at in range(12, 60):
         sent += [
             e
-            for e in application.expired(float(at), late=False)
+            for e in application.expired(float(at), late=False, stalled_s=0.0)
             if isinstance(e, SendToApplication)
         ]
     assert sent == []
@@ -273,13 +275,15 @@ def test_no_challenge_is_sent_while_one_is_unanswered() -> None:
 def test_what_was_slept_through_is_not_made_up_for() -> None:
     application = registered(now=10.0)
     application.received(well(beat(application)), 11.1)
-    assert application.expired(512.3, late=True) == [SendToApplication(AppChallenge(102))]
+    assert application.expired(512.3, late=True, stalled_s=0.0) == [
+        SendToApplication(AppChallenge(102))
+    ]
     assert application.deadline == 513.0  # the same grid
 
 
 def test_too_early_nothing_happens() -> None:
     application = registered(now=10.0)
-    assert application.expired(10.99, late=False) == []
+    assert application.expired(10.99, late=False, stalled_s=0.0) == []
     assert state_of(application) == (HEALTHY, WELL, 11.0)
 
 
@@ -287,7 +291,7 @@ def test_a_sleep_that_ends_on_the_grid_leaves_the_next_point_to_come() -> None:
     """These are numbers of which the next point of the grid comes out as now."""
     application = registered(attrs.evolve(INIT, heartbeat_interval_ms=1825), 445387.19405)
     now = 448809.06905
-    application.expired(now, late=True)
+    application.expired(now, late=True, stalled_s=0.0)
     assert application.deadline == now + 1.825
 
 
@@ -305,7 +309,7 @@ def test_the_deadline_is_always_to_come(
     now = start
     for intervals, answers in sleeps:
         now = max(now + intervals * interval_ms / 1000, application.deadline)
-        for effect in application.expired(now, late=False):
+        for effect in application.expired(now, late=False, stalled_s=0.0):
             if (
                 answers
                 and isinstance(effect, SendToApplication)
@@ -321,14 +325,14 @@ def test_the_deadline_is_always_to_come(
 def test_two_intervals_without_an_answer_make_it_unhealthy_with_its_own_action() -> None:
     application = registered(now=10.0)
     number = beat(application)
-    assert application.expired(11.999, late=False) == []
+    assert application.expired(11.999, late=False, stalled_s=0.0) == []
     assert application.health == WELL
-    assert application.expired(12.0, late=False) == [
+    assert application.expired(12.0, late=False, stalled_s=0.0) == [
         ApplicationStateChanged(HEALTHY, SILENT, ApplicationEvent.TIMED_OUT)
     ]
     assert state_of(application) == (SILENT, TIMEOUT, 13.0)
     assert application.registered  # it is still asked: a vote's window bounds the wait for it
-    assert application.expired(100.0, late=False) == []
+    assert application.expired(100.0, late=False, stalled_s=0.0) == []
     assert application.received(well(number), 100.5) == [
         ApplicationStateChanged(SILENT, HEALTHY, ApplicationEvent.ANSWERED_HEALTHY)
     ]
@@ -339,9 +343,9 @@ def test_the_two_intervals_count_from_the_last_answer() -> None:
     application = registered(now=10.0)
     application.received(well(beat(application)), 11.9)
     beat(application)
-    application.expired(13.0, late=False)
+    application.expired(13.0, late=False, stalled_s=0.0)
     assert application.deadline == 13.9
-    application.expired(13.9, late=False)
+    application.expired(13.9, late=False, stalled_s=0.0)
     assert application.state is SILENT
 
 
@@ -354,7 +358,7 @@ def test_the_message_names_application_and_both_intervals() -> None:
             corrective_action=CorrectiveAction.REBOOT,
         )
     )
-    application.expired(99.0, late=False)
+    application.expired(99.0, late=False, stalled_s=0.0)
     assert application.health == HealthStatus(
         False, CorrectiveAction.REBOOT, "Application db heartbeat timeout 900 ms."
     )
@@ -363,11 +367,11 @@ def test_the_message_names_application_and_both_intervals() -> None:
 def test_a_late_daemon_gives_two_more_intervals() -> None:
     application = registered(now=10.0)
     number = beat(application)
-    assert application.expired(15.5, late=True) == []
+    assert application.expired(15.5, late=True, stalled_s=0.0) == []
     assert (application.state, application.health) == (HEALTHY, WELL)
-    application.expired(17.4, late=False)
+    application.expired(17.4, late=False, stalled_s=0.0)
     assert application.state is HEALTHY
-    assert application.expired(17.5, late=False) == [
+    assert application.expired(17.5, late=False, stalled_s=0.0) == [
         ApplicationStateChanged(HEALTHY, SILENT, ApplicationEvent.TIMED_OUT)
     ]
     assert application.received(sick(number), 18.0) == [
@@ -378,8 +382,8 @@ def test_a_late_daemon_gives_two_more_intervals() -> None:
 def test_an_ill_application_that_falls_silent_is_reported_silent() -> None:
     application = registered(now=10.0)
     application.received(sick(beat(application)), 11.0)
-    application.expired(12.0, late=False)
-    assert application.expired(13.0, late=False) == [
+    application.expired(12.0, late=False, stalled_s=0.0)
+    assert application.expired(13.0, late=False, stalled_s=0.0) == [
         ApplicationStateChanged(ILL, SILENT, ApplicationEvent.TIMED_OUT)
     ]
     assert application.health == TIMEOUT
@@ -408,7 +412,7 @@ def test_a_wrong_echo_is_no_answer() -> None:
         assert application.received(sick(wrong), 11.5) == [NO_RECENT]
         assert application.received(well(wrong), 11.5) == [NO_RECENT]
     assert state_of(application) == (HEALTHY, WELL, 12.0)
-    application.expired(12.0, late=False)
+    application.expired(12.0, late=False, stalled_s=0.0)
     assert application.state is SILENT
 
 
@@ -460,7 +464,7 @@ def test_while_it_is_ill_only_another_illness_is_news(
 
 def test_its_health_goes_into_the_merge() -> None:
     silent, ill = registered(), registered()
-    silent.expired(20.0, late=False)
+    silent.expired(20.0, late=False, stalled_s=0.0)
     ill.received(sick(beat(ill)), 11.0)
     merge = HealthMerge(CorrectiveAction.REBOOT)
     report = merge.report([connected().health, ill.health, silent.health], 20.0)
@@ -477,7 +481,7 @@ def test_it_is_asked_and_answers_under_that_id(state: ApplicationState) -> None:
     if state is ILL:
         application.received(sick(beat(application)), 11.0)
     elif state is SILENT:
-        application.expired(12.0, late=False)
+        application.expired(12.0, late=False, stalled_s=0.0)
     assert application.state is state
     (effect,) = application.ask(Event.PAUSE, VOTE)
     assert isinstance(effect, SendToApplication)
@@ -561,7 +565,7 @@ def test_the_recorded_stall_is_judged_as_the_deployed_guest_did() -> None:
             continue
         while application.deadline < message.at_s:
             at = application.deadline
-            apply(application.expired(at, late=False), at)
+            apply(application.expired(at, late=False, stalled_s=0.0), at)
         (said,) = AppDecoder().feed(message.data)
         apply(application.received(said, message.at_s), message.at_s)
     # Stopped after the challenge at 5; continued at 12, its late answer counts.
@@ -624,7 +628,7 @@ def test_any_course_of_events(steps: list[AppMessage | str]) -> None:
         match step:
             case "sleep" | "sleep late":
                 now = max(now, min(application.deadline, now + 3600.0))
-                effects = application.expired(now, late=step == "sleep late")
+                effects = application.expired(now, late=step == "sleep late", stalled_s=0.0)
                 assert application.deadline > now
             case "ask":
                 if not application.registered:

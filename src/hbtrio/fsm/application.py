@@ -47,6 +47,13 @@ RECENT_CHALLENGES: Final = 4
 #: Intervals without a correct challenge response that make an application silent.
 PATIENCE: Final = 2
 
+#: Seconds that an application has at least after a stall of this process: the stall may have been
+#: the whole machine's.
+LISTEN_S: Final = 0.2
+
+#: How often in a row the end of the patience is put off because this process did not run.
+EXCUSES: Final = 3
+
 
 class ApplicationState(Enum):
     """The state of an application."""
@@ -187,6 +194,9 @@ class ApplicationSession:
         self._awaiting = False
         self._challenge_at = math.inf
         self._silent_at = math.inf
+        #: How long this process had not run when the last challenge was sent, in seconds.
+        self._stalled_before_s = 0.0
+        self._excuses = 0
         self._asked_id: int | None = None
 
     @property
@@ -223,19 +233,27 @@ class ApplicationSession:
                 kind = type(message).__name__.removeprefix("App")
                 return [Ignored(f"{kind}, which applications don't send")]
 
-    def expired(self, now: float, *, late: bool) -> list[Effect]:
+    def expired(self, now: float, *, late: bool, stalled_s: float) -> list[Effect]:
         """Handles the deadline and returns the effects; has no effect if called too early.
 
+        Silence is counted while this process runs. An application gets its two intervals again if
+        the process is late, and the time of shorter stalls since its challenge; at most ``EXCUSES``
+        times in a row, so that it is still judged by a process that is always late.
+
         Args:
-            now: the time.
-            late: whether this process is late. Responses may then be waiting to be read, so the
-                application gets its two intervals again.
+            now: the time, after what the application has sent was read.
+            late: whether this process is late.
+            stalled_s: how long this process has not run since its start, in seconds.
         """
         effects: list[Effect] = []
-        patience_s = PATIENCE * self.profile.interval_s
+        interval_s = self.profile.interval_s
+        patience_s = PATIENCE * interval_s
         if now >= self._silent_at:
-            if late:
-                self._silent_at = now + patience_s
+            stall_s = stalled_s - self._stalled_before_s
+            if (late or stall_s > 0) and self._excuses < EXCUSES:
+                self._excuses += 1
+                self._stalled_before_s = stalled_s
+                self._silent_at = now + (patience_s if late else max(stall_s, LISTEN_S))
             else:
                 self._silent_at = math.inf
                 self.health = HealthStatus(
@@ -247,7 +265,6 @@ class ApplicationSession:
                 effects += self._step(ApplicationEvent.TIMED_OUT)
         if now >= self._challenge_at:
             effects += self._step(ApplicationEvent.CHALLENGE_DUE)
-            interval_s = self.profile.interval_s
             # The next point of the grid: missed challenges are not made up for.
             beats = math.floor((now - self._challenge_at) / interval_s) + 1
             self._challenge_at += beats * interval_s
@@ -255,6 +272,9 @@ class ApplicationSession:
                 self._challenge_at = now + interval_s
             if not self._awaiting:
                 self._awaiting = True
+                self._stalled_before_s = stalled_s
+                # A challenge that was sent late is listened for as long as any other.
+                self._silent_at = max(self._silent_at, now + interval_s)
                 self._recent.append(self._new_id())
                 effects.append(SendToApplication(AppChallenge(self._recent[-1])))
         return effects
@@ -320,6 +340,7 @@ class ApplicationSession:
         if answer.heartbeat_response not in self._recent:
             return [Ignored("an answer to none of the last challenges")]
         self._awaiting = False
+        self._excuses = 0
         self._silent_at = now + PATIENCE * self.profile.interval_s
         if answer.healthy:
             self.health = HealthStatus(True)
@@ -335,6 +356,7 @@ class ApplicationSession:
         self.health = HealthStatus(True)
         self._recent.clear()
         self._awaiting = False
+        self._excuses = 0
         self._challenge_at = self._silent_at = math.inf
         return self._withdraw()
 

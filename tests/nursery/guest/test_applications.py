@@ -413,10 +413,12 @@ async def test_an_error_of_ours_costs_one_connection(
                 raise RuntimeError("a slip")
             return received(application, message, now)
 
-        def trips(application: ApplicationSession, now: float, *, late: bool) -> list[Effect]:
+        def trips(
+            application: ApplicationSession, now: float, *, late: bool, stalled_s: float
+        ) -> list[Effect]:
             if application.profile.name == "bad time":
                 raise RuntimeError("a slip")
-            return expired(application, now, late=late)
+            return expired(application, now, late=late, stalled_s=stalled_s)
 
         monkeypatch.setattr(ApplicationSession, "received", stumbles)
         monkeypatch.setattr(ApplicationSession, "expired", trips)

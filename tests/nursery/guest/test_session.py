@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from hbtrio.fsm.guest_session import SessionSettings, SessionState
 from hbtrio.nursery.guest.daemon import GuestSetup
 from hbtrio.nursery.guest.health_script import HealthScript
+from hbtrio.nursery.time_guard import TAKE_IN_S
 from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, Exit, Init, InitAck
 from hbtrio.wire.vocabulary import CorrectiveAction, Health, VoteResult
 from support.fake_processes import HANGS, FakeRun
@@ -317,9 +318,9 @@ async def test_challenge_timeout_of_a_late_process_is_armed_again(
         autojump_clock.jump(12)
         await trio.sleep_until(18.999)
         assert bench.guest.session.state is ENABLED
-        await trio.sleep_until(19.001)
+        await trio.sleep_until(19.1)
         nursery.cancel_scope.cancel()
-    assert said(bench.device.unread()) == [(19.0, init(102))]
+    assert said(bench.device.unread()) == [(19.0 + TAKE_IN_S, init(102))]
 
 
 async def test_a_freeze_of_less_than_the_guards_patience_excuses_nothing(
@@ -332,7 +333,7 @@ async def test_a_freeze_of_less_than_the_guards_patience_excuses_nothing(
         autojump_clock.jump(0.75)
         await trio.sleep_until(6.5)
         nursery.cancel_scope.cancel()
-    assert said(bench.device.unread()) == [(6.4, init(102))]
+    assert said(bench.device.unread()) == [(6.4 + TAKE_IN_S, init(102))]
 
 
 async def test_a_challenge_before_the_acknowledgement_is_not_answered() -> None:

@@ -20,9 +20,11 @@ from hbtrio.nursery.guest.app_log import AppLog, ConnectionLog
 from hbtrio.nursery.guest.app_writer import AppWriter
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Port
+from hbtrio.nursery.time_guard import sleep_until_on_time
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Answer, BallotWindow, Window
 from hbtrio.policy.quota import ByteBucket
-from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.app_codec import AppDecoder
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import VoteResult
@@ -36,6 +38,9 @@ BURST_BYTES: Final = 8192
 #: deployed library registers at once and closes right after ``final``; a refused application may
 #: retry for this long.
 UNREGISTERED_S: Final = 60.0
+
+#: Reads before an application is judged: one that answers after a burst is not silent.
+_READS: Final = 4
 
 
 @attrs.frozen
@@ -76,7 +81,7 @@ class AppConnection:
         #: The window of the open vote or notice.
         self._question: Window[Answer | None] | None = None
         self._scope = trio.CancelScope()
-        self._grace = trio.CancelScope()
+        self._unregistered = WakeUp()
         self._crash: Exception | None = None
 
     @property
@@ -95,7 +100,8 @@ class AppConnection:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    self._writer = AppWriter(self._port, nursery, self.close)
+                    self._writer = AppWriter(self._port, nursery, self.close, self._guard)
+                    nursery.start_soon(self._limit_unregistered)
                     await self._read()
                     self._scope.cancel()
         finally:
@@ -113,29 +119,35 @@ class AppConnection:
 
     # -- reading ----------------------------------------------------------------------------
 
-    async def _read(self) -> None:
-        """Reads until the end, or until the application was unregistered for too long."""
+    async def _limit_unregistered(self) -> None:
+        """Closes the connection if the application is unregistered for too long.
+
+        The time in which this process did not run does not count.
+        """
         while True:
-            self._grace = trio.CancelScope()
-            self._set_grace()
-            with self._grace:
-                await self._read_on()
-                return
-            # The init may have come at the last moment, or this process may be late itself.
-            await trio.lowlevel.checkpoint()
-            now = trio.current_time()
-            self._take_unread(now)
-            if self._guard.is_late(now):
-                self.unregistered_at = now
-            elif not self.application.registered:
+            await self._wait_unregistered()
+            since = self.unregistered_at
+            due, stall_s = since + UNREGISTERED_S, 0.0
+            stalled_s = self._guard.stalled_s(trio.current_time())
+            while True:
+                due += stall_s
+                await sleep_until_on_time(
+                    due, self._guard, at_most_s=CALM_S, sources=[self._take_in]
+                )
+                stall_s = self._guard.stalled_s(trio.current_time()) - stalled_s
+                if stall_s <= 0:
+                    break
+                stalled_s += stall_s
+            if not self.application.registered and self.unregistered_at == since:
                 self.close(f"not registered for {UNREGISTERED_S:g} s")
                 return
 
-    def _set_grace(self) -> None:
-        registered = self.application.registered
-        self._grace.deadline = math.inf if registered else self.unregistered_at + UNREGISTERED_S
+    async def _wait_unregistered(self) -> None:
+        while self.application.registered:
+            await self._unregistered.wait()
 
-    async def _read_on(self) -> None:
+    async def _read(self) -> None:
+        """Reads until the end."""
         while True:
             await self._port.wait_readable()
             try:
@@ -189,17 +201,21 @@ class AppConnection:
         return False
 
     def _expire(self, now: float) -> None:
-        self._take_unread(now)
-        self._apply(self.application.expired(now, late=self._guard.is_late(now)))
+        for _ in range(_READS):
+            if not self._take_unread(now):
+                break
+        late, stalled_s = self._guard.is_late(now), self._guard.stalled_s(now)
+        self._apply(self.application.expired(now, late=late, stalled_s=stalled_s))
 
-    def _take_unread(self, now: float) -> None:
-        """Handles what has arrived, ahead of the reader task."""
+    def _take_unread(self, now: float) -> bool:
+        """Handles what has arrived, ahead of the reader task; returns whether that was anything."""
         try:
             data = self._port.receive_nowait()
         except ChannelFault:
-            data = None  # the reader will find the end itself
+            return False  # the reader will find the end itself
         if data:
             self._take(data, now)
+        return bool(data)
 
     # -- votes and notices ------------------------------------------------------------------
 
@@ -267,5 +283,5 @@ class AppConnection:
     ) -> None:
         if new is ApplicationState.UNREGISTERED:
             self.unregistered_at = trio.current_time()
-        self._set_grace()
+            self._unregistered.set()
         self._log.changed(old, new, event)

@@ -9,6 +9,8 @@ import trio
 
 from hbtrio.nursery.port import ChannelFault, Port
 from hbtrio.nursery.port_writer import PortWriter
+from hbtrio.nursery.time_guard import sleep_until_on_time
+from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.app_codec import encode
 from hbtrio.wire.app_messages import AppMessage
 
@@ -24,13 +26,22 @@ class AppWriter(PortWriter):
         port: the connection.
         nursery: the connection's nursery.
         close: called with the reason if the application does not read.
+        guard: the process's on-time guard.
     """
 
-    def __init__(self, port: Port, nursery: trio.Nursery, close: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        port: Port,
+        nursery: trio.Nursery,
+        close: Callable[[str], None],
+        guard: OnTimeGuard,
+    ) -> None:
         super().__init__(port, nursery)
         self._close = close
+        self._guard = guard
         self._sequence = 0
         self._failed = False
+        self._sent = False
 
     def send_message(self, message: AppMessage) -> None:
         """Sends or queues a message; closes the connection if the backlog is full."""
@@ -40,18 +51,31 @@ class AppWriter(PortWriter):
 
     def _send_now(self, data: bytes) -> int:
         try:
-            return super()._send_now(data)
+            sent = super()._send_now(data)
         except ChannelFault:
             # Its last message may still be unread: a reject must not turn into consent because the
             # application left after it. The reader will find the end itself.
             self._failed = True
             return len(data)
+        self._sent |= sent > 0
+        return sent
 
     async def _send_rest(self) -> None:
-        with trio.move_on_after(UNREAD_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._limit)
             await super()._send_rest()
-            return
-        self._give_up(f"unread data for {UNREAD_S:g} s")
+            nursery.cancel_scope.cancel()
+
+    async def _limit(self) -> None:
+        due = trio.current_time() + UNREAD_S
+        await sleep_until_on_time(due, self._guard, at_most_s=CALM_S, sources=[self._is_sending])
+        if self._rest:
+            self._give_up(f"unread data for {UNREAD_S:g} s")
+
+    def _is_sending(self) -> bool:
+        """Returns whether the application has read since the last call; a source."""
+        sent, self._sent = self._sent, False
+        return sent
 
     def _give_up(self, reason: str) -> None:
         self._failed = True

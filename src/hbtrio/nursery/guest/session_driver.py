@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final, NoReturn
 
 import trio
@@ -12,6 +13,7 @@ from hbtrio.fsm.guest_session import GuestSession, SessionSettings, SessionState
 from hbtrio.nursery.guest.health import GuestHealth
 from hbtrio.nursery.guest.outbox import Outbox
 from hbtrio.nursery.guest.rounds import GuestRounds
+from hbtrio.nursery.time_guard import TAKE_IN_S, sleep_until_on_time
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import Message
 
@@ -47,19 +49,28 @@ class SessionDriver:
         self._health = health
         self._rounds = rounds
         self._guard = guard
-        self._timer = trio.CancelScope()
+        self._sleep = trio.CancelScope()
+        #: When run() wakes up at the latest.
+        self._wakes_at = math.inf
+        self._heard_at = -math.inf
         self._unanswered_inits = 0
 
     async def run(self) -> NoReturn:
         """Notifies the session of each deadline that has passed, until cancelled."""
         while True:
-            with trio.CancelScope(deadline=self.session.deadline) as self._timer:
-                await trio.sleep_forever()
-            # Tasks woken together run in any order: let the reader handle what has arrived first.
-            await trio.lowlevel.checkpoint()
+            state, self._wakes_at = self.session.state, self.session.deadline
+            with trio.CancelScope() as self._sleep:
+                if state is SessionState.ENABLED:
+                    # A late guest only reads: the session waits for its whole time again.
+                    await sleep_until_on_time(
+                        self._wakes_at, self._guard, at_most_s=TAKE_IN_S, sources=[self._take_in]
+                    )
+                else:  # it is time to send an init
+                    await trio.sleep_until(self._wakes_at)
+                    await trio.lowlevel.checkpoint()  # first what has arrived
             now = trio.current_time()
-            if now >= self.session.deadline:
-                if self.session.state is SessionState.ENABLING:
+            if now >= self.session.deadline and self.session.state is state:
+                if state is SessionState.ENABLING:
                     self._count_unanswered_init()
                 self._apply(self.session.expired(now, late=self._guard.is_late(now)))
 
@@ -76,6 +87,7 @@ class SessionDriver:
 
     def received(self, message: Message) -> None:
         """Handles a message from the host."""
+        self._heard_at = trio.current_time()
         self._apply(self.session.received(message, trio.current_time()))
 
     def reload(self, settings: SessionSettings) -> None:
@@ -86,6 +98,11 @@ class SessionDriver:
         """Sends the farewell to the host; ends the session."""
         self.stopped = True
         self._apply(self.session.shutdown(trio.current_time()))
+
+    def _take_in(self) -> bool:
+        """Returns whether messages came since the deadline or the last call: more may wait."""
+        heard_at, self._heard_at = self._heard_at, -math.inf
+        return heard_at >= self._wakes_at
 
     def _count_unanswered_init(self) -> None:
         self._unanswered_inits += 1
@@ -110,7 +127,10 @@ class SessionDriver:
                 case fsm.AbortAction(reason):
                     self._rounds.abort(reason)
                 case fsm.SessionStateChanged(old, new, event):
+                    self._sleep.cancel()  # it depends on the state
                     if new is SessionState.ENABLED:
                         self._unanswered_inits = 0
                     _log.info("heartbeat state change from %s to %s, event=%s.", old, new, event)
-        self._timer.deadline = self.session.deadline
+        # A later deadline, which each challenge sets, is found when the sleep ends.
+        if self.session.deadline < self._wakes_at:
+            self._sleep.cancel()
