@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from hbtrio.fsm.application import (
     APPLICATION_TABLE,
+    EXCUSES,
+    LISTEN_S,
     Answered,
     ApplicationEvent,
     ApplicationSession,
@@ -377,6 +379,65 @@ def test_a_late_daemon_gives_two_more_intervals() -> None:
     assert application.received(sick(number), 18.0) == [
         ApplicationStateChanged(SILENT, ILL, ApplicationEvent.ANSWERED_ILL)
     ]
+
+
+def test_a_stall_since_the_challenge_is_listened_for_again() -> None:
+    """A short one, in which nobody calls this process late."""
+    application = registered(now=10.0)
+    number = beat(application)
+    application.expired(12.3, late=False, stalled_s=0.7)
+    assert application.state is HEALTHY
+    application.expired(12.99, late=False, stalled_s=0.7)
+    assert application.state is HEALTHY
+    application.received(well(number), 12.995)
+    assert application.state is HEALTHY
+
+
+@pytest.mark.parametrize(("stall_s", "again_s"), [(0.01, LISTEN_S), (0.2, 0.2), (0.7, 0.7)])
+def test_after_a_stall_silence_is_judged(stall_s: float, again_s: float) -> None:
+    application = registered(now=10.0)
+    beat(application)
+    application.expired(12.0, late=False, stalled_s=stall_s)
+    application.expired(12.0 + again_s - 0.001, late=False, stalled_s=stall_s)
+    assert application.state is HEALTHY
+    application.expired(12.0 + again_s, late=False, stalled_s=stall_s)
+    assert application.state is SILENT
+
+
+def test_a_stall_before_the_challenge_delays_the_challenge() -> None:
+    """It is listened for as long as any other."""
+    application = registered(now=10.0)
+    assert application.expired(11.6, late=False, stalled_s=0.5) != []
+    application.expired(12.599, late=False, stalled_s=0.5)
+    assert application.state is HEALTHY
+    application.expired(12.6, late=False, stalled_s=0.5)
+    assert application.state is SILENT
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_process_that_always_stalls_still_judges(late: bool) -> None:
+    application = registered(now=10.0)
+    beat(application)
+    stalled_s, looks = 0.0, 0
+    while application.state is HEALTHY:
+        looks += 1
+        assert looks < 100
+        stalled_s += 0.3
+        now = application.deadline + 0.3
+        application.expired(now, late=late, stalled_s=stalled_s)
+    assert now <= 12.0 + (EXCUSES + 1) * 2.3
+
+
+def test_an_answer_renews_the_excuses() -> None:
+    application = registered(now=10.0)
+    now, stalled_s = 11.0, 0.0
+    for _ in range(20):
+        number = beat(application)
+        now = application.deadline + 3.0
+        stalled_s += 3.0
+        application.expired(now, late=True, stalled_s=stalled_s)
+        application.received(well(number), now)
+        assert application.state is HEALTHY
 
 
 def test_an_ill_application_that_falls_silent_is_reported_silent() -> None:

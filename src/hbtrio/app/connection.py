@@ -45,6 +45,9 @@ SEND_S: Final = 2.0
 #: frozen, the whole freeze counts as one part.
 PATIENCE_PARTS: Final = 5
 
+#: The last look before the guest counts as hung, in seconds: what came during a freeze is read.
+LAST_LOOK_S: Final = 0.05
+
 #: The text that deployed applications sign off with.
 SIGN_OFF_TEXT: Final = "Exiting"
 
@@ -115,11 +118,11 @@ class GuestConnection:
         # Checked here too, because messages that were read already are handled without a wait.
         if self._scope.cancel_called:
             return None
-        part_s = self._registration.patience_s / PATIENCE_PARTS
+        part_s = (self._registration.patience_s - LAST_LOOK_S) / PATIENCE_PARTS
         quiet_parts = 0
         while not self._read:
             data = None
-            with anyio.move_on_after(part_s):
+            with anyio.move_on_after(part_s if quiet_parts < PATIENCE_PARTS else LAST_LOOK_S):
                 data = await self._stream.receive()
             if data:
                 self._read += self._decoder.feed(data)
@@ -127,7 +130,7 @@ class GuestConnection:
                 return None
             elif self._unanswered is not None:
                 quiet_parts = 0  # the guest waits for our response
-            elif (quiet_parts := quiet_parts + 1) == PATIENCE_PARTS:
+            elif (quiet_parts := quiet_parts + 1) > PATIENCE_PARTS:
                 self._fault = (
                     f"the guest daemon hangs: no challenge for {self._registration.patience_s:g} s"
                 )

@@ -193,7 +193,8 @@ class ApplicationSession:
         self._recent: deque[int] = deque(maxlen=RECENT_CHALLENGES)
         self._awaiting = False
         self._challenge_at = math.inf
-        self._silent_at = math.inf
+        #: When the application counts as silent, unless it answers; infinity if nothing is pending.
+        self.silent_at = math.inf
         #: How long this process had not run when the last challenge was sent, in seconds.
         self._stalled_before_s = 0.0
         self._excuses = 0
@@ -207,7 +208,7 @@ class ApplicationSession:
     @property
     def deadline(self) -> float:
         """When to call :meth:`expired`; infinity if nothing is pending."""
-        return min(self._challenge_at, self._silent_at)
+        return min(self._challenge_at, self.silent_at)
 
     def received(self, message: AppMessage, now: float) -> list[Effect]:
         """Handles a message of the application and returns the effects.
@@ -248,14 +249,14 @@ class ApplicationSession:
         effects: list[Effect] = []
         interval_s = self.profile.interval_s
         patience_s = PATIENCE * interval_s
-        if now >= self._silent_at:
+        if now >= self.silent_at:
             stall_s = stalled_s - self._stalled_before_s
             if (late or stall_s > 0) and self._excuses < EXCUSES:
                 self._excuses += 1
                 self._stalled_before_s = stalled_s
-                self._silent_at = now + (patience_s if late else max(stall_s, LISTEN_S))
+                self.silent_at = now + (patience_s if late else max(stall_s, LISTEN_S))
             else:
-                self._silent_at = math.inf
+                self.silent_at = math.inf
                 self.health = HealthStatus(
                     False,
                     self.profile.corrective_action,
@@ -274,7 +275,7 @@ class ApplicationSession:
                 self._awaiting = True
                 self._stalled_before_s = stalled_s
                 # A challenge that was sent late is listened for as long as any other.
-                self._silent_at = max(self._silent_at, now + interval_s)
+                self.silent_at = max(self.silent_at, now + interval_s)
                 self._recent.append(self._new_id())
                 effects.append(SendToApplication(AppChallenge(self._recent[-1])))
         return effects
@@ -331,7 +332,7 @@ class ApplicationSession:
         )
         if accepted:
             self._challenge_at = now + self.profile.interval_s
-            self._silent_at = now + PATIENCE * self.profile.interval_s
+            self.silent_at = now + PATIENCE * self.profile.interval_s
             if not changed and old != self.profile:
                 effects.append(RegistrationChanged(old))
         return effects
@@ -341,7 +342,7 @@ class ApplicationSession:
             return [Ignored("an answer to none of the last challenges")]
         self._awaiting = False
         self._excuses = 0
-        self._silent_at = now + PATIENCE * self.profile.interval_s
+        self.silent_at = now + PATIENCE * self.profile.interval_s
         if answer.healthy:
             self.health = HealthStatus(True)
             return self._step(ApplicationEvent.ANSWERED_HEALTHY)
@@ -357,7 +358,7 @@ class ApplicationSession:
         self._recent.clear()
         self._awaiting = False
         self._excuses = 0
-        self._challenge_at = self._silent_at = math.inf
+        self._challenge_at = self.silent_at = math.inf
         return self._withdraw()
 
     def _withdraw(self) -> list[Effect]:

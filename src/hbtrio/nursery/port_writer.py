@@ -26,6 +26,11 @@ class PortWriter:
         self._nursery = nursery
         self._rest = b""
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not self._rest
+
     def send(self, data: bytes) -> bool:
         """Sends or queues a message.
 

@@ -201,7 +201,7 @@ class AppConnection:
         return False
 
     def _expire(self, now: float) -> None:
-        for _ in range(_READS):
+        for _ in range(_READS if now >= self.application.silent_at else 1):
             if not self._take_unread(now):
                 break
         late, stalled_s = self._guard.is_late(now), self._guard.stalled_s(now)

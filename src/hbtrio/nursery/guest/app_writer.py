@@ -69,7 +69,7 @@ class AppWriter(PortWriter):
     async def _limit(self) -> None:
         due = trio.current_time() + UNREAD_S
         await sleep_until_on_time(due, self._guard, at_most_s=CALM_S, sources=[self._is_sending])
-        if self._rest:
+        if not self.idle:
             self._give_up(f"unread data for {UNREAD_S:g} s")
 
     def _is_sending(self) -> bool:

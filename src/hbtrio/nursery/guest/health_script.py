@@ -68,7 +68,9 @@ class HealthScript:
                 # From the actual start, not from when it was due: a run after a freeze, or after a
                 # run that was slow to end, has its whole interval, too.
                 due = trio.current_time() + self._interval_s
-                await sleep_until_on_time(due, guard, at_most_s=self._interval_s + CALM_S)
+                # No source: only the reading itself lets the run's end through.
+                at_most_s = self._interval_s + CALM_S
+                await sleep_until_on_time(due, guard, at_most_s=at_most_s, sources=())
                 if not nursery.child_tasks:
                     timeouts.run_ended()
                 else:
