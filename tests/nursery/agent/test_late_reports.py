@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair
 
 from hbtrio.fsm.alarm_hold import SETTLE_S
 from hbtrio.nursery.agent.rounds import PATIENCE_S
+from hbtrio.nursery.agent.unasked_rounds import CantAsk
+from hbtrio.nursery.time_guard import TAKE_IN_S
 from hbtrio.policy.begin_by import REPLY_S
 from hbtrio.wire.link_messages import RoundCommand
-from hbtrio.wire.vocabulary import Event
+from hbtrio.wire.vocabulary import ActionName, Event
 from support.agent_world import AgentWorld, agent_world
 from support.failing_host import FailingHost, alarmed, names
 from support.run_order import ORDERS, folders, in_every_order
-from support.scripted_host import VM, ScriptedHost
+from support.scripted_host import HOSTNAME, VM, ScriptedHost
 
 pytestmark = pytest.mark.slow
 
@@ -207,3 +209,44 @@ def test_a_host_s_reply_to_a_command(stall_s: float, vote: bool, tmp_path: Path)
     expected = ScriptedHost().instances[VM]
     seconds = expected.vote_s if vote else expected.shutdown_notice_s
     assert in_every_order(scenario) == [seconds] * ORDERS
+
+
+@pytest.mark.parametrize("snapshot", ["whole", "begun"])
+def test_a_request_finds_the_host_that_has_dialled_before_it(snapshot: str, tmp_path: Path) -> None:
+    """Both have come while the agent was stopped; the host may not have told of all yet."""
+    folder = folders(tmp_path)
+
+    async def scenario(clock: MockClock) -> tuple[int, str]:
+        async with agent_world(next(folder)) as world:
+            host = await world.bound_host(host=FailingHost(4))
+            await world.at(10)
+            await host.cut()
+            await world.settle()
+            clock.jump(20.0)
+            world.worker.slow_s = 0.003 if snapshot == "begun" else 0.0
+            world.nursery.start_soon(host.dial, world.agent.links, world.nursery)
+            asked = await world.agent.rounds.ask(names(4)[3], Event.STOP, vote=True, who="vim")
+            await host.cut()
+            await world.settle()
+            world.nursery.start_soon(host.dial, world.agent.links, world.nursery)
+            action = await world.agent.actions.begin(
+                names(4)[3], ActionName.REBOOT, ("true",), force=True, who="root"
+            )
+            return asked.seconds, action.hostname
+
+    assert in_every_order(scenario) == [(9, HOSTNAME)] * ORDERS
+
+
+async def test_a_request_does_not_wait_long_for_strangers(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world:
+        host = await world.bound_host()
+        await world.at(10)
+        await host.cut()
+        _, theirs = memory_stream_pair()
+        world.nursery.start_soon(world.agent.links.serve, theirs)
+        await world.settle()
+        with pytest.raises(CantAsk):
+            await world.agent.rounds.ask(VM, Event.STOP, vote=True, who="vim")
+        assert trio.current_time() == pytest.approx(10.0 + TAKE_IN_S, abs=0.002)

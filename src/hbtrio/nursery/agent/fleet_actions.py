@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
+from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone
 from hbtrio.nursery.agent.later_truths import LaterTruths
@@ -116,7 +117,7 @@ class AgentActions:
 
         Cancelled, the action may have started; the host then runs it to its end.
         """
-        instance = self._fleet.instance(uuid)
+        instance = await instance_on_its_host(self._fleet, uuid)
         action = FleetAction(uuid, instance.hostname, name, who)
         session = self._fleet.sessions.get(instance.hostname)
         if session is None:

@@ -20,6 +20,7 @@ import trio
 
 from hbtrio.fsm.delivery import OutboxKind
 from hbtrio.fsm.fleet_round import NOT_HEARD, FleetRound, RoundEnd
+from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, OpeningReply
 from hbtrio.nursery.agent.open_rounds import (
@@ -131,7 +132,7 @@ class Rounds:
                 it was.
             StoreFault: the store failed; the round has no outcome, and a notice was not sent.
         """
-        bound = self._fleet.instance(uuid)
+        bound = await instance_on_its_host(self._fleet, uuid)
         live = self._fleet.live(uuid)
         session = self._fleet.sessions.get(bound.hostname)
         if session is not None and live is not None:
