@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from hbtrio.fsm.alarm_hold import SETTLE_S
-from hbtrio.nursery.agent.host_session import REPLY_S
 from hbtrio.nursery.agent.rounds import PATIENCE_S
+from hbtrio.policy.begin_by import REPLY_S
 from hbtrio.wire.link_messages import RoundCommand
 from support.failing_host import FailingHost, names
 from support.real_agent import RealAgent, real_agent
