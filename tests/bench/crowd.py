@@ -1,4 +1,4 @@
-"""Measures a host with very many channels: which beats it delivers, and how late.
+"""Measures a host with very many channels: its beats, their lateness, and losses in the end.
 
     PYTHONPATH=tests python -m bench.crowd --channels 15000 --seconds 30
     PYTHONPATH=tests python -m bench.crowd --channels 15000 --seconds 30 --unfrozen
@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import gc
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +24,9 @@ import trio
 
 from bench.sample import Meter, allow_descriptors, resident_kb
 from bench.subject import INTERVAL_S, TimedDialer, open_host
-from support.guest_farm import module_environment, open_guest_farm
+from hbtrio.nursery.host.daemon import Host
+from hbtrio.nursery.host.reports import ReportKind
+from support.guest_farm import module_environment, open_guest_farm, uuid_of
 
 #: Guests of a farm.
 _FARM: Final = 5000
@@ -33,6 +36,12 @@ _TIMED: Final = 32
 
 #: How long all channels may take to be heartbeating, in seconds.
 _START_S: Final = 120.0
+
+#: Guests that fall silent at the end, how long their losses may take, and what the measured process
+#: prints to have them do so.
+_DEAD: Final = 20
+_LOSS_S: Final = 180.0
+_DIE: Final = "die"
 
 #: From then on until they are measured: long enough for the last freeze.
 _SETTLE_S: Final = 5.0
@@ -62,7 +71,6 @@ async def _measure(directory: str, count: int, seconds: float, *, unfrozen: bool
     async with open_host(directory, dialer) as host:
         if unfrozen:
             host.heap._cpu_time = lambda: 0.0
-        print("ready", file=sys.stderr, flush=True)
         began = time.monotonic()
         with trio.fail_after(_START_S):
             while host.heartbeating < count:  # noqa: ASYNC110 - an Event would be the host's
@@ -82,6 +90,12 @@ async def _measure(directory: str, count: int, seconds: float, *, unfrozen: bool
         beats = sum(channel.heartbeat.beats for channel in channels) - beats
         full_s = list(collections.full_s)
         p50, p99, most = dialer.late_ms()
+        # The farm's guests die now; see _run.
+        print(_DIE, flush=True)
+        died = time.monotonic()
+        with trio.move_on_after(_LOSS_S):
+            while len(_lost(host)) < _DEAD:  # noqa: ASYNC110 - an Event would be the host's
+                await trio.sleep(0.1)
         return {
             "channels": count,
             "start s": round(start_s, 1),
@@ -97,20 +111,41 @@ async def _measure(directory: str, count: int, seconds: float, *, unfrozen: bool
             "full collections": len(full_s),
             "longest, s": round(max(full_s, default=0.0), 3),
             "freezes": host.heap.freezes,
+            "dead found": f"{len(_lost(host))} of {_DEAD}",
+            "dead found after, s": round(time.monotonic() - died, 1),
+            "others lost": len(_losses(host)) - len(_lost(host)),
             "KiB/channel": round((resident_kb() - before_kb) / count, 1),
         }
+
+
+def _losses(host: Host) -> set[str]:
+    return {one.uuid for one in host.reports.recent if one.kind is ReportKind.LOSS}
+
+
+def _lost(host: Host) -> set[str]:
+    return _losses(host) & {uuid_of(index) for index in range(_DEAD)}
 
 
 async def _run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="hbc.") as directory:
         async with contextlib.AsyncExitStack() as stack:
+            farms = []
             for first in range(0, options.channels, _FARM):
                 farm = await stack.enter_async_context(open_guest_farm(Path(directory), first))
                 await farm.listen(min(_FARM, options.channels - first), spread_s=INTERVAL_S)
+                farms.append(farm)
             command = [sys.executable, "-m", "bench.crowd", "--measure", directory]
             command += ["--channels", str(options.channels), "--seconds", str(options.seconds)]
             command += ["--unfrozen"] * options.unfrozen
-            await trio.run_process(command, env=module_environment())
+            process = await trio.lowlevel.open_process(
+                command, stdout=subprocess.PIPE, env=module_environment()
+            )
+            assert process.stdout is not None
+            async for data in process.stdout:
+                if data.startswith(_DIE.encode()):
+                    await farms[0].mute(range(_DEAD))
+                print(data.decode().removeprefix(f"{_DIE}\n"), end="")
+            await process.wait()
 
 
 def main() -> None:
