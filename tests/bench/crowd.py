@@ -88,6 +88,8 @@ async def _measure(directory: str, count: int, seconds: float, *, unfrozen: bool
         await trio.sleep(seconds)
         end = Meter.read()
         beats = sum(channel.heartbeat.beats for channel in channels) - beats
+        missed = sum(channel.heartbeat.missed for channel in channels) - missed
+        late_ticks = host.guard.late_ticks - late_ticks
         full_s = list(collections.full_s)
         p50, p99, most = dialer.late_ms()
         # The farm's guests die now; see _run.
@@ -101,11 +103,11 @@ async def _measure(directory: str, count: int, seconds: float, *, unfrozen: bool
             "start s": round(start_s, 1),
             "longest collection at the start, s": round(longest_at_start_s, 3),
             "beats %": round(100 * beats * INTERVAL_S / (count * (end.at - begin.at)), 1),
-            "misses": sum(channel.heartbeat.missed for channel in channels) - missed,
+            "misses": missed,
             "late p50 ms": round(p50, 1),
             "late p99 ms": round(p99),
             "late max ms": round(most),
-            "late ticks": host.guard.late_ticks - late_ticks,
+            "late ticks": late_ticks,
             "core %": round(100 * (end.cpu_s - begin.cpu_s) / (end.at - begin.at)),
             "us/beat": round((end.cpu_s - begin.cpu_s) / max(beats, 1) * 1e6, 1),
             "full collections": len(full_s),
