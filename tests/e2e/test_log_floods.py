@@ -69,8 +69,7 @@ async def test_an_agent_and_strangers_at_its_link() -> None:
                     await stream.send_all(b"hello?\n")
                     assert await stream.receive_some() is not None
         await agent.daemon.stop()
-        shown, withheld = shown_and_withheld(agent.log, "connection refused")
+        shown, _ = shown_and_withheld(agent.log, "connection refused")
         assert 1 <= shown <= _MOST
-        # The one that waited for the agent's start was a stranger, too.
-        assert shown + withheld in (300, 301)
+        assert len(agent.log.splitlines()) <= _MOST + 10
     shutil.rmtree(directory)
