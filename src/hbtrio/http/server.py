@@ -31,6 +31,7 @@ from hbtrio.http.request import (
     ConnectionEnds,
 )
 from hbtrio.http.slots import Slots
+from hbtrio.net.accepting import accept_connections
 from hbtrio.net.tls import owner_of
 from hbtrio.net.tls_files import TlsFiles
 from hbtrio.net.unix_socket import UnixListener, peer_credentials
@@ -73,8 +74,8 @@ async def serve_http(
         task_status: started as soon as connections are accepted.
 
     Raises:
-        OSError: accept failed permanently. trio logs and retries after a temporary shortage of
-            descriptors or memory.
+        OSError: accept failed permanently. In a temporary shortage of descriptors or memory
+            connections are refused.
 
     Cancellation stops accepting and closes idle connections at once. Requests in progress have
     ``limits.drain_s`` to finish and are then cancelled. Only an application with a shield or a
@@ -142,7 +143,9 @@ class _HttpServer:
 
     async def _accept(self, listener: HttpListener, connections: trio.Nursery) -> None:
         handler = partial(self._handle, listener)
-        await trio.serve_listeners(handler, [listener], handler_nursery=connections)
+        await accept_connections(
+            handler, listener, connections, whose="HTTP connections", to_the_last=True
+        )
 
     async def _handle(self, listener: HttpListener, stream: trio.SocketStream) -> None:
         try:

@@ -7,6 +7,7 @@ read. A simulation uses a memory port with the same five methods instead of a so
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from collections.abc import Awaitable
 from typing import Final, Protocol
@@ -14,6 +15,10 @@ from typing import Final, Protocol
 import trio
 
 from hbtrio.errors import os_reason
+from hbtrio.shortage import ShortageLog
+from hbtrio.system.open_files import is_reserved, limit_text
+
+_log = logging.getLogger("hbtrio.channel")
 
 #: Bytes of one read at most: the limit of a virtio port, and short enough not to delay other
 #: channels.
@@ -22,6 +27,10 @@ READ_BYTES: Final = 4096
 
 class ChannelFault(Exception):
     """The connection can't be opened or has failed; the text is the reason."""
+
+
+class NoDescriptor(ChannelFault):
+    """No descriptor is left for the connection; the dialer has logged it."""
 
 
 class Port(Protocol):
@@ -110,11 +119,29 @@ class SocketPort:
 
 
 class UnixDialer:
-    """Connects to unix stream sockets, such as QEMU's chardevs."""
+    """Connects to unix stream sockets, such as QEMU's chardevs.
+
+    The last descriptors of the process are reserved, see :mod:`hbtrio.system.open_files`: with them
+    no channel is connected.
+    """
+
+    def __init__(self) -> None:
+        self._shortage = ShortageLog(_log, "channels are not connected")
 
     def dial(self, path: str) -> Port:
-        """See :class:`Dialer`. A unix socket connects immediately or fails."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        """See :class:`Dialer`. A unix socket connects immediately or fails.
+
+        Raises:
+            NoDescriptor: too few are left.
+        """
+        try:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise self._refusal(os_reason(error)) from error
+        if is_reserved(connection.fileno()):
+            connection.close()
+            raise self._refusal("the last descriptors are reserved")
+        self._shortage.served(trio.current_time())
         try:
             connection.setblocking(False)
             connection.connect(path)
@@ -122,6 +149,11 @@ class UnixDialer:
             connection.close()
             raise ChannelFault(_reason(error)) from error
         return SocketPort(connection)
+
+    def _refusal(self, reason: str) -> NoDescriptor:
+        text = f"{reason}; {limit_text()}"
+        self._shortage.refused(text, trio.current_time())
+        return NoDescriptor(text)
 
 
 def _reason(error: OSError) -> str:

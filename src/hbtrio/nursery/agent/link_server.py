@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 import trio
 
+from hbtrio.net.accepting import accept_connections
 from hbtrio.net.endpoints import Listener, peer_text
 from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.link_session import LinkSession, SessionEnded
@@ -126,7 +127,12 @@ class AgentLinks:
             listeners: the listening sockets; closed at the end.
             tls: the context of TLS, or None.
         """
-        self._nursery.start_soon(trio.serve_listeners, partial(self._serve_socket, tls), listeners)
+        for listener in listeners:
+            self._nursery.start_soon(self._accept, listener, tls)
+
+    async def _accept(self, listener: Listener, tls: ssl.SSLContext | None) -> None:
+        serve = partial(self._serve_socket, tls)
+        await accept_connections(serve, listener, self._nursery, whose="hosts", to_the_last=False)
 
     async def _serve_socket(self, tls: TlsFiles | None, stream: trio.SocketStream) -> None:
         try:

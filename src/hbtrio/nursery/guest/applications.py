@@ -14,6 +14,7 @@ import trio
 
 from hbtrio.errors import os_reason
 from hbtrio.log import LogOnce
+from hbtrio.net.accepting import SHORTAGES
 from hbtrio.net.unix_socket import UnixListener, peer_credentials
 from hbtrio.nursery.guest.app_connection import AppConnection, SharedServices
 from hbtrio.nursery.guest.app_log import AppLog, Topic
@@ -31,8 +32,7 @@ MAX_CONNECTIONS: Final = 1024
 #: Voter name of an application without a name.
 _NAMELESS: Final = "application"
 
-#: Transient errors of accept(2), and seconds to wait after one.
-_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+#: Seconds to wait after a transient error of accept(2).
 _SHORTAGE_S: Final = 0.1
 
 
@@ -85,7 +85,7 @@ class Applications:
             try:
                 stream = await listener.accept()
             except OSError as error:
-                if error.errno not in _SHORTAGES:
+                if error.errno not in SHORTAGES:
                     raise
                 self._log_shortage(error)
                 await trio.sleep(_SHORTAGE_S)

@@ -7,7 +7,7 @@ import logging
 import trio
 
 from hbtrio.log import LogOnce
-from hbtrio.nursery.port import ChannelFault, Dialer, Port
+from hbtrio.nursery.port import ChannelFault, Dialer, NoDescriptor, Port
 from hbtrio.policy.backoff import Backoff
 
 _log = logging.getLogger("hbtrio.channel")
@@ -47,6 +47,9 @@ class Dialling:
             if self.absent:
                 raise ChannelFault("its socket is gone, the instance is expected back")
             port = self._dialer.dial(self.path)
+        except NoDescriptor as fault:
+            self.fault = str(fault)
+            return None
         except ChannelFault as fault:
             self.fault = str(fault)
             # A socket that refuses for a week is logged once.
