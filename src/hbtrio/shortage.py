@@ -1,4 +1,4 @@
-"""Logs a shortage once when it begins, once a minute while it lasts, and once when it is over."""
+"""Shortages: tells them from faults, and logs each once a minute while it lasts."""
 
 from __future__ import annotations
 
@@ -45,3 +45,11 @@ class ShortageLog:
             self._log.warning("no longer: %s", self._what)
             self._logged = self._last = -math.inf
             self._refused = 0
+
+
+def is_thread_shortage(error: RuntimeError) -> bool:
+    """Returns whether no thread could be started, because the system allows no more of them.
+
+    Python has no exception of its own for that.
+    """
+    return str(error) == "can't start new thread"

@@ -8,9 +8,8 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -20,9 +19,9 @@ import pytest
 import trio
 
 from hbtrio.errors import UserError
-from hbtrio.lab.launcher import write_toml
 from hbtrio.lab.scene import event, open_scene
 from support.dead_file_system import dead_file_system
+from support.lone_daemon import KINDS, running, serves
 from support.real_processes import SOON_S, logged, until
 
 pytestmark = pytest.mark.processes
@@ -30,59 +29,6 @@ pytestmark = pytest.mark.processes
 #: Within this TERM ends a daemon that nothing is running in: 0.5 s for its log, 1 s for a farewell,
 #: and what Python needs to end on a busy machine.
 BOUND_S: Final = 5.0
-
-KINDS: Final = ("guest", "host", "agent")
-
-
-def command_line(kind: str, home: Path) -> list[str]:
-    """What starts a daemon that writes a log line at once."""
-    if kind == "guest":
-        (home / "guest.conf").write_text("HB_INTERVAL=1000\n")
-        own = ["--config", "guest.conf", "--device", "device", "--wait-device"]
-        own += ["--app-socket", "apps.sock", "--name", "vm"]
-    elif kind == "host":
-        (home / "ch").mkdir()
-        own = ["--channel-dir", "ch", "--control-socket", "host.sock"]
-    else:
-        config = {
-            "vim": {"listen": f"unix:{home}/vim.sock"},
-            "link": {"listen": f"unix:{home}/link.sock"},
-            "operator": {"listen": f"unix:{home}/agent.sock"},
-            "store": {"file": str(home / "agent.db")},
-        }
-        write_toml(home / "agent.toml", config)
-        own = ["--config", "agent.toml"]
-    return [sys.executable, "-m", "hbtrio", kind, *own]
-
-
-def serves(kind: str, home: Path) -> bool:
-    name = {"guest": "apps.sock", "host": "host.sock", "agent": "agent.sock"}[kind]
-    return (home / name).exists()
-
-
-@contextmanager
-def running(
-    kind: str,
-    home: Path,
-    *options: str,
-    stderr: int,
-    before: Callable[[], None] | None = None,
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon alone; killed at the end if it has not ended."""
-    process = subprocess.Popen(
-        [*command_line(kind, home), *options],
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        preexec_fn=before,
-        env=os.environ | {"TMPDIR": str(home)},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def ends(process: subprocess.Popen[bytes]) -> int:

@@ -520,6 +520,20 @@ async def test_what_changes_the_inventory_waits_for_the_disk(store: Store, disk:
         assert len(disk.synced) == before + 1
 
 
+async def test_without_another_thread_the_stores_own_syncs(
+    store: Store, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none_left(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", none_left)
+    disk.may_end.release()
+    await store.record(history("the first"))
+    await store.sync()
+    assert [b"the first" in log for log in disk.synced] == [True]
+    assert not store.is_unsure
+
+
 async def test_a_sync_that_failed_is_never_made_good(store: Store, disk: Disk) -> None:
     disk.may_end.release(9)
     disk.fault = OSError(errno.EIO, "Input/output error")

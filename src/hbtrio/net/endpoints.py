@@ -14,6 +14,7 @@ from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.tls import connection_reason
 from hbtrio.net.unix_socket import UnixListener, open_unix_listener, peer_credentials
+from hbtrio.shortage import is_thread_shortage
 
 #: How long a connection and its TLS handshake may take, in seconds.
 CONNECT_S: Final = 5.0
@@ -93,6 +94,11 @@ class Endpoint:
             raise Unreachable(f"{self}: {error}") from error
         except OSError as error:
             raise Unreachable(f"{self}: {_words(error)}") from error
+        except RuntimeError as error:
+            if not is_thread_shortage(error):
+                raise
+            # A host name is looked up in a thread.
+            raise Unreachable(f"{self}: {error}") from error
         except trio.TooSlowError as error:
             raise Unreachable(f"{self}: no answer within {CONNECT_S:g} s") from error
 

@@ -25,15 +25,27 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
-from hbtrio.errors import os_reason
+from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.shortage import is_thread_shortage
 from hbtrio.store.database import Database
+from hbtrio.store.jobs import Job, StoreFault, perform
+
+__all__ = [
+    "Job",
+    "StoreFault",
+    "StoreThread",
+    "StoreWorker",
+    "Watched",
+    "open_store_thread",
+    "perform",
+]
 
 _log = logging.getLogger("hbtrio.store")
 
@@ -47,13 +59,6 @@ _BATCH: Final = 64
 
 #: How long closing may take, in seconds: a hung disk must not block the shutdown.
 _CLOSE_S: Final = 5.0
-
-#: Errors in the SQL or its arguments, not of the disk.
-_PROGRAMMING: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
-
-
-class StoreFault(Exception):
-    """The file can't be read or written now, for example on a full disk; nothing was changed."""
 
 
 class StoreWorker(Protocol):
@@ -129,60 +134,6 @@ class Watched:
     async def files_fault(self) -> str:
         """See :class:`StoreWorker`."""
         return await self._worker.files_fault()
-
-
-class Job:
-    """A piece of work and its result; ``work`` may run again after a rollback."""
-
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
-        self.work = work
-        self.result: Any = None
-        self.error: Exception | None = None
-
-    def outcome(self) -> Any:
-        """Returns the result of the work.
-
-        Raises:
-            StoreFault: nothing was changed.
-            Exception: the error that the work raised; nothing was changed.
-        """
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-
-def perform(db: sqlite3.Connection, jobs: Sequence[Job]) -> None:
-    """Runs jobs in one transaction; if one fails, runs each in its own transaction."""
-    if _perform(db, jobs) or len(jobs) == 1:
-        return
-    for job in jobs:
-        _perform(db, [job])
-
-
-def _perform(db: sqlite3.Connection, jobs: Sequence[Job]) -> bool:
-    try:
-        db.execute("BEGIN")
-        for job in jobs:
-            job.error = None
-            job.result = job.work(db)
-        db.execute("COMMIT")
-    except Exception as error:  # noqa: BLE001 - raised in the caller of the work
-        for job in jobs:
-            job.error = _fault(error)
-        # On a full disk SQLite has rolled back already.
-        if db.in_transaction:
-            with suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-        return False
-    return True
-
-
-def _fault(error: Exception) -> Exception:
-    if isinstance(error, sqlite3.Error) and not isinstance(error, _PROGRAMMING):
-        fault = StoreFault(str(error))
-        fault.__cause__ = error
-        return fault
-    return error
 
 
 class _Waiting(Job):
@@ -261,9 +212,7 @@ class StoreThread:
                 raise trio.ClosedResourceError("the store was closed")
             if self._served < number and not self._sync_fault:
                 drawn = self._drawn
-                await trio.to_thread.run_sync(
-                    self._sync, self._database, abandon_on_cancel=True, limiter=self._sync_limit
-                )
+                await self._sync_in_thread(self._database)
                 self._served = drawn
             if self._sync_fault:
                 raise StoreFault(self._sync_fault)
@@ -271,7 +220,12 @@ class StoreThread:
     async def files_fault(self) -> str:
         """Returns what happened to the open files; see :meth:`Database.files_fault`."""
         assert self._database is not None
-        return await trio.to_thread.run_sync(self._files_fault, abandon_on_cancel=True)
+        try:
+            return await trio.to_thread.run_sync(self._files_fault, abandon_on_cancel=True)
+        except RuntimeError as error:
+            if not is_thread_shortage(error):
+                raise
+            return f"its files can't be looked at: {error}"
 
     def _files_fault(self) -> str:
         assert self._database is not None
@@ -279,6 +233,17 @@ class StoreThread:
             return self._database.files_fault()
         except OSError as error:
             return f"its files can't be looked at: {os_reason(error)}"
+
+    async def _sync_in_thread(self, database: Database) -> None:
+        try:
+            await trio.to_thread.run_sync(
+                self._sync, database, abandon_on_cancel=True, limiter=self._sync_limit
+            )
+        except RuntimeError as error:
+            if not is_thread_shortage(error):
+                raise
+            # In the store's own thread, where commits wait for it.
+            await self.run(lambda _: self._sync(database))
 
     def _sync(self, database: Database) -> None:
         try:
@@ -291,11 +256,15 @@ class StoreThread:
         """Starts the thread, which opens the database.
 
         Raises:
-            UserError: the error of ``connect``.
+            UserError: the error of ``connect``; FAILED if no more threads are allowed.
         """
         # A daemon thread: a hung disk must not keep the process from ending.
         thread = threading.Thread(target=self._serve, args=(connect,), name="store", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._ended.set()
+            raise UserError(f"store: {error}", ExitStatus.FAILED) from error
         await self._opened.wait()
         if self._fault is not None:
             raise self._fault

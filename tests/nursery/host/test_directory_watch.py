@@ -400,16 +400,34 @@ async def test_path_that_is_no_directory_is_a_user_error(directory: Path) -> Non
     assert caught.value.status is ExitStatus.USAGE
 
 
-async def test_no_inotify_instance_left_is_a_user_error(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+async def test_without_an_inotify_instance_the_directory_is_scanned_until_there_is_one(
+    directory: Path,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def none_left(*, nonblocking: bool) -> None:
-        raise refused(errno.EMFILE)
+    made = [refused(errno.EMFILE)] * 3 + [ScriptedInotify(1)]
 
-    monkeypatch.setattr("hbtrio.nursery.host.directory_watch.INotify", none_left)
-    with pytest.raises(UserError, match="Too many open files") as caught:
-        InotifyWatch(str(directory))
-    assert caught.value.status is ExitStatus.FAILED
+    def make(*, nonblocking: bool) -> ScriptedInotify:
+        if isinstance(one := made.pop(0), OSError):
+            raise one
+        return one
+
+    monkeypatch.setattr("hbtrio.nursery.host.directory_watch.INotify", make)
+    with InotifyWatch(str(directory)) as watch:
+        assert watch.scan() == {}
+        (directory / "found").touch()
+        began = trio.current_time()
+        await watch.changed()
+        assert list(watch.scan()) == ["found"]
+        await watch.changed()
+        assert list(watch.scan()) == ["found"]
+        assert trio.current_time() - began == 4.0
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{directory}: no inotify instance: Too many open files (see "
+        "fs.inotify.max_user_instances), scanning every 2 s",
+        f"{directory}: watching the directory",
+    ]
 
 
 async def test_directory_that_cannot_be_watched_is_polled(
@@ -423,12 +441,12 @@ async def test_directory_that_cannot_be_watched_is_polled(
             make_socket(directory / f"name{number}")
             await watch.changed()
             assert watch.scan() == inodes(directory)
-        assert trio.current_time() == 2.0
+        assert trio.current_time() == 4.0
         await watch.changed()
         watch.scan()
         assert await is_quiet(watch)
     assert caplog.messages == [
-        f"{directory}: No space left on device, scanning every 1 s",
+        f"{directory}: No space left on device, scanning every 2 s",
         f"{directory}: watching the directory",
     ]
 
@@ -459,7 +477,7 @@ async def test_unreadable_is_not_empty(
         assert await settled(watch, inodes(directory)) == 1
         assert await is_quiet(watch)
     assert caplog.messages == [
-        f"{directory}: Too many open files, scanning every 1 s",
+        f"{directory}: Too many open files, scanning every 2 s",
         f"{directory}: watching the directory",
     ]
 

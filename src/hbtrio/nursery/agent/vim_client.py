@@ -24,6 +24,7 @@ from hbtrio.net.tls_files import TlsFiles, client_files
 from hbtrio.nursery.agent.renewed_transport import RenewedTransport
 from hbtrio.nursery.time_guard import TAKE_IN_S, sleep_until_on_time
 from hbtrio.policy.time_guard import BEHIND_S, OnTimeGuard
+from hbtrio.shortage import is_thread_shortage
 from hbtrio.wire.vim import VimRequest
 from hbtrio.wire.vim_result import (
     Delivered,
@@ -233,6 +234,11 @@ class VimClient:
                 await self._read(response, progress, scope)
             except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
                 return self._broken(progress, error)
+            except RuntimeError as error:
+                if not is_thread_shortage(error):
+                    raise
+                # The VIM's name is looked up in a thread, so nothing was sent.
+                return NotSent(f"no connection to {self.url}: {error}")
         # The end of a too long body may have been read already; then nothing was cancelled.
         if scope.cancelled_caught or progress.too_long:
             return self._late(progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
 import socket
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from hbtrio.nursery.port import SocketPort
 from hbtrio.nursery.windows import Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.system.open_files import is_reserved
 from hbtrio.wire.channel_messages import ActionNotify
 
 #: Connections at once: a bound against runaway processes, far above any useful number.
@@ -90,6 +92,10 @@ class Applications:
                 self._log_shortage(error)
                 await trio.sleep(_SHORTAGE_S)
             else:
+                if is_reserved(stream.socket.fileno()):
+                    self._log_shortage(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+                    await trio.aclose_forcefully(stream)
+                    continue
                 self._shortage.clear()
                 return stream
 

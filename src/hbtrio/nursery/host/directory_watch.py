@@ -31,6 +31,9 @@ _READS = 4
 _LEFT = flags.DELETE | flags.MOVED_FROM
 _MASK = _LEFT | flags.CREATE | flags.MOVED_TO | flags.DELETE_SELF | flags.MOVE_SELF | flags.ONLYDIR
 
+#: Seconds between two scans of a directory that cannot be watched.
+_SCAN_S = 2.0
+
 #: Errors that mean: no directory at the path. After any other error the names are unknown.
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 
@@ -90,9 +93,10 @@ class InotifyWatch:
 
     The directory may be missing at the start, vanish later, or be replaced by another directory at
     the same path. While it is missing, the watch polls for it every ``poll_s`` seconds; each change
-    is logged once. A directory that exists but cannot be watched or read (no more watches, no more
-    descriptors, no permission) is scanned every ``poll_s`` seconds. While it cannot be read, a scan
-    returns the names of the last one, because unreadable does not mean empty.
+    is logged once. A directory that exists but cannot be watched or read (no more watches, inotify
+    instances or descriptors, no permission) is scanned every 2 seconds, until it can be. While it
+    cannot be read, a scan returns the names of the last one, because unreadable does not mean
+    empty.
 
     Inotify does not report some changes, so that only the caller's next scan finds them: a renamed
     parent directory, a file system mounted over the directory, a changed symbolic link in the path,
@@ -103,12 +107,11 @@ class InotifyWatch:
         path: the directory.
         max_entries: names that one scan returns at most. Beyond that, names of the last scan that
             still exist come first, so that a flood of new names does not displace those in use.
-        poll_s: seconds between scans of a directory that cannot be watched.
+        poll_s: seconds between looks for a directory that is missing.
         inotify: the event source; by default a new inotify instance. The watch closes it.
 
     Raises:
-        UserError: the directory may not be read (DENIED), the path is no directory (USAGE), or the
-            system has no more inotify instances (FAILED).
+        UserError: the directory may not be read (DENIED), or the path is no directory (USAGE).
     """
 
     def __init__(
@@ -122,7 +125,8 @@ class InotifyWatch:
         self._path = path
         self._max_entries = max_entries
         self._poll_s = poll_s
-        self._inotify = inotify or _open_inotify(path)
+        #: None while the user or the process has no more of them.
+        self._inotify = inotify
         self._wd: int | None = None
         self._fault: int | None = None
         self._stale = True
@@ -131,7 +135,7 @@ class InotifyWatch:
         self._left: set[str] = set()
         fault = self._attach()
         if fault in (errno.EACCES, errno.ENOTDIR):
-            self._inotify.close()
+            self._close()
             status = ExitStatus.DENIED if fault == errno.EACCES else ExitStatus.USAGE
             raise UserError(f"{path}: {os.strerror(fault)}", status)
         self._judge(fault)
@@ -140,7 +144,11 @@ class InotifyWatch:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._inotify.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._inotify is not None:
+            self._inotify.close()
 
     def scan(self) -> dict[str, int]:
         """Scan once and return at most ``max_entries`` names with their inode numbers.
@@ -174,12 +182,15 @@ class InotifyWatch:
         """Wait until the names may differ from the last scan's; see `DirectoryWatch.changed`."""
         await trio.lowlevel.checkpoint()
         while not self._stale:
-            if self._fault is None:
+            if self._fault is None and self._inotify is not None:
                 await trio.lowlevel.wait_readable(self._inotify.fileno())
                 self._drain()
-            else:
+            elif self._fault in _MISSING:
                 await trio.sleep(self._poll_s)
-                self._stale = self._fault not in _MISSING or self._attach() not in _MISSING
+                self._stale = self._attach() not in _MISSING
+            else:
+                await trio.sleep(_SCAN_S)
+                self._stale = True
 
     def _attach(self) -> int | None:
         """Watch the directory at the path now; return the error number if that fails.
@@ -189,6 +200,8 @@ class InotifyWatch:
         would stay there for good. For a directory that is watched already this changes nothing.
         """
         try:
+            if self._inotify is None:
+                self._inotify = INotify(nonblocking=True)
             wd = self._inotify.add_watch(self._path, _MASK)
         except OSError as error:
             self._detach()
@@ -199,7 +212,7 @@ class InotifyWatch:
         return None
 
     def _detach(self) -> None:
-        if self._wd is not None:
+        if self._wd is not None and self._inotify is not None:
             # The kernel has dropped it already if the directory was deleted.
             with suppress(OSError):
                 self._inotify.rm_watch(self._wd)
@@ -207,6 +220,8 @@ class InotifyWatch:
 
     def _drain(self) -> None:
         """Read the queued events, at most ``_READS`` reads, and note what the next scan must do."""
+        if self._inotify is None:
+            return
         for _ in range(_READS):
             try:
                 data = os.read(self._inotify.fileno(), _READ_BYTES)
@@ -252,14 +267,7 @@ class InotifyWatch:
             log.warning("%s: %s, waiting for the directory", self._path, os.strerror(fault))
         else:
             reason = os.strerror(fault)
-            log.error("%s: %s, scanning every %g s", self._path, reason, self._poll_s)
+            if self._inotify is None:
+                reason = f"no inotify instance: {reason} (see fs.inotify.max_user_instances)"
+            log.error("%s: %s, scanning every %g s", self._path, reason, _SCAN_S)
         self._fault = fault
-
-
-def _open_inotify(path: str) -> Inotify:
-    try:
-        inotify: Inotify = INotify(nonblocking=True)
-    except OSError as error:
-        text = f"{path}: cannot watch: {error.strerror} (see fs.inotify.max_user_instances)"
-        raise UserError(text, ExitStatus.FAILED) from error
-    return inotify

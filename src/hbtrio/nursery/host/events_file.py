@@ -21,6 +21,7 @@ import trio
 
 from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.nursery.host.reports import Report, Reports
+from hbtrio.shortage import is_thread_shortage
 
 _log = logging.getLogger("hbtrio.events")
 
@@ -119,11 +120,11 @@ class EventsFile:
         self._reopening = True
         try:
             await trio.to_thread.run_sync(self._reopen, abandon_on_cancel=True)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter: no more threads are allowed
             _log.error(
                 "events: can't reopen %s: %s; events go on into the old file",
                 self.target,
-                os_reason(error),
+                os_reason(error) if isinstance(error, OSError) else error,
             )
         else:
             _log.info("events: %s reopened", self.target)
@@ -162,7 +163,16 @@ class EventsFile:
     async def _write(self, data: bytes, reports: Reports) -> bool:
         """Writes ``data`` after any data still pending; returns whether all was written."""
         self._pending.append(data)
-        lost, reason = await trio.to_thread.run_sync(self._write_pending, abandon_on_cancel=True)
+        try:
+            lost, reason = await trio.to_thread.run_sync(
+                self._write_pending, abandon_on_cancel=True
+            )
+        except RuntimeError as error:
+            if not is_thread_shortage(error):
+                raise
+            # Not here instead: a write may block.
+            lost, reason = sum(one.count(b"\n") for one in self._pending), str(error)
+            self._pending.clear()
         if reason:
             self._lose(lost, reason, reports.now())
         return not reason
