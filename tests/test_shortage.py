@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from hbtrio.shortage import PERIOD_S, ShortageLog, is_thread_shortage
+from hbtrio.errors import is_thread_shortage
+from hbtrio.log import SHORTAGE_S, ShortageLog
 
 logger = logging.getLogger("hbtrio.test")
 
@@ -20,7 +21,7 @@ def test_a_shortage_is_logged_once_a_minute_and_when_it_is_over(
     for tenth in range(1000):
         shortage.refused("no descriptors", tenth / 10)
     shortage.served(100.0)
-    shortage.served(99.9 + PERIOD_S)
+    shortage.served(99.9 + SHORTAGE_S)
     shortage.served(200.0)
     shortage.refused("no descriptors", 201.0)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [

@@ -62,3 +62,11 @@ def os_reason(error: OSError) -> str:
     if error.errno is None:  # for example "AF_UNIX path too long", which has only a text
         return str(error)
     return os.strerror(error.errno).lower()
+
+
+def is_thread_shortage(error: RuntimeError) -> bool:
+    """Returns whether no thread could be started, because the system allows no more of them.
+
+    Python has no exception of its own for that.
+    """
+    return str(error) == "can't start new thread"

@@ -14,8 +14,8 @@ from typing import Final
 import trio
 
 from hbtrio.errors import os_reason
+from hbtrio.log import ShortageLog
 from hbtrio.net.unix_socket import UnixListener
-from hbtrio.shortage import ShortageLog
 from hbtrio.system.open_files import SpareDescriptor, is_reserved, limit_text
 
 _log = logging.getLogger("hbtrio.net")

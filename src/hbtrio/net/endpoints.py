@@ -10,11 +10,10 @@ from typing import Final
 import attrs
 import trio
 
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import ExitStatus, UserError, is_thread_shortage
 from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.tls import connection_reason
 from hbtrio.net.unix_socket import UnixListener, open_unix_listener, peer_credentials
-from hbtrio.shortage import is_thread_shortage
 
 #: How long a connection and its TLS handshake may take, in seconds.
 CONNECT_S: Final = 5.0

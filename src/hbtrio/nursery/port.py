@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import trio
 
 from hbtrio.errors import os_reason
-from hbtrio.shortage import ShortageLog
+from hbtrio.log import ShortageLog
 from hbtrio.system.open_files import is_reserved, limit_text
 
 _log = logging.getLogger("hbtrio.channel")

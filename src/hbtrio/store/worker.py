@@ -32,8 +32,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
-from hbtrio.errors import ExitStatus, UserError, os_reason
-from hbtrio.shortage import is_thread_shortage
+from hbtrio.errors import ExitStatus, UserError, is_thread_shortage, os_reason
 from hbtrio.store.database import Database
 from hbtrio.store.jobs import Job, StoreFault, perform
 

@@ -130,7 +130,7 @@ class AgentLinks:
         for listener in listeners:
             self._nursery.start_soon(self._accept, listener, tls)
 
-    async def _accept(self, listener: Listener, tls: ssl.SSLContext | None) -> None:
+    async def _accept(self, listener: Listener, tls: TlsFiles | None) -> None:
         serve = partial(self._serve_socket, tls)
         await accept_connections(serve, listener, self._nursery, whose="hosts", to_the_last=False)
 

@@ -18,13 +18,12 @@ import h11
 import httpx
 import trio
 
-from hbtrio.errors import UserError
+from hbtrio.errors import UserError, is_thread_shortage
 from hbtrio.net.tls import connection_reason, expiry_of
 from hbtrio.net.tls_files import TlsFiles, client_files
 from hbtrio.nursery.agent.renewed_transport import RenewedTransport
 from hbtrio.nursery.time_guard import TAKE_IN_S, sleep_until_on_time
 from hbtrio.policy.time_guard import BEHIND_S, OnTimeGuard
-from hbtrio.shortage import is_thread_shortage
 from hbtrio.wire.vim import VimRequest
 from hbtrio.wire.vim_result import (
     Delivered,

@@ -19,9 +19,8 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
-from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.errors import ExitStatus, UserError, is_thread_shortage, os_reason
 from hbtrio.nursery.host.reports import Report, Reports
-from hbtrio.shortage import is_thread_shortage
 
 _log = logging.getLogger("hbtrio.events")
 
