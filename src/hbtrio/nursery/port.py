@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import time
 from collections.abc import Awaitable
 from typing import Final, Protocol
 
@@ -141,7 +142,7 @@ class UnixDialer:
         if is_reserved(connection.fileno()):
             connection.close()
             raise self._refusal("the last descriptors are reserved")
-        self._shortage.served(trio.current_time())
+        self._shortage.served(time.monotonic())
         try:
             connection.setblocking(False)
             connection.connect(path)
@@ -152,7 +153,7 @@ class UnixDialer:
 
     def _refusal(self, reason: str) -> NoDescriptor:
         text = f"{reason}; {limit_text()}"
-        self._shortage.refused(text, trio.current_time())
+        self._shortage.refused(text, time.monotonic())
         return NoDescriptor(text)
 
 
