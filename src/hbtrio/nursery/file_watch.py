@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 import attrs
 import trio
 
+from hbtrio.errors import is_thread_shortage
 from hbtrio.log import LogOnce
 from hbtrio.policy.expiry import ExpiryWarnings, FileCertificate, expiry_text, threshold
 from hbtrio.system.renewed_files import RenewedFiles
@@ -124,7 +125,12 @@ class FileWatch:
     async def check(self) -> None:
         """Looks at the files once; logs what was renewed, and what can't be used."""
         for one in self._watched:
-            renewed = await trio.to_thread.run_sync(one.files.check, abandon_on_cancel=True)
+            try:
+                renewed = await trio.to_thread.run_sync(one.files.check, abandon_on_cancel=True)
+            except RuntimeError as error:
+                if not is_thread_shortage(error):
+                    raise
+                return  # the next look is soon enough
             self._log_check(one, renewed=renewed)
 
     def _log_check(self, watched: _Watched, *, renewed: bool) -> None:

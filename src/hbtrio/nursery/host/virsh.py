@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from hbtrio.errors import is_thread_shortage
 from hbtrio.nursery.windows import Window
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.system.runner import ProcessNotStarted, ProcessResult, ProcessRunner
@@ -79,11 +80,16 @@ class Virsh:
         text = await self._ask(DOMAINS_QUESTION, _ANSWER_BYTES)
         if text != self._last_text:
             # Beats go on while a long answer is read.
-            rows = (
-                await trio.to_thread.run_sync(read_domains, text)
-                if len(text) > _LONG
-                else read_domains(text)
-            )
+            try:
+                rows = (
+                    await trio.to_thread.run_sync(read_domains, text)
+                    if len(text) > _LONG
+                    else read_domains(text)
+                )
+            except RuntimeError as error:
+                if not is_thread_shortage(error):
+                    raise
+                rows = read_domains(text)
             if rows is None:
                 raise LibvirtSilent("virsh printed something that is not its list of domains")
             self._last_text, self._last_rows = text, rows
