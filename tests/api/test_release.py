@@ -45,9 +45,11 @@ async def in_alarm(folder: Path) -> AsyncIterator[tuple[AgentWorld, ScriptedHost
             listener = await open_unix_listener(path)
 
             async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+                app = agent_api(world.agent, world.agent.actions)
                 await serve_http(
-                    agent_api(world.agent, world.agent.actions),
+                    app,
                     [listener],
+                    classes=app.classes,
                     on_crash=crashes.append,
                     task_status=task_status,
                 )

@@ -12,7 +12,7 @@ from trio.testing import (
 
 from hbtrio.http.connection import LINGER_S
 from hbtrio.http.limits import HttpLimits
-from hbtrio.http.request import DELIVERED_EXTENSION
+from hbtrio.http.request import DELIVERED_EXTENSION, DISPLACED_EXTENSION
 from support.http_cases import (
     GET,
     Echo,
@@ -42,6 +42,7 @@ async def test_get_with_its_scope(clock: MockClock) -> None:
     heard = await ask(echo, b"GET /a%20b/%C3%A9?x=%31 HTTP/1.1\r\nHost: x\r\nX-Y: 1\r\n\r\n")
     assert heard == answer("GET /a b/é ".encode())
     assert callable(echo.scopes[0]["extensions"].pop(DELIVERED_EXTENSION))
+    assert not echo.scopes[0]["extensions"].pop(DISPLACED_EXTENSION).begun
     assert echo.scopes == [
         {
             "type": "http",

@@ -26,12 +26,14 @@ from starlette.routing import Route
 
 from hbtrio.http.server import (
     CERTIFICATE_EXTENSION,
-    MAX_TURNED_AWAY,
     PEER_EXTENSION,
     ClosingStreamingResponse,
     HttpLimits,
+    Place,
+    RequestClasses,
     serve_http,
 )
+from hbtrio.http.slots import DISPLACED_S, MAX_DISPLACED, ONE_CLASS
 from hbtrio.net.unix_socket import PeerCredentials, open_unix_listener
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -83,7 +85,11 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(app: App, limits: HttpLimits = HttpLimits()) -> AsyncIterator[Server]:  # noqa: B008
+async def serving(
+    app: App,
+    limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
+    classes: RequestClasses = ONE_CLASS,
+) -> AsyncIterator[Server]:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     server = Server(listeners[0].socket.getsockname(), [], trio.CancelScope(), trio.Event())
 
@@ -93,6 +99,7 @@ async def serving(app: App, limits: HttpLimits = HttpLimits()) -> AsyncIterator[
                 app,
                 listeners,
                 limits=limits,
+                classes=classes,
                 on_crash=server.crashes.append,
                 task_status=task_status,
             )
@@ -204,11 +211,14 @@ async def test_several_listeners_share_one_application(folder: Path) -> None:
 
 # -- limits and faults
 
+STREAM = b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n"
+PREFERRED_STREAM = b"GET /events HTTP/1.1\r\nHost: x\r\nPreferred: yes\r\n\r\n"
 
-async def at_work(server: Server) -> trio.SocketStream:
+
+async def at_work(server: Server, request: bytes = STREAM) -> trio.SocketStream:
     """A connection whose request is in progress, until it goes."""
     stream = await server.connect()
-    await stream.send_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+    await stream.send_all(request)
     heard = b""
     while b"data: 1" not in heard:
         heard += (await stream.receive_some()) or b"data: 1: it was closed"
@@ -216,37 +226,104 @@ async def at_work(server: Server) -> trio.SocketStream:
     return stream
 
 
-async def test_when_all_are_at_work_others_get_503_until_there_is_room() -> None:
-    async with serving(everything, HttpLimits(max_connections=2)) as server:
+def two_classes(most: int) -> RequestClasses:
+    """Streams and the others have so many places each; whoever says so is preferred."""
+
+    def place_of(scope: dict[str, Any]) -> Place:
+        preferred = (b"preferred", b"yes") in scope["headers"]
+        return Place("streams" if scope["path"] == "/events" else "others", preferred=preferred)
+
+    return RequestClasses({"streams": most, "others": most}, place_of)
+
+
+async def test_when_all_places_are_taken_others_get_503_until_there_is_room() -> None:
+    async with serving(everything, classes=two_classes(2)) as server:
         holders = [await at_work(server) for _ in range(2)]
-        refused = await server.ask()
-        assert refused.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
-        assert refused.endswith(b'{"status": "fail", "reason": "too many connections"}')
-        await holders[0].aclose()
-        while (answer := await server.ask()).startswith(b"HTTP/1.1 503"):
-            pass
-        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-        # The other was not disturbed, and is not by any number of those that want its place.
+        for _ in range(100):
+            refused = await server.ask(STREAM)
+            assert refused.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            text = b'{"status": "fail", "reason": "too many streams in progress, the limit is 2"}'
+            assert refused.endswith(text)
+        # The places of others are not theirs.
         for _ in range(5):
             assert (await server.ask()).startswith(b"HTTP/1.1 200 OK\r\n")
+        await holders[0].aclose()
+        again = None
+        while again is None:
+            stream = await server.connect()
+            await stream.send_all(STREAM)
+            if (await stream.receive_some()).startswith(b"HTTP/1.1 200 "):
+                again = stream
+            else:
+                await stream.aclose()
+        # The other was not disturbed, and is not by any number of those that want its place.
         with trio.move_on_after(0.05) as scope:
             await holders[1].receive_some()
         assert scope.cancelled_caught
-        await holders[1].aclose()
+        for one in (again, holders[1]):
+            await one.aclose()
         assert server.crashes == []
 
 
-async def test_surplus_of_the_surplus_is_just_closed() -> None:
-    async with serving(everything, HttpLimits(max_connections=1)) as server:
+async def test_a_503_leaves_the_connection_waiting_and_so_given_away() -> None:
+    """However many get one and read nothing: who comes is answered."""
+    limits = HttpLimits(max_connections=4)
+    async with serving(everything, limits, two_classes(1)) as server:
         async with await at_work(server):
-            # They stay open after their 503, so each keeps its place until the linger is over.
-            refused = [await server.connect() for _ in range(MAX_TURNED_AWAY)]
-            for stream in refused:
+            refused = []
+            for _ in range(12):
+                stream = await server.connect()
+                await stream.send_all(STREAM)
                 assert (await stream.receive_some()).startswith(b"HTTP/1.1 503 ")
-            async with await server.connect() as one_more:
-                assert await one_more.receive_some() == b""
+                refused.append(stream)
+            assert (await server.ask()).startswith(b"HTTP/1.1 200 OK\r\n")
             for stream in refused:
                 await stream.aclose()
+        assert server.crashes == []
+
+
+async def test_requests_in_progress_take_no_room_from_connections() -> None:
+    limits = HttpLimits(max_connections=1)
+    async with serving(everything, limits, two_classes(20)) as server:
+        holders = [await at_work(server) for _ in range(20)]
+        assert (await server.ask()).startswith(b"HTTP/1.1 200 OK\r\n")
+        for stream in holders:
+            await stream.aclose()
+        assert server.crashes == []
+
+
+async def test_a_preferred_request_takes_the_place_of_the_oldest_other() -> None:
+    async with serving(everything, classes=two_classes(2)) as server:
+        oldest, younger = [await at_work(server) for _ in range(2)]
+        preferred = [await at_work(server, PREFERRED_STREAM) for _ in range(2)]
+        for stream in (oldest, younger):
+            # This application does not look at DISPLACED_EXTENSION, and so is cut off.
+            with contextlib.suppress(trio.BrokenResourceError):
+                while await stream.receive_some():
+                    pass
+        # Preferred ones do not displace each other, and others displace nobody.
+        for request in (PREFERRED_STREAM, STREAM):
+            assert (await server.ask(request)).startswith(b"HTTP/1.1 503 ")
+        with trio.move_on_after(0.05) as scope:
+            await preferred[0].receive_some()
+        assert scope.cancelled_caught
+        for stream in (oldest, younger, *preferred):
+            await stream.aclose()
+        assert server.crashes == []
+
+
+async def test_displaced_requests_that_do_not_end_are_bounded() -> None:
+    """Each has a second to end, unless more are displaced in that second than may be ending."""
+    async with serving(everything, classes=two_classes(2 * MAX_DISPLACED)) as server:
+        holders = [await at_work(server) for _ in range(2 * MAX_DISPLACED)]
+        began = trio.current_time()
+        preferred = [await at_work(server, PREFERRED_STREAM) for _ in range(MAX_DISPLACED + 1)]
+        with contextlib.suppress(trio.BrokenResourceError):
+            while await holders[0].receive_some():
+                pass
+        assert trio.current_time() - began < DISPLACED_S + 1
+        for stream in holders + preferred:
+            await stream.aclose()
         assert server.crashes == []
 
 

@@ -19,7 +19,8 @@ import pytest
 import trio
 from starlette.responses import JSONResponse
 
-from hbtrio.http.server import CERTIFICATE_EXTENSION, HttpLimits, serve_http
+from hbtrio.http.server import CERTIFICATE_EXTENSION, HttpLimits, Place, RequestClasses, serve_http
+from hbtrio.http.slots import ONE_CLASS
 from hbtrio.net.tls_files import TlsFiles, server_files
 from hbtrio.net.unix_socket import open_unix_listener
 from support.certificates import AUTHORITY, of_agent, pair, trusting
@@ -95,6 +96,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 async def serving(
     limits: HttpLimits = HttpLimits(),  # noqa: B008
     context: TlsFiles | None = None,
+    classes: RequestClasses = ONE_CLASS,
 ) -> AsyncIterator[Server]:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
@@ -108,6 +110,7 @@ async def serving(
                 listeners,
                 tls=tls,
                 limits=limits,
+                classes=classes,
                 on_crash=server.crashes.append,
                 task_status=task_status,
             )
@@ -378,8 +381,9 @@ async def test_resets_in_the_handshake(what: str) -> None:
         assert await server.is_fine()
 
 
-async def test_too_many_connections_are_told_so() -> None:
-    async with serving(HttpLimits(max_connections=1)) as server:
+async def test_too_many_requests_are_told_so() -> None:
+    one = RequestClasses({"requests": 1}, lambda _: Place("requests"))
+    async with serving(classes=one) as server:
         first = await server.shake(trusting())
         await first.send_all(GET.replace(b"/", b"/endless", 1))
         await first.receive_some(1)

@@ -155,9 +155,11 @@ async def operators_api(on: AgentWorld) -> AsyncIterator[str]:
         listener = await open_unix_listener(path)
 
         async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+            app = agent_api(on.agent, on.agent.actions)
             await serve_http(
-                agent_api(on.agent, on.agent.actions),
+                app,
                 [listener],
+                classes=app.classes,
                 on_crash=crashes.append,
                 task_status=task_status,
             )
@@ -327,9 +329,11 @@ async def socket_agent_world(
         async with running as agent, trio.open_nursery() as nursery:
 
             async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+                app = vim_api(agent, token=(lambda: token) if token else None)
                 await serve_http(
-                    vim_api(agent, token=(lambda: token) if token else None),
+                    app,
                     listeners,
+                    classes=app.classes,
                     on_crash=crashes.append,
                     task_status=task_status,
                 )

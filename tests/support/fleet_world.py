@@ -64,6 +64,7 @@ class FleetApi:
             app,
             [tcp, await open_unix_listener(path)],
             tls=tls,
+            classes=app.classes,
             on_crash=self.crashes.append,
             task_status=task_status,
         )

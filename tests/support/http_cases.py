@@ -118,7 +118,7 @@ async def serving(
     streams: Callable[[], Any] = memory_stream_pair,
 ) -> AsyncIterator[Dialogue]:
     client, server = streams()
-    dialogue = Dialogue(client, Slots(1), Drain(), [], trio.Event(), trio.current_time())
+    dialogue = Dialogue(client, Slots(limits), Drain(), [], trio.Event(), trio.current_time())
 
     async def serve() -> None:
         connection = HttpConnection(
@@ -130,7 +130,6 @@ async def serving(
             endpoint=ConnectionEnds(),
         )
         place = dialogue.places.take()
-        assert place is not None
         await connection.run(place)
         place.leave()
         dialogue.closed.set()

@@ -27,7 +27,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
@@ -64,7 +63,7 @@ def agent_api(
     *,
     token: Callable[[], str] | None = None,
     local: bool = True,
-) -> ASGIApp:
+) -> OperatorAdmission:
     """The operator API of ``agent`` as an ASGI application.
 
     Args:

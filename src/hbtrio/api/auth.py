@@ -8,6 +8,8 @@ Operators:
   127.0.0.1 could read the fleet through its visitor's browser.
 * At any other address, which requires TLS: all requests need the token or a certificate.
 
+A request that may make changes is preferred to one that may not: see :mod:`hbtrio.api.places`.
+
 The VIM: if a token is configured, every request over TCP needs it. A required client certificate
 was verified in the handshake: see ``optional`` of :func:`hbtrio.net.tls.server_tls`.
 """
@@ -22,15 +24,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hbtrio.api.common import failure
+from hbtrio.api.places import SAFE_METHODS, request_classes
 from hbtrio.http.server import CERTIFICATE_EXTENSION, PEER_EXTENSION
 from hbtrio.text import printable
 
-#: Methods that change nothing.
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-
 #: Values of Host, without the port, that name the loopback.
 _NAMES: Final = frozenset({"127.0.0.1", "[::1]", "localhost"})
-
 
 #: Characters of a certificate's name in the history; a common name has 64 at most (RFC 5280).
 _OWNER: Final = 80
@@ -63,6 +62,8 @@ class OperatorAdmission:
         self._app = app
         self._token = token
         self._local = local
+        #: The places of its requests.
+        self.classes = request_classes(self._may_change)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -75,16 +76,25 @@ class OperatorAdmission:
         host = headers.get("host", "")
         if self._local and _name(host) not in _NAMES:
             return failure(403, "Host: does not name the loopback interface")
-        if self._local and scope["method"] in _SAFE:
+        if self._local and scope["method"] in SAFE_METHODS:
             return None
+        return self._refused_change(scope, headers)
+
+    def _refused_change(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         if CERTIFICATE_EXTENSION in scope["extensions"]:
             # A browser sends its certificate for requests of any page.
-            if headers.get("origin", f"https://{host}") != f"https://{host}":
+            origin = f"https://{headers.get('host', '')}"
+            if headers.get("origin", origin) != origin:
                 return failure(403, "Origin: the request comes from another site")
             return None
         if self._token is None:
             return failure(403, "no client certificate, and operator.token_file is not set")
         return None if _is(self._token(), _bearer(headers)) else _token_needed()
+
+    def _may_change(self, scope: Scope) -> bool:
+        if PEER_EXTENSION in scope["extensions"]:
+            return True
+        return self._refused_change(scope, Headers(scope=scope)) is None
 
 
 class VimAdmission:
@@ -94,23 +104,26 @@ class VimAdmission:
 
     Args:
         app: the application.
-        token: returns the token.
+        token: returns the token; None admits everybody.
     """
 
-    def __init__(self, app: ASGIApp, token: Callable[[], str]) -> None:
+    def __init__(self, app: ASGIApp, token: Callable[[], str] | None) -> None:
         self._app = app
         self._token = token
+        #: The places of its requests.
+        self.classes = request_classes(self._is_admitted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        app = self._app
-        if PEER_EXTENSION not in scope["extensions"]:
-            headers = Headers(scope=scope)
-            given = headers.get("x-auth-token", "").strip()
-            token = self._token()
-            if not (_is(token, given) or _is(token, _bearer(headers))):
-                app = _token_needed()
+        app = self._app if self._is_admitted(scope) else _token_needed()
         await app(scope, receive, send)
+
+    def _is_admitted(self, scope: Scope) -> bool:
+        if self._token is None or PEER_EXTENSION in scope["extensions"]:
+            return True
+        token, headers = self._token(), Headers(scope=scope)
+        given = headers.get("x-auth-token", "").strip()
+        return _is(token, given) or _is(token, _bearer(headers))
 
 
 def _token_needed() -> ASGIApp:

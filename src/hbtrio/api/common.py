@@ -23,7 +23,8 @@ from starlette.routing import Route
 from hbtrio.config.settings import command
 from hbtrio.config.toml import structure
 from hbtrio.errors import ConfigError
-from hbtrio.http.server import ClosingStreamingResponse
+from hbtrio.http.limits import Drain
+from hbtrio.http.server import DISPLACED_EXTENSION, ClosingStreamingResponse
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.wire.operator import (
@@ -61,6 +62,9 @@ _SSE: Final = "text/event-stream"
 
 #: A stream without an event sends an empty line or comment after this many seconds.
 _QUIET_S: Final = 15.0
+
+#: The last line of a stream that lost its place.
+_DISPLACED: Final = "closed to make room for an operator who may make changes"
 
 #: Digits of a number in a query.
 _DIGITS: Final = 15
@@ -232,11 +236,17 @@ def follow(request: Request, news: Broadcast[_T], line_of: Callable[[_T], Stream
     on = request.query_params.get("follow", "yes")
     if on not in ("yes", "no"):
         raise HTTPException(400, f"follow: neither yes nor no: {on[:40]!r}")
-    return stream(request, _events(news, line_of, recent, once=on == "no"))
+    displaced: Drain = request.scope["extensions"][DISPLACED_EXTENSION]
+    return stream(request, _events(news, line_of, recent, displaced, once=on == "no"))
 
 
 async def _events(
-    news: Broadcast[_T], line_of: Callable[[_T], StreamLine], recent: int, *, once: bool
+    news: Broadcast[_T],
+    line_of: Callable[[_T], StreamLine],
+    recent: int,
+    displaced: Drain,
+    *,
+    once: bool,
 ) -> Items:
     past = list(news.recent)[-recent:] if recent else []
     with news.follow() as queue:
@@ -247,10 +257,13 @@ async def _events(
         while True:
             line: StreamLine | None = None
             try:
-                with trio.move_on_after(_QUIET_S):
+                with displaced.idle(_QUIET_S) as waiting:
                     line = line_of(await queue.receive())
             except trio.EndOfChannel:
                 yield EventLine(kind="lost", reason="too slow: some events were left out")
+                return
+            if waiting.cancelled_caught and displaced.begun:
+                yield EventLine(kind="lost", reason=_DISPLACED)
                 return
             yield line
 

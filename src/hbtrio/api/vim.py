@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from hbtrio.api.auth import VimAdmission
 from hbtrio.api.vim_bodies import (
@@ -48,7 +48,7 @@ _T = TypeVar("_T", bound=HostBody)
 _D = TypeVar("_D")
 
 
-def vim_api(agent: Agent, *, token: Callable[[], str] | None = None) -> ASGIApp:
+def vim_api(agent: Agent, *, token: Callable[[], str] | None = None) -> VimAdmission:
     """The VIM's API as an ASGI application.
 
     Args:
@@ -70,7 +70,7 @@ def vim_api(agent: Agent, *, token: Callable[[], str] | None = None) -> ASGIApp:
     # Starlette has answers of its own for unknown paths and trailing slashes.
     app.router.redirect_slashes = False
     app.router.default = _wrong_path
-    return app if token is None else VimAdmission(app, token)
+    return VimAdmission(app, token)
 
 
 async def _failed(_: Request, error: Exception) -> Response:

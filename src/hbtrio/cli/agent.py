@@ -18,9 +18,9 @@ from functools import partial
 
 import attrs
 import trio
-from starlette.types import ASGIApp
 
 from hbtrio.api.agent import agent_api
+from hbtrio.api.auth import OperatorAdmission, VimAdmission
 from hbtrio.api.vim import vim_api
 from hbtrio.config.agent import (
     DEFAULT_AGENT_CONFIG,
@@ -178,8 +178,8 @@ async def _serve(config: AgentConfig, file: str) -> None:
 
             apis.start_soon(end_when_unsure)
             if client is not None:
-                api = vim_api(agent, token=vim.token)
-                await apis.start(_serve_api, agent, "VIM", api, vim_listeners, vim.tls)
+                vim_app = vim_api(agent, token=vim.token)
+                await apis.start(_serve_api, agent, "VIM", vim_app, vim_listeners, vim.tls)
             local = is_local(config.operator.listen)
             api = agent_api(agent, agent.actions, token=operator.token, local=local)
             await apis.start(_serve_api, agent, "operator", api, api_listeners, operator.tls)
@@ -217,7 +217,7 @@ def _vim_client(settings: VimSettings, file: str, files: FileWatch) -> VimClient
 async def _serve_api(
     agent: Agent,
     whose: str,
-    api: ASGIApp,
+    api: OperatorAdmission | VimAdmission,
     listeners: list[Listener],
     tls: TlsFiles | None,
     *,
@@ -227,4 +227,11 @@ async def _serve_api(
         agent.supervisor.count_crash()
         _log.error("%s API failed", whose, exc_info=error)
 
-    await serve_http(api, listeners, tls=tls, on_crash=crashed, task_status=task_status)
+    await serve_http(
+        api,
+        listeners,
+        tls=tls,
+        classes=api.classes,
+        on_crash=crashed,
+        task_status=task_status,
+    )

@@ -2,7 +2,7 @@
 
 A connection is one task. It reads the head and the whole body, and only then calls the application.
 Bodies are at most 64 KiB, so a slow sender never occupies application code, one place handles all
-faulty requests, and memory is bounded by ``max_connections * (max_head_bytes + max_body_bytes)``.
+faulty requests, and memory is bounded by ``max_head_bytes + max_body_bytes`` for each connection.
 While the application runs, a second task reads ahead, at most ``max_head_bytes``, because reading
 is the only way to notice that the client has disconnected. Every wait has a limit from HttpLimits.
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import h11
 import trio
@@ -30,6 +31,7 @@ from hbtrio.http.exchange import Exchange, PeerLostError, ResponseWriter
 from hbtrio.http.limits import Drain, HttpLimits
 from hbtrio.http.request import (
     DELIVERED_EXTENSION,
+    DISPLACED_EXTENSION,
     ConnectionEnds,
     RequestRefusedError,
     check_request,
@@ -104,9 +106,11 @@ class HttpConnection:
                 body = await self._read_body()
                 # The slot may have been lost just as the last bytes arrived.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                with slot.at_work():
-                    goes_on = await self._respond(request, body)
-                if not goes_on:
+                scope = request_scope(request, self._endpoint)
+                scope["extensions"][DISPLACED_EXTENSION] = slot.displaced
+                with slot.at_work(scope):
+                    goes_on = await self._respond(scope, body)
+                if not goes_on or slot.displaced.begun:
                     break
                 silence_s = self._limits.idle_s
         except RequestRefusedError as refused:
@@ -114,15 +118,6 @@ class HttpConnection:
                 await self._refuse(refused.status, refused.reason)
         except PeerLostError:
             pass
-
-    async def turn_away(self, status: int, reason: str) -> None:
-        """Send an error response without reading the request, and close."""
-        try:
-            await self._refuse(status, reason)
-        except PeerLostError:
-            pass
-        finally:
-            await self._close(forced=False)
 
     async def _close(self, *, forced: bool) -> None:
         # Shielded, because otherwise the Cancelled of this close would replace an exception that
@@ -193,9 +188,8 @@ class HttpConnection:
 
     # -- answering
 
-    async def _respond(self, request: h11.Request, body: bytes) -> bool:
+    async def _respond(self, scope: dict[str, Any], body: bytes) -> bool:
         """Call the application; return whether the connection may be used again."""
-        scope = request_scope(request, self._endpoint)
         exchange = Exchange(self._writer, body)
         scope["extensions"][DELIVERED_EXTENSION] = lambda: exchange.delivered
         async with trio.open_nursery() as nursery:

@@ -23,8 +23,11 @@ class HttpLimits:
         max_head_bytes: the size of request line and headers; also of the read-ahead during a
             response.
         max_body_bytes: the size of a body; larger ones get 413.
-        max_connections: one more closes the connection that has waited longest for a request; if
-            all are at work, the new one gets 503.
+        max_waiting: with so many connections waiting for a request, a new one closes those that
+            have waited for more than a second.
+        max_connections: the most waiting connections; one more closes the one that has waited
+            longest. Requests in progress are bounded by their classes, see
+            :mod:`hbtrio.http.slots`.
         max_handshakes: the number of TLS handshakes in progress; one more drops the oldest.
         drain_s: how long requests in progress may go on after cancellation; may be 0.
     """
@@ -36,13 +39,14 @@ class HttpLimits:
     send_s: float = attrs.field(default=10.0, validator=gt(0))
     max_head_bytes: int = attrs.field(default=16 * 1024, validator=ge(256))
     max_body_bytes: int = attrs.field(default=64 * 1024, validator=ge(0))
-    max_connections: int = attrs.field(default=64, validator=ge(1))
-    max_handshakes: int = attrs.field(default=64, validator=ge(1))
+    max_waiting: int = attrs.field(default=64, validator=ge(1))
+    max_connections: int = attrs.field(default=1200, validator=ge(1))
+    max_handshakes: int = attrs.field(default=1200, validator=ge(1))
     drain_s: float = attrs.field(default=1.0, validator=ge(0))
 
 
 class Drain:
-    """Signals the connections of one server that it is stopping."""
+    """Signals that connections are to end: all of a server that stops, or one."""
 
     def __init__(self) -> None:
         self.begun = False

@@ -27,6 +27,10 @@ CERTIFICATE_EXTENSION = "hbtrio.certificate"
 #: whole response was written while the client still waited.
 DELIVERED_EXTENSION = "hbtrio.delivered"
 
+#: The key of a Drain in ``scope["extensions"]``, which begins when the request loses its place to
+#: another, see :mod:`hbtrio.http.slots`; the response then has a second to end in order.
+DISPLACED_EXTENSION = "hbtrio.displaced"
+
 _HOST = re.compile(
     rb"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(?::(?P<port>[0-9]{0,5}))?"
 )

@@ -4,9 +4,9 @@ Cancelling :func:`serve_http` is the only way to stop it. The connections run in
 which the caller's cancellation doesn't reach. A task outside the shield reacts to the cancellation:
 it closes the listeners, ends the idle waits and sets the shield's deadline.
 
-If all connections are at work, a new one gets 503: in the backlog a client couldn't tell a busy
-server from a dead one. The VIM's audit repeats a request after a 503. A connection that only waits
-is closed instead to make room, see :mod:`hbtrio.http.slots`.
+If all places for a request are taken, it gets 503: in the backlog a client couldn't tell a busy
+server from a dead one. The VIM's audit repeats a request after a 503. Which requests share places,
+and which connections are closed to make room, is described in :mod:`hbtrio.http.slots`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from hbtrio.http.limits import Drain, HttpLimits
 from hbtrio.http.request import (
     CERTIFICATE_EXTENSION,
     DELIVERED_EXTENSION,
+    DISPLACED_EXTENSION,
     PEER_EXTENSION,
     ConnectionEnds,
 )
-from hbtrio.http.slots import Slots
+from hbtrio.http.slots import ONE_CLASS, Place, RequestClasses, Slots
 from hbtrio.net.accepting import accept_connections
 from hbtrio.net.tls import owner_of
 from hbtrio.net.tls_files import TlsFiles
@@ -39,14 +40,14 @@ from hbtrio.net.unix_socket import UnixListener, peer_credentials
 __all__ = [
     "CERTIFICATE_EXTENSION",
     "DELIVERED_EXTENSION",
+    "DISPLACED_EXTENSION",
     "PEER_EXTENSION",
     "ClosingStreamingResponse",
     "HttpLimits",
+    "Place",
+    "RequestClasses",
     "serve_http",
 ]
-
-#: How many clients get a 503 at the same time; others are closed without a response.
-MAX_TURNED_AWAY = 16
 
 HttpListener = trio.SocketListener | UnixListener
 
@@ -57,6 +58,7 @@ async def serve_http(
     *,
     tls: TlsFiles | None = None,
     limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
+    classes: RequestClasses = ONE_CLASS,
     on_crash: Callable[[BaseException], None],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -64,10 +66,11 @@ async def serve_http(
 
     Args:
         app: an ASGI 3 application; its lifespan is not run.
-        listeners: TCP or unix listeners; closed at the end. All listeners of one call share
-            ``max_connections``: use a call of its own for a socket that must stay reachable.
+        listeners: TCP or unix listeners; closed at the end. All listeners of one call share their
+            places: use a call of its own for a socket that must stay reachable.
         tls: the context for TCP connections, renewed or not; None for plain HTTP.
         limits: see HttpLimits.
+        classes: which requests share places, and how many there are.
         on_crash: called with every exception that the application raises, and with bugs of the
             server. The client gets 500 if nothing was sent yet, its connection is closed, and the
             server goes on. Exceptions of on_crash are not caught.
@@ -81,7 +84,7 @@ async def serve_http(
     ``limits.drain_s`` to finish and are then cancelled. Only an application with a shield or a
     thread can take longer.
     """
-    server = _HttpServer(app, tls, limits, on_crash)
+    server = _HttpServer(app, tls, limits, classes, on_crash)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.drain_when_cancelled)
         await server.serve(listeners, task_status)
@@ -110,6 +113,7 @@ class _HttpServer:
         app: ASGIApp,
         tls: TlsFiles | None,
         limits: HttpLimits,
+        classes: RequestClasses,
         on_crash: Callable[[BaseException], None],
     ) -> None:
         self._app = app
@@ -119,8 +123,7 @@ class _HttpServer:
         self._handshakes = None if tls is None else Handshakes(tls, limits, self._drain)
         self._serving = trio.CancelScope(shield=True)
         self._accepting = trio.CancelScope()
-        self._slots = Slots(limits.max_connections)
-        self._turned_away = 0
+        self._slots = Slots(limits, classes)
 
     async def serve(
         self, listeners: Sequence[HttpListener], task_status: trio.TaskStatus[None]
@@ -175,17 +178,11 @@ class _HttpServer:
             drain=self._drain,
             endpoint=endpoint,
         )
-        if (slot := self._slots.take()) is not None:
-            try:
-                await connection.run(slot)
-            finally:
-                slot.leave()
-        elif self._turned_away < MAX_TURNED_AWAY:
-            self._turned_away += 1
-            try:
-                await connection.turn_away(503, "too many connections")
-            finally:
-                self._turned_away -= 1
+        slot = self._slots.take()
+        try:
+            await connection.run(slot)
+        finally:
+            slot.leave()
 
 
 def _endpoint(listener: HttpListener, stream: trio.SocketStream) -> ConnectionEnds:

@@ -1,73 +1,185 @@
-"""Bounds the number of an HTTP server's connections; waiting ones make room for new ones.
+"""Bounds an HTTP server's connections: those that wait, and requests in progress by their class.
 
 A connection is at work from the arrival of a whole request until its response is sent. Otherwise it
-waits: before and between requests, and after a refusal. Closing a waiting connection loses no
-request in progress. If all slots are taken, the connection that has waited longest is closed, so
-silent or slow clients can't keep others out: an honest client sends its request within
-milliseconds.
+waits: before and between requests, and after a refusal. The two are counted apart, so that requests
+in progress, however many, keep no connection out.
+
+Closing a waiting connection loses no request in progress, and an honest client sends its request
+within milliseconds. So when too many wait, those that have waited longest are closed for new ones.
+A burst is not such a case: a connection may wait for :data:`PATIENCE_S` first, unless the bound on
+all waiting connections is reached.
+
+Each request in progress has a :class:`Place`, and each class of places its own number: a thousand
+open votes keep no status out. If all places of a class are taken, a request that is ``preferred``
+takes that of the oldest one that is not; any other is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
+import attrs
 import trio
+
+from hbtrio.http.limits import Drain, HttpLimits
+from hbtrio.http.request import RequestRefusedError
+
+#: How long a connection may wait although too many do, in seconds.
+PATIENCE_S: Final = 1.0
+
+#: How long a request that lost its place may take to end in order, in seconds.
+DISPLACED_S: Final = 1.0
+
+#: Requests that lost their places and have not ended yet, at most; the oldest is cut off for more.
+MAX_DISPLACED: Final = 64
+
+
+@attrs.frozen
+class Place:
+    """What a request occupies while it is in progress.
+
+    Args:
+        kind: the class of places.
+        preferred: whether it may displace one that is not.
+    """
+
+    kind: str
+    preferred: bool = False
+
+
+@attrs.frozen
+class RequestClasses:
+    """The classes of places of one server.
+
+    Args:
+        sizes: how many places each class has, by its name; for the refusal of one more, the name is
+            what the requests are, in the plural.
+        place_of: the place for a request, from its ASGI scope; of a class in ``sizes``.
+    """
+
+    sizes: Mapping[str, int]
+    place_of: Callable[[dict[str, Any]], Place]
+
+
+#: For a server whose requests are all alike.
+ONE_CLASS: Final = RequestClasses({"requests": 64}, lambda _: Place("requests"))
 
 
 class Slots:
     """The slots of one server.
 
     Args:
-        most: the most connections at a time.
+        limits: uses ``max_waiting`` and ``max_connections``.
+        classes: the places of requests in progress.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._at_work: set[Slot] = set()
+    def __init__(self, limits: HttpLimits, classes: RequestClasses = ONE_CLASS) -> None:
+        self._limits = limits
+        self._classes = classes
         #: The slots that may be given away, the longest waiting first.
         self._waiting: dict[Slot, None] = {}
+        #: The requests in progress, by class, the oldest first.
+        self._at_work: dict[str, dict[Slot, Place]] = {kind: {} for kind in classes.sizes}
+        self._displaced: dict[Slot, None] = {}
 
-    def take(self) -> Slot | None:
-        """Returns a slot for a new connection; None if all others are at work.
+    def take(self) -> Slot:
+        """Returns a slot for a new connection.
 
-        May close the connection that has waited longest. The new one calls :meth:`Slot.leave`.
+        May close those that have waited longest. The new one calls :meth:`Slot.leave`.
         """
-        if len(self._waiting) + len(self._at_work) >= self._most:
-            if not self._waiting:
-                return None
+        while self._waiting:
             longest = next(iter(self._waiting))
+            had_time = trio.current_time() - longest.since > PATIENCE_S
+            most = self._limits.max_waiting if had_time else self._limits.max_connections
+            if len(self._waiting) < min(most, self._limits.max_connections):
+                break
             longest.leave()
             longest.scope.cancel()
-        slot = Slot(self._waiting, self._at_work)
-        self._waiting[slot] = None
+        slot = Slot(self)
+        self.wait(slot)
         return slot
+
+    # -- for Slot
+
+    def wait(self, slot: Slot) -> None:
+        """Makes a slot one that may be given away."""
+        slot.since = trio.current_time()
+        self._waiting[slot] = None
+
+    def forget(self, slot: Slot) -> None:
+        """Frees a waiting slot, unless it was given away."""
+        self._waiting.pop(slot, None)
+
+    def begin(self, slot: Slot, scope: dict[str, Any]) -> None:
+        """Gives a waiting connection the place for its request.
+
+        Raises:
+            RequestRefusedError: 503, all places of its class are taken.
+        """
+        place = self._classes.place_of(scope)
+        taken, most = self._at_work[place.kind], self._classes.sizes[place.kind]
+        if len(taken) >= most:
+            oldest = next((one for one, its in taken.items() if not its.preferred), None)
+            if oldest is None or not place.preferred:
+                text = f"too many {place.kind} in progress, the limit is {most}"
+                raise RequestRefusedError(503, text)
+            del taken[oldest]
+            self._displace(oldest)
+        del self._waiting[slot]
+        taken[slot] = place
+
+    def end(self, slot: Slot) -> None:
+        """Ends the request of a connection, which then waits, unless it lost its place."""
+        self._displaced.pop(slot, None)
+        for taken in self._at_work.values():
+            taken.pop(slot, None)
+        if not slot.displaced.begun:
+            self.wait(slot)
+
+    def _displace(self, slot: Slot) -> None:
+        if len(self._displaced) >= MAX_DISPLACED:
+            oldest = next(iter(self._displaced))
+            del self._displaced[oldest]
+            oldest.scope.cancel()
+        self._displaced[slot] = None
+        slot.displaced.begin()
+        slot.scope.deadline = trio.current_time() + DISPLACED_S
 
 
 class Slot:
     """The slot of one connection, returned by :meth:`Slots.take`.
 
     Attributes:
-        scope: the connection's cancel scope; cancelled when the slot is given away, which happens
-            only while the connection waits.
+        scope: the connection's cancel scope; cancelled when the slot is given away while the
+            connection waits, and :data:`DISPLACED_S` after its request lost its place.
+        since: when the connection began to wait.
+        displaced: begins when the request in progress loses its place.
     """
 
-    def __init__(self, waiting: dict[Slot, None], at_work: set[Slot]) -> None:
+    def __init__(self, slots: Slots) -> None:
         self.scope = trio.CancelScope()
-        self._waiting = waiting
-        self._at_work = at_work
+        self.since = 0.0
+        self.displaced = Drain()
+        self._slots = slots
 
     @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Keeps the slot while the block runs; the slot must not have been given away."""
-        del self._waiting[self]
-        self._at_work.add(self)
+    def at_work(self, scope: dict[str, Any]) -> Iterator[None]:
+        """Has the place for a request while the block runs; the slot must not be given away.
+
+        Args:
+            scope: the request's ASGI scope.
+
+        Raises:
+            RequestRefusedError: 503, all places of its class are taken.
+        """
+        self._slots.begin(self, scope)
         try:
             yield
         finally:
-            self._at_work.remove(self)
-            self._waiting[self] = None
+            self._slots.end(self)
 
     def leave(self) -> None:
         """Frees the slot; may be called after the slot was given away."""
-        self._waiting.pop(self, None)
+        self._slots.forget(self)

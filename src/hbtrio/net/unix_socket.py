@@ -133,7 +133,7 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
 async def open_unix_listener(
     path: str | os.PathLike[str],
     mode: int = 0o660,
-    backlog: int = 64,
+    backlog: int = 1024,
     group: str | int | None = None,
 ) -> UnixListener:
     """Listen at a unix stream socket; replaces a socket that no process serves.
@@ -141,7 +141,8 @@ async def open_unix_listener(
     Args:
         path: at most 106 bytes, one less than connect(2) takes, because of the temporary name.
         mode: the permissions of the socket, regardless of the umask; connecting needs write access.
-        backlog: the most connections that wait to be accepted.
+        backlog: the most connections that wait to be accepted; to one more, a connect that doesn't
+            block fails with EAGAIN.
         group: the name or number of the socket's group; None is the process's group.
 
     Raises:
