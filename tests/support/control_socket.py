@@ -16,6 +16,7 @@ import attrs
 import httpx
 import trio
 
+from hbtrio.api.control import ControlAccess
 from hbtrio.api.host import host_api
 from hbtrio.cli import Parser
 from hbtrio.cli.ctl import arguments as ctl
@@ -38,8 +39,9 @@ def socket_path() -> Iterator[str]:
 class Served:
     """A host's API that is being served."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, access: ControlAccess) -> None:
         self.path = path
+        self.access = access
         #: Ended, it ends the API as the end of the daemon does.
         self.scope = trio.CancelScope()
         #: Programming errors that the API let out.
@@ -58,21 +60,27 @@ class Served:
         self, host: Host, limits: HttpLimits, *, task_status: trio.TaskStatus[None]
     ) -> None:
         listener = await open_unix_listener(self.path)
+        api = host_api(host, self.access)
         with self.scope:
             await serve_http(
-                host_api(host),
+                api,
                 [listener],
                 limits=limits,
+                classes=api.classes,
                 on_crash=self.crashes.append,
                 task_status=task_status,
             )
 
 
 @asynccontextmanager
-async def served(host: Host, limits: HttpLimits = HttpLimits()) -> AsyncIterator[Served]:  # noqa: B008
+async def served(
+    host: Host,
+    limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
+    access: ControlAccess = ControlAccess(),  # noqa: B008 - frozen
+) -> AsyncIterator[Served]:
     """The host's API on a unix socket; crashes that a test brings about it takes from the list."""
     with socket_path() as path:
-        api = Served(path)
+        api = Served(path, access)
         async with trio.open_nursery() as nursery:
             await nursery.start(api.run, host, limits)
             yield api

@@ -9,8 +9,8 @@
 
 The last three answer with JSON lines as they happen: the window that was opened, then the outcome.
 A client that disconnects early misses lines; the round or action goes on. Refusals and streams are
-those of :mod:`hbtrio.api.common`. A user who can write to the socket can run commands as the host
-daemon's user; the socket's mode restricts that.
+those of :mod:`hbtrio.api.common`. Whoever may act can run commands as the host daemon's user;
+:mod:`hbtrio.api.control` decides who may.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from contextlib import contextmanager
 from typing import Final
 
 import trio
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hbtrio.api import common as api_parts
+from hbtrio.api.control import ControlAccess, ControlAdmission
 from hbtrio.api.host_status import host_status, instance_status
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host, UnknownInstance
@@ -40,10 +40,15 @@ from hbtrio.wire.vocabulary import NotificationType
 _AT_ONCE: Final = 100
 
 
-def host_api(host: Host) -> Starlette:
-    """The operator API of ``host`` as an ASGI application."""
+def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmission:  # noqa: B008
+    """The operator API of ``host`` as an ASGI application, for a unix socket.
+
+    Args:
+        host: the host.
+        access: who may do what; by default whoever can connect may act.
+    """
     api = _HostApi(host)
-    return api_parts.application(
+    app = api_parts.application(
         [
             Route("/v1/status", api.status, methods=["GET"]),
             Route("/v1/events", api.events, methods=["GET"]),
@@ -53,6 +58,7 @@ def host_api(host: Host) -> Starlette:
             Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
         ]
     )
+    return ControlAdmission(app, access)
 
 
 class _HostApi:

@@ -8,9 +8,10 @@ or each other out. A request that is permitted to make changes displaces one tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from starlette.datastructures import QueryParams
+from starlette.types import Scope
 
 from hbtrio.http.server import Place, RequestClasses
 
@@ -30,7 +31,7 @@ _SIZES: Final = {_ROUNDS: 1024, _ACTIONS: 1024, _STREAMS: 64, _CHANGES: 64, _REA
 _LAST_WORDS: Final = {"vote": _ROUNDS, "notify": _ROUNDS, "act": _ACTIONS}
 
 
-def request_classes(is_preferred: Callable[[dict[str, Any]], bool]) -> RequestClasses:
+def request_classes(is_preferred: Callable[[Scope], bool]) -> RequestClasses:
     """The classes of an API.
 
     Args:
@@ -42,7 +43,7 @@ def request_classes(is_preferred: Callable[[dict[str, Any]], bool]) -> RequestCl
     )
 
 
-def _kind_of(scope: dict[str, Any]) -> str:
+def _kind_of(scope: Scope) -> str:
     path: str = scope["path"]
     if scope["method"] not in SAFE_METHODS:
         return _LAST_WORDS.get(path.rpartition("/")[2], _CHANGES)

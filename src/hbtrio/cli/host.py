@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 import trio
 
+from hbtrio.api.control import ControlAccess
 from hbtrio.api.host import host_api
 from hbtrio.config.host import (
     DEFAULT_HOST_CONFIG,
@@ -137,6 +138,7 @@ async def _serve(
     agent = Endpoint.parse(config.agent.connect) if config.agent.connect else Endpoint()
     files = FileWatch(_local_time)
     tls = _tls_of(config.agent, file, files) if config.agent.certificate else None
+    access = ControlAccess.of(config.control, file)
     manager = ServiceManager.of(os.environ, os.getpid())
     listener = await open_unix_listener(config.control_socket, config.control_permissions)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -155,7 +157,7 @@ async def _serve(
                 trio.open_nursery() as nursery,
                 open_host(config, environment, events) as host,
             ):
-                await nursery.start(_serve_api, host, listener)
+                await nursery.start(_serve_api, host, listener, access)
                 if config.agent.connect:
                     connect = partial(_connect, agent, tls, files)
                     link = HostLink(host, _identity(config, host), connect)
@@ -215,10 +217,17 @@ def _local_time() -> datetime:
 
 
 async def _serve_api(
-    host: Host, listener: UnixListener, *, task_status: trio.TaskStatus[None]
+    host: Host,
+    listener: UnixListener,
+    access: ControlAccess,
+    *,
+    task_status: trio.TaskStatus[None],
 ) -> None:
     def crashed(error: BaseException) -> None:
         host.supervisor.count_crash()
         _log.error("operator API failed", exc_info=error)
 
-    await serve_http(host_api(host), [listener], on_crash=crashed, task_status=task_status)
+    api = host_api(host, access)
+    await serve_http(
+        api, [listener], classes=api.classes, on_crash=crashed, task_status=task_status
+    )

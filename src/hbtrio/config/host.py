@@ -21,11 +21,13 @@ from hbtrio.config.settings import (
     choice,
     command,
     file_patterns,
+    group_names,
     number,
     path,
     table,
     word,
 )
+from hbtrio.config.source import shown
 from hbtrio.config.toml import load_toml
 from hbtrio.text import as_argument
 
@@ -34,9 +36,28 @@ DEFAULT_HOST_CONFIG: Final = "/etc/hbtrio/host.toml"
 
 LogTarget = Literal["stderr", "syslog"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+AgentMayRun = Literal["configured", "any"]
 
 # ruff: noqa: RUF009 -- the calls in the class bodies make attrs fields, not shared defaults
 _UUID_CHARS = 36
+
+
+@attrs.frozen(kw_only=True)
+class ControlSettings(Ruled):
+    """The groups that may use the control socket, besides root and the daemon's user.
+
+    Both empty: whoever can connect may act. :mod:`hbtrio.api.control` applies them.
+    """
+
+    look: tuple[str, ...] = group_names()
+    act: tuple[str, ...] = group_names()
+
+    def _disjoint(self) -> Iterator[str]:
+        for name in self.look:
+            if name in self.act:
+                yield f"look: {shown(name)} is in act too, which includes looking"
+
+    rules: ClassVar = (_disjoint,)
 
 
 @attrs.frozen(kw_only=True)
@@ -102,7 +123,10 @@ class BrakeSettings:
 
 @attrs.frozen(kw_only=True)
 class ActionCommands:
-    """The commands of ``hbtrio ctl act`` if the operator gives none."""
+    """The commands of ``hbtrio ctl act`` if the operator gives none.
+
+    Operators of the agent can't give any, unless :class:`AgentLinkSettings` permits it.
+    """
 
     stop: tuple[str, ...] = command("uuid")
     reboot: tuple[str, ...] = command("uuid")
@@ -126,6 +150,8 @@ class AgentLinkSettings(Ruled):
     host_uuid: str = word(
         "", r"([0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})?", "a uuid, or empty"
     )
+    #: What the agent may have run for an action: the command of ``[actions]``, or any.
+    commands: AgentMayRun = choice("configured", AgentMayRun)
     #: Mutual TLS over TCP: all three or none.
     certificate: str = path("", instead=("",))
     key: str = path("", instead=("",))
@@ -158,6 +184,7 @@ class HostConfig(Ruled):
     )
     control_socket: str = path("/run/hbtrio/host.sock", socket=True)
     control_mode: str = word("0660", "0?[0-7]{3}", "three octal digits in quotes")
+    control: ControlSettings = table(ControlSettings)
     #: The events file; "-" is standard output, empty is none.
     events: str = path("", instead=("", "-"))
     #: Empty: the system's host name, which the caller looks up.

@@ -36,6 +36,9 @@ LISTENED_PATH_BYTES: Final = 106
 # Linux allows 128 KiB per argument; longer programs belong in a file.
 _ARGUMENT_CHARS = 4096
 _ARGUMENTS = 64
+_GROUPS = 16
+# Not only those that groupadd accepts: a directory service has others.
+_GROUP = re.compile(r"[^\W-][^\s:,\x00-\x1f\x7f\ud800-\udfff]{0,63}")
 
 
 @attrs.frozen
@@ -183,6 +186,22 @@ def file_patterns(default: tuple[str, ...]) -> Any:
             yield from (f"item {place}: {fault}" for fault in unfit(item))
 
     return checked_field(default, check, "1 to 16 file names with {uuid} once", "", "")
+
+
+def group_names() -> Any:
+    """Declare a list of names of groups of this machine: at most 16, no two alike."""
+
+    def check(value: tuple[str, ...]) -> Iterator[str]:
+        if len(value) > _GROUPS:
+            yield f"must be at most {_GROUPS} groups, got {len(value)}"
+            return
+        for place, item in enumerate(value, 1):
+            if not _GROUP.fullmatch(item):
+                yield f"item {place}: must be the name of a group, got {shown(item)}"
+            elif item in value[: place - 1]:
+                yield f"item {place}: is listed twice, {shown(item)}"
+
+    return checked_field((), check, f"at most {_GROUPS} names of groups", "", "")
 
 
 def table(cls: type[Any], *, key: str = "") -> Any:

@@ -21,11 +21,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import h11
 import trio
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from hbtrio.http.exchange import Exchange, PeerLostError, ResponseWriter
 from hbtrio.http.limits import Drain, HttpLimits
@@ -188,7 +187,7 @@ class HttpConnection:
 
     # -- answering
 
-    async def _respond(self, scope: dict[str, Any], body: bytes) -> bool:
+    async def _respond(self, scope: Scope, body: bytes) -> bool:
         """Call the application; return whether the connection may be used again."""
         exchange = Exchange(self._writer, body)
         scope["extensions"][DELIVERED_EXTENSION] = lambda: exchange.delivered

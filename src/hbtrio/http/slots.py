@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
+from starlette.types import Scope
 
 from hbtrio.http.limits import Drain, HttpLimits
 from hbtrio.http.request import RequestRefusedError
@@ -60,7 +61,7 @@ class RequestClasses:
     """
 
     sizes: Mapping[str, int]
-    place_of: Callable[[dict[str, Any]], Place]
+    place_of: Callable[[Scope], Place]
 
 
 #: For a server whose requests are all alike.
@@ -112,7 +113,7 @@ class Slots:
         """Frees a waiting slot, unless it was given away."""
         self._waiting.pop(slot, None)
 
-    def begin(self, slot: Slot, scope: dict[str, Any]) -> None:
+    def begin(self, slot: Slot, scope: Scope) -> None:
         """Gives a waiting connection the place for its request.
 
         Raises:
@@ -165,7 +166,7 @@ class Slot:
         self._slots = slots
 
     @contextlib.contextmanager
-    def at_work(self, scope: dict[str, Any]) -> Iterator[None]:
+    def at_work(self, scope: Scope) -> Iterator[None]:
         """Has the place for a request while the block runs; the slot must not be given away.
 
         Args:

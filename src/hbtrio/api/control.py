@@ -1,0 +1,137 @@
+"""Decides who may look at a host and who may act on it, through its control socket.
+
+The socket's mode decides who can connect. ``[control]`` of host.toml can limit those who can:
+
+* root and the daemon's own user may always act;
+* a member of a group in ``act`` may act, which includes looking;
+* with ``act`` or ``look`` set, nobody else may act;
+* with ``look`` set, nobody else may look; without it, whoever can connect may.
+
+The groups of a client are those of its process at the time of the connect, its supplementary groups
+included: membership that was granted later counts after the next login. A request that may act is
+preferred to one that may not: see :mod:`hbtrio.api.places`.
+"""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Final
+
+import attrs
+import trio
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hbtrio.api.common import failure
+from hbtrio.api.places import SAFE_METHODS, request_classes
+from hbtrio.config.host import ControlSettings
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.http.server import PEER_EXTENSION
+from hbtrio.net.unix_socket import PeerCredentials
+from hbtrio.policy.quota import Quota
+from hbtrio.text import printable
+
+_log = logging.getLogger("hbtrio.host")
+
+#: Refusals that are logged, each minute; a client may send thousands of requests a second.
+_LOGGED_PER_MINUTE: Final = 20
+
+#: Characters of a path in the log.
+_PATH: Final = 100
+
+
+class Right(IntEnum):
+    """What a client may do; each includes those before it."""
+
+    NOTHING = 0
+    LOOK = 1
+    ACT = 2
+
+
+@attrs.frozen
+class ControlAccess:
+    """Who may do what.
+
+    Args:
+        own_uid: the daemon's user.
+        look: the ids of the groups that may look.
+        act: the ids of the groups that may act.
+    """
+
+    own_uid: int = attrs.field(factory=os.geteuid)
+    look: frozenset[int] = frozenset()
+    act: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, settings: ControlSettings, file: str) -> ControlAccess:
+        """Looks the groups up.
+
+        Args:
+            settings: their names.
+            file: the configuration file, for the error.
+
+        Raises:
+            UserError: USAGE, a group does not exist on this machine.
+        """
+        look = _gids(settings.look, f"{file}: control.look")
+        return cls(look=look, act=_gids(settings.act, f"{file}: control.act"))
+
+    def right_of(self, peer: PeerCredentials) -> Right:
+        """Returns what a client may do."""
+        if peer.uid in (0, self.own_uid) or not (self.look or self.act):
+            return Right.ACT
+        groups = {peer.gid, *peer.groups}
+        if groups & self.act:
+            return Right.ACT
+        return Right.LOOK if groups & self.look or not self.look else Right.NOTHING
+
+
+class ControlAdmission:
+    """Admits requests to a host's application, or refuses them.
+
+    Args:
+        app: the application.
+        access: who may do what.
+    """
+
+    def __init__(self, app: ASGIApp, access: ControlAccess) -> None:
+        self._app = app
+        self._access = access
+        self._logged = Quota(_LOGGED_PER_MINUTE, 60.0)
+        #: The places of its requests.
+        self.classes = request_classes(lambda scope: self._right_of(scope) is Right.ACT)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        needed = Right.LOOK if scope["method"] in SAFE_METHODS else Right.ACT
+        right = self._right_of(scope)
+        app = self._app if right >= needed else self._refusal(scope, right)
+        await app(scope, receive, send)
+
+    def _right_of(self, scope: Scope) -> Right:
+        return self._access.right_of(scope["extensions"][PEER_EXTENSION])
+
+    def _refusal(self, scope: Scope, right: Right) -> ASGIApp:
+        who = f"uid {scope['extensions'][PEER_EXTENSION].uid}"
+        if right is Right.LOOK:
+            reason = f"{who} may look but not act: it is in no group of control.act of host.toml"
+        else:
+            reason = f"{who} is in no group of [control] of host.toml"
+        if self._logged.take(trio.current_time()):
+            path = printable(scope["path"])[:_PATH]
+            _log.warning("operator %s, %s %s: refused", reason, scope["method"], path)
+        return failure(403, reason)
+
+
+def _gids(names: Iterable[str], where: str) -> frozenset[int]:
+    gids = set()
+    for name in names:
+        try:
+            gids.add(grp.getgrnam(name).gr_gid)
+        except KeyError:
+            text = f"{where}: no group named {name} on this machine"
+            raise UserError(text, ExitStatus.USAGE) from None
+    return frozenset(gids)
