@@ -350,7 +350,7 @@ async def test_act_waits_patiently_for_what_others_have_opened() -> None:
         world.vote(guest, Event.PAUSE)
         called = await call(api.path, "act", ONE, "stop", "--", "true")
         assert called.lines[:3] == [
-            "vote on stop: waiting: a vote on pause is open for another 600.0 s",
+            "vote on stop: waiting at most 600 s: a vote on pause is open for another 600.0 s",
             "vote on stop: VOTE window of 600 s",
             "vote on stop: accepted (no answer within 600 s)",
         ]

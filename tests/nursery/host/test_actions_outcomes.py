@@ -11,13 +11,12 @@ from trio.testing import MockClock
 from hbtrio.config.host import ActionCommands
 from hbtrio.fsm.action import ActionState
 from hbtrio.fsm.heartbeat.table import HeartbeatState
-from hbtrio.nursery.host.round import Round
-from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
+from hbtrio.nursery.host.round import RoundOpen
+from hbtrio.wire.vocabulary import ActionName, Event
 from support.actions_cases import (
     BEGUN,
     RESTARTING,
     ROWS,
-    TAKES_S,
     Row,
     after,
     asked,
@@ -282,30 +281,57 @@ async def test_another_round_is_waited_for(world: HostWorld) -> None:
     assert acted.times[1] == BEGUN + 9
 
 
-async def test_not_for_ever(monkeypatch: pytest.MonkeyPatch, world: HostWorld) -> None:
+async def test_nobody_opens_another_while_an_action_waits(world: HostWorld) -> None:
+    """So it waits no longer than it said, however many want to be the next."""
     guest = await world.heartbeating()
     guest.reply = stay_silent
     await world.at(BEGUN)
-    channel = world.channel(guest)
-    open_round = channel.open_round
+    world.vote(guest, Event.PAUSE)
+    acted = await world.act(guest, ActionName.STOP, "cmd", "{uuid}", force=True)
+    refusals = []
 
-    def always_too_late(event: Event, notification: NotificationType) -> Round:
-        if event is not Event.PAUSE and channel.round is None:
-            open_round(Event.PAUSE, VOTE)
-        return open_round(event, notification)
+    async def want_to_be_next() -> None:
+        while len(refusals) < 100:
+            current = world.channel(guest).round
+            if current is not None and current.event is Event.STOP:
+                return
+            try:
+                world.vote(guest, Event.SUSPEND)
+            except RoundOpen as refusal:
+                refusals.append(str(refusal))
+            if current is not None:
+                await current.done.wait()
 
-    monkeypatch.setattr(channel, "open_round", always_too_late)
-    acted = await world.act(guest, ActionName.UNPAUSE, "cmd", "{uuid}")
-    await world.at(200)
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(want_to_be_next)
+        await world.at(60)
     why = "a vote on pause is open for another 9.0 s"
-    waiting = {"step": "notice", "event": "unpause", "waiting": why, "seconds": 9}
-    assert acted.lines == [
+    assert acted.lines[0] == {"step": "notice", "event": "stop", "waiting": why, "seconds": 9.0}
+    assert acted.times[:2] == [BEGUN, BEGUN + 9]
+    assert [event for _, event, _ in asked(guest)] == ["pause", "stop"]
+    assert refusals.count(why) == 20
+    # One or both, depending on who was woken first.
+    reserved = "an action on the instance is about to open the next vote or notice"
+    stopping = "a notice on stop is open for another 10.0 s"
+    assert set(refusals) <= {why, reserved, stopping}
+
+
+async def test_an_instance_that_goes_away_meanwhile_is_not_waited_for(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    guest.reply = stay_silent
+    await world.at(BEGUN)
+    world.vote(guest, Event.PAUSE)
+    acted = await world.act(guest, ActionName.STOP, "cmd", "{uuid}", force=True)
+    await world.sleep(1)
+    guest.vanish()
+    await world.at(60)
+    assert acted.lines[1:] == [
+        skipped("notice", "stop", "the instance is not on this host"),
         *ran(guest),
-        *[waiting] * 3,
-        skipped("notice", "unpause", "still busy after 3 other votes and notices"),
         end("done"),
     ]
-    assert acted.times[-1] == BEGUN + TAKES_S + 27
+    assert acted.times[1] == BEGUN + 1
 
 
 # -- who watches ----------------------------------------------------------------------------

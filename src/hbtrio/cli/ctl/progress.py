@@ -100,7 +100,7 @@ class ProgressView:
             opening = f"{title}: {what}, at most {seconds:g} s"
         elif line.waiting:
             what = "waiting for another"
-            opening = f"{title}: waiting: {line.waiting}"
+            opening = f"{title}: waiting at most {math.ceil(seconds)} s: {line.waiting}"
         else:
             what = f"{line.window} window"
             opening = f"{title}: {what} of {seconds:g} s"

@@ -25,7 +25,7 @@ from hbtrio.fsm.action import (
 )
 from hbtrio.fsm.ballot import BallotState, Outcome
 from hbtrio.nursery.host.channel import Channel
-from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
+from hbtrio.nursery.host.round import NotHeartbeating, Round
 from hbtrio.nursery.progress_lines import ProgressLines
 from hbtrio.policy.begin_by import BeginBy, Expired
 from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
@@ -37,9 +37,6 @@ _log = logging.getLogger("hbtrio.actions")
 
 #: Bytes of a command's output, at most, in its progress line.
 _OUTPUT_BYTES: Final = 2048
-
-#: Rounds of others on the instance that the action waits for before it skips its own.
-_WAITS: Final = 3
 
 
 class ActionRun:
@@ -163,35 +160,42 @@ class ActionRun:
         return outcome
 
     async def _open(self, event: Event, notification: NotificationType) -> Round:
-        """Opens a vote or notice after the ones that are open already.
+        """Opens a vote or notice, after the one that is open already: a guest can handle only one.
+
+        Nobody else opens another in between, so that the wait is as long as the progress line says.
 
         Raises:
             NotHeartbeating: the instance can't take part.
             Expired: it is the action's first step, and came too late.
         """
-        for _ in range(_WAITS):
+        self._check_in_time()
+        channel = self._present_channel()
+        if channel.round is not None:
+            now = trio.current_time()
+            left_s = channel.round.window.remaining_s(now)
+            # Without this line a watcher would take the wait for a hung host.
+            self._progress(
+                step="vote" if notification is NotificationType.REVOCABLE else "notice",
+                event=event,
+                waiting=channel.round.open_text(now),
+                seconds=round(left_s, 3),
+            )
+            if self._begin_by is not None:
+                # Whoever follows the action was told of this wait.
+                self._begin_by = self._begin_by.extended(left_s)
+            with channel.next_round_reserved():
+                await channel.round.done.wait()
             self._check_in_time()
-            channel = self._channel_of(self.uuid)
-            if channel is None or channel.gone:
-                raise NotHeartbeating("the instance is not on this host")
-            try:
-                opened = channel.open_round(event, notification)
-            except RoundOpen as error:
-                if channel.round is not None:
-                    # Without this line a watcher would take the wait for a hung host.
-                    left_s = channel.round.window.remaining_s(trio.current_time())
-                    kind = "vote" if notification is NotificationType.REVOCABLE else "notice"
-                    self._progress(
-                        step=kind, event=event, waiting=str(error), seconds=round(left_s, 3)
-                    )
-                    if self._begin_by is not None:
-                        # Whoever follows the action was told of this wait.
-                        self._begin_by = self._begin_by.extended(left_s)
-                    await channel.round.done.wait()
-            else:
-                self._begin_by = None
-                return opened
-        raise NotHeartbeating(f"still busy after {_WAITS} other votes and notices")
+            channel = self._present_channel()
+        opened = channel.open_round(event, notification)
+        self._begin_by = None
+        return opened
+
+    def _present_channel(self) -> Channel:
+        channel = self._channel_of(self.uuid)
+        if channel is None or channel.gone:
+            raise NotHeartbeating("the instance is not on this host")
+        return channel
 
     async def _perform(self) -> bool:
         self._check_in_time()

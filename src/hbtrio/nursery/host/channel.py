@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import AbstractContextManager
 
 import trio
 
@@ -24,7 +25,7 @@ from hbtrio.nursery.host.discovery import ChannelFile
 from hbtrio.nursery.host.heartbeat_clock import HeartbeatClock
 from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.host.restart_window import RestartWindow
-from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen, RoundSlot
+from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundSlot
 from hbtrio.nursery.port import ChannelFault, Port
 from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.policy.time_guard import BEHIND_S
@@ -294,11 +295,10 @@ class Channel:
 
         Raises:
             NotHeartbeating: the instance can't take part.
-            RoundOpen: another round is open.
+            RoundOpen: another round is open, or an action waits to open the next one.
         """
+        self._rounds.check_free(trio.current_time())
         now = self._clock.now()
-        if self.round is not None:
-            raise RoundOpen(self.round.open_text(now))
         beat = self.heartbeat
         returns = EVENT_TABLE[event].effect is ExpectedEffect.RETURNS
         if not beat.connected or not (beat.is_heartbeating or returns):
@@ -313,6 +313,10 @@ class Channel:
         )
         self._pace()
         return opened
+
+    def next_round_reserved(self) -> AbstractContextManager[None]:
+        """Within the context nobody opens a round on this channel; see :class:`RoundSlot`."""
+        return self._rounds.reserved()
 
     def _round_over(self, current: Round) -> None:
         self._reports.publish_outcome(current)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import attrs
@@ -83,6 +84,23 @@ class RoundSlot:
         self._source = source
         self._new_id = new_id
         self._on_over = on_over
+        self._is_reserved = False
+
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Reserves the next round for the caller, who opens it right after the context."""
+        self._is_reserved = True
+        try:
+            yield
+        finally:
+            self._is_reserved = False
+
+    def check_free(self, now: float) -> None:
+        """Raises RoundOpen if a round is open, or the next one is reserved."""
+        if self.current is not None:
+            raise RoundOpen(self.current.open_text(now))
+        if self._is_reserved:
+            raise RoundOpen("an action on the instance is about to open the next vote or notice")
 
     def open(
         self,
