@@ -13,7 +13,7 @@ import trio
 from hbtrio.lab.fake_vim import Mood
 from hbtrio.wire.vocabulary import CorrectiveAction
 from support.agent_world import request_bytes
-from support.real_agent import RealAgent, real_agent
+from support.real_agent import TOKEN, RealAgent, real_agent
 from support.real_processes import SOON_S
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, VM, ScriptedHost
 
@@ -26,8 +26,11 @@ VOTE = request_bytes("POST", f"{INST}/vote", ABOUT_VM | {"action": "stop"})
 #: What the issue demands.
 END_S = 2.0
 
-#: As in HttpLimits.
+#: As many connections may wait, and as many streams of events may be read.
 MOST = 64
+
+#: As many votes and notices may be in progress at one address.
+VOTES = 1024
 
 
 async def connect(port: int, *, deaf: bool = False) -> trio.SocketStream:
@@ -180,45 +183,99 @@ async def test_connections_that_wait_keep_nobody_out(tmp_path: Path, said: bytes
             await ends_in_time(agent)
 
 
-async def test_more_connections_at_work_than_there_is_room_for(tmp_path: Path) -> None:
-    async with real_agent(tmp_path) as agent:
+NEWS = request_bytes("GET", "/v1/events", headers=("Accept: text/event-stream",))
+
+
+async def read(agent: RealAgent, raw: bytes = NEWS) -> trio.SocketStream:
+    """A reader of events, whose stream has begun."""
+    stream = await connect(agent.operator_port)
+    await stream.send_all(raw)
+    with trio.fail_after(SOON_S):
+        assert (await stream.receive_some(4096)).startswith(b"HTTP/1.1 200 ")
+    return stream
+
+
+async def test_readers_without_a_token_keep_no_operator_out(tmp_path: Path) -> None:
+    """Of the loopback's readers there are as many as there may be, and they stay."""
+    async with real_agent(tmp_path) as agent, AsyncExitStack() as stack:
         await told(agent)
-        async with AsyncExitStack() as stack:
-            news = request_bytes("GET", "/v1/events", headers=("Accept: text/event-stream",))
-            readers = []
-            for _ in range(MOST):
-                reader = await stack.enter_async_context(await connect(agent.operator_port))
-                await reader.send_all(news)
-                with trio.fail_after(SOON_S):
-                    assert (await reader.receive_some(4096)).startswith(b"HTTP/1.1 200 ")
-                readers.append(reader)
-            # The next ones are told so; with too many of them, only closed on.
-            answers = []
-            with trio.fail_after(SOON_S):
-                for _ in range(MOST):
-                    stream = await stack.enter_async_context(await connect(agent.operator_port))
-                    try:
-                        answers.append(await stream.receive_some(4096))
-                    except trio.BrokenResourceError:
-                        answers.append(b"")
-            assert answers[0].startswith(b"HTTP/1.1 503 ")
-            assert {bytes(one[:13]) for one in answers} <= {b"", b"HTTP/1.1 503 "}
-            # The other port has places of its own.
-            assert await has_room(agent, agent.vim_port)
-            # Room again, as soon as one has gone.
-            await readers.pop().aclose()
-            with trio.fail_after(SOON_S):
-                while not await has_room(agent, agent.operator_port):  # noqa: ASYNC110
-                    await trio.sleep(0.02)
-            await ends_in_time(agent)
+        readers = [await read(agent) for _ in range(MOST)]
+        for reader in readers:
+            stack.push_async_callback(reader.aclose)
+        # The next ones are told so, and those that don't listen keep nobody out.
+        for _ in range(2 * MOST):
+            stream = await stack.enter_async_context(await connect(agent.operator_port))
+            await stream.send_all(NEWS)
+        refused = await agent.exchange(agent.operator_port, NEWS)
+        assert refused.status == 503
+        reason = f"too many streams of events in progress, the limit is {MOST}"
+        assert refused.json == {"status": "fail", "reason": reason}
+        # All else is served to everybody, and the VIM has places of its own.
+        status = await agent.exchange(agent.operator_port, request_bytes("GET", "/v1/status"))
+        assert status.status == 200
+        await serves(agent)
+        # A reader with the token takes the place of the oldest without, which is told why.
+        token = f"Authorization: Bearer {TOKEN}"
+        operator = await read(agent, request_bytes("GET", "/v1/events", headers=(token,)))
+        stack.push_async_callback(operator.aclose)
+        heard = b""
+        with trio.fail_after(SOON_S):
+            async for data in readers[0]:
+                heard += data
+        why = b"closed to make room for an operator who may make changes"
+        assert why in heard
+        assert b'"lost"' in heard
+        with trio.move_on_after(0.1) as undisturbed:
+            await readers[1].receive_some(4096)
+        assert undisturbed.cancelled_caught
+        # Room again, as soon as one has gone.
+        await readers.pop().aclose()
+        with trio.fail_after(SOON_S):
+            while (await begins(agent, NEWS)) != 200:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        await ends_in_time(agent)
 
 
-async def has_room(agent: RealAgent, port: int) -> bool:
-    try:
-        answer = await agent.exchange(port, request_bytes("GET", INST))
-    except trio.BrokenResourceError:
-        return False
-    return answer.raw.startswith(b"HTTP/1.1 200 ")
+async def begins(agent: RealAgent, raw: bytes) -> int:
+    """The status of an answer; not waiting for its end."""
+    async with await connect(agent.operator_port) as stream:
+        await stream.send_all(raw)
+        return int((await stream.receive_some(4096))[9:12])
+
+
+async def test_open_votes_keep_no_operator_out(tmp_path: Path) -> None:
+    """As many as there may be, at a host that does not reply."""
+    async with real_agent(tmp_path) as agent, AsyncExitStack() as stack:
+        host = await told(agent)
+        asked = 0
+
+        async def never(_: object) -> None:
+            nonlocal asked
+            asked += 1
+
+        host.on_round = never
+        headers = (f"Authorization: Bearer {TOKEN}",)
+        vote = request_bytes("POST", f"{INST}/vote", {"event": "stop"}, headers=headers)
+        for _ in range(VOTES):
+            stream = await stack.enter_async_context(await connect(agent.operator_port))
+            await stream.send_all(vote)
+        # The agent waits 6 s for the host, and all of them are to be open at a time.
+        with trio.fail_after(5):
+            while asked < VOTES:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        refused = await agent.exchange(agent.operator_port, vote)
+        assert refused.json["reason"] == (
+            f"too many votes and notices in progress, the limit is {VOTES}"
+        )
+        await serves(agent)
+        release = {"alarms": "send"}
+        raw = request_bytes("POST", f"/v1/hosts/{HOSTNAME}/release", release, headers=headers)
+        answer = await agent.exchange(agent.operator_port, raw)
+        assert (answer.status, answer.json["reason"]) == (
+            409,
+            f"no alarms of {HOSTNAME} are held back",
+        )
+        await ends_in_time(agent)
 
 
 async def test_the_end_with_all_of_them_hanging_on(tmp_path: Path) -> None:

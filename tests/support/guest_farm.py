@@ -50,7 +50,9 @@ class GuestFarm:
         self._stdin = process.stdin
         self._stdout = process.stdout
 
-    async def listen(self, count: int, *, interval_ms: int = 1000, spread_s: float = 0.0) -> Done:
+    async def listen(
+        self, count: int, *, interval_ms: int = 1000, spread_s: float = 0.0, votes: bool = True
+    ) -> Done:
         """Creates this many guests' channel sockets, one right after the other.
 
         Args:
@@ -58,8 +60,9 @@ class GuestFarm:
             interval_ms: the interval that they ask for.
             spread_s: all guests of the farm say their ``init`` one after the other, and take this
                 long for it from when they are connected, instead of saying it at once.
+            votes: whether these answer votes and notices; others let them time out.
         """
-        return await self._do(listen=count, interval_ms=interval_ms, spread_s=spread_s)
+        return await self._do(listen=count, interval_ms=interval_ms, spread_s=spread_s, votes=votes)
 
     async def mute(self, indexes: Sequence[int]) -> Done:
         """These guests answer one more challenge and then fall silent, each in its own time."""

@@ -65,13 +65,26 @@ def channel_name(index: int) -> str:
 class _Guest:
     """A guest behind its listening socket."""
 
-    __slots__ = ("asked", "connection", "init", "last_words", "listener", "mute", "sequence")
+    __slots__ = (
+        "asked",
+        "connection",
+        "init",
+        "last_words",
+        "listener",
+        "mute",
+        "sequence",
+        "votes",
+    )
 
-    def __init__(self, listener: socket.socket, init: bytes, asked: deque[float]) -> None:
+    def __init__(
+        self, listener: socket.socket, init: bytes, asked: deque[float], *, votes: bool
+    ) -> None:
         self.listener = listener
         self.init = init
         #: When votes and notices came.
         self.asked = asked
+        #: Whether it answers votes and notices.
+        self.votes = votes
         self.connection: socket.socket | None = None
         self.sequence = 1
         #: It answers once more, and never again.
@@ -112,7 +125,8 @@ class _Guest:
             self.mute = self.last_words
         for action in _ACTIONS.findall(data):
             self.asked.append(time.monotonic())
-            self._say(_AGREED, *action)
+            if self.votes:
+                self._say(_AGREED, *action)
         return True
 
     def _say(self, template: bytes, *values: bytes) -> None:
@@ -190,11 +204,12 @@ class _Farm:
         spread_s: float = 0.0,
         mute: tuple[int, ...] = (),
         asked: bool = False,
+        votes: bool = True,
     ) -> object:
         began = time.monotonic()
         self._spread_s = spread_s
         for _ in range(listen):
-            self._listen(interval_ms)
+            self._listen(interval_ms, votes=votes)
         for index in mute:
             self._guests[index].last_words = True
         done = {"began": began, "ended": time.monotonic()}
@@ -204,7 +219,7 @@ class _Farm:
         self._asked.clear()
         return done | {"asked": times}
 
-    def _listen(self, interval_ms: int) -> None:
+    def _listen(self, interval_ms: int, *, votes: bool) -> None:
         index = self._first + len(self._guests)
         path = os.path.join(self._directory, channel_name(index))
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -212,7 +227,8 @@ class _Farm:
         listener.bind(path)
         self._paths.append(path)
         listener.listen(_BACKLOG)
-        guest = _Guest(listener, INIT % (1000 + index, index, interval_ms), self._asked)
+        init = INIT % (1000 + index, index, interval_ms)
+        guest = _Guest(listener, init, self._asked, votes=votes)
         self._guests.append(guest)
         self._listening[listener.fileno()] = guest
         self._epoll.register(listener.fileno(), select.EPOLLIN)

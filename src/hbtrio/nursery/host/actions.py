@@ -183,7 +183,7 @@ class ActionRun:
             if self._begin_by is not None:
                 # Whoever follows the action was told of this wait.
                 self._begin_by = self._begin_by.extended(left_s)
-            with channel.next_round_reserved():
+            with channel.rounds.reserved():
                 await channel.round.done.wait()
             self._check_in_time()
             channel = self._present_channel()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import AbstractContextManager
 
 import trio
 
@@ -60,7 +59,7 @@ class Channel:
         self.restart = RestartWindow(
             self.uuid, self._windows, setup.guard, self._take_in, self._restart_expired
         )
-        self._rounds = RoundSlot(
+        self.rounds = RoundSlot(
             self.uuid, self._windows, setup.guard, self._take_in, setup.new_id, self._round_over
         )
         self._reports = ChannelReports(self.uuid, self.heartbeat, setup)
@@ -80,7 +79,7 @@ class Channel:
     @property
     def round(self) -> Round | None:
         """The open vote or notice, or None."""
-        return self._rounds.current
+        return self.rounds.current
 
     @property
     def last(self) -> Report | None:
@@ -137,7 +136,7 @@ class Channel:
                 async with self._windows.running():
                     await self._stay_connected()
         finally:
-            self._rounds.abort("the instance's channel was removed")
+            self.rounds.abort("the instance's channel was removed")
 
     def release(self) -> None:
         """Breaks the reference cycles of a channel that has ended; it can't run again.
@@ -146,7 +145,7 @@ class Channel:
         would then never be freed.
         """
         self.restart.release()
-        self._rounds.release()
+        self.rounds.release()
         self.outages.release()
 
     def remove(self, reason: str) -> None:
@@ -164,7 +163,7 @@ class Channel:
     def _forget(self, reason: str) -> None:
         if not self.gone:
             self._apply(self.heartbeat.removed(reason))
-            self._rounds.abort(f"the channel is gone: {reason}")
+            self.rounds.abort(f"the channel is gone: {reason}")
         self._setup.pacer.schedule(self, self.heartbeat.due)
         self._life.cancel()
 
@@ -196,7 +195,7 @@ class Channel:
             if not self.gone:
                 self._apply(self.heartbeat.closed(reason))
                 self._setup.pacer.schedule(self, self.heartbeat.due)
-            self._rounds.abort(f"the channel was closed: {reason}")
+            self.rounds.abort(f"the channel was closed: {reason}")
         if crash is not None:
             raise crash
         if connection.has_received:
@@ -218,7 +217,7 @@ class Channel:
 
     def _received(self, message: Message, now: float) -> None:
         if type(message) is ActionResponse:
-            if not self._rounds.answer(message):
+            if not self.rounds.answer(message):
                 text = "no action with this invocation_id is open"
                 self._send(Nack(message.invocation_id, text))
             return
@@ -297,15 +296,15 @@ class Channel:
             NotHeartbeating: the instance can't take part.
             RoundOpen: another round is open, or an action waits to open the next one.
         """
-        self._rounds.check_free(trio.current_time())
         now = self._clock.now()
+        self.rounds.check_free(now)
         beat = self.heartbeat
         returns = EVENT_TABLE[event].effect is ExpectedEffect.RETURNS
         if not beat.connected or not (beat.is_heartbeating or returns):
             raise NotHeartbeating(f"{self.uuid} is not heartbeating: {self.why}")
         kind = window_of(event, notification)
         seconds = beat.profile.window_s(kind)
-        opened = self._rounds.open(event, notification, kind, seconds, command_id)
+        opened = self.rounds.open(event, notification, kind, seconds, command_id)
         if not opened.is_vote:
             self._apply(beat.notice_opened(event, now))
         self._send(
@@ -313,10 +312,6 @@ class Channel:
         )
         self._pace()
         return opened
-
-    def next_round_reserved(self) -> AbstractContextManager[None]:
-        """Within the context nobody opens a round on this channel; see :class:`RoundSlot`."""
-        return self._rounds.reserved()
 
     def _round_over(self, current: Round) -> None:
         self._reports.publish_outcome(current)
