@@ -244,25 +244,18 @@ async def begins(agent: RealAgent, raw: bytes) -> int:
 
 
 async def test_open_votes_keep_no_operator_out(tmp_path: Path) -> None:
-    """As many as there may be, at a host that does not reply."""
+    """As many as there may be, with a window of two minutes."""
     async with real_agent(tmp_path) as agent, AsyncExitStack() as stack:
         host = await told(agent)
-        asked = 0
-
-        async def never(_: object) -> None:
-            nonlocal asked
-            asked += 1
-
-        host.on_round = never
+        await host.send_instance(VM, vote_s=120)
+        host.on_round = host.opens
         headers = (f"Authorization: Bearer {TOKEN}",)
         vote = request_bytes("POST", f"{INST}/vote", {"event": "stop"}, headers=headers)
         for _ in range(VOTES):
             stream = await stack.enter_async_context(await connect(agent.operator_port))
             await stream.send_all(vote)
-        # The agent waits 6 s for the host, and all of them are to be open at a time.
-        with trio.fail_after(5):
-            while asked < VOTES:  # noqa: ASYNC110
-                await trio.sleep(0.02)
+            with trio.fail_after(SOON_S):
+                assert (await stream.receive_some(4096)).startswith(b"HTTP/1.1 200 ")
         refused = await agent.exchange(agent.operator_port, vote)
         assert refused.json["reason"] == (
             f"too many votes and notices in progress, the limit is {VOTES}"
@@ -275,7 +268,8 @@ async def test_open_votes_keep_no_operator_out(tmp_path: Path) -> None:
             409,
             f"no alarms of {HOSTNAME} are held back",
         )
-        await ends_in_time(agent)
+        # Ending a thousand streams takes a busy machine longer than the 2 s of the other tests.
+        assert await agent.daemon.stop() == 0
 
 
 async def test_the_end_with_all_of_them_hanging_on(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ _WHY: Final = {
     "409": "Not possible now: the instance is not heartbeating, its host has no link, or something "
     "else is open on it; no alarms are held back; the host to forget has a link.",
     "413": "The body is larger than 64 KiB.",
-    "503": "The history can't be read or written, or too many requests of its kind are in progress.",
+    "503": "The history can't be read or written, or too many such requests are in progress.",
 }
 
 
