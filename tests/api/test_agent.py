@@ -96,6 +96,7 @@ async def test_status_of_a_fleet_through_a_broken_link(
             "held_why": "",
             "certificate": "",
             "conflict": "",
+            "commands": "any",
         }
         status = (await http.get("/v1/status")).json()
         assert status["hosts"] == [host]
@@ -104,13 +105,14 @@ async def test_status_of_a_fleet_through_a_broken_link(
         await world.cut()
         await world.host.sleep(10)
         status = (await http.get("/v1/status")).json()
-        assert status["hosts"] == [host | {"link": "down", "down_s": 10.0, "version": ""}]
+        gone = {"version": "", "commands": ""}
+        assert status["hosts"] == [host | gone | {"link": "down", "down_s": 10.0}]
         why = "its host has no link; as last reported"
         assert status["instances"] == [instance(guest, link="down", why=why)]
         await world.host.sleep(20)
         status = (await http.get("/v1/status")).json()
         assert status["hosts"] == [
-            host | {"link": "lost", "down_s": 30.0, "version": "", "heartbeating": 0}
+            host | gone | {"link": "lost", "down_s": 30.0, "heartbeating": 0}
         ]
         assert status["instances"] == [
             instance(

@@ -46,7 +46,7 @@ async def test_ctl_status(autojump_clock: MockClock, tmp_path: Path) -> None:
             f"hbtrio {hbtrio.__version__} since {started}",
             "",
             "HOST       LINK  INSTANCES  HEARTBEATING  VERSION  NOTE",
-            f"compute-0  up            1             1  {hbtrio.__version__}",
+            f"compute-0  up            1             1  {hbtrio.__version__}    runs any command",
             "",
             f"{'UUID':36}  NAME  HOST       STATE         HEALTH   REPORTED  NOTE",
             f"{ONE}  web   compute-0  heartbeating  healthy  yes",

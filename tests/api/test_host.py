@@ -77,6 +77,7 @@ async def test_status_of_a_host_without_instances() -> None:
                     "certificate": "",
                 },
                 "files": {"certificates": [], "warnings": [], "faults": []},
+                "agent_commands": "",
                 "actions": {},
             },
             "instances": [],

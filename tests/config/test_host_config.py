@@ -217,6 +217,23 @@ def test_all_faults_at_once_with_their_paths() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
+        ('control.act = "root"', 'control.act: must be a list of strings, got "root"'),
+        ("control.act = [0]", "control.act: item 1: must be a string, got 0"),
+        ('control.look = [""]', 'control.look: item 1: must be the name of a group, got ""'),
+        ('control.look = ["-x"]', 'control.look: item 1: must be the name of a group, got "-x"'),
+        ('control.look = ["a b"]', 'control.look: item 1: must be the name of a group, got "a b"'),
+        ('control.look = ["a", "a"]', 'control.look: item 2: is listed twice, "a"'),
+        (
+            'control = {look = ["a", "b"], act = ["b"]}',
+            'control: look: "b" is in act too, which includes looking',
+        ),
+        (
+            f"control.act = {[f'g{n}' for n in range(17)]}",
+            "control.act: must be at most 16 groups, got 17",
+        ),
+        ('control.see = ["a"]', "control.see: unknown key"),
+        ('agent.commands = "all"', 'agent.commands: must be one of configured, any, got "all"'),
+        ("agent.commands = true", "agent.commands: must be a string, got true"),
         ('brake.minimum = "3"', 'brake.minimum: must be a whole number, got "3"'),
         ("brake.minimum = true", "brake.minimum: must be a whole number, got true"),
         ("brake.minimum = 3.0", "brake.minimum: must be a whole number, got 3.0"),

@@ -14,6 +14,7 @@ from trio.testing import MemoryReceiveStream, memory_stream_pair
 
 from hbtrio.api.agent import agent_api
 from hbtrio.config.agent import AgentConfig, VimSettings
+from hbtrio.config.host import AgentLinkSettings
 from hbtrio.http.server import serve_http
 from hbtrio.net.endpoints import Unreachable
 from hbtrio.net.tls_files import TlsFiles
@@ -151,7 +152,8 @@ class FleetWorld:
 
 @asynccontextmanager
 async def fleet_world(folder: Path, **config: Any) -> AsyncIterator[FleetWorld]:
-    """A linked host without guests; use it on an autojump clock."""
+    """A linked host without guests, which runs any command; use it on an autojump clock."""
+    config = {"agent": AgentLinkSettings(commands="any")} | config
     with trio.fail_after(10_000):  # streams have no end of their own
         async with (
             host_world(**config) as host,

@@ -10,7 +10,7 @@ import attrs
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from hbtrio.config.host import AgentLinkSettings
+from hbtrio.config.host import AgentLinkSettings, AgentMayRun
 from hbtrio.net.endpoints import Unreachable
 from hbtrio.nursery.host.agent_link import HostLink, Identity
 from hbtrio.wire.lines import LineReader
@@ -29,7 +29,6 @@ from hbtrio.wire.link_messages import (
 from support.host_world import HostWorld, ScriptedGuest, host_world
 
 IDENTITY = Identity("compute-0", "h-1", "boot-1")
-WITH_AGENT = {"agent": AgentLinkSettings(connect="unix:/agent")}
 
 
 class Slow(trio.abc.SendStream):
@@ -145,10 +144,19 @@ class Linked:
 
 
 @asynccontextmanager
-async def linked(agent: ScriptedAgent | None = None, **config: Any) -> AsyncIterator[Linked]:
-    """A host with a link, once it has told all."""
+async def linked(
+    agent: ScriptedAgent | None = None, *, commands: AgentMayRun = "any", **config: Any
+) -> AsyncIterator[Linked]:
+    """A host with a link, once it has told all.
+
+    Args:
+        agent: the other end.
+        commands: what the agent may have run.
+        config: see :func:`host_world`.
+    """
     agent = ScriptedAgent() if agent is None else agent
-    async with host_world(**(WITH_AGENT | config)) as world, trio.open_nursery() as nursery:
+    config["agent"] = AgentLinkSettings(connect="unix:/agent", commands=commands)
+    async with host_world(**config) as world, trio.open_nursery() as nursery:
         agent._nursery = nursery
         link = HostLink(world.host, IDENTITY, agent.connect)
         linked = Linked(world, agent, link)

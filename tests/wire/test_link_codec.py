@@ -71,9 +71,9 @@ REPORT = LinkReport(
 #: Each message as it stands on the line.
 LITERAL: list[tuple[LinkMessage, str]] = [
     (
-        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5),
+        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5, "any"),
         '{"type":"hello","protocol":1,"hostname":"compute-0","host_uuid":"h-1","boot_id":"b-1",'
-        '"version":"0.1.0","dropped":0,"clock_s":12.5}',
+        '"version":"0.1.0","dropped":0,"clock_s":12.5,"commands":"any"}',
     ),
     (
         INSTANCE,
@@ -109,10 +109,10 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '"deadline_s":1.0,"begin_by_s":17.5,"boot_id":"b-1"}',
     ),
     (
-        ActCommand("c-1", "u-1", "reboot", ("virsh", "reset"), False, 1.0, 17.5, "b-1"),
+        ActCommand("c-1", "u-1", "reboot", ("virsh", "reset"), False, 1.0, 17.5, "b-1", "uid 0"),
         '{"type":"act","command_id":"c-1","uuid":"u-1","action":"reboot",'
         '"command":["virsh","reset"],"force":false,"deadline_s":1.0,'
-        '"begin_by_s":17.5,"boot_id":"b-1"}',
+        '"begin_by_s":17.5,"boot_id":"b-1","who":"uid 0"}',
     ),
     (Ack(3), '{"type":"ack","number":3}'),
     (Ping(1), '{"type":"ping","number":1}'),
@@ -172,6 +172,15 @@ def test_an_older_end_has_no_clock_and_names_no_moment(
     line = json.loads(changed(cls))
     got: Any = decode(message, json.dumps({k: line[k] for k in line if k not in newer}).encode())
     assert [getattr(got, name) for name in sorted(newer)] in ([None], [None, ""])
+
+
+def test_an_older_end_names_no_operator_and_no_commands() -> None:
+    for cls, member in ((Hello, "commands"), (ActCommand, "who")):
+        message = next(message for message, _ in LITERAL if type(message) is cls)
+        line = json.loads(encode_link(message))
+        del line[member]
+        got = decode(message, json.dumps(line).encode())
+        assert got == attrs.evolve(message, **{member: ""})
 
 
 def test_the_state_that_an_older_host_calls_beating_is_heartbeating() -> None:

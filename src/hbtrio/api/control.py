@@ -22,7 +22,6 @@ from enum import IntEnum
 from typing import Final
 
 import attrs
-import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hbtrio.api.common import failure
@@ -31,13 +30,9 @@ from hbtrio.config.host import ControlSettings
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import PEER_EXTENSION
 from hbtrio.net.unix_socket import PeerCredentials
-from hbtrio.policy.quota import Quota
 from hbtrio.text import printable
 
 _log = logging.getLogger("hbtrio.host")
-
-#: Refusals that are logged, each minute; a client may send thousands of requests a second.
-_LOGGED_PER_MINUTE: Final = 20
 
 #: Characters of a path in the log.
 _PATH: Final = 100
@@ -100,7 +95,6 @@ class ControlAdmission:
     def __init__(self, app: ASGIApp, access: ControlAccess) -> None:
         self._app = app
         self._access = access
-        self._logged = Quota(_LOGGED_PER_MINUTE, 60.0)
         #: The places of its requests.
         self.classes = request_classes(lambda scope: self._right_of(scope) is Right.ACT)
 
@@ -120,9 +114,8 @@ class ControlAdmission:
             reason = f"{who} may look but not act: it is in no group of control.act of host.toml"
         else:
             reason = f"{who} is in no group of [control] of host.toml"
-        if self._logged.take(trio.current_time()):
-            path = printable(scope["path"])[:_PATH]
-            _log.warning("operator %s, %s %s: refused", reason, scope["method"], path)
+        path = printable(scope["path"])[:_PATH]
+        _log.warning("operator %s; refused: %s %s", reason, scope["method"], path)
         return failure(403, reason)
 
 

@@ -146,6 +146,7 @@ def _host(
         down_s=down_s,
         version="" if session is None else session.hello.version,
         reports_dropped=0 if session is None else session.hello.dropped,
+        commands="" if session is None else session.hello.commands,
         reporting=agent.fleet.host_reporting(name),
         instances=instances,
         heartbeating=heartbeating,

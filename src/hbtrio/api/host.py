@@ -15,6 +15,7 @@ those of :mod:`hbtrio.api.common`. Whoever may act can run commands as the host 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hbtrio.api import common as api_parts
+from hbtrio.api.auth import operator_of
 from hbtrio.api.control import ControlAccess, ControlAdmission
 from hbtrio.api.host_status import host_status, instance_status
 from hbtrio.nursery.host.action_runs import ActionRefused
@@ -35,6 +37,8 @@ from hbtrio.nursery.host.reports import event_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.wire.operator import Status
 from hbtrio.wire.vocabulary import NotificationType
+
+_log = logging.getLogger("hbtrio.host")
 
 #: Instances whose status is made without a pause, a millisecond or two.
 _AT_ONCE: Final = 100
@@ -100,10 +104,12 @@ class _HostApi:
 
     async def act(self, request: Request) -> Response:
         name, body = await api_parts.act_request(request)
+        who = operator_of(request.scope)
         with _faults():
             action = self._host.begin_action(
                 request.path_params["uuid"], name, body.command, force=body.force
             )
+        _log.info("%s: action %s for %s", action.uuid, name, who)
         return api_parts.stream(request, action.progress())
 
 

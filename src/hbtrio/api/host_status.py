@@ -56,6 +56,7 @@ def host_status(host: Host, now: float) -> HostLine:
         ),
         link=_link(host),
         files=files_line(host.files),
+        agent_commands=host.config.agent.commands if host.config.agent.connect else "",
         actions={uuid: str(action.name) for uuid, action in host.actions.items()},
     )
 

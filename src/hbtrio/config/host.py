@@ -30,6 +30,7 @@ from hbtrio.config.settings import (
 from hbtrio.config.source import shown
 from hbtrio.config.toml import load_toml
 from hbtrio.text import as_argument
+from hbtrio.wire.vocabulary import ActionName
 
 #: Where the packages install the file.
 DEFAULT_HOST_CONFIG: Final = "/etc/hbtrio/host.toml"
@@ -138,6 +139,22 @@ class ActionCommands:
     live_migrate: tuple[str, ...] = command("uuid", key="live-migrate")
     cold_migrate: tuple[str, ...] = command("uuid", key="cold-migrate")
     timeout_s: float = number(600.0, 0.1, 86_400, "s")
+
+    def of(self, name: ActionName) -> tuple[str, ...]:
+        """Returns the command of an action; empty if there is none."""
+        argv: tuple[str, ...] = getattr(self, name.name.lower())
+        return argv
+
+
+@attrs.frozen
+class GivenCommand:
+    """A command that an agent gives for an action, checked as one of the file is.
+
+    Raises:
+        ValueError: it is faulty.
+    """
+
+    argv: tuple[str, ...] = command("uuid")
 
 
 @attrs.frozen(kw_only=True)

@@ -51,6 +51,8 @@ class Hello:
 
     ``dropped`` counts the reports dropped since that start because no agent took them. ``clock_s``
     is the host's clock when it sends this; None if the host is too old to observe ``begin_by_s``.
+    ``commands`` says what it runs for the agent's actions: ``configured`` or ``any``; "" if the
+    host is too old to say, and to refuse any.
     """
 
     TYPE: ClassVar[str] = "hello"
@@ -61,6 +63,7 @@ class Hello:
     version: Name
     dropped: Number
     clock_s: Clock | None = None
+    commands: Name = ""
 
 
 @attrs.frozen
@@ -184,7 +187,8 @@ class RoundCommand:
 class ActCommand:
     """Agent: perform an action; an empty ``command`` is the host's configured one.
 
-    ``begin_by_s`` and ``boot_id`` are those of :class:`RoundCommand`.
+    ``begin_by_s`` and ``boot_id`` are those of :class:`RoundCommand`. ``who`` is the operator, as
+    far as the agent knows, for the host's log.
     """
 
     TYPE: ClassVar[str] = "act"
@@ -196,6 +200,7 @@ class ActCommand:
     deadline_s: Patience
     begin_by_s: Clock | None = None
     boot_id: Name = ""
+    who: Name = ""
 
 
 @attrs.frozen

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 import hbtrio
+from hbtrio.config.host import ActionCommands
 from hbtrio.nursery.host.agent_feed import instance_of
 from hbtrio.wire.link_messages import (
     MAX_STATE_REASON,
@@ -29,9 +30,10 @@ from hbtrio.wire.link_messages import (
     Welcome,
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
+from support.actions_cases import asked
 from support.fake_processes import FakeRun
 from support.host_world import Reply as GuestReply
-from support.linked_host import ScriptedAgent, linked
+from support.linked_host import Linked, ScriptedAgent, linked
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -77,7 +79,7 @@ async def test_a_session_begins_with_hello_and_a_snapshot() -> None:
     agent.welcome = None
     async with linked(agent) as on:
         first, second = await on.world.all_heartbeating(2)
-        hello = Hello(1, "compute-0", "h-1", "boot-1", hbtrio.__version__, 0, 1.0)
+        hello = Hello(1, "compute-0", "h-1", "boot-1", hbtrio.__version__, 0, 1.0, "any")
         assert agent.received == [hello]  # and nothing more before it is welcome
         assert not on.link.connected
         await agent.send(Welcome(1, "controller-0", 0))
@@ -532,17 +534,109 @@ async def test_too_many_commands_at_once() -> None:
         guest = await on.world.heartbeating()
         guest.reply = lambda asked: GuestReply(VoteResult.ACCEPT, after_s=8)
         await on.agent.send(
-            *(RoundCommand(f"c-{n}", guest.uuid, Event.STOP, True, 5.0) for n in range(600))
+            *(RoundCommand(f"c-{n}", guest.uuid, Event.STOP, True, 5.0) for n in range(2100))
         )
         refused = {one.reason for one in on.agent.of(Reply) if not one.ok}
-        assert refused == {"too many commands in progress, the limit is 512"}
-        assert len(on.agent.of(Reply)) == 600 - 512
+        assert refused == {"too many commands in progress, the limit is 2048"}
+        assert len(on.agent.of(Reply)) == 2100 - 2048
         await on.world.sleep(20)
         await on.agent.send(RoundCommand("late", guest.uuid, Event.STOP, True, 1.0))
         assert on.agent.of(Reply)[-1] == Reply("late", True, seconds=9)
 
 
 # -- actions --------------------------------------------------------------------------------------
+
+
+def started(on: Linked) -> list[tuple[str, ...]]:
+    """The commands that the host has run."""
+    return [one.argv for one in on.world.processes.started]
+
+
+OWN = ActionCommands(pause=("virsh", "suspend", "{uuid}"))
+
+
+@pytest.mark.parametrize("given", [(), OWN.pause])
+async def test_a_host_runs_its_own_command(
+    given: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    runs = {"virsh": FakeRun()}
+    async with linked(runs=runs, commands="configured", actions=OWN) as on:
+        guest = await on.world.heartbeating()
+        await on.agent.send(
+            ActCommand("c-1", guest.uuid, "pause", given, True, 1.0, who="operator CN=alice")
+        )
+        await on.world.sleep(1)
+        assert on.agent.of(Reply) == [Reply("c-1", True)]
+        assert f"{guest.uuid}: action pause for operator CN=alice of the agent" in caplog.messages
+        assert started(on) == [("virsh", "suspend", guest.uuid)]
+
+
+@pytest.mark.parametrize(
+    ("action", "given", "why"),
+    [
+        (
+            "pause",
+            given,
+            "this host runs only its own command for pause: give none; its host.toml has "
+            'commands = "configured" in [agent]',
+        )
+        for given in [
+            ("rm", "-rf", "/"),
+            ("virsh",),
+            ("virsh", "suspend", "--", "{uuid}"),
+            ("virsh", "suspend", "{{uuid}}"),
+            ("virsh", "suspend", "00000001-1111-2222-abcd-0123456789ef"),
+            ("",),
+        ]
+    ]
+    + [
+        # Another action's command is not this one's.
+        (
+            "stop",
+            OWN.pause,
+            "this host runs only its own command for stop: give none; its host.toml has "
+            'commands = "configured" in [agent]',
+        ),
+        ("stop", (), "no command for stop: set stop in [actions] of its host.toml"),
+    ],
+)
+async def test_a_host_runs_no_other(
+    action: str, given: tuple[str, ...], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with linked(runs={"virsh": FakeRun()}, commands="configured", actions=OWN) as on:
+        guest = await on.world.heartbeating()
+        await on.agent.send(ActCommand("c-1", guest.uuid, action, given, True, 1.0, who="uid 7"))
+        await on.world.sleep(5)
+        assert on.agent.of(Reply) == [Reply("c-1", False, why)]
+        # Neither was the guest told anything.
+        assert (started(on), asked(guest)) == ([], [])
+        lines = [line for line in caplog.messages if "refused" in line]
+        assert lines == [f"{guest.uuid}: action {action} for uid 7 of the agent refused: {why}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (("echo", "{reason}"), "argv: item 2: unknown placeholder {reason}, expected {uuid}; "),
+        (("{uuid}",), "argv: item 1: the program must not contain a placeholder, got {uuid}"),
+        (("echo", "a\0b"), "argv: item 2: must not contain a NUL"),
+        (("", "x"), "argv: item 1: must name a program, got nothing"),
+        (("echo", "x" * 5000), "argv: item 2: must be at most 4096 characters long"),
+    ],
+)
+async def test_an_agent_can_t_have_run_what_its_api_would_refuse(
+    given: tuple[str, ...], why: str
+) -> None:
+    """It may be another program that has the agent's certificate."""
+    async with linked(runs={"echo": FakeRun()}) as on:
+        guest = await on.world.heartbeating()
+        await on.agent.send(ActCommand("c-1", guest.uuid, "pause", given, True, 1.0))
+        await on.world.sleep(5)
+        [reply] = on.agent.of(Reply)
+        assert not reply.ok
+        assert reply.reason.startswith(why)
+        assert on.world.host.supervisor.crashes == 0
 
 
 async def test_an_action() -> None:
@@ -580,7 +674,7 @@ async def test_an_action_that_is_refused(action: str, command: tuple[str, ...], 
         assert on.agent.of(Reply) == [Reply("c-1", False, why)]
 
 
-@pytest.mark.parametrize("char", ['"', "\\", "é", "\0", "\U0001f600"])
+@pytest.mark.parametrize("char", ['"', "\\", "é", "\x01", "\U0001f600"])
 async def test_progress_fits_into_lines(char: str) -> None:
     output = (char * 2000).encode()[:2048]
     arguments = ("virsh", *[char * 150] * 14)

@@ -96,6 +96,8 @@ def _note(host: FleetHostLine) -> str:
         notes.append(f"{host.unregistered} unknown to the VIM")
     if host.reports_dropped:
         notes.append(f"{counted(host.reports_dropped, 'report')} dropped")
+    if host.commands == "any":
+        notes.append("runs any command")
     return ", ".join(notes)
 
 

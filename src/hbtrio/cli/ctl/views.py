@@ -75,6 +75,9 @@ def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
             "the host daemon is not being scheduled on time: missed heartbeats are not counted",
             "bad",
         )
+    if host.agent_commands == "any":
+        text = 'the agent may run any command here ([agent] commands = "any" in host.toml)'
+        yield text, "warn"
     if host.crashes:
         yield f"{counted(host.crashes, 'internal failure')}: see the host's log", "bad"
     if fault := host.events_fault:

@@ -28,7 +28,7 @@ from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.text import printable
 from hbtrio.wire.link_codec import LinkError
-from hbtrio.wire.link_messages import ActCommand
+from hbtrio.wire.link_messages import MAX_NAME, ActCommand
 from hbtrio.wire.operator import ProgressLine, ReplyFault, parse
 from hbtrio.wire.vocabulary import ActionName
 
@@ -127,7 +127,9 @@ class AgentActions:
                 action, f"{_ACTIONS} actions are in progress in this fleet, the maximum"
             )
         else:
-            message = ActCommand(self._new_command_id(), uuid, name, command, force, _DEADLINE_S)
+            message = ActCommand(
+                self._new_command_id(), uuid, name, command, force, _DEADLINE_S, who=who[:MAX_NAME]
+            )
             begin_by = session.begin_by(_DEADLINE_S)
             await self._nursery.start(self._run, action, session, message, begin_by)
         return action

@@ -75,7 +75,7 @@ class ActionRuns:
             ActionRefused: an action on this instance is in progress, too many are in progress on
                 the host, or no command is configured.
         """
-        command = command or getattr(self._commands, name.name.lower())
+        command = command or self._commands.of(name)
         if not command:
             raise ActionRefused(
                 f"no command for {name}: give one after --, or set {name} in [actions]"

@@ -3,6 +3,10 @@
 A command carries the moment until which it may begin (:mod:`hbtrio.policy.begin_by`). It is checked
 directly before the command begins, after every wait: when it is read, when the round that it waited
 for has ended, and when the action's task takes its first step.
+
+Whoever holds an operator's token of the agent can act on every host. So what a host runs for an
+action is its own decision: the command that ``[actions]`` of its host.toml names, unless
+``[agent] commands = "any"`` permits others.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import logging
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
+from hbtrio.config.host import GivenCommand
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.agent_feed import AgentFeed
@@ -31,8 +36,9 @@ from hbtrio.wire.vocabulary import ActionName, NotificationType
 
 _log = logging.getLogger("hbtrio.link")
 
-#: Commands of the agent in progress at once.
-_COMMANDS: Final = 512
+#: Commands of the agent in progress at once, by their kind: actions take long, and must not keep
+#: votes and notices out.
+_COMMANDS: Final = {RoundCommand: 2048, ActCommand: 512}
 
 #: Bytes of a progress line as ASCII JSON: it has to fit into one message with all quotes and
 #: backslashes escaped once more.
@@ -40,7 +46,7 @@ _PROGRESS_BYTES: Final = 8000
 
 
 class AgentCommands:
-    """Carries out commands, at most ``_COMMANDS`` at a time.
+    """Carries out commands, a bounded number at a time.
 
     Args:
         host: carries out the commands.
@@ -52,7 +58,7 @@ class AgentCommands:
         self._host = host
         self._clock = clock
         self._feed = feed
-        self._in_progress = 0
+        self._in_progress: dict[type, int] = dict.fromkeys(_COMMANDS, 0)
 
     async def carry_out(
         self, session: LinkSession[FromAgent], command: RoundCommand | ActCommand
@@ -62,21 +68,19 @@ class AgentCommands:
         Cancelled, it only stops replying: a round or an action that was started goes on, and the
         feed sends the report of its outcome.
         """
-        self._in_progress += 1
+        kind = type(command)
+        self._in_progress[kind] += 1
         try:
             with suppress(SessionEnded):
-                if self._in_progress > _COMMANDS:
-                    await session.send(
-                        _refusal(
-                            command, f"too many commands in progress, the limit is {_COMMANDS}"
-                        )
-                    )
+                if self._in_progress[kind] > (most := _COMMANDS[kind]):
+                    text = f"too many commands in progress, the limit is {most}"
+                    await session.send(_refusal(command, text))
                 elif isinstance(command, RoundCommand):
                     await self._round(session, command)
                 else:
                     await self._act(session, command)
         finally:
-            self._in_progress -= 1
+            self._in_progress[kind] -= 1
 
     async def _round(self, session: LinkSession[FromAgent], command: RoundCommand) -> None:
         kind = NotificationType.REVOCABLE if command.vote else NotificationType.IRREVOCABLE
@@ -100,10 +104,13 @@ class AgentCommands:
             await session.send(Reply(command.command_id, ok=True, seconds=seconds))
 
     async def _act(self, session: LinkSession[FromAgent], command: ActCommand) -> None:
+        who = f"{command.who or 'an operator'} of the agent"
         try:
+            name = ActionName(command.action)
+            self._check_permitted(name, command.command)
             action = self._host.begin_action(
                 command.uuid,
-                ActionName(command.action),
+                name,
                 command.command,
                 force=command.force,
                 begin_by=self._begin_by(command),
@@ -112,8 +119,11 @@ class AgentCommands:
             await session.send(_expired(command, error))
             return
         except (UnknownInstance, ActionRefused, ValueError) as error:
+            text = "%s: action %s for %s refused: %s"
+            _log.warning(text, command.uuid, command.action, who, error)
             await session.send(_refusal(command, str(error)))
             return
+        _log.info("%s: action %s for %s", command.uuid, command.action, who)
         await session.send(Reply(command.command_id, ok=True))
         async with aclosing(action.progress()) as lines:
             async for line in lines:
@@ -122,6 +132,24 @@ class AgentCommands:
                         ActionProgress(command.command_id, _fitting(line), last=False)
                     )
         await session.send(ActionProgress(command.command_id, "{}", last=True))
+
+    def _check_permitted(self, name: ActionName, given: tuple[str, ...]) -> None:
+        """Checks what the agent wants to have run.
+
+        Raises:
+            ActionRefused: the host runs only its own command for this action.
+            ValueError: the command is faulty: an agent may send what its API would refuse.
+        """
+        own = self._host.config.actions.of(name)
+        if self._host.config.agent.commands == "any":
+            GivenCommand(given)
+        elif given not in ((), own):
+            raise ActionRefused(
+                f"this host runs only its own command for {name}: give none; its host.toml has "
+                'commands = "configured" in [agent]'
+            )
+        elif not own:
+            raise ActionRefused(f"no command for {name}: set {name} in [actions] of its host.toml")
 
     def _begin_by(self, command: RoundCommand | ActCommand) -> BeginBy:
         return self._clock.begin_by(command.begin_by_s, command.boot_id)

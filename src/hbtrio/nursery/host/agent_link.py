@@ -134,6 +134,7 @@ class HostLink:
             boot_id=identity.boot_id,
             version=hbtrio.__version__,
             dropped=self.feed.queue.dropped,
+            commands=self._host.config.agent.commands,
             clock_s=self._clock.now(),
         )
         with suppress(SessionEnded):  # run() logs the reason

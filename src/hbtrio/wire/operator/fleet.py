@@ -8,6 +8,7 @@ from msgspec import Meta, field
 
 from hbtrio.wire.operator.files import FilesLine
 from hbtrio.wire.operator.words import (
+    AgentCommandsWord,
     Body,
     CorrectiveWord,
     Count,
@@ -81,6 +82,7 @@ class FleetHostLine(Body, frozen=True, kw_only=True):
         str, Meta(description="Set if the host's certificate expires within 30 days.")
     ] = ""
     conflict: Annotated[str, Meta(description="Another host uses its name.")] = ""
+    commands: AgentCommandsWord = ""
 
 
 class FleetInstanceLine(Body, frozen=True, kw_only=True):

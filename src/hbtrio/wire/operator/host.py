@@ -9,6 +9,7 @@ from msgspec import Meta, field
 from hbtrio.wire.operator.events import EventLine
 from hbtrio.wire.operator.files import FilesLine
 from hbtrio.wire.operator.words import (
+    AgentCommandsWord,
     Body,
     CorrectiveWord,
     Count,
@@ -78,6 +79,7 @@ class HostLine(Body, frozen=True, kw_only=True):
     events_fault: EventsFaultLine | None = None
     link: HostLinkLine | None = None
     files: FilesLine | None = None
+    agent_commands: AgentCommandsWord = ""
     actions: Annotated[
         dict[str, str], Meta(description="Actions in progress, by the instance's uuid.")
     ] = field(default_factory=dict)

@@ -64,6 +64,14 @@ LinkWord = Annotated[
         extra_json_schema={"enum": ["up", "down", "lost", "never"]},
     ),
 ]
+AgentCommandsWord = Annotated[
+    str,
+    Meta(
+        description="What a host runs for actions of its agent: its own configured commands, or "
+        "any; empty: it has no agent, or does not say.",
+        extra_json_schema={"enum": ["configured", "any", ""]},
+    ),
+]
 
 #: Seconds by window.
 Windows = dict[str, Seconds]
