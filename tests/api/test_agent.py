@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 import hbtrio
 from hbtrio.api.fleet_status import fleet_status
+from hbtrio.config.host import ActionCommands, AgentLinkSettings
 from hbtrio.nursery.broadcast import FOLLOWER_QUEUE
 from hbtrio.store.records import HistoryEntry, InstanceRecord
 from hbtrio.wire.link_messages import ActCommand, ActionProgress, Reply
@@ -234,6 +235,37 @@ async def test_an_action_is_run_by_the_host(autojump_clock: MockClock, tmp_path:
             ("action", "", "", ME, "stop: done"),
             ("action", "", "", ME, "stop: asked, with virsh"),
         ]
+
+
+async def test_a_host_runs_only_its_own_commands(
+    autojump_clock: MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refusal is a line for the operator, in the history and in the host's log; each says who."""
+    own = {"agent": AgentLinkSettings(), "actions": ActionCommands(stop=("virsh", "{uuid}"))}
+    runs = {name: FakeRun() for name in ("virsh", "rm")}
+    async with fleet_world(tmp_path, runs=runs, **own) as world, world.api.client() as http:
+        guest = await heartbeating(world)
+        why = (
+            "this host runs only its own command for stop: give none; its host.toml has "
+            'commands = "configured" in [agent]'
+        )
+        stolen = {"action": "stop", "command": ["rm", "-rf", "/"], "force": True}
+        assert refusal(await http.post(at(guest, "act"), json=stolen)) == (409, why)
+        kept = [entry for entry in await history(http) if entry[0] == "action"]
+        assert kept == [
+            ("action", "", "", ME, f"stop: refused: {why}"),
+            ("action", "", "", ME, "stop: asked, without its vote, with rm"),
+        ]
+        line = f"{guest.uuid}: action stop for {ME} of the agent refused: {why}"
+        assert caplog.messages.count(line) == 1
+        for given in ([], ["virsh", "{uuid}"]):
+            body = {"action": "stop", "command": given}
+            lines = lines_of(await http.post(at(guest, "act"), json=body))
+            assert lines[-1]["outcome"] == "done"
+        started = [one.argv for one in world.host.processes.started]
+        assert started == [("virsh", guest.uuid)] * 2
+        [host] = (await http.get("/v1/status")).json()["hosts"]
+        assert host["commands"] == "configured"
 
 
 async def test_an_action_goes_on_without_its_watcher(

@@ -100,6 +100,14 @@ def status_lines(status: Status, columns: int | None, *, colour: bool = False) -
     return data.getvalue().decode().splitlines()
 
 
+@pytest.mark.parametrize("word", ["configured", "any", ""])
+def test_a_host_that_runs_any_command_says_so(word: str) -> None:
+    host = replace(HOST, agent_commands=word)
+    lines = status_lines(Status(host=host, instances=()), None)
+    text = 'the agent may run any command here ([agent] commands = "any" in host.toml)'
+    assert lines[1:] == ([text] if word == "any" else [])
+
+
 # -- the table ------------------------------------------------------------------------------
 
 

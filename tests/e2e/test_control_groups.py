@@ -1,0 +1,161 @@
+"""A real host and clients of other users: ``[control]`` decides who may look and who may act."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trio
+
+from hbtrio.errors import ExitStatus
+from hbtrio.lab.scene import Scene, open_scene
+from support.agent_world import request_bytes
+from support.guest_farm import uuid_of
+from support.real_processes import SOON_S, hbtrio
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users"),
+]
+
+#: Groups that every Linux has, by their numbers.
+DAEMON, BIN, SYS = 1, 2, 3
+
+#: Becomes a user with groups, sends what it reads to a socket, and writes what that answers. Not
+#: hbtrio ctl, as other users may be unable to read the Python that root runs.
+CLIENT: Final = """\
+import os, socket, sys
+path, uid, gid, *groups = sys.argv[1:]
+os.setgroups([int(one) for one in groups])
+os.setgid(int(gid))
+os.setuid(int(uid))
+with socket.socket(socket.AF_UNIX) as peer:
+    peer.connect(path)
+    peer.sendall(sys.stdin.buffer.read())
+    while data := peer.recv(65536):
+        sys.stdout.buffer.write(data)
+"""
+
+
+#: Becomes a user without rights, makes that many connections, and writes the first line that comes
+#: after the heads of the answers.
+READERS: Final = """\
+import os, select, socket, sys
+path, count = sys.argv[1], int(sys.argv[2])
+os.setgroups([])
+os.setgid(3)
+os.setuid(4242)
+request = sys.stdin.buffer.read()
+peers = []
+for _ in range(count):
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(path)
+    peer.sendall(request)
+    assert peer.recv(65536).startswith(b"HTTP/1.1 200 ")
+    peers.append(peer)
+print("reading", flush=True)
+while True:
+    for peer in select.select(peers, [], [])[0]:
+        for line in peer.recv(65536).splitlines():
+            if line.startswith(b"{"):
+                print(line.decode(), flush=True)
+"""
+
+
+async def ask(scene: Scene, request: bytes, uid: int, gid: int, *groups: int) -> tuple[int, str]:
+    """The status of an answer, and the reason of a refusal."""
+    ids = [str(one) for one in (uid, gid, *groups)]
+    with trio.fail_after(SOON_S):
+        ended = await trio.run_process(
+            [sys.executable, "-c", CLIENT, str(scene.control_socket), *ids],
+            stdin=request,
+            capture_stdout=True,
+        )
+    head, _, body = ended.stdout.partition(b"\r\n\r\n")
+    status = int(head[9:12])
+    return status, "" if status == 200 else json.loads(body)["reason"]
+
+
+LOOK = request_bytes("GET", "/v1/status")
+ACT = request_bytes("POST", f"/v1/instances/{uuid_of(0)}/act", {"action": "stop"})
+
+OPEN = (200, "")
+ACTS = (404, f"no instance {uuid_of(0)} on this host")
+LOOKS_ONLY = (
+    403,
+    "uid 4242 may look but not act: it is in no group of control.act of host.toml",
+)
+NOTHING = (403, "uid 4242 is in no group of [control] of host.toml")
+
+
+async def test_groups(home: Path) -> None:
+    os.chmod(home, 0o711)
+    async with open_scene() as scene:
+        os.chmod(scene.directory, 0o711)
+        scene.settings |= {
+            "control_mode": "0666",
+            "control": {"look": ["daemon"], "act": ["bin"]},
+        }
+        await scene.start_host()
+        for groups, looking, acting in (
+            ((BIN,), OPEN, ACTS),
+            ((SYS, BIN), OPEN, ACTS),
+            ((DAEMON,), OPEN, LOOKS_ONLY),
+            ((SYS, SYS, DAEMON), OPEN, LOOKS_ONLY),
+            ((DAEMON, BIN), OPEN, ACTS),
+            ((SYS,), NOTHING, NOTHING),
+        ):
+            assert await ask(scene, LOOK, 4242, *groups) == looking
+            assert await ask(scene, ACT, 4242, *groups) == acting
+        # Root, by its uid.
+        assert await ask(scene, ACT, 0, SYS) == ACTS
+        log = scene.host_log.read_text()
+        assert f"operator {LOOKS_ONLY[1]}; refused: POST /v1/instances/{uuid_of(0)}/act" in log
+        assert f"operator {NOTHING[1]}; refused: GET /v1/status" in log
+
+
+async def test_whoever_may_act_displaces_those_who_only_look(home: Path) -> None:
+    os.chmod(home, 0o711)
+    news = request_bytes("GET", "/v1/events")
+    async with open_scene() as scene:
+        os.chmod(scene.directory, 0o711)
+        scene.settings |= {"control_mode": "0666", "control": {"act": ["bin"]}}
+        await scene.start_host()
+        reader = await trio.lowlevel.open_process(
+            [sys.executable, "-c", READERS, str(scene.control_socket), "64"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        await reader.stdin.send_all(news)
+        await reader.stdin.aclose()
+        with trio.fail_after(SOON_S):
+            assert await reader.stdout.receive_some() == b"reading\n"
+        refused = "too many streams of events in progress, the limit is 64"
+        assert await ask(scene, news, 4242, SYS) == (503, refused)
+        async with scene.client() as client, client.lines("GET", "/v1/events"):
+            with trio.fail_after(SOON_S):
+                line = json.loads(await reader.stdout.receive_some())
+        assert line == {
+            "kind": "lost",
+            "reason": "closed to make room for an operator who may make changes",
+        }
+        reader.terminate()
+        await reader.wait()
+
+
+async def test_a_group_that_does_not_exist(home: Path) -> None:
+    config = home / "host.toml"
+    config.write_text('[control]\nact = ["no-such-group"]\n')
+    ran = await hbtrio("host", "--config", str(config), "--channel-dir", str(home))
+    assert ran.status == ExitStatus.USAGE
+    why = f"{config}: control.act: no group named no-such-group on this machine"
+    assert ran.err[-1] == f"hbtrio host: {why}"
+    ran = await hbtrio("check-config", str(config))
+    assert ran.out == [f"{config}: correct (host)"]
