@@ -28,8 +28,7 @@ from hbtrio.api.common import failure
 from hbtrio.api.places import SAFE_METHODS, request_classes
 from hbtrio.config.host import ControlSettings
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.http.server import PEER_EXTENSION
-from hbtrio.net.unix_socket import PeerCredentials
+from hbtrio.http.server import PEER_EXTENSION, PeerCredentials
 from hbtrio.text import printable
 
 _log = logging.getLogger("hbtrio.host")

@@ -35,7 +35,7 @@ from hbtrio.http.slots import ONE_CLASS, Place, RequestClasses, Slots
 from hbtrio.net.accepting import accept_connections
 from hbtrio.net.tls import owner_of
 from hbtrio.net.tls_files import TlsFiles
-from hbtrio.net.unix_socket import UnixListener, peer_credentials
+from hbtrio.net.unix_socket import PeerCredentials, UnixListener, peer_credentials
 
 __all__ = [
     "CERTIFICATE_EXTENSION",
@@ -44,6 +44,7 @@ __all__ = [
     "PEER_EXTENSION",
     "ClosingStreamingResponse",
     "HttpLimits",
+    "PeerCredentials",
     "Place",
     "RequestClasses",
     "serve_http",
