@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -61,10 +63,44 @@ for _ in range(count):
 print("reading", flush=True)
 while True:
     for peer in select.select(peers, [], [])[0]:
-        for line in peer.recv(65536).splitlines():
+        data = peer.recv(65536)
+        if not data:
+            peers.remove(peer)
+        for line in data.splitlines():
             if line.startswith(b"{"):
                 print(line.decode(), flush=True)
 """
+
+
+async def line_from(output: trio.abc.ReceiveStream) -> bytes:
+    """The next line, which may come in pieces; nothing comes after it."""
+    line = b""
+    with trio.fail_after(SOON_S):
+        while not line.endswith(b"\n"):
+            line += (await output.receive_some()) or b" the end\n"
+    return line
+
+
+@asynccontextmanager
+async def readers(scene: Scene, request: bytes) -> AsyncIterator[trio.abc.ReceiveStream]:
+    """A process with 64 streams that have begun, which writes the first line that comes."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", READERS, str(scene.control_socket), "64"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    async with process.stdout:
+        try:
+            async with process.stdin:
+                await process.stdin.send_all(request)
+            assert await line_from(process.stdout) == b"reading\n"
+            yield process.stdout
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
 
 
 async def ask(scene: Scene, request: bytes, uid: int, gid: int, *groups: int) -> tuple[int, str]:
@@ -126,28 +162,15 @@ async def test_whoever_may_act_displaces_those_who_only_look(home: Path) -> None
         os.chmod(scene.directory, 0o711)
         scene.settings |= {"control_mode": "0666", "control": {"act": ["bin"]}}
         await scene.start_host()
-        reader = await trio.lowlevel.open_process(
-            [sys.executable, "-c", READERS, str(scene.control_socket), "64"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert reader.stdin is not None
-        assert reader.stdout is not None
-        await reader.stdin.send_all(news)
-        await reader.stdin.aclose()
-        with trio.fail_after(SOON_S):
-            assert await reader.stdout.receive_some() == b"reading\n"
-        refused = "too many streams of events in progress, the limit is 64"
-        assert await ask(scene, news, 4242, SYS) == (503, refused)
-        async with scene.client() as client, client.lines("GET", "/v1/events"):
-            with trio.fail_after(SOON_S):
-                line = json.loads(await reader.stdout.receive_some())
+        async with readers(scene, news) as output:
+            refused = "too many streams of events in progress, the limit is 64"
+            assert await ask(scene, news, 4242, SYS) == (503, refused)
+            async with scene.client() as client, client.lines("GET", "/v1/events"):
+                line = json.loads(await line_from(output))
         assert line == {
             "kind": "lost",
             "reason": "closed to make room for an operator who may make changes",
         }
-        reader.terminate()
-        await reader.wait()
 
 
 async def test_a_group_that_does_not_exist(home: Path) -> None:
