@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hbtrio.policy.vim_attempts import FOR_VERDICTS, SLOTS, Reach, Turn, VimAttempts
+from hbtrio.policy.vim_attempts import FOR_VERDICTS, MOST, SLOTS, Reach, Turn, VimAttempts
 from hbtrio.wire.vim_result import Delivered, NotSent
 
 OK = Delivered(200, b"")
@@ -50,12 +50,24 @@ def test_an_instance_is_busy_until_its_state_hangs_and_as_long_as_its_verdict_la
     attempts = began("s", "v")
     assert attempts.turn(0.09) == Turn(6, 5, {"u0", "u1"}, {"u0", "u1"})
     assert attempts.wait_s(0.04) == pytest.approx(0.06)
-    assert attempts.turn(0.1) == Turn(6, 5, {"u1"}, {"u0", "u1"})
+    assert attempts.turn(0.1) == Turn(7, 5, {"u1"}, {"u0", "u1"})
     assert attempts.wait_s(0.1) == math.inf
     attempts.end(1)
     assert attempts.turn(0.1) == Turn(7, 5, set(), {"u0"})
     attempts.forget_all()
     assert attempts.turn(0.1) == Turn(8, 6, set(), set())
+
+
+def test_verdicts_that_hang_take_no_slot_up_to_a_bound() -> None:
+    attempts = began(*"v" * SLOTS)
+    assert room(attempts, 0.09) == (0, 0)
+    assert attempts.wait_s(0.09) == pytest.approx(0.01)
+    assert room(attempts, 0.1) == (SLOTS, SLOTS - FOR_VERDICTS)
+    assert room(began(*"v" * (MOST - 1)), 0.1) == (1, 1)
+    assert room(began(*"v" * MOST), 0.1) == (0, 0)
+    # States that hang keep theirs.
+    hanging = began(*"s" * (SLOTS - FOR_VERDICTS), *"v" * FOR_VERDICTS)
+    assert room(hanging, 0.1) == (FOR_VERDICTS, 0)
 
 
 def test_a_vim_that_can_t_be_reached_is_left_alone_and_then_tried_with_one() -> None:

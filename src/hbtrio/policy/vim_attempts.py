@@ -5,7 +5,8 @@ thousand entries don't overload a VIM that is starting. If one request fails alt
 reached, only its instance waits.
 
 A verdict doesn't wait for either, because its window is limited. Some slots are reserved for
-verdicts, and a state or alarm that hangs doesn't delay the verdict of its own instance.
+verdicts, and a state or alarm that hangs doesn't delay the verdict of its own instance. Nor do
+verdicts that hang: a VIM that stalls for a moment reads all that are written when it goes on.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ from hbtrio.wire.vim_result import NotSent, SendResult
 SLOTS: Final = 8
 FOR_VERDICTS: Final = 2
 
-#: A state or alarm in progress for this many seconds hangs, so a verdict of its instance doesn't
-#: wait for it. A healthy VIM answers within milliseconds; the verdict of a silent guest has 0.25 s.
+#: The most requests in progress if verdicts hang, which then take no slot.
+MOST: Final = 64
+
+#: A request in progress for this many seconds hangs, so no other verdict waits for it, except that
+#: verdicts of one instance never pass each other. A healthy VIM answers within milliseconds; the
+#: verdict of a silent guest has 0.25 s.
 _HANGS_S: Final = 0.1
 
 #: The backoff of an instance is dropped this many seconds after its last wait ended.
@@ -171,7 +176,7 @@ class VimAttempts:
     def wait_s(self, now: float) -> float:
         """Returns for how many seconds :meth:`turn` stays the same if no request starts or ends."""
         changes = [self._held_until, *(rest.until for rest in self._rests.values())]
-        changes += [one.since + _HANGS_S for one in self._under_way.values() if not one.is_verdict]
+        changes += [one.since + _HANGS_S for one in self._under_way.values()]
         return min((at - now for at in changes if at > now), default=math.inf)
 
     def _room(self, now: float) -> tuple[int, int]:
@@ -186,7 +191,10 @@ class VimAttempts:
             others = min(room, int(False not in tries))
             return min(room, others + int(True not in tries)), others
         others = sum(not one.is_verdict for one in self._under_way.values())
-        limit = max(0, SLOTS - len(self))
+        hanging = sum(
+            one.is_verdict and one.since + _HANGS_S <= now for one in self._under_way.values()
+        )
+        limit = max(0, min(SLOTS + hanging, MOST) - len(self))
         return limit, max(0, min(limit, SLOTS - FOR_VERDICTS - others))
 
     def _try_at_once(self) -> None:

@@ -250,3 +250,36 @@ async def test_a_request_does_not_wait_long_for_strangers(
         with pytest.raises(CantAsk):
             await world.agent.rounds.ask(VM, Event.STOP, vote=True, who="vim")
         assert trio.current_time() == pytest.approx(10.0 + TAKE_IN_S, abs=0.002)
+
+
+async def test_strangers_postpone_no_end_of_the_grace_time(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path, grace_s=2.0) as world:
+        host = await world.bound_host()
+        await world.at(10)
+        await host.cut()
+        await world.settle()
+        _, theirs = memory_stream_pair()
+        world.nursery.start_soon(world.agent.links.serve, theirs)
+        await world.at(12 + TAKE_IN_S + 0.01)
+        assert [one.entry.kind for one in await world.store.history()] == ["host-unreachable"]
+
+
+async def test_a_host_that_sends_without_end_postpones_no_alarm(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path) as world:
+        host = await world.bound_host(host=FailingHost(4))
+        await world.at(10)
+        await host.loses_at_once(names(4)[0])
+        world.worker.slow_s = 0.01
+
+        async def send_on() -> None:
+            while True:
+                await host.report_heartbeating(names(4)[3])
+                await trio.sleep(0.01)
+
+        world.nursery.start_soon(send_on)
+        await world.at(11 + TAKE_IN_S + 0.1)
+        assert [uuid for _, uuid in alarmed(world)] == names(4)[:1]

@@ -406,6 +406,20 @@ async def test_stalled_alarms_delay_no_verdict(world: DeliveryWorld) -> None:
     assert verdicts == [(0.5 + n / 2, f"c{n}") for n in range(6)]
 
 
+async def test_a_vim_that_stalls_has_all_verdicts_when_it_goes_on(world: DeliveryWorld) -> None:
+    """Neither states nor other verdicts delay them, though none is answered for 10 s."""
+    world.vim.answers = lambda body: Answer(STALLED, takes_s=10.0)
+    await world.queue(*(alarm(f"u{n}") for n in range(30)))
+    await trio.sleep(0.5)
+    count = 30
+    await world.queue(*(action(f"v{n}", f"c{n}") for n in range(count)))
+    await trio.sleep(3.0)
+    verdicts = [at for at, body in world.vim.sent if body != "alarm"]
+    assert len(verdicts) == count
+    assert verdicts == sorted(verdicts)
+    assert verdicts[-1] == pytest.approx(0.5 + 0.1 * (count // FOR_VERDICTS - 1))
+
+
 async def test_a_request_that_hangs_does_not_delay_its_own_instances_verdict(
     world: DeliveryWorld,
 ) -> None:
