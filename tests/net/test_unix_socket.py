@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from hbtrio.errors import ExitStatus, UserError
 from hbtrio.net.unix_socket import (
     SUN_PATH_BYTES,
     PeerCredentials,
+    UnixListener,
     open_unix_listener,
     peer_credentials,
 )
@@ -343,4 +344,114 @@ def test_of_racing_processes_one_wins_and_a_killed_one_is_succeeded(folder: Path
             pass
 
     trio.run(succeed)
+    assert names(folder) == ["api.lock"]
+
+
+# -- a path that is lost while it is served --------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    path: Path, monkeypatch: pytest.MonkeyPatch, mode: int = 0o600
+) -> AsyncIterator[UnixListener]:
+    """A listener that looks at its path all the time, and answers each connection with a byte."""
+    monkeypatch.setattr("hbtrio.net.unix_socket.LOOK_S", 0.01)
+
+    async def answer(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(b"x")
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            listener = await open_unix_listener(path, mode)
+            nursery.start_soon(trio.serve_listeners, answer, [listener])
+            yield listener
+            nursery.cancel_scope.cancel()
+
+
+async def answered_at(path: Path) -> None:
+    """Returns once a server answers at the path."""
+    while True:
+        with contextlib.suppress(OSError, trio.BrokenResourceError):
+            async with await trio.open_unix_socket(str(path)) as stream:
+                if await stream.receive_some(1) == b"x":
+                    return
+        await trio.sleep(0.01)
+
+
+async def until_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    while text not in caplog.text:  # noqa: ASYNC110 - a log sets no event
+        await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("lost", ["api", "api.lock", "both"])
+async def test_a_lost_path_is_served_again(
+    folder: Path, lost: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder / "api"
+    async with serving(path, monkeypatch, mode=0o640):
+        await answered_at(path)
+        if lost != "api":
+            (folder / "api.lock").unlink()
+        if lost != "api.lock":
+            path.unlink()
+            await until_logged(caplog, f"{path}: was deleted or replaced; a new socket serves it")
+        await answered_at(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        while not (folder / "api.lock").exists():  # noqa: ASYNC110 - a file sets no event
+            await trio.sleep(0.01)
+        _, status = await refusal(path)
+        assert status is ExitStatus.IN_USE
+    assert names(folder) == ["api.lock"]
+
+
+async def test_a_path_that_something_else_has_taken_is_left_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder / "api"
+    async with serving(path, monkeypatch):
+        path.unlink()
+        path.write_text("somebody's file")
+        await until_logged(caplog, "can't serve it again")
+        await trio.sleep(0.1)
+        assert caplog.text.count("can't serve it again") == 1
+        assert path.read_text() == "somebody's file"
+        path.unlink()
+        await answered_at(path)
+
+
+async def test_a_path_that_another_server_has_taken_is_left_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder / "api"
+    async with serving(path, monkeypatch):
+        path.unlink()
+        (folder / "api.lock").unlink()
+        async with await open_unix_listener(path):
+            await until_logged(caplog, "can't serve it again")
+            assert "another process has locked it" in caplog.text
+        await answered_at(path)
+
+
+async def test_a_directory_that_is_gone_and_comes_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = folder / "run"
+    inner.mkdir()
+    async with serving(inner / "api", monkeypatch):
+        inner.rename(folder / "moved")
+        await until_logged(caplog, "its directory does not exist")
+        inner.mkdir()
+        await answered_at(inner / "api")
+        assert names(inner) == ["api", "api.lock"]
+
+
+async def test_a_closed_listener_stays_closed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(folder / "api", monkeypatch) as listener:
+        pass
+    await listener.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await listener.accept()
     assert names(folder) == ["api.lock"]

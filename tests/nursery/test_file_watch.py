@@ -357,6 +357,26 @@ async def test_the_task_looks_every_10_s(
     assert caplog.text.count("expires in") == 1
 
 
+async def test_without_a_thread_to_look_with(
+    tmp_path: Path, authority: MadeAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_thread(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    own = copied(tmp_path, authority.agent(5, "j5"))
+    files = server_files("x", *own.names)
+    first = files.value
+    watch = FileWatch()
+    watch.add_tls("x", files)
+    own.take(authority.agent(90, "j90"))
+    with monkeypatch.context() as patched:
+        patched.setattr("hbtrio.nursery.file_watch.trio.to_thread.run_sync", no_thread)
+        await renewed(watch)
+        assert files.value is first
+    await renewed(watch)
+    assert files.value is not first
+
+
 async def test_without_files_there_is_no_task() -> None:
     await FileWatch().run()
 

@@ -41,6 +41,7 @@ from hbtrio.nursery.host.agent_link import HostLink, Identity
 from hbtrio.nursery.host.daemon import Host, HostEnvironment, open_host
 from hbtrio.nursery.host.directory_watch import InotifyWatch
 from hbtrio.nursery.host.events_file import EventsFile
+from hbtrio.nursery.host.events_watch import watch_events_file
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.port import UnixDialer
 from hbtrio.system.lock_file import LockHeld, lock_directory
@@ -208,6 +209,7 @@ async def _writing(events: EventsFile | None, reports: Reports) -> AsyncIterator
     async with trio.open_nursery() as nursery:
         if events is not None:
             await nursery.start(events.run, reports)
+            nursery.start_soon(watch_events_file, events)
         yield
         nursery.cancel_scope.cancel()
 

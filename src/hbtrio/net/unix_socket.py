@@ -10,6 +10,10 @@ the ``chmod`` the socket has the mode of the umask. Instead:
 3. Bind ``<path>~``, set group and mode, listen, rename to the path. Connections are refused before
    ``listen``, so only the final mode counts. Linux finds the socket by its inode, so the rename
    keeps it connectable. ``getsockname`` and ``ss`` show the first name.
+
+A path that is deleted or replaced while the server runs would leave it unreachable: for example a
+clean-up of /run, or a directory that was moved. A listener without connections looks at its path
+every ``LOOK_S`` and, if it is gone, makes a new socket there by the same steps.
 """
 
 from __future__ import annotations
@@ -28,12 +32,16 @@ import attrs
 import trio
 
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.log import LogOnce
 from hbtrio.system.lock_file import FileLock, LockHeld, lock_beside
 
 _LOG = logging.getLogger("hbtrio.net")
 
 #: sun_path has 108 bytes, the last one is NUL (unix(7)).
 SUN_PATH_BYTES = 107
+
+#: Seconds without a connection after which a listener looks at its path.
+LOOK_S = 20.0
 
 #: One byte only, because the temporary name has to fit into sun_path too.
 _FRESH_SUFFIX = "~"
@@ -84,6 +92,23 @@ def _peer_groups(stream: trio.SocketStream) -> tuple[int, ...]:
     return struct.unpack(f"={len(raw) // 4}I", raw)
 
 
+@attrs.frozen
+class _Settings:
+    """The mode, backlog and group (None: the process's) of a socket."""
+
+    mode: int
+    backlog: int
+    gid: int | None
+
+
+@attrs.frozen
+class _Bound:
+    """A socket that listens at a path, and its inode there."""
+
+    inode: tuple[int, int]
+    listener: trio.SocketListener
+
+
 @final
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
     """A listening unix socket that owns its path; a trio listener.
@@ -91,17 +116,57 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
     :func:`open_unix_listener` returns it.
     """
 
-    def __init__(
-        self, path: str, inode: tuple[int, int], listener: trio.SocketListener, lock: FileLock
-    ) -> None:
+    def __init__(self, path: str, settings: _Settings, bound: _Bound, lock: FileLock) -> None:
         self.path = path
-        self._inode = inode
-        self._listener = listener
+        self._settings = settings
+        self._inode = bound.inode
+        self._listener = bound.listener
         self._lock = lock
+        self._fault_log = LogOnce()
 
     async def accept(self) -> trio.SocketStream:
         """Wait for the next connection; errors and cancellation as in trio.SocketListener."""
-        return await self._listener.accept()
+        while True:
+            listener = self._listener
+            try:
+                with trio.move_on_after(LOOK_S):
+                    return await listener.accept()
+            except trio.ClosedResourceError:
+                if self._listener is listener:
+                    raise
+                continue  # another task has replaced it
+            if self._lock.closed:
+                raise trio.ClosedResourceError
+            before = self._listener
+            self._keep_path()
+            if self._listener is not before:
+                await before.aclose()
+
+    def _keep_path(self) -> None:
+        """Makes a new socket if the path no longer is this one's; logs a fault once."""
+        try:
+            if self._lock.fault():
+                lock = lock_beside(self.path)
+                self._lock.close()
+                self._lock = lock
+            if os.path.lexists(self.path) and _inode_of(self.path) == self._inode:
+                self._fault_log.clear()
+                return
+            _refuse_if_served(self.path)
+            bound = _bind(self.path, self._settings)
+        except LockHeld:
+            fault = f"{self.path}: another process has locked it"
+        except UserError as error:
+            fault = str(error)
+        except OSError as error:
+            fault = str(_user_error(self.path, error))
+        else:
+            _LOG.warning("%s: was deleted or replaced; a new socket serves it", self.path)
+            self._fault_log.clear()
+            self._listener, self._inode = bound.listener, bound.inode
+            return
+        if self._fault_log.is_new(fault):
+            _LOG.error("%s: was deleted or replaced; can't serve it again: %s", self.path, fault)
 
     def permit(self, mode: int, group: str | int | None = None) -> None:
         """Changes the socket's mode and group; connections stay open.
@@ -125,6 +190,8 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
             os.chmod(self.path, mode)
         except OSError as exc:
             raise _user_error(self.path, exc) from exc
+        own = self._settings.gid if gid is None else gid
+        self._settings = attrs.evolve(self._settings, mode=mode, gid=own)
 
     async def aclose(self) -> None:
         """Remove the path if it still belongs to this socket, stop listening, release the lock.
@@ -183,17 +250,25 @@ async def open_unix_listener(
         raise UserError(f"{name}: longer than {longest} bytes", ExitStatus.USAGE)
     gid = _group_id(name, group) if isinstance(group, str) else group
     try:
-        return _open(name, mode, backlog, gid)
+        return _open(name, _Settings(mode, backlog, gid))
     except LockHeld:
         raise _in_use(name) from None
     except OSError as exc:
         raise _user_error(name, exc) from exc
 
 
-def _open(path: str, mode: int, backlog: int, gid: int | None) -> UnixListener:
+def _open(path: str, settings: _Settings) -> UnixListener:
     with contextlib.ExitStack() as undo:
         lock = undo.enter_context(lock_beside(path))
         _refuse_if_served(path)
+        bound = _bind(path, settings)
+        undo.pop_all()
+    return UnixListener(path, settings, bound, lock)
+
+
+def _bind(path: str, settings: _Settings) -> _Bound:
+    """Makes the socket and moves it to the path; the caller holds the lock."""
+    with contextlib.ExitStack() as undo:
         sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         fresh = path + _FRESH_SUFFIX
         # Only the holder of the lock creates this name, so a socket here is left from a crash.
@@ -202,14 +277,14 @@ def _open(path: str, mode: int, backlog: int, gid: int | None) -> UnixListener:
         sock.bind(fresh)
         undo.callback(os.unlink, fresh)
         inode = _inode_of(fresh)
-        if gid is not None:
-            os.chown(fresh, -1, gid)
-        os.chmod(fresh, mode)
-        sock.listen(backlog)
+        if settings.gid is not None:
+            os.chown(fresh, -1, settings.gid)
+        os.chmod(fresh, settings.mode)
+        sock.listen(settings.backlog)
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
         os.rename(fresh, path)
         undo.pop_all()
-    return UnixListener(path, inode, listener, lock)
+    return _Bound(inode, listener)
 
 
 def _refuse_if_served(path: str) -> None:

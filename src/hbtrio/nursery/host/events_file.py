@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
 import sys
 import threading
 from collections import deque
@@ -21,6 +22,7 @@ import trio
 
 from hbtrio.errors import ExitStatus, UserError, is_thread_shortage, os_reason
 from hbtrio.nursery.host.reports import Report, Reports
+from hbtrio.system.file_identity import FileIdentity
 
 _log = logging.getLogger("hbtrio.events")
 
@@ -130,6 +132,15 @@ class EventsFile:
             self._recovered("reopened")
         finally:
             self._reopening = False
+
+    def path_fault(self) -> str:
+        """Returns what happened to the file at the path since it was opened; "" if nothing did.
+
+        Blocks as long as the file system does. Only a regular file is looked at.
+        """
+        if self.target == "-" or not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            return ""
+        return FileIdentity.of(self.target, self._fd).fault()
 
     def close(self) -> None:
         """Closes the file."""
