@@ -19,6 +19,7 @@ from trio.testing import MockClock
 from hbtrio.fsm.ballot import Ballot, Outcome
 from hbtrio.nursery.guest.event_scripts import EventScripts
 from hbtrio.nursery.windows import Answer, BallotWindow, Window
+from hbtrio.policy.allowances import told_timeout_s
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import RoundResult
 from hbtrio.system.runner import SystemProcesses
@@ -300,3 +301,36 @@ def test_a_host_s_report_in_its_link(
     refused = REJECT if vote else VoteResult.ERROR
     ends = in_every_order(scenario)
     assert [(end.result, end.reason) for end in ends] == [(refused, "busy")] * ORDERS
+
+
+@pytest.mark.parametrize("reported", [True, False])
+@pytest.mark.parametrize(("left_s", "is_sent"), [(0.2, True), (-0.05, False)])
+def test_a_thaw_around_the_end_of_the_vim_s_timer(
+    left_s: float, is_sent: bool, reported: bool, tmp_path: Path
+) -> None:
+    """What the agent has is sent while the VIM waits for it, and never later."""
+    folders = count()
+
+    async def scenario(clock: MockClock) -> list[tuple[str, str]]:
+        folder = tmp_path / str(next(folders))
+        folder.mkdir()
+        async with agent_world(folder) as on:
+            host = await on.bound_host()
+            host.silent()
+            asked = await on.ask(Event.STOP, vote=True)
+            opened_at = trio.current_time()
+            assert asked.outcome is not None
+            # The agent is stopped before the host's window ends, and for longer than the window.
+            await on.at(opened_at + 1.0)
+            if reported:
+                await host.outcome(host.commands[-1], REJECT, "busy")
+            ends_at = opened_at + told_timeout_s(asked.seconds)
+            clock.jump(ends_at - left_s - trio.current_time())
+            await trio.sleep(20.0)
+            end = await asked.outcome.wait()
+            assert end.result is (REJECT if reported else VoteResult.ACCEPT)
+            assert all(at < ends_at for at, *_ in on.vim.verdicts)
+            return [(response, reason) for _, _, response, reason in on.vim.verdicts]
+
+    verdict = ("reject", "busy") if reported else ("allow", "no answer within 9 s")
+    assert in_every_order(scenario) == [[verdict] if is_sent else []] * ORDERS
