@@ -325,6 +325,26 @@ async def test_a_guest_that_sends_no_challenge_is_taken_for_hung(
 
 
 @on_both
+@pytest.mark.parametrize("frozen_s", [0.1, 0.7, 100.0])
+async def test_a_challenge_that_came_during_a_freeze_counts(
+    tmp_path: Path, frozen_s: float
+) -> None:
+    """The application was frozen over the end of its patience."""
+    async with (
+        listening(tmp_path / "api") as guest,
+        Application("db", socket=guest.path) as app,
+        guest.application() as connected,
+    ):
+        await connected.is_healthy()
+        await anyio.sleep(10 - 0.05)
+        await connected.say(AppChallenge(7))
+        jump(frozen_s)
+        assert await connected.hear() == AppChallengeResponse(7, True, CorrectiveAction.NONE, "")
+        await anyio.sleep(1)
+        assert app.registered
+
+
+@on_both
 async def test_a_guest_that_waits_for_an_answer_does_not_hang(tmp_path: Path) -> None:
     known = anyio.Event()
 
