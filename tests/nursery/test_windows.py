@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from hbtrio.fsm.ballot import Ballot, BallotState, Outcome
 from hbtrio.nursery.time_guard import run_guard
-from hbtrio.nursery.windows import LINES_EACH, Answer, BallotWindow, Handler, stay_silent
+from hbtrio.nursery.windows import LINES_EACH, Answer, BallotWindow, Handler, stay_silent, within
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
 
@@ -357,3 +357,56 @@ async def test_after_a_freeze_there_is_time_to_answer(
         autojump_clock.jump(woken)
     assert just.announced == [(woken + CALM_S - 0.001, AGREED[notification])]
     assert late.announced == [(woken + CALM_S, SILENT)]
+
+
+# -- work within a window -----------------------------------------------------------------------
+
+
+async def test_work_that_ends_within_its_window_has_its_result() -> None:
+    async def wait() -> str:
+        await trio.sleep(2.0)
+        return "done"
+
+    assert await within(3.0, OnTimeGuard(math.inf), wait) == "done"
+    assert trio.current_time() == 2.0
+
+
+async def test_work_that_takes_too_long_is_cancelled_and_waited_for() -> None:
+    ended: list[float] = []
+
+    async def wait() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1.0)
+            ended.append(trio.current_time())
+
+    with pytest.raises(trio.TooSlowError):
+        await within(3.0, OnTimeGuard(math.inf), wait)
+    assert ended == [4.0]
+
+
+async def test_a_result_that_comes_although_it_was_cancelled_counts() -> None:
+    async def wait() -> str:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3.5)
+        return "done"
+
+    assert await within(3.0, OnTimeGuard(math.inf), wait) == "done"
+
+
+async def test_a_fault_of_the_work_is_raised_by_itself() -> None:
+    async def wait() -> None:
+        await trio.sleep(1.0)
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        await within(3.0, OnTimeGuard(math.inf), wait)
+
+
+async def test_work_can_be_cancelled_from_outside() -> None:
+    with trio.move_on_after(1.0) as scope:
+        await within(3.0, OnTimeGuard(math.inf), trio.sleep_forever)
+    assert scope.cancelled_caught
+    assert trio.current_time() == 1.0

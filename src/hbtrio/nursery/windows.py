@@ -22,7 +22,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Generic, TypeVar
 
 import attrs
@@ -136,6 +136,50 @@ class Window(Generic[T]):
         if not self._answers:
             raise trio.TooSlowError
         return self._answers[0]
+
+
+async def within(
+    seconds: float,
+    guard: OnTimeGuard,
+    wait: Callable[[], Awaitable[T]],
+    *,
+    sources: Iterable[Source] = (),
+) -> T:
+    """Calls ``wait`` and returns its result, within a window of ``seconds``.
+
+    A result that has come by the deadline counts, even if this process was stopped over it; see
+    :class:`Window`. So does one that comes although ``wait`` is cancelled at the deadline.
+
+    Args:
+        seconds: how long the window stays open, at least 0.
+        guard: see :class:`Window`.
+        wait: cancelled at the deadline. What it raises is raised.
+        sources: see :class:`Window`.
+
+    Raises:
+        trio.TooSlowError: the deadline came first; ``wait`` has ended.
+    """
+    window = Window[None](seconds, guard, sources=sources)
+    results: list[T] = []
+    faults: list[Exception] = []
+
+    async def run() -> None:
+        try:
+            results.append(await wait())
+        except Exception as fault:  # noqa: BLE001 - raised below, not from a group
+            faults.append(fault)
+        window.close(None)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        with suppress(trio.TooSlowError):
+            await window.wait()
+        nursery.cancel_scope.cancel()
+    if faults:
+        raise faults[0]
+    if not results:
+        raise trio.TooSlowError
+    return results[0]
 
 
 #: Returns the answer of one voter, or why it could not answer, or None if the voter takes no part

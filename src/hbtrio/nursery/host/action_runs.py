@@ -13,6 +13,7 @@ from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.policy.begin_by import BeginBy
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.vocabulary import ActionName
 
@@ -35,6 +36,7 @@ class ActionRuns:
         channels: the channels of all instances, by uuid; a live view.
         processes: runs the commands.
         supervisor: counts programming errors.
+        guard: the process's on-time guard.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ActionRuns:
         channels: Mapping[str, Channel],
         processes: ProcessRunner,
         supervisor: Supervisor,
+        guard: OnTimeGuard,
     ) -> None:
         #: The actions in progress, by the instance's uuid.
         self.in_progress: dict[str, ActionRun] = {}
@@ -52,6 +55,7 @@ class ActionRuns:
         self._channels = channels
         self._processes = processes
         self._supervisor = supervisor
+        self._guard = guard
 
     def begin(
         self,
@@ -94,6 +98,7 @@ class ActionRuns:
             channel_of=self._channels.get,
             processes=self._processes,
             timeout_s=self._commands.timeout_s,
+            guard=self._guard,
             begin_by=begin_by,
         )
         self.in_progress[uuid] = action

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -27,7 +28,9 @@ from hbtrio.fsm.ballot import BallotState, Outcome
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.round import NotHeartbeating, Round
 from hbtrio.nursery.progress_lines import ProgressLines
+from hbtrio.nursery.windows import within
 from hbtrio.policy.begin_by import BeginBy, Expired
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
 from hbtrio.wire.channel_codec import plain_text
 from hbtrio.wire.operator import ProgressLine
@@ -51,6 +54,7 @@ class ActionRun:
             moves may get a new channel.
         processes: runs the command.
         timeout_s: how long the command may take, in seconds.
+        guard: the process's on-time guard.
         begin_by: until when its first step may begin; after that it ends without a step.
     """
 
@@ -64,6 +68,7 @@ class ActionRun:
         channel_of: Callable[[str], Channel | None],
         processes: ProcessRunner,
         timeout_s: float,
+        guard: OnTimeGuard,
         begin_by: BeginBy,
     ) -> None:
         self.uuid = uuid
@@ -73,6 +78,7 @@ class ActionRun:
         self._channel_of = channel_of
         self._processes = processes
         self._timeout_s = timeout_s
+        self._guard = guard
         #: None once the first step has begun.
         self._begin_by: BeginBy | None = begin_by
         self._lines = ProgressLines()
@@ -213,16 +219,18 @@ class ActionRun:
         _log.info("%s: action %s: running %s", self.uuid, self.name, argv)
         fault = f"timed out after {self._timeout_s:g} s"
         output = ""
-        with trio.move_on_after(self._timeout_s):
-            try:
-                result = await self._processes.run(argv, max_output=_OUTPUT_BYTES)
-            except ProcessNotStarted as error:
-                fault = f"{error.path}: {error.reason}"
-            else:
-                output = (result.stdout + result.stderr).decode("utf-8", "replace").strip()
-                fault = "" if result.exit_code == 0 else f"exit status {result.exit_code}"
-                if result.signal is not None:
-                    fault = f"killed by signal {result.signal}"
+        run = partial(self._processes.run, argv, max_output=_OUTPUT_BYTES)
+        try:
+            result = await within(self._timeout_s, self._guard, run)
+        except trio.TooSlowError:
+            pass
+        except ProcessNotStarted as error:
+            fault = f"{error.path}: {error.reason}"
+        else:
+            output = (result.stdout + result.stderr).decode("utf-8", "replace").strip()
+            fault = "" if result.exit_code == 0 else f"exit status {result.exit_code}"
+            if result.signal is not None:
+                fault = f"killed by signal {result.signal}"
         self._progress(
             step="command", result="failed" if fault else "done", reason=fault, output=output
         )

@@ -57,10 +57,10 @@ class Channel:
         self._setup = setup
         self._windows = WindowTasks()
         self.restart = RestartWindow(
-            self.uuid, self._windows, setup.guard, self._take_in, self._restart_expired
+            self.uuid, self._windows, setup.guard, self.take_in, self._restart_expired
         )
         self.rounds = RoundSlot(
-            self.uuid, self._windows, setup.guard, self._take_in, setup.new_id, self._round_over
+            self.uuid, self._windows, setup.guard, self.take_in, setup.new_id, self._round_over
         )
         self._reports = ChannelReports(self.uuid, self.heartbeat, setup)
         self.dialling = Dialling(self.uuid, file.path, setup.dialer)
@@ -255,7 +255,7 @@ class Channel:
         # What was due is still due, but not on this connection.
         return math.inf
 
-    def _take_in(self) -> bool:
+    def take_in(self) -> bool:
         """Reads what has arrived, as a :data:`Source` of windows; never has more to come."""
         if self._connection is not None:
             try:

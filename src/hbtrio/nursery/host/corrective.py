@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
+import attrs
 import trio
 
 from hbtrio.config.host import CorrectiveCommands, expand
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.channel import Channel
-from hbtrio.nursery.time_guard import sleep_until_on_time
+from hbtrio.nursery.time_guard import sleep_until_on_time, take_in
+from hbtrio.nursery.windows import within
 from hbtrio.policy.mass_failure import Failure, FailureVerdict, MassFailures
 from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
@@ -28,6 +31,12 @@ from hbtrio.wire.vocabulary import CorrectiveAction
 _log = logging.getLogger("hbtrio.corrective")
 
 _HOUR_S: Final = 3600.0
+
+#: Less than this is no time to wait, in seconds.
+_ROUNDING_S: Final = 1e-6
+
+#: Times that a failure is held, if the host is late again each time.
+_HOLDS: Final = 3
 
 #: Commands at once; hung `virsh` processes must not pile up by the hundred.
 _PARALLEL: Final = 16
@@ -61,6 +70,7 @@ class Corrective:
         processes: runs the commands.
         heartbeating: counts the heartbeating instances.
         guard: the process's on-time guard.
+        failure_threshold: how many challenges in a row may be missed without a loss.
     """
 
     def __init__(
@@ -72,6 +82,7 @@ class Corrective:
         processes: ProcessRunner,
         heartbeating: HeartbeatingCount,
         guard: OnTimeGuard,
+        failure_threshold: int,
     ) -> None:
         self._nursery = nursery
         self._commands = commands
@@ -80,6 +91,7 @@ class Corrective:
         self._processes = processes
         self._heartbeating = heartbeating
         self._guard = guard
+        self._failure_threshold = failure_threshold
         self._quotas: OrderedDict[str, Quota] = OrderedDict()
         self._limit = trio.CapacityLimiter(_PARALLEL)
         #: Commands run, and commands that failed, for status and metrics.
@@ -95,11 +107,10 @@ class Corrective:
             reason: the reason of the report.
         """
         channel = self._channels[uuid]
-        now = trio.current_time()
         interval_s = channel.heartbeat.profile.interval_s
         # The instances that were heartbeating before this failure, including this one.
         total = self._heartbeating.count + (not channel.heartbeating)
-        failure = Failure(uuid, now, interval_s, total)
+        failure = Failure(uuid, self._ran_s(), interval_s, total)
         judge_at = self._mass_failures.note(failure)
         if self._command(action):
             self._nursery.start_soon(self._correct, channel, failure, judge_at, action, reason)
@@ -125,8 +136,7 @@ class Corrective:
     ) -> None:
         uuid = channel.uuid
         lost = channel.heartbeat.state is HeartbeatState.LOST
-        # After a freeze of this host, messages that arrived during it are read first.
-        await sleep_until_on_time(judge_at, self._guard, at_most_s=CALM_S)
+        failure = await self._hold(channel, failure, judge_at)
         match self._mass_failures.judge(failure):
             case FailureVerdict.HOLD_AND_ALARM:
                 _log.critical(
@@ -143,7 +153,8 @@ class Corrective:
                 pass
         async with self._limit:
             # Checked here, because the instance may have changed while this command waited its
-            # turn.
+            # turn, and this host may not have run meanwhile.
+            await take_in([channel.take_in])
             if lost and channel.heartbeat.state is not HeartbeatState.LOST:
                 state = channel.heartbeat.state.shown
                 text = "%s: %s not run: the instance is %s now%s"
@@ -154,6 +165,39 @@ class Corrective:
                 _log.error(text, uuid, action, limit, channel.name_suffix)
             else:
                 await self._perform(channel, action, reason)
+
+    async def _hold(self, channel: Channel, failure: Failure, judge_at: float) -> Failure:
+        """Waits until all that failed together are known; returns the failure, as of that time.
+
+        A host that was late took back the misses of the others that failed with this instance. So
+        it holds the failure until they would be lost too, and counts them all.
+        """
+        lost_after_s = (self._failure_threshold + 2) * failure.interval_s
+        late_ticks = self._guard.late_ticks
+        for _ in range(_HOLDS):
+            while (left_s := judge_at - self._ran_s()) > _ROUNDING_S:
+                await sleep_until_on_time(
+                    trio.current_time() + left_s,
+                    self._guard,
+                    at_most_s=CALM_S,
+                    sources=[channel.take_in],
+                )
+            if self._guard.late_ticks == late_ticks:
+                break
+            late_ticks = self._guard.late_ticks
+            judge_at = self._ran_s() + lost_after_s
+            # Since it was late, which was at least CALM_S ago.
+            failure = attrs.evolve(failure, at=judge_at, interval_s=CALM_S + lost_after_s)
+            self._mass_failures.note(failure)
+        return failure
+
+    def _ran_s(self) -> float:
+        """Returns the time without that in which this host did not run: failures are timed by it.
+
+        While the host does not run, nobody fails in its eyes, nor is there time for it.
+        """
+        now = trio.current_time()
+        return now - self._guard.stalled_s(now)
 
     async def _perform(self, channel: Channel, action: CorrectiveAction, reason: str) -> None:
         argv = expand(
@@ -171,18 +215,20 @@ class Corrective:
             channel.outages.stops(what)
         self.ran += 1
         failed = f"timed out after {self._commands.timeout_s:g} s"
-        with trio.move_on_after(self._commands.timeout_s):
-            try:
-                result = await self._processes.run(argv)
-            except ProcessNotStarted as error:
-                failed = f"{error.path}: {error.reason}"
-            else:
-                if result.exit_code == 0:
-                    _log.info("%s: %s done%s", channel.uuid, action, channel.name_suffix)
-                    return
-                stderr = plain_text(result.stderr.decode("utf-8", "replace"), _REASON_BYTES)
-                ended = f"signal {result.signal}" if result.signal else f"exit {result.exit_code}"
-                failed = f"{ended}: {stderr}"
+        run = partial(self._processes.run, argv)
+        try:
+            result = await within(self._commands.timeout_s, self._guard, run)
+        except trio.TooSlowError:
+            pass
+        except ProcessNotStarted as error:
+            failed = f"{error.path}: {error.reason}"
+        else:
+            if result.exit_code == 0:
+                _log.info("%s: %s done%s", channel.uuid, action, channel.name_suffix)
+                return
+            stderr = plain_text(result.stderr.decode("utf-8", "replace"), _REASON_BYTES)
+            ended = f"signal {result.signal}" if result.signal else f"exit {result.exit_code}"
+            failed = f"{ended}: {stderr}"
         self.failed += 1
         _log.error("%s: %s failed: %s%s", channel.uuid, action, failed, channel.name_suffix)
         channel.outages.call_off(what, f"the command failed: {failed}")

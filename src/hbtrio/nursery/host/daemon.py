@@ -45,6 +45,7 @@ from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import Dialer
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
+from hbtrio.nursery.windows import within
 from hbtrio.policy.begin_by import BeginBy, ProcessClock
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.profile import ProfileLimits
@@ -113,7 +114,12 @@ class Host:
         self._nursery = nursery
         self._heartbeating = HeartbeatingCount()
         self._action_runs = ActionRuns(
-            nursery, config.actions, self.channels, environment.processes, self.supervisor
+            nursery,
+            config.actions,
+            self.channels,
+            environment.processes,
+            self.supervisor,
+            self.guard,
         )
         self.corrective = Corrective(
             nursery,
@@ -123,6 +129,7 @@ class Host:
             environment.processes,
             self._heartbeating,
             self.guard,
+            config.heartbeat.failure_threshold,
         )
         #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
@@ -256,9 +263,14 @@ class Host:
         Raises:
             UnknownInstance, NotHeartbeating, RoundOpen, Expired: nothing was sent.
         """
-        with trio.move_on_after(max(0.0, min(patience_s, begin_by.left_s))):
-            while (current := self.channel(uuid).round) is not None:
-                await current.done.wait()
+        until = trio.current_time() + min(patience_s, begin_by.left_s)
+        while (current := self.channel(uuid).round) is not None:
+            left_s = max(0.0, until - trio.current_time())
+            read = self.channel(uuid).take_in
+            try:
+                await within(left_s, self.guard, current.done.wait, sources=[read])
+            except trio.TooSlowError:
+                break
         begin_by.check()
         return self.channel(uuid).open_round(event, notification, command_id)
 

@@ -1,7 +1,11 @@
-"""Runs the RESTART window of one instance, which may be silent in it and is expected back."""
+"""Runs the RESTART window of one instance, which may be silent in it and is expected back.
+
+Time in which this host did not run is no part of the window, which goes on by as much.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -11,8 +15,10 @@ from hbtrio.fsm.ballot import Ballot, Outcome
 from hbtrio.nursery.time_guard import Source
 from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.nursery.windows import Answer, BallotWindow, stay_silent
-from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.policy.time_guard import TICK_S, OnTimeGuard
 from hbtrio.wire.vocabulary import NotificationType, VoteResult, WindowKind
+
+_log = logging.getLogger("hbtrio.channel")
 
 #: The only voter of the window.
 _INSTANCE: Final = "instance"
@@ -46,6 +52,8 @@ class RestartWindow:
         self.window: BallotWindow | None = None
         #: Set when the window opened last has closed.
         self.closed = trio.Event()
+        #: When it is over, by :meth:`_ran_s`.
+        self._until_s = 0.0
 
     def open(self, seconds: float) -> None:
         """Opens a window; it replaces one that is open.
@@ -55,6 +63,10 @@ class RestartWindow:
         """
         if self.window is not None:
             self.window.abort("the instance is being restarted again")
+        self._until_s = self._ran_s() + seconds
+        self._open(seconds)
+
+    def _open(self, seconds: float) -> None:
         ballot = Ballot(NotificationType.IRREVOCABLE, [_INSTANCE])
         window = BallotWindow(
             WindowKind.RESTART,
@@ -78,9 +90,21 @@ class RestartWindow:
         """Lets go of its owner, which has ended; no window may be opened after it."""
         del self._source, self._on_expired
 
+    def _ran_s(self) -> float:
+        """Returns the time without that in which this host did not run."""
+        now = trio.current_time()
+        return now - self._guard.stalled_s(now)
+
     def _over(self, outcome: Outcome) -> None:
         self.window = None
         over = self.closed
         if outcome.result is VoteResult.TIMEOUT:
-            self._on_expired()
+            left_s = self._until_s - self._ran_s()
+            if left_s < TICK_S:
+                self._on_expired()
+            else:
+                # The instance may have stood still with this host.
+                text = "%s: RESTART goes on for %.1f s, as this host did not run for so long"
+                _log.info(text, self._uuid, left_s)
+                self._open(left_s)
         over.set()
