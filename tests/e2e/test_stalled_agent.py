@@ -18,7 +18,7 @@ pytestmark = pytest.mark.processes
 
 #: Votes for each length of the stop. An agent that let the order of its tasks decide got half of
 #: them wrong.
-VOTES = 8
+VOTES = 5
 
 WINDOW_S = 1
 
