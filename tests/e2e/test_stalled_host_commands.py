@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trio
 
@@ -32,18 +33,26 @@ async def test_a_command_in_the_link_is_not_carried_out_once_its_requester_was_t
         asked = fleet.scene.script_lines.end
         host = fleet.scene.host
         assert host is not None
+        headers = await moment_of(fleet)
         host.freeze()
         lost: list[str] = []
+        local: list[tuple[int, str]] = []
         with trio.fail_after(60):
             vote, notice = fleet.begin(voter, "vote"), fleet.begin(hearer, "notify")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(act, fleet, actor.uuid, lost)
+                nursery.start_soon(notify_here, fleet, actor.uuid, headers, local)
                 await vote.over.wait()
                 await notice.over.wait()
-            # The VIM was told 503, the operator that the outcome is unknown.
-            assert (vote.refusal, notice.refusal) == (UNKNOWN, UNKNOWN)
-            assert lost == ["compute-0 did not reply"]
-            host.thaw()
+                # The VIM was told 503, the operator that the outcome is unknown.
+                assert (vote.refusal, notice.refusal) == (UNKNOWN, UNKNOWN)
+                await until(lambda: lost)
+                assert lost == ["compute-0 did not reply"]
+                host.thaw()
+            # An operator's request lay in the control socket.
+            [(status, reason)] = local
+            assert status == 409
+            assert reason.startswith("expired")
             await until_noted(fleet, 3)
             await fleet.link.received()
             await trio.sleep(0.5)  # whatever the host begins, it begins at once
@@ -77,6 +86,23 @@ async def act(fleet: Fleet, uuid: str, lost: list[str]) -> None:
                     lost += [line.reason or ""] if line.step == "lost" else [line.step]
         except UserError as error:
             lost.append(str(error))
+
+
+async def moment_of(fleet: Fleet) -> dict[str, str]:
+    """The headers of a request to the host that is made now."""
+    async with fleet.scene.client() as client:
+        return await client._headers()
+
+
+async def notify_here(
+    fleet: Fleet, uuid: str, headers: dict[str, str], answers: list[tuple[int, str]]
+) -> None:
+    """A notice through the host's own control socket."""
+    transport = httpx.AsyncHTTPTransport(uds=str(fleet.scene.control_socket), verify=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://h", timeout=30) as http:
+        path = f"/v1/instances/{uuid}/notify"
+        answer = await http.post(path, json={"event": "stop"}, headers=headers)
+        answers.append((answer.status_code, answer.json()["reason"]))
 
 
 async def entries(fleet: Fleet) -> tuple[Any, ...]:

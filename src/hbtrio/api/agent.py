@@ -3,6 +3,7 @@
     GET  /v1/status                             the agent, its hosts and their instances
     GET  /v1/instances/UUID                     one instance
     GET  /v1/events[?recent=N][&follow=no]      new entries of the history, as lines
+    GET  /v1/clock                              see :mod:`hbtrio.api.expiry`
     GET  /v1/history[?uuid=][&before=][&limit=] the history, the newest first
     POST /v1/instances/UUID/vote                {"event": "stop"}
     POST /v1/instances/UUID/notify              {"event": "stop"}
@@ -30,6 +31,7 @@ from starlette.routing import Route
 
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
+from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.fleet_status import (
     fleet_instance,
     fleet_status,
@@ -44,7 +46,8 @@ from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetActionRefused
 from hbtrio.nursery.agent.inventory import Linked
 from hbtrio.nursery.agent.mass_failure import NotHeld
 from hbtrio.nursery.agent.open_rounds import OpenedRound
-from hbtrio.nursery.agent.unasked_rounds import CantAsk
+from hbtrio.nursery.agent.unasked_rounds import CantAsk, OutcomeUnknown
+from hbtrio.policy.begin_by import BeginBy, Expired
 from hbtrio.store.store import PAGE
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.operator import Forgotten, History, ReleaseReply
@@ -76,6 +79,7 @@ def agent_api(
     routes = [
         Route("/v1/status", api.status, methods=["GET"]),
         Route("/v1/events", api.events, methods=["GET"]),
+        Route("/v1/clock", api.clock, methods=["GET"]),
         Route("/v1/history", api.history, methods=["GET"]),
         Route("/v1/instances/{uuid}", api.instance, methods=["GET"]),
         Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
@@ -103,6 +107,12 @@ class _AgentApi:
             text = f"{uuid} is not registered by the VIM; {hostname} reports it"
             raise HTTPException(404, text)
         return uuid
+
+    def _begin_by(self, request: Request) -> BeginBy:
+        return begin_by(request, self._agent.clock)
+
+    async def clock(self, _: Request) -> Response:
+        return clock_reply(self._agent.clock)
 
     async def openapi(self, _: Request) -> Response:
         return JSONResponse(openapi(local=self._local))
@@ -150,6 +160,7 @@ class _AgentApi:
         vote = notification is NotificationType.REVOCABLE
         who = operator_of(request.scope)
         with _faults():
+            self._begin_by(request).check()
             asked = await self._agent.rounds.ask(self._uuid(request), event, vote=vote, who=who)
         if asked.outcome is None:
             raise HTTPException(409, asked.fault)
@@ -159,6 +170,7 @@ class _AgentApi:
         name, body = await api_parts.act_request(request)
         who = operator_of(request.scope)
         with _faults():
+            self._begin_by(request).check()
             action = await self._actions.begin(
                 self._uuid(request), name, body.command, force=body.force, who=who
             )
@@ -169,7 +181,9 @@ class _AgentApi:
         send = await api_parts.release_request(request)
         who = operator_of(request.scope)
         with _faults():
-            released = await self._agent.mass_failure_guard.release(hostname, who, send=send)
+            released = await self._agent.mass_failure_guard.release(
+                hostname, who, send=send, begin_by=self._begin_by(request)
+            )
         return api_parts.answer(
             ReleaseReply(hostname=hostname, sent=released.sent, withdrawn=released.withdrawn)
         )
@@ -177,7 +191,9 @@ class _AgentApi:
     async def forget(self, request: Request) -> Response:
         hostname: str = request.path_params["hostname"]
         with _faults():
-            instances = await self._agent.inventory.forget(hostname, operator_of(request.scope))
+            instances = await self._agent.inventory.forget(
+                hostname, operator_of(request.scope), self._begin_by(request)
+            )
         return api_parts.answer(Forgotten(hostname=hostname, instances=instances))
 
 
@@ -198,7 +214,9 @@ def _faults() -> Iterator[None]:
         yield
     except Unknown as error:
         raise HTTPException(404, str(error)) from error
-    except (FleetActionRefused, CantAsk, Linked, NotHeld) as error:
+    except OutcomeUnknown as error:
+        raise HTTPException(504, str(error)) from error
+    except (FleetActionRefused, CantAsk, Linked, NotHeld, Expired) as error:
         raise HTTPException(409, str(error)) from error
     except StoreFault as error:
         raise HTTPException(503, f"store: {error}") from error

@@ -1,6 +1,7 @@
 """The host's operator API: HTTP with JSON over the control socket.
 
     GET  /v1/status                          the host and all its instances
+    GET  /v1/clock                           see :mod:`hbtrio.api.expiry`
     GET  /v1/instances/UUID                  one instance
     GET  /v1/events[?recent=N][&follow=no]   reports, one JSON line each: the last N, then new ones
     POST /v1/instances/UUID/vote             {"event": "stop"}
@@ -30,11 +31,13 @@ from starlette.routing import Route
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import operator_of
 from hbtrio.api.control import ControlAccess, ControlAdmission
+from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.host_status import host_status, instance_status
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host, UnknownInstance
 from hbtrio.nursery.host.reports import event_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
+from hbtrio.policy.begin_by import Expired
 from hbtrio.wire.operator import Status
 from hbtrio.wire.vocabulary import NotificationType
 
@@ -56,6 +59,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
         [
             Route("/v1/status", api.status, methods=["GET"]),
             Route("/v1/events", api.events, methods=["GET"]),
+            Route("/v1/clock", api.clock, methods=["GET"]),
             Route("/v1/instances/{uuid}", api.instance, methods=["GET"]),
             Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
             Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
@@ -87,6 +91,9 @@ class _HostApi:
             channel = self._host.channel(request.path_params["uuid"])
             return api_parts.answer(instance_status(channel, trio.current_time()))
 
+    async def clock(self, _: Request) -> Response:
+        return clock_reply(self._host.clock)
+
     async def events(self, request: Request) -> Response:
         return api_parts.follow(request, self._host.reports, event_line)
 
@@ -99,6 +106,7 @@ class _HostApi:
     async def _round(self, request: Request, notification: NotificationType) -> Response:
         event = await api_parts.round_request(request, notification)
         with _faults():
+            begin_by(request, self._host.clock).check()
             opened = self._host.open_round(request.path_params["uuid"], event, notification)
         return api_parts.stream(request, _watch(opened))
 
@@ -107,7 +115,11 @@ class _HostApi:
         who = operator_of(request.scope)
         with _faults():
             action = self._host.begin_action(
-                request.path_params["uuid"], name, body.command, force=body.force
+                request.path_params["uuid"],
+                name,
+                body.command,
+                force=body.force,
+                begin_by=begin_by(request, self._host.clock),
             )
         _log.info("%s: action %s for %s", action.uuid, name, who)
         return api_parts.stream(request, action.progress())
@@ -130,5 +142,5 @@ def _faults() -> Iterator[None]:
         yield
     except UnknownInstance as error:
         raise HTTPException(404, str(error)) from error
-    except (NotHeartbeating, RoundOpen, ActionRefused) as error:
+    except (NotHeartbeating, RoundOpen, ActionRefused, Expired) as error:
         raise HTTPException(409, str(error)) from error

@@ -11,6 +11,7 @@ import hbtrio
 from hbtrio.store.store import PAGE
 from hbtrio.wire.operator import (
     ActRequest,
+    ClockReply,
     FleetEventLine,
     FleetInstanceLine,
     FleetStatus,
@@ -24,6 +25,7 @@ from hbtrio.wire.operator import (
     VoteRequest,
 )
 from hbtrio.wire.operator.components import components, reference
+from hbtrio.wire.operator.requests import BEGIN_BY_HEADER
 
 _Json = dict[str, Any]
 
@@ -43,6 +45,7 @@ _WHY: Final = {
     "else is open on it; no alarms are held back; the host to forget has a link.",
     "413": "The body is larger than 64 KiB.",
     "503": "The history can't be read or written, or too many such requests are in progress.",
+    "504": "It is unknown whether the instance was asked: its host did not reply.",
 }
 
 
@@ -75,6 +78,7 @@ def _document() -> _Json:
                 )
             },
             "/v1/events": {"get": _events()},
+            "/v1/clock": {"get": _get("clock", "The clock by which requests expire", ClockReply)},
             "/v1/instances/{uuid}": {
                 "get": _get("instance", "One instance", FleetInstanceLine, [_uuid()], "404")
             },
@@ -131,14 +135,14 @@ def _post(name: str, summary: str, body: type[Any]) -> _Json:
         "operationId": name,
         "summary": summary,
         "security": _PERMISSION,
-        "parameters": [_uuid()],
+        "parameters": [_uuid(), _begin_by()],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": reference(body)}},
         },
         "responses": {
             "200": _stream("Lines of progress, the last one with the outcome.", ProgressLine),
-            **_refused("400", "401", "403", "404", "409", "413", "503"),
+            **_refused("400", "401", "403", "404", "409", "413", "503", "504"),
         },
     }
 
@@ -147,19 +151,19 @@ def _release() -> _Json:
     operation = _post(
         "release", "Send or withdraw the alarms of a host that are held back", ReleaseRequest
     )
-    operation["parameters"] = [_in_path("hostname")]
+    operation["parameters"] = [_in_path("hostname"), _begin_by()]
     operation["responses"]["200"] = _answered(ReleaseReply)
     # Of an unknown host no alarms are held back, which is a 409.
-    del operation["responses"]["404"]
+    del operation["responses"]["404"], operation["responses"]["504"]
     return operation
 
 
 def _forget() -> _Json:
     operation = _post("forget", "Forget a host that is no more; its history stays", ReleaseRequest)
-    operation["parameters"] = [_in_path("hostname")]
+    operation["parameters"] = [_in_path("hostname"), _begin_by()]
     operation["responses"]["200"] = _answered(Forgotten)
     # A body is ignored.
-    del operation["requestBody"], operation["responses"]["400"]
+    del operation["requestBody"], operation["responses"]["504"]
     return operation
 
 
@@ -207,6 +211,16 @@ def _query(name: str, schema: _Json) -> _Json:
 
 def _uuid() -> _Json:
     return _in_path("uuid")
+
+
+def _begin_by() -> _Json:
+    return {
+        "name": BEGIN_BY_HEADER,
+        "in": "header",
+        "description": "SECONDS BOOT_ID: the last moment at which the request may begin, on the "
+        "clock of /v1/clock. Read later, it is refused with 409 and does nothing.",
+        "schema": _TEXT,
+    }
 
 
 def _in_path(name: str) -> _Json:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
+import trio
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -35,6 +36,7 @@ from hbtrio.nursery.agent.fleet import Unknown
 from hbtrio.nursery.agent.inventory import TooMany
 from hbtrio.nursery.agent.open_rounds import VIM
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
+from hbtrio.nursery.time_guard import take_in
 from hbtrio.policy.allowances import told_timeout_s
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
@@ -182,6 +184,8 @@ class _VimApi:
         with _faults():
             known = self._fleet.instance(uuid)
         body = await _body(request, AskBody, uuid)
+        if await self._hung_up(request):
+            raise HTTPException(503, "the requester has hung up")
         asked = await _done(self._agent.rounds.ask(uuid, body.action, vote=verb == "vote", who=VIM))
         members = {
             "uuid": uuid,
@@ -202,6 +206,16 @@ class _VimApi:
                 self._agent.rounds.unheard(asked.command_id)
 
         return JSONResponse(members, background=BackgroundTask(answered))
+
+    async def _hung_up(self, request: Request) -> bool:
+        """Whether the VIM gave up while this process was stopped, with the request in its socket.
+
+        For the VIM the request has failed then: neither a guest nor a host may hear of it.
+        """
+        if not self._agent.guard.is_late(trio.current_time()):
+            return False
+        await take_in(())  # the end of the stream may have arrived, and not been read
+        return await request.is_disconnected()
 
     # -- admission --------------------------------------------------------------------------
 

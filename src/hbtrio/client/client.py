@@ -24,9 +24,11 @@ import trio
 from hbtrio.client.address import Address
 from hbtrio.client.stream import Lines, StreamLost, os_error, read_whole, words
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.net.begin_by_header import begin_by_header
 from hbtrio.net.tls import client_tls, connection_reason
 from hbtrio.text import printable
 from hbtrio.wire.operator import (
+    ClockReply,
     FleetStatus,
     Forgotten,
     ReleaseReply,
@@ -37,6 +39,7 @@ from hbtrio.wire.operator import (
     parse,
     parse_status,
 )
+from hbtrio.wire.operator.requests import BEGIN_BY_HEADER
 
 T = TypeVar("T")
 
@@ -52,6 +55,8 @@ BODY_S: Final = 60.0
 #: The most that a status may hold: about 100,000 instances, more than a host can be set to serve.
 BODY_BYTES: Final = 256 * 1024 * 1024
 
+_CLOCK: Final = "/v1/clock"
+
 #: The most that is read of a refusal.
 _FAULT_BYTES: Final = 65536
 
@@ -63,7 +68,12 @@ _OF_THE_VIM: Final = frozenset({"no such path", "unknown User-Agent"})
 _STATUS: Final = {
     **dict.fromkeys((400, 405, 413, 414, 422), ExitStatus.USAGE),
     **dict.fromkeys((401, 403), ExitStatus.DENIED),
+    504: ExitStatus.UNREACHABLE,
 }
+
+
+class _NoClockError(Exception):
+    """The daemon is too old to let requests expire."""
 
 
 class CtlClient:
@@ -219,7 +229,7 @@ class CtlClient:
         self, method: str, path: str, body: object, lost: StreamLost
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         content = None if body is None else encode(body)
-        headers = {} if body is None else {"content-type": "application/json"}
+        headers = {} if body is None else await self._headers()
         request = self._http.build_request(method, path, content=content, headers=headers)
         response: httpx.Response | None = None
         try:
@@ -240,6 +250,8 @@ class CtlClient:
             raise lost(f"no answer from the daemon within {ANSWER_S:g} s")
         chunks = response.aiter_raw()
         try:
+            if response.status_code == 404 and path == _CLOCK:
+                raise _NoClockError
             if response.status_code != 200:
                 raise await self._refusal(response.status_code, chunks, lost)
             yield chunks
@@ -250,6 +262,23 @@ class CtlClient:
                 at_once.cancel()
                 async for _ in chunks:
                     pass
+
+    async def _headers(self) -> dict[str, str]:
+        """Makes the headers of a request that changes something.
+
+        They name the last moment at which it may begin, so that the daemon does nothing any more
+        once this client has given up, whatever has held the request up. An older daemon has no
+        clock, and gets no moment.
+
+        Raises:
+            UserError: UNREACHABLE or DENIED; nothing was requested.
+        """
+        headers = {"content-type": "application/json"}
+        try:
+            reply = await self._whole(_CLOCK, "clock", partial(parse, cls=ClockReply))
+        except _NoClockError:
+            return headers
+        return headers | {BEGIN_BY_HEADER: begin_by_header(reply)}
 
     def _unreachable(self, error: httpx.HTTPError) -> UserError:
         cause = os_error(error)

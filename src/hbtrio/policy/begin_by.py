@@ -114,6 +114,10 @@ class BeginBy:
             raise Expired(f"expired{since}: nothing was done")
 
 
+#: For what may begin at any time.
+ANY_TIME: Final = BeginBy(lambda: 0.0)
+
+
 @attrs.frozen
 class ProcessClock:
     """The clock by which a process's commands expire.
@@ -134,5 +138,5 @@ class ProcessClock:
             boot_id: the process whose clock that is; for another one, the moment has passed.
         """
         if until_s is None:
-            return BeginBy(self.now)
+            return ANY_TIME
         return BeginBy(self.now, until_s if boot_id == self.boot_id else -math.inf)

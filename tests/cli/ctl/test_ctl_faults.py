@@ -434,8 +434,10 @@ def test_what_is_imported() -> None:
         "hbtrio.client.address",
         "hbtrio.client.client",
         "hbtrio.client.stream",
+        "hbtrio.net.begin_by_header",
         "hbtrio.net.tls",
         "hbtrio.net.token_file",
+        "hbtrio.system.boot_clock",
     }
 
 

@@ -19,6 +19,7 @@ from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.keyed_lock import KeyedLock
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.begin_by import BeginBy
 from hbtrio.store.held_alarms import HeldAlarms, HoldRecord
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.retry import retry_forever
@@ -110,7 +111,14 @@ class AlarmHolds:
                 await self._end(host, hold, hold.settle_reason, "", send=True, but=host.in_question)
 
     async def release(
-        self, host: HostAlarms, hold: AlarmHold, reason: str, who: str, *, send: bool
+        self,
+        host: HostAlarms,
+        hold: AlarmHold,
+        reason: str,
+        who: str,
+        *,
+        send: bool,
+        begin_by: BeginBy,
     ) -> Released | None:
         """Ends a hold; sends the alarms that are still wanted, or withdraws all.
 
@@ -120,6 +128,7 @@ class AlarmHolds:
             reason: the reason, for the history.
             who: the operator, or "".
             send: whether to send the alarms.
+            begin_by: until when it may begin.
 
         Returns:
             How many alarms were sent and withdrawn; None if the hold had ended.
@@ -128,6 +137,7 @@ class AlarmHolds:
             StoreFault: the store failed; the hold goes on.
         """
         async with self._locks.of(hold.hostname):
+            begin_by.check()
             if not hold.released():
                 return None
             return await self._end(host, hold, reason, who, send=send)

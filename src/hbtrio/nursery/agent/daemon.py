@@ -108,6 +108,7 @@ class Agent:
         store_watch: watches the store's files.
         started_at: the time of its start.
         clock: by which operators' requests expire.
+        guard: the process's on-time guard.
     """
 
     config: AgentConfig
@@ -126,6 +127,7 @@ class Agent:
     store_watch: StoreWatch
     started_at: datetime
     clock: ProcessClock
+    guard: OnTimeGuard
 
 
 @asynccontextmanager
@@ -260,6 +262,7 @@ async def open_agent(
                     store_watch=store_watch,
                     started_at=wall_clock(),
                     clock=clock,
+                    guard=guard,
                 )
                 action_nursery.cancel_scope.cancel()
             link_nursery.cancel_scope.cancel()

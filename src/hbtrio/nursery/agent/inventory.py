@@ -17,6 +17,7 @@ from hbtrio.nursery.agent.instance_states import InstanceStates, warn_of_vote
 from hbtrio.nursery.agent.keyed_lock import KeyedLock
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard, NotHeld
 from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.policy.begin_by import ANY_TIME, BeginBy
 from hbtrio.store.records import HistoryEntry, HostRecord, InstanceRecord
 from hbtrio.store.store import Store
 from hbtrio.wire.vim import Switch
@@ -135,7 +136,7 @@ class AgentInventory:
         self.send_host_reporting(host.hostname)
         await self._guard.deleted(host.hostname)
 
-    async def forget(self, hostname: str, who: str) -> int:
+    async def forget(self, hostname: str, who: str, begin_by: BeginBy = ANY_TIME) -> int:
         """Removes a host that no longer exists, for an operator; its history stays.
 
         Removes its records, the instances bound to it, and its held alarms.
@@ -143,15 +144,18 @@ class AgentInventory:
         Args:
             hostname: the host.
             who: the operator.
+            begin_by: until when it may begin.
 
         Returns:
             How many instances were bound to it.
 
         Raises:
+            Expired: it may not begin any more.
             Unknown: nothing is known of the host.
             Linked: the host has a link.
         """
         async with self._host_locks.of(hostname):
+            begin_by.check()
             count = await self._forget(hostname, who)
         # Alarms without a hold, still being judged, are dropped as unwanted at the end of that.
         with suppress(NotHeld):

@@ -37,6 +37,7 @@ from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.begin_by import ANY_TIME, BeginBy
 from hbtrio.policy.mass_failure import Failure
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.held_alarms import HeldAlarms, HoldRecord
@@ -160,15 +161,19 @@ class MassFailureGuard:
 
     # -- other ends of a hold ---------------------------------------------------------------
 
-    async def release(self, hostname: str, who: str, *, send: bool) -> Released:
+    async def release(
+        self, hostname: str, who: str, *, send: bool, begin_by: BeginBy = ANY_TIME
+    ) -> Released:
         """Ends a host's hold; sends the alarms that are still wanted, or withdraws all.
 
         Raises:
+            Expired: it may not begin any more.
             NotHeld: the host has no hold.
             StoreFault: the store failed; the hold goes on.
         """
+        begin_by.check()
         reason = f"an operator {'released' if send else 'withdrew'} them"
-        released = await self._release(hostname, reason, who, send=send)
+        released = await self._release(hostname, reason, who, send=send, begin_by=begin_by)
         if released is None:
             raise NotHeld(f"no alarms of {hostname} are held back")
         return released
@@ -270,12 +275,14 @@ class MassFailureGuard:
             self._wake_up.set()
 
     async def _release(
-        self, hostname: str, reason: str, who: str, *, send: bool
+        self, hostname: str, reason: str, who: str, *, send: bool, begin_by: BeginBy = ANY_TIME
     ) -> Released | None:
         host = self._hosts.get(hostname)
         if host is None or host.hold is None:
             return None
         try:
-            return await self._holds.release(host, host.hold, reason, who, send=send)
+            return await self._holds.release(
+                host, host.hold, reason, who, send=send, begin_by=begin_by
+            )
         finally:
             self._wake_up.set()  # a hold that could not be ended may settle again

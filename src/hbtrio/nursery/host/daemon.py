@@ -46,7 +46,7 @@ from hbtrio.nursery.port import Dialer
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
 from hbtrio.nursery.windows import within
-from hbtrio.policy.begin_by import BeginBy, ProcessClock
+from hbtrio.policy.begin_by import ANY_TIME, BeginBy, ProcessClock
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.profile import ProfileLimits
 from hbtrio.policy.time_guard import OnTimeGuard
@@ -306,7 +306,7 @@ class Host:
         command: tuple[str, ...],
         *,
         force: bool,
-        begin_by: BeginBy | None = None,
+        begin_by: BeginBy = ANY_TIME,
     ) -> ActionRun:
         """Starts an action, which runs to its end with or without a watcher.
 
@@ -315,7 +315,7 @@ class Host:
             name: which action, a row of the event table.
             command: what performs it; if empty, the configured command.
             force: skip the vote.
-            begin_by: until when it may begin; None for any time.
+            begin_by: until when it may begin.
 
         Raises:
             UnknownInstance: this host has no such instance.
@@ -324,7 +324,6 @@ class Host:
             Expired: it may not begin any more.
         """
         uuid = self.channel(uuid).uuid
-        begin_by = begin_by or BeginBy(self.clock.now)
         begin_by.check()
         return self._action_runs.begin(uuid, name, command, force=force, begin_by=begin_by)
 

@@ -32,6 +32,7 @@ from hbtrio.wire.operator.events import (
 from hbtrio.wire.operator.files import CertificateLine, FilesLine
 from hbtrio.wire.operator.fleet import (
     AgentLine,
+    ClockReply,
     DeliveryLine,
     FleetHostLine,
     FleetInstanceLine,
@@ -65,6 +66,7 @@ __all__ = [
     "Alarms",
     "AnyEventLine",
     "CertificateLine",
+    "ClockReply",
     "DeliveryLine",
     "EventLine",
     "EventsFaultLine",

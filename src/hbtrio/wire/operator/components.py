@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from hbtrio.wire.operator.events import FleetEventLine, History
-from hbtrio.wire.operator.fleet import FleetStatus, Forgotten, Refusal, ReleaseReply
+from hbtrio.wire.operator.fleet import ClockReply, FleetStatus, Forgotten, Refusal, ReleaseReply
 from hbtrio.wire.operator.progress import ProgressLine
 from hbtrio.wire.operator.requests import ActRequest, NoticeRequest, ReleaseRequest, VoteRequest
 from hbtrio.wire.operator.words import Body, StreamLine
@@ -21,6 +21,7 @@ _ANSWERS: Final = (
     ProgressLine,
     ReleaseReply,
     Forgotten,
+    ClockReply,
     Refusal,
 )
 _REQUESTS: Final = (VoteRequest, NoticeRequest, ActRequest, ReleaseRequest)

@@ -134,6 +134,13 @@ class Forgotten(Body, frozen=True, kw_only=True):
     instances: Count
 
 
+class ClockReply(Body, frozen=True, kw_only=True):
+    """The clock by which a daemon's requests expire."""
+
+    boot_id: Annotated[str, Meta(description="New for each start of the daemon.")]
+    clock_s: Annotated[float, Meta(description="Its CLOCK_BOOTTIME, in seconds.")]
+
+
 class Refusal(Body, frozen=True, kw_only=True):
     """Why a request was refused."""
 

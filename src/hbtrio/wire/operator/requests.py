@@ -7,7 +7,7 @@ so these are attrs classes.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import attrs
 from msgspec import Meta
@@ -22,6 +22,10 @@ _Argument = Annotated[
         max_length=4096,
     ),
 ]
+
+
+#: Names until when a request may begin: ``SECONDS BOOT_ID``, on the clock of ``GET /v1/clock``.
+BEGIN_BY_HEADER: Final = "hbtrio-begin-by"
 
 
 class Alarms(StrEnum):
