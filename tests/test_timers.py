@@ -41,7 +41,7 @@ MADE: Final = frozenset({".sleep", "._sleep"})
 #: Calls that wait with the helper.
 HELPERS: Final = frozenset({"sleep_until_on_time", "sleep_on_time", "take_in"}) | MADE
 
-WORDS: Final = ("decides", "excepted", "bounds", "paces", "helper", "to convert")
+WORDS: Final = ("decides", "excepted", "bounds", "paces", "helper")
 
 #: A scope's deadline that is set later.
 SET: Final = ".deadline ="
@@ -145,7 +145,7 @@ def test_the_list_says_what_it_decides(timer: Timer, texts: list[str]) -> None:
         if word == "decides":
             assert kind in HELPERS
         if kind in HELPERS:
-            assert word in ("decides", "helper", "to convert")
+            assert word in ("decides", "helper")
 
 
 def test_who_decides_names_its_sources() -> None:
@@ -156,7 +156,6 @@ def test_who_decides_names_its_sources() -> None:
         if isinstance(node, ast.Call)
         and timer.endswith(" sleep_until_on_time")
         and "sources" not in {keyword.arg for keyword in node.keywords}
-        and not any(text.startswith("to convert") for text in listed()[module, timer])
     ]
     assert without == []
 
