@@ -126,6 +126,50 @@ async def test_a_host_that_is_always_late_loses_the_dead_and_nobody_else(
 
 
 @STALLS
+def test_an_answer_in_the_channel_beats_the_end_of_the_wait_after_an_init(stall_s: float) -> None:
+    """Two challenges after an init without an answer, and the init counts as a leftover."""
+
+    async def scenario(clock: MockClock) -> tuple[str, int]:
+        async with host_world() as world:
+            guest = world.guest()
+            guest.answers_after_s = None
+            guest.appear()
+            await world.at(2.95)
+            assert world.channel(guest).heartbeat.missed == 1
+            guest.answer_challenge()
+            guest.answers_after_s = 0.0
+            clock.jump(stall_s)
+            await world.sleep(5)
+            beat = world.channel(guest).heartbeat
+            return beat.state.shown, beat.missed
+
+    assert in_every_order(scenario) == [("heartbeating", 1)] * ORDERS
+
+
+@STALLS
+def test_an_answer_in_the_channel_beats_the_reconnect_of_one_that_returns(stall_s: float) -> None:
+    """Five challenges after a pause without an answer, and the port counts as wedged."""
+
+    async def scenario(clock: MockClock) -> tuple[int, str]:
+        async with host_world() as world:
+            guest = await world.heartbeating()
+            notice = world.notice(guest, Event.PAUSE)
+            await notice.done.wait()
+            guest.answers_after_s = None
+            await world.sleep(10)
+            guest.sends_init = False
+            world.channel(guest).outages.runs_again("enabled")
+            await world.sleep(4.95)
+            guest.answer_challenge()
+            guest.answers_after_s = 0.0
+            clock.jump(stall_s)
+            await world.sleep(5)
+            return guest.connections, world.channel(guest).heartbeat.state.shown
+
+    assert in_every_order(scenario) == [(1, "heartbeating")] * ORDERS
+
+
+@STALLS
 def test_an_init_in_the_channel_beats_a_reconnect(stall_s: float) -> None:
     async def scenario(clock: MockClock) -> tuple[int, bool]:
         async with host_world() as world:
