@@ -293,11 +293,14 @@ def test_while_shedding_only_warnings_and_errors_are_logged(stderr: Stream) -> N
         logger.info("after")
         records.shed(True)
         records.shed(False)
+        records.shed(True)
+        logger.info("chatter at the end")
     assert stderr.lines == [
         "INFO before",
         "WARNING heed",
-        "WARNING 8 lines below level warning were dropped",
+        "WARNING 8 log lines below level warning dropped",
         "INFO after",
+        "WARNING 1 log lines below level warning dropped",
     ]
 
 

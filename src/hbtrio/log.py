@@ -149,6 +149,7 @@ def logging_to(
     finally:
         root.handlers[:] = handlers
         root.setLevel(before)
+        records.shed(False)  # so that what was dropped is counted in the end
         records.end()
         # Don't wait longer for a stalled reader: the thread is a daemon thread.
         writer.join(_FLUSH_S)
@@ -201,7 +202,7 @@ class LogQueue(logging.Handler):
         with self._locked():
             self._shedding = shedding
             if self._shed and not shedding:
-                self._put(_note(f"{self._shed} lines below level warning were dropped"))
+                self._put(_note(f"{self._shed} log lines below level warning dropped"))
                 self._shed = 0
 
     def end(self) -> None:

@@ -221,7 +221,7 @@ def test_what_is_wrong_with_the_host_comes_first() -> None:
     assert status_lines(Status(host=host, instances=()), 120) == [
         "h: 2 of 0 heartbeating, hbtrio 1 since 2026-01-01 00:00:00+00:00",
         "ALARM: 2 mass failures, the host itself is suspected; 7 corrective commands held back",
-        "the host daemon is not being scheduled on time: missed heartbeats are not counted",
+        "the host daemon is not being scheduled on time: missed heartbeats are ignored for now",
         "1 internal failure: see the host's log",
         "4 events not written since 2026-01-01 00:00:01+00:00: no space left on device",
         "3 corrective commands run, 1 failed",

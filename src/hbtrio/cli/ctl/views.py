@@ -72,7 +72,7 @@ def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
         )
     elif host.late:
         yield (
-            "the host daemon is not being scheduled on time: missed heartbeats are not counted",
+            "the host daemon is not being scheduled on time: missed heartbeats are ignored for now",
             "bad",
         )
     if host.agent_commands == "any":
