@@ -19,11 +19,11 @@ from support.real_processes import SOON_S
 
 pytestmark = pytest.mark.processes
 
-#: The window of a guest of the farm, in seconds.
-WINDOW_S: Final = 9.0
+#: The window of a guest of the farm that does not answer, in seconds.
+WINDOW_S: Final = 20.0
 
 #: How much later the end of a window may be read, with a thousand at once.
-LATE_S: Final = 4.0
+LATE_S: Final = 6.0
 
 VOTES: Final = 1000
 
@@ -78,7 +78,7 @@ async def test_1000_votes_at_once(home: Path) -> None:
             awaited.discard(event["uuid"])
             return not awaited
 
-        await scene.events.wait_for(is_last, within_s=SOON_S)
+        await scene.events.wait_for(is_last, within_s=2 * SOON_S)
         before_kib = memory_kib(host.pid)
         votes = [Vote(index) for index in range(VOTES)]
         async with trio.open_nursery() as nursery:
@@ -94,21 +94,21 @@ async def test_1000_votes_at_once(home: Path) -> None:
                 body = {"action": "stop", "force": True}
                 path = f"/v1/instances/{uuid_of(0)}/act"
                 async with client.lines("POST", path, body) as lines:
-                    first = await lines.next(dict[str, Any], 2.0)
+                    first = await lines.next(dict[str, Any], 5.0)
                     assert first is not None
                     assert first["waiting"].startswith("a vote on stop is open for another ")
                     assert first["seconds"] <= WINDOW_S
                 # One that takes no part in a vote is acted upon at once.
                 path = f"/v1/instances/{uuid_of(VOTES)}/act"
                 async with client.lines("POST", path, body) as lines:
-                    first = await lines.next(dict[str, Any], 2.0)
+                    first = await lines.next(dict[str, Any], 5.0)
                     assert first is not None
                     assert first["window"] == "SHUTDOWN_NOTICE"
                 async with client.lines("GET", "/v1/events?recent=1&follow=yes") as lines:
-                    assert await lines.next(dict[str, Any], 2.0) is not None
+                    assert await lines.next(dict[str, Any], 5.0) is not None
         for vote in votes:
             assert [line["step"] for line in vote.lines] == ["vote", "vote"], vote.lines
-            assert vote.lines[1]["reason"] == "no answer within 9 s"
+            assert vote.lines[1]["reason"] == "no answer within 20 s"
             # A host that is late gives an answer more time; so do its clients, on a busy machine.
             assert vote.took_s < WINDOW_S + LATE_S
         assert (await scene.status())["host"]["crashes"] == 0

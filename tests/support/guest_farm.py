@@ -60,7 +60,8 @@ class GuestFarm:
             interval_ms: the interval that they ask for.
             spread_s: all guests of the farm say their ``init`` one after the other, and take this
                 long for it from when they are connected, instead of saying it at once.
-            votes: whether these answer votes and notices; others let them time out.
+            votes: whether these answer votes and notices; others let them time out, votes
+                after 20 s.
         """
         return await self._do(listen=count, interval_ms=interval_ms, spread_s=spread_s, votes=votes)
 

@@ -228,6 +228,8 @@ class _Farm:
         self._paths.append(path)
         listener.listen(_BACKLOG)
         init = INIT % (1000 + index, index, interval_ms)
+        if not votes:
+            init = init.replace(b'"vote_secs":9,', b'"vote_secs":20,')
         guest = _Guest(listener, init, self._asked, votes=votes)
         self._guests.append(guest)
         self._listening[listener.fileno()] = guest
