@@ -21,11 +21,12 @@ import trio.testing
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.store import schema
 from hbtrio.store.database import open_database
+from hbtrio.store.migration import migrate
 from hbtrio.store.records import (
     HostRecord,
     InstanceRecord,
 )
-from hbtrio.store.schema import MIGRATIONS, migrate
+from hbtrio.store.schema import AGENT_SCHEMA, MIGRATIONS
 from hbtrio.store.store import Store
 from hbtrio.store.worker import (
     Job,
@@ -187,14 +188,12 @@ async def test_a_newer_file_is_left_alone(path: str, clock: Clock) -> None:
     assert version_of(path) == newer
 
 
-async def test_an_older_file_is_brought_up(
-    path: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_older_file_is_brought_up(path: str, clock: Clock) -> None:
     async with Store.open(path, clock) as store:
         await store.inventory.put_host(HostRecord("h1", "compute-0", True))
     extra = ("ALTER TABLE hosts ADD COLUMN rack TEXT NOT NULL DEFAULT '?'",)
-    monkeypatch.setattr(schema.migrate, "__defaults__", ((*MIGRATIONS, extra),))
-    database = open_database(path)
+    newer = attrs.evolve(AGENT_SCHEMA, migrations=(*MIGRATIONS, extra))
+    database = open_database(path, newer)
     assert database.db.execute("SELECT * FROM hosts").fetchall() == [("h1", "compute-0", 1, "?")]
     database.close()
     assert version_of(path) == len(MIGRATIONS) + 1
@@ -253,7 +252,7 @@ async def test_the_history_of_a_file_from_before_notes(path: str, clock: Clock) 
 
 
 def test_notes_are_found_without_reading_the_whole_history(path: str) -> None:
-    database = open_database(path)
+    database = open_database(path, AGENT_SCHEMA)
     query = "SELECT * FROM history WHERE command_id = ? AND command_id <> ''"
     plan = database.db.execute(f"EXPLAIN QUERY PLAN {query}", ("c1",)).fetchall()
     database.close()
@@ -303,7 +302,7 @@ class Gate:
 
 @asynccontextmanager
 async def thread_of(path: str) -> AsyncIterator[StoreThread]:
-    async with open_store_thread(lambda: open_database(path)) as thread:
+    async with open_store_thread(lambda: open_database(path, AGENT_SCHEMA)) as thread:
         yield thread
 
 
@@ -430,7 +429,7 @@ async def test_a_full_disk_changes_nothing_and_passes(path: str, clock: Clock) -
 
 
 def test_a_burst_on_a_full_disk(path: str) -> None:
-    database = open_database(path)
+    database = open_database(path, AGENT_SCHEMA)
     database.db.execute("PRAGMA max_page_count = 1")
 
     def big(db: sqlite3.Connection) -> None:

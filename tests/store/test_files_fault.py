@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hbtrio.store.database import Database, open_database
+from hbtrio.store.schema import AGENT_SCHEMA
 from hbtrio.store.store import Store
 from support.inline_store import wall_clock
 
@@ -24,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def database(folder: Path) -> Iterator[Database]:
-    opened = open_database(str(folder / "agent.db"))
+    opened = open_database(str(folder / "agent.db"), AGENT_SCHEMA)
     yield opened
     opened.close()
 

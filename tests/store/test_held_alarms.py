@@ -11,9 +11,10 @@ import pytest
 
 from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store.held_alarms import Held, HoldRecord
+from hbtrio.store.migration import migrate
 from hbtrio.store.outbox import ALARMS_PER_INSTANCE
 from hbtrio.store.records import HistoryEntry, NewEntry
-from hbtrio.store.schema import MIGRATIONS, migrate
+from hbtrio.store.schema import MIGRATIONS
 from hbtrio.store.store import Store
 
 HOST, OTHER = "compute-0", "compute-1"
@@ -136,7 +137,7 @@ def test_a_store_from_before_there_were_holds(path: str) -> None:
         "INSERT INTO outbox (kind, place, uuid, command_id, body, state, queued_at)"
         " VALUES ('alarm', 1, 'a', '', 'body', 'queued', 0.0)"
     )
-    migrate(db)
+    migrate(db, MIGRATIONS)
     assert db.execute("SELECT hostname, state FROM outbox").fetchall() == [("", "queued")]
     assert db.execute("SELECT count(*) FROM holds").fetchall() == [(0,)]
     db.close()

@@ -22,6 +22,7 @@ from hbtrio.store.records import (
     NewEntry,
     RoundResult,
 )
+from hbtrio.store.schema import AGENT_SCHEMA
 from hbtrio.store.store import Store
 from hbtrio.store.worker import (
     StoreFault,
@@ -357,7 +358,7 @@ async def test_alarms_of_one_instance_are_bounded(store: Store) -> None:
 def test_a_long_queue_and_a_long_past_are_not_searched_through(path: str) -> None:
     """What is done for each verdict uses an index, whatever the outbox holds."""
     said: list[str] = []
-    database = open_database(path)
+    database = open_database(path, AGENT_SCHEMA)
     database.db.set_trace_callback(said.append)
     outbox.queue(database.db, [service(), alarm(), action()], 0.0)
     delivery_order.ready(database.db, 8, 6, [B], [C], 0.0, 0.0)

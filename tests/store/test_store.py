@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from hbtrio.fsm.delivery import OutboxState
+from hbtrio.store.migration import migrate
 from hbtrio.store.records import (
     HistoryEntry,
     HostRecord,
@@ -19,7 +20,7 @@ from hbtrio.store.records import (
     RoundResult,
 )
 from hbtrio.store.rounds import BOOTS
-from hbtrio.store.schema import MIGRATIONS, migrate
+from hbtrio.store.schema import MIGRATIONS
 from hbtrio.store.store import Store
 from hbtrio.store.worker import (
     StoreFault,
@@ -93,7 +94,7 @@ def test_a_store_from_before_a_host_had_one_uuid(path: str) -> None:
     migrate(db, MIGRATIONS[:3])
     told = [("a", "one", 0), ("b", "one", 1), ("c", "one", 0), ("D", "two", 0), ("d", "two", 0)]
     db.executemany("INSERT INTO hosts VALUES (?, ?, ?)", [*told, ("e", "three", 0)])
-    migrate(db)
+    migrate(db, MIGRATIONS)
     left = db.execute("SELECT * FROM hosts ORDER BY uuid").fetchall()
     assert left == [("b", "one", 1), ("d", "two", 0), ("e", "three", 0)]
     db.close()

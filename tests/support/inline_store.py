@@ -12,6 +12,7 @@ from typing import TypeVar
 import trio
 
 from hbtrio.store.database import open_database
+from hbtrio.store.schema import AGENT_SCHEMA
 from hbtrio.store.store import Store
 from hbtrio.store.worker import Job, StoreFault, perform
 
@@ -68,7 +69,7 @@ class InlineWorker:
 
 @contextmanager
 def inline_store(folder: Path) -> Iterator[tuple[Store, InlineWorker]]:
-    database = open_database(str(folder / "agent.db"))
+    database = open_database(str(folder / "agent.db"), AGENT_SCHEMA)
     worker = InlineWorker(database.db)
     try:
         yield Store(worker, wall_clock), worker

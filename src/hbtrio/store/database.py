@@ -1,4 +1,4 @@
-"""Opens the agent's database file, locks it, and migrates it to the current schema.
+"""Opens a daemon's database file, locks it, and migrates it to the current schema.
 
 A lock file ensures that only one process opens the database: SQLite would let two agents take
 turns, and both would send the same verdicts. The lock has its own file because SQLite's locks on
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hbtrio.errors import ExitStatus, UserError, os_reason
-from hbtrio.store.schema import APPLICATION_ID, migrate
+from hbtrio.store.migration import Schema, migrate
 from hbtrio.system.file_identity import FileIdentity
 from hbtrio.system.lock_file import FileLock, LockHeld, lock_beside
 
@@ -32,12 +32,19 @@ class Database:
         lock: the lock against other processes.
         log: the file descriptor of the write-ahead log.
         files: the files that are open: the database, its log and that log's index.
+        owner: the daemon whose database this is, as messages name it.
     """
 
     def __init__(
-        self, db: sqlite3.Connection, lock: FileLock, log: int, files: Sequence[FileIdentity]
+        self,
+        db: sqlite3.Connection,
+        lock: FileLock,
+        log: int,
+        files: Sequence[FileIdentity],
+        owner: str,
     ) -> None:
         self.db = db
+        self._owner = owner
         self._files = files
         self._lock = lock
         self._log = log
@@ -65,11 +72,11 @@ class Database:
         for file in self._files:
             if fault := file.fault():
                 return (
-                    f"{file.path} was {fault}: what is stored from now on is lost at the agent's "
-                    "next start"
+                    f"{file.path} was {fault}: what is stored from now on is lost at the "
+                    f"{self._owner}'s next start"
                 )
         if fault := self._lock.fault():
-            return f"{fault}: nothing keeps a second agent from opening the store"
+            return f"{fault}: nothing keeps a second {self._owner} from opening the store"
         database = self._files[0].path
         if os.statvfs(database).f_flag & os.ST_RDONLY:
             return f"{database}: its file system has become read-only"
@@ -86,7 +93,7 @@ class Database:
                 self._lock.close()
 
 
-def open_database(path: str) -> Database:
+def open_database(path: str, schema: Schema) -> Database:
     """Opens the database, creates a missing file, and migrates an older schema.
 
     Raises:
@@ -98,12 +105,12 @@ def open_database(path: str) -> Database:
         lock = lock_beside(path)
         try:
             _check_file(path)
-            return _connect(path, lock)
+            return _connect(path, schema, lock)
         except BaseException:
             lock.close()
             raise
     except LockHeld:
-        raise UserError(f"{path}: another agent has it open", ExitStatus.IN_USE) from None
+        raise UserError(f"{path}: another {schema.owner} has it open", ExitStatus.IN_USE) from None
     except OSError as error:
         raise _user_error(path, error) from error
 
@@ -122,10 +129,10 @@ def _check_file(path: str) -> None:
         raise UserError(f"{path}: writable by group or others", ExitStatus.DENIED)
 
 
-def _connect(path: str, lock: FileLock) -> Database:
+def _connect(path: str, schema: Schema, lock: FileLock) -> Database:
     db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     try:
-        _prepare(db, path)
+        _prepare(db, path, schema)
         log = _open_log(path)
         try:
             files = [FileIdentity.of(path), FileIdentity.of(f"{path}-wal", log)]
@@ -133,7 +140,7 @@ def _connect(path: str, lock: FileLock) -> Database:
         except BaseException:
             os.close(log)
             raise
-        return Database(db, lock, log, files)
+        return Database(db, lock, log, files, schema.owner)
     except sqlite3.DatabaseError as error:
         db.close()
         raise UserError(f"{path}: {error}", _status_of(error)) from error
@@ -152,10 +159,10 @@ def _open_log(path: str) -> int:
     return os.open(path + "-wal", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _prepare(db: sqlite3.Connection, path: str) -> None:
+def _prepare(db: sqlite3.Connection, path: str, schema: Schema) -> None:
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if application != APPLICATION_ID and (application or tables):
+    if application != schema.application_id and (application or tables):
         raise UserError(f"{path}: is a database of another program")
     (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
@@ -163,14 +170,14 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    if application != APPLICATION_ID:
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    if application != schema.application_id:
+        db.execute(f"PRAGMA application_id = {schema.application_id}")
     try:
-        migrate(db)
+        migrate(db, schema.migrations)
     except ValueError as error:
         raise UserError(f"{path}: {error}: it was written by a newer hbtrio") from error
-    # These are on the clock of the previous process.
-    db.execute("UPDATE outbox SET deadline = NULL, refused_since = NULL WHERE done_at IS NULL")
+    for statement in schema.at_start:
+        db.execute(statement)
     # From here on callers request syncs, see worker.py.
     db.execute("PRAGMA synchronous = NORMAL")
 

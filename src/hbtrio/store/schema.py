@@ -1,10 +1,10 @@
-"""Defines the schema of the agent's database, and migrates a database to it."""
+"""Defines the schema of the agent's database."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Sequence
 from typing import Final
+
+from hbtrio.store.migration import Schema
 
 #: ``PRAGMA application_id``, "hbta": distinguishes the file from those of other programs.
 APPLICATION_ID: Final = 0x68627461
@@ -164,23 +164,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
 )
 
-
-def migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
-    """Migrates a database to the newest version, with one transaction per step.
-
-    Raises:
-        ValueError: the database is from a newer version.
-    """
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
-        raise ValueError(f"schema version {version} is newer than {len(migrations)}")
-    for number, statements in enumerate(migrations[version:], version + 1):
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in statements:
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {number}")
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
+AGENT_SCHEMA: Final = Schema(
+    owner="agent",
+    application_id=APPLICATION_ID,
+    migrations=MIGRATIONS,
+    # These are on the clock of the previous process.
+    at_start=("UPDATE outbox SET deadline = NULL, refused_since = NULL WHERE done_at IS NULL",),
+)

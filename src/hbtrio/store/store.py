@@ -37,6 +37,7 @@ from hbtrio.store.records import (
     TakenReport,
 )
 from hbtrio.store.retry import retry_forever
+from hbtrio.store.schema import AGENT_SCHEMA
 from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
 
 #: The most rows that one call returns of an unbounded list.
@@ -94,7 +95,7 @@ class Store:
         Raises:
             UserError: as for :func:`~hbtrio.store.database.open_database`.
         """
-        async with open_store_thread(lambda: open_database(path)) as thread:
+        async with open_store_thread(lambda: open_database(path, AGENT_SCHEMA)) as thread:
             yield cls(thread, wall_clock)
 
     # -- rounds ------------------------------------------------------------------------------------
