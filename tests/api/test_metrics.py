@@ -13,7 +13,7 @@ from trio.testing import MockClock
 import hbtrio
 from hbtrio.api.metrics import METRICS_TYPE, agent_metrics
 from hbtrio.net.tls_files import server_files
-from hbtrio.nursery.agent.store_watch import LOOK_S
+from hbtrio.nursery.store_watch import LOOK_S
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.vim_result import NotSent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hbtrio.nursery.agent.store_watch import LOOK_S
+from hbtrio.nursery.store_watch import LOOK_S
 from support.agent_world import AgentWorld
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")

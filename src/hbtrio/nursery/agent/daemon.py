@@ -45,12 +45,12 @@ from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.agent.link_server import AgentLinks
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
 from hbtrio.nursery.agent.rounds import Rounds
-from hbtrio.nursery.agent.store_watch import StoreWatch
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.agent.vim_delivery import VimDelivery, VimTransport
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.file_watch import FileWatch
+from hbtrio.nursery.store_watch import StoreWatch
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
 from hbtrio.nursery.wakeup import WakeUp

@@ -1,19 +1,18 @@
-"""Notices that the store's files were deleted, replaced or made read-only while the agent runs.
+"""Notices that a store's files were deleted, replaced or made read-only while its daemon runs.
 
-SQLite does not notice: it goes on in the open files. So does the agent, and nothing that it answers
-or sends becomes wrong. But what it stores is no longer under the file's name, and the next start
-won't find it: the open votes, what is queued for the VIM, and the inventory. Only the operator can
-know which of the two files is wanted, so the agent repeats until its restart what has happened.
+SQLite does not notice: it goes on in the open files. So does the daemon, and nothing that it
+answers or sends becomes wrong. But what it stores is no longer under the file's name, and the next
+start won't find it: of an agent, the open votes, what is queued for the VIM, and the inventory.
+Only the operator can know which of the two files is wanted, so the daemon repeats until its restart
+what has happened.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import trio
-
-from hbtrio.store.store import Store
 
 _log = logging.getLogger("hbtrio.store")
 
@@ -24,6 +23,13 @@ LOOK_S: Final = 20.0
 REPEAT_S: Final = 60.0
 
 
+class Watchable(Protocol):
+    """A store that knows its files."""
+
+    async def files_fault(self) -> str:
+        """Returns what happened to the files while they are open; "" if nothing did."""
+
+
 class StoreWatch:
     """Watches the store's files.
 
@@ -31,7 +37,7 @@ class StoreWatch:
         store: the store.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Watchable) -> None:
         self._store = store
         #: What happened to the files; "" while all is well.
         self.fault = ""
