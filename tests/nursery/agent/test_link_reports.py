@@ -78,6 +78,25 @@ async def test_a_report_that_is_said_again_changes_nothing(world: AgentWorld) ->
     assert [kind for kind, _, _ in await history(world)] == ["loss", "heartbeating"]
 
 
+async def test_a_kind_that_the_agent_does_not_know_is_history_and_no_more(
+    world: AgentWorld,
+) -> None:
+    host = await world.bound_host()
+    told = len(world.vim.got)
+    for kind in ("paused", "not-acted", "absent", "corrective", "of-a-newer-host"):
+        await host.report(kind, reason="why", corrective_action=None)
+    await host.until(lambda: host.waiting == {})
+    await wait_all_tasks_blocked()
+    assert len(world.vim.got) == told
+    assert [kind for kind, _, _ in await history(world)] == [
+        "paused",
+        "not-acted",
+        "absent",
+        "corrective",
+        "of-a-newer-host",
+    ]
+
+
 async def test_the_numbers_of_another_process_are_its_own(world: AgentWorld) -> None:
     host = await world.bound_host()
     await host.report("loss", reason="old")

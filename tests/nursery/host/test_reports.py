@@ -45,6 +45,16 @@ def reports() -> Reports:
         (ReportKind.UNHEALTHY, {"corrective_action": CorrectiveAction.STOP}),
         (ReportKind.VOTE, {"event": Event.LIVE_MIGRATE_BEGIN, "result": VoteResult.REJECT}),
         (ReportKind.NOTICE, {"event": Event.STOP, "result": VoteResult.COMPLETE}),
+        (ReportKind.PAUSED, {"state": "paused: saving"}),
+        (ReportKind.ABSENT, {"state": "running: booted"}),
+        (
+            ReportKind.CORRECTIVE,
+            {"corrective_action": CorrectiveAction.REBOOT, "outcome": "done"},
+        ),
+        (
+            ReportKind.NOT_ACTED,
+            {"corrective_action": CorrectiveAction.REBOOT, "cause": "paused", "state": "paused"},
+        ),
     ],
 )
 def test_a_line_holds_what_applies_and_nothing_else(kind: ReportKind, more: dict[str, Any]) -> None:
@@ -66,6 +76,10 @@ def test_the_kinds_of_the_issue() -> None:
         "vote",
         "notice",
         "restart-expired",
+        "paused",
+        "absent",
+        "corrective",
+        "not-acted",
     ]
 
 
@@ -157,10 +171,28 @@ def test_losses_and_ill_health_are_warnings(caplog: pytest.LogCaptureFixture) ->
     told = reports()
     for kind in ReportKind:
         told.publish(report(kind=kind))
-    warned = [ReportKind.LOSS, ReportKind.UNHEALTHY, ReportKind.RESTART_EXPIRED]
+    warned = [
+        ReportKind.LOSS,
+        ReportKind.UNHEALTHY,
+        ReportKind.RESTART_EXPIRED,
+        ReportKind.ABSENT,
+        ReportKind.NOT_ACTED,
+    ]
     assert [record.levelno for record in caplog.records] == [
         logging.WARNING if kind in warned else logging.INFO for kind in ReportKind
     ]
+
+
+def test_an_alarm_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    told = report(kind=ReportKind.NOT_ACTED, alarm=True)
+    reports().publish(told)
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (
+        logging.CRITICAL,
+        f"{UUID} ALARM: not-acted: reason 0",
+    )
+    assert json.loads(told.as_line())["alarm"] is True
+    assert "alarm" not in json.loads(report().as_line())
 
 
 def test_the_name_stands_in_the_line_where_it_is_known() -> None:

@@ -39,6 +39,10 @@ class ChannelReports:
         result: VoteResult | None = None,
         corrective_action: CorrectiveAction | None = None,
         command_id: str = "",
+        state: str = "",
+        outcome: str = "",
+        cause: str = "",
+        alarm: bool = False,
     ) -> None:
         """Makes and publishes a report; the arguments are those of :class:`Report`."""
         self.last = Report(
@@ -51,6 +55,10 @@ class ChannelReports:
             result=result,
             corrective_action=corrective_action,
             command_id=command_id,
+            state=state,
+            outcome=outcome,
+            cause=cause,
+            alarm=alarm,
         )
         self._setup.reports.publish(self.last)
         self._setup.on_change(self._uuid)

@@ -27,11 +27,22 @@ class ReportKind(StrEnum):
     VOTE = "vote"
     NOTICE = "notice"
     RESTART_EXPIRED = "restart-expired"
+    PAUSED = "paused"
+    ABSENT = "absent"
+    CORRECTIVE = "corrective"
+    NOT_ACTED = "not-acted"
 
 
 #: Reports that may need an operator, logged above level info.
 _LEVELS: Final = dict.fromkeys(
-    (ReportKind.LOSS, ReportKind.UNHEALTHY, ReportKind.RESTART_EXPIRED), logging.WARNING
+    (
+        ReportKind.LOSS,
+        ReportKind.UNHEALTHY,
+        ReportKind.RESTART_EXPIRED,
+        ReportKind.ABSENT,
+        ReportKind.NOT_ACTED,
+    ),
+    logging.WARNING,
 )
 
 
@@ -47,8 +58,13 @@ class Report:
         name: the name the instance reported, printable and bounded; empty before its first init.
         event: for a vote or notice, its event.
         result: for a vote or notice, its result.
-        corrective_action: for loss and ill health, the action that the guest requested.
+        corrective_action: for loss and ill health, the action that the guest requested; for
+            ``corrective`` and ``not-acted``, the action that was run or not.
         command_id: for a vote or notice that an agent commanded, the id of its command.
+        state: libvirt's answer about the domain; empty without libvirt.
+        outcome: for ``corrective``, how the command ended.
+        cause: for ``not-acted``, the kind of reason.
+        alarm: whether somebody has to see to it: hbtrio does nothing more about it.
     """
 
     time: datetime
@@ -60,6 +76,10 @@ class Report:
     result: VoteResult | None = None
     corrective_action: CorrectiveAction | None = None
     command_id: str = ""
+    state: str = ""
+    outcome: str = ""
+    cause: str = ""
+    alarm: bool = False
 
     def as_line(self) -> str:
         """Encodes the report as one line of JSON, without a newline."""
@@ -78,6 +98,10 @@ def event_line(report: Report) -> EventLine:
         result=report.result or "",
         corrective_action=report.corrective_action or "",
         command_id=report.command_id,
+        state=report.state,
+        outcome=report.outcome,
+        cause=report.cause,
+        alarm=report.alarm,
     )
 
 
@@ -103,8 +127,9 @@ class Reports(Broadcast[Report]):
         # The name comes last: it is a tenant's text, and must not be mistaken for the kind.
         reason = f": {item.reason}" if item.reason else ""
         name = f" ({item.name})" if item.name else ""
-        level = _LEVELS.get(item.kind, logging.INFO)
-        _log.log(level, "%s %s%s%s", item.uuid, words, reason, name)
+        level = logging.CRITICAL if item.alarm else _LEVELS.get(item.kind, logging.INFO)
+        alarm = " ALARM:" if item.alarm else ""
+        _log.log(level, "%s%s %s%s%s", item.uuid, alarm, words, reason, name)
         for listener in self._listeners:
             listener(item)
         super().publish(item)

@@ -24,6 +24,40 @@ _Note = Annotated[
         "events stream, such a line repeats an earlier one."
     ),
 ]
+_State = Annotated[
+    str, Meta(description="libvirt's state and reason when it was asked: running: booted.")
+]
+_Outcome = Annotated[
+    str,
+    Meta(
+        description="How a corrective command ended.",
+        extra_json_schema={
+            "enum": ["done", "failed", "not-started", "timed-out", "ended", "dry-run"]
+        },
+    ),
+]
+_Cause = Annotated[
+    str,
+    Meta(
+        description="Why nothing was done; a newer host may have other words.",
+        extra_json_schema={
+            "enum": [
+                "limit",
+                "brake",
+                "owner",
+                "paused",
+                "libvirt-silent",
+                "confirm",
+                "busy",
+                "down",
+                "policy",
+                "returned",
+                "unsure",
+            ]
+        },
+    ),
+]
+_Alarm = Annotated[bool, Meta(description="Somebody has to see to it.")]
 _Who = Annotated[str, Meta(description="Who asked: vim, or an operator as far as known.")]
 
 
@@ -44,6 +78,10 @@ class EventLine(StreamLine, frozen=True, kw_only=True, omit_defaults=True):
     result: ResultWord = ""
     corrective_action: CorrectiveWord = ""
     command_id: str = ""
+    state: _State = ""
+    outcome: _Outcome = ""
+    cause: _Cause = ""
+    alarm: _Alarm = False
 
     #: A host's events name neither it nor whoever asked, and have no notes.
     hostname: ClassVar[str] = ""
