@@ -109,12 +109,24 @@ def newer(db: sqlite3.Connection, than: int, kind: str, limit: int) -> tuple[His
 
 
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
-    """Removes records inserted before ``older_than``, by the agent's clock; returns how many."""
+    """Removes records inserted before ``older_than``, by the daemon's clock; returns how many."""
     return changed(
         db,
         "DELETE FROM history WHERE id IN"
         " (SELECT id FROM history WHERE kept_at < ? ORDER BY kept_at LIMIT ?)",
         older_than,
+        limit,
+    )
+
+
+def prune_beyond(db: sqlite3.Connection, most: int, limit: int) -> int:
+    """Removes the oldest records beyond the newest ``most``; returns how many, up to ``limit``."""
+    edge = newest(db) - most
+    return changed(
+        db,
+        "DELETE FROM history WHERE id IN"
+        " (SELECT id FROM history WHERE id <= ? ORDER BY id LIMIT ?)",
+        edge,
         limit,
     )
 

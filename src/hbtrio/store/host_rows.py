@@ -1,0 +1,184 @@
+"""Reads and writes the tables of a host's store, but for its history."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+
+import attrs
+
+from hbtrio.policy.profile import Profile
+from hbtrio.store.host_records import (
+    ActionRecord,
+    CorrectiveRun,
+    HoldRecord,
+    KnownInstance,
+    Moment,
+)
+from hbtrio.store.sql import changed, rows, text_of
+from hbtrio.wire.vocabulary import ActionName, CorrectiveAction
+
+#: For how long a corrective command counts against the limit of its instance, in seconds.
+COUNTS_S: Final = 3600.0
+
+#: The most corrective commands that are remembered.
+RUNS: Final = 100_000
+
+_INSTANCE: Final = (
+    "uuid, state, reason, profile, boot_id, domain_id, expected_until_boot, ill_action, ill_reason,"
+    " ill_at_boot"
+)
+_ACTION: Final = (
+    "id, uuid, name, command, force, who, step, step_deadline_boot, announced, reason, begun_at,"
+    " boot_id, domain_id"
+)
+
+
+def put_instances(db: sqlite3.Connection, known: Iterable[KnownInstance]) -> None:
+    """Stores what is known of instances, each in place of what was known before."""
+    db.executemany(
+        f"INSERT OR REPLACE INTO instances ({_INSTANCE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                one.uuid,
+                one.state,
+                text_of(one.reason),
+                json.dumps(attrs.asdict(one.profile)),
+                one.boot_id,
+                one.domain_id,
+                one.expected_until,
+                one.ill_action or "",
+                text_of(one.ill_reason),
+                one.ill_at,
+            )
+            for one in known
+        ],
+    )
+
+
+def forget_instances(db: sqlite3.Connection, uuids: Iterable[str]) -> None:
+    """Removes what is known of instances."""
+    db.executemany("DELETE FROM instances WHERE uuid = ?", [(uuid,) for uuid in uuids])
+
+
+def instances(db: sqlite3.Connection) -> tuple[KnownInstance, ...]:
+    """Returns all instances that are known."""
+    return tuple(map(_instance, rows(db, f"SELECT {_INSTANCE} FROM instances ORDER BY uuid")))
+
+
+def _instance(row: tuple[Any, ...]) -> KnownInstance:
+    uuid, state, reason, profile, boot_id, domain_id, until, action, ill_reason, ill_at = row
+    values: dict[str, Any] = json.loads(profile)
+    values["corrective_action"] = CorrectiveAction(values["corrective_action"])
+    return KnownInstance(
+        uuid=uuid,
+        state=state,
+        reason=reason,
+        profile=Profile(**values),
+        boot_id=boot_id,
+        domain_id=domain_id,
+        expected_until=until,
+        ill_action=CorrectiveAction(action) if action else None,
+        ill_reason=ill_reason,
+        ill_at=ill_at,
+    )
+
+
+def put_action(db: sqlite3.Connection, action: ActionRecord) -> None:
+    """Stores an action and its step."""
+    db.execute(
+        f"INSERT OR REPLACE INTO actions ({_ACTION})"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            action.id,
+            action.uuid,
+            action.name,
+            json.dumps(action.command),  # ASCII, exact for any argument
+            action.force,
+            text_of(action.who),
+            action.step,
+            action.step_deadline,
+            action.announced,
+            text_of(action.reason),
+            action.begun_at,
+            action.boot_id,
+            action.domain_id,
+        ),
+    )
+
+
+def end_action(db: sqlite3.Connection, id_: str) -> None:
+    """Removes an action that has ended."""
+    db.execute("DELETE FROM actions WHERE id = ?", (id_,))
+
+
+def actions(db: sqlite3.Connection) -> tuple[ActionRecord, ...]:
+    """Returns the actions that have not ended, the oldest first."""
+    found = rows(db, f"SELECT {_ACTION} FROM actions ORDER BY begun_at, id")
+    return tuple(map(_action, found))
+
+
+def _action(row: tuple[Any, ...]) -> ActionRecord:
+    id_, uuid, name, command, force, who, step, deadline, announced, reason, begun_at = row[:11]
+    boot_id, domain_id = row[11:]
+    return ActionRecord(
+        id=id_,
+        uuid=uuid,
+        name=ActionName(name),
+        command=tuple(json.loads(command)),
+        force=bool(force),
+        who=who,
+        step=step,
+        step_deadline=deadline,
+        announced=bool(announced),
+        reason=reason,
+        begun_at=begun_at,
+        boot_id=boot_id,
+        domain_id=domain_id,
+    )
+
+
+def add_corrective_runs(db: sqlite3.Connection, runs: Iterable[CorrectiveRun], now: float) -> None:
+    """Adds corrective commands, and removes those that count no longer."""
+    db.executemany(
+        "INSERT INTO corrective_runs (uuid, boot_id, at_boot, at) VALUES (?, ?, ?, ?)",
+        [(run.uuid, run.at.boot_id, run.at.boot_s, run.at.epoch_s) for run in runs],
+    )
+    # Those of the future were stored before the wall clock was set back.
+    changed(
+        db, "DELETE FROM corrective_runs WHERE at < ? OR at > ?", now - COUNTS_S, now + COUNTS_S
+    )
+    changed(
+        db,
+        "DELETE FROM corrective_runs WHERE id <= (SELECT max(id) FROM corrective_runs) - ?",
+        RUNS,
+    )
+
+
+def corrective_runs(db: sqlite3.Connection) -> tuple[CorrectiveRun, ...]:
+    """Returns the corrective commands that are remembered, the oldest first."""
+    found = rows(db, "SELECT uuid, boot_id, at_boot, at FROM corrective_runs ORDER BY id")
+    return tuple(
+        CorrectiveRun(uuid, Moment(boot, at_boot, at)) for uuid, boot, at_boot, at in found
+    )
+
+
+def put_hold(db: sqlite3.Connection, hold: HoldRecord) -> None:
+    """Stores a hold in place of one of its kind on its instance."""
+    db.execute(
+        "INSERT OR REPLACE INTO holds (kind, uuid, why, since) VALUES (?, ?, ?, ?)",
+        (hold.kind, hold.uuid, text_of(hold.why), hold.since),
+    )
+
+
+def release_hold(db: sqlite3.Connection, kind: str, uuid: str) -> None:
+    """Removes a hold."""
+    db.execute("DELETE FROM holds WHERE kind = ? AND uuid = ?", (kind, uuid))
+
+
+def holds(db: sqlite3.Connection) -> tuple[HoldRecord, ...]:
+    """Returns the holds, the oldest first."""
+    found = rows(db, "SELECT kind, uuid, why, since FROM holds ORDER BY since, kind, uuid")
+    return tuple(HoldRecord(*row) for row in found)

@@ -1,0 +1,206 @@
+"""A host's store: what it returns after a restart, its bounds, and files that are not its own."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+
+import attrs
+import pytest
+
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.fsm.action import ActionState
+from hbtrio.policy.profile import Profile
+from hbtrio.store import host_rows
+from hbtrio.store.database import open_database
+from hbtrio.store.host_records import (
+    ActionRecord,
+    CorrectiveRun,
+    HoldRecord,
+    KnownInstance,
+    Moment,
+    Recollection,
+)
+from hbtrio.store.host_schema import HOST_SCHEMA
+from hbtrio.store.host_store import Changes, HostStore
+from hbtrio.store.schema import AGENT_SCHEMA
+from hbtrio.wire.vocabulary import ActionName, CorrectiveAction
+from support.store_cases import T0, A, B, Clock, history
+
+NOW = Moment("boot-1", 500.0, T0.timestamp())
+
+KNOWN = KnownInstance(
+    uuid=A,
+    state="heartbeating",
+    reason="answers challenges",
+    profile=Profile(
+        name="vm-\udc80", interval_s=0.5, restart_s=77, corrective_action=CorrectiveAction.REBOOT
+    ),
+    boot_id="boot-1",
+    domain_id=7,
+    expected_until=600.5,
+    ill_action=CorrectiveAction.LOG,
+    ill_reason="disk \ud800 full",
+    ill_at=480.0,
+)
+ACTION = ActionRecord(
+    id="a1",
+    uuid=A,
+    name=ActionName.COLD_MIGRATE,
+    command=("virsh", "reboot", "{uuid}", "\udcff"),
+    force=True,
+    who="operator uid 0",
+    step=ActionState.PERFORMING.value,
+    step_deadline=560.0,
+    announced=True,
+    reason="why",
+    begun_at=T0.timestamp(),
+    boot_id="boot-1",
+    domain_id=7,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "host.db")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+async def test_everything_is_recalled(path: str, clock: Clock) -> None:
+    run, hold = CorrectiveRun(A, NOW), HoldRecord("brake", "", "too many", 5.0)
+    async with HostStore.open(path, clock) as store:
+        assert await store.recall() == Recollection()
+        await store.keep(Changes(known=(KNOWN,), runs=(run,), held=(hold,), history=(history(),)))
+        await store.put_action(ACTION)
+    async with HostStore.open(path, clock) as store:
+        # What SQLite can't store of a tenant's text is replaced.
+        known = attrs.evolve(KNOWN, ill_reason="disk ? full")
+        assert await store.recall() == Recollection((known,), (ACTION,), (run,), (hold,))
+        assert [record.entry for record in await store.history()] == [history()]
+
+
+async def test_a_later_state_replaces_the_earlier(path: str, clock: Clock) -> None:
+    async with HostStore.open(path, clock) as store:
+        well = KnownInstance(uuid=A, state="waiting", boot_id="boot-2")
+        other = attrs.evolve(KNOWN, uuid=B)
+        await store.keep(Changes(known=(KNOWN, other), held=(HoldRecord("brake", "", "a", 1.0),)))
+        await store.put_action(ACTION)
+        step = attrs.evolve(ACTION, step=ActionState.AWAITING.value, step_deadline=None)
+        await store.put_action(step)
+        assert (await store.recall()).actions == (step,)
+        held = HoldRecord("brake", "", "b", 2.0)
+        await store.keep(Changes(known=(well,), forgotten=(B,), held=(held,)))
+        await store.end_action("a1", history("done"))
+        assert await store.recall() == Recollection(instances=(well,), holds=(held,))
+        assert [record.entry for record in await store.history()] == [history("done")]
+        await store.keep(Changes(released=(("brake", ""),), forgotten=(A,)))
+        await store.end_action("a1")
+        assert await store.recall() == Recollection()
+
+
+async def test_corrective_commands_count_for_an_hour(path: str, clock: Clock) -> None:
+    def run(after_s: float) -> CorrectiveRun:
+        return CorrectiveRun(A, Moment("boot-1", after_s, T0.timestamp() + after_s))
+
+    async with HostStore.open(path, clock) as store:
+        await store.keep(Changes(runs=(run(0), run(100))))
+        clock.pass_s(3650)
+        await store.keep(Changes(runs=(run(3650),)))
+        assert (await store.recall()).corrective_runs == (run(100), run(3650))
+        # The clock was ahead and is set right.
+        clock.pass_s(-86_400)
+        await store.keep(Changes(runs=(run(-82_750),)))
+        assert (await store.recall()).corrective_runs == (run(-82_750),)
+
+
+async def test_corrective_commands_are_bounded(
+    path: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_rows, "RUNS", 3)
+    runs = tuple(CorrectiveRun(f"u{n}", NOW) for n in range(5))
+    async with HostStore.open(path, clock) as store:
+        await store.keep(Changes(runs=runs))
+        assert (await store.recall()).corrective_runs == runs[2:]
+
+
+async def test_history_is_bounded_by_age_and_number(
+    path: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hbtrio.store.host_store.HISTORY", 3)
+    async with HostStore.open(path, clock) as store:
+        await store.keep(Changes(history=(history("old"),)))
+        clock.pass_s(86_400)
+        await store.keep(Changes(history=tuple(history(f"r{n}") for n in range(5))))
+        assert await store.prune(T0 + timedelta(hours=1), limit=2) == 3
+        assert await store.prune(T0 + timedelta(hours=1), limit=2) == 0
+        kept = await store.history()
+        assert [record.entry.reason for record in kept] == ["r4", "r3", "r2"]
+        page = await store.history(1, before=kept[0].id, uuid=A)
+        assert [record.entry.reason for record in page] == ["r3"]
+
+
+@pytest.mark.parametrize(
+    ("later", "age_s"),
+    [
+        (Moment("boot-1", 510.0, 0.0), 10.0),
+        (Moment("boot-1", 490.0, 9e9), 0.0),
+        (Moment("boot-2", 3.0, T0.timestamp() + 60.0), 60.0),
+        (Moment("boot-2", 3.0, 0.0), 0.0),
+    ],
+)
+def test_the_age_of_a_moment(later: Moment, age_s: float) -> None:
+    assert later.since(NOW) == age_s
+
+
+def test_hosts_and_agents_refuse_each_others_files(path: str) -> None:
+    open_database(path, HOST_SCHEMA).close()
+    with pytest.raises(UserError, match="is a database of another program"):
+        open_database(path, AGENT_SCHEMA)
+
+
+async def test_one_host_at_a_time(path: str, clock: Clock) -> None:
+    async with HostStore.open(path, clock):
+        with pytest.raises(UserError) as refused:
+            open_database(path, HOST_SCHEMA)
+    text = f"{path}: another host has it open"
+    assert (str(refused.value), refused.value.status) == (text, ExitStatus.IN_USE)
+
+
+async def test_a_file_that_is_deleted(path: str, clock: Clock) -> None:
+    async with HostStore.open(path, clock) as store:
+        assert await store.files_fault() == ""
+        os.unlink(path)
+        fault = await store.files_fault()
+    lost = "what is stored from now on is lost at the host's next start"
+    assert fault == f"{path} was deleted or moved: {lost}"
+
+
+async def test_a_backup_of_a_file_in_use_can_be_opened(
+    path: str, clock: Clock, tmp_path: Path
+) -> None:
+    """As docs/configuration.md describes it: with SQLite's own backup."""
+    copy = str(tmp_path / "copy.db")
+    async with HostStore.open(path, clock) as store:
+        await store.keep(Changes(known=(KnownInstance(uuid=A, state="x", boot_id="b"),)))
+        with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+            source.backup(target)
+        source.close()
+        target.close()
+    os.chmod(copy, 0o600)
+    async with HostStore.open(copy, clock) as store:
+        assert [one.uuid for one in (await store.recall()).instances] == [A]
+
+
+def test_a_newer_file_is_refused(path: str) -> None:
+    newer = attrs.evolve(
+        HOST_SCHEMA, migrations=(*HOST_SCHEMA.migrations, ("CREATE TABLE more (x)",))
+    )
+    open_database(path, newer).close()
+    with pytest.raises(UserError, match="schema version 2 is newer than 1"):
+        open_database(path, HOST_SCHEMA)
