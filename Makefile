@@ -14,7 +14,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast test-vm test-channels bench bench-crowd docs format clean
+.PHONY: run test test-fast test-vm test-channels bench bench-crowd soak docs format clean
 
 run: $(VENV)/.installed
 	$(BIN)/hbtrio lab
@@ -48,6 +48,10 @@ bench: $(VENV)/.installed-test
 # A host with 15,000 channels; docs/performance.md.
 bench-crowd: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m bench.crowd
+
+# Votes, audits, kills and stalls with real processes for 30 minutes; SOAK_S=… for fewer seconds.
+soak: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python -m soak
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m hbtrio.fsm.diagrams docs/state-machines.md

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 import trio
 
+from support.leaks import Held, left_since
 from support.signal_actions import spare_children
 
 #: Fixtures of pytest-trio that replace the real clock.
@@ -70,6 +71,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Keeps the garbage collector off thousands of items, which cost a sixth of all time."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """No test may leave descriptors, threads or children behind; its tasks have ended with trio."""
+    before = Held.now()
+    yield
+    left = left_since(before)
+    assert left == {}
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

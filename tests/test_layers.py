@@ -34,6 +34,7 @@ OTHER_FOLDERS: Final = {
     "e2e",
     "fixtures",
     "libvirt",
+    "soak",
     "support",
     "vm",
 }

@@ -207,8 +207,15 @@ class LogQueue(logging.Handler):
 
     def end(self) -> None:
         """Makes :meth:`next` return None once it has returned what is queued."""
-        with suppress(queue.Full):
-            self._queue.put_nowait(_Signal.END)
+        while True:
+            try:
+                self._queue.put_nowait(_Signal.END)
+            except queue.Full:
+                # The writer is blocked. It ends, should it go on later.
+                with suppress(queue.Empty):
+                    self._queue.get_nowait()
+            else:
+                return
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queues a record that is within the bounds; see :class:`logging.Handler`."""

@@ -37,6 +37,7 @@ from hbtrio.wire.vocabulary import Event
 from support.control_socket import socket_path
 from support.fake_time import FakeTime
 from support.inline_store import InlineWorker, inline_store, wall_clock
+from support.leaks import nothing_left
 from support.scripted_host import HOSTNAME, VM, ScriptedHost
 
 CLOSED = Unconfirmed(MissingAnswer.CLOSED)
@@ -140,7 +141,7 @@ async def agent_world(
             wall_clock=wall_clock,
             clock=ProcessClock(trio.current_time, "agent-boot"),
         )
-        async with running as agent, trio.open_nursery() as nursery:
+        async with nothing_left(), running as agent, trio.open_nursery() as nursery:
             await wait_all_tasks_blocked()
             yield AgentWorld(agent, store, worker, fake, nursery)
             nursery.cancel_scope.cancel()
@@ -310,6 +311,8 @@ async def socket_agent_world(
     """
     async with AsyncExitStack() as stack:
         if vim is None:
+            # A VIM of the test's own may come up meanwhile, and stay.
+            await stack.enter_async_context(nothing_left())
             vim = await stack.enter_async_context(fake_vim())
         now = wall_time
         store = await stack.enter_async_context(Store.open(str(folder / "agent.db"), now))

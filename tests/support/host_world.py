@@ -45,6 +45,7 @@ from hbtrio.wire.vocabulary import (
 from support.fake_directory import FakeDirectory
 from support.fake_processes import FakeProcesses, FakeRun
 from support.fake_time import FakeTime
+from support.leaks import nothing_left
 from support.lines import members
 from support.memory_port import MemoryDialer, MemoryPeer
 
@@ -430,7 +431,7 @@ async def host_world(
         config: keys of the host's configuration.
     """
     try:
-        async with trio.open_nursery() as nursery:
+        async with nothing_left(), trio.open_nursery() as nursery:
             settings = HostConfig(channel_dir=CHANNEL_DIR, hostname="compute-0", **config)
             world = HostWorld(nursery, settings, runs or {}, seed)
             await nursery.start(world.run_host)

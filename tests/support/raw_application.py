@@ -32,6 +32,7 @@ from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 from support.fake_processes import FakeProcesses
 from support.fake_time import FakeTime
 from support.guest_world import GuestWorld
+from support.leaks import nothing_left
 
 
 def init(name: str = "web", **terms: Any) -> AppInit:
@@ -228,7 +229,7 @@ async def app_world(**settings: Any) -> AsyncIterator[AppWorld]:
     """A guest that serves applications, enabled at 1.0; the settings are those of AppBench."""
     with tempfile.TemporaryDirectory(prefix="app.") as directory:
         path = Path(directory, "api")
-        async with trio.open_nursery() as nursery:
+        async with nothing_left(), trio.open_nursery() as nursery:
             bench = AppWorld(path, nursery, **settings)
             listener = await open_unix_listener(path)
             nursery.start_soon(bench.serve, listener)

@@ -117,7 +117,9 @@ class Question:
 class Fleet:
     """See :func:`open_fleet`."""
 
-    def __init__(self, scene: Scene, vim: FakeVim, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, scene: Scene, vim: FakeVim, nursery: trio.Nursery, audit_s: int = 3600
+    ) -> None:
         directory = scene.directory
         self.scene = scene
         self.vim = vim
@@ -140,7 +142,7 @@ class Fleet:
             self._config,
             {
                 "name": "controller-0",
-                "vim": {"listen": f"unix:{self._api}", "url": vim.url, "audit_s": 3600},
+                "vim": {"listen": f"unix:{self._api}", "url": vim.url, "audit_s": audit_s},
                 "link": {"listen": f"unix:{directory}/agent.link"},
                 "operator": {"listen": f"unix:{self._operator}"},
                 "store": {"file": str(self._db)},
@@ -296,17 +298,18 @@ def _verdict(body: dict[str, Any]) -> tuple[str, str]:
 
 @asynccontextmanager
 async def open_fleet(
-    *names: str, window_s: int, actions: dict[str, list[str]] | None = None
+    *names: str, window_s: int, audit_s: int = 3600, actions: dict[str, list[str]] | None = None
 ) -> AsyncIterator[Fleet]:
     """An agent and a host, ready, with VMs; at the end all processes are ended.
 
     Args:
         names: what the VMs are called.
         window_s: how long their votes and notices may take.
+        audit_s: how often the agent audits the VIM.
         actions: the host's commands.
     """
     async with open_scene() as scene, fake_vim() as vim, trio.open_nursery() as nursery:
-        fleet = Fleet(scene, vim, nursery)
+        fleet = Fleet(scene, vim, nursery, audit_s)
         if actions is not None:
             scene.settings["actions"] = actions
         try:

@@ -1,0 +1,1 @@
+"""Hours of votes, audits, kills and stalls with real processes: `make soak`."""
