@@ -73,7 +73,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def no_leaks() -> Iterator[None]:
     """No test may leave descriptors, threads or children behind; its tasks have ended with trio."""
     before = Held.now()

@@ -116,6 +116,7 @@ class Soak:
         for name, daemon in self._daemons().items():
             self.samples.setdefault(name, []).append(Sample.of(daemon.pid))
         self.rounds += 1
+        self._fleet.vim.received.clear()  # it keeps the last ones only, which would spoil counting
 
     async def _ask(self, vm: LabGuest) -> None:
         for verb in ("vote", "notify"):
