@@ -120,6 +120,21 @@ async def test_an_agent_with_64_descriptors_and_a_storm_of_hosts(home: Path) -> 
         assert "Traceback" not in text
 
 
+async def test_an_agent_with_64_descriptors_and_clients_that_ask_nothing(home: Path) -> None:
+    """They may use the reserved descriptors, too, but not keep them from others."""
+    with (
+        logging_to_file(home) as (stderr, log),
+        running("agent", home, stderr=stderr) as agent,
+    ):
+        await until(lambda: serves("agent", home))
+        hard = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (64, hard))
+        with connected(home / "agent.sock", 200):
+            assert (await status(home, "agent.sock"))["hosts"] == []
+            assert len(os.listdir(f"/proc/{agent.pid}/fd")) < 48
+        assert "refused" not in log.read_text()
+
+
 async def test_a_guest_with_64_descriptors_and_a_storm_of_applications(home: Path) -> None:
     with (
         logging_to_file(home) as (stderr, log),

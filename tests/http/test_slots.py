@@ -14,12 +14,12 @@ from hbtrio.http.slots import (
     DISPLACED_S,
     MAX_DISPLACED,
     ONE_CLASS,
-    PATIENCE_S,
     Place,
     RequestClasses,
     Slot,
     Slots,
 )
+from hbtrio.http.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

@@ -295,7 +295,7 @@ GARBAGE = {
 @pytest.mark.parametrize("what", GARBAGE)
 async def test_garbage(what: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    async with serving(HttpLimits(max_handshakes=1, max_connections=1)) as server:
+    async with serving(HttpLimits(max_connections=1)) as server:
         for _ in range(20):
             async with await server.connect() as stream:
                 with suppress(trio.BrokenResourceError):
@@ -339,7 +339,7 @@ async def test_a_client_that_drips_gets_no_more_time() -> None:
 
 @pytest.mark.parametrize("what", UNFINISHED)
 async def test_handshakes_take_no_place_from_those_that_are_served(what: str) -> None:
-    limits = HttpLimits(handshake_s=1000, max_handshakes=4, max_connections=2)
+    limits = HttpLimits(handshake_s=1000, max_connections=4)
     async with serving(limits) as server:
         streams = []
         for _ in range(10):
@@ -356,7 +356,7 @@ async def test_handshakes_take_no_place_from_those_that_are_served(what: str) ->
 
 
 async def test_a_served_connection_is_not_dropped_for_handshakes() -> None:
-    limits = HttpLimits(handshake_s=1000, max_handshakes=2)
+    limits = HttpLimits(handshake_s=1000, max_connections=2)
     async with serving(limits) as server:
         served = await server.shake(trusting())
         await served.send_all(GET)

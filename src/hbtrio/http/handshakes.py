@@ -1,8 +1,8 @@
 """Makes the TLS handshakes of an HTTP server, bounded in time and number.
 
 A connection takes a slot only after its handshake, so clients that never finish the handshake can't
-take slots from others. If too many handshakes are in progress, the oldest is dropped: an honest
-client finishes within milliseconds.
+take slots from others. If too many handshakes are in progress, the oldest are dropped, see
+:mod:`hbtrio.http.waiting`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import trio
 
 from hbtrio.http.limits import Drain, HttpLimits
+from hbtrio.http.waiting import Waiting
 from hbtrio.net.endpoints import peer_text
 from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.tls_files import TlsFiles
@@ -26,7 +27,7 @@ class Handshakes:
 
     Args:
         tls: the server's context, see :func:`hbtrio.net.tls_files.server_files`.
-        limits: uses ``handshake_s`` and ``max_handshakes``.
+        limits: uses ``handshake_s``, ``max_waiting`` and ``max_connections``.
         drain: ends all handshakes when the server stops.
     """
 
@@ -34,22 +35,25 @@ class Handshakes:
         self._tls = tls
         self._limits = limits
         self._drain = drain
-        #: The handshakes in progress, the oldest first.
-        self._under_way: dict[trio.CancelScope, None] = {}
+        #: The handshakes in progress.
+        self._waiting = Waiting(limits)
 
-    async def make(self, stream: trio.SocketStream) -> TlsStream | None:
+    async def make(
+        self, stream: trio.SocketStream, *, in_reserve: bool = False
+    ) -> TlsStream | None:
         """Makes one handshake; returns None if it failed. The caller then closes the stream.
 
         A cancelled handshake can't be continued.
+
+        Args:
+            stream: the connection.
+            in_reserve: whether it has one of the reserved descriptors.
         """
         peer = peer_text(stream)  # while it is connected
         wrapped = trio.SSLStream(stream, self._tls.value.context, server_side=True)
-        while len(self._under_way) >= self._limits.max_handshakes:
-            oldest = next(iter(self._under_way))
-            del self._under_way[oldest]
-            oldest.cancel()
+        self._waiting.make_room(in_reserve=in_reserve)
         with self._drain.idle(self._limits.handshake_s) as scope:
-            self._under_way[scope] = None
+            self._waiting.add(scope)
             try:
                 await make_handshake(wrapped)
             except HandshakeFailed as error:
@@ -57,5 +61,5 @@ class Handshakes:
             else:
                 return wrapped
             finally:
-                self._under_way.pop(scope, None)
+                self._waiting.discard(scope)
         return None

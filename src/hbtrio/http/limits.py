@@ -24,11 +24,10 @@ class HttpLimits:
             response.
         max_body_bytes: the size of a body; larger ones get 413.
         max_waiting: with so many connections waiting for a request, a new one closes those that
-            have waited for more than a second.
-        max_connections: the most waiting connections; one more closes the one that has waited
-            longest. Requests in progress are bounded by their classes, see
-            :mod:`hbtrio.http.slots`.
-        max_handshakes: the number of TLS handshakes in progress; one more drops the oldest.
+            have waited for more than a second; likewise for those in their TLS handshake.
+        max_connections: the most waiting connections, and again those in their TLS handshake; one
+            more closes the one that has waited longest. Requests in progress are bounded by their
+            classes, see :mod:`hbtrio.http.slots`.
         drain_s: how long requests in progress may go on after cancellation; may be 0.
     """
 
@@ -41,7 +40,6 @@ class HttpLimits:
     max_body_bytes: int = attrs.field(default=64 * 1024, validator=ge(0))
     max_waiting: int = attrs.field(default=64, validator=ge(1))
     max_connections: int = attrs.field(default=1200, validator=ge(1))
-    max_handshakes: int = attrs.field(default=1200, validator=ge(1))
     drain_s: float = attrs.field(default=1.0, validator=ge(0))
 
 

@@ -6,7 +6,8 @@ it closes the listeners, ends the idle waits and sets the shield's deadline.
 
 If all places for a request are taken, it gets 503: in the backlog a client couldn't tell a busy
 server from a dead one. The VIM's audit repeats a request after a 503. Which requests share places,
-and which connections are closed to make room, is described in :mod:`hbtrio.http.slots`.
+and which connections are closed to make room, is described in :mod:`hbtrio.http.slots` and
+:mod:`hbtrio.http.waiting`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from hbtrio.http.request import (
     ConnectionEnds,
 )
 from hbtrio.http.slots import ONE_CLASS, Place, RequestClasses, Slots
-from hbtrio.net.accepting import accept_connections
+from hbtrio.net.accepting import accept_connections, has_reserved
 from hbtrio.net.tls import owner_of
 from hbtrio.net.tls_files import TlsFiles
 from hbtrio.net.unix_socket import PeerCredentials, UnixListener, peer_credentials
@@ -157,20 +158,22 @@ class _HttpServer:
         except OSError:
             return  # the connection was reset; the caller closes the stream
         try:
+            scarce = has_reserved(stream)
             if self._handshakes is None or endpoint.credentials is not None:
-                await self._serve(stream, endpoint)
-            elif (wrapped := await self._handshakes.make(stream)) is not None:
+                await self._serve(stream, endpoint, in_reserve=scarce)
+            elif (wrapped := await self._handshakes.make(stream, in_reserve=scarce)) is not None:
                 certificate = owner_of(wrapped.getpeercert())
-                await self._serve(
-                    wrapped, attrs.evolve(endpoint, tls=True, certificate=certificate)
-                )
+                secured = attrs.evolve(endpoint, tls=True, certificate=certificate)
+                await self._serve(wrapped, secured, in_reserve=scarce)
         except* Exception as bugs:  # noqa: BLE001 - reported to on_crash
             # A bug here or in h11 must cost only one connection, because any client's bytes may
             # trigger it. except* also catches exceptions that an application raises while it is
             # cancelled, but not the cancellation.
             self._on_crash(bugs)
 
-    async def _serve(self, stream: trio.abc.Stream, endpoint: ConnectionEnds) -> None:
+    async def _serve(
+        self, stream: trio.abc.Stream, endpoint: ConnectionEnds, *, in_reserve: bool
+    ) -> None:
         connection = HttpConnection(
             self._app,
             stream,
@@ -179,7 +182,7 @@ class _HttpServer:
             drain=self._drain,
             endpoint=endpoint,
         )
-        slot = self._slots.take()
+        slot = self._slots.take(in_reserve=in_reserve)
         try:
             await connection.run(slot)
         finally:

@@ -4,10 +4,7 @@ A connection is at work from the arrival of a whole request until its response i
 waits: before and between requests, and after a refusal. The two are counted apart, so that requests
 in progress, however many, keep no connection out.
 
-Closing a waiting connection loses no request in progress, and an honest client sends its request
-within milliseconds. So when too many wait, those that have waited longest are closed for new ones.
-A burst is not such a case: a connection may wait for :data:`PATIENCE_S` first, unless the bound on
-all waiting connections is reached.
+Which of those that wait are closed for new ones is described in :mod:`hbtrio.http.waiting`.
 
 Each request in progress has a :class:`Place`, and each class of places its own number: a thousand
 open votes keep no status out. If all places of a class are taken, a request that is ``preferred``
@@ -26,9 +23,7 @@ from starlette.types import Scope
 
 from hbtrio.http.limits import Drain, HttpLimits
 from hbtrio.http.request import RequestRefusedError
-
-#: How long a connection may wait although too many do, in seconds.
-PATIENCE_S: Final = 1.0
+from hbtrio.http.waiting import Waiting
 
 #: How long a request that lost its place may take to end in order, in seconds.
 DISPLACED_S: Final = 1.0
@@ -77,27 +72,22 @@ class Slots:
     """
 
     def __init__(self, limits: HttpLimits, classes: RequestClasses = ONE_CLASS) -> None:
-        self._limits = limits
         self._classes = classes
-        #: The slots that may be given away, the longest waiting first.
-        self._waiting: dict[Slot, None] = {}
+        #: The slots that may be given away.
+        self._waiting = Waiting(limits)
         #: The requests in progress, by class, the oldest first.
         self._at_work: dict[str, dict[Slot, Place]] = {kind: {} for kind in classes.sizes}
         self._displaced: dict[Slot, None] = {}
 
-    def take(self) -> Slot:
+    def take(self, *, in_reserve: bool = False) -> Slot:
         """Returns a slot for a new connection.
 
         May close those that have waited longest. The new one calls :meth:`Slot.leave`.
+
+        Args:
+            in_reserve: whether the connection has one of the reserved descriptors.
         """
-        while self._waiting:
-            longest = next(iter(self._waiting))
-            had_time = trio.current_time() - longest.since > PATIENCE_S
-            most = self._limits.max_waiting if had_time else self._limits.max_connections
-            if len(self._waiting) < min(most, self._limits.max_connections):
-                break
-            longest.leave()
-            longest.scope.cancel()
+        self._waiting.make_room(in_reserve=in_reserve)
         slot = Slot(self)
         self.wait(slot)
         return slot
@@ -106,12 +96,11 @@ class Slots:
 
     def wait(self, slot: Slot) -> None:
         """Makes a slot one that may be given away."""
-        slot.since = trio.current_time()
-        self._waiting[slot] = None
+        self._waiting.add(slot.scope)
 
     def forget(self, slot: Slot) -> None:
         """Frees a waiting slot, unless it was given away."""
-        self._waiting.pop(slot, None)
+        self._waiting.discard(slot.scope)
 
     def begin(self, slot: Slot, scope: Scope) -> None:
         """Gives a waiting connection the place for its request.
@@ -128,7 +117,7 @@ class Slots:
                 raise RequestRefusedError(503, text)
             del taken[oldest]
             self._displace(oldest)
-        del self._waiting[slot]
+        self.forget(slot)
         taken[slot] = place
 
     def end(self, slot: Slot) -> None:
@@ -155,13 +144,11 @@ class Slot:
     Attributes:
         scope: the connection's cancel scope; cancelled when the slot is given away while the
             connection waits, and :data:`DISPLACED_S` after its request lost its place.
-        since: when the connection began to wait.
         displaced: begins when the request in progress loses its place.
     """
 
     def __init__(self, slots: Slots) -> None:
         self.scope = trio.CancelScope()
-        self.since = 0.0
         self.displaced = Drain()
         self._slots = slots
 

@@ -65,7 +65,7 @@ async def accept_connections(
                     with spare.lent():
                         await _refuse(listener)
                     continue
-                if not to_the_last and is_reserved(stream.socket.fileno()):
+                if not to_the_last and has_reserved(stream):
                     reason = f"the last descriptors are reserved; {limit_text()}"
                     shortage.refused(reason, trio.current_time())
                     await trio.aclose_forcefully(stream)
@@ -74,6 +74,11 @@ async def accept_connections(
                 nursery.start_soon(_run, handler, stream)
     finally:
         spare.close()
+
+
+def has_reserved(stream: trio.SocketStream) -> bool:
+    """Returns whether an accepted connection has one of the descriptors that are reserved."""
+    return is_reserved(stream.socket.fileno())
 
 
 async def _refuse(listener: trio.SocketListener | UnixListener) -> None:
