@@ -83,6 +83,7 @@ def test_the_sections_stand_in_the_order_of_the_tables() -> None:
         "Presence of a guest",
         "Ballot",
         "Action",
+        "Ownership",
         "Application",
         "Vote or notice at the agent",
         "Delivery to the VIM",

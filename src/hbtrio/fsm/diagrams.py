@@ -28,6 +28,7 @@ from hbtrio.fsm.heartbeat.table import (
     HeartbeatEvent,
     HeartbeatState,
 )
+from hbtrio.fsm.ownership import OWNERSHIP_TABLE
 from hbtrio.fsm.table import Decision, Table
 
 TABLES: Final[tuple[Table[Any, Any], ...]] = (
@@ -36,6 +37,7 @@ TABLES: Final[tuple[Table[Any, Any], ...]] = (
     PRESENCE_TABLE,
     BALLOT_TABLE,
     ACTION_FSM,
+    OWNERSHIP_TABLE,
     APPLICATION_TABLE,
     FLEET_ROUND_TABLE,
     DELIVERY_TABLE,
