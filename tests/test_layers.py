@@ -20,7 +20,7 @@ SOURCE: Final = TESTS.parent / "src" / "hbtrio"
 MOST_LEVELS: Final = 7
 
 #: Pairs of packages of which one imports the other.
-MOST_ARROWS: Final = 75
+MOST_ARROWS: Final = 76
 
 #: Modules that guest, host and agent share.
 MOST_SHARED: Final = 12

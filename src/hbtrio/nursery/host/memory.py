@@ -1,0 +1,330 @@
+"""Remembers what a host knows across its restarts, and keeps its history.
+
+Nothing here makes a beat wait. What is to be stored is collected and written by a task of its own;
+a later state of an instance replaces the one that waits, and all else that waits is bounded. A disk
+that is full, hangs or has lost its file is logged and shown in status, and the host goes on: only
+its next start remembers less.
+
+    memory
+      writes          opens the store, reads what it has, then writes what has been collected
+      store watch     notices that the store's files were deleted or replaced
+      pruning         removes old history
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from hbtrio.errors import UserError
+from hbtrio.nursery.host.unwritten import Unwritten
+from hbtrio.nursery.store_watch import StoreWatch
+from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.policy.backoff import Backoff
+from hbtrio.store.host_records import (
+    ActionRecord,
+    CorrectiveRun,
+    HoldRecord,
+    KnownInstance,
+    Moment,
+    Recollection,
+)
+from hbtrio.store.host_store import HostStore
+from hbtrio.store.jobs import StoreFault
+from hbtrio.store.records import HistoryEntry, HistoryRecord
+
+_log = logging.getLogger("hbtrio.memory")
+
+#: Seconds between two writes, for what can be written together.
+PAUSE_S: Final = 0.1
+
+#: How long a step of an action may wait for the disk, in seconds.
+STEP_S: Final = 1.0
+
+#: After this many seconds a write or the opening of the store counts as hung.
+HUNG_S: Final = 10.0
+
+#: How long the end of the host may wait for what has not been written, in seconds.
+_LAST_S: Final = 1.0
+
+#: Seconds between two removals of old history.
+_PRUNE_EVERY_S: Final = 3600.0
+
+#: Why a host without a state directory remembers nothing.
+NO_DIRECTORY: Final = "no state directory is configured: nothing is remembered across restarts"
+
+
+@attrs.frozen(kw_only=True)
+class MemorySettings:
+    """What a memory needs from outside.
+
+    Args:
+        open_store: opens the store; None if there is no state directory.
+        moment: returns the present moment.
+        path: the store's file, for messages; "" if there is none.
+        history_days: for how long the history is kept.
+    """
+
+    open_store: Callable[[], AbstractAsyncContextManager[HostStore]] | None
+    moment: Callable[[], Moment]
+    path: str = ""
+    history_days: float = 30.0
+
+
+class NotKept(Exception):
+    """There is no history, or it can't be read now."""
+
+
+class HostMemory:
+    """The memory of a host; :func:`open_memory` makes and runs it.
+
+    Args:
+        settings: its store and clock.
+    """
+
+    def __init__(self, settings: MemorySettings) -> None:
+        #: Whether the store was read; never without a state directory.
+        self.recalled = False
+        self.path = settings.path
+        self._settings = settings
+        self._fault = "" if settings.open_store is not None else NO_DIRECTORY
+        self._store: HostStore | None = None
+        self._watch: StoreWatch | None = None
+        #: Since when the disk is being waited for; infinity if it is not.
+        self._busy_since = math.inf
+        self._wake = WakeUp()
+        self._unwritten = Unwritten()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a state directory."""
+        return self._settings.open_store is not None
+
+    @property
+    def fault(self) -> str:
+        """Why nothing is remembered now; "" while all is well."""
+        return self._fault or ("" if self._watch is None else self._watch.fault)
+
+    @property
+    def moment(self) -> Moment:
+        """The present moment, as records carry it."""
+        return self._settings.moment()
+
+    @property
+    def lost(self) -> int:
+        """Entries of the history that were dropped because the disk did not take them."""
+        return self._unwritten.lost
+
+    # -- what is to be stored; never waits ----------------------------------------------------
+
+    def know(self, known: KnownInstance) -> None:
+        """Remembers what is known of an instance, in place of what was known before."""
+        if self.is_kept and self._unwritten.know(known):
+            self._wake.set()
+
+    def forget(self, uuid: str) -> None:
+        """Forgets an instance that no longer exists."""
+        if self.is_kept:
+            self._unwritten.forget(uuid)
+            self._wake.set()
+
+    def ran(self, uuid: str) -> None:
+        """Remembers that a corrective command, which counts against the limit, was run now."""
+        if self.is_kept:
+            self._unwritten.ran(CorrectiveRun(uuid, self.moment))
+            self._wake.set()
+
+    def hold(self, hold: HoldRecord) -> None:
+        """Remembers a hold, in place of one of its kind on its instance."""
+        if self.is_kept:
+            self._unwritten.hold(hold.kind, hold.uuid, hold)
+            self._wake.set()
+
+    def release(self, kind: str, uuid: str) -> None:
+        """Forgets a hold."""
+        if self.is_kept:
+            self._unwritten.hold(kind, uuid, None)
+            self._wake.set()
+
+    def record(self, entry: HistoryEntry) -> None:
+        """Adds an entry to the history."""
+        if self.is_kept:
+            self._unwritten.record(entry)
+            self._wake.set()
+
+    # -- what is waited for -------------------------------------------------------------------
+
+    async def put_action(self, action: ActionRecord) -> bool:
+        """Stores an action and its step before the step is taken; waits at most ``STEP_S``.
+
+        Returns whether it is stored; if not, the action goes on, and is not resumed after a
+        restart.
+        """
+        return await self._step(lambda store: store.put_action(action))
+
+    async def end_action(self, id_: str, outcome: HistoryEntry | None = None) -> bool:
+        """Removes an action that has ended, and adds its outcome to the history.
+
+        Returns whether that is stored. If not, a restart may resume the action at its last step;
+        the outcome is added later.
+        """
+        if await self._step(lambda store: store.end_action(id_, outcome)):
+            return True
+        if outcome is not None:
+            self.record(outcome)
+        return False
+
+    async def _step(self, work: Callable[[HostStore], Awaitable[None]]) -> bool:
+        store = self._store
+        if store is None:
+            return False
+        with trio.move_on_after(STEP_S):
+            try:
+                await work(store)
+            except StoreFault as fault:
+                self._note_fault(str(fault))
+                return False
+            return True
+        return False
+
+    async def history(
+        self, limit: int, *, before: int | None = None, uuid: str | None = None
+    ) -> tuple[HistoryRecord, ...]:
+        """Returns entries of the history, the newest first; see :meth:`HostStore.history`.
+
+        Raises:
+            NotKept: there is no state directory, or it can't be read.
+        """
+        if self._store is None:
+            raise NotKept(self.fault or "the state directory is being opened")
+        try:
+            return await self._store.history(limit, before=before, uuid=uuid)
+        except StoreFault as fault:
+            raise NotKept(str(fault)) from fault
+
+    # -- the tasks ----------------------------------------------------------------------------
+
+    async def run(self, on_recalled: Callable[[Recollection], None]) -> None:
+        """Reads the store, then writes until cancelled, and what is left for at most a second.
+
+        Without a state directory it returns at once.
+
+        Args:
+            on_recalled: called once with what an earlier run has left, before anything is written.
+        """
+        if self._settings.open_store is None:
+            _log.warning("%s", NO_DIRECTORY)
+            return
+        backoff = Backoff()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_for_hang)
+            while True:
+                self._busy_since = trio.current_time()
+                try:
+                    async with self._settings.open_store() as store:
+                        await self._serve(store, on_recalled)
+                except UserError as error:
+                    self._busy_since = math.inf
+                    self._note_fault(str(error))
+                    await trio.sleep(backoff.next_delay_s())
+
+    async def _serve(
+        self, store: HostStore, on_recalled: Callable[[Recollection], None]
+    ) -> NoReturn:
+        backoff = Backoff()
+        while not self.recalled:
+            try:
+                recollection = await store.recall()
+            except StoreFault as fault:
+                self._note_fault(str(fault))
+                await trio.sleep(backoff.next_delay_s())
+            else:
+                self.recalled = True
+                on_recalled(recollection)
+        self._busy_since = math.inf
+        self._fault = ""
+        self._store = store
+        self._watch = StoreWatch(store)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch.run)
+                nursery.start_soon(self._prune, store)
+                await self._write_forever(store)
+        finally:
+            self._store = None
+            with trio.CancelScope(deadline=trio.current_time() + _LAST_S, shield=True):
+                while self._unwritten and await self._write(store):
+                    pass
+        raise AssertionError("the tasks run until they are cancelled")
+
+    async def _write_forever(self, store: HostStore) -> NoReturn:
+        backoff = Backoff()
+        while True:
+            await self._wake.wait()
+            if await self._write(store):
+                backoff.reset()
+                await trio.sleep(PAUSE_S)
+            else:
+                await trio.sleep(backoff.next_delay_s())
+            if self._unwritten:
+                self._wake.set()
+
+    async def _write(self, store: HostStore) -> bool:
+        """Writes one batch of what is waiting; what can't be written waits on."""
+        # From here on nothing is cancelled before its work is queued, and that is done in any case.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        batch = self._unwritten.take()
+        self._busy_since = trio.current_time()
+        try:
+            await store.keep(batch.changes)
+        except StoreFault as fault:
+            self._note_fault(str(fault))
+            self._unwritten.put_back(batch)
+            return False
+        finally:
+            self._busy_since = math.inf
+        if self._fault:
+            _log.warning("%s: can be written again", self.path)
+            self._fault = ""
+        return True
+
+    async def _prune(self, store: HostStore) -> NoReturn:
+        keep = timedelta(days=self._settings.history_days)
+        while True:
+            try:
+                now = datetime.fromtimestamp(self.moment.epoch_s, UTC)
+                while await store.prune(now - keep):
+                    pass
+            except StoreFault as fault:
+                self._note_fault(str(fault))
+            await trio.sleep(_PRUNE_EVERY_S)
+
+    def _note_fault(self, fault: str) -> None:
+        if fault != self._fault:
+            text = "%s: %s; the host goes on, and remembers nothing of this time after a restart"
+            _log.error(text, self.path, fault)
+        self._fault = fault
+
+    async def _watch_for_hang(self) -> NoReturn:
+        while True:
+            await trio.sleep(HUNG_S)
+            if trio.current_time() - self._busy_since >= HUNG_S:
+                self._note_fault(f"the disk has not answered for {HUNG_S:g} s or more")
+
+
+@asynccontextmanager
+async def open_memory(
+    memory: HostMemory, on_recalled: Callable[[Recollection], None]
+) -> AsyncIterator[None]:
+    """Runs a memory within the block; what the end of the block reports is still written."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(memory.run, on_recalled)
+        yield
+        nursery.cancel_scope.cancel()

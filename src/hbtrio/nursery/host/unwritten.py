@@ -1,0 +1,118 @@
+"""Collects what is to be stored of a host until it is written, within bounds."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Final, TypeVar
+
+import attrs
+
+from hbtrio.store.host_records import CorrectiveRun, HoldRecord, KnownInstance
+from hbtrio.store.host_store import Changes
+from hbtrio.store.records import HistoryEntry
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+#: Of each kind, per write.
+AT_ONCE: Final = 1000
+
+#: Of each kind, the most that may wait for a disk; a host has at most as many instances.
+WAITING: Final = 100_000
+
+
+@attrs.frozen
+class Batch:
+    """What one write stores; None stands for what is to be removed."""
+
+    known: dict[str, KnownInstance | None]
+    holds: dict[tuple[str, str], HoldRecord | None]
+    runs: list[CorrectiveRun]
+    history: list[HistoryEntry]
+
+    @property
+    def changes(self) -> Changes:
+        """The batch, as the store takes it."""
+        return Changes(
+            known=tuple(one for one in self.known.values() if one is not None),
+            forgotten=tuple(uuid for uuid, one in self.known.items() if one is None),
+            runs=tuple(self.runs),
+            held=tuple(hold for hold in self.holds.values() if hold is not None),
+            released=tuple(key for key, hold in self.holds.items() if hold is None),
+            history=tuple(self.history),
+        )
+
+
+class Unwritten:
+    """What is to be stored; the oldest gives way if too much waits."""
+
+    def __init__(self) -> None:
+        #: Entries of the history that gave way.
+        self.lost = 0
+        self._known: OrderedDict[str, KnownInstance | None] = OrderedDict()
+        #: What was put last of each instance, so that only changes are written.
+        self._last: dict[str, KnownInstance] = {}
+        self._holds: OrderedDict[tuple[str, str], HoldRecord | None] = OrderedDict()
+        self._runs: deque[CorrectiveRun] = deque(maxlen=WAITING)
+        self._history: deque[HistoryEntry] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._known or self._runs or self._holds or self._history)
+
+    def know(self, known: KnownInstance) -> bool:
+        """Takes what is known of an instance; returns whether it differs from the last time."""
+        if self._last.get(known.uuid) == known:
+            return False
+        self._last[known.uuid] = known
+        _put(self._known, known.uuid, known)
+        return True
+
+    def forget(self, uuid: str) -> None:
+        """Takes the end of an instance."""
+        self._last.pop(uuid, None)
+        _put(self._known, uuid, None)
+
+    def hold(self, kind: str, uuid: str, hold: HoldRecord | None) -> None:
+        """Takes a hold, or with None its end."""
+        _put(self._holds, (kind, uuid), hold)
+
+    def ran(self, run: CorrectiveRun) -> None:
+        """Takes a corrective command that was run."""
+        self._runs.append(run)
+
+    def record(self, entry: HistoryEntry) -> None:
+        """Takes an entry of the history."""
+        self._history.append(entry)
+        if len(self._history) > WAITING:
+            self._history.popleft()
+            self.lost += 1
+
+    def take(self) -> Batch:
+        """Takes the oldest, to be written."""
+        return Batch(
+            _taken(self._known),
+            _taken(self._holds),
+            [self._runs.popleft() for _ in range(min(AT_ONCE, len(self._runs)))],
+            [self._history.popleft() for _ in range(min(AT_ONCE, len(self._history)))],
+        )
+
+    def put_back(self, batch: Batch) -> None:
+        """Takes back what could not be written; what came meanwhile is newer."""
+        self._known = OrderedDict(batch.known | self._known)
+        self._holds = OrderedDict(batch.holds | self._holds)
+        runs = WAITING - len(self._runs)
+        self._runs.extendleft(reversed(batch.runs[-runs:] if runs else []))
+        fit = min(len(batch.history), WAITING - len(self._history))
+        self.lost += len(batch.history) - fit
+        self._history.extendleft(reversed(batch.history[len(batch.history) - fit :]))
+
+
+def _put(waiting: OrderedDict[K, V], key: K, value: V) -> None:
+    waiting[key] = value
+    waiting.move_to_end(key)
+    if len(waiting) > WAITING:
+        waiting.popitem(last=False)
+
+
+def _taken(waiting: OrderedDict[K, V]) -> dict[K, V]:
+    return dict(waiting.popitem(last=False) for _ in range(min(AT_ONCE, len(waiting))))

@@ -1,0 +1,321 @@
+"""What a host remembers: written soon, coalesced and bounded, whatever the disk does."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from hbtrio.errors import UserError
+from hbtrio.nursery.host import unwritten
+from hbtrio.nursery.host.memory import (
+    HUNG_S,
+    NO_DIRECTORY,
+    PAUSE_S,
+    STEP_S,
+    HostMemory,
+    MemorySettings,
+    NotKept,
+    open_memory,
+)
+from hbtrio.store.database import open_database
+from hbtrio.store.host_records import (
+    ActionRecord,
+    HoldRecord,
+    KnownInstance,
+    Moment,
+    Recollection,
+)
+from hbtrio.store.host_schema import HOST_SCHEMA
+from hbtrio.store.host_store import Changes, HostStore
+from hbtrio.store.records import HistoryEntry
+from hbtrio.wire.vocabulary import ActionName
+from support.inline_store import EPOCH, InlineWorker, wall_clock
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+ACTION = ActionRecord(
+    id="a1",
+    uuid="u1",
+    name=ActionName.REBOOT,
+    command=("x",),
+    force=False,
+    who="",
+    step="performing",
+    begun_at=0.0,
+    boot_id="boot",
+)
+
+
+def known(uuid: str = "u1", state: str = "heartbeating") -> KnownInstance:
+    return KnownInstance(uuid=uuid, state=state, boot_id="boot")
+
+
+def entry(reason: str) -> HistoryEntry:
+    return HistoryEntry(wall_clock(), "loss", "u1", "compute-0", reason)
+
+
+class Disk:
+    """A store that outlives its memories, and what it says."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.worker = InlineWorker(db)
+        self.store = HostStore(self.worker, wall_clock)
+        self.refusals = 0
+        self.opened = 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[HostStore]:
+        self.opened += 1
+        if self.opened <= self.refusals:
+            raise UserError("/var/host.db: is damaged")
+        yield self.store
+
+    def memory(self) -> HostMemory:
+        return HostMemory(
+            MemorySettings(
+                open_store=self.open,
+                moment=lambda: Moment("boot", trio.current_time(), wall_clock().timestamp()),
+                path="/var/host.db",
+                history_days=1.0,
+            )
+        )
+
+
+@contextmanager
+def disk_in(folder: Path) -> Iterator[Disk]:
+    database = open_database(str(folder / "host.db"), HOST_SCHEMA)
+    try:
+        yield Disk(database.db)
+    finally:
+        database.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with disk_in(tmp_path) as made:
+        yield made
+
+
+async def recall(disk: Disk) -> Recollection:
+    """What the next run of the host is given."""
+    found: list[Recollection] = []
+    async with open_memory(disk.memory(), found.append):
+        await trio.sleep(1)
+    [recollection] = found
+    return recollection
+
+
+def ignore(_: Recollection) -> None:
+    """Does nothing with what was left."""
+
+
+async def test_what_was_left_comes_before_what_is_written(disk: Disk) -> None:
+    async with open_memory(disk.memory(), ignore):
+        await trio.sleep(1)
+    memory = disk.memory()
+    memory.know(known())
+    async with open_memory(memory, ignore):
+        await trio.sleep(1)
+    found: list[Recollection] = []
+    memory = disk.memory()
+    # The next run sees the instance before it knows better.
+    memory.know(known(state="waiting"))
+    async with open_memory(memory, found.append):
+        await trio.sleep(1)
+        assert memory.fault == ""
+    assert found == [Recollection(instances=(known(),))]
+    assert (await recall(disk)).instances == (known(state="waiting"),)
+
+
+async def test_each_kind_is_remembered(disk: Disk) -> None:
+    hold = HoldRecord("brake", "", "too many", 1.0)
+    memory = disk.memory()
+    async with open_memory(memory, ignore):
+        await trio.sleep(1)
+        memory.know(known())
+        memory.know(known("u2"))
+        memory.ran("u1")
+        memory.hold(hold)
+        memory.hold(attrs.evolve(hold, kind="other"))
+        memory.record(entry("gone"))
+        assert await memory.put_action(ACTION)
+        await trio.sleep(PAUSE_S * 2)
+        memory.forget("u2")
+        memory.release("other", "")
+        await trio.sleep(PAUSE_S * 2)
+        assert [one.entry.reason for one in await memory.history(10)] == ["gone"]
+    left = await recall(disk)
+    assert (left.instances, left.actions, left.holds) == ((known(),), (ACTION,), (hold,))
+    [run] = left.corrective_runs
+    assert (run.uuid, run.at.boot_id, run.at.boot_s) == ("u1", "boot", 1.0)
+
+
+async def test_the_last_words_are_written(disk: Disk) -> None:
+    memory = disk.memory()
+    async with open_memory(memory, ignore):
+        await trio.sleep(1)
+        for number in range(2500):
+            memory.record(entry(str(number)))
+    async with disk.open() as store:
+        assert (await store.history(1))[0].entry.reason == "2499"
+
+
+async def test_changes_coalesce(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    keep = HostStore.keep
+
+    async def counted(store: HostStore, changes: Changes) -> None:
+        written.append([one.state for one in changes.known])
+        await keep(store, changes)
+
+    monkeypatch.setattr(HostStore, "keep", counted)
+    memory = disk.memory()
+    async with open_memory(memory, ignore):
+        await trio.sleep(1)
+        for number in range(1000):
+            memory.know(known(state=str(number)))
+            memory.know(known(state=str(number)))  # no news
+            await trio.sleep(0.001)
+        await trio.sleep(1)
+        memory.know(known(state="999"))
+        await trio.sleep(1)
+    assert 9 <= len(written) <= 12
+    assert written[0] == ["0"]
+    assert written[-1] == ["999"]
+
+
+async def test_a_full_disk(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "hbtrio.memory")
+    memory = disk.memory()
+    async with open_memory(memory, ignore):
+        await trio.sleep(1)
+        disk.worker.fault = "database or disk is full"
+        memory.know(known())
+        memory.know(known("u2"))
+        memory.record(entry("first"))
+        await trio.sleep(10)
+        assert memory.fault == "database or disk is full"
+        assert not await memory.put_action(ACTION)
+        with pytest.raises(NotKept, match="full"):
+            await memory.history(10)
+        memory.know(known(state="waiting"))
+        memory.record(entry("second"))
+        disk.worker.fault = ""
+        await trio.sleep(61)
+        assert memory.fault == ""
+        assert [one.entry.reason for one in await memory.history(10)] == ["second", "first"]
+    assert [one.state for one in (await recall(disk)).instances] == ["waiting", "heartbeating"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        "/var/host.db: database or disk is full; the host goes on, and remembers nothing of this"
+        " time after a restart",
+        "/var/host.db: can be written again",
+    ]
+
+
+async def test_a_store_that_can_not_be_opened_is_tried_again(disk: Disk) -> None:
+    disk.refusals = 3
+    memory = disk.memory()
+    found: list[Recollection] = []
+    async with open_memory(memory, found.append):
+        memory.know(known())
+        await trio.sleep(3.5)
+        assert (memory.fault, found) == ("/var/host.db: is damaged", [])
+        with pytest.raises(NotKept, match="is damaged"):
+            await memory.history(1)
+        await trio.sleep(4)
+        assert (memory.fault, found) == ("", [Recollection()])
+    assert (await recall(disk)).instances == (known(),)
+
+
+async def test_a_hung_disk(disk: Disk) -> None:
+    memory = disk.memory()
+    async with open_memory(memory, ignore):
+        await trio.sleep(1)
+        disk.worker.slow_s = 1000
+        memory.know(known())
+        await trio.sleep(HUNG_S * 2)
+        assert memory.fault == "the disk has not answered for 10 s or more"
+        begun = trio.current_time()
+        assert not await memory.put_action(ACTION)
+        assert trio.current_time() - begun == STEP_S
+        begun = trio.current_time()
+    # The end of the host does not wait for it.
+    assert trio.current_time() - begun <= 1
+
+
+async def test_files_that_are_gone(disk: Disk) -> None:
+    memory = disk.memory()
+    async with open_memory(memory, ignore):
+        await trio.sleep(1)
+        disk.worker.fault_of_files = "/var/host.db was deleted or moved"
+        await trio.sleep(21)
+        assert memory.fault == "/var/host.db was deleted or moved"
+
+
+async def test_old_history_is_removed(disk: Disk) -> None:
+    memory = disk.memory()
+    async with open_memory(memory, ignore):
+        memory.record(entry("old"))
+        await trio.sleep(timedelta(hours=23).total_seconds())
+        memory.record(entry("new"))
+        await trio.sleep(timedelta(hours=2.1).total_seconds())
+        assert [one.entry.reason for one in await memory.history(10)] == ["new"]
+
+
+async def test_the_end_of_an_action(disk: Disk) -> None:
+    memory = disk.memory()
+    async with open_memory(memory, ignore):
+        await trio.sleep(1)
+        assert await memory.put_action(ACTION)
+        assert await memory.end_action("a1", entry("done"))
+        disk.worker.fault = "full"
+        assert not await memory.end_action("a2", entry("done later"))
+        disk.worker.fault = ""
+        await trio.sleep(61)
+        reasons = [one.entry.reason for one in await memory.history(10)]
+    assert reasons == ["done later", "done"]
+    assert (await recall(disk)).actions == ()
+
+
+async def test_without_a_state_directory(caplog: pytest.LogCaptureFixture) -> None:
+    memory = HostMemory(MemorySettings(open_store=None, moment=lambda: Moment("", 0.0, 0.0)))
+    memory.know(known())
+    memory.forget("u1")
+    memory.ran("u1")
+    memory.hold(HoldRecord("brake", "", "", 0.0))
+    memory.release("brake", "")
+    memory.record(entry("x"))
+    async with open_memory(memory, ignore):
+        await trio.sleep(1)
+        assert not await memory.put_action(ACTION)
+        with pytest.raises(NotKept, match=NO_DIRECTORY):
+            await memory.history(1)
+    assert (memory.fault, memory.is_kept, memory.recalled) == (NO_DIRECTORY, False, False)
+    assert [record.getMessage() for record in caplog.records] == [NO_DIRECTORY]
+
+
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unwritten, "WAITING", 3)
+    waiting = unwritten.Unwritten()
+    for number in range(5):
+        waiting.know(known(str(number)))
+        waiting.hold("brake", str(number), None)
+        waiting.record(HistoryEntry(EPOCH, "loss", "u", "h", str(number)))
+    batch = waiting.take()
+    assert list(batch.known) == ["2", "3", "4"]
+    assert list(batch.holds) == [("brake", "2"), ("brake", "3"), ("brake", "4")]
+    assert [one.reason for one in batch.history] == ["2", "3", "4"]
+    assert waiting.lost == 2
+    waiting.record(attrs.evolve(batch.history[0], reason="5"))
+    waiting.put_back(batch)
+    assert [one.reason for one in waiting.take().history] == ["3", "4", "5"]
+    assert waiting.lost == 3
