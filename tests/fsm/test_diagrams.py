@@ -84,6 +84,7 @@ def test_the_sections_stand_in_the_order_of_the_tables() -> None:
         "Ballot",
         "Action",
         "Ownership",
+        "Correction",
         "Application",
         "Vote or notice at the agent",
         "Delivery to the VIM",

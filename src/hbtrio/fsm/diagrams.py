@@ -18,6 +18,7 @@ from hbtrio.fsm.action import ACTION_FSM
 from hbtrio.fsm.alarm_hold import HOLD_TABLE
 from hbtrio.fsm.application import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.fsm.ballot import BALLOT_TABLE, BallotEvent, BallotState
+from hbtrio.fsm.correction import CORRECTION_TABLE
 from hbtrio.fsm.delivery import DELIVERY_TABLE, DeliveryEvent, OutboxState
 from hbtrio.fsm.fleet_round import FLEET_ROUND_TABLE
 from hbtrio.fsm.guest_session import SESSION_TABLE, SessionEvent, SessionState
@@ -38,6 +39,7 @@ TABLES: Final[tuple[Table[Any, Any], ...]] = (
     BALLOT_TABLE,
     ACTION_FSM,
     OWNERSHIP_TABLE,
+    CORRECTION_TABLE,
     APPLICATION_TABLE,
     FLEET_ROUND_TABLE,
     DELIVERY_TABLE,

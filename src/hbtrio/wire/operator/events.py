@@ -51,7 +51,6 @@ _Cause = Annotated[
                 "busy",
                 "down",
                 "policy",
-                "returned",
                 "unsure",
             ]
         },
