@@ -1,4 +1,4 @@
-"""The decision on a corrective command: every standing, every hindrance, and what is asked first."""
+"""The decision on a corrective command: every standing and hindrance, and what is asked first."""
 
 from __future__ import annotations
 

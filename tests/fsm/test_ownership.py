@@ -63,7 +63,7 @@ def test_an_operator_waits_for_the_command_that_runs() -> None:
     ownership.command_begins("reboot")
     ownership.act_begins("stop")
     assert (ownership.command_runs, ownership.refuses_vote) == (True, True)
-    assert ownership.words == ("a corrective command; an operator's action is next (reboot)")
+    assert ownership.words == ("a corrective command (reboot)")
     ownership.command_ended()
     assert (ownership.command_runs, ownership.words) == (False, "an operator's action (stop)")
 

@@ -139,9 +139,12 @@ class Ownership:
     @property
     def words(self) -> str:
         """Who owns it, for status and events: ``an operator's action (reboot)``."""
+        if self.free:
+            return self.owner.value
+        if self.command_runs:
+            return f"{Owner.COMMAND.value} ({self._command})"
         what = self._event if self.owner is Owner.ORCHESTRATOR else self._act
-        what = self._command if self.command_runs else what
-        return self.owner.value if self.free else f"{self.owner.value} ({what})"
+        return f"{self.owner.value} ({what})"
 
     # -- an orchestrator's action -------------------------------------------------------------
 
