@@ -23,8 +23,9 @@ import trio
 from bench.sample import WARM_UP_S, Meter, Sample, allow_descriptors, quantiles_ms, resident_kb
 from hbtrio.config.host import HostConfig
 from hbtrio.nursery.host import daemon
-from hbtrio.nursery.host.daemon import Host, HostEnvironment
+from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.directory_watch import InotifyWatch
+from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.pacer import SLOT_S
 from hbtrio.nursery.port import Dialer, Port, UnixDialer

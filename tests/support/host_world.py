@@ -20,7 +20,9 @@ import trio
 from hbtrio.config.host import HostConfig
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
-from hbtrio.nursery.host.daemon import Host, HostEnvironment, open_host
+from hbtrio.nursery.host.daemon import Host, open_host
+from hbtrio.nursery.host.environment import HostEnvironment
+from hbtrio.nursery.host.memory import HostMemory, nothing_remembered, open_memory
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.round import Round
 from hbtrio.policy.begin_by import ProcessClock
@@ -273,6 +275,7 @@ class HostWorld(FakeTime):
         config: the host's configuration.
         runs: what commands do, by their first word or by a function of all of them.
         seed: of the ids that the host makes up.
+        memory: what the host remembers across restarts.
     """
 
     def __init__(
@@ -281,6 +284,7 @@ class HostWorld(FakeTime):
         config: HostConfig,
         runs: Mapping[str, FakeRun] | Callable[..., FakeRun],
         seed: int,
+        memory: HostMemory,
     ) -> None:
         self.directory = FakeDirectory()
         self.dialer = MemoryDialer()
@@ -301,6 +305,7 @@ class HostWorld(FakeTime):
             reports=Reports(lambda: EPOCH + timedelta(seconds=trio.current_time())),
             clock=ProcessClock(trio.current_time, "boot-1"),
             shed_log=self.sheds.append,
+            memory=memory,
         )
         #: Programming errors that the test brings about.
         self.crashes = 0
@@ -418,6 +423,7 @@ async def host_world(
     *,
     runs: Mapping[str, FakeRun] | Callable[..., FakeRun] | None = None,
     seed: int = 0,
+    memory: HostMemory | None = None,
     **config: Any,
 ) -> AsyncIterator[HostWorld]:
     """A running host without guests, at ``START_S``; use it on an autojump clock.
@@ -428,12 +434,14 @@ async def host_world(
     Args:
         runs: what commands do; without it there are none.
         seed: of the ids that the host makes up.
+        memory: what it remembers across restarts; by default nothing.
         config: keys of the host's configuration.
     """
     try:
-        async with nothing_left(), trio.open_nursery() as nursery:
+        memory = memory or nothing_remembered()
+        async with nothing_left(), open_memory(memory), trio.open_nursery() as nursery:
             settings = HostConfig(channel_dir=CHANNEL_DIR, hostname="compute-0", **config)
-            world = HostWorld(nursery, settings, runs or {}, seed)
+            world = HostWorld(nursery, settings, runs or {}, seed, memory)
             await nursery.start(world.run_host)
             await world.at(START_S)
             yield world

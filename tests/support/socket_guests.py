@@ -17,7 +17,8 @@ from typing import Any
 import trio
 
 from hbtrio.config.host import HostConfig
-from hbtrio.nursery.host.daemon import Host, HostEnvironment, open_host
+from hbtrio.nursery.host.daemon import Host, open_host
+from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.port import SocketPort
 from hbtrio.wire.channel_messages import MAX_ID

@@ -38,8 +38,9 @@ from hbtrio.net.tls_files import TlsFiles, client_files
 from hbtrio.net.unix_socket import UnixListener, open_unix_listener
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.agent_link import HostLink, Identity
-from hbtrio.nursery.host.daemon import Host, HostEnvironment, open_host
+from hbtrio.nursery.host.daemon import Host, open_host
 from hbtrio.nursery.host.directory_watch import InotifyWatch
+from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.host.events_watch import watch_events_file
 from hbtrio.nursery.host.reports import Reports

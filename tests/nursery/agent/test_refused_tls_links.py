@@ -16,7 +16,8 @@ from hbtrio.config.host import AgentLinkSettings, HostConfig
 from hbtrio.net.endpoints import Endpoint
 from hbtrio.net.tls_files import TlsFiles, client_files, server_files
 from hbtrio.nursery.host.agent_link import HostLink, Identity
-from hbtrio.nursery.host.daemon import Host, HostEnvironment, open_host
+from hbtrio.nursery.host.daemon import Host, open_host
+from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.reports import Reports
 from support.agent_world import AgentWorld, agent_world
 from support.certificates import HERE, files

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import attrs
 import pytest
 import trio
 
-from hbtrio.errors import UserError
 from hbtrio.nursery.host import unwritten
 from hbtrio.nursery.host.memory import (
     HUNG_S,
@@ -25,7 +23,6 @@ from hbtrio.nursery.host.memory import (
     NotKept,
     open_memory,
 )
-from hbtrio.store.database import open_database
 from hbtrio.store.host_records import (
     ActionRecord,
     HoldRecord,
@@ -33,11 +30,10 @@ from hbtrio.store.host_records import (
     Moment,
     Recollection,
 )
-from hbtrio.store.host_schema import HOST_SCHEMA
-from hbtrio.store.host_store import Changes, HostStore
 from hbtrio.store.records import HistoryEntry
 from hbtrio.wire.vocabulary import ActionName
-from support.inline_store import EPOCH, InlineWorker, wall_clock
+from support.inline_store import EPOCH, wall_clock
+from support.memory_store import MemoryStore, memory_store
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -62,83 +58,48 @@ def entry(reason: str) -> HistoryEntry:
     return HistoryEntry(wall_clock(), "loss", "u1", "compute-0", reason)
 
 
-class Disk:
-    """A store that outlives its memories, and what it says."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self.worker = InlineWorker(db)
-        self.store = HostStore(self.worker, wall_clock)
-        self.refusals = 0
-        self.opened = 0
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[HostStore]:
-        self.opened += 1
-        if self.opened <= self.refusals:
-            raise UserError("/var/host.db: is damaged")
-        yield self.store
-
-    def memory(self) -> HostMemory:
-        return HostMemory(
-            MemorySettings(
-                open_store=self.open,
-                moment=lambda: Moment("boot", trio.current_time(), wall_clock().timestamp()),
-                path="/var/host.db",
-                history_days=1.0,
-            )
-        )
-
-
-@contextmanager
-def disk_in(folder: Path) -> Iterator[Disk]:
-    database = open_database(str(folder / "host.db"), HOST_SCHEMA)
-    try:
-        yield Disk(database.db)
-    finally:
-        database.close()
-
-
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    with disk_in(tmp_path) as made:
+def disk(tmp_path: Path) -> Iterator[MemoryStore]:
+    with memory_store(tmp_path) as made:
         yield made
 
 
-async def recall(disk: Disk) -> Recollection:
-    """What the next run of the host is given."""
-    found: list[Recollection] = []
-    async with open_memory(disk.memory(), found.append):
-        await trio.sleep(1)
-    [recollection] = found
-    return recollection
+@asynccontextmanager
+async def remembering(
+    memory: HostMemory, take: Callable[[Recollection], None]
+) -> AsyncIterator[None]:
+    async with open_memory(memory), trio.open_nursery() as nursery:
+        nursery.start_soon(memory.recollect, take)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 def ignore(_: Recollection) -> None:
     """Does nothing with what was left."""
 
 
-async def test_what_was_left_comes_before_what_is_written(disk: Disk) -> None:
-    async with open_memory(disk.memory(), ignore):
+async def test_what_was_left_comes_before_what_is_written(disk: MemoryStore) -> None:
+    async with remembering(disk.memory(), ignore):
         await trio.sleep(1)
     memory = disk.memory()
     memory.know(known())
-    async with open_memory(memory, ignore):
+    async with remembering(memory, ignore):
         await trio.sleep(1)
     found: list[Recollection] = []
     memory = disk.memory()
     # The next run sees the instance before it knows better.
     memory.know(known(state="waiting"))
-    async with open_memory(memory, found.append):
+    async with remembering(memory, found.append):
         await trio.sleep(1)
         assert memory.fault == ""
     assert found == [Recollection(instances=(known(),))]
-    assert (await recall(disk)).instances == (known(state="waiting"),)
+    assert (await disk.recall()).instances == (known(state="waiting"),)
 
 
-async def test_each_kind_is_remembered(disk: Disk) -> None:
+async def test_each_kind_is_remembered(disk: MemoryStore) -> None:
     hold = HoldRecord("brake", "", "too many", 1.0)
     memory = disk.memory()
-    async with open_memory(memory, ignore):
+    async with remembering(memory, ignore):
         await trio.sleep(1)
         memory.know(known())
         memory.know(known("u2"))
@@ -152,15 +113,15 @@ async def test_each_kind_is_remembered(disk: Disk) -> None:
         memory.release("other", "")
         await trio.sleep(PAUSE_S * 2)
         assert [one.entry.reason for one in await memory.history(10)] == ["gone"]
-    left = await recall(disk)
+    left = await disk.recall()
     assert (left.instances, left.actions, left.holds) == ((known(),), (ACTION,), (hold,))
     [run] = left.corrective_runs
     assert (run.uuid, run.at.boot_id, run.at.boot_s) == ("u1", "boot", 1.0)
 
 
-async def test_the_last_words_are_written(disk: Disk) -> None:
+async def test_the_last_words_are_written(disk: MemoryStore) -> None:
     memory = disk.memory()
-    async with open_memory(memory, ignore):
+    async with remembering(memory, ignore):
         await trio.sleep(1)
         for number in range(2500):
             memory.record(entry(str(number)))
@@ -168,34 +129,27 @@ async def test_the_last_words_are_written(disk: Disk) -> None:
         assert (await store.history(1))[0].entry.reason == "2499"
 
 
-async def test_changes_coalesce(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = []
-    keep = HostStore.keep
-
-    async def counted(store: HostStore, changes: Changes) -> None:
-        written.append([one.state for one in changes.known])
-        await keep(store, changes)
-
-    monkeypatch.setattr(HostStore, "keep", counted)
+async def test_changes_coalesce(disk: MemoryStore) -> None:
     memory = disk.memory()
-    async with open_memory(memory, ignore):
+    async with remembering(memory, ignore):
         await trio.sleep(1)
         for number in range(1000):
             memory.know(known(state=str(number)))
             memory.know(known(state=str(number)))  # no news
             await trio.sleep(0.001)
         await trio.sleep(1)
+        assert 9 <= disk.writes <= 12
+        writes = disk.writes
         memory.know(known(state="999"))
         await trio.sleep(1)
-    assert 9 <= len(written) <= 12
-    assert written[0] == ["0"]
-    assert written[-1] == ["999"]
+        assert disk.writes == writes
+    assert (await disk.recall()).instances == (known(state="999"),)
 
 
-async def test_a_full_disk(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_disk(disk: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "hbtrio.memory")
     memory = disk.memory()
-    async with open_memory(memory, ignore):
+    async with remembering(memory, ignore):
         await trio.sleep(1)
         disk.worker.fault = "database or disk is full"
         memory.know(known())
@@ -212,7 +166,7 @@ async def test_a_full_disk(disk: Disk, caplog: pytest.LogCaptureFixture) -> None
         await trio.sleep(61)
         assert memory.fault == ""
         assert [one.entry.reason for one in await memory.history(10)] == ["second", "first"]
-    assert [one.state for one in (await recall(disk)).instances] == ["waiting", "heartbeating"]
+    assert [one.state for one in (await disk.recall()).instances] == ["waiting", "heartbeating"]
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
         "/var/host.db: database or disk is full; the host goes on, and remembers nothing of this"
@@ -221,11 +175,11 @@ async def test_a_full_disk(disk: Disk, caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
-async def test_a_store_that_can_not_be_opened_is_tried_again(disk: Disk) -> None:
+async def test_a_store_that_can_not_be_opened_is_tried_again(disk: MemoryStore) -> None:
     disk.refusals = 3
     memory = disk.memory()
     found: list[Recollection] = []
-    async with open_memory(memory, found.append):
+    async with remembering(memory, found.append):
         memory.know(known())
         await trio.sleep(3.5)
         assert (memory.fault, found) == ("/var/host.db: is damaged", [])
@@ -233,12 +187,12 @@ async def test_a_store_that_can_not_be_opened_is_tried_again(disk: Disk) -> None
             await memory.history(1)
         await trio.sleep(4)
         assert (memory.fault, found) == ("", [Recollection()])
-    assert (await recall(disk)).instances == (known(),)
+    assert (await disk.recall()).instances == (known(),)
 
 
-async def test_a_hung_disk(disk: Disk) -> None:
+async def test_a_hung_disk(disk: MemoryStore) -> None:
     memory = disk.memory()
-    async with open_memory(memory, ignore):
+    async with remembering(memory, ignore):
         await trio.sleep(1)
         disk.worker.slow_s = 1000
         memory.know(known())
@@ -252,18 +206,18 @@ async def test_a_hung_disk(disk: Disk) -> None:
     assert trio.current_time() - begun <= 1
 
 
-async def test_files_that_are_gone(disk: Disk) -> None:
+async def test_files_that_are_gone(disk: MemoryStore) -> None:
     memory = disk.memory()
-    async with open_memory(memory, ignore):
+    async with remembering(memory, ignore):
         await trio.sleep(1)
         disk.worker.fault_of_files = "/var/host.db was deleted or moved"
         await trio.sleep(21)
         assert memory.fault == "/var/host.db was deleted or moved"
 
 
-async def test_old_history_is_removed(disk: Disk) -> None:
+async def test_old_history_is_removed(disk: MemoryStore) -> None:
     memory = disk.memory()
-    async with open_memory(memory, ignore):
+    async with remembering(memory, ignore):
         memory.record(entry("old"))
         await trio.sleep(timedelta(hours=23).total_seconds())
         memory.record(entry("new"))
@@ -271,9 +225,9 @@ async def test_old_history_is_removed(disk: Disk) -> None:
         assert [one.entry.reason for one in await memory.history(10)] == ["new"]
 
 
-async def test_the_end_of_an_action(disk: Disk) -> None:
+async def test_the_end_of_an_action(disk: MemoryStore) -> None:
     memory = disk.memory()
-    async with open_memory(memory, ignore):
+    async with remembering(memory, ignore):
         await trio.sleep(1)
         assert await memory.put_action(ACTION)
         assert await memory.end_action("a1", entry("done"))
@@ -283,7 +237,7 @@ async def test_the_end_of_an_action(disk: Disk) -> None:
         await trio.sleep(61)
         reasons = [one.entry.reason for one in await memory.history(10)]
     assert reasons == ["done later", "done"]
-    assert (await recall(disk)).actions == ()
+    assert (await disk.recall()).actions == ()
 
 
 async def test_without_a_state_directory(caplog: pytest.LogCaptureFixture) -> None:
@@ -294,12 +248,12 @@ async def test_without_a_state_directory(caplog: pytest.LogCaptureFixture) -> No
     memory.hold(HoldRecord("brake", "", "", 0.0))
     memory.release("brake", "")
     memory.record(entry("x"))
-    async with open_memory(memory, ignore):
+    async with remembering(memory, ignore):
         await trio.sleep(1)
         assert not await memory.put_action(ACTION)
         with pytest.raises(NotKept, match=NO_DIRECTORY):
             await memory.history(1)
-    assert (memory.fault, memory.is_kept, memory.recalled) == (NO_DIRECTORY, False, False)
+    assert (memory.fault, memory.is_kept) == (NO_DIRECTORY, False)
     assert [record.getMessage() for record in caplog.records] == [NO_DIRECTORY]
 
 

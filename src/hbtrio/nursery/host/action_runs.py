@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import trio
@@ -37,6 +37,7 @@ class ActionRuns:
         processes: runs the commands.
         supervisor: counts programming errors.
         guard: the process's on-time guard.
+        on_over: called with each action that has come to its end.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ActionRuns:
         processes: ProcessRunner,
         supervisor: Supervisor,
         guard: OnTimeGuard,
+        on_over: Callable[[ActionRun], None],
     ) -> None:
         #: The actions in progress, by the instance's uuid.
         self.in_progress: dict[str, ActionRun] = {}
@@ -56,6 +58,7 @@ class ActionRuns:
         self._processes = processes
         self._supervisor = supervisor
         self._guard = guard
+        self._on_over = on_over
 
     def begin(
         self,
@@ -65,6 +68,7 @@ class ActionRuns:
         *,
         force: bool,
         begin_by: BeginBy,
+        who: str,
     ) -> ActionRun:
         """Starts an action and returns without waiting for it.
 
@@ -74,6 +78,7 @@ class ActionRuns:
             command: what performs it; if empty, the configured command.
             force: skip the vote.
             begin_by: until when it may begin; a later start ends it without a step.
+            who: who requested it.
 
         Raises:
             ActionRefused: an action on this instance is in progress, too many are in progress on
@@ -100,6 +105,7 @@ class ActionRuns:
             timeout_s=self._commands.timeout_s,
             guard=self._guard,
             begin_by=begin_by,
+            who=who,
         )
         self.in_progress[uuid] = action
         self._nursery.start_soon(self._run, action)
@@ -108,6 +114,7 @@ class ActionRuns:
     async def _run(self, action: ActionRun) -> None:
         try:
             await action.run()
+            self._on_over(action)
         except Exception:  # noqa: BLE001 - one action's programming error must not stop the host
             self._supervisor.count_crash()
             _log.exception("action %s on %s failed", action.name, action.uuid)

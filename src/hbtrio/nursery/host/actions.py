@@ -56,6 +56,7 @@ class ActionRun:
         timeout_s: how long the command may take, in seconds.
         guard: the process's on-time guard.
         begin_by: until when its first step may begin; after that it ends without a step.
+        who: who requested it.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class ActionRun:
         timeout_s: float,
         guard: OnTimeGuard,
         begin_by: BeginBy,
+        who: str = "",
     ) -> None:
         self.uuid = uuid
         self.name = name
+        self.who = who
         self._command = command
         self._machine = Action(name, force=force)
         self._channel_of = channel_of
@@ -93,6 +96,11 @@ class ActionRun:
         """The state of the action machine."""
         return self._machine.state
 
+    @property
+    def outcome(self) -> str:
+        """The state and its reason, for the history; the outcome, once the action has ended."""
+        return f"{self.state.value}: {self._reason}" if self._reason else self.state.value
+
     async def run(self) -> None:
         """Carries out the action; the last progress line has the outcome.
 
@@ -103,8 +111,7 @@ class ActionRun:
         except Expired as error:
             self._machine.expired()
             self._reason = str(error)
-        reason = f": {self._reason}" if self._reason else ""
-        _log.info("%s: action %s: %s%s", self.uuid, self.name, self.state.value, reason)
+        _log.info("%s: action %s: %s", self.uuid, self.name, self.outcome)
         self._progress(step="end", outcome=self.state.value, reason=self._reason)
 
     async def _carry_out(self) -> None:
@@ -193,7 +200,7 @@ class ActionRun:
                 await channel.round.done.wait()
             self._check_in_time()
             channel = self._present_channel()
-        opened = channel.open_round(event, notification)
+        opened = channel.open_round(event, notification, who=self.who)
         self._begin_by = None
         return opened
 

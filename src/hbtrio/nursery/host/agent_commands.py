@@ -92,6 +92,7 @@ class AgentCommands:
                 command_id=command.command_id,
                 patience_s=command.deadline_s,
                 begin_by=self._begin_by(command),
+                who="the agent",
             )
         except Expired as error:
             await session.send(_expired(command, error))
@@ -114,6 +115,7 @@ class AgentCommands:
                 command.command,
                 force=command.force,
                 begin_by=self._begin_by(command),
+                who=who,
             )
         except Expired as error:
             await session.send(_expired(command, error))

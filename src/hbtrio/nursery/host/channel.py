@@ -288,7 +288,7 @@ class Channel:
     # -- rounds -----------------------------------------------------------------------------
 
     def open_round(
-        self, event: Event, notification: NotificationType, command_id: str = ""
+        self, event: Event, notification: NotificationType, command_id: str = "", who: str = ""
     ) -> Round:
         """Opens a vote or notice and sends it.
 
@@ -304,7 +304,7 @@ class Channel:
             raise NotHeartbeating(f"{self.uuid} is not heartbeating: {self.why}")
         kind = window_of(event, notification)
         seconds = beat.profile.window_s(kind)
-        opened = self.rounds.open(event, notification, kind, seconds, command_id)
+        opened = self.rounds.open(event, notification, kind, seconds, command_id, who)
         if not opened.is_vote:
             self._apply(beat.notice_opened(event, now))
         self._send(

@@ -39,6 +39,7 @@ class ChannelReports:
         result: VoteResult | None = None,
         corrective_action: CorrectiveAction | None = None,
         command_id: str = "",
+        who: str = "",
         state: str = "",
         outcome: str = "",
         cause: str = "",
@@ -55,6 +56,7 @@ class ChannelReports:
             result=result,
             corrective_action=corrective_action,
             command_id=command_id,
+            who=who,
             state=state,
             outcome=outcome,
             cause=cause,
@@ -72,6 +74,7 @@ class ChannelReports:
             event=current.event,
             result=current.outcome.result,
             command_id=current.command_id,
+            who=current.who,
         )
 
     def publish_effect(self, effect: hb.Effect) -> None:

@@ -20,38 +20,33 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-import attrs
 import trio
 
 from hbtrio.config.host import HostConfig
 from hbtrio.fsm.heartbeat.rules import HeartbeatRules
-from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.action_runs import ActionRuns
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.connection import ReadLimits
 from hbtrio.nursery.host.corrective import Corrective, HeartbeatingCount
-from hbtrio.nursery.host.directory_watch import DirectoryWatch
 from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
+from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.link_status import LinkStatus
 from hbtrio.nursery.host.overload_watch import OverloadWatch
+from hbtrio.nursery.host.remembering import Remembering
 from hbtrio.nursery.host.reporting import ReportingSwitch
-from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.round import Round
 from hbtrio.nursery.pacer import Pacer
-from hbtrio.nursery.port import Dialer
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
 from hbtrio.nursery.windows import within
-from hbtrio.policy.begin_by import ANY_TIME, BeginBy, ProcessClock
+from hbtrio.policy.begin_by import ANY_TIME, BeginBy
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.profile import ProfileLimits
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.system.boot_clock import process_clock
-from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
 
 _log = logging.getLogger("hbtrio.host")
@@ -59,22 +54,6 @@ _log = logging.getLogger("hbtrio.host")
 
 class UnknownInstance(Exception):
     """This host has no instance with this uuid."""
-
-
-@attrs.frozen
-class HostEnvironment:
-    """What the host's tasks need from outside; a simulation passes in its own."""
-
-    watch: DirectoryWatch
-    dialer: Dialer
-    processes: ProcessRunner
-    new_id: Callable[[], int]
-    reports: Reports
-    clock: ProcessClock = attrs.field(factory=process_clock)
-    #: Drops log lines below level warning (True), or logs them again; called in an overload.
-    shed_log: Callable[[bool], None] = lambda _: None
-    #: The certificates in use.
-    files: FileWatch = attrs.field(factory=FileWatch)
 
 
 class Host:
@@ -113,6 +92,9 @@ class Host:
         self._environment = environment
         self._nursery = nursery
         self._heartbeating = HeartbeatingCount()
+        #: What is remembered across restarts.
+        self.memory = environment.memory
+        self.remembering = Remembering(self.memory, self.channels, config.hostname, self.reports)
         self._action_runs = ActionRuns(
             nursery,
             config.actions,
@@ -120,6 +102,7 @@ class Host:
             environment.processes,
             self.supervisor,
             self.guard,
+            self.remembering.action_over,
         )
         self.corrective = Corrective(
             nursery,
@@ -133,7 +116,7 @@ class Host:
         )
         #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
-        self._on_change: list[Callable[[str], None]] = []
+        self._on_change: list[Callable[[str], None]] = [self.remembering.changed]
         limits = config.limits
         self._setup = ChannelSetup(
             dialer=environment.dialer,
@@ -176,6 +159,7 @@ class Host:
         self._nursery.start_soon(keep, "discovery", self._discover)
         self._nursery.start_soon(keep, "overload", self.overload.run)
         self._nursery.start_soon(keep, "file watch", self.files.run)
+        self._nursery.start_soon(self.memory.recollect, self.remembering.recalled)
 
     async def _discover(self) -> None:
         await discover(
@@ -229,13 +213,21 @@ class Host:
         except KeyError:
             raise UnknownInstance(f"no instance {uuid} on this host") from None
 
-    def open_round(self, uuid: str, event: Event, notification: NotificationType) -> Round:
+    def open_round(
+        self, uuid: str, event: Event, notification: NotificationType, *, who: str = ""
+    ) -> Round:
         """Opens a vote or notice, which runs to its outcome with or without a waiter.
+
+        Args:
+            uuid: the instance.
+            event: what it is about.
+            notification: a vote or a notice.
+            who: who requested it, for the history.
 
         Raises:
             UnknownInstance, NotHeartbeating, RoundOpen: nothing was sent.
         """
-        return self.channel(uuid).open_round(event, notification)
+        return self.channel(uuid).open_round(event, notification, who=who)
 
     async def open_round_soon(
         self,
@@ -246,6 +238,7 @@ class Host:
         command_id: str,
         patience_s: float,
         begin_by: BeginBy,
+        who: str = "",
     ) -> Round:
         """Opens a vote or notice as soon as the one that is open has closed.
 
@@ -259,6 +252,7 @@ class Host:
             command_id: the id to put into the report of the outcome.
             patience_s: how long to wait for a round that is open, in seconds.
             begin_by: until when it may be opened.
+            who: who requested it, for the history.
 
         Raises:
             UnknownInstance, NotHeartbeating, RoundOpen, Expired: nothing was sent.
@@ -272,7 +266,7 @@ class Host:
             except trio.TooSlowError:
                 break
         begin_by.check()
-        return self.channel(uuid).open_round(event, notification, command_id)
+        return self.channel(uuid).open_round(event, notification, command_id, who)
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
         """Enables or disables reporting of losses and ill health; ``uuid`` "" is the whole host.
@@ -307,6 +301,7 @@ class Host:
         *,
         force: bool,
         begin_by: BeginBy = ANY_TIME,
+        who: str = "",
     ) -> ActionRun:
         """Starts an action, which runs to its end with or without a watcher.
 
@@ -316,6 +311,7 @@ class Host:
             command: what performs it; if empty, the configured command.
             force: skip the vote.
             begin_by: until when it may begin.
+            who: who requested it, for the history.
 
         Raises:
             UnknownInstance: this host has no such instance.
@@ -325,7 +321,11 @@ class Host:
         """
         uuid = self.channel(uuid).uuid
         begin_by.check()
-        return self._action_runs.begin(uuid, name, command, force=force, begin_by=begin_by)
+        action = self._action_runs.begin(
+            uuid, name, command, force=force, begin_by=begin_by, who=who
+        )
+        self.remembering.action_begins(action, "asked, without its vote" if force else "asked")
+        return action
 
 
 @asynccontextmanager

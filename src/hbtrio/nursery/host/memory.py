@@ -90,8 +90,6 @@ class HostMemory:
     """
 
     def __init__(self, settings: MemorySettings) -> None:
-        #: Whether the store was read; never without a state directory.
-        self.recalled = False
         self.path = settings.path
         self._settings = settings
         self._fault = "" if settings.open_store is not None else NO_DIRECTORY
@@ -101,6 +99,9 @@ class HostMemory:
         self._busy_since = math.inf
         self._wake = WakeUp()
         self._unwritten = Unwritten()
+        self._recollection = Recollection()
+        self._recalled = trio.Event()
+        self._taken = trio.Event()
 
     @property
     def is_kept(self) -> bool:
@@ -211,13 +212,21 @@ class HostMemory:
 
     # -- the tasks ----------------------------------------------------------------------------
 
-    async def run(self, on_recalled: Callable[[Recollection], None]) -> None:
+    async def recollect(self, take: Callable[[Recollection], None]) -> None:
+        """Waits until the store was read, and calls ``take`` with what an earlier run has left.
+
+        Nothing is written before that: what is known at a start would replace what was known.
+        Without a state directory it returns at once.
+        """
+        if self.is_kept:
+            await self._recalled.wait()
+            take(self._recollection)
+            self._taken.set()
+
+    async def run(self) -> None:
         """Reads the store, then writes until cancelled, and what is left for at most a second.
 
         Without a state directory it returns at once.
-
-        Args:
-            on_recalled: called once with what an earlier run has left, before anything is written.
         """
         if self._settings.open_store is None:
             _log.warning("%s", NO_DIRECTORY)
@@ -229,25 +238,22 @@ class HostMemory:
                 self._busy_since = trio.current_time()
                 try:
                     async with self._settings.open_store() as store:
-                        await self._serve(store, on_recalled)
+                        await self._serve(store)
                 except UserError as error:
                     self._busy_since = math.inf
                     self._note_fault(str(error))
                     await trio.sleep(backoff.next_delay_s())
 
-    async def _serve(
-        self, store: HostStore, on_recalled: Callable[[Recollection], None]
-    ) -> NoReturn:
+    async def _serve(self, store: HostStore) -> NoReturn:
         backoff = Backoff()
-        while not self.recalled:
+        while not self._recalled.is_set():
             try:
-                recollection = await store.recall()
+                self._recollection = await store.recall()
             except StoreFault as fault:
                 self._note_fault(str(fault))
                 await trio.sleep(backoff.next_delay_s())
             else:
-                self.recalled = True
-                on_recalled(recollection)
+                self._recalled.set()
         self._busy_since = math.inf
         self._fault = ""
         self._store = store
@@ -260,12 +266,13 @@ class HostMemory:
         finally:
             self._store = None
             with trio.CancelScope(deadline=trio.current_time() + _LAST_S, shield=True):
-                while self._unwritten and await self._write(store):
+                while self._taken.is_set() and self._unwritten and await self._write(store):
                     pass
         raise AssertionError("the tasks run until they are cancelled")
 
     async def _write_forever(self, store: HostStore) -> NoReturn:
         backoff = Backoff()
+        await self._taken.wait()
         while True:
             await self._wake.wait()
             if await self._write(store):
@@ -319,12 +326,15 @@ class HostMemory:
                 self._note_fault(f"the disk has not answered for {HUNG_S:g} s or more")
 
 
+def nothing_remembered() -> HostMemory:
+    """Makes the memory of a host without a state directory."""
+    return HostMemory(MemorySettings(open_store=None, moment=lambda: Moment("", 0.0, 0.0)))
+
+
 @asynccontextmanager
-async def open_memory(
-    memory: HostMemory, on_recalled: Callable[[Recollection], None]
-) -> AsyncIterator[None]:
+async def open_memory(memory: HostMemory) -> AsyncIterator[None]:
     """Runs a memory within the block; what the end of the block reports is still written."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(memory.run, on_recalled)
+        nursery.start_soon(memory.run)
         yield
         nursery.cancel_scope.cancel()

@@ -61,6 +61,7 @@ class Report:
         corrective_action: for loss and ill health, the action that the guest requested; for
             ``corrective`` and ``not-acted``, the action that was run or not.
         command_id: for a vote or notice that an agent commanded, the id of its command.
+        who: for a vote or notice, who requested it; for the host's history only.
         state: libvirt's answer about the domain; empty without libvirt.
         outcome: for ``corrective``, how the command ended.
         cause: for ``not-acted``, the kind of reason.
@@ -76,6 +77,7 @@ class Report:
     result: VoteResult | None = None
     corrective_action: CorrectiveAction | None = None
     command_id: str = ""
+    who: str = ""
     state: str = ""
     outcome: str = ""
     cause: str = ""

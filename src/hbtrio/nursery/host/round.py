@@ -40,6 +40,8 @@ class Round:
     window: BallotWindow
     #: The id of the agent's command that opened the round, or "".
     command_id: str = ""
+    #: Who requested it, or "".
+    who: str = ""
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Outcome | None = None
 
@@ -109,6 +111,7 @@ class RoundSlot:
         kind: WindowKind,
         seconds: float,
         command_id: str,
+        who: str,
     ) -> Round:
         """Opens a round; none may be open."""
         assert self.current is None
@@ -123,7 +126,7 @@ class RoundSlot:
             self._uuid,
             allows_s=HOST_ALLOWS_S,
         )
-        self.current = Round(event, notification, self._new_id(), window, command_id)
+        self.current = Round(event, notification, self._new_id(), window, command_id, who)
         self._tasks.hold(window, {_GUEST: stay_silent})
         return self.current
 

@@ -1,0 +1,34 @@
+"""Holds what the host's tasks need from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from hbtrio.nursery.file_watch import FileWatch
+from hbtrio.nursery.host.directory_watch import DirectoryWatch
+from hbtrio.nursery.host.memory import HostMemory, nothing_remembered
+from hbtrio.nursery.host.reports import Reports
+from hbtrio.nursery.port import Dialer
+from hbtrio.policy.begin_by import ProcessClock
+from hbtrio.system.boot_clock import process_clock
+from hbtrio.system.runner import ProcessRunner
+
+
+@attrs.frozen
+class HostEnvironment:
+    """What the host's tasks need from outside; a simulation passes in its own."""
+
+    watch: DirectoryWatch
+    dialer: Dialer
+    processes: ProcessRunner
+    new_id: Callable[[], int]
+    reports: Reports
+    clock: ProcessClock = attrs.field(factory=process_clock)
+    #: Drops log lines below level warning (True), or logs them again; called in an overload.
+    shed_log: Callable[[bool], None] = lambda _: None
+    #: The certificates in use.
+    files: FileWatch = attrs.field(factory=FileWatch)
+    #: What is remembered across restarts.
+    memory: HostMemory = attrs.field(factory=nothing_remembered)

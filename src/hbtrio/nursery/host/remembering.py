@@ -1,0 +1,113 @@
+"""Decides what of a host is remembered: its instances as they change, and its history."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+import trio
+
+from hbtrio.nursery.host.actions import ActionRun
+from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.memory import HostMemory
+from hbtrio.nursery.host.reports import Report, Reports
+from hbtrio.store.host_records import KnownInstance, Moment, Recollection
+from hbtrio.store.records import HistoryEntry
+from hbtrio.wire.vocabulary import ActionName
+
+_log = logging.getLogger("hbtrio.memory")
+
+#: The kind of history entries about actions, as an agent's.
+ACTION: str = "action"
+
+
+class Remembering:
+    """Passes to the memory what changes.
+
+    Args:
+        memory: the memory.
+        channels: the channels of all instances, by uuid; a live view.
+        hostname: this host's name.
+        reports: this host's reports, which the history consists of.
+    """
+
+    def __init__(
+        self, memory: HostMemory, channels: Mapping[str, Channel], hostname: str, reports: Reports
+    ) -> None:
+        self._memory = memory
+        self._channels = channels
+        self._hostname = hostname
+        self._reports = reports
+        if memory.is_kept:
+            reports.listen(self._reported)
+
+    def changed(self, uuid: str) -> None:
+        """Takes a change of an instance, its coming or its going."""
+        memory = self._memory
+        # The connections that a host closes at its own end are no news of its instances.
+        if not memory.is_kept or trio.current_effective_deadline() == -math.inf:
+            return
+        channel = self._channels.get(uuid)
+        if channel is None or channel.gone:
+            memory.forget(uuid)
+        else:
+            memory.know(known_of(channel, memory.moment))
+
+    def recalled(self, recollection: Recollection) -> None:
+        """Takes what an earlier run of the host has left."""
+        for known in recollection.instances:
+            if known.uuid in self._channels:
+                self.changed(known.uuid)
+
+    def action_begins(self, action: ActionRun, asked: str) -> None:
+        """Takes the beginning of an action; ``asked`` describes the request."""
+        self._record_action(action.uuid, action.name, asked, action.who)
+
+    def action_over(self, action: ActionRun) -> None:
+        """Takes the end of an action, with its outcome."""
+        self._record_action(action.uuid, action.name, action.outcome, action.who)
+
+    def _record_action(self, uuid: str, name: ActionName, what: str, who: str) -> None:
+        self._memory.record(
+            HistoryEntry(
+                time=self._reports.now(),
+                kind=ACTION,
+                uuid=uuid,
+                hostname=self._hostname,
+                reason=f"{name}: {what}",
+                who=who,
+            )
+        )
+
+    def _reported(self, report: Report) -> None:
+        self._memory.record(
+            HistoryEntry(
+                time=report.time,
+                kind=report.kind,
+                uuid=report.uuid,
+                hostname=self._hostname,
+                reason=report.reason,
+                event=report.event,
+                result=report.result,
+                who=report.who,
+                corrective_action=report.corrective_action,
+                command_id=report.command_id,
+            )
+        )
+
+
+def known_of(channel: Channel, moment: Moment) -> KnownInstance:
+    """Returns what is known of an instance, as it is remembered."""
+    beat, window = channel.heartbeat, channel.restart.window
+    until = None
+    if window is not None:
+        until = moment.boot_s + window.remaining_s(trio.current_time())
+    return KnownInstance(
+        uuid=channel.uuid,
+        state=beat.state.value,
+        reason=channel.why,
+        profile=beat.profile,
+        boot_id=moment.boot_id,
+        expected_until=until,
+    )
