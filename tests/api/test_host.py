@@ -76,6 +76,7 @@ async def test_status_of_a_host_without_instances() -> None:
                     "why": "",
                     "certificate": "",
                 },
+                "libvirt": {"state": "off", "since": None, "why": "", "domains": 0},
                 "files": {"certificates": [], "warnings": [], "faults": []},
                 "agent_commands": "",
                 "actions": {},
@@ -125,6 +126,7 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid() -> None:
                 "reason": "init answered",
             },
             "path": first.path,
+            "domain": None,
         }
         both = (await http.get("/v1/status")).json()
         assert both["host"]["channels"] == 2

@@ -45,6 +45,7 @@ from hbtrio.wire.vocabulary import (
     VoteResult,
 )
 from support.fake_directory import FakeDirectory
+from support.fake_libvirt import FakeLibvirt
 from support.fake_processes import FakeProcesses, FakeRun
 from support.fake_time import FakeTime
 from support.leaks import nothing_left
@@ -297,7 +298,10 @@ class HostWorld(FakeTime):
         ids = random.Random(seed)
         self.host: Host
         self._config = config
+        #: Used if it is on in the host's configuration.
+        self.libvirt = FakeLibvirt()
         self._environment = HostEnvironment(
+            libvirt=self.libvirt if config.libvirt.enabled == "on" else None,
             watch=self.directory,
             dialer=self.dialer,
             processes=self.processes,

@@ -82,14 +82,14 @@ class _HostApi:
             if index % _AT_ONCE == _AT_ONCE - 1:
                 # The status of thousands takes longer than a beat may be late.
                 await trio.lowlevel.checkpoint()
-            instances.append(instance_status(channel, trio.current_time()))
+            instances.append(instance_status(self._host, channel, trio.current_time()))
         host = host_status(self._host, trio.current_time())
         return api_parts.answer(Status(host=host, instances=tuple(instances)))
 
     async def instance(self, request: Request) -> Response:
         with _faults():
             channel = self._host.channel(request.path_params["uuid"])
-            return api_parts.answer(instance_status(channel, trio.current_time()))
+            return api_parts.answer(instance_status(self._host, channel, trio.current_time()))
 
     async def clock(self, _: Request) -> Response:
         return clock_reply(self._host.clock)

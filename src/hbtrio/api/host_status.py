@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 import hbtrio
 from hbtrio.api.common import files_line
@@ -10,10 +11,12 @@ from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.reports import event_line
 from hbtrio.wire.operator import (
+    DomainLine,
     EventsFaultLine,
     HostLine,
     HostLinkLine,
     InstanceLine,
+    LibvirtLine,
     OverloadLine,
     RoundEntry,
 )
@@ -55,6 +58,7 @@ def host_status(host: Host, now: float) -> HostLine:
             lost=fault.lost,
         ),
         link=_link(host),
+        libvirt=_libvirt(host, now),
         files=files_line(host.files),
         agent_commands=host.config.agent.commands if host.config.agent.connect else "",
         actions={uuid: str(action.name) for uuid, action in host.actions.items()},
@@ -76,8 +80,33 @@ def _link(host: Host) -> HostLinkLine:
     )
 
 
-def instance_status(channel: Channel, now: float) -> InstanceLine:
-    """One instance: its heartbeat, what it advertised, what is open on it."""
+def _libvirt(host: Host, now: float) -> LibvirtLine:
+    watch = host.domains.watch
+    if watch is None or not watch.in_use:
+        return LibvirtLine(state="off")
+    return LibvirtLine(
+        state="answers" if watch.answers else "silent",
+        since=_time_of(host, watch.since, now),
+        why=watch.fault,
+        domains=len(watch.domains),
+    )
+
+
+def _domain(host: Host, uuid: str, now: float) -> DomainLine | None:
+    domain = host.domains.of(uuid)
+    if domain is None:
+        return None
+    since = _time_of(host, domain.since, now)
+    return DomainLine(name=domain.name, state=domain.state.words, since=since)
+
+
+def _time_of(host: Host, at: float, now: float) -> str:
+    """The time of day of a time on trio's clock."""
+    return (host.reports.now() - timedelta(seconds=now - at)).isoformat(timespec="seconds")
+
+
+def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
+    """One instance: its heartbeat, what it advertised, what is open on it, and its domain."""
     beat = channel.heartbeat
     profile = beat.profile
     current = channel.round
@@ -113,4 +142,5 @@ def instance_status(channel: Channel, now: float) -> InstanceLine:
         else round(channel.restart.window.remaining_s(now), 3),
         last=None if last is None else event_line(last),
         path=channel.path,
+        domain=_domain(host, channel.uuid, now),
     )

@@ -149,6 +149,7 @@ async def _serve(
                 watch=watch,
                 dialer=UnixDialer(),
                 processes=processes,
+                libvirt=processes,
                 new_id=partial(random.getrandbits, MAX_ID.bit_length()),
                 reports=Reports(_local_time),
                 shed_log=log.shed,

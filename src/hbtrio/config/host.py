@@ -38,6 +38,7 @@ DEFAULT_HOST_CONFIG: Final = "/etc/hbtrio/host.toml"
 LogTarget = Literal["stderr", "syslog"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 AgentMayRun = Literal["configured", "any"]
+LibvirtUse = Literal["auto", "on", "off"]
 
 # ruff: noqa: RUF009 -- the calls in the class bodies make attrs fields, not shared defaults
 _UUID_CHARS = 36
@@ -100,6 +101,15 @@ class LimitSettings:
     bytes_per_s: int = number(8192, 1056, 1_048_576, "bytes/s")
     burst_bytes: int = number(8192, 1056, 1_048_576, "bytes")
     channels: int = number(20_000, 1, 100_000, "VMs")
+
+
+@attrs.frozen(kw_only=True)
+class LibvirtSettings:
+    """Whether libvirt is asked for the state of each VM, and which libvirt."""
+
+    #: ``auto``: in use once it has answered; ``on``: without its answer nothing is done to a VM.
+    enabled: LibvirtUse = choice("auto", LibvirtUse)
+    uri: str = word("qemu:///system", r"[!-~]{1,1024}", "a URI without blanks")
 
 
 @attrs.frozen(kw_only=True)
@@ -210,6 +220,7 @@ class HostConfig(Ruled):
     log_level: LogLevel = choice("info", LogLevel)
     heartbeat: HeartbeatSettings = table(HeartbeatSettings)
     limits: LimitSettings = table(LimitSettings)
+    libvirt: LibvirtSettings = table(LibvirtSettings)
     corrective_commands: CorrectiveCommands = table(CorrectiveCommands, key="corrective-commands")
     brake: BrakeSettings = table(BrakeSettings)
     actions: ActionCommands = table(ActionCommands)

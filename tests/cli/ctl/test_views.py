@@ -16,7 +16,9 @@ from rich.cells import cell_len
 from hbtrio.cli.ctl.instances import pick
 from hbtrio.cli.ctl.screen import Screen, clipped, padded
 from hbtrio.cli.ctl.views import show_event, show_status
+from hbtrio.errors import UserError
 from hbtrio.wire.operator import (
+    DomainLine,
     EventLine,
     EventsFaultLine,
     FilesLine,
@@ -24,6 +26,7 @@ from hbtrio.wire.operator import (
     HostLine,
     HostLinkLine,
     InstanceLine,
+    LibvirtLine,
     OverloadLine,
     RoundEntry,
     Status,
@@ -488,6 +491,49 @@ def test_clipped_and_padded(text: str, cells: int) -> None:
 
 
 # -- which instance -------------------------------------------------------------------------
+
+
+def test_a_domains_name_goes_before_a_tenants() -> None:
+    domain = DomainLine(name="db-1", state="running: booted", since=AT)
+    db, forged = replace(DB, domain=domain), replace(WEB, name="db-1")
+    assert pick([db, forged], "db-1") == DB.uuid
+    assert pick([db, WEB], "Db") == DB.uuid
+    assert pick([db, forged], WEB.uuid[:8]) == WEB.uuid
+
+
+def test_a_domain_named_like_a_uuid_is_ambiguous() -> None:
+    domain = DomainLine(name=WEB.uuid[:8], state="running: booted", since=AT)
+    with pytest.raises(UserError, match="ambiguous"):
+        pick([replace(DB, domain=domain), WEB], WEB.uuid[:8])
+
+
+def test_a_table_of_domains_has_their_names_too() -> None:
+    domain = DomainLine(name="db-1", state="running: booted", since=AT)
+    assert status_lines(Status(host=HOST, instances=(replace(DB, domain=domain),)), 80)[2:] == [
+        "UUID      DOMAIN  NAME  STATE       HEALTH     BEATS  MISSED  RTT ms  LAST",
+        "0aaaaaab  db-1    Db    restarting  unhealthy      0       0       -  unhealthy…",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (LibvirtLine(state="off"), []),
+        (
+            LibvirtLine(state="answers", since=AT, domains=2),
+            ["libvirt: answers since 2026-01-01 12:34:56.789000+00:00, 2 domains"],
+        ),
+        (
+            LibvirtLine(state="silent", since=AT, why="no socket"),
+            [
+                "libvirt: silent since 2026-01-01 12:34:56.789000+00:00: no socket; "
+                "nothing is done to a VM without it"
+            ],
+        ),
+    ],
+)
+def test_the_head_says_whether_libvirt_answers(line: LibvirtLine, text: list[str]) -> None:
+    assert status_lines(Status(host=replace(HOST, libvirt=line), instances=()), None)[1:] == text
 
 
 @given(uuids=st.sets(st.uuids().map(str), min_size=1, max_size=5), length=st.integers(1, 36))

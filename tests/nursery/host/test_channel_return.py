@@ -219,7 +219,7 @@ async def test_every_api_calls_it_heartbeating(world: HostWorld) -> None:
     assert world.host.heartbeating == 0
     await hiccup(world, guest)
     channel = world.channel(guest)
-    status = instance_status(channel, now())
+    status = instance_status(world.host, channel, now())
     assert (status.state, status.heartbeating) == ("heartbeating", True)
     assert status.health == "healthy"
     assert host_status(world.host, now()).heartbeating == 1
@@ -287,7 +287,7 @@ async def test_silent_again_at_the_call_off_time_it_is_an_alarm_and_no_action(
         assert alarms[0].levelname == "WARNING"
         assert changes == [guest.uuid]
         channel = world.channel(guest)
-        status = instance_status(channel, now())
+        status = instance_status(world.host, channel, now())
         assert (status.state, status.heartbeating, status.why) == ("unwatched", False, why)
         told = instance_of(channel)
         assert (told.state, told.heartbeating, told.why) == ("unwatched", False, why)

@@ -50,8 +50,8 @@ def pick(
 
     Args:
         instances: all candidates.
-        word: the beginning of a uuid, or a complete name. Names are tenants' texts: one that looks
-            like another instance's uuid makes the word ambiguous.
+        word: the beginning of a uuid, or a complete name: libvirt's, or else the guest's. Those are
+            tenants' texts: one that looks like another instance's uuid makes the word ambiguous.
         where: where the instances are, for the error.
 
     Raises:
@@ -59,10 +59,15 @@ def pick(
     """
     if not word:
         raise UserError("UUID: must not be empty")
+    known = [one for one in instances if is_uuid(one.uuid)]
+    # The name of a domain is the administrator's word, and goes before those of tenants.
+    domains = {one.uuid for one in known if _domain_name(one) == word}
     found = {
         one.uuid: one.name
-        for one in instances
-        if is_uuid(one.uuid) and (one.name == word or one.uuid.startswith(word.lower()))
+        for one in known
+        if one.uuid in domains
+        or (one.name == word and not domains)
+        or one.uuid.startswith(word.lower())
     }
     if not found:
         raise UserError(f"no instance {printable(word)} {where}", ExitStatus.FAILED)
@@ -72,3 +77,9 @@ def pick(
         candidates = printable(", ".join(named[:_NAMED] + more))
         raise UserError(f"{printable(word)} is ambiguous: {candidates}")
     return next(iter(found))
+
+
+def _domain_name(one: InstanceLine | FleetInstanceLine | UnregisteredLine) -> str:
+    if isinstance(one, InstanceLine) and one.domain is not None:
+        return one.domain.name
+    return ""

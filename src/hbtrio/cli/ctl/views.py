@@ -51,7 +51,7 @@ def show_status(screen: Screen, status: Status) -> None:
         write_clipped(screen, text, colour)
     if not status.instances:
         return
-    instances = sorted(status.instances, key=lambda one: (one.name.casefold(), one.uuid))
+    instances = sorted(status.instances, key=lambda one: (_name(one).casefold(), one.uuid))
     write_table(screen, list(_columns(instances, status.host.actions, screen.columns)))
 
 
@@ -87,6 +87,7 @@ def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
         lost = counted(fault.lost, "event")
         yield f"{lost} not written since {moment(fault.since)}: {fault.why}", "bad"
     yield from _link_lines(host)
+    yield from _libvirt_lines(host)
     if host.files is not None:
         yield from ((text, "bad") for text in file_lines(host.files))
     if host.corrective_commands_run:
@@ -112,6 +113,17 @@ def _link_lines(host: HostLine) -> Iterator[tuple[str, str]]:
         yield f"agent: {link.certificate}", "warn"
 
 
+def _libvirt_lines(host: HostLine) -> Iterator[tuple[str, str]]:
+    libvirt = host.libvirt
+    if libvirt is None or libvirt.state == "off":  # None: an older host
+        return
+    since = "" if libvirt.since is None else f" since {moment(libvirt.since)}"
+    if libvirt.state == "answers":
+        yield f"libvirt: answers{since}, {counted(libvirt.domains, 'domain')}", ""
+    else:
+        yield f"libvirt: silent{since}: {libvirt.why}; nothing is done to a VM without it", "bad"
+
+
 def file_lines(files: FilesLine) -> Iterator[str]:
     """Lines for the certificates that expire soon, and for renewed files that can't be used."""
     yield from files.warnings
@@ -124,6 +136,9 @@ def _columns(
 ) -> Iterator[Column]:
     length = uuid_length([one.uuid for one in instances], width)
     yield column("UUID", [one.uuid[:length] for one in instances])
+    if any(one.domain is not None for one in instances):
+        names = ["-" if one.domain is None else one.domain.name for one in instances]
+        yield attrs.evolve(column("DOMAIN", names), flexible=True)
     yield attrs.evolve(column("NAME", [one.name or "-" for one in instances]), flexible=True)
     yield column("STATE", [one.state for one in instances], STATE_COLOURS)
     yield column("HEALTH", [one.health for one in instances], HEALTH_COLOURS)
@@ -135,6 +150,11 @@ def _columns(
         yield column("AT", [_at(one) for one in instances])
     latest = [_latest(one, actions.get(one.uuid)) for one in instances]
     yield attrs.evolve(column("LAST", latest), flexible=True)
+
+
+def _name(one: InstanceLine) -> str:
+    """Libvirt's name of an instance, or else its guest's."""
+    return one.name if one.domain is None else one.domain.name
 
 
 def _latest(one: InstanceLine, action: str | None) -> str:

@@ -5,6 +5,7 @@
       overload        sheds what can wait, while the host is late
       pacer           sends the challenges of all channels
       discovery       finds channel sockets that come and go
+      libvirt         what libvirt knows of each instance
       file watch      uses renewed certificates, and warns before they expire
       channel <uuid>  one per instance, see channel.py
       corrective      commands for lost and ill instances
@@ -27,12 +28,15 @@ from hbtrio.fsm.heartbeat.rules import HeartbeatRules
 from hbtrio.nursery.host.action_runs import ActionRuns
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.channel_keeper import ChannelKeeper
 from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.connection import ReadLimits
 from hbtrio.nursery.host.corrective import Corrective, HeartbeatingCount
-from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
+from hbtrio.nursery.host.discovery import NamePattern, discover
+from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
+from hbtrio.nursery.host.found_channels import FoundChannels
 from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.link_status import LinkStatus
 from hbtrio.nursery.host.overload_watch import OverloadWatch
@@ -117,8 +121,16 @@ class Host:
         #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
         self._on_change: list[Callable[[str], None]] = [self.remembering.changed]
+        self.domains = Domains(
+            config.libvirt,
+            environment.libvirt,
+            self.channels,
+            self.guard,
+            on_change=self._changed,
+            on_channels=lambda uuid, paths: self._sockets.told(uuid, paths),
+        )
         limits = config.limits
-        self._setup = ChannelSetup(
+        setup = ChannelSetup(
             dialer=environment.dialer,
             pacer=self.pacer,
             guard=self.guard,
@@ -140,6 +152,10 @@ class Host:
             on_heartbeating=self._heartbeating.change,
             on_change=self._changed,
         )
+        keeper = ChannelKeeper(
+            self.channels, setup, nursery, self.supervisor, self.reporting, self.domains.introduce
+        )
+        self._sockets = FoundChannels(keeper.found, keeper.gone, limits.channels)
 
     @property
     def heartbeating(self) -> int:
@@ -159,6 +175,7 @@ class Host:
         self._nursery.start_soon(keep, "discovery", self._discover)
         self._nursery.start_soon(keep, "overload", self.overload.run)
         self._nursery.start_soon(keep, "file watch", self.files.run)
+        self._nursery.start_soon(keep, "libvirt", self.domains.run)
         self._nursery.start_soon(self.memory.recollect, self.remembering.recalled)
 
     async def _discover(self) -> None:
@@ -166,39 +183,11 @@ class Host:
             self._environment.watch,
             [NamePattern(text) for text in self.config.channel_patterns],
             directory=self.config.channel_dir,
-            on_found=self._found,
-            on_gone=self._gone,
+            on_found=self._sockets.appeared,
+            on_gone=self._sockets.vanished,
             rescan_s=self.config.heartbeat.rescan_s,
             limit=self.config.limits.channels,
         )
-
-    def _found(self, file: ChannelFile) -> None:
-        known = self.channels.get(file.uuid)
-        # A channel that was just given up may not have ended yet.
-        if known is not None and not known.gone:
-            known.retarget(file)
-            return
-        channel = Channel(file, self._setup)
-        channel.heartbeat.reporting = self.reporting.is_on(file.uuid)
-        self.channels[file.uuid] = channel
-        self._nursery.start_soon(self._keep_channel, channel)
-
-    def _gone(self, file: ChannelFile) -> None:
-        channel = self.channels.get(file.uuid)
-        if channel is None:
-            return
-        channel.remove(f"{file.path} was removed")
-        if channel.gone:
-            # At once, not when the task has ended: a new socket is a new channel.
-            del self.channels[file.uuid]
-            self._changed(channel.uuid)
-
-    async def _keep_channel(self, channel: Channel) -> None:
-        await self.supervisor.keep(f"channel {channel.uuid}", channel.run)
-        channel.release()
-        if self.channels.get(channel.uuid) is channel:
-            del self.channels[channel.uuid]
-            self._changed(channel.uuid)
 
     # -- requests -----------------------------------------------------------------------------
 

@@ -32,3 +32,5 @@ class HostEnvironment:
     files: FileWatch = attrs.field(factory=FileWatch)
     #: What is remembered across restarts.
     memory: HostMemory = attrs.field(factory=nothing_remembered)
+    #: Runs ``virsh``; None: there is no libvirt.
+    libvirt: ProcessRunner | None = None

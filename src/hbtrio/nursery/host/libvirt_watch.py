@@ -35,7 +35,7 @@ _log = logging.getLogger("hbtrio.libvirt")
 #: Seconds between two answers at most.
 RESYNC_S: Final = 10.0
 
-#: Seconds until a libvirt that gave no answer is asked again.
+#: Seconds until a libvirt in use that gave no answer is asked again.
 RETRY_S: Final = 1.0
 
 #: Seconds for which events are collected before the question.
@@ -87,7 +87,8 @@ class Look:
     doubtful: bool = False
 
 
-_NOT_IN_USE: Final = Look(Source.NONE)
+#: The look at an instance of which libvirt tells nothing.
+NOT_IN_USE: Final = Look(Source.NONE)
 
 
 @attrs.frozen
@@ -204,7 +205,7 @@ class LibvirtWatch:
         """
         await trio.lowlevel.checkpoint()
         if not self._in_use:
-            return dict.fromkeys(uuids, _NOT_IN_USE)
+            return dict.fromkeys(uuids, NOT_IN_USE)
         asked = trio.current_time()
         window: Window[None] = Window(within_s, self._guard)
         async with trio.open_nursery() as nursery:
@@ -240,7 +241,7 @@ class LibvirtWatch:
         domain = self.domains.get(uuid)
         if answered:
             if domain is None:
-                return _NOT_IN_USE
+                return NOT_IN_USE
             return Look(Source.ANSWER, domain.state.standing, domain.state.words)
         doubtful = False
         if domain is not None:
@@ -269,7 +270,7 @@ class LibvirtWatch:
         except LibvirtSilent as error:
             self._asked_at = -math.inf
             self._silent(str(error))
-            self._request(trio.current_time() + RETRY_S)
+            self._request(trio.current_time() + (RETRY_S if self._in_use else RESYNC_S))
             return
         took_s = trio.current_time() - asked
         self._rests_until = max(self._rests_until, asked - _BURST_S) + took_s / _SHARE

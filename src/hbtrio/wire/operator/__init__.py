@@ -43,10 +43,12 @@ from hbtrio.wire.operator.fleet import (
     UnregisteredLine,
 )
 from hbtrio.wire.operator.host import (
+    DomainLine,
     EventsFaultLine,
     HostLine,
     HostLinkLine,
     InstanceLine,
+    LibvirtLine,
     OverloadLine,
     RoundEntry,
     Status,
@@ -68,6 +70,7 @@ __all__ = [
     "CertificateLine",
     "ClockReply",
     "DeliveryLine",
+    "DomainLine",
     "EventLine",
     "EventsFaultLine",
     "FilesLine",
@@ -80,6 +83,7 @@ __all__ = [
     "HostLine",
     "HostLinkLine",
     "InstanceLine",
+    "LibvirtLine",
     "NoticeRequest",
     "OverloadLine",
     "ProgressLine",

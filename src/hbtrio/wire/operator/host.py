@@ -40,6 +40,29 @@ class OverloadLine(Body, frozen=True, kw_only=True):
     alarm: Annotated[bool, Meta(description="Late for 10 s or more.")]
 
 
+class LibvirtLine(Body, frozen=True, kw_only=True):
+    """What a host knows of the states of its VMs."""
+
+    state: Annotated[
+        str,
+        Meta(
+            description="off: libvirt is not asked, or has never answered and need not.",
+            extra_json_schema={"enum": ["answers", "silent", "off"]},
+        ),
+    ]
+    since: Annotated[Time | None, Meta(description="Since when it answers or is silent.")] = None
+    why: Annotated[str, Meta(description="Why it gives no answer.")] = ""
+    domains: Count = 0
+
+
+class DomainLine(Body, frozen=True, kw_only=True):
+    """What libvirt knows of an instance."""
+
+    name: Annotated[Text, Meta(description="libvirt's; the guest has a name of its own.")]
+    state: Annotated[str, Meta(description="State and reason, such as paused: saving.")]
+    since: Time
+
+
 class HostLinkLine(Body, frozen=True, kw_only=True):
     """A host's link to its agent."""
 
@@ -78,6 +101,7 @@ class HostLine(Body, frozen=True, kw_only=True):
     overload: OverloadLine | None = None
     events_fault: EventsFaultLine | None = None
     link: HostLinkLine | None = None
+    libvirt: LibvirtLine | None = None
     files: FilesLine | None = None
     agent_commands: AgentCommandsWord = ""
     actions: Annotated[
@@ -120,6 +144,9 @@ class InstanceLine(Body, frozen=True, kw_only=True):
     restart_remaining_s: _Remaining | None = None
     last: Annotated[EventLine | None, Meta(description="The last event.")] = None
     path: str = ""
+    domain: Annotated[
+        DomainLine | None, Meta(description="Missing if libvirt does not know it, or is not asked.")
+    ] = None
 
 
 class Status(Body, frozen=True, kw_only=True):

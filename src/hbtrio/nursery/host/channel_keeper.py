@@ -1,0 +1,73 @@
+"""Keeps a channel for each instance whose socket was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.channel_setup import ChannelSetup
+from hbtrio.nursery.host.discovery import ChannelFile
+from hbtrio.nursery.host.reporting import ReportingSwitch
+from hbtrio.nursery.supervisor import Supervisor
+
+
+class ChannelKeeper:
+    """Makes, runs and removes the channels of a host.
+
+    Args:
+        channels: the channels by uuid, which it fills.
+        setup: what all channels share.
+        nursery: runs them.
+        supervisor: restarts one that fails.
+        reporting: whose losses are reported.
+        on_new: called with each new channel before it runs; must not block.
+    """
+
+    def __init__(
+        self,
+        channels: dict[str, Channel],
+        setup: ChannelSetup,
+        nursery: trio.Nursery,
+        supervisor: Supervisor,
+        reporting: ReportingSwitch,
+        on_new: Callable[[Channel], None],
+    ) -> None:
+        self._channels = channels
+        self._setup = setup
+        self._nursery = nursery
+        self._supervisor = supervisor
+        self._reporting = reporting
+        self._on_new = on_new
+
+    def found(self, file: ChannelFile) -> None:
+        """An instance's socket was found, the first one or a new one."""
+        known = self._channels.get(file.uuid)
+        # A channel that was just given up may not have ended yet.
+        if known is not None and not known.gone:
+            known.retarget(file)
+            return
+        channel = Channel(file, self._setup)
+        channel.heartbeat.reporting = self._reporting.is_on(file.uuid)
+        self._channels[file.uuid] = channel
+        self._on_new(channel)
+        self._nursery.start_soon(self._keep, channel)
+
+    def gone(self, file: ChannelFile) -> None:
+        """An instance's socket was removed."""
+        channel = self._channels.get(file.uuid)
+        if channel is None:
+            return
+        channel.remove(f"{file.path} was removed")
+        if channel.gone:
+            # At once, not when the task has ended: a new socket is a new channel.
+            del self._channels[file.uuid]
+            self._setup.on_change(channel.uuid)
+
+    async def _keep(self, channel: Channel) -> None:
+        await self._supervisor.keep(f"channel {channel.uuid}", channel.run)
+        channel.release()
+        if self._channels.get(channel.uuid) is channel:
+            del self._channels[channel.uuid]
+            self._setup.on_change(channel.uuid)

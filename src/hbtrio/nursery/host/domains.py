@@ -1,0 +1,84 @@
+"""Tells the channels of a host what libvirt knows of their instances.
+
+:class:`~hbtrio.nursery.host.libvirt_watch.LibvirtWatch` knows domains; this module knows whose
+channels they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import trio
+
+from hbtrio.config.host import LibvirtSettings
+from hbtrio.fsm.domain import DomainChange
+from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.libvirt_watch import (
+    NOT_IN_USE,
+    Domain,
+    DomainListener,
+    LibvirtWatch,
+    Look,
+)
+from hbtrio.nursery.host.virsh import Virsh
+from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.system.runner import ProcessRunner
+
+
+class Domains:
+    """The domains of a host, beside its channels.
+
+    Args:
+        settings: ``[libvirt]`` of the configuration.
+        processes: runs ``virsh``; None: there is no libvirt.
+        channels: the channels of all instances, by uuid; a live view.
+        guard: the process's on-time guard.
+        on_change: called with the uuid of an instance whose domain has changed; must not block.
+        on_channels: called with a domain's uuid and the sockets of its heartbeat channels.
+    """
+
+    def __init__(
+        self,
+        settings: LibvirtSettings,
+        processes: ProcessRunner | None,
+        channels: Mapping[str, Channel],
+        guard: OnTimeGuard,
+        *,
+        on_change: Callable[[str], None],
+        on_channels: Callable[[str, tuple[str, ...]], None],
+    ) -> None:
+        self._channels = channels
+        self._on_change = on_change
+        #: None: libvirt is never asked.
+        self.watch: LibvirtWatch | None = None
+        if processes is not None and settings.enabled != "off":
+            listener = DomainListener(self._changed, self._reset, on_channels)
+            virsh = Virsh(processes, settings.uri, guard)
+            required = settings.enabled == "on"
+            self.watch = LibvirtWatch(virsh, listener, guard, required=required)
+
+    async def run(self) -> None:
+        """Watches libvirt until cancelled; returns at once if it is never asked."""
+        if self.watch is not None:
+            await self.watch.run()
+
+    def of(self, uuid: str) -> Domain | None:
+        """Returns what libvirt knew last of an instance; None: it never heard of it."""
+        return None if self.watch is None else self.watch.domain(uuid)
+
+    async def look(self, uuids: Collection[str], within_s: float) -> Mapping[str, Look]:
+        """Asks for the present state of some instances, see :meth:`LibvirtWatch.look`."""
+        if self.watch is None:
+            await trio.lowlevel.checkpoint()
+            return dict.fromkeys(uuids, NOT_IN_USE)
+        return await self.watch.look(uuids, within_s)
+
+    def introduce(self, channel: Channel) -> None:
+        """Tells a new channel in which state its domain is."""
+
+    def _changed(self, domain: Domain, happened: tuple[DomainChange, ...]) -> None:
+        if domain.uuid in self._channels:
+            self._on_change(domain.uuid)
+
+    def _reset(self, domain: Domain) -> None:
+        """A domain was reset by anyone."""

@@ -1,0 +1,86 @@
+"""What a host does with what libvirt tells it; libvirt is fake, and so is the clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import attrs
+import pytest
+from trio.testing import MockClock
+
+from hbtrio.api.host_status import host_status, instance_status
+from hbtrio.config.host import LibvirtSettings
+from support.fake_libvirt import FakeDomain
+from support.host_world import HostWorld, ScriptedGuest, host_world, now
+
+ON = LibvirtSettings(enabled="on")
+
+
+@pytest.fixture
+async def world(autojump_clock: MockClock) -> AsyncIterator[HostWorld]:
+    """A host without guests, whose libvirt answers."""
+    async with host_world(libvirt=ON) as world:
+        yield world
+
+
+@attrs.frozen
+class Machine:
+    """A guest in a running domain."""
+
+    guest: ScriptedGuest
+    domain: FakeDomain
+
+
+async def running(world: HostWorld, name: str = "web-1") -> Machine:
+    """A guest that is heartbeating, and its domain."""
+    guest = world.guest()
+    domain = world.libvirt.define(guest.uuid, name, (guest.path,))
+    await world.libvirt.start(domain)
+    guest.appear()
+    await world.sleep(3)
+    assert world.channel(guest).heartbeating
+    return Machine(guest, domain)
+
+
+async def test_status_has_the_domain_and_libvirt(world: HostWorld) -> None:
+    machine = await running(world)
+    libvirt = host_status(world.host, now()).libvirt
+    assert libvirt is not None
+    assert (libvirt.state, libvirt.domains, libvirt.why) == ("answers", 1, "")
+    line = instance_status(world.host, world.channel(machine.guest), now())
+    assert line.name == "vm"
+    assert line.domain is not None
+    assert (line.domain.name, line.domain.state) == ("web-1", "running: booted")
+
+
+async def test_status_tells_of_a_silent_libvirt(world: HostWorld) -> None:
+    await running(world)
+    world.libvirt.stop()
+    await world.sleep(2)
+    libvirt = host_status(world.host, now()).libvirt
+    assert libvirt is not None
+    assert (libvirt.state, libvirt.why) == ("silent", "no socket")
+
+
+async def test_a_host_without_libvirt_says_off(autojump_clock: MockClock) -> None:
+    async with host_world() as world:
+        libvirt = host_status(world.host, now()).libvirt
+        assert libvirt is not None
+        assert libvirt.state == "off"
+        assert world.libvirt.questions == []
+
+
+async def test_a_socket_outside_the_directory_is_found(world: HostWorld) -> None:
+    guest = world.guest()
+    guest.path = "/run/libvirt/qemu/channel/1-web-1/cgcs.heartbeat"
+    world.dialer.listen(guest.path, guest.connected)
+    domain = world.libvirt.define(guest.uuid, "web-1", (guest.path,))
+    await world.libvirt.start(domain)
+    await world.sleep(3)
+    assert world.channel(guest).heartbeating
+    assert world.channel(guest).path == guest.path
+    guest.peer.close()
+    world.dialer.forget(guest.path)
+    await world.libvirt.destroy(domain)
+    await world.sleep(1)
+    assert guest.uuid not in world.host.channels
