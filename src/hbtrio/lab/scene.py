@@ -134,7 +134,8 @@ class Scene:
             "channel_dir": str(self.channel_dir),
             "control_socket": str(self.control_socket),
         }
-        write_toml(config, sockets | self.settings)
+        # The lab's VMs are none of this machine's libvirt.
+        write_toml(config, {**sockets, "libvirt": {"enabled": "off"}, **self.settings})
         arguments = ["host", "--config", str(config), "--events", "-"]
         host = await self._launcher.launch(self.name, arguments, self.host_log, stdout=True)
         self.host = host
