@@ -20,6 +20,7 @@ from hbtrio.api.vim_bodies import (
 )
 from hbtrio.wire.vim import Switch
 from hbtrio.wire.vocabulary import Event
+from support.json_values import nested
 
 HOST: dict[str, Any] = {"uuid": "U-1", "hostname": "compute-0"}
 STATES = [{"service": "heartbeat", "state": "enabled"}]
@@ -65,11 +66,10 @@ def test_faults_are_bounded() -> None:
     assert str(caught.value).count("; ") == 9
 
 
-VALUES = st.recursive(
+VALUES = nested(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
+    st.text(max_size=5),
+    most=3,
     max_leaves=8,
 )
 MEMBERS = st.dictionaries(

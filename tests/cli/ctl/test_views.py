@@ -31,6 +31,7 @@ from hbtrio.wire.operator import (
     RoundEntry,
     Status,
 )
+from support.json_values import nested
 from support.tenant_texts import HOSTILE, TENANT_TEXTS, hostile_in
 from support.time_zone import time_zone
 
@@ -403,7 +404,7 @@ def test_a_moment_that_is_none_is_shown_as_it_came(time: str) -> None:
 # -- the screen -----------------------------------------------------------------------------
 
 
-@given(value=st.recursive(_TEXT, lambda inner: st.lists(inner) | st.dictionaries(_TEXT, inner)))
+@given(value=nested(_TEXT, _TEXT))
 def test_json_is_ascii_without_controls(value: Any) -> None:
     on, data = screen()
     on.json(value)
