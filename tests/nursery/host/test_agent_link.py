@@ -205,6 +205,18 @@ async def test_instances_that_go() -> None:
         assert kinds == ["heartbeating", "stopped", "stopped"]
 
 
+async def test_of_an_instance_that_was_never_heard_only_its_going_is_told() -> None:
+    async with linked() as on:
+        guest = on.world.guest().appear()
+        on.world.dialer.refuse(guest.path)
+        await on.world.sleep(1)
+        assert on.agent.of(Instance)[-1].uuid == guest.uuid
+        guest.vanish()
+        await on.world.sleep(1)
+        assert on.agent.of(Gone) == [Gone(guest.uuid, "its channel was removed")]
+        assert on.agent.reports == []
+
+
 async def test_an_instance_that_does_not_come_back_goes_too() -> None:
     async with linked() as on:
         guest = await on.world.heartbeating(restart_secs=20)

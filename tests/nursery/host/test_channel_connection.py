@@ -554,4 +554,4 @@ async def test_a_socket_that_goes_while_it_is_dialled_again(world: HostWorld) ->
     await world.at(100)
     assert dialled(world, guest) == BACKOFF[:4]
     assert world.host.channels == {}
-    assert [told[:2] for told in world.reports()] == [(10.0, "stopped")]
+    assert world.reports() == []  # its guest was never heard

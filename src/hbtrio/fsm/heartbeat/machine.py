@@ -38,6 +38,9 @@ from hbtrio.policy.profile import Profile
 from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, Exit, Init, InitAck, Message
 from hbtrio.wire.vocabulary import EVENT_TABLE, Event, ExpectedEffect, Health
 
+#: The profile until the first init.
+_NO_INIT: Final = Profile()
+
 _MISSED: Final = Note("heartbeat missed")
 _STALE_INIT: Final = Note("ignoring a stale init: no challenge was answered after it")
 
@@ -54,7 +57,7 @@ class Heartbeat:
         #: The instance's state, presence and outage, and the reason.
         self.situation = Situation()
         self.connected = False
-        self.profile = Profile()
+        self.profile = _NO_INIT
         #: When :meth:`tick` wants to be called; infinity when never.
         self.due = math.inf
         #: Whether losses and ill health are reported (set by the agent; on without one).
@@ -118,10 +121,14 @@ class Heartbeat:
         return effects
 
     def removed(self, reason: str) -> tuple[Effect, ...]:
-        """Handles the removal of the socket's file: the last call."""
+        """Handles the removal of the socket's file: the last call.
+
+        Nothing stopped if no guest was ever heard: anything may make and remove sockets.
+        """
         self.situation.removed(reason)
         self._disconnected()
-        return (Stopped(reason),)
+        heard = self.beats > 0 or self.profile is not _NO_INIT
+        return (Stopped(reason),) if heard else NOTHING
 
     def _disconnected(self) -> None:
         self.connected = False

@@ -163,6 +163,7 @@ class Channel:
     def _forget(self, reason: str) -> None:
         if not self.gone:
             self._apply(self.heartbeat.removed(reason))
+            self._changed()  # one that was never heard gets no report
             self.rounds.abort(f"the channel is gone: {reason}")
         self._setup.pacer.schedule(self, self.heartbeat.due)
         self._life.cancel()
