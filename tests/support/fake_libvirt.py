@@ -38,8 +38,19 @@ class FakeDomain:
     reason: int = 0
     domain_id: int = -1
     sockets: tuple[str, ...] = ()
-    #: Whether its QEMU answers; ``dumpxml`` waits for that.
+    #: Whether its QEMU answers; ``dumpxml`` and what it has done wait for that.
     hung: bool = False
+    #: Its disk requests and sent packets.
+    requests: int = 0
+    packets: int = 0
+
+    @property
+    def traffic(self) -> str:
+        return (
+            f"Domain: '{self.name}'\n  block.count=1\n  block.0.name=vda\n"
+            f"  block.0.rd.reqs={self.requests}\n  block.0.rd.bytes=4096\n"
+            f"  net.count=1\n  net.0.rx.pkts=77\n  net.0.tx.pkts={self.packets}\n\n"
+        )
 
     @property
     def xml(self) -> str:
@@ -191,10 +202,12 @@ class FakeLibvirt:
         else:
             text = ""
             for command in question.split("; "):
-                domain = self.domains.get(command.removeprefix("dumpxml "))
+                traffic = command.startswith("domstats ")
+                domain = self.domains.get(command.rpartition(" ")[2])
                 if domain is not None and domain.hung:
                     await trio.sleep_forever()
-                text += f"{domain.xml}\n" if domain is not None else ""
+                if domain is not None:
+                    text += domain.traffic if traffic else f"{domain.xml}\n"
         output = text.encode()
         return ProcessResult(0, None, output[:max_output], b"", len(output) > max_output)
 

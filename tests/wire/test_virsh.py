@@ -12,6 +12,7 @@ from hbtrio.wire.virsh import (
     read_channels,
     read_domains,
     read_event,
+    read_traffic,
 )
 
 A = "11111111-1111-1111-1111-111111111111"
@@ -179,3 +180,26 @@ def test_several_domains_follow_each_other() -> None:
         for uuid in (A, B)
     ]
     assert read_channels("\n\n".join(texts) + "\n\n") == {A: (), B: ()}
+
+
+def test_traffic_is_what_a_living_kernel_makes() -> None:
+    text = """Domain: 'a'
+  net.count=1
+  net.0.name=vnet0
+  net.0.rx.pkts=1000
+  net.0.tx.pkts=7
+  block.count=2
+  block.0.rd.reqs=20
+  block.0.rd.bytes=4000
+  block.0.wr.reqs=300
+  block.0.fl.reqs=4000
+  block.1.rd.reqs=50000
+
+"""
+    assert read_traffic(text) == 54327
+    assert read_traffic("Domain: 'a'\n  block.count=0\n") == 0
+
+
+@pytest.mark.parametrize("text", ["", "error: no domain", "block.0.rd.reqs=1"])
+def test_what_is_no_traffic(text: str) -> None:
+    assert read_traffic(text) is None

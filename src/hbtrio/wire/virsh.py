@@ -25,6 +25,11 @@ _LISTED: Final = re.compile(rf"({_UUID}) (-|\d+) (.*)")
 _STATS: Final = "STATSDomain: "
 _STATE: Final = re.compile(r"^\s+state\.(state|reason)=(\d{1,9})$", re.MULTILINE)
 
+#: Requests to disks, and packets sent: what only a living kernel makes.
+_TRAFFIC: Final = re.compile(
+    r"^\s+(?:block\.\d+\.(?:rd|wr|fl)\.reqs|net\.\d+\.tx\.pkts)=(\d{1,20})$", re.MULTILINE
+)
+
 #: The name ends at the end of a reset's line, which says no more, and else at the first ``': ``,
 #: although a name may contain that: such a hint is about nothing, or about another domain.
 _EVENT: Final = re.compile(
@@ -111,6 +116,17 @@ def _states(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
         numbers = {key: int(value) for key, value in _STATE.findall(values)}
         if "state" in numbers:
             yield name, (numbers["state"], numbers.get("reason", 0))
+
+
+def read_traffic(text: str) -> int | None:
+    """Reads ``domstats --raw --block --interface`` of one domain.
+
+    Returns:
+        The disk requests and sent packets of its life; None if this is no such answer.
+    """
+    if not text.lstrip().startswith("Domain: "):
+        return None
+    return sum(int(number) for number in _TRAFFIC.findall(text))
 
 
 def read_event(line: str) -> DomainHint | None:

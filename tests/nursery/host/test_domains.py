@@ -10,6 +10,8 @@ from trio.testing import MockClock
 
 from hbtrio.api.host_status import host_status, instance_status
 from hbtrio.config.host import LibvirtSettings
+from hbtrio.nursery.host.libvirt_watch import Source
+from hbtrio.nursery.host.virsh import QUESTION_S
 from support.fake_libvirt import FakeDomain
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
 
@@ -84,3 +86,45 @@ async def test_a_socket_outside_the_directory_is_found(world: HostWorld) -> None
     await world.libvirt.destroy(domain)
     await world.sleep(1)
     assert guest.uuid not in world.host.channels
+
+
+async def test_restarts_are_counted(world: HostWorld) -> None:
+    machine = await running(world)
+    domains, uuid = world.host.domains, machine.guest.uuid
+    before = domains.restarts(uuid)
+    assert before is not None
+    await world.libvirt.suspend(machine.domain)
+    await world.sleep(1)
+    await world.libvirt.resume(machine.domain)
+    await world.sleep(1)
+    assert domains.restarts(uuid) == before
+    world.libvirt.reset(machine.domain)
+    await world.sleep(1)
+    after_reset = domains.restarts(uuid)
+    assert after_reset is not None
+    assert after_reset > before
+    await world.libvirt.destroy(machine.domain)
+    await world.sleep(1)
+    await world.libvirt.start(machine.domain)
+    await world.sleep(1)
+    assert domains.restarts(uuid) == after_reset + 1
+    assert domains.restarts("unknown") is None
+
+
+async def test_traffic_is_asked_for(world: HostWorld) -> None:
+    machine = await running(world)
+    machine.domain.requests, machine.domain.packets = 20, 3
+    assert await world.host.domains.traffic(machine.guest.uuid) == 23
+    machine.domain.hung = True
+    before = now()
+    assert await world.host.domains.traffic(machine.guest.uuid) is None
+    assert now() - before == pytest.approx(QUESTION_S, abs=0.1)
+    assert await world.host.domains.traffic("unknown") is None
+
+
+async def test_without_libvirt_nothing_is_known(autojump_clock: MockClock) -> None:
+    async with host_world() as world:
+        domains = world.host.domains
+        assert domains.since("a") is domains.restarts("a") is await domains.traffic("a") is None
+        looks = await domains.look(["a"], 2.0)
+        assert looks["a"].source is Source.NONE

@@ -6,7 +6,9 @@ channels they are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from typing import Final
 
 import trio
 
@@ -20,9 +22,12 @@ from hbtrio.nursery.host.libvirt_watch import (
     LibvirtWatch,
     Look,
 )
-from hbtrio.nursery.host.virsh import Virsh
+from hbtrio.nursery.host.virsh import LibvirtSilent, Virsh
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.system.runner import ProcessRunner
+
+#: Changes after which another guest boots.
+_RESTARTS: Final = frozenset({DomainChange.STARTED, DomainChange.RESTARTED})
 
 
 class Domains:
@@ -51,11 +56,13 @@ class Domains:
         self._on_change = on_change
         #: None: libvirt is never asked.
         self.watch: LibvirtWatch | None = None
+        self._virsh: Virsh | None = None
+        self._restarts: Counter[str] = Counter()
         if processes is not None and settings.enabled != "off":
             listener = DomainListener(self._changed, self._reset, on_channels)
-            virsh = Virsh(processes, settings.uri, guard)
+            self._virsh = Virsh(processes, settings.uri, guard)
             required = settings.enabled == "on"
-            self.watch = LibvirtWatch(virsh, listener, guard, required=required)
+            self.watch = LibvirtWatch(self._virsh, listener, guard, required=required)
 
     async def run(self) -> None:
         """Watches libvirt until cancelled; returns at once if it is never asked."""
@@ -73,12 +80,38 @@ class Domains:
             return dict.fromkeys(uuids, NOT_IN_USE)
         return await self.watch.look(uuids, within_s)
 
+    def since(self, uuid: str) -> float | None:
+        """Returns when the present state was first heard of, on trio's clock; None: no idea."""
+        domain = self.of(uuid)
+        return None if domain is None else domain.since
+
+    def restarts(self, uuid: str) -> int | None:
+        """Returns how often an instance was reset, rebooted or started so far; None: no idea.
+
+        One reset may count several times.
+        """
+        return None if self.of(uuid) is None else self._restarts.get(uuid, 0)
+
+    async def traffic(self, uuid: str) -> int | None:
+        """Returns how many disk requests and sent packets an instance has made; None: no answer."""
+        if self._virsh is None or self.of(uuid) is None:
+            await trio.lowlevel.checkpoint()
+            return None
+        try:
+            return await self._virsh.traffic(uuid)
+        except LibvirtSilent:
+            return None
+
     def introduce(self, channel: Channel) -> None:
         """Tells a new channel in which state its domain is."""
 
     def _changed(self, domain: Domain, happened: tuple[DomainChange, ...]) -> None:
+        if not _RESTARTS.isdisjoint(happened):
+            self._restarts[domain.uuid] += 1
+        if not domain.listed:
+            self._restarts.pop(domain.uuid, None)
         if domain.uuid in self._channels:
             self._on_change(domain.uuid)
 
     def _reset(self, domain: Domain) -> None:
-        """A domain was reset by anyone."""
+        self._restarts[domain.uuid] += 1

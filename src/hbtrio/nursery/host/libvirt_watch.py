@@ -23,6 +23,7 @@ import attrs
 import trio
 
 from hbtrio.fsm.domain import DomainChange, DomainState, Standing, changes
+from hbtrio.nursery.host.domain_channels import ChannelFinder
 from hbtrio.nursery.host.virsh import LibvirtSilent, Virsh
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Window
@@ -49,10 +50,6 @@ LAG_S: Final = 0.1
 #: few in a row go at once.
 _SHARE: Final = 0.2
 _BURST_S: Final = 1.0
-
-#: Domains whose XML is asked for by one command, and seconds until one that failed is tried again.
-_XML_AT_ONCE: Final = 20
-_XML_PAUSE_S: Final = 60.0
 
 #: Domains remembered after libvirt has forgotten them.
 _FORGOTTEN: Final = 10_000
@@ -163,8 +160,7 @@ class LibvirtWatch:
         self._uuids: dict[str, str] = {}
         #: The last event by name since the last answer: when, and whether it stops the domain.
         self._hints: dict[str, tuple[float, bool]] = {}
-        self._channels_due: dict[str, int] = {}
-        self._channels_wake = WakeUp()
+        self._finder = ChannelFinder(virsh, listener.on_channels, self._run_of)
 
     @property
     def in_use(self) -> bool:
@@ -189,7 +185,7 @@ class LibvirtWatch:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow_events)
             nursery.start_soon(self._ask_when_due)
-            nursery.start_soon(self._find_channels)
+            nursery.start_soon(self._finder.run)
         raise AssertionError("the tasks run until they are cancelled")
 
     # -- questions --------------------------------------------------------------------------
@@ -336,11 +332,14 @@ class LibvirtWatch:
             self._listener.on_change(domain, happened)
         runs = domain.state.domain_id
         if runs < 0:
-            self._channels_due.pop(domain.uuid, None)
+            self._finder.forget(domain.uuid)
             if old is not None and old.state.domain_id >= 0:
                 self._listener.on_channels(domain.uuid, ())
         elif old is None or old.state.domain_id != runs:
-            self._want_channels(domain.uuid)
+            self._finder.want(domain.uuid)
+
+    def _run_of(self, uuid: str) -> int:
+        return self.domains[uuid].state.domain_id if uuid in self.domains else -1
 
     # -- events -----------------------------------------------------------------------------
 
@@ -368,50 +367,7 @@ class LibvirtWatch:
         if hint.is_reset:
             self._listener.on_reset(self.domains[uuid])
         elif hint.is_device:
-            self._want_channels(uuid)
+            self._finder.want(uuid)
 
     def _request_for_event(self, at: float) -> None:
         self._request(max(at, self._rests_until))
-
-    # -- channels ---------------------------------------------------------------------------
-
-    def _want_channels(self, uuid: str) -> None:
-        self._channels_due[uuid] = 0
-        self._channels_wake.set()
-
-    async def _find_channels(self) -> NoReturn:
-        while True:
-            wanted = self._next_channels()
-            if not wanted:
-                await self._channels_wake.wait()
-                continue
-            tries = self._channels_due[wanted[0]]
-            if tries:
-                with trio.move_on_after(min(RETRY_S * 2.0**tries, _XML_PAUSE_S)):
-                    await self._channels_wake.wait()
-                    continue  # a new one comes first
-            await self._find_channels_of(wanted)
-
-    def _next_channels(self) -> list[str]:
-        """Returns new domains, together; else one that failed, alone: it may hang."""
-        new = [uuid for uuid, tries in self._channels_due.items() if not tries]
-        order = sorted(self._channels_due, key=self._channels_due.__getitem__)
-        return new[:_XML_AT_ONCE] or order[:1]
-
-    async def _find_channels_of(self, uuids: list[str]) -> None:
-        asked = {uuid: (self._channels_due.pop(uuid), self._run_of(uuid)) for uuid in uuids}
-        try:
-            found = await self._virsh.channels(uuids)
-        except LibvirtSilent as error:
-            _log.debug("no XML of %d domains: %s", len(uuids), error)
-            found = {}
-        for uuid, (tries, run) in asked.items():
-            if self._run_of(uuid) != run:
-                continue  # it ended meanwhile, and may run again
-            if uuid in found:
-                self._listener.on_channels(uuid, found[uuid])
-            else:
-                self._channels_due.setdefault(uuid, tries + 1)
-
-    def _run_of(self, uuid: str) -> int:
-        return self.domains[uuid].state.domain_id if uuid in self.domains else -1

@@ -24,6 +24,7 @@ from hbtrio.wire.virsh import (
     read_channels,
     read_domains,
     read_event,
+    read_traffic,
 )
 
 #: Seconds that a question may take. The answer takes 40 to 80 ms; libvirtd may hang.
@@ -106,6 +107,17 @@ class Virsh:
         """
         question = "; ".join(f"dumpxml {uuid}" for uuid in uuids)
         return read_channels(await self._ask(question, _XML_BYTES * len(uuids), partly=True))
+
+    async def traffic(self, uuid: str) -> int | None:
+        """Returns how many disk requests and sent packets a domain has made.
+
+        QEMU is asked for it through its monitor: a hung QEMU, or a save, makes this question hang.
+
+        Raises:
+            LibvirtSilent: no answer within ``QUESTION_S``, or an error.
+        """
+        question = f"domstats --raw --block --interface {uuid}"
+        return read_traffic(await self._ask(question, _XML_BYTES))
 
     async def follow_events(self, on_hint: Callable[[DomainHint], None]) -> str:
         """Passes on each event until ``virsh event`` ends, and returns why it ended.
