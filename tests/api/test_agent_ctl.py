@@ -153,7 +153,7 @@ async def test_ctl_over_tcp(tmp_path: Path) -> None:
 async def test_ctl_and_a_host_without_a_history(autojump_clock: MockClock) -> None:
     async with host_world() as host, served(host.host) as api:
         assert await fault_of(api.path, "history") == (
-            "a host keeps no history; ask its agent (--url)",
+            "this host keeps no history: it has no state directory; its agent may keep one (--url)",
             ExitStatus.FAILED,
         )
 

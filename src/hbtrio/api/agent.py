@@ -35,9 +35,9 @@ from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.fleet_status import (
     fleet_instance,
     fleet_status,
-    history_line,
     unregistered_on,
 )
+from hbtrio.api.history import history_line, history_page
 from hbtrio.api.metrics import METRICS_TYPE, agent_metrics
 from hbtrio.api.openapi import openapi
 from hbtrio.nursery.agent.daemon import Agent
@@ -48,16 +48,9 @@ from hbtrio.nursery.agent.mass_failure import NotHeld
 from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.unasked_rounds import CantAsk, OutcomeUnknown
 from hbtrio.policy.begin_by import BeginBy, Expired
-from hbtrio.store.store import PAGE
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.operator import Forgotten, History, ReleaseReply
+from hbtrio.wire.operator import Forgotten, ReleaseReply
 from hbtrio.wire.vocabulary import Event, NotificationType, window_of
-
-#: History entries by default.
-_LIMIT = 100
-
-#: The largest id of a history entry that JSON carries exactly everywhere.
-_LAST_ID = 10**15 - 1
 
 
 def agent_api(
@@ -134,20 +127,12 @@ class _AgentApi:
         return api_parts.follow(request, self._agent.history, history_line)
 
     async def history(self, request: Request) -> Response:
-        limit = api_parts.number(request, "limit", _LIMIT, PAGE)
-        before = api_parts.number(request, "before", _LAST_ID, _LAST_ID)
-        uuid = request.query_params.get("uuid")
+        store = self._agent.store
         with _faults():
-            found = await self._agent.store.history(
-                limit, before=before, uuid=None if uuid is None else uuid.lower()
+            return await history_page(
+                request,
+                lambda limit, before, uuid: store.history(limit, before=before, uuid=uuid),
             )
-        return api_parts.answer(
-            History(
-                history=tuple(history_line(one.entry, one.id) for one in found),
-                # Where the next page begins; none behind a page that is not full.
-                before=found[-1].id if found and len(found) == limit else None,
-            )
-        )
 
     async def vote(self, request: Request) -> Response:
         return await self._round(request, NotificationType.REVOCABLE)

@@ -12,12 +12,11 @@ import hbtrio
 from hbtrio.api.common import files_line
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_actions import AgentActions
-from hbtrio.store.records import HistoryEntry, InstanceRecord
+from hbtrio.store.records import InstanceRecord
 from hbtrio.wire.link_messages import Instance
 from hbtrio.wire.operator import (
     AgentLine,
     DeliveryLine,
-    FleetEventLine,
     FleetHostLine,
     FleetInstanceLine,
     UnregisteredLine,
@@ -217,27 +216,3 @@ def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInst
 
 def _before(why: str) -> str:
     return "its host has no link; as last reported" + (f": {why}" if why else "")
-
-
-def history_line(entry: HistoryEntry, id_: int | None = None) -> FleetEventLine:
-    """An entry of the history.
-
-    Args:
-        entry: the entry.
-        id_: its id in the store; None for one that is only announced.
-    """
-    asked_at = entry.asked_at
-    return FleetEventLine(
-        id=id_,
-        time=entry.time.isoformat(timespec="milliseconds"),
-        kind=entry.kind,
-        uuid=entry.uuid,
-        hostname=entry.hostname,
-        event=entry.event or "",
-        result=entry.result or "",
-        corrective_action=entry.corrective_action or "",
-        who=entry.who,
-        asked_at="" if asked_at is None else asked_at.isoformat(timespec="milliseconds"),
-        reason=entry.reason,
-        note=entry.note,
-    )

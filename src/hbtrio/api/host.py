@@ -3,6 +3,7 @@
     GET  /v1/status                          the host and all its instances
     GET  /v1/clock                           see :mod:`hbtrio.api.expiry`
     GET  /v1/instances/UUID                  one instance
+    GET  /v1/history[?uuid=][&before=][&limit=]   the history, the newest first
     GET  /v1/events[?recent=N][&follow=no]   reports, one JSON line each: the last N, then new ones
     POST /v1/instances/UUID/vote             {"event": "stop"}
     POST /v1/instances/UUID/notify           {"event": "stop"}
@@ -32,9 +33,11 @@ from hbtrio.api import common as api_parts
 from hbtrio.api.auth import operator_of
 from hbtrio.api.control import ControlAccess, ControlAdmission
 from hbtrio.api.expiry import begin_by, clock_reply
+from hbtrio.api.history import history_page
 from hbtrio.api.host_status import host_status, instance_status
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host, UnknownInstance
+from hbtrio.nursery.host.memory import NotKept
 from hbtrio.nursery.host.reports import event_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.policy.begin_by import Expired
@@ -58,6 +61,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
     app = api_parts.application(
         [
             Route("/v1/status", api.status, methods=["GET"]),
+            Route("/v1/history", api.history, methods=["GET"]),
             Route("/v1/events", api.events, methods=["GET"]),
             Route("/v1/clock", api.clock, methods=["GET"]),
             Route("/v1/instances/{uuid}", api.instance, methods=["GET"]),
@@ -97,6 +101,16 @@ class _HostApi:
     async def events(self, request: Request) -> Response:
         return api_parts.follow(request, self._host.reports, event_line)
 
+    async def history(self, request: Request) -> Response:
+        memory = self._host.memory
+        if not memory.is_kept:
+            raise HTTPException(409, f"this host keeps no history: {memory.fault}")
+        with _faults():
+            return await history_page(
+                request,
+                lambda limit, before, uuid: memory.history(limit, before=before, uuid=uuid),
+            )
+
     async def vote(self, request: Request) -> Response:
         return await self._round(request, NotificationType.REVOCABLE)
 
@@ -107,7 +121,9 @@ class _HostApi:
         event = await api_parts.round_request(request, notification)
         with _faults():
             begin_by(request, self._host.clock).check()
-            opened = self._host.open_round(request.path_params["uuid"], event, notification)
+            opened = self._host.open_round(
+                request.path_params["uuid"], event, notification, who=operator_of(request.scope)
+            )
         return api_parts.stream(request, _watch(opened))
 
     async def act(self, request: Request) -> Response:
@@ -120,6 +136,7 @@ class _HostApi:
                 body.command,
                 force=body.force,
                 begin_by=begin_by(request, self._host.clock),
+                who=who,
             )
         _log.info("%s: action %s for %s", action.uuid, name, who)
         return api_parts.stream(request, action.progress())
@@ -142,5 +159,7 @@ def _faults() -> Iterator[None]:
         yield
     except UnknownInstance as error:
         raise HTTPException(404, str(error)) from error
+    except NotKept as error:
+        raise HTTPException(503, f"history: {error}") from error
     except (NotHeartbeating, RoundOpen, ActionRefused, Expired) as error:
         raise HTTPException(409, str(error)) from error

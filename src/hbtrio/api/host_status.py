@@ -9,6 +9,7 @@ import hbtrio
 from hbtrio.api.common import files_line
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
+from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.reports import event_line
 from hbtrio.wire.operator import (
     DomainLine,
@@ -17,6 +18,7 @@ from hbtrio.wire.operator import (
     HostLinkLine,
     InstanceLine,
     LibvirtLine,
+    MemoryLine,
     OverloadLine,
     RoundEntry,
 )
@@ -59,6 +61,7 @@ def host_status(host: Host, now: float) -> HostLine:
         ),
         link=_link(host),
         libvirt=_libvirt(host, now),
+        memory=_memory(host.memory),
         files=files_line(host.files),
         agent_commands=host.config.agent.commands if host.config.agent.connect else "",
         actions={uuid: str(action.name) for uuid, action in host.actions.items()},
@@ -103,6 +106,13 @@ def _domain(host: Host, uuid: str, now: float) -> DomainLine | None:
 def _time_of(host: Host, at: float, now: float) -> str:
     """The time of day of a time on trio's clock."""
     return (host.reports.now() - timedelta(seconds=now - at)).isoformat(timespec="seconds")
+
+
+def _memory(memory: HostMemory) -> MemoryLine:
+    if not memory.is_kept:
+        return MemoryLine(state="none", why=memory.fault)
+    state = "failing" if memory.fault else "kept"
+    return MemoryLine(state=state, path=memory.path, why=memory.fault, lost=memory.lost)
 
 
 def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:

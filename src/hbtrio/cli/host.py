@@ -12,6 +12,7 @@ import os
 import platform
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -43,8 +44,12 @@ from hbtrio.nursery.host.directory_watch import InotifyWatch
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.host.events_watch import watch_events_file
+from hbtrio.nursery.host.memory import HostMemory, MemorySettings, open_memory
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.port import UnixDialer
+from hbtrio.store.host_records import Moment
+from hbtrio.store.host_store import HostStore
+from hbtrio.system.boot_clock import boot_clock, machine_boot_id
 from hbtrio.system.lock_file import LockHeld, lock_directory
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.runner import SystemProcesses
@@ -63,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--control-socket", metavar="PATH", help="unix socket for `hbtrio ctl`")
     parser.add_argument(
         "--events", metavar="FILE|-", help="file for events, as JSON lines; -: standard output"
+    )
+    parser.add_argument(
+        "--state-dir", metavar="DIR", help="directory for what is remembered across restarts"
     )
     parser.add_argument("--log", choices=("stderr", "syslog"), help="destination of the log")
 
@@ -98,12 +106,16 @@ def _load(options: argparse.Namespace) -> HostConfig:
         config = load_host_config(options.config)
     given: dict[str, Any] = {
         name: value
-        for name in ("channel_dir", "control_socket", "events", "log")
+        for name in ("channel_dir", "control_socket", "events", "state_dir", "log")
         if (value := getattr(options, name)) is not None
     }
-    for name in ("channel_dir", "control_socket", "events"):
+    for name in ("channel_dir", "control_socket", "events", "state_dir"):
         if given.get(name) not in (None, "", "-"):
             given[name] = os.path.abspath(given[name])
+    # systemd's: the first of several, which are separated by colons.
+    systemd_dir = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if systemd_dir and not (given.get("state_dir") or config.state_dir):
+        given["state_dir"] = systemd_dir
     # The same checks as for the file, with the option's name in the fault.
     structure(given, HostConfig, "options")
     try:
@@ -154,8 +166,10 @@ async def _serve(
                 reports=Reports(_local_time),
                 shed_log=log.shed,
                 files=files,
+                memory=HostMemory(_memory_settings(config)),
             )
             async with (
+                open_memory(environment.memory),
                 _writing(events, environment.reports),
                 trio.open_nursery() as nursery,
                 open_host(config, environment, events) as host,
@@ -185,6 +199,23 @@ async def _serve(
                 manager.stopping()
                 _log.info("stopping")
                 nursery.cancel_scope.cancel()
+
+
+def _memory_settings(config: HostConfig) -> MemorySettings:
+    boot_id = machine_boot_id()
+
+    def moment() -> Moment:
+        return Moment(boot_id, boot_clock(), time.time())
+
+    if not config.state_dir:
+        return MemorySettings(open_store=None, moment=moment)
+    path = os.path.join(config.state_dir, "host.db")
+    return MemorySettings(
+        open_store=partial(HostStore.open, path, _local_time),
+        moment=moment,
+        path=path,
+        history_days=config.history_days,
+    )
 
 
 def _tls_of(settings: AgentLinkSettings, file: str, files: FileWatch) -> TlsFiles:

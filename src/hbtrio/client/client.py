@@ -148,11 +148,11 @@ class CtlClient:
         return await self._whole("/v1/status", "status", parse_status)
 
     async def history(self, query: str, cls: type[T]) -> T:
-        """A page of an agent's history.
+        """A page of a daemon's history.
 
         Args:
             query: the query of the URL.
-            cls: ``History``, or ``WholeHistory`` for all that the agent sent.
+            cls: ``History``, or ``WholeHistory`` for all that the daemon sent.
 
         Raises:
             UserError: UNREACHABLE, DENIED, or the answer is not a history.

@@ -214,6 +214,10 @@ class HostConfig(Ruled):
     control: ControlSettings = table(ControlSettings)
     #: The events file; "-" is standard output, empty is none.
     events: str = path("", instead=("", "-"))
+    #: The directory for what is remembered across restarts; empty is systemd's, or none.
+    state_dir: str = path("", instead=("",))
+    #: For how long the history in it is kept.
+    history_days: float = number(30.0, 0.01, 3650, "days")
     #: Empty: the system's host name, which the caller looks up.
     hostname: str = word("", r"[A-Za-z0-9._-]{0,253}", "a host name, or empty")
     log: LogTarget = choice("stderr", LogTarget)

@@ -18,6 +18,18 @@ def boot_clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def machine_boot_id() -> str:
+    """Returns the kernel's id of this boot of the machine; "" if it can't be read.
+
+    With "" two runs of a process can't be told to be of one boot.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return ""
+
+
 def process_clock() -> ProcessClock:
     """Makes this process's clock, with a new id; called once per process."""
     return ProcessClock(boot_clock, str(uuid.uuid4()))

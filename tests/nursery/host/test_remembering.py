@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
+from hbtrio.nursery.host.memory import NO_DIRECTORY
 from hbtrio.store.host_records import KnownInstance
 from hbtrio.wire.vocabulary import ActionName, Event
+from support.control_socket import call, served
 from support.fake_processes import FakeRun
 from support.host_world import NOTICE, HostWorld, host_world
-from support.memory_store import MemoryStore, memory_store
+from support.memory_store import PATH, MemoryStore, memory_store
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -83,7 +86,7 @@ async def test_the_history_says_who_asked(store: MemoryStore) -> None:
             ("stopped", "", "pause is in progress"),
             ("action", "operator uid 7", "unpause: asked, without its vote"),
             ("heartbeating", "", "back after unpause was sent"),
-            ("notice", "operator uid 7", ""),
+            ("notice", "", ""),
             ("action", "operator uid 7", "unpause: done"),
         ]
 
@@ -97,3 +100,35 @@ async def test_a_disk_that_hangs_delays_nobody(store: MemoryStore) -> None:
         assert world.channel(guest).heartbeating
         assert world.host.guard.late_ticks == 0
         assert "the disk has not answered" in world.host.memory.fault
+
+
+async def test_ctl_shows_the_history_of_a_host(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world, served(world.host) as api:
+        guest = await world.heartbeating(name="web-1")
+        await call(api.path, "vote", guest.uuid, "stop")
+        await trio.sleep(1)
+        shown = (await call(api.path, "history", "web-1", "--limit", "1")).text
+        assert "... older entries: --before 2" in shown
+        assert f"(web-1) compute-0 vote stop accept by operator uid {os.getuid()}" in shown
+        async with api.client() as http:
+            answer = (await http.get("/v1/history")).json()
+            assert [one["kind"] for one in answer["history"]] == ["vote", "heartbeating"]
+            status = (await http.get("/v1/status")).json()["host"]["memory"]
+            assert status == {"state": "kept", "path": PATH, "why": "", "lost": 0}
+            store.worker.fault = "database or disk is full"
+            refused = await http.get("/v1/history")
+            assert refused.status_code == 503
+            guest.send_exit()
+            await trio.sleep(1)
+            status = (await http.get("/v1/status")).json()["host"]["memory"]
+            assert (status["state"], status["why"]) == ("failing", "database or disk is full")
+        assert "memory: database or disk is full" in (await call(api.path, "status")).text
+
+
+async def test_a_host_without_a_state_directory_says_so() -> None:
+    async with host_world() as world, served(world.host) as api:
+        assert NO_DIRECTORY in (await call(api.path, "status")).text
+        async with api.client() as http:
+            refused = await http.get("/v1/history")
+            assert refused.status_code == 409
+            assert NO_DIRECTORY in refused.text

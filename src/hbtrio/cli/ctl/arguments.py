@@ -133,7 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     events_parser.add_argument("--json", action="store_true", help="one JSON object per line")
 
-    history = command("history", "show an agent's history, newest last")
+    history = command("history", "show the history, newest last")
     history.add_argument("uuid", metavar="UUID", nargs="?", default="", help=_UUID_HELP)
     history.add_argument(
         "--limit",

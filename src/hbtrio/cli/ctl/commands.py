@@ -166,7 +166,10 @@ class Session:
     async def _history(self) -> int:
         status = await self._client.any_status()
         if not isinstance(status, FleetStatus):
-            raise UserError("a host keeps no history; ask its agent (--url)", ExitStatus.FAILED)
+            memory = status.host.memory
+            if memory is None or memory.state == "none":
+                why = "it has no state directory; its agent may keep one (--url)"
+                raise UserError(f"this host keeps no history: {why}", ExitStatus.FAILED)
         self._names.learn(status.instances)
         query: dict[str, int | str] = {"limit": self._options.limit}
         if self._options.before is not None:

@@ -88,6 +88,8 @@ def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
         yield f"{lost} not written since {moment(fault.since)}: {fault.why}", "bad"
     yield from _link_lines(host)
     yield from _libvirt_lines(host)
+    if host.memory is not None and host.memory.why:
+        yield f"memory: {host.memory.why}", "bad" if host.memory.state == "failing" else "faint"
     if host.files is not None:
         yield from ((text, "bad") for text in file_lines(host.files))
     if host.corrective_commands_run:

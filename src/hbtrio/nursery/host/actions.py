@@ -200,7 +200,7 @@ class ActionRun:
                 await channel.round.done.wait()
             self._check_in_time()
             channel = self._present_channel()
-        opened = channel.open_round(event, notification, who=self.who)
+        opened = channel.open_round(event, notification)
         self._begin_by = None
         return opened
 

@@ -82,6 +82,21 @@ class HostLinkLine(Body, frozen=True, kw_only=True):
     ] = ""
 
 
+class MemoryLine(Body, frozen=True, kw_only=True):
+    """What a host remembers across its restarts."""
+
+    state: Annotated[
+        str,
+        Meta(
+            description="none: there is no state directory.",
+            extra_json_schema={"enum": ["kept", "failing", "none"]},
+        ),
+    ]
+    path: Annotated[str, Meta(description="The file.")] = ""
+    why: Annotated[str, Meta(description="Why nothing is remembered now.")] = ""
+    lost: Annotated[Count, Meta(description="Entries that the history misses.")] = 0
+
+
 class HostLine(Body, frozen=True, kw_only=True):
     """The host itself."""
 
@@ -102,6 +117,7 @@ class HostLine(Body, frozen=True, kw_only=True):
     events_fault: EventsFaultLine | None = None
     link: HostLinkLine | None = None
     libvirt: LibvirtLine | None = None
+    memory: MemoryLine | None = None
     files: FilesLine | None = None
     agent_commands: AgentCommandsWord = ""
     actions: Annotated[
