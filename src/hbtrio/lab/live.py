@@ -48,6 +48,9 @@ _STYLES: Final = {
     "suspended": "yellow",
     "returning": "yellow",
     "restarting": "yellow",
+    "paused": "yellow",
+    "stopped": "yellow",
+    "absent": "yellow",
 }
 
 

@@ -330,7 +330,7 @@ def test_an_end_notice_challenges_at_once_and_an_answer_proves_it(event: Event) 
     bench.run(100.0)
     bench.expect(
         bench.beat.notice_opened(event, 100.0),
-        [challenge(4)],
+        [challenge(4), OpenRestart(121.0)],
         state=S.RETURNING,
         reason=f"{event} was sent",
         due=101.0,
@@ -509,7 +509,7 @@ def test_an_end_notice_to_a_lost_guest_challenges_it() -> None:
     bench.run(50.0)
     bench.expect(
         bench.beat.notice_opened(Event.RESUME, 50.0),
-        [challenge(4)],
+        [challenge(4), OpenRestart(121.0)],
         state=S.RETURNING,
         reason="resume was sent",
         is_heartbeating=True,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from hbtrio.fsm.domain import DomainChange
 from hbtrio.fsm.heartbeat.effects import Effect, Lost, RestartExpired
 from hbtrio.fsm.heartbeat.presence import (
     GUEST_KNOWN,
@@ -23,6 +24,12 @@ P, E = Presence, PresenceEvent
 def none() -> HeartbeatBench:
     bench = HeartbeatBench()
     bench.skip(bench.open())
+    return bench
+
+
+def exited() -> HeartbeatBench:
+    bench = proven()
+    bench.skip(bench.send_exit())
     return bench
 
 
@@ -56,6 +63,7 @@ def leaving_init() -> HeartbeatBench:
 
 REACH: dict[Presence, Callable[[], HeartbeatBench]] = {
     P.NONE: none,
+    P.EXITED: exited,
     P.UNPROVEN: unproven,
     P.PROVEN: proven,
     P.REPROVING: reproving,
@@ -73,6 +81,11 @@ def answer(bench: HeartbeatBench) -> tuple[Effect, ...]:
     return bench.answer_challenge()
 
 
+def start_anew(bench: HeartbeatBench) -> tuple[Effect, ...]:
+    bench.skip(bench.beat.domain_changed(DomainChange.PAUSED, "paused: starting up", bench.now))
+    return bench.beat.domain_changed(DomainChange.STARTED, "running: booted", bench.now)
+
+
 ACT: dict[PresenceEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
     E.INIT: lambda bench: bench.send_init(),
     E.ANSWERED: answer,
@@ -80,6 +93,7 @@ ACT: dict[PresenceEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
     E.LEFT: lambda bench: bench.send_exit(),
     E.RESTART_NOTICE: lambda bench: bench.beat.notice_opened(Event.REBOOT, bench.now),
     E.RESTARTS: lambda bench: bench.beat.notice_over(Event.REBOOT, bench.now),
+    E.NEW_PROCESS: start_anew,
 }
 
 
@@ -94,14 +108,14 @@ def test_every_pair_is_reached(before: P, event: E) -> None:
 
 def test_what_is_said_of_a_presence_fits_together() -> None:
     assert {P.UNPROVEN} == INIT_SEEN - GUEST_KNOWN
-    assert {P.NONE} == set(P) - INIT_SEEN - GUEST_KNOWN
+    assert {P.NONE, P.EXITED} == set(P) - INIT_SEEN - GUEST_KNOWN
     for before in P:
         row = PRESENCE_TABLE.rows[before]
-        # Only an answer makes a guest, and only an exit is its end.
+        # Only an answer makes a guest, and only an exit or a new process is its end.
         known = {event for event, after in row.items() if after in GUEST_KNOWN}
         assert known == ({E.ANSWERED} if before not in GUEST_KNOWN else known | {E.ANSWERED})
         ends = {event for event, after in row.items() if after not in GUEST_KNOWN}
-        assert before not in GUEST_KNOWN or ends <= {E.LEFT}
+        assert before not in GUEST_KNOWN or ends <= {E.LEFT, E.NEW_PROCESS}
         # Only an init is an init, and whatever proves or voids it ends it.
         assert row[E.INIT] in INIT_SEEN
         assert {row[event] for event in (E.ANSWERED, E.INIT_VOID, E.LEFT)}.isdisjoint(INIT_SEEN)
@@ -129,4 +143,4 @@ def test_an_exit_outside_of_a_notice_ends_it() -> None:
     bench.skip(bench.at(60.0).send_init())
     bench.skip(bench.answer_challenge())
     bench.skip(bench.send_exit())
-    assert bench.beat.situation.presence is P.NONE
+    assert bench.beat.situation.presence is P.EXITED

@@ -5,18 +5,22 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
+from collections.abc import Callable
 from itertools import count
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hbtrio.fsm.domain import DomainChange
 from hbtrio.fsm.heartbeat.challenges import PROBES
 from hbtrio.fsm.heartbeat.effects import (
+    Absent,
     Effect,
     Heartbeating,
     Lost,
     OpenRestart,
+    Paused,
     Reconnect,
     RestartExpired,
     SendToGuest,
@@ -26,8 +30,9 @@ from hbtrio.fsm.heartbeat.effects import (
 from hbtrio.fsm.heartbeat.inits import INITS, INITS_PERIOD_S
 from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.fsm.heartbeat.outage import CALL_OFF_MIGRATION_S, CALL_OFF_S
+from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN
 from hbtrio.fsm.heartbeat.rules import EXCUSED, SLACK_S, HeartbeatRules
-from hbtrio.fsm.heartbeat.table import FREEZING, HEARTBEATING, PROBED, HeartbeatState
+from hbtrio.fsm.heartbeat.table import EXPECTED_BACK, FREEZING, HEARTBEATING, PROBED, HeartbeatState
 from hbtrio.wire.channel_messages import Challenge, Exit, InitAck
 from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event, ExpectedEffect, Health
 from support.heartbeat_bench import answer, init
@@ -84,6 +89,8 @@ class Driver(RuleBasedStateMachine):
         #: A guest was up and did not exit since; and so when a notice was opened.
         self.guest = self.guest_told = False
         self.expiring = False
+        #: The present step is a change that libvirt reports.
+        self.by_libvirt = False
         self.extended = False
         self.allowed_losses = 0
         self.acks: deque[float] = deque(maxlen=INITS + 1)
@@ -134,23 +141,30 @@ class Driver(RuleBasedStateMachine):
                     self.suspended_by = ""
                     self.allowed_losses = 1
                 case Stopped():
-                    assert self.up or self.beat.state is S.GONE
+                    assert self.up or self.beat.state is S.GONE or self.by_libvirt
                     self.up = False
+                case Paused():
+                    assert self.beat.state is S.PAUSED
+                    self.up = False
+                case Absent():
+                    assert self.expiring
+                    assert self.beat.state is S.ABSENT
                 case Unwatched():
                     self.unwatched(before)
                 case Lost():
                     self.lost(before)
                 case RestartExpired():
                     assert self.expiring
-                    assert self.suspended_by == "restart"
+                    assert self.suspended_by == "restart" or before is S.RETURNING
                 case OpenRestart(seconds):
                     assert not (self.expiring and self.extended)
                     self.extended = self.expiring
                     self.restart_at = self.now + seconds
+                    self.allowed_losses = 1
                 case Reconnect():
                     assert effect is effects[-1]
                     assert self.beat.connected
-        if self.beat.state is not S.RESTARTING:
+        if not self.beat.is_expected_back:
             self.restart_at = math.inf
         if effects and isinstance(effects[-1], Reconnect):
             self.close()
@@ -195,12 +209,15 @@ class Driver(RuleBasedStateMachine):
     def lost(self, before: HeartbeatState) -> None:
         assert self.beat.reporting
         assert not self.late or self.expiring or self.no_excuse
-        assert before in (S.HEARTBEATING, S.RESTARTING)
         assert self.beat.state is S.LOST
+        if self.by_libvirt:
+            self.up = False
+            return
+        assert before in (S.HEARTBEATING, S.RESTARTING, S.RETURNING)
         assert self.allowed_losses > 0
         self.allowed_losses -= 1
         if self.expiring:
-            assert before is S.RESTARTING
+            assert before in EXPECTED_BACK
             assert self.guest
             assert not self.up
             least_s = 2 * self.beat.profile.interval_s
@@ -242,12 +259,14 @@ class Driver(RuleBasedStateMachine):
             assert not beat.owes_answer
         if beat.due == math.inf:
             assert not beat.owes_answer
-            assert not beat.connected or beat.state is S.SUSPENDED
+            assert not beat.connected or beat.state in (S.SUSPENDED, S.PAUSED)
         if beat.state in HEARTBEATING:
             assert beat.connected
             assert beat.due <= self.now + beat.profile.interval_s
         assert beat.is_heartbeating == (
-            beat.connected and beat.state not in (S.WAITING, S.UNWATCHED, S.LOST, S.GONE)
+            beat.connected
+            and beat.state
+            not in (S.WAITING, S.UNWATCHED, S.LOST, S.PAUSED, S.STOPPED, S.ABSENT, S.GONE)
         )
         assert self.up == (beat.state in HEARTBEATING) or not beat.reporting
 
@@ -539,6 +558,49 @@ class Driver(RuleBasedStateMachine):
             assert effects == ()
             assert self.beat.state is before
         self.take(effects, before)
+
+    # -- libvirt ----------------------------------------------------------------------------
+
+    @precondition(lambda self: self.alive)
+    @rule(change=st.sampled_from(DomainChange), twice=st.booleans())
+    def change_the_domain(self, change: DomainChange, twice: bool) -> None:
+        for _ in range(2 if twice else 1):
+            self.reported(lambda: self.beat.domain_changed(change, change.value, self.now))
+        if change is DomainChange.PAUSED:
+            assert self.beat.state is S.PAUSED
+        elif change in (DomainChange.FAILED, DomainChange.PANICKED):
+            assert self.beat.state in (S.LOST, S.STOPPED, S.RESTARTING)
+
+    @precondition(lambda self: self.alive)
+    @rule(times=st.integers(1, 5))
+    def reset(self, times: int) -> None:
+        for _ in range(times):
+            self.reported(lambda: self.beat.domain_reset(self.now))
+
+    def reported(self, report: Callable[[], tuple[Effect, ...]]) -> None:
+        before, self.by_libvirt = self.beat.state, True
+        effects = report()
+        after, outage = self.beat.state, self.beat.situation.outage
+        self.guest = self.beat.situation.presence in GUEST_KNOWN
+        if after is not before:
+            self.forget()
+            self.what = outage.event
+            self.over = after is not S.SUSPENDED and not self.beat.situation.is_in(S.SUSPENDED)
+            self.freezes = outage.freezes
+            self.suspended_by = {S.RESTARTING: "restart", S.SUSPENDED: "suspension"}.get(after, "")
+        self.take(effects, before)
+        self.by_libvirt = False
+
+    @precondition(lambda self: self.alive)
+    @rule(span_s=st.sampled_from([5.0, 60.0, 400.0]))
+    def stand_still(self, span_s: float) -> None:
+        """A VM that libvirt calls paused is not lost, and nothing is opened for it."""
+        self.change_the_domain(DomainChange.PAUSED, False)
+        self.delay_s = None
+        self.replies.clear()
+        self.pass_time(span_s)
+        assert self.beat.state is S.PAUSED
+        assert self.restart_at == math.inf
 
     # -- what must come ---------------------------------------------------------------------
 

@@ -349,7 +349,10 @@ def test_an_end_notice_after_the_window_challenges_once_more() -> None:
     bench = restarting(Event.COLD_MIGRATE_BEGIN)
     bench.run(119.0)
     bench.skip(bench.at(121.25).beat.restart_expired(121.25))
-    assert bench.beat.notice_opened(Event.COLD_MIGRATE_END, 121.25) == (challenge(4),)
+    assert bench.beat.notice_opened(Event.COLD_MIGRATE_END, 121.25) == (
+        challenge(4),
+        OpenRestart(121.0),
+    )
     assert bench.beat.state is S.RETURNING
 
 

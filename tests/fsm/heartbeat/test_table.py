@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from hbtrio.fsm.domain import DomainChange
 from hbtrio.fsm.heartbeat import situation
 from hbtrio.fsm.heartbeat.effects import Effect
 from hbtrio.fsm.heartbeat.outage import CALL_OFF_S, Sign
@@ -14,6 +15,7 @@ from hbtrio.fsm.heartbeat.situation import NOTHING
 from hbtrio.fsm.heartbeat.table import (
     ANSWER_DECISION,
     CHALLENGED,
+    EXPECTED_BACK,
     FREEZING,
     HEARTBEAT_TABLE,
     HEARTBEATING,
@@ -135,6 +137,28 @@ def lost() -> HeartbeatBench:
     return bench
 
 
+def change(bench: HeartbeatBench, what: DomainChange) -> tuple[Effect, ...]:
+    return bench.beat.domain_changed(what, what.value, bench.now)
+
+
+def paused() -> HeartbeatBench:
+    bench = heartbeating()
+    bench.skip(change(bench, DomainChange.PAUSED))
+    return bench
+
+
+def stopped() -> HeartbeatBench:
+    bench = heartbeating()
+    bench.skip(change(bench, DomainChange.STOPPED))
+    return bench
+
+
+def absent() -> HeartbeatBench:
+    bench = exited_and_reset()
+    bench.skip(bench.beat.restart_expired(bench.now))
+    return bench
+
+
 REACH: dict[HeartbeatState, Callable[[], HeartbeatBench]] = {
     S.WAITING: waiting,
     S.HEARTBEATING: heartbeating,
@@ -144,6 +168,9 @@ REACH: dict[HeartbeatState, Callable[[], HeartbeatBench]] = {
     S.RETURNING: returning,
     S.RESTARTING: restarting,
     S.LOST: lost,
+    S.PAUSED: paused,
+    S.STOPPED: stopped,
+    S.ABSENT: absent,
 }
 
 
@@ -158,6 +185,58 @@ def lost_and_disconnected() -> HeartbeatBench:
 def restarting_without_a_guest() -> HeartbeatBench:
     bench = waiting()
     bench.skip(bench.beat.restarts(Event.REBOOT, bench.now))
+    return bench
+
+
+def exited_and_reset() -> HeartbeatBench:
+    bench = exited()
+    bench.skip(bench.beat.domain_reset(bench.now))
+    return bench
+
+
+def reset() -> HeartbeatBench:
+    bench = heartbeating()
+    bench.skip(bench.beat.domain_reset(bench.now))
+    return bench
+
+
+def exited() -> HeartbeatBench:
+    bench = heartbeating()
+    bench.skip(bench.send_exit())
+    return bench
+
+
+def disconnected() -> HeartbeatBench:
+    """Waiting, with a guest that has not said that it goes."""
+    bench = heartbeating()
+    bench.skip(bench.beat.closed("reset"))
+    return bench
+
+
+def saved() -> HeartbeatBench:
+    """Stopped by a suspend that was announced."""
+    bench = suspended()
+    bench.skip(change(bench, DomainChange.STOPPED))
+    return bench
+
+
+def returning_without_a_guest() -> HeartbeatBench:
+    bench = waiting()
+    bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
+    return bench
+
+
+def paused_in(event: Event) -> HeartbeatBench:
+    bench = heartbeating()
+    bench.skip(bench.beat.notice_over(event, bench.now))
+    bench.skip(change(bench, DomainChange.PAUSED))
+    return bench
+
+
+def suspended_to_stop() -> HeartbeatBench:
+    """A VM that starts anew is no longer the one that was to stop."""
+    bench = heartbeating()
+    bench.skip(bench.beat.notice_over(Event.STOP, bench.now))
     return bench
 
 
@@ -188,6 +267,18 @@ REACH_FOR: dict[Pair, Callable[[], HeartbeatBench]] = {
     (S.SUSPENDED, E.PROVEN): carried_out,
     (S.SUSPENDED, E.UNWATCHED): silent_again,
     (S.RESTARTING, E.STAYS_AWAY): restarting_without_a_guest,
+    (S.RETURNING, E.STAYS_AWAY): returning_without_a_guest,
+    (S.RESTARTING, E.STAYS_ABSENT): exited_and_reset,
+    (S.RESTARTING, E.NO_GUEST): reset,
+    (S.RESTARTING, E.ENDED): reset,
+    (S.WAITING, E.RESET): exited,
+    (S.WAITING, E.FAILED): disconnected,
+    (S.SUSPENDED, E.NO_GUEST): suspended_to_stop,
+    (S.PAUSED, E.RESUMES_RESTART): partial(paused_in, Event.REBOOT),
+    (S.PAUSED, E.RESUMES_STOP): partial(paused_in, Event.STOP),
+    (S.PAUSED, E.CALLED_OFF): partial(paused_in, Event.PAUSE),
+    (S.STOPPED, E.RESUMED): saved,
+    (S.STOPPED, E.CALLED_OFF): saved,
     **{
         (state, E.CALLED_OFF): partial(after_a_pause, state)
         for state in (S.WAITING, S.HEARTBEATING, S.LOST)
@@ -248,8 +339,13 @@ def fall_silent(bench: HeartbeatBench) -> tuple[Effect, ...]:
 
 
 def call_off(bench: HeartbeatBench) -> tuple[Effect, ...]:
-    what = Event.REBOOT if bench.beat.state is S.RESTARTING else Event.PAUSE
-    return bench.beat.called_off(what, "it failed", bench.now)
+    return bench.beat.called_off(bench.beat.situation.outage.event, "it failed", bench.now)
+
+
+def resume(bench: HeartbeatBench) -> tuple[Effect, ...]:
+    """A saved VM is started, another goes on."""
+    stopped = bench.beat.state is S.STOPPED
+    return change(bench, DomainChange.STARTED if stopped else DomainChange.RESUMED)
 
 
 ACT: dict[HeartbeatEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
@@ -271,6 +367,15 @@ ACT: dict[HeartbeatEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
     E.STAYS_AWAY: lambda bench: bench.beat.restart_expired(bench.now),
     E.RESTART_EXPIRED: lambda bench: bench.beat.restart_expired(bench.now),
     E.REMOVED: lambda bench: bench.beat.removed("socket gone"),
+    E.STAYS_ABSENT: lambda bench: bench.beat.restart_expired(bench.now),
+    E.PAUSED: lambda bench: change(bench, DomainChange.PAUSED),
+    E.RESUMED: resume,
+    E.RESUMES_RESTART: lambda bench: change(bench, DomainChange.RESUMED),
+    E.RESUMES_STOP: lambda bench: change(bench, DomainChange.RESUMED),
+    E.NO_GUEST: lambda bench: change(bench, DomainChange.STARTED),
+    E.RESET: lambda bench: bench.beat.domain_reset(bench.now),
+    E.ENDED: lambda bench: change(bench, DomainChange.STOPPED),
+    E.FAILED: lambda bench: change(bench, DomainChange.FAILED),
 }
 
 
@@ -384,16 +489,26 @@ def test_what_the_states_are_called() -> None:
     }
 
 
-def test_loss_is_possible_only_while_heartbeating_or_restarting() -> None:
-    assert ways(set(S) - {S.LOST}, {S.LOST}) == {
+def test_loss_is_possible_only_while_heartbeating_or_expected_back_or_if_libvirt_says_so() -> None:
+    ends = ways(set(S) - {S.LOST}, {S.LOST})
+    assert {pair for pair in ends if pair[1] is not E.FAILED} == {
         (S.HEARTBEATING, E.FELL_SILENT),
-        (S.RESTARTING, E.RESTART_EXPIRED),
+        *((state, E.RESTART_EXPIRED) for state in EXPECTED_BACK),
     }
 
 
 def test_what_is_said_of_the_states_fits_together() -> None:
     assert CHALLENGED.isdisjoint(PROBED)
-    assert PATIENT < TAKING_PART
+    assert PATIENT - {S.PAUSED} < TAKING_PART
+    assert EXPECTED_BACK < TAKING_PART
     assert HEARTBEATING < CHALLENGED
     assert FREEZING < CHALLENGED | PROBED
-    assert set(S) - TAKING_PART == {S.WAITING, S.UNWATCHED, S.LOST, S.GONE}
+    assert set(S) - TAKING_PART == {
+        S.WAITING,
+        S.UNWATCHED,
+        S.LOST,
+        S.PAUSED,
+        S.STOPPED,
+        S.ABSENT,
+        S.GONE,
+    }

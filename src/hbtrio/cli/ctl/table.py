@@ -19,6 +19,9 @@ STATE_COLOURS: Final = {
     "suspended": "warn",
     "returning": "warn",
     "restarting": "warn",
+    "paused": "warn",
+    "stopped": "warn",
+    "absent": "warn",
 }
 HEALTH_COLOURS: Final = {"healthy": "good", "unhealthy": "bad"}
 

@@ -47,11 +47,41 @@ class Stopped:
 
 
 @attrs.frozen
+class Paused:
+    """The VM is paused, which is not a loss; an alarm if it is because of a fault."""
+
+    reason: str
+    is_alarming: bool = False
+
+
+@attrs.frozen
+class Suspected:
+    """The instance seems to be lost: ask libvirt.
+
+    The answer goes to :meth:`~hbtrio.fsm.heartbeat.machine.Heartbeat.confirmed`, unless
+    :attr:`~hbtrio.fsm.heartbeat.machine.Heartbeat.suspected` is off by then.
+    """
+
+    reason: str
+
+
+@attrs.frozen
+class Absent:
+    """The guest has exited and has not started again, which is not a loss."""
+
+    reason: str
+
+
+@attrs.frozen
 class Lost:
-    """A heartbeat loss, with the corrective action that the guest requested."""
+    """A heartbeat loss, with the corrective action that the guest requested.
+
+    ``state`` is libvirt's state and reason, if it was asked.
+    """
 
     reason: str
     action: CorrectiveAction
+    state: str = ""
 
 
 @attrs.frozen
@@ -89,6 +119,9 @@ Effect = (
     | OpenRestart
     | Heartbeating
     | Stopped
+    | Paused
+    | Suspected
+    | Absent
     | Lost
     | Ill
     | Unwatched

@@ -12,22 +12,26 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from hbtrio.fsm.domain import DomainChange, Standing
 from hbtrio.fsm.heartbeat.challenges import PROBES, Challenges
+from hbtrio.fsm.heartbeat.domain_changes import SHOWN_BY, DomainChanges
 from hbtrio.fsm.heartbeat.effects import (
     Effect,
     Note,
     Reconnect,
-    RestartExpired,
     SendToGuest,
     Stopped,
+    Suspected,
 )
 from hbtrio.fsm.heartbeat.inits import InitLimit
 from hbtrio.fsm.heartbeat.presence import Presence, PresenceEvent
 from hbtrio.fsm.heartbeat.rules import EXCUSED, SLACK_S, HeartbeatRules
 from hbtrio.fsm.heartbeat.silence import Silence
 from hbtrio.fsm.heartbeat.situation import NOTHING, Situation
+from hbtrio.fsm.heartbeat.suspicion import Ground, Suspicion
 from hbtrio.fsm.heartbeat.table import (
     CHALLENGED,
+    EXPECTED_BACK,
     HEARTBEATING,
     PROBED,
     TAKING_PART,
@@ -62,6 +66,8 @@ class Heartbeat:
         self.due = math.inf
         #: Whether losses and ill health are reported (set by the agent; on without one).
         self.reporting = True
+        #: Whether libvirt is asked before a loss is reported, see :meth:`confirmed`.
+        self.confirms_losses = False
         self.beats = 0
         self.missed = 0
         self.late_answers = 0
@@ -71,6 +77,7 @@ class Heartbeat:
         self._challenges = Challenges(new_id)
         self._inits = InitLimit()
         self._silence = Silence(rules)
+        self._domain = DomainChanges(self.situation)
 
     @property
     def state(self) -> HeartbeatState:
@@ -96,6 +103,16 @@ class Heartbeat:
     def is_heartbeating(self) -> bool:
         """Whether the instance takes part: votes and notices are sent to it only then."""
         return self.connected and self.situation.state in TAKING_PART
+
+    @property
+    def is_expected_back(self) -> bool:
+        """Whether its RESTART window is open."""
+        return self.situation.state in EXPECTED_BACK and self.situation.window.is_open
+
+    @property
+    def expects_socket(self) -> bool:
+        """Whether the VM may be without a socket for a while, as in a restart."""
+        return self.situation.is_in(HeartbeatState.RESTARTING)
 
     @property
     def owes_answer(self) -> bool:
@@ -167,6 +184,7 @@ class Heartbeat:
             self._schedule(now)
             return (ack, SendToGuest(Challenge(unanswered)))
         situation.learn(PresenceEvent.INIT)
+        situation.suspicion = None
         self._challenges.forget()
         return (ack, self._challenge(now, now))
 
@@ -177,6 +195,7 @@ class Heartbeat:
         self._silence.since = now
         self.beats += 1
         self.round_trip_s = now - challenges.sent_at
+        situation.suspicion = None
         health = response.heartbeat_health
         if situation.state is HeartbeatState.HEARTBEATING and situation.presence is Presence.PROVEN:
             # Nearly every answer: no outage changes what it means.
@@ -246,6 +265,7 @@ class Heartbeat:
         self._challenges.stood_still(seconds)
         self._silence.since += seconds
         self.situation.outage = self.situation.outage.put_off(seconds)
+        self.situation.window = self.situation.window.put_off(seconds)
 
     def align(self, due: float) -> None:
         """Moves the next beat to an earlier time, at which the driver wakes up anyway."""
@@ -259,15 +279,24 @@ class Heartbeat:
         if situation.state in HEARTBEATING:
             if misses <= self._rules.failure_threshold:
                 return (_MISSED,)
-            effects = situation.silent(misses, self.profile, now, reporting=self.reporting)
-            self._fell_silent(now)
-            return effects
+            reason = f"no answer for {(misses + 1) * self.profile.interval_s:g} s"
+            if self.confirms_losses and situation.would_lose(answering=False):
+                return self._suspect(Ground.SILENT, reason) if not self.suspected else (_MISSED,)
+            return self._silent(reason, now)
         if misses >= PROBES and situation.state is HeartbeatState.SUSPENDED:
             situation.outage = situation.outage.fell_silent()
         if situation.init_seen and self._challenges.probes_left <= 0:
             situation.learn(PresenceEvent.INIT_VOID)
             return (_STALE_INIT,)
         return NOTHING
+
+    def _silent(self, reason: str, now: float, state: str = "") -> tuple[Effect, ...]:
+        effects = self.situation.silent(
+            reason, self.profile, now, reporting=self.reporting, state=state
+        )
+        self._fell_silent(now)
+        self._schedule(now)
+        return effects
 
     def _fell_silent(self, now: float) -> None:
         self._silence.since = now
@@ -278,7 +307,9 @@ class Heartbeat:
 
     def notice_opened(self, event: Event, now: float) -> tuple[Effect, ...]:
         """Handles a notice being sent; an end notice ends a suspension at once."""
-        return self._returned(now) if self.situation.notice_opened(event) else NOTHING
+        if not self.situation.notice_opened(event):
+            return NOTHING
+        return self._returned(now) + self.situation.expect_return(now, self.profile.restart_s)
 
     def notice_over(self, event: Event, now: float) -> tuple[Effect, ...]:
         """Handles the end of the notice of ``event``, with any result: the event is imminent."""
@@ -295,6 +326,10 @@ class Heartbeat:
         """Handles a permanent stop of the VM by ``event``."""
         return self._suspended(self.situation.stops(event, now), now)
 
+    def performing(self, event: str) -> None:
+        """Handles the start of the command of ``event``: resets meanwhile are its own."""
+        self.situation.performing(event)
+
     def carried_out(self, event: str, now: float) -> None:
         """Handles the end of the command of ``event``: a return after it is final."""
         self.situation.carried_out(event, now)
@@ -304,7 +339,9 @@ class Heartbeat:
 
         Ignored for a VM that is being stopped or restarted, and if no event is in progress.
         """
-        return self._returned(now) if self.situation.runs_again(reason) else NOTHING
+        if not self.situation.runs_again(reason):
+            return NOTHING
+        return self._returned(now) + self.situation.expect_return(now, self.profile.restart_s)
 
     def called_off(self, event: str, reason: str, now: float) -> tuple[Effect, ...]:
         """Handles an event that did not happen: the VM should answer."""
@@ -318,15 +355,104 @@ class Heartbeat:
 
     def restart_expired(self, now: float) -> tuple[Effect, ...]:
         """Handles the end of the RESTART window: the VM is lost, unless it never went down."""
-        if self.state is not HeartbeatState.RESTARTING:
+        situation = self.situation
+        if situation.state not in EXPECTED_BACK:
             return NOTHING
         answering = now - self._challenges.answered_at < 2 * self.profile.interval_s
+        if self.confirms_losses and situation.would_lose(answering=answering):
+            return self._suspect(Ground.OVERDUE, situation.overdue_reason(self.profile))
+        return self._expired(now, answering=answering)
+
+    def _expired(
+        self, now: float, *, answering: bool, reason: str = "", state: str = ""
+    ) -> tuple[Effect, ...]:
         effects = self.situation.restart_expired(
-            self.profile, reporting=self.reporting, answering=answering
+            self.profile,
+            now,
+            reporting=self.reporting,
+            answering=answering,
+            reason=reason,
+            state=state,
         )
-        if type(effects[0]) is RestartExpired:
+        if self.state not in HEARTBEATING and self.state not in EXPECTED_BACK:
             self._challenges.forget()
         self._schedule(now)
+        return effects
+
+    # -- libvirt ----------------------------------------------------------------------------
+
+    def domain_changed(
+        self, change: DomainChange, words: str, now: float, *, is_alarming: bool = False
+    ) -> tuple[Effect, ...]:
+        """Handles a change of the instance's domain, as libvirt reports it.
+
+        Args:
+            change: what happened.
+            words: libvirt's state and reason, such as ``paused: saving``.
+            now: the time.
+            is_alarming: whether a fault has paused the VM.
+        """
+        panicked = change is DomainChange.PANICKED and self.situation.can_fail
+        if panicked and self.confirms_losses:
+            # libvirt may be about to restart it.
+            return self._suspect(Ground.PANICKED, words)
+        return self._domain_changed(change, words, now, is_alarming=is_alarming)
+
+    def domain_reset(self, now: float) -> tuple[Effect, ...]:
+        """Handles a reset or reboot of the instance's domain, by whomever."""
+        effects = self._domain.reset("reset", self.profile, now)
+        return self._suspended(effects, now) if effects else NOTHING
+
+    @property
+    def suspected(self) -> bool:
+        """Whether a loss waits for :meth:`confirmed`."""
+        return self.situation.suspicion is not None
+
+    def confirmed(self, standing: Standing | None, words: str, now: float) -> tuple[Effect, ...]:
+        """Handles libvirt's answer to a :class:`~hbtrio.fsm.heartbeat.effects.Suspected`.
+
+        Ignored if the guest has answered meanwhile, or its situation has changed.
+
+        Args:
+            standing: what the domain's state means; None if libvirt has not answered.
+            words: its state and reason, or that they are unknown; part of the reason of the loss.
+            now: the time.
+        """
+        suspicion, self.situation.suspicion = self.situation.suspicion, None
+        if suspicion is None:
+            return NOTHING
+        change = SHOWN_BY.get(standing) if standing is not None else None
+        if change is not None:
+            return self._domain_changed(change, words, now)
+        reason = suspicion.reason
+        if standing is None and words:
+            reason = f"{reason} ({words})"
+        if suspicion.ground is Ground.OVERDUE:
+            return self._expired(now, answering=False, reason=reason, state=words)
+        if suspicion.ground is Ground.PANICKED:
+            if standing is Standing.RUNNING:
+                return NOTHING  # restarted, which has been or will be reported
+            return self._domain_changed(DomainChange.PANICKED, suspicion.reason, now)
+        return self._silent(reason, now, state=words)
+
+    def _suspect(self, ground: Ground, reason: str) -> tuple[Effect, ...]:
+        self.situation.suspicion = Suspicion(ground, reason)
+        return (Suspected(reason),)
+
+    def _domain_changed(
+        self, change: DomainChange, words: str, now: float, *, is_alarming: bool = False
+    ) -> tuple[Effect, ...]:
+        was = self.state
+        effects = self._domain.apply(
+            change, words, self.profile, now, reporting=self.reporting, is_alarming=is_alarming
+        )
+        state = self.state
+        if change is DomainChange.RESTARTED or state is not was:
+            if state is HeartbeatState.RETURNING:
+                return effects + self._returned(now)
+            if state not in PROBED:
+                self._challenges.forget()
+            return self._suspended(effects, now)
         return effects
 
     def _suspended(self, effects: tuple[Effect, ...], now: float) -> tuple[Effect, ...]:

@@ -70,6 +70,8 @@ class Outage:
         extended: whether its RESTART window got more time, for an ``init`` near its end.
         happened: whether it is in progress, or was; it was called off otherwise.
         reconnected: whether the silence after it was answered with a reconnect.
+        announced: whether hbtrio or the VIM brings it about; else libvirt reported it.
+        performed: whether a command of this host brings it about.
     """
 
     event: str
@@ -80,6 +82,8 @@ class Outage:
     extended: bool = False
     happened: bool = True
     reconnected: bool = False
+    announced: bool = True
+    performed: bool = False
 
     @classmethod
     def freeze(cls, event: Event, now: float) -> Outage:
@@ -93,9 +97,19 @@ class Outage:
         return cls(event, False, now + max(CALL_OFF_S, restart_s))
 
     @classmethod
+    def reset(cls, what: str, now: float, restart_s: float) -> Outage:
+        """A reset or reboot that nobody had announced."""
+        return attrs.evolve(cls.restart(what, now, restart_s), announced=False)
+
+    @classmethod
     def stop(cls, event: str, now: float) -> Outage:
         """A stop for good."""
         return cls(event, False, now + CALL_OFF_S)
+
+    @property
+    def is_performed_now(self) -> bool:
+        """Whether a command of this host runs that brings it about."""
+        return self.performed and math.isinf(self.carried_out_at)
 
     @property
     def unwatched_at(self) -> float:
@@ -134,6 +148,10 @@ class Outage:
     def carried_out(self, now: float) -> Outage:
         """The command that performs it has ended."""
         return attrs.evolve(self, carried_out_at=min(self.carried_out_at, now))
+
+    def performing(self) -> Outage:
+        """A command of this host brings it about, from now on."""
+        return attrs.evolve(self, performed=True)
 
     def over(self, *, happened: bool) -> Outage:
         """It is said to be over, or never to have happened: the VM is challenged again."""

@@ -20,7 +20,8 @@ class Presence(Enum):
 
     __hash__ = object.__hash__
 
-    NONE = "none"  # no guest was proven since the last exit
+    NONE = "none"  # no guest was proven so far
+    EXITED = "exited"  # a proven one has sent exit, and no init since
     UNPROVEN = "unproven"  # an init was received while there was no guest
     PROVEN = "proven"  # it has answered a challenge
     REPROVING = "proven, init again"  # it started over, and has not answered a challenge since
@@ -39,6 +40,7 @@ class PresenceEvent(Enum):
     LEFT = "exit received, except while restarting"
     RESTART_NOTICE = "notice of a restart opened"
     RESTARTS = "notice of a restart over"
+    NEW_PROCESS = "a new QEMU process: nothing known of the old guest holds"
 
 
 _P, _E = Presence, PresenceEvent
@@ -55,6 +57,16 @@ PRESENCE_TABLE: Table[Presence, PresenceEvent] = Table(
             _E.LEFT: _P.NONE,
             _E.RESTART_NOTICE: _P.NONE,
             _E.RESTARTS: _P.NONE,
+            _E.NEW_PROCESS: _P.NONE,
+        },
+        _P.EXITED: {
+            _E.INIT: _P.UNPROVEN,
+            _E.ANSWERED: _P.PROVEN,
+            _E.INIT_VOID: _P.EXITED,
+            _E.LEFT: _P.EXITED,
+            _E.RESTART_NOTICE: _P.EXITED,
+            _E.RESTARTS: _P.NONE,
+            _E.NEW_PROCESS: _P.NONE,
         },
         _P.UNPROVEN: {
             _E.INIT: _P.UNPROVEN,
@@ -63,22 +75,25 @@ PRESENCE_TABLE: Table[Presence, PresenceEvent] = Table(
             _E.LEFT: _P.NONE,
             _E.RESTART_NOTICE: _P.UNPROVEN,
             _E.RESTARTS: _P.NONE,
+            _E.NEW_PROCESS: _P.UNPROVEN,
         },
         _P.PROVEN: {
             _E.INIT: _P.REPROVING,
             _E.ANSWERED: _P.PROVEN,
             _E.INIT_VOID: _P.PROVEN,
-            _E.LEFT: _P.NONE,
+            _E.LEFT: _P.EXITED,
             _E.RESTART_NOTICE: _P.LEAVING,
             _E.RESTARTS: _P.PROVEN,
+            _E.NEW_PROCESS: _P.NONE,
         },
         _P.REPROVING: {
             _E.INIT: _P.REPROVING,
             _E.ANSWERED: _P.PROVEN,
             _E.INIT_VOID: _P.PROVEN,
-            _E.LEFT: _P.NONE,
+            _E.LEFT: _P.EXITED,
             _E.RESTART_NOTICE: _P.LEAVING_INIT,
             _E.RESTARTS: _P.PROVEN,
+            _E.NEW_PROCESS: _P.UNPROVEN,
         },
         _P.LEAVING: {
             _E.INIT: _P.LEAVING_INIT,
@@ -87,6 +102,7 @@ PRESENCE_TABLE: Table[Presence, PresenceEvent] = Table(
             _E.LEFT: _P.LEAVING,
             _E.RESTART_NOTICE: _P.LEAVING,
             _E.RESTARTS: _P.PROVEN,
+            _E.NEW_PROCESS: _P.NONE,
         },
         _P.LEAVING_INIT: {
             _E.INIT: _P.LEAVING_INIT,
@@ -95,6 +111,7 @@ PRESENCE_TABLE: Table[Presence, PresenceEvent] = Table(
             _E.LEFT: _P.LEAVING,
             _E.RESTART_NOTICE: _P.LEAVING_INIT,
             _E.RESTARTS: _P.PROVEN,
+            _E.NEW_PROCESS: _P.UNPROVEN,
         },
     },
     # Nothing is illegal: anything can come from outside, and at any time.

@@ -52,4 +52,6 @@ class Silence:
         """
         if situation.state is HeartbeatState.SUSPENDED:
             return max(situation.unwatched_at, now + interval_s)
+        if situation.state is HeartbeatState.PAUSED:
+            return math.inf
         return self.since + self._reconnect_after_s if connected else math.inf

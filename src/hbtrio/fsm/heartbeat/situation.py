@@ -11,6 +11,7 @@ from typing import Final
 
 from hbtrio.fsm.heartbeat.challenges import PROBES
 from hbtrio.fsm.heartbeat.effects import (
+    Absent,
     Effect,
     Heartbeating,
     Lost,
@@ -26,10 +27,14 @@ from hbtrio.fsm.heartbeat.presence import (
     GUEST_KNOWN,
     INIT_SEEN,
     PRESENCE_TABLE,
+    Presence,
     PresenceEvent,
 )
+from hbtrio.fsm.heartbeat.return_window import NO_WINDOW, ReturnWindow
+from hbtrio.fsm.heartbeat.suspicion import Suspicion
 from hbtrio.fsm.heartbeat.table import (
     ANSWER_DECISION,
+    EXPECTED_BACK,
     FREEZING,
     HEARTBEAT_TABLE,
     HEARTBEATING,
@@ -51,12 +56,16 @@ class Situation:
 
     __slots__ = (
         "_illness",
+        "before",
+        "has_failed",
         "health",
         "health_reason",
         "outage",
         "presence",
         "reason",
         "state",
+        "suspicion",
+        "window",
     )
 
     def __init__(self) -> None:
@@ -64,6 +73,14 @@ class Situation:
         self.presence = PRESENCE_TABLE.initial
         #: The event in progress, or the last one.
         self.outage = NO_OUTAGE
+        #: Until when it is expected back, and how often it was reset.
+        self.window = NO_WINDOW
+        #: The state that it was in when libvirt said that it was paused or had ended.
+        self.before = self.state
+        #: Whether its QEMU has ended, or its kernel has panicked, since it is lost.
+        self.has_failed = False
+        #: A loss that waits for libvirt's answer, or None.
+        self.suspicion: Suspicion | None = None
         #: Why the instance is in its state.
         self.reason = "discovered"
         #: By its last answer; unknown while it is not heartbeating.
@@ -94,6 +111,23 @@ class Situation:
             # Its health was that of the time before it left or returned.
             self.health, self.health_reason = Health.UNKNOWN, ""
         self.state = after
+        self.suspicion = None
+        self.has_failed = False
+
+    def is_in(self, state: HeartbeatState) -> bool:
+        """Whether it is in a state, or was when it was paused."""
+        return self.state is state or (self.state is HeartbeatState.PAUSED and self.before is state)
+
+    def leave_for(self, event: HeartbeatEvent) -> None:
+        """Takes a step whose end continues what was before it."""
+        before = self.state
+        self.step(event)
+        self.before = before
+
+    def open_window(self, window: ReturnWindow, now: float) -> Effect:
+        """Expects the instance back until the end of a window."""
+        self.window = window
+        return OpenRestart(max(window.until - now, 0.0))
 
     def learn(self, event: PresenceEvent) -> None:
         """Takes a step in the table of the guest's presence."""
@@ -102,7 +136,9 @@ class Situation:
     # -- the connection and the guest -------------------------------------------------------
 
     def closed(self, reason: str) -> tuple[Effect, ...]:
-        """Handles a closed or reset connection."""
+        """Handles a closed or reset connection; one whose QEMU has failed stays lost."""
+        if self.has_failed:
+            return NOTHING
         if self.state is HeartbeatState.PROVISIONAL:
             self.outage = self.outage.fell_silent()
         effects = self._leave(HeartbeatEvent.CLOSED, reason)
@@ -110,10 +146,10 @@ class Situation:
         return effects
 
     def left(self, reason: str) -> tuple[Effect, ...]:
-        """Handles ``exit``, which during a restart is expected."""
+        """Handles ``exit``, which during an announced restart is expected."""
         effects = self._leave(HeartbeatEvent.LEFT, reason)
-        waiting = self.state is HeartbeatState.WAITING
-        self.learn(PresenceEvent.LEFT if waiting else PresenceEvent.INIT_VOID)
+        expected = self.is_in(HeartbeatState.RESTARTING) and self.outage.announced
+        self.learn(PresenceEvent.INIT_VOID if expected else PresenceEvent.LEFT)
         return effects
 
     def removed(self, reason: str) -> None:
@@ -127,6 +163,7 @@ class Situation:
         was = self.state
         sign = self.outage.sign(sent_at, now, init_seen=self.init_seen)
         event = ANSWER_DECISION.event(was, sign)
+        self.window = self.window.answered()
         if was in HEARTBEATING or event is HeartbeatEvent.ANSWERED:
             self.step(event)
             if was in HEARTBEATING:
@@ -165,11 +202,10 @@ class Situation:
         return (news,)
 
     def silent(
-        self, misses: int, profile: Profile, now: float, *, reporting: bool
+        self, reason: str, profile: Profile, now: float, *, reporting: bool, state: str = ""
     ) -> tuple[Effect, ...]:
-        """Handles ``misses`` challenges missed in a row, too many for a heartbeating instance."""
+        """Handles a heartbeating instance that has missed too many challenges in a row."""
         self.learn(PresenceEvent.INIT_VOID)
-        reason = f"no answer for {(misses + 1) * profile.interval_s:g} s"
         if self.state is HeartbeatState.PROVISIONAL and now >= self.outage.unwatched_at:
             return (Stopped(reason), self.unwatched())
         self.step(HeartbeatEvent.FELL_SILENT)
@@ -177,10 +213,14 @@ class Situation:
             self.outage = self.outage.fell_silent()
             self.reason = f"{reason}, {self.outage.event} is in progress"
             return (Stopped(self.reason),)
+        return (self.loses(reason, profile, reporting=reporting, state=state),)
+
+    def loses(self, reason: str, profile: Profile, *, reporting: bool, state: str = "") -> Effect:
+        """Notes why the instance is lost, and returns how that is reported."""
         self.reason = reason
         if reporting:
-            return (Lost(reason, profile.corrective_action),)
-        return (Stopped(f"{reason}; reporting is off"),)
+            return Lost(reason, profile.corrective_action, state)
+        return Stopped(f"{reason}; reporting is off")
 
     def unwatched(self) -> Effect:
         """Handles a renewed silence at a time when the event should be over."""
@@ -188,13 +228,36 @@ class Situation:
         self.reason = f"silent again after {self.outage.event}, which should be over by now"
         return Unwatched(self.reason)
 
+    @property
+    def can_fail(self) -> bool:
+        """Whether there is a guest to lose, and it is not lost."""
+        return self.presence in GUEST_KNOWN and self.state is not HeartbeatState.LOST
+
+    def would_lose(self, *, answering: bool) -> bool:
+        """Whether its silence, or the end of its window, is a loss.
+
+        Args:
+            answering: whether it answered within the last two intervals.
+        """
+        if self.state is HeartbeatState.HEARTBEATING:
+            return True
+        if self.state not in EXPECTED_BACK or answering:
+            return False
+        return self.presence in GUEST_KNOWN and (not self.init_seen or self.outage.extended)
+
+    def expect_return(self, now: float, restart_s: float) -> tuple[Effect, ...]:
+        """Expects the guest of a VM that is said to run; one that is not back is lost."""
+        if self.presence not in GUEST_KNOWN:
+            return NOTHING
+        return (self.open_window(self.window.opened(now, restart_s), now),)
+
     # -- events around the VM ---------------------------------------------------------------
 
     def notice_opened(self, event: Event) -> bool:
         """Handles a notice being sent; returns whether to challenge the instance now."""
         match EVENT_TABLE[event].effect:
             case ExpectedEffect.RETURNS:
-                return self._returns(HeartbeatEvent.RETURNS, f"{event} was sent")
+                return self.return_by(HeartbeatEvent.RETURNS, f"{event} was sent")
             case ExpectedEffect.RESTARTS:
                 self.learn(PresenceEvent.RESTART_NOTICE)
         return False
@@ -207,17 +270,22 @@ class Situation:
                 self.learn(PresenceEvent.RESTARTS)
                 return effects
             case ExpectedEffect.FREEZES:
-                return self._suspend(HeartbeatEvent.FREEZES, Outage.freeze(event, now))
+                return self.suspend(HeartbeatEvent.FREEZES, Outage.freeze(event, now))
         return self.stops(event, now)
 
     def restarts(self, event: str, now: float, restart_s: float) -> tuple[Effect, ...]:
         """Handles a restart of the VM, which has ``restart_s`` to return."""
-        effects = self._suspend(HeartbeatEvent.RESTARTS, Outage.restart(event, now, restart_s))
-        return (*effects, OpenRestart(restart_s))
+        effects = self.suspend(HeartbeatEvent.RESTARTS, Outage.restart(event, now, restart_s))
+        return (*effects, self.open_window(self.window.opened(now, restart_s), now))
 
     def stops(self, event: str, now: float) -> tuple[Effect, ...]:
         """Handles a permanent stop of the VM."""
-        return self._suspend(HeartbeatEvent.STOPS, Outage.stop(event, now))
+        return self.suspend(HeartbeatEvent.STOPS, Outage.stop(event, now))
+
+    def performing(self, event: str) -> None:
+        """Handles the start of the command of ``event``."""
+        if event == self.outage.event:
+            self.outage = self.outage.performing()
 
     def carried_out(self, event: str, now: float) -> None:
         """Handles the end of the command of ``event``."""
@@ -228,7 +296,7 @@ class Situation:
         """Handles the reported end of a freeze; returns whether to challenge the instance now."""
         if not self.outage.freezes or self.state not in FREEZING:
             return False
-        return self._returns(HeartbeatEvent.RETURNS, reason)
+        return self.return_by(HeartbeatEvent.RETURNS, reason)
 
     def called_off(self, event: str, reason: str) -> bool:
         """Handles an event that did not happen; returns whether to challenge the instance now."""
@@ -239,32 +307,56 @@ class Situation:
             self.step(HeartbeatEvent.STAYS_AWAY)
             self.reason = reason
             return False
-        return self._returns(HeartbeatEvent.CALLED_OFF, reason)
+        return self.return_by(HeartbeatEvent.CALLED_OFF, reason)
 
     def restart_expired(
-        self, profile: Profile, *, reporting: bool, answering: bool
+        self,
+        profile: Profile,
+        now: float,
+        *,
+        reporting: bool,
+        answering: bool,
+        reason: str = "",
+        state: str = "",
     ) -> tuple[Effect, ...]:
         """Handles the end of the RESTART window.
 
         Args:
             profile: the guest's.
+            now: the time.
             reporting: whether a loss is reported.
             answering: whether it answered within the last two intervals, so it never went down.
+            reason: of the loss, if libvirt was asked before it.
+            state: libvirt's state and reason, if it was asked.
         """
         if answering:
             return (self._proven(HeartbeatEvent.PROVEN, self._stayed_reason),)
         if self.init_seen and not self.outage.extended:
             # Its init came in time; the next challenges show whether the init was stale.
             self.outage = self.outage.extends()
-            return (OpenRestart((PROBES + 1) * profile.interval_s),)
+            return (
+                self.open_window(self.window.extended(now, (PROBES + 1) * profile.interval_s), now),
+            )
+        reason = reason or self.overdue_reason(profile)
         lost = self.presence in GUEST_KNOWN
+        self.window = self.window.closed()
+        if self.presence is Presence.EXITED and not self.outage.announced:
+            self.step(HeartbeatEvent.STAYS_ABSENT)
+            self.reason = f"its guest had exited, and is {reason}"
+            return (Absent(self.reason),)
         self.step(HeartbeatEvent.RESTART_EXPIRED if lost else HeartbeatEvent.STAYS_AWAY)
         self.learn(PresenceEvent.INIT_VOID)
-        self.reason = f"not back within {profile.restart_s} s"
+        self.reason = reason
         expired = RestartExpired(self.reason)
         if reporting and lost:
-            return (expired, Lost(self.reason, profile.corrective_action))
+            return (expired, Lost(self.reason, profile.corrective_action, state))
         return (expired,)
+
+    def overdue_reason(self, profile: Profile) -> str:
+        """Why the end of the window is a loss."""
+        if self.window.ends_a_boot_loop:
+            return f"not back within {2 * profile.restart_s} s: it was reset again and again"
+        return f"not back within {profile.restart_s} s"
 
     # -- helpers ----------------------------------------------------------------------------
 
@@ -272,6 +364,7 @@ class Situation:
         """Handles the (renewed) start of heartbeating."""
         self.step(event)
         self.learn(PresenceEvent.ANSWERED)
+        self.window = NO_WINDOW
         self.reason = ANSWERS
         return Heartbeating(reason)
 
@@ -286,26 +379,34 @@ class Situation:
         match self.state:
             case HeartbeatState.WAITING:
                 return "init answered"
-            case HeartbeatState.LOST:
+            case (
+                HeartbeatState.LOST
+                | HeartbeatState.PAUSED
+                | HeartbeatState.STOPPED
+                | HeartbeatState.ABSENT
+            ):
                 return f"back after {self.reason}"
             case HeartbeatState.RETURNING:
                 return f"back after {self.reason}" if self.outage.happened else self.reason
         return f"back after {self.outage.event}"
 
-    def _returns(self, event: HeartbeatEvent, reason: str) -> bool:
+    def return_by(self, event: HeartbeatEvent, reason: str) -> bool:
         """Expects answers again; returns True once: challenge the instance now."""
         was = self.state
         self.step(event)
         if self.state is not HeartbeatState.RETURNING or was is HeartbeatState.RETURNING:
             return False
         self.outage = self.outage.over(happened=event is not HeartbeatEvent.CALLED_OFF)
+        self.window = self.window.closed()
         self.reason = reason
         return True
 
-    def _suspend(self, event: HeartbeatEvent, outage: Outage) -> tuple[Effect, ...]:
+    def suspend(self, event: HeartbeatEvent, outage: Outage) -> tuple[Effect, ...]:
+        """Begins an outage."""
         was = self.state
         self.step(event)
         self.outage = outage
+        self.window = self.window.closed()
         self.reason = f"{outage.event} is in progress"
         self.learn(PresenceEvent.INIT_VOID)
         return (Stopped(self.reason),) if was in HEARTBEATING else NOTHING

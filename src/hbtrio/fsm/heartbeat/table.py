@@ -26,6 +26,9 @@ class HeartbeatState(Enum):
     RETURNING = "returning"  # the event is over; challenged, but silence does not count yet
     RESTARTING = "restarting"  # goes down, and is expected back within the RESTART window
     LOST = "lost"  # silent for too long; reported once
+    PAUSED = "paused"  # libvirt says that its vCPUs stand still: silence does not count
+    STOPPED = "stopped"  # libvirt says that it was ended on request
+    ABSENT = "absent"  # its guest has exited and has not started again
     GONE = "gone"  # the socket was removed; final
 
     @property
@@ -57,6 +60,15 @@ class HeartbeatEvent(Enum):
     UNWATCHED = "still silent at the call-off time"
     RESTART_EXPIRED = "RESTART window closed"
     STAYS_AWAY = "restart over, without a guest before it"
+    STAYS_ABSENT = "restart over, its guest had exited before"
+    PAUSED = "libvirt: paused"
+    RESUMED = "libvirt: runs again"
+    RESUMES_RESTART = "libvirt: runs again within RESTART"
+    RESUMES_STOP = "libvirt: runs again, its stop is announced"
+    NO_GUEST = "libvirt: runs, and no guest is known"
+    RESET = "libvirt: reset or rebooted"
+    ENDED = "libvirt: ended on request"
+    FAILED = "libvirt: failed or panicked"
     REMOVED = "socket removed"
 
 
@@ -70,19 +82,47 @@ _NOTICES = {
     _E.REMOVED: _S.GONE,
 }
 
+#: What libvirt reports is the same in every state, too, but for the states in which it is no news.
+_DOMAIN = {
+    _E.PAUSED: _S.PAUSED,
+    _E.NO_GUEST: _S.WAITING,
+    _E.RESET: _S.RESTARTING,
+    _E.ENDED: _S.STOPPED,
+    _E.FAILED: _S.LOST,
+}
+
 
 def _row(state: HeartbeatState, **steps: HeartbeatState) -> dict[HeartbeatEvent, HeartbeatState]:
-    """A row: the notices, the events named in ``steps``, and no change for the harmless others."""
+    """A row: what comes from outside, the events in ``steps``, and no change for the harmless."""
     row = dict.fromkeys(_HARMLESS, state) | _NOTICES
-    return row | {HeartbeatEvent[name]: after for name, after in steps.items()}
+    domain = {event: after for event, after in _DOMAIN.items() if event not in _NO_NEWS[state]}
+    return row | domain | {HeartbeatEvent[name]: after for name, after in steps.items()}
 
 
 #: What changes nothing unless a row says otherwise.
 _HARMLESS = (_E.CLOSED, _E.INIT, _E.MISSED, _E.LEFT, _E.CALLED_OFF, _E.RETURNS)
 
-#: Ends of a restart, and what only follows a freeze: illegal elsewhere.
-_ONLY_RESTARTING = frozenset({_E.RESTART_EXPIRED, _E.STAYS_AWAY})
+#: Ends of a restart, what only follows a freeze, and ends of a pause: illegal elsewhere.
+_ONLY_RESTARTING = frozenset({_E.RESTART_EXPIRED, _E.STAYS_AWAY, _E.STAYS_ABSENT})
 _ONLY_FREEZING = frozenset({_E.CAME_BACK, _E.UNWATCHED})
+_ONLY_PAUSED = frozenset({_E.RESUMES_RESTART, _E.RESUMES_STOP})
+_NO_EVENT = _ONLY_RESTARTING | _ONLY_FREEZING | {_E.RESUMED}
+
+#: Reports of libvirt that say nothing new, or come too late: whoever is heartbeating answers on a
+#: connection to the present QEMU process, and what has ended can't be reset.
+_NO_NEWS = {
+    _S.WAITING: {_E.NO_GUEST},
+    _S.HEARTBEATING: {_E.NO_GUEST},
+    _S.PROVISIONAL: {_E.NO_GUEST},
+    _S.SUSPENDED: set[HeartbeatEvent](),
+    _S.UNWATCHED: {_E.NO_GUEST},
+    _S.RETURNING: set[HeartbeatEvent](),
+    _S.RESTARTING: {_E.RESET},
+    _S.LOST: {_E.FAILED},
+    _S.PAUSED: {_E.PAUSED, _E.RESET},
+    _S.STOPPED: {_E.ENDED, _E.RESET},
+    _S.ABSENT: {_E.RESET, _E.FAILED},
+}
 
 HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
     "heartbeat",
@@ -124,6 +164,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             UNWATCHED=_S.UNWATCHED,
             RETURNS=_S.RETURNING,
             CALLED_OFF=_S.RETURNING,
+            RESUMED=_S.RETURNING,
         ),
         # A closed socket changes nothing: the alarm lasts until an answer or an end notice.
         _S.UNWATCHED: _row(
@@ -133,12 +174,15 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             LEFT=_S.WAITING,
             RETURNS=_S.RETURNING,
             CALLED_OFF=_S.RETURNING,
+            RESUMED=_S.RETURNING,
         ),
         _S.RETURNING: _row(
             _S.RETURNING,
             CONNECTED=_S.RETURNING,
             PROVEN=_S.HEARTBEATING,
             LEFT=_S.WAITING,
+            RESTART_EXPIRED=_S.LOST,
+            STAYS_AWAY=_S.WAITING,
         ),
         # An exit and a closed socket belong to going down, and an end notice may come too early:
         # only an answered init, or the end of the window, ends it.
@@ -150,6 +194,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             CALLED_OFF=_S.RETURNING,
             RESTART_EXPIRED=_S.LOST,
             STAYS_AWAY=_S.WAITING,
+            STAYS_ABSENT=_S.ABSENT,
         ),
         # It may have no connection, if its RESTART window closed meanwhile.
         _S.LOST: _row(
@@ -160,21 +205,51 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             LEFT=_S.WAITING,
             RETURNS=_S.RETURNING,
         ),
+        # What the guest says has waited, or libvirt's next answer is on its way. If libvirt is
+        # silent, an answered init ends the state.
+        _S.PAUSED: _row(
+            _S.PAUSED,
+            CONNECTED=_S.PAUSED,
+            PROVEN=_S.HEARTBEATING,
+            RESUMED=_S.RETURNING,
+            RESUMES_RESTART=_S.RESTARTING,
+            RESUMES_STOP=_S.SUSPENDED,
+        ),
+        # A saved one that is restored goes on where it was.
+        _S.STOPPED: _row(
+            _S.STOPPED,
+            CONNECTED=_S.STOPPED,
+            PROVEN=_S.HEARTBEATING,
+            RESUMED=_S.RETURNING,
+        ),
+        _S.ABSENT: _row(
+            _S.ABSENT,
+            CONNECTED=_S.ABSENT,
+            PROVEN=_S.HEARTBEATING,
+            RETURNS=_S.RETURNING,
+        ),
         _S.GONE: {},
     },
     {
-        # Only a guest that has sent ``init`` is challenged here, and its answer is PROVEN.
-        _S.WAITING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
-        _S.HEARTBEATING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.CONNECTED, _E.PROVEN},
-        _S.PROVISIONAL: _ONLY_RESTARTING | {_E.CONNECTED, _E.CAME_BACK},
-        _S.SUSPENDED: _ONLY_RESTARTING | {_E.FELL_SILENT},
-        # Every answer is PROVEN here.
-        _S.UNWATCHED: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
-        _S.RETURNING: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
-        _S.RESTARTING: _ONLY_FREEZING | {_E.FELL_SILENT},
-        _S.LOST: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
-        _S.GONE: frozenset(HeartbeatEvent),
-    },
+        state: illegal | _NO_NEWS[state] | (frozenset() if state is _S.PAUSED else _ONLY_PAUSED)
+        for state, illegal in {
+            # Only a guest that has sent ``init`` is challenged here, and its answer is PROVEN.
+            _S.WAITING: _NO_EVENT | {_E.ANSWERED, _E.FELL_SILENT},
+            _S.HEARTBEATING: _NO_EVENT | {_E.CONNECTED, _E.PROVEN},
+            _S.PROVISIONAL: _ONLY_RESTARTING | {_E.CONNECTED, _E.CAME_BACK, _E.RESUMED},
+            _S.SUSPENDED: _ONLY_RESTARTING | {_E.FELL_SILENT},
+            # Every answer is PROVEN here.
+            _S.UNWATCHED: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
+            _S.RETURNING: _ONLY_FREEZING
+            | {_E.STAYS_ABSENT, _E.RESUMED, _E.ANSWERED, _E.FELL_SILENT},
+            _S.RESTARTING: _ONLY_FREEZING | {_E.RESUMED, _E.FELL_SILENT},
+            _S.LOST: _NO_EVENT | {_E.ANSWERED, _E.FELL_SILENT},
+            _S.PAUSED: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
+            _S.STOPPED: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
+            _S.ABSENT: _NO_EVENT | {_E.ANSWERED, _E.FELL_SILENT},
+        }.items()
+    }
+    | {_S.GONE: frozenset(HeartbeatEvent)},
     HeartbeatEvent,
 )
 
@@ -195,6 +270,9 @@ ANSWER_DECISION: Decision[HeartbeatState, Sign, HeartbeatEvent] = Decision(
         # A guest that goes down for a restart answers until it does.
         _S.RESTARTING: _PROOF | {Sign.GOES_ON: _E.ANSWERED},
         _S.LOST: _PROOF,
+        _S.PAUSED: _PROOF,
+        _S.STOPPED: _PROOF,
+        _S.ABSENT: _PROOF,
     },
     Sign,
 )
@@ -214,5 +292,8 @@ FREEZING = frozenset({_S.PROVISIONAL, _S.SUSPENDED, _S.UNWATCHED})
 #: Votes and notices are sent to an instance only in these.
 TAKING_PART = CHALLENGED | {_S.SUSPENDED, _S.RESTARTING}
 
+#: Expected back within a RESTART window.
+EXPECTED_BACK = frozenset({_S.RETURNING, _S.RESTARTING})
+
 #: Their silence is expected, or is judged by other means than a reconnect.
-PATIENT = HEARTBEATING | {_S.SUSPENDED}
+PATIENT = HEARTBEATING | {_S.SUSPENDED, _S.PAUSED}

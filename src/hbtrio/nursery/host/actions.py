@@ -221,6 +221,8 @@ class ActionRun:
                 channel.outages.restarts(event)
             self._announced = True
         self._restarts = channel is not None and channel.restart.window is not None
+        if channel is not None and event is not None:
+            channel.outages.performing(event)
         argv = expand(self._command, uuid=self.uuid)
         self._progress(step="command", argv=tuple(argv), seconds=self._timeout_s)
         _log.info("%s: action %s: running %s", self.uuid, self.name, argv)

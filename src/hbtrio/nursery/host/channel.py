@@ -126,7 +126,7 @@ class Channel:
 
     async def run(self) -> None:
         """Keeps the channel connected until :meth:`remove` or cancellation."""
-        if self.heartbeat.state is HeartbeatState.RESTARTING:
+        if self.heartbeat.is_expected_back:
             # The window ended with the run that failed; the instance is still expected back.
             self.restart.open(self.heartbeat.profile.restart_s)
         try:
@@ -150,7 +150,7 @@ class Channel:
 
     def remove(self, reason: str) -> None:
         """Ends the channel after its socket is gone, unless RESTART still expects the instance."""
-        if self.heartbeat.state is HeartbeatState.RESTARTING:
+        if self.heartbeat.expects_socket:
             self.dialling.absent = True
             self._break(reason)
             return
@@ -352,10 +352,11 @@ class Channel:
                     self.restart.open(seconds)
                 case _:
                     self._reports.publish_effect(effect)
-        if self.heartbeat.state is not HeartbeatState.RESTARTING:
+        if not self.heartbeat.is_expected_back:
             self.restart.close()
-            if self.dialling.absent:  # whatever ended RESTARTING, the socket is no longer awaited
-                self._forget("its socket did not come back")
+        # Whatever ended RESTARTING, the socket is no longer awaited.
+        if self.dialling.absent and not self.heartbeat.expects_socket:
+            self._forget("its socket did not come back")
 
     def _restart_expired(self) -> None:
         self._apply(self.heartbeat.restart_expired(self._clock.now()))

@@ -1,7 +1,7 @@
 """Tells one instance's heartbeat of outages that no notice announced.
 
-A command, a corrective action or an orchestrator's report changes what is expected of the
-instance. A notice does the same by itself, see
+A command, a corrective action, an orchestrator's report or one of libvirt's changes what is
+expected of the instance. A notice does the same by itself, see
 :meth:`~hbtrio.fsm.heartbeat.machine.Heartbeat.notice_opened`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hbtrio.fsm.domain import DomainChange, Standing
 from hbtrio.fsm.heartbeat import effects as hb
 from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.fsm.heartbeat.table import HeartbeatState
@@ -52,6 +53,10 @@ class ChannelOutages:
         if not self._gone:
             self._expect(self._heartbeat.stops(what, self._clock.now()))
 
+    def performing(self, what: str) -> None:
+        """Notes that the command of ``what`` starts now: resets meanwhile are its own."""
+        self._heartbeat.performing(what)
+
     def call_off(self, what: str, reason: str) -> None:
         """Expects answers again: ``what`` did not happen. Ignored while the socket is gone."""
         # Without a socket the instance did go down, whatever the command reported; RESTART decides.
@@ -68,6 +73,37 @@ class ChannelOutages:
         effects = self._heartbeat.runs_again(reason, self._clock.now())
         if self._heartbeat.state is not before:
             self._expect(effects)
+
+    def domain_changed(
+        self, change: DomainChange, words: str, *, is_alarming: bool = False
+    ) -> None:
+        """Handles a change of the instance's domain, as libvirt reports it.
+
+        Args:
+            change: what happened.
+            words: libvirt's state and reason.
+            is_alarming: whether a fault has paused the VM.
+        """
+        if not self._gone:
+            now = self._clock.now()
+            self._expect(
+                self._heartbeat.domain_changed(change, words, now, is_alarming=is_alarming)
+            )
+
+    def domain_reset(self) -> None:
+        """Handles a reset or reboot of the instance's domain, by whomever."""
+        if not self._gone:
+            self._expect(self._heartbeat.domain_reset(self._clock.now()))
+
+    def confirm(self, standing: Standing | None, words: str) -> None:
+        """Handles libvirt's answer about an instance that seems to be lost.
+
+        Args:
+            standing: what the domain's state means; None if libvirt has not answered.
+            words: its state and reason, or that they are unknown.
+        """
+        if self._heartbeat.suspected:
+            self._expect(self._heartbeat.confirmed(standing, words, self._clock.now()))
 
     def release(self) -> None:
         """Lets go of its owner, which has ended and ignores outages."""

@@ -87,10 +87,14 @@ class ChannelReports:
                 self.publish(ReportKind.HEARTBEATING, reason)
             case hb.Stopped(reason):
                 self.publish(ReportKind.STOPPED, reason)
+            case hb.Paused(reason, is_alarming):
+                self.publish(ReportKind.PAUSED, reason, state=reason, alarm=is_alarming)
+            case hb.Absent(reason):
+                self.publish(ReportKind.ABSENT, reason)
             case hb.RestartExpired(reason):
                 self.publish(ReportKind.RESTART_EXPIRED, reason)
-            case hb.Lost(reason, action):
-                self.publish(ReportKind.LOSS, reason, corrective_action=action)
+            case hb.Lost(reason, action, state):
+                self.publish(ReportKind.LOSS, reason, corrective_action=action, state=state)
                 self._setup.on_failure(self._uuid, action, reason)
             case hb.Ill(reason, action):
                 self.publish(ReportKind.UNHEALTHY, reason, corrective_action=action)

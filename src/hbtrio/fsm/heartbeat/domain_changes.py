@@ -1,0 +1,220 @@
+"""What libvirt reports of a VM, and what that means for its instance.
+
+A silence is the guest's own only while the VM runs. So a pause suspends all judgement, an end that
+someone asked for is no loss, and an end that nobody asked for is a loss at once. A reset opens the
+RESTART window, whoever caused it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hbtrio.fsm.domain import DomainChange, Standing
+from hbtrio.fsm.heartbeat.effects import Effect, Note, Paused, Stopped
+from hbtrio.fsm.heartbeat.outage import Outage
+from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN, Presence, PresenceEvent
+from hbtrio.fsm.heartbeat.situation import NOTHING, Situation
+from hbtrio.fsm.heartbeat.table import FREEZING, HEARTBEATING, HeartbeatEvent, HeartbeatState
+from hbtrio.policy.profile import Profile
+
+#: The change that a standing shows, should it not have been reported. A running VM shows none.
+SHOWN_BY: Final = {
+    Standing.PAUSED: DomainChange.PAUSED,
+    Standing.PANICKED: DomainChange.PANICKED,
+    Standing.ENDING: DomainChange.ENDING,
+    Standing.STOPPED: DomainChange.STOPPED,
+    Standing.FAILED: DomainChange.FAILED,
+}
+
+#: A reset says nothing of what has ended, nor of a guest that went before.
+_NOT_RESET: Final = frozenset({HeartbeatState.STOPPED, HeartbeatState.ABSENT})
+
+#: Frozen by an event that was announced, as far as is known.
+_FROZEN: Final = frozenset({HeartbeatState.SUSPENDED, HeartbeatState.UNWATCHED})
+
+#: Someone is there who can go down and be missed, or has said that it goes.
+_RESETTABLE: Final = GUEST_KNOWN | {Presence.EXITED}
+
+
+class DomainChanges:
+    """Applies what libvirt reports to the situation of one instance.
+
+    Args:
+        situation: is changed.
+    """
+
+    def __init__(self, situation: Situation) -> None:
+        self._situation = situation
+
+    def apply(
+        self,
+        change: DomainChange,
+        words: str,
+        profile: Profile,
+        now: float,
+        *,
+        reporting: bool,
+        is_alarming: bool,
+    ) -> tuple[Effect, ...]:
+        """Handles a change of the domain.
+
+        Args:
+            change: what happened.
+            words: libvirt's state and reason, such as ``paused: saving``.
+            profile: the guest's.
+            now: the time.
+            reporting: whether a loss is reported.
+            is_alarming: whether a fault has paused the VM.
+        """
+        match change:
+            case DomainChange.PAUSED:
+                return self._paused(words, now, is_alarming=is_alarming)
+            case DomainChange.RESUMED:
+                return self._resumed(profile, now)
+            case DomainChange.STARTED:
+                return self._started(words, profile, now)
+            case DomainChange.RESTARTED:
+                return self.reset(words, profile, now)
+            case DomainChange.ENDING | DomainChange.STOPPED:
+                return self._ended(words, now)
+            case DomainChange.PANICKED | DomainChange.FAILED:
+                return self._failed(words, profile, now, reporting=reporting)
+
+    def reset(self, what: str, profile: Profile, now: float) -> tuple[Effect, ...]:
+        """Handles a reset or reboot, by whomever."""
+        situation = self._situation
+        if situation.presence not in _RESETTABLE or situation.state in _NOT_RESET:
+            return NOTHING
+        restarting = situation.is_in(HeartbeatState.RESTARTING)
+        if restarting and situation.outage.is_performed_now:
+            window = situation.window.opened(now, profile.restart_s)
+        else:
+            window = situation.window.reset(now, profile.restart_s)
+        if window.until <= now:
+            return NOTHING  # in a boot loop, and lost for that already
+        paused = situation.state is HeartbeatState.PAUSED
+        effects = NOTHING
+        if not restarting:
+            outage = Outage.reset(what, now, profile.restart_s)
+            if paused:
+                situation.before, situation.outage = HeartbeatState.RESTARTING, outage
+            else:
+                effects = situation.suspend(HeartbeatEvent.RESET, outage)
+        situation.learn(PresenceEvent.INIT_VOID)
+        if paused:
+            situation.window = window.paused(now)
+            return effects
+        return (*effects, situation.open_window(window, now))
+
+    def _paused(self, words: str, now: float, *, is_alarming: bool) -> tuple[Effect, ...]:
+        situation = self._situation
+        if situation.state is HeartbeatState.PAUSED:
+            if situation.reason == words:
+                return NOTHING
+        else:
+            situation.leave_for(HeartbeatEvent.PAUSED)
+            situation.window = situation.window.paused(now)
+        situation.reason = words
+        known = situation.presence in GUEST_KNOWN
+        return (Paused(words, is_alarming),) if known or is_alarming else NOTHING
+
+    def _resumed(self, profile: Profile, now: float) -> tuple[Effect, ...]:
+        situation = self._situation
+        if situation.state in _FROZEN and situation.outage.freezes:
+            return self._runs(profile, now)
+        if situation.state is not HeartbeatState.PAUSED:
+            return NOTHING
+        situation.window = situation.window.resumed(now)
+        match situation.before:
+            case HeartbeatState.RESTARTING:
+                return self._restart_goes_on(now)
+            case HeartbeatState.SUSPENDED if not situation.outage.freezes:
+                situation.step(HeartbeatEvent.RESUMES_STOP)
+                situation.reason = f"{situation.outage.event} is in progress"
+                return NOTHING
+        return self._runs(profile, now)
+
+    def _runs(self, profile: Profile, now: float) -> tuple[Effect, ...]:
+        """Expects answers of a VM that runs again, if there is a guest."""
+        situation = self._situation
+        if situation.state is HeartbeatState.PAUSED:
+            reason = f"{situation.reason}; it runs again"
+        else:
+            reason = f"{situation.outage.event} is over: libvirt says that it runs"
+        if situation.presence not in GUEST_KNOWN:
+            situation.step(HeartbeatEvent.NO_GUEST)
+            situation.reason = reason
+            return NOTHING
+        window = situation.window
+        situation.return_by(HeartbeatEvent.RESUMED, reason)
+        if not window.is_open:
+            window = window.opened(now, profile.restart_s)
+        return (situation.open_window(window, now),)
+
+    def _started(self, words: str, profile: Profile, now: float) -> tuple[Effect, ...]:
+        situation = self._situation
+        if situation.state in HEARTBEATING or self._restart_is_announced:
+            # It answers on a connection to the new process; or this is what is waited for.
+            return NOTHING
+        was = (
+            situation.before
+            if situation.state in (HeartbeatState.STOPPED, HeartbeatState.PAUSED)
+            else situation.state
+        )
+        known = situation.presence in GUEST_KNOWN
+        if was in FREEZING and situation.outage.freezes and known:
+            if situation.state is HeartbeatState.PAUSED:
+                return NOTHING  # it is restored, and goes on in a moment
+            return self._runs(profile, now)  # it was saved, and is restored
+        situation.learn(PresenceEvent.NEW_PROCESS)
+        if situation.state is not HeartbeatState.WAITING:
+            situation.step(HeartbeatEvent.NO_GUEST)
+        situation.reason = words
+        return NOTHING
+
+    def _ended(self, words: str, now: float) -> tuple[Effect, ...]:
+        situation = self._situation
+        if self._restart_is_announced:
+            if situation.state is HeartbeatState.PAUSED:
+                return self._restart_goes_on(now)
+            return NOTHING  # it is expected to start
+        if situation.state is HeartbeatState.STOPPED:
+            situation.reason = words
+            return NOTHING
+        known = situation.presence in GUEST_KNOWN
+        before = situation.before
+        paused = situation.state is HeartbeatState.PAUSED
+        situation.leave_for(HeartbeatEvent.ENDED)
+        if paused:
+            situation.before = before  # what was in progress when it was paused
+        situation.window = situation.window.resumed(now).closed()
+        situation.reason = words
+        situation.learn(PresenceEvent.INIT_VOID)
+        return (Stopped(words),) if known else NOTHING
+
+    def _restart_goes_on(self, now: float) -> tuple[Effect, ...]:
+        situation = self._situation
+        situation.step(HeartbeatEvent.RESUMES_RESTART)
+        situation.reason = f"{situation.outage.event} is in progress"
+        return (situation.open_window(situation.window.resumed(now), now),)
+
+    def _failed(
+        self, words: str, profile: Profile, now: float, *, reporting: bool
+    ) -> tuple[Effect, ...]:
+        situation = self._situation
+        if situation.presence not in GUEST_KNOWN:
+            return self._ended(words, now)
+        if situation.state is HeartbeatState.LOST:
+            note = Note(f"{words}; it was lost before: {situation.reason}")
+            situation.reason, situation.has_failed = words, True
+            return (note,)
+        situation.step(HeartbeatEvent.FAILED)
+        situation.window = situation.window.resumed(now).closed()
+        situation.has_failed = True
+        situation.learn(PresenceEvent.INIT_VOID)
+        return (situation.loses(words, profile, reporting=reporting, state=words),)
+
+    @property
+    def _restart_is_announced(self) -> bool:
+        situation = self._situation
+        return situation.is_in(HeartbeatState.RESTARTING) and situation.outage.announced
