@@ -26,6 +26,7 @@ from hbtrio.fsm.heartbeat.table import (
     HeartbeatState,
 )
 from hbtrio.fsm.table import IllegalEvent, Table
+from hbtrio.policy.profile import Profile
 from hbtrio.wire.vocabulary import Event
 from support.heartbeat_bench import HeartbeatBench, Snapshot
 
@@ -259,6 +260,13 @@ def carried_out() -> HeartbeatBench:
     return bench
 
 
+def presumed() -> HeartbeatBench:
+    """Remembered from before this host's start, and without a socket."""
+    bench = HeartbeatBench()
+    bench.skip(bench.beat.presumed(Profile(), "remembered", 30.0, bench.now))
+    return bench
+
+
 REACH_FOR: dict[Pair, Callable[[], HeartbeatBench]] = {
     (S.LOST, E.CONNECTED): lost_and_disconnected,
     (S.PROVISIONAL, E.PROVEN): provisional_until_called_off,
@@ -269,6 +277,7 @@ REACH_FOR: dict[Pair, Callable[[], HeartbeatBench]] = {
     (S.RESTARTING, E.STAYS_AWAY): restarting_without_a_guest,
     (S.RETURNING, E.STAYS_AWAY): returning_without_a_guest,
     (S.RESTARTING, E.STAYS_ABSENT): exited_and_reset,
+    (S.RETURNING, E.STAYS_ABSENT): presumed,
     (S.RESTARTING, E.NO_GUEST): reset,
     (S.RESTARTING, E.ENDED): reset,
     (S.WAITING, E.RESET): exited,

@@ -145,8 +145,9 @@ class DomainChanges:
             situation.step(HeartbeatEvent.NO_GUEST)
             situation.reason = reason
             return NOTHING
-        window = situation.window
+        window, presumed = situation.window, situation.is_presumed
         situation.return_by(HeartbeatEvent.RESUMED, reason)
+        situation.is_presumed = presumed
         if not window.is_open:
             window = window.opened(now, profile.restart_s)
         return (situation.open_window(window, now),)

@@ -67,7 +67,7 @@ class Suspected:
 
 @attrs.frozen
 class Absent:
-    """The guest has exited and has not started again, which is not a loss."""
+    """The guest has exited, or is only remembered, and has not come back, which is not a loss."""
 
     reason: str
 

@@ -359,9 +359,40 @@ class Heartbeat:
         if situation.state not in EXPECTED_BACK:
             return NOTHING
         answering = now - self._challenges.answered_at < 2 * self.profile.interval_s
-        if self.confirms_losses and situation.would_lose(answering=answering):
-            return self._suspect(Ground.OVERDUE, situation.overdue_reason(self.profile))
+        if situation.would_lose(answering=answering):
+            if self.confirms_losses:
+                return self._suspect(Ground.OVERDUE, situation.overdue_reason(self.profile))
+            if situation.is_presumed and not self.connected:
+                return self._stays_absent("its socket accepts no connection", now)
         return self._expired(now, answering=answering)
+
+    def presumed(
+        self, profile: Profile, reason: str, within_s: float, now: float
+    ) -> tuple[Effect, ...]:
+        """Expects a guest back that was heartbeating before this host or its connection was there.
+
+        Its silence is a loss only if libvirt says that its VM runs or has failed, or, without
+        libvirt, if its socket accepts connections. Ignored once anything else is known of it.
+
+        Args:
+            profile: what the guest had advertised, for one that has not said ``init`` since.
+            reason: why it is expected.
+            within_s: within how many seconds.
+            now: the time.
+        """
+        situation = self.situation
+        if situation.state is not HeartbeatState.WAITING:
+            return NOTHING
+        if self.profile is _NO_INIT:
+            self.profile = profile
+        return situation.presumes(reason, within_s, now) + self._returned(now)
+
+    def _stays_absent(self, why: str, now: float) -> tuple[Effect, ...]:
+        overdue = self.situation.overdue_reason(self.profile)
+        effects = self.situation.stays_absent(f"{overdue}: {why}")
+        self._challenges.forget()
+        self._schedule(now)
+        return effects
 
     def _expired(
         self, now: float, *, answering: bool, reason: str = "", state: str = ""
@@ -411,7 +442,8 @@ class Heartbeat:
     def confirmed(self, standing: Standing | None, words: str, now: float) -> tuple[Effect, ...]:
         """Handles libvirt's answer to a :class:`~hbtrio.fsm.heartbeat.effects.Suspected`.
 
-        Ignored if the guest has answered meanwhile, or its situation has changed.
+        Ignored if the guest has answered meanwhile, or its situation has changed. Without an answer
+        about an instance that is only presumed, :attr:`suspected` stays on: ask again.
 
         Args:
             standing: what the domain's state means; None if libvirt has not answered.
@@ -421,6 +453,12 @@ class Heartbeat:
         suspicion, self.situation.suspicion = self.situation.suspicion, None
         if suspicion is None:
             return NOTHING
+        if suspicion.ground is Ground.OVERDUE and self.situation.is_presumed:
+            if standing is None and words:
+                self.situation.suspicion = suspicion  # nothing is decided until it answers
+                return NOTHING
+            if standing is Standing.UNKNOWN or (standing is None and not self.connected):
+                return self._stays_absent(words or "its socket accepts no connection", now)
         change = SHOWN_BY.get(standing) if standing is not None else None
         if change is not None:
             return self._domain_changed(change, words, now)

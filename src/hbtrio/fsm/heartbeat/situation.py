@@ -60,6 +60,7 @@ class Situation:
         "has_failed",
         "health",
         "health_reason",
+        "is_presumed",
         "outage",
         "presence",
         "reason",
@@ -79,6 +80,8 @@ class Situation:
         self.before = self.state
         #: Whether its QEMU has ended, or its kernel has panicked, since it is lost.
         self.has_failed = False
+        #: Whether its guest was not heard since this host, or its connection, was there.
+        self.is_presumed = False
         #: A loss that waits for libvirt's answer, or None.
         self.suspicion: Suspicion | None = None
         #: Why the instance is in its state.
@@ -113,6 +116,8 @@ class Situation:
         self.state = after
         self.suspicion = None
         self.has_failed = False
+        if after is not HeartbeatState.PAUSED:
+            self.is_presumed = False
 
     def is_in(self, state: HeartbeatState) -> bool:
         """Whether it is in a state, or was when it was paused."""
@@ -250,6 +255,22 @@ class Situation:
         if self.presence not in GUEST_KNOWN:
             return NOTHING
         return (self.open_window(self.window.opened(now, restart_s), now),)
+
+    def presumes(self, reason: str, within_s: float, now: float) -> tuple[Effect, ...]:
+        """Expects a guest that had answered before this host or its connection was there."""
+        self.return_by(HeartbeatEvent.RETURNS, reason)
+        self.outage = NO_OUTAGE.over(happened=False)
+        self.is_presumed = True
+        self.learn(PresenceEvent.ANSWERED)
+        return (self.open_window(NO_WINDOW.opened(now, within_s), now),)
+
+    def stays_absent(self, reason: str) -> tuple[Effect, ...]:
+        """Gives up a presumed guest, which is no loss: it may have left while nobody listened."""
+        self.step(HeartbeatEvent.STAYS_ABSENT)
+        self.learn(PresenceEvent.NEW_PROCESS)
+        self.window = self.window.closed()
+        self.reason = reason
+        return (Absent(reason),)
 
     # -- events around the VM ---------------------------------------------------------------
 

@@ -28,7 +28,7 @@ class HeartbeatState(Enum):
     LOST = "lost"  # silent for too long; reported once
     PAUSED = "paused"  # libvirt says that its vCPUs stand still: silence does not count
     STOPPED = "stopped"  # libvirt says that it was ended on request
-    ABSENT = "absent"  # its guest has exited and has not started again
+    ABSENT = "absent"  # its guest has exited, or is only remembered, and has not come back
     GONE = "gone"  # the socket was removed; final
 
     @property
@@ -60,7 +60,7 @@ class HeartbeatEvent(Enum):
     UNWATCHED = "still silent at the call-off time"
     RESTART_EXPIRED = "RESTART window closed"
     STAYS_AWAY = "restart over, without a guest before it"
-    STAYS_ABSENT = "restart over, its guest had exited before"
+    STAYS_ABSENT = "RESTART over, its guest had exited before, or nobody knows that its VM runs"
     PAUSED = "libvirt: paused"
     RESUMED = "libvirt: runs again"
     RESUMES_RESTART = "libvirt: runs again within RESTART"
@@ -183,6 +183,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             LEFT=_S.WAITING,
             RESTART_EXPIRED=_S.LOST,
             STAYS_AWAY=_S.WAITING,
+            STAYS_ABSENT=_S.ABSENT,
         ),
         # An exit and a closed socket belong to going down, and an end notice may come too early:
         # only an answered init, or the end of the window, ends it.
@@ -240,8 +241,7 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             _S.SUSPENDED: _ONLY_RESTARTING | {_E.FELL_SILENT},
             # Every answer is PROVEN here.
             _S.UNWATCHED: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
-            _S.RETURNING: _ONLY_FREEZING
-            | {_E.STAYS_ABSENT, _E.RESUMED, _E.ANSWERED, _E.FELL_SILENT},
+            _S.RETURNING: _ONLY_FREEZING | {_E.RESUMED, _E.ANSWERED, _E.FELL_SILENT},
             _S.RESTARTING: _ONLY_FREEZING | {_E.RESUMED, _E.FELL_SILENT},
             _S.LOST: _NO_EVENT | {_E.ANSWERED, _E.FELL_SILENT},
             _S.PAUSED: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},

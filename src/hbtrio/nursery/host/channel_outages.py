@@ -15,6 +15,7 @@ from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.dialling import Dialling
 from hbtrio.nursery.host.heartbeat_clock import HeartbeatClock
+from hbtrio.policy.profile import Profile
 
 
 class ChannelOutages:
@@ -104,6 +105,11 @@ class ChannelOutages:
         """
         if self._heartbeat.suspected:
             self._expect(self._heartbeat.confirmed(standing, words, self._clock.now()))
+
+    def presume(self, profile: Profile, reason: str, within_s: float) -> None:
+        """Expects a guest back that was heartbeating; see :meth:`.Heartbeat.presumed`."""
+        if not self._gone:
+            self._expect(self._heartbeat.presumed(profile, reason, within_s, self._clock.now()))
 
     def release(self) -> None:
         """Lets go of its owner, which has ended and ignores outages."""
