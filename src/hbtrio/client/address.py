@@ -73,10 +73,11 @@ class Address:
             return cls(shown, path, "http://host")
         try:
             url = httpx.URL(text)
-        except httpx.InvalidURL:
-            url = httpx.URL()
+            host = url.host
+        except (httpx.InvalidURL, ValueError):  # the latter for a host that is no IDNA name
+            url, host = httpx.URL(), ""
         known = url.scheme in ("http", "https")
-        if not known or not url.host or url.userinfo or url.raw_path != b"/":
+        if not known or not host or url.userinfo or url.raw_path != b"/":
             raise UserError(f"{shown}: neither unix:PATH nor http[s]://HOST[:PORT]")
         if url.port is not None and not 1 <= url.port <= 65535:
             raise UserError(f"{shown}: the port must be 1 to 65535, not {url.port}")

@@ -201,6 +201,10 @@ async def test_an_action_that_crashes_has_no_outcome() -> None:
             ["--url", "https://x/v1", "status"],
             "https://x/v1: neither unix:PATH nor http[s]://HOST[:PORT]",
         ),
+        (  # no name of a host has this form
+            ["--url", "http://xn--a", "status"],
+            "http://xn--a: neither unix:PATH nor http[s]://HOST[:PORT]",
+        ),
         (["--url", "http://", "status"], "http://: neither unix:PATH nor http[s]://HOST[:PORT]"),
         (
             ["--url", "http://x:y", "status"],
