@@ -17,9 +17,8 @@ import attrs
 #: Certificates read from one file, at most: several times those of a system's trust store.
 MOST: Final = 1000
 
-_PEM: Final = re.compile(
-    r"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----(.*?)-----END", re.DOTALL | re.ASCII
-)
+_BEGIN: Final = re.compile("-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
+_END: Final = "-----END"
 
 # Tags of DER (X.690).
 _INTEGER: Final = 0x02
@@ -48,14 +47,26 @@ def certificates_in(pem: str) -> list[Certificate]:
     One that can't be decoded is left out.
     """
     found: list[Certificate] = []
-    for block in _PEM.finditer(pem):
+    for block in _blocks(pem):
         if len(found) == MOST:
             break
         try:
-            found.append(_decode(binascii.a2b_base64(block[1])))
+            found.append(_decode(binascii.a2b_base64(block)))
         except (ValueError, IndexError):  # binascii.Error is a ValueError
             continue
     return found
+
+
+def _blocks(pem: str) -> Iterator[str]:
+    # Not one regular expression for both ends: where no end follows, each beginning would be
+    # searched to the end of the file.
+    at = 0
+    while begin := _BEGIN.search(pem, at):
+        end = pem.find(_END, begin.end())
+        if end < 0:
+            return
+        yield pem[begin.end() : end]
+        at = end
 
 
 def _decode(der: bytes) -> Certificate:
