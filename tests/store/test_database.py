@@ -9,7 +9,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -159,6 +159,17 @@ async def test_a_damaged_file(path: str, clock: Clock) -> None:
     damage(path)
     text, status = await refusal(path)
     assert (text.startswith(f"{path}: "), status) == (True, ExitStatus.USAGE)
+
+
+async def test_a_damaged_row(path: str, clock: Clock) -> None:
+    """A word in a row, which SQLite does not check, is another one than was stored."""
+    async with Store.open(path, clock) as store:
+        await store.queue([alarm()])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE outbox SET kind = 'xlarm'")
+    async with Store.open(path, clock) as store:
+        with pytest.raises(StoreFault, match=r"^a damaged row: .*'xlarm'"):
+            await store.outbox()
 
 
 # -- versions --------------------------------------------------------------------------------------

@@ -144,6 +144,10 @@ def _connect(path: str, schema: Schema, lock: FileLock) -> Database:
     except sqlite3.DatabaseError as error:
         db.close()
         raise UserError(f"{path}: {error}", _status_of(error)) from error
+    except UnicodeDecodeError as error:
+        # A name in the schema, or SQLite's own text that repeats one.
+        db.close()
+        raise UserError(f"{path}: is damaged: a text is not UTF-8") from error
     except BaseException:
         db.close()
         raise

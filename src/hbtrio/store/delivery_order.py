@@ -13,7 +13,7 @@ from typing import Final
 from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store.outbox import BY_CLOCK, BY_WALL_CLOCK, COLUMNS, TOO_LATE, end, entry_of
 from hbtrio.store.records import Entry, Ready
-from hbtrio.store.sql import rows
+from hbtrio.store.sql import records, rows
 
 #: After this many failed attempts while the VIM can be reached, a state or alarm lets later entries
 #: pass, because the fault may be the entry's. With the delivery's delays that takes 15 s if the VIM
@@ -87,8 +87,8 @@ def ready(
     first: dict[str, Entry] = {}
     # Twice the limit, because an instance may have two rows: a verdict and the entry that it
     # passes. Verdicts come first, so entries without a slot don't displace them.
-    for row in db.execute(_READY, names | {"limit": 2 * limit, "others": others}).fetchall():
-        entry = entry_of(row)
+    found = db.execute(_READY, names | {"limit": 2 * limit, "others": others}).fetchall()
+    for entry in records(entry_of, found):
         if entry.uuid not in first and (entry.kind is OutboxKind.ACTION or others > 0):
             others -= entry.kind is not OutboxKind.ACTION
             first[entry.uuid] = entry

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any, Final
 
 from hbtrio.store.records import HistoryEntry, HistoryRecord
-from hbtrio.store.sql import changed, epoch, moment, moment_or_none, rows, text_of
+from hbtrio.store.sql import changed, epoch, moment, moment_or_none, records, rows, text_of
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 _COLUMNS: Final = (
@@ -76,7 +76,7 @@ def note(db: sqlite3.Connection, hostname: str, command_id: str, text: str) -> H
 def _of_command(db: sqlite3.Connection, command_id: str) -> HistoryEntry | None:
     text = f"SELECT id, {_COLUMNS} FROM history WHERE {_OF_COMMAND}"
     found = rows(db, text, text_of(command_id))
-    return _record(found[0]).entry if found else None
+    return records(_record, found)[0].entry if found else None
 
 
 def read(
@@ -93,7 +93,7 @@ def read(
         values.append(uuid)
     text = f"SELECT id, {_COLUMNS} FROM history WHERE {' AND '.join(where)}"
     found = rows(db, f"{text} ORDER BY id DESC LIMIT ?", *values, limit)
-    return tuple(map(_record, found))
+    return records(_record, found)
 
 
 def newest(db: sqlite3.Connection) -> int:
@@ -105,7 +105,7 @@ def newest(db: sqlite3.Connection) -> int:
 def newer(db: sqlite3.Connection, than: int, kind: str, limit: int) -> tuple[HistoryRecord, ...]:
     """Returns the records of a kind with an id above ``than``, the oldest first."""
     text = f"SELECT id, {_COLUMNS} FROM history WHERE id > ? AND kind = ? ORDER BY id LIMIT ?"
-    return tuple(map(_record, rows(db, text, than, kind, limit)))
+    return records(_record, rows(db, text, than, kind, limit))
 
 
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:

@@ -17,7 +17,7 @@ from hbtrio.store.host_records import (
     KnownInstance,
     Moment,
 )
-from hbtrio.store.sql import changed, rows, text_of
+from hbtrio.store.sql import changed, records, rows, text_of
 from hbtrio.wire.vocabulary import ActionName, CorrectiveAction
 
 #: For how long a corrective command counts against the limit of its instance, in seconds.
@@ -65,7 +65,7 @@ def forget_instances(db: sqlite3.Connection, uuids: Iterable[str]) -> None:
 
 def instances(db: sqlite3.Connection) -> tuple[KnownInstance, ...]:
     """Returns all instances that are known."""
-    return tuple(map(_instance, rows(db, f"SELECT {_INSTANCE} FROM instances ORDER BY uuid")))
+    return records(_instance, rows(db, f"SELECT {_INSTANCE} FROM instances ORDER BY uuid"))
 
 
 def _instance(row: tuple[Any, ...]) -> KnownInstance:
@@ -117,7 +117,7 @@ def end_action(db: sqlite3.Connection, id_: str) -> None:
 def actions(db: sqlite3.Connection) -> tuple[ActionRecord, ...]:
     """Returns the actions that have not ended, the oldest first."""
     found = rows(db, f"SELECT {_ACTION} FROM actions ORDER BY begun_at, id")
-    return tuple(map(_action, found))
+    return records(_action, found)
 
 
 def _action(row: tuple[Any, ...]) -> ActionRecord:

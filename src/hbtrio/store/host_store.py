@@ -60,8 +60,8 @@ class Changes:
 class HostStore:
     """A host's store; open it with :meth:`open`.
 
-    Any method raises :class:`~hbtrio.store.jobs.StoreFault` if the disk is full or fails; nothing
-    was changed then. A method that is cancelled may have taken effect.
+    Any method raises :class:`~hbtrio.store.jobs.StoreFault` if the disk is full or fails, or if
+    the file is damaged; nothing was changed then. A method that is cancelled may have taken effect.
 
     Args:
         worker: runs the transactions.

@@ -12,7 +12,10 @@ _PROGRAMMING: Final = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3
 
 
 class StoreFault(Exception):
-    """The file can't be read or written now, for example on a full disk; nothing was changed."""
+    """The file can't be read or written, as on a full disk, or has a damaged row.
+
+    Nothing was changed.
+    """
 
 
 class Job:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store import history, rounds
 from hbtrio.store.records import Entry, HistoryEntry, NewEntry
-from hbtrio.store.sql import changed, epoch, moment, moment_or_none, rows, text_of
+from hbtrio.store.sql import changed, epoch, moment, moment_or_none, records, rows, text_of
 
 #: The most waiting alarms per instance; one more makes the oldest undelivered.
 ALARMS_PER_INSTANCE: Final = 100
@@ -197,7 +197,7 @@ def _queue_again(
 def entries(db: sqlite3.Connection, limit: int) -> tuple[Entry, ...]:
     """Returns the newest entries, newest first."""
     found = rows(db, f"SELECT {COLUMNS} FROM outbox ORDER BY id DESC LIMIT ?", limit)
-    return tuple(map(entry_of, found))
+    return records(entry_of, found)
 
 
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
@@ -222,7 +222,7 @@ def end(
     """Ends the deliveries that match a condition; records undelivered ones in the history."""
     text = "UPDATE outbox SET state = ?, fault = ?, done_at = ?"
     found = rows(db, f"{text} WHERE {where} RETURNING {COLUMNS}", state, fault, now, *values)
-    ended = [entry_of(row) for row in found]
+    ended = list(records(entry_of, found))
     if state is OutboxState.UNDELIVERED:
         # Operators need to know what the VIM never received.
         for entry in ended:

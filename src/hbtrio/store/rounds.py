@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hbtrio.store.records import NewEntry, RoundRecord, RoundResult
-from hbtrio.store.sql import changed, epoch, moment, moment_or_none, rows, text_of
+from hbtrio.store.sql import changed, epoch, moment, moment_or_none, records, rows, text_of
 from hbtrio.wire.vocabulary import Event, VoteResult
 
 #: The most host processes per host whose report numbers are kept: the current one, and earlier ones
@@ -73,13 +73,13 @@ def close_round(db: sqlite3.Connection, result: RoundResult, now: float) -> bool
 def find(db: sqlite3.Connection, command_id: str) -> RoundRecord | None:
     """Returns a round, open or closed, or None."""
     found = rows(db, f"SELECT {_COLUMNS} FROM rounds WHERE command_id = ?", command_id)
-    return _round(found[0]) if found else None
+    return records(_round, found)[0] if found else None
 
 
 def still_open(db: sqlite3.Connection) -> tuple[RoundRecord, ...]:
     """Returns the open rounds, the oldest first."""
     text = f"SELECT {_COLUMNS} FROM rounds WHERE answered_at IS NULL ORDER BY asked_at"
-    return tuple(map(_round, rows(db, text)))
+    return records(_round, rows(db, text))
 
 
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:

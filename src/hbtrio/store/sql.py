@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def rows(db: sqlite3.Connection, text: str, *values: object) -> list[tuple[Any, ...]]:
     """Runs a statement to its end and returns all rows."""
     return db.execute(text, values).fetchall()
+
+
+def records(
+    make: Callable[[tuple[Any, ...]], T], found: Iterable[tuple[Any, ...]]
+) -> tuple[T, ...]:
+    """Makes records of rows.
+
+    Raises:
+        sqlite3.DatabaseError: a row holds what was never stored. SQLite has no checksum of its
+            pages, so it may not notice that the file is damaged.
+    """
+    try:
+        return tuple(map(make, found))
+    except (ValueError, TypeError, KeyError, OverflowError, OSError) as error:
+        raise sqlite3.DatabaseError(f"a damaged row: {error!r}") from error
 
 
 def changed(db: sqlite3.Connection, text: str, *values: object) -> int:

@@ -47,8 +47,9 @@ PAGE: Final = 1000
 class Store:
     """The store; open it with :meth:`open`.
 
-    Any method raises :class:`~hbtrio.store.worker.StoreFault` if the disk is full or fails. Nothing
-    was changed then, except that a method which also syncs may have committed.
+    Any method raises :class:`~hbtrio.store.worker.StoreFault` if the disk is full or fails, or if
+    the file is damaged. Nothing was changed then, except that a method which also syncs may have
+    committed.
 
     Args:
         worker: runs the transactions.
