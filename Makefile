@@ -14,7 +14,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast test-vm test-channels bench bench-crowd soak docs format clean
+.PHONY: run test test-fast test-vm test-channels fuzz bench bench-crowd soak docs format clean
 
 run: $(VENV)/.installed
 	$(BIN)/hbtrio lab
@@ -39,6 +39,13 @@ test-vm: $(VENV)/.installed-test
 # Makes and ends 100,000 channels in one host.
 test-channels: $(VENV)/.installed-test
 	HBTRIO_LIVES=100000 $(BIN)/python -m pytest -o faulthandler_timeout=900 tests/nursery/host/test_heap_freezer.py
+
+# Random inputs for every parser, or for those that FUZZ names, each for FUZZ_S seconds; what reaches
+# new code is added to tests/fuzz/corpus.
+FUZZ_S ?= 60
+FUZZ ?=
+fuzz: $(VENV)/.installed-fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz --keep --seconds $(FUZZ_S) $(FUZZ)
 
 bench: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m bench
@@ -74,3 +81,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-fuzz: pyproject.toml constraints.txt | $(VENV)/.installed-test
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
+	touch $@

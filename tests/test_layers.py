@@ -33,6 +33,7 @@ OTHER_FOLDERS: Final = {
     "deploy",
     "e2e",
     "fixtures",
+    "fuzz",
     "libvirt",
     "soak",
     "support",
