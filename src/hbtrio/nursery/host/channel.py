@@ -350,6 +350,8 @@ class Channel:
                     self._break(reason)
                 case hb.OpenRestart(seconds):
                     self.restart.open(seconds)
+                case hb.Suspected():
+                    self._setup.on_suspicion(self.uuid)
                 case _:
                     self._reports.publish_effect(effect)
         if not self.heartbeat.is_expected_back:

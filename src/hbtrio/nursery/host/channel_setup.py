@@ -33,5 +33,7 @@ class ChannelSetup:
     on_failure: Callable[[str, CorrectiveAction, str], None]
     #: Called with +1 when an instance starts heartbeating, and -1 when it stops.
     on_heartbeating: Callable[[int], None]
+    #: Called with the uuid of each instance that seems to be lost: libvirt is to be asked.
+    on_suspicion: Callable[[str], None]
     #: Called with the uuid of each instance whose state or profile has changed.
     on_change: Callable[[str], None]

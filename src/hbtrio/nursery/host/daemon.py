@@ -32,7 +32,7 @@ from hbtrio.nursery.host.channel_keeper import ChannelKeeper
 from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.connection import ReadLimits
 from hbtrio.nursery.host.corrective import Corrective, HeartbeatingCount
-from hbtrio.nursery.host.discovery import NamePattern, discover
+from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
 from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
@@ -128,6 +128,7 @@ class Host:
             self.guard,
             on_change=self._changed,
             on_channels=lambda uuid, paths: self._sockets.told(uuid, paths),
+            on_gone=lambda file: self._keeper.gone(file),
         )
         limits = config.limits
         setup = ChannelSetup(
@@ -150,12 +151,13 @@ class Host:
             limits=ReadLimits(limits.line_bytes, limits.bytes_per_s, limits.burst_bytes),
             on_failure=self.corrective.failure,
             on_heartbeating=self._heartbeating.change,
+            on_suspicion=self.domains.suspected,
             on_change=self._changed,
         )
-        keeper = ChannelKeeper(
+        self._keeper = ChannelKeeper(
             self.channels, setup, nursery, self.supervisor, self.reporting, self.domains.introduce
         )
-        self._sockets = FoundChannels(keeper.found, keeper.gone, limits.channels)
+        self._sockets = FoundChannels(self._found, self.domains.departed, limits.channels)
 
     @property
     def heartbeating(self) -> int:
@@ -188,6 +190,10 @@ class Host:
             rescan_s=self.config.heartbeat.rescan_s,
             limit=self.config.limits.channels,
         )
+
+    def _found(self, file: ChannelFile) -> None:
+        self.domains.returned(file.uuid)
+        self._keeper.found(file)
 
     # -- requests -----------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ from typing import Final
 import trio
 
 from hbtrio.config.host import LibvirtSettings
-from hbtrio.fsm.domain import DomainChange
+from hbtrio.fsm.domain import DomainChange, changes
 from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.discovery import ChannelFile
 from hbtrio.nursery.host.libvirt_watch import (
     NOT_IN_USE,
     Domain,
@@ -22,6 +23,7 @@ from hbtrio.nursery.host.libvirt_watch import (
     LibvirtWatch,
     Look,
 )
+from hbtrio.nursery.host.loss_looks import LossLooks
 from hbtrio.nursery.host.virsh import LibvirtSilent, Virsh
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.system.runner import ProcessRunner
@@ -40,6 +42,7 @@ class Domains:
         guard: the process's on-time guard.
         on_change: called with the uuid of an instance whose domain has changed; must not block.
         on_channels: called with a domain's uuid and the sockets of its heartbeat channels.
+        on_gone: called with a socket that was removed, once it is known how its VM ended.
     """
 
     def __init__(
@@ -51,23 +54,30 @@ class Domains:
         *,
         on_change: Callable[[str], None],
         on_channels: Callable[[str, tuple[str, ...]], None],
+        on_gone: Callable[[ChannelFile], None],
     ) -> None:
         self._channels = channels
         self._on_change = on_change
         #: None: libvirt is never asked.
         self.watch: LibvirtWatch | None = None
         self._virsh: Virsh | None = None
+        self._looks: LossLooks | None = None
+        self._on_gone = on_gone
         self._restarts: Counter[str] = Counter()
         if processes is not None and settings.enabled != "off":
             listener = DomainListener(self._changed, self._reset, on_channels)
             self._virsh = Virsh(processes, settings.uri, guard)
             required = settings.enabled == "on"
             self.watch = LibvirtWatch(self._virsh, listener, guard, required=required)
+            self._looks = LossLooks(self.watch, channels, on_gone)
 
     async def run(self) -> None:
         """Watches libvirt until cancelled; returns at once if it is never asked."""
-        if self.watch is not None:
-            await self.watch.run()
+        if self.watch is None or self._looks is None:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.watch.run)
+            nursery.start_soon(self._looks.run)
 
     def of(self, uuid: str) -> Domain | None:
         """Returns what libvirt knew last of an instance; None: it never heard of it."""
@@ -104,14 +114,48 @@ class Domains:
 
     def introduce(self, channel: Channel) -> None:
         """Tells a new channel in which state its domain is."""
+        channel.heartbeat.confirms_losses = self.watch is not None
+        domain = self.of(channel.uuid)
+        if domain is not None and domain.listed:
+            self._tell(channel, domain, changes(None, domain.state))
+
+    def suspected(self, uuid: str) -> None:
+        """An instance seems to be lost: asks libvirt, and tells its channel."""
+        if self._looks is not None:
+            self._looks.suspected(uuid)
+
+    def departed(self, file: ChannelFile) -> None:
+        """A socket was removed: passes that on, once libvirt has said how its VM ended."""
+        if self._looks is None:
+            self._on_gone(file)
+        else:
+            self._looks.departed(file)
+
+    def returned(self, uuid: str) -> None:
+        """An instance has a socket again: a removal that was not passed on is not any more."""
+        if self._looks is not None:
+            self._looks.returned(uuid)
 
     def _changed(self, domain: Domain, happened: tuple[DomainChange, ...]) -> None:
         if not _RESTARTS.isdisjoint(happened):
             self._restarts[domain.uuid] += 1
+        channel = self._channels.get(domain.uuid)
+        if channel is not None:
+            self._tell(channel, domain, happened)
+            self._on_change(domain.uuid)
         if not domain.listed:
             self._restarts.pop(domain.uuid, None)
-        if domain.uuid in self._channels:
-            self._on_change(domain.uuid)
+            if self._looks is not None:
+                self._looks.forgotten(domain.uuid)
+
+    @staticmethod
+    def _tell(channel: Channel, domain: Domain, happened: tuple[DomainChange, ...]) -> None:
+        state = domain.state
+        for change in happened:
+            channel.outages.domain_changed(change, state.words, is_alarming=state.is_alarming)
 
     def _reset(self, domain: Domain) -> None:
         self._restarts[domain.uuid] += 1
+        channel = self._channels.get(domain.uuid)
+        if channel is not None:
+            channel.outages.domain_reset()

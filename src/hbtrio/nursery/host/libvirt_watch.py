@@ -328,7 +328,8 @@ class LibvirtWatch:
 
     def _announce(self, old: Domain | None, domain: Domain) -> None:
         happened = changes(None if old is None else old.state, domain.state)
-        if happened or old is None or old.name != domain.name:
+        same = old is not None and (old.name, old.listed) == (domain.name, domain.listed)
+        if happened or not same:
             self._listener.on_change(domain, happened)
         runs = domain.state.domain_id
         if runs < 0:
