@@ -39,7 +39,9 @@ MODULES: Final = ("trio", "anyio", "time")
 MADE: Final = frozenset({".sleep", "._sleep"})
 
 #: Calls that wait with the helper.
-HELPERS: Final = frozenset({"sleep_until_on_time", "sleep_on_time", "take_in"}) | MADE
+HELPERS: Final = (
+    frozenset({"sleep_until_on_time", "sleep_on_time", "sleep_reading", "take_in"}) | MADE
+)
 
 WORDS: Final = ("decides", "excepted", "bounds", "paces", "helper")
 

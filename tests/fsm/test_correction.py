@@ -104,12 +104,6 @@ def test_a_cause_is_told_anew_after_an_attempt() -> None:
     assert correction.hindered(OWNER) == AwaitEnd(OWNER, news=True)
 
 
-def test_what_an_earlier_report_of_the_same_illness_told_is_not_told_again() -> None:
-    correction = Correction(1.0, told=Cause.BRAKE)
-    correction.held()
-    assert correction.hindered(BRAKE) == AwaitEnd(BRAKE, news=False)
-
-
 def test_a_vm_that_is_back_ends_it_but_not_while_a_command_runs() -> None:
     correction = deciding()
     correction.acts()

@@ -21,6 +21,7 @@ from hbtrio.config.settings import (
     choice,
     command,
     file_patterns,
+    flag,
     group_names,
     number,
     path,
@@ -116,11 +117,24 @@ class LibvirtSettings:
 class CorrectiveCommands:
     """Commands for VMs that are lost or request a corrective action; an empty one runs nothing."""
 
-    reboot: tuple[str, ...] = command("uuid", "reason", "action")
-    stop: tuple[str, ...] = command("uuid", "reason", "action")
-    log: tuple[str, ...] = command("uuid", "reason", "action")
+    reboot: tuple[str, ...] = command("uuid", "reason", "action", "state")
+    #: Instead of ``reboot``, for a VM whose QEMU has just failed.
+    reboot_gone: tuple[str, ...] = command("uuid", "reason", "action", "state", key="reboot-gone")
+    stop: tuple[str, ...] = command("uuid", "reason", "action", "state")
+    log: tuple[str, ...] = command("uuid", "reason", "action", "state")
     timeout_s: float = number(60.0, 0.1, 3600, "s")
     per_hour: int = number(3, 1, 3600, "per VM and hour")
+
+
+@attrs.frozen(kw_only=True)
+class CorrectiveSettings:
+    """What is asked before a corrective command runs, and whether any does."""
+
+    #: Exit status 0 goes ahead; else the first line it prints is the reason not to.
+    confirm: tuple[str, ...] = command("uuid", "reason", "action", "state")
+    #: A VM whose disk requests or sent packets grow in this time is not reset; 0 is off.
+    no_io_for_s: float = number(0.0, 0, 3600, "s")
+    dry_run: bool = flag(False)
 
 
 @attrs.frozen(kw_only=True)
@@ -226,6 +240,7 @@ class HostConfig(Ruled):
     limits: LimitSettings = table(LimitSettings)
     libvirt: LibvirtSettings = table(LibvirtSettings)
     corrective_commands: CorrectiveCommands = table(CorrectiveCommands, key="corrective-commands")
+    corrective: CorrectiveSettings = table(CorrectiveSettings)
     brake: BrakeSettings = table(BrakeSettings)
     actions: ActionCommands = table(ActionCommands)
     agent: AgentLinkSettings = table(AgentLinkSettings)

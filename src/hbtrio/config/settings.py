@@ -94,6 +94,15 @@ def choice(default: str, permitted: Any, *, key: str = "") -> Any:
     return checked_field(default, check, span, key=key)
 
 
+def flag(default: bool, *, key: str = "") -> Any:  # noqa: FBT001
+    """Declare a switch."""
+
+    def check(_: bool) -> Iterator[str]:  # noqa: FBT001
+        yield from ()
+
+    return checked_field(default, check, "true or false", key=key)
+
+
 def path(
     default: str | None, *, instead: Collection[str] = (), socket: bool = False, key: str = ""
 ) -> Any:

@@ -147,17 +147,15 @@ class Correction:
 
     Args:
         interval_s: the instance's heartbeat interval.
-        told: the cause that was reported last for the same failure; it is not reported again.
     """
 
-    def __init__(self, interval_s: float, told: Cause | None = None) -> None:
+    def __init__(self, interval_s: float) -> None:
         self.state = CORRECTION_TABLE.initial
         #: Why nothing is done at present, for status; None while it is being decided.
         self.why: NotNow | None = None
-        #: The cause that was reported last.
-        self.told = told
         #: Whether this is a decision anew: the failure is not of this moment.
         self.anew = False
+        self._told: Cause | None = None
         #: Attempts in vain so far.
         self.failures = 0
         self._interval_s = interval_s
@@ -174,7 +172,7 @@ class Correction:
     def acts(self) -> Step:
         """Handles the decision to run a command."""
         self._take(CorrectionEvent.ACTS)
-        self.why = self.told = None
+        self.why = self._told = None
         return Run()
 
     def hindered(self, why: NotNow) -> Step:
@@ -184,7 +182,7 @@ class Correction:
             return End(why)
         self._take(CorrectionEvent.HINDERED)
         self.why = why
-        news, self.told = why.cause is not self.told, why.cause
+        news, self._told = why.cause is not self._told, why.cause
         return AwaitEnd(why, news)
 
     def cause_ended(self) -> Step:

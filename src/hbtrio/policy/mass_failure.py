@@ -58,10 +58,17 @@ class MassFailures:
         self._minimum = minimum
         self._failures: deque[Failure] = deque(maxlen=_MEMORY)
         self._incident: tuple[float, float] | None = None
+        #: The instances of the last incident.
+        self.involved: set[str] = set()
         #: Corrective commands held back, for status.
         self.held = 0
         #: Alarms raised, for status.
         self.alarms = 0
+
+    @property
+    def share(self) -> float:
+        """Failures are held back above this share of instances."""
+        return self._share
 
     def note(self, failure: Failure) -> float:
         """Records a failure and returns the time from which :meth:`judge` can decide on it."""
@@ -74,6 +81,7 @@ class MassFailures:
         """Decides whether to act on a failure that was noted at least its interval ago."""
         if self._incident is not None and self._incident[0] <= failure.at <= self._incident[1]:
             self.held += 1
+            self.involved.add(failure.uuid)
             return FailureVerdict.HOLD
         near = [
             other
@@ -89,7 +97,9 @@ class MassFailures:
         self.held += 1
         if self._incident is not None and first <= self._incident[1]:
             self._incident = min(first, self._incident[0]), max(last, self._incident[1])
+            self.involved |= {f.uuid for f in near}
             return FailureVerdict.HOLD
         self._incident = first, last
+        self.involved = {f.uuid for f in near}
         self.alarms += 1
         return FailureVerdict.HOLD_AND_ALARM

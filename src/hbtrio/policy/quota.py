@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 
@@ -28,6 +29,17 @@ class Quota:
             return False
         self._granted.append(now)
         return True
+
+    def free_at(self, now: float) -> float:
+        """Returns when the quota grants the next one; ``now`` if it does already."""
+        granted = [at for at in self._granted if now - at < self._period_s]
+        if len(granted) < self._count:
+            return now
+        return granted[-self._count] + self._period_s if self._count else math.inf
+
+    def give_back(self) -> None:
+        """Takes back the one granted last: it was of no use."""
+        self._granted.pop()
 
 
 class ByteBucket:

@@ -366,9 +366,14 @@ async def test_after_an_hour_there_are_new_ones() -> None:
     async with world_of(commands) as world:
         guest = await world.heartbeating(heartbeat_interval_ms=60_000)
         falls_ill(guest, CorrectiveAction.LOG)
-        await world.at(3800)
+        await world.at(4000)
         first, second = (moment.time_s for moment in started(world))
-        assert 3600 <= second - first <= 3660
+        # After the hour it has to stay ill for two intervals, and is held for one.
+        assert 3780 <= second - first <= 3781
+        # Asked for each minute, refused once.
+        assert [told[1:] for told in world.reports() if told[1] == "not-acted"] == [
+            ("not-acted", "log", "log not run: limit reached: 1 per hour")
+        ]
 
 
 # -- how it goes ----------------------------------------------------------------------------
@@ -379,7 +384,6 @@ async def test_after_an_hour_there_are_new_ones() -> None:
     [
         (FakeRun(1, stderr=b"no such\ndomain\xff"), "exit 1: no such domain?"),
         (FakeRun(signal=9), "signal 9: "),
-        (FakeRun(fault="No such file or directory"), "reset: No such file or directory"),
     ],
 )
 async def test_a_command_that_fails(
@@ -390,11 +394,45 @@ async def test_a_command_that_fails(
         await world.at(60)
         assert said(caplog)[-1] == ("ERROR", f"{guest.uuid}: reboot failed: {fault} (vm)")
         assert (world.host.corrective.ran, world.host.corrective.failed) == (1, 1)
+        assert world.reports(since=8)[0] == (
+            DUE,
+            "corrective",
+            "reboot",
+            f"reboot failed: {fault}",
+        )
+        # It may have been restarted all the same.
+        restart = world.channel(guest).restart.window
+        assert restart is not None
+        assert restart.deadline == DUE + 121
+
+
+async def test_a_command_that_cannot_start_is_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with world_of(run=FakeRun(fault="No such file or directory")) as world:
+        guest = await lost(world)
+        await world.at(DUE + 1)
         # It was not restarted: no RESTART window is open, and it may yet answer.
         assert world.channel(guest).restart.window is None
         assert world.channel(guest).heartbeat.state is HeartbeatState.RETURNING
+        await world.at(1000)
+        failed = f"{guest.uuid}: reboot failed: reset: No such file or directory (vm)"
+        assert said(caplog).count(("ERROR", failed)) == 6
+        outcomes = [told for told in world.reports() if told[1] == "corrective"]
+        assert [told[0] for told in outcomes] == [8.0, 13.0, 23.0, 43.0, 83.0, 143.0]
+        assert {one.outcome for one in world.host.reports.recent if one.outcome} == {"not-started"}
         guest.answers_after_s = 0.0
-        await world.at(62)
+        await world.at(1002)
+        assert world.channel(guest).heartbeating
+
+
+async def test_one_that_answers_between_two_attempts_is_left_alone() -> None:
+    async with world_of(run=FakeRun(fault="No such file or directory")) as world:
+        guest = await lost(world)
+        await world.at(DUE + 1)
+        guest.answers_after_s = 0.0
+        await world.at(1000)
+        assert world.host.corrective.failed == 1
         assert world.channel(guest).heartbeating
 
 
@@ -492,6 +530,7 @@ async def test_one_whose_failing_reboot_took_the_socket_away_is_lost_and_removed
         guest.vanish()
         await world.at(1000)
         assert [told[:2] for told in world.reports(since=8)] == [
+            (13.0, "corrective"),
             (129.0, "restart-expired"),
             (129.0, "loss"),
             (129.0, "stopped"),
@@ -515,6 +554,7 @@ async def test_a_reboot_opens_the_restart_window() -> None:
         await world.at(300)
         assert world.reports(since=5) == [
             (LOST, "loss", "reboot", "no answer for 3 s"),
+            (11.0, "corrective", "reboot", "reboot done"),
             (40.0, "heartbeating", "back after corrective action reboot"),
         ]
         assert len(started(world)) == 1
@@ -528,12 +568,16 @@ async def test_not_back_it_is_lost_again_and_rebooted_again_within_the_limit(
     # Eight seconds to the first; then a window of 121 s and a hold of 1 s each.
     assert [moment.time_s for moment in started(world)] == [8.0, 130.0, 252.0]
     assert [told[:2] for told in world.reports(since=8)] == [
+        (8.0, "corrective"),
         (129.0, "restart-expired"),
         (129.0, "loss"),
+        (130.0, "corrective"),
         (251.0, "restart-expired"),
         (251.0, "loss"),
+        (252.0, "corrective"),
         (373.0, "restart-expired"),
         (373.0, "loss"),
+        (374.0, "not-acted"),
     ]
 
 
@@ -550,6 +594,7 @@ async def test_an_ill_instance_that_is_rebooted_is_not_also_lost(world: HostWorl
     assert world.reports(since=2) == [
         (5.0, "unhealthy", "reboot", "disk full"),
         (6.0, "stopped", "corrective action reboot is in progress"),
+        (6.0, "corrective", "reboot", "reboot done"),
         (60.0, "heartbeating", "back after corrective action reboot"),
     ]
 
@@ -564,6 +609,7 @@ async def test_an_ill_instance_that_is_stopped_is_not_lost(world: HostWorld) -> 
     assert world.reports(since=2) == [
         (5.0, "unhealthy", "stop", "disk full"),
         (6.0, "stopped", "corrective action stop is in progress"),
+        (6.0, "corrective", "stop", "stop done"),
     ]
 
 
@@ -575,4 +621,7 @@ async def test_a_log_command_changes_nothing(world: HostWorld) -> None:
     assert len(started(world)) == 1
     falls_silent(guest)
     await world.at(20)
-    assert world.reports(since=6) == [(9.0, "loss", "reboot", "no answer for 3 s")]
+    assert world.reports(since=6)[:2] == [
+        (6.0, "corrective", "log", "log done"),
+        (9.0, "loss", "reboot", "no answer for 3 s"),
+    ]

@@ -272,6 +272,15 @@ class Heartbeat:
         if due < self.due:
             self.due = due
 
+    def probed(self, now: float) -> tuple[Effect, ...]:
+        """Challenges a lost instance once more; an answer brings it back, silence changes nothing.
+
+        An instance in any other state is challenged anyway, or must not be.
+        """
+        if self.state is not HeartbeatState.LOST or not self.connected or self.owes_answer:
+            return NOTHING
+        return (self._challenge(now, now),)
+
     def _missed_one(self, now: float) -> tuple[Effect, ...]:
         self.missed += 1
         situation, misses = self.situation, self._challenges.misses

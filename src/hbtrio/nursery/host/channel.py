@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import trio
 
@@ -106,6 +107,11 @@ class Channel:
         """
         name = self.heartbeat.profile.name
         return f" ({name})" if name else ""
+
+    @property
+    def report(self) -> Callable[..., None]:
+        """Publishes a report about the instance: :meth:`ChannelReports.publish`."""
+        return self._reports.publish
 
     @property
     def faulty(self) -> int:

@@ -111,6 +111,11 @@ class ChannelOutages:
         if not self._gone:
             self._expect(self._heartbeat.presumed(profile, reason, within_s, self._clock.now()))
 
+    def probe(self) -> None:
+        """Challenges a lost instance once more: whether it lives is decided anew."""
+        if not self._gone and (effects := self._heartbeat.probed(self._clock.now())):
+            self._expect(effects)
+
     def release(self) -> None:
         """Lets go of its owner, which has ended and ignores outages."""
         del self._expect

@@ -1,42 +1,31 @@
-"""Runs corrective commands for lost and ill instances, on a host without an orchestrator.
+"""Takes the losses and ill health of a host's instances, and has each corrected.
 
-Each failure is held back for one heartbeat interval by the mass failure guard: if many instances
-fail at once, the host is the problem. Then the configured command is run, with a timeout, and at
-most ``per_hour`` times per instance. Every decision is logged with its reason.
+One correction an instance: a newer failure replaces one whose command does not run. Each is a task,
+see :mod:`hbtrio.nursery.host.correction_run`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Final
 
-import attrs
 import trio
 
-from hbtrio.config.host import CorrectiveCommands, expand
-from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.config.host import CorrectiveCommands, CorrectiveSettings
+from hbtrio.fsm.corrective import NotNow, Policy
+from hbtrio.nursery.host.brake import Brake
 from hbtrio.nursery.host.channel import Channel
-from hbtrio.nursery.time_guard import sleep_until_on_time, take_in
-from hbtrio.nursery.windows import within
-from hbtrio.policy.mass_failure import Failure, FailureVerdict, MassFailures
+from hbtrio.nursery.host.correction_run import CorrectionRun
+from hbtrio.nursery.host.correction_tools import CorrectionTools, HeartbeatingCount, Libvirt
+from hbtrio.nursery.host.owners import Owners
+from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.quota import Quota
-from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
-from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
-from hbtrio.wire.channel_codec import plain_text
+from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.vocabulary import CorrectiveAction
 
-_log = logging.getLogger("hbtrio.corrective")
-
 _HOUR_S: Final = 3600.0
-
-#: Less than this is no time to wait, in seconds.
-_ROUNDING_S: Final = 1e-6
-
-#: Times that a failure is held, if the host is late again each time.
-_HOLDS: Final = 3
 
 #: Commands at once; hung `virsh` processes must not pile up by the hundred.
 _PARALLEL: Final = 16
@@ -44,198 +33,131 @@ _PARALLEL: Final = 16
 #: Instances whose commands are counted; beyond it the one with the oldest command is forgotten.
 _COUNTED: Final = 100_000
 
-#: Bytes of a reason that are passed to a command; reasons contain text from tenants.
-_REASON_BYTES: Final = 223
 
-
-class HeartbeatingCount:
-    """Counts the heartbeating instances of a host."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def change(self, by: int) -> None:
-        """Adds ``by``, which may be negative."""
-        self.count += by
+def _act_upon_all(_: str) -> Policy:
+    return Policy.ON
 
 
 class Corrective:
-    """Runs corrective commands.
+    """Corrects failed instances.
 
     Args:
-        nursery: runs the commands; its end terminates those in progress.
+        nursery: runs the corrections; its end terminates those in progress.
         commands: ``[corrective-commands]`` of the configuration.
+        settings: ``[corrective]``.
         channels: the channels of all instances, by uuid; a live view.
         mass_failures: the mass failure guard.
         processes: runs the commands.
         heartbeating: counts the heartbeating instances.
         guard: the process's on-time guard.
         failure_threshold: how many challenges in a row may be missed without a loss.
+        libvirt: knows whether a VM runs.
+        owners: who owns each instance.
+        has_agent: whether an agent decides whose losses count.
+        policy_of: returns what the administrator allows for an instance.
     """
 
     def __init__(
         self,
         nursery: trio.Nursery,
         commands: CorrectiveCommands,
+        settings: CorrectiveSettings,
         channels: Mapping[str, Channel],
         mass_failures: MassFailures,
         processes: ProcessRunner,
         heartbeating: HeartbeatingCount,
         guard: OnTimeGuard,
         failure_threshold: int,
+        libvirt: Libvirt,
+        owners: Owners,
+        *,
+        has_agent: bool,
+        policy_of: Callable[[str], Policy] = _act_upon_all,
     ) -> None:
         self._nursery = nursery
-        self._commands = commands
         self._channels = channels
-        self._mass_failures = mass_failures
-        self._processes = processes
-        self._heartbeating = heartbeating
-        self._guard = guard
-        self._failure_threshold = failure_threshold
+        self._per_hour = commands.per_hour
         self._quotas: OrderedDict[str, Quota] = OrderedDict()
-        self._limit = trio.CapacityLimiter(_PARALLEL)
-        #: Commands run, and commands that failed, for status and metrics.
-        self.ran = 0
-        self.failed = 0
+        self._runs: dict[str, CorrectionRun] = {}
+        self.brake = Brake(mass_failures, self._is_silent)
+        self._tools = CorrectionTools(
+            commands=commands,
+            settings=settings,
+            failure_threshold=failure_threshold,
+            has_agent=has_agent,
+            processes=processes,
+            guard=guard,
+            libvirt=libvirt,
+            owners=owners,
+            brake=self.brake,
+            mass_failures=mass_failures,
+            heartbeating=heartbeating,
+            quota_of=self._quota_of,
+            policy_of=policy_of,
+            limit=trio.CapacityLimiter(_PARALLEL),
+        )
 
-    def failure(self, uuid: str, action: CorrectiveAction, reason: str) -> None:
+    @property
+    def ran(self) -> int:
+        """Commands run, for status and metrics."""
+        return self._tools.counts.ran
+
+    @property
+    def failed(self) -> int:
+        """Commands that failed, for status and metrics."""
+        return self._tools.counts.failed
+
+    def failure(
+        self, uuid: str, action: CorrectiveAction, reason: str, *, seen: bool = True
+    ) -> None:
         """Handles a reported loss or ill health; runs the configured command, if any.
 
         Args:
             uuid: the instance; it must have a channel.
             action: the corrective action that the guest requested.
             reason: the reason of the report.
+            seen: whether this daemon saw it happen; it may remember it from before its restart.
         """
-        channel = self._channels[uuid]
-        interval_s = channel.heartbeat.profile.interval_s
-        # The instances that were heartbeating before this failure, including this one.
-        total = self._heartbeating.count + (not channel.heartbeating)
-        failure = Failure(uuid, self._ran_s(), interval_s, total)
-        judge_at = self._mass_failures.note(failure)
-        if self._command(action):
-            self._nursery.start_soon(self._correct, channel, failure, judge_at, action, reason)
+        channel, before = self._channels[uuid], self._runs.get(uuid)
+        run = CorrectionRun(self._tools, channel, action, reason, seen=seen)
+        if before is not None and not before.running:
+            if before.is_same_illness(run):
+                return  # a guest repeats it every minute
+            before.scope.cancel()
+        if run.has_command:
+            self._runs[uuid] = run
+            self._nursery.start_soon(self._run, uuid, run)
 
-    def _command(self, action: CorrectiveAction) -> tuple[str, ...]:
-        match action:
-            case CorrectiveAction.REBOOT:
-                return self._commands.reboot
-            case CorrectiveAction.STOP:
-                return self._commands.stop
-            case CorrectiveAction.LOG:
-                return self._commands.log
-            case _:
-                return ()
+    def why_not(self, uuid: str) -> NotNow | None:
+        """Returns why nothing is done about a failed instance at present; None: nothing hinders."""
+        run = self._runs.get(uuid)
+        return None if run is None else run.correction.why
 
-    async def _correct(
-        self,
-        channel: Channel,
-        failure: Failure,
-        judge_at: float,
-        action: CorrectiveAction,
-        reason: str,
-    ) -> None:
-        uuid = channel.uuid
-        lost = channel.heartbeat.state is HeartbeatState.LOST
-        failure = await self._hold(channel, failure, judge_at)
-        match self._mass_failures.judge(failure):
-            case FailureVerdict.HOLD_AND_ALARM:
-                _log.critical(
-                    "ALARM: too many instances failed within %g s of each other: the host itself "
-                    "is suspected, no corrective command is run",
-                    failure.interval_s,
-                )
-                return
-            case FailureVerdict.HOLD:
-                text = "%s: %s is held back by the mass failure guard%s"
-                _log.error(text, uuid, action, channel.name_suffix)
-                return
-            case FailureVerdict.ACT:
-                pass
-        async with self._limit:
-            # Checked here, because the instance may have changed while this command waited its
-            # turn, and this host may not have run meanwhile.
-            await take_in([channel.take_in])
-            if lost and channel.heartbeat.state is not HeartbeatState.LOST:
-                state = channel.heartbeat.state.shown
-                text = "%s: %s not run: the instance is %s now%s"
-                _log.info(text, uuid, action, state, channel.name_suffix)
-            elif not self._take(uuid):
-                limit = self._commands.per_hour
-                text = "%s: %s not run: limit reached: %d per hour%s"
-                _log.error(text, uuid, action, limit, channel.name_suffix)
-            else:
-                await self._perform(channel, action, reason)
+    def changed(self, uuid: str) -> None:
+        """Handles a change of an instance: it may be back."""
+        if (run := self._runs.get(uuid)) is not None:
+            run.changed()
+        self.brake.changed(uuid)
 
-    async def _hold(self, channel: Channel, failure: Failure, judge_at: float) -> Failure:
-        """Waits until all that failed together are known; returns the failure, as of that time.
+    def take_over(self, uuid: str) -> None:
+        """Ends the command that runs for an instance, for an operator's action."""
+        if (run := self._runs.get(uuid)) is not None and run.running:
+            run.take_over()
 
-        A host that was late took back the misses of the others that failed with this instance. So
-        it holds the failure until they would be lost too, and counts them all.
-        """
-        lost_after_s = (self._failure_threshold + 2) * failure.interval_s
-        late_ticks = self._guard.late_ticks
-        for _ in range(_HOLDS):
-            while (left_s := judge_at - self._ran_s()) > _ROUNDING_S:
-                await sleep_until_on_time(
-                    trio.current_time() + left_s,
-                    self._guard,
-                    at_most_s=CALM_S,
-                    sources=[channel.take_in],
-                )
-            if self._guard.late_ticks == late_ticks:
-                break
-            late_ticks = self._guard.late_ticks
-            judge_at = self._ran_s() + lost_after_s
-            # Since it was late, which was at least CALM_S ago.
-            failure = attrs.evolve(failure, at=judge_at, interval_s=CALM_S + lost_after_s)
-            self._mass_failures.note(failure)
-        return failure
-
-    def _ran_s(self) -> float:
-        """Returns the time without that in which this host did not run: failures are timed by it.
-
-        While the host does not run, nobody fails in its eyes, nor is there time for it.
-        """
-        now = trio.current_time()
-        return now - self._guard.stalled_s(now)
-
-    async def _perform(self, channel: Channel, action: CorrectiveAction, reason: str) -> None:
-        argv = expand(
-            self._command(action),
-            uuid=channel.uuid,
-            reason=plain_text(reason, _REASON_BYTES),
-            action=action,
-        )
-        _log.warning("%s: %s: running %s%s", channel.uuid, action, argv, channel.name_suffix)
-        # Before the command, because the instance falls silent while the command runs.
-        what = f"corrective action {action}"
-        if action is CorrectiveAction.REBOOT:
-            channel.outages.restarts(what)
-        elif action is CorrectiveAction.STOP:
-            channel.outages.stops(what)
-        self.ran += 1
-        failed = f"timed out after {self._commands.timeout_s:g} s"
-        run = partial(self._processes.run, argv)
+    async def _run(self, uuid: str, run: CorrectionRun) -> None:
         try:
-            result = await within(self._commands.timeout_s, self._guard, run)
-        except trio.TooSlowError:
-            pass
-        except ProcessNotStarted as error:
-            failed = f"{error.path}: {error.reason}"
-        else:
-            if result.exit_code == 0:
-                _log.info("%s: %s done%s", channel.uuid, action, channel.name_suffix)
-                return
-            stderr = plain_text(result.stderr.decode("utf-8", "replace"), _REASON_BYTES)
-            ended = f"signal {result.signal}" if result.signal else f"exit {result.exit_code}"
-            failed = f"{ended}: {stderr}"
-        self.failed += 1
-        _log.error("%s: %s failed: %s%s", channel.uuid, action, failed, channel.name_suffix)
-        channel.outages.call_off(what, f"the command failed: {failed}")
+            await run.run()
+        finally:
+            if self._runs.get(uuid) is run:
+                del self._runs[uuid]
 
-    def _take(self, uuid: str) -> bool:
-        quota = self._quotas.pop(uuid, None) or Quota(self._commands.per_hour, _HOUR_S)
+    def _is_silent(self, uuid: str) -> bool:
+        channel = self._channels.get(uuid)
+        return channel is not None and not channel.heartbeating
+
+    def _quota_of(self, uuid: str) -> Quota:
+        quota = self._quotas.pop(uuid, None) or Quota(self._per_hour, _HOUR_S)
         self._quotas[uuid] = quota
         if len(self._quotas) > _COUNTED:
             self._quotas.popitem(last=False)
-        return quota.take(trio.current_time())
+        return quota

@@ -31,7 +31,8 @@ from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.channel_keeper import ChannelKeeper
 from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.connection import ReadLimits
-from hbtrio.nursery.host.corrective import Corrective, HeartbeatingCount
+from hbtrio.nursery.host.correction_tools import HeartbeatingCount
+from hbtrio.nursery.host.corrective import Corrective
 from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
 from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.environment import HostEnvironment
@@ -40,6 +41,7 @@ from hbtrio.nursery.host.found_channels import FoundChannels
 from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.link_status import LinkStatus
 from hbtrio.nursery.host.overload_watch import OverloadWatch
+from hbtrio.nursery.host.owners import Owners
 from hbtrio.nursery.host.remembering import Remembering
 from hbtrio.nursery.host.reporting import ReportingSwitch
 from hbtrio.nursery.host.round import Round
@@ -99,6 +101,7 @@ class Host:
         #: What is remembered across restarts.
         self.memory = environment.memory
         self.remembering = Remembering(self.memory, self.channels, config.hostname, self.reports)
+        self.owners = Owners(nursery, self.guard, self._changed)
         self._action_runs = ActionRuns(
             nursery,
             config.actions,
@@ -108,19 +111,6 @@ class Host:
             self.guard,
             self.remembering.action_over,
         )
-        self.corrective = Corrective(
-            nursery,
-            config.corrective_commands,
-            self.channels,
-            self.mass_failures,
-            environment.processes,
-            self._heartbeating,
-            self.guard,
-            config.heartbeat.failure_threshold,
-        )
-        #: With an agent, off until the agent enables it; without an agent, on.
-        self.reporting = ReportingSwitch(default=not config.agent.connect)
-        self._on_change: list[Callable[[str], None]] = [self.remembering.changed]
         self.domains = Domains(
             config.libvirt,
             environment.libvirt,
@@ -130,6 +120,26 @@ class Host:
             on_channels=lambda uuid, paths: self._sockets.told(uuid, paths),
             on_gone=lambda file: self._keeper.gone(file),
         )
+        self.corrective = Corrective(
+            nursery,
+            config.corrective_commands,
+            config.corrective,
+            self.channels,
+            self.mass_failures,
+            environment.processes,
+            self._heartbeating,
+            self.guard,
+            config.heartbeat.failure_threshold,
+            self.domains,
+            self.owners,
+            has_agent=bool(config.agent.connect),
+        )
+        #: With an agent, off until the agent enables it; without an agent, on.
+        self.reporting = ReportingSwitch(default=not config.agent.connect)
+        self._on_change: list[Callable[[str], None]] = [
+            self.remembering.changed,
+            self.corrective.changed,
+        ]
         limits = config.limits
         setup = ChannelSetup(
             dialer=environment.dialer,

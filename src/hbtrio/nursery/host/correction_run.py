@@ -1,0 +1,280 @@
+"""Carries out one correction: holds it, asks what is not known, runs the command, waits.
+
+:mod:`hbtrio.fsm.corrective` decides, and :mod:`hbtrio.fsm.correction` says what comes next.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from hbtrio.fsm.correction import (
+    AwaitEnd,
+    Correction,
+    CorrectionState,
+    End,
+    Hold,
+    Probe,
+    Retry,
+    Run,
+    Step,
+)
+from hbtrio.fsm.corrective import (
+    Act,
+    Ask,
+    Cause,
+    Known,
+    NotNow,
+    Picture,
+    Question,
+    decide,
+)
+from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.correction_command import CorrectionCommand, Outcome
+from hbtrio.nursery.host.correction_tools import CorrectionTools
+from hbtrio.nursery.host.correction_waits import ROUNDING_S, HeldFailure, sleep_reading, until_ended
+from hbtrio.nursery.host.reports import ReportKind
+from hbtrio.nursery.time_guard import take_in
+from hbtrio.wire.vocabulary import CorrectiveAction, Health
+
+_log = logging.getLogger("hbtrio.corrective")
+
+
+class CorrectionRun:
+    """One correction of one instance, as a task.
+
+    Args:
+        tools: what all corrections share.
+        channel: the instance's.
+        action: what it asked for.
+        reason: the reason of the report.
+        seen: whether this daemon saw the failure happen, and does not remember it.
+    """
+
+    def __init__(
+        self,
+        tools: CorrectionTools,
+        channel: Channel,
+        action: CorrectiveAction,
+        reason: str,
+        *,
+        seen: bool,
+    ) -> None:
+        self.action = action
+        self.correction = Correction(channel.heartbeat.profile.interval_s)
+        #: Cancelled when a newer failure of the instance replaces this one.
+        self.scope = trio.CancelScope()
+        self._tools = tools
+        self._channel = channel
+        self._seen = seen and not tools.has_agent
+        self._failed_at = trio.current_time()
+        self._lost = channel.heartbeat.state is HeartbeatState.LOST
+        self._command = CorrectionCommand(tools, channel, action, reason)
+        self._wait: trio.CancelScope | None = None
+        #: libvirt's words when it was decided last.
+        self._state = ""
+        self._braked = self._exempt = False
+        self._failure = HeldFailure(tools, channel, action)
+
+    @property
+    def has_command(self) -> bool:
+        """Whether anything is configured that it may run."""
+        tools, action = self._tools, self.action
+        return bool(tools.command(action) or tools.command(action, starts_gone=True))
+
+    @property
+    def running(self) -> bool:
+        """Whether its command runs."""
+        return self.correction.state is CorrectionState.RUNNING
+
+    def is_same_illness(self, newer: CorrectionRun) -> bool:
+        """Whether ``newer`` is about the same ill health, which has not ended in between."""
+        return not (self._lost or newer._lost) and newer.action is self.action and self.stands
+
+    @property
+    def stands(self) -> bool:
+        """Whether the instance is still silent, or ill."""
+        beat = self._channel.heartbeat
+        if beat.state is HeartbeatState.LOST:
+            return True
+        if self.correction.failures and beat.state is HeartbeatState.RETURNING:
+            return True  # the command could not do anything; it is challenged meanwhile
+        return not self._lost and beat.health is Health.UNHEALTHY
+
+    def changed(self) -> None:
+        """Handles a change of the instance: one that is back is no longer waited for."""
+        if self._wait is not None and not self.stands:
+            self._wait.cancel()
+
+    def take_over(self) -> None:
+        """Ends the command that runs, for an operator."""
+        self._command.take_over()
+
+    async def run(self) -> None:
+        """Carries it out. Cancelled, a running command is terminated."""
+        with self.scope:
+            step = self.correction.start()
+            while not isinstance(step, End):
+                step = await self._take(step)
+            if step.why is not None:
+                self._report(step.why)
+
+    async def _take(self, step: Step) -> Step:
+        match step:
+            case Hold():
+                return await self._hold()
+            case Retry(seconds):
+                if not await self._waits(partial(trio.sleep, seconds)):
+                    return self.correction.back()
+                return self.correction.retries()
+            case AwaitEnd(why, news):
+                if news:
+                    self._report(why)
+                ended = await self._waits(partial(self._until_ended, why.cause))
+                return self.correction.cause_ended() if ended else self.correction.back()
+            case Probe(seconds):
+                silent = await self._probe(seconds)
+                return self.correction.still_silent() if silent else self.correction.back()
+        async with self._tools.limit:
+            step = await self._decide()
+            return await self._perform() if isinstance(step, Run) else step
+
+    async def _hold(self) -> Step:
+        exempt, self._exempt = self._exempt, False
+        self._braked = await self._failure.held_back(anew=self.correction.anew, exempt=exempt)
+        return self.correction.held()
+
+    # -- the decision -----------------------------------------------------------------------
+
+    async def _decide(self) -> Step:
+        known: Known | None = None
+        busy: str | None = None
+        refusal: str | None = None
+        while True:
+            # The instance may have changed while this one waited for its turn or an answer, and
+            # this host may not have run meanwhile.
+            await take_in([self._channel.take_in])
+            if not self.stands:
+                self._log_return()
+                return self.correction.back()
+            match decide(self._picture(known, busy, refusal)):
+                case Ask(Question.LIBVIRT):
+                    known = await self._tools.look(self._channel.uuid)
+                case Ask(Question.TRAFFIC):
+                    busy = await self._traffic()
+                    known = None  # that took a while
+                case Ask(Question.CONFIRM):
+                    refusal = await self._command.confirm(known.words if known else "")
+                    known = None
+                case Act(starts_gone):
+                    if not self._tools.command(self.action, starts_gone=starts_gone):
+                        return self.correction.back()
+                    self._command.take(known.words if known else "", starts_gone=starts_gone)
+                    return self.correction.acts()
+                case NotNow() as why:
+                    self._state = known.words if known else ""
+                    return self.correction.hindered(why)
+
+    def _picture(self, known: Known | None, busy: str | None, refusal: str | None) -> Picture:
+        tools, uuid, now = self._tools, self._channel.uuid, trio.current_time()
+        limit = ""
+        if tools.quota_of(uuid).free_at(now) > now:
+            limit = f"limit reached: {tools.commands.per_hour} per hour"
+        return Picture(
+            action=self.action,
+            policy=tools.policy_of(uuid),
+            owner=tools.owners.words(uuid),
+            braked=self._braked,
+            limit=limit,
+            known=known,
+            starts_gone=bool(tools.commands.reboot_gone),
+            saw_it_end_s=self._saw_it_end_s(now),
+            asks_traffic=tools.settings.no_io_for_s > 0,
+            busy=busy,
+            asks_confirm=bool(tools.settings.confirm),
+            refusal=refusal,
+        )
+
+    def _saw_it_end_s(self, now: float) -> float | None:
+        if not self._seen or self.correction.anew:
+            return None
+        since = self._tools.libvirt.since(self._channel.uuid)
+        if since is None:
+            return None
+        # libvirt may have been away when it ended, and RESTART may have hidden the end.
+        return now - min(self._failed_at, since)
+
+    async def _traffic(self) -> str:
+        """Observes the instance; returns why it seems to be alive, or "" if it does not."""
+        seconds, libvirt = self._tools.settings.no_io_for_s, self._tools.libvirt
+        before = await libvirt.traffic(self._channel.uuid)
+        await sleep_reading(seconds, self._channel, self._tools)
+        after = await libvirt.traffic(self._channel.uuid)
+        if before is None or after is None:
+            return "it is unknown whether its disk requests or sent packets grow"
+        grown = after - before
+        return f"{grown} disk requests and sent packets in {seconds:g} s" if grown > 0 else ""
+
+    def _log_return(self) -> None:
+        channel = self._channel
+        state = channel.heartbeat.state.shown
+        text = "%s: %s not run: the instance is %s now%s"
+        _log.info(text, channel.uuid, self.action, state, channel.name_suffix)
+
+    # -- the command ------------------------------------------------------------------------
+
+    async def _perform(self) -> Step:
+        match await self._command.run():
+            case Outcome.NOT_STARTED | Outcome.IN_VAIN:
+                self._tools.quota_of(self._channel.uuid).give_back()
+                return self.correction.ran_in_vain()
+        return self.correction.ran()
+
+    # -- waiting ----------------------------------------------------------------------------
+
+    async def _waits(self, wait: Callable[[], Awaitable[None]]) -> bool:
+        """Waits; returns False as soon as the instance is back."""
+        with trio.CancelScope() as self._wait:
+            if self.stands:
+                await wait()
+        self._wait = None
+        return self.stands
+
+    async def _until_ended(self, cause: Cause) -> None:
+        await until_ended(cause, self._channel.uuid, self._tools)
+        if cause is Cause.BRAKE:
+            # The operator has decided about the host; it would be closed at once again.
+            self._exempt = self._tools.brake.by_operator
+
+    async def _probe(self, seconds: float) -> bool:
+        """Challenges the instance for so long; returns whether it stayed silent, or ill.
+
+        An ``init`` begins the time anew: the guest is starting.
+        """
+        channel, interval_s = self._channel, self._channel.heartbeat.profile.interval_s
+        left_s = seconds
+        while left_s > ROUNDING_S:
+            channel.outages.probe()
+            await sleep_reading(min(left_s, interval_s), channel, self._tools)
+            if not self.stands:
+                return False
+            left_s = seconds if channel.heartbeat.situation.init_seen else left_s - interval_s
+        return True
+
+    def _report(self, why: NotNow) -> None:
+        channel = self._channel
+        if why.cause is Cause.LIMIT:
+            text = "%s: %s not run: %s%s"
+            _log.error(text, channel.uuid, self.action, why.text, channel.name_suffix)
+        channel.report(
+            ReportKind.NOT_ACTED,
+            f"{self.action} not run: {why.text}",
+            corrective_action=self.action,
+            cause=why.cause,
+            state=self._state,
+            alarm=why.alarm,
+        )
