@@ -251,8 +251,6 @@ async def test_open_votes_keep_no_operator_out(tmp_path: Path) -> None:
         host.on_round = host.opens
         headers = (f"Authorization: Bearer {TOKEN}",)
         vote = request_bytes("POST", f"{INST}/vote", {"event": "stop"}, headers=headers)
-        nobody = f"/v1/instances/{HOST_UUID}/vote"
-        vote_of_nobody = request_bytes("POST", nobody, {"event": "stop"}, headers=headers)
         for _ in range(VOTES):
             stream = await stack.enter_async_context(await connect(agent.operator_port))
             await stream.send_all(vote)
@@ -270,12 +268,10 @@ async def test_open_votes_keep_no_operator_out(tmp_path: Path) -> None:
             409,
             f"no alarms of {HOSTNAME} are held back",
         )
-        # Ending a thousand streams takes a busy machine longer than the 2 s of the other tests.
-        await stack.aclose()
-        with trio.fail_after(SOON_S):
-            while (await agent.exchange(agent.operator_port, vote_of_nobody)).status != 404:  # noqa: ASYNC110
-                await trio.sleep(0.1)
+        # With all of them open. A busy machine may take longer than the 2 s of the other tests, but
+        # whoever takes longer than GRACE_S is killed, and its status is not 0.
         assert await agent.daemon.stop() == 0
+        assert "Traceback" not in agent.log
 
 
 async def test_the_end_with_all_of_them_hanging_on(tmp_path: Path) -> None:

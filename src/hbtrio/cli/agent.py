@@ -40,6 +40,7 @@ from hbtrio.nursery.agent.daemon import Agent, open_agent
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.store.store import Store
+from hbtrio.system.garbage import collected_until_told
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.sd_notify import ServiceManager
 
@@ -151,6 +152,7 @@ async def _serve(config: AgentConfig, file: str) -> None:
     client = _vim_client(config.vim, file, files) if config.vim.url else None
     manager = ServiceManager.of(os.environ, os.getpid())
     async with AsyncExitStack() as stack:
+        stop_collecting = stack.enter_context(collected_until_told())
         store = await stack.enter_async_context(Store.open(config.store.file, wall_clock))
         if client is not None:
             await stack.enter_async_context(client)
@@ -199,6 +201,7 @@ async def _serve(config: AgentConfig, file: str) -> None:
                 _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
             manager.stopping()
             _log.info("stopping")
+            stop_collecting()
             apis.cancel_scope.cancel()
         if store.is_unsure:
             # Reports are kept by the hosts; a new start finds out what the disk has.

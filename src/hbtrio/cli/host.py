@@ -50,6 +50,7 @@ from hbtrio.nursery.port import UnixDialer
 from hbtrio.store.host_records import Moment
 from hbtrio.store.host_store import HostStore
 from hbtrio.system.boot_clock import boot_clock, machine_boot_id
+from hbtrio.system.garbage import collected_until_told
 from hbtrio.system.lock_file import LockHeld, lock_directory
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.runner import SystemProcesses
@@ -155,7 +156,10 @@ async def _serve(
     access = ControlAccess.of(config.control, file)
     manager = ServiceManager.of(os.environ, os.getpid())
     listener = await open_unix_listener(config.control_socket, config.control_permissions)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with (
+        collected_until_told() as stop_collecting,
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
+    ):
         async with SystemProcesses() as processes, manager.keep_alive():
             environment = HostEnvironment(
                 watch=watch,
@@ -198,6 +202,7 @@ async def _serve(
                     nursery.start_soon(events.reopen)
                 manager.stopping()
                 _log.info("stopping")
+                stop_collecting()
                 nursery.cancel_scope.cancel()
 
 
