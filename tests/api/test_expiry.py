@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.api.vim import vim_api
+from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
@@ -19,6 +20,7 @@ from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.policy.begin_by import BEGIN_S, DRIFT, Expired
 from hbtrio.store.records import InstanceRecord
 from hbtrio.wire.channel_messages import ActionNotify
+from hbtrio.wire.link_messages import RoundCommand
 from hbtrio.wire.operator.requests import BEGIN_BY_HEADER
 from support.agent_world import agent_world, operators_api, request_bytes
 from support.control_socket import call, served, socket_path
@@ -180,6 +182,32 @@ async def test_a_host_is_not_forgotten_once_the_wait_for_others_was_too_long(
             await trio.sleep(BEGIN_S + 0.25)
         await trio.sleep(5)
         assert uuid in world.agent.fleet.instances
+
+
+@pytest.mark.parametrize("verb", ["vote", "notify"])
+async def test_a_host_that_does_not_reply_leaves_the_outcome_unknown(
+    verb: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with agent_world(tmp_path, vim=False) as world, operators_api(world) as socket:
+        host = await world.bound_host()
+
+        async def ignore(_: RoundCommand) -> None:
+            pass
+
+        host.on_round = ignore
+        path, unknown = f"/v1/instances/{VM}/{verb}", "the outcome is unknown"
+        transport = httpx.AsyncHTTPTransport(uds=socket, verify=False)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://a", timeout=None
+        ) as http:
+            answer = await http.post(path, json={"event": "stop"})
+        assert answer.status_code == 504
+        assert answer.json() == {"status": "fail", "reason": f"{unknown}: compute-0 did not reply"}
+        client = CtlClient(Address.parse(f"unix:{socket}"))
+        with pytest.raises(UserError, match=unknown) as told:
+            async with client, client.lines("POST", path, {"event": "stop"}):
+                pass
+        assert told.value.status == ExitStatus.UNREACHABLE
 
 
 # -- the VIM --------------------------------------------------------------------------------------

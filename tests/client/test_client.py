@@ -289,6 +289,7 @@ async def test_hanging_up_is_noticed_by_the_server(autojump_clock: MockClock) ->
         ("413 Too Large", ExitStatus.USAGE),
         ("500 Oh", ExitStatus.FAILED),
         ("503 Busy", ExitStatus.FAILED),
+        ("504 Unknown", ExitStatus.UNREACHABLE),
     ],
 )
 async def test_a_refusal_and_its_reason(
