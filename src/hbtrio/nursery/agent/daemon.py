@@ -48,6 +48,7 @@ from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.agent.vim_delivery import VimDelivery, VimTransport
+from hbtrio.nursery.agent.vim_steps import VimSteps
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.store_watch import StoreWatch
@@ -173,6 +174,7 @@ async def open_agent(
     inventory = AgentInventory(fleet, store, states, mass_failure_guard, history, wall_clock)
     await inventory.load()
     async with trio.open_nursery() as nursery:
+        steps = VimSteps(nursery, fleet, states, guard)
         rounds = Rounds(
             nursery,
             fleet,
@@ -181,6 +183,7 @@ async def open_agent(
             guard,
             outbox,
             history,
+            steps,
             new_command_id=new_command_id,
             wall_clock=wall_clock,
         )
@@ -200,7 +203,8 @@ async def open_agent(
         )
 
         def resting() -> bool:
-            return not (len(rounds) or mass_failure_guard.is_waiting or events.is_waiting)
+            waiting = mass_failure_guard.is_waiting or events.is_waiting or steps.is_waiting
+            return not (len(rounds) or waiting)
 
         nursery.start_soon(run_guard, guard, resting)
         await rounds.resume()

@@ -46,6 +46,8 @@ class InstanceStates:
         self._sent: dict[str, ServiceEvent] = {}
         #: The newest state of each instance passed to the store, of several at once.
         self._newest: dict[str, ServiceEvent] = {}
+        #: Instances whose state is not sent for now, see :mod:`hbtrio.nursery.agent.vim_steps`.
+        self.withheld: set[str] = set()
         #: Instances with a state whose delivery was given up.
         self._owed: set[str] = set()
 
@@ -80,9 +82,12 @@ class InstanceStates:
         changed = [
             now
             for now in services
-            if (sent := self._sent.get(now.uuid)) is None
-            or (sent.hostname, sent.status, sent.restart_timeout_s)
-            != (now.hostname, now.status, now.restart_timeout_s)
+            if now.uuid not in self.withheld
+            and (
+                (sent := self._sent.get(now.uuid)) is None
+                or (sent.hostname, sent.status, sent.restart_timeout_s)
+                != (now.hostname, now.status, now.restart_timeout_s)
+            )
         ]
         for now in changed:
             self._sent.pop(now.uuid, None)
@@ -92,7 +97,11 @@ class InstanceStates:
     def notified(self, services: Iterable[ServiceEvent]) -> None:
         """Notes states that are in the store, or known to the VIM anyway."""
         # Concurrent callers may return from the store in any order.
-        newest = [now for now in services if self._newest.get(now.uuid, now) == now]
+        newest = [
+            now
+            for now in services
+            if self._newest.get(now.uuid, now) == now and now.uuid not in self.withheld
+        ]
         self._sent |= {now.uuid: now for now in newest}
         self._owed -= {now.uuid for now in newest}
 
@@ -110,6 +119,7 @@ class InstanceStates:
         self._sent.pop(bound.uuid, None)
         self._newest.pop(bound.uuid, None)
         self._owed.discard(bound.uuid)
+        self.withheld.discard(bound.uuid)
 
     async def notify_again(self, bound: InstanceRecord) -> None:
         """Notifies the VIM again of a listed instance whose delivery was given up, if any.

@@ -33,6 +33,7 @@ from hbtrio.nursery.agent.open_rounds import (
     verdict_body,
 )
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
+from hbtrio.nursery.agent.vim_steps import VimSteps
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.allowances import answer_within_s
@@ -43,7 +44,14 @@ from hbtrio.store.retry import retry_forever
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand
-from hbtrio.wire.vocabulary import Event, NotificationType, window_of, window_s
+from hbtrio.wire.vocabulary import (
+    EVENT_TABLE,
+    Event,
+    ExpectedEffect,
+    NotificationType,
+    window_of,
+    window_s,
+)
 
 _log = logging.getLogger("hbtrio.rounds")
 
@@ -63,6 +71,7 @@ class Rounds:
         guard: the process's on-time guard.
         outbox: woken when a verdict was queued.
         history: publishes rounds that end without a report of their host.
+        steps: is told of the notices whose outcome the VIM gets.
         new_command_id: makes ids that are never reused.
         wall_clock: the wall clock of the store.
     """
@@ -76,6 +85,7 @@ class Rounds:
         guard: OnTimeGuard,
         outbox: WakeUp,
         history: Broadcast[HistoryEntry],
+        steps: VimSteps,
         *,
         new_command_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
@@ -87,6 +97,7 @@ class Rounds:
         self._guard = guard
         self._outbox = outbox
         self._history = history
+        self._steps = steps
         self._new_command_id = new_command_id
         self._wall_clock = wall_clock
         self._open = OpenRounds()
@@ -357,6 +368,8 @@ class Rounds:
         if until is not None:
             # For the next process, by the present wall clock, which may have been set meanwhile.
             expires_at = self._wall_clock() + timedelta(seconds=until - trio.current_time())
+        if not (record.vote or EVENT_TABLE[record.event].effect is ExpectedEffect.RETURNS):
+            self._steps.proceeds(record.uuid)
         body = verdict_body(record, result)
         return [
             NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at, until)
