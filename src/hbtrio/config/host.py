@@ -74,6 +74,8 @@ class HeartbeatSettings(Ruled):
     failure_threshold: int = number(1, 0, 60, "misses")
     rescan_s: float = number(180.0, 1, 86_400, "s")
     reconnect_silent_s: float = number(120.0, 1, 86_400, "s")
+    #: For how long ill health is only shown after heartbeating began.
+    grace_s: float = number(0.0, 0, 86_400, "s")
     interval_min_ms: int = number(400, 400, 60_000, "ms")
     interval_max_ms: int = number(60_000, 400, 600_000, "ms")
 

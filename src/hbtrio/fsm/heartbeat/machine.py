@@ -59,7 +59,7 @@ class Heartbeat:
 
     def __init__(self, rules: HeartbeatRules, *, new_id: Callable[[], int]) -> None:
         #: The instance's state, presence and outage, and the reason.
-        self.situation = Situation()
+        self.situation = Situation(rules.grace_s)
         self.connected = False
         self.profile = _NO_INIT
         #: When :meth:`tick` wants to be called; infinity when never.
@@ -314,9 +314,14 @@ class Heartbeat:
 
     # -- events around the VM ---------------------------------------------------------------
 
+    def action_begins(self, now: float) -> None:
+        """Handles the accepted vote of an action: its notice follows, within a minute."""
+        self.situation.action_begins(now)
+
     def notice_opened(self, event: Event, now: float) -> tuple[Effect, ...]:
         """Handles a notice being sent; an end notice ends a suspension at once."""
         if not self.situation.notice_opened(event):
+            self.situation.settle(now)
             return NOTHING
         return self._returned(now) + self.situation.expect_return(now, self.profile.restart_s)
 
@@ -349,6 +354,7 @@ class Heartbeat:
         Ignored for a VM that is being stopped or restarted, and if no event is in progress.
         """
         if not self.situation.runs_again(reason):
+            self.situation.settle(now)
             return NOTHING
         return self._returned(now) + self.situation.expect_return(now, self.profile.restart_s)
 
@@ -356,6 +362,7 @@ class Heartbeat:
         """Handles an event that did not happen: the VM should answer."""
         was = self.situation.state
         returned = self.situation.called_off(event, reason)
+        self.situation.settle(now)
         if was is HeartbeatState.RESTARTING and self.situation.state is HeartbeatState.WAITING:
             if not self.situation.init_seen:
                 self._challenges.forget()  # so that a probe's answer counts for nothing

@@ -29,8 +29,10 @@ class HeartbeatRules:
         failure_threshold: how many challenges in a row may be missed without a loss.
         reconnect_silent_s: after how many seconds a connection without a heartbeat is opened anew.
         limits: the bounds of what a guest may ask for.
+        grace_s: for how long ill health is only shown after heartbeating began, in seconds.
     """
 
     failure_threshold: int = 1
     reconnect_silent_s: float = 120.0
     limits: ProfileLimits = attrs.field(factory=ProfileLimits)
+    grace_s: float = 0.0

@@ -52,7 +52,11 @@ ANSWERS: Final = "answers challenges"
 
 
 class Situation:
-    """What the host knows of one instance. Its values are replaced as a whole."""
+    """What the host knows of one instance. Its values are replaced as a whole.
+
+    Args:
+        grace_s: for how long ill health is only shown after heartbeating began, in seconds.
+    """
 
     __slots__ = (
         "_illness",
@@ -69,7 +73,7 @@ class Situation:
         "window",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: float = 0.0) -> None:
         self.state = HEARTBEAT_TABLE.initial
         self.presence = PRESENCE_TABLE.initial
         #: The event in progress, or the last one.
@@ -89,7 +93,7 @@ class Situation:
         #: By its last answer; unknown while it is not heartbeating.
         self.health = Health.UNKNOWN
         self.health_reason = ""
-        self._illness = Illness()
+        self._illness = Illness(grace_s)
 
     @property
     def init_seen(self) -> bool:
@@ -113,6 +117,8 @@ class Situation:
         if self.state not in HEARTBEATING or after not in HEARTBEATING:
             # Its health was that of the time before it left or returned.
             self.health, self.health_reason = Health.UNKNOWN, ""
+        if after is HeartbeatState.HEARTBEATING:
+            self._illness.begins()
         self.state = after
         self.suspicion = None
         self.has_failed = False
@@ -206,6 +212,14 @@ class Situation:
             self.reason = news.text
         return (news,)
 
+    def settle(self, now: float) -> None:
+        """Notes when heartbeating began, if a step has begun it without an answer."""
+        self._illness.settle(now)
+
+    def action_begins(self, now: float) -> None:
+        """Handles the accepted vote of an action, whose notice follows."""
+        self._illness.action_begins(now)
+
     def silent(
         self, reason: str, profile: Profile, now: float, *, reporting: bool, state: str = ""
     ) -> tuple[Effect, ...]:
@@ -276,11 +290,11 @@ class Situation:
 
     def notice_opened(self, event: Event) -> bool:
         """Handles a notice being sent; returns whether to challenge the instance now."""
-        match EVENT_TABLE[event].effect:
-            case ExpectedEffect.RETURNS:
-                return self.return_by(HeartbeatEvent.RETURNS, f"{event} was sent")
-            case ExpectedEffect.RESTARTS:
-                self.learn(PresenceEvent.RESTART_NOTICE)
+        if EVENT_TABLE[event].effect is ExpectedEffect.RETURNS:
+            return self.return_by(HeartbeatEvent.RETURNS, f"{event} was sent")
+        self._illness.event_begins()
+        if EVENT_TABLE[event].effect is ExpectedEffect.RESTARTS:
+            self.learn(PresenceEvent.RESTART_NOTICE)
         return False
 
     def notice_over(self, event: Event, now: float, restart_s: float) -> tuple[Effect, ...]:

@@ -150,6 +150,7 @@ class Host:
             heartbeat=HeartbeatRules(
                 failure_threshold=config.heartbeat.failure_threshold,
                 reconnect_silent_s=config.heartbeat.reconnect_silent_s,
+                grace_s=config.heartbeat.grace_s,
                 limits=ProfileLimits(
                     interval_min_ms=config.heartbeat.interval_min_ms,
                     interval_max_ms=config.heartbeat.interval_max_ms,
