@@ -6,6 +6,7 @@ import os
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -40,6 +41,7 @@ KNOWN = KnownInstance(
     ),
     boot_id="boot-1",
     domain_id=7,
+    socket="1:2:3",
     expected_until=600.5,
     ill_action=CorrectiveAction.LOG,
     ill_reason="disk \ud800 full",
@@ -204,3 +206,25 @@ def test_a_newer_file_is_refused(path: str) -> None:
     open_database(path, newer).close()
     with pytest.raises(UserError, match="schema version 2 is newer than 1"):
         open_database(path, HOST_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("later", "same"),
+    [
+        ({}, True),
+        ({"domain_id": 8}, False),
+        # Without libvirt's word the socket decides.
+        ({"domain_id": -1}, True),
+        ({"domain_id": -1, "socket": "1:2:4"}, False),
+        # libvirt knows best: a socket may be replaced by hand.
+        ({"socket": "1:2:4"}, True),
+        ({"boot_id": "boot-2"}, False),
+    ],
+)
+def test_one_start_of_qemu(later: dict[str, Any], *, same: bool) -> None:
+    assert KNOWN.is_same_start(attrs.evolve(KNOWN, **later)) is same
+
+
+def test_an_unknown_boot_is_another_one() -> None:
+    unknown = attrs.evolve(KNOWN, boot_id="")
+    assert not unknown.is_same_start(unknown)

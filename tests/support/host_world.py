@@ -411,6 +411,16 @@ class HostWorld(FakeTime):
                 await trio.sleep_forever()
         self._host_ended.set()
 
+    async def restart_host(self, memory: HostMemory, *, away_s: float = 0.0) -> None:
+        """Ends the host, and starts another ``away_s`` later that has this memory."""
+        await self.stop_host()
+        await trio.sleep(away_s)
+        reports = Reports(self._environment.reports.now)
+        self._environment = attrs.evolve(self._environment, memory=memory, reports=reports)
+        self._host_scope, self._host_ended = trio.CancelScope(), trio.Event()
+        self._nursery.start_soon(memory.run)
+        await self._nursery.start(self.run_host)
+
     async def stop_host(self) -> None:
         """Ends the host, as SIGTERM does, and waits for its end."""
         self._host_scope.cancel()

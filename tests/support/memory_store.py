@@ -39,6 +39,8 @@ class MemoryStore:
         self.worker = InlineWorker(db)
         #: The machine's boot.
         self.boot_id = "boot"
+        #: What identifies each socket as a file, by its path.
+        self.sockets: dict[str, str] = {}
         #: How often it can't be opened yet.
         self.refusals = 0
         self._store = _CountedStore(self.worker, wall_clock)
@@ -59,7 +61,13 @@ class MemoryStore:
     def memory(self) -> HostMemory:
         """Makes the memory of another run of the host."""
         return HostMemory(
-            MemorySettings(open_store=self.open, moment=self._moment, path=PATH, history_days=1.0)
+            MemorySettings(
+                open_store=self.open,
+                moment=self._moment,
+                path=PATH,
+                history_days=1.0,
+                socket_of=lambda path: self.sockets.get(path, "made"),
+            )
         )
 
     async def recall(self) -> Recollection:

@@ -44,6 +44,7 @@ class KnownInstance:
         profile: what its guest advertised.
         boot_id: the machine's boot in which this was so.
         domain_id: libvirt's id of the domain; -1 if it is unknown or shut off.
+        socket: the channel's socket as a file; "" if it is unknown.
         expected_until: the end of its RESTART window, by CLOCK_BOOTTIME; None if none is open.
         ill_action: the corrective action of the last report of ill health; None if it is well.
         ill_reason: the reason in that report.
@@ -56,10 +57,19 @@ class KnownInstance:
     profile: Profile = attrs.field(factory=Profile)
     boot_id: str
     domain_id: int = -1
+    socket: str = ""
     expected_until: float | None = None
     ill_action: CorrectiveAction | None = None
     ill_reason: str = ""
     ill_at: float = 0.0
+
+    def is_same_start(self, later: KnownInstance) -> bool:
+        """Returns whether this was known of the same QEMU process as ``later``."""
+        if not self.boot_id or self.boot_id != later.boot_id:
+            return False
+        if self.domain_id >= 0 <= later.domain_id:
+            return self.domain_id == later.domain_id
+        return self.socket == later.socket
 
 
 @attrs.frozen(kw_only=True)

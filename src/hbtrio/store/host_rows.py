@@ -27,8 +27,8 @@ COUNTS_S: Final = 3600.0
 RUNS: Final = 100_000
 
 _INSTANCE: Final = (
-    "uuid, state, reason, profile, boot_id, domain_id, expected_until_boot, ill_action, ill_reason,"
-    " ill_at_boot"
+    "uuid, state, reason, profile, boot_id, domain_id, socket, expected_until_boot, ill_action,"
+    " ill_reason, ill_at_boot"
 )
 _ACTION: Final = (
     "id, uuid, name, command, force, who, step, step_deadline_boot, announced, reason, begun_at,"
@@ -39,7 +39,7 @@ _ACTION: Final = (
 def put_instances(db: sqlite3.Connection, known: Iterable[KnownInstance]) -> None:
     """Stores what is known of instances, each in place of what was known before."""
     db.executemany(
-        f"INSERT OR REPLACE INTO instances ({_INSTANCE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO instances ({_INSTANCE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 one.uuid,
@@ -48,6 +48,7 @@ def put_instances(db: sqlite3.Connection, known: Iterable[KnownInstance]) -> Non
                 json.dumps(attrs.asdict(one.profile)),
                 one.boot_id,
                 one.domain_id,
+                one.socket,
                 one.expected_until,
                 one.ill_action or "",
                 text_of(one.ill_reason),
@@ -69,7 +70,8 @@ def instances(db: sqlite3.Connection) -> tuple[KnownInstance, ...]:
 
 
 def _instance(row: tuple[Any, ...]) -> KnownInstance:
-    uuid, state, reason, profile, boot_id, domain_id, until, action, ill_reason, ill_at = row
+    uuid, state, reason, profile, boot_id, domain_id, socket = row[:7]
+    until, action, ill_reason, ill_at = row[7:]
     values: dict[str, Any] = json.loads(profile)
     values["corrective_action"] = CorrectiveAction(values["corrective_action"])
     return KnownInstance(
@@ -79,6 +81,7 @@ def _instance(row: tuple[Any, ...]) -> KnownInstance:
         profile=Profile(**values),
         boot_id=boot_id,
         domain_id=domain_id,
+        socket=socket,
         expected_until=until,
         ill_action=CorrectiveAction(action) if action else None,
         ill_reason=ill_reason,

@@ -16,7 +16,8 @@ HOST_SCHEMA: Final = Schema(
     application_id=0x68627468,  # "hbth"
     migrations=(
         (
-            # domain_id is libvirt's id of the domain: with boot_id it names one start of QEMU.
+            # With boot_id, domain_id and socket name one start of QEMU: libvirt's id of the domain,
+            # and the channel's socket as a file.
             """
             CREATE TABLE instances (
                 uuid TEXT PRIMARY KEY,
@@ -25,6 +26,7 @@ HOST_SCHEMA: Final = Schema(
                 profile TEXT NOT NULL,
                 boot_id TEXT NOT NULL,
                 domain_id INTEGER NOT NULL,
+                socket TEXT NOT NULL,
                 expected_until_boot REAL,
                 ill_action TEXT NOT NULL,
                 ill_reason TEXT NOT NULL,

@@ -8,6 +8,18 @@ from typing import Self
 import attrs
 
 
+def creation_of(path: str) -> str:
+    """Returns a text that another file at ``path``, made later, does not have; "" if none is there.
+
+    Of a unix socket: connections do not change it.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}:{found.st_mtime_ns}"
+
+
 @attrs.frozen
 class FileIdentity:
     """The file that a path was when it was opened.

@@ -132,7 +132,7 @@ class Channel:
 
     async def run(self) -> None:
         """Keeps the channel connected until :meth:`remove` or cancellation."""
-        if self.heartbeat.is_expected_back:
+        if self.heartbeat.is_expected_back and self.restart.window is None:
             # The window ended with the run that failed; the instance is still expected back.
             self.restart.open(self.heartbeat.profile.restart_s)
         try:
@@ -356,6 +356,7 @@ class Channel:
                     self._break(reason)
                 case hb.OpenRestart(seconds):
                     self.restart.open(seconds)
+                    self._changed()  # its deadline is remembered
                 case hb.Suspected():
                     self._setup.on_suspicion(self.uuid)
                 case _:

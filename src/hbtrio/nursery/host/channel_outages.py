@@ -120,6 +120,13 @@ class ChannelOutages:
         if not self._gone and (effects := self._heartbeat.probed(self._clock.now())):
             self._expect(effects)
 
+    def another_process(self, words: str) -> None:
+        """Starts anew with a guest of which nothing is known: its QEMU process is another one."""
+        if not self._gone:
+            self._expect(
+                self._heartbeat.domain_changed(DomainChange.STARTED, words, self._clock.now())
+            )
+
     def release(self) -> None:
         """Lets go of its owner, which has ended and ignores outages."""
         del self._expect

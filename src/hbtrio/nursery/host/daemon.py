@@ -53,6 +53,7 @@ from hbtrio.policy.begin_by import ANY_TIME, BeginBy
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.profile import ProfileLimits
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.store.host_records import Recollection
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
 
 _log = logging.getLogger("hbtrio.host")
@@ -100,7 +101,13 @@ class Host:
         self._heartbeating = HeartbeatingCount()
         #: What is remembered across restarts.
         self.memory = environment.memory
-        self.remembering = Remembering(self.memory, self.channels, config.hostname, self.reports)
+        self.remembering = Remembering(
+            self.memory,
+            lambda uuid: self.domains.id_of(uuid),
+            self.channels,
+            config.hostname,
+            self.reports,
+        )
         self.owners = Owners(nursery, self.guard, self._changed)
         self._action_runs = ActionRuns(
             nursery,
@@ -166,7 +173,7 @@ class Host:
             on_change=self._changed,
         )
         self._keeper = ChannelKeeper(
-            self.channels, setup, nursery, self.supervisor, self.reporting, self.domains.introduce
+            self.channels, setup, nursery, self.supervisor, self.reporting, self._introduce
         )
         self._sockets = FoundChannels(self._found, self.domains.departed, limits.channels)
 
@@ -189,7 +196,17 @@ class Host:
         self._nursery.start_soon(keep, "overload", self.overload.run)
         self._nursery.start_soon(keep, "file watch", self.files.run)
         self._nursery.start_soon(keep, "libvirt", self.domains.run)
-        self._nursery.start_soon(self.memory.recollect, self.remembering.recalled)
+        self._nursery.start_soon(self.memory.recollect, self._recalled)
+        self._nursery.start_soon(self.remembering.give_up)
+
+    def _recalled(self, recollection: Recollection) -> None:
+        if any(known.domain_id >= 0 for known in recollection.instances):
+            self.domains.was_in_use()
+        self.remembering.recalled(recollection)
+
+    def _introduce(self, channel: Channel) -> None:
+        self.domains.introduce(channel)
+        self.remembering.recall.introduce(channel)
 
     async def _discover(self) -> None:
         await discover(

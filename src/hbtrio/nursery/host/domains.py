@@ -90,6 +90,16 @@ class Domains:
             return dict.fromkeys(uuids, NOT_IN_USE)
         return await self.watch.look(uuids, within_s)
 
+    def was_in_use(self) -> None:
+        """Takes that libvirt had answered an earlier run of the host: decisions wait for it."""
+        if self.watch is not None:
+            self.watch.was_in_use()
+
+    def id_of(self, uuid: str) -> int:
+        """Returns libvirt's id of an instance's domain; -1 if it is unknown or shut off."""
+        domain = self.of(uuid)
+        return -1 if domain is None else domain.state.domain_id
+
     def since(self, uuid: str) -> float | None:
         """Returns when the present state was first heard of, on trio's clock; None: no idea."""
         domain = self.of(uuid)

@@ -167,6 +167,10 @@ class LibvirtWatch:
         """Whether a decision waits for libvirt: it is required, or it has answered before."""
         return self._in_use
 
+    def was_in_use(self) -> None:
+        """Takes that libvirt had answered an earlier run of the host: it is in use."""
+        self._in_use = True
+
     @property
     def answers(self) -> bool:
         """Whether libvirt has answered the last question."""

@@ -104,7 +104,11 @@ class LossLooks:
                 await self._watch.next_answer()
 
     def _waits(self, uuid: str, look: Look) -> bool:
-        return look.source is Source.SILENCE and (look.doubtful or uuid in self._departing)
+        if look.source is not Source.SILENCE:
+            return False
+        channel = self._channels.get(uuid)
+        presumed = channel is not None and channel.heartbeat.situation.is_presumed
+        return look.doubtful or presumed or uuid in self._departing
 
     def _decide(self, uuid: str, look: Look) -> None:
         channel = self._channels.get(uuid)

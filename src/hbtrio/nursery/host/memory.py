@@ -39,6 +39,7 @@ from hbtrio.store.host_records import (
 from hbtrio.store.host_store import HostStore
 from hbtrio.store.jobs import StoreFault
 from hbtrio.store.records import HistoryEntry, HistoryRecord
+from hbtrio.system.file_identity import creation_of
 
 _log = logging.getLogger("hbtrio.memory")
 
@@ -70,12 +71,14 @@ class MemorySettings:
         moment: returns the present moment.
         path: the store's file, for messages; "" if there is none.
         history_days: for how long the history is kept.
+        socket_of: identifies the socket at a path as a file; "" if none is there.
     """
 
     open_store: Callable[[], AbstractAsyncContextManager[HostStore]] | None
     moment: Callable[[], Moment]
     path: str = ""
     history_days: float = 30.0
+    socket_of: Callable[[str], str] = creation_of
 
 
 class NotKept(Exception):
@@ -122,6 +125,10 @@ class HostMemory:
     def lost(self) -> int:
         """Entries of the history that were dropped because the disk did not take them."""
         return self._unwritten.lost
+
+    def socket_of(self, path: str) -> str:
+        """Identifies the socket at a path as a file, for records."""
+        return self._settings.socket_of(path)
 
     # -- what is to be stored; never waits ----------------------------------------------------
 

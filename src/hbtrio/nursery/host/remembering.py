@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.memory import HostMemory
-from hbtrio.nursery.host.reports import Report, Reports
-from hbtrio.store.host_records import KnownInstance, Moment, Recollection
+from hbtrio.nursery.host.recall import Recall
+from hbtrio.nursery.host.reports import Report, ReportKind, Reports
+from hbtrio.store.host_records import KnownInstance, Recollection
 from hbtrio.store.records import HistoryEntry
 from hbtrio.wire.vocabulary import ActionName
 
@@ -27,18 +28,27 @@ class Remembering:
 
     Args:
         memory: the memory.
+        domain_id: returns libvirt's id of an instance's domain; -1 if it is unknown or shut off.
         channels: the channels of all instances, by uuid; a live view.
         hostname: this host's name.
         reports: this host's reports, which the history consists of.
     """
 
     def __init__(
-        self, memory: HostMemory, channels: Mapping[str, Channel], hostname: str, reports: Reports
+        self,
+        memory: HostMemory,
+        domain_id: Callable[[str], int],
+        channels: Mapping[str, Channel],
+        hostname: str,
+        reports: Reports,
     ) -> None:
         self._memory = memory
+        self._domain_id = domain_id
         self._channels = channels
         self._hostname = hostname
         self._reports = reports
+        self.recall = Recall(channels, self.known_of, self._absent)
+        self._recalled = trio.Event()
         if memory.is_kept:
             reports.listen(self._reported)
 
@@ -49,16 +59,39 @@ class Remembering:
         if not memory.is_kept or trio.current_effective_deadline() == -math.inf:
             return
         channel = self._channels.get(uuid)
-        if channel is None or channel.gone:
+        if channel is not None and not channel.gone:
+            self.recall.changed(channel)
+            memory.know(self.known_of(channel))
+        elif uuid not in self.recall:  # its socket may come back
+            self.recall.forget(uuid)
             memory.forget(uuid)
-        else:
-            memory.know(known_of(channel, memory.moment))
 
     def recalled(self, recollection: Recollection) -> None:
         """Takes what an earlier run of the host has left."""
+        self.recall.take(recollection.instances, self._memory.moment)
         for known in recollection.instances:
-            if known.uuid in self._channels:
-                self.changed(known.uuid)
+            self.changed(known.uuid)
+        self._recalled.set()
+
+    async def give_up(self) -> None:
+        """Gives up the instances without a socket, each at its time, until there are none left."""
+        await self._recalled.wait()
+        due = self.recall.expire()
+        while due is not None:
+            await trio.sleep_until(due)
+            due = self.recall.expire()
+
+    def _absent(self, known: KnownInstance, reason: str) -> None:
+        self._memory.forget(known.uuid)
+        self._reports.publish(
+            Report(
+                time=self._reports.now(),
+                kind=ReportKind.ABSENT,
+                uuid=known.uuid,
+                reason=reason,
+                name=known.profile.name,
+            )
+        )
 
     def action_begins(self, action: ActionRun, asked: str) -> None:
         """Takes the beginning of an action; ``asked`` describes the request."""
@@ -96,18 +129,19 @@ class Remembering:
             )
         )
 
-
-def known_of(channel: Channel, moment: Moment) -> KnownInstance:
-    """Returns what is known of an instance, as it is remembered."""
-    beat, window = channel.heartbeat, channel.restart.window
-    until = None
-    if window is not None:
-        until = moment.boot_s + window.remaining_s(trio.current_time())
-    return KnownInstance(
-        uuid=channel.uuid,
-        state=beat.state.value,
-        reason=channel.why,
-        profile=beat.profile,
-        boot_id=moment.boot_id,
-        expected_until=until,
-    )
+    def known_of(self, channel: Channel) -> KnownInstance:
+        """Returns what is known of an instance, as it is remembered."""
+        moment, beat = self._memory.moment, channel.heartbeat
+        window, until = channel.restart.window, None
+        if window is not None:
+            until = round(moment.boot_s + window.remaining_s(trio.current_time()), 1)
+        return KnownInstance(
+            uuid=channel.uuid,
+            state=beat.state.value,
+            reason=channel.why,
+            profile=beat.profile,
+            boot_id=moment.boot_id,
+            domain_id=self._domain_id(channel.uuid),
+            socket=self._memory.socket_of(channel.path),
+            expected_until=until,
+        )

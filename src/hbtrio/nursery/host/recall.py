@@ -1,0 +1,127 @@
+"""Expects the guests back that were heartbeating when an earlier run of the host ended.
+
+A guest that hung meanwhile would otherwise never be missed. What was known holds only for the QEMU
+process that it was known of: another one, or another boot of the machine, starts as ``waiting``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+import attrs
+import trio
+
+from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.nursery.host.channel import Channel
+from hbtrio.store.host_records import KnownInstance, Moment
+
+_log = logging.getLogger("hbtrio.memory")
+
+#: States of an instance whose guest is missed if it does not answer. Others were frozen, had left
+#: or were reported; a frozen one must not be taken for a dead one.
+_MISSED: Final = frozenset(
+    state.value
+    for state in (
+        HeartbeatState.HEARTBEATING,
+        HeartbeatState.RETURNING,
+        HeartbeatState.RESTARTING,
+    )
+)
+
+#: Challenges that an instance is sent at least, if its RESTART window ended while no host ran.
+_AT_LEAST: Final = 4
+
+_REASON: Final = "it was heartbeating before the host's restart"
+
+
+@attrs.frozen
+class _Expected:
+    """An instance that is expected back; ``until`` is on trio's clock."""
+
+    known: KnownInstance
+    until: float
+
+
+class Recall:
+    """Knows who was heartbeating, until it is heard or given up.
+
+    Args:
+        channels: the channels of all instances, by uuid; a live view.
+        known_now: returns what is known of a channel's instance now.
+        on_absent: called with an instance of which not even a socket came back.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, Channel],
+        known_now: Callable[[Channel], KnownInstance],
+        on_absent: Callable[[KnownInstance, str], None],
+    ) -> None:
+        self._channels = channels
+        self._known_now = known_now
+        self._on_absent = on_absent
+        #: Those without a channel.
+        self._expected: dict[str, _Expected] = {}
+        #: Those whose channel expects its guest.
+        self._introduced: dict[str, KnownInstance] = {}
+
+    def __contains__(self, uuid: str) -> bool:
+        """Whether the socket of an instance is expected to come back."""
+        return uuid in self._expected
+
+    def take(self, instances: Collection[KnownInstance], moment: Moment) -> None:
+        """Expects those that were heartbeating, from ``moment`` on."""
+        now = trio.current_time()
+        for known in instances:
+            if known.state in _MISSED and known.boot_id and known.boot_id == moment.boot_id:
+                left_s = float(known.profile.restart_s)
+                if known.expected_until is not None:
+                    left_s = min(left_s, known.expected_until - moment.boot_s)
+                left_s = max(left_s, _AT_LEAST * known.profile.interval_s)
+                self._expected[known.uuid] = _Expected(known, now + left_s)
+        if self._expected:
+            _log.info("%d instances were heartbeating before the restart", len(self._expected))
+        for uuid in tuple(self._expected):
+            if (channel := self._channels.get(uuid)) is not None:
+                self.introduce(channel)
+
+    def introduce(self, channel: Channel) -> None:
+        """Has a channel expect its guest, if it was heartbeating."""
+        expected = self._expected.pop(channel.uuid, None)
+        if expected is None or not expected.known.is_same_start(self._known_now(channel)):
+            return
+        self._introduced[channel.uuid] = expected.known
+        left_s = max(0.0, expected.until - trio.current_time())
+        channel.outages.presume(expected.known.profile, _REASON, left_s)
+
+    def changed(self, channel: Channel) -> None:
+        """Takes a change of an instance or of its domain: libvirt may only answer later."""
+        known = self._introduced.get(channel.uuid)
+        if known is None:
+            return
+        if not channel.heartbeat.situation.is_presumed:
+            del self._introduced[channel.uuid]
+        elif not known.is_same_start(self._known_now(channel)):
+            del self._introduced[channel.uuid]
+            channel.outages.another_process("another QEMU process than before the host's restart")
+
+    def forget(self, uuid: str) -> None:
+        """Takes the end of a channel."""
+        self._introduced.pop(uuid, None)
+
+    def expire(self) -> float | None:
+        """Gives up those that still have no channel when their time is over.
+
+        Returns when to call again, on trio's clock; None for never.
+        """
+        now, due = trio.current_time(), None
+        for uuid, expected in tuple(self._expected.items()):
+            if expected.until <= now:
+                del self._expected[uuid]
+                text = f"not back within {expected.known.profile.restart_s} s of the host's restart"
+                self._on_absent(expected.known, f"{text}: it has no socket")
+            elif due is None or expected.until < due:
+                due = expected.until
+        return due

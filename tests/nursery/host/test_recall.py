@@ -1,0 +1,235 @@
+"""A host that is started again: who was heartbeating is expected back, and judged with care."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hbtrio.config.host import LibvirtSettings
+from hbtrio.wire.vocabulary import Event
+from support.fake_libvirt import FakeDomain
+from support.host_world import HostWorld, ScriptedGuest, host_world
+from support.memory_store import MemoryStore, memory_store
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+ON = LibvirtSettings(enabled="on")
+OVERDUE = "not back within 121 s"
+WHY = "it was heartbeating before the host's restart"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[MemoryStore]:
+    with memory_store(tmp_path) as made:
+        yield made
+
+
+async def hung(world: HostWorld) -> ScriptedGuest:
+    """A guest that is heartbeating, and hangs from now on."""
+    guest = await world.heartbeating()
+    await world.sleep(1)
+    guest.answers_after_s, guest.sends_init = None, False
+    return guest
+
+
+def kinds(world: HostWorld) -> list[tuple[str, str]]:
+    return [(report.kind, report.reason) for report in world.host.reports.recent]
+
+
+def state_of(world: HostWorld, guest: ScriptedGuest) -> str:
+    return world.channel(guest).heartbeat.state.shown
+
+
+async def test_a_guest_that_is_well_goes_on(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await world.heartbeating()
+        guest.sends_init = False
+        await world.restart_host(store.memory(), away_s=30)
+        await world.sleep(1)
+        assert kinds(world) == [("heartbeating", WHY)]
+        assert world.channel(guest).heartbeat.profile.name == "vm"
+        await world.sleep(300)
+        assert kinds(world) == [("heartbeating", WHY)]
+
+
+async def test_a_guest_that_hung_meanwhile_is_found(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await hung(world)
+        await world.restart_host(store.memory(), away_s=30)
+        await world.sleep(120)
+        assert kinds(world) == []
+        await world.sleep(4)
+        assert kinds(world) == [("restart-expired", OVERDUE), ("loss", OVERDUE)]
+        assert state_of(world, guest) == "lost"
+
+
+async def test_one_without_a_socket_is_absent_once(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await hung(world)
+        await world.stop_host()
+        guest.vanish()
+        await world.restart_host(store.memory())
+        await world.sleep(130)
+        reason = f"{OVERDUE} of the host's restart: it has no socket"
+        assert kinds(world) == [("absent", reason)]
+        await world.restart_host(store.memory())
+        await world.sleep(130)
+        assert kinds(world) == []
+
+
+async def test_a_socket_that_comes_back_in_time(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await hung(world)
+        await world.stop_host()
+        guest.vanish()
+        await world.restart_host(store.memory())
+        await world.sleep(20)
+        guest.answers_after_s = 0.0
+        guest.appear()
+        await world.sleep(3)
+        assert kinds(world) == [("heartbeating", WHY)]
+
+
+async def test_one_that_had_left_is_not_expected(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await world.heartbeating()
+        guest.send_exit()
+        await world.sleep(1)
+        guest.sends_init = False
+        await world.restart_host(store.memory())
+        await world.sleep(200)
+        assert (kinds(world), state_of(world, guest)) == ([], "waiting")
+
+
+async def test_one_that_was_frozen_is_not_expected(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await world.heartbeating()
+        world.notice(guest, Event.PAUSE)
+        await world.sleep(1)
+        guest.answers_after_s, guest.sends_init = None, False
+        await world.restart_host(store.memory())
+        await world.sleep(200)
+        assert (kinds(world), state_of(world, guest)) == ([], "waiting")
+
+
+async def test_a_restart_keeps_its_deadline(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await world.heartbeating()
+        world.notice(guest, Event.REBOOT)
+        await world.sleep(1)
+        guest.answers_after_s, guest.sends_init = None, False
+        await world.restart_host(store.memory(), away_s=60)
+        await world.sleep(58)
+        assert kinds(world) == []
+        await world.sleep(6)
+        assert kinds(world) == [("restart-expired", OVERDUE), ("loss", OVERDUE)]
+
+
+async def test_a_second_restart_of_the_host_changes_no_deadline(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        await hung(world)
+        await world.restart_host(store.memory())
+        await world.sleep(60)
+        await world.restart_host(store.memory())
+        await world.sleep(58)
+        assert kinds(world) == []
+        await world.sleep(6)
+        assert kinds(world) == [("restart-expired", OVERDUE), ("loss", OVERDUE)]
+
+
+async def test_after_a_reboot_of_the_machine_all_start_anew(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await hung(world)
+        store.boot_id = "another boot"
+        await world.restart_host(store.memory())
+        await world.sleep(200)
+        assert (kinds(world), state_of(world, guest)) == ([], "waiting")
+
+
+async def test_another_socket_is_another_start_of_qemu(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await hung(world)
+        store.sockets[guest.path] = "made anew"
+        await world.restart_host(store.memory())
+        await world.sleep(200)
+        assert (kinds(world), state_of(world, guest)) == ([], "waiting")
+
+
+async def test_a_disk_that_answers_late(store: MemoryStore) -> None:
+    """Even then nobody is forgotten: nothing is written before it was read."""
+    async with host_world(memory=store.memory()) as world:
+        await hung(world)
+        store.worker.slow_s = 20
+        await world.restart_host(store.memory())
+        await world.sleep(140)
+        assert kinds(world) == []
+        await world.sleep(5)
+        assert kinds(world) == [("restart-expired", OVERDUE), ("loss", OVERDUE)]
+
+
+async def machine(world: HostWorld) -> tuple[ScriptedGuest, FakeDomain]:
+    """A heartbeating guest that says no ``init`` again, and its running domain."""
+    guest = world.guest()
+    domain = world.libvirt.define(guest.uuid, "web-1", (guest.path,))
+    await world.libvirt.start(domain)
+    guest.appear()
+    await world.sleep(3)
+    assert world.channel(guest).heartbeating
+    guest.sends_init = False
+    return guest, domain
+
+
+# -- with libvirt ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "shown", "expected"),
+    [
+        # Soon after the loss the channel is opened anew.
+        ((1, 1), "waiting", ["restart-expired", "loss"]),
+        ((3, 1), "paused", ["paused"]),
+        ((5, 2), "stopped", ["stopped"]),
+        ((5, 3), "lost", ["loss"]),
+    ],
+    ids=["running", "paused", "destroyed", "failed"],
+)
+async def test_libvirt_decides(
+    store: MemoryStore, state: tuple[int, int], shown: str, expected: list[str]
+) -> None:
+    async with host_world(memory=store.memory(), libvirt=ON) as world:
+        guest, domain = await machine(world)
+        await world.stop_host()
+        guest.answers_after_s = None
+        await world.libvirt.become(domain, *state)
+        await world.restart_host(store.memory())
+        await world.sleep(130)
+        assert state_of(world, guest) == shown
+        assert [kind for kind, _ in kinds(world)] == expected
+
+
+async def test_while_libvirt_is_silent_nothing_is_decided(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory(), libvirt=ON) as world:
+        guest, _ = await machine(world)
+        guest.answers_after_s = None
+        await world.stop_host()
+        world.libvirt.hang()
+        await world.restart_host(store.memory())
+        await world.sleep(600)
+        assert (kinds(world), state_of(world, guest)) == ([], "returning")
+        world.libvirt.go_on()
+        await world.sleep(20)
+        assert [kind for kind, _ in kinds(world)] == ["restart-expired", "loss"]
+
+
+async def test_another_qemu_process_is_seen_once_libvirt_answers(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory(), libvirt=ON) as world:
+        guest, domain = await machine(world)
+        guest.answers_after_s = None
+        await world.stop_host()
+        await world.libvirt.destroy(domain)
+        await world.libvirt.start(domain)
+        await world.restart_host(store.memory())
+        await world.sleep(200)
+        assert ([kind for kind, _ in kinds(world)], state_of(world, guest)) == ([], "waiting")
