@@ -329,6 +329,8 @@ async def test_action_by_force_with_the_configured_command() -> None:
                 "reason": "exit status 3",
                 "output": "no domain",
             },
+            {"step": "notice", "event": "resume", "window": "RESUME_NOTICE", "seconds": 14},
+            {"step": "notice", "event": "resume", "result": "error", "reason": "never heard"},
             {"step": "end", "outcome": "failed", "reason": "the command failed: exit status 3"},
         ]
 

@@ -15,7 +15,7 @@ from hbtrio.fsm.action import (
     Step,
 )
 from hbtrio.fsm.table import IllegalEvent
-from hbtrio.wire.vocabulary import ActionName
+from hbtrio.wire.vocabulary import ActionName, Event
 
 #: The steps of each action that goes well, by the event table of PROTOCOL.md.
 SUCCEEDS = {
@@ -37,11 +37,11 @@ SUCCEEDS = {
 
 #: And of each whose command fails: who was told of a beginning is told of an end.
 FAILS = {
-    "stop": "vote:stop notice:stop perform failed",
-    "reboot": "vote:reboot notice:reboot perform failed",
-    "pause": "vote:pause notice:pause perform failed",
+    "stop": "vote:stop notice:stop perform notice:resume failed",
+    "reboot": "vote:reboot notice:reboot perform notice:resume failed",
+    "pause": "vote:pause notice:pause perform notice:unpause failed",
     "unpause": "perform failed",
-    "suspend": "vote:suspend notice:suspend perform failed",
+    "suspend": "vote:suspend notice:suspend perform notice:resume failed",
     "resume": "perform failed",
     "resize": "vote:resize_begin notice:resize_begin perform notice:resize_end failed",
     "live-migrate": (
@@ -118,6 +118,7 @@ TOLD = {
     "noticed": lambda action: action.noticed(),
     "performed": lambda action: action.performed(succeeded=True),
     "back": lambda action: action.back(),
+    "stayed": lambda action: action.stayed(),
 }
 #: What an action may be told in each state; a resize passes through all of them.
 LEGAL = {
@@ -125,7 +126,7 @@ LEGAL = {
     ActionState.VOTING: "voted",
     ActionState.PREPARING: "noticed",
     ActionState.PERFORMING: "performed",
-    ActionState.AWAITING: "back",
+    ActionState.AWAITING: ("back", "stayed"),
     ActionState.FINISHING: "noticed",
     ActionState.DONE: None,
 }
@@ -136,9 +137,35 @@ def test_what_is_told_out_of_turn_is_refused_and_changes_nothing() -> None:
     for state, legal in LEGAL.items():
         assert action.state is state
         for name, tell in TOLD.items():
-            if name != legal:
+            if name not in (legal if isinstance(legal, tuple) else (legal,)):
                 with pytest.raises(IllegalEvent):
                     tell(action)
                 assert action.state is state
         if legal is not None:
-            TOLD[legal](action)
+            TOLD[legal[0] if isinstance(legal, tuple) else legal](action)
+
+
+@pytest.mark.parametrize("name", ["reboot", "resize", "cold-migrate"])
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_vm_that_never_goes_down_is_told_so(name: ActionName, sent: bool) -> None:
+    """One that had no notice expects nothing, but an event with an end always has it."""
+    action = Action(ActionName(name), force=True)
+    action.start()
+    action.noticed(sent=sent)
+    assert action.performed(succeeded=True) == AwaitReturn()
+    step = action.stayed()
+    if sent or name != "reboot":
+        end = {"reboot": "resume", "resize": "resize_end", "cold-migrate": "cold_migrate_end"}
+        assert step == GiveNotice(Event(end[name]))
+        step = action.noticed()
+    assert step == Finish()
+    assert action.state is ActionState.FAILED
+
+
+@pytest.mark.parametrize("name", ["stop", "reboot", "pause", "suspend"])
+def test_who_had_no_notice_hears_of_no_end(name: ActionName) -> None:
+    action = Action(ActionName(name), force=True)
+    action.start()
+    action.noticed(sent=False)
+    assert action.performed(succeeded=False) == Finish()
+    assert action.state is ActionState.FAILED

@@ -39,6 +39,11 @@ class Row:
     restarts: bool = False
     after: str = ""
 
+    @property
+    def cancelled(self) -> str:
+        """The end notice of what does not happen."""
+        return self.after or {"pause": "unpause"}.get(self.before, "resume")
+
 
 ROWS = [
     Row(ActionName.STOP, "stop", "SHUTDOWN_NOTICE", 10),
@@ -101,6 +106,10 @@ def before(row: Row, reason: str = "") -> list[Line]:
 
 def after(row: Row, reason: str = "", seconds: int = 14) -> list[Line]:
     return noticed(row.after, "RESUME_NOTICE", seconds, reason)
+
+
+def cancelled(row: Row, reason: str = "", seconds: int = 14) -> list[Line]:
+    return noticed(row.cancelled, "RESUME_NOTICE", seconds, reason)
 
 
 def ran(

@@ -24,11 +24,12 @@ class ActionState(Enum):
     PERFORMING = "performing"  # the command runs
     AWAITING = "awaiting"  # the command has succeeded; the VM restarts
     FINISHING = "finishing"  # the post-notice is open
-    # The command failed. The post-notice is sent because the instance had the pre-notice.
+    # The event does not happen, which the instance is told because it had the pre-notice.
     FINISHING_FAILED = "finishing after a failure"
     DONE = "done"
     REJECTED = "rejected"  # the vote was rejected; no command was run
-    FAILED = "failed"  # the command failed, or the action expired before its first step
+    # The command failed or had no effect, or the action expired before its first step.
+    FAILED = "failed"
 
 
 class ActionEvent(Enum):
@@ -44,10 +45,12 @@ class ActionEvent(Enum):
     PERFORMED_RESTARTS = "performed, the VM restarts"
     PERFORMED_THEN_NOTICE = "performed, a post-notice follows"
     FAILED = "the command failed, nothing follows"
-    FAILED_THEN_NOTICE = "the command failed, a post-notice follows"
+    FAILED_THEN_NOTICE = "the command failed, an end notice follows"
     EXPIRED = "the first step came too late"
     BACK = "the VM is back or its RESTART window is over"
     BACK_THEN_NOTICE = "the same, and a post-notice follows"
+    STAYED = "the VM never went down, nothing follows"
+    STAYED_THEN_NOTICE = "the VM never went down, an end notice follows"
 
 
 _S, _E = ActionState, ActionEvent
@@ -69,7 +72,12 @@ _ROWS: dict[ActionState, dict[ActionEvent, ActionState]] = {
         _E.FAILED_THEN_NOTICE: _S.FINISHING_FAILED,
         _E.EXPIRED: _S.FAILED,
     },
-    _S.AWAITING: {_E.BACK: _S.DONE, _E.BACK_THEN_NOTICE: _S.FINISHING},
+    _S.AWAITING: {
+        _E.BACK: _S.DONE,
+        _E.BACK_THEN_NOTICE: _S.FINISHING,
+        _E.STAYED: _S.FAILED,
+        _E.STAYED_THEN_NOTICE: _S.FINISHING_FAILED,
+    },
     _S.FINISHING: {_E.NOTICED: _S.DONE},
     _S.FINISHING_FAILED: {_E.NOTICED: _S.FAILED},
     _S.DONE: {},
@@ -107,7 +115,10 @@ class Perform:
 
 @attrs.frozen
 class AwaitReturn:
-    """Wait until the VM heartbeats or its RESTART window ends, then call :meth:`Action.back`."""
+    """Wait until the VM heartbeats or its RESTART window ends, then call :meth:`Action.back`.
+
+    Call :meth:`Action.stayed` instead if it never went down.
+    """
 
 
 @attrs.frozen
@@ -131,6 +142,8 @@ class Action:
         self.state = ACTION_FSM.initial
         self._rule: ActionRule = ACTION_TABLE[name]
         self._force = force
+        #: Whether the instance had the pre-notice.
+        self._noticed = False
 
     @property
     def before(self) -> Event | None:
@@ -156,21 +169,40 @@ class Action:
         """Takes the result of the vote and returns the next step."""
         return self._step(ActionEvent.REJECTED if rejected else ActionEvent.ACCEPTED)
 
-    def noticed(self) -> Step:
-        """Takes the end of a notice, whatever its result, and returns the next step."""
-        return self._step(ActionEvent.NOTICED)
+    def noticed(self, *, sent: bool = True) -> Step:
+        """Takes the end of a notice, whatever its result, and returns the next step.
+
+        Args:
+            sent: whether the instance could be notified.
+        """
+        step = self._step(ActionEvent.NOTICED)
+        self._noticed = self._noticed or sent
+        return step
 
     def performed(self, *, succeeded: bool) -> Step:
         """Takes the end of the command and returns the next step."""
         rule = self._rule
         if not succeeded:
-            noticed = rule.before is not None and rule.after is not None
-            return self._step(ActionEvent.FAILED_THEN_NOTICE if noticed else ActionEvent.FAILED)
+            return self._step(
+                ActionEvent.FAILED_THEN_NOTICE if self._is_to_be_told else ActionEvent.FAILED
+            )
         if rule.restarts:
             return self._step(ActionEvent.PERFORMED_RESTARTS)
         return self._step(
             ActionEvent.PERFORMED if rule.after is None else ActionEvent.PERFORMED_THEN_NOTICE
         )
+
+    def stayed(self) -> Step:
+        """Takes that the VM never went down, although the command succeeded."""
+        return self._step(
+            ActionEvent.STAYED_THEN_NOTICE if self._is_to_be_told else ActionEvent.STAYED
+        )
+
+    @property
+    def _is_to_be_told(self) -> bool:
+        """Whether the instance expects an event that does not happen."""
+        rule = self._rule
+        return rule.cancelled is not None and (self._noticed or rule.after is not None)
 
     def back(self) -> Step:
         """Takes the VM's return, or the end of its RESTART window; returns the next step."""
@@ -189,9 +221,9 @@ class Action:
                 return Perform()
             case ActionState.AWAITING:
                 return AwaitReturn()
-            case ActionState.FINISHING | ActionState.FINISHING_FAILED if (
-                self._rule.after is not None
-            ):
+            case ActionState.FINISHING if self._rule.after is not None:
                 return GiveNotice(self._rule.after)
+            case ActionState.FINISHING_FAILED if self._rule.cancelled is not None:
+                return GiveNotice(self._rule.cancelled)
             case _:
                 return Finish()

@@ -174,25 +174,34 @@ class ActionRule:
     """The events of an action: a vote and a notice on ``before``, and a notice of ``after``.
 
     ``restarts`` is whether the VM goes down in between: such an action ends only when the VM
-    heartbeats again or its RESTART window expires.
+    heartbeats again or its RESTART window expires. ``cancelled`` is the end notice of a ``before``
+    that does not happen; deployed clients know ``resume``.
     """
 
     before: Event | None
     after: Event | None
     restarts: bool = False
+    cancelled: Event | None = None
 
 
 ACTION_TABLE: dict[ActionName, ActionRule] = {
-    ActionName.STOP: ActionRule(Event.STOP, None),
-    ActionName.REBOOT: ActionRule(Event.REBOOT, None, restarts=True),
-    ActionName.PAUSE: ActionRule(Event.PAUSE, None),
+    ActionName.STOP: ActionRule(Event.STOP, None, cancelled=Event.RESUME),
+    ActionName.REBOOT: ActionRule(Event.REBOOT, None, restarts=True, cancelled=Event.RESUME),
+    ActionName.PAUSE: ActionRule(Event.PAUSE, None, cancelled=Event.UNPAUSE),
     ActionName.UNPAUSE: ActionRule(None, Event.UNPAUSE),
-    ActionName.SUSPEND: ActionRule(Event.SUSPEND, None),
+    ActionName.SUSPEND: ActionRule(Event.SUSPEND, None, cancelled=Event.RESUME),
     ActionName.RESUME: ActionRule(None, Event.RESUME),
-    ActionName.RESIZE: ActionRule(Event.RESIZE_BEGIN, Event.RESIZE_END, restarts=True),
-    ActionName.LIVE_MIGRATE: ActionRule(Event.LIVE_MIGRATE_BEGIN, Event.LIVE_MIGRATE_END),
+    ActionName.RESIZE: ActionRule(
+        Event.RESIZE_BEGIN, Event.RESIZE_END, restarts=True, cancelled=Event.RESIZE_END
+    ),
+    ActionName.LIVE_MIGRATE: ActionRule(
+        Event.LIVE_MIGRATE_BEGIN, Event.LIVE_MIGRATE_END, cancelled=Event.LIVE_MIGRATE_END
+    ),
     ActionName.COLD_MIGRATE: ActionRule(
-        Event.COLD_MIGRATE_BEGIN, Event.COLD_MIGRATE_END, restarts=True
+        Event.COLD_MIGRATE_BEGIN,
+        Event.COLD_MIGRATE_END,
+        restarts=True,
+        cancelled=Event.COLD_MIGRATE_END,
     ),
 }
 

@@ -337,9 +337,9 @@ async def test_act_on_an_instance_that_takes_no_part() -> None:
             "command: done",
             "restart: RESTART window of 121 s",
             "restart: back (it never went down: it still answered when RESTART expired)",
-            "reboot: done (it never went down: it still answered when RESTART expired)",
+            "reboot: failed (it never went down: it still answered when RESTART expired)",
         ]
-        assert called.status == ExitStatus.DONE
+        assert called.status == ExitStatus.COMMAND_FAILED
 
 
 async def test_act_waits_patiently_for_what_others_have_opened() -> None:

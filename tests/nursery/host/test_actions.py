@@ -24,6 +24,7 @@ from support.actions_cases import (
     asked,
     before,
     begun,
+    cancelled,
     end,
     ran,
     skipped,
@@ -116,8 +117,8 @@ async def test_with_a_failing_command_a_begin_is_still_followed_by_an_end(row: R
         await world.at(60)
         expected = [*voted(row), *before(row)] if row.before else []
         expected += ran(guest, fault="exit status 3", output="out\nno such domain")
-        if row.before and row.after:
-            expected += after(row)
+        if row.before:
+            expected += cancelled(row)
         assert acted.lines == [*expected, end("failed", "the command failed: exit status 3")]
         assert acted.run.state is ActionState.FAILED
         assert acted.times[-1] == BEGUN + TAKES_S
@@ -397,13 +398,16 @@ async def test_a_silent_one_has_all_its_time(row: Row, world: HostWorld) -> None
     expected += ran(guest)
     ends = command_at + TAKES_S
     if row.restarts:
-        # It answers challenges all the time, and whoever asked must learn that it does.
+        # It answers challenges all the time: whoever asked must learn that, and so must the guest.
         never = "it never went down: it still answered when RESTART expired"
         expected += waited(119.0, "back", never)
         ends = command_at + 121
-    if row.after:
+        expected += cancelled(row, "no answer within 14 s")
+        ends += 14
+    elif row.after:
         expected += after(row, "no answer within 14 s")
         ends += 14
-    assert acted.lines == [*expected, end("done", never if row.restarts else "")]
+    outcome = end("failed", never) if row.restarts else end("done")
+    assert acted.lines == [*expected, outcome]
     assert [moment.time_s for moment in world.processes.started] == [command_at]
     assert acted.times[-1] == ends

@@ -24,6 +24,7 @@ from support.actions_cases import (
     begun,
     end,
     goes_down,
+    noticed,
     ran,
     skipped,
     voted,
@@ -69,6 +70,7 @@ async def test_how_a_command_can_fail(run: FakeRun, fault: str) -> None:
         acted = await world.act(guest, ActionName.PAUSE, "cmd", "{uuid}", force=True)
         assert acted.lines[2:] == [
             *ran(guest, fault=fault),
+            *noticed("unpause", "RESUME_NOTICE", 14),
             end("failed", f"the command failed: {fault}"),
         ]
 

@@ -134,12 +134,12 @@ class ActionRun:
                 case GiveNotice(event):
                     outcome = await self._round("notice", event, NotificationType.IRREVOCABLE)
                     self._announced = self._announced or outcome is not None
-                    step = self._machine.noticed()
+                    step = self._machine.noticed(sent=outcome is not None)
                 case Perform():
                     step = self._machine.performed(succeeded=await self._perform())
                 case AwaitReturn():
-                    await self._await_return()
-                    step = self._machine.back()
+                    never_down = await self._await_return()
+                    step = self._machine.stayed() if never_down else self._machine.back()
                 case Finish():
                     return
 
@@ -259,11 +259,12 @@ class ActionRun:
             channel.outages.call_off(before, plain_text(self._reason, 223))
         return False
 
-    async def _await_return(self) -> None:
+    async def _await_return(self) -> bool:
+        """Waits for the VM's return; returns whether it never went down."""
         channel = self._channel_of(self.uuid)
         if channel is None or not self._restarts:
             self._progress(step="restart", skipped="the instance is not on this host")
-            return
+            return False
         window = last = channel.restart.window
         # Another window may follow: after an init at the last moment, or for another restart.
         while window is not None:
@@ -279,3 +280,4 @@ class ActionRun:
         self._progress(step="restart", result="back" if back else "expired", reason=reason)
         if never_down or not back:
             self._reason = reason
+        return never_down
