@@ -13,7 +13,7 @@ import platform
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ from hbtrio.config.host import (
     load_host_config,
 )
 from hbtrio.config.toml import structure
-from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
 from hbtrio.log import LogQueue, logging_to
 from hbtrio.net.endpoints import Endpoint
@@ -40,6 +40,7 @@ from hbtrio.net.unix_socket import UnixListener, open_unix_listener
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.agent_link import HostLink, Identity
 from hbtrio.nursery.host.daemon import Host, open_host
+from hbtrio.nursery.host.directory_claim import ClaimedWatch
 from hbtrio.nursery.host.directory_watch import InotifyWatch
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
@@ -51,7 +52,6 @@ from hbtrio.store.host_records import Moment
 from hbtrio.store.host_store import HostStore
 from hbtrio.system.boot_clock import boot_clock, machine_boot_id
 from hbtrio.system.garbage import collected_until_told
-from hbtrio.system.lock_file import LockHeld, lock_directory
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.runner import SystemProcesses
 from hbtrio.system.sd_notify import ServiceManager
@@ -92,8 +92,8 @@ def run(options: argparse.Namespace) -> int:
         log = resources.enter_context(
             logging_to(config.log, ident="hbtrio-host", level=config.log_level)
         )
-        watch = resources.enter_context(InotifyWatch(config.channel_dir))
-        resources.enter_context(_claim(config.channel_dir))
+        names = resources.enter_context(InotifyWatch(config.channel_dir))
+        watch = resources.enter_context(ClaimedWatch(names, config.channel_dir))
         allow_descriptors()
         file = str(options.config or DEFAULT_HOST_CONFIG)
         trio.run(_serve, config, file, watch, events, log)
@@ -125,28 +125,10 @@ def _load(options: argparse.Namespace) -> HostConfig:
         raise UserError(f"options: {error}") from error
 
 
-@contextlib.contextmanager
-def _claim(channel_dir: str) -> Iterator[None]:
-    """Makes sure that no other host daemon serves this directory: QEMU bears one client."""
-    try:
-        lock = lock_directory(channel_dir)
-    except FileNotFoundError:
-        yield  # it is waited for; nobody else can have it yet
-        return
-    except LockHeld:
-        raise UserError(
-            f"{channel_dir}: another hbtrio host serves these channels", ExitStatus.IN_USE
-        ) from None
-    except OSError as error:
-        raise UserError(f"{channel_dir}: {os_reason(error)}", ExitStatus.FAILED) from error
-    with lock:
-        yield
-
-
 async def _serve(
     config: HostConfig,
     file: str,
-    watch: InotifyWatch,
+    watch: ClaimedWatch,
     events: EventsFile | None,
     log: LogQueue,
 ) -> None:
