@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from hbtrio.store.database import Database, open_database
 from hbtrio.store.schema import AGENT_SCHEMA
@@ -101,3 +102,23 @@ async def test_a_look_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     async with Store.open(str(folder / "agent.db"), wall_clock) as store:
         monkeypatch.setattr(os, "statvfs", fail)
         assert await store.files_fault() == "its files can't be looked at: input/output error"
+
+
+async def test_the_last_look_counts_while_no_thread_can_be_started(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    path = folder / "agent.db"
+    async with Store.open(str(path), wall_clock) as store:
+        for change in (lambda: None, path.unlink):
+            with monkeypatch.context() as patch:
+                patch.setattr(trio.to_thread, "run_sync", fail)
+                change()
+                assert await store.files_fault() == ""
+        fault = await store.files_fault()
+        assert "was deleted or moved" in fault
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.to_thread, "run_sync", fail)
+            assert await store.files_fault() == fault

@@ -162,6 +162,7 @@ class StoreThread:
         self._drawn = 0
         self._served = 0
         self._sync_fault = ""
+        self._last_files_fault = ""
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Queues ``work`` and waits for it. Work is done in the order of the calls.
@@ -217,14 +218,19 @@ class StoreThread:
                 raise StoreFault(self._sync_fault)
 
     async def files_fault(self) -> str:
-        """Returns what happened to the open files; see :meth:`Database.files_fault`."""
+        """Returns what happened to the open files; see :meth:`Database.files_fault`.
+
+        While no thread can be started this is what the last look has shown.
+        """
         assert self._database is not None
         try:
-            return await trio.to_thread.run_sync(self._files_fault, abandon_on_cancel=True)
+            seen = await trio.to_thread.run_sync(self._files_fault, abandon_on_cancel=True)
         except RuntimeError as error:
             if not is_thread_shortage(error):
                 raise
-            return f"its files can't be looked at: {error}"
+        else:
+            self._last_files_fault = seen
+        return self._last_files_fault
 
     def _files_fault(self) -> str:
         assert self._database is not None
