@@ -196,6 +196,27 @@ async def test_a_deployed_guest_is_never_paused(world: HostWorld) -> None:
     assert len([told for told in world.reports() if told[1] == "vote"]) == 100
 
 
+async def test_a_flood_is_named_once_a_minute(
+    world: HostWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    hostile = world.guest()
+    calm = await world.heartbeating()
+    async with trio.open_nursery() as nursery:
+
+        def connected(peer: MemoryPeer) -> None:
+            nursery.start_soon(Flooder(peer, FLOODS["answers"]).run)
+
+        hostile.appear()
+        world.dialer.listen(hostile.path, connected)
+        await world.sleep(170)
+        nursery.cancel_scope.cancel()
+    text = "it sends more than 8192 bytes/s: held back for 5 s within a minute"
+    assert [line for line in caplog.messages if "it sends more" in line] == [
+        f"{hostile.uuid}: {text}"
+    ] * 3
+    assert not any(calm.uuid in line for line in caplog.messages if "sends" in line)
+
+
 # -- bytes that are no message --------------------------------------------------------------
 
 ODD_LINES = [
@@ -230,7 +251,9 @@ async def test_an_odd_line_is_nacked_at_worst(odd: bytes, world: HostWorld) -> N
     assert world.channel(guest).heartbeat.missed == 0
 
 
-async def test_a_line_of_any_length_takes_4096_bytes_and_is_skipped(world: HostWorld) -> None:
+async def test_a_line_of_any_length_takes_4096_bytes_and_is_skipped(
+    world: HostWorld, caplog: pytest.LogCaptureFixture
+) -> None:
     guest = world.guest()
     guest.sends_init = False
     guest.appear()
@@ -240,6 +263,11 @@ async def test_a_line_of_any_length_takes_4096_bytes_and_is_skipped(world: HostW
         guest.peer.send_bytes(b"x" * 4096)
         await world.sleep(0.5)
         assert held_bytes(channel) <= 4096
+    # One on each connection: in 150 s the host has connected again for once.
+    assert [line for line in caplog.messages if "a line of" in line] == [
+        f"{guest.uuid}: a line of more than 4096 bytes was dropped"
+    ] * 2
+    assert channel.faulty == 2
     guest.peer.send_bytes(b"the end of it\n")
     guest.send_init()
     await world.sleep(1)
@@ -273,6 +301,47 @@ def test_no_bytes_harm_the_host(pieces: list[bytes]) -> None:
             assert world.channel(neighbour).heartbeat.missed == 0
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+# -- a guest that comes and goes ------------------------------------------------------------
+
+
+async def test_what_is_read_after_its_socket_was_replaced_is_dropped(world: HostWorld) -> None:
+    guest = await world.heartbeating()
+    channel = world.channel(guest)
+    guest.send_init()
+    channel.remove("its socket was removed")
+    # As its reader does that was woken up just before, or a window that looks once more.
+    channel.take_in()
+    await world.settle()
+    assert guest.peer.to_host.held == 0
+    assert channel.gone
+    assert world.host.supervisor.crashes == 0
+
+
+async def test_a_guest_that_always_hangs_up_is_named(
+    world: HostWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    guest = world.guest()
+    guest.appear()
+    world.dialer.listen(guest.path, MemoryPeer.close)
+    await world.sleep(300)
+    line = (
+        f"{guest.uuid}: {guest.path}: the connection ended before a first heartbeat: "
+        "closed by the peer; retrying"
+    )
+    assert [text for text in caplog.messages if "ended before" in text] == [line]
+    # It behaves for a while, so it is named again.
+    world.dialer.listen(guest.path, guest.connected)
+    await world.sleep(70)
+    assert world.channel(guest).heartbeating
+    world.dialer.listen(guest.path, MemoryPeer.close)
+    guest.peer.close()
+    await world.sleep(5)
+    assert [text for text in caplog.messages if "ended before" in text] == [
+        line,
+        f"{line} (vm)",
+    ]
 
 
 # -- a guest that does not read -------------------------------------------------------------

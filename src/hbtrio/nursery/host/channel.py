@@ -176,7 +176,7 @@ class Channel:
 
     async def _stay_connected(self) -> None:
         shown = ""
-        while True:
+        while not self.gone:
             port = self.dialling.dial()
             redial_now = port is not None and await self._converse(port)
             if self.why != shown:  # the reason can change without the state
@@ -209,6 +209,8 @@ class Channel:
             self.dialling.received_data()
         if self.heartbeat.beats > beats:
             self.dialling.succeeded()
+        elif not (reconnects or self.gone or self.dialling.absent):
+            self.dialling.log_useless(reason, self.name_suffix)
         return reconnects
 
     def _opened(self) -> None:
@@ -223,6 +225,8 @@ class Channel:
     # -- messages ---------------------------------------------------------------------------
 
     def _received(self, message: Message, now: float) -> None:
+        if self.gone:
+            return  # the reader had been woken up before it was cancelled
         if type(message) is ActionResponse:
             if not self.rounds.answer(message):
                 text = "no action with this invocation_id is open"

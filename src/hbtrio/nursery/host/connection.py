@@ -17,6 +17,7 @@ import trio
 
 from hbtrio.nursery.port import ChannelFault, Port
 from hbtrio.nursery.port_writer import PortWriter
+from hbtrio.policy.flood import HELD_S, Flood
 from hbtrio.policy.quota import ByteBucket, Quota
 from hbtrio.wire.channel_codec import MessageError, decode, encode
 from hbtrio.wire.channel_messages import Message, Nack
@@ -51,10 +52,16 @@ class ReadLimits:
 
 
 class BadMessages:
-    """Counts the unusable messages of one instance, over all its connections."""
+    """Counts the unusable messages of one instance, over all its connections.
+
+    Attributes:
+        count: how many there were.
+        flood: how long it is held back.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.flood = Flood()
         self._quota = Quota(_REFUSALS_PER_S, 1.0)
 
     def may_be_answered(self, now: float) -> bool:
@@ -200,11 +207,21 @@ class ChannelConnection:
             # One read per wake-up keeps other channels on time; the bucket bounds the CPU time.
             pause_s = bucket.take(max(len(data), lines * _LINE_COST), now)
             if pause_s > 0:
+                if self._bad_messages.flood.is_news(pause_s, now):
+                    _log.warning(
+                        "%s: it sends more than %g bytes/s: held back for %g s within a minute",
+                        self._uuid,
+                        limits.bytes_per_s,
+                        HELD_S,
+                    )
                 await trio.sleep(pause_s)
 
     def _take(self, data: bytes, now: float) -> int:
         self.has_received = True
+        skipped = self._lines.skipped
         lines = self._lines.feed(data)
+        if self._lines.skipped > skipped:
+            self._skip(self._lines.skipped - skipped, now)
         for line in lines[:_LINES_PER_READ]:
             try:
                 message = decode(line)
@@ -215,6 +232,12 @@ class ChannelConnection:
         if len(lines) > _LINES_PER_READ:
             self._bad_messages.count += len(lines) - _LINES_PER_READ
         return len(lines)
+
+    def _skip(self, count: int, now: float) -> None:
+        for _ in range(count):
+            if self._bad_messages.may_be_answered(now):
+                text = "%s: a line of more than %d bytes was dropped"
+                _log.warning(text, self._uuid, self._limits.line_bytes)
 
     def _refuse(self, error: MessageError, now: float) -> None:
         if self._bad_messages.may_be_answered(now):

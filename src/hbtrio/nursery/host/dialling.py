@@ -33,6 +33,7 @@ class Dialling:
         self._backoff = Backoff()
         self._fault_log = LogOnce()
         self._silence_log = LogOnce()
+        self._useless_log = LogOnce()
         self._sleep = trio.CancelScope()
 
     def retarget(self, path: str) -> None:
@@ -71,12 +72,24 @@ class Dialling:
         if self._silence_log.is_new(text):
             _log.warning("%s: %s: %s%s", self._uuid, self.path, text, name_suffix)
 
+    def log_useless(self, reason: str, name_suffix: str) -> None:
+        """Logs, once until :meth:`succeeded`, that a connection ended before a first heartbeat.
+
+        Args:
+            reason: why it ended.
+            name_suffix: the end of the log line, which names the instance.
+        """
+        if self._useless_log.is_new(reason):
+            text = "%s: %s: the connection ended before a first heartbeat: %s; retrying%s"
+            _log.warning(text, self._uuid, self.path, reason, name_suffix)
+
     def received_data(self) -> None:
         """Ends the fault of :meth:`log_silence`: somebody answers at the socket."""
         self._silence_log.clear()
 
     def succeeded(self) -> None:
         """Resets the backoff: the connection was useful."""
+        self._useless_log.clear()
         self._backoff.reset()
 
     async def wait(self) -> None:
