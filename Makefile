@@ -14,7 +14,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast test-vm test-channels fuzz bench bench-crowd soak docs format clean
+.PHONY: run test test-fast test-vm test-channels test-hostile fuzz bench bench-crowd soak docs format clean
 
 run: $(VENV)/.installed
 	$(BIN)/hbtrio lab
@@ -46,6 +46,11 @@ FUZZ_S ?= 60
 FUZZ ?=
 fuzz: $(VENV)/.installed-fuzz
 	PYTHONPATH=tests $(BIN)/python -m fuzz --keep --seconds $(FUZZ_S) $(FUZZ)
+
+# Hostile guests, hosts, clients and applications for longer, and a larger host; 12 minutes.
+test-hostile: $(VENV)/.installed-test
+	HBTRIO_HOSTILE_GUESTS=4000 HBTRIO_HOSTILE_S=180 $(BIN)/python -m pytest \
+		-o faulthandler_timeout=900 tests/hostile
 
 bench: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m bench

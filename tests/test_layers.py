@@ -34,6 +34,7 @@ OTHER_FOLDERS: Final = {
     "e2e",
     "fixtures",
     "fuzz",
+    "hostile",
     "libvirt",
     "soak",
     "support",

@@ -15,7 +15,7 @@ from hbtrio.errors import UserError
 from hbtrio.lab.scene import Scene, open_scene
 from support.agent_world import request_bytes
 from support.guest_farm import open_guest_farm, uuid_of
-from support.real_processes import SOON_S
+from support.real_processes import SOON_S, resident_mib
 
 pytestmark = pytest.mark.processes
 
@@ -27,15 +27,8 @@ LATE_S: Final = 6.0
 
 VOTES: Final = 1000
 
-#: What the votes may add to the memory of the host, in KiB: 64 KiB for each.
-MEMORY_KIB: Final = VOTES * 64
-
-
-def memory_kib(pid: int) -> int:
-    """The resident memory of a process."""
-    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert match is not None
-    return int(match[1])
+#: What the votes may add to the memory of the host, in MiB: 64 KiB for each.
+MEMORY_MIB: Final = VOTES / 16
 
 
 async def open_votes(scene: Scene) -> int:
@@ -79,7 +72,7 @@ async def test_1000_votes_at_once(home: Path) -> None:
             return not awaited
 
         await scene.events.wait_for(is_last, within_s=2 * SOON_S)
-        before_kib = memory_kib(host.pid)
+        before_mib = resident_mib(host.pid)
         votes = [Vote(index) for index in range(VOTES)]
         async with trio.open_nursery() as nursery:
             for vote in votes:
@@ -87,8 +80,8 @@ async def test_1000_votes_at_once(home: Path) -> None:
             with trio.fail_after(WINDOW_S - 2):
                 while await open_votes(scene) < VOTES:  # noqa: ASYNC110
                     await trio.sleep(0.5)
-            grown_kib = memory_kib(host.pid) - before_kib
-            assert grown_kib < MEMORY_KIB
+            grown_mib = resident_mib(host.pid) - before_mib
+            assert grown_mib < MEMORY_MIB
             # By force, as there is a vote open: it says so, and what it waits for.
             async with scene.client() as client:
                 body = {"action": "stop", "force": True}

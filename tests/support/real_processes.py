@@ -142,6 +142,16 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def resident_mib(pid: int) -> float:
+    """How much memory a process has."""
+    (line,) = (
+        line
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmRSS:")
+    )
+    return int(line.split()[1]) / 1024
+
+
 def is_gone(pid: int) -> bool:
     """Whether a process has ended; a zombie, which only its parent can remove, has."""
     try:
