@@ -173,6 +173,19 @@ async def test_messages_are_handled_one_after_the_other() -> None:
         assert begun == [Gone("a", ""), Gone("b", "")]
 
 
+async def test_a_flood_of_messages_leaves_others_their_turn() -> None:
+    async with peer() as one:
+        each_turn = []
+        at_once = 1000 * gone("a")
+        await one.to_session.send_all(at_once)
+        while len(one.handled) < 1000:
+            before = len(one.handled)
+            await trio.lowlevel.checkpoint()
+            each_turn.append(len(one.handled) - before)
+        # Its turn may come at the end of one pass and at the start of the next.
+        assert max(each_turn) <= 2 * 32
+
+
 async def test_the_longest_line_and_one_byte_more() -> None:
     report = {"type": "report", "number": 1, "time": "", "kind": "loss", "uuid": "a", "reason": ""}
     line = json.dumps(report).encode()

@@ -1,13 +1,17 @@
 """Accepts connections also when descriptors or memory run short, and logs that once a minute.
 
-``trio.serve_listeners`` logs ten tracebacks a second then, and the clients wait in the backlog.
+``trio.serve_listeners`` logs ten tracebacks a second then, and the clients wait in the backlog. It
+also accepts one connection in each pass of the loop: clients that connect and leave at once, a few
+hundred a second, fill the backlog of a busy daemon, and all others wait behind them for minutes.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable
+import select
+import socket
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -23,6 +27,10 @@ _log = logging.getLogger("hbtrio.net")
 #: Transient errors of accept(2), and seconds to wait after one.
 SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _PAUSE_S: Final = 0.1
+
+#: Connections that are accepted before others have their turn. When so many wait, it is a flood,
+#: and those that their clients have left already are closed instead of served.
+AT_ONCE: Final = 32
 
 Handler = Callable[[trio.SocketStream], Awaitable[object]]
 
@@ -54,7 +62,7 @@ async def accept_connections(
         async with listener:
             while True:
                 try:
-                    stream = await listener.accept()
+                    streams = [await listener.accept()]
                 except OSError as error:
                     if error.errno not in SHORTAGES:
                         raise
@@ -65,15 +73,55 @@ async def accept_connections(
                     with spare.lent():
                         await _refuse(listener)
                     continue
-                if not to_the_last and has_reserved(stream):
-                    reason = f"the last descriptors are reserved; {limit_text()}"
+                streams += accept_waiting(listener)
+                if left := drop_left(streams):
+                    reason = f"{AT_ONCE} wait at once, and clients had left {left} of them"
                     shortage.refused(reason, trio.current_time())
-                    await trio.aclose_forcefully(stream)
-                    continue
-                shortage.served(trio.current_time())
-                nursery.start_soon(_run, handler, stream)
+                for stream in streams:
+                    if not to_the_last and has_reserved(stream):
+                        reason = f"the last descriptors are reserved; {limit_text()}"
+                        shortage.refused(reason, trio.current_time())
+                        stream.socket.close()
+                        continue
+                    shortage.served(trio.current_time())
+                    nursery.start_soon(_run, handler, stream)
     finally:
         spare.close()
+
+
+def accept_waiting(listener: trio.SocketListener | UnixListener) -> Iterator[trio.SocketStream]:
+    """Accepts without waiting what is in the backlog, up to ``AT_ONCE`` with the one before it.
+
+    A fault ends it; the next ``accept`` has it again.
+    """
+    own = listener.current if isinstance(listener, UnixListener) else listener
+    waiting = socket.socket(fileno=own.socket.fileno())
+    try:
+        with suppress(OSError):
+            for _ in range(AT_ONCE - 1):
+                accepted, _ = waiting.accept()
+                yield trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+    finally:
+        waiting.detach()
+
+
+def drop_left(streams: list[trio.SocketStream]) -> int:
+    """Closes and removes, in a flood, those that their clients have closed; returns how many.
+
+    A client that has closed its end for writing only, to mark the end of its request, looks the
+    same; that is why nothing is closed otherwise.
+    """
+    if len(streams) < AT_ONCE:
+        return 0
+    poll = select.poll()
+    by_fd = {stream.socket.fileno(): stream for stream in streams}
+    for fd in by_fd:
+        poll.register(fd, select.POLLRDHUP)
+    left = [by_fd[fd] for fd, _ in poll.poll(0)]
+    for stream in left:
+        stream.socket.close()
+        streams.remove(stream)
+    return len(left)
 
 
 def has_reserved(stream: trio.SocketStream) -> bool:

@@ -18,6 +18,10 @@ from hbtrio.net.unix_socket import UnixListener, open_unix_listener, peer_creden
 #: How long a connection and its TLS handshake may take, in seconds.
 CONNECT_S: Final = 5.0
 
+#: Connections that may wait to be accepted, as at unix sockets: a thousand votes come at once. Of
+#: more, which only a flood makes, the last would wait for longer than their clients do.
+_BACKLOG: Final = 1024
+
 Listener = trio.SocketListener | UnixListener
 
 
@@ -67,7 +71,7 @@ class Endpoint:
         if self.path:
             return [await open_unix_listener(self.path, mode)]
         try:
-            return list(await trio.open_tcp_listeners(self.port, host=self.host))
+            return list(await trio.open_tcp_listeners(self.port, host=self.host, backlog=_BACKLOG))
         except OSError as error:
             raise UserError(f"{self}: {_words(error)}", _status(error)) from error
 

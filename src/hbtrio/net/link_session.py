@@ -44,6 +44,10 @@ _QUEUE: Final = 64
 
 _READ_BYTES: Final = 65536
 
+#: Messages of one peer that are handled before others have their turn. A read holds thousands of
+#: pings, and each pass of the loop that handles them all is a twentieth of a second.
+_MESSAGES_A_TURN: Final = 32
+
 #: How the first record of TLS begins: a handshake, or an alert to a client that does not use TLS.
 _TLS_RECORDS: Final = (b"\x16\x03", b"\x15\x03")
 
@@ -167,7 +171,9 @@ class LinkSession(Generic[In]):
             self._heard += 1
             if self._heard == 1 and bytes(data[:2]) in _TLS_RECORDS:
                 return await self._take_leave("the other end uses TLS, this end does not")
-            for line in lines.feed(bytes(data)):
+            for count, line in enumerate(lines.feed(bytes(data)), 1):
+                if count % _MESSAGES_A_TURN == 0:
+                    await trio.lowlevel.checkpoint()
                 try:
                     message = self._decode(line)
                     match message:

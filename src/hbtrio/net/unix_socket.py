@@ -124,6 +124,11 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         self._lock = lock
         self._fault_log = LogOnce()
 
+    @property
+    def current(self) -> trio.SocketListener:
+        """The socket that serves the path now."""
+        return self._listener
+
     async def accept(self) -> trio.SocketStream:
         """Wait for the next connection; errors and cancellation as in trio.SocketListener."""
         while True:

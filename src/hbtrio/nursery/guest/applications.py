@@ -15,7 +15,7 @@ import trio
 
 from hbtrio.errors import os_reason
 from hbtrio.log import LogOnce
-from hbtrio.net.accepting import SHORTAGES
+from hbtrio.net.accepting import SHORTAGES, accept_waiting, drop_left, has_reserved
 from hbtrio.net.unix_socket import UnixListener, peer_credentials
 from hbtrio.nursery.guest.app_connection import AppConnection, SharedServices
 from hbtrio.nursery.guest.app_log import AppLog, Topic
@@ -25,7 +25,6 @@ from hbtrio.nursery.port import SocketPort
 from hbtrio.nursery.windows import Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.system.open_files import is_reserved
 from hbtrio.wire.channel_messages import ActionNotify
 
 #: Connections at once: a bound against runaway processes, far above any useful number.
@@ -79,25 +78,29 @@ class Applications:
             nursery.start_soon(self._log.run)
             # Not trio.serve_listeners: in a shortage it logs ten tracebacks a second.
             while True:
-                stream = await self._accept(listener)
-                nursery.start_soon(self._converse, stream)
+                for stream in await self._accept(listener):
+                    nursery.start_soon(self._converse, stream)
 
-    async def _accept(self, listener: UnixListener) -> trio.SocketStream:
+    async def _accept(self, listener: UnixListener) -> list[trio.SocketStream]:
         while True:
             try:
-                stream = await listener.accept()
+                streams = [await listener.accept()]
             except OSError as error:
                 if error.errno not in SHORTAGES:
                     raise
                 self._log_shortage(error)
                 await trio.sleep(_SHORTAGE_S)
             else:
-                if is_reserved(stream.socket.fileno()):
+                streams += accept_waiting(listener)
+                drop_left(streams)
+                served = [one for one in streams if not has_reserved(one)]
+                if len(served) < len(streams):
                     self._log_shortage(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
-                    await trio.aclose_forcefully(stream)
-                    continue
-                self._shortage.clear()
-                return stream
+                    for stream in set(streams) - set(served):
+                        stream.socket.close()
+                else:
+                    self._shortage.clear()
+                return served
 
     def _log_shortage(self, error: OSError) -> None:
         reason = os_reason(error)
