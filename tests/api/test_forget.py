@@ -75,7 +75,7 @@ async def test_a_host_is_forgotten_and_its_history_is_not(
         expected = ["compute-0: forgotten, with 3 instances"]
         assert (called.lines, called.status) == (expected, ExitStatus.DONE)
         await inventory(world)
-        assert await world.store.linked() == {"compute-1"}
+        assert await world.store.links.linked() == {"compute-1"}
         assert world.agent.fleet.down == {}
         shown = (await call(path, "status")).text
         assert HOSTNAME not in shown

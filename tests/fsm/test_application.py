@@ -12,13 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbtrio.fsm.application import (
-    APPLICATION_TABLE,
     EXCUSES,
     LISTEN_S,
     Answered,
-    ApplicationEvent,
     ApplicationSession,
-    ApplicationState,
     ApplicationStateChanged,
     Effect,
     Ignored,
@@ -27,6 +24,7 @@ from hbtrio.fsm.application import (
     StillIll,
     Withdrew,
 )
+from hbtrio.fsm.application_table import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.fsm.table import IllegalEvent
 from hbtrio.policy.health_merge import HealthMerge, HealthStatus
 from hbtrio.policy.profile import Profile

@@ -434,7 +434,7 @@ async def test_a_full_disk_changes_nothing_and_passes(path: str, clock: Clock) -
         with pytest.raises(StoreFault, match="full"):
             await store.take_report("compute-0", "boot", 1, history("x" * 100_000), [alarm()])
         await worker.run(lambda db: db.execute(limit.format(100_000)))
-        assert await store.welcome("compute-0", "boot") == 0
+        assert await store.links.welcome("compute-0", "boot") == 0
         assert await store.take_report("compute-0", "boot", 1, history("after"))
         assert [record.entry.reason for record in await store.history()] == ["after", "before"]
 

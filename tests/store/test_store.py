@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from hbtrio.fsm.delivery import OutboxState
+from hbtrio.store.links import BOOTS
 from hbtrio.store.migration import migrate
 from hbtrio.store.records import (
     HistoryEntry,
@@ -19,7 +20,6 @@ from hbtrio.store.records import (
     InstanceRecord,
     RoundResult,
 )
-from hbtrio.store.rounds import BOOTS
 from hbtrio.store.schema import MIGRATIONS
 from hbtrio.store.store import Store
 from hbtrio.store.worker import (
@@ -109,8 +109,8 @@ async def test_a_forgotten_host_leaves_its_history(store: Store) -> None:
     await store.inventory.forget_host("compute-0", history("forgotten"))
     assert await store.inventory.hosts() == (other,)
     assert await store.inventory.instances() == (InstanceRecord("h2-vm", "compute-1", True),)
-    assert await store.linked() == {"compute-1"}
-    assert await store.welcome("compute-0", "boot") == 0
+    assert await store.links.linked() == {"compute-1"}
+    assert await store.links.welcome("compute-0", "boot") == 0
     kept = [record.entry.reason for record in await store.history()]
     assert kept == ["forgotten", "compute-1", "compute-0"]
     assert len(await bodies(store)) == 2
@@ -170,11 +170,11 @@ async def test_a_command_id_is_used_once(store: Store) -> None:
 
 
 async def test_a_replayed_report_changes_nothing(store: Store) -> None:
-    assert await store.welcome("compute-0", "boot") == 0
+    assert await store.links.welcome("compute-0", "boot") == 0
     for number, taken in [(3, True), (3, False), (2, False), (5, True), (4, False)]:
         entry, gone = alarm(body=f"alarm {number}"), history(f"gone {number}")
         assert bool(await store.take_report("compute-0", "boot", number, gone, [entry])) is taken
-    assert await store.welcome("compute-0", "boot") == 5
+    assert await store.links.welcome("compute-0", "boot") == 5
     assert await bodies(store) == [("alarm 3", "queued"), ("alarm 5", "queued")]
     kept = [(record.id, record.entry.reason) for record in await store.history()]
     assert kept == [(2, "gone 5"), (1, "gone 3")]
@@ -186,7 +186,7 @@ async def test_numbers_start_anew_with_each_process_of_each_host(store: Store) -
     assert await store.take_report("compute-1", "one", 1)
     # What is still on its way from the process before is known as such.
     assert not await store.take_report("compute-0", "one", 7)
-    assert await store.welcome("compute-0", "two") == 1
+    assert await store.links.welcome("compute-0", "two") == 1
 
 
 async def test_only_a_few_processes_of_a_host_are_remembered(store: Store) -> None:
@@ -195,36 +195,36 @@ async def test_only_a_few_processes_of_a_host_are_remembered(store: Store) -> No
         assert await store.take_report("compute-0", f"boot {boot}", 1)
     # The forgotten one last, for it takes the place of another one then.
     boots = range(BOOTS, -1, -1)
-    known = [await store.welcome("compute-0", f"boot {boot}") for boot in boots]
+    known = [await store.links.welcome("compute-0", f"boot {boot}") for boot in boots]
     assert known == [1] * BOOTS + [0]
-    assert await store.welcome("compute-0", "boot 1") == 0
-    assert await store.welcome("compute-1", "boot") == 1
+    assert await store.links.welcome("compute-0", "boot 1") == 0
+    assert await store.links.welcome("compute-1", "boot") == 1
 
 
 async def test_who_had_a_link_is_known(store: Store) -> None:
-    assert await store.linked() == frozenset()
+    assert await store.links.linked() == frozenset()
     for _ in range(2):
-        assert await store.welcome("compute-0", "boot") == 0
+        assert await store.links.welcome("compute-0", "boot") == 0
     assert await store.take_report("compute-1", "boot", 1)
-    assert await store.linked() == {"compute-0", "compute-1"}
+    assert await store.links.linked() == {"compute-0", "compute-1"}
     assert await store.take_report("compute-0", "boot", 1)
-    assert await store.welcome("compute-0", "boot") == 1
+    assert await store.links.welcome("compute-0", "boot") == 1
 
 
 async def test_a_host_that_comes_back_writes_nothing(store: Store, path: str) -> None:
     """So that a full disk keeps no link from coming back."""
-    assert await store.welcome("compute-0", "boot") == 0
+    assert await store.links.welcome("compute-0", "boot") == 0
     assert await store.take_report("compute-1", "boot", 1)
     size = os.stat(path + "-wal").st_size
-    assert await store.welcome("compute-0", "boot") == 0
-    assert await store.welcome("compute-1", "boot") == 1
+    assert await store.links.welcome("compute-0", "boot") == 0
+    assert await store.links.welcome("compute-1", "boot") == 1
     assert os.stat(path + "-wal").st_size == size
     worker = store._worker
     await worker.run(lambda db: db.execute("PRAGMA query_only = 1"))
-    assert await store.welcome("compute-0", "boot") == 0
-    assert await store.welcome("compute-1", "boot") == 1
+    assert await store.links.welcome("compute-0", "boot") == 0
+    assert await store.links.welcome("compute-1", "boot") == 1
     with pytest.raises(StoreFault):
-        await store.welcome("compute-0", "new boot")
+        await store.links.welcome("compute-0", "new boot")
 
 
 async def test_a_round_has_one_verdict(store: Store) -> None:
@@ -251,7 +251,7 @@ async def test_a_report_is_taken_whole_or_not_at_all(store: Store) -> None:
     broken = attrs.evolve(history(), corrective_action=object())
     with pytest.raises(sqlite3.ProgrammingError):
         await store.take_report("compute-0", "boot", 1, broken, [alarm()])
-    assert await store.welcome("compute-0", "boot") == 0
+    assert await store.links.welcome("compute-0", "boot") == 0
     assert await store.take_report("compute-0", "boot", 1, history(), [alarm()])
 
 

@@ -16,12 +16,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
 from typing import Final
 
 import attrs
 
-from hbtrio.fsm.table import Table
+from hbtrio.fsm.application_table import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.profile import Profile
 from hbtrio.wire.app_codec import MAX_APP_LOG_BYTES, MAX_APP_NAME_BYTES
@@ -53,68 +52,6 @@ LISTEN_S: Final = 0.2
 
 #: How often in a row the end of the patience is put off because this process did not run.
 EXCUSES: Final = 3
-
-
-class ApplicationState(Enum):
-    """The state of an application."""
-
-    UNREGISTERED = "unregistered"  # connected, but not registered, refused, or signed off
-    HEALTHY = "healthy"  # registered, and its last response was not unhealthy
-    ILL = "ill"  # its last response was unhealthy
-    SILENT = "silent"  # two intervals without a correct response
-    GONE = "gone"  # its connection is closed
-
-
-class ApplicationEvent(Enum):
-    """The events of an application."""
-
-    INIT_ACCEPTED = "init accepted"
-    INIT_REFUSED = "init refused"
-    CHALLENGE_DUE = "a challenge is due"
-    ANSWERED_HEALTHY = "answered that it is healthy"
-    ANSWERED_ILL = "answered that it is unhealthy"
-    TIMED_OUT = "no correct answer for two intervals"
-    FINAL_CAME = "final received"
-    CONNECTION_CLOSED = "connection closed"
-
-
-_S, _E = ApplicationState, ApplicationEvent
-
-_REGISTERED: Final = {
-    _E.INIT_ACCEPTED: _S.HEALTHY,
-    _E.INIT_REFUSED: _S.UNREGISTERED,
-    _E.ANSWERED_HEALTHY: _S.HEALTHY,
-    _E.ANSWERED_ILL: _S.ILL,
-    _E.FINAL_CAME: _S.UNREGISTERED,
-    _E.CONNECTION_CLOSED: _S.GONE,
-}
-
-APPLICATION_TABLE: Table[ApplicationState, ApplicationEvent] = Table(
-    "application",
-    _S.UNREGISTERED,
-    {
-        _S.UNREGISTERED: {
-            _E.INIT_ACCEPTED: _S.HEALTHY,
-            _E.INIT_REFUSED: _S.UNREGISTERED,
-            _E.FINAL_CAME: _S.UNREGISTERED,
-            _E.CONNECTION_CLOSED: _S.GONE,
-        },
-        _S.HEALTHY: {**_REGISTERED, _E.CHALLENGE_DUE: _S.HEALTHY, _E.TIMED_OUT: _S.SILENT},
-        _S.ILL: {**_REGISTERED, _E.CHALLENGE_DUE: _S.ILL, _E.TIMED_OUT: _S.SILENT},
-        _S.SILENT: {**_REGISTERED, _E.CHALLENGE_DUE: _S.SILENT},
-        _S.GONE: {},
-    },
-    {
-        _S.UNREGISTERED: frozenset(
-            {_E.CHALLENGE_DUE, _E.ANSWERED_HEALTHY, _E.ANSWERED_ILL, _E.TIMED_OUT}
-        ),
-        _S.HEALTHY: frozenset(),
-        _S.ILL: frozenset(),
-        _S.SILENT: frozenset({_E.TIMED_OUT}),
-        _S.GONE: frozenset(ApplicationEvent),
-    },
-    ApplicationEvent,
-)
 
 
 @attrs.frozen

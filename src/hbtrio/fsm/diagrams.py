@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from hbtrio.fsm.action import ACTION_FSM
 from hbtrio.fsm.alarm_hold import HOLD_TABLE
-from hbtrio.fsm.application import APPLICATION_TABLE, ApplicationEvent, ApplicationState
+from hbtrio.fsm.application_table import APPLICATION_TABLE, ApplicationEvent, ApplicationState
 from hbtrio.fsm.ballot import BALLOT_TABLE, BallotEvent, BallotState
 from hbtrio.fsm.correction import CORRECTION_TABLE
 from hbtrio.fsm.delivery import DELIVERY_TABLE, DeliveryEvent, OutboxState

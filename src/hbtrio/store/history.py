@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
+from hbtrio.fsm.delivery import OutboxState
 from hbtrio.store.records import HistoryEntry, HistoryRecord
 from hbtrio.store.sql import changed, epoch, moment, moment_or_none, records, rows, text_of
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
@@ -106,6 +107,23 @@ def newer(db: sqlite3.Connection, than: int, kind: str, limit: int) -> tuple[His
     """Returns the records of a kind with an id above ``than``, the oldest first."""
     text = f"SELECT id, {_COLUMNS} FROM history WHERE id > ? AND kind = ? ORDER BY id LIMIT ?"
     return records(_record, rows(db, text, than, kind, limit))
+
+
+def newly_undelivered(
+    db: sqlite3.Connection, after: int, limit: int
+) -> tuple[int, tuple[HistoryEntry, ...]]:
+    """Returns entries that became undelivered since the record ``after``, the oldest first.
+
+    The number that comes first is ``after`` for the next call.
+    """
+    last = newest(db)
+    if after >= last:
+        return last, ()
+    found = newer(db, after, OutboxState.UNDELIVERED, limit)
+    return (
+        found[-1].id if len(found) == limit else last,
+        tuple(record.entry for record in found),
+    )
 
 
 def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:

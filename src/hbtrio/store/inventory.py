@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import datetime
 
-from hbtrio.store import history, rounds
+from hbtrio.store import history, links
 from hbtrio.store.records import HistoryEntry, HostRecord, InstanceRecord
 from hbtrio.store.sql import changed, rows, text_of
 from hbtrio.store.worker import Watched
@@ -55,7 +55,7 @@ class Inventory:
         def work(db: sqlite3.Connection) -> None:
             for table in ("hosts", "instances"):
                 db.execute(f"DELETE FROM {table} WHERE hostname = ?", (text_of(hostname),))
-            rounds.forget_links(db, hostname)
+            links.forget(db, hostname)
             history.record(db, history_entry, now)
 
         await self._worker.run(work)

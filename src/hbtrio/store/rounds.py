@@ -1,4 +1,4 @@
-"""Reads and writes rounds and the numbers of reports: one result per round, one effect per report.
+"""Reads and writes rounds: one result per round.
 
 All functions run inside a transaction of the store's worker.
 """
@@ -12,10 +12,6 @@ from typing import Any, Final
 from hbtrio.store.records import NewEntry, RoundRecord, RoundResult
 from hbtrio.store.sql import changed, epoch, moment, moment_or_none, records, rows, text_of
 from hbtrio.wire.vocabulary import Event, VoteResult
-
-#: The most host processes per host whose report numbers are kept: the current one, and earlier ones
-#: whose connections may still be open.
-BOOTS: Final = 4
 
 _COLUMNS: Final = (
     "command_id, uuid, hostname, event, vote, asked_by, asked_at, window_s, replied, result,"
@@ -91,66 +87,6 @@ def prune(db: sqlite3.Connection, older_than: float, limit: int) -> int:
         older_than,
         limit,
     )
-
-
-def acknowledged(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
-    """Returns the number of the last report taken from this host process; 0 for none."""
-    return _known(db, hostname, boot_id) or 0
-
-
-def welcome(db: sqlite3.Connection, hostname: str, boot_id: str) -> int:
-    """Records that this host process has a link; returns what :func:`acknowledged` does."""
-    known = _known(db, hostname, boot_id)
-    if known is None:  # with AUTOINCREMENT, even an insert that does nothing writes
-        _note_link(db, hostname, boot_id, "DO NOTHING", 0)
-    return known or 0
-
-
-def _known(db: sqlite3.Connection, hostname: str, boot_id: str) -> int | None:
-    found = rows(
-        db,
-        "SELECT acknowledged FROM links WHERE hostname = ? AND boot_id = ?",
-        text_of(hostname),
-        text_of(boot_id),
-    )
-    return int(found[0][0]) if found else None
-
-
-def forget_links(db: sqlite3.Connection, hostname: str) -> None:
-    """Removes all records of the host's links."""
-    db.execute("DELETE FROM links WHERE hostname = ?", (text_of(hostname),))
-
-
-def linked(db: sqlite3.Connection) -> frozenset[str]:
-    """Returns the hosts that have had a link."""
-    return frozenset(name for (name,) in rows(db, "SELECT DISTINCT hostname FROM links"))
-
-
-def acknowledge(db: sqlite3.Connection, hostname: str, boot_id: str, number: int) -> bool:
-    """Records that a report is taken; False if this number or a later one was taken before."""
-    if number <= acknowledged(db, hostname, boot_id):
-        return False
-    _note_link(db, hostname, boot_id, "DO UPDATE SET acknowledged = excluded.acknowledged", number)
-    return True
-
-
-def _note_link(
-    db: sqlite3.Connection, hostname: str, boot_id: str, otherwise: str, number: int
-) -> None:
-    noted = changed(
-        db,
-        "INSERT INTO links (hostname, boot_id, acknowledged) VALUES (?, ?, ?)"
-        f" ON CONFLICT {otherwise}",
-        text_of(hostname),
-        text_of(boot_id),
-        number,
-    )
-    if noted:
-        db.execute(
-            "DELETE FROM links WHERE id IN"
-            " (SELECT id FROM links WHERE hostname = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
-            (text_of(hostname), BOOTS),
-        )
 
 
 def still_wanted(

@@ -22,10 +22,11 @@ import attrs
 import trio
 
 from hbtrio.fsm.delivery import OutboxState
-from hbtrio.store import delivery_order, history, outbox, rounds
+from hbtrio.store import delivery_order, history, links, outbox, rounds
 from hbtrio.store.database import open_database
 from hbtrio.store.held_alarms import HeldAlarms
 from hbtrio.store.inventory import Inventory
+from hbtrio.store.links import Links
 from hbtrio.store.records import (
     Entry,
     HistoryEntry,
@@ -61,6 +62,8 @@ class Store:
         self._wall_clock = wall_clock
         #: The hosts and instances that the VIM has named.
         self.inventory = Inventory(self._worker, wall_clock)
+        #: The links of hosts.
+        self.links = Links(self._worker)
         #: The alarms that are held back.
         self.held = HeldAlarms(self._worker, wall_clock)
 
@@ -181,7 +184,7 @@ class Store:
         now = self._now()
 
         def work(db: sqlite3.Connection) -> TakenReport | None:
-            if not rounds.acknowledge(db, hostname, boot_id, number):
+            if not links.acknowledge(db, hostname, boot_id, number):
                 return None
             kept = None
             if history_entry is not None:
@@ -193,21 +196,6 @@ class Store:
             return TakenReport(kept)
 
         return await self._worker.run(work)
-
-    async def welcome(self, hostname: str, boot_id: str) -> int:
-        """Records that this host process has a link.
-
-        Returns the number of the last report taken from the process; 0 for none.
-        """
-        return await self._worker.run(lambda db: rounds.welcome(db, hostname, boot_id))
-
-    async def acknowledged(self, hostname: str, boot_id: str) -> int:
-        """Returns the number of the last report taken from this host process; 0 for none."""
-        return await self._worker.run(lambda db: rounds.acknowledged(db, hostname, boot_id))
-
-    async def linked(self) -> frozenset[str]:
-        """Returns the hosts that have had a link, in this run of the agent or an earlier one."""
-        return await self._worker.run(rounds.linked)
 
     async def sync(self) -> None:
         """Waits until everything committed before survives a crash of the machine.
@@ -249,7 +237,7 @@ class Store:
         def work(db: sqlite3.Connection) -> Ready:
             since = history.newest(db) if after is None else after
             ready = delivery_order.ready(db, limit, most, busy, resting, now, clock)
-            newest, undelivered = _undelivered(db, since)
+            newest, undelivered = history.newly_undelivered(db, since, PAGE)
             return attrs.evolve(ready, undelivered=undelivered, newest=newest)
 
         return await self._worker.run(work)
@@ -351,14 +339,3 @@ class Store:
 
     def _now(self) -> float:
         return self._wall_clock().timestamp()
-
-
-def _undelivered(db: sqlite3.Connection, after: int) -> tuple[int, tuple[HistoryEntry, ...]]:
-    newest = history.newest(db)
-    if after >= newest:
-        return newest, ()
-    found = history.newer(db, after, OutboxState.UNDELIVERED, PAGE)
-    return (
-        found[-1].id if len(found) == PAGE else newest,
-        tuple(record.entry for record in found),
-    )

@@ -46,6 +46,7 @@ from hbtrio.nursery.agent.link_server import AgentLinks
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
+from hbtrio.nursery.agent.verdicts import Verdicts
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.agent.vim_delivery import VimDelivery, VimTransport
 from hbtrio.nursery.agent.vim_steps import VimSteps
@@ -183,7 +184,7 @@ async def open_agent(
             guard,
             outbox,
             history,
-            steps,
+            Verdicts(fleet, steps, wall_clock),
             new_command_id=new_command_id,
             wall_clock=wall_clock,
         )

@@ -109,7 +109,7 @@ class HostEvents:
         """
         known = {host.hostname for host in self._fleet.hosts.values()}
         known |= {bound.hostname for bound in self._fleet.instances.values()}
-        for hostname in await self._store.linked() & known:
+        for hostname in await self._store.links.linked() & known:
             self._fleet.awaited.add(hostname)
             self._miss(hostname)
 
@@ -245,11 +245,10 @@ class HostEvents:
         """Publishes a report whose link ended while the store took it, if the store took it."""
         hostname, boot_id, number = key
         try:
-            taken = (
-                await retry_forever(lambda: self._store.acknowledged(hostname, boot_id)) >= number
-            )
+            links = self._store.links
+            last = await retry_forever(lambda: links.acknowledged(hostname, boot_id))
             # The report may have come again meanwhile, and been taken only then.
-            taken = taken and key in self._unsettled
+            taken = last >= number and key in self._unsettled
         finally:
             self._unsettled.discard(key)
         if taken:

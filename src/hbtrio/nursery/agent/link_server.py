@@ -8,21 +8,20 @@ The first connection receives the reason, for it may be another host with the sa
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-import attrs
 import trio
 
 from hbtrio.net.accepting import accept_connections
 from hbtrio.net.endpoints import Listener, peer_text
 from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.link_session import LinkSession, SessionEnded
-from hbtrio.net.tls import expiry_of, host_names_of
+from hbtrio.net.tls import expiry_of
 from hbtrio.net.tls_files import TlsFiles
 from hbtrio.nursery.agent.fleet import Fleet
+from hbtrio.nursery.agent.hello import accepted_hello
 from hbtrio.nursery.agent.host_events import HostEvents
 from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.later_truths import LaterTruths
@@ -35,7 +34,6 @@ from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
-from hbtrio.text import printable
 from hbtrio.wire.link_codec import LinkError, decode_from_host
 from hbtrio.wire.link_messages import (
     PROTOCOL,
@@ -63,19 +61,6 @@ _STRANGERS: Final = 64
 #: Reports within this time share a sync, in seconds. A verdict is being sent to the VIM meanwhile,
 #: and an immediate sync would delay it.
 _GATHER_S: Final = 0.005
-
-#: Hosts with a link, at most.
-_HOSTS: Final = 10_000
-
-#: Names of a refused certificate in the log, and their characters, at most.
-_NAMES: Final = 3
-_NAME_CHARS: Final = 200
-
-#: A valid hostname, as in host.toml: it is logged, and sent to the VIM.
-_HOSTNAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
-
-#: A valid host_uuid, or "" if none is configured. The inventory keeps a record of each.
-_HOST_UUID: Final = re.compile(r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?", re.ASCII)
 
 
 class AgentLinks:
@@ -168,7 +153,7 @@ class AgentLinks:
                     if known is not None:
                         await self._handle(known, message, ack)
                         return
-                    hello = _hello(message, stream, self._fleet.sessions)
+                    hello = accepted_hello(message, stream, self._fleet.sessions)
                     # From here on the end of the session has to be handled.
                     known = HostSession(hello, link, nursery.cancel_scope, peer, self._guard)
                     self._fleet.strangers.pop(patience, None)
@@ -228,7 +213,7 @@ class AgentLinks:
         self._fleet.sessions[hello.hostname] = session
         if before is not None:
             self._replace(before, session)
-        acknowledged = await self._store.welcome(hello.hostname, hello.boot_id)
+        acknowledged = await self._store.links.welcome(hello.hostname, hello.boot_id)
         await session.link.send(Welcome(PROTOCOL, self._name, acknowledged))
         # Until the first pong, the host's clock is that of its hello, which may have come late.
         await session.link.send(Ping(0))
@@ -307,41 +292,8 @@ class _Acknowledgement:
             _log.error("store: %s: reports can't be acknowledged", fault)
 
 
-def _hello(
-    message: FromHost, stream: trio.abc.Stream, sessions: Mapping[str, HostSession]
-) -> Hello:
-    """Checks the first message of a connection; returns it with ``host_uuid`` in lower case.
-
-    Raises:
-        LinkError: the message is not an acceptable hello.
-    """
-    if not isinstance(message, Hello):
-        raise LinkError("the first message is not hello")
-    if message.protocol != PROTOCOL:
-        raise LinkError(f"protocol {message.protocol}, this agent speaks {PROTOCOL}")
-    if not _HOSTNAME.fullmatch(message.hostname):
-        raise LinkError(f"{message.hostname[:40]!r} is not a host name")
-    # Normalized, because the VIM's requests may use any case.
-    host_uuid = message.host_uuid.lower()
-    if not _HOST_UUID.fullmatch(host_uuid):
-        raise LinkError(f"host_uuid {message.host_uuid[:40]!r} is not a uuid")
-    if isinstance(stream, trio.SSLStream):
-        names = host_names_of(stream.getpeercert())
-        if message.hostname not in names:
-            raise LinkError(_wrong_name(message.hostname, names))
-    if len(sessions) >= _HOSTS and message.hostname not in sessions:
-        raise LinkError(f"{_HOSTS} hosts are connected, the maximum")
-    return attrs.evolve(message, host_uuid=host_uuid)
-
-
 def _first(error: BaseException) -> BaseException:
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _wrong_name(hostname: str, names: set[str]) -> str:
-    found = ", ".join(sorted(names)[:_NAMES]) or "no host name"
-    shown = printable(found)[:_NAME_CHARS]
-    return f"the certificate is not valid for the name {hostname}, but for {shown}"
 
 
 async def _handshake(stream: trio.abc.Stream) -> str:

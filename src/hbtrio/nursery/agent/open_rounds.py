@@ -15,8 +15,7 @@ from hbtrio.nursery.windows import Window
 from hbtrio.policy.allowances import AGENT_LATE_S
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry, RoundRecord, RoundResult
-from hbtrio.wire.vim import VerdictEvent, guest_response
-from hbtrio.wire.vocabulary import Event, NotificationType
+from hbtrio.wire.vocabulary import Event
 
 #: The requester of rounds from the VIM's API; only these have a verdict for the VIM.
 VIM: Final = "vim"
@@ -183,10 +182,3 @@ def history_of(record: RoundRecord, result: RoundResult, now: datetime) -> Histo
         asked_at=record.asked_at,
         command_id=record.command_id,
     )
-
-
-def verdict_body(record: RoundRecord, result: RoundResult) -> str:
-    """Makes the verdict for the VIM, as JSON."""
-    kind = NotificationType.REVOCABLE if record.vote else NotificationType.IRREVOCABLE
-    response = guest_response(kind, result.result)
-    return VerdictEvent(record.uuid, record.event, response, result.reason).body()

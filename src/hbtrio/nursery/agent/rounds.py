@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Final
 
 import trio
 
-from hbtrio.fsm.delivery import OutboxKind
 from hbtrio.fsm.fleet_round import NOT_HEARD, FleetRound, RoundEnd
 from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
@@ -30,13 +29,11 @@ from hbtrio.nursery.agent.open_rounds import (
     OpenRounds,
     history_of,
     kind_of,
-    verdict_body,
 )
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
-from hbtrio.nursery.agent.vim_steps import VimSteps
+from hbtrio.nursery.agent.verdicts import Verdicts
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.wakeup import WakeUp
-from hbtrio.policy.allowances import answer_within_s
 from hbtrio.policy.begin_by import BeginBy
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResult
@@ -45,9 +42,7 @@ from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand
 from hbtrio.wire.vocabulary import (
-    EVENT_TABLE,
     Event,
-    ExpectedEffect,
     NotificationType,
     window_of,
     window_s,
@@ -71,7 +66,7 @@ class Rounds:
         guard: the process's on-time guard.
         outbox: woken when a verdict was queued.
         history: publishes rounds that end without a report of their host.
-        steps: is told of the notices whose outcome the VIM gets.
+        verdicts: makes those for the VIM.
         new_command_id: makes ids that are never reused.
         wall_clock: the wall clock of the store.
     """
@@ -85,7 +80,7 @@ class Rounds:
         guard: OnTimeGuard,
         outbox: WakeUp,
         history: Broadcast[HistoryEntry],
-        steps: VimSteps,
+        verdicts: Verdicts,
         *,
         new_command_id: Callable[[], str],
         wall_clock: Callable[[], datetime],
@@ -97,9 +92,9 @@ class Rounds:
         self._guard = guard
         self._outbox = outbox
         self._history = history
-        self._steps = steps
         self._new_command_id = new_command_id
         self._wall_clock = wall_clock
+        self._verdicts = verdicts
         self._open = OpenRounds()
 
     def __len__(self) -> int:
@@ -305,7 +300,7 @@ class Rounds:
             current.machine.outcome_reported()
             until = current.machine.verdict_until
         result = RoundResult(report.command_id, report.result, report.reason)
-        return record, result, self._verdict(record, result, until)
+        return record, result, self._verdicts.entries(record, result, until)
 
     def ending(self, command_id: str) -> OpenRound | None:
         """Returns the round of this command if it has an outcome that is not stored yet."""
@@ -342,7 +337,7 @@ class Rounds:
         result = RoundResult(record.command_id, end.result, end.reason)
         history = history_of(record, result, self._wall_clock())
         until = current.machine.verdict_until
-        entries = self._verdict(record, result, until) if end.has_verdict else []
+        entries = self._verdicts.entries(record, result, until) if end.has_verdict else []
         if await retry_forever(lambda: self._store.close_round(result, history, entries)):
             self._history.publish(history)
         else:
@@ -353,24 +348,3 @@ class Rounds:
         self._open.ended(current)
         current.end(result)
         self._outbox.set()
-
-    def _verdict(
-        self, record: RoundRecord, result: RoundResult, until: float | None
-    ) -> list[NewEntry]:
-        # No verdict from the old host of a moved instance: the VIM would take it for the answer of
-        # a later step.
-        if not self._fleet.has_vim or record.asked_by != VIM:
-            return []
-        if self._fleet.host_of(record.uuid) != record.hostname:
-            return []
-        within_s = answer_within_s(record.window_s, for_vim=True)
-        expires_at = record.asked_at + timedelta(seconds=within_s)
-        if until is not None:
-            # For the next process, by the present wall clock, which may have been set meanwhile.
-            expires_at = self._wall_clock() + timedelta(seconds=until - trio.current_time())
-        if not (record.vote or EVENT_TABLE[record.event].effect is ExpectedEffect.RETURNS):
-            self._steps.proceeds(record.uuid)
-        body = verdict_body(record, result)
-        return [
-            NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at, until)
-        ]

@@ -15,7 +15,8 @@ import attrs
 import trio
 
 from hbtrio.fsm import application as fsm
-from hbtrio.fsm.application import ApplicationSession, ApplicationState
+from hbtrio.fsm.application import ApplicationSession
+from hbtrio.fsm.application_table import ApplicationEvent, ApplicationState
 from hbtrio.nursery.guest.app_log import AppLog, ConnectionLog
 from hbtrio.nursery.guest.app_writer import AppWriter
 from hbtrio.nursery.pacer import Pacer
@@ -279,7 +280,7 @@ class AppConnection:
                     self._log.re_registered(old_profile)
 
     def _note_change(
-        self, old: ApplicationState, new: ApplicationState, event: fsm.ApplicationEvent
+        self, old: ApplicationState, new: ApplicationState, event: ApplicationEvent
     ) -> None:
         if new is ApplicationState.UNREGISTERED:
             self.unregistered_at = trio.current_time()

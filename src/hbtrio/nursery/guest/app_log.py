@@ -14,7 +14,8 @@ from typing import Final, NoReturn
 
 import trio
 
-from hbtrio.fsm.application import ApplicationEvent, ApplicationSession, ApplicationState
+from hbtrio.fsm.application import ApplicationSession
+from hbtrio.fsm.application_table import ApplicationEvent, ApplicationState
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.profile import Profile
 from hbtrio.policy.quota import Quota
