@@ -37,6 +37,10 @@ class Quota:
             return now
         return granted[-self._count] + self._period_s if self._count else math.inf
 
+    def restore(self, at: float) -> None:
+        """Counts one that was granted before this quota was there, the oldest first."""
+        self._granted.append(at)
+
     def give_back(self) -> None:
         """Takes back the one granted last: it was of no use."""
         self._granted.pop()

@@ -160,6 +160,15 @@ def add_corrective_runs(db: sqlite3.Connection, runs: Iterable[CorrectiveRun], n
     )
 
 
+def remove_corrective_runs(db: sqlite3.Connection, uuids: Iterable[str]) -> None:
+    """Removes the last corrective command of each of these instances."""
+    db.executemany(
+        "DELETE FROM corrective_runs"
+        " WHERE id = (SELECT max(id) FROM corrective_runs WHERE uuid = ?)",
+        [(uuid,) for uuid in uuids],
+    )
+
+
 def corrective_runs(db: sqlite3.Connection) -> tuple[CorrectiveRun, ...]:
     """Returns the corrective commands that are remembered, the oldest first."""
     found = rows(db, "SELECT uuid, boot_id, at_boot, at FROM corrective_runs ORDER BY id")

@@ -44,6 +44,7 @@ class Changes:
         known: instances, each in place of what was known of it before.
         forgotten: instances that no longer exist.
         runs: corrective commands that were run.
+        in_vain: instances whose last command, stored before, does not count.
         held: holds that have begun or changed.
         released: kind and uuid of holds that are over.
         history: entries of the history, in order.
@@ -52,6 +53,7 @@ class Changes:
     known: tuple[KnownInstance, ...] = ()
     forgotten: tuple[str, ...] = ()
     runs: tuple[CorrectiveRun, ...] = ()
+    in_vain: tuple[str, ...] = ()
     held: tuple[HoldRecord, ...] = ()
     released: tuple[tuple[str, str], ...] = ()
     history: tuple[HistoryEntry, ...] = ()
@@ -112,6 +114,7 @@ class HostStore:
         def work(db: sqlite3.Connection) -> None:
             host_rows.forget_instances(db, changes.forgotten)
             host_rows.put_instances(db, changes.known)
+            host_rows.remove_corrective_runs(db, changes.in_vain)
             if changes.runs:
                 host_rows.add_corrective_runs(db, changes.runs, now)
             for kind, uuid in changes.released:

@@ -35,7 +35,7 @@ def presumed(*, connected: bool = True, confirms: bool = False) -> HeartbeatBenc
     bench.beat.confirms_losses = confirms
     if connected:
         bench.skip(bench.open())
-    effects = bench.skip(bench.beat.presumed(PROFILE, WHY, 121.0, 0.0))
+    effects = bench.skip(bench.beat.presumed(PROFILE, WHY, 121.0, 0.0, remembered=True))
     assert effects[0] == OpenRestart(121.0)
     assert effects[1:] == ((SendToGuest(Challenge(1)),) if connected else ())
     assert (bench.beat.state, bench.beat.reason) == (S.RETURNING, WHY)
@@ -65,7 +65,7 @@ def test_one_that_is_not_connected_yet_is_challenged_when_it_is() -> None:
 def test_without_libvirt_it_is_lost_if_its_socket_accepts_connections() -> None:
     bench = presumed()
     effects = bench.skip(bench.beat.restart_expired(121.0))
-    assert effects == (RestartExpired(OVERDUE), Lost(OVERDUE, REBOOT))
+    assert effects == (RestartExpired(OVERDUE), Lost(OVERDUE, REBOOT, seen=False))
     assert bench.beat.state is S.LOST
 
 
@@ -111,7 +111,10 @@ def test_while_libvirt_is_silent_nothing_is_decided() -> None:
         assert bench.skip(bench.beat.confirmed(None, "libvirt unknown", now)) == ()
         assert (bench.beat.state, bench.beat.suspected) == (S.RETURNING, True)
     effects = bench.skip(bench.beat.confirmed(Standing.RUNNING, "running: booted", 600.0))
-    assert effects == (RestartExpired(OVERDUE), Lost(OVERDUE, REBOOT, "running: booted"))
+    assert effects == (
+        RestartExpired(OVERDUE),
+        Lost(OVERDUE, REBOOT, "running: booted", seen=False),
+    )
 
 
 @pytest.mark.parametrize(("connected", "state"), [(True, S.LOST), (False, S.ABSENT)])
@@ -155,16 +158,29 @@ def test_a_pause_puts_the_end_off_and_ends_no_presumption() -> None:
     assert bench.beat.state is S.ABSENT
 
 
+def test_a_failure_that_is_only_remembered_is_not_one_that_was_seen() -> None:
+    """Nothing is started in its place: it may run elsewhere by now."""
+    bench = presumed()
+    [lost] = bench.skip(bench.beat.domain_changed(DomainChange.FAILED, "shut off: crashed", 1.0))
+    assert lost == Lost("shut off: crashed", REBOOT, "shut off: crashed", seen=False)
+    bench.skip(bench.at(2.0).send_init())
+    bench.skip(bench.answer_challenge())
+    [lost] = bench.skip(bench.beat.domain_changed(DomainChange.FAILED, "shut off: crashed", 3.0))
+    assert lost == Lost("shut off: crashed", REBOOT, "shut off: crashed")
+
+
 def test_one_that_is_heard_is_not_presumed() -> None:
     bench = HeartbeatBench().heartbeating()
-    assert bench.beat.presumed(PROFILE, WHY, 121.0, bench.now) == ()
+    assert bench.beat.presumed(PROFILE, WHY, 121.0, bench.now, remembered=True) == ()
 
 
 def test_one_whose_connection_was_closed() -> None:
     """The driver presumes it while libvirt says that the VM runs."""
     bench = HeartbeatBench().heartbeating()
     assert bench.skip(bench.beat.closed("reset")) == (Stopped("reset"),)
-    bench.skip(bench.beat.presumed(Profile(), "reset; its VM runs", 30.0, bench.now))
+    bench.skip(
+        bench.beat.presumed(Profile(), "reset; its VM runs", 30.0, bench.now, remembered=False)
+    )
     assert bench.beat.profile.name == "vm1"
     bench.skip(bench.beat.restart_expired(bench.now + 30.0))
     assert bench.beat.state is S.ABSENT

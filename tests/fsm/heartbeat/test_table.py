@@ -263,7 +263,7 @@ def carried_out() -> HeartbeatBench:
 def presumed() -> HeartbeatBench:
     """Remembered from before this host's start, and without a socket."""
     bench = HeartbeatBench()
-    bench.skip(bench.beat.presumed(Profile(), "remembered", 30.0, bench.now))
+    bench.skip(bench.beat.presumed(Profile(), "remembered", 30.0, bench.now, remembered=True))
     return bench
 
 

@@ -273,3 +273,19 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting.put_back(batch)
     assert [one.reason for one in waiting.take().history] == ["3", "4", "5"]
     assert waiting.lost == 3
+
+
+async def test_a_command_that_does_not_count_is_forgotten(disk: MemoryStore) -> None:
+    memory = disk.memory()
+    async with remembering(memory, ignore):
+        await trio.sleep(1)
+        memory.ran("u1")
+        await trio.sleep(1)
+        memory.ran("u1")
+        memory.ran_in_vain("u1")  # before it was written
+        await trio.sleep(1)
+        assert len((await disk.recall()).corrective_runs) == 1
+        memory.ran_in_vain("u1")  # after it
+        memory.ran_in_vain("u2")  # never stored
+        await trio.sleep(1)
+        assert (await disk.recall()).corrective_runs == ()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hbtrio.config.host import LibvirtSettings
+from hbtrio.config.host import CorrectiveCommands, LibvirtSettings
 from hbtrio.wire.vocabulary import Event
 from support.fake_libvirt import FakeDomain
+from support.fake_processes import FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world
 from support.memory_store import MemoryStore, memory_store
 
@@ -181,6 +183,24 @@ async def machine(world: HostWorld) -> tuple[ScriptedGuest, FakeDomain]:
     return guest, domain
 
 
+async def test_the_limit_of_corrective_commands_counts_on(store: MemoryStore) -> None:
+    limit = CorrectiveCommands(reboot=("reset",), per_hour=1)
+    options: dict[str, Any] = {"runs": {"reset": FakeRun()}, "corrective_commands": limit}
+    async with host_world(memory=store.memory(), **options) as world:
+        guest = await hung(world)
+        await world.sleep(30)
+        assert len(world.processes.started) == 1
+        guest.answers_after_s = 0.0
+        guest.peer.send(guest.init)
+        await world.sleep(10)
+        assert state_of(world, guest) == "heartbeating"
+        guest.answers_after_s = None
+        await world.restart_host(store.memory())
+        await world.sleep(1800)
+        assert "loss" in [kind for kind, _ in kinds(world)]
+        assert len(world.processes.started) == 1
+
+
 # -- with libvirt ----------------------------------------------------------------------------------
 
 
@@ -233,3 +253,26 @@ async def test_another_qemu_process_is_seen_once_libvirt_answers(store: MemorySt
         await world.restart_host(store.memory())
         await world.sleep(200)
         assert ([kind for kind, _ in kinds(world)], state_of(world, guest)) == ([], "waiting")
+
+
+async def test_a_closed_connection_of_a_vm_that_runs(store: MemoryStore) -> None:
+    """Without a restart of the host the same rule holds."""
+    async with host_world(libvirt=ON) as world:
+        guest, _ = await machine(world)
+        guest.answers_after_s = None
+        guest.peer.close()
+        await world.sleep(5)
+        assert state_of(world, guest) == "returning"
+        await world.sleep(125)
+        assert [kind for kind, _ in kinds(world)][-2:] == ["restart-expired", "loss"]
+
+
+async def test_a_closed_connection_of_a_vm_that_ends(store: MemoryStore) -> None:
+    async with host_world(libvirt=ON) as world:
+        guest, domain = await machine(world)
+        guest.answers_after_s = None
+        guest.peer.close()
+        await world.libvirt.destroy(domain)
+        await world.sleep(130)
+        assert state_of(world, guest) == "stopped"
+        assert "loss" not in [kind for kind, _ in kinds(world)]

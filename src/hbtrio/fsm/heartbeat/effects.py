@@ -76,12 +76,14 @@ class Absent:
 class Lost:
     """A heartbeat loss, with the corrective action that the guest requested.
 
-    ``state`` is libvirt's state and reason, if it was asked.
+    ``state`` is libvirt's state and reason, if it was asked. ``seen`` is whether this run of the
+    host has heard the guest before.
     """
 
     reason: str
     action: CorrectiveAction
     state: str = ""
+    seen: bool = True
 
 
 @attrs.frozen

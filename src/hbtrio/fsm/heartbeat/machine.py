@@ -383,7 +383,7 @@ class Heartbeat:
         return self._expired(now, answering=answering)
 
     def presumed(
-        self, profile: Profile, reason: str, within_s: float, now: float
+        self, profile: Profile, reason: str, within_s: float, now: float, *, remembered: bool
     ) -> tuple[Effect, ...]:
         """Expects a guest back that was heartbeating before this host or its connection was there.
 
@@ -395,13 +395,16 @@ class Heartbeat:
             reason: why it is expected.
             within_s: within how many seconds.
             now: the time.
+            remembered: whether only an earlier run of this host has heard it.
         """
         situation = self.situation
         if situation.state is not HeartbeatState.WAITING:
             return NOTHING
         if self.profile is _NO_INIT:
             self.profile = profile
-        return situation.presumes(reason, within_s, now) + self._returned(now)
+        return situation.presumes(reason, within_s, now, remembered=remembered) + self._returned(
+            now
+        )
 
     def _stays_absent(self, why: str, now: float) -> tuple[Effect, ...]:
         overdue = self.situation.overdue_reason(self.profile)

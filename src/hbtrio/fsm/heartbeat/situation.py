@@ -65,6 +65,7 @@ class Situation:
         "health",
         "health_reason",
         "is_presumed",
+        "is_remembered",
         "outage",
         "presence",
         "reason",
@@ -86,6 +87,8 @@ class Situation:
         self.has_failed = False
         #: Whether its guest was not heard since this host, or its connection, was there.
         self.is_presumed = False
+        #: Whether only an earlier run of this host has heard it.
+        self.is_remembered = False
         #: A loss that waits for libvirt's answer, or None.
         self.suspicion: Suspicion | None = None
         #: Why the instance is in its state.
@@ -122,8 +125,10 @@ class Situation:
         self.state = after
         self.suspicion = None
         self.has_failed = False
-        if after is not HeartbeatState.PAUSED:
+        if after not in (HeartbeatState.PAUSED, HeartbeatState.LOST):
             self.is_presumed = False
+            if after is not HeartbeatState.RETURNING:
+                self.is_remembered = False
 
     def is_in(self, state: HeartbeatState) -> bool:
         """Whether it is in a state, or was when it was paused."""
@@ -238,7 +243,7 @@ class Situation:
         """Notes why the instance is lost, and returns how that is reported."""
         self.reason = reason
         if reporting:
-            return Lost(reason, profile.corrective_action, state)
+            return Lost(reason, profile.corrective_action, state, seen=not self.is_remembered)
         return Stopped(f"{reason}; reporting is off")
 
     def unwatched(self) -> Effect:
@@ -270,11 +275,13 @@ class Situation:
             return NOTHING
         return (self.open_window(self.window.opened(now, restart_s), now),)
 
-    def presumes(self, reason: str, within_s: float, now: float) -> tuple[Effect, ...]:
+    def presumes(
+        self, reason: str, within_s: float, now: float, *, remembered: bool
+    ) -> tuple[Effect, ...]:
         """Expects a guest that had answered before this host or its connection was there."""
         self.return_by(HeartbeatEvent.RETURNS, reason)
         self.outage = NO_OUTAGE.over(happened=False)
-        self.is_presumed = True
+        self.is_presumed, self.is_remembered = True, remembered
         self.learn(PresenceEvent.ANSWERED)
         return (self.open_window(NO_WINDOW.opened(now, within_s), now),)
 
@@ -384,7 +391,8 @@ class Situation:
         self.reason = reason
         expired = RestartExpired(self.reason)
         if reporting and lost:
-            return (expired, Lost(self.reason, profile.corrective_action, state))
+            seen = not self.is_remembered
+            return (expired, Lost(self.reason, profile.corrective_action, state, seen=seen))
         return (expired,)
 
     def overdue_reason(self, profile: Profile) -> str:

@@ -200,7 +200,10 @@ class Channel:
             self._connection = None
             reason = connection.end_reason or "the host closed it"
             if not self.gone:
+                heard = self.heartbeating
                 self._apply(self.heartbeat.closed(reason))
+                if heard and self._setup.domain_runs(self.uuid):
+                    self.outages.closed(reason)
                 self._setup.pacer.schedule(self, self.heartbeat.due)
             self.rounds.abort(f"the channel was closed: {reason}")
         if crash is not None:

@@ -111,9 +111,17 @@ class ChannelOutages:
             self._expect(self._heartbeat.confirmed(standing, words, self._clock.now()))
 
     def presume(self, profile: Profile, reason: str, within_s: float) -> None:
-        """Expects a guest back that was heartbeating; see :meth:`.Heartbeat.presumed`."""
+        """Expects a guest back that an earlier run has heard; see :meth:`.Heartbeat.presumed`."""
         if not self._gone:
-            self._expect(self._heartbeat.presumed(profile, reason, within_s, self._clock.now()))
+            now = self._clock.now()
+            self._expect(self._heartbeat.presumed(profile, reason, within_s, now, remembered=True))
+
+    def closed(self, reason: str) -> None:
+        """Expects a guest back whose connection was closed, as libvirt says that its VM runs."""
+        beat = self._heartbeat
+        profile, now = beat.profile, self._clock.now()
+        text = f"{reason}; libvirt says that it runs"
+        self._expect(beat.presumed(profile, text, profile.restart_s, now, remembered=False))
 
     def probe(self) -> None:
         """Challenges a lost instance once more: whether it lives is decided anew."""

@@ -93,9 +93,9 @@ class ChannelReports:
                 self.publish(ReportKind.ABSENT, reason)
             case hb.RestartExpired(reason):
                 self.publish(ReportKind.RESTART_EXPIRED, reason)
-            case hb.Lost(reason, action, state):
+            case hb.Lost(reason, action, state, seen):
                 self.publish(ReportKind.LOSS, reason, corrective_action=action, state=state)
-                self._setup.on_failure(self._uuid, action, reason)
+                self._setup.on_failure(self._uuid, action, reason, seen=seen)
             case hb.Ill(reason, action):
                 self.publish(ReportKind.UNHEALTHY, reason, corrective_action=action)
                 self._setup.on_failure(self._uuid, action, reason)

@@ -74,6 +74,7 @@ class CorrectionCommand:
         command = self._tools.command(self._action, starts_gone=starts_gone)
         self._argv = self._expanded(command, state)
         self._tools.quota_of(uuid).take(trio.current_time())
+        self._tools.memory.ran(uuid)
         if not self._tools.settings.dry_run:
             self._tools.owners.command_begins(uuid, self._action)
 

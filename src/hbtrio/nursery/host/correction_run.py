@@ -231,6 +231,7 @@ class CorrectionRun:
         match await self._command.run():
             case Outcome.NOT_STARTED | Outcome.IN_VAIN:
                 self._tools.quota_of(self._channel.uuid).give_back()
+                self._tools.memory.ran_in_vain(self._channel.uuid)
                 return self.correction.ran_in_vain()
         return self.correction.ran()
 

@@ -12,6 +12,7 @@ from hbtrio.config.host import CorrectiveCommands, CorrectiveSettings
 from hbtrio.fsm.corrective import Known, Policy
 from hbtrio.nursery.host.brake import Brake
 from hbtrio.nursery.host.libvirt_watch import Look, Source
+from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.owners import Owners
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.quota import Quota
@@ -75,6 +76,7 @@ class CorrectionTools:
         mass_failures: recognises mass failures.
         heartbeating: counts the heartbeating instances.
         quota_of: returns the quota of an instance.
+        memory: remembers which commands count.
         policy_of: returns what the administrator allows for an instance.
         limit: commands at once.
     """
@@ -91,6 +93,7 @@ class CorrectionTools:
     mass_failures: MassFailures
     heartbeating: HeartbeatingCount
     quota_of: Callable[[str], Quota]
+    memory: HostMemory
     policy_of: Callable[[str], Policy]
     limit: trio.CapacityLimiter
     counts: CommandCounts = attrs.field(factory=CommandCounts)

@@ -7,7 +7,7 @@ see :mod:`hbtrio.nursery.host.correction_run`.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import trio
@@ -18,10 +18,12 @@ from hbtrio.nursery.host.brake import Brake
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.correction_run import CorrectionRun
 from hbtrio.nursery.host.correction_tools import CorrectionTools, HeartbeatingCount, Libvirt
+from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.owners import Owners
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.store.host_records import CorrectiveRun, Moment
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.vocabulary import CorrectiveAction
 
@@ -53,6 +55,7 @@ class Corrective:
         failure_threshold: how many challenges in a row may be missed without a loss.
         libvirt: knows whether a VM runs.
         owners: who owns each instance.
+        memory: remembers which commands count across restarts.
         has_agent: whether an agent decides whose losses count.
         policy_of: returns what the administrator allows for an instance.
     """
@@ -70,6 +73,7 @@ class Corrective:
         failure_threshold: int,
         libvirt: Libvirt,
         owners: Owners,
+        memory: HostMemory,
         *,
         has_agent: bool,
         policy_of: Callable[[str], Policy] = _act_upon_all,
@@ -93,9 +97,16 @@ class Corrective:
             mass_failures=mass_failures,
             heartbeating=heartbeating,
             quota_of=self._quota_of,
+            memory=memory,
             policy_of=policy_of,
             limit=trio.CapacityLimiter(_PARALLEL),
         )
+
+    def recall(self, runs: Iterable[CorrectiveRun], moment: Moment) -> None:
+        """Counts the commands of an earlier run of the host, the oldest first."""
+        now = trio.current_time()
+        for run in runs:
+            self._quota_of(run.uuid).restore(now - moment.since(run.at))
 
     @property
     def ran(self) -> int:

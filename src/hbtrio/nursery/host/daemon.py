@@ -139,6 +139,7 @@ class Host:
             config.heartbeat.failure_threshold,
             self.domains,
             self.owners,
+            self.memory,
             has_agent=bool(config.agent.connect),
         )
         #: With an agent, off until the agent enables it; without an agent, on.
@@ -170,6 +171,7 @@ class Host:
             on_failure=self.corrective.failure,
             on_heartbeating=self._heartbeating.change,
             on_suspicion=self.domains.suspected,
+            domain_runs=self.domains.runs,
             on_change=self._changed,
         )
         self._keeper = ChannelKeeper(
@@ -202,6 +204,7 @@ class Host:
     def _recalled(self, recollection: Recollection) -> None:
         if any(known.domain_id >= 0 for known in recollection.instances):
             self.domains.was_in_use()
+        self.corrective.recall(recollection.corrective_runs, self.memory.moment)
         self.remembering.recalled(recollection)
 
     def _introduce(self, channel: Channel) -> None:

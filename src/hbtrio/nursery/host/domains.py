@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from hbtrio.config.host import LibvirtSettings
-from hbtrio.fsm.domain import DomainChange, changes
+from hbtrio.fsm.domain import DomainChange, Standing, changes
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.discovery import ChannelFile
 from hbtrio.nursery.host.libvirt_watch import (
@@ -89,6 +89,11 @@ class Domains:
             await trio.lowlevel.checkpoint()
             return dict.fromkeys(uuids, NOT_IN_USE)
         return await self.watch.look(uuids, within_s)
+
+    def runs(self, uuid: str) -> bool:
+        """Returns whether libvirt says, as far as it was heard, that an instance's VM runs."""
+        domain = self.of(uuid)
+        return domain is not None and domain.state.standing is Standing.RUNNING
 
     def was_in_use(self) -> None:
         """Takes that libvirt had answered an earlier run of the host: decisions wait for it."""

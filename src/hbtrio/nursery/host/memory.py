@@ -149,6 +149,12 @@ class HostMemory:
             self._unwritten.ran(CorrectiveRun(uuid, self.moment))
             self._wake.set()
 
+    def ran_in_vain(self, uuid: str) -> None:
+        """Forgets the last corrective command of an instance: it does not count."""
+        if self.is_kept:
+            self._unwritten.ran_in_vain(uuid)
+            self._wake.set()
+
     def hold(self, hold: HoldRecord) -> None:
         """Remembers a hold, in place of one of its kind on its instance."""
         if self.is_kept:

@@ -28,6 +28,7 @@ class Batch:
     known: dict[str, KnownInstance | None]
     holds: dict[tuple[str, str], HoldRecord | None]
     runs: list[CorrectiveRun]
+    in_vain: list[str]
     history: list[HistoryEntry]
 
     @property
@@ -37,6 +38,7 @@ class Batch:
             known=tuple(one for one in self.known.values() if one is not None),
             forgotten=tuple(uuid for uuid, one in self.known.items() if one is None),
             runs=tuple(self.runs),
+            in_vain=tuple(self.in_vain),
             held=tuple(hold for hold in self.holds.values() if hold is not None),
             released=tuple(key for key, hold in self.holds.items() if hold is None),
             history=tuple(self.history),
@@ -54,10 +56,12 @@ class Unwritten:
         self._last: dict[str, KnownInstance] = {}
         self._holds: OrderedDict[tuple[str, str], HoldRecord | None] = OrderedDict()
         self._runs: deque[CorrectiveRun] = deque(maxlen=WAITING)
+        self._in_vain: deque[str] = deque(maxlen=WAITING)
         self._history: deque[HistoryEntry] = deque()
 
     def __bool__(self) -> bool:
-        return bool(self._known or self._runs or self._holds or self._history)
+        waiting = (self._known, self._runs, self._in_vain, self._holds, self._history)
+        return any(waiting)
 
     def know(self, known: KnownInstance) -> bool:
         """Takes what is known of an instance; returns whether it differs from the last time."""
@@ -80,6 +84,14 @@ class Unwritten:
         """Takes a corrective command that was run."""
         self._runs.append(run)
 
+    def ran_in_vain(self, uuid: str) -> None:
+        """Takes that the last command of an instance does not count."""
+        for run in reversed(self._runs):
+            if run.uuid == uuid:
+                self._runs.remove(run)
+                return
+        self._in_vain.append(uuid)
+
     def record(self, entry: HistoryEntry) -> None:
         """Takes an entry of the history."""
         self._history.append(entry)
@@ -93,6 +105,7 @@ class Unwritten:
             _taken(self._known),
             _taken(self._holds),
             [self._runs.popleft() for _ in range(min(AT_ONCE, len(self._runs)))],
+            [self._in_vain.popleft() for _ in range(min(AT_ONCE, len(self._in_vain)))],
             [self._history.popleft() for _ in range(min(AT_ONCE, len(self._history)))],
         )
 
@@ -102,6 +115,7 @@ class Unwritten:
         self._holds = OrderedDict(batch.holds | self._holds)
         runs = WAITING - len(self._runs)
         self._runs.extendleft(reversed(batch.runs[-runs:] if runs else []))
+        self._in_vain.extendleft(reversed(batch.in_vain))
         fit = min(len(batch.history), WAITING - len(self._history))
         self.lost += len(batch.history) - fit
         self._history.extendleft(reversed(batch.history[len(batch.history) - fit :]))
