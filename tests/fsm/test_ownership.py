@@ -20,7 +20,7 @@ def test_nobody_owns_at_first() -> None:
 def test_an_accepted_vote_owns_for_the_time_of_the_next_step() -> None:
     ownership = Ownership()
     ownership.vote_accepted("pause", 10.0)
-    assert ownership.words == "the VIM's action (pause)"
+    assert ownership.words == "an announced event (pause)"
     assert ownership.lapses_at == 10.0 + NEXT_STEP_S == 70.0
     ownership.lapse(69.999)
     assert not ownership.free
@@ -76,13 +76,10 @@ def test_an_operator_who_gives_up_the_wait_leaves_the_command() -> None:
     assert ownership.owner is Owner.COMMAND
 
 
-def test_the_vims_action_is_only_taken_over() -> None:
+def test_an_operator_takes_the_instance_from_the_vim() -> None:
     ownership = Ownership()
     ownership.vote_accepted("pause", 0.0)
-    assert ownership.refuses_act
-    with pytest.raises(IllegalEvent):
-        ownership.act_begins("reboot")
-    ownership.act_begins("reboot", take_over=True)
+    ownership.act_begins("reboot")
     assert (ownership.owner, ownership.lapses_at) == (Owner.OPERATOR, math.inf)
 
 
@@ -90,9 +87,9 @@ def test_the_vims_action_is_next_after_the_command() -> None:
     ownership = Ownership()
     ownership.command_begins("reboot")
     ownership.noticed("pause", 300.0)
-    assert (ownership.refuses_act, ownership.lapses_at) == (True, 300.0)
+    assert (ownership.owner, ownership.lapses_at) == (Owner.COMMAND_THEN_ORCHESTRATOR, 300.0)
     ownership.command_ended()
-    assert (ownership.words, ownership.lapses_at) == ("the VIM's action (pause)", 300.0)
+    assert (ownership.words, ownership.lapses_at) == ("an announced event (pause)", 300.0)
 
 
 def test_the_vims_action_may_lapse_while_the_command_runs() -> None:
@@ -147,13 +144,9 @@ class Claims(RuleBasedStateMachine):
             self.vim_until = None
 
     @precondition(lambda self: not self.act)
-    @rule(take_over=st.booleans())
-    def operator_begins(self, take_over: bool) -> None:
-        if self.ownership.refuses_act and not take_over:
-            with pytest.raises(IllegalEvent):
-                self.ownership.act_begins("stop")
-            return
-        self.ownership.act_begins("stop", take_over=take_over)
+    @rule()
+    def operator_begins(self) -> None:
+        self.ownership.act_begins("stop")
         self.act, self.vim_until = True, None
 
     @precondition(lambda self: self.act)
@@ -183,7 +176,6 @@ class Claims(RuleBasedStateMachine):
         assert ownership.free is not (self.command or self.act or vim)
         assert ownership.command_runs is self.command
         assert ownership.refuses_vote is self.act
-        assert ownership.refuses_act is (vim and not self.act)
         assert ownership.lapses_at == (math.inf if self.vim_until is None else self.vim_until)
 
 

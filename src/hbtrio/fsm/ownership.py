@@ -5,7 +5,8 @@ operator's action until it ends, and a corrective command until it exits. RESTAR
 An orchestrator may forget an action, so its ownership lapses: ``NEXT_STEP_S`` after a vote without
 the next step, and after a notice at the time at which its event counts as called off.
 
-An operator's action waits for a corrective command that runs. Notices of an orchestrator are always
+An operator's action takes an instance from an orchestrator's: who asks now knows best. It waits for
+a corrective command that runs. Notices of an orchestrator are always
 delivered, and under an operator's action they change nothing.
 """
 
@@ -27,10 +28,10 @@ class Owner(Enum):
     __hash__ = object.__hash__
 
     NOBODY = "nobody"
-    ORCHESTRATOR = "the VIM's action"
+    ORCHESTRATOR = "an announced event"
     OPERATOR = "an operator's action"
     COMMAND = "a corrective command"
-    COMMAND_THEN_ORCHESTRATOR = "a corrective command; the VIM's action is next"
+    COMMAND_THEN_ORCHESTRATOR = "a corrective command; an announced event is next"
     COMMAND_THEN_OPERATOR = "a corrective command; an operator's action is next"
 
 
@@ -42,7 +43,6 @@ class OwnershipEvent(Enum):
     STEP = "the VIM's vote was accepted, or its notice was sent"
     OVER = "the VIM's end notice was sent, or its action lapsed"
     ACT = "an operator's action begins"
-    TAKE_OVER = "an operator's action takes over"
     ACT_ENDED = "the operator's action has ended"
     COMMAND = "a corrective command starts"
     COMMAND_ENDED = "the corrective command has ended"
@@ -55,13 +55,12 @@ _ROWS: Final[dict[Owner, dict[OwnershipEvent, Owner]]] = {
         _E.STEP: _S.ORCHESTRATOR,
         _E.OVER: _S.NOBODY,
         _E.ACT: _S.OPERATOR,
-        _E.TAKE_OVER: _S.OPERATOR,
         _E.COMMAND: _S.COMMAND,
     },
     _S.ORCHESTRATOR: {
         _E.STEP: _S.ORCHESTRATOR,
         _E.OVER: _S.NOBODY,
-        _E.TAKE_OVER: _S.OPERATOR,
+        _E.ACT: _S.OPERATOR,
     },
     _S.OPERATOR: {
         _E.STEP: _S.OPERATOR,
@@ -72,13 +71,12 @@ _ROWS: Final[dict[Owner, dict[OwnershipEvent, Owner]]] = {
         _E.STEP: _S.COMMAND_THEN_ORCHESTRATOR,
         _E.OVER: _S.COMMAND,
         _E.ACT: _S.COMMAND_THEN_OPERATOR,
-        _E.TAKE_OVER: _S.COMMAND_THEN_OPERATOR,
         _E.COMMAND_ENDED: _S.NOBODY,
     },
     _S.COMMAND_THEN_ORCHESTRATOR: {
         _E.STEP: _S.COMMAND_THEN_ORCHESTRATOR,
         _E.OVER: _S.COMMAND,
-        _E.TAKE_OVER: _S.COMMAND_THEN_OPERATOR,
+        _E.ACT: _S.COMMAND_THEN_OPERATOR,
         _E.COMMAND_ENDED: _S.ORCHESTRATOR,
     },
     _S.COMMAND_THEN_OPERATOR: {
@@ -132,11 +130,6 @@ class Ownership:
         return self.owner in _OF_OPERATOR
 
     @property
-    def refuses_act(self) -> bool:
-        """Whether an operator's action is refused unless it takes over."""
-        return self.owner in _OF_ORCHESTRATOR
-
-    @property
     def words(self) -> str:
         """Who owns it, for status and events: ``an operator's action (reboot)``."""
         if self.free:
@@ -180,17 +173,13 @@ class Ownership:
 
     # -- an operator's action -----------------------------------------------------------------
 
-    def act_begins(self, action: str, *, take_over: bool = False) -> None:
+    def act_begins(self, action: str) -> None:
         """Handles the begin of an operator's action; see :attr:`command_runs`, for which it waits.
 
-        Args:
-            action: its name.
-            take_over: whether it ends whatever else is in progress.
-
         Raises:
-            IllegalEvent: the caller did not ask :attr:`refuses_act`, or one is in progress.
+            IllegalEvent: one is in progress.
         """
-        self._take(OwnershipEvent.TAKE_OVER if take_over else OwnershipEvent.ACT)
+        self._take(OwnershipEvent.ACT)
         self._act = action
 
     def act_ended(self) -> None:

@@ -298,7 +298,7 @@ async def test_nobody_opens_another_while_an_action_waits(world: HostWorld) -> N
             if current is not None and current.event is Event.STOP:
                 return
             try:
-                world.vote(guest, Event.SUSPEND)
+                world.notice(guest, Event.SUSPEND)
             except RoundOpen as refusal:
                 refusals.append(str(refusal))
             if current is not None:

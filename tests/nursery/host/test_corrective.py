@@ -13,7 +13,7 @@ from hbtrio.config.host import BrakeSettings, CorrectiveCommands
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.wire.channel_codec import encode
 from hbtrio.wire.channel_messages import ChallengeResponse
-from hbtrio.wire.vocabulary import ActionName, CorrectiveAction, Health
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health
 from support.fake_processes import HANGS, FakeRun, Moment
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
 
@@ -496,7 +496,8 @@ async def test_what_it_did_not_begin_a_failing_command_does_not_call_off() -> No
         await world.at(12)
         comes_back(guest)
         await world.at(14)
-        await world.act(guest, ActionName.PAUSE, "cmd", force=True)
+        world.notice(guest, Event.PAUSE)
+        await world.settle()
         falls_silent(guest)
         channel = world.channel(guest)
         await world.at(200)
@@ -516,7 +517,8 @@ async def test_a_log_command_that_fails_calls_nothing_off() -> None:
         await world.at(SILENT)
         falls_ill(guest, CorrectiveAction.LOG)
         await world.at(7)
-        await world.act(guest, ActionName.PAUSE, "cmd", force=True)
+        world.notice(guest, Event.PAUSE)
+        await world.settle()
         falls_silent(guest)
         await world.at(200)
         assert world.host.corrective.failed == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import trio
@@ -11,6 +12,7 @@ import trio
 from hbtrio.config.host import ActionCommands
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.owners import Owners
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.policy.begin_by import BeginBy
 from hbtrio.policy.time_guard import OnTimeGuard
@@ -38,6 +40,8 @@ class ActionRuns:
         supervisor: counts programming errors.
         guard: the process's on-time guard.
         on_over: called with each action that has come to its end.
+        owners: who owns each instance.
+        end_command: ends the corrective command that runs for an instance, by its uuid.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class ActionRuns:
         supervisor: Supervisor,
         guard: OnTimeGuard,
         on_over: Callable[[ActionRun], None],
+        owners: Owners,
+        end_command: Callable[[str], None],
     ) -> None:
         #: The actions in progress, by the instance's uuid.
         self.in_progress: dict[str, ActionRun] = {}
@@ -59,6 +65,8 @@ class ActionRuns:
         self._supervisor = supervisor
         self._guard = guard
         self._on_over = on_over
+        self._owners = owners
+        self._end_command = end_command
 
     def begin(
         self,
@@ -67,6 +75,7 @@ class ActionRuns:
         command: tuple[str, ...],
         *,
         force: bool,
+        take_over: bool,
         begin_by: BeginBy,
         who: str,
     ) -> ActionRun:
@@ -77,6 +86,7 @@ class ActionRuns:
             name: which action, a row of the event table.
             command: what performs it; if empty, the configured command.
             force: skip the vote.
+            take_over: end a corrective command that runs, instead of waiting for it.
             begin_by: until when it may begin; a later start ends it without a step.
             who: who requested it.
 
@@ -108,11 +118,18 @@ class ActionRuns:
             who=who,
         )
         self.in_progress[uuid] = action
+        if take_over:
+            self._end_command(uuid)
+        self._owners.act_begins(uuid, name)
         self._nursery.start_soon(self._run, action)
         return action
 
     async def _run(self, action: ActionRun) -> None:
         try:
+            if (ownership := self._owners.of(action.uuid)).command_runs:
+                await action.wait_for(
+                    ownership.words, partial(self._owners.until_no_command, action.uuid)
+                )
             await action.run()
             self._on_over(action)
         except Exception:  # noqa: BLE001 - one action's programming error must not stop the host
@@ -120,4 +137,5 @@ class ActionRuns:
             _log.exception("action %s on %s failed", action.name, action.uuid)
         finally:
             del self.in_progress[action.uuid]
+            self._owners.act_ended(action.uuid)
             action.close()

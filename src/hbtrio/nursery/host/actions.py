@@ -7,7 +7,7 @@ terminal must not leave an instance that received a pre-notice and never receive
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -100,6 +100,19 @@ class ActionRun:
     def outcome(self) -> str:
         """The state and its reason, for the history; the outcome, once the action has ended."""
         return f"{self.state.value}: {self._reason}" if self._reason else self.state.value
+
+    async def wait_for(self, what: str, wait: Callable[[], Awaitable[None]]) -> None:
+        """Waits before the first step, which may begin so much later; watchers are told why.
+
+        Args:
+            what: what is waited for.
+            wait: returns when it has ended.
+        """
+        self._progress(step="command", waiting=f"{what} is in progress")
+        since = trio.current_time()
+        await wait()
+        if self._begin_by is not None:
+            self._begin_by = self._begin_by.extended(trio.current_time() - since)
 
     async def run(self) -> None:
         """Carries out the action; the last progress line has the outcome.

@@ -40,6 +40,7 @@ from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.host.found_channels import FoundChannels
 from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.link_status import LinkStatus
+from hbtrio.nursery.host.outside_rounds import OutsideRounds
 from hbtrio.nursery.host.overload_watch import OverloadWatch
 from hbtrio.nursery.host.owners import Owners
 from hbtrio.nursery.host.remembering import Remembering
@@ -108,7 +109,8 @@ class Host:
             config.hostname,
             self.reports,
         )
-        self.owners = Owners(nursery, self.guard, self._changed)
+        self.owners = Owners(nursery, self.guard)
+        self._rounds = OutsideRounds(nursery, self.owners)
         self._action_runs = ActionRuns(
             nursery,
             config.actions,
@@ -117,6 +119,8 @@ class Host:
             self.supervisor,
             self.guard,
             self.remembering.action_over,
+            self.owners,
+            lambda uuid: self.corrective.take_over(uuid),
         )
         self.domains = Domains(
             config.libvirt,
@@ -251,9 +255,9 @@ class Host:
             who: who requested it, for the history.
 
         Raises:
-            UnknownInstance, NotHeartbeating, RoundOpen: nothing was sent.
+            UnknownInstance, NotHeartbeating, RoundOpen, InstanceOwned: nothing was sent.
         """
-        return self.channel(uuid).open_round(event, notification, who=who)
+        return self._rounds.open(self.channel(uuid), event, notification, who=who)
 
     async def open_round_soon(
         self,
@@ -281,7 +285,7 @@ class Host:
             who: who requested it, for the history.
 
         Raises:
-            UnknownInstance, NotHeartbeating, RoundOpen, Expired: nothing was sent.
+            UnknownInstance, NotHeartbeating, RoundOpen, InstanceOwned, Expired: nothing was sent.
         """
         until = trio.current_time() + min(patience_s, begin_by.left_s)
         while (current := self.channel(uuid).round) is not None:
@@ -292,7 +296,7 @@ class Host:
             except trio.TooSlowError:
                 break
         begin_by.check()
-        return self.channel(uuid).open_round(event, notification, command_id, who)
+        return self._rounds.open(self.channel(uuid), event, notification, command_id, who)
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
         """Enables or disables reporting of losses and ill health; ``uuid`` "" is the whole host.
@@ -326,6 +330,7 @@ class Host:
         command: tuple[str, ...],
         *,
         force: bool,
+        take_over: bool = False,
         begin_by: BeginBy = ANY_TIME,
         who: str = "",
     ) -> ActionRun:
@@ -336,6 +341,7 @@ class Host:
             name: which action, a row of the event table.
             command: what performs it; if empty, the configured command.
             force: skip the vote.
+            take_over: end a corrective command that runs, instead of waiting for it.
             begin_by: until when it may begin.
             who: who requested it, for the history.
 
@@ -347,10 +353,12 @@ class Host:
         """
         uuid = self.channel(uuid).uuid
         begin_by.check()
+        ended = self.owners.words(uuid) if take_over and self.owners.of(uuid).command_runs else ""
         action = self._action_runs.begin(
-            uuid, name, command, force=force, begin_by=begin_by, who=who
+            uuid, name, command, force=force, take_over=take_over, begin_by=begin_by, who=who
         )
-        self.remembering.action_begins(action, "asked, without its vote" if force else "asked")
+        asked = "asked, without its vote" if force else "asked"
+        self.remembering.action_begins(action, f"{asked}, ending {ended}" if ended else asked)
         return action
 
 

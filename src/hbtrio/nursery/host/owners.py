@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -25,15 +24,11 @@ class Owners:
     Args:
         nursery: runs a task for each action of an orchestrator, which may lapse.
         guard: the process's on-time guard.
-        on_change: called with the uuid of an instance whose owner has changed; must not block.
     """
 
-    def __init__(
-        self, nursery: trio.Nursery, guard: OnTimeGuard, on_change: Callable[[str], None]
-    ) -> None:
+    def __init__(self, nursery: trio.Nursery, guard: OnTimeGuard) -> None:
         self._nursery = nursery
         self._guard = guard
-        self._on_change = on_change
         self._owned: dict[str, Ownership] = {}
         self._changed: dict[str, trio.Event] = {}
         self._lapsing: set[str] = set()
@@ -64,9 +59,9 @@ class Owners:
         self._of(uuid).end_noticed()
         self._note(uuid)
 
-    def act_begins(self, uuid: str, action: str, *, take_over: bool) -> None:
+    def act_begins(self, uuid: str, action: str) -> None:
         """Handles the begin of an operator's action; see :meth:`Ownership.act_begins`."""
-        self._of(uuid).act_begins(action, take_over=take_over)
+        self._of(uuid).act_begins(action)
         self._note(uuid)
 
     def act_ended(self, uuid: str) -> None:
@@ -113,7 +108,6 @@ class Owners:
             self._nursery.start_soon(self._lapse, uuid)
         if (changed := self._changed.pop(uuid, None)) is not None:
             changed.set()
-        self._on_change(uuid)
 
     async def _lapse(self, uuid: str) -> None:
         """Ends an action of which its orchestrator says no more; a later step puts that off."""

@@ -1,0 +1,77 @@
+"""Opens the votes and notices that an orchestrator asks for, and notes whose its instances are."""
+
+from __future__ import annotations
+
+import trio
+
+from hbtrio.fsm.heartbeat.outage import Outage
+from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.owners import Owners
+from hbtrio.nursery.host.round import Round, RoundOpen
+from hbtrio.wire.vocabulary import (
+    EVENT_TABLE,
+    Event,
+    ExpectedEffect,
+    NotificationType,
+    VoteResult,
+)
+
+
+class InstanceOwned(RoundOpen):
+    """An operator's action is in progress: no vote is opened; a notice would be."""
+
+
+class OutsideRounds:
+    """Opens votes and notices that are no part of an action of this host.
+
+    Args:
+        nursery: runs a task for each vote, which waits for its outcome.
+        owners: who owns each instance.
+    """
+
+    def __init__(self, nursery: trio.Nursery, owners: Owners) -> None:
+        self._nursery = nursery
+        self._owners = owners
+
+    def open(
+        self,
+        channel: Channel,
+        event: Event,
+        notification: NotificationType,
+        command_id: str = "",
+        who: str = "",
+    ) -> Round:
+        """Opens a vote or notice; arguments and errors are those of :meth:`Channel.open_round`.
+
+        Raises:
+            InstanceOwned: a vote, while an operator's action is in progress.
+        """
+        is_vote = notification is NotificationType.REVOCABLE
+        if is_vote and self._owners.of(channel.uuid).refuses_vote:
+            raise InstanceOwned(f"{self._owners.words(channel.uuid)} is in progress")
+        opened = channel.open_round(event, notification, command_id, who)
+        if is_vote:
+            self._nursery.start_soon(self._await_outcome, channel.uuid, opened)
+        else:
+            self._noticed(channel, event, opened.window.seconds)
+        return opened
+
+    async def _await_outcome(self, uuid: str, vote: Round) -> None:
+        await vote.done.wait()
+        # Only a reject refuses the event.
+        if vote.outcome is not None and vote.outcome.result is not VoteResult.REJECT:
+            self._owners.vote_accepted(uuid, vote.event)
+
+    def _noticed(self, channel: Channel, event: Event, window_s: float) -> None:
+        over_at = trio.current_time() + window_s
+        match EVENT_TABLE[event].effect:
+            case ExpectedEffect.RETURNS:
+                self._owners.end_noticed(channel.uuid)
+                return
+            case ExpectedEffect.FREEZES:
+                outage = Outage.freeze(event, over_at)
+            case ExpectedEffect.RESTARTS:
+                outage = Outage.restart(event, over_at, channel.heartbeat.profile.restart_s)
+            case ExpectedEffect.STOPS:
+                outage = Outage.stop(event, over_at)
+        self._owners.noticed(channel.uuid, event, outage.call_off_at)

@@ -1,0 +1,182 @@
+"""One owner per instance: actions, votes, notices and corrective commands, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from hbtrio.config.host import BrakeSettings, CorrectiveCommands
+from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.fsm.ownership import Owner
+from hbtrio.nursery.host.outside_rounds import InstanceOwned
+from hbtrio.wire.vocabulary import ActionName, Event
+from support.fake_processes import FakeRun
+from support.host_world import HostWorld, ScriptedGuest, host_world
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+def owner(world: HostWorld, guest: ScriptedGuest) -> Owner:
+    return world.host.owners.of(guest.uuid).owner
+
+
+def commands(argv: Sequence[str]) -> FakeRun:
+    return FakeRun(delay_s=20.0) if argv[0] in ("reset", "slow") else FakeRun()
+
+
+def owned_world() -> AbstractAsyncContextManager[HostWorld]:
+    return host_world(
+        corrective_commands=CorrectiveCommands(reboot=("reset", "{uuid}")),
+        brake=BrakeSettings(share=1.0),
+        runs=commands,
+    )
+
+
+def falls_silent(guest: ScriptedGuest) -> None:
+    guest.answers_after_s, guest.sends_init = None, False
+
+
+def not_acted(world: HostWorld) -> list[tuple[float, str, str]]:
+    return [
+        ((report.time.timestamp() - 1767225600), report.cause, report.reason)
+        for report in world.host.reports.recent
+        if report.cause
+    ]
+
+
+def started(world: HostWorld) -> list[tuple[float, str]]:
+    return [(round(moment.time_s, 6), moment.argv[0]) for moment in world.processes.started]
+
+
+async def test_an_accepted_vote_owns_for_60_s() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        await world.at(2)
+        world.vote(guest, Event.PAUSE)
+        await world.settle()
+        assert owner(world, guest) is Owner.ORCHESTRATOR
+        await world.at(61.9)
+        assert owner(world, guest) is Owner.ORCHESTRATOR
+        await world.at(62)
+        assert owner(world, guest) is Owner.NOBODY
+
+
+async def test_a_rejected_vote_owns_nothing() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        guest.reply = lambda _: None
+        world.vote(guest, Event.PAUSE)
+        await world.settle()
+        assert owner(world, guest) is Owner.NOBODY
+
+
+async def test_a_notice_owns_until_the_end_notice() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        world.notice(guest, Event.PAUSE)
+        await world.at(200)
+        assert owner(world, guest) is Owner.ORCHESTRATOR
+        world.notice(guest, Event.UNPAUSE)
+        assert owner(world, guest) is Owner.NOBODY
+
+
+async def test_without_an_end_notice_it_lapses_at_the_call_off_time() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        await world.at(2)
+        world.notice(guest, Event.STOP)
+        # The notice's window of 10 s, and 300 s.
+        await world.at(311.9)
+        assert owner(world, guest) is Owner.ORCHESTRATOR
+        await world.at(312)
+        assert owner(world, guest) is Owner.NOBODY
+
+
+async def test_under_an_action_a_vote_is_refused_and_a_notice_is_delivered() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        await world.act(guest, ActionName.UNPAUSE, "slow")
+        with pytest.raises(InstanceOwned, match=r"an operator's action \(unpause\)"):
+            world.vote(guest, Event.STOP)
+        world.notice(guest, Event.PAUSE)
+        assert owner(world, guest) is Owner.OPERATOR
+
+
+async def test_a_loss_under_a_vote_is_reported_and_decided_anew_once_it_has_lapsed() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        await world.at(2)
+        world.vote(guest, Event.REBOOT)
+        await world.at(4.5)
+        falls_silent(guest)
+        await world.at(61)
+        text = "reboot not run: an announced event (reboot) is in progress"
+        assert [(cause, reason) for _, cause, reason in not_acted(world)] == [("owner", text)]
+        assert started(world) == []
+        await world.at(120)
+        # Lapsed at 62; silent under fresh challenges for 7 s, and held for one interval.
+        assert started(world) == [(70.0, "reset")]
+        assert len(not_acted(world)) == 1
+
+
+async def test_one_that_answers_when_its_owner_has_gone_is_left_alone() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        await world.at(2)
+        world.vote(guest, Event.REBOOT)
+        await world.at(4.5)
+        falls_silent(guest)
+        await world.at(65)
+        guest.answers_after_s = 0.0
+        await world.at(300)
+        assert started(world) == []
+        assert world.channel(guest).heartbeating
+
+
+async def test_an_action_waits_for_the_corrective_command_that_runs() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        await world.at(4.5)
+        falls_silent(guest)
+        await world.at(10)
+        assert owner(world, guest) is Owner.COMMAND
+        acted = await world.act(guest, ActionName.STOP, "stop-it", force=True)
+        assert acted.lines[0] == {
+            "step": "command",
+            "waiting": "a corrective command (reboot) is in progress",
+        }
+        await world.at(27.9)
+        assert started(world) == [(8.0, "reset")]
+        await world.at(29)
+        assert started(world) == [(8.0, "reset"), (28.0, "stop-it")]
+        assert owner(world, guest) is Owner.NOBODY
+
+
+async def test_an_action_that_takes_over_ends_the_command() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        await world.at(4.5)
+        falls_silent(guest)
+        await world.at(10)
+        world.host.begin_action(
+            guest.uuid, ActionName.STOP, ("stop-it",), force=True, take_over=True
+        )
+        await world.at(11)
+        assert started(world) == [(8.0, "reset"), (10.0, "stop-it")]
+        assert [moment.argv[0] for moment in world.processes.cancelled] == ["reset"]
+        outcomes = [one.outcome for one in world.host.reports.recent if one.outcome]
+        assert outcomes == ["ended"]
+
+
+async def test_an_action_cancels_a_command_that_has_not_started() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        await world.at(4.5)
+        falls_silent(guest)
+        await world.at(7.5)  # lost, and held for one interval
+        assert world.channel(guest).heartbeat.state is HeartbeatState.LOST
+        await world.act(guest, ActionName.REBOOT, "cmd", force=True)
+        await world.at(9)
+        assert started(world) == [(7.5, "cmd")]
