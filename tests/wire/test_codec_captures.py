@@ -60,6 +60,8 @@ def test_every_captured_line_says_what_the_json_in_it_says() -> None:
         assert members["msg_type"] == message.TYPE
         for field, value in attrs.asdict(message).items():
             expected = members[field]
+            if field == "log_msg":
+                expected = expected.removesuffix(" ")  # behind the last line of a script
             assert value == ("unknown" if expected in ODD_WORDS else expected)
 
 
@@ -74,7 +76,7 @@ def test_the_captured_message_that_lacks_a_key_is_named_with_its_id() -> None:
 def test_the_captured_line_with_raw_carriage_returns_is_repaired() -> None:
     (captured,) = [message for message in ALL if b"\r" in message.line]
     assert decode(captured.line) == ActionResponse(
-        1021, Event.STOP, NotificationType.REVOCABLE, VoteResult.REJECT, RAW_CR_REASON
+        1021, Event.STOP, NotificationType.REVOCABLE, VoteResult.REJECT, RAW_CR_REASON.rstrip(" ")
     )
 
 
@@ -84,7 +86,7 @@ def test_both_roads_read_every_captured_line_alike() -> None:
         assert decode(captured.line) == decode(b" " + captured.line)
 
 
-def test_every_captured_line_that_is_json_takes_the_fast_road(
+def test_captured_lines_that_are_json_take_the_fast_road_but_for_their_last_blank(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(line: bytes) -> Message:
@@ -92,7 +94,7 @@ def test_every_captured_line_that_is_json_takes_the_fast_road(
 
     monkeypatch.setattr(channel_codec, "_decode_carefully", refuse)
     for captured in USABLE:
-        if b"\r" not in captured.line:
+        if b"\r" not in captured.line and b' "}' not in captured.line:
             decode(captured.line)
 
 

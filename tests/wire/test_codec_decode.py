@@ -150,7 +150,7 @@ def test_a_text_of_the_longest_line_is_read_whole(road: bytes) -> None:
 
 def test_lone_surrogates_leave_no_trace_in_a_message_or_a_fault() -> None:
     line = (
-        b'{"version":3,"revision":1,"msg_type":"%s","sequence":1,"\\ud800":1,"log_msg":"\\udfff"}'
+        b'{"version":3,"revision":1,"msg_type":"%s","sequence":1,"log_msg":"\\udfff","\\ud800":1}'
     )
     assert decode(line % b"exit") == Exit("?")
     fault = fault_of(line % b"\\ud83d")

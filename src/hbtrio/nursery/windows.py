@@ -213,9 +213,11 @@ class BallotWindow(Window[Outcome]):
         sources: Iterable[Source] = (),
         subject: str = "",
         *,
+        subject_name: str = "",
         allows_s: float = math.inf,
     ) -> None:
         super().__init__(seconds, guard, sources=sources, allows_s=allows_s)
+        self._log_suffix = f" ({subject_name})" if subject_name else ""
         self.kind = kind
         self._log_prefix = f"{subject}: " if subject else ""
         self.ballot = ballot
@@ -263,11 +265,12 @@ class BallotWindow(Window[Outcome]):
         silent = ", ".join(self.ballot.owed)
         if self.ballot.expire() is not None:
             _log.info(
-                "%s%s window closed after %g s, no answer from %s",
+                "%s%s window closed after %g s, no answer from %s%s",
                 self._log_prefix,
                 self.kind,
                 self.seconds,
                 silent,
+                self._log_suffix,
             )
         self._settle()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -603,3 +605,16 @@ async def test_what_ends_a_restart_without_a_socket_ends_the_waiting_for_it(
     await world.at(40)
     assert world.reports()[-1][1:] == ("stopped", "its socket did not come back")
     assert world.host.channels == {}
+
+
+async def test_the_line_about_its_end_names_the_instance(
+    world: HostWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hbtrio")
+    guest = await world.heartbeating()
+    world.channel(guest).outages.restarts("reboot")
+    guest.answers_after_s = None
+    await world.at(200)
+    lines = [record.getMessage() for record in caplog.records]
+    closed = f"{guest.uuid}: RESTART window closed after 121 s, no answer from instance (vm)"
+    assert closed in lines

@@ -58,10 +58,21 @@ class Channel:
         self._setup = setup
         self._windows = WindowTasks()
         self.restart = RestartWindow(
-            self.uuid, self._windows, setup.guard, self.take_in, self._restart_expired
+            self.uuid,
+            self._windows,
+            setup.guard,
+            self.take_in,
+            self._restart_expired,
+            self._reported_name,
         )
         self.rounds = RoundSlot(
-            self.uuid, self._windows, setup.guard, self.take_in, setup.new_id, self._round_over
+            self.uuid,
+            self._windows,
+            setup.guard,
+            self.take_in,
+            setup.new_id,
+            self._round_over,
+            self._reported_name,
         )
         self._reports = ChannelReports(self.uuid, self.heartbeat, setup)
         self.dialling = Dialling(self.uuid, file.path, setup.dialer)
@@ -98,6 +109,9 @@ class Channel:
         if self.dialling.fault and self.heartbeat.state is HeartbeatState.WAITING:
             return f"{self.dialling.fault}; retrying"
         return self.heartbeat.reason
+
+    def _reported_name(self) -> str:
+        return self.heartbeat.profile.name
 
     @property
     def name_suffix(self) -> str:

@@ -16,7 +16,7 @@ from hbtrio.nursery.windows import Answer, BallotWindow, stay_silent
 from hbtrio.policy.allowances import HOST_ALLOWS_S
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionResponse
-from hbtrio.wire.vocabulary import Event, NotificationType, WindowKind
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind
 
 #: The only voter that a host knows.
 _GUEST: Final = "guest"
@@ -67,6 +67,7 @@ class RoundSlot:
         source: reads what the instance has sent.
         new_id: makes invocation ids.
         on_over: called once for each opened round, when it has its outcome.
+        name: returns the instance's name, for the log.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class RoundSlot:
         source: Source,
         new_id: Callable[[], int],
         on_over: Callable[[Round], None],
+        name: Callable[[], str],
     ) -> None:
         #: The open round, or None.
         self.current: Round | None = None
@@ -86,6 +88,7 @@ class RoundSlot:
         self._source = source
         self._new_id = new_id
         self._on_over = on_over
+        self._name = name
         self._is_reserved = False
 
     @contextmanager
@@ -124,6 +127,7 @@ class RoundSlot:
             self._guard,
             [self._source],
             self._uuid,
+            subject_name=self._name(),
             allows_s=HOST_ALLOWS_S,
         )
         self.current = Round(event, notification, self._new_id(), window, command_id, who)
@@ -136,7 +140,10 @@ class RoundSlot:
         # applications.
         if self.current is None or response.invocation_id != self.current.invocation_id:
             return False
-        self.current.window.answer(_GUEST, Answer(response.vote_result, response.log_msg))
+        # With ``unknown``, a deployed client repeats the reason of the action before.
+        is_stale = response.vote_result is VoteResult.UNKNOWN
+        reason = "" if is_stale else response.log_msg
+        self.current.window.answer(_GUEST, Answer(response.vote_result, reason))
         return True
 
     def abort(self, reason: str) -> None:
@@ -146,7 +153,7 @@ class RoundSlot:
 
     def release(self) -> None:
         """Lets go of its owner, which has ended; no round may be opened after it."""
-        del self._source, self._on_over
+        del self._source, self._on_over, self._name
 
     def _over(self, _: Outcome) -> None:
         current, self.current = self.current, None
