@@ -47,7 +47,7 @@ FUZZ ?=
 fuzz: $(VENV)/.installed-fuzz
 	PYTHONPATH=tests $(BIN)/python -m fuzz --keep --seconds $(FUZZ_S) $(FUZZ)
 
-# Hostile guests, hosts, clients and applications for longer, and a larger host; 12 minutes.
+# Hostile guests, hosts and clients for longer, and more guests; 7 minutes.
 test-hostile: $(VENV)/.installed-test
 	HBTRIO_HOSTILE_GUESTS=4000 HBTRIO_HOSTILE_S=180 $(BIN)/python -m pytest \
 		-o faulthandler_timeout=900 tests/hostile
