@@ -83,6 +83,9 @@ async def test_a_reject_in_the_channel_is_no_consent() -> None:
                 for guest in guests:
                     await logged(guest.log, "revocable stop: reject (busy)")
         assert results == ["reject"] * len(guests), scene.logs()
+        # A thread of the host writes the events: they may come later than the answers.
+        for guest in guests:
+            await scene.events.wait_for(event("vote", guest), within_s=SOON_S)
         assert kinds(scene, since) == {"vote"}, scene.logs()
 
 
