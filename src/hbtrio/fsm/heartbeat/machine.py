@@ -277,9 +277,16 @@ class Heartbeat:
 
         An instance in any other state is challenged anyway, or must not be.
         """
-        if self.state is not HeartbeatState.LOST or not self.connected or self.owes_answer:
+        if not (self.may_be_probed and self.connected) or self.owes_answer:
             return NOTHING
         return (self._challenge(now, now),)
+
+    @property
+    def may_be_probed(self) -> bool:
+        """Whether a guest is there that may be silent: it is lost, or was before a reconnect."""
+        if self.state is HeartbeatState.LOST:
+            return True
+        return self.state is HeartbeatState.WAITING and self.situation.presence is Presence.PROVEN
 
     def _missed_one(self, now: float) -> tuple[Effect, ...]:
         self.missed += 1

@@ -73,6 +73,7 @@ class CorrectionRun:
         self._seen = seen and not tools.has_agent
         self._failed_at = trio.current_time()
         self._lost = channel.heartbeat.state is HeartbeatState.LOST
+        self._beats = channel.heartbeat.beats
         self._command = CorrectionCommand(tools, channel, action, reason)
         self._wait: trio.CancelScope | None = None
         #: libvirt's words when it was decided last.
@@ -101,6 +102,9 @@ class CorrectionRun:
         beat = self._channel.heartbeat
         if beat.state is HeartbeatState.LOST:
             return True
+        if self._lost and beat.state is HeartbeatState.WAITING:
+            # The host itself connects anew to a guest that is silent for long.
+            return beat.beats == self._beats and beat.may_be_probed
         if self.correction.failures and beat.state is HeartbeatState.RETURNING:
             return True  # the command could not do anything; it is challenged meanwhile
         return not self._lost and beat.health is Health.UNHEALTHY

@@ -1,0 +1,204 @@
+"""Corrective commands beside libvirt: what its answer, confirm and no_io_for_s allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import attrs
+import pytest
+
+from hbtrio.config.host import (
+    BrakeSettings,
+    CorrectiveCommands,
+    CorrectiveSettings,
+    LibvirtSettings,
+)
+from hbtrio.nursery.host.reports import Report
+from support.fake_libvirt import CRASHED, FakeDomain
+from support.fake_processes import FakeRun
+from support.host_world import HostWorld, ScriptedGuest, host_world, now
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+COMMANDS = CorrectiveCommands(
+    reboot=("reset", "{uuid}", "{state}"), reboot_gone=("start", "{uuid}")
+)
+
+
+def libvirt_world(
+    *,
+    commands: CorrectiveCommands = COMMANDS,
+    run: FakeRun | None = None,
+    answers: list[FakeRun] | None = None,
+    **settings: Any,
+) -> AbstractAsyncContextManager[HostWorld]:
+    def runs(argv: Sequence[str]) -> FakeRun:
+        return answers.pop(0) if argv[0] == "ask" and answers else run or FakeRun()
+
+    return host_world(
+        corrective_commands=commands,
+        corrective=CorrectiveSettings(**settings),
+        brake=BrakeSettings(share=1.0),
+        libvirt=LibvirtSettings(enabled="on"),
+        runs=runs,
+    )
+
+
+@attrs.frozen
+class Machine:
+    """A guest in a running domain."""
+
+    guest: ScriptedGuest
+    domain: FakeDomain
+
+
+async def running(world: HostWorld) -> Machine:
+    guest = world.guest()
+    domain = world.libvirt.define(guest.uuid, "web-1", (guest.path,))
+    await world.libvirt.start(domain)
+    guest.appear()
+    await world.sleep(3)
+    assert world.channel(guest).heartbeating
+    return Machine(guest, domain)
+
+
+def falls_silent(guest: ScriptedGuest) -> None:
+    guest.answers_after_s, guest.sends_init = None, False
+
+
+def started(world: HostWorld) -> list[tuple[str, ...]]:
+    return [moment.argv for moment in world.processes.started if moment.argv[0] != "ask"]
+
+
+def told(world: HostWorld, kind: str) -> list[Report]:
+    return [report for report in world.host.reports.recent if report.kind == kind]
+
+
+async def test_a_vm_that_runs_and_is_silent_is_reset_and_the_event_has_the_answer() -> None:
+    async with libvirt_world() as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        await world.sleep(10)
+        assert started(world) == [("reset", machine.guest.uuid, "running: booted")]
+        (report,) = told(world, "corrective")
+        assert (report.outcome, report.state) == ("done", "running: booted")
+
+
+async def test_one_that_is_paused_between_the_loss_and_the_command_is_left_alone() -> None:
+    async with libvirt_world() as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        while not told(world, "loss"):
+            await world.sleep(0.1)
+        await world.libvirt.suspend(machine.domain, 3)
+        await world.sleep(120)
+        assert started(world) == []
+
+
+async def test_while_libvirt_is_silent_nothing_is_run_and_then_it_is_decided_anew() -> None:
+    async with libvirt_world() as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        while not told(world, "loss"):
+            await world.sleep(0.1)
+        world.libvirt.hung = True
+        await world.sleep(60)
+        assert started(world) == []
+        (report,) = told(world, "not-acted")
+        assert (report.cause, report.alarm) == ("libvirt-silent", True)
+        assert report.state == "libvirt unknown"
+        world.libvirt.hung = False
+        back = now()
+        await world.sleep(60)
+        assert [argv[0] for argv in started(world)] == ["reset"]
+        # At least 7 s of silence to fresh challenges.
+        assert world.processes.started[0].time_s >= back + 7
+        assert len(told(world, "not-acted")) == 1
+
+
+async def test_a_vm_kept_after_a_panic_is_reset() -> None:
+    async with libvirt_world() as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        await world.libvirt.become(
+            machine.domain, CRASHED, 1, "event 'lifecycle' for domain 'NAME': Crashed Panicked"
+        )
+        await world.sleep(10)
+        assert started(world) == [("reset", machine.guest.uuid, "crashed: panicked")]
+
+
+async def test_a_vm_whose_qemu_failed_is_started_once() -> None:
+    async with libvirt_world() as world:
+        machine = await running(world)
+        machine.guest.vanish()
+        await world.libvirt.kill(machine.domain)
+        await world.sleep(60)
+        assert started(world) == [("start", machine.guest.uuid)]
+
+
+@pytest.mark.parametrize("reason", [1, 2, 4, 5])
+async def test_a_vm_that_was_shut_off_is_never_started(reason: int) -> None:
+    async with libvirt_world() as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        machine.guest.vanish()
+        await world.libvirt.become(
+            machine.domain, 5, reason, "event 'lifecycle' for domain 'NAME': Stopped Whatever"
+        )
+        await world.sleep(200)
+        assert started(world) == []
+
+
+async def test_a_command_that_failed_without_a_reset_is_tried_again() -> None:
+    async with libvirt_world(run=FakeRun(1, delay_s=1.0)) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        await world.sleep(30)
+        assert len(started(world)) >= 2
+        await world.sleep(1000)
+        assert len(started(world)) == 6
+        assert {report.outcome for report in told(world, "corrective")} == {"failed"}
+
+
+async def test_a_command_that_failed_after_a_reset_is_not() -> None:
+    async with libvirt_world(run=FakeRun(1, delay_s=1.0)) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        while not started(world):
+            await world.sleep(0.1)
+        world.libvirt.reset(machine.domain)
+        await world.sleep(60)
+        assert len(started(world)) == 1
+        assert world.channel(machine.guest).restart.window is not None
+
+
+async def test_confirm_may_refuse_and_is_asked_again_each_minute() -> None:
+    answers = [FakeRun(1, stdout=b"under repair\nnot shown\n"), FakeRun(1), FakeRun(0)]
+    async with libvirt_world(answers=answers, confirm=("ask", "{uuid}")) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        await world.sleep(60)
+        assert started(world) == []
+        assert [(r.cause, r.reason) for r in told(world, "not-acted")] == [
+            ("confirm", "reboot not run: under repair")
+        ]
+        await world.sleep(200)
+        assert [argv[0] for argv in started(world)] == ["reset"]
+        assert answers == []
+
+
+async def test_a_dry_run_says_what_it_would_have_run() -> None:
+    async with libvirt_world(dry_run=True) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        await world.sleep(60)
+        assert started(world) == []
+        (report,) = told(world, "corrective")
+        argv = ["reset", machine.guest.uuid, "running: booted"]
+        assert (report.outcome, report.reason) == (
+            "dry-run",
+            f"reboot would have been run: {argv}",
+        )
+        assert world.channel(machine.guest).restart.window is None
