@@ -10,7 +10,8 @@ from pathlib import Path
 import trio
 
 from hbtrio.errors import UserError
-from hbtrio.nursery.host.memory import HostMemory, MemorySettings
+from hbtrio.nursery.host.memory import HostMemory
+from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.store.database import open_database
 from hbtrio.store.host_records import Moment, Recollection
 from hbtrio.store.host_schema import HOST_SCHEMA

@@ -45,7 +45,8 @@ from hbtrio.nursery.host.directory_watch import InotifyWatch
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.host.events_watch import watch_events_file
-from hbtrio.nursery.host.memory import HostMemory, MemorySettings, open_memory
+from hbtrio.nursery.host.memory import HostMemory, open_memory
+from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.port import UnixDialer
 from hbtrio.store.host_records import Moment

@@ -19,10 +19,10 @@ from hbtrio.nursery.host.memory import (
     PAUSE_S,
     STEP_S,
     HostMemory,
-    MemorySettings,
     NotKept,
     open_memory,
 )
+from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.store.host_records import (
     ActionRecord,
     HoldRecord,

@@ -16,14 +16,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final, NoReturn
 
-import attrs
 import trio
 
 from hbtrio.errors import UserError
+from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.nursery.host.unwritten import Unwritten
 from hbtrio.nursery.store_watch import StoreWatch
 from hbtrio.nursery.wakeup import WakeUp
@@ -39,7 +39,6 @@ from hbtrio.store.host_records import (
 from hbtrio.store.host_store import HostStore
 from hbtrio.store.jobs import StoreFault
 from hbtrio.store.records import HistoryEntry, HistoryRecord
-from hbtrio.system.file_identity import creation_of
 
 _log = logging.getLogger("hbtrio.memory")
 
@@ -60,25 +59,6 @@ _PRUNE_EVERY_S: Final = 3600.0
 
 #: Why a host without a state directory remembers nothing.
 NO_DIRECTORY: Final = "no state directory is configured: nothing is remembered across restarts"
-
-
-@attrs.frozen(kw_only=True)
-class MemorySettings:
-    """What a memory needs from outside.
-
-    Args:
-        open_store: opens the store; None if there is no state directory.
-        moment: returns the present moment.
-        path: the store's file, for messages; "" if there is none.
-        history_days: for how long the history is kept.
-        socket_of: identifies the socket at a path as a file; "" if none is there.
-    """
-
-    open_store: Callable[[], AbstractAsyncContextManager[HostStore]] | None
-    moment: Callable[[], Moment]
-    path: str = ""
-    history_days: float = 30.0
-    socket_of: Callable[[str], str] = creation_of
 
 
 class NotKept(Exception):
