@@ -19,7 +19,6 @@ LONGER: Final = {
     "src/hbtrio/nursery/host/channel.py": 450,
     "src/hbtrio/nursery/host/daemon.py": 450,
     "src/hbtrio/nursery/host/libvirt_watch.py": 450,
-    "src/hbtrio/nursery/host/memory.py": 400,
 }
 
 
