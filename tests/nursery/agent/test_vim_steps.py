@@ -7,6 +7,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.nursery.agent.vim_steps import STEP_S
 from hbtrio.store.records import InstanceRecord
+from hbtrio.wire.link_messages import Reporting
 from hbtrio.wire.vocabulary import Event, VoteResult
 from support.agent_world import AgentWorld
 from support.scripted_host import VM, ScriptedHost
@@ -113,3 +114,48 @@ async def test_a_deleted_instance_is_waited_for_no_longer(world: AgentWorld) -> 
     await world.agent.inventory.delete_instance(VM)
     await world.at(100)
     assert statuses(world) == []
+
+
+@pytest.mark.parametrize("steps", [[False, True], [False, True, False, True], [True, False, True]])
+async def test_a_change_to_enabled_reaches_the_host_however_soon_it_comes(
+    world: AgentWorld, steps: list[bool]
+) -> None:
+    """For the host it means that the VM runs again."""
+    host = await world.bound_host()
+    before = len(host.received)
+    session = world.agent.fleet.sessions[host.hello.hostname]
+    for enabled in steps:
+        session.set_reporting(VM, enabled=enabled)
+    await wait_all_tasks_blocked()
+    said = [one.enabled for one in host.received[before:] if isinstance(one, Reporting)]
+    assert said == [False, True]
+
+
+async def test_of_other_changes_only_the_last_is_sent(world: AgentWorld) -> None:
+    host = await world.bound_host()
+    before = len(host.received)
+    session = world.agent.fleet.sessions[host.hello.hostname]
+    for enabled in (True, True, False, False):
+        session.set_reporting(VM, enabled=enabled)
+    await wait_all_tasks_blocked()
+    said = [one.enabled for one in host.received[before:] if isinstance(one, Reporting)]
+    assert said == [False]
+
+
+async def test_a_change_to_enabled_without_a_link_reaches_the_host_on_the_next(
+    world: AgentWorld,
+) -> None:
+    host = await world.bound_host()
+    await host.cut()
+    await vim_sets(world, host, reporting=False)
+    await vim_sets(world, host, reporting=True)
+    before = len(host.received)
+    await world.host(host)
+    said = [one for one in host.received[before:] if isinstance(one, Reporting)]
+    assert [one.enabled for one in said if one.uuid == VM] == [False, True]
+    # Once: the next link repeats the state and no more.
+    await host.cut()
+    before = len(host.received)
+    await world.host(host)
+    said = [one for one in host.received[before:] if isinstance(one, Reporting)]
+    assert [one.enabled for one in said if one.uuid == VM] == [True]

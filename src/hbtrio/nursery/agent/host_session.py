@@ -77,7 +77,7 @@ class HostSession:
     complete: bool = False
     _replies: dict[str, Window[Reply | Exception]] = attrs.field(factory=dict, init=False)
     _progress: dict[str, trio.MemorySendChannel[str]] = attrs.field(factory=dict, init=False)
-    _reporting: dict[str, bool] = attrs.field(factory=dict, init=False)
+    _reporting: dict[str, tuple[bool, ...]] = attrs.field(factory=dict, init=False)
     _to_send: WakeUp = attrs.field(factory=WakeUp, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -94,8 +94,13 @@ class HostSession:
         return self.link.reading or not self.complete
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
-        """Queues for the host whether to report losses; ``uuid`` "" is the whole host."""
-        self._reporting[uuid] = enabled
+        """Queues for the host whether to report losses; ``uuid`` "" is the whole host.
+
+        The newest state replaces a queued one, but a change to enabled never gets lost: it means
+        that the VM runs again.
+        """
+        cycles = enabled and self._reporting.get(uuid, ())[:1] == (False,)
+        self._reporting[uuid] = (False, True) if cycles else (enabled,)
         self._to_send.set()
 
     async def send_reporting(self) -> None:
@@ -104,9 +109,9 @@ class HostSession:
             await self._to_send.wait()
             while self._reporting:
                 uuid = next(iter(self._reporting))
-                enabled = self._reporting.pop(uuid)
                 try:
-                    await self.link.send(Reporting(uuid, enabled))
+                    for enabled in self._reporting.pop(uuid):
+                        await self.link.send(Reporting(uuid, enabled))
                 except SessionEnded:
                     return  # the next session sends all of them
 

@@ -63,6 +63,8 @@ class AgentInventory:
     ) -> None:
         #: Counts changes: an answer to a request made before a change may be outdated.
         self.edits = 0
+        #: Instances that were enabled again while their host had no link.
+        self._enabled_unheard: set[str] = set()
         #: Serialize changes, so that store and fleet agree on the last one. The holder of an
         #: instance's or a uuid's lock may wait for a host's lock, never the other way round.
         self._instance_locks = KeyedLock()
@@ -215,6 +217,8 @@ class AgentInventory:
             # alone.
             await self._store.inventory.put_instance(instance)
             self._fleet.instances[instance.uuid] = instance
+        if before is not None and instance.reporting and not before.reporting:
+            self._enabled_unheard.add(instance.uuid)
         self.send_reporting(instance)
         if before is not None and before.hostname != instance.hostname:
             _log.info("%s: moved from %s to %s", instance.uuid, before.hostname, instance.hostname)
@@ -255,6 +259,7 @@ class AgentInventory:
             await self._store.inventory.delete_instance(uuid)
             self._fleet.drop_instance(instance)
             self._states.forget(instance)
+            self._enabled_unheard.discard(uuid)
             self._disable_reporting(instance)
             await self._guard.left(instance.hostname, uuid, "the VIM has deleted it")
 
@@ -273,7 +278,13 @@ class AgentInventory:
         self._send(hostname, "", reporting=self._fleet.host_reporting(hostname))
 
     def send_reporting(self, instance: InstanceRecord) -> None:
-        """Sends an instance's host, if linked, the instance's reporting state."""
+        """Sends an instance's host, if linked, the instance's reporting state.
+
+        A change to enabled means that the VM runs again, so the host gets it as a change.
+        """
+        if instance.uuid in self._enabled_unheard and instance.hostname in self._fleet.sessions:
+            self._enabled_unheard.discard(instance.uuid)
+            self._send(instance.hostname, instance.uuid, reporting=False)
         self._send(instance.hostname, instance.uuid, reporting=instance.reporting)
 
     def _disable_reporting(self, instance: InstanceRecord) -> None:
