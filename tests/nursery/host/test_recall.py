@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hbtrio.config.host import CorrectiveCommands, LibvirtSettings
-from hbtrio.wire.vocabulary import Event
+from hbtrio.wire.vocabulary import Event, Health
 from support.fake_libvirt import FakeDomain
 from support.fake_processes import FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world
@@ -199,6 +199,21 @@ async def test_the_limit_of_corrective_commands_counts_on(store: MemoryStore) ->
         await world.sleep(1800)
         assert "loss" in [kind for kind, _ in kinds(world)]
         assert len(world.processes.started) == 1
+
+
+async def test_illness_counts_on(store: MemoryStore) -> None:
+    """What was reported is no news to the next run; a minute later it is, as ever."""
+    async with host_world(memory=store.memory()) as world:
+        guest = await world.heartbeating()
+        guest.sends_init = False
+        guest.health, guest.log_msg = Health.UNHEALTHY, "disk full"
+        await world.sleep(3)
+        assert [kind for kind, _ in kinds(world)].count("unhealthy") == 1
+        await world.restart_host(store.memory())
+        await world.sleep(10)
+        assert [kind for kind, _ in kinds(world)] == ["heartbeating"]
+        await world.sleep(60)
+        assert ("unhealthy", "disk full") in kinds(world)
 
 
 # -- with libvirt ----------------------------------------------------------------------------------

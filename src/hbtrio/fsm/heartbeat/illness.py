@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import attrs
+
 from hbtrio.fsm.heartbeat.effects import Ill, Note
 from hbtrio.policy.quota import Quota
 from hbtrio.wire.channel_messages import ChallengeResponse
@@ -38,6 +40,21 @@ _KEPT: Final = Note("unhealthy around an event or after its start: reported only
 _REPORTING_OFF: Final = Note("unhealthy, but reporting is off")
 
 
+@attrs.frozen
+class ReportedIllness:
+    """The last report of ill health, as long as it lasts.
+
+    Args:
+        action: the corrective action that was requested.
+        reason: the reason in the report.
+        at: when it was reported.
+    """
+
+    action: CorrectiveAction
+    reason: str
+    at: float
+
+
 class Illness:
     """The ill health of one guest.
 
@@ -58,6 +75,19 @@ class Illness:
         #: The reason in the last report.
         self._reason: str | None = None
         self._quota = Quota(REPORTS, REPORTS_PERIOD_S)
+
+    @property
+    def reported(self) -> ReportedIllness | None:
+        """The last report, if the ill health in it lasts."""
+        if self._reason is None or self._action is None:
+            return None
+        return ReportedIllness(self._action, self._reason, self._reported_at)
+
+    def recall(self, reported: ReportedIllness) -> None:
+        """Takes what an earlier run of the host has reported: it is no news."""
+        self._action, self._reason = reported.action, reported.reason
+        self._reported_at = reported.at
+        self._quota.restore(reported.at)
 
     @property
     def lasts(self) -> bool:

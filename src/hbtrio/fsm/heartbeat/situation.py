@@ -59,11 +59,11 @@ class Situation:
     """
 
     __slots__ = (
-        "_illness",
         "before",
         "has_failed",
         "health",
         "health_reason",
+        "illness",
         "is_presumed",
         "is_remembered",
         "outage",
@@ -96,7 +96,7 @@ class Situation:
         #: By its last answer; unknown while it is not heartbeating.
         self.health = Health.UNKNOWN
         self.health_reason = ""
-        self._illness = Illness(grace_s)
+        self.illness = Illness(grace_s)
 
     @property
     def init_seen(self) -> bool:
@@ -121,7 +121,7 @@ class Situation:
             # Its health was that of the time before it left or returned.
             self.health, self.health_reason = Health.UNKNOWN, ""
         if after is HeartbeatState.HEARTBEATING:
-            self._illness.begins()
+            self.illness.begins()
         self.state = after
         self.suspicion = None
         self.has_failed = False
@@ -210,7 +210,7 @@ class Situation:
             if health is not self.health:
                 self.health, self.reason = health, ANSWERS
             self.health_reason = response.log_msg if health is Health.UNHEALTHY else ""
-        news = self._illness.heard(response, now, reporting=reporting)
+        news = self.illness.heard(response, now, reporting=reporting)
         if news is None:
             return NOTHING
         if health is Health.HEALTHY and type(news) is Note and heartbeating and not returns:
@@ -219,11 +219,11 @@ class Situation:
 
     def settle(self, now: float) -> None:
         """Notes when heartbeating began, if a step has begun it without an answer."""
-        self._illness.settle(now)
+        self.illness.settle(now)
 
     def action_begins(self, now: float) -> None:
         """Handles the accepted vote of an action, whose notice follows."""
-        self._illness.action_begins(now)
+        self.illness.action_begins(now)
 
     def silent(
         self, reason: str, profile: Profile, now: float, *, reporting: bool, state: str = ""
@@ -299,7 +299,7 @@ class Situation:
         """Handles a notice being sent; returns whether to challenge the instance now."""
         if EVENT_TABLE[event].effect is ExpectedEffect.RETURNS:
             return self.return_by(HeartbeatEvent.RETURNS, f"{event} was sent")
-        self._illness.event_begins()
+        self.illness.event_begins()
         if EVENT_TABLE[event].effect is ExpectedEffect.RESTARTS:
             self.learn(PresenceEvent.RESTART_NOTICE)
         return False

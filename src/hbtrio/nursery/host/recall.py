@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 import trio
 
+from hbtrio.fsm.heartbeat.illness import ReportedIllness
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.store.host_records import KnownInstance, Moment
@@ -49,6 +50,7 @@ class Recall:
 
     Args:
         channels: the channels of all instances, by uuid; a live view.
+        boot_clock: returns CLOCK_BOOTTIME.
         known_now: returns what is known of a channel's instance now.
         on_absent: called with an instance of which not even a socket came back.
     """
@@ -56,10 +58,12 @@ class Recall:
     def __init__(
         self,
         channels: Mapping[str, Channel],
+        boot_clock: Callable[[], float],
         known_now: Callable[[Channel], KnownInstance],
         on_absent: Callable[[KnownInstance, str], None],
     ) -> None:
         self._channels = channels
+        self._boot_clock = boot_clock
         self._known_now = known_now
         self._on_absent = on_absent
         #: Those without a channel.
@@ -93,7 +97,13 @@ class Recall:
         if expected is None or not expected.known.is_same_start(self._known_now(channel)):
             return
         self._introduced[channel.uuid] = expected.known
-        left_s = max(0.0, expected.until - trio.current_time())
+        known, now = expected.known, trio.current_time()
+        if known.ill_action is not None:
+            # Known of this boot, as it is the same start.
+            at = now - max(0.0, self._boot_clock() - known.ill_at)
+            illness = ReportedIllness(known.ill_action, known.ill_reason, at)
+            channel.heartbeat.situation.illness.recall(illness)
+        left_s = max(0.0, expected.until - now)
         channel.outages.presume(expected.known.profile, _REASON, left_s)
 
     def changed(self, channel: Channel) -> None:

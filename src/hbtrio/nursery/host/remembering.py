@@ -47,7 +47,7 @@ class Remembering:
         self._channels = channels
         self._hostname = hostname
         self._reports = reports
-        self.recall = Recall(channels, self.known_of, self._absent)
+        self.recall = Recall(channels, lambda: memory.moment.boot_s, self.known_of, self._absent)
         self._recalled = trio.Event()
         if memory.is_kept:
             reports.listen(self._reported)
@@ -132,9 +132,10 @@ class Remembering:
     def known_of(self, channel: Channel) -> KnownInstance:
         """Returns what is known of an instance, as it is remembered."""
         moment, beat = self._memory.moment, channel.heartbeat
+        now, ill = trio.current_time(), beat.situation.illness.reported
         window, until = channel.restart.window, None
         if window is not None:
-            until = round(moment.boot_s + window.remaining_s(trio.current_time()), 1)
+            until = round(moment.boot_s + window.remaining_s(now), 1)
         return KnownInstance(
             uuid=channel.uuid,
             state=beat.state.value,
@@ -144,4 +145,7 @@ class Remembering:
             domain_id=self._domain_id(channel.uuid),
             socket=self._memory.socket_of(channel.path),
             expected_until=until,
+            ill_action=None if ill is None else ill.action,
+            ill_reason="" if ill is None else ill.reason,
+            ill_at=0.0 if ill is None else round(moment.boot_s - (now - ill.at), 1),
         )
