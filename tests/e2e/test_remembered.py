@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 import trio
 
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.scene import Scene, event, open_scene
-from support.real_processes import SOON_S, hbtrio, logged
+from support.lone_daemon import running, serves
+from support.real_processes import SOON_S, hbtrio, logged, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("home")]
 
@@ -66,3 +70,14 @@ async def test_a_state_directory_that_can_not_be_used_stops_no_host() -> None:
         status = (await scene.status())["host"]["memory"]
         assert status["state"] == "failing"
         assert "its directory does not exist" in status["why"]
+
+
+async def test_systemd_names_the_state_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "first").mkdir()
+    monkeypatch.setenv("STATE_DIRECTORY", f"{home}/first:{home}/second")
+    with running("host", home, stderr=subprocess.DEVNULL):
+        await until((home / "first" / "host.db").exists)
+        await until(lambda: serves("host", home))
+    assert (home / "first" / "host.db").stat().st_mode & 0o777 == 0o600
