@@ -92,7 +92,7 @@ LITERAL: list[tuple[LinkMessage, str]] = [
     ),
     (
         Reply("c-1", True, seconds=9),
-        '{"type":"reply","command_id":"c-1","ok":true,"reason":"","seconds":9}',
+        '{"type":"reply","command_id":"c-1","ok":true,"reason":"","seconds":9,"owned":false}',
     ),
     (
         ActionProgress("c-1", "{}", last=True),
@@ -112,7 +112,7 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         ActCommand("c-1", "u-1", "reboot", ("virsh", "reset"), False, 1.0, 17.5, "b-1", "uid 0"),
         '{"type":"act","command_id":"c-1","uuid":"u-1","action":"reboot",'
         '"command":["virsh","reset"],"force":false,"deadline_s":1.0,'
-        '"begin_by_s":17.5,"boot_id":"b-1","who":"uid 0"}',
+        '"begin_by_s":17.5,"boot_id":"b-1","who":"uid 0","take_over":false}',
     ),
     (Ack(3), '{"type":"ack","number":3}'),
     (Ping(1), '{"type":"ping","number":1}'),

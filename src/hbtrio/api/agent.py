@@ -157,7 +157,12 @@ class _AgentApi:
         with _faults():
             self._begin_by(request).check()
             action = await self._actions.begin(
-                self._uuid(request), name, body.command, force=body.force, who=who
+                self._uuid(request),
+                name,
+                body.command,
+                force=body.force,
+                who=who,
+                take_over=body.take_over,
             )
         return api_parts.stream(request, action.lines.watch())
 

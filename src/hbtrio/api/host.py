@@ -135,6 +135,7 @@ class _HostApi:
                 name,
                 body.command,
                 force=body.force,
+                take_over=body.take_over,
                 begin_by=begin_by(request, self._host.clock),
                 who=who,
             )

@@ -127,13 +127,17 @@ class LinkReport:
 
 @attrs.frozen
 class Reply:
-    """Host: accepts or refuses a command. ``seconds`` is the window of the round it opened."""
+    """Host: accepts or refuses a command. ``seconds`` is the window of the round it opened.
+
+    ``owned``: refused because an operator's action is in progress, which is no consent.
+    """
 
     TYPE: ClassVar[str] = "reply"
     command_id: Name
     ok: bool
     reason: Text = ""
     seconds: Period = 0
+    owned: bool = False
 
 
 @attrs.frozen
@@ -188,7 +192,8 @@ class ActCommand:
     """Agent: perform an action; an empty ``command`` is the host's configured one.
 
     ``begin_by_s`` and ``boot_id`` are those of :class:`RoundCommand`. ``who`` is the operator, as
-    far as the agent knows, for the host's log.
+    far as the agent knows, for the host's log. ``take_over``: end a corrective command that runs,
+    instead of waiting for it; a host that is too old to know it starts the action at once.
     """
 
     TYPE: ClassVar[str] = "act"
@@ -201,6 +206,7 @@ class ActCommand:
     begin_by_s: Clock | None = None
     boot_id: Name = ""
     who: Name = ""
+    take_over: bool = False
 
 
 @attrs.frozen

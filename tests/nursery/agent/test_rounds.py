@@ -311,6 +311,21 @@ async def refused(
     return fault
 
 
+async def test_a_vote_during_an_operators_action_is_no_consent(world: AgentWorld) -> None:
+    """Not even of an instance that is not heartbeating because of that action."""
+    host = await world.bound_host()
+    await host.send_instance(heartbeating=False)
+    reason = "an operator's action (stop) is in progress"
+
+    async def refuse(command: RoundCommand) -> None:
+        await host.send(Reply(command.command_id, False, reason, owned=True))
+
+    host.on_round = refuse
+    with pytest.raises(CantAsk, match=r"an operator's action \(stop\) is in progress"):
+        await world.ask(Event.STOP, vote=True)
+    assert world.vim.verdicts == []
+
+
 @STANDING
 async def test_a_host_that_opens_no_round(
     caplog: pytest.LogCaptureFixture, heartbeating: bool, world: AgentWorld

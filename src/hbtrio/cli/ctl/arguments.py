@@ -161,7 +161,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     act = command(
         "act",
         "perform an action on an instance, with its vote and notices",
-        usage="%(prog)s [-h] [--force] UUID ACTION [-- COMMAND...]",
+        usage="%(prog)s [-h] [--force] [--take-over] UUID ACTION [-- COMMAND...]",
         epilog="COMMAND performs the action; the host runs it as the host daemon's user. {uuid} in "
         "an argument stands for the instance's uuid, {{uuid}} for the text {uuid}. Without COMMAND "
         "the host runs the one that its [actions] configure.",
@@ -172,6 +172,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "action", metavar="ACTION", type=_Words("action", actions), help=", ".join(actions)
     )
     act.add_argument("--force", action="store_true", help="skip the vote, not the notices")
+    act.add_argument(
+        "--take-over",
+        action="store_true",
+        help="end a corrective command that runs, instead of waiting for it",
+    )
 
 
 def _add_connection(parser: argparse.ArgumentParser, *, again: bool = False) -> None:

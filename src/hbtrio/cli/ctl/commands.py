@@ -244,7 +244,12 @@ class Session:
 
     async def _act(self) -> int:
         name = self._options.action
-        body = ActRequest(action=name, command=_command(self._options), force=self._options.force)
+        body = ActRequest(
+            action=name,
+            command=_command(self._options),
+            force=self._options.force,
+            take_over=self._options.take_over,
+        )
         view = ProgressView(self._screen, whole=name)
         uuid = await self._instance()
         last = await self._watch.run(uuid, "act", body, name, view, lambda one: one.step == "end")

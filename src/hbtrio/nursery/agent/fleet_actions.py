@@ -93,7 +93,14 @@ class AgentActions:
         self._wall_clock = wall_clock
 
     async def begin(
-        self, uuid: str, name: ActionName, command: tuple[str, ...], *, force: bool, who: str
+        self,
+        uuid: str,
+        name: ActionName,
+        command: tuple[str, ...],
+        *,
+        force: bool,
+        who: str,
+        take_over: bool = False,
     ) -> FleetAction:
         """Has the instance's host start an action.
 
@@ -106,6 +113,7 @@ class AgentActions:
             command: what the host runs to perform it; empty for the host's configured command.
             force: skip the vote.
             who: the operator.
+            take_over: end a corrective command that runs, instead of waiting for it.
 
         Returns:
             The action, once the host reports progress, or once it is unknown whether the action has
@@ -128,7 +136,14 @@ class AgentActions:
             )
         else:
             message = ActCommand(
-                self._new_command_id(), uuid, name, command, force, _DEADLINE_S, who=who[:MAX_NAME]
+                self._new_command_id(),
+                uuid,
+                name,
+                command,
+                force,
+                _DEADLINE_S,
+                who=who[:MAX_NAME],
+                take_over=take_over,
             )
             begin_by = session.begin_by(_DEADLINE_S)
             await self._nursery.start(self._run, action, session, message, begin_by)
@@ -213,7 +228,8 @@ def _asked(message: ActCommand) -> str:
     """Describes the request; of a command, only the program, as its arguments may be secret."""
     forced = ", without its vote" if message.force else ""
     program = f", with {printable(message.command[0])[:_PROGRAM]}" if message.command else ""
-    return f"asked{forced}{program}"
+    taken = ", taking over" if message.take_over else ""
+    return f"asked{forced}{taken}{program}"
 
 
 def _line(text: str) -> ProgressLine:

@@ -56,11 +56,13 @@ class OpeningReply:
         seconds: its window; 0 if it is not known to be open.
         fault: why; "" if it is open.
         is_unknown: whether the host may have opened it all the same.
+        is_owned: whether the host refuses it because of an operator's action.
     """
 
     seconds: int = 0
     fault: str = ""
     is_unknown: bool = False
+    is_owned: bool = False
 
 
 @attrs.define(eq=False)
@@ -187,7 +189,7 @@ class HostSession:
             return OpeningReply(fault=fault, is_unknown=True)
         if reply.ok and reply.seconds:
             return OpeningReply(reply.seconds)
-        return OpeningReply(fault=reply.reason or "the host opened none")
+        return OpeningReply(fault=reply.reason or "the host opened none", is_owned=reply.owned)
 
     async def act(self, message: ActCommand, begin_by: BeginBy) -> AsyncGenerator[str]:
         """Sends an action's command and yields its progress lines.

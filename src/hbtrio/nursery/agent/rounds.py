@@ -41,12 +41,7 @@ from hbtrio.store.retry import retry_forever
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand
-from hbtrio.wire.vocabulary import (
-    Event,
-    NotificationType,
-    window_of,
-    window_s,
-)
+from hbtrio.wire.vocabulary import Event, NotificationType, window_of, window_s
 
 _log = logging.getLogger("hbtrio.rounds")
 
@@ -186,7 +181,9 @@ class Rounds:
         opened = await self._open_on(session, current, session.begin_by(PATIENCE_S))
         if opened.fault:
             self._end(current, machine.host_opened_none(opened.fault))
-            return self._unasked.answer(record, opened.fault, is_unknown=opened.is_unknown)
+            return self._unasked.answer(
+                record, opened.fault, is_unknown=opened.is_unknown, is_owned=opened.is_owned
+            )
         machine.host_opened(opened.seconds, trio.current_time())
         self._nursery.start_soon(self._hold_window, current)
         return OpenedRound(record.command_id, opened.seconds, current.outcome)

@@ -80,7 +80,14 @@ class UnaskedRounds:
             _log.error("store: %s: history entry lost: %s %s", fault, uuid, reason)
         return self.answer(record, reason)
 
-    def answer(self, record: RoundRecord, reason: str, *, is_unknown: bool = False) -> OpenedRound:
+    def answer(
+        self,
+        record: RoundRecord,
+        reason: str,
+        *,
+        is_unknown: bool = False,
+        is_owned: bool = False,
+    ) -> OpenedRound:
         """Logs and answers a recorded round; returns and raises as :meth:`refuse`.
 
         Args:
@@ -88,8 +95,10 @@ class UnaskedRounds:
             reason: why it is not known to be open.
             is_unknown: whether the instance may have been asked: then it raises
                 :class:`OutcomeUnknown`.
+            is_owned: whether an operator's action is in progress: "takes no part" would be consent
+                to a second action.
         """
-        may_answer = self._fleet.may_be_heartbeating(record.uuid)
+        may_answer = is_owned or self._fleet.may_be_heartbeating(record.uuid)
         level = logging.WARNING if may_answer else logging.INFO
         what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
         _log.log(level, "%s: no %s: %s", record.uuid, what, reason)

@@ -16,11 +16,14 @@ import logging
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
+import attrs
+
 from hbtrio.config.host import GivenCommand
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.agent_feed import AgentFeed
 from hbtrio.nursery.host.daemon import Host, UnknownInstance
+from hbtrio.nursery.host.outside_rounds import InstanceOwned
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.policy.begin_by import BeginBy, Expired, ProcessClock
 from hbtrio.wire.link_messages import (
@@ -96,6 +99,8 @@ class AgentCommands:
             )
         except Expired as error:
             await session.send(_expired(command, error))
+        except InstanceOwned as error:
+            await session.send(attrs.evolve(_refusal(command, str(error)), owned=True))
         except (UnknownInstance, NotHeartbeating, RoundOpen) as error:
             # The state first: without it the agent would take the refusal for a fault of the host.
             await self._feed.send_if_changed(session, command.uuid)
@@ -114,6 +119,7 @@ class AgentCommands:
                 name,
                 command.command,
                 force=command.force,
+                take_over=command.take_over,
                 begin_by=self._begin_by(command),
                 who=who,
             )

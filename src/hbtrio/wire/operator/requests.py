@@ -65,6 +65,9 @@ class ActRequest:
         ),
     ] = ()
     force: Annotated[bool, Meta(description="Skip the vote, not the notices.")] = False
+    take_over: Annotated[
+        bool, Meta(description="End a corrective command that runs, instead of waiting for it.")
+    ] = False
 
 
 @attrs.frozen(kw_only=True)
