@@ -2,9 +2,10 @@
 
     python -m support.socket_churn DIRECTORY PER_SECOND SECONDS
 
-At most 200 exist at a time, of all kinds: sockets with a listener that never answers, sockets
-without one, plain files, FIFOs, links, and names without a uuid. In the end all are gone, and it
-prints how many there were.
+It makes as many as belong to these seconds, even if a busy machine takes longer. At most 200 exist
+at a time, of all kinds: sockets with a listener that never answers, sockets without one, plain
+files, FIFOs, links, and names without a uuid. In the end all are gone, and it prints how many there
+were.
 """
 
 from __future__ import annotations
@@ -59,9 +60,10 @@ def _main(directory: Path, per_s: int, seconds: float) -> int:
             one.close()
 
     began = time.monotonic()
+    total = round(per_s * seconds)
     number = 0
-    while (passed := time.monotonic() - began) < seconds:
-        while number < passed * per_s:
+    while number < total:
+        while number < min(total, (time.monotonic() - began) * per_s):
             place = f"no-uuid-{number}" if number % 50 == 0 else uuid_of(number)
             path = directory / f"cgcs.heartbeat.{place}.sock"
             alive.append((path, _KINDS[number % len(_KINDS)](path)))
