@@ -73,9 +73,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
-    """No test may leave descriptors, threads or children behind; its tasks have ended with trio."""
+    """No test may leave descriptors, threads or children behind; its tasks have ended with trio.
+
+    What fixtures of a module or of the session hold was there before.
+    """
     before = Held.now()
     yield
     left = left_since(before)

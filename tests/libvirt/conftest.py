@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from libvirt.private_libvirt import PrivateLibvirt, obstacle
+from support.leaks import Held, left_since
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,12 @@ def libvirt(libvirtd: PrivateLibvirt) -> Iterator[PrivateLibvirt]:
     """The libvirtd, without a domain."""
     yield libvirtd
     libvirtd.destroy_all()
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(libvirtd: PrivateLibvirt) -> Iterator[None]:
+    """As for all tests, except that libvirtd may be another process than before."""
+    before = Held.now()
+    yield
+    left = left_since(before)
+    assert left in ({}, {"children": [str(libvirtd.pid)]})

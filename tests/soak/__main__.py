@@ -1,16 +1,19 @@
 """Runs an agent, a host and guests as real processes and shows whether they leak.
 
-Each round has votes and notices that the VIM asks for, a status and a history that an operator asks
-for, audits, a killed guest, a lost link, and a stall of the host, of the agent or of a guest. After
-each round, when nothing is in progress, it takes a sample of each process that has run since the
-beginning: descriptors, threads and RSS.
+Each round has votes and notices that the VIM asks for, a status that an operator asks for, audits,
+a killed guest, and votes during which the agent, the host or a guest is stopped; every third has a
+lost link. After each round, when nothing is in progress, it takes a sample of each process that has
+run since the beginning: descriptors, threads and RSS.
+
+A vote or notice has its verdict at the VIM, or a line in the agent's history that says why there is
+none, see :mod:`soak.missing`.
 
 Flat is: beside the first quarter of the samples, which is warming up, the smallest number of
 descriptors and of threads in the last quarter is not above that of the second, and the median RSS
 of the last quarter is at most 3 % and 1 MiB above that of the second.
 
-``SOAK_S`` is how long it runs, in seconds, 1800 by default. The exit status is 1 unless all is
-flat.
+``SOAK_S`` is how long it runs, in seconds, 1800 by default. The exit status is 1 unless all is flat
+and no verdict is missing without a reason.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ from hbtrio.client.client import CtlClient
 from hbtrio.lab.daemon import Daemon
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.scene import event
-from support.real_fleet import HOST_UUID, HOSTNAME, Fleet, open_fleet
+from soak.missing import NEWEST, SINCE, Line, why_missing
+from support.real_fleet import HOST_UUID, HOSTNAME, Fleet, Question, open_fleet
 from support.real_processes import SOON_S, descriptors
 
 DEFAULT_S: Final = 1800
@@ -41,6 +45,9 @@ GUESTS: Final = ("killed", "vm-1", "vm-2", "vm-3")
 WINDOW_S: Final = 2
 AUDIT_S: Final = 10
 STALL_S: Final = 1.0
+
+#: How long an event script takes, so that its vote is open when a process is stopped.
+THINKS_S: Final = 0.5
 
 #: After this long without a request nothing is in progress, and idle connections are closed.
 QUIET_S: Final = 1.0
@@ -87,10 +94,15 @@ class Soak:
     def __init__(self, fleet: Fleet) -> None:
         self.samples: dict[str, list[Sample]] = {}
         self.rounds = 0
-        #: Votes and notices of which the VIM got no verdict in time, as on an overloaded machine.
-        self.without_verdict = 0
+        self.asked = 0
+        #: Missing verdicts with a reason, and what is known of those without.
+        self.explained = 0
+        self.unexplained: list[str] = []
+        self._stalled = "nobody"
         self._fleet = fleet
         self._killed, *self._lasting = fleet.vms
+        for vm in self._lasting:
+            (vm.directory / "think").write_text(str(THINKS_S))
 
     def _daemons(self) -> dict[str, Daemon]:
         fleet = self._fleet
@@ -111,7 +123,9 @@ class Soak:
             nursery.start_soon(self._kill)
         await self._stall()
         if self.rounds % 3 == 0:
-            await self._cut_link()
+            await self._fleet.link.down()
+            self._fleet.link.up()
+        await self._fleet.ready()
         await trio.sleep(QUIET_S)
         for name, daemon in self._daemons().items():
             self.samples.setdefault(name, []).append(Sample.of(daemon.pid))
@@ -120,14 +134,34 @@ class Soak:
 
     async def _ask(self, vm: LabGuest) -> None:
         for verb in ("vote", "notify"):
+            since = self._newest()
             question = self._fleet.begin(vm, verb)
             await question.over.wait()
-            assert not question.refusal, question.refusal
-            with trio.move_on_after(question.seconds or SOON_S) as patience:
-                while len(self._fleet.verdicts(vm)) <= question.since:  # noqa: ASYNC110
-                    await trio.sleep(0.02)
-            # The VIM has decided by itself: nothing is sent after the time that it was told.
-            self.without_verdict += patience.cancelled_caught
+            await self._verdict_of(question, since)
+
+    def _newest(self) -> int:
+        [(newest,)] = self._fleet.read(NEWEST)
+        return int(newest)
+
+    async def _verdict_of(self, question: Question, since: int) -> None:
+        """Waits for the verdict, or for a line of the history since then which says why not."""
+        vm, told = question.vm, question.refusal or question.seconds
+        assert told is not None, "the VIM got no reply"
+        kind = "vote" if question.verb == "vote" else "notice"
+        self.asked += 1
+        why = None
+        with trio.move_on_after((question.seconds or 0) + SOON_S) as patience:
+            while why is None and len(self._fleet.verdicts(vm)) <= question.since:
+                await trio.sleep(0.05)
+                lines = (Line(*row) for row in self._fleet.read(SINCE, vm.uuid, since))
+                why = why_missing(vm.uuid, kind, told, lines)
+        what = f"{kind} of {vm.name}, told {told!r}, {self._stalled} was stopped last"
+        if why is not None:
+            self.explained += 1
+            print(f"no verdict: {what}: {why}", flush=True)
+        elif patience.cancelled_caught:
+            known = self._fleet.rows(vm)[question.row :]
+            self.unexplained.append(f"{what}: {known} {self._fleet.read(SINCE, vm.uuid, since)}")
 
     async def _operate(self) -> None:
         url = f"unix:{self._fleet.scene.directory}/agent.sock"
@@ -144,15 +178,19 @@ class Soak:
         await self._fleet.scene.events.wait_for(heartbeating, within_s=SOON_S, since=since)
 
     async def _stall(self) -> None:
-        daemon = list(self._daemons().values())[self.rounds % len(self._daemons())]
+        """Stops one process after the other while votes are open."""
+        since = self._newest()
+        questions = [self._fleet.begin(vm, "vote") for vm in self._lasting]
+        for question in questions:
+            await question.over.wait()
+        daemons = list(self._daemons().items())
+        self._stalled, daemon = daemons[self.rounds % len(daemons)]
         daemon.freeze()
         await trio.sleep(STALL_S)
         daemon.thaw()
-
-    async def _cut_link(self) -> None:
-        await self._fleet.link.down()
-        self._fleet.link.up()
-        await self._fleet.ready()
+        async with trio.open_nursery() as nursery:
+            for question in questions:
+                nursery.start_soon(self._verdict_of, question, since)
 
 
 async def _main(seconds: float) -> int:
@@ -173,9 +211,14 @@ async def _main(seconds: float) -> int:
             ]
             print(f"{trio.current_time() - began:5.1f} s  " + "   ".join(now), flush=True)
     found = [fault for name, one in soak.samples.items() for fault in faults(name, one)]
-    print(f"{soak.rounds} rounds, {soak.without_verdict} verdicts missing")
+    print(
+        f"{soak.rounds} rounds, {soak.asked} votes and notices,"
+        f" {soak.explained} verdicts missing with a reason, {len(soak.unexplained)} without"
+    )
     print("\n".join(found) or "flat")
-    return 1 if found else 0
+    for what in soak.unexplained:
+        print(f"missing without a reason: {what}")
+    return 1 if found or soak.unexplained else 0
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Held:
     @classmethod
     def now(cls) -> Held:
         """Counts it."""
-        return cls(_files(), _threads(), _children(), _tasks())
+        return cls(open_files(), _threads(), _children(), _tasks())
 
     def __sub__(self, before: Held) -> dict[str, list[str]]:
         """What is more than before, by kind."""
@@ -64,11 +64,13 @@ async def nothing_left() -> AsyncIterator[None]:
     assert left == {}
 
 
-def _files() -> Counter[str]:
+def open_files(pid: int | None = None) -> Counter[str]:
+    """How often a process, this one by default, has each file open; all sockets count as one."""
+    directory = f"/proc/{pid or 'self'}/fd"
     found: Counter[str] = Counter()
-    for name in os.listdir("/proc/self/fd"):
+    for name in os.listdir(directory):
         with suppress(OSError):  # that of the listing itself is gone
-            file = os.readlink(f"/proc/self/fd/{name}")
+            file = os.readlink(f"{directory}/{name}")
             if not any(kept in file for kept in _KEPT_FILES):
                 # Each socket and pipe has a number, which another may get.
                 found[file.partition(":[")[0]] += 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from typing import Any
@@ -27,8 +28,9 @@ from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.launcher import until_it_serves, write_toml
 from hbtrio.lab.scene import Scene, open_scene
 from support.agent_world import request_bytes
+from support.leaks import open_files
 from support.link_proxy import LinkProxy
-from support.real_processes import until
+from support.real_processes import SOON_S, until
 
 HOSTNAME = "compute-0"
 HOST_UUID = "11111111-2222-3333-4444-555555555555"
@@ -211,6 +213,29 @@ class Fleet:
         assert (await self.request("GET", f"/v1/hosts/{HOST_UUID}"))["state"] == "enabled"
         await until(lambda: self.read(_NEWS) == [])
 
+    def open_files(self) -> dict[int, Counter[str]]:
+        """What each process that runs has open, by its pid."""
+        daemons = [self.agent, self.scene.host, *(vm.daemon for vm in self.vms)]
+        return {
+            daemon.pid: open_files(daemon.pid)
+            for daemon in daemons
+            if daemon is not None and daemon.status is None
+        }
+
+    async def nothing_left(self, before: dict[int, Counter[str]]) -> None:
+        """Returns once the processes that run since then have no more open than they had."""
+        # The first script or command starts the reaper, which watches a pipe.
+        allowed = {pid: files + Counter(["pipe"]) for pid, files in before.items()}
+        more: dict[int, Counter[str]] = {}
+        with trio.move_on_after(SOON_S):
+            while more := {  # noqa: ASYNC110 - other processes set no event
+                pid: files - allowed[pid]
+                for pid, files in self.open_files().items()
+                if pid in allowed and files - allowed[pid]
+            }:
+                await trio.sleep(0.05)
+        assert more == {}
+
     # -- what the VIM asks ------------------------------------------------------------------
 
     async def request(self, method: str, path: str, body: Any = b"") -> Any:
@@ -302,6 +327,8 @@ async def open_fleet(
 ) -> AsyncIterator[Fleet]:
     """An agent and a host, ready, with VMs; at the end all processes are ended.
 
+    Those that have run from the beginning to the end must not have more files open then.
+
     Args:
         names: what the VMs are called.
         window_s: how long their votes and notices may take.
@@ -321,7 +348,9 @@ async def open_fleet(
                     await fleet.boot(name, window_s)
             await fleet.introduce()
             await fleet.ready()
+            before = fleet.open_files()
             yield fleet
+            await fleet.nothing_left(before)
         finally:
             with trio.CancelScope(shield=True):
                 if fleet.agent is not None:

@@ -15,8 +15,3 @@ async def world(autojump_clock: MockClock) -> AsyncIterator[AppWorld]:
     """A guest that is enabled and has no applications yet."""
     async with app_world() as world:
         yield world
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(no_leaks: None) -> None:
-    """Every test here is guarded, see ``no_leaks``."""
