@@ -212,6 +212,36 @@ async def test_a_deadline_noticed_late_leaves_time_for_what_is_on_its_way(
     assert at == round(2.0 + stall_s + further_s, 6)
 
 
+@pytest.mark.parametrize(
+    ("work_s", "ends_s"),
+    [
+        # Done in the further time; done as late as the process was; never done.
+        (0.01, TAKE_IN_S),
+        (0.3, 0.3),
+        (math.inf, 0.5),
+    ],
+)
+async def test_a_late_process_reads_on_while_a_source_is_at_work_on_what_has_arrived(
+    work_s: float, ends_s: float, autojump_clock: MockClock
+) -> None:
+    """Thirty reports that arrived in a stall of half a second may take longer than 50 ms."""
+    done_at = 2.5 + work_s
+    async with trio.open_nursery() as nursery:
+
+        async def stall() -> None:
+            await trio.sleep_until(2.0 - 0.001)
+            autojump_clock.jump(0.501)
+
+        nursery.start_soon(stall)
+        await sleep_until_on_time(
+            2.0,
+            OnTimeGuard(math.inf),
+            at_most_s=AT_MOST_S,
+            sources=[lambda: trio.current_time() < done_at],
+        )
+    assert 2.5 + ends_s <= trio.current_time() <= 2.5 + ends_s + 2 * TAKE_IN_S
+
+
 async def test_the_further_time_is_bounded_too(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
 

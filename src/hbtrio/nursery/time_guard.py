@@ -59,9 +59,11 @@ async def sleep_until_on_time(
 
     A process that was stopped finds its deadlines passed and the answers unread. So the sources are
     read first. If the process woke up more than ``BEHIND_S`` late, it reads on for ``TAKE_IN_S``:
-    its threads, the store and its peers were delayed too. If the guard reports that the process is
-    late, it reads until the guard is calm. In a process that is on time, an answer that arrives
-    exactly at the deadline still counts.
+    its threads, the store and its peers were delayed too. While a source is at work on what has
+    arrived meanwhile, such as thirty reports on their way into the store, it reads on for as long
+    as the process was late. If the guard reports that the process is late, it reads until the guard
+    is calm. In a process that is on time, an answer that arrives exactly at the deadline still
+    counts.
 
     Args:
         deadline: on trio's clock.
@@ -81,7 +83,9 @@ async def sleep_until_on_time(
     await take_in(sources)
     if woken - due > BEHIND_S:
         await trio.sleep_until(reads_until)
-        await take_in(sources)
+        caught_up = min(due + 2 * (woken - due), end)
+        while await take_in(sources) and trio.current_time() < caught_up:
+            pass
     while (now := trio.current_time()) < end and guard.is_late(now):
         await trio.sleep_until(min(guard.calm_at(now), end))
         await take_in(sources)
@@ -96,12 +100,15 @@ def sleep_on_time(guard: OnTimeGuard) -> Callable[[float, Source], Awaitable[Non
     return sleep
 
 
-async def take_in(sources: Iterable[Source]) -> None:
+async def take_in(sources: Iterable[Source]) -> bool:
     """Reads what has arrived and lets the woken tasks run, for at most ``TAKE_IN_S``.
 
     One checkpoint is not enough: after a stop, epoll may return without events; trio then expires
     the deadlines, and only its next pass finds what has arrived. Tasks woken in one pass run in any
     order, and an answer may pass through several tasks.
+
+    Returns:
+        Whether a source was still at work at the end.
     """
     end = trio.current_time() + TAKE_IN_S
     idle = 0
@@ -114,4 +121,5 @@ async def take_in(sources: Iterable[Source]) -> None:
             idle = 0
             await trio.sleep(_LOOK_S)
         else:
-            return
+            return True
+    return False
