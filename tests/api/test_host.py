@@ -16,6 +16,7 @@ from hbtrio.client.stream import LINE_BYTES
 from hbtrio.config.host import ActionCommands
 from hbtrio.http.server import HttpLimits
 from hbtrio.nursery.broadcast import FOLLOWER_QUEUE
+from hbtrio.nursery.host.memory import NO_DIRECTORY
 from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE, Event, Health, VoteResult
@@ -77,6 +78,7 @@ async def test_status_of_a_host_without_instances() -> None:
                     "certificate": "",
                 },
                 "libvirt": {"state": "off", "since": None, "why": "", "domains": 0},
+                "memory": {"state": "none", "path": "", "why": NO_DIRECTORY, "lost": 0},
                 "files": {"certificates": [], "warnings": [], "faults": []},
                 "agent_commands": "",
                 "actions": {},
