@@ -13,6 +13,7 @@ import trio
 from hbtrio.cli.ctl.commands import INTERRUPTED
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.nursery.broadcast import FOLLOWER_QUEUE
+from hbtrio.nursery.host.memory import NO_DIRECTORY
 from hbtrio.wire.vocabulary import Health, VoteResult
 from support.control_socket import Ctl, call
 from support.ctl_cases import ONE, fault_of, publish, serving
@@ -162,6 +163,7 @@ async def test_status() -> None:
         assert called.lines == [
             "compute-0: 2 of 3 heartbeating, hbtrio 0.1.0 since 2026-01-01 00:00:00+00:00",
             "no agent is configured",
+            f"memory: {NO_DIRECTORY}",
             "",
             "UUID      NAME   STATE         HEALTH   BEATS  MISSED  RTT ms  LAST",
             "00000003  -      waiting       unknown      0       0       -  discovered",
