@@ -129,6 +129,8 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid() -> None:
             },
             "path": first.path,
             "domain": None,
+            "owner": "",
+            "not_acted": "",
         }
         both = (await http.get("/v1/status")).json()
         assert both["host"]["channels"] == 2
@@ -224,6 +226,15 @@ async def test_vote_on_each_event(event: Event) -> None:
             {"step": "vote", "event": event, "window": "VOTE", "seconds": 9},
             {"step": "vote", "event": event, "result": "reject", "reason": "not \u00fc \u202e now"},
         ]
+
+
+async def test_the_brake_is_released_once() -> None:
+    async with serving() as (world, http, _api):
+        response = await http.post("/v1/brake/release")
+        assert (response.status_code, "the brake is not closed" in response.text) == (409, True)
+        world.host.corrective.brake.close()
+        assert (await http.post("/v1/brake/release")).status_code == 204
+        assert not world.host.corrective.brake.closed
 
 
 @pytest.mark.parametrize("event", EVENT_TABLE)

@@ -5,6 +5,7 @@
     GET  /v1/instances/UUID                  one instance
     GET  /v1/history[?uuid=][&before=][&limit=]   the history, the newest first
     GET  /v1/events[?recent=N][&follow=no]   reports, one JSON line each: the last N, then new ones
+    POST /v1/brake/release                   lets corrective commands run after a mass failure
     POST /v1/instances/UUID/vote             {"event": "stop"}
     POST /v1/instances/UUID/notify           {"event": "stop"}
     POST /v1/instances/UUID/act              {"action": "reboot", "command": [...], "force": false}
@@ -68,6 +69,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
             Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
             Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
             Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
+            Route("/v1/brake/release", api.release_brake, methods=["POST"]),
         ]
     )
     return ControlAdmission(app, access)
@@ -110,6 +112,12 @@ class _HostApi:
                 request,
                 lambda limit, before, uuid: memory.history(limit, before=before, uuid=uuid),
             )
+
+    async def release_brake(self, request: Request) -> Response:
+        if not self._host.corrective.brake.release():
+            raise HTTPException(409, "the brake is not closed")
+        _log.warning("the brake is released for %s", operator_of(request.scope))
+        return Response(status_code=204)
 
     async def vote(self, request: Request) -> Response:
         return await self._round(request, NotificationType.REVOCABLE)

@@ -121,6 +121,7 @@ def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
     profile = beat.profile
     current = channel.round
     last = channel.last
+    why_not = host.corrective.why_not(channel.uuid)
     return InstanceLine(
         uuid=channel.uuid,
         name=profile.name,
@@ -153,4 +154,6 @@ def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
         last=None if last is None else event_line(last),
         path=channel.path,
         domain=_domain(host, channel.uuid, now),
+        owner=host.owners.words(channel.uuid),
+        not_acted="" if why_not is None else f"{why_not.cause}: {why_not.text}",
     )

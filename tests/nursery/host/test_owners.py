@@ -7,13 +7,14 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
+from hbtrio.api.host_status import instance_status
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.fsm.ownership import Owner
 from hbtrio.nursery.host.outside_rounds import InstanceOwned
 from hbtrio.wire.vocabulary import ActionName, Event
 from support.fake_processes import FakeRun
-from support.host_world import HostWorld, ScriptedGuest, host_world
+from support.host_world import HostWorld, ScriptedGuest, host_world, now
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -115,6 +116,9 @@ async def test_a_loss_under_a_vote_is_reported_and_decided_anew_once_it_has_laps
         text = "reboot not run: an announced event (reboot) is in progress"
         assert [(cause, reason) for _, cause, reason in not_acted(world)] == [("owner", text)]
         assert started(world) == []
+        status = instance_status(world.host, world.channel(guest), now())
+        assert status.owner == "an announced event (reboot)"
+        assert status.not_acted == "owner: an announced event (reboot) is in progress"
         await world.at(120)
         # Lapsed at 62; silent under fresh challenges for 7 s, and held for one interval.
         assert started(world) == [(70.0, "reset")]

@@ -163,6 +163,12 @@ class InstanceLine(Body, frozen=True, kw_only=True):
     domain: Annotated[
         DomainLine | None, Meta(description="Missing if libvirt does not know it, or is not asked.")
     ] = None
+    owner: Annotated[
+        str, Meta(description="Whose action is in progress; no corrective command runs then.")
+    ] = ""
+    not_acted: Annotated[
+        str, Meta(description="Why no corrective command runs for a failed instance at present.")
+    ] = ""
 
 
 class Status(Body, frozen=True, kw_only=True):
