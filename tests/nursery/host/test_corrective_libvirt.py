@@ -202,3 +202,20 @@ async def test_a_dry_run_says_what_it_would_have_run() -> None:
             f"reboot would have been run: {argv}",
         )
         assert world.channel(machine.guest).restart.window is None
+
+
+async def test_one_whose_packets_grow_is_reported_until_they_stop() -> None:
+    async with libvirt_world(no_io_for_s=30) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        while not told(world, "loss"):
+            await world.sleep(0.1)
+        for _ in range(120):
+            machine.domain.requests += 1
+            await world.sleep(1)
+        (report,) = told(world, "not-acted")
+        assert (report.cause, report.alarm) == ("busy", True)
+        assert "disk requests and sent packets in 30 s" in report.reason
+        assert started(world) == []
+        await world.sleep(200)
+        assert [argv[0] for argv in started(world)] == ["reset"]
