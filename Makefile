@@ -14,7 +14,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast test-vm test-channels test-hostile fuzz bench bench-crowd soak docs format clean
+.PHONY: run test test-fast test-vm test-libvirt test-channels test-hostile fuzz bench bench-crowd soak docs format clean
 
 run: $(VENV)/.installed
 	$(BIN)/hbtrio lab
@@ -35,6 +35,10 @@ test-fast: $(VENV)/.installed-test
 # On real machines; `make test` runs them once too, if the tools are there.
 test-vm: $(VENV)/.installed-test
 	for run in $$(seq $(REPEAT)); do HBTRIO_REQUIRE_VM=1 $(BIN)/python -m pytest tests/vm || exit 1; done
+
+# What a host does to real guests while the host daemon or libvirtd is restarted, killed or stopped.
+test-libvirt: $(VENV)/.installed-test
+	HBTRIO_REQUIRE_LIBVIRT=1 HBTRIO_LIBVIRT_TROUBLE=1 $(BIN)/python -m pytest tests/libvirt
 
 # Makes and ends 100,000 channels in one host.
 test-channels: $(VENV)/.installed-test

@@ -11,6 +11,8 @@ import pytest
 
 from libvirt.private_libvirt import PrivateLibvirt, obstacle
 from support.leaks import Held, left_since
+from vm import initramfs
+from vm.initramfs import Image
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +49,14 @@ def no_leaks(libvirtd: PrivateLibvirt) -> Iterator[None]:
     yield
     left = left_since(before)
     assert left in ({}, {"children": [str(libvirtd.pid)]})
+
+
+@pytest.fixture(scope="session")
+def image() -> Iterator[Image]:
+    """What the guest boots."""
+    if reason := initramfs.obstacle():
+        if os.environ.get("HBTRIO_REQUIRE_LIBVIRT") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with initramfs.image(initramfs.cache_directory()) as made:
+        yield made

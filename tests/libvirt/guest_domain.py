@@ -108,6 +108,12 @@ class Bed:
         """What the host had run."""
         return [words for words in self.scene.script_lines.since(0) if words[0] == "virsh"]
 
+    async def until_commanded(self) -> None:
+        """Returns once the host has had a command run."""
+        with trio.fail_after(SOON_S):
+            while not self.commands:  # noqa: ASYNC110 - another process runs it
+                await trio.sleep(0.1)
+
     async def line(self) -> dict[str, Any] | None:
         """What the host's status says of it; None if it knows none."""
         for one in (await self.scene.status())["instances"]:

@@ -141,7 +141,9 @@ class PrivateLibvirt:
     def start(self) -> None:
         """Starts libvirtd and returns once it answers; its domains may run already."""
         mounts = [f"mount --bind {self.directory / name} {at}" for name, at in _HIDDEN.items()]
-        script = " && ".join((*mounts, "exec libvirtd"))
+        # Those of other workers of a test run have a pid file, too.
+        run = f"exec libvirtd --pid-file {self.directory}/libvirtd.pid"
+        script = " && ".join((*mounts, run))
         with (self.directory / "libvirtd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
@@ -182,7 +184,7 @@ class PrivateLibvirt:
         """Ends all domains, and libvirtd."""
         for path in (self.directory / "run" / "qemu").glob("*.pid"):
             os.kill(int(path.read_text(encoding="ascii")), signal.SIGKILL)
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             self.go_on()
             self.end(signal.SIGKILL)
 

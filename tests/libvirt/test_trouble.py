@@ -1,0 +1,104 @@
+"""A pause, and then a hang, with the host daemon or libvirtd in trouble: ``make test-libvirt``."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from libvirt.guest_domain import SOON_S, Bed, open_bed
+from libvirt.private_libvirt import PrivateLibvirt
+from vm.initramfs import Image
+from vm.machine import BOOT_S
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.real_time,
+    pytest.mark.slow,
+    pytest.mark.vm,
+    pytest.mark.skipif(
+        os.environ.get("HBTRIO_LIBVIRT_TROUBLE") != "1", reason="run by make test-libvirt"
+    ),
+]
+
+#: How long what is stopped stands still.
+STOPPED_S = 60.0
+
+#: How long what has ended is away.
+AWAY_S = 5.0
+
+
+async def host_restarted(bed: Bed) -> None:
+    assert bed.scene.host is not None
+    await bed.scene.host.stop()
+    await trio.sleep(AWAY_S)
+    await bed.scene.start_host()
+
+
+async def host_killed(bed: Bed) -> None:
+    assert bed.scene.host is not None
+    await bed.scene.host.kill()
+    await trio.sleep(AWAY_S)
+    await bed.scene.start_host()
+
+
+async def host_stopped(bed: Bed) -> None:
+    assert bed.scene.host is not None
+    os.kill(bed.scene.host.pid, signal.SIGSTOP)
+    await trio.sleep(STOPPED_S)
+    os.kill(bed.scene.host.pid, signal.SIGCONT)
+
+
+async def libvirtd_restarted(bed: Bed) -> None:
+    await trio.to_thread.run_sync(bed.libvirt.end)
+    await trio.sleep(AWAY_S)
+    await trio.to_thread.run_sync(bed.libvirt.start)
+
+
+async def libvirtd_killed(bed: Bed) -> None:
+    await trio.to_thread.run_sync(bed.libvirt.end, signal.SIGKILL)
+    await trio.sleep(AWAY_S)
+    await trio.to_thread.run_sync(bed.libvirt.start)
+
+
+async def libvirtd_stopped(bed: Bed) -> None:
+    bed.libvirt.hang()
+    await trio.sleep(STOPPED_S)
+    bed.libvirt.go_on()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        host_restarted,
+        host_killed,
+        host_stopped,
+        libvirtd_restarted,
+        libvirtd_killed,
+        libvirtd_stopped,
+    ],
+)
+async def test_a_pause_is_left_alone_and_a_hang_is_found(
+    libvirt: PrivateLibvirt, image: Image, trouble: Callable[[Bed], Awaitable[None]]
+) -> None:
+    async with open_bed(libvirt, image) as bed:
+        since = bed.now
+        await bed.virsh("suspend")
+        await bed.event("paused", since)
+        await trouble(bed)
+        # The file of its channel is found anew, and libvirt is asked anew.
+        await bed.until(lambda one: one["domain"] is not None, within_s=SOON_S)
+        await bed.virsh("resume")
+        await bed.until_beating(BOOT_S)
+        assert "loss" not in bed.kinds(since)
+        assert bed.commands == []
+
+        since = bed.now
+        await bed.inside("kill -STOP $(cat /run/guest.pid)")
+        await bed.event("loss", since)
+        await bed.until_commanded()
+        await bed.until_beating(BOOT_S)
+        assert bed.commands == [["virsh", "reset", bed.domain.uuid]]
