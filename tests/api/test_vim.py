@@ -538,9 +538,7 @@ async def ask_in_memory(
         drain=Drain(),
         endpoint=ConnectionEnds(),
     )
-    place = Slots(1).take()
-    assert place is not None
-    await connection.run(place)
+    await connection.run(Slots(HttpLimits()).take())
 
 
 def crashed(error: BaseException) -> None:

@@ -17,6 +17,8 @@ TERMINAL = {
     "presence of a guest": set(),
     "ballot": {"REFUSED", "ANSWERED", "EXPIRED", "ABORTED"},
     "action": {"DONE", "REJECTED", "FAILED"},
+    "ownership": set(),
+    "correction": {"ENDED"},
     "application": {"GONE"},
     "vote or notice at the agent": {"STORED", "AGREED", "LOST", "DROPPED", "FORGOTTEN"},
     "delivery to the VIM": {"DELIVERED", "UNCONFIRMED", "UNDELIVERED", "REPLACED"},
