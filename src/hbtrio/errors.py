@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from enum import IntEnum
+from typing import Final
+
+#: What a user is told of a unix socket that accepts nobody now (EAGAIN of connect(2)).
+BACKLOG_FULL: Final = "its backlog is full: other clients are waiting to connect"
 
 
 class ExitStatus(IntEnum):

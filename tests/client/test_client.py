@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -17,9 +18,9 @@ from hbtrio.cli.ctl.commands import SILENCE_S
 from hbtrio.cli.ctl.watch import MARGIN_S
 from hbtrio.client import client as ctl_client
 from hbtrio.client.address import Address
-from hbtrio.client.client import ANSWER_S, BODY_S, CtlClient
+from hbtrio.client.client import ANSWER_S, BODY_S, CONNECT_S, CtlClient
 from hbtrio.client.stream import LINE_BYTES
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import BACKLOG_FULL, ExitStatus, UserError
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.wire.operator import EventLine, ProgressLine, ReplyFault, Status, parse
 from support.control_socket import Ctl, call, socket_path
@@ -413,6 +414,51 @@ async def test_uuids_that_are_none_are_no_candidates(autojump_clock: MockClock) 
         ExitStatus.FAILED,
         0,
     )
+
+
+# -- a full backlog -------------------------------------------------------------------------
+
+
+@contextmanager
+def full_backlog() -> Iterator[tuple[str, socket.socket]]:
+    """A socket on which one client waits, and no other has a place."""
+    with (
+        socket_path() as path,
+        socket.socket(socket.AF_UNIX) as listener,
+        socket.socket(socket.AF_UNIX) as first,
+    ):
+        listener.bind(path)
+        listener.listen(0)
+        listener.setblocking(False)
+        first.connect(path)
+        yield path, listener
+
+
+async def test_a_backlog_that_stays_full_is_named(autojump_clock: MockClock) -> None:
+    with full_backlog() as (path, _):
+        for words in (("status",), VOTE):
+            began = trio.current_time()
+            with pytest.raises(UserError) as caught:
+                await call(path, *words)
+            assert str(caught.value) == f"unix:{path}: {BACKLOG_FULL}"
+            assert caught.value.status == ExitStatus.UNREACHABLE
+            assert CONNECT_S <= trio.current_time() - began < CONNECT_S + 0.2
+
+
+async def test_a_place_in_the_backlog_is_waited_for(autojump_clock: MockClock) -> None:
+    async def serve(listener: socket.socket) -> None:
+        await trio.sleep(CONNECT_S - 0.5)
+        listener.accept()[0].close()
+        await trio.lowlevel.wait_readable(listener)
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(listener.accept()[0])) as one:
+            assert (await one.receive_some(4096)).startswith(b"GET /v1/status ")
+            await one.send_all(head() + json.dumps({"host": HOST, "instances": []}).encode())
+
+    with full_backlog() as (path, listener):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, listener)
+            async with CtlClient(Address.parse(f"unix:{path}")) as client:
+                assert (await client.status(Status)).host.hostname == "h"
 
 
 # -- TCP ------------------------------------------------------------------------------------

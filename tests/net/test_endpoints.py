@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import BACKLOG_FULL, ExitStatus, UserError
 from hbtrio.net.endpoints import Endpoint, Unreachable
 
 
@@ -67,6 +67,17 @@ async def test_a_unix_socket(place: Path) -> None:
         with pytest.raises(UserError) as fault:
             await endpoint.listen()
         assert fault.value.status is ExitStatus.IN_USE
+
+
+async def test_a_full_backlog_is_no_connection(place: Path) -> None:
+    path = str(place / "s")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        with pytest.raises(Unreachable) as caught:
+            await Endpoint(path=path).connect()
+    assert str(caught.value) == f"unix:{path}: {BACKLOG_FULL}"
 
 
 async def test_tcp() -> None:

@@ -23,9 +23,10 @@ import trio
 
 from hbtrio.client.address import Address
 from hbtrio.client.stream import Lines, StreamLost, os_error, read_whole, words
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import BACKLOG_FULL, ExitStatus, UserError
 from hbtrio.net.begin_by_header import begin_by_header
 from hbtrio.net.tls import client_tls, connection_reason
+from hbtrio.net.unix_connect import was_never_connected
 from hbtrio.text import printable
 from hbtrio.wire.operator import (
     ClockReply,
@@ -45,6 +46,9 @@ T = TypeVar("T")
 
 #: The timeout for connecting, in seconds; no request has been sent before.
 CONNECT_S: Final = 5.0
+
+#: Seconds between two attempts to get a place in the backlog of a unix socket.
+_BACKLOG_RETRY_S: Final = 0.1
 
 #: The timeout for the beginning of an answer, in seconds.
 ANSWER_S: Final = 10.0
@@ -234,7 +238,7 @@ class CtlClient:
         response: httpx.Response | None = None
         try:
             with trio.move_on_after(ANSWER_S):
-                response = await self._http.send(request, stream=True)
+                response = await self._send(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._unreachable(error) from error
         except httpx.HTTPError as error:
@@ -262,6 +266,25 @@ class CtlClient:
                 at_once.cancel()
                 async for _ in chunks:
                     pass
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request, and again while there is no place in the backlog of a unix socket.
+
+        Raises:
+            UserError: UNREACHABLE, there was none within ``CONNECT_S``.
+            httpx.HTTPError: it failed.
+        """
+        until = trio.current_time() + CONNECT_S
+        while True:
+            try:
+                return await self._http.send(request, stream=True)
+            except httpx.ReadError as error:
+                if self.address.socket is None or not was_never_connected(os_error(error)):
+                    raise
+                if trio.current_time() >= until:
+                    text = f"{self.address.text}: {BACKLOG_FULL}"
+                    raise UserError(text, ExitStatus.UNREACHABLE) from error
+            await trio.sleep(_BACKLOG_RETRY_S)
 
     async def _headers(self) -> dict[str, str]:
         """Makes the headers of a request that changes something.

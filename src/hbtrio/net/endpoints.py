@@ -13,6 +13,7 @@ import trio
 from hbtrio.errors import ExitStatus, UserError, is_thread_shortage
 from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.tls import connection_reason
+from hbtrio.net.unix_connect import open_unix_stream
 from hbtrio.net.unix_socket import UnixListener, open_unix_listener, peer_credentials
 
 #: How long a connection and its TLS handshake may take, in seconds.
@@ -88,7 +89,7 @@ class Endpoint:
         try:
             with trio.fail_after(CONNECT_S):
                 if self.path:
-                    return await trio.open_unix_socket(self.path)
+                    return await open_unix_stream(self.path)
                 stream = await trio.open_tcp_stream(self.host, self.port)
                 if tls is None:
                     return stream

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import trio
 
-from hbtrio.errors import os_reason
+from hbtrio.errors import BACKLOG_FULL, os_reason
 from hbtrio.log import ShortageLog
 from hbtrio.system.open_files import is_reserved, limit_text
 
@@ -159,5 +159,5 @@ class UnixDialer:
 
 def _reason(error: OSError) -> str:
     if error.errno == errno.EAGAIN:
-        return "its backlog is full: other clients are waiting to connect"
+        return BACKLOG_FULL
     return os_reason(error)

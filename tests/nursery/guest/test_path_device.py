@@ -21,7 +21,7 @@ import attrs
 import pytest
 import trio
 
-from hbtrio.errors import ExitStatus, UserError
+from hbtrio.errors import BACKLOG_FULL, ExitStatus, UserError
 from hbtrio.fsm.guest_session import SessionSettings, SessionState
 from hbtrio.nursery.guest import path_device as devices
 from hbtrio.nursery.guest.device import DeviceFault, DeviceMissing
@@ -228,6 +228,18 @@ async def test_faults_of_opening_are_translated_and_leave_nothing_open(
     # Character devices that are neither a tty nor a port.
     assert await fault("/dev/null") == "operation not permitted"
     assert open_files() == before
+
+
+async def test_a_full_backlog_is_a_fault_and_leaves_nothing_open(tmp_path: Path) -> None:
+    path = tmp_path / "full"
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as first:
+        one.bind(str(path))
+        one.listen(0)
+        first.connect(str(path))
+        assert await fault(path) == BACKLOG_FULL  # trio's own files are open from here on
+        before = open_files()
+        assert await fault(path) == BACKLOG_FULL
+        assert open_files() == before
 
 
 async def test_a_tty_that_cannot_be_set_up_is_a_fault(

@@ -12,6 +12,7 @@ import termios
 import trio
 
 from hbtrio.errors import ExitStatus, UserError, os_reason
+from hbtrio.net.unix_connect import open_unix_stream
 from hbtrio.nursery.guest.device import READ_BYTES, ChannelStream, DeviceFault, DeviceMissing
 from hbtrio.nursery.guest.virtio_port import VirtioPort
 
@@ -94,7 +95,7 @@ class PathDevice:
         try:
             path = self.find()
             if not stat.S_ISCHR(os.stat(path).st_mode):
-                return SocketChannel(await trio.open_unix_socket(path))
+                return SocketChannel(await open_unix_stream(path))
             if _has_tty(path):
                 return await _open_tty(path)
             return VirtioPort(path)
