@@ -104,9 +104,9 @@ LITERAL: list[tuple[LinkMessage, str]] = [
     ),
     (Reporting("", True), '{"type":"reporting","uuid":"","enabled":true}'),
     (
-        RoundCommand("c-1", "u-1", Event.RESIZE_END, False, 1.0, 17.5, "b-1"),
+        RoundCommand("c-1", "u-1", Event.RESIZE_END, False, 1.0, 17.5, "b-1", "vim"),
         '{"type":"round","command_id":"c-1","uuid":"u-1","event":"resize_end","vote":false,'
-        '"deadline_s":1.0,"begin_by_s":17.5,"boot_id":"b-1"}',
+        '"deadline_s":1.0,"begin_by_s":17.5,"boot_id":"b-1","who":"vim"}',
     ),
     (
         ActCommand("c-1", "u-1", "reboot", ("virsh", "reset"), False, 1.0, 17.5, "b-1", "uid 0"),
@@ -175,7 +175,7 @@ def test_an_older_end_has_no_clock_and_names_no_moment(
 
 
 def test_an_older_end_names_no_operator_and_no_commands() -> None:
-    for cls, member in ((Hello, "commands"), (ActCommand, "who")):
+    for cls, member in ((Hello, "commands"), (RoundCommand, "who"), (ActCommand, "who")):
         message = next(message for message, _ in LITERAL if type(message) is cls)
         line = json.loads(encode_link(message))
         del line[member]

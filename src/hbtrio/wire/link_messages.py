@@ -174,7 +174,9 @@ class RoundCommand:
     """Agent: open a vote or notice, but not later than ``deadline_s`` after it arrived.
 
     Nor when the clock of the host process ``boot_id`` is past ``begin_by_s``: the host then answers
-    ``expired``, and does nothing. None if the host is too old to send its clock.
+    ``expired``, and does nothing. None if the host is too old to send its clock. ``who`` is the
+    requester, as far as the agent knows, for the host's history: an operator or ``vim``; "" if the
+    agent is too old to say.
     """
 
     TYPE: ClassVar[str] = "round"
@@ -185,6 +187,7 @@ class RoundCommand:
     deadline_s: Patience
     begin_by_s: Clock | None = None
     boot_id: Name = ""
+    who: Name = ""
 
 
 @attrs.frozen
@@ -192,8 +195,9 @@ class ActCommand:
     """Agent: perform an action; an empty ``command`` is the host's configured one.
 
     ``begin_by_s`` and ``boot_id`` are those of :class:`RoundCommand`. ``who`` is the operator, as
-    far as the agent knows, for the host's log. ``take_over``: end a corrective command that runs,
-    instead of waiting for it; a host that is too old to know it starts the action at once.
+    far as the agent knows, for the host's log and history. ``take_over``: end a corrective
+    command that runs, instead of waiting for it; a host that is too old to know it starts the
+    action at once.
     """
 
     TYPE: ClassVar[str] = "act"

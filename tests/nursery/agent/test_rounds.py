@@ -52,7 +52,9 @@ async def test_a_vote(result: VoteResult, response: str, world: AgentWorld) -> N
     host.answering(result, "because")
     asked = await world.ask(Event.STOP, vote=True)
     assert (asked.command_id, asked.seconds) == ("command-0-1", VOTE_S)
-    assert host.commands == [RoundCommand("command-0-1", VM, Event.STOP, True, PATIENCE_S)]
+    assert host.commands == [
+        RoundCommand("command-0-1", VM, Event.STOP, True, PATIENCE_S, who="vim")
+    ]
     await wait_all_tasks_blocked()
     assert world.vim.verdicts == [(0.0, "stop", response, "because")]
     assert asked.outcome is not None

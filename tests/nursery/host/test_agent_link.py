@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 
 import attrs
 import pytest
@@ -33,7 +35,9 @@ from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 from support.actions_cases import asked
 from support.fake_processes import FakeRun
 from support.host_world import Reply as GuestReply
+from support.host_world import uuid_of
 from support.linked_host import Linked, ScriptedAgent, linked
+from support.memory_store import MemoryStore, memory_store
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -564,6 +568,18 @@ def started(on: Linked) -> list[tuple[str, ...]]:
     return [one.argv for one in on.world.processes.started]
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[MemoryStore]:
+    with memory_store(tmp_path) as made:
+        yield made
+
+
+async def remembered(on: Linked, kind: str) -> list[tuple[str, str, str]]:
+    """The host's history of this kind, the oldest first: uuid, reason and who."""
+    found = [one.entry for one in await on.world.host.memory.history(100)]
+    return [(one.uuid, one.reason, one.who) for one in reversed(found) if one.kind == kind]
+
+
 OWN = ActionCommands(pause=("virsh", "suspend", "{uuid}"))
 
 
@@ -614,9 +630,14 @@ async def test_a_host_runs_its_own_command(
     ],
 )
 async def test_a_host_runs_no_other(
-    action: str, given: tuple[str, ...], why: str, caplog: pytest.LogCaptureFixture
+    action: str,
+    given: tuple[str, ...],
+    why: str,
+    caplog: pytest.LogCaptureFixture,
+    store: MemoryStore,
 ) -> None:
-    async with linked(runs={"virsh": FakeRun()}, commands="configured", actions=OWN) as on:
+    runs, memory = {"virsh": FakeRun()}, store.memory()
+    async with linked(runs=runs, commands="configured", actions=OWN, memory=memory) as on:
         guest = await on.world.heartbeating()
         await on.agent.send(ActCommand("c-1", guest.uuid, action, given, True, 1.0, who="uid 7"))
         await on.world.sleep(5)
@@ -625,6 +646,42 @@ async def test_a_host_runs_no_other(
         assert (started(on), asked(guest)) == ([], [])
         lines = [line for line in caplog.messages if "refused" in line]
         assert lines == [f"{guest.uuid}: action {action} for uid 7 of the agent refused: {why}"]
+        assert await remembered(on, "action") == [
+            (guest.uuid, f"{action}: refused: {why}", "uid 7 of the agent")
+        ]
+
+
+@pytest.mark.parametrize("uuid", ["", uuid_of(77)])
+async def test_whatever_is_refused_is_in_the_history(uuid: str, store: MemoryStore) -> None:
+    async with linked(memory=store.memory()) as on:
+        guest = await on.world.heartbeating()
+        uuid = uuid or guest.uuid
+        await on.agent.send(ActCommand("c-1", uuid, "defragment", ("x",), True, 1.0))
+        await on.agent.send(ActCommand("c-2", uuid, "stop", ("x",), True, 1.0, 0.0, "boot-0"))
+        await on.world.sleep(5)
+        bad, late = on.agent.of(Reply)
+        assert (bad.ok, late.ok) == (False, False)
+        assert await remembered(on, "action") == [
+            (uuid, f"defragment: refused: {bad.reason}", "an operator of the agent"),
+            (uuid, f"stop: refused: {late.reason}", "an operator of the agent"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("who", "shown"),
+    [
+        ("operator CN=alice", "operator CN=alice of the agent"),
+        ("vim", "vim of the agent"),
+        ("", "the agent"),
+    ],
+)
+async def test_who_is_behind_a_vote(who: str, shown: str, store: MemoryStore) -> None:
+    """An older agent does not say."""
+    async with linked(memory=store.memory()) as on:
+        guest = await on.world.heartbeating()
+        await on.agent.send(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0, who=who))
+        await on.world.sleep(5)
+        assert await remembered(on, "vote") == [(guest.uuid, "", shown)]
 
 
 @pytest.mark.parametrize(

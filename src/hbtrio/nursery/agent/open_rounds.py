@@ -15,6 +15,7 @@ from hbtrio.nursery.windows import Window
 from hbtrio.policy.allowances import AGENT_LATE_S
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry, RoundRecord, RoundResult
+from hbtrio.wire.link_messages import MAX_NAME, RoundCommand
 from hbtrio.wire.vocabulary import Event
 
 #: The requester of rounds from the VIM's API; only these have a verdict for the VIM.
@@ -166,6 +167,18 @@ def _subject(record: RoundRecord) -> tuple[str, Event, bool]:
 def kind_of(record: RoundRecord) -> str:
     """Returns a round's kind as in the history."""
     return "vote" if record.vote else "notice"
+
+
+def round_command(record: RoundRecord, deadline_s: float) -> RoundCommand:
+    """Makes what the host is sent to open a round within ``deadline_s`` of its arrival."""
+    return RoundCommand(
+        record.command_id,
+        record.uuid,
+        record.event,
+        record.vote,
+        deadline_s,
+        who=record.asked_by[:MAX_NAME],
+    )
 
 
 def history_of(record: RoundRecord, result: RoundResult, now: datetime) -> HistoryEntry:

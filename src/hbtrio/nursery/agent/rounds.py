@@ -29,6 +29,7 @@ from hbtrio.nursery.agent.open_rounds import (
     OpenRounds,
     history_of,
     kind_of,
+    round_command,
 )
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.nursery.agent.verdicts import Verdicts
@@ -40,7 +41,7 @@ from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResul
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.link_messages import Instance, LinkReport, RoundCommand
+from hbtrio.wire.link_messages import Instance, LinkReport
 from hbtrio.wire.vocabulary import Event, NotificationType, window_of, window_s
 
 _log = logging.getLogger("hbtrio.rounds")
@@ -205,10 +206,7 @@ class Rounds:
 
         async def command() -> None:
             nonlocal opened
-            opened = await session.open_round(
-                RoundCommand(record.command_id, record.uuid, record.event, record.vote, PATIENCE_S),
-                begin_by,
-            )
+            opened = await session.open_round(round_command(record, PATIENCE_S), begin_by)
 
         try:
             async with trio.open_nursery() as nursery:

@@ -95,7 +95,7 @@ class AgentCommands:
                 command_id=command.command_id,
                 patience_s=command.deadline_s,
                 begin_by=self._begin_by(command),
-                who="the agent",
+                who=_who(command),
             )
         except Expired as error:
             await session.send(_expired(command, error))
@@ -110,7 +110,7 @@ class AgentCommands:
             await session.send(Reply(command.command_id, ok=True, seconds=seconds))
 
     async def _act(self, session: LinkSession[FromAgent], command: ActCommand) -> None:
-        who = f"{command.who or 'an operator'} of the agent"
+        who = _who(command)
         try:
             name = ActionName(command.action)
             self._check_permitted(name, command.command)
@@ -124,11 +124,13 @@ class AgentCommands:
                 who=who,
             )
         except Expired as error:
+            self._record_refusal(command, error)
             await session.send(_expired(command, error))
             return
         except (UnknownInstance, ActionRefused, ValueError) as error:
             text = "%s: action %s for %s refused: %s"
             _log.warning(text, command.uuid, command.action, who, error)
+            self._record_refusal(command, error)
             await session.send(_refusal(command, str(error)))
             return
         _log.info("%s: action %s for %s", command.uuid, command.action, who)
@@ -159,8 +161,20 @@ class AgentCommands:
         elif not own:
             raise ActionRefused(f"no command for {name}: set {name} in [actions] of its host.toml")
 
+    def _record_refusal(self, command: ActCommand, why: Exception) -> None:
+        self._host.remembering.action_refused(
+            command.uuid, command.action, str(why)[:MAX_TEXT], _who(command)
+        )
+
     def _begin_by(self, command: RoundCommand | ActCommand) -> BeginBy:
         return self._clock.begin_by(command.begin_by_s, command.boot_id)
+
+
+def _who(command: RoundCommand | ActCommand) -> str:
+    """Names who is behind a command, as far as the agent says."""
+    if isinstance(command, ActCommand):
+        return f"{command.who or 'an operator'} of the agent"
+    return f"{command.who} of the agent" if command.who else "the agent"
 
 
 def _expired(command: RoundCommand | ActCommand, error: Expired) -> Reply:

@@ -15,7 +15,6 @@ from hbtrio.nursery.host.recall import Recall
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
 from hbtrio.store.host_records import KnownInstance, Recollection
 from hbtrio.store.records import HistoryEntry
-from hbtrio.wire.vocabulary import ActionName
 
 _log = logging.getLogger("hbtrio.memory")
 
@@ -97,11 +96,15 @@ class Remembering:
         """Takes the beginning of an action; ``asked`` describes the request."""
         self._record_action(action.uuid, action.name, asked, action.who)
 
+    def action_refused(self, uuid: str, name: str, why: str, who: str) -> None:
+        """Takes the refusal of an action; the name may be that of none, and the uuid unknown."""
+        self._record_action(uuid, name, f"refused: {why}", who)
+
     def action_over(self, action: ActionRun) -> None:
         """Takes the end of an action, with its outcome."""
         self._record_action(action.uuid, action.name, action.outcome, action.who)
 
-    def _record_action(self, uuid: str, name: ActionName, what: str, who: str) -> None:
+    def _record_action(self, uuid: str, name: str, what: str, who: str) -> None:
         self._memory.record(
             HistoryEntry(
                 time=self._reports.now(),
