@@ -8,14 +8,18 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from hbtrio.lab.bridge import Bridge
+from hbtrio.lab.guest import write_script
 from support.guest_farm import open_guest_farm
 from support.lone_daemon import OTHER, as_other_user, running, serves
 from support.real_agent import real_agent
@@ -58,14 +62,27 @@ async def beating(home: Path, count: int) -> int:
 # -- descriptors ----------------------------------------------------------------------------
 
 
-async def test_a_host_with_64_descriptors_and_200_vms(home: Path) -> None:
+def with_64_descriptors() -> None:
+    # The hard limit, too: a daemon raises its soft one.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+@pytest.mark.parametrize(
+    "before",
+    [None, with_64_descriptors],
+    ids=["while it runs", "from its start"],
+)
+async def test_a_host_with_64_descriptors_and_200_vms(
+    before: Callable[[], None] | None, home: Path
+) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with (
         logging_to_file(home) as (stderr, log),
-        running("host", home, stderr=stderr) as host,
+        running("host", home, stderr=stderr, before=before) as host,
     ):
         await until(lambda: serves("host", home))
-        hard = resource.prlimit(host.pid, resource.RLIMIT_NOFILE)[1]
-        resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (64, hard))
+        if before is None:
+            resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (64, hard))
         async with open_guest_farm(home / "ch") as farm:
             await farm.listen(200)
             with trio.fail_after(60):
@@ -80,9 +97,9 @@ async def test_a_host_with_64_descriptors_and_200_vms(home: Path) -> None:
                 text = log.read_text()
                 assert text.count("channels are not connected") == 1
                 assert "Traceback" not in text
-                # It recovers by itself.
-                resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (hard, hard))
-                await beating(home, 195)
+                if before is None:  # It recovers by itself; a hard limit can't be raised again.
+                    resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (hard, hard))
+                    await beating(home, 195)
         assert log.read_text().count("channels are not connected") == 1
 
 
@@ -159,27 +176,29 @@ async def test_a_guest_with_64_descriptors_and_a_storm_of_applications(home: Pat
 # -- inotify --------------------------------------------------------------------------------
 
 
-def without_inotify() -> None:
-    """Leaves a process no inotify instance, in a user namespace of its own."""
+def without_inotify(what: str) -> None:
+    """Leaves a process no inotify instances or watches, in a user namespace of its own."""
     user, group = os.getuid(), os.getgid()
     assert ctypes.CDLL(None).unshare(0x10000000) == 0
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    Path("/proc/sys/user/max_inotify_instances").write_text("0")
+    Path(f"/proc/sys/user/max_inotify_{what}").write_text("0")
 
 
-async def test_a_host_without_an_inotify_instance_scans(home: Path) -> None:
+@pytest.mark.parametrize("what", ["instances", "watches"])
+async def test_a_host_without_inotify_scans(what: str, home: Path) -> None:
+    before = partial(without_inotify, what)
     with (
         logging_to_file(home) as (stderr, log),
-        running("host", home, stderr=stderr, before=without_inotify) as host,
+        running("host", home, stderr=stderr, before=before) as host,
     ):
-        await logged(log, "(see fs.inotify.max_user_instances), scanning every 2 s")
+        await logged(log, f"(see fs.inotify.max_user_{what}), scanning every 2 s")
         async with open_guest_farm(home / "ch") as farm:
             await farm.listen(3)
             with trio.fail_after(SOON_S):
                 assert await beating(home, 3) == 3
-        grant = "echo 8 > /proc/sys/user/max_inotify_instances"
+        grant = f"echo 8 > /proc/sys/user/max_inotify_{what}"
         await trio.run_process(["nsenter", "-t", str(host.pid), "-U", "sh", "-c", grant])
         await logged(log, "watching the directory")
 
@@ -225,6 +244,82 @@ async def test_an_agent_whose_disk_is_full(home: Path) -> None:
         await until(lambda: "Traceback" not in agent.log)
 
 
+@contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
+    """A file system of 4 MiB; yields the path of the file that fills it."""
+    place.mkdir(exist_ok=True)
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(place)]
+    if os.getuid() != 0 or subprocess.run(mounting, capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a file system")
+    try:
+        yield place / "filler"
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(filler: Path) -> None:
+    """Takes the last byte of a disk."""
+    with open(filler, "ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    assert os.statvfs(filler.parent).f_bavail == 0
+
+
+async def test_an_agent_whose_store_is_on_a_full_disk(home: Path) -> None:
+    with small_disk(home / "disk") as filler:
+        async with real_agent(home / "disk") as agent:
+            about = {"uuid": HOST_UUID, "hostname": "compute-0"}
+            fill(filler)
+            refused = await agent.ask("POST", f"/v1/hosts/{HOST_UUID}", about)
+            shown = await agent.operate("GET", "/v1/status")
+            assert (refused.status, shown["hosts"]) == (503, [])
+            assert "full" in shown["agent"]["store_fault"]
+            filler.unlink()
+            answered = await agent.ask("POST", f"/v1/hosts/{HOST_UUID}", about)
+            shown = await agent.operate("GET", "/v1/status")
+            assert (answered.status, [one["uuid"] for one in shown["hosts"]]) == (200, [HOST_UUID])
+            assert (shown["agent"]["store_fault"], shown["agent"]["crashes"]) == ("", 0)
+
+
+async def memory_of(home: Path, state: str) -> dict[str, Any]:
+    """What the host says of its memory, once it is in this state."""
+    with trio.fail_after(SOON_S):
+        while True:
+            memory = (await status(home))["host"]["memory"]
+            assert isinstance(memory, dict)
+            if memory["state"] == state:
+                return memory
+            await trio.sleep(0.1)
+
+
+async def test_a_host_whose_state_directory_is_on_a_full_disk(home: Path) -> None:
+    with small_disk(home / "disk") as filler, logging_to_file(home) as (stderr, log):
+        options = ("--state-dir", str(home / "disk"))
+        with running("host", home, *options, stderr=stderr):
+            await until(lambda: serves("host", home))
+            await memory_of(home, "kept")
+            fill(filler)
+            async with open_guest_farm(home / "ch") as farm:
+                await farm.listen(3)
+                with trio.fail_after(SOON_S):
+                    assert await beating(home, 3) == 3
+                assert "full" in (await memory_of(home, "failing"))["why"]
+                one = (await status(home))["instances"][0]["uuid"]
+                acted = await ctl(home, "act", "--force", one, "stop", "--", "/bin/true")
+                assert acted.status == 0, acted
+                filler.unlink()
+                assert (await memory_of(home, "kept"))["lost"] == 0
+                # What happened meanwhile is in the history.
+                history = "\n".join((await ctl(home, "history")).out)
+                assert history.count(" heartbeating") == 3
+                assert "stop: asked, without its vote" in history
+                assert (await status(home))["host"]["crashes"] == 0
+        assert log.read_text().count("can be written again") == 1
+        assert "Traceback" not in log.read_text()
+
+
 # -- processes and threads ------------------------------------------------------------------
 
 
@@ -256,6 +351,40 @@ async def test_a_host_that_may_start_neither_processes_nor_threads(home: Path) -
                     await limit_processes(host.pid, "10000")
                     assert (await ctl(home, *act)).status == 0
                     assert (await status(home))["host"]["crashes"] == 0
+        assert "Traceback" not in log.read_text()
+
+
+async def test_a_guest_that_can_not_start_its_script_has_not_voted(home: Path) -> None:
+    write_script(home / "script", "#!/bin/sh\necho no\nexit 1\n")
+    (home / "vm.conf").write_text(
+        f"HB_INTERVAL=400\nHEALTH_CHECK_INTERVAL=0\nEVENT_NOTIFICATION_SCRIPT={home}/script\n"
+    )
+    become = as_other_user(home)
+    with (
+        logging_to_file(home) as (stderr, log),
+        running("host", home, stderr=stderr),
+    ):
+        await until(lambda: serves("host", home))
+        channel = home / "ch" / f"cgcs.heartbeat.{HOST_UUID}.sock"
+        bridge = Bridge(str(channel), str(home / "device"))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(bridge.run)
+            os.chmod(home / "device", 0o666)
+            options = ("--config", "vm.conf")
+            with running("guest", home, *options, stderr=stderr, before=become) as guest:
+                with trio.fail_after(SOON_S):
+                    await beating(home, 1)
+                vote = ("vote", HOST_UUID, "stop")
+                assert (await ctl(home, *vote)).status == 3
+                await limit_processes(guest.pid, "1")
+                agreed = await ctl(home, *vote)
+                said = "\n".join(agreed.out)
+                assert agreed.status == 0, agreed
+                assert "script could not be run: " in said
+                assert "no more processes are allowed" in said or "new thread" in said
+                await limit_processes(guest.pid, "10000")
+                assert (await ctl(home, *vote)).status == 3
+            nursery.cancel_scope.cancel()
         assert "Traceback" not in log.read_text()
 
 

@@ -446,7 +446,8 @@ async def test_directory_that_cannot_be_watched_is_polled(
         watch.scan()
         assert await is_quiet(watch)
     assert caplog.messages == [
-        f"{directory}: No space left on device, scanning every 2 s",
+        f"{directory}: no inotify watch is left (see fs.inotify.max_user_watches), scanning "
+        "every 2 s",
         f"{directory}: watching the directory",
     ]
 

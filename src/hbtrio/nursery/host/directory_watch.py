@@ -269,5 +269,7 @@ class InotifyWatch:
             reason = os.strerror(fault)
             if self._inotify is None:
                 reason = f"no inotify instance: {reason} (see fs.inotify.max_user_instances)"
+            elif fault == errno.ENOSPC:  # nothing to do with a disk
+                reason = "no inotify watch is left (see fs.inotify.max_user_watches)"
             log.error("%s: %s, scanning every %g s", self._path, reason, _SCAN_S)
         self._fault = fault
