@@ -107,6 +107,10 @@ class ScriptedAgent:
         async with self._turn:
             await self._stream.send_all(b"".join(map(encode_link, messages)))
 
+    async def post(self, *messages: LinkMessage) -> None:
+        """Says these, and leaves them in the link."""
+        await self._send(*messages)
+
     async def send(self, *messages: LinkMessage) -> None:
         """Says these, and waits until all that follows at once has happened."""
         await self._send(*messages)

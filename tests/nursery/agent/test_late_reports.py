@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from hbtrio.fsm.alarm_hold import SETTLE_S
 from hbtrio.nursery.agent.rounds import PATIENCE_S
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
+from hbtrio.nursery.agent.vim_steps import STEP_S
 from hbtrio.nursery.time_guard import TAKE_IN_S
 from hbtrio.policy.begin_by import REPLY_S
 from hbtrio.wire.link_messages import RoundCommand
-from hbtrio.wire.vocabulary import ActionName, Event
+from hbtrio.wire.vocabulary import ActionName, Event, VoteResult
 from support.agent_world import AgentWorld, agent_world
 from support.failing_host import FailingHost, alarmed, names
 from support.run_order import ORDERS, folders, in_every_order
@@ -150,6 +151,35 @@ def test_a_host_that_has_dialled_again(stall_s: float, store_s: float, tmp_path:
             return [*history, *states]
 
     assert in_every_order(scenario) == [["enabled"]] * ORDERS
+
+
+@pytest.mark.parametrize("store_s", [0.0, 0.004])
+@pytest.mark.parametrize("stall_s", [0.1, 0.75, 3.0])
+def test_a_return_by_the_end_of_the_wait_for_the_vim_s_step(
+    stall_s: float, store_s: float, tmp_path: Path
+) -> None:
+    """The VIM is told nothing of an instance that is as well as before the notice."""
+    folder = folders(tmp_path)
+
+    async def scenario(clock: MockClock) -> list[str]:
+        async with agent_world(next(folder)) as world:
+            host = await world.bound_host()
+            host.answering(VoteResult.COMPLETE)
+            await world.at(10)
+            await world.ask(Event.PAUSE, vote=False)
+            await wait_all_tasks_blocked()
+            await host.report_stopped()
+            world.vim.got.clear()
+            await world.at(10 + STEP_S - BEFORE_S)
+            world.worker.slow_s = store_s
+            for _ in range(6):
+                await host.report("stopped", VM, "guest exited: Exiting...")
+            await host.report_heartbeating()
+            clock.jump(stall_s)
+            await world.sleep(20)
+            return [event["status"] for _, event in world.vim.received("service")]
+
+    assert in_every_order(scenario) == [[]] * ORDERS
 
 
 @pytest.mark.parametrize("stall_s", [3.0, 600.0])

@@ -121,7 +121,8 @@ class HostLink:
                 await self._handle(message, session, welcome, nursery)
 
             nursery.start_soon(self._send, session, welcome)
-            reason = await session.run(handle)
+            with self._host.owners.reading(lambda: session.reading):
+                reason = await session.run(handle)
             nursery.cancel_scope.cancel()
         return reason
 

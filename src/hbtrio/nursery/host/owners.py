@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
 
 from hbtrio.fsm.ownership import Ownership
-from hbtrio.nursery.time_guard import sleep_until_on_time
+from hbtrio.nursery.time_guard import Source, sleep_until_on_time
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 
 #: Whom nobody owns; never changed.
@@ -32,6 +34,17 @@ class Owners:
         self._owned: dict[str, Ownership] = {}
         self._changed: dict[str, trio.Event] = {}
         self._lapsing: set[str] = set()
+        #: Where an orchestrator's next step arrives.
+        self._sources: list[Source] = []
+
+    @contextmanager
+    def reading(self, source: Source) -> Iterator[None]:
+        """Reads ``source`` within the context, before an orchestrator's action lapses."""
+        self._sources.append(source)
+        try:
+            yield
+        finally:
+            self._sources.remove(source)
 
     def of(self, uuid: str) -> Ownership:
         """Returns who owns an instance, to be read only."""
@@ -113,8 +126,9 @@ class Owners:
         """Ends an action of which its orchestrator says no more; a later step puts that off."""
         try:
             while not math.isinf(at := self.of(uuid).lapses_at):
-                # A step that has arrived and is not read yet owns the instance anew.
-                await sleep_until_on_time(at, self._guard, at_most_s=CALM_S, sources=())
+                # A step that has arrived and is not read yet owns the instance anew: in the agent's
+                # link, which is a source, or at the control socket, whose tasks run meanwhile.
+                await sleep_until_on_time(at, self._guard, at_most_s=CALM_S, sources=self._sources)
                 if (ownership := self._owned.get(uuid)) is not None:
                     ownership.lapse(trio.current_time())
                     if math.isinf(ownership.lapses_at):
