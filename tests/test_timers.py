@@ -7,7 +7,9 @@ the function has several such calls. Each text begins with one of these words:
 * ``decides:`` the timer decides something about a peer, an instance or a command. It has to use
   ``sleep_until_on_time`` or ``take_in`` with sources that read what the decision depends on: an
   answer that has arrived beats the deadline. A method ``sleep`` or ``_sleep`` is one that
-  ``sleep_on_time`` has made.
+  ``sleep_on_time`` has made. ``Window``, ``BallotWindow`` and ``within`` wait with it, too. One
+  that reads no source says why, after ``no source:``. The text ends with its test, in brackets: a
+  file in ``tests`` and a function that stops the process over the deadline, in many orders.
 * ``excepted:`` it decides, without the helper; the text says why.
 * ``bounds:`` it ends a piece of work that takes too long. What has arrived meanwhile changes
   nothing, or the work is repeated.
@@ -18,6 +20,7 @@ the function has several such calls. Each text begins with one of these words:
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -38,10 +41,25 @@ MODULES: Final = ("trio", "anyio", "time")
 #: What is made by ``sleep_on_time``.
 MADE: Final = frozenset({".sleep", "._sleep"})
 
+#: Deadlines that are objects or functions of their own.
+WINDOWS: Final = frozenset({"Window", "BallotWindow", "within"})
+
 #: Calls that wait with the helper.
 HELPERS: Final = (
-    frozenset({"sleep_until_on_time", "sleep_on_time", "sleep_reading", "take_in"}) | MADE
+    frozenset({"sleep_until_on_time", "sleep_on_time", "sleep_reading", "take_in"}) | MADE | WINDOWS
 )
+
+#: Calls that have sources, and the place among their arguments; None: only by name.
+SOURCES: Final[dict[str, int | None]] = {
+    "sleep_until_on_time": None,
+    "take_in": 0,
+    "Window": None,
+    "BallotWindow": 5,
+    "within": None,
+}
+
+#: What makes a test run in many orders.
+ORDERS: Final = "in_every_order"
 
 WORDS: Final = ("decides", "excepted", "bounds", "paces", "helper")
 
@@ -70,11 +88,12 @@ class Finder(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         name = ""
-        if isinstance(node.func, ast.Name):
-            name = node.func.id
-        elif isinstance(node.func, ast.Attribute) and node.func.attr != "take_in":
-            name = node.func.attr
-            owner = node.func.value
+        func = node.func.value if isinstance(node.func, ast.Subscript) else node.func
+        if isinstance(func, ast.Name):
+            name = func.id
+        elif isinstance(func, ast.Attribute) and func.attr != "take_in":
+            name = func.attr
+            owner = func.value
             is_module = isinstance(owner, ast.Name) and owner.id in MODULES
             if not is_module and f".{name}" in MADE:
                 name = f".{name}"
@@ -150,16 +169,82 @@ def test_the_list_says_what_it_decides(timer: Timer, texts: list[str]) -> None:
             assert word in ("decides", "helper")
 
 
-def test_who_decides_names_its_sources() -> None:
-    """A call of ``sleep_until_on_time`` without sources would read nothing."""
-    without = [
-        (module, timer)
-        for module, timer, node in in_project()
-        if isinstance(node, ast.Call)
-        and timer.endswith(" sleep_until_on_time")
-        and "sources" not in {keyword.arg for keyword in node.keywords}
+def reads_nothing(call: ast.Call, kind: str) -> bool:
+    """Whether a call has no sources, or an empty literal for them."""
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "sources"]
+    place = SOURCES[kind]
+    if place is not None:
+        given += call.args[place : place + 1]
+    return not given or (isinstance(given[0], ast.Tuple | ast.List) and not given[0].elts)
+
+
+def test_who_decides_reads_its_sources_or_says_why_not() -> None:
+    texts = {timer: iter(all_of_it) for timer, all_of_it in listed().items()}
+    unexplained = []
+    for module, timer, node in in_project():
+        text = next(texts[module, timer])
+        kind = timer.partition(" ")[2]
+        if not (isinstance(node, ast.Call) and kind in SOURCES and text.startswith("decides: ")):
+            continue
+        if reads_nothing(node, kind) != ("no source: " in text):
+            unexplained.append((module, timer))
+    assert unexplained == []
+
+
+@pytest.mark.parametrize(
+    ("call", "nothing"),
+    [
+        ("Window(8, guard)", True),
+        ("within(8, guard, run)", True),
+        ("within(8, guard, run, sources=())", True),
+        ("within(8, guard, run, sources=[])", True),
+        ("within(8, guard, run, sources=[read])", False),
+        ("within(8, guard, run, sources=sources)", False),
+        ("take_in(())", True),
+        ("take_in([read])", False),
+        ("BallotWindow(kind, 8, ballot, announce, guard)", True),
+        ("BallotWindow(kind, 8, ballot, announce, guard, [read])", False),
+    ],
+)
+def test_what_reads_nothing(call: str, nothing: bool) -> None:
+    ((timer, node),) = in_source(f"def f():\n    {call}\n")
+    assert isinstance(node, ast.Call)
+    assert reads_nothing(node, timer.partition(" ")[2]) is nothing
+
+
+def test_each_decision_has_a_test_that_stops_the_process_over_it() -> None:
+    faults = [
+        (*timer, text)
+        for timer, texts in listed().items()
+        for text in texts
+        if text.startswith("decides: ") and not is_tried(text)
     ]
-    assert without == []
+    assert faults == []
+
+
+def is_tried(text: str) -> bool:
+    named = re.search(r" \[(\S+)::(\w+)\]$", text)
+    if named is None or not (file := LIST.parent / named[1]).is_file():
+        return False
+    return any(
+        isinstance(node, ast.Name) and node.id.startswith(ORDERS)
+        for function in ast.parse(file.read_text("utf-8")).body
+        if isinstance(function, ast.FunctionDef) and function.name == named[2]
+        for node in ast.walk(function)
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "decides: whether",
+        "decides: whether [nursery/test_none.py::test_it]",
+        "decides: whether [nursery/test_late_answers.py::test_none]",
+        "decides: whether [nursery/test_late_answers.py::test_the_exit_of_a_real_script]",
+    ],
+)
+def test_a_test_that_is_missing_or_runs_in_one_order_does_not_count(text: str) -> None:
+    assert not is_tried(text)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +257,10 @@ def test_who_decides_names_its_sources() -> None:
         ("await take_in([])", "f take_in"),
         ("await self._sleep(1, source)", "f ._sleep"),
         ("await link.sleep(1)", "f .sleep"),
+        ("Window(8, guard)", "f Window"),
+        ("Window[int](8, guard)", "f Window"),
+        ("BallotWindow(kind, 8, ballot, announce, guard)", "f BallotWindow"),
+        ("await within(8, guard, run)", "f within"),
         ("await anyio.sleep(1)", "f sleep"),
         ("with trio.move_on_after(1): pass", "f move_on_after"),
         ("with trio.move_on_at(1): pass", "f move_on_at"),

@@ -208,11 +208,40 @@ def test_a_machine_that_stood_still_at_the_end_of_the_observation() -> None:
     assert in_every_order(scenario) == [(0, ["busy"])] * ORDERS
 
 
-# -- an orchestrator's action -------------------------------------------------------------------
+# -- confirm ------------------------------------------------------------------------------------
 
 
 @STALLS
-@pytest.mark.parametrize("before", [0, 3000])
+def test_a_refusal_by_confirm_that_has_come(stall_s: float) -> None:
+    """The command ends 50 ms before its limit."""
+    limit_s = 30.0
+    refuses = FakeRun(exit_code=1, stdout=b"under repair\n", delay_s=limit_s - BEFORE_S)
+
+    async def scenario(clock: MockClock) -> list[str]:
+        commands = CorrectiveCommands(reboot=("reset", "{uuid}"), timeout_s=limit_s)
+        async with host_world(
+            corrective_commands=commands,
+            corrective=CorrectiveSettings(confirm=("ask",)),
+            brake=BrakeSettings(share=1.0),
+            runs=lambda _: refuses,
+        ) as world:
+            guest = await world.heartbeating()
+            await world.at(4.5)
+            falls_silent(guest)
+            while not world.processes.started:
+                await world.sleep(0.1)
+            await world.at(world.processes.started[0].time_s + limit_s - 2 * BEFORE_S)
+            clock.jump(stall_s)
+            await world.sleep(5)
+            return [report.reason for report in world.host.reports.recent if report.cause]
+
+    assert in_every_order(scenario) == [["reboot not run: under repair"]] * ORDERS
+
+
+# -- an orchestrator's action -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stall_s", "before"), [(BEFORE_S, 1000), (0.1, 0), (0.75, 0), (3.0, 0)])
 def test_a_notice_in_the_link_when_the_vote_before_it_lapses(stall_s: float, before: int) -> None:
     """The VIM goes on with its action: nobody else gets the instance in between.
 
