@@ -34,10 +34,13 @@ _MORE_MIB: Final = 30
 
 #: Kinds that go on and on, and are named in each minute of it. The others are things that are so
 #: once and for all, or that the host leaves alone for longer and longer.
-_RESTLESS: Final = set(KINDS) - {"connect storm", "no socket", "injected reasons"}
+_RESTLESS: Final = set(KINDS) - {"connect storm", "fifo", "link", "injected reasons"}
 
 #: Some of these are links to what the host can connect to, and it has nothing to say of that.
-_MAY_BE_UNNAMED: Final = {"no socket"}
+_MAY_BE_UNNAMED: Final = {"link"}
+
+#: The latest that the pacer may be; 140 were seen on a busy machine.
+_LATEST_MS: Final = 5000
 
 #: Lines of one place in the source, in the first minute and in each that follows.
 _AT_ONCE: Final = PLACE_RATE.burst + RARE_RATE.burst
@@ -65,6 +68,7 @@ async def test_a_tenth_of_the_guests_is_hostile(home: Path) -> None:
             status = await scene.status()
             grown = resident_mib(host.pid) - memory
         assert status["host"]["overload"] is None
+        assert status["host"]["pacer_worst_lateness_ms"] <= _LATEST_MS
         status = await _only(scene, good)
         for uuid, line in _by_uuid(status).items():
             assert line["missed"] == before[uuid]["missed"] == 0, line

@@ -100,7 +100,7 @@ def _unasked() -> bytes:
 
 
 #: What the flooding kinds write, again and again.
-_FLOODS: Final[dict[str, Callable[[], bytes]]] = {
+FLOODS: Final[dict[str, Callable[[], bytes]]] = {
     "garbage": _garbage,
     "endless line": _endless_line,
     "valid flood": _answers,
@@ -264,17 +264,20 @@ class _Replaced(_Tenant):
             self.appear()
 
 
-class _NoSocket(_Tenant):
-    """A name like a socket's, of something else."""
+class _Fifo(_Tenant):
+    """A FIFO named like a socket."""
+
+    def appear(self) -> None:
+        os.mkfifo(self.path)
+
+
+class _Link(_Tenant):
+    """A link named like a socket, to something that is none, or to a socket that is no guest's."""
 
     targets: Iterator[str] = iter(())
 
     def appear(self) -> None:
-        target = next(self.targets)
-        if target:
-            os.symlink(target, self.path)
-        else:
-            os.mkfifo(self.path)
+        os.symlink(next(self.targets), self.path)
 
 
 _ODD: Final[dict[str, type[_Tenant]]] = {
@@ -282,11 +285,12 @@ _ODD: Final[dict[str, type[_Tenant]]] = {
     "injected reasons": _Liar,
     "connect storm": _Leaver,
     "replaced": _Replaced,
-    "no socket": _NoSocket,
+    "fifo": _Fifo,
+    "link": _Link,
 }
 
 #: What there is.
-KINDS: Final = (*_FLOODS, *_ODD)
+KINDS: Final = (*FLOODS, *_ODD)
 
 
 class _OperatorStorm:
@@ -317,7 +321,7 @@ class _Attack:
         self._poll.register(_STDIN, select.EPOLLIN)
         self._storm = _OperatorStorm(control)
         self._tenants: list[_Tenant] = []
-        _NoSocket.targets = cycle(("", "/dev/zero", control, directory, f"{directory}/nothing"))
+        _Link.targets = cycle(("/dev/zero", control, directory, f"{directory}/nothing"))
         #: The kind of each, by its uuid.
         self.kinds: dict[str, str] = {}
         for index in range(first, first + count):
@@ -325,7 +329,7 @@ class _Attack:
             self.kinds[uuid_of(index)] = kind
             path = os.path.join(directory, channel_name(index))
             make = _ODD.get(kind, _Tenant)
-            self._tenants.append(make(path, _FLOODS.get(kind, _numbers), self._poll))
+            self._tenants.append(make(path, FLOODS.get(kind, _numbers), self._poll))
 
     def begin(self) -> None:
         for tenant in self._tenants:

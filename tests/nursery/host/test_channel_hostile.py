@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import cycle
 
 import attrs
@@ -37,6 +39,7 @@ from support.host_world import (
     host_world,
     stay_silent,
 )
+from support.hostile_guests_process import FLOODS as REAL_FLOODS
 from support.memory_port import CAPACITY_BYTES, MemoryPeer
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -215,6 +218,57 @@ async def test_a_flood_is_named_once_a_minute(
         f"{hostile.uuid}: {text}"
     ] * 3
     assert not any(calm.uuid in line for line in caplog.messages if "sends" in line)
+
+
+async def _write_again(guest: ScriptedGuest, write: Callable[[], bytes], *, reads: bool) -> None:
+    """Has a guest write for as long as the host reads, on each connection anew."""
+    peer = MemoryPeer("")
+    rest = b""
+    while True:
+        if guest.peer is not peer:
+            peer, rest = guest.peer, b""
+            peer.reading = reads
+        if peer.host_closed or peer.closed:
+            await trio.sleep(0.1)
+            continue
+        rest = rest or write()
+        rest = rest[peer.write(rest) :]
+        if rest:
+            await trio.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*REAL_FLOODS, "deaf", "replaced"])
+async def test_an_offender_is_named_again_in_the_second_minute(
+    kind: str, world: HostWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hbtrio")
+    calm = await world.heartbeating()
+    hostile = world.guest()
+    hostile.answers_after_s = None
+    hostile.sends_init = False
+    hostile.appear()
+    await world.settle()
+    named = []
+    async with trio.open_nursery() as nursery:
+        if kind == "replaced":
+            nursery.start_soon(_replace_again, hostile)
+        write = REAL_FLOODS.get(kind, REAL_FLOODS["numbers"])
+        nursery.start_soon(partial(_write_again, hostile, write, reads=kind != "deaf"))
+        for _ in range(2):
+            caplog.clear()
+            await world.sleep(60)
+            named.append(any(hostile.uuid in line for line in caplog.messages))
+        nursery.cancel_scope.cancel()
+    assert named == [True, True]
+    assert world.channel(calm).heartbeat.missed == 0
+
+
+async def _replace_again(guest: ScriptedGuest) -> None:
+    while True:
+        guest.vanish()
+        guest.appear()
+        await trio.sleep(0.13)
 
 
 # -- bytes that are no message --------------------------------------------------------------
