@@ -30,6 +30,9 @@ pytestmark = pytest.mark.processes
 #: and what Python needs to end on a busy machine.
 BOUND_S: Final = 5.0
 
+#: The same if a script has to be killed.
+KILL_BOUND_S: Final = 10.0
+
 
 async def ends(process: subprocess.Popen[bytes]) -> int:
     """Sends TERM; returns the exit status once it has ended, within its bound."""
@@ -137,6 +140,24 @@ async def test_a_script_of_the_guest_is_on_a_dead_file_system(key: str, home: Pa
                 event("stopped", vm), within_s=SOON_S, since=since
             )
             assert stopped["reason"] == "guest exited: Exiting..."
+
+
+async def test_a_script_of_the_guest_dies_only_after_kill(home: Path) -> None:
+    script, pid = home / "script", home / "pid"
+    script.write_text(f"#!/bin/sh\ntrap '' TERM\necho $$ >{pid}\nwhile :; do sleep 0.1; done\n")
+    script.chmod(0o755)
+    async with open_scene() as scene:
+        await scene.start_host()
+        vm = await scene.add_guest("vm")
+        vm.configure(HB_INTERVAL=400, HEALTH_CHECK_INTERVAL=60, HEALTH_CHECK_SCRIPT=script)
+        await vm.start()
+        await until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+        assert vm.daemon is not None
+        began = time.monotonic()
+        assert await vm.daemon.stop() == 0
+        assert time.monotonic() - began < KILL_BOUND_S
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.read_text()), 0)
 
 
 async def test_a_command_of_the_host_is_on_a_dead_file_system(home: Path) -> None:
