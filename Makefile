@@ -42,7 +42,7 @@ test-libvirt: $(VENV)/.installed-test
 
 # Makes and ends 100,000 channels in one host.
 test-channels: $(VENV)/.installed-test
-	HBTRIO_LIVES=100000 $(BIN)/python -m pytest -o faulthandler_timeout=900 tests/nursery/host/test_heap_freezer.py
+	HBTRIO_LIVES=100000 $(BIN)/python -m pytest -rP -o faulthandler_timeout=900 tests/nursery/host/test_heap_freezer.py
 
 # Random inputs for every parser, or for those that FUZZ names, each for FUZZ_S seconds; what reaches
 # new code is added to tests/fuzz/corpus.

@@ -245,6 +245,7 @@ async def test_memory_stays_flat_while_channels_come_and_go(
             seen.append(_resident_bytes())
         assert len(seen) >= 10
         assert host.supervisor.crashes == 0
+    print("RSS in KiB after each batch:", *(size >> 10 for size in seen))
     # A leaked channel is 7 KiB at least, 20 MiB for half of the fewest lives.
     grown = max(seen[-3:]) - min(seen[len(seen) // 2 - 1 : len(seen) // 2 + 2])
     assert grown < 5 << 20, [size >> 10 for size in seen]
