@@ -75,14 +75,14 @@ async def test_it_votes_is_told_falls_ill_and_outlives_the_guest_daemon() -> Non
             await registered(app)
             assert (await ctl(scene, "vote", "vm", "stop")).status == 3
             assert (await ctl(scene, "vote", "vm", "pause")).status == 0
-            assert (await ctl(scene, "notify", "vm", "reboot")).status == 0
-            assert said == ["reboot, 9 s"]
-
             since = len(scene.events.since())
             health[0] = Unhealthy("disk full")
             ill = await scene.events.wait_for(event("unhealthy", vm), within_s=SOON_S, since=since)
             assert (ill["reason"], ill["corrective_action"]) == ("disk full", "log")
             health[0] = Healthy()
+
+            assert (await ctl(scene, "notify", "vm", "reboot")).status == 0
+            assert said == ["reboot, 9 s"]
 
             await vm.kill()
             await until(lambda: not app.registered)

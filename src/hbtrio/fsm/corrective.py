@@ -172,7 +172,8 @@ def _hindrance(picture: Picture) -> NotNow | None:
         return Never(Cause.POLICY, f"corrective is {picture.policy.value} for this instance")
     if picture.braked:
         return NotNow(Cause.BRAKE, "too many instances failed at once")
-    if picture.owner:
+    # A log command does nothing to the VM, so it crosses nobody's plans.
+    if picture.owner and picture.action is not CorrectiveAction.LOG:
         return NotNow(Cause.OWNER, f"{picture.owner} is in progress")
     if picture.limit:
         return NotNow(Cause.LIMIT, picture.limit)

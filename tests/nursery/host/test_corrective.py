@@ -627,3 +627,42 @@ async def test_a_log_command_changes_nothing(world: HostWorld) -> None:
         (6.0, "corrective", "log", "log done"),
         (9.0, "loss", "reboot", "no answer for 3 s"),
     ]
+
+
+# -- under an owner -------------------------------------------------------------------------
+
+
+async def test_a_log_command_runs_while_another_owns_the_instance(
+    caplog: pytest.LogCaptureFixture, world: HostWorld
+) -> None:
+    """It does nothing to the VM, so it crosses nobody's plans and ends nobody's."""
+    guest = await world.heartbeating()
+    world.host.owners.vote_accepted(guest.uuid, "stop")
+    falls_ill(guest, CorrectiveAction.LOG)
+    await world.at(DUE + 5)
+    assert [moment.argv for moment in started(world)] == [("note", guest.uuid)]
+    assert not world.host.owners.of(guest.uuid).free
+    assert world.host.supervisor.crashes == 0
+
+
+async def test_a_programming_error_in_a_correction_is_counted_and_the_host_goes_on(
+    caplog: pytest.LogCaptureFixture, world: HostWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = await lost(world)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault in the tests")
+
+    monkeypatch.setattr(world.host.owners, "command_begins", fail)
+    world.crashes = 1
+    await world.at(DUE + 5)
+    assert started(world) == []
+    assert world.host.supervisor.crashes == 1
+    assert ("ERROR", f"{guest.uuid}: the corrective action failed") in said(caplog)
+    caplog.clear()
+    # Another instance is corrected as ever.
+    monkeypatch.undo()
+    other = await world.heartbeating()
+    falls_silent(other)
+    await world.at(DUE + 20)
+    assert [moment.argv[1] for moment in started(world)] == [other.uuid]

@@ -60,6 +60,7 @@ class CorrectionCommand:
         self._reason = plain_text(reason, _REASON_BYTES)
         self._state = ""
         self._argv: list[str] = []
+        self._owns = False
         self._scope: trio.CancelScope | None = None
 
     def take(self, state: str, *, starts_gone: bool) -> None:
@@ -75,7 +76,9 @@ class CorrectionCommand:
         self._argv = self._expanded(command, state)
         self._tools.quota_of(uuid).take(trio.current_time())
         self._tools.memory.ran(uuid)
-        if not self._tools.settings.dry_run:
+        # A log command does nothing to the VM: it needs no owner, and may run under another.
+        self._owns = not self._tools.settings.dry_run and self._action is not CorrectiveAction.LOG
+        if self._owns:
             self._tools.owners.command_begins(uuid, self._action)
 
     def take_over(self) -> None:
@@ -93,7 +96,8 @@ class CorrectionCommand:
         try:
             return await self._run()
         finally:
-            self._tools.owners.command_ended(channel.uuid)
+            if self._owns:
+                self._tools.owners.command_ended(channel.uuid)
 
     async def _run(self) -> Outcome:
         channel, tools = self._channel, self._tools

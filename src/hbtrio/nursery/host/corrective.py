@@ -6,6 +6,7 @@ see :mod:`hbtrio.nursery.host.correction_run`.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
@@ -20,12 +21,15 @@ from hbtrio.nursery.host.correction_run import CorrectionRun
 from hbtrio.nursery.host.correction_tools import CorrectionTools, HeartbeatingCount, Libvirt
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.owners import Owners
+from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.host_records import CorrectiveRun, Moment
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.vocabulary import CorrectiveAction
+
+_log = logging.getLogger("hbtrio.corrective")
 
 _HOUR_S: Final = 3600.0
 
@@ -74,12 +78,14 @@ class Corrective:
         libvirt: Libvirt,
         owners: Owners,
         memory: HostMemory,
+        supervisor: Supervisor,
         *,
         has_agent: bool,
         policy_of: Callable[[str], Policy] = _act_upon_all,
     ) -> None:
         self._nursery = nursery
         self._channels = channels
+        self._supervisor = supervisor
         self._per_hour = commands.per_hour
         self._quotas: OrderedDict[str, Quota] = OrderedDict()
         self._runs: dict[str, CorrectionRun] = {}
@@ -158,6 +164,9 @@ class Corrective:
     async def _run(self, uuid: str, run: CorrectionRun) -> None:
         try:
             await run.run()
+        except Exception:  # noqa: BLE001 - one correction's programming error must not end the host
+            self._supervisor.count_crash()
+            _log.exception("%s: the corrective action failed", uuid)
         finally:
             if self._runs.get(uuid) is run:
                 del self._runs[uuid]

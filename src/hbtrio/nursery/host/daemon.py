@@ -144,6 +144,7 @@ class Host:
             self.domains,
             self.owners,
             self.memory,
+            self.supervisor,
             has_agent=bool(config.agent.connect),
         )
         #: With an agent, off until the agent enables it; without an agent, on.
