@@ -434,7 +434,8 @@ async def test_a_vim_that_calls(tmp_path: Path) -> None:
     """An older one: it calls /v1/hosts, and answers no audit."""
     async with socket_agent_world(tmp_path, audit_s=0.1) as agent:
         host = await agent.bound_host()
-        assert host.reporting == {"": True, VM: True}
+        with trio.fail_after(20):
+            await host.until(lambda: host.reporting == {"": True, VM: True})
         about = {"uuid": HOST_UUID, "hostname": HOSTNAME}
         await agent.request("PUT", f"/v1/hosts/{HOST_UUID}/disable", about)
         with trio.fail_after(20):

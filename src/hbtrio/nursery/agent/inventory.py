@@ -235,8 +235,8 @@ class AgentInventory:
         if before is None and now.status is Switch.DISABLED:
             # The VIM has just added it and assumes no heartbeat.
             self._states.notified([now])
-        if not instance.reporting:
-            self._states.withheld.discard(instance.uuid)
+        # Disabled, or moved by a VIM that had not disabled it: its step is done.
+        self._states.withheld.discard(instance.uuid)
         await self._states.notify([instance])
 
     async def delete_instance(self, uuid: str, *, on: str | None = None) -> None:
