@@ -90,12 +90,12 @@ def recorded_events(
     return run
 
 
-#: Outputs of several lines in c_reject; all others are one line.
+#: Outputs of several lines in c_reject, by their reasons; all others are one line.
 OUTPUTS = {
-    "line one line two line three ": b"line one\nline two\nline three\n",
-    " second ": b"\nsecond\n",
-    "first second ": b"first\nsecond\n",
-    "a\r b\r ": b"a\r\nb\r\n",
+    "line one line two line three": b"line one\nline two\nline three\n",
+    "second": b"\nsecond\n",
+    "first second": b"first\nsecond\n",
+    "a\r b\r": b"a\r\nb\r\n",
 }
 
 
