@@ -156,12 +156,13 @@ async def _serve(config: AgentConfig, file: str) -> None:
         store = await stack.enter_async_context(Store.open(config.store.file, wall_clock))
         if client is not None:
             await stack.enter_async_context(client)
-        link_listeners = await link.listen()
-        api_listeners = await operator.endpoint.listen(int(config.operator.mode, 8))
-        vim_listeners = await vim.endpoint.listen() if client is not None else []
+        # Before the sockets: whoever sees one may send TERM, and the end removes the sockets.
         signals = stack.enter_context(
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         )
+        link_listeners = await link.listen()
+        api_listeners = await operator.endpoint.listen(int(config.operator.mode, 8))
+        vim_listeners = await vim.endpoint.listen() if client is not None else []
         running = open_agent(
             config,
             store,

@@ -151,9 +151,10 @@ async def _serve(options: argparse.Namespace, config: GuestConfig, device: PathD
     guard = OnTimeGuard(trio.current_time())
     applications = Applications(_new_id, guard, *_room())
     app_socket = AppSocket(options.app_socket, applications)
-    # Before the first nursery, which would wrap its fault.
-    await app_socket.open(config.app_socket_bits, config.app_socket_group)
     with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
+        # After the signals: whoever sees the socket may send TERM, and its end removes the socket.
+        # Before the first nursery, which would wrap its fault.
+        await app_socket.open(config.app_socket_bits, config.app_socket_group)
         async with (
             SystemProcesses() as processes,
             manager.keep_alive(),

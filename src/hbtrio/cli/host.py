@@ -138,11 +138,12 @@ async def _serve(
     tls = _tls_of(config.agent, file, files) if config.agent.certificate else None
     access = ControlAccess.of(config.control, file)
     manager = ServiceManager.of(os.environ, os.getpid())
-    listener = await open_unix_listener(config.control_socket, config.control_permissions)
     with (
         collected_until_told() as stop_collecting,
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
     ):
+        # After the signals: whoever sees the socket may send TERM, and its end removes the socket.
+        listener = await open_unix_listener(config.control_socket, config.control_permissions)
         async with SystemProcesses() as processes, manager.keep_alive():
             environment = HostEnvironment(
                 watch=watch,

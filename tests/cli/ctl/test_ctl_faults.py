@@ -441,6 +441,7 @@ def test_what_is_imported() -> None:
         "hbtrio.net.begin_by_header",
         "hbtrio.net.tls",
         "hbtrio.net.token_file",
+        "hbtrio.net.unix_connect",
         "hbtrio.system.boot_clock",
     }
 
