@@ -149,10 +149,7 @@ async def test_an_agent_with_64_descriptors_and_clients_that_ask_nothing(home: P
         with connected(home / "agent.sock", 200):
             assert (await status(home, "agent.sock"))["hosts"] == []
             assert len(os.listdir(f"/proc/{agent.pid}/fd")) < 48
-        text = log.read_text()
-        # In the burst itself the last descriptor may be gone for a moment: one line says so.
-        assert text.count("refused") <= 1
-        assert "Traceback" not in text
+        assert "refused" not in log.read_text()
 
 
 async def test_a_guest_with_64_descriptors_and_a_storm_of_applications(home: Path) -> None:

@@ -73,7 +73,8 @@ async def accept_connections(
                     with spare.lent():
                         await _refuse(listener)
                     continue
-                streams += accept_waiting(listener)
+                if not has_reserved(streams[0]):
+                    streams += accept_waiting(listener)
                 if left := drop_left(streams):
                     reason = f"{AT_ONCE} wait at once, and clients had left {left} of them"
                     shortage.refused(reason, trio.current_time())
@@ -92,7 +93,8 @@ async def accept_connections(
 def accept_waiting(listener: trio.SocketListener | UnixListener) -> Iterator[trio.SocketStream]:
     """Accepts without waiting what is in the backlog, up to ``AT_ONCE`` with the one before it.
 
-    A fault ends it; the next ``accept`` has it again.
+    A fault ends it; the next ``accept`` has it again. So does the first reserved descriptor: each
+    connection that gets one has to make room before the next.
     """
     own = listener.current if isinstance(listener, UnixListener) else listener
     waiting = socket.socket(fileno=own.socket.fileno())
@@ -100,7 +102,10 @@ def accept_waiting(listener: trio.SocketListener | UnixListener) -> Iterator[tri
         with suppress(OSError):
             for _ in range(AT_ONCE - 1):
                 accepted, _ = waiting.accept()
-                yield trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+                stream = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+                yield stream
+                if has_reserved(stream):
+                    return
     finally:
         waiting.detach()
 
