@@ -86,11 +86,22 @@ def _threads() -> frozenset[str]:
 
 
 def _children() -> frozenset[int]:
-    found: set[int] = set()
-    for task in os.listdir("/proc/self/task"):
-        with suppress(OSError):
-            found.update(map(int, Path(f"/proc/self/task/{task}/children").read_text().split()))
-    return frozenset(found)
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return frozenset()
+    # Not every kernel has /proc/self/task/*/children.
+    return frozenset(
+        pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _is_child(pid)
+    )
+
+
+def _is_child(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False  # ended since the listing
+    return int(stat.rpartition(")")[2].split()[1]) == os.getpid()
 
 
 def _tasks() -> frozenset[str]:

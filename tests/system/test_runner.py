@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,14 +23,6 @@ from hbtrio.system.runner import ProcessNotStarted, ProcessResult, SystemProcess
 BOUND_S = 10.0
 #: A grace that no test waits for: who is gone before it has gone by TERM.
 LONG_S = 20.0
-
-
-@pytest.fixture(autouse=True)
-def no_child_left() -> Iterator[None]:
-    """Whatever a test started is ended and reaped: neither a process nor a zombie is left."""
-    yield
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import attrs
 
 from hbtrio.config.settings import choice, key_of, number, path, setting_of, word
-from hbtrio.config.source import config_error, read_source, shown, unknown_key
+from hbtrio.config.source import MAX_FAULTS, config_error, read_source, shown, unknown_key
 from hbtrio.text import printable
 from hbtrio.wire.vocabulary import CorrectiveAction
 
@@ -131,7 +131,9 @@ def parse_guest_config(text: str, name: str) -> GuestConfig:
         line = line.strip(_BLANKS)
         if not line or line.startswith("#"):
             continue
-        faults.extend(f"{name}:{place}: {fault}" for fault in _take(line, values))
+        # A suggestion costs half a millisecond; there may be thousands of unknown keys.
+        known = _FIELDS if len(faults) < MAX_FAULTS else ()
+        faults.extend(f"{name}:{place}: {fault}" for fault in _take(line, values, known))
     if faults:
         raise config_error(name, faults)
     if values.get("health_check_interval_s") == 0:
@@ -139,15 +141,18 @@ def parse_guest_config(text: str, name: str) -> GuestConfig:
     return GuestConfig(**values)
 
 
-def _take(line: str, values: dict[str, Any]) -> Iterator[str]:
-    """Add the value of one line to ``values``; yield the line's faults."""
+def _take(line: str, values: dict[str, Any], known: Collection[str]) -> Iterator[str]:
+    """Add the value of one line to ``values``; yield the line's faults.
+
+    Of the ``known`` keys, the one most like an unknown key is suggested.
+    """
     key, equals, raw = line.partition("=")
     key = key.rstrip(_BLANKS)
     if not equals:
         yield f"no = in {shown(line)}, expected KEY=VALUE"
         return
     if key not in _FIELDS:
-        yield f"{shown(key)[1:-1]}: {unknown_key(key, _FIELDS)}"
+        yield f"{shown(key)[1:-1]}: {unknown_key(key, known)}"
         return
     name, default, setting = _FIELDS[key]
     try:

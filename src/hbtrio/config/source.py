@@ -20,7 +20,7 @@ LIMIT_BYTES = 64 * 1024
 
 _SHOWN_CHARS = 80
 # A wrong file may have a fault on each of its thousands of lines.
-_MAX_FAULTS = 50
+MAX_FAULTS = 50
 
 
 def read_source(path: str | os.PathLike[str], *, missing_ok: bool = False) -> str:
@@ -88,9 +88,9 @@ def config_error(name: str, faults: list[str]) -> ConfigError:
         name: the file's name, printable.
         faults: at least one fault, each with the file's name.
     """
-    more = len(faults) - _MAX_FAULTS
+    more = len(faults) - MAX_FAULTS
     rest = [f"{name}: and {more} more faults"] if more > 0 else []
-    return ConfigError(faults[:_MAX_FAULTS] + rest)
+    return ConfigError(faults[:MAX_FAULTS] + rest)
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from hbtrio.config.rules import BrokenRulesError, SoundKeys, broken_rules
 from hbtrio.config.settings import key_of, setting_of
-from hbtrio.config.source import config_error, read_source, shown, unknown_key
+from hbtrio.config.source import MAX_FAULTS, config_error, read_source, shown, unknown_key
 from hbtrio.errors import ConfigError
 from hbtrio.text import printable
 
@@ -129,8 +129,10 @@ def _faults_of(error: BaseException, path: tuple[str, ...]) -> Iterator[tuple[st
                 yield from _faults_of(inner, path)
         case ForbiddenExtraKeysError():
             known = [key_of(field) for field in attrs.fields(error.cl)]
-            for key in sorted(error.extra_fields):
-                yield ".".join((*path, shown(key)[1:-1])), unknown_key(key, known)
+            for number, key in enumerate(sorted(error.extra_fields)):
+                # What follows the first faults is only counted.
+                fault = unknown_key(key, known if number < MAX_FAULTS else ())
+                yield ".".join((*path, shown(key)[1:-1])), fault
         case _ValueRefused() | BrokenRulesError():
             for fault in error.faults:
                 yield ".".join(path), fault
