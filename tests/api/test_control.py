@@ -15,7 +15,7 @@ from hbtrio.api.control import ControlAccess, ControlAdmission, Right
 from hbtrio.config.host import ControlSettings
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import PEER_EXTENSION
-from hbtrio.net.unix_socket import PeerCredentials, peer_credentials
+from hbtrio.net.peer_credentials import PeerCredentials, peer_credentials
 from support.api_replies import refusal
 from support.control_socket import served
 from support.host_world import host_world

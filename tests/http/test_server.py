@@ -34,7 +34,8 @@ from hbtrio.http.server import (
     serve_http,
 )
 from hbtrio.http.slots import DISPLACED_S, MAX_DISPLACED, ONE_CLASS
-from hbtrio.net.unix_socket import PeerCredentials, open_unix_listener
+from hbtrio.net.peer_credentials import PeerCredentials
+from hbtrio.net.unix_socket import open_unix_listener
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -17,13 +17,8 @@ import pytest
 import trio
 
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.net.unix_socket import (
-    SUN_PATH_BYTES,
-    PeerCredentials,
-    UnixListener,
-    open_unix_listener,
-    peer_credentials,
-)
+from hbtrio.net.peer_credentials import PeerCredentials, peer_credentials
+from hbtrio.net.unix_socket import SUN_PATH_BYTES, UnixListener, open_unix_listener
 
 NOBODY = 65534
 

@@ -7,27 +7,22 @@ states that.
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
-import ssl
-import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 import trio
 
 from hbtrio.client.address import Address
+from hbtrio.client.faults import refusal, unreachable
 from hbtrio.client.stream import Lines, StreamLost, os_error, read_whole, words
 from hbtrio.errors import BACKLOG_FULL, ExitStatus, UserError
 from hbtrio.net.begin_by_header import begin_by_header
-from hbtrio.net.tls import client_tls, connection_reason
+from hbtrio.net.tls import client_tls
 from hbtrio.net.unix_connect import was_never_connected
-from hbtrio.text import printable
 from hbtrio.wire.operator import (
     ClockReply,
     FleetStatus,
@@ -63,17 +58,6 @@ _CLOCK: Final = "/v1/clock"
 
 #: The most that is read of a refusal.
 _FAULT_BYTES: Final = 65536
-
-#: Reasons with which an agent's API for the VIM refuses unknown requests (403).
-_OF_THE_VIM: Final = frozenset({"no such path", "unknown User-Agent"})
-
-#: Refusals of a malformed request, or of one that is not permitted; all others concern the
-#: instance.
-_STATUS: Final = {
-    **dict.fromkeys((400, 405, 413, 414, 422), ExitStatus.USAGE),
-    **dict.fromkeys((401, 403), ExitStatus.DENIED),
-    504: ExitStatus.UNREACHABLE,
-}
 
 
 class _NoClockError(Exception):
@@ -240,7 +224,7 @@ class CtlClient:
             with trio.move_on_after(ANSWER_S):
                 response = await self._send(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise self._unreachable(error) from error
+            raise unreachable(self.address, error) from error
         except httpx.HTTPError as error:
             # trio sends no alert when it refuses a certificate, and with TLS 1.3 we have sent our
             # request by then.
@@ -303,48 +287,10 @@ class CtlClient:
             return headers
         return headers | {BEGIN_BY_HEADER: begin_by_header(reply)}
 
-    def _unreachable(self, error: httpx.HTTPError) -> UserError:
-        cause = os_error(error)
-        reason = "no connection in time" if cause is None else connection_reason(cause)
-        text = f"{self.address.text}: {reason}"
-        if isinstance(cause, ssl.SSLError | socket.gaierror):
-            return UserError(text, ExitStatus.UNREACHABLE)
-        match cause and cause.errno:
-            case errno.EACCES | errno.EPERM:
-                return UserError(text, ExitStatus.DENIED)
-            case errno.ENOENT:
-                text = f"{self.address.text}: no such socket"
-            case errno.ECONNREFUSED if self.address.socket is not None:
-                if _is_no_socket(self.address.socket):
-                    return UserError(f"{self.address.text}: is not a socket")
-        return UserError(f"{text}; is hbtrio host or agent running?", ExitStatus.UNREACHABLE)
-
     async def _refusal(
         self, code: int, chunks: AsyncIterator[bytes], lost: StreamLost
     ) -> UserError:
+        answer = b""
         with trio.move_on_after(ANSWER_S):
-            try:
-                refusal = parse(await read_whole(chunks, _FAULT_BYTES, lost), dict[str, Any])
-            except ReplyFault:
-                refusal = {}
-            reason = refusal.get("reason")
-            if isinstance(reason, str):
-                if code == 403 and reason in _OF_THE_VIM:
-                    text = "this is the agent's API for the VIM, not its operator API"
-                    return UserError(f"{self.address.text}: {text}")
-                # Users of ctl have not written the body.
-                reason = reason.removeprefix("body: ")
-                status = _STATUS.get(code, ExitStatus.FAILED)
-                # Other refusals concern the instance, at whichever address.
-                where = f"{self.address.text}: " if status is ExitStatus.DENIED else ""
-                return UserError(where + printable(reason), status)
-        text = f"{self.address.text}: HTTP status {code} without a reason; is it an hbtrio daemon?"
-        return UserError(text, ExitStatus.FAILED)
-
-
-def _is_no_socket(path: str) -> bool:
-    """Whether it is another kind of file; connections to one are refused as by a dead socket."""
-    try:
-        return not stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return False
+            answer = await read_whole(chunks, _FAULT_BYTES, lost)
+        return refusal(self.address, code, answer)

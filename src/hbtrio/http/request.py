@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import attrs
 import h11
 
-from hbtrio.net.unix_socket import PeerCredentials
+from hbtrio.net.peer_credentials import PeerCredentials
 
 #: The key of the caller's PeerCredentials in ``scope["extensions"]``; absent over TCP.
 PEER_EXTENSION = "hbtrio.peer"

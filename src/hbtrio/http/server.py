@@ -34,9 +34,10 @@ from hbtrio.http.request import (
 )
 from hbtrio.http.slots import ONE_CLASS, Place, RequestClasses, Slots
 from hbtrio.net.accepting import accept_connections, has_reserved
+from hbtrio.net.peer_credentials import PeerCredentials, peer_credentials
 from hbtrio.net.tls import owner_of
 from hbtrio.net.tls_files import TlsFiles
-from hbtrio.net.unix_socket import PeerCredentials, UnixListener, peer_credentials
+from hbtrio.net.unix_socket import UnixListener
 
 __all__ = [
     "CERTIFICATE_EXTENSION",

@@ -12,9 +12,10 @@ import trio
 
 from hbtrio.errors import ExitStatus, UserError, is_thread_shortage
 from hbtrio.net.handshake import HandshakeFailed, make_handshake
+from hbtrio.net.peer_credentials import peer_credentials
 from hbtrio.net.tls import connection_reason
 from hbtrio.net.unix_connect import open_unix_stream
-from hbtrio.net.unix_socket import UnixListener, open_unix_listener, peer_credentials
+from hbtrio.net.unix_socket import UnixListener, open_unix_listener
 
 #: How long a connection and its TLS handshake may take, in seconds.
 CONNECT_S: Final = 5.0

@@ -16,7 +16,8 @@ import trio
 from hbtrio.errors import os_reason
 from hbtrio.log import LogOnce
 from hbtrio.net.accepting import SHORTAGES, accept_waiting, drop_left, has_reserved
-from hbtrio.net.unix_socket import UnixListener, peer_credentials
+from hbtrio.net.peer_credentials import peer_credentials
+from hbtrio.net.unix_socket import UnixListener
 from hbtrio.nursery.guest.app_connection import AppConnection, SharedServices
 from hbtrio.nursery.guest.app_log import AppLog, Topic
 from hbtrio.nursery.guest.voters import VoterNames
