@@ -44,23 +44,6 @@ from support.store_cases import (
     history,
 )
 
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "agent.db")
-
-
-@pytest.fixture
-async def store(path: str, clock: Clock) -> AsyncIterator[Store]:
-    async with Store.open(path, clock) as store:
-        yield store
-
-
 # -- the file --------------------------------------------------------------------------------------
 
 

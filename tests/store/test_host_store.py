@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hbtrio.store.host_records import (
 )
 from hbtrio.store.host_schema import HOST_SCHEMA
 from hbtrio.store.host_store import Changes, HostStore
+from hbtrio.store.migration import Schema
 from hbtrio.store.schema import AGENT_SCHEMA
 from hbtrio.wire.vocabulary import ActionName, CorrectiveAction
 from support.store_cases import T0, A, B, Clock, history
@@ -67,11 +69,6 @@ ACTION = ActionRecord(
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "host.db")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 async def test_everything_is_recalled(path: str, clock: Clock) -> None:
@@ -164,6 +161,19 @@ def test_hosts_and_agents_refuse_each_others_files(path: str) -> None:
     open_database(path, HOST_SCHEMA).close()
     with pytest.raises(UserError, match="is a database of another program"):
         open_database(path, AGENT_SCHEMA)
+
+
+def test_the_history_tables_of_hosts_and_agents_are_alike(tmp_path: Path) -> None:
+    """One module reads and writes both; the agent's grew by migrations, with its defaults."""
+
+    def columns(schema: Schema) -> set[tuple[str, str]]:
+        path = str(tmp_path / f"{schema.owner}.db")
+        open_database(path, schema).close()
+        with closing(sqlite3.connect(path)) as db:
+            rows = db.execute("PRAGMA table_info(history)").fetchall()
+        return {(name, type_) for _, name, type_, *_ in rows}
+
+    assert columns(HOST_SCHEMA) == columns(AGENT_SCHEMA)
 
 
 async def test_one_host_at_a_time(path: str, clock: Clock) -> None:

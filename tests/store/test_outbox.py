@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -43,23 +42,6 @@ from support.store_cases import (
     ids,
     service,
 )
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "agent.db")
-
-
-@pytest.fixture
-async def store(path: str, clock: Clock) -> AsyncIterator[Store]:
-    async with Store.open(path, clock) as store:
-        yield store
-
 
 # -- outbox ----------------------------------------------------------------------------------------
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import attrs
 import pytest
@@ -37,23 +35,6 @@ from support.store_cases import (
     bodies,
     history,
 )
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "agent.db")
-
-
-@pytest.fixture
-async def store(path: str, clock: Clock) -> AsyncIterator[Store]:
-    async with Store.open(path, clock) as store:
-        yield store
-
 
 # -- inventory -------------------------------------------------------------------------------------
 

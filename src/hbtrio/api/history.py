@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hbtrio.api import common as api_parts
+from hbtrio.store.daemon_store import PAGE
 from hbtrio.store.records import HistoryEntry, HistoryRecord
-from hbtrio.store.store import PAGE
 from hbtrio.wire.operator import FleetEventLine, History
 
 #: History entries by default.

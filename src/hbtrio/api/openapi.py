@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import hbtrio
-from hbtrio.store.store import PAGE
+from hbtrio.store.daemon_store import PAGE
 from hbtrio.wire.operator import (
     ActRequest,
     ClockReply,

@@ -9,15 +9,13 @@ lose the last seconds, and after that all instances start anew.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Final, Self
+from typing import Final
 
 import attrs
 
 from hbtrio.store import history, host_rows
-from hbtrio.store.database import open_database
+from hbtrio.store.daemon_store import PAGE, DaemonStore
 from hbtrio.store.host_records import (
     ActionRecord,
     CorrectiveRun,
@@ -26,11 +24,7 @@ from hbtrio.store.host_records import (
     Recollection,
 )
 from hbtrio.store.host_schema import HOST_SCHEMA
-from hbtrio.store.records import HistoryEntry, HistoryRecord
-from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
-
-#: The most rows that one call returns or removes of the history.
-PAGE: Final = 1000
+from hbtrio.store.records import HistoryEntry
 
 #: The most entries of the history; beyond it the oldest are removed, whatever their age.
 HISTORY: Final = 100_000
@@ -59,40 +53,19 @@ class Changes:
     history: tuple[HistoryEntry, ...] = ()
 
 
-class HostStore:
+class HostStore(DaemonStore):
     """A host's store; open it with :meth:`open`.
 
     Any method raises :class:`~hbtrio.store.jobs.StoreFault` if the disk is full or fails, or if
     the file is damaged; nothing was changed then. A method that is cancelled may have taken effect.
-
-    Args:
-        worker: runs the transactions.
-        wall_clock: returns the current time; timezone-aware.
     """
 
-    def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
-        self._worker = Watched(worker)
-        self._wall_clock = wall_clock
+    schema = HOST_SCHEMA
 
     @property
     def fault(self) -> str:
         """Why the store can't write now; "" if it can."""
         return self._worker.fault
-
-    async def files_fault(self) -> str:
-        """Returns what happened to the store's files while they are open; "" if nothing did."""
-        return await self._worker.files_fault()
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, path: str, wall_clock: Callable[[], datetime]) -> AsyncIterator[Self]:
-        """Opens the store in a file while the block runs; creates a missing file.
-
-        Raises:
-            UserError: as for :func:`~hbtrio.store.database.open_database`.
-        """
-        async with open_store_thread(lambda: open_database(path, HOST_SCHEMA)) as thread:
-            yield cls(thread, wall_clock)
 
     async def recall(self) -> Recollection:
         """Returns what earlier runs of the host have left."""
@@ -109,7 +82,7 @@ class HostStore:
 
     async def keep(self, changes: Changes) -> None:
         """Stores changes, all or none."""
-        now = self._wall_clock().timestamp()
+        now = self._now()
 
         def work(db: sqlite3.Connection) -> None:
             host_rows.forget_instances(db, changes.forgotten)
@@ -132,7 +105,7 @@ class HostStore:
 
     async def end_action(self, id_: str, outcome: HistoryEntry | None = None) -> None:
         """Removes an action that has ended; ``outcome`` goes into the history with it."""
-        now = self._wall_clock().timestamp()
+        now = self._now()
 
         def work(db: sqlite3.Connection) -> None:
             host_rows.end_action(db, id_)
@@ -140,19 +113,6 @@ class HostStore:
                 history.record(db, outcome, now)
 
         await self._worker.run(work)
-
-    async def history(
-        self, limit: int = PAGE, *, before: int | None = None, uuid: str | None = None
-    ) -> tuple[HistoryRecord, ...]:
-        """Returns history records, the newest first.
-
-        Args:
-            limit: the most records, up to ``PAGE``.
-            before: only records older than the one with this id.
-            uuid: only records of this instance.
-        """
-        limit = min(limit, PAGE)
-        return await self._worker.run(lambda db: history.read(db, limit, before, uuid))
 
     async def prune(self, older_than: datetime, limit: int = PAGE) -> int:
         """Removes history that is too old or beyond ``HISTORY`` entries, up to twice ``limit``.

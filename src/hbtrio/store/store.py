@@ -13,24 +13,21 @@ sends it again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Final, Self
 
 import attrs
 import trio
 
 from hbtrio.fsm.delivery import OutboxState
 from hbtrio.store import delivery_order, history, links, outbox, rounds
-from hbtrio.store.database import open_database
+from hbtrio.store.daemon_store import PAGE, DaemonStore
 from hbtrio.store.held_alarms import HeldAlarms
 from hbtrio.store.inventory import Inventory
 from hbtrio.store.links import Links
 from hbtrio.store.records import (
     Entry,
     HistoryEntry,
-    HistoryRecord,
     NewEntry,
     Ready,
     RoundRecord,
@@ -39,14 +36,11 @@ from hbtrio.store.records import (
 )
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.schema import AGENT_SCHEMA
-from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
-
-#: The most rows that one call returns of an unbounded list.
-PAGE: Final = 1000
+from hbtrio.store.worker import StoreWorker
 
 
-class Store:
-    """The store; open it with :meth:`open`.
+class Store(DaemonStore):
+    """The agent's store; open it with :meth:`open`.
 
     Any method raises :class:`~hbtrio.store.worker.StoreFault` if the disk is full or fails, or if
     the file is damaged. Nothing was changed then, except that a method which also syncs may have
@@ -57,9 +51,10 @@ class Store:
         wall_clock: returns the current time; timezone-aware.
     """
 
+    schema = AGENT_SCHEMA
+
     def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
-        self._worker = Watched(worker)
-        self._wall_clock = wall_clock
+        super().__init__(worker, wall_clock)
         #: The hosts and instances that the VIM has named.
         self.inventory = Inventory(self._worker, wall_clock)
         #: The links of hosts.
@@ -83,24 +78,6 @@ class Store:
         The kernel reports a lost write only once, so the agent has to restart to find out.
         """
         await self._worker.is_unsure.wait()
-
-    async def files_fault(self) -> str:
-        """Returns what happened to the store's files while they are open; "" if nothing did.
-
-        They may have been deleted, moved, replaced, or their file system made read-only.
-        """
-        return await self._worker.files_fault()
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, path: str, wall_clock: Callable[[], datetime]) -> AsyncIterator[Self]:
-        """Opens the store in a file while the block runs; creates a missing file.
-
-        Raises:
-            UserError: as for :func:`~hbtrio.store.database.open_database`.
-        """
-        async with open_store_thread(lambda: open_database(path, AGENT_SCHEMA)) as thread:
-            yield cls(thread, wall_clock)
 
     # -- rounds ------------------------------------------------------------------------------------
 
@@ -309,19 +286,6 @@ class Store:
         """Notes on a command's entry what its host revealed later, see :func:`.history.note`."""
         return await self._worker.run(lambda db: history.note(db, hostname, command_id, text))
 
-    async def history(
-        self, limit: int = PAGE, *, before: int | None = None, uuid: str | None = None
-    ) -> tuple[HistoryRecord, ...]:
-        """Returns history records, the newest first.
-
-        Args:
-            limit: the most records, up to ``PAGE``.
-            before: only records older than the one with this id.
-            uuid: only records of this instance.
-        """
-        limit = min(limit, PAGE)
-        return await self._worker.run(lambda db: history.read(db, limit, before, uuid))
-
     async def prune(self, older_than: datetime, limit: int = PAGE) -> int:
         """Removes old history, ended deliveries and closed rounds, up to ``limit`` of each.
 
@@ -334,8 +298,3 @@ class Store:
             return sum(part(db, edge, limit) for part in parts)
 
         return await self._worker.run(work)
-
-    # ----------------------------------------------------------------------------------------------
-
-    def _now(self) -> float:
-        return self._wall_clock().timestamp()

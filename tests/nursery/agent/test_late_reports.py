@@ -39,6 +39,14 @@ SLOW_STORE = pytest.mark.parametrize(
 GRACE_S = 5.0
 
 
+async def losing(world: AgentWorld, *uuids: str) -> FailingHost:
+    """A host with four instances, which loses these at 10 s."""
+    host = await world.bound_host(host=FailingHost(4))
+    await world.at(10)
+    await host.loses_at_once(*uuids)
+    return host
+
+
 async def redial(host: FailingHost, world: AgentWorld) -> None:
     """The host has noticed that the link is dead; its instances are well."""
     await host.cut()
@@ -71,9 +79,7 @@ def test_the_others_return_while_alarms_are_held(
 
     async def scenario(clock: MockClock) -> list[tuple[float, str]]:
         async with agent_world(next(folder)) as world:
-            host = await world.bound_host(host=FailingHost(4))
-            await world.at(10)
-            await host.loses_at_once(*names(4))
+            host = await losing(world, *names(4))
             await world.at(20)
             await host.report_heartbeating(names(4)[0])
             await world.at(20 + SETTLE_S - BEFORE_S)
@@ -94,9 +100,7 @@ def test_a_return_within_the_interval_that_its_alarm_is_held(
 
     async def scenario(clock: MockClock) -> list[tuple[float, str]]:
         async with agent_world(next(folder)) as world:
-            host = await world.bound_host(host=FailingHost(4))
-            await world.at(10)
-            await host.loses_at_once(names(4)[0])
+            host = await losing(world, names(4)[0])
             await world.at(11 - BEFORE_S)
             world.worker.slow_s = store_s
             await report_others(host)
@@ -117,9 +121,7 @@ def test_further_failures_that_have_arrived_are_judged_together(
 
     async def scenario(clock: MockClock) -> list[tuple[float, str]]:
         async with agent_world(next(folder)) as world:
-            host = await world.bound_host(host=FailingHost(4))
-            await world.at(10)
-            await host.loses_at_once(names(4)[0])
+            host = await losing(world, names(4)[0])
             await world.at(11 - BEFORE_S)
             world.worker.slow_s = store_s
             await report_others(host)

@@ -39,6 +39,17 @@ def falls_silent(guest: ScriptedGuest) -> None:
     guest.answers_after_s, guest.sends_init = None, False
 
 
+async def hanging(world: HostWorld, *votes: Event) -> ScriptedGuest:
+    """A guest that hangs from 4.5 s on; at 2 s it has accepted these votes."""
+    guest = await world.heartbeating()
+    await world.at(2)
+    for event in votes:
+        world.vote(guest, event)
+    await world.at(4.5)
+    falls_silent(guest)
+    return guest
+
+
 def not_acted(world: HostWorld) -> list[tuple[float, str, str]]:
     return [
         ((report.time.timestamp() - 1767225600), report.cause, report.reason)
@@ -107,11 +118,7 @@ async def test_under_an_action_a_vote_is_refused_and_a_notice_is_delivered() -> 
 
 async def test_a_loss_under_a_vote_is_reported_and_decided_anew_once_it_has_lapsed() -> None:
     async with owned_world() as world:
-        guest = await world.heartbeating()
-        await world.at(2)
-        world.vote(guest, Event.REBOOT)
-        await world.at(4.5)
-        falls_silent(guest)
+        guest = await hanging(world, Event.REBOOT)
         await world.at(61)
         text = "reboot not run: an announced event (reboot) is in progress"
         assert [(cause, reason) for _, cause, reason in not_acted(world)] == [("owner", text)]
@@ -127,11 +134,7 @@ async def test_a_loss_under_a_vote_is_reported_and_decided_anew_once_it_has_laps
 
 async def test_one_that_answers_when_its_owner_has_gone_is_left_alone() -> None:
     async with owned_world() as world:
-        guest = await world.heartbeating()
-        await world.at(2)
-        world.vote(guest, Event.REBOOT)
-        await world.at(4.5)
-        falls_silent(guest)
+        guest = await hanging(world, Event.REBOOT)
         await world.at(65)
         guest.answers_after_s = 0.0
         await world.at(300)
@@ -141,9 +144,7 @@ async def test_one_that_answers_when_its_owner_has_gone_is_left_alone() -> None:
 
 async def test_an_action_waits_for_the_corrective_command_that_runs() -> None:
     async with owned_world() as world:
-        guest = await world.heartbeating()
-        await world.at(4.5)
-        falls_silent(guest)
+        guest = await hanging(world)
         await world.at(10)
         assert owner(world, guest) is Owner.COMMAND
         acted = await world.act(guest, ActionName.STOP, "stop-it", force=True)
@@ -160,9 +161,7 @@ async def test_an_action_waits_for_the_corrective_command_that_runs() -> None:
 
 async def test_an_action_that_takes_over_ends_the_command() -> None:
     async with owned_world() as world:
-        guest = await world.heartbeating()
-        await world.at(4.5)
-        falls_silent(guest)
+        guest = await hanging(world)
         await world.at(10)
         world.host.begin_action(
             guest.uuid, ActionName.STOP, ("stop-it",), force=True, take_over=True
@@ -176,9 +175,7 @@ async def test_an_action_that_takes_over_ends_the_command() -> None:
 
 async def test_an_action_cancels_a_command_that_has_not_started() -> None:
     async with owned_world() as world:
-        guest = await world.heartbeating()
-        await world.at(4.5)
-        falls_silent(guest)
+        guest = await hanging(world)
         await world.at(7.5)  # lost, and held for one interval
         assert world.channel(guest).heartbeat.state is HeartbeatState.LOST
         await world.act(guest, ActionName.REBOOT, "cmd", force=True)

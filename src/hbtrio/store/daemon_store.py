@@ -1,0 +1,71 @@
+"""What the stores of agent and host have in common: the file, its faults, and the history."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import ClassVar, Final, Self
+
+from hbtrio.store import history
+from hbtrio.store.database import open_database
+from hbtrio.store.migration import Schema
+from hbtrio.store.records import HistoryRecord
+from hbtrio.store.worker import StoreWorker, Watched, open_store_thread
+
+#: The most rows that one call returns of an unbounded list.
+PAGE: Final = 1000
+
+
+class DaemonStore:
+    """The store of one daemon; open it with :meth:`open`.
+
+    Args:
+        worker: runs the transactions.
+        wall_clock: returns the current time; timezone-aware.
+    """
+
+    #: The schema of its file.
+    schema: ClassVar[Schema]
+
+    def __init__(self, worker: StoreWorker, wall_clock: Callable[[], datetime]) -> None:
+        self._worker = Watched(worker)
+        self._wall_clock = wall_clock
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: str, wall_clock: Callable[[], datetime]) -> AsyncIterator[Self]:
+        """Opens the store in a file while the block runs; creates a missing file.
+
+        Raises:
+            UserError: as for :func:`~hbtrio.store.database.open_database`.
+        """
+        async with open_store_thread(lambda: open_database(path, cls.schema)) as thread:
+            yield cls(thread, wall_clock)
+
+    async def files_fault(self) -> str:
+        """Returns what happened to the store's files while they are open; "" if nothing did.
+
+        They may have been deleted, moved, replaced, or their file system made read-only.
+        """
+        return await self._worker.files_fault()
+
+    async def history(
+        self, limit: int = PAGE, *, before: int | None = None, uuid: str | None = None
+    ) -> tuple[HistoryRecord, ...]:
+        """Returns history records, the newest first.
+
+        Args:
+            limit: the most records, up to ``PAGE``.
+            before: only records older than the one with this id.
+            uuid: only records of this instance.
+
+        Raises:
+            StoreFault: the file can't be read.
+        """
+        limit = min(limit, PAGE)
+        return await self._worker.run(lambda db: history.read(db, limit, before, uuid))
+
+    def _now(self) -> float:
+        """Seconds since the epoch, by the wall clock."""
+        return self._wall_clock().timestamp()
