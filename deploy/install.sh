@@ -21,6 +21,9 @@ usage() {
 }
 
 program() {
+    # A guest needs no extra packages.
+    extra=
+    [ "$role" = guest ] || extra="[$role]"
     python=${PYTHON:-python3}
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
         echo "$python: hbtrio needs Python 3.11 or newer; name one with PYTHON=" >&2
@@ -34,11 +37,11 @@ program() {
         for pip in "$top"/wheels/pip-*.whl; do :; done # any of them, if there are several
         # --upgrade would keep another build of the same version.
         "$venv/bin/python" "$pip/pip" install --quiet --disable-pip-version-check \
-            --no-index --find-links "$top/wheels" --force-reinstall hbtrio
+            --no-index --find-links "$top/wheels" --force-reinstall "hbtrio$extra"
     else
         "$python" -m venv "$venv"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            --constraint "$top/constraints.txt" --upgrade "$top"
+            --constraint "$top/constraints.txt" --upgrade "$top$extra"
     fi
     # An earlier run may have created files under another umask.
     chmod -R go=u-w "$venv"

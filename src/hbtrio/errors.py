@@ -31,6 +31,8 @@ class ExitStatus(IntEnum):
     IN_USE = 7
     #: The permissions of a file, a socket or a directory deny access.
     DENIED = 8
+    #: A package that the command needs is not installed: ``pip install 'hbtrio[host]'``.
+    MISSING_PACKAGE = 9
     #: A programming error; the traceback is in the log. sysexits' EX_SOFTWARE.
     INTERNAL = 70
 

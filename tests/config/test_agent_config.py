@@ -15,10 +15,9 @@ from hbtrio.config.agent import (
     OperatorSettings,
     StoreSettings,
     VimSettings,
-    load_agent_config,
 )
 from hbtrio.config.host import BrakeSettings
-from hbtrio.config.toml import parse_toml
+from hbtrio.config.toml import load_toml, parse_toml
 from hbtrio.errors import ConfigError
 
 TLS = 'certificate = "/c"\nkey = "/k"\nauthority = "/a"\n'
@@ -466,6 +465,6 @@ def test_code_is_held_to_the_same_rules() -> None:
 
 def test_no_file_is_all_defaults_at_the_default_place_only(tmp_path: Path) -> None:
     missing = tmp_path / "agent.toml"
-    assert load_agent_config(missing, missing_ok=True) == AgentConfig()
+    assert load_toml(missing, AgentConfig, missing_ok=True) == AgentConfig()
     with pytest.raises(ConfigError, match="no such file"):
-        load_agent_config(missing)
+        load_toml(missing, AgentConfig)

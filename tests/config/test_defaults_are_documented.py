@@ -12,10 +12,11 @@ from typing import Any
 import attrs
 import pytest
 
-from hbtrio.config.agent import AgentConfig, load_agent_config
+from hbtrio.config.agent import AgentConfig
 from hbtrio.config.guest import GuestConfig, load_guest_config
-from hbtrio.config.host import HostConfig, load_host_config
+from hbtrio.config.host import HostConfig
 from hbtrio.config.settings import Setting, key_of, setting_of
+from hbtrio.config.toml import load_toml
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs/configuration.md"
@@ -71,8 +72,8 @@ def rows_under(*headings: str) -> list[str]:
 
 
 def test_the_default_files_are_the_defaults() -> None:
-    assert load_host_config(FILES["host"][0]) == HostConfig()
-    assert load_agent_config(FILES["agent"][0]) == AgentConfig()
+    assert load_toml(FILES["host"][0], HostConfig) == HostConfig()
+    assert load_toml(FILES["agent"][0], AgentConfig) == AgentConfig()
 
 
 @pytest.mark.parametrize("daemon", FILES)

@@ -17,10 +17,9 @@ from hbtrio.config.host import (
     HostConfig,
     LimitSettings,
     expand,
-    load_host_config,
 )
 from hbtrio.config.settings import number, table
-from hbtrio.config.toml import parse_toml, structure
+from hbtrio.config.toml import load_toml, parse_toml, structure
 from hbtrio.errors import ConfigError
 from hbtrio.wire.vocabulary import ActionName
 from support.tenant_texts import HOSTILE, TENANT_TEXTS, hostile_in
@@ -464,20 +463,20 @@ def test_a_bug_in_a_class_is_no_fault_of_the_file() -> None:
 def test_missing_files(tmp_path: Path) -> None:
     path = tmp_path / "none.toml"
     with pytest.raises(ConfigError) as caught:
-        load_host_config(path)
+        load_toml(path, HostConfig)
     assert caught.value.faults == [f"{path}: no such file"]
-    assert load_host_config(path, missing_ok=True) == HostConfig()
+    assert load_toml(path, HostConfig, missing_ok=True) == HostConfig()
 
 
 def test_a_file_is_named_in_its_faults(tmp_path: Path) -> None:
     path = tmp_path / "host.toml"
     path.write_bytes(b"\xef\xbb\xbfbrake.minimum = 0\r\n")
     with pytest.raises(ConfigError) as caught:
-        load_host_config(path)
+        load_toml(path, HostConfig)
     assert caught.value.faults == [f"{path}: brake.minimum: must be 1 to 100000 VMs, got 0"]
     path.write_bytes(b"a = '\xff'")
     with pytest.raises(ConfigError, match=r"host\.toml:1: not UTF-8 \(byte 0xff\)$"):
-        load_host_config(path)
+        load_toml(path, HostConfig)
 
 
 # -- anything at all -----------------------------------------------------------------------------

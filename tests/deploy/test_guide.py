@@ -18,7 +18,8 @@ import pytest
 
 from hbtrio.cli import COMMANDS, Parser
 from hbtrio.config.guest import parse_guest_config
-from hbtrio.config.host import load_host_config
+from hbtrio.config.host import HostConfig
+from hbtrio.config.toml import load_toml
 from hbtrio.wire.vocabulary import Event
 
 CHECKOUT: Final = Path(__file__).parents[2]
@@ -104,7 +105,7 @@ def test_its_configurations_are_correct(tmp_path: Path) -> None:
     (host,) = (block for block in found if block.startswith("reboot = "))
     file = tmp_path / "host.toml"
     file.write_text(f"[corrective-commands]\n{host}")
-    corrective = load_host_config(file).corrective_commands
+    corrective = load_toml(file, HostConfig).corrective_commands
     assert corrective.reboot
     assert corrective.stop
     assert corrective.log

@@ -15,6 +15,7 @@ import traceback
 from typing import Any, Final, NoReturn
 
 import hbtrio
+from hbtrio.cli.extras import NEEDS, require
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.output import discard_output, write_out
 from hbtrio.stderr import write_stderr_within
@@ -102,6 +103,8 @@ def _run(words: list[str]) -> int:
         return ExitStatus.DONE
     if words[0] not in COMMANDS:
         raise UserError(f"no command {words[0]!r}; there are {', '.join(COMMANDS)}")
+    if words[0] in NEEDS:
+        require(NEEDS[words[0]])
     command = importlib.import_module(f"hbtrio.cli.{words[0].replace('-', '_')}")
     parser = Parser(prog=f"hbtrio {words[0]}", description=command.__doc__)
     command.add_arguments(parser)

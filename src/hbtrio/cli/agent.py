@@ -28,9 +28,9 @@ from hbtrio.config.agent import (
     LinkSettings,
     OperatorSettings,
     VimSettings,
-    load_agent_config,
 )
 from hbtrio.config.endpoints import is_local
+from hbtrio.config.toml import load_toml
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
 from hbtrio.log import logging_to
@@ -62,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
         UserError: the configuration, the store or an address can't be used.
     """
     if options.config is None:
-        config = load_agent_config(missing_ok=True)
+        config = load_toml(DEFAULT_AGENT_CONFIG, AgentConfig, missing_ok=True)
     else:
-        config = load_agent_config(options.config)
+        config = load_toml(options.config, AgentConfig)
     config = attrs.evolve(config, name=config.name or platform.node())
     allow_descriptors()
     with logging_to(options.log or config.log, ident="hbtrio-agent", level=config.log_level):

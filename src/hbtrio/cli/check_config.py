@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import attrs
 
+from hbtrio.cli.extras import Need, require
 from hbtrio.config.agent import AgentConfig
 from hbtrio.config.guest import GuestConfig, parse_guest_config
 from hbtrio.config.host import HostConfig
 from hbtrio.config.settings import key_of
 from hbtrio.config.source import read_source
-from hbtrio.config.toml import parse_toml
 from hbtrio.errors import ConfigError, ExitStatus
 from hbtrio.output import write_out
 from hbtrio.text import printable
@@ -48,11 +48,20 @@ class _Kind:
         return {key_of(field) for field in attrs.fields(self.cls)}
 
 
+def _toml_parser(cls: type[Any], extra: str) -> Callable[[str, str], object]:
+    def parse(text: str, name: str) -> object:
+        require(Need(extra, ("cattrs",)))
+        # Imported here: where only a guest is installed, a guest's file can still be checked.
+        from hbtrio.config.toml import parse_toml
+
+        return parse_toml(text, cls, name)
+
+    return parse
+
+
 _GUEST: Final = _Kind("guest", "a", GuestConfig, parse_guest_config)
-_HOST: Final = _Kind("host", "a", HostConfig, lambda text, name: parse_toml(text, HostConfig, name))
-_AGENT: Final = _Kind(
-    "agent", "an", AgentConfig, lambda text, name: parse_toml(text, AgentConfig, name)
-)
+_HOST: Final = _Kind("host", "a", HostConfig, _toml_parser(HostConfig, "host"))
+_AGENT: Final = _Kind("agent", "an", AgentConfig, _toml_parser(AgentConfig, "agent"))
 _KINDS: Final = (_GUEST, _HOST, _AGENT)
 
 
@@ -71,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: its faults.
+        UserError: it is a host's or an agent's, and what reads those is not installed.
     """
     file = printable(options.file)
     text = read_source(options.file)

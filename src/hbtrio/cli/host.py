@@ -27,9 +27,8 @@ from hbtrio.config.host import (
     DEFAULT_HOST_CONFIG,
     AgentLinkSettings,
     HostConfig,
-    load_host_config,
 )
-from hbtrio.config.toml import structure
+from hbtrio.config.toml import load_toml, structure
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
 from hbtrio.log import LogQueue, logging_to
@@ -103,9 +102,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _load(options: argparse.Namespace) -> HostConfig:
     if options.config is None:
-        config = load_host_config(missing_ok=True)
+        config = load_toml(DEFAULT_HOST_CONFIG, HostConfig, missing_ok=True)
     else:
-        config = load_host_config(options.config)
+        config = load_toml(options.config, HostConfig)
     given: dict[str, Any] = {
         name: value
         for name in ("channel_dir", "control_socket", "events", "state_dir", "log")

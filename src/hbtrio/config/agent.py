@@ -6,7 +6,6 @@ listens on the loopback, as deployed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
@@ -17,7 +16,6 @@ from hbtrio.config.host import BrakeSettings, LogLevel, LogTarget
 from hbtrio.config.rules import Rule, Ruled
 from hbtrio.config.settings import choice, number, path, table, word
 from hbtrio.config.source import shown
-from hbtrio.config.toml import load_toml
 
 #: Where the packages install the file.
 DEFAULT_AGENT_CONFIG: Final = "/etc/hbtrio/agent.toml"
@@ -153,13 +151,3 @@ class AgentConfig(Ruled):
     brake: BrakeSettings = table(BrakeSettings)
 
     rules: ClassVar = (_apart("vim", "link"), _apart("vim", "operator"), _apart("link", "operator"))
-
-
-def load_agent_config(
-    path: str | os.PathLike[str] = DEFAULT_AGENT_CONFIG, *, missing_ok: bool = False
-) -> AgentConfig:
-    """Read the agent's configuration.
-
-    Arguments and errors are those of :func:`hbtrio.config.toml.load_toml`.
-    """
-    return load_toml(path, AgentConfig, missing_ok=missing_ok)

@@ -29,7 +29,6 @@ from hbtrio.config.settings import (
     word,
 )
 from hbtrio.config.source import shown
-from hbtrio.config.toml import load_toml
 from hbtrio.text import as_argument
 from hbtrio.wire.vocabulary import ActionName
 
@@ -264,16 +263,6 @@ class HostConfig(Ruled):
                 return
 
     rules: ClassVar = (_channels_in_reach,)
-
-
-def load_host_config(
-    path: str | os.PathLike[str] = DEFAULT_HOST_CONFIG, *, missing_ok: bool = False
-) -> HostConfig:
-    """Read the host's configuration.
-
-    Arguments and errors are those of :func:`hbtrio.config.toml.load_toml`.
-    """
-    return load_toml(path, HostConfig, missing_ok=missing_ok)
 
 
 def expand(argv: Sequence[str], **values: str) -> list[str]:
