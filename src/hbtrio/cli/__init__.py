@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "ctl": "ask a daemon, or make it act",
     "lab": "try everything on this machine: an agent, two hosts, three guests",
     "check-config": "check a configuration file",
+    "files": "list or copy the files that come with it: configuration, units, documentation",
 }
 
 #: Commands that a service manager ends: they must not wait for a reader of their last words.

@@ -277,8 +277,7 @@ def new_directory(longest: str) -> Iterator[Path]:
     too_long = len(os.fsencode(parent)) + len("/hbt.12345678" + longest) - _SOCKET_PATH_BYTES
     if too_long > 0:
         raise UserError(
-            f"{parent}: {too_long} bytes too long for the unix sockets in it, set TMPDIR to "
-            "another directory"
+            f"{parent}: {too_long} bytes too long for the unix sockets in it; use TMPDIR=/tmp"
         )
     try:
         directory = Path(tempfile.mkdtemp(prefix="hbt.", dir=parent))
