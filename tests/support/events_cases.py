@@ -49,7 +49,7 @@ def kinds(came: list[tuple[float, Effect]], *wanted: type[Effect]) -> list[tuple
 def suspended(event: Event = Event.PAUSE) -> HeartbeatBench:
     bench = HeartbeatBench().heartbeating()
     bench.expect(
-        bench.beat.notice_over(event, bench.now),
+        bench.beat.announced.notice_over(event, bench.now),
         [Stopped(f"{event} is in progress")],
         state=S.SUSPENDED,
         reason=f"{event} is in progress",
@@ -60,7 +60,7 @@ def suspended(event: Event = Event.PAUSE) -> HeartbeatBench:
 def restarting(event: Event = Event.REBOOT, **values: int) -> HeartbeatBench:
     bench = HeartbeatBench().heartbeating(**values)
     bench.expect(
-        bench.beat.notice_over(event, bench.now),
+        bench.beat.announced.notice_over(event, bench.now),
         [Stopped(f"{event} is in progress"), OpenRestart(bench.beat.profile.restart_s)],
         state=S.RESTARTING,
         reason=f"{event} is in progress",
@@ -71,6 +71,6 @@ def restarting(event: Event = Event.REBOOT, **values: int) -> HeartbeatBench:
 def returning() -> HeartbeatBench:
     bench = suspended()
     bench.run(100.0)
-    bench.skip(bench.beat.notice_opened(Event.UNPAUSE, 100.0))
+    bench.skip(bench.beat.announced.notice_opened(Event.UNPAUSE, 100.0))
     assert bench.beat.state is S.RETURNING
     return bench

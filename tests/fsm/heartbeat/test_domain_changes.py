@@ -37,7 +37,7 @@ def challenge(number: int) -> SendToGuest:
 
 
 def change(bench: HeartbeatBench, what: DomainChange, words: str = "") -> tuple[Effect, ...]:
-    return bench.beat.domain_changed(what, words or what.value, bench.now)
+    return bench.beat.domain.changed(what, words or what.value, bench.now)
 
 
 def paused(words: str = "paused: user") -> HeartbeatBench:
@@ -57,13 +57,13 @@ def paused(words: str = "paused: user") -> HeartbeatBench:
 
 def restarting(event: Event = Event.REBOOT) -> HeartbeatBench:
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.notice_over(event, bench.now))
+    bench.skip(bench.beat.announced.notice_over(event, bench.now))
     return bench
 
 
 def reset(at: float = 1.0) -> HeartbeatBench:
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.at(at).beat.domain_reset(at))
+    bench.skip(bench.at(at).beat.domain.reset(at))
     assert bench.beat.state is S.RESTARTING
     return bench
 
@@ -88,7 +88,7 @@ def test_a_pause_in_a_silence_ends_it() -> None:
 
 def test_a_pause_because_of_a_fault_is_an_alarm() -> None:
     bench = HeartbeatBench().heartbeating()
-    effects = bench.beat.domain_changed(C.PAUSED, "paused: I/O error", 0.5, is_alarming=True)
+    effects = bench.beat.domain.changed(C.PAUSED, "paused: I/O error", 0.5, is_alarming=True)
     assert effects == (Paused("paused: I/O error", is_alarming=True),)
 
 
@@ -130,7 +130,7 @@ def test_a_hang_right_after_a_pause_is_a_loss() -> None:
     bench.skip(change(bench, C.RESUMED))
     bench.run(220.0)
     assert bench.beat.state is S.RETURNING
-    assert bench.at(221.0).beat.restart_expired(221.0) == (
+    assert bench.at(221.0).beat.losses.restart_expired(221.0) == (
         RestartExpired("not back within 121 s"),
         Lost("not back within 121 s", REBOOT),
     )
@@ -182,7 +182,7 @@ def test_a_pause_after_a_pause_takes_nothing_of_the_window_either() -> None:
 
 def test_a_vm_that_is_to_stop_may_be_paused_meanwhile() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.notice_over(Event.STOP, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.STOP, bench.now))
     bench.skip(change(bench, C.PAUSED))
     assert change(bench, C.RESUMED) == ()
     assert (bench.beat.state, bench.beat.reason) == (S.SUSPENDED, "stop is in progress")
@@ -191,19 +191,19 @@ def test_a_vm_that_is_to_stop_may_be_paused_meanwhile() -> None:
 def test_an_announced_pause_ends_when_libvirt_says_so() -> None:
     """Before the end notice: the VIM sends that only once the instance is heartbeating."""
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
     bench.skip(change(bench.at(1.0), C.PAUSED, "paused: user"))
     bench.run(10.0)
     bench.skip(change(bench, C.RESUMED))
     bench.skip(bench.at(10.25).answer_challenge())
     assert bench.beat.state is S.HEARTBEATING
-    assert bench.beat.notice_opened(Event.UNPAUSE, 10.5) == ()
+    assert bench.beat.announced.notice_opened(Event.UNPAUSE, 10.5) == ()
     assert [when for when, what in bench.run(60.0) if isinstance(what, Lost)] == [13.0]
 
 
 def test_an_announced_pause_ends_even_if_its_beginning_was_not_seen() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
     bench.run(10.0)
     bench.skip(change(bench, C.RESUMED))
     assert bench.beat.state is S.RETURNING
@@ -252,7 +252,7 @@ def test_an_end_that_nobody_asked_for_is_a_loss_at_once(what: DomainChange, clos
 
 def test_without_reporting_a_failure_is_no_loss() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.beat.reporting = False
+    bench.beat.situation.reporting = False
     assert change(bench, C.FAILED) == (Stopped("failed; reporting is off"),)
 
 
@@ -311,7 +311,7 @@ def test_a_new_process_knows_nothing_of_the_old_guest() -> None:
         due=120.25,
     )
     assert bench.beat.situation.presence is Presence.NONE
-    assert bench.beat.domain_reset(1.0) == ()
+    assert bench.beat.domain.reset(1.0) == ()
 
 
 def test_who_answers_belongs_to_the_new_process() -> None:
@@ -322,7 +322,7 @@ def test_who_answers_belongs_to_the_new_process() -> None:
 
 def test_a_suspend_that_saves_the_vm_ends_with_its_restoration() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.notice_over(Event.SUSPEND, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.SUSPEND, bench.now))
     bench.skip(change(bench, C.PAUSED, "paused: saving"))
     bench.skip(change(bench, C.STOPPED, "shut off: saved"))
     bench.skip(bench.beat.closed("reset"))
@@ -336,7 +336,7 @@ def test_a_suspend_that_saves_the_vm_ends_with_its_restoration() -> None:
 
 def test_a_suspended_vm_may_be_restored_by_way_of_a_pause() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.notice_over(Event.SUSPEND, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.SUSPEND, bench.now))
     bench.skip(change(bench, C.PAUSED))
     bench.skip(change(bench, C.STARTED))
     assert bench.beat.state is S.PAUSED
@@ -350,7 +350,7 @@ def test_a_suspended_vm_may_be_restored_by_way_of_a_pause() -> None:
 def test_a_reset_opens_the_restart_window() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.expect(
-        bench.beat.domain_reset(1.0),
+        bench.beat.domain.reset(1.0),
         [Stopped("reset is in progress"), OpenRestart(121.0)],
         state=S.RESTARTING,
         reason="reset is in progress",
@@ -368,23 +368,23 @@ def test_restarted_after_a_crash_it_has_the_restart_window() -> None:
 def test_five_events_of_one_reset_are_one_reset() -> None:
     bench = reset(1.0)
     for _ in range(4):
-        assert bench.at(bench.now + 0.02).beat.domain_reset(bench.now) == (OpenRestart(121.0),)
+        assert bench.at(bench.now + 0.02).beat.domain.reset(bench.now) == (OpenRestart(121.0),)
     assert bench.beat.state is S.RESTARTING
 
 
 def test_a_boot_loop_ends_as_a_loss() -> None:
     bench = reset(1.0)
-    assert bench.at(100.0).beat.domain_reset(100.0) == (OpenRestart(121.0),)
+    assert bench.at(100.0).beat.domain.reset(100.0) == (OpenRestart(121.0),)
     # The window can't be opened beyond 2 x RESTART after the first reset.
-    (window,) = bench.at(200.0).beat.domain_reset(200.0)
+    (window,) = bench.at(200.0).beat.domain.reset(200.0)
     assert window == OpenRestart(43.0)
     why = "not back within 242 s: it was reset again and again"
-    assert bench.at(243.0).beat.restart_expired(243.0) == (
+    assert bench.at(243.0).beat.losses.restart_expired(243.0) == (
         RestartExpired(why),
         Lost(why, REBOOT),
     )
     # Further resets are no news of one that is lost in a boot loop.
-    assert bench.at(250.0).beat.domain_reset(250.0) == ()
+    assert bench.at(250.0).beat.domain.reset(250.0) == ()
     assert bench.beat.state is S.LOST
 
 
@@ -392,38 +392,38 @@ def test_an_answer_ends_the_count_of_resets() -> None:
     bench = reset(1.0)
     bench.skip(bench.at(100.0).send_init())
     bench.skip(bench.answer_challenge())
-    bench.skip(bench.at(200.0).beat.domain_reset(200.0))
-    assert bench.at(300.0).beat.domain_reset(300.0) == (OpenRestart(121.0),)
+    bench.skip(bench.at(200.0).beat.domain.reset(200.0))
+    assert bench.at(300.0).beat.domain.reset(300.0) == (OpenRestart(121.0),)
 
 
 def test_a_restart_by_hbtrio_starts_the_count_anew() -> None:
     bench = reset(1.0)
-    bench.skip(bench.at(120.0).beat.restarts("reboot", 120.0))
-    assert bench.at(200.0).beat.domain_reset(200.0) == (OpenRestart(121.0),)
-    assert bench.at(300.0).beat.domain_reset(300.0) == (OpenRestart(121.0),)
-    assert bench.at(400.0).beat.domain_reset(400.0) == (OpenRestart(42.0),)
+    bench.skip(bench.at(120.0).beat.announced.restarts("reboot", 120.0))
+    assert bench.at(200.0).beat.domain.reset(200.0) == (OpenRestart(121.0),)
+    assert bench.at(300.0).beat.domain.reset(300.0) == (OpenRestart(121.0),)
+    assert bench.at(400.0).beat.domain.reset(400.0) == (OpenRestart(42.0),)
 
 
 def test_resets_by_the_command_of_a_restart_do_not_count() -> None:
     bench = restarting()
-    bench.beat.performing(Event.REBOOT)
+    bench.beat.announced.performing(Event.REBOOT)
     for at in (50.0, 100.0, 200.0, 300.0):
-        assert bench.at(at).beat.domain_reset(at) == (OpenRestart(121.0),)
-    bench.beat.carried_out(Event.REBOOT, 310.0)
-    assert bench.at(320.0).beat.domain_reset(320.0) == (OpenRestart(121.0),)
-    assert bench.at(540.0).beat.domain_reset(540.0) == (OpenRestart(22.0),)
+        assert bench.at(at).beat.domain.reset(at) == (OpenRestart(121.0),)
+    bench.beat.announced.carried_out(Event.REBOOT, 310.0)
+    assert bench.at(320.0).beat.domain.reset(320.0) == (OpenRestart(121.0),)
+    assert bench.at(540.0).beat.domain.reset(540.0) == (OpenRestart(22.0),)
 
 
 def test_time_in_which_this_host_did_not_run_is_no_part_of_a_boot_loop() -> None:
     bench = reset(1.0)
     bench.beat.stood_still(100.0)
-    assert bench.at(300.0).beat.domain_reset(300.0) == (OpenRestart(43.0),)
+    assert bench.at(300.0).beat.domain.reset(300.0) == (OpenRestart(43.0),)
 
 
 def test_a_reset_in_a_pause_counts_from_its_end() -> None:
     """``virsh dump --reset`` resets a VM that stands still."""
     bench = paused()
-    assert bench.beat.domain_reset(1.0) == ()
+    assert bench.beat.domain.reset(1.0) == ()
     assert bench.beat.state is S.PAUSED
     assert change(bench.at(51.0), C.RESUMED) == (OpenRestart(121.0),)
     assert bench.beat.state is S.RESTARTING
@@ -433,7 +433,7 @@ def test_a_reset_in_a_pause_counts_from_its_end() -> None:
 def test_what_has_ended_was_not_reset(ends: DomainChange) -> None:
     bench = HeartbeatBench()
     bench.skip(change(bench, ends))
-    assert bench.beat.domain_reset(1.0) == ()
+    assert bench.beat.domain.reset(1.0) == ()
 
 
 # -- absent -------------------------------------------------------------------------------------
@@ -443,10 +443,10 @@ def test_a_reset_after_an_exit_ends_as_an_absence() -> None:
     """The service was stopped, or removed, before the VM was rebooted."""
     bench = HeartbeatBench().heartbeating()
     bench.skip(bench.send_exit())
-    assert bench.beat.domain_reset(1.0) == (OpenRestart(121.0),)
+    assert bench.beat.domain.reset(1.0) == (OpenRestart(121.0),)
     why = "its guest had exited, and is not back within 121 s"
     bench.at(122.0)
-    assert bench.beat.restart_expired(122.0) == (Absent(why),)
+    assert bench.beat.losses.restart_expired(122.0) == (Absent(why),)
     assert (bench.beat.state, bench.beat.reason) == (S.ABSENT, why)
     bench.skip(bench.send_init())
     assert bench.answer_challenge() == (Heartbeating(f"back after {why}"),)
@@ -455,26 +455,26 @@ def test_a_reset_after_an_exit_ends_as_an_absence() -> None:
 def test_an_exit_may_be_read_after_the_reset() -> None:
     bench = reset()
     bench.skip(bench.send_exit())
-    assert [type(effect) for effect in bench.beat.restart_expired(122.0)] == [Absent]
+    assert [type(effect) for effect in bench.beat.losses.restart_expired(122.0)] == [Absent]
 
 
 def test_an_init_after_the_exit_makes_it_a_loss_again() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.skip(bench.send_exit())
-    bench.skip(bench.beat.domain_reset(1.0))
+    bench.skip(bench.beat.domain.reset(1.0))
     bench.skip(bench.at(50.0).send_init())
     bench.skip(bench.answer_challenge())
-    bench.skip(bench.beat.domain_reset(60.0))
-    assert Lost in map(type, bench.at(181.0).beat.restart_expired(181.0))
+    bench.skip(bench.beat.domain.reset(60.0))
+    assert Lost in map(type, bench.at(181.0).beat.losses.restart_expired(181.0))
 
 
 def test_an_announced_restart_is_a_loss_even_after_an_exit() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.notice_opened(Event.REBOOT, bench.now))
+    bench.skip(bench.beat.announced.notice_opened(Event.REBOOT, bench.now))
     bench.skip(bench.send_exit())
-    bench.skip(bench.beat.notice_over(Event.REBOOT, bench.now))
-    bench.skip(bench.beat.domain_reset(2.0))
-    assert Lost in map(type, bench.at(123.0).beat.restart_expired(123.0))
+    bench.skip(bench.beat.announced.notice_over(Event.REBOOT, bench.now))
+    bench.skip(bench.beat.domain.reset(2.0))
+    assert Lost in map(type, bench.at(123.0).beat.losses.restart_expired(123.0))
 
 
 # -- suspected ----------------------------------------------------------------------------------
@@ -482,7 +482,7 @@ def test_an_announced_restart_is_a_loss_even_after_an_exit() -> None:
 
 def suspected() -> HeartbeatBench:
     bench = HeartbeatBench()
-    bench.beat.confirms_losses = True
+    bench.beat.losses.are_confirmed = True
     bench.heartbeating()
     assert [effect for _, effect in bench.run(3.0)][-2:] == [
         Suspected("no answer for 3 s"),
@@ -506,10 +506,10 @@ def test_a_silence_is_lost_once_libvirt_was_asked(
     standing: Standing | None, words: str, why: str
 ) -> None:
     bench = suspected()
-    assert bench.beat.confirmed(standing, words, 3.5) == (Lost(why, REBOOT, words),)
+    assert bench.beat.domain.confirmed(standing, words, 3.5) == (Lost(why, REBOOT, words),)
     assert bench.beat.state is S.LOST
     assert not bench.beat.suspected
-    assert bench.beat.confirmed(standing, words, 3.6) == ()
+    assert bench.beat.domain.confirmed(standing, words, 3.6) == ()
 
 
 def test_it_is_asked_for_once_and_challenged_meanwhile() -> None:
@@ -530,7 +530,7 @@ def test_it_is_asked_for_once_and_challenged_meanwhile() -> None:
 )
 def test_the_answer_may_be_news(standing: Standing, state: HeartbeatState) -> None:
     bench = suspected()
-    effects = bench.beat.confirmed(standing, "so", 3.5)
+    effects = bench.beat.domain.confirmed(standing, "so", 3.5)
     assert bench.beat.state is state
     assert (Lost("so", REBOOT, "so") in effects) == (state is S.LOST)
 
@@ -541,8 +541,8 @@ ENDS_OF_SUSPICION: dict[str, Callable[[HeartbeatBench], object]] = {
     "exit": lambda bench: bench.skip(bench.send_exit()),
     "closed": lambda bench: bench.skip(bench.beat.closed("reset")),
     "paused": lambda bench: bench.skip(change(bench, C.PAUSED)),
-    "reset": lambda bench: bench.skip(bench.beat.domain_reset(bench.now)),
-    "notice": lambda bench: bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now)),
+    "reset": lambda bench: bench.skip(bench.beat.domain.reset(bench.now)),
+    "notice": lambda bench: bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now)),
 }
 
 
@@ -551,17 +551,17 @@ def test_what_ends_a_suspicion(end: str) -> None:
     bench = suspected()
     ENDS_OF_SUSPICION[end](bench)
     assert not bench.beat.suspected
-    assert bench.beat.confirmed(Standing.RUNNING, "running", 3.5) == ()
+    assert bench.beat.domain.confirmed(Standing.RUNNING, "running", 3.5) == ()
 
 
 def test_a_window_that_is_over_waits_for_libvirt_too() -> None:
     bench = restarting()
-    bench.beat.confirms_losses = True
+    bench.beat.losses.are_confirmed = True
     bench.at(121.25)
-    assert bench.beat.restart_expired(121.25) == (Suspected("not back within 121 s"),)
+    assert bench.beat.losses.restart_expired(121.25) == (Suspected("not back within 121 s"),)
     assert bench.beat.state is S.RESTARTING
     why = "not back within 121 s (libvirt unknown)"
-    assert bench.beat.confirmed(None, "libvirt unknown", 121.5) == (
+    assert bench.beat.domain.confirmed(None, "libvirt unknown", 121.5) == (
         RestartExpired(why),
         Lost(why, REBOOT, "libvirt unknown"),
     )
@@ -569,36 +569,36 @@ def test_a_window_that_is_over_waits_for_libvirt_too() -> None:
 
 def test_without_a_guest_the_end_of_a_window_waits_for_nobody() -> None:
     bench = HeartbeatBench()
-    bench.beat.confirms_losses = True
-    bench.skip(bench.beat.restarts("reboot", 0.0))
-    assert [type(effect) for effect in bench.beat.restart_expired(300.0)] == [RestartExpired]
+    bench.beat.losses.are_confirmed = True
+    bench.skip(bench.beat.announced.restarts("reboot", 0.0))
+    assert [type(effect) for effect in bench.beat.losses.restart_expired(300.0)] == [RestartExpired]
 
 
 def test_a_panic_waits_for_libvirt_which_may_restart_the_vm() -> None:
     bench = HeartbeatBench()
-    bench.beat.confirms_losses = True
+    bench.beat.losses.are_confirmed = True
     bench.heartbeating()
     bench.expect(change(bench, C.PANICKED, "crashed: panicked"), [Suspected("crashed: panicked")])
     bench.skip(change(bench, C.RESTARTED, "running: crashed"))
-    assert bench.beat.confirmed(Standing.RUNNING, "running: crashed", 1.0) == ()
+    assert bench.beat.domain.confirmed(Standing.RUNNING, "running: crashed", 1.0) == ()
     assert bench.beat.state is S.RESTARTING
 
 
 @pytest.mark.parametrize("standing", [Standing.PANICKED, None])
 def test_a_panic_that_stands_is_a_loss(standing: Standing | None) -> None:
     bench = HeartbeatBench()
-    bench.beat.confirms_losses = True
+    bench.beat.losses.are_confirmed = True
     bench.heartbeating()
     bench.skip(change(bench, C.PANICKED, "crashed: panicked"))
-    assert bench.beat.confirmed(standing, "crashed: panicked", 1.0) == (
+    assert bench.beat.domain.confirmed(standing, "crashed: panicked", 1.0) == (
         Lost("crashed: panicked", REBOOT, "crashed: panicked"),
     )
 
 
 def test_a_panic_that_is_over_is_none() -> None:
     bench = HeartbeatBench()
-    bench.beat.confirms_losses = True
+    bench.beat.losses.are_confirmed = True
     bench.heartbeating()
     bench.skip(change(bench, C.PANICKED))
-    bench.expect(bench.beat.confirmed(Standing.RUNNING, "running", 1.0), [])
+    bench.expect(bench.beat.domain.confirmed(Standing.RUNNING, "running", 1.0), [])
     assert bench.beat.health is Health.HEALTHY

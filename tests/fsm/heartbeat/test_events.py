@@ -56,7 +56,7 @@ def test_the_table_has_the_events_that_these_tests_are_about() -> None:
 @pytest.mark.parametrize("event", BEGINNINGS)
 def test_while_a_notice_is_open_nothing_changes(event: Event) -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.expect(bench.beat.notice_opened(event, bench.now), [])
+    bench.expect(bench.beat.announced.notice_opened(event, bench.now), [])
 
 
 @pytest.mark.parametrize("event", SUSPENDING)
@@ -72,7 +72,7 @@ def test_silence_is_no_loss_while_it_is_under_way(event: Event) -> None:
 def test_a_challenge_on_its_way_is_one_of_the_two_probes() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.skip(bench.at(1.0).tick())
-    bench.skip(bench.beat.notice_over(Event.PAUSE, 1.5))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, 1.5))
     assert bench.beat.due == 2.0
     assert bench.run(1000.0) == [(2.0, challenge(3))]
     assert bench.beat.missed == 2
@@ -82,7 +82,7 @@ def test_a_challenge_on_its_way_is_one_of_the_two_probes() -> None:
 def test_misses_from_before_do_not_count_and_none_do(event: Event) -> None:
     bench = HeartbeatBench().heartbeating()
     bench.run(2.0)
-    bench.skip(bench.beat.notice_over(event, 2.5))
+    bench.skip(bench.beat.announced.notice_over(event, 2.5))
     assert bench.run(3.0) == [(3.0, challenge(4))]
     assert kinds(bench.run(119.0), Lost, Stopped) == []
 
@@ -91,7 +91,7 @@ def test_misses_from_before_do_not_count_and_none_do(event: Event) -> None:
 def test_challenges_go_on_while_they_are_answered(event: Event) -> None:
     """A guest that gets none starts over with ``init``, which would end the suspension early."""
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.notice_over(event, bench.now))
+    bench.skip(bench.beat.announced.notice_over(event, bench.now))
     came = bench.run(100.0, answers=True)
     assert came == [(float(second), challenge(second + 1)) for second in range(1, 101)]
     assert bench.beat.beats == 100
@@ -145,7 +145,7 @@ def test_a_host_that_is_late_does_not_give_up_probing() -> None:
 def test_a_guest_that_was_never_heard_of_can_be_told_too(event: Event) -> None:
     bench = HeartbeatBench()
     bench.skip(bench.open())
-    effects = bench.skip(bench.at(5.0).beat.notice_over(event, 5.0))
+    effects = bench.skip(bench.at(5.0).beat.announced.notice_over(event, 5.0))
     assert effects == ((OpenRestart(121),) if event in RESTARTING else ())
     assert bench.run(20.0) == [(6.0, challenge(1)), (7.0, challenge(2))]
 
@@ -202,7 +202,7 @@ def test_an_init_that_is_a_leftover_does_not_end_it() -> None:
 def test_an_init_just_before_does_not_end_it() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.skip(bench.at(0.5).send_init())
-    bench.skip(bench.beat.notice_over(Event.PAUSE, 0.5))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, 0.5))
     bench.expect(bench.at(0.75).answer_challenge(), [], beats=2, owes_answer=False)
     assert bench.beat.state is S.SUSPENDED
 
@@ -262,7 +262,7 @@ def test_a_frozen_vm_is_not_called_off_by_time_alone() -> None:
 def test_a_stop_by_command_can_be_called_off_too() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.expect(
-        bench.beat.stops("a command", 0.25),
+        bench.beat.announced.stops("a command", 0.25),
         [Stopped("a command is in progress")],
         state=S.SUSPENDED,
         reason="a command is in progress",
@@ -274,7 +274,7 @@ def test_a_stop_by_command_can_be_called_off_too() -> None:
 def test_an_earlier_event_does_not_call_off_a_later_one() -> None:
     bench = suspended()
     bench.run(290.0, answers=True)
-    bench.skip(bench.beat.restarts("rebooted", 290.0))
+    bench.skip(bench.beat.announced.restarts("rebooted", 290.0))
     assert kinds(bench.run(589.0, answers=True), Heartbeating) == []
     assert bench.beat.state is S.RESTARTING
 
@@ -283,7 +283,7 @@ def test_told_that_it_did_not_happen_the_guest_is_challenged() -> None:
     bench = suspended()
     why = "pause did not happen: it failed"
     bench.expect(
-        bench.at(0.5).beat.called_off("pause", "it failed", 0.5),
+        bench.at(0.5).beat.announced.called_off("pause", "it failed", 0.5),
         [challenge(2)],
         state=S.RETURNING,
         reason=why,
@@ -310,15 +310,15 @@ def test_with_nothing_under_way_there_is_nothing_to_call_off(state: HeartbeatSta
     if state is S.LOST:
         bench.run(10.0)
     assert bench.beat.state is state
-    bench.expect(bench.beat.called_off("stop", "it failed", bench.now), [])
+    bench.expect(bench.beat.announced.called_off("stop", "it failed", bench.now), [])
 
 
 @pytest.mark.parametrize("restarts", [False, True])
 def test_only_what_is_under_way_can_be_called_off(restarts: bool) -> None:
     bench = suspended()
     if restarts:
-        bench.skip(bench.beat.restarts("corrective action reboot", bench.now))
-    bench.expect(bench.beat.called_off("reboot", "it failed", bench.now), [])
+        bench.skip(bench.beat.announced.restarts("corrective action reboot", bench.now))
+    bench.expect(bench.beat.announced.called_off("reboot", "it failed", bench.now), [])
 
 
 # -- back again ---------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def test_an_end_notice_challenges_at_once_and_an_answer_proves_it(event: Event) 
     bench = suspended()
     bench.run(100.0)
     bench.expect(
-        bench.beat.notice_opened(event, 100.0),
+        bench.beat.announced.notice_opened(event, 100.0),
         [challenge(4), OpenRestart(121.0)],
         state=S.RETURNING,
         reason=f"{event} was sent",
@@ -344,22 +344,22 @@ def test_an_end_notice_challenges_at_once_and_an_answer_proves_it(event: Event) 
         beats=2,
         owes_answer=False,
     )
-    bench.expect(bench.beat.notice_over(event, 101.0), [])
+    bench.expect(bench.beat.announced.notice_over(event, 101.0), [])
     assert [when for when, _ in kinds(bench.run(200.0), Lost)] == [103.0]
 
 
 @pytest.mark.parametrize("event", ENDS)
 def test_an_end_notice_to_a_heartbeating_guest_changes_nothing(event: Event) -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.expect(bench.beat.notice_opened(event, bench.now), [])
-    bench.expect(bench.beat.notice_over(event, bench.now), [])
+    bench.expect(bench.beat.announced.notice_opened(event, bench.now), [])
+    bench.expect(bench.beat.announced.notice_over(event, bench.now), [])
 
 
 def test_a_second_end_notice_does_not_start_over() -> None:
     bench = returning()
-    bench.expect(bench.at(100.5).beat.notice_opened(Event.RESUME, 100.5), [])
-    bench.expect(bench.beat.notice_over(Event.RESUME, 100.5), [])
-    bench.expect(bench.beat.called_off("pause", "again", 100.5), [])
+    bench.expect(bench.at(100.5).beat.announced.notice_opened(Event.RESUME, 100.5), [])
+    bench.expect(bench.beat.announced.notice_over(Event.RESUME, 100.5), [])
+    bench.expect(bench.beat.announced.called_off("pause", "again", 100.5), [])
 
 
 def test_an_answer_from_before_the_freeze_proves_nothing() -> None:
@@ -415,8 +415,8 @@ def test_the_reconnect_of_a_wedged_port() -> None:
     assert kinds(bench.run(225.0), Reconnect) == []
     assert [when for when, _ in kinds(bench.run(226.0), Reconnect)] == [225.5]
     bench.skip(bench.answer_challenge())
-    bench.skip(bench.beat.notice_over(Event.PAUSE, 226.0))
-    bench.skip(bench.at(300.0).beat.notice_opened(Event.UNPAUSE, 300.0))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, 226.0))
+    bench.skip(bench.at(300.0).beat.announced.notice_opened(Event.UNPAUSE, 300.0))
     assert [when for when, _ in kinds(bench.run(310.0), Reconnect)] == [305.0]
 
 
@@ -450,7 +450,7 @@ def test_a_live_migration_arrives_at_a_host_that_never_saw_an_init() -> None:
     bench.skip(bench.open())
     bench.run(60.0)
     bench.expect(
-        bench.beat.notice_opened(Event.LIVE_MIGRATE_END, 60.0),
+        bench.beat.announced.notice_opened(Event.LIVE_MIGRATE_END, 60.0),
         [challenge(1)],
         state=S.RETURNING,
         is_heartbeating=True,
@@ -477,7 +477,7 @@ def test_a_live_migration_arrives_at_a_host_that_never_saw_an_init() -> None:
 def test_a_live_migration_arrives_before_its_socket_does() -> None:
     bench = HeartbeatBench()
     bench.expect(
-        bench.beat.notice_opened(Event.LIVE_MIGRATE_END, 0.0),
+        bench.beat.announced.notice_opened(Event.LIVE_MIGRATE_END, 0.0),
         [],
         state=S.RETURNING,
         reason="live_migrate_end was sent",
@@ -508,7 +508,7 @@ def test_an_end_notice_to_a_lost_guest_challenges_it() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.run(50.0)
     bench.expect(
-        bench.beat.notice_opened(Event.RESUME, 50.0),
+        bench.beat.announced.notice_opened(Event.RESUME, 50.0),
         [challenge(4), OpenRestart(121.0)],
         state=S.RETURNING,
         reason="resume was sent",

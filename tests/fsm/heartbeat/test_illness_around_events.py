@@ -41,7 +41,7 @@ def noticed(event: Event) -> HeartbeatBench:
     """Heartbeating, with a notice opened at 5 s."""
     bench = HeartbeatBench().heartbeating()
     bench.run(5.0, answers=True)
-    bench.skip(bench.beat.notice_opened(event, bench.now))
+    bench.skip(bench.beat.announced.notice_opened(event, bench.now))
     return bench
 
 
@@ -53,18 +53,18 @@ def test_from_the_opening_of_a_notice_ill_health_is_shown_and_kept(event: Event)
     assert beat(bench) == (KEPT,)
     assert (bench.beat.health, bench.beat.health_reason) == (Health.UNHEALTHY, "load")
     assert beat(bench) == ()
-    bench.skip(bench.beat.notice_over(event, bench.now))
+    bench.skip(bench.beat.announced.notice_over(event, bench.now))
     assert not [one for _ in range(3) for one in beat(bench) if isinstance(one, Ill)]
 
 
 def over(bench: HeartbeatBench, how: str) -> None:
     match how:
         case "end notice":
-            bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
+            bench.skip(bench.beat.announced.notice_opened(Event.UNPAUSE, bench.now))
         case "enabled":
-            bench.skip(bench.beat.runs_again("enabled", bench.now))
+            bench.skip(bench.beat.announced.runs_again("enabled", bench.now))
         case "called off":
-            bench.skip(bench.beat.called_off("pause", "it failed", bench.now))
+            bench.skip(bench.beat.announced.called_off("pause", "it failed", bench.now))
 
 
 @pytest.mark.parametrize("how", ["end notice", "enabled", "called off"])
@@ -73,7 +73,7 @@ def test_if_it_lasts_it_is_reported_a_health_interval_after_the_event(
     how: str, provisional: bool
 ) -> None:
     bench = noticed(Event.PAUSE)
-    bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
     bench.run(20.0)
     if provisional:
         bench.skip(bench.send_init())
@@ -91,8 +91,8 @@ def test_if_it_lasts_it_is_reported_a_health_interval_after_the_event(
 def test_it_is_forgotten_if_it_does_not_last() -> None:
     bench = noticed(Event.PAUSE)
     beat(bench)
-    bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
-    bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_opened(Event.UNPAUSE, bench.now))
     bench.run(bench.now + 100.0, answers=True)
     # An illness without a request is none, and what was requested before is over.
     assert beat(bench, NONE) == ()
@@ -101,7 +101,7 @@ def test_it_is_forgotten_if_it_does_not_last() -> None:
 
 def test_an_accepted_vote_keeps_it_for_a_minute() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.beat.action_begins(bench.now)
+    bench.beat.announced.action_begins(bench.now)
     assert beat(bench) == (KEPT,)
     (report,) = ill_until(bench, 0.25 + UNTIL_NOTICE_S + 3)
     assert 0.25 + UNTIL_NOTICE_S <= report[0] <= 0.25 + UNTIL_NOTICE_S + 2
@@ -141,6 +141,6 @@ def test_after_the_boot_grace_ill_health_is_reported_at_once() -> None:
 
 def test_without_reporting_it_is_kept_all_the_same() -> None:
     bench = HeartbeatBench(grace_s=30.0).heartbeating()
-    bench.beat.reporting = False
+    bench.beat.situation.reporting = False
     assert beat(bench) == (KEPT,)
     assert ill_until(bench, 40.0) == []

@@ -150,11 +150,11 @@ def test_a_lost_guest_that_exits_is_waited_for() -> None:
 
 def test_with_reporting_off_silence_only_stops_the_heartbeat() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.beat.reporting = False
+    bench.beat.situation.reporting = False
     bench.expect((), [], reporting=False)
     came = bench.run(1000.0)
     assert kinds(came, Lost, Stopped) == [(3.0, Stopped("no answer for 3 s; reporting is off"))]
-    bench.beat.reporting = True
+    bench.beat.situation.reporting = True
     assert kinds(bench.run(2000.0), Lost, Stopped) == []
 
 
@@ -429,7 +429,7 @@ def test_flapping_is_reported_six_times_a_minute_at_most() -> None:
 
 def test_with_reporting_off_ill_health_is_a_note() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.beat.reporting = False
+    bench.beat.situation.reporting = False
     assert ill(bench) == (Note("unhealthy, but reporting is off"),)
     assert (bench.beat.health, bench.beat.health_reason) == (Health.UNHEALTHY, "disk")
 
@@ -484,7 +484,7 @@ def test_the_end_of_an_illness_is_a_note_and_the_reason_of_the_present_state() -
 def test_an_illness_may_end_with_a_reboot() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.skip(ill(bench, REBOOT, "disk full"))
-    bench.skip(bench.beat.restarts("a command", bench.now))
+    bench.skip(bench.beat.announced.restarts("a command", bench.now))
     bench.skip(bench.at(50.0).send_init())
     note = Note("healthy again after: disk full")
     assert bench.at(50.25).answer_challenge() == (Heartbeating("back after a command"), note)
@@ -518,7 +518,7 @@ def test_nobody_knows_the_health_of_what_is_not_heartbeating(end: str) -> None:
         case "removed":
             bench.skip(bench.beat.removed("removed"))
         case _:
-            bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
+            bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
             # Its answers do not count as heartbeats, and neither does what they say.
             bench.skip(bench.at(bench.beat.due).tick())
             bench.skip(

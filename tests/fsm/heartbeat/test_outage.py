@@ -89,7 +89,7 @@ def test_what_an_answer_shows(outage: Outage, phase: Phase, init_seen: bool) -> 
 def test_a_pause_from_its_notice_to_its_end_as_a_machine_sees_it() -> None:
     bench = HeartbeatBench().heartbeating()
     assert bench.beat.situation.outage is NO_OUTAGE
-    bench.skip(bench.beat.notice_over(Event.PAUSE, 0.25))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, 0.25))
     pause = Outage.freeze(Event.PAUSE, 0.25)
     assert bench.beat.situation.outage == pause
     bench.run(3.0)
@@ -99,8 +99,8 @@ def test_a_pause_from_its_notice_to_its_end_as_a_machine_sees_it() -> None:
     assert bench.beat.situation.outage == pause.came_back()
     bench.run(6.0)
     assert bench.beat.situation.outage == pause.came_back().fell_silent()
-    bench.beat.carried_out(Event.PAUSE, 6.0)
-    bench.skip(bench.beat.notice_opened(Event.UNPAUSE, 7.0))
+    bench.beat.announced.carried_out(Event.PAUSE, 6.0)
+    bench.skip(bench.beat.announced.notice_opened(Event.UNPAUSE, 7.0))
     assert bench.beat.situation.outage == pause.came_back().fell_silent().carried_out(6.0)
     bench.run(12.0)
     assert bench.beat.situation.outage.reconnected

@@ -51,7 +51,7 @@ def reproving() -> HeartbeatBench:
 
 def leaving() -> HeartbeatBench:
     bench = proven()
-    bench.skip(bench.beat.notice_opened(Event.REBOOT, bench.now))
+    bench.skip(bench.beat.announced.notice_opened(Event.REBOOT, bench.now))
     return bench
 
 
@@ -75,15 +75,15 @@ REACH: dict[Presence, Callable[[], HeartbeatBench]] = {
 def answer(bench: HeartbeatBench) -> tuple[Effect, ...]:
     """Also without an init: one that returns is challenged."""
     if not bench.beat.owes_answer:
-        bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
+        bench.skip(bench.beat.announced.notice_opened(Event.UNPAUSE, bench.now))
     if not bench.beat.owes_answer:
         bench.skip(bench.at(bench.beat.due).tick())
     return bench.answer_challenge()
 
 
 def start_anew(bench: HeartbeatBench) -> tuple[Effect, ...]:
-    bench.skip(bench.beat.domain_changed(DomainChange.PAUSED, "paused: starting up", bench.now))
-    return bench.beat.domain_changed(DomainChange.STARTED, "running: booted", bench.now)
+    bench.skip(bench.beat.domain.changed(DomainChange.PAUSED, "paused: starting up", bench.now))
+    return bench.beat.domain.changed(DomainChange.STARTED, "running: booted", bench.now)
 
 
 ACT: dict[PresenceEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
@@ -91,8 +91,8 @@ ACT: dict[PresenceEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
     E.ANSWERED: answer,
     E.INIT_VOID: lambda bench: bench.beat.closed("reset"),
     E.LEFT: lambda bench: bench.send_exit(),
-    E.RESTART_NOTICE: lambda bench: bench.beat.notice_opened(Event.REBOOT, bench.now),
-    E.RESTARTS: lambda bench: bench.beat.notice_over(Event.REBOOT, bench.now),
+    E.RESTART_NOTICE: lambda bench: bench.beat.announced.notice_opened(Event.REBOOT, bench.now),
+    E.RESTARTS: lambda bench: bench.beat.announced.notice_over(Event.REBOOT, bench.now),
     E.NEW_PROCESS: start_anew,
 }
 
@@ -128,10 +128,10 @@ def test_a_guest_that_exits_on_its_notice_is_lost_if_a_command_restarts_it(greet
     if greets:
         bench.skip(bench.send_init())
     bench.skip(bench.send_exit())
-    bench.skip(bench.beat.restarts("reboot", bench.now))
+    bench.skip(bench.beat.announced.restarts("reboot", bench.now))
     bench.run(121.0)
     why = "not back within 121 s"
-    assert bench.beat.restart_expired(121.25) == (
+    assert bench.beat.losses.restart_expired(121.25) == (
         RestartExpired(why),
         Lost(why, CorrectiveAction.REBOOT),
     )
@@ -139,7 +139,7 @@ def test_a_guest_that_exits_on_its_notice_is_lost_if_a_command_restarts_it(greet
 
 def test_an_exit_outside_of_a_notice_ends_it() -> None:
     bench = leaving()
-    bench.skip(bench.beat.notice_over(Event.REBOOT, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.REBOOT, bench.now))
     bench.skip(bench.at(60.0).send_init())
     bench.skip(bench.answer_challenge())
     bench.skip(bench.send_exit())

@@ -111,7 +111,7 @@ class Driver(RuleBasedStateMachine):
         self.beat = Heartbeat(
             HeartbeatRules(threshold, RECONNECT_SILENT_S), new_id=lambda: next(self.numbers)
         )
-        self.beat.reporting = reporting
+        self.beat.situation.reporting = reporting
         if beats:
             self.open()
             self.live()
@@ -313,7 +313,7 @@ class Driver(RuleBasedStateMachine):
             elif self.restart_at <= at:
                 self.restart_at = math.inf
                 before, self.expiring = self.beat.state, True
-                self.take(self.beat.restart_expired(self.now), before)
+                self.take(self.beat.losses.restart_expired(self.now), before)
                 self.expiring = False
             else:
                 self.tick()
@@ -467,7 +467,7 @@ class Driver(RuleBasedStateMachine):
     @rule(event=st.sampled_from(EVENTS))
     def open_notice(self, event: Event) -> None:
         before = self.beat.state
-        effects = self.beat.notice_opened(event, self.now)
+        effects = self.beat.announced.notice_opened(event, self.now)
         self.notice, self.guest_told = event, self.guest
         if EVENT_TABLE[event].effect is ExpectedEffect.RETURNS and before is not S.RESTARTING:
             self.suspended_by = ""
@@ -483,7 +483,7 @@ class Driver(RuleBasedStateMachine):
         event, self.notice = self.notice, None
         effect = EVENT_TABLE[event].effect
         before = self.beat.state
-        effects = self.beat.notice_over(event, self.now)
+        effects = self.beat.announced.notice_over(event, self.now)
         if effect is ExpectedEffect.RETURNS:
             assert effects == ()
         else:
@@ -507,7 +507,7 @@ class Driver(RuleBasedStateMachine):
     def correct(self, stops: bool) -> None:
         """A corrective command, whatever the state."""
         before = self.beat.state
-        method = self.beat.stops if stops else self.beat.restarts
+        method = self.beat.announced.stops if stops else self.beat.announced.restarts
         effects = method("by command", self.now)
         self.suspend("suspension" if stops else "restart", "by command")
         self.take(effects, before)
@@ -527,7 +527,7 @@ class Driver(RuleBasedStateMachine):
     def call_off(self, other: bool) -> None:
         before = self.beat.state
         what = "something else" if other else self.what
-        effects = self.beat.called_off(what, "it failed", self.now)
+        effects = self.beat.announced.called_off(what, "it failed", self.now)
         if other:
             assert effects == ()
             assert self.beat.state is before
@@ -541,7 +541,7 @@ class Driver(RuleBasedStateMachine):
     @rule()
     def carry_out(self) -> None:
         before = self.beat.state
-        self.beat.carried_out(self.what, self.now)
+        self.beat.announced.carried_out(self.what, self.now)
         assert self.beat.state is before
         self.carried_out_at = min(self.carried_out_at, self.now)
 
@@ -549,7 +549,7 @@ class Driver(RuleBasedStateMachine):
     @rule()
     def enable(self) -> None:
         before = self.beat.state
-        effects = self.beat.runs_again("enabled", self.now)
+        effects = self.beat.announced.runs_again("enabled", self.now)
         if self.freezes and before in FREEZING:
             assert self.beat.state in (S.HEARTBEATING, S.RETURNING)
             self.suspended_by = ""
@@ -565,7 +565,7 @@ class Driver(RuleBasedStateMachine):
     @rule(change=st.sampled_from(DomainChange), twice=st.booleans())
     def change_the_domain(self, change: DomainChange, twice: bool) -> None:
         for _ in range(2 if twice else 1):
-            self.reported(lambda: self.beat.domain_changed(change, change.value, self.now))
+            self.reported(lambda: self.beat.domain.changed(change, change.value, self.now))
         if change is DomainChange.PAUSED:
             assert self.beat.state is S.PAUSED
         elif change in (DomainChange.FAILED, DomainChange.PANICKED):
@@ -575,7 +575,7 @@ class Driver(RuleBasedStateMachine):
     @rule(times=st.integers(1, 5))
     def reset(self, times: int) -> None:
         for _ in range(times):
-            self.reported(lambda: self.beat.domain_reset(self.now))
+            self.reported(lambda: self.beat.domain.reset(self.now))
 
     def reported(self, report: Callable[[], tuple[Effect, ...]]) -> None:
         before, self.by_libvirt = self.beat.state, True

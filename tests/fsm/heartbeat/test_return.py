@@ -63,7 +63,7 @@ def reports(came: list[tuple[float, Effect]]) -> list[tuple[float, Effect]]:
 
 def suspended(event: Event = Event.PAUSE, **settings: int) -> HeartbeatBench:
     bench = HeartbeatBench(**settings).heartbeating()
-    bench.skip(bench.beat.notice_over(event, OVER))
+    bench.skip(bench.beat.announced.notice_over(event, OVER))
     return bench
 
 
@@ -169,7 +169,7 @@ def test_two_that_are_not_in_a_row_are_none_either() -> None:
 def test_a_miss_from_before_the_event_does_not_count() -> None:
     bench = HeartbeatBench(failure_threshold=3).heartbeating()
     bench.run(3.0)
-    bench.skip(bench.beat.notice_over(Event.PAUSE, 3.0))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, 3.0))
     bench.run(4.0)
     bench.skip(bench.at(4.25).answer_challenge())
     assert bench.beat.state is S.SUSPENDED
@@ -284,7 +284,7 @@ def test_hiccups_before_a_long_freeze_are_no_loss() -> None:
 
 def test_reporting_that_is_off_changes_nothing_about_it() -> None:
     bench = provisional()
-    bench.beat.reporting = False
+    bench.beat.situation.reporting = False
     assert lost_at(bench, 60.0) == [(13.0, Stopped)]
     assert bench.beat.state is S.SUSPENDED
 
@@ -340,7 +340,7 @@ def test_illness_is_heard_of_during_a_provisional_return() -> None:
     )
     assert [type(effect).__name__ for effect in effects] == ["Ill"]
     assert (bench.beat.health, bench.beat.health_reason) == (Health.UNHEALTHY, "load")
-    bench.beat.notice_opened(Event.UNPAUSE, 11.5)
+    bench.beat.announced.notice_opened(Event.UNPAUSE, 11.5)
     assert (bench.beat.health, bench.beat.health_reason) == (Health.UNHEALTHY, "load")
 
 
@@ -356,7 +356,7 @@ def test_the_next_event_begins_anew(
     event: Event, state: HeartbeatState, effects: list[Effect]
 ) -> None:
     bench = provisional()
-    assert list(bench.skip(bench.beat.notice_over(event, bench.now))) == effects
+    assert list(bench.skip(bench.beat.announced.notice_over(event, bench.now))) == effects
     assert bench.beat.state is state
     bench.run(11.0)
     bench.skip(bench.at(11.25).answer_challenge())
@@ -367,15 +367,15 @@ def test_the_next_event_begins_anew(
 
 
 def end_notice(bench: HeartbeatBench) -> object:
-    return bench.beat.notice_opened(Event.UNPAUSE, bench.now)
+    return bench.beat.announced.notice_opened(Event.UNPAUSE, bench.now)
 
 
 def enabled(bench: HeartbeatBench) -> object:
-    return bench.beat.runs_again("the instance was enabled", bench.now)
+    return bench.beat.announced.runs_again("the instance was enabled", bench.now)
 
 
 def called_off(bench: HeartbeatBench) -> object:
-    return bench.beat.called_off("pause", "it failed", bench.now)
+    return bench.beat.announced.called_off("pause", "it failed", bench.now)
 
 
 @pytest.mark.parametrize("ends", [end_notice, enabled, called_off])
@@ -391,7 +391,10 @@ def test_final_at_once_where_it_is_said_to_run(ends: Callable[[HeartbeatBench], 
 def test_every_end_notice_makes_it_final(event: Event) -> None:
     bench = provisional()
     bench.expect(
-        bench.beat.notice_opened(event, bench.now), [], state=S.HEARTBEATING, health=Health.HEALTHY
+        bench.beat.announced.notice_opened(event, bench.now),
+        [],
+        state=S.HEARTBEATING,
+        health=Health.HEALTHY,
     )
 
 
@@ -412,7 +415,7 @@ def test_enabled_while_it_answers_on_the_next_answer_ends_it() -> None:
     bench = suspended(Event.LIVE_MIGRATE_BEGIN)
     bench.run(5.5, answers=True)
     bench.expect(
-        bench.beat.runs_again("the instance was enabled", 5.5),
+        bench.beat.announced.runs_again("the instance was enabled", 5.5),
         [challenge(7), OpenRestart(121.0)],
         state=S.RETURNING,
         reason="the instance was enabled",
@@ -427,7 +430,7 @@ def test_enabled_without_a_connection_it_is_challenged_on_the_next() -> None:
     bench = provisional()
     bench.skip(bench.beat.closed("reset"))
     bench.expect(
-        bench.beat.runs_again("the instance was enabled", bench.now),
+        bench.beat.announced.runs_again("the instance was enabled", bench.now),
         [OpenRestart(121.0)],
         state=S.RETURNING,
         reason="the instance was enabled",
@@ -442,7 +445,7 @@ def test_enabled_without_a_connection_it_is_challenged_on_the_next() -> None:
 def test_enabled_says_nothing_of_a_stop_or_restart(event: Event) -> None:
     bench = suspended(event)
     bench.run(10.0)
-    bench.expect(bench.beat.runs_again("the instance was enabled", 10.0), [])
+    bench.expect(bench.beat.announced.runs_again("the instance was enabled", 10.0), [])
 
 
 @pytest.mark.parametrize("state", [S.WAITING, S.HEARTBEATING, S.LOST, S.RETURNING])
@@ -451,14 +454,14 @@ def test_enabled_says_nothing_where_nothing_is_under_way(state: HeartbeatState) 
     if state is S.WAITING:
         bench.skip(bench.send_exit())
     else:
-        bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
+        bench.skip(bench.beat.announced.notice_opened(Event.UNPAUSE, bench.now))
     if state is S.LOST:
         bench.run(20.0)
     if state is S.RETURNING:
-        bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
-        bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
+        bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
+        bench.skip(bench.beat.announced.notice_opened(Event.UNPAUSE, bench.now))
     assert bench.beat.state is state
-    bench.expect(bench.beat.runs_again("the instance was enabled", bench.now), [])
+    bench.expect(bench.beat.announced.runs_again("the instance was enabled", bench.now), [])
 
 
 # -- the action's own command -------------------------------------------------------------------
@@ -466,7 +469,7 @@ def test_enabled_says_nothing_where_nothing_is_under_way(state: HeartbeatState) 
 
 def test_after_its_command_the_first_answer_makes_it_final() -> None:
     bench = provisional()
-    bench.beat.carried_out("pause", 10.5)
+    bench.beat.announced.carried_out("pause", 10.5)
     assert bench.beat.state is S.PROVISIONAL
     bench.skip(bench.at(11.0).tick())
     bench.expect(
@@ -479,7 +482,7 @@ def test_an_answer_to_a_challenge_from_before_its_end_does_not() -> None:
     """It may have been given just before the command froze the VM."""
     bench = provisional()
     bench.skip(bench.at(11.0).tick())
-    bench.beat.carried_out("pause", 11.125)
+    bench.beat.announced.carried_out("pause", 11.125)
     bench.expect(bench.at(11.25).answer_challenge(), [], beats=3, owes_answer=False)
     assert bench.beat.state is S.PROVISIONAL
     assert lost_at(bench, 1000.0) == [(14.0, Stopped)]
@@ -488,7 +491,7 @@ def test_an_answer_to_a_challenge_from_before_its_end_does_not() -> None:
 def test_hiccup_command_and_then_frozen_is_no_loss_and_no_alarm() -> None:
     """A pause by command: when that ends the VM stands still, and may do so for days."""
     bench = provisional()
-    bench.beat.carried_out("pause", 10.5)
+    bench.beat.announced.carried_out("pause", 10.5)
     assert lost_at(bench, 86_400.0) == [(13.0, Stopped)]
     assert bench.beat.state is S.SUSPENDED
     assert bench.beat.due == math.inf
@@ -497,7 +500,7 @@ def test_hiccup_command_and_then_frozen_is_no_loss_and_no_alarm() -> None:
 @pytest.mark.parametrize("event", FREEZING)
 def test_its_command_ended_before_the_return_which_is_final_then(event: Event) -> None:
     bench = frozen(event)
-    bench.beat.carried_out(event, 10.0)
+    bench.beat.announced.carried_out(event, 10.0)
     bench.skip(bench.at(60.0).answer_challenge(3))
     bench.expect(
         bench.at(60.25).answer_challenge(),
@@ -512,7 +515,7 @@ def test_its_command_ended_before_the_return_which_is_final_then(event: Event) -
 
 def test_an_init_after_its_command_is_final_too() -> None:
     bench = frozen()
-    bench.beat.carried_out("pause", 10.0)
+    bench.beat.announced.carried_out("pause", 10.0)
     bench.skip(bench.at(60.0).send_init())
     bench.skip(bench.at(60.25).answer_challenge())
     assert bench.beat.state is S.HEARTBEATING
@@ -520,7 +523,7 @@ def test_an_init_after_its_command_is_final_too() -> None:
 
 def test_the_end_of_another_command_says_nothing() -> None:
     bench = frozen()
-    bench.beat.carried_out("suspend", 10.0)
+    bench.beat.announced.carried_out("suspend", 10.0)
     bench.skip(bench.answer_challenge(3))
     bench.skip(bench.at(10.25).answer_challenge())
     assert bench.beat.state is S.PROVISIONAL
@@ -528,8 +531,8 @@ def test_the_end_of_another_command_says_nothing() -> None:
 
 def test_the_command_of_an_earlier_event_says_nothing_of_the_next() -> None:
     bench = frozen()
-    bench.beat.carried_out("pause", 10.0)
-    bench.skip(bench.beat.notice_over(Event.PAUSE, 11.0))
+    bench.beat.announced.carried_out("pause", 10.0)
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, 11.0))
     bench.run(20.0)
     bench.skip(bench.answer_challenge(bench.last))
     bench.skip(bench.at(20.25).answer_challenge())

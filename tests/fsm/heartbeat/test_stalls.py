@@ -51,8 +51,8 @@ def test_one_answer_renews_the_excuse() -> None:
 def test_an_event_renews_the_excuse() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.run(EXCUSED + 2.0, late=True)
-    bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
-    bench.skip(bench.beat.runs_again("enabled", bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
+    bench.skip(bench.beat.announced.runs_again("enabled", bench.now))
     came = bench.run(bench.now + EXCUSED, late=True)
     assert kinds(came, Note, Lost) == []
 
@@ -133,9 +133,9 @@ def test_a_reconnect_is_put_off() -> None:
 
 def test_a_reconnect_after_a_return_is_put_off() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
     bench.run(10.0)
-    bench.skip(bench.beat.runs_again("enabled", 10.0))
+    bench.skip(bench.beat.announced.runs_again("enabled", 10.0))
     bench.run(14.5)
     bench.at(14.9).beat.stood_still(0.4)
     ((at, _),) = kinds(bench.run(30.0), Reconnect)
@@ -145,7 +145,7 @@ def test_a_reconnect_after_a_return_is_put_off() -> None:
 def test_an_answer_after_a_stall_shows_no_event_called_off() -> None:
     """The host stood still for most of the time in which the VM was to be paused."""
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
     bench.run(5.0, answers=True)
     bench.at(CALL_OFF_S + 10.0).beat.stood_still(CALL_OFF_S)
     bench.skip(bench.tick(late=True))
@@ -159,7 +159,7 @@ def test_an_answer_after_a_stall_shows_no_event_called_off() -> None:
 
 def came_back_before_the_freeze(bench: HeartbeatBench) -> None:
     """It missed two challenges, answered, and has been silent since."""
-    bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
     bench.run(5.0)
     bench.skip(bench.answer_challenge(bench.last))
     bench.skip(bench.answer_challenge())
@@ -179,10 +179,12 @@ def test_the_alarm_about_an_unwatched_one_is_put_off() -> None:
 
 def test_a_guest_that_answered_before_a_stall_never_went_down() -> None:
     bench = HeartbeatBench().heartbeating()
-    bench.skip(bench.beat.restarts("reboot", bench.now))
+    bench.skip(bench.beat.announced.restarts("reboot", bench.now))
     bench.run(5.0, answers=True)
     bench.at(12.0).beat.stood_still(6.0)
-    assert [type(e) for e in bench.skip(bench.beat.restart_expired(12.0))] != [RestartExpired]
+    assert [type(e) for e in bench.skip(bench.beat.losses.restart_expired(12.0))] != [
+        RestartExpired
+    ]
     assert bench.beat.state is S.HEARTBEATING
 
 
@@ -203,5 +205,5 @@ def test_a_stall_moves_no_beat() -> None:
 def test_a_restart_window_is_opened_in_full() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.beat.stood_still(5.0)
-    effects = bench.skip(bench.beat.restarts("reboot", bench.now))
+    effects = bench.skip(bench.beat.announced.restarts("reboot", bench.now))
     assert OpenRestart(121) in effects

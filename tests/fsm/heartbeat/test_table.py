@@ -83,7 +83,7 @@ def heartbeating() -> HeartbeatBench:
 
 def suspended() -> HeartbeatBench:
     bench = heartbeating()
-    bench.skip(bench.beat.notice_over(Event.PAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.PAUSE, bench.now))
     return bench
 
 
@@ -122,13 +122,13 @@ def provisional_until_called_off() -> HeartbeatBench:
 
 def returning() -> HeartbeatBench:
     bench = suspended()
-    bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_opened(Event.UNPAUSE, bench.now))
     return bench
 
 
 def restarting() -> HeartbeatBench:
     bench = heartbeating()
-    bench.skip(bench.beat.notice_over(Event.REBOOT, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.REBOOT, bench.now))
     return bench
 
 
@@ -139,7 +139,7 @@ def lost() -> HeartbeatBench:
 
 
 def change(bench: HeartbeatBench, what: DomainChange) -> tuple[Effect, ...]:
-    return bench.beat.domain_changed(what, what.value, bench.now)
+    return bench.beat.domain.changed(what, what.value, bench.now)
 
 
 def paused() -> HeartbeatBench:
@@ -156,7 +156,7 @@ def stopped() -> HeartbeatBench:
 
 def absent() -> HeartbeatBench:
     bench = exited_and_reset()
-    bench.skip(bench.beat.restart_expired(bench.now))
+    bench.skip(bench.beat.losses.restart_expired(bench.now))
     return bench
 
 
@@ -179,25 +179,25 @@ def lost_and_disconnected() -> HeartbeatBench:
     """The only way to be lost and connect: a RESTART window that closed without a connection."""
     bench = restarting()
     bench.skip(bench.beat.closed("reset"))
-    bench.skip(bench.beat.restart_expired(bench.now))
+    bench.skip(bench.beat.losses.restart_expired(bench.now))
     return bench
 
 
 def restarting_without_a_guest() -> HeartbeatBench:
     bench = waiting()
-    bench.skip(bench.beat.restarts(Event.REBOOT, bench.now))
+    bench.skip(bench.beat.announced.restarts(Event.REBOOT, bench.now))
     return bench
 
 
 def exited_and_reset() -> HeartbeatBench:
     bench = exited()
-    bench.skip(bench.beat.domain_reset(bench.now))
+    bench.skip(bench.beat.domain.reset(bench.now))
     return bench
 
 
 def reset() -> HeartbeatBench:
     bench = heartbeating()
-    bench.skip(bench.beat.domain_reset(bench.now))
+    bench.skip(bench.beat.domain.reset(bench.now))
     return bench
 
 
@@ -223,13 +223,13 @@ def saved() -> HeartbeatBench:
 
 def returning_without_a_guest() -> HeartbeatBench:
     bench = waiting()
-    bench.skip(bench.beat.notice_opened(Event.UNPAUSE, bench.now))
+    bench.skip(bench.beat.announced.notice_opened(Event.UNPAUSE, bench.now))
     return bench
 
 
 def paused_in(event: Event) -> HeartbeatBench:
     bench = heartbeating()
-    bench.skip(bench.beat.notice_over(event, bench.now))
+    bench.skip(bench.beat.announced.notice_over(event, bench.now))
     bench.skip(change(bench, DomainChange.PAUSED))
     return bench
 
@@ -237,7 +237,7 @@ def paused_in(event: Event) -> HeartbeatBench:
 def suspended_to_stop() -> HeartbeatBench:
     """A VM that starts anew is no longer the one that was to stop."""
     bench = heartbeating()
-    bench.skip(bench.beat.notice_over(Event.STOP, bench.now))
+    bench.skip(bench.beat.announced.notice_over(Event.STOP, bench.now))
     return bench
 
 
@@ -247,7 +247,7 @@ def after_a_pause(state: HeartbeatState) -> HeartbeatBench:
     if state is S.WAITING:
         bench.skip(bench.send_exit())
     else:
-        bench.beat.carried_out(Event.PAUSE, bench.now)
+        bench.beat.announced.carried_out(Event.PAUSE, bench.now)
         bench.skip(prove(bench))
     if state is S.LOST:
         bench.run(10.0)
@@ -256,14 +256,16 @@ def after_a_pause(state: HeartbeatState) -> HeartbeatBench:
 
 def carried_out() -> HeartbeatBench:
     bench = frozen()
-    bench.beat.carried_out(Event.PAUSE, bench.now)
+    bench.beat.announced.carried_out(Event.PAUSE, bench.now)
     return bench
 
 
 def presumed() -> HeartbeatBench:
     """Remembered from before this host's start, and without a socket."""
     bench = HeartbeatBench()
-    bench.skip(bench.beat.presumed(Profile(), "remembered", 30.0, bench.now, remembered=True))
+    bench.skip(
+        bench.beat.losses.presumed(Profile(), "remembered", 30.0, bench.now, remembered=True)
+    )
     return bench
 
 
@@ -348,7 +350,9 @@ def fall_silent(bench: HeartbeatBench) -> tuple[Effect, ...]:
 
 
 def call_off(bench: HeartbeatBench) -> tuple[Effect, ...]:
-    return bench.beat.called_off(bench.beat.situation.outage.event, "it failed", bench.now)
+    return bench.beat.announced.called_off(
+        bench.beat.situation.outage.event, "it failed", bench.now
+    )
 
 
 def resume(bench: HeartbeatBench) -> tuple[Effect, ...]:
@@ -367,22 +371,22 @@ ACT: dict[HeartbeatEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
     E.MISSED: miss,
     E.FELL_SILENT: fall_silent,
     E.LEFT: lambda bench: bench.send_exit(),
-    E.STOPS: lambda bench: bench.beat.notice_over(Event.STOP, bench.now),
-    E.FREEZES: lambda bench: bench.beat.notice_over(Event.SUSPEND, bench.now),
-    E.RESTARTS: lambda bench: bench.beat.notice_over(Event.REBOOT, bench.now),
-    E.RETURNS: lambda bench: bench.beat.notice_opened(Event.RESUME, bench.now),
+    E.STOPS: lambda bench: bench.beat.announced.notice_over(Event.STOP, bench.now),
+    E.FREEZES: lambda bench: bench.beat.announced.notice_over(Event.SUSPEND, bench.now),
+    E.RESTARTS: lambda bench: bench.beat.announced.notice_over(Event.REBOOT, bench.now),
+    E.RETURNS: lambda bench: bench.beat.announced.notice_opened(Event.RESUME, bench.now),
     E.CALLED_OFF: call_off,
     E.UNWATCHED: unwatch,
-    E.STAYS_AWAY: lambda bench: bench.beat.restart_expired(bench.now),
-    E.RESTART_EXPIRED: lambda bench: bench.beat.restart_expired(bench.now),
+    E.STAYS_AWAY: lambda bench: bench.beat.losses.restart_expired(bench.now),
+    E.RESTART_EXPIRED: lambda bench: bench.beat.losses.restart_expired(bench.now),
     E.REMOVED: lambda bench: bench.beat.removed("socket gone"),
-    E.STAYS_ABSENT: lambda bench: bench.beat.restart_expired(bench.now),
+    E.STAYS_ABSENT: lambda bench: bench.beat.losses.restart_expired(bench.now),
     E.PAUSED: lambda bench: change(bench, DomainChange.PAUSED),
     E.RESUMED: resume,
     E.RESUMES_RESTART: lambda bench: change(bench, DomainChange.RESUMED),
     E.RESUMES_STOP: lambda bench: change(bench, DomainChange.RESUMED),
     E.NO_GUEST: lambda bench: change(bench, DomainChange.STARTED),
-    E.RESET: lambda bench: bench.beat.domain_reset(bench.now),
+    E.RESET: lambda bench: bench.beat.domain.reset(bench.now),
     E.ENDED: lambda bench: change(bench, DomainChange.STOPPED),
     E.FAILED: lambda bench: change(bench, DomainChange.FAILED),
 }
@@ -410,10 +414,10 @@ GONE_CALLS: dict[str, Callable[[HeartbeatBench], object]] = {
     "removed": lambda bench: bench.beat.removed("again"),
     "init": lambda bench: bench.send_init(),
     "exit": lambda bench: bench.send_exit(),
-    "notice_opened": lambda bench: bench.beat.notice_opened(Event.UNPAUSE, bench.now),
-    "notice_over": lambda bench: bench.beat.notice_over(Event.PAUSE, bench.now),
-    "restarts": lambda bench: bench.beat.restarts("reboot", bench.now),
-    "stops": lambda bench: bench.beat.stops("stop", bench.now),
+    "notice_opened": lambda bench: bench.beat.announced.notice_opened(Event.UNPAUSE, bench.now),
+    "notice_over": lambda bench: bench.beat.announced.notice_over(Event.PAUSE, bench.now),
+    "restarts": lambda bench: bench.beat.announced.restarts("reboot", bench.now),
+    "stops": lambda bench: bench.beat.announced.stops("stop", bench.now),
 }
 
 
@@ -433,10 +437,10 @@ def test_what_may_still_be_on_its_way_at_the_end_is_harmless(before: S) -> None:
     bench.skip(bench.beat.removed("socket gone"))
     bench.expect(bench.answer_challenge(), [])
     bench.expect(bench.at(bench.now + 1).tick(), [])
-    bench.expect(bench.beat.restart_expired(bench.now), [])
-    bench.expect(bench.beat.notice_opened(Event.PAUSE, bench.now), [])
-    bench.expect(bench.beat.notice_over(Event.UNPAUSE, bench.now), [])
-    bench.expect(bench.beat.called_off("nothing", "it failed", bench.now), [])
+    bench.expect(bench.beat.losses.restart_expired(bench.now), [])
+    bench.expect(bench.beat.announced.notice_opened(Event.PAUSE, bench.now), [])
+    bench.expect(bench.beat.announced.notice_over(Event.UNPAUSE, bench.now), [])
+    bench.expect(bench.beat.announced.called_off("nothing", "it failed", bench.now), [])
 
 
 def test_connecting_twice_without_closing_is_a_fault_where_it_would_hide_a_stop() -> None:

@@ -177,7 +177,7 @@ async def test_the_loss_names_what_the_guest_advertised(world: HostWorld) -> Non
 
 async def test_with_reporting_off_misses_only_stop_it(world: HostWorld) -> None:
     guest = await world.heartbeating()
-    world.channel(guest).heartbeat.reporting = False
+    world.channel(guest).heartbeat.situation.reporting = False
     await world.at(4.5)
     guest.answers_after_s = None
     await world.at(20)
@@ -331,7 +331,7 @@ async def test_with_reporting_off_ill_health_is_not_reported(
     caplog: pytest.LogCaptureFixture, world: HostWorld
 ) -> None:
     guest = await world.heartbeating()
-    world.channel(guest).heartbeat.reporting = False
+    world.channel(guest).heartbeat.situation.reporting = False
     guest.health = Health.UNHEALTHY
     await world.at(10)
     assert world.reports(since=1.5) == []

@@ -347,7 +347,7 @@ async def test_stopped_while_it_restarts_it_is_not_waited_for(world: HostWorld) 
 
 async def test_with_reporting_off_only_the_window_is_reported(world: HostWorld) -> None:
     guest = await noticed(world, Event.REBOOT)
-    world.channel(guest).heartbeat.reporting = False
+    world.channel(guest).heartbeat.situation.reporting = False
     await world.at(EXPIRES + 10)
     assert later(world)[1:] == [(EXPIRES, "restart-expired", NOT_BACK)]
 

@@ -234,7 +234,7 @@ async def test_without_a_command_nothing_is_run(caplog: pytest.LogCaptureFixture
 
 async def test_with_reporting_off_nothing_is_run(world: HostWorld) -> None:
     guest = await lost(world)
-    world.channel(guest).heartbeat.reporting = False
+    world.channel(guest).heartbeat.situation.reporting = False
     await world.at(60)
     assert started(world) == []
 

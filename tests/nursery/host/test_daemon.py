@@ -111,7 +111,7 @@ def in_its_reader(world: HostWorld, guest: ScriptedGuest) -> None:
 
 
 def at_the_end_of_a_window(world: HostWorld, guest: ScriptedGuest) -> None:
-    world.channel(guest).heartbeat.notice_over = raise_fault  # type: ignore[method-assign]
+    world.channel(guest).heartbeat.announced.notice_over = raise_fault  # type: ignore[method-assign]
     guest.reply = stay_silent
     world.notice(guest)
 

@@ -15,7 +15,6 @@ from hbtrio.fsm.heartbeat.outage import Outage
 from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN, Presence, PresenceEvent
 from hbtrio.fsm.heartbeat.situation import NOTHING, Situation
 from hbtrio.fsm.heartbeat.table import FREEZING, HEARTBEATING, HeartbeatEvent, HeartbeatState
-from hbtrio.policy.profile import Profile
 
 #: The change that a standing shows, should it not have been reported. A running VM shows none.
 SHOWN_BY: Final = {
@@ -50,10 +49,8 @@ class DomainChanges:
         self,
         change: DomainChange,
         words: str,
-        profile: Profile,
         now: float,
         *,
-        reporting: bool,
         is_alarming: bool,
     ) -> tuple[Effect, ...]:
         """Handles a change of the domain.
@@ -61,41 +58,39 @@ class DomainChanges:
         Args:
             change: what happened.
             words: libvirt's state and reason, such as ``paused: saving``.
-            profile: the guest's.
             now: the time.
-            reporting: whether a loss is reported.
             is_alarming: whether a fault has paused the VM.
         """
         match change:
             case DomainChange.PAUSED:
                 return self._paused(words, now, is_alarming=is_alarming)
             case DomainChange.RESUMED:
-                return self._resumed(profile, now)
+                return self._resumed(now)
             case DomainChange.STARTED:
-                return self._started(words, profile, now)
+                return self._started(words, now)
             case DomainChange.RESTARTED:
-                return self.reset(words, profile, now)
+                return self.reset(words, now)
             case DomainChange.ENDING | DomainChange.STOPPED:
                 return self._ended(words, now)
             case DomainChange.PANICKED | DomainChange.FAILED:
-                return self._failed(words, profile, now, reporting=reporting)
+                return self._failed(words, now)
 
-    def reset(self, what: str, profile: Profile, now: float) -> tuple[Effect, ...]:
+    def reset(self, what: str, now: float) -> tuple[Effect, ...]:
         """Handles a reset or reboot, by whomever."""
         situation = self._situation
         if situation.presence not in _RESETTABLE or situation.state in _NOT_RESET:
             return NOTHING
         restarting = situation.is_in(HeartbeatState.RESTARTING)
         if restarting and situation.outage.is_performed_now:
-            window = situation.window.opened(now, profile.restart_s)
+            window = situation.window.opened(now, situation.profile.restart_s)
         else:
-            window = situation.window.reset(now, profile.restart_s)
+            window = situation.window.reset(now, situation.profile.restart_s)
         if window.until <= now:
             return NOTHING  # in a boot loop, and lost for that already
         paused = situation.state is HeartbeatState.PAUSED
         effects = NOTHING
         if not restarting:
-            outage = Outage.reset(what, now, profile.restart_s)
+            outage = Outage.reset(what, now, situation.profile.restart_s)
             if paused:
                 situation.before, situation.outage = HeartbeatState.RESTARTING, outage
             else:
@@ -118,10 +113,10 @@ class DomainChanges:
         known = situation.presence in GUEST_KNOWN
         return (Paused(words, is_alarming),) if known or is_alarming else NOTHING
 
-    def _resumed(self, profile: Profile, now: float) -> tuple[Effect, ...]:
+    def _resumed(self, now: float) -> tuple[Effect, ...]:
         situation = self._situation
         if situation.state in _FROZEN and situation.outage.freezes:
-            return self._runs(profile, now)
+            return self._runs(now)
         if situation.state is not HeartbeatState.PAUSED:
             return NOTHING
         situation.window = situation.window.resumed(now)
@@ -132,9 +127,9 @@ class DomainChanges:
                 situation.step(HeartbeatEvent.RESUMES_STOP)
                 situation.reason = f"{situation.outage.event} is in progress"
                 return NOTHING
-        return self._runs(profile, now)
+        return self._runs(now)
 
-    def _runs(self, profile: Profile, now: float) -> tuple[Effect, ...]:
+    def _runs(self, now: float) -> tuple[Effect, ...]:
         """Expects answers of a VM that runs again, if there is a guest."""
         situation = self._situation
         if situation.state is HeartbeatState.PAUSED:
@@ -149,10 +144,10 @@ class DomainChanges:
         situation.return_by(HeartbeatEvent.RESUMED, reason)
         situation.is_presumed = presumed
         if not window.is_open:
-            window = window.opened(now, profile.restart_s)
+            window = window.opened(now, situation.profile.restart_s)
         return (situation.open_window(window, now),)
 
-    def _started(self, words: str, profile: Profile, now: float) -> tuple[Effect, ...]:
+    def _started(self, words: str, now: float) -> tuple[Effect, ...]:
         situation = self._situation
         if situation.state in HEARTBEATING or self._restart_is_announced:
             # It answers on a connection to the new process; or this is what is waited for.
@@ -166,7 +161,7 @@ class DomainChanges:
         if was in FREEZING and situation.outage.freezes and known:
             if situation.state is HeartbeatState.PAUSED:
                 return NOTHING  # it is restored, and goes on in a moment
-            return self._runs(profile, now)  # it was saved, and is restored
+            return self._runs(now)  # it was saved, and is restored
         situation.learn(PresenceEvent.NEW_PROCESS)
         if situation.state is not HeartbeatState.WAITING:
             situation.step(HeartbeatEvent.NO_GUEST)
@@ -199,9 +194,7 @@ class DomainChanges:
         situation.reason = f"{situation.outage.event} is in progress"
         return (situation.open_window(situation.window.resumed(now), now),)
 
-    def _failed(
-        self, words: str, profile: Profile, now: float, *, reporting: bool
-    ) -> tuple[Effect, ...]:
+    def _failed(self, words: str, now: float) -> tuple[Effect, ...]:
         situation = self._situation
         if situation.presence not in GUEST_KNOWN:
             return self._ended(words, now)
@@ -213,7 +206,7 @@ class DomainChanges:
         situation.window = situation.window.resumed(now).closed()
         situation.has_failed = True
         situation.learn(PresenceEvent.INIT_VOID)
-        return (situation.loses(words, profile, reporting=reporting, state=words),)
+        return (situation.loses(words, state=words),)
 
     @property
     def _restart_is_announced(self) -> bool:

@@ -26,7 +26,7 @@ class Reconnect:
 class OpenRestart:
     """Open the RESTART window, in place of one that is open.
 
-    :meth:`~hbtrio.fsm.heartbeat.machine.Heartbeat.restart_expired` is to be called at its end.
+    :meth:`~hbtrio.fsm.heartbeat.losses.Losses.restart_expired` is to be called at its end.
     """
 
     seconds: float
@@ -58,7 +58,7 @@ class Paused:
 class Suspected:
     """The instance seems to be lost: ask libvirt.
 
-    The answer goes to :meth:`~hbtrio.fsm.heartbeat.machine.Heartbeat.confirmed`, unless
+    The answer goes to :meth:`~hbtrio.fsm.heartbeat.domain_reports.DomainReports.confirmed`, unless
     :attr:`~hbtrio.fsm.heartbeat.machine.Heartbeat.suspected` is off by then.
     """
 

@@ -45,7 +45,7 @@ class Silence:
         situation.outage = situation.outage.reconnects()
         return f"no answer to {WEDGED_AFTER} challenges after its return"
 
-    def due(self, situation: Situation, now: float, interval_s: float, *, connected: bool) -> float:
+    def due(self, situation: Situation, now: float, interval_s: float) -> float:
         """Returns when to check an instance that is not challenged; infinity for never.
 
         The alarm about a suspended one needs no connection.
@@ -54,4 +54,4 @@ class Silence:
             return max(situation.unwatched_at, now + interval_s)
         if situation.state is HeartbeatState.PAUSED:
             return math.inf
-        return self.since + self._reconnect_after_s if connected else math.inf
+        return self.since + self._reconnect_after_s if situation.connected else math.inf

@@ -1,13 +1,12 @@
 """Runs one instance's channel on the host: connection, heartbeat, and one round at a time.
 
-All tasks of a channel share one nursery. The heartbeat machine decides; this module connects for
-it, opens the windows and turns its effects into reports. A failure here reconnects this instance
-and affects no other.
+All tasks of a channel share one nursery. The heartbeat machine decides; this module gives it what
+arrives on the link, opens the windows and turns its effects into reports. A failure here reconnects
+this instance and affects no other.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 
@@ -16,17 +15,17 @@ import trio
 from hbtrio.fsm.heartbeat import effects as hb
 from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
+from hbtrio.nursery.host.channel_link import ChannelLink
 from hbtrio.nursery.host.channel_outages import ChannelOutages
 from hbtrio.nursery.host.channel_reports import ChannelReports
 from hbtrio.nursery.host.channel_setup import ChannelSetup
-from hbtrio.nursery.host.connection import READS, BadMessages, ChannelConnection
-from hbtrio.nursery.host.dialling import Dialling
+from hbtrio.nursery.host.connection import READS
 from hbtrio.nursery.host.discovery import ChannelFile
 from hbtrio.nursery.host.heartbeat_clock import HeartbeatClock
 from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.host.restart_window import RestartWindow
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundSlot
-from hbtrio.nursery.port import ChannelFault, Port
+from hbtrio.nursery.port import ChannelFault
 from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.policy.time_guard import BEHIND_S
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, Message, Nack
@@ -37,8 +36,6 @@ from hbtrio.wire.vocabulary import (
     NotificationType,
     window_of,
 )
-
-_log = logging.getLogger("hbtrio.channel")
 
 
 class Channel:
@@ -57,11 +54,13 @@ class Channel:
         self.slot: int | None = None
         self._setup = setup
         self._windows = WindowTasks()
+        self.link = ChannelLink(self.uuid, file.path, setup)
+        self.dialling = self.link.dialling
         self.restart = RestartWindow(
             self.uuid,
             self._windows,
             setup.guard,
-            self.take_in,
+            self.link.take_in,
             self._restart_expired,
             self._reported_name,
         )
@@ -69,18 +68,14 @@ class Channel:
             self.uuid,
             self._windows,
             setup.guard,
-            self.take_in,
+            self.link.take_in,
             setup.new_id,
             self._round_over,
             self._reported_name,
         )
         self._reports = ChannelReports(self.uuid, self.heartbeat, setup)
-        self.dialling = Dialling(self.uuid, file.path, setup.dialer)
         self.outages = ChannelOutages(self.heartbeat, self._clock, self.dialling, self._expect)
-        self._connection: ChannelConnection | None = None
         self._life = trio.CancelScope()
-        self._bad_messages = BadMessages()
-        self._crash: Exception | None = None
         self._counted = False
 
     @property
@@ -123,6 +118,11 @@ class Channel:
         return f" ({name})" if name else ""
 
     @property
+    def beats(self) -> int:
+        """How many challenges were answered so far."""
+        return self.heartbeat.beats
+
+    @property
     def report(self) -> Callable[..., None]:
         """Publishes a report about the instance: :meth:`ChannelReports.publish`."""
         return self._reports.publish
@@ -130,12 +130,12 @@ class Channel:
     @property
     def faulty(self) -> int:
         """How many messages were unusable or dropped in a flood."""
-        return self._bad_messages.count
+        return self.link.faulty
 
     @property
     def held_bytes(self) -> int:
         """Buffered bytes of an incomplete message."""
-        return 0 if self._connection is None else self._connection.held_bytes
+        return self.link.held_bytes
 
     @property
     def gone(self) -> bool:
@@ -154,7 +154,7 @@ class Channel:
                 if self.gone:
                     return
                 async with self._windows.running():
-                    await self._stay_connected()
+                    await self.link.run(self)
         finally:
             self.rounds.abort("the instance's channel was removed")
 
@@ -172,7 +172,7 @@ class Channel:
         """Ends the channel after its socket is gone, unless RESTART still expects the instance."""
         if self.heartbeat.expects_socket:
             self.dialling.absent = True
-            self._break(reason)
+            self.link.end(reason)
             return
         self._forget(reason)
 
@@ -183,71 +183,36 @@ class Channel:
     def _forget(self, reason: str) -> None:
         if not self.gone:
             self._apply(self.heartbeat.removed(reason))
-            self._changed()  # one that was never heard gets no report
+            self.changed()  # one that was never heard gets no report
             self.rounds.abort(f"the channel is gone: {reason}")
         self._setup.pacer.schedule(self, self.heartbeat.due)
         self._life.cancel()
 
-    async def _stay_connected(self) -> None:
-        shown = ""
-        while not self.gone:
-            port = self.dialling.dial()
-            redial_now = port is not None and await self._converse(port)
-            if self.why != shown:  # the reason can change without the state
-                shown = self.why
-                self._changed()
-            if not redial_now:
-                await self.dialling.wait()
+    # -- the link ---------------------------------------------------------------------------
 
-    async def _converse(self, port: Port) -> bool:
-        """Serves one connection to its end; returns whether to dial again at once."""
-        beats = self.heartbeat.beats
-        connection = ChannelConnection(
-            self.uuid, port, self._setup.limits, self._bad_messages, self._received
-        )
-        self._connection = connection
-        try:
-            await connection.carry(self._opened)
-        finally:
-            reconnects, crash, self._crash = connection.reconnect, self._crash, None
-            connection.close(last_words=not (reconnects or crash is not None or self.gone))
-            self._connection = None
-            reason = connection.end_reason or "the host closed it"
-            if not self.gone:
-                heard = self.heartbeating
-                self._apply(self.heartbeat.closed(reason))
-                if heard and self._setup.domain_runs(self.uuid):
-                    self.outages.closed(reason)
-                self._setup.pacer.schedule(self, self.heartbeat.due)
-            self.rounds.abort(f"the channel was closed: {reason}")
-        if crash is not None:
-            raise crash
-        if connection.has_received:
-            self.dialling.received_data()
-        if self.heartbeat.beats > beats:
-            self.dialling.succeeded()
-        elif not (reconnects or self.gone or self.dialling.absent):
-            self.dialling.log_useless(reason, self.name_suffix)
-        return reconnects
-
-    def _opened(self) -> None:
+    def connected(self) -> None:
+        """Handles a new connection."""
         self._apply(self.heartbeat.opened(self._clock.now()))
         self._pace()
 
-    def _break(self, reason: str) -> None:
-        """Ends the connection; :meth:`_stay_connected` decides what follows."""
-        if self._connection is not None:
-            self._connection.end(reason)
+    def disconnected(self, reason: str) -> None:
+        """Handles the end of the connection."""
+        if not self.gone:
+            heard = self.heartbeating
+            self._apply(self.heartbeat.closed(reason))
+            if heard and self._setup.domain_runs(self.uuid):
+                self.outages.closed(reason)
+            self._setup.pacer.schedule(self, self.heartbeat.due)
+        self.rounds.abort(f"the channel was closed: {reason}")
 
-    # -- messages ---------------------------------------------------------------------------
-
-    def _received(self, message: Message, now: float) -> None:
+    def received(self, message: Message, now: float) -> None:
+        """Handles a message of the guest."""
         if self.gone:
             return  # the reader had been woken up before it was cancelled
         if type(message) is ActionResponse:
             if not self.rounds.answer(message):
                 text = "no action with this invocation_id is open"
-                self._send(Nack(message.invocation_id, text))
+                self.link.send(Nack(message.invocation_id, text))
             return
         due, health = self.heartbeat.due, self.heartbeat.health
         if self.heartbeat.state is not HeartbeatState.HEARTBEATING or type(message) is Init:
@@ -256,11 +221,11 @@ class Channel:
         if self.heartbeat.due != due:
             self._pace(shared=type(message) is Init)
         if type(message) is Init or self.heartbeat.health is not health:
-            self._changed()
+            self.changed()
 
-    def _send(self, message: Message) -> None:
-        if self._connection is not None:
-            self._connection.send(message)
+    def take_in(self) -> bool:
+        """Reads what has arrived, as a :data:`Source` of windows; never has more to come."""
+        return self.link.take_in()
 
     # -- time -------------------------------------------------------------------------------
 
@@ -274,33 +239,23 @@ class Channel:
             if now >= self.heartbeat.due:
                 self._beat(now)
         except ChannelFault as fault:
-            self._break(str(fault))
+            self.link.end(str(fault))
         except Exception as crash:  # noqa: BLE001 - raised again by this channel's own task
-            self._crash = crash
-            self._break("")
+            self.link.fail(crash)
         else:
             return self.heartbeat.due
         # What was due is still due, but not on this connection.
         return math.inf
 
-    def take_in(self) -> bool:
-        """Reads what has arrived, as a :data:`Source` of windows; never has more to come."""
-        if self._connection is not None:
-            try:
-                self._connection.read_now(trio.current_time())
-            except ChannelFault as fault:
-                self._break(str(fault))
-        return False
-
     def _beat(self, now: float) -> None:
         late = self._setup.guard.is_late(now)
         behind = self._clock.account(now) or now - self.heartbeat.due > BEHIND_S
         unanswered = self.heartbeat.owes_answer or not self.heartbeating
-        if unanswered and self._connection is not None:
+        if unanswered:
             # The answer, the init, or the end may have arrived before its reader has run. While
             # this process did not run, much may have arrived before it.
-            self._connection.read_now(now, READS if behind or late else 1)
-            if self._connection.ended:
+            self.link.read_now(now, READS if behind or late else 1)
+            if self.link.is_ending:
                 return
         if now >= self.heartbeat.due:
             self._apply(self.heartbeat.tick(now, late=late))
@@ -334,8 +289,8 @@ class Channel:
         seconds = beat.profile.window_s(kind)
         opened = self.rounds.open(event, notification, kind, seconds, command_id, who)
         if not opened.is_vote:
-            self._apply(beat.notice_opened(event, now))
-        self._send(
+            self._apply(beat.announced.notice_opened(event, now))
+        self.link.send(
             ActionNotify(opened.invocation_id, event, notification, timeout_ms=seconds * 1000)
         )
         self._pace()
@@ -344,18 +299,19 @@ class Channel:
     def _round_over(self, current: Round) -> None:
         self._reports.publish_outcome(current)
         if not current.is_vote and not self.gone:
-            self._apply(self.heartbeat.notice_over(current.event, self._clock.now()))
+            self._apply(self.heartbeat.announced.notice_over(current.event, self._clock.now()))
             self._pace()
 
     # -- effects ----------------------------------------------------------------------------
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Reports that the instance's state, reason or profile may have changed."""
         self._setup.on_change(self.uuid)
 
     def _expect(self, effects: tuple[hb.Effect, ...]) -> None:
         self._apply(effects)
         self._pace()
-        self._changed()  # an instance that was not heartbeating gets no report
+        self.changed()  # an instance that was not heartbeating gets no report
 
     def _apply(self, effects: tuple[hb.Effect, ...]) -> None:
         # Every change of this kind has an effect, so a plain beat skips the comparison.
@@ -365,19 +321,14 @@ class Channel:
         for effect in effects:
             # Nearly all effects are this one, and a class pattern takes four times as long.
             if type(effect) is hb.SendToGuest:
-                self._send(effect.message)
+                self.link.send(effect.message)
                 continue
             match effect:
                 case hb.Reconnect(reason):
-                    _log.info("%s: reconnecting: %s%s", self.uuid, reason, self.name_suffix)
-                    if self._connection is None or not self._connection.has_received:
-                        self.dialling.log_silence(self.name_suffix)
-                    if self._connection is not None:
-                        self._connection.reconnect = True
-                    self._break(reason)
+                    self.link.redial(reason, self.name_suffix)
                 case hb.OpenRestart(seconds):
                     self.restart.open(seconds)
-                    self._changed()  # its deadline is remembered
+                    self.changed()  # its deadline is remembered
                 case hb.Suspected():
                     self._setup.on_suspicion(self.uuid)
                 case _:
@@ -389,5 +340,5 @@ class Channel:
             self._forget("its socket did not come back")
 
     def _restart_expired(self) -> None:
-        self._apply(self.heartbeat.restart_expired(self._clock.now()))
+        self._apply(self.heartbeat.losses.restart_expired(self._clock.now()))
         self._pace()

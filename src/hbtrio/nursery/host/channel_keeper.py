@@ -49,7 +49,7 @@ class ChannelKeeper:
             known.retarget(file)
             return
         channel = Channel(file, self._setup)
-        channel.heartbeat.reporting = self._reporting.is_on(file.uuid)
+        channel.heartbeat.situation.reporting = self._reporting.is_on(file.uuid)
         self._channels[file.uuid] = channel
         self._on_new(channel)
         self._nursery.start_soon(self._keep, channel)

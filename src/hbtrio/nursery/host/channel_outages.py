@@ -2,7 +2,7 @@
 
 A command, a corrective action, an orchestrator's report or one of libvirt's changes what is
 expected of the instance. A notice does the same by itself, see
-:meth:`~hbtrio.fsm.heartbeat.machine.Heartbeat.notice_opened`.
+:meth:`~hbtrio.fsm.heartbeat.announced.AnnouncedEvents.notice_opened`.
 """
 
 from __future__ import annotations
@@ -47,35 +47,35 @@ class ChannelOutages:
             what: the event or corrective action of the command, for reports.
         """
         if not self._gone:
-            self._expect(self._heartbeat.restarts(what, self._clock.now()))
+            self._expect(self._heartbeat.announced.restarts(what, self._clock.now()))
 
     def stops(self, what: str) -> None:
         """Expects silence: a command stops the instance without a notice."""
         if not self._gone:
-            self._expect(self._heartbeat.stops(what, self._clock.now()))
+            self._expect(self._heartbeat.announced.stops(what, self._clock.now()))
 
     def action_begins(self) -> None:
         """Notes that the vote of an action was accepted: its notice follows."""
-        self._heartbeat.action_begins(self._clock.now())
+        self._heartbeat.announced.action_begins(self._clock.now())
 
     def performing(self, what: str) -> None:
         """Notes that the command of ``what`` starts now: resets meanwhile are its own."""
-        self._heartbeat.performing(what)
+        self._heartbeat.announced.performing(what)
 
     def call_off(self, what: str, reason: str) -> None:
         """Expects answers again: ``what`` did not happen. Ignored while the socket is gone."""
         # Without a socket the instance did go down, whatever the command reported; RESTART decides.
         if not self._gone and not self._dialling.absent:
-            self._expect(self._heartbeat.called_off(what, reason, self._clock.now()))
+            self._expect(self._heartbeat.announced.called_off(what, reason, self._clock.now()))
 
     def carried_out(self, what: str) -> None:
         """Notes that the command of ``what`` has succeeded: a return is final from now on."""
-        self._heartbeat.carried_out(what, self._clock.now())
+        self._heartbeat.announced.carried_out(what, self._clock.now())
 
     def runs_again(self, reason: str) -> None:
         """Notes that a pause, suspend or live migration is over, as an orchestrator reported."""
         before = self._heartbeat.state
-        effects = self._heartbeat.runs_again(reason, self._clock.now())
+        effects = self._heartbeat.announced.runs_again(reason, self._clock.now())
         if self._heartbeat.state is not before:
             self._expect(effects)
 
@@ -92,13 +92,13 @@ class ChannelOutages:
         if not self._gone:
             now = self._clock.now()
             self._expect(
-                self._heartbeat.domain_changed(change, words, now, is_alarming=is_alarming)
+                self._heartbeat.domain.changed(change, words, now, is_alarming=is_alarming)
             )
 
     def domain_reset(self) -> None:
         """Handles a reset or reboot of the instance's domain, by whomever."""
         if not self._gone:
-            self._expect(self._heartbeat.domain_reset(self._clock.now()))
+            self._expect(self._heartbeat.domain.reset(self._clock.now()))
 
     def confirm(self, standing: Standing | None, words: str) -> None:
         """Handles libvirt's answer about an instance that seems to be lost.
@@ -108,20 +108,22 @@ class ChannelOutages:
             words: its state and reason, or that they are unknown.
         """
         if self._heartbeat.suspected:
-            self._expect(self._heartbeat.confirmed(standing, words, self._clock.now()))
+            self._expect(self._heartbeat.domain.confirmed(standing, words, self._clock.now()))
 
     def presume(self, profile: Profile, reason: str, within_s: float) -> None:
-        """Expects a guest back that an earlier run has heard; see :meth:`.Heartbeat.presumed`."""
+        """Expects a guest back that an earlier run has heard; see :meth:`.Losses.presumed`."""
         if not self._gone:
             now = self._clock.now()
-            self._expect(self._heartbeat.presumed(profile, reason, within_s, now, remembered=True))
+            self._expect(
+                self._heartbeat.losses.presumed(profile, reason, within_s, now, remembered=True)
+            )
 
     def closed(self, reason: str) -> None:
         """Expects a guest back whose connection was closed, as libvirt says that its VM runs."""
         beat = self._heartbeat
         profile, now = beat.profile, self._clock.now()
         text = f"{reason}; libvirt says that it runs"
-        self._expect(beat.presumed(profile, text, profile.restart_s, now, remembered=False))
+        self._expect(beat.losses.presumed(profile, text, profile.restart_s, now, remembered=False))
 
     def probe(self) -> None:
         """Challenges a lost instance once more: whether it lives is decided anew."""
@@ -132,7 +134,7 @@ class ChannelOutages:
         """Starts anew with a guest of which nothing is known: its QEMU process is another one."""
         if not self._gone:
             self._expect(
-                self._heartbeat.domain_changed(DomainChange.STARTED, words, self._clock.now())
+                self._heartbeat.domain.changed(DomainChange.STARTED, words, self._clock.now())
             )
 
     def release(self) -> None:

@@ -311,7 +311,7 @@ class Host:
         # Only the named instance: an agent that connects sets each of thousands.
         for channel in (self.channels.get(uuid),) if uuid else self.channels.values():
             if channel is not None:
-                channel.heartbeat.reporting = self.reporting.is_on(channel.uuid)
+                channel.heartbeat.situation.reporting = self.reporting.is_on(channel.uuid)
         channel = self.channels.get(uuid)
         if channel is not None and turned_on:
             channel.outages.runs_again("the instance was enabled")

@@ -129,7 +129,7 @@ class Domains:
 
     def introduce(self, channel: Channel) -> None:
         """Tells a new channel in which state its domain is."""
-        channel.heartbeat.confirms_losses = self.watch is not None
+        channel.heartbeat.losses.are_confirmed = self.watch is not None
         domain = self.of(channel.uuid)
         if domain is not None and domain.listed:
             self._tell(channel, domain, changes(None, domain.state))
