@@ -8,7 +8,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 
-from hbtrio.text import as_argument, blanked, printable, printable_json, printable_lines
+from hbtrio.text import (
+    as_argument,
+    blanked,
+    printable,
+    printable_json,
+    printable_lines,
+    reason_after,
+)
 from support.tenant_texts import HOSTILE, HOSTILE_CATEGORIES, TENANT_TEXTS, hostile_in
 
 #: A few of each kind that must be among the hostile, whatever the version of Unicode.
@@ -82,3 +89,16 @@ def test_json_escapes_only_what_it_must() -> None:
     data = '{"a":"\u00e9\x7f\u202e\U000e0001\\u0000\U0001f40d"}'.encode()
     escaped = '{"a":"\u00e9\\u007f\\u202e\\udb40\\udc01\\u0000\U0001f40d"}'
     assert printable_json(data).decode() == escaped
+
+
+@pytest.mark.parametrize(
+    ("head", "reason", "rest"),
+    [
+        ("paused", "paused: user", "user"),
+        ("paused", "paused", "paused"),
+        ("stopped", "shut off: destroyed", "shut off: destroyed"),
+        ("loss", "", ""),
+    ],
+)
+def test_a_reason_does_not_repeat_its_head(head: str, reason: str, rest: str) -> None:
+    assert reason_after(head, reason) == rest

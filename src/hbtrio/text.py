@@ -60,3 +60,8 @@ def _replaced(text: str, replacement: Callable[[str], str]) -> str:
     # By distinct character: a large status of hostile texts must not delay a heartbeat.
     unprintable = (char for char in set(text) if not char.isprintable())
     return text.translate({ord(char): replacement(char) for char in unprintable})
+
+
+def reason_after(head: str, reason: str) -> str:
+    """Returns a reason to stand behind a head: ``paused`` and ``paused: user`` name it once."""
+    return reason.removeprefix(f"{head}: ")

@@ -157,6 +157,21 @@ async def test_the_story_tells_of_events_scripts_and_the_vim_by_the_names_of_the
 _R = {"reason": "why"}
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"kind": "paused", "reason": "paused: user"}, "paused: user"),
+        (
+            {"kind": "corrective", "reason": "log done", "corrective_action": "log"},
+            "corrective: log done",
+        ),
+        ({"kind": "loss", "reason": "why", "corrective_action": "reboot"}, "loss: why (reboot)"),
+    ],
+)
+def test_an_event_in_words_names_nothing_twice(line: dict[str, str], words: str) -> None:
+    assert event_words(line) == words
+
+
 def test_an_event_in_words_leaves_out_what_it_does_not_have() -> None:
     assert event_words({"kind": "stopped", "reason": ""}) == "stopped"
 

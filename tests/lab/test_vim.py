@@ -173,7 +173,7 @@ async def test_an_instance_is_told_of_and_audited_where_it_is() -> None:
     agent = Agent()
     async with a_vim(agent) as vim:
         await vim.add_instance(OTHER, "db", "compute-0")
-        await vim.move_instance(VM, "compute-1")
+        await vim.enable(VM, "compute-1")
         path = f"/v1/instances/{OTHER}"
         told = {"uuid": OTHER, "hostname": "compute-0"}
         assert agent.asked == [
@@ -193,6 +193,22 @@ async def test_an_instance_is_told_of_and_audited_where_it_is() -> None:
             "h-0": [{"uuid": OTHER, "hostname": "compute-0", "services": services("enabled")}],
             "h-1": [{"uuid": VM, "hostname": "compute-1", "services": services("enabled")}],
         }
+
+
+async def test_one_that_is_acted_upon_is_disabled_before_and_enabled_after() -> None:
+    agent = Agent()
+    async with a_vim(agent) as vim:
+        await vim.disable(VM)
+        assert vim.server.instances["h-0"][0]["services"] == services("disabled")
+        await vim.enable(VM)
+        assert vim.server.instances["h-0"][0]["services"] == services("enabled")
+        told = {"uuid": VM, "hostname": "compute-0"}
+        path = f"/v1/instances/{VM}"
+        assert agent.asked == [
+            ("PATCH", path, told | {"services": services("disabled")}),
+            ("PATCH", path, told | {"services": services("enabled")}),
+        ]
+        assert agent.said == ["disables web", "enables web on compute-0"]
 
 
 async def test_every_instance_is_asked_about_and_told_of_again_if_forgotten() -> None:
@@ -230,16 +246,37 @@ async def test_while_it_is_down_it_asks_for_nothing_and_then_at_once() -> None:
 # -- what it hears --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("action", "repairs"), [("reboot", 1), ("stop", 1), ("log", 0)])
-async def test_an_alarm_is_repaired_as_the_guest_wants(action: str, repairs: int) -> None:
+@pytest.mark.parametrize(
+    ("action", "repairs", "steps"),
+    [
+        ("reboot", 1, ["disables web", "reboots web", "enables web on compute-0"]),
+        ("stop", 1, ["disables web", "stops web"]),
+        ("log", 0, []),
+    ],
+)
+async def test_an_alarm_is_repaired_as_the_guest_wants(
+    action: str, repairs: int, steps: list[str]
+) -> None:
     agent = Agent()
     async with a_vim(agent) as vim:
         alarm = {"service": "heartbeat", "state": "failed", "repair-action": action}
         vim.hear(patch("alarm", {"services": [alarm]}))
         await wait_all_tasks_blocked()
         assert agent.repaired == [(VM, action)] * repairs
-        assert agent.said[0] == f"receives web on compute-0: failed, repair-action {action}"
+        alarmed = f"receives web on compute-0: failed, repair-action {action}"
+        assert agent.said == [alarmed, *steps]
         assert [body["event-type"] for body in vim.received.since()] == ["alarm"]
+
+
+async def test_a_repair_is_left_out_while_the_agent_can_t_be_reached() -> None:
+    agent = Agent()
+    async with a_vim(agent) as vim:
+        agent.fault = UserError("the agent: connection refused")
+        alarm = {"service": "heartbeat", "state": "failed", "repair-action": "reboot"}
+        vim.hear(patch("alarm", {"services": [alarm]}))
+        await wait_all_tasks_blocked()
+        assert agent.repaired == []
+        assert agent.said[-1] == "can't repair web: the agent: connection refused"
 
 
 async def test_what_is_no_patch_is_not_told() -> None:

@@ -76,6 +76,7 @@ class Cloud:
             )
             host_uuid = str(uuid.uuid4())
             host.settings["hostname"] = hostname
+            host.has_libvirt = True
             host.settings["agent"] = {"connect": agent.link, "host_uuid": host_uuid}
             # In a cloud the VIM reboots and stops instances.
             host.settings["corrective-commands"] = {
@@ -120,8 +121,18 @@ class Cloud:
         """Moves a VM to another host, as QEMU's live migration does, without notifying the VIM."""
         target = self.hosts[hostname]
         del self.host_of(guest.uuid).guests[guest.uuid]
-        await guest.migrate(target.channel_dir)
+        await guest.migrate(target.channel_dir, target.libvirt)
         target.guests[guest.uuid] = guest
+
+    def pause(self, guest: LabGuest) -> None:
+        """Pauses a VM as an administrator does on its host: hbtrio and the VIM are not told."""
+        guest.pause()
+        self.said.put((guest.name, "is paused (virsh suspend)"))
+
+    def resume(self, guest: LabGuest) -> None:
+        """Resumes a paused VM."""
+        guest.resume()
+        self.said.put((guest.name, "is resumed (virsh resume)"))
 
     def host_of(self, uuid: str) -> Scene:
         """Returns the host of a VM."""

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +45,7 @@ class Daemon:
         *,
         module: str = "hbtrio",
         stdout: bool = False,
+        env: Mapping[str, str] | None = None,
     ) -> Daemon:
         """Starts ``python -m`` with ``module`` and ``arguments``.
 
@@ -54,6 +55,7 @@ class Daemon:
             log: the file for standard error; appended to, because a daemon may be restarted.
             module: the module to run.
             stdout: whether standard output is available as :attr:`stdout`; else it goes to the log.
+            env: the whole environment; None is the lab's.
         """
         with open(log, "ab") as output:  # noqa: ASYNC230 - a local file, opened in microseconds
             process = await trio.lowlevel.open_process(
@@ -62,6 +64,7 @@ class Daemon:
                 stdout=subprocess.PIPE if stdout else output,
                 stderr=output,
                 start_new_session=True,
+                env=env,
             )
         return cls(name, process, log)
 

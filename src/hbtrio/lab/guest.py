@@ -11,9 +11,10 @@ import trio
 
 from hbtrio.lab.application import LabApplication
 from hbtrio.lab.bridge import Bridge
-from hbtrio.lab.daemon import RunsDaemon
+from hbtrio.lab.daemon import Daemon, RunsDaemon
 from hbtrio.lab.handler_script import replace, write_response
 from hbtrio.lab.launcher import Launcher
+from hbtrio.lab.libvirt import LabLibvirt
 
 #: Short times for a quick scene; tests override them.
 CONF: Final[dict[str, str | int]] = {
@@ -61,6 +62,7 @@ class LabGuest(RunsDaemon):
         name: the guest's name.
         directory: its own directory, which exists.
         channel_dir: the directory in which the host looks for channels.
+        libvirt: the host's; it says what happens to the VM.
         fifo: the FIFO to which its scripts report.
         nursery: runs its bridge.
         launcher: starts its daemon and its applications.
@@ -71,6 +73,7 @@ class LabGuest(RunsDaemon):
         name: str,
         directory: Path,
         channel_dir: Path,
+        libvirt: LabLibvirt,
         fifo: Path,
         nursery: trio.Nursery,
         launcher: Launcher,
@@ -87,6 +90,7 @@ class LabGuest(RunsDaemon):
         self.bridge = self._bridge_to(channel_dir)
         #: What boots with it, by name.
         self.applications: dict[str, LabApplication] = {}
+        self._libvirt = libvirt
         self._fifo = fifo
         self._nursery = nursery
         self._launcher = launcher
@@ -142,25 +146,50 @@ class LabGuest(RunsDaemon):
 
     async def plug(self) -> None:
         """Creates its channel, as QEMU does at its start."""
+        await self._plug(migrated=False)
+
+    async def unplug(self) -> None:
+        """Removes its channel, as QEMU does at its end."""
+        await self._unplug(migrated=False)
+
+    async def _plug(self, *, migrated: bool) -> None:
         if self._plugged is None:
             self._plugged = trio.CancelScope()
             self._unplugged = trio.Event()
             await self._nursery.start(self._serve, self._plugged)
+            channel = self.bridge.channel_path
+            self._libvirt.starts(self.uuid, self.name, channel, migrated=migrated)
 
-    async def unplug(self) -> None:
-        """Removes its channel, as QEMU does at its end."""
+    async def _unplug(self, *, migrated: bool) -> None:
         if self._plugged is not None:
+            self._libvirt.ends(self.uuid, migrated=migrated)
             self._plugged.cancel()
             await self._unplugged.wait()
 
-    async def migrate(self, channel_dir: Path) -> None:
+    async def migrate(self, channel_dir: Path, libvirt: LabLibvirt) -> None:
         """Moves its channel to another host, as a live migration does.
 
         Its guest daemon runs on and sees its device end and come back.
         """
-        await self.unplug()
-        self.bridge = self._bridge_to(channel_dir)
-        await self.plug()
+        await self._unplug(migrated=True)
+        self.bridge, self._libvirt = self._bridge_to(channel_dir), libvirt
+        await self._plug(migrated=True)
+
+    def pause(self) -> None:
+        """Stops everything in it and tells nobody but libvirt, as ``virsh suspend`` does."""
+        self._libvirt.pauses(self.uuid)
+        for daemon in self._daemons():
+            daemon.freeze()
+
+    def resume(self) -> None:
+        """Lets it go on, as ``virsh resume`` does."""
+        for daemon in self._daemons():
+            daemon.thaw()
+        self._libvirt.resumes(self.uuid)
+
+    def _daemons(self) -> list[Daemon]:
+        owners = (self, *self.applications.values())
+        return [owner.daemon for owner in owners if owner.daemon is not None]
 
     def _bridge_to(self, channel_dir: Path) -> Bridge:
         channel = channel_dir / f"cgcs.heartbeat.{self.uuid}.sock"
@@ -209,6 +238,8 @@ class LabGuest(RunsDaemon):
     async def reset(self) -> None:
         """Kills the guest and boots it again, as ``virsh reset`` does."""
         await self._lose_power()
+        if self._plugged is not None:
+            self._libvirt.resets(self.uuid)
         await self.start()
 
     async def _lose_power(self) -> None:

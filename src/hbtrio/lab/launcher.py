@@ -38,9 +38,10 @@ class Launcher:
         *,
         module: str = "hbtrio",
         stdout: bool = False,
+        env: Mapping[str, str] | None = None,
     ) -> Daemon:
         """Starts a daemon; the arguments are those of :meth:`Daemon.start`."""
-        daemon = await Daemon.start(name, arguments, log, module=module, stdout=stdout)
+        daemon = await Daemon.start(name, arguments, log, module=module, stdout=stdout, env=env)
         self._reaper.add(daemon.pid)
         self._nursery.start_soon(self._watch, daemon)
         return daemon

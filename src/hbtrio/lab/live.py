@@ -36,6 +36,9 @@ _BAR: Final = 9
 #: Lines of the story that are always shown, before steps get room.
 _STORY: Final = 4
 
+#: From this many columns on, hosts and counts of beats are shown.
+_MEDIUM: Final = 72
+
 #: From this many columns on, round trips and a window's event are shown, too.
 _WIDE: Final = 100
 
@@ -145,24 +148,26 @@ class LiveView:
         return Group(table, Text(), *parties, Text(), *steps, Text(), *map(_story_line, lines))
 
     def _table(self, cloud: Cloud) -> Table:
-        wide = self._console.width >= _WIDE
+        width = self._console.width
         table = Table(
             box=None, padding=(0, 2, 0, 0), pad_edge=False, expand=True, header_style="bold"
         )
         # Wide enough for the longest word, so that columns never move.
         table.add_column("VM", min_width=5, no_wrap=True)
-        table.add_column("HOST", min_width=9, no_wrap=True)
-        table.add_column("STATE", min_width=10, no_wrap=True)
+        if width >= _MEDIUM:
+            table.add_column("HOST", min_width=9, no_wrap=True)
+        table.add_column("STATE", min_width=12, no_wrap=True)
         table.add_column("HEALTH", min_width=9, no_wrap=True)
-        table.add_column("BEATS", justify="right", no_wrap=True)
-        if wide:
+        if width >= _MEDIUM:
+            table.add_column("BEATS", justify="right", no_wrap=True)
+        if width >= _WIDE:
             table.add_column("RTT", justify="right", min_width=8, no_wrap=True)
         table.add_column("LAST EVENT, OR OPEN WINDOW", ratio=1, no_wrap=True, overflow="ellipsis")
         for guest in cloud.guests.values():
             hostname = cloud.host_of(guest.uuid).name
             status = self._hosts.get(hostname, _Status())
             known = {instance.uuid: instance for instance in status.instances}
-            table.add_row(*_row(guest, hostname, known.get(guest.uuid), wide=wide))
+            table.add_row(*_row(guest, hostname, known.get(guest.uuid), width))
         return table
 
 
@@ -170,21 +175,20 @@ def _refresh(live: Live, frame: RenderableType) -> None:
     live.update(frame, refresh=True)
 
 
-def _row(
-    guest: LabGuest, hostname: str, instance: _InstanceView | None, *, wide: bool
-) -> list[Text]:
+def _row(guest: LabGuest, hostname: str, instance: _InstanceView | None, width: int) -> list[Text]:
+    host = [Text(hostname)] if width >= _MEDIUM else []
     if instance is None:
-        return [Text(guest.name), Text(hostname), Text("starting", "dim")]
+        return [Text(guest.name), *host, Text("starting", "dim")]
     trip_ms = instance.round_trip_ms
     trip = Text("" if trip_ms is None else f"{trip_ms:.1f} ms")
     return [
         Text(guest.name),
-        Text(hostname),
+        *host,
         Text(instance.state, _STYLES.get(instance.state, "")),
         Text(instance.health, _STYLES.get(instance.health, "dim")),
-        Text(str(instance.beats)),
-        *([trip] if wide else []),
-        _latest(instance, with_event=wide),
+        *([Text(str(instance.beats))] if width >= _MEDIUM else []),
+        *([trip] if width >= _WIDE else []),
+        _latest(instance, with_event=width >= _WIDE),
     ]
 
 

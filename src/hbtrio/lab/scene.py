@@ -5,9 +5,11 @@
     DIR/NAME/                           a VM: its device, configuration, scripts, log, applications
     DIR/virsh DIR/note                  the commands that the host runs
     DIR/script_lines                    a FIFO: lines from the commands and the VMs' handlers
+    DIR/libvirt/                        what the host's libvirt says, see hbtrio.lab.libvirt
 
 The scene simulates libvirt, too: ``virsh reset UUID`` and ``virsh destroy UUID`` do to the VM's
-guest daemon what they would do to the VM.
+guest daemon what they would do to the VM. Where :attr:`Scene.has_libvirt` is set, the host asks it
+for the VMs' states.
 
 ::
 
@@ -41,6 +43,7 @@ from hbtrio.lab.daemon import Daemon, log_tail
 from hbtrio.lab.feed import Feed
 from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.launcher import Launcher, until_it_serves, write_toml
+from hbtrio.lab.libvirt import LabLibvirt
 from hbtrio.system.reaper_link import open_reaper_link
 from hbtrio.wire.lines import LineReader
 
@@ -112,6 +115,10 @@ class Scene:
                 "stop": [str(directory / "virsh"), "destroy", "{uuid}"],
             },
         }
+        #: What the host's libvirt says of the VMs.
+        self.libvirt = LabLibvirt(directory / "libvirt")
+        #: Whether the host asks it; change it before :meth:`start_host`.
+        self.has_libvirt = False
         self._nursery = nursery
         self._fifo = directory / "script_lines"
         self._launcher = launcher
@@ -135,9 +142,18 @@ class Scene:
             "control_socket": str(self.control_socket),
         }
         # The lab's VMs are none of this machine's libvirt.
-        write_toml(config, {**sockets, "libvirt": {"enabled": "off"}, **self.settings})
-        arguments = ["host", "--config", str(config), "--events", "-"]
-        host = await self._launcher.launch(self.name, arguments, self.host_log, stdout=True)
+        libvirt = {"enabled": "on" if self.has_libvirt else "off"}
+        write_toml(config, {**sockets, "libvirt": libvirt, **self.settings})
+        path = os.environ.get("PATH", os.defpath)
+        if self.has_libvirt:
+            path = f"{self.libvirt.directory}:{path}"
+        host = await self._launcher.launch(
+            self.name,
+            ["host", "--config", str(config), "--events", "-"],
+            self.host_log,
+            stdout=True,
+            env={**os.environ, "PATH": path},
+        )
         self.host = host
         self._nursery.start_soon(self._read_events, host)
         await until_it_serves(host, self.control_socket)
@@ -148,7 +164,13 @@ class Scene:
         directory = self.directory / name
         directory.mkdir()
         guest = LabGuest(
-            name, directory, self.channel_dir, self._fifo, self._nursery, self._launcher
+            name,
+            directory,
+            self.channel_dir,
+            self.libvirt,
+            self._fifo,
+            self._nursery,
+            self._launcher,
         )
         await guest.plug()
         self.guests[guest.uuid] = guest

@@ -36,6 +36,9 @@ _GUESTS: Final[dict[str, dict[str, str | int]]] = {
     "batch": {"VOTE": 4, "CORRECTIVE_ACTION": "log"},
 }
 
+#: Seconds of a pause: longer than the 3 s after which a guest that hangs is lost.
+_PAUSE_S: Final = 5.0
+
 #: The applications in each guest.
 _APPLICATIONS: Final = {"db": ("orders", "backup")}
 
@@ -77,8 +80,9 @@ async def _migrates(cloud: Cloud, see: See) -> None:
     web, since = guest_named(cloud, "web"), cloud.vim.received.end
     web.will("irrevocable", "live_migrate_begin", after_s=1)
     await _notify(cloud, web, "live_migrate_begin", see)
+    await cloud.vim.disable(web.uuid)
     await cloud.migrate(web, "compute-1")
-    await cloud.vim.move_instance(web.uuid, "compute-1")
+    await cloud.vim.enable(web.uuid, "compute-1")
     see(f"VIM: {await until_heartbeating(cloud, web, 'compute-1', since)}")
     await _notify(cloud, web, "live_migrate_end", see)
     for host in (await cloud.status()).hosts:
@@ -155,6 +159,22 @@ async def _falls_ill(cloud: Cloud, see: See) -> None:
     see("healthy")
 
 
+async def _is_paused(cloud: Cloud, see: See) -> None:
+    web, since, heard = guest_named(cloud, "web"), cloud.events.end, cloud.vim.received.end
+    cloud.pause(web)
+    paused = await cloud.events.wait_for(event("paused", web), within_s=SOON_S, since=since)
+    see(paused["reason"])
+    # A guest that hangs is lost by now.
+    await trio.sleep(_PAUSE_S)
+    kinds = [one["kind"] for one in cloud.events.since(since) if one["uuid"] == web.uuid]
+    see(f"after {_PAUSE_S:g} s: {', '.join(kinds)}")
+    alarms = [one for one in cloud.vim.received.since(heard) if one["event-type"] == "alarm"]
+    see(f"VIM: {len(alarms)} alarms")
+    heard = cloud.vim.received.end
+    cloud.resume(web)
+    see(f"VIM: {await until_heartbeating(cloud, web, 'compute-1', heard)}")
+
+
 async def _is_frozen(cloud: Cloud, see: See) -> None:
     web, since, heard = guest_named(cloud, "web"), cloud.events.end, cloud.vim.received.end
     if web.daemon is not None:
@@ -164,6 +184,7 @@ async def _is_frozen(cloud: Cloud, see: See) -> None:
     see(f"VIM: {await alarm(cloud, web, heard)}")
     said = await cloud.said.wait_for(lambda line: line == ("VIM", "reboots web"), within_s=SOON_S)
     see(" ".join(said))
+    heard = cloud.vim.received.end
     see(f"VIM: {await until_heartbeating(cloud, web, 'compute-1', heard)}")
 
 
@@ -254,6 +275,16 @@ TOUR: Final = (
             "healthy",
         ),
         _falls_ill,
+    ),
+    Step(
+        "a VM is paused behind hbtrio's back",
+        (
+            "paused: user",
+            "after 5 s: paused",
+            "VIM: 0 alarms",
+            "VIM: web heartbeating on compute-1",
+        ),
+        _is_paused,
     ),
     Step(
         "a guest hangs (SIGSTOP)",

@@ -9,7 +9,10 @@ section 3):
 * A verdict that the VIM doesn't wait for would complete its next step; such verdicts are counted.
 * The VIM audits all instances every 30 s, one after the other, and registers those again that the
   agent has lost.
-* The VIM carries out the repair action of an instance that is lost or ill.
+* The VIM's order of an action is: vote, notice, heartbeat disabled, the action itself, heartbeat
+  enabled, and the end notice once the instance is reported as heartbeating again.
+* The VIM carries out the repair action of an instance that is lost or ill, in the same order but
+  without asking.
 """
 
 from __future__ import annotations
@@ -37,6 +40,19 @@ AUDIT_S: Final = 30.0
 _KEPT: Final = 100
 
 _REPAIRS: Final = {"reboot": "reboots", "stop": "stops"}
+
+
+@attrs.define
+class _Instance:
+    """An instance, as the VIM has it."""
+
+    name: str
+    hostname: str
+    enabled: bool = True
+
+    @property
+    def services(self) -> list[dict[str, str]]:
+        return [{"service": "heartbeat", "state": "enabled" if self.enabled else "disabled"}]
 
 
 @attrs.frozen
@@ -121,8 +137,7 @@ class LabVim:
         self._say = say
         self._repair = repair
         self._hosts: dict[str, str] = {}
-        #: The name and host of each instance.
-        self._instances: dict[str, tuple[str, str]] = {}
+        self._instances: dict[str, _Instance] = {}
         self._wanted, self._repairs = trio.open_memory_channel[tuple[str, str]](math.inf)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -138,7 +153,18 @@ class LabVim:
 
     async def _start_repairs(self, nursery: trio.Nursery) -> None:
         async for uuid, repair in self._repairs:
-            nursery.start_soon(self._repair, uuid, repair)
+            nursery.start_soon(self._carry_out, uuid, repair)
+
+    async def _carry_out(self, uuid: str, repair: str) -> None:
+        name = self._instances[uuid].name
+        try:
+            await self.disable(uuid)
+            self._say(f"{_REPAIRS[repair]} {name}")
+            await self._repair(uuid, repair)
+            if repair == "reboot":
+                await self.enable(uuid)
+        except UserError as fault:
+            self._say(f"can't repair {name}: {fault}")
 
     # -- inventory --------------------------------------------------------------------------
 
@@ -154,28 +180,43 @@ class LabVim:
         Raises:
             UserError: the agent refuses it, or can't be reached.
         """
-        self._bind(uuid, name, hostname)
+        self._instances[uuid] = _Instance(name, hostname)
+        self._list()
         await self._report(uuid)
 
-    async def move_instance(self, uuid: str, hostname: str) -> None:
-        """Moves a migrated instance and reports its new host to the agent.
+    async def disable(self, uuid: str) -> None:
+        """Turns an instance's heartbeat off before the VIM acts on it.
 
         Raises:
             UserError: the agent refuses it, or can't be reached.
         """
-        name, _ = self._instances[uuid]
-        self._bind(uuid, name, hostname)
-        self._say(f"reports {name} on {hostname}")
-        await self._enable(uuid)
+        instance = self._instances[uuid]
+        self._say(f"disables {instance.name}")
+        instance.enabled = False
+        await self._patch(uuid)
 
-    def _bind(self, uuid: str, name: str, hostname: str) -> None:
-        self._instances[uuid] = (name, hostname)
-        services = [{"service": "heartbeat", "state": "enabled"}]
+    async def enable(self, uuid: str, hostname: str = "") -> None:
+        """Turns an instance's heartbeat on after the VIM has acted on it.
+
+        Args:
+            uuid: the instance.
+            hostname: where it is now; "" for where it was.
+
+        Raises:
+            UserError: the agent refuses it, or can't be reached.
+        """
+        instance = self._instances[uuid]
+        instance.enabled, instance.hostname = True, hostname or instance.hostname
+        self._say(f"enables {instance.name} on {instance.hostname}")
+        await self._patch(uuid)
+
+    def _list(self) -> None:
+        """Sets the answers to audits."""
         for host, host_uuid in self._hosts.items():
             self.server.instances[host_uuid] = [
-                {"uuid": one, "hostname": host, "services": services}
-                for one, (_, its_host) in self._instances.items()
-                if its_host == host
+                {"uuid": uuid, "hostname": host, "services": one.services}
+                for uuid, one in self._instances.items()
+                if one.hostname == host
             ]
 
     async def audit(self) -> None:
@@ -191,15 +232,15 @@ class LabVim:
         self._say("has audited its instances")
 
     async def _report(self, uuid: str) -> None:
-        _, hostname = self._instances[uuid]
+        hostname = self._instances[uuid].hostname
         body = {"uuid": uuid, "hostname": hostname, "services": ["heartbeat"]}
         await self._ask("POST", f"/v1/instances/{uuid}", body)
-        await self._enable(uuid)
+        await self._patch(uuid)
 
-    async def _enable(self, uuid: str) -> None:
-        _, hostname = self._instances[uuid]
-        services = [{"service": "heartbeat", "state": "enabled"}]
-        body = {"uuid": uuid, "hostname": hostname, "services": services}
+    async def _patch(self, uuid: str) -> None:
+        self._list()
+        instance = self._instances[uuid]
+        body = {"uuid": uuid, "hostname": instance.hostname, "services": instance.services}
         await self._ask("PATCH", f"/v1/instances/{uuid}", body)
 
     # -- votes and notices ------------------------------------------------------------------
@@ -218,7 +259,7 @@ class LabVim:
         Raises:
             UserError: the agent refuses, or can't be reached.
         """
-        name, hostname = self._instances[uuid]
+        name, hostname = self._instances[uuid].name, self._instances[uuid].hostname
         asked = VimRound(uuid, name, event, vote)
 
         def replied(reply: VimReply) -> None:
@@ -282,7 +323,7 @@ class LabVim:
         if received.method != "PATCH" or not isinstance(body, dict):
             return
         uuid, data = body.get("uuid", ""), body.get("event-data", {})
-        name, _ = self._instances.get(uuid, (uuid, ""))
+        name = self._instances[uuid].name if uuid in self._instances else uuid
         if body.get("event-type") == "action":
             self._take_verdict(uuid, name, data)
         else:
@@ -290,7 +331,6 @@ class LabVim:
             self._say(f"receives {name} on {body['hostname']}: {service_words(service)}")
             repair = service.get("repair-action", "")
             if repair in _REPAIRS:
-                self._say(f"{_REPAIRS[repair]} {name}")
                 self._wanted.send_nowait((uuid, repair))
         self.received.put(body)
 

@@ -22,6 +22,7 @@ from hbtrio.cli.ctl.table import (
     write_table,
 )
 from hbtrio.cli.ctl.times import clock, moment, stamp
+from hbtrio.text import reason_after
 from hbtrio.wire.operator import AnyEventLine, EventLine, FilesLine, HostLine, InstanceLine, Status
 
 #: The width in cells from which on a table shows the time of the last event.
@@ -172,7 +173,8 @@ def _latest(one: InstanceLine, action: str | None) -> str:
         return f"unhealthy: {one.health_reason}"
     if one.last is None or _overtaken(one, one.last):
         return one.why
-    return ": ".join(filter(None, (_head(one.last), one.last.reason)))
+    head = _head(one.last)
+    return ": ".join(filter(None, (head, reason_after(head, one.last.reason))))
 
 
 def _at(one: InstanceLine) -> str:
@@ -206,7 +208,7 @@ def show_event(screen: Screen, event: AnyEventLine, name: str) -> None:
     uuid = short_uuid(event.uuid, screen.columns)
     called = bracketed(name) if name else ""
     start = " ".join(filter(None, (stamp(event.time), uuid, called, event.hostname)))
-    reason = f": {event.reason}" if event.reason else ""
+    reason = f": {reason_after(_head(event), event.reason)}" if event.reason else ""
     note = f"; {event.note}" if event.note else ""
     outcome = f"{action}{who}{reason}{note}"
     screen.line(f"{start} " if start else "", (_head(event), colour), outcome)

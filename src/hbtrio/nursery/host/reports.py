@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 
 from hbtrio.nursery.broadcast import Broadcast
+from hbtrio.text import reason_after
 from hbtrio.wire.operator import EventLine, encode_line
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
@@ -127,7 +128,7 @@ class Reports(Broadcast[Report]):
         """Logs a report and sends it out. Never blocks: a follower with a full queue is cut off."""
         words = " ".join(word for word in (item.kind, item.event, item.result) if word)
         # The name comes last: it is a tenant's text, and must not be mistaken for the kind.
-        reason = f": {item.reason}" if item.reason else ""
+        reason = f": {reason_after(words, item.reason)}" if item.reason else ""
         name = f" ({item.name})" if item.name else ""
         level = logging.CRITICAL if item.alarm else _LEVELS.get(item.kind, logging.INFO)
         alarm = " ALARM:" if item.alarm else ""
