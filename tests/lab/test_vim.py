@@ -14,8 +14,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.errors import UserError
 from hbtrio.lab.received import Received
-from hbtrio.lab.vim import ACCEPT_S, AUDIT_S, LabVim, Verdict, service_words
+from hbtrio.lab.vim import ACCEPT_S, AUDIT_S, LabVim, service_words
 from hbtrio.lab.vim_request import VimReply
+from hbtrio.lab.vim_round import Verdict
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 

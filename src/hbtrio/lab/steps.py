@@ -6,24 +6,20 @@ an answer of an operator API), and is bounded.
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 import trio
 
 from hbtrio.lab.app_steps import crashes, hangs, rejects, until_asked, until_registered
 from hbtrio.lab.cloud import Cloud
+from hbtrio.lab.failure_steps import agent_dies, falls_ill, is_frozen, is_paused, outruns
 from hbtrio.lab.guest import LabGuest
-from hbtrio.lab.scene import event
 from hbtrio.lab.tour import See, Step
 from hbtrio.lab.waits import (
     SOON_S,
-    alarm,
     guest_named,
-    until,
     until_heartbeating,
     until_linked,
-    until_status,
 )
 from hbtrio.wire.operator import History, ProgressLine
 
@@ -35,9 +31,6 @@ _GUESTS: Final[dict[str, dict[str, str | int]]] = {
     # Not rebooted for a full disk.
     "batch": {"VOTE": 4, "CORRECTIVE_ACTION": "log"},
 }
-
-#: Seconds of a pause: longer than the 3 s after which a guest that hangs is lost.
-_PAUSE_S: Final = 5.0
 
 #: The applications in each guest.
 _APPLICATIONS: Final = {"db": ("orders", "backup")}
@@ -99,93 +92,6 @@ async def _one_rejects(cloud: Cloud, see: See) -> None:
     see(f"VIM: {await cloud.vim.vote(db.uuid, 'stop')}")
     notified = sum("irrevocable" in words for words in cloud.script_lines.since(position))
     see(f"handlers notified: {notified}")
-
-
-async def _outruns(cloud: Cloud, see: See) -> None:
-    web, position = guest_named(cloud, "web"), cloud.script_lines.end
-    web.will("revocable", "reboot", after_s=60, says="too late")
-    verdict = await cloud.vim.vote(web.uuid, "reboot")
-    see(f"VIM: {verdict.response}")
-    see(verdict.reason)
-    words = await cloud.script_lines.wait_for(
-        lambda w: w[:2] == ["handler", "web"], within_s=0, since=position
-    )
-    await until(lambda: not os.path.exists(f"/proc/{words[-1]}"), f"handler {words[-1]} still runs")
-    see("its handler was terminated")
-    web.will("revocable", "reboot")
-
-
-async def _agent_dies(cloud: Cloud, see: See) -> None:
-    db, position, heard = guest_named(cloud, "db"), cloud.script_lines.end, cloud.vim.received.end
-    db.will("revocable", "reboot", after_s=2)
-    asked = await cloud.vim.ask(db.uuid, "reboot", vote=True)
-    await cloud.script_lines.wait_for(
-        lambda w: w[:2] == ["handler", "db"], within_s=SOON_S, since=position
-    )
-    await cloud.kill_agent()
-    since = cloud.events.end
-    try:
-        vote = await cloud.events.wait_for(event("vote", db), within_s=SOON_S, since=since)
-        see(f"vote {vote['result']} while no agent runs")
-    finally:
-        await cloud.start_agent()
-    see(f"VIM: {await cloud.vim.verdict(asked)}")
-    for hostname in cloud.hosts:
-        await until_linked(cloud, hostname)
-        see(f"{hostname} linked again")
-    verdicts = [body for body in cloud.vim.received.since(heard) if body["event-type"] == "action"]
-    see(f"verdicts: {len(verdicts)}")
-    db.will("revocable", "reboot")
-
-
-async def _falls_ill(cloud: Cloud, see: See) -> None:
-    batch, position, since = guest_named(cloud, "batch"), cloud.script_lines.end, cloud.events.end
-    heard = cloud.vim.received.end
-    cloud.vim.go_down()
-    batch.feels(1, "disk 97 % full")
-    try:
-        ill = await cloud.events.wait_for(event("unhealthy", batch), within_s=SOON_S, since=since)
-        see(f"{ill['kind']}: {ill['reason']}")
-        logged = await cloud.script_lines.wait_for(
-            lambda w: w[0] == "note", within_s=SOON_S, since=position
-        )
-        see(f"logged: {' '.join(logged[2:])}")
-        see(f"VIM: received {cloud.vim.received.end - heard} reports")
-    finally:
-        await cloud.vim.come_up()
-    see(f"VIM: {await alarm(cloud, batch, heard)}")
-    batch.feels(0)
-    await until_status(cloud, batch, lambda status: status.health == "healthy")
-    see("healthy")
-
-
-async def _is_paused(cloud: Cloud, see: See) -> None:
-    web, since, heard = guest_named(cloud, "web"), cloud.events.end, cloud.vim.received.end
-    cloud.pause(web)
-    paused = await cloud.events.wait_for(event("paused", web), within_s=SOON_S, since=since)
-    see(paused["reason"])
-    # A guest that hangs is lost by now.
-    await trio.sleep(_PAUSE_S)
-    kinds = [one["kind"] for one in cloud.events.since(since) if one["uuid"] == web.uuid]
-    see(f"after {_PAUSE_S:g} s: {', '.join(kinds)}")
-    alarms = [one for one in cloud.vim.received.since(heard) if one["event-type"] == "alarm"]
-    see(f"VIM: {len(alarms)} alarms")
-    heard = cloud.vim.received.end
-    cloud.resume(web)
-    see(f"VIM: {await until_heartbeating(cloud, web, 'compute-1', heard)}")
-
-
-async def _is_frozen(cloud: Cloud, see: See) -> None:
-    web, since, heard = guest_named(cloud, "web"), cloud.events.end, cloud.vim.received.end
-    if web.daemon is not None:
-        web.daemon.freeze()
-    loss = await cloud.events.wait_for(event("loss", web), within_s=SOON_S, since=since)
-    see(f"{loss['kind']}: {loss['reason']}")
-    see(f"VIM: {await alarm(cloud, web, heard)}")
-    said = await cloud.said.wait_for(lambda line: line == ("VIM", "reboots web"), within_s=SOON_S)
-    see(" ".join(said))
-    heard = cloud.vim.received.end
-    see(f"VIM: {await until_heartbeating(cloud, web, 'compute-1', heard)}")
 
 
 async def _reboots(cloud: Cloud, see: See) -> None:
@@ -252,7 +158,7 @@ TOUR: Final = (
             "no answer in time from event_script",
             "its handler was terminated",
         ),
-        _outruns,
+        outruns,
     ),
     Step(
         "the agent is killed during a vote (kill -9)",
@@ -263,7 +169,7 @@ TOUR: Final = (
             "compute-1 linked again",
             "verdicts: 1",
         ),
-        _agent_dies,
+        agent_dies,
     ),
     Step(
         "ill health while the VIM is down",
@@ -274,7 +180,7 @@ TOUR: Final = (
             "VIM: unhealthy, repair-action log",
             "healthy",
         ),
-        _falls_ill,
+        falls_ill,
     ),
     Step(
         "a VM is paused behind hbtrio's back",
@@ -284,7 +190,7 @@ TOUR: Final = (
             "VIM: 0 alarms",
             "VIM: web heartbeating on compute-1",
         ),
-        _is_paused,
+        is_paused,
     ),
     Step(
         "a guest hangs (SIGSTOP)",
@@ -294,7 +200,7 @@ TOUR: Final = (
             "VIM reboots web",
             "VIM: web heartbeating on compute-1",
         ),
-        _is_frozen,
+        is_frozen,
     ),
     Step(
         "one of two applications in a guest rejects",

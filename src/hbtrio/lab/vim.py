@@ -29,6 +29,7 @@ from hbtrio.lab.fake_vim import FakeVim
 from hbtrio.lab.feed import Feed
 from hbtrio.lab.received import Received
 from hbtrio.lab.vim_request import VimReply
+from hbtrio.lab.vim_round import Verdict, VimRound
 
 #: After this many seconds the VIM goes on without the verdict of a vote.
 ACCEPT_S: Final = 45.0
@@ -53,44 +54,6 @@ class _Instance:
     @property
     def services(self) -> list[dict[str, str]]:
         return [{"service": "heartbeat", "state": "enabled" if self.enabled else "disabled"}]
-
-
-@attrs.frozen
-class Verdict:
-    """The result of a vote or notice for the VIM.
-
-    ``response`` is allow, reject or proceed; "" if no verdict came in time.
-    """
-
-    response: str
-    reason: str = ""
-
-    def __str__(self) -> str:
-        return ": ".join(word for word in (self.response or "no verdict", self.reason) if word)
-
-
-@attrs.define(eq=False)
-class VimRound:
-    """A vote or notice that the VIM requested from the agent."""
-
-    uuid: str
-    name: str
-    event: str
-    vote: bool
-    #: When the VIM goes on without a verdict, on trio's clock; 0 before the agent's reply.
-    deadline: float = 0.0
-    verdict: Verdict | None = None
-    _ended: trio.Event = attrs.field(factory=trio.Event)
-
-    def end(self, verdict: Verdict) -> None:
-        """Ends the round with a verdict."""
-        self.verdict = verdict
-        self._ended.set()
-
-    async def wait(self) -> None:
-        """Waits for the verdict or the deadline."""
-        with trio.move_on_at(self.deadline):
-            await self._ended.wait()
 
 
 class Call(Protocol):
