@@ -437,6 +437,7 @@ def test_what_is_imported() -> None:
     assert {name for name in modules if name.startswith(daemons)} == {
         "hbtrio.client.address",
         "hbtrio.client.client",
+        "hbtrio.client.faults",
         "hbtrio.client.stream",
         "hbtrio.net.begin_by_header",
         "hbtrio.net.tls",
