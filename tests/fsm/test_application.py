@@ -20,6 +20,7 @@ from hbtrio.fsm.application import (
     Effect,
     Ignored,
     RegistrationChanged,
+    RegistrationRefused,
     SendToApplication,
     StillIll,
     Withdrew,
@@ -140,7 +141,12 @@ def test_an_interval_below_400_ms_is_refused(interval_ms: int, accepted: bool) -
 def test_a_refused_application_may_try_again() -> None:
     application = connected()
     refused = attrs.evolve(INIT, heartbeat_interval_ms=100)
-    assert application.received(refused, 1.0) == [SendToApplication(AppInitAck(False))]
+    ack = SendToApplication(AppInitAck(False))
+    assert application.received(refused, 1.0) == [ack, RegistrationRefused()]
+    # Once for each interval.
+    assert application.received(refused, 1.1) == [ack]
+    other = attrs.evolve(INIT, heartbeat_interval_ms=200)
+    assert application.received(other, 1.2) == [ack, RegistrationRefused()]
     assert application.received(INIT, 2.0)[0] == SendToApplication(AppInitAck(True))
     assert state_of(application) == (HEALTHY, WELL, 3.0)
 

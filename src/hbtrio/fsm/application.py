@@ -102,6 +102,11 @@ class RegistrationChanged:
     old: Profile
 
 
+@attrs.frozen
+class RegistrationRefused:
+    """Log that an application that was not registered is refused; once for each interval."""
+
+
 Effect = (
     SendToApplication
     | Answered
@@ -110,6 +115,7 @@ Effect = (
     | ApplicationStateChanged
     | StillIll
     | RegistrationChanged
+    | RegistrationRefused
 )
 
 
@@ -136,6 +142,8 @@ class ApplicationSession:
         self._stalled_before_s = 0.0
         self._excuses = 0
         self._asked_id: int | None = None
+        #: The interval of the refusal that was logged last.
+        self._refused_ms: int | None = None
 
     @property
     def registered(self) -> bool:
@@ -272,6 +280,11 @@ class ApplicationSession:
             self.silent_at = now + PATIENCE * self.profile.interval_s
             if not changed and old != self.profile:
                 effects.append(RegistrationChanged(old))
+        # One that tries again and again is one line.
+        refused_ms = None if accepted else init.heartbeat_interval_ms
+        if refused_ms not in (None, self._refused_ms) and not changed:
+            effects.append(RegistrationRefused())
+        self._refused_ms = refused_ms
         return effects
 
     def _answer(self, answer: AppChallengeResponse, now: float) -> list[Effect]:

@@ -17,7 +17,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.nursery.guest import app_socket
+from hbtrio.nursery.guest import app_connection, app_socket
 from hbtrio.nursery.guest.app_socket import AppSocket
 from hbtrio.nursery.guest.applications import Applications
 from hbtrio.policy.time_guard import OnTimeGuard
@@ -67,6 +67,33 @@ async def test_it_is_served_in_the_place_of_a_stale_one(path: Path) -> None:
         assert [message for _, message in app.received] == [AppInitAck(True)]
         nursery.cancel_scope.cancel()
     assert os.listdir(path.parent) == ["api.lock"]
+
+
+async def test_who_connects_anew_at_its_end_finds_it_closed(path: Path) -> None:
+    served = applications()
+    door = AppSocket(str(path), served)
+    await door.open(0o660, "")
+    there: list[bool] = []
+    async with trio.open_nursery() as nursery, trio.open_nursery() as serving:
+        serving.start_soon(door.serve)
+        app = RawApplication.connect(path, nursery, init("web"))
+        while not app.received:
+            await wait_all_tasks_blocked()
+        close = app_connection.AppConnection.run
+
+        async def run(connection: app_connection.AppConnection) -> None:
+            try:
+                await close(connection)
+            finally:
+                there.append(os.path.exists(path))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(app_connection.AppConnection, "run", run)
+            others = [RawApplication.connect(path, nursery, init(name)) for name in "abcdef"]
+            while not all(one.received for one in others):
+                await wait_all_tasks_blocked()
+            serving.cancel_scope.cancel()
+    assert there == [False] * len(others)
 
 
 async def test_a_reload_keeps_the_connections(path: Path) -> None:

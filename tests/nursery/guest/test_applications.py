@@ -94,6 +94,21 @@ async def test_below_the_shortest_interval_nobody_is_registered(world: AppWorld)
     ]
 
 
+async def test_a_registration_that_ends_by_a_refusal_is_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with app_world() as world:
+        app = await world.join(init("web"))
+        app.send(*[init("web", heartbeat_interval_ms=100)] * 3)
+        await world.settle()
+        app.crash()
+    assert lines_of(caplog)[1:] == [
+        f"application web ({ME}): state change from healthy to unregistered, event=init refused"
+        ": its interval of 0.1 s is below 0.4 s"
+    ]
+
+
 @pytest.mark.parametrize("piece", [1, 7, 20, 227, 228, 229, 500])
 async def test_bytes_may_come_cut_anywhere(piece: int, world: AppWorld) -> None:
     app = await world.join()

@@ -149,8 +149,11 @@ async def test_who_does_not_register_is_sent_away_after_a_minute(
         assert (web.closed_at, late.closed_at) == (100.5, None)
         assert names(world) == ["late"]
     assert caplog.messages == [
-        f"application{name} ({ME}): connection closed: not registered for 60 s"
-        for name in ("", " refused", " web")
+        f"application refused ({ME}): registration refused: its interval of 0.1 s is below 0.4 s",
+        *(
+            f"application{name} ({ME}): connection closed: not registered for 60 s"
+            for name in ("", " refused", " web")
+        ),
     ]
 
 

@@ -59,6 +59,7 @@ async def test_loss_three_intervals_after_the_last_answered_challenge(
     assert (beat.state, beat.missed) == (HeartbeatState.LOST, 2)
     assert guest.challenged_at(since=4) == [4.0, 5.0, 6.0]
     assert logged(caplog, guest) == ["heartbeat missed"]
+    assert f"{guest.uuid}: heartbeat missed (vm)" in caplog.messages
     assert world.host.heartbeating == 0
 
 

@@ -278,6 +278,8 @@ class AppConnection:
                     self._log.still_ill()
                 case fsm.RegistrationChanged(old_profile):
                     self._log.re_registered(old_profile)
+                case fsm.RegistrationRefused():
+                    self._log.refused()
 
     def _note_change(
         self, old: ApplicationState, new: ApplicationState, event: ApplicationEvent

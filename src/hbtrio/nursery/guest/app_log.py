@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from hbtrio.fsm.application import ApplicationSession
+from hbtrio.fsm.application import MIN_INTERVAL_MS, ApplicationSession
 from hbtrio.fsm.application_table import ApplicationEvent, ApplicationState
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.profile import Profile
@@ -138,7 +138,13 @@ class ConnectionLog:
         """Logs a state change."""
         if new is ApplicationState.GONE and old is ApplicationState.UNREGISTERED:
             return  # it never registered, or has unregistered before
-        what = self._registration if event is ApplicationEvent.INIT_ACCEPTED else self._illness
+        match event:
+            case ApplicationEvent.INIT_ACCEPTED:
+                what = self._registration
+            case ApplicationEvent.INIT_REFUSED:
+                what = f": {self._refusal}"
+            case _:
+                what = self._illness
         self._log_change(
             Topic.HEALTH if event in _HEALTH_EVENTS else Topic.REGISTRATION,
             f"state change from {old.value} to {new.value}, event={event.value}{what}",
@@ -154,6 +160,10 @@ class ConnectionLog:
             Topic.REGISTRATION, f'registered again, was "{old.name}"{self._registration}'
         )
 
+    def refused(self) -> None:
+        """Logs a registration that is refused."""
+        self.misuse(f"registration refused: {self._refusal}")
+
     def misuse(self, text: str) -> None:
         """Logs a message or bytes that were ignored."""
         self._log.log(Topic.MISUSE, logging.WARNING, "%s: %s", self.label, text, own=self._misuses)
@@ -168,6 +178,11 @@ class ConnectionLog:
     def _registration(self) -> str:
         profile = self._application.profile
         return f", interval {profile.interval_s:g} s, {profile.corrective_action} if it hangs"
+
+    @property
+    def _refusal(self) -> str:
+        interval_s = self._application.profile.interval_s
+        return f"its interval of {interval_s:g} s is below {MIN_INTERVAL_MS / 1000:g} s"
 
     @property
     def _illness(self) -> str:

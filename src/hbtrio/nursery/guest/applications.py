@@ -65,7 +65,9 @@ class Applications:
         self._shortage = LogOnce()
 
     async def serve(self, listener: UnixListener) -> None:
-        """Serves until cancelled, which closes the connections and the listener.
+        """Serves until cancelled, which closes the listener and then the connections.
+
+        In this order: an application that finds its connection closed connects anew at once.
 
         Args:
             listener: the socket that applications connect to.
@@ -74,13 +76,25 @@ class Applications:
             OSError: accept failed permanently. A fault of one connection is ignored; a shortage of
                 descriptors or memory is logged, and accept is retried.
         """
-        async with listener, trio.open_nursery() as nursery:
+        async with listener, trio.open_nursery() as outer:
+            nursery = await outer.start(self._run_connections)
+            nursery.cancel_scope.shield = True
+            try:
+                # Not trio.serve_listeners: in a shortage it logs ten tracebacks a second.
+                async with listener:
+                    while True:
+                        for stream in await self._accept(listener):
+                            nursery.start_soon(self._converse, stream)
+            finally:
+                nursery.cancel_scope.cancel()
+
+    async def _run_connections(self, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        """Runs the nursery of the connections."""
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(self._services.pacer.run)
             nursery.start_soon(self._log.run)
-            # Not trio.serve_listeners: in a shortage it logs ten tracebacks a second.
-            while True:
-                for stream in await self._accept(listener):
-                    nursery.start_soon(self._converse, stream)
+            task_status.started(nursery)
+            await trio.sleep_forever()
 
     async def _accept(self, listener: UnixListener) -> list[trio.SocketStream]:
         while True:
