@@ -74,6 +74,8 @@ def instance(guest: ScriptedGuest, **changes: Any) -> dict[str, Any]:
             "RESTART": 121,
         },
         "corrective_action": "reboot",
+        "domain": "",
+        "domain_state": "",
     } | changes
 
 

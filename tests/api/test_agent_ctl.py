@@ -12,6 +12,7 @@ from trio.testing import MockClock
 import hbtrio
 from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
+from hbtrio.config.host import BrakeSettings, CorrectiveCommands, LibvirtSettings
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.wire.operator import FleetStatus
 from hbtrio.wire.vocabulary import VoteResult
@@ -80,6 +81,56 @@ async def test_ctl_votes_notifies_and_acts(autojump_clock: MockClock, tmp_path: 
             "pause: done",
         ]
         assert called.status == ExitStatus.DONE
+
+
+async def test_ctl_shows_and_takes_what_libvirt_calls_an_instance(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with fleet_world(tmp_path, libvirt=LibvirtSettings(enabled="on")) as world:
+        guest, other = world.host.guest(name="web"), world.host.guest(name="instance-1")
+        domain = world.host.libvirt.define(guest.uuid, "instance-1", (guest.path,))
+        await world.host.libvirt.start(domain)
+        guest.appear()
+        other.appear()
+        await world.host.sleep(3)
+        shown = await call(world.api.path, "status")
+        assert [line.split()[1:3] for line in shown.lines[-2:]] == [
+            ["instance-1", "web"],
+            ["-", "instance-1"],
+        ]
+        # A tenant's name is not taken for that of a domain.
+        voted = await call(world.api.path, "vote", "instance-1", "stop")
+        assert voted.status == ExitStatus.DONE
+        assert guest.asked
+        await world.host.libvirt.suspend(domain, 3)
+        await world.host.sleep(1)
+        shown = await call(world.api.path, "status")
+        assert shown.lines[-2].split()[4] == "paused"
+        assert shown.lines[-2].endswith("paused: saving")
+        async with world.api.client() as http:
+            got = (await http.get(f"/v1/instances/{guest.uuid}")).json()
+        assert (got["domain"], got["domain_state"]) == ("instance-1", "paused: saving")
+
+
+async def test_ctl_takes_over_through_an_agent(autojump_clock: MockClock, tmp_path: Path) -> None:
+    runs = {"reset": FakeRun(delay_s=20.0), "stop-it": FakeRun()}
+    commands = CorrectiveCommands(reboot=("reset", "{uuid}"))
+    brake = BrakeSettings(share=1.0)
+    async with fleet_world(tmp_path, runs=runs, corrective_commands=commands, brake=brake) as world:
+        guest = await heartbeating(world)
+        world.host.host.set_reporting("", enabled=True)
+        world.host.host.set_reporting(guest.uuid, enabled=True)
+        await world.host.at(4.5)
+        guest.answers_after_s, guest.sends_init = None, False
+        await world.host.at(10)
+        assert [one.argv[0] for one in world.host.processes.started] == ["reset"]
+        words = ("act", guest.uuid, "stop", "--force", "--take-over", "--", "stop-it")
+        called = await call(world.api.path, *words)
+        assert called.status == ExitStatus.DONE
+        assert world.host.host.clock.now() < 20
+        assert [one.argv[0] for one in world.host.processes.cancelled] == ["reset"]
+        history = (await call(world.api.path, "history", guest.uuid)).text
+        assert f"action by {ME}: stop: asked, without its vote, taking over" in history
 
 
 async def test_ctl_events_and_history(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ async def test_status_of_a_host_without_instances() -> None:
                 "corrective_commands_failed": 0,
                 "corrective_commands_held_back": 0,
                 "alarms": 0,
+                "brake_closed": False,
                 "overload": None,
                 "events_fault": None,
                 "link": {

@@ -19,8 +19,7 @@ from hbtrio.http.server import serve_http
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.wire.vim_result import NotSent
 from support.agent_world import AgentWorld, agent_world
-from support.control_socket import call, served, socket_path
-from support.host_world import host_world
+from support.control_socket import call, socket_path
 from support.inline_store import EPOCH
 from support.scripted_host import INSTANCE, ScriptedHost
 
@@ -128,12 +127,12 @@ async def test_ctl_and_a_host_without_an_alarm(tmp_path: Path, name: str) -> Non
         assert alarms(world) == []
 
 
-async def test_ctl_and_the_api_of_a_host() -> None:
-    async with host_world() as world, served(world.host) as api:
+async def test_an_agent_has_to_know_which_host(tmp_path: Path) -> None:
+    async with in_alarm(tmp_path) as (_, _, path):
         with pytest.raises(UserError) as caught:
-            await call(api.path, "release", "compute-0")
-        assert str(caught.value) == "a host holds no alarms back; its agent does (--url)"
-        assert caught.value.status is ExitStatus.FAILED
+            await call(path, "release")
+        assert str(caught.value) == "HOST: an agent has to know which"
+        assert caught.value.status is ExitStatus.USAGE
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ INSTANCE = Instance(
     resume_notice_s=14,
     restart_s=121,
     why="no answer",
+    domain="instance-1",
+    domain_state="paused: saving",
 )
 REPORT = LinkReport(
     number=7,
@@ -80,7 +82,7 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '{"type":"instance","uuid":"u-1","name":"vm","state":"heartbeating","heartbeating":true,'
         '"health":"healthy","corrective_action":"reboot","interval_ms":1000,"vote_s":9,'
         '"shutdown_notice_s":10,"suspend_notice_s":11,"resume_notice_s":14,"restart_s":121,'
-        '"why":"no answer"}',
+        '"why":"no answer","domain":"instance-1","domain_state":"paused: saving"}',
     ),
     (SnapshotEnd(2), '{"type":"snapshot_end","count":2}'),
     (Gone("u-1", "removed"), '{"type":"gone","uuid":"u-1","reason":"removed"}'),
@@ -149,11 +151,12 @@ def test_what_only_an_agent_says_is_refused_from_a_host(cls: type[LinkMessage]) 
             decode_from_host(line.encode())
 
 
-def test_an_older_host_does_not_say_why() -> None:
+@pytest.mark.parametrize("name", ["why", "domain", "domain_state"])
+def test_an_older_host_does_not_say_why(name: str) -> None:
     line = json.loads(LITERAL[1][1])
-    del line["why"]
+    del line[name]
     got = decode_from_host(json.dumps(line).encode())
-    assert got == attrs.evolve(INSTANCE, why="")
+    assert got == attrs.evolve(INSTANCE, **{name: ""})
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,9 @@ async def _array(items: Sequence[_T], line_of: Callable[[_T], Body]) -> bytes:
 
 def _unregistered_line(reported: tuple[Instance, str]) -> UnregisteredLine:
     instance, hostname = reported
-    return UnregisteredLine(uuid=instance.uuid, name=instance.name, hostname=hostname)
+    return UnregisteredLine(
+        uuid=instance.uuid, name=instance.name, hostname=hostname, domain=instance.domain
+    )
 
 
 def _agent(agent: Agent, actions: AgentActions) -> AgentLine:
@@ -211,6 +213,8 @@ def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInst
             "RESTART": live.restart_s,
         },
         corrective_action=live.corrective_action,
+        domain=live.domain,
+        domain_state=live.domain_state,
     )
 
 

@@ -37,8 +37,9 @@ from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.history import history_page
 from hbtrio.api.host_status import host_status, instance_status
 from hbtrio.nursery.host.action_runs import ActionRefused
-from hbtrio.nursery.host.daemon import Host, UnknownInstance
+from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.memory import NotKept
+from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.reports import event_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.policy.begin_by import Expired
@@ -114,9 +115,13 @@ class _HostApi:
             )
 
     async def release_brake(self, request: Request) -> Response:
+        who = operator_of(request.scope)
+        with _faults():
+            begin_by(request, self._host.clock).check()
         if not self._host.corrective.brake.release():
-            raise HTTPException(409, "the brake is not closed")
-        _log.warning("the brake is released for %s", operator_of(request.scope))
+            raise HTTPException(409, "the brake is not closed: no corrective command is held back")
+        _log.warning("the brake is released for %s", who)
+        self._host.remembering.brake_released(who)
         return Response(status_code=204)
 
     async def vote(self, request: Request) -> Response:
@@ -127,19 +132,18 @@ class _HostApi:
 
     async def _round(self, request: Request, notification: NotificationType) -> Response:
         event = await api_parts.round_request(request, notification)
+        uuid, who = request.path_params["uuid"], operator_of(request.scope)
         with _faults():
-            begin_by(request, self._host.clock).check()
-            opened = self._host.open_round(
-                request.path_params["uuid"], event, notification, who=operator_of(request.scope)
-            )
+            by = begin_by(request, self._host.clock)
+            opened = self._host.open_round(uuid, event, notification, begin_by=by, who=who)
         return api_parts.stream(request, _watch(opened))
 
     async def act(self, request: Request) -> Response:
         name, body = await api_parts.act_request(request)
-        who = operator_of(request.scope)
+        uuid, who = request.path_params["uuid"], operator_of(request.scope)
         with _faults():
             action = self._host.begin_action(
-                request.path_params["uuid"],
+                uuid,
                 name,
                 body.command,
                 force=body.force,

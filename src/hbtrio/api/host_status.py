@@ -47,6 +47,7 @@ def host_status(host: Host, now: float) -> HostLine:
         corrective_commands_failed=host.corrective.failed,
         corrective_commands_held_back=host.mass_failures.held,
         alarms=host.mass_failures.alarms,
+        brake_closed=host.corrective.brake.closed,
         overload=None
         if host.overload.since is None
         else OverloadLine(

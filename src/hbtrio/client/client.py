@@ -55,6 +55,7 @@ BODY_S: Final = 60.0
 BODY_BYTES: Final = 256 * 1024 * 1024
 
 _CLOCK: Final = "/v1/clock"
+_BRAKE: Final = "/v1/brake/release"
 
 #: The most that is read of a refusal.
 _FAULT_BYTES: Final = 65536
@@ -161,6 +162,14 @@ class CtlClient:
         read = partial(parse, cls=ReleaseReply)
         return await self._whole(path, "answer", read, ReleaseRequest(alarms=alarms))
 
+    async def release_brake(self) -> None:
+        """Makes a host run corrective commands again after a mass failure.
+
+        Raises:
+            UserError: UNREACHABLE, DENIED, or its brake is not closed.
+        """
+        await self._whole(_BRAKE, "answer", lambda _: None, {})
+
     async def forget(self, hostname: str) -> Forgotten:
         """Makes an agent forget a host.
 
@@ -240,7 +249,7 @@ class CtlClient:
         try:
             if response.status_code == 404 and path == _CLOCK:
                 raise _NoClockError
-            if response.status_code != 200:
+            if response.status_code != (204 if path == _BRAKE else 200):
                 raise await self._refusal(response.status_code, chunks, lost)
             yield chunks
         finally:

@@ -151,7 +151,7 @@ class Correction:
 
     def __init__(self, interval_s: float) -> None:
         self.state = CORRECTION_TABLE.initial
-        #: Why nothing is done at present, for status; None while it is being decided.
+        #: Why nothing is done, for status; None while it is being decided.
         self.why: NotNow | None = None
         #: Whether this is a decision anew: the failure is not of this moment.
         self.anew = False
@@ -177,11 +177,11 @@ class Correction:
 
     def hindered(self, why: NotNow) -> Step:
         """Handles the decision to run nothing now, or never."""
+        self.why = why
         if isinstance(why, Never):
             self._take(CorrectionEvent.DROPPED)
             return End(why)
         self._take(CorrectionEvent.HINDERED)
-        self.why = why
         news, self._told = why.cause is not self._told, why.cause
         return AwaitEnd(why, news)
 

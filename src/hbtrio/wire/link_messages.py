@@ -73,7 +73,9 @@ class Instance:
     The host sends a change before the report of that change, because the agent's decision about a
     report depends on the state. The windows are those the guest advertised, in seconds, clamped to
     the host's limits. ``why`` is the reason for the state or the illness; "" if the instance is
-    well, or if the host is too old to send it.
+    well, or if the host is too old to send it. ``domain`` is libvirt's name of the instance, and
+    ``domain_state`` its state in words, such as ``paused: saving``; "" if libvirt does not know it
+    or is not asked, or if the host is too old to send it.
     """
 
     TYPE: ClassVar[str] = "instance"
@@ -90,6 +92,8 @@ class Instance:
     resume_notice_s: Period
     restart_s: Period
     why: Text = ""
+    domain: Name = ""
+    domain_state: Name = ""
 
 
 @attrs.frozen

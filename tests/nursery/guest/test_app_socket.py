@@ -46,6 +46,10 @@ def owned(path: Path) -> tuple[int, int]:
     return stat.S_IMODE(found.st_mode), found.st_gid
 
 
+def is_there(path: Path) -> bool:
+    return path.exists()
+
+
 def put(path: Path, mode: int) -> None:
     """A file in the place of the socket."""
     path.unlink(missing_ok=True)
@@ -85,7 +89,7 @@ async def test_who_connects_anew_at_its_end_finds_it_closed(path: Path) -> None:
             try:
                 await close(connection)
             finally:
-                there.append(os.path.exists(path))
+                there.append(is_there(path))
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(app_connection.AppConnection, "run", run)

@@ -667,6 +667,20 @@ async def test_whatever_is_refused_is_in_the_history(uuid: str, store: MemorySto
         ]
 
 
+async def test_a_vote_and_a_notice_that_are_refused_are_in_the_history(store: MemoryStore) -> None:
+    async with linked(memory=store.memory()) as on:
+        await on.agent.send(RoundCommand("c-1", uuid_of(77), Event.STOP, True, 1.0, who="vim"))
+        await on.agent.send(RoundCommand("c-2", uuid_of(77), Event.STOP, False, 1.0))
+        await on.world.sleep(5)
+        vote, notice = on.agent.of(Reply)
+        why = f"no instance {uuid_of(77)} on this host"
+        assert (vote, notice) == (Reply("c-1", False, why), Reply("c-2", False, why))
+        assert await remembered(on, "vote") == [
+            (uuid_of(77), f"refused: {why}", "vim of the agent")
+        ]
+        assert await remembered(on, "notice") == [(uuid_of(77), f"refused: {why}", "the agent")]
+
+
 @pytest.mark.parametrize(
     ("who", "shown"),
     [

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from hbtrio.nursery.host.channel import Channel
-from hbtrio.nursery.host.daemon import UnknownInstance
+from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.nursery.port_writer import BACKLOG_BYTES
 from hbtrio.wire.channel_codec import decode, encode

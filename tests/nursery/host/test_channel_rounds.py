@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from hbtrio.nursery.host.daemon import UnknownInstance
+from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.wire.channel_codec import encode
 from hbtrio.wire.channel_messages import (

@@ -138,6 +138,25 @@ async def test_a_vm_whose_qemu_failed_is_started_once() -> None:
         assert started(world) == [("start", machine.guest.uuid)]
 
 
+async def test_why_nothing_will_be_done_is_in_status_until_it_is_back() -> None:
+    async with libvirt_world(commands=CorrectiveCommands(reboot=("reset", "{uuid}"))) as world:
+        machine = await running(world)
+        uuid = machine.guest.uuid
+        machine.guest.vanish()
+        await world.libvirt.kill(machine.domain)
+        await world.sleep(60)
+        [report] = told(world, "not-acted")
+        assert report.alarm
+        why = world.host.corrective.why_not(uuid)
+        assert why is not None
+        assert (why.cause, why.text) == ("down", "shut off: crashed")
+        machine.guest.appear()
+        await world.libvirt.start(machine.domain)
+        await world.sleep(60)
+        assert world.channel(machine.guest).heartbeating
+        assert world.host.corrective.why_not(uuid) is None
+
+
 @pytest.mark.parametrize("reason", [1, 2, 4, 5])
 async def test_a_vm_that_was_shut_off_is_never_started(reason: int) -> None:
     async with libvirt_world() as world:

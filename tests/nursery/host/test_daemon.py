@@ -10,7 +10,7 @@ import pytest
 from hbtrio.config.host import ActionCommands
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.action_runs import ActionRefused
-from hbtrio.nursery.host.daemon import UnknownInstance
+from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.wire.vocabulary import ActionName, Event
 from support.fake_processes import HANGS, FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world, now, stay_silent, uuid_of

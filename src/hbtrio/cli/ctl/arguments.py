@@ -147,10 +147,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     history.add_argument("--json", action="store_true", help="one JSON object per line")
 
-    release = command("release", "send or withdraw the alarms of a host that an agent holds back")
-    release.add_argument("host", metavar="HOST", help="its name")
+    release = command(
+        "release",
+        "end what a mass failure holds back: a host's alarms at an agent, or the corrective "
+        "commands at a host",
+    )
     release.add_argument(
-        "--withdraw", action="store_true", help="withdraw them: they are never sent to the VIM"
+        "host", metavar="HOST", nargs="?", help="its name; needed at an agent, which has many"
+    )
+    release.add_argument(
+        "--withdraw",
+        action="store_true",
+        help="withdraw the alarms: they are never sent to the VIM",
     )
 
     forget = command(

@@ -190,15 +190,25 @@ class Session:
         return ExitStatus.DONE
 
     async def _release(self) -> int:
-        host = self._options.host
+        host: str | None = self._options.host
         status = await self._client.any_status()
         if not isinstance(status, FleetStatus):
-            text = "a host holds no alarms back; its agent does (--url)"
-            raise UserError(text, ExitStatus.FAILED)
+            return await self._release_brake(status.host.hostname)
+        if host is None:
+            raise UserError("HOST: an agent has to know which")
         alarms = "withdraw" if self._options.withdraw else "send"
         released = await self._client.release(host, alarms)
         words = f"{counted(released.sent, 'alarm')} sent, {released.withdrawn} withdrawn"
         self._screen.line(f"{host}: {words}")
+        return ExitStatus.DONE
+
+    async def _release_brake(self, hostname: str) -> int:
+        if self._options.withdraw:
+            raise UserError("--withdraw: a host holds no alarms back; its agent does (--url)")
+        if self._options.host not in (None, hostname):
+            raise UserError(f"HOST: this is {hostname}; its agent knows others (--url)")
+        await self._client.release_brake()
+        self._screen.line(f"{hostname}: corrective commands run again")
         return ExitStatus.DONE
 
     async def _forget(self) -> int:

@@ -68,10 +68,13 @@ def show_fleet(screen: Screen, status: FleetStatus) -> None:
         ]
         write_table(screen, columns)
     if status.instances:
-        instances = sorted(status.instances, key=lambda one: (one.name.casefold(), one.uuid))
+        instances = sorted(status.instances, key=lambda one: (_name(one).casefold(), one.uuid))
         length = uuid_length([one.uuid for one in instances], screen.columns)
-        columns = [
-            column("UUID", [one.uuid[:length] for one in instances]),
+        columns = [column("UUID", [one.uuid[:length] for one in instances])]
+        if any(one.domain for one in instances):
+            domains = column("DOMAIN", [one.domain or "-" for one in instances])
+            columns.append(attrs.evolve(domains, flexible=True))
+        columns += [
             attrs.evolve(column("NAME", [one.name or "-" for one in instances]), flexible=True),
             attrs.evolve(column("HOST", [one.hostname for one in instances]), flexible=True),
             column("STATE", [one.state for one in instances], STATE_COLOURS),
@@ -102,5 +105,13 @@ def _note(host: FleetHostLine) -> str:
 
 
 def _doing(instance: FleetInstanceLine, actions: dict[str, str]) -> str:
-    action = actions.get(instance.uuid)
-    return f"{action} in progress" if action else instance.why
+    action, state = actions.get(instance.uuid), instance.domain_state
+    note = f"{action} in progress" if action else instance.why
+    if instance.heartbeating or not state or state in note:
+        return note
+    return f"{note}; libvirt: {state}" if note else f"libvirt: {state}"
+
+
+def _name(instance: FleetInstanceLine) -> str:
+    """Libvirt's name of an instance, or else its guest's."""
+    return instance.domain or instance.name

@@ -80,6 +80,6 @@ def pick(
 
 
 def _domain_name(one: InstanceLine | FleetInstanceLine | UnregisteredLine) -> str:
-    if isinstance(one, InstanceLine) and one.domain is not None:
-        return one.domain.name
-    return ""
+    if isinstance(one, InstanceLine):
+        return "" if one.domain is None else one.domain.name
+    return one.domain

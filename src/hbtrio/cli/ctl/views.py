@@ -22,7 +22,7 @@ from hbtrio.cli.ctl.table import (
     write_table,
 )
 from hbtrio.cli.ctl.times import clock, moment, stamp
-from hbtrio.text import reason_after
+from hbtrio.text import printable, reason_after
 from hbtrio.wire.operator import AnyEventLine, EventLine, FilesLine, HostLine, InstanceLine, Status
 
 #: The width in cells from which on a table shows the time of the last event.
@@ -68,6 +68,9 @@ def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
             f"{counted(host.corrective_commands_held_back, 'corrective command')} held back",
             "bad",
         )
+    if host.brake_closed:
+        text = "the brake is closed: no corrective command runs; `hbtrio ctl release` opens it"
+        yield text, "bad"
     if (overload := host.overload) is not None:
         yield (
             f"{'ALARM: ' if overload.alarm else ''}overloaded since {moment(overload.since)}: "
@@ -151,6 +154,14 @@ def _columns(
     yield numbers("RTT ms", ["-" if trip is None else f"{trip:.1f}" for trip in trips])
     if width is None or width >= _WITH_TIME:
         yield column("AT", [_at(one) for one in instances])
+    if any(one.owner for one in instances):
+        owners = [one.owner or "-" for one in instances]
+        yield attrs.evolve(column("OWNER", owners), flexible=True)
+    if any(one.not_acted for one in instances):
+        reasons = [one.not_acted for one in instances]
+        colours = dict.fromkeys(map(printable, reasons), "bad")
+        not_acted = column("NOT ACTED", [one or "-" for one in reasons], colours)
+        yield attrs.evolve(not_acted, flexible=True)
     latest = [_latest(one, actions.get(one.uuid)) for one in instances]
     yield attrs.evolve(column("LAST", latest), flexible=True)
 

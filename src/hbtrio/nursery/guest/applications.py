@@ -94,7 +94,6 @@ class Applications:
             nursery.start_soon(self._services.pacer.run)
             nursery.start_soon(self._log.run)
             task_status.started(nursery)
-            await trio.sleep_forever()
 
     async def _accept(self, listener: UnixListener) -> list[trio.SocketStream]:
         while True:

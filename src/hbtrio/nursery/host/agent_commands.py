@@ -22,8 +22,9 @@ from hbtrio.config.host import GivenCommand
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.agent_feed import AgentFeed
-from hbtrio.nursery.host.daemon import Host, UnknownInstance
+from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.outside_rounds import InstanceOwned
+from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.policy.begin_by import BeginBy, Expired, ProcessClock
 from hbtrio.wire.link_messages import (
@@ -112,8 +113,7 @@ class AgentCommands:
     async def _act(self, session: LinkSession[FromAgent], command: ActCommand) -> None:
         who = _who(command)
         try:
-            name = ActionName(command.action)
-            self._check_permitted(name, command.command)
+            name = self._permitted(command)
             action = self._host.begin_action(
                 command.uuid,
                 name,
@@ -124,13 +124,11 @@ class AgentCommands:
                 who=who,
             )
         except Expired as error:
-            self._record_refusal(command, error)
             await session.send(_expired(command, error))
             return
         except (UnknownInstance, ActionRefused, ValueError) as error:
             text = "%s: action %s for %s refused: %s"
             _log.warning(text, command.uuid, command.action, who, error)
-            self._record_refusal(command, error)
             await session.send(_refusal(command, str(error)))
             return
         _log.info("%s: action %s for %s", command.uuid, command.action, who)
@@ -142,6 +140,21 @@ class AgentCommands:
                         ActionProgress(command.command_id, _fitting(line), last=False)
                     )
         await session.send(ActionProgress(command.command_id, "{}", last=True))
+
+    def _permitted(self, command: ActCommand) -> ActionName:
+        """Checks a command; a fault is recorded, as the host records what it refuses itself.
+
+        Raises:
+            ActionRefused, ValueError: as :meth:`_check_permitted`; or there is no such action.
+        """
+        try:
+            name = ActionName(command.action)
+            self._check_permitted(name, command.command)
+        except (ActionRefused, ValueError) as error:
+            refused = self._host.remembering.action_refused
+            refused(command.uuid, command.action, _who(command), str(error))
+            raise
+        return name
 
     def _check_permitted(self, name: ActionName, given: tuple[str, ...]) -> None:
         """Checks what the agent wants to have run.
@@ -160,11 +173,6 @@ class AgentCommands:
             )
         elif not own:
             raise ActionRefused(f"no command for {name}: set {name} in [actions] of its host.toml")
-
-    def _record_refusal(self, command: ActCommand, why: Exception) -> None:
-        self._host.remembering.action_refused(
-            command.uuid, command.action, str(why)[:MAX_TEXT], _who(command)
-        )
 
     def _begin_by(self, command: RoundCommand | ActCommand) -> BeginBy:
         return self._clock.begin_by(command.begin_by_s, command.boot_id)

@@ -13,10 +13,12 @@ from typing import Final
 from hbtrio.net.link_session import LinkSession
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
+from hbtrio.nursery.host.libvirt_watch import Domain
 from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.report_queue import ReportQueue
 from hbtrio.wire.link_messages import (
+    MAX_NAME,
     MAX_STATE_REASON,
     MAX_TEXT,
     FromAgent,
@@ -90,7 +92,7 @@ class AgentFeed:
         self._changed.clear()
         channels = list(self._host.channels.values())
         for channel in channels:
-            await session.send(instance_of(channel))
+            await session.send(self._instance(channel))
         await session.send(SnapshotEnd(len(channels)))
         while True:
             while self._changed:
@@ -115,12 +117,15 @@ class AgentFeed:
         del self._changed[uuid]
         channel = self._host.channels.get(uuid)
         await session.send(
-            Gone(uuid, "its channel was removed") if channel is None else instance_of(channel)
+            Gone(uuid, "its channel was removed") if channel is None else self._instance(channel)
         )
 
+    def _instance(self, channel: Channel) -> Instance:
+        return instance_of(channel, self._host.domains.of(channel.uuid))
 
-def instance_of(channel: Channel) -> Instance:
-    """Makes the link message with an instance's state."""
+
+def instance_of(channel: Channel, domain: Domain | None = None) -> Instance:
+    """Makes the link message with an instance's state, and what libvirt knows of it."""
     beat, profile = channel.heartbeat, channel.heartbeat.profile
     return Instance(
         uuid=channel.uuid,
@@ -136,6 +141,8 @@ def instance_of(channel: Channel) -> Instance:
         resume_notice_s=profile.resume_notice_s,
         restart_s=profile.restart_s,
         why=_reason(channel)[:MAX_STATE_REASON],
+        domain="" if domain is None else domain.name[:MAX_NAME],
+        domain_state="" if domain is None else domain.state.words[:MAX_NAME],
     )
 
 

@@ -89,6 +89,8 @@ class Corrective:
         self._per_hour = commands.per_hour
         self._quotas: OrderedDict[str, Quota] = OrderedDict()
         self._runs: dict[str, CorrectionRun] = {}
+        #: Those that will never do anything, until their instances are back or gone.
+        self._given_up: dict[str, CorrectionRun] = {}
         self.brake = Brake(mass_failures, self._is_silent)
         self._tools = CorrectionTools(
             commands=commands,
@@ -143,17 +145,20 @@ class Corrective:
             before.scope.cancel()
         if run.has_command:
             self._runs[uuid] = run
+            self._given_up.pop(uuid, None)
             self._nursery.start_soon(self._run, uuid, run)
 
     def why_not(self, uuid: str) -> NotNow | None:
         """Returns why nothing is done about a failed instance at present; None: nothing hinders."""
-        run = self._runs.get(uuid)
+        run = self._runs.get(uuid) or self._given_up.get(uuid)
         return None if run is None else run.correction.why
 
     def changed(self, uuid: str) -> None:
         """Handles a change of an instance: it may be back."""
         if (run := self._runs.get(uuid)) is not None:
             run.changed()
+        if (run := self._given_up.get(uuid)) is not None and not run.stands:
+            del self._given_up[uuid]
         self.brake.changed(uuid)
 
     def take_over(self, uuid: str) -> None:
@@ -170,6 +175,8 @@ class Corrective:
         finally:
             if self._runs.get(uuid) is run:
                 del self._runs[uuid]
+                if run.stands and run.correction.why is not None:
+                    self._given_up[uuid] = run
 
     def _is_silent(self, uuid: str) -> bool:
         channel = self._channels.get(uuid)

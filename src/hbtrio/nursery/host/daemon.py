@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -43,6 +44,7 @@ from hbtrio.nursery.host.link_status import LinkStatus
 from hbtrio.nursery.host.outside_rounds import OutsideRounds
 from hbtrio.nursery.host.overload_watch import OverloadWatch
 from hbtrio.nursery.host.owners import Owners
+from hbtrio.nursery.host.refusals import UnknownInstance, recorded
 from hbtrio.nursery.host.remembering import Remembering
 from hbtrio.nursery.host.reporting import ReportingSwitch
 from hbtrio.nursery.host.round import Round
@@ -58,10 +60,6 @@ from hbtrio.store.host_records import Recollection
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
 
 _log = logging.getLogger("hbtrio.host")
-
-
-class UnknownInstance(Exception):
-    """This host has no instance with this uuid."""
 
 
 class Host:
@@ -245,7 +243,13 @@ class Host:
             raise UnknownInstance(f"no instance {uuid} on this host") from None
 
     def open_round(
-        self, uuid: str, event: Event, notification: NotificationType, *, who: str = ""
+        self,
+        uuid: str,
+        event: Event,
+        notification: NotificationType,
+        *,
+        begin_by: BeginBy = ANY_TIME,
+        who: str = "",
     ) -> Round:
         """Opens a vote or notice, which runs to its outcome with or without a waiter.
 
@@ -253,12 +257,15 @@ class Host:
             uuid: the instance.
             event: what it is about.
             notification: a vote or a notice.
+            begin_by: until when it may be opened.
             who: who requested it, for the history.
 
         Raises:
-            UnknownInstance, NotHeartbeating, RoundOpen, InstanceOwned: nothing was sent.
+            UnknownInstance, NotHeartbeating, RoundOpen, InstanceOwned, Expired: nothing was sent.
         """
-        return self._rounds.open(self.channel(uuid), event, notification, who=who)
+        with recorded(partial(self.remembering.round_refused, uuid, event, notification, who)):
+            begin_by.check()
+            return self._rounds.open(self.channel(uuid), event, notification, who=who)
 
     async def open_round_soon(
         self,
@@ -288,16 +295,17 @@ class Host:
         Raises:
             UnknownInstance, NotHeartbeating, RoundOpen, InstanceOwned, Expired: nothing was sent.
         """
-        until = trio.current_time() + min(patience_s, begin_by.left_s)
-        while (current := self.channel(uuid).round) is not None:
-            left_s = max(0.0, until - trio.current_time())
-            read = self.channel(uuid).take_in
-            try:
-                await within(left_s, self.guard, current.done.wait, sources=[read])
-            except trio.TooSlowError:
-                break
-        begin_by.check()
-        return self._rounds.open(self.channel(uuid), event, notification, command_id, who)
+        with recorded(partial(self.remembering.round_refused, uuid, event, notification, who)):
+            until = trio.current_time() + min(patience_s, begin_by.left_s)
+            while (current := self.channel(uuid).round) is not None:
+                left_s = max(0.0, until - trio.current_time())
+                read = self.channel(uuid).take_in
+                try:
+                    await within(left_s, self.guard, current.done.wait, sources=[read])
+                except trio.TooSlowError:
+                    break
+            begin_by.check()
+            return self._rounds.open(self.channel(uuid), event, notification, command_id, who)
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
         """Enables or disables reporting of losses and ill health; ``uuid`` "" is the whole host.
@@ -352,12 +360,14 @@ class Host:
                 the host, or no command is configured.
             Expired: it may not begin any more.
         """
-        uuid = self.channel(uuid).uuid
-        begin_by.check()
-        ended = self.owners.words(uuid) if take_over and self.owners.of(uuid).command_runs else ""
-        action = self._action_runs.begin(
-            uuid, name, command, force=force, take_over=take_over, begin_by=begin_by, who=who
-        )
+        with recorded(partial(self.remembering.action_refused, uuid, name, who)):
+            uuid = self.channel(uuid).uuid
+            begin_by.check()
+            takes = take_over and self.owners.of(uuid).command_runs
+            ended = self.owners.words(uuid) if takes else ""
+            action = self._action_runs.begin(
+                uuid, name, command, force=force, take_over=take_over, begin_by=begin_by, who=who
+            )
         asked = "asked, without its vote" if force else "asked"
         self.remembering.action_begins(action, f"{asked}, ending {ended}" if ended else asked)
         return action

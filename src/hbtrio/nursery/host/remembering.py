@@ -15,6 +15,8 @@ from hbtrio.nursery.host.recall import Recall
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
 from hbtrio.store.host_records import KnownInstance, Recollection
 from hbtrio.store.records import HistoryEntry
+from hbtrio.wire.link_messages import MAX_NAME, MAX_TEXT
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 
 _log = logging.getLogger("hbtrio.memory")
 
@@ -96,9 +98,31 @@ class Remembering:
         """Takes the beginning of an action; ``asked`` describes the request."""
         self._record_action(action.uuid, action.name, asked, action.who)
 
-    def action_refused(self, uuid: str, name: str, why: str, who: str) -> None:
+    def action_refused(self, uuid: str, name: str, who: str, why: str) -> None:
         """Takes the refusal of an action; the name may be that of none, and the uuid unknown."""
         self._record_action(uuid, name, f"refused: {why}", who)
+
+    def round_refused(
+        self, uuid: str, event: Event, notification: NotificationType, who: str, why: str
+    ) -> None:
+        """Takes the refusal of a vote or notice; the uuid may be unknown."""
+        is_vote = notification is NotificationType.REVOCABLE
+        self._memory.record(
+            HistoryEntry(
+                time=self._reports.now(),
+                kind=ReportKind.VOTE if is_vote else ReportKind.NOTICE,
+                uuid=uuid[:MAX_NAME],
+                hostname=self._hostname,
+                event=event,
+                result=VoteResult.ERROR,
+                reason=f"refused: {why}"[:MAX_TEXT],
+                who=who,
+            )
+        )
+
+    def brake_released(self, who: str) -> None:
+        """Takes the release of the brake by an operator."""
+        self._record_action("", "release", "corrective commands run again", who)
 
     def action_over(self, action: ActionRun) -> None:
         """Takes the end of an action, with its outcome."""
@@ -109,9 +133,9 @@ class Remembering:
             HistoryEntry(
                 time=self._reports.now(),
                 kind=ACTION,
-                uuid=uuid,
+                uuid=uuid[:MAX_NAME],
                 hostname=self._hostname,
-                reason=f"{name}: {what}",
+                reason=f"{name}: {what}"[:MAX_TEXT],
                 who=who,
             )
         )

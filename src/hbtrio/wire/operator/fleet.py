@@ -20,6 +20,10 @@ from hbtrio.wire.operator.words import (
     Windows,
 )
 
+_DomainName = Annotated[
+    Text, Meta(description="libvirt's; empty if its host does not ask libvirt.")
+]
+
 
 class DeliveryLine(Body, frozen=True, kw_only=True):
     """How an agent's messages get to the VIM; the counts are since the agent's start."""
@@ -100,6 +104,10 @@ class FleetInstanceLine(Body, frozen=True, kw_only=True):
     interval_ms: Count | None = None
     windows_s: Windows = field(default_factory=dict)
     corrective_action: CorrectiveWord | None = None
+    domain: _DomainName = ""
+    domain_state: Annotated[
+        str, Meta(description="libvirt's state and reason, such as paused: saving.")
+    ] = ""
 
 
 class UnregisteredLine(Body, frozen=True, kw_only=True):
@@ -108,6 +116,7 @@ class UnregisteredLine(Body, frozen=True, kw_only=True):
     uuid: str
     name: Text
     hostname: str
+    domain: _DomainName = ""
 
 
 class FleetStatus(Body, frozen=True, kw_only=True):

@@ -113,6 +113,9 @@ class HostLine(Body, frozen=True, kw_only=True):
     corrective_commands_failed: Count = 0
     corrective_commands_held_back: Count = 0
     alarms: Annotated[Count, Meta(description="Mass failures.")] = 0
+    brake_closed: Annotated[
+        bool, Meta(description="After a mass failure no corrective command runs.")
+    ] = False
     overload: OverloadLine | None = None
     events_fault: EventsFaultLine | None = None
     link: HostLinkLine | None = None
