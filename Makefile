@@ -14,11 +14,16 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-fast test-vm test-libvirt test-channels test-hostile fuzz bench bench-crowd soak docs format clean
+.PHONY: run help test test-fast test-vm test-libvirt test-channels test-hostile fuzz bench bench-crowd soak docs format clean
 
+run: ## the tour: an agent, two hosts and three guests on this machine
 run: $(VENV)/.installed
 	$(BIN)/hbtrio lab
 
+help: ## this list
+	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+test: ## all checks and all tests
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests examples
 	$(BIN)/ruff format --check src tests examples
@@ -28,19 +33,23 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --max-worker-restart=1
 
 # What needs no processes, no machines and no real time; properties with fewer examples.
+test-fast: ## tests without processes, machines and real time
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --quiet --numprocesses=$(PROCESSORS) --dist=worksteal \
 		-m 'not (processes or vm or real_time or slow)' --hypothesis-profile=fast
 
 # On real machines; `make test` runs them once too, if the tools are there.
+test-vm: ## real machines in QEMU; REPEAT=10 for ten times
 test-vm: $(VENV)/.installed-test
 	for run in $$(seq $(REPEAT)); do HBTRIO_REQUIRE_VM=1 $(BIN)/python -m pytest tests/vm || exit 1; done
 
 # What a host does to real guests while the host daemon or libvirtd is restarted, killed or stopped.
+test-libvirt: ## real guests below a libvirtd that is stopped and killed
 test-libvirt: $(VENV)/.installed-test
 	HBTRIO_REQUIRE_LIBVIRT=1 HBTRIO_LIBVIRT_TROUBLE=1 $(BIN)/python -m pytest tests/libvirt
 
 # Makes and ends 100,000 channels in one host.
+test-channels: ## 100,000 channels made and ended in one host
 test-channels: $(VENV)/.installed-test
 	HBTRIO_LIVES=100000 $(BIN)/python -m pytest -rP -o faulthandler_timeout=900 tests/nursery/host/test_heap_freezer.py
 
@@ -48,34 +57,46 @@ test-channels: $(VENV)/.installed-test
 # new code is added to tests/fuzz/corpus.
 FUZZ_S ?= 60
 FUZZ ?=
+fuzz: ## random inputs for every parser; FUZZ=NAME for one, FUZZ_S seconds each
 fuzz: $(VENV)/.installed-fuzz
 	PYTHONPATH=tests $(BIN)/python -m fuzz --keep --seconds $(FUZZ_S) $(FUZZ)
 
 # Hostile guests, hosts and clients for longer, and more guests; 7 minutes.
+test-hostile: ## hostile guests, hosts and clients for longer, and more guests
 test-hostile: $(VENV)/.installed-test
 	HBTRIO_HOSTILE_GUESTS=4000 HBTRIO_HOSTILE_S=180 $(BIN)/python -m pytest \
 		-o faulthandler_timeout=900 tests/hostile
 
+bench: ## what a heartbeat costs
 bench: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m bench
 	PYTHONPATH=tests $(BIN)/python -m bench.agent
 	PYTHONPATH=tests $(BIN)/python -m bench.applications
 
 # A host with 15,000 channels; docs/performance.md.
+bench-crowd: ## a host with 15,000 channels
 bench-crowd: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m bench.crowd
 
 # Votes, audits, kills and stalls with real processes for 30 minutes; SOAK_S=… for fewer seconds.
+soak: ## half an hour of votes, kills and stalls; SOAK_S=SECONDS
 soak: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m soak
 
-docs: $(VENV)/.installed
+docs: ## diagrams, manual pages and completions again from the code
+docs: $(VENV)/.installed-test
 	$(BIN)/python -m hbtrio.fsm.diagrams docs/state-machines.md
+	$(BIN)/python -m hbtrio.cli.manual deploy/man docs/exit-statuses.md
+	for shell in bash zsh fish; do \
+		$(BIN)/shtab --shell=$$shell hbtrio.cli.completion.whole_parser > deploy/completion/hbtrio.$$shell || exit 1; \
+	done
 
+format: ## ruff's format and fixes
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix src tests examples
 	$(BIN)/ruff format src tests examples
 
+clean: ## removes the environment and all caches
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 

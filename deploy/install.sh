@@ -1,9 +1,11 @@
 #!/bin/sh
-# Installs hbtrio on this machine: the program in /opt/hbtrio, with a link in /usr/local/bin, and
-# the files of its daemon in /etc. It keeps an existing configuration and starts nothing.
+# Installs hbtrio on this machine: the program in /opt/hbtrio, with a link in /usr/local/bin, its
+# manual pages and completions in /usr/local/share, and the files of its daemon in /etc. It keeps an
+# existing configuration and starts nothing.
 #
 #   deploy/install.sh guest|host|agent                  as root, in a checkout or on a HBTRIO disk
 #   deploy/install.sh --files-only guest|host|agent     with the program already installed
+#   deploy/install.sh --uninstall guest|host|agent      stops and removes it, keeps the configuration
 #
 # PYTHON is the Python to use (python3). With DESTDIR all files go below that directory, for an image
 # with the same Python.
@@ -16,7 +18,7 @@ top=${deploy%/*}
 root=${DESTDIR:-}
 
 usage() {
-    echo "usage: $0 [--files-only] guest|host|agent" >&2
+    echo "usage: $0 [--files-only|--uninstall] guest|host|agent" >&2
     exit 2
 }
 
@@ -27,6 +29,10 @@ program() {
     python=${PYTHON:-python3}
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
         echo "$python: hbtrio needs Python 3.11 or newer; name one with PYTHON=" >&2
+        exit 1
+    fi
+    if [ ! -d "$top/wheels" ] && [ ! -f "$top/pyproject.toml" ]; then
+        echo "$top: no program here; install it with pip, then use --files-only" >&2
         exit 1
     fi
     mkdir -p "$root/opt" "$root/usr/local/bin"
@@ -54,70 +60,158 @@ program() {
     ln -sf /opt/hbtrio/bin/hbtrio "$root/usr/local/bin/hbtrio"
 }
 
-# put MODE FILE PLACE: installs the file, replacing an existing one.
-put() {
-    mkdir -p "${root}${3%/*}"
-    cp "$2" "$root$3.new"
-    chmod "$1" "$root$3.new"
-    mv -f "$root$3.new" "$root$3"
+# Whether units are installed, and not an init script. In the chroot where an image is built systemd
+# is there, but does not run. A DESTDIR without a shell is no image yet, but a package's tree.
+has_systemd() {
+    if [ -n "$root" ] && [ ! -e "$root/bin/sh" ]; then
+        return 0
+    fi
+    for directory in /usr/bin /bin; do
+        [ ! -e "$root$directory/systemctl" ] || return 0
+    done
+    return 1
 }
 
-# keep MODE FILE PLACE: installs the file unless one exists.
-keep() {
-    [ -e "$root$3" ] || put "$@"
+# The files of the program, as `MODE FILE PLACE`, FILE below $top.
+shared_files() {
+    for page in "$deploy"/man/*; do
+        page=${page##*/}
+        echo "0644 deploy/man/$page /usr/local/share/man/man${page##*.}/$page"
+    done
+    completion=deploy/completion/hbtrio
+    echo "0644 $completion.bash /usr/local/share/bash-completion/completions/hbtrio"
+    echo "0644 $completion.zsh /usr/local/share/zsh/site-functions/_hbtrio"
+    echo "0644 $completion.fish /usr/local/share/fish/vendor_completions.d/hbtrio.fish"
 }
 
-guest() {
-    conf=/etc/guest-client/heartbeat
-    keep 0644 "$top/config/guest_heartbeat.conf" $conf/guest_heartbeat.conf
-    keep 0755 "$top/config/sample_event_script" $conf/sample_event_script
-    keep 0755 "$top/config/sample_health_script" $conf/sample_health_script
-    if has_systemd; then
-        put 0644 "$deploy/hbtrio-guest.service" /etc/systemd/system/hbtrio-guest.service
-        put 0644 "$deploy/60-hbtrio-guest.rules" /etc/udev/rules.d/60-hbtrio-guest.rules
-        settle "udevadm control --reload"
-        echo "installed; then: systemctl enable --now hbtrio-guest"
+# The files of the role.
+role_files() {
+    if [ "$role" = guest ]; then
+        if has_systemd; then
+            echo "0644 deploy/60-hbtrio-guest.rules /etc/udev/rules.d/60-hbtrio-guest.rules"
+        else
+            echo "0755 deploy/guest-client.init /etc/init.d/guest-client"
+            return
+        fi
+    fi
+    unit=hbtrio-$role.service
+    echo "0644 deploy/$unit /etc/systemd/system/$unit"
+}
+
+# The files that host and agent share.
+daemon_files() {
+    [ "$role" != guest ] || return 0
+    echo "0644 deploy/hbtrio.sysusers.conf /etc/sysusers.d/hbtrio.conf"
+    echo "0644 deploy/hbtrio.tmpfiles.conf /etc/tmpfiles.d/hbtrio.conf"
+}
+
+# The configuration of the role, which is never replaced or removed.
+configuration() {
+    if [ "$role" = guest ]; then
+        conf=/etc/guest-client/heartbeat
+        echo "0644 config/guest_heartbeat.conf $conf/guest_heartbeat.conf"
+        echo "0755 config/sample_event_script $conf/sample_event_script"
+        echo "0755 config/sample_health_script $conf/sample_health_script"
     else
-        put 0755 "$deploy/guest-client.init" /etc/init.d/guest-client
+        echo "0644 config/$role.toml /etc/hbtrio/$role.toml"
+    fi
+}
+
+# Installs each file of a list, replacing an existing one.
+put() {
+    while read -r mode file place; do
+        mkdir -p "$root${place%/*}"
+        cp "$top/$file" "$root$place.new"
+        chmod "$mode" "$root$place.new"
+        mv -f "$root$place.new" "$root$place"
+    done
+}
+
+# Installs those files of a list that do not exist.
+keep() {
+    while read -r mode file place; do
+        [ -e "$root$place" ] || echo "$mode $file $place" | put
+    done
+}
+
+# Removes the files of a list.
+drop() {
+    while read -r _ _ place; do
+        rm -f "$root$place"
+    done
+}
+
+runs_systemd() {
+    [ -z "$root" ] && [ -d /run/systemd/system ]
+}
+
+files() {
+    shared_files | put
+    role_files | put
+    daemon_files | put
+    configuration | keep
+    if [ -z "$root" ] && [ "$role" != guest ]; then
+        systemd-sysusers hbtrio.conf
+        systemd-tmpfiles --create hbtrio.conf
+    fi
+    reload
+    if has_systemd; then
+        echo "installed; then: systemctl enable --now hbtrio-$role"
+    else
         echo "installed; then: /etc/init.d/guest-client start"
     fi
 }
 
-# daemon host|agent
-daemon() {
-    put 0644 "$deploy/hbtrio.sysusers.conf" /etc/sysusers.d/hbtrio.conf
-    put 0644 "$deploy/hbtrio.tmpfiles.conf" /etc/tmpfiles.d/hbtrio.conf
-    put 0644 "$deploy/hbtrio-$1.service" "/etc/systemd/system/hbtrio-$1.service"
-    keep 0644 "$top/config/$1.toml" "/etc/hbtrio/$1.toml"
-    settle "systemd-sysusers hbtrio.conf" "systemd-tmpfiles --create hbtrio.conf"
-    echo "installed; then: systemctl enable --now hbtrio-$1"
+reload() {
+    runs_systemd || return 0
+    systemctl daemon-reload
+    [ "$role" != guest ] || udevadm control --reload
 }
 
-has_systemd() {
-    [ -n "$root" ] || [ -d /run/systemd/system ]
-}
-
-# settle COMMAND...: makes the system load the new files; does nothing with DESTDIR.
-settle() {
-    [ -z "$root" ] || return 0
-    for command; do
-        $command
+uninstall() {
+    if runs_systemd; then
+        systemctl disable --quiet --now "hbtrio-$role" 2>/dev/null || :
+    elif [ -z "$root" ] && [ -x /etc/init.d/guest-client ] && [ "$role" = guest ]; then
+        /etc/init.d/guest-client stop
+    fi
+    role_files | drop
+    reload
+    for other in guest host agent; do
+        [ ! -e "$root/etc/systemd/system/hbtrio-$other.service" ] || left=$other
     done
-    [ ! -d /run/systemd/system ] || systemctl daemon-reload
+    case ${left:-none} in
+        none)
+            daemon_files | drop
+            shared_files | drop
+            rm -rf "$root/opt/hbtrio"
+            rm -f "$root/usr/local/bin/hbtrio"
+            ;;
+        guest) daemon_files | drop ;;
+    esac
+    kept=$(configuration | while read -r _ _ place; do echo "${place%/*}"; done | sort -u)
+    [ "$role" = guest ] || kept="$kept, /var/lib/hbtrio and the user hbtrio"
+    echo "removed; kept: $kept"
 }
 
-with_program=yes
-if [ "${1:-}" = --files-only ]; then
-    with_program=no
-    shift
-fi
+action=all
+case ${1:-} in
+    --files-only) action=files && shift ;;
+    --uninstall) action=uninstall && shift ;;
+esac
 [ $# -eq 1 ] || usage
 case $1 in
     guest | host | agent) role=$1 ;;
     *) usage ;;
 esac
-[ $with_program = no ] || program
-case $role in
-    guest) guest ;;
-    *) daemon "$role" ;;
+if [ "$role" != guest ] && ! has_systemd; then
+    echo "$0: a host or an agent needs systemd; start hbtrio $role in another way" >&2
+    exit 1
+fi
+case $action in
+    all)
+        program
+        files
+        ;;
+    files) files ;;
+    uninstall) uninstall ;;
 esac

@@ -106,11 +106,22 @@ def files(root: Path) -> dict[str, str]:
     }
 
 
+#: What every role has.
+SHARED: Final = {
+    "usr/local/share/bash-completion/completions/hbtrio": "0644",
+    "usr/local/share/fish/vendor_completions.d/hbtrio.fish": "0644",
+    "usr/local/share/zsh/site-functions/_hbtrio": "0644",
+} | {
+    f"usr/local/share/man/man{page.suffix[1:]}/{page.name}": "0644"
+    for page in (DEPLOY / "man").iterdir()
+}
+
+
 def test_install_for_a_guest(tmp_path: Path) -> None:
     done = install(tmp_path, "--files-only", "guest")
     assert done.stderr == ""
     assert done.stdout == "installed; then: systemctl enable --now hbtrio-guest\n"
-    assert files(tmp_path) == {
+    assert files(tmp_path) == SHARED | {
         "etc/guest-client/heartbeat/guest_heartbeat.conf": "0644",
         "etc/guest-client/heartbeat/sample_event_script": "0755",
         "etc/guest-client/heartbeat/sample_health_script": "0755",
@@ -127,7 +138,7 @@ def test_install_for_host_and_agent(daemon: str, tmp_path: Path) -> None:
     done = install(tmp_path, "--files-only", daemon)
     assert done.stderr == ""
     assert done.stdout == f"installed; then: systemctl enable --now hbtrio-{daemon}\n"
-    assert files(tmp_path) == {
+    assert files(tmp_path) == SHARED | {
         f"etc/hbtrio/{daemon}.toml": "0644",
         f"etc/systemd/system/hbtrio-{daemon}.service": "0644",
         "etc/sysusers.d/hbtrio.conf": "0644",
@@ -152,6 +163,107 @@ def test_a_strict_umask_locks_no_daemon_out(tmp_path: Path) -> None:
     for role in ("guest", "host", "agent"):
         assert install(root, "--files-only", role, umask=0o077).returncode == 0
     assert locked(root) == []
+
+
+def image(root: Path, *commands: str) -> Path:
+    """An image with these commands; nothing of it runs."""
+    for command in ("sh", *commands):
+        (root / "usr" / "bin").mkdir(parents=True, exist_ok=True)
+        (root / "usr" / "bin" / command).touch()
+    (root / "bin").symlink_to("usr/bin")
+    return root
+
+
+def test_an_image_with_systemd_gets_units_although_systemd_does_not_run(tmp_path: Path) -> None:
+    done = install(image(tmp_path, "systemctl"), "--files-only", "guest")
+    assert done.stdout == "installed; then: systemctl enable --now hbtrio-guest\n"
+    assert "etc/systemd/system/hbtrio-guest.service" in files(tmp_path)
+    assert "etc/init.d/guest-client" not in files(tmp_path)
+
+
+def test_an_image_without_systemd_gets_the_init_script(tmp_path: Path) -> None:
+    done = install(image(tmp_path), "--files-only", "guest")
+    assert done.stdout == "installed; then: /etc/init.d/guest-client start\n"
+    assert files(tmp_path)["etc/init.d/guest-client"] == "0755"
+    assert not [name for name in files(tmp_path) if "systemd" in name or "udev" in name]
+    done = install(tmp_path, "--files-only", "host")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(
+        "a host or an agent needs systemd; start hbtrio host in another way\n"
+    )
+    assert "etc/hbtrio/host.toml" not in files(tmp_path)
+
+
+def test_a_copy_of_a_wheels_files_has_no_program(tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    for part in ("deploy", "config"):
+        shutil.copytree(CHECKOUT / part, copied / part)
+    done = install(tmp_path / "root", "guest", script=copied / "deploy" / "install.sh")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"{copied}: no program here; install it with pip, then use --files-only\n"
+    )
+    assert not (tmp_path / "root").exists()
+
+
+# -- install.sh --uninstall -----------------------------------------------------------------
+
+KEPT: Final = {
+    "guest": {
+        "etc/guest-client/heartbeat/guest_heartbeat.conf": "0644",
+        "etc/guest-client/heartbeat/sample_event_script": "0755",
+        "etc/guest-client/heartbeat/sample_health_script": "0755",
+    },
+    "host": {"etc/hbtrio/host.toml": "0644"},
+    "agent": {"etc/hbtrio/agent.toml": "0644"},
+}
+
+
+def with_program(root: Path) -> None:
+    (root / "opt/hbtrio/bin").mkdir(parents=True, exist_ok=True)
+    (root / "opt/hbtrio/bin/hbtrio").touch()
+    (root / "usr/local/bin").mkdir(parents=True, exist_ok=True)
+    (root / "usr/local/bin/hbtrio").symlink_to("/opt/hbtrio/bin/hbtrio")
+
+
+@pytest.mark.parametrize(
+    ("role", "commands"),
+    [("guest", ["systemctl"]), ("guest", []), ("host", ["systemctl"]), ("agent", ["systemctl"])],
+)
+def test_uninstall_leaves_the_configuration(role: str, commands: list[str], tmp_path: Path) -> None:
+    root = image(tmp_path, *commands)
+    before = files(root)
+    with_program(root)
+    install(root, "--files-only", role)
+    done = install(root, "--uninstall", role)
+    assert (done.returncode, done.stderr) == (0, "")
+    more = "" if role == "guest" else ", /var/lib/hbtrio and the user hbtrio"
+    place = "/etc/guest-client/heartbeat" if role == "guest" else "/etc/hbtrio"
+    assert done.stdout == f"removed; kept: {place}{more}\n"
+    assert files(root) == before | KEPT[role]
+    assert not (root / "usr/local/bin/hbtrio").is_symlink()
+    assert not (root / "opt/hbtrio").exists()
+
+
+def test_uninstall_leaves_what_another_role_needs(tmp_path: Path) -> None:
+    root = image(tmp_path, "systemctl")
+    with_program(root)
+    for role in KEPT:
+        install(root, "--files-only", role)
+    install(root, "--uninstall", "host")
+    install(root, "--uninstall", "guest")
+    left = files(root)
+    assert "etc/systemd/system/hbtrio-host.service" not in left
+    assert left.keys() >= SHARED.keys() | {
+        "etc/systemd/system/hbtrio-agent.service",
+        "etc/sysusers.d/hbtrio.conf",
+        "etc/tmpfiles.d/hbtrio.conf",
+        "opt/hbtrio/bin/hbtrio",
+    }
+    install(root, "--files-only", "guest")
+    install(root, "--uninstall", "agent")
+    assert files(root).keys() >= SHARED.keys() | {"opt/hbtrio/bin/hbtrio"}
+    assert "etc/sysusers.d/hbtrio.conf" not in files(root)
 
 
 def locked(root: Path) -> list[str]:
@@ -230,13 +342,14 @@ def test_the_program_from_a_disk(disk: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--files-only"], ["lab"], ["guest", "host"], ["--all", "host"]]
+    "arguments",
+    [[], ["--files-only"], ["--uninstall"], ["lab"], ["guest", "host"], ["--all", "host"]],
 )
 def test_install_usage(arguments: list[str], tmp_path: Path) -> None:
     done = install(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     script = DEPLOY / "install.sh"
-    assert done.stderr == f"usage: {script} [--files-only] guest|host|agent\n"
+    assert done.stderr == f"usage: {script} [--files-only|--uninstall] guest|host|agent\n"
     assert files(tmp_path) == {}
 
 

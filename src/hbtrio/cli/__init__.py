@@ -12,6 +12,7 @@ import importlib
 import signal
 import sys
 import traceback
+from types import ModuleType
 from typing import Any, Final, NoReturn
 
 import hbtrio
@@ -32,7 +33,7 @@ COMMANDS: Final[dict[str, str]] = {
 }
 
 #: Commands that a service manager ends: they must not wait for a reader of their last words.
-_DAEMONS: Final = ("guest", "host", "agent")
+DAEMONS: Final = ("guest", "host", "agent")
 
 #: How long the last words of a daemon may take, in seconds.
 _LAST_WORDS_S: Final = 1.0
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _complain(words: list[str], text: str) -> None:
-    if words and words[0] in _DAEMONS:
+    if words and words[0] in DAEMONS:
         write_stderr_within(text, _LAST_WORDS_S)
     else:
         print(text, end="", file=sys.stderr)
@@ -106,8 +107,15 @@ def _run(words: list[str]) -> int:
         raise UserError(f"no command {words[0]!r}; there are {', '.join(COMMANDS)}")
     if words[0] in NEEDS:
         require(NEEDS[words[0]])
-    command = importlib.import_module(f"hbtrio.cli.{words[0].replace('-', '_')}")
-    parser = Parser(prog=f"hbtrio {words[0]}", description=command.__doc__)
-    command.add_arguments(parser)
+    parser = Parser(prog=f"hbtrio {words[0]}")
+    command = add_command(words[0], parser)
     status: int = command.run(parser.parse_args(words[1:]))
     return status
+
+
+def add_command(name: str, parser: argparse.ArgumentParser) -> ModuleType:
+    """Imports a command, declares its options and what it does, and returns its module."""
+    command = importlib.import_module(f"hbtrio.cli.{name.replace('-', '_')}")
+    parser.description = command.__doc__
+    command.add_arguments(parser)
+    return command

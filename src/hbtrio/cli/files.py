@@ -1,7 +1,7 @@
 """Lists or copies the files that come with hbtrio: configuration, units, documentation and samples.
 
-A wheel has all of them. ``hbtrio files --copy DIRECTORY`` and then ``sh
-DIRECTORY/deploy/install.sh --files-only host`` installs the files of a host whose program pip has
+A wheel has all of them. After `hbtrio files --copy DIRECTORY`, run
+`DIRECTORY/deploy/install.sh --files-only host` to install the files of a host whose program pip has
 installed.
 """
 

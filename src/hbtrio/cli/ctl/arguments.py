@@ -57,7 +57,7 @@ class _Words:
         self, what: str, known: Sequence[str], unfit: Mapping[str, str] | None = None
     ) -> None:
         self._what = what
-        self._known = known
+        self.known = known
         self._unfit = unfit or {}
 
     def __call__(self, text: str) -> str:
@@ -66,7 +66,7 @@ class _Words:
         Raises:
             ArgumentTypeError: it is not one of them.
         """
-        if text in self._known:
+        if text in self.known:
             return text
         if text in self._unfit:
             raise argparse.ArgumentTypeError(f"{text}: {self._unfit[text]}")
@@ -74,12 +74,12 @@ class _Words:
         if meant:
             hint = f"did you mean {' or '.join(meant)}?"
         else:
-            hint = f"choose from {', '.join(self._known)}"
+            hint = f"choose from {', '.join(self.known)}"
         raise argparse.ArgumentTypeError(f"no such {self._what}: {text!r}, {hint}")
 
     def _meant(self, text: str) -> list[str]:
         """The known words that may be meant; events have underscores, actions have hyphens."""
-        plain = {_plain(word): word for word in self._known}
+        plain = {_plain(word): word for word in self.known}
         beginning = [word for key, word in plain.items() if key.startswith(_plain(text)[:80])]
         if beginning and len(text) > 2:
             return beginning
