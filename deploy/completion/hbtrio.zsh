@@ -28,7 +28,7 @@ _shtab_hbtrio_ctl_commands() {
     forget:'Make an agent forget a host that no longer exists, and its instances.'
     history:'Show the history, newest last.'
     notify:'Notify an instance of an event.'
-    release:'Send or withdraw the alarms of a host that an agent holds back.'
+    release:'End what a mass failure holds back: a host'"'"'s alarms at an agent, or the corrective commands at a host.'
     status:'Show the host or fleet and its instances.'
     vote:'Ask an instance whether an event may happen.'
   )
@@ -123,8 +123,8 @@ _shtab_hbtrio_ctl_notify_defaults_added=0
 
 _shtab_hbtrio_ctl_release_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--withdraw[withdraw them\: they are never sent to the VIM]"
-  ":its name:"
+  "--withdraw[withdraw the alarms\: they are never sent to the VIM]"
+  ":its name\; needed at an agent, which has many:"
 )
 
 # guard to ensure default positional specs are added only once per session
