@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from hbtrio.fsm.domain import DomainChange, Standing
-from hbtrio.nursery.host.libvirt_watch import Domain, DomainListener, LibvirtWatch, Source
+from hbtrio.fsm.known_domains import Domain
+from hbtrio.nursery.host.libvirt_watch import DomainListener, LibvirtWatch, Source
 from hbtrio.nursery.host.virsh import Virsh
 from hbtrio.nursery.time_guard import run_guard
 from hbtrio.policy.time_guard import OnTimeGuard

@@ -92,7 +92,7 @@ def _libvirt(host: Host, now: float) -> LibvirtLine:
         state="answers" if watch.answers else "silent",
         since=_time_of(host, watch.since, now),
         why=watch.fault,
-        domains=len(watch.domains),
+        domains=watch.count,
     )
 
 

@@ -11,9 +11,9 @@ import trio
 from trio.testing import MockClock
 
 from hbtrio.fsm.domain import DomainChange, Standing
+from hbtrio.fsm.known_domains import Domain
 from hbtrio.nursery.host.libvirt_watch import (
     RESYNC_S,
-    Domain,
     DomainListener,
     LibvirtWatch,
     Look,

@@ -14,11 +14,11 @@ import trio
 
 from hbtrio.config.host import LibvirtSettings
 from hbtrio.fsm.domain import DomainChange, Standing, changes
+from hbtrio.fsm.known_domains import Domain
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.discovery import ChannelFile
 from hbtrio.nursery.host.libvirt_watch import (
     NOT_IN_USE,
-    Domain,
     DomainListener,
     LibvirtWatch,
     Look,

@@ -22,14 +22,15 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
-from hbtrio.fsm.domain import DomainChange, DomainState, Standing, changes
+from hbtrio.fsm.domain import DomainChange, Standing
+from hbtrio.fsm.known_domains import Domain, KnownDomains
 from hbtrio.nursery.host.domain_channels import ChannelFinder
 from hbtrio.nursery.host.virsh import LibvirtSilent, Virsh
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Window
 from hbtrio.policy.backoff import Backoff
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.wire.virsh import DomainHint, DomainRow
+from hbtrio.wire.virsh import DomainHint
 
 _log = logging.getLogger("hbtrio.libvirt")
 
@@ -50,12 +51,6 @@ LAG_S: Final = 0.1
 #: few in a row go at once.
 _SHARE: Final = 0.2
 _BURST_S: Final = 1.0
-
-#: Domains remembered after libvirt has forgotten them.
-_FORGOTTEN: Final = 10_000
-
-#: A domain that was undefined while it ran, or that libvirt no longer lists.
-_UNDEFINED: Final = DomainState(5, 0)
 
 
 class Source(Enum):
@@ -89,25 +84,6 @@ NOT_IN_USE: Final = Look(Source.NONE)
 
 
 @attrs.frozen
-class Domain:
-    """What libvirt knows of one domain. It is replaced, never changed.
-
-    Args:
-        uuid: in lower case.
-        name: libvirt's.
-        state: state, reason and id.
-        since: when the state was first heard of, on trio's clock.
-        listed: whether libvirt still lists it.
-    """
-
-    uuid: str
-    name: str
-    state: DomainState
-    since: float
-    listed: bool = True
-
-
-@attrs.frozen
 class DomainListener:
     """What the rest of the host wants to hear.
 
@@ -136,7 +112,6 @@ class LibvirtWatch:
     def __init__(
         self, virsh: Virsh, listener: DomainListener, guard: OnTimeGuard, *, required: bool
     ) -> None:
-        self.domains: dict[str, Domain] = {}
         #: Why libvirt gives no answer; empty while it does.
         self.fault = "not asked yet"
         #: Since when libvirt answers, or has not answered, on trio's clock.
@@ -156,11 +131,10 @@ class LibvirtWatch:
         self._answer_from = -math.inf
         #: Until when no question is asked for the sake of an event.
         self._rests_until = -math.inf
-        self._rows: Mapping[str, DomainRow] = {}
-        self._uuids: dict[str, str] = {}
+        self._known = KnownDomains()
         #: The last event by name since the last answer: when, and whether it stops the domain.
         self._hints: dict[str, tuple[float, bool]] = {}
-        self._finder = ChannelFinder(virsh, listener.on_channels, self._run_of)
+        self._finder = ChannelFinder(virsh, listener.on_channels, self._known.run_of)
 
     @property
     def in_use(self) -> bool:
@@ -176,13 +150,18 @@ class LibvirtWatch:
         """Whether libvirt has answered the last question."""
         return not self.fault
 
+    @property
+    def count(self) -> int:
+        """How many domains libvirt lists."""
+        return self._known.count
+
     def domain(self, uuid: str) -> Domain | None:
         """Returns what libvirt knew last of an instance; None: never heard of it."""
-        return self.domains.get(uuid)
+        return self._known.get(uuid)
 
     def uuid_of(self, name: str) -> str | None:
         """Returns the uuid of the domain with this name, or None."""
-        return self._uuids.get(name)
+        return self._known.uuid_of(name)
 
     async def run(self) -> NoReturn:
         """Watches until cancelled."""
@@ -233,12 +212,13 @@ class LibvirtWatch:
 
     def _settled_at(self, uuids: Collection[str]) -> float:
         """When the states follow all events so far about these instances."""
-        names = (self.domains[uuid].name for uuid in uuids if uuid in self.domains)
+        domains = (self._known.get(uuid) for uuid in uuids)
+        names = (domain.name for domain in domains if domain is not None)
         hints = (self._hints[name][0] for name in names if name in self._hints)
         return max(hints, default=-math.inf) + LAG_S
 
     def _look_at(self, uuid: str, *, answered: bool) -> Look:
-        domain = self.domains.get(uuid)
+        domain = self._known.get(uuid)
         if answered:
             if domain is None:
                 return NOT_IN_USE
@@ -284,7 +264,9 @@ class LibvirtWatch:
         )
         if self._hints:
             self._request_for_event(max(at for at, _ in self._hints.values()) + LAG_S)
-        self._learn(rows, {name: at for name, (at, _) in hints.items()}, asked)
+        hinted = {name: at for name, (at, _) in hints.items()}
+        for before, domain in self._known.learn(rows, hinted, asked):
+            self._announce(before, domain)
         self._answer_from = asked
         self._answered.set()
         self._answered = trio.Event()
@@ -296,55 +278,16 @@ class LibvirtWatch:
         if not was:
             self.since = trio.current_time()
 
-    def _learn(
-        self, rows: Mapping[str, DomainRow], hinted: Mapping[str, float], asked: float
-    ) -> None:
-        before = self.domains
-        if rows is self._rows and not hinted:
-            return
-        self._rows = rows
-        self.domains = {
-            uuid: self._updated(before.get(uuid), row, hinted.get(row.name, asked))
-            for uuid, row in rows.items()
-        }
-        self._uuids = {domain.name: uuid for uuid, domain in self.domains.items()}
-        self._remember(before, asked)
-        for uuid, domain in list(self.domains.items()):
-            old = before.get(uuid)
-            if domain is not old:
-                self._announce(old, domain)
-
-    @staticmethod
-    def _updated(old: Domain | None, row: DomainRow, since: float) -> Domain:
-        state = DomainState(row.state, row.reason, row.domain_id)
-        if old is not None and old.listed and old.state == state:
-            return old if old.name == row.name else attrs.evolve(old, name=row.name)
-        return Domain(row.uuid, row.name, state, since)
-
-    def _remember(self, before: Mapping[str, Domain], now: float) -> None:
-        """Keeps the domains that libvirt has forgotten: they ended, however that happened."""
-        gone = [domain for uuid, domain in before.items() if uuid not in self.domains]
-        for domain in gone[-_FORGOTTEN:]:
-            if domain.listed:
-                state = domain.state if domain.state.domain_id < 0 else _UNDEFINED
-                domain = attrs.evolve(domain, state=state, since=now, listed=False)
-            self.domains[domain.uuid] = domain
-
-    def _announce(self, old: Domain | None, domain: Domain) -> None:
-        happened = changes(None if old is None else old.state, domain.state)
-        same = old is not None and (old.name, old.listed) == (domain.name, domain.listed)
-        if happened or not same:
+    def _announce(self, before: Domain | None, domain: Domain) -> None:
+        happened = domain.changes_since(before)
+        if happened or not domain.is_listed_as(before):
             self._listener.on_change(domain, happened)
-        runs = domain.state.domain_id
-        if runs < 0:
+        if domain.run < 0:
             self._finder.forget(domain.uuid)
-            if old is not None and old.state.domain_id >= 0:
+            if before is not None and before.run >= 0:
                 self._listener.on_channels(domain.uuid, ())
-        elif old is None or old.state.domain_id != runs:
+        elif before is None or before.run != domain.run:
             self._finder.want(domain.uuid)
-
-    def _run_of(self, uuid: str) -> int:
-        return self.domains[uuid].state.domain_id if uuid in self.domains else -1
 
     # -- events -----------------------------------------------------------------------------
 
@@ -366,13 +309,13 @@ class LibvirtWatch:
         now = trio.current_time()
         self._hints[hint.name] = (now, hint.is_stop)
         self._request_for_event(now + _MERGE_S)
-        uuid = self._uuids.get(hint.name)
-        if uuid is None:
+        domain = self._known.get(self._known.uuid_of(hint.name) or "")
+        if domain is None:
             return
         if hint.is_reset:
-            self._listener.on_reset(self.domains[uuid])
+            self._listener.on_reset(domain)
         elif hint.is_device:
-            self._finder.want(uuid)
+            self._finder.want(domain.uuid)
 
     def _request_for_event(self, at: float) -> None:
         self._request(max(at, self._rests_until))
