@@ -9,11 +9,11 @@ from hbtrio.fsm.heartbeat.effects import (
     Absent,
     Heartbeating,
     Lost,
+    Note,
     OpenRestart,
     Paused,
     RestartExpired,
     SendToGuest,
-    Stopped,
     Suspected,
 )
 from hbtrio.fsm.heartbeat.table import HeartbeatState
@@ -175,14 +175,13 @@ def test_one_that_is_heard_is_not_presumed() -> None:
 
 
 def test_one_whose_connection_was_closed() -> None:
-    """The driver presumes it while libvirt says that the VM runs."""
+    """It is no end yet: libvirt will say how its VM ended, if it did."""
     bench = HeartbeatBench().heartbeating()
-    assert bench.skip(bench.beat.closed("reset")) == (Stopped("reset"),)
-    bench.skip(
-        bench.beat.losses.presumed(
-            Profile(), "reset; its VM runs", 30.0, bench.now, remembered=False
-        )
-    )
+    effects = bench.skip(bench.beat.cut_off("reset", bench.now))
+    note, opened = effects
+    assert note == Note("connection closed: reset; libvirt says that it runs")
+    assert isinstance(opened, OpenRestart)
+    assert bench.beat.state is S.RETURNING
     assert bench.beat.profile.name == "vm1"
     bench.skip(bench.beat.losses.restart_expired(bench.now + 30.0))
     assert bench.beat.state is S.ABSENT

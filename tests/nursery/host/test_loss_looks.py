@@ -166,12 +166,18 @@ async def test_a_doubtful_silence_is_held_until_libvirt_answers(world: HostWorld
     assert machine.state == "paused"
 
 
-async def test_a_killed_qemu_is_a_loss_at_once(world: HostWorld) -> None:
+@pytest.mark.parametrize("reaped_after_s", [0.0, 0.3, 1.7])
+async def test_a_killed_qemu_is_a_loss_and_nothing_else(
+    world: HostWorld, reaped_after_s: float
+) -> None:
     machine = await running(world)
     machine.guest.vanish()
+    await world.sleep(reaped_after_s)
+    assert machine.told(*BAD) == []
     await world.libvirt.kill(machine.domain)
     await world.sleep(1)
-    (loss,) = machine.told("loss")
+    (loss,) = machine.told(*BAD)
+    assert loss[0] == "loss"
     assert "shut off: crashed" in str(loss)
     # It is lost until somebody starts it again.
     await world.sleep(100)
@@ -199,8 +205,25 @@ async def test_a_destroyed_vm_is_stopped_and_forgotten(world: HostWorld) -> None
     machine.guest.vanish()
     await world.libvirt.destroy(machine.domain)
     await world.sleep(1)
-    assert machine.told("loss") == []
+    (stopped,) = machine.told(*BAD)
+    assert stopped[0] == "stopped"
+    assert "shut off: destroyed" in str(stopped)
     assert machine.guest.uuid not in world.host.channels
+
+
+async def test_a_connection_that_is_closed_while_its_vm_runs(world: HostWorld) -> None:
+    machine = await running(world)
+    machine.guest.peer.close()
+    await world.sleep(5)
+    assert machine.told(*BAD) == []
+    assert machine.state == "heartbeating"
+
+    machine.hang()
+    machine.guest.peer.close()
+    await world.sleep(110)
+    assert machine.told(*BAD) == []
+    await world.sleep(20)
+    assert [told[0] for told in machine.told(*BAD)] == ["loss"]
 
 
 async def test_a_vm_killed_while_libvirtd_is_away(world: HostWorld) -> None:

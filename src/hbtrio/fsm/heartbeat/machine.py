@@ -149,15 +149,31 @@ class Heartbeat:
         self._schedule.disconnected()
         return effects
 
+    def cut_off(self, reason: str, now: float) -> tuple[Effect, ...]:
+        """Handles a closed socket of a VM that runs, as libvirt says: its guest is expected back.
+
+        libvirt learns of QEMU's end a moment later, so that one heartbeating is not reported as
+        stopped: how it ended, its return, or that it is overdue follows.
+        """
+        effects = self.closed(reason)
+        if self.state is not HeartbeatState.WAITING:
+            return effects
+        text = f"{reason}; libvirt says that it runs"
+        restart_s = self.profile.restart_s
+        expected = self.losses.presumed(self.profile, text, restart_s, now, remembered=False)
+        return (Note(f"connection closed: {text}"), *expected)
+
     def removed(self, reason: str) -> tuple[Effect, ...]:
         """Handles the removal of the socket's file: the last call.
 
-        Nothing stopped if no guest was ever heard: anything may make and remove sockets.
+        Nothing stopped if no guest was ever heard: anything may make and remove sockets. If libvirt
+        has said that the VM has ended, that was reported.
         """
+        heard = self.beats > 0 or self.situation.has_profile
+        ended = self.state is HeartbeatState.STOPPED
         self.situation.removed(reason)
         self._schedule.disconnected()
-        heard = self.beats > 0 or self.situation.has_profile
-        return (Stopped(reason),) if heard else NOTHING
+        return (Stopped(reason),) if heard and not ended else NOTHING
 
     # -- messages ---------------------------------------------------------------------------
 

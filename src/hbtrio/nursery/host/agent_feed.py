@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from hbtrio.fsm.known_domains import Domain
 from hbtrio.net.link_session import LinkSession
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
-from hbtrio.nursery.host.libvirt_watch import Domain
 from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.report_queue import ReportQueue

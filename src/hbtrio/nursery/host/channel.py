@@ -198,10 +198,10 @@ class Channel:
     def disconnected(self, reason: str) -> None:
         """Handles the end of the connection."""
         if not self.gone:
-            heard = self.heartbeating
-            self._apply(self.heartbeat.closed(reason))
-            if heard and self._setup.domain_runs(self.uuid):
-                self.outages.closed(reason)
+            if self.heartbeating and self._setup.domain_runs(self.uuid):
+                self.outages.cut_off(reason)
+            else:
+                self._apply(self.heartbeat.closed(reason))
             self._setup.pacer.schedule(self, self.heartbeat.due)
         self.rounds.abort(f"the channel was closed: {reason}")
 

@@ -118,12 +118,9 @@ class ChannelOutages:
                 self._heartbeat.losses.presumed(profile, reason, within_s, now, remembered=True)
             )
 
-    def closed(self, reason: str) -> None:
+    def cut_off(self, reason: str) -> None:
         """Expects a guest back whose connection was closed, as libvirt says that its VM runs."""
-        beat = self._heartbeat
-        profile, now = beat.profile, self._clock.now()
-        text = f"{reason}; libvirt says that it runs"
-        self._expect(beat.losses.presumed(profile, text, profile.restart_s, now, remembered=False))
+        self._expect(self._heartbeat.cut_off(reason, self._clock.now()))
 
     def probe(self) -> None:
         """Challenges a lost instance once more: whether it lives is decided anew."""

@@ -24,6 +24,10 @@ _log = logging.getLogger("hbtrio.libvirt")
 #: Seconds that libvirt has for its answer. Without it a loss is reported as it was suspected.
 LOSS_LOOK_S: Final = 0.5
 
+#: Seconds until libvirt is asked again about a VM that it calls running although its socket has
+#: gone: it learns of QEMU's end when the process has been reaped, up to 1.7 s later as measured.
+REAPED_S: Final = 3.0
+
 
 class LossLooks:
     """The instances about which libvirt is asked.
@@ -49,6 +53,8 @@ class LossLooks:
         #: Sockets that were removed, and those of VMs that have failed.
         self._departing: dict[str, ChannelFile] = {}
         self._failed: dict[str, ChannelFile] = {}
+        #: Of those that were removed, the ones about which libvirt is asked again.
+        self._lingering: set[str] = set()
         self._wake = WakeUp()
 
     def suspected(self, uuid: str) -> None:
@@ -68,6 +74,7 @@ class LossLooks:
     def returned(self, uuid: str) -> None:
         """An instance has a socket again: its channel goes on."""
         self._departing.pop(uuid, None)
+        self._lingering.discard(uuid)
         self._failed.pop(uuid, None)
 
     def forgotten(self, uuid: str) -> None:
@@ -78,6 +85,7 @@ class LossLooks:
     async def run(self) -> NoReturn:
         """Asks until cancelled."""
         self._held.clear()
+        self._lingering.clear()
         # What a run that failed has left.
         self._wanted.update(self._departing)
         self._wanted.update(
@@ -87,17 +95,17 @@ class LossLooks:
             while True:
                 wanted, self._wanted = self._wanted, set()
                 if wanted:
-                    nursery.start_soon(self._look, wanted)
+                    nursery.start_soon(self._look, wanted, nursery)
                 await self._wake.wait()
         raise AssertionError("it asks until it is cancelled")
 
-    async def _look(self, uuids: set[str]) -> None:
+    async def _look(self, uuids: set[str], nursery: trio.Nursery) -> None:
         while uuids:
             looks = await self._watch.look(uuids, LOSS_LOOK_S)
             held = {uuid for uuid in uuids if self._waits(uuid, looks[uuid])}
             self._held = (self._held - uuids) | held
             for uuid in uuids - held:
-                self._decide(uuid, looks[uuid])
+                self._decide(uuid, looks[uuid], nursery)
             uuids = held
             if held:
                 _log.warning("libvirt does not answer: nothing is said of %d VMs", len(held))
@@ -110,14 +118,24 @@ class LossLooks:
         presumed = channel is not None and channel.heartbeat.situation.is_presumed
         return look.doubtful or presumed or uuid in self._departing
 
-    def _decide(self, uuid: str, look: Look) -> None:
+    async def _look_again(self, uuid: str) -> None:
+        await trio.sleep(REAPED_S)
+        if uuid in self._lingering:
+            self.suspected(uuid)
+
+    def _decide(self, uuid: str, look: Look, nursery: trio.Nursery) -> None:
         channel = self._channels.get(uuid)
         if channel is not None:
             channel.take_in()  # an answer of the guest counts, if it has come
             channel.outages.confirm(look.standing, look.words)
-        file = self._departing.pop(uuid, None)
-        if file is None:
+        if uuid not in self._departing:
             return
+        if look.standing is Standing.RUNNING and uuid not in self._lingering:
+            self._lingering.add(uuid)
+            nursery.start_soon(self._look_again, uuid)
+            return
+        file = self._departing.pop(uuid)
+        self._lingering.discard(uuid)
         lost = channel is not None and channel.heartbeat.state is HeartbeatState.LOST
         if lost and look.standing is Standing.FAILED:
             # Somebody may start it again, and until then it is lost for this reason.
