@@ -26,11 +26,12 @@ from hbtrio.lab.fake_vim import FakeVim, fake_vim
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.nursery.agent.audit import Audit
 from hbtrio.nursery.agent.daemon import Agent, open_agent
-from hbtrio.nursery.agent.open_rounds import VIM, OpenedRound
+from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.store import Store
+from hbtrio.wire.link_messages import VIM
 from hbtrio.wire.vim import VimRequest
 from hbtrio.wire.vim_result import MissingAnswer, NotSent, SendResult, Unconfirmed
 from hbtrio.wire.vocabulary import Event

@@ -25,7 +25,7 @@ from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.memory import HostMemory, nothing_remembered, open_memory
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.round import Round
-from hbtrio.policy.begin_by import ProcessClock
+from hbtrio.policy.begin_by import ANY_TIME, ProcessClock
 from hbtrio.wire.channel_messages import (
     MAX_ID,
     ActionNotify,
@@ -360,6 +360,21 @@ class HostWorld(FakeTime):
         """Opens a vote."""
         self.rounds.append(self.host.open_round(guest.uuid, event, VOTE))
         return self.rounds[-1]
+
+    async def vim_vote(self, guest: ScriptedGuest, event: Event) -> Round:
+        """Opens a vote as the VIM's agent does: its first step of an action."""
+        opened = await self.host.open_round_soon(
+            guest.uuid,
+            event,
+            VOTE,
+            command_id="command-1",
+            patience_s=1.0,
+            begin_by=ANY_TIME,
+            who="vim of the agent",
+            by_vim=True,
+        )
+        await self.settle()
+        return opened
 
     def notice(self, guest: ScriptedGuest, event: Event = Event.STOP) -> Round:
         """Opens a notice."""

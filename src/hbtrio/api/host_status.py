@@ -136,7 +136,7 @@ def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
         beats=beat.beats,
         missed=beat.missed,
         late_answers=beat.late_answers,
-        faulty_messages=channel.faulty,
+        faulty_messages=channel.link.faulty,
         round_trip_ms=None if math.isnan(beat.round_trip_s) else round(beat.round_trip_s * 1000, 3),
         interval_ms=round(profile.interval_s * 1000),
         windows_s={str(kind): profile.window_s(kind) for kind in WindowKind},

@@ -34,12 +34,12 @@ from hbtrio.http.server import DELIVERED_EXTENSION
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet import Unknown
 from hbtrio.nursery.agent.inventory import TooMany
-from hbtrio.nursery.agent.open_rounds import VIM
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.nursery.time_guard import take_in
 from hbtrio.policy.allowances import told_timeout_s
 from hbtrio.store.records import HostRecord, InstanceRecord
 from hbtrio.store.worker import StoreFault
+from hbtrio.wire.link_messages import VIM
 from hbtrio.wire.vim import Switch
 
 _AGENT: Final = "vim/1.0"

@@ -1,6 +1,6 @@
 """Decides who may act on an instance: at most one owner at a time.
 
-An orchestrator's action owns from its accepted vote or first notice to its end notice, an
+An orchestrator's action owns from the VIM's accepted vote or the first notice to its end notice, an
 operator's action until it ends, and a corrective command until it exits. RESTART is not ownership.
 An orchestrator may forget an action, so its ownership lapses: ``NEXT_STEP_S`` after a vote without
 the next step, and after a notice at the time at which its event counts as called off.

@@ -173,14 +173,18 @@ class Reporting:
     enabled: bool
 
 
+#: The requester of a :class:`RoundCommand` that the VIM has asked for.
+VIM: Final = "vim"
+
+
 @attrs.frozen
 class RoundCommand:
     """Agent: open a vote or notice, but not later than ``deadline_s`` after it arrived.
 
     Nor when the clock of the host process ``boot_id`` is past ``begin_by_s``: the host then answers
     ``expired``, and does nothing. None if the host is too old to send its clock. ``who`` is the
-    requester, as far as the agent knows, for the host's history: an operator or ``vim``; "" if the
-    agent is too old to say.
+    requester, as far as the agent knows: an operator or :data:`VIM`, whose vote begins an action;
+    "" if the agent is too old to say.
     """
 
     TYPE: ClassVar[str] = "round"

@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 from hbtrio.nursery.agent.vim_steps import STEP_S
 from hbtrio.store.records import InstanceRecord
 from hbtrio.wire.link_messages import Reporting
-from hbtrio.wire.vocabulary import Event, VoteResult
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 from support.agent_world import AgentWorld
 from support.scripted_host import VM, ScriptedHost
 
@@ -71,6 +71,18 @@ async def test_a_loss_is_told_at_once(world: AgentWorld) -> None:
     await host.report_lost()
     await wait_all_tasks_blocked()
     assert [time for time, _ in world.vim.received("alarm")] == [11.0]
+
+
+async def test_ill_health_is_not_told_before_the_step(world: AgentWorld) -> None:
+    """A host of this version keeps it back, too; an older one does not."""
+    host = await noticed(world)
+    await world.at(11)
+    await host.report("unhealthy", VM, "load", corrective_action=CorrectiveAction.REBOOT)
+    await world.at(10 + STEP_S + 0.1)
+    assert world.vim.received("alarm") == []
+    await host.report("unhealthy", VM, "load", corrective_action=CorrectiveAction.REBOOT)
+    await wait_all_tasks_blocked()
+    assert [alarm["state"] for _, alarm in world.vim.received("alarm")] == ["unhealthy"]
 
 
 async def test_after_the_step_all_is_told_at_once(world: AgentWorld) -> None:

@@ -13,10 +13,12 @@ import trio
 
 import hbtrio
 from hbtrio.config.host import ActionCommands
+from hbtrio.fsm.ownership import Owner
 from hbtrio.nursery.host.agent_feed import instance_of
 from hbtrio.wire.link_messages import (
     MAX_STATE_REASON,
     STOPPING,
+    VIM,
     Ack,
     ActCommand,
     ActionProgress,
@@ -440,6 +442,17 @@ async def test_a_round_is_opened_and_its_outcome_reported(
         [report] = [one for one in on.agent.of(LinkReport) if one.command_id]
         kind = "vote" if vote else "notice"
         assert (report.kind, report.event, report.command_id) == (kind, event, "c-1")
+
+
+@pytest.mark.parametrize(("who", "owns"), [(VIM, True), ("", True), ("operator uid 5", False)])
+async def test_only_a_vote_of_the_vim_begins_an_action(who: str, owns: bool) -> None:
+    async with linked() as on:
+        guest = await on.world.heartbeating()
+        await on.agent.send(RoundCommand("c-1", guest.uuid, Event.STOP, True, 1.0, who=who))
+        await on.world.settle()
+        assert on.agent.of(LinkReport)[-1].result is VoteResult.ACCEPT
+        owner = on.world.host.owners.of(guest.uuid).owner
+        assert owner is (Owner.ORCHESTRATOR if owns else Owner.NOBODY)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ class Flooder:
 
 def held_bytes(channel: Channel) -> int:
     """What the host keeps of a line begun."""
-    return channel.held_bytes
+    return channel.link.held_bytes
 
 
 # -- floods ---------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ async def test_a_tiny_line_costs_as_much_as_a_message(world: HostWorld) -> None:
     assert [type(message) for message in guest.messages] == [Nack] * 5
     await world.at(2.501)
     assert guest.messages[5] == InitAck(FIRST_ID)
-    assert world.channel(guest).faulty == 128
+    assert world.channel(guest).link.faulty == 128
 
 
 async def test_of_one_read_only_so_many_lines_are_looked_at(world: HostWorld) -> None:
@@ -176,11 +176,11 @@ async def test_of_one_read_only_so_many_lines_are_looked_at(world: HostWorld) ->
     guest.peer.send_bytes(b"x\n" * 64 + encode(INIT, 1))
     await world.sleep(5)
     assert [type(message) for message in guest.messages] == [Nack] * 5
-    assert world.channel(guest).faulty == 65
+    assert world.channel(guest).link.faulty == 65
     guest.peer.send_bytes(b"x\n" * 63 + encode(INIT, 1))
     await world.settle()
     assert guest.messages[-2] == InitAck(FIRST_ID)
-    assert world.channel(guest).faulty == 128
+    assert world.channel(guest).link.faulty == 128
 
 
 async def test_a_deployed_guest_is_never_paused(world: HostWorld) -> None:
@@ -299,7 +299,7 @@ async def test_an_odd_line_is_nacked_at_worst(odd: bytes, world: HostWorld) -> N
     guest.peer.send_bytes(b"\n" + odd + b"\n")
     await world.settle()
     nacks = [message for message in guest.messages if isinstance(message, Nack)]
-    assert len(nacks) == world.channel(guest).faulty <= 1
+    assert len(nacks) == world.channel(guest).link.faulty <= 1
     assert all(len(nack.log_msg.encode()) <= 223 for nack in nacks)
     await world.at(5.5)
     assert world.channel(guest).heartbeat.missed == 0
@@ -321,7 +321,7 @@ async def test_a_line_of_any_length_takes_4096_bytes_and_is_skipped(
     assert [line for line in caplog.messages if "a line of" in line] == [
         f"{guest.uuid}: a line of more than 4096 bytes was dropped"
     ] * 2
-    assert channel.faulty == 2
+    assert channel.link.faulty == 2
     guest.peer.send_bytes(b"the end of it\n")
     guest.send_init()
     await world.sleep(1)
@@ -340,7 +340,7 @@ async def test_what_legacy_loses(world: HostWorld) -> None:
     guest.peer.send_bytes(encode(ANSWER, 1) * 14 + reject)
     await world.settle()
     assert world.reports(since=1.5) == [(1.5, "vote", "stop", "reject", "n" * 1200)]
-    assert world.channel(guest).faulty == 0
+    assert world.channel(guest).link.faulty == 0
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,9 +12,11 @@ from hbtrio.config.host import BrakeSettings, CorrectiveCommands
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.fsm.ownership import Owner
 from hbtrio.nursery.host.outside_rounds import InstanceOwned
-from hbtrio.wire.vocabulary import ActionName, Event
+from hbtrio.wire.channel_codec import encode
+from hbtrio.wire.channel_messages import ActionResponse, ChallengeResponse
+from hbtrio.wire.vocabulary import ActionName, Event, Health, VoteResult
 from support.fake_processes import FakeRun
-from support.host_world import HostWorld, ScriptedGuest, host_world, now
+from support.host_world import VOTE, HostWorld, Reply, ScriptedGuest, host_world, now, stay_silent
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -44,7 +46,7 @@ async def hanging(world: HostWorld, *votes: Event) -> ScriptedGuest:
     guest = await world.heartbeating()
     await world.at(2)
     for event in votes:
-        world.vote(guest, event)
+        await world.vim_vote(guest, event)
     await world.at(4.5)
     falls_silent(guest)
     return guest
@@ -62,12 +64,11 @@ def started(world: HostWorld) -> list[tuple[float, str]]:
     return [(round(moment.time_s, 6), moment.argv[0]) for moment in world.processes.started]
 
 
-async def test_an_accepted_vote_owns_for_60_s() -> None:
+async def test_an_accepted_vote_of_the_vim_owns_for_60_s() -> None:
     async with owned_world() as world:
         guest = await world.heartbeating()
         await world.at(2)
-        world.vote(guest, Event.PAUSE)
-        await world.settle()
+        await world.vim_vote(guest, Event.PAUSE)
         assert owner(world, guest) is Owner.ORCHESTRATOR
         await world.at(61.9)
         assert owner(world, guest) is Owner.ORCHESTRATOR
@@ -78,10 +79,60 @@ async def test_an_accepted_vote_owns_for_60_s() -> None:
 async def test_a_rejected_vote_owns_nothing() -> None:
     async with owned_world() as world:
         guest = await world.heartbeating()
-        guest.reply = lambda _: None
+        guest.reply = lambda _: Reply(VoteResult.REJECT, "busy")
+        await world.vim_vote(guest, Event.PAUSE)
+        assert owner(world, guest) is Owner.NOBODY
+
+
+async def test_a_vote_asked_alone_owns_nothing() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
         world.vote(guest, Event.PAUSE)
         await world.settle()
         assert owner(world, guest) is Owner.NOBODY
+
+
+def reports_of_illness(world: HostWorld) -> list[float]:
+    return [report[0] for report in world.reports() if report[1] == "unhealthy"]
+
+
+@pytest.mark.parametrize("asks", ["the VIM", "an action", "an operator", "the VIM, in vain"])
+async def test_ill_health_after_an_accepted_vote_is_kept_if_an_action_has_begun(asks: str) -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        guest.answers_after_s, guest.reply = None, stay_silent
+        match asks:
+            case "an operator":
+                world.vote(guest, Event.PAUSE)
+            case "an action":
+                await world.act(guest, ActionName.PAUSE, "slow")
+            case _:
+                await world.vim_vote(guest, Event.PAUSE)
+        await world.at(2.5)
+        says = VoteResult.REJECT if asks == "the VIM, in vain" else VoteResult.ACCEPT
+        vote, challenge = guest.asked, guest.challenges[-1].heartbeat_challenge
+        # Read in one go: nothing else runs between them.
+        guest.peer.send_bytes(
+            encode(ActionResponse(vote.invocation_id, vote.event_type, VOTE, says, ""), 2)
+            + encode(ChallengeResponse(challenge, Health.UNHEALTHY, guest.action, "load"), 3)
+        )
+        await world.settle()
+        assert world.channel(guest).heartbeat.health is Health.UNHEALTHY
+        begun = asks in ("the VIM", "an action")
+        assert reports_of_illness(world) == ([] if begun else [2.5])
+
+
+async def test_ill_health_after_a_vote_of_the_vim_is_reported_if_no_notice_follows() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        await world.at(2)
+        await world.vim_vote(guest, Event.PAUSE)
+        guest.health, guest.log_msg = Health.UNHEALTHY, "load"
+        await world.at(61.9)
+        assert reports_of_illness(world) == []
+        await world.at(64)
+        (at,) = reports_of_illness(world)
+        assert 62 <= at <= 63
 
 
 async def test_a_notice_owns_until_the_end_notice() -> None:

@@ -64,9 +64,13 @@ class InstanceStates:
         )
 
     def alarm(self, bound: InstanceRecord, report: LinkReport, *, held: bool) -> list[NewEntry]:
-        """Makes the alarm that a report raises, if any; ``held``: it waits for its release."""
+        """Makes the alarm that a report raises, if any; ``held``: it waits for its release.
+
+        Ill health between a ``proceed`` and the VIM's own step belongs to the event: the VIM would
+        repair an instance that it is about to act on.
+        """
         state = ALARMS.get(report.kind)
-        if state is None:
+        if state is None or (state is AlarmState.UNHEALTHY and bound.uuid in self.withheld):
             return []
         action = report.corrective_action or CorrectiveAction.NONE
         body = AlarmEvent(bound.uuid, bound.hostname, state, action).body()

@@ -15,11 +15,8 @@ from hbtrio.nursery.windows import Window
 from hbtrio.policy.allowances import AGENT_LATE_S
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.records import HistoryEntry, RoundRecord, RoundResult
-from hbtrio.wire.link_messages import MAX_NAME, RoundCommand
+from hbtrio.wire.link_messages import MAX_NAME, VIM, RoundCommand
 from hbtrio.wire.vocabulary import Event
-
-#: The requester of rounds from the VIM's API; only these have a verdict for the VIM.
-VIM: Final = "vim"
 
 #: Open rounds in the whole fleet, at most.
 _ROUNDS: Final = 10_000

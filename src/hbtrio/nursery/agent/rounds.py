@@ -23,7 +23,6 @@ from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, OpeningReply
 from hbtrio.nursery.agent.open_rounds import (
-    VIM,
     OpenedRound,
     OpenRound,
     OpenRounds,
@@ -41,7 +40,7 @@ from hbtrio.store.records import HistoryEntry, NewEntry, RoundRecord, RoundResul
 from hbtrio.store.retry import retry_forever
 from hbtrio.store.store import Store
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.link_messages import Instance, LinkReport
+from hbtrio.wire.link_messages import VIM, Instance, LinkReport
 from hbtrio.wire.vocabulary import Event, NotificationType, window_of, window_s
 
 _log = logging.getLogger("hbtrio.rounds")

@@ -9,10 +9,10 @@ import trio
 
 from hbtrio.fsm.delivery import OutboxKind
 from hbtrio.nursery.agent.fleet import Fleet
-from hbtrio.nursery.agent.open_rounds import VIM
 from hbtrio.nursery.agent.vim_steps import VimSteps
 from hbtrio.policy.allowances import answer_within_s
 from hbtrio.store.records import NewEntry, RoundRecord, RoundResult
+from hbtrio.wire.link_messages import VIM
 from hbtrio.wire.vim import VerdictEvent, guest_response
 from hbtrio.wire.vocabulary import EVENT_TABLE, ExpectedEffect, NotificationType
 

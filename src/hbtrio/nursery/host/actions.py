@@ -140,9 +140,6 @@ class ActionRun:
                     outcome = await self._round("vote", event, NotificationType.REVOCABLE)
                     rejected = outcome is not None and outcome.result is VoteResult.REJECT
                     self._reason = outcome.reason if rejected and outcome is not None else ""
-                    channel = self._channel_of(self.uuid)
-                    if outcome is not None and not rejected and channel is not None:
-                        channel.outages.action_begins()
                     step = self._machine.voted(rejected=rejected)
                 case GiveNotice(event):
                     outcome = await self._round("notice", event, NotificationType.IRREVOCABLE)
@@ -216,7 +213,9 @@ class ActionRun:
                 await channel.round.done.wait()
             self._check_in_time()
             channel = self._present_channel()
-        opened = channel.open_round(event, notification)
+        opened = channel.open_round(
+            event, notification, begins_action=notification is NotificationType.REVOCABLE
+        )
         self._begin_by = None
         return opened
 

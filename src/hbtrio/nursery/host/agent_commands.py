@@ -29,6 +29,7 @@ from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.policy.begin_by import BeginBy, Expired, ProcessClock
 from hbtrio.wire.link_messages import (
     MAX_TEXT,
+    VIM,
     ActCommand,
     ActionProgress,
     FromAgent,
@@ -97,6 +98,7 @@ class AgentCommands:
                 patience_s=command.deadline_s,
                 begin_by=self._begin_by(command),
                 who=_who(command),
+                by_vim=command.who in ("", VIM),  # an agent that is too old to say has one
             )
         except Expired as error:
             await session.send(_expired(command, error))

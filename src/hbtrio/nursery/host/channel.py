@@ -128,16 +128,6 @@ class Channel:
         return self._reports.publish
 
     @property
-    def faulty(self) -> int:
-        """How many messages were unusable or dropped in a flood."""
-        return self.link.faulty
-
-    @property
-    def held_bytes(self) -> int:
-        """Buffered bytes of an incomplete message."""
-        return self.link.held_bytes
-
-    @property
     def gone(self) -> bool:
         """Whether the channel has ended for good."""
         return self.heartbeat.state is HeartbeatState.GONE
@@ -271,9 +261,15 @@ class Channel:
     # -- rounds -----------------------------------------------------------------------------
 
     def open_round(
-        self, event: Event, notification: NotificationType, command_id: str = "", who: str = ""
+        self,
+        event: Event,
+        notification: NotificationType,
+        command_id: str = "",
+        who: str = "",
+        *,
+        begins_action: bool = False,
     ) -> Round:
-        """Opens a vote or notice and sends it.
+        """Opens a vote or notice and sends it; the arguments are those of :class:`Round`.
 
         Raises:
             NotHeartbeating: the instance can't take part.
@@ -287,7 +283,9 @@ class Channel:
             raise NotHeartbeating(f"{self.uuid} is not heartbeating: {self.why}")
         kind = window_of(event, notification)
         seconds = beat.profile.window_s(kind)
-        opened = self.rounds.open(event, notification, kind, seconds, command_id, who)
+        opened = self.rounds.open(
+            event, notification, kind, seconds, command_id, who, begins_action=begins_action
+        )
         if not opened.is_vote:
             self._apply(beat.announced.notice_opened(event, now))
         self.link.send(
@@ -298,9 +296,14 @@ class Channel:
 
     def _round_over(self, current: Round) -> None:
         self._reports.publish_outcome(current)
-        if not current.is_vote and not self.gone:
-            self._apply(self.heartbeat.announced.notice_over(current.event, self._clock.now()))
+        if self.gone:
+            return
+        now = self._clock.now()
+        if not current.is_vote:
+            self._apply(self.heartbeat.announced.notice_over(current.event, now))
             self._pace()
+        elif current.begins_action and current.is_accepted:
+            self.heartbeat.announced.action_begins(now)
 
     # -- effects ----------------------------------------------------------------------------
 

@@ -54,10 +54,6 @@ class ChannelOutages:
         if not self._gone:
             self._expect(self._heartbeat.announced.stops(what, self._clock.now()))
 
-    def action_begins(self) -> None:
-        """Notes that the vote of an action was accepted: its notice follows."""
-        self._heartbeat.announced.action_begins(self._clock.now())
-
     def performing(self, what: str) -> None:
         """Notes that the command of ``what`` starts now: resets meanwhile are its own."""
         self._heartbeat.announced.performing(what)

@@ -277,6 +277,7 @@ class Host:
         patience_s: float,
         begin_by: BeginBy,
         who: str = "",
+        by_vim: bool = False,
     ) -> Round:
         """Opens a vote or notice as soon as the one that is open has closed.
 
@@ -291,6 +292,7 @@ class Host:
             patience_s: how long to wait for a round that is open, in seconds.
             begin_by: until when it may be opened.
             who: who requested it, for the history.
+            by_vim: whether the VIM asks; its vote begins an action.
 
         Raises:
             UnknownInstance, NotHeartbeating, RoundOpen, InstanceOwned, Expired: nothing was sent.
@@ -305,7 +307,9 @@ class Host:
                 except trio.TooSlowError:
                     break
             begin_by.check()
-            return self._rounds.open(self.channel(uuid), event, notification, command_id, who)
+            return self._rounds.open(
+                self.channel(uuid), event, notification, command_id, who, by_vim=by_vim
+            )
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
         """Enables or disables reporting of losses and ill health; ``uuid`` "" is the whole host.

@@ -13,7 +13,6 @@ from hbtrio.wire.vocabulary import (
     Event,
     ExpectedEffect,
     NotificationType,
-    VoteResult,
 )
 
 
@@ -40,8 +39,14 @@ class OutsideRounds:
         notification: NotificationType,
         command_id: str = "",
         who: str = "",
+        *,
+        by_vim: bool = False,
     ) -> Round:
         """Opens a vote or notice; arguments and errors are those of :meth:`Channel.open_round`.
+
+        Args:
+            by_vim: whether the VIM asks: its vote begins an action. A vote of anybody else is only
+                a question.
 
         Raises:
             InstanceOwned: a vote, while an operator's action is in progress.
@@ -49,17 +54,19 @@ class OutsideRounds:
         is_vote = notification is NotificationType.REVOCABLE
         if is_vote and self._owners.of(channel.uuid).refuses_vote:
             raise InstanceOwned(f"{self._owners.words(channel.uuid)} is in progress")
-        opened = channel.open_round(event, notification, command_id, who)
-        if is_vote:
+        begins_action = is_vote and by_vim
+        opened = channel.open_round(
+            event, notification, command_id, who, begins_action=begins_action
+        )
+        if begins_action:
             self._nursery.start_soon(self._await_outcome, channel.uuid, opened)
-        else:
+        elif not is_vote:
             self._noticed(channel, event, opened.window.seconds)
         return opened
 
     async def _await_outcome(self, uuid: str, vote: Round) -> None:
         await vote.done.wait()
-        # Only a reject refuses the event.
-        if vote.outcome is not None and vote.outcome.result is not VoteResult.REJECT:
+        if vote.is_accepted:
             self._owners.vote_accepted(uuid, vote.event)
 
     def _noticed(self, channel: Channel, event: Event, window_s: float) -> None:

@@ -42,6 +42,8 @@ class Round:
     command_id: str = ""
     #: Who requested it, or "".
     who: str = ""
+    #: Whether it is the vote of an action, whose notice follows if nobody rejects.
+    begins_action: bool = False
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Outcome | None = None
 
@@ -49,6 +51,11 @@ class Round:
     def is_vote(self) -> bool:
         """Whether it is a vote; else a notice."""
         return self.notification is NotificationType.REVOCABLE
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether it has ended without a reject: only a reject refuses the event."""
+        return self.outcome is not None and self.outcome.result is not VoteResult.REJECT
 
     def open_text(self, now: float) -> str:
         """Says why another round can't be opened now."""
@@ -115,6 +122,8 @@ class RoundSlot:
         seconds: float,
         command_id: str,
         who: str,
+        *,
+        begins_action: bool,
     ) -> Round:
         """Opens a round; none may be open."""
         assert self.current is None
@@ -130,7 +139,9 @@ class RoundSlot:
             subject_name=self._name(),
             allows_s=HOST_ALLOWS_S,
         )
-        self.current = Round(event, notification, self._new_id(), window, command_id, who)
+        self.current = Round(
+            event, notification, self._new_id(), window, command_id, who, begins_action
+        )
         self._tasks.hold(window, {_GUEST: stay_silent})
         return self.current
 
