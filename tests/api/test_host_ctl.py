@@ -143,7 +143,7 @@ async def test_status_shows_the_owner_and_what_was_not_done() -> None:
         assert "OWNER" not in shown.text
         assert "NOT ACTED" not in shown.text
         await world.at(2)
-        world.vote(guest, Event.REBOOT)
+        await world.vim_vote(guest, Event.REBOOT)
         await world.at(4.5)
         falls_silent(guest)
         await world.at(20)
