@@ -193,6 +193,8 @@ class LogQueue(logging.Handler):
         self._dropped = 0
         self._shedding = False
         self._shed = 0
+        #: All lines that were dropped, because the writer is slow or in an overload.
+        self.lines_dropped = 0
         #: Taken from the queue, or due besides, and not yet returned by :meth:`next`.
         self._taken: deque[logging.LogRecord] = deque()
         self._ended = False
@@ -221,6 +223,7 @@ class LogQueue(logging.Handler):
         """Queues a record that is within the bounds; see :class:`logging.Handler`."""
         if self._shedding and record.levelno < logging.WARNING:
             self._shed += 1
+            self.lines_dropped += 1
             return
         place, now = (record.pathname, record.lineno), time.monotonic()
         if self._limits.allows(place, _subject(record), now):
@@ -268,6 +271,7 @@ class LogQueue(logging.Handler):
             self._queue.put_nowait(record)
         except queue.Full:
             self._dropped += 1
+            self.lines_dropped += 1
 
 
 def _formatted(record: logging.LogRecord) -> logging.LogRecord:

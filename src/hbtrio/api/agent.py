@@ -32,13 +32,14 @@ from starlette.routing import Route
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.expiry import begin_by, clock_reply
+from hbtrio.api.fleet_metrics import agent_metrics
 from hbtrio.api.fleet_status import (
     fleet_instance,
     fleet_status,
     unregistered_on,
 )
 from hbtrio.api.history import history_line, history_page
-from hbtrio.api.metrics import METRICS_TYPE, agent_metrics
+from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.openapi import openapi
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet import Unknown

@@ -5,6 +5,7 @@
     GET  /v1/instances/UUID                  one instance
     GET  /v1/history[?uuid=][&before=][&limit=]   the history, the newest first
     GET  /v1/events[?recent=N][&follow=no]   reports, one JSON line each: the last N, then new ones
+    GET  /metrics                            metrics for Prometheus
     POST /v1/brake/release                   lets corrective commands run after a mass failure
     POST /v1/instances/UUID/vote             {"event": "stop"}
     POST /v1/instances/UUID/notify           {"event": "stop"}
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -31,11 +32,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hbtrio.api import common as api_parts
-from hbtrio.api.auth import operator_of
+from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.control import ControlAccess, ControlAdmission
 from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.history import history_page
+from hbtrio.api.host_metrics import host_metrics
 from hbtrio.api.host_status import host_status, instance_status
+from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.memory import NotKept
@@ -62,11 +65,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
     api = _HostApi(host)
     app = api_parts.application(
         [
-            Route("/v1/status", api.status, methods=["GET"]),
-            Route("/v1/history", api.history, methods=["GET"]),
-            Route("/v1/events", api.events, methods=["GET"]),
-            Route("/v1/clock", api.clock, methods=["GET"]),
-            Route("/v1/instances/{uuid}", api.instance, methods=["GET"]),
+            *_shown(api),
             Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
             Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
             Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
@@ -74,6 +73,31 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
         ]
     )
     return ControlAdmission(app, access)
+
+
+def observe_api(
+    host: Host, *, token: Callable[[], str] | None = None, local: bool = True
+) -> OperatorAdmission:
+    """What only shows of a host's API as an ASGI application, for ``[observe]``.
+
+    Args:
+        host: the host.
+        token: returns the token.
+        local: whether TCP is served on the loopback only; elsewhere a request needs the token or a
+            client certificate.
+    """
+    return OperatorAdmission(api_parts.application(_shown(_HostApi(host))), token, local=local)
+
+
+def _shown(api: _HostApi) -> list[Route]:
+    return [
+        Route("/v1/status", api.status, methods=["GET"]),
+        Route("/v1/history", api.history, methods=["GET"]),
+        Route("/v1/events", api.events, methods=["GET"]),
+        Route("/v1/clock", api.clock, methods=["GET"]),
+        Route("/v1/instances/{uuid}", api.instance, methods=["GET"]),
+        Route("/metrics", api.metrics, methods=["GET"]),
+    ]
 
 
 class _HostApi:
@@ -92,6 +116,9 @@ class _HostApi:
             instances.append(instance_status(self._host, channel, trio.current_time()))
         host = host_status(self._host, trio.current_time())
         return api_parts.answer(Status(host=host, instances=tuple(instances)))
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(await host_metrics(self._host), media_type=METRICS_TYPE)
 
     async def instance(self, request: Request) -> Response:
         with _faults():

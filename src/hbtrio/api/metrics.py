@@ -1,170 +1,65 @@
-"""What an agent counts, in Prometheus' text format.
-
-Labels have few values, but for the hosts' names: there are as many as links and inventory have
-room for. Instances are counted, not named; a fleet has too many and tenants make them up.
-"""
+"""What the metrics of host and agent have in common: Prometheus' text format, and certificates."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-import hbtrio
-from hbtrio.api.fleet_status import host_names, link_of
-from hbtrio.nursery.agent.daemon import Agent
-from hbtrio.nursery.agent.vim_delivery import DeliveryStatus
 from hbtrio.nursery.file_watch import FileWatch
 
 METRICS_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
-_LINKS: Final = ("up", "down", "lost", "never")
 
-
-def agent_metrics(agent: Agent, now: float) -> bytes:
-    """All numbers of an agent.
+def exposition(families: Iterable[Metric]) -> bytes:
+    """Encodes metrics.
 
     Args:
-        agent: the agent.
-        now: trio's time.
+        families: each metric with all its samples.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Numbers(agent, now))
+    registry.register(_Given(families))
     return generate_latest(registry)
 
 
-class _Numbers(Collector):
-    def __init__(self, agent: Agent, now: float) -> None:
-        self._agent = agent
-        self._now = now
+class _Given(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
 
-    def collect(self) -> Iterator[Metric]:
-        """The numbers, each with what it is."""
-        agent = self._agent
-        info = GaugeMetricFamily("hbtrio_agent_info", "The agent's version.", labels=["version"])
-        info.add_metric([hbtrio.__version__], 1)
-        yield info
-        yield from self._hosts()
-        heartbeating = sum(
-            (live := agent.fleet.live(uuid)) is not None and live.heartbeating
-            for uuid in agent.fleet.instances
-        )
-        instances = GaugeMetricFamily(
-            "hbtrio_agent_instances", "Instances of the inventory.", labels=["heartbeating"]
-        )
-        instances.add_metric(["yes"], heartbeating)
-        instances.add_metric(["no"], len(agent.fleet.instances) - heartbeating)
-        yield instances
-        yield GaugeMetricFamily(
-            "hbtrio_agent_rounds_open", "Votes and notices in progress.", value=len(agent.rounds)
-        )
-        yield CounterMetricFamily(
-            "hbtrio_agent_host_alarms",
-            "Hosts whose alarms began to be held back.",
-            value=agent.mass_failure_guard.alarms,
-        )
-        yield CounterMetricFamily(
-            "hbtrio_agent_crashes",
-            "Tasks that failed and were started again.",
-            value=agent.supervisor.crashes,
-        )
-        yield GaugeMetricFamily(
-            "hbtrio_agent_store_failing",
-            "1: the store can't be written.",
-            value=agent.store.fault != "",
-        )
-        yield GaugeMetricFamily(
-            "hbtrio_agent_store_files_lost",
-            "1: the store's files were deleted, replaced or made read-only.",
-            value=agent.store_watch.fault != "",
-        )
-        yield CounterMetricFamily(
-            "hbtrio_agent_links_refused",
-            "Refused connections of hosts.",
-            value=agent.links.refused.count,
-        )
-        yield from _files(agent.files)
-        if agent.delivery is not None:
-            yield from _delivery(agent.delivery.status)
-
-    def _hosts(self) -> Iterator[Metric]:
-        links: Counter[str] = Counter()
-        down = GaugeMetricFamily(
-            "hbtrio_agent_link_down_seconds",
-            "Seconds since the link was lost; 0 while it is up.",
-            labels=["hostname"],
-        )
-        held = GaugeMetricFamily(
-            "hbtrio_agent_alarms_held_back",
-            "1: the alarms of this host are held back.",
-            labels=["hostname"],
-        )
-        for name in host_names(self._agent):
-            link, down_s = link_of(self._agent, name, self._now)
-            links[link] += 1
-            if link != "never":
-                down.add_metric([name], down_s or 0.0)
-            held.add_metric([name], self._agent.mass_failure_guard.hold(name) is not None)
-        hosts = GaugeMetricFamily(
-            "hbtrio_agent_hosts",
-            "Hosts by link: up, down, lost (down beyond the grace time), or never there.",
-            labels=["link"],
-        )
-        for link in _LINKS:
-            hosts.add_metric([link], links[link])
-        yield from (hosts, down, held)
+    def collect(self) -> Iterable[Metric]:
+        """What was given."""
+        return self._families
 
 
-def _files(files: FileWatch) -> Iterator[Metric]:
+def certificate_families(prefix: str, files: FileWatch, peers: str) -> Iterator[Metric]:
+    """The certificates of a daemon and of its peers.
+
+    Args:
+        prefix: what the names begin with.
+        files: the certificates.
+        peers: who the peers are, in words.
+    """
     expires = GaugeMetricFamily(
-        "hbtrio_agent_certificate_expires_timestamp_seconds",
+        f"{prefix}_certificate_expires_timestamp_seconds",
         "When a certificate of the configuration expires, by the key that names its file.",
         labels=["key"],
     )
     for own in files.certificates:
         expires.add_metric([own.where], own.expires.timestamp())
-    peers = GaugeMetricFamily(
-        "hbtrio_agent_peer_certificate_expires_timestamp_seconds",
-        "When the certificate expires that a linked host or the VIM has shown.",
+    shown = GaugeMetricFamily(
+        f"{prefix}_peer_certificate_expires_timestamp_seconds",
+        f"When the certificate expires that {peers} has shown.",
         labels=["peer"],
     )
     for peer, moment in sorted(files.peers.items()):
-        peers.add_metric([peer], moment.timestamp())
-    yield from (expires, peers)
+        shown.add_metric([peer], moment.timestamp())
+    yield from (expires, shown)
     yield GaugeMetricFamily(
-        "hbtrio_agent_renewed_files_failing",
+        f"{prefix}_renewed_files_failing",
         "Renewed certificates and tokens that can't be used.",
         value=len(files.faults),
-    )
-
-
-def _delivery(status: DeliveryStatus) -> Iterator[Metric]:
-    yield GaugeMetricFamily(
-        "hbtrio_agent_vim_reachable",
-        "1: the last request got through to the VIM.",
-        value=status.reachable,
-    )
-    yield GaugeMetricFamily(
-        "hbtrio_agent_outbox_waiting",
-        "What is queued for the VIM, or being sent.",
-        value=status.waiting,
-    )
-    ended = CounterMetricFamily(
-        "hbtrio_agent_deliveries",
-        "Messages to the VIM, by how their delivery ended.",
-        labels=["result"],
-    )
-    ended.add_metric(["delivered"], status.delivered)
-    ended.add_metric(["unconfirmed"], status.unconfirmed)
-    ended.add_metric(["undelivered"], status.undelivered)
-    yield ended
-    yield CounterMetricFamily(
-        "hbtrio_agent_delivery_retries",
-        "Attempts that failed and were or will be repeated.",
-        value=status.retries,
     )

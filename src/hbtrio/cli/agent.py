@@ -11,7 +11,6 @@ import os
 import platform
 import signal
 import uuid
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -22,11 +21,10 @@ import trio
 from hbtrio.api.agent import agent_api
 from hbtrio.api.auth import OperatorAdmission, VimAdmission
 from hbtrio.api.vim import vim_api
+from hbtrio.cli.api_endpoint import ApiEndpoint, tls_of
 from hbtrio.config.agent import (
     DEFAULT_AGENT_CONFIG,
     AgentConfig,
-    LinkSettings,
-    OperatorSettings,
     VimSettings,
 )
 from hbtrio.config.endpoints import is_local
@@ -35,7 +33,7 @@ from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
 from hbtrio.log import logging_to
 from hbtrio.net.endpoints import Endpoint, Listener
-from hbtrio.net.tls_files import TlsFiles, client_files, server_files, token_files
+from hbtrio.net.tls_files import TlsFiles, client_files
 from hbtrio.nursery.agent.daemon import Agent, open_agent
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.file_watch import FileWatch
@@ -81,71 +79,12 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-@attrs.frozen
-class ApiEndpoint:
-    """Where an API is served, and what is needed to get in."""
-
-    endpoint: Endpoint
-    token: Callable[[], str] | None
-    tls: TlsFiles | None
-
-    @classmethod
-    def of(
-        cls,
-        file: str,
-        table: str,
-        settings: VimSettings | OperatorSettings,
-        watch: FileWatch,
-        *,
-        optional: bool = False,
-    ) -> ApiEndpoint:
-        """Reads its files.
-
-        Args:
-            file: the configuration file.
-            table: its table in it.
-            settings: what it says.
-            watch: uses the files when they are renewed.
-            optional: a client certificate is asked for and not insisted on.
-
-        Raises:
-            UserError: one can't be used.
-        """
-        where = f"{file}: {table}"
-        token, tls = None, None
-        if settings.token_file:
-            token_file = token_files(settings.token_file, f"{where}.token_file")
-            watch.add(f"{where}.token_file", token_file)
-            token = partial(getattr, token_file, "value")
-        if settings.certificate:
-            tls = _tls_of(where, table, settings, optional=optional)
-            watch.add_tls(where, tls)
-        return cls(Endpoint.parse(settings.listen), token, tls)
-
-
-def _tls_of(
-    where: str,
-    table: str,
-    files: VimSettings | OperatorSettings | LinkSettings,
-    *,
-    optional: bool = False,
-) -> TlsFiles:
-    return server_files(
-        where,
-        files.certificate,
-        files.key,
-        files.authority,
-        keys=f"{table}.",
-        optional=optional,
-    )
-
-
 async def _serve(config: AgentConfig, file: str) -> None:
     files = FileWatch(wall_clock)
     link = Endpoint.parse(config.link.listen)
     link_tls = None
     if config.link.certificate:
-        link_tls = _tls_of(f"{file}: link", "link", config.link)
+        link_tls = tls_of(f"{file}: link", "link", config.link)
         files.add_tls(f"{file}: link", link_tls)
     vim = ApiEndpoint.of(file, "vim", config.vim, files)
     operator = ApiEndpoint.of(file, "operator", config.operator, files, optional=True)

@@ -13,7 +13,7 @@ import platform
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -21,8 +21,11 @@ from typing import Any
 import attrs
 import trio
 
-from hbtrio.api.control import ControlAccess
-from hbtrio.api.host import host_api
+from hbtrio.api.auth import OperatorAdmission
+from hbtrio.api.control import ControlAccess, ControlAdmission
+from hbtrio.api.host import host_api, observe_api
+from hbtrio.cli.api_endpoint import ApiEndpoint
+from hbtrio.config.endpoints import is_local
 from hbtrio.config.host import (
     DEFAULT_HOST_CONFIG,
     AgentLinkSettings,
@@ -32,10 +35,10 @@ from hbtrio.config.toml import load_toml, structure
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
 from hbtrio.log import LogQueue, logging_to
-from hbtrio.net.endpoints import Endpoint
+from hbtrio.net.endpoints import Endpoint, Listener
 from hbtrio.net.tls import expiry_of
 from hbtrio.net.tls_files import TlsFiles, client_files
-from hbtrio.net.unix_socket import UnixListener, open_unix_listener
+from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.agent_link import HostLink, Identity
 from hbtrio.nursery.host.daemon import Host, open_host
@@ -136,6 +139,9 @@ async def _serve(
     files = FileWatch(_local_time)
     tls = _tls_of(config.agent, file, files) if config.agent.certificate else None
     access = ControlAccess.of(config.control, file)
+    observed = None
+    if config.observe.listen:
+        observed = ApiEndpoint.of(file, "observe", config.observe, files, optional=True)
     manager = ServiceManager.of(os.environ, os.getpid())
     with (
         collected_until_told() as stop_collecting,
@@ -143,6 +149,7 @@ async def _serve(
     ):
         # After the signals: whoever sees the socket may send TERM, and its end removes the socket.
         listener = await open_unix_listener(config.control_socket, config.control_permissions)
+        watched = [] if observed is None else await observed.endpoint.listen()
         async with SystemProcesses() as processes, manager.keep_alive():
             environment = HostEnvironment(
                 watch=watch,
@@ -152,6 +159,7 @@ async def _serve(
                 new_id=partial(random.getrandbits, MAX_ID.bit_length()),
                 reports=Reports(_local_time),
                 shed_log=log.shed,
+                log_lines_dropped=lambda: log.lines_dropped,
                 files=files,
                 memory=HostMemory(_memory_settings(config)),
             )
@@ -161,7 +169,12 @@ async def _serve(
                 trio.open_nursery() as nursery,
                 open_host(config, environment, events) as host,
             ):
-                await nursery.start(_serve_api, host, listener, access)
+                api = host_api(host, access)
+                await nursery.start(_serve_api, host, "operator", api, [listener], None)
+                if observed is not None:
+                    local = is_local(config.observe.listen)
+                    shown = observe_api(host, token=observed.token, local=local)
+                    await nursery.start(_serve_api, host, "observe", shown, watched, observed.tls)
                 if config.agent.connect:
                     connect = partial(_connect, agent, tls, files)
                     link = HostLink(host, _identity(config, host), connect)
@@ -241,16 +254,22 @@ def _local_time() -> datetime:
 
 async def _serve_api(
     host: Host,
-    listener: UnixListener,
-    access: ControlAccess,
+    whose: str,
+    api: ControlAdmission | OperatorAdmission,
+    listeners: Sequence[Listener],
+    tls: TlsFiles | None,
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
     def crashed(error: BaseException) -> None:
         host.supervisor.count_crash()
-        _log.error("operator API failed", exc_info=error)
+        _log.error("%s API failed", whose, exc_info=error)
 
-    api = host_api(host, access)
     await serve_http(
-        api, [listener], classes=api.classes, on_crash=crashed, task_status=task_status
+        api,
+        listeners,
+        tls=tls,
+        classes=api.classes,
+        on_crash=crashed,
+        task_status=task_status,
     )

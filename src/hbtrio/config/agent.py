@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 import attrs
 
-from hbtrio.config.endpoints import clash, is_local, listen_at
+from hbtrio.config.endpoints import clash, is_local, listen_at, tls_of_an_api
 from hbtrio.config.host import BrakeSettings, LogLevel, LogTarget
 from hbtrio.config.rules import Rule, Ruled
 from hbtrio.config.settings import choice, number, path, table, word
@@ -21,17 +21,6 @@ from hbtrio.config.source import shown
 DEFAULT_AGENT_CONFIG: Final = "/etc/hbtrio/agent.toml"
 
 # ruff: noqa: RUF009 -- the calls in the class bodies make attrs fields, not shared defaults
-
-
-def _tls_of_an_api(api: VimSettings | OperatorSettings) -> Iterator[str]:
-    if bool(api.certificate) != bool(api.key):
-        yield "certificate and key go together"
-    elif api.authority and not api.certificate:
-        yield "authority needs certificate and key"
-    elif api.certificate and api.listen.startswith("unix:"):
-        yield "certificate and key are for tcp, not for a unix socket"
-    elif not api.certificate and not is_local(api.listen):
-        yield "listen: certificate and key are needed for this address"
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +50,7 @@ class VimSettings(Ruled):
         if self.url_authority and not self.url.startswith("https:"):
             yield "url_authority is for an https url"
 
-    rules: ClassVar = (_tls_of_an_api, _not_open_to_all, _authority_of_a_certificate)
+    rules: ClassVar = (tls_of_an_api, _not_open_to_all, _authority_of_a_certificate)
 
 
 @attrs.frozen(kw_only=True)
@@ -108,7 +97,7 @@ class OperatorSettings(Ruled):
         if not (is_local(self.listen) or self.token_file or self.authority):
             yield "listen: token_file or authority is needed for this address"
 
-    rules: ClassVar = (_tls_of_an_api, _not_open_to_all)
+    rules: ClassVar = (tls_of_an_api, _not_open_to_all)
 
 
 @attrs.frozen(kw_only=True)

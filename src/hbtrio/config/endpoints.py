@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from hbtrio.config.settings import LISTENED_PATH_BYTES, SOCKET_PATH_BYTES, checked_field, unfit
 from hbtrio.config.source import shown
@@ -23,6 +23,11 @@ def listen_at(default: str) -> Any:
     return _endpoint(default, LISTENED_PATH_BYTES)
 
 
+def may_listen_at() -> Any:
+    """Declare an endpoint to listen at, or empty; a unix socket's path has at most 106 bytes."""
+    return _endpoint("", LISTENED_PATH_BYTES, optional=True)
+
+
 def connect_to(default: str = "") -> Any:
     """Declare an endpoint to connect to, or empty; a unix path has at most 107 bytes."""
     return _endpoint(default, SOCKET_PATH_BYTES, optional=True)
@@ -32,6 +37,38 @@ def is_local(listen: str) -> bool:
     """Return whether only this machine can reach an endpoint."""
     match = _TCP.fullmatch(listen)
     return listen.startswith(_UNIX) if match is None else match["host"] in _LOCAL_HOSTS
+
+
+class ServedApi(Protocol):
+    """The keys of a table for an HTTP API."""
+
+    @property
+    def listen(self) -> str:
+        """Where it is served."""
+
+    @property
+    def certificate(self) -> str:
+        """The file of its certificate, or empty."""
+
+    @property
+    def key(self) -> str:
+        """The file of the certificate's key, or empty."""
+
+    @property
+    def authority(self) -> str:
+        """The file of the authority of its clients' certificates, or empty."""
+
+
+def tls_of_an_api(api: ServedApi) -> Iterator[str]:
+    """The rule that an API has all of TLS or none, and needs it beyond this machine."""
+    if bool(api.certificate) != bool(api.key):
+        yield "certificate and key go together"
+    elif api.authority and not api.certificate:
+        yield "authority needs certificate and key"
+    elif api.certificate and api.listen.startswith("unix:"):
+        yield "certificate and key are for tcp, not for a unix socket"
+    elif not api.certificate and not is_local(api.listen):
+        yield "listen: certificate and key are needed for this address"
 
 
 def clash(one: str, other: str) -> bool:

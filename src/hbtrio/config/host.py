@@ -14,6 +14,7 @@ from typing import ClassVar, Final, Literal
 import attrs
 
 from hbtrio.config.endpoints import connect_to, is_local
+from hbtrio.config.observe import ObserveSettings
 from hbtrio.config.rules import Ruled
 from hbtrio.config.settings import (
     PLACEHOLDER,
@@ -245,6 +246,7 @@ class HostConfig(Ruled):
     brake: BrakeSettings = table(BrakeSettings)
     actions: ActionCommands = table(ActionCommands)
     agent: AgentLinkSettings = table(AgentLinkSettings)
+    observe: ObserveSettings = table(ObserveSettings)
 
     @property
     def control_permissions(self) -> int:

@@ -14,6 +14,8 @@ from typing import Final, NoReturn, Protocol
 
 import trio
 
+from hbtrio.policy.histogram import Histogram
+
 SLOT_S: Final = 0.01
 
 #: Channels that :meth:`Pacer.shared_slot` puts into one slot: enough to make wake-ups rare, few
@@ -42,8 +44,10 @@ class Pacer:
         #: A heap of slots, including slots that have become empty since.
         self._order: list[int] = []
         self._sleep = trio.CancelScope()
-        #: The largest delay of a wake-up after its slot's time, in seconds, for status and metrics.
+        #: The largest delay of a wake-up after its slot's time, in seconds, for status.
         self.worst_lateness_s = 0.0
+        #: All of them, for metrics.
+        self.lateness = Histogram()
 
     def schedule(self, paced: Paced, due: float) -> None:
         """Moves ``paced`` into the slot of ``due``.
@@ -104,7 +108,9 @@ class Pacer:
             while self._order and self._order[0] * SLOT_S <= woken:
                 slot = heapq.heappop(self._order)
                 now = trio.current_time()
-                self.worst_lateness_s = max(self.worst_lateness_s, now - slot * SLOT_S)
+                late_s = now - slot * SLOT_S
+                self.worst_lateness_s = max(self.worst_lateness_s, late_s)
+                self.lateness.add(late_s)
                 for paced in self._slots.pop(slot, ()):
                     if paced.slot == slot:
                         paced.slot = None

@@ -21,6 +21,10 @@ class Flood:
         self._held_s = 0.0
         self._named = False
 
+    def is_held_back(self, now: float) -> bool:
+        """Returns whether the peer was named within the last minute."""
+        return self._named and now - self._since < PERIOD_S
+
     def is_news(self, pause_s: float, now: float) -> bool:
         """Counts a pause; returns whether the peer is to be named, at most once a minute.
 

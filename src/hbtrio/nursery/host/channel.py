@@ -8,7 +8,6 @@ this instance and affects no other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import trio
 
@@ -74,6 +73,8 @@ class Channel:
             self._reported_name,
         )
         self._reports = ChannelReports(self.uuid, self.heartbeat, setup)
+        #: Publishes a report about the instance.
+        self.report = self._reports.publish
         self.outages = ChannelOutages(self.heartbeat, self._clock, self.dialling, self._expect)
         self._life = trio.CancelScope()
         self._counted = False
@@ -121,11 +122,6 @@ class Channel:
     def beats(self) -> int:
         """How many challenges were answered so far."""
         return self.heartbeat.beats
-
-    @property
-    def report(self) -> Callable[..., None]:
-        """Publishes a report about the instance: :meth:`ChannelReports.publish`."""
-        return self._reports.publish
 
     @property
     def gone(self) -> bool:
@@ -205,9 +201,12 @@ class Channel:
                 self.link.send(Nack(message.invocation_id, text))
             return
         due, health = self.heartbeat.due, self.heartbeat.health
+        beats = self.heartbeat.beats
         if self.heartbeat.state is not HeartbeatState.HEARTBEATING or type(message) is Init:
             self._clock.account(now)  # to a plain answer it makes no difference
         self._apply(self.heartbeat.received(message, now))
+        if self.heartbeat.beats != beats:
+            self._setup.counts.round_trips.add(self.heartbeat.round_trip_s)
         if self.heartbeat.due != due:
             self._pace(shared=type(message) is Init)
         if type(message) is Init or self.heartbeat.health is not health:
@@ -248,7 +247,9 @@ class Channel:
             if self.link.is_ending:
                 return
         if now >= self.heartbeat.due:
+            missed = self.heartbeat.missed
             self._apply(self.heartbeat.tick(now, late=late))
+            self._setup.counts.misses += self.heartbeat.missed - missed
 
     def _pace(self, *, shared: bool = False) -> None:
         pacer, due = self._setup.pacer, self.heartbeat.due

@@ -67,6 +67,10 @@ class ChannelLink:
         self._connection: ChannelConnection | None = None
         self._crash: Exception | None = None
 
+    def is_held_back(self, now: float) -> bool:
+        """Whether the instance has sent too much within the last minute."""
+        return self._bad_messages.flood.is_held_back(now)
+
     @property
     def faulty(self) -> int:
         """How many messages were unusable or dropped in a flood."""

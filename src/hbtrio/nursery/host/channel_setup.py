@@ -9,6 +9,7 @@ import attrs
 
 from hbtrio.fsm.heartbeat.rules import HeartbeatRules
 from hbtrio.nursery.host.connection import ReadLimits
+from hbtrio.nursery.host.counts import HostCounts
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import Dialer
@@ -39,6 +40,7 @@ class ChannelSetup:
     new_id: Callable[[], int]
     heartbeat: HeartbeatRules
     limits: ReadLimits
+    counts: HostCounts
     #: Called with each reported loss or ill health.
     on_failure: OnFailure
     #: Called with +1 when an instance starts heartbeating, and -1 when it stops.

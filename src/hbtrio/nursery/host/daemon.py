@@ -34,6 +34,7 @@ from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.connection import ReadLimits
 from hbtrio.nursery.host.correction_tools import HeartbeatingCount
 from hbtrio.nursery.host.corrective import Corrective
+from hbtrio.nursery.host.counts import HostCounts
 from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
 from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.environment import HostEnvironment
@@ -88,6 +89,10 @@ class Host:
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
         self.heap = HeapFreezer()
+        #: For metrics.
+        self.counts = HostCounts()
+        self.reports.listen(self.counts.report)
+        self.log_lines_dropped = environment.log_lines_dropped
         self.overload = OverloadWatch(self.guard, environment.shed_log, environment.reports.now)
         self.supervisor = Supervisor()
         self.mass_failures = MassFailures(config.brake.share, config.brake.minimum)
@@ -170,6 +175,7 @@ class Host:
                     restart_max_s=limits.restart_max_s,
                 ),
             ),
+            counts=self.counts,
             limits=ReadLimits(limits.line_bytes, limits.bytes_per_s, limits.burst_bytes),
             on_failure=self.corrective.failure,
             on_heartbeating=self._heartbeating.change,

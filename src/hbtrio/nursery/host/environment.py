@@ -28,6 +28,8 @@ class HostEnvironment:
     clock: ProcessClock = attrs.field(factory=process_clock)
     #: Drops log lines below level warning (True), or logs them again; called in an overload.
     shed_log: Callable[[bool], None] = lambda _: None
+    #: Returns how many log lines were dropped.
+    log_lines_dropped: Callable[[], int] = lambda: 0
     #: The certificates in use.
     files: FileWatch = attrs.field(factory=FileWatch)
     #: What is remembered across restarts.

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock
 
 import hbtrio
-from hbtrio.api.metrics import METRICS_TYPE, agent_metrics
+from hbtrio.api.fleet_metrics import agent_metrics
+from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.net.tls_files import server_files
 from hbtrio.nursery.store_watch import LOOK_S
 from hbtrio.store.records import HostRecord, InstanceRecord
