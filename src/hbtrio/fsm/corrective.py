@@ -81,7 +81,7 @@ class Picture:
         starts_gone: whether a command is configured for a VM that has ended by a failure.
         saw_it_end_s: how long ago this daemon saw the VM end or crash, in seconds; None: it did
             not see it, this is a decision anew, or an agent decides.
-        asks_traffic: whether ``no_io_for_s`` is set.
+        asks_traffic: whether ``no_io_for_s`` is set, for an instance that is silent.
         busy: why it seems to be alive all the same; empty: it is not; None: not observed yet.
         asks_confirm: whether a command of ``confirm`` is set.
         refusal: why the command of ``confirm`` refuses; empty: it agrees; None: not asked yet.

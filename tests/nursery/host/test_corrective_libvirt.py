@@ -16,6 +16,7 @@ from hbtrio.config.host import (
     LibvirtSettings,
 )
 from hbtrio.nursery.host.reports import Report
+from hbtrio.wire.vocabulary import CorrectiveAction, Health
 from support.fake_libvirt import CRASHED, FakeDomain
 from support.fake_processes import FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
@@ -238,3 +239,16 @@ async def test_one_whose_packets_grow_is_reported_until_they_stop() -> None:
         assert started(world) == []
         await world.sleep(200)
         assert [argv[0] for argv in started(world)] == ["reset"]
+
+
+async def test_one_that_is_ill_is_reset_although_its_disk_is_busy() -> None:
+    """That its kernel lives is no news: it answers."""
+    async with libvirt_world(no_io_for_s=30) as world:
+        machine = await running(world)
+        guest = machine.guest
+        guest.health, guest.action = Health.UNHEALTHY, CorrectiveAction.REBOOT
+        for _ in range(60):
+            machine.domain.requests += 1
+            await world.sleep(1)
+        assert [argv[0] for argv in started(world)] == ["reset"]
+        assert told(world, "not-acted") == []

@@ -197,7 +197,7 @@ class CorrectionRun:
             known=known,
             starts_gone=bool(tools.commands.reboot_gone),
             saw_it_end_s=self._saw_it_end_s(now),
-            asks_traffic=tools.settings.no_io_for_s > 0,
+            asks_traffic=tools.settings.no_io_for_s > 0 and not self._channel.heartbeating,
             busy=busy,
             asks_confirm=bool(tools.settings.confirm),
             refusal=refusal,
