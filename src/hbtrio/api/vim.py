@@ -199,11 +199,11 @@ class _VimApi:
 
         async def answered() -> None:
             if delivered():
-                await self._agent.rounds.replied(asked.command_id)
+                await self._agent.rounds.ends.replied(asked.command_id)
             else:
                 # The VIM gave up waiting, or never got this answer: for the VIM the request has
                 # failed, and a verdict would answer another step.
-                self._agent.rounds.unheard(asked.command_id)
+                self._agent.rounds.ends.unheard(asked.command_id)
 
         return JSONResponse(members, background=BackgroundTask(answered))
 

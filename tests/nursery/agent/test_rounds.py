@@ -152,7 +152,7 @@ async def test_the_outcome_may_come_before_the_hosts_reply(world: AgentWorld) ->
     assert asked.seconds == VOTE_S
     await trio.sleep(1)
     assert world.vim.verdicts == []  # the VIM has no reply yet
-    await world.agent.rounds.replied(asked.command_id)
+    await world.agent.rounds.ends.replied(asked.command_id)
     await trio.sleep(100)
     assert world.vim.verdicts == [(1.5, "stop", "reject", "no")]
 
@@ -162,7 +162,7 @@ async def test_nothing_is_sent_before_the_reply_is_written(world: AgentWorld) ->
     asked = await world.agent.rounds.ask(VM, Event.STOP, vote=True, who="vim")
     await trio.sleep(5)
     assert world.vim.verdicts == []
-    await world.agent.rounds.replied(asked.command_id)
+    await world.agent.rounds.ends.replied(asked.command_id)
     await wait_all_tasks_blocked()
     assert world.vim.verdicts == [(5.0, "stop", "allow", "fine")]
 
@@ -202,7 +202,7 @@ async def test_who_does_not_wait_for_the_reply_gets_no_verdict(world: AgentWorld
     host = await world.bound_host()
     host.silent()
     asked = await world.agent.rounds.ask(VM, Event.STOP, vote=True, who="vim")
-    world.agent.rounds.unheard(asked.command_id)
+    world.agent.rounds.ends.unheard(asked.command_id)
     await trio.sleep(1)
     await host.outcome(host.commands[0], VoteResult.REJECT, "no")
     await trio.sleep(100)
@@ -224,7 +224,7 @@ async def test_who_did_not_wait_for_the_reply_though_the_outcome_was_there(
     await trio.sleep(0.1)
     world.worker.slow_s = 0.0
     assert len(world.agent.rounds) == int(not kept)
-    world.agent.rounds.unheard(asked.command_id)
+    world.agent.rounds.ends.unheard(asked.command_id)
     await wait_all_tasks_blocked()
     why = "the requester did not wait for the reply"
     [verdict] = [one for one in await world.store.outbox() if one.command_id]
@@ -253,7 +253,7 @@ async def test_a_reply_that_can_t_be_noted_at_once(
         return await real(command_id)
 
     monkeypatch.setattr(world.store, "replied", replied)
-    await world.agent.rounds.replied(asked.command_id)
+    await world.agent.rounds.ends.replied(asked.command_id)
     await trio.sleep(100)
     assert world.vim.verdicts == [(1.0, "stop", "reject", "no")]
 

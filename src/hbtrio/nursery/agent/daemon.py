@@ -44,6 +44,7 @@ from hbtrio.nursery.agent.inventory import AgentInventory
 from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.agent.link_server import AgentLinks
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
+from hbtrio.nursery.agent.round_ends import RoundEnds
 from hbtrio.nursery.agent.rounds import Rounds
 from hbtrio.nursery.agent.unasked_rounds import UnaskedRounds
 from hbtrio.nursery.agent.verdicts import Verdicts
@@ -176,17 +177,18 @@ async def open_agent(
     await inventory.load()
     async with trio.open_nursery() as nursery:
         steps = VimSteps(nursery, fleet, states, guard)
-        rounds = Rounds(
+        ends = RoundEnds(
             nursery,
             fleet,
             store,
-            unasked,
             guard,
             outbox,
             history,
             Verdicts(fleet, steps, wall_clock),
-            new_command_id=new_command_id,
-            wall_clock=wall_clock,
+            wall_clock,
+        )
+        rounds = Rounds(
+            fleet, store, unasked, ends, new_command_id=new_command_id, wall_clock=wall_clock
         )
         events = HostEvents(
             nursery,
@@ -195,7 +197,7 @@ async def open_agent(
             store,
             states,
             mass_failure_guard,
-            rounds,
+            ends,
             outbox,
             history,
             guard,
@@ -208,7 +210,7 @@ async def open_agent(
             return not (len(rounds) or waiting)
 
         nursery.start_soon(run_guard, guard, resting)
-        await rounds.resume()
+        await ends.resume()
         await nursery.start(mass_failure_guard.run)
         await events.await_hosts()
         delivery = None
@@ -227,7 +229,7 @@ async def open_agent(
         nursery.start_soon(supervisor.keep, "file watch", files.run)
         nursery.start_soon(supervisor.keep, "store watch", store_watch.run)
         async with trio.open_nursery() as link_nursery:
-            later = LaterTruths(nursery, store, history, rounds)
+            later = LaterTruths(nursery, store, history, ends)
             links = AgentLinks(
                 link_nursery,
                 config.name,

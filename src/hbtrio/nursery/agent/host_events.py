@@ -20,7 +20,7 @@ from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.instance_states import ALARMS, InstanceStates, warn_of_vote
 from hbtrio.nursery.agent.inventory import AgentInventory
 from hbtrio.nursery.agent.mass_failure import MassFailureGuard
-from hbtrio.nursery.agent.rounds import Rounds
+from hbtrio.nursery.agent.round_ends import RoundEnds
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.nursery.wakeup import WakeUp
@@ -73,7 +73,7 @@ class HostEvents:
         store: Store,
         states: InstanceStates,
         guard: MassFailureGuard,
-        rounds: Rounds,
+        rounds: RoundEnds,
         outbox: WakeUp,
         history: Broadcast[HistoryEntry],
         time_guard: OnTimeGuard,

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from hbtrio.nursery.agent.rounds import Rounds
+from hbtrio.nursery.agent.round_ends import RoundEnds
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.store.records import HistoryEntry
 from hbtrio.store.store import Store
@@ -43,7 +43,7 @@ class LaterTruths:
         nursery: trio.Nursery,
         store: Store,
         history: Broadcast[HistoryEntry],
-        rounds: Rounds,
+        rounds: RoundEnds,
     ) -> None:
         self._nursery = nursery
         self._store = store
