@@ -50,8 +50,8 @@ async def test_status_counts_what_the_vim_has_not_registered(world: AgentWorld) 
     async with operators_api(world) as path:
         host = await half_known(world)
         await world.host(ScriptedHost("compute-1", OTHER_HOST_UUID, "b", (OTHER_WEB,)))
-        web = {"uuid": OTHER_VM, "name": "web", "hostname": HOSTNAME}
-        db = {"uuid": THIRD_VM, "name": "db", "hostname": HOSTNAME}
+        web = {"uuid": OTHER_VM, "name": "web", "hostname": HOSTNAME, "domain": ""}
+        db = {"uuid": THIRD_VM, "name": "db", "hostname": HOSTNAME, "domain": ""}
         moving = web | {"hostname": "compute-1"}
         assert await unregistered(path) == (
             [(HOSTNAME, 2), ("compute-1", 1)],
