@@ -356,16 +356,13 @@ async def test_action_waits_for_another_vote_and_says_so() -> None:
         world.vote(guest, Event.PAUSE)
         await world.at(2)
         guest.reply = lambda asked: Reply(VoteResult.COMPLETE)
-        response = await http.post(at(guest, "act"), json={"action": "stop", "command": ["true"]})
+        act = {"action": "live-migrate", "command": ["true"]}
+        response = await http.post(at(guest, "act"), json=act)
+        about = {"step": "vote", "event": "live_migrate_begin"}
         assert lines_of(response)[:3] == [
-            {
-                "step": "vote",
-                "event": "stop",
-                "waiting": "a vote on pause is open for another 8.0 s",
-                "seconds": 8.0,
-            },
-            {"step": "vote", "event": "stop", "window": "VOTE", "seconds": 9},
-            {"step": "vote", "event": "stop", "result": "complete", "reason": ""},
+            {**about, "waiting": "a vote on pause is open for another 8.0 s", "seconds": 8.0},
+            {**about, "window": "VOTE", "seconds": 9},
+            {**about, "result": "complete", "reason": ""},
         ]
         assert trio.current_time() == 10.0
 
@@ -376,6 +373,7 @@ async def test_action_on_an_instance_that_takes_no_part() -> None:
         guest.sends_init = False
         guest.appear()
         await world.at(2)
+        world.after(3, guest.vanish)
         response = await http.post(at(guest, "act"), json={"action": "stop", "command": ["true"]})
         skipped = f"{guest.uuid} is not heartbeating: discovered"
         assert lines_of(response) == [
@@ -383,6 +381,8 @@ async def test_action_on_an_instance_that_takes_no_part() -> None:
             {"step": "notice", "event": "stop", "skipped": skipped},
             {"step": "command", "argv": ["true"], "seconds": 600.0},
             {"step": "command", "result": "done", "reason": "", "output": ""},
+            {"step": "down", "event": "stop", "seconds": 300.0},
+            {"step": "down", "event": "stop", "result": "down", "reason": ""},
             {"step": "end", "outcome": "done", "reason": ""},
         ]
 

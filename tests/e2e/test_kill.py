@@ -213,6 +213,8 @@ async def test_kill_9_of_guests(home: Path) -> None:
                     "notice of suspend: complete",
                     f"command: {works['act'].directory}/command, at most 600 s",
                     "command: done",
+                    "VM frozen: waiting at most 21 s",
+                    "VM frozen: yes",
                     "suspend: done",
                 ],
                 [],

@@ -90,7 +90,7 @@ async def test_a_host_with_64_descriptors_and_200_vms(
                 # Commands have descriptors, too.
                 instances = (await status(home))["instances"]
                 (one, *_) = [one for one in instances if one["state"] == "heartbeating"]
-                acted = await ctl(home, "act", "--force", one["uuid"], "stop", "--", "/bin/true")
+                acted = await ctl(home, "act", "--force", one["uuid"], "unpause", "--", "/bin/true")
                 assert acted.status == 0, acted
                 why = [one["why"] for one in instances if "descriptors are reserved" in one["why"]]
                 assert len(why) > 100
@@ -307,14 +307,14 @@ async def test_a_host_whose_state_directory_is_on_a_full_disk(home: Path) -> Non
                     assert await beating(home, 3) == 3
                 assert "full" in (await memory_of(home, "failing"))["why"]
                 one = (await status(home))["instances"][0]["uuid"]
-                acted = await ctl(home, "act", "--force", one, "stop", "--", "/bin/true")
+                acted = await ctl(home, "act", "--force", one, "unpause", "--", "/bin/true")
                 assert acted.status == 0, acted
                 filler.unlink()
                 assert (await memory_of(home, "kept"))["lost"] == 0
                 # What happened meanwhile is in the history.
                 history = "\n".join((await ctl(home, "history")).out)
                 assert history.count(" heartbeating") == 3
-                assert "stop: asked, without its vote" in history
+                assert "unpause: asked, without its vote" in history
                 assert (await status(home))["host"]["crashes"] == 0
         assert log.read_text().count("can be written again") == 1
         assert "Traceback" not in log.read_text()
@@ -342,7 +342,7 @@ async def test_a_host_that_may_start_neither_processes_nor_threads(home: Path) -
                 with trio.fail_after(60):
                     assert await beating(home, 2) == 2
                     one = (await status(home))["instances"][0]["uuid"]
-                    act = ("act", "--force", one, "stop", "--", "/bin/true")
+                    act = ("act", "--force", one, "unpause", "--", "/bin/true")
                     await limit_processes(host.pid, "1")
                     refused = await ctl(home, *act)
                     assert refused.status == 4, refused

@@ -8,9 +8,11 @@ from hbtrio.fsm.action import (
     Action,
     ActionState,
     AskVote,
+    AwaitDown,
     AwaitReturn,
     Finish,
     GiveNotice,
+    Inspect,
     Perform,
     Step,
 )
@@ -19,11 +21,11 @@ from hbtrio.wire.vocabulary import ActionName, Event
 
 #: The steps of each action that goes well, by the event table of PROTOCOL.md.
 SUCCEEDS = {
-    "stop": "vote:stop notice:stop perform done",
+    "stop": "vote:stop notice:stop perform down done",
     "reboot": "vote:reboot notice:reboot perform await done",
-    "pause": "vote:pause notice:pause perform done",
+    "pause": "vote:pause notice:pause perform down done",
     "unpause": "perform notice:unpause done",
-    "suspend": "vote:suspend notice:suspend perform done",
+    "suspend": "vote:suspend notice:suspend perform down done",
     "resume": "perform notice:resume done",
     "resize": "vote:resize_begin notice:resize_begin perform await notice:resize_end done",
     "live-migrate": (
@@ -58,14 +60,17 @@ STATES = {
     GiveNotice: {ActionState.PREPARING, ActionState.FINISHING, ActionState.FINISHING_FAILED},
     Perform: {ActionState.PERFORMING},
     AwaitReturn: {ActionState.AWAITING},
+    AwaitDown: {ActionState.GOING_DOWN},
     Finish: {ActionState.DONE, ActionState.REJECTED, ActionState.FAILED},
 }
 
 
-def walked(action: Action, *, rejected: bool = False, succeeded: bool = True) -> str:
-    """Carries out every step of an action in words."""
+def walked(
+    action: Action, step: Step | None = None, *, rejected: bool = False, succeeded: bool = True
+) -> str:
+    """Carries out every step of an action in words, from the first one or the given one on."""
     words = []
-    step: Step = action.start()
+    step = step or action.start()
     while True:
         assert action.state in STATES[type(step)]
         match step:
@@ -81,6 +86,9 @@ def walked(action: Action, *, rejected: bool = False, succeeded: bool = True) ->
             case AwaitReturn():
                 words.append("await")
                 step = action.back()
+            case AwaitDown():
+                words.append("down")
+                step = action.down()
             case Finish():
                 return " ".join([*words, action.state.value])
 
@@ -119,6 +127,7 @@ TOLD = {
     "performed": lambda action: action.performed(succeeded=True),
     "back": lambda action: action.back(),
     "stayed": lambda action: action.stayed(),
+    "down": lambda action: action.down(),
 }
 #: What an action may be told in each state; a resize passes through all of them.
 LEGAL = {
@@ -169,3 +178,67 @@ def test_who_had_no_notice_hears_of_no_end(name: ActionName) -> None:
     action.noticed(sent=False)
     assert action.performed(succeeded=False) == Finish()
     assert action.state is ActionState.FAILED
+
+
+@pytest.mark.parametrize("name", ["stop", "pause", "suspend"])
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_vm_that_is_never_down_is_told_so(name: str, sent: bool) -> None:
+    action = Action(ActionName(name), force=True)
+    action.start()
+    action.noticed(sent=sent)
+    assert action.performed(succeeded=True) == AwaitDown()
+    assert action.state is ActionState.GOING_DOWN
+    step = action.stayed()
+    if sent:
+        assert step == GiveNotice(Event.UNPAUSE if name == "pause" else Event.RESUME)
+        step = action.noticed()
+    assert step == Finish()
+    assert action.state is ActionState.FAILED
+
+
+#: Where an action goes on that was at each state when its host ended.
+RESUMED = [
+    ("reboot", "planned", "vote:reboot notice:reboot perform await done"),
+    ("reboot", "voting", "vote:reboot notice:reboot perform await done"),
+    ("reboot", "preparing", "notice:reboot perform await done"),
+    ("reboot", "awaiting", "await done"),
+    ("stop", "going down", "down done"),
+    ("resize", "finishing", "notice:resize_end done"),
+    ("pause", "finishing after a failure", "notice:unpause failed"),
+    ("unpause", "planned", "perform notice:unpause done"),
+]
+
+
+@pytest.mark.parametrize(("name", "state", "steps"), RESUMED)
+def test_a_resumed_action_goes_on_at_its_state(name: str, state: str, steps: str) -> None:
+    action = Action(ActionName(name))
+    step = action.resume(ActionState(state), noticed=True, in_time=True)
+    assert walked(action, step) == steps
+
+
+@pytest.mark.parametrize("worked", [True, False])
+@pytest.mark.parametrize("name", ActionName)
+def test_an_interrupted_command_ends_as_the_vm_says(name: ActionName, worked: bool) -> None:
+    action = Action(name)
+    assert action.resume(ActionState.PERFORMING, noticed=True, in_time=True) == Inspect()
+    assert action.state is ActionState.PERFORMING
+    rest = (SUCCEEDS if worked else FAILS)[name].partition("perform ")[2]
+    assert walked(action, action.performed(succeeded=worked)) == rest
+
+
+@pytest.mark.parametrize(
+    ("state", "noticed", "steps"),
+    [
+        ("planned", False, "failed"),
+        ("voting", False, "failed"),
+        ("preparing", False, "notice:resume failed"),
+        ("preparing", True, "notice:resume failed"),
+        # The command has begun: what it has done is to be known at any time.
+        ("awaiting", True, "await done"),
+        ("finishing after a failure", True, "notice:resume failed"),
+    ],
+)
+def test_what_was_not_begun_in_time_is_not_resumed(state: str, noticed: bool, steps: str) -> None:
+    action = Action(ActionName.REBOOT)
+    step = action.resume(ActionState(state), noticed=noticed, in_time=False)
+    assert walked(action, step) == steps

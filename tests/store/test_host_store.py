@@ -95,11 +95,11 @@ async def test_a_later_state_replaces_the_earlier(path: str, clock: Clock) -> No
         assert (await store.recall()).actions == (step,)
         held = HoldRecord("brake", "", "b", 2.0)
         await store.keep(Changes(known=(well,), forgotten=(B,), held=(held,)))
-        await store.end_action("a1", history("done"))
+        await store.keep(Changes(history=(history(),), ended=(("a1", history("done")),)))
         assert await store.recall() == Recollection(instances=(well,), holds=(held,))
-        assert [record.entry for record in await store.history()] == [history("done")]
+        told = [record.entry for record in await store.history()]
+        assert told == [history("done"), history()]
         await store.keep(Changes(released=(("brake", ""),), forgotten=(A,)))
-        await store.end_action("a1")
         assert await store.recall() == Recollection()
 
 

@@ -28,6 +28,10 @@ Line = dict[str, Any]
 BEGUN, TAKES_S = 4.5, 2.0
 
 
+#: How long the VM may take to be down or to stand still, in seconds.
+DOWN_S = {ActionName.STOP: 300.0, ActionName.PAUSE: 121, ActionName.SUSPEND: 121}
+
+
 @attrs.frozen
 class Row:
     """A row of the event table as PROTOCOL.md has it, with the seconds of these tests' guest."""
@@ -133,6 +137,33 @@ def waited(seconds: float, result: str, reason: str) -> list[Line]:
     ]
 
 
+def downed(row: Row) -> list[Line]:
+    """What an action says that ends with a VM that is down, or stands still."""
+    if row.name not in DOWN_S:
+        return []
+    return [
+        {"step": "down", "event": row.before, "seconds": DOWN_S[row.name]},
+        {"step": "down", "event": row.before, "result": "down", "reason": ""},
+    ]
+
+
+def not_down(row: Row) -> list[Line]:
+    """The same of a VM that runs on."""
+    about = {"step": "down", "event": row.before}
+    return [
+        {**about, "seconds": DOWN_S[row.name]},
+        {**about, "result": "expired", "reason": never_down(row)},
+    ]
+
+
+def never_down(row: Row) -> str:
+    """Why an action has failed whose command succeeded, of a VM that runs on."""
+    if row.restarts:
+        return "it never went down: it still answered when RESTART expired"
+    word = "went down" if row.name is ActionName.STOP else "froze"
+    return f"it never {word}: it still ran after {DOWN_S[row.name]:g} s"
+
+
 def end(outcome: str, reason: str = "") -> Line:
     return {"step": "end", "outcome": outcome, "reason": reason}
 
@@ -168,6 +199,18 @@ def goes_down(world: HostWorld, guest: ScriptedGuest, back_in_s: float | None) -
     guest.reply = reply
 
 
+def freezes(guest: ScriptedGuest) -> None:
+    """From its pre-notice on the guest is silent, and its socket stays."""
+
+    def reply(request: ActionNotify) -> Reply | None:
+        if request.notification_type is NOTICE:
+            guest.reply = agree
+            guest.answers_after_s, guest.sends_init = None, False
+        return agree(request)
+
+    guest.reply = reply
+
+
 def votes_only(request: ActionNotify) -> Reply | None:
     """Agrees to votes and does not answer notices."""
     return agree(request) if request.notification_type is VOTE else None
@@ -180,7 +223,11 @@ async def begun(
     guest = await world.heartbeating()
     if name in (ActionName.REBOOT, ActionName.RESIZE, ActionName.COLD_MIGRATE):
         goes_down(world, guest, back_in_s)
+    elif name in (ActionName.PAUSE, ActionName.SUSPEND):
+        freezes(guest)
     await world.at(BEGUN)
+    if name is ActionName.STOP:
+        world.after(1.0, guest.vanish)
     return guest, await world.act(guest, name, "cmd", "{uuid}", force=force)
 
 

@@ -363,7 +363,7 @@ class HostWorld(FakeTime):
 
     async def vim_vote(self, guest: ScriptedGuest, event: Event) -> Round:
         """Opens a vote as the VIM's agent does: its first step of an action."""
-        opened = await self.host.open_round_soon(
+        opened = await self.host.rounds.open_soon(
             guest.uuid,
             event,
             VOTE,

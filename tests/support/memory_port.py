@@ -15,7 +15,7 @@ from typing import NoReturn
 import attrs
 import trio
 
-from hbtrio.nursery.port import READ_BYTES, ChannelFault
+from hbtrio.nursery.port import READ_BYTES, ChannelFault, NoDescriptor
 from hbtrio.wire.channel_codec import MessageError, decode, encode
 from hbtrio.wire.channel_messages import Message
 from hbtrio.wire.lines import LineReader
@@ -243,6 +243,8 @@ class MemoryDialer:
 
     def __init__(self) -> None:
         self.dials: list[Dial] = []
+        #: Whether the host has no descriptor left.
+        self.is_spent = False
         self._listeners: dict[str, Callable[[MemoryPeer], None]] = {}
         self._refusals: dict[str, str] = {}
 
@@ -265,6 +267,8 @@ class MemoryDialer:
     def dial(self, path: str) -> MemoryPort:
         self.dials.append(Dial(trio.current_time(), path))
         listener = self._listeners.get(path)
+        if self.is_spent:
+            raise NoDescriptor("no descriptor is left")
         if path in self._refusals:
             _fail(self._refusals[path])
         if listener is None:

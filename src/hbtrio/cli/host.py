@@ -1,6 +1,7 @@
 """Runs on a compute host: heartbeats every VM, runs votes and notices, and reports.
 
-The other options override FILE. SIGTERM ends it; the VMs only see that the connection closes.
+The other options override FILE. SIGTERM ends it, once the actions in progress are over or
+stop_grace_s has passed; a second one ends it at once. The VMs only see that the connection closes.
 """
 
 from __future__ import annotations
@@ -186,20 +187,29 @@ async def _serve(
                     config.channel_dir,
                     config.control_socket,
                 )
-                async for number in signals:
-                    if number != signal.SIGHUP:
-                        break
-                    # Its default would end the host; VMs would notice for nothing.
-                    if events is None or events.target == "-":
-                        _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
-                        continue
-                    # Each night, of logrotate: no warning.
-                    _log.info("SIGHUP: events are opened anew; %s is read at the start only", file)
-                    nursery.start_soon(events.reopen)
+                until_term = partial(_until_term, signals, events, file, nursery)
+                await until_term()
                 manager.stopping()
+                await host.drain.run(config.stop_grace_s, until_term)
                 _log.info("stopping")
                 stop_collecting()
                 nursery.cancel_scope.cancel()
+
+
+async def _until_term(
+    signals: AsyncIterator[int], events: EventsFile | None, file: str, nursery: trio.Nursery
+) -> None:
+    """Handles signals until one is to end the host."""
+    async for number in signals:
+        if number != signal.SIGHUP:
+            return
+        # Its default would end the host; VMs would notice for nothing.
+        if events is None or events.target == "-":
+            _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
+            continue
+        # Each night, of logrotate: no warning.
+        _log.info("SIGHUP: events are opened anew; %s is read at the start only", file)
+        nursery.start_soon(events.reopen)
 
 
 def _memory_settings(config: HostConfig) -> MemorySettings:

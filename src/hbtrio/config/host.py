@@ -234,6 +234,8 @@ class HostConfig(Ruled):
     state_dir: str = path("", instead=("",))
     #: For how long the history in it is kept.
     history_days: float = number(30.0, 0.01, 3650, "days")
+    #: For how long SIGTERM lets actions go on that are in progress.
+    stop_grace_s: float = number(60.0, 0, 3600, "s")
     #: Empty: the system's host name, which the caller looks up.
     hostname: str = word("", r"[A-Za-z0-9._-]{0,253}", "a host name, or empty")
     log: LogTarget = choice("stderr", LogTarget)

@@ -1,18 +1,28 @@
 """Decides the steps of an action, from the vote to the last notice (PROTOCOL.md, section 0).
 
 The machine follows one row of the event table: vote, pre-notice, command, wait for a VM that
-restarts, post-notice. Each method takes the result of a step and returns the next step. An action
-always ends in exactly one of DONE, REJECTED and FAILED.
+restarts, stops or freezes, post-notice. Each method takes the result of a step and returns the next
+step. An action always ends in exactly one of DONE, REJECTED and FAILED.
+
+A host that was ended in the middle resumes an action at its state, see :meth:`Action.resume`.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 import attrs
 
 from hbtrio.fsm.table import Table
-from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName, ActionRule, Event
+from hbtrio.wire.vocabulary import (
+    ACTION_TABLE,
+    EVENT_TABLE,
+    ActionName,
+    ActionRule,
+    Event,
+    ExpectedEffect,
+)
 
 
 class ActionState(Enum):
@@ -23,6 +33,7 @@ class ActionState(Enum):
     PREPARING = "preparing"  # the pre-notice is open
     PERFORMING = "performing"  # the command runs
     AWAITING = "awaiting"  # the command has succeeded; the VM restarts
+    GOING_DOWN = "going down"  # the command has succeeded; the VM stops or freezes
     FINISHING = "finishing"  # the post-notice is open
     # The event does not happen, which the instance is told because it had the pre-notice.
     FINISHING_FAILED = "finishing after a failure"
@@ -41,14 +52,16 @@ class ActionEvent(Enum):
     ACCEPTED = "the vote was accepted"
     REJECTED = "the vote was rejected"
     NOTICED = "the notice is over"
-    PERFORMED = "performed, nothing follows"
+    PERFORMED_GOES_DOWN = "performed, the VM stops or freezes"
     PERFORMED_RESTARTS = "performed, the VM restarts"
     PERFORMED_THEN_NOTICE = "performed, a post-notice follows"
     FAILED = "the command failed, nothing follows"
     FAILED_THEN_NOTICE = "the command failed, an end notice follows"
     EXPIRED = "the first step came too late"
+    LAPSED_THEN_NOTICE = "the host was away for too long, an end notice follows"
     BACK = "the VM is back or its RESTART window is over"
     BACK_THEN_NOTICE = "the same, and a post-notice follows"
+    DOWN = "the VM is down or frozen"
     STAYED = "the VM never went down, nothing follows"
     STAYED_THEN_NOTICE = "the VM never went down, an end notice follows"
 
@@ -60,12 +73,17 @@ _ROWS: dict[ActionState, dict[ActionEvent, ActionState]] = {
         _E.VOTE_DUE: _S.VOTING,
         _E.NOTICE_DUE: _S.PREPARING,
         _E.PERFORM_DUE: _S.PERFORMING,
+        _E.EXPIRED: _S.FAILED,
     },
     # The first step may have to wait for a vote or notice that is open on the instance.
     _S.VOTING: {_E.ACCEPTED: _S.PREPARING, _E.REJECTED: _S.REJECTED, _E.EXPIRED: _S.FAILED},
-    _S.PREPARING: {_E.NOTICED: _S.PERFORMING, _E.EXPIRED: _S.FAILED},
+    _S.PREPARING: {
+        _E.NOTICED: _S.PERFORMING,
+        _E.EXPIRED: _S.FAILED,
+        _E.LAPSED_THEN_NOTICE: _S.FINISHING_FAILED,
+    },
     _S.PERFORMING: {
-        _E.PERFORMED: _S.DONE,
+        _E.PERFORMED_GOES_DOWN: _S.GOING_DOWN,
         _E.PERFORMED_RESTARTS: _S.AWAITING,
         _E.PERFORMED_THEN_NOTICE: _S.FINISHING,
         _E.FAILED: _S.FAILED,
@@ -75,6 +93,11 @@ _ROWS: dict[ActionState, dict[ActionEvent, ActionState]] = {
     _S.AWAITING: {
         _E.BACK: _S.DONE,
         _E.BACK_THEN_NOTICE: _S.FINISHING,
+        _E.STAYED: _S.FAILED,
+        _E.STAYED_THEN_NOTICE: _S.FINISHING_FAILED,
+    },
+    _S.GOING_DOWN: {
+        _E.DOWN: _S.DONE,
         _E.STAYED: _S.FAILED,
         _E.STAYED_THEN_NOTICE: _S.FINISHING_FAILED,
     },
@@ -114,6 +137,11 @@ class Perform:
 
 
 @attrs.frozen
+class Inspect:
+    """See whether an interrupted command took effect, then call :meth:`Action.performed`."""
+
+
+@attrs.frozen
 class AwaitReturn:
     """Wait until the VM heartbeats or its RESTART window ends, then call :meth:`Action.back`.
 
@@ -122,11 +150,22 @@ class AwaitReturn:
 
 
 @attrs.frozen
+class AwaitDown:
+    """Wait until the VM is down or frozen, within a bound, then call :meth:`Action.down`.
+
+    Call :meth:`Action.stayed` instead if it is not by the end of the bound.
+    """
+
+
+@attrs.frozen
 class Finish:
     """End the action: :attr:`Action.state` is DONE, REJECTED or FAILED."""
 
 
-Step = AskVote | GiveNotice | Perform | AwaitReturn | Finish
+Step = AskVote | GiveNotice | Perform | Inspect | AwaitReturn | AwaitDown | Finish
+
+#: Nothing was done to the VM so far.
+_BEFORE_COMMAND: Final = frozenset({_S.PLANNED, _S.VOTING, _S.PREPARING})
 
 
 class Action:
@@ -155,11 +194,49 @@ class Action:
         """The event in which the VM goes down and comes back, or None."""
         return self._rule.before if self._rule.restarts else None
 
+    @property
+    def effect(self) -> ExpectedEffect:
+        """What the command does to the VM."""
+        before = self._rule.before
+        return ExpectedEffect.RETURNS if before is None else EVENT_TABLE[before].effect
+
+    @property
+    def goes_down(self) -> bool:
+        """Whether the action is done once the VM has stopped or stands still."""
+        return self.effect is not ExpectedEffect.RETURNS and not (
+            self._rule.restarts or self._rule.after
+        )
+
     def start(self) -> Step:
         """Returns the first step."""
         if self._rule.before is None:
             return self._step(ActionEvent.PERFORM_DUE)
         return self._step(ActionEvent.NOTICE_DUE if self._force else ActionEvent.VOTE_DUE)
+
+    def resume(self, state: ActionState, *, noticed: bool, in_time: bool) -> Step:
+        """Returns the step at which to go on after the host was ended in the middle.
+
+        A vote or notice is sent again, as its answer was lost with the connection. Of a command
+        nobody knows whether it took effect.
+
+        Args:
+            state: the state at which the action was.
+            noticed: whether the instance had the pre-notice.
+            in_time: whether an action whose command has not begun may still go on.
+        """
+        self.state = state
+        # It may have read the notice, although its answer was lost.
+        self._noticed = noticed or state is ActionState.PREPARING
+        if state in _BEFORE_COMMAND and not in_time:
+            return self._step(
+                ActionEvent.LAPSED_THEN_NOTICE if self._noticed else ActionEvent.EXPIRED
+            )
+        match state:
+            case ActionState.PLANNED:
+                return self.start()
+            case ActionState.PERFORMING:
+                return Inspect()
+        return self._present_step
 
     def expired(self) -> Step:
         """Ends an action whose first step came too late: nothing was sent or run."""
@@ -189,8 +266,14 @@ class Action:
         if rule.restarts:
             return self._step(ActionEvent.PERFORMED_RESTARTS)
         return self._step(
-            ActionEvent.PERFORMED if rule.after is None else ActionEvent.PERFORMED_THEN_NOTICE
+            ActionEvent.PERFORMED_GOES_DOWN
+            if rule.after is None
+            else ActionEvent.PERFORMED_THEN_NOTICE
         )
+
+    def down(self) -> Step:
+        """Takes that the VM is down or frozen, as was announced."""
+        return self._step(ActionEvent.DOWN)
 
     def stayed(self) -> Step:
         """Takes that the VM never went down, although the command succeeded."""
@@ -212,6 +295,10 @@ class Action:
 
     def _step(self, event: ActionEvent) -> Step:
         self.state = ACTION_FSM.after(self.state, event)
+        return self._present_step
+
+    @property
+    def _present_step(self) -> Step:
         match self.state:
             case ActionState.VOTING if self._rule.before is not None:
                 return AskVote(self._rule.before)
@@ -221,6 +308,8 @@ class Action:
                 return Perform()
             case ActionState.AWAITING:
                 return AwaitReturn()
+            case ActionState.GOING_DOWN:
+                return AwaitDown()
             case ActionState.FINISHING if self._rule.after is not None:
                 return GiveNotice(self._rule.after)
             case ActionState.FINISHING_FAILED if self._rule.cancelled is not None:

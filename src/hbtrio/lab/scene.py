@@ -105,6 +105,8 @@ class Scene:
         self.host: Daemon | None = None
         #: The content of host.toml, except paths; change it before :meth:`start_host`.
         self.settings: dict[str, Any] = {
+            # Nobody waits for what is in progress at the end of a scene.
+            "stop_grace_s": 1,
             "corrective-commands": {
                 "reboot": [str(directory / "virsh"), "reset", "{uuid}"],
                 "stop": [str(directory / "virsh"), "destroy", "{uuid}"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from hbtrio.policy.profile import Profile
@@ -106,6 +108,10 @@ class ActionRecord:
     begun_at: float
     boot_id: str
     domain_id: int = -1
+
+    def left_s(self, now: Moment) -> float:
+        """Returns the seconds until the step is over; negative after that."""
+        return math.inf if self.step_deadline is None else self.step_deadline - now.boot_s
 
 
 @attrs.frozen

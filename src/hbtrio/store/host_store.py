@@ -42,6 +42,7 @@ class Changes:
         held: holds that have begun or changed.
         released: kind and uuid of holds that are over.
         history: entries of the history, in order.
+        ended: ids of actions that have ended, and their outcomes, which come last in the history.
     """
 
     known: tuple[KnownInstance, ...] = ()
@@ -51,6 +52,7 @@ class Changes:
     held: tuple[HoldRecord, ...] = ()
     released: tuple[tuple[str, str], ...] = ()
     history: tuple[HistoryEntry, ...] = ()
+    ended: tuple[tuple[str, HistoryEntry], ...] = ()
 
 
 class HostStore(DaemonStore):
@@ -96,23 +98,15 @@ class HostStore(DaemonStore):
                 host_rows.put_hold(db, hold)
             for entry in changes.history:
                 history.record(db, entry, now)
+            for id_, outcome in changes.ended:
+                host_rows.end_action(db, id_)
+                history.record(db, outcome, now)
 
         await self._worker.run(work)
 
     async def put_action(self, action: ActionRecord) -> None:
         """Stores an action and the step it is at, in place of its last step."""
         await self._worker.run(lambda db: host_rows.put_action(db, action))
-
-    async def end_action(self, id_: str, outcome: HistoryEntry | None = None) -> None:
-        """Removes an action that has ended; ``outcome`` goes into the history with it."""
-        now = self._now()
-
-        def work(db: sqlite3.Connection) -> None:
-            host_rows.end_action(db, id_)
-            if outcome is not None:
-                history.record(db, outcome, now)
-
-        await self._worker.run(work)
 
     async def prune(self, older_than: datetime, limit: int = PAGE) -> int:
         """Removes history that is too old or beyond ``HISTORY`` entries, up to twice ``limit``.

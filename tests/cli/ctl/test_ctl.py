@@ -116,8 +116,9 @@ async def test_a_vm_that_is_suspended_and_answers_still_takes_part() -> None:
         guest = await world.heartbeating()
         await call(api.path, "notify", ONE, "stop")
         assert " suspended " in (await call(api.path, "status")).lines[-1]
-        await call(api.path, "act", ONE, "stop", "--", "true")
-        assert asked(guest)[1:] == [(VOTE, Event.STOP), (NOTICE, Event.STOP)]
+        await call(api.path, "act", ONE, "live-migrate", "--", "true")
+        begin = Event.LIVE_MIGRATE_BEGIN
+        assert asked(guest)[1:-1] == [(VOTE, begin), (NOTICE, begin)]
 
 
 async def test_reasons_are_harmless() -> None:
@@ -224,6 +225,7 @@ async def test_act_stop() -> None:
     runs = {"virsh": FakeRun(stdout=b"Domain\n \x1b[1mdown\n", delay_s=2)}
     async with serving(runs=runs) as (world, api):
         guest = await world.heartbeating()
+        world.after(3, guest.vanish)
         words = ["act", ONE, "stop", "--", "virsh", "--quiet", "shut down", "{uuid}"]
         called = await call(api.path, *words)
         assert called.lines == [
@@ -235,6 +237,8 @@ async def test_act_stop() -> None:
             "command: done",
             "  | Domain",
             "  |  \\x1b[1mdown",
+            "VM down: waiting at most 300 s",
+            "VM down: yes",
             "stop: done",
         ]
         assert called.status == ExitStatus.DONE
@@ -282,10 +286,14 @@ async def test_act_by_force_skips_the_vote_only(place: int) -> None:
             "notice of pause: complete",
             "command: true --force -- x, at most 600 s",
             "command: done",
-            "pause: done",
+            "VM frozen: waiting at most 121 s",
+            "VM frozen: not in time (it never froze: it still ran after 121 s)",
+            "notice of unpause: RESUME_NOTICE window of 14 s",
+            "notice of unpause: complete",
+            "pause: failed (it never froze: it still ran after 121 s)",
         ]
-        assert called.status == ExitStatus.DONE
-        assert asked(guest) == [(NOTICE, Event.PAUSE)]
+        assert called.status == ExitStatus.COMMAND_FAILED
+        assert asked(guest) == [(NOTICE, Event.PAUSE), (NOTICE, Event.UNPAUSE)]
 
 
 async def test_act_waits_for_a_restart() -> None:
@@ -348,11 +356,12 @@ async def test_act_waits_patiently_for_what_others_have_opened() -> None:
         guest = await world.heartbeating(vote_secs=600)
         guest.reply = stay_silent
         world.vote(guest, Event.PAUSE)
-        called = await call(api.path, "act", ONE, "stop", "--", "true")
+        called = await call(api.path, "act", ONE, "live-migrate", "--", "true")
+        begin = "vote on live_migrate_begin"
         assert called.lines[:3] == [
-            "vote on stop: waiting at most 600 s: a vote on pause is open for another 600.0 s",
-            "vote on stop: VOTE window of 600 s",
-            "vote on stop: accepted (no answer within 600 s)",
+            f"{begin}: waiting at most 600 s: a vote on pause is open for another 600.0 s",
+            f"{begin}: VOTE window of 600 s",
+            f"{begin}: accepted (no answer within 600 s)",
         ]
         assert called.status == ExitStatus.DONE
 

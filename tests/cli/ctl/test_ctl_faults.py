@@ -102,9 +102,9 @@ class _Head(io.StringIO):
             f"stop on {ONE} continues on the host; see {{}}",
         ),
         (
-            ("act", ONE, "stop", "--", "true"),
-            6,
-            f"stop on {ONE} has ended; see {{}} for the outcome",
+            ("act", ONE, "unpause", "--", "true"),
+            4,
+            f"unpause on {ONE} has ended; see {{}} for the outcome",
         ),
         (
             ("vote", ONE, "stop"),

@@ -16,7 +16,9 @@ from hbtrio.wire.vocabulary import ActionName, VoteResult
 from support.actions_cases import (
     ALL,
     BEGUN,
+    DOWN_S,
     RESTARTING,
+    ROWS,
     TAKES_S,
     VOTED,
     Line,
@@ -26,7 +28,10 @@ from support.actions_cases import (
     before,
     begun,
     cancelled,
+    downed,
     end,
+    never_down,
+    not_down,
     ran,
     skipped,
     voted,
@@ -63,6 +68,7 @@ async def test_accepted_it_is_done(row: Row, world: HostWorld) -> None:
     expected += ran(guest)
     if row.restarts:
         expected += waited(119.0, "back", "answers challenges")
+    expected += downed(row)
     if row.after:
         expected += after(row)
     assert acted.lines == [*expected, end("done")]
@@ -70,7 +76,11 @@ async def test_accepted_it_is_done(row: Row, world: HostWorld) -> None:
     assert acted.ended
     assert world.host.actions == {}
     back_at = BEGUN + 20 if row.restarts else BEGUN + TAKES_S
-    assert acted.times[-1] == back_at
+    if row.name in (ActionName.PAUSE, ActionName.SUSPEND):
+        # Two challenges in a row were missed, which were sent after the notice.
+        assert 7.0 <= acted.times[-1] <= 7.25
+    else:
+        assert acted.times[-1] == back_at
     wanted = [(BEGUN, row.before, "revocable"), (BEGUN, row.before, "irrevocable")]
     wanted = wanted if row.before else []
     if row.after:
@@ -87,6 +97,7 @@ async def test_forced_it_skips_the_vote_and_no_notice(row: Row, world: HostWorld
     expected += ran(guest)
     if row.restarts:
         expected += waited(119.0, "back", "answers challenges")
+    expected += downed(row)
     if row.after:
         expected += after(row)
     assert acted.lines == [*expected, end("done")]
@@ -138,7 +149,7 @@ async def test_one_that_is_not_heartbeating_takes_no_part(row: Row, world: HostW
     guest.appear()
     await world.at(BEGUN)
     acted = await world.act(guest, row.name, "cmd", "{uuid}")
-    await world.at(200)
+    await world.at(400)
     why = f"{guest.uuid} is not heartbeating: discovered"
     expected = []
     if row.before:
@@ -151,7 +162,14 @@ async def test_one_that_is_not_heartbeating_takes_no_part(row: Row, world: HostW
     if row.after:
         # A VM that has just arrived must hear of it, though it has not advertised anything.
         expected += after(row, seconds=11)
-    assert acted.lines == [*expected, end("done", not_back)]
+    outcome = end("done", not_back)
+    if row.name is ActionName.STOP:
+        # Its socket is still there, and without libvirt nobody knows better.
+        expected += not_down(row)
+        outcome = end("failed", never_down(row))
+    else:
+        expected += downed(row)
+    assert acted.lines == [*expected, outcome]
     assert "revocable" not in [about[2] for about in asked(guest)]
 
 
@@ -271,10 +289,11 @@ async def test_restarted_without_a_guest_it_is_waiting_again(
         channel = world.channel(guest)
         assert channel.heartbeat.state is HeartbeatState.WAITING
         stop = await world.act(guest, ActionName.STOP, "cmd", "{uuid}")
+        world.after(1.0, guest.vanish)
         await world.at(210)
         why = f"{guest.uuid} is not heartbeating: not back within 121 s"
         expected = [skipped("vote", "stop", why), skipped("notice", "stop", why), *ran(guest)]
-        assert stop.lines == [*expected, end("done")]
+        assert stop.lines == [*expected, *downed(ROWS[0]), end("done")]
         assert stop.times[-1] == 200 + TAKES_S
 
 
@@ -391,7 +410,7 @@ async def test_a_silent_one_has_all_its_time(row: Row, world: HostWorld) -> None
     guest.reply = stay_silent
     await world.at(BEGUN)
     acted = await world.act(guest, row.name, "cmd", "{uuid}")
-    await world.at(300)
+    await world.at(500)
     expected: list[Line] = []
     command_at = BEGUN
     if row.before:
@@ -400,17 +419,21 @@ async def test_a_silent_one_has_all_its_time(row: Row, world: HostWorld) -> None
         command_at += 9 + row.seconds
     expected += ran(guest)
     ends = command_at + TAKES_S
-    if row.restarts:
+    never = never_down(row) if row.restarts or row.name in DOWN_S else ""
+    if never:
         # It answers challenges all the time: whoever asked must learn that, and so must the guest.
-        never = "it never went down: it still answered when RESTART expired"
-        expected += waited(119.0, "back", never)
-        ends = command_at + 121
+        if row.restarts:
+            expected += waited(119.0, "back", never)
+            ends = command_at + 121
+        else:
+            expected += not_down(row)
+            ends += DOWN_S[row.name]
         expected += cancelled(row, "no answer within 14 s")
         ends += 14
     elif row.after:
         expected += after(row, "no answer within 14 s")
         ends += 14
-    outcome = end("failed", never) if row.restarts else end("done")
+    outcome = end("failed", never) if never else end("done")
     assert acted.lines == [*expected, outcome]
     assert [moment.time_s for moment in world.processes.started] == [command_at]
     assert acted.times[-1] == ends

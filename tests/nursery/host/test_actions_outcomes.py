@@ -22,6 +22,7 @@ from support.actions_cases import (
     asked,
     before,
     begun,
+    downed,
     end,
     goes_down,
     noticed,
@@ -225,6 +226,7 @@ async def test_gone_in_the_middle_of_the_vote(world: HostWorld) -> None:
         *voted(ROWS[0], "error", why),
         skipped("notice", "stop", "the instance is not on this host"),
         *ran(guest),
+        *downed(ROWS[0]),
         end("done"),
     ]
 
@@ -270,6 +272,7 @@ async def test_another_round_is_waited_for(world: HostWorld) -> None:
     await world.at(6.5)
     guest.reply = agree
     acted = await world.act(guest, ActionName.STOP, "cmd", "{uuid}")
+    world.after(9.5, guest.vanish)
     await world.at(60)
     why = "a vote on pause is open for another 7.0 s"
     waiting = {"step": "vote", "event": "stop", "waiting": why, "seconds": 7.0}
@@ -278,6 +281,7 @@ async def test_another_round_is_waited_for(world: HostWorld) -> None:
         *voted(ROWS[0]),
         *before(ROWS[0]),
         *ran(guest),
+        *downed(ROWS[0]),
         end("done"),
     ]
     assert acted.times[1] == BEGUN + 9
@@ -331,6 +335,7 @@ async def test_an_instance_that_goes_away_meanwhile_is_not_waited_for(world: Hos
     assert acted.lines[1:] == [
         skipped("notice", "stop", "the instance is not on this host"),
         *ran(guest),
+        *downed(ROWS[0]),
         end("done"),
     ]
     assert acted.times[1] == BEGUN + 1
@@ -361,7 +366,7 @@ async def test_who_comes_late_sees_all_of_it(world: HostWorld) -> None:
         nursery.start_soon(late.watch)
         await world.at(20)
     assert late.lines == acted.lines
-    assert len(late.lines) == 7
+    assert len(late.lines) == 9
     assert [members(line) async for line in acted.run.progress()] == late.lines
 
 

@@ -741,7 +741,8 @@ async def test_an_action() -> None:
         await on.agent.send(
             ActCommand("c-1", guest.uuid, "pause", ("virsh", "suspend", "{uuid}"), False, 1.0)
         )
-        await on.world.sleep(1)
+        guest.answers_after_s = None
+        await on.world.sleep(4)
         assert on.agent.of(Reply) == [Reply("c-1", True)]
         lines = on.agent.of(ActionProgress)
         assert [one.last for one in lines] == [False] * (len(lines) - 1) + [True]
@@ -750,6 +751,7 @@ async def test_an_action() -> None:
             *["vote"] * 2,
             *["notice"] * 2,
             *["command"] * 2,
+            *["down"] * 2,
             "end",
         ]
         assert steps[4]["argv"] == ["virsh", "suspend", guest.uuid]

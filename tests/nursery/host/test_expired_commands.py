@@ -24,6 +24,7 @@ from hbtrio.wire.link_messages import (
     RoundCommand,
 )
 from hbtrio.wire.vocabulary import ActionName, Event, VoteResult
+from support.actions_cases import freezes
 from support.fake_processes import FakeRun
 from support.host_world import VOTE, Acted, ScriptedGuest
 from support.host_world import Reply as GuestReply
@@ -198,7 +199,7 @@ async def test_it_may_wait_for_as_long_as_it_has_announced(
     force: bool, autojump_clock: MockClock
 ) -> None:
     async def nothing(_: Linked, guest: ScriptedGuest) -> None:
-        guest.reply = lambda asked: GuestReply(VoteResult.COMPLETE)
+        freezes(guest)
 
     lines, rounds, runs = await waiting_action(force, nothing)
     assert lines[0]["waiting"]

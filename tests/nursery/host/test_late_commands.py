@@ -189,7 +189,7 @@ def test_a_round_that_has_closed_by_the_end_of_the_patience_for_it(stall_s: floa
             opened: list[Event] = []
 
             async def notify() -> None:
-                soon = await world.host.open_round_soon(
+                soon = await world.host.rounds.open_soon(
                     guest.uuid,
                     Event.STOP,
                     VOTE,

@@ -231,12 +231,29 @@ async def test_the_end_of_an_action(disk: MemoryStore) -> None:
         await trio.sleep(1)
         assert await memory.put_action(ACTION)
         assert await memory.end_action("a1", entry("done"))
+        assert await memory.put_action(attrs.evolve(ACTION, id="a2"))
         disk.worker.fault = "full"
+        memory.record(entry("noticed"))
+        began = trio.current_time()
         assert not await memory.end_action("a2", entry("done later"))
+        assert trio.current_time() - began == STEP_S
         disk.worker.fault = ""
         await trio.sleep(61)
         reasons = [one.entry.reason for one in await memory.history(10)]
-    assert reasons == ["done later", "done"]
+    # Each once, and after what came before it.
+    assert reasons == ["done later", "noticed", "done"]
+    assert (await disk.recall()).actions == ()
+
+
+async def test_the_end_of_an_action_on_a_slow_disk(disk: MemoryStore) -> None:
+    memory = disk.memory()
+    async with remembering(memory, ignore):
+        await trio.sleep(1)
+        assert await memory.put_action(ACTION)
+        disk.worker.slow_s = 3
+        assert not await memory.end_action("a1", entry("done"))
+        await trio.sleep(10)
+        assert [one.entry.reason for one in await memory.history(10)] == ["done"]
     assert (await disk.recall()).actions == ()
 
 

@@ -207,6 +207,9 @@ async def test_an_action_waits_for_the_corrective_command_that_runs() -> None:
         assert started(world) == [(8.0, "reset")]
         await world.at(29)
         assert started(world) == [(8.0, "reset"), (28.0, "stop-it")]
+        assert owner(world, guest) is Owner.OPERATOR
+        guest.vanish()
+        await world.at(31)
         assert owner(world, guest) is Owner.NOBODY
 
 

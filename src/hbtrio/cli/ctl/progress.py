@@ -28,6 +28,7 @@ _WORDS: Final = {
     "done": ("done", "good"),
     "failed": ("failed", "bad"),
     "back": ("back", "good"),
+    "down": ("yes", "good"),
     "expired": ("not back in time", "bad"),
     "rejected": ("rejected", "bad"),
 }
@@ -101,6 +102,9 @@ class ProgressView:
         elif line.waiting:
             what = "waiting for another"
             opening = f"{title}: waiting at most {math.ceil(seconds)} s: {line.waiting}"
+        elif line.step == "down":
+            what = "waiting"
+            opening = f"{title}: waiting at most {seconds:g} s"
         else:
             what = f"{line.window} window"
             opening = f"{title}: {what} of {seconds:g} s"
@@ -119,6 +123,8 @@ class ProgressView:
         word, colour = _WORDS.get(result, (result, ""))
         if step == "vote":
             word = _CONSENT.get(result, word)
+        elif step == "down" and result == "expired":
+            word = "not in time"
         self._screen.line(f"{title}: ", (word, colour), f" ({reason})" if reason else "")
 
     async def count_down(self) -> NoReturn:
@@ -168,5 +174,7 @@ def _title(line: ProgressLine) -> str:
             return f"vote on {line.event}"
         case "notice":
             return f"notice of {line.event}"
+        case "down":
+            return "VM down" if line.event == Event.STOP else "VM frozen"
         case _:
             return line.step

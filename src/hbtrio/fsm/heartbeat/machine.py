@@ -130,6 +130,11 @@ class Heartbeat:
         """Whether a loss waits for libvirt's answer."""
         return self.situation.suspicion is not None
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it leaves challenges unanswered, as a frozen one does, or is not challenged."""
+        return self._challenges.misses >= PROBES or not self._schedule.is_challenging
+
     # -- the connection ---------------------------------------------------------------------
 
     def opened(self, now: float) -> tuple[Effect, ...]:

@@ -1,28 +1,41 @@
-"""Starts the actions of a host: at most one per instance, and a bounded number in total."""
+"""Starts the actions of a host: at most one per instance, and a bounded number in total.
+
+A host that is about to stop starts no more. Those that an earlier run of the host has begun and not
+ended are resumed.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final
 
 import trio
 
 from hbtrio.config.host import ActionCommands
+from hbtrio.fsm.action import ActionState
+from hbtrio.nursery.host.action_tools import ActionTools
 from hbtrio.nursery.host.actions import ActionRun
-from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.owners import Owners
 from hbtrio.nursery.supervisor import Supervisor
-from hbtrio.policy.begin_by import BeginBy
-from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.system.runner import ProcessRunner
+from hbtrio.policy.begin_by import ANY_TIME, BeginBy
+from hbtrio.store.host_records import ActionRecord
 from hbtrio.wire.vocabulary import ActionName
 
 _log = logging.getLogger("hbtrio.host")
 
 #: Actions in progress at once on one host.
 _ACTIONS: Final = 256
+
+#: Why an action of an earlier run of the host can't be resumed.
+_OF_ANOTHER_BOOT: Final = "interrupted: the machine was restarted"
+_OVERTAKEN: Final = "interrupted: another action was begun after the host's restart"
+_UNKNOWN_STEP: Final = "interrupted at a step that this version does not know"
+
+_BUG: Final = "failed: a programming error, see the host's log"
+
+_STEPS: Final = frozenset(state.value for state in ActionState)
 
 
 class ActionRefused(Exception):
@@ -34,12 +47,10 @@ class ActionRuns:
 
     Args:
         nursery: runs the actions.
-        commands: what performs each action, and how long it may take.
-        channels: the channels of all instances, by uuid; a live view.
-        processes: runs the commands.
+        commands: what performs each action.
+        tools: what all actions share.
         supervisor: counts programming errors.
-        guard: the process's on-time guard.
-        on_over: called with each action that has come to its end.
+        on_over: called with each action that has come to its end, and its outcome.
         owners: who owns each instance.
         end_command: ends the corrective command that runs for an instance, by its uuid.
     """
@@ -48,22 +59,20 @@ class ActionRuns:
         self,
         nursery: trio.Nursery,
         commands: ActionCommands,
-        channels: Mapping[str, Channel],
-        processes: ProcessRunner,
+        tools: ActionTools,
         supervisor: Supervisor,
-        guard: OnTimeGuard,
-        on_over: Callable[[ActionRun], None],
+        on_over: Callable[[ActionRecord, str], Awaitable[object]],
         owners: Owners,
         end_command: Callable[[str], None],
     ) -> None:
         #: The actions in progress, by the instance's uuid.
         self.in_progress: dict[str, ActionRun] = {}
+        #: Why no more actions are started; empty while they are.
+        self.refusal = ""
         self._nursery = nursery
         self._commands = commands
-        self._channels = channels
-        self._processes = processes
+        self._tools = tools
         self._supervisor = supervisor
-        self._guard = guard
         self._on_over = on_over
         self._owners = owners
         self._end_command = end_command
@@ -91,10 +100,12 @@ class ActionRuns:
             who: who requested it.
 
         Raises:
-            ActionRefused: an action on this instance is in progress, too many are in progress on
-                the host, or no command is configured.
+            ActionRefused: the host is about to stop, an action on this instance is in progress, too
+                many are in progress on the host, or no command is configured.
         """
         command = command or self._commands.of(name)
+        if self.refusal:
+            raise ActionRefused(self.refusal)
         if not command:
             raise ActionRefused(
                 f"no command for {name}: give one after --, or set {name} in [actions]"
@@ -105,37 +116,68 @@ class ActionRuns:
             raise ActionRefused(
                 f"{len(self.in_progress)} actions are in progress on this host, the maximum"
             )
-        action = ActionRun(
-            uuid,
-            name,
-            command,
+        moment = self._tools.memory.moment
+        record = ActionRecord(
+            # No instance has two actions at one moment of one boot.
+            id=f"{uuid} {moment.boot_id} {moment.boot_s:.6f}",
+            uuid=uuid,
+            name=name,
+            command=command,
             force=force,
-            channel_of=self._channels.get,
-            processes=self._processes,
-            timeout_s=self._commands.timeout_s,
-            guard=self._guard,
-            begin_by=begin_by,
             who=who,
+            step=ActionState.PLANNED.value,
+            begun_at=moment.epoch_s,
+            boot_id=moment.boot_id,
         )
-        self.in_progress[uuid] = action
         if take_over:
             self._end_command(uuid)
-        self._owners.act_begins(uuid, name)
+        return self._start(ActionRun(record, self._tools, begin_by))
+
+    def resume(self, records: Iterable[ActionRecord]) -> None:
+        """Goes on with the actions that an earlier run of the host has begun and not ended."""
+        boot_id = self._tools.memory.moment.boot_id
+        for record in records:
+            if why := self._why_not(record, boot_id):
+                _log.warning("%s: action %s: %s", record.uuid, record.name, why)
+                self._nursery.start_soon(
+                    self._on_over, record, f"{ActionState.FAILED.value}: {why}"
+                )
+            else:
+                self._start(ActionRun(record, self._tools, ANY_TIME, is_resumed=True))
+
+    def _why_not(self, record: ActionRecord, boot_id: str) -> str:
+        if record.boot_id != boot_id:
+            return _OF_ANOTHER_BOOT
+        if record.uuid in self.in_progress:
+            return _OVERTAKEN
+        return "" if record.step in _STEPS else _UNKNOWN_STEP
+
+    def _start(self, action: ActionRun) -> ActionRun:
+        self.in_progress[action.uuid] = action
+        self._owners.act_begins(action.uuid, action.name)
         self._nursery.start_soon(self._run, action)
         return action
 
     async def _run(self, action: ActionRun) -> None:
         try:
+            await self._carry_out(action)
+        finally:
+            del self.in_progress[action.uuid]
+            self._owners.act_ended(action.uuid)
+            action.close()
+
+    async def _carry_out(self, action: ActionRun) -> None:
+        try:
+            if not action.is_resumed:
+                await self._tools.memory.put_action(action.record)
             if (ownership := self._owners.of(action.uuid)).command_runs:
                 await action.wait_for(
                     ownership.words, partial(self._owners.until_no_command, action.uuid)
                 )
             await action.run()
-            self._on_over(action)
+            outcome = action.outcome
         except Exception:  # noqa: BLE001 - one action's programming error must not stop the host
             self._supervisor.count_crash()
             _log.exception("action %s on %s failed", action.name, action.uuid)
-        finally:
-            del self.in_progress[action.uuid]
-            self._owners.act_ended(action.uuid)
-            action.close()
+            outcome = _BUG
+        await self._on_over(action.record, outcome)

@@ -2,15 +2,17 @@
 
 The task belongs to the host, not to the client that requested it: an operator who closes the
 terminal must not leave an instance that received a pre-notice and never receives the post-notice.
+Each step is remembered before it is taken, so that the next run of the host goes on with it if this
+one ends in the middle.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from functools import partial
 from typing import Any, Final
 
+import attrs
 import trio
 
 from hbtrio.config.host import expand
@@ -18,78 +20,92 @@ from hbtrio.fsm.action import (
     Action,
     ActionState,
     AskVote,
+    AwaitDown,
     AwaitReturn,
     Finish,
     GiveNotice,
+    Inspect,
     Perform,
     Step,
 )
-from hbtrio.fsm.ballot import BallotState, Outcome
-from hbtrio.nursery.host.channel import Channel
-from hbtrio.nursery.host.round import NotHeartbeating, Round
+from hbtrio.fsm.ballot import BallotState
+from hbtrio.nursery.host.action_command import run_command
+from hbtrio.nursery.host.action_rounds import ActionRounds
+from hbtrio.nursery.host.action_tools import ActionTools
+from hbtrio.nursery.host.down_wait import DownWait
 from hbtrio.nursery.progress_lines import ProgressLines
-from hbtrio.nursery.windows import within
 from hbtrio.policy.begin_by import BeginBy, Expired
-from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.system.runner import ProcessNotStarted, ProcessRunner
+from hbtrio.policy.profile import Profile
+from hbtrio.store.host_records import ActionRecord
 from hbtrio.wire.channel_codec import plain_text
 from hbtrio.wire.operator import ProgressLine
-from hbtrio.wire.vocabulary import ActionName, Event, NotificationType, VoteResult
+from hbtrio.wire.vocabulary import EVENT_TABLE, ActionName, VoteResult
 
 _log = logging.getLogger("hbtrio.actions")
 
-#: Bytes of a command's output, at most, in its progress line.
-_OUTPUT_BYTES: Final = 2048
+#: For how long an action may be resumed whose command had not begun, in seconds after its step.
+_RESUMES_S: Final = 60.0
+
+#: The reason of an action whose command was running when the host ended.
+INTERRUPTED: Final = "interrupted: the host ended while the command ran"
+
+#: The reason of one whose command had not begun, and which was not resumed in time.
+LAPSED: Final = "interrupted: the host was away for too long"
 
 
 class ActionRun:
     """An action in progress on one instance.
 
     Args:
-        uuid: the instance.
-        name: which action, a row of the event table.
-        command: what performs it; ``{uuid}`` stands for the instance.
-        force: skip the vote.
-        channel_of: returns the instance's current channel, or None; an instance that restarts or
-            moves may get a new channel.
-        processes: runs the command.
-        timeout_s: how long the command may take, in seconds.
-        guard: the process's on-time guard.
+        record: what it is, and the step it is at.
+        tools: what all actions share.
         begin_by: until when its first step may begin; after that it ends without a step.
-        who: who requested it.
+        is_resumed: whether an earlier run of the host has begun it.
     """
 
     def __init__(
         self,
-        uuid: str,
-        name: ActionName,
-        command: tuple[str, ...],
-        *,
-        force: bool,
-        channel_of: Callable[[str], Channel | None],
-        processes: ProcessRunner,
-        timeout_s: float,
-        guard: OnTimeGuard,
+        record: ActionRecord,
+        tools: ActionTools,
         begin_by: BeginBy,
-        who: str = "",
+        *,
+        is_resumed: bool = False,
     ) -> None:
-        self.uuid = uuid
-        self.name = name
-        self.who = who
-        self._command = command
-        self._machine = Action(name, force=force)
-        self._channel_of = channel_of
-        self._processes = processes
-        self._timeout_s = timeout_s
-        self._guard = guard
-        #: None once the first step has begun.
-        self._begin_by: BeginBy | None = begin_by
+        self.is_resumed = is_resumed
+        self._record = record
+        self._tools = tools
+        self._has_ended = False
+        self._machine = Action(record.name, force=record.force)
         self._lines = ProgressLines()
-        self._reason = ""
+        self._rounds = ActionRounds(record.uuid, tools.channel_of, self._progress, begin_by)
+        self._down = DownWait(
+            record.uuid, self._machine.before, self._machine.effect, tools, self._progress
+        )
+        self._reason = record.reason
         #: Whether the instance was notified, or is expected back without a notice.
-        self._announced = False
+        self._announced = record.announced
         #: Whether a RESTART window was open before the command; it may close during the command.
         self._restarts = False
+
+    @property
+    def record(self) -> ActionRecord:
+        """What it is, and the step that was remembered last."""
+        return self._record
+
+    @property
+    def uuid(self) -> str:
+        """The instance."""
+        return self._record.uuid
+
+    @property
+    def name(self) -> ActionName:
+        """Which action, a row of the event table."""
+        return self._record.name
+
+    @property
+    def who(self) -> str:
+        """Who requested it."""
+        return self._record.who
 
     @property
     def state(self) -> ActionState:
@@ -111,54 +127,32 @@ class ActionRun:
         self._progress(step="command", waiting=f"{what} is in progress")
         since = trio.current_time()
         await wait()
-        if self._begin_by is not None:
-            self._begin_by = self._begin_by.extended(trio.current_time() - since)
+        self._rounds.extend(trio.current_time() - since)
 
     async def run(self) -> None:
-        """Carries out the action; the last progress line has the outcome.
+        """Carries out the action.
 
-        Cancelled, it ends without an outcome, and a running command is terminated.
+        Cancelled, it ends without an outcome, and a running command is terminated. The next run of
+        the host resumes it.
         """
         try:
-            await self._carry_out()
+            step = await self._resume() if self.is_resumed else self._machine.start()
+            while not isinstance(step, Finish):
+                await self._remember()
+                step = await self._take(step)
         except Expired as error:
             self._machine.expired()
             self._reason = str(error)
         _log.info("%s: action %s: %s", self.uuid, self.name, self.outcome)
-        self._progress(step="end", outcome=self.state.value, reason=self._reason)
-
-    async def _carry_out(self) -> None:
-        """Takes the steps.
-
-        Raises:
-            Expired: the first one came too late.
-        """
-        step: Step = self._machine.start()
-        while True:
-            match step:
-                case AskVote(event):
-                    outcome = await self._round("vote", event, NotificationType.REVOCABLE)
-                    rejected = outcome is not None and outcome.result is VoteResult.REJECT
-                    self._reason = outcome.reason if rejected and outcome is not None else ""
-                    step = self._machine.voted(rejected=rejected)
-                case GiveNotice(event):
-                    outcome = await self._round("notice", event, NotificationType.IRREVOCABLE)
-                    self._announced = self._announced or outcome is not None
-                    step = self._machine.noticed(sent=outcome is not None)
-                case Perform():
-                    step = self._machine.performed(succeeded=await self._perform())
-                case AwaitReturn():
-                    never_down = await self._await_return()
-                    step = self._machine.stayed() if never_down else self._machine.back()
-                case Finish():
-                    return
-
-    def _check_in_time(self) -> None:
-        if self._begin_by is not None:
-            self._begin_by.check()
+        self._has_ended = True
 
     def close(self) -> None:
-        """Ends :meth:`progress` for every watcher."""
+        """Ends :meth:`progress` for every watcher, after a line with the outcome if it has one.
+
+        Whoever reads that line may begin the next action.
+        """
+        if self._has_ended:
+            self._progress(step="end", outcome=self.state.value, reason=self._reason)
         self._lines.close()
 
     def progress(self) -> AsyncGenerator[ProgressLine | None]:
@@ -168,68 +162,117 @@ class ActionRun:
     def _progress(self, **line: Any) -> None:
         self._lines.add(ProgressLine(**line))
 
-    async def _round(
-        self, kind: str, event: Event, notification: NotificationType
-    ) -> Outcome | None:
-        """Runs a vote or notice and returns its outcome; None if the instance can't take part."""
-        try:
-            opened = await self._open(event, notification)
-        except NotHeartbeating as error:
-            self._progress(step=kind, event=event, skipped=str(error))
-            return None
-        window = opened.window
-        self._progress(step=kind, event=event, window=window.kind, seconds=window.seconds)
-        await opened.done.wait()
-        outcome = opened.outcome
-        if outcome is not None:
-            self._progress(step=kind, event=event, result=outcome.result, reason=outcome.reason)
-        return outcome
+    # -- its steps --------------------------------------------------------------------------
 
-    async def _open(self, event: Event, notification: NotificationType) -> Round:
-        """Opens a vote or notice, after the one that is open already: a guest can handle only one.
+    async def _resume(self) -> Step:
+        """Returns the step at which an earlier run of the host was."""
+        record, memory = self._record, self._tools.memory
+        _log.warning("%s: action %s: resumed at: %s", self.uuid, self.name, record.step)
+        await self._tools.sightings.until_settled(self.uuid)
+        state, left_s = ActionState(record.step), record.left_s(memory.moment)
+        if state is ActionState.GOING_DOWN:
+            self._down.limit(left_s)
+        step = self._machine.resume(state, noticed=record.announced, in_time=left_s > -_RESUMES_S)
+        if step == Inspect():
+            self._reason = INTERRUPTED
+        elif self.state in (ActionState.FAILED, ActionState.FINISHING_FAILED) and not self._reason:
+            self._reason = LAPSED
+        return step
 
-        Nobody else opens another in between, so that the wait is as long as the progress line says.
+    async def _remember(self) -> None:
+        """Stores the step before it is taken; one that was resumed keeps its deadline."""
+        if self._record.step == self.state.value:
+            return
+        moment = self._tools.memory.moment
+        self._record = attrs.evolve(
+            self._record,
+            step=self.state.value,
+            step_deadline=round(moment.boot_s + self._bound_s(), 1),
+            announced=self._announced,
+            reason=self._reason,
+            boot_id=moment.boot_id,
+            domain_id=self._tools.domain_id(self.uuid),
+        )
+        await self._tools.memory.put_action(self._record)
+
+    def _bound_s(self) -> float:
+        """How long the present step may take, in seconds."""
+        channel = self._tools.channel_of(self.uuid)
+        profile = Profile() if channel is None else channel.heartbeat.profile
+        match self.state:
+            case ActionState.VOTING:
+                return profile.vote_s
+            case ActionState.PREPARING if self._machine.before is not None:
+                return profile.window_s(EVENT_TABLE[self._machine.before].notice)
+            case ActionState.PERFORMING:
+                return self._tools.timeout_s
+            case ActionState.AWAITING:
+                return profile.restart_s
+            case ActionState.GOING_DOWN:
+                return self._down.bound_s
+        return profile.resume_notice_s
+
+    async def _take(self, step: Step) -> Step:
+        """Takes one step and returns the next.
 
         Raises:
-            NotHeartbeating: the instance can't take part.
-            Expired: it is the action's first step, and came too late.
+            Expired: it is the first one, and came too late.
         """
-        self._check_in_time()
-        channel = self._present_channel()
-        if channel.round is not None:
-            now = trio.current_time()
-            left_s = channel.round.window.remaining_s(now)
-            # Without this line a watcher would take the wait for a hung host.
-            self._progress(
-                step="vote" if notification is NotificationType.REVOCABLE else "notice",
-                event=event,
-                waiting=channel.round.open_text(now),
-                seconds=round(left_s, 3),
-            )
-            if self._begin_by is not None:
-                # Whoever follows the action was told of this wait.
-                self._begin_by = self._begin_by.extended(left_s)
-            with channel.rounds.reserved():
-                await channel.round.done.wait()
-            self._check_in_time()
-            channel = self._present_channel()
-        opened = channel.open_round(
-            event, notification, begins_action=notification is NotificationType.REVOCABLE
-        )
-        self._begin_by = None
-        return opened
-
-    def _present_channel(self) -> Channel:
-        channel = self._channel_of(self.uuid)
-        if channel is None or channel.gone:
-            raise NotHeartbeating("the instance is not on this host")
-        return channel
+        machine = self._machine
+        match step:
+            case AskVote(event):
+                outcome = await self._rounds.vote(event)
+                rejected = outcome is not None and outcome.result is VoteResult.REJECT
+                self._reason = outcome.reason if rejected and outcome is not None else ""
+                return machine.voted(rejected=rejected)
+            case GiveNotice(event):
+                outcome = await self._rounds.notice(event)
+                self._announced = self._announced or outcome is not None
+                return machine.noticed(sent=outcome is not None)
+            case Perform():
+                return machine.performed(succeeded=await self._perform())
+            case Inspect():
+                return machine.performed(succeeded=await self._inspect())
+            case AwaitReturn():
+                never_down = await self._await_return()
+                return machine.stayed() if never_down else machine.back()
+            case AwaitDown():
+                if not (fault := await self._down.wait()):
+                    return machine.down()
+                self._reason = fault
+                self._call_off()
+                return machine.stayed()
+            case Finish():
+                return step
 
     async def _perform(self) -> bool:
-        self._check_in_time()
-        self._begin_by = None
-        channel = self._channel_of(self.uuid)
-        event = self._machine.restarting
+        """Runs the command; returns whether it succeeded."""
+        self._rounds.begins()
+        self._expect()
+        argv = expand(self._record.command, uuid=self.uuid)
+        tools = self._tools
+        self._progress(step="command", argv=tuple(argv), seconds=tools.timeout_s)
+        _log.info("%s: action %s: running %s", self.uuid, self.name, argv)
+        async with self._down.watching(if_=self._machine.goes_down):
+            end = await run_command(argv, tools.processes, tools.timeout_s, tools.guard)
+        result = "failed" if end.fault else "done"
+        self._progress(step="command", result=result, reason=end.fault, output=end.output)
+        if end.fault:
+            self._reason = f"the command failed: {end.fault}"
+        return self._performed(succeeded=not end.fault)
+
+    async def _inspect(self) -> bool:
+        """Waits until it is seen what an interrupted command did; returns whether it worked."""
+        effect, domain_id = self._machine.effect, self._record.domain_id
+        worked = await self._tools.sightings.took_effect(self.uuid, effect, domain_id)
+        channel = self._tools.channel_of(self.uuid)
+        self._restarts = channel is not None and channel.restart.window is not None
+        self._progress(step="command", result="failed", reason=self._reason)
+        return self._performed(succeeded=worked)
+
+    def _expect(self) -> None:
+        """Takes that the command begins now, which may restart the VM."""
+        channel, event = self._tools.channel_of(self.uuid), self._machine.restarting
         if channel is not None and event is not None:
             # Most reboots are of lost instances: they can't be notified, but are expected back.
             if not self._announced or channel.restart.window is None:
@@ -238,42 +281,30 @@ class ActionRun:
         self._restarts = channel is not None and channel.restart.window is not None
         if channel is not None and event is not None:
             channel.outages.performing(event)
-        argv = expand(self._command, uuid=self.uuid)
-        self._progress(step="command", argv=tuple(argv), seconds=self._timeout_s)
-        _log.info("%s: action %s: running %s", self.uuid, self.name, argv)
-        fault = f"timed out after {self._timeout_s:g} s"
-        output = ""
-        run = partial(self._processes.run, argv, max_output=_OUTPUT_BYTES)
-        try:
-            result = await within(self._timeout_s, self._guard, run)
-        except trio.TooSlowError:
-            pass
-        except ProcessNotStarted as error:
-            fault = f"{error.path}: {error.reason}"
-        else:
-            output = (result.stdout + result.stderr).decode("utf-8", "replace").strip()
-            fault = "" if result.exit_code == 0 else f"exit status {result.exit_code}"
-            if result.signal is not None:
-                fault = f"killed by signal {result.signal}"
-        self._progress(
-            step="command", result="failed" if fault else "done", reason=fault, output=output
-        )
-        channel = self._channel_of(self.uuid)
-        before = self._machine.before
-        if not fault:
-            if channel is not None and self._announced and before is not None:
-                channel.outages.carried_out(before)
-            return True
-        self._reason = f"the command failed: {fault}"
-        # Only an announced event can be called off: an instance that could not be resumed is still
-        # suspended.
+
+    def _performed(self, *, succeeded: bool) -> bool:
+        """Takes the end of the command."""
+        channel, before = self._tools.channel_of(self.uuid), self._machine.before
+        if not succeeded:
+            self._call_off()
+        elif channel is not None and self._announced and before is not None:
+            channel.outages.carried_out(before)
+        return succeeded
+
+    def _call_off(self) -> None:
+        """Expects answers again, if the event was announced.
+
+        An instance that could not be resumed is still suspended.
+        """
+        channel, before = self._tools.channel_of(self.uuid), self._machine.before
         if channel is not None and self._announced and before is not None:
             channel.outages.call_off(before, plain_text(self._reason, 223))
-        return False
 
     async def _await_return(self) -> bool:
         """Waits for the VM's return; returns whether it never went down."""
-        channel = self._channel_of(self.uuid)
+        channel = self._tools.channel_of(self.uuid)
+        if self.is_resumed and channel is not None:
+            self._restarts = self._restarts or channel.restart.window is not None
         if channel is None or not self._restarts:
             self._progress(step="restart", skipped="the instance is not on this host")
             return False

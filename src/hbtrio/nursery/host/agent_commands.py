@@ -90,7 +90,7 @@ class AgentCommands:
     async def _round(self, session: LinkSession[FromAgent], command: RoundCommand) -> None:
         kind = NotificationType.REVOCABLE if command.vote else NotificationType.IRREVOCABLE
         try:
-            opened = await self._host.open_round_soon(
+            opened = await self._host.rounds.open_soon(
                 command.uuid,
                 command.event,
                 kind,

@@ -65,6 +65,23 @@ class ChannelKeeper:
             del self._channels[file.uuid]
             self._setup.on_change(channel.uuid)
 
+    def set_reporting(self, uuid: str, *, enabled: bool) -> None:
+        """Enables or disables reporting of losses and ill health; ``uuid`` "" is the whole host.
+
+        Losses of an instance are reported while both its own and the host's switch are on. With an
+        agent both are off until the agent enables them; without an agent both are on. Enabling an
+        instance again also means that it runs: a VIM enables it once its pause, suspend or live
+        migration is over.
+        """
+        turned_on = self._reporting.set(uuid, enabled=enabled)
+        # Only the named instance: an agent that connects sets each of thousands.
+        for channel in (self._channels.get(uuid),) if uuid else self._channels.values():
+            if channel is not None:
+                channel.heartbeat.situation.reporting = self._reporting.is_on(channel.uuid)
+        channel = self._channels.get(uuid)
+        if channel is not None and turned_on:
+            channel.outages.runs_again("the instance was enabled")
+
     async def _keep(self, channel: Channel) -> None:
         await self._supervisor.keep(f"channel {channel.uuid}", channel.run)
         channel.release()

@@ -7,12 +7,14 @@ from typing import Protocol
 
 import attrs
 
+from hbtrio.config.host import HostConfig, LimitSettings
 from hbtrio.fsm.heartbeat.rules import HeartbeatRules
 from hbtrio.nursery.host.connection import ReadLimits
 from hbtrio.nursery.host.counts import HostCounts
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import Dialer
+from hbtrio.policy.profile import ProfileLimits
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.vocabulary import CorrectiveAction
 
@@ -51,3 +53,25 @@ class ChannelSetup:
     on_change: Callable[[str], None]
     #: Returns whether libvirt says, as far as it was heard, that an instance's VM runs.
     domain_runs: Callable[[str], bool]
+
+
+def heartbeat_rules(config: HostConfig) -> HeartbeatRules:
+    """Returns the settings of all heartbeats, as configured."""
+    heartbeat, limits = config.heartbeat, config.limits
+    return HeartbeatRules(
+        failure_threshold=heartbeat.failure_threshold,
+        reconnect_silent_s=heartbeat.reconnect_silent_s,
+        grace_s=heartbeat.grace_s,
+        limits=ProfileLimits(
+            interval_min_ms=heartbeat.interval_min_ms,
+            interval_max_ms=heartbeat.interval_max_ms,
+            vote_max_s=limits.vote_max_s,
+            notice_max_s=limits.notice_max_s,
+            restart_max_s=limits.restart_max_s,
+        ),
+    )
+
+
+def read_limits(limits: LimitSettings) -> ReadLimits:
+    """Returns how much may be read of each channel, as configured."""
+    return ReadLimits(limits.line_bytes, limits.bytes_per_s, limits.burst_bytes)

@@ -148,6 +148,11 @@ class Corrective:
             self._given_up.pop(uuid, None)
             self._nursery.start_soon(self._run, uuid, run)
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The instances for which a command runs, by uuid."""
+        return tuple(uuid for uuid, run in self._runs.items() if run.running)
+
     def why_not(self, uuid: str) -> NotNow | None:
         """Returns why nothing is done about a failed instance at present; None: nothing hinders."""
         run = self._runs.get(uuid) or self._given_up.get(uuid)

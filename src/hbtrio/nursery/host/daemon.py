@@ -25,18 +25,18 @@ from functools import partial
 import trio
 
 from hbtrio.config.host import HostConfig
-from hbtrio.fsm.heartbeat.rules import HeartbeatRules
 from hbtrio.nursery.host.action_runs import ActionRuns
+from hbtrio.nursery.host.action_tools import ActionTools
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.channel_keeper import ChannelKeeper
-from hbtrio.nursery.host.channel_setup import ChannelSetup
-from hbtrio.nursery.host.connection import ReadLimits
+from hbtrio.nursery.host.channel_setup import ChannelSetup, heartbeat_rules, read_limits
 from hbtrio.nursery.host.correction_tools import HeartbeatingCount
 from hbtrio.nursery.host.corrective import Corrective
 from hbtrio.nursery.host.counts import HostCounts
 from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
 from hbtrio.nursery.host.domains import Domains
+from hbtrio.nursery.host.drain import Drain
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.host.found_channels import FoundChannels
@@ -49,13 +49,12 @@ from hbtrio.nursery.host.refusals import UnknownInstance, recorded
 from hbtrio.nursery.host.remembering import Remembering
 from hbtrio.nursery.host.reporting import ReportingSwitch
 from hbtrio.nursery.host.round import Round
+from hbtrio.nursery.host.sightings import Sightings
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
-from hbtrio.nursery.windows import within
 from hbtrio.policy.begin_by import ANY_TIME, BeginBy
 from hbtrio.policy.mass_failure import MassFailures
-from hbtrio.policy.profile import ProfileLimits
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.store.host_records import Recollection
 from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
@@ -113,17 +112,9 @@ class Host:
             self.reports,
         )
         self.owners = Owners(nursery, self.guard)
-        self._rounds = OutsideRounds(nursery, self.owners)
-        self._action_runs = ActionRuns(
-            nursery,
-            config.actions,
-            self.channels,
-            environment.processes,
-            self.supervisor,
-            self.guard,
-            self.remembering.action_over,
-            self.owners,
-            lambda uuid: self.corrective.take_over(uuid),
+        #: Votes and notices that are no part of an action.
+        self.rounds = OutsideRounds(
+            nursery, self.owners, self.guard, self.channel, self.remembering.round_refused
         )
         self.domains = Domains(
             config.libvirt,
@@ -150,33 +141,40 @@ class Host:
             self.supervisor,
             has_agent=bool(config.agent.connect),
         )
+        self._action_runs = ActionRuns(
+            nursery,
+            config.actions,
+            ActionTools(
+                channel_of=self.channels.get,
+                sightings=Sightings(self.channels.get, self.domains, self.guard),
+                domain_id=self.domains.id_of,
+                processes=environment.processes,
+                timeout_s=config.actions.timeout_s,
+                guard=self.guard,
+                memory=self.memory,
+            ),
+            self.supervisor,
+            self.remembering.action_over,
+            self.owners,
+            self.corrective.take_over,
+        )
+        #: Lets what runs come to its end before the host stops.
+        self.drain = Drain(self._action_runs, self.corrective)
         #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
         self._on_change: list[Callable[[str], None]] = [
             self.remembering.changed,
             self.corrective.changed,
         ]
-        limits = config.limits
         setup = ChannelSetup(
             dialer=environment.dialer,
             pacer=self.pacer,
             guard=self.guard,
             reports=self.reports,
             new_id=environment.new_id,
-            heartbeat=HeartbeatRules(
-                failure_threshold=config.heartbeat.failure_threshold,
-                reconnect_silent_s=config.heartbeat.reconnect_silent_s,
-                grace_s=config.heartbeat.grace_s,
-                limits=ProfileLimits(
-                    interval_min_ms=config.heartbeat.interval_min_ms,
-                    interval_max_ms=config.heartbeat.interval_max_ms,
-                    vote_max_s=limits.vote_max_s,
-                    notice_max_s=limits.notice_max_s,
-                    restart_max_s=limits.restart_max_s,
-                ),
-            ),
+            heartbeat=heartbeat_rules(config),
             counts=self.counts,
-            limits=ReadLimits(limits.line_bytes, limits.bytes_per_s, limits.burst_bytes),
+            limits=read_limits(config.limits),
             on_failure=self.corrective.failure,
             on_heartbeating=self._heartbeating.change,
             on_suspicion=self.domains.suspected,
@@ -186,7 +184,7 @@ class Host:
         self._keeper = ChannelKeeper(
             self.channels, setup, nursery, self.supervisor, self.reporting, self._introduce
         )
-        self._sockets = FoundChannels(self._found, self.domains.departed, limits.channels)
+        self._sockets = FoundChannels(self._found, self.domains.departed, config.limits.channels)
 
     @property
     def heartbeating(self) -> int:
@@ -215,6 +213,7 @@ class Host:
             self.domains.was_in_use()
         self.corrective.recall(recollection.corrective_runs, self.memory.moment)
         self.remembering.recalled(recollection)
+        self._action_runs.resume(recollection.actions)
 
     def _introduce(self, channel: Channel) -> None:
         self.domains.introduce(channel)
@@ -271,68 +270,11 @@ class Host:
         """
         with recorded(partial(self.remembering.round_refused, uuid, event, notification, who)):
             begin_by.check()
-            return self._rounds.open(self.channel(uuid), event, notification, who=who)
-
-    async def open_round_soon(
-        self,
-        uuid: str,
-        event: Event,
-        notification: NotificationType,
-        *,
-        command_id: str,
-        patience_s: float,
-        begin_by: BeginBy,
-        who: str = "",
-        by_vim: bool = False,
-    ) -> Round:
-        """Opens a vote or notice as soon as the one that is open has closed.
-
-        An orchestrator's timer ends at the same moment as the window of its vote: its next notice
-        must not fail by a few milliseconds. Cancelled, it opens nothing.
-
-        Args:
-            uuid: the instance.
-            event: what it is about.
-            notification: a vote or a notice.
-            command_id: the id to put into the report of the outcome.
-            patience_s: how long to wait for a round that is open, in seconds.
-            begin_by: until when it may be opened.
-            who: who requested it, for the history.
-            by_vim: whether the VIM asks; its vote begins an action.
-
-        Raises:
-            UnknownInstance, NotHeartbeating, RoundOpen, InstanceOwned, Expired: nothing was sent.
-        """
-        with recorded(partial(self.remembering.round_refused, uuid, event, notification, who)):
-            until = trio.current_time() + min(patience_s, begin_by.left_s)
-            while (current := self.channel(uuid).round) is not None:
-                left_s = max(0.0, until - trio.current_time())
-                read = self.channel(uuid).take_in
-                try:
-                    await within(left_s, self.guard, current.done.wait, sources=[read])
-                except trio.TooSlowError:
-                    break
-            begin_by.check()
-            return self._rounds.open(
-                self.channel(uuid), event, notification, command_id, who, by_vim=by_vim
-            )
+            return self.rounds.open(self.channel(uuid), event, notification, who=who)
 
     def set_reporting(self, uuid: str, *, enabled: bool) -> None:
-        """Enables or disables reporting of losses and ill health; ``uuid`` "" is the whole host.
-
-        Losses of an instance are reported while both its own and the host's switch are on. With an
-        agent both are off until the agent enables them; without an agent both are on. Enabling an
-        instance again also means that it runs: a VIM enables it once its pause, suspend or live
-        migration is over.
-        """
-        turned_on = self.reporting.set(uuid, enabled=enabled)
-        # Only the named instance: an agent that connects sets each of thousands.
-        for channel in (self.channels.get(uuid),) if uuid else self.channels.values():
-            if channel is not None:
-                channel.heartbeat.situation.reporting = self.reporting.is_on(channel.uuid)
-        channel = self.channels.get(uuid)
-        if channel is not None and turned_on:
-            channel.outages.runs_again("the instance was enabled")
+        """Switches reporting, see :meth:`ChannelKeeper.set_reporting`."""
+        self._keeper.set_reporting(uuid, enabled=enabled)
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Calls ``listener`` with the uuid of each instance that changes, comes or goes."""
@@ -366,8 +308,7 @@ class Host:
 
         Raises:
             UnknownInstance: this host has no such instance.
-            ActionRefused: an action on this instance is in progress, too many are in progress on
-                the host, or no command is configured.
+            ActionRefused: see :meth:`ActionRuns.begin`.
             Expired: it may not begin any more.
         """
         with recorded(partial(self.remembering.action_refused, uuid, name, who)):

@@ -28,6 +28,8 @@ class Dialling:
         self.absent = False
         #: Why the last attempt failed; "" if it succeeded.
         self.fault = ""
+        #: Whether it failed because nobody listens there, and not for want of descriptors.
+        self.is_refused = False
         self._uuid = uuid
         self._dialer = dialer
         self._backoff = Backoff()
@@ -44,6 +46,7 @@ class Dialling:
 
     def dial(self) -> Port | None:
         """Connects; returns None on failure, with the reason in :attr:`fault`."""
+        self.is_refused = False
         try:
             if self.absent:
                 raise ChannelFault("its socket is gone, the instance is expected back")
@@ -52,7 +55,7 @@ class Dialling:
             self.fault = str(fault)
             return None
         except ChannelFault as fault:
-            self.fault = str(fault)
+            self.fault, self.is_refused = str(fault), True
             # A socket that refuses for a week is logged once.
             if self._fault_log.is_new(self.fault):
                 _log.warning("%s: %s: %s; retrying", self._uuid, self.path, self.fault)

@@ -90,6 +90,11 @@ class Domains:
             return dict.fromkeys(uuids, NOT_IN_USE)
         return await self.watch.look(uuids, within_s)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether libvirt is in use and gives no answer: nothing is known of a VM then."""
+        return self.watch is not None and self.watch.in_use and not self.watch.answers
+
     def runs(self, uuid: str) -> bool:
         """Returns whether libvirt says, as far as it was heard, that an instance's VM runs."""
         domain = self.of(uuid)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final, NoReturn
@@ -161,32 +161,31 @@ class HostMemory:
         Returns whether it is stored; if not, the action goes on, and is not resumed after a
         restart.
         """
-        return await self._step(lambda store: store.put_action(action))
-
-    async def end_action(self, id_: str, outcome: HistoryEntry | None = None) -> bool:
-        """Removes an action that has ended, and adds its outcome to the history.
-
-        Returns whether that is stored. If not, a restart may resume the action at its last step;
-        the outcome is added later.
-        """
-        if await self._step(lambda store: store.end_action(id_, outcome)):
-            return True
-        if outcome is not None:
-            self.record(outcome)
-        return False
-
-    async def _step(self, work: Callable[[HostStore], Awaitable[None]]) -> bool:
-        store = self._store
-        if store is None:
+        if (store := self._store) is None:
             return False
         with trio.move_on_after(STEP_S):
             try:
-                await work(store)
+                await store.put_action(action)
             except StoreFault as fault:
                 self._note_fault(str(fault))
                 return False
             return True
         return False
+
+    async def end_action(self, id_: str, outcome: HistoryEntry) -> bool:
+        """Removes an action that has ended, and adds its outcome to the history.
+
+        Waits at most ``STEP_S``, and returns whether that is stored. If not, it is stored later; a
+        restart before that resumes the action at its last step. Either way it has one outcome.
+        """
+        if not self.is_kept:
+            return False
+        # Written with what was reported before it, and so after it in the history.
+        written = self._unwritten.end(id_, outcome)
+        self._wake.set()
+        with trio.move_on_after(STEP_S):
+            await written.wait()
+        return written.is_set()
 
     async def history(
         self, limit: int, *, before: int | None = None, uuid: str | None = None
@@ -290,6 +289,7 @@ class HostMemory:
             return False
         finally:
             self._busy_since = math.inf
+        batch.written()
         if self._fault:
             _log.warning("%s: can be written again", self.path)
             self._fault = ""

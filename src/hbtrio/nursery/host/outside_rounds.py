@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import trio
 
 from hbtrio.fsm.heartbeat.outage import Outage
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.owners import Owners
+from hbtrio.nursery.host.refusals import recorded
 from hbtrio.nursery.host.round import Round, RoundOpen
+from hbtrio.nursery.windows import within
+from hbtrio.policy.begin_by import BeginBy
+from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
     Event,
@@ -26,11 +33,25 @@ class OutsideRounds:
     Args:
         nursery: runs a task for each vote, which waits for its outcome.
         owners: who owns each instance.
+        guard: the process's on-time guard.
+        channel: returns the channel of an instance, or raises UnknownInstance.
+        on_refused: called with the uuid, event, notification, requester and reason of a vote or
+            notice that was refused.
     """
 
-    def __init__(self, nursery: trio.Nursery, owners: Owners) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        owners: Owners,
+        guard: OnTimeGuard,
+        channel: Callable[[str], Channel],
+        on_refused: Callable[[str, Event, NotificationType, str, str], None],
+    ) -> None:
         self._nursery = nursery
         self._owners = owners
+        self._guard = guard
+        self._channel = channel
+        self._on_refused = on_refused
 
     def open(
         self,
@@ -63,6 +84,49 @@ class OutsideRounds:
         elif not is_vote:
             self._noticed(channel, event, opened.window.seconds)
         return opened
+
+    async def open_soon(
+        self,
+        uuid: str,
+        event: Event,
+        notification: NotificationType,
+        *,
+        command_id: str,
+        patience_s: float,
+        begin_by: BeginBy,
+        who: str = "",
+        by_vim: bool = False,
+    ) -> Round:
+        """Opens a vote or notice as soon as the one that is open has closed.
+
+        An orchestrator's timer ends at the same moment as the window of its vote: its next notice
+        must not fail by a few milliseconds. Cancelled, it opens nothing.
+
+        Args:
+            uuid: the instance.
+            event: what it is about.
+            notification: a vote or a notice.
+            command_id: the id to put into the report of the outcome.
+            patience_s: how long to wait for a round that is open, in seconds.
+            begin_by: until when it may be opened.
+            who: who requested it, for the history.
+            by_vim: see :meth:`open`.
+
+        Raises:
+            UnknownInstance, NotHeartbeating, RoundOpen, InstanceOwned, Expired: nothing was sent.
+        """
+        with recorded(partial(self._on_refused, uuid, event, notification, who)):
+            until = trio.current_time() + min(patience_s, begin_by.left_s)
+            while (current := self._channel(uuid).round) is not None:
+                left_s = max(0.0, until - trio.current_time())
+                read = self._channel(uuid).take_in
+                try:
+                    await within(left_s, self._guard, current.done.wait, sources=[read])
+                except trio.TooSlowError:
+                    break
+            begin_by.check()
+            channel = self._channel(uuid)
+            return self.open(channel, event, notification, command_id, who, by_vim=by_vim)
 
     async def _await_outcome(self, uuid: str, vote: Round) -> None:
         await vote.done.wait()

@@ -13,7 +13,7 @@ from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.recall import Recall
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
-from hbtrio.store.host_records import KnownInstance, Recollection
+from hbtrio.store.host_records import ActionRecord, KnownInstance, Recollection
 from hbtrio.store.records import HistoryEntry
 from hbtrio.wire.link_messages import MAX_NAME, MAX_TEXT
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
@@ -124,20 +124,22 @@ class Remembering:
         """Takes the release of the brake by an operator."""
         self._record_action("", "release", "corrective commands run again", who)
 
-    def action_over(self, action: ActionRun) -> None:
-        """Takes the end of an action, with its outcome."""
-        self._record_action(action.uuid, action.name, action.outcome, action.who)
+    async def action_over(self, record: ActionRecord, outcome: str) -> None:
+        """Takes the end of an action, with its outcome; waits for the disk, a second at most."""
+        entry = self._action_entry(record.uuid, record.name, outcome, record.who)
+        await self._memory.end_action(record.id, entry)
 
     def _record_action(self, uuid: str, name: str, what: str, who: str) -> None:
-        self._memory.record(
-            HistoryEntry(
-                time=self._reports.now(),
-                kind=ACTION,
-                uuid=uuid[:MAX_NAME],
-                hostname=self._hostname,
-                reason=f"{name}: {what}"[:MAX_TEXT],
-                who=who,
-            )
+        self._memory.record(self._action_entry(uuid, name, what, who))
+
+    def _action_entry(self, uuid: str, name: str, what: str, who: str) -> HistoryEntry:
+        return HistoryEntry(
+            time=self._reports.now(),
+            kind=ACTION,
+            uuid=uuid[:MAX_NAME],
+            hostname=self._hostname,
+            reason=f"{name}: {what}"[:MAX_TEXT],
+            who=who,
         )
 
     def _reported(self, report: Report) -> None:

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from typing import Final, TypeVar
 
 import attrs
+import trio
 
 from hbtrio.store.host_records import CorrectiveRun, HoldRecord, KnownInstance
 from hbtrio.store.host_store import Changes
@@ -22,6 +23,14 @@ WAITING: Final = 100_000
 
 
 @attrs.frozen
+class Ended:
+    """An action that has ended, its outcome, and whether that is written."""
+
+    outcome: HistoryEntry
+    written: trio.Event = attrs.field(factory=trio.Event)
+
+
+@attrs.frozen
 class Batch:
     """What one write stores; None stands for what is to be removed."""
 
@@ -29,6 +38,7 @@ class Batch:
     holds: dict[tuple[str, str], HoldRecord | None]
     runs: list[CorrectiveRun]
     in_vain: list[str]
+    ended: dict[str, Ended]
     history: list[HistoryEntry]
 
     @property
@@ -41,8 +51,14 @@ class Batch:
             in_vain=tuple(self.in_vain),
             held=tuple(hold for hold in self.holds.values() if hold is not None),
             released=tuple(key for key, hold in self.holds.items() if hold is None),
+            ended=tuple((id_, one.outcome) for id_, one in self.ended.items()),
             history=tuple(self.history),
         )
+
+    def written(self) -> None:
+        """Lets those go on who wait for it."""
+        for one in self.ended.values():
+            one.written.set()
 
 
 class Unwritten:
@@ -57,10 +73,11 @@ class Unwritten:
         self._holds: OrderedDict[tuple[str, str], HoldRecord | None] = OrderedDict()
         self._runs: deque[CorrectiveRun] = deque(maxlen=WAITING)
         self._in_vain: deque[str] = deque(maxlen=WAITING)
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._history: deque[HistoryEntry] = deque()
 
     def __bool__(self) -> bool:
-        waiting = (self._known, self._runs, self._in_vain, self._holds, self._history)
+        waiting = (self._known, self._holds, self._runs, self._in_vain, self._ended, self._history)
         return any(waiting)
 
     def know(self, known: KnownInstance) -> bool:
@@ -92,6 +109,12 @@ class Unwritten:
                 return
         self._in_vain.append(uuid)
 
+    def end(self, id_: str, outcome: HistoryEntry) -> trio.Event:
+        """Takes the end of an action; returns what is set once it is written."""
+        ended = Ended(outcome)
+        _put(self._ended, id_, ended)
+        return ended.written
+
     def record(self, entry: HistoryEntry) -> None:
         """Takes an entry of the history."""
         self._history.append(entry)
@@ -106,6 +129,7 @@ class Unwritten:
             _taken(self._holds),
             [self._runs.popleft() for _ in range(min(AT_ONCE, len(self._runs)))],
             [self._in_vain.popleft() for _ in range(min(AT_ONCE, len(self._in_vain)))],
+            _taken(self._ended),
             [self._history.popleft() for _ in range(min(AT_ONCE, len(self._history)))],
         )
 
@@ -113,6 +137,7 @@ class Unwritten:
         """Takes back what could not be written; what came meanwhile is newer."""
         self._known = OrderedDict(batch.known | self._known)
         self._holds = OrderedDict(batch.holds | self._holds)
+        self._ended = OrderedDict(batch.ended | self._ended)
         runs = WAITING - len(self._runs)
         self._runs.extendleft(reversed(batch.runs[-runs:] if runs else []))
         self._in_vain.extendleft(reversed(batch.in_vain))

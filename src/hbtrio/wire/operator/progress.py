@@ -13,7 +13,7 @@ _Step = Annotated[
     Meta(
         description="What the line is about; end is the last line of an action. lost, of an agent: "
         "the outcome is unknown.",
-        extra_json_schema={"enum": ["vote", "notice", "command", "restart", "end", "lost"]},
+        extra_json_schema={"enum": ["vote", "notice", "command", "restart", "down", "end", "lost"]},
     ),
 ]
 # Not float alone: an agent passes on a host's whole numbers as whole numbers.
@@ -25,7 +25,7 @@ _Result = Annotated[
     str,
     Meta(
         description="How a step ended. Vote, notice: accept, reject, complete, timeout, error; "
-        "command: done, failed; restart: back, expired."
+        "command: done, failed; restart: back, expired; down: down, expired."
     ),
 ]
 _Outcome = Annotated[

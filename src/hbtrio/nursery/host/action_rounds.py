@@ -1,0 +1,118 @@
+"""Runs the votes and notices of one action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from hbtrio.fsm.ballot import Outcome
+from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.round import NotHeartbeating, Round
+from hbtrio.policy.begin_by import BeginBy
+from hbtrio.wire.vocabulary import Event, NotificationType
+
+
+class ActionRounds:
+    """The votes and notices of one action.
+
+    Args:
+        uuid: the instance.
+        channel_of: returns an instance's current channel, or None.
+        progress: adds a progress line with these members.
+        begin_by: until when the first step of the action may begin.
+    """
+
+    def __init__(
+        self,
+        uuid: str,
+        channel_of: Callable[[str], Channel | None],
+        progress: Callable[..., None],
+        begin_by: BeginBy,
+    ) -> None:
+        self._uuid = uuid
+        self._channel_of = channel_of
+        self._progress = progress
+        #: None once the first step has begun.
+        self._begin_by: BeginBy | None = begin_by
+
+    def extend(self, wait_s: float) -> None:
+        """Lets the first step begin so much later; whoever follows the action was told why."""
+        if self._begin_by is not None:
+            self._begin_by = self._begin_by.extended(wait_s)
+
+    def begins(self) -> None:
+        """Takes that the first step begins now.
+
+        Raises:
+            Expired: it comes too late.
+        """
+        self._check_in_time()
+        self._begin_by = None
+
+    async def vote(self, event: Event) -> Outcome | None:
+        """Runs a vote and returns its outcome; see :meth:`notice`."""
+        return await self._run("vote", event, NotificationType.REVOCABLE)
+
+    async def notice(self, event: Event) -> Outcome | None:
+        """Runs a notice and returns its outcome; None if the instance can't take part.
+
+        Raises:
+            Expired: it is the action's first step, and comes too late.
+        """
+        return await self._run("notice", event, NotificationType.IRREVOCABLE)
+
+    async def _run(self, kind: str, event: Event, notification: NotificationType) -> Outcome | None:
+        try:
+            opened = await self._open(kind, event, notification)
+        except NotHeartbeating as error:
+            self._progress(step=kind, event=event, skipped=str(error))
+            return None
+        window = opened.window
+        self._progress(step=kind, event=event, window=window.kind, seconds=window.seconds)
+        await opened.done.wait()
+        outcome = opened.outcome
+        if outcome is not None:
+            self._progress(step=kind, event=event, result=outcome.result, reason=outcome.reason)
+        return outcome
+
+    async def _open(self, kind: str, event: Event, notification: NotificationType) -> Round:
+        """Opens a vote or notice, after the one that is open already: a guest can handle only one.
+
+        Nobody else opens another in between, so that the wait is as long as the progress line says.
+
+        Raises:
+            NotHeartbeating: the instance can't take part.
+            Expired: it is the action's first step, and came too late.
+        """
+        self._check_in_time()
+        channel = self._present_channel()
+        if channel.round is not None:
+            now = trio.current_time()
+            left_s = channel.round.window.remaining_s(now)
+            # Without this line a watcher would take the wait for a hung host.
+            self._progress(
+                step=kind,
+                event=event,
+                waiting=channel.round.open_text(now),
+                seconds=round(left_s, 3),
+            )
+            self.extend(left_s)
+            with channel.rounds.reserved():
+                await channel.round.done.wait()
+            self._check_in_time()
+            channel = self._present_channel()
+        is_vote = notification is NotificationType.REVOCABLE
+        opened = channel.open_round(event, notification, begins_action=is_vote)
+        self._begin_by = None
+        return opened
+
+    def _check_in_time(self) -> None:
+        if self._begin_by is not None:
+            self._begin_by.check()
+
+    def _present_channel(self) -> Channel:
+        channel = self._channel_of(self._uuid)
+        if channel is None or channel.gone:
+            raise NotHeartbeating("the instance is not on this host")
+        return channel

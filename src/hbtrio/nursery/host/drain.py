@@ -1,0 +1,68 @@
+"""Lets actions and corrective commands come to their end before a host stops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from hbtrio.nursery.host.action_runs import ActionRuns
+from hbtrio.nursery.host.corrective import Corrective
+
+_log = logging.getLogger("hbtrio.host")
+
+#: Seconds between two looks at what is still running.
+_LOOK_S: Final = 0.1
+
+_REFUSAL: Final = "this host is stopping: it begins no new action"
+
+
+class Drain:
+    """The end of a host's work.
+
+    Args:
+        actions: the actions; no new one is begun from :meth:`run` on.
+        corrective: runs the corrective commands.
+    """
+
+    def __init__(self, actions: ActionRuns, corrective: Corrective) -> None:
+        self._actions = actions
+        self._corrective = corrective
+
+    async def run(self, grace_s: float, hurry: Callable[[], Awaitable[object]]) -> None:
+        """Refuses new actions, and waits until those in progress and corrective commands are over.
+
+        What is left is cancelled by the host's end, and actions are resumed by its next run.
+
+        Args:
+            grace_s: how long to wait at most, in seconds.
+            hurry: returns when it is to end at once; cancelled otherwise.
+        """
+        self._actions.refusal = _REFUSAL
+        if not (left := self._left):
+            return
+        text = "stopping: waiting at most %g s for %s; another TERM ends at once"
+        _log.warning(text, grace_s, ", ".join(left))
+        with trio.move_on_after(grace_s):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._hurry, hurry, nursery.cancel_scope)
+                while self._left:  # noqa: ASYNC110 - two kinds of work
+                    await trio.sleep(_LOOK_S)
+                nursery.cancel_scope.cancel()
+        if left := self._left:
+            _log.warning("stopping in the middle of %s", ", ".join(left))
+
+    @staticmethod
+    async def _hurry(hurry: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
+        await hurry()
+        scope.cancel()
+
+    @property
+    def _left(self) -> list[str]:
+        actions = self._actions.in_progress.values()
+        return [
+            *(f"{action.name} on {action.uuid}" for action in actions),
+            *(f"a corrective command on {uuid}" for uuid in self._corrective.running),
+        ]
