@@ -30,13 +30,6 @@ from support.http_cases import (
     stream_app,
 )
 
-
-@pytest.fixture
-def clock(autojump_clock: MockClock) -> MockClock:
-    """Every test has it, so that a hang is a failure at once: see serving()."""
-    return autojump_clock
-
-
 # -- streams and disconnects
 
 

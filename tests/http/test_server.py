@@ -9,8 +9,8 @@ import os
 import socket
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,9 @@ from hbtrio.http.server import (
 from hbtrio.http.slots import DISPLACED_S, MAX_DISPLACED, ONE_CLASS
 from hbtrio.net.peer_credentials import PeerCredentials
 from hbtrio.net.unix_socket import open_unix_listener
+from support.http_server import GET, PATIENCE_S, App, HttpServer, running
 
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-#: Every wait of these tests is for an event; this only turns a hang into a failure.
-PATIENCE_S = 20
 WHO = (PEER_EXTENSION, CERTIFICATE_EXTENSION)
-
-App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 @pytest.fixture
@@ -53,15 +48,7 @@ def folder() -> Iterator[Path]:
 
 
 @attrs.define
-class Server:
-    address: tuple[str, int]
-    crashes: list[BaseException]
-    scope: trio.CancelScope
-    ended: trio.Event
-
-    async def connect(self) -> trio.SocketStream:
-        return await trio.open_tcp_stream(*self.address)
-
+class Server(HttpServer):
     async def is_unreachable(self) -> bool:
         try:
             await (await self.connect()).aclose()
@@ -77,40 +64,13 @@ class Server:
             await stream.send_eof()
             return b"".join([piece async for piece in stream])
 
-    async def stop(self) -> float:
-        """Cancel it and return the seconds it took to end."""
-        began = trio.current_time()
-        self.scope.cancel()
-        await self.ended.wait()
-        return trio.current_time() - began
 
-
-@asynccontextmanager
-async def serving(
+def serving(
     app: App,
     limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
     classes: RequestClasses = ONE_CLASS,
-) -> AsyncIterator[Server]:
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    server = Server(listeners[0].socket.getsockname(), [], trio.CancelScope(), trio.Event())
-
-    async def serve(task_status: trio.TaskStatus[None]) -> None:
-        with server.scope:
-            await serve_http(
-                app,
-                listeners,
-                limits=limits,
-                classes=classes,
-                on_crash=server.crashes.append,
-                task_status=task_status,
-            )
-        server.ended.set()
-
-    with trio.fail_after(PATIENCE_S):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(serve)
-            yield server
-            server.scope.cancel()
+) -> AbstractAsyncContextManager[Server]:
+    return running(Server, app, limits, classes)
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:

@@ -9,8 +9,7 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import attrs
@@ -25,29 +24,15 @@ from hbtrio.net.tls_files import TlsFiles, server_files
 from hbtrio.net.unix_socket import open_unix_listener
 from support.certificates import AUTHORITY, of_agent, pair, trusting
 from support.control_socket import socket_path
+from support.http_server import GET, PATIENCE_S, HttpServer, running
 from support.real_processes import descriptors
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-#: Every wait of these tests is for an event; this only turns a hang into a failure.
-PATIENCE_S = 20
 
 #: How the log begins about a failed handshake.
 FAILED = "tcp:127.0.0.1: TLS handshake failed"
 
-App = Callable[[Any, Any, Any], Awaitable[None]]
-
 
 @attrs.define
-class Server:
-    port: int
-    crashes: list[BaseException]
-    scope: trio.CancelScope
-    ended: trio.Event
-
-    async def connect(self) -> trio.SocketStream:
-        return await trio.open_tcp_stream("127.0.0.1", self.port)
-
+class Server(HttpServer):
     async def shake(self, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
         """A client that is through its end of the handshake."""
         stream = trio.SSLStream(await self.connect(), context, server_hostname="127.0.0.1")
@@ -68,13 +53,6 @@ class Server:
     async def is_fine(self) -> bool:
         return (await self.ask()).startswith(b"HTTP/1.1 200 OK\r\n") and self.crashes == []
 
-    async def stop(self) -> float:
-        """Cancel it and return the seconds it took to end."""
-        began = trio.current_time()
-        self.scope.cancel()
-        await self.ended.wait()
-        return trio.current_time() - began
-
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/endless":
@@ -92,35 +70,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await JSONResponse(body)(scope, receive, send)
 
 
-@asynccontextmanager
-async def serving(
+def serving(
     limits: HttpLimits = HttpLimits(),  # noqa: B008
     context: TlsFiles | None = None,
     classes: RequestClasses = ONE_CLASS,
-) -> AsyncIterator[Server]:
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listeners[0].socket.getsockname()[1]
-    server = Server(port, [], trio.CancelScope(), trio.Event())
-    tls = of_agent() if context is None else context
-
-    async def serve(task_status: trio.TaskStatus[None]) -> None:
-        with server.scope:
-            await serve_http(
-                app,
-                listeners,
-                tls=tls,
-                limits=limits,
-                classes=classes,
-                on_crash=server.crashes.append,
-                task_status=task_status,
-            )
-        server.ended.set()
-
-    with trio.fail_after(PATIENCE_S):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(serve)
-            yield server
-            server.scope.cancel()
+) -> AbstractAsyncContextManager[Server]:
+    return running(Server, app, limits, classes, of_agent() if context is None else context)
 
 
 async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
@@ -141,9 +96,9 @@ async def test_a_stock_client(version: ssl.TLSVersion) -> None:
     context.minimum_version = context.maximum_version = version
     async with serving() as server, httpx.AsyncClient(verify=context, trust_env=False) as client:
         for _ in range(3):
-            answer = await client.get(f"https://127.0.0.1:{server.port}/")
+            answer = await client.get(f"https://127.0.0.1:{server.address[1]}/")
             assert answer.json() == {"scheme": "https", "certified": None, "client": "127.0.0.1"}
-        assert (await client.get(f"https://127.0.0.1:{server.port}/stream")).text == "whole"
+        assert (await client.get(f"https://127.0.0.1:{server.address[1]}/stream")).text == "whole"
         assert server.crashes == []
 
 
@@ -260,7 +215,7 @@ async def test_the_end_of_an_answer_without_a_length_is_told() -> None:
 async def test_a_413_reaches_a_client_that_is_still_sending() -> None:
     async with serving() as server:
         async with httpx.AsyncClient(verify=trusting(), trust_env=False) as client:
-            url = f"https://127.0.0.1:{server.port}/"
+            url = f"https://127.0.0.1:{server.address[1]}/"
             answer = await client.post(url, content=b"z" * 300_000)
         assert (answer.status_code, answer.json()["status"]) == (413, "fail")
         assert server.crashes == []
