@@ -52,6 +52,7 @@ class ScriptedVim:
         self.got: list[tuple[float, dict[str, Any]]] = []
         #: What becomes of the next requests instead, each used once.
         self.next: list[SendResult] = []
+        self._news = trio.Event()
 
     async def send(
         self, request: VimRequest, on_sending: Callable[[], Awaitable[None]]
@@ -64,7 +65,14 @@ class ScriptedVim:
             return result
         await on_sending()
         self.got.append((round(trio.current_time(), 6), json.loads(request.body)))
+        self._news.set()
+        self._news = trio.Event()
         return CLOSED
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Waits until this is true, which is asked again after each request."""
+        while not true():
+            await self._news.wait()
 
     def received(self, kind: str) -> list[tuple[float, Any]]:
         """Events of a type with when they came: what each is about."""
