@@ -51,6 +51,7 @@ async def test_nothing_comes_before_the_vims_own_step(world: AgentWorld, event: 
 
 
 async def test_the_step_is_waited_for_30_s_at_most(world: AgentWorld) -> None:
+    assert STEP_S == 30
     await noticed(world)
     await world.at(10 + STEP_S - 0.1)
     assert statuses(world) == []
