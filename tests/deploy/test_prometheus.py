@@ -11,9 +11,11 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import pytest
 import trio
 import yaml  # comes with schemathesis
@@ -23,7 +25,10 @@ from hbtrio.api.fleet_metrics import agent_metrics
 from hbtrio.api.host_metrics import host_metrics
 from hbtrio.config.host import AgentLinkSettings, LibvirtSettings
 from hbtrio.nursery.host.events_file import EventsFile
+from hbtrio.nursery.notifier import Notifier
+from hbtrio.nursery.notify_command import NotifyCommand
 from support.agent_world import agent_world
+from support.fake_processes import FakeProcesses
 from support.host_world import host_world
 from support.memory_store import memory_store
 from support.scripted_host import ScriptedHost
@@ -49,6 +54,14 @@ def promtool() -> str:
     return path
 
 
+def notifier() -> Notifier:
+    """One with a channel, which is not run."""
+    command = NotifyCommand(list, FakeProcesses({}), 1.0)
+    return Notifier(
+        [command], per_minute=1, hostname="", wall_clock=lambda: datetime.now(UTC), new_id=str
+    )
+
+
 @pytest.fixture
 async def exposed(tmp_path: Path) -> AsyncIterator[str]:
     """The metrics of a host and of an agent that have everything."""
@@ -60,11 +73,13 @@ async def exposed(tmp_path: Path) -> AsyncIterator[str]:
         ) as world:
             await world.heartbeating()
             world.host.events = EventsFile(str(tmp_path / "events"))
+            world.host.notifier = notifier()
             host = (await host_metrics(world.host)).decode()
             world.host.events.close()
     async with agent_world(tmp_path) as agent:
         await agent.bound_host(host=ScriptedHost())
-        yield host + agent_metrics(agent.agent, trio.current_time()).decode()
+        telling = attrs.evolve(agent.agent, notifier=notifier())
+        yield host + agent_metrics(telling, trio.current_time()).decode()
 
 
 def alerts() -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 import hbtrio
 from hbtrio.api.fleet_status import host_names, link_of
-from hbtrio.api.metrics import certificate_families, exposition
+from hbtrio.api.metrics import certificate_families, exposition, notification_families
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.vim_delivery import DeliveryStatus
 
@@ -74,6 +74,7 @@ def _families(agent: Agent, now: float) -> Iterator[Metric]:
         "Refused connections of hosts.",
         value=agent.links.refused.count,
     )
+    yield from notification_families("hbtrio_agent", agent.notifier)
     yield from certificate_families("hbtrio_agent", agent.files, "a linked host or the VIM")
     if agent.delivery is not None:
         yield from _delivery(agent.delivery.status)

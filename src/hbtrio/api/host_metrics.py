@@ -20,7 +20,7 @@ from prometheus_client.core import (
 )
 
 import hbtrio
-from hbtrio.api.metrics import certificate_families, exposition
+from hbtrio.api.metrics import certificate_families, exposition, notification_families
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.labels import CAUSES, OUTCOMES, STATES
 from hbtrio.nursery.host.reports import ReportKind
@@ -189,6 +189,7 @@ def _of_daemon(host: Host) -> Iterator[Metric]:
     if host.events is not None:
         fault = host.events.fault
         yield _flag("hbtrio_host_events_file_failing", "events can't be written", fault is not None)
+    yield from notification_families("hbtrio_host", host.notifier)
     yield from certificate_families("hbtrio_host", host.files, "the agent")
 
 

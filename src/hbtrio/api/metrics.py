@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
 from hbtrio.nursery.file_watch import FileWatch
+from hbtrio.nursery.notifier import RESULTS, Notifier
 
 METRICS_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -33,6 +35,25 @@ class _Given(Collector):
     def collect(self) -> Iterable[Metric]:
         """What was given."""
         return self._families
+
+
+def notification_families(prefix: str, notifier: Notifier | None) -> Iterator[Metric]:
+    """What has become of alerts; nothing without a command or a webhook.
+
+    Args:
+        prefix: what the name begins with.
+        notifier: sends them.
+    """
+    if notifier is None or not notifier.channels:
+        return
+    ended = CounterMetricFamily(
+        f"{prefix}_notifications",
+        "Alerts by channel and how their delivery ended.",
+        labels=["channel", "result"],
+    )
+    for channel, result in product(notifier.channels, RESULTS):
+        ended.add_metric([channel, result], notifier.counts[channel, result])
+    yield ended
 
 
 def certificate_families(prefix: str, files: FileWatch, peers: str) -> Iterator[Metric]:

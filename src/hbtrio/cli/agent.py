@@ -22,6 +22,7 @@ from hbtrio.api.agent import agent_api
 from hbtrio.api.auth import OperatorAdmission, VimAdmission
 from hbtrio.api.vim import vim_api
 from hbtrio.cli.api_endpoint import ApiEndpoint, tls_of
+from hbtrio.cli.notify import open_notifier
 from hbtrio.config.agent import (
     DEFAULT_AGENT_CONFIG,
     AgentConfig,
@@ -40,6 +41,7 @@ from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.store.store import Store
 from hbtrio.system.garbage import collected_until_told
 from hbtrio.system.open_files import allow_descriptors
+from hbtrio.system.runner import SystemProcesses
 from hbtrio.system.sd_notify import ServiceManager
 
 _log = logging.getLogger("hbtrio.agent")
@@ -102,12 +104,24 @@ async def _serve(config: AgentConfig, file: str) -> None:
         link_listeners = await link.listen()
         api_listeners = await operator.endpoint.listen(int(config.operator.mode, 8))
         vim_listeners = await vim.endpoint.listen() if client is not None else []
+        processes = await stack.enter_async_context(SystemProcesses())
+        notifier = await stack.enter_async_context(
+            open_notifier(
+                config.notify,
+                file,
+                hostname=config.name,
+                files=files,
+                processes=processes,
+                wall_clock=wall_clock,
+            )
+        )
         running = open_agent(
             config,
             store,
             client,
             auditor=client,
             files=files,
+            notifier=notifier,
             new_command_id=_new_id,
             wall_clock=wall_clock,
         )

@@ -27,7 +27,7 @@ class Need(NamedTuple):
     modules: tuple[str, ...]
 
 
-_HOST: Final = ("cattrs", "h11", "inotify_simple", "prometheus_client", "starlette")
+_HOST: Final = ("cattrs", "h11", "httpx", "inotify_simple", "prometheus_client", "starlette")
 _AGENT: Final = ("cattrs", "h11", "httpx", "prometheus_client", "starlette")
 _CTL: Final = ("httpx", "rich")
 

@@ -26,6 +26,7 @@ from hbtrio.api.auth import OperatorAdmission
 from hbtrio.api.control import ControlAccess, ControlAdmission
 from hbtrio.api.host import host_api, observe_api
 from hbtrio.cli.api_endpoint import ApiEndpoint
+from hbtrio.cli.notify import open_notifier
 from hbtrio.config.endpoints import is_local
 from hbtrio.config.host import (
     DEFAULT_HOST_CONFIG,
@@ -151,7 +152,18 @@ async def _serve(
         # After the signals: whoever sees the socket may send TERM, and its end removes the socket.
         listener = await open_unix_listener(config.control_socket, config.control_permissions)
         watched = [] if observed is None else await observed.endpoint.listen()
-        async with SystemProcesses() as processes, manager.keep_alive():
+        async with (
+            SystemProcesses() as processes,
+            manager.keep_alive(),
+            open_notifier(
+                config.notify,
+                file,
+                hostname=config.hostname,
+                files=files,
+                processes=processes,
+                wall_clock=_local_time,
+            ) as notifier,
+        ):
             environment = HostEnvironment(
                 watch=watch,
                 dialer=UnixDialer(),
@@ -163,6 +175,7 @@ async def _serve(
                 log_lines_dropped=lambda: log.lines_dropped,
                 files=files,
                 memory=HostMemory(_memory_settings(config)),
+                notifier=notifier,
             )
             async with (
                 open_memory(environment.memory),

@@ -13,6 +13,7 @@ import attrs
 
 from hbtrio.config.endpoints import clash, is_local, listen_at, tls_of_an_api
 from hbtrio.config.host import BrakeSettings, LogLevel, LogTarget
+from hbtrio.config.notify import NotifySettings
 from hbtrio.config.rules import Rule, Ruled
 from hbtrio.config.settings import choice, number, path, table, word
 from hbtrio.config.source import shown
@@ -138,5 +139,6 @@ class AgentConfig(Ruled):
     operator: OperatorSettings = table(OperatorSettings)
     store: StoreSettings = table(StoreSettings)
     brake: BrakeSettings = table(BrakeSettings)
+    notify: NotifySettings = table(NotifySettings)
 
     rules: ClassVar = (_apart("vim", "link"), _apart("vim", "operator"), _apart("link", "operator"))

@@ -14,6 +14,7 @@ from typing import ClassVar, Final, Literal
 import attrs
 
 from hbtrio.config.endpoints import connect_to, is_local
+from hbtrio.config.notify import NotifySettings
 from hbtrio.config.observe import ObserveSettings
 from hbtrio.config.rules import Ruled
 from hbtrio.config.settings import (
@@ -249,6 +250,7 @@ class HostConfig(Ruled):
     actions: ActionCommands = table(ActionCommands)
     agent: AgentLinkSettings = table(AgentLinkSettings)
     observe: ObserveSettings = table(ObserveSettings)
+    notify: NotifySettings = table(NotifySettings)
 
     @property
     def control_permissions(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Generic, TypeVar
 
@@ -24,10 +24,17 @@ class Broadcast(Generic[T]):
     def __init__(self) -> None:
         self.recent: deque[T] = deque(maxlen=RECENT)
         self._followers: set[trio.MemorySendChannel[T]] = set()
+        self._listeners: list[Callable[[T], None]] = []
+
+    def listen(self, listener: Callable[[T], None]) -> None:
+        """Calls ``listener`` with every item, in the publishing task; it must not block."""
+        self._listeners.append(listener)
 
     def publish(self, item: T) -> None:
         """Sends an item to every follower. Never blocks: cuts off a follower with a full queue."""
         self.recent.append(item)
+        for listener in self._listeners:
+            listener(item)
         for follower in tuple(self._followers):
             try:
                 follower.send_nowait(item)

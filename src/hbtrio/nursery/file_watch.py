@@ -59,6 +59,8 @@ class FileWatch:
         #: When the certificates expire that peers have shown, by the peer's name.
         self._peers: dict[str, datetime] = {}
         self._warnings = ExpiryWarnings()
+        #: Called with each warning that a certificate expires.
+        self.on_warning: Callable[[str], None] = lambda _: None
 
     def add(self, what: str, files: RenewedFiles[str]) -> None:
         """Watches a file without certificates, such as a token; ``what`` is its name in the log."""
@@ -151,16 +153,17 @@ class FileWatch:
         for one in self.certificates:
             names.add(name := f"{one.where} {one.path}")
             if self._warnings.is_due(name, one.expires, now):
-                _log.warning("%s %s", _called(one), expiry_text(one.expires, now))
+                self._warn(f"{_called(one)} {expiry_text(one.expires, now)}")
         for peer, expires in self._peers.items():
             names.add(name := f"peer {peer}")
             if self._warnings.is_due(name, expires, now):
-                _log.warning(
-                    "%s: the certificate of its connection %s; a renewed one is seen at its next",
-                    peer,
-                    expiry_text(expires, now),
-                )
+                text = f"{peer}: the certificate of its connection {expiry_text(expires, now)}"
+                self._warn(f"{text}; a renewed one is seen at its next")
         self._warnings.keep_only(names)
+
+    def _warn(self, text: str) -> None:
+        _log.warning("%s", text)
+        self.on_warning(text)
 
 
 def _called(one: FileCertificate) -> str:

@@ -35,6 +35,7 @@ import attrs
 import trio
 
 from hbtrio.config.agent import AgentConfig
+from hbtrio.nursery.agent.alerts import AgentAlerts
 from hbtrio.nursery.agent.audit import Audit
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.fleet_actions import AgentActions
@@ -53,6 +54,7 @@ from hbtrio.nursery.agent.vim_delivery import VimDelivery, VimTransport
 from hbtrio.nursery.agent.vim_steps import VimSteps
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.nursery.file_watch import FileWatch
+from hbtrio.nursery.notifier import Notifier
 from hbtrio.nursery.store_watch import StoreWatch
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
@@ -109,6 +111,7 @@ class Agent:
         supervisor: counts programming errors.
         files: the certificates and tokens in use.
         store_watch: watches the store's files.
+        notifier: tells whoever is on call; None: nobody is told.
         started_at: the time of its start.
         clock: by which operators' requests expire.
         guard: the process's on-time guard.
@@ -128,6 +131,7 @@ class Agent:
     supervisor: Supervisor
     files: FileWatch
     store_watch: StoreWatch
+    notifier: Notifier | None
     started_at: datetime
     clock: ProcessClock
     guard: OnTimeGuard
@@ -141,6 +145,7 @@ async def open_agent(
     *,
     auditor: VimClient | None = None,
     files: FileWatch | None = None,
+    notifier: Notifier | None = None,
     new_command_id: Callable[[], str],
     wall_clock: Callable[[], datetime],
     clock: ProcessClock | None = None,
@@ -153,6 +158,7 @@ async def open_agent(
         transport: sends to the VIM; None without a VIM.
         auditor: audits the VIM every ``config.vim.audit_s`` seconds; None for no audits.
         files: the certificates and tokens in use; None if there are none.
+        notifier: tells whoever is on call; None: nobody is told.
         new_command_id: makes ids that are never reused.
         wall_clock: the wall clock of the store.
         clock: by which requests and commands expire; None for the system's.
@@ -165,6 +171,10 @@ async def open_agent(
     store_watch = StoreWatch(store)
     fleet = Fleet(has_vim=transport is not None)
     history: Broadcast[HistoryEntry] = Broadcast()
+    if notifier is not None:
+        alerts = AgentAlerts(notifier, config.name)
+        history.listen(alerts.entry)
+        files.on_warning = alerts.certificate
     outbox = WakeUp()
     guard = OnTimeGuard(trio.current_time())
     supervisor = Supervisor()
@@ -228,6 +238,8 @@ async def open_agent(
         nursery.start_soon(supervisor.keep, "history pruning", prune)
         nursery.start_soon(supervisor.keep, "file watch", files.run)
         nursery.start_soon(supervisor.keep, "store watch", store_watch.run)
+        if notifier is not None:
+            nursery.start_soon(supervisor.keep, "notifier", notifier.run)
         async with trio.open_nursery() as link_nursery:
             later = LaterTruths(nursery, store, history, ends)
             links = AgentLinks(
@@ -267,6 +279,7 @@ async def open_agent(
                     supervisor=supervisor,
                     files=files,
                     store_watch=store_watch,
+                    notifier=notifier,
                     started_at=wall_clock(),
                     clock=clock,
                     guard=guard,

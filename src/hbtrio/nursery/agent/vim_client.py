@@ -7,8 +7,7 @@ the request was written completely, which httpcore's trace events show.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,9 +18,10 @@ import httpx
 import trio
 
 from hbtrio.errors import UserError, is_thread_shortage
-from hbtrio.net.tls import connection_reason, expiry_of
+from hbtrio.net.faults import causes, os_text
+from hbtrio.net.renewed_transport import RenewedTransport
+from hbtrio.net.tls import expiry_of
 from hbtrio.net.tls_files import TlsFiles, client_files
-from hbtrio.nursery.agent.renewed_transport import RenewedTransport
 from hbtrio.nursery.time_guard import TAKE_IN_S, sleep_until_on_time
 from hbtrio.policy.time_guard import BEHIND_S, OnTimeGuard
 from hbtrio.wire.vim import VimRequest
@@ -46,9 +46,6 @@ _CLOSE_S: Final = 1.0
 
 #: The VIM answers soon or not at all: nothing more comes while this process calms down.
 _NEVER_LATE: Final = OnTimeGuard(math.inf)
-
-#: Exceptions checked in the chain below the one that httpx raises.
-_CHAIN: Final = 32
 
 
 @attrs.define
@@ -299,7 +296,7 @@ class VimClient:
                 progress.body += chunk
 
     def _broken(self, progress: _Progress, error: Exception) -> SendResult:
-        text = _os_text(error)
+        text = os_text(error)
         if progress.status:
             return progress.answered(text or "cut short")
         if not progress.began:
@@ -311,7 +308,7 @@ class VimClient:
         if isinstance(error, httpx.NetworkError):
             return Unconfirmed(MissingAnswer.RESET)
         # httpcore has one exception for both cases; only a garbled answer comes from the parser.
-        garbled = any(isinstance(one, h11.RemoteProtocolError) for one in _below(error))
+        garbled = any(isinstance(one, h11.RemoteProtocolError) for one in causes(error))
         return Unconfirmed(MissingAnswer.GARBLED if garbled else MissingAnswer.CLOSED)
 
     def _late(self, progress: _Progress) -> SendResult:
@@ -322,25 +319,3 @@ class VimClient:
         if not progress.whole:
             return NotSent(f"could not be written within {self._write_s:g} s")
         return Unconfirmed(MissingAnswer.STALLED)
-
-
-def _os_text(error: BaseException) -> str:
-    """Returns the text of the OSError in an exception's chain; "" if there is none."""
-    for one in _below(error):
-        if isinstance(one, OSError) and one.errno is not None:
-            return connection_reason(one)
-    return ""
-
-
-def _below(error: BaseException) -> Iterator[BaseException]:
-    """Yields an exception and its chain, at most ``_CHAIN`` exceptions."""
-    waiting: deque[BaseException | None] = deque([error])
-    for _ in range(_CHAIN):
-        if not waiting:
-            return
-        one = waiting.popleft()
-        if one is not None:
-            yield one
-            waiting += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            waiting += one.exceptions

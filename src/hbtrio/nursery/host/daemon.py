@@ -6,6 +6,7 @@
       pacer           sends the challenges of all channels
       discovery       finds channel sockets that come and go
       libvirt         what libvirt knows of each instance
+      notifier        tells whoever is on call
       file watch      uses renewed certificates, and warns before they expire
       channel <uuid>  one per instance, see channel.py
       corrective      commands for lost and ill instances
@@ -28,6 +29,7 @@ from hbtrio.config.host import HostConfig
 from hbtrio.nursery.host.action_runs import ActionRuns
 from hbtrio.nursery.host.action_tools import ActionTools
 from hbtrio.nursery.host.actions import ActionRun
+from hbtrio.nursery.host.alerts import HostAlerts
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.channel_keeper import ChannelKeeper
 from hbtrio.nursery.host.channel_setup import ChannelSetup, heartbeat_rules, read_limits
@@ -92,13 +94,16 @@ class Host:
         self.counts = HostCounts()
         self.reports.listen(self.counts.report)
         self.log_lines_dropped = environment.log_lines_dropped
+        self.files = environment.files
+        self.notifier = environment.notifier
+        if self.notifier is not None:
+            HostAlerts(self.notifier, config.hostname).listen(self.reports, self.files)
         self.overload = OverloadWatch(self.guard, environment.shed_log, environment.reports.now)
         self.supervisor = Supervisor()
         self.mass_failures = MassFailures(config.brake.share, config.brake.minimum)
         self.started_at = environment.reports.now()
         #: The link to the agent, which :class:`~hbtrio.nursery.host.agent_link.HostLink` keeps up.
         self.link = LinkStatus(config.agent.connect, environment.reports.now)
-        self.files = environment.files
         self._environment = environment
         self._nursery = nursery
         self._heartbeating = HeartbeatingCount()
@@ -205,6 +210,8 @@ class Host:
         self._nursery.start_soon(keep, "overload", self.overload.run)
         self._nursery.start_soon(keep, "file watch", self.files.run)
         self._nursery.start_soon(keep, "libvirt", self.domains.run)
+        if self.notifier is not None:
+            self._nursery.start_soon(keep, "notifier", self.notifier.run)
         self._nursery.start_soon(self.memory.recollect, self._recalled)
         self._nursery.start_soon(self.remembering.give_up)
 

@@ -10,6 +10,7 @@ from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.directory_watch import DirectoryWatch
 from hbtrio.nursery.host.memory import HostMemory, nothing_remembered
 from hbtrio.nursery.host.reports import Reports
+from hbtrio.nursery.notifier import Notifier
 from hbtrio.nursery.port import Dialer
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.system.boot_clock import process_clock
@@ -34,5 +35,7 @@ class HostEnvironment:
     files: FileWatch = attrs.field(factory=FileWatch)
     #: What is remembered across restarts.
     memory: HostMemory = attrs.field(factory=nothing_remembered)
+    #: Tells whoever is on call; None: nobody is told.
+    notifier: Notifier | None = None
     #: Runs ``virsh``; None: there is no libvirt.
     libvirt: ProcessRunner | None = None

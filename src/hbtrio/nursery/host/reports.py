@@ -118,11 +118,6 @@ class Reports(Broadcast[Report]):
     def __init__(self, now: Callable[[], datetime]) -> None:
         super().__init__()
         self.now = now
-        self._listeners: list[Callable[[Report], None]] = []
-
-    def listen(self, listener: Callable[[Report], None]) -> None:
-        """Calls ``listener`` with every report, in the publishing task; it must not block."""
-        self._listeners.append(listener)
 
     def publish(self, item: Report) -> None:
         """Logs a report and sends it out. Never blocks: a follower with a full queue is cut off."""
@@ -133,6 +128,4 @@ class Reports(Broadcast[Report]):
         level = logging.CRITICAL if item.alarm else _LEVELS.get(item.kind, logging.INFO)
         alarm = " ALARM:" if item.alarm else ""
         _log.log(level, "%s%s %s%s%s", item.uuid, alarm, words, reason, name)
-        for listener in self._listeners:
-            listener(item)
         super().publish(item)
