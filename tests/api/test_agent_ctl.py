@@ -74,12 +74,9 @@ async def test_ctl_votes_notifies_and_acts(autojump_clock: MockClock, tmp_path: 
         called = await call(world.api.path, "notify", ONE[:8], "resume")
         assert called.lines[0] == "notice of resume: RESUME_NOTICE window of 14 s"
         assert called.status == ExitStatus.DONE
-        called = await call(world.api.path, "act", ONE, "pause", "--force", "--", "true")
-        assert called.lines[2:] == [
-            "command: true, at most 600 s",
-            "command: done",
-            "pause: done",
-        ]
+        called = await call(world.api.path, "act", ONE, "live-migrate", "--force", "--", "true")
+        assert called.lines[2:4] == ["command: true, at most 600 s", "command: done"]
+        assert called.lines[-1] == "live-migrate: done"
         assert called.status == ExitStatus.DONE
 
 
@@ -125,6 +122,7 @@ async def test_ctl_takes_over_through_an_agent(autojump_clock: MockClock, tmp_pa
         await world.host.at(10)
         assert [one.argv[0] for one in world.host.processes.started] == ["reset"]
         words = ("act", guest.uuid, "stop", "--force", "--take-over", "--", "stop-it")
+        world.host.after(5, guest.vanish)
         called = await call(world.api.path, *words)
         assert called.status == ExitStatus.DONE
         assert world.host.host.clock.now() < 20

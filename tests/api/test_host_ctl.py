@@ -163,6 +163,7 @@ async def test_an_action_takes_over(store: MemoryStore) -> None:
         await world.at(10)
         assert reset(world) == [guest.uuid]
         words = ("act", guest.uuid, "stop", "--force", "--take-over", "--", "stop-it")
+        world.after(5, guest.vanish)
         called = await call(api.path, *words)
         assert called.status == ExitStatus.DONE
         assert trio.current_time() < 20
