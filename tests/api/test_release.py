@@ -13,13 +13,10 @@ import httpx
 import pytest
 import trio
 
-from hbtrio.api.agent import agent_api
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.http.server import serve_http
-from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.wire.vim_result import NotSent
-from support.agent_world import AgentWorld, agent_world
-from support.control_socket import call, socket_path
+from support.agent_world import AgentWorld, agent_world, operators_api
+from support.control_socket import call
 from support.inline_store import EPOCH
 from support.scripted_host import INSTANCE, ScriptedHost
 
@@ -39,23 +36,8 @@ async def in_alarm(folder: Path) -> AsyncIterator[tuple[AgentWorld, ScriptedHost
         for uuid in VMS:
             await host.report_lost(uuid)
         await world.at(2)
-        crashes: list[BaseException] = []
-        with socket_path() as path:
-            listener = await open_unix_listener(path)
-
-            async def serve(*, task_status: trio.TaskStatus[None]) -> None:
-                app = agent_api(world.agent, world.agent.actions)
-                await serve_http(
-                    app,
-                    [listener],
-                    classes=app.classes,
-                    on_crash=crashes.append,
-                    task_status=task_status,
-                )
-
-            await world.nursery.start(serve)
+        async with operators_api(world) as path:
             yield world, host, path
-        assert crashes == []
 
 
 def client(path: str) -> httpx.AsyncClient:

@@ -22,7 +22,7 @@ import trio
 
 from hbtrio.lab.scene import open_scene
 from hbtrio.lab.vim_request import ask_agent
-from support.real_processes import logged
+from support.real_processes import logged, started_below
 
 pytestmark = pytest.mark.processes
 
@@ -120,21 +120,6 @@ async def running(place: Path, *arguments: str, on_terminal: bool = False) -> As
                 await process.wait()
 
 
-def of_the_lab(place: Path) -> list[int]:
-    """The processes that were started with this TMPDIR: all of a lab's, whatever their parents."""
-    wanted = f"TMPDIR={place}".encode()
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                environ = Path("/proc", name, "environ").read_bytes()
-            except OSError:
-                continue  # not ours, or it has just ended
-            if wanted in environ.split(b"\0"):
-                found.append(int(name))
-    return found
-
-
 def command_of(pid: int) -> list[str]:
     """What it was started with; nothing if it has ended."""
     try:
@@ -155,7 +140,7 @@ def parent_of(pid: int) -> int:
 async def none_left(place: Path) -> bool:
     """Whether all processes of a lab end, those too that its daemons had started."""
     with trio.move_on_after(SOON_S):
-        while of_the_lab(place):  # noqa: ASYNC110 - there is no event: they are no children of ours
+        while started_below(place):  # noqa: ASYNC110 - there is no event: they are no children of ours
             await trio.sleep(0.02)
         return True
     return False
@@ -329,7 +314,7 @@ async def test_a_signal_ends_it_at_once_and_nothing_is_left_behind(
 ) -> None:
     async with running(place, "-m", "hbtrio", "lab") as lab:
         await lab.said("its handler is asked: live_migrate_begin")
-        assert len(of_the_lab(place)) >= 9
+        assert len(started_below(place)) >= 9
         lab.process.send_signal(number)
         assert await lab.ended() == 128 + number
     assert lab.stderr == ""
@@ -369,7 +354,7 @@ async def test_it_keeps_everything_running_until_ctrl_c_and_says_how_to_talk_to_
 async def test_a_daemon_that_dies_is_named_with_the_end_of_its_log(place: Path) -> None:
     async with running(place, "-m", "hbtrio", "lab") as lab:
         await lab.said("step 2 of")
-        found = [pid for pid in of_the_lab(place) if command_of(pid)[-2:] == ["--name", "db"]]
+        found = [pid for pid in started_below(place) if command_of(pid)[-2:] == ["--name", "db"]]
         # What it starts has its command line until it has another program.
         (victim,) = (pid for pid in found if parent_of(pid) not in found)
         os.kill(victim, signal.SIGKILL)

@@ -9,8 +9,8 @@ import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,14 +115,18 @@ def connected(path: Path, count: int) -> Iterator[list[socket.socket]]:
         yield made
 
 
+@asynccontextmanager
+async def limited(kind: str, home: Path) -> AsyncIterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A daemon that serves, with 64 descriptors from then on, and its log."""
+    with logging_to_file(home) as (stderr, log), running(kind, home, stderr=stderr) as daemon:
+        await until(lambda: serves(kind, home))
+        hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (64, hard))
+        yield daemon, log
+
+
 async def test_an_agent_with_64_descriptors_and_a_storm_of_hosts(home: Path) -> None:
-    with (
-        logging_to_file(home) as (stderr, log),
-        running("agent", home, stderr=stderr) as agent,
-    ):
-        await until(lambda: serves("agent", home))
-        hard = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)[1]
-        resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (64, hard))
+    async with limited("agent", home) as (agent, log):
         with connected(home / "link.sock", 60):
             await logged(log, "hosts are refused")
             assert (await status(home, "agent.sock"))["hosts"] == []
@@ -139,13 +143,7 @@ async def test_an_agent_with_64_descriptors_and_a_storm_of_hosts(home: Path) -> 
 
 async def test_an_agent_with_64_descriptors_and_clients_that_ask_nothing(home: Path) -> None:
     """They may use the reserved descriptors, too, but not keep them from others."""
-    with (
-        logging_to_file(home) as (stderr, log),
-        running("agent", home, stderr=stderr) as agent,
-    ):
-        await until(lambda: serves("agent", home))
-        hard = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)[1]
-        resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (64, hard))
+    async with limited("agent", home) as (agent, log):
         with connected(home / "agent.sock", 200):
             assert (await status(home, "agent.sock"))["hosts"] == []
             assert len(os.listdir(f"/proc/{agent.pid}/fd")) < 48
@@ -153,13 +151,7 @@ async def test_an_agent_with_64_descriptors_and_clients_that_ask_nothing(home: P
 
 
 async def test_a_guest_with_64_descriptors_and_a_storm_of_applications(home: Path) -> None:
-    with (
-        logging_to_file(home) as (stderr, log),
-        running("guest", home, stderr=stderr) as guest,
-    ):
-        await until(lambda: serves("guest", home))
-        hard = resource.prlimit(guest.pid, resource.RLIMIT_NOFILE)[1]
-        resource.prlimit(guest.pid, resource.RLIMIT_NOFILE, (64, hard))
+    async with limited("guest", home) as (guest, log):
         with connected(home / "apps.sock", 60):
             await logged(log, "can't accept applications")
             assert len(os.listdir(f"/proc/{guest.pid}/fd")) < 40

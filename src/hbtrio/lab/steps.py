@@ -20,6 +20,7 @@ from hbtrio.lab.waits import (
     guest_named,
     until_heartbeating,
     until_linked,
+    until_status,
 )
 from hbtrio.wire.operator import History, ProgressLine
 
@@ -51,6 +52,8 @@ async def _start(cloud: Cloud, see: See) -> None:
             nursery.start_soon(guest.start)
     for guest in cloud.guests.values():
         see(f"VIM: {await until_heartbeating(cloud, guest, 'compute-0', 0)}")
+        # The agent asks the VIM whether it wants to hear of losses and ill health.
+        await until_status(cloud, guest, lambda status: status.reporting)
         for application in guest.applications.values():
             see(await until_registered(cloud, guest, application, position))
 
@@ -134,6 +137,28 @@ TOUR: Final = (
         ),
         _start,
     ),
+    # Before any vote: ill health after an accepted vote of the VIM is kept for a minute.
+    Step(
+        "an application hangs (SIGSTOP)",
+        (
+            "unhealthy: Application backup heartbeat timeout 2000 ms.",
+            "logged: Application backup heartbeat timeout 2000 ms.",
+            "VIM: unhealthy, repair-action log",
+            "healthy",
+        ),
+        hangs,
+    ),
+    Step(
+        "ill health while the VIM is down",
+        (
+            "unhealthy: disk 97 % full",
+            "logged: disk 97 % full",
+            "VIM: received 0 reports",
+            "VIM: unhealthy, repair-action log",
+            "healthy",
+        ),
+        falls_ill,
+    ),
     Step("all accept", ("VIM: web allow", "VIM: db allow", "VIM: batch allow"), _all_accept),
     Step(
         "a guest migrates to another host",
@@ -172,17 +197,6 @@ TOUR: Final = (
         agent_dies,
     ),
     Step(
-        "ill health while the VIM is down",
-        (
-            "unhealthy: disk 97 % full",
-            "logged: disk 97 % full",
-            "VIM: received 0 reports",
-            "VIM: unhealthy, repair-action log",
-            "healthy",
-        ),
-        falls_ill,
-    ),
-    Step(
         "a VM is paused behind hbtrio's back",
         (
             "paused: user",
@@ -210,16 +224,6 @@ TOUR: Final = (
             "handlers notified: 0",
         ),
         rejects,
-    ),
-    Step(
-        "an application hangs (SIGSTOP)",
-        (
-            "unhealthy: Application backup heartbeat timeout 2000 ms.",
-            "logged: Application backup heartbeat timeout 2000 ms.",
-            "VIM: unhealthy, repair-action log",
-            "healthy",
-        ),
-        hangs,
     ),
     Step(
         "an application crashes during a vote (kill -9)",
