@@ -216,11 +216,3 @@ def test_each_time_is_that_of_the_code(text: str) -> None:
 
 def test_a_migration_is_called_off_after_an_hour() -> None:
     assert CALL_OFF_MIGRATION_S == 3600
-
-
-def test_links_and_anchors() -> None:
-    folder = Path(__file__).parent.parent / "docs"
-    for name, anchor in re.findall(r"\]\(([\w-]+\.md)(?:#([\w-]+))?\)", PAGE):
-        text = (folder / name).read_text(encoding="utf-8")
-        headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
-        assert not anchor or anchor in {h.lower().replace(" ", "-") for h in headings}

@@ -61,12 +61,6 @@ def test_each_file_it_names_is_there(page: Path) -> None:
     text = page.read_text()
     named = set(re.findall(r"(?<![\w/.-])(?:deploy|config)/[\w.-]*\w", text))
     assert [name for name in sorted(named) if not (CHECKOUT / name).exists()] == []
-    for target, anchor in re.findall(r"\]\(([^)#:]*)(#[^)]*)?\)", text):
-        linked = (page.parent / target) if target else page
-        assert linked.exists(), target
-        if anchor:
-            titles = re.findall(r"^#+ (.*)$", linked.read_text(), re.M)
-            assert anchor[1:] in {title.lower().replace(" ", "-") for title in titles}
 
 
 def test_its_event_script(tmp_path: Path) -> None:
