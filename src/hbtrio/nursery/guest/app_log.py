@@ -2,16 +2,20 @@
 
 Each connection has bounds of its own, and a new connection starts with fresh ones. So there is also
 a bound for all connections together, per topic: an application that reconnects a thousand times a
-second must not hide which application requested a reboot. Lines beyond a bound are counted, and the
-count is logged.
+second must not hide which application requested a reboot. Nor must it hide another one that
+misbehaves: beyond that bound, each process that had no line of the topic for a minute has one.
+Lines beyond all bounds are counted, and the count is logged.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from collections import OrderedDict
 from enum import Enum
 from typing import Final, NoReturn
 
+import attrs
 import trio
 
 from hbtrio.fsm.application import MIN_INTERVAL_MS, ApplicationSession
@@ -50,11 +54,33 @@ LINES: Final = {
 }
 
 
+#: Lines per topic and period besides, for processes that had none of the topic for a period.
+RARE: Final = 60
+
+#: Connections of one process per period that may end without a registration and without a line.
+VISITS: Final = 10
+
+#: Processes whose connections are counted; beyond it the one longest without one is forgotten.
+PROCESSES: Final = 1024
+
+
+@attrs.define
+class _Visitor:
+    """The connections of a process that ended without a registration."""
+
+    visits: Quota = attrs.Factory(lambda: Quota(VISITS, PERIOD_S))
+    logged_at: float = -math.inf
+
+
 class AppLog:
     """Logs lines about all applications of a guest, within the bounds."""
 
     def __init__(self) -> None:
         self._quotas = {topic: Quota(count, PERIOD_S) for topic, count in LINES.items()}
+        self._rare = {topic: Quota(RARE, PERIOD_S) for topic in Topic}
+        #: When each process had its last line of a topic, in the last period. The quotas bound it.
+        self._logged: OrderedDict[tuple[Topic, str], float] = OrderedDict()
+        self._visitors: OrderedDict[str, _Visitor] = OrderedDict()
         self._withheld = 0
         self._any_withheld = WakeUp()
 
@@ -64,6 +90,7 @@ class AppLog:
         level: int,
         text: str,
         *args: object,
+        process: str = "",
         own: Quota | None = None,
         traceback: bool = False,
     ) -> None:
@@ -73,15 +100,44 @@ class AppLog:
             topic: the subject of the line.
             level: a level of :mod:`logging`.
             text: with ``args``, as for :mod:`logging`.
+            process: whom the line is about; "" for all applications.
             own: the narrower bound of one connection.
             traceback: whether to add the traceback of the exception being handled.
         """
         now = trio.current_time()
-        if (own is None or own.take(now)) and self._quotas[topic].take(now):
+        if (own is None or own.take(now)) and self._may_log(topic, process, now):
             _log.log(level, text, *args, exc_info=traceback)
         else:
             self._withheld += 1
             self._any_withheld.set()
+
+    def _may_log(self, topic: Topic, process: str, now: float) -> bool:
+        while self._logged and now - next(iter(self._logged.values())) >= PERIOD_S:
+            self._logged.popitem(last=False)
+        key = (topic, process)
+        rare = bool(process) and key not in self._logged
+        if not self._quotas[topic].take(now) and not (rare and self._rare[topic].take(now)):
+            return False
+        self._logged[key] = now
+        self._logged.move_to_end(key)
+        return True
+
+    def visited(self, process: str) -> None:
+        """Counts a connection that ended without a registration.
+
+        A process with more than :data:`VISITS` in a period has a line, once a period.
+        """
+        now = trio.current_time()
+        visitor = self._visitors.pop(process, None) or _Visitor()
+        self._visitors[process] = visitor
+        if len(self._visitors) > PROCESSES:
+            self._visitors.popitem(last=False)
+        if not visitor.visits.take(now) and now - visitor.logged_at >= PERIOD_S:
+            visitor.logged_at = now
+            text = "application (%s): more than %d connections without a registration within %g s"
+            self.log(
+                Topic.MISUSE, logging.WARNING, text, process, VISITS, PERIOD_S, process=process
+            )
 
     async def run(self) -> NoReturn:
         """Logs how many lines were withheld, once per period and when cancelled."""
@@ -125,6 +181,8 @@ class ConnectionLog:
         self._application = application
         self._changes = Quota(CHANGES, PERIOD_S)
         self._misuses = Quota(MISUSES, PERIOD_S)
+        #: Whether it has ever registered.
+        self._registered = False
 
     @property
     def label(self) -> str:
@@ -137,7 +195,10 @@ class ConnectionLog:
     ) -> None:
         """Logs a state change."""
         if new is ApplicationState.GONE and old is ApplicationState.UNREGISTERED:
-            return  # it never registered, or has unregistered before
+            if not self._registered:
+                self._log.visited(self._peer)
+            return
+        self._registered = True
         match event:
             case ApplicationEvent.INIT_ACCEPTED:
                 what = self._registration
@@ -166,13 +227,15 @@ class ConnectionLog:
 
     def misuse(self, text: str) -> None:
         """Logs a message or bytes that were ignored."""
-        self._log.log(Topic.MISUSE, logging.WARNING, "%s: %s", self.label, text, own=self._misuses)
+        self._log_misuse(text, self._misuses)
 
     def closed(self, reason: str) -> None:
         """Logs that the guest closes the connection."""
-        self._log.log(
-            Topic.MISUSE, logging.WARNING, "%s: connection closed: %s", self.label, reason
-        )
+        self._log_misuse(f"connection closed: {reason}")
+
+    def _log_misuse(self, text: str, own: Quota | None = None) -> None:
+        level, process = logging.WARNING, self._peer
+        self._log.log(Topic.MISUSE, level, "%s: %s", self.label, text, process=process, own=own)
 
     @property
     def _registration(self) -> str:
@@ -191,4 +254,6 @@ class ConnectionLog:
 
     def _log_change(self, topic: Topic, text: str) -> None:
         level = logging.INFO if self._application.health.healthy else logging.WARNING
-        self._log.log(topic, level, "%s: %s", self.label, text, own=self._changes)
+        self._log.log(
+            topic, level, "%s: %s", self.label, text, process=self._peer, own=self._changes
+        )
