@@ -201,15 +201,21 @@ async def _main(seconds: float) -> int:
             {"uuid": vm.uuid, "hostname": HOSTNAME, "services": [service]} for vm in fleet.vms
         ]
         soak = Soak(fleet)
-        end = trio.current_time() + seconds
+        start = trio.current_time()
+        end = start + seconds
         while trio.current_time() < end or soak.rounds < FEWEST:
             began = trio.current_time()
-            await soak.round()
+            try:
+                await soak.round()
+            except BaseException:
+                print(fleet.logs())
+                raise
             now = [
                 f"{name} {one[-1].descriptors} {one[-1].threads} {one[-1].rss_kib}"
                 for name, one in soak.samples.items()
             ]
-            print(f"{trio.current_time() - began:5.1f} s  " + "   ".join(now), flush=True)
+            passed_s, round_s = trio.current_time() - start, trio.current_time() - began
+            print(f"{passed_s / 60:5.2f} min {round_s:5.1f} s  " + "   ".join(now), flush=True)
     found = [fault for name, one in soak.samples.items() for fault in faults(name, one)]
     print(
         f"{soak.rounds} rounds, {soak.asked} votes and notices,"
@@ -222,5 +228,5 @@ async def _main(seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    print("each process: descriptors, threads, RSS in KiB")
+    print("since the start, the round, and of each process: descriptors, threads, RSS in KiB")
     sys.exit(trio.run(_main, float(os.environ.get("SOAK_S", DEFAULT_S))))

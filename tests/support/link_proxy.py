@@ -18,6 +18,9 @@ _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 #: The number of a ping that neither end sends by itself.
 _OURS = 4_000_000
 
+#: Seconds after which an unanswered one is repeated.
+_AGAIN_S = 1.0
+
 
 def kind_of(line: bytes) -> str:
     """What a line of the link is: its type, ``outcome`` for the report of a vote or notice."""
@@ -72,6 +75,16 @@ class Lane:
             if message["type"] == kind and uuid in (None, message.get("uuid")):
                 return members.items() <= message.items()
         return False
+
+    def has_ponged(self, first: int) -> bool:
+        """Whether a pong with this number or a higher one has passed, whatever came after it."""
+        pongs = (line for line in self.passed if kind_of(line) == "pong")
+        return any(json.loads(line)["number"] >= first for line in pongs)
+
+    async def until_ponged(self, first: int) -> None:
+        """Returns once :meth:`has_ponged`."""
+        while not self.has_ponged(first):
+            await self._news.wait()
 
     def forget(self) -> None:
         """Another connection: what was held is lost."""
@@ -204,7 +217,14 @@ class LinkProxy:
         self._up.set()
 
     async def received(self) -> None:
-        """Returns once the agent has dealt with all that it was sent: it takes lines in order."""
-        self._pings += 1
-        self.to_agent.put([b'{"type":"ping","number":%d}' % self._pings])
-        await self.to_host.until_passed("pong", number=self._pings)
+        """Returns once the agent has dealt with all that it was sent: it takes lines in order.
+
+        Of a connection that ends meanwhile, the ping is sent again on the next one.
+        """
+        first = self._pings + 1
+        with trio.fail_after(SOON_S):
+            while not self.to_host.has_ponged(first):
+                self._pings += 1
+                self.to_agent.put([b'{"type":"ping","number":%d}' % self._pings])
+                with trio.move_on_after(_AGAIN_S):
+                    await self.to_host.until_ponged(first)
