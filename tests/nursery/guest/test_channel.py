@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from hbtrio.fsm.guest_session import SessionSettings, SessionState
+from hbtrio.nursery.guest.channel import READS_PER_S
 from hbtrio.nursery.guest.daemon import Guest
 from hbtrio.nursery.guest.device import ChannelStream, DeviceFault
 from hbtrio.nursery.guest.outbox import QUEUE
@@ -26,7 +27,9 @@ from hbtrio.wire.channel_messages import (
     Exit,
     InitAck,
     Message,
+    Nack,
 )
+from hbtrio.wire.lines import MAX_LINE_BYTES
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 from support.fake_processes import HANGS, FakeRun
 from support.guest_world import (
@@ -593,3 +596,63 @@ def test_any_chunking_says_the_same(data: st.DataObject) -> None:
 
     heard = trio.run(converse, clock=MockClock(autojump_threshold=0))
     assert sorted(map(repr, heard)) == sorted(map(repr, ANSWERED))
+
+
+# -- a host that sends too much, or what it should not --------------------------------------------
+
+
+async def test_all_of_a_burst_is_answered_if_the_host_reads() -> None:
+    numbers = range(1000, 1000 + 10 * QUEUE)
+    async with trio.open_nursery() as nursery:
+        bench = GuestWorld()
+        await bench.enable(nursery)
+        bench.device.send_bytes(bench.device.encoded(*map(Challenge, numbers)))
+        await bench.settle()
+        nursery.cancel_scope.cancel()
+    heard = [one.message for one in bench.device.received]
+    assert [one for one in heard if isinstance(one, ChallengeResponse)] == [*map(beat, numbers)]
+
+
+async def test_a_host_that_floods_is_named_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    flood = f"the host floods the channel: more than {READS_PER_S} reads a second"
+    async with trio.open_nursery() as nursery:
+        bench = GuestWorld()
+        await bench.enable(nursery)
+        await trio.sleep(1)
+        for minute in range(2):
+            began = trio.current_time()
+            bench.device.send(*map(Challenge, range(READS_PER_S)))
+            await trio.sleep(1)
+            assert flood not in warnings(caplog)[minute:]
+            for _ in range(3):
+                bench.device.send(*map(Challenge, range(READS_PER_S + 1)))
+                await trio.sleep(1)
+            assert warnings(caplog) == [flood] * (minute + 1)
+            await trio.sleep_until(began + 62)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_host_should_not_send_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    async with trio.open_nursery() as nursery:
+        bench = GuestWorld()
+        await bench.enable(nursery)
+        bench.device.send(
+            Nack(1, "no such id"),
+            Exit("bye"),
+            beat(1),
+            SETTINGS.init(1),
+            response(STOP_VOTE, VoteResult.REJECT),
+        )
+        bench.device.send_bytes(b"x" * MAX_LINE_BYTES, b"x", b"x" * 5000 + b"\n", b"y\n")
+        await bench.settle()
+        assert bench.guest.session.state is ENABLED
+        nursery.cancel_scope.cancel()
+    assert warnings(caplog) == [
+        "the host refuses a message: no such id",
+        *(
+            f"message dropped: {kind}, which hosts don't send"
+            for kind in ("exit", "challenge_response", "init", "action_response")
+        ),
+        "message dropped: longer than 4096 bytes",
+        "message dropped: failed to parse message: not a JSON object",
+    ]

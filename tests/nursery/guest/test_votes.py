@@ -33,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 ACCEPT, REJECT, COMPLETE = VoteResult.ACCEPT, VoteResult.REJECT, VoteResult.COMPLETE
 ERROR, TIMEOUT = VoteResult.ERROR, VoteResult.TIMEOUT
 SILENT = "no answer in time from handler"
+TOO_MANY = "too many actions at once"
 
 
 @attrs.frozen
@@ -425,30 +426,57 @@ async def test_each_of_many_actions_is_answered_once_under_its_id_and_event(
     ] == [(one.invocation_id, one.event_type, one.notification_type) for one in asked]
 
 
+def asked_at(number: int) -> float:
+    """Fewer than ten in a second."""
+    return 2.0 + number / 8
+
+
 async def test_scripts_that_do_not_die_hold_up_no_answer_and_are_bounded(tmp_path: Path) -> None:
-    processes = handlers(tmp_path, {"handler": FakeRun(delay_s=math.inf, dies_in_s=3)})
+    processes = handlers(tmp_path, {"handler": FakeRun(delay_s=math.inf, dies_in_s=10)})
     asked = [ActionNotify(number, Event.STOP, REVOCABLE, 9000) for number in range(66)]
     last = ActionNotify(99, Event.STOP, REVOCABLE, 9000)
     async with trio.open_nursery() as nursery:
         bench = GuestWorld(processes=processes, events=tmp_path)
         await bench.enable(nursery)
-        await trio.sleep_until(2.0)
         for notify in asked:
+            await trio.sleep_until(asked_at(notify.invocation_id))
             bench.device.send(notify)
             await bench.settle()
         assert len(processes.started) == 64
         # Another one has a place when they are gone.
-        await trio.sleep_until(5.5)
+        await trio.sleep_until(21.5)
         bench.device.send(last)
         await trio.sleep_until(100)
         nursery.cancel_scope.cancel()
     superseded = "superseded by a newer action"
     assert sorted(said(bench.device.unread()), key=number_of) == [
-        *((2.0, response(notify, ERROR, superseded)) for notify in asked[:64]),
-        *((2.0, response(notify, ERROR, "too many actions at once")) for notify in asked[64:]),
-        (13.5, response(last, TIMEOUT, SILENT)),
+        *((asked_at(one), response(asked[one - 1], ERROR, superseded)) for one in range(1, 65)),
+        *((asked_at(one), response(asked[one], ERROR, TOO_MANY)) for one in (64, 65)),
+        (29.5, response(last, TIMEOUT, SILENT)),
     ]
     assert len(processes.started) == 65
+
+
+async def test_a_flood_of_votes_starts_ten_scripts_a_second(tmp_path: Path) -> None:
+    processes = handlers(tmp_path, {"handler": FakeRun(delay_s=5)})
+    asked = [ActionNotify(number, Event.STOP, REVOCABLE, 9000) for number in range(100)]
+    async with trio.open_nursery() as nursery:
+        bench = GuestWorld(processes=processes, events=tmp_path)
+        await bench.enable(nursery)
+        for second, flood in ((2.0, asked[:50]), (2.999, asked[50:89]), (3.0, asked[89:])):
+            await trio.sleep_until(second)
+            for notify in flood:
+                bench.device.send(notify)
+                await bench.settle()
+        assert [moment.time_s for moment in processes.started] == [2.0] * 10 + [3.0] * 10
+        await trio.sleep_until(100)
+        nursery.cancel_scope.cancel()
+    answers = {one.message.invocation_id: one.message for one in bench.device.unread()}
+    assert sorted(answers) == list(range(100))
+    refused = [number for number, answer in answers.items() if answer.log_msg == TOO_MANY]
+    assert sorted(refused) == [*range(10, 89), 99]
+    # The last one that was asked has been ended by the one after it.
+    assert {answer.vote_result for answer in answers.values()} == {ERROR}
 
 
 # -- the session around an action -----------------------------------------------------------------

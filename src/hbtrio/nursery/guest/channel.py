@@ -11,17 +11,33 @@ import trio
 
 from hbtrio.log import LogOnce
 from hbtrio.nursery.guest.device import ChannelStream, Device, DeviceFault, DeviceMissing
-from hbtrio.nursery.guest.outbox import Outbox
+from hbtrio.nursery.guest.outbox import QUEUE, Outbox
 from hbtrio.nursery.guest.session_driver import SessionDriver
 from hbtrio.policy.backoff import Backoff
+from hbtrio.policy.quota import Quota
 from hbtrio.wire.channel_codec import MessageError, decode
-from hbtrio.wire.lines import LineReader
+from hbtrio.wire.channel_messages import (
+    ActionResponse,
+    ChallengeResponse,
+    Exit,
+    Init,
+    Message,
+    Nack,
+)
+from hbtrio.wire.lines import MAX_LINE_BYTES, LineReader
 
 _log = logging.getLogger("hbtrio.guest")
 
 #: Longest wait for a missing device, in seconds: a look costs next to nothing, and a VM with a
 #: newly plugged port must not stay silent for another minute.
 _MISSING_S: Final = 3.0
+
+#: Reads per second above which the host floods the channel: an honest one sends a challenge each
+#: interval, and a vote or notice now and then.
+READS_PER_S: Final = 64
+
+#: Seconds between two lines about a flood.
+_FLOOD_S: Final = 60.0
 
 
 @attrs.define
@@ -47,6 +63,8 @@ class GuestChannel:
         self._device = device
         self._outbox = outbox
         self._session = session
+        self._reads = Quota(READS_PER_S, 1.0)
+        self._flood_lines = Quota(1, _FLOOD_S)
 
     async def run(self) -> NoReturn:
         """Keeps the channel open until cancelled."""
@@ -109,10 +127,15 @@ class GuestChannel:
     async def _read(self, stream: ChannelStream, use: _Use) -> None:
         """Reads until the host disconnects or the channel fails."""
         lines = LineReader()
+        skipped = 0
         try:
             while data := await stream.receive():
                 use.received = True
-                self._received(lines.feed(data))
+                self._count_read()
+                await self._received(lines.feed(data))
+                if lines.skipped > skipped:
+                    skipped = lines.skipped
+                    _log.warning("message dropped: longer than %d bytes", MAX_LINE_BYTES)
         except DeviceFault as fault:
             _log.info("channel: %s", fault)
             use.failed = True
@@ -132,13 +155,39 @@ class GuestChannel:
                     connection.cancel()
             self._outbox.sent()
 
-    def _received(self, lines: list[bytes]) -> None:
-        if self._session.stopped:
-            return  # nothing may follow the farewell, which may not be sent yet
+    def _count_read(self) -> None:
+        now = trio.current_time()
+        if not self._reads.take(now) and self._flood_lines.take(now):
+            _log.warning("the host floods the channel: more than %d reads a second", READS_PER_S)
+
+    async def _received(self, lines: list[bytes]) -> None:
         for line in lines:
+            if self._session.stopped:
+                return  # nothing may follow the farewell, which may not be sent yet
             try:
                 message = decode(line)
             except MessageError as error:
                 _log.warning("message dropped: %s", error.text)
             else:
+                _log_unexpected(message)
                 self._session.received(message)
+                await self._let_writer_run()
+
+    async def _let_writer_run(self) -> None:
+        """Handles no more than the host reads answers, so that none is dropped; a deaf host waits.
+
+        The writer sends one message in each pass of the loop, so that one for each of the queue
+        shows whether it gets on.
+        """
+        for _ in range(QUEUE):
+            if not self._outbox.half_full:
+                return
+            await trio.lowlevel.checkpoint()
+
+
+def _log_unexpected(message: Message) -> None:
+    match message:
+        case Nack(log_msg=text):
+            _log.warning("the host refuses a message: %s", text)
+        case Init() | Exit() | ChallengeResponse() | ActionResponse():
+            _log.warning("message dropped: %s, which hosts don't send", message.TYPE)

@@ -30,6 +30,11 @@ class Outbox:
         self._emptied = WakeUp()
         self._sending = False
 
+    @property
+    def half_full(self) -> bool:
+        """Whether half of the places are taken."""
+        return len(self._queue) >= QUEUE // 2
+
     def put(self, message: Message) -> None:
         """Queues a message; drops one if the queue is full."""
         self._queue.append(message)

@@ -6,12 +6,15 @@ import logging
 from functools import partial
 from typing import Final
 
+import trio
+
 from hbtrio.fsm.ballot import Ballot, Outcome
 from hbtrio.nursery.guest.outbox import Outbox
 from hbtrio.nursery.guest.voters import Voters
 from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.nursery.windows import BallotWindow
 from hbtrio.policy.allowances import guest_allows_s, guest_window_s
+from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse
 from hbtrio.wire.vocabulary import EVENT_TABLE, NotificationType, VoteResult, window_of
@@ -20,6 +23,10 @@ _log = logging.getLogger("hbtrio.guest")
 
 #: Votes and notices with handlers that have not ended. A host has one open at a time.
 _LINGERING: Final = 64
+
+#: Votes and notices per second that voters are asked. Each costs a script, and an application an
+#: answer, of which the guest reads 35 a second.
+ROUNDS_PER_S: Final = 10
 
 
 class GuestRounds:
@@ -38,6 +45,7 @@ class GuestRounds:
         self._outbox = outbox
         self._guard = guard
         self._window: BallotWindow | None = None
+        self._opened = Quota(ROUNDS_PER_S, 1.0)
 
     def open(self, notify: ActionNotify) -> None:
         """Opens a vote or notice; the answer goes to the outbox when its window closes."""
@@ -48,7 +56,7 @@ class GuestRounds:
             # No voter knows the event or type.
             self._respond(notify, Outcome(VoteResult.COMPLETE, ""))
             return
-        if self.tasks.count >= _LINGERING:
+        if self.tasks.count >= _LINGERING or not self._opened.take(trio.current_time()):
             self._respond(notify, Outcome(VoteResult.ERROR, "too many actions at once"))
             return
         handlers = self.voters.handlers(notify)
