@@ -25,8 +25,8 @@ _log = logging.getLogger("hbtrio.guest")
 _LINGERING: Final = 64
 
 #: Votes and notices per second that voters are asked. Each costs a script, and an application an
-#: answer, of which the guest reads 35 a second.
-ROUNDS_PER_S: Final = 10
+#: answer, of which the guest reads 35 a second. An honest host asks of all events at once at most.
+ROUNDS_PER_S: Final = 30
 
 
 class GuestRounds:
