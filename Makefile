@@ -46,7 +46,8 @@ test-vm: $(VENV)/.installed-test
 # What a host does to real guests while the host daemon or libvirtd is restarted, killed or stopped.
 test-libvirt: ## real guests below a libvirtd that is stopped and killed
 test-libvirt: $(VENV)/.installed-test
-	HBTRIO_REQUIRE_LIBVIRT=1 HBTRIO_LIBVIRT_TROUBLE=1 $(BIN)/python -m pytest tests/libvirt
+	HBTRIO_REQUIRE_LIBVIRT=1 HBTRIO_LIBVIRT_TROUBLE=1 $(BIN)/python -m pytest -rP -o faulthandler_timeout=900 \
+		tests/libvirt
 
 # Makes and ends 100,000 channels in one host.
 test-channels: ## 100,000 channels made and ended in one host

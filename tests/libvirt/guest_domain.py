@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,12 +13,16 @@ import attrs
 import trio
 
 from hbtrio.lab.scene import Scene, open_scene
+from libvirt.equipment import ELEMENTS, make_devices
 from libvirt.private_libvirt import PrivateLibvirt, TinyDomain
 from vm.initramfs import Image
 from vm.machine import BOOT_S
 
 #: What takes a second or two, on a machine that is very busy.
 SOON_S: Final = 45.0
+
+#: How long an answer from inside is waited for: what the command does may prevent it.
+_ANSWER_S: Final = 5.0
 
 _APPEND: Final = 'ports=2 console=ttyS0 panic=-1 quiet mitigations=off guest=""'
 
@@ -36,6 +41,7 @@ class GuestDomain(TinyDomain):
 
     @property
     def xml(self) -> str:
+        source = f"<source mode='bind' path='{self.socket}'/>" if self.socket else ""
         return f"""
 <domain type='qemu'>
   <name>{self.name}</name>
@@ -48,6 +54,7 @@ class GuestDomain(TinyDomain):
     <initrd>{self.image.initramfs}</initrd>
     <cmdline>{_APPEND.replace('"', "&quot;")}</cmdline>
   </os>
+  <features><acpi/></features>
   <cpu mode='maximum'/>
   {self.elements}
   <devices>
@@ -55,11 +62,11 @@ class GuestDomain(TinyDomain):
     <controller type='usb' model='none'/>
     <serial type='file'><source path='{self.directory}/console.log' append='on'/>
       <target port='0'/></serial>
-    <channel type='unix'><source mode='bind' path='{self.socket}'/>
-      <target type='virtio' name='cgcs.heartbeat'/></channel>
+    <channel type='unix'>{source}<target type='virtio' name='cgcs.heartbeat'/></channel>
     <channel type='unix'><source mode='bind' path='{self.directory}/shell.sock'/>
       <target type='virtio' name='hbtrio.test'/></channel>
-    <memballoon model='none'/>
+    <memballoon model='virtio'/>
+    {self.devices}
   </devices>
 </domain>
 """
@@ -72,41 +79,104 @@ class Bed:
         self.libvirt = libvirt
         self.scene = scene
         self.domain = domain
+        self._events_since = 0
+        self._lines_since = 0
+        self._asked = 0
 
-    async def virsh(self, *words: str) -> None:
-        """Runs a command of libvirt's on the domain; its name stands behind the first word."""
+    # -- what is done to it -----------------------------------------------------------------
+
+    async def virsh(self, *words: str) -> str:
+        """Runs a command of libvirt's on the domain; its uuid stands behind the first word."""
         command, *others = words
-        await trio.to_thread.run_sync(self.libvirt.virsh, command, self.domain.uuid, *others)
+        return await self.libvirt_does(command, self.domain.uuid, *others)
+
+    async def libvirt_does(self, *words: str) -> str:
+        """Runs a command of libvirt's."""
+        return await trio.to_thread.run_sync(self.libvirt.virsh, *words)
 
     async def inside(self, command: str) -> None:
-        """Has a line of shell run inside; does not wait for its end."""
+        """Has a line of shell run inside; returns at its end, or when it can't answer any more."""
+        self._asked += 1
         stream = await trio.open_unix_socket(f"{self.domain.directory}/shell.sock")
-        # An empty line ends what another may have left. It answers, or it goes down.
-        await stream.send_all(f"\n1 {command}\n".encode())
-        with trio.move_on_after(5):
-            await stream.receive_some(100)
-        await stream.aclose()
+        async with stream:
+            # An empty line ends what another may have left.
+            await stream.send_all(f"\n{self._asked} {command}\n".encode())
+            answers = b""
+            with trio.move_on_after(_ANSWER_S):
+                # That of another may be first. What the guest can't write is in the way of its
+                # next read.
+                while f"\n{self._asked} ".encode() not in b"\n" + answers:
+                    data = await stream.receive_some(1000)
+                    if not data:
+                        break
+                    answers += data
+
+    def signal_qemu(self, number: int) -> None:
+        """Sends a signal to its QEMU."""
+        os.kill(self.libvirt.qemu_pid(self.domain), number)
+
+    async def boot(self) -> None:
+        """Starts it, and returns once it is heartbeating."""
+        await self.virsh("start")
+        await self.until_beating(BOOT_S)
+
+    async def ready(self) -> None:
+        """Returns once it is heartbeating, however it was left; what follows is a new scenario."""
+        one = await self.line()
+        if one is None or one["state"] != "heartbeating":
+            if (await self.virsh("domstate")).strip() != "shut off":
+                await self.virsh("destroy")
+            await self.boot()
+        await self.until_beating()
+        self.begin()
+
+    # -- what the host reported and did -----------------------------------------------------
+
+    def begin(self) -> None:
+        """Forgets what was reported and done so far."""
+        self._events_since = self.scene.events.end
+        self._lines_since = self.scene.script_lines.end
 
     @property
-    def now(self) -> int:
-        """The position behind the host's last event so far."""
-        return self.scene.events.end
+    def reports(self) -> list[tuple[str, str]]:
+        """Kind and reason of the host's events."""
+        events = self.scene.events.since(self._events_since)
+        return [(line["kind"], line["reason"]) for line in events]
 
-    async def event(self, kind: str, since: int, *, within_s: float = SOON_S) -> dict[str, Any]:
-        """The host's first event of this kind from a position on."""
-        wanted = {"kind": kind, "uuid": self.domain.uuid}
-        return await self.scene.events.wait_for(
-            lambda line: wanted.items() <= line.items(), within_s=within_s, since=since
-        )
-
-    def kinds(self, since: int) -> list[str]:
-        """The kinds of the host's events from a position on."""
-        return [line["kind"] for line in self.scene.events.since(since)]
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of the host's events."""
+        return [kind for kind, _ in self.reports]
 
     @property
     def commands(self) -> list[list[str]]:
         """What the host had run."""
-        return [words for words in self.scene.script_lines.since(0) if words[0] == "virsh"]
+        lines = self.scene.script_lines.since(self._lines_since)
+        return [words for words in lines if words[0] == "virsh"]
+
+    def story(self) -> list[str]:
+        """What was reported and done, for people."""
+        reports = [f"    {kind}: {reason}" for kind, reason in self.reports]
+        return reports + [f"    done: {' '.join(words[:2])}" for words in self.commands]
+
+    def logs(self) -> str:
+        """The ends of the host's log and of the console."""
+        console = (self.domain.directory / "console.log").read_text("utf-8", "replace")
+        return f"{self.scene.logs()}\n{console[-3000:]}"
+
+    async def event(self, kind: str, *, within_s: float = SOON_S) -> dict[str, Any]:
+        """The host's first event of this kind about it."""
+        wanted = {"kind": kind, "uuid": self.domain.uuid}
+        return await self.scene.events.wait_for(
+            lambda line: wanted.items() <= line.items(), within_s=within_s, since=self._events_since
+        )
+
+    async def reported(self, kind: str, reason: str) -> None:
+        """Returns once the host has reported this about it."""
+        wanted = {"kind": kind, "uuid": self.domain.uuid, "reason": reason}
+        await self.scene.events.wait_for(
+            lambda line: wanted.items() <= line.items(), within_s=SOON_S, since=self._events_since
+        )
 
     async def until_commanded(self) -> None:
         """Returns once the host has had a command run."""
@@ -130,6 +200,10 @@ class Bed:
             while (one := await self.line()) is None or not reached(one):  # noqa: ASYNC110 - is asked for
                 await trio.sleep(0.1)
 
+    async def until_in(self, state: str) -> None:
+        """Returns once its status says that it is in this state."""
+        await self.until(lambda one: one["state"] == state)
+
     async def until_beating(self, within_s: float = SOON_S) -> None:
         """Returns once it is heartbeating, and has answered since."""
         await self.until(lambda one: one["state"] == "heartbeating", within_s)
@@ -144,29 +218,64 @@ class Bed:
                 await trio.sleep(0.1)
 
 
+def reset_command(scene: Scene, libvirt: PrivateLibvirt) -> list[str]:
+    """Says what it does, and does it, as the sample configuration has it."""
+    virsh = f'virsh -c "{libvirt.uri}"'
+    resume = f'case "$2" in crashed*|paused*) {virsh} resume "$1";; esac'
+    script = f'{scene.directory}/virsh reset "$1"; {virsh} reset "$1" && {resume}'
+    return ["sh", "-c", script, "reset", "{uuid}", "{state}"]
+
+
+def configure(scene: Scene, libvirt: PrivateLibvirt, restart_s: int = 3600) -> None:
+    """Has the host of a scene ask this libvirt, and reset VMs through it."""
+    scene.settings["libvirt"] = {"enabled": "on", "uri": libvirt.read_only_uri}
+    scene.settings["limits"] = {"restart_max_s": restart_s}
+    command = reset_command(scene, libvirt)
+    scene.settings["corrective-commands"] = {"reboot": command, "per_hour": 100}
+
+
 @asynccontextmanager
-async def open_bed(libvirt: PrivateLibvirt, image: Image) -> AsyncIterator[Bed]:
-    """A guest that is heartbeating in a domain, outside the host's directory of channels."""
+async def open_bed(
+    libvirt: PrivateLibvirt,
+    image: Image,
+    *,
+    equipped: bool = False,
+    restart_s: int = 3600,
+    path: str | None = None,
+) -> AsyncIterator[Bed]:
+    """A guest that is heartbeating in a domain, outside the host's directory of channels.
+
+    Args:
+        libvirt: has the domain.
+        image: what it boots.
+        equipped: whether it has disks, a watchdog and a device for panics.
+        restart_s: the most that RESTART may last.
+        path: that of the channel's socket; empty: libvirt makes one.
+    """
     async with open_scene() as scene:
-        scene.settings["libvirt"] = {"enabled": "on", "uri": libvirt.read_only_uri}
-        # It says what it does, and does it.
-        script = f'{scene.directory}/virsh reset "$1"; exec virsh -c "{libvirt.uri}" reset "$1"'
-        reset = ["sh", "-c", script, "reset", "{uuid}"]
-        scene.settings["corrective-commands"] = {"reboot": reset}
+        configure(scene, libvirt, restart_s)
         directory = scene.directory / "vm"
         directory.mkdir()
-        socket = f"{directory}/beat.sock"
-        domain = GuestDomain("web-1", socket=socket, image=image, directory=directory)
-        await scene.start_host()
+        devices = ""
+        if equipped:
+            devices = await trio.to_thread.run_sync(make_devices, libvirt, directory)
+        domain = GuestDomain(
+            "web-1",
+            devices=devices,
+            elements=ELEMENTS if equipped else "",
+            socket=f"{directory}/beat.sock" if path is None else path,
+            image=image,
+            directory=directory,
+        )
+        with libvirt.seen_by_python():
+            await scene.start_host()
         await trio.to_thread.run_sync(libvirt.define, domain)
         bed = Bed(libvirt, scene, domain)
         try:
-            await bed.virsh("start")
-            await bed.until_beating(BOOT_S)
+            await bed.boot()
             yield bed
         except BaseException:
-            print(scene.logs())
-            print((directory / "console.log").read_text("utf-8", "replace")[-3000:])
+            print(bed.logs())
             raise
         finally:
             with trio.CancelScope(shield=True):

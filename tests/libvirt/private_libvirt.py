@@ -7,23 +7,34 @@ and neither systemd nor D-Bus.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import attrs
+import pytest
 
 #: libvirtd probes QEMU at its first start, on a machine that may be busy.
 START_S: Final = 60.0
 
+#: What fits into :attr:`PrivateLibvirt.small`.
+SMALL_BYTES: Final = 2 * 1024 * 1024
+
 #: What a command may take.
 COMMAND_S: Final = 60.0
 
-TOOLS: Final = ("libvirtd", "virsh", "qemu-system-x86_64", "qemu-img", "unshare", "mount")
+TOOLS: Final = (
+    *("libvirtd", "virsh", "qemu-system-x86_64", "qemu-img"),
+    *("unshare", "nsenter", "mount"),
+)
 
 #: Each in its own directory, below which the machine's own is hidden.
 _HIDDEN: Final = {
@@ -127,7 +138,12 @@ class PrivateLibvirt:
         for name, hidden in _HIDDEN.items():
             (directory / name).mkdir()
             Path(hidden).mkdir(parents=True, exist_ok=True)
-        (directory / "etc" / "libvirtd.conf").write_text(_LIBVIRTD_CONF, encoding="ascii")
+        #: Where a file system is that is soon full; seen by libvirtd and QEMU alone.
+        self.small = directory / "small"
+        self.small.mkdir()
+        # A VM moves only to another machine.
+        conf = f'{_LIBVIRTD_CONF}host_uuid = "{uuid.uuid4()}"\n'
+        (directory / "etc" / "libvirtd.conf").write_text(conf, encoding="ascii")
         (directory / "etc" / "qemu.conf").write_text(_QEMU_CONF, encoding="ascii")
 
     @property
@@ -141,6 +157,7 @@ class PrivateLibvirt:
     def start(self) -> None:
         """Starts libvirtd and returns once it answers; its domains may run already."""
         mounts = [f"mount --bind {self.directory / name} {at}" for name, at in _HIDDEN.items()]
+        mounts.append(f"mount -t tmpfs -o size={SMALL_BYTES} small {self.small}")
         # Those of other workers of a test run have a pid file, too.
         run = f"exec libvirtd --pid-file {self.directory}/libvirtd.pid"
         script = " && ".join((*mounts, run))
@@ -171,6 +188,31 @@ class PrivateLibvirt:
         self._process.send_signal(signal_number)
         self._process.wait(COMMAND_S)
         self._process = None
+
+    def inside(self, *words: str) -> None:
+        """Runs a command that sees libvirtd's directories."""
+        subprocess.run(
+            [*self.entering, *words], check=True, stdin=subprocess.DEVNULL, timeout=COMMAND_S
+        )
+
+    @property
+    def entering(self) -> tuple[str, ...]:
+        """What a command begins with that is to see libvirtd's directories."""
+        return ("nsenter", f"--mount=/proc/{self.pid}/ns/mnt")
+
+    @contextmanager
+    def seen_by_python(self) -> Iterator[None]:
+        """Has each Python that is started in the block see libvirtd's directories.
+
+        A host daemon has to, to connect to a socket that libvirt has made.
+        """
+        wrapper = self.directory / "python"
+        command = shlex.join((*self.entering, sys.executable))
+        wrapper.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+        wrapper.chmod(0o755)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "executable", str(wrapper))
+            yield
 
     def hang(self) -> None:
         """Stops libvirtd: it answers nothing."""

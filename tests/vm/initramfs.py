@@ -32,7 +32,8 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 #: Programs that must be there; Debian's packages qemu-system-x86 and cpio bring the first two.
 TOOLS: Final = ("qemu-system-x86_64", "cpio", "apt-get", "apt-cache", "dpkg")
 
-#: Of the kernel's modules those between a PCI bus and a port, in the order of their needs.
+#: Of the kernel's modules those between a PCI bus and a port, in the order of their needs; and what
+#: libvirt has besides: a disk, a balloon, a panic device, and a button for power.
 MODULES: Final = (
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio",
@@ -41,6 +42,11 @@ MODULES: Final = (
     "drivers/virtio/virtio_pci",
     "drivers/virtio/virtio_mmio",
     "drivers/char/virtio_console",
+    "drivers/block/virtio_blk",
+    "drivers/virtio/virtio_balloon",
+    "drivers/misc/pvpanic/pvpanic",
+    "drivers/misc/pvpanic/pvpanic-mmio",
+    "drivers/acpi/button",
 )
 
 _KERNEL: Final = "linux-image-cloud-amd64"
@@ -250,7 +256,7 @@ def _build_base(place: Path, packages: list[str]) -> None:
     modules.mkdir()
     for number, name in enumerate(MODULES):
         # Numbered, as there is no modprobe in there to know the order.
-        shutil.copy(tree / f"{name}.ko", modules / f"{number}-{Path(name).name}.ko")
+        shutil.copy(tree / f"{name}.ko", modules / f"{number:02}-{Path(name).name}.ko")
     shutil.rmtree(kernel)
     _pip_install(root / _DIST, *_LIBRARIES)
     for name in _PRUNED:
