@@ -8,7 +8,6 @@ from pathlib import Path
 
 import attrs
 import pytest
-import trio
 
 from hbtrio.lab.scene import open_scene
 from libvirt.guest_domain import Bed, configure, open_bed
@@ -64,4 +63,3 @@ async def test_a_live_migration(
         await target.event("loss")
         await target.until_commanded()
         assert source.commands == []
-        await trio.to_thread.run_sync(elsewhere.destroy_all)

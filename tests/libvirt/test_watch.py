@@ -198,6 +198,18 @@ async def test_an_odd_name_is_read_and_reset(libvirt: PrivateLibvirt) -> None:
         await world.until_heard(domain, C.PAUSED)
 
 
+async def test_a_domain_that_is_renamed(libvirt: PrivateLibvirt) -> None:
+    async with watched(libvirt) as world:
+        domain = await world.start(TinyDomain("a"))
+        await world.virsh("destroy", domain.uuid)
+        await world.until_heard(domain, C.STOPPED)
+        await world.virsh("domrename", domain.uuid, "b")
+        await world.until(lambda: world.watch.uuid_of("b") == domain.uuid)
+        assert world.watch.uuid_of("a") is None
+        await world.virsh("start", domain.uuid)
+        await world.until_heard(attrs.evolve(domain, name="b"), C.STARTED)
+
+
 async def test_the_socket_that_libvirt_makes_is_found(libvirt: PrivateLibvirt) -> None:
     async with watched(libvirt) as world:
         domain = await world.start(TinyDomain("a"))
