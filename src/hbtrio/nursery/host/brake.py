@@ -15,8 +15,10 @@ _log = logging.getLogger("hbtrio.corrective")
 class Brake:
     """Keeps corrective commands back after a mass failure.
 
+    As long as it is closed, an instance that fails alone is kept back, too: the host is suspected.
+
     It is released by an operator, or once at most the configured share of the instances that
-    failed together is still silent: then it was not the host.
+    failed is still silent: then it was not the host.
 
     Args:
         mass_failures: recognises mass failures, and knows whom the last one involves.
@@ -30,6 +32,8 @@ class Brake:
         self._released.set()
         #: Whether an operator has released it last.
         self.by_operator = False
+        #: The instances that failed together since it was closed, or alone.
+        self._failed: set[str] = set()
 
     @property
     def closed(self) -> bool:
@@ -37,8 +41,14 @@ class Brake:
         return not self._released.is_set()
 
     def close(self) -> None:
-        """Handles a mass failure."""
-        self._released, self.by_operator = trio.Event(), False
+        """Handles a mass failure; another one while it is closed changes nothing for who waits."""
+        if not self.closed:
+            self._released, self.by_operator, self._failed = trio.Event(), False, set()
+
+    def keeps_back(self, uuid: str) -> None:
+        """Handles a failure that is kept back, which counts for the release."""
+        if self.closed:
+            self._failed |= {uuid, *self._mass_failures.involved}
 
     def release(self) -> bool:
         """Handles an operator's word that the host is sound; returns whether it was closed."""
@@ -48,13 +58,12 @@ class Brake:
 
     def changed(self, uuid: str) -> None:
         """Handles a change of an instance, which may be back."""
-        involved = self._mass_failures.involved
-        if not self.closed or uuid not in involved:
+        if not self.closed or uuid not in self._failed:
             return
-        silent = sum(map(self._is_silent, involved))
-        if silent <= self._mass_failures.share * len(involved):
+        silent = sum(map(self._is_silent, self._failed))
+        if silent <= self._mass_failures.share * len(self._failed):
             text = "the brake is released: of %d instances that failed together %d are silent"
-            _log.warning(text, len(involved), silent)
+            _log.warning(text, len(self._failed), silent)
             self._released.set()
 
     async def until_released(self) -> None:

@@ -88,19 +88,21 @@ class HeldFailure:
         return failure
 
     def _is_braked(self, failure: Failure) -> bool:
+        channel, brake = self._channel, self._tools.brake
         match self._tools.mass_failures.judge(failure):
             case FailureVerdict.HOLD_AND_ALARM:
-                self._tools.brake.close()
+                brake.close()
                 _log.critical(
                     "ALARM: too many instances failed within %g s of each other: the host itself "
                     "is suspected, no corrective command is run",
                     failure.interval_s,
                 )
-            case FailureVerdict.HOLD:
-                channel, text = self._channel, "%s: %s is held back by the mass failure guard%s"
-                _log.error(text, channel.uuid, self._action, channel.name_suffix)
-            case FailureVerdict.ACT:
+            case FailureVerdict.ACT if not brake.closed:
                 return False
+            case FailureVerdict.HOLD | FailureVerdict.ACT:
+                text = "%s: %s is held back by the mass failure guard%s"
+                _log.error(text, channel.uuid, self._action, channel.name_suffix)
+        brake.keeps_back(channel.uuid)
         return True
 
     def _ran_s(self) -> float:
