@@ -85,7 +85,7 @@ async def fails(_: HostWorld, guest: ScriptedGuest) -> None:
 
 async def fails_under_a_vote(world: HostWorld, guest: ScriptedGuest) -> None:
     """So it is decided anew once the vote has lapsed, after fresh challenges."""
-    world.vote(guest, Event.REBOOT)
+    await world.vim_vote(guest, Event.REBOOT)
     falls_silent(guest)
 
 
@@ -252,8 +252,7 @@ def test_a_notice_in_the_link_when_the_vote_before_it_lapses(stall_s: float, bef
         async with linked() as on:
             guest = await on.world.heartbeating()
             await on.world.at(4.5)
-            on.world.vote(guest, Event.STOP)
-            await on.world.settle()
+            await on.world.vim_vote(guest, Event.STOP)
             freed: list[float] = []
 
             async def watch() -> None:
