@@ -129,7 +129,7 @@ async def test_bytes_may_be_cut_anywhere(cut: int, world: HostWorld) -> None:
     guest.peer.send_bytes(encode(answer, 2), cut=cut)
     await world.settle()
     assert world.reports() == [(1.0, "heartbeating", "init answered")]
-    assert world.channel(guest).faulty == 0
+    assert world.channel(guest).link.faulty == 0
 
 
 @settings(max_examples=30, deadline=None)
@@ -207,7 +207,7 @@ async def test_a_missing_or_wrong_key_is_named_in_a_nack(
     await world.settle()
     about = 0 if key == "invocation_id" else FIRST_ID
     assert guest.messages == [Nack(about, f"failed to parse {key}")]
-    assert world.channel(guest).faulty == 1
+    assert world.channel(guest).link.faulty == 1
     guest.send_init()
     await world.settle()
     assert world.reports() == [(1.0, "heartbeating", "init answered")]
@@ -240,7 +240,7 @@ async def test_at_most_five_nacks_a_second(world: HostWorld) -> None:
     guest.peer.send_bytes(b"garbage\n")
     await world.settle()
     assert [type(message) for message in guest.messages].count(Nack) == 6
-    assert world.channel(guest).faulty == 22
+    assert world.channel(guest).link.faulty == 22
 
 
 # -- the end of a connection ----------------------------------------------------------------
