@@ -168,7 +168,8 @@ class ActionRun:
         """Returns the step at which an earlier run of the host was."""
         record, memory = self._record, self._tools.memory
         _log.warning("%s: action %s: resumed at: %s", self.uuid, self.name, record.step)
-        await self._tools.sightings.until_settled(self.uuid)
+        is_cut_off = record.step == ActionState.PERFORMING.value
+        await self._tools.sightings.until_settled(self.uuid, answers=not is_cut_off)
         state, left_s = ActionState(record.step), record.left_s(memory.moment)
         if state is ActionState.GOING_DOWN:
             self._down.limit(left_s)

@@ -75,13 +75,16 @@ class Sightings:
         await self._domains.look([uuid], _ANSWERS_S)
         return self.of(uuid).is_down(effect)
 
-    async def until_settled(self, uuid: str) -> None:
-        """Waits until a guest answers that this host has just connected to, for ``SETTLES_S``.
+    async def until_settled(self, uuid: str, *, answers: bool) -> None:
+        """Waits until this host has found and connected to an instance, for ``SETTLES_S``.
 
-        One that has not been acknowledged yet agrees to any vote by itself.
+        Args:
+            uuid: the instance.
+            answers: whether to wait for its first answer, too: a guest that has not been
+                acknowledged yet agrees to any vote by itself.
         """
         with trio.move_on_after(SETTLES_S):
-            while not self._is_settled(uuid):  # noqa: ASYNC110 - channels come and go
+            while not self._is_settled(uuid, answers=answers):  # noqa: ASYNC110 - channels come and go
                 await trio.sleep(_LOOK_S)
 
     async def took_effect(self, uuid: str, effect: ExpectedEffect, domain_id: int) -> bool:
@@ -122,11 +125,11 @@ class Sightings:
             renewed=0 <= domain_id != self._domains.id_of(uuid) >= 0,
         )
 
-    def _is_settled(self, uuid: str) -> bool:
+    def _is_settled(self, uuid: str, *, answers: bool) -> bool:
         channel = self._present(uuid)
         if channel is None or not channel.heartbeat.connected:
             return False
-        return channel.heartbeat.state not in _UNSETTLED
+        return not answers or channel.heartbeat.state not in _UNSETTLED
 
     def _present(self, uuid: str) -> Channel | None:
         channel = self._channel_of(uuid)
