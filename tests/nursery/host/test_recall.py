@@ -113,6 +113,46 @@ async def test_one_that_was_frozen_is_not_expected(store: MemoryStore) -> None:
         guest.answers_after_s, guest.sends_init = None, False
         await world.restart_host(store.memory())
         await world.sleep(200)
+        assert (kinds(world), state_of(world, guest)) == ([], "suspended")
+
+
+async def paused(world: HostWorld, store: MemoryStore, event: Event = Event.PAUSE) -> ScriptedGuest:
+    """A guest that was frozen, and a host that has started anew meanwhile."""
+    guest = await world.heartbeating()
+    world.notice(guest, event)
+    await world.sleep(1)
+    guest.answers_after_s, guest.sends_init = None, False
+    await world.restart_host(store.memory())
+    await world.sleep(30)
+    return guest
+
+
+async def test_one_that_is_thawed_and_answers(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await paused(world, store)
+        guest.answers_after_s = 0.0
+        guest.send_init()
+        await world.sleep(3)
+        assert kinds(world) == [("heartbeating", "back after pause")]
+        guest.answers_after_s = None
+        await world.sleep(10)
+        assert [kind for kind, _ in kinds(world)] == ["heartbeating", "loss"]
+
+
+async def test_one_that_hangs_after_its_end_notice(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await paused(world, store)
+        world.notice(guest, Event.UNPAUSE)
+        await world.sleep(120)
+        assert "loss" not in [kind for kind, _ in kinds(world)]
+        await world.sleep(5)
+        assert ("loss", OVERDUE) in kinds(world)
+
+
+async def test_one_that_was_to_be_stopped_is_not_missed(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await paused(world, store, Event.STOP)
+        await world.sleep(300)
         assert (kinds(world), state_of(world, guest)) == ([], "waiting")
 
 
@@ -290,4 +330,52 @@ async def test_a_closed_connection_of_a_vm_that_ends(store: MemoryStore) -> None
         await world.libvirt.destroy(domain)
         await world.sleep(130)
         assert state_of(world, guest) == "stopped"
+        assert "loss" not in [kind for kind, _ in kinds(world)]
+
+
+@pytest.mark.parametrize("resumed", ["before", "meanwhile", "after"])
+@pytest.mark.parametrize("silent_s", [0.0, 60.0])
+async def test_a_paused_vm_that_hangs_when_it_is_resumed(
+    store: MemoryStore, resumed: str, silent_s: float
+) -> None:
+    """Whether it is resumed while no host runs, or afterwards, and however late libvirt answers."""
+    async with host_world(memory=store.memory(), libvirt=ON) as world:
+        guest, domain = await machine(world)
+        await world.libvirt.suspend(domain)
+        await world.sleep(2)
+        assert state_of(world, guest) == "paused"
+        guest.answers_after_s = None
+        await world.stop_host()
+        if silent_s:
+            world.libvirt.hang()
+        if resumed == "before":
+            await world.libvirt.resume(domain)
+        await world.restart_host(store.memory())
+        await world.sleep(silent_s / 2)
+        if resumed == "meanwhile":
+            await world.libvirt.resume(domain)
+        await world.sleep(silent_s / 2)
+        world.libvirt.go_on()
+        await world.sleep(30)
+        if resumed == "after":
+            assert state_of(world, guest) == "paused"
+            await world.sleep(300)
+            assert "loss" not in [kind for kind, _ in kinds(world)]
+            await world.libvirt.resume(domain)
+        await world.sleep(130)
+        assert "loss" in [kind for kind, _ in kinds(world)]
+
+
+async def test_a_paused_vm_that_is_well_when_it_is_resumed(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory(), libvirt=ON) as world:
+        guest, domain = await machine(world)
+        await world.libvirt.suspend(domain)
+        await world.sleep(2)
+        guest.answers_after_s = None
+        await world.restart_host(store.memory())
+        await world.sleep(300)
+        await world.libvirt.resume(domain)
+        guest.answers_after_s = 0.0
+        await world.sleep(10)
+        assert state_of(world, guest) == "heartbeating"
         assert "loss" not in [kind for kind, _ in kinds(world)]

@@ -19,7 +19,7 @@ from hbtrio.fsm.heartbeat.effects import (
     Suspected,
     Unwatched,
 )
-from hbtrio.fsm.heartbeat.outage import NO_OUTAGE
+from hbtrio.fsm.heartbeat.outage import NO_OUTAGE, Outage
 from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN, Presence, PresenceEvent
 from hbtrio.fsm.heartbeat.return_window import NO_WINDOW
 from hbtrio.fsm.heartbeat.schedule import ChallengeSchedule
@@ -207,6 +207,34 @@ class Losses:
         situation.learn(PresenceEvent.ANSWERED)
         opened = situation.open_window(NO_WINDOW.opened(now, within_s), now)
         return (opened, *self._schedule.returned(now))
+
+    def frozen(self, profile: Profile, reason: str, event: str, now: float) -> tuple[Effect, ...]:
+        """Takes that a guest was frozen when an earlier run of this host ended.
+
+        Its silence is expected until libvirt, an end notice or the VIM says that its VM runs; from
+        then on it has RESTART to answer. Ignored once its connection has said anything else.
+
+        Args:
+            profile: what the guest had advertised.
+            reason: why it was frozen.
+            event: the event that froze it, or libvirt's state.
+            now: the time.
+        """
+        situation = self._situation
+        if situation.state not in (HeartbeatState.WAITING, HeartbeatState.PAUSED):
+            return NOTHING
+        if not situation.has_profile:
+            situation.profile = profile
+        if situation.state is HeartbeatState.PAUSED:  # as libvirt has said already
+            situation.learn(PresenceEvent.ANSWERED)
+            situation.is_remembered = True
+            return NOTHING
+        effects = situation.suspend(HeartbeatEvent.FREEZES, Outage.remembered(event, now))
+        situation.reason = reason
+        situation.learn(PresenceEvent.ANSWERED)
+        situation.is_remembered = True
+        self._schedule.start_over(now)
+        return effects
 
     def stays_absent(self, why: str, now: float) -> tuple[Effect, ...]:
         """Gives up a presumed guest, which is no loss: it may have left while nobody listened.

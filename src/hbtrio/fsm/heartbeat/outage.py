@@ -92,6 +92,11 @@ class Outage:
         return cls(event, True, now + (CALL_OFF_MIGRATION_S if moves else CALL_OFF_S))
 
     @classmethod
+    def remembered(cls, event: str, now: float) -> Outage:
+        """A freeze of which an earlier run of the host knew; any answer shows that it is over."""
+        return cls(event, True, now + CALL_OFF_S, phase=Phase.SILENT, carried_out_at=now)
+
+    @classmethod
     def restart(cls, event: str, now: float, restart_s: float) -> Outage:
         """A restart; one that takes long to go down is not called off before it had to be back."""
         return cls(event, False, now + max(CALL_OFF_S, restart_s))

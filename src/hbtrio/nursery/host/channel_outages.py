@@ -114,6 +114,12 @@ class ChannelOutages:
                 self._heartbeat.losses.presumed(profile, reason, within_s, now, remembered=True)
             )
 
+    def freeze(self, profile: Profile, reason: str, event: str) -> None:
+        """Takes that a guest was frozen in an earlier run; see :meth:`.Losses.frozen`."""
+        if not self._gone:
+            now = self._clock.now()
+            self._expect(self._heartbeat.losses.frozen(profile, reason, event, now))
+
     def cut_off(self, reason: str) -> None:
         """Expects a guest back whose connection was closed, as libvirt says that its VM runs."""
         self._expect(self._heartbeat.cut_off(reason, self._clock.now()))

@@ -107,11 +107,11 @@ class Host:
         self._environment = environment
         self._nursery = nursery
         self._heartbeating = HeartbeatingCount()
-        #: What is remembered across restarts.
         self.memory = environment.memory
         self.remembering = Remembering(
             self.memory,
             lambda uuid: self.domains.id_of(uuid),
+            lambda uuid: self.domains.runs(uuid),
             self.channels,
             config.hostname,
             self.reports,

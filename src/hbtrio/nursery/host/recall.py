@@ -1,4 +1,4 @@
-"""Expects the guests back that were heartbeating when an earlier run of the host ended.
+"""Expects the guests back that were heartbeating, or frozen, when an earlier run of the host ended.
 
 A guest that hung meanwhile would otherwise never be missed. What was known holds only for the QEMU
 process that it was known of: another one, or another boot of the machine, starts as ``waiting``.
@@ -17,6 +17,7 @@ from hbtrio.fsm.heartbeat.illness import ReportedIllness
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.store.host_records import KnownInstance, Moment
+from hbtrio.wire.vocabulary import Event
 
 _log = logging.getLogger("hbtrio.memory")
 
@@ -31,10 +32,15 @@ _MISSED: Final = frozenset(
     )
 )
 
+#: States of an instance whose VM stands still: its guest is missed once the VM runs again.
+_FROZEN: Final = frozenset({HeartbeatState.SUSPENDED.value, HeartbeatState.PAUSED.value})
+
 #: Challenges that an instance is sent at least, if its RESTART window ended while no host ran.
 _AT_LEAST: Final = 4
 
 _REASON: Final = "it was heartbeating before the host's restart"
+
+_ANOTHER: Final = "another QEMU process than before the host's restart"
 
 
 @attrs.frozen
@@ -53,6 +59,7 @@ class Recall:
         boot_clock: returns CLOCK_BOOTTIME.
         known_now: returns what is known of a channel's instance now.
         on_absent: called with an instance of which not even a socket came back.
+        runs: returns whether libvirt says that an instance's VM runs.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Recall:
         boot_clock: Callable[[], float],
         known_now: Callable[[Channel], KnownInstance],
         on_absent: Callable[[KnownInstance, str], None],
+        runs: Callable[[str], bool],
     ) -> None:
         self._channels = channels
         self._boot_clock = boot_clock
@@ -70,6 +78,10 @@ class Recall:
         self._expected: dict[str, _Expected] = {}
         #: Those whose channel expects its guest.
         self._introduced: dict[str, KnownInstance] = {}
+        self._runs = runs
+        #: Those whose VMs stood still: without a channel, and with one.
+        self._frozen: dict[str, KnownInstance] = {}
+        self._still: dict[str, KnownInstance] = {}
 
     def __contains__(self, uuid: str) -> bool:
         """Whether the socket of an instance is expected to come back."""
@@ -79,7 +91,11 @@ class Recall:
         """Expects those that were heartbeating, from ``moment`` on."""
         now = trio.current_time()
         for known in instances:
-            if known.state in _MISSED and known.boot_id and known.boot_id == moment.boot_id:
+            if not known.boot_id or known.boot_id != moment.boot_id:
+                continue
+            if known.state in _FROZEN and _event_of(known) != Event.STOP:
+                self._frozen[known.uuid] = known
+            elif known.state in _MISSED:
                 left_s = float(known.profile.restart_s)
                 if known.expected_until is not None:
                     left_s = min(left_s, known.expected_until - moment.boot_s)
@@ -87,12 +103,17 @@ class Recall:
                 self._expected[known.uuid] = _Expected(known, now + left_s)
         if self._expected:
             _log.info("%d instances were heartbeating before the restart", len(self._expected))
-        for uuid in tuple(self._expected):
+        for uuid in (*self._expected, *self._frozen):
             if (channel := self._channels.get(uuid)) is not None:
                 self.introduce(channel)
 
     def introduce(self, channel: Channel) -> None:
-        """Has a channel expect its guest, if it was heartbeating."""
+        """Has a channel expect its guest, if it was heartbeating or its VM stood still."""
+        frozen = self._frozen.pop(channel.uuid, None)
+        if frozen is not None and frozen.is_same_start(self._known_now(channel)):
+            channel.outages.freeze(frozen.profile, frozen.reason, _event_of(frozen))
+            self._still[channel.uuid] = frozen
+            self._changed_still(channel, frozen)
         expected = self._expected.pop(channel.uuid, None)
         if expected is None or not expected.known.is_same_start(self._known_now(channel)):
             return
@@ -108,6 +129,8 @@ class Recall:
 
     def changed(self, channel: Channel) -> None:
         """Takes a change of an instance or of its domain: libvirt may only answer later."""
+        if (still := self._still.get(channel.uuid)) is not None:
+            self._changed_still(channel, still)
         known = self._introduced.get(channel.uuid)
         if known is None:
             return
@@ -115,11 +138,22 @@ class Recall:
             del self._introduced[channel.uuid]
         elif not known.is_same_start(self._known_now(channel)):
             del self._introduced[channel.uuid]
-            channel.outages.another_process("another QEMU process than before the host's restart")
+            channel.outages.another_process(_ANOTHER)
+
+    def _changed_still(self, channel: Channel, known: KnownInstance) -> None:
+        if channel.heartbeat.state.value not in _FROZEN:
+            del self._still[channel.uuid]
+        elif not known.is_same_start(self._known_now(channel)):
+            del self._still[channel.uuid]
+            channel.outages.another_process(_ANOTHER)
+        elif self._runs(channel.uuid):
+            del self._still[channel.uuid]
+            channel.outages.runs_again(f"{known.reason}; libvirt says that it runs")
 
     def forget(self, uuid: str) -> None:
         """Takes the end of a channel."""
         self._introduced.pop(uuid, None)
+        self._still.pop(uuid, None)
 
     def expire(self) -> float | None:
         """Gives up those that still have no channel when their time is over.
@@ -135,3 +169,8 @@ class Recall:
             elif due is None or expected.until < due:
                 due = expected.until
         return due
+
+
+def _event_of(known: KnownInstance) -> str:
+    """The event that an instance was suspended for, from its reason; else libvirt's words."""
+    return known.reason.removesuffix(" is in progress").rpartition(", ")[2]

@@ -30,6 +30,7 @@ class Remembering:
     Args:
         memory: the memory.
         domain_id: returns libvirt's id of an instance's domain; -1 if it is unknown or shut off.
+        domain_runs: returns whether libvirt says that an instance's VM runs.
         channels: the channels of all instances, by uuid; a live view.
         hostname: this host's name.
         reports: this host's reports, which the history consists of.
@@ -39,6 +40,7 @@ class Remembering:
         self,
         memory: HostMemory,
         domain_id: Callable[[str], int],
+        domain_runs: Callable[[str], bool],
         channels: Mapping[str, Channel],
         hostname: str,
         reports: Reports,
@@ -48,7 +50,9 @@ class Remembering:
         self._channels = channels
         self._hostname = hostname
         self._reports = reports
-        self.recall = Recall(channels, lambda: memory.moment.boot_s, self.known_of, self._absent)
+        self.recall = Recall(
+            channels, lambda: memory.moment.boot_s, self.known_of, self._absent, domain_runs
+        )
         self._recalled = trio.Event()
         if memory.is_kept:
             reports.listen(self._reported)
