@@ -257,7 +257,7 @@ async def test_enabled_within_restart_does_not_open_it_anew(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("lasts", [True, False])
-@pytest.mark.parametrize("name", ["pause", "suspend", "migration that stays"])
+@pytest.mark.parametrize("name", ["pause", "suspend", "save", "migration that stays"])
 async def test_ill_health_during_an_action_is_told_only_if_it_lasts(
     name: str, lasts: bool, tmp_path: Path
 ) -> None:

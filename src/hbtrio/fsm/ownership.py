@@ -130,6 +130,11 @@ class Ownership:
         return self.owner in _OF_OPERATOR
 
     @property
+    def is_in_event(self) -> bool:
+        """Whether an announced event or an operator's action is in progress."""
+        return self.owner in _OF_ORCHESTRATOR or self.owner in _OF_OPERATOR
+
+    @property
     def words(self) -> str:
         """Who owns it, for status and events: ``an operator's action (reboot)``."""
         if self.free:

@@ -183,6 +183,21 @@ async def test_a_loss_under_a_vote_is_reported_and_decided_anew_once_it_has_laps
         assert len(not_acted(world)) == 1
 
 
+async def test_ill_health_under_an_action_is_reported_and_decided_anew_once_it_has_ended() -> None:
+    async with owned_world() as world:
+        guest = await world.heartbeating()
+        await world.at(2)
+        await world.act(guest, ActionName.UNPAUSE, "slow", force=True)
+        guest.health, guest.log_msg = Health.UNHEALTHY, "load"
+        await world.at(21)
+        assert len(reports_of_illness(world)) == 1
+        text = "reboot not run: an operator's action (unpause) is in progress"
+        assert [(cause, reason) for _, cause, reason in not_acted(world)] == [("owner", text)]
+        assert started(world) == [(2.0, "slow")]
+        await world.at(60)
+        assert [name for _, name in started(world)] == ["slow", "reset"]
+
+
 async def test_one_that_answers_when_its_owner_has_gone_is_left_alone() -> None:
     async with owned_world() as world:
         guest = await hanging(world, Event.REBOOT)

@@ -117,7 +117,6 @@ class Host:
             self.reports,
         )
         self.owners = Owners(nursery, self.guard)
-        #: Votes and notices that are no part of an action.
         self.rounds = OutsideRounds(
             nursery, self.owners, self.guard, self.channel, self.remembering.round_refused
         )
@@ -224,6 +223,7 @@ class Host:
 
     def _introduce(self, channel: Channel) -> None:
         self.domains.introduce(channel)
+        self.rounds.introduce(channel)
         self.remembering.recall.introduce(channel)
 
     async def _discover(self) -> None:

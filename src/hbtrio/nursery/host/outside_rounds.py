@@ -53,6 +53,11 @@ class OutsideRounds:
         self._channel = channel
         self._on_refused = on_refused
 
+    def introduce(self, channel: Channel) -> None:
+        """Continues an event with a new channel: a VM that was saved has a socket of its own."""
+        if self._owners.of(channel.uuid).is_in_event:
+            channel.heartbeat.situation.illness.event_begins()
+
     def open(
         self,
         channel: Channel,
