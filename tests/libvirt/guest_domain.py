@@ -226,12 +226,15 @@ def reset_command(scene: Scene, libvirt: PrivateLibvirt) -> list[str]:
     return ["sh", "-c", script, "reset", "{uuid}", "{state}"]
 
 
-def configure(scene: Scene, libvirt: PrivateLibvirt, restart_s: int = 3600) -> None:
+def configure(
+    scene: Scene, libvirt: PrivateLibvirt, restart_s: int = 3600, timeout_s: float = 60.0
+) -> None:
     """Has the host of a scene ask this libvirt, and reset VMs through it."""
     scene.settings["libvirt"] = {"enabled": "on", "uri": libvirt.read_only_uri}
     scene.settings["limits"] = {"restart_max_s": restart_s}
     command = reset_command(scene, libvirt)
-    scene.settings["corrective-commands"] = {"reboot": command, "per_hour": 100}
+    limits = {"per_hour": 100, "timeout_s": timeout_s}
+    scene.settings["corrective-commands"] = {"reboot": command, **limits}
 
 
 @asynccontextmanager
@@ -241,6 +244,7 @@ async def open_bed(
     *,
     equipped: bool = False,
     restart_s: int = 3600,
+    timeout_s: float = 60.0,
     path: str | None = None,
 ) -> AsyncIterator[Bed]:
     """A guest that is heartbeating in a domain, outside the host's directory of channels.
@@ -250,10 +254,11 @@ async def open_bed(
         image: what it boots.
         equipped: whether it has disks, a watchdog and a device for panics.
         restart_s: the most that RESTART may last.
+        timeout_s: how long a command of the host may take.
         path: that of the channel's socket; empty: libvirt makes one.
     """
     async with open_scene() as scene:
-        configure(scene, libvirt, restart_s)
+        configure(scene, libvirt, restart_s, timeout_s)
         directory = scene.directory / "vm"
         directory.mkdir()
         devices = ""

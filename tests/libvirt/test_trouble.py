@@ -105,3 +105,23 @@ async def test_a_pause_is_left_alone_and_a_hang_is_found(
         await bed.until_beating(BOOT_S)
         assert bed.commands == [["virsh", "reset", bed.domain.uuid]]
         print(f"{trouble.__name__}: lost after {lost_after_s:.1f} s")
+
+
+async def test_a_qemu_that_hangs_is_not_reset_twice(libvirt: PrivateLibvirt, image: Image) -> None:
+    """libvirt says that it runs, and its reset hangs as well."""
+    async with open_bed(libvirt, image, timeout_s=10.0) as bed:
+        bed.begin()
+        bed.signal_qemu(signal.SIGSTOP)
+        try:
+            loss = await bed.event("loss")
+            assert loss["state"].startswith("running")
+            corrective = await bed.event("corrective")
+            assert corrective["outcome"] == "timed-out"
+            await trio.sleep(STOPPED_S)
+            assert len(bed.commands) == 1
+        finally:
+            bed.signal_qemu(signal.SIGCONT)
+        await bed.until_beating(BOOT_S)
+        assert bed.kinds.count("loss") == 1
+        assert len(bed.commands) == 1
+        print(*bed.story(), sep="\n")
