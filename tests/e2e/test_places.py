@@ -27,6 +27,9 @@ LATE_S: Final = 6.0
 
 VOTES: Final = 1000
 
+#: As many as there are places for votes.
+MOST_VOTES: Final = 1024
+
 #: What the votes may add to the memory of the host, in MiB: 64 KiB for each.
 MEMORY_MIB: Final = VOTES / 16
 
@@ -105,6 +108,31 @@ async def test_1000_votes_at_once(home: Path) -> None:
             # A host that is late gives an answer more time; so do its clients, on a busy machine.
             assert vote.took_s < WINDOW_S + LATE_S
         assert (await scene.status())["host"]["crashes"] == 0
+
+
+async def test_a_host_with_all_votes_open_ends_in_time(home: Path) -> None:
+    """SIGTERM; each client's answer ends, and without an outcome."""
+    async with open_scene() as scene, open_guest_farm(scene.channel_dir) as farm:
+        host = await scene.start_host()
+        await farm.listen(MOST_VOTES, votes=False)
+        awaited = {uuid_of(index) for index in range(MOST_VOTES)}
+
+        def is_last(event: dict[str, Any]) -> bool:
+            awaited.discard(event["uuid"])
+            return not awaited
+
+        await scene.events.wait_for(is_last, within_s=2 * SOON_S)
+        votes = [Vote(index) for index in range(MOST_VOTES)]
+        async with trio.open_nursery() as nursery:
+            for vote in votes:
+                nursery.start_soon(vote.run, scene)
+            with trio.fail_after(WINDOW_S - 2):
+                while await open_votes(scene) < MOST_VOTES:  # noqa: ASYNC110
+                    await trio.sleep(0.5)
+            # It would be killed after 5 s, which is another status.
+            assert await host.stop() == 0
+        assert {vote.lines[0]["step"] for vote in votes} == {"vote"}
+        assert "Traceback" not in scene.host_log.read_text()
 
 
 async def test_streams_of_events_keep_no_operator_out(home: Path) -> None:
