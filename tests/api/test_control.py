@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hbtrio.api.control import ControlAccess, ControlAdmission, Right
+from hbtrio.api.control import RECORDED, ControlAccess, ControlAdmission, Right
 from hbtrio.config.host import ControlSettings
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import PEER_EXTENSION
@@ -99,6 +99,44 @@ async def test_as_many_groups_as_python_reads(count: int) -> None:
         found = peer_credentials(trio.SocketStream(ours))
     # With more, only the primary group counts.
     assert len(found.groups) == (count if count <= 256 else 0)
+
+
+async def test_so_many_refusals_are_recorded_in_a_minute(autojump_clock: MockClock) -> None:
+    """And only of what would have changed something."""
+    recorded: list[tuple[str, ...]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nobody is admitted")
+
+    async def send(message: Any) -> None:
+        pass
+
+    def refused(*refusal: str) -> None:
+        recorded.append(refusal)
+
+    admission = ControlAdmission(app, access(look=True, act=True), refused)
+
+    async def ask(method: str, path: str) -> None:
+        extensions = {PEER_EXTENSION: peer(1000, OTHER)}
+        scope = {"type": "http", "method": method, "path": path, "extensions": extensions}
+        await admission(scope, send, send)
+
+    for path in (
+        "/v1/instances/x/act",
+        "/v1/brake/release",
+        "/v1/instances/\x1b[2J/act",
+        "/v1/x\n",
+    ):
+        await ask("GET", path)
+        await ask("POST", path)
+    who = "operator uid 1000"
+    assert recorded == [("x", "act", who, MAY_NOTHING), ("", "release", who, MAY_NOTHING)]
+    for _ in range(2 * RECORDED):
+        await ask("POST", "/v1/instances/x/act")
+    assert len(recorded) == RECORDED
+    await trio.sleep(60)
+    await ask("POST", "/v1/instances/x/act")
+    assert len(recorded) == RECORDED + 1
 
 
 # -- over HTTP ------------------------------------------------------------------------------

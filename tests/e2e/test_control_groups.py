@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import trio
@@ -117,6 +117,15 @@ async def ask(scene: Scene, request: bytes, uid: int, gid: int, *groups: int) ->
     return status, "" if status == 200 else json.loads(body)["reason"]
 
 
+async def history(scene: Scene) -> list[dict[str, Any]]:
+    """The entries of the host's history, the newest first."""
+    async with await trio.open_unix_socket(str(scene.control_socket)) as stream:
+        await stream.send_all(request_bytes("GET", "/v1/history"))
+        answer = b"".join([bytes(data) async for data in stream])
+    entries: list[dict[str, Any]] = json.loads(answer.partition(b"\r\n\r\n")[2])["history"]
+    return entries
+
+
 LOOK = request_bytes("GET", "/v1/status")
 ACT = request_bytes("POST", f"/v1/instances/{uuid_of(0)}/act", {"action": "stop"})
 
@@ -133,7 +142,10 @@ async def test_groups(home: Path) -> None:
     os.chmod(home, 0o711)
     async with open_scene() as scene:
         os.chmod(scene.directory, 0o711)
+        state = scene.directory / "state"
+        state.mkdir(mode=0o700)
         scene.settings |= {
+            "state_dir": str(state),
             "control_mode": "0666",
             "control": {"look": ["daemon"], "act": ["bin"]},
         }
@@ -153,6 +165,12 @@ async def test_groups(home: Path) -> None:
         log = scene.host_log.read_text()
         assert f"operator {LOOKS_ONLY[1]}; refused: POST /v1/instances/{uuid_of(0)}/act" in log
         assert f"operator {NOTHING[1]}; refused: GET /v1/status" in log
+        refused = [one for one in await history(scene) if one["who"] == "operator uid 4242"]
+        # The newest first; what was refused for another reason stands there, too.
+        assert [one["reason"] for one in refused if "of host.toml" in one["reason"]] == [
+            f"act: refused: {reason}" for _, reason in (NOTHING, LOOKS_ONLY, LOOKS_ONLY)
+        ]
+        assert {one["uuid"] for one in refused} == {uuid_of(0)}
 
 
 async def test_whoever_may_act_displaces_those_who_only_look(home: Path) -> None:

@@ -17,11 +17,13 @@ from __future__ import annotations
 import grp
 import logging
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Final
 
 import attrs
+import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hbtrio.api.common import failure
@@ -29,12 +31,22 @@ from hbtrio.api.places import SAFE_METHODS, request_classes
 from hbtrio.config.host import ControlSettings
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import PEER_EXTENSION, PeerCredentials
+from hbtrio.policy.quota import Quota
 from hbtrio.text import printable
 
 _log = logging.getLogger("hbtrio.host")
 
 #: Characters of a path in the log.
 _PATH: Final = 100
+
+#: Refusals a minute that are recorded, so that who may do nothing can't fill the history.
+RECORDED: Final = 30
+
+#: What changes something: a request about an instance, and the release of the brake.
+_ACT: Final = re.compile(r"/v1/(?:instances/(?P<uuid>[\w.-]{1,64})/)?(?:brake/)?(?P<what>\w{1,20})")
+
+#: Takes a refusal: the instance or "", what was asked for, who asked, and why it is refused.
+Refused = Callable[[str, str, str, str], None]
 
 
 class Right(IntEnum):
@@ -89,11 +101,14 @@ class ControlAdmission:
     Args:
         app: the application.
         access: who may do what.
+        refused: records a refused request to change something, 30 a minute at most.
     """
 
-    def __init__(self, app: ASGIApp, access: ControlAccess) -> None:
+    def __init__(self, app: ASGIApp, access: ControlAccess, refused: Refused) -> None:
         self._app = app
         self._access = access
+        self._refused = refused
+        self._recorded = Quota(RECORDED, 60.0)
         #: The places of its requests.
         self.classes = request_classes(lambda scope: self._right_of(scope) is Right.ACT)
 
@@ -115,6 +130,9 @@ class ControlAdmission:
             reason = f"{who} is in no group of [control] of host.toml"
         path = printable(scope["path"])[:_PATH]
         _log.warning("operator %s; refused: %s %s", reason, scope["method"], path)
+        act = None if scope["method"] in SAFE_METHODS else _ACT.fullmatch(scope["path"])
+        if act is not None and self._recorded.take(trio.current_time()):
+            self._refused(act["uuid"] or "", act["what"], f"operator {who}", reason)
         return failure(403, reason)
 
 

@@ -72,7 +72,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
             Route("/v1/brake/release", api.release_brake, methods=["POST"]),
         ]
     )
-    return ControlAdmission(app, access)
+    return ControlAdmission(app, access, host.remembering.action_refused)
 
 
 def observe_api(
