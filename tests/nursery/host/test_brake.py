@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import pytest
 
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands
+from hbtrio.nursery.host.memory import HostMemory
 from support.fake_processes import FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world
+from support.memory_store import MemoryStore, memory_store
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
-def braked_world() -> AbstractAsyncContextManager[HostWorld]:
+def braked_world(memory: HostMemory | None = None) -> AbstractAsyncContextManager[HostWorld]:
     return host_world(
+        memory=memory,
         corrective_commands=CorrectiveCommands(reboot=("reset", "{uuid}")),
         brake=BrakeSettings(),
         runs=lambda _: FakeRun(),
@@ -79,3 +84,43 @@ async def test_an_operator_releases_it_for_all_that_stay_silent() -> None:
         guests[0].answers_after_s = 0.0
         await world.at(60)
         assert sorted(rebooted(world)) == sorted(guest.uuid for guest in guests[1:6])
+
+
+# -- over a restart of the host -----------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[MemoryStore]:
+    with memory_store(tmp_path) as made:
+        yield made
+
+
+async def test_a_restart_releases_nothing_and_forgets_nobody(store: MemoryStore) -> None:
+    async with braked_world(store.memory()) as world:
+        guests = await failing(world, 10, 6)
+        await world.restart_host(store.memory())
+        await world.sleep(200)
+        assert world.host.corrective.brake.closed
+        assert rebooted(world) == []
+        assert world.host.corrective.brake.release()
+        await world.sleep(60)
+        assert sorted(rebooted(world)) == sorted(guest.uuid for guest in guests[:6])
+        # It is released for the next run, too.
+        await world.restart_host(store.memory())
+        await world.sleep(1)
+        assert not world.host.corrective.brake.closed
+        assert (await store.recall()).holds == ()
+
+
+async def test_after_a_restart_it_is_released_once_few_are_silent(store: MemoryStore) -> None:
+    async with braked_world(store.memory()) as world:
+        guests = await failing(world, 10, 6)
+        await world.restart_host(store.memory())
+        await world.sleep(10)
+        for guest in guests[:2]:
+            comes_back(guest)
+        await world.sleep(2)
+        assert world.host.corrective.brake.closed
+        comes_back(guests[2])
+        await world.sleep(2)
+        assert not world.host.corrective.brake.closed

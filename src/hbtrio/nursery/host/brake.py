@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import trio
 
+from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.policy.mass_failure import MassFailures
+from hbtrio.store.host_records import HoldRecord
 
 _log = logging.getLogger("hbtrio.corrective")
+
+#: The kind of the holds that remember it: one of the host, and one of each that failed.
+KIND: Final = "brake"
 
 
 class Brake:
@@ -18,14 +24,20 @@ class Brake:
     As long as it is closed, an instance that fails alone is kept back, too: the host is suspected.
 
     It is released by an operator, or once at most the configured share of the instances that
-    failed is still silent: then it was not the host.
+    failed is still silent: then it was not the host. A restart of the host releases nothing.
 
     Args:
         mass_failures: recognises mass failures, and knows whom the last one involves.
         is_silent: whether an instance has failed and is not back.
+        memory: remembers that it is closed, and who has failed.
     """
 
-    def __init__(self, mass_failures: MassFailures, is_silent: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        mass_failures: MassFailures,
+        is_silent: Callable[[str], bool],
+        memory: HostMemory,
+    ) -> None:
         self._mass_failures = mass_failures
         self._is_silent = is_silent
         self._released = trio.Event()
@@ -34,6 +46,9 @@ class Brake:
         self.by_operator = False
         #: The instances that failed together since it was closed, or alone.
         self._failed: set[str] = set()
+        self._memory = memory
+        #: Those that failed in an earlier run of the host, and were not heard since.
+        self._unheard: set[str] = set()
 
     @property
     def closed(self) -> bool:
@@ -44,27 +59,56 @@ class Brake:
         """Handles a mass failure; another one while it is closed changes nothing for who waits."""
         if not self.closed:
             self._released, self.by_operator, self._failed = trio.Event(), False, set()
+            self._remember("")
 
     def keeps_back(self, uuid: str) -> None:
         """Handles a failure that is kept back, which counts for the release."""
         if self.closed:
-            self._failed |= {uuid, *self._mass_failures.involved}
+            news = {uuid, *self._mass_failures.involved} - self._failed
+            self._failed |= news
+            for one in news:
+                self._remember(one)
+
+    def recall(self, holds: Iterable[HoldRecord]) -> frozenset[str]:
+        """Takes what an earlier run of the host has left; returns who failed while it was closed.
+
+        They count as silent until they are heard.
+        """
+        kept = {hold.uuid for hold in holds if hold.kind == KIND}
+        if kept and not self.closed:
+            _log.warning("the brake is closed, as it was before the host's restart")
+            self._released = trio.Event()
+        self._failed |= kept - {""}
+        self._unheard = kept - {""}
+        return frozenset(self._unheard)
+
+    def _remember(self, uuid: str) -> None:
+        self._memory.hold(HoldRecord(KIND, uuid, "a mass failure", self._memory.moment.epoch_s))
 
     def release(self) -> bool:
         """Handles an operator's word that the host is sound; returns whether it was closed."""
         was_closed, self.by_operator = self.closed, True
-        self._released.set()
+        self._open()
         return was_closed
 
     def changed(self, uuid: str) -> None:
         """Handles a change of an instance, which may be back."""
         if not self.closed or uuid not in self._failed:
             return
-        silent = sum(map(self._is_silent, self._failed))
+        if not self._is_silent(uuid):
+            self._unheard.discard(uuid)
+        silent = sum(one in self._unheard or self._is_silent(one) for one in self._failed)
         if silent <= self._mass_failures.share * len(self._failed):
             text = "the brake is released: of %d instances that failed together %d are silent"
             _log.warning(text, len(self._failed), silent)
-            self._released.set()
+            self._open()
+
+    def _open(self) -> None:
+        if self.closed:
+            for uuid in ("", *self._failed):
+                self._memory.release(KIND, uuid)
+        self._unheard.clear()
+        self._released.set()
 
     async def until_released(self) -> None:
         """Waits until commands are no longer kept back. A checkpoint."""

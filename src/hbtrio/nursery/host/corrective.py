@@ -91,7 +91,7 @@ class Corrective:
         self._runs: dict[str, CorrectionRun] = {}
         #: Those that will never do anything, until their instances are back or gone.
         self._given_up: dict[str, CorrectionRun] = {}
-        self.brake = Brake(mass_failures, self._is_silent)
+        self.brake = Brake(mass_failures, self._is_silent, memory)
         self._tools = CorrectionTools(
             commands=commands,
             settings=settings,

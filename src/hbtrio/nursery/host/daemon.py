@@ -218,7 +218,7 @@ class Host:
         if any(known.domain_id >= 0 for known in recollection.instances):
             self.domains.was_in_use()
         self.corrective.recall(recollection.corrective_runs, self.memory.moment)
-        self.remembering.recalled(recollection)
+        self.remembering.recalled(recollection, self.corrective.brake.recall(recollection.holds))
         self._action_runs.resume(recollection.actions)
 
     def _introduce(self, channel: Channel) -> None:

@@ -87,15 +87,23 @@ class Recall:
         """Whether the socket of an instance is expected to come back."""
         return uuid in self._expected
 
-    def take(self, instances: Collection[KnownInstance], moment: Moment) -> None:
-        """Expects those that were heartbeating, from ``moment`` on."""
+    def take(
+        self, instances: Collection[KnownInstance], kept_back: Collection[str], moment: Moment
+    ) -> None:
+        """Expects those that were heartbeating, from ``moment`` on.
+
+        Args:
+            instances: what was known of each.
+            kept_back: lost ones to which nothing was done yet: they fail anew if they stay silent.
+            moment: when this run has begun.
+        """
         now = trio.current_time()
         for known in instances:
             if not known.boot_id or known.boot_id != moment.boot_id:
                 continue
             if known.state in _FROZEN and _event_of(known) != Event.STOP:
                 self._frozen[known.uuid] = known
-            elif known.state in _MISSED:
+            elif known.state in _MISSED or known.uuid in kept_back:
                 left_s = float(known.profile.restart_s)
                 if known.expected_until is not None:
                     left_s = min(left_s, known.expected_until - moment.boot_s)

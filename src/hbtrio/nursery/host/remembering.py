@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import trio
 
@@ -71,9 +71,14 @@ class Remembering:
             self.recall.forget(uuid)
             memory.forget(uuid)
 
-    def recalled(self, recollection: Recollection) -> None:
-        """Takes what an earlier run of the host has left."""
-        self.recall.take(recollection.instances, self._memory.moment)
+    def recalled(self, recollection: Recollection, kept_back: Collection[str]) -> None:
+        """Takes what an earlier run of the host has left.
+
+        Args:
+            recollection: what it has left.
+            kept_back: the lost instances to which nothing was done, as the brake was closed.
+        """
+        self.recall.take(recollection.instances, kept_back, self._memory.moment)
         for known in recollection.instances:
             self.changed(known.uuid)
         self._recalled.set()
