@@ -131,6 +131,7 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid() -> None:
             "path": first.path,
             "domain": None,
             "owner": "",
+            "policy": None,
             "not_acted": "",
         }
         both = (await http.get("/v1/status")).json()

@@ -15,8 +15,9 @@ import pytest
 from hbtrio.config.agent import AgentConfig
 from hbtrio.config.guest import GuestConfig, load_guest_config
 from hbtrio.config.host import HostConfig
+from hbtrio.config.instances import InstanceSettings
 from hbtrio.config.settings import Setting, key_of, setting_of
-from hbtrio.config.toml import load_toml
+from hbtrio.config.toml import load_toml, parse_toml
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs/configuration.md"
@@ -34,6 +35,8 @@ def settings_of(config: Any, heading: str) -> Iterator[tuple[str, str, Any, Sett
     for field in attrs.fields(type(config)):
         value = getattr(config, field.name)
         setting = setting_of(field)
+        if isinstance(value, dict):
+            continue  # tables with free keys
         if setting is None:
             tables.append((value, f"[{key_of(field)}]"))
         else:
@@ -98,6 +101,34 @@ def test_the_default_file_tells_range_and_unit(
     # Keys in one block share the comment above it.
     block = re.sub(r"\n# ?", " ", comment.rpartition("\n\n")[2])
     assert f"{setting.span} {setting.unit}".rstrip() in block
+
+
+INSTANCE_FIELDS = [
+    (field, setting)
+    for field in attrs.fields(InstanceSettings)
+    if (setting := setting_of(field)) is not None
+]
+
+
+def test_the_default_file_has_a_sample_of_every_key_of_an_instance() -> None:
+    text = FILES["host"][0].read_text().partition('\n#   [instances."web-*"]\n')[2]
+    sample = text.partition("\n\n")[0]
+    for field, setting in INSTANCE_FIELDS:
+        comment, found, _ = sample.partition(f"\n#   {field.name} = ")
+        assert found
+        assert f"{setting.span} {setting.unit}".rstrip() in comment.replace("\n# ", " ")
+    keys = "\n".join(re.findall("^#   (.*)$", sample, re.MULTILINE))
+    settings = parse_toml(f'[instances."web-*"]\n{keys}\n', HostConfig, "sample")
+    assert None not in attrs.astuple(settings.instances["web-*"])
+
+
+def test_the_docs_have_a_row_for_every_key_of_an_instance() -> None:
+    expected = [
+        f"| `{field.name}` | none | {setting.unit} | {setting.span} | ".replace("  ", " ")
+        for field, setting in INSTANCE_FIELDS
+    ]
+    rows = rows_under("## Host: host.toml", '### [instances."GLOB"]')
+    assert [row[: len(start)] for row, start in zip(rows, expected, strict=True)] == expected
 
 
 @pytest.mark.parametrize(("daemon", "heading"), HEADINGS)

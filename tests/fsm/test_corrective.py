@@ -113,11 +113,11 @@ def test_a_stop_never_starts_a_vm() -> None:
     [
         (
             {"policy": Policy.OFF},
-            Never(Cause.POLICY, "corrective is off for this instance"),
+            NotNow(Cause.POLICY, "corrective is off for this instance"),
         ),
         (
             {"policy": Policy.LOG},
-            Never(Cause.POLICY, "corrective is log for this instance"),
+            NotNow(Cause.POLICY, "corrective is log for this instance"),
         ),
         ({"braked": True}, NotNow(Cause.BRAKE, "too many instances failed at once")),
         (
@@ -136,7 +136,12 @@ def test_a_hindrance_comes_before_all_questions(
 
 def test_where_only_logs_are_allowed_a_log_runs() -> None:
     assert decided(LOG, policy=Policy.LOG, known=RUNNING) == Act()
-    assert isinstance(decided(LOG, policy=Policy.OFF, known=RUNNING), Never)
+    assert isinstance(decided(LOG, policy=Policy.OFF, known=RUNNING), NotNow)
+    unknown = "libvirt has not told what holds for this instance"
+    for action in (LOG, CorrectiveAction.REBOOT):
+        assert decided(action, policy=Policy.UNKNOWN, known=RUNNING) == NotNow(
+            Cause.POLICY, unknown, alarm=True
+        )
 
 
 # -- no_io_for_s and confirm ----------------------------------------------------------------

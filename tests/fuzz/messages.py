@@ -275,5 +275,6 @@ def virsh_events(data: bytes) -> None:
 
 def virsh_channels(data: bytes) -> None:
     """Any text has channels, or none; their paths are absolute."""
-    for paths in virsh.read_channels(data.decode("utf-8", "replace")).values():
-        assert all(path.startswith("/") for path in paths)
+    for xml in virsh.read_live_xml(data.decode("utf-8", "replace")).values():
+        assert all(path.startswith("/") for path in xml.sockets)
+        assert not (xml.fault and xml.metadata)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hbtrio.lab.libvirt import LabLibvirt
-from hbtrio.wire.virsh import DOMAINS_QUESTION, DomainRow, read_channels, read_domains, read_event
+from hbtrio.wire.virsh import DOMAINS_QUESTION, DomainRow, read_domains, read_event
+from support.live_xml import sockets_in
 
 A, B = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
 
@@ -55,10 +56,10 @@ def test_channels_of_the_domains_that_run(libvirt: LabLibvirt) -> None:
     libvirt.starts(A, "a", "/ch/a.sock")
     libvirt.starts(B, "b", "/ch/b.sock")
     question = f"dumpxml {A}; dumpxml {B}"
-    assert read_channels(virsh(libvirt, question)) == {A: ("/ch/a.sock",), B: ("/ch/b.sock",)}
-    assert read_channels(virsh(libvirt, f"dumpxml {B}")) == {B: ("/ch/b.sock",)}
+    assert sockets_in(virsh(libvirt, question)) == {A: ("/ch/a.sock",), B: ("/ch/b.sock",)}
+    assert sockets_in(virsh(libvirt, f"dumpxml {B}")) == {B: ("/ch/b.sock",)}
     libvirt.ends(A)
-    assert read_channels(virsh(libvirt, question)) == {B: ("/ch/b.sock",)}
+    assert sockets_in(virsh(libvirt, question)) == {B: ("/ch/b.sock",)}
 
 
 def test_events_are_those_of_the_real_one(libvirt: LabLibvirt) -> None:

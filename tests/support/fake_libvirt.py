@@ -43,6 +43,8 @@ class FakeDomain:
     #: Its disk requests and sent packets.
     requests: int = 0
     packets: int = 0
+    #: What is in its metadata, as XML.
+    metadata: str = ""
 
     @property
     def traffic(self) -> str:
@@ -59,7 +61,9 @@ class FakeDomain:
             "<target type='virtio' name='cgcs.heartbeat'/></channel>"
             for path in self.sockets
         )
-        return f"<domain><uuid>{self.uuid}</uuid><devices>{channels}</devices></domain>\n"
+        metadata = f"<metadata>{self.metadata}</metadata>" if self.metadata else ""
+        devices = f"<devices>{channels}</devices>"
+        return f"<domain><uuid>{self.uuid}</uuid>{metadata}{devices}</domain>\n"
 
 
 class FakeLibvirt:
@@ -125,6 +129,13 @@ class FakeLibvirt:
         """A reset prints its event several times, and changes no state."""
         for _ in range(3):
             self._print(f"event 'reboot' for domain '{domain.name}'")
+
+    def set_metadata(self, domain: FakeDomain, attributes: str) -> None:
+        """The element for hbtrio is set, with these attributes; none: it is removed."""
+        uri = "urn:hbtrio:instance"
+        element = f'<hbtrio:instance xmlns:hbtrio="{uri}" {attributes}/>'
+        domain.metadata = element if attributes else ""
+        self._print(f"event 'metadata-change' for domain '{domain.name}': type element, uri {uri}")
 
     def undefine(self, domain: FakeDomain) -> None:
         del self.domains[domain.uuid]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,11 +11,12 @@ from hypothesis import strategies as st
 from hbtrio.wire.virsh import (
     DomainHint,
     DomainRow,
-    read_channels,
     read_domains,
     read_event,
+    read_live_xml,
     read_traffic,
 )
+from support.live_xml import sockets_in
 
 A = "11111111-1111-1111-1111-111111111111"
 B = "11111111-1111-1111-1111-111111111112"
@@ -75,7 +78,7 @@ def test_no_text_breaks_the_readers(text: str) -> None:
         assert rows is None or all(row.uuid == uuid for uuid, row in rows.items())
     for hint in (read_event(text), read_event(f"event '{text}' for domain 'a'")):
         assert hint is None or hint.kind
-    assert read_channels(text) == {}
+    assert sockets_in(text) == {}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def test_a_reset_is_known_by_its_event_alone() -> None:
     kinds = ("reboot", "lifecycle", "device-added")
     hints = [DomainHint(kind, "a") for kind in kinds]
     assert [hint.is_reset for hint in hints] == [True, False, False]
-    assert [hint.is_device for hint in hints] == [False, False, True]
+    assert [hint.changes_xml for hint in hints] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,7 @@ def test_the_live_xml_names_the_socket_of_the_heartbeat() -> None:
         "<channel type='unix'><source mode='bind' path='/x'/><target name='org.qemu'/></channel>"
     )
     channel = f"<channel type='unix'><source mode='bind' path='{SOCKET}'/>{TARGET}</channel>"
-    assert read_channels(_xml(other + channel)) == {A: (SOCKET,)}
+    assert sockets_in(_xml(other + channel)) == {A: (SOCKET,)}
 
 
 @pytest.mark.parametrize(
@@ -162,16 +165,16 @@ def test_the_live_xml_names_the_socket_of_the_heartbeat() -> None:
     ],
 )
 def test_a_channel_without_a_socket_to_connect_to_is_none(channel: str) -> None:
-    assert read_channels(_xml(channel)) == {A: ()}
+    assert sockets_in(_xml(channel)) == {A: ()}
 
 
 @pytest.mark.parametrize(
     "text", ["", "<domain", "<network/>", "<domain/>", _xml("", uuid="../../etc")]
 )
 def test_what_is_no_domain_has_no_channels(text: str) -> None:
-    assert read_channels(text) == {}
+    assert sockets_in(text) == {}
     after = _xml("", uuid=B)
-    assert read_channels(f"{text}</domain>\n{after}\n") == {B: ()}
+    assert sockets_in(f"{text}</domain>\n{after}\n") == {B: ()}
 
 
 def test_several_domains_follow_each_other() -> None:
@@ -179,7 +182,71 @@ def test_several_domains_follow_each_other() -> None:
         _xml(f"<channel type='unix'><source mode='bind' path='{uuid}'/></channel>", uuid)
         for uuid in (A, B)
     ]
-    assert read_channels("\n\n".join(texts) + "\n\n") == {A: (), B: ()}
+    assert sockets_in("\n\n".join(texts) + "\n\n") == {A: (), B: ()}
+
+
+NS = "xmlns:hbtrio='urn:hbtrio:instance'"
+NOVA = "xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'"
+OURS = f"<hbtrio:instance {NS} watch='false' corrective='log'/>"
+LOOKS_LIKE_OURS = "&lt;hbtrio:instance xmlns:hbtrio='urn:hbtrio:instance' watch='false'/&gt;"
+MANY = " ".join(f"a{number}='1'" for number in range(33))
+
+
+def _metadata(content: str, more: str = "") -> tuple[Mapping[str, str] | None, str]:
+    text = f"<domain><uuid>{A}</uuid>{more}<metadata>{content}</metadata></domain>"
+    xml = read_live_xml(text)[A]
+    return xml.metadata, xml.fault
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        OURS,
+        f"<nova:instance {NOVA}/>\n  {OURS}\n",
+        "<instance xmlns='urn:hbtrio:instance' watch='false' corrective='log'>\n </instance>",
+        f"<instance watch='true'/>{OURS}",
+    ],
+)
+def test_the_metadata_has_an_element_for_us(content: str) -> None:
+    assert _metadata(content) == ({"watch": "false", "corrective": "log"}, "")
+
+
+@pytest.mark.parametrize(
+    ("content", "more"),
+    [
+        ("", ""),
+        ("<instance watch='false'/>", ""),
+        ("<x:instance xmlns:x='urn:hbtrio:instance2' watch='false'/>", ""),
+        # What tenants write stands in other elements.
+        (f"<nova:instance {NOVA}><nova:name>{LOOKS_LIKE_OURS}</nova:name></nova:instance>", ""),
+        (f"<nova:instance {NOVA}>{OURS}</nova:instance>", ""),
+        ("", f"<description>{LOOKS_LIKE_OURS}</description>"),
+        ("", f"<title>&lt;/title&gt;&lt;metadata&gt;{LOOKS_LIKE_OURS}</title>"),
+        ("", OURS),
+    ],
+)
+def test_what_is_no_element_for_us(content: str, more: str) -> None:
+    assert _metadata(content, more) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (OURS + OURS, "more than one element"),
+        (f"<hbtrio:instances {NS}/>", "the element must be instance"),
+        (
+            f"<hbtrio:instance {NS}><watch/></hbtrio:instance>",
+            "the element must be empty, with attributes only",
+        ),
+        (
+            f"<hbtrio:instance {NS}>watch=false</hbtrio:instance>",
+            "the element must be empty, with attributes only",
+        ),
+        (f"<hbtrio:instance {NS} {MANY}/>", "more than 32 attributes"),
+    ],
+)
+def test_an_element_for_us_that_can_t_be_used(content: str, fault: str) -> None:
+    assert _metadata(content) == (None, fault)
 
 
 def test_traffic_is_what_a_living_kernel_makes() -> None:

@@ -37,7 +37,7 @@ from hbtrio.api.control import ControlAccess, ControlAdmission
 from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.history import history_page
 from hbtrio.api.host_metrics import host_metrics
-from hbtrio.api.host_status import host_status, instance_status
+from hbtrio.api.host_status import host_status, instance_status, left_out_status
 from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host
@@ -46,7 +46,7 @@ from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.reports import event_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.policy.begin_by import Expired
-from hbtrio.wire.operator import Status
+from hbtrio.wire.operator import InstanceLine, Status
 from hbtrio.wire.vocabulary import NotificationType
 
 _log = logging.getLogger("hbtrio.host")
@@ -109,11 +109,12 @@ class _HostApi:
             reason = f"overloaded: heartbeats come first; try again in {wait_s} s"
             raise HTTPException(503, reason, {"Retry-After": str(wait_s)})
         instances = []
-        for index, (_uuid, channel) in enumerate(sorted(self._host.channels.items())):
+        for index, uuid in enumerate(sorted({*self._host.channels, *self._host.watched.left_out})):
             if index % _AT_ONCE == _AT_ONCE - 1:
                 # The status of thousands takes longer than a beat may be late.
                 await trio.lowlevel.checkpoint()
-            instances.append(instance_status(self._host, channel, trio.current_time()))
+            if (line := self._line(uuid)) is not None:
+                instances.append(line)
         host = host_status(self._host, trio.current_time())
         return api_parts.answer(Status(host=host, instances=tuple(instances)))
 
@@ -121,9 +122,19 @@ class _HostApi:
         return Response(await host_metrics(self._host), media_type=METRICS_TYPE)
 
     async def instance(self, request: Request) -> Response:
+        uuid = request.path_params["uuid"]
         with _faults():
-            channel = self._host.channel(request.path_params["uuid"])
-            return api_parts.answer(instance_status(self._host, channel, trio.current_time()))
+            line = self._line(uuid.lower())
+            if line is None:
+                raise UnknownInstance(f"no instance {uuid} on this host")
+            return api_parts.answer(line)
+
+    def _line(self, uuid: str) -> InstanceLine | None:
+        """One instance; None if there is no such instance, or no longer."""
+        host, now = self._host, trio.current_time()
+        if (channel := host.channels.get(uuid)) is not None:
+            return instance_status(host, channel, now)
+        return left_out_status(host, uuid, now) if uuid in host.watched.left_out else None
 
     async def clock(self, _: Request) -> Response:
         return clock_reply(self._host.clock)

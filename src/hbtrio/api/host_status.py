@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from typing import Final
 
 import hbtrio
 from hbtrio.api.common import files_line
@@ -20,9 +21,13 @@ from hbtrio.wire.operator import (
     LibvirtLine,
     MemoryLine,
     OverloadLine,
+    PolicyLine,
     RoundEntry,
 )
 from hbtrio.wire.vocabulary import WindowKind
+
+#: The state of an instance that is not watched.
+NOT_WATCHED: Final = "not watched"
 
 
 def host_status(host: Host, now: float) -> HostLine:
@@ -156,5 +161,40 @@ def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
         path=channel.path,
         domain=_domain(host, channel.uuid, now),
         owner=host.owners.words(channel.uuid),
+        policy=_policy(host, channel.uuid),
         not_acted="" if why_not is None else f"{why_not.cause}: {why_not.text}",
+    )
+
+
+def left_out_status(host: Host, uuid: str, now: float) -> InstanceLine:
+    """One instance that is not watched."""
+    return InstanceLine(
+        uuid=uuid,
+        name="",
+        state=NOT_WATCHED,
+        why=host.watched.why(uuid),
+        health="unknown",
+        beats=0,
+        missed=0,
+        path=host.watched.left_out[uuid].path,
+        domain=_domain(host, uuid, now),
+        policy=_policy(host, uuid),
+    )
+
+
+def _policy(host: Host, uuid: str) -> PolicyLine | None:
+    policy, fault = host.domains.policies.of(uuid), host.domains.policies.fault(uuid)
+    if not policy.places and not fault and host.domains.policies.is_told(uuid):
+        return None
+    return PolicyLine(
+        watch=policy.watch,
+        corrective=host.domains.policies.corrective(uuid).value,
+        grace_s=policy.grace_s,
+        no_io_for_s=policy.no_io_for_s,
+        per_hour=policy.per_hour,
+        vote_max_s=policy.vote_max_s,
+        notice_max_s=policy.notice_max_s,
+        restart_max_s=policy.restart_max_s,
+        places=dict(policy.places),
+        fault=fault,
     )

@@ -8,12 +8,19 @@ the memory of the others.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final, Literal
 
 import attrs
 
 from hbtrio.config.endpoints import connect_to, is_local
+from hbtrio.config.instances import (
+    InstancePolicy,
+    InstanceRules,
+    InstanceSettings,
+    glob_faults,
+    needs_name,
+)
 from hbtrio.config.notify import NotifySettings
 from hbtrio.config.observe import ObserveSettings
 from hbtrio.config.rules import Ruled
@@ -28,6 +35,7 @@ from hbtrio.config.settings import (
     number,
     path,
     table,
+    tables,
     word,
 )
 from hbtrio.config.source import shown
@@ -108,12 +116,20 @@ class LimitSettings:
 
 
 @attrs.frozen(kw_only=True)
-class LibvirtSettings:
+class LibvirtSettings(Ruled):
     """Whether libvirt is asked for the state of each VM, and which libvirt."""
 
     #: ``auto``: in use once it has answered; ``on``: without its answer nothing is done to a VM.
     enabled: LibvirtUse = choice("auto", LibvirtUse)
     uri: str = word("qemu:///system", r"[!-~]{1,1024}", "a URI without blanks")
+    #: Whether the metadata of a domain may say what ``[instances]`` says.
+    metadata: bool = flag(False)
+
+    def _has_source(self) -> Iterator[str]:
+        if self.metadata and self.enabled == "off":
+            yield "metadata: is libvirt's, but enabled is off"
+
+    rules: ClassVar = (_has_source,)
 
 
 @attrs.frozen(kw_only=True)
@@ -244,6 +260,9 @@ class HostConfig(Ruled):
     heartbeat: HeartbeatSettings = table(HeartbeatSettings)
     limits: LimitSettings = table(LimitSettings)
     libvirt: LibvirtSettings = table(LibvirtSettings)
+    instances: Mapping[str, InstanceSettings] = tables(
+        glob_faults, "names or uuids, with or without wildcards"
+    )
     corrective_commands: CorrectiveCommands = table(CorrectiveCommands, key="corrective-commands")
     corrective: CorrectiveSettings = table(CorrectiveSettings)
     brake: BrakeSettings = table(BrakeSettings)
@@ -268,7 +287,29 @@ class HostConfig(Ruled):
                 )
                 return
 
-    rules: ClassVar = (_channels_in_reach,)
+    def _names_known(self) -> Iterator[str]:
+        if self.libvirt.enabled == "off":
+            for key in filter(needs_name, self.instances):
+                yield (
+                    f"instances: {shown(key)}: libvirt knows the names, but [libvirt] enabled is "
+                    "off; use a uuid"
+                )
+
+    rules: ClassVar = (_channels_in_reach, _names_known)
+
+    def instance_rules(self) -> InstanceRules:
+        """Returns what finds out what holds for an instance."""
+        default = InstancePolicy(
+            watch=True,
+            corrective="on",
+            grace_s=self.heartbeat.grace_s,
+            no_io_for_s=self.corrective.no_io_for_s,
+            per_hour=self.corrective_commands.per_hour,
+            vote_max_s=self.limits.vote_max_s,
+            notice_max_s=self.limits.notice_max_s,
+            restart_max_s=self.limits.restart_max_s,
+        )
+        return InstanceRules(self.instances, default, reads_metadata=self.libvirt.metadata)
 
 
 def expand(argv: Sequence[str], **values: str) -> list[str]:

@@ -68,9 +68,18 @@ def key_of(field: attrs.Attribute[Any]) -> str:
 
 
 def number(
-    default: float, low: float, high: float, unit: str = "", *, over: bool = False, key: str = ""
+    default: float | None,
+    low: float,
+    high: float,
+    unit: str = "",
+    *,
+    over: bool = False,
+    key: str = "",
 ) -> Any:
-    """Declare a number from ``low`` (without it if ``over``) to ``high``, both in ``unit``."""
+    """Declare a number from ``low`` (without it if ``over``) to ``high``, both in ``unit``.
+
+    A default of None, here and for a choice or switch, stands for a key that is not set.
+    """
     span = f"over {low:.12g}, at most {high:.12g}" if over else f"{low:.12g} to {high:.12g}"
     words = f"over {low:.12g} and at most {high:.12g}" if over else span
 
@@ -82,7 +91,7 @@ def number(
     return checked_field(default, check, span, unit, key)
 
 
-def choice(default: str, permitted: Any, *, key: str = "") -> Any:
+def choice(default: str | None, permitted: Any, *, key: str = "") -> Any:
     """Declare a choice among the words of a ``Literal`` type or a collection."""
     words = get_args(permitted) or tuple(permitted)
     span = ", ".join(words)
@@ -94,7 +103,7 @@ def choice(default: str, permitted: Any, *, key: str = "") -> Any:
     return checked_field(default, check, span, key=key)
 
 
-def flag(default: bool, *, key: str = "") -> Any:  # noqa: FBT001
+def flag(default: bool | None, *, key: str = "") -> Any:  # noqa: FBT001
     """Declare a switch."""
 
     def check(_: bool) -> Iterator[str]:  # noqa: FBT001
@@ -218,6 +227,20 @@ def table(cls: type[Any], *, key: str = "") -> Any:
     return attrs.field(factory=cls, metadata={"key": key})
 
 
+def tables(check: Check, span: str) -> Any:
+    """Declare tables with keys that are no names of settings; ``check`` yields the keys' faults.
+
+    The field's type is ``Mapping[str, CLASS]``, and the default has none.
+    """
+
+    def validate(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        for fault in check(value):
+            raise ValueError(f"{attribute.name}: {fault}")
+
+    setting = Setting("", span, check)
+    return attrs.field(factory=dict, validator=validate, metadata={"setting": setting, "key": ""})
+
+
 def placeholders_in(text: str) -> list[str]:
     """Return the names of the placeholders in a text, in order and with repetitions."""
     return [match[2] for match in PLACEHOLDER.finditer(text) if match[2]]
@@ -227,6 +250,8 @@ def checked_field(default: Any, check: Check, span: str, unit: str = "", key: st
     """Return a field with a Setting; ``key`` is its name in the file if that differs."""
 
     def validate(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is None and default is None:
+            return
         for fault in check(value):
             raise ValueError(f"{attribute.name}: {fault}")
 

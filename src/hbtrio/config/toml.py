@@ -18,7 +18,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypeVar, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
@@ -26,7 +26,7 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from hbtrio.config.rules import BrokenRulesError, SoundKeys, broken_rules
-from hbtrio.config.settings import key_of, setting_of
+from hbtrio.config.settings import Setting, key_of, setting_of
 from hbtrio.config.source import MAX_FAULTS, config_error, read_source, shown, unknown_key
 from hbtrio.errors import ConfigError
 from hbtrio.text import printable
@@ -39,6 +39,8 @@ _PLACE = re.compile(r"(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d
 _TWICE = re.compile(r"Cannot (?:declare|mutate immutable namespace) (?P<key>\(.*\))(?: twice)?")
 # A float can't represent every larger integer.
 _EXACT_FLOAT = 2**53
+# A key that needs no quotes.
+_BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 class _ValueRefused(ValueError):
@@ -47,6 +49,14 @@ class _ValueRefused(ValueError):
     def __init__(self, *faults: str) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
+
+
+class _TablesRefused(_ValueRefused):
+    """All faults of tables with free keys, each with its path below them, which may be empty."""
+
+    def __init__(self, faults: list[tuple[str, str]]) -> None:
+        super().__init__(*(fault for _, fault in faults))
+        self.places = faults
 
 
 def load_toml(path: str | os.PathLike[str], cls: type[T], *, missing_ok: bool = False) -> T:
@@ -58,7 +68,8 @@ def load_toml(path: str | os.PathLike[str], cls: type[T], *, missing_ok: bool = 
             for a path that a user gave.
         cls: an attrs class, with or without :mod:`hbtrio.config.rules`. Its fields are declared
             with :mod:`hbtrio.config.settings` and have the types ``str``, ``int``, ``float``,
-            ``bool``, ``Literal`` of strings, ``tuple[str, ...]`` or another such class.
+            ``bool``, ``Literal`` of strings, ``tuple[str, ...]``, another such class or a
+            ``Mapping`` from keys to one.
 
     Raises:
         ConfigError: the file is missing, can't be read, is not UTF-8 or is over 64 KiB; it is not
@@ -133,6 +144,9 @@ def _faults_of(error: BaseException, path: tuple[str, ...]) -> Iterator[tuple[st
                 # What follows the first faults is only counted.
                 fault = unknown_key(key, known if number < MAX_FAULTS else ())
                 yield ".".join((*path, shown(key)[1:-1])), fault
+        case _TablesRefused():
+            for inner_path, fault in error.places:
+                yield ".".join(filter(None, (*path, inner_path))), fault
         case _ValueRefused() | BrokenRulesError():
             for fault in error.faults:
                 yield ".".join(path), fault
@@ -173,7 +187,35 @@ def _texts(value: Any, _type: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _tables_hook(field: attrs.Attribute[Any], setting: Setting) -> Callable[[Any, Any], Any]:
+    _, cls = get_args(field.type)
+    fill = _CONVERTER.get_structure_hook(cls)
+
+    def hook(value: Any, _type: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise _ValueRefused(f"must be tables, got {shown(value)}")
+        faults = [("", fault) for fault in setting.check(value)]
+        filled = {}
+        for key, inner in value.items():
+            try:
+                filled[key] = fill(inner, cls)
+            except (ClassValidationError, _ValueRefused) as error:
+                faults.extend(_faults_of(error, (_quoted(key),)))
+        if faults:
+            raise _TablesRefused(faults)
+        return filled
+
+    return hook
+
+
+def _quoted(key: str) -> str:
+    """Return a key as it stands in a file."""
+    return key if _BARE.fullmatch(key) else shown(key)
+
+
 def _field_hook(field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
+    if get_origin(field.type) is Mapping and (of_tables := setting_of(field)) is not None:
+        return _tables_hook(field, of_tables)
     hook = _CONVERTER.get_structure_hook(field.type)
     setting = setting_of(field)
     if setting is None:
@@ -229,6 +271,8 @@ def _sound_keys(cls: type[Any], data: Mapping[str, Any]) -> SoundKeys:
         elif key in data:
             with contextlib.suppress(_ValueRefused):
                 sound[field.name] = _field_hook(field)(data[key], field.type)
+        elif get_origin(field.type) is Mapping:
+            sound[field.name] = {}
         elif field.default is not attrs.NOTHING:
             sound[field.name] = field.default
     return SoundKeys(sound)

@@ -50,6 +50,7 @@ class Policy(Enum):
     ON = "on"
     LOG = "log"  # only the command of the action log
     OFF = "off"
+    UNKNOWN = "unknown"  # libvirt has not told its name or metadata yet
 
 
 @attrs.frozen
@@ -169,7 +170,10 @@ def _hindrance(picture: Picture) -> NotNow | None:
     if picture.policy is Policy.OFF or (
         picture.policy is Policy.LOG and picture.action is not CorrectiveAction.LOG
     ):
-        return Never(Cause.POLICY, f"corrective is {picture.policy.value} for this instance")
+        return NotNow(Cause.POLICY, f"corrective is {picture.policy.value} for this instance")
+    if picture.policy is Policy.UNKNOWN:
+        text = "libvirt has not told what holds for this instance"
+        return NotNow(Cause.POLICY, text, alarm=True)
     if picture.braked:
         return NotNow(Cause.BRAKE, "too many instances failed at once")
     # A log command does nothing to the VM, so it crosses nobody's plans.

@@ -75,6 +75,10 @@ class KnownDomains:
         domain = self._domains.get(uuid)
         return -1 if domain is None else domain.run
 
+    def running(self) -> list[str]:
+        """Returns the uuids of the domains that are not shut off."""
+        return [uuid for uuid, domain in self._domains.items() if domain.run >= 0]
+
     def learn(
         self, rows: Mapping[str, DomainRow], hinted: Mapping[str, float], asked: float
     ) -> list[tuple[Domain | None, Domain]]:

@@ -12,20 +12,21 @@ class Quota:
     Args:
         count: how many are granted, at least 0; memory use is proportional.
         period_s: the length of the window, in seconds.
+        most: the most that ``count`` may be set to later; 0: it stays as it is.
     """
 
-    __slots__ = ("_count", "_granted", "_period_s")
+    __slots__ = ("_granted", "_period_s", "count")
 
-    def __init__(self, count: int, period_s: float) -> None:
-        self._count = count
+    def __init__(self, count: int, period_s: float, most: int = 0) -> None:
+        self.count = count
         self._period_s = period_s
-        self._granted: deque[float] = deque(maxlen=max(count, 1))
+        self._granted: deque[float] = deque(maxlen=max(count, most, 1))
 
     def take(self, now: float) -> bool:
         """Takes one if the quota allows it at ``now``; returns whether it did."""
         while self._granted and now - self._granted[0] >= self._period_s:
             self._granted.popleft()
-        if len(self._granted) >= self._count:
+        if len(self._granted) >= self.count:
             return False
         self._granted.append(now)
         return True
@@ -33,9 +34,9 @@ class Quota:
     def free_at(self, now: float) -> float:
         """Returns when the quota grants the next one; ``now`` if it does already."""
         granted = [at for at in self._granted if now - at < self._period_s]
-        if len(granted) < self._count:
+        if len(granted) < self.count:
             return now
-        return granted[-self._count] + self._period_s if self._count else math.inf
+        return granted[-self.count] + self._period_s if self.count else math.inf
 
     def restore(self, at: float) -> None:
         """Counts one that was granted before this quota was there, the oldest first."""

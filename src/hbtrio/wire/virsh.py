@@ -1,4 +1,4 @@
-"""Reads what the ``virsh`` program prints: domains with their states, events, channels.
+"""Reads what the ``virsh`` program prints: domains with their states, events, live XML.
 
 Formats are those of virsh in the C locale, measured with libvirt 9.0. Names are printed as they
 are, without escapes, so an event's line may say anything: take it as a hint that something changed,
@@ -8,7 +8,7 @@ and ask for the states.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 from xml.etree import ElementTree
 
@@ -19,6 +19,11 @@ CHANNEL_NAME: Final = "cgcs.heartbeat"
 
 #: One process asks for both halves. With ``-q``, echo ends no line.
 DOMAINS_QUESTION: Final = "list --all --uuid --name --id; echo STATS; domstats --raw --state"
+
+#: The element for hbtrio in a domain's metadata, and its namespace.
+METADATA_NAMESPACE: Final = "urn:hbtrio:instance"
+METADATA_ELEMENT: Final = "instance"
+_ATTRIBUTES: Final = 32
 
 _UUID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _LISTED: Final = re.compile(rf"({_UUID}) (-|\d+) (.*)")
@@ -36,8 +41,10 @@ _EVENT: Final = re.compile(
     r"event '(?:(reboot)' for domain '(.*)'|([a-z0-9-]+)' for domain '(.*?)'(?:: (.*))?)$"
 )
 
-#: Events after which a state, a reason or a channel may be another.
-_RELEVANT: Final = re.compile(r"lifecycle|reboot|watchdog|io-error|pm-[a-z-]+|device-[a-z-]+")
+#: Events after which a state, a reason, a channel or the metadata may be another.
+_RELEVANT: Final = re.compile(
+    r"lifecycle|reboot|watchdog|io-error|pm-[a-z-]+|device-[a-z-]+|metadata-change"
+)
 
 
 @attrs.frozen
@@ -82,9 +89,9 @@ class DomainHint:
         return self.kind == "lifecycle" and not self.text.startswith(_RUNS)
 
     @property
-    def is_device(self) -> bool:
-        """Whether a device was plugged in or out: perhaps a channel."""
-        return self.kind.startswith("device-")
+    def changes_xml(self) -> bool:
+        """Whether a device was plugged in or out, perhaps a channel, or the metadata is another."""
+        return self.kind.startswith("device-") or self.kind == "metadata-change"
 
 
 def read_domains(text: str) -> dict[str, DomainRow] | None:
@@ -140,12 +147,27 @@ def read_event(line: str) -> DomainHint | None:
     return DomainHint(kind, name, "" if match[1] else text or "")
 
 
-def read_channels(text: str) -> dict[str, tuple[str, ...]]:
+@attrs.frozen
+class LiveXml:
+    """What the live XML of a running domain says that matters here.
+
+    Args:
+        sockets: of its heartbeat channels; channels that QEMU does not listen on are left out.
+        metadata: the attributes of the element in its metadata, see ``METADATA_ELEMENT``; None: it
+            has none that can be used.
+        fault: why there is none that can be used; empty if that is no fault.
+    """
+
+    sockets: tuple[str, ...]
+    metadata: Mapping[str, str] | None = None
+    fault: str = ""
+
+
+def read_live_xml(text: str) -> dict[str, LiveXml]:
     """Reads the live XML of some domains (``virsh dumpxml``), one after the other.
 
     Returns:
-        For each domain that could be read the sockets of its heartbeat channels, by its uuid;
-        channels that QEMU does not listen on are left out.
+        What was found for each domain that could be read, by its uuid.
     """
     found = {}
     for part in text.split("</domain>")[:-1]:
@@ -155,8 +177,30 @@ def read_channels(text: str) -> dict[str, tuple[str, ...]]:
             continue
         uuid = domain.findtext("uuid", "")
         if domain.tag == "domain" and re.fullmatch(_UUID, uuid):
-            found[uuid] = tuple(_sockets(domain))
+            metadata, fault = _metadata(domain)
+            found[uuid] = LiveXml(tuple(_sockets(domain)), metadata, fault)
     return found
+
+
+def _metadata(domain: ElementTree.Element) -> tuple[Mapping[str, str] | None, str]:
+    """Returns the attributes of the element for hbtrio, and why they can't be used.
+
+    Only a child of ``<metadata>`` itself counts: other namespaces there hold tenants' texts.
+    """
+    start = f"{{{METADATA_NAMESPACE}}}"
+    ours = [one for one in domain.iterfind("metadata/*") if one.tag.startswith(start)]
+    if not ours:
+        return None, ""
+    element, *others = ours
+    if others:
+        return None, "more than one element"
+    if element.tag != start + METADATA_ELEMENT:
+        return None, f"the element must be {METADATA_ELEMENT}"
+    if len(element) or (element.text or "").strip():
+        return None, "the element must be empty, with attributes only"
+    if len(element.attrib) > _ATTRIBUTES:
+        return None, f"more than {_ATTRIBUTES} attributes"
+    return dict(element.attrib), ""
 
 
 def _sockets(domain: ElementTree.Element) -> Iterator[str]:

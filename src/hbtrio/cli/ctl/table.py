@@ -22,6 +22,7 @@ STATE_COLOURS: Final = {
     "paused": "warn",
     "stopped": "warn",
     "absent": "warn",
+    "not watched": "warn",
 }
 HEALTH_COLOURS: Final = {"healthy": "good", "unhealthy": "bad"}
 

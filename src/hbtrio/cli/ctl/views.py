@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -23,7 +23,15 @@ from hbtrio.cli.ctl.table import (
 )
 from hbtrio.cli.ctl.times import clock, moment, stamp
 from hbtrio.text import printable, reason_after
-from hbtrio.wire.operator import AnyEventLine, EventLine, FilesLine, HostLine, InstanceLine, Status
+from hbtrio.wire.operator import (
+    AnyEventLine,
+    EventLine,
+    FilesLine,
+    HostLine,
+    InstanceLine,
+    PolicyLine,
+    Status,
+)
 
 #: The width in cells from which on a table shows the time of the last event.
 _WITH_TIME: Final = 100
@@ -48,7 +56,7 @@ _RESULT_COLOURS: Final = {"reject": "bad", "error": "warn", "timeout": "warn"}
 
 def show_status(screen: Screen, status: Status) -> None:
     """Writes the host and its instances, by name and uuid."""
-    for text, colour in _host_lines(status.host, len(status.instances)):
+    for text, colour in _host_lines(status.host, status.instances):
         write_clipped(screen, text, colour)
     if not status.instances:
         return
@@ -56,9 +64,11 @@ def show_status(screen: Screen, status: Status) -> None:
     write_table(screen, list(_columns(instances, status.host.actions, screen.columns)))
 
 
-def _host_lines(host: HostLine, instances: int) -> Iterator[tuple[str, str]]:
+def _host_lines(host: HostLine, instances: Sequence[InstanceLine]) -> Iterator[tuple[str, str]]:
+    left_out = sum(one.policy is not None and not one.policy.watch for one in instances)
     yield (
-        f"{host.hostname}: {host.heartbeating} of {instances} heartbeating, "
+        f"{host.hostname}: {host.heartbeating} of {len(instances) - left_out} heartbeating, "
+        f"{f'{left_out} not watched, ' if left_out else ''}"
         f"hbtrio {host.version} since {moment(host.started)}",
         "",
     )
@@ -154,6 +164,9 @@ def _columns(
     yield numbers("RTT ms", ["-" if trip is None else f"{trip:.1f}" for trip in trips])
     if width is None or width >= _WITH_TIME:
         yield column("AT", [_at(one) for one in instances])
+    policies = [_policy(one.policy) for one in instances]
+    if any(policies):
+        yield attrs.evolve(column("POLICY", [one or "-" for one in policies]), flexible=True)
     if any(one.owner for one in instances):
         owners = [one.owner or "-" for one in instances]
         yield attrs.evolve(column("OWNER", owners), flexible=True)
@@ -164,6 +177,27 @@ def _columns(
         yield attrs.evolve(not_acted, flexible=True)
     latest = [_latest(one, actions.get(one.uuid)) for one in instances]
     yield attrs.evolve(column("LAST", latest), flexible=True)
+
+
+def _policy(policy: PolicyLine | None) -> str:
+    """What is set for an instance only, and what is wrong with its metadata."""
+    if policy is None:
+        return ""
+    values = [f"{key} {_word(getattr(policy, key, None))}" for key in policy.places]
+    if policy.corrective == "unknown":
+        values.append("not known yet: libvirt is silent about it")
+    if policy.fault:
+        values.append(f"metadata: {policy.fault}")
+    return ", ".join(values)
+
+
+def _word(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:g}"
+    return str(value)
 
 
 def _name(one: InstanceLine) -> str:

@@ -63,7 +63,7 @@ class Illness:
     """
 
     def __init__(self, grace_s: float = 0.0) -> None:
-        self._grace_s = grace_s
+        self.grace_s = grace_s
         #: Until when ill health is kept; infinity during an event.
         self._keeps_until = -math.inf
         #: Whether heartbeating has begun since :meth:`settle`.
@@ -140,7 +140,7 @@ class Illness:
         if self._has_begun:
             self._has_begun = False
             after_event_s = HEALTH_INTERVAL_S if self._keeps_until == math.inf else 0.0
-            self._keeps_until = now + max(after_event_s, self._grace_s)
+            self._keeps_until = now + max(after_event_s, self.grace_s)
 
     def over(self) -> str:
         """Ends the ill health and returns a log line; at most one for each report."""

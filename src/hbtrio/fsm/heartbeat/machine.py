@@ -65,6 +65,14 @@ class Heartbeat:
         self._rules = rules
         self._inits = InitLimit()
 
+    def use(self, rules: HeartbeatRules) -> None:
+        """Takes another grace time, for the next start, and other limits, for the next init.
+
+        The rest of the rules must be the same.
+        """
+        self._rules = rules
+        self.situation.illness.grace_s = rules.grace_s
+
     @property
     def due(self) -> float:
         """When :meth:`tick` wants to be called; infinity when never."""

@@ -160,13 +160,14 @@ class Channel:
             self.dialling.absent = True
             self.link.end(reason)
             return
-        self._forget(reason)
+        self.forget(reason)
 
     def retarget(self, file: ChannelFile) -> None:
         """Connects to the instance's new socket, found while the instance was expected back."""
         self.dialling.retarget(file.path)
 
-    def _forget(self, reason: str) -> None:
+    def forget(self, reason: str) -> None:
+        """Ends the channel for good."""
         if not self.gone:
             self._apply(self.heartbeat.removed(reason))
             self.changed()  # one that was never heard gets no report
@@ -341,7 +342,7 @@ class Channel:
             self.restart.close()
         # Whatever ended RESTARTING, the socket is no longer awaited.
         if self.dialling.absent and not self.heartbeat.expects_socket:
-            self._forget("its socket did not come back")
+            self.forget("its socket did not come back")
 
     def _restart_expired(self) -> None:
         self._apply(self.heartbeat.losses.restart_expired(self._clock.now()))

@@ -82,6 +82,13 @@ class ChannelKeeper:
         if channel is not None and turned_on:
             channel.outages.runs_again("the instance was enabled")
 
+    def drop(self, uuid: str, reason: str) -> None:
+        """An instance is not watched any more: its channel ends at once, whatever is expected."""
+        channel = self._channels.pop(uuid, None)
+        if channel is not None:
+            channel.forget(reason)
+            self._setup.on_change(uuid)
+
     async def _keep(self, channel: Channel) -> None:
         await self._supervisor.keep(f"channel {channel.uuid}", channel.run)
         channel.release()

@@ -185,19 +185,19 @@ class CorrectionRun:
 
     def _picture(self, known: Known | None, busy: str | None, refusal: str | None) -> Picture:
         tools, uuid, now = self._tools, self._channel.uuid, trio.current_time()
-        limit = ""
+        policy, limit = tools.policies.of(uuid), ""
         if tools.quota_of(uuid).free_at(now) > now:
-            limit = f"limit reached: {tools.commands.per_hour} per hour"
+            limit = f"limit reached: {policy.per_hour} per hour"
         return Picture(
             action=self.action,
-            policy=tools.policy_of(uuid),
+            policy=tools.policies.corrective(uuid),
             owner=tools.owners.words(uuid),
             braked=self._braked,
             limit=limit,
             known=known,
             starts_gone=bool(tools.commands.reboot_gone),
             saw_it_end_s=self._saw_it_end_s(now),
-            asks_traffic=tools.settings.no_io_for_s > 0 and not self._channel.heartbeating,
+            asks_traffic=policy.no_io_for_s > 0 and not self._channel.heartbeating,
             busy=busy,
             asks_confirm=bool(tools.settings.confirm),
             refusal=refusal,
@@ -214,7 +214,8 @@ class CorrectionRun:
 
     async def _traffic(self) -> str:
         """Observes the instance; returns why it seems to be alive, or "" if it does not."""
-        seconds, libvirt = self._tools.settings.no_io_for_s, self._tools.libvirt
+        seconds = self._tools.policies.of(self._channel.uuid).no_io_for_s
+        libvirt = self._tools.libvirt
         before = await libvirt.traffic(self._channel.uuid)
         await sleep_reading(seconds, self._channel, self._tools)
         after = await libvirt.traffic(self._channel.uuid)

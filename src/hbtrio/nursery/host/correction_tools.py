@@ -9,8 +9,9 @@ import attrs
 import trio
 
 from hbtrio.config.host import CorrectiveCommands, CorrectiveSettings
-from hbtrio.fsm.corrective import Known, Policy
+from hbtrio.fsm.corrective import Known
 from hbtrio.nursery.host.brake import Brake
+from hbtrio.nursery.host.instance_policies import InstancePolicies
 from hbtrio.nursery.host.libvirt_watch import Look, Source
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.owners import Owners
@@ -77,7 +78,7 @@ class CorrectionTools:
         heartbeating: counts the heartbeating instances.
         quota_of: returns the quota of an instance.
         memory: remembers which commands count.
-        policy_of: returns what the administrator allows for an instance.
+        policies: what the administrator allows for each instance.
         limit: commands at once.
     """
 
@@ -94,7 +95,7 @@ class CorrectionTools:
     heartbeating: HeartbeatingCount
     quota_of: Callable[[str], Quota]
     memory: HostMemory
-    policy_of: Callable[[str], Policy]
+    policies: InstancePolicies
     limit: trio.CapacityLimiter
     counts: CommandCounts = attrs.field(factory=CommandCounts)
 

@@ -123,6 +123,8 @@ async def until_ended(cause: Cause, uuid: str, tools: CorrectionTools) -> None:
             await tools.brake.until_released()
         case Cause.LIMIT:
             await trio.sleep_until(tools.quota_of(uuid).free_at(trio.current_time()))
+        case Cause.POLICY:
+            await tools.policies.until_changed(uuid)
         case Cause.PAUSED:
             await _while_libvirt_says(_is_paused, uuid, tools)
         case Cause.LIBVIRT_SILENT:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import trio
 
 from hbtrio.config.host import CorrectiveCommands, CorrectiveSettings
-from hbtrio.fsm.corrective import NotNow, Policy
+from hbtrio.fsm.corrective import NotNow
 from hbtrio.nursery.host.brake import Brake
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.correction_run import CorrectionRun
 from hbtrio.nursery.host.correction_tools import CorrectionTools, HeartbeatingCount, Libvirt
+from hbtrio.nursery.host.instance_policies import InstancePolicies
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.owners import Owners
 from hbtrio.nursery.supervisor import Supervisor
@@ -33,15 +34,14 @@ _log = logging.getLogger("hbtrio.corrective")
 
 _HOUR_S: Final = 3600.0
 
+#: The most commands in an hour that can be set for an instance.
+_PER_HOUR_MAX: Final = 3600
+
 #: Commands at once; hung `virsh` processes must not pile up by the hundred.
 _PARALLEL: Final = 16
 
 #: Instances whose commands are counted; beyond it the one with the oldest command is forgotten.
 _COUNTED: Final = 100_000
-
-
-def _act_upon_all(_: str) -> Policy:
-    return Policy.ON
 
 
 class Corrective:
@@ -61,7 +61,7 @@ class Corrective:
         owners: who owns each instance.
         memory: remembers which commands count across restarts.
         has_agent: whether an agent decides whose losses count.
-        policy_of: returns what the administrator allows for an instance.
+        policies: what the administrator allows for each instance.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class Corrective:
         owners: Owners,
         memory: HostMemory,
         supervisor: Supervisor,
+        policies: InstancePolicies,
         *,
         has_agent: bool,
-        policy_of: Callable[[str], Policy] = _act_upon_all,
     ) -> None:
         self._nursery = nursery
         self._channels = channels
         self._supervisor = supervisor
-        self._per_hour = commands.per_hour
+        self._policies = policies
         self._quotas: OrderedDict[str, Quota] = OrderedDict()
         self._runs: dict[str, CorrectionRun] = {}
         #: Those that will never do anything, until their instances are back or gone.
@@ -106,7 +106,7 @@ class Corrective:
             heartbeating=heartbeating,
             quota_of=self._quota_of,
             memory=memory,
-            policy_of=policy_of,
+            policies=policies,
             limit=trio.CapacityLimiter(_PARALLEL),
         )
 
@@ -188,7 +188,9 @@ class Corrective:
         return channel is not None and not channel.heartbeating
 
     def _quota_of(self, uuid: str) -> Quota:
-        quota = self._quotas.pop(uuid, None) or Quota(self._per_hour, _HOUR_S)
+        per_hour = self._policies.of(uuid).per_hour
+        quota = self._quotas.pop(uuid, None) or Quota(per_hour, _HOUR_S, _PER_HOUR_MAX)
+        quota.count = per_hour
         self._quotas[uuid] = quota
         if len(self._quotas) > _COUNTED:
             self._quotas.popitem(last=False)

@@ -36,12 +36,11 @@ from hbtrio.nursery.host.channel_setup import ChannelSetup, heartbeat_rules, rea
 from hbtrio.nursery.host.correction_tools import HeartbeatingCount
 from hbtrio.nursery.host.corrective import Corrective
 from hbtrio.nursery.host.counts import HostCounts
-from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
+from hbtrio.nursery.host.discovery import NamePattern, discover
 from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.drain import Drain
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
-from hbtrio.nursery.host.found_channels import FoundChannels
 from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.link_status import LinkStatus
 from hbtrio.nursery.host.outside_rounds import OutsideRounds
@@ -52,6 +51,7 @@ from hbtrio.nursery.host.remembering import Remembering
 from hbtrio.nursery.host.reporting import ReportingSwitch
 from hbtrio.nursery.host.round import Round
 from hbtrio.nursery.host.sightings import Sightings
+from hbtrio.nursery.host.watched import WatchedInstances
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.nursery.time_guard import run_guard
@@ -90,7 +90,6 @@ class Host:
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
         self.heap = HeapFreezer()
-        #: For metrics.
         self.counts = HostCounts()
         self.reports.listen(self.counts.report)
         self.log_lines_dropped = environment.log_lines_dropped
@@ -122,12 +121,14 @@ class Host:
         )
         self.domains = Domains(
             config.libvirt,
+            config.instance_rules(),
             environment.libvirt,
             self.channels,
             self.guard,
             on_change=self._changed,
-            on_channels=lambda uuid, paths: self._sockets.told(uuid, paths),
+            on_channels=lambda uuid, paths: self.watched.sockets.told(uuid, paths),
             on_gone=lambda file: self._keeper.gone(file),
+            on_policy=lambda uuid: self.watched.changed(uuid),
         )
         self.corrective = Corrective(
             nursery,
@@ -143,6 +144,7 @@ class Host:
             self.owners,
             self.memory,
             self.supervisor,
+            self.domains.policies,
             has_agent=bool(config.agent.connect),
         )
         self._action_runs = ActionRuns(
@@ -162,7 +164,6 @@ class Host:
             self.owners,
             self.corrective.take_over,
         )
-        #: Lets what runs come to its end before the host stops.
         self.drain = Drain(self._action_runs, self.corrective)
         #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
@@ -188,7 +189,9 @@ class Host:
         self._keeper = ChannelKeeper(
             self.channels, setup, nursery, self.supervisor, self.reporting, self._introduce
         )
-        self._sockets = FoundChannels(self._found, self.domains.departed, config.limits.channels)
+        self.watched = WatchedInstances(
+            nursery, config, self.channels, self._keeper, self.domains, self.remembering
+        )
 
     @property
     def heartbeating(self) -> int:
@@ -220,9 +223,10 @@ class Host:
         self.corrective.recall(recollection.corrective_runs, self.memory.moment)
         self.remembering.recalled(recollection, self.corrective.brake.recall(recollection.holds))
         self._action_runs.resume(recollection.actions)
+        self.watched.recalled()
 
     def _introduce(self, channel: Channel) -> None:
-        self.domains.introduce(channel)
+        self.watched.introduce(channel)
         self.rounds.introduce(channel)
         self.remembering.recall.introduce(channel)
 
@@ -231,15 +235,11 @@ class Host:
             self._environment.watch,
             [NamePattern(text) for text in self.config.channel_patterns],
             directory=self.config.channel_dir,
-            on_found=self._sockets.appeared,
-            on_gone=self._sockets.vanished,
+            on_found=self.watched.sockets.appeared,
+            on_gone=self.watched.sockets.vanished,
             rescan_s=self.config.heartbeat.rescan_s,
             limit=self.config.limits.channels,
         )
-
-    def _found(self, file: ChannelFile) -> None:
-        self.domains.returned(file.uuid)
-        self._keeper.found(file)
 
     # -- requests -----------------------------------------------------------------------------
 
@@ -247,12 +247,12 @@ class Host:
         """Returns the channel of an instance.
 
         Raises:
-            UnknownInstance: this host has no such instance.
+            UnknownInstance: this host has no such instance, or does not watch it.
         """
         try:
             return self.channels[uuid.lower()]
         except KeyError:
-            raise UnknownInstance(f"no instance {uuid} on this host") from None
+            raise UnknownInstance(self.watched.why_unknown(uuid)) from None
 
     def open_round(
         self,

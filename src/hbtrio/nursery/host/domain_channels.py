@@ -1,4 +1,4 @@
-"""Asks libvirt where the heartbeat channels of running domains are."""
+"""Asks libvirt for the XML of running domains: where their channels are, and their metadata."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import trio
 
 from hbtrio.nursery.host.virsh import LibvirtSilent, Virsh
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.wire.virsh import LiveXml
 
 _log = logging.getLogger("hbtrio.libvirt")
 
@@ -26,30 +27,30 @@ class ChannelFinder:
 
     Args:
         virsh: asks.
-        on_channels: called with a domain's uuid and the sockets of its heartbeat channels.
+        on_xml: called with a domain's uuid and what its XML says.
         run_of: returns which run of a domain this is, by its uuid: libvirt's id, or -1.
     """
 
     def __init__(
         self,
         virsh: Virsh,
-        on_channels: Callable[[str, tuple[str, ...]], None],
+        on_xml: Callable[[str, LiveXml], None],
         run_of: Callable[[str], int],
     ) -> None:
         self._virsh = virsh
-        self._on_channels = on_channels
+        self._on_xml = on_xml
         self._run_of = run_of
         #: How often each was tried in vain.
         self._due: dict[str, int] = {}
         self._wake = WakeUp()
 
     def want(self, uuid: str) -> None:
-        """Asks for the channels of a domain that has started, or whose devices have changed."""
+        """Asks for the XML of a domain that has started, or whose XML may have changed."""
         self._due[uuid] = 0
         self._wake.set()
 
     def forget(self, uuid: str) -> None:
-        """Asks no more for those of a domain that has ended."""
+        """Asks no more for that of a domain that has ended."""
         self._due.pop(uuid, None)
 
     async def run(self) -> NoReturn:
@@ -75,7 +76,7 @@ class ChannelFinder:
     async def _ask_for(self, uuids: list[str]) -> None:
         asked = {uuid: (self._due.pop(uuid), self._run_of(uuid)) for uuid in uuids}
         try:
-            found = await self._virsh.channels(uuids)
+            found = await self._virsh.live_xml(uuids)
         except LibvirtSilent as error:
             _log.debug("no XML of %d domains: %s", len(uuids), error)
             found = {}
@@ -83,6 +84,6 @@ class ChannelFinder:
             if self._run_of(uuid) != run:
                 continue  # it ended meanwhile, and may run again
             if uuid in found:
-                self._on_channels(uuid, found[uuid])
+                self._on_xml(uuid, found[uuid])
             else:
                 self._due.setdefault(uuid, tries + 1)

@@ -13,10 +13,12 @@ from typing import Final
 import trio
 
 from hbtrio.config.host import LibvirtSettings
+from hbtrio.config.instances import InstanceRules
 from hbtrio.fsm.domain import DomainChange, Standing, changes
 from hbtrio.fsm.known_domains import Domain
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.discovery import ChannelFile
+from hbtrio.nursery.host.instance_policies import InstancePolicies
 from hbtrio.nursery.host.libvirt_watch import (
     NOT_IN_USE,
     DomainListener,
@@ -37,17 +39,20 @@ class Domains:
 
     Args:
         settings: ``[libvirt]`` of the configuration.
+        rules: what holds for each instance, some of which only libvirt may know.
         processes: runs ``virsh``; None: there is no libvirt.
         channels: the channels of all instances, by uuid; a live view.
         guard: the process's on-time guard.
         on_change: called with the uuid of an instance whose domain has changed; must not block.
         on_channels: called with a domain's uuid and the sockets of its heartbeat channels.
         on_gone: called with a socket that was removed, once it is known how its VM ended.
+        on_policy: called with the uuid of each instance for which something else may hold now.
     """
 
     def __init__(
         self,
         settings: LibvirtSettings,
+        rules: InstanceRules,
         processes: ProcessRunner | None,
         channels: Mapping[str, Channel],
         guard: OnTimeGuard,
@@ -55,9 +60,12 @@ class Domains:
         on_change: Callable[[str], None],
         on_channels: Callable[[str, tuple[str, ...]], None],
         on_gone: Callable[[ChannelFile], None],
+        on_policy: Callable[[str], None],
     ) -> None:
         self._channels = channels
         self._on_change = on_change
+        #: What holds for each instance.
+        self.policies = InstancePolicies(rules, self.of, lambda: self.are_known, on_policy)
         #: None: libvirt is never asked.
         self.watch: LibvirtWatch | None = None
         self._virsh: Virsh | None = None
@@ -65,9 +73,9 @@ class Domains:
         self._on_gone = on_gone
         self._restarts: Counter[str] = Counter()
         if processes is not None and settings.enabled != "off":
-            listener = DomainListener(self._changed, self._reset, on_channels)
+            listener = DomainListener(self._changed, self._reset, on_channels, self.policies.read)
             self._virsh = Virsh(processes, settings.uri, guard)
-            required = settings.enabled == "on"
+            required = settings.enabled == "on" or rules.needs_libvirt
             self.watch = LibvirtWatch(self._virsh, listener, guard, required=required)
             self._looks = LossLooks(self.watch, channels, on_gone)
 
@@ -82,6 +90,11 @@ class Domains:
     def of(self, uuid: str) -> Domain | None:
         """Returns what libvirt knew last of an instance; None: it never heard of it."""
         return None if self.watch is None else self.watch.domain(uuid)
+
+    @property
+    def are_known(self) -> bool:
+        """Whether libvirt has told of all domains, or there is no libvirt."""
+        return self.watch is None or self.watch.has_answered
 
     async def look(self, uuids: Collection[str], within_s: float) -> Mapping[str, Look]:
         """Asks for the present state of some instances, see :meth:`LibvirtWatch.look`."""
@@ -157,6 +170,7 @@ class Domains:
             self._looks.returned(uuid)
 
     def _changed(self, domain: Domain, happened: tuple[DomainChange, ...]) -> None:
+        self.policies.named(domain)
         if not _RESTARTS.isdisjoint(happened):
             self._restarts[domain.uuid] += 1
         channel = self._channels.get(domain.uuid)

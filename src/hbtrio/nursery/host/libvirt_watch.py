@@ -1,4 +1,4 @@
-"""Keeps what libvirt knows of each domain: name, state, reason, and the heartbeat's socket.
+"""Keeps what libvirt knows of each domain: name, state, reason, and finds its sockets.
 
 Events are hints, answers are the truth. All domains are asked for at once: after each burst of
 events, when ``virsh event`` has started, every ``RESYNC_S``, and for :meth:`LibvirtWatch.look`. A
@@ -30,7 +30,7 @@ from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Window
 from hbtrio.policy.backoff import Backoff
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.wire.virsh import DomainHint
+from hbtrio.wire.virsh import DomainHint, LiveXml
 
 _log = logging.getLogger("hbtrio.libvirt")
 
@@ -91,11 +91,13 @@ class DomainListener:
         on_change: a domain has changed: the domain, and its changes in order.
         on_reset: a domain was reset or rebooted, by whomever; up to five times for one reset.
         on_channels: the sockets of a domain's heartbeat channels, by its uuid; none: it has ended.
+        on_xml: called with the XML of a running domain, by its uuid, before ``on_channels``.
     """
 
     on_change: Callable[[Domain, tuple[DomainChange, ...]], None]
     on_reset: Callable[[Domain], None]
     on_channels: Callable[[str, tuple[str, ...]], None]
+    on_xml: Callable[[str, LiveXml], None] = lambda _uuid, _xml: None
 
 
 class LibvirtWatch:
@@ -134,7 +136,9 @@ class LibvirtWatch:
         self._known = KnownDomains()
         #: The last event by name since the last answer: when, and whether it stops the domain.
         self._hints: dict[str, tuple[float, bool]] = {}
-        self._finder = ChannelFinder(virsh, listener.on_channels, self._known.run_of)
+        self._finder = ChannelFinder(virsh, self._read_xml, self._known.run_of)
+        #: From when on all XML is asked for again: events that change it may have been missed.
+        self._all_xml_from = math.inf
 
     @property
     def in_use(self) -> bool:
@@ -144,6 +148,11 @@ class LibvirtWatch:
     def was_in_use(self) -> None:
         """Takes that libvirt had answered an earlier run of the host: it is in use."""
         self._in_use = True
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether libvirt has ever answered."""
+        return self._answer_from > -math.inf
 
     @property
     def answers(self) -> bool:
@@ -267,6 +276,10 @@ class LibvirtWatch:
         hinted = {name: at for name, (at, _) in hints.items()}
         for before, domain in self._known.learn(rows, hinted, asked):
             self._announce(before, domain)
+        if asked >= self._all_xml_from:
+            self._all_xml_from = math.inf
+            for uuid in self._known.running():
+                self._finder.want(uuid)
         self._answer_from = asked
         self._answered.set()
         self._answered = trio.Event()
@@ -289,6 +302,10 @@ class LibvirtWatch:
         elif before is None or before.run != domain.run:
             self._finder.want(domain.uuid)
 
+    def _read_xml(self, uuid: str, xml: LiveXml) -> None:
+        self._listener.on_xml(uuid, xml)
+        self._listener.on_channels(uuid, xml.sockets)
+
     # -- events -----------------------------------------------------------------------------
 
     async def _follow_events(self) -> NoReturn:
@@ -298,6 +315,7 @@ class LibvirtWatch:
             # What happens before it has subscribed is lost.
             self._request_for_event(trio.current_time() + RETRY_S)
             started = trio.current_time()
+            self._all_xml_from = started + RETRY_S
             why = await self._virsh.follow_events(self._hinted)
             _log.debug("virsh event: %s", why)
             if trio.current_time() - started > RESYNC_S:
@@ -314,7 +332,7 @@ class LibvirtWatch:
             return
         if hint.is_reset:
             self._listener.on_reset(domain)
-        elif hint.is_device:
+        elif hint.changes_xml:
             self._finder.want(domain.uuid)
 
     def _request_for_event(self, at: float) -> None:

@@ -163,6 +163,10 @@ class Recall:
         self._introduced.pop(uuid, None)
         self._still.pop(uuid, None)
 
+    def dismiss(self, uuid: str) -> None:
+        """Expects an instance no more that is not watched now."""
+        self._expected.pop(uuid, None)
+
     def expire(self) -> float | None:
         """Gives up those that still have no channel when their time is over.
 

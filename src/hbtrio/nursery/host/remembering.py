@@ -71,6 +71,11 @@ class Remembering:
             self.recall.forget(uuid)
             memory.forget(uuid)
 
+    def dismiss(self, uuid: str) -> None:
+        """Forgets an instance that is not watched now."""
+        self.recall.dismiss(uuid)
+        self.changed(uuid)
+
     def recalled(self, recollection: Recollection, kept_back: Collection[str]) -> None:
         """Takes what an earlier run of the host has left.
 

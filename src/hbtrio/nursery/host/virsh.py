@@ -21,9 +21,10 @@ from hbtrio.wire.virsh import (
     DOMAINS_QUESTION,
     DomainHint,
     DomainRow,
-    read_channels,
+    LiveXml,
     read_domains,
     read_event,
+    read_live_xml,
     read_traffic,
 )
 
@@ -96,8 +97,8 @@ class Virsh:
             self._last_text, self._last_rows = text, rows
         return self._last_rows
 
-    async def channels(self, uuids: Collection[str]) -> dict[str, tuple[str, ...]]:
-        """Returns the sockets of the heartbeat channels of running domains, by their uuids.
+    async def live_xml(self, uuids: Collection[str]) -> dict[str, LiveXml]:
+        """Returns channels and metadata of running domains, by their uuids.
 
         A domain of which libvirt gives no XML, such as one that has just been undefined, is left
         out.
@@ -106,7 +107,7 @@ class Virsh:
             LibvirtSilent: no answer within ``QUESTION_S``.
         """
         question = "; ".join(f"dumpxml {uuid}" for uuid in uuids)
-        return read_channels(await self._ask(question, _XML_BYTES * len(uuids), partly=True))
+        return read_live_xml(await self._ask(question, _XML_BYTES * len(uuids), partly=True))
 
     async def traffic(self, uuid: str) -> int | None:
         """Returns how many disk requests and sent packets a domain has made.

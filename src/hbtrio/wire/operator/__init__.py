@@ -51,6 +51,7 @@ from hbtrio.wire.operator.host import (
     LibvirtLine,
     MemoryLine,
     OverloadLine,
+    PolicyLine,
     RoundEntry,
     Status,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "MemoryLine",
     "NoticeRequest",
     "OverloadLine",
+    "PolicyLine",
     "ProgressLine",
     "Refusal",
     "ReleaseReply",

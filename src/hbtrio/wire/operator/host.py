@@ -16,6 +16,7 @@ from hbtrio.wire.operator.words import (
     EventWord,
     HealthWord,
     Milliseconds,
+    Seconds,
     Text,
     Time,
     Windows,
@@ -128,6 +129,29 @@ class HostLine(Body, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
 
 
+class PolicyLine(Body, frozen=True, kw_only=True):
+    """What holds for an instance; host.toml and its domain's metadata may set it."""
+
+    watch: bool = True
+    corrective: Annotated[
+        str,
+        Meta(
+            description="Which corrective commands may run. unknown: libvirt has not told it yet.",
+            extra_json_schema={"enum": ["on", "log", "off", "unknown"]},
+        ),
+    ] = "on"
+    grace_s: Seconds = 0.0
+    no_io_for_s: Seconds = 0.0
+    per_hour: Count = 0
+    vote_max_s: Count = 0
+    notice_max_s: Count = 0
+    restart_max_s: Count = 0
+    places: Annotated[
+        dict[str, str], Meta(description="Where each key is set that is not as for all.")
+    ] = field(default_factory=dict)
+    fault: Annotated[str, Meta(description="Why its newest metadata can't be used.")] = ""
+
+
 class RoundEntry(Body, frozen=True, kw_only=True):
     """A vote or notice that is open on an instance."""
 
@@ -169,6 +193,9 @@ class InstanceLine(Body, frozen=True, kw_only=True):
     owner: Annotated[
         str, Meta(description="Whose action is in progress; no corrective command runs then.")
     ] = ""
+    policy: Annotated[
+        PolicyLine | None, Meta(description="Missing if nothing is set for some instances only.")
+    ] = None
     not_acted: Annotated[
         str, Meta(description="Why no corrective command runs for a failed instance at present.")
     ] = ""
