@@ -12,6 +12,7 @@
     POST /v1/hosts/NAME/forget                  a host that no longer exists; its history stays
     GET  /metrics                               metrics for Prometheus
     GET  /openapi.json                          this API as an OpenAPI document
+    GET  / and /page/NAME                       the status page: :mod:`hbtrio.api.page`
 
 The instance's host carries out votes, notices and actions, and they are answered with the same
 lines as there. Streams and refusals are those of :mod:`hbtrio.api.common`;
@@ -41,6 +42,7 @@ from hbtrio.api.fleet_status import (
 from hbtrio.api.history import history_line, history_page
 from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.openapi import openapi
+from hbtrio.api.page import page_routes
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet import Unknown
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetActionRefused
@@ -71,6 +73,7 @@ def agent_api(
     """
     api = _AgentApi(agent, actions, local=local)
     routes = [
+        *page_routes(),
         Route("/v1/status", api.status, methods=["GET"]),
         Route("/v1/events", api.events, methods=["GET"]),
         Route("/v1/clock", api.clock, methods=["GET"]),

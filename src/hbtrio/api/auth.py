@@ -6,7 +6,11 @@ Operators:
 * On the loopback: all users of this machine may read; a change needs the bearer token or, over TLS,
   a client certificate. The Host must name the loopback: otherwise a web page whose name resolves to
   127.0.0.1 could read the fleet through its visitor's browser.
-* At any other address, which requires TLS: all requests need the token or a certificate.
+* At any other address, which requires TLS: all requests need the token or a certificate. The files
+  of the status page (:mod:`hbtrio.api.page`) are served to everybody there.
+
+A browser says where a request comes from. One of another site's page is refused where it would need
+no token: such a page could not read the answer, but hold places of streams. A link may be followed.
 
 A request that may make changes is preferred to one that may not: see :mod:`hbtrio.api.places`.
 
@@ -24,6 +28,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hbtrio.api.common import failure
+from hbtrio.api.page import is_page
 from hbtrio.api.places import SAFE_METHODS, request_classes
 from hbtrio.http.server import CERTIFICATE_EXTENSION, PEER_EXTENSION
 from hbtrio.text import printable
@@ -76,17 +81,16 @@ class OperatorAdmission:
         host = headers.get("host", "")
         if self._local and _name(host) not in _NAMES:
             return failure(403, "Host: does not name the loopback interface")
-        if self._local and scope["method"] in SAFE_METHODS:
+        if is_page(scope):
             return None
+        if self._local and scope["method"] in SAFE_METHODS:
+            return _other_site() if _is_foreign_read(scope, headers) else None
         return self._refused_change(scope, headers)
 
     def _refused_change(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         if CERTIFICATE_EXTENSION in scope["extensions"]:
             # A browser sends its certificate for requests of any page.
-            origin = f"https://{headers.get('host', '')}"
-            if headers.get("origin", origin) != origin:
-                return failure(403, "Origin: the request comes from another site")
-            return None
+            return None if _is_own_origin(scope, headers) else _other_site()
         if self._token is None:
             return failure(403, "no client certificate, and operator.token_file is not set")
         return None if _is(self._token(), _bearer(headers)) else _token_needed()
@@ -129,6 +133,24 @@ class VimAdmission:
 def _token_needed() -> ASGIApp:
     challenge = {"www-authenticate": 'Bearer realm="hbtrio"'}
     return failure(401, "the token is missing or wrong", challenge)
+
+
+def _other_site() -> ASGIApp:
+    return failure(403, "Origin: the request comes from another site")
+
+
+def _is_own_origin(scope: Scope, headers: Headers) -> bool:
+    """Whether a request's Origin is this server; programs send none."""
+    origin = f"{scope['scheme']}://{headers.get('host', '')}"
+    return headers.get("origin", origin) == origin
+
+
+def _is_foreign_read(scope: Scope, headers: Headers) -> bool:
+    """Whether a page of another site reads (Fetch Metadata); following its link is no read."""
+    site = headers.get("sec-fetch-site", "none")
+    if site in ("same-origin", "none"):
+        return not _is_own_origin(scope, headers)
+    return headers.get("sec-fetch-dest") != "document"
 
 
 def _is(token: str, given: str) -> bool:

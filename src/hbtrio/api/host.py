@@ -39,6 +39,7 @@ from hbtrio.api.history import history_page
 from hbtrio.api.host_metrics import host_metrics
 from hbtrio.api.host_status import host_status, instance_status, left_out_status
 from hbtrio.api.metrics import METRICS_TYPE
+from hbtrio.api.page import page_routes
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.memory import NotKept
@@ -78,7 +79,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
 def observe_api(
     host: Host, *, token: Callable[[], str] | None = None, local: bool = True
 ) -> OperatorAdmission:
-    """What only shows of a host's API as an ASGI application, for ``[observe]``.
+    """The read-only part of a host's API, and the status page, as an ASGI application.
 
     Args:
         host: the host.
@@ -86,7 +87,8 @@ def observe_api(
         local: whether TCP is served on the loopback only; elsewhere a request needs the token or a
             client certificate.
     """
-    return OperatorAdmission(api_parts.application(_shown(_HostApi(host))), token, local=local)
+    routes = [*page_routes(), *_shown(_HostApi(host))]
+    return OperatorAdmission(api_parts.application(routes), token, local=local)
 
 
 def _shown(api: _HostApi) -> list[Route]:

@@ -1,0 +1,67 @@
+// Requests to the daemon that served this page.
+
+const KEY = "hbtrio.token";
+
+/** A request that was refused. */
+export class Refused extends Error {
+  constructor(status, reason) {
+    super(reason);
+    this.status = status;
+  }
+}
+
+/** The token of this tab: never in a URL, never a cookie. */
+export const token = {
+  get: () => sessionStorage.getItem(KEY) ?? "",
+  set: (value) => sessionStorage.setItem(KEY, value),
+  forget: () => sessionStorage.removeItem(KEY),
+};
+
+/**
+ * Sends a request and returns its response once its head has arrived.
+ * @throws {Refused} the daemon refused it
+ * @throws {TypeError} the daemon can't be reached
+ */
+async function request(path, { headers = {}, ...options } = {}) {
+  const given = token.get();
+  const response = await fetch(path, {
+    cache: "no-store",
+    credentials: "same-origin", // a client certificate is one
+    redirect: "error",
+    ...options,
+    headers: { ...headers, ...(given && { authorization: `Bearer ${given}` }) },
+  });
+  if (!response.ok) throw new Refused(response.status, await reasonOf(response));
+  return response;
+}
+
+async function reasonOf(response) {
+  try {
+    return (await response.json()).reason;
+  } catch {
+    return `the daemon answered ${response.status}`;
+  }
+}
+
+const json = async (path) => (await request(path)).json();
+
+export const status = () => json("/v1/status");
+export const instance = (uuid) => json(`/v1/instances/${encodeURIComponent(uuid)}`);
+
+/** The newest entries of the history, of one instance if it is named. */
+export async function history({ uuid = null, limit = 100 } = {}) {
+  const query = new URLSearchParams({ limit, ...(uuid && { uuid }) });
+  return (await json(`/v1/history?${query}`)).history;
+}
+
+/** Opens the stream of events: the last `recent` ones, then new ones. */
+export const events = (recent, signal) =>
+  request(`/v1/events?recent=${recent}`, { signal, headers: { accept: "text/event-stream" } });
+
+/** Asks for a change: the response streams its progress. */
+export const change = (path, body) =>
+  request(path, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { accept: "text/event-stream", "content-type": "application/json" },
+  });

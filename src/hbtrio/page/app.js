@@ -1,0 +1,173 @@
+// The page: what the daemon says goes into the fleet, what changed there goes into the views.
+
+import * as api from "./api.js";
+import { Detail } from "./detail.js";
+import { arrange, byId, element, printable, setText, shape } from "./dom.js";
+import { Events } from "./events.js";
+import { Filters } from "./filters.js";
+import { Fleet } from "./fleet.js";
+import { List } from "./list.js";
+import { Overview } from "./overview.js";
+import { Refresher } from "./refresher.js";
+import { follow } from "./stream.js";
+import { warningsOf } from "./warnings.js";
+import { WORRYING } from "./words.js";
+
+/** More names than this are only counted when they are read out. */
+const NAMED = 3;
+
+const fleet = new Fleet();
+const filters = new Filters(() => draw({ filtered: true }));
+const overview = new Overview(byId("overview"), fleet, choose);
+const list = new List(byId("rows"), byId("more"), fleet);
+const events = new Events(byId("events"), fleet);
+const detail = new Detail(byId("detail"), fleet, (uuid) => refresher.touch(uuid), () => choose(""));
+const refresher = new Refresher(fleet, (changed, whole) => {
+  for (const uuid of changed) pending.changed.add(uuid);
+  draw({ whole });
+  // What the details offer depends on which daemon this is.
+  if (location.hash && !detail.uuid) showChosen();
+});
+
+// -- drawing ---------------------------------------------------------------------------------
+
+/** What is to be drawn with the next frame. */
+let pending = { changed: new Set(), whole: false, filtered: false, requested: false };
+
+/** Levels that were read out last, by uuid. */
+const levels = new Map();
+
+function draw({ whole = false, filtered = false }) {
+  pending.whole ||= whole;
+  pending.filtered ||= filtered;
+  if (pending.requested) return;
+  pending.requested = true;
+  requestAnimationFrame(() => {
+    const { changed, whole, filtered } = pending;
+    pending = { changed: new Set(), whole: false, filtered: false, requested: false };
+    const shown = filters.predicate();
+    if (changed.size || whole || filtered) {
+      filters.update(fleet);
+      overview.update(changed, shown, filtered);
+      const count = list.update(changed, shown);
+      setText(byId("shown"), `${count} of ${fleet.instances.size} shown`);
+      overview.mark(detail.uuid);
+      list.mark(detail.uuid);
+      announce(changed);
+    }
+    if (whole) drawDaemon();
+    detail.update();
+    events.update();
+  });
+}
+
+function drawDaemon() {
+  const name = fleet.daemon.name ?? fleet.daemon.hostname;
+  const bad = [...fleet.instances.values()].filter((one) => one.level <= WORRYING).length;
+  document.title = `${bad ? `(${bad}) ` : ""}${name} · hbtrio`;
+  setText(byId("title"), name);
+  const many = `${fleet.instances.size} instances`;
+  const what = fleet.isAgent ? `agent of ${fleet.hosts.size} hosts, ${many}` : `host, ${many}, read-only`;
+  setText(byId("about"), `${what} · hbtrio ${fleet.daemon.version}`);
+  const items = warningsOf(fleet).map(([grave, text]) =>
+    element("li", { class: grave ? "grave" : false }, shape(grave ? "lost" : "ill"), element("bdi", {}, printable(text))),
+  );
+  const alerts = byId("alerts");
+  const before = alerts.textContent;
+  if (before.trim() !== items.map((item) => item.textContent).join("")) arrange(alerts.firstElementChild, items);
+  alerts.hidden = items.length === 0;
+}
+
+/** Reads out which instances got worse, and which are heartbeating again. */
+function announce(changed) {
+  const news = { worse: [], better: [] };
+  for (const uuid of changed) {
+    const one = fleet.instances.get(uuid);
+    const before = levels.get(uuid);
+    if (one) levels.set(uuid, one.level);
+    else levels.delete(uuid);
+    if (!one || before === undefined || before === one.level) continue;
+    if (one.level <= WORRYING) news.worse.push(one);
+    else if (before <= WORRYING) news.better.push(one);
+  }
+  const sentences = Object.values(news).filter((ones) => ones.length).map(spoken);
+  if (sentences.length) byId("news").textContent = sentences.join(". ");
+}
+
+function spoken(ones) {
+  if (ones.length > NAMED) return `${ones.length} instances changed, ${ones[0].kind} among them`;
+  return ones.map(({ label, kind }) => `${printable(label)} is ${kind}`).join(", ");
+}
+
+// -- choosing --------------------------------------------------------------------------------
+
+function choose(uuid) {
+  if (location.hash.slice(1) !== uuid) location.hash = uuid;
+  else showChosen();
+}
+
+/** Shows the instance that the address names. */
+function showChosen() {
+  const before = detail.uuid;
+  detail.show(decodeURIComponent(location.hash.slice(1)));
+  draw({ filtered: true });
+  if (before && !detail.uuid) byId("list-title").focus();
+}
+
+window.addEventListener("hashchange", showChosen);
+byId("more").addEventListener("click", () => {
+  list.extend();
+  draw({ filtered: true });
+});
+
+// -- the daemon ------------------------------------------------------------------------------
+
+function connection(state, text) {
+  byId("connection").dataset.state = state;
+  setText(byId("connection"), text);
+}
+
+/** Waits until the user has typed a token. */
+function askForToken() {
+  const form = byId("token-form");
+  const field = byId("token");
+  setText(byId("token-fault"), api.token.get() ? "The token is wrong." : "");
+  api.token.forget();
+  connection("waiting", "needs the token");
+  form.hidden = false;
+  field.focus();
+  return new Promise((resume) => {
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      api.token.set(field.value.trim());
+      field.value = "";
+      form.hidden = true;
+      resume();
+    }, { once: true });
+  });
+}
+
+async function takeHistory() {
+  try {
+    for (const line of await api.history()) events.add(line);
+    draw({});
+  } catch {
+    // This daemon keeps none; the stream has told of the last events.
+  }
+}
+
+follow({
+  opened() {
+    connection("live", "live");
+    refresher.all();
+    takeHistory();
+  },
+  event(line) {
+    if (!events.add(line)) return;
+    if (line.uuid) refresher.touch(line.uuid);
+    if (line.uuid && line.uuid === detail.uuid) detail.refreshHistory();
+    draw({});
+  },
+  lost: () => connection("lost", "reconnecting"),
+  refused: askForToken,
+});

@@ -1,0 +1,143 @@
+// One instance in depth: facts, open windows, round trips, its history, and at an agent what to do.
+
+import * as api from "./api.js";
+import { ActionForm } from "./actions.js";
+import { countdown } from "./countdown.js";
+import { element, printable, setText, shape } from "./dom.js";
+import { eventItem } from "./events.js";
+import { Sparkline } from "./sparkline.js";
+import { timeline } from "./timeline.js";
+
+/** How often its round trip is asked for, in ms. */
+const EVERY = 2_000;
+
+const HISTORY = 60;
+
+export class Detail {
+  /**
+   * @param {Element} root
+   * @param {Fleet} fleet
+   * @param {() => void} asked the instance is to be asked for
+   * @param {() => void} closed the user wants to see no more of it
+   */
+  constructor(root, fleet, asked, closed) {
+    this._root = root;
+    this._fleet = fleet;
+    this._uuid = "";
+    this._closed = closed;
+    setInterval(() => {
+      if (this._uuid && !document.hidden) asked(this._uuid);
+    }, EVERY);
+    root.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") closed();
+    });
+  }
+
+  /** Shows this instance, or none. */
+  show(uuid) {
+    this._uuid = uuid;
+    this._shown = null;
+    this._factsText = "";
+    this._root.hidden = !uuid;
+    this._root.replaceChildren();
+    if (!uuid) return;
+    this._mark = shape("unknown");
+    this._name = element("bdi");
+    this._state = element("p", { class: "now" });
+    this._windows = element("div", { class: "windows" });
+    this._facts = element("dl");
+    this._spark = new Sparkline();
+    this._trips = element("div", { hidden: true }, element("h3", {}, "Round trips"), this._spark.node);
+    this._trip = element("p", { class: "hint" });
+    this._trips.append(this._trip);
+    this._bar = element("div");
+    this._history = element("ol", { class: "events", tabindex: "0", "aria-label": "History of the instance" });
+    const heading = element("h2", { id: "detail-title", tabindex: "-1" }, this._name);
+    const close = element("button", { type: "button", "aria-label": "Close the details", on: { click: this._closed } }, "✕");
+    this._root.append(
+      element("div", { class: "head" }, this._mark, heading, close),
+      this._state,
+      this._windows,
+      this._facts,
+      this._trips,
+      ...(this._fleet.isAgent ? [new ActionForm(uuid, () => this._name.textContent).node] : []),
+      element("h3", {}, "History"),
+      this._bar,
+      this._history,
+    );
+    this.update();
+    this.refreshHistory();
+    heading.focus();
+  }
+
+  /** Shows what is known of the instance now. */
+  update() {
+    if (!this._uuid) return;
+    const one = this._fleet.instances.get(this._uuid);
+    if (one && one === this._shown) return;
+    this._shown = one;
+    this._mark.dataset.kind = one?.kind ?? "unknown";
+    setText(this._name, printable(one?.label ?? this._uuid));
+    setText(this._state, one ? printable([one.kind, one.reason].filter(Boolean).join(": ")) : "not known here, or no longer");
+    if (!one) return;
+    this._windows.replaceChildren(...one.windows.map(countdown));
+    this._updateFacts(factsOf(one, this._fleet));
+    const trip = one.line.round_trip_ms;
+    if (typeof trip === "number") {
+      this._trips.hidden = false;
+      this._spark.add(trip);
+      setText(this._trip, `last ${trip} ms; ${one.line.beats} beats, ${one.line.missed} missed`);
+    }
+  }
+
+  _updateFacts(facts) {
+    const text = JSON.stringify(facts);
+    if (text === this._factsText) return;
+    this._factsText = text;
+    const nodes = facts.map(([term, value]) => [
+      element("dt", {}, term),
+      element("dd", {}, element("bdi", {}, printable(value))),
+    ]);
+    this._facts.replaceChildren(...nodes.flat());
+  }
+
+  /** Asks for the history again, as an event about the instance has happened. */
+  async refreshHistory() {
+    const uuid = this._uuid;
+    let lines = [];
+    let fault = "";
+    try {
+      lines = await api.history({ uuid, limit: HISTORY });
+    } catch (error) {
+      fault = error.message;
+    }
+    if (uuid !== this._uuid) return;
+    this._bar.replaceChildren(...[timeline(lines)].filter(Boolean));
+    const items = lines.map((line) => eventItem(line));
+    this._history.replaceChildren(...(items.length ? items : [element("li", { class: "hint" }, fault || "nothing yet")]));
+  }
+
+  /** The instance that is shown; "" if none is. */
+  get uuid() {
+    return this._uuid;
+  }
+}
+
+/** What is known of an instance, as terms and values. */
+function factsOf({ line, host, notActed, owner }, fleet) {
+  const windows = Object.entries(line.windows_s ?? {}).map(([kind, seconds]) => `${kind} ${seconds} s`);
+  const domain = line.domain?.name ?? line.domain;
+  return [
+    ["Host", host],
+    ["UUID", line.uuid],
+    ["Health", [line.health, line.health_reason].filter(Boolean).join(": ")],
+    ["Interval", line.interval_ms && `${line.interval_ms} ms`],
+    ["On a loss", line.corrective_action],
+    ["Not acted", notActed],
+    ["Owner", owner],
+    ["Action", fleet.actions[line.uuid]],
+    ["Losses reported", fleet.isAgent && (line.reporting ? "yes" : "no")],
+    ["Domain", domain && [domain, line.domain?.state ?? line.domain_state].filter(Boolean).join(", ")],
+    ["Windows", windows.join(", ")],
+  ].filter(([, value]) => value);
+}
