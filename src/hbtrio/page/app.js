@@ -165,7 +165,7 @@ follow({
   event(line) {
     if (!events.add(line)) return;
     if (line.uuid) refresher.touch(line.uuid);
-    if (line.uuid && line.uuid === detail.uuid) detail.refreshHistory();
+    detail.addEvent(line);
     draw({});
   },
   lost: () => connection("lost", "reconnecting"),

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { ActionForm } from "./actions.js";
 import { countdown } from "./countdown.js";
 import { element, printable, setText, shape } from "./dom.js";
-import { eventItem } from "./events.js";
+import { eventItem, keyOf } from "./events.js";
 import { Sparkline } from "./sparkline.js";
 import { timeline } from "./timeline.js";
 
@@ -38,6 +38,7 @@ export class Detail {
     this._uuid = uuid;
     this._shown = null;
     this._factsText = "";
+    this._lines = new Map();
     this._root.hidden = !uuid;
     this._root.replaceChildren();
     if (!uuid) return;
@@ -66,7 +67,7 @@ export class Detail {
       this._history,
     );
     this.update();
-    this.refreshHistory();
+    this._takeHistory();
     heading.focus();
   }
 
@@ -101,20 +102,28 @@ export class Detail {
     this._facts.replaceChildren(...nodes.flat());
   }
 
-  /** Asks for the history again, as an event about the instance has happened. */
-  async refreshHistory() {
+  /** An event about some instance has happened; the history has it a moment later. */
+  addEvent(line) {
+    if (this._uuid && line.uuid === this._uuid) this._addLines([line]);
+  }
+
+  async _takeHistory() {
     const uuid = this._uuid;
     let lines = [];
-    let fault = "";
     try {
       lines = await api.history({ uuid, limit: HISTORY });
     } catch (error) {
-      fault = error.message;
+      if (uuid === this._uuid) this._history.replaceChildren(element("li", { class: "hint" }, error.message));
     }
-    if (uuid !== this._uuid) return;
-    this._bar.replaceChildren(...[timeline(lines)].filter(Boolean));
-    const items = lines.map((line) => eventItem(line));
-    this._history.replaceChildren(...(items.length ? items : [element("li", { class: "hint" }, fault || "nothing yet")]));
+    if (uuid === this._uuid) this._addLines(lines);
+  }
+
+  _addLines(lines) {
+    for (const line of lines) this._lines.set(keyOf(line), line);
+    if (!this._lines.size) return;
+    const sorted = [...this._lines.values()].sort((a, b) => new Date(b.time) - new Date(a.time));
+    this._bar.replaceChildren(...[timeline(sorted)].filter(Boolean));
+    this._history.replaceChildren(...sorted.slice(0, HISTORY).map((line) => eventItem(line)));
   }
 
   /** The instance that is shown; "" if none is. */

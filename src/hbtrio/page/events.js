@@ -16,7 +16,7 @@ export function when(text) {
 }
 
 /** The same event, if the history and the stream both have it. */
-const keyOf = ({ time, kind, uuid, event, result, note }) =>
+export const keyOf = ({ time, kind, uuid, event, result, note }) =>
   [time, kind, uuid, event, result, note].join("\0");
 
 /** An event as an item of a list; `about` is the link to its instance, if it is to be shown. */

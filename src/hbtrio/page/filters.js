@@ -50,7 +50,7 @@ export class Filters {
       const count = counts.get(level) ?? 0;
       setText(number, String(count));
       // What can be pressed stays: it may be pressed already.
-      button.hidden = count === 0 && !this._levels.has(level) && level > 0;
+      button.hidden = count === 0 && !this._levels.has(level);
       button.classList.toggle("worrying", count > 0 && level <= WORRYING);
     }
     this._updateHosts(fleet);

@@ -105,7 +105,9 @@ export class Overview {
     }
     section.hidden = visible === 0;
     const known = this._fleet.hosts.get(host);
-    const link = known?.link && known.link !== "up" ? `, link ${known.link}` : "";
+    // A host says more of its own link than an agent of a host's.
+    const state = known?.link?.state ?? known?.link ?? "up";
+    const link = state === "up" || state === "none" ? "" : `, link ${state}`;
     const held = known?.held_since ? ", alarms held back" : known?.brake_closed ? ", brake closed" : "";
     const bad = worrying ? `, ${worrying} to look at` : "";
     setText(summary, `${list.children.length}${bad}${link}${held}`);

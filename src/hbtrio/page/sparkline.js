@@ -5,6 +5,9 @@ import { setText, svg } from "./dom.js";
 const [WIDTH, HEIGHT] = [240, 48];
 const SAMPLES = 120;
 
+/** The line is drawn as wide as if there were this many. */
+const LEAST = 20;
+
 export class Sparkline {
   constructor() {
     this._samples = [];
@@ -18,8 +21,9 @@ export class Sparkline {
   add(value) {
     this._samples = [...this._samples, value].slice(-SAMPLES);
     const most = Math.max(1, ...this._samples);
-    const step = WIDTH / (SAMPLES - 1);
-    const from = SAMPLES - this._samples.length;
+    const places = Math.max(LEAST, this._samples.length);
+    const step = WIDTH / (places - 1);
+    const from = places - this._samples.length;
     const points = this._samples.map(
       (one, index) => `${((from + index) * step).toFixed(1)},${(HEIGHT - 3 - (one / most) * (HEIGHT - 6)).toFixed(1)}`,
     );

@@ -1,0 +1,392 @@
+"""The status page in a real browser, at a real host and a real agent with a real guest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import axe_playwright_python
+import pytest
+import trio
+from playwright.sync_api import Page, expect
+
+from hbtrio.lab.daemon import Daemon
+from hbtrio.lab.fake_vim import fake_vim
+from hbtrio.lab.guest import LabGuest
+from hbtrio.lab.launcher import until_it_serves, write_toml
+from hbtrio.lab.scene import Scene, event, open_scene
+from support.agent_world import request_bytes
+from support.browser import BrowserThread, Tab, open_browser
+from support.free_ports import free_port
+from support.guest_farm import open_guest_farm
+from support.real_processes import SOON_S
+
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("home")]
+
+HOST: Final = {"uuid": "11111111-2222-3333-4444-555555555555", "hostname": "compute-0"}
+TOKEN: Final = "0123456789-operators-only"
+
+#: From an event to the screen, in milliseconds.
+SEEN_MS: Final = 1000
+
+#: What the browser itself says of requests that failed while a daemon was away.
+AWAY: Final = "Failed to load resource"
+
+ANY_POINTS: Final = re.compile(r"\d")
+
+#: What of a fleet of 2,000 the browser may use of a processor while nothing happens.
+IDLE_SHARE: Final = 0.05
+
+
+@attrs.frozen(eq=False)
+class Watched:
+    """A host and an agent with their pages, and a browser."""
+
+    scene: Scene
+    browser: BrowserThread
+    host_url: str
+    agent_url: str
+    agent: Daemon
+
+
+@asynccontextmanager
+async def watched(*, agent: bool = False) -> AsyncIterator[Watched]:
+    """A host that runs no corrective commands, its page, and an agent if it is wanted."""
+    ports = free_port(), free_port()
+    async with (
+        open_browser() as browser,
+        open_scene() as scene,
+        fake_vim() as vim,
+        trio.open_nursery() as nursery,
+    ):
+        directory = scene.directory
+        state = directory / "state"
+        state.mkdir()
+        scene.settings |= {
+            "hostname": "compute-0",
+            "corrective-commands": {},
+            "state_dir": str(state),
+            "observe": {"listen": f"tcp:127.0.0.1:{ports[0]}"},
+        }
+        daemon = None
+        if agent:
+            link = {"connect": f"unix:{directory}/link", "host_uuid": HOST["uuid"]}
+            scene.settings["agent"] = link
+            vim.hosts[HOST["uuid"]] = {"hostname": HOST["hostname"], "state": "enabled"}
+            vim.instances[HOST["uuid"]] = []
+            daemon = await start_agent(directory, ports[1], vim.url)
+            nursery.start_soon(daemon.watch)
+            await ask_as_vim(directory, f"/v1/hosts/{HOST['uuid']}", HOST)
+        host = await scene.start_host()
+        try:
+            yield Watched(
+                scene,
+                browser,
+                f"http://127.0.0.1:{ports[0]}/",
+                f"http://127.0.0.1:{ports[1]}/",
+                host if daemon is None else daemon,
+            )
+        finally:
+            if daemon is not None:
+                with trio.CancelScope(shield=True):
+                    await daemon.kill()
+
+
+async def ask_as_vim(directory: Path, path: str, body: dict[str, Any]) -> None:
+    with trio.fail_after(SOON_S):
+        async with await trio.open_unix_socket(f"{directory}/vim") as stream:
+            await stream.send_all(request_bytes("POST", path, body))
+            answer = b"".join([bytes(data) async for data in stream])
+    assert b'"pass"' in answer, answer
+
+
+async def registered(scene: Scene, name: str) -> LabGuest:
+    """An instance that the agent knows."""
+    guest = await heartbeating(scene, name)
+    about = {"uuid": guest.uuid, "hostname": HOST["hostname"], "services": ["heartbeat"]}
+    await ask_as_vim(scene.directory, f"/v1/instances/{guest.uuid}", about)
+    return guest
+
+
+async def start_agent(directory: Path, port: int, vim_url: str) -> Daemon:
+    token = directory / "token"
+    token.touch(0o600)
+    token.write_text(TOKEN)
+    settings = {
+        "name": "controller-0",
+        "vim": {"listen": f"unix:{directory}/vim", "url": vim_url, "audit_s": 3600},
+        "link": {"listen": f"unix:{directory}/link"},
+        "operator": {"listen": f"tcp:127.0.0.1:{port}", "token_file": str(token)},
+        "store": {"file": str(directory / "agent.db")},
+    }
+    write_toml(directory / "agent.toml", settings)
+    arguments = ["agent", "--config", str(directory / "agent.toml")]
+    daemon = await Daemon.start("the agent", arguments, directory / "agent.log")
+    await until_it_serves(daemon, directory / "vim")  # of its sockets the last
+    return daemon
+
+
+async def heartbeating(scene: Scene, name: str) -> LabGuest:
+    guest = await scene.add_guest(name)
+    guest.configure(HB_INTERVAL=400, HEALTH_CHECK_INTERVAL=0, VOTE=9)
+    await guest.start()
+    await scene.events.wait_for(event("heartbeating", guest), within_s=SOON_S)
+    return guest
+
+
+async def see(tab: Tab, guest: LabGuest, label: str, within_ms: float = SOON_S * 1000) -> None:
+    def check(page: Page) -> None:
+        found = page.locator(f"#cell-{guest.uuid}")
+        expect(found).to_have_attribute("aria-label", label, timeout=within_ms)
+
+    await tab.do(check)
+
+
+# -- at a host ------------------------------------------------------------------------------
+
+
+async def test_a_loss_is_on_screen_within_a_second_and_read_out() -> None:
+    async with watched() as all_of:
+        scene = all_of.scene
+        web, db = await heartbeating(scene, "web"), await heartbeating(scene, "db")
+        tab = await all_of.browser.tab(all_of.host_url)
+        for guest in (web, db):
+            await see(tab, guest, f"{guest.name}: heartbeating")
+        assert db.daemon is not None
+        db.daemon.freeze()
+        await scene.events.wait_for(event("loss", db), within_s=SOON_S)
+        await see(tab, db, "db: lost", SEEN_MS)
+
+        def looks(page: Page) -> None:
+            expect(page.locator("#news")).to_have_text("db is lost")
+            first = page.locator("#rows tr").first
+            expect(first.locator("td").first).to_have_text("lost")
+            expect(first.locator("th")).to_have_text("db")
+            expect(page.locator("#events li").first).to_contain_text("db")
+            page.get_by_role("button", name="1 lost").click()
+            expect(page.locator("#rows tr")).to_have_count(1)
+            expect(page.locator(f"#cell-{web.uuid}")).to_be_hidden()
+
+        await tab.do(looks)
+        since = len(scene.events.since())
+        db.daemon.thaw()
+        await scene.events.wait_for(event("heartbeating", db), within_s=SOON_S, since=since)
+        await see(tab, db, "db: heartbeating", SEEN_MS)
+        assert tab.complaints == []
+
+
+async def test_the_details_count_a_window_down_and_only_show() -> None:
+    async with watched() as all_of, trio.open_nursery() as nursery:
+        scene = all_of.scene
+        db = await heartbeating(scene, "db")
+        db.will("revocable", "stop", status=1, says="orders: 3 orders are open", after_s=3)
+        tab = await all_of.browser.tab(all_of.host_url)
+        await see(tab, db, "db: heartbeating")
+
+        def opens(page: Page) -> None:
+            # By the keyboard alone.
+            page.get_by_role("listbox", name="compute-0").focus()
+            page.keyboard.press("End")
+            page.keyboard.press("Enter")
+            expect(page.locator("#detail-title")).to_be_focused()
+            expect(page.locator("#detail")).to_contain_text(db.uuid)
+            expect(page.locator(".sparkline polyline")).to_have_attribute("points", ANY_POINTS)
+
+        await tab.do(opens)
+        vote = f"/v1/instances/{db.uuid}/vote"
+        nursery.start_soon(scene.post, vote, {"event": "stop"})
+        await tab.do(lambda page: expect(page.locator(".windows meter")).to_be_visible())
+        await see(tab, db, "db: heartbeating, a window is open")
+        await scene.events.wait_for(event("vote", db), within_s=SOON_S)
+
+        def verdict(page: Page) -> None:
+            history = page.locator("#detail .events")
+            expect(history).to_contain_text("vote stop reject", timeout=SEEN_MS)
+            expect(history).to_contain_text("3 orders are open")
+            assert page.locator("form:visible").count() == 0
+            page.keyboard.press("Escape")
+            expect(page.locator("#detail")).to_be_hidden()
+
+        await tab.do(verdict)
+        assert tab.complaints == []
+
+
+async def test_the_page_survives_a_restart_of_its_host() -> None:
+    async with watched() as all_of:
+        scene = all_of.scene
+        db = await heartbeating(scene, "db")
+        tab = await all_of.browser.tab(all_of.host_url)
+        await see(tab, db, "db: heartbeating")
+        assert scene.host is not None
+        await scene.host.kill()
+        lost = "reconnecting"
+        await tab.do(lambda page: expect(page.locator("#connection")).to_have_text(lost))
+        web = await scene.add_guest("web")
+        await web.start()
+        await scene.start_host()
+        await tab.do(lambda page: expect(page.locator("#connection")).to_have_text("live"))
+        for guest in (db, web):
+            await see(tab, guest, f"{guest.name}: heartbeating")
+        assert all(AWAY in line for line in tab.complaints), tab.complaints
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+async def test_axe_finds_nothing(width: int, scheme: str) -> None:
+    assert axe_playwright_python.__file__ is not None
+    script = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+    async with watched(agent=True) as all_of:
+        db = await registered(all_of.scene, "db")
+        await registered(all_of.scene, "web")
+        for url in (all_of.host_url, all_of.agent_url):
+            # axe makes elements of text, which the page's policy forbids.
+            options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+            tab = await all_of.browser.tab(url, bypass_csp=True, **options)
+            await see(tab, db, "db: heartbeating")
+            for hash_ in ("", db.uuid):
+
+                def faults(page: Page, hash_: str = hash_) -> list[str]:
+                    page.evaluate("hash => { location.hash = hash; }", hash_)
+                    expect(page.locator("#detail")).to_be_visible(visible=bool(hash_))
+                    page.evaluate(script)
+                    found = page.evaluate("axe.run()")["violations"]
+                    return [
+                        f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]
+                    ]
+
+                assert await tab.do(faults) == []
+
+
+async def test_2000_instances_cost_the_browser_little() -> None:
+    count = 2000
+    async with watched() as all_of, open_guest_farm(all_of.scene.channel_dir) as farm:
+        await farm.listen(count)
+        status = all_of.scene.status
+
+        async def all_beat() -> bool:
+            found: int = (await status())["host"]["heartbeating"]
+            return found == count
+
+        with trio.fail_after(60):
+            while not await all_beat():  # noqa: ASYNC110 - another process sets no event
+                await trio.sleep(0.2)
+        tab = await all_of.browser.tab(all_of.host_url)
+        text = f"{count} of {count} shown"
+        await tab.do(lambda page: expect(page.locator("#shown")).to_have_text(text))
+
+        def used_s(page: Page) -> float:
+            """How long tasks of the page's thread have run, in seconds."""
+            session = page.context.new_cdp_session(page)
+            session.send("Performance.enable")
+            metrics = session.send("Performance.getMetrics")["metrics"]
+            return next(one["value"] for one in metrics if one["name"] == "TaskDuration")
+
+        await trio.sleep(3)  # what follows the first paint
+        before, began = await tab.do(used_s), trio.current_time()
+        await trio.sleep(12)  # a status of all is asked for every ten seconds
+        share = (await tab.do(used_s) - before) / (trio.current_time() - began)
+        print(f"{share:.2%} of a processor")
+        assert share < IDLE_SHARE
+        assert tab.complaints == []
+
+
+# -- at an agent ----------------------------------------------------------------------------
+
+
+async def test_at_an_agent_an_operator_votes_with_the_token() -> None:
+    async with watched(agent=True) as all_of:
+        scene = all_of.scene
+        db = await registered(scene, "db")
+        db.will("revocable", "stop", status=1, says="3 orders are open")
+        tab = await all_of.browser.tab(f"{all_of.agent_url}#{db.uuid}")
+        await see(tab, db, "db: heartbeating")
+
+        def without(page: Page) -> None:
+            page.get_by_role("button", name="Send").click()
+            expect(page.get_by_role("log")).to_contain_text("the token is missing or wrong")
+            expect(page.get_by_label("Operator token").last).to_be_focused()
+
+        def votes(page: Page) -> list[str]:
+            urls: list[str] = []
+            page.on("request", lambda request: urls.append(request.url))
+            page.get_by_label("Operator token").last.fill(TOKEN)
+            page.get_by_role("button", name="Send").click()
+            expect(page.get_by_role("log")).to_contain_text("vote stop reject")
+            expect(page.get_by_role("log")).to_contain_text("3 orders are open")
+            expect(page.locator("#detail .events")).to_contain_text("vote stop reject")
+            assert page.context.cookies() == []
+            return [*urls, page.url]
+
+        await tab.do(without)
+        assert not any(TOKEN in url for url in await tab.do(votes))
+        assert [line for line in tab.complaints if "401" not in line] == []
+
+
+async def test_an_action_is_asked_for_twice() -> None:
+    async with watched(agent=True) as all_of:
+        scene = all_of.scene
+        db = await registered(scene, "db")
+        tab = await all_of.browser.tab(f"{all_of.agent_url}#{db.uuid}")
+        await see(tab, db, "db: heartbeating")
+
+        def acts(page: Page) -> None:
+            page.get_by_label("What to do").select_option("act")
+            page.get_by_label("Event or action").select_option("stop")
+            page.get_by_label("Operator token").last.fill(TOKEN)
+            page.get_by_role("button", name="Send").click()
+            expect(page.get_by_text("Really stop db?")).to_be_visible()
+            assert page.locator(".progress li").count() == 0
+            page.get_by_role("button", name="Yes, do it").click()
+            expect(page.get_by_role("log")).to_contain_text("end done")
+
+        await tab.do(acts)
+
+
+async def test_a_page_of_another_origin_can_do_nothing() -> None:
+    async with watched(agent=True) as all_of:
+        db = await registered(all_of.scene, "db")
+        # The host's page is of another origin than the agent's: another port.
+        tab = await all_of.browser.tab(all_of.host_url, bypass_csp=True)
+
+        def tries(page: Page) -> list[str]:
+            found: list[str] = page.evaluate(
+                """async ([agent, uuid, token]) => {
+                    const vote = `${agent}v1/instances/${uuid}/vote`;
+                    const body = JSON.stringify({ event: "stop" });
+                    const all = [
+                        () => fetch(`${agent}v1/status`),
+                        () => fetch(vote, { method: "POST", body }),
+                        () => fetch(vote, { method: "POST", body,
+                                            headers: { authorization: `Bearer ${token}` } }),
+                    ];
+                    const read = [];
+                    for (const one of all) {
+                        try { read.push(await (await one()).text()); } catch { read.push(""); }
+                    }
+                    return read;
+                }""",
+                [all_of.agent_url, db.uuid, TOKEN],
+            )
+            return found
+
+        assert await tab.do(tries) == ["", "", ""]
+        assert all_of.scene.events.since() == [
+            line for line in all_of.scene.events.since() if line["kind"] != "vote"
+        ]
+
+        def framed(page: Page) -> list[str]:
+            page.evaluate(
+                """agent => {
+                    const frame = document.createElement("iframe");
+                    frame.src = agent;
+                    document.body.append(frame);
+                    return new Promise(resume => frame.addEventListener("load", resume));
+                }""",
+                all_of.agent_url,
+            )
+            return [frame.url for frame in page.frames[1:]]
+
+        assert not any(url.startswith("http") for url in await tab.do(framed))
