@@ -24,7 +24,7 @@ export class ActionForm {
     this._token.hidden = api.token.get() !== "";
     this._send = element("button", { type: "submit" }, "Send");
     this._question = element("p", { class: "question", role: "alert" });
-    this._progress = element("ol", { class: "progress", role: "log", "aria-label": "Progress" });
+    this._progress = element("div", { class: "progress", role: "log", "aria-label": "Progress" });
     this.node = element(
       "form",
       { class: "act", "aria-label": "Vote, notify or act", on: { submit: (event) => this._submit(event) } },
@@ -72,7 +72,7 @@ export class ActionForm {
         this._token.hidden = false;
         this._token.focus();
       }
-      this._add(element("li", { class: "refused" }, printable(error.message)));
+      this._add(element("p", { class: "refused" }, printable(error.message)));
     } finally {
       this._send.disabled = false;
     }
@@ -84,7 +84,7 @@ export class ActionForm {
     const words = [line.step, line.event, line.result, line.outcome].filter(Boolean).join(" ");
     const said = [line.reason, line.skipped, line.waiting, line.output].filter(Boolean).join("; ");
     const refused = ["reject", "failed", "error"].includes(line.result) || line.outcome === "rejected";
-    const item = element("li", { class: refused ? "refused" : false }, element("strong", {}, words));
+    const item = element("div", { class: refused ? "refused" : false }, element("strong", {}, words));
     if (said) item.append(" ", element("bdi", {}, printable(said)));
     this._add(item);
     if (line.seconds && !line.result) {
