@@ -66,8 +66,8 @@ function drawDaemon() {
   const bad = [...fleet.instances.values()].filter((one) => one.level <= WORRYING).length;
   document.title = `${bad ? `(${bad}) ` : ""}${name} · hbtrio`;
   setText(byId("title"), name);
-  const many = `${fleet.instances.size} instances`;
-  const what = fleet.isAgent ? `agent of ${fleet.hosts.size} hosts, ${many}` : `host, ${many}, read-only`;
+  const many = counted(fleet.instances.size, "instance");
+  const what = fleet.isAgent ? `agent of ${counted(fleet.hosts.size, "host")}, ${many}` : `host, ${many}, read-only`;
   setText(byId("about"), `${what} · hbtrio ${fleet.daemon.version}`);
   const items = warningsOf(fleet).map(([grave, text]) =>
     element("li", { class: grave ? "grave" : false }, shape(grave ? "lost" : "ill"), element("bdi", {}, printable(text))),
@@ -77,6 +77,8 @@ function drawDaemon() {
   if (before.trim() !== items.map((item) => item.textContent).join("")) arrange(alerts.firstElementChild, items);
   alerts.hidden = items.length === 0;
 }
+
+const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
 /** Reads out which instances got worse, and which are heartbeating again. */
 function announce(changed) {

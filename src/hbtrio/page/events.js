@@ -62,9 +62,9 @@ export class Events {
     return true;
   }
 
-  /** Shows what was added. */
+  /** Shows what was added, once the instances' names are known. */
   update() {
-    if (!this._fresh.length) return;
+    if (!this._fresh.length || !this._fleet.daemon) return;
     const late = (line) => -new Date(line.time).getTime();
     const known = new Map(this._lines.map(({ line, node }) => [line, node]));
     const lines = [...this._lines.map(({ line }) => line), ...this._fresh];
