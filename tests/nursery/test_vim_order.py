@@ -17,6 +17,7 @@ import trio
 from hbtrio.fsm.heartbeat.illness import HEALTH_INTERVAL_S, UNTIL_NOTICE_S
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.fsm.ownership import Owner
+from hbtrio.nursery.agent.instance_states import SETTLES_S
 from hbtrio.nursery.agent.unasked_rounds import CantAsk
 from hbtrio.wire.vocabulary import EVENT_TABLE, ActionName, Event, ExpectedEffect, Health
 from support.fake_processes import FakeRun
@@ -281,6 +282,31 @@ async def test_ill_health_during_an_action_is_told_only_if_it_lasts(
         if not lasts:
             client.health = Health.HEALTHY
         await trio.sleep_until(course.heartbeating_at + HEALTH_INTERVAL_S + 2)
+        assert [state for _, state in world.vim.alarms] == (["unhealthy"] if lasts else [])
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+async def test_ill_health_of_one_that_moves_is_told_only_if_it_lasts(
+    lasts: bool, tmp_path: Path
+) -> None:
+    """Its new host knows nothing of the event; the agent does."""
+    async with order_world(tmp_path, OurClient) as world:
+        client = world.vm.client
+        assert client is not None
+
+        def falls_ill(told: Told) -> None:
+            if told.is_vote:
+                client.health, client.log_msg = Health.UNHEALTHY, "load"
+
+        world.vm.on_told = falls_ill
+        await acts(world, CASES["migration"])
+        assert world.target.host.channel(world.vm.uuid).heartbeat.health is Health.UNHEALTHY
+        await trio.sleep(SETTLES_S - 10)
+        nobody_was_lost(world)
+        if not lasts:
+            client.health = Health.HEALTHY
+        # Its host repeats it once a minute.
+        await trio.sleep(70)
         assert [state for _, state in world.vim.alarms] == (["unhealthy"] if lasts else [])
 
 

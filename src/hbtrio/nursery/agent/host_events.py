@@ -158,6 +158,8 @@ class HostEvents:
         if bound is None or bound.hostname != hostname or instance is None:
             return
         warn_of_vote(instance, before)
+        if instance.heartbeating:
+            self._states.heartbeating(uuid)
         if before is not None and instance.heartbeating:
             # That it stopped heartbeating is sent with the report, after the alarm.
             await self._states.notify([bound])

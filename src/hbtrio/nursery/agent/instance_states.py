@@ -8,8 +8,11 @@ comes with it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from typing import Final
+
+import trio
 
 from hbtrio.fsm.delivery import OutboxKind
 from hbtrio.nursery.agent.fleet import Fleet
@@ -24,6 +27,10 @@ _log = logging.getLogger("hbtrio.agent")
 
 #: The VIM goes on without an answer after 45 s; a longer VOTE than this is warned of.
 _VOTE_WARNING_S: Final = 40
+
+#: For how long ill health is not sent after a moved instance is heartbeating again, in seconds. A
+#: guest whose ill health lasts requests its action again after 60 s.
+SETTLES_S: Final = 50.0
 
 #: The kinds of reports that raise an alarm.
 ALARMS: Final = {"loss": AlarmState.FAILED, "unhealthy": AlarmState.UNHEALTHY}
@@ -48,6 +55,8 @@ class InstanceStates:
         self._newest: dict[str, ServiceEvent] = {}
         #: Instances whose state is not sent for now, see :mod:`hbtrio.nursery.agent.vim_steps`.
         self.withheld: set[str] = set()
+        #: Until when the ill health of moved instances is not sent; infinity: not heartbeating yet.
+        self._settled_at: dict[str, float] = {}
         #: Instances with a state whose delivery was given up.
         self._owed: set[str] = set()
 
@@ -66,15 +75,31 @@ class InstanceStates:
     def alarm(self, bound: InstanceRecord, report: LinkReport, *, held: bool) -> list[NewEntry]:
         """Makes the alarm that a report raises, if any; ``held``: it waits for its release.
 
-        Ill health between a ``proceed`` and the VIM's own step belongs to the event: the VIM would
-        repair an instance that it is about to act on.
+        Ill health between a ``proceed`` and the VIM's own step belongs to the event, and so does
+        that of an instance that has just moved: the VIM would repair what it is acting on.
         """
         state = ALARMS.get(report.kind)
-        if state is None or (state is AlarmState.UNHEALTHY and bound.uuid in self.withheld):
+        if state is None or (state is AlarmState.UNHEALTHY and self._is_in_event(bound.uuid)):
             return []
         action = report.corrective_action or CorrectiveAction.NONE
         body = AlarmEvent(bound.uuid, bound.hostname, state, action).body()
         return [NewEntry(OutboxKind.ALARM, bound.uuid, body, hostname=bound.hostname, held=held)]
+
+    def _is_in_event(self, uuid: str) -> bool:
+        settled_at = self._settled_at.get(uuid, -math.inf)
+        return uuid in self.withheld or trio.current_time() < settled_at
+
+    def moved(self, bound: InstanceRecord) -> None:
+        """Notes that an instance is on another host, which knows nothing of the VIM's event."""
+        self._settled_at[bound.uuid] = math.inf
+        live = self._fleet.live_on(bound.hostname, bound.uuid)
+        if live is not None and live.heartbeating:
+            self.heartbeating(bound.uuid)
+
+    def heartbeating(self, uuid: str) -> None:
+        """Notes that the host of an instance has reported that it is heartbeating."""
+        if self._settled_at.get(uuid) == math.inf:
+            self._settled_at[uuid] = trio.current_time() + SETTLES_S
 
     def changes(self, services: Iterable[ServiceEvent]) -> list[NewEntry]:
         """Returns entries for the states that the VIM does not know.
@@ -124,6 +149,7 @@ class InstanceStates:
         self._newest.pop(bound.uuid, None)
         self._owed.discard(bound.uuid)
         self.withheld.discard(bound.uuid)
+        self._settled_at.pop(bound.uuid, None)
 
     async def notify_again(self, bound: InstanceRecord) -> None:
         """Notifies the VIM again of a listed instance whose delivery was given up, if any.

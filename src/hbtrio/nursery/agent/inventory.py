@@ -223,6 +223,7 @@ class AgentInventory:
         if before is not None and before.hostname != instance.hostname:
             _log.info("%s: moved from %s to %s", instance.uuid, before.hostname, instance.hostname)
             self._fleet.note_move(before, instance.hostname)
+            self._states.moved(instance)
             self._disable_reporting(before)
             reason = f"it has moved to {instance.hostname}"
             await self._guard.left(before.hostname, instance.uuid, reason)
