@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from hbtrio.config.host import HostConfig
 from hbtrio.errors import ExitStatus
 from hbtrio.nursery.guest.named_port import NAMED_DEVICE
 
@@ -167,3 +168,9 @@ def test_directories(tmp_path: Path) -> None:
         "etc/hbtrio": ("40750", 0, 13),
         "run/hbtrio": ("40750", 12, 13),
     }
+
+
+def test_systemd_lets_a_host_finish_its_actions() -> None:
+    """It signals the host alone, and waits for longer than the host does."""
+    assert setting("host", "KillMode") == "mixed"
+    assert float(setting("host", "TimeoutStopSec")) >= HostConfig().stop_grace_s + 10
