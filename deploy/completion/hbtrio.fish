@@ -51,7 +51,7 @@ function _shtab_hbtrio_using
 end
 
 set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' lab check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --ca --certificate --channel-dir --config --control-socket --copy --device --events --key --limit --log --name --recent --state-dir --token-file --url
+set -g _shtab_hbtrio_opts_with_value --app-socket --before --ca --certificate --channel-dir --config --control-socket --copy --device --events --host --key --limit --log --name --recent --state --state-dir --token-file --url
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -87,6 +87,9 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl' -l certificate -xka "(__fish_com
 complete -c hbtrio -n '_shtab_hbtrio_using ctl' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'private key of --certificate'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a status -d 'Show the host or fleet and its instances.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l state -xka "absent heartbeating lost not-watched paused restarting returning stopped suspended unwatched waiting" -d state
+complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l unhealthy -d 'only instances that are lost, ill, absent or unwatched'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l host -x -d 'only instances on this host'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l json -d 'all that the daemon reports, as JSON'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a vote -d 'Ask an instance whether an event may happen.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -s h -l help -d 'show this help message and exit'

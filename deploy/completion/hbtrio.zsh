@@ -132,7 +132,11 @@ _shtab_hbtrio_ctl_release_defaults_added=0
 
 _shtab_hbtrio_ctl_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--state[state]:STATE:(absent heartbeating lost not-watched paused restarting returning stopped suspended unwatched waiting)"
+  "--unhealthy[only instances that are lost, ill, absent or unwatched]"
+  "--host[only instances on this host]:HOST:"
   "--json[all that the daemon reports, as JSON]"
+  "(*)::only these\: its uuid, a unique prefix of it, or its name if unique:"
 )
 
 # guard to ensure default positional specs are added only once per session

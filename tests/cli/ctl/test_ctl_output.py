@@ -161,7 +161,7 @@ async def test_status() -> None:
         await world.at(11.5)
         called = await call(api.path, "status", terminal=True, columns=80)
         assert called.lines == [
-            "compute-0: 2 of 3 heartbeating, hbtrio 0.1.0 since 2026-01-01 00:00:00+00:00",
+            "compute-0: 2 of 3 heartbeating (1 waiting), hbtrio 0.1.0 since 2026-01-01 00:00…",
             "no agent is configured",
             f"memory: {NO_DIRECTORY}",
             "",
@@ -184,6 +184,37 @@ async def test_status_as_json_is_what_the_host_says() -> None:
         assert all(char.isprintable() for char in called.text.replace("\n", ""))
         assert called.text.isascii()
         assert called.status == ExitStatus.DONE
+
+
+async def test_status_of_some() -> None:
+    async with serving() as (world, api):
+        lost = await world.heartbeating(name="web-10")
+        await world.heartbeating(name="web-9")
+        await world.heartbeating(name="web-2")
+        lost.answers_after_s, lost.sends_init = None, False
+        await world.at(8)
+
+        async def names(*words: str) -> list[str]:
+            called = await call(api.path, "status", "--json", *words)
+            assert called.status == ExitStatus.DONE
+            return [one["name"] for one in json.loads(called.text)["instances"]]
+
+        head, *_, _, first, second, third = (await call(api.path, "status")).lines
+        assert head.startswith("compute-0: 2 of 3 heartbeating (1 lost), ")
+        shown = [line.split()[1] for line in (first, second, third)]
+        assert shown == ["web-10", "web-2", "web-9"]
+        assert await names("web-9", ONE) == ["web-10", "web-9"]
+        assert await names("--state", "heartbeating") == ["web-2", "web-9"]
+        assert await names("--state", "lost", "--state", "heartbeating") == shown
+        assert await names("--unhealthy") == ["web-10"]
+        assert await names("--host", "compute-0", "--unhealthy") == ["web-10"]
+        assert await names("--state", "paused") == []
+        for words, fault in (
+            (("nobody",), "no instance nobody here"),
+            (("--host", "h"), "--host: this is compute-0; its agent knows others (--url)"),
+        ):
+            with pytest.raises(UserError, match=re.escape(fault)):
+                await call(api.path, "status", *words)
 
 
 # -- the terminal ---------------------------------------------------------------------------

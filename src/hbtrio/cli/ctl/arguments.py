@@ -18,6 +18,21 @@ _PAGE: Final = 1000
 #: How similar a word must be to a known one for that one to be proposed.
 _ALIKE: Final = 0.7
 
+#: The states of instances, as status shows them.
+_STATES: Final = (
+    "absent",
+    "heartbeating",
+    "lost",
+    "not-watched",
+    "paused",
+    "restarting",
+    "returning",
+    "stopped",
+    "suspended",
+    "unwatched",
+    "waiting",
+)
+
 _UUID_HELP = "its uuid, a unique prefix of it, or its name if unique"
 
 
@@ -108,6 +123,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     status = command("status", "show the host or fleet and its instances")
+    status.add_argument("names", metavar="NAME", nargs="*", help=f"only these: {_UUID_HELP}")
+    status.add_argument(
+        "--state",
+        metavar="STATE",
+        type=_Words("state", _STATES),
+        action="append",
+        default=[],
+        help=f"only instances in this state; may be given several times: {', '.join(_STATES)}",
+    )
+    status.add_argument(
+        "--unhealthy",
+        action="store_true",
+        help="only instances that are lost, ill, absent or unwatched",
+    )
+    status.add_argument("--host", metavar="HOST", help="only instances on this host")
     status.add_argument("--json", action="store_true", help="all that the daemon reports, as JSON")
 
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]

@@ -15,6 +15,7 @@ from hbtrio.cli.ctl.fleet import show_fleet
 from hbtrio.cli.ctl.instances import is_uuid, resolved
 from hbtrio.cli.ctl.names import Names
 from hbtrio.cli.ctl.progress import ProgressView, unwatched
+from hbtrio.cli.ctl.ranking import Selection
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import counted
 from hbtrio.cli.ctl.views import show_event, show_status
@@ -153,14 +154,21 @@ class Session:
                 return await self._round(kind)
 
     async def _status(self) -> int:
-        if self._options.json:
+        selection = Selection.of(self._options)
+        if self._options.json and selection.is_everything:
             self._screen.json(await self._client.status(dict[str, Any]), indent=2)
             return ExitStatus.DONE
         status = await self._client.any_status()
-        if isinstance(status, FleetStatus):
-            show_fleet(self._screen, status)
+        if not isinstance(status, FleetStatus):
+            selection = selection.on(status.host.hostname)
+        if self._options.json:
+            whole = await self._client.status(dict[str, Any])
+            whole["instances"] = selection.of_members(status, whole["instances"])
+            self._screen.json(whole, indent=2)
+        elif isinstance(status, FleetStatus):
+            show_fleet(self._screen, status, selection)
         else:
-            show_status(self._screen, status)
+            show_status(self._screen, status, selection)
         return ExitStatus.DONE
 
     async def _history(self) -> int:

@@ -6,12 +6,14 @@ from typing import Final
 
 import attrs
 
+from hbtrio.cli.ctl.ranking import ALL, Selection, counts
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import (
     HEALTH_COLOURS,
     STATE_COLOURS,
     column,
     counted,
+    in_brackets,
     numbers,
     uuid_length,
     write_clipped,
@@ -24,15 +26,19 @@ from hbtrio.wire.operator import FleetHostLine, FleetInstanceLine, FleetStatus
 _LINK_COLOURS: Final = {"up": "good", "down": "warn", "lost": "bad", "never": "bad"}
 
 
-def show_fleet(screen: Screen, status: FleetStatus) -> None:
-    """Writes the agent, its hosts by name, and its instances by name and uuid."""
-    agent = status.agent
+def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) -> None:
+    """Writes the agent, its hosts by name, and the selected instances, the worst first.
+
+    Raises:
+        UserError: the selection names what is not there.
+    """
+    agent, instances = status.agent, selection.of_instances(status.instances)
     heartbeating = sum(one.heartbeating for one in status.instances)
     up = sum(one.link == "up" for one in status.hosts)
     write_clipped(
         screen,
         f"{agent.name}: {heartbeating} of {counted(len(status.instances), 'instance')} "
-        "heartbeating, "
+        f"heartbeating{in_brackets(counts(status.instances))}, "
         f"{up} of {counted(len(status.hosts), 'host')} linked, VIM {agent.vim or 'none'}, "
         f"hbtrio {agent.version} since {moment(agent.started)}",
         "",
@@ -56,7 +62,7 @@ def show_fleet(screen: Screen, status: FleetStatus) -> None:
             since = moment(host.held_since)
             text = f"ALARM: {host.hostname}: alarms held back since {since}: {host.held_why}"
             write_clipped(screen, text, "bad")
-    if status.hosts:
+    if status.hosts and selection.is_everything:
         hosts = status.hosts
         columns = [
             attrs.evolve(column("HOST", [one.hostname for one in hosts]), flexible=True),
@@ -67,8 +73,7 @@ def show_fleet(screen: Screen, status: FleetStatus) -> None:
             attrs.evolve(column("NOTE", [_note(one) for one in hosts]), flexible=True),
         ]
         write_table(screen, columns)
-    if status.instances:
-        instances = sorted(status.instances, key=lambda one: (_name(one).casefold(), one.uuid))
+    if instances:
         length = uuid_length([one.uuid for one in instances], screen.columns)
         columns = [column("UUID", [one.uuid[:length] for one in instances])]
         if any(one.domain for one in instances):
@@ -110,8 +115,3 @@ def _doing(instance: FleetInstanceLine, actions: dict[str, str]) -> str:
     if instance.heartbeating or not state or state in note:
         return note
     return f"{note}; libvirt: {state}" if note else f"libvirt: {state}"
-
-
-def _name(instance: FleetInstanceLine) -> str:
-    """Libvirt's name of an instance, or else its guest's."""
-    return instance.domain or instance.name

@@ -89,6 +89,11 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
+def in_brackets(text: str) -> str:
+    """A text in brackets behind a blank; "" for none."""
+    return f" ({text})" if text else ""
+
+
 def write_clipped(screen: Screen, text: str, colour: str) -> None:
     """Writes a line that is no wider than the screen."""
     width = screen.columns

@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from hbtrio.cli.ctl.names import bracketed
+from hbtrio.cli.ctl.ranking import ALL, Selection, counts
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import (
     HEALTH_COLOURS,
@@ -15,6 +16,7 @@ from hbtrio.cli.ctl.table import (
     Column,
     column,
     counted,
+    in_brackets,
     numbers,
     short_uuid,
     uuid_length,
@@ -54,20 +56,26 @@ _KIND_COLOURS: Final = {
 _RESULT_COLOURS: Final = {"reject": "bad", "error": "warn", "timeout": "warn"}
 
 
-def show_status(screen: Screen, status: Status) -> None:
-    """Writes the host and its instances, by name and uuid."""
+def show_status(screen: Screen, status: Status, selection: Selection = ALL) -> None:
+    """Writes the host and the selected instances, the worst first.
+
+    Raises:
+        UserError: the selection names what is not there.
+    """
+    instances = selection.of_instances(status.instances)
     for text, colour in _host_lines(status.host, status.instances):
         write_clipped(screen, text, colour)
-    if not status.instances:
+    if not instances:
         return
-    instances = sorted(status.instances, key=lambda one: (_name(one).casefold(), one.uuid))
     write_table(screen, list(_columns(instances, status.host.actions, screen.columns)))
 
 
 def _host_lines(host: HostLine, instances: Sequence[InstanceLine]) -> Iterator[tuple[str, str]]:
-    left_out = sum(one.policy is not None and not one.policy.watch for one in instances)
+    watched = [one for one in instances if one.policy is None or one.policy.watch]
+    left_out = len(instances) - len(watched)
     yield (
-        f"{host.hostname}: {host.heartbeating} of {len(instances) - left_out} heartbeating, "
+        f"{host.hostname}: {host.heartbeating} of {len(watched)} heartbeating"
+        f"{in_brackets(counts(watched))}, "
         f"{f'{left_out} not watched, ' if left_out else ''}"
         f"hbtrio {host.version} since {moment(host.started)}",
         "",
@@ -198,11 +206,6 @@ def _word(value: object) -> str:
         case float():
             return f"{value:g}"
     return str(value)
-
-
-def _name(one: InstanceLine) -> str:
-    """Libvirt's name of an instance, or else its guest's."""
-    return one.name if one.domain is None else one.domain.name
 
 
 def _latest(one: InstanceLine, action: str | None) -> str:
