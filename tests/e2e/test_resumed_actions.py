@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import attrs
@@ -94,6 +95,15 @@ class Bench:
                 await trio.sleep(0.1)
         assert told == [f"{action}: asked", expected]
         assert (await self.scene.status())["host"]["actions"] == {}
+
+    async def stored(self, step: str) -> None:
+        """The action's record has come to this step."""
+        await until(lambda: self._steps() == [step], within_s=3 * SOON_S)
+
+    def _steps(self) -> list[str]:
+        database = f"file:{self.scene.settings['state_dir']}/host.db?mode=ro"
+        with closing(sqlite3.connect(database, uri=True)) as db:
+            return [step for (step,) in db.execute("SELECT step FROM actions")]
 
     async def noticed(self, name: str, since: int) -> None:
         noticed = event("notice", self.vm, event=name)
@@ -185,7 +195,7 @@ async def test_killed_in_the_command_of_a_vm_that_is_reset_meanwhile() -> None:
         await one.scene.host.kill()
         await one.vm.kill()
         await one.scene.start_host()
-        await trio.sleep(9)  # it boots, which takes longer than a guest is looked at
+        await one.stored("awaiting")  # it is known to be down
         await one.vm.start()
         await one.outcome(f"reboot: done: {INTERRUPTED}")
         assert len(one.started) == 1
@@ -199,7 +209,7 @@ async def test_killed_in_the_wait_for_the_return() -> None:
         await logged(one.scene.host_log, "action reboot: running")
         await one.vm.kill()
         await until(lambda: is_gone(one.started[0]))
-        await trio.sleep(1)  # its end is known, and the next step stored
+        await one.stored("awaiting")
         await one.kill()
         await one.vm.start()
         await one.outcome("reboot: done")

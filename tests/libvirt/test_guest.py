@@ -192,8 +192,7 @@ async def test_saved_and_restored_paused(bed: Bed) -> None:
 @played
 async def test_started_paused(bed: Bed) -> None:
     await bed.virsh("destroy")
-    await bed.reported("stopped", "shut off: destroyed")
-    await bed.until_forgotten()
+    await has_stopped(bed, "shut off: destroyed")
     await bed.virsh("start", "--paused")
     await bed.until_in("paused")
     await bed.virsh("resume")
@@ -254,9 +253,14 @@ async def test_dumped_and_reset(bed: Bed) -> None:
 # -- ended on request -----------------------------------------------------------------------
 
 
+#: libvirt's state while QEMU ends by request; on a busy machine it is seen, and reported.
+ENDING: Final = "in shutdown"
+
+
 async def has_stopped(bed: Bed, reason: str) -> None:
     await bed.until_forgotten()
-    assert [report for report in bed.reports if report[0] == "stopped"] == [("stopped", reason)]
+    ((_, given),) = [report for report in bed.reports if report[0] == "stopped"]
+    assert given in (reason, ENDING)
     assert_left_alone(bed)
 
 
