@@ -63,12 +63,14 @@ async def crashes(cloud: Cloud, see: See) -> None:
     db.will("revocable", "stop")
     asked = await cloud.vim.ask(db.uuid, "stop", vote=True)
     see(f"asked: {await until_asked(cloud, db, 'revocable stop', position)}")
-    over = sum(event("vote", db)(line) for line in cloud.events.since(since))
+    # By its name: the host's line of the vote before may come only now.
+    voted = event("vote", db, event="stop")
+    over = sum(voted(line) for line in cloud.events.since(since))
     see(f"verdicts before the crash: {over}")
     await orders.kill()
     killed_at = trio.current_time()
     cloud.said.put((db.name, "its application orders was killed (kill -9)"))
-    vote = await cloud.events.wait_for(event("vote", db), within_s=SOON_S, since=since)
+    vote = await cloud.events.wait_for(voted, within_s=SOON_S, since=since)
     took_s = trio.current_time() - killed_at
     see(f"vote {vote['result']} " + ("at once" if took_s < _AT_ONCE_S else f"after {took_s:.1f} s"))
     see(f"VIM: {await cloud.vim.verdict(asked)}")

@@ -50,7 +50,9 @@ async def agent_dies(cloud: Cloud, see: See) -> None:
     await cloud.kill_agent()
     since = cloud.events.end
     try:
-        vote = await cloud.events.wait_for(event("vote", db), within_s=SOON_S, since=since)
+        vote = await cloud.events.wait_for(
+            event("vote", db, event="reboot"), within_s=SOON_S, since=since
+        )
         see(f"vote {vote['result']} while no agent runs")
     finally:
         await cloud.start_agent()
