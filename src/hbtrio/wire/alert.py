@@ -56,6 +56,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         return (self.kind, self.uuid or self.hostname)
 
 
+def certificate_alert(hostname: str, text: str) -> Alert:
+    """Returns the alert that a certificate of a daemon or of its peer expires."""
+    return Alert(kind="certificate", severity=Severity.WARNING, hostname=hostname, reason=text)
+
+
 class _Body(msgspec.Struct):
     type: str
     timestamp: str

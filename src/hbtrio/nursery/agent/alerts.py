@@ -8,7 +8,7 @@ import attrs
 
 from hbtrio.nursery.notifier import Notifier
 from hbtrio.store.records import HistoryEntry
-from hbtrio.wire.alert import Alert, Severity
+from hbtrio.wire.alert import Alert, Severity, certificate_alert
 
 _SEVERITIES: Final = {
     "loss": Severity.CRITICAL,
@@ -45,14 +45,7 @@ class AgentAlerts:
 
     def certificate(self, text: str) -> None:
         """Handles the warning that a certificate expires."""
-        self.notifier.tell(
-            Alert(
-                kind="certificate",
-                severity=Severity.WARNING,
-                hostname=self.hostname,
-                reason=text,
-            )
-        )
+        self.notifier.tell(certificate_alert(self.hostname, text))
 
     def _alert(self, kind: str, severity: Severity, entry: HistoryEntry) -> Alert:
         return Alert(

@@ -10,7 +10,7 @@ from hbtrio.fsm.corrective import Cause
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.reports import Report, ReportKind, Reports
 from hbtrio.nursery.notifier import Notifier
-from hbtrio.wire.alert import Alert, Severity
+from hbtrio.wire.alert import Alert, Severity, certificate_alert
 
 #: What the return of an instance ends.
 _ENDED_BY_RETURN: Final = (
@@ -58,14 +58,7 @@ class HostAlerts:
 
     def certificate(self, text: str) -> None:
         """Handles the warning that a certificate expires."""
-        self.notifier.tell(
-            Alert(
-                kind="certificate",
-                severity=Severity.WARNING,
-                hostname=self.hostname,
-                reason=text,
-            )
-        )
+        self.notifier.tell(certificate_alert(self.hostname, text))
 
     def _found(self, report: Report) -> Alert | None:
         match report.kind, report.cause:
