@@ -14,7 +14,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run help test test-fast test-vm test-libvirt test-channels test-hostile fuzz bench bench-crowd soak docs format clean
+.PHONY: run help deb test test-fast test-vm test-libvirt test-deb test-channels test-hostile fuzz bench bench-crowd soak docs format clean
 
 run: ## the tour: an agent, two hosts and three guests on this machine
 run: $(VENV)/.installed
@@ -48,6 +48,15 @@ test-libvirt: ## real guests below a libvirtd that is stopped and killed
 test-libvirt: $(VENV)/.installed-test
 	HBTRIO_REQUIRE_LIBVIRT=1 HBTRIO_LIBVIRT_TROUBLE=1 $(BIN)/python -m pytest -rP -o faulthandler_timeout=900 \
 		tests/libvirt
+
+deb: ## Debian packages of guest and of host with agent, in dist/
+deb: $(VENV)/.installed
+	for role in guest host; do PIP_PYTHON=$(BIN)/python sh deploy/deb/build.sh $$role dist || exit 1; done
+
+test-deb: ## installs, starts, upgrades and purges them in a Debian made by debootstrap; as root
+test-deb: $(VENV)/.installed-test
+	HBTRIO_DEBOOTSTRAP=1 HBTRIO_REQUIRE_INDEX=1 $(BIN)/python -m pytest \
+		-o faulthandler_timeout=1800 tests/deploy/test_deb.py
 
 # Makes and ends 100,000 channels in one host.
 test-channels: ## 100,000 channels made and ended in one host

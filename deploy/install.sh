@@ -152,7 +152,8 @@ files() {
     configuration | keep
     if [ -z "$root" ] && [ "$role" != guest ]; then
         systemd-sysusers hbtrio.conf
-        systemd-tmpfiles --create hbtrio.conf
+        # In a chroot without /proc it fails; systemd runs it at boot, too.
+        systemd-tmpfiles --create hbtrio.conf || :
     fi
     reload
     if has_systemd; then

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -28,18 +29,33 @@ def pip(*arguments: str | Path, python: Path | None = None) -> subprocess.Comple
     )
 
 
-def built_wheel(factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built once for all workers of a run; skips the test where no index is reached."""
+def built_once(
+    factory: pytest.TempPathFactory,
+    name: str,
+    build: Callable[[Path], subprocess.CompletedProcess[str]],
+) -> Path:
+    """The directory that ``build`` fills, once for all workers of a run.
+
+    Skips the test where no index is reached.
+    """
     directory = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         directory = directory.parent
-    place = directory / "wheel"
-    with open(directory / "wheel.lock", "w") as lock:
+    place = directory / name
+    with open(directory / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
-            done = pip("wheel", "--quiet", "--no-deps", "--wheel-dir", place, CHECKOUT)
-            unless_offline(done)
-    (wheel,) = place.glob("hbtrio-*.whl")
+            unless_offline(build(place))
+    return place
+
+
+def built_wheel(factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+
+    def build(place: Path) -> subprocess.CompletedProcess[str]:
+        return pip("wheel", "--quiet", "--no-deps", "--wheel-dir", place, CHECKOUT)
+
+    (wheel,) = built_once(factory, "wheel", build).glob("hbtrio-*.whl")
     return wheel
 
 
