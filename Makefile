@@ -14,7 +14,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run help deb test test-fast test-vm test-libvirt test-deb test-channels test-hostile fuzz bench bench-crowd soak docs format clean
+.PHONY: run help deb rpm test test-fast test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak docs format clean
 
 run: ## the tour: an agent, two hosts and three guests on this machine
 run: $(VENV)/.installed
@@ -53,10 +53,18 @@ deb: ## Debian packages of guest and of host with agent, in dist/
 deb: $(VENV)/.installed
 	for role in guest host; do PIP_PYTHON=$(BIN)/python sh deploy/deb/build.sh $$role dist || exit 1; done
 
+rpm: ## RPM packages of the same, in dist/; on Fedora and its kin
+rpm: $(VENV)/.installed
+	for role in guest host; do PIP_PYTHON=$(CURDIR)/$(BIN)/python sh deploy/rpm/build.sh $$role dist || exit 1; done
+
 test-deb: ## installs, starts, upgrades and purges them in a Debian made by debootstrap; as root
 test-deb: $(VENV)/.installed-test
 	HBTRIO_DEBOOTSTRAP=1 HBTRIO_REQUIRE_INDEX=1 $(BIN)/python -m pytest \
 		-o faulthandler_timeout=1800 tests/deploy/test_deb.py
+
+test-container: ## builds and runs the agent's container with buildah and debootstrap; as root
+test-container: $(VENV)/.installed-test
+	HBTRIO_CONTAINER=1 $(BIN)/python -m pytest -o faulthandler_timeout=1800 tests/deploy/test_container.py
 
 # Makes and ends 100,000 channels in one host.
 test-channels: ## 100,000 channels made and ended in one host
