@@ -51,7 +51,7 @@ function _shtab_hbtrio_using
 end
 
 set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' lab check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --ca --certificate --channel-dir --config --control-socket --copy --device --events --host --key --limit --log --name --recent --state --state-dir --token-file --url
+set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --host --key --kind --limit --log --name --recent --since --state --state-dir --token-file --url
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -99,11 +99,17 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl notify' -s h -l help -d 'show thi
 complete -c hbtrio -n '_shtab_hbtrio_using ctl notify; and test $_shtab_hbtrio_npos -eq 1' -ka "stop reboot pause unpause suspend resume resize_begin resize_end live_migrate_begin live_migrate_end cold_migrate_begin cold_migrate_end" -d event
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a events -d 'Show past events, and with --follow new ones.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l kind -xka "absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote" -d kind
+complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l since -x -d 'only since then: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12:00, 2026-01-31 or 2026-01-31T12:00'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l by -x -d 'only what was asked for by WHO, or by a name with WHO in it: vim, operator, '"'"'uid 0'"'"''
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l follow -d 'keep printing new events until interrupted'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l recent -x -d 'start with the last N events; a host keeps 1000 (default: 20; with --follow: 0)'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l recent -x -d 'start with the last N events; a host keeps 1000 (default: 20; with --follow: 0; with --since: all since then)'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l json -d 'one JSON object per line'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a history -d 'Show the history, newest last.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l kind -xka "absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote" -d kind
+complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l since -x -d 'only since then: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12:00, 2026-01-31 or 2026-01-31T12:00'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l by -x -d 'only what was asked for by WHO, or by a name with WHO in it: vim, operator, '"'"'uid 0'"'"''
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l limit -x -d 'how many entries, 0 to 1000 (default 100)'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l before -x -d 'only entries older than this one'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l json -d 'one JSON object per line'

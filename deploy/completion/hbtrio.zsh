@@ -85,9 +85,13 @@ _shtab_hbtrio_ctl_act_defaults_added=0
 
 _shtab_hbtrio_ctl_events_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--kind[kind]:KIND:(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote)"
+  "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
+  "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
   "--follow[keep printing new events until interrupted]"
-  "--recent[start with the last N events\; a host keeps 1000 (default\: 20\; with --follow\: 0)]:N:"
+  "--recent[start with the last N events\; a host keeps 1000 (default\: 20\; with --follow\: 0\; with --since\: all since then)]:N:"
   "--json[one JSON object per line]"
+  ":its uuid, a unique prefix of it, or its name if unique:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -103,6 +107,9 @@ _shtab_hbtrio_ctl_forget_defaults_added=0
 
 _shtab_hbtrio_ctl_history_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--kind[kind]:KIND:(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote)"
+  "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
+  "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
   "--limit[how many entries, 0 to 1000 (default 100)]:N:"
   "--before[only entries older than this one]:ID:"
   "--json[one JSON object per line]"

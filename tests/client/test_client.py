@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from hbtrio.cli.ctl.commands import SILENCE_S
+from hbtrio.cli.ctl.past import SILENCE_S
 from hbtrio.cli.ctl.watch import MARGIN_S
 from hbtrio.client import client as ctl_client
 from hbtrio.client.address import Address

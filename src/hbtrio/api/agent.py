@@ -2,9 +2,9 @@
 
     GET  /v1/status                             the agent, its hosts and their instances
     GET  /v1/instances/UUID                     one instance
-    GET  /v1/events[?recent=N][&follow=no]      new entries of the history, as lines
+    GET  /v1/events[?recent=N][&follow=no][&FILTER]   new entries of the history, as lines
     GET  /v1/clock                              see :mod:`hbtrio.api.expiry`
-    GET  /v1/history[?uuid=][&before=][&limit=] the history, the newest first
+    GET  /v1/history[?before=][&limit=][&FILTER] the history, the newest first
     POST /v1/instances/UUID/vote                {"event": "stop"}
     POST /v1/instances/UUID/notify              {"event": "stop"}
     POST /v1/instances/UUID/act                 {"action": "reboot", "command": [], "force": false}
@@ -15,8 +15,8 @@
     GET  / and /page/NAME                       the status page: :mod:`hbtrio.api.page`
 
 The instance's host carries out votes, notices and actions, and they are answered with the same
-lines as there. Streams and refusals are those of :mod:`hbtrio.api.common`;
-:mod:`hbtrio.api.auth` authorises requests.
+lines as there. FILTER is that of :class:`~hbtrio.wire.operator.EventFilter`. Streams and refusals
+are those of :mod:`hbtrio.api.common`; :mod:`hbtrio.api.auth` authorises requests.
 """
 
 from __future__ import annotations
@@ -133,10 +133,7 @@ class _AgentApi:
     async def history(self, request: Request) -> Response:
         store = self._agent.store
         with _faults():
-            return await history_page(
-                request,
-                lambda limit, before, uuid: store.history(limit, before=before, uuid=uuid),
-            )
+            return await history_page(request, store.history)
 
     async def vote(self, request: Request) -> Response:
         return await self._round(request, NotificationType.REVOCABLE)

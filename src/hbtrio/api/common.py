@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from enum import StrEnum
+from itertools import islice
 from typing import Final, TypeVar
 
 import attrs
@@ -30,9 +31,12 @@ from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.wire.operator import (
     ActRequest,
     Alarms,
+    AnyEventLine,
     CertificateLine,
+    EventFilter,
     EventLine,
     FilesLine,
+    FilterFault,
     NoticeRequest,
     ProgressLine,
     Refusal,
@@ -164,6 +168,23 @@ def number(request: Request, name: str, default: int, most: int = 99_999) -> int
     raise HTTPException(400, f"{name}: not a number from 0 to {most}: {text[:40]!r}")
 
 
+def event_filter(request: Request) -> EventFilter:
+    """Which events the query asks for.
+
+    Raises:
+        HTTPException: 400, it is faulty.
+    """
+    try:
+        return EventFilter.of_query(request.query_params)
+    except FilterFault as fault:
+        raise HTTPException(400, str(fault)) from fault
+
+
+def is_wanted(line: AnyEventLine, wanted: EventFilter) -> bool:
+    """Whether an event is one of those that a filter asks for."""
+    return wanted.takes(uuid=line.uuid, kind=line.kind, time=line.time, who=line.who)
+
+
 def files_line(files: FileWatch) -> FilesLine:
     """The certificates and tokens that a daemon uses."""
     return FilesLine(
@@ -221,8 +242,12 @@ def _as_event(item: StreamLine | None) -> bytes:
     return b":\n\n" if item is None else b"data: %b\n\n" % encode_line(item)
 
 
-def follow(request: Request, news: Broadcast[_T], line_of: Callable[[_T], StreamLine]) -> Response:
+def follow(
+    request: Request, news: Broadcast[_T], line_of: Callable[[_T], AnyEventLine]
+) -> Response:
     """The answer to an events request: the last ``recent`` ones, then new ones, if ``follow``.
+
+    Only events that its query asks for count.
 
     Args:
         request: its query selects the events.
@@ -232,33 +257,37 @@ def follow(request: Request, news: Broadcast[_T], line_of: Callable[[_T], Stream
     Raises:
         HTTPException: 400, the query is faulty.
     """
-    recent = number(request, "recent", 0)
+    recent, wanted = number(request, "recent", 0), event_filter(request)
     on = request.query_params.get("follow", "yes")
     if on not in ("yes", "no"):
         raise HTTPException(400, f"follow: neither yes nor no: {on[:40]!r}")
     displaced: Drain = request.scope["extensions"][DISPLACED_EXTENSION]
-    return stream(request, _events(news, line_of, recent, displaced, once=on == "no"))
+    return stream(request, _events(news, line_of, wanted, recent, displaced, once=on == "no"))
 
 
 async def _events(
     news: Broadcast[_T],
-    line_of: Callable[[_T], StreamLine],
+    line_of: Callable[[_T], AnyEventLine],
+    wanted: EventFilter,
     recent: int,
     displaced: Drain,
     *,
     once: bool,
 ) -> Items:
-    past = list(news.recent)[-recent:] if recent else []
+    lines = map(line_of, reversed(news.recent))
+    newest = list(islice((line for line in lines if is_wanted(line, wanted)), recent))
     with news.follow() as queue:
-        for one in past:
-            yield line_of(one)
+        for past in reversed(newest):
+            yield past
         if once:
             return
         while True:
-            line: StreamLine | None = None
+            line: AnyEventLine | None = None
             try:
                 with displaced.idle(_QUIET_S) as waiting:
-                    line = line_of(await queue.receive())
+                    while line is None:
+                        event = line_of(await queue.receive())
+                        line = event if is_wanted(event, wanted) else None
             except trio.EndOfChannel:
                 yield EventLine(kind="lost", reason="too slow: some events were left out")
                 return

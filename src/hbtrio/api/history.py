@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,28 +18,53 @@ LIMIT: Final = 100
 #: The largest id of a history entry that JSON carries exactly everywhere.
 LAST_ID: Final = 10**15 - 1
 
-#: Reads records: the most, only those before an id, only those of an instance.
-Read = Callable[[int, int, str | None], Awaitable[tuple[HistoryRecord, ...]]]
+#: How many pages one request looks through for what it asks for; the client goes on from there.
+_PAGES: Final = 20
+
+#: An entry may have been kept earlier than it happened, if its host's clock is ahead, in seconds.
+_AHEAD_S: Final = 3600.0
+
+
+class Read(Protocol):
+    """Reads a history, the newest entry first; see :meth:`.DaemonStore.history`."""
+
+    async def __call__(
+        self, limit: int, *, before: int, uuid: str | None, kept_since: float | None
+    ) -> tuple[HistoryRecord, ...]:
+        """Returns records."""
 
 
 async def history_page(request: Request, read: Read) -> Response:
     """The page that a request asks for.
 
+    A request that asks for few kinds of entries may get less than it asks for, and even nothing,
+    before the end: no more than ``_PAGES`` pages are looked through.
+
     Args:
-        request: the request, with ``limit``, ``before`` and ``uuid`` in its query.
+        request: the request, with ``limit``, ``before`` and the keys of an
+            :class:`~hbtrio.wire.operator.EventFilter` in its query.
         read: reads the history, the newest first.
     """
     limit = api_parts.number(request, "limit", LIMIT, PAGE)
     before = api_parts.number(request, "before", LAST_ID, LAST_ID)
-    uuid = request.query_params.get("uuid")
-    found = await read(limit, before, None if uuid is None else uuid.lower())
-    return api_parts.answer(
-        History(
-            history=tuple(history_line(one.entry, one.id) for one in found),
-            # Where the next page begins; none behind a page that is not full.
-            before=found[-1].id if found and len(found) == limit else None,
-        )
-    )
+    wanted = api_parts.event_filter(request)
+    uuid = wanted.uuid if "uuid" in request.query_params else None
+    since = None if wanted.since is None else wanted.since.timestamp() - _AHEAD_S
+    size = PAGE if wanted.looks_inside else limit
+    lines: list[FleetEventLine] = []
+    for _ in range(_PAGES):
+        records = await read(size, before=before, uuid=uuid, kept_since=since)
+        for record in records:
+            if len(lines) >= limit:
+                break
+            line, before = history_line(record.entry, record.id), record.id
+            if api_parts.is_wanted(line, wanted):
+                lines.append(line)
+        if len(lines) >= limit or len(records) < size:
+            break
+    # Where the next page begins; none at the end.
+    ended = not records or (len(records) < size and before == records[-1].id)
+    return api_parts.answer(History(history=tuple(lines), before=None if ended else before))
 
 
 def history_line(entry: HistoryEntry, id_: int | None = None) -> FleetEventLine:

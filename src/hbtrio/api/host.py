@@ -3,18 +3,20 @@
     GET  /v1/status                          the host and all its instances
     GET  /v1/clock                           see :mod:`hbtrio.api.expiry`
     GET  /v1/instances/UUID                  one instance
-    GET  /v1/history[?uuid=][&before=][&limit=]   the history, the newest first
-    GET  /v1/events[?recent=N][&follow=no]   reports, one JSON line each: the last N, then new ones
+    GET  /v1/history[?before=][&limit=][&FILTER]   the history, the newest first
+    GET  /v1/events[?recent=N][&follow=no][&FILTER]   reports, one JSON line each: the last N, then
+                                             new ones
     GET  /metrics                            metrics for Prometheus
     POST /v1/brake/release                   lets corrective commands run after a mass failure
     POST /v1/instances/UUID/vote             {"event": "stop"}
     POST /v1/instances/UUID/notify           {"event": "stop"}
     POST /v1/instances/UUID/act              {"action": "reboot", "command": [...], "force": false}
 
-The last three answer with JSON lines as they happen: the window that was opened, then the outcome.
-A client that disconnects early misses lines; the round or action goes on. Refusals and streams are
-those of :mod:`hbtrio.api.common`. Whoever may act can run commands as the host daemon's user;
-:mod:`hbtrio.api.control` decides who may.
+FILTER is that of :class:`~hbtrio.wire.operator.EventFilter`. The last three answer with JSON lines
+as they happen: the window that was opened, then the outcome. A client that disconnects early misses
+lines; the round or action goes on. Refusals and streams are those of :mod:`hbtrio.api.common`.
+Whoever may act can run commands as the host daemon's user; :mod:`hbtrio.api.control` decides who
+may.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.memory import NotKept
 from hbtrio.nursery.host.refusals import UnknownInstance
-from hbtrio.nursery.host.reports import event_line
+from hbtrio.nursery.host.reports import asked_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.policy.begin_by import Expired
 from hbtrio.wire.operator import InstanceLine, Status
@@ -142,17 +144,14 @@ class _HostApi:
         return clock_reply(self._host.clock)
 
     async def events(self, request: Request) -> Response:
-        return api_parts.follow(request, self._host.reports, event_line)
+        return api_parts.follow(request, self._host.reports, asked_line)
 
     async def history(self, request: Request) -> Response:
         memory = self._host.memory
         if not memory.is_kept:
             raise HTTPException(409, f"this host keeps no history: {memory.fault}")
         with _faults():
-            return await history_page(
-                request,
-                lambda limit, before, uuid: memory.history(limit, before=before, uuid=uuid),
-            )
+            return await history_page(request, memory.history)
 
     async def release_brake(self, request: Request) -> Response:
         who = operator_of(request.scope)

@@ -175,6 +175,7 @@ def _events() -> _Json:
         "parameters": [
             _query("recent", _COUNT | {"maximum": 99_999, "default": 0}),
             _query("follow", follow),
+            *_filter_query(),
         ],
         "responses": {
             "200": _stream(
@@ -183,6 +184,15 @@ def _events() -> _Json:
             **_refused("400", "403", "503"),
         },
     }
+
+
+def _filter_query() -> list[_Json]:
+    return [
+        _query("uuid", _TEXT),
+        _query("kind", _TEXT | {"description": "Kinds, separated by commas."}),
+        _query("since", _TEXT | {"format": "date-time"}),
+        _query("by", _TEXT | {"description": "Part of the name of who asked."}),
+    ]
 
 
 def _itself() -> _Json:
@@ -199,7 +209,7 @@ def _metrics() -> _Json:
 
 def _history_query() -> list[_Json]:
     return [
-        _query("uuid", _TEXT),
+        *_filter_query(),
         _query("before", _COUNT | {"maximum": 10**15 - 1}),
         _query("limit", _COUNT | {"maximum": PAGE, "default": 100}),
     ]

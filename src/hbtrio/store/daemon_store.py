@@ -51,7 +51,12 @@ class DaemonStore:
         return await self._worker.files_fault()
 
     async def history(
-        self, limit: int = PAGE, *, before: int | None = None, uuid: str | None = None
+        self,
+        limit: int = PAGE,
+        *,
+        before: int | None = None,
+        uuid: str | None = None,
+        kept_since: float | None = None,
     ) -> tuple[HistoryRecord, ...]:
         """Returns history records, the newest first.
 
@@ -59,12 +64,13 @@ class DaemonStore:
             limit: the most records, up to ``PAGE``.
             before: only records older than the one with this id.
             uuid: only records of this instance.
+            kept_since: only records inserted since then, in seconds since the epoch.
 
         Raises:
             StoreFault: the file can't be read.
         """
         limit = min(limit, PAGE)
-        return await self._worker.run(lambda db: history.read(db, limit, before, uuid))
+        return await self._worker.run(lambda db: history.read(db, limit, before, uuid, kept_since))
 
     def _now(self) -> float:
         """Seconds since the epoch, by the wall clock."""

@@ -81,9 +81,21 @@ def _of_command(db: sqlite3.Connection, command_id: str) -> HistoryEntry | None:
 
 
 def read(
-    db: sqlite3.Connection, limit: int, before: int | None, uuid: str | None
+    db: sqlite3.Connection,
+    limit: int,
+    before: int | None,
+    uuid: str | None,
+    kept_since: float | None = None,
 ) -> tuple[HistoryRecord, ...]:
-    """Returns the newest records first, optionally of one instance or older than ``before``."""
+    """Returns the newest records first.
+
+    Args:
+        db: the database.
+        limit: the most records.
+        before: only records older than the one with this id.
+        uuid: only records of this instance.
+        kept_since: only records inserted since then, in seconds since the epoch.
+    """
     where: list[str] = ["1"]
     values: list[object] = []
     if before is not None:
@@ -92,6 +104,10 @@ def read(
     if uuid is not None:
         where.append("uuid = ?")
         values.append(uuid)
+    if kept_since is not None:
+        # By the first id, so that the index of this time serves and the order stays that of ids.
+        where.append("id >= (SELECT min(id) FROM history WHERE kept_at >= ?)")
+        values.append(kept_since)
     text = f"SELECT id, {_COLUMNS} FROM history WHERE {' AND '.join(where)}"
     found = rows(db, f"{text} ORDER BY id DESC LIMIT ?", *values, limit)
     return records(_record, found)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from hbtrio.cli import Parser
+from hbtrio.cli.ctl.argument_types import Words, entry_id, moment_before, number
 from hbtrio.output import writing_out
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
 
 #: The most entries of its history that an agent sends in one answer.
 _PAGE: Final = 1000
-
-#: How similar a word must be to a known one for that one to be proposed.
-_ALIKE: Final = 0.7
 
 #: The states of instances, as status shows them.
 _STATES: Final = (
@@ -31,6 +29,27 @@ _STATES: Final = (
     "suspended",
     "unwatched",
     "waiting",
+)
+
+#: The kinds of events of host and agent, see docs/events.md.
+_KINDS: Final = (
+    "absent",
+    "action",
+    "corrective",
+    "heartbeating",
+    "host-alarm",
+    "host-alarm-over",
+    "host-forgotten",
+    "host-unreachable",
+    "loss",
+    "not-acted",
+    "notice",
+    "paused",
+    "restart-expired",
+    "stopped",
+    "undelivered",
+    "unhealthy",
+    "vote",
 )
 
 _UUID_HELP = "its uuid, a unique prefix of it, or its name if unique"
@@ -59,53 +78,6 @@ class _CommandParser(Parser):
         return options, rest
 
 
-class _Words:
-    """Accepts one of a set of words; for another word the error proposes similar ones.
-
-    Args:
-        what: what the words name, for the error.
-        known: the words.
-        unfit: further such words, which this command does not take, each with the reason.
-    """
-
-    def __init__(
-        self, what: str, known: Sequence[str], unfit: Mapping[str, str] | None = None
-    ) -> None:
-        self._what = what
-        self.known = known
-        self._unfit = unfit or {}
-
-    def __call__(self, text: str) -> str:
-        """The word itself.
-
-        Raises:
-            ArgumentTypeError: it is not one of them.
-        """
-        if text in self.known:
-            return text
-        if text in self._unfit:
-            raise argparse.ArgumentTypeError(f"{text}: {self._unfit[text]}")
-        meant = self._meant(text)
-        if meant:
-            hint = f"did you mean {' or '.join(meant)}?"
-        else:
-            hint = f"choose from {', '.join(self.known)}"
-        raise argparse.ArgumentTypeError(f"no such {self._what}: {text!r}, {hint}")
-
-    def _meant(self, text: str) -> list[str]:
-        """The known words that may be meant; events have underscores, actions have hyphens."""
-        plain = {_plain(word): word for word in self.known}
-        beginning = [word for key, word in plain.items() if key.startswith(_plain(text)[:80])]
-        if beginning and len(text) > 2:
-            return beginning
-        close = difflib.get_close_matches(_plain(text)[:80], list(plain), 1, _ALIKE)
-        return [plain[key] for key in close]
-
-
-def _plain(word: str) -> str:
-    return word.lower().replace("-", "_")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the commands and their options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -127,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status.add_argument(
         "--state",
         metavar="STATE",
-        type=_Words("state", _STATES),
+        type=Words("state", _STATES),
         action="append",
         default=[],
         help=f"only instances in this state; may be given several times: {', '.join(_STATES)}",
@@ -148,32 +120,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for added, events, unfit in ((vote, voted, not_voted), (notify, every, {})):
         added.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
         added.add_argument(
-            "event", metavar="EVENT", type=_Words("event", events, unfit), help=", ".join(events)
+            "event", metavar="EVENT", type=Words("event", events, unfit), help=", ".join(events)
         )
 
     events_parser = command("events", "show past events, and with --follow new ones")
+    _add_filter(events_parser)
     events_parser.add_argument(
         "--follow", action="store_true", help="keep printing new events until interrupted"
     )
     events_parser.add_argument(
         "--recent",
         metavar="N",
-        type=_number(0, 99_999),
-        help="start with the last N events; a host keeps 1000 (default: 20; with --follow: 0)",
+        type=number(0, 99_999),
+        help="start with the last N events; a host keeps 1000 (default: 20; with --follow: 0; "
+        "with --since: all since then)",
     )
     events_parser.add_argument("--json", action="store_true", help="one JSON object per line")
 
     history = command("history", "show the history, newest last")
-    history.add_argument("uuid", metavar="UUID", nargs="?", default="", help=_UUID_HELP)
+    _add_filter(history)
     history.add_argument(
         "--limit",
         metavar="N",
-        type=_number(0, _PAGE),
+        type=number(0, _PAGE),
         default=100,
         help=f"how many entries, 0 to {_PAGE} (default %(default)s)",
     )
     history.add_argument(
-        "--before", metavar="ID", type=_id, help="only entries older than this one"
+        "--before", metavar="ID", type=entry_id, help="only entries older than this one"
     )
     history.add_argument("--json", action="store_true", help="one JSON object per line")
 
@@ -207,13 +181,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = [str(name) for name in ACTION_TABLE]
     act.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
     act.add_argument(
-        "action", metavar="ACTION", type=_Words("action", actions), help=", ".join(actions)
+        "action", metavar="ACTION", type=Words("action", actions), help=", ".join(actions)
     )
     act.add_argument("--force", action="store_true", help="skip the vote, not the notices")
     act.add_argument(
         "--take-over",
         action="store_true",
         help="end a corrective command that runs, instead of waiting for it",
+    )
+
+
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+    """Declares what narrows events or a history down."""
+    parser.add_argument("uuid", metavar="UUID", nargs="?", default="", help=_UUID_HELP)
+    parser.add_argument(
+        "--kind",
+        metavar="KIND",
+        type=Words("kind", _KINDS),
+        action="append",
+        default=[],
+        help=f"only this kind; may be given several times: {', '.join(_KINDS)}",
+    )
+    parser.add_argument(
+        "--since",
+        metavar="WHEN",
+        type=moment_before(datetime.now().astimezone()),
+        help="only since then: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12:00, "
+        "2026-01-31 or 2026-01-31T12:00",
+    )
+    parser.add_argument(
+        "--by",
+        metavar="WHO",
+        help="only what was asked for by WHO, or by a name with WHO in it: vim, operator, 'uid 0'",
     )
 
 
@@ -271,19 +270,3 @@ def run(options: argparse.Namespace) -> int:
     with writing_out():
         screen = Screen.of(sys.stdout)
     return carry_out(options, screen)
-
-
-def _id(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise argparse.ArgumentTypeError(f"not an entry id: {text!r}")
-    return int(text)
-
-
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        plain = text.isascii() and text.isdigit() and len(text) <= 15
-        if not (plain and least <= int(text) <= most):
-            raise argparse.ArgumentTypeError(f"not a number from {least} to {most}: {text!r}")
-        return int(text)
-
-    return number

@@ -14,11 +14,12 @@ import trio
 from hbtrio.cli.ctl.fleet import show_fleet
 from hbtrio.cli.ctl.instances import is_uuid, resolved
 from hbtrio.cli.ctl.names import Names
+from hbtrio.cli.ctl.past import show_events, show_history
 from hbtrio.cli.ctl.progress import ProgressView, unwatched
 from hbtrio.cli.ctl.ranking import Selection
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import counted
-from hbtrio.cli.ctl.views import show_event, show_status
+from hbtrio.cli.ctl.views import show_status
 from hbtrio.cli.ctl.watch import Watch
 from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
@@ -28,21 +29,12 @@ from hbtrio.text import printable
 from hbtrio.wire.operator import (
     ActRequest,
     FleetStatus,
-    History,
     NoticeRequest,
     VoteRequest,
-    WholeHistory,
-    parse_event,
 )
 
 #: The exit status of a program that SIGINT ended, as shells report it.
 INTERRUPTED: Final = 130
-
-#: A stream of events is silent for 15 s at most; this is three times that.
-SILENCE_S: Final = 45.0
-
-#: Events shown by default.
-_RECENT: Final = 20
 
 _VOTE_STATUS: Final = {
     "accept": ExitStatus.DONE,
@@ -141,9 +133,9 @@ class Session:
             case "status":
                 return await self._status()
             case "events":
-                return await self._events()
+                return await show_events(self._client, self._screen, self._names, self._options)
             case "history":
-                return await self._history()
+                return await show_history(self._client, self._screen, self._names, self._options)
             case "release":
                 return await self._release()
             case "forget":
@@ -169,32 +161,6 @@ class Session:
             show_fleet(self._screen, status, selection)
         else:
             show_status(self._screen, status, selection)
-        return ExitStatus.DONE
-
-    async def _history(self) -> int:
-        status = await self._client.any_status()
-        if not isinstance(status, FleetStatus):
-            memory = status.host.memory
-            if memory is None or memory.state == "none":
-                why = "it has no state directory; its agent may keep one (--url)"
-                raise UserError(f"this host keeps no history: {why}", ExitStatus.FAILED)
-        self._names.learn(status.instances)
-        query: dict[str, int | str] = {"limit": self._options.limit}
-        if self._options.before is not None:
-            query["before"] = self._options.before
-        if self._options.uuid:
-            query["uuid"] = resolved(self._options.uuid, status)
-        text = "&".join(f"{name}={value}" for name, value in query.items())
-        if self._options.json:
-            whole = await self._client.history(text, WholeHistory)
-            for entry in reversed(whole.history):
-                self._screen.json(entry)
-            return ExitStatus.DONE
-        page = await self._client.history(text, History)
-        if page.before is not None:
-            self._screen.line((f"... older entries: --before {page.before}", "faint"))
-        for line in reversed(page.history):
-            show_event(self._screen, line, await self._names.of(line))
         return ExitStatus.DONE
 
     async def _release(self) -> int:
@@ -228,22 +194,6 @@ class Session:
         forgotten = await self._client.forget(host)
         instances = counted(forgotten.instances, "instance")
         self._screen.line(f"{host}: forgotten, with {instances}")
-        return ExitStatus.DONE
-
-    async def _events(self) -> int:
-        follow, recent = self._options.follow, self._options.recent
-        if recent is None:
-            recent = 0 if follow else _RECENT
-        path = f"/v1/events?recent={recent}&follow={'yes' if follow else 'no'}"
-        async with self._client.lines("GET", path) as lines:
-            if self._options.json:
-                while (event := await lines.next(dict[str, Any], SILENCE_S)) is not None:
-                    self._screen.json(event)
-            else:
-                while (line := await lines.read(parse_event, SILENCE_S)) is not None:
-                    show_event(self._screen, line, await self._names.of(line))
-            if follow:
-                raise lines.lost("the daemon ended the stream")
         return ExitStatus.DONE
 
     async def _round(self, kind: str) -> int:

@@ -188,7 +188,12 @@ class HostMemory:
         return written.is_set()
 
     async def history(
-        self, limit: int, *, before: int | None = None, uuid: str | None = None
+        self,
+        limit: int,
+        *,
+        before: int | None = None,
+        uuid: str | None = None,
+        kept_since: float | None = None,
     ) -> tuple[HistoryRecord, ...]:
         """Returns entries of the history, the newest first; see :meth:`HostStore.history`.
 
@@ -198,7 +203,7 @@ class HostMemory:
         if self._store is None:
             raise NotKept(self.fault or "the state directory is being opened")
         try:
-            return await self._store.history(limit, before=before, uuid=uuid)
+            return await self._store.history(limit, before=before, uuid=uuid, kept_since=kept_since)
         except StoreFault as fault:
             raise NotKept(str(fault)) from fault
 

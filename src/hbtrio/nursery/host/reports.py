@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 import attrs
+import msgspec
 
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.text import reason_after
@@ -62,7 +63,7 @@ class Report:
         corrective_action: for loss and ill health, the action that the guest requested; for
             ``corrective`` and ``not-acted``, the action that was run or not.
         command_id: for a vote or notice that an agent commanded, the id of its command.
-        who: for a vote or notice, who requested it; for the host's history only.
+        who: for a vote or notice, who requested it; for the host's operators only.
         state: libvirt's answer about the domain; empty without libvirt.
         outcome: for ``corrective``, how the command ended.
         cause: for ``not-acted``, the kind of reason.
@@ -106,6 +107,11 @@ def event_line(report: Report) -> EventLine:
         cause=report.cause,
         alarm=report.alarm,
     )
+
+
+def asked_line(report: Report) -> EventLine:
+    """Converts a report to a line of the operator API's stream, which names who asked."""
+    return msgspec.structs.replace(event_line(report), who=report.who)
 
 
 class Reports(Broadcast[Report]):

@@ -9,6 +9,7 @@ OpenAPI document is generated from them. One noun each:
 * :mod:`~hbtrio.wire.operator.files`: certificates and tokens, in both statuses;
 * :mod:`~hbtrio.wire.operator.fleet`: an agent's status, and its answers to changes;
 * :mod:`~hbtrio.wire.operator.events`: lines about events, and the history;
+* :mod:`~hbtrio.wire.operator.filter`: which of them a client asks for;
 * :mod:`~hbtrio.wire.operator.progress`: lines about votes, notices and actions;
 * :mod:`~hbtrio.wire.operator.codec`: bytes from structs, and structs from bytes;
 * :mod:`~hbtrio.wire.operator.components`: the schemas of the OpenAPI document.
@@ -30,6 +31,7 @@ from hbtrio.wire.operator.events import (
     WholeHistory,
 )
 from hbtrio.wire.operator.files import CertificateLine, FilesLine
+from hbtrio.wire.operator.filter import EventFilter, FilterFault
 from hbtrio.wire.operator.fleet import (
     AgentLine,
     ClockReply,
@@ -73,9 +75,11 @@ __all__ = [
     "ClockReply",
     "DeliveryLine",
     "DomainLine",
+    "EventFilter",
     "EventLine",
     "EventsFaultLine",
     "FilesLine",
+    "FilterFault",
     "FleetEventLine",
     "FleetHostLine",
     "FleetInstanceLine",

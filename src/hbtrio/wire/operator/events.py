@@ -81,10 +81,10 @@ class EventLine(StreamLine, frozen=True, kw_only=True, omit_defaults=True):
     outcome: _Outcome = ""
     cause: _Cause = ""
     alarm: _Alarm = False
+    who: _Who = ""
 
-    #: A host's events name neither it nor whoever asked, and have no notes.
+    #: A host's events do not name it, and have no notes.
     hostname: ClassVar[str] = ""
-    who: ClassVar[str] = ""
     note: ClassVar[str] = ""
 
 
@@ -129,3 +129,4 @@ class WholeHistory(Body, frozen=True, kw_only=True):
     """The same page, with all that the agent sent."""
 
     history: tuple[dict[str, Any], ...]
+    before: int | None = None
