@@ -85,6 +85,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl' -l token-file -xka "(__fish_comp
 complete -c hbtrio -n '_shtab_hbtrio_using ctl' -l ca -xka "(__fish_complete_path (commandline -ct))" -d 'CA certificates to verify an https agent with (default: the system'"'"'s trust store)'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl' -l certificate -xka "(__fish_complete_path (commandline -ct))" -d 'client certificate for an https agent; if the agent trusts it, no token is needed'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'private key of --certificate'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl' -l no-pager -d 'write long output directly, not through $PAGER'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a status -d 'Show the host or fleet and its instances.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l state -xka "absent heartbeating lost not-watched paused restarting returning stopped suspended unwatched waiting" -d state

@@ -67,6 +67,7 @@ _shtab_hbtrio_ctl_options=(
   "--ca[CA certificates to verify an https agent with (default\: the system\'s trust store)]:FILE:_files"
   "--certificate[client certificate for an https agent\; if the agent trusts it, no token is needed]:FILE:_files"
   "--key[private key of --certificate]:FILE:_files"
+  "--no-pager[write long output directly, not through \$PAGER]"
 )
 
 # guard to ensure default positional specs are added only once per session

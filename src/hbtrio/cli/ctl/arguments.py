@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, Final
 
@@ -51,6 +53,9 @@ _KINDS: Final = (
     "unhealthy",
     "vote",
 )
+
+#: Commands whose output may be longer than a terminal.
+_PAGED: Final = ("status", "events", "history", "show", "why", "tree")
 
 _UUID_HELP = "its uuid, a unique prefix of it, or its name if unique"
 
@@ -217,7 +222,7 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_connection(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    """Declares the options for the daemon's address and the operator's credentials.
+    """Declares the options of all commands: the daemon, the operator's credentials, the pager.
 
     Args:
         parser: the main parser, or that of a command.
@@ -255,6 +260,12 @@ def _add_connection(parser: argparse.ArgumentParser, *, again: bool = False) -> 
         "client certificate for an https agent; if the agent trusts it, no token is needed",
     )
     option("--key", "FILE", "private key of --certificate")
+    parser.add_argument(
+        "--no-pager",
+        action="store_true",
+        default=argparse.SUPPRESS if again else False,
+        help=argparse.SUPPRESS if again else "write long output directly, not through $PAGER",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -265,8 +276,13 @@ def run(options: argparse.Namespace) -> int:
     """
     # Imported late: a mistyped command must fail at once.
     from hbtrio.cli.ctl.commands import carry_out
+    from hbtrio.cli.ctl.pager import paged
     from hbtrio.cli.ctl.screen import Screen
 
     with writing_out():
         screen = Screen.of(sys.stdout)
-    return carry_out(options, screen)
+    # What ends by itself is shown as a whole; the rest is shown as it comes.
+    ends = options.command in _PAGED and not getattr(options, "follow", False)
+    environment = {**os.environ, "PAGER": ""} if options.no_pager else os.environ
+    with paged(screen, environment) if ends else nullcontext():
+        return carry_out(options, screen)

@@ -42,6 +42,7 @@ class Screen:
         self._colour = colour
         self._columns = columns
         self._redrawn = False
+        self._held: list[str] | None = None
 
     @classmethod
     def of(cls, out: TextIO) -> Screen:
@@ -69,12 +70,38 @@ class Screen:
         Args:
             pieces: texts, or texts with one of ``COLOURS``.
         """
-        text = "".join(
-            self._painted(*piece) if isinstance(piece, tuple) else printable(piece)
-            for piece in pieces
+        self.painted_line(
+            "".join(
+                self.painted(*piece) if isinstance(piece, tuple) else printable(piece)
+                for piece in pieces
+            )
         )
+
+    def painted_line(self, text: str) -> None:
+        """Writes a line as :meth:`line` does, of texts from :meth:`painted`."""
         self._write((f"\r{_CLEAR}" if self._redrawn else "") + text + "\n")
         self._redrawn = False
+
+    def painted(self, text: str, colour: str) -> str:
+        """A printable text in one of ``COLOURS``, if colours are wanted."""
+        code = COLOURS[colour] if self._colour else ""
+        return f"\x1b[{code}m{printable(text)}\x1b[0m" if code else printable(text)
+
+    def hold(self) -> None:
+        """From now on keeps what is written, for :meth:`release`."""
+        self._held = []
+
+    def release(self) -> str:
+        """Writes directly again; returns what was kept, as it would have been written."""
+        held = "".join(self._held or ())
+        self._held = None
+        return self._encodable(held)
+
+    def write(self, text: str) -> None:
+        """Writes a text from :meth:`release`."""
+        with writing_out():
+            self._out.write(text)
+            self._out.flush()
 
     def json(self, value: Any, *, indent: int | None = None) -> None:
         """Writes a JSON text of ASCII characters only."""
@@ -94,20 +121,25 @@ class Screen:
             self._write("\n")
             self._redrawn = False
 
-    def _painted(self, text: str, colour: str) -> str:
-        code = COLOURS[colour] if self._colour else ""
-        return f"\x1b[{code}m{printable(text)}\x1b[0m" if code else printable(text)
-
     def _write(self, text: str) -> None:
-        with writing_out():
-            encoding = self._out.encoding or "utf-8"
-            self._out.write(text.encode(encoding, "backslashreplace").decode(encoding))
-            self._out.flush()
+        if self._held is None:
+            self.write(self._encodable(text))
+        else:
+            self._held.append(text)
+
+    def _encodable(self, text: str) -> str:
+        encoding = self._out.encoding or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def width_of(text: str) -> int:
+    """The width of a text in cells."""
+    return len(text) if text.isascii() and text.isprintable() else cell_len(text)
 
 
 def clipped(text: str, cells: int) -> str:
     """``text`` cut to a width, with an ellipsis where something is missing."""
-    if cell_len(text) <= cells:
+    if width_of(text) <= cells:
         return text
     return set_cell_size(text, max(0, cells - 1)).rstrip() + "…"
 
@@ -115,5 +147,5 @@ def clipped(text: str, cells: int) -> str:
 def padded(text: str, cells: int, *, right: bool = False) -> str:
     """``text`` clipped or filled to a width exactly."""
     text = clipped(text, cells)
-    blanks = " " * (cells - cell_len(text))
+    blanks = " " * (cells - width_of(text))
     return blanks + text if right else text + blanks

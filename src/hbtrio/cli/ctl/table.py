@@ -6,9 +6,8 @@ from itertools import pairwise
 from typing import Final
 
 import attrs
-from rich.cells import cell_len
 
-from hbtrio.cli.ctl.screen import Screen, clipped, padded
+from hbtrio.cli.ctl.screen import Screen, clipped, padded, width_of
 from hbtrio.text import printable
 
 #: Colours of states and health.
@@ -48,7 +47,7 @@ class Column:
 
     def __attrs_post_init__(self) -> None:
         """As wide as its widest cell."""
-        self.width = max(map(cell_len, [self.head, *(text for text, _ in self.cells)]))
+        self.width = max(map(width_of, [self.head, *(text for text, _ in self.cells)]))
 
 
 def column(head: str, cells: list[str], colours: dict[str, str] | None = None) -> Column:
@@ -107,15 +106,33 @@ def write_table(screen: Screen, columns: list[Column]) -> None:
     screen.line()
     heads = [_cell(one.head, one) for one in columns]
     screen.line(*_cut([(_GAP.join(heads).rstrip(), "")], width))
-    for cells in zip(*(one.cells for one in columns), strict=True):
-        pieces: list[tuple[str, str]] = []
-        end = max((place for place, (text, _) in enumerate(cells) if text), default=0)
-        for (text, colour), one in zip(cells[:end], columns, strict=False):
-            pieces += [(_cell(text, one), colour), (_GAP, "")]
-        # No blanks after the last cell that is not empty.
-        text, colour = cells[end]
-        pieces.append((_cell(text, columns[end]).rstrip(), colour))
-        screen.line(*_cut(pieces, width))
+    whole = sum(one.width for one in columns) + len(_GAP) * (len(columns) - 1)
+    too_wide = width is not None and whole > width
+    rows = zip(*(one.cells for one in columns), strict=True)
+    painted = zip(*(_painted(screen, one) for one in columns), strict=True)
+    for cells, texts in zip(rows, painted, strict=True):
+        if too_wide or not cells[-1][0]:
+            screen.line(*_cut(_pieces(cells, columns), width))
+        else:
+            screen.painted_line(_GAP.join(texts).rstrip())
+
+
+def _painted(screen: Screen, one: Column) -> list[str]:
+    """A column's cells as they are written; of thousands, most are alike."""
+    made = {
+        (text, colour): screen.painted(_cell(text, one), colour) for text, colour in set(one.cells)
+    }
+    return [made[cell] for cell in one.cells]
+
+
+def _pieces(cells: tuple[tuple[str, str], ...], columns: list[Column]) -> list[tuple[str, str]]:
+    pieces: list[tuple[str, str]] = []
+    end = max((place for place, (text, _) in enumerate(cells) if text), default=0)
+    for (text, colour), one in zip(cells[:end], columns, strict=False):
+        pieces += [(_cell(text, one), colour), (_GAP, "")]
+    # No blanks after the last cell that is not empty.
+    text, colour = cells[end]
+    return [*pieces, (_cell(text, columns[end]).rstrip(), colour)]
 
 
 def _fit(columns: list[Column], width: int | None) -> None:
@@ -133,15 +150,15 @@ def _fit(columns: list[Column], width: int | None) -> None:
 
 def _cut(pieces: list[tuple[str, str]], width: int | None) -> list[tuple[str, str]]:
     """Cuts a row that is still too wide: wrapped, it would look like two rows."""
-    if width is None or sum(cell_len(text) for text, _ in pieces) <= width:
+    if width is None or sum(width_of(text) for text, _ in pieces) <= width:
         return pieces
     cut: list[tuple[str, str]] = []
     for text, colour in pieces:
         # One cell is for the ellipsis that ends each cut row.
-        if cell_len(text) >= width:
+        if width_of(text) >= width:
             return [*cut, (clipped(text + " ", width), colour)]
         cut.append((text, colour))
-        width -= cell_len(text)
+        width -= width_of(text)
     return cut
 
 
