@@ -11,6 +11,7 @@ from hbtrio.api.places import request_classes
 from hbtrio.http.limits import HttpLimits
 from hbtrio.http.request import RequestRefusedError
 from hbtrio.http.slots import Slots
+from support.http_cases import quiet
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -72,15 +73,15 @@ async def test_a_class_that_is_exhausted_leaves_the_others(kind: str) -> None:
     with ExitStack() as stack:
         for number in range(most):
             one = scope(*requests[number % len(requests)])
-            stack.enter_context(slots.take().at_work(one))
+            stack.enter_context(slots.take(quiet).at_work(one))
         for request in requests:
             reason = f"503 too many {kind} in progress, the limit is {most}"
             with (
                 pytest.raises(RequestRefusedError, match=reason),
-                slots.take().at_work(scope(*request)),
+                slots.take(quiet).at_work(scope(*request)),
             ):
                 pass
         for other, method, target in EACH:
             if other != kind:
-                with slots.take().at_work(scope(method, target)):
+                with slots.take(quiet).at_work(scope(method, target)):
                     pass

@@ -34,6 +34,7 @@ from support.agent_world import (
     request_bytes,
     socket_agent_world,
 )
+from support.http_cases import quiet
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, OTHER_VM, VM, ScriptedHost
 
 HOST = f"/v1/hosts/{HOST_UUID}"
@@ -538,7 +539,7 @@ async def ask_in_memory(
         drain=Drain(),
         endpoint=ConnectionEnds(),
     )
-    await connection.run(Slots(HttpLimits()).take())
+    await connection.run(Slots(HttpLimits()).take(quiet))
 
 
 def crashed(error: BaseException) -> None:

@@ -25,6 +25,7 @@ from support.http_cases import (
     answer,
     ask,
     failure,
+    quiet,
     reply,
     serving,
     stream_app,
@@ -311,7 +312,7 @@ async def test_a_place_that_is_given_away(clock: MockClock, said: bytes) -> None
         await wait_all_tasks_blocked()
         if said:
             await dialogue.send(said)
-        dialogue.places.take()
+        dialogue.places.take(quiet)
         assert await dialogue.hear_all() == b""
         assert dialogue.elapsed_s == 0
         assert (app.scopes, dialogue.crashes) == ([], [])
@@ -325,7 +326,7 @@ async def test_a_place_is_kept_for_as_long_as_an_answer_lasts(clock: MockClock) 
         await dialogue.receive(1)
         for _ in range(3):
             await trio.sleep(1000)
-            dialogue.places.take()
+            dialogue.places.take(quiet)
         assert not ended.is_set()
         await dialogue.stream.aclose()
         await dialogue.closed.wait()

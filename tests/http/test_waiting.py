@@ -6,7 +6,8 @@ import pytest
 import trio
 
 from hbtrio.http.limits import HttpLimits
-from hbtrio.http.waiting import MOST_IN_RESERVE, PATIENCE_S, Waiting
+from hbtrio.http.waiting import MOST_IN_RESERVE, MOST_SPARED, PATIENCE_S, Waiting
+from support.http_cases import quiet
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -16,7 +17,7 @@ def wait(waiting: Waiting, count: int, *, in_reserve: bool = False) -> list[trio
     for _ in range(count):
         waiting.make_room(in_reserve=in_reserve)
         scopes.append(trio.CancelScope())
-        waiting.add(scopes[-1])
+        waiting.add(scopes[-1], quiet)
     return scopes
 
 
@@ -70,3 +71,40 @@ async def test_one_that_waits_no_longer_is_not_closed() -> None:
     waiting.discard(first)
     wait(waiting, 1)
     assert not first.cancel_called
+
+
+async def test_one_whose_request_has_arrived_goes_on_waiting() -> None:
+    """A stalled server accepts the next connections before it reads those that it has."""
+    waiting = Waiting(HttpLimits(max_waiting=3))
+    unread = {1, 2}
+    scopes = [trio.CancelScope() for _ in range(4)]
+    for number, scope in enumerate(scopes):
+        waiting.add(scope, lambda number=number: number in unread)
+    await trio.sleep(PATIENCE_S + 0.01)
+    waiting.make_room()
+    assert [scope.cancel_called for scope in scopes] == [True, False, False, True]
+    # It was read, and is still no request.
+    unread.clear()
+    await trio.sleep(PATIENCE_S + 0.01)
+    wait(waiting, 2)
+    assert [scope.cancel_called for scope in scopes] == [True, True, False, True]
+
+
+async def test_however_much_is_unread_the_looks_and_all_that_wait_are_bounded() -> None:
+    waiting = Waiting(HttpLimits(max_waiting=3, max_connections=100))
+    looks = 0
+
+    def has_unread() -> bool:
+        nonlocal looks
+        looks += 1
+        return True
+
+    scopes = [trio.CancelScope() for _ in range(99)]
+    for scope in scopes:
+        waiting.add(scope, has_unread)
+    await trio.sleep(PATIENCE_S + 0.01)
+    waiting.make_room()
+    assert (looks, closed(scopes)) == (MOST_SPARED, 0)
+    waiting.add(trio.CancelScope(), has_unread)
+    waiting.make_room()
+    assert sum(scope.cancel_called for scope in scopes) == 1

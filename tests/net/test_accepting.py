@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import memory_stream_pair
 
-from hbtrio.net.accepting import AT_ONCE, accept_connections
+from hbtrio.net.accepting import AT_ONCE, accept_connections, has_unread
 from hbtrio.net.endpoints import Endpoint
 from support.free_ports import free_port
 
@@ -104,3 +106,21 @@ async def test_a_connection_that_comes_alone(tmp_path: Path) -> None:
                 async with await trio.open_unix_socket(endpoint.path) as stream:
                     assert await stream.receive_some() == b"welcome"
         nursery.cancel_scope.cancel()
+
+
+async def test_what_nobody_has_read_yet_is_seen_through_tls_too() -> None:
+    ours, theirs = socket.socketpair()
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    wrapped = trio.SSLStream(stream, ssl.create_default_context(), server_hostname="x")
+    with theirs:
+        assert not has_unread(stream)
+        assert not has_unread(wrapped)
+        theirs.send(b"x")
+        assert has_unread(stream)
+        assert has_unread(wrapped)
+        assert await stream.receive_some(10) == b"x"
+        assert not has_unread(stream)
+    assert has_unread(stream)  # the end
+    await stream.aclose()
+    assert not has_unread(stream)
+    assert not has_unread(memory_stream_pair()[0])

@@ -38,6 +38,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+def quiet() -> bool:
+    """For the slot of a client of which nothing waits to be read."""
+    return False
+
+
 def answer(body: bytes, status: str = "200 OK", *more: str) -> bytes:
     head = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", *more, "", ""]
     return "\r\n".join(head).encode() + body
@@ -129,7 +134,7 @@ async def serving(
             drain=dialogue.drain,
             endpoint=ConnectionEnds(),
         )
-        place = dialogue.places.take()
+        place = dialogue.places.take(quiet)
         await connection.run(place)
         place.leave()
         dialogue.closed.set()

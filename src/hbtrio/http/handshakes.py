@@ -8,11 +8,13 @@ take slots from others. If too many handshakes are in progress, the oldest are d
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import trio
 
 from hbtrio.http.limits import Drain, HttpLimits
 from hbtrio.http.waiting import Waiting
+from hbtrio.net.accepting import has_unread
 from hbtrio.net.endpoints import peer_text
 from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.tls_files import TlsFiles
@@ -53,7 +55,7 @@ class Handshakes:
         wrapped = trio.SSLStream(stream, self._tls.value.context, server_side=True)
         self._waiting.make_room(in_reserve=in_reserve)
         with self._drain.idle(self._limits.handshake_s) as scope:
-            self._waiting.add(scope)
+            self._waiting.add(scope, partial(has_unread, stream))
             try:
                 await make_handshake(wrapped)
             except HandshakeFailed as error:

@@ -33,7 +33,7 @@ from hbtrio.http.request import (
     ConnectionEnds,
 )
 from hbtrio.http.slots import ONE_CLASS, Place, RequestClasses, Slots
-from hbtrio.net.accepting import accept_connections, has_reserved
+from hbtrio.net.accepting import accept_connections, has_reserved, has_unread
 from hbtrio.net.peer_credentials import PeerCredentials, peer_credentials
 from hbtrio.net.tls import owner_of
 from hbtrio.net.tls_files import TlsFiles
@@ -183,7 +183,7 @@ class _HttpServer:
             drain=self._drain,
             endpoint=endpoint,
         )
-        slot = self._slots.take(in_reserve=in_reserve)
+        slot = self._slots.take(partial(has_unread, stream), in_reserve=in_reserve)
         try:
             await connection.run(slot)
         finally:

@@ -79,16 +79,17 @@ class Slots:
         self._at_work: dict[str, dict[Slot, Place]] = {kind: {} for kind in classes.sizes}
         self._displaced: dict[Slot, None] = {}
 
-    def take(self, *, in_reserve: bool = False) -> Slot:
+    def take(self, has_unread: Callable[[], bool], *, in_reserve: bool = False) -> Slot:
         """Returns a slot for a new connection.
 
         May close those that have waited longest. The new one calls :meth:`Slot.leave`.
 
         Args:
+            has_unread: whether something of its client has arrived that nobody has read yet.
             in_reserve: whether the connection has one of the reserved descriptors.
         """
         self._waiting.make_room(in_reserve=in_reserve)
-        slot = Slot(self)
+        slot = Slot(self, has_unread)
         self.wait(slot)
         return slot
 
@@ -96,7 +97,7 @@ class Slots:
 
     def wait(self, slot: Slot) -> None:
         """Makes a slot one that may be given away."""
-        self._waiting.add(slot.scope)
+        self._waiting.add(slot.scope, slot.has_unread)
 
     def forget(self, slot: Slot) -> None:
         """Frees a waiting slot, unless it was given away."""
@@ -142,12 +143,14 @@ class Slot:
     """The slot of one connection, returned by :meth:`Slots.take`.
 
     Attributes:
+        has_unread: whether something of the client has arrived that nobody has read yet.
         scope: the connection's cancel scope; cancelled when the slot is given away while the
             connection waits, and :data:`DISPLACED_S` after its request lost its place.
         displaced: begins when the request in progress loses its place.
     """
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, has_unread: Callable[[], bool]) -> None:
+        self.has_unread = has_unread
         self.scope = trio.CancelScope()
         self.displaced = Drain()
         self._slots = slots

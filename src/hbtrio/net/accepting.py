@@ -134,6 +134,21 @@ def has_reserved(stream: trio.SocketStream) -> bool:
     return is_reserved(stream.socket.fileno())
 
 
+def has_unread(stream: trio.abc.Stream) -> bool:
+    """Returns whether bytes or an end have arrived at a socket that nobody has read yet.
+
+    Args:
+        stream: a socket, or TLS over one; any other has nothing unread.
+    """
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, trio.SocketStream) or stream.socket.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(stream.socket, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 async def _refuse(listener: trio.SocketListener | UnixListener) -> None:
     """Closes one waiting connection, if descriptors suffice for that; else waits a little."""
     with suppress(OSError), trio.move_on_after(_PAUSE_S):
