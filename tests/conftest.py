@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 import trio
 
+from hbtrio.lab.scene import Scene
 from support.leaks import Held, left_since
 from support.signal_actions import spare_children
 
@@ -83,6 +84,18 @@ def no_leaks() -> Iterator[None]:
     yield
     left = left_since(before)
     assert left == {}
+
+
+@pytest.fixture(autouse=True)
+def scenes_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each scene prints its daemons' logs at its end; pytest shows them if the test failed."""
+    end = Scene.end
+
+    async def tell(self: Scene) -> None:
+        await end(self)
+        print(self.logs())
+
+    monkeypatch.setattr(Scene, "end", tell)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

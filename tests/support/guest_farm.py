@@ -106,8 +106,12 @@ async def open_guest_farm(channel_dir: Path, first: int = 0) -> AsyncIterator[Gu
         yield GuestFarm(process)
     finally:
         assert process.stdin is not None
-        await process.stdin.aclose()
-        with trio.move_on_after(5, shield=True):
-            await process.wait()
-        if process.returncode is None:
-            process.kill()
+        assert process.stdout is not None
+        with trio.CancelScope(shield=True):
+            await process.stdin.aclose()
+            with trio.move_on_after(5):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await process.stdout.aclose()
