@@ -95,7 +95,7 @@ async def test_programs_vote_and_one_that_is_killed_does_not_count() -> None:
     async with heartbeating_vm() as (scene, vm):
         async with program(vm, "web", ACCEPT, "fine"), program(vm, "db", REJECT, "dump 40 %"):
             ran = await vote(scene)
-            assert (ran.status, "dump 40 %" in "\n".join(ran.out + ran.err)) == (3, True)
+            assert (ran.status, "db: dump 40 %" in "\n".join(ran.out + ran.err)) == (3, True)
         async with program(vm, "web", ACCEPT, "fine") as web, program(vm, "db", SILENT) as db:
             async with trio.open_nursery() as nursery:
 
@@ -107,11 +107,11 @@ async def test_programs_vote_and_one_that_is_killed_does_not_count() -> None:
                 nursery.start_soon(kill)
                 with trio.fail_after(SOON_S):  # the window is 30 s
                     ran = await vote(scene)
-            assert (ran.status, "fine" in "\n".join(ran.out)) == (0, True)
+            assert (ran.status, "web: fine" in "\n".join(ran.out)) == (0, True)
         votes = [line for line in scene.events.since() if line["kind"] == "vote"]
         assert [(line["result"], line["reason"]) for line in votes] == [
-            ("reject", "dump 40 %"),
-            ("accept", "fine"),
+            ("reject", "db: dump 40 %"),
+            ("accept", "web: fine"),
         ]
         said = vm.log.read_text()
         assert re.search(rf"application db \(pid \d+, uid {os.getuid()}, gid {os.getgid()}\)", said)

@@ -79,7 +79,7 @@ async def test_it_votes_is_told_falls_ill_and_outlives_the_guest_daemon() -> Non
             since = len(scene.events.since())
             health[0] = Unhealthy("disk full")
             ill = await scene.events.wait_for(event("unhealthy", vm), within_s=SOON_S, since=since)
-            assert (ill["reason"], ill["corrective_action"]) == ("disk full", "log")
+            assert (ill["reason"], ill["corrective_action"]) == ("db: disk full", "log")
             health[0] = Healthy()
 
             assert (await ctl(scene, "notify", "vm", "reboot")).status == 0
@@ -97,7 +97,7 @@ async def test_it_votes_is_told_falls_ill_and_outlives_the_guest_daemon() -> Non
         assert (await ctl(scene, "vote", "vm", "stop")).status == 0
         results = outcomes(scene, "vote")
         assert [result for result, _ in results] == ["reject", "accept", "reject", "accept"]
-        assert (results[0][1], results[2][1]) == ("dump 'a' runs", "dump 'a' runs")
+        assert (results[0][1], results[2][1]) == ("db: dump 'a' runs",) * 2
         assert [result for result, _ in outcomes(scene, "notice")] == ["complete"]
 
 
@@ -114,7 +114,7 @@ async def test_one_of_plain_threads_that_is_there_before_the_guest_daemon() -> N
             await trio.to_thread.run_sync(background.wait_registered, SOON_S)
             await scene.events.wait_for(event("heartbeating", vm), within_s=SOON_S)
             assert (await ctl(scene, "vote", "vm", "stop")).status == 3
-            assert outcomes(scene, "vote") == [("reject", "busy")]
+            assert outcomes(scene, "vote") == [("reject", "web: busy")]
 
 
 async def test_silent_handlers_are_agreement_when_their_window_ends() -> None:

@@ -63,7 +63,7 @@ async def test_an_answer_that_came_meanwhile_is_the_answer() -> None:
                     reason = f"script {asked}"
                 else:
                     answer = partial(application_answers, asked)
-                    reason = f"application {asked}"
+                    reason = f"web: application {asked}"
                 since = scene.events.end
                 nursery.start_soon(hbtrio, "ctl", "--url", scene.url, "vote", "vm", "stop")
                 in_time = await stop_over_the_end(scene, vm, answer)

@@ -493,11 +493,13 @@ def test_health_action_and_reason_are_those_of_the_last_answer() -> None:
     assert application.received(sick(beat(application)), 11.1) == [
         ApplicationStateChanged(HEALTHY, ILL, ApplicationEvent.ANSWERED_ILL)
     ]
-    assert application.health == HealthStatus(False, CorrectiveAction.LOG, "disk full")
+    assert application.health == HealthStatus(False, CorrectiveAction.LOG, "disk full", "web")
     number = beat(application)
     worse = AppChallengeResponse(number, False, CorrectiveAction.REBOOT, 'disk "a" gone\n')
     assert application.received(worse, 12.1) == [StillIll()]
-    assert application.health == HealthStatus(False, CorrectiveAction.REBOOT, "disk 'a' gone")
+    assert application.health == HealthStatus(
+        False, CorrectiveAction.REBOOT, "disk 'a' gone", "web"
+    )
     # What goes with a healthy answer says nothing.
     mended = AppChallengeResponse(number, True, CorrectiveAction.STOP, "was ill")
     assert application.received(mended, 12.2) == [

@@ -168,6 +168,54 @@ def test_at_the_end_of_the_window_who_could_not_answer_is_named_last(
     assert ballot.expire() == Outcome(TIMEOUT, named)
 
 
+# -- reasons with names ---------------------------------------------------------------------------
+
+
+def test_a_reject_is_named_if_its_voter_is_to_be() -> None:
+    for by_name, text in ((True, "orders: busy"), (False, "busy")):
+        ballot = Ballot(VOTE, ["orders", "web"])
+        assert ballot.named_reason == ""
+        ballot.answer("web", ACCEPT, "fine", by_name=True)
+        assert ballot.answer("orders", REJECT, "busy", by_name=by_name) == Outcome(REJECT, "busy")
+        assert ballot.named_reason == text
+
+
+def test_a_reject_without_a_reason_is_at_least_named() -> None:
+    ballot = Ballot(VOTE, ["orders"])
+    assert ballot.answer("orders", REJECT, "", by_name=True) == Outcome(REJECT, "")
+    assert ballot.named_reason == "orders"
+
+
+def test_all_who_agree_with_a_reason_are_named_and_who_could_not_answer_is_last() -> None:
+    ballot = Ballot(NOTICE, ["a", "b", "c", "script"])
+    ballot.leave("script", "was killed")
+    ballot.answer("b", COMPLETE, "flushed", by_name=True)
+    ballot.answer("c", COMPLETE, "", by_name=True)
+    outcome = Outcome(COMPLETE, "flushed; script was killed")
+    assert ballot.answer("a", COMPLETE, "drained") == outcome
+    assert ballot.named_reason == "b: flushed; drained; script was killed"
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_all_failures_are_named_and_agreement_is_not(*, ends: bool) -> None:
+    ballot = Ballot(NOTICE, ["a", "b", "c", "d"])
+    ballot.answer("a", COMPLETE, "drained", by_name=True)
+    ballot.answer("b", REJECT, "disk full", by_name=True)
+    ballot.answer("c", ERROR, "", by_name=True)
+    outcome = ballot.expire() if ends else ballot.answer("d", TIMEOUT, "no answer from d")
+    assert outcome == Outcome(ERROR, "disk full")
+    assert ballot.named_reason == "b: disk full; c" + ("" if ends else "; no answer from d")
+
+
+def test_an_end_that_is_not_the_voters_has_no_names() -> None:
+    silent, aborted = Ballot(VOTE, ["a", "b"]), Ballot(VOTE, ["a"])
+    silent.answer("a", ACCEPT, "fine", by_name=True)
+    silent.expire()
+    assert silent.named_reason == "no answer in time from b"
+    aborted.abort("superseded")
+    assert aborted.named_reason == "superseded"
+
+
 # -- the end of the window ------------------------------------------------------------------------
 
 

@@ -102,7 +102,7 @@ async def _votes(scene: Scene, vm: LabGuest, good: RawApplication) -> None:
     path, says = f"/v1/instances/{vm.uuid}/vote", "said by the good one"
     good.on_event = lambda asked: good.answer(asked, VoteResult.REJECT, says)
     last = (await scene.post(path, {"event": "stop"}))[-1]
-    assert (last["result"], last["reason"]) == (VoteResult.REJECT, says)
+    assert (last["result"], last["reason"]) == (VoteResult.REJECT, f"{NAME}: {says}")
     good.on_event = lambda asked: good.answer(asked, VoteResult.ACCEPT, says)
     last = (await scene.post(path, {"event": "stop"}))[-1]
     # Those who say nothing when they are asked have a second each, and agree.

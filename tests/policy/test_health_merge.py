@@ -24,8 +24,8 @@ def healthy(configured: CorrectiveAction) -> HealthReport:
     return HealthReport(Health.HEALTHY, configured, "")
 
 
-def unhealthy(action: CorrectiveAction, reason: str) -> HealthReport:
-    return HealthReport(Health.UNHEALTHY, action, reason)
+def unhealthy(action: CorrectiveAction, reason: str, all_reasons: str = "") -> HealthReport:
+    return HealthReport(Health.UNHEALTHY, action, reason, all_reasons or reason)
 
 
 @pytest.mark.parametrize(
@@ -38,21 +38,21 @@ def unhealthy(action: CorrectiveAction, reason: str) -> HealthReport:
         ([HealthStatus(True, STOP, "left over")], True, healthy(REBOOT)),
         # Among the unhealthy applications the strongest action wins.
         ([ill(LOG, "a")], None, unhealthy(LOG, "a")),
-        ([ill(LOG, "a"), ill(REBOOT, "b")], True, unhealthy(REBOOT, "b")),
-        ([ill(STOP, "a"), ill(REBOOT, "b"), WELL], True, unhealthy(STOP, "a")),
-        ([ill(NONE, "a"), ill(LOG, "b"), ill(NONE, "c")], True, unhealthy(LOG, "b")),
+        ([ill(LOG, "a"), ill(REBOOT, "b")], True, unhealthy(REBOOT, "b", "b; a")),
+        ([ill(STOP, "a"), ill(REBOOT, "b"), WELL], True, unhealthy(STOP, "a", "a; b")),
+        ([ill(NONE, "a"), ill(LOG, "b"), ill(NONE, "c")], True, unhealthy(LOG, "b", "b; a; c")),
         ([ill(NONE, "a")], True, unhealthy(NONE, "a")),
         ([ill(UNKNOWN, "a")], True, unhealthy(UNKNOWN, "a")),
         # Of equals the first registered speaks.
-        ([ill(REBOOT, "a"), ill(REBOOT, "b")], True, unhealthy(REBOOT, "a")),
+        ([ill(REBOOT, "a"), ill(REBOOT, "b")], True, unhealthy(REBOOT, "a", "a; b")),
         # If all of them are healthy, the script decides, with the configured action.
         ([], False, unhealthy(REBOOT, "script")),
         ([WELL], False, unhealthy(REBOOT, "script")),
         # If both are unhealthy, the stronger action and its message.
-        ([ill(LOG, "a")], False, unhealthy(REBOOT, "script")),
-        ([ill(STOP, "a")], False, unhealthy(STOP, "a")),
-        ([ill(REBOOT, "a")], False, unhealthy(REBOOT, "a")),
-        ([WELL, ill(NONE, "a")], False, unhealthy(REBOOT, "script")),
+        ([ill(LOG, "a")], False, unhealthy(REBOOT, "script", "script; a")),
+        ([ill(STOP, "a")], False, unhealthy(STOP, "a", "a; script")),
+        ([ill(REBOOT, "a")], False, unhealthy(REBOOT, "a", "a; script")),
+        ([WELL, ill(NONE, "a")], False, unhealthy(REBOOT, "script", "script; a")),
     ],
 )
 def test_the_merge(
@@ -112,7 +112,7 @@ def test_a_recovery_resets_the_60_s() -> None:
 def test_another_action_is_asked_for_at_once_and_has_its_own_60_s() -> None:
     merge = HealthMerge(REBOOT)
     assert merge.report([ill(LOG, "x")], 0.0).action is LOG
-    assert merge.report([ill(LOG, "x"), ill(STOP, "y")], 10.0) == unhealthy(STOP, "y")
+    assert merge.report([ill(LOG, "x"), ill(STOP, "y")], 10.0) == unhealthy(STOP, "y", "y; x")
     assert merge.report([ill(LOG, "x"), ill(STOP, "y")], 69.9).action is NONE
     assert merge.report([ill(LOG, "x"), ill(STOP, "y")], 70.0).action is STOP
     assert merge.report([ill(LOG, "x")], 71.0).action is LOG
@@ -148,9 +148,9 @@ def test_a_script_that_hangs_is_ill_until_its_next_result(healthy_now: bool) -> 
 @pytest.mark.parametrize(
     ("configured", "timeout_action", "report"),
     [
-        (REBOOT, LOG, unhealthy(REBOOT, "disk full")),
-        (REBOOT, REBOOT, unhealthy(REBOOT, "disk full")),
-        (REBOOT, STOP, unhealthy(STOP, "hung")),
+        (REBOOT, LOG, unhealthy(REBOOT, "disk full", "disk full; hung")),
+        (REBOOT, REBOOT, unhealthy(REBOOT, "disk full", "disk full; hung")),
+        (REBOOT, STOP, unhealthy(STOP, "hung", "hung; disk full")),
     ],
 )
 def test_a_hang_does_not_weaken_the_last_verdict(
@@ -204,3 +204,17 @@ def test_the_rhythm_is_that_of_a_deployed_client() -> None:
                 asked.append(round(at))
     # Ill from 7 on, asked again 60 s later; well at 83, ill again at 89: asked at once.
     assert (len(answers), asked) == (95, [7, 67, 89])
+
+
+def test_the_named_reason_has_everybody_who_is_ill_with_names_and_who_decides_first() -> None:
+    merge = HealthMerge(LOG)
+    merge.script_result(healthy=False, reason="disk full")
+    applications = [
+        HealthStatus(False, LOG, "slow", "web"),
+        HealthStatus(False, STOP, "3 orders are open", "orders"),
+        HealthStatus(True, NONE, "", "db"),
+        HealthStatus(False, LOG, "", "mute"),
+    ]
+    report = merge.report(applications, 0.0)
+    assert report.reason == "3 orders are open"
+    assert report.named_reason == "orders: 3 orders are open; web: slow; mute; disk full"

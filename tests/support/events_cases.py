@@ -10,7 +10,7 @@ from hbtrio.fsm.heartbeat.effects import (
     Stopped,
 )
 from hbtrio.fsm.heartbeat.table import HeartbeatState
-from hbtrio.wire.channel_messages import Challenge, InitAck
+from hbtrio.wire.channel_messages import OFFERED, Challenge, InitAck
 from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event, ExpectedEffect
 from support.heartbeat_bench import HeartbeatBench
 
@@ -20,7 +20,7 @@ S = HeartbeatState
 REBOOT = CorrectiveAction.REBOOT
 
 
-ACK = SendToGuest(InitAck(1804289383))
+ACK = SendToGuest(InitAck(1804289383, OFFERED))
 
 
 LEFTOVER = Note("ignoring a stale init: no challenge was answered after it")

@@ -12,6 +12,7 @@ from hbtrio.fsm.heartbeat.effects import (
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.policy.profile import Profile
 from hbtrio.wire.channel_messages import (
+    OFFERED,
     Challenge,
     InitAck,
 )
@@ -44,7 +45,7 @@ PROFILE = Profile(
 )
 
 
-ACK = SendToGuest(InitAck(1804289383))
+ACK = SendToGuest(InitAck(1804289383, OFFERED))
 
 
 MISSED = Note("heartbeat missed")

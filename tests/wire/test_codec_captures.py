@@ -59,7 +59,7 @@ def test_every_captured_line_says_what_the_json_in_it_says() -> None:
         message = decode(captured.line)
         assert members["msg_type"] == message.TYPE
         for field, value in attrs.asdict(message).items():
-            expected = members[field]
+            expected = members.get(field, 0)  # extensions, which deployed hosts don't send
             if field == "log_msg":
                 expected = expected.removesuffix(" ")  # behind the last line of a script
             assert value == ("unknown" if expected in ODD_WORDS else expected)

@@ -298,7 +298,9 @@ class ApplicationSession:
             return self._step(ApplicationEvent.ANSWERED_HEALTHY)
         reason = plain_text(answer.log_msg, MAX_APP_LOG_BYTES)
         old = self.health
-        self.health = HealthStatus(False, answer.corrective_action, reason)
+        self.health = HealthStatus(
+            False, answer.corrective_action, reason, source=self.profile.name
+        )
         changed = self._step(ApplicationEvent.ANSWERED_ILL)
         return changed if changed or self.health == old else [StillIll()]
 

@@ -12,6 +12,7 @@ from enum import Enum
 import attrs
 
 from hbtrio.fsm.table import Table
+from hbtrio.policy.named_reasons import joined, named
 from hbtrio.wire.vocabulary import NotificationType, VoteResult
 
 
@@ -72,6 +73,14 @@ class Outcome:
     reason: str
 
 
+@attrs.frozen
+class _Reason:
+    """A voter's reason, alone and with its name."""
+
+    alone: str
+    by_name: str
+
+
 class Ballot:
     """A round of a vote or notice, with exactly one outcome.
 
@@ -84,13 +93,17 @@ class Ballot:
         self.is_vote = notification is NotificationType.REVOCABLE
         self.state = BallotState.OPEN
         self.outcome: Outcome | None = None
+        #: The outcome's reason with the names of those who gave it; of an agreement or a failure
+        #: all reasons. Empty until the round is closed.
+        self.named_reason = ""
         self._owed: dict[str, None] = dict.fromkeys(voters)
-        self._agreed = ""
+        self._agreed: list[_Reason] = []
         self._anyone_accepted = False
+        self._failures: list[_Reason] = []
         self._failure: Outcome | None = None
         self._abstained: list[str] = []
         if not self._owed:
-            self._close(BallotEvent.LAST_ANSWER_CAME, Outcome(VoteResult.COMPLETE, ""))
+            self._close(BallotEvent.LAST_ANSWER_CAME, Outcome(VoteResult.COMPLETE, ""), "")
 
     @property
     def owed(self) -> tuple[str, ...]:
@@ -108,22 +121,33 @@ class Ballot:
             raise ValueError("the round is still open")
         return self.outcome
 
-    def answer(self, voter: str, result: VoteResult, reason: str) -> Outcome | None:
+    def answer(
+        self, voter: str, result: VoteResult, reason: str, *, by_name: bool = False
+    ) -> Outcome | None:
         """Records an answer; returns the outcome if the answer closes the round.
 
         A voter's second answer, and an answer to a closed round, are ignored.
+
+        Args:
+            voter: its name.
+            result: its answer.
+            reason: why; may be empty.
+            by_name: whether :attr:`named_reason` names the voter.
         """
         if self.state is not BallotState.OPEN or voter not in self._owed:
             return None
         del self._owed[voter]
+        said = _Reason(reason, named(voter, reason) if by_name else reason)
         if result is VoteResult.REJECT and self.is_vote:
-            return self._close(BallotEvent.REJECT_CAME, Outcome(result, reason))
+            return self._close(BallotEvent.REJECT_CAME, Outcome(result, reason), said.by_name)
         if result in (VoteResult.ACCEPT, VoteResult.COMPLETE):
             self._anyone_accepted |= result is VoteResult.ACCEPT
-            self._agreed = self._agreed or reason
-        elif self._failure is None:
+            if reason:
+                self._agreed.append(said)
+        else:
             failed = VoteResult.TIMEOUT if result is VoteResult.TIMEOUT else VoteResult.ERROR
-            self._failure = Outcome(failed, reason)
+            self._failure = self._failure or Outcome(failed, reason)
+            self._failures.append(said)
         return self._settle()
 
     def leave(self, voter: str, cause: str = "") -> Outcome | None:
@@ -147,34 +171,40 @@ class Ballot:
             return None
         silent = ", ".join(self._owed)
         outcome = self._failure or Outcome(VoteResult.TIMEOUT, f"no answer in time from {silent}")
-        return self._close(BallotEvent.WINDOW_CLOSED, self._with_abstentions(outcome))
+        return self._close_with_abstentions(BallotEvent.WINDOW_CLOSED, outcome, self._failures)
 
     def abort(self, reason: str) -> Outcome | None:
         """Closes the round without its answers, for a reason that is not the voters'."""
         if self.state is not BallotState.OPEN:
             return None
-        return self._close(BallotEvent.ROUND_ABORTED, Outcome(VoteResult.ERROR, reason))
+        return self._close(BallotEvent.ROUND_ABORTED, Outcome(VoteResult.ERROR, reason), reason)
 
     def _settle(self) -> Outcome | None:
         if self._owed:
             self.state = BALLOT_TABLE.after(self.state, BallotEvent.ANSWER_CAME)
             return None
+        reasons = self._agreed if self._failure is None else self._failures
         if self._failure is not None:
             outcome = self._failure
-        elif self.is_vote and self._anyone_accepted:
-            outcome = Outcome(VoteResult.ACCEPT, self._agreed)
         else:
-            outcome = Outcome(VoteResult.COMPLETE, self._agreed)
-        return self._close(BallotEvent.LAST_ANSWER_CAME, self._with_abstentions(outcome))
+            accepted = self.is_vote and self._anyone_accepted
+            first = reasons[0].alone if reasons else ""
+            outcome = Outcome(VoteResult.ACCEPT if accepted else VoteResult.COMPLETE, first)
+        return self._close_with_abstentions(BallotEvent.LAST_ANSWER_CAME, outcome, reasons)
 
-    def _with_abstentions(self, outcome: Outcome) -> Outcome:
+    def _close_with_abstentions(
+        self, event: BallotEvent, outcome: Outcome, reasons: list[_Reason]
+    ) -> Outcome:
         """Adds who could not answer, last: the wire cuts a long reason at its end."""
-        reasons = [outcome.reason] if outcome.reason else []
-        return Outcome(outcome.result, "; ".join(reasons + self._abstained))
+        alone = "; ".join(filter(None, (outcome.reason, *self._abstained)))
+        by_name = [said.by_name for said in reasons] or [outcome.reason]
+        return self._close(
+            event, Outcome(outcome.result, alone), joined((*by_name, *self._abstained))
+        )
 
-    def _close(self, event: BallotEvent, outcome: Outcome) -> Outcome:
+    def _close(self, event: BallotEvent, outcome: Outcome, named_reason: str) -> Outcome:
         self.state = BALLOT_TABLE.after(self.state, event)
-        self.outcome = outcome
+        self.outcome, self.named_reason = outcome, named_reason
         return outcome
 
 

@@ -20,6 +20,7 @@ from hbtrio.wire.channel_messages import (
     ActionResponse,
     Challenge,
     Exit,
+    Extension,
     Init,
     InitAck,
     Message,
@@ -157,16 +158,24 @@ class SendToHost:
 
 @attrs.frozen
 class AnswerChallenge:
-    """Answer this challenge with the current health."""
+    """Answer this challenge with the current health.
+
+    ``named``: the host takes reasons that name the application, see :class:`Extension`.
+    """
 
     number: int
+    named: bool = False
 
 
 @attrs.frozen
 class StartAction:
-    """Open the window of this vote or notice; it supersedes an open one."""
+    """Open the window of this vote or notice; it supersedes an open one.
+
+    ``named``: as for :class:`AnswerChallenge`.
+    """
 
     notify: ActionNotify
+    named: bool = False
 
 
 @attrs.frozen
@@ -204,6 +213,7 @@ class GuestSession:
         self._settings = settings
         self._new_id = new_id
         self._init_ids: tuple[int, ...] = ()
+        self._named = False
 
     def channel_up(self, now: float) -> list[Effect]:
         """Handles a channel that was opened, or to which the host has connected."""
@@ -217,10 +227,12 @@ class GuestSession:
     def received(self, message: Message, now: float) -> list[Effect]:
         """Handles a message of the host; a message that only guests send is ignored."""
         match message:
-            case InitAck(invocation_id=acknowledged):
+            case InitAck(invocation_id=acknowledged, extensions=extensions):
                 # Only the last two ids count: an older ack belongs to an earlier session.
                 if acknowledged not in self._init_ids:
                     return []
+                # Without a new ack the session is not enabled again, so no other host's bits count.
+                self._named = bool(extensions & Extension.NAMED_REASONS)
                 return self._step(SessionEvent.INIT_ACK, now)
             case ActionNotify():
                 return [*self._step(SessionEvent.ACTION, now), self._action(message)]
@@ -228,7 +240,7 @@ class GuestSession:
                 effects = self._step(SessionEvent.CHALLENGE, now)
                 if self.state is SessionState.ENABLED:
                     self.deadline = now + self._settings.challenge_timeout_s
-                    effects.append(AnswerChallenge(number))
+                    effects.append(AnswerChallenge(number, self._named))
                 return effects
             case _:
                 return []
@@ -271,7 +283,7 @@ class GuestSession:
 
     def _action(self, notify: ActionNotify) -> Effect:
         if self.state is SessionState.ENABLED:
-            return StartAction(notify)
+            return StartAction(notify, self._named)
         return SendToHost(
             ActionResponse(
                 invocation_id=notify.invocation_id,

@@ -41,10 +41,14 @@ LINES_EACH: Final = 20
 
 @attrs.frozen
 class Answer:
-    """A handler's answer. For :attr:`VoteResult.TIMEOUT` the window supplies the reason."""
+    """A handler's answer. For :attr:`VoteResult.TIMEOUT` the window supplies the reason.
+
+    ``by_name``: whether the reason needs the voter's name beside it, see :meth:`Ballot.answer`.
+    """
 
     result: VoteResult
     reason: str = ""
+    by_name: bool = False
 
 
 @attrs.frozen
@@ -253,7 +257,7 @@ class BallotWindow(Window[Outcome]):
 
     def answer(self, voter: str, answer: Answer) -> None:
         """Counts an answer that did not come from a handler's return."""
-        self.ballot.answer(voter, answer.result, answer.reason)
+        self.ballot.answer(voter, answer.result, answer.reason, by_name=answer.by_name)
         self._settle()
 
     def abort(self, reason: str) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 import attrs
 
+from hbtrio.policy.named_reasons import joined, named
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
 
 #: A lasting illness repeats its action after this many seconds and reports "none" in between.
@@ -25,21 +26,33 @@ REPEAT_S: Final = 60.0
 class HealthStatus:
     """The health of one source: an application or the health script.
 
-    ``action`` and ``reason`` matter only if ``healthy`` is false.
+    ``action`` and ``reason`` matter only if ``healthy`` is false. ``source`` is the name to put
+    before the reason where there is room for it; empty if the reason needs none.
     """
 
     healthy: bool
     action: CorrectiveAction = CorrectiveAction.NONE
     reason: str = ""
+    source: str = ""
+
+    @property
+    def named_reason(self) -> str:
+        """The reason behind the name of its source."""
+        return named(self.source, self.reason) if self.source else self.reason
 
 
 @attrs.frozen
 class HealthReport:
-    """The health fields of a challenge response."""
+    """The health fields of a challenge response.
+
+    ``reason`` is that of the source that decides; ``named_reason`` has those of all that are ill,
+    with their names, the deciding one first.
+    """
 
     health: Health
     action: CorrectiveAction
     reason: str
+    named_reason: str = ""
 
 
 class HealthMerge:
@@ -85,7 +98,11 @@ class HealthMerge:
             return HealthReport(Health.HEALTHY, self.configured, "")
         # max() returns the first of equals: an application before the script.
         worst = max(ill, key=lambda status: status.action.strength)
-        if worst.action is self._asked and now - self._asked_at < REPEAT_S:
-            return HealthReport(Health.UNHEALTHY, CorrectiveAction.NONE, worst.reason)
-        self._asked, self._asked_at = worst.action, now
-        return HealthReport(Health.UNHEALTHY, worst.action, worst.reason)
+        others = (status for status in ill if status is not worst)
+        named_reason = joined(status.named_reason for status in (worst, *others))
+        action = worst.action
+        if action is self._asked and now - self._asked_at < REPEAT_S:
+            action = CorrectiveAction.NONE
+        else:
+            self._asked, self._asked_at = action, now
+        return HealthReport(Health.UNHEALTHY, action, worst.reason, named_reason)

@@ -68,6 +68,8 @@ def _shape(cls: type[Message]) -> _Shape:
     # version, revision, msg_type and sequence are four keys and one string value.
     quotes = 4 * 2 + 2
     for field in attrs.fields(cls):
+        if field.default is not attrs.NOTHING:
+            continue  # a line with an optional key is read on the careful path
         quotes += 2 if field.type == "Int32" else 4
     return _Shape(msgspec.json.Decoder(cls), quotes)
 
@@ -126,7 +128,7 @@ def _decode_carefully(line: bytes) -> Message:
     if cls is None:
         refuse(f"unknown msg_type {kind[:32]}")
     for field in attrs.fields(cls):
-        if field.name not in members:
+        if field.name not in members and field.default is attrs.NOTHING:
             refuse(f"failed to parse {field.name}")
     try:
         return msgspec.convert(members, cls)
@@ -250,6 +252,8 @@ def encode(message: Message, sequence: int) -> bytes:
     }
     for name in _FIELDS[type(message)]:
         value = getattr(message, name)
+        if name == "extensions" and not value:
+            continue
         if name == "log_msg":
             value = plain_text(value, MAX_LOG_BYTES)
         elif name == "name":

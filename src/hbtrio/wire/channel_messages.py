@@ -7,6 +7,7 @@ revision, type, sequence), which belongs to the sender's connection.
 
 from __future__ import annotations
 
+from enum import IntFlag
 from typing import Annotated, ClassVar
 
 import attrs
@@ -27,6 +28,22 @@ Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**32 - 1)]
 MAX_ID = 2**31 - 1
 
 
+class Extension(IntFlag):
+    """The bits of ``extensions`` in ``init_ack``: what this host takes beyond PROTOCOL.md.
+
+    A guest uses an extension only as long as the last ``init_ack`` offered it. Each side ignores
+    bits that it doesn't know, so a bit keeps its meaning for good (docs/compatibility.md).
+    """
+
+    #: Reasons in ``log_msg`` may begin with the name of the application that gave them, and may be
+    #: those of several voters.
+    NAMED_REASONS = 1
+
+
+#: What our host offers.
+OFFERED = int(Extension.NAMED_REASONS)
+
+
 @attrs.frozen
 class Init:
     """Guest to host: the guest's name, heartbeat interval, windows and corrective action."""
@@ -45,10 +62,15 @@ class Init:
 
 @attrs.frozen
 class InitAck:
-    """Host to guest: the init with this id is accepted; challenges follow."""
+    """Host to guest: the init with this id is accepted; challenges follow.
+
+    ``extensions`` has the bits of :class:`Extension`. Deployed hosts don't send the key, which
+    reads as 0, and 0 is not sent. Deployed guests read keys by name and ignore it.
+    """
 
     TYPE: ClassVar[str] = "init_ack"
     invocation_id: Int32
+    extensions: Int32 = 0
 
 
 @attrs.frozen

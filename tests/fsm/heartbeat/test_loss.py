@@ -18,6 +18,7 @@ from hbtrio.fsm.heartbeat.effects import (
     Stopped,
 )
 from hbtrio.wire.channel_messages import (
+    OFFERED,
     InitAck,
 )
 from hbtrio.wire.vocabulary import (
@@ -199,7 +200,7 @@ def test_an_init_while_heartbeating_starts_over_at_once() -> None:
     new = attrs.evolve(PROFILE, name="vm2", interval_s=0.5, restart_s=60)
     bench.expect(
         bench.at(2.5).send_init(invocation_id=7, name="vm2", interval_ms=500, restart_secs=60),
-        [SendToGuest(InitAck(7)), challenge(4)],
+        [SendToGuest(InitAck(7, OFFERED)), challenge(4)],
         due=3.0,
         profile=new,
     )

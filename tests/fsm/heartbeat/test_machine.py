@@ -21,6 +21,7 @@ from hbtrio.fsm.heartbeat.effects import (
 )
 from hbtrio.policy.profile import Profile, ProfileLimits
 from hbtrio.wire.channel_messages import (
+    OFFERED,
     ActionNotify,
     ActionResponse,
     Challenge,
@@ -83,8 +84,8 @@ def test_from_discovery_to_the_first_beats() -> None:
 def test_the_ack_echoes_the_id_whatever_it_is() -> None:
     bench = HeartbeatBench()
     bench.skip(bench.open())
-    assert bench.send_init(invocation_id=0)[0] == SendToGuest(InitAck(0))
-    assert bench.send_init(invocation_id=2**32 - 1)[0] == SendToGuest(InitAck(2**32 - 1))
+    assert bench.send_init(invocation_id=0)[0] == SendToGuest(InitAck(0, OFFERED))
+    assert bench.send_init(invocation_id=2**32 - 1)[0] == SendToGuest(InitAck(2**32 - 1, OFFERED))
 
 
 def test_an_init_alone_proves_nothing() -> None:
@@ -288,7 +289,7 @@ def test_a_guest_that_answers_beats_for_ever() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        InitAck(1),
+        InitAck(1, OFFERED),
         Challenge(2),
         ActionNotify(1, Event.STOP, NotificationType.REVOCABLE, 1000),
         ActionResponse(1, Event.STOP, NotificationType.REVOCABLE, VoteResult.REJECT, "no"),

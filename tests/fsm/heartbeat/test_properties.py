@@ -33,7 +33,7 @@ from hbtrio.fsm.heartbeat.outage import CALL_OFF_MIGRATION_S, CALL_OFF_S
 from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN
 from hbtrio.fsm.heartbeat.rules import EXCUSED, SLACK_S, HeartbeatRules
 from hbtrio.fsm.heartbeat.table import EXPECTED_BACK, FREEZING, HEARTBEATING, PROBED, HeartbeatState
-from hbtrio.wire.channel_messages import Challenge, Exit, InitAck
+from hbtrio.wire.channel_messages import OFFERED, Challenge, Exit, InitAck
 from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event, ExpectedEffect, Health
 from support.heartbeat_bench import answer, init
 
@@ -378,7 +378,7 @@ class Driver(RuleBasedStateMachine):
         effects = self.beat.received(
             init(interval_ms=interval_ms, restart_secs=restart_secs), self.now
         )
-        heard = SendToGuest(InitAck(1804289383)) in effects
+        heard = SendToGuest(InitAck(1804289383, OFFERED)) in effects
         assert heard or acks >= INITS
         if heard:
             if not self.init_since:

@@ -25,7 +25,7 @@ from hbtrio.fsm.heartbeat.effects import (
 )
 from hbtrio.fsm.heartbeat.outage import CALL_OFF_MIGRATION_S, CALL_OFF_S
 from hbtrio.fsm.heartbeat.table import HeartbeatState
-from hbtrio.wire.channel_messages import Challenge, InitAck
+from hbtrio.wire.channel_messages import OFFERED, Challenge, InitAck
 from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
     CorrectiveAction,
@@ -209,7 +209,7 @@ def test_an_init_before_the_freeze_is_a_return_like_any_other(event: Event) -> N
     bench = suspended(event)
     bench.expect(
         bench.at(0.5).send_init(),
-        [SendToGuest(InitAck(1804289383)), challenge(2)],
+        [SendToGuest(InitAck(1804289383, OFFERED)), challenge(2)],
         due=1.5,
         owes_answer=True,
     )

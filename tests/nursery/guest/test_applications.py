@@ -291,9 +291,9 @@ async def test_a_cause_that_is_new_is_in_the_log_while_an_application_is_ill(
     await trio.sleep_until(7.5)
     assert await health_of(world) == (Health.UNHEALTHY, REBOOT, "b: reboot me")
     assert caplog.messages[-3:] == [
-        "asking the host for log: a: minor",
+        "asking the host for log: web: a: minor",
         f"application web ({ME}): still ill, reboot: b: reboot me",
-        "asking the host for reboot: b: reboot me",
+        "asking the host for reboot: web: b: reboot me",
     ]
 
 

@@ -54,7 +54,7 @@ async def test_an_application_votes_is_told_and_says_how_it_is() -> None:
             health[0] = Unhealthy("disk full", CorrectiveAction.REBOOT)
             await trio.sleep_until(10.0)
             assert bench.applications.health() == [
-                HealthStatus(False, CorrectiveAction.REBOOT, "disk full")
+                HealthStatus(False, CorrectiveAction.REBOOT, "disk full", "db")
             ]
         await bench.settle()
         assert bench.applications.health() == []

@@ -251,7 +251,7 @@ async def test_the_log_names_who_rejects_and_the_host_has_the_bare_reason(
         "web: accept: said by web",
         "web (2): timeout: no answer in time from web (2)",
         "db: reject: said by db",
-        "revocable stop: reject (said by db)",
+        "revocable stop: reject (db: said by db)",
     ]
 
 

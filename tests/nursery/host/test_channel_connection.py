@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.round import NotHeartbeating
 from hbtrio.wire.channel_codec import encode
-from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, InitAck, Nack
+from hbtrio.wire.channel_messages import OFFERED, Challenge, ChallengeResponse, InitAck, Nack
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health
 from support.host_world import FIRST_ID, HostWorld, Received, ScriptedGuest, host_world, now
 from support.memory_port import MemoryPeer
@@ -47,7 +47,7 @@ async def test_init_is_answered_with_ack_and_challenge_back_to_back() -> None:
         await world.settle()
         assert guest.peer.read() == (
             b'\n{"version":3,"revision":1,"msg_type":"init_ack","sequence":1,'
-            b'"invocation_id":1804289383}\n'
+            b'"invocation_id":1804289383,"extensions":1}\n'
             b'\n{"version":3,"revision":1,"msg_type":"challenge","sequence":2,'
             b'"heartbeat_challenge":1654615998}\n'
         )
@@ -79,7 +79,7 @@ async def test_nothing_is_sent_before_init(world: HostWorld) -> None:
     guest.send_init()
     await world.at(100)
     assert guest.received == [
-        Received(100.0, InitAck(FIRST_ID)),
+        Received(100.0, InitAck(FIRST_ID, OFFERED)),
         Received(100.0, Challenge(FIRST_CHALLENGE)),
     ]
     assert world.reports() == [(100.0, "heartbeating", "init answered")]
@@ -171,7 +171,7 @@ async def test_a_line_begun_ends_with_its_connection(world: HostWorld) -> None:
     await world.settle()
     assert guest.messages[:2] == [
         Nack(0, "failed to parse message: not a JSON object"),
-        InitAck(FIRST_ID),
+        InitAck(FIRST_ID, OFFERED),
     ]
     assert world.reports() == [(2.0, "heartbeating", "init answered")]
 
@@ -224,7 +224,7 @@ async def test_versions_below_3_are_nacked_higher_ones_accepted(
     guest.peer.send_bytes(line(guest, version=version))
     await world.settle()
     if answered:
-        assert guest.messages[0] == InitAck(FIRST_ID)
+        assert guest.messages[0] == InitAck(FIRST_ID, OFFERED)
     else:
         assert guest.messages == [Nack(FIRST_ID, f"version {version} is not supported")]
 

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from hbtrio.config.host import HeartbeatSettings
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.pacer import SHARED, SLOT_S
-from hbtrio.wire.channel_messages import Challenge, InitAck
+from hbtrio.wire.channel_messages import OFFERED, Challenge, InitAck
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
 from support.host_world import FIRST_ID, HostWorld, Received, ScriptedGuest, host_world, now
 
@@ -264,7 +264,7 @@ async def test_a_guest_that_starts_over_and_then_falls_silent_is_lost(world: Hos
     guest = await silent_from(world, 4.5)
     guest.send_init()
     await world.settle()
-    assert guest.received_since(since=4.2)[0] == Received(4.5, InitAck(FIRST_ID))
+    assert guest.received_since(since=4.2)[0] == Received(4.5, InitAck(FIRST_ID, OFFERED))
     await world.at(10)
     ((lost, *words),) = world.reports(since=2)
     assert words[0] == "loss"

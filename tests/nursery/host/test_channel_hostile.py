@@ -22,6 +22,7 @@ from hbtrio.nursery.host.round import NotHeartbeating, RoundOpen
 from hbtrio.nursery.port_writer import BACKLOG_BYTES
 from hbtrio.wire.channel_codec import decode, encode
 from hbtrio.wire.channel_messages import (
+    OFFERED,
     ActionResponse,
     ChallengeResponse,
     Init,
@@ -149,7 +150,7 @@ async def test_a_pause_is_as_long_as_the_bytes_were_too_many(world: HostWorld) -
     await world.at(1.999)
     assert guest.received == []
     await world.at(2.001)
-    assert guest.messages[0] == InitAck(FIRST_ID)
+    assert guest.messages[0] == InitAck(FIRST_ID, OFFERED)
 
 
 async def test_a_tiny_line_costs_as_much_as_a_message(world: HostWorld) -> None:
@@ -164,7 +165,7 @@ async def test_a_tiny_line_costs_as_much_as_a_message(world: HostWorld) -> None:
     await world.at(2.499)
     assert [type(message) for message in guest.messages] == [Nack] * 5
     await world.at(2.501)
-    assert guest.messages[5] == InitAck(FIRST_ID)
+    assert guest.messages[5] == InitAck(FIRST_ID, OFFERED)
     assert world.channel(guest).link.faulty == 128
 
 
@@ -179,7 +180,7 @@ async def test_of_one_read_only_so_many_lines_are_looked_at(world: HostWorld) ->
     assert world.channel(guest).link.faulty == 65
     guest.peer.send_bytes(b"x\n" * 63 + encode(INIT, 1))
     await world.settle()
-    assert guest.messages[-2] == InitAck(FIRST_ID)
+    assert guest.messages[-2] == InitAck(FIRST_ID, OFFERED)
     assert world.channel(guest).link.faulty == 128
 
 
@@ -325,7 +326,7 @@ async def test_a_line_of_any_length_takes_4096_bytes_and_is_skipped(
     guest.peer.send_bytes(b"the end of it\n")
     guest.send_init()
     await world.sleep(1)
-    assert guest.messages[0] == InitAck(FIRST_ID)
+    assert guest.messages[0] == InitAck(FIRST_ID, OFFERED)
     assert channel.heartbeating
 
 

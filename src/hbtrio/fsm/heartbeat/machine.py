@@ -32,7 +32,15 @@ from hbtrio.fsm.heartbeat.table import (
     HeartbeatState,
 )
 from hbtrio.policy.profile import Profile
-from hbtrio.wire.channel_messages import Challenge, ChallengeResponse, Exit, Init, InitAck, Message
+from hbtrio.wire.channel_messages import (
+    OFFERED,
+    Challenge,
+    ChallengeResponse,
+    Exit,
+    Init,
+    InitAck,
+    Message,
+)
 from hbtrio.wire.vocabulary import Health
 
 _STALE_INIT: Final = Note("ignoring a stale init: no challenge was answered after it")
@@ -211,7 +219,7 @@ class Heartbeat:
         situation, unanswered = self.situation, self._challenges.number
         situation.step(HeartbeatEvent.INIT)
         situation.profile = Profile.from_init(init, self._rules.limits)
-        ack = SendToGuest(InitAck(init.invocation_id))
+        ack = SendToGuest(InitAck(init.invocation_id, OFFERED))
         if situation.init_seen and unanswered is not None:
             # The second init in a row: with a new challenge for each init, instead of the open one
             # again, a guest that reads nothing would never miss one.

@@ -267,7 +267,7 @@ class AppConnection:
                     if self._writer is not None:
                         self._writer.send_message(message)
                 case fsm.Answered(result, reason):
-                    self._end_question(Answer(result, reason))
+                    self._end_question(Answer(result, reason, by_name=True))
                 case fsm.Withdrew():
                     self._end_question(None)
                 case fsm.Ignored(reason):

@@ -63,7 +63,7 @@ class GuestHealth:
         self._reloaded.set()
 
     def answer(
-        self, number: int, applications: list[HealthStatus], now: float
+        self, number: int, applications: list[HealthStatus], now: float, *, named: bool
     ) -> ChallengeResponse:
         """Makes the answer to a challenge.
 
@@ -71,13 +71,15 @@ class GuestHealth:
             number: the number of the challenge.
             applications: the present health of the applications.
             now: the time on trio's clock.
+            named: whether to report the reasons of all that are ill, with their names.
         """
         report = self._merge.report(applications, now)
         requests = report.health is Health.UNHEALTHY and report.action.is_actionable
         # Logged here, because lines about ill applications may have exceeded their bound.
         if requests and self._requests.take(now):
-            _log.warning("asking the host for %s: %s", report.action, report.reason)
-        return ChallengeResponse(number, report.health, report.action, report.reason)
+            _log.warning("asking the host for %s: %s", report.action, report.named_reason)
+        reason = report.named_reason if named else report.reason
+        return ChallengeResponse(number, report.health, report.action, reason)
 
     def _script_ended(self, script: HealthScript, answer: ScriptAnswer) -> None:
         # A run may end during a reload, before it is cancelled.

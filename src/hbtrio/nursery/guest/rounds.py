@@ -47,8 +47,13 @@ class GuestRounds:
         self._window: BallotWindow | None = None
         self._opened = Quota(ROUNDS_PER_S, 1.0)
 
-    def open(self, notify: ActionNotify) -> None:
-        """Opens a vote or notice; the answer goes to the outbox when its window closes."""
+    def open(self, notify: ActionNotify, *, named: bool = False) -> None:
+        """Opens a vote or notice; the answer goes to the outbox when its window closes.
+
+        Args:
+            notify: the vote or notice.
+            named: whether the answer's reason names the applications that gave it.
+        """
         self.abort("superseded by a newer action")
         if notify.event_type not in EVENT_TABLE or notify.notification_type is (
             NotificationType.UNKNOWN
@@ -60,11 +65,12 @@ class GuestRounds:
             self._respond(notify, Outcome(VoteResult.ERROR, "too many actions at once"))
             return
         handlers = self.voters.handlers(notify)
+        ballot = Ballot(notify.notification_type, handlers)
         window = BallotWindow(
             window_of(notify.event_type, notify.notification_type),
             guest_window_s(notify.timeout_ms),
-            Ballot(notify.notification_type, handlers),
-            partial(self._respond, notify),
+            ballot,
+            partial(self._decided, notify, ballot, named=named),
             self._guard,
             allows_s=guest_allows_s(notify.timeout_ms),
         )
@@ -84,13 +90,20 @@ class GuestRounds:
         if self._window is not None:
             self._window.abort(reason)
 
-    def _respond(self, notify: ActionNotify, outcome: Outcome) -> None:
+    def _decided(
+        self, notify: ActionNotify, ballot: Ballot, outcome: Outcome, *, named: bool
+    ) -> None:
+        reason = ballot.named_reason if named else outcome.reason
+        self._respond(notify, Outcome(outcome.result, reason), ballot.named_reason)
+
+    def _respond(self, notify: ActionNotify, outcome: Outcome, logged: str | None = None) -> None:
+        reason = outcome.reason if logged is None else logged
         _log.info(
             "%s %s: %s%s",
             notify.notification_type,
             notify.event_type,
             outcome.result,
-            f" ({outcome.reason})" if outcome.reason else "",
+            f" ({reason})" if reason else "",
         )
         self._outbox.put(
             ActionResponse(

@@ -118,12 +118,12 @@ class SessionDriver:
             match effect:
                 case fsm.SendToHost(message):
                     self._outbox.put(message)
-                case fsm.AnswerChallenge(number):
+                case fsm.AnswerChallenge(number, named):
                     applications = self._rounds.voters.health()
                     now = trio.current_time()
-                    self._outbox.put(self._health.answer(number, applications, now))
-                case fsm.StartAction(notify):
-                    self._rounds.open(notify)
+                    self._outbox.put(self._health.answer(number, applications, now, named=named))
+                case fsm.StartAction(notify, named):
+                    self._rounds.open(notify, named=named)
                 case fsm.AbortAction(reason):
                     self._rounds.abort(reason)
                 case fsm.SessionStateChanged(old, new, event):
