@@ -226,8 +226,10 @@ def test_a_newer_file_is_refused(path: str) -> None:
         # Without libvirt's word the socket decides.
         ({"domain_id": -1}, True),
         ({"domain_id": -1, "socket": "1:2:4"}, False),
-        # libvirt knows best: a socket may be replaced by hand.
-        ({"socket": "1:2:4"}, True),
+        # A libvirtd that starts without any VM counts from one again.
+        ({"socket": "1:2:4"}, False),
+        ({"socket": ""}, True),
+        ({"domain_id": 8, "socket": ""}, False),
         ({"boot_id": "boot-2"}, False),
     ],
 )

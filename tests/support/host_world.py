@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import trio
 
-from hbtrio.config.host import HostConfig
+from hbtrio.config.host import HostConfig, LibvirtSettings
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host, open_host
@@ -298,10 +298,11 @@ class HostWorld(FakeTime):
         ids = random.Random(seed)
         self.host: Host
         self._config = config
-        #: Used if it is on in the host's configuration.
+        #: Used if the host's configuration has it otherwise than by default.
         self.libvirt = FakeLibvirt()
         self._environment = HostEnvironment(
-            libvirt=self.libvirt if config.libvirt.enabled == "on" else None,
+            # By default a test has none.
+            libvirt=None if config.libvirt == LibvirtSettings() else self.libvirt,
             watch=self.directory,
             dialer=self.dialer,
             processes=self.processes,

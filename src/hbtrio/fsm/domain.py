@@ -114,6 +114,9 @@ _ALARMING: Final = {(_PAUSED, 5), (_PAUSED, 6), (_PAUSED, 13), (_PAUSED, 14)}
 
 _RESTARTED_AFTER_A_CRASH: Final = (_RUNNING, 9)
 
+#: The words of a domain that runs since its start, which was no restore.
+BOOTED: Final = "running: booted"
+
 
 @attrs.frozen
 class DomainState:

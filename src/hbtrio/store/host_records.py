@@ -70,7 +70,11 @@ class KnownInstance:
         if not self.boot_id or self.boot_id != later.boot_id:
             return False
         if self.domain_id >= 0 <= later.domain_id:
-            return self.domain_id == later.domain_id
+            if self.domain_id != later.domain_id:
+                return False
+            # A libvirtd that starts without any VM counts from one again.
+            if not (self.socket and later.socket):
+                return True
         return self.socket == later.socket
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hbtrio.fsm.domain import DomainChange, Standing
+from hbtrio.fsm.domain import BOOTED, DomainChange, Standing
 from hbtrio.fsm.heartbeat.effects import (
     Absent,
     Effect,
@@ -344,6 +344,26 @@ def test_a_suspended_vm_may_be_restored_by_way_of_a_pause() -> None:
     assert bench.beat.state is S.RETURNING
 
 
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("by_way_of_a_pause", [True, False])
+def test_a_suspended_vm_that_is_started_anew_has_another_guest(
+    *, ended: bool, by_way_of_a_pause: bool
+) -> None:
+    """Its guest is not that which was suspended, and need not be there at all."""
+    bench = HeartbeatBench().heartbeating()
+    bench.skip(bench.beat.announced.notice_over(Event.SUSPEND, bench.now))
+    if ended:
+        bench.skip(change(bench, C.STOPPED, "shut off: destroyed"))
+    if by_way_of_a_pause:
+        bench.skip(change(bench, C.STARTED, "paused: starting up"))
+        bench.skip(change(bench, C.PAUSED, "paused: starting up"))
+        bench.skip(change(bench, C.RESUMED, BOOTED))
+    else:
+        bench.skip(change(bench, C.STARTED, BOOTED))
+    assert (bench.beat.state, bench.beat.situation.presence) == (S.WAITING, Presence.NONE)
+    assert not bench.beat.is_expected_back
+
+
 # -- reset --------------------------------------------------------------------------------------
 
 
@@ -394,6 +414,15 @@ def test_an_answer_ends_the_count_of_resets() -> None:
     bench.skip(bench.answer_challenge())
     bench.skip(bench.at(200.0).beat.domain.reset(200.0))
     assert bench.at(300.0).beat.domain.reset(300.0) == (OpenRestart(121.0),)
+
+
+def test_an_answer_before_the_guest_goes_down_ends_it_too() -> None:
+    bench = reset(1.0)
+    bench.skip(bench.at(100.0).beat.tick(100.0, late=False))
+    bench.skip(bench.answer_challenge())
+    assert bench.beat.state is S.RESTARTING
+    bench.skip(bench.beat.domain.reset(100.0))
+    assert bench.at(200.0).beat.domain.reset(200.0) == (OpenRestart(121.0),)
 
 
 def test_a_restart_by_hbtrio_starts_the_count_anew() -> None:
@@ -466,6 +495,16 @@ def test_an_init_after_the_exit_makes_it_a_loss_again() -> None:
     bench.skip(bench.answer_challenge())
     bench.skip(bench.beat.domain.reset(60.0))
     assert Lost in map(type, bench.at(181.0).beat.losses.restart_expired(181.0))
+
+
+def test_an_announced_restart_of_one_that_had_exited_before_is_over_without_a_loss() -> None:
+    """It could not be told; whoever restarts it hears that it is not back."""
+    bench = HeartbeatBench().heartbeating()
+    bench.skip(bench.send_exit())
+    bench.skip(bench.beat.announced.restarts("reboot", 1.0))
+    assert bench.at(122.0).beat.losses.restart_expired(122.0) == (
+        RestartExpired("not back within 121 s"),
+    )
 
 
 def test_an_announced_restart_is_a_loss_even_after_an_exit() -> None:

@@ -190,6 +190,17 @@ async def test_after_a_reboot_of_the_machine_all_start_anew(store: MemoryStore) 
         assert (kinds(world), state_of(world, guest)) == ([], "waiting")
 
 
+async def test_after_that_nobody_without_a_socket_is_absent(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await hung(world)
+        await world.stop_host()
+        guest.vanish()
+        store.boot_id = "another boot"
+        await world.restart_host(store.memory())
+        await world.sleep(200)
+        assert kinds(world) == []
+
+
 async def test_another_socket_is_another_start_of_qemu(store: MemoryStore) -> None:
     async with host_world(memory=store.memory()) as world:
         guest = await hung(world)
@@ -284,8 +295,11 @@ async def test_libvirt_decides(
         assert [kind for kind, _ in kinds(world)] == expected
 
 
-async def test_while_libvirt_is_silent_nothing_is_decided(store: MemoryStore) -> None:
-    async with host_world(memory=store.memory(), libvirt=ON) as world:
+@pytest.mark.parametrize("enabled", ["auto", "on"])
+async def test_while_libvirt_is_silent_nothing_is_decided(store: MemoryStore, enabled: str) -> None:
+    """Also if it is in use only because it has answered an earlier run of the host."""
+    settings = LibvirtSettings(enabled=enabled, uri="qemu:///session")
+    async with host_world(memory=store.memory(), libvirt=settings) as world:
         guest, _ = await machine(world)
         guest.answers_after_s = None
         await world.stop_host()
@@ -306,6 +320,24 @@ async def test_another_qemu_process_is_seen_once_libvirt_answers(store: MemorySt
         await world.libvirt.destroy(domain)
         await world.libvirt.start(domain)
         await world.restart_host(store.memory())
+        await world.sleep(200)
+        assert ([kind for kind, _ in kinds(world)], state_of(world, guest)) == ([], "waiting")
+
+
+async def test_another_qemu_process_of_one_that_was_frozen(store: MemoryStore) -> None:
+    """It is not expected to go on, and so its silence is no loss."""
+    async with host_world(memory=store.memory(), libvirt=ON) as world:
+        guest, domain = await machine(world)
+        world.notice(guest, Event.PAUSE)
+        await world.sleep(1)
+        guest.answers_after_s, guest.sends_init = None, False
+        await world.stop_host()
+        await world.libvirt.destroy(domain)
+        await world.libvirt.start(domain)
+        world.libvirt.hang()
+        await world.restart_host(store.memory())
+        await world.sleep(10)
+        world.libvirt.go_on()
         await world.sleep(200)
         assert ([kind for kind, _ in kinds(world)], state_of(world, guest)) == ([], "waiting")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hbtrio.fsm.domain import DomainChange, Standing
+from hbtrio.fsm.domain import BOOTED, DomainChange, Standing
 from hbtrio.fsm.heartbeat.effects import Effect, Note, Paused, Stopped
 from hbtrio.fsm.heartbeat.outage import Outage
 from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN, Presence, PresenceEvent
@@ -65,7 +65,7 @@ class DomainChanges:
             case DomainChange.PAUSED:
                 return self._paused(words, now, is_alarming=is_alarming)
             case DomainChange.RESUMED:
-                return self._resumed(now)
+                return self._resumed(words, now)
             case DomainChange.STARTED:
                 return self._started(words, now)
             case DomainChange.RESTARTED:
@@ -113,10 +113,10 @@ class DomainChanges:
         known = situation.presence in GUEST_KNOWN
         return (Paused(words, is_alarming),) if known or is_alarming else NOTHING
 
-    def _resumed(self, now: float) -> tuple[Effect, ...]:
+    def _resumed(self, words: str, now: float) -> tuple[Effect, ...]:
         situation = self._situation
         if situation.state in _FROZEN and situation.outage.freezes:
-            return self._runs(now)
+            return self._runs(words, now)
         if situation.state is not HeartbeatState.PAUSED:
             return NOTHING
         situation.window = situation.window.resumed(now)
@@ -127,11 +127,13 @@ class DomainChanges:
                 situation.step(HeartbeatEvent.RESUMES_STOP)
                 situation.reason = f"{situation.outage.event} is in progress"
                 return NOTHING
-        return self._runs(now)
+        return self._runs(words, now)
 
-    def _runs(self, now: float) -> tuple[Effect, ...]:
+    def _runs(self, words: str, now: float) -> tuple[Effect, ...]:
         """Expects answers of a VM that runs again, if there is a guest."""
         situation = self._situation
+        if words == BOOTED:  # it does not go on, but was started anew
+            situation.learn(PresenceEvent.NEW_PROCESS)
         if situation.state is HeartbeatState.PAUSED:
             reason = f"{situation.reason}; it runs again"
         else:
@@ -161,7 +163,7 @@ class DomainChanges:
         if was in FREEZING and situation.outage.freezes and known:
             if situation.state is HeartbeatState.PAUSED:
                 return NOTHING  # it is restored, and goes on in a moment
-            return self._runs(now)  # it was saved, and is restored
+            return self._runs(words, now)  # it was saved, and is restored
         situation.learn(PresenceEvent.NEW_PROCESS)
         if situation.state is not HeartbeatState.WAITING:
             situation.step(HeartbeatEvent.NO_GUEST)

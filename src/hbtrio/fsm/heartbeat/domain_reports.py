@@ -6,6 +6,7 @@ from hbtrio.fsm.domain import DomainChange, Standing
 from hbtrio.fsm.heartbeat.domain_changes import SHOWN_BY, DomainChanges
 from hbtrio.fsm.heartbeat.effects import Effect
 from hbtrio.fsm.heartbeat.losses import Losses
+from hbtrio.fsm.heartbeat.presence import PresenceEvent
 from hbtrio.fsm.heartbeat.schedule import ChallengeSchedule
 from hbtrio.fsm.heartbeat.situation import NOTHING, Situation
 from hbtrio.fsm.heartbeat.suspicion import Ground
@@ -43,6 +44,11 @@ class DomainReports:
             # libvirt may be about to restart it.
             return self._losses.suspect(Ground.PANICKED, words)
         return self._apply(change, words, now, is_alarming=is_alarming)
+
+    def another_process(self, words: str, now: float) -> tuple[Effect, ...]:
+        """Handles that the instance's QEMU is not the one that was known of: nothing holds."""
+        self._situation.learn(PresenceEvent.NEW_PROCESS)
+        return self._apply(DomainChange.STARTED, words, now)
 
     def reset(self, now: float) -> tuple[Effect, ...]:
         """Handles a reset or reboot of the instance's domain, by whomever."""

@@ -132,9 +132,7 @@ class ChannelOutages:
     def another_process(self, words: str) -> None:
         """Starts anew with a guest of which nothing is known: its QEMU process is another one."""
         if not self._gone:
-            self._expect(
-                self._heartbeat.domain.changed(DomainChange.STARTED, words, self._clock.now())
-            )
+            self._expect(self._heartbeat.domain.another_process(words, self._clock.now()))
 
     def release(self) -> None:
         """Lets go of its owner, which has ended and ignores outages."""
