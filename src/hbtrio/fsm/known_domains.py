@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -27,6 +28,8 @@ class Domain:
         state: state, reason and id.
         since: when the state was first heard of, on trio's clock.
         listed: whether libvirt still lists it.
+        changed_after: when libvirt was asked last whose answer had another state, on trio's clock;
+            minus infinity if none had.
     """
 
     uuid: str
@@ -34,6 +37,7 @@ class Domain:
     state: DomainState
     since: float
     listed: bool = True
+    changed_after: float = -math.inf
 
     @property
     def run(self) -> int:
@@ -56,6 +60,8 @@ class KnownDomains:
         self._rows: Mapping[str, DomainRow] = {}
         self._domains: dict[str, Domain] = {}
         self._uuids: dict[str, str] = {}
+        #: When the question was asked whose answer came last.
+        self._asked = -math.inf
 
     @property
     def count(self) -> int:
@@ -89,11 +95,12 @@ class KnownDomains:
             hinted: when an event about a domain came, by its name.
             asked: when the question was asked.
         """
+        asked_before, self._asked = self._asked, asked
         if rows is self._rows and not hinted:
             return []
         before, self._rows = self._domains, rows
         self._domains = {
-            uuid: _updated(before.get(uuid), row, hinted.get(row.name, asked))
+            uuid: _updated(before.get(uuid), row, hinted.get(row.name, asked), asked_before)
             for uuid, row in rows.items()
         }
         self._uuids = {domain.name: uuid for uuid, domain in self._domains.items()}
@@ -114,8 +121,9 @@ class KnownDomains:
             self._domains[domain.uuid] = domain
 
 
-def _updated(old: Domain | None, row: DomainRow, since: float) -> Domain:
+def _updated(old: Domain | None, row: DomainRow, since: float, asked_before: float) -> Domain:
     state = DomainState(row.state, row.reason, row.domain_id)
     if old is not None and old.listed and old.state == state:
         return old if old.name == row.name else attrs.evolve(old, name=row.name)
-    return Domain(row.uuid, row.name, state, since)
+    changed_after = -math.inf if old is None else asked_before
+    return Domain(row.uuid, row.name, state, since, changed_after=changed_after)

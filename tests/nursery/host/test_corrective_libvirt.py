@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
 from hbtrio.config.host import (
+    AgentLinkSettings,
     BrakeSettings,
     CorrectiveCommands,
     CorrectiveSettings,
     LibvirtSettings,
 )
+from hbtrio.nursery.host.correction_tools import LOOK_S
+from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.reports import Report
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
 from support.fake_libvirt import CRASHED, FakeDomain
-from support.fake_processes import FakeRun
+from support.fake_processes import HANGS, FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
+from support.memory_store import MemoryStore, memory_store
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -33,6 +38,8 @@ def libvirt_world(
     commands: CorrectiveCommands = COMMANDS,
     run: FakeRun | None = None,
     answers: list[FakeRun] | None = None,
+    memory: HostMemory | None = None,
+    agent: AgentLinkSettings | None = None,
     **settings: Any,
 ) -> AbstractAsyncContextManager[HostWorld]:
     def runs(argv: Sequence[str]) -> FakeRun:
@@ -43,6 +50,8 @@ def libvirt_world(
         corrective=CorrectiveSettings(**settings),
         brake=BrakeSettings(share=1.0),
         libvirt=LibvirtSettings(enabled="on"),
+        agent=agent or AgentLinkSettings(),
+        memory=memory,
         runs=runs,
     )
 
@@ -63,6 +72,12 @@ async def running(world: HostWorld) -> Machine:
     await world.sleep(3)
     assert world.channel(guest).heartbeating
     return Machine(guest, domain)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[MemoryStore]:
+    with memory_store(tmp_path) as made:
+        yield made
 
 
 def falls_silent(guest: ScriptedGuest) -> None:
@@ -105,6 +120,11 @@ async def test_while_libvirt_is_silent_nothing_is_run_and_then_it_is_decided_ane
         while not told(world, "loss"):
             await world.sleep(0.1)
         world.libvirt.hung = True
+        since = now()
+        while not told(world, "not-acted"):
+            await world.sleep(0.1)
+        # It was held for an interval, and then libvirt had its time.
+        assert now() - since == pytest.approx(1 + LOOK_S, abs=0.11)
         await world.sleep(60)
         assert started(world) == []
         (report,) = told(world, "not-acted")
@@ -137,6 +157,70 @@ async def test_a_vm_whose_qemu_failed_is_started_once() -> None:
         await world.libvirt.kill(machine.domain)
         await world.sleep(60)
         assert started(world) == [("start", machine.guest.uuid)]
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_a_vm_that_failed_at_an_unknown_time_is_not_started(tells: bool) -> None:
+    """libvirt was away for minutes: the VM may run elsewhere by now, whatever an event says."""
+    async with libvirt_world() as world:
+        machine = await running(world)
+        world.libvirt.hang()
+        await world.sleep(10)
+        machine.guest.vanish()
+        machine.domain.state, machine.domain.reason, machine.domain.domain_id = 5, 3, -1
+        await world.sleep(100)
+        world.libvirt.go_on()
+        if tells:
+            world.libvirt.print_event("event 'lifecycle' for domain 'web-1': Stopped Failed")
+        await world.sleep(60)
+        assert [report.reason for report in told(world, "loss")] == ["shut off: crashed"]
+        assert started(world) == []
+        [report] = told(world, "not-acted")
+        assert (report.cause, report.alarm) == ("unsure", True)
+
+
+async def test_one_that_failed_under_an_agent_is_not_started() -> None:
+    """The VIM may have started it elsewhere."""
+    async with libvirt_world(agent=AgentLinkSettings(connect="unix:/agent")) as world:
+        world.host.set_reporting("", enabled=True)
+        machine = await running(world)
+        world.host.set_reporting(machine.guest.uuid, enabled=True)
+        machine.guest.vanish()
+        await world.libvirt.kill(machine.domain)
+        await world.sleep(60)
+        assert started(world) == []
+        assert [report.cause for report in told(world, "not-acted")] == ["unsure"]
+
+
+async def test_one_that_failed_before_its_turn_came_anew_is_not_started() -> None:
+    async with libvirt_world() as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        while not told(world, "loss"):
+            await world.sleep(0.1)
+        world.libvirt.hang()
+        await world.sleep(5)
+        world.libvirt.go_on()
+        await world.libvirt.kill(machine.domain)
+        await world.sleep(1)
+        machine.guest.vanish()
+        await world.sleep(60)
+        assert started(world) == []
+        assert [report.cause for report in told(world, "not-acted")] == ["libvirt-silent", "unsure"]
+
+
+async def test_one_that_is_only_remembered_is_not_started(store: MemoryStore) -> None:
+    async with libvirt_world(memory=store.memory()) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        await world.restart_host(store.memory())
+        await world.sleep(5)
+        machine.guest.vanish()
+        await world.libvirt.kill(machine.domain)
+        await world.sleep(60)
+        assert [report.reason for report in told(world, "loss")] == ["shut off: crashed"]
+        assert started(world) == []
+        assert [report.cause for report in told(world, "not-acted")] == ["unsure"]
 
 
 async def test_why_nothing_will_be_done_is_in_status_until_it_is_back() -> None:
@@ -194,6 +278,24 @@ async def test_a_command_that_failed_after_a_reset_is_not() -> None:
         assert world.channel(machine.guest).restart.window is not None
 
 
+@pytest.mark.parametrize("away_s", [0.5, 1.5])
+async def test_a_command_that_failed_while_events_may_have_been_missed_is_not(
+    away_s: float,
+) -> None:
+    """libvirtd ends with its reset: whether the VM was reset, no event tells any more."""
+    async with libvirt_world(run=FakeRun(1, delay_s=1.0)) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        while not started(world):
+            await world.sleep(0.1)
+        world.libvirt.stop()
+        await world.sleep(away_s)
+        world.libvirt.restart()
+        await world.sleep(60)
+        assert len(started(world)) == 1
+        assert world.channel(machine.guest).restart.window is not None
+
+
 async def test_confirm_may_refuse_and_is_asked_again_each_minute() -> None:
     answers = [FakeRun(1, stdout=b"under repair\nnot shown\n"), FakeRun(1), FakeRun(0)]
     async with libvirt_world(answers=answers, confirm=("ask", "{uuid}")) as world:
@@ -207,6 +309,67 @@ async def test_confirm_may_refuse_and_is_asked_again_each_minute() -> None:
         await world.sleep(200)
         assert [argv[0] for argv in started(world)] == ["reset"]
         assert answers == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (FakeRun(fault="No such file or directory"), "confirm: ask: No such file or directory"),
+        (HANGS, "confirm: no answer within 60 s"),
+        (FakeRun(signal=9), "confirm: signal 9: "),
+    ],
+    ids=["missing", "hung", "killed"],
+)
+async def test_a_confirm_that_does_not_answer_refuses(answer: FakeRun, why: str) -> None:
+    async with libvirt_world(answers=[answer] * 3, confirm=("ask", "{uuid}")) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        await world.sleep(100)
+        assert started(world) == []
+        assert [(r.cause, r.reason) for r in told(world, "not-acted")] == [
+            ("confirm", f"reboot not run: {why}")
+        ]
+
+
+async def test_libvirt_is_asked_again_after_confirm() -> None:
+    """It takes a while, in which the VM may be paused and libvirtd hang."""
+    async with libvirt_world(
+        answers=[FakeRun(delay_s=5.0)] * 3, confirm=("ask", "{uuid}")
+    ) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        while not world.processes.started:
+            await world.sleep(0.1)
+        world.libvirt.hang()
+        machine.domain.state, machine.domain.reason = 3, 3
+        await world.sleep(60)
+        assert started(world) == []
+        assert [report.cause for report in told(world, "not-acted")] == ["libvirt-silent"]
+
+
+async def test_libvirt_is_asked_again_after_the_observation() -> None:
+    """A pause of which no event has told."""
+    async with libvirt_world(no_io_for_s=2) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        while not told(world, "loss"):
+            await world.sleep(0.1)
+        await world.sleep(2)
+        machine.domain.state, machine.domain.reason = 3, 3
+        await world.sleep(60)
+        assert started(world) == []
+
+
+async def test_a_vm_whose_qemu_hangs_is_not_known_to_be_idle() -> None:
+    async with libvirt_world(no_io_for_s=2) as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        machine.domain.hung = True
+        await world.sleep(60)
+        assert started(world) == []
+        [report] = told(world, "not-acted")
+        assert (report.cause, report.alarm) == ("busy", True)
+        assert report.reason.startswith("reboot not run: it is unknown whether")
 
 
 async def test_a_dry_run_says_what_it_would_have_run() -> None:

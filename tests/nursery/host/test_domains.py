@@ -125,6 +125,11 @@ async def test_traffic_is_asked_for(world: HostWorld) -> None:
 async def test_without_libvirt_nothing_is_known(autojump_clock: MockClock) -> None:
     async with host_world() as world:
         domains = world.host.domains
-        assert domains.since("a") is domains.restarts("a") is await domains.traffic("a") is None
+        assert (
+            domains.changed_after("a")
+            is domains.restarts("a")
+            is await domains.traffic("a")
+            is None
+        )
         looks = await domains.look(["a"], 2.0)
         assert looks["a"].source is Source.NONE

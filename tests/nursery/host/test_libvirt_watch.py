@@ -224,6 +224,35 @@ async def test_a_look_just_after_an_event_waits_until_the_state_has_followed() -
         assert (await world.look()).standing is Standing.PAUSED
 
 
+async def test_a_domain_that_stops_during_a_look_is_not_running() -> None:
+    """The question was asked before the event, and its answer came after it."""
+    async with watched() as world, trio.open_nursery() as nursery:
+        await running(world)
+
+        async def suspend() -> None:
+            await trio.sleep(ANSWER_S / 2)
+            await world.libvirt.suspend(world.libvirt.domains[A])
+
+        nursery.start_soon(suspend)
+        assert (await world.look()).standing is Standing.PAUSED
+
+
+@pytest.mark.parametrize("late_s", [0.0, ANSWER_S / 2])
+async def test_an_answer_that_came_too_soon_after_such_an_event_is_none(late_s: float) -> None:
+    async with watched() as world, trio.open_nursery() as nursery:
+        await running(world)
+
+        async def suspend() -> None:
+            await trio.sleep(late_s)
+            world.libvirt.print_event(lifecycle("Suspended Paused").replace("NAME", "a"))
+            await trio.sleep(ANSWER_S + 0.03)
+            world.libvirt.hang()
+
+        nursery.start_soon(suspend)
+        look = await world.look()
+        assert look == Look(Source.SILENCE, words="libvirt unknown", doubtful=True)
+
+
 async def test_events_without_end_do_not_postpone_a_look() -> None:
     async with watched() as world, trio.open_nursery() as nursery:
         await running(world)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from trio.testing import MockClock
 
 from hbtrio.config.host import LibvirtSettings
+from hbtrio.nursery.host.libvirt_watch import Look
 from support.fake_libvirt import CRASHED, FakeDomain, lifecycle
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
 
@@ -116,6 +117,27 @@ async def test_an_answer_during_the_look_ends_it(world: HostWorld) -> None:
         await world.sleep(0.01)
     machine.guest.answer_challenge()
     machine.go_on()
+    await world.sleep(5)
+    assert machine.told(*BAD) == []
+    assert machine.state == "heartbeating"
+
+
+async def test_an_answer_that_was_not_read_yet_ends_it_too(
+    world: HostWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = await running(world)
+    machine.hang()
+    watch = world.host.domains.watch
+    assert watch is not None
+    look = watch.look
+
+    async def answered(uuids: Collection[str], within_s: float) -> Mapping[str, Look]:
+        looks = await look(uuids, within_s)
+        machine.guest.answer_challenge()
+        machine.go_on()
+        return looks
+
+    monkeypatch.setattr(watch, "look", answered)
     await world.sleep(5)
     assert machine.told(*BAD) == []
     assert machine.state == "heartbeating"

@@ -71,7 +71,6 @@ class CorrectionRun:
         self._tools = tools
         self._channel = channel
         self._seen = seen and not tools.has_agent
-        self._failed_at = trio.current_time()
         self._lost = channel.heartbeat.state is HeartbeatState.LOST
         self._beats = channel.heartbeat.beats
         self._command = CorrectionCommand(tools, channel, action, reason)
@@ -206,11 +205,8 @@ class CorrectionRun:
     def _saw_it_end_s(self, now: float) -> float | None:
         if not self._seen or self.correction.anew:
             return None
-        since = self._tools.libvirt.since(self._channel.uuid)
-        if since is None:
-            return None
-        # libvirt may have been away when it ended, and RESTART may have hidden the end.
-        return now - min(self._failed_at, since)
+        changed_after = self._tools.libvirt.changed_after(self._channel.uuid)
+        return None if changed_after is None else now - changed_after
 
     async def _traffic(self) -> str:
         """Observes the instance; returns why it seems to be alive, or "" if it does not."""

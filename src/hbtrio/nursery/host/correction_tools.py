@@ -34,8 +34,8 @@ class Libvirt(Protocol):
     def restarts(self, uuid: str) -> int | None:
         """How often libvirt reported a reset, reboot or start of an instance; None: no idea."""
 
-    def since(self, uuid: str) -> float | None:
-        """When the present state was first heard of, on trio's clock; None: no idea."""
+    def changed_after(self, uuid: str) -> float | None:
+        """When it was not in its present state yet, on trio's clock; None: no idea."""
 
     async def traffic(self, uuid: str) -> int | None:
         """How many disk requests and sent packets an instance has made; None: no answer."""

@@ -123,17 +123,23 @@ class Domains:
         domain = self.of(uuid)
         return -1 if domain is None else domain.state.domain_id
 
-    def since(self, uuid: str) -> float | None:
-        """Returns when the present state was first heard of, on trio's clock; None: no idea."""
+    def changed_after(self, uuid: str) -> float | None:
+        """Returns when an instance was not in its present state yet, on trio's clock.
+
+        It is when libvirt was last asked before: it may have been away when the state changed.
+        None: no idea.
+        """
         domain = self.of(uuid)
-        return None if domain is None else domain.since
+        return None if domain is None else domain.changed_after
 
     def restarts(self, uuid: str) -> int | None:
         """Returns how often an instance was reset, rebooted or started so far; None: no idea.
 
-        One reset may count several times.
+        One reset may count several times, and so does a time in which events may have been missed.
         """
-        return None if self.of(uuid) is None else self._restarts.get(uuid, 0)
+        if self._virsh is None or not self._virsh.is_following or self.of(uuid) is None:
+            return None
+        return self._restarts.get(uuid, 0) + self._virsh.gaps
 
     async def traffic(self, uuid: str) -> int | None:
         """Returns how many disk requests and sent packets an instance has made; None: no answer."""

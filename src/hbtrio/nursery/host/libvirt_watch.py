@@ -197,17 +197,31 @@ class LibvirtWatch:
         asked = trio.current_time()
         window: Window[None] = Window(within_s, self._guard)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._close_at_answer, window, max(asked, self._settled_at(uuids)))
+            nursery.start_soon(self._settle, window, uuids, asked)
             with suppress(trio.TooSlowError):
                 await window.wait()
             nursery.cancel_scope.cancel()
-        # An answer that came too soon after an event is better than none.
         answered = self._answer_from >= asked
         return {uuid: self._look_at(uuid, answered=answered) for uuid in uuids}
 
-    async def _close_at_answer(self, window: Window[None], asked_at: float) -> None:
-        await self._answer_to_one_asked_at(asked_at)
+    async def _settle(self, window: Window[None], uuids: Collection[str], asked: float) -> None:
+        await self._answer_to_one_asked_at(max(asked, self._settled_at(uuids)))
+        # A domain may have stopped since that was asked.
+        while stopping := [uuid for uuid in uuids if self._may_have_stopped(uuid)]:
+            await self._answer_to_one_asked_at(self._settled_at(stopping))
         window.close(None)
+
+    def _may_have_stopped(self, uuid: str) -> bool:
+        """Whether the last answer came too soon after an event: the domain may not run any more."""
+        domain = self._known.get(uuid)
+        if domain is None or domain.state.standing is not Standing.RUNNING:
+            return False
+        return self._is_doubtful(domain)
+
+    def _is_doubtful(self, domain: Domain) -> bool:
+        """Whether the last event of a domain, or else its last state, is not that it runs."""
+        stopped = domain.state.standing is not Standing.RUNNING
+        return self._hints.get(domain.name, (0.0, stopped))[1]
 
     async def next_answer(self) -> None:
         """Waits for libvirt's next answer, however long that takes."""
@@ -228,14 +242,12 @@ class LibvirtWatch:
 
     def _look_at(self, uuid: str, *, answered: bool) -> Look:
         domain = self._known.get(uuid)
-        if answered:
+        # An answer that came too soon after an event is better than none, unless that stops it.
+        if answered and not self._may_have_stopped(uuid):
             if domain is None:
                 return NOT_IN_USE
             return Look(Source.ANSWER, domain.state.standing, domain.state.words)
-        doubtful = False
-        if domain is not None:
-            stopped = domain.state.standing is not Standing.RUNNING
-            doubtful = self._hints.get(domain.name, (0.0, stopped))[1]
+        doubtful = domain is not None and self._is_doubtful(domain)
         return Look(Source.SILENCE, words="libvirt unknown", doubtful=doubtful)
 
     def _request(self, at: float) -> None:
@@ -316,8 +328,7 @@ class LibvirtWatch:
             self._request_for_event(trio.current_time() + RETRY_S)
             started = trio.current_time()
             self._all_xml_from = started + RETRY_S
-            why = await self._virsh.follow_events(self._hinted)
-            _log.debug("virsh event: %s", why)
+            _log.debug("virsh event: %s", await self._virsh.follow_events(self._hinted))
             if trio.current_time() - started > RESYNC_S:
                 backoff.reset()
             self._request(trio.current_time())

@@ -67,6 +67,9 @@ class Virsh:
         self._argv = ("virsh", "-r", "-q", "-c", uri)
         # virsh translates its text.
         self._environment: Mapping[str, str] = {**os.environ, "LC_ALL": "C"}
+        #: Whether events are followed, and how often that has ended: some may have been missed.
+        self.is_following = False
+        self.gaps = 0
         self._last_text = ""
         self._last_rows: dict[str, DomainRow] = {}
 
@@ -126,7 +129,14 @@ class Virsh:
         It ends within 10 ms of libvirtd, and 8 s after libvirtd has hung. What happens before it
         has subscribed is lost.
         """
-        lines = _Lines(on_hint)
+        self.is_following = True
+        try:
+            return await self._follow_events(_Lines(on_hint))
+        finally:
+            self.is_following = False
+            self.gaps += 1
+
+    async def _follow_events(self, lines: _Lines) -> str:
         argv = (*self._argv, "-k", "2", "-K", "3", "event", "--all", "--loop", "--timestamp")
         try:
             result = await self._processes.run(
