@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from hbtrio.system import runner as processes
-from hbtrio.system.reaper import live_groups
+from hbtrio.system.reaper import COMMAND_VARIABLE, announced_sessions, live_groups
 from hbtrio.system.runner import ProcessNotStarted, ProcessResult, SystemProcesses
 
 BOUND_S = 10.0
@@ -494,6 +494,38 @@ async def test_kill_9_of_the_daemon_leaves_no_script_running(
     assert not is_gone(service)
     os.kill(service, signal.SIGKILL)
     await until(lambda: is_gone(service))
+
+
+KILLED_EARLY = """
+import os
+from hbtrio.system.reaper_link import ReaperLink
+
+ReaperLink.add = lambda link, session: os.kill(os.getpid(), 9)
+"""
+
+
+async def test_kill_9_before_a_script_is_registered_leaves_it_not_running(
+    script: Callable[..., str], tmp_path: Path
+) -> None:
+    path = script("echo $$ > leader; sleep 60 & echo $! > child; wait")
+    ended = await trio.run_process([sys.executable, "-c", KILLED_EARLY + DAEMON, path], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    pids = [await pid_from(tmp_path / name) for name in ("leader", "child")]
+    await until(lambda: all(map(is_gone, pids)))
+
+
+async def test_each_script_has_the_name_that_it_was_announced_by(
+    script: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(COMMAND_VARIABLE, "that of the script that started this daemon")
+    path = script(f"exec printenv {COMMAND_VARIABLE}")
+    async with SystemProcesses() as runner:
+        said = [(await runner.run([path])).stdout for _ in range(2)]
+        said.append((await runner.run([path], env={"PATH": os.environ["PATH"]})).stdout)
+        assert runner._reaper._announced == set()
+    names = {name.strip() for name in said}
+    assert len(names) == 3
+    assert announced_sessions(names) == set()
 
 
 def stat_has_child(parent: int, name: str) -> bool:

@@ -42,8 +42,11 @@ class Launcher:
         env: Mapping[str, str] | None = None,
     ) -> Daemon:
         """Starts a daemon; the arguments are those of :meth:`Daemon.start`."""
-        daemon = await Daemon.start(name, arguments, log, module=module, stdout=stdout, env=env)
-        self._reaper.add(daemon.pid)
+        with self._reaper.starting(env) as given:
+            daemon = await Daemon.start(
+                name, arguments, log, module=module, stdout=stdout, env=given
+            )
+            self._reaper.add(daemon.pid)
         self._nursery.start_soon(self._watch, daemon)
         return daemon
 

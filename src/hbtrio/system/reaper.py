@@ -3,13 +3,17 @@
 A daemon ends its own scripts, but not after ``kill -9``, an out-of-memory kill or a crash of the
 interpreter. The script of a vote would then go on and act although nothing waits for its result. So
 the daemon starts this file as a process and holds the only write end of the pipe that is the
-reaper's standard input. The pipe carries two kinds of lines::
+reaper's standard input. The pipe carries four kinds of lines::
 
+    ?1f2e.7    a script is about to start, with HBTRIO_COMMAND=1f2e.7 in its environment
     +4711      the script that leads session 4711 has started
+    !1f2e.7    it was registered, or did not start
     -4711      the script has ended, or was ended
 
 End of file means that the daemon is gone: the registered sessions get TERM and, 0.5 s later, KILL.
-After an orderly shutdown no session is registered and the reaper exits.
+After an orderly shutdown no session is registered and the reaper exits. A daemon that was killed
+before it could register a script is why scripts are announced: the reaper looks for those by their
+environment.
 
 Simpler ways don't suffice: a parent-death signal (``PR_SET_PDEATHSIG``) reaches the script but not
 its children, and is tied to the thread that forked. systemd cleans a control group, but a sysv
@@ -33,6 +37,11 @@ _KILL = 9
 #: grace, so that a restarted daemon doesn't meet the old scripts.
 _GRACE_S = 0.5
 _POLL_S = 0.02
+
+#: In a script's environment: what it was announced as.
+COMMAND_VARIABLE = "HBTRIO_COMMAND"
+#: More than Linux allows for one entry; those after that are not looked at.
+_ENVIRONMENT_BYTES = 256 * 1024
 
 
 def live_groups(sessions: set[int]) -> set[int]:
@@ -80,15 +89,43 @@ def signal_groups(groups: set[int], number: int) -> None:
                 continue
 
 
-def _end(sessions: set[int]) -> None:
+def announced_sessions(names: set[bytes]) -> set[int]:
+    """Return the sessions led by scripts that were announced by one of these names.
+
+    A script that runs as another user can't be seen.
+    """
+    entries = {COMMAND_VARIABLE.encode() + b"=" + name for name in names}
+    sessions = set()
+    for pid in os.listdir("/proc") if names else ():
+        if not pid.isdigit():
+            continue
+        try:
+            fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue  # it has ended, or is another user's
+        try:
+            if not entries.isdisjoint(os.read(fd, _ENVIRONMENT_BYTES).split(b"\0")):
+                sessions.add(os.getsid(int(pid)))
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+    return sessions
+
+
+def _end(sessions: set[int], announced: set[bytes]) -> None:
     # Signal only groups that were just seen alive. With the daemon dead, a session's number may be
     # reused, but only if the whole session ends and the pid counter wraps within 20 ms.
-    groups = live_groups(sessions)
-    signal_groups(groups, _TERM)
+    told: set[int] = set()
     deadline = time.monotonic() + _GRACE_S
-    while groups and time.monotonic() < deadline:
+    while True:
+        # Until its exec is done, a script has the daemon's environment.
+        groups = live_groups(sessions | announced_sessions(announced))
+        if time.monotonic() >= deadline or not (groups or announced):
+            break
+        signal_groups(groups - told, _TERM)
+        told |= groups
         time.sleep(_POLL_S)
-        groups = live_groups(sessions)
     signal_groups(groups, _KILL)
 
 
@@ -96,17 +133,22 @@ def _main() -> None:
     with open("/proc/self/comm", "w") as comm:
         comm.write("hbtrio-reaper")  # the name in ps and top; 15 bytes at most
     sessions: set[int] = set()
+    announced: set[bytes] = set()
     begun = b""
     while chunk := os.read(0, 4096):
         *lines, begun = (begun + chunk).split(b"\n")
         for line in lines:
-            session = int(line[1:])
-            if line.startswith(b"+"):
-                sessions.add(session)
+            kind, name = line[:1], line[1:]
+            if kind == b"?":
+                announced.add(name)
+            elif kind == b"!":
+                announced.discard(name)
+            elif kind == b"+":
+                sessions.add(int(name))
             else:
-                sessions.discard(session)
-    if sessions:
-        _end(sessions)
+                sessions.discard(int(name))
+    if sessions or announced:
+        _end(sessions, announced)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ If this process is killed, the reaper ends the sessions: a daemon's scripts, or 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import trio
 
@@ -38,14 +39,17 @@ _REAPER_BLOCKS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 class ReaperLink:
     """Controls the reaper: :meth:`ensure` starts it, :meth:`close` lets it exit.
 
-    The threads that start commands call ``add``, hence the lock. It is held only for writes that
-    don't block.
+    The threads that start commands call ``starting`` and ``add``, hence the lock. It is held only
+    for writes that don't block.
     """
 
     def __init__(self) -> None:
         self._starting = trio.Lock()
         self._lock = threading.Lock()
         self._sessions: set[int] = set()
+        #: What is being started, each by a name that no other process uses.
+        self._announced: set[str] = set()
+        self._names = (f"{os.urandom(8).hex()}.{number}" for number in itertools.count())
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
         self._start_fault = LogOnce()
@@ -68,6 +72,31 @@ class ReaperLink:
                 await trio.to_thread.run_sync(self._start, abandon_on_cancel=True)
             except RuntimeError as error:  # no more threads are allowed
                 self._log_fault(str(error))
+
+    @contextlib.contextmanager
+    def starting(self, env: Mapping[str, str] | None) -> Iterator[dict[str, str]]:
+        """Announces a command, which is started and registered within the block.
+
+        If this process is killed in between, the reaper finds the command by its environment.
+
+        Args:
+            env: the environment that it shall have; None for that of this process.
+
+        Yields:
+            the environment to start it with.
+        """
+        with self._lock:
+            name = next(self._names)
+            self._announced.add(name)
+            self._send(f"?{name}\n")
+        given = dict(os.environ if env is None else env)
+        given.pop(reaper.COMMAND_VARIABLE, None)
+        try:
+            yield {reaper.COMMAND_VARIABLE: name, **given}
+        finally:
+            with self._lock:
+                self._announced.discard(name)
+                self._send(f"!{name}\n")
 
     def add(self, session: int) -> None:
         """Registers a session that the reaper ends if this process is killed."""
@@ -109,6 +138,8 @@ class ReaperLink:
                 return
             self._process = process
             self._pipe = pipe
+            for name in self._announced:
+                self._send(f"?{name}\n")
             for session in self._sessions:
                 self._send(f"+{session}\n")
 

@@ -220,21 +220,22 @@ class SystemProcesses:
         on_new: Callable[[ForkedPopen], None],
     ) -> Child:
         # In a thread, because Popen waits for the exec. Registered in the same thread, because the
-        # event loop may be late and an unregistered command would survive a kill -9.
-        try:
-            # Unblock all signals, because TERM must reach a script. Popen's restore_signals resets
-            # SIGPIPE, which Python ignores.
-            popen = spawn(
-                argv,
-                on_new=on_new,
-                blocked=(),
-                stdin=subprocess.DEVNULL,
-                output=subprocess.PIPE,
-                env=env,
-            )
-        except OSError as error:
-            raise ProcessNotStarted(argv[0], _reason(error, argv[0])) from error
-        self._reaper.add(popen.pid)
+        # event loop may be late.
+        with self._reaper.starting(env) as environment:
+            try:
+                # Unblock all signals, because TERM must reach a script. Popen's restore_signals
+                # resets SIGPIPE, which Python ignores.
+                popen = spawn(
+                    argv,
+                    on_new=on_new,
+                    blocked=(),
+                    stdin=subprocess.DEVNULL,
+                    output=subprocess.PIPE,
+                    env=environment,
+                )
+            except OSError as error:
+                raise ProcessNotStarted(argv[0], _reason(error, argv[0])) from error
+            self._reaper.add(popen.pid)
         assert popen.stdout is not None
         assert popen.stderr is not None
         return Child(
