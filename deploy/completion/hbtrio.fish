@@ -50,7 +50,7 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' lab check-config files
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' lab check-config files
 set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --host --key --kind --limit --log --name --recent --since --state --state-dir --token-file --url
 
 complete -c hbtrio -e
@@ -92,6 +92,9 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l state -xka "absent hea
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l unhealthy -d 'only instances that are lost, ill, absent or unwatched'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l host -x -d 'only instances on this host'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l json -d 'all that the daemon reports, as JSON'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a show -d 'Show everything about an instance, and what its next loss would bring.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl show' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl show' -l json -d 'all that the daemon reports, as JSON'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a vote -d 'Ask an instance whether an event may happen.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote; and test $_shtab_hbtrio_npos -eq 1' -ka "stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin" -d event

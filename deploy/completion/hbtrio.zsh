@@ -29,6 +29,7 @@ _shtab_hbtrio_ctl_commands() {
     history:'Show the history, newest last.'
     notify:'Notify an instance of an event.'
     release:'End what a mass failure holds back: a host'"'"'s alarms at an agent, or the corrective commands at a host.'
+    show:'Show everything about an instance, and what its next loss would bring.'
     status:'Show the host or fleet and its instances.'
     vote:'Ask an instance whether an event may happen.'
   )
@@ -137,6 +138,15 @@ _shtab_hbtrio_ctl_release_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_release_defaults_added=0
+
+_shtab_hbtrio_ctl_show_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[all that the daemon reports, as JSON]"
+  ":its uuid, a unique prefix of it, or its name if unique:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_show_defaults_added=0
 
 _shtab_hbtrio_ctl_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -257,6 +267,7 @@ _shtab_hbtrio_ctl() {
         history) _arguments -C -s $_shtab_hbtrio_ctl_history_options ;;
         notify) _arguments -C -s $_shtab_hbtrio_ctl_notify_options ;;
         release) _arguments -C -s $_shtab_hbtrio_ctl_release_options ;;
+        show) _arguments -C -s $_shtab_hbtrio_ctl_show_options ;;
         status) _arguments -C -s $_shtab_hbtrio_ctl_status_options ;;
         vote) _arguments -C -s $_shtab_hbtrio_ctl_vote_options ;;
       esac

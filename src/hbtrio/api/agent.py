@@ -33,12 +33,9 @@ from starlette.routing import Route
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.expiry import begin_by, clock_reply
+from hbtrio.api.fleet_detail import fleet_detail
 from hbtrio.api.fleet_metrics import agent_metrics
-from hbtrio.api.fleet_status import (
-    fleet_instance,
-    fleet_status,
-    unregistered_on,
-)
+from hbtrio.api.fleet_status import fleet_status, unregistered_on
 from hbtrio.api.history import history_line, history_page
 from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.openapi import openapi
@@ -125,7 +122,7 @@ class _AgentApi:
     async def instance(self, request: Request) -> Response:
         with _faults():
             bound = self._agent.fleet.instance(self._uuid(request))
-        return api_parts.answer(fleet_instance(self._agent, bound, trio.current_time()))
+        return api_parts.answer(fleet_detail(self._agent, bound))
 
     async def events(self, request: Request) -> Response:
         return api_parts.follow(request, self._agent.history, history_line)

@@ -38,6 +38,7 @@ from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.control import ControlAccess, ControlAdmission
 from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.history import history_page
+from hbtrio.api.host_detail import instance_detail
 from hbtrio.api.host_metrics import host_metrics
 from hbtrio.api.host_status import host_status, instance_status, left_out_status
 from hbtrio.api.metrics import METRICS_TYPE
@@ -128,10 +129,10 @@ class _HostApi:
     async def instance(self, request: Request) -> Response:
         uuid = request.path_params["uuid"]
         with _faults():
-            line = self._line(uuid.lower())
-            if line is None:
+            detail = instance_detail(self._host, uuid.lower())
+            if detail is None:
                 raise UnknownInstance(f"no instance {uuid} on this host")
-            return api_parts.answer(line)
+            return api_parts.answer(detail)
 
     def _line(self, uuid: str) -> InstanceLine | None:
         """One instance; None if there is no such instance, or no longer."""

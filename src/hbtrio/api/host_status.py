@@ -95,7 +95,7 @@ def _libvirt(host: Host, now: float) -> LibvirtLine:
         return LibvirtLine(state="off")
     return LibvirtLine(
         state="answers" if watch.answers else "silent",
-        since=_time_of(host, watch.since, now),
+        since=time_of(host, watch.since, now),
         why=watch.fault,
         domains=watch.count,
     )
@@ -105,11 +105,11 @@ def _domain(host: Host, uuid: str, now: float) -> DomainLine | None:
     domain = host.domains.of(uuid)
     if domain is None:
         return None
-    since = _time_of(host, domain.since, now)
+    since = time_of(host, domain.since, now)
     return DomainLine(name=domain.name, state=domain.state.words, since=since)
 
 
-def _time_of(host: Host, at: float, now: float) -> str:
+def time_of(host: Host, at: float, now: float) -> str:
     """The time of day of a time on trio's clock."""
     return (host.reports.now() - timedelta(seconds=now - at)).isoformat(timespec="seconds")
 
@@ -126,7 +126,7 @@ def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
     beat = channel.heartbeat
     profile = beat.profile
     current = channel.round
-    last = channel.last
+    last = channel.reports.last
     why_not = host.corrective.why_not(channel.uuid)
     return InstanceLine(
         uuid=channel.uuid,

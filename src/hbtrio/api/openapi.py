@@ -13,7 +13,7 @@ from hbtrio.wire.operator import (
     ActRequest,
     ClockReply,
     FleetEventLine,
-    FleetInstanceLine,
+    FleetInstanceDetail,
     FleetStatus,
     Forgotten,
     History,
@@ -80,7 +80,7 @@ def _document() -> _Json:
             "/v1/events": {"get": _events()},
             "/v1/clock": {"get": _get("clock", "The clock by which requests expire", ClockReply)},
             "/v1/instances/{uuid}": {
-                "get": _get("instance", "One instance", FleetInstanceLine, [_uuid()], "404")
+                "get": _get("instance", "One instance", FleetInstanceDetail, [_uuid()], "404")
             },
             "/v1/instances/{uuid}/vote": {
                 "post": _post("vote", "Ask whether an event may happen", VoteRequest)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -25,19 +25,25 @@ from hbtrio.net.tls import client_tls
 from hbtrio.net.unix_connect import was_never_connected
 from hbtrio.wire.operator import (
     ClockReply,
+    FleetInstanceDetail,
     FleetStatus,
     Forgotten,
+    InstanceDetail,
     ReleaseReply,
     ReleaseRequest,
     ReplyFault,
     Status,
     encode,
     parse,
+    parse_detail,
     parse_status,
 )
 from hbtrio.wire.operator.requests import BEGIN_BY_HEADER
 
 T = TypeVar("T")
+
+#: All about one instance, of whichever daemon was asked.
+AnyDetail = InstanceDetail | FleetInstanceDetail
 
 #: The timeout for connecting, in seconds; no request has been sent before.
 CONNECT_S: Final = 5.0
@@ -147,6 +153,19 @@ class CtlClient:
             UserError: UNREACHABLE, DENIED, or the answer is not a history.
         """
         return await self._whole(f"/v1/history?{query}", "history", partial(parse, cls=cls))
+
+    async def instance(self, uuid: str) -> AnyDetail:
+        """All that a host or agent knows of an instance.
+
+        Raises:
+            UserError: UNREACHABLE, DENIED, or FAILED: it does not know the instance.
+        """
+        return await self._whole(f"/v1/instances/{uuid}", "instance", parse_detail)
+
+    async def members(self, uuid: str) -> dict[str, Any]:
+        """As :meth:`instance`, with all that the daemon sent."""
+        read = partial(parse, cls=dict[str, Any])
+        return await self._whole(f"/v1/instances/{uuid}", "instance", read)
 
     async def release(self, hostname: str, alarms: str) -> ReleaseReply:
         """Makes an agent send or withdraw the alarms of a host that it holds back.

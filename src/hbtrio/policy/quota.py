@@ -38,6 +38,10 @@ class Quota:
             return now
         return granted[-self.count] + self._period_s if self.count else math.inf
 
+    def used(self, now: float) -> int:
+        """Returns how many were granted within the period that ends at ``now``."""
+        return sum(now - at < self._period_s for at in self._granted)
+
     def restore(self, at: float) -> None:
         """Counts one that was granted before this quota was there, the oldest first."""
         self._granted.append(at)

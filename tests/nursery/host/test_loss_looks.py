@@ -303,7 +303,7 @@ async def test_a_pause_by_a_fault_is_an_alarm(world: HostWorld, reason: int) -> 
     await world.sleep(10)
     assert machine.told(*BAD) == []
     assert [told[0] for told in machine.told("paused")] == ["paused"]
-    last = world.channel(machine.guest).last
+    last = world.channel(machine.guest).reports.last
     assert last is not None
     assert last.alarm
 

@@ -117,6 +117,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status.add_argument("--host", metavar="HOST", help="only instances on this host")
     status.add_argument("--json", action="store_true", help="all that the daemon reports, as JSON")
 
+    show = command("show", "show everything about an instance, and what its next loss would bring")
+    show.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
+    show.add_argument("--json", action="store_true", help="all that the daemon reports, as JSON")
+
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]
     vote = command("vote", "ask an instance whether an event may happen")
     notify = command("notify", "notify an instance of an event")

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import trio
 
+from hbtrio.cli.ctl.detail import show_detail
 from hbtrio.cli.ctl.fleet import show_fleet
-from hbtrio.cli.ctl.instances import is_uuid, resolved
+from hbtrio.cli.ctl.instances import instance_of
 from hbtrio.cli.ctl.names import Names
 from hbtrio.cli.ctl.past import show_events, show_history
 from hbtrio.cli.ctl.progress import ProgressView, unwatched
@@ -136,6 +137,8 @@ class Session:
                 return await show_events(self._client, self._screen, self._names, self._options)
             case "history":
                 return await show_history(self._client, self._screen, self._names, self._options)
+            case "show":
+                return await show_detail(self._client, self._screen, self._options)
             case "release":
                 return await self._release()
             case "forget":
@@ -200,7 +203,7 @@ class Session:
         event = self._options.event
         what = f"the vote on {event}" if kind == "vote" else f"the notice of {event}"
         body = VoteRequest(event=event) if kind == "vote" else NoticeRequest(event=event)
-        uuid = await self._instance()
+        uuid = await instance_of(self._options.uuid, self._client)
         view = ProgressView(self._screen)
         last = await self._watch.run(uuid, kind, body, what, view, lambda one: one.result != "")
         if kind == "vote":
@@ -219,15 +222,9 @@ class Session:
             take_over=self._options.take_over,
         )
         view = ProgressView(self._screen, whole=name)
-        uuid = await self._instance()
+        uuid = await instance_of(self._options.uuid, self._client)
         last = await self._watch.run(uuid, "act", body, name, view, lambda one: one.step == "end")
         return _ACT_STATUS.get(last.outcome, ExitStatus.FAILED)
-
-    async def _instance(self) -> str:
-        word: str = self._options.uuid
-        if is_uuid(word):
-            return word.lower()
-        return resolved(word, await self._client.any_status())
 
 
 async def _cancel_upon(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.text import printable
 from hbtrio.wire.operator import (
@@ -39,6 +40,15 @@ def resolved(word: str, status: Status | FleetStatus) -> str:
         # Also unregistered ones: a name that two instances share must be ambiguous.
         return pick((*status.instances, *status.unregistered), word, "in this fleet")
     return pick(status.instances, word)
+
+
+async def instance_of(word: str, client: CtlClient) -> str:
+    """The uuid that a word stands for; asks the daemon unless it is a complete one.
+
+    Raises:
+        UserError: as :func:`pick` does, or the daemon can't be asked.
+    """
+    return word.lower() if is_uuid(word) else resolved(word, await client.any_status())
 
 
 def pick(

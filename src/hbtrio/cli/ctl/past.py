@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -126,6 +127,29 @@ async def page_of(
         UserError: UNREACHABLE, DENIED, or the daemon keeps no history.
     """
     return await _gather(client, wanted, limit, before, History, partial(takes, wanted))
+
+
+async def happened(client: CtlClient, wanted: EventFilter, limit: int) -> list[AnyEventLine]:
+    """The newest entries of the history that are asked for, the oldest first.
+
+    Of a host that keeps none, these are its last events.
+
+    Raises:
+        UserError: UNREACHABLE or DENIED.
+    """
+    try:
+        found, _ = await page_of(client, wanted, limit)
+        return list(reversed(found))
+    except UserError as fault:
+        if fault.status is not ExitStatus.FAILED:
+            raise
+    query = {"recent": _ALL, "follow": "no", **wanted.as_query()}
+    events: deque[AnyEventLine] = deque(maxlen=limit)
+    async with client.lines("GET", f"/v1/events?{urlencode(query)}") as lines:
+        while (line := await lines.read(parse_event, SILENCE_S)) is not None:
+            if takes(wanted, line):
+                events.append(line)
+    return list(events)
 
 
 async def _gather(

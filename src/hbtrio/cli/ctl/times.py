@@ -6,7 +6,7 @@ is, since a newer daemon may use another format.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 
 def moment(text: str) -> str:
@@ -27,6 +27,26 @@ def clock(text: str) -> str:
     """The time of day to the second."""
     local = _local(text)
     return text[11:19] if local is None else f"{local:%H:%M:%S}"
+
+
+def lasting(text: str) -> str:
+    """How long ago a time was by this machine's clock, in brackets; "" if that is unknown."""
+    local = _local(text)
+    seconds = -1 if local is None else (datetime.now(UTC) - local).total_seconds()
+    return f" ({span(seconds)})" if seconds >= 0 else ""
+
+
+def span(seconds: float) -> str:
+    """A time span in its two largest units, such as ``4 h 2 min``."""
+    left = int(seconds)
+    words: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or (unit == "s" and not words):
+            words.append(f"{count} {unit}")
+        elif words:
+            break
+    return " ".join(words[:2])
 
 
 def _local(text: str) -> datetime | None:

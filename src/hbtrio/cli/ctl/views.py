@@ -172,7 +172,7 @@ def _columns(
     yield numbers("RTT ms", ["-" if trip is None else f"{trip:.1f}" for trip in trips])
     if width is None or width >= _WITH_TIME:
         yield column("AT", [_at(one) for one in instances])
-    policies = [_policy(one.policy) for one in instances]
+    policies = [policy_words(one.policy) for one in instances]
     if any(policies):
         yield attrs.evolve(column("POLICY", [one or "-" for one in policies]), flexible=True)
     if any(one.owner for one in instances):
@@ -187,7 +187,7 @@ def _columns(
     yield attrs.evolve(column("LAST", latest), flexible=True)
 
 
-def _policy(policy: PolicyLine | None) -> str:
+def policy_words(policy: PolicyLine | None) -> str:
     """What is set for an instance only, and what is wrong with its metadata."""
     if policy is None:
         return ""
@@ -242,6 +242,16 @@ def _head(event: AnyEventLine) -> str:
     return " ".join(filter(None, (event.kind, event.event, event.result)))
 
 
+def what_happened(event: AnyEventLine) -> tuple[str, str, str]:
+    """The kind and result of an event with their colour, and the action, who asked, the reason."""
+    colour = _RESULT_COLOURS.get(event.result, _KIND_COLOURS.get(event.kind, ""))
+    action = f" [{event.corrective_action}]" if event.corrective_action else ""
+    who = f" by {event.who}" if event.who else ""
+    reason = f": {reason_after(_head(event), event.reason)}" if event.reason else ""
+    note = f"; {event.note}" if event.note else ""
+    return _head(event), colour, f"{action}{who}{reason}{note}"
+
+
 def show_event(screen: Screen, event: AnyEventLine, name: str) -> None:
     """Writes one event: time, instance, host (of an agent's), what, who asked, and the reason.
 
@@ -250,13 +260,8 @@ def show_event(screen: Screen, event: AnyEventLine, name: str) -> None:
         event: the event.
         name: the instance's name, or "".
     """
-    colour = _RESULT_COLOURS.get(event.result, _KIND_COLOURS.get(event.kind, ""))
-    action = f" [{event.corrective_action}]" if event.corrective_action else ""
-    who = f" by {event.who}" if event.who else ""
+    head, colour, outcome = what_happened(event)
     uuid = short_uuid(event.uuid, screen.columns)
     called = bracketed(name) if name else ""
     start = " ".join(filter(None, (stamp(event.time), uuid, called, event.hostname)))
-    reason = f": {reason_after(_head(event), event.reason)}" if event.reason else ""
-    note = f"; {event.note}" if event.note else ""
-    outcome = f"{action}{who}{reason}{note}"
-    screen.line(f"{start} " if start else "", (_head(event), colour), outcome)
+    screen.line(f"{start} " if start else "", (head, colour), outcome)

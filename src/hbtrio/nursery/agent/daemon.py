@@ -115,6 +115,7 @@ class Agent:
         started_at: the time of its start.
         clock: by which operators' requests expire.
         guard: the process's on-time guard.
+        wall_clock: the wall clock of the store.
     """
 
     config: AgentConfig
@@ -135,6 +136,7 @@ class Agent:
     started_at: datetime
     clock: ProcessClock
     guard: OnTimeGuard
+    wall_clock: Callable[[], datetime]
 
 
 @asynccontextmanager
@@ -283,6 +285,7 @@ async def open_agent(
                     started_at=wall_clock(),
                     clock=clock,
                     guard=guard,
+                    wall_clock=wall_clock,
                 )
                 action_nursery.cancel_scope.cancel()
             link_nursery.cancel_scope.cancel()

@@ -45,6 +45,8 @@ class Fleet:
         self.awaited: set[str] = set()
         #: The last reports, by hostname and uuid: a moving instance is on two hosts.
         self._live: dict[tuple[str, str], Instance] = {}
+        #: Since when they are in their states, on trio's clock, as far as this process was told.
+        self._since: dict[tuple[str, str], float] = {}
         #: Last names of instances of hosts whose reports were forgotten, by hostname and uuid.
         self._names: dict[str, dict[str, str]] = {}
 
@@ -115,6 +117,14 @@ class Fleet:
         """Returns that host's last report about the instance, or None."""
         return self._live.get((hostname, uuid))
 
+    def since(self, uuid: str) -> float | None:
+        """Returns since when an instance is in its state, as far as this process was told.
+
+        None if its host has not reported it.
+        """
+        bound = self.instances.get(uuid)
+        return None if bound is None else self._since.get((bound.hostname, uuid))
+
     def may_be_heartbeating(self, uuid: str) -> bool:
         """Returns whether an instance counts as heartbeating, or its host may still report so."""
         bound = self.instances.get(uuid)
@@ -137,10 +147,15 @@ class Fleet:
 
     def note(self, hostname: str, uuid: str, instance: Instance | None) -> None:
         """Notes a host's report about an instance; None: the host no longer has the instance."""
+        key = (hostname, uuid)
         if instance is None:
-            self._live.pop((hostname, uuid), None)
+            self._live.pop(key, None)
+            self._since.pop(key, None)
         else:
-            self._live[hostname, uuid] = instance
+            before = self._live.get(key)
+            if before is None or before.state != instance.state:
+                self._since[key] = trio.current_time()
+            self._live[key] = instance
             self._names.get(hostname, {}).pop(uuid, None)
 
     def note_move(self, before: InstanceRecord, hostname: str) -> None:
@@ -174,7 +189,7 @@ class Fleet:
         self._names.pop(hostname, None)
         kept = set(but)
         for key in [key for key in self._live if key[0] == hostname and key[1] not in kept]:
-            del self._live[key]
+            del self._live[key], self._since[key]
 
     def forget_link(self, hostname: str) -> None:
         """Ends the wait for a host's link."""

@@ -21,7 +21,6 @@ from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.connection import READS
 from hbtrio.nursery.host.discovery import ChannelFile
 from hbtrio.nursery.host.heartbeat_clock import HeartbeatClock
-from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.host.restart_window import RestartWindow
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundSlot
 from hbtrio.nursery.port import ChannelFault
@@ -72,9 +71,10 @@ class Channel:
             self._round_over,
             self._reported_name,
         )
-        self._reports = ChannelReports(self.uuid, self.heartbeat, setup)
+        #: Makes the reports about the instance, and has the last one.
+        self.reports = ChannelReports(self.uuid, self.heartbeat, setup)
         #: Publishes a report about the instance.
-        self.report = self._reports.publish
+        self.report = self.reports.publish
         self.outages = ChannelOutages(self.heartbeat, self._clock, self.dialling, self._expect)
         self._life = trio.CancelScope()
         self._counted = False
@@ -88,11 +88,6 @@ class Channel:
     def round(self) -> Round | None:
         """The open vote or notice, or None."""
         return self.rounds.current
-
-    @property
-    def last(self) -> Report | None:
-        """The last report, for status."""
-        return self._reports.last
 
     @property
     def heartbeating(self) -> bool:
@@ -297,7 +292,7 @@ class Channel:
         return opened
 
     def _round_over(self, current: Round) -> None:
-        self._reports.publish_outcome(current)
+        self.reports.publish_outcome(current)
         if self.gone:
             return
         now = self._clock.now()
@@ -319,6 +314,8 @@ class Channel:
         self.changed()  # an instance that was not heartbeating gets no report
 
     def _apply(self, effects: tuple[hb.Effect, ...]) -> None:
+        if self.heartbeat.state is not self.reports.state:
+            self.reports.note_state()
         # Every change of this kind has an effect, so a plain beat skips the comparison.
         if effects and self.heartbeating is not self._counted:
             self._counted = self.heartbeating
@@ -337,7 +334,7 @@ class Channel:
                 case hb.Suspected():
                     self._setup.on_suspicion(self.uuid)
                 case _:
-                    self._reports.publish_effect(effect)
+                    self.reports.publish_effect(effect)
         if not self.heartbeat.is_expected_back:
             self.restart.close()
         # Whatever ended RESTARTING, the socket is no longer awaited.

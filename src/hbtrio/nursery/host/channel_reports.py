@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import trio
+
 from hbtrio.fsm.heartbeat import effects as hb
 from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.nursery.host.channel_setup import ChannelSetup
@@ -26,9 +28,16 @@ class ChannelReports:
     def __init__(self, uuid: str, heartbeat: Heartbeat, setup: ChannelSetup) -> None:
         #: The newest report, for status.
         self.last: Report | None = None
+        #: The instance's state as it was noted last, and since when it is in it, on trio's clock.
+        self.state = heartbeat.state
+        self.since = trio.current_time()
         self._uuid = uuid
         self._heartbeat = heartbeat
         self._setup = setup
+
+    def note_state(self) -> None:
+        """Notes that the instance is in another state from now on."""
+        self.state, self.since = self._heartbeat.state, trio.current_time()
 
     def publish(
         self,

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import attrs
 import trio
 
 from hbtrio.fsm.correction import (
@@ -183,22 +184,15 @@ class CorrectionRun:
                     return self.correction.hindered(why)
 
     def _picture(self, known: Known | None, busy: str | None, refusal: str | None) -> Picture:
-        tools, uuid, now = self._tools, self._channel.uuid, trio.current_time()
-        policy, limit = tools.policies.of(uuid), ""
-        if tools.quota_of(uuid).free_at(now) > now:
-            limit = f"limit reached: {policy.per_hour} per hour"
-        return Picture(
-            action=self.action,
-            policy=tools.policies.corrective(uuid),
-            owner=tools.owners.words(uuid),
+        tools, uuid = self._tools, self._channel.uuid
+        picture = tools.picture(uuid, self.action, tools.quota_of(uuid))
+        return attrs.evolve(
+            picture,
             braked=self._braked,
-            limit=limit,
             known=known,
-            starts_gone=bool(tools.commands.reboot_gone),
-            saw_it_end_s=self._saw_it_end_s(now),
-            asks_traffic=policy.no_io_for_s > 0 and not self._channel.heartbeating,
+            saw_it_end_s=self._saw_it_end_s(trio.current_time()),
+            asks_traffic=picture.asks_traffic and not self._channel.heartbeating,
             busy=busy,
-            asks_confirm=bool(tools.settings.confirm),
             refusal=refusal,
         )
 

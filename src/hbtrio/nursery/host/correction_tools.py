@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from hbtrio.config.host import CorrectiveCommands, CorrectiveSettings
-from hbtrio.fsm.corrective import Known
+from hbtrio.fsm.corrective import Known, Picture
 from hbtrio.nursery.host.brake import Brake
 from hbtrio.nursery.host.instance_policies import InstancePolicies
 from hbtrio.nursery.host.libvirt_watch import Look, Source
@@ -110,6 +110,27 @@ class CorrectionTools:
                 return self.commands.log
             case _:
                 return ()
+
+    def picture(self, uuid: str, action: CorrectiveAction, quota: Quota) -> Picture:
+        """Returns what is known of an instance before anything is asked.
+
+        Args:
+            uuid: the instance.
+            action: what its guest asks for.
+            quota: that of the instance.
+        """
+        policy, now = self.policies.of(uuid), trio.current_time()
+        used_up = quota.free_at(now) > now
+        return Picture(
+            action=action,
+            policy=self.policies.corrective(uuid),
+            owner=self.owners.words(uuid),
+            braked=self.brake.closed,
+            limit=f"limit reached: {policy.per_hour} per hour" if used_up else "",
+            starts_gone=bool(self.commands.reboot_gone),
+            asks_traffic=policy.no_io_for_s > 0,
+            asks_confirm=bool(self.settings.confirm),
+        )
 
     async def look(self, uuid: str) -> Known:
         """Asks libvirt about one instance, for ``LOOK_S`` at most."""

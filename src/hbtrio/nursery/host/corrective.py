@@ -11,10 +11,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+import attrs
 import trio
 
 from hbtrio.config.host import CorrectiveCommands, CorrectiveSettings
-from hbtrio.fsm.corrective import NotNow
+from hbtrio.fsm.corrective import Known, NotNow
+from hbtrio.fsm.foresight import Foresight, foresee
 from hbtrio.nursery.host.brake import Brake
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.correction_run import CorrectionRun
@@ -157,6 +159,33 @@ class Corrective:
         """Returns why nothing is done about a failed instance at present; None: nothing hinders."""
         run = self._runs.get(uuid) or self._given_up.get(uuid)
         return None if run is None else run.correction.why
+
+    def command(self, action: CorrectiveAction) -> tuple[str, ...]:
+        """Returns what is run for an action; empty for nothing."""
+        return self._tools.command(action)
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether commands are only reported, not run."""
+        return self._tools.settings.dry_run
+
+    def quota_of(self, uuid: str) -> Quota:
+        """Returns the quota of an instance, to be read only."""
+        per_hour = self._policies.of(uuid).per_hour
+        quota = self._quotas.get(uuid) or Quota(per_hour, _HOUR_S)
+        quota.count = per_hour
+        return quota
+
+    def foresee(self, uuid: str, action: CorrectiveAction, known: Known | None) -> Foresight:
+        """Returns what would follow from a failure of an instance now.
+
+        Args:
+            uuid: the instance.
+            action: what its guest asks for.
+            known: what libvirt's silence means; None if it answers, or is not in use.
+        """
+        picture = self._tools.picture(uuid, action, self.quota_of(uuid))
+        return foresee(attrs.evolve(picture, known=known))
 
     def changed(self, uuid: str) -> None:
         """Handles a change of an instance: it may be back."""

@@ -8,6 +8,7 @@ OpenAPI document is generated from them. One noun each:
 * :mod:`~hbtrio.wire.operator.host`: a host's status;
 * :mod:`~hbtrio.wire.operator.files`: certificates and tokens, in both statuses;
 * :mod:`~hbtrio.wire.operator.fleet`: an agent's status, and its answers to changes;
+* :mod:`~hbtrio.wire.operator.detail`: all about one instance;
 * :mod:`~hbtrio.wire.operator.events`: lines about events, and the history;
 * :mod:`~hbtrio.wire.operator.filter`: which of them a client asks for;
 * :mod:`~hbtrio.wire.operator.progress`: lines about votes, notices and actions;
@@ -20,8 +21,15 @@ from hbtrio.wire.operator.codec import (
     encode,
     encode_line,
     parse,
+    parse_detail,
     parse_event,
     parse_status,
+)
+from hbtrio.wire.operator.detail import (
+    CorrectiveLine,
+    FleetInstanceDetail,
+    InstanceDetail,
+    NextLossLine,
 )
 from hbtrio.wire.operator.events import (
     AnyEventLine,
@@ -73,6 +81,7 @@ __all__ = [
     "AnyEventLine",
     "CertificateLine",
     "ClockReply",
+    "CorrectiveLine",
     "DeliveryLine",
     "DomainLine",
     "EventFilter",
@@ -82,15 +91,18 @@ __all__ = [
     "FilterFault",
     "FleetEventLine",
     "FleetHostLine",
+    "FleetInstanceDetail",
     "FleetInstanceLine",
     "FleetStatus",
     "Forgotten",
     "History",
     "HostLine",
     "HostLinkLine",
+    "InstanceDetail",
     "InstanceLine",
     "LibvirtLine",
     "MemoryLine",
+    "NextLossLine",
     "NoticeRequest",
     "OverloadLine",
     "PolicyLine",
@@ -107,6 +119,7 @@ __all__ = [
     "encode",
     "encode_line",
     "parse",
+    "parse_detail",
     "parse_event",
     "parse_status",
 ]

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from hbtrio.text import printable_json
+from hbtrio.wire.operator.detail import FleetInstanceDetail, InstanceDetail
 from hbtrio.wire.operator.events import AnyEventLine, EventLine, FleetEventLine
 from hbtrio.wire.operator.fleet import FleetStatus
 from hbtrio.wire.operator.host import Status
@@ -30,9 +31,10 @@ class ReplyFault(Exception):
 
 
 class _Origin(msgspec.Struct, frozen=True):
-    """The members that only an agent's answers have."""
+    """The members that tell an agent's answers from a host's."""
 
     agent: Any = None
+    beats: Any = None
     hostname: str = ""
 
 
@@ -86,6 +88,17 @@ def parse_event(data: bytes) -> AnyEventLine:
     if parse(data, _Origin).hostname:
         return parse(data, FleetEventLine)
     return parse(data, EventLine)
+
+
+def parse_detail(data: bytes) -> InstanceDetail | FleetInstanceDetail:
+    """Reads what a host or an agent knows of one instance; only a host counts beats.
+
+    Raises:
+        ReplyFault: it is neither.
+    """
+    if parse(data, _Origin).beats is None:
+        return parse(data, FleetInstanceDetail)
+    return parse(data, InstanceDetail)
 
 
 def parse(data: bytes, cls: type[T]) -> T:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
+from hbtrio.wire.operator.detail import FleetInstanceDetail
 from hbtrio.wire.operator.events import FleetEventLine, History
 from hbtrio.wire.operator.fleet import ClockReply, FleetStatus, Forgotten, Refusal, ReleaseReply
 from hbtrio.wire.operator.progress import ProgressLine
@@ -16,6 +18,7 @@ from hbtrio.wire.operator.words import Body, StreamLine
 #: What requests to an agent are answered with; what these refer to comes along.
 _ANSWERS: Final = (
     FleetStatus,
+    FleetInstanceDetail,
     History,
     FleetEventLine,
     ProgressLine,
@@ -31,7 +34,7 @@ def components() -> dict[str, dict[str, Any]]:
     """The schemas of an agent's bodies and lines, by the names of their classes."""
     template = "#/components/schemas/{name}"
     _, schemas = msgspec.json.schema_components((*_REQUESTS, *_ANSWERS), ref_template=template)
-    always = {cls.__name__ for cls in Body.__subclasses__()}
+    always = {cls.__name__ for cls in _with_heirs(Body)} - {Body.__name__}
     lines = {cls.__name__ for cls in StreamLine.__subclasses__()}
     for name, schema in schemas.items():
         schema["description"] = inspect.cleandoc(schema["description"])
@@ -46,6 +49,12 @@ def components() -> dict[str, dict[str, Any]]:
     # These have a default that is sent even so.
     schemas["FleetEventLine"]["required"] = ["kind", "reason"]
     return schemas
+
+
+def _with_heirs(cls: type[Any]) -> Iterator[type[Any]]:
+    yield cls
+    for heir in cls.__subclasses__():
+        yield from _with_heirs(heir)
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:

@@ -1,0 +1,82 @@
+"""All that an agent knows of one instance, as its operator API reports it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import trio
+
+from hbtrio.api.fleet_status import fleet_instance
+from hbtrio.nursery.agent.daemon import Agent
+from hbtrio.nursery.agent.open_rounds import OpenRound, kind_of
+from hbtrio.store.records import InstanceRecord
+from hbtrio.wire.operator import (
+    FleetInstanceDetail,
+    FleetInstanceLine,
+    NextLossLine,
+    RoundEntry,
+)
+from hbtrio.wire.vocabulary import CorrectiveAction, NotificationType, window_of
+
+#: What the VIM does nothing about.
+_NOTHING = (None, "", CorrectiveAction.NONE, CorrectiveAction.LOG, CorrectiveAction.UNKNOWN)
+
+
+def fleet_detail(agent: Agent, bound: InstanceRecord) -> FleetInstanceDetail:
+    """One instance."""
+    now = trio.current_time()
+    line = fleet_instance(agent, bound, now)
+    since = agent.fleet.since(bound.uuid)
+    members: dict[str, Any] = msgspec.structs.asdict(line)
+    actions = agent.actions.in_progress.values()
+    return FleetInstanceDetail(
+        **members,
+        since=None if since is None else _time_of(agent, since, now),
+        action=next((str(one.name) for one in actions if one.uuid == bound.uuid), ""),
+        rounds=tuple(
+            _round(one, now) for one in agent.rounds.ends.open if one.record.uuid == bound.uuid
+        ),
+        next_loss=_next_loss(agent, bound, line),
+    )
+
+
+def _time_of(agent: Agent, at: float, now: float) -> str:
+    ago = timedelta(seconds=now - at)
+    return (agent.wall_clock() - ago).isoformat(timespec="seconds")
+
+
+def _round(current: OpenRound, now: float) -> RoundEntry:
+    record = current.record
+    kind = NotificationType.REVOCABLE if record.vote else NotificationType.IRREVOCABLE
+    return RoundEntry(
+        kind=kind_of(record),
+        event=str(record.event),
+        window=str(window_of(record.event, kind)),
+        remaining_s=round(max(0.0, current.machine.agrees_at - now), 3),
+    )
+
+
+def _next_loss(agent: Agent, bound: InstanceRecord, line: FleetInstanceLine) -> NextLossLine:
+    action = line.corrective_action or ""
+    hold = agent.mass_failure_guard.hold(bound.hostname)
+    reported = bound.reporting and agent.fleet.host_reporting(bound.hostname)
+    why = ""
+    if not reported:
+        why = "the VIM has turned off the reports about it or its host"
+    elif line.link != "up":
+        why = "its host has no link: it can't report a loss to this agent"
+    elif agent.delivery is None:
+        why = "this agent has no VIM: it keeps the loss in its history"
+    elif hold is not None:
+        why = f"the alarms of {bound.hostname} are held back: {hold.reason}"
+    elif action in _NOTHING:
+        why = "its guest asks for no corrective action: the VIM gets an alarm that asks for none"
+    return NextLossLine(
+        reported=reported,
+        action=action,
+        does="nothing" if why else "alarm",
+        cause="brake" if hold is not None and reported else "",
+        why=why,
+    )

@@ -1,0 +1,172 @@
+"""Everything about one instance, as ``kubectl describe`` shows it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from hbtrio.cli.ctl.facts import Fact, write_facts, write_paragraph
+from hbtrio.cli.ctl.instances import instance_of
+from hbtrio.cli.ctl.past import happened
+from hbtrio.cli.ctl.screen import Screen
+from hbtrio.cli.ctl.table import HEALTH_COLOURS, STATE_COLOURS, counted
+from hbtrio.cli.ctl.times import lasting, moment, stamp
+from hbtrio.cli.ctl.views import policy_words, what_happened
+from hbtrio.client.client import AnyDetail, CtlClient
+from hbtrio.errors import ExitStatus
+from hbtrio.wire.operator import (
+    AnyEventLine,
+    CorrectiveLine,
+    EventFilter,
+    InstanceDetail,
+    NextLossLine,
+    RoundEntry,
+)
+
+#: Events, and entries about corrective commands, that are shown.
+_EVENTS: Final = 10
+_CORRECTIVE: Final = 5
+
+_PLACEHOLDER: Final = re.compile(r"\{\w+\}")
+
+#: What belongs to the corrective history.
+CORRECTIVE_KINDS: Final = frozenset({"corrective", "not-acted"})
+
+
+async def show_detail(client: CtlClient, screen: Screen, options: argparse.Namespace) -> int:
+    """Shows everything about an instance.
+
+    Raises:
+        UserError: what went wrong.
+    """
+    uuid = await instance_of(options.uuid, client)
+    detail = await client.instance(uuid)
+    events = await happened(client, EventFilter(uuid=uuid), _EVENTS)
+    corrective = await happened(client, EventFilter(uuid=uuid, kinds=CORRECTIVE_KINDS), _CORRECTIVE)
+    if options.json:
+        whole: dict[str, Any] = await client.members(uuid)
+        whole["events"] = [msgspec.to_builtins(line) for line in events]
+        whole["corrective_history"] = [msgspec.to_builtins(line) for line in corrective]
+        screen.json(whole, indent=2)
+        return ExitStatus.DONE
+    write_facts(screen, facts_of(detail))
+    _write_events(screen, "Corrective history", corrective)
+    _write_events(screen, "Last events", events)
+    return ExitStatus.DONE
+
+
+def _write_events(screen: Screen, title: str, events: Sequence[AnyEventLine]) -> None:
+    if not events:
+        return
+    screen.line()
+    screen.line(f"{title}:")
+    for one in events:
+        head, colour, outcome = what_happened(one)
+        write_paragraph(screen, f"  {stamp(one.time)}  ", f"{head}{outcome}", colour)
+
+
+def facts_of(one: AnyDetail) -> Iterator[Fact]:
+    """What is known of an instance, as terms and values."""
+    yield Fact("Name", [one.name or "unknown: its guest has not said it"])
+    yield Fact("UUID", [one.uuid])
+    yield Fact("Host", [one.hostname])
+    since = "" if one.since is None else f" since {moment(one.since)}{lasting(one.since)}"
+    why = f": {one.why}" if one.why else ""
+    yield Fact("State", [f"{one.state}{since}{why}"], STATE_COLOURS.get(one.state, ""))
+    yield from _health(one)
+    yield from _heartbeat(one)
+    yield Fact("Domain", [_domain(one)])
+    yield Fact("In progress", list(_in_progress(one)))
+    yield Fact("Windows", [", ".join(f"{kind} {s:g} s" for kind, s in one.windows_s.items())])
+    yield Fact("Asks for", [one.corrective_action or ""])
+    if isinstance(one, InstanceDetail):
+        yield Fact("Policy", [policy_words(one.policy)])
+        yield Fact("Socket", [one.path])
+    yield Fact("Next loss", [] if one.next_loss is None else list(_next_loss(one.next_loss)))
+    if isinstance(one, InstanceDetail):
+        yield Fact("Not acted", [one.not_acted], "bad")
+        yield Fact("Commands", [] if one.corrective is None else [_commands(one.corrective)])
+
+
+def _health(one: AnyDetail) -> Iterator[Fact]:
+    reason = one.health_reason if isinstance(one, InstanceDetail) else ""
+    text = f"{one.health}: {reason}" if reason else one.health
+    yield Fact("Health", [text], HEALTH_COLOURS.get(one.health, ""))
+
+
+def _heartbeat(one: AnyDetail) -> Iterator[Fact]:
+    interval = f"every {one.interval_ms} ms" if one.interval_ms else ""
+    reporting = "losses are reported" if one.reporting else "losses are not reported"
+    if not isinstance(one, InstanceDetail):
+        yield Fact("Heartbeat", ["; ".join(filter(None, (interval, reporting)))])
+        yield Fact("Link", [f"{one.link} (its host's, to this agent)" if one.link else ""])
+        return
+    numbers = [counted(one.beats, "beat"), f"{one.missed} missed"]
+    if one.late_answers:
+        numbers.append(counted(one.late_answers, "late answer"))
+    if one.faulty_messages:
+        numbers.append(counted(one.faulty_messages, "faulty message"))
+    if one.round_trip_ms is not None:
+        numbers.append(f"RTT {one.round_trip_ms:.1f} ms")
+    connected = "connected" if one.connected else "not connected"
+    texts = (interval, connected, ", ".join(numbers), reporting)
+    yield Fact("Heartbeat", ["; ".join(filter(None, texts))])
+
+
+def _domain(one: AnyDetail) -> str:
+    if not isinstance(one, InstanceDetail):
+        return ", ".join(filter(None, (one.domain, one.domain_state)))
+    if one.domain is None:
+        return ""
+    return f"{one.domain.name}, {one.domain.state} since {moment(one.domain.since)}"
+
+
+def _in_progress(one: AnyDetail) -> Iterator[str]:
+    if one.action:
+        yield f"the action {one.action}"
+    if not isinstance(one, InstanceDetail):
+        yield from map(_round, one.rounds)
+        return
+    if one.open is not None:
+        yield _round(one.open)
+    if one.restart_remaining_s is not None:
+        yield f"RESTART window, {one.restart_remaining_s:.0f} s left"
+    if one.owner:
+        yield f"owner: {one.owner}"
+
+
+def _round(entry: RoundEntry) -> str:
+    window = f"{entry.window} window, " if entry.window else ""
+    on = "on" if entry.kind == "vote" else "of"
+    return f"{entry.kind} {on} {entry.event}: {window}{entry.remaining_s:.0f} s left"
+
+
+def _next_loss(one: NextLossLine) -> Iterator[str]:
+    command = " ".join(map(_quoted, one.argv))
+    match one.does:
+        case "command":
+            yield f"runs {command}"
+        case "dry-run":
+            yield f"reports that it would run {command} (dry_run)"
+        case "alarm":
+            yield f"an alarm to the VIM, which asks for {one.action}"
+        case _:
+            cause = f"{one.cause}: " if one.cause else ""
+            yield f"nothing is done: {cause}{one.why}"
+    if one.asks:
+        yield f"unless one of these says otherwise: {', '.join(one.asks)}"
+
+
+def _quoted(argument: str) -> str:
+    # What stands in braces is replaced before anybody sees it.
+    return argument if _PLACEHOLDER.fullmatch(argument) else shlex.quote(argument)
+
+
+def _commands(one: CorrectiveLine) -> str:
+    text = f"{one.used} of {one.per_hour} in the last hour"
+    return text if one.next_at is None else f"{text}; the next one at {moment(one.next_at)}"

@@ -1,0 +1,72 @@
+"""All about one instance: what its status leaves out, as it is of interest for one at a time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from hbtrio.wire.operator.fleet import FleetInstanceLine
+from hbtrio.wire.operator.host import InstanceLine, RoundEntry
+from hbtrio.wire.operator.words import Body, CorrectiveWord, Count, Time
+
+_Since = Annotated[
+    Time | None,
+    Meta(description="Since when it is in its state, as far as this process knows; null: unknown."),
+]
+_Action = Annotated[str, Meta(description="The operator's action in progress.")]
+
+
+class NextLossLine(Body, frozen=True, kw_only=True):
+    """What would follow if an instance were lost now, or asked for its corrective action."""
+
+    reported: Annotated[bool, Meta(description="Whether a loss would be reported at all.")] = True
+    action: Annotated[CorrectiveWord, Meta(description="What its guest asks for.")] = ""
+    does: Annotated[
+        str,
+        Meta(
+            description="command: the host runs one; dry-run: it would only report that; alarm: "
+            "the agent sends one to the VIM; nothing: see why.",
+            extra_json_schema={"enum": ["command", "dry-run", "alarm", "nothing"]},
+        ),
+    ]
+    argv: Annotated[
+        tuple[str, ...], Meta(description="The command; {uuid} stands for the instance's.")
+    ] = ()
+    asks: Annotated[
+        tuple[str, ...], Meta(description="What is asked first, and may say no, in this order.")
+    ] = ()
+    cause: Annotated[str, Meta(description="As that of the event not-acted.")] = ""
+    why: Annotated[str, Meta(description="Why nothing is done.")] = ""
+
+
+class CorrectiveLine(Body, frozen=True, kw_only=True):
+    """The corrective commands of an instance."""
+
+    used: Annotated[Count, Meta(description="Commands within the last hour that count.")] = 0
+    per_hour: Count = 0
+    next_at: Annotated[
+        Time | None, Meta(description="When the limit allows the next one; null: now.")
+    ] = None
+
+
+class InstanceDetail(InstanceLine, frozen=True, kw_only=True):
+    """All that a host knows of one instance."""
+
+    hostname: str = ""
+    since: _Since = None
+    action: _Action = ""
+    next_loss: NextLossLine | None = None
+    corrective: CorrectiveLine | None = None
+
+
+class FleetInstanceDetail(FleetInstanceLine, frozen=True, kw_only=True):
+    """All that an agent knows of one instance."""
+
+    since: _Since = None
+    action: _Action = ""
+    rounds: Annotated[
+        tuple[RoundEntry, ...],
+        Meta(description="Its open votes and notices; remaining_s until silence is consent."),
+    ] = ()
+    next_loss: NextLossLine | None = None
