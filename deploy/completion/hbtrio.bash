@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_hbtrio_ctl_subparsers=(status show vote notify events history release forget act)
-_shtab_hbtrio_subparsers=(guest host agent ctl lab check-config files)
+_shtab_hbtrio_subparsers=(guest host agent ctl apps lab check-config files)
 
 _shtab_hbtrio_guest_option_strings=(-h --help --config --name --device --wait-device --app-socket --log)
 _shtab_hbtrio_host_option_strings=(-h --help --config --channel-dir --control-socket --events --state-dir --log)
@@ -21,6 +21,7 @@ _shtab_hbtrio_ctl_release_option_strings=(-h --help --withdraw)
 _shtab_hbtrio_ctl_forget_option_strings=(-h --help)
 _shtab_hbtrio_ctl_act_option_strings=(-h --help --force --take-over)
 _shtab_hbtrio_ctl_option_strings=(-h --help --url --token-file --ca --certificate --key --no-pager)
+_shtab_hbtrio_apps_option_strings=(-h --help --app-socket --json)
 _shtab_hbtrio_lab_option_strings=(-h --help --keep)
 _shtab_hbtrio_check_config_option_strings=(-h --help)
 _shtab_hbtrio_files_option_strings=(-h --help --list --copy)
@@ -36,6 +37,7 @@ _shtab_hbtrio_ctl___token_file_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl___ca_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl___certificate_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl___key_COMPGEN=_shtab_compgen_files
+_shtab_hbtrio_apps___app_socket_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_check_config_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_files___copy_COMPGEN=_shtab_compgen_dirs
 
@@ -49,7 +51,7 @@ _shtab_hbtrio_ctl_events___kind_choices=(absent action corrective heartbeating h
 _shtab_hbtrio_ctl_history___kind_choices=(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote)
 _shtab_hbtrio_ctl_act_pos_1_choices=(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)
 _shtab_hbtrio_ctl_pos_0_choices=(status show vote notify events history release forget act)
-_shtab_hbtrio_pos_0_choices=(guest host agent ctl lab check-config files)
+_shtab_hbtrio_pos_0_choices=(guest host agent ctl apps lab check-config files)
 
 _shtab_hbtrio_guest__h_nargs=0
 _shtab_hbtrio_guest___help_nargs=0
@@ -90,6 +92,9 @@ _shtab_hbtrio_ctl_pos_0_nargs=A...
 _shtab_hbtrio_ctl__h_nargs=0
 _shtab_hbtrio_ctl___help_nargs=0
 _shtab_hbtrio_ctl___no_pager_nargs=0
+_shtab_hbtrio_apps__h_nargs=0
+_shtab_hbtrio_apps___help_nargs=0
+_shtab_hbtrio_apps___json_nargs=0
 _shtab_hbtrio_lab__h_nargs=0
 _shtab_hbtrio_lab___help_nargs=0
 _shtab_hbtrio_lab___keep_nargs=0

@@ -50,7 +50,7 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' lab check-config files
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
 set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --host --key --kind --limit --log --name --recent --since --state --state-dir --token-file --url
 
 complete -c hbtrio -e
@@ -64,7 +64,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using guest' -l config -xka "(__fish_comple
 complete -c hbtrio -n '_shtab_hbtrio_using guest' -l name -x -d 'what the host calls this VM (default: the host name)'
 complete -c hbtrio -n '_shtab_hbtrio_using guest' -l device -xka "(__fish_complete_path (commandline -ct))" -d 'character device or unix socket (default: the port named cgcs.heartbeat, else /dev/vport1p1 if it has no name)'
 complete -c hbtrio -n '_shtab_hbtrio_using guest' -l wait-device -d 'wait for a device that is missing at the start (default: end with status 6)'
-complete -c hbtrio -n '_shtab_hbtrio_using guest' -l app-socket -xka "(__fish_complete_path (commandline -ct))" -d 'unix socket where applications register (default /var/run/.guest_heartbeat_api; if it can'"'"'t be created there, the guest runs without applications)'
+complete -c hbtrio -n '_shtab_hbtrio_using guest' -l app-socket -xka "(__fish_complete_path (commandline -ct))" -d 'unix socket where applications register (default: $HBTRIO_APP_SOCKET, else /var/run/.guest_heartbeat_api; if it can'"'"'t be created there, the guest runs without applications)'
 complete -c hbtrio -n '_shtab_hbtrio_using guest' -l log -xka "stderr syslog" -d 'destination of the log (default stderr)'
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a host -d 'run the daemon on a compute host'
 complete -c hbtrio -n '_shtab_hbtrio_using host' -s h -l help -d 'show this help message and exit'
@@ -127,6 +127,10 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -s h -l help -d 'show this h
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l force -d 'skip the vote, not the notices'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l take-over -d 'end a corrective command that runs, instead of waiting for it'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act; and test $_shtab_hbtrio_npos -eq 1' -ka "stop reboot pause unpause suspend resume resize live-migrate cold-migrate" -d action
+complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a apps -d 'in a VM: list the applications that are registered'
+complete -c hbtrio -n '_shtab_hbtrio_using apps' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using apps' -l app-socket -xka "(__fish_complete_path (commandline -ct))" -d 'where the guest daemon serves applications (default: $HBTRIO_APP_SOCKET, else /var/run/.guest_heartbeat_api); the list comes from PATH.status'
+complete -c hbtrio -n '_shtab_hbtrio_using apps' -l json -d 'print one JSON object'
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a lab -d 'try everything on this machine: an agent, two hosts, three guests'
 complete -c hbtrio -n '_shtab_hbtrio_using lab' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using lab' -l keep -d 'keep everything running after the tour, until Ctrl-C'

@@ -11,6 +11,7 @@
 _shtab_hbtrio_commands() {
   local _commands=(
     agent:'run the daemon on the controller'
+    apps:'in a VM: list the applications that are registered'
     check-config:'check a configuration file'
     ctl:'ask a daemon, or make it act'
     files:'list or copy the files that come with it: configuration, units, documentation'
@@ -52,6 +53,15 @@ _shtab_hbtrio_agent_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_agent_defaults_added=0
+
+_shtab_hbtrio_apps_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--app-socket[where the guest daemon serves applications (default\: \$HBTRIO_APP_SOCKET, else \/var\/run\/.guest_heartbeat_api)\; the list comes from PATH.status]:PATH:_files"
+  "--json[print one JSON object]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_apps_defaults_added=0
 
 _shtab_hbtrio_check_config_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -185,7 +195,7 @@ _shtab_hbtrio_guest_options=(
   "--name[what the host calls this VM (default\: the host name)]:name:"
   "--device[character device or unix socket (default\: the port named cgcs.heartbeat, else \/dev\/vport1p1 if it has no name)]:PATH:_files"
   "--wait-device[wait for a device that is missing at the start (default\: end with status 6)]"
-  "--app-socket[unix socket where applications register (default \/var\/run\/.guest_heartbeat_api\; if it can\'t be created there, the guest runs without applications)]:PATH:_files"
+  "--app-socket[unix socket where applications register (default\: \$HBTRIO_APP_SOCKET, else \/var\/run\/.guest_heartbeat_api\; if it can\'t be created there, the guest runs without applications)]:PATH:_files"
   "--log[destination of the log (default stderr)]:log:(stderr syslog)"
 )
 
@@ -233,6 +243,7 @@ _shtab_hbtrio() {
       curcontext="${curcontext%:*:*}:_shtab_hbtrio-$line[1]:"
       case $line[1] in
         agent) _arguments -C -s $_shtab_hbtrio_agent_options ;;
+        apps) _arguments -C -s $_shtab_hbtrio_apps_options ;;
         check-config) _arguments -C -s $_shtab_hbtrio_check_config_options ;;
         ctl) _shtab_hbtrio_ctl ;;
         files) _arguments -C -s $_shtab_hbtrio_files_options ;;

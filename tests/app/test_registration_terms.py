@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hbtrio.app import DEFAULT_SOCKET, Accept, Application, Healthy, Reject, Unhealthy, Vote
-from hbtrio.app.registration import Registration
+from hbtrio.app.registration import Registration, socket_path
 from hbtrio.wire.vocabulary import CorrectiveAction
 
 TERMS: dict[str, Any] = {
@@ -103,6 +103,21 @@ def test_the_interval_is_never_rounded_down(heartbeat_s: float, interval_ms: int
 
 def test_the_socket_is_the_deployed_guests() -> None:
     assert DEFAULT_SOCKET == "/var/run/.guest_heartbeat_api"
+
+
+def test_the_socket_is_the_arguments_else_the_environments_else_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HBTRIO_APP_SOCKET", raising=False)
+    assert socket_path(None) == DEFAULT_SOCKET
+    monkeypatch.setenv("HBTRIO_APP_SOCKET", "")
+    assert socket_path(None) == DEFAULT_SOCKET
+    monkeypatch.setenv("HBTRIO_APP_SOCKET", "/run/env")
+    assert socket_path(None) == "/run/env"
+    assert socket_path("/run/argument") == "/run/argument"
+    monkeypatch.setenv("HBTRIO_APP_SOCKET", "/" + 107 * "x")
+    with pytest.raises(ValueError, match=r"^HBTRIO_APP_SOCKET: '/x*' does not have 1 to 107 "):
+        Application("db")
 
 
 def test_reasons_are_text() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -84,6 +85,16 @@ async def test_it_votes_is_told_falls_ill_and_outlives_the_guest_daemon() -> Non
 
             assert (await ctl(scene, "notify", "vm", "reboot")).status == 0
             assert said == ["reboot, 9 s"]
+            listed = await hbtrio("apps", env={"HBTRIO_APP_SOCKET": str(vm.app_socket)})
+            assert (listed.status, listed.err) == (0, [])
+            assert listed.out[0] == "1 application registered"
+            assert listed.out[2].startswith("db: ")
+            assert f"  pid {os.getpid()}, uid {os.getuid()}, gid {os.getgid()}" in listed.out
+            assert [line.partition(" ago: ")[2] for line in listed.out[-3:]] == [
+                "notice reboot: complete",
+                "vote pause: accept",
+                "vote stop: reject (dump 'a' runs)",
+            ]
 
             await vm.kill()
             await until(lambda: not app.registered)
@@ -99,6 +110,19 @@ async def test_it_votes_is_told_falls_ill_and_outlives_the_guest_daemon() -> Non
         assert [result for result, _ in results] == ["reject", "accept", "reject", "accept"]
         assert (results[0][1], results[2][1]) == ("db: dump 'a' runs",) * 2
         assert [result for result, _ in outcomes(scene, "notice")] == ["complete"]
+
+
+async def test_the_guest_daemon_serves_where_the_environment_says(home: Path) -> None:
+    """A path that was asked for must be served, unlike the default one."""
+    missing = home / "missing" / "api"
+    variables = {"HBTRIO_APP_SOCKET": str(missing)}
+    words = ("guest", "--wait-device", "--device", str(home / "none"))
+    ran = await hbtrio(*words, env=variables)
+    assert (ran.status, len(ran.err)) == (2, 1)
+    assert ran.err[0] == f"hbtrio guest: {missing}: its directory does not exist"
+    other = home / "other" / "api"
+    ran = await hbtrio(*words, "--app-socket", str(other), env=variables)
+    assert ran.err == [f"hbtrio guest: {other}: its directory does not exist"]
 
 
 async def test_one_of_plain_threads_that_is_there_before_the_guest_daemon() -> None:

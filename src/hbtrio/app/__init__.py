@@ -18,9 +18,10 @@ without an event loop. docs/python-applications.md is the guide.
 """
 
 from hbtrio.app.application import Application
-from hbtrio.app.registration import DEFAULT_SOCKET, Refused
+from hbtrio.app.registration import Refused
 from hbtrio.app.requests import Notice, Vote
 from hbtrio.app.responses import Accept, Healthy, Reject, Unhealthy
+from hbtrio.wire.app_socket import DEFAULT_APP_SOCKET as DEFAULT_SOCKET
 from hbtrio.wire.vocabulary import CorrectiveAction, Event
 
 __all__ = [

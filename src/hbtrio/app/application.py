@@ -25,7 +25,7 @@ from hbtrio.app.handler_set import (
     VoteHandler,
 )
 from hbtrio.app.membership import Membership
-from hbtrio.app.registration import DEFAULT_SOCKET, Refused, Registration, socket_path
+from hbtrio.app.registration import Refused, Registration, socket_path
 from hbtrio.app.responses import ActionWord
 from hbtrio.wire.vocabulary import CorrectiveAction
 
@@ -63,7 +63,8 @@ class Application:
         on_health: the health handler, see :meth:`on_health`.
         on_vote: the vote handler, see :meth:`on_vote`.
         on_notice: the notice handler, see :meth:`on_notice`.
-        socket: the path of the guest daemon's socket; at most 107 bytes.
+        socket: the path of the guest daemon's socket; at most 107 bytes. None is the path in the
+            environment's ``HBTRIO_APP_SOCKET``, or the default if that is not set or empty.
         jitter: returns 0 to 1, the share of half the wait by which the wait between two attempts
             to register is shortened.
 
@@ -86,7 +87,7 @@ class Application:
         on_health: HealthHandler | None = None,
         on_vote: VoteHandler | None = None,
         on_notice: NoticeHandler | None = None,
-        socket: str | os.PathLike[str] = DEFAULT_SOCKET,
+        socket: str | os.PathLike[str] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._registration = Registration(

@@ -11,6 +11,11 @@ import attrs
 from hbtrio.app.responses import ActionWord, corrective_action
 from hbtrio.wire.app_codec import MAX_APP_NAME_BYTES
 from hbtrio.wire.app_messages import AppInit
+from hbtrio.wire.app_socket import (
+    APP_SOCKET_VARIABLE,
+    DEFAULT_APP_SOCKET,
+    configured_app_socket,
+)
 from hbtrio.wire.vocabulary import (
     CorrectiveAction,
     Event,
@@ -18,9 +23,6 @@ from hbtrio.wire.vocabulary import (
     WindowKind,
     window_of,
 )
-
-#: The guest daemon's default socket.
-DEFAULT_SOCKET: Final = "/var/run/.guest_heartbeat_api"
 
 #: The guest refuses a shorter interval (PROTOCOL.md, section 4).
 _MIN_HEARTBEAT_S: Final = 0.4
@@ -152,22 +154,32 @@ class Registration:
         return notices[window_of(event, notification)]
 
 
-def socket_path(path: str | os.PathLike[str]) -> str:
-    """Returns a path as a string if it is valid for a unix socket.
+def socket_path(path: str | os.PathLike[str] | None) -> str:
+    """Returns the path of the guest daemon's socket as a string.
+
+    Args:
+        path: None: that of ``HBTRIO_APP_SOCKET`` in the environment, else the default.
 
     Raises:
         TypeError: the path is neither a string nor a path of strings.
         ValueError: the path is empty, longer than 107 bytes, or contains a NUL.
     """
+    if path is None:
+        given = configured_app_socket(None, os.environ)
+        return DEFAULT_APP_SOCKET if given is None else _checked_path(given, APP_SOCKET_VARIABLE)
+    return _checked_path(path, "socket")
+
+
+def _checked_path(path: str | os.PathLike[str], what: str) -> str:
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
-        raise TypeError(f"socket: {path!r} is neither text nor a path of text")
+        raise TypeError(f"{what}: {path!r} is neither text nor a path of text")
     try:
         length = len(os.fsencode(text))
     except UnicodeEncodeError:
-        raise ValueError(f"socket: {text!r} can't be the name of a file") from None
+        raise ValueError(f"{what}: {text!r} can't be the name of a file") from None
     if not 0 < length <= _MAX_PATH_BYTES:
-        raise ValueError(f"socket: {text!r} does not have 1 to {_MAX_PATH_BYTES} bytes")
+        raise ValueError(f"{what}: {text!r} does not have 1 to {_MAX_PATH_BYTES} bytes")
     if "\0" in text:
-        raise ValueError(f"socket: {text!r} has a NUL in it")
+        raise ValueError(f"{what}: {text!r} has a NUL in it")
     return text

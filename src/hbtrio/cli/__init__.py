@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, str]] = {
     "host": "run the daemon on a compute host",
     "agent": "run the daemon on the controller",
     "ctl": "ask a daemon, or make it act",
+    "apps": "in a VM: list the applications that are registered",
     "lab": "try everything on this machine: an agent, two hosts, three guests",
     "check-config": "check a configuration file",
     "files": "list or copy the files that come with it: configuration, units, documentation",

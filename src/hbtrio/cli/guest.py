@@ -22,7 +22,8 @@ from hbtrio.errors import ConfigError, ExitStatus
 from hbtrio.fsm.guest_session import SessionSettings
 from hbtrio.log import logging_to
 from hbtrio.log_limits import GUEST_PLACE_RATE, LineLimits
-from hbtrio.nursery.guest.app_socket import DEFAULT_APP_SOCKET, AppSocket
+from hbtrio.nursery.guest.app_socket import AppSocket
+from hbtrio.nursery.guest.app_status import AppStatusSocket
 from hbtrio.nursery.guest.applications import MAX_CONNECTIONS, Applications
 from hbtrio.nursery.guest.daemon import Guest, GuestSetup
 from hbtrio.nursery.guest.event_scripts import EventScripts
@@ -34,6 +35,12 @@ from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.runner import ProcessRunner, SystemProcesses
 from hbtrio.system.sd_notify import ServiceManager
+from hbtrio.wire.app_socket import (
+    APP_SOCKET_VARIABLE,
+    DEFAULT_APP_SOCKET,
+    configured_app_socket,
+    status_socket,
+)
 from hbtrio.wire.channel_messages import MAX_ID
 
 _log = logging.getLogger("hbtrio.guest")
@@ -62,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--app-socket",
         metavar="PATH",
-        help=f"unix socket where applications register (default {DEFAULT_APP_SOCKET}; "
-        "if it can't be created there, the guest runs without applications)",
+        help=f"unix socket where applications register (default: ${APP_SOCKET_VARIABLE}, else "
+        f"{DEFAULT_APP_SOCKET}; if it can't be created there, the guest runs without applications)",
     )
     parser.add_argument(
         "--log",
@@ -150,11 +157,14 @@ async def _serve(options: argparse.Namespace, config: GuestConfig, device: PathD
     manager = ServiceManager.of(os.environ, os.getpid())
     guard = OnTimeGuard(trio.current_time())
     applications = Applications(_new_id, guard, *_room())
-    app_socket = AppSocket(options.app_socket, applications)
+    app_path = configured_app_socket(options.app_socket, os.environ)
+    app_socket = AppSocket(app_path, applications)
+    app_status = AppStatusSocket(status_socket(app_path or DEFAULT_APP_SOCKET), applications.status)
     with trio.open_signal_receiver(signal.SIGHUP, signal.SIGTERM, signal.SIGINT) as signals:
         # After the signals: whoever sees the socket may send TERM, and its end removes the socket.
         # Before the first nursery, which would wrap its fault.
         await app_socket.open(config.app_socket_bits, config.app_socket_group)
+        await app_status.open()
         async with (
             SystemProcesses() as processes,
             manager.keep_alive(),
@@ -169,6 +179,7 @@ async def _serve(options: argparse.Namespace, config: GuestConfig, device: PathD
 
             nursery.start_soon(beat)
             nursery.start_soon(app_socket.serve)
+            nursery.start_soon(app_status.serve)
             manager.ready()
             async for number in signals:
                 if number != signal.SIGHUP:
@@ -184,6 +195,7 @@ async def _serve(options: argparse.Namespace, config: GuestConfig, device: PathD
                     _log.info("configuration read again")
                     guest.reload(setup(config))
                     await app_socket.reload(config.app_socket_bits, config.app_socket_group)
+                    await app_status.open()
                 manager.ready()
             manager.stopping()
             guest.stop()

@@ -17,7 +17,9 @@ import trio
 from hbtrio.fsm import application as fsm
 from hbtrio.fsm.application import ApplicationSession
 from hbtrio.fsm.application_table import ApplicationEvent, ApplicationState
+from hbtrio.net.peer_credentials import PeerCredentials
 from hbtrio.nursery.guest.app_log import AppLog, ConnectionLog
+from hbtrio.nursery.guest.app_requests import AppRequests
 from hbtrio.nursery.guest.app_writer import AppWriter
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Port
@@ -27,6 +29,7 @@ from hbtrio.nursery.windows import Answer, BallotWindow, Window
 from hbtrio.policy.quota import ByteBucket
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
 from hbtrio.wire.app_codec import AppDecoder
+from hbtrio.wire.app_status import ApplicationStatus
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import VoteResult
 
@@ -59,19 +62,24 @@ class AppConnection:
 
     Args:
         port: the connection; closed by :meth:`run`.
-        peer: the process at the other end, for the log.
+        peer: the process at the other end.
         services: shared with the other connections.
     """
 
-    def __init__(self, port: Port, peer: str, services: SharedServices) -> None:
+    def __init__(self, port: Port, peer: PeerCredentials, services: SharedServices) -> None:
         self.application = ApplicationSession(services.new_id)
         #: Written by the pacer only.
         self.slot: int | None = None
         self._port = port
         self._pacer = services.pacer
         self._guard = services.guard
-        self._log = ConnectionLog(services.log, peer, self.application)
+        self._peer = peer
+        process = f"pid {peer.pid}, uid {peer.uid}, gid {peer.gid}"
+        self._log = ConnectionLog(services.log, process, self.application)
+        self._requests = AppRequests()
         now = trio.current_time()
+        #: Since when the application is in its state.
+        self._changed_at = now
         #: Since when the application is not registered; meaningless while it is registered.
         self.unregistered_at = now
         self._bucket = ByteBucket(BYTES_PER_S, BURST_BYTES, now)
@@ -89,6 +97,27 @@ class AppConnection:
     def label(self) -> str:
         """The application's name and process, for the log."""
         return self._log.label
+
+    def status(self, now: float) -> ApplicationStatus:
+        """Returns what is known of the application at ``now``."""
+        profile, health = self.application.profile, self.application.health
+        return ApplicationStatus(
+            name=profile.name,
+            pid=self._peer.pid,
+            uid=self._peer.uid,
+            gid=self._peer.gid,
+            heartbeat_s=profile.interval_s,
+            vote_s=profile.vote_s,
+            shutdown_notice_s=profile.shutdown_notice_s,
+            suspend_notice_s=profile.suspend_notice_s,
+            resume_notice_s=profile.resume_notice_s,
+            if_silent=str(profile.corrective_action),
+            health=self.application.state.value,
+            health_s=round(now - self._changed_at, 3),
+            corrective_action=str(health.action),
+            reason=health.reason,
+            requests=self._requests.status(now),
+        )
 
     async def run(self) -> None:
         """Serves the connection until its end, then closes it and removes the application.
@@ -241,17 +270,20 @@ class AppConnection:
         question = Window[Answer | None](
             own_s, self._guard, sources=[self._take_in], allows_s=window.allows_s
         )
+        request, answer = self._requests.opened(notify, trio.current_time()), None
         try:
             self._apply(application.ask(notify.event_type, notify.notification_type))
             self._question = question
             with window.reading(self._take_in):
-                return await question.wait()
+                answer = await question.wait()
         except trio.TooSlowError:
-            return Answer(VoteResult.TIMEOUT)
+            answer = Answer(VoteResult.TIMEOUT)
         finally:
+            request.close(answer)
             if self._question is question:
                 self._question = None
                 application.unask()
+        return answer
 
     def _end_question(self, answer: Answer | None) -> None:
         if self._question is not None:
@@ -284,7 +316,8 @@ class AppConnection:
     def _note_change(
         self, old: ApplicationState, new: ApplicationState, event: ApplicationEvent
     ) -> None:
+        self._changed_at = trio.current_time()
         if new is ApplicationState.UNREGISTERED:
-            self.unregistered_at = trio.current_time()
+            self.unregistered_at = self._changed_at
             self._unregistered.set()
         self._log.changed(old, new, event)

@@ -6,18 +6,15 @@ The heartbeat works without it.
 from __future__ import annotations
 
 import logging
-from typing import Final
 
 import trio
 
 from hbtrio.errors import UserError
 from hbtrio.net.unix_socket import UnixListener, open_unix_listener
 from hbtrio.nursery.guest.applications import Applications
+from hbtrio.wire.app_socket import DEFAULT_APP_SOCKET
 
 _log = logging.getLogger("hbtrio.guest")
-
-#: The path that the deployed library connects to.
-DEFAULT_APP_SOCKET: Final = "/var/run/.guest_heartbeat_api"
 
 
 class AppSocket:

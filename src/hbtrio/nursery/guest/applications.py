@@ -16,7 +16,7 @@ import trio
 from hbtrio.errors import os_reason
 from hbtrio.log import LogOnce
 from hbtrio.net.accepting import SHORTAGES, accept_waiting, drop_left, has_reserved
-from hbtrio.net.peer_credentials import peer_credentials
+from hbtrio.net.peer_credentials import PeerCredentials, peer_credentials
 from hbtrio.net.unix_socket import UnixListener
 from hbtrio.nursery.guest.app_connection import AppConnection, SharedServices
 from hbtrio.nursery.guest.app_log import AppLog, Topic
@@ -26,6 +26,7 @@ from hbtrio.nursery.port import SocketPort
 from hbtrio.nursery.windows import Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.wire.app_status import GuestApplications
 from hbtrio.wire.channel_messages import ActionNotify
 
 #: Connections at once: a bound against runaway processes, far above any useful number.
@@ -139,6 +140,15 @@ class Applications:
         applications = (connection.application for connection in self._connections)
         return [application.health for application in applications if application.registered]
 
+    def status(self) -> GuestApplications:
+        """Returns what is known of the applications now."""
+        now = trio.current_time()
+        registered = [one for one in self._connections if one.application.registered]
+        return GuestApplications(
+            applications=[connection.status(now) for connection in registered],
+            unregistered=len(self._connections) - len(registered),
+        )
+
     async def _converse(self, stream: trio.SocketStream) -> None:
         if len(self._connections) >= self._max_connections and not self._make_room():
             await trio.aclose_forcefully(stream)
@@ -179,8 +189,8 @@ class Applications:
         return False
 
 
-def _port_of(stream: trio.SocketStream) -> tuple[SocketPort, str]:
-    """Takes the socket out of trio's stream; returns it as a port, and a text for the peer.
+def _port_of(stream: trio.SocketStream) -> tuple[SocketPort, PeerCredentials]:
+    """Takes the socket out of trio's stream; returns it as a port, and who the peer is.
 
     Raises:
         OSError: the connection is broken.
@@ -188,4 +198,4 @@ def _port_of(stream: trio.SocketStream) -> tuple[SocketPort, str]:
     peer = peer_credentials(stream)
     connection = socket.socket(fileno=stream.socket.detach())
     connection.setblocking(False)
-    return SocketPort(connection), f"pid {peer.pid}, uid {peer.uid}, gid {peer.gid}"
+    return SocketPort(connection), peer

@@ -1,0 +1,59 @@
+"""Keeps the last votes and notices of an application, for whoever lists the applications."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import attrs
+
+from hbtrio.nursery.windows import Answer
+from hbtrio.wire.app_status import RequestStatus
+from hbtrio.wire.channel_messages import ActionNotify
+from hbtrio.wire.vocabulary import NotificationType
+
+#: Votes and notices that are kept of each application.
+KEPT: Final = 5
+
+
+@attrs.define
+class AppRequest:
+    """A vote or notice that an application was asked."""
+
+    notify: ActionNotify
+    asked_at: float
+    result: str = "open"
+    reason: str = ""
+
+    def close(self, answer: Answer | None) -> None:
+        """Sets the answer; None: there was none when the vote or notice ended."""
+        self.result = "none" if answer is None else str(answer.result)
+        self.reason = "" if answer is None else answer.reason
+
+    def status(self, now: float) -> RequestStatus:
+        """Returns it as it is listed at ``now``."""
+        is_vote = self.notify.notification_type is NotificationType.REVOCABLE
+        return RequestStatus(
+            kind="vote" if is_vote else "notice",
+            event=str(self.notify.event_type),
+            result=self.result,
+            reason=self.reason,
+            ago_s=round(now - self.asked_at, 3),
+        )
+
+
+class AppRequests:
+    """The last ``KEPT`` votes and notices of one application."""
+
+    def __init__(self) -> None:
+        self._requests: deque[AppRequest] = deque(maxlen=KEPT)
+
+    def opened(self, notify: ActionNotify, now: float) -> AppRequest:
+        """Adds one that was asked at ``now``; it replaces the oldest if there are ``KEPT``."""
+        request = AppRequest(notify, now)
+        self._requests.appendleft(request)
+        return request
+
+    def status(self, now: float) -> list[RequestStatus]:
+        """Returns all, the newest first."""
+        return [request.status(now) for request in self._requests]
