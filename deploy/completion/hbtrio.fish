@@ -51,7 +51,7 @@ function _shtab_hbtrio_using
 end
 
 set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --host --key --kind --limit --log --name --recent --since --state --state-dir --token-file --url
+set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --host --key --kind --limit --log --name --recent --since --state --state-dir --token-file --url --watch
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -91,7 +91,8 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -s h -l help -d 'show thi
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l state -xka "absent heartbeating lost not-watched paused restarting returning stopped suspended unwatched waiting" -d state
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l unhealthy -d 'only instances that are lost, ill, absent or unwatched'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l host -x -d 'only instances on this host'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l json -d 'all that the daemon reports, as JSON'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l watch -x -d 'show it again after each event, and every S seconds (default 5), until interrupted'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l json -d 'all that the daemon reports, as JSON; with --watch one line each time'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a show -d 'Show everything about an instance, and what its next loss would bring.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl show' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl show' -l json -d 'all that the daemon reports, as JSON'

@@ -163,7 +163,8 @@ _shtab_hbtrio_ctl_status_options=(
   "*--state[state]:STATE:(absent heartbeating lost not-watched paused restarting returning stopped suspended unwatched waiting)"
   "--unhealthy[only instances that are lost, ill, absent or unwatched]"
   "--host[only instances on this host]:HOST:"
-  "--json[all that the daemon reports, as JSON]"
+  "--watch[show it again after each event, and every S seconds (default 5), until interrupted]:S:"
+  "--json[all that the daemon reports, as JSON\; with --watch one line each time]"
   "(*)::only these\: its uuid, a unique prefix of it, or its name if unique:"
 )
 

@@ -14,12 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from hbtrio.cli.ctl.past import SILENCE_S
 from hbtrio.cli.ctl.watch import MARGIN_S
 from hbtrio.client import client as ctl_client
 from hbtrio.client.address import Address
 from hbtrio.client.client import ANSWER_S, BODY_S, CONNECT_S, CtlClient
-from hbtrio.client.stream import LINE_BYTES
+from hbtrio.client.stream import LINE_BYTES, SILENCE_S
 from hbtrio.errors import BACKLOG_FULL, ExitStatus, UserError
 from hbtrio.net.unix_socket import open_unix_listener
 from hbtrio.wire.operator import EventLine, ProgressLine, ReplyFault, Status, parse

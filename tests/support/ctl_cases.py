@@ -58,10 +58,10 @@ def answer(**by_type: Reply | None) -> Callable[[ActionNotify], Reply | None]:
     return lambda one: by_type["vote" if one.notification_type is VOTE else "notice"]
 
 
-def publish(world: HostWorld, count: int, first: int = 0) -> None:
+def publish(world: HostWorld, count: int, first: int = 0, uuid: str = ONE) -> None:
     for number in range(first, first + count):
         reports = world.host.reports
-        reports.publish(Report(reports.now(), ReportKind.STOPPED, ONE, f"number {number}"))
+        reports.publish(Report(reports.now(), ReportKind.STOPPED, uuid, f"number {number}"))
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

@@ -19,6 +19,9 @@ T = TypeVar("T")
 #: A line may carry a command of 64 KiB whose every second argument is the instance's uuid.
 LINE_BYTES: Final = 1024 * 1024
 
+#: A stream of events is silent for 15 s at most; this is three times that.
+SILENCE_S: Final = 45.0
+
 
 @attrs.frozen
 class StreamLost:

@@ -54,6 +54,9 @@ _KINDS: Final = (
     "vote",
 )
 
+#: How often `status --watch` asks for everything, in seconds.
+_EVERY_S: Final = 5
+
 #: Commands whose output may be longer than a terminal.
 _PAGED: Final = ("status", "events", "history", "show", "why", "tree")
 
@@ -115,7 +118,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only instances that are lost, ill, absent or unwatched",
     )
     status.add_argument("--host", metavar="HOST", help="only instances on this host")
-    status.add_argument("--json", action="store_true", help="all that the daemon reports, as JSON")
+    status.add_argument(
+        "--watch",
+        metavar="S",
+        type=number(1, 3600),
+        nargs="?",
+        const=_EVERY_S,
+        help="show it again after each event, and every S seconds (default %(const)s), until "
+        "interrupted",
+    )
+    status.add_argument(
+        "--json",
+        action="store_true",
+        help="all that the daemon reports, as JSON; with --watch one line each time",
+    )
 
     show = command("show", "show everything about an instance, and what its next loss would bring")
     show.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
@@ -286,7 +302,8 @@ def run(options: argparse.Namespace) -> int:
     with writing_out():
         screen = Screen.of(sys.stdout)
     # What ends by itself is shown as a whole; the rest is shown as it comes.
-    ends = options.command in _PAGED and not getattr(options, "follow", False)
+    goes_on = getattr(options, "follow", False) or getattr(options, "watch", None)
+    ends = options.command in _PAGED and not goes_on
     environment = {**os.environ, "PAGER": ""} if options.no_pager else os.environ
     with paged(screen, environment) if ends else nullcontext():
         return carry_out(options, screen)

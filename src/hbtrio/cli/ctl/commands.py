@@ -150,6 +150,15 @@ class Session:
 
     async def _status(self) -> int:
         selection = Selection.of(self._options)
+        if self._options.watch is not None:
+            # Imported late: a plain status is asked for more often, and at once.
+            from hbtrio.cli.ctl.live import LiveStatus
+
+            every_s, as_json = self._options.watch, self._options.json
+            live = LiveStatus(
+                self._client, self._screen, selection, every_s=every_s, as_json=as_json
+            )
+            await live.run()
         if self._options.json and selection.is_everything:
             self._screen.json(await self._client.status(dict[str, Any]), indent=2)
             return ExitStatus.DONE

@@ -14,6 +14,7 @@ from hbtrio.cli.ctl.names import Names
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.views import show_event
 from hbtrio.client.client import CtlClient
+from hbtrio.client.stream import SILENCE_S
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.wire.operator import (
     AnyEventLine,
@@ -25,9 +26,6 @@ from hbtrio.wire.operator import (
     WholeHistory,
     parse_event,
 )
-
-#: A stream of events is silent for 15 s at most; this is three times that.
-SILENCE_S: Final = 45.0
 
 #: Events shown by default.
 _RECENT: Final = 20

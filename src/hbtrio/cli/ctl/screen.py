@@ -21,7 +21,7 @@ from hbtrio.text import printable
 COLOURS: Final = {"": "", "good": "32", "warn": "33", "bad": "1;31", "faint": "2"}
 
 #: Clears the rest of the line.
-_CLEAR: Final = "\x1b[K"
+CLEAR: Final = "\x1b[K"
 
 
 class Screen:
@@ -64,6 +64,11 @@ class Screen:
         """The width in cells; None if it is not a terminal."""
         return max(20, self._columns()) if self.terminal else None
 
+    @property
+    def rows(self) -> int:
+        """The height in lines."""
+        return shutil.get_terminal_size().lines
+
     def line(self, *pieces: tuple[str, str] | str) -> None:
         """Writes a line, replacing one that was drawn with :meth:`redraw`.
 
@@ -79,7 +84,7 @@ class Screen:
 
     def painted_line(self, text: str) -> None:
         """Writes a line as :meth:`line` does, of texts from :meth:`painted`."""
-        self._write((f"\r{_CLEAR}" if self._redrawn else "") + text + "\n")
+        self._write((f"\r{CLEAR}" if self._redrawn else "") + text + "\n")
         self._redrawn = False
 
     def painted(self, text: str, colour: str) -> str:
@@ -112,7 +117,7 @@ class Screen:
     def redraw(self, text: str) -> None:
         """Draws the line at the cursor in place; for terminals only."""
         # A line as wide as the terminal would wrap and could not be redrawn.
-        self._write(f"\r{clipped(printable(text), max(20, self._columns()) - 1)}{_CLEAR}")
+        self._write(f"\r{clipped(printable(text), max(20, self._columns()) - 1)}{CLEAR}")
         self._redrawn = True
 
     def settle(self) -> None:
