@@ -50,7 +50,7 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
 set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --host --key --kind --limit --log --name --recent --since --state --state-dir --token-file --url --watch
 
 complete -c hbtrio -e
@@ -96,6 +96,9 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl status' -l json -d 'all that the 
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a show -d 'Show everything about an instance, and what its next loss would bring.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl show' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl show' -l json -d 'all that the daemon reports, as JSON'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a why -d 'Tell the story of an instance: what happened, and why nothing is done.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl why' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl why' -l json -d 'the sentences, as JSON'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a vote -d 'Ask an instance whether an event may happen.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote; and test $_shtab_hbtrio_npos -eq 1' -ka "stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin" -d event

@@ -137,6 +137,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
     show.add_argument("--json", action="store_true", help="all that the daemon reports, as JSON")
 
+    why = command("why", "tell the story of an instance: what happened, and why nothing is done")
+    why.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
+    why.add_argument("--json", action="store_true", help="the sentences, as JSON")
+
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]
     vote = command("vote", "ask an instance whether an event may happen")
     notify = command("notify", "notify an instance of an event")

@@ -22,6 +22,7 @@ from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import counted
 from hbtrio.cli.ctl.views import show_status
 from hbtrio.cli.ctl.watch import Watch
+from hbtrio.cli.ctl.why import tell
 from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError
@@ -139,6 +140,8 @@ class Session:
                 return await show_history(self._client, self._screen, self._names, self._options)
             case "show":
                 return await show_detail(self._client, self._screen, self._options)
+            case "why":
+                return await tell(self._client, self._screen, self._options)
             case "release":
                 return await self._release()
             case "forget":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +15,7 @@ from hbtrio.cli.ctl.instances import instance_of
 from hbtrio.cli.ctl.past import happened
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import HEALTH_COLOURS, STATE_COLOURS, counted
-from hbtrio.cli.ctl.times import lasting, moment, stamp
+from hbtrio.cli.ctl.times import moment, span_since, stamp
 from hbtrio.cli.ctl.views import policy_words, what_happened
 from hbtrio.client.client import AnyDetail, CtlClient
 from hbtrio.errors import ExitStatus
@@ -75,13 +75,13 @@ def facts_of(one: AnyDetail) -> Iterator[Fact]:
     yield Fact("Name", [one.name or "unknown: its guest has not said it"])
     yield Fact("UUID", [one.uuid])
     yield Fact("Host", [one.hostname])
-    since = "" if one.since is None else f" since {moment(one.since)}{lasting(one.since)}"
+    since = "" if one.since is None else f" since {moment(one.since)}{span_since(one.since)}"
     why = f": {one.why}" if one.why else ""
     yield Fact("State", [f"{one.state}{since}{why}"], STATE_COLOURS.get(one.state, ""))
     yield from _health(one)
     yield from _heartbeat(one)
     yield Fact("Domain", [_domain(one)])
-    yield Fact("In progress", list(_in_progress(one)))
+    yield Fact("In progress", list(in_progress(one)))
     yield Fact("Windows", [", ".join(f"{kind} {s:g} s" for kind, s in one.windows_s.items())])
     yield Fact("Asks for", [one.corrective_action or ""])
     if isinstance(one, InstanceDetail):
@@ -126,7 +126,8 @@ def _domain(one: AnyDetail) -> str:
     return f"{one.domain.name}, {one.domain.state} since {moment(one.domain.since)}"
 
 
-def _in_progress(one: AnyDetail) -> Iterator[str]:
+def in_progress(one: AnyDetail) -> Iterator[str]:
+    """What is in progress on an instance, each with the time left."""
     if one.action:
         yield f"the action {one.action}"
     if not isinstance(one, InstanceDetail):
@@ -147,7 +148,7 @@ def _round(entry: RoundEntry) -> str:
 
 
 def _next_loss(one: NextLossLine) -> Iterator[str]:
-    command = " ".join(map(_quoted, one.argv))
+    command = command_words(one.argv)
     match one.does:
         case "command":
             yield f"runs {command}"
@@ -162,9 +163,9 @@ def _next_loss(one: NextLossLine) -> Iterator[str]:
         yield f"unless one of these says otherwise: {', '.join(one.asks)}"
 
 
-def _quoted(argument: str) -> str:
-    # What stands in braces is replaced before anybody sees it.
-    return argument if _PLACEHOLDER.fullmatch(argument) else shlex.quote(argument)
+def command_words(argv: Iterable[str]) -> str:
+    """A configured command as one would type it; what stands in braces is replaced later."""
+    return " ".join(one if _PLACEHOLDER.fullmatch(one) else shlex.quote(one) for one in argv)
 
 
 def _commands(one: CorrectiveLine) -> str:

@@ -29,7 +29,7 @@ def clock(text: str) -> str:
     return text[11:19] if local is None else f"{local:%H:%M:%S}"
 
 
-def lasting(text: str) -> str:
+def span_since(text: str) -> str:
     """How long ago a time was by this machine's clock, in brackets; "" if that is unknown."""
     local = _local(text)
     seconds = -1 if local is None else (datetime.now(UTC) - local).total_seconds()
