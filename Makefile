@@ -14,19 +14,23 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run help deb rpm test test-fast test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak docs format clean
+.PHONY: run lab help deb rpm test test-fast test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak docs site format clean
 
 run: ## the tour: an agent, two hosts and three guests on this machine
 run: $(VENV)/.installed
 	$(BIN)/hbtrio lab
+
+lab: ## the tour, and then a fleet to look at in a browser, until Ctrl-C
+lab: $(VENV)/.installed
+	$(BIN)/hbtrio lab --keep
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 test: ## all checks and all tests
 test: $(VENV)/.installed-test
-	$(BIN)/ruff check src tests examples
-	$(BIN)/ruff format --check src tests examples
+	$(BIN)/ruff check src tests examples docs
+	$(BIN)/ruff format --check src tests examples docs
 	$(BIN)/mypy
 	$(BIN)/mypy examples/*.py
 	$(BIN)/lint-imports
@@ -101,22 +105,27 @@ soak: ## half an hour of votes, kills and stalls; SOAK_S=SECONDS
 soak: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python -m soak
 
-docs: ## diagrams, manual pages and completions again from the code
+docs: ## diagrams, manual pages, completions and lists again from the code
 docs: $(VENV)/.installed-test
 	$(BIN)/python -m hbtrio.fsm.diagrams docs/state-machines.md
 	$(BIN)/python -m hbtrio.cli.manual deploy/man docs/exit-statuses.md
+	$(BIN)/python -m hbtrio.cli.reference docs
 	for shell in bash zsh fish; do \
 		$(BIN)/shtab --shell=$$shell hbtrio.cli.completion.whole_parser > deploy/completion/hbtrio.$$shell || exit 1; \
 	done
 
+site: ## the documentation as a web site, in build/site
+site: docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: ## ruff's format and fixes
 format: $(VENV)/.installed-test
-	$(BIN)/ruff check --fix src tests examples
-	$(BIN)/ruff format src tests examples
+	$(BIN)/ruff check --fix src tests examples docs
+	$(BIN)/ruff format src tests examples docs
 
 clean: ## removes the environment and all caches
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("hbtrio needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -37,5 +37,11 @@ def test_the_readme_lists_every_page() -> None:
         assert f"](docs/{page.name})" in text, page.name
 
 
+def test_the_site_s_navigation_has_every_page() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in ROOT.glob("docs/*.md"):
+        assert re.search(rf"^ +- (?:.*: )?{re.escape(page.name)}$", text, re.M), page.name
+
+
 def test_there_are_pages() -> None:
     assert len(PAGES) > 20

@@ -15,6 +15,7 @@ import shtab
 from hbtrio.cli import COMMANDS
 from hbtrio.cli.completion import whole_parser
 from hbtrio.cli.manual import pages
+from hbtrio.cli.reference import commands_page, with_event_table
 from hbtrio.errors import ExitStatus
 from hbtrio.wire.vocabulary import EVENT_TABLE
 from support.wheel import CHECKOUT
@@ -39,6 +40,13 @@ def run(*command: str, text: str = "") -> str:
 def test_the_pages_are_those_that_the_code_writes() -> None:
     there = {path.name: path.read_text() for path in (DEPLOY / "man").iterdir()}
     assert there == written(), "run `make docs`"
+
+
+def test_the_documentation_has_what_the_code_writes() -> None:
+    docs = CHECKOUT / "docs"
+    assert (docs / "commands.md").read_text() == commands_page(), "run `make docs`"
+    concepts = (docs / "concepts.md").read_text()
+    assert concepts == with_event_table(concepts), "run `make docs`"
 
 
 @pytest.mark.parametrize("shell", SHELLS)

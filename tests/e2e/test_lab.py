@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shlex
 import signal
 import struct
@@ -17,6 +18,7 @@ from contextlib import asynccontextmanager
 from itertools import takewhile
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 
@@ -333,13 +335,15 @@ async def test_it_keeps_everything_running_until_ctrl_c_and_says_how_to_talk_to_
             (line,) = (line for line in said if line.endswith(command))
             return (await trio.run_process(shlex.split(line), capture_stdout=True)).stdout.decode()
 
-        assert "3 of 3 instances heartbeating, 2 of 2 hosts linked" in await does(
-            "agent.sock status"
-        )
+        assert "3 of 3 instances heartbeating, 2 of 2 hosts linked" in await does("token status")
         assert "vote on stop: accept" in await does("vote db stop")
         assert "vote stop accept by operator" in await does("history")
         assert (await does("host.sock status")).count("heartbeating") >= 3
         assert "reboot: done" in await does("act web reboot")
+        page, again = re.findall(r"http://[\d.:]+/(?=\s)", lab.stdout)
+        assert page == again  # before the tour and after it
+        async with httpx.AsyncClient() as browser:
+            assert "<title>hbtrio" in (await browser.get(page)).text
         # As the VIM does; there may be no curl.
         url = said[-1].removeprefix("  curl -A vim/1.0 http://127.0.0.1:")
         port, _, path = url.partition("/")

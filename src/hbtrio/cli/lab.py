@@ -59,6 +59,8 @@ async def _run(*, keep: bool) -> int:
 
 async def _play(tour: Tour, signals: AsyncIterator[int], *, keep: bool) -> int:
     numbers: list[int] = []
+    if keep:
+        await write(f"To see it in a browser: {tour.cloud.agent.url}/\n")
 
     async def end_on_signal() -> None:
         numbers.append(await anext(signals))
@@ -85,12 +87,15 @@ def _how_to_talk(cloud: Cloud) -> str:
     itself = sys.argv[0]
     if os.path.basename(itself) != "hbtrio":
         itself = f"{sys.executable} -m hbtrio"
-    agent = f"{itself} ctl --url {shlex.quote(cloud.agent.url)}"
+    token = shlex.quote(str(cloud.agent.token_file))
+    agent = f"{itself} ctl --url {cloud.agent.url} --token-file {token}"
     host = f"{itself} ctl --url {shlex.quote(cloud.hosts['compute-0'].url)}"
     return "\n".join(
         [
             "",
-            f"Everything goes on in {cloud.directory} until Ctrl-C. To talk to the agent:",
+            f"Everything goes on in {cloud.directory} until Ctrl-C. In a browser:",
+            f"  {cloud.agent.url}/ (to act there, the token is in {token})",
+            "To talk to the agent:",
             f"  {agent} status",
             f"  {agent} history",
             f"  {agent} vote db stop",

@@ -68,7 +68,7 @@ def _page(name: str, section: int, parser: argparse.ArgumentParser) -> str:
     lines += [".SH DESCRIPTION", *_paragraphs(parser.description or "")]
     if options := list(_arguments(parser)):
         lines += [".SH OPTIONS", *options]
-    commands = _commands(parser)
+    commands = commands_of(parser)
     if commands:
         lines.append(".SH COMMANDS")
     for inner in commands:
@@ -89,20 +89,21 @@ def _title(name: str, section: int, summary: str) -> list[str]:
 
 
 def _synopsis(parser: argparse.ArgumentParser) -> Iterator[str]:
-    program = parser.prog
+    yield f".B {_text(parser.prog)}"
+    yield from (_text(word) for word in synopsis(parser))
+
+
+def synopsis(parser: argparse.ArgumentParser) -> list[str]:
+    """Returns what follows the program's name, word by word."""
     if parser.usage:  # written by hand where argparse's would be wrong
-        words = [parser.usage.replace("%(prog)s", "").strip()]
-    else:
-        words = list(_usage_words(_shown(parser)))
-        if _commands(parser):
-            words.append("COMMAND ...")
-    yield f".B {_text(program)}"
-    yield from (_text(word) for word in words)
+        return [parser.usage.replace("%(prog)s", "").strip()]
+    return [*usage_words(shown(parser)), *(["COMMAND ..."] if commands_of(parser) else [])]
 
 
-def _usage_words(actions: Sequence[argparse.Action]) -> Iterator[str]:
+def usage_words(actions: Sequence[argparse.Action]) -> Iterator[str]:
+    """Yields each argument as a synopsis has it, options last."""
     for action in sorted(actions, key=lambda action: not action.option_strings):
-        value = _value(action)
+        value = value_of(action)
         if action.option_strings:
             word = f"{action.option_strings[-1]} {value}".rstrip()
             yield word if action.required else f"[{word}]"
@@ -113,16 +114,21 @@ def _usage_words(actions: Sequence[argparse.Action]) -> Iterator[str]:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
-    formatter = argparse.HelpFormatter(parser.prog)
-    for action in _shown(parser):
+    for action in shown(parser):
         yield ".TP"
         names = [rf"\fB{_text(name)}\fR" for name in action.option_strings]
-        value = rf"\fI{_text(_value(action))}\fR" if _value(action) else ""
+        value = rf"\fI{_text(value_of(action))}\fR" if value_of(action) else ""
         yield " ".join(filter(None, [", ".join(names), value]))
-        yield _text(formatter._expand_help(action))
+        yield _text(help_of(action, parser))
 
 
-def _shown(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def help_of(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
+    """Returns the help of an argument, with its default where the help names it."""
+    return argparse.HelpFormatter(parser.prog)._expand_help(action)
+
+
+def shown(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Returns the arguments that a page has, in the order of the help."""
     return [
         action
         for action in parser._actions
@@ -130,8 +136,8 @@ def _shown(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     ]
 
 
-def _value(action: argparse.Action) -> str:
-    """What stands for the argument's value; nothing for a flag."""
+def value_of(action: argparse.Action) -> str:
+    """Returns what stands for the argument's value; nothing for a flag."""
     if action.nargs == 0:
         return ""
     if action.choices is not None:
@@ -139,7 +145,8 @@ def _value(action: argparse.Action) -> str:
     return str(action.metavar or action.dest.upper())
 
 
-def _commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+def commands_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """Returns the parsers of the commands below this one."""
     found: list[argparse.ArgumentParser] = []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

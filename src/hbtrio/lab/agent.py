@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 from hbtrio.client.address import Address
@@ -12,7 +13,9 @@ from hbtrio.lab.launcher import Launcher, until_it_serves, write_toml
 
 
 class LabAgent(RunsDaemon):
-    """An agent; the ``with`` block reserves its port.
+    """An agent; the ``with`` block reserves its ports.
+
+    Operators reach it over TCP on the loopback, as browsers do; changes need its token.
 
     Args:
         directory: the directory of its sockets, configuration, log and store.
@@ -23,19 +26,23 @@ class LabAgent(RunsDaemon):
         self.log = directory / "agent.log"
         self._directory = directory
         self._launcher = launcher
-        self._control_socket = directory / "agent.sock"
-        # Reserves the port while the agent is not running.
-        self._place = loopback_socket()
+        #: The file with the operator's token.
+        self.token_file = directory / "token"
+        self._token = secrets.token_urlsafe(24)
+        # Reserve the ports while the agent is not running.
+        self._places = (loopback_socket(), loopback_socket())
         #: The port of its VIM API, on the loopback.
-        self.vim_port: int = self._place.getsockname()[1]
+        self.vim_port: int = self._places[0].getsockname()[1]
+        self._operator_port: int = self._places[1].getsockname()[1]
 
     def __enter__(self) -> LabAgent:
         """Starts nothing yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Frees the port."""
-        self._place.close()
+        """Frees the ports."""
+        for place in self._places:
+            place.close()
 
     @property
     def link(self) -> str:
@@ -44,12 +51,12 @@ class LabAgent(RunsDaemon):
 
     @property
     def url(self) -> str:
-        """The URL for ``hbtrio ctl --url``."""
-        return f"unix:{self._control_socket}"
+        """The URL for ``hbtrio ctl --url``, and for a browser."""
+        return f"http://127.0.0.1:{self._operator_port}"
 
     def client(self) -> CtlClient:
         """Returns a client of its operator API, for use in ``async with``."""
-        return CtlClient(Address.parse(self.url))
+        return CtlClient(Address.parse(self.url), self._token)
 
     async def start(self, vim_url: str) -> None:
         """Starts the agent, also after :meth:`kill`, and waits until it serves.
@@ -60,15 +67,20 @@ class LabAgent(RunsDaemon):
         Raises:
             UserError: the agent did not serve in time.
         """
+        self.token_file.touch(mode=0o600)
+        self.token_file.write_text(self._token)
         config = self._directory / "agent.toml"
         settings = {
             "name": "agent",
             "vim": {"listen": f"tcp:127.0.0.1:{self.vim_port}", "url": vim_url, "audit_s": 2},
             "link": {"listen": self.link},
-            "operator": {"listen": self.url},
+            "operator": {
+                "listen": f"tcp:127.0.0.1:{self._operator_port}",
+                "token_file": str(self.token_file),
+            },
             "store": {"file": str(self._directory / "agent.db")},
         }
         write_toml(config, settings)
         arguments = ["agent", "--config", str(config)]
         self.daemon = await self._launcher.launch("the agent", arguments, self.log)
-        await until_it_serves(self.daemon, self._control_socket)
+        await until_it_serves(self.daemon, self._operator_port)

@@ -6,13 +6,17 @@ second one waits in the backlog. The host doesn't notice the end of the guest's 
 the process had not read are lost, and later ones are held until the next open. What the guest sends
 without a host is lost. The guest does notice when the host disconnects: its device ends and has to
 be opened again.
+
+``python -m hbtrio.lab.bridge CHANNEL DEVICE`` joins two sockets until SIGINT or SIGTERM.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -125,3 +129,15 @@ def _listening(path: str) -> Iterator[trio.SocketListener]:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+async def _joined_until_told(channel_path: str, device_path: str) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Bridge(channel_path, device_path).run)
+            await anext(aiter(signals))
+            nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    trio.run(_joined_until_told, sys.argv[1], sys.argv[2])

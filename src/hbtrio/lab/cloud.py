@@ -1,6 +1,6 @@
 """Runs a small cloud of real hbtrio processes for the tour: an agent, hosts and their VMs.
 
-    DIR/agent.toml agent.sock agent.link agent.db agent.log    the agent's files
+    DIR/agent.toml token agent.link agent.db agent.log         the agent's files
     DIR/HOST/                                                  a host's files, see hbtrio.lab.scene
 
 This process simulates the VIM, QEMU and libvirt.

@@ -57,26 +57,28 @@ class Launcher:
             self._reaper.discard(daemon.pid)
 
 
-async def until_it_serves(daemon: Daemon, control_socket: Path) -> None:
-    """Waits until a daemon accepts connections at its control socket.
+async def until_it_serves(daemon: Daemon, place: Path | int) -> None:
+    """Waits until a daemon accepts connections at its control socket, or at a port of the loopback.
 
     Raises:
         UserError: the daemon did not serve in time.
     """
     with trio.move_on_after(_START_S):
-        while not _serves(control_socket):  # noqa: ASYNC110 - another process sets no Event
+        while not _serves(place):  # noqa: ASYNC110 - another process sets no Event
             await trio.sleep(_PROBE_S)
         return
     tail = log_tail(daemon.name, daemon.log)
     raise UserError(f"{daemon.name} did not serve within {_START_S:g} s\n{tail}", ExitStatus.FAILED)
 
 
-def _serves(control_socket: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        # Not trio's: it takes EAGAIN, a full backlog, for a connection in progress.
-        probe.setblocking(False)
+def _serves(place: Path | int) -> bool:
+    is_port = isinstance(place, int)
+    with socket.socket(socket.AF_INET if is_port else socket.AF_UNIX) as probe:
+        # Not trio's: it takes EAGAIN, a full backlog, for a connection in progress. One to the
+        # loopback is made or refused at once, but a socket that does not block says so later.
+        probe.settimeout(_PROBE_S if is_port else 0)
         try:
-            probe.connect(str(control_socket))
+            probe.connect(("127.0.0.1", place) if is_port else str(place))
         except OSError:
             return False
         return True
