@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/hbtrio
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_hbtrio_ctl_subparsers=(status show why vote notify events history release forget act)
+_shtab_hbtrio_ctl_subparsers=(status show why wait vote notify events history release forget act)
 _shtab_hbtrio_subparsers=(guest host agent ctl apps lab check-config files)
 
 _shtab_hbtrio_guest_option_strings=(-h --help --config --name --device --wait-device --app-socket --log)
@@ -14,6 +14,7 @@ _shtab_hbtrio_agent_option_strings=(-h --help --config --log)
 _shtab_hbtrio_ctl_status_option_strings=(-h --help --state --unhealthy --host --watch --json)
 _shtab_hbtrio_ctl_show_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_why_option_strings=(-h --help --json)
+_shtab_hbtrio_ctl_wait_option_strings=(-h --help --for --timeout --json)
 _shtab_hbtrio_ctl_vote_option_strings=(-h --help)
 _shtab_hbtrio_ctl_notify_option_strings=(-h --help)
 _shtab_hbtrio_ctl_events_option_strings=(-h --help --kind --since --by --follow --recent --json)
@@ -46,12 +47,13 @@ _shtab_hbtrio_guest___log_choices=(stderr syslog)
 _shtab_hbtrio_host___log_choices=(stderr syslog)
 _shtab_hbtrio_agent___log_choices=(stderr syslog)
 _shtab_hbtrio_ctl_status___state_choices=(absent heartbeating lost not-watched paused restarting returning stopped suspended unwatched waiting)
+_shtab_hbtrio_ctl_wait___for_choices=(heartbeating healthy lost gone)
 _shtab_hbtrio_ctl_vote_pos_1_choices=(stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin)
 _shtab_hbtrio_ctl_notify_pos_1_choices=(stop reboot pause unpause suspend resume resize_begin resize_end live_migrate_begin live_migrate_end cold_migrate_begin cold_migrate_end)
 _shtab_hbtrio_ctl_events___kind_choices=(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote)
 _shtab_hbtrio_ctl_history___kind_choices=(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote)
 _shtab_hbtrio_ctl_act_pos_1_choices=(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)
-_shtab_hbtrio_ctl_pos_0_choices=(status show why vote notify events history release forget act)
+_shtab_hbtrio_ctl_pos_0_choices=(status show why wait vote notify events history release forget act)
 _shtab_hbtrio_pos_0_choices=(guest host agent ctl apps lab check-config files)
 
 _shtab_hbtrio_guest__h_nargs=0
@@ -73,6 +75,9 @@ _shtab_hbtrio_ctl_show___json_nargs=0
 _shtab_hbtrio_ctl_why__h_nargs=0
 _shtab_hbtrio_ctl_why___help_nargs=0
 _shtab_hbtrio_ctl_why___json_nargs=0
+_shtab_hbtrio_ctl_wait__h_nargs=0
+_shtab_hbtrio_ctl_wait___help_nargs=0
+_shtab_hbtrio_ctl_wait___json_nargs=0
 _shtab_hbtrio_ctl_vote__h_nargs=0
 _shtab_hbtrio_ctl_vote___help_nargs=0
 _shtab_hbtrio_ctl_notify__h_nargs=0

@@ -50,8 +50,8 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --host --key --kind --limit --log --name --recent --since --state --state-dir --token-file --url --watch
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl wait' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
+set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --for --host --key --kind --limit --log --name --recent --since --state --state-dir --timeout --token-file --url --watch
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -99,6 +99,11 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl show' -l json -d 'all that the da
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a why -d 'Tell the story of an instance: what happened, and why nothing is done.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl why' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl why' -l json -d 'the sentences, as JSON'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a wait -d 'Wait until an instance is in some state.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -l for -xka "heartbeating healthy lost gone" -d state
+complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -l timeout -x -d 'give up after S seconds, with status 1 (default 300)'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -l json -d 'the outcome as a JSON object'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a vote -d 'Ask an instance whether an event may happen.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote; and test $_shtab_hbtrio_npos -eq 1' -ka "stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin" -d event

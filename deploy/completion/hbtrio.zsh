@@ -33,6 +33,7 @@ _shtab_hbtrio_ctl_commands() {
     show:'Show everything about an instance, and what its next loss would bring.'
     status:'Show the host or fleet and its instances.'
     vote:'Ask an instance whether an event may happen.'
+    wait:'Wait until an instance is in some state.'
     why:'Tell the story of an instance: what happened, and why nothing is done.'
   )
   _describe 'hbtrio ctl commands' _commands
@@ -181,6 +182,17 @@ _shtab_hbtrio_ctl_vote_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_vote_defaults_added=0
 
+_shtab_hbtrio_ctl_wait_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--for[state]:STATE:(heartbeating healthy lost gone)"
+  "--timeout[give up after S seconds, with status 1 (default 300)]:S:"
+  "--json[the outcome as a JSON object]"
+  ":its uuid, a unique prefix of it, or its name if unique:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_wait_defaults_added=0
+
 _shtab_hbtrio_ctl_why_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[the sentences, as JSON]"
@@ -292,6 +304,7 @@ _shtab_hbtrio_ctl() {
         show) _arguments -C -s $_shtab_hbtrio_ctl_show_options ;;
         status) _arguments -C -s $_shtab_hbtrio_ctl_status_options ;;
         vote) _arguments -C -s $_shtab_hbtrio_ctl_vote_options ;;
+        wait) _arguments -C -s $_shtab_hbtrio_ctl_wait_options ;;
         why) _arguments -C -s $_shtab_hbtrio_ctl_why_options ;;
       esac
   esac

@@ -30,6 +30,10 @@ _STATUS: Final = {
 }
 
 
+class NotThere(UserError):
+    """The daemon knows no such instance or host (404)."""
+
+
 def unreachable(address: Address, error: httpx.HTTPError) -> UserError:
     """Returns the error of a request for which there was no connection.
 
@@ -62,7 +66,8 @@ def _is_no_socket(path: str) -> bool:
 def refusal(address: Address, code: int, answer: bytes) -> UserError:
     """Returns the error of a request that the daemon refused.
 
-    DENIED or USAGE where the HTTP status says so, UNREACHABLE for 504, else FAILED.
+    DENIED or USAGE where the HTTP status says so, UNREACHABLE for 504, else FAILED; a
+    :class:`NotThere` for 404.
 
     Args:
         address: the daemon's.
@@ -85,4 +90,5 @@ def refusal(address: Address, code: int, answer: bytes) -> UserError:
     status = _STATUS.get(code, ExitStatus.FAILED)
     # Other refusals concern the instance, at whichever address.
     where = f"{address.text}: " if status is ExitStatus.DENIED else ""
-    return UserError(where + printable(reason), status)
+    fault = NotThere if code == 404 else UserError
+    return fault(where + printable(reason), status)

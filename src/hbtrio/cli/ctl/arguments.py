@@ -60,6 +60,9 @@ _EVERY_S: Final = 5
 #: Commands whose output may be longer than a terminal.
 _PAGED: Final = ("status", "events", "history", "show", "why", "tree")
 
+#: What can be waited for.
+_GOALS: Final = ("heartbeating", "healthy", "lost", "gone")
+
 _UUID_HELP = "its uuid, a unique prefix of it, or its name if unique"
 
 
@@ -140,6 +143,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     why = command("why", "tell the story of an instance: what happened, and why nothing is done")
     why.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
     why.add_argument("--json", action="store_true", help="the sentences, as JSON")
+
+    wait = command("wait", "wait until an instance is in some state")
+    wait.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
+    wait.add_argument(
+        "--for",
+        dest="goal",
+        metavar="STATE",
+        required=True,
+        type=Words("state to wait for", _GOALS),
+        help=f"{', '.join(_GOALS)}; gone: the daemon no longer knows it",
+    )
+    wait.add_argument(
+        "--timeout",
+        metavar="S",
+        type=number(1, 86_400),
+        default=300,
+        help="give up after S seconds, with status 1 (default %(default)s)",
+    )
+    wait.add_argument("--json", action="store_true", help="the outcome as a JSON object")
 
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]
     vote = command("vote", "ask an instance whether an event may happen")

@@ -21,6 +21,7 @@ from hbtrio.cli.ctl.ranking import Selection
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import counted
 from hbtrio.cli.ctl.views import show_status
+from hbtrio.cli.ctl.waiting import wait_for
 from hbtrio.cli.ctl.watch import Watch
 from hbtrio.cli.ctl.why import tell
 from hbtrio.client.address import Address
@@ -142,6 +143,8 @@ class Session:
                 return await show_detail(self._client, self._screen, self._options)
             case "why":
                 return await tell(self._client, self._screen, self._options)
+            case "wait":
+                return await wait_for(self._client, self._screen, self._options)
             case "release":
                 return await self._release()
             case "forget":
