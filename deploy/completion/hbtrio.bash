@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/hbtrio
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_hbtrio_ctl_subparsers=(status show why wait vote notify events history release forget act)
+_shtab_hbtrio_ctl_subparsers=(status show why tree wait vote notify events history release forget act)
 _shtab_hbtrio_subparsers=(guest host agent ctl apps lab check-config files)
 
 _shtab_hbtrio_guest_option_strings=(-h --help --config --name --device --wait-device --app-socket --log)
@@ -14,6 +14,7 @@ _shtab_hbtrio_agent_option_strings=(-h --help --config --log)
 _shtab_hbtrio_ctl_status_option_strings=(-h --help --state --unhealthy --host --watch --json)
 _shtab_hbtrio_ctl_show_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_why_option_strings=(-h --help --json)
+_shtab_hbtrio_ctl_tree_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_wait_option_strings=(-h --help --for --timeout --json)
 _shtab_hbtrio_ctl_vote_option_strings=(-h --help)
 _shtab_hbtrio_ctl_notify_option_strings=(-h --help)
@@ -53,7 +54,7 @@ _shtab_hbtrio_ctl_notify_pos_1_choices=(stop reboot pause unpause suspend resume
 _shtab_hbtrio_ctl_events___kind_choices=(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote)
 _shtab_hbtrio_ctl_history___kind_choices=(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote)
 _shtab_hbtrio_ctl_act_pos_1_choices=(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)
-_shtab_hbtrio_ctl_pos_0_choices=(status show why wait vote notify events history release forget act)
+_shtab_hbtrio_ctl_pos_0_choices=(status show why tree wait vote notify events history release forget act)
 _shtab_hbtrio_pos_0_choices=(guest host agent ctl apps lab check-config files)
 
 _shtab_hbtrio_guest__h_nargs=0
@@ -75,6 +76,9 @@ _shtab_hbtrio_ctl_show___json_nargs=0
 _shtab_hbtrio_ctl_why__h_nargs=0
 _shtab_hbtrio_ctl_why___help_nargs=0
 _shtab_hbtrio_ctl_why___json_nargs=0
+_shtab_hbtrio_ctl_tree__h_nargs=0
+_shtab_hbtrio_ctl_tree___help_nargs=0
+_shtab_hbtrio_ctl_tree___json_nargs=0
 _shtab_hbtrio_ctl_wait__h_nargs=0
 _shtab_hbtrio_ctl_wait___help_nargs=0
 _shtab_hbtrio_ctl_wait___json_nargs=0

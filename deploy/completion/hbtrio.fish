@@ -50,7 +50,7 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl wait' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
 set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --for --host --key --kind --limit --log --name --recent --since --state --state-dir --timeout --token-file --url --watch
 
 complete -c hbtrio -e
@@ -99,6 +99,9 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl show' -l json -d 'all that the da
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a why -d 'Tell the story of an instance: what happened, and why nothing is done.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl why' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl why' -l json -d 'the sentences, as JSON'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a tree -d 'Show the live tasks of the daemon, where they wait and how long.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl tree' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl tree' -l json -d 'one JSON object per line'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a wait -d 'Wait until an instance is in some state.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -l for -xka "heartbeating healthy lost gone" -d state

@@ -32,6 +32,7 @@ _shtab_hbtrio_ctl_commands() {
     release:'End what a mass failure holds back: a host'"'"'s alarms at an agent, or the corrective commands at a host.'
     show:'Show everything about an instance, and what its next loss would bring.'
     status:'Show the host or fleet and its instances.'
+    tree:'Show the live tasks of the daemon, where they wait and how long.'
     vote:'Ask an instance whether an event may happen.'
     wait:'Wait until an instance is in some state.'
     why:'Tell the story of an instance: what happened, and why nothing is done.'
@@ -173,6 +174,14 @@ _shtab_hbtrio_ctl_status_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_status_defaults_added=0
 
+_shtab_hbtrio_ctl_tree_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[one JSON object per line]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_tree_defaults_added=0
+
 _shtab_hbtrio_ctl_vote_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   ":its uuid, a unique prefix of it, or its name if unique:"
@@ -303,6 +312,7 @@ _shtab_hbtrio_ctl() {
         release) _arguments -C -s $_shtab_hbtrio_ctl_release_options ;;
         show) _arguments -C -s $_shtab_hbtrio_ctl_show_options ;;
         status) _arguments -C -s $_shtab_hbtrio_ctl_status_options ;;
+        tree) _arguments -C -s $_shtab_hbtrio_ctl_tree_options ;;
         vote) _arguments -C -s $_shtab_hbtrio_ctl_vote_options ;;
         wait) _arguments -C -s $_shtab_hbtrio_ctl_wait_options ;;
         why) _arguments -C -s $_shtab_hbtrio_ctl_why_options ;;

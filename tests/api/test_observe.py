@@ -70,6 +70,11 @@ async def test_on_the_loopback_all_may_read() -> None:
         assert json.loads(events.text)["kind"] == "heartbeating"
 
 
+async def test_the_live_tasks_are_for_operators_only() -> None:
+    async with host_world() as world, observed(world) as http:
+        assert refusal(await http.get("/v1/tree")) == (404, "Not Found")
+
+
 async def test_metrics_are_served() -> None:
     async with host_world() as world, observed(world) as http:
         await world.all_heartbeating(3)

@@ -10,6 +10,7 @@
     POST /v1/instances/UUID/act                 {"action": "reboot", "command": [], "force": false}
     POST /v1/hosts/NAME/release                 {"alarms": "send"}, or "withdraw"
     POST /v1/hosts/NAME/forget                  a host that no longer exists; its history stays
+    GET  /v1/tree                               the live tasks
     GET  /metrics                               metrics for Prometheus
     GET  /openapi.json                          this API as an OpenAPI document
     GET  / and /page/NAME                       the status page: :mod:`hbtrio.api.page`
@@ -40,6 +41,7 @@ from hbtrio.api.history import history_line, history_page
 from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.openapi import openapi
 from hbtrio.api.page import page_routes
+from hbtrio.api.task_tree import tree_reply
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet import Unknown
 from hbtrio.nursery.agent.fleet_actions import AgentActions, FleetActionRefused
@@ -81,6 +83,7 @@ def agent_api(
         Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
         Route("/v1/hosts/{hostname}/release", api.release, methods=["POST"]),
         Route("/v1/hosts/{hostname}/forget", api.forget, methods=["POST"]),
+        Route("/v1/tree", tree_reply, methods=["GET"]),
         Route("/metrics", api.metrics, methods=["GET"]),
         Route("/openapi.json", api.openapi, methods=["GET"]),
     ]

@@ -6,6 +6,7 @@
     GET  /v1/history[?before=][&limit=][&FILTER]   the history, the newest first
     GET  /v1/events[?recent=N][&follow=no][&FILTER]   reports, one JSON line each: the last N, then
                                              new ones
+    GET  /v1/tree                            the live tasks; not served by :func:`observe_api`
     GET  /metrics                            metrics for Prometheus
     POST /v1/brake/release                   lets corrective commands run after a mass failure
     POST /v1/instances/UUID/vote             {"event": "stop"}
@@ -43,6 +44,7 @@ from hbtrio.api.host_metrics import host_metrics
 from hbtrio.api.host_status import host_status, instance_status, left_out_status
 from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.page import page_routes
+from hbtrio.api.task_tree import tree_reply
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.memory import NotKept
@@ -73,6 +75,7 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
             Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
             Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
             Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
+            Route("/v1/tree", tree_reply, methods=["GET"]),
             Route("/v1/brake/release", api.release_brake, methods=["POST"]),
         ]
     )

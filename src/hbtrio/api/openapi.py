@@ -22,6 +22,7 @@ from hbtrio.wire.operator import (
     Refusal,
     ReleaseReply,
     ReleaseRequest,
+    TaskTree,
     VoteRequest,
 )
 from hbtrio.wire.operator.components import components, reference
@@ -79,6 +80,7 @@ def _document() -> _Json:
             },
             "/v1/events": {"get": _events()},
             "/v1/clock": {"get": _get("clock", "The clock by which requests expire", ClockReply)},
+            "/v1/tree": {"get": _get("tree", "The live tasks of the agent", TaskTree)},
             "/v1/instances/{uuid}": {
                 "get": _get("instance", "One instance", FleetInstanceDetail, [_uuid()], "404")
             },

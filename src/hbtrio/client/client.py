@@ -33,6 +33,7 @@ from hbtrio.wire.operator import (
     ReleaseRequest,
     ReplyFault,
     Status,
+    TaskTree,
     encode,
     parse,
     parse_detail,
@@ -178,6 +179,14 @@ class CtlClient:
         """As :meth:`instance`, with all that the daemon sent."""
         read = partial(parse, cls=dict[str, Any])
         return await self._whole(f"/v1/instances/{uuid}", "instance", read)
+
+    async def tree(self) -> TaskTree:
+        """The live tasks of a host or agent.
+
+        Raises:
+            UserError: UNREACHABLE, DENIED, or FAILED: the daemon is too old.
+        """
+        return await self._whole("/v1/tree", "tree", partial(parse, cls=TaskTree))
 
     async def release(self, hostname: str, alarms: str) -> ReleaseReply:
         """Makes an agent send or withdraw the alarms of a host that it holds back.

@@ -144,6 +144,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     why.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
     why.add_argument("--json", action="store_true", help="the sentences, as JSON")
 
+    tree = command("tree", "show the live tasks of the daemon, where they wait and how long")
+    tree.add_argument("--json", action="store_true", help="one JSON object per line")
+
     wait = command("wait", "wait until an instance is in some state")
     wait.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
     wait.add_argument(

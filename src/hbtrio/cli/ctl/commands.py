@@ -20,6 +20,7 @@ from hbtrio.cli.ctl.progress import ProgressView, unwatched
 from hbtrio.cli.ctl.ranking import Selection
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import counted
+from hbtrio.cli.ctl.tasks import show_tree
 from hbtrio.cli.ctl.views import show_status
 from hbtrio.cli.ctl.waiting import wait_for
 from hbtrio.cli.ctl.watch import Watch
@@ -145,6 +146,8 @@ class Session:
                 return await tell(self._client, self._screen, self._options)
             case "wait":
                 return await wait_for(self._client, self._screen, self._options)
+            case "tree":
+                return await show_tree(self._client, self._screen, self._options)
             case "release":
                 return await self._release()
             case "forget":

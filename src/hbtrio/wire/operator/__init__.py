@@ -12,6 +12,7 @@ OpenAPI document is generated from them. One noun each:
 * :mod:`~hbtrio.wire.operator.events`: lines about events, and the history;
 * :mod:`~hbtrio.wire.operator.filter`: which of them a client asks for;
 * :mod:`~hbtrio.wire.operator.progress`: lines about votes, notices and actions;
+* :mod:`~hbtrio.wire.operator.tree`: the tasks of a daemon;
 * :mod:`~hbtrio.wire.operator.codec`: bytes from structs, and structs from bytes;
 * :mod:`~hbtrio.wire.operator.components`: the schemas of the OpenAPI document.
 """
@@ -73,6 +74,7 @@ from hbtrio.wire.operator.requests import (
     ReleaseRequest,
     VoteRequest,
 )
+from hbtrio.wire.operator.tree import TaskLine, TaskTree
 
 __all__ = [
     "ActRequest",
@@ -113,6 +115,8 @@ __all__ = [
     "ReplyFault",
     "RoundEntry",
     "Status",
+    "TaskLine",
+    "TaskTree",
     "UnregisteredLine",
     "VoteRequest",
     "WholeHistory",

@@ -13,6 +13,7 @@ from hbtrio.wire.operator.events import FleetEventLine, History
 from hbtrio.wire.operator.fleet import ClockReply, FleetStatus, Forgotten, Refusal, ReleaseReply
 from hbtrio.wire.operator.progress import ProgressLine
 from hbtrio.wire.operator.requests import ActRequest, NoticeRequest, ReleaseRequest, VoteRequest
+from hbtrio.wire.operator.tree import TaskTree
 from hbtrio.wire.operator.words import Body, StreamLine
 
 #: What requests to an agent are answered with; what these refer to comes along.
@@ -25,6 +26,7 @@ _ANSWERS: Final = (
     ReleaseReply,
     Forgotten,
     ClockReply,
+    TaskTree,
     Refusal,
 )
 _REQUESTS: Final = (VoteRequest, NoticeRequest, ActRequest, ReleaseRequest)
