@@ -282,9 +282,20 @@ def test_a_restart_by_way_of_destroy_and_start_is_a_restart() -> None:
     for what in (C.ENDING, C.STOPPED, C.STARTED, C.PAUSED):
         assert Lost not in map(type, bench.skip(change(bench.at(bench.now + 1), what)))
         assert bench.beat.expects_socket
-    assert change(bench.at(bench.now + 1), C.RESUMED) == (OpenRestart(117.0),)
+    # It may have taken long to stop, and boots from the start on.
+    assert change(bench.at(bench.now + 1), C.RESUMED) == (OpenRestart(120.0),)
     bench.skip(bench.send_init())
     assert bench.answer_challenge() == (Heartbeating("back after reboot"),)
+
+
+def test_a_vm_that_is_started_again_and_again_in_a_restart_is_lost() -> None:
+    bench = restarting()
+    began = bench.now
+    assert change(bench.at(began + 100.0), C.STARTED) == (OpenRestart(121.0),)
+    assert change(bench.at(began + 200.0), C.STARTED) == (OpenRestart(121.0),)
+    assert change(bench.at(began + 300.0), C.STARTED) == (OpenRestart(42.0),)
+    bench.at(began + 342.0)
+    assert Lost in map(type, bench.beat.losses.restart_expired(bench.now))
 
 
 def test_an_end_while_a_restart_is_paused_goes_on_as_a_restart() -> None:

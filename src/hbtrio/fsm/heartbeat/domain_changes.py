@@ -13,6 +13,7 @@ from hbtrio.fsm.domain import BOOTED, DomainChange, Standing
 from hbtrio.fsm.heartbeat.effects import Effect, Note, Paused, Stopped
 from hbtrio.fsm.heartbeat.outage import Outage
 from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN, Presence, PresenceEvent
+from hbtrio.fsm.heartbeat.return_window import ReturnWindow
 from hbtrio.fsm.heartbeat.situation import NOTHING, Situation
 from hbtrio.fsm.heartbeat.table import FREEZING, HEARTBEATING, HeartbeatEvent, HeartbeatState
 
@@ -81,10 +82,7 @@ class DomainChanges:
         if situation.presence not in _RESETTABLE or situation.state in _NOT_RESET:
             return NOTHING
         restarting = situation.is_in(HeartbeatState.RESTARTING)
-        if restarting and situation.outage.is_performed_now:
-            window = situation.window.opened(now, situation.profile.restart_s)
-        else:
-            window = situation.window.reset(now, situation.profile.restart_s)
+        window = self._window_of_reset(now)
         if window.until <= now:
             return NOTHING  # in a boot loop, and lost for that already
         paused = situation.state is HeartbeatState.PAUSED
@@ -100,6 +98,13 @@ class DomainChanges:
             situation.window = window.paused(now)
             return effects
         return (*effects, situation.open_window(window, now))
+
+    def _window_of_reset(self, now: float) -> ReturnWindow:
+        """The window of a VM that boots now; the count of resets is not that of a command's own."""
+        situation = self._situation
+        if situation.is_in(HeartbeatState.RESTARTING) and situation.outage.is_performed_now:
+            return situation.window.opened(now, situation.profile.restart_s)
+        return situation.window.reset(now, situation.profile.restart_s)
 
     def _paused(self, words: str, now: float, *, is_alarming: bool) -> tuple[Effect, ...]:
         situation = self._situation
@@ -151,9 +156,10 @@ class DomainChanges:
 
     def _started(self, words: str, now: float) -> tuple[Effect, ...]:
         situation = self._situation
-        if situation.state in HEARTBEATING or self._restart_is_announced:
-            # It answers on a connection to the new process; or this is what is waited for.
-            return NOTHING
+        if situation.state in HEARTBEATING:
+            return NOTHING  # it answers on a connection to the new process
+        if self._restart_is_announced:
+            return self._boots(now)  # this is what is waited for
         was = (
             situation.before
             if situation.state in (HeartbeatState.STOPPED, HeartbeatState.PAUSED)
@@ -169,6 +175,16 @@ class DomainChanges:
             situation.step(HeartbeatEvent.NO_GUEST)
         situation.reason = words
         return NOTHING
+
+    def _boots(self, now: float) -> tuple[Effect, ...]:
+        """Gives a VM that is started in a restart the whole window: it may have taken long."""
+        situation, window = self._situation, self._window_of_reset(now)
+        if window.until <= now:
+            return NOTHING
+        if situation.state is HeartbeatState.PAUSED:
+            situation.window = window.paused(now)
+            return NOTHING
+        return (situation.open_window(window, now),)
 
     def _ended(self, words: str, now: float) -> tuple[Effect, ...]:
         situation = self._situation

@@ -331,7 +331,11 @@ class Heartbeat:
 
         An instance in any other state is challenged anyway, or must not be.
         """
-        if not (self.may_be_probed and self.situation.connected) or self.owes_answer:
+        if not (self.may_be_probed and self.situation.connected):
+            return NOTHING
+        # The last one may be from before the loss, or have been lost with the connection.
+        answers_until = self._challenges.over_at(self.profile.interval_s, excused=False)
+        if self.owes_answer and now < answers_until - SLACK_S:
             return NOTHING
         return (self._schedule.challenge(now, now),)
 
