@@ -20,7 +20,7 @@ import signal
 import anyio
 from anyio.abc import SocketStream
 
-from hbtrio.app import DEFAULT_SOCKET, Accept, Application, Notice, Reject, Vote
+from hbtrio.app import Accept, Application, Notice, Reject, Vote
 
 log = logging.getLogger("pair")
 
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--listen", type=address, required=True, metavar="HOST:PORT")
     parser.add_argument("--peer", type=address, required=True, metavar="HOST:PORT")
     parser.add_argument("--active", action="store_true", help="start as the active half")
-    parser.add_argument("--app-socket", default=DEFAULT_SOCKET)
+    parser.add_argument("--app-socket")
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)

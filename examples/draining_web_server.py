@@ -19,7 +19,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from hbtrio.app import DEFAULT_SOCKET, Application, Event, Healthy, Notice, Unhealthy
+from hbtrio.app import Application, Event, Healthy, Notice, Unhealthy
 from hbtrio.app.sync import in_background
 
 log = logging.getLogger("web")
@@ -104,7 +104,7 @@ def main() -> None:
     """Parses the command line and runs the server."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--app-socket", default=DEFAULT_SOCKET)
+    parser.add_argument("--app-socket")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     server = Server(options.port)

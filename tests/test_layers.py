@@ -19,8 +19,9 @@ SOURCE: Final = TESTS.parent / "src" / "hbtrio"
 #: From the package that imports nothing of ours to the commands.
 MOST_LEVELS: Final = 7
 
-#: Pairs of packages of which one imports the other.
-MOST_ARROWS: Final = 76
+#: Pairs of packages of which one imports the other. Two are those of ``testing``, which users
+#: import: to the messages and to the machine that it shares with the guest.
+MOST_ARROWS: Final = 78
 
 #: Modules that guest, host and agent share.
 MOST_SHARED: Final = 14

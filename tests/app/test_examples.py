@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from app.scripted_guest import SOON_S, Connected, ScriptedGuest, listening
-from hbtrio.app import Application, Event
+from hbtrio.app import DEFAULT_SOCKET, Application, Event
 from hbtrio.wire.app_messages import Final
 from hbtrio.wire.vocabulary import EVENT_TABLE
 from support.free_ports import free_port
@@ -328,6 +328,9 @@ def test_the_guide_has_every_argument_with_its_default() -> None:
             assert rows[name] == " "
         elif parameter.default is random.random:
             assert rows[name] == " `random.random` "
+        elif name == "socket":
+            assert parameter.default is None
+            assert rows[name] == f" `$HBTRIO_APP_SOCKET`, else `{DEFAULT_SOCKET}` "
         elif parameter.default is None:
             assert rows[name] == " `heartbeat_s` "
         else:

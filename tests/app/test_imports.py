@@ -17,8 +17,15 @@ print(*sorted({{name.split(".")[1] for name in sys.modules if name.startswith("h
 """
 
 
-@pytest.mark.parametrize("module", ["hbtrio.app", "hbtrio.app.sync"])
-def test_the_sdk_imports_nothing_of_the_daemons(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "packages"),
+    [
+        ("hbtrio.app", "app policy wire"),
+        ("hbtrio.app.sync", "app policy wire"),
+        ("hbtrio.testing", "fsm policy testing wire"),
+    ],
+)
+def test_the_sdk_imports_nothing_of_the_daemons(module: str, packages: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT.format(module=module)],
         capture_output=True,
@@ -26,4 +33,4 @@ def test_the_sdk_imports_nothing_of_the_daemons(module: str) -> None:
         timeout=60,
         check=True,
     )
-    assert ran.stdout.splitlines() == ["", "app policy wire"]
+    assert ran.stdout.splitlines() == ["", packages]

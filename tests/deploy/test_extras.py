@@ -51,6 +51,8 @@ def imported_by(module: str, *, with_descendants: bool = True) -> set[str]:
 def test_a_vm_needs_no_extra() -> None:
     assert imported_by("hbtrio.app") <= BASE
     assert imported_by("hbtrio.cli.guest") <= BASE
+    assert imported_by("hbtrio.testing") <= BASE | {"pytest"}
+    assert imported_by("hbtrio.testing", with_descendants=False) <= BASE  # without its fixtures
     assert imported_by("hbtrio.cli", with_descendants=False) == set()  # on the way to each command
 
 

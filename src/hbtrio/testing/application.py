@@ -1,0 +1,345 @@
+"""One application that is connected to a scripted guest."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import attrs
+
+from hbtrio.fsm import application as fsm
+from hbtrio.fsm.application import ApplicationSession
+from hbtrio.wire.app_codec import AppDecoder, encode
+from hbtrio.wire.app_messages import (
+    AppChallenge,
+    AppChallengeResponse,
+    AppInit,
+    AppMessage,
+)
+from hbtrio.wire.vocabulary import EVENT_TABLE, Event, NotificationType, window_of
+
+#: How long waits take at most, unless the test says otherwise, in seconds. An application of the
+#: SDK tries to register again after at most 10 s.
+WAIT_S: Final = 15.0
+
+#: How late the task of the challenges may be before silence is counted anew, in seconds: the test's
+#: machine was busy, and so was the application.
+_LATE_S: Final = 0.5
+
+
+@attrs.frozen
+class Answer:
+    """An application's answer to a vote or notice.
+
+    Attributes:
+        kind: ``vote`` or ``notice``.
+        event: what it was asked about.
+        result: ``accept``, ``reject``, ``complete`` or ``unknown``, as it answered; ``timeout`` if
+            the window closed first; ``none`` if it left, or a newer vote or notice ended this one.
+        reason: its reason, as an operator would read it.
+        took_s: seconds from the question to the answer or the end.
+    """
+
+    kind: str
+    event: Event
+    result: str
+    reason: str
+    took_s: float
+
+
+@attrs.frozen
+class Health:
+    """How an application is, as the guest daemon would report it.
+
+    Attributes:
+        state: ``healthy``, ``ill``, ``silent`` (two intervals without an answer), ``unregistered``,
+            or ``gone`` once the connection is closed.
+        reason: why it is ill or silent.
+        action: the corrective action that it requests then: none, log, reboot or stop.
+    """
+
+    state: str
+    reason: str
+    action: str
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it is registered and healthy."""
+        return self.state == "healthy"
+
+
+class _Question:
+    """An open vote or notice."""
+
+    def __init__(self) -> None:
+        self.result = "none"
+        self.reason = ""
+        self.closed = anyio.Event()
+
+    def close(self, result: str, reason: str = "") -> None:
+        self.result, self.reason = result, reason
+        self.closed.set()
+
+
+class GuestApplication:
+    """An application at a :class:`~hbtrio.testing.ScriptedGuest`, from connect to close.
+
+    The guest makes it. Its methods are for the event loop of the guest.
+    """
+
+    def __init__(
+        self, connection: socket.socket, changed: Callable[[], None], refuses: Callable[[], bool]
+    ) -> None:
+        self._socket = connection
+        self._changed_for_guest = changed
+        self._refuses = refuses
+        self._session = ApplicationSession(itertools.count(1).__next__)
+        self._decoder = AppDecoder()
+        self._sequence = itertools.count(1)
+        self._withheld = False
+        #: Whether they were since the last one: an application is not silent for want of them.
+        self._was_withheld = False
+        #: How far the session's clock is ahead, because challenges were sent early; in seconds.
+        self._ahead_s = 0.0
+        self._challenged = False
+        self._question: _Question | None = None
+        self._changed = anyio.Event()
+        self._scope = anyio.CancelScope()
+        self._answers: list[Answer] = []
+
+    # -- what is known ------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name of its last registration; empty before the first."""
+        return self._session.profile.name
+
+    @property
+    def registered(self) -> bool:
+        """Whether it is registered now."""
+        return self._session.registered
+
+    @property
+    def heartbeat_s(self) -> float:
+        """The interval of its registration, in seconds."""
+        return self._session.profile.interval_s
+
+    @property
+    def health(self) -> Health:
+        """Its health by its last answer to a challenge."""
+        health = self._session.health
+        return Health(self._session.state.value, health.reason, str(health.action))
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The answers to all votes and notices so far, in order of their end."""
+        return list(self._answers)
+
+    def window_s(self, event: Event | str, *, vote: bool) -> int:
+        """Returns the window that it registered for a vote or notice, in seconds."""
+        notification = NotificationType.REVOCABLE if vote else NotificationType.IRREVOCABLE
+        return self._session.profile.window_s(window_of(_known(event), notification))
+
+    # -- what a test does ---------------------------------------------------------------------
+
+    async def vote(self, event: Event | str, *, window_s: float | None = None) -> Answer:
+        """Asks for its vote on an event and waits for the answer or the end of the window.
+
+        Args:
+            event: such as ``stop``.
+            window_s: the window of the VM, in seconds, which cuts the application's own; None:
+                the application's own alone.
+
+        Raises:
+            ValueError: there is no such event.
+            RuntimeError: the application is not registered.
+
+        Cancelled, it ends the vote.
+        """
+        return await self._ask(_known(event), NotificationType.REVOCABLE, window_s)
+
+    async def notify(self, event: Event | str, *, window_s: float | None = None) -> Answer:
+        """Sends the notice of an event and waits for the answer; see :meth:`vote`."""
+        return await self._ask(_known(event), NotificationType.IRREVOCABLE, window_s)
+
+    async def challenge(self, *, timeout_s: float = WAIT_S) -> Health:
+        """Sends a challenge at once, also while they are withheld, and returns the health answered.
+
+        If one is unanswered already, its answer is waited for.
+
+        Raises:
+            RuntimeError: the application is not registered, or leaves.
+            TimeoutError: no answer came within ``timeout_s`` seconds.
+        """
+        self._must_be_registered()
+        if not self._challenged:
+            self._ahead_s += max(0.0, self._session.deadline - self._now())
+            self._expire(late=False)
+        await self._wait(lambda: not self._challenged, timeout_s, "did not answer the challenge")
+        self._must_be_registered()
+        return self.health
+
+    def withhold_challenges(self) -> None:
+        """Sends no challenge from now on, as a guest daemon that hangs."""
+        self._withheld = self._was_withheld = True
+        self._note_change()
+
+    def resume_challenges(self) -> None:
+        """Ends :meth:`withhold_challenges`."""
+        self._withheld = False
+        self._note_change()
+
+    async def wait_health(self, state: str, *, timeout_s: float = WAIT_S) -> Health:
+        """Waits until its health has this state, such as ``ill``, and returns it.
+
+        Raises:
+            TimeoutError: it was not so within ``timeout_s`` seconds.
+        """
+        await self._wait(lambda: self.health.state == state, timeout_s, f"is not {state}")
+        return self.health
+
+    def disconnect(self) -> None:
+        """Closes its connection, as a guest daemon does that ends."""
+        self._scope.cancel()
+
+    # -- its connection -------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serves the connection until its end, then closes it; for the guest."""
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._send_challenges)
+                    while self._take_unread():
+                        await anyio.wait_readable(self._socket)
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._socket.close()
+            self._apply(self._session.closed())
+            self._note_change()
+
+    async def _send_challenges(self) -> None:
+        while True:
+            deadline = math.inf if self._withheld else self._session.deadline - self._ahead_s
+            changed = self._changed
+            with anyio.CancelScope(deadline=deadline):
+                await changed.wait()
+                continue
+            self._take_unread()
+            self._expire(late=anyio.current_time() - deadline > _LATE_S)
+
+    def _expire(self, *, late: bool) -> None:
+        late, self._was_withheld = late or self._was_withheld, self._withheld
+        self._apply(self._session.expired(self._now(), late=late, stalled_s=0.0))
+        self._note_change()
+
+    def _take_unread(self) -> bool:
+        """Handles what has arrived; returns whether the connection goes on."""
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            for message in self._decoder.feed(data):
+                self._take(message)
+
+    def _take(self, message: AppMessage) -> None:
+        if isinstance(message, AppInit) and self._refuses():
+            message = attrs.evolve(message, heartbeat_interval_ms=0)
+        effects = self._session.received(message, self._now())
+        ignored = any(isinstance(effect, fsm.Ignored) for effect in effects)
+        if not self._session.registered or (
+            isinstance(message, AppChallengeResponse) and not ignored
+        ):
+            self._challenged = False
+        self._apply(effects)
+        self._note_change()
+
+    def _apply(self, effects: list[fsm.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case fsm.SendToApplication(message):
+                    self._challenged |= isinstance(message, AppChallenge)
+                    self._send(message)
+                case fsm.Answered(result, reason):
+                    self._close_question(str(result), reason)
+                case fsm.Withdrew():
+                    self._close_question("none")
+
+    def _send(self, message: AppMessage) -> None:
+        try:
+            self._socket.send(encode(message, next(self._sequence)))
+        except OSError:
+            self._scope.cancel()  # it has left, or does not read some hundred messages
+
+    def _close_question(self, result: str, reason: str = "") -> None:
+        if self._question is not None:
+            self._question.close(result, reason)
+            self._question = None
+
+    async def _ask(
+        self, event: Event, notification: NotificationType, window_s: float | None
+    ) -> Answer:
+        self._must_be_registered()
+        own_s: float = self._session.profile.window_s(window_of(event, notification))
+        begun, question = anyio.current_time(), _Question()
+        self._apply(self._session.ask(event, notification))
+        self._question = question
+        try:
+            with anyio.move_on_after(own_s if window_s is None else min(own_s, window_s)) as scope:
+                await question.closed.wait()
+            if scope.cancelled_caught:
+                question.result = "timeout"
+        finally:
+            if self._question is question:
+                self._question = None
+                self._session.unask()
+        answer = Answer(
+            "vote" if notification is NotificationType.REVOCABLE else "notice",
+            event,
+            question.result,
+            question.reason,
+            anyio.current_time() - begun,
+        )
+        self._answers.append(answer)
+        return answer
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return anyio.current_time() + self._ahead_s
+
+    def _must_be_registered(self) -> None:
+        if not self.registered:
+            raise RuntimeError(f"application {self.name or '(no name)'} is not registered")
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+        self._changed_for_guest()
+
+    async def _wait(self, is_so: Callable[[], bool], timeout_s: float, fault: str) -> None:
+        with anyio.move_on_after(timeout_s):
+            while not is_so():
+                await self._changed.wait()
+        if not is_so():
+            raise TimeoutError(f"{self.name} {fault} within {timeout_s:g} s; it is {self.health}")
+
+
+def _known(event: Event | str) -> Event:
+    """Returns an event that applications are asked about.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if event not in EVENT_TABLE:
+        raise ValueError(f"no event {event!r}; there are {', '.join(map(str, EVENT_TABLE))}")
+    return Event(event)
