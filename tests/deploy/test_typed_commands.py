@@ -26,10 +26,13 @@ LONG_S: Final = 60.0
 
 #: What a line of the quick start has to print in the end, in order.
 SHOWN: Final = [
+    ("hbtrio ctl wait web-1 --for heartbeating", r"web-1.* heartbeating"),
     ("hbtrio ctl status", r"web-1 +heartbeating"),
-    ("hbtrio ctl vote web-1 stop", "vote on stop: rejected"),
-    ("hbtrio ctl events --recent 2", r"loss .*no answer for 3 s"),
-    ("hbtrio ctl status", r"1 of 1 heartbeating"),
+    ("hbtrio apps --app-socket /tmp/hbtrio/apps", r"orders"),
+    ("hbtrio ctl vote web-1 stop", r"vote on stop: rejected"),
+    ("hbtrio ctl wait web-1 --for lost", r"web-1.* lost"),
+    ("hbtrio ctl why web-1", r"no answer for 3 s"),
+    ("hbtrio ctl wait web-1 --for heartbeating", r"web-1.* heartbeating"),
 ]
 
 #: What the guides name by its path on a real machine.
