@@ -89,6 +89,7 @@ _shtab_hbtrio_ctl_defaults_added=0
 
 _shtab_hbtrio_ctl_act_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write JSON, one object per line]"
   "--force[skip the vote, not the notices]"
   "--take-over[end a corrective command that runs, instead of waiting for it]"
   ":its uuid, a unique prefix of it, or its name if unique:"
@@ -100,12 +101,12 @@ _shtab_hbtrio_ctl_act_defaults_added=0
 
 _shtab_hbtrio_ctl_events_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write JSON, one object per line]"
   "*--kind[kind]:KIND:(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote)"
   "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
   "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
   "--follow[keep printing new events until interrupted]"
   "--recent[start with the last N events\; a host keeps 1000 (default\: 20\; with --follow\: 0\; with --since\: all since then)]:N:"
-  "--json[one JSON object per line]"
   ":its uuid, a unique prefix of it, or its name if unique:"
 )
 
@@ -114,6 +115,7 @@ _shtab_hbtrio_ctl_events_defaults_added=0
 
 _shtab_hbtrio_ctl_forget_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write one JSON object]"
   ":its name:"
 )
 
@@ -122,12 +124,12 @@ _shtab_hbtrio_ctl_forget_defaults_added=0
 
 _shtab_hbtrio_ctl_history_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write JSON, one object per line]"
   "*--kind[kind]:KIND:(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy vote)"
   "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
   "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
   "--limit[how many entries, 0 to 1000 (default 100)]:N:"
   "--before[only entries older than this one]:ID:"
-  "--json[one JSON object per line]"
   ":its uuid, a unique prefix of it, or its name if unique:"
 )
 
@@ -136,6 +138,7 @@ _shtab_hbtrio_ctl_history_defaults_added=0
 
 _shtab_hbtrio_ctl_notify_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write JSON, one object per line]"
   ":its uuid, a unique prefix of it, or its name if unique:"
   ":event:(stop reboot pause unpause suspend resume resize_begin resize_end live_migrate_begin live_migrate_end cold_migrate_begin cold_migrate_end)"
 )
@@ -145,6 +148,7 @@ _shtab_hbtrio_ctl_notify_defaults_added=0
 
 _shtab_hbtrio_ctl_release_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write one JSON object]"
   "--withdraw[withdraw the alarms\: they are never sent to the VIM]"
   ":its name\; needed at an agent, which has many:"
 )
@@ -154,7 +158,7 @@ _shtab_hbtrio_ctl_release_defaults_added=0
 
 _shtab_hbtrio_ctl_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--json[all that the daemon reports, as JSON]"
+  "--json[write one JSON object]"
   ":its uuid, a unique prefix of it, or its name if unique:"
 )
 
@@ -163,11 +167,11 @@ _shtab_hbtrio_ctl_show_defaults_added=0
 
 _shtab_hbtrio_ctl_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[all that the daemon reports, as JSON\; with --watch one line each time]"
   "*--state[state]:STATE:(absent heartbeating lost not-watched paused restarting returning stopped suspended unwatched waiting)"
   "--unhealthy[only instances that are lost, ill, absent or unwatched]"
   "--host[only instances on this host]:HOST:"
   "--watch[show it again after each event, and every S seconds (default 5), until interrupted]:S:"
-  "--json[all that the daemon reports, as JSON\; with --watch one line each time]"
   "(*)::only these\: its uuid, a unique prefix of it, or its name if unique:"
 )
 
@@ -176,7 +180,7 @@ _shtab_hbtrio_ctl_status_defaults_added=0
 
 _shtab_hbtrio_ctl_tree_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--json[one JSON object per line]"
+  "--json[write JSON, one object per line]"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -184,6 +188,7 @@ _shtab_hbtrio_ctl_tree_defaults_added=0
 
 _shtab_hbtrio_ctl_vote_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write JSON, one object per line]"
   ":its uuid, a unique prefix of it, or its name if unique:"
   ":event:(stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin)"
 )
@@ -193,9 +198,9 @@ _shtab_hbtrio_ctl_vote_defaults_added=0
 
 _shtab_hbtrio_ctl_wait_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write one JSON object]"
   "--for[state]:STATE:(heartbeating healthy lost gone)"
   "--timeout[give up after S seconds, with status 1 (default 300)]:S:"
-  "--json[the outcome as a JSON object]"
   ":its uuid, a unique prefix of it, or its name if unique:"
 )
 
@@ -204,7 +209,7 @@ _shtab_hbtrio_ctl_wait_defaults_added=0
 
 _shtab_hbtrio_ctl_why_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--json[the sentences, as JSON]"
+  "--json[write one JSON object]"
   ":its uuid, a unique prefix of it, or its name if unique:"
 )
 

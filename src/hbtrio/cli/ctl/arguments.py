@@ -63,6 +63,9 @@ _PAGED: Final = ("status", "events", "history", "show", "why", "tree")
 #: What can be waited for.
 _GOALS: Final = ("heartbeating", "healthy", "lost", "gone")
 
+_JSON_OBJECT: Final = "write one JSON object"
+_JSON_LINES: Final = "write JSON, one object per line"
+
 _UUID_HELP = "its uuid, a unique prefix of it, or its name if unique"
 
 
@@ -97,15 +100,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
     )
 
-    def command(name: str, text: str, **more: Any) -> argparse.ArgumentParser:
+    def command(
+        name: str, text: str, as_json: str = _JSON_OBJECT, **more: Any
+    ) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", **more
         )
         added.set_defaults(command=name)
         _add_connection(added, again=True)
+        added.add_argument("--json", action="store_true", help=as_json)
         return added
 
-    status = command("status", "show the host or fleet and its instances")
+    status = command(
+        "status",
+        "show the host or fleet and its instances",
+        "all that the daemon reports, as JSON; with --watch one line each time",
+    )
     status.add_argument("names", metavar="NAME", nargs="*", help=f"only these: {_UUID_HELP}")
     status.add_argument(
         "--state",
@@ -130,22 +140,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="show it again after each event, and every S seconds (default %(const)s), until "
         "interrupted",
     )
-    status.add_argument(
-        "--json",
-        action="store_true",
-        help="all that the daemon reports, as JSON; with --watch one line each time",
-    )
 
     show = command("show", "show everything about an instance, and what its next loss would bring")
     show.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
-    show.add_argument("--json", action="store_true", help="all that the daemon reports, as JSON")
 
     why = command("why", "tell the story of an instance: what happened, and why nothing is done")
     why.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
-    why.add_argument("--json", action="store_true", help="the sentences, as JSON")
 
-    tree = command("tree", "show the live tasks of the daemon, where they wait and how long")
-    tree.add_argument("--json", action="store_true", help="one JSON object per line")
+    command("tree", "show the live tasks of the daemon, where they wait and how long", _JSON_LINES)
 
     wait = command("wait", "wait until an instance is in some state")
     wait.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
@@ -164,11 +166,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=300,
         help="give up after S seconds, with status 1 (default %(default)s)",
     )
-    wait.add_argument("--json", action="store_true", help="the outcome as a JSON object")
 
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]
-    vote = command("vote", "ask an instance whether an event may happen")
-    notify = command("notify", "notify an instance of an event")
+    vote = command("vote", "ask an instance whether an event may happen", _JSON_LINES)
+    notify = command("notify", "notify an instance of an event", _JSON_LINES)
     every = [str(event) for event in EVENT_TABLE]
     not_voted = {event: "not voted on, only notified" for event in every if event not in voted}
     for added, events, unfit in ((vote, voted, not_voted), (notify, every, {})):
@@ -177,7 +178,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "event", metavar="EVENT", type=Words("event", events, unfit), help=", ".join(events)
         )
 
-    events_parser = command("events", "show past events, and with --follow new ones")
+    events_parser = command("events", "show past events, and with --follow new ones", _JSON_LINES)
     _add_filter(events_parser)
     events_parser.add_argument(
         "--follow", action="store_true", help="keep printing new events until interrupted"
@@ -189,9 +190,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start with the last N events; a host keeps 1000 (default: 20; with --follow: 0; "
         "with --since: all since then)",
     )
-    events_parser.add_argument("--json", action="store_true", help="one JSON object per line")
 
-    history = command("history", "show the history, newest last")
+    history = command("history", "show the history, newest last", _JSON_LINES)
     _add_filter(history)
     history.add_argument(
         "--limit",
@@ -203,7 +203,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     history.add_argument(
         "--before", metavar="ID", type=entry_id, help="only entries older than this one"
     )
-    history.add_argument("--json", action="store_true", help="one JSON object per line")
 
     release = command(
         "release",
@@ -227,7 +226,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     act = command(
         "act",
         "perform an action on an instance, with its vote and notices",
-        usage="%(prog)s [-h] [--force] [--take-over] UUID ACTION [-- COMMAND...]",
+        _JSON_LINES,
+        usage="%(prog)s [-h] [--json] [--force] [--take-over] UUID ACTION [-- COMMAND...]",
         epilog="COMMAND performs the action; the host runs it as the host daemon's user. {uuid} in "
         "an argument stands for the instance's uuid, {{uuid}} for the text {uuid}. Without COMMAND "
         "the host runs the one that its [actions] configure.",

@@ -9,22 +9,19 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+import msgspec
 import trio
 
-from hbtrio.cli.ctl.detail import show_detail
 from hbtrio.cli.ctl.fleet import show_fleet
 from hbtrio.cli.ctl.instances import instance_of
 from hbtrio.cli.ctl.names import Names
 from hbtrio.cli.ctl.past import show_events, show_history
-from hbtrio.cli.ctl.progress import ProgressView, unwatched
+from hbtrio.cli.ctl.progress import JsonProgress, ProgressView, unwatched
 from hbtrio.cli.ctl.ranking import Selection
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import counted
-from hbtrio.cli.ctl.tasks import show_tree
 from hbtrio.cli.ctl.views import show_status
-from hbtrio.cli.ctl.waiting import wait_for
 from hbtrio.cli.ctl.watch import Watch
-from hbtrio.cli.ctl.why import tell
 from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError
@@ -140,14 +137,8 @@ class Session:
                 return await show_events(self._client, self._screen, self._names, self._options)
             case "history":
                 return await show_history(self._client, self._screen, self._names, self._options)
-            case "show":
-                return await show_detail(self._client, self._screen, self._options)
-            case "why":
-                return await tell(self._client, self._screen, self._options)
-            case "wait":
-                return await wait_for(self._client, self._screen, self._options)
-            case "tree":
-                return await show_tree(self._client, self._screen, self._options)
+            case "show" | "why" | "wait" | "tree":
+                return await self._look_closely()
             case "release":
                 return await self._release()
             case "forget":
@@ -156,6 +147,16 @@ class Session:
                 return await self._act()
             case kind:
                 return await self._round(kind)
+
+    async def _look_closely(self) -> int:
+        # Imported late: a plain status is asked for more often, and at once.
+        from hbtrio.cli.ctl.detail import show_detail
+        from hbtrio.cli.ctl.tasks import show_tree
+        from hbtrio.cli.ctl.waiting import wait_for
+        from hbtrio.cli.ctl.why import tell
+
+        commands = {"show": show_detail, "why": tell, "wait": wait_for, "tree": show_tree}
+        return await commands[self._options.command](self._client, self._screen, self._options)
 
     async def _status(self) -> int:
         selection = Selection.of(self._options)
@@ -194,7 +195,7 @@ class Session:
         alarms = "withdraw" if self._options.withdraw else "send"
         released = await self._client.release(host, alarms)
         words = f"{counted(released.sent, 'alarm')} sent, {released.withdrawn} withdrawn"
-        self._screen.line(f"{host}: {words}")
+        self._done(f"{host}: {words}", released)
         return ExitStatus.DONE
 
     async def _release_brake(self, hostname: str) -> int:
@@ -203,7 +204,7 @@ class Session:
         if self._options.host not in (None, hostname):
             raise UserError(f"HOST: this is {hostname}; its agent knows others (--url)")
         await self._client.release_brake()
-        self._screen.line(f"{hostname}: corrective commands run again")
+        self._done(f"{hostname}: corrective commands run again", {"hostname": hostname})
         return ExitStatus.DONE
 
     async def _forget(self) -> int:
@@ -214,19 +215,30 @@ class Session:
             raise UserError(text, ExitStatus.FAILED)
         forgotten = await self._client.forget(host)
         instances = counted(forgotten.instances, "instance")
-        self._screen.line(f"{host}: forgotten, with {instances}")
+        self._done(f"{host}: forgotten, with {instances}", forgotten)
         return ExitStatus.DONE
+
+    def _done(self, text: str, reply: object) -> None:
+        """Writes what was done: the text, or with --json the daemon's reply."""
+        if self._options.json:
+            self._screen.json(msgspec.to_builtins(reply))
+        else:
+            self._screen.line(text)
+
+    def _progress(self, whole: str = "") -> ProgressView:
+        view = JsonProgress if self._options.json else ProgressView
+        return view(self._screen, whole)
 
     async def _round(self, kind: str) -> int:
         event = self._options.event
         what = f"the vote on {event}" if kind == "vote" else f"the notice of {event}"
         body = VoteRequest(event=event) if kind == "vote" else NoticeRequest(event=event)
         uuid = await instance_of(self._options.uuid, self._client)
-        view = ProgressView(self._screen)
+        view = self._progress()
         last = await self._watch.run(uuid, kind, body, what, view, lambda one: one.result != "")
         if kind == "vote":
             return _VOTE_STATUS.get(last.result, ExitStatus.FAILED)
-        if hint := unwatched(event, uuid):
+        if not self._options.json and (hint := unwatched(event, uuid)):
             self._screen.line((hint, "faint"))
         # A notice can't be refused.
         return ExitStatus.DONE
@@ -239,7 +251,7 @@ class Session:
             force=self._options.force,
             take_over=self._options.take_over,
         )
-        view = ProgressView(self._screen, whole=name)
+        view = self._progress(name)
         uuid = await instance_of(self._options.uuid, self._client)
         last = await self._watch.run(uuid, "act", body, name, view, lambda one: one.step == "end")
         return _ACT_STATUS.get(last.outcome, ExitStatus.FAILED)

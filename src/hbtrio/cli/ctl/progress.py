@@ -11,6 +11,7 @@ import shlex
 from typing import Final, NoReturn
 
 import attrs
+import msgspec
 import trio
 
 from hbtrio.cli.ctl.screen import Screen
@@ -144,6 +145,14 @@ class ProgressView:
             if text != self._drawn:
                 self._drawn = text
                 self._screen.redraw(text)
+
+
+class JsonProgress(ProgressView):
+    """Writes lines of progress as JSON; nothing counts down."""
+
+    def show(self, line: ProgressLine) -> None:
+        """Writes one line, with the members that the daemon has sent."""
+        self._screen.json(msgspec.to_builtins(line))
 
 
 def unwatched(event: str, uuid: str) -> str:

@@ -41,7 +41,7 @@ async def wait_for(client: CtlClient, screen: Screen, options: argparse.Namespac
     began = trio.current_time()
     with trio.move_on_after(options.timeout) as limit:
         async with trio.open_nursery() as nursery:
-            if screen.terminal:
+            if screen.terminal and not options.json:
                 nursery.start_soon(_count_down, screen, waiting, limit)
             await waiting.run()
             nursery.cancel_scope.cancel()
