@@ -92,7 +92,7 @@ def test_each_event_is_seen() -> None:
     events = {name for row in SEEN for name in named(row[2])}
     known = {str(kind) for kind in ReportKind}
     assert known <= events
-    assert events - known == {"libvirt unknown", "ALARM: unwatched"}
+    assert events - known == {"libvirt unknown"}
 
 
 def test_the_order_of_reasons() -> None:

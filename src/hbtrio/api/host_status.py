@@ -190,6 +190,7 @@ def _policy(host: Host, uuid: str) -> PolicyLine | None:
         watch=policy.watch,
         corrective=host.domains.policies.corrective(uuid).value,
         grace_s=policy.grace_s,
+        absent_after_s=policy.absent_after_s,
         no_io_for_s=policy.no_io_for_s,
         per_hour=policy.per_hour,
         vote_max_s=policy.vote_max_s,

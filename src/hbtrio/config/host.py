@@ -85,6 +85,8 @@ class HeartbeatSettings(Ruled):
     reconnect_silent_s: float = number(120.0, 1, 86_400, "s")
     #: For how long ill health is only shown after heartbeating began.
     grace_s: float = number(0.0, 0, 86_400, "s")
+    #: How long a guest may take to begin, or to come back; 0: the RESTART of its profile.
+    absent_after_s: float = number(0.0, 0, 86_400, "s")
     interval_min_ms: int = number(400, 400, 60_000, "ms")
     interval_max_ms: int = number(60_000, 400, 600_000, "ms")
 
@@ -303,6 +305,7 @@ class HostConfig(Ruled):
             watch=True,
             corrective="on",
             grace_s=self.heartbeat.grace_s,
+            absent_after_s=self.heartbeat.absent_after_s,
             no_io_for_s=self.corrective.no_io_for_s,
             per_hour=self.corrective_commands.per_hour,
             vote_max_s=self.limits.vote_max_s,

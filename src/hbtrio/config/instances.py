@@ -45,6 +45,7 @@ class InstanceSettings:
     #: ``log``: only the command of the action log runs; ``off``: none.
     corrective: CorrectiveUse | None = choice(None, CorrectiveUse)
     grace_s: float | None = number(None, 0, 86_400, "s")
+    absent_after_s: float | None = number(None, 0, 86_400, "s")
     no_io_for_s: float | None = number(None, 0, 3600, "s")
     per_hour: int | None = number(None, 1, 3600, "per VM and hour")
     vote_max_s: int | None = number(None, 1, 86_400, "s")
@@ -114,6 +115,8 @@ class InstancePolicy:
         watch: whether it is challenged at all.
         corrective: which corrective commands may run for it.
         grace_s: for how long its ill health is only shown after heartbeating began, in seconds.
+        absent_after_s: how long its guest may take to begin, or to come back, in seconds; 0: the
+            RESTART of its profile.
         no_io_for_s: for how long its I/O is observed before it is reset, in seconds; 0: not at all.
         per_hour: corrective commands in an hour, at most.
         vote_max_s: the longest vote window that its guest may ask for, in seconds.
@@ -125,6 +128,7 @@ class InstancePolicy:
     watch: bool
     corrective: CorrectiveUse
     grace_s: float
+    absent_after_s: float
     no_io_for_s: float
     per_hour: int
     vote_max_s: int

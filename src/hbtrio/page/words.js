@@ -4,7 +4,7 @@
 export const KINDS = [
   ["lost", "silent for too long"],
   ["ill", "says that it is not well"],
-  ["unwatched", "silent after an event that should be over"],
+  ["unwatched", "no guest is heard, and nobody waits for one"],
   ["absent", "its guest left and has not come back"],
   ["unknown", "its host does not tell"],
   ["restarting", "goes down and is expected back"],
@@ -37,6 +37,7 @@ export const KIND_AFTER = {
   unhealthy: "ill",
   paused: "paused",
   absent: "absent",
+  unwatched: "unwatched",
 };
 
 /** Events that may be voted on. */

@@ -47,7 +47,8 @@ class KnownInstance:
         boot_id: the machine's boot in which this was so.
         domain_id: libvirt's id of the domain; -1 if it is unknown or shut off.
         socket: the channel's socket as a file; "" if it is unknown.
-        expected_until: the end of its RESTART window, by CLOCK_BOOTTIME; None if none is open.
+        expected_until: the end of its RESTART window, or of the time in which a guest that has left
+            may come back, by CLOCK_BOOTTIME; None if neither is open.
         ill_action: the corrective action of the last report of ill health; None if it is well.
         ill_reason: the reason in that report.
         ill_at: when it was reported, by CLOCK_BOOTTIME.

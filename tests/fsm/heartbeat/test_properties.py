@@ -147,8 +147,11 @@ class Driver(RuleBasedStateMachine):
                     assert self.beat.state is S.PAUSED
                     self.up = False
                 case Absent():
-                    assert self.expiring
+                    assert self.expiring or before is S.WAITING
                     assert self.beat.state is S.ABSENT
+                case Unwatched(is_alarming=False):
+                    assert before is S.WAITING
+                    assert self.beat.state is S.UNHEARD
                 case Unwatched():
                     self.unwatched(before)
                 case Lost():
@@ -255,7 +258,8 @@ class Driver(RuleBasedStateMachine):
             return
         beat = self.beat
         if not beat.connected:
-            assert beat.due == math.inf or (beat.state is S.SUSPENDED and self.returned)
+            suspended = beat.state is S.SUSPENDED and self.returned
+            assert beat.due == math.inf or suspended or beat.situation.awaits_guest
             assert not beat.owes_answer
         if beat.due == math.inf:
             assert not beat.owes_answer
@@ -266,7 +270,16 @@ class Driver(RuleBasedStateMachine):
         assert beat.is_heartbeating == (
             beat.connected
             and beat.state
-            not in (S.WAITING, S.UNWATCHED, S.LOST, S.PAUSED, S.STOPPED, S.ABSENT, S.GONE)
+            not in (
+                S.WAITING,
+                S.UNWATCHED,
+                S.UNHEARD,
+                S.LOST,
+                S.PAUSED,
+                S.STOPPED,
+                S.ABSENT,
+                S.GONE,
+            )
         )
         assert self.up == (beat.state in HEARTBEATING) or not beat.reporting
 

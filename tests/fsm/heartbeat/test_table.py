@@ -155,9 +155,28 @@ def stopped() -> HeartbeatBench:
 
 
 def absent() -> HeartbeatBench:
-    bench = exited_and_reset()
-    bench.skip(bench.beat.losses.restart_expired(bench.now))
+    bench = exited()
+    bench.run(bench.now + 121.0)
     return bench
+
+
+def unheard() -> HeartbeatBench:
+    bench = waiting()
+    bench.run(bench.beat.profile.restart_s)
+    return bench
+
+
+def unheard_after_a_start() -> HeartbeatBench:
+    """An event was announced to the guest of the process before."""
+    bench = suspended_to_stop()
+    bench.skip(change(bench, DomainChange.STARTED))
+    bench.run(130.0)
+    return bench
+
+
+def paused_after(before: HeartbeatBench) -> HeartbeatBench:
+    before.skip(change(before, DomainChange.PAUSED))
+    return before
 
 
 REACH: dict[HeartbeatState, Callable[[], HeartbeatBench]] = {
@@ -166,6 +185,7 @@ REACH: dict[HeartbeatState, Callable[[], HeartbeatBench]] = {
     S.PROVISIONAL: provisional,
     S.SUSPENDED: suspended,
     S.UNWATCHED: unwatched,
+    S.UNHEARD: unheard,
     S.RETURNING: returning,
     S.RESTARTING: restarting,
     S.LOST: lost,
@@ -284,6 +304,10 @@ REACH_FOR: dict[Pair, Callable[[], HeartbeatBench]] = {
     (S.RESTARTING, E.ENDED): reset,
     (S.WAITING, E.RESET): exited,
     (S.WAITING, E.FAILED): disconnected,
+    (S.WAITING, E.STAYS_ABSENT): exited,
+    (S.PAUSED, E.STAYS_ABSENT): lambda: paused_after(absent()),
+    (S.PAUSED, E.STAYS_UNHEARD): lambda: paused_after(unheard()),
+    (S.UNHEARD, E.CALLED_OFF): unheard_after_a_start,
     (S.SUSPENDED, E.NO_GUEST): suspended_to_stop,
     (S.PAUSED, E.RESUMES_RESTART): partial(paused_in, Event.REBOOT),
     (S.PAUSED, E.RESUMES_STOP): partial(paused_in, Event.STOP),
@@ -361,6 +385,16 @@ def resume(bench: HeartbeatBench) -> tuple[Effect, ...]:
     return change(bench, DomainChange.STARTED if stopped else DomainChange.RESUMED)
 
 
+def stay_missing(bench: HeartbeatBench) -> tuple[Effect, ...]:
+    """No guest comes in time, or the VM runs again after a pause before which none had come."""
+    match bench.beat.state:
+        case S.PAUSED:
+            return change(bench, DomainChange.RESUMED)
+        case S.WAITING:
+            return bench.beat.losses.guest_is_overdue(bench.now)
+    return bench.beat.losses.restart_expired(bench.now)
+
+
 ACT: dict[HeartbeatEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
     E.CONNECTED: connect,
     E.CLOSED: lambda bench: bench.beat.closed("reset"),
@@ -380,7 +414,8 @@ ACT: dict[HeartbeatEvent, Callable[[HeartbeatBench], tuple[Effect, ...]]] = {
     E.STAYS_AWAY: lambda bench: bench.beat.losses.restart_expired(bench.now),
     E.RESTART_EXPIRED: lambda bench: bench.beat.losses.restart_expired(bench.now),
     E.REMOVED: lambda bench: bench.beat.removed("socket gone"),
-    E.STAYS_ABSENT: lambda bench: bench.beat.losses.restart_expired(bench.now),
+    E.STAYS_ABSENT: stay_missing,
+    E.STAYS_UNHEARD: stay_missing,
     E.PAUSED: lambda bench: change(bench, DomainChange.PAUSED),
     E.RESUMED: resume,
     E.RESUMES_RESTART: lambda bench: change(bench, DomainChange.RESUMED),
@@ -498,7 +533,8 @@ def test_what_an_answer_means() -> None:
 
 def test_what_the_states_are_called() -> None:
     assert {state: state.shown for state in S if state.shown != state.value} == {
-        S.PROVISIONAL: "heartbeating"
+        S.PROVISIONAL: "heartbeating",
+        S.UNHEARD: "unwatched",
     }
 
 
@@ -519,6 +555,7 @@ def test_what_is_said_of_the_states_fits_together() -> None:
     assert set(S) - TAKING_PART == {
         S.WAITING,
         S.UNWATCHED,
+        S.UNHEARD,
         S.LOST,
         S.PAUSED,
         S.STOPPED,

@@ -103,7 +103,7 @@ def test_a_closed_brake_is_of_the_host(notifier: FakeNotifier) -> None:
 def test_a_return_ends_what_was_told(notifier: FakeNotifier) -> None:
     report(notifier, ReportKind.HEARTBEATING)
     ((kinds, alert),) = notifier.ended
-    assert kinds == {"loss", "restart-expired", "absent", "unhealthy"}
+    assert kinds == {"loss", "restart-expired", "absent", "unwatched", "unhealthy"}
     assert (alert.kind, alert.severity, alert.uuid) == ("recovered", Severity.INFO, "u1")
 
 

@@ -282,9 +282,9 @@ async def test_silent_again_at_the_call_off_time_it_is_an_alarm_and_no_action(
         why = "silent again after pause, which should be over by now"
         alarms = [one for one in caplog.records if "ALARM" in one.getMessage()]
         assert [one.getMessage() for one in alarms] == [
-            f"{guest.uuid} (vm): ALARM: unwatched: {why}"
+            f"{guest.uuid} ALARM: unwatched: {why} (vm)"
         ]
-        assert alarms[0].levelname == "WARNING"
+        assert alarms[0].levelname == "CRITICAL"
         assert changes == [guest.uuid]
         channel = world.channel(guest)
         status = instance_status(world.host, channel, now())
@@ -295,7 +295,7 @@ async def test_silent_again_at_the_call_off_time_it_is_an_alarm_and_no_action(
             world.vote(guest, Event.STOP)
         await world.at(CALLED_OFF + 1000)
         assert world.processes.started == []
-        assert [one[1] for one in later(world)] == ["heartbeating", "stopped"]
+        assert [one[1] for one in later(world)] == ["heartbeating", "stopped", "unwatched"]
         thaw(guest)
         await world.sleep(5)
         assert later(world)[-1][1:] == ("heartbeating", "back after pause")

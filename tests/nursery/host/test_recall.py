@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 ON = LibvirtSettings(enabled="on")
 OVERDUE = "not back within 121 s"
+UNWATCHED = ("unwatched", "no guest has begun to heartbeat within 121 s")
 WHY = "it was heartbeating before the host's restart"
 
 
@@ -94,15 +95,25 @@ async def test_a_socket_that_comes_back_in_time(store: MemoryStore) -> None:
         assert kinds(world) == [("heartbeating", WHY)]
 
 
-async def test_one_that_had_left_is_not_expected(store: MemoryStore) -> None:
+async def test_one_that_had_left_has_what_was_left_of_its_time_to_come_back(
+    store: MemoryStore,
+) -> None:
     async with host_world(memory=store.memory()) as world:
         guest = await world.heartbeating()
         guest.send_exit()
         await world.sleep(1)
         guest.sends_init = False
-        await world.restart_host(store.memory())
-        await world.sleep(200)
+        await world.restart_host(store.memory(), away_s=60)
+        await world.sleep(50)
         assert (kinds(world), state_of(world, guest)) == ([], "waiting")
+        await world.sleep(15)
+        reason = "its guest had exited, and is not back within 121 s"
+        assert kinds(world) == [("absent", reason)]
+        # What was said before a restart is not said again.
+        await world.restart_host(store.memory())
+        await world.sleep(300)
+        assert (kinds(world), state_of(world, guest)) == ([], "absent")
+        assert world.channel(guest).why == reason
 
 
 async def test_one_that_was_frozen_is_not_expected(store: MemoryStore) -> None:
@@ -153,7 +164,7 @@ async def test_one_that_was_to_be_stopped_is_not_missed(store: MemoryStore) -> N
     async with host_world(memory=store.memory()) as world:
         guest = await paused(world, store, Event.STOP)
         await world.sleep(300)
-        assert (kinds(world), state_of(world, guest)) == ([], "waiting")
+        assert (kinds(world), state_of(world, guest)) == ([UNWATCHED], "unwatched")
 
 
 async def test_a_restart_keeps_its_deadline(store: MemoryStore) -> None:
@@ -186,8 +197,10 @@ async def test_after_a_reboot_of_the_machine_all_start_anew(store: MemoryStore) 
         guest = await hung(world)
         store.boot_id = "another boot"
         await world.restart_host(store.memory())
-        await world.sleep(200)
+        await world.sleep(120)
         assert (kinds(world), state_of(world, guest)) == ([], "waiting")
+        await world.sleep(80)
+        assert (kinds(world), state_of(world, guest)) == ([UNWATCHED], "unwatched")
 
 
 async def test_after_that_nobody_without_a_socket_is_absent(store: MemoryStore) -> None:
@@ -206,8 +219,10 @@ async def test_another_socket_is_another_start_of_qemu(store: MemoryStore) -> No
         guest = await hung(world)
         store.sockets[guest.path] = "made anew"
         await world.restart_host(store.memory())
-        await world.sleep(200)
+        await world.sleep(120)
         assert (kinds(world), state_of(world, guest)) == ([], "waiting")
+        await world.sleep(80)
+        assert (kinds(world), state_of(world, guest)) == ([UNWATCHED], "unwatched")
 
 
 async def test_a_disk_that_answers_late(store: MemoryStore) -> None:
@@ -321,7 +336,7 @@ async def test_another_qemu_process_is_seen_once_libvirt_answers(store: MemorySt
         await world.libvirt.start(domain)
         await world.restart_host(store.memory())
         await world.sleep(200)
-        assert ([kind for kind, _ in kinds(world)], state_of(world, guest)) == ([], "waiting")
+        assert (kinds(world), state_of(world, guest)) == ([UNWATCHED], "unwatched")
 
 
 async def test_another_qemu_process_of_one_that_was_frozen(store: MemoryStore) -> None:
@@ -339,7 +354,7 @@ async def test_another_qemu_process_of_one_that_was_frozen(store: MemoryStore) -
         await world.sleep(10)
         world.libvirt.go_on()
         await world.sleep(200)
-        assert ([kind for kind, _ in kinds(world)], state_of(world, guest)) == ([], "waiting")
+        assert (kinds(world), state_of(world, guest)) == ([UNWATCHED], "unwatched")
 
 
 async def test_a_closed_connection_of_a_vm_that_runs(store: MemoryStore) -> None:

@@ -78,6 +78,7 @@ def test_the_kinds_of_the_issue() -> None:
         "restart-expired",
         "paused",
         "absent",
+        "unwatched",
         "corrective",
         "not-acted",
     ]
@@ -176,6 +177,7 @@ def test_losses_and_ill_health_are_warnings(caplog: pytest.LogCaptureFixture) ->
         ReportKind.UNHEALTHY,
         ReportKind.RESTART_EXPIRED,
         ReportKind.ABSENT,
+        ReportKind.UNWATCHED,
         ReportKind.NOT_ACTED,
     ]
     assert [record.levelno for record in caplog.records] == [

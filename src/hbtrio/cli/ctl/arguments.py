@@ -51,6 +51,7 @@ _KINDS: Final = (
     "stopped",
     "undelivered",
     "unhealthy",
+    "unwatched",
     "vote",
 )
 

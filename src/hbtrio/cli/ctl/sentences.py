@@ -15,8 +15,8 @@ STATES: Final = {
     "heartbeating": "The guest answers challenges.",
     "waiting": "No guest is heartbeating, so there is nobody to lose.",
     "suspended": "An announced event keeps the guest from answering: silence is no loss.",
-    "unwatched": "The guest came back from an event, fell silent again, and the event should be "
-    "over. Nothing is done about that: somebody has to look.",
+    "unwatched": "The VM runs, and no guest has begun to heartbeat; or the guest came back from an "
+    "event and fell silent again. Nothing is done about that: somebody has to look.",
     "returning": "The guest is challenged again, and silence counts at the end of RESTART.",
     "restarting": "The VM goes down, and is expected back within RESTART.",
     "lost": "The guest was silent for too long, or the VM failed.",
@@ -40,6 +40,7 @@ KINDS: Final = {
     "restart-expired": "The VM was not back at the end of RESTART{reason}.",
     "paused": "libvirt paused the VM{reason}.",
     "absent": "The guest was not back; no action follows{reason}.",
+    "unwatched": "Nobody watched the VM; no action follows{reason}.",
     "corrective": "The corrective command for {action} ended{reason}.",
     "not-acted": "No corrective command was run{reason}.",
     "action": "{Who} asked for an action{reason}.",

@@ -35,6 +35,12 @@ _FROZEN: Final = frozenset({HeartbeatState.SUSPENDED, HeartbeatState.UNWATCHED})
 #: Someone is there who can go down and be missed, or has said that it goes.
 _RESETTABLE: Final = GUEST_KNOWN | {Presence.EXITED}
 
+#: Nobody was there when the VM was paused, and that was reported.
+_STILL_MISSING: Final = {
+    HeartbeatState.ABSENT: HeartbeatEvent.STAYS_ABSENT,
+    HeartbeatState.UNHEARD: HeartbeatEvent.STAYS_UNHEARD,
+}
+
 
 class DomainChanges:
     """Applies what libvirt reports to the situation of one instance.
@@ -144,7 +150,14 @@ class DomainChanges:
         else:
             reason = f"{situation.outage.event} is over: libvirt says that it runs"
         if situation.presence not in GUEST_KNOWN:
-            situation.step(HeartbeatEvent.NO_GUEST)
+            paused = situation.state is HeartbeatState.PAUSED
+            before = situation.before if paused else situation.state
+            event = HeartbeatEvent.NO_GUEST
+            if words == BOOTED:
+                situation.window = situation.window.closed()  # another guest is waited for
+            else:
+                event = _STILL_MISSING.get(before, event)
+            situation.step(event)
             situation.reason = reason
             return NOTHING
         window, presumed = situation.window, situation.is_presumed
@@ -173,6 +186,7 @@ class DomainChanges:
         situation.learn(PresenceEvent.NEW_PROCESS)
         if situation.state is not HeartbeatState.WAITING:
             situation.step(HeartbeatEvent.NO_GUEST)
+        situation.window = situation.window.closed()  # another guest is waited for
         situation.reason = words
         return NOTHING
 

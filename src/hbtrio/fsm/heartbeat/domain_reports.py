@@ -50,6 +50,12 @@ class DomainReports:
         self._situation.learn(PresenceEvent.NEW_PROCESS)
         return self._apply(DomainChange.STARTED, words, now)
 
+    def runs(self, now: float) -> None:
+        """Handles that libvirt says that the VM runs: from now on a guest is waited for."""
+        if self._situation.awaits_guest:
+            self._situation.await_guest(now)
+            self._schedule.plan(now)
+
     def reset(self, now: float) -> tuple[Effect, ...]:
         """Handles a reset or reboot of the instance's domain, by whomever."""
         effects = self._changes.reset("reset", now)
@@ -61,7 +67,8 @@ class DomainReports:
         """Handles libvirt's answer to a :class:`~hbtrio.fsm.heartbeat.effects.Suspected`.
 
         Ignored if the guest has answered meanwhile, or its situation has changed. Without an answer
-        about an instance that is only presumed, the suspicion stays: ask again.
+        about an instance that is only presumed, or whose guest is missing, the suspicion stays: ask
+        again.
 
         Args:
             standing: what the domain's state means; None if libvirt has not answered.
@@ -72,15 +79,20 @@ class DomainReports:
         suspicion, situation.suspicion = situation.suspicion, None
         if suspicion is None:
             return NOTHING
-        if suspicion.ground is Ground.OVERDUE and situation.is_presumed:
-            if standing is None and words:
-                situation.suspicion = suspicion  # nothing is decided until it answers
-                return NOTHING
-            if standing is Standing.UNKNOWN or (standing is None and not situation.connected):
-                return self._losses.stays_absent(words, now)
+        overdue = suspicion.ground is Ground.OVERDUE and situation.is_presumed
+        if standing is None and words and (overdue or suspicion.ground is Ground.NO_GUEST):
+            situation.suspicion = suspicion  # nothing is decided until it answers
+            return NOTHING
+        nobody_knows = standing is Standing.UNKNOWN or (
+            standing is None and not situation.connected
+        )
+        if overdue and nobody_knows:
+            return self._losses.stays_absent(words, now)
         change = SHOWN_BY.get(standing) if standing is not None else None
         if change is not None:
             return self._apply(change, words, now)
+        if suspicion.ground is Ground.NO_GUEST:
+            return self._losses.no_guest(suspicion.reason, standing, now)
         reason = suspicion.reason
         if standing is None and words:
             reason = f"{reason} ({words})"
@@ -104,4 +116,6 @@ class DomainReports:
             if state not in PROBED:
                 self._schedule.challenges.forget()
             self._schedule.start_over(now)
+        elif change is DomainChange.STARTED:
+            self.runs(now)
         return effects

@@ -96,9 +96,13 @@ class Ill:
 
 @attrs.frozen
 class Unwatched:
-    """An alarm: it is unknown whether the instance lives, so its silence has no consequence."""
+    """It is unknown whether a guest lives, so its silence has no consequence.
+
+    An alarm if one was there before.
+    """
 
     reason: str
+    is_alarming: bool = True
 
 
 @attrs.frozen

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hbtrio.fsm.domain import Standing
 from hbtrio.fsm.heartbeat.challenges import PROBES
 from hbtrio.fsm.heartbeat.effects import (
     Absent,
@@ -19,7 +20,7 @@ from hbtrio.fsm.heartbeat.effects import (
     Suspected,
     Unwatched,
 )
-from hbtrio.fsm.heartbeat.outage import NO_OUTAGE, Outage
+from hbtrio.fsm.heartbeat.outage import NO_OUTAGE
 from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN, Presence, PresenceEvent
 from hbtrio.fsm.heartbeat.return_window import NO_WINDOW
 from hbtrio.fsm.heartbeat.schedule import ChallengeSchedule
@@ -51,6 +52,14 @@ class Losses:
         self._schedule = schedule
         #: Whether libvirt is asked before a loss is reported.
         self.are_confirmed = False
+
+    @property
+    def may_be_probed(self) -> bool:
+        """Whether a guest is there that may be silent: it is lost, or was before a reconnect."""
+        state = self._situation.state
+        if state is HeartbeatState.LOST:
+            return True
+        return state is HeartbeatState.WAITING and self._situation.presence is Presence.PROVEN
 
     # -- silence ----------------------------------------------------------------------------
 
@@ -104,6 +113,42 @@ class Losses:
             f"silent again after {situation.outage.event}, which should be over by now"
         )
         return Unwatched(situation.reason)
+
+    # -- a guest that does not come ---------------------------------------------------------
+
+    def guest_is_overdue(self, now: float) -> tuple[Effect, ...]:
+        """Handles that no guest has come in time, or come back after its ``exit``.
+
+        An ``init`` alone proves none: it may be one that was left in a buffer.
+        """
+        situation = self._situation
+        within_s = situation.guest_within_s
+        if situation.has_left:
+            reason = f"its guest had exited, and is not back within {within_s:g} s"
+        else:
+            reason = f"no guest has begun to heartbeat within {within_s:g} s"
+        situation.window = situation.window.closed()
+        if self.are_confirmed:
+            return self.suspect(Ground.NO_GUEST, reason)
+        return self.no_guest(reason, None, now)
+
+    def no_guest(self, reason: str, standing: Standing | None, now: float) -> tuple[Effect, ...]:
+        """Decides what it means that no guest has come in time. Nothing follows from it.
+
+        Args:
+            reason: for how long there is none.
+            standing: RUNNING, if libvirt says so. Otherwise the VM counts as running while its
+                socket is connected; if it is not, its next connection starts the time anew.
+            now: the time.
+        """
+        situation = self._situation
+        if standing is not Standing.RUNNING and not situation.connected:
+            return NOTHING
+        left = situation.has_left
+        situation.step(HeartbeatEvent.STAYS_ABSENT if left else HeartbeatEvent.STAYS_UNHEARD)
+        situation.reason = reason
+        self._schedule.plan(now)
+        return (Absent(reason) if left else Unwatched(reason, is_alarming=False),)
 
     # -- the RESTART window -----------------------------------------------------------------
 
@@ -207,34 +252,6 @@ class Losses:
         situation.learn(PresenceEvent.ANSWERED)
         opened = situation.open_window(NO_WINDOW.opened(now, within_s), now)
         return (opened, *self._schedule.returned(now))
-
-    def frozen(self, profile: Profile, reason: str, event: str, now: float) -> tuple[Effect, ...]:
-        """Takes that a guest was frozen when an earlier run of this host ended.
-
-        Its silence is expected until libvirt, an end notice or the VIM says that its VM runs; from
-        then on it has RESTART to answer. Ignored once its connection has said anything else.
-
-        Args:
-            profile: what the guest had advertised.
-            reason: why it was frozen.
-            event: the event that froze it, or libvirt's state.
-            now: the time.
-        """
-        situation = self._situation
-        if situation.state not in (HeartbeatState.WAITING, HeartbeatState.PAUSED):
-            return NOTHING
-        if not situation.has_profile:
-            situation.profile = profile
-        if situation.state is HeartbeatState.PAUSED:  # as libvirt has said already
-            situation.learn(PresenceEvent.ANSWERED)
-            situation.is_remembered = True
-            return NOTHING
-        effects = situation.suspend(HeartbeatEvent.FREEZES, Outage.remembered(event, now))
-        situation.reason = reason
-        situation.learn(PresenceEvent.ANSWERED)
-        situation.is_remembered = True
-        self._schedule.start_over(now)
-        return effects
 
     def stays_absent(self, why: str, now: float) -> tuple[Effect, ...]:
         """Gives up a presumed guest, which is no loss: it may have left while nobody listened.

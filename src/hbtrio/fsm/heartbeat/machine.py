@@ -16,6 +16,7 @@ from typing import Final
 from hbtrio.fsm.heartbeat.announced import AnnouncedEvents
 from hbtrio.fsm.heartbeat.challenges import PROBES
 from hbtrio.fsm.heartbeat.domain_reports import DomainReports
+from hbtrio.fsm.heartbeat.earlier_run import EarlierRun
 from hbtrio.fsm.heartbeat.effects import Effect, Note, Reconnect, SendToGuest, Stopped
 from hbtrio.fsm.heartbeat.inits import InitLimit
 from hbtrio.fsm.heartbeat.losses import MISSED, Losses
@@ -56,7 +57,7 @@ class Heartbeat:
 
     def __init__(self, rules: HeartbeatRules, *, new_id: Callable[[], int]) -> None:
         #: The instance's state, presence and outage, and the reason.
-        self.situation = Situation(rules.grace_s)
+        self.situation = Situation(rules.grace_s, rules.absent_after_s)
         self._schedule = ChallengeSchedule(self.situation, rules, new_id)
         self._challenges = self._schedule.challenges
         #: Judges its silence.
@@ -65,6 +66,8 @@ class Heartbeat:
         self.announced = AnnouncedEvents(self.situation, self._schedule)
         #: Takes what libvirt reports.
         self.domain = DomainReports(self.situation, self._schedule, self.losses)
+        #: Takes what an earlier run of the host knew.
+        self.earlier = EarlierRun(self.situation, self._schedule)
         self.beats = 0
         self.missed = 0
         self.late_answers = 0
@@ -76,10 +79,12 @@ class Heartbeat:
     def use(self, rules: HeartbeatRules) -> None:
         """Takes another grace time, for the next start, and other limits, for the next init.
 
-        The rest of the rules must be the same.
+        How long a guest may take to come changes for the next one that is waited for. The rest of
+        the rules must be the same.
         """
         self._rules = rules
         self.situation.illness.grace_s = rules.grace_s
+        self.situation.absent_after_s = rules.absent_after_s
 
     @property
     def due(self) -> float:
@@ -290,6 +295,8 @@ class Heartbeat:
             return (*effects, schedule.challenge(now, base))
         if now >= situation.unwatched_at + (EXCUSED * interval_s if late else 0.0):
             effects += self.losses.unwatched(now)
+        if now >= situation.guest_due_at + (EXCUSED * interval_s if late else 0.0):
+            effects += self.losses.guest_is_overdue(now)
         if situation.connected and (reason := schedule.silence.end(situation, now, interval_s)):
             effects += (Reconnect(reason),)
         elif schedule.is_challenging:
@@ -331,17 +338,10 @@ class Heartbeat:
 
         An instance in any other state is challenged anyway, or must not be.
         """
-        if not (self.may_be_probed and self.situation.connected):
+        if not (self.losses.may_be_probed and self.situation.connected):
             return NOTHING
         # The last one may be from before the loss, or have been lost with the connection.
         answers_until = self._challenges.over_at(self.profile.interval_s, excused=False)
         if self.owes_answer and now < answers_until - SLACK_S:
             return NOTHING
         return (self._schedule.challenge(now, now),)
-
-    @property
-    def may_be_probed(self) -> bool:
-        """Whether a guest is there that may be silent: it is lost, or was before a reconnect."""
-        if self.state is HeartbeatState.LOST:
-            return True
-        return self.state is HeartbeatState.WAITING and self.situation.presence is Presence.PROVEN

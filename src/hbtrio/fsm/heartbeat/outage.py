@@ -154,6 +154,10 @@ class Outage:
         """The command that performs it has ended."""
         return attrs.evolve(self, carried_out_at=min(self.carried_out_at, now))
 
+    def not_carried_out(self) -> Outage:
+        """The command that performs it has not ended, as far as is known."""
+        return attrs.evolve(self, carried_out_at=math.inf)
+
     def performing(self) -> Outage:
         """A command of this host brings it about, from now on."""
         return attrs.evolve(self, performed=True)

@@ -122,5 +122,8 @@ PRESENCE_TABLE: Table[Presence, PresenceEvent] = Table(
 #: An ``init`` was received, and no challenge has been answered since.
 INIT_SEEN: Final = frozenset({_P.UNPROVEN, _P.REPROVING, _P.LEAVING_INIT})
 
+#: No guest is there: none has said ``init``, or the last one has said ``exit``.
+GUEST_MISSING: Final = frozenset({_P.NONE, _P.EXITED})
+
 #: There is a guest, or was one that is expected back; without one, none can be lost.
 GUEST_KNOWN: Final = frozenset({_P.PROVEN, _P.REPROVING, _P.LEAVING, _P.LEAVING_INIT})

@@ -1,5 +1,7 @@
 """The RESTART window of an instance, as the machine sees it: until when the instance may be away.
 
+While no guest is known it is the time in which one has to say ``init``.
+
 A reset by anyone opens it anew. Without a bound, a VM in a boot loop would never be lost, so the
 window ends at most 2 x RESTART after the first reset since the last answer. A reset by hbtrio or
 the VIM starts that count anew. Time in which the VM is paused does not count.

@@ -30,9 +30,12 @@ class HeartbeatRules:
         reconnect_silent_s: after how many seconds a connection without a heartbeat is opened anew.
         limits: the bounds of what a guest may ask for.
         grace_s: for how long ill health is only shown after heartbeating began, in seconds.
+        absent_after_s: how long a guest may take to say ``init``, or to come back after its
+            ``exit``, in seconds; 0: the RESTART of the instance's profile.
     """
 
     failure_threshold: int = 1
     reconnect_silent_s: float = 120.0
     limits: ProfileLimits = attrs.field(factory=ProfileLimits)
     grace_s: float = 0.0
+    absent_after_s: float = 0.0

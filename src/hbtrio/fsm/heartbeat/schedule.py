@@ -50,11 +50,17 @@ class ChallengeSchedule:
 
     def plan(self, now: float) -> None:
         """Sets :attr:`due` if no challenge is to be sent now."""
-        interval_s = self._situation.profile.interval_s
+        situation = self._situation
+        interval_s = situation.profile.interval_s
+        if situation.connected:
+            situation.await_guest(now)
         if self.is_challenging:
             self.due = min(self.due, now + interval_s)
         else:
-            self.due = self.silence.due(self._situation, now, interval_s)
+            guest_at = situation.guest_due_at
+            # One that is excused by a late process is judged an interval later.
+            guest_at = guest_at if guest_at > now else now + interval_s
+            self.due = min(self.silence.due(situation, now, interval_s), guest_at)
 
     def start_over(self, now: float) -> None:
         """Counts misses and silence from now on: what is expected of the guest has changed."""
@@ -83,5 +89,5 @@ class ChallengeSchedule:
         """Stops the challenges: nobody can be challenged without a connection."""
         self._situation.connected = False
         self.challenges.forget()
-        # The alarm about a suspended one needs no connection.
-        self.due = self._situation.unwatched_at
+        # The alarm about a suspended one needs no connection, nor does libvirt's word.
+        self.due = min(self._situation.unwatched_at, self._situation.guest_due_at)

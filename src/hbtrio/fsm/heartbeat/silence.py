@@ -38,7 +38,7 @@ class Silence:
         # Computed as in `due`: with the difference instead, rounding could make it due for ever.
         if now >= self.since + after_s:
             self.since = now
-            return f"connected, but no heartbeat for {after_s:g} s ({state.value})"
+            return f"connected, but no heartbeat for {after_s:g} s ({state.shown})"
         wedged_at = self.since + WEDGED_AFTER * interval_s - SLACK_S
         if state is not HeartbeatState.RETURNING or now < wedged_at or situation.outage.reconnected:
             return ""

@@ -12,9 +12,16 @@ from typing import Final
 from hbtrio.fsm.heartbeat.effects import Effect, Heartbeating, Lost, Note, OpenRestart, Stopped
 from hbtrio.fsm.heartbeat.illness import Illness
 from hbtrio.fsm.heartbeat.outage import NO_OUTAGE, Outage, Sign
-from hbtrio.fsm.heartbeat.presence import GUEST_KNOWN, INIT_SEEN, PRESENCE_TABLE, PresenceEvent
+from hbtrio.fsm.heartbeat.presence import (
+    GUEST_KNOWN,
+    GUEST_MISSING,
+    INIT_SEEN,
+    PRESENCE_TABLE,
+    Presence,
+    PresenceEvent,
+)
 from hbtrio.fsm.heartbeat.return_window import NO_WINDOW, ReturnWindow
-from hbtrio.fsm.heartbeat.suspicion import Suspicion
+from hbtrio.fsm.heartbeat.suspicion import Ground, Suspicion
 from hbtrio.fsm.heartbeat.table import (
     ANSWER_DECISION,
     HEARTBEAT_TABLE,
@@ -40,9 +47,12 @@ class Situation:
 
     Args:
         grace_s: for how long ill health is only shown after heartbeating began, in seconds.
+        absent_after_s: how long a guest may take to come, in seconds; 0: the RESTART of its
+            profile.
     """
 
     __slots__ = (
+        "absent_after_s",
         "before",
         "connected",
         "has_failed",
@@ -61,7 +71,7 @@ class Situation:
         "window",
     )
 
-    def __init__(self, grace_s: float = 0.0) -> None:
+    def __init__(self, grace_s: float = 0.0, absent_after_s: float = 0.0) -> None:
         self.state = HEARTBEAT_TABLE.initial
         self.presence = PRESENCE_TABLE.initial
         self.connected = False
@@ -88,6 +98,7 @@ class Situation:
         self.health = Health.UNKNOWN
         self.health_reason = ""
         self.illness = Illness(grace_s)
+        self.absent_after_s = absent_after_s
 
     @property
     def has_profile(self) -> bool:
@@ -104,6 +115,40 @@ class Situation:
         """When the silence of a suspended instance becomes an alarm; infinity for never."""
         return self.outage.unwatched_at if self.state is HeartbeatState.SUSPENDED else math.inf
 
+    # -- a guest that is waited for ---------------------------------------------------------
+
+    @property
+    def awaits_guest(self) -> bool:
+        """Whether nobody is there, and one has to come in time."""
+        waiting = self.state is HeartbeatState.WAITING and self.suspicion is None
+        return waiting and self.presence in GUEST_MISSING
+
+    @property
+    def has_left(self) -> bool:
+        """Whether its guest has said ``exit``, and may still come back in time."""
+        return self.state is HeartbeatState.WAITING and self.presence is Presence.EXITED
+
+    @property
+    def guest_within_s(self) -> float:
+        """How long a guest may take to come, in seconds."""
+        return self.absent_after_s or self.profile.restart_s
+
+    @property
+    def guest_due_at(self) -> float:
+        """When a guest has to be there; infinity while none is waited for."""
+        return self.window.until if self.awaits_guest else math.inf
+
+    def await_guest(self, now: float) -> None:
+        """Waits for a guest from now on, if none is there and none is waited for."""
+        if self.awaits_guest and not self.window.is_open:
+            self.window = self.window.extended(now, self.guest_within_s)
+
+    @property
+    def waits_for_libvirt(self) -> bool:
+        """Whether nothing is decided about it while libvirt does not answer."""
+        missing = self.suspicion is not None and self.suspicion.ground is Ground.NO_GUEST
+        return self.is_presumed or missing
+
     def step(self, event: HeartbeatEvent) -> None:
         """Takes a step in the heartbeat's table.
 
@@ -118,6 +163,9 @@ class Situation:
             self.health, self.health_reason = Health.UNKNOWN, ""
         if after is HeartbeatState.HEARTBEATING:
             self.illness.begins()
+        if after is HeartbeatState.WAITING and not self.is_in(after):
+            # A pause is no reason to wait for a guest anew.
+            self.window = self.window.closed()
         self.state = after
         self.suspicion = None
         self.has_failed = False
@@ -244,7 +292,7 @@ class Situation:
     def _return_reason(self) -> str:
         """The reason in the report of a return."""
         match self.state:
-            case HeartbeatState.WAITING:
+            case HeartbeatState.WAITING | HeartbeatState.UNHEARD:
                 return "init answered"
             case (
                 HeartbeatState.LOST

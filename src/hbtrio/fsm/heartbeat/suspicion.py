@@ -1,4 +1,4 @@
-"""A loss that is not reported before libvirt was asked for the state of the VM."""
+"""A loss or an absence that is not reported before libvirt was asked for the state of the VM."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ class Ground(Enum):
 
     SILENT = "too many challenges missed"
     OVERDUE = "not back within RESTART"
+    NO_GUEST = "no guest came in time"
     PANICKED = "libvirt says that the guest's kernel has panicked"
 
 
 @attrs.frozen
 class Suspicion:
-    """The suspicion that an instance is lost.
+    """The suspicion that an instance is lost, or that no guest is there.
 
     An answer, an ``init`` or any change of the instance's state ends it.
     """

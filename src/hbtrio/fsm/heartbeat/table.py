@@ -23,6 +23,7 @@ class HeartbeatState(Enum):
     PROVISIONAL = "provisional"  # heartbeating, but the VM may still be, or become, frozen
     SUSPENDED = "suspended"  # an event is in progress that stops the VM from answering
     UNWATCHED = "unwatched"  # returned, is silent again, and the event should be over
+    UNHEARD = "unheard"  # its VM runs, and no guest has said init in time
     RETURNING = "returning"  # the event is over; challenged, but silence does not count yet
     RESTARTING = "restarting"  # goes down, and is expected back within the RESTART window
     LOST = "lost"  # silent for too long; reported once
@@ -33,8 +34,12 @@ class HeartbeatState(Enum):
 
     @property
     def shown(self) -> str:
-        """The state in APIs and logs, where a provisional return is ``heartbeating``."""
-        state = HeartbeatState.HEARTBEATING if self is HeartbeatState.PROVISIONAL else self
+        """The state in APIs and logs, in the words of an operator."""
+        state = self
+        if self is HeartbeatState.PROVISIONAL:
+            state = HeartbeatState.HEARTBEATING
+        elif self is HeartbeatState.UNHEARD:
+            state = HeartbeatState.UNWATCHED
         return str(state.value)
 
 
@@ -60,7 +65,8 @@ class HeartbeatEvent(Enum):
     UNWATCHED = "still silent at the call-off time"
     RESTART_EXPIRED = "RESTART window closed"
     STAYS_AWAY = "restart over, without a guest before it"
-    STAYS_ABSENT = "RESTART over, its guest had exited before, or nobody knows that its VM runs"
+    STAYS_ABSENT = "not back in time: its guest had exited, or nobody knows that its VM runs"
+    STAYS_UNHEARD = "no init in time, and its VM runs"
     PAUSED = "libvirt: paused"
     RESUMED = "libvirt: runs again"
     RESUMES_RESTART = "libvirt: runs again within RESTART"
@@ -108,6 +114,9 @@ _ONLY_FREEZING = frozenset({_E.CAME_BACK, _E.UNWATCHED})
 _ONLY_PAUSED = frozenset({_E.RESUMES_RESTART, _E.RESUMES_STOP})
 _NO_EVENT = _ONLY_RESTARTING | _ONLY_FREEZING | {_E.RESUMED}
 
+#: No guest may be there, or may have been there when the VM was paused.
+_WITHOUT_GUEST = frozenset({_S.WAITING, _S.PAUSED})
+
 #: Reports of libvirt that say nothing new, or come too late: whoever is heartbeating answers on a
 #: connection to the present QEMU process, and what has ended can't be reset.
 _NO_NEWS = {
@@ -116,6 +125,7 @@ _NO_NEWS = {
     _S.PROVISIONAL: {_E.NO_GUEST},
     _S.SUSPENDED: set[HeartbeatEvent](),
     _S.UNWATCHED: {_E.NO_GUEST},
+    _S.UNHEARD: {_E.RESET, _E.FAILED},
     _S.RETURNING: set[HeartbeatEvent](),
     _S.RESTARTING: {_E.RESET},
     _S.LOST: {_E.FAILED},
@@ -133,6 +143,8 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             CONNECTED=_S.WAITING,
             PROVEN=_S.HEARTBEATING,
             RETURNS=_S.RETURNING,
+            STAYS_ABSENT=_S.ABSENT,
+            STAYS_UNHEARD=_S.UNHEARD,
         ),
         # CONNECTED is illegal here: only a connected instance is heartbeating.
         _S.HEARTBEATING: _row(
@@ -176,6 +188,13 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             CALLED_OFF=_S.RETURNING,
             RESUMED=_S.RETURNING,
         ),
+        # A closed socket changes nothing: the host reconnects to silent ones now and then.
+        _S.UNHEARD: _row(
+            _S.UNHEARD,
+            CONNECTED=_S.UNHEARD,
+            PROVEN=_S.HEARTBEATING,
+            RETURNS=_S.RETURNING,
+        ),
         _S.RETURNING: _row(
             _S.RETURNING,
             CONNECTED=_S.RETURNING,
@@ -215,6 +234,8 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             RESUMED=_S.RETURNING,
             RESUMES_RESTART=_S.RESTARTING,
             RESUMES_STOP=_S.SUSPENDED,
+            STAYS_ABSENT=_S.ABSENT,
+            STAYS_UNHEARD=_S.UNHEARD,
         ),
         # A saved one that is restored goes on where it was.
         _S.STOPPED: _row(
@@ -232,10 +253,14 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
         _S.GONE: {},
     },
     {
-        state: illegal | _NO_NEWS[state] | (frozenset() if state is _S.PAUSED else _ONLY_PAUSED)
+        state: illegal
+        | _NO_NEWS[state]
+        | (frozenset() if state is _S.PAUSED else _ONLY_PAUSED)
+        | (frozenset() if state in _WITHOUT_GUEST else {_E.STAYS_UNHEARD})
         for state, illegal in {
             # Only a guest that has sent ``init`` is challenged here, and its answer is PROVEN.
-            _S.WAITING: _NO_EVENT | {_E.ANSWERED, _E.FELL_SILENT},
+            _S.WAITING: (_NO_EVENT - {_E.STAYS_ABSENT}) | {_E.ANSWERED, _E.FELL_SILENT},
+            _S.UNHEARD: _NO_EVENT | {_E.ANSWERED, _E.FELL_SILENT},
             _S.HEARTBEATING: _NO_EVENT | {_E.CONNECTED, _E.PROVEN},
             _S.PROVISIONAL: _ONLY_RESTARTING | {_E.CONNECTED, _E.CAME_BACK, _E.RESUMED},
             _S.SUSPENDED: _ONLY_RESTARTING | {_E.FELL_SILENT},
@@ -244,7 +269,8 @@ HEARTBEAT_TABLE: Table[HeartbeatState, HeartbeatEvent] = Table(
             _S.RETURNING: _ONLY_FREEZING | {_E.RESUMED, _E.ANSWERED, _E.FELL_SILENT},
             _S.RESTARTING: _ONLY_FREEZING | {_E.RESUMED, _E.FELL_SILENT},
             _S.LOST: _NO_EVENT | {_E.ANSWERED, _E.FELL_SILENT},
-            _S.PAUSED: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
+            _S.PAUSED: (_ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT})
+            - {_E.STAYS_ABSENT},
             _S.STOPPED: _ONLY_RESTARTING | _ONLY_FREEZING | {_E.ANSWERED, _E.FELL_SILENT},
             _S.ABSENT: _NO_EVENT | {_E.ANSWERED, _E.FELL_SILENT},
         }.items()
@@ -266,6 +292,7 @@ ANSWER_DECISION: Decision[HeartbeatState, Sign, HeartbeatEvent] = Decision(
         _S.PROVISIONAL: _PROOF | {Sign.GOES_ON: _E.ANSWERED, Sign.BACK: _E.ANSWERED},
         _S.SUSPENDED: _PROOF | {Sign.GOES_ON: _E.ANSWERED, Sign.BACK: _E.CAME_BACK},
         _S.UNWATCHED: _PROOF,
+        _S.UNHEARD: _PROOF,
         _S.RETURNING: _PROOF,
         # A guest that goes down for a restart answers until it does.
         _S.RESTARTING: _PROOF | {Sign.GOES_ON: _E.ANSWERED},

@@ -17,6 +17,7 @@ _ENDED_BY_RETURN: Final = (
     ReportKind.LOSS,
     ReportKind.RESTART_EXPIRED,
     ReportKind.ABSENT,
+    ReportKind.UNWATCHED,
     ReportKind.UNHEALTHY,
 )
 

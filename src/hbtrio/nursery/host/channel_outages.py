@@ -91,6 +91,14 @@ class ChannelOutages:
                 self._heartbeat.domain.changed(change, words, now, is_alarming=is_alarming)
             )
 
+    def domain_runs(self) -> None:
+        """Handles that libvirt says that the VM runs: a guest is waited for."""
+        due = self._heartbeat.due
+        if not self._gone:
+            self._heartbeat.domain.runs(self._clock.now())
+        if self._heartbeat.due != due:
+            self._expect(())
+
     def domain_reset(self) -> None:
         """Handles a reset or reboot of the instance's domain, by whomever."""
         if not self._gone:
@@ -114,11 +122,23 @@ class ChannelOutages:
                 self._heartbeat.losses.presumed(profile, reason, within_s, now, remembered=True)
             )
 
-    def freeze(self, profile: Profile, reason: str, event: str) -> None:
-        """Takes that a guest was frozen in an earlier run; see :meth:`.Losses.frozen`."""
+    def freeze(self, profile: Profile, reason: str, event: str, was: HeartbeatState) -> None:
+        """Takes that a guest was frozen in an earlier run; see :meth:`.EarlierRun.frozen`."""
         if not self._gone:
             now = self._clock.now()
-            self._expect(self._heartbeat.losses.frozen(profile, reason, event, now))
+            self._expect(self._heartbeat.earlier.frozen(profile, reason, event, was, now))
+
+    def had_left(self, profile: Profile, reason: str, within_s: float) -> None:
+        """Takes that a guest left in an earlier run; see :meth:`.EarlierRun.had_left`."""
+        if not self._gone:
+            now = self._clock.now()
+            self._expect(self._heartbeat.earlier.had_left(profile, reason, within_s, now))
+
+    def was_missing(self, profile: Profile, reason: str, *, unheard: bool) -> None:
+        """Takes that no guest was there in an earlier run; see :meth:`.EarlierRun.was_missing`."""
+        if not self._gone:
+            now = self._clock.now()
+            self._expect(self._heartbeat.earlier.was_missing(profile, reason, now, unheard=unheard))
 
     def cut_off(self, reason: str) -> None:
         """Expects a guest back whose connection was closed, as libvirt says that its VM runs."""

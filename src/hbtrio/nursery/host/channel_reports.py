@@ -108,7 +108,5 @@ class ChannelReports:
             case hb.Ill(reason, action):
                 self.publish(ReportKind.UNHEALTHY, reason, corrective_action=action)
                 self._setup.on_failure(self._uuid, action, reason)
-            case hb.Unwatched(reason):
-                name = self._heartbeat.profile.name
-                _log.warning("%s (%s): ALARM: unwatched: %s", self._uuid, name, reason)
-                self._setup.on_change(self._uuid)
+            case hb.Unwatched(reason, is_alarming):
+                self.publish(ReportKind.UNWATCHED, reason, alarm=is_alarming)

@@ -62,6 +62,7 @@ def heartbeat_rules(config: HostConfig) -> HeartbeatRules:
         failure_threshold=heartbeat.failure_threshold,
         reconnect_silent_s=heartbeat.reconnect_silent_s,
         grace_s=heartbeat.grace_s,
+        absent_after_s=heartbeat.absent_after_s,
         limits=ProfileLimits(
             interval_min_ms=heartbeat.interval_min_ms,
             interval_max_ms=heartbeat.interval_max_ms,

@@ -104,7 +104,7 @@ class CorrectionRun:
             return True
         if self._lost and beat.state is HeartbeatState.WAITING:
             # The host itself connects anew to a guest that is silent for long.
-            return beat.beats == self._beats and beat.may_be_probed
+            return beat.beats == self._beats and beat.losses.may_be_probed
         if self.correction.failures and beat.state is HeartbeatState.RETURNING:
             return True  # the command could not do anything; it is challenged meanwhile
         return not self._lost and beat.health is Health.UNHEALTHY

@@ -193,6 +193,8 @@ class Domains:
         state = domain.state
         for change in happened:
             channel.outages.domain_changed(change, state.words, is_alarming=state.is_alarming)
+        if state.standing is Standing.RUNNING:
+            channel.outages.domain_runs()
 
     def _reset(self, domain: Domain) -> None:
         self._restarts[domain.uuid] += 1

@@ -161,4 +161,6 @@ def rules_for(rules: HeartbeatRules, policy: InstancePolicy) -> HeartbeatRules:
         notice_max_s=policy.notice_max_s,
         restart_max_s=policy.restart_max_s,
     )
-    return attrs.evolve(rules, grace_s=policy.grace_s, limits=limits)
+    return attrs.evolve(
+        rules, grace_s=policy.grace_s, absent_after_s=policy.absent_after_s, limits=limits
+    )

@@ -115,8 +115,8 @@ class LossLooks:
         if look.source is not Source.SILENCE:
             return False
         channel = self._channels.get(uuid)
-        presumed = channel is not None and channel.heartbeat.situation.is_presumed
-        return look.doubtful or presumed or uuid in self._departing
+        waits = channel is not None and channel.heartbeat.situation.waits_for_libvirt
+        return look.doubtful or waits or uuid in self._departing
 
     async def _look_again(self, uuid: str) -> None:
         await trio.sleep(REAPED_S)

@@ -1,12 +1,15 @@
 """Expects the guests back that were heartbeating, or frozen, when an earlier run of the host ended.
 
-A guest that hung meanwhile would otherwise never be missed. What was known holds only for the QEMU
-process that it was known of: another one, or another boot of the machine, starts as ``waiting``.
+A guest that hung meanwhile would otherwise never be missed. One that had said ``exit`` has what was
+left of its time to come back, and an absence that was reported is not reported again. What was
+known holds only for the QEMU process that it was known of: another one, or another boot of the
+machine, starts as ``waiting``.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
@@ -32,11 +35,30 @@ _MISSED: Final = frozenset(
     )
 )
 
-#: States of an instance whose VM stands still: its guest is missed once the VM runs again.
-_FROZEN: Final = frozenset({HeartbeatState.SUSPENDED.value, HeartbeatState.PAUSED.value})
+#: States of an instance whose VM stands still, or may: its guest is missed once the VM runs again.
+_FROZEN: Final = frozenset(
+    state.value
+    for state in (
+        HeartbeatState.SUSPENDED,
+        HeartbeatState.PAUSED,
+        HeartbeatState.PROVISIONAL,
+        HeartbeatState.UNWATCHED,
+    )
+)
+
+#: States of an instance without a guest, which was reported.
+_MISSING: Final = frozenset({HeartbeatState.ABSENT.value, HeartbeatState.UNHEARD.value})
+
+#: States of those that were frozen, had left or were missing, until they are heard.
+_UNHEARD: Final = _FROZEN | _MISSING | {HeartbeatState.WAITING.value}
 
 #: Challenges that an instance is sent at least, if its RESTART window ended while no host ran.
 _AT_LEAST: Final = 4
+
+#: The reason of one that is unwatched, as the heartbeat words it.
+_SILENT_AGAIN: Final = re.compile(
+    r"silent again after (.*), which should be over by now", re.DOTALL
+)
 
 _REASON: Final = "it was heartbeating before the host's restart"
 
@@ -79,8 +101,8 @@ class Recall:
         #: Those whose channel expects its guest.
         self._introduced: dict[str, KnownInstance] = {}
         self._runs = runs
-        #: Those whose VMs stood still: without a channel, and with one.
-        self._frozen: dict[str, KnownInstance] = {}
+        #: Those whose VMs stood still or had no guest: without a channel, and with one.
+        self._away: dict[str, KnownInstance] = {}
         self._still: dict[str, KnownInstance] = {}
 
     def __contains__(self, uuid: str) -> bool:
@@ -101,8 +123,8 @@ class Recall:
         for known in instances:
             if not known.boot_id or known.boot_id != moment.boot_id:
                 continue
-            if known.state in _FROZEN and _event_of(known) != Event.STOP:
-                self._frozen[known.uuid] = known
+            if _was_frozen(known) or known.state in _MISSING or _had_left(known):
+                self._away[known.uuid] = known
             elif known.state in _MISSED or known.uuid in kept_back:
                 left_s = float(known.profile.restart_s)
                 if known.expected_until is not None:
@@ -111,17 +133,17 @@ class Recall:
                 self._expected[known.uuid] = _Expected(known, now + left_s)
         if self._expected:
             _log.info("%d instances were heartbeating before the restart", len(self._expected))
-        for uuid in (*self._expected, *self._frozen):
+        for uuid in (*self._expected, *self._away):
             if (channel := self._channels.get(uuid)) is not None:
                 self.introduce(channel)
 
     def introduce(self, channel: Channel) -> None:
         """Has a channel expect its guest, if it was heartbeating or its VM stood still."""
-        frozen = self._frozen.pop(channel.uuid, None)
-        if frozen is not None and frozen.is_same_start(self._known_now(channel)):
-            channel.outages.freeze(frozen.profile, frozen.reason, _event_of(frozen))
-            self._still[channel.uuid] = frozen
-            self._changed_still(channel, frozen)
+        away = self._away.pop(channel.uuid, None)
+        if away is not None and away.is_same_start(self._known_now(channel)):
+            self._introduce_away(channel, away)
+            self._still[channel.uuid] = away
+            self._changed_still(channel, away)
         expected = self._expected.pop(channel.uuid, None)
         if expected is None or not expected.known.is_same_start(self._known_now(channel)):
             return
@@ -134,6 +156,18 @@ class Recall:
             channel.heartbeat.situation.illness.recall(illness)
         left_s = max(0.0, expected.until - now)
         channel.outages.presume(expected.known.profile, _REASON, left_s)
+
+    def _introduce_away(self, channel: Channel, known: KnownInstance) -> None:
+        outages, profile = channel.outages, known.profile
+        if known.state in _FROZEN:
+            was = HeartbeatState(known.state)
+            outages.freeze(profile, known.reason, _event_of(known), was)
+        elif known.state in _MISSING:
+            unheard = known.state == HeartbeatState.UNHEARD.value
+            outages.was_missing(profile, known.reason, unheard=unheard)
+        elif known.expected_until is not None:
+            left_s = max(0.0, known.expected_until - self._boot_clock())
+            outages.had_left(profile, known.reason, max(left_s, profile.interval_s))
 
     def changed(self, channel: Channel) -> None:
         """Takes a change of an instance or of its domain: libvirt may only answer later."""
@@ -149,12 +183,13 @@ class Recall:
             channel.outages.another_process(_ANOTHER)
 
     def _changed_still(self, channel: Channel, known: KnownInstance) -> None:
-        if channel.heartbeat.state.value not in _FROZEN:
+        beat = channel.heartbeat
+        if beat.state.value not in _UNHEARD or not beat.situation.is_remembered:
             del self._still[channel.uuid]
         elif not known.is_same_start(self._known_now(channel)):
             del self._still[channel.uuid]
             channel.outages.another_process(_ANOTHER)
-        elif self._runs(channel.uuid):
+        elif known.state in _FROZEN and self._runs(channel.uuid):
             del self._still[channel.uuid]
             channel.outages.runs_again(f"{known.reason}; libvirt says that it runs")
 
@@ -185,4 +220,16 @@ class Recall:
 
 def _event_of(known: KnownInstance) -> str:
     """The event that an instance was suspended for, from its reason; else libvirt's words."""
+    if (silent_again := _SILENT_AGAIN.fullmatch(known.reason)) is not None:
+        return silent_again[1]
     return known.reason.removesuffix(" is in progress").rpartition(", ")[2]
+
+
+def _was_frozen(known: KnownInstance) -> bool:
+    """Whether its VM stood still, or may have, and was not to be stopped."""
+    return known.state in _FROZEN and _event_of(known) != Event.STOP
+
+
+def _had_left(known: KnownInstance) -> bool:
+    """Whether its guest had said ``exit`` and could still come back in time."""
+    return known.state == HeartbeatState.WAITING.value and known.expected_until is not None

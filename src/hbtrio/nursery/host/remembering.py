@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import trio
 
+from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.memory import HostMemory
@@ -179,10 +180,13 @@ class Remembering:
         window, until = channel.restart.window, None
         if window is not None:
             until = round(moment.boot_s + window.remaining_s(now), 1)
+        elif beat.situation.has_left:
+            due_at = beat.situation.guest_due_at  # infinity while libvirt is asked
+            until = round(moment.boot_s + (max(due_at - now, 0.0) if due_at < math.inf else 0.0), 1)
         return KnownInstance(
             uuid=channel.uuid,
             state=beat.state.value,
-            reason=channel.why,
+            reason=_reason(channel),
             profile=beat.profile,
             boot_id=moment.boot_id,
             domain_id=self._domain_id(channel.uuid),
@@ -192,3 +196,10 @@ class Remembering:
             ill_reason="" if ill is None else ill.reason,
             ill_at=0.0 if ill is None else round(moment.boot_s - (now - ill.at), 1),
         )
+
+
+def _reason(channel: Channel) -> str:
+    """Why an instance is in its state; of one that is back provisionally, what may freeze it."""
+    if channel.heartbeat.state is HeartbeatState.PROVISIONAL:
+        return f"{channel.heartbeat.situation.outage.event} is in progress"
+    return channel.why

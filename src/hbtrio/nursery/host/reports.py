@@ -31,6 +31,7 @@ class ReportKind(StrEnum):
     RESTART_EXPIRED = "restart-expired"
     PAUSED = "paused"
     ABSENT = "absent"
+    UNWATCHED = "unwatched"
     CORRECTIVE = "corrective"
     NOT_ACTED = "not-acted"
 
@@ -42,6 +43,7 @@ _LEVELS: Final = dict.fromkeys(
         ReportKind.UNHEALTHY,
         ReportKind.RESTART_EXPIRED,
         ReportKind.ABSENT,
+        ReportKind.UNWATCHED,
         ReportKind.NOT_ACTED,
     ),
     logging.WARNING,

@@ -141,6 +141,7 @@ class PolicyLine(Body, frozen=True, kw_only=True):
         ),
     ] = "on"
     grace_s: Seconds = 0.0
+    absent_after_s: Annotated[Seconds, Meta(description="0: the RESTART of its profile.")] = 0.0
     no_io_for_s: Seconds = 0.0
     per_hour: Count = 0
     vote_max_s: Count = 0
