@@ -111,12 +111,23 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it() -> None:
 
 #: An application of plain threads, under the SDK of a guest's environment.
 APPLICATION: Final = """
-import sys
+import subprocess, sys
 from hbtrio.app import Application
 from hbtrio.app.sync import in_background
 with in_background(Application("db", heartbeat_s=1.0, socket=sys.argv[1])) as background:
     background.wait_registered(60)
-    print("registered")
+    print("registered", flush=True)
+    words = [sys.executable, "-m", "hbtrio", "apps", "--app-socket", sys.argv[1]]
+    print(subprocess.check_output(words, text=True).splitlines()[0])
+"""
+
+#: The scripted guest for users' tests, without pytest.
+SCRIPTED_GUEST: Final = """
+from hbtrio.app import Application
+from hbtrio.app.sync import in_background
+from hbtrio.testing import BackgroundGuest
+with BackgroundGuest() as guest, in_background(Application("db", socket=guest.socket)):
+    print(guest.wait_registered("db", timeout_s=60).vote("stop", window_s=60).result)
 """
 
 
@@ -150,6 +161,8 @@ def test_a_guest_and_the_sdk_with_the_base_alone(
         )
 
     guest_is_heard(venv, tmp_path)
+    ran = venv.run("python", "-c", SCRIPTED_GUEST, seconds=120)
+    assert ran == (0, "accept\n", "")
 
 
 def guest_is_heard(venv: CleanVenv, directory: Path) -> None:
@@ -171,7 +184,7 @@ def guest_is_heard(venv: CleanVenv, directory: Path) -> None:
                 connection.settimeout(60)
                 assert any(b'"init"' in line for line in iter(lines.readline, b""))
                 ran = venv.run("python", "-c", APPLICATION, applications, seconds=120)
-                assert ran == (0, "registered\n", "")
+                assert ran == (0, "registered\n1 application registered\n", "")
         finally:
             guest.terminate()
             assert guest.wait(60) == 0

@@ -21,7 +21,7 @@ from hbtrio.api.vim_bodies import (
     NewInstance,
     parse_body,
 )
-from hbtrio.wire import app_codec, channel_codec, operator, vim, virsh, vocabulary
+from hbtrio.wire import app_codec, app_status, channel_codec, operator, vim, virsh, vocabulary
 from hbtrio.wire.app_messages import AppMessage
 from hbtrio.wire.channel_messages import MESSAGE_CLASSES, Message
 from hbtrio.wire.lines import MAX_LINE_BYTES, LineReader
@@ -189,6 +189,15 @@ def operator_replies(data: bytes) -> None:
         _printed(body)
         assert operator.parse(body, type(value)) == value
         assert operator.parse(operator.encode_line(value), type(value)) == value
+
+
+def application_lists(data: bytes) -> None:
+    """What a guest daemon lists raises a StatusError, or comes back."""
+    try:
+        status = app_status.decode_status(data)
+    except app_status.StatusError:
+        return
+    assert app_status.decode_status(app_status.encode_status(status)) == status
 
 
 def operator_requests(data: bytes) -> None:

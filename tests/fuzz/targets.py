@@ -78,6 +78,7 @@ TARGETS: Final = {
         Target(messages.channel_message, 2048),
         Target(messages.lines, 65_536),
         Target(messages.applications, 65_536),
+        Target(messages.application_lists, 65_536),
         Target(messages.link_from_host, MAX_LINK_LINE),
         Target(messages.link_from_agent, MAX_LINK_LINE),
         Target(messages.operator_replies, 65_536),

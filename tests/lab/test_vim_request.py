@@ -114,6 +114,6 @@ async def test_an_agent_that_says_nothing_is_given_up() -> None:
 
 
 async def test_no_agent_at_all_is_said_so() -> None:
-    refused = "the agent: GET /x: connection refused"
+    refused = "the agent: connection refused"
     with loopback_socket() as place, pytest.raises(UserError, match=refused):
         await ask_agent(place.getsockname()[1], "GET", "/x")

@@ -92,6 +92,8 @@ async def test_a_newer_question_and_leaving_end_the_open_one() -> None:
                 tasks_left.start_soon(ask)
                 await anyio.sleep(0.1)
                 db.disconnect()
+                assert (db.registered, guest.applications) == (False, [])
+                db.disconnect()
         assert [answer.result for answer in answers] == ["none", "none"]
         with pytest.raises(RuntimeError, match="application db is not registered"):
             await db.vote("stop")

@@ -59,6 +59,7 @@ async def ask_agent(
     Raises:
         UserError: the agent can't be reached, or its answer is late or not HTTP.
     """
+    asked = f"{method} {path}: "
     try:
         with trio.fail_after(within_s):
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -71,16 +72,17 @@ async def ask_agent(
                     pass
                 return reply
     except OSError as error:
+        asked = ""  # an agent that is away answers none, and its line fits into 80 columns
         cause = error.__cause__  # trio may try several addresses
         first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else error
         fault = os_reason(first) if isinstance(first, OSError) else str(first)
     except trio.BrokenResourceError:
-        fault = "the connection broke"
+        asked, fault = "", "the connection broke"
     except trio.TooSlowError:
         fault = f"no answer within {within_s:g} s"
     except (h11.ProtocolError, ValueError) as error:
         fault = f"invalid answer: {error}"
-    raise UserError(f"the agent: {method} {path}: {fault}", ExitStatus.UNREACHABLE)
+    raise UserError(f"the agent: {asked}{fault}", ExitStatus.UNREACHABLE)
 
 
 def _request(

@@ -106,6 +106,7 @@ class GuestApplication:
         #: How far the session's clock is ahead, because challenges were sent early; in seconds.
         self._ahead_s = 0.0
         self._challenged = False
+        self._ended = False
         self._question: _Question | None = None
         self._changed = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -203,7 +204,8 @@ class GuestApplication:
         return self.health
 
     def disconnect(self) -> None:
-        """Closes its connection, as a guest daemon does that ends."""
+        """Closes its connection, as a guest daemon does that ends; it is gone at once."""
+        self._end()
         self._scope.cancel()
 
     # -- its connection -------------------------------------------------------------------------
@@ -218,7 +220,12 @@ class GuestApplication:
                         await anyio.wait_readable(self._socket)
                     tasks.cancel_scope.cancel()
         finally:
+            self._end()
             self._socket.close()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
             self._apply(self._session.closed())
             self._note_change()
 
@@ -239,7 +246,7 @@ class GuestApplication:
 
     def _take_unread(self) -> bool:
         """Handles what has arrived; returns whether the connection goes on."""
-        while True:
+        while not self._ended:
             try:
                 data = self._socket.recv(65536)
             except BlockingIOError:
@@ -250,6 +257,7 @@ class GuestApplication:
                 return False
             for message in self._decoder.feed(data):
                 self._take(message)
+        return False
 
     def _take(self, message: AppMessage) -> None:
         if isinstance(message, AppInit) and self._refuses():
