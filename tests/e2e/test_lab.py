@@ -197,7 +197,7 @@ async def test_the_tour_sees_what_it_expects_and_leaves_nothing_behind(place: Pa
         "VIM: web heartbeating on compute-1",
     ]
     assert seen_in(summary, "one of two applications in a guest rejects") == [
-        "VIM: reject: orders: 12 orders are open",
+        "VIM: reject: orders: 12 are open",
         "asked: event_script, orders, backup",
         "handlers notified: 0",
     ]

@@ -23,7 +23,7 @@ async def rejects(cloud: Cloud, see: See) -> None:
     db, position = guest_named(cloud, "db"), cloud.script_lines.end
     orders = db.applications["orders"]
     db.will("revocable", "pause", after_s=60)
-    orders.will("revocable", "pause", after_s=1, status=1, says="12 orders are open")
+    orders.will("revocable", "pause", after_s=1, status=1, says="12 are open")
     see(f"VIM: {await cloud.vim.vote(db.uuid, 'pause')}")
     see(f"asked: {await until_asked(cloud, db, 'revocable pause', position)}")
     notified = sum("irrevocable" in words for words in cloud.script_lines.since(position))

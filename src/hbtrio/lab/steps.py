@@ -219,7 +219,7 @@ TOUR: Final = (
     Step(
         "one of two applications in a guest rejects",
         (
-            "VIM: reject: orders: 12 orders are open",
+            "VIM: reject: orders: 12 are open",
             "asked: event_script, orders, backup",
             "handlers notified: 0",
         ),
