@@ -15,7 +15,8 @@ event loop, and :mod:`hbtrio.testing.fixtures` for pytest. docs/testing-applicat
 guide.
 """
 
-from hbtrio.testing.application import Answer, GuestApplication, Health
+from hbtrio.testing.answers import Answer, Health
+from hbtrio.testing.application import GuestApplication
 from hbtrio.testing.background import BackgroundApplication, BackgroundGuest
 from hbtrio.testing.guest import ScriptedGuest
 

@@ -13,6 +13,7 @@ import attrs
 
 from hbtrio.fsm import application as fsm
 from hbtrio.fsm.application import ApplicationSession
+from hbtrio.testing.answers import Answer, Health
 from hbtrio.wire.app_codec import AppDecoder, encode
 from hbtrio.wire.app_messages import (
     AppChallenge,
@@ -29,47 +30,6 @@ WAIT_S: Final = 15.0
 #: How late the task of the challenges may be before silence is counted anew, in seconds: the test's
 #: machine was busy, and so was the application.
 _LATE_S: Final = 0.5
-
-
-@attrs.frozen
-class Answer:
-    """An application's answer to a vote or notice.
-
-    Attributes:
-        kind: ``vote`` or ``notice``.
-        event: what it was asked about.
-        result: ``accept``, ``reject``, ``complete`` or ``unknown``, as it answered; ``timeout`` if
-            the window closed first; ``none`` if it left, or a newer vote or notice ended this one.
-        reason: its reason, as an operator would read it.
-        took_s: seconds from the question to the answer or the end.
-    """
-
-    kind: str
-    event: Event
-    result: str
-    reason: str
-    took_s: float
-
-
-@attrs.frozen
-class Health:
-    """How an application is, as the guest daemon would report it.
-
-    Attributes:
-        state: ``healthy``, ``ill``, ``silent`` (two intervals without an answer), ``unregistered``,
-            or ``gone`` once the connection is closed.
-        reason: why it is ill or silent.
-        action: the corrective action that it requests then: none, log, reboot or stop.
-    """
-
-    state: str
-    reason: str
-    action: str
-
-    @property
-    def healthy(self) -> bool:
-        """Whether it is registered and healthy."""
-        return self.state == "healthy"
 
 
 class _Question:

@@ -9,7 +9,8 @@ from typing import Self
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from hbtrio.testing.application import WAIT_S, Answer, GuestApplication, Health
+from hbtrio.testing.answers import Answer, Health
+from hbtrio.testing.application import WAIT_S, GuestApplication
 from hbtrio.testing.guest import ScriptedGuest
 from hbtrio.wire.vocabulary import Event
 
