@@ -62,14 +62,14 @@ def _now(one: AnyDetail) -> Iterator[str]:
 
 def event_sentence(event: AnyEventLine) -> str:
     """What has happened, as a sentence."""
-    who = {"": "Somebody", "vim": "The VIM"}.get(event.who, event.who[:1].upper() + event.who[1:])
+    who = "the VIM" if event.who == "vim" else event.who
     results = NOTICES if event.kind == "notice" else VOTES
     words = {
         "reason": _behind(reason_after(f"{event.kind} {event.event}".strip(), event.reason)),
         "action": event.corrective_action or "no corrective action",
         "event": event.event,
         "result": results.get(event.result, event.result),
-        "Who": who,
+        "by": f", asked for by {who}" if who else "",
     }
     template = KINDS.get(event.kind)
     text = f"{event.kind}{words['reason']}." if template is None else template.format(**words)

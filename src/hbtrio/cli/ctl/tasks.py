@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from typing import Final
 
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import counted, write_clipped
@@ -10,8 +12,10 @@ from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus
 from hbtrio.wire.operator import TaskLine
 
-#: Each task of the program is in it.
-_OURS = "hbtrio."
+#: The packages before a module's own name, which is followed by classes and functions.
+_PACKAGES: Final = re.compile(
+    r"^hbtrio(?:\.[a-z_0-9]+)*?\.(?=[a-z_0-9]+\.(?:[A-Z_]|[^.]+(?:$|\.<)))"
+)
 
 
 async def show_tree(client: CtlClient, screen: Screen, options: argparse.Namespace) -> int:
@@ -36,14 +40,15 @@ def _indent(line: TaskLine) -> int:
 
 def words_of(line: TaskLine) -> str:
     """A line of the tree."""
-    name = line.name.removeprefix(_OURS)
+    name = _PACKAGES.sub("", line.name)
     match line.kind:
         case "nursery":
             return f"{counted(line.count, 'task')} in one nursery:"
         case "more":
             return f"… {line.count} more of {name}" if name else f"… {line.count} more and theirs"
     left = "" if line.remaining_s is None else f", {max(0.0, line.remaining_s):.1f} s left"
-    waits = f", waits in {line.waits.removeprefix(_OURS)}" if line.waits else ""
+    place = _PACKAGES.sub("", line.waits)
+    waits = f", waits in {place}" if place else ""
     return f"{name}{left}{waits}"
 
 
