@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hbtrio.config.host import CorrectiveCommands, LibvirtSettings
+from hbtrio.config.host import BrakeSettings, CorrectiveCommands, LibvirtSettings
 from hbtrio.wire.vocabulary import Event, Health
 from support.fake_libvirt import FakeDomain
 from support.fake_processes import FakeRun
@@ -265,6 +265,33 @@ async def test_the_limit_of_corrective_commands_counts_on(store: MemoryStore) ->
         await world.sleep(1800)
         assert "loss" in [kind for kind, _ in kinds(world)]
         assert len(world.processes.started) == 1
+
+
+@pytest.mark.parametrize("acted", [False, True])
+async def test_a_lost_one_to_which_nothing_was_done_is_lost_anew(
+    store: MemoryStore, *, acted: bool
+) -> None:
+    """It was held to see whether others fail with it when the host ended."""
+    commands = CorrectiveCommands(reboot=("reset",))
+    options: dict[str, Any] = {"runs": {"reset": FakeRun()}, "corrective_commands": commands}
+    brake = BrakeSettings(share=1.0)
+    async with host_world(memory=store.memory(), brake=brake, **options) as world:
+        guest = await hung(world)
+        while ("loss", "no answer for 3 s") not in kinds(world):
+            await world.sleep(0.1)
+        if acted:
+            await world.sleep(100)
+            guest.answers_after_s = 0.0
+            guest.send_init()
+            await world.sleep(2)
+        await world.restart_host(store.memory())
+        done = len(world.processes.started)
+        await world.sleep(130)
+        # One that was acted upon is not lost anew.
+        assert len(world.processes.started) - done == (0 if acted else 1)
+        assert ("loss" in [kind for kind, _ in kinds(world)]) is not acted
+        # Once something was done, nothing is left to be done.
+        assert (await store.recall()).holds == ()
 
 
 async def test_illness_counts_on(store: MemoryStore) -> None:

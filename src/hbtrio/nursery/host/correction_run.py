@@ -72,7 +72,8 @@ class CorrectionRun:
         self._tools = tools
         self._channel = channel
         self._seen = seen and not tools.has_agent
-        self._lost = channel.heartbeat.state is HeartbeatState.LOST
+        #: Whether it is about a loss, and not about ill health.
+        self.is_of_a_loss = channel.heartbeat.state is HeartbeatState.LOST
         self._beats = channel.heartbeat.beats
         self._command = CorrectionCommand(tools, channel, action, reason)
         self._wait: trio.CancelScope | None = None
@@ -94,7 +95,11 @@ class CorrectionRun:
 
     def is_same_illness(self, newer: CorrectionRun) -> bool:
         """Whether ``newer`` is about the same ill health, which has not ended in between."""
-        return not (self._lost or newer._lost) and newer.action is self.action and self.stands
+        return (
+            not (self.is_of_a_loss or newer.is_of_a_loss)
+            and newer.action is self.action
+            and self.stands
+        )
 
     @property
     def stands(self) -> bool:
@@ -102,12 +107,12 @@ class CorrectionRun:
         beat = self._channel.heartbeat
         if beat.state is HeartbeatState.LOST:
             return True
-        if self._lost and beat.state is HeartbeatState.WAITING:
+        if self.is_of_a_loss and beat.state is HeartbeatState.WAITING:
             # The host itself connects anew to a guest that is silent for long.
             return beat.beats == self._beats and beat.losses.may_be_probed
         if self.correction.failures and beat.state is HeartbeatState.RETURNING:
             return True  # the command could not do anything; it is challenged meanwhile
-        return not self._lost and beat.health is Health.UNHEALTHY
+        return not self.is_of_a_loss and beat.health is Health.UNHEALTHY
 
     def changed(self) -> None:
         """Handles a change of the instance: one that is back is no longer waited for."""

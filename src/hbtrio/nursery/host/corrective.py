@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -28,7 +28,7 @@ from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.store.host_records import CorrectiveRun, Moment
+from hbtrio.store.host_records import HoldRecord, Moment, Recollection
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.vocabulary import CorrectiveAction
 
@@ -41,6 +41,9 @@ _PER_HOUR_MAX: Final = 3600
 
 #: Commands at once; hung `virsh` processes must not pile up by the hundred.
 _PARALLEL: Final = 16
+
+#: The kind of the holds that remember for whom something is still to be done.
+_PENDING: Final = "correction"
 
 #: Instances whose commands are counted; beyond it the one with the oldest command is forgotten.
 _COUNTED: Final = 100_000
@@ -112,11 +115,19 @@ class Corrective:
             limit=trio.CapacityLimiter(_PARALLEL),
         )
 
-    def recall(self, runs: Iterable[CorrectiveRun], moment: Moment) -> None:
-        """Counts the commands of an earlier run of the host, the oldest first."""
+    def recall(self, recollection: Recollection, moment: Moment) -> frozenset[str]:
+        """Takes what an earlier run of the host has left.
+
+        Returns the lost instances to which nothing was done yet: they fail anew if they stay
+        silent.
+        """
         now = trio.current_time()
-        for run in runs:
+        for run in recollection.corrective_runs:  # the oldest first
             self._quota_of(run.uuid).restore(now - moment.since(run.at))
+        pending = {hold.uuid for hold in recollection.holds if hold.kind == _PENDING}
+        for uuid in pending - self._runs.keys():
+            self._tools.memory.release(_PENDING, uuid)
+        return self.brake.recall(recollection.holds) | pending
 
     @property
     def ran(self) -> int:
@@ -148,6 +159,9 @@ class Corrective:
         if run.has_command:
             self._runs[uuid] = run
             self._given_up.pop(uuid, None)
+            if run.is_of_a_loss:
+                memory = self._tools.memory
+                memory.hold(HoldRecord(_PENDING, uuid, reason, memory.moment.epoch_s))
             self._nursery.start_soon(self._run, uuid, run)
 
     @property
@@ -203,6 +217,8 @@ class Corrective:
     async def _run(self, uuid: str, run: CorrectionRun) -> None:
         try:
             await run.run()
+            if self._runs.get(uuid) is run:  # the host's end is not its end
+                self._tools.memory.release(_PENDING, uuid)
         except Exception:  # noqa: BLE001 - one correction's programming error must not end the host
             self._supervisor.count_crash()
             _log.exception("%s: the corrective action failed", uuid)

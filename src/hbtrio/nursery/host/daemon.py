@@ -220,8 +220,8 @@ class Host:
     def _recalled(self, recollection: Recollection) -> None:
         if any(known.domain_id >= 0 for known in recollection.instances):
             self.domains.was_in_use()
-        self.corrective.recall(recollection.corrective_runs, self.memory.moment)
-        self.remembering.recalled(recollection, self.corrective.brake.recall(recollection.holds))
+        pending = self.corrective.recall(recollection, self.memory.moment)
+        self.remembering.recalled(recollection, pending)
         self._action_runs.resume(recollection.actions)
         self.watched.recalled()
 
