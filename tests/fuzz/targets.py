@@ -97,6 +97,7 @@ TARGETS: Final = {
         Target(texts.guest_config, LIMIT_BYTES),
         Target(texts.certificates, 1 << 18, byte_s=1e-6),
         Target(texts.times, 16_384),
+        Target(texts.event_filters, 16_384),
         Target(texts.arguments, 16_384),
         Target(texts.addresses, 16_384),
         Target(texts.tokens, 2048),

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -29,6 +30,7 @@ from hbtrio.nursery.host.discovery import NamePattern, NameReader
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.text import as_argument, blanked, printable, printable_json, printable_lines
 from hbtrio.wire.certificates import certificates_in
+from hbtrio.wire.operator import EventFilter, FilterFault
 
 #: The most faults of one file, and the line that says how many more there are.
 _FAULTS: Final = 51
@@ -75,6 +77,17 @@ def times(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     for shown in (moment(text), stamp(text), clock(text)):
         assert len(shown) <= max(len(text), 40)
+
+
+def event_filters(data: bytes) -> None:
+    """A query names the fault of its time, or is a filter that survives a URL."""
+    try:
+        wanted = EventFilter.of_query(dict(parse_qsl(data.decode("utf-8", "replace"))))
+    except FilterFault as fault:
+        assert str(fault).isprintable()
+        return
+    assert EventFilter.of_query(dict(parse_qsl(urlencode(wanted.as_query())))) == wanted
+    assert wanted.takes(uuid="", kind="lost", time="", who="")
 
 
 _CTL: Final = Parser(prog="hbtrio ctl")
