@@ -182,7 +182,9 @@ def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInst
     live = agent.fleet.live(bound.uuid)
     link, _ = link_of(agent, bound.hostname, now)
     if live is None:
-        why = {"up": "its host does not know it", "never": "its host has never had a link"}
+        session = agent.fleet.sessions.get(bound.hostname)
+        gone = "" if session is None else session.why_gone(bound.uuid)
+        why = {"up": gone or "its host does not know it", "never": "its host has never had a link"}
         return FleetInstanceLine(
             uuid=bound.uuid,
             hostname=bound.hostname,

@@ -24,7 +24,7 @@ from hbtrio.policy.begin_by import BEGIN_S, REPLY_S
 from hbtrio.store.records import HistoryEntry, InstanceRecord
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_codec import encode_link
-from hbtrio.wire.link_messages import Reply, RoundCommand, SnapshotEnd
+from hbtrio.wire.link_messages import Gone, Reply, RoundCommand, SnapshotEnd
 from hbtrio.wire.vocabulary import Event, VoteResult
 from support.agent_world import AgentWorld, agent_world
 from support.rounds_cases import AGREES_S, OTHER, STOP_NOTICE_S, VOTE_S, agrees_s, history
@@ -398,6 +398,10 @@ async def test_a_host_that_does_not_know_the_instance(
     host = await world.bound_host(host=ScriptedHost(instances=()))
     await world.agent.inventory.put_instance(InstanceRecord(VM, "compute-0", True))
     assert await refused(world, caplog, heartbeating=False) == f"compute-0 does not know {VM}"
+    why = "not watched on compute-0: watch = false in metadata"
+    await host.send(Gone(VM, why))
+    await wait_all_tasks_blocked()
+    assert await refused(world, caplog, heartbeating=False) == why
     assert host.commands == []
 
 

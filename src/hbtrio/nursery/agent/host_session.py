@@ -75,6 +75,8 @@ class HostSession:
     peer: str
     guard: OnTimeGuard
     instances: dict[str, Instance] = attrs.field(factory=dict)
+    #: Why the host has no channel of instances that it had, or does not watch.
+    _gone: dict[str, str] = attrs.field(factory=dict, init=False)
     #: Whether the host has reported all its instances.
     complete: bool = False
     _replies: dict[str, Window[Reply | Exception]] = attrs.field(factory=dict, init=False)
@@ -241,8 +243,19 @@ class HostSession:
 
     def note_instance(self, instance: Instance) -> None:
         """Notes a report about an instance, up to ``_INSTANCES``."""
+        self._gone.pop(instance.uuid, None)
         if instance.uuid in self.instances or len(self.instances) < _INSTANCES:
             self.instances[instance.uuid] = instance
+
+    def note_gone(self, uuid: str, reason: str) -> None:
+        """Notes that the host has no channel of an instance, and why, up to ``_INSTANCES``."""
+        self.instances.pop(uuid, None)
+        if uuid in self._gone or len(self._gone) < _INSTANCES:
+            self._gone[uuid] = reason
+
+    def why_gone(self, uuid: str) -> str:
+        """Returns why the host does not report an instance; "" if it never said anything of it."""
+        return self._gone.get(uuid, "")
 
     def end(self) -> None:
         """Ends all waits for this host."""

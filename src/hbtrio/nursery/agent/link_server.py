@@ -241,8 +241,8 @@ class AgentLinks:
             case Instance(uuid=uuid):
                 session.note_instance(message)
                 await self._events.instance_reported(session, uuid)
-            case Gone(uuid=uuid):
-                session.instances.pop(uuid, None)
+            case Gone(uuid=uuid, reason=reason):
+                session.note_gone(uuid, reason)
                 await self._events.instance_reported(session, uuid)
             case SnapshotEnd():
                 await self._events.snapshot_received(session)

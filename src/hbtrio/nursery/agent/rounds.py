@@ -98,9 +98,10 @@ class Rounds:
             # A failing store ends links. The VIM reads a window of 0 s as consent, even after the
             # grace time of the hosts.
             raise StoreFault(self._store.fault)
-        reason = f"{bound.hostname} does not know {uuid}"
         if session is None:
             reason = f"{bound.hostname} has no link to this agent"
+        else:
+            reason = session.why_gone(uuid) or f"{bound.hostname} does not know {uuid}"
         return await self._unasked.refuse(
             uuid, bound.hostname, event, vote=vote, who=who, reason=reason
         )

@@ -94,6 +94,8 @@ class AgentFeed:
         for channel in channels:
             await session.send(self._instance(channel))
         await session.send(SnapshotEnd(len(channels)))
+        for uuid in tuple(self._host.watched.left_out):
+            await session.send(self._gone(uuid))
         while True:
             while self._changed:
                 await self.send_if_changed(session, next(iter(self._changed)))
@@ -116,9 +118,13 @@ class AgentFeed:
             return
         del self._changed[uuid]
         channel = self._host.channels.get(uuid)
-        await session.send(
-            Gone(uuid, "its channel was removed") if channel is None else self._instance(channel)
-        )
+        await session.send(self._gone(uuid) if channel is None else self._instance(channel))
+
+    def _gone(self, uuid: str) -> Gone:
+        watched = self._host.watched
+        if uuid not in watched.left_out:
+            return Gone(uuid, "its channel was removed")
+        return Gone(uuid, watched.why(uuid, self._host.config.hostname)[:MAX_TEXT])
 
     def _instance(self, channel: Channel) -> Instance:
         return instance_of(channel, self._host.domains.of(channel.uuid))

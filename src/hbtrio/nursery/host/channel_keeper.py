@@ -87,7 +87,7 @@ class ChannelKeeper:
         channel = self._channels.pop(uuid, None)
         if channel is not None:
             channel.forget(reason)
-            self._setup.on_change(uuid)
+        self._setup.on_change(uuid)
 
     async def _keep(self, channel: Channel) -> None:
         await self._supervisor.keep(f"channel {channel.uuid}", channel.run)

@@ -58,10 +58,11 @@ class WatchedInstances:
         #: Those that wait for libvirt.
         self._held: dict[str, ChannelFile] = {}
 
-    def why(self, uuid: str) -> str:
-        """Returns why an instance is not watched."""
+    def why(self, uuid: str, hostname: str = "") -> str:
+        """Returns why an instance is not watched, for one who asks at this host or elsewhere."""
         place = self._policies.of(uuid).places.get("watch", "host.toml")
-        return f"not watched: watch = false in {place}"
+        where = f" on {hostname}" if hostname else ""
+        return f"not watched{where}: watch = false in {place}"
 
     def why_unknown(self, uuid: str) -> str:
         """Returns why an instance has no channel."""
@@ -91,7 +92,8 @@ class WatchedInstances:
     def _gone(self, file: ChannelFile) -> None:
         """A socket that was found is gone."""
         self._held.pop(file.uuid, None)
-        self.left_out.pop(file.uuid, None)
+        if self.left_out.pop(file.uuid, None) is not None:
+            self._keeper.drop(file.uuid, f"{file.path} was removed")
         if self._passed.pop(file.uuid, None) is not None:
             self._domains.departed(file)
 
