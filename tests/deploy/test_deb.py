@@ -28,6 +28,8 @@ DEPLOY: Final = CHECKOUT / "deploy"
 REQUIRED: Final = os.environ.get("HBTRIO_REQUIRE_INDEX") == "1"
 PYTHON: Final = "/usr/bin/python3"
 DAEMONS: Final = {"guest": ["guest"], "host": ["host", "agent"]}
+#: Those that let the host reach channels and libvirt.
+GROUPS: Final = ("libvirt", "libvirt-qemu")
 CONFIGURATION: Final = {
     "guest": [
         "/etc/guest-client/heartbeat/guest_heartbeat.conf",
@@ -131,6 +133,8 @@ def debian(tmp_path: Path) -> Iterator[Debian]:
 def test_from_installation_to_purge(
     debian: Debian, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    for group in GROUPS:  # libvirt's packages make them
+        debian.output("groupadd", "--system", group)
     for role, daemons in DAEMONS.items():
         before = debian.files() | {"/opt"}
         users = (debian.root / "etc/passwd").read_text()
@@ -144,6 +148,9 @@ def test_from_installation_to_purge(
             # minbase leaves manual pages out, unless dpkg is told otherwise.
             assert name.rpartition("/")[2] in debian.output("dpkg", "-L", f"hbtrio-{role}")
         runs(debian, role)
+        if role == "host":
+            assert set(GROUPS) <= groups_of_hbtrio(debian)
+            debian.output("gpasswd", "--delete", "hbtrio", "libvirt")
 
         changed = debian.root / CONFIGURATION[role][-1][1:]
         changed.write_text(changed.read_text() + "# mine\n")
@@ -153,6 +160,9 @@ def test_from_installation_to_purge(
         assert changed.read_text().endswith("# mine\n")
         assert debian.output("systemctl", "is-enabled", f"hbtrio-{role}") == "enabled\n"
         runs(debian, role)
+        if role == "host":
+            # A right that was taken away stays taken.
+            assert set(GROUPS) & groups_of_hbtrio(debian) == {"libvirt-qemu"}
 
         debian.output("apt-get", "remove", "--yes", f"hbtrio-{role}")
         left = debian.files() - before
@@ -161,6 +171,10 @@ def test_from_installation_to_purge(
         debian.output("apt-get", "purge", "--yes", f"hbtrio-{role}")
         assert debian.files() == before - {"/opt"}  # which nobody owns: dpkg removes it if empty
         assert (debian.root / "etc/passwd").read_text() == users
+
+
+def groups_of_hbtrio(debian: Debian) -> set[str]:
+    return set(debian.output("id", "-nG", "hbtrio").split())
 
 
 def runs(debian: Debian, role: str) -> None:
