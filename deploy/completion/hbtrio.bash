@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/hbtrio
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_hbtrio_ctl_subparsers=(status show why tree wait vote notify events history release forget act)
+_shtab_hbtrio_ctl_subparsers=(status show why tree wait watch vote notify events history release forget act)
 _shtab_hbtrio_subparsers=(guest host agent ctl apps lab check-config files)
 
 _shtab_hbtrio_guest_option_strings=(-h --help --config --name --device --wait-device --app-socket --log)
@@ -16,6 +16,7 @@ _shtab_hbtrio_ctl_show_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_why_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_tree_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_wait_option_strings=(-h --help --json --for --timeout)
+_shtab_hbtrio_ctl_watch_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_vote_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_notify_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_events_option_strings=(-h --help --json --kind --since --by --follow --recent)
@@ -54,7 +55,7 @@ _shtab_hbtrio_ctl_notify_pos_1_choices=(stop reboot pause unpause suspend resume
 _shtab_hbtrio_ctl_events___kind_choices=(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)
 _shtab_hbtrio_ctl_history___kind_choices=(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)
 _shtab_hbtrio_ctl_act_pos_1_choices=(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)
-_shtab_hbtrio_ctl_pos_0_choices=(status show why tree wait vote notify events history release forget act)
+_shtab_hbtrio_ctl_pos_0_choices=(status show why tree wait watch vote notify events history release forget act)
 _shtab_hbtrio_pos_0_choices=(guest host agent ctl apps lab check-config files)
 
 _shtab_hbtrio_guest__h_nargs=0
@@ -82,6 +83,9 @@ _shtab_hbtrio_ctl_tree___json_nargs=0
 _shtab_hbtrio_ctl_wait__h_nargs=0
 _shtab_hbtrio_ctl_wait___help_nargs=0
 _shtab_hbtrio_ctl_wait___json_nargs=0
+_shtab_hbtrio_ctl_watch__h_nargs=0
+_shtab_hbtrio_ctl_watch___help_nargs=0
+_shtab_hbtrio_ctl_watch___json_nargs=0
 _shtab_hbtrio_ctl_vote__h_nargs=0
 _shtab_hbtrio_ctl_vote___help_nargs=0
 _shtab_hbtrio_ctl_vote___json_nargs=0

@@ -50,7 +50,7 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
 set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --for --host --key --kind --limit --log --name --recent --since --state --state-dir --timeout --token-file --url --watch
 
 complete -c hbtrio -e
@@ -107,6 +107,9 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -s h -l help -d 'show this 
 complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -l json -d 'write one JSON object'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -l for -xka "heartbeating healthy lost gone" -d state
 complete -c hbtrio -n '_shtab_hbtrio_using ctl wait' -l timeout -x -d 'give up after S seconds, with status 1 (default 300)'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a watch -d 'Show everything live on the whole terminal, until q.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl watch' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl watch' -l json -d 'as `status --watch --json`, which needs no terminal'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a vote -d 'Ask an instance whether an event may happen.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl vote' -l json -d 'write JSON, one object per line'

@@ -35,6 +35,7 @@ _shtab_hbtrio_ctl_commands() {
     tree:'Show the live tasks of the daemon, where they wait and how long.'
     vote:'Ask an instance whether an event may happen.'
     wait:'Wait until an instance is in some state.'
+    watch:'Show everything live on the whole terminal, until q.'
     why:'Tell the story of an instance: what happened, and why nothing is done.'
   )
   _describe 'hbtrio ctl commands' _commands
@@ -207,6 +208,14 @@ _shtab_hbtrio_ctl_wait_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_wait_defaults_added=0
 
+_shtab_hbtrio_ctl_watch_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[as \`status --watch --json\`, which needs no terminal]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_watch_defaults_added=0
+
 _shtab_hbtrio_ctl_why_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write one JSON object]"
@@ -320,6 +329,7 @@ _shtab_hbtrio_ctl() {
         tree) _arguments -C -s $_shtab_hbtrio_ctl_tree_options ;;
         vote) _arguments -C -s $_shtab_hbtrio_ctl_vote_options ;;
         wait) _arguments -C -s $_shtab_hbtrio_ctl_wait_options ;;
+        watch) _arguments -C -s $_shtab_hbtrio_ctl_watch_options ;;
         why) _arguments -C -s $_shtab_hbtrio_ctl_why_options ;;
       esac
   esac

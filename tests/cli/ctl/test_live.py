@@ -25,7 +25,7 @@ from support.time_zone import time_zone
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 #: A picture begins with the host's line; on a terminal after the cursor was moved.
-HEAD = re.compile(r"(?:\r\x1b\[\d+A)?(?:AWAY: [^\n]*\n)?compute-0: ")
+HEAD = re.compile(r"(?:\r\x1b\[\d+A)?(?:AWAY, [^\n]*\n)?compute-0: ")
 
 
 @pytest.fixture(autouse=True)
@@ -106,8 +106,9 @@ async def test_a_restart_of_the_daemon_is_survived() -> None:
         api.scope.cancel()
         await trio.sleep(20)
         away = pictures(called)[-1]
-        assert away.startswith(f"AWAY: unix:{api.path}: ")
-        assert " it is tried again, this is as of " in away
+        assert re.match(
+            rf"AWAY, trying again; this is as of \d\d:\d\d:\d\d: unix:{api.path}: ", away
+        )
         assert f"{ONE}" in away
         count = len(pictures(called))
         await trio.sleep(60)
@@ -133,6 +134,24 @@ async def test_as_json_each_picture_is_a_line() -> None:
         api.scope.cancel()
         await trio.sleep(5)
         assert list(json.loads(called.lines[-1])) == ["away"]
+
+
+async def test_as_json_the_live_view_is_the_same() -> None:
+    async with serving() as (world, api), trio.open_nursery() as nursery:
+        await world.heartbeating()
+        called = Ctl()
+        nursery.start_soon(called.run, api.path, "watch", "--json")
+        await trio.sleep(12)
+        assert [len(json.loads(line)["instances"]) for line in called.lines] == [1, 1, 1]
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_live_view_needs_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    async with serving() as (_, api):
+        text, status = await fault_of(api.path, "watch")
+    assert text.startswith("watch needs a terminal; ")
+    assert status == ExitStatus.USAGE
 
 
 async def test_an_instance_that_goes_away_may_come_back() -> None:

@@ -168,6 +168,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="give up after S seconds, with status 1 (default %(default)s)",
     )
 
+    command(
+        "watch",
+        "show everything live on the whole terminal, until q",
+        "as `status --watch --json`, which needs no terminal",
+    )
+
     voted = [str(event) for event, rule in EVENT_TABLE.items() if rule.voted]
     vote = command("vote", "ask an instance whether an event may happen", _JSON_LINES)
     notify = command("notify", "notify an instance of an event", _JSON_LINES)

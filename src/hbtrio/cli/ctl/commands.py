@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 import trio
@@ -17,7 +17,7 @@ from hbtrio.cli.ctl.instances import instance_of
 from hbtrio.cli.ctl.names import Names
 from hbtrio.cli.ctl.past import show_events, show_history
 from hbtrio.cli.ctl.progress import JsonProgress, ProgressView, unwatched
-from hbtrio.cli.ctl.ranking import Selection
+from hbtrio.cli.ctl.ranking import ALL, Selection
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import counted
 from hbtrio.cli.ctl.views import show_status
@@ -36,6 +36,9 @@ from hbtrio.wire.operator import (
 
 #: The exit status of a program that SIGINT ended, as shells report it.
 INTERRUPTED: Final = 130
+
+#: How often `watch --json` asks for everything, in seconds.
+_EVERY_S: Final = 5.0
 
 _VOTE_STATUS: Final = {
     "accept": ExitStatus.DONE,
@@ -139,6 +142,8 @@ class Session:
                 return await show_history(self._client, self._screen, self._names, self._options)
             case "show" | "why" | "wait" | "tree":
                 return await self._look_closely()
+            case "watch":
+                return await self._board()
             case "release":
                 return await self._release()
             case "forget":
@@ -161,14 +166,7 @@ class Session:
     async def _status(self) -> int:
         selection = Selection.of(self._options)
         if self._options.watch is not None:
-            # Imported late: a plain status is asked for more often, and at once.
-            from hbtrio.cli.ctl.live import LiveStatus
-
-            every_s, as_json = self._options.watch, self._options.json
-            live = LiveStatus(
-                self._client, self._screen, selection, every_s=every_s, as_json=as_json
-            )
-            await live.run()
+            await self._keep_showing(selection, self._options.watch)
         if self._options.json and selection.is_everything:
             self._screen.json(await self._client.status(dict[str, Any]), indent=2)
             return ExitStatus.DONE
@@ -184,6 +182,21 @@ class Session:
         else:
             show_status(self._screen, status, selection)
         return ExitStatus.DONE
+
+    async def _keep_showing(self, selection: Selection, every_s: float) -> NoReturn:
+        # Imported late, as the board is: a plain status is asked for more often, and at once.
+        from hbtrio.cli.ctl.live import LiveStatus
+
+        as_json = self._options.json
+        live = LiveStatus(self._client, self._screen, selection, every_s=every_s, as_json=as_json)
+        await live.run()
+
+    async def _board(self) -> int:
+        if self._options.json:
+            await self._keep_showing(ALL, _EVERY_S)
+        from hbtrio.cli.ctl.board.app import watch_board
+
+        return await watch_board(self._client)
 
     async def _release(self) -> int:
         host: str | None = self._options.host

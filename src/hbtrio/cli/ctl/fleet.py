@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -26,17 +27,12 @@ from hbtrio.wire.operator import FleetHostLine, FleetInstanceLine, FleetStatus
 _LINK_COLOURS: Final = {"up": "good", "down": "warn", "lost": "bad", "never": "bad"}
 
 
-def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) -> None:
-    """Writes the agent, its hosts by name, and the selected instances, the worst first.
-
-    Raises:
-        UserError: the selection names what is not there.
-    """
-    agent, instances = status.agent, selection.of_instances(status.instances)
+def fleet_lines(status: FleetStatus) -> Iterator[tuple[str, str]]:
+    """A line that sums the fleet up, and one for each trouble of it, with their colours."""
+    agent = status.agent
     heartbeating = sum(one.heartbeating for one in status.instances)
     up = sum(one.link == "up" for one in status.hosts)
-    write_clipped(
-        screen,
+    yield (
         f"{agent.name}: {heartbeating} of {counted(len(status.instances), 'instance')} "
         f"heartbeating{in_brackets(counts(status.instances))}, "
         f"{up} of {counted(len(status.hosts), 'host')} linked, VIM {agent.vim or 'none'}, "
@@ -44,24 +40,33 @@ def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) 
         "",
     )
     if agent.crashes:
-        failures = counted(agent.crashes, "internal failure")
-        write_clipped(screen, f"{failures}: see the agent's log", "bad")
+        yield f"{counted(agent.crashes, 'internal failure')}: see the agent's log", "bad"
     if agent.store_fault:
-        write_clipped(screen, f"the store can't be written: {agent.store_fault}", "bad")
+        yield f"the store can't be written: {agent.store_fault}", "bad"
     if agent.store_files_fault:
-        write_clipped(screen, f"STORE: {agent.store_files_fault}", "bad")
-    for text in () if agent.files is None else file_lines(agent.files):
-        write_clipped(screen, text, "bad")
+        yield f"STORE: {agent.store_files_fault}", "bad"
+    if agent.files is not None:
+        yield from ((text, "bad") for text in file_lines(agent.files))
     delivery = agent.delivery
     if delivery is not None and not delivery.reachable:
         waiting = counted(delivery.waiting, "message")
-        text = f"the VIM can't be reached: {delivery.fault}; {waiting} waiting"
-        write_clipped(screen, text, "bad")
+        yield f"the VIM can't be reached: {delivery.fault}; {waiting} waiting", "bad"
     for host in status.hosts:
         if host.held_since is not None:
             since = moment(host.held_since)
             text = f"ALARM: {host.hostname}: alarms held back since {since}: {host.held_why}"
-            write_clipped(screen, text, "bad")
+            yield text, "bad"
+
+
+def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) -> None:
+    """Writes the agent, its hosts by name, and the selected instances, the worst first.
+
+    Raises:
+        UserError: the selection names what is not there.
+    """
+    agent, instances = status.agent, selection.of_instances(status.instances)
+    for text, colour in fleet_lines(status):
+        write_clipped(screen, text, colour)
     if status.hosts and selection.is_everything:
         hosts = status.hosts
         columns = [
@@ -86,7 +91,7 @@ def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) 
             column("HEALTH", [one.health for one in instances], HEALTH_COLOURS),
             column("REPORTED", ["yes" if one.reporting else "no" for one in instances]),
             attrs.evolve(
-                column("NOTE", [_doing(one, agent.actions) for one in instances]), flexible=True
+                column("NOTE", [doing(one, agent.actions) for one in instances]), flexible=True
             ),
         ]
         write_table(screen, columns)
@@ -109,7 +114,8 @@ def _note(host: FleetHostLine) -> str:
     return ", ".join(notes)
 
 
-def _doing(instance: FleetInstanceLine, actions: dict[str, str]) -> str:
+def doing(instance: FleetInstanceLine, actions: dict[str, str]) -> str:
+    """What is in progress, or the reason for the instance's state."""
     action, state = actions.get(instance.uuid), instance.domain_state
     note = f"{action} in progress" if action else instance.why
     if instance.heartbeating or not state or state in note:

@@ -117,7 +117,7 @@ class LiveStatus:
         self._screen.hold()
         try:
             if self._away:
-                text = f"AWAY: {self._away}; it is tried again, this is as of {self._as_of}"
+                text = f"AWAY, trying again; this is as of {self._as_of}: {self._away}"
                 write_clipped(self._screen, text, "bad")
             if self._status is not None:
                 self._write(self._status)

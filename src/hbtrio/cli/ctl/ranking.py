@@ -17,11 +17,14 @@ from hbtrio.wire.operator import FleetInstanceLine, FleetStatus, InstanceLine, S
 
 AnyInstance = TypeVar("AnyInstance", InstanceLine, FleetInstanceLine)
 
+#: See :func:`place_of`.
+Place = tuple[int, list[tuple[int, int, str]], str]
+
 #: What is ill is between what is lost and what nobody watches.
 _ILL: Final = "ill"
 
 #: The worst first; states that are not here come last.
-_WORST_FIRST: Final = ("lost", _ILL, "absent", "unwatched")
+WORST_FIRST: Final = ("lost", _ILL, "absent", "unwatched")
 
 _NUMBER: Final = re.compile(r"(\d+)")
 
@@ -100,8 +103,8 @@ class Selection:
         if self.states:
             chosen = [one for one in chosen if one.state.replace(" ", "-") in self.states]
         if self.unhealthy:
-            chosen = [one for one in chosen if _standing(one) in _WORST_FIRST]
-        return sorted(chosen, key=_place)
+            chosen = [one for one in chosen if standing_of(one) in WORST_FIRST]
+        return sorted(chosen, key=place_of)
 
 
 ALL: Final = Selection()
@@ -116,20 +119,21 @@ def shown_name(one: InstanceLine | FleetInstanceLine) -> str:
 
 def counts(instances: Iterable[InstanceLine | FleetInstanceLine]) -> str:
     """How many instances need somebody or do anything but heartbeat, in words; "" for none."""
-    found = Counter(_standing(one) for one in instances)
-    others = sorted(set(found) - {*_WORST_FIRST, "heartbeating"})
-    words = [state for state in (*_WORST_FIRST, *others) if found[state]]
+    found = Counter(standing_of(one) for one in instances)
+    others = sorted(set(found) - {*WORST_FIRST, "heartbeating"})
+    words = [state for state in (*WORST_FIRST, *others) if found[state]]
     return ", ".join(f"{found[state]} {state}" for state in words)
 
 
-def _standing(one: InstanceLine | FleetInstanceLine) -> str:
+def standing_of(one: InstanceLine | FleetInstanceLine) -> str:
     """The state of an instance, or ``ill`` for one that heartbeats and says so."""
     return _ILL if one.heartbeating and one.health == "unhealthy" else one.state
 
 
-def _place(one: InstanceLine | FleetInstanceLine) -> tuple[int, list[tuple[int, int, str]], str]:
-    standing = _standing(one)
-    worst = _WORST_FIRST.index(standing) if standing in _WORST_FIRST else len(_WORST_FIRST)
+def place_of(one: InstanceLine | FleetInstanceLine) -> Place:
+    """A key by which the worst come first, and among equals the names are in natural order."""
+    standing = standing_of(one)
+    worst = WORST_FIRST.index(standing) if standing in WORST_FIRST else len(WORST_FIRST)
     return worst, _natural(shown_name(one)), one.uuid
 
 

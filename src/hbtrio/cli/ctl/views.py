@@ -63,14 +63,15 @@ def show_status(screen: Screen, status: Status, selection: Selection = ALL) -> N
         UserError: the selection names what is not there.
     """
     instances = selection.of_instances(status.instances)
-    for text, colour in _host_lines(status.host, status.instances):
+    for text, colour in host_lines(status.host, status.instances):
         write_clipped(screen, text, colour)
     if not instances:
         return
     write_table(screen, list(_columns(instances, status.host.actions, screen.columns)))
 
 
-def _host_lines(host: HostLine, instances: Sequence[InstanceLine]) -> Iterator[tuple[str, str]]:
+def host_lines(host: HostLine, instances: Sequence[InstanceLine]) -> Iterator[tuple[str, str]]:
+    """A line that sums the host up, and one for each trouble of it, with their colours."""
     watched = [one for one in instances if one.policy is None or one.policy.watch]
     left_out = len(instances) - len(watched)
     yield (
@@ -183,7 +184,7 @@ def _columns(
         colours = dict.fromkeys(map(printable, reasons), "bad")
         not_acted = column("NOT ACTED", [one or "-" for one in reasons], colours)
         yield attrs.evolve(not_acted, flexible=True)
-    latest = [_latest(one, actions.get(one.uuid)) for one in instances]
+    latest = [latest_words(one, actions.get(one.uuid)) for one in instances]
     yield attrs.evolve(column("LAST", latest), flexible=True)
 
 
@@ -208,7 +209,7 @@ def _word(value: object) -> str:
     return str(value)
 
 
-def _latest(one: InstanceLine, action: str | None) -> str:
+def latest_words(one: InstanceLine, action: str | None) -> str:
     """What is in progress, or the last event."""
     going_on = [f"{action} in progress"] if action else []
     if one.open is not None:

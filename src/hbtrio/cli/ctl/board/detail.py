@@ -1,0 +1,52 @@
+"""The facts about the chosen instance, one a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hbtrio.cli.ctl.board.rows import Row
+from hbtrio.cli.ctl.table import HEALTH_COLOURS, STATE_COLOURS
+from hbtrio.cli.ctl.times import moment
+from hbtrio.cli.ctl.views import policy_words
+from hbtrio.text import printable
+from hbtrio.wire.operator import FleetInstanceLine, InstanceLine
+
+
+def detail_lines(row: Row) -> Iterator[tuple[str, str, str]]:
+    """What each fact is, the fact as a printable text, and its colour; without those unknown."""
+    one = row.instance
+    yield "uuid", printable(one.uuid), ""
+    yield "name", row.name, "title"
+    if one.name and printable(one.name) != row.name:
+        yield "in the guest", printable(one.name), ""
+    if row.host:
+        yield "host", row.host, ""
+    yield "state", row.state, STATE_COLOURS.get(row.state, "")
+    yield "why", printable(one.why), ""
+    yield "health", row.health, HEALTH_COLOURS.get(row.health, "")
+    rest = _of_host(one) if isinstance(one, InstanceLine) else _of_agent(one)
+    yield from ((name, printable(text), colour) for name, text, colour in rest if text)
+
+
+def _of_host(one: InstanceLine) -> Iterator[tuple[str, str, str]]:
+    yield "reason", one.health_reason, "bad"
+    trip = "" if one.round_trip_ms is None else f", RTT {one.round_trip_ms:.1f} ms"
+    every = f" every {one.interval_ms} ms" if one.interval_ms else ""
+    yield "beats", f"{one.beats}{every}, {one.missed} missed{trip}", ""
+    yield "windows", ", ".join(f"{name} {value:g} s" for name, value in one.windows_s.items()), ""
+    yield "when lost", one.corrective_action, ""
+    if one.domain is not None:
+        since = moment(one.domain.since)
+        yield "libvirt", f"{one.domain.name}: {one.domain.state} since {since}", ""
+    yield "owner", one.owner, "warn"
+    yield "not acted", one.not_acted, "bad"
+    yield "policy", policy_words(one.policy), ""
+    yield "socket", one.path, ""
+
+
+def _of_agent(one: FleetInstanceLine) -> Iterator[tuple[str, str, str]]:
+    yield "link", one.link, ""
+    yield "reported", "yes" if one.reporting else "no", ""
+    yield "windows", ", ".join(f"{name} {value:g} s" for name, value in one.windows_s.items()), ""
+    yield "when lost", one.corrective_action or "", ""
+    yield "libvirt", one.domain_state, ""
