@@ -155,6 +155,26 @@ async def test_one_that_answers_fresh_challenges_alone_is_left_alone_then() -> N
         assert world.channel(machine.guest).heartbeating
 
 
+async def test_the_time_of_silence_begins_anew_with_an_init() -> None:
+    """Its guest is starting, although it does not answer yet."""
+    async with libvirt_world() as world:
+        machine = await running(world)
+        falls_silent(machine.guest)
+        while not told(world, "loss"):
+            await world.sleep(0.1)
+        world.libvirt.hang()
+        while not told(world, "not-acted"):
+            await world.sleep(0.1)
+        world.libvirt.go_on()
+        for _ in range(5):
+            await world.sleep(4)
+            machine.guest.send_init()
+        assert started(world) == []
+        said = now()
+        await world.sleep(60)
+        assert world.processes.started[0].time_s >= said + 7
+
+
 async def test_a_vm_kept_after_a_panic_is_reset() -> None:
     async with libvirt_world() as world:
         machine = await running(world)
