@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 
-from hbtrio import log as hbtrio_log
-from hbtrio import log_limits
-from hbtrio.log import QUEUE, LogOnce, LogQueue, logging_to
-from hbtrio.log_limits import LineLimits, LineRate
+from hbtrio.log import LogOnce, LogQueue, logging_to, output
+from hbtrio.log import limits as log_limits
+from hbtrio.log.limits import LineLimits, LineRate
+from hbtrio.log.queue import QUEUE
 from support.tenant_texts import HOSTILE, TENANT_TEXTS, hostile_in
 
 HEAD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ")
@@ -192,7 +192,7 @@ def test_libraries_are_heard_only_when_something_is_wrong(stderr: Stream) -> Non
 
 
 def test_it_holds_nobody_up(stderr: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hbtrio_log, "_FLUSH_S", 0.01)
+    monkeypatch.setattr(output, "_FLUSH_S", 0.01)
     stderr.released.clear()
     with logging_into(stderr, limits=unlimited()):
         for number in range(QUEUE + 500):
@@ -323,7 +323,7 @@ def test_what_could_not_be_written_is_counted_and_said(stderr: Stream) -> None:
 def dev_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where /dev/log is for the time of a test."""
     path = str(tmp_path / "log")
-    monkeypatch.setattr(hbtrio_log, "_DEV_LOG", path)
+    monkeypatch.setattr(output, "_DEV_LOG", path)
     return path
 
 

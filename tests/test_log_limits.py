@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbtrio.log_limits import PERIOD_S, SUBJECTS, LineLimits, LineRate, Withheld
+from hbtrio.log.limits import PERIOD_S, SUBJECTS, LineLimits, LineRate, Withheld
 
 HERE: Final = ("channel.py", 12)
 THERE: Final = ("channel.py", 34)

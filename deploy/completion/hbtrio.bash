@@ -8,9 +8,9 @@
 _shtab_hbtrio_ctl_subparsers=(status show why tree wait watch vote notify events history release forget act)
 _shtab_hbtrio_subparsers=(guest host agent ctl apps lab check-config files)
 
-_shtab_hbtrio_guest_option_strings=(-h --help --config --name --device --wait-device --app-socket --log)
-_shtab_hbtrio_host_option_strings=(-h --help --config --channel-dir --control-socket --events --state-dir --log)
-_shtab_hbtrio_agent_option_strings=(-h --help --config --log)
+_shtab_hbtrio_guest_option_strings=(-h --help --config --name --device --wait-device --app-socket --log --log-format)
+_shtab_hbtrio_host_option_strings=(-h --help --config --channel-dir --control-socket --events --state-dir --log --log-format)
+_shtab_hbtrio_agent_option_strings=(-h --help --config --log --log-format)
 _shtab_hbtrio_ctl_status_option_strings=(-h --help --json --state --unhealthy --host --watch)
 _shtab_hbtrio_ctl_show_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_why_option_strings=(-h --help --json)
@@ -46,8 +46,11 @@ _shtab_hbtrio_check_config_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_files___copy_COMPGEN=_shtab_compgen_dirs
 
 _shtab_hbtrio_guest___log_choices=(stderr syslog)
+_shtab_hbtrio_guest___log_format_choices=(text json)
 _shtab_hbtrio_host___log_choices=(stderr syslog)
+_shtab_hbtrio_host___log_format_choices=(text json)
 _shtab_hbtrio_agent___log_choices=(stderr syslog)
+_shtab_hbtrio_agent___log_format_choices=(text json)
 _shtab_hbtrio_ctl_status___state_choices=(absent heartbeating lost not-watched paused restarting returning stopped suspended unwatched waiting)
 _shtab_hbtrio_ctl_wait___for_choices=(heartbeating healthy lost gone)
 _shtab_hbtrio_ctl_vote_pos_1_choices=(stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin)

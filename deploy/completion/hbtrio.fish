@@ -51,7 +51,7 @@ function _shtab_hbtrio_using
 end
 
 set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --for --host --key --kind --limit --log --name --recent --since --state --state-dir --timeout --token-file --url --watch
+set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --for --host --key --kind --limit --log --log-format --name --recent --since --state --state-dir --timeout --token-file --url --watch
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -66,6 +66,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using guest' -l device -xka "(__fish_comple
 complete -c hbtrio -n '_shtab_hbtrio_using guest' -l wait-device -d 'wait for a device that is missing at the start (default: end with status 6)'
 complete -c hbtrio -n '_shtab_hbtrio_using guest' -l app-socket -xka "(__fish_complete_path (commandline -ct))" -d 'unix socket where applications register (default: $HBTRIO_APP_SOCKET, else /var/run/.guest_heartbeat_api; if it can'"'"'t be created there, the guest runs without applications)'
 complete -c hbtrio -n '_shtab_hbtrio_using guest' -l log -xka "stderr syslog" -d 'destination of the log (default stderr)'
+complete -c hbtrio -n '_shtab_hbtrio_using guest' -l log-format -xka "text json" -d 'what the log looks like (default text; json: an object on each line, for programs)'
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a host -d 'run the daemon on a compute host'
 complete -c hbtrio -n '_shtab_hbtrio_using host' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using host' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration (default /etc/hbtrio/host.toml)'
@@ -74,10 +75,12 @@ complete -c hbtrio -n '_shtab_hbtrio_using host' -l control-socket -xka "(__fish
 complete -c hbtrio -n '_shtab_hbtrio_using host' -l events -x -d 'file for events, as JSON lines; -: standard output'
 complete -c hbtrio -n '_shtab_hbtrio_using host' -l state-dir -x -d 'directory for what is remembered across restarts'
 complete -c hbtrio -n '_shtab_hbtrio_using host' -l log -xka "stderr syslog" -d 'destination of the log'
+complete -c hbtrio -n '_shtab_hbtrio_using host' -l log-format -xka "text json" -d 'what the log looks like (json: an object on each line, for programs)'
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a agent -d 'run the daemon on the controller'
 complete -c hbtrio -n '_shtab_hbtrio_using agent' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using agent' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration (default /etc/hbtrio/agent.toml)'
 complete -c hbtrio -n '_shtab_hbtrio_using agent' -l log -xka "stderr syslog" -d 'destination of the log'
+complete -c hbtrio -n '_shtab_hbtrio_using agent' -l log-format -xka "text json" -d 'what the log looks like (json: an object on each line, for programs)'
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a ctl -d 'ask a daemon, or make it act'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl' -l url -x -d 'the host or agent: unix:PATH or http[s]://HOST:PORT (default: $HBTRIO_URL, else the host on this machine, else the agent on it)'

@@ -53,6 +53,7 @@ _shtab_hbtrio_agent_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--config[configuration (default \/etc\/hbtrio\/agent.toml)]:FILE:_files"
   "--log[destination of the log]:log:(stderr syslog)"
+  "--log-format[what the log looks like (json\: an object on each line, for programs)]:log_format:(text json)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -243,6 +244,7 @@ _shtab_hbtrio_guest_options=(
   "--wait-device[wait for a device that is missing at the start (default\: end with status 6)]"
   "--app-socket[unix socket where applications register (default\: \$HBTRIO_APP_SOCKET, else \/var\/run\/.guest_heartbeat_api\; if it can\'t be created there, the guest runs without applications)]:PATH:_files"
   "--log[destination of the log (default stderr)]:log:(stderr syslog)"
+  "--log-format[what the log looks like (default text\; json\: an object on each line, for programs)]:log_format:(text json)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -256,6 +258,7 @@ _shtab_hbtrio_host_options=(
   "--events[file for events, as JSON lines\; -\: standard output]:FILE|-:"
   "--state-dir[directory for what is remembered across restarts]:DIR:"
   "--log[destination of the log]:log:(stderr syslog)"
+  "--log-format[what the log looks like (json\: an object on each line, for programs)]:log_format:(text json)"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from hbtrio.lab.daemon import Daemon
-from hbtrio.log_limits import SUBJECT_RATE
+from hbtrio.log.limits import SUBJECT_RATE
 from support.real_agent import real_agent
 from support.real_processes import SOON_S, logged
 

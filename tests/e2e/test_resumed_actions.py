@@ -266,6 +266,6 @@ async def test_a_second_term_ends_it_at_once_and_the_next_host_resumes() -> None
             await logged(one.scene.host_log, "stopping: waiting at most 60 s")
             os.kill(host.pid, signal.SIGTERM)
         assert is_gone(one.started[0])
-        await logged(one.scene.host_log, "stopping in the middle of live-migrate on")
+        await logged(one.scene.host_log, "stopping in the middle of action live-migrate")
         await one.scene.start_host()
         await one.outcome(f"live-migrate: failed: {INTERRUPTED}")

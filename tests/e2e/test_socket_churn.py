@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from hbtrio.lab.scene import Scene, open_scene
-from hbtrio.log_limits import PLACE_RATE, RARE_RATE
+from hbtrio.log.limits import PLACE_RATE, RARE_RATE
 from support.guest_farm import module_environment, open_guest_farm, uuid_of
 
 pytestmark = pytest.mark.processes

@@ -15,6 +15,7 @@ import trio
 from hbtrio.lab.cloud import HOSTNAMES, Cloud, open_cloud
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.waits import until_heartbeating, until_linked
+from support.nameless import nameless
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("home")]
 
@@ -137,3 +138,6 @@ async def test_each_action_is_soon_over_and_nobody_is_lost() -> None:
         assert [event for event in cloud.events.since() if event.get("kind") == "loss"] == []
         assert [body for body in cloud.vim.received.since() if body["event-type"] == "alarm"] == []
         assert cloud.vim.unasked == 0
+        names = {vm.uuid: name for name, vm in vms.items()}
+        for log in (cloud.agent.log, cloud.hosts[SOURCE].host_log):
+            assert nameless(log.read_text().splitlines(), names) == []

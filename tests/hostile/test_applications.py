@@ -16,7 +16,7 @@ import trio
 
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.scene import Scene, event, open_scene
-from hbtrio.log_limits import GUEST_PLACE_RATE, RARE_RATE
+from hbtrio.log.limits import GUEST_PLACE_RATE, RARE_RATE
 from hbtrio.wire.app_messages import AppChallenge, AppInitAck
 from hbtrio.wire.vocabulary import VoteResult
 from support.hostile_applications import hostile_applications

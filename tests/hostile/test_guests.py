@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from hbtrio.lab.scene import Scene, open_scene
-from hbtrio.log_limits import PLACE_RATE, RARE_RATE
+from hbtrio.log.limits import PLACE_RATE, RARE_RATE
 from support.guest_farm import open_guest_farm, uuid_of
 from support.hostile_guests import KINDS, hostile_guests
 from support.real_processes import descriptors, resident_mib, until

@@ -20,7 +20,7 @@ import pytest
 import trio
 
 from hbtrio.lab.daemon import Daemon
-from hbtrio.log_limits import GUEST_PLACE_RATE, RARE_RATE
+from hbtrio.log.limits import GUEST_PLACE_RATE, RARE_RATE
 from hbtrio.wire.app_messages import AppActionNotify, AppChallenge, AppInitAck
 from hbtrio.wire.lines import LineReader
 from hbtrio.wire.vocabulary import VoteResult

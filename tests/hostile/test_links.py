@@ -13,7 +13,7 @@ import attrs
 import pytest
 import trio
 
-from hbtrio.log_limits import PLACE_RATE, RARE_RATE
+from hbtrio.log.limits import PLACE_RATE, RARE_RATE
 from support.guest_farm import module_environment
 from support.hostile_links import WELCOME, name_of
 from support.real_agent import RealAgent, real_agent

@@ -31,6 +31,7 @@ from hbtrio.api.places import SAFE_METHODS, request_classes
 from hbtrio.config.host import ControlSettings
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import PEER_EXTENSION, PeerCredentials
+from hbtrio.log.subject import fields
 from hbtrio.policy.quota import Quota
 from hbtrio.text import printable
 
@@ -129,8 +130,9 @@ class ControlAdmission:
         else:
             reason = f"{who} is in no group of [control] of host.toml"
         path = printable(scope["path"])[:_PATH]
-        _log.warning("operator %s; refused: %s %s", reason, scope["method"], path)
         act = None if scope["method"] in SAFE_METHODS else _ACT.fullmatch(scope["path"])
+        about = fields("refused", uuid="" if act is None else act["uuid"] or "")
+        _log.warning("operator %s; refused: %s %s", reason, scope["method"], path, extra=about)
         if act is not None and self._recorded.take(trio.current_time()):
             self._refused(act["uuid"] or "", act["what"], f"operator {who}", reason)
         return failure(403, reason)

@@ -45,6 +45,7 @@ from hbtrio.api.host_status import host_status, instance_status, left_out_status
 from hbtrio.api.metrics import METRICS_TYPE
 from hbtrio.api.page import page_routes
 from hbtrio.api.task_tree import tree_reply
+from hbtrio.log.subject import fields
 from hbtrio.nursery.host.action_runs import ActionRefused
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.memory import NotKept
@@ -163,7 +164,7 @@ class _HostApi:
             begin_by(request, self._host.clock).check()
         if not self._host.corrective.brake.release():
             raise HTTPException(409, "the brake is not closed: no corrective command is held back")
-        _log.warning("the brake is released for %s", who)
+        _log.warning("the brake is released for %s", who, extra=fields("brake"))
         self._host.remembering.brake_released(who)
         return Response(status_code=204)
 
@@ -194,7 +195,7 @@ class _HostApi:
                 begin_by=begin_by(request, self._host.clock),
                 who=who,
             )
-        _log.info("%s: action %s for %s", action.uuid, name, who)
+        _log.info("%s: action %s for %s", action.uuid, name, who, extra=fields("action"))
         return api_parts.stream(request, action.progress())
 
 

@@ -1,6 +1,6 @@
 """Runs on the controller: serves the VIM, commands the hosts and delivers what they report.
 
---log overrides FILE. SIGTERM ends it; undelivered reports stay in the store.
+--log and --log-format override FILE. SIGTERM ends it; undelivered reports stay in the store.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from hbtrio.config.endpoints import is_local
 from hbtrio.config.toml import load_toml
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
-from hbtrio.log import logging_to
+from hbtrio.log import LogQueue, logging_to
 from hbtrio.net.endpoints import Endpoint, Listener
 from hbtrio.net.tls_files import TlsFiles, client_files
 from hbtrio.nursery.agent.daemon import Agent, open_agent
+from hbtrio.nursery.agent.subjects import FleetSubjects
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.store.store import Store
@@ -53,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help=f"configuration (default {DEFAULT_AGENT_CONFIG})"
     )
     parser.add_argument("--log", choices=("stderr", "syslog"), help="destination of the log")
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        help="what the log looks like (json: an object on each line, for programs)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -67,8 +73,13 @@ def run(options: argparse.Namespace) -> int:
         config = load_toml(options.config, AgentConfig)
     config = attrs.evolve(config, name=config.name or platform.node())
     allow_descriptors()
-    with logging_to(options.log or config.log, ident="hbtrio-agent", level=config.log_level):
-        trio.run(_serve, config, str(options.config or DEFAULT_AGENT_CONFIG))
+    with logging_to(
+        options.log or config.log,
+        ident="hbtrio-agent",
+        log_format=options.log_format or config.log_format,
+        level=config.log_level,
+    ) as log:
+        trio.run(_serve, config, str(options.config or DEFAULT_AGENT_CONFIG), log)
     return ExitStatus.DONE
 
 
@@ -81,7 +92,7 @@ def _new_id() -> str:
     return str(uuid.uuid4())
 
 
-async def _serve(config: AgentConfig, file: str) -> None:
+async def _serve(config: AgentConfig, file: str, log: LogQueue) -> None:
     files = FileWatch(wall_clock)
     link = Endpoint.parse(config.link.listen)
     link_tls = None
@@ -127,6 +138,7 @@ async def _serve(config: AgentConfig, file: str) -> None:
         )
         # The APIs end first: what they have begun to answer needs all that is behind them.
         async with manager.keep_alive(), running as agent, trio.open_nursery() as apis:
+            log.find = FleetSubjects(agent.fleet).find
 
             async def end_when_unsure() -> None:
                 await store.unsure()

@@ -20,8 +20,8 @@ import trio
 from hbtrio.config.guest import DEFAULT_GUEST_CONFIG, GuestConfig, load_guest_config
 from hbtrio.errors import ConfigError, ExitStatus
 from hbtrio.fsm.guest_session import SessionSettings
-from hbtrio.log import logging_to
-from hbtrio.log_limits import GUEST_PLACE_RATE, LineLimits
+from hbtrio.log import Subject, logging_to
+from hbtrio.log.limits import GUEST_PLACE_RATE, LineLimits
 from hbtrio.nursery.guest.app_socket import AppSocket
 from hbtrio.nursery.guest.app_status import AppStatusSocket
 from hbtrio.nursery.guest.applications import MAX_CONNECTIONS, Applications
@@ -78,6 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="stderr",
         help="destination of the log (default %(default)s)",
     )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="what the log looks like (default %(default)s; json: an object on each line, "
+        "for programs)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -92,8 +99,10 @@ def run(options: argparse.Namespace) -> int:
     with logging_to(
         options.log,
         ident="Guest-Client",
+        log_format=options.log_format,
         prefix="Guest-Client",
         limits=LineLimits(GUEST_PLACE_RATE),
+        own=Subject(name=_name(options)),
     ):
         trio.run(_serve, options, config, device)
     return ExitStatus.DONE
@@ -103,6 +112,10 @@ def _load(options: argparse.Namespace) -> GuestConfig:
     if options.config is None:
         return load_guest_config(missing_ok=True)
     return load_guest_config(options.config)
+
+
+def _name(options: argparse.Namespace) -> str:
+    return options.name or platform.node()
 
 
 def _setup(
@@ -117,7 +130,7 @@ def _setup(
         device=device,
         voters=AllVoters(scripts, applications),
         session=SessionSettings(
-            name=options.name or platform.node(),
+            name=_name(options),
             hb_interval_ms=config.hb_interval_ms,
             hb_init_retry_ms=config.hb_init_retry_ms,
             hb_min_timeout_ms=config.hb_min_timeout_ms,

@@ -36,7 +36,7 @@ from hbtrio.config.host import (
 from hbtrio.config.toml import load_toml, structure
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import serve_http
-from hbtrio.log import LogQueue, logging_to
+from hbtrio.log import LogQueue, Subject, logging_to
 from hbtrio.net.endpoints import Endpoint, Listener
 from hbtrio.net.tls import expiry_of
 from hbtrio.net.tls_files import TlsFiles, client_files
@@ -52,6 +52,7 @@ from hbtrio.nursery.host.events_watch import watch_events_file
 from hbtrio.nursery.host.memory import HostMemory, open_memory
 from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.nursery.host.reports import Reports
+from hbtrio.nursery.host.subjects import HostSubjects
 from hbtrio.nursery.port import UnixDialer
 from hbtrio.store.host_records import Moment
 from hbtrio.store.host_store import HostStore
@@ -79,6 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--state-dir", metavar="DIR", help="directory for what is remembered across restarts"
     )
     parser.add_argument("--log", choices=("stderr", "syslog"), help="destination of the log")
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        help="what the log looks like (json: an object on each line, for programs)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -95,7 +101,13 @@ def run(options: argparse.Namespace) -> int:
             resources.callback(events.close)
         # Before the watch: a directory that is waited for is a line in the log.
         log = resources.enter_context(
-            logging_to(config.log, ident="hbtrio-host", level=config.log_level)
+            logging_to(
+                config.log,
+                ident="hbtrio-host",
+                log_format=config.log_format,
+                level=config.log_level,
+                own=Subject(host=config.hostname),
+            )
         )
         names = resources.enter_context(InotifyWatch(config.channel_dir))
         watch = resources.enter_context(ClaimedWatch(names, config.channel_dir))
@@ -112,7 +124,7 @@ def _load(options: argparse.Namespace) -> HostConfig:
         config = load_toml(options.config, HostConfig)
     given: dict[str, Any] = {
         name: value
-        for name in ("channel_dir", "control_socket", "events", "state_dir", "log")
+        for name in ("channel_dir", "control_socket", "events", "state_dir", "log", "log_format")
         if (value := getattr(options, name)) is not None
     }
     for name in ("channel_dir", "control_socket", "events", "state_dir"):
@@ -183,6 +195,7 @@ async def _serve(
                 trio.open_nursery() as nursery,
                 open_host(config, environment, events) as host,
             ):
+                log.find = HostSubjects(config.hostname, host.channels, host.domains).find
                 api = host_api(host, access)
                 await nursery.start(_serve_api, host, "operator", api, [listener], None)
                 if observed is not None:

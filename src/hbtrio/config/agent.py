@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import attrs
 
 from hbtrio.config.endpoints import clash, is_local, listen_at, tls_of_an_api
-from hbtrio.config.host import BrakeSettings, LogLevel, LogTarget
+from hbtrio.config.host import BrakeSettings, LogFormat, LogLevel, LogTarget
 from hbtrio.config.notify import NotifySettings
 from hbtrio.config.rules import Rule, Ruled
 from hbtrio.config.settings import choice, number, path, table, word
@@ -133,6 +133,7 @@ class AgentConfig(Ruled):
 
     name: str = word("", r"[A-Za-z0-9._-]{0,253}", "a host name, or empty")
     log: LogTarget = choice("stderr", LogTarget)
+    log_format: LogFormat = choice("text", LogFormat)
     log_level: LogLevel = choice("info", LogLevel)
     vim: VimSettings = table(VimSettings)
     link: LinkSettings = table(LinkSettings)

@@ -46,6 +46,7 @@ from hbtrio.wire.vocabulary import ActionName
 DEFAULT_HOST_CONFIG: Final = "/etc/hbtrio/host.toml"
 
 LogTarget = Literal["stderr", "syslog"]
+LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 AgentMayRun = Literal["configured", "any"]
 LibvirtUse = Literal["auto", "on", "off"]
@@ -258,6 +259,7 @@ class HostConfig(Ruled):
     #: Empty: the system's host name, which the caller looks up.
     hostname: str = word("", r"[A-Za-z0-9._-]{0,253}", "a host name, or empty")
     log: LogTarget = choice("stderr", LogTarget)
+    log_format: LogFormat = choice("text", LogFormat)
     log_level: LogLevel = choice("info", LogLevel)
     heartbeat: HeartbeatSettings = table(HeartbeatSettings)
     limits: LimitSettings = table(LimitSettings)

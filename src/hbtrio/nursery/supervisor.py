@@ -45,7 +45,10 @@ class Supervisor:
                 await child()
             except Exception:  # noqa: BLE001 - this is the boundary where programming errors end
                 self.count_crash()
-                _log.exception("%s failed and will be restarted", name)
+                # Word by word: an instance's uuid is an argument by itself, and gets its name.
+                words = name.split()
+                heads = " ".join(["%s"] * len(words))
+                _log.exception(f"{heads} failed and will be restarted", *words)
             else:
                 return
             if trio.current_time() - started > _HEALTHY_S:

@@ -217,13 +217,11 @@ class BallotWindow(Window[Outcome]):
         sources: Iterable[Source] = (),
         subject: str = "",
         *,
-        subject_name: str = "",
         allows_s: float = math.inf,
     ) -> None:
         super().__init__(seconds, guard, sources=sources, allows_s=allows_s)
-        self._log_suffix = f" ({subject_name})" if subject_name else ""
         self.kind = kind
-        self._log_prefix = f"{subject}: " if subject else ""
+        self._subject = (subject,) if subject else ()
         self.ballot = ballot
         self._announce = announce
         self._announced = False
@@ -268,14 +266,8 @@ class BallotWindow(Window[Outcome]):
     def _expire(self) -> None:
         silent = ", ".join(self.ballot.owed)
         if self.ballot.expire() is not None:
-            _log.info(
-                "%s%s window closed after %g s, no answer from %s%s",
-                self._log_prefix,
-                self.kind,
-                self.seconds,
-                silent,
-                self._log_suffix,
-            )
+            text = "%s window closed after %g s, no answer from %s"
+            self._log(text, self.kind, self.seconds, silent)
         self._settle()
 
     def _settle(self) -> None:
@@ -308,14 +300,17 @@ class BallotWindow(Window[Outcome]):
         self._results[answer.result] += 1
         if self._results[answer.result] <= LINES_EACH:
             reason = f": {answer.reason}" if answer.reason else ""
-            _log.info("%s%s: %s%s", self._log_prefix, voter, answer.result, reason)
+            self._log("%s: %s%s", voter, answer.result, reason)
 
     def _log_surplus(self) -> None:
         surplus = sum(max(0, count - LINES_EACH) for count in self._results.values())
         if surplus:
-            _log.info(
-                "%s%s window: %d more answers not shown", self._log_prefix, self.kind, surplus
-            )
+            self._log("%s window: %d more answers not shown", self.kind, surplus)
+
+    def _log(self, text: str, *args: object) -> None:
+        # The bound of lines is one of a place, and three lines in one place had one together.
+        prefix = "%s: " if self._subject else ""
+        _log.info(f"{prefix}{text}", *self._subject, *args, stacklevel=2)
 
 
 async def stay_silent(_: BallotWindow) -> Answer | None:

@@ -278,7 +278,7 @@ async def test_the_name_of_an_instance_that_is_evacuated(tmp_path: Path) -> None
         assert of_instance(world) == ("new", "heartbeating", "")
         await new.send(Gone(VM, "removed"))
         await wait_all_tasks_blocked()
-        assert of_instance(world) == ("", "unknown", "removed")
+        assert of_instance(world) == ("new", "unknown", "removed")
 
 
 @pytest.mark.parametrize("how", ["deleted", "forgotten"])

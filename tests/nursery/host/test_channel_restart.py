@@ -616,5 +616,5 @@ async def test_the_line_about_its_end_names_the_instance(
     guest.answers_after_s = None
     await world.at(200)
     lines = [record.getMessage() for record in caplog.records]
-    closed = f"{guest.uuid}: RESTART window closed after 121 s, no answer from instance (vm)"
+    closed = f"{guest.uuid}: RESTART window closed after 121 s, no answer from instance"
     assert closed in lines

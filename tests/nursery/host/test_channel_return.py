@@ -281,9 +281,7 @@ async def test_silent_again_at_the_call_off_time_it_is_an_alarm_and_no_action(
         await world.at(CALLED_OFF)
         why = "silent again after pause, which should be over by now"
         alarms = [one for one in caplog.records if "ALARM" in one.getMessage()]
-        assert [one.getMessage() for one in alarms] == [
-            f"{guest.uuid} ALARM: unwatched: {why} (vm)"
-        ]
+        assert [one.getMessage() for one in alarms] == [f"{guest.uuid} ALARM: unwatched: {why}"]
         assert alarms[0].levelname == "CRITICAL"
         assert changes == [guest.uuid]
         channel = world.channel(guest)

@@ -102,8 +102,8 @@ async def test_a_command_is_held_back_for_one_interval(
     await world.at(DUE)
     assert started(world) == [Moment(DUE, ("reset", guest.uuid))]
     assert said(caplog) == [
-        ("WARNING", f"{guest.uuid}: reboot: running ['reset', '{guest.uuid}'] (vm)"),
-        ("INFO", f"{guest.uuid}: reboot done (vm)"),
+        ("WARNING", f"{guest.uuid}: reboot: running ['reset', '{guest.uuid}']"),
+        ("INFO", f"{guest.uuid}: reboot done"),
     ]
     assert (world.host.corrective.ran, world.host.corrective.failed) == (1, 0)
 
@@ -126,7 +126,7 @@ async def test_back_in_the_meantime_nothing_is_run(
     await world.at(60)
     assert started(world) == []
     assert said(caplog) == [
-        ("INFO", f"{guest.uuid}: reboot not run: the instance is heartbeating now (vm)")
+        ("INFO", f"{guest.uuid}: reboot not run: the instance is heartbeating now")
     ]
 
 
@@ -138,9 +138,7 @@ async def test_removed_in_the_meantime_nothing_is_run(
     guest.vanish()
     await world.at(60)
     assert started(world) == []
-    assert said(caplog) == [
-        ("INFO", f"{guest.uuid}: reboot not run: the instance is gone now (vm)")
-    ]
+    assert said(caplog) == [("INFO", f"{guest.uuid}: reboot not run: the instance is gone now")]
 
 
 async def test_a_freeze_in_the_hold_does_not_reboot_who_is_back(
@@ -352,7 +350,7 @@ async def test_at_most_so_many_an_hour_for_each_instance(caplog: pytest.LogCaptu
         assert [moment.time_s for moment in started(world)] == [21.0, 81.0]
         refused = (
             "ERROR",
-            f"{guest.uuid}: log not run: limit reached: 2 per hour (vm)",
+            f"{guest.uuid}: log not run: limit reached: 2 per hour",
         )
         assert said(caplog)[-1] == refused
         falls_ill(other, CorrectiveAction.LOG)
@@ -392,7 +390,7 @@ async def test_a_command_that_fails(
     async with world_of(run=run) as world:
         guest = await lost(world)
         await world.at(60)
-        assert said(caplog)[-1] == ("ERROR", f"{guest.uuid}: reboot failed: {fault} (vm)")
+        assert said(caplog)[-1] == ("ERROR", f"{guest.uuid}: reboot failed: {fault}")
         assert (world.host.corrective.ran, world.host.corrective.failed) == (1, 1)
         assert world.reports(since=8)[0] == (
             DUE,
@@ -416,7 +414,7 @@ async def test_a_command_that_cannot_start_is_tried_again(
         assert world.channel(guest).restart.window is None
         assert world.channel(guest).heartbeat.state is HeartbeatState.RETURNING
         await world.at(1000)
-        failed = f"{guest.uuid}: reboot failed: reset: No such file or directory (vm)"
+        failed = f"{guest.uuid}: reboot failed: reset: No such file or directory"
         assert said(caplog).count(("ERROR", failed)) == 6
         outcomes = [told for told in world.reports() if told[1] == "corrective"]
         assert [told[0] for told in outcomes] == [8.0, 13.0, 23.0, 43.0, 83.0, 143.0]
@@ -446,7 +444,7 @@ async def test_a_command_that_hangs_is_ended_in_time(caplog: pytest.LogCaptureFi
         assert world.processes.cancelled == [Moment(DUE + 30, ("reset", guest.uuid))]
         assert said(caplog)[-1] == (
             "ERROR",
-            f"{guest.uuid}: reboot failed: timed out after 30 s (vm)",
+            f"{guest.uuid}: reboot failed: timed out after 30 s",
         )
         assert world.host.corrective.failed == 1
 

@@ -162,8 +162,8 @@ def test_each_is_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
         f"{UUID} stopped: reason 1",
         f"{UUID} vote stop reject: reason 2",
         f"{UUID} vote stop accept",
-        f"{UUID} stopped: reason 4 (web-1)",
-        f"{UUID} stopped (web-1)",
+        f"{UUID} stopped: reason 4",
+        f"{UUID} stopped",
     ]
 
 

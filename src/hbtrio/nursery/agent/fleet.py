@@ -47,7 +47,7 @@ class Fleet:
         self._live: dict[tuple[str, str], Instance] = {}
         #: Since when they are in their states, on trio's clock, as far as this process was told.
         self._since: dict[tuple[str, str], float] = {}
-        #: Last names of instances of hosts whose reports were forgotten, by hostname and uuid.
+        #: Last names of instances that their hosts don't report, by hostname and uuid.
         self._names: dict[str, dict[str, str]] = {}
 
     def take_in(self, hostname: str) -> bool:
@@ -149,20 +149,28 @@ class Fleet:
         """Notes a host's report about an instance; None: the host no longer has the instance."""
         key = (hostname, uuid)
         if instance is None:
-            self._live.pop(key, None)
+            self._keep_name(hostname, uuid, self._live.pop(key, None))
             self._since.pop(key, None)
         else:
             before = self._live.get(key)
             if before is None or before.state != instance.state:
                 self._since[key] = trio.current_time()
             self._live[key] = instance
-            self._names.get(hostname, {}).pop(uuid, None)
+            if instance.name:
+                self._names.get(hostname, {}).pop(uuid, None)
 
     def note_move(self, before: InstanceRecord, hostname: str) -> None:
         """Notes a move to another host; the last name is kept until that host reports."""
         name = self._names.get(before.hostname, {}).pop(before.uuid, "")
+        if not name and (live := self.live_on(before.hostname, before.uuid)) is not None:
+            name = live.name
         if name:
             self._names.setdefault(hostname, {})[before.uuid] = name
+
+    def _keep_name(self, hostname: str, uuid: str, live: Instance | None) -> None:
+        # One that moves is gone from its old host before the new one reports it.
+        if live is not None and live.name and self.host_of(uuid) == hostname:
+            self._names.setdefault(hostname, {})[uuid] = live.name
 
     def drop_instance(self, bound: InstanceRecord) -> None:
         """Removes an instance."""

@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 import attrs
 import trio
 
+from hbtrio.log.subject import fields
 from hbtrio.nursery.agent.arrivals import instance_on_its_host
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession, HostUnreachable, NotDone
@@ -216,7 +217,8 @@ class AgentActions:
             who=action.who,
             command_id=command_id,
         )
-        _log.info("%s: action %s by %s", entry.uuid, entry.reason, entry.who)
+        about = fields(entry.kind)
+        _log.info("%s: action %s by %s", entry.uuid, entry.reason, entry.who, extra=about)
         self._history.publish(entry)
         try:
             await self._store.record(entry)

@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from hbtrio.log.subject import fields
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.host_session import HostSession
 from hbtrio.nursery.agent.instance_states import ALARMS, InstanceStates, warn_of_vote
@@ -293,7 +294,7 @@ class HostEvents:
 
     async def _lose(self, hostname: str) -> None:
         reason = f"no link for {self._grace_s:g} s"
-        _log.error("%s: %s", hostname, reason)
+        _log.error("%s: %s", hostname, reason, extra=fields("host-unreachable"))
         self._fleet.lose_host(hostname)
         self._guard.forget(hostname)
         entry = HistoryEntry(self._wall_clock(), "host-unreachable", "", hostname, reason)

@@ -221,8 +221,8 @@ class AgentInventory:
             self._enabled_unheard.add(instance.uuid)
         self.send_reporting(instance)
         if before is not None and before.hostname != instance.hostname:
-            _log.info("%s: moved from %s to %s", instance.uuid, before.hostname, instance.hostname)
             self._fleet.note_move(before, instance.hostname)
+            _log.info("%s: moved from %s to %s", instance.uuid, before.hostname, instance.hostname)
             self._states.moved(instance)
             self._disable_reporting(before)
             reason = f"it has moved to {instance.hostname}"

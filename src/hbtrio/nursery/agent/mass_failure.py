@@ -32,6 +32,7 @@ from hbtrio.fsm.host_alarms import (
     WithdrawAlarm,
     is_well,
 )
+from hbtrio.log.subject import fields
 from hbtrio.nursery.agent.alarm_holds import AlarmHolds, Released, record_of
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.broadcast import Broadcast
@@ -248,10 +249,10 @@ class MassFailureGuard:
                 case RaiseHostAlarm(hold):
                     self.alarms += 1
                     text = "ALARM: %s: %s: alarms of its instances are held back"
-                    _log.critical(text, hostname, hold.reason)
+                    _log.critical(text, hostname, hold.reason, extra=fields("mass-failure"))
                     await self._holds.keep(hold)
                 case ReportReturn():
-                    _log.warning("%s: recovered", hostname)
+                    _log.warning("%s: recovered", hostname, extra=fields("mass-failure"))
                 case ReportSettling():
                     text = "%s: instances not back within %g s will raise alarms"
                     _log.warning(text, hostname, SETTLE_S)

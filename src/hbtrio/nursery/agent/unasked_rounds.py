@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from hbtrio.log.subject import fields
 from hbtrio.nursery.agent.fleet import Fleet
 from hbtrio.nursery.agent.open_rounds import OpenedRound, history_of, kind_of, no_part
 from hbtrio.nursery.broadcast import Broadcast
@@ -101,7 +102,8 @@ class UnaskedRounds:
         may_answer = is_owned or self._fleet.may_be_heartbeating(record.uuid)
         level = logging.WARNING if may_answer else logging.INFO
         what = f"{kind_of(record)} on {record.event} for {record.asked_by}"
-        _log.log(level, "%s: no %s: %s", record.uuid, what, reason)
+        about = fields(kind_of(record))
+        _log.log(level, "%s: no %s: %s", record.uuid, what, reason, extra=about)
         if may_answer:
             raise OutcomeUnknown(reason) if is_unknown else CantAsk(reason)
         return no_part(reason)

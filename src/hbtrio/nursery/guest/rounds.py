@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from hbtrio.fsm.ballot import Ballot, Outcome
+from hbtrio.log.subject import fields
 from hbtrio.nursery.guest.outbox import Outbox
 from hbtrio.nursery.guest.voters import Voters
 from hbtrio.nursery.window_tasks import WindowTasks
@@ -81,6 +82,7 @@ class GuestRounds:
             window.kind,
             window.seconds,
             ", ".join(handlers) or "nobody",
+            extra=fields(notify.notification_type),
         )
         self._window = window
         self.tasks.hold(window, handlers)
@@ -104,6 +106,7 @@ class GuestRounds:
             notify.event_type,
             outcome.result,
             f" ({reason})" if reason else "",
+            extra=fields(notify.notification_type),
         )
         self._outbox.put(
             ActionResponse(

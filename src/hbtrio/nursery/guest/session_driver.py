@@ -10,6 +10,7 @@ import trio
 
 from hbtrio.fsm import guest_session as fsm
 from hbtrio.fsm.guest_session import GuestSession, SessionSettings, SessionState
+from hbtrio.log.subject import fields
 from hbtrio.nursery.guest.health import GuestHealth
 from hbtrio.nursery.guest.outbox import Outbox
 from hbtrio.nursery.guest.rounds import GuestRounds
@@ -130,7 +131,8 @@ class SessionDriver:
                     self._sleep.cancel()  # it depends on the state
                     if new is SessionState.ENABLED:
                         self._unanswered_inits = 0
-                    _log.info("heartbeat state change from %s to %s, event=%s.", old, new, event)
+                    text = "heartbeat state change from %s to %s, event=%s."
+                    _log.info(text, old, new, event, extra=fields("state-change"))
         # A later deadline, which each challenge sets, is found when the sleep ends.
         if self.session.deadline < self._wakes_at:
             self._sleep.cancel()

@@ -29,6 +29,7 @@ from hbtrio.fsm.action import (
     Step,
 )
 from hbtrio.fsm.ballot import BallotState
+from hbtrio.log.subject import fields
 from hbtrio.nursery.host.action_command import run_command
 from hbtrio.nursery.host.action_rounds import ActionRounds
 from hbtrio.nursery.host.action_tools import ActionTools
@@ -143,7 +144,8 @@ class ActionRun:
         except Expired as error:
             self._machine.expired()
             self._reason = str(error)
-        _log.info("%s: action %s: %s", self.uuid, self.name, self.outcome)
+        about = fields("action")
+        _log.info("%s: action %s: %s", self.uuid, self.name, self.outcome, extra=about)
         self._has_ended = True
 
     def close(self) -> None:

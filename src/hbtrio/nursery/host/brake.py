@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from hbtrio.log.subject import fields
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.store.host_records import HoldRecord
@@ -76,7 +77,8 @@ class Brake:
         """
         kept = {hold.uuid for hold in holds if hold.kind == KIND}
         if kept and not self.closed:
-            _log.warning("the brake is closed, as it was before the host's restart")
+            text = "the brake is closed, as it was before the host's restart"
+            _log.warning(text, extra=fields("brake"))
             self._released = trio.Event()
         self._failed |= kept - {""}
         self._unheard = kept - {""}
@@ -100,7 +102,7 @@ class Brake:
         silent = sum(one in self._unheard or self._is_silent(one) for one in self._failed)
         if silent <= self._mass_failures.share * len(self._failed):
             text = "the brake is released: of %d instances that failed together %d are silent"
-            _log.warning(text, len(self._failed), silent)
+            _log.warning(text, len(self._failed), silent, extra=fields("brake"))
             self._open()
 
     def _open(self) -> None:

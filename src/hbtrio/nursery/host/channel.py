@@ -60,7 +60,6 @@ class Channel:
             setup.guard,
             self.link.take_in,
             self._restart_expired,
-            self._reported_name,
         )
         self.rounds = RoundSlot(
             self.uuid,
@@ -69,7 +68,6 @@ class Channel:
             self.link.take_in,
             setup.new_id,
             self._round_over,
-            self._reported_name,
         )
         #: Makes the reports about the instance, and has the last one.
         self.reports = ChannelReports(self.uuid, self.heartbeat, setup)
@@ -100,18 +98,6 @@ class Channel:
         if self.dialling.fault and self.heartbeat.state is HeartbeatState.WAITING:
             return f"{self.dialling.fault}; retrying"
         return self.heartbeat.reason
-
-    def _reported_name(self) -> str:
-        return self.heartbeat.profile.name
-
-    @property
-    def name_suffix(self) -> str:
-        """The instance's name in brackets, to end a log line with; "" before its first init.
-
-        It comes last: it is a tenant's text, and must not be mistaken for the log line's own.
-        """
-        name = self.heartbeat.profile.name
-        return f" ({name})" if name else ""
 
     @property
     def beats(self) -> int:
@@ -327,7 +313,7 @@ class Channel:
                 continue
             match effect:
                 case hb.Reconnect(reason):
-                    self.link.redial(reason, self.name_suffix)
+                    self.link.redial(reason)
                 case hb.OpenRestart(seconds):
                     self.restart.open(seconds)
                     self.changed()  # its deadline is remembered

@@ -28,10 +28,6 @@ class LinkUser(Protocol):
         """Why the instance is in its state."""
 
     @property
-    def name_suffix(self) -> str:
-        """The end of a log line, which names the instance."""
-
-    @property
     def beats(self) -> int:
         """How many challenges were answered so far."""
 
@@ -120,7 +116,7 @@ class ChannelLink:
         if user.beats > beats:
             self.dialling.succeeded()
         elif not (reconnects or user.gone or self.dialling.absent):
-            self.dialling.log_useless(reason, user.name_suffix)
+            self.dialling.log_useless(reason)
         return reconnects
 
     def send(self, message: Message) -> None:
@@ -159,16 +155,15 @@ class ChannelLink:
         self._crash = crash
         self.end("")
 
-    def redial(self, reason: str, name_suffix: str) -> None:
+    def redial(self, reason: str) -> None:
         """Ends the connection and opens a new one at once.
 
         Args:
             reason: why, for the log.
-            name_suffix: the end of the log line, which names the instance.
         """
-        _log.info("%s: reconnecting: %s%s", self._uuid, reason, name_suffix)
+        _log.info("%s: reconnecting: %s", self._uuid, reason)
         if self._connection is None or not self._connection.has_received:
-            self.dialling.log_silence(name_suffix)
+            self.dialling.log_silence()
         if self._connection is not None:
             self._connection.reconnect = True
         self.end(reason)

@@ -90,8 +90,7 @@ class ChannelReports:
         """Reports or logs an effect of the heartbeat machine; the rest is for the channel."""
         match effect:
             case hb.Note(text):
-                name = self._heartbeat.profile.name
-                _log.info("%s: %s%s", self._uuid, text, f" ({name})" if name else "")
+                _log.info("%s: %s", self._uuid, text)
             case hb.Heartbeating(reason):
                 self.publish(ReportKind.HEARTBEATING, reason)
             case hb.Stopped(reason):

@@ -92,7 +92,7 @@ class CorrectionCommand:
         if self._tools.settings.dry_run:
             self._report(Outcome.DRY_RUN, f"{self._action} would have been run: {argv}")
             return Outcome.DRY_RUN
-        _log.warning("%s: %s: running %s%s", channel.uuid, self._action, argv, channel.name_suffix)
+        _log.warning("%s: %s: running %s", channel.uuid, self._action, argv)
         try:
             return await self._run()
         finally:
@@ -115,11 +115,10 @@ class CorrectionCommand:
             if not known.silent and tools.libvirt.restarts(channel.uuid) == restarts:
                 outcome = Outcome.IN_VAIN
         if outcome is Outcome.DONE:
-            _log.info("%s: %s done%s", channel.uuid, self._action, channel.name_suffix)
+            _log.info("%s: %s done", channel.uuid, self._action)
         else:
             tools.counts.failed += 1
-            text = "%s: %s failed: %s%s"
-            _log.error(text, channel.uuid, self._action, fault, channel.name_suffix)
+            _log.error("%s: %s failed: %s", channel.uuid, self._action, fault)
         # A command that may have done something leaves RESTART open: the VM's return decides.
         nothing_happened = outcome in (Outcome.NOT_STARTED, Outcome.IN_VAIN)
         if nothing_happened or (fault and self._action is CorrectiveAction.STOP):

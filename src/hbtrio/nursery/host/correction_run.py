@@ -222,8 +222,8 @@ class CorrectionRun:
     def _log_return(self) -> None:
         channel = self._channel
         state = channel.heartbeat.state.shown
-        text = "%s: %s not run: the instance is %s now%s"
-        _log.info(text, channel.uuid, self.action, state, channel.name_suffix)
+        text = "%s: %s not run: the instance is %s now"
+        _log.info(text, channel.uuid, self.action, state)
 
     # -- the command ------------------------------------------------------------------------
 
@@ -269,8 +269,7 @@ class CorrectionRun:
     def _report(self, why: NotNow) -> None:
         channel = self._channel
         if why.cause is Cause.LIMIT:
-            text = "%s: %s not run: %s%s"
-            _log.error(text, channel.uuid, self.action, why.text, channel.name_suffix)
+            _log.error("%s: %s not run: %s", channel.uuid, self.action, why.text)
         channel.report(
             ReportKind.NOT_ACTED,
             f"{self.action} not run: {why.text}",

@@ -12,6 +12,7 @@ import trio
 from hbtrio.fsm.correction import ASK_AGAIN_S
 from hbtrio.fsm.corrective import Cause, Known
 from hbtrio.fsm.domain import Standing
+from hbtrio.log.subject import fields
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.correction_tools import CorrectionTools
 from hbtrio.nursery.time_guard import sleep_until_on_time
@@ -96,12 +97,13 @@ class HeldFailure:
                     "ALARM: too many instances failed within %g s of each other: the host itself "
                     "is suspected, no corrective command is run",
                     failure.interval_s,
+                    extra=fields("brake"),
                 )
             case FailureVerdict.ACT if not brake.closed:
                 return False
             case FailureVerdict.HOLD | FailureVerdict.ACT:
-                text = "%s: %s is held back by the mass failure guard%s"
-                _log.error(text, channel.uuid, self._action, channel.name_suffix)
+                text = "%s: %s is held back by the mass failure guard"
+                _log.error(text, channel.uuid, self._action)
         brake.keeps_back(channel.uuid)
         return True
 

@@ -64,27 +64,22 @@ class Dialling:
         self._fault_log.clear()
         return port
 
-    def log_silence(self, name_suffix: str) -> None:
-        """Logs, once until :meth:`received_data`, that nobody answers on the connection.
-
-        Args:
-            name_suffix: the end of the log line, which names the instance.
-        """
+    def log_silence(self) -> None:
+        """Logs, once until :meth:`received_data`, that nobody answers on the connection."""
         # QEMU serves one client: a second one connects and waits in the backlog, with no error.
         text = "no data received: no guest is running, or another client holds the channel"
         if self._silence_log.is_new(text):
-            _log.warning("%s: %s: %s%s", self._uuid, self.path, text, name_suffix)
+            _log.warning("%s: %s: %s", self._uuid, self.path, text)
 
-    def log_useless(self, reason: str, name_suffix: str) -> None:
+    def log_useless(self, reason: str) -> None:
         """Logs, once until :meth:`succeeded`, that a connection ended before a first heartbeat.
 
         Args:
             reason: why it ended.
-            name_suffix: the end of the log line, which names the instance.
         """
         if self._useless_log.is_new(reason):
-            text = "%s: %s: the connection ended before a first heartbeat: %s; retrying%s"
-            _log.warning(text, self._uuid, self.path, reason, name_suffix)
+            text = "%s: %s: the connection ended before a first heartbeat: %s; retrying"
+            _log.warning(text, self._uuid, self.path, reason)
 
     def received_data(self) -> None:
         """Ends the fault of :meth:`log_silence`: somebody answers at the socket."""

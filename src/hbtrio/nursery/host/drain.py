@@ -43,16 +43,18 @@ class Drain:
         self._actions.refusal = _REFUSAL
         if not (left := self._left):
             return
-        text = "stopping: waiting at most %g s for %s; another TERM ends at once"
-        _log.warning(text, grace_s, ", ".join(left))
+        text = "stopping: waiting at most %g s for what is in progress; another TERM ends at once"
+        _log.warning(text, grace_s)
+        for uuid, what in left:
+            _log.warning("%s: stopping waits for %s", uuid, what)
         with trio.move_on_after(grace_s):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._hurry, hurry, nursery.cancel_scope)
                 while self._left:  # noqa: ASYNC110 - two kinds of work
                     await trio.sleep(_LOOK_S)
                 nursery.cancel_scope.cancel()
-        if left := self._left:
-            _log.warning("stopping in the middle of %s", ", ".join(left))
+        for uuid, what in self._left:
+            _log.warning("%s: stopping in the middle of %s", uuid, what)
 
     @staticmethod
     async def _hurry(hurry: Callable[[], Awaitable[object]], scope: trio.CancelScope) -> None:
@@ -60,9 +62,9 @@ class Drain:
         scope.cancel()
 
     @property
-    def _left(self) -> list[str]:
+    def _left(self) -> list[tuple[str, str]]:
         actions = self._actions.in_progress.values()
         return [
-            *(f"{action.name} on {action.uuid}" for action in actions),
-            *(f"a corrective command on {uuid}" for uuid in self._corrective.running),
+            *((action.uuid, f"action {action.name}") for action in actions),
+            *((uuid, "a corrective command") for uuid in self._corrective.running),
         ]

@@ -108,11 +108,11 @@ class FoundChannels:
         if best is None:
             return
         if best.inode == _UNSEEN and len(self._in_use) >= self._limit:
-            _log.error("%s: more than %d channels, it is ignored", best.path, self._limit)
+            _log.error("%s: %s: more than %d channels, it is ignored", uuid, best.path, self._limit)
             return
         named = self._by_path.get(_key(best.path))
         if named is not None and named.uuid != uuid:
-            _log.warning("%s: its name is not that of its domain, %s", best.path, uuid)
+            _log.warning("%s: %s: its name is not that of its domain", uuid, best.path)
         self._in_use[uuid] = best
         self._on_found(best)
 

@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 import msgspec
 
+from hbtrio.log.subject import fields
 from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.text import reason_after
 from hbtrio.wire.operator import EventLine, encode_line
@@ -130,10 +131,16 @@ class Reports(Broadcast[Report]):
     def publish(self, item: Report) -> None:
         """Logs a report and sends it out. Never blocks: a follower with a full queue is cut off."""
         words = " ".join(word for word in (item.kind, item.event, item.result) if word)
-        # The name comes last: it is a tenant's text, and must not be mistaken for the kind.
         reason = f": {reason_after(words, item.reason)}" if item.reason else ""
-        name = f" ({item.name})" if item.name else ""
         level = logging.CRITICAL if item.alarm else _LEVELS.get(item.kind, logging.INFO)
         alarm = " ALARM:" if item.alarm else ""
-        _log.log(level, "%s%s %s%s%s", item.uuid, alarm, words, reason, name)
+        _log.log(
+            level,
+            "%s%s %s%s",
+            item.uuid,
+            alarm,
+            words,
+            reason,
+            extra=fields(item.kind, name=item.name),
+        )
         super().publish(item)

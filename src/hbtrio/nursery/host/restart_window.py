@@ -33,7 +33,6 @@ class RestartWindow:
         guard: the process's on-time guard.
         source: reads what the instance has sent.
         on_expired: called when a window has expired.
-        name: returns the instance's name, for the log.
     """
 
     def __init__(
@@ -43,14 +42,12 @@ class RestartWindow:
         guard: OnTimeGuard,
         source: Source,
         on_expired: Callable[[], None],
-        name: Callable[[], str],
     ) -> None:
         self._uuid = uuid
         self._tasks = tasks
         self._guard = guard
         self._source = source
         self._on_expired = on_expired
-        self._name = name
         #: The open window, or None.
         self.window: BallotWindow | None = None
         #: Set when the window opened last has closed.
@@ -79,7 +76,6 @@ class RestartWindow:
             self._guard,
             [self._source],
             self._uuid,
-            subject_name=self._name(),
         )
         self.window = window
         self.closed = trio.Event()
@@ -92,7 +88,7 @@ class RestartWindow:
 
     def release(self) -> None:
         """Lets go of its owner, which has ended; no window may be opened after it."""
-        del self._source, self._on_expired, self._name
+        del self._source, self._on_expired
 
     def _ran_s(self) -> float:
         """Returns the time without that in which this host did not run."""

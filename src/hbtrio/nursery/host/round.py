@@ -74,7 +74,6 @@ class RoundSlot:
         source: reads what the instance has sent.
         new_id: makes invocation ids.
         on_over: called once for each opened round, when it has its outcome.
-        name: returns the instance's name, for the log.
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class RoundSlot:
         source: Source,
         new_id: Callable[[], int],
         on_over: Callable[[Round], None],
-        name: Callable[[], str],
     ) -> None:
         #: The open round, or None.
         self.current: Round | None = None
@@ -95,7 +93,6 @@ class RoundSlot:
         self._source = source
         self._new_id = new_id
         self._on_over = on_over
-        self._name = name
         self._is_reserved = False
 
     @contextmanager
@@ -136,7 +133,6 @@ class RoundSlot:
             self._guard,
             [self._source],
             self._uuid,
-            subject_name=self._name(),
             allows_s=HOST_ALLOWS_S,
         )
         self.current = Round(
@@ -164,7 +160,7 @@ class RoundSlot:
 
     def release(self) -> None:
         """Lets go of its owner, which has ended; no round may be opened after it."""
-        del self._source, self._on_over, self._name
+        del self._source, self._on_over
 
     def _over(self, _: Outcome) -> None:
         current, self.current = self.current, None

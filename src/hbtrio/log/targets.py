@@ -12,24 +12,14 @@ import logging
 import os
 import socket
 import sys
-import textwrap
-import time
 from typing import Final, Protocol
 
 from hbtrio.errors import os_reason
+from hbtrio.log.lines import Lines, severity
 from hbtrio.stderr import write_stderr
-from hbtrio.text import blanked, printable_lines
 
-#: Longer texts are cut to this many characters, because they may contain a tenant's text.
-_LENGTH: Final = 2000
-
-#: Stands before each line of a traceback.
-_INDENT: Final = "  "
-
-#: The facility "daemon" of syslog(3), and the severity of each level; from LOG_DEBUG to LOG_CRIT.
+#: The facility "daemon" of syslog(3).
 _FACILITY: Final = 3
-_SEVERITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4))
-_INFO, _DEBUG = 6, 7
 
 
 class LogTarget(Protocol):
@@ -47,21 +37,19 @@ class LogTarget(Protocol):
 
 
 class StandardError:
-    """Writes each record as a line with its time and level.
+    """Writes each record as a line.
 
     Args:
-        prefix: text before each message.
+        lines: what a line looks like.
     """
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
         self._stream = sys.stderr
 
     def write(self, record: logging.LogRecord) -> None:
         """See :class:`LogTarget`."""
-        now = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        text = record_text(record, self._prefix)
-        write_stderr(self._stream, f"{now}.{int(record.msecs):03d} {record.levelname} {text}\n")
+        write_stderr(self._stream, f"{self._lines.line(record)}\n")
 
     def close(self) -> None:
         """See :class:`LogTarget`."""
@@ -75,21 +63,21 @@ class Syslog:
     Args:
         path: the daemon's socket, a datagram or a stream socket.
         ident: the name of the program.
-        prefix: text before each message.
+        lines: what a message looks like.
         instead: takes the records that the daemon doesn't.
     """
 
-    def __init__(self, path: str, ident: str, prefix: str, instead: LogTarget) -> None:
+    def __init__(self, path: str, ident: str, lines: Lines, instead: LogTarget) -> None:
         self._path = path
         self._ident = f"{ident}[{os.getpid()}]"
-        self._prefix = prefix
+        self._lines = lines
         self._instead = instead
         self._socket: socket.socket | None = None
 
     def write(self, record: logging.LogRecord) -> None:
         """See :class:`LogTarget`."""
-        text = record_text(record, self._prefix)
-        priority = 8 * _FACILITY + _severity(record.levelno)
+        text = self._lines.message(record)
+        priority = 8 * _FACILITY + severity(record.levelno)
         data = f"<{priority}>{self._ident}: {text}\0".encode("utf-8", "backslashreplace")
         try:
             self._send(data)
@@ -141,20 +129,3 @@ def _connect(path: str, *, blocking: bool) -> socket.socket:
         connection.close()
         raise
     return connection
-
-
-def _severity(level: int) -> int:
-    for least, severity in _SEVERITIES:
-        if level >= least:
-            return severity
-    return _INFO if level >= logging.INFO else _DEBUG
-
-
-def record_text(record: logging.LogRecord, prefix: str) -> str:
-    """Returns a record as one line, whatever a tenant's text contains, plus its traceback."""
-    text = blanked(record.getMessage()[:_LENGTH])
-    # A traceback is unreadable on one line. An exception's message may hold a tenant's text:
-    # indented, no line of it looks like a record.
-    if record.exc_text:
-        text = f"{text}\n{textwrap.indent(printable_lines(record.exc_text), _INDENT)}"
-    return f"{prefix} {text}" if prefix else text

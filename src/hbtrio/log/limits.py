@@ -20,6 +20,8 @@ from typing import Final
 
 import attrs
 
+from hbtrio.log.subject import NOBODY, Subject
+
 #: Seconds from the first withheld line of a place to the line with their number.
 PERIOD_S: Final = 60.0
 
@@ -68,12 +70,14 @@ class Withheld:
         example: its text.
         level: its level, as a number of :mod:`logging`.
         count: how many.
+        subject: whom the first one is about.
     """
 
     since: float
     example: str
     level: int
     count: int = 1
+    subject: Subject = NOBODY
 
     @property
     def text(self) -> str:
