@@ -601,6 +601,8 @@ class Driver(RuleBasedStateMachine):
             self.over = after is not S.SUSPENDED and not self.beat.situation.is_in(S.SUSPENDED)
             self.freezes = outage.freezes
             self.suspended_by = {S.RESTARTING: "restart", S.SUSPENDED: "suspension"}.get(after, "")
+        if any(isinstance(effect, OpenRestart) for effect in effects):
+            self.probes = 0  # each reset opens RESTART anew, and has probes of its own
         self.take(effects, before)
         self.by_libvirt = False
 
@@ -677,6 +679,20 @@ class Driver(RuleBasedStateMachine):
         self.pass_time(10.0)
         assert self.beat.state in HEARTBEATING
         assert self.allowed_losses == losses
+
+
+def test_each_reset_within_a_freeze_has_probes_of_its_own() -> None:
+    """Found by chance once: two resets, and a guest that is silent all the while."""
+    driver = Driver()
+    driver.start(now=0, threshold=1, reporting=True, beats=True)
+    driver.announce_a_freeze(event=Event.PAUSE)
+    driver.behave(delay=None)
+    driver.replies.clear()
+    for _ in range(3):
+        driver.reset(times=1)
+        assert driver.beat.state is S.RESTARTING
+        driver.wait(span_s=5.0)
+        assert driver.probes == PROBES
 
 
 Driver.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
