@@ -27,7 +27,7 @@ _shtab_hbtrio_ctl_act_option_strings=(-h --help --json --force --take-over)
 _shtab_hbtrio_ctl_option_strings=(-h --help --url --token-file --ca --certificate --key --no-pager)
 _shtab_hbtrio_apps_option_strings=(-h --help --app-socket --json)
 _shtab_hbtrio_lab_option_strings=(-h --help --keep)
-_shtab_hbtrio_check_config_option_strings=(-h --help)
+_shtab_hbtrio_check_config_option_strings=(-h --help --kind)
 _shtab_hbtrio_files_option_strings=(-h --help --list --copy)
 _shtab_hbtrio_option_strings=(-h --help --version)
 
@@ -59,6 +59,7 @@ _shtab_hbtrio_ctl_events___kind_choices=(absent action corrective heartbeating h
 _shtab_hbtrio_ctl_history___kind_choices=(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)
 _shtab_hbtrio_ctl_act_pos_1_choices=(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)
 _shtab_hbtrio_ctl_pos_0_choices=(status show why tree wait watch vote notify events history release forget act)
+_shtab_hbtrio_check_config___kind_choices=(guest host agent)
 _shtab_hbtrio_pos_0_choices=(guest host agent ctl apps lab check-config files)
 
 _shtab_hbtrio_guest__h_nargs=0
@@ -124,6 +125,7 @@ _shtab_hbtrio_apps___json_nargs=0
 _shtab_hbtrio_lab__h_nargs=0
 _shtab_hbtrio_lab___help_nargs=0
 _shtab_hbtrio_lab___keep_nargs=0
+_shtab_hbtrio_check_config_pos_0_nargs=+
 _shtab_hbtrio_check_config__h_nargs=0
 _shtab_hbtrio_check_config___help_nargs=0
 _shtab_hbtrio_files_pos_0_nargs='*'

@@ -70,7 +70,8 @@ _shtab_hbtrio_apps_defaults_added=0
 
 _shtab_hbtrio_check_config_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":host.toml, agent.toml or a guest_heartbeat.conf\; if its name does not say which, its keys do:_files"
+  "--kind[whose configuration the files are, whatever their names and keys say]:kind:(guest host agent)"
+  "(*):host.toml, agent.toml or a guest_heartbeat.conf\; if its name does not say which, its keys do\; -\: standard input:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

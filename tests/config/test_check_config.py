@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from hbtrio.cli import check_config
+from hbtrio.config.source import LIMIT_BYTES
 from hbtrio.errors import ConfigError, ExitStatus
 
 GUEST = "VOTE=8\nCORRECTIVE_ACTION=reboot\n"
@@ -19,7 +22,7 @@ BOTH = 'log = "syslog"\n[brake]\nshare = 1\n'
 
 
 def check(file: Path) -> ExitStatus | int:
-    return check_config.run(argparse.Namespace(file=str(file)))
+    return check_config.run(argparse.Namespace(files=[str(file)], kind=None))
 
 
 def faults_of(file: Path) -> list[str]:
@@ -164,3 +167,54 @@ def test_what_it_names_is_not_opened(tmp_path: Path) -> None:
         f'certificate = "{tmp_path}/no"\nkey = "{tmp_path}/no"\ntoken_file = "{tmp_path}/no"\n'
     )
     assert check(file) is ExitStatus.DONE
+
+
+def check_all(*files: str, kind: str | None = None) -> ExitStatus | int:
+    return check_config.run(argparse.Namespace(files=list(files), kind=kind))
+
+
+def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_all_files_are_checked_and_all_faults_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound, faulty, other = (str(tmp_path / name) for name in ("host.toml", "a.conf", "agent.toml"))
+    Path(sound).write_text(HOST)
+    Path(faulty).write_text("VOTES=8\n")
+    Path(other).write_text("[link]\ngrace = 5\n")
+    with pytest.raises(ConfigError) as caught:
+        check_all(faulty, str(tmp_path / "gone.toml"), sound, other)
+    assert caught.value.status == ExitStatus.USAGE
+    for file in (faulty, str(tmp_path / "gone.toml"), other):
+        assert any(fault.startswith(file) for fault in caught.value.faults)
+    assert not any(fault.startswith(sound) for fault in caught.value.faults)
+    assert capsys.readouterr().out == f"{sound}: correct (host)\n"
+
+
+@pytest.mark.parametrize(("text", "kind"), [(HOST, "host"), (AGENT, "agent"), (GUEST, "guest")])
+def test_standard_input_is_what_its_keys_say(
+    text: str, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give(monkeypatch, text.encode())
+    assert check_all("-") == ExitStatus.DONE
+    assert capsys.readouterr().out == f"standard input: correct ({kind})\n"
+
+
+def test_the_kind_that_is_told_outranks_name_and_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give(monkeypatch, BOTH.encode())
+    assert check_all("-", kind="agent") == ExitStatus.DONE
+    assert capsys.readouterr().out == "standard input: correct (agent)\n"
+    give(monkeypatch, HOST.encode())
+    with pytest.raises(ConfigError) as caught:
+        check_all("-", kind="agent")
+    assert caught.value.faults[0].startswith("standard input: heartbeat: unknown key")
+
+
+def test_standard_input_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, b"#" * (LIMIT_BYTES + 1))
+    with pytest.raises(ConfigError, match="standard input: over 65536 bytes"):
+        check_all("-")

@@ -1,4 +1,4 @@
-"""Checks a configuration file and reports all its faults at once; status 2 if there are any.
+"""Checks configuration files and reports all faults of all at once; status 2 if there are any.
 
 The files that it names, such as certificates and tokens, are not opened: they may be on another
 machine.
@@ -20,7 +20,7 @@ from hbtrio.config.agent import AgentConfig
 from hbtrio.config.guest import GuestConfig, parse_guest_config
 from hbtrio.config.host import HostConfig
 from hbtrio.config.settings import key_of
-from hbtrio.config.source import read_source
+from hbtrio.config.source import read_source, read_standard_input
 from hbtrio.errors import ConfigError, ExitStatus
 from hbtrio.output import write_out
 from hbtrio.text import printable
@@ -68,28 +68,56 @@ _KINDS: Final = (_GUEST, _HOST, _AGENT)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument(
-        "file",
+        "files",
         metavar="FILE",
+        nargs="+",
         help="host.toml, agent.toml or a guest_heartbeat.conf; if its name does not say which, its "
-        "keys do",
+        "keys do; -: standard input",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=[kind.name for kind in _KINDS],
+        help="whose configuration the files are, whatever their names and keys say",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Checks the file.
+    """Checks the files, each of them whatever the others are like.
 
     Raises:
-        ConfigError: its faults.
-        UserError: it is a host's or an agent's, and what reads those is not installed.
+        ConfigError: the faults of all, with the status of the first faulty one.
+        UserError: one is a host's or an agent's, and what reads those is not installed.
     """
-    file = printable(options.file)
-    text = read_source(options.file)
-    named, meant = _kind_by_name(options.file), _kind_by_keys(text)
-    otherwise = _HOST if options.file.endswith(".toml") else _GUEST
-    kind = named or meant or otherwise
+    told = next((kind for kind in _KINDS if kind.name == options.kind), None)
+    refused: list[ConfigError] = []
+    for path in options.files:
+        try:
+            kind = _check(path, told)
+        except ConfigError as error:
+            refused.append(error)
+        else:
+            write_out(f"{printable(_name(path))}: correct ({kind.name})\n")
+    if refused:
+        raise ConfigError([fault for one in refused for fault in one.faults], refused[0].status)
+    return ExitStatus.DONE
+
+
+def _name(path: str) -> str:
+    return "standard input" if path == "-" else path
+
+
+def _check(path: str, told: _Kind | None) -> _Kind:
+    """Returns whose configuration a file is taken for; raises its faults."""
+    file = printable(_name(path))
+    text = read_standard_input() if path == "-" else read_source(path)
+    named, meant = _kind_by_name(path), _kind_by_keys(text)
+    otherwise = _HOST if path.endswith(".toml") else _GUEST
+    kind = told or named or meant or otherwise
     try:
-        kind.parse(text, options.file)
+        kind.parse(text, _name(path))
     except ConfigError as error:
+        if told is not None:
+            raise
         checked = f"{file}: checked as {kind.article} {kind.name}'s"
         if named is None:
             raise ConfigError([checked, *error.faults], error.status) from error
@@ -97,8 +125,7 @@ def run(options: argparse.Namespace) -> int:
             checked += f", as its name says; its keys are those of {meant.article} {meant.name}"
             raise ConfigError([checked, *error.faults], error.status) from error
         raise
-    write_out(f"{file}: correct ({kind.name})\n")
-    return ExitStatus.DONE
+    return kind
 
 
 def _kind_by_name(path: str) -> _Kind | None:

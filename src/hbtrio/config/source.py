@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import stat
+import sys
 from collections.abc import Iterable
 
 from hbtrio.errors import ConfigError, ExitStatus
@@ -51,6 +52,15 @@ def read_source(path: str | os.PathLike[str], *, missing_ok: bool = False) -> st
         raise ConfigError([f"{name}: cannot be read: {error.strerror}"], status) from error
     except ValueError as error:  # a NUL in the path
         raise ConfigError([f"{name}: cannot be read: not a path"]) from error
+    return _decoded(raw, name)
+
+
+def read_standard_input() -> str:
+    """Read a whole configuration from standard input; errors are those of :func:`read_source`."""
+    return _decoded(sys.stdin.buffer.read(LIMIT_BYTES + 1), "standard input")
+
+
+def _decoded(raw: bytes, name: str) -> str:
     if len(raw) > LIMIT_BYTES:
         raise ConfigError([f"{name}: over {LIMIT_BYTES} bytes, too large for a configuration"])
     try:
