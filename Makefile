@@ -14,7 +14,7 @@ WORKERS ?= $(shell expr 2 \* $(PROCESSORS))
 # Containers often set it. Every process that a test starts would compile all of hbtrio again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run lab help deb rpm test test-fast test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak docs site format clean
+.PHONY: run lab help deb rpm test test-fast test-properties test-vm test-libvirt test-deb test-container test-channels test-hostile fuzz bench bench-crowd soak docs site format clean
 
 run: ## the tour: an agent, two hosts and three guests on this machine
 run: $(VENV)/.installed
@@ -41,6 +41,14 @@ test-fast: ## tests without processes, machines and real time
 test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --quiet --numprocesses=$(PROCESSORS) --dist=worksteal \
 		-m 'not (processes or vm or real_time or slow)' --hypothesis-profile=fast
+
+# Properties with new random examples, RUNS times; `make test` takes the same ones each time.
+RUNS ?= 20
+test-properties: ## properties with random examples, RUNS=20 times
+test-properties: $(VENV)/.installed-test
+	for run in $$(seq $(RUNS)); do $(BIN)/python -m pytest --quiet --numprocesses=$(PROCESSORS) \
+		--dist=worksteal --hypothesis-profile=random \
+		-m 'hypothesis and not (processes or vm or real_time)' || exit 1; done
 
 # On real machines; `make test` runs them once too, if the tools are there.
 test-vm: ## real machines in QEMU; REPEAT=10 for ten times

@@ -22,9 +22,17 @@ _FAKE_CLOCKS = frozenset({"autojump_clock", "mock_clock"})
 #: Markers of tests whose time passes mostly in waiting.
 _WAITING = ("vm", "processes", "real_time")
 
-# The number of examples is the bound: on a busy machine any of them may take long.
+# The number of examples is the bound: on a busy machine any of them may take long. They are the
+# same in each run, so that what a run finds is about the change that it is for.
 hypothesis.settings.register_profile(
-    "full", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "full",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+# `make test-properties` takes it: others in each run.
+hypothesis.settings.register_profile(
+    "random", hypothesis.settings.get_profile("full"), derandomize=False
 )
 # `make test-fast` takes it: a tenth of the examples, except where a test sets their number itself.
 hypothesis.settings.register_profile(

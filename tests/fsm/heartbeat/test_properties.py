@@ -135,6 +135,8 @@ class Driver(RuleBasedStateMachine):
                 case Heartbeating():
                     assert not self.up
                     assert self.beat.state in HEARTBEATING
+                    if before is S.PAUSED:
+                        self.over = True  # libvirt saw it stand still
                     provisional = before is S.SUSPENDED and self.freezes and not self.is_final
                     assert (self.beat.state is S.PROVISIONAL) == provisional
                     self.up = self.guest = self.returned = True
@@ -693,6 +695,31 @@ def test_each_reset_within_a_freeze_has_probes_of_its_own() -> None:
         assert driver.beat.state is S.RESTARTING
         driver.wait(span_s=5.0)
         assert driver.probes == PROBES
+
+
+def test_a_freeze_of_which_a_late_process_missed_a_part_ends_with_the_next_answer() -> None:
+    """Found by chance once: an excused miss, then one that ended the probes."""
+    driver = Driver()
+    driver.start(now=0, threshold=0, reporting=False, beats=True)
+    driver.announce_a_freeze(event=Event.SUSPEND)
+    driver.die(greets=False)
+    driver.say_init(interval_ms=10000, restart_secs=0)
+    driver.announce_a_freeze(event=Event.PAUSE)
+    driver.wait(span_s=15.0)
+    driver.stall(guest_too=False, stall_s=3.0)
+    driver.freeze(frozen_s=60.0)
+    assert driver.beat.state is S.PROVISIONAL
+
+
+def test_a_freeze_that_libvirt_saw_is_over_with_an_answer() -> None:
+    """Found by chance once: its guest was lost, and rightly so."""
+    driver = Driver()
+    driver.start(now=0, threshold=0, reporting=True, beats=False)
+    driver.announce_a_freeze(event=Event.PAUSE)
+    driver.stand_still(span_s=5.0)
+    driver.live()
+    driver.die(greets=False)
+    assert driver.beat.state is S.LOST
 
 
 Driver.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -314,7 +314,9 @@ class Heartbeat:
                 return (MISSED,)
             silent_s = (misses + 1) * situation.profile.interval_s
             return self.losses.missed(f"no answer for {silent_s:g} s", now)
-        if misses >= PROBES and situation.state is HeartbeatState.SUSPENDED:
+        # After a miss that did not count the probes end before so many were missed.
+        ceases = misses >= PROBES or self._challenges.probes_left <= 0
+        if ceases and situation.state is HeartbeatState.SUSPENDED:
             situation.outage = situation.outage.fell_silent()
         if situation.init_seen and self._challenges.probes_left <= 0:
             situation.learn(PresenceEvent.INIT_VOID)
