@@ -254,16 +254,20 @@ class CorrectionRun:
     async def _probe(self, seconds: float) -> bool:
         """Challenges the instance for so long; returns whether it stayed silent, or ill.
 
-        An ``init`` begins the time anew: the guest is starting.
+        An ``init`` begins the time anew: the guest is starting. So does a late answer, which it may
+        have given in time while this machine stood still.
         """
         channel, interval_s = self._channel, self._channel.heartbeat.profile.interval_s
         left_s = seconds
         while left_s > ROUNDING_S:
+            late_answers = channel.heartbeat.late_answers
             channel.outages.probe()
             await sleep_reading(min(left_s, interval_s), channel, self._tools)
             if not self.stands:
                 return False
-            left_s = seconds if channel.heartbeat.situation.init_seen else left_s - interval_s
+            beat = channel.heartbeat
+            spoke = beat.situation.init_seen or beat.late_answers > late_answers
+            left_s = seconds if spoke else left_s - interval_s
         return True
 
     def _report(self, why: NotNow) -> None:
