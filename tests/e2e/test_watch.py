@@ -55,12 +55,14 @@ async def on_terminal(
     master, slave = os.openpty()
     termios.tcsetwinsize(slave, (rows, 100))
     command = [sys.executable, "-m", "hbtrio", "ctl", "--url", scene.url, *words]
+    # pytest's parallel workers have a size in their environment, which outranks the terminal's.
+    inherited = {name: os.environ[name] for name in os.environ.keys() - {"LINES", "COLUMNS"}}
     process = await trio.lowlevel.open_process(
         command,
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env=os.environ | {"TERM": "xterm"} | environment,
+        env=inherited | {"TERM": "xterm"} | environment,
         start_new_session=True,
     )
     made = OnTerminal(process, master, slave)
