@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hbtrio.cli.ctl.board.model import Board
-from hbtrio.client.feed import Happened, Seen
+from hbtrio.cli.ctl.feed import Happened, Seen
 from hbtrio.wire.operator import (
     AgentLine,
     EventLine,

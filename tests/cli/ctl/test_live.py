@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from hbtrio.cli.ctl.commands import INTERRUPTED
+from hbtrio.cli.ctl.feed import LONGEST_PAUSE_S
 from hbtrio.cli.ctl.live import merged
-from hbtrio.client.feed import LONGEST_PAUSE_S
 from hbtrio.errors import ExitStatus
 from hbtrio.http.server import HttpLimits
 from hbtrio.wire.operator import FleetInstanceLine, HostLine, InstanceLine, Status

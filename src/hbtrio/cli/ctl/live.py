@@ -13,13 +13,13 @@ from typing import Final, NoReturn
 import trio
 from msgspec.structs import replace
 
+from hbtrio.cli.ctl.feed import Away, Feed, News, Seen, SeenOne
 from hbtrio.cli.ctl.fleet import show_fleet
 from hbtrio.cli.ctl.ranking import Selection
 from hbtrio.cli.ctl.screen import CLEAR, Screen
 from hbtrio.cli.ctl.table import write_clipped
 from hbtrio.cli.ctl.views import show_status
 from hbtrio.client.client import CtlClient
-from hbtrio.client.feed import Away, Feed, News, Seen, SeenOne
 from hbtrio.errors import UserError
 from hbtrio.wire.operator import FleetInstanceLine, FleetStatus, InstanceLine, Status, encode
 

@@ -13,13 +13,14 @@ from typing import Final, NoReturn
 
 import trio
 
+from hbtrio.cli.ctl.feed import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from hbtrio.cli.ctl.instances import resolved
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.client.client import AnyDetail, CtlClient
 from hbtrio.client.faults import NotThere
-from hbtrio.client.feed import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from hbtrio.client.stream import SILENCE_S, Lines
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.policy.backoff import Backoff
 from hbtrio.text import printable
 from hbtrio.wire.operator import parse_event
 
@@ -99,7 +100,7 @@ class Waiting:
         Raises:
             UserError: the daemon can't be reached, or refuses, at the very first.
         """
-        pause_s, answered = FIRST_PAUSE_S, False
+        backoff, answered = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S), False
         while not self.reached:
             self.fault = None
             try:
@@ -112,13 +113,12 @@ class Waiting:
             except UserError as fault:
                 self.fault = fault
             if self.fault is None:
-                pause_s = FIRST_PAUSE_S
+                backoff.reset()
                 await trio.sleep(0 if self.uuid else LOOK_S)
             elif not answered:
                 raise self.fault
             else:
-                await trio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                await trio.sleep(backoff.next_delay_s())
 
     async def _find(self) -> None:
         status = await self._client.any_status()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hbtrio.cli.ctl.board.model import EVENTS, FILTER, Board
 from hbtrio.cli.ctl.board.rows import ORDERS
-from hbtrio.client.feed import Away, Seen, SeenOne
+from hbtrio.cli.ctl.feed import Away, Seen, SeenOne
 from support.board_cases import (
     board_of,
     fleet_status,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from hbtrio.cli.ctl.board.model import Board
 from hbtrio.cli.ctl.board.view import picture
+from hbtrio.cli.ctl.feed import Away, Seen
 from hbtrio.cli.ctl.screen import width_of
-from hbtrio.client.feed import Away, Seen
 from support.board_cases import board_of, fleet_status, happened, instance, uuid_at, voted
 from support.tenant_texts import TENANT_TEXTS, hostile_in
 from support.time_zone import time_zone

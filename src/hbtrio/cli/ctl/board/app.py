@@ -13,8 +13,8 @@ from hbtrio.cli.ctl.board.keys import Keys
 from hbtrio.cli.ctl.board.model import Board
 from hbtrio.cli.ctl.board.terminal import Terminal, full_screen
 from hbtrio.cli.ctl.board.view import picture
+from hbtrio.cli.ctl.feed import RECENT, Feed
 from hbtrio.client.client import CtlClient
-from hbtrio.client.feed import RECENT, Feed
 from hbtrio.errors import ExitStatus, UserError
 
 #: Pictures are at least this far apart, in seconds.

@@ -7,9 +7,9 @@ from typing import Final
 import attrs
 
 from hbtrio.cli.ctl.board.rows import ORDERS, Row, Window, in_order, row_of
+from hbtrio.cli.ctl.feed import Away, Happened, News, Seen, SeenOne
 from hbtrio.cli.ctl.fleet import fleet_lines
 from hbtrio.cli.ctl.views import host_lines
-from hbtrio.client.feed import Away, Happened, News, Seen, SeenOne
 from hbtrio.text import printable
 from hbtrio.wire.operator import AnyEventLine, FleetStatus
 

@@ -9,9 +9,7 @@ import attrs
 import pytest
 import trio
 
-from hbtrio.client.address import Address
-from hbtrio.client.client import CtlClient
-from hbtrio.client.feed import (
+from hbtrio.cli.ctl.feed import (
     BETWEEN_S,
     CROWD,
     EVERY_OF_MANY_S,
@@ -27,6 +25,8 @@ from hbtrio.client.feed import (
     Seen,
     SeenOne,
 )
+from hbtrio.client.address import Address
+from hbtrio.client.client import CtlClient
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.http.server import HttpLimits
 from hbtrio.wire.operator import FleetStatus

@@ -17,6 +17,7 @@ import trio
 from hbtrio.client.client import CtlClient
 from hbtrio.client.stream import SILENCE_S
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.policy.backoff import Backoff
 from hbtrio.wire.operator import (
     AnyEventLine,
     FleetInstanceLine,
@@ -118,12 +119,13 @@ class Feed:
 
     async def _follow(self) -> NoReturn:
         """Follows the events, and asks for everything each time that it begins to."""
-        pause_s, recent = FIRST_PAUSE_S, self._recent
+        backoff, recent = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S), self._recent
         while True:
             try:
                 path = f"/v1/events?recent={recent}&follow=yes"
                 async with self._client.lines("GET", path) as lines:
-                    pause_s, recent = FIRST_PAUSE_S, RECENT if self._recent else 0
+                    backoff.reset()
+                    recent = RECENT if self._recent else 0
                     # After the stream is open, so that no change falls between the two.
                     self._touch_all()
                     while (event := await lines.read(parse_event, SILENCE_S)) is not None:
@@ -133,8 +135,7 @@ class Feed:
                 if self._kind is None:
                     raise
                 await self._send.send(Away(str(fault)))
-            await trio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            await trio.sleep(backoff.next_delay_s())
 
     async def _take(self, event: AnyEventLine) -> None:
         # After a restart of the daemon its last events come again.
@@ -156,7 +157,7 @@ class Feed:
 
     async def _refresh(self) -> NoReturn:
         """Asks for what has changed, one request at a time: no answer overtakes a newer one."""
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
             with trio.move_on_at(self._due):
                 await self._wake.wait()
@@ -167,13 +168,12 @@ class Feed:
                     await self._ask_all()
                 else:
                     await self._ask_some(self._kind)
-                pause_s = FIRST_PAUSE_S
+                backoff.reset()
             except UserError as fault:
                 if self._kind is None:
                     raise
                 await self._send.send(Away(str(fault)))
-                await trio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                await trio.sleep(backoff.next_delay_s())
                 self._touch_all()
 
     async def _ask_all(self) -> None:
