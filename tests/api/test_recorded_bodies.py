@@ -114,6 +114,7 @@ async def linked(record: Recorder, folder: Path) -> None:
         for http in (host, agent):
             await record.ask(http, "GET", "/v1/status")
             await record.ask(http, "GET", "/v1/events?recent=1000&follow=no")
+        await record.ask(agent, "GET", f"{two}/look")
         await record.ask(agent, "GET", "/v1/history")
         await record.ask(agent, "GET", f"/v1/history?limit=2&uuid={first.uuid}")
         await record.ask(agent, "POST", "/v1/hosts/compute-0/forget")
@@ -124,6 +125,7 @@ async def linked(record: Recorder, folder: Path) -> None:
         await world.host.sleep(40)
         await record.ask(agent, "GET", "/v1/status")
         await record.ask(agent, "GET", one)
+        await record.ask(agent, "GET", f"{one}/look")
         await record.ask(agent, "POST", "/v1/hosts/compute-0/forget")
         await record.ask(agent, "GET", "/v1/history?limit=1")
 

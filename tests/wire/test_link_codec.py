@@ -32,11 +32,13 @@ from hbtrio.wire.link_messages import (
     Instance,
     LinkMessage,
     LinkReport,
+    Look,
     Ping,
     Pong,
     Reply,
     Reporting,
     RoundCommand,
+    Seen,
     SnapshotEnd,
     Welcome,
 )
@@ -73,9 +75,9 @@ REPORT = LinkReport(
 #: Each message as it stands on the line.
 LITERAL: list[tuple[LinkMessage, str]] = [
     (
-        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5, "any"),
+        Hello(1, "compute-0", "h-1", "b-1", "0.1.0", 0, 12.5, "any", looks=True),
         '{"type":"hello","protocol":1,"hostname":"compute-0","host_uuid":"h-1","boot_id":"b-1",'
-        '"version":"0.1.0","dropped":0,"clock_s":12.5,"commands":"any"}',
+        '"version":"0.1.0","dropped":0,"clock_s":12.5,"commands":"any","looks":true}',
     ),
     (
         INSTANCE,
@@ -101,6 +103,11 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '{"type":"progress","command_id":"c-1","line":"{}","last":true}',
     ),
     (
+        Seen("u-1", True, 9, 2, 1, 0.25, "brake: closed"),
+        '{"type":"seen","uuid":"u-1","known":true,"beats":9,"missed":2,"late_answers":1,'
+        '"round_trip_ms":0.25,"not_acted":"brake: closed"}',
+    ),
+    (
         Welcome(1, "controller-0", 5),
         '{"type":"welcome","protocol":1,"agent":"controller-0","acknowledged":5}',
     ),
@@ -116,6 +123,7 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '"command":["virsh","reset"],"force":false,"deadline_s":1.0,'
         '"begin_by_s":17.5,"boot_id":"b-1","who":"uid 0","take_over":false}',
     ),
+    (Look("u-1"), '{"type":"look","uuid":"u-1"}'),
     (Ack(3), '{"type":"ack","number":3}'),
     (Ping(1), '{"type":"ping","number":1}'),
     (Pong(1, 12.5), '{"type":"pong","number":1,"clock_s":12.5}'),

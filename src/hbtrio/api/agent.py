@@ -2,6 +2,7 @@
 
     GET  /v1/status                             the agent, its hosts and their instances
     GET  /v1/instances/UUID                     one instance
+    GET  /v1/instances/UUID/look                what its host sees of it now
     GET  /v1/events[?recent=N][&follow=no][&FILTER]   new entries of the history, as lines
     GET  /v1/clock                              see :mod:`hbtrio.api.expiry`
     GET  /v1/history[?before=][&limit=][&FILTER] the history, the newest first
@@ -34,7 +35,7 @@ from starlette.routing import Route
 from hbtrio.api import common as api_parts
 from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.expiry import begin_by, clock_reply
-from hbtrio.api.fleet_detail import fleet_detail
+from hbtrio.api.fleet_detail import fleet_detail, fleet_look
 from hbtrio.api.fleet_metrics import agent_metrics
 from hbtrio.api.fleet_status import fleet_status, unregistered_on
 from hbtrio.api.history import history_line, history_page
@@ -78,6 +79,7 @@ def agent_api(
         Route("/v1/clock", api.clock, methods=["GET"]),
         Route("/v1/history", api.history, methods=["GET"]),
         Route("/v1/instances/{uuid}", api.instance, methods=["GET"]),
+        Route("/v1/instances/{uuid}/look", api.look, methods=["GET"]),
         Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
         Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
         Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
@@ -126,6 +128,11 @@ class _AgentApi:
         with _faults():
             bound = self._agent.fleet.instance(self._uuid(request))
         return api_parts.answer(fleet_detail(self._agent, bound))
+
+    async def look(self, request: Request) -> Response:
+        with _faults():
+            bound = self._agent.fleet.instance(self._uuid(request))
+        return api_parts.answer(await fleet_look(self._agent, bound))
 
     async def events(self, request: Request) -> Response:
         return api_parts.follow(request, self._agent.history, history_line)

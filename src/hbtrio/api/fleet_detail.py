@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 import trio
 
-from hbtrio.api.fleet_status import fleet_instance
+from hbtrio.api.fleet_status import NOT_KNOWN, fleet_instance
 from hbtrio.nursery.agent.daemon import Agent
+from hbtrio.nursery.agent.looks import NotSeen
 from hbtrio.nursery.agent.open_rounds import OpenRound, kind_of
 from hbtrio.store.records import InstanceRecord
 from hbtrio.wire.operator import (
     FleetInstanceDetail,
     FleetInstanceLine,
+    LookLine,
     NextLossLine,
     RoundEntry,
 )
@@ -39,6 +41,28 @@ def fleet_detail(agent: Agent, bound: InstanceRecord) -> FleetInstanceDetail:
             _round(one, now) for one in agent.rounds.ends.open if one.record.uuid == bound.uuid
         ),
         next_loss=_next_loss(agent, bound, line),
+    )
+
+
+async def fleet_look(agent: Agent, bound: InstanceRecord) -> LookLine:
+    """What the instance's host sees of it now; waits up to 2 s for the host."""
+    line = LookLine(uuid=bound.uuid, hostname=bound.hostname)
+    session = agent.fleet.sessions.get(bound.hostname)
+    if session is None:
+        return msgspec.structs.replace(line, why="its host has no link")
+    try:
+        seen = await session.looks.look(bound.uuid)
+    except NotSeen as error:
+        return msgspec.structs.replace(line, why=str(error))
+    if not seen.known:
+        return msgspec.structs.replace(line, why=session.why_gone(bound.uuid) or NOT_KNOWN)
+    return msgspec.structs.replace(
+        line,
+        beats=seen.beats,
+        missed=seen.missed,
+        late_answers=seen.late_answers,
+        round_trip_ms=seen.round_trip_ms,
+        not_acted=seen.not_acted,
     )
 
 

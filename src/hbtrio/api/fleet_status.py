@@ -31,6 +31,9 @@ _UNREGISTERED: Final = 100_000
 #: So many instances are encoded at a time, which takes well under 1 ms.
 _SLICE: Final = 250
 
+#: Why nothing is known of an instance whose host has never reported it.
+NOT_KNOWN: Final = "its host does not know it"
+
 _T = TypeVar("_T")
 
 
@@ -184,7 +187,7 @@ def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInst
     if live is None:
         session = agent.fleet.sessions.get(bound.hostname)
         gone = "" if session is None else session.why_gone(bound.uuid)
-        why = {"up": gone or "its host does not know it", "never": "its host has never had a link"}
+        why = {"up": gone or NOT_KNOWN, "never": "its host has never had a link"}
         return FleetInstanceLine(
             uuid=bound.uuid,
             hostname=bound.hostname,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 from typing import Final
 
@@ -142,7 +141,7 @@ def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
         missed=beat.missed,
         late_answers=beat.late_answers,
         faulty_messages=channel.link.faulty,
-        round_trip_ms=None if math.isnan(beat.round_trip_s) else round(beat.round_trip_s * 1000, 3),
+        round_trip_ms=channel.round_trip_ms,
         interval_ms=round(profile.interval_s * 1000),
         windows_s={str(kind): profile.window_s(kind) for kind in WindowKind},
         corrective_action=str(profile.corrective_action),
@@ -162,7 +161,7 @@ def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
         domain=_domain(host, channel.uuid, now),
         owner=host.owners.words(channel.uuid),
         policy=_policy(host, channel.uuid),
-        not_acted="" if why_not is None else f"{why_not.cause}: {why_not.text}",
+        not_acted="" if why_not is None else why_not.words,
     )
 
 

@@ -17,6 +17,7 @@ from hbtrio.wire.operator import (
     FleetStatus,
     Forgotten,
     History,
+    LookLine,
     NoticeRequest,
     ProgressLine,
     Refusal,
@@ -83,6 +84,11 @@ def _document() -> _Json:
             "/v1/tree": {"get": _get("tree", "The live tasks of the agent", TaskTree)},
             "/v1/instances/{uuid}": {
                 "get": _get("instance", "One instance", FleetInstanceDetail, [_uuid()], "404")
+            },
+            "/v1/instances/{uuid}/look": {
+                "get": _get(
+                    "look", "What its host sees of an instance now", LookLine, [_uuid()], "404"
+                )
             },
             "/v1/instances/{uuid}/vote": {
                 "post": _post("vote", "Ask whether an event may happen", VoteRequest)

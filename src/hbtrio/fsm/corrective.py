@@ -127,6 +127,11 @@ class NotNow:
     text: str
     alarm: bool = False
 
+    @property
+    def words(self) -> str:
+        """The cause and the text, as operators read them."""
+        return f"{self.cause}: {self.text}"
+
 
 @attrs.frozen
 class Never(NotNow):

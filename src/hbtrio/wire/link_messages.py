@@ -5,6 +5,7 @@ snapshot: an ``instance`` for each of its instances, and ``snapshot_end``. After
 ``instance`` and ``gone`` on each change, ``report`` with a number that grows for the lifetime of
 the host process, and a ``reply`` to each command. The agent sends reporting states and commands,
 and acknowledges reports with ``ack``. After a reconnect the host resends unacknowledged reports.
+What changes with every heartbeat is sent only when the agent asks for it with ``look``.
 
 Texts and numbers are bounded. A message that exceeds a bound ends the session, so senders cut the
 texts of guests and operators first.
@@ -42,6 +43,7 @@ Period = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Patience = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 #: Seconds of CLOCK_BOOTTIME, which neither stops while the machine sleeps nor is ever set.
 Clock = Annotated[float, msgspec.Meta(ge=0, le=MAX_NUMBER)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_NUMBER)]
 Command = Annotated[tuple[str, ...], msgspec.Meta(max_length=64)]
 
 
@@ -52,7 +54,8 @@ class Hello:
     ``dropped`` counts the reports dropped since that start because no agent took them. ``clock_s``
     is the host's clock when it sends this; None if the host is too old to observe ``begin_by_s``.
     ``commands`` says what it runs for the agent's actions: ``configured`` or ``any``; "" if the
-    host is too old to say, and to refuse any.
+    host is too old to say, and to refuse any. ``looks``: whether it answers :class:`Look`; an older
+    host would end the session.
     """
 
     TYPE: ClassVar[str] = "hello"
@@ -64,6 +67,7 @@ class Hello:
     dropped: Number
     clock_s: Clock | None = None
     commands: Name = ""
+    looks: bool = False
 
 
 @attrs.frozen
@@ -155,6 +159,25 @@ class ActionProgress:
 
 
 @attrs.frozen
+class Seen:
+    """Host: the answer to a :class:`Look`.
+
+    The counts are since the host has had the instance's channel. ``round_trip_ms`` is the time from
+    the last challenge to its answer; None before the first. ``not_acted`` says why no corrective
+    command runs for a failed instance at present. ``known``: whether there is such an instance.
+    """
+
+    TYPE: ClassVar[str] = "seen"
+    uuid: Name
+    known: bool
+    beats: Number = 0
+    missed: Number = 0
+    late_answers: Number = 0
+    round_trip_ms: Milliseconds | None = None
+    not_acted: Text = ""
+
+
+@attrs.frozen
 class Welcome:
     """Agent: its name and the number of the last report it has stored for this ``boot_id``."""
 
@@ -222,6 +245,14 @@ class ActCommand:
 
 
 @attrs.frozen
+class Look:
+    """Agent: asks for a :class:`Seen` of an instance, for an operator who looks at it."""
+
+    TYPE: ClassVar[str] = "look"
+    uuid: Name
+
+
+@attrs.frozen
 class Ack:
     """Agent: every report up to this number is stored durably."""
 
@@ -266,11 +297,12 @@ FromHost = (
     | LinkReport
     | Reply
     | ActionProgress
+    | Seen
     | Ping
     | Pong
     | Goodbye
 )
-FromAgent = Welcome | Reporting | RoundCommand | ActCommand | Ack | Ping | Pong | Goodbye
+FromAgent = Welcome | Reporting | RoundCommand | ActCommand | Look | Ack | Ping | Pong | Goodbye
 LinkMessage = FromHost | FromAgent
 
 FROM_HOST: tuple[type[FromHost], ...] = (
@@ -281,6 +313,7 @@ FROM_HOST: tuple[type[FromHost], ...] = (
     LinkReport,
     Reply,
     ActionProgress,
+    Seen,
     Ping,
     Pong,
     Goodbye,
@@ -290,6 +323,7 @@ FROM_AGENT: tuple[type[FromAgent], ...] = (
     Reporting,
     RoundCommand,
     ActCommand,
+    Look,
     Ack,
     Ping,
     Pong,

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from hbtrio.net.link_session import LinkSession, SessionEnded
+from hbtrio.nursery.agent.looks import Looks
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Window
 from hbtrio.policy.begin_by import BEGIN_S, REPLY_S, BeginBy, Expired
@@ -83,10 +84,13 @@ class HostSession:
     _progress: dict[str, trio.MemorySendChannel[str]] = attrs.field(factory=dict, init=False)
     _reporting: dict[str, tuple[bool, ...]] = attrs.field(factory=dict, init=False)
     _to_send: WakeUp = attrs.field(factory=WakeUp, init=False)
+    #: Looks of operators at its instances.
+    looks: Looks = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         if self.hello.clock_s is not None:
             self.link.peer_clock.read(self.hello.clock_s, self.link.clock())
+        self.looks = Looks(self.hostname, self.link.send, supported=self.hello.looks)
 
     @property
     def hostname(self) -> str:
@@ -263,3 +267,4 @@ class HostSession:
             waiting.close(SessionEnded("the link is closed"))
         for progress in self._progress.values():
             progress.close()
+        self.looks.end()

@@ -46,6 +46,7 @@ from hbtrio.wire.link_messages import (
     LinkReport,
     Ping,
     Reply,
+    Seen,
     SnapshotEnd,
     Welcome,
 )
@@ -256,6 +257,8 @@ class AgentLinks:
             case ActionProgress():
                 if not session.progressed(message):
                     await self._later.progressed(session.hostname, message)
+            case Seen():
+                session.looks.answered(message)
             case Hello():
                 raise LinkError("duplicate hello")
 

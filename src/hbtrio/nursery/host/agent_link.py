@@ -1,7 +1,8 @@
 """Keeps the host's link to its agent up: dials, sends hello and serves the session.
 
 :class:`~hbtrio.nursery.host.agent_feed.AgentFeed` sends states and reports,
-:class:`~hbtrio.nursery.host.agent_commands.AgentCommands` carries out the agent's commands.
+:class:`~hbtrio.nursery.host.agent_commands.AgentCommands` carries out the agent's commands, and
+:class:`~hbtrio.nursery.host.agent_looks.AgentLooks` answers its looks at an instance.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hbtrio.net.endpoints import Unreachable
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.nursery.host.agent_commands import AgentCommands
 from hbtrio.nursery.host.agent_feed import AgentFeed
+from hbtrio.nursery.host.agent_looks import AgentLooks
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.time_guard import sleep_on_time
 from hbtrio.policy.backoff import Backoff
@@ -32,6 +34,7 @@ from hbtrio.wire.link_messages import (
     ActCommand,
     FromAgent,
     Hello,
+    Look,
     Reporting,
     RoundCommand,
     Welcome,
@@ -76,6 +79,7 @@ class HostLink:
         self._connect = connect
         self._clock = ProcessClock(host.clock.now, identity.boot_id)
         self._commands = AgentCommands(host, self.feed, self._clock)
+        self._looks = AgentLooks(host)
 
     @property
     def connected(self) -> bool:
@@ -137,6 +141,7 @@ class HostLink:
             dropped=self.feed.queue.dropped,
             commands=self._host.config.agent.commands,
             clock_s=self._clock.now(),
+            looks=True,
         )
         with suppress(SessionEnded):  # run() logs the reason
             await session.send(hello)
@@ -164,3 +169,5 @@ class HostLink:
                 self._host.set_reporting(uuid, enabled=enabled)
             case RoundCommand() | ActCommand():
                 nursery.start_soon(self._commands.carry_out, session, message)
+            case Look():
+                nursery.start_soon(self._looks.answer, session, message)

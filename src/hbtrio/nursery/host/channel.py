@@ -93,6 +93,12 @@ class Channel:
         return self.heartbeat.state in HEARTBEATING
 
     @property
+    def round_trip_ms(self) -> float | None:
+        """Milliseconds from the last challenge to its answer; None before the first."""
+        seconds = self.heartbeat.round_trip_s
+        return None if math.isnan(seconds) else round(seconds * 1000, 3)
+
+    @property
     def why(self) -> str:
         """Why the instance is in its state; while waiting, why it can't be reached."""
         if self.dialling.fault and self.heartbeat.state is HeartbeatState.WAITING:

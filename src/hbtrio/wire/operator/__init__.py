@@ -30,6 +30,7 @@ from hbtrio.wire.operator.detail import (
     CorrectiveLine,
     FleetInstanceDetail,
     InstanceDetail,
+    LookLine,
     NextLossLine,
 )
 from hbtrio.wire.operator.events import (
@@ -103,6 +104,7 @@ __all__ = [
     "InstanceDetail",
     "InstanceLine",
     "LibvirtLine",
+    "LookLine",
     "MemoryLine",
     "NextLossLine",
     "NoticeRequest",

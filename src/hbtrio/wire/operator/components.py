@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hbtrio.wire.operator.detail import FleetInstanceDetail
+from hbtrio.wire.operator.detail import FleetInstanceDetail, LookLine
 from hbtrio.wire.operator.events import FleetEventLine, History
 from hbtrio.wire.operator.fleet import ClockReply, FleetStatus, Forgotten, Refusal, ReleaseReply
 from hbtrio.wire.operator.progress import ProgressLine
@@ -20,6 +20,7 @@ from hbtrio.wire.operator.words import Body, StreamLine
 _ANSWERS: Final = (
     FleetStatus,
     FleetInstanceDetail,
+    LookLine,
     History,
     FleetEventLine,
     ProgressLine,

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from hbtrio.wire.operator.fleet import FleetInstanceLine
 from hbtrio.wire.operator.host import InstanceLine, RoundEntry
-from hbtrio.wire.operator.words import Body, CorrectiveWord, Count, Time
+from hbtrio.wire.operator.words import Body, CorrectiveWord, Count, Milliseconds, Text, Time
 
 _Since = Annotated[
     Time | None,
@@ -70,3 +70,22 @@ class FleetInstanceDetail(FleetInstanceLine, frozen=True, kw_only=True):
         Meta(description="Its open votes and notices; remaining_s until silence is consent."),
     ] = ()
     next_loss: NextLossLine | None = None
+
+
+class LookLine(Body, frozen=True, kw_only=True):
+    """What an instance's host sees of it now, and does not report on its own."""
+
+    uuid: str
+    hostname: str
+    why: Annotated[
+        str, Meta(description="Why its host does not tell; nothing else is known then.")
+    ] = ""
+    beats: Count = 0
+    missed: Count = 0
+    late_answers: Count = 0
+    round_trip_ms: Annotated[
+        Milliseconds | None, Meta(description="From the last challenge to its answer.")
+    ] = None
+    not_acted: Annotated[
+        Text, Meta(description="Why no corrective command runs for a failed instance at present.")
+    ] = ""
