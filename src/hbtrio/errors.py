@@ -41,7 +41,7 @@ class UserError(Exception):
     """A fault that the user can correct.
 
     Args:
-        text: one line with the place and the fault: ``host.toml: brake.share: not a number``.
+        text: one line with the place and the fault: ``host.toml:9: brake.share: not a number``.
         status: the exit status of the process.
     """
 

@@ -83,22 +83,22 @@ def test_whose_it_is(
         (
             "b.toml",
             "[vim]\naudit_s = 0\n",
-            ["checked as an agent's", "vim.audit_s: must be 1 to 3600 s, got 0.0"],
+            ["checked as an agent's", "2: vim.audit_s: must be 1 to 3600 s, got 0.0"],
         ),
         (
             "b.toml",
             "[heartbeat]\nrescan_s = 0\n",
-            ["checked as a host's", "heartbeat.rescan_s: must be 1 to 86400 s, got 0.0"],
+            ["checked as a host's", "2: heartbeat.rescan_s: must be 1 to 86400 s, got 0.0"],
         ),
         (
             "b.toml",
             "[vim]\n[link]\n[limits]\n",
-            ["checked as an agent's", "limits: unknown key"],
+            ["checked as an agent's", "3: limits: unknown key"],
         ),
         (
             "b.toml",
             "[vim]\n[limits]\n",
-            ["checked as a host's", "vim: unknown key"],
+            ["checked as a host's", "1: vim: unknown key"],
         ),
         ("b.toml", "VOTE=0\n", ["checked as a guest's", "1: VOTE: must be 1 to 86400 s, got 0"]),
         ("b", "vim\n", ["checked as a guest's", '1: no = in "vim", expected KEY=VALUE']),
@@ -120,8 +120,8 @@ def test_faults_say_what_it_was_taken_for(
             "[vim]\n[link]\n",
             [
                 "checked as a host's, as its name says; its keys are those of an agent",
-                "link: unknown key",
-                "vim: unknown key",
+                "2: link: unknown key",
+                "1: vim: unknown key",
             ],
         ),
         (
@@ -129,7 +129,7 @@ def test_faults_say_what_it_was_taken_for(
             HOST,
             [
                 "checked as an agent's, as its name says; its keys are those of a host",
-                "heartbeat: unknown key",
+                "1: heartbeat: unknown key",
             ],
         ),
         (
@@ -137,13 +137,13 @@ def test_faults_say_what_it_was_taken_for(
             "VOTE = 8\n",
             [
                 "checked as an agent's, as its name says; its keys are those of a guest",
-                "VOTE: unknown key",
+                "1: VOTE: unknown key",
             ],
         ),
         # What its name says and no more: nothing needs to be told.
-        ("agent.toml", "[link]\ngrace_s = 0\n", ["link.grace_s: must be 1 to 3600 s, got 0.0"]),
-        ("agent.toml", "[limits]\n[link]\n[vim]\n", ["limits: unknown key"]),
-        ("agent.toml", "[colours]\n", ["colours: unknown key"]),
+        ("agent.toml", "[link]\ngrace_s = 0\n", ["2: link.grace_s: must be 1 to 3600 s, got 0.0"]),
+        ("agent.toml", "[limits]\n[link]\n[vim]\n", ["1: limits: unknown key"]),
+        ("agent.toml", "[colours]\n", ["1: colours: unknown key"]),
         ("agent.toml", "[link\n", ["1:6: Expected ']' at the end of a table declaration"]),
     ],
 )
@@ -211,7 +211,7 @@ def test_the_kind_that_is_told_outranks_name_and_keys(
     give(monkeypatch, HOST.encode())
     with pytest.raises(ConfigError) as caught:
         check_all("-", kind="agent")
-    assert caught.value.faults[0].startswith("standard input: heartbeat: unknown key")
+    assert caught.value.faults[0].startswith("standard input:1: heartbeat: unknown key")
 
 
 def test_standard_input_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

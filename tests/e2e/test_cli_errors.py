@@ -174,10 +174,10 @@ async def test_guest(files: Path) -> None:
 async def test_host(files: Path) -> None:
     host = "host --channel-dir {home}/ch --control-socket {home}/host.sock"
     bad = [
-        "{home}/bad.toml: channel_dir: must be a string, got 7",
-        "{home}/bad.toml: brake.share: must be over 0 and at most 1, got 1.5",
-        "{home}/bad.toml: foo: unknown key",
-        "{home}/bad.toml: heartbeats: unknown key, did you mean heartbeat?",
+        "{home}/bad.toml:1: channel_dir: must be a string, got 7",
+        "{home}/bad.toml:4: brake.share: must be over 0 and at most 1, got 1.5",
+        "{home}/bad.toml:2: foo: unknown key",
+        "{home}/bad.toml:5: heartbeats: unknown key, did you mean heartbeat?",
     ]
     await check(
         [
@@ -234,7 +234,7 @@ async def test_host(files: Path) -> None:
                 2,
                 [
                     "{home}/clash.toml: checked as a host's",
-                    "{home}/clash.toml: heartbeat: interval_min_ms (5000) must be at most … (4000)",
+                    "{home}/clash.toml:2: heartbeat: interval_min_ms (5000) must be at … (4000)",
                 ],
             ),
             (
@@ -242,7 +242,7 @@ async def test_host(files: Path) -> None:
                 2,
                 [
                     "{home}/command.toml: checked as a host's",
-                    "{home}/command.toml: corrective-commands.reboot: …name…",
+                    "{home}/command.toml:2: corrective-commands.reboot: …name…",
                 ],
             ),
         ],

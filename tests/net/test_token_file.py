@@ -96,7 +96,7 @@ def test_ctl_says_what_is_wrong_with_its_token(
     [
         (
             'listen = "tcp:0.0.0.0:2411"\ntoken_file = "{}/token"',
-            "{}/agent.toml: operator: listen: certificate and key are needed for this address",
+            "{}/agent.toml:2: operator: listen: certificate and key are needed for this address",
             ExitStatus.USAGE,
         ),
         (

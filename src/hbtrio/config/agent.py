@@ -16,10 +16,12 @@ from hbtrio.config.host import BrakeSettings, LogFormat, LogLevel, LogTarget
 from hbtrio.config.notify import NotifySettings
 from hbtrio.config.rules import Rule, Ruled
 from hbtrio.config.settings import choice, number, path, table, word
-from hbtrio.config.source import shown
+from hbtrio.config.source import Fault, shown
 
 #: Where the packages install the file.
 DEFAULT_AGENT_CONFIG: Final = "/etc/hbtrio/agent.toml"
+
+_TLS: Final = ("certificate", "key", "authority")
 
 # ruff: noqa: RUF009 -- the calls in the class bodies make attrs fields, not shared defaults
 
@@ -45,11 +47,11 @@ class VimSettings(Ruled):
 
     def _not_open_to_all(self) -> Iterator[str]:
         if not is_local(self.listen) and not self.token_file:
-            yield "listen: token_file is needed for this address"
+            yield Fault("listen: token_file is needed for this address", "listen")
 
     def _authority_of_a_certificate(self) -> Iterator[str]:
         if self.url_authority and not self.url.startswith("https:"):
-            yield "url_authority is for an https url"
+            yield Fault("url_authority is for an https url", "url_authority")
 
     rules: ClassVar = (tls_of_an_api, _not_open_to_all, _authority_of_a_certificate)
 
@@ -69,13 +71,15 @@ class LinkSettings(Ruled):
     def _whole_tls(self) -> Iterator[str]:
         tls = (self.certificate, self.key, self.authority)
         if any(tls) and not all(tls):
-            yield "certificate, key and authority go together"
+            yield Fault("certificate, key and authority go together", *_TLS)
         elif any(tls) and self.listen.startswith("unix:"):
             # Hosts don't use TLS on a unix socket.
-            yield "certificate, key and authority are for tcp, not for a unix socket"
+            fault = "certificate, key and authority are for tcp, not for a unix socket"
+            yield Fault(fault, *_TLS)
         elif not any(tls) and not is_local(self.listen):
             # Without TLS anyone could connect as a host.
-            yield "listen: certificate, key and authority are needed for this address"
+            fault = "listen: certificate, key and authority are needed for this address"
+            yield Fault(fault, "listen")
 
     rules: ClassVar = (_whole_tls,)
 
@@ -96,7 +100,7 @@ class OperatorSettings(Ruled):
 
     def _not_open_to_all(self) -> Iterator[str]:
         if not (is_local(self.listen) or self.token_file or self.authority):
-            yield "listen: token_file or authority is needed for this address"
+            yield Fault("listen: token_file or authority is needed for this address", "listen")
 
     rules: ClassVar = (tls_of_an_api, _not_open_to_all)
 
@@ -118,7 +122,8 @@ def _apart(one: str, other: str) -> Rule:
         first, second = getattr(config, one).listen, getattr(config, other).listen
         if clash(first, second):
             where = f"{one}.listen and {other}.listen"
-            yield f"{where} can't both be served: {shown(first)}, {shown(second)}"
+            fault = f"{where} can't both be served: {shown(first)}, {shown(second)}"
+            yield Fault(fault, (one, "listen"), (other, "listen"))
 
     return rule
 

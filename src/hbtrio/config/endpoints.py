@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from hbtrio.config.settings import LISTENED_PATH_BYTES, SOCKET_PATH_BYTES, checked_field, unfit
-from hbtrio.config.source import shown
+from hbtrio.config.source import Fault, shown
 
 _WORDS: Final = "unix:/PATH or tcp:HOST:PORT"
 _UNIX: Final = "unix:"
@@ -62,13 +62,13 @@ class ServedApi(Protocol):
 def tls_of_an_api(api: ServedApi) -> Iterator[str]:
     """The rule that an API has all of TLS or none, and needs it beyond this machine."""
     if bool(api.certificate) != bool(api.key):
-        yield "certificate and key go together"
+        yield Fault("certificate and key go together", "certificate", "key")
     elif api.authority and not api.certificate:
-        yield "authority needs certificate and key"
+        yield Fault("authority needs certificate and key", "authority")
     elif api.certificate and api.listen.startswith("unix:"):
-        yield "certificate and key are for tcp, not for a unix socket"
+        yield Fault("certificate and key are for tcp, not for a unix socket", "certificate")
     elif not api.certificate and not is_local(api.listen):
-        yield "listen: certificate and key are needed for this address"
+        yield Fault("listen: certificate and key are needed for this address", "listen")
 
 
 def clash(one: str, other: str) -> bool:

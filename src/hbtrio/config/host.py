@@ -38,7 +38,7 @@ from hbtrio.config.settings import (
     tables,
     word,
 )
-from hbtrio.config.source import shown
+from hbtrio.config.source import Fault, shown
 from hbtrio.text import as_argument
 from hbtrio.wire.vocabulary import ActionName
 
@@ -68,7 +68,8 @@ class ControlSettings(Ruled):
     def _disjoint(self) -> Iterator[str]:
         for name in self.look:
             if name in self.act:
-                yield f"look: {shown(name)} is in act too, which includes looking"
+                place = ("look", self.look.index(name))
+                yield Fault(f"look: {shown(name)} is in act too, which includes looking", place)
 
     rules: ClassVar = (_disjoint,)
 
@@ -93,9 +94,11 @@ class HeartbeatSettings(Ruled):
 
     def _in_order(self) -> Iterator[str]:
         if self.interval_min_ms > self.interval_max_ms:
-            yield (
+            yield Fault(
                 f"interval_min_ms ({self.interval_min_ms}) must be at most "
-                f"interval_max_ms ({self.interval_max_ms})"
+                f"interval_max_ms ({self.interval_max_ms})",
+                "interval_min_ms",
+                "interval_max_ms",
             )
 
     rules: ClassVar = (_in_order,)
@@ -130,7 +133,7 @@ class LibvirtSettings(Ruled):
 
     def _has_source(self) -> Iterator[str]:
         if self.metadata and self.enabled == "off":
-            yield "metadata: is libvirt's, but enabled is off"
+            yield Fault("metadata: is libvirt's, but enabled is off", "metadata")
 
     rules: ClassVar = (_has_source,)
 
@@ -223,12 +226,14 @@ class AgentLinkSettings(Ruled):
     def _whole_tls(self) -> Iterator[str]:
         tls = (self.certificate, self.key, self.authority)
         if any(tls) and not all(tls):
-            yield "certificate, key and authority go together"
+            fault = "certificate, key and authority go together"
+            yield Fault(fault, "certificate", "key", "authority")
 
     def _not_in_clear(self) -> Iterator[str]:
         # The agent commands this host, so it has to be authenticated.
         if self.connect and not is_local(self.connect) and not self.certificate:
-            yield "connect: certificate, key and authority are needed for this address"
+            fault = "connect: certificate, key and authority are needed for this address"
+            yield Fault(fault, "connect")
 
     rules: ClassVar = (_whole_tls, _not_in_clear)
 
@@ -285,18 +290,21 @@ class HostConfig(Ruled):
             name = pattern.replace("{uuid}", "0" * _UUID_CHARS)
             size = len(os.path.join(self.channel_dir, name).encode())
             if size > SOCKET_PATH_BYTES:
-                yield (
+                yield Fault(
                     f"channel_dir and channel_patterns make a path of {size} bytes, "
-                    f"a unix socket path has at most {SOCKET_PATH_BYTES}"
+                    f"a unix socket path has at most {SOCKET_PATH_BYTES}",
+                    "channel_dir",
+                    "channel_patterns",
                 )
                 return
 
     def _names_known(self) -> Iterator[str]:
         if self.libvirt.enabled == "off":
             for key in filter(needs_name, self.instances):
-                yield (
+                yield Fault(
                     f"instances: {shown(key)}: libvirt knows the names, but [libvirt] enabled is "
-                    "off; use a uuid"
+                    "off; use a uuid",
+                    ("instances", key),
                 )
 
     rules: ClassVar = (_channels_in_reach, _names_known)

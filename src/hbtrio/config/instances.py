@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from hbtrio.config.settings import choice, flag, number, unfit
-from hbtrio.config.source import shown
+from hbtrio.config.source import Fault, shown
 
 CorrectiveUse = Literal["on", "log", "off"]
 
@@ -67,16 +67,17 @@ def glob_faults(tables: Mapping[str, object]) -> Iterator[str]:
     uuids: set[str] = set()
     for key in tables:
         if not key:
-            yield '"": must be a name or uuid, with or without wildcards'
+            yield Fault('"": must be a name or uuid, with or without wildcards', key)
         elif len(key) > _GLOB_CHARS:
-            yield f"{shown(key)}: must be at most {_GLOB_CHARS} characters long"
+            yield Fault(f"{shown(key)}: must be at most {_GLOB_CHARS} characters long", key)
         elif any(unfit(key)):
-            yield f"{shown(key)}: must not contain control characters"
+            yield Fault(f"{shown(key)}: must not contain control characters", key)
         elif _has_open_set(key):
-            yield f"{shown(key)}: is no glob: a [ without its ]; write [[] for the character"
+            fault = "is no glob: a [ without its ]; write [[] for the character"
+            yield Fault(f"{shown(key)}: {fault}", key)
         elif is_uuid(key):
             if key.lower() in uuids:
-                yield f"{shown(key)}: is the same uuid as another"
+                yield Fault(f"{shown(key)}: is the same uuid as another", key)
             uuids.add(key.lower())
 
 

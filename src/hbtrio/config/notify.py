@@ -9,6 +9,7 @@ import attrs
 
 from hbtrio.config.rules import Ruled
 from hbtrio.config.settings import command, number, path, word
+from hbtrio.config.source import Fault
 
 
 @attrs.frozen(kw_only=True)
@@ -30,9 +31,9 @@ class NotifySettings(Ruled):
 
     def _of_a_webhook(self) -> Iterator[str]:
         if self.secret_file and not self.webhook:
-            yield "secret_file is for a webhook"
+            yield Fault("secret_file is for a webhook", "secret_file")
         if self.authority and not self.webhook.startswith("https:"):
-            yield "authority is for an https webhook"
+            yield Fault("authority is for an https webhook", "authority")
 
     rules: ClassVar = (_of_a_webhook,)
 

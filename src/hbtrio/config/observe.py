@@ -10,6 +10,7 @@ import attrs
 from hbtrio.config.endpoints import is_local, may_listen_at, tls_of_an_api
 from hbtrio.config.rules import Ruled
 from hbtrio.config.settings import path
+from hbtrio.config.source import Fault
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +36,6 @@ class ObserveSettings(Ruled):
 
     def _not_open_to_all(self) -> Iterator[str]:
         if self.listen and not (is_local(self.listen) or self.token_file or self.authority):
-            yield "listen: token_file or authority is needed for this address"
+            yield Fault("listen: token_file or authority is needed for this address", "listen")
 
     rules: ClassVar = (_whole_tls, _not_open_to_all)

@@ -16,7 +16,7 @@ from typing import Any, Final, get_args
 
 import attrs
 
-from hbtrio.config.source import shown
+from hbtrio.config.source import Fault, shown
 
 #: Yields the faults of a value of the right type.
 Check = Callable[[Any], Iterator[str]]
@@ -164,21 +164,24 @@ def command(*placeholders: str, key: str = "") -> Any:
             yield f"must be at most {_ARGUMENTS} arguments, got {len(value)}"
             return
         if value and not value[0]:
-            yield "item 1: must name a program, got nothing"
+            yield _of_item(1, "must name a program, got nothing")
         for place, item in enumerate(value, 1):
             if len(item) > _ARGUMENT_CHARS:
-                yield f"item {place}: must be at most {_ARGUMENT_CHARS} characters long"
+                fault = f"must be at most {_ARGUMENT_CHARS} characters long"
+                yield _of_item(place, fault)
                 continue
             # Newlines and tabs are valid in a script for sh -c; no argument can hold a NUL.
             if "\0" in item:
-                yield f"item {place}: must not contain a NUL, got {shown(item)}"
+                yield _of_item(place, f"must not contain a NUL, got {shown(item)}")
             for name in placeholders_in(item):
                 if place == 1:
-                    yield f"item 1: the program must not contain a placeholder, got {{{name}}}"
+                    fault = f"the program must not contain a placeholder, got {{{name}}}"
+                    yield _of_item(1, fault)
                 elif name not in placeholders:
-                    yield (
-                        f"item {place}: unknown placeholder {{{name}}}, expected {known}; "
-                        f"write {{{{{name}}}}} for a literal {{{name}}}"
+                    yield _of_item(
+                        place,
+                        f"unknown placeholder {{{name}}}, expected {known}; "
+                        f"write {{{{{name}}}}} for a literal {{{name}}}",
                     )
 
     return checked_field((), check, f"list of arguments with {known}; empty: none", "", key)
@@ -193,15 +196,13 @@ def file_patterns(default: tuple[str, ...]) -> Any:
             return
         for place, item in enumerate(value, 1):
             if item.count("{uuid}") != 1 or placeholders_in(item) != ["uuid"]:
-                yield (
-                    f"item {place}: must contain {{uuid}} once and no other placeholder, "
-                    f"got {shown(item)}"
-                )
+                fault = f"must contain {{uuid}} once and no other placeholder, got {shown(item)}"
+                yield _of_item(place, fault)
             elif "/" in item:
-                yield f"item {place}: must be a file name without /, got {shown(item)}"
+                yield _of_item(place, f"must be a file name without /, got {shown(item)}")
             elif item in value[: place - 1]:
-                yield f"item {place}: is listed twice, {shown(item)}"
-            yield from (f"item {place}: {fault}" for fault in unfit(item))
+                yield _of_item(place, f"is listed twice, {shown(item)}")
+            yield from (_of_item(place, fault) for fault in unfit(item))
 
     return checked_field(default, check, "1 to 16 file names with {uuid} once", "", "")
 
@@ -215,9 +216,9 @@ def group_names() -> Any:
             return
         for place, item in enumerate(value, 1):
             if not _GROUP.fullmatch(item):
-                yield f"item {place}: must be the name of a group, got {shown(item)}"
+                yield _of_item(place, f"must be the name of a group, got {shown(item)}")
             elif item in value[: place - 1]:
-                yield f"item {place}: is listed twice, {shown(item)}"
+                yield _of_item(place, f"is listed twice, {shown(item)}")
 
     return checked_field((), check, f"at most {_GROUPS} names of groups", "", "")
 
@@ -266,6 +267,11 @@ def unfit(text: str) -> Iterator[str]:
     # The system refuses NULs and lone surrogates; other control characters are mistakes.
     if _UNFIT.search(text):
         yield f"must not contain control characters, got {shown(text)}"
+
+
+def _of_item(place: int, fault: str) -> Fault:
+    """Return a fault of an item of a list, counted from 1."""
+    return Fault(f"item {place}: {fault}", place - 1)
 
 
 def _braced(names: Collection[str]) -> str:

@@ -24,6 +24,26 @@ _SHOWN_CHARS = 80
 MAX_FAULTS = 50
 
 
+class Fault(str):
+    """A fault's text that knows what it is about.
+
+    Args:
+        text: the fault.
+        about: paths of keys, and of indexes from 0 in a list, from where the fault was found: those
+            that contradict each other, or the one that is wrong.
+    """
+
+    __slots__ = ("about",)
+
+    about: tuple[tuple[str | int, ...], ...]
+
+    def __new__(cls, text: str, *about: str | int | tuple[str | int, ...]) -> Fault:
+        """Make the text; a path of one part may be that part."""
+        fault = super().__new__(cls, text)
+        fault.about = tuple(path if isinstance(path, tuple) else (path,) for path in about)
+        return fault
+
+
 def read_source(path: str | os.PathLike[str], *, missing_ok: bool = False) -> str:
     """Read a whole configuration file, without a byte order mark.
 

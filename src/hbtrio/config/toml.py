@@ -27,11 +27,15 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from hbtrio.config.rules import BrokenRulesError, SoundKeys, broken_rules
 from hbtrio.config.settings import Setting, key_of, setting_of
-from hbtrio.config.source import MAX_FAULTS, config_error, read_source, shown, unknown_key
+from hbtrio.config.source import MAX_FAULTS, Fault, config_error, read_source, shown, unknown_key
+from hbtrio.config.toml_lines import Place, find_places
 from hbtrio.errors import ConfigError
 from hbtrio.text import printable
 
 T = TypeVar("T")
+
+#: The keys down to a value.
+KeyPath = tuple[str, ...]
 
 # tomllib of Python 3.11 gives the place of a fault only within the text of its message,
 _PLACE = re.compile(r"(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)", re.DOTALL)
@@ -54,7 +58,7 @@ class _ValueRefused(ValueError):
 class _TablesRefused(_ValueRefused):
     """All faults of tables with free keys, each with its path below them, which may be empty."""
 
-    def __init__(self, faults: list[tuple[str, str]]) -> None:
+    def __init__(self, faults: list[tuple[KeyPath, str]]) -> None:
         super().__init__(*(fault for _, fault in faults))
         self.places = faults
 
@@ -86,29 +90,40 @@ def parse_toml(text: str, cls: type[T], name: str) -> T:
         raise ConfigError([f"{printable(name)}: nested too deeply"]) from error
     except ValueError as error:  # TOMLDecodeError, or a number Python refuses to read
         raise ConfigError([f"{printable(name)}{_syntax_fault(text, str(error))}"]) from error
-    return structure(data, cls, name)
+    return structure(data, cls, name, text)
 
 
-def structure(data: Mapping[str, Any], cls: type[T], name: str) -> T:
+def structure(data: Mapping[str, Any], cls: type[T], name: str, text: str = "") -> T:
     """Build ``cls`` from the result of tomllib.
 
     Args:
         data: the file's top-level table.
         cls: see :func:`load_toml`.
         name: the file's name, for the faults.
+        text: the TOML that tomllib read, for the lines of the faults; empty: it was none.
 
     Raises:
-        ConfigError: up to 50 faults, each as ``NAME: path.to.key: fault``, and how many others.
+        ConfigError: up to 50 faults, each as ``NAME:LINE: path.to.key: fault``, and how many
+            others. Without a line: a missing key of the top-level table, or there is no text.
     """
     name = printable(name)
     try:
         return _CONVERTER.structure(dict(data), cls)
     except ClassValidationError as group:
-        faults = [
-            f"{name}: {path}: {fault}" if path else f"{name}: {fault}"
-            for path, fault in _faults_of(group, ())
-        ]
+        places = find_places(text)
+        faults = []
+        for path, fault in _faults_of(group, ()):
+            line = _line_of(fault, path, places)
+            place = f"{name}:{line}" if line else name
+            faults.append(": ".join(filter(None, (place, ".".join(map(_quoted, path)), fault))))
         raise config_error(name, faults) from group
+
+
+def _line_of(fault: str, path: KeyPath, places: Place) -> int:
+    """Return the line of what a fault is about, or else of the path where it was found; 0: none."""
+    about = fault.about if isinstance(fault, Fault) else ()
+    lines = [line for way in about if (line := places.exact_line_of((*path, *way)))]
+    return lines[0] if lines else places.line_of(path)
 
 
 def _syntax_fault(text: str, message: str) -> str:
@@ -125,8 +140,8 @@ def _syntax_fault(text: str, message: str) -> str:
     return f": {shown(message)[1:-1]}"
 
 
-def _faults_of(error: BaseException, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield each fault with its dotted path, in the order of the fields.
+def _faults_of(error: BaseException, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each fault with its path, in the order of the fields.
 
     Any other error is raised again: a bug in a check must not look like a fault of the file.
     """
@@ -143,15 +158,15 @@ def _faults_of(error: BaseException, path: tuple[str, ...]) -> Iterator[tuple[st
             for number, key in enumerate(sorted(error.extra_fields)):
                 # What follows the first faults is only counted.
                 fault = unknown_key(key, known if number < MAX_FAULTS else ())
-                yield ".".join((*path, shown(key)[1:-1])), fault
+                yield (*path, key), fault
         case _TablesRefused():
             for inner_path, fault in error.places:
-                yield ".".join(filter(None, (*path, inner_path))), fault
+                yield (*path, *inner_path), fault
         case _ValueRefused() | BrokenRulesError():
             for fault in error.faults:
-                yield ".".join(path), fault
+                yield path, fault
         case KeyError() if path and error.args == (path[-1],):
-            yield ".".join(path), "is missing, and has no default"
+            yield path, "is missing, and has no default"
         case _:
             raise error
 
@@ -178,7 +193,7 @@ def _texts(value: Any, _type: Any) -> tuple[str, ...]:
     if type(value) is not list:
         raise _ValueRefused(f"must be a list of strings, got {shown(value)}")
     wrong = [
-        f"item {place}: must be a string, got {shown(item)}"
+        Fault(f"item {place}: must be a string, got {shown(item)}", place - 1)
         for place, item in enumerate(value, 1)
         if type(item) is not str
     ]
@@ -194,13 +209,13 @@ def _tables_hook(field: attrs.Attribute[Any], setting: Setting) -> Callable[[Any
     def hook(value: Any, _type: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise _ValueRefused(f"must be tables, got {shown(value)}")
-        faults = [("", fault) for fault in setting.check(value)]
+        faults: list[tuple[KeyPath, str]] = [((), fault) for fault in setting.check(value)]
         filled = {}
         for key, inner in value.items():
             try:
                 filled[key] = fill(inner, cls)
             except (ClassValidationError, _ValueRefused) as error:
-                faults.extend(_faults_of(error, (_quoted(key),)))
+                faults.extend(_faults_of(error, (key,)))
         if faults:
             raise _TablesRefused(faults)
         return filled
@@ -209,8 +224,9 @@ def _tables_hook(field: attrs.Attribute[Any], setting: Setting) -> Callable[[Any
 
 
 def _quoted(key: str) -> str:
-    """Return a key as it stands in a file."""
-    return key if _BARE.fullmatch(key) else shown(key)
+    """Return a key as it stands in a file, cut at 80 characters."""
+    quoted = shown(key)
+    return quoted[1:-1] if _BARE.fullmatch(key) else quoted
 
 
 def _field_hook(field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
