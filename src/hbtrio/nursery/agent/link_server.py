@@ -8,7 +8,7 @@ The first connection receives the reason, for it may be another host with the sa
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -106,7 +106,7 @@ class AgentLinks:
         self._clock = clock
         self._files = files
 
-    def listen(self, listeners: list[Listener], tls: TlsFiles | None) -> None:
+    def listen(self, listeners: Sequence[Listener], tls: TlsFiles | None) -> None:
         """Starts to serve all connecting hosts; an internal error ends only one host's link.
 
         Args:

@@ -23,10 +23,10 @@ from hbtrio.system.runner import ProcessRunner
 async def open_notifier(
     settings: NotifySettings,
     file: str,
+    processes: ProcessRunner,
     *,
     hostname: str,
     files: FileWatch,
-    processes: ProcessRunner,
     wall_clock: Callable[[], datetime],
 ) -> AsyncIterator[Notifier]:
     """Makes a notifier, whose connections are closed with the block; the caller runs it.
@@ -34,9 +34,9 @@ async def open_notifier(
     Args:
         settings: what the configuration says.
         file: the configuration file, for faults.
+        processes: runs the command.
         hostname: the daemon's host.
         files: uses secret and certificates when they are renewed.
-        processes: runs the command.
         wall_clock: the wall clock with its zone.
 
     Raises:
