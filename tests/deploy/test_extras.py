@@ -15,6 +15,7 @@ import pytest
 
 from hbtrio.cli.extras import NEEDS, Need, require
 from hbtrio.errors import ExitStatus, UserError
+from hbtrio.simulate.trio_internals import TRIO
 from support.wheel import CHECKOUT, CleanVenv, built_wheel, pip, unless_offline
 
 #: The package that has a module, if it is not called as the module.
@@ -94,6 +95,12 @@ def test_extras_agree_on_versions() -> None:
         assert bounds
     assert listed["all"] == ["hbtrio[host,agent]"]
     assert "hbtrio[all]" in listed["test"]
+
+
+def test_the_simulator_has_the_trio_that_it_was_written_for() -> None:
+    assert project()["simulate"] == ["hbtrio[all]", f"trio=={TRIO}"]
+    assert f"trio=={TRIO}" in (CHECKOUT / "constraints.txt").read_text().splitlines()
+    assert "hbtrio[simulate]" in project()["test"]
 
 
 def test_what_is_missing_is_named_with_the_command_that_installs_it() -> None:

@@ -1,0 +1,72 @@
+"""Records what happened in a simulation, so that two of them can be compared.
+
+*Events*, such as the start of a process or a fault, are kept as lines. Task steps and bytes are far
+too many for that: they only go into a running digest, as the events do. If two simulations of one
+seed have different digests, run both again with a file: the first line in which the files differ is
+where they parted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol, TextIO
+
+
+class Now(Protocol):
+    """Knows the time, in seconds since the start of the simulation."""
+
+    @property
+    def now(self) -> float:
+        """The time."""
+
+
+class Trace:
+    """The trace of one simulation.
+
+    Args:
+        clock: dates the lines.
+        file: gets all lines, also those of task steps and bytes.
+    """
+
+    def __init__(self, clock: Now, file: TextIO | None = None) -> None:
+        #: The lines of all events.
+        self.events: list[str] = []
+        #: How many task steps were taken.
+        self.steps = 0
+        self._clock = clock
+        self._file = file
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    @property
+    def digest(self) -> str:
+        """The digest of everything so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def event(self, process: str, *words: str, **fields: object) -> None:
+        """Records an event.
+
+        Args:
+            process: to which process it happened, or who caused it.
+            words: what happened.
+            fields: shown as ``NAME=VALUE``, in the order of the call; a value must look the same in
+                each run, so no object with an address.
+        """
+        texts = [*words, *(f"{name}={value}" for name, value in fields.items())]
+        line = f"{self._clock.now:.7f} {process} {' '.join(texts)}"
+        self.events.append(line)
+        self._add(line)
+
+    def step(self, process: str, task: str) -> None:
+        """Records that a process takes a step of a task."""
+        self.steps += 1
+        self._add(f"{self._clock.now!r} {process} step {task}")
+
+    def sent(self, sender: str, data: bytes) -> None:
+        """Records bytes that ``sender`` puts into a stream."""
+        self._add(f"{self._clock.now!r} {sender} sends {data!r}")
+
+    def _add(self, line: str) -> None:
+        self._hash.update(line.encode())
+        self._hash.update(b"\n")
+        if self._file is not None:
+            self._file.write(f"{line}\n")
