@@ -64,8 +64,11 @@ _A_MINUTE: Final = GUEST_PLACE_RATE.per_minute + RARE_RATE.per_minute
 
 
 async def test_a_hostile_host(home: Path) -> None:
-    async with _attack(home) as turns, trio.open_nursery() as nursery:
-        guest = await _guest(home)
+    async with (
+        _attack(home) as turns,
+        _running_guest(home) as guest,
+        trio.open_nursery() as nursery,
+    ):
         app = await _registered(home / "api", nursery)
         memory, files = resident_mib(guest.pid), descriptors(guest.pid)
         began, seen = trio.current_time(), []
@@ -124,7 +127,9 @@ async def _objects(stream: trio.abc.ReceiveStream) -> AsyncIterator[dict[str, An
             yield json.loads(line)
 
 
-async def _guest(home: Path) -> Daemon:
+@asynccontextmanager
+async def _running_guest(home: Path) -> AsyncIterator[Daemon]:
+    """Ends it also where the test fails, for the sake of those that follow."""
     script = home / "event_script"
     script.write_text("#!/bin/sh\necho fine\n")
     script.chmod(0o755)
@@ -133,8 +138,13 @@ async def _guest(home: Path) -> Daemon:
     paths = {"--config": config, "--device": home / "device", "--app-socket": home / "api"}
     options = [str(word) for option in paths.items() for word in option]
     guest = await Daemon.start("guest", ["guest", *options], home / "guest.log")
-    await until((home / "api").exists)
-    return guest
+    try:
+        await until((home / "api").exists)
+        yield guest
+    finally:
+        with trio.CancelScope(shield=True):
+            await guest.kill()
+        print((home / "guest.log").read_text()[-10_000:])
 
 
 async def _registered(path: Path, nursery: trio.Nursery) -> RawApplication:

@@ -46,6 +46,9 @@ _INTERVAL_S: Final = 0.5
 #: How long the guest may take for the last answers of a turn, with all that was written before.
 _PATIENCE_S: Final = 5.0
 
+#: How long it may take until the guest is connected, and again until it answers an honest host.
+_AT_MOST_S: Final = 60.0
+
 #: How often the leaver leaves.
 _LEAVES: Final = 3
 
@@ -167,6 +170,7 @@ class _Host:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(path)
         self._listener.listen(8)
+        self._listener.settimeout(_AT_MOST_S)
         self._connection: socket.socket | None = None
         self._rest = b""
         self._tail = b""
@@ -178,7 +182,10 @@ class _Host:
     def turn(self, kind: str, seconds: float) -> None:
         """Attacks in one way for so long, then waits for the answers that are missing."""
         self.sent = self.answered = 0
+        end = time.monotonic() + _AT_MOST_S
         while not self.answered:
+            if time.monotonic() > end:
+                raise TimeoutError(f"before {kind}: no answer to {self.sent} challenges")
             self._go_on(KINDS["honest"])
         self.sent = self.answered = 0
         self._open.clear()
@@ -189,7 +196,8 @@ class _Host:
             if kind == "leaver" and has_written:
                 self._hang_up()
                 leaves += 1
-        self._rest = b"\n" if self._rest else b""
+        # Not dropped: a challenge that was counted may be in it.
+        self._rest += b"\n" * bool(self._rest)
         end = time.monotonic() + _PATIENCE_S
         while self._open and time.monotonic() < end:
             self._pass(self._connected(), reads=True)
