@@ -210,10 +210,9 @@ async def test_the_vims_authority(tmp_path: Path, authority: MadeAuthority) -> N
     watch.add_tls("agent.toml: vim.url_authority", files)
     vim = authority.issue("e5", "vim", expires := in_days(5))
     noted: list[datetime | None] = []
-    async with (
-        serving(server_files("test", *vim.names)) as port,
-        VimClient(f"https://127.0.0.1:{port}", tls=files, on_certificate=noted.append) as client,
-    ):
+    async with serving(server_files("test", *vim.names)) as port:
+        url = f"https://127.0.0.1:{port}"
+        client = VimClient(url, tls=files, on_certificate=noted.append)
         refused = await client.send(ACTION)
         assert isinstance(refused, NotSent)
         assert "the certificate is refused" in refused.reason

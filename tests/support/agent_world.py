@@ -325,7 +325,7 @@ async def socket_agent_world(
             vim = await stack.enter_async_context(fake_vim())
         now = wall_time
         store = await stack.enter_async_context(Store.open(str(folder / "agent.db"), now))
-        client = await stack.enter_async_context(VimClient(vim.url, **(timeouts or {})))  # type: ignore[arg-type]
+        client = VimClient(vim.url, **(timeouts or {}))  # type: ignore[arg-type]
         ids = itertools.count(1)
         started = now().timestamp()
         running = open_agent(

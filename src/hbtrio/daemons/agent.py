@@ -1,6 +1,6 @@
 """Composes the agent: its store, its core, its APIs and the links of its hosts.
 
-store, client of the VIM, signals, listeners
+store, signals, listeners
   processes, notifier, keep-alive of the service manager
     agent         see hbtrio/nursery/agent/daemon.py
       VIM API, operator API
@@ -45,8 +45,7 @@ class AgentWorld:
 
     Args:
         store: opens the store; raises UserError.
-        vim: sends requests to the VIM, and closes its connections with the block; None: there is
-            no VIM.
+        vim: sends requests to the VIM; None: there is no VIM.
         signals: receives the signals.
         link: where the hosts connect.
         vim_api: where the VIM connects; only with a VIM.
@@ -95,8 +94,6 @@ async def serve_agent(config: AgentConfig, file: str, world: AgentWorld) -> None
     async with AsyncExitStack() as stack:
         stop_collecting = stack.enter_context(world.collecting())
         store = await stack.enter_async_context(world.store())
-        if world.vim is not None:
-            await stack.enter_async_context(world.vim)
         # Before the sockets: whoever sees one may send TERM, and the end removes the sockets.
         signals = stack.enter_context(world.signals())
         link_listeners = await world.link.listen()

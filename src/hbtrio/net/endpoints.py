@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from hbtrio.errors import ExitStatus, UserError, is_thread_shortage
-from hbtrio.net.handshake import HandshakeFailed, make_handshake
+from hbtrio.net.handshake import HandshakeFailed, secure_client
 from hbtrio.net.peer_credentials import peer_credentials
 from hbtrio.net.tls import connection_reason
 from hbtrio.net.unix_connect import open_unix_stream
@@ -94,7 +94,7 @@ class Endpoint:
                 stream = await trio.open_tcp_stream(self.host, self.port)
                 if tls is None:
                     return stream
-                return await self._wrap(stream, tls)
+                return await secure_client(stream, tls, self.host)
         except HandshakeFailed as error:
             raise Unreachable(f"{self}: {error}") from error
         except OSError as error:
@@ -106,16 +106,6 @@ class Endpoint:
             raise Unreachable(f"{self}: {error}") from error
         except trio.TooSlowError as error:
             raise Unreachable(f"{self}: no answer within {CONNECT_S:g} s") from error
-
-    async def _wrap(self, stream: trio.SocketStream, tls: ssl.SSLContext) -> trio.abc.Stream:
-        wrapped = trio.SSLStream(stream, tls, server_hostname=self.host)
-        try:
-            await make_handshake(wrapped)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(stream)
-            raise
-        return wrapped
 
 
 def peer_text(stream: trio.abc.Stream) -> str:

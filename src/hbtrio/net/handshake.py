@@ -33,6 +33,30 @@ class HandshakeFailed(Exception):
     """A handshake failed; the text is the reason."""
 
 
+async def secure_client(
+    stream: trio.SocketStream, context: ssl.SSLContext, host: str, *, is_https: bool = False
+) -> TlsStream:
+    """Makes a client's handshake and returns the secured stream; the caller bounds its time.
+
+    Args:
+        stream: the connection; closed if the handshake fails or is cancelled.
+        context: verifies the server.
+        host: the server's name, which its certificate must have.
+        is_https: whether the end of the stream needs no farewell of TLS, as for HTTP.
+
+    Raises:
+        HandshakeFailed: see :func:`make_handshake`.
+    """
+    secured = trio.SSLStream(stream, context, server_hostname=host, https_compatible=is_https)
+    try:
+        await make_handshake(secured)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
+        raise
+    return secured
+
+
 async def make_handshake(stream: TlsStream, *, alert_in_clear: bool = False) -> None:
     """Makes the handshake; the caller bounds its time, and closes the stream if it fails.
 

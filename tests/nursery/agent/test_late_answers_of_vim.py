@@ -10,11 +10,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from unittest.mock import patch
 
-import httpx
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from hbtrio.nursery.agent.vim_client import VimClient
@@ -89,38 +88,40 @@ async def stop_over_the_limit() -> tuple[SendResult, bool]:
     """
     results: list[SendResult] = []
     with vim() as one:
-        async with VimClient(one.url, answer_s=LIMIT_S) as client:
+        client = VimClient(one.url, answer_s=LIMIT_S)
 
-            async def send() -> None:
-                results.append(await client.send(REQUEST))
+        async def send() -> None:
+            results.append(await client.send(REQUEST))
 
-            async with trio.open_nursery() as nursery:
-                began = trio.current_time()
-                nursery.start_soon(send)
-                while not one.asked.is_set():  # noqa: ASYNC110 - a thread sets no event of trio's
-                    await trio.sleep(0.001)
-                one.may_answer.set()
-                one.answered.wait(NEVER_S)
-                in_time = trio.current_time() - began < LIMIT_S
-                time.sleep(LIMIT_S)  # noqa: ASYNC251 - the stop
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time()
+            nursery.start_soon(send)
+            while not one.asked.is_set():  # noqa: ASYNC110 - a thread sets no event of trio's
+                await trio.sleep(0.001)
+            one.may_answer.set()
+            one.answered.wait(NEVER_S)
+            in_time = trio.current_time() - began < LIMIT_S
+            time.sleep(LIMIT_S)  # noqa: ASYNC251 - the stop
     return results[0], in_time
 
 
-class Transport(httpx.AsyncBaseTransport):
-    """Makes each connection in so many seconds of httpcore's timer, then is asked no more."""
+class Dialer:
+    """Is stopped until so long after a connection's time has run out, then finds a VIM."""
 
     def __init__(self, stops_s: list[float], clock: MockClock) -> None:
         self.attempts = 0
         self._stops_s = stops_s
         self._clock = clock
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def connect(self) -> trio.abc.Stream:
         self.attempts += 1
         if self._stops_s:
-            await trio.sleep(CONNECT_S)
-            self._clock.jump(self._stops_s.pop(0))
-            raise httpx.ConnectTimeout("")
-        return httpx.Response(200, stream=httpx.ByteStream(b""))
+            self._clock.jump(CONNECT_S + self._stops_s.pop(0))
+            await trio.sleep_forever()
+        ours, theirs = trio.testing.memory_stream_pair()
+        await theirs.send_all(b"HTTP/1.0 200 OK\r\n\r\n")
+        await theirs.send_eof()
+        return ours
 
 
 @pytest.mark.parametrize(
@@ -131,10 +132,9 @@ async def test_a_connection_whose_time_ran_out_while_the_process_was_stopped(
     stops_s: list[float], attempts: int, is_sent: bool, autojump_clock: MockClock
 ) -> None:
     """It is attempted again, once: that says nothing about the VIM."""
-    transport = Transport(stops_s, autojump_clock)
-    async with VimClient("http://vim.example", connect_s=CONNECT_S) as client:
-        with patch.object(client, "_transport", transport):
-            result = await client.send(REQUEST)
-    assert transport.attempts == attempts
+    dialer = Dialer(stops_s, autojump_clock)
+    client = VimClient("http://vim.example", connect=dialer.connect, connect_s=CONNECT_S)
+    result = await client.send(REQUEST)
+    assert dialer.attempts == attempts
     assert isinstance(result, Delivered) is is_sent
     assert isinstance(result, NotSent) is not is_sent

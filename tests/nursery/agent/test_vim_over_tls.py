@@ -85,8 +85,8 @@ async def test_a_vim_that_is_trusted(
     answer: Callable[[TlsStream], Awaitable[None]], delivery: object
 ) -> None:
     async with a_vim(answer) as vim:
-        async with VimClient(vim.url, tls=client_files("test", authority=AUTHORITY)) as client:
-            assert await client.send(ACTION) == delivery
+        client = VimClient(vim.url, tls=client_files("test", authority=AUTHORITY))
+        assert await client.send(ACTION) == delivery
         assert len(vim.got) == 1
         assert vim.got[0].startswith(f"PATCH /nfvi-plugins/v1/instances/{U} HTTP/1.1\r\n".encode())
 
@@ -105,8 +105,8 @@ async def test_a_vim_that_is_not(certificate: str, authority: str, fault: str) -
     """Nothing is sent to it, and it is tried again later."""
     async with a_vim(yes, certificate) as vim:
         trusted = authority and str(HERE / authority)
-        async with VimClient(vim.url, tls=client_files("test", authority=trusted)) as client:
-            answer = await client.send(ACTION)
+        client = VimClient(vim.url, tls=client_files("test", authority=trusted))
+        answer = await client.send(ACTION)
         assert isinstance(answer, NotSent)
         refused = f"no connection to {vim.url}: the certificate is refused: {fault}"
         assert answer.reason.startswith(refused)
