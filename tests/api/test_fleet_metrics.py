@@ -46,6 +46,7 @@ QUIET = {
     "rounds_open": 0,
     "host_alarms_total": 0,
     "crashes_total": 0,
+    "child_restarts_total task": 0,
     "store_failing": 0,
     "store_files_lost": 0,
     "links_refused_total": 0,

@@ -78,6 +78,9 @@ async def test_a_host_without_instances() -> None:
             "brake_closed": 0,
             "actions": 0,
             "crashes_total": 0,
+            "child_restarts_total task": 0,
+            "child_restarts_total reaper": 0,
+            "child_restarts_total virsh": 0,
             "log_lines_dropped_total": 0,
             "renewed_files_failing": 0,
         }

@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hbtrio.api.fleet_metrics import agent_metrics
 from hbtrio.api.host_metrics import host_metrics
 from hbtrio.config.host import AgentLinkSettings, LibvirtSettings
+from hbtrio.config.observe import ObserveSettings
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.notifier import Notifier
 from hbtrio.nursery.notify_command import NotifyCommand
@@ -70,6 +71,7 @@ async def exposed(tmp_path: Path) -> AsyncIterator[str]:
             memory=disk.memory(),
             agent=AgentLinkSettings(connect="tcp:127.0.0.1:2412"),
             libvirt=LibvirtSettings(enabled="on"),
+            observe=ObserveSettings(instance_series=1),
         ) as world:
             await world.heartbeating()
             world.host.events = EventsFile(str(tmp_path / "events"))

@@ -42,7 +42,7 @@ async def test_one_that_fails_is_logged_counted_and_restarted(
 ) -> None:
     supervisor, child = Supervisor(), Child(5)
     await supervisor.keep("child", child)
-    assert (child.starts, supervisor.crashes) == ([0.0, 6.0], 1)
+    assert (child.starts, supervisor.crashes, supervisor.restarts) == ([0.0, 6.0], 1, 1)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("hbtrio.supervision", logging.ERROR)
     assert record.getMessage() == "child failed and will be restarted"

@@ -73,6 +73,8 @@ class FakeLibvirt:
         others: runs the other commands.
     """
 
+    reaper_restarts = 0
+
     def __init__(self, others: ProcessRunner | None = None) -> None:
         self.domains: dict[str, FakeDomain] = {}
         #: Whether the virsh program is installed.

@@ -48,6 +48,8 @@ class FakeProcesses:
             does not exist.
     """
 
+    reaper_restarts = 0
+
     def __init__(self, runs: Mapping[str, FakeRun] | Callable[[Sequence[str]], FakeRun]) -> None:
         self._runs = runs
         self.started: list[Moment] = []

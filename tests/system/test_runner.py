@@ -562,8 +562,10 @@ async def test_reaper_that_died_is_replaced_and_told_of_what_runs(
                 assert first is not None
                 os.kill(first, signal.SIGKILL)
                 await until(lambda: is_gone(first))
+                assert runner.reaper_restarts == 0
                 for _ in range(3):
                     assert await runner.run(["/bin/true"]) == done()
+                assert runner.reaper_restarts == 1
                 await until(lambda: reaper_of(os.getpid()) is not None)
                 # The end of its pipe is all that a reaper sees of the end of the daemon.
                 await runner._reaper.close()

@@ -14,7 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 import hbtrio
 from hbtrio.api.fleet_status import host_names, link_of
-from hbtrio.api.metrics import certificate_families, exposition, notification_families
+from hbtrio.api.metrics import (
+    certificate_families,
+    exposition,
+    notification_families,
+    restart_family,
+)
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.vim_delivery import DeliveryStatus
 
@@ -59,6 +64,7 @@ def _families(agent: Agent, now: float) -> Iterator[Metric]:
         "Tasks that failed and were started again.",
         value=agent.supervisor.crashes,
     )
+    yield restart_family("hbtrio_agent", {"task": agent.supervisor.restarts})
     yield GaugeMetricFamily(
         "hbtrio_agent_store_failing",
         "1: the store can't be written.",

@@ -1,7 +1,7 @@
 """What a host counts, in Prometheus' text format.
 
 Labels have few values, all of closed lists. Instances are counted, not named: there may be
-thousands, and tenants make them up.
+thousands, and tenants make them up. :mod:`hbtrio.api.instance_series` names some if it is told to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from prometheus_client.core import (
 )
 
 import hbtrio
-from hbtrio.api.metrics import certificate_families, exposition, notification_families
+from hbtrio.api.instance_series import instance_series
+from hbtrio.api.metrics import (
+    certificate_families,
+    exposition,
+    notification_families,
+    restart_family,
+)
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.labels import CAUSES, OUTCOMES, STATES
 from hbtrio.nursery.host.reports import ReportKind
@@ -64,7 +70,8 @@ async def host_metrics(host: Host) -> bytes:
     """All numbers of a host. A checkpoint among many instances; cancelled, it changes nothing."""
     instances = _Instances()
     await instances.count(host)
-    return exposition([*_of_instances(instances), *_of_events(host), *_of_daemon(host)])
+    all_of_it = exposition([*_of_instances(instances), *_of_events(host), *_of_daemon(host)])
+    return all_of_it + await instance_series(host)
 
 
 def _of_instances(instances: _Instances) -> Iterator[Metric]:
@@ -161,6 +168,14 @@ def _of_daemon(host: Host) -> Iterator[Metric]:
         "hbtrio_host_crashes",
         "Tasks that failed and were started again.",
         value=host.supervisor.crashes,
+    )
+    yield restart_family(
+        "hbtrio_host",
+        {
+            "task": host.supervisor.restarts,
+            "reaper": host.counts.processes.reaper_restarts,
+            "virsh": host.domains.event_restarts,
+        },
     )
     yield CounterMetricFamily(
         "hbtrio_host_log_lines_dropped",

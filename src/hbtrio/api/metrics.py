@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Final
 
@@ -54,6 +54,23 @@ def notification_families(prefix: str, notifier: Notifier | None) -> Iterator[Me
     for channel, result in product(notifier.channels, RESULTS):
         ended.add_metric([channel, result], notifier.counts[channel, result])
     yield ended
+
+
+def restart_family(prefix: str, restarts: Mapping[str, int]) -> Metric:
+    """How often children of a daemon were started again.
+
+    Args:
+        prefix: what the name begins with.
+        restarts: the numbers by kind of child.
+    """
+    family = CounterMetricFamily(
+        f"{prefix}_child_restarts",
+        "Tasks and helper processes that failed or ended, and were started again.",
+        labels=["child"],
+    )
+    for child, number in restarts.items():
+        family.add_metric([child], number)
+    return family
 
 
 def certificate_families(prefix: str, files: FileWatch, peers: str) -> Iterator[Metric]:

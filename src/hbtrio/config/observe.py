@@ -9,7 +9,7 @@ import attrs
 
 from hbtrio.config.endpoints import is_local, may_listen_at, tls_of_an_api
 from hbtrio.config.rules import Ruled
-from hbtrio.config.settings import path
+from hbtrio.config.settings import number, path
 from hbtrio.config.source import Fault
 
 
@@ -29,6 +29,8 @@ class ObserveSettings(Ruled):
     authority: str = path("", instead=("",))
     #: A file with the bearer token.
     token_file: str = path("", instead=("",))
+    #: For how many instances the metrics have series of their own.
+    instance_series: int = number(0, 0, 10_000, "VMs")
 
     def _whole_tls(self) -> Iterator[str]:
         if self.listen:

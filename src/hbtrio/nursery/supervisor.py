@@ -26,6 +26,8 @@ class Supervisor:
     def __init__(self) -> None:
         #: How often any child has failed, for status and metrics.
         self.crashes = 0
+        #: How often one was started again.
+        self.restarts = 0
 
     def count_crash(self) -> None:
         """Counts the failure of what isn't restarted: an action, a connection, an API's request."""
@@ -54,3 +56,4 @@ class Supervisor:
             if trio.current_time() - started > _HEALTHY_S:
                 backoff.reset()
             await trio.sleep(backoff.next_delay_s())
+            self.restarts += 1

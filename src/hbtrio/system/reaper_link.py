@@ -44,6 +44,9 @@ class ReaperLink:
     """
 
     def __init__(self) -> None:
+        #: How often a reaper was started in the place of one that was gone.
+        self.restarts = 0
+        self._was_started = False
         self._starting = trio.Lock()
         self._lock = threading.Lock()
         self._sessions: set[int] = set()
@@ -138,6 +141,8 @@ class ReaperLink:
                 return
             self._process = process
             self._pipe = pipe
+            self.restarts += self._was_started
+            self._was_started = True
             for name in self._announced:
                 self._send(f"?{name}\n")
             for session in self._sessions:

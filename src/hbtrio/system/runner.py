@@ -71,6 +71,11 @@ class ProcessNotStarted(Exception):
 class ProcessRunner(Protocol):
     """Runs commands: the system's processes, or a fake on a fake clock."""
 
+    @property
+    def reaper_restarts(self) -> int:
+        """How often the reaper was gone and another was started."""
+        ...
+
     async def run(
         self,
         argv: Sequence[str],
@@ -112,6 +117,11 @@ class SystemProcesses:
         #: Starts that didn't end although their process was killed.
         self._hung: list[Start] = []
         self._starts = trio.Semaphore(_STARTS)
+
+    @property
+    def reaper_restarts(self) -> int:
+        """See :attr:`ProcessRunner.reaper_restarts`."""
+        return self._reaper.restarts
 
     async def __aenter__(self) -> SystemProcesses:
         # An ignored SIGCHLD is inherited over exec. The kernel then discards exit statuses and

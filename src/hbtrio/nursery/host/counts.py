@@ -6,15 +6,20 @@ from collections import Counter
 
 from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.policy.histogram import Histogram
+from hbtrio.system.runner import ProcessRunner
 
 
 class HostCounts:
     """What a host's channels, rounds and corrections have come to so far.
 
     Labels are words of closed lists, so their number is bounded.
+
+    Args:
+        processes: runs the host's commands, and counts the restarts of its reaper.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: ProcessRunner) -> None:
+        self.processes = processes
         #: From each challenge to its answer.
         self.round_trips = Histogram()
         #: Challenges that were not answered in time.

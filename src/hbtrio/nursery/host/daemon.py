@@ -90,7 +90,7 @@ class Host:
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
         self.heap = HeapFreezer()
-        self.counts = HostCounts()
+        self.counts = HostCounts(environment.processes)
         self.reports.listen(self.counts.report)
         self.log_lines_dropped = environment.log_lines_dropped
         self.files = environment.files

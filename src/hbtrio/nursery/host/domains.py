@@ -132,6 +132,11 @@ class Domains:
         domain = self.of(uuid)
         return None if domain is None else domain.changed_after
 
+    @property
+    def event_restarts(self) -> int:
+        """How often ``virsh event`` has ended, and so was begun again."""
+        return 0 if self._virsh is None else self._virsh.gaps
+
     def restarts(self, uuid: str) -> int | None:
         """Returns how often an instance was reset, rebooted or started so far; None: no idea.
 
