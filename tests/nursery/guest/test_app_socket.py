@@ -17,8 +17,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.nursery.guest import app_connection, app_socket
-from hbtrio.nursery.guest.app_socket import AppSocket
+from hbtrio.nursery.guest import app_connection
+from hbtrio.nursery.guest.app_socket import AppSocket, app_listen
 from hbtrio.nursery.guest.applications import Applications
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.app_messages import AppInitAck
@@ -60,7 +60,7 @@ async def test_it_is_served_in_the_place_of_a_stale_one(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
     served = applications()
-    door = AppSocket(str(path), served)
+    door = AppSocket(app_listen(str(path)), served, required=True)
     await door.open(0o620, GROUP)
     assert owned(path) == (0o620, os.getgid())
     async with trio.open_nursery() as nursery:
@@ -75,7 +75,7 @@ async def test_it_is_served_in_the_place_of_a_stale_one(path: Path) -> None:
 
 async def test_who_connects_anew_at_its_end_finds_it_closed(path: Path) -> None:
     served = applications()
-    door = AppSocket(str(path), served)
+    door = AppSocket(app_listen(str(path)), served, required=True)
     await door.open(0o660, "")
     there: list[bool] = []
     async with trio.open_nursery() as nursery, trio.open_nursery() as serving:
@@ -102,7 +102,7 @@ async def test_who_connects_anew_at_its_end_finds_it_closed(path: Path) -> None:
 
 async def test_a_reload_keeps_the_connections(path: Path) -> None:
     served = applications()
-    door = AppSocket(str(path), served)
+    door = AppSocket(app_listen(str(path)), served, required=True)
     await door.open(0o660, "")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(door.serve)
@@ -122,7 +122,7 @@ async def test_a_reload_keeps_the_connections(path: Path) -> None:
 async def test_a_reload_with_a_fault_changes_nothing(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    door = AppSocket(str(path), applications())
+    door = AppSocket(app_listen(str(path)), applications(), required=True)
     await door.open(0o660, "")
     await door.reload(0o600, "no-such-group")
     assert owned(path)[0] == 0o660
@@ -143,20 +143,19 @@ async def test_a_reload_with_a_fault_changes_nothing(
 
 
 async def test_one_that_was_asked_for_and_cannot_be_had(path: Path) -> None:
-    missing = path / "api"
+    door = AppSocket(app_listen(str(path / "api")), applications(), required=True)
     with pytest.raises(UserError, match="its directory does not exist") as caught:
-        await AppSocket(str(missing), applications()).open(0o660, "")
+        await door.open(0o660, "")
     assert caught.value.status is ExitStatus.USAGE
 
 
 async def test_the_default_one_is_done_without_until_a_reload_finds_it_can_be_had(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     place = path / "api"
-    monkeypatch.setattr(app_socket, "DEFAULT_APP_SOCKET", str(place))
     served = applications()
-    door = AppSocket(None, served)
+    door = AppSocket(app_listen(str(place)), served, required=False)
     await door.open(0o660, "")
     assert [record.getMessage() for record in caplog.records] == [
         f"applications are not served: {place}: its directory does not exist"

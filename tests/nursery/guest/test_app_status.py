@@ -16,7 +16,7 @@ import trio
 import trio.testing
 
 from hbtrio.nursery.guest.app_requests import KEPT
-from hbtrio.nursery.guest.app_status import ANSWER_S, AT_ONCE, PER_S, AppStatusSocket
+from hbtrio.nursery.guest.app_status import ANSWER_S, AT_ONCE, PER_S, AppStatusSocket, status_listen
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.wire.app_status import (
     MAX_STATUS_BYTES,
@@ -170,7 +170,7 @@ async def read_to_end(connection: socket.socket) -> bytes:
 @asynccontextmanager
 async def served(path: Path) -> AsyncIterator[Served]:
     one = Served(path)
-    door = AppStatusSocket(str(path), lambda: one.status)
+    door = AppStatusSocket(status_listen(str(path)), lambda: one.status)
     await door.open()
     await door.open()  # at SIGHUP: it is open already
     async with trio.open_nursery() as nursery:
@@ -238,7 +238,7 @@ async def test_a_guest_without_the_socket_says_so_and_goes_on(
     tmp_path: Path, path: Callable[[Path], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    door = AppStatusSocket(str(path(tmp_path)), lambda: NOBODY)
+    door = AppStatusSocket(status_listen(str(path(tmp_path))), lambda: NOBODY)
     await door.open()
     (line,) = caplog.messages
     assert line.startswith("`hbtrio apps` can't ask this guest: ")
@@ -249,7 +249,7 @@ async def test_a_guest_without_the_socket_says_so_and_goes_on(
 
 async def test_it_is_opened_later_once_it_can_be(tmp_path: Path) -> None:
     path = tmp_path / "later" / "status"
-    door = AppStatusSocket(str(path), lambda: NOBODY)
+    door = AppStatusSocket(status_listen(str(path)), lambda: NOBODY)
     await door.open()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(door.serve)
@@ -262,7 +262,7 @@ async def test_it_is_opened_later_once_it_can_be(tmp_path: Path) -> None:
 async def test_the_list_of_a_guest_that_serves_applications(tmp_path: Path) -> None:
     async with app_world() as world:
         await world.join(init("web"))
-        door = AppStatusSocket(str(tmp_path / "status"), world.applications.status)
+        door = AppStatusSocket(status_listen(str(tmp_path / "status")), world.applications.status)
         await door.open()
         world.nursery.start_soon(door.serve)
         status = decode_status(await Served(tmp_path / "status").ask())

@@ -6,29 +6,47 @@ The heartbeat works without it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from hbtrio.errors import UserError
 from hbtrio.net.unix_socket import UnixListener, open_unix_listener
 from hbtrio.nursery.guest.applications import Applications
-from hbtrio.wire.app_socket import DEFAULT_APP_SOCKET
 
 _log = logging.getLogger("hbtrio.guest")
+
+#: Opens the socket with its permission bits and its group; "" is the group of the process.
+AppListen = Callable[[int, str], Awaitable[UnixListener]]
+
+
+def app_listen(path: str) -> AppListen:
+    """Returns what opens the socket at a path; see :func:`open_unix_listener`."""
+
+    async def listen(mode: int, group: str) -> UnixListener:
+        return await open_unix_listener(path, mode, group=group or None)
+
+    return listen
 
 
 class AppSocket:
     """The listening socket for applications.
 
     Args:
-        path: the configured path; None is the default path, and then the guest goes on without the
-            socket if it can't be opened.
+        listen: opens the socket; raises UserError.
         applications: serves the connections.
+        required: whether the socket has to open; else the guest goes on without it.
     """
 
-    def __init__(self, path: str | None, applications: Applications) -> None:
-        self._path = path or DEFAULT_APP_SOCKET
-        self._required = path is not None
+    def __init__(
+        self,
+        listen: AppListen,
+        applications: Applications,
+        *,
+        required: bool,
+    ) -> None:
+        self._listen = listen
+        self._required = required
         self._applications = applications
         self._listener: UnixListener | None = None
         self._opened = trio.Event()
@@ -41,10 +59,10 @@ class AppSocket:
             group: the group that owns the socket; "" is the group of the process.
 
         Raises:
-            UserError: the configured path can't be opened; see :func:`open_unix_listener`.
+            UserError: it can't be opened, and is required.
         """
         try:
-            self._listener = await open_unix_listener(self._path, mode, group=group or None)
+            self._listener = await self._listen(mode, group)
         except UserError as error:
             if self._required:
                 raise

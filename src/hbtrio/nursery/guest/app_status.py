@@ -9,7 +9,8 @@ reads nothing from it: a connection is the question. Answers are bounded in numb
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import trio
@@ -29,17 +30,25 @@ PER_S: Final = 10
 #: How long one answer may take, in seconds.
 ANSWER_S: Final = 5.0
 
+#: Opens the socket.
+StatusListen = Callable[[], Awaitable[UnixListener]]
+
+
+def status_listen(path: str) -> StatusListen:
+    """Returns what opens the socket at a path, for the daemon's user and root alone."""
+    return partial(open_unix_listener, path, 0o600)
+
 
 class AppStatusSocket:
     """The status socket. The guest goes on without it if it can't be opened.
 
     Args:
-        path: where it listens.
+        listen: opens the socket; raises UserError.
         status: makes the status.
     """
 
-    def __init__(self, path: str, status: Callable[[], GuestApplications]) -> None:
-        self._path = path
+    def __init__(self, listen: StatusListen, status: Callable[[], GuestApplications]) -> None:
+        self._listen = listen
         self._status = status
         self._listener: UnixListener | None = None
         self._opened = trio.Event()
@@ -51,7 +60,7 @@ class AppStatusSocket:
         if self._listener is not None:
             return
         try:
-            self._listener = await open_unix_listener(self._path, 0o600)
+            self._listener = await self._listen()
         except UserError as error:
             _log.warning("`hbtrio apps` can't ask this guest: %s", error)
         else:
