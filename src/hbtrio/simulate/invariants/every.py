@@ -1,0 +1,44 @@
+"""The list of all invariants."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hbtrio.simulate.invariant import Invariant
+from hbtrio.simulate.invariants.acting import CommandRetried, FrozenNotActed, OneOwner
+from hbtrio.simulate.invariants.losses import HealthyNotLost, HungReported
+from hbtrio.simulate.invariants.notices import NoNoticeAfterReject, NoticeEnded
+from hbtrio.simulate.invariants.processes import (
+    MemoryBounded,
+    NoCrash,
+    NothingOutlives,
+    NothingStale,
+    WellInTheEnd,
+)
+from hbtrio.simulate.invariants.verdicts import (
+    DecidedOnce,
+    HistoryAgrees,
+    OneVerdict,
+    RejectKept,
+    VerdictOnce,
+)
+
+INVARIANTS: Final[tuple[type[Invariant], ...]] = (
+    HealthyNotLost,
+    FrozenNotActed,
+    HungReported,
+    OneVerdict,
+    VerdictOnce,
+    DecidedOnce,
+    RejectKept,
+    NoNoticeAfterReject,
+    NoticeEnded,
+    OneOwner,
+    CommandRetried,
+    NothingStale,
+    HistoryAgrees,
+    NothingOutlives,
+    MemoryBounded,
+    NoCrash,
+    WellInTheEnd,
+)

@@ -1,0 +1,135 @@
+"""When a guest is told of an event: not after its reject, and never without an end."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+import attrs
+
+from hbtrio.simulate.invariant import Excuse, Invariant
+from hbtrio.simulate.invariants.excuses import OVERRIDDEN, VIM_AWAY
+from hbtrio.simulate.observations import (
+    REJECT,
+    VIM,
+    Asked,
+    Began,
+    Condition,
+    Decided,
+    Notified,
+    Observation,
+    Recorded,
+    Verdict,
+)
+
+#: The end notices of each event that is announced: of what has happened, or of what will not.
+ENDS: Final = {
+    "stop": frozenset({"resume"}),
+    "reboot": frozenset({"resume"}),
+    "pause": frozenset({"unpause"}),
+    "suspend": frozenset({"resume"}),
+    "resize_begin": frozenset({"resize_end"}),
+    "live_migrate_begin": frozenset({"live_migrate_end"}),
+    "cold_migrate_begin": frozenset({"cold_migrate_end"}),
+}
+
+_MIGRATIONS: Final = frozenset({"live_migrate_begin", "cold_migrate_begin"})
+
+
+class NoNoticeAfterReject(Invariant):
+    """No guest is told of an event whose vote was rejected."""
+
+    name = "no-notice-after-reject"
+    excuses = (OVERRIDDEN,)
+
+    def prepare(self) -> None:
+        """Creates what is remembered."""
+        self._votes: dict[str, Asked] = {}
+        #: When the vote of an action was rejected, and the request.
+        self._rejected: dict[str, Verdict] = {}
+        self._overridden: set[str] = set()
+
+    def see(self, observation: Observation) -> None:
+        """Judges notices by the votes of their actions."""
+        match observation:
+            case Asked(vote=True):
+                self._votes[observation.request] = observation
+            case Verdict(request=request) if request in self._votes:
+                action = self._votes[request].action
+                if observation.result == REJECT:
+                    self._rejected[action] = observation
+                else:  # asked again, and accepted
+                    self._rejected.pop(action, None)
+            case (
+                Decided(overridden=True, request=request)
+                | Recorded(overridden=True, request=request)
+            ):
+                self._overridden.add(request)
+            case Notified(event=event, action=action) if event in ENDS:
+                if (rejected := self._rejected.get(action)) is not None:
+                    self.judge(
+                        f"{observation.instance} is told of {event}, and rejected it at "
+                        f"{rejected.at_s:.3f} s",
+                        (OVERRIDDEN, rejected.request in self._overridden),
+                    )
+
+
+_GUEST_AWAY: Final = Excuse(
+    "guest-away", "the guest that was told is no more, or can't be reached now"
+)
+
+#: A guest that is so, or was so since, knows nothing of the notice or can't be told of its end.
+_UNREACHABLE: Final = (
+    Condition.GUEST_DOWN,
+    Condition.GUEST_STOPPED,
+    Condition.VM_HUNG,
+    Condition.VM_GONE,
+    Condition.VM_PAUSED,
+    Condition.CHANNEL_DISTURBED,
+)
+
+
+@attrs.frozen
+class _Open:
+    notified: Notified
+    due_s: float
+
+
+class NoticeEnded(Invariant):
+    """Every notice of an event is followed by its end, by its cancellation or by it."""
+
+    name = "notice-ended"
+    excuses = (_GUEST_AWAY, VIM_AWAY)
+
+    def prepare(self) -> None:
+        """Creates what is remembered."""
+        self._open: dict[str, _Open] = {}
+
+    def see(self, observation: Observation) -> None:
+        """Follows each notice to its end."""
+        match observation:
+            case Notified(event=event, instance=instance) if event in ENDS:
+                bounds = self.bounds
+                lasts_s = bounds.call_off_s
+                if event in _MIGRATIONS:
+                    lasts_s = bounds.migration_call_off_s
+                opened = _Open(observation, observation.at_s + lasts_s)
+                self._open[instance] = opened
+                self.agenda.add(opened.due_s, partial(self._check, opened))
+            case Notified(event=event, instance=instance):
+                opened_now = self._open.get(instance)
+                if opened_now is not None and event in ENDS[opened_now.notified.event]:
+                    del self._open[instance]
+            case Began(condition=Condition.VM_GONE, who=instance):
+                self._open.pop(instance, None)  # it has happened
+
+    def _check(self, opened: _Open) -> None:
+        notified = opened.notified
+        if self._open.get(notified.instance) is opened:
+            del self._open[notified.instance]
+            since_s, instance = notified.at_s, notified.instance
+            self.judge(
+                f"{instance} was told of {notified.event} at {since_s:.3f} s, and of no end",
+                (_GUEST_AWAY, self.truth.held_since(since_s, instance, *_UNREACHABLE)),
+                (VIM_AWAY, self.truth.held_since(since_s, VIM, Condition.VIM_AWAY)),
+            )

@@ -1,0 +1,215 @@
+"""What becomes of a vote or a notice: one verdict, in time, that keeps a reject a reject."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from functools import partial
+from typing import Final
+
+from hbtrio.simulate.invariant import CROSSED_S, WAY_S, Excuse, Invariant
+from hbtrio.simulate.invariants.excuses import AWAY, OVERRIDDEN, STOPPED_BETWEEN, VIM_AWAY
+from hbtrio.simulate.observations import (
+    AGENT,
+    REJECT,
+    VIM,
+    Asked,
+    Condition,
+    Decided,
+    Observation,
+    Owner,
+    Recorded,
+    RejectArrived,
+    Verdict,
+)
+
+_AGENT: Final = (*AWAY, Condition.DISK_BAD)
+
+_AGENT_AWAY: Final = Excuse(
+    "agent-away", "the agent was stopped, down or without a disk while the verdict was due"
+)
+
+
+class OneVerdict(Invariant):
+    """Every vote and notice that was asked for has a verdict, within its window."""
+
+    name = "one-verdict"
+    excuses = (_AGENT_AWAY, VIM_AWAY, STOPPED_BETWEEN)
+
+    def prepare(self) -> None:
+        """Creates what is remembered."""
+        self._asked: dict[str, Asked] = {}
+        self._answered: set[str] = set()
+        self._missed: set[str] = set()
+
+    def see(self, observation: Observation) -> None:
+        """Judges late verdicts and those without a question, and looks for missing ones."""
+        match observation:
+            case Asked(request=request, answer_by_s=answer_by_s):
+                self._asked[request] = observation
+                self.agenda.add(answer_by_s + WAY_S, partial(self._look, observation))
+            case Verdict(request=request) if request not in self._asked:
+                self.judge(f"a verdict about {request}, for which nobody asked")
+            case Verdict(request=request):
+                self._answered.add(request)
+                asked = self._asked[request]
+                if observation.at_s > asked.answer_by_s + WAY_S and request not in self._missed:
+                    self._late(asked)
+
+    def _look(self, asked: Asked) -> None:
+        if asked.request in self._answered:
+            return
+        agent_away = self.truth.held_since(asked.at_s, AGENT, *_AGENT)
+        vim_away = self._vim_away(asked)
+        if not (agent_away or vim_away):
+            self._missed.add(asked.request)
+        self.judge(
+            f"{_words(asked)} has no verdict", (_AGENT_AWAY, agent_away), (VIM_AWAY, vim_away)
+        )
+
+    def _late(self, asked: Asked) -> None:
+        """Judges a verdict that was due while something was away, and comes now."""
+        since_s = self.truth.now_s - CROSSED_S
+        self.judge(
+            f"{_words(asked)} has its verdict only now",
+            (VIM_AWAY, self._vim_away(asked)),
+            (STOPPED_BETWEEN, self.truth.held_since(since_s, AGENT, Condition.STOPPED)),
+        )
+
+    def _vim_away(self, asked: Asked) -> bool:
+        away = self.truth.held_since(asked.at_s, VIM, Condition.VIM_AWAY)
+        return asked.owner is Owner.VIM and away
+
+
+def _words(asked: Asked) -> str:
+    return (
+        f"{asked.request} about {asked.event} of {asked.instance}, due at "
+        f"{asked.answer_by_s:.3f} s,"
+    )
+
+
+class VerdictOnce(Invariant):
+    """A verdict reaches its requester at most once."""
+
+    name = "verdict-once"
+
+    def prepare(self) -> None:
+        """Creates what is remembered."""
+        self._seen: dict[str, Verdict] = {}
+
+    def see(self, observation: Observation) -> None:
+        """Judges verdicts."""
+        if isinstance(observation, Verdict):
+            first = self._seen.setdefault(observation.request, observation)
+            if first is not observation:
+                self.judge(
+                    f"{observation.request}: {observation.result}, "
+                    f"and {first.result} already at {first.at_s:.3f} s"
+                )
+
+
+_CROSSED: Final = Excuse("crossed", "it arrived while the decision was made")
+_DIED: Final = Excuse("died", "the process that it reached has died, and its socket with it")
+
+
+class RejectKept(Invariant):
+    """A reject that reached a process is never turned into consent by it."""
+
+    name = "reject-kept"
+    excuses = (OVERRIDDEN, _CROSSED, _DIED)
+
+    def prepare(self) -> None:
+        """Creates what is remembered."""
+        self._arrived: dict[tuple[str, str], float] = {}
+
+    def see(self, observation: Observation) -> None:
+        """Judges decisions by what had arrived."""
+        match observation:
+            case RejectArrived(process=process, request=request, at_s=at_s):
+                self._arrived.setdefault((process, request), at_s)
+            case Decided(process=process, request=request, result=result) if result != REJECT:
+                arrived_s = self._arrived.get((process, request))
+                if arrived_s is not None:
+                    now_s = self.truth.now_s
+                    started_s = self.truth.started_s.get(process, -math.inf)
+                    self.judge(
+                        f"{request}: {process} decides {result}, and the reject has been in its "
+                        f"socket for {now_s - arrived_s:.4f} s",
+                        (OVERRIDDEN, observation.overridden),
+                        (_CROSSED, now_s - arrived_s <= CROSSED_S),
+                        (_DIED, started_s > arrived_s),
+                    )
+
+
+class DecidedOnce(Invariant):
+    """A process decides a vote or notice once: it never contradicts itself."""
+
+    name = "decided-once"
+    excuses = (OVERRIDDEN, _DIED)
+
+    def prepare(self) -> None:
+        """Creates what is remembered."""
+        self._decided: dict[tuple[str, str], Decided] = {}
+
+    def see(self, observation: Observation) -> None:
+        """Judges decisions by those before."""
+        if not isinstance(observation, Decided):
+            return
+        process, request = observation.process, observation.request
+        before = self._decided.get((process, request))
+        self._decided[process, request] = observation
+        if before is not None and (before.result == REJECT) != (observation.result == REJECT):
+            started_s = self.truth.started_s.get(process, -math.inf)
+            self.judge(
+                f"{request}: {process} decides {observation.result}, and decided {before.result} "
+                f"at {before.at_s:.3f} s",
+                (OVERRIDDEN, observation.overridden),
+                (_DIED, started_s > before.at_s),
+            )
+
+
+#: How long after a verdict the history has it, in seconds.
+RECORDED_S: Final = 5.0
+
+
+class HistoryAgrees(Invariant):
+    """The history says of each vote and notice what was answered."""
+
+    name = "history-agrees"
+    excuses = (_AGENT_AWAY,)
+
+    def prepare(self) -> None:
+        """Creates what is remembered."""
+        self._verdicts: dict[str, Verdict] = {}
+        self._recorded: defaultdict[str, list[Recorded]] = defaultdict(list)
+
+    def see(self, observation: Observation) -> None:
+        """Compares lines of the history with verdicts, whichever comes first."""
+        match observation:
+            case Verdict(request=request) if request not in self._verdicts:
+                self._verdicts[request] = observation
+                for line in self._recorded[request]:
+                    self._compare(observation, line)
+                self._look_again(observation)
+            case Recorded(request=request):
+                self._recorded[request].append(observation)
+                if request in self._verdicts:
+                    self._compare(self._verdicts[request], observation)
+
+    def _compare(self, verdict: Verdict, line: Recorded) -> None:
+        if (verdict.result == REJECT) != (line.result == REJECT):
+            self.judge(
+                f"{verdict.request}: {verdict.result} was answered, and the history has "
+                f"{line.result}"
+            )
+
+    def _look_again(self, verdict: Verdict) -> None:
+        self.agenda.add(self.truth.now_s + RECORDED_S, partial(self._missing, verdict))
+
+    def _missing(self, verdict: Verdict) -> None:
+        if self._recorded[verdict.request]:
+            return
+        away = self.truth.held_since(self.truth.now_s - RECORDED_S, AGENT, *_AGENT)
+        self.judge(f"{verdict.request}: the history has nothing about it", (_AGENT_AWAY, away))
+        if away:
+            self._look_again(verdict)

@@ -1,0 +1,154 @@
+"""Acting: not on a frozen VM, one owner at a time, and again after a failure."""
+
+from __future__ import annotations
+
+import pytest
+
+from hbtrio.simulate.observations import (
+    ActionEnded,
+    Began,
+    CommandEnded,
+    Condition,
+    Notified,
+    Observation,
+    Owner,
+    Purpose,
+)
+from support.judged import (
+    FINE,
+    VIOLATED,
+    action,
+    asked,
+    beating,
+    command,
+    during,
+    judged,
+    reported,
+)
+
+C = Condition
+
+
+@pytest.mark.parametrize("condition", [C.VM_PAUSED, C.VM_SAVING, C.VM_MIGRATING])
+def test_nothing_is_done_to_a_frozen_vm(condition: Condition) -> None:
+    frozen = Began(40, condition, "vm0")
+    assert judged("frozen-not-acted", frozen, command(50)).outcome == VIOLATED
+    assert judged("frozen-not-acted", frozen, command(50, instance="vm1")).outcome == FINE
+
+
+@pytest.mark.parametrize(
+    ("stream", "outcome"),
+    [
+        ([command(50)], FINE),
+        ([Began(40, C.VM_HUNG, "vm0"), command(50)], FINE),
+        ([*during(40, 49.9, C.VM_PAUSED), command(50)], FINE),
+        ([Began(40, C.VM_PAUSED, "vm0"), command(50, purpose=Purpose.ACTION)], FINE),
+        ([Began(40, C.VM_PAUSED, "vm0"), command(50, "log")], "log"),
+        ([Began(48.1, C.VM_PAUSED, "vm0"), command(50)], "just-began"),
+        ([Began(47.9, C.VM_PAUSED, "vm0"), command(50)], VIOLATED),
+    ],
+)
+def test_a_frozen_vm_is_excused_only_so_far(stream: list[Observation], outcome: str) -> None:
+    assert judged("frozen-not-acted", *stream).outcome == outcome
+
+
+def test_a_host_without_libvirt_does_not_know() -> None:
+    stream = [Began(40, C.VM_PAUSED, "vm0"), command(50)]
+    assert judged("frozen-not-acted", *stream, libvirt=False).outcome == "no-libvirt"
+
+
+VIM, OPERATOR, ACTION = Owner.VIM, Owner.OPERATOR, Purpose.ACTION
+
+
+@pytest.mark.parametrize(
+    ("stream", "outcome"),
+    [
+        # Commands.
+        ([command(50), command(51, number="c2")], VIOLATED),
+        ([command(50, purpose=ACTION), command(51, number="c2")], VIOLATED),
+        ([command(50), command(51, number="c2", purpose=ACTION)], VIOLATED),
+        ([command(50), command(51, number="c2", instance="vm1")], FINE),
+        ([command(50), CommandEnded(51, "c1", "done"), command(51, number="c2")], FINE),
+        ([command(50), command(51, "log", number="c2")], "log"),
+        ([command(50, "log"), command(51, number="c2")], "log"),
+        # A command beside an action.
+        ([action(40), command(50)], VIOLATED),
+        ([action(40, OPERATOR), command(50)], VIOLATED),
+        ([action(40, OPERATOR), command(50, purpose=ACTION)], FINE),
+        ([action(40), ActionEnded(49, "a1"), command(50)], FINE),
+        ([action(40), command(50, "log")], "log"),
+        ([action(40), command(100)], "lapsed"),
+        ([action(40), command(99.9)], VIOLATED),
+        ([action(40), asked(50, 60), command(109.9)], VIOLATED),
+        ([action(40), Notified(50, "vm0", "stop", "a1"), command(109.9)], VIOLATED),
+        ([action(40), Notified(50, "vm0", "stop", "a1"), command(110)], "lapsed"),
+        ([action(40, OPERATOR), command(500)], VIOLATED),
+        # Actions.
+        ([action(40), action(50, OPERATOR, "a2")], "taken"),
+        ([action(40, OPERATOR), action(50, OPERATOR, "a2")], VIOLATED),
+        ([action(40, OPERATOR), action(50, VIM, "a2")], VIOLATED),
+        ([action(40, OPERATOR), action(50, VIM, "a2", voted=False)], "notice"),
+        ([action(40), action(50, VIM, "a2")], VIOLATED),
+        ([action(40), action(100, VIM, "a2")], "lapsed"),
+        ([action(40, OPERATOR), ActionEnded(45, "a1"), action(50, VIM, "a2")], FINE),
+    ],
+)
+def test_an_instance_has_one_owner(stream: list[Observation], outcome: str) -> None:
+    assert judged("one-owner", *stream).outcome == outcome
+
+
+FAILED = [*beating(), command(50), CommandEnded(55, "c1", "failed")]
+HOST = "compute-0"
+
+
+@pytest.mark.parametrize(
+    ("stream", "outcome"),
+    [
+        (FAILED, VIOLATED),
+        ([*FAILED, command(234.9, number="c2")], FINE),
+        ([*FAILED, command(235.1, number="c2")], VIOLATED),
+        ([*FAILED, command(60, number="c2", instance="vm1")], VIOLATED),
+        ([*FAILED, command(60, "log", number="c2")], VIOLATED),
+        ([*FAILED, command(60, number="c2", purpose=ACTION)], VIOLATED),
+        ([*FAILED, reported(60, "not-acted", "limit")], FINE),
+        ([*FAILED, reported(60, "heartbeating")], FINE),
+        ([*FAILED, reported(60, "paused")], FINE),
+        ([*FAILED, reported(60, "loss")], VIOLATED),
+        ([*FAILED, Began(60, C.VM_GONE, "vm0")], "gone"),
+        ([*FAILED, action(60)], "announced"),
+        ([*FAILED, action(60), ActionEnded(200, "a1")], VIOLATED),
+        ([command(50, purpose=ACTION), CommandEnded(55, "c1", "failed")], FINE),
+        ([command(50, "log"), CommandEnded(55, "c1", "failed")], FINE),
+        # Each failure has its own time.
+        ([*FAILED, command(60, number="c2"), CommandEnded(65, "c2", "failed")], VIOLATED),
+    ],
+)
+def test_a_failed_command_is_retried_or_given_up(stream: list[Observation], outcome: str) -> None:
+    assert judged("command-retried", *stream).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("word", "outcome"),
+    [
+        ("done", FINE),
+        ("dry-run", FINE),
+        ("ended", FINE),
+        ("failed", VIOLATED),
+        ("not-started", VIOLATED),
+        ("timed-out", VIOLATED),
+        ("killed", VIOLATED),
+    ],
+)
+def test_what_counts_as_failed(word: str, outcome: str) -> None:
+    stream = [command(50), CommandEnded(55, "c1", word)]
+    assert judged("command-retried", *beating(), *stream).outcome == outcome
+
+
+def test_the_time_in_which_the_host_is_down_does_not_count() -> None:
+    down = during(100, 300, C.DOWN, HOST)
+    assert judged("command-retried", *FAILED, *down, command(434, number="c2")).outcome == (
+        "host-away"
+    )
+    assert judged("command-retried", *FAILED, *down).violations == (
+        "reboot of vm0 failed at 55.000 s, and nothing followed",
+    )

@@ -1,0 +1,89 @@
+"""Notices: none after a reject, and each with an end."""
+
+from __future__ import annotations
+
+import pytest
+
+from hbtrio.simulate.invariants.notices import ENDS
+from hbtrio.simulate.observations import (
+    Began,
+    Condition,
+    Decided,
+    Notified,
+    Observation,
+    Recorded,
+    Verdict,
+)
+from hbtrio.wire.vocabulary import ACTION_TABLE, Event
+from support.judged import FINE, VIOLATED, asked, during, judged
+
+C = Condition
+
+
+def notified(at_s: float, event: str = "stop", action: str = "a1") -> Notified:
+    return Notified(at_s, "vm0", event, action)
+
+
+def rejected(at_s: float = 45, request: str = "r1") -> Verdict:
+    return Verdict(at_s, request, "reject")
+
+
+ASKED = asked(40, 50)
+AGAIN = [asked(60, 70, "r2"), Verdict(65, "r2", "accept")]
+
+
+@pytest.mark.parametrize(
+    ("stream", "outcome"),
+    [
+        ([ASKED, rejected(), notified(46)], VIOLATED),
+        ([ASKED, Verdict(45, "r1", "accept"), notified(46)], FINE),
+        ([ASKED, notified(44), rejected()], FINE),
+        ([ASKED, rejected(), notified(46, action="a2")], FINE),
+        ([ASKED, rejected(), notified(46, "resume")], FINE),
+        ([ASKED, rejected(), *AGAIN, notified(66)], FINE),
+        ([ASKED, rejected(), asked(60, 70, "r2"), notified(66)], VIOLATED),
+        ([asked(40, 50, vote=False), rejected(), notified(46)], FINE),
+        (
+            [ASKED, rejected(), Decided(45.5, "agent", "r1", "accept", True), notified(46)],
+            "overridden",
+        ),
+        ([ASKED, rejected(), Recorded(45.5, "r1", "accept", True), notified(46)], "overridden"),
+        ([ASKED, rejected(), Recorded(45.5, "r2", "accept", True), notified(46)], VIOLATED),
+        ([ASKED, rejected(), Recorded(45.5, "r1", "accept"), notified(46)], VIOLATED),
+    ],
+)
+def test_no_notice_follows_a_reject(stream: list[Observation], outcome: str) -> None:
+    assert judged("no-notice-after-reject", *stream).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("stream", "outcome"),
+    [
+        ([notified(50)], VIOLATED),
+        ([notified(50), notified(379, "resume")], FINE),
+        ([notified(50), notified(381, "resume")], VIOLATED),
+        ([notified(50), notified(60, "unpause")], VIOLATED),
+        ([notified(50), Began(60, C.VM_GONE, "vm0")], FINE),
+        ([notified(50), Began(60, C.VM_GONE, "vm1")], VIOLATED),
+        ([notified(50, "resume")], FINE),
+        ([notified(50, "live_migrate_begin"), notified(3709, "live_migrate_end")], FINE),
+        ([notified(50, "live_migrate_begin"), notified(3711, "live_migrate_end")], VIOLATED),
+        ([notified(50), notified(60), notified(70, "resume")], FINE),
+        ([notified(50), *during(60, 61, C.GUEST_DOWN)], "guest-away"),
+        ([*during(40, 49, C.GUEST_DOWN), notified(50)], VIOLATED),
+        ([notified(50), *during(60, 61, C.VM_STALLED)], VIOLATED),
+        ([notified(50), *during(60, 61, C.VIM_AWAY, "vim")], "vim-away"),
+        ([*during(40, 49, C.VIM_AWAY, "vim"), notified(50)], VIOLATED),
+    ],
+)
+def test_every_notice_has_its_end(stream: list[Observation], outcome: str) -> None:
+    assert judged("notice-ended", *stream).outcome == outcome
+
+
+def test_the_ends_are_those_of_the_event_table() -> None:
+    ends: dict[str, set[str]] = {}
+    for rule in ACTION_TABLE.values():
+        if rule.before is not None:
+            ends[rule.before] = {e for e in (rule.after, rule.cancelled) if e is not None}
+    assert ends == {event: set(of) for event, of in ENDS.items()}
+    assert {Event(word) for word in ENDS} == set(ends)
