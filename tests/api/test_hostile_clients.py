@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from hbtrio.lab.fake_vim import Mood
+from hbtrio.lab.vim_server import Mood
 from hbtrio.wire.vocabulary import CorrectiveAction
 from support.agent_world import request_bytes
 from support.real_agent import TOKEN, RealAgent, real_agent

@@ -25,9 +25,10 @@ from bench.agent_report import FARMED, FLOOR, REAL, AgentResult, Queries, Votes
 from bench.sample import allow_descriptors
 from bench.vim_wire import PATIENCE_S, Target
 from hbtrio.lab.agent import LabAgent
-from hbtrio.lab.fake_vim import Mood, fake_vim, loopback_socket
+from hbtrio.lab.fake_vim import fake_vim, loopback_socket
 from hbtrio.lab.launcher import Launcher
 from hbtrio.lab.scene import Scene, event, open_scene
+from hbtrio.lab.vim_server import Mood
 from hbtrio.system.reaper_link import open_reaper_link
 from support.agent_world import Answer, request_bytes
 from support.guest_farm import GuestFarm, module_environment, open_guest_farm, uuid_of

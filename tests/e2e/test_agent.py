@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from hbtrio.lab.fake_vim import Mood
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.scene import event
+from hbtrio.lab.vim_server import Mood
 from hbtrio.policy.allowances import told_timeout_s
 from support.real_fleet import Fleet, Question, open_fleet
 from support.real_processes import SOON_S, until

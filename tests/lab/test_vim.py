@@ -13,6 +13,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from hbtrio.errors import UserError
+from hbtrio.lab.fake_vim import FakeVim
 from hbtrio.lab.received import Received
 from hbtrio.lab.vim import ACCEPT_S, AUDIT_S, LabVim, service_words
 from hbtrio.lab.vim_request import VimReply
@@ -67,7 +68,7 @@ class Agent:
 @asynccontextmanager
 async def a_vim(agent: Agent) -> AsyncIterator[LabVim]:
     """A VIM with two hosts and an instance on the first, which it has told of."""
-    vim = LabVim(agent.call, agent.said.append, agent.repair)
+    vim = LabVim(FakeVim(), agent.call, agent.said.append, agent.repair)
     async with trio.open_nursery() as nursery:
         await nursery.start(vim.run)
         vim.add_host("h-0", "compute-0")

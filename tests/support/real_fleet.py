@@ -23,10 +23,11 @@ import trio
 from hbtrio.client.address import Address
 from hbtrio.client.client import CtlClient
 from hbtrio.lab.daemon import Daemon, log_tail
-from hbtrio.lab.fake_vim import FakeVim, Mood, fake_vim
+from hbtrio.lab.fake_vim import FakeVim, fake_vim
 from hbtrio.lab.guest import LabGuest, write_script
 from hbtrio.lab.launcher import until_it_serves, write_toml
 from hbtrio.lab.scene import Scene, open_scene
+from hbtrio.lab.vim_server import Mood
 from support.agent_world import request_bytes
 from support.leaks import open_files
 from support.link_proxy import LinkProxy

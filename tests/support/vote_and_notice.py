@@ -12,7 +12,7 @@ from contextlib import suppress
 import attrs
 import trio
 
-from hbtrio.lab.fake_vim import Mood
+from hbtrio.lab.vim_server import Mood
 from hbtrio.policy.allowances import told_timeout_s
 from support.real_fleet import Fleet, Question, Row
 from support.real_processes import SOON_S, until

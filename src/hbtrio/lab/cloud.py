@@ -19,6 +19,7 @@ import trio
 
 from hbtrio.lab.agent import LabAgent
 from hbtrio.lab.daemon import log_tail
+from hbtrio.lab.fake_vim import FakeVim
 from hbtrio.lab.feed import Feed
 from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.launcher import Launcher
@@ -29,6 +30,9 @@ from hbtrio.system.reaper_link import open_reaper_link
 from hbtrio.wire.operator import FleetStatus
 
 HOSTNAMES: Final = ("compute-0", "compute-1")
+
+#: Requests to the VIM that are kept; their bodies are in :attr:`LabVim.received`.
+_KEPT: Final = 100
 
 #: The longest path of a socket, behind the directory.
 _LONGEST: Final = f"/{HOSTNAMES[0]}{LONGEST}"
@@ -49,7 +53,9 @@ class Cloud:
     ) -> None:
         self.directory = directory
         self.agent = agent
+        self._vim_server = FakeVim(kept=_KEPT)
         self.vim = LabVim(
+            self._vim_server,
             partial(ask_agent, agent.vim_port),
             lambda text: self.said.put(("VIM", text)),
             self._repair,
@@ -102,7 +108,7 @@ class Cloud:
         Raises:
             UserError: the agent did not serve in time.
         """
-        await self.agent.start(self.vim.server.url)
+        await self.agent.start(self._vim_server.url)
         self.said.put(("agent", "is running"))
 
     async def kill_agent(self) -> None:

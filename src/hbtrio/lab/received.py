@@ -45,7 +45,7 @@ class Received:
             return None
 
 
-async def read_request(stream: trio.SocketStream, *, half: bool) -> Received | None:
+async def read_request(stream: trio.abc.ReceiveStream, *, half: bool) -> Received | None:
     """Reads a request; None if it is too long or incomplete, or after half the body if ``half``.
 
     Raises:

@@ -1,6 +1,6 @@
 """Simulates the VIM of a lab: votes, notices, audits and repairs as in the deployed VIM.
 
-:class:`~hbtrio.lab.fake_vim.FakeVim` answers requests. This module sends them (PROTOCOL.md,
+:class:`~hbtrio.lab.vim_server.VimServer` answers requests. This module sends them (PROTOCOL.md,
 section 3):
 
 * The VIM registers each instance with the agent and turns its reporting on.
@@ -25,20 +25,17 @@ import attrs
 import trio
 
 from hbtrio.errors import UserError
-from hbtrio.lab.fake_vim import FakeVim
 from hbtrio.lab.feed import Feed
 from hbtrio.lab.received import Received
 from hbtrio.lab.vim_request import VimReply
 from hbtrio.lab.vim_round import Verdict, VimRound
+from hbtrio.lab.vim_server import VimServer
 
 #: After this many seconds the VIM goes on without the verdict of a vote.
 ACCEPT_S: Final = 45.0
 
 #: Seconds between audits of every instance.
 AUDIT_S: Final = 30.0
-
-#: The most requests kept; their bodies are in :attr:`LabVim.received`.
-_KEPT: Final = 100
 
 _REPAIRS: Final = {"reboot": "reboots", "stop": "stops"}
 
@@ -74,6 +71,7 @@ class LabVim:
     """A VIM with an agent.
 
     Args:
+        server: gets the agent's requests.
         call: sends a request to the agent.
         say: called with a text about each thing that the VIM does or receives.
         repair: carries out ``reboot`` or ``stop`` on the instance with this uuid.
@@ -81,11 +79,13 @@ class LabVim:
 
     def __init__(
         self,
+        server: VimServer,
         call: Call,
         say: Callable[[str], None],
         repair: Callable[[str, str], Awaitable[None]],
     ) -> None:
-        self.server = FakeVim(on_received=self.hear, kept=_KEPT)
+        self.server = server
+        server.on_received = self.hear
         #: The bodies of the agent's requests.
         self.received: Feed[dict[str, Any]] = Feed()
         self.is_up = True

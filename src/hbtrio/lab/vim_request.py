@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -44,12 +45,35 @@ async def ask_agent(
     on_reply: Callable[[VimReply], None] | None = None,
     within_s: float = PATIENCE_S,
 ) -> VimReply:
+    """Sends a request to a port on the loopback, see :func:`ask_over`."""
+    return await ask_over(
+        partial(trio.open_tcp_stream, "127.0.0.1", port),
+        f"127.0.0.1:{port}",
+        method,
+        path,
+        body,
+        on_reply=on_reply,
+        within_s=within_s,
+    )
+
+
+async def ask_over(
+    connect: Callable[[], Awaitable[trio.abc.Stream]],
+    host: str,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    *,
+    on_reply: Callable[[VimReply], None] | None = None,
+    within_s: float = PATIENCE_S,
+) -> VimReply:
     """Sends a request; returns once the agent has closed the connection.
 
     The agent closes it after all work for the request, when it knows that its reply was written.
 
     Args:
-        port: the agent's port on the loopback.
+        connect: connects to the agent; raises OSError.
+        host: where the agent is, for the header.
         method: GET, POST, PUT, PATCH or DELETE.
         path: the path of the request.
         body: sent as JSON; None for no body.
@@ -62,9 +86,9 @@ async def ask_agent(
     asked = f"{method} {path}: "
     try:
         with trio.fail_after(within_s):
-            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            async with await connect() as stream:
                 connection = h11.Connection(h11.CLIENT)
-                await stream.send_all(_request(connection, port, method, path, body))
+                await stream.send_all(_request(connection, host, method, path, body))
                 reply = await _reply(stream, connection)
                 if on_reply is not None:
                     on_reply(reply)
@@ -86,10 +110,10 @@ async def ask_agent(
 
 
 def _request(
-    connection: h11.Connection, port: int, method: str, path: str, body: dict[str, Any] | None
+    connection: h11.Connection, host: str, method: str, path: str, body: dict[str, Any] | None
 ) -> bytes:
     content = b"" if body is None else json.dumps(body).encode("ascii")
-    headers = {"Host": f"127.0.0.1:{port}", **_HEADERS, "Content-Length": str(len(content))}
+    headers = {"Host": host, **_HEADERS, "Content-Length": str(len(content))}
     parts = [
         connection.send(h11.Request(method=method, target=path, headers=list(headers.items()))),
         connection.send(h11.Data(data=content)),
@@ -98,12 +122,12 @@ def _request(
     return b"".join(part for part in parts if part)
 
 
-async def _reply(stream: trio.SocketStream, connection: h11.Connection) -> VimReply:
+async def _reply(stream: trio.abc.ReceiveStream, connection: h11.Connection) -> VimReply:
     status, content = 0, bytearray()
     while len(content) <= _BODY_BYTES:
         match connection.next_event():
             case h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some(4096))
+                connection.receive_data(bytes(await stream.receive_some(4096)))
             case h11.Response(status_code=status):
                 pass
             case h11.Data(data=data):

@@ -14,8 +14,9 @@ import pytest
 import trio
 
 from hbtrio.fsm.delivery import OutboxState
-from hbtrio.lab.fake_vim import FakeVim, Mood, fake_vim
+from hbtrio.lab.fake_vim import FakeVim, fake_vim
 from hbtrio.lab.received import Received
+from hbtrio.lab.vim_server import Mood
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 from support.agent_world import SocketAgentWorld, request_bytes, socket_agent_world
 from support.scripted_host import HOST_UUID, HOSTNAME, INSTANCE, OTHER_HOST_UUID, VM, ScriptedHost

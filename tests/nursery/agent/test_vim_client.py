@@ -20,7 +20,8 @@ import trio.testing
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.fsm.delivery import OutboxKind
-from hbtrio.lab.fake_vim import FakeVim, Mood, fake_vim
+from hbtrio.lab.fake_vim import FakeVim, fake_vim
+from hbtrio.lab.vim_server import Mood
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.agent.vim_delivery import VimDelivery
 from hbtrio.nursery.wakeup import WakeUp

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from hbtrio.lab.fake_vim import Mood
+from hbtrio.lab.vim_server import Mood
 from support.agent_world import request_bytes
 from support.real_agent import real_agent
 from support.real_processes import SOON_S
