@@ -12,6 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 import trio
 
+from hbtrio.lab.virsh_output import (
+    PAUSED,
+    RUNNING,
+    SHUT_OFF,
+    ListedDomain,
+    answer_text,
+    lifecycle,
+    list_text,
+    reset_event,
+)
 from hbtrio.system.runner import ProcessNotStarted, ProcessResult, ProcessRunner
 from hbtrio.wire.virsh import DOMAINS_QUESTION
 from support.fake_processes import FakeProcesses
@@ -25,45 +35,13 @@ ANSWER_S = 0.05
 #: Seconds until ``virsh event`` has subscribed.
 SUBSCRIBE_S = 0.04
 
-RUNNING, PAUSED, SHUT_OFF, CRASHED = 1, 3, 5, 6
-
 
 @attrs.define
-class FakeDomain:
-    """A domain: what libvirt would print of it."""
+class FakeDomain(ListedDomain):
+    """A domain with a QEMU."""
 
-    uuid: str
-    name: str
-    state: int = SHUT_OFF
-    reason: int = 0
-    domain_id: int = -1
-    sockets: tuple[str, ...] = ()
     #: Whether its QEMU answers; ``dumpxml`` and what it has done wait for that.
     hung: bool = False
-    #: Its disk requests and sent packets.
-    requests: int = 0
-    packets: int = 0
-    #: What is in its metadata, as XML.
-    metadata: str = ""
-
-    @property
-    def traffic(self) -> str:
-        return (
-            f"Domain: '{self.name}'\n  block.count=1\n  block.0.name=vda\n"
-            f"  block.0.rd.reqs={self.requests}\n  block.0.rd.bytes=4096\n"
-            f"  net.count=1\n  net.0.rx.pkts=77\n  net.0.tx.pkts={self.packets}\n\n"
-        )
-
-    @property
-    def xml(self) -> str:
-        channels = "".join(
-            f"<channel type='unix'><source mode='bind' path='{path}'/>"
-            "<target type='virtio' name='cgcs.heartbeat'/></channel>"
-            for path in self.sockets
-        )
-        metadata = f"<metadata>{self.metadata}</metadata>" if self.metadata else ""
-        devices = f"<devices>{channels}</devices>"
-        return f"<domain><uuid>{self.uuid}</uuid>{metadata}{devices}</domain>\n"
 
 
 class FakeLibvirt:
@@ -94,13 +72,13 @@ class FakeLibvirt:
         """A domain is defined, shut off."""
         domain = FakeDomain(uuid, name, sockets=tuple(sockets))
         self.domains[uuid] = domain
-        self._print(f"event 'lifecycle' for domain '{name}': Defined Added")
+        self._print(lifecycle(name, "Defined Added"))
         return domain
 
     async def become(self, domain: FakeDomain, state: int, reason: int, *events: str) -> None:
-        """The events are printed, and ``LAG_S`` later the state is this."""
+        """The lifecycle events are printed, and ``LAG_S`` later the state is this."""
         for event in events:
-            self._print(event.replace("NAME", domain.name))
+            self._print(lifecycle(domain.name, event))
         await trio.sleep(LAG_S)
         domain.state, domain.reason = state, reason
         if state == SHUT_OFF:
@@ -110,27 +88,25 @@ class FakeLibvirt:
         """A new QEMU."""
         self._last_id += 1
         domain.domain_id = self._last_id
-        await self.become(
-            domain, RUNNING, 1, lifecycle("Resumed Unpaused"), lifecycle("Started Booted")
-        )
+        await self.become(domain, RUNNING, 1, "Resumed Unpaused", "Started Booted")
 
     async def suspend(self, domain: FakeDomain, reason: int = 1) -> None:
-        await self.become(domain, PAUSED, reason, lifecycle("Suspended Paused"))
+        await self.become(domain, PAUSED, reason, "Suspended Paused")
 
     async def resume(self, domain: FakeDomain) -> None:
-        await self.become(domain, RUNNING, 5, lifecycle("Resumed Unpaused"))
+        await self.become(domain, RUNNING, 5, "Resumed Unpaused")
 
     async def kill(self, domain: FakeDomain) -> None:
         """SIGKILL for its QEMU."""
-        await self.become(domain, SHUT_OFF, 3, lifecycle("Stopped Failed"))
+        await self.become(domain, SHUT_OFF, 3, "Stopped Failed")
 
     async def destroy(self, domain: FakeDomain) -> None:
-        await self.become(domain, SHUT_OFF, 2, lifecycle("Stopped Destroyed"))
+        await self.become(domain, SHUT_OFF, 2, "Stopped Destroyed")
 
     def reset(self, domain: FakeDomain) -> None:
         """A reset prints its event several times, and changes no state."""
         for _ in range(3):
-            self._print(f"event 'reboot' for domain '{domain.name}'")
+            self._print(reset_event(domain.name))
 
     def set_metadata(self, domain: FakeDomain, attributes: str) -> None:
         """The element for hbtrio is set, with these attributes; none: it is removed."""
@@ -141,7 +117,7 @@ class FakeLibvirt:
 
     def undefine(self, domain: FakeDomain) -> None:
         del self.domains[domain.uuid]
-        self._print(f"event 'lifecycle' for domain '{domain.name}': Undefined Removed")
+        self._print(lifecycle(domain.name, "Undefined Removed"))
 
     def print_event(self, line: str) -> None:
         """Any line of ``virsh event``."""
@@ -211,29 +187,14 @@ class FakeLibvirt:
         await trio.sleep(ANSWER_S)
         await self._connected()
         if question == DOMAINS_QUESTION:
-            text = self._list()
+            text = list_text(self.domains.values())
         else:
-            text = ""
-            for command in question.split("; "):
-                traffic = command.startswith("domstats ")
-                domain = self.domains.get(command.rpartition(" ")[2])
-                if domain is not None and domain.hung:
-                    await trio.sleep_forever()
-                if domain is not None:
-                    text += domain.traffic if traffic else f"{domain.xml}\n"
+            asked = [part.rpartition(" ")[2] for part in question.split("; ")]
+            if any(self.domains[uuid].hung for uuid in asked if uuid in self.domains):
+                await trio.sleep_forever()
+            text = answer_text(question, dict(self.domains))
         output = text.encode()
         return ProcessResult(0, None, output[:max_output], b"", len(output) > max_output)
-
-    def _list(self) -> str:
-        listed = "".join(
-            f"{d.uuid} {d.domain_id if d.domain_id >= 0 else '-'} {d.name}\n"
-            for d in self.domains.values()
-        )
-        stats = "\n".join(
-            f"Domain: '{d.name}'\n  state.state={d.state}\n  state.reason={d.reason}\n"
-            for d in reversed(self.domains.values())
-        )
-        return f"{listed}STATS{stats}"
 
     async def _connected(self) -> None:
         while self.hung:
@@ -255,11 +216,6 @@ class FakeLibvirt:
         finally:
             self._subscribers.remove(feed)
         return _failed(b"error: Disconnected from qemu:///system due to end of file\n")
-
-
-def lifecycle(text: str) -> str:
-    """A line of ``virsh event`` about a domain."""
-    return f"event 'lifecycle' for domain 'NAME': {text}"
 
 
 def _failed(stderr: bytes) -> ProcessResult:

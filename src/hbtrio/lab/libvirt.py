@@ -16,10 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from hbtrio.lab.handler_script import replace
-from hbtrio.wire.virsh import CHANNEL_NAME
+from hbtrio.lab.virsh_output import (
+    PAUSED,
+    RUNNING,
+    SHUT_OFF,
+    ListedDomain,
+    lifecycle,
+    list_text,
+    reset_event,
+)
 
 #: The last word holds the questions: ``dumpxml UUID; dumpxml UUID``.
 _VIRSH: Final = """\
@@ -37,22 +43,10 @@ case " $* " in
 esac
 """
 
-_XML: Final = """\
-<domain><uuid>{uuid}</uuid><devices><channel type='unix'><source mode='bind' path='{path}'/>\
-<target type='virtio' name='{channel}'/></channel></devices></domain>
-"""
-
 #: States with their reasons, as libvirt numbers them.
-_BOOTED, _MIGRATED_IN, _UNPAUSED = (1, 1), (1, 2), (1, 5)
-_PAUSED_BY_USER: Final = (3, 1)
-_DESTROYED, _MIGRATED_AWAY = (5, 2), (5, 4)
-
-
-@attrs.define
-class _Domain:
-    name: str
-    state: tuple[int, int]
-    domain_id: int
+_BOOTED, _MIGRATED_IN, _UNPAUSED = (RUNNING, 1), (RUNNING, 2), (RUNNING, 5)
+_PAUSED_BY_USER: Final = (PAUSED, 1)
+_DESTROYED, _MIGRATED_AWAY = (SHUT_OFF, 2), (SHUT_OFF, 4)
 
 
 class LabLibvirt:
@@ -64,7 +58,7 @@ class LabLibvirt:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._domains: dict[str, _Domain] = {}
+        self._domains: dict[str, ListedDomain] = {}
         self._last_id = 0
         self._events = directory / "events"
         directory.mkdir()
@@ -76,35 +70,38 @@ class LabLibvirt:
         """A domain starts here, by a boot or a migration, with its channel's socket at a path."""
         self._last_id += 1
         state = _MIGRATED_IN if migrated else _BOOTED
-        self._domains[uuid] = _Domain(name, state, self._last_id)
-        text = _XML.format(uuid=uuid, path=channel, channel=CHANNEL_NAME)
-        replace(self.directory / f"xml.{uuid}", text)
+        domain = ListedDomain(uuid, name, *state, self._last_id, (channel,))
+        self._domains[uuid] = domain
+        replace(self.directory / f"xml.{uuid}", domain.xml)
         self._happens(name, "Started Migrated" if migrated else "Started Booted")
 
     def ends(self, uuid: str, *, migrated: bool = False) -> None:
         """A domain is destroyed, or has migrated away; it stays defined."""
         domain = self._domains[uuid]
-        domain.state, domain.domain_id = _MIGRATED_AWAY if migrated else _DESTROYED, -1
+        domain.state, domain.reason = _MIGRATED_AWAY if migrated else _DESTROYED
+        domain.domain_id = -1
         (self.directory / f"xml.{uuid}").unlink()
         self._happens(domain.name, "Stopped Migrated" if migrated else "Stopped Destroyed")
 
     def pauses(self, uuid: str) -> None:
         """``virsh suspend``: the vCPUs stand still."""
-        self._domains[uuid].state = _PAUSED_BY_USER
-        self._happens(self._domains[uuid].name, "Suspended Paused")
+        domain = self._domains[uuid]
+        domain.state, domain.reason = _PAUSED_BY_USER
+        self._happens(domain.name, "Suspended Paused")
 
     def resumes(self, uuid: str) -> None:
         """``virsh resume``."""
-        self._domains[uuid].state = _UNPAUSED
-        self._happens(self._domains[uuid].name, "Resumed Unpaused")
+        domain = self._domains[uuid]
+        domain.state, domain.reason = _UNPAUSED
+        self._happens(domain.name, "Resumed Unpaused")
 
     def resets(self, uuid: str) -> None:
         """``virsh reset``: no state changes."""
-        self._print(f"event 'reboot' for domain '{self._domains[uuid].name}'")
+        self._print(reset_event(self._domains[uuid].name))
 
     def _happens(self, name: str, event: str) -> None:
         self._list()
-        self._print(f"event 'lifecycle' for domain '{name}': {event}")
+        self._print(lifecycle(name, event))
 
     def _print(self, line: str) -> None:
         time = datetime.now(UTC).isoformat(" ", "milliseconds")
@@ -112,14 +109,4 @@ class LabLibvirt:
             events.write(f"{time}: {line}\n")
 
     def _list(self) -> None:
-        lines = []
-        for uuid, domain in self._domains.items():
-            number = domain.domain_id if domain.domain_id >= 0 else "-"
-            lines.append(f"{uuid} {number} {domain.name}\n")
-        for domain in self._domains.values():
-            state, reason = domain.state
-            lines.append(f"Domain: '{domain.name}'\n  state.state={state}\n")
-            lines.append(f"  state.reason={reason}\n\n")
-        # With -q, virsh's echo ends no line.
-        lines.insert(len(self._domains), "STATS")
-        replace(self.directory / "domains", "".join(lines))
+        replace(self.directory / "domains", list_text(self._domains.values()))

@@ -23,7 +23,7 @@ from support.actions_cases import (
     not_down,
     world_of,
 )
-from support.fake_libvirt import FakeDomain, lifecycle
+from support.fake_libvirt import FakeDomain
 from support.fake_processes import FakeRun
 from support.host_world import Acted, HostWorld, ScriptedGuest
 
@@ -93,7 +93,7 @@ async def test_a_suspended_vm_may_have_been_saved() -> None:
     async with with_libvirt() as world:
         guest, domain = await machine(world)
         acted = await acting(world, guest, ROWS[4])
-        await world.libvirt.become(domain, 5, 5, lifecycle("Stopped Saved"))
+        await world.libvirt.become(domain, 5, 5, "Stopped Saved")
         await world.sleep(1)
         assert acted.lines[-1] == end("done")
 

@@ -17,10 +17,11 @@ from hbtrio.config.host import (
     CorrectiveSettings,
     LibvirtSettings,
 )
+from hbtrio.lab.virsh_output import CRASHED
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.reports import Report
 from hbtrio.wire.vocabulary import CorrectiveAction, Health
-from support.fake_libvirt import CRASHED, FakeDomain
+from support.fake_libvirt import FakeDomain
 from support.fake_processes import HANGS, FakeRun
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
 from support.memory_store import MemoryStore, memory_store
@@ -179,9 +180,7 @@ async def test_a_vm_kept_after_a_panic_is_reset() -> None:
     async with libvirt_world() as world:
         machine = await running(world)
         falls_silent(machine.guest)
-        await world.libvirt.become(
-            machine.domain, CRASHED, 1, "event 'lifecycle' for domain 'NAME': Crashed Panicked"
-        )
+        await world.libvirt.become(machine.domain, CRASHED, 1, "Crashed Panicked")
         await world.sleep(10)
         assert started(world) == [("reset", machine.guest.uuid, "crashed: panicked")]
 
@@ -284,9 +283,7 @@ async def test_a_vm_that_was_shut_off_is_never_started(reason: int) -> None:
         machine = await running(world)
         falls_silent(machine.guest)
         machine.guest.vanish()
-        await world.libvirt.become(
-            machine.domain, 5, reason, "event 'lifecycle' for domain 'NAME': Stopped Whatever"
-        )
+        await world.libvirt.become(machine.domain, 5, reason, "Stopped Whatever")
         await world.sleep(200)
         assert started(world) == []
 

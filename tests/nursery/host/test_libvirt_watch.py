@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from hbtrio.fsm.domain import DomainChange, Standing
 from hbtrio.fsm.known_domains import Domain
+from hbtrio.lab.virsh_output import PAUSED, RUNNING, lifecycle
 from hbtrio.nursery.host.libvirt_watch import (
     RESYNC_S,
     DomainListener,
@@ -22,7 +23,7 @@ from hbtrio.nursery.host.libvirt_watch import (
 from hbtrio.nursery.host.virsh import QUESTION_S, Virsh
 from hbtrio.nursery.time_guard import run_guard
 from hbtrio.policy.time_guard import OnTimeGuard
-from support.fake_libvirt import ANSWER_S, PAUSED, RUNNING, FakeLibvirt, lifecycle
+from support.fake_libvirt import ANSWER_S, FakeLibvirt
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -98,7 +99,7 @@ async def test_a_pause_is_known_with_its_reason_within_a_quarter_of_a_second() -
 async def test_a_state_that_follows_its_event_late_is_asked_for_again() -> None:
     async with watched() as world:
         await running(world)
-        world.libvirt.print_event(lifecycle("Suspended Paused").replace("NAME", "a"))
+        world.libvirt.print_event(lifecycle("a", "Suspended Paused"))
         await trio.sleep(0.09)
         world.libvirt.domains[A].state, world.libvirt.domains[A].reason = PAUSED, 1
         await trio.sleep(0.2)
@@ -110,7 +111,7 @@ async def test_a_burst_of_events_is_one_question() -> None:
         await running(world)
         asked = len(world.libvirt.questions)
         for _ in range(1000):
-            world.libvirt.print_event(lifecycle("Suspended Paused").replace("NAME", "a"))
+            world.libvirt.print_event(lifecycle("a", "Suspended Paused"))
         await trio.sleep(1)
         # At once, and once more when the state has followed.
         assert len(world.libvirt.questions) - asked == 2
@@ -121,7 +122,7 @@ async def test_events_without_end_leave_most_of_the_time_to_others() -> None:
         await running(world)
         asked = len(world.libvirt.questions)
         for _ in range(1000):
-            world.libvirt.print_event(lifecycle("Suspended Paused").replace("NAME", "a"))
+            world.libvirt.print_event(lifecycle("a", "Suspended Paused"))
             await trio.sleep(0.01)
         questions = len(world.libvirt.questions) - asked
         assert questions <= 0.2 * 10 / ANSWER_S + 6
@@ -244,7 +245,7 @@ async def test_an_answer_that_came_too_soon_after_such_an_event_is_none(late_s: 
 
         async def suspend() -> None:
             await trio.sleep(late_s)
-            world.libvirt.print_event(lifecycle("Suspended Paused").replace("NAME", "a"))
+            world.libvirt.print_event(lifecycle("a", "Suspended Paused"))
             await trio.sleep(ANSWER_S + 0.03)
             world.libvirt.hang()
 
@@ -259,7 +260,7 @@ async def test_events_without_end_do_not_postpone_a_look() -> None:
 
         async def flood() -> None:
             while True:
-                world.libvirt.print_event(lifecycle("Resumed Unpaused").replace("NAME", "a"))
+                world.libvirt.print_event(lifecycle("a", "Resumed Unpaused"))
                 await trio.sleep(0.01)
 
         nursery.start_soon(flood)
@@ -287,7 +288,7 @@ async def test_a_silence_after_an_event_that_stops_the_domain_is_doubtful(
 ) -> None:
     async with watched() as world:
         await running(world)
-        world.libvirt.print_event(lifecycle(event).replace("NAME", "a"))
+        world.libvirt.print_event(lifecycle("a", event))
         world.libvirt.hang()
         assert (await world.look()).doubtful is doubtful
 

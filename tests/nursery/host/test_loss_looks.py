@@ -11,8 +11,9 @@ import pytest
 from trio.testing import MockClock
 
 from hbtrio.config.host import LibvirtSettings
+from hbtrio.lab.virsh_output import CRASHED, lifecycle
 from hbtrio.nursery.host.libvirt_watch import Look
-from support.fake_libvirt import CRASHED, FakeDomain, lifecycle
+from support.fake_libvirt import FakeDomain
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
 
 ON = LibvirtSettings(enabled="on")
@@ -177,7 +178,7 @@ async def test_a_doubtful_silence_is_held_until_libvirt_answers(world: HostWorld
     machine = await running(world)
     machine.hang()
     # The pause is heard of, and libvirtd hangs before it can be asked.
-    world.libvirt.print_event(lifecycle("Suspended Paused").replace("NAME", "web-1"))
+    world.libvirt.print_event(lifecycle("web-1", "Suspended Paused"))
     world.libvirt.hang()
     machine.domain.state, machine.domain.reason = 3, 1
     await world.sleep(60)
@@ -276,8 +277,8 @@ async def test_a_reset_opens_a_full_restart_window(world: HostWorld) -> None:
 async def test_a_panic_that_libvirt_restarts_is_no_loss(world: HostWorld) -> None:
     machine = await running(world)
     machine.hang()
-    await world.libvirt.become(machine.domain, CRASHED, 1, lifecycle("Crashed Panicked"))
-    await world.libvirt.become(machine.domain, 1, 9, lifecycle("Resumed Unpaused"))
+    await world.libvirt.become(machine.domain, CRASHED, 1, "Crashed Panicked")
+    await world.libvirt.become(machine.domain, 1, 9, "Resumed Unpaused")
     await world.sleep(20)
     assert machine.told("loss") == []
     machine.guest.send_init()
@@ -289,7 +290,7 @@ async def test_a_panic_that_libvirt_restarts_is_no_loss(world: HostWorld) -> Non
 async def test_a_preserved_panic_is_a_loss_at_once(world: HostWorld) -> None:
     machine = await running(world)
     machine.hang()
-    await world.libvirt.become(machine.domain, CRASHED, 1, lifecycle("Crashed Panicked"))
+    await world.libvirt.become(machine.domain, CRASHED, 1, "Crashed Panicked")
     await world.sleep(1)
     (loss,) = machine.told("loss")
     assert "crashed: panicked" in str(loss)
