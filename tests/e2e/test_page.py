@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import axe_playwright_python
 import pytest
 import trio
 from playwright.sync_api import CDPSession, Page, expect
@@ -20,7 +19,7 @@ from hbtrio.lab.guest import LabGuest
 from hbtrio.lab.launcher import until_it_serves, write_toml
 from hbtrio.lab.scene import Scene, event, open_scene
 from support.agent_world import request_bytes
-from support.browser import BrowserThread, Tab, open_browser
+from support.browser import BrowserThread, Tab, axe_faults, open_browser
 from support.free_ports import free_port
 from support.guest_farm import open_guest_farm
 from support.real_processes import SOON_S
@@ -37,20 +36,40 @@ SEEN_MS: Final = 1000
 AWAY: Final = "Failed to load resource"
 
 ANY_POINTS: Final = re.compile(r"\d")
+TWO_POINTS: Final = re.compile(r"\d \d")
+
+#: What the details say once the host is gone.
+NO_LINK: Final = "no link"
 
 #: What of a fleet of 2,000 the browser may use of a processor while nothing happens.
 IDLE_SHARE: Final = 0.05
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Watched:
     """A host and an agent with their pages, and a browser."""
 
     scene: Scene
     browser: BrowserThread
-    host_url: str
-    agent_url: str
-    agent: Daemon
+    _ports: tuple[int, int]
+    _vim_url: str
+    _agent: Daemon | None
+
+    @property
+    def host_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports[0]}/"
+
+    @property
+    def agent_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports[1]}/"
+
+    async def kill_agent(self) -> None:
+        if self._agent is not None:
+            await self._agent.kill()
+
+    async def start_agent(self) -> None:
+        """Starts it again, with what it has stored."""
+        self._agent = await start_agent(self.scene.directory, self._ports[1], self._vim_url)
 
 
 @asynccontextmanager
@@ -81,19 +100,13 @@ async def watched(*, agent: bool = False) -> AsyncIterator[Watched]:
             daemon = await start_agent(directory, ports[1], vim.url)
             nursery.start_soon(daemon.watch)
             await ask_as_vim(directory, f"/v1/hosts/{HOST['uuid']}", HOST)
-        host = await scene.start_host()
+        await scene.start_host()
+        watched = Watched(scene, browser, ports, vim.url, daemon)
         try:
-            yield Watched(
-                scene,
-                browser,
-                f"http://127.0.0.1:{ports[0]}/",
-                f"http://127.0.0.1:{ports[1]}/",
-                host if daemon is None else daemon,
-            )
+            yield watched
         finally:
-            if daemon is not None:
-                with trio.CancelScope(shield=True):
-                    await daemon.kill()
+            with trio.CancelScope(shield=True):
+                await watched.kill_agent()
 
 
 async def ask_as_vim(directory: Path, path: str, body: dict[str, Any]) -> None:
@@ -236,13 +249,10 @@ async def test_the_page_survives_a_restart_of_its_host() -> None:
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 async def test_axe_finds_nothing(width: int, scheme: str) -> None:
-    assert axe_playwright_python.__file__ is not None
-    script = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
     async with watched(agent=True) as all_of:
         db = await registered(all_of.scene, "db")
         await registered(all_of.scene, "web")
         for url in (all_of.host_url, all_of.agent_url):
-            # axe makes elements of text, which the page's policy forbids.
             options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
             tab = await all_of.browser.tab(url, bypass_csp=True, **options)
             await see(tab, db, "db: heartbeating")
@@ -251,11 +261,7 @@ async def test_axe_finds_nothing(width: int, scheme: str) -> None:
                 def faults(page: Page, hash_: str = hash_) -> list[str]:
                     page.evaluate("hash => { location.hash = hash; }", hash_)
                     expect(page.locator("#detail")).to_be_visible(visible=bool(hash_))
-                    page.evaluate(script)
-                    found = page.evaluate("axe.run()")["violations"]
-                    return [
-                        f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]
-                    ]
+                    return axe_faults(page)
 
                 assert await tab.do(faults) == []
 
@@ -329,6 +335,57 @@ async def test_at_an_agent_an_operator_votes_with_the_token() -> None:
         await tab.do(without)
         assert not any(TOKEN in url for url in await tab.do(votes))
         assert [line for line in tab.complaints if "401" not in line] == []
+
+
+async def test_at_an_agent_the_details_have_what_the_host_sees() -> None:
+    async with watched(agent=True) as all_of:
+        scene = all_of.scene
+        db = await registered(scene, "db")
+        tab = await all_of.browser.tab(f"{all_of.agent_url}#{db.uuid}")
+        await see(tab, db, "db: heartbeating")
+
+        def beats(page: Page) -> None:
+            line = page.locator(".sparkline polyline")
+            expect(line).to_have_attribute("points", TWO_POINTS)
+            expect(page.locator("#detail")).to_contain_text("beats, 0 missed")
+
+        await tab.do(beats)
+        assert scene.host is not None
+        await scene.host.kill()
+        await tab.do(lambda page: expect(page.locator("#detail")).to_contain_text(NO_LINK))
+        assert tab.complaints == []
+
+
+async def test_the_page_survives_a_restart_of_its_agent() -> None:
+    async with watched(agent=True) as all_of:
+        scene = all_of.scene
+        db, web = await registered(scene, "db"), await registered(scene, "web")
+        tab = await all_of.browser.tab(f"{all_of.agent_url}#{db.uuid}")
+        for guest in (db, web):
+            await see(tab, guest, f"{guest.name}: heartbeating")
+        await all_of.kill_agent()
+        lost = "reconnecting"
+        await tab.do(lambda page: expect(page.locator("#connection")).to_have_text(lost))
+        # What the page shows is what was so; it says that, too.
+        await see(tab, db, "db: heartbeating")
+        assert db.daemon is not None
+        db.daemon.freeze()
+        # The VIM has not turned on the reports about it.
+        await scene.events.wait_for(event("stopped", db), within_s=SOON_S)
+        await all_of.start_agent()
+        await tab.do(lambda page: expect(page.locator("#connection")).to_have_text("live"))
+        await see(tab, db, "db: lost")
+        await see(tab, web, "web: heartbeating")
+
+        def looks(page: Page) -> None:
+            expect(page.locator("#detail .now")).to_contain_text("lost: no answer for")
+            expect(page.locator("#detail .events")).to_contain_text("stopped")
+            expect(page.locator("#title")).to_have_text("controller-0")
+
+        await tab.do(looks)
+        db.daemon.thaw()
+        await see(tab, db, "db: heartbeating")
+        assert all(AWAY in line for line in tab.complaints), tab.complaints
 
 
 async def test_an_action_is_asked_for_twice() -> None:

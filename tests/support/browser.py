@@ -11,8 +11,10 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import axe_playwright_python
 import pytest
 import trio
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -101,6 +103,17 @@ async def open_browser() -> AsyncIterator[BrowserThread]:
         finally:
             with trio.CancelScope(shield=True):
                 await _in(thread, playwright.stop)
+
+
+def axe_faults(page: Page) -> list[str]:
+    """What axe-core finds on a page, which must have been opened with ``bypass_csp``.
+
+    axe makes elements of text, which the policy of the status page forbids.
+    """
+    assert axe_playwright_python.__file__ is not None
+    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
 
 
 async def _in(thread: ThreadPoolExecutor, what: Callable[..., _T], *arguments: Any) -> _T:

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { countdown } from "./countdown.js";
 import { element, printable } from "./dom.js";
 import { linesOf } from "./stream.js";
+import { TokenField } from "./token.js";
 import { ACTIONS, NOTIFIED, VOTED } from "./words.js";
 
 const WORDS = { vote: VOTED, notify: NOTIFIED, act: ACTIONS };
@@ -20,8 +21,7 @@ export class ActionForm {
     const options = Object.entries(LABELS).map(([value, text]) => element("option", { value }, text));
     this._kind = element("select", { "aria-label": "What to do", on: { change: () => this._fill() } }, ...options);
     this._word = element("select", { "aria-label": "Event or action", on: { change: () => this._ask("") } });
-    this._token = element("input", { type: "password", autocomplete: "off", spellcheck: "false", "aria-label": "Operator token", placeholder: "operator token" });
-    this._token.hidden = api.token.get() !== "";
+    this._token = new TokenField();
     this._send = element("button", { type: "submit" }, "Send");
     this._question = element("p", { class: "question", role: "alert" });
     this._progress = element("div", { class: "progress", role: "log", "aria-label": "Progress" });
@@ -29,7 +29,7 @@ export class ActionForm {
       "form",
       { class: "act", "aria-label": "Vote, notify or act", on: { submit: (event) => this._submit(event) } },
       element("h3", {}, "Act"),
-      element("div", { class: "fields" }, this._kind, this._word, this._token, this._send),
+      element("div", { class: "fields" }, this._kind, this._word, this._token.node, this._send),
       this._question,
       this._progress,
     );
@@ -57,21 +57,16 @@ export class ActionForm {
       return;
     }
     this._ask("");
-    if (this._token.value) api.token.set(this._token.value.trim());
-    this._token.value = "";
+    this._token.take();
     this._send.disabled = true;
     this._progress.replaceChildren();
     try {
       const body = kind === "act" ? { action: word } : { event: word };
-      const response = await api.change(`/v1/instances/${this._uuid}/${kind}`, body);
-      this._token.hidden = true;
+      const response = await api.change(this._uuid, kind, body);
+      this._token.update();
       for await (const line of linesOf(response)) this._show(line);
     } catch (error) {
-      if (error.status === 401) {
-        api.token.forget();
-        this._token.hidden = false;
-        this._token.focus();
-      }
+      this._token.failed(error);
       this._add(element("p", { class: "refused" }, printable(error.message)));
     } finally {
       this._send.disabled = false;

@@ -2,6 +2,9 @@
 
 const KEY = "hbtrio.token";
 
+/** A change may begin for so many seconds: a daemon that stood still does nothing later. */
+const BEGIN = 4;
+
 /** A request that was refused. */
 export class Refused extends Error {
   constructor(status, reason) {
@@ -46,6 +49,10 @@ async function reasonOf(response) {
 const json = async (path) => (await request(path)).json();
 
 export const status = () => json("/v1/status");
+
+/** What an instance's host sees of it now; only an agent has to ask. */
+export const look = (uuid) => json(`/v1/instances/${encodeURIComponent(uuid)}/look`);
+
 export const instance = (uuid) => json(`/v1/instances/${encodeURIComponent(uuid)}`);
 
 /** The newest entries of the history, of one instance if it is named. */
@@ -58,10 +65,26 @@ export async function history({ uuid = null, limit = 100 } = {}) {
 export const events = (recent, signal) =>
   request(`/v1/events?recent=${recent}`, { signal, headers: { accept: "text/event-stream" } });
 
-/** Asks for a change: the response streams its progress. */
-export const change = (path, body) =>
-  request(path, {
+/** Asks for a change of an instance: the response streams its progress. */
+export const change = (uuid, kind, body) => post(`/v1/instances/${encodeURIComponent(uuid)}/${kind}`, body);
+
+/** Sends or withdraws the alarms of a host that are held back. */
+export const release = async (hostname, alarms) =>
+  (await post(`/v1/hosts/${encodeURIComponent(hostname)}/release`, { alarms })).json();
+
+/** Forgets a host that is no more. */
+export const forget = async (hostname) =>
+  (await post(`/v1/hosts/${encodeURIComponent(hostname)}/forget`, {})).json();
+
+async function post(path, body) {
+  const { clock_s, boot_id } = await json("/v1/clock");
+  return request(path, {
     method: "POST",
     body: JSON.stringify(body),
-    headers: { accept: "text/event-stream", "content-type": "application/json" },
+    headers: {
+      accept: "text/event-stream, application/json",
+      "content-type": "application/json",
+      "hbtrio-begin-by": `${clock_s + BEGIN} ${boot_id}`,
+    },
   });
+}

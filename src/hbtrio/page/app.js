@@ -1,8 +1,9 @@
 // The page: what the daemon says goes into the fleet, what changed there goes into the views.
 
+import { Alerts } from "./alerts.js";
 import * as api from "./api.js";
 import { Detail } from "./detail.js";
-import { arrange, byId, element, printable, setText, shape } from "./dom.js";
+import { byId, printable, setText } from "./dom.js";
 import { Events } from "./events.js";
 import { Filters } from "./filters.js";
 import { Fleet } from "./fleet.js";
@@ -10,7 +11,6 @@ import { List } from "./list.js";
 import { Overview } from "./overview.js";
 import { Refresher } from "./refresher.js";
 import { follow } from "./stream.js";
-import { warningsOf } from "./warnings.js";
 import { WORRYING } from "./words.js";
 
 /** More names than this are only counted when they are read out. */
@@ -20,6 +20,7 @@ const fleet = new Fleet();
 const filters = new Filters(() => draw({ filtered: true }));
 const overview = new Overview(byId("overview"), fleet, choose);
 const list = new List(byId("rows"), byId("more"), fleet);
+const alerts = new Alerts(byId("alerts"), fleet, () => refresher.all());
 const events = new Events(byId("events"), fleet);
 const detail = new Detail(byId("detail"), fleet, (uuid) => refresher.touch(uuid), () => choose(""));
 const refresher = new Refresher(fleet, (changed, whole) => {
@@ -69,13 +70,7 @@ function drawDaemon() {
   const many = counted(fleet.instances.size, "instance");
   const what = fleet.isAgent ? `agent of ${counted(fleet.hosts.size, "host")}, ${many}` : `host, ${many}, read-only`;
   setText(byId("about"), `${what} · hbtrio ${fleet.daemon.version}`);
-  const items = warningsOf(fleet).map(([grave, text]) =>
-    element("li", { class: grave ? "grave" : false }, shape(grave ? "lost" : "ill"), element("bdi", {}, printable(text))),
-  );
-  const alerts = byId("alerts");
-  const before = alerts.textContent;
-  if (before.trim() !== items.map((item) => item.textContent).join("")) arrange(alerts.firstElementChild, items);
-  alerts.hidden = items.length === 0;
+  alerts.update();
 }
 
 const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;

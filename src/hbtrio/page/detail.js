@@ -25,8 +25,11 @@ export class Detail {
     this._fleet = fleet;
     this._uuid = "";
     this._closed = closed;
+    this._looking = false;
     setInterval(() => {
-      if (this._uuid && !document.hidden) asked(this._uuid);
+      if (!this._uuid || document.hidden) return;
+      asked(this._uuid);
+      this._look();
     }, EVERY);
     root.addEventListener("keydown", (event) => {
       if (event.key === "Escape") closed();
@@ -37,6 +40,7 @@ export class Detail {
   show(uuid) {
     this._uuid = uuid;
     this._shown = null;
+    this._seen = {};
     this._factsText = "";
     this._lines = new Map();
     this._root.hidden = !uuid;
@@ -68,6 +72,7 @@ export class Detail {
     );
     this.update();
     this._takeHistory();
+    this._look();
     heading.focus();
   }
 
@@ -82,16 +87,39 @@ export class Detail {
     setText(this._state, one ? printable([one.kind, one.reason].filter(Boolean).join(": ")) : "not known here, or no longer");
     if (!one) return;
     this._windows.replaceChildren(...one.windows.map(countdown));
-    this._updateFacts(factsOf(one, this._fleet));
-    const trip = one.line.round_trip_ms;
-    if (typeof trip === "number") {
-      this._trips.hidden = false;
-      this._spark.add(trip);
-      setText(this._trip, `last ${trip} ms; ${one.line.beats} beats, ${one.line.missed} missed`);
+    this._updateFacts();
+    // An agent has to ask the host, see _look().
+    if (!this._fleet.isAgent) this._showBeats(one.line);
+  }
+
+  /** Asks the instance's host what it sees; a host's own page knows that already. */
+  async _look() {
+    const uuid = this._uuid;
+    if (!this._fleet.isAgent || this._looking || !this._fleet.instances.has(uuid)) return;
+    this._looking = true;
+    try {
+      const seen = await api.look(uuid);
+      if (uuid !== this._uuid) return;
+      this._seen = seen;
+      this._updateFacts();
+      this._showBeats(seen);
+    } catch {
+      // The stream of events notices that the daemon is away.
+    } finally {
+      this._looking = false;
     }
   }
 
-  _updateFacts(facts) {
+  _showBeats({ why, round_trip_ms: trip, beats, missed }) {
+    const known = typeof trip === "number";
+    this._trips.hidden = !known && !why;
+    if (known) this._spark.add(trip);
+    setText(this._trip, known ? `last ${trip} ms; ${beats} beats, ${missed} missed` : printable(why ?? ""));
+  }
+
+  _updateFacts() {
+    if (!this._shown) return;
+    const facts = factsOf(this._shown, this._fleet, this._seen);
     const text = JSON.stringify(facts);
     if (text === this._factsText) return;
     this._factsText = text;
@@ -133,7 +161,7 @@ export class Detail {
 }
 
 /** What is known of an instance, as terms and values. */
-function factsOf({ line, host, notActed, owner }, fleet) {
+function factsOf({ line, host, notActed, owner }, fleet, seen) {
   const windows = Object.entries(line.windows_s ?? {}).map(([kind, seconds]) => `${kind} ${seconds} s`);
   const domain = line.domain?.name ?? line.domain;
   return [
@@ -142,7 +170,7 @@ function factsOf({ line, host, notActed, owner }, fleet) {
     ["Health", [line.health, line.health_reason].filter(Boolean).join(": ")],
     ["Interval", line.interval_ms && `${line.interval_ms} ms`],
     ["On a loss", line.corrective_action],
-    ["Not acted", notActed],
+    ["Not acted", notActed || seen.not_acted],
     ["Owner", owner],
     ["Action", fleet.actions[line.uuid]],
     ["Losses reported", fleet.isAgent && (line.reporting ? "yes" : "no")],

@@ -1,50 +1,63 @@
 // What is wrong with the daemons themselves, in sentences; the first are the gravest.
 
-/** The warnings about an agent and its hosts, or about a host: [grave, text] each. */
+/**
+ * The warnings about an agent and its hosts, or about a host.
+ *
+ * Each has a `key` that stays while its text changes; `grave`; `text`; and, where an operator of an
+ * agent can do something, `act` and `hostname`.
+ */
 export function warningsOf(fleet) {
-  return (fleet.isAgent ? ofAgent(fleet) : ofHost(fleet.daemon)).sort(([a], [b]) => b - a);
+  const found = fleet.isAgent ? ofAgent(fleet) : ofHost(fleet.daemon);
+  return found.sort((a, b) => Number(b.grave) - Number(a.grave));
 }
+
+const warning = (key, grave, text, more = {}) => ({ key, grave, text, ...more });
 
 function ofAgent({ daemon, hosts }) {
   const found = ofFiles(daemon.files);
-  if (daemon.store_fault) found.push([true, `The store can't be written: ${daemon.store_fault}`]);
-  if (daemon.store_files_fault) found.push([true, `The store's files: ${daemon.store_files_fault}`]);
+  if (daemon.store_fault) found.push(warning("store", true, `The store can't be written: ${daemon.store_fault}`));
+  if (daemon.store_files_fault) found.push(warning("store-files", true, `The store's files: ${daemon.store_files_fault}`));
   if (daemon.delivery && !daemon.delivery.reachable) {
-    found.push([true, `The VIM can't be reached: ${daemon.delivery.fault}`]);
+    found.push(warning("vim", true, `The VIM can't be reached: ${daemon.delivery.fault}`));
   }
-  if (daemon.crashes) found.push([false, `${daemon.crashes} internal failures; the agent's log has them`]);
-  for (const host of hosts.values()) {
-    const name = `Host ${host.hostname}`;
-    if (host.held_since) found.push([true, `${name}: alarms are held back: ${host.held_why}`]);
-    if (host.link === "lost") found.push([true, `${name}: no link for ${minutes(host.down_s)}`]);
-    if (host.link === "down") found.push([false, `${name}: the link is down`]);
-    if (host.link === "never") found.push([false, `${name}: has never had a link`]);
-    if (host.conflict) found.push([true, `${name}: ${host.conflict}`]);
-    if (host.certificate) found.push([false, `${name}: ${host.certificate}`]);
-    if (host.unregistered) {
-      found.push([false, `${name}: ${host.unregistered} instances that the VIM has not registered`]);
-    }
-  }
+  if (daemon.crashes) found.push(warning("crashes", false, `${daemon.crashes} internal failures; the agent's log has them`));
+  return [...found, ...[...hosts.values()].flatMap(ofAgentsHost)];
+}
+
+function ofAgentsHost(host) {
+  const { hostname } = host;
+  const found = [];
+  const add = (what, grave, text, act = "") =>
+    found.push(warning(`${what} ${hostname}`, grave, `Host ${hostname}: ${text}`, { act, hostname }));
+  if (host.held_since) add("held", true, `alarms are held back: ${host.held_why}`, "release");
+  if (host.link === "lost") add("lost", true, `no link for ${minutes(host.down_s)}`, "forget");
+  if (host.link === "down") add("down", false, "the link is down");
+  if (host.link === "never") add("never", false, "has never had a link", "forget");
+  if (host.conflict) add("conflict", true, host.conflict);
+  if (host.certificate) add("certificate", false, host.certificate);
+  if (host.unregistered) add("unregistered", false, `${host.unregistered} instances that the VIM has not registered`);
   return found;
 }
 
 function ofHost(host) {
   const found = ofFiles(host.files);
+  const add = (key, grave, text) => found.push(warning(key, grave, text));
   if (host.brake_closed) {
-    found.push([true, "The brake is closed after a mass failure: no corrective command runs. Release it with: hbtrio ctl release"]);
+    add("brake", true, "The brake is closed after a mass failure: no corrective command runs. Release it with: hbtrio ctl release");
   }
-  if (host.overload) found.push([host.overload.alarm, "The host is overloaded: heartbeats come late"]);
-  if (host.link?.state === "down") found.push([true, `No link to the agent: ${host.link.why}`]);
-  if (host.libvirt?.state === "silent") found.push([true, `libvirt does not answer: ${host.libvirt.why}`]);
-  if (host.memory?.state === "failing") found.push([true, `The history can't be written: ${host.memory.why}`]);
-  if (host.events_fault) found.push([true, `Events can't be written: ${host.events_fault.why}`]);
-  if (host.crashes) found.push([false, `${host.crashes} internal failures; the host's log has them`]);
+  if (host.overload) add("overload", host.overload.alarm, "The host is overloaded: heartbeats come late");
+  if (host.link?.state === "down") add("link", true, `No link to the agent: ${host.link.why}`);
+  if (host.libvirt?.state === "silent") add("libvirt", true, `libvirt does not answer: ${host.libvirt.why}`);
+  if (host.memory?.state === "failing") add("memory", true, `The history can't be written: ${host.memory.why}`);
+  if (host.events_fault) add("events", true, `Events can't be written: ${host.events_fault.why}`);
+  if (host.crashes) add("crashes", false, `${host.crashes} internal failures; the host's log has them`);
   return found;
 }
 
+// A certificate has one warning at most, which names it.
 function ofFiles(files) {
-  const warnings = (files?.warnings ?? []).map((text) => [false, text]);
-  return [...warnings, ...(files?.faults ?? []).map((text) => [true, text])];
+  const warnings = (files?.warnings ?? []).map((text) => warning(text, false, text));
+  return [...warnings, ...(files?.faults ?? []).map((text) => warning(text, true, text))];
 }
 
 const minutes = (seconds) =>
