@@ -15,8 +15,8 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from hbtrio.api.vim import vim_api
 from hbtrio.http.connection import HttpConnection
 from hbtrio.http.limits import Drain, HttpLimits
-from hbtrio.http.request import ConnectionEnds
 from hbtrio.http.slots import Slots
+from hbtrio.net.connections import ConnectionEnds
 from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import RoundCommand
 from hbtrio.wire.vocabulary import (

@@ -19,9 +19,9 @@ from trio.testing import (
 
 from hbtrio.http.connection import HttpConnection
 from hbtrio.http.limits import Drain, HttpLimits
-from hbtrio.http.request import ConnectionEnds
 from hbtrio.http.server import ClosingStreamingResponse
 from hbtrio.http.slots import Slots
+from hbtrio.net.connections import ConnectionEnds
 
 Scope = dict[str, Any]
 

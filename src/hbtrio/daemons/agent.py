@@ -24,7 +24,7 @@ from hbtrio.config.endpoints import is_local
 from hbtrio.daemons.serving import ApiEndpoint, DaemonLog, serve_api
 from hbtrio.daemons.signals import Signals, until_term
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.net.endpoints import Listener
+from hbtrio.net.connections import Listener
 from hbtrio.net.tls_files import TlsFiles
 from hbtrio.nursery.agent.daemon import Agent, open_agent
 from hbtrio.nursery.agent.subjects import FleetSubjects

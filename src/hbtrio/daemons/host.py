@@ -26,7 +26,7 @@ from hbtrio.config.endpoints import is_local
 from hbtrio.config.host import HostConfig
 from hbtrio.daemons.serving import ApiEndpoint, DaemonLog, serve_api
 from hbtrio.daemons.signals import Signals, until_term
-from hbtrio.net.endpoints import Listener
+from hbtrio.net.connections import Listener
 from hbtrio.net.tls_files import TlsFiles
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.agent_link import HostLink, Identity

@@ -13,7 +13,7 @@ from hbtrio.api.auth import OperatorAdmission, VimAdmission
 from hbtrio.api.control import ControlAdmission
 from hbtrio.http.server import serve_http
 from hbtrio.log.subject import Find
-from hbtrio.net.endpoints import Listener
+from hbtrio.net.connections import Listener
 from hbtrio.net.tls_files import TlsFiles
 from hbtrio.nursery.supervisor import Supervisor
 

@@ -31,12 +31,12 @@ from hbtrio.http.limits import Drain, HttpLimits
 from hbtrio.http.request import (
     DELIVERED_EXTENSION,
     DISPLACED_EXTENSION,
-    ConnectionEnds,
     RequestRefusedError,
     check_request,
     request_scope,
 )
 from hbtrio.http.slots import Slot
+from hbtrio.net.connections import ConnectionEnds
 from hbtrio.wire.operator import Refusal, encode_line
 
 _LOG = logging.getLogger("hbtrio.http")

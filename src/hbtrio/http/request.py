@@ -12,10 +12,9 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-import attrs
 import h11
 
-from hbtrio.net.peer_credentials import PeerCredentials
+from hbtrio.net.connections import ConnectionEnds
 
 #: The key of the caller's PeerCredentials in ``scope["extensions"]``; absent over TCP.
 PEER_EXTENSION = "hbtrio.peer"
@@ -44,25 +43,6 @@ class RequestRefusedError(Exception):
         super().__init__(f"{status} {reason}")
         self.status = status
         self.reason = reason
-
-
-@attrs.frozen
-class ConnectionEnds:
-    """The two ends of a connection.
-
-    Args:
-        client: the TCP client's address and port; None for a unix socket.
-        server: the server's address and port; path and None for a unix socket.
-        credentials: the client's credentials for a unix socket; None for TCP.
-        tls: whether the connection uses TLS.
-        certificate: the owner's name in the client's certificate; None without one.
-    """
-
-    client: tuple[str, int] | None = None
-    server: tuple[str, int | None] | None = None
-    credentials: PeerCredentials | None = None
-    tls: bool = False
-    certificate: str | None = None
 
 
 def check_request(request: h11.Request, max_body_bytes: int) -> None:

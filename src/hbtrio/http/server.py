@@ -12,10 +12,8 @@ and which connections are closed to make room, is described in :mod:`hbtrio.http
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
-from typing import cast
 
 import attrs
 import trio
@@ -30,14 +28,13 @@ from hbtrio.http.request import (
     DELIVERED_EXTENSION,
     DISPLACED_EXTENSION,
     PEER_EXTENSION,
-    ConnectionEnds,
 )
 from hbtrio.http.slots import ONE_CLASS, Place, RequestClasses, Slots
 from hbtrio.net.accepting import accept_connections, has_reserved, has_unread
-from hbtrio.net.peer_credentials import PeerCredentials, peer_credentials
+from hbtrio.net.connections import AcceptedStream, ConnectionEnds, Listener, ends_of
+from hbtrio.net.peer_credentials import PeerCredentials
 from hbtrio.net.tls import owner_of
 from hbtrio.net.tls_files import TlsFiles
-from hbtrio.net.unix_socket import UnixListener
 
 __all__ = [
     "CERTIFICATE_EXTENSION",
@@ -52,12 +49,10 @@ __all__ = [
     "serve_http",
 ]
 
-HttpListener = trio.SocketListener | UnixListener
-
 
 async def serve_http(
     app: ASGIApp,
-    listeners: Sequence[HttpListener],
+    listeners: Sequence[Listener],
     *,
     tls: TlsFiles | None = None,
     limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
@@ -129,7 +124,7 @@ class _HttpServer:
         self._slots = Slots(limits, classes)
 
     async def serve(
-        self, listeners: Sequence[HttpListener], task_status: trio.TaskStatus[None]
+        self, listeners: Sequence[Listener], task_status: trio.TaskStatus[None]
     ) -> None:
         with self._serving:
             async with trio.open_nursery() as connections:
@@ -147,21 +142,23 @@ class _HttpServer:
             self._accepting.cancel()
             self._drain.begin()
 
-    async def _accept(self, listener: HttpListener, connections: trio.Nursery) -> None:
+    async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
         handler = partial(self._handle, listener)
         await accept_connections(
             handler, listener, connections, whose="HTTP connections", to_the_last=True
         )
 
-    async def _handle(self, listener: HttpListener, stream: trio.SocketStream) -> None:
+    async def _handle(self, listener: Listener, stream: AcceptedStream) -> None:
         try:
-            endpoint = _endpoint(listener, stream)
+            endpoint = ends_of(listener, stream)
         except OSError:
             return  # the connection was reset; the caller closes the stream
         try:
             scarce = has_reserved(stream)
             if self._handshakes is None or endpoint.credentials is not None:
                 await self._serve(stream, endpoint, in_reserve=scarce)
+            elif not isinstance(stream, trio.SocketStream):
+                raise TypeError("TLS needs a socket")
             elif (wrapped := await self._handshakes.make(stream, in_reserve=scarce)) is not None:
                 certificate = owner_of(wrapped.getpeercert())
                 secured = attrs.evolve(endpoint, tls=True, certificate=certificate)
@@ -188,12 +185,3 @@ class _HttpServer:
             await connection.run(slot)
         finally:
             slot.leave()
-
-
-def _endpoint(listener: HttpListener, stream: trio.SocketStream) -> ConnectionEnds:
-    if stream.socket.family != socket.AF_UNIX:
-        client, server = stream.socket.getpeername(), stream.socket.getsockname()
-        return ConnectionEnds(client=client[:2], server=server[:2])
-    # getsockname() of a UnixListener returns the name before the rename.
-    path = listener.path if isinstance(listener, UnixListener) else stream.socket.getsockname()
-    return ConnectionEnds(server=(cast(str, path), None), credentials=peer_credentials(stream))

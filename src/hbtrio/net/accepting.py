@@ -13,12 +13,13 @@ import select
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import trio
 
 from hbtrio.errors import os_reason
 from hbtrio.log import ShortageLog
+from hbtrio.net.connections import AcceptedStream, InProcessStream
 from hbtrio.net.unix_socket import UnixListener
 from hbtrio.system.open_files import SpareDescriptor, is_reserved, limit_text
 
@@ -32,12 +33,13 @@ _PAUSE_S: Final = 0.1
 #: and those that their clients have left already are closed instead of served.
 AT_ONCE: Final = 32
 
-Handler = Callable[[trio.SocketStream], Awaitable[object]]
+S = TypeVar("S", bound=AcceptedStream)
+Handler = Callable[[S], Awaitable[object]]
 
 
 async def accept_connections(
-    handler: Handler,
-    listener: trio.SocketListener | UnixListener,
+    handler: Handler[S],
+    listener: trio.abc.Listener[S],
     nursery: trio.Nursery,
     *,
     whose: str,
@@ -56,6 +58,11 @@ async def accept_connections(
     Raises:
         OSError: accept failed permanently.
     """
+    if not isinstance(listener, trio.SocketListener | UnixListener):
+        async with listener:
+            while True:
+                nursery.start_soon(_run, handler, await listener.accept())
+    serve = cast(Handler[trio.SocketStream], handler)
     shortage = ShortageLog(_log, f"{whose} are refused")
     spare = SpareDescriptor()
     try:
@@ -85,7 +92,7 @@ async def accept_connections(
                         stream.socket.close()
                         continue
                     shortage.served(trio.current_time())
-                    nursery.start_soon(_run, handler, stream)
+                    nursery.start_soon(_run, serve, stream)
     finally:
         spare.close()
 
@@ -129,17 +136,19 @@ def drop_left(streams: list[trio.SocketStream]) -> int:
     return len(left)
 
 
-def has_reserved(stream: trio.SocketStream) -> bool:
+def has_reserved(stream: AcceptedStream) -> bool:
     """Returns whether an accepted connection has one of the descriptors that are reserved."""
-    return is_reserved(stream.socket.fileno())
+    return isinstance(stream, trio.SocketStream) and is_reserved(stream.socket.fileno())
 
 
 def has_unread(stream: trio.abc.Stream) -> bool:
     """Returns whether bytes or an end have arrived at a socket that nobody has read yet.
 
     Args:
-        stream: a socket, or TLS over one; any other has nothing unread.
+        stream: an accepted connection, or TLS over one; any other has nothing unread.
     """
+    if isinstance(stream, InProcessStream):
+        return stream.has_unread()
     if isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     if not isinstance(stream, trio.SocketStream) or stream.socket.fileno() < 0:
@@ -157,7 +166,7 @@ async def _refuse(listener: trio.SocketListener | UnixListener) -> None:
     await trio.sleep(_PAUSE_S)
 
 
-async def _run(handler: Handler, stream: trio.SocketStream) -> None:
+async def _run(handler: Handler[S], stream: S) -> None:
     try:
         await handler(stream)
     finally:

@@ -11,11 +11,12 @@ import attrs
 import trio
 
 from hbtrio.errors import ExitStatus, UserError, is_thread_shortage
+from hbtrio.net.connections import Listener
 from hbtrio.net.handshake import HandshakeFailed, secure_client
 from hbtrio.net.peer_credentials import peer_credentials
 from hbtrio.net.tls import connection_reason
 from hbtrio.net.unix_connect import open_unix_stream
-from hbtrio.net.unix_socket import UnixListener, open_unix_listener
+from hbtrio.net.unix_socket import open_unix_listener
 
 #: How long a connection and its TLS handshake may take, in seconds.
 CONNECT_S: Final = 5.0
@@ -23,8 +24,6 @@ CONNECT_S: Final = 5.0
 #: Connections that may wait to be accepted, as at unix sockets: a thousand votes come at once. Of
 #: more, which only a flood makes, the last would wait for longer than their clients do.
 _BACKLOG: Final = 1024
-
-Listener = trio.SocketListener | UnixListener
 
 
 class Unreachable(Exception):

@@ -15,7 +15,8 @@ from typing import Final
 import trio
 
 from hbtrio.net.accepting import accept_connections
-from hbtrio.net.endpoints import Listener, peer_text
+from hbtrio.net.connections import AcceptedStream, Listener
+from hbtrio.net.endpoints import peer_text
 from hbtrio.net.handshake import HandshakeFailed, make_handshake
 from hbtrio.net.link_session import LinkSession, SessionEnded
 from hbtrio.net.tls import expiry_of
@@ -120,7 +121,7 @@ class AgentLinks:
         serve = partial(self._serve_socket, tls)
         await accept_connections(serve, listener, self._nursery, whose="hosts", to_the_last=False)
 
-    async def _serve_socket(self, tls: TlsFiles | None, stream: trio.SocketStream) -> None:
+    async def _serve_socket(self, tls: TlsFiles | None, stream: AcceptedStream) -> None:
         try:
             # The handshake is made within the time limit for hello.
             wrapped = (
