@@ -123,7 +123,7 @@ class AgentWorld(FakeTime):
         """Asks as the VIM's API does, whose reply is written at once."""
         asked = await self.agent.rounds.ask(uuid, event, vote=vote, who=VIM)
         if asked.seconds:
-            await self.agent.rounds.ends.replied(asked.command_id)
+            await self.agent.rounds.ends.replied(asked.command_id, uuid)
         return asked
 
 

@@ -199,7 +199,7 @@ class _VimApi:
 
         async def answered() -> None:
             if delivered():
-                await self._agent.rounds.ends.replied(asked.command_id)
+                await self._agent.rounds.ends.replied(asked.command_id, uuid)
             else:
                 # The VIM gave up waiting, or never got this answer: for the VIM the request has
                 # failed, and a verdict would answer another step.

@@ -9,9 +9,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hbtrio.nursery.agent.fleet_actions import FleetActionRefused
+from hbtrio.nursery.agent.later_truths import LaterTruths
 from hbtrio.nursery.agent.rounds import PATIENCE_S
 from hbtrio.nursery.agent.unasked_rounds import CantAsk, OutcomeUnknown
 from hbtrio.policy.begin_by import BEGIN_S, DRIFT, REPLY_S
+from hbtrio.store.records import HistoryEntry
+from hbtrio.store.worker import StoreFault
 from hbtrio.wire.link_messages import (
     ActCommand,
     ActionProgress,
@@ -206,6 +209,25 @@ async def test_an_action_that_was_carried_out_after_all(world: AgentWorld) -> No
     assert (await action_entries(world))[1:] == [
         (f"reboot: {UNKNOWN}", "compute-0 reported later: done")
     ]
+
+
+async def test_a_note_that_is_lost_names_its_instance(
+    world: AgentWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As long as its outcome is not stored; after that only the store knows it."""
+
+    async def fails(*_: str) -> HistoryEntry | None:
+        raise StoreFault("disk is full")
+
+    monkeypatch.setattr(world.store, "note", fails)
+    agent = world.agent
+    later = LaterTruths(world.nursery, agent.store, agent.history, agent.rounds.ends)
+    with later.action("c1", VM):
+        await later.replied("compute-0", Reply("c1", False, LATE))
+    await wait_all_tasks_blocked()
+    await later.replied("compute-0", Reply("c1", False, LATE))
+    lost = f"note on c1 lost: store: disk is full: compute-0 replied later: {LATE}"
+    assert caplog.messages == [f"{VM}: {lost}", f"an instance: {lost}"]
 
 
 async def test_an_action_that_expired(world: AgentWorld) -> None:

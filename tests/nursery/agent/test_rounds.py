@@ -152,7 +152,7 @@ async def test_the_outcome_may_come_before_the_hosts_reply(world: AgentWorld) ->
     assert asked.seconds == VOTE_S
     await trio.sleep(1)
     assert world.vim.verdicts == []  # the VIM has no reply yet
-    await world.agent.rounds.ends.replied(asked.command_id)
+    await world.agent.rounds.ends.replied(asked.command_id, VM)
     await trio.sleep(100)
     assert world.vim.verdicts == [(1.5, "stop", "reject", "no")]
 
@@ -162,7 +162,7 @@ async def test_nothing_is_sent_before_the_reply_is_written(world: AgentWorld) ->
     asked = await world.agent.rounds.ask(VM, Event.STOP, vote=True, who="vim")
     await trio.sleep(5)
     assert world.vim.verdicts == []
-    await world.agent.rounds.ends.replied(asked.command_id)
+    await world.agent.rounds.ends.replied(asked.command_id, VM)
     await wait_all_tasks_blocked()
     assert world.vim.verdicts == [(5.0, "stop", "allow", "fine")]
 
@@ -238,7 +238,7 @@ async def test_who_did_not_wait_for_the_reply_though_the_outcome_was_there(
 
 
 async def test_a_reply_that_can_t_be_noted_at_once(
-    monkeypatch: pytest.MonkeyPatch, world: AgentWorld
+    monkeypatch: pytest.MonkeyPatch, world: AgentWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor is it a moment later, but in a second."""
     host = await world.bound_host()
@@ -253,9 +253,11 @@ async def test_a_reply_that_can_t_be_noted_at_once(
         return await real(command_id)
 
     monkeypatch.setattr(world.store, "replied", replied)
-    await world.agent.rounds.ends.replied(asked.command_id)
+    await world.agent.rounds.ends.replied(asked.command_id, VM)
     await trio.sleep(100)
     assert world.vim.verdicts == [(1.0, "stop", "reject", "no")]
+    text = f"{VM}: the verdict of {asked.command_id} can't be sent yet: store: database is locked"
+    assert text in caplog.messages
 
 
 async def test_an_operators_vote_is_none_of_the_vims_business(world: AgentWorld) -> None:

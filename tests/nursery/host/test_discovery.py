@@ -264,7 +264,9 @@ async def test_second_name_takes_over_when_the_preferred_one_goes(
                 ("gone", second),
                 ("found", first),
             ]
-    assert caplog.messages == [f"/run/x: '{wrs(1)}' is not used, because '{cgcs(1)}' is preferred"]
+    assert caplog.messages == [
+        f"{uuid(1)}: '{wrs(1)}' in /run/x is not used, because '{cgcs(1)}' is preferred"
+    ]
 
 
 async def test_lost_events_are_made_good_by_the_rescan(

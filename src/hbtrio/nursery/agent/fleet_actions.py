@@ -159,7 +159,7 @@ class AgentActions:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        with self._later.action(message.command_id):
+        with self._later.action(message.command_id, action.uuid):
             await self._watch(action, session, message, begin_by, task_status)
 
     async def _watch(

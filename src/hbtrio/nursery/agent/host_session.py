@@ -81,7 +81,10 @@ class HostSession:
     #: Whether the host has reported all its instances.
     complete: bool = False
     _replies: dict[str, Window[Reply | Exception]] = attrs.field(factory=dict, init=False)
-    _progress: dict[str, trio.MemorySendChannel[str]] = attrs.field(factory=dict, init=False)
+    #: By the command: the action's instance, and who follows it.
+    _progress: dict[str, tuple[str, trio.MemorySendChannel[str]]] = attrs.field(
+        factory=dict, init=False
+    )
     _reporting: dict[str, tuple[bool, ...]] = attrs.field(factory=dict, init=False)
     _to_send: WakeUp = attrs.field(factory=WakeUp, init=False)
     #: Looks of operators at its instances.
@@ -205,7 +208,7 @@ class HostSession:
             HostUnreachable: as for :meth:`command`, and if the link ends during the action.
         """
         send, receive = trio.open_memory_channel[str](_PROGRESS)
-        self._progress[message.command_id] = send
+        self._progress[message.command_id] = message.uuid, send
         try:
             try:
                 reply = await self.command(message, begin_by)
@@ -232,9 +235,10 @@ class HostSession:
 
         A line is dropped if its reader is too slow.
         """
-        channel = self._progress.get(progress.command_id)
-        if channel is None:
+        following = self._progress.get(progress.command_id)
+        if following is None:
             return False
+        uuid, channel = following
         if progress.last:
             del self._progress[progress.command_id]
             channel.close()
@@ -242,7 +246,7 @@ class HostSession:
         try:
             channel.send_nowait(progress.line)
         except trio.WouldBlock:
-            _log.warning("%s: a progress line was dropped: its reader is too slow", self.hostname)
+            _log.warning("%s: a progress line was dropped: its reader is too slow", uuid)
         return True
 
     def note_instance(self, instance: Instance) -> None:
@@ -265,6 +269,6 @@ class HostSession:
         """Ends all waits for this host."""
         for waiting in self._replies.values():
             waiting.close(SessionEnded("the link is closed"))
-        for progress in self._progress.values():
+        for _, progress in self._progress.values():
             progress.close()
         self.looks.end()

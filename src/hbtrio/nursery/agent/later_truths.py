@@ -49,8 +49,8 @@ class LaterTruths:
         self._store = store
         self._history = history
         self._rounds = rounds
-        #: Actions whose outcome has no entry yet, by their commands.
-        self._actions: dict[str, trio.Event] = {}
+        #: Actions whose outcome has no entry yet, by their commands: their ends, and the instances.
+        self._actions: dict[str, tuple[trio.Event, str]] = {}
         self._postponed: set[str] = set()
 
     async def replied(self, hostname: str, reply: Reply) -> None:
@@ -76,41 +76,56 @@ class LaterTruths:
             await self._note_once_told(hostname, progress.command_id, text)
 
     @contextmanager
-    def action(self, command_id: str) -> Iterator[None]:
-        """Postpones notes on an action until the block has ended, with the outcome's entry."""
-        self._actions[command_id] = trio.Event()
+    def action(self, command_id: str, uuid: str) -> Iterator[None]:
+        """Postpones notes on an action until the block has ended, with the outcome's entry.
+
+        Args:
+            command_id: the action's.
+            uuid: its instance.
+        """
+        self._actions[command_id] = trio.Event(), uuid
         try:
             yield
         finally:
-            self._actions.pop(command_id).set()
+            told, _ = self._actions.pop(command_id)
+            told.set()
 
     async def _note_once_told(self, hostname: str, command_id: str, text: str) -> None:
         told: Callable[[], Awaitable[object]]
         if (action := self._actions.get(command_id)) is not None:
-            told = action.wait
+            told, uuid = action[0].wait, action[1]
         elif (current := self._rounds.ending(command_id)) is not None:
-            told = current.outcome.wait
+            told, uuid = current.outcome.wait, current.record.uuid
         else:
             await self._note(hostname, command_id, text)
             return
         if command_id not in self._postponed:  # only the first note counts
             self._postponed.add(command_id)
-            self._nursery.start_soon(self._note_after, told, hostname, command_id, text)
+            self._nursery.start_soon(self._note_after, told, hostname, command_id, text, uuid)
 
     async def _note_after(
-        self, told: Callable[[], Awaitable[object]], hostname: str, command_id: str, text: str
+        self,
+        told: Callable[[], Awaitable[object]],
+        hostname: str,
+        command_id: str,
+        text: str,
+        uuid: str,
     ) -> None:
         try:
             await told()
         finally:
             self._postponed.discard(command_id)
-        await self._note(hostname, command_id, text)
+        await self._note(hostname, command_id, text, uuid)
 
-    async def _note(self, hostname: str, command_id: str, text: str) -> None:
+    async def _note(
+        self, hostname: str, command_id: str, text: str, uuid: str = "an instance"
+    ) -> None:
+        # What has been told long ago has its instance in the store alone.
         try:
             noted = await self._store.note(hostname, command_id, text[:_NOTE])
         except StoreFault as fault:
-            _log.error("store: %s: note lost: %s: %s", fault, command_id, text)
+            lost = "%s: note on %s lost: store: %s: %s"
+            _log.error(lost, uuid, command_id, fault, text)
             return
         if noted is not None:
             _log.warning("%s: %s", noted.uuid, noted.note)

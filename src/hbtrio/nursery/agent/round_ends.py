@@ -99,8 +99,13 @@ class RoundEnds:
             self.open.end(current)
             self._nursery.start_soon(self._close, current, end)
 
-    async def replied(self, command_id: str) -> None:
-        """Notes that the reply to the requester was written completely: the verdict may follow."""
+    async def replied(self, command_id: str, uuid: str) -> None:
+        """Notes that the reply to the requester was written completely: the verdict may follow.
+
+        Args:
+            command_id: the round's.
+            uuid: its instance.
+        """
         current = self.open.get(command_id)
         if current is None or current.machine.reply_written():
             # Woken early, so that the delivery's query mostly joins the same transaction. Without
@@ -109,7 +114,8 @@ class RoundEnds:
         try:
             await self._store.replied(command_id)
         except StoreFault as fault:
-            _log.error("store: %s: the verdict of %s can't be sent yet", fault, command_id)
+            text = "%s: the verdict of %s can't be sent yet: store: %s"
+            _log.error(text, uuid, command_id, fault)
             self._nursery.start_soon(self._note_reply, command_id)
 
     async def _note_reply(self, command_id: str) -> None:

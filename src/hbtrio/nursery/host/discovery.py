@@ -231,8 +231,9 @@ class _NameLog:
             log.warning("%s: %r is named like a channel but has no uuid", self._directory, name)
         uuids = dict(reading.shadowed)
         for name in self._not_logged(uuids):
-            used = reading.places[uuids[name]][1]
-            log.warning("%s: %r is not used, because %r is preferred", self._directory, name, used)
+            uuid = uuids[name]
+            text = "%s: %r in %s is not used, because %r is preferred"
+            log.warning(text, uuid, name, self._directory, reading.places[uuid][1])
         full = left_out > 0
         if full != self._full:
             self._full = full
