@@ -26,7 +26,8 @@ from hbtrio.store.store import Store
 from hbtrio.store.worker import (
     StoreFault,
 )
-from hbtrio.wire.vocabulary import Event, VoteResult
+from hbtrio.wire.vim import AlarmEvent, AlarmState, GuestResponse, VerdictEvent
+from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 from support.inline_store import inline_store, wall_clock
 from support.store_cases import (
     T0,
@@ -337,6 +338,37 @@ async def test_alarms_of_one_instance_are_bounded(store: Store) -> None:
     assert len(await store.history()) == 2
 
 
+ILL = AlarmEvent(A, "compute-0", AlarmState.UNHEALTHY, CorrectiveAction.REBOOT).body()
+
+
+def proceed(event: Event = Event.PAUSE) -> NewEntry:
+    body = VerdictEvent(A, event, GuestResponse.PROCEED, "").body()
+    return NewEntry(OutboxKind.ACTION, A, body, "c1", T0 + timedelta(seconds=8))
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize(
+    ("event", "state"),
+    [(Event.PAUSE, OutboxState.UNDELIVERED), (Event.UNPAUSE, OutboxState.QUEUED)],
+)
+async def test_ill_health_that_is_being_sent_when_the_vim_acts_is_not_sent_again(
+    store: Store, event: Event, state: OutboxState, settled: bool
+) -> None:
+    await store.queue([alarm(body=ILL)])
+    assert await store.mark_sending(1)
+    await store.queue([proceed(event)])
+    assert (await store.outbox())[-1].state is OutboxState.SENDING
+    await (store.settle_interrupted() if settled else store.back_to_queue(1, "stalled"))
+    assert (await store.outbox())[-1].state is state
+
+
+async def test_ill_health_after_the_verdict_is_news(store: Store) -> None:
+    await store.queue([proceed(), alarm(body=ILL)])
+    for _ in range(2):
+        assert (await store.outbox())[0].state is OutboxState.QUEUED
+        await store.back_to_queue(2, "refused")
+
+
 def test_a_long_queue_and_a_long_past_are_not_searched_through(path: str) -> None:
     """What is done for each verdict uses an index, whatever the outbox holds."""
     said: list[str] = []
@@ -345,7 +377,7 @@ def test_a_long_queue_and_a_long_past_are_not_searched_through(path: str) -> Non
     outbox.queue(database.db, [service(), alarm(), action()], 0.0)
     delivery_order.ready(database.db, 8, 6, [B], [C], 0.0, 0.0)
     outbox.mark_sending(database.db, 1, 0.0, 0.0)
-    outbox.back_to_queue(database.db, 2, "refused", 0.0, reached=True, refused=True)
+    outbox.back_to_queue(database.db, 2, "refused", 0.0, 0.0, reached=True, refused=True)
     outbox.mark_done(database.db, 1, OutboxState.DELIVERED, "", 0.0)
     database.db.set_trace_callback(None)
     steps = [

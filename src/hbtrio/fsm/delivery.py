@@ -8,7 +8,8 @@ accepting them. After a reset, silence or a temporary refusal they are sent agai
 The states are those in the store. The store makes the steps that need no attempt (held back, let
 go, expired, withdrawn, replaced) in SQL, and its tests compare them with this table. An alarm that
 returns to the queue while its host's alarms are held back is held back in the same transaction; a
-state that returns behind a newer one is replaced in it.
+state that returns behind a newer one is replaced in it, and ill health that returns behind a
+verdict after which the VIM acts is withdrawn in it.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from hbtrio.fsm.delivery import OutboxKind, OutboxState
 from hbtrio.store import history, rounds
 from hbtrio.store.records import Entry, HistoryEntry, NewEntry
 from hbtrio.store.sql import changed, epoch, moment, moment_or_none, records, rows, text_of
+from hbtrio.wire.vim import is_ill_health, lets_act
 
 #: The most waiting alarms per instance; one more makes the oldest undelivered.
 ALARMS_PER_INSTANCE: Final = 100
@@ -34,6 +35,9 @@ COLUMNS: Final = (
 
 #: The fault of an expired verdict.
 TOO_LATE: Final = "its window was over before it could be sent"
+
+#: The fault of ill health that had not been sent when the VIM was about to act on the instance.
+ACTED_ON: Final = "the VIM acts on the instance; ill health that lasts is reported again"
 
 _INTERRUPTED: Final = "the agent ended while it was being sent"
 
@@ -54,8 +58,9 @@ _LEFT: Final = "coalesce(deadline - ?, expires_at - ?, 9e999)"
 def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> None:
     """Queues entries.
 
-    A state replaces a queued state of its instance, but not one that is being sent. A second
-    verdict for a command is ignored.
+    A state replaces a queued state of its instance, but not one that is being sent. A verdict after
+    which the VIM acts withdraws the waiting alarms of ill health of its instance: the VIM would
+    repair what it is acting on. A second verdict for a command is ignored.
     """
     for new in entries:
         since = now
@@ -88,6 +93,20 @@ def queue(db: sqlite3.Connection, entries: Iterable[NewEntry], now: float) -> No
         )
         if new.kind is OutboxKind.ALARM:
             _drop_oldest_alarms(db, new.uuid, now)
+        elif new.kind is OutboxKind.ACTION and lets_act(new.body):
+            _withdraw_ill_health(db, new.uuid, now)
+
+
+def _withdraw_ill_health(db: sqlite3.Connection, uuid: str, now: float) -> None:
+    waiting = rows(
+        db,
+        "SELECT id, body FROM outbox WHERE uuid = ? AND done_at IS NULL AND kind = 'alarm'"
+        " AND state IN ('queued', 'held')",
+        uuid,
+    )
+    for entry_id, body in waiting:
+        if is_ill_health(body):
+            mark_done(db, entry_id, OutboxState.UNDELIVERED, ACTED_ON, now)
 
 
 def _drop_oldest_alarms(db: sqlite3.Connection, uuid: str, now: float) -> None:
@@ -132,14 +151,24 @@ def mark_done(
 
 
 def back_to_queue(
-    db: sqlite3.Connection, entry_id: int, fault: str, clock: float, *, reached: bool, refused: bool
+    db: sqlite3.Connection,
+    entry_id: int,
+    fault: str,
+    now: float,
+    clock: float,
+    *,
+    reached: bool,
+    refused: bool,
 ) -> None:
-    """Queues an entry again after a failed attempt; deletes a state that was superseded meanwhile.
+    """Queues an entry again after a failed attempt.
+
+    A state that was superseded meanwhile is deleted, and ill health is withdrawn if the VIM acts.
 
     Args:
         db: the connection.
         entry_id: the entry.
         fault: why the attempt failed.
+        now: the wall clock.
         clock: trio's clock.
         reached: whether the VIM could be reached.
         refused: whether the VIM refused or reset the request.
@@ -150,7 +179,7 @@ def back_to_queue(
         " WHERE id = ? AND done_at IS NULL",
         (reached, refused, clock, entry_id),
     )
-    _queue_again(db, "id = ? AND done_at IS NULL", (entry_id,), fault)
+    _queue_again(db, "id = ? AND done_at IS NULL", (entry_id,), fault, now)
 
 
 def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
@@ -171,19 +200,19 @@ def settle_interrupted(db: sqlite3.Connection, now: float) -> None:
         "the clock was set back: the VIM may no longer wait",
         now,
     )
-    _queue_again(db, "done_at IS NULL AND state = 'sending'", (), _INTERRUPTED)
+    _queue_again(db, "done_at IS NULL AND state = 'sending'", (), _INTERRUPTED, now)
 
 
 def _queue_again(
-    db: sqlite3.Connection, where: str, values: tuple[object, ...], fault: str
+    db: sqlite3.Connection, where: str, values: tuple[object, ...], fault: str, now: float
 ) -> None:
     text = (
         "UPDATE outbox SET attempts = attempts + 1, fault = ?,"
         " state = CASE WHEN kind = 'alarm' AND hostname IN (SELECT hostname FROM holds)"
         " THEN 'held' ELSE 'queued' END"
     )
-    for entry_id, kind, uuid in rows(
-        db, f"{text} WHERE {where} RETURNING id, kind, uuid", fault, *values
+    for entry_id, kind, uuid, body in rows(
+        db, f"{text} WHERE {where} RETURNING id, kind, uuid, body", fault, *values
     ):
         if kind == OutboxKind.SERVICE:
             # A newer state exists, queued or sent: this one must not be sent after it.
@@ -192,6 +221,10 @@ def _queue_again(
                 " (SELECT 1 FROM outbox WHERE uuid = ? AND kind = 'service' AND id > ?)",
                 (entry_id, uuid, entry_id),
             )
+        elif kind == OutboxKind.ALARM and is_ill_health(body):
+            later = "SELECT body FROM outbox WHERE uuid = ? AND kind = 'action' AND id > ?"
+            if any(lets_act(verdict) for (verdict,) in rows(db, later, uuid, entry_id)):
+                mark_done(db, entry_id, OutboxState.UNDELIVERED, ACTED_ON, now)
 
 
 def entries(db: sqlite3.Connection, limit: int) -> tuple[Entry, ...]:

@@ -254,10 +254,10 @@ class Store(DaemonStore):
             reached: whether the VIM could be reached.
             refused: whether the VIM refused or reset the request.
         """
-        clock = trio.current_time()
+        now, clock = self._now(), trio.current_time()
         await self._worker.run(
             lambda db: outbox.back_to_queue(
-                db, entry_id, fault, clock, reached=reached, refused=refused
+                db, entry_id, fault, now, clock, reached=reached, refused=refused
             )
         )
 

@@ -15,7 +15,14 @@ from urllib.parse import quote
 import attrs
 import msgspec
 
-from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, VoteResult
+from hbtrio.wire.vocabulary import (
+    EVENT_TABLE,
+    CorrectiveAction,
+    Event,
+    ExpectedEffect,
+    NotificationType,
+    VoteResult,
+)
 
 #: Longer reasons are cut to this many characters; a guest's reason has at most 223.
 MAX_REASON: Final = 255
@@ -121,6 +128,12 @@ class VerdictEvent:
     response: GuestResponse
     reason: str
 
+    @property
+    def lets_act(self) -> bool:
+        """Whether the VIM acts on the instance next: a PROCEED that is no end notice's."""
+        returns = EVENT_TABLE[self.action].effect is ExpectedEffect.RETURNS
+        return self.response is GuestResponse.PROCEED and not returns
+
     def body(self) -> str:
         """Returns the PATCH's JSON, with :func:`vim_reason` applied to the reason."""
         data = {
@@ -129,6 +142,29 @@ class VerdictEvent:
             "reason": vim_reason(self.reason),
         }
         return _json({"uuid": self.uuid, "event-type": "action", "event-data": data})
+
+
+def is_ill_health(body: str) -> bool:
+    """Returns whether this is the body of an :class:`AlarmEvent` of ill health."""
+    match _members(body):
+        case {
+            "event-type": "alarm",
+            "event-data": {"services": [{"state": AlarmState.UNHEALTHY}]},
+        }:
+            return True
+    return False
+
+
+def lets_act(body: str) -> bool:
+    """Returns whether this is a body of a :class:`VerdictEvent` after which the VIM acts."""
+    match _members(body):
+        case {
+            "event-type": "action",
+            "uuid": str(uuid),
+            "event-data": {"action": action, "guest-response": response},
+        } if action in tuple(EVENT_TABLE) and response in tuple(GuestResponse):
+            return VerdictEvent(uuid, Event(action), GuestResponse(response), "").lets_act
+    return False
 
 
 def patch_instance(uuid: str, body: str) -> VimRequest:
@@ -273,6 +309,13 @@ def _instance_event(uuid: str, hostname: str, kind: str, service: dict[str, str]
             "event-data": {"services": [service]},
         }
     )
+
+
+def _members(body: str) -> object:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
 
 
 def _json(members: dict[str, Any]) -> str:

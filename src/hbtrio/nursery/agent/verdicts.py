@@ -14,7 +14,7 @@ from hbtrio.policy.allowances import answer_within_s
 from hbtrio.store.records import NewEntry, RoundRecord, RoundResult
 from hbtrio.wire.link_messages import VIM
 from hbtrio.wire.vim import VerdictEvent, guest_response
-from hbtrio.wire.vocabulary import EVENT_TABLE, ExpectedEffect, NotificationType
+from hbtrio.wire.vocabulary import NotificationType
 
 
 class Verdicts:
@@ -53,15 +53,22 @@ class Verdicts:
         if until is not None:
             # For the next process, by the present wall clock, which may have been set meanwhile.
             expires_at = self._wall_clock() + timedelta(seconds=until - trio.current_time())
-        if not (record.vote or EVENT_TABLE[record.event].effect is ExpectedEffect.RETURNS):
+        verdict = _verdict(record, result)
+        if verdict.lets_act:
             self._steps.proceeds(record.uuid)
-        body = _body(record, result)
         return [
-            NewEntry(OutboxKind.ACTION, record.uuid, body, record.command_id, expires_at, until)
+            NewEntry(
+                OutboxKind.ACTION,
+                record.uuid,
+                verdict.body(),
+                record.command_id,
+                expires_at,
+                until,
+            )
         ]
 
 
-def _body(record: RoundRecord, result: RoundResult) -> str:
+def _verdict(record: RoundRecord, result: RoundResult) -> VerdictEvent:
     kind = NotificationType.REVOCABLE if record.vote else NotificationType.IRREVOCABLE
     response = guest_response(kind, result.result)
-    return VerdictEvent(record.uuid, record.event, response, result.reason).body()
+    return VerdictEvent(record.uuid, record.event, response, result.reason)
