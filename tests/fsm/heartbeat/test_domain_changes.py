@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from hbtrio.fsm.domain import BOOTED, DomainChange, Standing
+from hbtrio.fsm.heartbeat.domain_changes import ENDS_S
 from hbtrio.fsm.heartbeat.effects import (
     Absent,
     Effect,
@@ -213,11 +214,10 @@ def test_an_announced_pause_ends_even_if_its_beginning_was_not_seen() -> None:
 # -- ended --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", [C.STOPPED, C.ENDING])
-def test_what_was_ended_on_request_has_stopped(what: DomainChange) -> None:
+def test_what_was_ended_on_request_has_stopped() -> None:
     bench = HeartbeatBench().heartbeating()
     bench.expect(
-        change(bench, what, "shut off: destroyed"),
+        change(bench, C.STOPPED, "shut off: destroyed"),
         [Stopped("shut off: destroyed")],
         state=S.STOPPED,
         reason="shut off: destroyed",
@@ -226,6 +226,86 @@ def test_what_was_ended_on_request_has_stopped(what: DomainChange) -> None:
     )
     bench.expect(change(bench, C.STOPPED, "shut off: shutdown"), [], reason="shut off: shutdown")
     assert not [effect for _, effect in bench.run(1000.0) if isinstance(effect, Lost)]
+
+
+IN_SHUTDOWN = "in shutdown"
+DESTROYED = "shut off: destroyed"
+
+
+def ending(bench: HeartbeatBench | None = None) -> HeartbeatBench:
+    """Its QEMU is told to end."""
+    bench = HeartbeatBench().heartbeating() if bench is None else bench
+    bench.expect(
+        change(bench, C.ENDING, IN_SHUTDOWN),
+        [Note("in shutdown: reported once libvirt says how it ended")],
+        state=S.STOPPED,
+        reason=IN_SHUTDOWN,
+        is_heartbeating=False,
+        due=bench.now + ENDS_S,
+    )
+    return bench
+
+
+def ends(bench: HeartbeatBench, until: float) -> list[tuple[float, Effect]]:
+    return [one for one in bench.run(until) if isinstance(one[1], Stopped | Lost)]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("after_s", [0.1, ENDS_S - 0.1])
+def test_an_end_is_reported_as_libvirt_says_in_the_end(closed: bool, after_s: float) -> None:
+    bench = ending()
+    began = bench.now
+    if closed:
+        bench.skip(bench.beat.closed("reset"))
+    assert ends(bench, began + after_s) == []
+    bench.expect(change(bench, C.STOPPED, DESTROYED), [Stopped(DESTROYED)], reason=DESTROYED)
+    assert ends(bench, began + 100.0) == []
+    assert bench.beat.removed("gone") == ()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_an_end_that_takes_long_is_reported_as_it_is_known(closed: bool) -> None:
+    bench = ending()
+    began = bench.now
+    if closed:
+        bench.skip(bench.beat.closed("reset"))
+    assert ends(bench, began + 100.0) == [(began + ENDS_S, Stopped(IN_SHUTDOWN))]
+    # Its reason is corrected in status, and reported once.
+    bench.expect(change(bench, C.STOPPED, DESTROYED), [], reason=DESTROYED)
+    assert bench.beat.removed("gone") == ()
+
+
+def test_time_in_which_the_host_stood_still_is_not_libvirts() -> None:
+    bench = ending()
+    began = bench.now
+    bench.beat.stood_still(20.0)
+    assert ends(bench, began + 100.0) == [(began + ENDS_S + 20.0, Stopped(IN_SHUTDOWN))]
+
+
+def test_a_failure_in_the_end_is_a_loss_alone() -> None:
+    bench = ending()
+    assert change(bench, C.FAILED, "shut off: failed") == (
+        Lost("shut off: failed", REBOOT, "shut off: failed"),
+    )
+
+
+def test_an_end_of_which_no_more_is_known() -> None:
+    assert ending().beat.removed("gone") == (Stopped(IN_SHUTDOWN),)
+    assert change(ending(), C.STARTED, "running: booted") == (Stopped(IN_SHUTDOWN),)
+
+
+def test_one_that_did_not_end_has_not_stopped() -> None:
+    bench = ending()
+    bench.skip(bench.send_init())
+    assert bench.answer_challenge() == (Heartbeating("back after in shutdown"),)
+    assert ends(bench, bench.now + 1.0) == []
+
+
+def test_without_a_guest_an_end_is_not_reported() -> None:
+    bench = HeartbeatBench()
+    bench.expect(change(bench, C.ENDING, IN_SHUTDOWN), [], state=S.STOPPED, reason=IN_SHUTDOWN)
+    assert ends(bench, bench.now + 100.0) == []
+    assert change(bench, C.STOPPED, DESTROYED) == ()
 
 
 def test_the_closed_socket_may_come_first() -> None:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hbtrio.fsm.domain import DomainChange
 from hbtrio.fsm.heartbeat.challenges import PROBES
+from hbtrio.fsm.heartbeat.domain_changes import ENDS_S
 from hbtrio.fsm.heartbeat.effects import (
     Absent,
     Effect,
@@ -91,6 +92,8 @@ class Driver(RuleBasedStateMachine):
         self.expiring = False
         #: The present step is a change that libvirt reports.
         self.by_libvirt = False
+        #: Since when it has ended or is ending, until that is reported.
+        self.ending_since = math.inf
         self.extended = False
         self.allowed_losses = 0
         self.acks: deque[float] = deque(maxlen=INITS + 1)
@@ -143,8 +146,11 @@ class Driver(RuleBasedStateMachine):
                     self.suspended_by = ""
                     self.allowed_losses = 1
                 case Stopped():
-                    assert self.up or self.beat.state is S.GONE or self.by_libvirt
-                    self.up = False
+                    if before is S.STOPPED and self.beat.state is S.STOPPED and not self.by_libvirt:
+                        assert self.now >= self.ending_since + ENDS_S - 1e-6
+                    else:
+                        assert self.up or self.beat.state is S.GONE or self.by_libvirt
+                    self.up, self.ending_since = False, math.inf
                 case Paused():
                     assert self.beat.state is S.PAUSED
                     self.up = False
@@ -261,7 +267,8 @@ class Driver(RuleBasedStateMachine):
         beat = self.beat
         if not beat.connected:
             suspended = beat.state is S.SUSPENDED and self.returned
-            assert beat.due == math.inf or suspended or beat.situation.awaits_guest
+            waits = beat.situation.awaits_guest or beat.situation.awaits_end
+            assert beat.due == math.inf or suspended or waits
             assert not beat.owes_answer
         if beat.due == math.inf:
             assert not beat.owes_answer
@@ -359,6 +366,7 @@ class Driver(RuleBasedStateMachine):
         self.beat.stood_still(stall_s)
         self.proof_at += stall_s
         self.call_off_at += stall_s
+        self.ending_since += stall_s
         self.late = True
         self.late_s += 2.0
         self.pass_time(2.0)
@@ -373,6 +381,7 @@ class Driver(RuleBasedStateMachine):
         self.beat.stood_still(stall_s)
         self.proof_at += stall_s
         self.call_off_at += stall_s
+        self.ending_since += stall_s
 
     @precondition(lambda self: self.connected)
     @rule(earlier_s=st.floats(0.0, 5.0))
@@ -603,6 +612,10 @@ class Driver(RuleBasedStateMachine):
             self.over = after is not S.SUSPENDED and not self.beat.situation.is_in(S.SUSPENDED)
             self.freezes = outage.freezes
             self.suspended_by = {S.RESTARTING: "restart", S.SUSPENDED: "suspension"}.get(after, "")
+        if after is S.STOPPED is not before:
+            # It may be ending, and is reported once libvirt says how it ended.
+            self.up = self.up and any(isinstance(effect, Stopped) for effect in effects)
+            self.ending_since = self.now
         if any(isinstance(effect, OpenRestart) for effect in effects):
             self.probes = 0  # each reset opens RESTART anew, and has probes of its own
         self.take(effects, before)

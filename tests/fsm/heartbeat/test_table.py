@@ -391,7 +391,7 @@ def stay_missing(bench: HeartbeatBench) -> tuple[Effect, ...]:
         case S.PAUSED:
             return change(bench, DomainChange.RESUMED)
         case S.WAITING:
-            return bench.beat.losses.guest_is_overdue(bench.now)
+            return bench.beat.losses.overdue(bench.now)
     return bench.beat.losses.restart_expired(bench.now)
 
 

@@ -11,8 +11,10 @@ import pytest
 from trio.testing import MockClock
 
 from hbtrio.config.host import LibvirtSettings
+from hbtrio.fsm.heartbeat.domain_changes import ENDS_S
 from hbtrio.lab.virsh_output import CRASHED, lifecycle
 from hbtrio.nursery.host.libvirt_watch import Look
+from hbtrio.nursery.host.loss_looks import REAPED_S
 from support.fake_libvirt import FakeDomain
 from support.host_world import HostWorld, ScriptedGuest, host_world, now
 
@@ -60,6 +62,9 @@ async def running(world: HostWorld) -> Machine:
     assert machine.state == "heartbeating"
     return machine
 
+
+#: QEMU was told to end: libvirt's state and reason, and its event.
+IN_SHUTDOWN = (4, 0, "Shutdown Finished after host request")
 
 BAD = ("loss", "stopped", "unhealthy", "absent")
 
@@ -232,6 +237,46 @@ async def test_a_destroyed_vm_is_stopped_and_forgotten(world: HostWorld) -> None
     assert stopped[0] == "stopped"
     assert "shut off: destroyed" in str(stopped)
     assert machine.guest.uuid not in world.host.channels
+
+
+@pytest.mark.parametrize("took_s", [0.5, 4.0, 14.0])
+@pytest.mark.parametrize("first", ["the socket", "libvirt"])
+async def test_a_vm_that_is_destroyed_slowly_has_its_final_reason(
+    world: HostWorld, first: str, took_s: float
+) -> None:
+    """On a busy machine libvirt calls it in shutdown until its process has been reaped."""
+    machine = await running(world)
+    if first == "the socket":
+        machine.guest.vanish()
+    await world.libvirt.become(machine.domain, *IN_SHUTDOWN)
+    await world.sleep(took_s)
+    if first == "libvirt":
+        machine.guest.vanish()
+    assert machine.told(*BAD) == []
+    await world.libvirt.destroy(machine.domain)
+    await world.sleep(1)
+    (stopped,) = machine.told(*BAD)
+    assert stopped[0] == "stopped"
+    assert "shut off: destroyed" in str(stopped)
+    await world.sleep(REAPED_S)
+    assert machine.guest.uuid not in world.host.channels
+    assert len(machine.told(*BAD)) == 1
+
+
+@pytest.mark.parametrize("vanishes", [False, True])
+async def test_one_that_goes_on_ending_is_reported_as_that(
+    world: HostWorld, vanishes: bool
+) -> None:
+    machine = await running(world)
+    if vanishes:
+        machine.guest.vanish()
+    await world.libvirt.become(machine.domain, *IN_SHUTDOWN)
+    await world.sleep(ENDS_S - 0.1)
+    assert machine.told(*BAD) == []
+    await world.sleep(REAPED_S)
+    (stopped,) = machine.told(*BAD)
+    assert "in shutdown" in str(stopped)
+    assert (machine.guest.uuid in world.host.channels) is not vanishes
 
 
 async def test_a_connection_that_is_closed_while_its_vm_runs(world: HostWorld) -> None:

@@ -26,6 +26,10 @@ SHOWN_BY: Final = {
     Standing.FAILED: DomainChange.FAILED,
 }
 
+#: For how long the report of an end waits for libvirt's word on how it ended, in seconds: longer
+#: than the time in which libvirt is asked again anyway, should an event have been lost.
+ENDS_S: Final = 15.0
+
 #: A reset says nothing of what has ended, nor of a guest that went before.
 _NOT_RESET: Final = frozenset({HeartbeatState.STOPPED, HeartbeatState.ABSENT})
 
@@ -74,11 +78,13 @@ class DomainChanges:
             case DomainChange.RESUMED:
                 return self._resumed(words, now)
             case DomainChange.STARTED:
-                return self._started(words, now)
+                situation = self._situation
+                told = (Stopped(situation.reason),) if situation.awaits_end else NOTHING
+                return (*told, *self._started(words, now))
             case DomainChange.RESTARTED:
                 return self.reset(words, now)
             case DomainChange.ENDING | DomainChange.STOPPED:
-                return self._ended(words, now)
+                return self._ended(words, now, is_over=change is DomainChange.STOPPED)
             case DomainChange.PANICKED | DomainChange.FAILED:
                 return self._failed(words, now)
 
@@ -200,7 +206,8 @@ class DomainChanges:
             return NOTHING
         return (situation.open_window(window, now),)
 
-    def _ended(self, words: str, now: float) -> tuple[Effect, ...]:
+    def _ended(self, words: str, now: float, *, is_over: bool) -> tuple[Effect, ...]:
+        """Handles an end on request; until it is over, libvirt does not say by whose."""
         situation = self._situation
         if self._restart_is_announced:
             if situation.state is HeartbeatState.PAUSED:
@@ -208,7 +215,10 @@ class DomainChanges:
             return NOTHING  # it is expected to start
         if situation.state is HeartbeatState.STOPPED:
             situation.reason = words
-            return NOTHING
+            if not (is_over and situation.awaits_end):
+                return NOTHING
+            situation.window = situation.window.closed()
+            return (Stopped(words),)
         known = situation.presence in GUEST_KNOWN
         before = situation.before
         paused = situation.state is HeartbeatState.PAUSED
@@ -218,7 +228,12 @@ class DomainChanges:
         situation.window = situation.window.resumed(now).closed()
         situation.reason = words
         situation.learn(PresenceEvent.INIT_VOID)
-        return (Stopped(words),) if known else NOTHING
+        if not known:
+            return NOTHING
+        if is_over:
+            return (Stopped(words),)
+        situation.window = situation.window.extended(now, ENDS_S)
+        return (Note(f"{words}: reported once libvirt says how it ended"),)
 
     def _restart_goes_on(self, now: float) -> tuple[Effect, ...]:
         situation = self._situation
@@ -229,7 +244,7 @@ class DomainChanges:
     def _failed(self, words: str, now: float) -> tuple[Effect, ...]:
         situation = self._situation
         if situation.presence not in GUEST_KNOWN:
-            return self._ended(words, now)
+            return self._ended(words, now, is_over=True)
         if situation.state is HeartbeatState.LOST:
             note = Note(f"{words}; it was lost before: {situation.reason}")
             situation.reason, situation.has_failed = words, True

@@ -116,12 +116,16 @@ class Losses:
 
     # -- a guest that does not come ---------------------------------------------------------
 
-    def guest_is_overdue(self, now: float) -> tuple[Effect, ...]:
+    def overdue(self, now: float) -> tuple[Effect, ...]:
         """Handles that no guest has come in time, or come back after its ``exit``.
 
-        An ``init`` alone proves none: it may be one that was left in a buffer.
+        An ``init`` alone proves none: it may be one that was left in a buffer. Of a VM that is
+        ending, libvirt has not said in time how: it is reported as it was known last.
         """
         situation = self._situation
+        if situation.awaits_end:
+            situation.window = situation.window.closed()
+            return (Stopped(situation.reason),)
         within_s = situation.guest_within_s
         if situation.has_left:
             reason = f"its guest had exited, and is not back within {within_s:g} s"

@@ -196,10 +196,11 @@ class Heartbeat:
         has said that the VM has ended, that was reported.
         """
         heard = self.beats > 0 or self.situation.has_profile
-        ended = self.state is HeartbeatState.STOPPED
+        awaited, ended = self.situation.awaits_end, self.state is HeartbeatState.STOPPED
+        told = (Stopped(self.reason if awaited else reason),)
         self.situation.removed(reason)
         self._schedule.disconnected()
-        return (Stopped(reason),) if heard and not ended else NOTHING
+        return told if awaited or (heard and not ended) else NOTHING
 
     # -- messages ---------------------------------------------------------------------------
 
@@ -295,8 +296,8 @@ class Heartbeat:
             return (*effects, schedule.challenge(now, base))
         if now >= situation.unwatched_at + (EXCUSED * interval_s if late else 0.0):
             effects += self.losses.unwatched(now)
-        if now >= situation.guest_due_at + (EXCUSED * interval_s if late else 0.0):
-            effects += self.losses.guest_is_overdue(now)
+        if now >= situation.overdue_at + (EXCUSED * interval_s if late else 0.0):
+            effects += self.losses.overdue(now)
         if situation.connected and (reason := schedule.silence.end(situation, now, interval_s)):
             effects += (Reconnect(reason),)
         elif schedule.is_challenging:

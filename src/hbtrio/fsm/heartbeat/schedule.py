@@ -57,10 +57,10 @@ class ChallengeSchedule:
         if self.is_challenging:
             self.due = min(self.due, now + interval_s)
         else:
-            guest_at = situation.guest_due_at
+            overdue_at = situation.overdue_at
             # One that is excused by a late process is judged an interval later.
-            guest_at = guest_at if guest_at > now else now + interval_s
-            self.due = min(self.silence.due(situation, now, interval_s), guest_at)
+            overdue_at = overdue_at if overdue_at > now else now + interval_s
+            self.due = min(self.silence.due(situation, now, interval_s), overdue_at)
 
     def start_over(self, now: float) -> None:
         """Counts misses and silence from now on: what is expected of the guest has changed."""
@@ -90,4 +90,4 @@ class ChallengeSchedule:
         self._situation.connected = False
         self.challenges.forget()
         # The alarm about a suspended one needs no connection, nor does libvirt's word.
-        self.due = min(self._situation.unwatched_at, self._situation.guest_due_at)
+        self.due = min(self._situation.unwatched_at, self._situation.overdue_at)

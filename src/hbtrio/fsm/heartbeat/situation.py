@@ -138,6 +138,16 @@ class Situation:
         """When a guest has to be there; infinity while none is waited for."""
         return self.window.until if self.awaits_guest else math.inf
 
+    @property
+    def awaits_end(self) -> bool:
+        """Whether its VM is ending, and libvirt has not said how."""
+        return self.state is HeartbeatState.STOPPED and self.window.is_open
+
+    @property
+    def overdue_at(self) -> float:
+        """When a guest, or libvirt's word on the VM's end, has to be there; infinity for never."""
+        return self.window.until if self.awaits_end else self.guest_due_at
+
     def await_guest(self, now: float) -> None:
         """Waits for a guest from now on, if none is there and none is waited for."""
         if self.awaits_guest and not self.window.is_open:

@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import trio
 
 from hbtrio.fsm.domain import Standing
+from hbtrio.fsm.heartbeat.domain_changes import ENDS_S
 from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.discovery import ChannelFile
@@ -27,6 +28,9 @@ LOSS_LOOK_S: Final = 0.5
 #: Seconds until libvirt is asked again about a VM that it calls running although its socket has
 #: gone: it learns of QEMU's end when the process has been reaped, up to 1.7 s later as measured.
 REAPED_S: Final = 3.0
+
+#: For how long a VM whose socket has gone is asked about again, by what libvirt calls it.
+_LINGERS_S: Final = {Standing.RUNNING: REAPED_S, Standing.ENDING: ENDS_S}
 
 
 class LossLooks:
@@ -53,8 +57,8 @@ class LossLooks:
         #: Sockets that were removed, and those of VMs that have failed.
         self._departing: dict[str, ChannelFile] = {}
         self._failed: dict[str, ChannelFile] = {}
-        #: Of those that were removed, the ones about which libvirt is asked again.
-        self._lingering: set[str] = set()
+        #: Of those that were removed, the ones about which libvirt is asked again, and since when.
+        self._lingering: dict[str, float] = {}
         self._wake = WakeUp()
 
     def suspected(self, uuid: str) -> None:
@@ -74,7 +78,7 @@ class LossLooks:
     def returned(self, uuid: str) -> None:
         """An instance has a socket again: its channel goes on."""
         self._departing.pop(uuid, None)
-        self._lingering.discard(uuid)
+        self._lingering.pop(uuid, None)
         self._failed.pop(uuid, None)
 
     def forgotten(self, uuid: str) -> None:
@@ -130,12 +134,13 @@ class LossLooks:
             channel.outages.confirm(look.standing, look.words)
         if uuid not in self._departing:
             return
-        if look.standing is Standing.RUNNING and uuid not in self._lingering:
-            self._lingering.add(uuid)
+        now = trio.current_time()
+        since = self._lingering.setdefault(uuid, now)
+        if look.standing is not None and now < since + _LINGERS_S.get(look.standing, 0.0):
             nursery.start_soon(self._look_again, uuid)
             return
         file = self._departing.pop(uuid)
-        self._lingering.discard(uuid)
+        del self._lingering[uuid]
         lost = channel is not None and channel.heartbeat.state is HeartbeatState.LOST
         if lost and look.standing is Standing.FAILED:
             # Somebody may start it again, and until then it is lost for this reason.
