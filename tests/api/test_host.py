@@ -145,6 +145,8 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid() -> None:
                 "cause": "",
                 "why": "no command is configured for reboot ([corrective-commands])",
             },
+            "voters": None,
+            "voters_unlisted": 0,
             "corrective": {"used": 0, "per_hour": 3, "next_at": None},
         }
         both = (await http.get("/v1/status")).json()

@@ -38,12 +38,11 @@ from hbtrio.wire.link_codec import (
 
 def _as_sent(message: Message) -> Message:
     """The message as its peer gets it: names and reasons are made plain and cut."""
-    limits = {"name": channel_codec.MAX_NAME_BYTES, "log_msg": channel_codec.MAX_LOG_BYTES}
     return attrs.evolve(
         message,
         **{
             name: channel_codec.plain_text(getattr(message, name), limit)
-            for name, limit in limits.items()
+            for name, limit in channel_codec.TEXT_BYTES.items()
             if hasattr(message, name)
         },
     )

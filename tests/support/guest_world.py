@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from hbtrio.nursery.guest.voters import Voters
 from hbtrio.nursery.windows import Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, InitAck
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, VoteResult
 from support.fake_processes import FakeProcesses, FakeRun, Moment
@@ -54,6 +55,10 @@ class Applications:
     def health(self) -> list[HealthStatus]:
         """As the test has set it."""
         return self.states
+
+    def known(self) -> Sequence[KnownVoter]:
+        """None."""
+        return []
 
 
 class GuestWorld(FakeTime):

@@ -35,6 +35,7 @@ from hbtrio.wire.channel_messages import (
     Exit,
     Init,
     Message,
+    VoterState,
 )
 from hbtrio.wire.vocabulary import (
     ActionName,
@@ -210,6 +211,11 @@ class ScriptedGuest:
                 reply.reason,
             )
         )
+
+    def report_voters(self, *states: VoterState) -> None:
+        """Reports its voters."""
+        for state in states:
+            self.peer.send(state)
 
     def send_exit(self, log_msg: str = "Exiting...") -> None:
         """Says ``exit``, and nothing after it."""

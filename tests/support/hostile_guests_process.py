@@ -99,6 +99,18 @@ def _unasked() -> bytes:
     )
 
 
+def _voters() -> bytes:
+    """Lists of voters that are never the same, some torn."""
+    return _INIT + b"".join(
+        b'\n{"version":3,"revision":1,"msg_type":"voter_state","sequence":1,"place":%d,"count":%d,'
+        b'"unlisted":%d,"name":"%b","health":"ill","health_s":0,"interval_ms":-1,'
+        b'"corrective_action":"reboot","reason":"%b","event_type":"stop",'
+        b'"notification_type":"revocable","answer":"reject","answer_reason":"%b","ago_s":0}\n'
+        % (place, random.choice((2, 4, 17)), random.getrandbits(31), text, text, text)
+        for place, text in enumerate(_INJECTED, 1)
+    )
+
+
 #: What the flooding kinds write, again and again.
 FLOODS: Final[dict[str, Callable[[], bytes]]] = {
     "garbage": _garbage,
@@ -110,6 +122,7 @@ FLOODS: Final[dict[str, Callable[[], bytes]]] = {
     "surrogates": _surrogates,
     "duplicate keys": _duplicates,
     "unasked": _unasked,
+    "voters": _voters,
 }
 
 

@@ -23,6 +23,7 @@ from hbtrio.wire.channel_messages import (
     InitAck,
     Message,
     Nack,
+    VoterState,
 )
 from hbtrio.wire.lines import MAX_LINE_BYTES
 from hbtrio.wire.vocabulary import (
@@ -30,7 +31,9 @@ from hbtrio.wire.vocabulary import (
     Event,
     Health,
     NotificationType,
+    VoterAnswer,
     VoteResult,
+    VoterHealth,
 )
 from support.json_values import nested
 from wire import printed
@@ -47,6 +50,9 @@ LEGACY_KEYS: dict[str, str] = {
     "action_response": "invocation_id event_type notification_type vote_result log_msg",
     "exit": "log_msg",
     "nack": "invocation_id log_msg",
+    # Ours, so that no deployed program has an order for it.
+    "voter_state": "place count unlisted name health health_s interval_ms corrective_action reason "
+    "event_type notification_type answer answer_reason ago_s",
 }
 SAMPLES: tuple[Message, ...] = (
     Init(11, "vm1", 1000, 9, 8, 7, 14, 301, CorrectiveAction.REBOOT),
@@ -57,6 +63,22 @@ SAMPLES: tuple[Message, ...] = (
     ActionResponse(16, Event.PAUSE, NotificationType.IRREVOCABLE, VoteResult.REJECT, "busy"),
     Exit("Exiting..."),
     Nack(17, "failed to parse name"),
+    VoterState(
+        1,
+        2,
+        3,
+        "web",
+        VoterHealth.ILL,
+        4,
+        1000,
+        CorrectiveAction.LOG,
+        "slow",
+        Event.STOP,
+        NotificationType.REVOCABLE,
+        VoterAnswer.REJECT,
+        "busy",
+        5,
+    ),
 )
 HEADER = ("version", "revision", "msg_type", "sequence")
 ROADS = pytest.mark.parametrize("road", [b"", b" "], ids=["fast road", "careful road"])

@@ -14,6 +14,7 @@ from hbtrio.wire.channel_codec import (
     MAX_LOG_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_NAME_BYTES,
+    MAX_VOTER_REASON_BYTES,
     clip_utf8,
     decode,
     encode,
@@ -25,7 +26,9 @@ from hbtrio.wire.vocabulary import (
     Event,
     Health,
     NotificationType,
+    VoterAnswer,
     VoteResult,
+    VoterHealth,
 )
 
 INT32 = st.integers(-(2**31), 2**32 - 1)
@@ -36,7 +39,10 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "str": TEXT,
     **{
         word.__name__: st.sampled_from(word)
-        for word in (CorrectiveAction, Event, Health, NotificationType, VoteResult)
+        for word in (
+            *(CorrectiveAction, Event, Health, NotificationType, VoteResult),
+            *(VoterAnswer, VoterHealth),
+        )
     },
 }
 MESSAGES = st.one_of(
@@ -45,7 +51,12 @@ MESSAGES = st.one_of(
         for cls in MESSAGE_CLASSES
     ]
 )
-LIMITS = {"name": MAX_NAME_BYTES, "log_msg": MAX_LOG_BYTES}
+LIMITS = {
+    "name": MAX_NAME_BYTES,
+    "log_msg": MAX_LOG_BYTES,
+    "reason": MAX_VOTER_REASON_BYTES,
+    "answer_reason": MAX_VOTER_REASON_BYTES,
+}
 
 
 def made_plain(message: Message) -> Message:

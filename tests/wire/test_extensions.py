@@ -52,14 +52,14 @@ def test_the_imitation_answers_what_the_recorded_client_answered(name: str) -> N
 @pytest.mark.parametrize("name", CHANNEL_FILES)
 def test_a_deployed_client_reads_the_same_with_the_key_and_without(name: str) -> None:
     plain, offering = (host_bytes(name, offers=offers) for offers in (False, True))
-    assert offering.count(b',"extensions":1}\n') == plain.count(b'"init_ack"') > 0
+    assert offering.count(b',"extensions":5}\n') == plain.count(b'"init_ack"') > 0
     assert [*c_client.read_messages(offering)] == [*c_client.read_messages(plain)]
 
 
 def test_the_key_is_the_last_and_is_left_out_if_nothing_is_offered() -> None:
-    assert encode(InitAck(5, OFFERED), 1) == b"\n" + ACK % b',"extensions":1' + b"\n"
+    assert encode(InitAck(5, OFFERED), 1) == b"\n" + ACK % b',"extensions":5' + b"\n"
     assert encode(InitAck(5), 1) == b"\n" + ACK % b"" + b"\n"
-    assert OFFERED == Extension.NAMED_REASONS == 1
+    assert OFFERED == Extension.NAMED_REASONS | Extension.VOTERS == 5
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hbtrio.wire.channel_codec import MAX_NAME_BYTES, MAX_VOTER_REASON_BYTES, clip_utf8
+from hbtrio.wire.channel_messages import MAX_VOTERS
 from hbtrio.wire.link_codec import (
     MAX_LINK_LINE,
     LinkError,
@@ -22,6 +24,7 @@ from hbtrio.wire.link_messages import (
     FROM_HOST,
     MAX_NAME,
     MAX_NUMBER,
+    MAX_STATE_REASON,
     MAX_TEXT,
     Ack,
     ActCommand,
@@ -42,7 +45,16 @@ from hbtrio.wire.link_messages import (
     SnapshotEnd,
     Welcome,
 )
-from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
+from hbtrio.wire.link_voters import LinkRequest, LinkVoter
+from hbtrio.wire.vocabulary import (
+    CorrectiveAction,
+    Event,
+    Health,
+    NotificationType,
+    VoterAnswer,
+    VoteResult,
+    VoterHealth,
+)
 
 INSTANCE = Instance(
     uuid="u-1",
@@ -60,6 +72,25 @@ INSTANCE = Instance(
     why="no answer",
     domain="instance-1",
     domain_state="paused: saving",
+    voters=(
+        LinkVoter(
+            "web",
+            VoterHealth.ILL,
+            "2026-01-01T00:00:00+00:00",
+            1000,
+            CorrectiveAction.LOG,
+            "slow",
+            LinkRequest(
+                Event.STOP,
+                NotificationType.REVOCABLE,
+                VoterAnswer.REJECT,
+                "busy",
+                "2026-01-01T00:00:01+00:00",
+            ),
+        ),
+        LinkVoter("script", VoterHealth.NONE, "", 0, CorrectiveAction.NONE, ""),
+    ),
+    voters_unlisted=3,
 )
 REPORT = LinkReport(
     number=7,
@@ -84,7 +115,13 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '{"type":"instance","uuid":"u-1","name":"vm","state":"heartbeating","heartbeating":true,'
         '"health":"healthy","corrective_action":"reboot","interval_ms":1000,"vote_s":9,'
         '"shutdown_notice_s":10,"suspend_notice_s":11,"resume_notice_s":14,"restart_s":121,'
-        '"why":"no answer","domain":"instance-1","domain_state":"paused: saving"}',
+        '"why":"no answer","domain":"instance-1","domain_state":"paused: saving",'
+        '"voters":[{"name":"web","health":"ill","since":"2026-01-01T00:00:00+00:00",'
+        '"interval_ms":1000,"corrective_action":"log","reason":"slow","last":{"event":"stop",'
+        '"notification":"revocable","answer":"reject","reason":"busy",'
+        '"time":"2026-01-01T00:00:01+00:00"}},{"name":"script","health":"none","since":"",'
+        '"interval_ms":0,"corrective_action":"none","reason":"","last":null}],'
+        '"voters_unlisted":3}',
     ),
     (SnapshotEnd(2), '{"type":"snapshot_end","count":2}'),
     (Gone("u-1", "removed"), '{"type":"gone","uuid":"u-1","reason":"removed"}'),
@@ -165,6 +202,13 @@ def test_an_older_host_does_not_say_why(name: str) -> None:
     del line[name]
     got = decode_from_host(json.dumps(line).encode())
     assert got == attrs.evolve(INSTANCE, **{name: ""})
+
+
+def test_an_older_host_does_not_report_voters() -> None:
+    line = json.loads(LITERAL[1][1])
+    del line["voters"], line["voters_unlisted"]
+    got = decode_from_host(json.dumps(line).encode())
+    assert got == attrs.evolve(INSTANCE, voters=None, voters_unlisted=0)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +303,8 @@ def changed(cls: type[LinkMessage], **members: Any) -> bytes:
         (Instance, {"restart_s": 2**31}),
         (Instance, {"uuid": "x" * (MAX_NAME + 1)}),
         (Instance, {"heartbeating": 1}),
+        (Instance, {"voters": json.loads(LITERAL[1][1])["voters"] * 9}),
+        (Instance, {"voters_unlisted": -1}),
         (LinkReport, {"reason": "x" * (MAX_TEXT + 1)}),
         (LinkReport, {"number": 2**63}),
         (Reply, {"seconds": -1}),
@@ -287,6 +333,31 @@ def test_the_longest_reason_fits_whatever_it_is_made_of() -> None:
         got = decode_from_host(line[:-1])
         assert isinstance(got, LinkReport)
         assert got.reason == (char if char != "\ud800" else "?") * MAX_TEXT
+
+
+def test_the_longest_state_fits_whatever_its_voters_are_called() -> None:
+    for char in ("x", "\u00e9", "\U0001f600"):
+        name = clip_utf8(char * MAX_NAME_BYTES, MAX_NAME_BYTES)
+        reason = clip_utf8(char * MAX_VOTER_REASON_BYTES, MAX_VOTER_REASON_BYTES)
+        moment = "2026-01-01T00:00:00+14:00"
+        last = LinkRequest(
+            Event.LIVE_MIGRATE_BEGIN,
+            NotificationType.IRREVOCABLE,
+            VoterAnswer.COMPLETE,
+            reason,
+            moment,
+        )
+        action = CorrectiveAction.UNKNOWN
+        voter = LinkVoter(name, VoterHealth.HEALTHY, moment, 2**31 - 1, action, reason, last)
+        instance = attrs.evolve(
+            INSTANCE,
+            name=name,
+            why="\0" * MAX_STATE_REASON,
+            domain="\0" * MAX_NAME,
+            domain_state="\0" * MAX_NAME,
+            voters=(voter,) * MAX_VOTERS,
+        )
+        assert decode_from_host(encode_link(instance)[:-1]) == instance
 
 
 def test_half_a_surrogate_pair_in_a_command() -> None:

@@ -9,6 +9,7 @@ import msgspec
 import trio
 
 from hbtrio.api.fleet_status import NOT_KNOWN, fleet_instance
+from hbtrio.api.voters import voter_lines
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.looks import NotSeen
 from hbtrio.nursery.agent.open_rounds import OpenRound, kind_of
@@ -31,6 +32,7 @@ def fleet_detail(agent: Agent, bound: InstanceRecord) -> FleetInstanceDetail:
     now = trio.current_time()
     line = fleet_instance(agent, bound, now)
     since = agent.fleet.since(bound.uuid)
+    live = agent.fleet.live(bound.uuid)
     members: dict[str, Any] = msgspec.structs.asdict(line)
     actions = agent.actions.in_progress.values()
     return FleetInstanceDetail(
@@ -41,6 +43,8 @@ def fleet_detail(agent: Agent, bound: InstanceRecord) -> FleetInstanceDetail:
             _round(one, now) for one in agent.rounds.ends.open if one.record.uuid == bound.uuid
         ),
         next_loss=_next_loss(agent, bound, line),
+        voters=None if live is None else voter_lines(live.voters),
+        voters_unlisted=0 if live is None else live.voters_unlisted,
     )
 
 

@@ -9,9 +9,11 @@ import msgspec
 import trio
 
 from hbtrio.api.host_status import instance_status, left_out_status, time_of
+from hbtrio.api.voters import voter_lines
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.next_loss import next_loss
+from hbtrio.nursery.host.voters import voters_of
 from hbtrio.wire.operator import CorrectiveLine, InstanceDetail, InstanceLine
 
 
@@ -35,6 +37,8 @@ def _detail(host: Host, line: InstanceLine, channel: Channel | None, now: float)
     }
     if channel is not None:
         members["since"] = time_of(host, channel.reports.since, now)
+        members["voters"] = voter_lines(voters_of(channel))
+        members["voters_unlisted"] = channel.voters.unlisted
         members["next_loss"] = next_loss(channel, host.corrective, host.domains)
     return InstanceDetail(**members)
 

@@ -24,6 +24,8 @@ from hbtrio.wire.channel_messages import (
     Init,
     InitAck,
     Message,
+    Nack,
+    VoterState,
 )
 from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 
@@ -168,6 +170,13 @@ class AnswerChallenge:
 
 
 @attrs.frozen
+class ReportVoters:
+    """Report the voters, as far as that is due; ``anew``: the host knows none of them."""
+
+    anew: bool
+
+
+@attrs.frozen
 class StartAction:
     """Open the window of this vote or notice; it supersedes an open one.
 
@@ -194,7 +203,9 @@ class SessionStateChanged:
     event: SessionEvent
 
 
-Effect = SendToHost | AnswerChallenge | StartAction | AbortAction | SessionStateChanged
+Effect = (
+    SendToHost | AnswerChallenge | ReportVoters | StartAction | AbortAction | SessionStateChanged
+)
 
 
 class GuestSession:
@@ -213,7 +224,8 @@ class GuestSession:
         self._settings = settings
         self._new_id = new_id
         self._init_ids: tuple[int, ...] = ()
-        self._named = False
+        self._extensions = 0
+        self._reports_anew = False
 
     def channel_up(self, now: float) -> list[Effect]:
         """Handles a channel that was opened, or to which the host has connected."""
@@ -232,7 +244,7 @@ class GuestSession:
                 if acknowledged not in self._init_ids:
                     return []
                 # Without a new ack the session is not enabled again, so no other host's bits count.
-                self._named = bool(extensions & Extension.NAMED_REASONS)
+                self._extensions, self._reports_anew = extensions, True
                 return self._step(SessionEvent.INIT_ACK, now)
             case ActionNotify():
                 return [*self._step(SessionEvent.ACTION, now), self._action(message)]
@@ -241,7 +253,14 @@ class GuestSession:
                 if self.state is SessionState.ENABLED:
                     self.deadline = now + self._settings.challenge_timeout_s
                     effects.append(AnswerChallenge(number, self._named))
+                    if self._extensions & Extension.VOTERS:
+                        effects.append(ReportVoters(self._reports_anew))
+                        self._reports_anew = False
                 return effects
+            case Nack(log_msg=text) if VoterState.TYPE in text:
+                # The VM has migrated to an older host of ours, which challenges before an init.
+                self._extensions &= ~Extension.VOTERS
+                return []
             case _:
                 return []
 
@@ -280,6 +299,10 @@ class GuestSession:
             effects.insert(0, SendToHost(Exit("Exiting...")))
         # The open vote or notice is answered before exit, because the host ignores later messages.
         return [AbortAction("the daemon is stopping"), *effects]
+
+    @property
+    def _named(self) -> bool:
+        return bool(self._extensions & Extension.NAMED_REASONS)
 
     def _action(self, notify: ActionNotify) -> Effect:
         if self.state is SessionState.ENABLED:

@@ -30,6 +30,17 @@ MAX_MESSAGE_BYTES: Final = 1056
 MAX_NAME_BYTES: Final = 63
 MAX_LOG_BYTES: Final = 223
 
+#: The size of a voter's reasons, so that a message with two of them is within the limit.
+MAX_VOTER_REASON_BYTES: Final = 100
+
+#: The sizes that texts are cut to, by their keys.
+TEXT_BYTES: Final = {
+    "name": MAX_NAME_BYTES,
+    "log_msg": MAX_LOG_BYTES,
+    "reason": MAX_VOTER_REASON_BYTES,
+    "answer_reason": MAX_VOTER_REASON_BYTES,
+}
+
 _FAST_HEADER: Final = re.compile(
     rb'\{"version":3,"revision":1,"msg_type":"([a-z_]{4,18})","sequence":[1-9][0-9]{0,9},'
 )
@@ -238,7 +249,7 @@ def encode(message: Message, sequence: int) -> bytes:
     """Encodes one message as ``\\n{...}\\n``, with keys in legacy order and within legacy limits.
 
     Args:
-        message: the message; :func:`plain_text` is applied to ``name`` and ``log_msg``.
+        message: the message; :func:`plain_text` is applied to the texts in :data:`TEXT_BYTES`.
         sequence: the sender's counter; it starts at 1 and wraps at 31 bits.
     """
     sequence &= 0x7FFFFFFF
@@ -254,9 +265,6 @@ def encode(message: Message, sequence: int) -> bytes:
         value = getattr(message, name)
         if name == "extensions" and not value:
             continue
-        if name == "log_msg":
-            value = plain_text(value, MAX_LOG_BYTES)
-        elif name == "name":
-            value = plain_text(value, MAX_NAME_BYTES)
-        members[name] = value
+        limit = TEXT_BYTES.get(name)
+        members[name] = value if limit is None else plain_text(value, limit)
     return b"\n" + msgspec.json.encode(members) + b"\n"

@@ -1,4 +1,6 @@
-"""The eight messages of the guest channel (PROTOCOL.md, section 1), without their header.
+"""The messages of the guest channel, without their header.
+
+Eight are PROTOCOL.md's (section 1); the last one is an extension.
 
 Fields are in the order of deployed peers, with ``log_msg`` last: the peers' parsers and the repair
 of unescaped text rely on that order. :mod:`hbtrio.wire.channel_codec` adds the header (version,
@@ -18,7 +20,9 @@ from hbtrio.wire.vocabulary import (
     Event,
     Health,
     NotificationType,
+    VoterAnswer,
     VoteResult,
+    VoterHealth,
 )
 
 #: C peers print with %d and parse into 32 bits, so signed and unsigned values both occur.
@@ -39,9 +43,15 @@ class Extension(IntFlag):
     #: those of several voters.
     NAMED_REASONS = 1
 
+    #: The guest may send :class:`VoterState`. (The bit before is kept for more time to answer.)
+    VOTERS = 4
+
 
 #: What our host offers.
-OFFERED = int(Extension.NAMED_REASONS)
+OFFERED = int(Extension.NAMED_REASONS | Extension.VOTERS)
+
+#: The most voters that a guest reports.
+MAX_VOTERS = 16
 
 
 @attrs.frozen
@@ -132,8 +142,47 @@ class Nack:
     log_msg: str
 
 
+@attrs.frozen
+class VoterState:
+    """Guest to host: one of its voters; to a host that offers :attr:`Extension.VOTERS`.
+
+    A guest reports all its voters one after the other: ``place`` goes from 1 to ``count``, which is
+    :data:`MAX_VOTERS` at most, and ``unlisted`` is how many others there are. A guest without
+    voters sends one message whose ``place`` and ``count`` are 0.
+
+    ``health`` has been as it is for ``health_s`` seconds. ``interval_ms`` is the heartbeat's, 0 for
+    a voter without one. ``corrective_action`` is what a healthy voter registered for its silence,
+    and what another one requests, with its ``reason``. The last vote or notice began ``ago_s``
+    seconds ago; ``notification_type`` is ``unknown`` if the voter has received none.
+    """
+
+    TYPE: ClassVar[str] = "voter_state"
+    place: Int32
+    count: Int32
+    unlisted: Int32
+    name: str
+    health: VoterHealth
+    health_s: Int32
+    interval_ms: Int32
+    corrective_action: CorrectiveAction
+    reason: str
+    event_type: Event
+    notification_type: NotificationType
+    answer: VoterAnswer
+    answer_reason: str
+    ago_s: Int32
+
+
 Message = (
-    Init | InitAck | Challenge | ChallengeResponse | ActionNotify | ActionResponse | Exit | Nack
+    Init
+    | InitAck
+    | Challenge
+    | ChallengeResponse
+    | ActionNotify
+    | ActionResponse
+    | Exit
+    | Nack
+    | VoterState
 )
 
 MESSAGE_CLASSES: tuple[type[Message], ...] = (
@@ -145,4 +194,5 @@ MESSAGE_CLASSES: tuple[type[Message], ...] = (
     ActionResponse,
     Exit,
     Nack,
+    VoterState,
 )

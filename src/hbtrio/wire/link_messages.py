@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Final
 import attrs
 import msgspec
 
+from hbtrio.wire.link_voters import Voters
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 
 #: Sent by both ends. A peer with another version gets a ``goodbye`` that names both versions.
@@ -98,6 +99,8 @@ class Instance:
     why: Text = ""
     domain: Name = ""
     domain_state: Name = ""
+    voters: Voters = None
+    voters_unlisted: Period = 0
 
 
 @attrs.frozen

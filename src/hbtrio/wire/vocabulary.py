@@ -75,6 +75,32 @@ class VoteResult(_Word):
     UNKNOWN = "unknown"
 
 
+class VoterHealth(_Word):
+    """The health of one voter of a guest; ``NONE``: it has none, as a script."""
+
+    HEALTHY = "healthy"
+    ILL = "ill"
+    SILENT = "silent"
+    NONE = "none"
+    UNKNOWN = "unknown"
+
+
+class VoterAnswer(_Word):
+    """What one voter of a guest answered to a vote or notice.
+
+    ``OPEN``: it may still answer. ``NONE``: the vote or notice ended without its answer.
+    """
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    COMPLETE = "complete"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    OPEN = "open"
+    NONE = "none"
+    UNKNOWN = "unknown"
+
+
 class Event(_Word):
     """An event that is about to happen, or has happened, to an instance."""
 

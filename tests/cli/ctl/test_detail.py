@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from hbtrio.cli.ctl.times import span
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands, CorrectiveSettings
 from hbtrio.errors import ExitStatus
 from hbtrio.wire.vocabulary import ActionName, CorrectiveAction, Event, Health, VoteResult
-from support.control_socket import Ctl, call
+from support.control_socket import Ctl, call, served
 from support.ctl_cases import fault_of, serving
 from support.fake_processes import FakeRun
 from support.fleet_world import fleet_world
 from support.host_world import Reply, stay_silent
 from support.memory_store import memory_store
 from support.time_zone import time_zone
+from support.voters import ORDERS, SCRIPT, voter_state
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -195,6 +197,60 @@ async def test_at_an_agent(tmp_path: Path) -> None:
         await world.host.settle()
         called = await call(world.api.path, "show", "web-1")
         assert fact(called, "Link") == "down (its host's, to this agent)"
+
+
+def voters_in(called: Ctl) -> list[str]:
+    """The lines about the voters."""
+    [first] = [n for n, line in enumerate(called.lines) if line.startswith("Voters")]
+    return called.lines[first : called.lines.index("", first)]
+
+
+async def test_the_voters_by_name_at_a_host_and_at_an_agent(tmp_path: Path) -> None:
+    async with fleet_world(tmp_path) as world, served(world.host.host) as host:
+        guest = await world.host.heartbeating(name="web-1")
+        for api in (host, world.api):
+            called = await call(api.path, "show", "web-1")
+            assert fact(called, "Voters") == "unknown: its guest does not report them"
+        guest.report_voters(ORDERS, SCRIPT)
+        await world.host.settle()
+        # By this machine's clock all of it was long ago.
+        ago = re.compile(r" \(\d+ d[^)]*\)")
+        for api in (host, world.api):
+            called = await call(api.path, "show", "web-1")
+            assert [ago.sub(" (ago)", line) for line in voters_in(called)] == [
+                "Voters:",
+                "  orders   ill (ago): disk  [31mfull; asks for log, heartbeat every 1 s",
+                "           vote stop (ago): reject: 3 orders are open",
+                "  handler  an event script",
+                "  and 3 more",
+            ]
+            for columns in (60, 80, 120):
+                called = await call(api.path, "show", "web-1", terminal=True, columns=columns)
+                assert max(map(cell_len, called.lines)) <= columns
+            shown = json.loads((await call(api.path, "show", "web-1", "--json")).text)
+            assert [one["name"] for one in shown["voters"]] == ["orders", "handler"]
+            assert shown["voters_unlisted"] == 3
+        guest.vanish()
+        await world.host.settle()
+
+
+async def test_voters_of_a_guest_that_has_none_or_is_silent() -> None:
+    async with serving() as (world, api):
+        guest = await world.heartbeating()
+        guest.report_voters(voter_state(0, 0))
+        await world.settle()
+        called = await call(api.path, "show", guest.uuid)
+        assert fact(called, "Voters") == "none: no application, and no event script"
+        guest.report_voters(voter_state(name="web", corrective_action=CorrectiveAction.STOP))
+        guest.answers_after_s = None
+        await world.sleep(5)
+        called = await call(api.path, "show", guest.uuid)
+        title, line = voters_in(called)
+        assert title == "Voters, as last reported:"
+        assert line.endswith("), heartbeat every 1 s, stop if it hangs")
+        guest.send_init()
+        await world.settle()
+        assert "Voters" not in (await call(api.path, "show", guest.uuid)).text
 
 
 def test_a_word_longer_than_the_line_is_broken() -> None:

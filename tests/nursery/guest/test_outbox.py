@@ -13,6 +13,7 @@ from hbtrio.nursery.guest.outbox import QUEUE, Outbox
 from hbtrio.wire.channel_codec import decode
 from hbtrio.wire.channel_messages import ActionResponse, ChallengeResponse, Exit, Init, Message
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, NotificationType, VoteResult
+from support.voters import voter_state
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -96,6 +97,12 @@ async def test_the_writer_waits_for_a_message() -> None:
             [reject(1), *[reject(3)] * (QUEUE - 2), EXIT],
         ),
         ([reject(n) for n in range(QUEUE)], EXIT, [*map(reject, range(1, QUEUE)), EXIT]),
+        # Voters are for the operator's eyes.
+        (
+            [beat(1), voter_state(), voter_state(2, 2), *[answer()] * (QUEUE - 3)],
+            EXIT,
+            [beat(1), voter_state(2, 2), *[answer()] * 61, EXIT],
+        ),
         # What comes is given up itself where it is worth less than all that is there.
         ([reject(n) for n in range(QUEUE)], beat(9), [reject(n) for n in range(QUEUE)]),
         ([answer(n) for n in range(QUEUE)], beat(9), [answer(n) for n in range(QUEUE)]),

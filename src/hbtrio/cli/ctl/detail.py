@@ -17,6 +17,7 @@ from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import HEALTH_COLOURS, STATE_COLOURS, counted
 from hbtrio.cli.ctl.times import moment, span_since, stamp
 from hbtrio.cli.ctl.views import policy_words, what_happened
+from hbtrio.cli.ctl.voters import write_voters
 from hbtrio.client.client import AnyDetail, CtlClient
 from hbtrio.errors import ExitStatus
 from hbtrio.wire.operator import (
@@ -55,6 +56,7 @@ async def show_detail(client: CtlClient, screen: Screen, options: argparse.Names
         screen.json(whole, indent=2)
         return ExitStatus.DONE
     write_facts(screen, facts_of(detail))
+    write_voters(screen, detail)
     _write_events(screen, "Corrective history", corrective)
     _write_events(screen, "Last events", events)
     return ExitStatus.DONE

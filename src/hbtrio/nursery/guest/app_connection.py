@@ -28,10 +28,11 @@ from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import Answer, BallotWindow, Window
 from hbtrio.policy.quota import ByteBucket
 from hbtrio.policy.time_guard import CALM_S, OnTimeGuard
+from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.wire.app_codec import AppDecoder
 from hbtrio.wire.app_status import ApplicationStatus
 from hbtrio.wire.channel_messages import ActionNotify
-from hbtrio.wire.vocabulary import VoteResult
+from hbtrio.wire.vocabulary import VoteResult, VoterHealth
 
 #: Bytes that an application may send per second and in a burst: 35 messages a second, where a
 #: healthy application needs 2 or 3.
@@ -117,6 +118,19 @@ class AppConnection:
             corrective_action=str(health.action),
             reason=health.reason,
             requests=self._requests.status(now),
+        )
+
+    def known(self, name: str) -> KnownVoter:
+        """Returns what is known of the registered application, called ``name``."""
+        profile, health = self.application.profile, self.application.health
+        return KnownVoter(
+            name=name,
+            health=VoterHealth(self.application.state.value),
+            since=self._changed_at,
+            interval_ms=round(profile.interval_s * 1000),
+            corrective_action=profile.corrective_action if health.healthy else health.action,
+            reason=health.reason,
+            last=self._requests.last(),
         )
 
     async def run(self) -> None:

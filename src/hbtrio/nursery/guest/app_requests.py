@@ -1,4 +1,4 @@
-"""Keeps the last votes and notices of an application, for whoever lists the applications."""
+"""Keeps the last votes and notices of voters, for whoever lists the voters."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Final
 import attrs
 
 from hbtrio.nursery.windows import Answer
+from hbtrio.policy.voter_news import LastRequest
 from hbtrio.wire.app_status import RequestStatus
 from hbtrio.wire.channel_messages import ActionNotify
-from hbtrio.wire.vocabulary import NotificationType
+from hbtrio.wire.vocabulary import NotificationType, VoterAnswer
 
 #: Votes and notices that are kept of each application.
 KEPT: Final = 5
 
 
 @attrs.define
-class AppRequest:
-    """A vote or notice that an application was asked."""
+class VoterRequest:
+    """A vote or notice that a voter was asked."""
 
     notify: ActionNotify
     asked_at: float
@@ -29,6 +30,16 @@ class AppRequest:
         """Sets the answer; None: there was none when the vote or notice ended."""
         self.result = "none" if answer is None else str(answer.result)
         self.reason = "" if answer is None else answer.reason
+
+    def last(self) -> LastRequest:
+        """Returns it as it is reported to the host."""
+        return LastRequest(
+            event=self.notify.event_type,
+            notification=self.notify.notification_type,
+            answer=VoterAnswer(self.result),
+            reason=self.reason,
+            at=self.asked_at,
+        )
 
     def status(self, now: float) -> RequestStatus:
         """Returns it as it is listed at ``now``."""
@@ -46,13 +57,17 @@ class AppRequests:
     """The last ``KEPT`` votes and notices of one application."""
 
     def __init__(self) -> None:
-        self._requests: deque[AppRequest] = deque(maxlen=KEPT)
+        self._requests: deque[VoterRequest] = deque(maxlen=KEPT)
 
-    def opened(self, notify: ActionNotify, now: float) -> AppRequest:
+    def opened(self, notify: ActionNotify, now: float) -> VoterRequest:
         """Adds one that was asked at ``now``; it replaces the oldest if there are ``KEPT``."""
-        request = AppRequest(notify, now)
+        request = VoterRequest(notify, now)
         self._requests.appendleft(request)
         return request
+
+    def last(self) -> LastRequest | None:
+        """Returns the newest one, or None."""
+        return self._requests[0].last() if self._requests else None
 
     def status(self, now: float) -> list[RequestStatus]:
         """Returns all, the newest first."""

@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -26,6 +26,7 @@ from hbtrio.nursery.port import SocketPort
 from hbtrio.nursery.windows import Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.wire.app_status import GuestApplications
 from hbtrio.wire.channel_messages import ActionNotify
 
@@ -139,6 +140,14 @@ class Applications:
         """See :class:`hbtrio.nursery.guest.voters.Voters`; in the order in which they connected."""
         applications = (connection.application for connection in self._connections)
         return [application.health for application in applications if application.registered]
+
+    def known(self) -> Sequence[KnownVoter]:
+        """See :class:`hbtrio.nursery.guest.voters.Voters`."""
+        return [
+            one.known(one.application.profile.name or _NAMELESS)
+            for one in self._connections
+            if one.application.registered
+        ]
 
     def status(self) -> GuestApplications:
         """Returns what is known of the applications now."""

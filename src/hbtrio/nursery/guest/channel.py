@@ -23,6 +23,7 @@ from hbtrio.wire.channel_messages import (
     Init,
     Message,
     Nack,
+    VoterState,
 )
 from hbtrio.wire.lines import MAX_LINE_BYTES, LineReader
 
@@ -189,5 +190,5 @@ def _log_unexpected(message: Message) -> None:
     match message:
         case Nack(log_msg=text):
             _log.warning("the host refuses a message: %s", text)
-        case Init() | Exit() | ChallengeResponse() | ActionResponse():
+        case Init() | Exit() | ChallengeResponse() | ActionResponse() | VoterState():
             _log.warning("message dropped: %s, which hosts don't send", message.TYPE)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
+import trio
 
+from hbtrio.nursery.guest.app_requests import VoterRequest
 from hbtrio.nursery.guest.scripts import ScriptVerdict, executables, run_script
 from hbtrio.nursery.windows import Abstention, Answer, BallotWindow, Handler
 from hbtrio.policy.health_merge import HealthStatus
+from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import VoteResult
@@ -34,6 +37,8 @@ class EventScripts:
     def __init__(self, path: str | None, processes: ProcessRunner) -> None:
         self._path = path
         self._processes = processes
+        #: The last vote or notice, by script.
+        self._requests: dict[str, VoterRequest] = {}
         #: Looks for the scripts; it has not ended on a file system that hangs.
         self._looking: threading.Thread | None = None
 
@@ -41,9 +46,11 @@ class EventScripts:
         """Makes one handler per script; see :class:`~hbtrio.nursery.guest.voters.Voters`."""
         if self._path is None:
             return {}
-        argument = (str(notify.notification_type), str(notify.event_type))
+        self._requests = {}
         return {
-            os.path.basename(script): _ScriptHandler(self._processes, (script, *argument))
+            os.path.basename(script): _ScriptHandler(
+                self._processes, script, notify, self._requests
+            )
             for script in self._find(self._path)
         }
 
@@ -73,14 +80,36 @@ class EventScripts:
         """Returns nothing: event scripts have no health."""
         return []
 
+    def known(self) -> Sequence[KnownVoter]:
+        """Returns the scripts of the last vote or notice, and before the first one the path."""
+        if self._path is None:
+            return []
+        if not self._requests:
+            return [KnownVoter(os.path.basename(self._path.rstrip("/")))]
+        return [KnownVoter(name, last=one.last()) for name, one in self._requests.items()]
+
 
 @attrs.frozen
 class _ScriptHandler:
     processes: ProcessRunner
-    argv: tuple[str, ...]
+    path: str
+    notify: ActionNotify
+    requests: dict[str, VoterRequest]
 
     async def __call__(self, _: BallotWindow) -> Answer | Abstention:
-        answer = await run_script(self.processes, self.argv)
+        request = VoterRequest(self.notify, trio.current_time())
+        self.requests[os.path.basename(self.path)] = request
+        answer = None
+        try:
+            answer = await self._run()
+        finally:
+            request.close(answer if isinstance(answer, Answer) else None)
+        return answer
+
+    async def _run(self) -> Answer | Abstention:
+        notify = self.notify
+        argv = (self.path, str(notify.notification_type), str(notify.event_type))
+        answer = await run_script(self.processes, argv)
         match answer.verdict:
             case ScriptVerdict.OK:
                 return Answer(VoteResult.ACCEPT, answer.reason)

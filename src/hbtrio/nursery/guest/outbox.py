@@ -7,7 +7,13 @@ from typing import Final
 
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.wire.channel_codec import encode
-from hbtrio.wire.channel_messages import ActionResponse, ChallengeResponse, Init, Message
+from hbtrio.wire.channel_messages import (
+    ActionResponse,
+    ChallengeResponse,
+    Init,
+    Message,
+    VoterState,
+)
 from hbtrio.wire.vocabulary import VoteResult
 
 #: Messages that may be queued for a host that does not read.
@@ -17,9 +23,10 @@ QUEUE: Final = 64
 class Outbox:
     """A queue between the session and the channel's writer.
 
-    A full queue drops the oldest message of the least important kind: first an answer to a
-    challenge, which the host has counted as missed by then; then an ``init``, which is repeated;
-    then an answer that agrees, which the host assumes without an answer.
+    A full queue drops the oldest message of the least important kind: first a voter's state, which
+    is for the operator's eyes; then an answer to a challenge, which the host has counted as missed
+    by then; then an ``init``, which is repeated; then an answer that agrees, which the host assumes
+    without an answer.
     """
 
     def __init__(self) -> None:
@@ -70,11 +77,13 @@ class Outbox:
 
 def _weight(message: Message) -> int:
     match message:
-        case ChallengeResponse():
+        case VoterState():
             return 0
-        case Init():
+        case ChallengeResponse():
             return 1
+        case Init():
+            return 2
         case ActionResponse(vote_result=result):
-            return 3 if result is VoteResult.REJECT else 2
+            return 4 if result is VoteResult.REJECT else 3
         case _:
-            return 4
+            return 5

@@ -16,6 +16,7 @@ from hbtrio.nursery.guest.outbox import Outbox
 from hbtrio.nursery.guest.rounds import GuestRounds
 from hbtrio.nursery.time_guard import TAKE_IN_S, sleep_until_on_time
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.policy.voter_news import VoterNews
 from hbtrio.wire.channel_messages import Message
 
 _log = logging.getLogger("hbtrio.guest")
@@ -50,6 +51,7 @@ class SessionDriver:
         self._health = health
         self._rounds = rounds
         self._guard = guard
+        self._voter_news = VoterNews()
         self._sleep = trio.CancelScope()
         #: When run() wakes up at the latest.
         self._wakes_at = math.inf
@@ -123,6 +125,10 @@ class SessionDriver:
                     applications = self._rounds.voters.health()
                     now = trio.current_time()
                     self._outbox.put(self._health.answer(number, applications, now, named=named))
+                case fsm.ReportVoters(anew):
+                    known, now = self._rounds.voters.known, trio.current_time()
+                    for state in self._voter_news.next(known, now, anew=anew):
+                        self._outbox.put(state)
                 case fsm.StartAction(notify, named):
                     self._rounds.open(notify, named=named)
                 case fsm.AbortAction(reason):

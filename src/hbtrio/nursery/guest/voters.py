@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+import attrs
 
 from hbtrio.nursery.windows import Handler
 from hbtrio.policy.health_merge import HealthStatus
+from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.wire.channel_messages import ActionNotify
 
 
@@ -18,6 +21,9 @@ class Voters(Protocol):
 
     def health(self) -> list[HealthStatus]:
         """Returns the health of the voters that have one."""
+
+    def known(self) -> Sequence[KnownVoter]:
+        """Returns what is known of the voters, in the order of their handlers."""
 
 
 class AllVoters:
@@ -42,6 +48,12 @@ class AllVoters:
     def health(self) -> list[HealthStatus]:
         """See :class:`Voters`."""
         return [status for voters in self._kinds for status in voters.health()]
+
+    def known(self) -> Sequence[KnownVoter]:
+        """See :class:`Voters`."""
+        names = VoterNames()
+        every = (one for voters in self._kinds for one in voters.known())
+        return [attrs.evolve(one, name=names.take(one.name)) for one in every]
 
 
 class VoterNames:

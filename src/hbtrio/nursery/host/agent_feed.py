@@ -15,6 +15,7 @@ from hbtrio.net.link_session import LinkSession
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.reports import Report
+from hbtrio.nursery.host.voters import voters_of
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.report_queue import ReportQueue
 from hbtrio.wire.link_messages import (
@@ -149,6 +150,8 @@ def instance_of(channel: Channel, domain: Domain | None = None) -> Instance:
         why=_reason(channel)[:MAX_STATE_REASON],
         domain="" if domain is None else domain.name[:MAX_NAME],
         domain_state="" if domain is None else domain.state.words[:MAX_NAME],
+        voters=voters_of(channel),
+        voters_unlisted=channel.voters.unlisted,
     )
 
 

@@ -25,6 +25,7 @@ from hbtrio.nursery.host.restart_window import RestartWindow
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundSlot
 from hbtrio.nursery.port import ChannelFault
 from hbtrio.nursery.window_tasks import WindowTasks
+from hbtrio.policy.reported_voters import ReportedVoters
 from hbtrio.policy.time_guard import BEHIND_S
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, Message, Nack
 from hbtrio.wire.vocabulary import (
@@ -48,6 +49,8 @@ class Channel:
         self.uuid = file.uuid
         self.heartbeat = Heartbeat(setup.heartbeat, new_id=setup.new_id)
         self._clock = HeartbeatClock(self.heartbeat, setup.guard)
+        #: The guest's voters, as it reports them.
+        self.voters = ReportedVoters()
         #: Written by the pacer only.
         self.slot: int | None = None
         self._setup = setup
@@ -197,7 +200,7 @@ class Channel:
             self._setup.counts.round_trips.add(self.heartbeat.round_trip_s)
         if self.heartbeat.due != due:
             self._pace(shared=type(message) is Init)
-        if type(message) is Init or self.heartbeat.health is not health:
+        if self.voters.received(message, now) or self.heartbeat.health is not health:
             self.changed()
 
     def take_in(self) -> bool:

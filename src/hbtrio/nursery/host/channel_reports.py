@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
 import trio
 
@@ -38,6 +39,11 @@ class ChannelReports:
     def note_state(self) -> None:
         """Notes that the instance is in another state from now on."""
         self.state, self.since = self._heartbeat.state, trio.current_time()
+
+    def time_of(self, at: float) -> str:
+        """Returns the time of day of a time on trio's clock, in whole seconds."""
+        ago = timedelta(seconds=trio.current_time() - at)
+        return (self._setup.reports.now() - ago).isoformat(timespec="seconds")
 
     def publish(
         self,

@@ -32,6 +32,8 @@ from hbtrio.wire.operator.detail import (
     InstanceDetail,
     LookLine,
     NextLossLine,
+    VoterLine,
+    VoterRequestLine,
 )
 from hbtrio.wire.operator.events import (
     AnyEventLine,
@@ -121,6 +123,8 @@ __all__ = [
     "TaskTree",
     "UnregisteredLine",
     "VoteRequest",
+    "VoterLine",
+    "VoterRequestLine",
     "WholeHistory",
     "encode",
     "encode_line",

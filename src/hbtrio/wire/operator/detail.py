@@ -8,7 +8,17 @@ from msgspec import Meta
 
 from hbtrio.wire.operator.fleet import FleetInstanceLine
 from hbtrio.wire.operator.host import InstanceLine, RoundEntry
-from hbtrio.wire.operator.words import Body, CorrectiveWord, Count, Milliseconds, Text, Time
+from hbtrio.wire.operator.words import (
+    Body,
+    CorrectiveWord,
+    Count,
+    EventWord,
+    Milliseconds,
+    Text,
+    Time,
+    VoterAnswerWord,
+    VoterHealthWord,
+)
 
 _Since = Annotated[
     Time | None,
@@ -50,6 +60,43 @@ class CorrectiveLine(Body, frozen=True, kw_only=True):
     ] = None
 
 
+class VoterRequestLine(Body, frozen=True, kw_only=True):
+    """The last vote or notice that a voter received."""
+
+    kind: Annotated[str, Meta(extra_json_schema={"enum": ["vote", "notice"]})]
+    event: EventWord
+    answer: VoterAnswerWord
+    reason: Text = ""
+    time: Annotated[Time, Meta(description="When the voter received it.")]
+
+
+class VoterLine(Body, frozen=True, kw_only=True):
+    """A voter in an instance, as its guest reports it: an application or an event script."""
+
+    name: Text
+    health: VoterHealthWord
+    since: Annotated[
+        Time | None, Meta(description="Since when its health is as it is; null: it has none.")
+    ] = None
+    interval_ms: Annotated[Count, Meta(description="Its heartbeat's; 0: it has none.")] = 0
+    corrective_action: Annotated[
+        CorrectiveWord,
+        Meta(description="What it asks for; while it is healthy, what it would if it hung."),
+    ] = ""
+    reason: Text = ""
+    last: VoterRequestLine | None = None
+
+
+_Voters = Annotated[
+    tuple[VoterLine, ...] | None,
+    Meta(
+        description="Its voters, those that are not healthy first; null: its guest does not report "
+        "them, or not yet."
+    ),
+]
+_Unlisted = Annotated[Count, Meta(description="How many other voters it has.")]
+
+
 class InstanceDetail(InstanceLine, frozen=True, kw_only=True):
     """All that a host knows of one instance."""
 
@@ -58,6 +105,8 @@ class InstanceDetail(InstanceLine, frozen=True, kw_only=True):
     action: _Action = ""
     next_loss: NextLossLine | None = None
     corrective: CorrectiveLine | None = None
+    voters: _Voters = None
+    voters_unlisted: _Unlisted = 0
 
 
 class FleetInstanceDetail(FleetInstanceLine, frozen=True, kw_only=True):
@@ -70,6 +119,8 @@ class FleetInstanceDetail(FleetInstanceLine, frozen=True, kw_only=True):
         Meta(description="Its open votes and notices; remaining_s until silence is consent."),
     ] = ()
     next_loss: NextLossLine | None = None
+    voters: _Voters = None
+    voters_unlisted: _Unlisted = 0
 
 
 class LookLine(Body, frozen=True, kw_only=True):

@@ -16,7 +16,9 @@ from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
     CorrectiveAction,
     Health,
+    VoterAnswer,
     VoteResult,
+    VoterHealth,
     WindowKind,
 )
 
@@ -54,6 +56,21 @@ ActionWord = Annotated[str, Meta(extra_json_schema={"enum": [str(word) for word 
 ResultWord = Annotated[str, Meta(extra_json_schema={"enum": [str(word) for word in VoteResult]})]
 WindowWord = Annotated[str, Meta(extra_json_schema={"enum": [str(word) for word in WindowKind]})]
 HealthWord = Annotated[str, Meta(extra_json_schema={"enum": [str(word) for word in Health]})]
+VoterHealthWord = Annotated[
+    str,
+    Meta(
+        description="silent: it has not answered its heartbeat for two intervals; none: it has no "
+        "heartbeat.",
+        extra_json_schema={"enum": [str(word) for word in VoterHealth]},
+    ),
+]
+VoterAnswerWord = Annotated[
+    str,
+    Meta(
+        description="open: it may still answer; none: it ended without this voter's answer.",
+        extra_json_schema={"enum": [str(word) for word in VoterAnswer]},
+    ),
+]
 CorrectiveWord = Annotated[
     str, Meta(extra_json_schema={"enum": [str(word) for word in CorrectiveAction]})
 ]
