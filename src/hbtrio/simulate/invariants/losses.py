@@ -6,7 +6,7 @@ import math
 from functools import partial
 from typing import Final
 
-from hbtrio.simulate.invariant import Excuse, Invariant
+from hbtrio.simulate.invariant import Bounds, Excuse, Invariant
 from hbtrio.simulate.invariants.excuses import ANNOUNCED, AWAY, HOST_AWAY, LOG
 from hbtrio.simulate.observations import (
     DISTURBANCES,
@@ -18,6 +18,7 @@ from hbtrio.simulate.observations import (
     Purpose,
     Reported,
 )
+from hbtrio.simulate.truth import Truth
 
 #: How long after an illness a command for it may still begin, in seconds.
 ILL_S: Final = 10.0
@@ -102,7 +103,7 @@ class HungReported(Invariant):
         if self._hung_s.get(instance) != hung_s:
             return
         truth, host = self.truth, self.truth.host_of[instance]
-        due_s = self.due_s(host, hung_s)
+        due_s = loss_due_s(truth, self.bounds, host, hung_s)
         if truth.holds(host, *AWAY):
             self.excuse(HOST_AWAY)
             self._check_at(truth.now_s + self.bounds.loss_s, instance, hung_s)
@@ -117,13 +118,20 @@ class HungReported(Invariant):
                 (_LIBVIRT, truth.held_since(hung_s, host, Condition.LIBVIRT_SILENT)),
             )
 
-    def due_s(self, host: str, hung_s: float) -> float:
-        """When the loss of a VM is due that hangs since ``hung_s``, as far as is known now."""
-        bounds, truth = self.bounds, self.truth
-        if truth.started_s.get(host, -math.inf) > hung_s:
-            bound_s = bounds.restarted_loss_s
-        elif truth.held_since(hung_s - CALM_S, host, Condition.STOPPED):
-            bound_s = bounds.stalled_loss_s
-        else:
-            bound_s = bounds.loss_s
-        return hung_s + bound_s + truth.lasted_s(hung_s, host, *AWAY)
+
+def loss_due_s(truth: Truth, bounds: Bounds, host: str, hung_s: float) -> float:
+    """Returns when the loss of a VM is due that hangs, as far as is known now, in seconds.
+
+    Args:
+        truth: knows for how long the host's daemon did not run.
+        bounds: of the fleet.
+        host: where the VM is.
+        hung_s: since when it hangs.
+    """
+    if truth.started_s.get(host, -math.inf) > hung_s:
+        bound_s = bounds.restarted_loss_s
+    elif truth.held_since(hung_s - CALM_S, host, Condition.STOPPED):
+        bound_s = bounds.stalled_loss_s
+    else:
+        bound_s = bounds.loss_s
+    return hung_s + bound_s + truth.lasted_s(hung_s, host, *AWAY)

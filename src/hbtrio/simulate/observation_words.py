@@ -1,0 +1,89 @@
+"""Says in plain words what was observed, for the timeline of a violation."""
+
+from __future__ import annotations
+
+import attrs
+
+from hbtrio.simulate.observations import (
+    AGENT,
+    ActionBegan,
+    ActionEnded,
+    Asked,
+    Began,
+    CarriedOut,
+    CommandBegan,
+    CommandEnded,
+    Crashed,
+    Decided,
+    Leftover,
+    Measured,
+    Notified,
+    Observation,
+    Over,
+    Placed,
+    ProcessStarted,
+    Recorded,
+    RejectArrived,
+    Reported,
+    Status,
+    Struck,
+    Verdict,
+)
+
+
+@attrs.frozen
+class Words:
+    """Whom an observation is about, and what was observed."""
+
+    who: str
+    text: str
+
+
+def words_of(observation: Observation) -> Words:
+    """Returns whom an observation is about, and what was observed."""
+    match observation:
+        case Struck(who=who, kind=kind):
+            return Words(who, f"fault: {kind}")
+        case Began(who=who, condition=condition):
+            return Words(who, condition.value)
+        case Over(who=who, condition=condition):
+            return Words(who, f"over: {condition.value}")
+        case Placed(instance=instance, host=host):
+            return Words(instance, f"runs on {host}")
+        case ProcessStarted(process=process):
+            return Words(process, "started")
+        case Crashed(process=process, error=error):
+            return Words(process, f"programming error: {error}")
+        case Leftover(process=process, what=what, name=name):
+            return Words(process, f"still there: {what.value} {name}")
+        case Measured(process=process, what=what, value=value):
+            return Words(process, f"holds {value:g} {what}")
+        case Status(who=who, well=well, detail=detail):
+            return Words(who, "well in the end" if well else f"not well in the end: {detail}")
+        case Reported(instance=instance, host=host, kind=kind, cause=cause):
+            return Words(instance, f"{host} reports {kind}{f' ({cause})' if cause else ''}")
+        case Asked(instance=instance, request=request, vote=vote, event=event, owner=owner):
+            what = "vote" if vote else "notice"
+            return Words(instance, f"{owner.value} asks for a {what} about {event} ({request})")
+        case RejectArrived(process=process, request=request):
+            return Words(process, f"a reject of {request} arrives")
+        case Decided(process=process, request=request, result=result, overridden=overridden):
+            over = ", overridden" if overridden else ""
+            return Words(process, f"decides {request}: {result}{over}")
+        case Verdict(request=request, result=result):
+            return Words(AGENT, f"its verdict about {request} arrives: {result}")
+        case Recorded(request=request, result=result):
+            return Words(AGENT, f"history: {request} {result}")
+        case Notified(instance=instance, event=event):
+            return Words(instance, f"is told of {event}")
+        case ActionBegan(instance=instance, owner=owner, action=action):
+            return Words(instance, f"an action of {owner.value} begins ({action})")
+        case ActionEnded(action=action):
+            return Words(AGENT, f"action {action} is over")
+        case CommandBegan(instance=instance, name=name, purpose=purpose, command=command):
+            return Words(instance, f"command {name} {purpose.value} begins ({command})")
+        case CommandEnded(command=command, outcome=outcome):
+            return Words(AGENT, f"command {command}: {outcome}")
+        case CarriedOut(process=process, request=request):
+            return Words(process, f"carries out {request}")
+    raise TypeError(f"no words for {observation}")
