@@ -6,7 +6,7 @@ import contextvars
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -17,6 +17,13 @@ from hbtrio.simulate.trio_internals import Main, SteppedRun, Stop
 
 #: The process that a task belongs to.
 CURRENT: Final[contextvars.ContextVar[Process]] = contextvars.ContextVar("process")
+
+
+class Held(Protocol):
+    """What a process has of its kernel."""
+
+    def released(self) -> None:
+        """Called when the process has died."""
 
 
 class Process:
@@ -40,8 +47,10 @@ class Process:
         self.timeline = timeline
         self.trace = trace
         self.name = name
-        #: Called once, when it is killed or ends: what the kernel does then.
+        #: Called once, when it is killed or ends.
         self.at_death: list[Callable[[], object]] = []
+        #: What its kernel releases then.
+        self.held: dict[Held, None] = {}
         #: The exception that has ended it; None while it lives, after a kill and a regular end.
         self.error: BaseException | None = None
         #: Task steps and effects so far.
@@ -53,6 +62,7 @@ class Process:
         self._over = False
         #: Why it is frozen, with the time until which, if it was told for how long.
         self._frozen: dict[str, float | None] = {}
+        self._at_thaw: list[Callable[[], object]] = []
         self._planned: Entry | None = None
         self._before_task = False
         self._at_step: dict[int, Callable[[], object]] = {}
@@ -122,11 +132,21 @@ class Process:
             self.trace.event(self.name, "thawed", why)
             if not self._frozen:
                 self._poke(mid_pass=True)
+                actions, self._at_thaw = self._at_thaw, []
+                for action in actions:
+                    action()
 
     def _thaw_when_due(self, why: str) -> None:
         until = self._frozen.get(why)
         if until is not None and until <= self.timeline.now:
             self.thaw(why)
+
+    def when_running(self, action: Callable[[], object]) -> None:
+        """Calls an action of one of its threads: at once, or at the thaw; never if it is dead."""
+        if self._frozen:
+            self._at_thaw.append(action)
+        elif self.alive:
+            action()
 
     def kill(self) -> None:
         """Kills it (KILL): it never takes another step, and nothing is unwound.
@@ -141,9 +161,19 @@ class Process:
         self._over = True
         self._plan(None)
         self.machine.processes.remove(self)
-        callbacks, self.at_death = self.at_death, []
-        for callback in callbacks:
+        held, self.held = self.held, {}
+        for each in held:
+            each.released()
+        for callback in self.at_death:
             callback()
+
+    def hold(self, held: Held) -> None:
+        """Gives it something that its kernel releases when it dies, such as a connection."""
+        self.held[held] = None
+
+    def drop(self, held: Held) -> None:
+        """Takes something from it that it has released itself; does nothing if it is dead."""
+        self.held.pop(held, None)
 
     # -- faults at a step or an effect -------------------------------------------------------------
 

@@ -1,0 +1,85 @@
+"""Gives the host its end of a channel, without waiting, as a socket does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import trio
+
+from hbtrio.errors import os_reason
+from hbtrio.nursery.port import READ_BYTES, ChannelFault
+from hbtrio.simulate.connection import End
+from hbtrio.simulate.process import Process
+from hbtrio.simulate.virtio import VirtioPort
+
+
+class SimulatedPort:
+    """Implements :class:`~hbtrio.nursery.port.Port` over an end.
+
+    Args:
+        end: of the host's process; the port closes it.
+    """
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+
+    def send_nowait(self, data: bytes) -> int:
+        """See :class:`~hbtrio.nursery.port.Port`."""
+        with _faults():
+            return self._end.send(data)
+
+    def receive_nowait(self) -> bytes | None:
+        """See :class:`~hbtrio.nursery.port.Port`."""
+        with _faults():
+            return self._end.receive(READ_BYTES)
+
+    async def wait_readable(self) -> None:
+        """See :class:`~hbtrio.nursery.port.Port`."""
+        self._check()
+        await self._end.wait_readable()
+        await trio.lowlevel.checkpoint()
+        self._check()
+
+    async def wait_writable(self) -> None:
+        """See :class:`~hbtrio.nursery.port.Port`."""
+        self._check()
+        await self._end.wait_writable()
+        await trio.lowlevel.checkpoint()
+        self._check()
+
+    def close(self) -> None:
+        """See :class:`~hbtrio.nursery.port.Port`."""
+        self._end.close()
+
+    def _check(self) -> None:
+        if self._end.closed:
+            raise trio.ClosedResourceError("the port was closed")
+
+
+class SimulatedDialer:
+    """Implements :class:`~hbtrio.nursery.port.Dialer` for one process of a host.
+
+    Args:
+        process: whose ports they become.
+        ports: the channels by the paths of their sockets; read at each dial.
+    """
+
+    def __init__(self, process: Process, ports: Mapping[str, VirtioPort]) -> None:
+        self._process = process
+        self._ports = ports
+
+    def dial(self, path: str) -> SimulatedPort:
+        """See :class:`~hbtrio.nursery.port.Dialer`."""
+        port = self._ports.get(path)
+        if port is None:
+            raise ChannelFault("no such file or directory")
+        return SimulatedPort(port.connect(self._process))
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ChannelFault(os_reason(error)) from error
