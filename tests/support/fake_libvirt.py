@@ -172,8 +172,7 @@ class FakeLibvirt:
         await trio.lowlevel.checkpoint()
         if not self.installed:
             raise ProcessNotStarted("virsh", "No such file or directory")
-        assert env is not None
-        assert env["LC_ALL"] == "C"
+        assert env == {"LC_ALL": "C"}
         if "event" in argv:
             assert on_output is not None
             return await self._follow(on_output)

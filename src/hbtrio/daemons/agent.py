@@ -31,6 +31,7 @@ from hbtrio.nursery.agent.subjects import FleetSubjects
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.notifier import Notifier
+from hbtrio.nursery.time_guard import GuardRunner, run_guard
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.store.store import Store
 from hbtrio.system.runner import ProcessRunner
@@ -58,6 +59,7 @@ class AgentWorld:
         collecting: yields a function that ends garbage collection until the end of the block.
         clock: by which requests and commands expire.
         wall_clock: the current time with its zone.
+        run_guard: ticks the on-time guard.
         new_id: makes ids that are never reused.
     """
 
@@ -75,6 +77,7 @@ class AgentWorld:
     collecting: Callable[[], AbstractContextManager[Callable[[], None]]]
     clock: ProcessClock
     wall_clock: Callable[[], datetime]
+    run_guard: GuardRunner = run_guard
     new_id: Callable[[], str]
 
 
@@ -111,6 +114,7 @@ async def serve_agent(config: AgentConfig, file: str, world: AgentWorld) -> None
             new_command_id=world.new_id,
             wall_clock=world.wall_clock,
             clock=world.clock,
+            run_guard=world.run_guard,
         )
         # The APIs end first: what they have begun to answer needs all that is behind them.
         async with manager.keep_alive(), running as agent, trio.open_nursery() as apis:

@@ -27,6 +27,7 @@ from hbtrio.nursery.guest.device import Device
 from hbtrio.nursery.guest.event_scripts import EventScripts
 from hbtrio.nursery.guest.health_script import HealthScript
 from hbtrio.nursery.guest.voters import AllVoters, Voters
+from hbtrio.nursery.time_guard import GuardRunner, run_guard
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.system.sd_notify import ServiceManager
@@ -51,6 +52,7 @@ class GuestWorld:
         processes: opens what runs commands.
         reload: reads the configuration again; raises ConfigError.
         manager: the service manager.
+        run_guard: ticks the on-time guard.
         new_id: makes ids in 0..2^31-1.
     """
 
@@ -65,6 +67,7 @@ class GuestWorld:
     processes: Callable[[], AbstractAsyncContextManager[ProcessRunner]]
     reload: Callable[[], GuestConfig]
     manager: ServiceManager
+    run_guard: GuardRunner = run_guard
     new_id: Callable[[], int]
 
 
@@ -96,7 +99,9 @@ async def serve_guest(name: str, config: GuestConfig, world: GuestWorld) -> None
             manager.keep_alive(),
             trio.open_nursery() as nursery,
         ):
-            guest = Guest(_setup(name, config, world, processes, applications), guard)
+            guest = Guest(
+                _setup(name, config, world, processes, applications), guard, world.run_guard
+            )
 
             async def beat() -> None:
                 await guest.run()

@@ -35,12 +35,14 @@ from hbtrio.nursery.host.directory_watch import DirectoryWatch
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
 from hbtrio.nursery.host.events_watch import watch_events_file
+from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.memory import HostMemory, open_memory
 from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.host.subjects import HostSubjects
 from hbtrio.nursery.notifier import Notifier
 from hbtrio.nursery.port import Dialer
+from hbtrio.nursery.time_guard import GuardRunner, run_guard
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.system.sd_notify import ServiceManager
@@ -70,6 +72,8 @@ class HostWorld:
         collecting: yields a function that ends garbage collection until the end of the block.
         clock: by which requests and commands expire.
         wall_clock: the current time with its zone.
+        run_guard: ticks the on-time guard.
+        heap: keeps garbage collections short.
         new_id: makes ids in 0..2^31-1.
     """
 
@@ -90,6 +94,8 @@ class HostWorld:
     collecting: Callable[[], contextlib.AbstractContextManager[Callable[[], None]]]
     clock: ProcessClock
     wall_clock: Callable[[], datetime]
+    run_guard: GuardRunner = run_guard
+    heap: Callable[[], HeapFreezer] = HeapFreezer
     new_id: Callable[[], int]
 
 
@@ -122,6 +128,8 @@ async def serve_host(config: HostConfig, file: str, world: HostWorld) -> None:
                 new_id=world.new_id,
                 reports=Reports(world.wall_clock),
                 clock=world.clock,
+                run_guard=world.run_guard,
+                heap=world.heap(),
                 shed_log=world.log.shed,
                 log_lines_dropped=lambda: world.log.lines_dropped,
                 files=world.files,

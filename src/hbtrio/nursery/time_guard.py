@@ -18,6 +18,10 @@ from hbtrio.policy.time_guard import BEHIND_S, CALM_S, OnTimeGuard
 #: waiting. Returns whether a task of the source is still at work on more.
 Source = Callable[[], bool]
 
+#: Ticks a guard until cancelled: :func:`run_guard`, or what a simulation has in its place, which
+#: knows when a process has stood still.
+GuardRunner = Callable[[OnTimeGuard, Callable[[], bool]], Awaitable[object]]
+
 #: Longest wait for sources that are still at work, in seconds. A peer that sends without end
 #: postpones a decision by this much and no more.
 TAKE_IN_S: Final = 0.05
@@ -31,11 +35,12 @@ _PASSES: Final = 8
 _LOOK_S: Final = 0.001
 
 
-def _never() -> bool:
+def never_resting() -> bool:
+    """Says that a timeout may always be waiting."""
     return False
 
 
-async def run_guard(guard: OnTimeGuard, resting: Callable[[], bool] = _never) -> NoReturn:
+async def run_guard(guard: OnTimeGuard, resting: Callable[[], bool] = never_resting) -> NoReturn:
     """Ticks ``guard`` until cancelled. Every daemon runs it once.
 
     Args:

@@ -83,7 +83,7 @@ class ReaperLink:
         If this process is killed in between, the reaper finds the command by its environment.
 
         Args:
-            env: the environment that it shall have; None for that of this process.
+            env: variables beside those of this process, or in their place.
 
         Yields:
             the environment to start it with.
@@ -92,7 +92,7 @@ class ReaperLink:
             name = next(self._names)
             self._announced.add(name)
             self._send(f"?{name}\n")
-        given = dict(os.environ if env is None else env)
+        given = {**os.environ, **(env or {})}
         given.pop(reaper.COMMAND_VARIABLE, None)
         try:
             yield {reaper.COMMAND_VARIABLE: name, **given}

@@ -89,7 +89,7 @@ class ProcessRunner(Protocol):
         Args:
             argv: the program and its arguments; no shell is involved.
             max_output: how many bytes of each output to keep.
-            env: the whole environment; None is the daemon's.
+            env: variables beside the daemon's, or in their place.
             on_output: is called with each piece of standard output as it arrives; must not block.
 
         Raises:

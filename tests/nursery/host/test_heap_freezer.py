@@ -85,6 +85,17 @@ def test_what_exists_at_the_start_is_frozen() -> None:
         assert gc.get_freeze_count() > 1000
 
 
+def test_a_simulation_freezes_nothing() -> None:
+    gc.unfreeze()
+    frozen: list[None] = []
+    clock = _Clock()
+    with HeapFreezer(clock, lambda: frozen.append(None)):
+        clock.collection_s = 1.0
+        gc.collect()
+    assert len(frozen) == 2
+    assert gc.get_freeze_count() == 0
+
+
 async def test_with_many_channels_no_full_collection_is_long() -> None:
     took: list[float] = []
     began = 0.0

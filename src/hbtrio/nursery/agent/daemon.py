@@ -57,7 +57,7 @@ from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.notifier import Notifier
 from hbtrio.nursery.store_watch import StoreWatch
 from hbtrio.nursery.supervisor import Supervisor
-from hbtrio.nursery.time_guard import run_guard
+from hbtrio.nursery.time_guard import GuardRunner, run_guard
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.policy.time_guard import OnTimeGuard
@@ -151,6 +151,7 @@ async def open_agent(
     new_command_id: Callable[[], str],
     wall_clock: Callable[[], datetime],
     clock: ProcessClock | None = None,
+    run_guard: GuardRunner = run_guard,
 ) -> AsyncIterator[Agent]:
     """Runs an agent within the block; all calls to it have to end within the block, too.
 
@@ -164,6 +165,7 @@ async def open_agent(
         new_command_id: makes ids that are never reused.
         wall_clock: the wall clock of the store.
         clock: by which requests and commands expire; None for the system's.
+        run_guard: ticks the on-time guard.
 
     Raises:
         StoreFault: the store can't be read at the start.

@@ -29,7 +29,7 @@ from hbtrio.nursery.guest.outbox import Outbox
 from hbtrio.nursery.guest.rounds import GuestRounds
 from hbtrio.nursery.guest.session_driver import SessionDriver
 from hbtrio.nursery.guest.voters import Voters
-from hbtrio.nursery.time_guard import run_guard
+from hbtrio.nursery.time_guard import GuardRunner, run_guard
 from hbtrio.policy.time_guard import OnTimeGuard
 
 #: Seconds that the farewell may take on a channel that the host does not read.
@@ -53,10 +53,14 @@ class Guest:
     Args:
         setup: its device, voters and settings.
         guard: the process's on-time guard; :meth:`run` ticks it.
+        run_guard: ticks it.
     """
 
-    def __init__(self, setup: GuestSetup, guard: OnTimeGuard) -> None:
+    def __init__(
+        self, setup: GuestSetup, guard: OnTimeGuard, run_guard: GuardRunner = run_guard
+    ) -> None:
         self._guard = guard
+        self._run_guard = run_guard
         self._outbox = Outbox()
         self._health = GuestHealth(setup.health_script, setup.session.corrective_action, guard)
         self._rounds = GuestRounds(setup.voters, self._outbox, guard)
@@ -73,7 +77,7 @@ class Guest:
     async def run(self) -> None:
         """Runs until :meth:`stop` or cancellation; cancelled, it sends the host no farewell."""
         async with self._rounds.tasks.running(), trio.open_nursery() as nursery:
-            nursery.start_soon(run_guard, self._guard, self._resting)
+            nursery.start_soon(self._run_guard, self._guard, self._resting)
             nursery.start_soon(self._driver.run)
             nursery.start_soon(self._channel.run)
             nursery.start_soon(self._health.run)

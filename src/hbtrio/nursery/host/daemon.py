@@ -41,7 +41,6 @@ from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.drain import Drain
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsFile
-from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.link_status import LinkStatus
 from hbtrio.nursery.host.outside_rounds import OutsideRounds
 from hbtrio.nursery.host.overload_watch import OverloadWatch
@@ -54,7 +53,7 @@ from hbtrio.nursery.host.sightings import Sightings
 from hbtrio.nursery.host.watched import WatchedInstances
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.supervisor import Supervisor
-from hbtrio.nursery.time_guard import run_guard
+from hbtrio.nursery.time_guard import never_resting
 from hbtrio.policy.begin_by import ANY_TIME, BeginBy
 from hbtrio.policy.mass_failure import MassFailures
 from hbtrio.policy.time_guard import OnTimeGuard
@@ -89,7 +88,7 @@ class Host:
         self.clock = environment.clock
         self.guard = OnTimeGuard(trio.current_time())
         self.pacer = Pacer()
-        self.heap = HeapFreezer()
+        self.heap = environment.heap
         self.counts = HostCounts(environment.processes)
         self.reports.listen(self.counts.report)
         self.log_lines_dropped = environment.log_lines_dropped
@@ -206,7 +205,7 @@ class Host:
     def start(self) -> None:
         """Starts the host's tasks; called once."""
         keep = self.supervisor.keep
-        self._nursery.start_soon(run_guard, self.guard)
+        self._nursery.start_soon(self._environment.run_guard, self.guard, never_resting)
         self._nursery.start_soon(keep, "pacer", self.pacer.run)
         self._nursery.start_soon(keep, "discovery", self._discover)
         self._nursery.start_soon(keep, "overload", self.overload.run)

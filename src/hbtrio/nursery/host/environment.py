@@ -8,10 +8,12 @@ import attrs
 
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.directory_watch import DirectoryWatch
+from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.memory import HostMemory, nothing_remembered
 from hbtrio.nursery.host.reports import Reports
 from hbtrio.nursery.notifier import Notifier
 from hbtrio.nursery.port import Dialer
+from hbtrio.nursery.time_guard import GuardRunner, run_guard
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.system.boot_clock import process_clock
 from hbtrio.system.runner import ProcessRunner
@@ -37,5 +39,9 @@ class HostEnvironment:
     memory: HostMemory = attrs.field(factory=nothing_remembered)
     #: Tells whoever is on call; None: nobody is told.
     notifier: Notifier | None = None
+    #: Ticks the on-time guard.
+    run_guard: GuardRunner = run_guard
+    #: Keeps garbage collections short.
+    heap: HeapFreezer = attrs.field(factory=HeapFreezer)
     #: Runs ``virsh``; None: there is no libvirt.
     libvirt: ProcessRunner | None = None

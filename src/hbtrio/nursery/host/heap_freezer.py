@@ -29,17 +29,23 @@ class HeapFreezer:
     Args:
         cpu_time: this thread's CPU time, in seconds: on a busy machine it says more than the wall
             clock.
+        freeze: exempts all objects that exist.
     """
 
-    def __init__(self, cpu_time: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self,
+        cpu_time: Callable[[], float] = time.thread_time,
+        freeze: Callable[[], object] = gc.freeze,
+    ) -> None:
         #: How often the objects were frozen after the start.
         self.freezes = 0
         self._cpu_time = cpu_time
+        self._freeze = freeze
         self._began = 0.0
 
     def __enter__(self) -> Self:
         # What was imported and built so far lives as long as the process.
-        gc.freeze()
+        self._freeze()
         gc.callbacks.append(self._collecting)
         return self
 
@@ -52,5 +58,5 @@ class HeapFreezer:
         if phase == "start":
             self._began = self._cpu_time()
         elif self._cpu_time() - self._began >= LONG_S:
-            gc.freeze()
+            self._freeze()
             self.freezes += 1

@@ -6,7 +6,6 @@ can't be. The connection is read-only and needs no group. docs/libvirt.md has th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Final
@@ -66,7 +65,7 @@ class Virsh:
         self._guard = guard
         self._argv = ("virsh", "-r", "-q", "-c", uri)
         # virsh translates its text.
-        self._environment: Mapping[str, str] = {**os.environ, "LC_ALL": "C"}
+        self._environment: Mapping[str, str] = {"LC_ALL": "C"}
         #: Whether events are followed, and how often that has ended: some may have been missed.
         self.is_following = False
         self.gaps = 0
