@@ -48,7 +48,8 @@ class Drain:
 
     def __init__(self) -> None:
         self.begun = False
-        self._idle: set[trio.CancelScope] = set()
+        #: In the order in which they began, which is that in which they end.
+        self._idle: dict[trio.CancelScope, None] = {}
 
     @contextlib.contextmanager
     def idle(self, timeout_s: float) -> Iterator[trio.CancelScope]:
@@ -56,11 +57,11 @@ class Drain:
         with trio.move_on_after(timeout_s) as scope:
             if self.begun:
                 scope.cancel()
-            self._idle.add(scope)
+            self._idle[scope] = None
             try:
                 yield scope
             finally:
-                self._idle.discard(scope)
+                del self._idle[scope]
 
     def begin(self) -> None:
         """End all idle waits; later responses have ``Connection: close``."""

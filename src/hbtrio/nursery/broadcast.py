@@ -23,7 +23,8 @@ class Broadcast(Generic[T]):
 
     def __init__(self) -> None:
         self.recent: deque[T] = deque(maxlen=RECENT)
-        self._followers: set[trio.MemorySendChannel[T]] = set()
+        #: In the order in which they came, which is that in which they are woken.
+        self._followers: dict[trio.MemorySendChannel[T], None] = {}
         self._listeners: list[Callable[[T], None]] = []
 
     def listen(self, listener: Callable[[T], None]) -> None:
@@ -39,7 +40,7 @@ class Broadcast(Generic[T]):
             try:
                 follower.send_nowait(item)
             except (trio.WouldBlock, trio.BrokenResourceError):
-                self._followers.discard(follower)
+                del self._followers[follower]
                 follower.close()
 
     @contextmanager
@@ -51,10 +52,10 @@ class Broadcast(Generic[T]):
                 reader knows that it missed some.
         """
         send, receive = trio.open_memory_channel[T](queue)
-        self._followers.add(send)
+        self._followers[send] = None
         try:
             yield receive
         finally:
-            self._followers.discard(send)
+            self._followers.pop(send, None)
             send.close()
             receive.close()

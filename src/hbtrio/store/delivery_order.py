@@ -83,7 +83,7 @@ def ready(
     """
     for where, edge in ((BY_CLOCK, clock), (BY_WALL_CLOCK, now)):
         end(db, f"{where} <= ?", (edge,), OutboxState.UNDELIVERED, TOO_LATE, now)
-    names = {"busy": json.dumps(list(busy)), "resting": json.dumps(list(resting))}
+    names = {"busy": json.dumps(sorted(busy)), "resting": json.dumps(sorted(resting))}
     first: dict[str, Entry] = {}
     # Twice the limit, because an instance may have two rows: a verdict and the entry that it
     # passes. Verdicts come first, so entries without a slot don't displace them.

@@ -143,4 +143,4 @@ def _let_go(db: sqlite3.Connection, hostname: str, uuids: Collection[str]) -> in
         "UPDATE outbox SET state = 'queued', refused_since = NULL"
         " WHERE hostname = ? AND uuid = ? AND state = 'held'"
     )
-    return sum(changed(db, text, hostname, uuid) for uuid in uuids)
+    return sum(changed(db, text, hostname, uuid) for uuid in sorted(uuids))

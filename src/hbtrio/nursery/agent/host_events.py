@@ -110,7 +110,7 @@ class HostEvents:
         """
         known = {host.hostname for host in self._fleet.hosts.values()}
         known |= {bound.hostname for bound in self._fleet.instances.values()}
-        for hostname in await self._store.links.linked() & known:
+        for hostname in sorted(await self._store.links.linked() & known):
             self._fleet.awaited.add(hostname)
             self._miss(hostname)
 

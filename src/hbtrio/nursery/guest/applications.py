@@ -112,8 +112,9 @@ class Applications:
                 served = [one for one in streams if not has_reserved(one)]
                 if len(served) < len(streams):
                     self._log_shortage(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
-                    for stream in set(streams) - set(served):
-                        stream.socket.close()
+                    for stream in streams:
+                        if stream not in served:
+                            stream.socket.close()
                 else:
                     self._shortage.clear()
                 return served

@@ -67,7 +67,7 @@ class Brake:
         if self.closed:
             news = {uuid, *self._mass_failures.involved} - self._failed
             self._failed |= news
-            for one in news:
+            for one in sorted(news):
                 self._remember(one)
 
     def recall(self, holds: Iterable[HoldRecord]) -> frozenset[str]:
@@ -107,7 +107,7 @@ class Brake:
 
     def _open(self) -> None:
         if self.closed:
-            for uuid in ("", *self._failed):
+            for uuid in ("", *sorted(self._failed)):
                 self._memory.release(KIND, uuid)
         self._unheard.clear()
         self._released.set()

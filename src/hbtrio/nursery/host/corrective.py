@@ -125,7 +125,7 @@ class Corrective:
         for run in recollection.corrective_runs:  # the oldest first
             self._quota_of(run.uuid).restore(now - moment.since(run.at))
         pending = {hold.uuid for hold in recollection.holds if hold.kind == _PENDING}
-        for uuid in pending - self._runs.keys():
+        for uuid in sorted(pending - self._runs.keys()):
             self._tools.memory.release(_PENDING, uuid)
         return self.brake.recall(recollection.holds) | pending
 

@@ -75,7 +75,7 @@ class FoundChannels:
             self._paths[uuid] = paths
         after = {_key(path) for path in paths}
         others = {self._owners.get(path) for path in after}
-        self._owners.update(dict.fromkeys(after, uuid))
+        self._owners.update(dict.fromkeys(sorted(after), uuid))
         named = {self._by_path[path].uuid for path in before | after if path in self._by_path}
         # Those who lose a socket come first: no socket has two clients.
         self._update(*sorted((named | others) - {uuid, None}, key=str), uuid)

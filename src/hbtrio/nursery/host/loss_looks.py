@@ -108,7 +108,7 @@ class LossLooks:
             looks = await self._watch.look(uuids, LOSS_LOOK_S)
             held = {uuid for uuid in uuids if self._waits(uuid, looks[uuid])}
             self._held = (self._held - uuids) | held
-            for uuid in uuids - held:
+            for uuid in sorted(uuids - held):
                 self._decide(uuid, looks[uuid], nursery)
             uuids = held
             if held:
