@@ -76,6 +76,8 @@ def instance(guest: ScriptedGuest, **changes: Any) -> dict[str, Any]:
         "corrective_action": "reboot",
         "domain": "",
         "domain_state": "",
+        "open": None,
+        "restart_remaining_s": None,
     } | changes
 
 

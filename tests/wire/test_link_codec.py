@@ -45,7 +45,7 @@ from hbtrio.wire.link_messages import (
     SnapshotEnd,
     Welcome,
 )
-from hbtrio.wire.link_voters import LinkRequest, LinkVoter
+from hbtrio.wire.link_parts import LinkRequest, LinkRound, LinkVoter
 from hbtrio.wire.vocabulary import (
     CorrectiveAction,
     Event,
@@ -91,6 +91,8 @@ INSTANCE = Instance(
         LinkVoter("script", VoterHealth.NONE, "", 0, CorrectiveAction.NONE, ""),
     ),
     voters_unlisted=3,
+    open=LinkRound(True, Event.STOP, 8.5),
+    restart_remaining_s=120.5,
 )
 REPORT = LinkReport(
     number=7,
@@ -121,7 +123,8 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '"notification":"revocable","answer":"reject","reason":"busy",'
         '"time":"2026-01-01T00:00:01+00:00"}},{"name":"script","health":"none","since":"",'
         '"interval_ms":0,"corrective_action":"none","reason":"","last":null}],'
-        '"voters_unlisted":3}',
+        '"voters_unlisted":3,"open":{"vote":true,"event":"stop","remaining_s":8.5},'
+        '"restart_remaining_s":120.5}',
     ),
     (SnapshotEnd(2), '{"type":"snapshot_end","count":2}'),
     (Gone("u-1", "removed"), '{"type":"gone","uuid":"u-1","reason":"removed"}'),
@@ -204,11 +207,13 @@ def test_an_older_host_does_not_say_why(name: str) -> None:
     assert got == attrs.evolve(INSTANCE, **{name: ""})
 
 
-def test_an_older_host_does_not_report_voters() -> None:
+def test_an_older_host_reports_neither_voters_nor_windows() -> None:
     line = json.loads(LITERAL[1][1])
-    del line["voters"], line["voters_unlisted"]
+    del line["voters"], line["voters_unlisted"], line["open"], line["restart_remaining_s"]
     got = decode_from_host(json.dumps(line).encode())
-    assert got == attrs.evolve(INSTANCE, voters=None, voters_unlisted=0)
+    assert got == attrs.evolve(
+        INSTANCE, voters=None, voters_unlisted=0, open=None, restart_remaining_s=None
+    )
 
 
 @pytest.mark.parametrize(
@@ -305,6 +310,8 @@ def changed(cls: type[LinkMessage], **members: Any) -> bytes:
         (Instance, {"heartbeating": 1}),
         (Instance, {"voters": json.loads(LITERAL[1][1])["voters"] * 9}),
         (Instance, {"voters_unlisted": -1}),
+        (Instance, {"restart_remaining_s": 86_401}),
+        (Instance, {"open": {"vote": True, "event": "stop", "remaining_s": -1}}),
         (LinkReport, {"reason": "x" * (MAX_TEXT + 1)}),
         (LinkReport, {"number": 2**63}),
         (Reply, {"seconds": -1}),

@@ -9,19 +9,18 @@ import msgspec
 import trio
 
 from hbtrio.api.fleet_status import NOT_KNOWN, fleet_instance
+from hbtrio.api.fleet_windows import own_entry, own_rounds
 from hbtrio.api.voters import voter_lines
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.looks import NotSeen
-from hbtrio.nursery.agent.open_rounds import OpenRound, kind_of
 from hbtrio.store.records import InstanceRecord
 from hbtrio.wire.operator import (
     FleetInstanceDetail,
     FleetInstanceLine,
     LookLine,
     NextLossLine,
-    RoundEntry,
 )
-from hbtrio.wire.vocabulary import CorrectiveAction, NotificationType, window_of
+from hbtrio.wire.vocabulary import CorrectiveAction
 
 #: What the VIM does nothing about.
 _NOTHING = (None, "", CorrectiveAction.NONE, CorrectiveAction.LOG, CorrectiveAction.UNKNOWN)
@@ -30,7 +29,7 @@ _NOTHING = (None, "", CorrectiveAction.NONE, CorrectiveAction.LOG, CorrectiveAct
 def fleet_detail(agent: Agent, bound: InstanceRecord) -> FleetInstanceDetail:
     """One instance."""
     now = trio.current_time()
-    line = fleet_instance(agent, bound, now)
+    line = fleet_instance(agent, bound, own_rounds(agent), now)
     since = agent.fleet.since(bound.uuid)
     live = agent.fleet.live(bound.uuid)
     members: dict[str, Any] = msgspec.structs.asdict(line)
@@ -40,7 +39,7 @@ def fleet_detail(agent: Agent, bound: InstanceRecord) -> FleetInstanceDetail:
         since=None if since is None else _time_of(agent, since, now),
         action=next((str(one.name) for one in actions if one.uuid == bound.uuid), ""),
         rounds=tuple(
-            _round(one, now) for one in agent.rounds.ends.open if one.record.uuid == bound.uuid
+            own_entry(one, now) for one in agent.rounds.ends.open if one.record.uuid == bound.uuid
         ),
         next_loss=_next_loss(agent, bound, line),
         voters=None if live is None else voter_lines(live.voters),
@@ -73,17 +72,6 @@ async def fleet_look(agent: Agent, bound: InstanceRecord) -> LookLine:
 def _time_of(agent: Agent, at: float, now: float) -> str:
     ago = timedelta(seconds=now - at)
     return (agent.wall_clock() - ago).isoformat(timespec="seconds")
-
-
-def _round(current: OpenRound, now: float) -> RoundEntry:
-    record = current.record
-    kind = NotificationType.REVOCABLE if record.vote else NotificationType.IRREVOCABLE
-    return RoundEntry(
-        kind=kind_of(record),
-        event=str(record.event),
-        window=str(window_of(record.event, kind)),
-        remaining_s=round(max(0.0, current.machine.agrees_at - now), 3),
-    )
 
 
 def _next_loss(agent: Agent, bound: InstanceRecord, line: FleetInstanceLine) -> NextLossLine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import attrs
@@ -10,8 +10,10 @@ import trio
 
 import hbtrio
 from hbtrio.api.common import files_line
+from hbtrio.api.fleet_windows import open_entry, own_rounds, restart_left_s
 from hbtrio.nursery.agent.daemon import Agent
 from hbtrio.nursery.agent.fleet_actions import AgentActions
+from hbtrio.nursery.agent.open_rounds import OpenRound
 from hbtrio.store.records import InstanceRecord
 from hbtrio.wire.link_messages import Instance
 from hbtrio.wire.operator import (
@@ -44,15 +46,20 @@ async def fleet_status(agent: Agent, actions: AgentActions) -> bytes:
     votes would wait. Of what changes meanwhile, one part may be older than another.
     """
     now = trio.current_time()
+    rounds = own_rounds(agent)
     instances = [bound for _, bound in sorted(agent.fleet.instances.items())]
     unregistered = [
         (one, name) for name in sorted(agent.fleet.sessions) for one in _unregistered(agent, name)
     ][:_UNREGISTERED]
+
+    def line_of(bound: InstanceRecord) -> FleetInstanceLine:
+        return fleet_instance(agent, bound, rounds, now)
+
     return encode_fleet(
         {
             "agent": encode(_agent(agent, actions)),
             "hosts": encode(_hosts(agent, instances, now)),
-            "instances": await _array(instances, lambda bound: fleet_instance(agent, bound, now)),
+            "instances": await _array(instances, line_of),
             "unregistered": await _array(unregistered, _unregistered_line),
         }
     )
@@ -180,8 +187,17 @@ def link_of(agent: Agent, name: str, now: float) -> tuple[str, float | None]:
     return ("lost" if down_s >= agent.config.link.grace_s else "down"), down_s
 
 
-def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInstanceLine:
-    """One instance: the host it is bound to, and what that host last reported."""
+def fleet_instance(
+    agent: Agent, bound: InstanceRecord, rounds: Mapping[str, OpenRound], now: float
+) -> FleetInstanceLine:
+    """One instance: the host it is bound to, and what that host last reported.
+
+    Args:
+        agent: the agent.
+        bound: the instance.
+        rounds: the agent's open votes and notices, see :func:`own_rounds`.
+        now: trio's time.
+    """
     live = agent.fleet.live(bound.uuid)
     link, _ = link_of(agent, bound.hostname, now)
     if live is None:
@@ -199,6 +215,7 @@ def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInst
             heartbeating=False,
             health="unknown",
         )
+    passed_s = now - agent.fleet.heard_at(bound.hostname, bound.uuid)
     return FleetInstanceLine(
         uuid=bound.uuid,
         hostname=bound.hostname,
@@ -220,6 +237,8 @@ def fleet_instance(agent: Agent, bound: InstanceRecord, now: float) -> FleetInst
         corrective_action=live.corrective_action,
         domain=live.domain,
         domain_state=live.domain_state,
+        open=open_entry(live, passed_s, rounds.get(bound.uuid), now, linked=link == "up"),
+        restart_remaining_s=restart_left_s(live, passed_s, linked=link == "up"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hbtrio.wire.link_voters import LinkRequest, LinkVoter
+from hbtrio.wire.link_parts import LinkRequest, LinkVoter
 from hbtrio.wire.operator import VoterLine, VoterRequestLine
 from hbtrio.wire.vocabulary import NotificationType
 

@@ -15,7 +15,7 @@ from hbtrio.wire.link_messages import (
     Instance,
     LinkMessage,
 )
-from hbtrio.wire.link_voters import LinkRequest, LinkVoter
+from hbtrio.wire.link_parts import LinkRequest, LinkRound, LinkVoter
 
 #: The longest line of a link, in bytes: a report's reason and an action's output fit easily.
 MAX_LINK_LINE: Final = 16384
@@ -82,7 +82,7 @@ def _utf8(value: Any) -> Any:
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, tuple):
         return tuple(map(_utf8, value))
-    if isinstance(value, LinkVoter | LinkRequest):
+    if isinstance(value, LinkVoter | LinkRequest | LinkRound):
         return {
             field.name: _utf8(getattr(value, field.name)) for field in attrs.fields(type(value))
         }

@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Final
 import attrs
 import msgspec
 
-from hbtrio.wire.link_voters import Voters
+from hbtrio.wire.link_parts import LinkRound, Remaining, Voters
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, Health, VoteResult
 
 #: Sent by both ends. A peer with another version gets a ``goodbye`` that names both versions.
@@ -80,7 +80,10 @@ class Instance:
     the host's limits. ``why`` is the reason for the state or the illness; "" if the instance is
     well, or if the host is too old to send it. ``domain`` is libvirt's name of the instance, and
     ``domain_state`` its state in words, such as ``paused: saving``; "" if libvirt does not know it
-    or is not asked, or if the host is too old to send it.
+    or is not asked, or if the host is too old to send it. ``voters`` is None if the guest or the
+    host does not report them; the guest has ``voters_unlisted`` others. ``open`` and
+    ``restart_remaining_s`` are its open windows; None if there is none, or if the host is too old
+    to send them.
     """
 
     TYPE: ClassVar[str] = "instance"
@@ -101,6 +104,8 @@ class Instance:
     domain_state: Name = ""
     voters: Voters = None
     voters_unlisted: Period = 0
+    open: LinkRound | None = None
+    restart_remaining_s: Remaining | None = None
 
 
 @attrs.frozen

@@ -191,7 +191,7 @@ async def test_at_an_agent(tmp_path: Path) -> None:
         assert fact(called, "Link") == "up (its host's, to this agent)"
         no_vim = "nothing is done: this agent has no VIM: it keeps the loss in its history"
         assert fact(called, "Next loss") == no_vim
-        assert fact(called, "In progress") == "vote on stop: VOTE window, 12 s left"
+        assert fact(called, "In progress") == "vote on stop: VOTE window, 9 s left"
         assert called.lines[-1].endswith("  heartbeating: init answered")
         await world.cut()
         await world.host.settle()

@@ -175,7 +175,7 @@ async def of_host(world: AgentWorld, hostname: str = HOSTNAME) -> dict[str, Any]
 def of_instance(world: AgentWorld, uuid: str = VM) -> tuple[str, str, str]:
     """An instance in the agent's status: its name, state, and why."""
     bound = world.agent.fleet.instance(uuid)
-    found = fleet_instance(world.agent, bound, trio.current_time())
+    found = fleet_instance(world.agent, bound, {}, trio.current_time())
     return found.name, found.state, found.why
 
 

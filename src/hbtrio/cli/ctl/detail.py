@@ -132,14 +132,13 @@ def in_progress(one: AnyDetail) -> Iterator[str]:
     """What is in progress on an instance, each with the time left."""
     if one.action:
         yield f"the action {one.action}"
-    if not isinstance(one, InstanceDetail):
-        yield from map(_round, one.rounds)
-        return
     if one.open is not None:
         yield _round(one.open)
+    elif not isinstance(one, InstanceDetail):
+        yield from map(_round, one.rounds)
     if one.restart_remaining_s is not None:
         yield f"RESTART window, {one.restart_remaining_s:.0f} s left"
-    if one.owner:
+    if isinstance(one, InstanceDetail) and one.owner:
         yield f"owner: {one.owner}"
 
 

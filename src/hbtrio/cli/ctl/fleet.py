@@ -21,7 +21,7 @@ from hbtrio.cli.ctl.table import (
     write_table,
 )
 from hbtrio.cli.ctl.times import moment
-from hbtrio.cli.ctl.views import file_lines
+from hbtrio.cli.ctl.views import file_lines, going_on
 from hbtrio.wire.operator import FleetHostLine, FleetInstanceLine, FleetStatus
 
 _LINK_COLOURS: Final = {"up": "good", "down": "warn", "lost": "bad", "never": "bad"}
@@ -116,8 +116,8 @@ def _note(host: FleetHostLine) -> str:
 
 def doing(instance: FleetInstanceLine, actions: dict[str, str]) -> str:
     """What is in progress, or the reason for the instance's state."""
-    action, state = actions.get(instance.uuid), instance.domain_state
-    note = f"{action} in progress" if action else instance.why
+    state = instance.domain_state
+    note = going_on(instance, actions.get(instance.uuid)) or instance.why
     if instance.heartbeating or not state or state in note:
         return note
     return f"{note}; libvirt: {state}" if note else f"libvirt: {state}"

@@ -29,6 +29,7 @@ from hbtrio.wire.operator import (
     AnyEventLine,
     EventLine,
     FilesLine,
+    FleetInstanceLine,
     HostLine,
     InstanceLine,
     PolicyLine,
@@ -209,15 +210,20 @@ def _word(value: object) -> str:
     return str(value)
 
 
+def going_on(one: InstanceLine | FleetInstanceLine, action: str | None) -> str:
+    """What is in progress on an instance; "" for nothing."""
+    texts = [f"{action} in progress"] if action else []
+    if one.open is not None:
+        texts.append(f"{one.open.kind} {one.open.event}, {one.open.remaining_s:.0f} s left")
+    if one.restart_remaining_s is not None:
+        texts.append(f"RESTART, {one.restart_remaining_s:.0f} s left")
+    return "; ".join(texts)
+
+
 def latest_words(one: InstanceLine, action: str | None) -> str:
     """What is in progress, or the last event."""
-    going_on = [f"{action} in progress"] if action else []
-    if one.open is not None:
-        going_on.append(f"{one.open.kind} {one.open.event}, {one.open.remaining_s:.0f} s left")
-    if one.restart_remaining_s is not None:
-        going_on.append(f"RESTART, {one.restart_remaining_s:.0f} s left")
-    if going_on:
-        return "; ".join(going_on)
+    if progress := going_on(one, action):
+        return progress
     if one.health == "unhealthy" and one.health_reason:
         return f"unhealthy: {one.health_reason}"
     if one.last is None or _overtaken(one, one.last):

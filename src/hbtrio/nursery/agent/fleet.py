@@ -47,6 +47,8 @@ class Fleet:
         self._live: dict[tuple[str, str], Instance] = {}
         #: Since when they are in their states, on trio's clock, as far as this process was told.
         self._since: dict[tuple[str, str], float] = {}
+        #: When they were reported last, on trio's clock.
+        self._heard: dict[tuple[str, str], float] = {}
         #: Last names of instances that their hosts don't report, by hostname and uuid.
         self._names: dict[str, dict[str, str]] = {}
 
@@ -125,6 +127,14 @@ class Fleet:
         bound = self.instances.get(uuid)
         return None if bound is None else self._since.get((bound.hostname, uuid))
 
+    def heard_at(self, hostname: str, uuid: str) -> float:
+        """Returns when a host reported an instance last, on trio's clock.
+
+        Raises:
+            KeyError: it has not reported it.
+        """
+        return self._heard[hostname, uuid]
+
     def may_be_heartbeating(self, uuid: str) -> bool:
         """Returns whether an instance counts as heartbeating, or its host may still report so."""
         bound = self.instances.get(uuid)
@@ -151,11 +161,12 @@ class Fleet:
         if instance is None:
             self._keep_name(hostname, uuid, self._live.pop(key, None))
             self._since.pop(key, None)
+            self._heard.pop(key, None)
         else:
             before = self._live.get(key)
             if before is None or before.state != instance.state:
                 self._since[key] = trio.current_time()
-            self._live[key] = instance
+            self._live[key], self._heard[key] = instance, trio.current_time()
             if instance.name:
                 self._names.get(hostname, {}).pop(uuid, None)
 
@@ -197,7 +208,7 @@ class Fleet:
         self._names.pop(hostname, None)
         kept = set(but)
         for key in [key for key in self._live if key[0] == hostname and key[1] not in kept]:
-            del self._live[key], self._since[key]
+            del self._live[key], self._since[key], self._heard[key]
 
     def forget_link(self, hostname: str) -> None:
         """Ends the wait for a host's link."""

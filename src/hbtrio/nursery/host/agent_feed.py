@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import trio
+
 from hbtrio.fsm.known_domains import Domain
 from hbtrio.net.link_session import LinkSession
 from hbtrio.nursery.host.channel import Channel
@@ -17,6 +19,7 @@ from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.host.voters import voters_of
 from hbtrio.nursery.wakeup import WakeUp
+from hbtrio.nursery.windows import BallotWindow
 from hbtrio.policy.report_queue import ReportQueue
 from hbtrio.wire.link_messages import (
     MAX_NAME,
@@ -28,6 +31,7 @@ from hbtrio.wire.link_messages import (
     LinkReport,
     SnapshotEnd,
 )
+from hbtrio.wire.link_parts import MAX_REMAINING_S, LinkRound
 
 #: Reports taken from the queue at a time.
 _BATCH: Final = 64
@@ -133,7 +137,9 @@ class AgentFeed:
 
 def instance_of(channel: Channel, domain: Domain | None = None) -> Instance:
     """Makes the link message with an instance's state, and what libvirt knows of it."""
-    beat, profile = channel.heartbeat, channel.heartbeat.profile
+    beat, profile, current = channel.heartbeat, channel.heartbeat.profile, channel.round
+    # A window that is no longer needed closes a moment later.
+    restart = channel.restart.window if beat.is_expected_back else None
     return Instance(
         uuid=channel.uuid,
         name=profile.name,
@@ -152,7 +158,15 @@ def instance_of(channel: Channel, domain: Domain | None = None) -> Instance:
         domain_state="" if domain is None else domain.state.words[:MAX_NAME],
         voters=voters_of(channel),
         voters_unlisted=channel.voters.unlisted,
+        open=None
+        if current is None
+        else LinkRound(current.is_vote, current.event, _left_s(current.window)),
+        restart_remaining_s=None if restart is None else _left_s(restart),
     )
+
+
+def _left_s(window: BallotWindow) -> float:
+    return round(min(window.remaining_s(trio.current_time()), MAX_REMAINING_S), 3)
 
 
 def _reason(channel: Channel) -> str:

@@ -284,6 +284,7 @@ class Channel:
             ActionNotify(opened.invocation_id, event, notification, timeout_ms=seconds * 1000)
         )
         self._pace()
+        self.changed()
         return opened
 
     def _round_over(self, current: Round) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.policy.reported_voters import ReportedRequest
-from hbtrio.wire.link_voters import LinkRequest, LinkVoter
+from hbtrio.wire.link_parts import LinkRequest, LinkVoter
 from hbtrio.wire.vocabulary import VoterHealth
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from hbtrio.wire.operator.files import FilesLine
+from hbtrio.wire.operator.host import Remaining, RoundEntry
 from hbtrio.wire.operator.words import (
     AgentCommandsWord,
     Body,
@@ -108,6 +109,8 @@ class FleetInstanceLine(Body, frozen=True, kw_only=True):
     domain_state: Annotated[
         str, Meta(description="libvirt's state and reason, such as paused: saving.")
     ] = ""
+    open: RoundEntry | None = None
+    restart_remaining_s: Remaining | None = None
 
 
 class UnregisteredLine(Body, frozen=True, kw_only=True):

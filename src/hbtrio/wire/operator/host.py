@@ -23,7 +23,7 @@ from hbtrio.wire.operator.words import (
     WindowWord,
 )
 
-_Remaining = Annotated[float, Meta(description="Seconds until it ends.")]
+Remaining = Annotated[float, Meta(description="Seconds until it ends.")]
 
 
 class EventsFaultLine(Body, frozen=True, kw_only=True):
@@ -159,7 +159,7 @@ class RoundEntry(Body, frozen=True, kw_only=True):
     kind: Annotated[str, Meta(extra_json_schema={"enum": ["vote", "notice"]})]
     event: EventWord
     window: WindowWord = ""
-    remaining_s: _Remaining
+    remaining_s: Remaining
 
 
 class InstanceLine(Body, frozen=True, kw_only=True):
@@ -185,7 +185,7 @@ class InstanceLine(Body, frozen=True, kw_only=True):
     windows_s: Windows = field(default_factory=dict)
     corrective_action: CorrectiveWord = ""
     open: RoundEntry | None = None
-    restart_remaining_s: _Remaining | None = None
+    restart_remaining_s: Remaining | None = None
     last: Annotated[EventLine | None, Meta(description="The last event.")] = None
     path: str = ""
     domain: Annotated[

@@ -6,10 +6,12 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hbtrio.cli.ctl.board.model import EVENTS, FILTER, Board
 from hbtrio.cli.ctl.board.rows import ORDERS
 from hbtrio.cli.ctl.feed import Away, Seen, SeenOne
+from hbtrio.wire.operator import RoundEntry
 from support.board_cases import (
     board_of,
     fleet_status,
@@ -198,6 +200,16 @@ def test_a_fleet() -> None:
     board = Board("unix:/x").learned(Seen(fleet_status(3), 100.0))
     assert board.fleet
     assert [row.host for row in board.shown] == ["compute-0", "compute-1", "compute-0"]
+
+
+def test_an_agents_windows_count_down_too() -> None:
+    vote = RoundEntry(kind="vote", event="stop", window="VOTE", remaining_s=5.0)
+    fleet = fleet_status(2)
+    one = replace(fleet.instances[0], open=vote, restart_remaining_s=40.0)
+    board = Board("unix:/x").learned(Seen(fleet, 90.0)).learned(SeenOne(one, 100.0))
+    found = [(row.name, window.title, window.deadline) for row, window in board.windows]
+    assert found == [("vm-0", "vote stop", 105.0), ("vm-0", "RESTART", 140.0)]
+    assert board.rows[one.uuid].why == "vote stop is open; RESTART is open"
 
 
 def test_windows_have_a_deadline() -> None:

@@ -70,18 +70,17 @@ def row_of(
         actions: the actions in progress, by uuid.
         received: when the report was received, on trio's clock.
     """
-    windows: tuple[Window, ...] = ()
+    windows = tuple(_windows(instance, received))
     if isinstance(instance, InstanceLine):
-        windows = tuple(_windows(instance, received))
         why = latest_words(instance, actions.get(instance.uuid))
-        if windows:
-            why = "; ".join(f"{one.title} is open" for one in windows)
-        if instance.not_acted:
-            why = f"{why}; not acted: {instance.not_acted}"
         host, trip, missed = "", instance.round_trip_ms, instance.missed
     else:
         why, host = doing(instance, actions), instance.hostname
         trip = missed = None
+    if windows:
+        why = "; ".join(f"{one.title} is open" for one in windows)
+    if isinstance(instance, InstanceLine) and instance.not_acted:
+        why = f"{why}; not acted: {instance.not_acted}"
     return Row(
         uuid=instance.uuid,
         name=printable(shown_name(instance) or instance.uuid),
@@ -97,7 +96,7 @@ def row_of(
     )
 
 
-def _windows(instance: InstanceLine, received: float) -> list[Window]:
+def _windows(instance: InstanceLine | FleetInstanceLine, received: float) -> list[Window]:
     found = []
     if (one := instance.open) is not None:
         whole_s = instance.windows_s.get(one.window, 0.0)

@@ -1,11 +1,11 @@
-"""The voters of an instance, as a host reports them to its agent.
+"""Parts of an instance's state, as a host reports it to its agent: open windows, and voters.
 
 The texts are those of a guest, which its host has made plain and cut.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import attrs
 import msgspec
@@ -25,6 +25,18 @@ Reason = Annotated[str, msgspec.Meta(max_length=MAX_VOTER_REASON_BYTES)]
 #: RFC 3339, with offset, to the second.
 Moment = Annotated[str, msgspec.Meta(max_length=40)]
 Interval = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+#: What is left of a window when it is reported, in seconds, at most.
+MAX_REMAINING_S: Final = 86_400.0
+Remaining = Annotated[float, msgspec.Meta(ge=0, le=MAX_REMAINING_S)]
+
+
+@attrs.frozen
+class LinkRound:
+    """A vote or notice that is open on an instance."""
+
+    vote: bool
+    event: Event
+    remaining_s: Remaining
 
 
 @attrs.frozen
