@@ -87,7 +87,7 @@ class Driver(RuleBasedStateMachine):
         self.over = True
         #: Whether it came back since, and whether an alarm was raised about it.
         self.returned = self.alarmed = False
-        #: A guest was up and did not exit since; and so when a notice was opened.
+        #: A guest was up and did not exit since, unless told to; and so when a notice was opened.
         self.guest = self.guest_told = False
         self.expiring = False
         #: The present step is a change that libvirt reports.
@@ -443,12 +443,19 @@ class Driver(RuleBasedStateMachine):
         before = self.beat.state
         effects = self.beat.received(Exit("bye"), self.now)
         self.forget()
-        if before is not S.RESTARTING:
+        if before is not S.RESTARTING and not self.is_told_to_restart:
             self.guest = False
         if before in FREEZING:
             self.suspended_by = ""
             self.over = True
         self.take(effects, before)
+
+    @property
+    def is_told_to_restart(self) -> bool:
+        """Whether the guest was notified of a restart: if it exits then, it is expected back."""
+        notice = self.notice
+        restarts = notice and EVENT_TABLE[notice].effect is ExpectedEffect.RESTARTS
+        return bool(restarts) and self.guest_told
 
     def forget(self) -> None:
         self.proof_at = -math.inf
@@ -606,6 +613,7 @@ class Driver(RuleBasedStateMachine):
         effects = report()
         after, outage = self.beat.state, self.beat.situation.outage
         self.guest = self.beat.situation.presence in GUEST_KNOWN
+        self.guest_told = self.guest_told and self.guest
         if after is not before:
             self.forget()
             self.what = outage.event
@@ -732,6 +740,18 @@ def test_a_freeze_that_libvirt_saw_is_over_with_an_answer() -> None:
     driver.stand_still(span_s=5.0)
     driver.live()
     driver.die(greets=False)
+    assert driver.beat.state is S.LOST
+
+
+def test_a_guest_that_leaves_for_a_restart_that_was_announced_is_expected_back() -> None:
+    """Found by chance once: a command restarts its VM before the notice is over."""
+    driver = Driver()
+    driver.start(now=0, threshold=0, reporting=True, beats=True)
+    driver.open_notice(event=Event.REBOOT)
+    driver.say_exit()
+    driver.correct(stops=False)
+    driver.behave(delay=None)
+    driver.wait(span_s=driver.beat.profile.restart_s + 1.0)
     assert driver.beat.state is S.LOST
 
 
