@@ -311,14 +311,21 @@ async def test_a_command_that_failed_after_a_reset_is_not() -> None:
         assert world.channel(machine.guest).restart.window is not None
 
 
-async def test_a_command_that_was_killed_at_its_time_limit_is_not() -> None:
-    async with libvirt_world(run=HANGS) as world:
+async def test_a_command_that_was_killed_at_its_time_limit_is_not(store: MemoryStore) -> None:
+    """It counts, in the next run of the host as well: the VM may have been reset."""
+    once = attrs.evolve(COMMANDS, per_hour=1)
+    async with libvirt_world(run=HANGS, memory=store.memory(), commands=once) as world:
         machine = await running(world)
         falls_silent(machine.guest)
         await world.sleep(110)
         assert [report.outcome for report in told(world, "corrective")] == ["timed-out"]
         assert len(started(world)) == 1
         assert world.channel(machine.guest).restart.window is not None
+        # At the end of RESTART it is lost again, and the limit is used up.
+        await world.sleep(60)
+        assert [report.cause for report in told(world, "not-acted")] == ["limit"]
+        assert len(started(world)) == 1
+        assert len((await store.recall()).corrective_runs) == 1
 
 
 @pytest.mark.parametrize("away_s", [0.5, 1.5])

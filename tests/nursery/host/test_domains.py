@@ -111,6 +111,23 @@ async def test_restarts_are_counted(world: HostWorld) -> None:
     assert domains.restarts("unknown") is None
 
 
+async def test_restarts_are_unknown_while_no_events_are_followed(world: HostWorld) -> None:
+    machine = await running(world)
+    domains, uuid = world.host.domains, machine.guest.uuid
+    before = domains.restarts(uuid)
+    assert before is not None
+    world.libvirt.stop()
+    await world.sleep(1)
+    assert domains.of(uuid) is not None
+    assert domains.restarts(uuid) is None
+    world.libvirt.restart()
+    await world.sleep(10)
+    # There may have been one in between.
+    after = domains.restarts(uuid)
+    assert after is not None
+    assert after > before
+
+
 async def test_traffic_is_asked_for(world: HostWorld) -> None:
     machine = await running(world)
     machine.domain.requests, machine.domain.packets = 20, 3
