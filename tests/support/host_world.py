@@ -433,8 +433,12 @@ class HostWorld(FakeTime):
                 await trio.sleep_forever()
         self._host_ended.set()
 
-    async def restart_host(self, memory: HostMemory, *, away_s: float = 0.0) -> None:
-        """Ends the host, and starts another ``away_s`` later that has this memory."""
+    async def restart_host(self, memory: HostMemory, *, away_s: float = 0.0, **config: Any) -> None:
+        """Ends the host, and starts another ``away_s`` later that has this memory.
+
+        ``config`` has the keys of its configuration that differ from now on.
+        """
+        self._config = attrs.evolve(self._config, **config)
         await self.stop_host()
         await trio.sleep(away_s)
         reports = Reports(self._environment.reports.now)

@@ -75,6 +75,10 @@ class MemoryStore:
         """What the next run of the host would be given."""
         return await self._store.recall()
 
+    async def forget(self, uuid: str) -> None:
+        """Forgets an instance, as a run does for which it is gone."""
+        await self._store.keep(Changes(forgotten=(uuid,)))
+
     def _moment(self) -> Moment:
         return Moment(self.boot_id, trio.current_time(), wall_clock().timestamp())
 

@@ -29,7 +29,7 @@ class Brake:
 
     Args:
         mass_failures: recognises mass failures, and knows whom the last one involves.
-        is_silent: whether an instance has failed and is not back.
+        is_silent: whether an instance that has failed is not back, and may come back.
         memory: remembers that it is closed, and who has failed.
     """
 
@@ -48,8 +48,6 @@ class Brake:
         #: The instances that failed together since it was closed, or alone.
         self._failed: set[str] = set()
         self._memory = memory
-        #: Those that failed in an earlier run of the host, and were not heard since.
-        self._unheard: set[str] = set()
 
     @property
     def closed(self) -> bool:
@@ -71,18 +69,15 @@ class Brake:
                 self._remember(one)
 
     def recall(self, holds: Iterable[HoldRecord]) -> frozenset[str]:
-        """Takes what an earlier run of the host has left; returns who failed while it was closed.
-
-        They count as silent until they are heard.
-        """
+        """Takes what an earlier run has left; returns who failed while the brake was closed."""
         kept = {hold.uuid for hold in holds if hold.kind == KIND}
         if kept and not self.closed:
             text = "the brake is closed, as it was before the host's restart"
             _log.warning(text, extra=fields("brake"))
             self._released = trio.Event()
-        self._failed |= kept - {""}
-        self._unheard = kept - {""}
-        return frozenset(self._unheard)
+        kept -= {""}
+        self._failed |= kept
+        return frozenset(kept)
 
     def _remember(self, uuid: str) -> None:
         self._memory.hold(HoldRecord(KIND, uuid, "a mass failure", self._memory.moment.epoch_s))
@@ -94,12 +89,10 @@ class Brake:
         return was_closed
 
     def changed(self, uuid: str) -> None:
-        """Handles a change of an instance, which may be back."""
+        """Handles a change of an instance, which may be back or gone."""
         if not self.closed or uuid not in self._failed:
             return
-        if not self._is_silent(uuid):
-            self._unheard.discard(uuid)
-        silent = sum(one in self._unheard or self._is_silent(one) for one in self._failed)
+        silent = sum(map(self._is_silent, self._failed))
         if silent <= self._mass_failures.share * len(self._failed):
             text = "the brake is released: of %d instances that failed together %d are silent"
             _log.warning(text, len(self._failed), silent, extra=fields("brake"))
@@ -109,7 +102,6 @@ class Brake:
         if self.closed:
             for uuid in ("", *sorted(self._failed)):
                 self._memory.release(KIND, uuid)
-        self._unheard.clear()
         self._released.set()
 
     async def until_released(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import attrs
@@ -17,6 +17,7 @@ import trio
 from hbtrio.config.host import CorrectiveCommands, CorrectiveSettings
 from hbtrio.fsm.corrective import Known, NotNow
 from hbtrio.fsm.foresight import Foresight, foresee
+from hbtrio.fsm.heartbeat.table import HEARTBEATING, HeartbeatState
 from hbtrio.nursery.host.brake import Brake
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.correction_run import CorrectionRun
@@ -45,6 +46,9 @@ _PARALLEL: Final = 16
 #: The kind of the holds that remember for whom something is still to be done.
 _PENDING: Final = "correction"
 
+#: States of an instance that is not silent: nothing is missed, and nothing is to be done.
+_NOT_SILENT: Final = HEARTBEATING | {HeartbeatState.STOPPED, HeartbeatState.ABSENT}
+
 #: Instances whose commands are counted; beyond it the one with the oldest command is forgotten.
 _COUNTED: Final = 100_000
 
@@ -67,6 +71,7 @@ class Corrective:
         memory: remembers which commands count across restarts.
         has_agent: whether an agent decides whose losses count.
         policies: what the administrator allows for each instance.
+        awaits: whether an instance without a channel may still get one after the host's restart.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Corrective:
         memory: HostMemory,
         supervisor: Supervisor,
         policies: InstancePolicies,
+        awaits: Callable[[str], bool],
         *,
         has_agent: bool,
     ) -> None:
@@ -92,6 +98,7 @@ class Corrective:
         self._channels = channels
         self._supervisor = supervisor
         self._policies = policies
+        self._awaits = awaits
         self._quotas: OrderedDict[str, Quota] = OrderedDict()
         self._runs: dict[str, CorrectionRun] = {}
         #: Those that will never do anything, until their instances are back or gone.
@@ -230,7 +237,9 @@ class Corrective:
 
     def _is_silent(self, uuid: str) -> bool:
         channel = self._channels.get(uuid)
-        return channel is not None and not channel.heartbeating
+        if channel is None:
+            return self._awaits(uuid)
+        return channel.heartbeat.state not in _NOT_SILENT
 
     def _quota_of(self, uuid: str) -> Quota:
         per_hour = self._policies.of(uuid).per_hour

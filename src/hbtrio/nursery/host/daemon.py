@@ -113,6 +113,7 @@ class Host:
             self.channels,
             config.hostname,
             self.reports,
+            lambda uuid: self.corrective.changed(uuid),
         )
         self.owners = Owners(nursery, self.guard)
         self.rounds = OutsideRounds(
@@ -144,6 +145,7 @@ class Host:
             self.memory,
             self.supervisor,
             self.domains.policies,
+            self.remembering.recall.awaits,
             has_agent=bool(config.agent.connect),
         )
         self._action_runs = ActionRuns(
@@ -166,10 +168,8 @@ class Host:
         self.drain = Drain(self._action_runs, self.corrective)
         #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
-        self._on_change: list[Callable[[str], None]] = [
-            self.remembering.changed,
-            self.corrective.changed,
-        ]
+        first = self.remembering.changed, self.corrective.changed
+        self._on_change: list[Callable[[str], None]] = [*first]
         setup = ChannelSetup(
             dialer=environment.dialer,
             pacer=self.pacer,

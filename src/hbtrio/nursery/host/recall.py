@@ -81,6 +81,7 @@ class Recall:
         boot_clock: returns CLOCK_BOOTTIME.
         known_now: returns what is known of a channel's instance now.
         on_absent: called with an instance of which not even a socket came back.
+        on_given_up: called with the uuid of each instance that is not awaited any more.
         runs: returns whether libvirt says that an instance's VM runs.
     """
 
@@ -90,12 +91,14 @@ class Recall:
         boot_clock: Callable[[], float],
         known_now: Callable[[Channel], KnownInstance],
         on_absent: Callable[[KnownInstance, str], None],
+        on_given_up: Callable[[str], None],
         runs: Callable[[str], bool],
     ) -> None:
         self._channels = channels
         self._boot_clock = boot_clock
         self._known_now = known_now
         self._on_absent = on_absent
+        self._on_given_up = on_given_up
         #: Those without a channel.
         self._expected: dict[str, _Expected] = {}
         #: Those whose channel expects its guest.
@@ -104,10 +107,20 @@ class Recall:
         #: Those whose VMs stood still or had no guest: without a channel, and with one.
         self._away: dict[str, KnownInstance] = {}
         self._still: dict[str, KnownInstance] = {}
+        #: Until when the sockets of those are awaited that failed, and to which nothing was done.
+        self._awaited: dict[str, float] = {}
 
     def __contains__(self, uuid: str) -> bool:
         """Whether the socket of an instance is expected to come back."""
         return uuid in self._expected
+
+    def awaits(self, uuid: str) -> bool:
+        """Returns whether an instance has failed and may still be silent, though without a socket.
+
+        It has the rest of its RESTART window for that, or after another boot a whole one, and a few
+        intervals more.
+        """
+        return uuid in self._awaited
 
     def take(
         self, instances: Collection[KnownInstance], kept_back: Collection[str], moment: Moment
@@ -131,14 +144,24 @@ class Recall:
                     left_s = min(left_s, known.expected_until - moment.boot_s)
                 left_s = max(left_s, _AT_LEAST * known.profile.interval_s)
                 self._expected[known.uuid] = _Expected(known, now + left_s)
+        for known in instances:
+            if known.uuid in kept_back:
+                expected = self._expected.get(known.uuid)
+                until = now + known.profile.restart_s if expected is None else expected.until
+                # Those that are there may be lost anew at that time, and are counted before.
+                self._awaited[known.uuid] = until + _AT_LEAST * known.profile.interval_s
+        forgotten = [uuid for uuid in kept_back if uuid not in self._awaited]
         if self._expected:
             _log.info("%d instances were heartbeating before the restart", len(self._expected))
-        for uuid in (*self._expected, *self._away):
+        for uuid in (*self._expected, *self._away, *self._awaited):
             if (channel := self._channels.get(uuid)) is not None:
                 self.introduce(channel)
+        for uuid in forgotten:
+            self._on_given_up(uuid)
 
     def introduce(self, channel: Channel) -> None:
         """Has a channel expect its guest, if it was heartbeating or its VM stood still."""
+        self._awaited.pop(channel.uuid, None)
         away = self._away.pop(channel.uuid, None)
         if away is not None and away.is_same_start(self._known_now(channel)):
             self._introduce_away(channel, away)
@@ -201,6 +224,8 @@ class Recall:
     def dismiss(self, uuid: str) -> None:
         """Expects an instance no more that is not watched now."""
         self._expected.pop(uuid, None)
+        if self._awaited.pop(uuid, None) is not None:
+            self._on_given_up(uuid)
 
     def expire(self) -> float | None:
         """Gives up those that still have no channel when their time is over.
@@ -215,6 +240,11 @@ class Recall:
                 self._on_absent(expected.known, f"{text}: it has no socket")
             elif due is None or expected.until < due:
                 due = expected.until
+        for uuid, until in tuple(self._awaited.items()):
+            if until <= now:
+                self.dismiss(uuid)
+            elif due is None or until < due:
+                due = until
         return due
 
 

@@ -35,6 +35,7 @@ class Remembering:
         channels: the channels of all instances, by uuid; a live view.
         hostname: this host's name.
         reports: this host's reports, which the history consists of.
+        on_given_up: called with an instance that has failed, whose socket is not awaited any more.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Remembering:
         channels: Mapping[str, Channel],
         hostname: str,
         reports: Reports,
+        on_given_up: Callable[[str], None],
     ) -> None:
         self._memory = memory
         self._domain_id = domain_id
@@ -52,7 +54,12 @@ class Remembering:
         self._hostname = hostname
         self._reports = reports
         self.recall = Recall(
-            channels, lambda: memory.moment.boot_s, self.known_of, self._absent, domain_runs
+            channels,
+            lambda: memory.moment.boot_s,
+            self.known_of,
+            self._absent,
+            on_given_up,
+            domain_runs,
         )
         self._recalled = trio.Event()
         if memory.is_kept:
