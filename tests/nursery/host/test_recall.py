@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands, LibvirtSettings
+from hbtrio.fsm.heartbeat.outage import CALL_OFF_S
+from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.wire.vocabulary import Event, Health
 from support.fake_libvirt import FakeDomain
 from support.fake_processes import FakeRun
@@ -165,6 +167,99 @@ async def test_one_that_was_to_be_stopped_is_not_missed(store: MemoryStore) -> N
         guest = await paused(world, store, Event.STOP)
         await world.sleep(300)
         assert (kinds(world), state_of(world, guest)) == ([UNWATCHED], "unwatched")
+
+
+# -- frozen, or perhaps so: back provisionally, unwatched ---------------------------------------
+
+
+SILENT_AGAIN = "silent again after pause, which should be over by now"
+
+
+async def provisional(world: HostWorld, guest: ScriptedGuest) -> None:
+    """The guest is silent for 4 s after the notice of a pause, and then answers again."""
+    world.notice(guest, Event.PAUSE)
+    await world.sleep(1)
+    guest.answers_after_s, guest.sends_init = None, False
+    await world.sleep(4)
+    guest.answers_after_s = 0.0
+    guest.send_init()
+    await world.sleep(0.5)
+    assert world.channel(guest).heartbeat.state is HeartbeatState.PROVISIONAL
+
+
+async def unwatched(world: HostWorld, guest: ScriptedGuest) -> None:
+    """It is silent once more at the time at which the pause should be over."""
+    await provisional(world, guest)
+    guest.answers_after_s = None
+    await world.sleep(CALL_OFF_S)
+    assert kinds(world)[-1] == ("unwatched", SILENT_AGAIN)
+
+
+async def frozen(world: HostWorld, guest: ScriptedGuest) -> None:
+    """Its pause was announced, and it is silent."""
+    await provisional(world, guest)
+    guest.answers_after_s = None
+    await world.sleep(10)
+    assert state_of(world, guest) == "suspended"
+
+
+@pytest.mark.parametrize("freezes", ["while no host runs", "afterwards"])
+async def test_one_that_was_back_provisionally_may_freeze(store: MemoryStore, freezes: str) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await world.heartbeating()
+        await provisional(world, guest)
+        await world.stop_host()
+        if freezes == "while no host runs":
+            guest.answers_after_s = None
+        await world.restart_host(store.memory())
+        await world.sleep(5)
+        if freezes == "afterwards":
+            assert world.channel(guest).heartbeat.state is HeartbeatState.PROVISIONAL
+            guest.answers_after_s = None
+        await world.sleep(100)
+        assert state_of(world, guest) == "suspended"
+        assert "loss" not in [kind for kind, _ in kinds(world)]
+        # After its end notice it is missed, as ever.
+        world.notice(guest, Event.UNPAUSE)
+        await world.sleep(130)
+        assert ("loss", OVERDUE) in kinds(world)
+
+
+async def test_one_that_was_unwatched_stays_so_until_it_answers(store: MemoryStore) -> None:
+    async with host_world(memory=store.memory()) as world:
+        guest = await world.heartbeating()
+        await unwatched(world, guest)
+        for _ in range(2):
+            await world.restart_host(store.memory())
+            await world.sleep(2 * CALL_OFF_S)
+            # The alarm was raised before.
+            assert (kinds(world), state_of(world, guest)) == ([], "unwatched")
+            assert world.channel(guest).why == SILENT_AGAIN
+        guest.answers_after_s = 0.0
+        guest.send_init()
+        await world.sleep(2)
+        assert kinds(world) == [("heartbeating", "back after pause")]
+        guest.answers_after_s = None
+        await world.sleep(10)
+        assert kinds(world)[-1] == ("loss", "no answer for 3 s")
+
+
+@pytest.mark.parametrize("was", [frozen, provisional, unwatched])
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_one_that_libvirt_calls_running_is_expected_back(
+    store: MemoryStore, was: Callable[[HostWorld, ScriptedGuest], Awaitable[None]], hangs: bool
+) -> None:
+    async with host_world(memory=store.memory(), libvirt=ON) as world:
+        guest, _ = await machine(world)
+        await was(world, guest)
+        await world.stop_host()
+        guest.answers_after_s = None if hangs else 0.0
+        await world.restart_host(store.memory())
+        await world.sleep(110)
+        assert "loss" not in [kind for kind, _ in kinds(world)]
+        assert state_of(world, guest) == ("returning" if hangs else "heartbeating")
+        await world.sleep(20)
+        assert (kinds(world)[-1] == ("loss", OVERDUE)) is hangs
 
 
 async def test_a_restart_keeps_its_deadline(store: MemoryStore) -> None:

@@ -150,7 +150,7 @@ class Recall:
                 until = now + known.profile.restart_s if expected is None else expected.until
                 # Those that are there may be lost anew at that time, and are counted before.
                 self._awaited[known.uuid] = until + _AT_LEAST * known.profile.interval_s
-        forgotten = [uuid for uuid in kept_back if uuid not in self._awaited]
+        forgotten = sorted(set(kept_back) - self._awaited.keys())
         if self._expected:
             _log.info("%d instances were heartbeating before the restart", len(self._expected))
         for uuid in (*self._expected, *self._away, *self._awaited):
