@@ -145,7 +145,7 @@ def test_who_stops_early_leaves_no_worker() -> None:
     running = run_campaign(range(40), run_seed, 3)
     assert next(running) == fine(0)
     assert len(children()) >= 3
-    running.close()  # type: ignore[attr-defined]
+    running.close()
 
 
 def test_what_a_worker_does_not_flush_is_not_written_twice() -> None:

@@ -17,7 +17,7 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Final, NoReturn
 
 from hbtrio.simulate.seed_result import SeedResult, from_line, to_line
@@ -43,7 +43,7 @@ def run_campaign(
     run_seed: RunSeed,
     jobs: int,
     seed_timeout_s: float = SEED_TIMEOUT_S,
-) -> Iterator[SeedResult]:
+) -> Generator[SeedResult, None, None]:
     """Yields the result of each seed, in the order in which they come.
 
     Blocks while it waits. If the caller closes the generator, or an exception leaves it, all
