@@ -60,7 +60,7 @@ def busy_digest(seed: int = 1) -> str:
 
 
 def digests_across_hash_seeds(function: str, module: str = __name__) -> set[str]:
-    """What a function without arguments returns in three processes with other hash seeds."""
+    """What a function without arguments returns in two processes with other hash seeds."""
     code = f"from {module} import {function}; print({function}())"
     return {
         subprocess.run(
@@ -74,5 +74,5 @@ def digests_across_hash_seeds(function: str, module: str = __name__) -> set[str]
                 "PYTHONPATH": str(Path(__file__).parents[1]),
             },
         ).stdout.strip()
-        for seed in (1, 2, 3)
+        for seed in (1, 2)
     }
