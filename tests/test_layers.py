@@ -168,7 +168,7 @@ def test_the_levels_and_arrows_of_the_packages() -> None:
     arrows = sum(map(len, graph.values()))
     print(f"{arrows} arrows")
     assert levels[0][-1] == "wire"
-    assert levels[-1] == ["cli"]
+    assert set(levels[-1]) <= {"cli", "simulate"}
     assert len(levels) <= MOST_LEVELS
     assert arrows <= MOST_ARROWS
 

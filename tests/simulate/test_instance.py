@@ -21,6 +21,7 @@ from hbtrio.simulate.process import Process
 from hbtrio.simulate.signals import SignalQueue
 from hbtrio.simulate.timeline import Timeline
 from hbtrio.simulate.trace import Trace
+from hbtrio.simulate.virtio import VirtioPort
 
 UUID = "4ba21eb5-8257-4ae0-a8bd-b07d1a0c8b59"
 
@@ -89,7 +90,10 @@ def world() -> World:
         process.start(main)
         return Guest(process, signals)
 
-    instance = Instance(timeline, "web", UUID, start_guest, seen.append)
+    def make_port() -> VirtioPort:
+        return VirtioPort(timeline, trace, "web")
+
+    instance = Instance(timeline, "web", UUID, make_port, start_guest, seen.append)
     here, there = Host(timeline, "here"), Host(timeline, "there")
     world = World(timeline, trace, here, there, instance, seen, [], [])
     daemon = Process(Machine(timeline, "here"), timeline, trace, "compute-0")

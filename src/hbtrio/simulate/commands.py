@@ -26,6 +26,7 @@ class Script:
         effect: what it does to the world; nothing if the command is ended before.
         effect_s: when it does that, in seconds after its start; before its end.
         fault: why it is not started; "" if it is.
+        at_kill: called if the command is ended before its end.
     """
 
     takes_s: float
@@ -35,6 +36,7 @@ class Script:
     effect: Callable[[], object] | None = None
     effect_s: float = 0.0
     fault: str = ""
+    at_kill: Callable[[], object] | None = None
 
 
 #: Says what a command does, by its words and environment.
@@ -53,6 +55,7 @@ class SimulatedCommands:
     """
 
     def __init__(self, process: Process, timeline: Timeline, model: Model) -> None:
+        self.reaper_restarts = 0
         #: The commands that run now.
         self.running: dict[_Command, None] = {}
         self._process = process
@@ -123,6 +126,9 @@ class _Command:
 
     def released(self) -> None:
         """Ends it, since its process is dead."""
+        if not self._over and self._script.at_kill is not None:
+            self._script.at_kill()
+        self._over = True
         for entry in self._entries:
             entry.cancel()
 

@@ -39,6 +39,8 @@ class Disk:
         self.sync_fault = ""
         #: What happened to the database's files, see :meth:`StoreWorker.files_fault`.
         self.files_fault = ""
+        #: Called after each commit.
+        self.on_commit: Callable[[], object] = _nothing
         self._timeline = timeline
         self._synced = _memory()
         self._stalled_until = 0.0
@@ -152,6 +154,7 @@ class SimulatedWorker:
         if self._process.effect():
             batch, self._jobs = self._jobs[:_BATCH], self._jobs[_BATCH:]
             perform(self._disk.db, batch)
+            self._disk.on_commit()
             self._after(self._between(_TELL_S), partial(self._tell, batch))
 
     def _tell(self, batch: list[_Waiting]) -> None:
@@ -190,3 +193,7 @@ class _Waiting(Job):
 
 def _memory() -> sqlite3.Connection:
     return sqlite3.connect(":memory:", isolation_level=None)
+
+
+def _nothing() -> None:
+    pass

@@ -23,6 +23,7 @@ from hbtrio.simulate.observations import Began, Condition, Observation, Over, Pl
 from hbtrio.simulate.process import Process
 from hbtrio.simulate.signals import SignalQueue
 from hbtrio.simulate.timeline import Timeline
+from hbtrio.simulate.virtio import VirtioPort
 
 #: Seconds from the start of a VM, or a reset, to the start of its guest daemon.
 _BOOT_S: Final = (2.0, 8.0)
@@ -92,6 +93,7 @@ class Instance:
         timeline: has the time.
         name: its name, in libvirt too.
         uuid: its uuid.
+        make_port: makes the channel of a new QEMU.
         start_guest: starts its guest daemon on its machine.
         observe: called with what is true of it.
     """
@@ -101,12 +103,15 @@ class Instance:
         timeline: Timeline,
         name: str,
         uuid: str,
+        make_port: Callable[[], VirtioPort],
         start_guest: Callable[[Instance], Guest],
         observe: Callable[[Observation], None],
     ) -> None:
         self.name = name
         self.uuid = uuid
         self.machine = Machine(timeline, name)
+        #: The channel of its present or last QEMU.
+        self.port = make_port()
         #: Where its QEMU runs; None if it has none.
         self.place: Place | None = None
         self.guest: Guest | None = None
@@ -116,6 +121,7 @@ class Instance:
         self.ill = False
         self._pause: Pause | None = None
         self._timeline = timeline
+        self._make_port = make_port
         self._start_guest = start_guest
         self._observe = observe
         self._random: random.Random = timeline.random(f"instance {name}")
@@ -143,6 +149,7 @@ class Instance:
         """Starts a QEMU; the guest daemon follows. Nothing happens if there is one."""
         if self.place is not None:
             return
+        self.port = self._make_port()
         self._run_at(place)
         path = place.plug(self)
         place.libvirt.start(self.uuid, self.name, path, 1, "Resumed Unpaused", "Started Booted")
@@ -167,6 +174,7 @@ class Instance:
         self._unpause()
         self._stop_hanging()
         place.unplug(self)
+        self.port.end()
         self.place = None
         reason, event = how.value
         place.libvirt.become(self.uuid, SHUT_OFF, reason, event)
@@ -223,6 +231,8 @@ class Instance:
             if self._boots == boots and self.place is not None:
                 place, self.place = self.place, None
                 place.unplug(self)
+                while self.port.clients:
+                    self.port.cut()
                 reason, event = how.value
                 place.libvirt.become(self.uuid, SHUT_OFF, reason, event)
 

@@ -87,6 +87,10 @@ class SimulatedStream(InProcessStream):
                     return data
                 await self._end.wait_readable()
 
+    def reset(self) -> None:
+        """Closes the connection with a reset."""
+        self._end.reset()
+
     async def aclose(self) -> None:
         """Closes the connection, even in a cancelled scope."""
         self._end.close()

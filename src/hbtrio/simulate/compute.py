@@ -1,0 +1,284 @@
+"""Simulates a compute host: its machine, libvirt, disk and commands, and its host daemon."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import trio
+
+from hbtrio.api.control import ControlAccess
+from hbtrio.config.host import (
+    ActionCommands,
+    AgentLinkSettings,
+    CorrectiveCommands,
+    HostConfig,
+)
+from hbtrio.config.notify import NotifySettings
+from hbtrio.daemons.host import HostWorld, serve_host
+from hbtrio.daemons.machine.notify import open_notifier
+from hbtrio.nursery.file_watch import FileWatch
+from hbtrio.nursery.host.memory_settings import MemorySettings
+from hbtrio.policy.begin_by import ProcessClock
+from hbtrio.simulate.commands import Script, SimulatedCommands
+from hbtrio.simulate.directory import SimulatedDirectory
+from hbtrio.simulate.disk import Disk, SimulatedWorker
+from hbtrio.simulate.instance import Ending, Instance
+from hbtrio.simulate.libvirt import Libvirt, Virsh
+from hbtrio.simulate.machine import Machine
+from hbtrio.simulate.observations import (
+    CommandBegan,
+    CommandEnded,
+    Crashed,
+    ProcessStarted,
+    Purpose,
+)
+from hbtrio.simulate.places import (
+    AGENT_LINK,
+    QuietLog,
+    Stage,
+    never_collecting,
+    no_manager,
+    opening,
+)
+from hbtrio.simulate.ports import SimulatedDialer
+from hbtrio.simulate.process import Process
+from hbtrio.simulate.signals import SignalQueue
+from hbtrio.simulate.virtio import VirtioPort
+from hbtrio.store.host_records import Moment
+from hbtrio.store.host_store import HostStore
+from hbtrio.store.migration import migrate
+from hbtrio.system.runner import ProcessResult
+from hbtrio.wire.channel_messages import MAX_ID
+
+CHANNEL_DIR: Final = "/vms"
+
+#: Seconds that a command takes, and the share of commands that fail.
+_COMMAND_S: Final = (0.5, 2.0, 6.0)
+_FAILS: Final = 0.2
+
+_FILE: Final = "host.toml"
+
+
+class ComputeHost:
+    """A compute host.
+
+    Args:
+        stage: what all parts use.
+        name: its name.
+        uuid: its uuid.
+        instances: all instances of the fleet by uuid; filled later.
+        has_agent: whether it is linked to an agent; else it acts itself.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        name: str,
+        uuid: str,
+        instances: Mapping[str, Instance],
+        *,
+        has_agent: bool,
+    ) -> None:
+        self.name = name
+        self.uuid = uuid
+        self.machine = Machine(stage.timeline, name)
+        self.libvirt = Libvirt(stage.timeline, name)
+        self.disk = Disk(stage.timeline)
+        migrate(self.disk.db, HostStore.schema.migrations)
+        for statement in HostStore.schema.at_start:
+            self.disk.db.execute(statement)
+        self.process: Process | None = None
+        self.signals: SignalQueue | None = None
+        #: Why commands don't do what they should: "fail" or "hang"; "" if they do.
+        self.commands_fault = ""
+        self._stage = stage
+        self._instances = instances
+        self._has_agent = has_agent
+        self._directory = SimulatedDirectory()
+        self._ports: dict[str, VirtioPort] = {}
+        self._random = stage.timeline.random(f"commands of {name}")
+        self._starts = 0
+        self._commands = 0
+        self._boot_id = f"boot of {name}"
+        self._down: Callable[[], None] | None = None
+
+    @property
+    def control_address(self) -> str:
+        """Where its operators connect."""
+        return f"unix:/run/{self.name}.sock"
+
+    # -- its VMs -----------------------------------------------------------------------------------
+
+    def plug(self, instance: Instance) -> str:
+        """See :class:`~hbtrio.simulate.instance.Place`."""
+        name = f"cgcs.heartbeat.{instance.uuid}.sock"
+        path = f"{CHANNEL_DIR}/{name}"
+        self._ports[path] = instance.port
+        self._directory.put(name)
+        return path
+
+    def unplug(self, instance: Instance) -> None:
+        """See :class:`~hbtrio.simulate.instance.Place`."""
+        name = f"cgcs.heartbeat.{instance.uuid}.sock"
+        del self._ports[f"{CHANNEL_DIR}/{name}"]
+        self._directory.remove(name)
+
+    # -- its daemon --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the daemon; it must not run."""
+        self._starts += 1
+        timeline, trace = self._stage.timeline, self._stage.trace
+        name = f"{self.name}#{self._starts}"
+        self.process = process = Process(self.machine, timeline, trace, name)
+        self.signals = SignalQueue(process)
+        draw = timeline.random(f"ids of {name}")
+        commands = _Runner(
+            Virsh(self.libvirt, process), SimulatedCommands(process, timeline, self._script)
+        )
+
+        store = HostStore(SimulatedWorker(process, timeline, self.disk), self.machine.utc)
+
+        async def control() -> trio.abc.Listener[trio.abc.Stream]:
+            return self._stage.network.listen(process, self.control_address)
+
+        files = FileWatch(self.machine.utc)
+        world = HostWorld(
+            watch=self._directory.watch(process),
+            dialer=SimulatedDialer(process, self._ports),
+            connect=partial(self._stage.network.reach, process, AGENT_LINK),
+            signals=self.signals.receive,
+            control=control,  # type: ignore[arg-type]
+            access=ControlAccess(own_uid=0),
+            observe=None,
+            processes=opening(commands),
+            notifier=partial(
+                open_notifier,
+                NotifySettings(),
+                _FILE,
+                hostname=self.name,
+                files=files,
+                wall_clock=self.machine.utc,
+            ),
+            memory=MemorySettings(
+                open_store=opening(store),
+                moment=self._moment,
+                path="host.db",
+                socket_of=self._socket_of,
+            ),
+            events=None,
+            files=files,
+            log=QuietLog(),
+            manager=no_manager(),
+            collecting=never_collecting,
+            clock=ProcessClock(self.machine.monotonic, name),
+            wall_clock=self.machine.utc,
+            new_id=partial(draw.getrandbits, MAX_ID.bit_length()),
+        )
+        process.at_death.append(partial(self._died, process))
+        self._stage.observe(ProcessStarted(timeline.now, self.name))
+        process.start(partial(serve_host, self._config(), _FILE, world))
+
+    def _died(self, process: Process) -> None:
+        if process.error is not None:
+            now = self._stage.timeline.now
+            self._stage.observe(Crashed(now, self.name, repr(process.error)))
+
+    def _config(self) -> HostConfig:
+        uuid = ("{uuid}",)
+        link = AgentLinkSettings()
+        corrective = CorrectiveCommands()
+        if self._has_agent:
+            link = AgentLinkSettings(connect="unix:/agent.link", host_uuid=self.uuid)
+        else:
+            corrective = CorrectiveCommands(reboot=("reset", *uuid), stop=("destroy", *uuid))
+        return HostConfig(
+            channel_dir=CHANNEL_DIR,
+            hostname=self.name,
+            state_dir="/state",
+            corrective_commands=corrective,
+            actions=ActionCommands(
+                stop=("shutdown", *uuid),
+                reboot=("reboot", *uuid),
+                pause=("suspend", *uuid),
+                unpause=("resume", *uuid),
+                timeout_s=60.0,
+            ),
+            agent=link,
+        )
+
+    def _moment(self) -> Moment:
+        return Moment(self._boot_id, self.machine.monotonic(), self.machine.wall())
+
+    def _socket_of(self, path: str) -> str:
+        return str(self._directory.names.get(path.rpartition("/")[2], ""))
+
+    # -- its commands ------------------------------------------------------------------------------
+
+    def _script(self, argv: Sequence[str], _env: Mapping[str, str] | None) -> Script:
+        """What a command does to its instance."""
+        what, instance = argv[0], self._instances[argv[1]]
+        self._commands += 1
+        command = f"{self.name}-{self._commands}"
+        corrective = what in ("reset", "destroy")
+        purpose = Purpose.CORRECTIVE if corrective else Purpose.ACTION
+        now = self._stage.timeline.now
+        self._stage.observe(CommandBegan(now, command, instance.name, self.name, what, purpose))
+        if self.commands_fault == "hang":
+            return Script(math.inf, at_kill=partial(self._ended, command, "timed-out"))
+        fails = self.commands_fault == "fail" or self._random.random() < _FAILS
+        takes_s = self._random.choice(_COMMAND_S) * (0.5 + self._random.random())
+
+        def act() -> None:
+            if not fails:
+                self._act(what, instance)
+            self._ended(command, "failed" if fails else "done")
+
+        return Script(
+            takes_s,
+            exit_code=1 if fails else 0,
+            effect=act,
+            effect_s=takes_s * 0.99,
+            at_kill=partial(self._ended, command, "killed"),
+        )
+
+    def _act(self, what: str, instance: Instance) -> None:
+        match what:
+            case "reset" | "reboot":
+                instance.reset()
+            case "destroy":
+                instance.end(Ending.DESTROYED)
+            case "shutdown":
+                instance.shut_down()
+            case "suspend":
+                instance.pause()
+            case "resume":
+                instance.resume()
+
+    def _ended(self, command: str, outcome: str) -> None:
+        self._stage.observe(CommandEnded(self._stage.timeline.now, command, outcome))
+
+
+class _Runner:
+    """Runs ``virsh``, and other commands."""
+
+    reaper_restarts = 0
+
+    def __init__(self, virsh: Virsh, commands: SimulatedCommands) -> None:
+        self._virsh = virsh
+        self._commands = commands
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        max_output: int = 4096,
+        env: Mapping[str, str] | None = None,
+        on_output: Callable[[bytes], None] | None = None,
+    ) -> ProcessResult:
+        """See :class:`~hbtrio.system.runner.ProcessRunner`."""
+        run = self._virsh.run if argv[0] == "virsh" else self._commands.run
+        return await run(argv, max_output=max_output, env=env, on_output=on_output)

@@ -1,0 +1,159 @@
+"""A simulated fleet: controller, compute hosts, instances, the VIM and its users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from typing import Final, NoReturn, TextIO
+
+from hbtrio.config.guest import GuestConfig
+from hbtrio.daemons.guest import GuestWorld, serve_guest
+from hbtrio.errors import ExitStatus, UserError
+from hbtrio.simulate.commands import Script, SimulatedCommands
+from hbtrio.simulate.compute import ComputeHost
+from hbtrio.simulate.controller import Controller
+from hbtrio.simulate.fault_words import host_name, instance_name
+from hbtrio.simulate.histories import HistoryReader
+from hbtrio.simulate.instance import Guest, Instance
+from hbtrio.simulate.network import Network
+from hbtrio.simulate.observations import AGENT, Notified, Observation
+from hbtrio.simulate.places import Stage, no_manager, opening
+from hbtrio.simulate.process import Process
+from hbtrio.simulate.schedule import Schedule
+from hbtrio.simulate.signals import SignalQueue
+from hbtrio.simulate.tenant import Tenant
+from hbtrio.simulate.timeline import Timeline
+from hbtrio.simulate.trace import Trace
+from hbtrio.simulate.vim import Vim
+from hbtrio.simulate.virtio import SimulatedDevice, VirtioPort
+from hbtrio.wire.channel_messages import MAX_ID
+
+#: When the parts are started, in seconds: the controller, the hosts, the VMs and the VIM.
+_HOSTS_S: Final = 0.1
+_VMS_S: Final = 1.0
+_VIM_S: Final = 2.0
+
+#: Between the starts of two hosts or VMs, in seconds.
+_APART_S: Final = 0.05
+
+
+class Fleet:
+    """A fleet that runs on one timeline.
+
+    Args:
+        schedule: how large it is, and its seed.
+        observe: called with what is observed.
+        trace_file: gets the whole trace.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        observe: Callable[[Observation], None],
+        trace_file: TextIO | None = None,
+    ) -> None:
+        self.timeline = timeline = Timeline(schedule.seed)
+        self.trace = trace = Trace(timeline, trace_file)
+        self.network = Network(timeline, trace)
+        self.stage = stage = Stage(timeline, trace, self.network, observe)
+        self.controller = Controller(stage)
+        self._by_uuid: dict[str, Instance] = {}
+        self.hosts = [
+            ComputeHost(
+                stage,
+                host_name(number),
+                f"{number:08x}-aaaa-4bbb-8ccc-0123456789ef",
+                self._by_uuid,
+                has_agent=True,
+            )
+            for number in range(schedule.hosts)
+        ]
+        self.instances = [
+            self._instance(instance_name(number), number) for number in range(schedule.vms)
+        ]
+        self._by_uuid |= {instance.uuid: instance for instance in self.instances}
+        self.vim = Vim(
+            stage, {host.uuid: host for host in self.hosts}, self.instances, schedule.quiet_s
+        )
+        names = {uuid: instance.name for uuid, instance in self._by_uuid.items()}
+        now = self._now
+        find = self.vim.request_of
+        self.histories = [
+            HistoryReader(self.controller.disk, AGENT, names, find, observe, now),
+            *(
+                HistoryReader(host.disk, host.name, names, find, observe, now)
+                for host in self.hosts
+            ),
+        ]
+        self._plan()
+
+    def run(self, until_s: float) -> None:
+        """Runs until a time, in seconds from the start."""
+        self.timeline.run(until_s)
+
+    def _now(self) -> float:
+        return self.timeline.now
+
+    def _plan(self) -> None:
+        at = self.timeline.at
+        at(0.0, self.controller.start)
+        for number, host in enumerate(self.hosts):
+            at(_HOSTS_S + number * _APART_S, host.start)
+        for number, instance in enumerate(self.instances):
+            host = self.hosts[number % len(self.hosts)]
+            at(_VMS_S + number * _APART_S, partial(instance.boot, host))
+        at(_VIM_S, self.vim.start)
+
+    # -- instances ---------------------------------------------------------------------------------
+
+    def _instance(self, name: str, number: int) -> Instance:
+        starts = count(1)
+        return Instance(
+            self.timeline,
+            name,
+            f"{number:08x}-1111-4222-8bcd-0123456789ef",
+            lambda: VirtioPort(self.timeline, self.trace, name),
+            lambda instance: self._start_guest(instance, next(starts)),
+            self.stage.observe,
+        )
+
+    def _start_guest(self, instance: Instance, start: int) -> Guest:
+        timeline = self.timeline
+        name = f"{instance.name}#{start}"
+        process = Process(instance.machine, timeline, self.trace, name)
+        signals = SignalQueue(process)
+        draw = timeline.random(f"ids of {name}")
+
+        def told(event: str) -> None:
+            action = self.vim.action_of(instance.uuid)
+            self.stage.observe(Notified(timeline.now, instance.name, event, action))
+
+        tenant = Tenant(timeline.random(f"tenant of {name}"), lambda: instance.ill, told)
+        config = GuestConfig()
+        world = GuestWorld(
+            device=SimulatedDevice(instance.port, process),
+            signals=signals.receive,
+            app_socket=_no_app_socket,
+            app_socket_required=False,
+            app_status=_no_status_socket,
+            voters=(tenant,),
+            processes=opening(SimulatedCommands(process, timeline, _no_scripts)),
+            reload=lambda: config,
+            manager=no_manager(),
+            new_id=lambda: draw.randint(0, MAX_ID),
+        )
+        process.start(partial(serve_guest, instance.name, config, world))
+        return Guest(process, signals)
+
+
+def _no_scripts(_argv: object, _env: object) -> Script:
+    return Script(0.01)
+
+
+async def _no_app_socket(_mode: int, _group: str) -> NoReturn:
+    raise UserError("no applications here", ExitStatus.FAILED)
+
+
+async def _no_status_socket() -> NoReturn:
+    raise UserError("no applications here", ExitStatus.FAILED)
