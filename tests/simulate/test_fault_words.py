@@ -25,7 +25,7 @@ FLEET = Schedule(seed=1, minutes=8.0, vms=4, hosts=2)
         ),
         (
             Fault(at_s=40, kind=Kind.KILL_GUEST_AT_STEP, who=6, for_s=3, step=1),
-            "40 s: the daemon of vm-2 is killed (SIGKILL) for 3 s, before its 1st task step from "
+            "40 s: the daemon of vm2 is killed (SIGKILL) for 3 s, before its 1st task step from "
             "then on",
         ),
         (
@@ -37,7 +37,7 @@ FLEET = Schedule(seed=1, minutes=8.0, vms=4, hosts=2)
             Fault(at_s=40, kind=Kind.STEP_HOST_CLOCK, who=1, by_s=-60),
             "40 s: the wall clock of compute-1 is set 60 s back",
         ),
-        (Fault(at_s=40, kind=Kind.HANG_VM, who=999), "40 s: vm-3 hangs for good"),
+        (Fault(at_s=40, kind=Kind.HANG_VM, who=999), "40 s: vm3 hangs for good"),
         (
             Fault(at_s=40, kind=Kind.VIM_SILENT, for_s=5),
             "40 s: the VIM takes requests and never answers for 5 s",

@@ -18,7 +18,7 @@ FAULTS = tuple(
     Fault(at_s=30.0 + number, kind=Kind.STOP_HOST, who=number, for_s=5.0) for number in range(6)
 )
 SCHEDULE = Schedule(seed=3, minutes=8.0, vms=4, hosts=2, faults=FAULTS)
-LOSS = Violation(200.0, "healthy-not-lost", "vm-0 is well and reported lost")
+LOSS = Violation(200.0, "healthy-not-lost", "vm0 is well and reported lost")
 CRASH = Violation(100.0, "no-crash", "agent: KeyError")
 
 

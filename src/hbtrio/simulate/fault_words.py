@@ -29,7 +29,7 @@ def describe(fault: Fault, schedule: Schedule) -> str:
 
 
 def struck(fault: Fault, schedule: Schedule) -> str:
-    """Returns the name of whom a fault strikes: ``vm-2``, ``compute-1``, ``the agent``."""
+    """Returns the name of whom a fault strikes: ``vm2``, ``compute-1``, ``the agent``."""
     match KIND_RULES[fault.kind].target:
         case Target.INSTANCE:
             return instance_name(fault.who % schedule.vms)
@@ -43,7 +43,7 @@ def struck(fault: Fault, schedule: Schedule) -> str:
 
 def instance_name(number: int) -> str:
     """Returns the name of an instance, counted from 0."""
-    return f"vm-{number}"
+    return f"vm{number}"
 
 
 def host_name(number: int) -> str:
