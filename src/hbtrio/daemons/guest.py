@@ -26,6 +26,7 @@ from hbtrio.nursery.guest.daemon import Guest, GuestSetup
 from hbtrio.nursery.guest.device import Device
 from hbtrio.nursery.guest.event_scripts import EventScripts
 from hbtrio.nursery.guest.health_script import HealthScript
+from hbtrio.nursery.guest.script_search import ScriptSearch, Search
 from hbtrio.nursery.guest.voters import AllVoters, Voters
 from hbtrio.nursery.time_guard import GuardRunner, run_guard
 from hbtrio.policy.time_guard import OnTimeGuard
@@ -48,6 +49,7 @@ class GuestWorld:
         app_status: opens the socket where the applications are listed; raises UserError.
         max_applications: connections of applications at once, at most.
         applications_bounded_by: the limit that ``max_applications`` comes from, for the log.
+        script_search: makes what looks for the event scripts of a path.
         voters: further voters, beside scripts and applications.
         processes: opens what runs commands.
         reload: reads the configuration again; raises ConfigError.
@@ -63,6 +65,7 @@ class GuestWorld:
     app_status: StatusListen
     max_applications: int = MAX_CONNECTIONS
     applications_bounded_by: str = ""
+    script_search: Search = ScriptSearch
     voters: tuple[Voters, ...] = ()
     processes: Callable[[], AbstractAsyncContextManager[ProcessRunner]]
     reload: Callable[[], GuestConfig]
@@ -138,7 +141,7 @@ def _setup(
     processes: ProcessRunner,
     applications: Applications,
 ) -> GuestSetup:
-    scripts = EventScripts(config.event_notification_script, processes)
+    scripts = EventScripts(config.event_notification_script, processes, world.script_search)
     return GuestSetup(
         device=world.device,
         voters=AllVoters(scripts, applications, *world.voters),

@@ -33,7 +33,7 @@ from hbtrio.nursery.host.agent_link import HostLink, Identity
 from hbtrio.nursery.host.daemon import Host, open_host
 from hbtrio.nursery.host.directory_watch import DirectoryWatch
 from hbtrio.nursery.host.environment import HostEnvironment
-from hbtrio.nursery.host.events_file import EventsFile
+from hbtrio.nursery.host.events_file import EventsSink
 from hbtrio.nursery.host.events_watch import watch_events_file
 from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.memory import HostMemory, open_memory
@@ -65,7 +65,7 @@ class HostWorld:
         processes: opens what runs commands.
         notifier: opens what tells whoever is on call, with what runs commands.
         memory: the store of what is remembered across restarts, and its clock.
-        events: the file that reports are written to; None: there is none.
+        events: writes the reports to the events file; None: there is none.
         files: the certificates and tokens in use.
         log: where the log goes.
         manager: the service manager.
@@ -87,7 +87,7 @@ class HostWorld:
     processes: Callable[[], contextlib.AbstractAsyncContextManager[ProcessRunner]]
     notifier: Callable[[ProcessRunner], contextlib.AbstractAsyncContextManager[Notifier]]
     memory: MemorySettings
-    events: EventsFile | None
+    events: EventsSink | None
     files: FileWatch
     log: DaemonLog
     manager: ServiceManager
@@ -168,7 +168,7 @@ async def serve_host(config: HostConfig, file: str, world: HostWorld) -> None:
                 nursery.cancel_scope.cancel()
 
 
-async def _hang_up(events: EventsFile | None, file: str, nursery: trio.Nursery) -> None:
+async def _hang_up(events: EventsSink | None, file: str, nursery: trio.Nursery) -> None:
     if events is None or events.target == "-":
         _log.warning("SIGHUP: %s is read at the start only, restart for it", file)
         return
@@ -182,7 +182,7 @@ def _identity(config: HostConfig, host: Host) -> Identity:
 
 
 @contextlib.asynccontextmanager
-async def _writing(events: EventsFile | None, reports: Reports) -> AsyncIterator[None]:
+async def _writing(events: EventsSink | None, reports: Reports) -> AsyncIterator[None]:
     """Reports are written until the block has ended: those of the host's end too."""
     async with trio.open_nursery() as nursery:
         if events is not None:

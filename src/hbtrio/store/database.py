@@ -132,7 +132,7 @@ def _check_file(path: str) -> None:
 def _connect(path: str, schema: Schema, lock: FileLock) -> Database:
     db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
     try:
-        _prepare(db, path, schema)
+        prepare_database(db, path, schema)
         log = _open_log(path)
         try:
             files = [FileIdentity.of(path), FileIdentity.of(f"{path}-wal", log)]
@@ -163,7 +163,20 @@ def _open_log(path: str) -> int:
     return os.open(path + "-wal", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _prepare(db: sqlite3.Connection, path: str, schema: Schema) -> None:
+def prepare_database(db: sqlite3.Connection, path: str, schema: Schema) -> None:
+    """Migrates a database to the current schema, and makes it ready for a store.
+
+    For one in memory, too: with a worker of its own a store then needs neither file nor thread.
+
+    Args:
+        db: the connection, in autocommit mode.
+        path: the file, for faults.
+        schema: what it shall have.
+
+    Raises:
+        UserError: USAGE; it belongs to another program, is damaged, or is from a newer version.
+        sqlite3.DatabaseError: it can't be read or written.
+    """
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if application != schema.application_id and (application or tables):

@@ -59,6 +59,15 @@ async def test_what_the_end_of_a_script_means(
         assert processes.started[0].argv == (str(tmp_path / "handler"), *words)
 
 
+async def test_scripts_that_a_simulation_has_no_file_of() -> None:
+    processes = FakeProcesses({"/etc/vote.d/one": FakeRun(), "/etc/vote.d/two": FakeRun()})
+    found = ["/etc/vote.d/one"]
+    scripts = EventScripts("/etc/vote.d", processes, lambda path: lambda: found)
+    assert list(scripts.handlers(VOTE)) == ["one"]
+    found.append("/etc/vote.d/two")
+    assert list(scripts.handlers(VOTE)) == ["one", "two"]
+
+
 async def test_nobody_is_asked_without_a_script() -> None:
     scripts = EventScripts(None, FakeProcesses({}))
     assert dict(scripts.handlers(VOTE)) == {}

@@ -20,14 +20,13 @@ from hbtrio.nursery.host.memory import (
     STEP_S,
     HostMemory,
     NotKept,
+    nothing_remembered,
     open_memory,
 )
-from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.store.host_records import (
     ActionRecord,
     HoldRecord,
     KnownInstance,
-    Moment,
     Recollection,
 )
 from hbtrio.store.records import HistoryEntry
@@ -258,7 +257,7 @@ async def test_the_end_of_an_action_on_a_slow_disk(disk: MemoryStore) -> None:
 
 
 async def test_without_a_state_directory(caplog: pytest.LogCaptureFixture) -> None:
-    memory = HostMemory(MemorySettings(open_store=None, moment=lambda: Moment("", 0.0, 0.0)))
+    memory = nothing_remembered()
     memory.know(known())
     memory.forget("u1")
     memory.ran("u1")

@@ -32,6 +32,7 @@ from hbtrio.nursery.port import UnixDialer
 from hbtrio.store.host_records import Moment
 from hbtrio.store.host_store import HostStore
 from hbtrio.system.boot_clock import boot_clock, machine_boot_id, process_clock
+from hbtrio.system.file_identity import creation_of
 from hbtrio.system.garbage import collected_until_told
 from hbtrio.system.open_files import allow_descriptors
 from hbtrio.system.runner import SystemProcesses
@@ -114,11 +115,12 @@ def _memory_settings(config: HostConfig) -> MemorySettings:
         return Moment(boot_id, boot_clock(), time.time())
 
     if not config.state_dir:
-        return MemorySettings(open_store=None, moment=moment)
+        return MemorySettings(open_store=None, moment=moment, socket_of=creation_of)
     path = os.path.join(config.state_dir, "host.db")
     return MemorySettings(
         open_store=partial(HostStore.open, path, _local_time),
         moment=moment,
+        socket_of=creation_of,
         path=path,
         history_days=config.history_days,
     )

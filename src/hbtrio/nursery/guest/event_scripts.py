@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import attrs
 import trio
 
 from hbtrio.nursery.guest.app_requests import VoterRequest
-from hbtrio.nursery.guest.scripts import ScriptVerdict, executables, run_script
+from hbtrio.nursery.guest.script_search import ScriptSearch, Search
+from hbtrio.nursery.guest.scripts import ScriptVerdict, run_script
 from hbtrio.nursery.windows import Abstention, Answer, BallotWindow, Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.voter_news import KnownVoter
@@ -22,9 +21,6 @@ from hbtrio.wire.vocabulary import VoteResult
 
 _log = logging.getLogger("hbtrio.scripts")
 
-#: How long looking for the scripts may take, in seconds: the heartbeat waits for it.
-_LOOK_S: Final = 0.25
-
 
 class EventScripts:
     """The event scripts as voters.
@@ -32,49 +28,29 @@ class EventScripts:
     Args:
         path: EVENT_NOTIFICATION_SCRIPT, a file or a directory; None for no script.
         processes: runs the scripts.
+        search: makes what looks for the scripts of a path.
     """
 
-    def __init__(self, path: str | None, processes: ProcessRunner) -> None:
+    def __init__(
+        self, path: str | None, processes: ProcessRunner, search: Search = ScriptSearch
+    ) -> None:
         self._path = path
+        self._find = None if path is None else search(path)
         self._processes = processes
         #: The last vote or notice, by script.
         self._requests: dict[str, VoterRequest] = {}
-        #: Looks for the scripts; it has not ended on a file system that hangs.
-        self._looking: threading.Thread | None = None
 
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
         """Makes one handler per script; see :class:`~hbtrio.nursery.guest.voters.Voters`."""
-        if self._path is None:
+        if self._find is None:
             return {}
         self._requests = {}
         return {
             os.path.basename(script): _ScriptHandler(
                 self._processes, script, notify, self._requests
             )
-            for script in self._find(self._path)
+            for script in self._find()
         }
-
-    def _find(self, path: str) -> list[str]:
-        # A dead file server never answers: the heartbeat would stop, and TERM would go unheard. So
-        # the path itself then counts as the script, and its exec hangs until the window ends.
-        found: list[str] = []
-
-        def look() -> None:
-            found.extend(executables(path))
-
-        if self._looking is None or not self._looking.is_alive():
-            looking = threading.Thread(target=look, name="scripts", daemon=True)
-            try:
-                looking.start()
-            except RuntimeError:  # no more threads are allowed
-                look()
-                return found
-            looking.join(_LOOK_S)
-            if not looking.is_alive():
-                return found
-            self._looking = looking
-        _log.error("script %s: its file system does not answer", path)
-        return [path]
 
     def health(self) -> list[HealthStatus]:
         """Returns nothing: event scripts have no health."""

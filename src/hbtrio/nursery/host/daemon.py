@@ -40,7 +40,7 @@ from hbtrio.nursery.host.discovery import NamePattern, discover
 from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.drain import Drain
 from hbtrio.nursery.host.environment import HostEnvironment
-from hbtrio.nursery.host.events_file import EventsFile
+from hbtrio.nursery.host.events_file import EventsSink
 from hbtrio.nursery.host.link_status import LinkStatus
 from hbtrio.nursery.host.outside_rounds import OutsideRounds
 from hbtrio.nursery.host.overload_watch import OverloadWatch
@@ -78,7 +78,7 @@ class Host:
         config: HostConfig,
         environment: HostEnvironment,
         nursery: trio.Nursery,
-        events: EventsFile | None,
+        events: EventsSink | None,
     ) -> None:
         self.config = config
         self.events = events
@@ -332,7 +332,7 @@ class Host:
 
 @asynccontextmanager
 async def open_host(
-    config: HostConfig, environment: HostEnvironment, events: EventsFile | None = None
+    config: HostConfig, environment: HostEnvironment, events: EventsSink | None = None
 ) -> AsyncIterator[Host]:
     """Runs a host within the block; at its end, open rounds are reported as aborted.
 

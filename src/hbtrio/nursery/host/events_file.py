@@ -15,7 +15,7 @@ import sys
 import threading
 from collections import deque
 from datetime import datetime
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import attrs
 import trio
@@ -45,6 +45,27 @@ class EventsFault:
     since: datetime
     reason: str
     lost: int
+
+
+class EventsSink(Protocol):
+    """Takes a host's reports, as :class:`EventsFile` does."""
+
+    @property
+    def target(self) -> str:
+        """What it writes to: a path, or "-"."""
+
+    @property
+    def fault(self) -> EventsFault | None:
+        """The present fault; None while every event is written."""
+
+    async def run(self, reports: Reports, *, task_status: trio.TaskStatus[None]) -> object:
+        """Writes every report until cancelled, then what is queued in bounded time."""
+
+    async def reopen(self) -> None:
+        """Reopens its file after a log rotation."""
+
+    async def look(self) -> str | None:
+        """Returns what happened to its file: "" if nothing did, None if nobody can look now."""
 
 
 class EventsFile:
@@ -132,6 +153,15 @@ class EventsFile:
             self._recovered("reopened")
         finally:
             self._reopening = False
+
+    async def look(self) -> str | None:
+        """Looks at the path in a thread; see :meth:`path_fault`. None if none can be started."""
+        try:
+            return await trio.to_thread.run_sync(self.path_fault, abandon_on_cancel=True)
+        except RuntimeError as error:
+            if not is_thread_shortage(error):
+                raise
+            return None
 
     def path_fault(self) -> str:
         """Returns what happened to the file at the path since it was opened; "" if nothing did.

@@ -11,8 +11,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from hbtrio.errors import is_thread_shortage
-from hbtrio.nursery.host.events_file import EventsFile
+from hbtrio.nursery.host.events_file import EventsSink
 
 _log = logging.getLogger("hbtrio.events")
 
@@ -20,16 +19,13 @@ _log = logging.getLogger("hbtrio.events")
 LOOK_S: Final = 20.0
 
 
-async def watch_events_file(events: EventsFile) -> NoReturn:
+async def watch_events_file(events: EventsSink) -> NoReturn:
     """Looks at the file's path until cancelled; events meanwhile go into the old file."""
     seen, logged = "", ""
     while True:
         await trio.sleep(LOOK_S)
-        try:
-            fault = await trio.to_thread.run_sync(events.path_fault, abandon_on_cancel=True)
-        except RuntimeError as error:
-            if not is_thread_shortage(error):
-                raise
+        fault = await events.look()
+        if fault is None:
             continue
         if not fault:
             logged = ""

@@ -326,7 +326,10 @@ class HostMemory:
 
 def nothing_remembered() -> HostMemory:
     """Makes the memory of a host without a state directory."""
-    return HostMemory(MemorySettings(open_store=None, moment=lambda: Moment("", 0.0, 0.0)))
+    moment = Moment("", 0.0, 0.0)
+    return HostMemory(
+        MemorySettings(open_store=None, moment=lambda: moment, socket_of=lambda path: "")
+    )
 
 
 @asynccontextmanager

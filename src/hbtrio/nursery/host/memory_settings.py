@@ -9,7 +9,6 @@ import attrs
 
 from hbtrio.store.host_records import Moment
 from hbtrio.store.host_store import HostStore
-from hbtrio.system.file_identity import creation_of
 
 
 @attrs.frozen(kw_only=True)
@@ -19,13 +18,13 @@ class MemorySettings:
     Args:
         open_store: opens the store; None if there is no state directory.
         moment: returns the present moment.
+        socket_of: identifies the socket at a path as a file; "" if none is there.
         path: the store's file, for messages; "" if there is none.
         history_days: for how long the history is kept.
-        socket_of: identifies the socket at a path as a file; "" if none is there.
     """
 
     open_store: Callable[[], AbstractAsyncContextManager[HostStore]] | None
     moment: Callable[[], Moment]
+    socket_of: Callable[[str], str]
     path: str = ""
     history_days: float = 30.0
-    socket_of: Callable[[str], str] = creation_of
