@@ -102,6 +102,7 @@ async def test_status_of_a_fleet_through_a_broken_link(
             "certificate": "",
             "conflict": "",
             "commands": "any",
+            "overload": None,
         }
         status = (await http.get("/v1/status")).json()
         assert status["hosts"] == [host]

@@ -36,6 +36,7 @@ from hbtrio.wire.link_messages import (
     LinkMessage,
     LinkReport,
     Look,
+    OverloadReport,
     Ping,
     Pong,
     Reply,
@@ -148,8 +149,12 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '"round_trip_ms":0.25,"not_acted":"brake: closed"}',
     ),
     (
+        OverloadReport("2026-01-01T00:00:00+00:00", True),
+        '{"type":"overload","since":"2026-01-01T00:00:00+00:00","alarm":true}',
+    ),
+    (
         Welcome(1, "controller-0", 5),
-        '{"type":"welcome","protocol":1,"agent":"controller-0","acknowledged":5}',
+        '{"type":"welcome","protocol":1,"agent":"controller-0","acknowledged":5,"overloads":false}',
     ),
     (Reporting("", True), '{"type":"reporting","uuid":"","enabled":true}'),
     (

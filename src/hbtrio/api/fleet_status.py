@@ -21,6 +21,7 @@ from hbtrio.wire.operator import (
     DeliveryLine,
     FleetHostLine,
     FleetInstanceLine,
+    OverloadLine,
     UnregisteredLine,
     encode,
 )
@@ -150,6 +151,7 @@ def _host(
     link, down_s = link_of(agent, name, now)
     session = agent.fleet.sessions.get(name)
     hold = agent.mass_failure_guard.hold(name)
+    overload = None if session is None else session.overload
     return FleetHostLine(
         hostname=name,
         uuid=uuid,
@@ -166,6 +168,9 @@ def _host(
         held_why="" if hold is None else hold.reason,
         certificate=agent.files.peer_warning(name),
         conflict=agent.links.conflicts.of(name, now),
+        overload=None
+        if overload is None
+        else OverloadLine(since=overload.since, alarm=overload.alarm),
     )
 
 

@@ -30,6 +30,7 @@ function ofAgentsHost(host) {
   const add = (what, grave, text, act = "") =>
     found.push(warning(`${what} ${hostname}`, grave, `Host ${hostname}: ${text}`, { act, hostname }));
   if (host.held_since) add("held", true, `alarms are held back: ${host.held_why}`, "release");
+  if (host.overload) add("overload", host.overload.alarm, "is overloaded: losses come late");
   if (host.link === "lost") add("lost", true, `no link for ${minutes(host.down_s)}`, "forget");
   if (host.link === "down") add("down", false, "the link is down");
   if (host.link === "never") add("never", false, "has never had a link", "forget");

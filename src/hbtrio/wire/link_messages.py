@@ -13,7 +13,7 @@ texts of guests and operators first.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, get_args
 
 import attrs
 import msgspec
@@ -186,13 +186,29 @@ class Seen:
 
 
 @attrs.frozen
+class OverloadReport:
+    """Host: since when it is overloaded, and whether it has raised its alarm; "": it is on time.
+
+    Sent on each change, and after the snapshot if it is overloaded, to an agent that takes it.
+    """
+
+    TYPE: ClassVar[str] = "overload"
+    since: Name = ""
+    alarm: bool = False
+
+
+@attrs.frozen
 class Welcome:
-    """Agent: its name and the number of the last report it has stored for this ``boot_id``."""
+    """Agent: its name and the number of the last report it has stored for this ``boot_id``.
+
+    ``overloads``: whether it takes :class:`OverloadReport`; an older agent would end the session.
+    """
 
     TYPE: ClassVar[str] = "welcome"
     protocol: Number
     agent: Name
     acknowledged: Number
+    overloads: bool = False
 
 
 @attrs.frozen
@@ -306,6 +322,7 @@ FromHost = (
     | Reply
     | ActionProgress
     | Seen
+    | OverloadReport
     | Ping
     | Pong
     | Goodbye
@@ -313,27 +330,5 @@ FromHost = (
 FromAgent = Welcome | Reporting | RoundCommand | ActCommand | Look | Ack | Ping | Pong | Goodbye
 LinkMessage = FromHost | FromAgent
 
-FROM_HOST: tuple[type[FromHost], ...] = (
-    Hello,
-    Instance,
-    SnapshotEnd,
-    Gone,
-    LinkReport,
-    Reply,
-    ActionProgress,
-    Seen,
-    Ping,
-    Pong,
-    Goodbye,
-)
-FROM_AGENT: tuple[type[FromAgent], ...] = (
-    Welcome,
-    Reporting,
-    RoundCommand,
-    ActCommand,
-    Look,
-    Ack,
-    Ping,
-    Pong,
-    Goodbye,
-)
+FROM_HOST: Final[tuple[type[FromHost], ...]] = get_args(FromHost)
+FROM_AGENT: Final[tuple[type[FromAgent], ...]] = get_args(FromAgent)

@@ -8,17 +8,7 @@ from trio.testing import MockClock
 from hbtrio.nursery.host.overload_watch import STATUS_S
 from support.control_socket import call, served
 from support.host_world import HostWorld, host_world
-
-#: A pass of the loop that takes this long makes the guard late.
-_PASS_S = 1.2
-
-
-async def be_late(world: HostWorld, clock: MockClock, seconds: float) -> None:
-    """Keeps the host late for some time."""
-    end = clock.current_time() + seconds
-    while clock.current_time() < end:
-        clock.jump(_PASS_S)
-        await world.sleep(0.1)
+from support.overload import be_late
 
 
 def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -56,6 +56,10 @@ def fleet_lines(status: FleetStatus) -> Iterator[tuple[str, str]]:
             since = moment(host.held_since)
             text = f"ALARM: {host.hostname}: alarms held back since {since}: {host.held_why}"
             yield text, "bad"
+        if (overload := host.overload) is not None:
+            alarm = "ALARM: " if overload.alarm else ""
+            since = moment(overload.since)
+            yield f"{alarm}{host.hostname}: overloaded since {since}: losses come late", "bad"
 
 
 def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) -> None:

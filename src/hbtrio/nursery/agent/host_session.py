@@ -27,6 +27,7 @@ from hbtrio.wire.link_messages import (
     FromHost,
     Hello,
     Instance,
+    OverloadReport,
     Reply,
     Reporting,
     RoundCommand,
@@ -89,6 +90,8 @@ class HostSession:
     _to_send: WakeUp = attrs.field(factory=WakeUp, init=False)
     #: Looks of operators at its instances.
     looks: Looks = attrs.field(init=False)
+    #: What the host has said of its overload; None: it is on time, or too old to say.
+    overload: OverloadReport | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         if self.hello.clock_s is not None:
@@ -248,6 +251,16 @@ class HostSession:
         except trio.WouldBlock:
             _log.warning("%s: a progress line was dropped: its reader is too slow", uuid)
         return True
+
+    def note_overload(self, report: OverloadReport) -> None:
+        """Notes and logs that the host is overloaded, has raised its alarm, or is on time again."""
+        self.overload = report if report.since else None
+        if not report.since:
+            _log.info("%s: the host is on time again", self.hostname)
+        elif report.alarm:
+            _log.error("%s: ALARM: the host is overloaded: losses come late", self.hostname)
+        else:
+            _log.warning("%s: the host is overloaded: only heartbeats are served", self.hostname)
 
     def note_instance(self, instance: Instance) -> None:
         """Notes a report about an instance, up to ``_INSTANCES``."""

@@ -45,6 +45,7 @@ from hbtrio.wire.link_messages import (
     Hello,
     Instance,
     LinkReport,
+    OverloadReport,
     Ping,
     Reply,
     Seen,
@@ -216,7 +217,7 @@ class AgentLinks:
         if before is not None:
             self._replace(before, session)
         acknowledged = await self._store.links.welcome(hello.hostname, hello.boot_id)
-        await session.link.send(Welcome(PROTOCOL, self._name, acknowledged))
+        await session.link.send(Welcome(PROTOCOL, self._name, acknowledged, overloads=True))
         # Until the first pong, the host's clock is that of its hello, which may have come late.
         await session.link.send(Ping(0))
         _log.info("%s: link is up, version %s", hello.hostname, hello.version)
@@ -260,6 +261,8 @@ class AgentLinks:
                     await self._later.progressed(session.hostname, message)
             case Seen():
                 session.looks.answered(message)
+            case OverloadReport():
+                session.note_overload(message)
             case Hello():
                 raise LinkError("duplicate hello")
 

@@ -20,6 +20,7 @@ from hbtrio.nursery.host.reports import Report
 from hbtrio.nursery.host.voters import voters_of
 from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.nursery.windows import BallotWindow
+from hbtrio.policy.overload import OverloadChange
 from hbtrio.policy.report_queue import ReportQueue
 from hbtrio.wire.link_messages import (
     MAX_NAME,
@@ -29,6 +30,7 @@ from hbtrio.wire.link_messages import (
     Gone,
     Instance,
     LinkReport,
+    OverloadReport,
     SnapshotEnd,
 )
 from hbtrio.wire.link_parts import MAX_REMAINING_S, LinkRound
@@ -49,11 +51,15 @@ class AgentFeed:
         #: Whether the agent has accepted this host.
         self.connected = False
         self._host = host
+        self._takes_overloads = False
+        #: Whether the agent doesn't know yet whether the host is overloaded.
+        self._overload_changed = False
         self._changed: dict[str, None] = {}
         self._wakeup = WakeUp()
         self._sent = 0
         host.reports.listen(self._add_report)
         host.on_change(self._instance_changed)
+        host.overload.changes.listen(self._note_overload)
 
     def _add_report(self, report: Report) -> None:
         self._instance_changed(report.uuid)
@@ -77,10 +83,20 @@ class AgentFeed:
             self._changed[uuid] = None
             self._wakeup.set()
 
-    def resume_after(self, acknowledged: int) -> None:
-        """Drops the reports up to this number, which the agent has stored, and resends the rest."""
+    def _note_overload(self, _: OverloadChange) -> None:
+        self._overload_changed = self._takes_overloads
+        self._wakeup.set()
+
+    def resume_after(self, acknowledged: int, *, overloads: bool) -> None:
+        """Drops the reports up to this number, which the agent has stored, and resends the rest.
+
+        Args:
+            acknowledged: the number.
+            overloads: whether the agent takes ``OverloadReport``.
+        """
         self.queue.acknowledge(acknowledged)
         self._sent = acknowledged
+        self._takes_overloads = overloads
 
     def disconnected(self) -> bool:
         """Notes the end of a session; returns whether :meth:`run` had begun in it."""
@@ -101,7 +117,9 @@ class AgentFeed:
         await session.send(SnapshotEnd(len(channels)))
         for uuid in tuple(self._host.watched.left_out):
             await session.send(self._gone(uuid))
+        self._overload_changed = self._takes_overloads and self._host.overload.since is not None
         while True:
+            await self._send_overload(session)
             while self._changed:
                 await self.send_if_changed(session, next(iter(self._changed)))
             for report in self.queue.after(self._sent, _BATCH):
@@ -110,8 +128,15 @@ class AgentFeed:
                 await self.send_if_changed(session, report.uuid)
                 await session.send(report)
                 self._sent = report.number
-            if not self.queue.after(self._sent, 1) and not self._changed:
+            if not (self.queue.after(self._sent, 1) or self._changed or self._overload_changed):
                 await self._wakeup.wait()
+
+    async def _send_overload(self, session: LinkSession[FromAgent]) -> None:
+        if self._overload_changed:
+            self._overload_changed = False
+            overload = self._host.overload
+            since = "" if overload.since is None else overload.since.isoformat(timespec="seconds")
+            await session.send(OverloadReport(since, overload.alarm and bool(since)))
 
     async def send_if_changed(self, session: LinkSession[FromAgent], uuid: str) -> None:
         """Sends an instance's state now, unless the agent has the newest state.

@@ -156,10 +156,10 @@ class HostLink:
         nursery: trio.Nursery,
     ) -> None:
         match message:
-            case Welcome(protocol=protocol, agent=agent, acknowledged=acknowledged):
+            case Welcome(protocol=protocol, agent=agent):
                 if protocol != PROTOCOL:
                     raise LinkError(f"protocol {protocol}, this host speaks {PROTOCOL}")
-                self.feed.resume_after(acknowledged)
+                self.feed.resume_after(message.acknowledged, overloads=message.overloads)
                 self._host.link.up(agent)
                 _log.info("agent: the link to %s is up", agent)
                 welcome.set()

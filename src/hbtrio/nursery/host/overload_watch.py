@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from hbtrio.nursery.broadcast import Broadcast
 from hbtrio.policy.overload import ALARM_S, Overload, OverloadChange
 from hbtrio.policy.time_guard import OnTimeGuard
 
@@ -43,6 +44,8 @@ class OverloadWatch:
     ) -> None:
         #: When work began to be shed; None while none is.
         self.since: datetime | None = None
+        #: Publishes each change once it is made.
+        self.changes: Broadcast[OverloadChange] = Broadcast()
         self._guard = guard
         self._shed_log = shed_log
         self._wall_clock = wall_clock
@@ -82,6 +85,7 @@ class OverloadWatch:
             change = self._overload.observe(now, late=self._guard.is_late(now))
             if change is not None:
                 self._changed(change, now)
+                self.changes.publish(change)
 
     def _changed(self, change: OverloadChange, now: float) -> None:
         if change is OverloadChange.OVER:

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from hbtrio.wire.operator.files import FilesLine
-from hbtrio.wire.operator.host import Remaining, RoundEntry
+from hbtrio.wire.operator.host import OverloadLine, Remaining, RoundEntry
 from hbtrio.wire.operator.words import (
     AgentCommandsWord,
     Body,
@@ -88,6 +88,7 @@ class FleetHostLine(Body, frozen=True, kw_only=True):
     ] = ""
     conflict: Annotated[str, Meta(description="Another host uses its name.")] = ""
     commands: AgentCommandsWord = ""
+    overload: OverloadLine | None = None
 
 
 class FleetInstanceLine(Body, frozen=True, kw_only=True):
