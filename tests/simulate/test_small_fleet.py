@@ -107,10 +107,13 @@ def test_a_guest_that_is_killed_is_lost_and_heartbeats_again_after_a_restart(
     assert count(caplog, "heartbeating: back after no answer") == 1
 
 
+@pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("daemon", ["host", "agent"])
 def test_nothing_is_lost_while_a_daemon_is_frozen(
-    fleet: SmallFleet, caplog: pytest.LogCaptureFixture, daemon: str
+    caplog: pytest.LogCaptureFixture, daemon: str, lazy: bool
 ) -> None:
+    fleet = SmallFleet(lazy=lazy)
+    fleet.start()
     for at in (20.0, 40.0):
         fleet.timeline.at(at, lambda: fleet.processes[daemon].freeze_for(12.0))
     fleet.run(60.0)

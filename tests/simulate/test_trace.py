@@ -21,6 +21,17 @@ def test_events_are_kept_and_steps_and_bytes_are_not() -> None:
     assert trace.steps == 1
 
 
+def test_the_address_of_an_object_does_not_show_in_a_task() -> None:
+    digests = set()
+    for _ in range(3):
+        trace = Trace(Clock())
+        trace.step("host", repr(Trace(Clock())))
+        digests.add(trace.digest)
+    trace = Trace(Clock())
+    trace.step("host", "<init>")
+    assert len({*digests, trace.digest}) == 2
+
+
 def test_everything_is_in_the_digest() -> None:
     digests = set()
     for change in range(6):

@@ -6,8 +6,8 @@ network, channels and disks as they are.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -22,17 +22,18 @@ from hbtrio.daemons.guest import GuestWorld, serve_guest
 from hbtrio.daemons.host import HostWorld, serve_host
 from hbtrio.daemons.serving import ApiEndpoint
 from hbtrio.errors import UserError
-from hbtrio.log.subject import by_uuid
 from hbtrio.nursery.file_watch import FileWatch
-from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.nursery.notifier import Notifier
+from hbtrio.nursery.time_guard import GuardRunner, run_guard
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.directory import SimulatedDirectory
 from hbtrio.simulate.disk import Disk, SimulatedWorker
+from hbtrio.simulate.guard_ticks import GuardTicks
 from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.network import Network
+from hbtrio.simulate.places import NoHeap, QuietLog, never_collecting, no_manager, opening
 from hbtrio.simulate.ports import SimulatedDialer
 from hbtrio.simulate.process import Process
 from hbtrio.simulate.signals import SignalQueue
@@ -43,7 +44,6 @@ from hbtrio.store.host_store import HostStore
 from hbtrio.store.migration import migrate
 from hbtrio.store.store import Store
 from hbtrio.system.runner import ProcessRunner
-from hbtrio.system.sd_notify import ServiceManager
 from hbtrio.wire.channel_messages import MAX_ID
 from support.simulation import Simulation
 
@@ -55,21 +55,16 @@ T = TypeVar("T")
 S = TypeVar("S", bound=DaemonStore)
 
 
-class QuietLog:
-    """A daemon's log that keeps nothing."""
-
-    def __init__(self) -> None:
-        self.find = by_uuid
-        self.lines_dropped = 0
-
-    def shed(self, shedding: bool) -> None:
-        pass
-
-
 class SmallFleet:
-    """The fleet; its daemons are started by :meth:`start`."""
+    """The fleet; its daemons are started by :meth:`start`.
 
-    def __init__(self, seed: int = 1) -> None:
+    Args:
+        seed: of everything.
+        lazy: whether guards tick only after a freeze.
+    """
+
+    def __init__(self, seed: int = 1, *, lazy: bool = False) -> None:
+        self._lazy = lazy
         self.simulation = Simulation(seed)
         self.timeline, self.trace = self.simulation.timeline, self.simulation.trace
         self.network = Network(self.timeline, self.trace)
@@ -115,11 +110,12 @@ class SmallFleet:
             notifier=partial(self._notifier, process.machine),
             files=FileWatch(process.machine.utc),
             log=QuietLog(),
-            manager=ServiceManager(""),
-            collecting=self._collecting,
+            manager=no_manager(),
+            collecting=never_collecting,
             clock=ProcessClock(process.machine.monotonic, process.name),
             wall_clock=process.machine.utc,
             new_id=lambda: f"{draw.getrandbits(64):016x}",
+            run_guard=self._guard(process),
         )
         process.start(partial(serve_agent, config, "agent.toml", world))
         return process
@@ -157,12 +153,13 @@ class SmallFleet:
             events=None,
             files=FileWatch(machine.utc),
             log=QuietLog(),
-            manager=ServiceManager(""),
-            collecting=self._collecting,
+            manager=no_manager(),
+            collecting=never_collecting,
             clock=ProcessClock(machine.monotonic, process.name),
             wall_clock=machine.utc,
             new_id=lambda: draw.randint(0, MAX_ID),
-            heap=partial(HeapFreezer, freeze=lambda: None),
+            heap=NoHeap,
+            run_guard=self._guard(process),
         )
         process.start(partial(serve_host, config, "host.toml", world))
         return process
@@ -179,7 +176,8 @@ class SmallFleet:
             app_status=_no_socket,
             processes=self._commands(process),
             reload=GuestConfig,
-            manager=ServiceManager(""),
+            run_guard=self._guard(process),
+            manager=no_manager(),
             new_id=lambda: draw.randint(0, MAX_ID),
         )
         process.start(partial(serve_guest, f"vm-{number + 1}", GuestConfig(), world))
@@ -200,8 +198,11 @@ class SmallFleet:
 
         return ApiEndpoint(address, listen)
 
+    def _guard(self, process: Process) -> GuardRunner:
+        return GuardTicks(process).run if self._lazy else run_guard
+
     def _commands(self, process: Process):
-        return _opened(
+        return opening(
             SimulatedCommands(
                 process, self.timeline, lambda argv, env: Script(0.0, fault="missing")
             )
@@ -220,18 +221,6 @@ class SmallFleet:
         yield Notifier(
             [], per_minute=6, hostname="", wall_clock=machine.utc, new_id=lambda: "no id"
         )
-
-    @contextmanager
-    def _collecting(self) -> Iterator[Callable[[], None]]:
-        yield lambda: None
-
-
-def _opened(thing: T):
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[T]:
-        yield thing
-
-    return opened
 
 
 async def _no_socket(*_: object):

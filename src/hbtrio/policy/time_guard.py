@@ -62,6 +62,14 @@ class OnTimeGuard:
         self._due = now + (REST_S if resting else TICK_S)
         return self._due
 
+    def expect(self, due: float) -> None:
+        """Sets when the next tick is due, in place of what :meth:`tick` has returned.
+
+        For a caller that knows when its process stands still, and ticks only after that: meanwhile
+        no tick is due, ``math.inf``.
+        """
+        self._due = due
+
     def stalled_s(self, now: float) -> float:
         """Returns for how long the process has not run since the guard was created, in seconds.
 

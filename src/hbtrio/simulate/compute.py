@@ -25,6 +25,7 @@ from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.directory import SimulatedDirectory
 from hbtrio.simulate.disk import Disk, SimulatedWorker
+from hbtrio.simulate.guard_ticks import GuardTicks
 from hbtrio.simulate.instance import Ending, Instance
 from hbtrio.simulate.libvirt import Libvirt, Virsh
 from hbtrio.simulate.machine import Machine
@@ -37,6 +38,7 @@ from hbtrio.simulate.observations import (
 )
 from hbtrio.simulate.places import (
     AGENT_LINK,
+    NoHeap,
     QuietLog,
     Stage,
     never_collecting,
@@ -176,6 +178,8 @@ class ComputeHost:
             collecting=never_collecting,
             clock=ProcessClock(self.machine.monotonic, name),
             wall_clock=self.machine.utc,
+            heap=NoHeap,
+            run_guard=GuardTicks(process).run,
             new_id=partial(draw.getrandbits, MAX_ID.bit_length()),
         )
         process.at_death.append(partial(self._died, process))

@@ -18,6 +18,7 @@ from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.disk import Disk, SimulatedWorker
+from hbtrio.simulate.guard_ticks import GuardTicks
 from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.observations import AGENT, Crashed, ProcessStarted
 from hbtrio.simulate.places import (
@@ -95,6 +96,7 @@ class Controller:
             collecting=never_collecting,
             clock=ProcessClock(self.machine.monotonic, name),
             wall_clock=self.machine.utc,
+            run_guard=GuardTicks(process).run,
             new_id=lambda: f"{name}-{next(ids)}",
         )
         process.at_death.append(partial(self._died, process))

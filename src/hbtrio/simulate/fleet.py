@@ -14,6 +14,7 @@ from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.compute import ComputeHost
 from hbtrio.simulate.controller import Controller
 from hbtrio.simulate.fault_words import host_name, instance_name
+from hbtrio.simulate.guard_ticks import GuardTicks
 from hbtrio.simulate.histories import HistoryReader
 from hbtrio.simulate.instance import Guest, Instance
 from hbtrio.simulate.network import Network
@@ -141,6 +142,7 @@ class Fleet:
             processes=opening(SimulatedCommands(process, timeline, _no_scripts)),
             reload=lambda: config,
             manager=no_manager(),
+            run_guard=GuardTicks(process).run,
             new_id=lambda: draw.randint(0, MAX_ID),
         )
         process.start(partial(serve_guest, instance.name, config, world))

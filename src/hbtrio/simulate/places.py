@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import attrs
 
 from hbtrio.log.subject import Find, by_uuid
+from hbtrio.nursery.host.heap_freezer import HeapFreezer
 from hbtrio.simulate.network import Network
 from hbtrio.simulate.observations import Observation
 from hbtrio.simulate.timeline import Timeline
@@ -48,6 +49,17 @@ class QuietLog:
         self.lines_dropped = 0
 
     def shed(self, shedding: bool) -> None:  # noqa: FBT001 - as of the protocol
+        """Does nothing."""
+
+
+class NoHeap(HeapFreezer):
+    """Leaves the heap alone: one process holds the heaps of a whole fleet."""
+
+    def __enter__(self) -> Self:
+        """Does nothing."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
         """Does nothing."""
 
 

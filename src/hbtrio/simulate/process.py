@@ -49,7 +49,10 @@ class Process:
         self.name = name
         #: Called once, when it is killed or ends.
         self.at_death: list[Callable[[], object]] = []
-        #: What its kernel releases then.
+        #: Called whenever it stands still, and whenever it goes on.
+        self.at_freeze: list[Callable[[], object]] = []
+        self.at_thaw: list[Callable[[], object]] = []
+        #: What its kernel releases at its death.
         self.held: dict[Held, None] = {}
         #: The exception that has ended it; None while it lives, after a kill and a regular end.
         self.error: BaseException | None = None
@@ -62,7 +65,7 @@ class Process:
         self._over = False
         #: Why it is frozen, with the time until which, if it was told for how long.
         self._frozen: dict[str, float | None] = {}
-        self._at_thaw: list[Callable[[], object]] = []
+        self._after_thaw: list[Callable[[], object]] = []
         self._planned: Entry | None = None
         self._before_task = False
         self._at_step: dict[int, Callable[[], object]] = {}
@@ -111,6 +114,9 @@ class Process:
         """
         if self.alive and why not in self._frozen:
             self.trace.event(self.name, "frozen", why)
+            if not self._frozen:
+                for action in self.at_freeze:
+                    action()
             self._frozen[why] = None
             self._plan(None)
 
@@ -132,8 +138,8 @@ class Process:
             self.trace.event(self.name, "thawed", why)
             if not self._frozen:
                 self._poke(mid_pass=True)
-                actions, self._at_thaw = self._at_thaw, []
-                for action in actions:
+                actions, self._after_thaw = self._after_thaw, []
+                for action in [*self.at_thaw, *actions]:
                     action()
 
     def _thaw_when_due(self, why: str) -> None:
@@ -144,7 +150,7 @@ class Process:
     def when_running(self, action: Callable[[], object]) -> None:
         """Calls an action of one of its threads: at once, or at the thaw; never if it is dead."""
         if self._frozen:
-            self._at_thaw.append(action)
+            self._after_thaw.append(action)
         elif self.alive:
             action()
 
