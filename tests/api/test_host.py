@@ -518,7 +518,7 @@ async def test_followers_that_have_gone_are_forgotten() -> None:
             await world.settle()
             assert len(world.host.reports._followers) == 1
         await world.settle()
-        assert world.host.reports._followers == set()
+        assert not world.host.reports._followers
 
 
 async def test_head_of_a_stream_ends() -> None:
@@ -526,7 +526,7 @@ async def test_head_of_a_stream_ends() -> None:
         response = await http.head("/v1/events")
         assert (response.status_code, response.content) == (200, b"")
         await world.settle()
-        assert world.host.reports._followers == set()
+        assert not world.host.reports._followers
         assert trio.current_time() == 1.0
 
 
@@ -543,7 +543,7 @@ async def test_the_end_of_the_api_ends_streams() -> None:
             await read_to_the_end(http, api.scope.cancel)
         assert trio.current_time() == 2.0
         await world.settle()
-        assert world.host.reports._followers == set()
+        assert not world.host.reports._followers
 
 
 # -- refusals -------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ async def test_following_goes_on_until_interrupted(
         await world.settle()
         assert called.status == INTERRUPTED
         assert capsys.readouterr() == ("", "")
-        assert world.host.reports._followers == set()
+        assert not world.host.reports._followers
 
 
 async def test_following_shows_no_past_of_its_own_accord() -> None:
