@@ -144,6 +144,7 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid() -> None:
                 "asks": [],
                 "cause": "",
                 "why": "no command is configured for reboot ([corrective-commands])",
+                "agent": "",
             },
             "voters": None,
             "voters_unlisted": 0,

@@ -39,7 +39,9 @@ def _detail(host: Host, line: InstanceLine, channel: Channel | None, now: float)
         members["since"] = time_of(host, channel.reports.since, now)
         members["voters"] = voter_lines(voters_of(channel))
         members["voters_unlisted"] = channel.voters.unlisted
-        members["next_loss"] = next_loss(channel, host.corrective, host.domains)
+        foreseen = next_loss(channel, host.corrective, host.domains)
+        agent = host.link.agent or host.link.endpoint if foreseen.reported else ""
+        members["next_loss"] = msgspec.structs.replace(foreseen, agent=agent)
     return InstanceDetail(**members)
 
 

@@ -234,6 +234,17 @@ async def test_the_voters_by_name_at_a_host_and_at_an_agent(tmp_path: Path) -> N
         await world.host.settle()
 
 
+async def test_a_host_names_the_agent_that_is_told_of_the_next_loss(tmp_path: Path) -> None:
+    async with fleet_world(tmp_path) as world, served(world.host.host) as host:
+        guest = await world.host.heartbeating()
+        for reporting in (True, False):
+            world.host.host.set_reporting(guest.uuid, enabled=reporting)
+            told = (await call(host.path, "show", guest.uuid)).text
+            assert ("its agent, controller, is told of the loss" in told) is reporting
+            told = (await call(host.path, "why", guest.uuid)).text
+            assert ("Its agent, controller, would be told of the loss." in told) is reporting
+
+
 async def test_voters_of_a_guest_that_has_none_or_is_silent() -> None:
     async with serving() as (world, api):
         guest = await world.heartbeating()

@@ -123,6 +123,21 @@ def test_a_narrow_table() -> None:
     ]
 
 
+def test_a_still_narrower_table_keeps_the_reasons_instead_of_the_numbers() -> None:
+    assert status_lines(Status(host=HOST, instances=(WEB, DB)), 60)[2:] == [
+        "UUID      NAME  STATE         HEALTH     LAST",
+        "0aaaaaab  Db    restarting    unhealthy  unhealthy: no memo…",
+        "0aaaaaaa  web   heartbeating  healthy    vote stop reject:…",
+    ]
+
+
+def test_a_domain_of_the_same_name_is_shown_once() -> None:
+    domain = DomainLine(name="web", state="running: booted", since="2026-01-01T00:00:00+00:00")
+    web, db = replace(WEB, domain=domain), replace(DB, domain=domain)
+    assert status_lines(Status(host=HOST, instances=(web,)), 80)[2].startswith("UUID      NAME  S")
+    assert "DOMAIN" in status_lines(Status(host=HOST, instances=(web, db)), 80)[2]
+
+
 def test_a_wide_table_says_more() -> None:
     lines = status_lines(Status(host=HOST, instances=(WEB, DB)), 100)
     assert lines[2:] == [

@@ -162,6 +162,8 @@ def _next_loss(one: NextLossLine) -> Iterator[str]:
             yield f"nothing is done: {cause}{one.why}"
     if one.asks:
         yield f"unless one of these says otherwise: {', '.join(one.asks)}"
+    if one.agent:
+        yield f"its agent, {one.agent}, is told of the loss"
 
 
 def command_words(argv: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from hbtrio.cli.ctl.table import (
     write_table,
 )
 from hbtrio.cli.ctl.times import moment
-from hbtrio.cli.ctl.views import file_lines, going_on
+from hbtrio.cli.ctl.views import WITH_NUMBERS, file_lines, going_on
 from hbtrio.wire.operator import FleetHostLine, FleetInstanceLine, FleetStatus
 
 _LINK_COLOURS: Final = {"up": "good", "down": "warn", "lost": "bad", "never": "bad"}
@@ -85,7 +85,7 @@ def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) 
     if instances:
         length = uuid_length([one.uuid for one in instances], screen.columns)
         columns = [column("UUID", [one.uuid[:length] for one in instances])]
-        if any(one.domain for one in instances):
+        if any(one.domain not in ("", one.name) for one in instances):
             domains = column("DOMAIN", [one.domain or "-" for one in instances])
             columns.append(attrs.evolve(domains, flexible=True))
         columns += [
@@ -93,11 +93,15 @@ def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) 
             attrs.evolve(column("HOST", [one.hostname for one in instances]), flexible=True),
             column("STATE", [one.state for one in instances], STATE_COLOURS),
             column("HEALTH", [one.health for one in instances], HEALTH_COLOURS),
-            column("REPORTED", ["yes" if one.reporting else "no" for one in instances]),
+        ]
+        if screen.columns is None or screen.columns >= WITH_NUMBERS:
+            reported = ["yes" if one.reporting else "no" for one in instances]
+            columns.append(column("REPORTED", reported))
+        columns.append(
             attrs.evolve(
                 column("NOTE", [doing(one, agent.actions) for one in instances]), flexible=True
-            ),
-        ]
+            )
+        )
         write_table(screen, columns)
 
 

@@ -84,6 +84,8 @@ def _next(one: AnyDetail) -> Iterator[str]:
         return
     if one.next_loss is not None:
         yield next_loss_sentence(one.next_loss)
+        if one.next_loss.agent:
+            yield f"Its agent, {one.next_loss.agent}, would be told of the loss."
         if (cause := CAUSES.get(one.next_loss.cause)) is not None:
             yield cause.until.format(next_at=_next_at(one))
 

@@ -39,6 +39,9 @@ from hbtrio.wire.operator import (
 #: The width in cells from which on a table shows the time of the last event.
 _WITH_TIME: Final = 100
 
+#: The width from which on it shows the numbers: the last event says more.
+WITH_NUMBERS: Final = 80
+
 _KIND_COLOURS: Final = {
     "heartbeating": "good",
     "loss": "bad",
@@ -162,16 +165,17 @@ def _columns(
 ) -> Iterator[Column]:
     length = uuid_length([one.uuid for one in instances], width)
     yield column("UUID", [one.uuid[:length] for one in instances])
-    if any(one.domain is not None for one in instances):
+    if any(one.domain is not None and one.domain.name != one.name for one in instances):
         names = ["-" if one.domain is None else one.domain.name for one in instances]
         yield attrs.evolve(column("DOMAIN", names), flexible=True)
     yield attrs.evolve(column("NAME", [one.name or "-" for one in instances]), flexible=True)
     yield column("STATE", [one.state for one in instances], STATE_COLOURS)
     yield column("HEALTH", [one.health for one in instances], HEALTH_COLOURS)
-    yield numbers("BEATS", [str(one.beats) for one in instances])
-    yield numbers("MISSED", [str(one.missed) for one in instances])
-    trips = [one.round_trip_ms for one in instances]
-    yield numbers("RTT ms", ["-" if trip is None else f"{trip:.1f}" for trip in trips])
+    if width is None or width >= WITH_NUMBERS:
+        yield numbers("BEATS", [str(one.beats) for one in instances])
+        yield numbers("MISSED", [str(one.missed) for one in instances])
+        trips = [one.round_trip_ms for one in instances]
+        yield numbers("RTT ms", ["-" if trip is None else f"{trip:.1f}" for trip in trips])
     if width is None or width >= _WITH_TIME:
         yield column("AT", [_at(one) for one in instances])
     policies = [policy_words(one.policy) for one in instances]

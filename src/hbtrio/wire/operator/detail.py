@@ -48,6 +48,9 @@ class NextLossLine(Body, frozen=True, kw_only=True):
     ] = ()
     cause: Annotated[str, Meta(description="As that of the event not-acted.")] = ""
     why: Annotated[str, Meta(description="Why nothing is done.")] = ""
+    agent: Annotated[
+        str, Meta(description="Of a host: the agent that is told of the loss, and may do more.")
+    ] = ""
 
 
 class CorrectiveLine(Body, frozen=True, kw_only=True):
