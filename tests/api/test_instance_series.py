@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import MockClock
 
 from hbtrio.api import instance_series
 from hbtrio.api.host_metrics import host_metrics
@@ -11,6 +12,7 @@ from hbtrio.config.host import LibvirtSettings
 from hbtrio.config.observe import ObserveSettings
 from hbtrio.wire.vocabulary import Health
 from support.host_world import HostWorld, host_world, uuid_of
+from support.overload import be_late
 
 LABELS = ("uuid", "name", "state")
 
@@ -55,6 +57,17 @@ async def test_so_many_instances_have_them_those_with_the_lowest_uuids() -> None
         }
         # Whoever fails, the choice stays.
         assert world.channel(third).heartbeat.state.shown == "lost"
+
+
+async def test_an_overloaded_host_has_no_time_for_them(autojump_clock: MockClock) -> None:
+    async with host_world(observe=ObserveSettings(instance_series=2)) as world:
+        await world.heartbeating()
+        assert await series(world) != {}
+        await be_late(world, autojump_clock, 8)
+        assert world.host.overload.since is not None
+        assert await series(world) == {}
+        await world.sleep(20)
+        assert await series(world) != {}
 
 
 async def test_what_they_say() -> None:
