@@ -117,9 +117,9 @@ async def ask_as_vim(directory: Path, path: str, body: dict[str, Any]) -> None:
     assert b'"pass"' in answer, answer
 
 
-async def registered(scene: Scene, name: str) -> LabGuest:
-    """An instance that the agent knows."""
-    guest = await heartbeating(scene, name)
+async def registered(scene: Scene, name: str, application: str = "") -> LabGuest:
+    """An instance that the agent knows, with an application in it if that is wanted."""
+    guest = await heartbeating(scene, name, application)
     about = {"uuid": guest.uuid, "hostname": HOST["hostname"], "services": ["heartbeat"]}
     await ask_as_vim(scene.directory, f"/v1/instances/{guest.uuid}", about)
     return guest
@@ -143,8 +143,10 @@ async def start_agent(directory: Path, port: int, vim_url: str) -> Daemon:
     return daemon
 
 
-async def heartbeating(scene: Scene, name: str) -> LabGuest:
+async def heartbeating(scene: Scene, name: str, application: str = "") -> LabGuest:
     guest = await scene.add_guest(name)
+    if application:
+        guest.add_application(application)
     guest.configure(HB_INTERVAL=400, HEALTH_CHECK_INTERVAL=0, VOTE=9)
     await guest.start()
     await scene.events.wait_for(event("heartbeating", guest), within_s=SOON_S)
@@ -340,16 +342,27 @@ async def test_at_an_agent_an_operator_votes_with_the_token() -> None:
 async def test_at_an_agent_the_details_have_what_the_host_sees() -> None:
     async with watched(agent=True) as all_of:
         scene = all_of.scene
-        db = await registered(scene, "db")
+        db = await registered(scene, "db", "orders")
+        orders = db.applications["orders"]
+        orders.will("revocable", "stop", status=1, says="3 orders are open", after_s=3)
         tab = await all_of.browser.tab(f"{all_of.agent_url}#{db.uuid}")
         await see(tab, db, "db: heartbeating")
 
-        def beats(page: Page) -> None:
+        def votes(page: Page) -> None:
             line = page.locator(".sparkline polyline")
             expect(line).to_have_attribute("points", TWO_POINTS)
             expect(page.locator("#detail")).to_contain_text("beats, 0 missed")
+            application = page.locator(".voters li").filter(has_text="orders")
+            expect(application).to_contain_text("healthy since")
+            expect(application).to_contain_text("heartbeat every 1 s")
+            page.get_by_label("Operator token").last.fill(TOKEN)
+            page.get_by_role("button", name="Send").click()
+            expect(page.locator(".windows meter")).to_be_visible()
+            expect(page.get_by_role("log")).to_contain_text("orders: 3 orders are open")
+            expect(application).to_contain_text("reject: 3 orders are open")
+            expect(page.locator(".windows meter")).to_be_hidden()
 
-        await tab.do(beats)
+        await tab.do(votes)
         assert scene.host is not None
         await scene.host.kill()
         await tab.do(lambda page: expect(page.locator("#detail")).to_contain_text(NO_LINK))

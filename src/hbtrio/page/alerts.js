@@ -59,7 +59,13 @@ export class Alerts {
   _newItem({ grave, act, hostname }) {
     const text = element("bdi");
     const buttons = (ACTS[act] ?? []).map((one) => this._button(hostname, ...one));
-    const node = element("li", { class: grave ? "grave" : false }, shape(grave ? "lost" : "ill"), text, ...buttons);
+    const node = element(
+      "li",
+      { class: grave ? "grave" : false },
+      shape(grave ? "lost" : "ill"),
+      text,
+      element("span", { class: "acts" }, ...buttons),
+    );
     return { node, text };
   }
 

@@ -1,12 +1,15 @@
-// One instance in depth: facts, open windows, round trips, its history, and at an agent what to do.
+// One instance in depth: open windows, facts, round trips, applications, what to do, its history.
 
 import * as api from "./api.js";
 import { ActionForm } from "./actions.js";
 import { countdown } from "./countdown.js";
 import { element, printable, setText, shape } from "./dom.js";
-import { eventItem, keyOf } from "./events.js";
+import { eventItem, keyOf, when } from "./events.js";
+import { factsOf } from "./facts.js";
+import { windowOf } from "./fleet.js";
 import { Sparkline } from "./sparkline.js";
 import { timeline } from "./timeline.js";
+import { voterList } from "./voters.js";
 
 /** How often its round trip is asked for, in ms. */
 const EVERY = 2_000;
@@ -24,12 +27,12 @@ export class Detail {
     this._root = root;
     this._fleet = fleet;
     this._uuid = "";
+    this._asked = asked;
     this._closed = closed;
     this._looking = false;
     setInterval(() => {
       if (!this._uuid || document.hidden) return;
-      asked(this._uuid);
-      this._look();
+      this._ask();
     }, EVERY);
     root.addEventListener("keydown", (event) => {
       if (event.key === "Escape") closed();
@@ -40,7 +43,10 @@ export class Detail {
   show(uuid) {
     this._uuid = uuid;
     this._shown = null;
+    this._details = {};
+    this._rounds = [];
     this._seen = {};
+    this._votersText = "";
     this._factsText = "";
     this._lines = new Map();
     this._root.hidden = !uuid;
@@ -55,6 +61,7 @@ export class Detail {
     this._trips = element("div", { hidden: true }, element("h3", {}, "Round trips"), this._spark.node);
     this._trip = element("p", { class: "hint" });
     this._trips.append(this._trip);
+    this._voters = element("div");
     this._bar = element("div");
     this._history = element("ol", { class: "events", tabindex: "0", "aria-label": "History of the instance" });
     const heading = element("h2", { id: "detail-title", tabindex: "-1" }, this._name);
@@ -65,6 +72,7 @@ export class Detail {
       this._windows,
       this._facts,
       this._trips,
+      this._voters,
       ...(this._fleet.isAgent ? [new ActionForm(uuid, () => this._name.textContent).node] : []),
       element("h3", {}, "History"),
       this._bar,
@@ -72,8 +80,13 @@ export class Detail {
     );
     this.update();
     this._takeHistory();
-    this._look();
+    this._ask();
     heading.focus();
+  }
+
+  _ask() {
+    this._asked(this._uuid);
+    this._look();
   }
 
   /** Shows what is known of the instance now. */
@@ -84,12 +97,30 @@ export class Detail {
     this._shown = one;
     this._mark.dataset.kind = one?.kind ?? "unknown";
     setText(this._name, printable(one?.label ?? this._uuid));
-    setText(this._state, one ? printable([one.kind, one.reason].filter(Boolean).join(": ")) : "not known here, or no longer");
+    if (one && "next_loss" in one.line) this._take(one.line);
+    setText(this._state, one ? this._sentence(one) : "not known here, or no longer");
     if (!one) return;
-    this._windows.replaceChildren(...one.windows.map(countdown));
+    this._windows.replaceChildren(...[...one.windows, ...this._rounds].map(countdown));
     this._updateFacts();
     // An agent has to ask the host, see _look().
     if (!this._fleet.isAgent) this._showBeats(one.line);
+  }
+
+  // A status of all leaves out what is in the details of one; that is kept until the next.
+  _take(details) {
+    this._details = details;
+    this._rounds = (details.rounds ?? []).map((round) => windowOf(round, details.windows_s));
+    const { voters, voters_unlisted } = details;
+    const text = JSON.stringify([voters, voters_unlisted]);
+    if (text === this._votersText) return;
+    this._votersText = text;
+    this._voters.replaceChildren(...[voterList(details)].filter(Boolean));
+  }
+
+  _sentence({ kind, reason, line }) {
+    const { state, since } = this._details;
+    const so = state === line.state && since ? `${kind} since ${when(since)}` : kind;
+    return printable([so, reason].filter(Boolean).join(": "));
   }
 
   /** Asks the instance's host what it sees; a host's own page knows that already. */
@@ -113,13 +144,16 @@ export class Detail {
   _showBeats({ why, round_trip_ms: trip, beats, missed }) {
     const known = typeof trip === "number";
     this._trips.hidden = !known && !why;
+    this._spark.node.toggleAttribute("hidden", !known);
     if (known) this._spark.add(trip);
     setText(this._trip, known ? `last ${trip} ms; ${beats} beats, ${missed} missed` : printable(why ?? ""));
   }
 
   _updateFacts() {
     if (!this._shown) return;
-    const facts = factsOf(this._shown, this._fleet, this._seen);
+    const notActed = this._shown.notActed || this._seen.not_acted;
+    const action = this._fleet.actions[this._uuid];
+    const facts = factsOf(this._shown, this._details, notActed, action);
     const text = JSON.stringify(facts);
     if (text === this._factsText) return;
     this._factsText = text;
@@ -158,23 +192,4 @@ export class Detail {
   get uuid() {
     return this._uuid;
   }
-}
-
-/** What is known of an instance, as terms and values. */
-function factsOf({ line, host, notActed, owner }, fleet, seen) {
-  const windows = Object.entries(line.windows_s ?? {}).map(([kind, seconds]) => `${kind} ${seconds} s`);
-  const domain = line.domain?.name ?? line.domain;
-  return [
-    ["Host", host],
-    ["UUID", line.uuid],
-    ["Health", [line.health, line.health_reason].filter(Boolean).join(": ")],
-    ["Interval", line.interval_ms && `${line.interval_ms} ms`],
-    ["On a loss", line.corrective_action],
-    ["Not acted", notActed || seen.not_acted],
-    ["Owner", owner],
-    ["Action", fleet.actions[line.uuid]],
-    ["Losses reported", fleet.isAgent && (line.reporting ? "yes" : "no")],
-    ["Domain", domain && [domain, line.domain?.state ?? line.domain_state].filter(Boolean).join(", ")],
-    ["Windows", windows.join(", ")],
-  ].filter(([, value]) => value);
 }

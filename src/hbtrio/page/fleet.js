@@ -4,17 +4,18 @@ import { KINDS, kindOf, levelOf } from "./words.js";
 
 const natural = new Intl.Collator("en", { numeric: true });
 
+/** An open vote or notice as it counts down, with its end on performance.now()'s clock. */
+export function windowOf({ kind, event, window, remaining_s }, lengths) {
+  return { text: `${kind} ${event}`, total: lengths?.[window], ends: performance.now() + 1000 * remaining_s };
+}
+
 /** An instance as the page shows it, whichever daemon describes it. */
 function instanceOf(line, hostname) {
-  const now = performance.now();
   const kind = kindOf(line);
   const windows = [];
-  if (line.open) {
-    const { kind: what, event, window, remaining_s } = line.open;
-    windows.push({ text: `${what} ${event}`, total: line.windows_s?.[window], ends: now + 1000 * remaining_s });
-  }
+  if (line.open) windows.push(windowOf(line.open, line.windows_s));
   if (typeof line.restart_remaining_s === "number") {
-    const ends = now + 1000 * line.restart_remaining_s;
+    const ends = performance.now() + 1000 * line.restart_remaining_s;
     windows.push({ text: "restart", total: line.windows_s?.RESTART, ends });
   }
   const domain = line.domain?.name ?? line.domain ?? "";

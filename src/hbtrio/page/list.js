@@ -51,6 +51,9 @@ export class List {
     setText(row.kind, one.kind);
     setText(row.name, printable(one.label));
     setText(row.host, one.host);
+    // The table may have no room for all of a name.
+    row.link.title = printable(one.label);
+    row.host.title = one.host;
     setText(row.reason, printable(reasonOf(one)));
     return row.node;
   }
@@ -59,15 +62,16 @@ export class List {
     const [kind, name] = [element("span"), element("bdi")];
     const [host, reason] = [element("td", { class: "wide" }), element("bdi")];
     const mark = shape(one.kind);
+    const link = element("a", { href: `#${one.uuid}` }, name);
     const node = element(
       "tr",
       { "data-uuid": one.uuid, "aria-current": one.uuid === this._chosen && "true" },
       element("td", { class: "state" }, mark, kind),
-      element("th", { scope: "row" }, element("a", { href: `#${one.uuid}` }, name)),
+      element("th", { scope: "row" }, link),
       host,
       element("td", { class: "reason" }, reason),
     );
-    const row = { node, mark, kind, name, host, reason };
+    const row = { node, mark, kind, name, link, host, reason };
     this._rows.set(one.uuid, row);
     return row;
   }
