@@ -9,6 +9,8 @@ from typing import Final
 import httpx
 import pytest
 
+from hbtrio.api.host_status import NOT_WATCHED
+from hbtrio.fsm.heartbeat.table import HeartbeatState
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
 from support.api_replies import refusal
 from support.fleet_world import TOKEN, fleet_api
@@ -131,6 +133,28 @@ def test_the_page_knows_all_events_and_actions() -> None:
     assert set(words("VOTED")) == {str(event) for event, rule in EVENT_TABLE.items() if rule.voted}
     assert set(words("NOTIFIED")) == {str(event) for event in EVENT_TABLE}
     assert set(words("ACTIONS")) == {str(action) for action in ACTION_TABLE}
+
+
+def test_the_page_knows_all_states_and_each_has_a_shape_of_its_own() -> None:
+    (table,) = re.findall(r"export const KINDS = \[(.*?)\]\.map", script("words.js"), re.DOTALL)
+    kinds = re.findall(r'\["([a-z ]+)", "', table)
+    shown = {state.shown for state in HeartbeatState if state is not HeartbeatState.GONE}
+    assert shown | {NOT_WATCHED, "ill", "unknown"} == set(kinds)
+    shapes = {}
+    for kind in kinds:
+        (rule,) = re.findall(
+            rf'\.shape\[data-kind="{kind}"\] \{{(.*?)\}}', script("style.css"), re.DOTALL
+        )
+        # Whatever the colour.
+        shapes[kind] = re.sub(r"var\(--\w+\)", "", rule).strip()
+    assert len(set(shapes.values())) == len(kinds)
+
+
+def test_the_page_loads_its_modules_at_once() -> None:
+    """Not one after the other, as they import each other."""
+    preloaded = re.findall(r'<link rel="modulepreload" href="/page/(.+?)" />', script("index.html"))
+    modules = {file.name for file in PAGE.glob("*.js")}
+    assert preloaded == sorted(modules - {"app.js"})
 
 
 def test_the_page_asks_no_other_host_and_writes_no_markup() -> None:

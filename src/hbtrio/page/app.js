@@ -11,6 +11,7 @@ import { List } from "./list.js";
 import { Overview } from "./overview.js";
 import { Refresher } from "./refresher.js";
 import { follow } from "./stream.js";
+import { OpenWindows } from "./windows.js";
 import { WORRYING } from "./words.js";
 
 /** More names than this are only counted when they are read out. */
@@ -21,6 +22,7 @@ const filters = new Filters(() => draw({ filtered: true }));
 const overview = new Overview(byId("overview"), fleet, choose);
 const list = new List(byId("rows"), byId("more"), fleet);
 const alerts = new Alerts(byId("alerts"), fleet, () => refresher.all());
+const windows = new OpenWindows(byId("windows"), fleet);
 const events = new Events(byId("events"), fleet);
 const detail = new Detail(byId("detail"), fleet, (uuid) => refresher.touch(uuid), () => choose(""));
 const refresher = new Refresher(fleet, (changed, whole) => {
@@ -57,6 +59,7 @@ function draw({ whole = false, filtered = false }) {
       announce(changed);
     }
     if (whole) drawDaemon();
+    windows.update();
     detail.update();
     events.update();
   });
@@ -153,10 +156,13 @@ async function takeHistory() {
   }
 }
 
+// At once, beside the stream: what happens until that is open is among its first events.
+refresher.all();
+
 follow({
   opened() {
     connection("live", "live");
-    refresher.all();
+    if (!refresher.isAsking) refresher.all();
     takeHistory();
   },
   event(line) {

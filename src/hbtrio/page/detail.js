@@ -6,7 +6,6 @@ import { countdown } from "./countdown.js";
 import { element, printable, setText, shape } from "./dom.js";
 import { eventItem, keyOf, when } from "./events.js";
 import { factsOf } from "./facts.js";
-import { windowOf } from "./fleet.js";
 import { Sparkline } from "./sparkline.js";
 import { timeline } from "./timeline.js";
 import { voterList } from "./voters.js";
@@ -44,7 +43,6 @@ export class Detail {
     this._uuid = uuid;
     this._shown = null;
     this._details = {};
-    this._rounds = [];
     this._seen = {};
     this._votersText = "";
     this._factsText = "";
@@ -100,7 +98,7 @@ export class Detail {
     if (one && "next_loss" in one.line) this._take(one.line);
     setText(this._state, one ? this._sentence(one) : "not known here, or no longer");
     if (!one) return;
-    this._windows.replaceChildren(...[...one.windows, ...this._rounds].map(countdown));
+    this._windows.replaceChildren(...one.windows.map(countdown));
     this._updateFacts();
     // An agent has to ask the host, see _look().
     if (!this._fleet.isAgent) this._showBeats(one.line);
@@ -109,7 +107,6 @@ export class Detail {
   // A status of all leaves out what is in the details of one; that is kept until the next.
   _take(details) {
     this._details = details;
-    this._rounds = (details.rounds ?? []).map((round) => windowOf(round, details.windows_s));
     const { voters, voters_unlisted } = details;
     const text = JSON.stringify([voters, voters_unlisted]);
     if (text === this._votersText) return;

@@ -25,7 +25,7 @@ export function eventItem(line, about = null) {
   const refused = line.result === "reject" || line.alarm;
   return element(
     "li",
-    { class: refused ? "refused" : false },
+    { class: refused ? "refused" : false, "data-verdict": line.kind === "vote" || line.kind === "notice" },
     element("time", { datetime: line.time ?? "" }, when(line.time ?? "")),
     shape(KIND_AFTER[line.kind] ?? "event"),
     element(

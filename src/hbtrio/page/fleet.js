@@ -5,7 +5,7 @@ import { KINDS, kindOf, levelOf } from "./words.js";
 const natural = new Intl.Collator("en", { numeric: true });
 
 /** An open vote or notice as it counts down, with its end on performance.now()'s clock. */
-export function windowOf({ kind, event, window, remaining_s }, lengths) {
+function windowOf({ kind, event, window, remaining_s }, lengths) {
   return { text: `${kind} ${event}`, total: lengths?.[window], ends: performance.now() + 1000 * remaining_s };
 }
 

@@ -31,6 +31,11 @@ export class Refresher {
     document.addEventListener("visibilitychange", () => this._poll());
   }
 
+  /** Whether an answer is awaited. */
+  get isAsking() {
+    return this._running;
+  }
+
   /** An instance may have changed. */
   touch(uuid) {
     this._touched.add(uuid);

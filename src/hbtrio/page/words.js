@@ -13,6 +13,7 @@ export const KINDS = [
   ["paused", "libvirt has paused it"],
   ["waiting", "no guest has been heard"],
   ["stopped", "ended on request"],
+  ["not watched", "its administrator does not want it watched"],
   ["heartbeating", "answers"],
 ].map(([kind, meaning], level) => ({ kind, meaning, level }));
 
