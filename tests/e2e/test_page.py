@@ -217,7 +217,13 @@ async def test_the_details_count_a_window_down_and_only_show() -> None:
         await tab.do(opens)
         vote = f"/v1/instances/{db.uuid}/vote"
         nursery.start_soon(scene.post, vote, {"event": "stop"})
-        await tab.do(lambda page: expect(page.locator(".windows meter")).to_be_visible())
+
+        def counts(page: Page) -> None:
+            expect(page.locator(".windows meter")).to_be_visible()
+            expect(page.locator("#windows li")).to_contain_text("vote stop")
+            expect(page.locator("#windows li a")).to_have_text("db")
+
+        await tab.do(counts)
         await see(tab, db, "db: heartbeating, a window is open")
         await scene.events.wait_for(event("vote", db), within_s=SOON_S)
 
@@ -226,8 +232,14 @@ async def test_the_details_count_a_window_down_and_only_show() -> None:
             expect(history).to_contain_text("vote stop reject", timeout=SEEN_MS)
             expect(history).to_contain_text("3 orders are open")
             assert page.locator("form:visible").count() == 0
+            expect(page.locator("#windows")).to_be_hidden()
             page.keyboard.press("Escape")
             expect(page.locator("#detail")).to_be_hidden()
+            recent = page.locator("#events li:visible")
+            expect(recent).to_have_count(2)
+            page.get_by_label("votes and notices only").check()
+            expect(recent).to_have_count(1)
+            expect(recent).to_contain_text("vote stop reject")
 
         await tab.do(verdict)
         assert tab.complaints == []
@@ -412,7 +424,7 @@ async def test_the_page_survives_a_restart_of_its_agent() -> None:
         await see(tab, web, "web: heartbeating")
 
         def looks(page: Page) -> None:
-            expect(page.locator("#detail .now")).to_contain_text("lost: no answer for")
+            expect(page.locator("#detail .now")).to_contain_text("no answer for")
             expect(page.locator("#detail .events")).to_contain_text("stopped")
             expect(page.locator("#title")).to_have_text("controller-0")
 
