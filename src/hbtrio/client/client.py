@@ -143,17 +143,19 @@ class CtlClient:
         """The status of a host or an agent; raises as :meth:`status` does."""
         return await self._whole("/v1/status", "status", parse_status)
 
-    async def line(self, uuid: str, cls: type[T]) -> T:
+    async def line(self, uuid: str, cls: type[T], part: str = "") -> T:
         """One instance, as in the status.
 
         Args:
             uuid: the instance.
             cls: ``InstanceLine`` at a host, ``FleetInstanceLine`` at an agent.
+            part: ``/look`` for the ``LookLine`` of an agent's instance.
 
         Raises:
             UserError: UNREACHABLE, DENIED, or FAILED: the daemon does not know it.
         """
-        return await self._whole(f"/v1/instances/{uuid}", "instance", partial(parse, cls=cls))
+        path = f"/v1/instances/{uuid}{part}"
+        return await self._whole(path, "instance", partial(parse, cls=cls))
 
     async def history(self, query: str, cls: type[T]) -> T:
         """A page of a daemon's history.

@@ -189,6 +189,8 @@ async def test_at_an_agent(tmp_path: Path) -> None:
         called = await call(world.api.path, "show", "web-1")
         assert fact(called, "State").startswith("heartbeating since 2025-01-01 00:00:01+00:00")
         assert fact(called, "Link") == "up (its host's, to this agent)"
+        heartbeat = "every 1000 ms; 1 beat, 0 missed, RTT 0.0 ms; losses are reported"
+        assert fact(called, "Heartbeat") == heartbeat
         no_vim = "nothing is done: this agent has no VIM: it keeps the loss in its history"
         assert fact(called, "Next loss") == no_vim
         assert fact(called, "In progress") == "vote on stop: VOTE window, 9 s left"
@@ -197,6 +199,7 @@ async def test_at_an_agent(tmp_path: Path) -> None:
         await world.host.settle()
         called = await call(world.api.path, "show", "web-1")
         assert fact(called, "Link") == "down (its host's, to this agent)"
+        assert fact(called, "Heartbeat") == "every 1000 ms; losses are reported"
 
 
 def voters_in(called: Ctl) -> list[str]:

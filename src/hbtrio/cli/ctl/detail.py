@@ -19,12 +19,13 @@ from hbtrio.cli.ctl.times import moment, span_since, stamp
 from hbtrio.cli.ctl.views import policy_words, what_happened
 from hbtrio.cli.ctl.voters import write_voters
 from hbtrio.client.client import AnyDetail, CtlClient
-from hbtrio.errors import ExitStatus
+from hbtrio.errors import ExitStatus, UserError
 from hbtrio.wire.operator import (
     AnyEventLine,
     CorrectiveLine,
     EventFilter,
     InstanceDetail,
+    LookLine,
     NextLossLine,
     RoundEntry,
 )
@@ -55,11 +56,23 @@ async def show_detail(client: CtlClient, screen: Screen, options: argparse.Names
         whole["corrective_history"] = [msgspec.to_builtins(line) for line in corrective]
         screen.json(whole, indent=2)
         return ExitStatus.DONE
-    write_facts(screen, facts_of(detail))
+    look = None if isinstance(detail, InstanceDetail) else await _look(client, uuid)
+    write_facts(screen, facts_of(detail, look))
     write_voters(screen, detail)
     _write_events(screen, "Corrective history", corrective)
     _write_events(screen, "Last events", events)
     return ExitStatus.DONE
+
+
+async def _look(client: CtlClient, uuid: str) -> LookLine | None:
+    """What an agent's host sees of an instance now; None: the agent or the host does not tell."""
+    try:
+        look = await client.line(uuid, LookLine, "/look")
+    except UserError as fault:
+        if fault.status is not ExitStatus.FAILED:
+            raise
+        return None
+    return None if look.why else look
 
 
 def _write_events(screen: Screen, title: str, events: Sequence[AnyEventLine]) -> None:
@@ -72,8 +85,13 @@ def _write_events(screen: Screen, title: str, events: Sequence[AnyEventLine]) ->
         write_paragraph(screen, f"  {stamp(one.time)}  ", f"{head}{outcome}", colour)
 
 
-def facts_of(one: AnyDetail) -> Iterator[Fact]:
-    """What is known of an instance, as terms and values."""
+def facts_of(one: AnyDetail, look: LookLine | None = None) -> Iterator[Fact]:
+    """What is known of an instance, as terms and values.
+
+    Args:
+        one: as a host or agent reports it.
+        look: of an agent's, what its host sees of it now.
+    """
     yield Fact("Name", [one.name or "unknown: its guest has not said it"])
     yield Fact("UUID", [one.uuid])
     yield Fact("Host", [one.hostname])
@@ -81,7 +99,7 @@ def facts_of(one: AnyDetail) -> Iterator[Fact]:
     why = f": {one.why}" if one.why else ""
     yield Fact("State", [f"{one.state}{since}{why}"], STATE_COLOURS.get(one.state, ""))
     yield from _health(one)
-    yield from _heartbeat(one)
+    yield from _heartbeat(one, look)
     yield Fact("Domain", [_domain(one)])
     yield Fact("In progress", list(in_progress(one)))
     yield Fact("Windows", [", ".join(f"{kind} {s:g} s" for kind, s in one.windows_s.items())])
@@ -90,8 +108,9 @@ def facts_of(one: AnyDetail) -> Iterator[Fact]:
         yield Fact("Policy", [policy_words(one.policy)])
         yield Fact("Socket", [one.path])
     yield Fact("Next loss", [] if one.next_loss is None else list(_next_loss(one.next_loss)))
+    seen = one if isinstance(one, InstanceDetail) else look
+    yield Fact("Not acted", [] if seen is None else [seen.not_acted], "bad")
     if isinstance(one, InstanceDetail):
-        yield Fact("Not acted", [one.not_acted], "bad")
         yield Fact("Commands", [] if one.corrective is None else [_commands(one.corrective)])
 
 
@@ -101,23 +120,28 @@ def _health(one: AnyDetail) -> Iterator[Fact]:
     yield Fact("Health", [text], HEALTH_COLOURS.get(one.health, ""))
 
 
-def _heartbeat(one: AnyDetail) -> Iterator[Fact]:
+def _heartbeat(one: AnyDetail, look: LookLine | None) -> Iterator[Fact]:
     interval = f"every {one.interval_ms} ms" if one.interval_ms else ""
     reporting = "losses are reported" if one.reporting else "losses are not reported"
     if not isinstance(one, InstanceDetail):
-        yield Fact("Heartbeat", ["; ".join(filter(None, (interval, reporting)))])
+        numbers = "" if look is None else _numbers(look)
+        yield Fact("Heartbeat", ["; ".join(filter(None, (interval, numbers, reporting)))])
         yield Fact("Link", [f"{one.link} (its host's, to this agent)" if one.link else ""])
         return
+    connected = "connected" if one.connected else "not connected"
+    texts = (interval, connected, _numbers(one), reporting)
+    yield Fact("Heartbeat", ["; ".join(filter(None, texts))])
+
+
+def _numbers(one: InstanceDetail | LookLine) -> str:
     numbers = [counted(one.beats, "beat"), f"{one.missed} missed"]
     if one.late_answers:
         numbers.append(counted(one.late_answers, "late answer"))
-    if one.faulty_messages:
+    if isinstance(one, InstanceDetail) and one.faulty_messages:
         numbers.append(counted(one.faulty_messages, "faulty message"))
     if one.round_trip_ms is not None:
         numbers.append(f"RTT {one.round_trip_ms:.1f} ms")
-    connected = "connected" if one.connected else "not connected"
-    texts = (interval, connected, ", ".join(numbers), reporting)
-    yield Fact("Heartbeat", ["; ".join(filter(None, texts))])
+    return ", ".join(numbers)
 
 
 def _domain(one: AnyDetail) -> str:
