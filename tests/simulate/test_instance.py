@@ -13,7 +13,7 @@ from hbtrio.fsm.known_domains import Domain
 from hbtrio.nursery.host.libvirt_watch import DomainListener, LibvirtWatch
 from hbtrio.nursery.host.virsh import Virsh as AskedVirsh
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.simulate.instance import Ending, Guest, Instance
+from hbtrio.simulate.instance import Guest, Instance
 from hbtrio.simulate.libvirt import Libvirt, Virsh
 from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.observations import Began, Condition, Observation, Over, Placed
@@ -22,6 +22,7 @@ from hbtrio.simulate.signals import SignalQueue
 from hbtrio.simulate.timeline import Timeline
 from hbtrio.simulate.trace import Trace
 from hbtrio.simulate.virtio import VirtioPort
+from hbtrio.simulate.vm_changes import Ending
 
 UUID = "4ba21eb5-8257-4ae0-a8bd-b07d1a0c8b59"
 

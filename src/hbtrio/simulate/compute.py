@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -23,17 +23,16 @@ from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.memory_settings import MemorySettings
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.simulate.commands import Script, SimulatedCommands
+from hbtrio.simulate.daemon import SimulatedDaemon
 from hbtrio.simulate.directory import SimulatedDirectory
 from hbtrio.simulate.disk import Disk, SimulatedWorker
 from hbtrio.simulate.guard_ticks import GuardTicks
-from hbtrio.simulate.instance import Ending, Instance
+from hbtrio.simulate.instance import Instance
 from hbtrio.simulate.libvirt import Libvirt, Virsh
 from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.observations import (
     CommandBegan,
     CommandEnded,
-    Crashed,
-    ProcessStarted,
     Purpose,
 )
 from hbtrio.simulate.places import (
@@ -49,9 +48,9 @@ from hbtrio.simulate.ports import SimulatedDialer
 from hbtrio.simulate.process import Process
 from hbtrio.simulate.signals import SignalQueue
 from hbtrio.simulate.virtio import VirtioPort
+from hbtrio.simulate.vm_changes import Ending
 from hbtrio.store.host_records import Moment
 from hbtrio.store.host_store import HostStore
-from hbtrio.store.migration import migrate
 from hbtrio.system.runner import ProcessResult
 from hbtrio.wire.channel_messages import MAX_ID
 
@@ -89,11 +88,10 @@ class ComputeHost:
         self.machine = Machine(stage.timeline, name)
         self.libvirt = Libvirt(stage.timeline, name)
         self.disk = Disk(stage.timeline)
-        migrate(self.disk.db, HostStore.schema.migrations)
-        for statement in HostStore.schema.at_start:
-            self.disk.db.execute(statement)
-        self.process: Process | None = None
-        self.signals: SignalQueue | None = None
+        self.disk.prepare(HostStore.schema)
+        #: Called after a power cut, which may have taken history away.
+        self.history_cut: Callable[[], None] = _nothing
+        self.daemon = SimulatedDaemon(stage, name, self.machine, self._compose)
         #: Why commands don't do what they should: "fail" or "hang"; "" if they do.
         self.commands_fault = ""
         self._stage = stage
@@ -102,10 +100,8 @@ class ComputeHost:
         self._directory = SimulatedDirectory()
         self._ports: dict[str, VirtioPort] = {}
         self._random = stage.timeline.random(f"commands of {name}")
-        self._starts = 0
         self._commands = 0
-        self._boot_id = f"boot of {name}"
-        self._down: Callable[[], None] | None = None
+        self._boots = 1
 
     @property
     def control_address(self) -> str:
@@ -130,13 +126,14 @@ class ComputeHost:
 
     # -- its daemon --------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Starts the daemon; it must not run."""
-        self._starts += 1
-        timeline, trace = self._stage.timeline, self._stage.trace
-        name = f"{self.name}#{self._starts}"
-        self.process = process = Process(self.machine, timeline, trace, name)
-        self.signals = SignalQueue(process)
+    def reboot(self) -> None:
+        """Gives the machine another boot, as after a power cut."""
+        self._boots += 1
+
+    def _compose(
+        self, process: Process, signals: SignalQueue
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        timeline, name = self._stage.timeline, process.name
         draw = timeline.random(f"ids of {name}")
         commands = _Runner(
             Virsh(self.libvirt, process), SimulatedCommands(process, timeline, self._script)
@@ -152,7 +149,7 @@ class ComputeHost:
             watch=self._directory.watch(process),
             dialer=SimulatedDialer(process, self._ports),
             connect=partial(self._stage.network.reach, process, AGENT_LINK),
-            signals=self.signals.receive,
+            signals=signals.receive,
             control=control,  # type: ignore[arg-type]
             access=ControlAccess(own_uid=0),
             observe=None,
@@ -182,14 +179,7 @@ class ComputeHost:
             run_guard=GuardTicks(process).run,
             new_id=partial(draw.getrandbits, MAX_ID.bit_length()),
         )
-        process.at_death.append(partial(self._died, process))
-        self._stage.observe(ProcessStarted(timeline.now, self.name))
-        process.start(partial(serve_host, self._config(), _FILE, world))
-
-    def _died(self, process: Process) -> None:
-        if process.error is not None:
-            now = self._stage.timeline.now
-            self._stage.observe(Crashed(now, self.name, repr(process.error)))
+        return partial(serve_host, self._config(), _FILE, world)
 
     def _config(self) -> HostConfig:
         uuid = ("{uuid}",)
@@ -215,7 +205,7 @@ class ComputeHost:
         )
 
     def _moment(self) -> Moment:
-        return Moment(self._boot_id, self.machine.monotonic(), self.machine.wall())
+        return Moment(f"boot {self._boots}", self.machine.monotonic(), self.machine.wall())
 
     def _socket_of(self, path: str) -> str:
         return str(self._directory.names.get(path.rpartition("/")[2], ""))
@@ -286,3 +276,7 @@ class _Runner:
         """See :class:`~hbtrio.system.runner.ProcessRunner`."""
         run = self._virsh.run if argv[0] == "virsh" else self._commands.run
         return await run(argv, max_output=max_output, env=env, on_output=on_output)
+
+
+def _nothing() -> None:
+    pass

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable
 
-from hbtrio.simulate.pipe import Pipe, Quality
+from hbtrio.simulate.pipe import UNSTRAINED, Pipe, Quality, Strain
 from hbtrio.simulate.process import Process, Waiters
 from hbtrio.simulate.timeline import Timeline
 from hbtrio.simulate.trace import Trace
@@ -244,6 +244,11 @@ class Connection:
         """Delivers what was held back."""
         self._to_server.unclog()
         self._to_client.unclog()
+
+    def strain(self, strain: Strain = UNSTRAINED) -> None:
+        """Changes what both pipes are like, see :meth:`Pipe.strain`."""
+        self._to_server.strain(strain)
+        self._to_client.strain(strain)
 
     def cut(self) -> None:
         """Resets the connection at both ends now."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 from hbtrio.config.agent import AgentConfig, LinkSettings, StoreSettings, VimSettings
 from hbtrio.config.notify import NotifySettings
@@ -17,10 +17,11 @@ from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.policy.begin_by import ProcessClock
 from hbtrio.simulate.commands import Script, SimulatedCommands
+from hbtrio.simulate.daemon import SimulatedDaemon
 from hbtrio.simulate.disk import Disk, SimulatedWorker
 from hbtrio.simulate.guard_ticks import GuardTicks
 from hbtrio.simulate.machine import Machine
-from hbtrio.simulate.observations import AGENT, Crashed, ProcessStarted
+from hbtrio.simulate.observations import AGENT
 from hbtrio.simulate.places import (
     AGENT_LINK,
     AGENT_OPERATOR,
@@ -34,7 +35,6 @@ from hbtrio.simulate.places import (
 )
 from hbtrio.simulate.process import Process
 from hbtrio.simulate.signals import SignalQueue
-from hbtrio.store.migration import migrate
 from hbtrio.store.store import Store
 
 _FILE: Final = "agent.toml"
@@ -50,21 +50,16 @@ class Controller:
     def __init__(self, stage: Stage) -> None:
         self.machine = Machine(stage.timeline, "controller")
         self.disk = Disk(stage.timeline)
-        migrate(self.disk.db, Store.schema.migrations)
-        for statement in Store.schema.at_start:
-            self.disk.db.execute(statement)
-        self.process: Process | None = None
-        self.signals: SignalQueue | None = None
+        self.disk.prepare(Store.schema)
+        #: Called after a power cut, which may have taken history away.
+        self.history_cut: Callable[[], None] = _nothing
+        self.daemon = SimulatedDaemon(stage, AGENT, self.machine, self._compose)
         self._stage = stage
-        self._starts = 0
 
-    def start(self) -> None:
-        """Starts the agent; it must not run."""
-        self._starts += 1
-        timeline = self._stage.timeline
-        name = f"{AGENT}#{self._starts}"
-        self.process = process = Process(self.machine, timeline, self._stage.trace, name)
-        self.signals = SignalQueue(process)
+    def _compose(
+        self, process: Process, signals: SignalQueue
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        timeline, name = self._stage.timeline, process.name
         ids = count(1)
 
         store = Store(SimulatedWorker(process, timeline, self.disk), self.machine.utc)
@@ -77,7 +72,7 @@ class Controller:
                 "http://controller:30002",
                 connect=partial(self._stage.network.reach, process, VIM),
             ),
-            signals=self.signals.receive,
+            signals=signals.receive,
             link=self._endpoint(AGENT_LINK, process),
             vim_api=self._endpoint(AGENT_VIM, process),
             operator=self._endpoint(AGENT_OPERATOR, process),
@@ -99,14 +94,7 @@ class Controller:
             run_guard=GuardTicks(process).run,
             new_id=lambda: f"{name}-{next(ids)}",
         )
-        process.at_death.append(partial(self._died, process))
-        self._stage.observe(ProcessStarted(timeline.now, AGENT))
-        process.start(partial(serve_agent, self._config(), _FILE, world))
-
-    def _died(self, process: Process) -> None:
-        if process.error is not None:
-            now = self._stage.timeline.now
-            self._stage.observe(Crashed(now, AGENT, repr(process.error)))
+        return partial(serve_agent, self._config(), _FILE, world)
 
     def _endpoint(self, address: str, process: Process) -> ApiEndpoint:
         async def listen() -> Sequence[Listener]:
@@ -121,3 +109,7 @@ class Controller:
             link=LinkSettings(),
             store=StoreSettings(file="/agent.db"),
         )
+
+
+def _nothing() -> None:
+    pass

@@ -12,6 +12,7 @@ import trio
 from hbtrio.simulate.process import Process, Waiters
 from hbtrio.simulate.timeline import Timeline
 from hbtrio.store.jobs import Job, StoreFault, perform
+from hbtrio.store.migration import Schema, migrate
 
 T = TypeVar("T")
 
@@ -45,6 +46,24 @@ class Disk:
         self._synced = _memory()
         self._stalled_until = 0.0
         self._full = False
+        self._slow_s = 0.0
+
+    def prepare(self, schema: Schema) -> None:
+        """Creates an empty database with a daemon's schema, which survives power cuts."""
+        migrate(self.db, schema.migrations)
+        for statement in schema.at_start:
+            self.db.execute(statement)
+        self._synced.close()
+        self._synced = self.image()
+
+    def slow(self, seconds: float = 0.0) -> None:
+        """Makes each sync take so much longer from now on; 0: no longer than usual."""
+        self._slow_s = seconds
+
+    @property
+    def sync_s(self) -> float:
+        """How much longer than usual a sync takes that begins now, in seconds."""
+        return self.stalled_s() + self._slow_s
 
     def stall(self, seconds: float) -> None:
         """Makes all commits and syncs that begin from now on wait; the later end counts."""
@@ -133,7 +152,7 @@ class SimulatedWorker:
                 raise StoreFault(self._sync_fault)
             if not self._syncing:
                 self._syncing = True
-                delay = self._disk.stalled_s() + self._between(_SYNC_S)
+                delay = self._disk.sync_s + self._between(_SYNC_S)
                 end = partial(self._end_sync, self._drawn, self._disk.image())
                 self._after(delay, end)
             await self._synced.wait()

@@ -17,12 +17,14 @@ from hbtrio.simulate.fault_words import host_name, instance_name
 from hbtrio.simulate.guard_ticks import GuardTicks
 from hbtrio.simulate.histories import HistoryReader
 from hbtrio.simulate.instance import Guest, Instance
+from hbtrio.simulate.machine_faults import Targets
 from hbtrio.simulate.network import Network
 from hbtrio.simulate.observations import AGENT, Notified, Observation
 from hbtrio.simulate.places import Stage, no_manager, opening
 from hbtrio.simulate.process import Process
 from hbtrio.simulate.schedule import Schedule
 from hbtrio.simulate.signals import SignalQueue
+from hbtrio.simulate.strikes import Strikes
 from hbtrio.simulate.tenant import Tenant
 from hbtrio.simulate.timeline import Timeline
 from hbtrio.simulate.trace import Trace
@@ -80,14 +82,15 @@ class Fleet:
         names = {uuid: instance.name for uuid, instance in self._by_uuid.items()}
         now = self._now
         find = self.vim.request_of
-        self.histories = [
-            HistoryReader(self.controller.disk, AGENT, names, find, observe, now),
-            *(
-                HistoryReader(host.disk, host.name, names, find, observe, now)
-                for host in self.hosts
-            ),
-        ]
+        disk = self.controller.disk
+        reader = HistoryReader(disk, AGENT, names, find, observe, now)
+        self.controller.history_cut = reader.restart
+        for host in self.hosts:
+            reader = HistoryReader(host.disk, host.name, names, find, observe, now)
+            host.history_cut = reader.restart
         self._plan()
+        targets = Targets(stage, self.controller, self.hosts, self.instances, self.vim)
+        Strikes(targets, schedule).plan()
 
     def run(self, until_s: float) -> None:
         """Runs until a time, in seconds from the start."""
@@ -98,9 +101,9 @@ class Fleet:
 
     def _plan(self) -> None:
         at = self.timeline.at
-        at(0.0, self.controller.start)
+        at(0.0, self.controller.daemon.start)
         for number, host in enumerate(self.hosts):
-            at(_HOSTS_S + number * _APART_S, host.start)
+            at(_HOSTS_S + number * _APART_S, host.daemon.start)
         for number, instance in enumerate(self.instances):
             host = self.hosts[number % len(self.hosts)]
             at(_VMS_S + number * _APART_S, partial(instance.boot, host))

@@ -10,7 +10,6 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from typing import Final, Protocol
 
@@ -24,6 +23,7 @@ from hbtrio.simulate.process import Process
 from hbtrio.simulate.signals import SignalQueue
 from hbtrio.simulate.timeline import Timeline
 from hbtrio.simulate.virtio import VirtioPort
+from hbtrio.simulate.vm_changes import Ending, Pause
 
 #: Seconds from the start of a VM, or a reset, to the start of its guest daemon.
 _BOOT_S: Final = (2.0, 8.0)
@@ -40,24 +40,6 @@ _SAVE_S: Final = (0.5, 5.0)
 
 #: Seconds between the end of one QEMU and the start of the next that has the VM's memory.
 _HANDOVER_S: Final = 0.01
-
-
-class Ending(Enum):
-    """How a QEMU ends: libvirt's reason of the shut off domain, and what its event says."""
-
-    SHUTDOWN = (1, "Stopped Shutdown")
-    DESTROYED = (2, "Stopped Destroyed")
-    CRASHED = (3, "Stopped Failed")
-    MIGRATED = (4, "Stopped Migrated")
-    SAVED = (5, "Stopped Saved")
-
-
-class Pause(Enum):
-    """Why a VM is paused: libvirt's reason, and what is observed of it."""
-
-    USER = (1, Condition.VM_PAUSED)
-    MIGRATING = (2, Condition.VM_MIGRATING)
-    SAVING = (3, Condition.VM_SAVING)
 
 
 class Place(Protocol):
@@ -183,8 +165,7 @@ class Instance:
     def shut_down(self) -> None:
         """Has the guest's operating system shut down, and then ends the QEMU."""
         boots = self._boots
-        if self.guest is not None and self.guest_lives:
-            self.guest.signals.send(signal.SIGTERM)
+        self.terminate_guest()
 
         def end() -> None:
             if self._boots == boots:
@@ -285,6 +266,11 @@ class Instance:
         """Kills its guest daemon, if it runs."""
         if self.guest is not None:
             self.guest.process.kill()
+
+    def terminate_guest(self) -> None:
+        """Sends its guest daemon SIGTERM, if it runs."""
+        if self.guest is not None and self.guest_lives:
+            self.guest.signals.send(signal.SIGTERM)
 
     def revive_guest(self) -> None:
         """Starts its guest daemon if it does not run although its operating system does."""

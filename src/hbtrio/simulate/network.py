@@ -13,7 +13,7 @@ from hbtrio.net.connections import ConnectionEnds
 from hbtrio.net.endpoints import CONNECT_S, Unreachable
 from hbtrio.net.tls import connection_reason
 from hbtrio.simulate.connection import Connection, End
-from hbtrio.simulate.pipe import LOCAL, NETWORK, Quality
+from hbtrio.simulate.pipe import LOCAL, NETWORK, UNSTRAINED, Quality, Strain
 from hbtrio.simulate.process import Process, Waiters
 from hbtrio.simulate.stream import SimulatedStream
 from hbtrio.simulate.timeline import Timeline
@@ -142,6 +142,7 @@ class Route:
         self.count = 0
         self._connections: list[Connection] = []
         self._clogged = False
+        self._strained = UNSTRAINED
         self._waiting: list[Waiters] = []
 
     @property
@@ -159,6 +160,7 @@ class Route:
         """Adds a connection that was made."""
         self._connections = [each for each in self._connections if not each.over]
         self._connections.append(connection)
+        connection.strain(self._strained)
 
     async def wait_open(self, process: Process) -> None:
         """Waits until a connection can be made."""
@@ -185,6 +187,12 @@ class Route:
         waiting, self._waiting = self._waiting, []
         for waiters in waiting:
             waiters.wake()
+
+    def strain(self, strain: Strain = UNSTRAINED) -> None:
+        """Changes what all connections are like, see :meth:`Pipe.strain`."""
+        self._strained = strain
+        for connection in self._connections:
+            connection.strain(strain)
 
     def cut(self) -> None:
         """Resets all connections at both ends; new ones can be made at once."""

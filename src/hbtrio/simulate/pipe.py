@@ -37,6 +37,17 @@ class Quality:
     capacity: int = 65536
 
 
+@attrs.frozen
+class Strain:
+    """What is worse than usual about a pipe; see :class:`Quality`. None: nothing."""
+
+    split: float | None = None
+    short: float | None = None
+
+
+#: Nothing is worse than usual.
+UNSTRAINED: Final = Strain()
+
 #: Within a machine, and between two machines of a data centre.
 LOCAL: Final = Quality(latency_s=50e-6)
 NETWORK: Final = Quality(latency_s=300e-6)
@@ -65,7 +76,7 @@ class Pipe:
         self.on_refused: Callable[[], object] = _nothing
         self._timeline = timeline
         self._stream = stream
-        self._quality = quality
+        self._usual = self.quality = quality
         self._on_way = 0
         self._last = 0.0
         self._held: list[Callable[[], object]] | None = None
@@ -73,7 +84,7 @@ class Pipe:
     @property
     def room(self) -> int:
         """How many bytes can be written now."""
-        return max(0, self._quality.capacity - self._on_way - len(self.unread))
+        return max(0, self.quality.capacity - self._on_way - len(self.unread))
 
     @property
     def has_news(self) -> bool:
@@ -88,7 +99,7 @@ class Pipe:
         if taken:
             self._on_way += len(taken)
             cut = 0
-            if len(taken) > 1 and self._stream.random() < self._quality.split:
+            if len(taken) > 1 and self._stream.random() < self.quality.split:
                 cut = self._stream.randrange(1, len(taken))
                 self._send(partial(self._arrived, taken[:cut]))
             self._send(partial(self._arrived, taken[cut:]))
@@ -107,7 +118,7 @@ class Pipe:
     def read(self, limit: int) -> bytes:
         """Returns unread bytes, at most ``limit``, sometimes fewer than there are."""
         count = min(limit, len(self.unread))
-        if count > 1 and self._stream.random() < self._quality.short:
+        if count > 1 and self._stream.random() < self.quality.short:
             count = self._stream.randrange(1, count)
         data = bytes(self.unread[:count])
         del self.unread[:count]
@@ -133,6 +144,15 @@ class Pipe:
         for delivery in held:
             delivery()
 
+    def strain(self, strain: Strain = UNSTRAINED) -> None:
+        """Changes what the pipe is like from now on."""
+        usual = self._usual
+        self.quality = attrs.evolve(
+            usual,
+            split=usual.split if strain.split is None else strain.split,
+            short=usual.short if strain.short is None else strain.short,
+        )
+
     def cut(self) -> None:
         """Resets the stream at the reader now; what is on its way never arrives."""
         if self._held is not None:
@@ -142,10 +162,10 @@ class Pipe:
     # -- arrivals ----------------------------------------------------------------------------------
 
     def _send(self, delivery: Callable[[], object]) -> None:
-        latency = self._quality.latency_s
+        latency = self.quality.latency_s
         draw = self._stream.random
-        if draw() < self._quality.long:
-            latency *= self._quality.long_times * draw()
+        if draw() < self.quality.long:
+            latency *= self.quality.long_times * draw()
         else:
             latency *= 0.5 + draw()
         self._last = max(self._last + _APART_S, self._timeline.now + latency)

@@ -8,6 +8,7 @@ what has to be told.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,9 +22,10 @@ from hbtrio.errors import UserError
 from hbtrio.lab.received import Received
 from hbtrio.lab.vim import LabVim
 from hbtrio.lab.vim_request import VimReply, ask_over
-from hbtrio.lab.vim_server import VimServer
+from hbtrio.lab.vim_server import Mood, VimServer
 from hbtrio.net.connections import ConnectionEnds
-from hbtrio.simulate.instance import Ending, Instance, Place
+from hbtrio.simulate.inbox import Inbox
+from hbtrio.simulate.instance import Instance, Place
 from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.observations import (
     ActionBegan,
@@ -35,6 +37,7 @@ from hbtrio.simulate.observations import (
 from hbtrio.simulate.places import AGENT_VIM, VIM, Stage
 from hbtrio.simulate.process import Process
 from hbtrio.simulate.stream import SimulatedStream
+from hbtrio.simulate.vm_changes import Ending
 
 #: Seconds between two wishes of an instance's users, on average.
 WISH_S: Final = 27.0
@@ -106,6 +109,7 @@ class Vim:
         self._observe = stage.observe
         self._quiet_s = quiet_s
         self.process = Process(Machine(timeline, "vim"), timeline, trace, "vim")
+        self._inbox = Inbox(self.process)
         self.server = VimServer(self._listen, kept=1, reset=_reset)
         self._vim = LabVim(self.server, self._call, self._say, self._repair)
         self.server.on_received = self._hear
@@ -113,6 +117,8 @@ class Vim:
         #: The last vote or notice on each event of each instance.
         self._requests: dict[tuple[str, str, bool], str] = {}
         self._asked = 0
+        #: When each open vote or notice ends.
+        self._ends: dict[str, float] = {}
         #: The action that an instance's next request belongs to.
         self._actions: dict[str, str] = {}
 
@@ -121,12 +127,20 @@ class Vim:
         self.process.start(self._run)
 
     def go_down(self) -> None:
-        """Refuses connections until :meth:`come_up`; its audits fail."""
-        self.server.go_down()
+        """Refuses connections until :meth:`come_up`."""
+        self._inbox.put(self.server.go_down)
 
     def come_up(self) -> None:
         """Accepts connections again."""
-        self.server.come_up()
+        self._inbox.put(self.server.come_up)
+
+    def be(self, mood: Mood) -> None:
+        """Treats connections like this from now on."""
+        self._inbox.put(partial(setattr, self.server, "mood", mood))
+
+    def next_end(self, after_s: float) -> float:
+        """Returns when the next open vote or notice ends for the VIM; infinite if none is open."""
+        return min((end for end in self._ends.values() if end > after_s), default=math.inf)
 
     def request_of(self, uuid: str, event: str, is_vote: bool) -> str:  # noqa: FBT001
         """Returns the last request about an event of an instance; "" if there was none."""
@@ -140,6 +154,7 @@ class Vim:
 
     async def _run(self) -> None:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._inbox.run)
             await nursery.start(self._vim.run)
             for uuid, host in self._hosts.items():
                 self._vim.add_host(uuid, host.name)
@@ -275,23 +290,31 @@ class Vim:
         *,
         on_reply: Callable[[VimReply], None] | None = None,
     ) -> VimReply:
+        request = self._name_request(path, body) if on_reply is not None and body else ""
+
         def replied(reply: VimReply) -> None:
             if on_reply is not None:
-                self._note(path, body or {}, reply)
+                self._note(request, path, body or {}, reply)
                 on_reply(reply)
 
         connect = partial(self._network.connect, self.process, AGENT_VIM, ConnectionEnds())
         return await ask_over(connect, "controller:2410", method, path, body, on_reply=replied)
 
-    def _note(self, path: str, body: dict[str, Any], reply: VimReply) -> None:
+    def _name_request(self, path: str, body: dict[str, Any]) -> str:
+        """Names a vote or notice before it is sent: its outcome may be stored before the reply."""
+        self._asked += 1
+        request = f"vim-{self._asked}"
+        self._requests[body["uuid"], body["action"], path.endswith("/vote")] = request
+        return request
+
+    def _note(self, request: str, path: str, body: dict[str, Any], reply: VimReply) -> None:
         """Observes that the agent has accepted a vote or notice."""
         seconds = int(reply.members["timeout"]) if reply.status == 200 else 0
         if not seconds:
             return
         uuid, event, now = body["uuid"], body["action"], self._timeline.now
-        self._asked += 1
         is_vote = path.endswith("/vote")
-        request = self._requests[uuid, event, is_vote] = f"vim-{self._asked}"
+        self._ends[request] = now + seconds
         self._observe(
             Asked(
                 now,
@@ -310,6 +333,7 @@ class Vim:
             data = body["event-data"]
             is_vote = data["guest-response"] != "proceed"
             request = self._requests.get((body["uuid"], data["action"], is_vote), "unasked")
+            self._ends.pop(request, None)
             self._observe(Verdict(self._timeline.now, request, data["guest-response"]))
         self._vim.hear(received)
 

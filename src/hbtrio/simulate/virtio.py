@@ -11,6 +11,7 @@ The port outlives both daemons, as measured on QEMU 7.2 and Linux 6.1:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -20,7 +21,7 @@ from hbtrio.errors import BACKLOG_FULL
 from hbtrio.nursery.guest.device import READ_BYTES, DeviceFault
 from hbtrio.nursery.port import ChannelFault
 from hbtrio.simulate.connection import Connection, End
-from hbtrio.simulate.pipe import LOCAL
+from hbtrio.simulate.pipe import LOCAL, UNSTRAINED, Strain
 from hbtrio.simulate.process import Process, Waiters
 from hbtrio.simulate.timeline import Timeline
 from hbtrio.simulate.trace import Trace
@@ -65,6 +66,10 @@ class VirtioPort:
         self._recent = bytearray()
         self._replays = False
         self._told_at = 0.0
+        #: Changes what the guest sends; None: nothing.
+        self.mangle: Callable[[bytes], bytes] | None = None
+        self._strained = UNSTRAINED
+        self._served: list[Connection] = []
         self._clogged_to_guest = self._clogged_to_host = False
 
     # -- the host's side ---------------------------------------------------------------------------
@@ -94,6 +99,8 @@ class VirtioPort:
             names=(f"{process.name} to {self.name}", f"QEMU of {self.name}"),
             trace=self._trace,
         )
+        connection.strain(self._strained)
+        self._served = [*(each for each in self._served if not each.over), connection]
         end = connection.server
         end.on_arrival = partial(self._arrived, end)
         end.on_room = self._pump_to_host
@@ -185,12 +192,14 @@ class VirtioPort:
         """
         if self._client is None:
             return len(data)
-        taken = data[: max(0, RING_BYTES - len(self._unsent))]
+        taken = sent = data[: max(0, RING_BYTES - len(self._unsent))]
+        if self.mangle is not None:
+            sent = self.mangle(taken)
         if taken:
-            self._trace.sent(self.name, taken)
-            self._recent += taken
+            self._trace.sent(self.name, sent)
+            self._recent += sent
             del self._recent[:-_RECENT_BYTES]
-            self._unsent += taken
+            self._unsent += sent
             self._pump_to_host()
         return len(taken)
 
@@ -215,6 +224,12 @@ class VirtioPort:
         self._clogged_to_guest = self._clogged_to_host = False
         self._pump_to_guest()
         self._pump_to_host()
+
+    def strain(self, strain: Strain = UNSTRAINED) -> None:
+        """Changes what connections are like, see :meth:`~hbtrio.simulate.pipe.Pipe.strain`."""
+        self._strained = strain
+        for connection in self._served:
+            connection.strain(strain)
 
     def replay(self) -> None:
         """Sends old bytes of the guest to the next client first, from the middle of a line on."""

@@ -1,0 +1,95 @@
+"""What a fault does to an instance: to its VM, its guest daemon and its channel."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import Final
+
+from hbtrio.simulate.fault_kinds import Kind
+from hbtrio.simulate.fault_spans import lasts
+from hbtrio.simulate.instance import Instance
+from hbtrio.simulate.observations import Condition
+from hbtrio.simulate.pipe import Strain
+from hbtrio.simulate.places import Stage
+from hbtrio.simulate.schedule import Fault
+
+#: How long a channel that was cut, or got old bytes, is not as usual, in seconds.
+_RECONNECTS_S: Final = 0.5
+
+_SPLIT: Final = Strain(split=1.0)
+_SHORT: Final = Strain(short=1.0)
+
+
+class InstanceFaults:
+    """Strikes instances.
+
+    Args:
+        stage: what all parts use.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._timeline = stage.timeline
+        self._random = stage.timeline.random("lies")
+
+    def strike(self, fault: Fault, instance: Instance) -> None:
+        """Strikes an instance."""
+        for_s = fault.for_s or 0.0
+        port = instance.port
+        match fault.kind:
+            case Kind.STOP_GUEST | Kind.STOP_GUEST_AT_WINDOW_END:
+                if instance.guest is not None and instance.guest_lives:
+                    instance.guest.process.freeze_for(for_s)
+                    lasts(self._stage, Condition.GUEST_STOPPED, instance.name, for_s)
+            case Kind.KILL_GUEST | Kind.KILL_GUEST_AT_STEP:
+                instance.kill_guest()
+                self._timeline.after(for_s, instance.revive_guest)
+            case Kind.RESTART_GUEST:
+                instance.terminate_guest()
+                self._timeline.after(for_s + 1.0, instance.revive_guest)
+            case Kind.STALL_VM:
+                instance.stall(for_s)
+            case Kind.PAUSE_VM:
+                if instance.pause():
+                    self._timeline.after(for_s, instance.resume)
+            case Kind.HANG_VM:
+                instance.hang()
+            case Kind.ILL_GUEST:
+                instance.ill = True
+                lasts(self._stage, Condition.GUEST_ILL, instance.name, for_s)
+                self._timeline.after(for_s, partial(setattr, instance, "ill", False))
+            case Kind.LYING_GUEST:
+                port.mangle = partial(_mangled, self._random)
+                lasts(self._stage, Condition.GUEST_LYING, instance.name, for_s)
+                self._timeline.after(for_s, partial(setattr, port, "mangle", None))
+            case Kind.CUT_CHANNEL:
+                port.cut()
+                lasts(self._stage, Condition.CHANNEL_DISTURBED, instance.name, _RECONNECTS_S)
+            case Kind.CLOG_CHANNEL | Kind.HALF_OPEN_CHANNEL:
+                half = fault.kind is Kind.HALF_OPEN_CHANNEL
+                to_guest = not half or fault.who % 2 == 0
+                port.clog(to_guest=to_guest, to_host=not half or not to_guest)
+                self._timeline.after(for_s, port.unclog)
+                lasts(self._stage, Condition.CHANNEL_DISTURBED, instance.name, for_s)
+            case Kind.SPLIT_CHANNEL_WRITES | Kind.SHORT_CHANNEL_READS:
+                port.strain(_SPLIT if fault.kind is Kind.SPLIT_CHANNEL_WRITES else _SHORT)
+                self._timeline.after(for_s, port.strain)
+            case Kind.REPLAY_CHANNEL:
+                port.replay()
+                lasts(self._stage, Condition.CHANNEL_DISTURBED, instance.name, _RECONNECTS_S)
+            case Kind.STEP_GUEST_CLOCK:
+                instance.machine.step_wall_clock(fault.by_s or 0.0)
+
+
+def _mangled(draw: random.Random, data: bytes) -> bytes:
+    """What a lying guest sends instead of a piece: another number or id, garbage, or nothing."""
+    kind = draw.randrange(4)
+    if kind == 0:
+        digits = [at for at, byte in enumerate(data) if chr(byte).isdigit()]
+        if digits:
+            at = draw.choice(digits)
+            return data[:at] + str(draw.randrange(10)).encode() + data[at + 1 :]
+    if kind == 1:
+        return draw.randbytes(draw.randrange(1, 200)) + b"\n"
+    return b"" if kind == 2 else data
