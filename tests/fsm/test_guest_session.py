@@ -353,6 +353,15 @@ def test_outside_enabled_an_action_is_answered_complete_under_its_own_id_and_wor
     assert (session.state, session.deadline) == (state, before)
 
 
+@pytest.mark.parametrize(
+    ("state", "timeout"), [(INITIAL, 36.0), (ENABLING, 36.0), (ENABLED, 26.0), (DISABLED, math.inf)]
+)
+def test_when_a_challenge_may_be_missed_at_the_earliest(
+    state: SessionState, timeout: float
+) -> None:
+    assert in_state(state).timeout_from(30.0) == timeout
+
+
 def test_an_action_does_not_count_as_a_challenge() -> None:
     session = in_state(ENABLED)
     session.received(NOTIFY, 25.0)

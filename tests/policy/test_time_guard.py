@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbtrio.policy.time_guard import BEHIND_S, CALM_S, LATE_S, REST_S, TICK_S, OnTimeGuard
+from hbtrio.policy.time_guard import (
+    BEHIND_S,
+    CALM_S,
+    FAR_S,
+    LATE_S,
+    REST_S,
+    TICK_S,
+    OnTimeGuard,
+)
 
 
 def ticked(guard: OnTimeGuard, start: float, end: float) -> None:
@@ -117,6 +125,78 @@ def test_a_process_with_small_delays_only_is_never_late(gaps: list[float]) -> No
         assert not guard.is_late(now)
         guard.tick(now)
     assert guard.late_ticks == 0
+
+
+# -- rest while every timeout is far ------------------------------------------------------------
+
+
+class Process:
+    """A process that ticks its guard, and rests while its timeout is far, unless it is stalled.
+
+    Args:
+        stalls: the beginning and end of each, in order.
+    """
+
+    def __init__(self, stalls: list[tuple[float, float]]) -> None:
+        self.guard = OnTimeGuard(0.0)
+        self.ticks = 0
+        self._stalls = stalls
+
+    def woken(self, due: float) -> float:
+        """When it wakes up that wanted to at ``due``."""
+        for begin, end in self._stalls:
+            if begin <= due < end:
+                return end
+        return due
+
+    def runs_until(self, timeout: float) -> float:
+        """Ticks until its timeout is noticed; returns when that is."""
+        due, noticed = TICK_S, self.woken(timeout)
+        while (now := self.woken(due)) < noticed:
+            due = self.guard.tick(now, resting=timeout - now >= FAR_S)
+            self.ticks += 1
+        return noticed
+
+
+@given(st.floats(0.5, 12.0), st.lists(st.tuples(st.floats(0.1, 5.0), st.floats(0.01, 4.0))))
+def test_a_process_that_rests_while_its_timeout_is_far_judges_it_as_one_that_does_not(
+    timeout: float, gaps: list[tuple[float, float]]
+) -> None:
+    stalls, at = [], 0.0
+    for gap, length in gaps:
+        stalls.append((at + gap, at + gap + length))
+        at += gap + length
+    process = Process(stalls)
+    now = process.runs_until(timeout)
+    recent = [end - begin for begin, end in stalls if now - CALM_S < end <= now]
+    if any(length > TICK_S + LATE_S for length in recent):
+        assert process.guard.is_late(now)
+    if all(end - begin <= LATE_S for begin, end in stalls):
+        assert not process.guard.is_late(now)
+
+
+@pytest.mark.parametrize(
+    ("far_s", "late"), [(FAR_S, True), (FAR_S - REST_S / 2, False), (REST_S, False)]
+)
+def test_a_stall_is_missed_if_the_rest_reaches_nearer_to_the_timeout(
+    far_s: float, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "FAR_S", far_s)
+    found = []
+    for timeout in (10.0 + tenth / 10 for tenth in range(10)):
+        for step in range(200):
+            end = timeout - CALM_S + 0.01 + step * 0.005
+            process = Process([(end - 1.01, end)])
+            found.append(process.guard.is_late(process.runs_until(timeout)))
+    assert all(found) is late
+
+
+def test_a_timeout_that_is_put_off_each_second_costs_a_tick_a_second() -> None:
+    process = Process([])
+    now = TICK_S
+    for _ in range(10):
+        now = process.guard.tick(now, resting=5.0 - (now % 1.0) >= FAR_S)
+    assert now == pytest.approx(TICK_S + 10 * REST_S)
 
 
 # -- the time in which the process did not run --------------------------------------------------

@@ -264,6 +264,13 @@ class GuestSession:
             case _:
                 return []
 
+    def timeout_from(self, now: float) -> float:
+        """Returns when a challenge may be missed at the earliest; a host may answer an init now."""
+        if self.state is SessionState.DISABLED:
+            return math.inf
+        soonest = now + self._settings.challenge_timeout_s
+        return self.deadline if self.state is SessionState.ENABLED else soonest
+
     def expired(self, now: float, *, late: bool) -> list[Effect]:
         """Handles the deadline and returns the effects.
 

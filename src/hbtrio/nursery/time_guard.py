@@ -45,7 +45,7 @@ async def run_guard(guard: OnTimeGuard, resting: Callable[[], bool] = never_rest
 
     Args:
         guard: the process's guard.
-        resting: whether no timeout is waiting for a decision; called at each tick.
+        resting: whether no timeout decides anything within ``FAR_S``; called at each tick.
     """
     while True:
         due = guard.tick(trio.current_time(), resting=resting())

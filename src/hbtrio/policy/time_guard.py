@@ -15,7 +15,7 @@ from typing import Final
 
 TICK_S: Final = 0.2
 
-#: The time between ticks while no timeout is pending, to let an idle VM sleep. A new timeout is
+#: The time between ticks while no timeout is near, to let an idle VM sleep. A new timeout is
 #: guarded from the next tick on, at most a second later.
 REST_S: Final = 1.0
 
@@ -26,6 +26,10 @@ LATE_S: Final = 0.8
 BEHIND_S: Final = 0.02
 
 CALM_S: Final = 2.0
+
+#: A timeout that is at least this far away is guarded as well by ticks that rest until the next
+#: one: a stall that such a tick misses ends ``LATE_S`` after it at most, and counts for ``CALM_S``.
+FAR_S: Final = REST_S + LATE_S + CALM_S
 
 
 class OnTimeGuard:
@@ -53,7 +57,7 @@ class OnTimeGuard:
 
         Args:
             now: the time of this tick.
-            resting: whether no timeout is pending.
+            resting: whether no timeout is pending within ``FAR_S``.
         """
         if now - self._due > LATE_S:
             self._late_until = now + CALM_S

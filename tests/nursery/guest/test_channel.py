@@ -18,8 +18,6 @@ from hbtrio.nursery.guest.channel import READS_PER_S
 from hbtrio.nursery.guest.daemon import Guest
 from hbtrio.nursery.guest.device import ChannelStream, DeviceFault
 from hbtrio.nursery.guest.outbox import QUEUE
-from hbtrio.policy.health_merge import HealthStatus
-from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import (
     ActionNotify,
     Challenge,
@@ -36,7 +34,6 @@ from support.guest_world import (
     REVOCABLE,
     SETTINGS,
     STOP_VOTE,
-    Applications,
     GuestWorld,
     handlers,
     response,
@@ -327,43 +324,6 @@ async def test_a_persistent_port_is_opened_once() -> None:
         (10.0 * number + 5, SETTINGS.init(102 + number)) for number in range(3)
     ]
     assert bench.device.opened == [0.0]
-
-
-class CountedTicks(OnTimeGuard):
-    """Counts the times at which the guest's process is woken by its guard."""
-
-    def __init__(self) -> None:
-        super().__init__(trio.current_time())
-        self.ticks = 0
-
-    def tick(self, now: float, *, resting: bool = False) -> float:
-        self.ticks += 1
-        return super().tick(now, resting=resting)
-
-    async def within_10_s(self) -> int:
-        before = self.ticks
-        await trio.sleep(10)
-        return self.ticks - before
-
-
-async def test_a_guest_with_nobody_to_misjudge_wakes_once_a_second() -> None:
-    guard, voters = CountedTicks(), Applications()
-    async with trio.open_nursery() as nursery:
-        bench = GuestWorld(device=MemoryDevice(persistent=True), guard=guard, voters=voters)
-        await bench.enable(nursery)
-        await trio.sleep(0.1)
-        assert await guard.within_10_s() == 50
-        bench.device.disconnect()
-        await trio.sleep(0.5)
-        assert await guard.within_10_s() == 10
-        voters.states.append(HealthStatus(True))
-        await trio.sleep(1.05)
-        assert await guard.within_10_s() == 50
-        voters.states.clear()
-        bench.device.connect()
-        await trio.sleep(1.05)
-        assert await guard.within_10_s() == 50
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_host_that_was_away_between_two_reads_is_noticed_by_its_silence() -> None:

@@ -13,7 +13,6 @@ The session machine decides what to send; this module carries it out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Final
 
@@ -30,7 +29,7 @@ from hbtrio.nursery.guest.rounds import GuestRounds
 from hbtrio.nursery.guest.session_driver import SessionDriver
 from hbtrio.nursery.guest.voters import Voters
 from hbtrio.nursery.time_guard import GuardRunner, run_guard
-from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.policy.time_guard import FAR_S, OnTimeGuard
 
 #: Seconds that the farewell may take on a channel that the host does not read.
 _FAREWELL_S: Final = 1.0
@@ -99,5 +98,11 @@ class Guest:
         self._driver.reload(setup.session)
 
     def _resting(self) -> bool:
-        """Returns whether no timeout is pending: no session deadline, and no application."""
-        return math.isinf(self.session.deadline) and not self._rounds.voters.health()
+        """Returns whether no timeout is near: of the session, a window, a script or an application.
+
+        The session's is put off by each challenge, so a guest that beats rests, too.
+        """
+        now = trio.current_time()
+        is_far = self.session.timeout_from(now) - now >= FAR_S
+        at_work = self._rounds.tasks.count or self._health.script_runs
+        return is_far and not at_work and not self._rounds.voters.health()

@@ -41,6 +41,11 @@ class GuestHealth:
         self._reloaded = WakeUp()
         self._requests = Quota(_REQUESTS, 60.0)
 
+    @property
+    def script_runs(self) -> bool:
+        """Whether a run of the script is in progress, which may time out."""
+        return self._script.is_running
+
     async def run(self) -> None:
         """Runs the script at its interval until cancelled."""
         while True:

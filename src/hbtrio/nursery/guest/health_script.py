@@ -43,6 +43,8 @@ class HealthScript:
         self._processes = processes
         self._timeouts = timeouts
         self._timeout_action = timeout_action
+        #: Whether a run is in progress, which may time out.
+        self.is_running = False
 
     async def run(
         self,
@@ -89,6 +91,10 @@ class HealthScript:
         return HealthStatus(False, self._timeout_action, reason)
 
     async def _run_once(self, path: str, on_answer: Callable[[ScriptAnswer], None]) -> None:
-        answer = await run_script(self._processes, [path])
+        self.is_running = True
+        try:
+            answer = await run_script(self._processes, [path])
+        finally:
+            self.is_running = False
         if answer.verdict is not ScriptVerdict.NO_ANSWER:
             on_answer(answer)
