@@ -30,6 +30,7 @@ SHOWN: Final = [
     ("hbtrio ctl status", r"web-1 +heartbeating"),
     ("hbtrio apps --app-socket /tmp/hbtrio/apps", r"orders"),
     ("hbtrio ctl vote web-1 stop", r"vote on stop: rejected"),
+    ("hbtrio ctl show web-1", r"vote stop.*: reject: 3 orders are open"),
     ("hbtrio ctl wait web-1 --for lost", r"web-1.* lost"),
     ("hbtrio ctl why web-1", r"no answer for 3 s"),
     ("hbtrio ctl wait web-1 --for heartbeating", r"web-1.* heartbeating"),

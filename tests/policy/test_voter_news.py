@@ -128,6 +128,20 @@ def test_the_worst_are_listed_and_the_others_counted() -> None:
     assert [state.unlisted for state in guest.at(20.0)] == [4] * PER_ANSWER
 
 
+def test_a_crowd_is_not_looked_at_with_each_answer() -> None:
+    guest = Guest(*(KnownVoter(f"h{n}", VoterHealth.HEALTHY) for n in range(MAX_VOTERS + 1)))
+    assert len(guest.at(10.0, anew=True)) == PER_ANSWER
+    for now in (11.0, 12.0, 13.0):
+        guest.at(now)
+    assert guest.looks == 1
+    for now in (15.0, 16.0, 17.0, 18.0, 19.0):
+        assert guest.at(now) == []
+    assert guest.looks == 2
+    guest.voters.pop()
+    assert guest.at(20.0)
+    assert guest.looks == 3
+
+
 def test_a_guest_without_voters_says_so() -> None:
     guest = Guest()
     [nobody] = guest.at(10.0, anew=True)

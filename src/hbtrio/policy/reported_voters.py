@@ -78,7 +78,8 @@ class ReportedVoters:
         #: How many others it has.
         self.unlisted = 0
         self._arriving: list[ReportedVoter] = []
-        self._quota = Quota(LISTS, LISTS_S)
+        #: Made with the first list: of 15,000 guests most may have none.
+        self._quota: Quota | None = None
 
     def received(self, message: Message, now: float) -> bool:
         """Takes any message of the guest; returns whether the list may have changed with it.
@@ -110,7 +111,11 @@ class ReportedVoters:
             return False
         arrived, self._arriving = tuple(self._arriving), []
         unlisted = max(0, min(state.unlisted, _MOST))
-        if (arrived, unlisted) == (self.voters, self.unlisted) or not self._quota.take(now):
+        if (arrived, unlisted) == (self.voters, self.unlisted):
+            return False
+        if self._quota is None:
+            self._quota = Quota(LISTS, LISTS_S)
+        if not self._quota.take(now):
             return False
         self.voters, self.unlisted = arrived, unlisted
         return True

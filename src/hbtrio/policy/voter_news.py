@@ -76,6 +76,8 @@ class VoterNews:
     def __init__(self) -> None:
         self._sent: object = None
         self._sent_at = -math.inf
+        #: When to look at all voters again at the earliest.
+        self._look_at = -math.inf
         self._waiting: deque[tuple[int, KnownVoter]] = deque()
         self._count = 0
         self._unlisted = 0
@@ -92,12 +94,15 @@ class VoterNews:
         """
         if anew:
             self._waiting.clear()
-            self._sent, self._sent_at = None, -math.inf
-        if not self._waiting and now - self._sent_at >= INTERVAL_S:
+            self._sent, self._sent_at, self._look_at = None, -math.inf, now
+        if not self._waiting and now >= self._look_at:
             everybody = sorted(known(), key=lambda one: _RANK[one.health])
             listed, unlisted = everybody[:MAX_VOTERS], max(0, len(everybody) - MAX_VOTERS)
+            # A thousand voters are not looked at with each answer.
+            self._look_at = now + INTERVAL_S if unlisted else now
             if (listed, unlisted) != self._sent or now - self._sent_at >= REFRESH_S:
                 self._sent, self._sent_at = (listed, unlisted), now
+                self._look_at = now + INTERVAL_S
                 self._count, self._unlisted = len(listed), unlisted
                 if not listed:
                     return [self._state(0, _NOBODY, now)]

@@ -51,9 +51,11 @@ class AllVoters:
 
     def known(self) -> Sequence[KnownVoter]:
         """See :class:`Voters`."""
-        names = VoterNames()
-        every = (one for voters in self._kinds for one in voters.known())
-        return [attrs.evolve(one, name=names.take(one.name)) for one in every]
+        names, every = VoterNames(), []
+        for one in (one for voters in self._kinds for one in voters.known()):
+            name = names.take(one.name)
+            every.append(one if name == one.name else attrs.evolve(one, name=name))
+        return every
 
 
 class VoterNames:
