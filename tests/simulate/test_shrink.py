@@ -68,12 +68,13 @@ def test_one_of_many_is_found_in_few_runs() -> None:
 def test_a_run_that_fails_without_faults_needs_none() -> None:
     found = shrunk(stops(7), Runs(set()).fails)
     assert found.schedule.faults == ()
+    assert found.runs == 2
 
 
 def test_what_comes_after_the_failure_goes_first() -> None:
     runs = Runs({2}, at_s=32.5)
     shrunk(stops(20), runs.fails)
-    assert [len(one.faults) for one in runs.schedules[:2]] == [20, 3]
+    assert [len(one.faults) for one in runs.schedules[:3]] == [20, 0, 3]
 
 
 def test_durations_become_as_short_as_they_may_be() -> None:

@@ -114,6 +114,8 @@ class _Search:
         Raises:
             _OutOfRuns: there are no runs left.
         """
+        if self.try_faults(()):
+            return  # it needs none
         self._end_with_failure()
         self._leave_out()
         while self._shorten():
