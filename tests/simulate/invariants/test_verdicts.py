@@ -36,6 +36,8 @@ def verdict(at_s: float, result: str = "accept", request: str = "r1") -> Verdict
         ([ASKED, verdict(50.06)], VIOLATED),
         ([verdict(50)], VIOLATED),
         ([ASKED, verdict(45, request="r2")], VIOLATED),
+        ([verdict(39.96), ASKED], "overtook"),
+        ([verdict(39.94), ASKED], VIOLATED),
         ([asked(40, 50, vote=False)], VIOLATED),
         ([*during(30, 40.1, C.STOPPED, "agent"), ASKED], "agent-away"),
         ([*during(30, 39.9, C.STOPPED, "agent"), ASKED], VIOLATED),

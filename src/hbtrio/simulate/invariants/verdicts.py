@@ -30,11 +30,16 @@ _AGENT_AWAY: Final = Excuse(
 )
 
 
+_OVERTOOK: Final = Excuse(
+    "overtook", "it came on a connection of its own just before the reply to its question"
+)
+
+
 class OneVerdict(Invariant):
     """Every vote and notice that was asked for has a verdict, within its window."""
 
     name = "one-verdict"
-    excuses = (_AGENT_AWAY, VIM_AWAY, STOPPED_BETWEEN)
+    excuses = (_AGENT_AWAY, VIM_AWAY, STOPPED_BETWEEN, _OVERTOOK)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
@@ -49,12 +54,19 @@ class OneVerdict(Invariant):
                 self._asked[request] = observation
                 self.agenda.add(answer_by_s + WAY_S, partial(self._look, observation))
             case Verdict(request=request) if request not in self._asked:
-                self.judge(f"a verdict about {request}, for which nobody asked")
+                self._answered.add(request)
+                self.agenda.add(observation.at_s + WAY_S, partial(self._look_for_question, request))
             case Verdict(request=request):
                 self._answered.add(request)
                 asked = self._asked[request]
                 if observation.at_s > asked.answer_by_s + WAY_S and request not in self._missed:
                     self._late(asked)
+
+    def _look_for_question(self, request: str) -> None:
+        if request in self._asked:
+            self.excuse(_OVERTOOK)
+        else:
+            self.judge(f"a verdict about {request}, for which nobody asked")
 
     def _look(self, asked: Asked) -> None:
         if asked.request in self._answered:
