@@ -12,6 +12,7 @@ import attrs
 from fuzz import messages, services, texts
 from hbtrio.config.source import LIMIT_BYTES
 from hbtrio.http.limits import HttpLimits
+from hbtrio.simulate import schedule_file
 from hbtrio.wire.lines import MAX_LINE_BYTES
 from hbtrio.wire.link_codec import MAX_LINK_LINE
 
@@ -98,6 +99,7 @@ TARGETS: Final = {
         Target(texts.certificates, 1 << 18, byte_s=1e-6),
         Target(texts.times, 16_384),
         Target(texts.event_filters, 16_384),
+        Target(texts.fault_schedules, schedule_file.LIMIT_BYTES),
         Target(texts.arguments, 16_384),
         Target(texts.addresses, 16_384),
         Target(texts.tokens, 2048),

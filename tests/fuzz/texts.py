@@ -28,6 +28,7 @@ from hbtrio.net.endpoints import Endpoint
 from hbtrio.net.token_file import checked_token
 from hbtrio.nursery.host.discovery import NamePattern, NameReader
 from hbtrio.policy.begin_by import ProcessClock
+from hbtrio.simulate import schedule_file
 from hbtrio.text import as_argument, blanked, printable, printable_json, printable_lines
 from hbtrio.wire.certificates import certificates_in
 from hbtrio.wire.operator import EventFilter, FilterFault
@@ -88,6 +89,16 @@ def event_filters(data: bytes) -> None:
         return
     assert EventFilter.of_query(dict(parse_qsl(urlencode(wanted.as_query())))) == wanted
     assert wanted.takes(uuid="", kind="lost", time="", who="")
+
+
+def fault_schedules(data: bytes) -> None:
+    """A file of faults has one fault on one line, or is a schedule that is written and read."""
+    try:
+        schedule = schedule_file.from_text(data.decode("utf-8", "replace"), "it")
+    except UserError as error:
+        assert str(error).isprintable()
+        return
+    assert schedule_file.from_text(schedule_file.to_text(schedule), "it") == schedule
 
 
 _CTL: Final = Parser(prog="hbtrio ctl")

@@ -218,7 +218,7 @@ def test_faults_of_files_name_the_file(tmp_path: Path) -> None:
     for path, text in (
         (missing, f"{missing}: cannot be read: No such file or directory"),
         (binary, f"{binary}:2: not UTF-8"),
-        (huge, f"{huge}: over 4194304 bytes, too large for a schedule"),
+        (huge, f"{huge}: over 1048576 bytes, too large for a schedule"),
     ):
         with pytest.raises(UserError) as caught:
             schedule_file.read(str(path))

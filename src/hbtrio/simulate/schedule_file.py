@@ -16,7 +16,7 @@ from hbtrio.simulate.schedule import Fault, Schedule
 from hbtrio.text import printable
 
 #: The longest file that is read, in bytes; a drawn schedule has about 5 KiB.
-LIMIT_BYTES: Final = 4 * 1024 * 1024
+LIMIT_BYTES: Final = 1024 * 1024
 
 _T = TypeVar("_T", bound=attrs.AttrsInstance)
 
