@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_hbtrio_ctl_subparsers=(status show why tree wait watch vote notify events history release forget act)
-_shtab_hbtrio_subparsers=(guest host agent ctl apps lab check-config files)
+_shtab_hbtrio_subparsers=(guest host agent ctl apps lab simulate check-config files)
 
 _shtab_hbtrio_guest_option_strings=(-h --help --config --name --device --wait-device --app-socket --log --log-format)
 _shtab_hbtrio_host_option_strings=(-h --help --config --channel-dir --control-socket --events --state-dir --log --log-format)
@@ -27,6 +27,7 @@ _shtab_hbtrio_ctl_act_option_strings=(-h --help --json --force --take-over)
 _shtab_hbtrio_ctl_option_strings=(-h --help --url --token-file --ca --certificate --key --no-pager)
 _shtab_hbtrio_apps_option_strings=(-h --help --app-socket --json)
 _shtab_hbtrio_lab_option_strings=(-h --help --keep)
+_shtab_hbtrio_simulate_option_strings=(-h --help --seeds --minutes --vms --hosts --faults --jobs --no-shrink --trace --check-replay --report)
 _shtab_hbtrio_check_config_option_strings=(-h --help --kind)
 _shtab_hbtrio_files_option_strings=(-h --help --list --copy)
 _shtab_hbtrio_option_strings=(-h --help --version)
@@ -60,7 +61,7 @@ _shtab_hbtrio_ctl_history___kind_choices=(absent action corrective heartbeating 
 _shtab_hbtrio_ctl_act_pos_1_choices=(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)
 _shtab_hbtrio_ctl_pos_0_choices=(status show why tree wait watch vote notify events history release forget act)
 _shtab_hbtrio_check_config___kind_choices=(guest host agent)
-_shtab_hbtrio_pos_0_choices=(guest host agent ctl apps lab check-config files)
+_shtab_hbtrio_pos_0_choices=(guest host agent ctl apps lab simulate check-config files)
 
 _shtab_hbtrio_guest__h_nargs=0
 _shtab_hbtrio_guest___help_nargs=0
@@ -125,6 +126,11 @@ _shtab_hbtrio_apps___json_nargs=0
 _shtab_hbtrio_lab__h_nargs=0
 _shtab_hbtrio_lab___help_nargs=0
 _shtab_hbtrio_lab___keep_nargs=0
+_shtab_hbtrio_simulate__h_nargs=0
+_shtab_hbtrio_simulate___help_nargs=0
+_shtab_hbtrio_simulate___no_shrink_nargs=0
+_shtab_hbtrio_simulate___trace_nargs=0
+_shtab_hbtrio_simulate___check_replay_nargs=0
 _shtab_hbtrio_check_config_pos_0_nargs=+
 _shtab_hbtrio_check_config__h_nargs=0
 _shtab_hbtrio_check_config___help_nargs=0

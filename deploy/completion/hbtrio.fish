@@ -50,8 +50,8 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --for --host --key --kind --limit --log --log-format --name --recent --since --state --state-dir --timeout --token-file --url --watch
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab simulate check-config files
+set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --faults --for --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --recent --report --seeds --since --state --state-dir --timeout --token-file --url --vms --watch
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -157,6 +157,18 @@ complete -c hbtrio -n '_shtab_hbtrio_using apps' -l json -d 'print one JSON obje
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a lab -d 'try everything on this machine: an agent, two hosts, three guests'
 complete -c hbtrio -n '_shtab_hbtrio_using lab' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using lab' -l keep -d 'keep everything running after the tour, until Ctrl-C'
+complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a simulate -d 'simulate a fleet in which everything goes wrong, seed by seed'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l seeds -x -d 'how many seeds, from 1 on, or which: 17-17 is one (default: 20)'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l minutes -x -d 'virtual minutes of a seed (default: 8)'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l vms -x -d 'VMs of the fleet (default: 4)'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l hosts -x -d 'hosts of the fleet (default: 2)'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l faults -x -d 'what goes wrong: what the seed draws, nothing, or what a file says, which then has the seed and the size of the fleet too (default: default)'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l jobs -x -d 'seeds at once'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l no-shrink -d 'leave the schedules that failed as they are'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l trace -d 'print the events of a single seed'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l check-replay -d 'run each seed in two processes with different hash seeds, and compare the traces'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l report -x -d 'write index.html, the results, and the schedules that failed to DIR; a campaign that was ended goes on where it was'
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a check-config -d 'check a configuration file'
 complete -c hbtrio -n '_shtab_hbtrio_using check-config' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using check-config' -l kind -xka "guest host agent" -d 'whose configuration the files are, whatever their names and keys say'

@@ -18,6 +18,7 @@ _shtab_hbtrio_commands() {
     guest:'run the daemon inside a VM'
     host:'run the daemon on a compute host'
     lab:'try everything on this machine: an agent, two hosts, three guests'
+    simulate:'simulate a fleet in which everything goes wrong, seed by seed'
   )
   _describe 'hbtrio commands' _commands
 }
@@ -273,6 +274,23 @@ _shtab_hbtrio_lab_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_lab_defaults_added=0
 
+_shtab_hbtrio_simulate_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--seeds[how many seeds, from 1 on, or which\: 17-17 is one (default\: 20)]:N|A-B:"
+  "--minutes[virtual minutes of a seed (default\: 8)]:M:"
+  "--vms[VMs of the fleet (default\: 4)]:V:"
+  "--hosts[hosts of the fleet (default\: 2)]:H:"
+  "--faults[what goes wrong\: what the seed draws, nothing, or what a file says, which then has the seed and the size of the fleet too (default\: default)]:default|none|FILE:"
+  "--jobs[seeds at once]:J:"
+  "--no-shrink[leave the schedules that failed as they are]"
+  "--trace[print the events of a single seed]"
+  "--check-replay[run each seed in two processes with different hash seeds, and compare the traces]"
+  "--report[write index.html, the results, and the schedules that failed to DIR\; a campaign that was ended goes on where it was]:DIR:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_simulate_defaults_added=0
+
 
 _shtab_hbtrio() {
   local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->hbtrio'
@@ -300,6 +318,7 @@ _shtab_hbtrio() {
         guest) _arguments -C -s $_shtab_hbtrio_guest_options ;;
         host) _arguments -C -s $_shtab_hbtrio_host_options ;;
         lab) _arguments -C -s $_shtab_hbtrio_lab_options ;;
+        simulate) _arguments -C -s $_shtab_hbtrio_simulate_options ;;
       esac
   esac
 }

@@ -45,6 +45,7 @@ EXEMPT: Final = (
     Exempt(r"git clone … .*", "the address is not known yet", ".ci/run"),
     Exempt(r"\. \.venv/bin/activate", "tests have the environment already", "Makefile"),
     Exempt(r"make lab", "a minute; what it runs is run", "tests/e2e/test_lab.py"),
+    Exempt(r"hbtrio simulate .*", "runs for minutes", "tests/cli/test_simulate.py"),
     Exempt(r"mkdir -p /run/hbtrio .*", "changes this machine", "tests/deploy/test_units.py"),
     Exempt(r"hbtrio agent", "runs for good", "tests/e2e/test_agent.py"),
     Exempt(r"curl -A vim.*", "needs a registered VM", "tests/e2e/test_lab.py"),

@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, str]] = {
     "ctl": "ask a daemon, or make it act",
     "apps": "in a VM: list the applications that are registered",
     "lab": "try everything on this machine: an agent, two hosts, three guests",
+    "simulate": "simulate a fleet in which everything goes wrong, seed by seed",
     "check-config": "check a configuration file",
     "files": "list or copy the files that come with it: configuration, units, documentation",
 }

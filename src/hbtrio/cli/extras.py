@@ -37,6 +37,7 @@ NEEDS: Final[dict[str, Need]] = {
     "agent": Need("agent", _AGENT),
     "ctl": Need("host", _CTL),
     "lab": Need("all", tuple(sorted({*_HOST, *_AGENT, *_CTL}))),
+    "simulate": Need("simulate", tuple(sorted({*_HOST, *_AGENT, *_CTL}))),
 }
 
 

@@ -51,6 +51,10 @@ class Watch:
         if isinstance(observation, Struck):
             self._faults[observation.kind] += 1
 
+    def heartbeats(self, instance: str) -> bool:
+        """Whether an instance's host has last reported that it heartbeats."""
+        return self._checker.truth.heartbeats(instance)
+
     def finish(self, at_s: float, seed: int) -> SeedResult:
         """Ends the run at ``at_s`` and returns its result, without digest, times and schedule."""
         violations = tuple(self._checker.finish(at_s))

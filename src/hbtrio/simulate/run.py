@@ -1,0 +1,78 @@
+"""Runs one schedule: a fleet, a watch on it, and what it all comes to."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import attrs
+
+from hbtrio.simulate.fleet import Fleet
+from hbtrio.simulate.invariant import Bounds
+from hbtrio.simulate.observations import Status
+from hbtrio.simulate.places import AGENT_LINK
+from hbtrio.simulate.schedule import Schedule
+from hbtrio.simulate.seed_result import SeedResult
+from hbtrio.simulate.watch import Watch
+
+
+def run_schedule(
+    schedule: Schedule, on_trace: Callable[[list[str]], None] | None = None
+) -> SeedResult:
+    """Runs a schedule to its end and returns the result.
+
+    Call it in a process that ends with ``os._exit``: what killed daemons leave must not be unwound.
+
+    Args:
+        schedule: what to run.
+        on_trace: called at the end with the events of the run, as lines.
+    """
+    began_s = time.process_time()
+    watch = Watch(Bounds())
+    with _undisturbed():
+        fleet = Fleet(schedule, watch.see)
+        end_s = 60 * schedule.minutes
+        fleet.run(end_s)
+    for status in _statuses(fleet, end_s, watch):
+        watch.see(status)
+    result = watch.finish(end_s, schedule.seed)
+    if on_trace is not None:
+        on_trace(fleet.trace.events)
+    return attrs.evolve(
+        result,
+        digest=fleet.trace.digest,
+        cpu_s=round(time.process_time() - began_s, 3),
+        vm_hours=schedule.vms * schedule.minutes / 60,
+        schedule=schedule if result.failed else None,
+    )
+
+
+def _statuses(fleet: Fleet, at_s: float, watch: Watch) -> Iterator[Status]:
+    for host in fleet.hosts:
+        linked = fleet.network.route(host.machine.name, AGENT_LINK).connections > 0
+        yield Status(at_s, host.name, linked, "" if linked else "it has no link to the agent")
+    for instance in fleet.instances:
+        if instance.place is not None and not instance.hung:
+            well = watch.heartbeats(instance.name)
+            yield Status(at_s, instance.name, well, "" if well else "it does not heartbeat")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keeps the daemons' log to itself, and the garbage for the end of the process."""
+    logger = logging.getLogger("hbtrio")
+    propagates, logger.propagate = logger.propagate, False
+    handler = logging.NullHandler()
+    logger.addHandler(handler)
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+        logger.removeHandler(handler)
+        logger.propagate = propagates
