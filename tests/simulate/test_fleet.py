@@ -41,7 +41,7 @@ def test_every_vm_heartbeats(ran: tuple[Fleet, list[Observation]]) -> None:
     well = {
         one.instance for one in seen if isinstance(one, Reported) and one.kind == "heartbeating"
     }
-    assert well == {"vm-0", "vm-1", "vm-2", "vm-3"}
+    assert well == {"vm0", "vm1", "vm2", "vm3"}
     assert [one for one in seen if isinstance(one, Reported) and one.kind == "loss"] == []
 
 

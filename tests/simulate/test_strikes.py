@@ -108,7 +108,7 @@ def test_a_fault_at_its_time(kind: Kind) -> None:
     seen = struck_fleet(kind, AT_S + 25.0)
     [struck] = [one for one in seen if isinstance(one, Struck)]
     assert struck == Struck(AT_S, kind, struck.who)
-    who = {Target.INSTANCE: "vm-0", Target.HOST: "compute-0", Target.AGENT: "agent"}
+    who = {Target.INSTANCE: "vm0", Target.HOST: "compute-0", Target.AGENT: "agent"}
     assert struck.who == who.get(KIND_RULES[kind].target, "vim")
     shown = SHOWN[kind]
     if shown is None:
