@@ -193,6 +193,32 @@ def test_all_files_are_checked_and_all_faults_told(
     assert capsys.readouterr().out == f"{sound}: correct (host)\n"
 
 
+def test_it_prints_what_is_set_for_some_instances(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who is watched, and who is acted upon; each glob with quotes and escapes, on one line."""
+    tables = """
+        [instances."*"]
+        corrective = "off"
+        [instances."web-\\"\u00e9\u2028*"]
+        corrective = "on"
+        per_hour = 1
+        [instances."6D0AC1F2-8a53-4c0b-8f7e-0c3f9a1b2c3d"]
+        watch = false
+        no_io_for_s = 2.5
+        [instances."db"]
+    """
+    give(monkeypatch, tables.encode())
+    assert check_all("-") == ExitStatus.DONE
+    assert capsys.readouterr().out.splitlines() == [
+        "standard input: correct (host)",
+        '  instances "*": corrective = "off"',
+        r'  instances "web-\"é\u2028*": corrective = "on", per_hour = 1',
+        '  instances "6D0AC1F2-8a53-4c0b-8f7e-0c3f9a1b2c3d": watch = false, no_io_for_s = 2.5',
+        '  instances "db": as all',
+    ]
+
+
 @pytest.mark.parametrize(("text", "kind"), [(HOST, "host"), (AGENT, "agent"), (GUEST, "guest")])
 def test_standard_input_is_what_its_keys_say(
     text: str, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

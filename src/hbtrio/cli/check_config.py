@@ -1,6 +1,7 @@
 """Checks configuration files and reports all faults of all at once; status 2 if there are any.
 
-The files that it names, such as certificates and tokens, are not opened: they may be on another
+Of a host's file it prints what is set for some instances: who is watched, and who is acted upon.
+The files that a file names, such as certificates and tokens, are not opened: they may be on another
 machine.
 """
 
@@ -8,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import tomllib
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from typing import Any, Final
 
 import attrs
@@ -19,6 +21,7 @@ from hbtrio.cli.extras import Need, require
 from hbtrio.config.agent import AgentConfig
 from hbtrio.config.guest import GuestConfig, parse_guest_config
 from hbtrio.config.host import HostConfig
+from hbtrio.config.instances import KEYS
 from hbtrio.config.settings import key_of
 from hbtrio.config.source import read_source, read_standard_input
 from hbtrio.errors import ConfigError, ExitStatus
@@ -92,29 +95,42 @@ def run(options: argparse.Namespace) -> int:
     refused: list[ConfigError] = []
     for path in options.files:
         try:
-            kind = _check(path, told)
+            kind, config = _check(path, told)
         except ConfigError as error:
             refused.append(error)
         else:
             write_out(f"{printable(_name(path))}: correct ({kind.name})\n")
+            if isinstance(config, HostConfig):
+                write_out("".join(f"  {line}\n" for line in _set_for_some(config)))
     if refused:
         raise ConfigError([fault for one in refused for fault in one.faults], refused[0].status)
     return ExitStatus.DONE
+
+
+def _set_for_some(config: HostConfig) -> Iterator[str]:
+    """Yields what each ``[instances."GLOB"]`` sets, in the order of the file."""
+    for key, settings in config.instances.items():
+        values = {name: getattr(settings, name) for name in KEYS}
+        words = [
+            f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None
+        ]
+        glob = printable(json.dumps(key, ensure_ascii=False))
+        yield f"instances {glob}: {', '.join(words) or 'as all'}"
 
 
 def _name(path: str) -> str:
     return "standard input" if path == "-" else path
 
 
-def _check(path: str, told: _Kind | None) -> _Kind:
-    """Returns whose configuration a file is taken for; raises its faults."""
+def _check(path: str, told: _Kind | None) -> tuple[_Kind, object]:
+    """Returns whose configuration a file is taken for, and its content; raises its faults."""
     file = printable(_name(path))
     text = read_standard_input() if path == "-" else read_source(path)
     named, meant = _kind_by_name(path), _kind_by_keys(text)
     otherwise = _HOST if path.endswith(".toml") else _GUEST
     kind = told or named or meant or otherwise
     try:
-        kind.parse(text, _name(path))
+        config = kind.parse(text, _name(path))
     except ConfigError as error:
         if told is not None:
             raise
@@ -125,7 +141,7 @@ def _check(path: str, told: _Kind | None) -> _Kind:
             checked += f", as its name says; its keys are those of {meant.article} {meant.name}"
             raise ConfigError([checked, *error.faults], error.status) from error
         raise
-    return kind
+    return kind, config
 
 
 def _kind_by_name(path: str) -> _Kind | None:
