@@ -85,9 +85,11 @@ def _serves(place: Path | int) -> bool:
 
 
 def write_toml(path: Path, settings: Mapping[str, Any]) -> None:
-    """Writes a configuration of keys and tables of keys."""
+    """Writes a configuration of keys and tables of keys, and tables in those."""
 
     def line(name: str, value: object) -> str:
+        if isinstance(value, dict):
+            return f"{name} = {{ {', '.join(line(key, one) for key, one in value.items())} }}"
         # JSON strings, numbers, booleans and lists are valid TOML, except for escaped surrogate
         # pairs.
         return f"{name} = {json.dumps(value, ensure_ascii=False)}"
