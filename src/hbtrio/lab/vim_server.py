@@ -135,8 +135,9 @@ class VimServer:
 
     def go_down(self) -> None:
         """Refuses connections and resets open ones, until :meth:`come_up`."""
-        self._up = trio.Event()
-        self._down.set()
+        if self._up.is_set():
+            self._up = trio.Event()
+            self._down.set()
 
     def come_up(self) -> None:
         """Accepts connections again."""

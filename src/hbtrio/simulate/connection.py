@@ -245,6 +245,13 @@ class Connection:
         self._to_server.unclog()
         self._to_client.unclog()
 
+    def read_along(
+        self, *, to_server: Callable[[bytes], object], to_client: Callable[[bytes], object]
+    ) -> None:
+        """Calls these with the bytes that arrive at the two ends."""
+        self._to_server.on_bytes = to_server
+        self._to_client.on_bytes = to_client
+
     def strain(self, strain: Strain = UNSTRAINED) -> None:
         """Changes what both pipes are like, see :meth:`Pipe.strain`."""
         self._to_server.strain(strain)

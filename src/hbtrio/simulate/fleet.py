@@ -12,6 +12,7 @@ from hbtrio.daemons.guest import GuestWorld, serve_guest
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.compute import ComputeHost
+from hbtrio.simulate.connection import Connection
 from hbtrio.simulate.controller import Controller
 from hbtrio.simulate.fault_words import host_name, instance_name
 from hbtrio.simulate.guard_ticks import GuardTicks
@@ -20,8 +21,9 @@ from hbtrio.simulate.instance import Guest, Instance
 from hbtrio.simulate.machine_faults import Targets
 from hbtrio.simulate.network import Network
 from hbtrio.simulate.observations import AGENT, Notified, Observation
-from hbtrio.simulate.places import Stage, no_manager, opening
+from hbtrio.simulate.places import AGENT_LINK, Stage, no_manager, opening
 from hbtrio.simulate.process import Process
+from hbtrio.simulate.reject_watch import RejectWatch
 from hbtrio.simulate.schedule import Schedule
 from hbtrio.simulate.signals import SignalQueue
 from hbtrio.simulate.strikes import Strikes
@@ -88,6 +90,8 @@ class Fleet:
         for host in self.hosts:
             reader = HistoryReader(host.disk, host.name, names, find, observe, now)
             host.history_cut = reader.restart
+        self._rejects = RejectWatch(stage, partial(find, is_vote=True))
+        self.network.on_connection = self._linked
         self._plan()
         targets = Targets(stage, self.controller, self.hosts, self.instances, self.vim)
         Strikes(targets, schedule).plan()
@@ -109,18 +113,35 @@ class Fleet:
             at(_VMS_S + number * _APART_S, partial(instance.boot, host))
         at(_VIM_S, self.vim.start)
 
+    # -- who reads along ---------------------------------------------------------------------------
+
+    def _linked(self, connection: Connection, address: str) -> None:
+        if address == AGENT_LINK:
+            connection.read_along(
+                to_server=self._rejects.link_to_agent(), to_client=self._rejects.link_to_host()
+            )
+
+    def _plugged(self, uuid: str, connection: Connection, host: str) -> None:
+        connection.read_along(
+            to_server=self._rejects.channel_to_guest(uuid),
+            to_client=self._rejects.channel_to_host(uuid, host),
+        )
+
     # -- instances ---------------------------------------------------------------------------------
 
     def _instance(self, name: str, number: int) -> Instance:
+        uuid = f"{number:08x}-1111-4222-8bcd-0123456789ef"
         starts = count(1)
-        return Instance(
-            self.timeline,
-            name,
-            f"{number:08x}-1111-4222-8bcd-0123456789ef",
-            lambda: VirtioPort(self.timeline, self.trace, name),
-            lambda instance: self._start_guest(instance, next(starts)),
-            self.stage.observe,
-        )
+
+        def make_port() -> VirtioPort:
+            port = VirtioPort(self.timeline, self.trace, name)
+            port.on_connection = partial(self._plugged, uuid)
+            return port
+
+        def start_guest(instance: Instance) -> Guest:
+            return self._start_guest(instance, next(starts))
+
+        return Instance(self.timeline, name, uuid, make_port, start_guest, self.stage.observe)
 
     def _start_guest(self, instance: Instance, start: int) -> Guest:
         timeline = self.timeline

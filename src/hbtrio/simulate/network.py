@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -37,6 +38,8 @@ class Network:
     def __init__(self, timeline: Timeline, trace: Trace) -> None:
         self._timeline = timeline
         self._trace = trace
+        #: Called with each connection that is made, and its address.
+        self.on_connection: Callable[[Connection, str], object] | None = None
         self._listeners: dict[str, NetworkListener] = {}
         self._routes: dict[tuple[str, str], Route] = {}
 
@@ -125,6 +128,8 @@ class Network:
             trace=self._trace,
         )
         route.add(connection)
+        if self.on_connection is not None:
+            self.on_connection(connection, listener.address)
         listener.add(connection.server, ends)
         return SimulatedStream(connection.client, ends)
 
@@ -216,7 +221,7 @@ class NetworkListener(trio.abc.Listener[SimulatedStream]):
         #: What waits to be accepted.
         self.backlog: deque[tuple[End, ConnectionEnds]] = deque()
         self._listeners = listeners
-        self._address = address
+        self.address = address
         self._closed = False
         self._waiters = Waiters(process)
         process.hold(self)
@@ -254,7 +259,7 @@ class NetworkListener(trio.abc.Listener[SimulatedStream]):
 
     def _close(self) -> None:
         self._closed = True
-        del self._listeners[self._address]
+        del self._listeners[self.address]
         while self.backlog:
             self.backlog.popleft()[0].refused()
         self._waiters.wake()

@@ -66,6 +66,8 @@ class Pipe:
         #: Called when the reader finds something new, and when the writer has room again.
         self.on_arrival: Callable[[], object] = _nothing
         self.on_room: Callable[[], object] = _nothing
+        #: Called with the bytes that arrive, by whoever reads along.
+        self.on_bytes: Callable[[bytes], object] | None = None
         #: What the reader sees: bytes, then the end, or a reset at any time.
         self.unread = bytearray()
         self.ended = False
@@ -185,6 +187,8 @@ class Pipe:
             self.on_refused()
             return
         self.unread += data
+        if self.on_bytes is not None:
+            self.on_bytes(data)
         self.on_arrival()
 
     def _finished(self) -> None:

@@ -66,6 +66,8 @@ class VirtioPort:
         self._recent = bytearray()
         self._replays = False
         self._told_at = 0.0
+        #: Called with each connection of a host, and the machine that it comes from.
+        self.on_connection: Callable[[Connection, str], object] | None = None
         #: Changes what the guest sends; None: nothing.
         self.mangle: Callable[[bytes], bytes] | None = None
         self._strained = UNSTRAINED
@@ -100,6 +102,8 @@ class VirtioPort:
             trace=self._trace,
         )
         connection.strain(self._strained)
+        if self.on_connection is not None:
+            self.on_connection(connection, process.machine.name)
         self._served = [*(each for each in self._served if not each.over), connection]
         end = connection.server
         end.on_arrival = partial(self._arrived, end)

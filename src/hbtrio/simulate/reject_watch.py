@@ -1,0 +1,94 @@
+"""Observes when a guest's reject arrives at a process: it lies in its socket then, read or not.
+
+Whoever decides later must have read it. Which request a reject is about is known by what the host
+and the agent have sent before: by the ids that they gave the vote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from hbtrio.simulate.observations import AGENT, RejectArrived
+from hbtrio.simulate.places import Stage
+
+#: Takes in the bytes of one direction of a connection.
+Feed = Callable[[bytes], None]
+
+
+class RejectWatch:
+    """Reads along on channels and links.
+
+    Args:
+        stage: what all parts use.
+        request_of: finds the request of an instance's vote on an event; "" if there is none.
+    """
+
+    def __init__(self, stage: Stage, request_of: Callable[[str, str], str]) -> None:
+        self._stage = stage
+        self._request_of = request_of
+        #: The requests by the id that the host, or the agent, gave them.
+        self._invocations: dict[tuple[str, int], str] = {}
+        self._commands: dict[str, str] = {}
+
+    def channel_to_guest(self, uuid: str) -> Feed:
+        """Reads what arrives at the VM of an instance."""
+
+        def asked(message: dict[str, Any]) -> None:
+            if message.get("notification_type") == "revocable":
+                key = uuid, message.get("invocation_id", 0)
+                self._invocations[key] = self._request_of(uuid, message.get("event_type", ""))
+
+        return _lines(b'"revocable"', asked)
+
+    def channel_to_host(self, uuid: str, host: str) -> Feed:
+        """Reads what arrives at the daemon of a host from an instance."""
+
+        def answered(message: dict[str, Any]) -> None:
+            if message.get("vote_result") == "reject":
+                self._arrived(host, self._invocations.get((uuid, message.get("invocation_id", 0))))
+
+        return _lines(b'"reject"', answered)
+
+    def link_to_host(self) -> Feed:
+        """Reads what arrives at the daemon of a host from the agent."""
+
+        def asked(message: dict[str, Any]) -> None:
+            if "command_id" in message:
+                request = self._request_of(message.get("uuid", ""), message.get("event", ""))
+                self._commands[message["command_id"]] = request
+
+        return _lines(b'"vote":true', asked)
+
+    def link_to_agent(self) -> Feed:
+        """Reads what arrives at the agent from a host."""
+
+        def answered(message: dict[str, Any]) -> None:
+            if message.get("result") == "reject" and message.get("kind") == "vote":
+                self._arrived(AGENT, self._commands.get(message.get("command_id", "")))
+
+        return _lines(b'"reject"', answered)
+
+    def _arrived(self, process: str, request: str | None) -> None:
+        if request:
+            self._stage.observe(RejectArrived(self._stage.timeline.now, process, request))
+
+
+def _lines(marker: bytes, see: Callable[[dict[str, Any]], None]) -> Feed:
+    """Cuts bytes into lines, and shows those that are JSON objects and have the marker in them."""
+    rest = b""
+
+    def feed(data: bytes) -> None:
+        nonlocal rest
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if marker in line:
+                try:
+                    message = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(message, dict):
+                    see(message)
+
+    return feed
