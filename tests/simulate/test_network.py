@@ -289,15 +289,19 @@ def test_a_closed_stream_says_so_to_its_own_tasks() -> None:
 
 
 def test_two_tasks_cannot_read_at_once() -> None:
+    refused: list[str] = []
+
     async def talk(stream: SimulatedStream) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.receive_some)
             await trio.sleep(1.0)
-            with pytest.raises(trio.BusyResourceError):
+            with pytest.raises(trio.BusyResourceError, match="another task is receiving"):
                 await stream.receive_some()
+            refused.append("second")
             nursery.cancel_scope.cancel()
 
     Talks(nothing, talk).run()
+    assert refused == ["second"]
 
 
 def test_has_unread_tells_bytes_and_ends() -> None:

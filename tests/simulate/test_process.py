@@ -102,6 +102,17 @@ def test_the_same_seed_gives_the_same_trace_and_another_seed_another() -> None:
     assert len({busy_digest(seed) for seed in range(20)}) == 20
 
 
+def test_the_tasks_of_a_pass_run_in_the_seeds_order() -> None:
+    def order(seed: int) -> str:
+        simulation, seen = Simulation(seed), list[str]()
+        pass_of_three(simulation, seen)
+        simulation.run(2.0)
+        return "".join(seen)
+
+    assert {order(seed) for seed in range(40)} == {"abc", "acb", "bac", "bca", "cab", "cba"}
+    assert order(1) == order(1)
+
+
 def test_the_order_of_hashes_does_not_show() -> None:
     assert digests_across_hash_seeds("busy_digest") == {busy_digest(1)}
 

@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 import warnings
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -295,10 +296,13 @@ def test_an_ended_run_is_collected() -> None:
     held: list[Held] = []
     run = stepped(main)
     stops_of(run)
+    loop, whole = weakref.ref(run._loop), weakref.ref(run)
     del run
     held.clear()
     gc.collect()
     assert finalized == ["held"]
+    assert loop() is None
+    assert whole() is None
 
 
 def test_an_abandoned_async_generator_is_closed_in_its_own_run() -> None:
@@ -308,6 +312,8 @@ def test_an_abandoned_async_generator_is_closed_in_its_own_run() -> None:
         try:
             yield 1
         finally:
+            # Without the run's hooks, an await would raise here.
+            await trio.lowlevel.cancel_shielded_checkpoint()
             seen.append(f"closed in {trio.lowlevel.current_root_task()!r}")
 
     async def main() -> None:

@@ -170,6 +170,23 @@ def test_a_host_that_comes_back_at_once_leaves_no_end_of_data() -> None:
     assert channel.port.host_known
 
 
+def test_what_a_dead_host_has_not_read_does_not_reach_the_next_one() -> None:
+    channel = Channel()
+
+    async def flood(handle: PortHandle) -> None:
+        await handle.wait_connected()
+        await handle.send(bytes(65536 + RING_BYTES))  # more than the socket holds
+
+    first = channel.host(nothing, "first")
+    channel.guest(flood)
+    channel.run(2.0)
+    first.kill()
+    channel.run(3.0)
+    channel.host(channel.read_at_host, "second")
+    channel.run(4.0)
+    assert channel.to_host == b""
+
+
 def test_a_second_host_waits_and_a_fourth_is_refused() -> None:
     channel = Channel()
     faults: list[str] = []
@@ -359,6 +376,8 @@ def test_old_bytes_are_replayed_to_the_next_host_from_the_middle_of_a_line() -> 
         assert b"0123456789\n".endswith(bytes(channel.to_host))
         assert channel.to_host
         starts.add(bytes(channel.to_host))
+        channel.processes[-1].kill()
+        channel.run(4.5)
         channel.to_host.clear()
         channel.host(channel.read_at_host, "third")
         channel.run(5.0)
@@ -428,6 +447,30 @@ def test_a_closed_port_says_so() -> None:
     channel.host(host)
     channel.run(1.0)
     assert closed == ["while waiting"]
+    assert channel.port.clients == 0
+
+
+@pytest.mark.parametrize(("effect", "arrived"), [(1, b""), (2, b""), (3, b"one")])
+def test_a_host_that_dies_at_an_effect_ends_its_step_without_noticing(
+    effect: int, arrived: bytes
+) -> None:
+    channel = Channel()
+    steps: list[str] = []
+
+    async def host(port: SimulatedPort) -> None:
+        await trio.sleep(1.0)
+        port.send_nowait(b"one")
+        port.send_nowait(b"two")
+        assert port.receive_nowait() is None
+        steps.append("ended")
+
+    channel.guest(channel.read_at_guest)
+    process = channel.host(host)
+    process.at_effect(effect, process.kill)  # 1: the dial
+    channel.run(2.0)
+    assert channel.to_guest == arrived
+    assert steps == (["ended"] if effect > 1 else [])
+    assert not process.alive
     assert channel.port.clients == 0
 
 

@@ -157,8 +157,6 @@ class Pipe:
 
     def cut(self) -> None:
         """Resets the stream at the reader now; what is on its way never arrives."""
-        if self._held is not None:
-            self._held.clear()
         self._aborted()
 
     # -- arrivals ----------------------------------------------------------------------------------

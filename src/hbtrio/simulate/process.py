@@ -137,7 +137,7 @@ class Process:
             del self._frozen[why]
             self.trace.event(self.name, "thawed", why)
             if not self._frozen:
-                self._poke(mid_pass=True)
+                self._poke()
                 actions, self._after_thaw = self._after_thaw, []
                 for action in [*self.at_thaw, *actions]:
                     action()
@@ -225,11 +225,9 @@ class Process:
             self._run.reschedule(task)
             self._poke()
 
-    def _poke(self, *, mid_pass: bool = False) -> None:
-        """Plans a pass soon, since something was made runnable."""
-        # In the middle of a pass the next step is planned already.
-        if mid_pass or not self._before_task:
-            self._plan(self.timeline.now + self._costs.wake_s())
+    def _poke(self) -> None:
+        """Plans a step soon, since something was made runnable."""
+        self._plan(self.timeline.now + self._costs.wake_s())
 
     def _plan(self, time: float | None) -> None:
         """Plans the next step, unless an earlier one is planned; None: no step."""

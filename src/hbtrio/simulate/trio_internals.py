@@ -255,7 +255,8 @@ class SteppedRun:
         wake_up.reschedule = self.reschedule
         outer = sys.get_asyncgen_hooks()
         self._runner.asyncgens.install_hooks(self._runner)
-        self._hooks = sys.get_asyncgen_hooks()
+        # A tuple: the garbage collector does not see through what the call returns.
+        self._hooks = tuple(sys.get_asyncgen_hooks())
         sys.set_asyncgen_hooks(*outer)
         self._loop = _LOOP(self._runner, main, (), host_uses_signal_set_wakeup_fd=True)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._loop))

@@ -108,9 +108,10 @@ class VirtioPort:
         end = connection.server
         end.on_arrival = partial(self._arrived, end)
         end.on_room = self._pump_to_host
-        self._backlog.append(end)
-        # QEMU accepts a little later, as it is a process of its own.
-        self._timeline.after(LOCAL.latency_s, self._accept)
+        if process.effect():
+            self._backlog.append(end)
+            # QEMU accepts a little later, as it is a process of its own.
+            self._timeline.after(LOCAL.latency_s, self._accept)
         return connection.client
 
     def _accept(self) -> None:
