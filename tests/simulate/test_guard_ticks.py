@@ -87,6 +87,31 @@ def test_a_pause_of_the_machine_is_no_lateness() -> None:
     assert guarded.late == []
 
 
+def test_it_asks_in_the_process_whether_a_timeout_is_pending() -> None:
+    simulation = Simulation()
+    process = simulation.process()
+    asked: list[float] = []
+
+    def resting() -> bool:
+        asked.append(trio.current_time() - process.machine.monotonic())
+        return True
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(GuardTicks(process).run, OnTimeGuard(trio.current_time()), resting)
+            while True:
+                process.effect()
+                await trio.sleep(1.0)
+
+    process.start(main)
+    simulation.timeline.at(1.5, partial(process.freeze_for, 1.0))
+    process.at_effect(5, partial(process.freeze_for, 1.0))  # within a step of its own
+    simulation.run(10.0)
+    assert process.error is None
+    assert asked == [0.0, 0.0]
+    assert not trio.lowlevel.in_trio_run()
+
+
 def test_it_ends_with_its_task() -> None:
     simulation = Simulation()
     process = simulation.process()

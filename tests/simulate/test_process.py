@@ -43,6 +43,11 @@ def test_a_process_starts_sleeps_and_ends() -> None:
     ]
 
 
+def test_a_process_that_was_not_started_cannot_be_asked() -> None:
+    with pytest.raises(RuntimeError, match="was not started"):
+        Simulation().process().call(trio.current_time)
+
+
 def test_a_process_is_started_once() -> None:
     process = Simulation().start(trio.sleep_forever)
     with pytest.raises(RuntimeError, match="started before"):

@@ -39,7 +39,7 @@ class GuardTicks:
             nonlocal expected
             if not expected:
                 expected = True
-                tick_s = REST_S if resting() else TICK_S
+                tick_s = REST_S if process.call(resting) else TICK_S
                 guard.expect(process.machine.monotonic() + self._random.uniform(0.0, tick_s))
 
         guard.tick(trio.current_time())

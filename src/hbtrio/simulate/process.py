@@ -6,7 +6,7 @@ import contextvars
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import trio
 
@@ -14,6 +14,8 @@ from hbtrio.simulate.machine import Machine
 from hbtrio.simulate.timeline import Costs, Entry, Timeline
 from hbtrio.simulate.trace import Trace
 from hbtrio.simulate.trio_internals import Main, SteppedRun, Stop
+
+T = TypeVar("T")
 
 #: The process that a task belongs to.
 CURRENT: Final[contextvars.ContextVar[Process]] = contextvars.ContextVar("process")
@@ -215,6 +217,16 @@ class Process:
         """
         _count("step", number)
         self._at_step[self.steps + number] = action
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Calls a function of one of its tasks that only looks, also while it is frozen.
+
+        Raises:
+            RuntimeError: it was not started.
+        """
+        if self._run is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._run.call(function)
 
     # -- its steps ---------------------------------------------------------------------------------
 

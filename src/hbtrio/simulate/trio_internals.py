@@ -22,7 +22,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterator, MutableSequence
 from heapq import heappush
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import attrs
 import trio
@@ -51,6 +51,8 @@ _EDITS: Final = (
     ("            if _ALLOW_DETERMINISTIC_SCHEDULING:\n", "            if True:\n"),
     ("                _r.shuffle(batch)\n", "                runner.io_manager.shuffle(batch)\n"),
 )
+
+T = TypeVar("T")
 
 #: An async function without arguments.
 Main = Callable[[], Awaitable[object]]
@@ -274,6 +276,19 @@ class SteppedRun:
     def reschedule(self, task: trio.lowlevel.Task) -> None:
         """Makes a task of this run runnable that waits in ``wait_task_rescheduled``."""
         self._runner.reschedule(task)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Calls a function that reads the run's clock or state, between or within its steps."""
+        context = _run.GLOBAL_RUN_CONTEXT
+        outer = getattr(context, "runner", None)
+        context.runner = self._runner
+        try:
+            return function()
+        finally:
+            if outer is None:
+                del context.runner
+            else:
+                context.runner = outer
 
     def step(self) -> Stop:
         """Goes on to the next task step or the end of the pass.
