@@ -25,14 +25,15 @@ export function factsOf({ line, host, owner }, details, notActed, action) {
 }
 
 /** What would follow if the instance were lost now. */
-function nextLoss({ action, does, argv, why }) {
+function nextLoss({ action, does, argv, why, agent }) {
   const what = {
     command: `runs ${argv.join(" ")}`,
     "dry-run": `would run ${argv.join(" ")}: this host only reports it`,
     alarm: "an alarm to the VIM",
     nothing: `nothing: ${why}`,
   }[does];
-  return [action, what ?? does].filter(Boolean).join(", ");
+  const told = agent && `its agent, ${agent}, is told`;
+  return [action, what ?? does, told].filter(Boolean).join(", ");
 }
 
 const commands = ({ used, per_hour: most }) => (used ? `${used} of ${most} in this hour` : "");

@@ -20,10 +20,11 @@ export function voterList({ voters, voters_unlisted: unlisted }) {
 
 function voterItem({ name, health, since, interval_ms: interval, corrective_action: action, reason, last }) {
   const isScript = health === "none" && !interval;
+  const asks = action && action !== "none" && action !== "unknown";
   const words = [
-    isScript ? "event script" : `${health}${since ? ` since ${when(since)}` : ""}`,
+    isScript ? "event script" : [health + (since ? ` since ${when(since)}` : ""), reason].filter(Boolean).join(": "),
     interval && `heartbeat every ${interval / 1000} s`,
-    action && !["none", "unknown"].includes(action) && (health === "healthy" ? `${action} if it hangs` : `asks for ${action}`),
+    asks && (health === "healthy" ? `${action} if it hangs` : `asks for ${action}`),
   ];
   return element(
     "li",
@@ -33,8 +34,7 @@ function voterItem({ name, health, since, interval_ms: interval, corrective_acti
       "div",
       {},
       element("strong", {}, element("bdi", {}, printable(name))),
-      words.filter(Boolean).join(", "),
-      reason ? element("bdi", { class: "said" }, printable(reason)) : null,
+      element("bdi", {}, printable(words.filter(Boolean).join(", "))),
       last ? element("span", { class: "hint" }, element("bdi", {}, printable(answer(last)))) : null,
     ),
   );
