@@ -11,6 +11,7 @@ import pytest
 
 from hbtrio.api.host_status import NOT_WATCHED
 from hbtrio.fsm.heartbeat.table import HeartbeatState
+from hbtrio.policy.begin_by import BEGIN_S
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
 from support.api_replies import refusal
 from support.fleet_world import TOKEN, fleet_api
@@ -133,6 +134,11 @@ def test_the_page_knows_all_events_and_actions() -> None:
     assert set(words("VOTED")) == {str(event) for event, rule in EVENT_TABLE.items() if rule.voted}
     assert set(words("NOTIFIED")) == {str(event) for event in EVENT_TABLE}
     assert set(words("ACTIONS")) == {str(action) for action in ACTION_TABLE}
+
+
+def test_what_the_page_asks_for_may_begin_as_long_as_what_ctl_asks_for() -> None:
+    (seconds,) = re.findall(r"const BEGIN = (\d+);", script("api.js"))
+    assert float(seconds) == BEGIN_S
 
 
 def test_the_page_knows_all_states_and_each_has_a_shape_of_its_own() -> None:
