@@ -9,24 +9,22 @@ store, signals, listeners
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from datetime import datetime
+from functools import partial
 
 import attrs
 import trio
 
 from hbtrio.api.agent import agent_api
-from hbtrio.api.auth import OperatorAdmission, VimAdmission
 from hbtrio.api.vim import vim_api
 from hbtrio.config.agent import AgentConfig
 from hbtrio.config.endpoints import is_local
 from hbtrio.daemons.serving import ApiEndpoint, DaemonLog, serve_api
 from hbtrio.daemons.signals import Signals, until_term
 from hbtrio.errors import ExitStatus, UserError
-from hbtrio.net.connections import Listener
-from hbtrio.net.tls_files import TlsFiles
-from hbtrio.nursery.agent.daemon import Agent, open_agent
+from hbtrio.nursery.agent.daemon import open_agent
 from hbtrio.nursery.agent.subjects import FleetSubjects
 from hbtrio.nursery.agent.vim_client import VimClient
 from hbtrio.nursery.file_watch import FileWatch
@@ -125,14 +123,15 @@ async def serve_agent(config: AgentConfig, file: str, world: AgentWorld) -> None
                 apis.cancel_scope.cancel()
 
             apis.start_soon(end_when_unsure)
+            serve = partial(serve_api, supervisor=agent.supervisor, log=_log)
             if world.vim is not None:
                 vim_app = vim_api(agent, token=world.vim_api.token)
                 tls = world.vim_api.tls
-                await apis.start(_serve_api, agent, "VIM", vim_app, vim_listeners, tls)
+                await apis.start(serve, "VIM", vim_app, vim_listeners, tls)
             local = is_local(config.operator.listen)
             api = agent_api(agent, agent.actions, token=world.operator.token, local=local)
             tls = world.operator.tls
-            await apis.start(_serve_api, agent, "operator", api, api_listeners, tls)
+            await apis.start(serve, "operator", api, api_listeners, tls)
             agent.links.listen(link_listeners, world.link.tls)
             manager.ready()
             _log.info(
@@ -154,23 +153,3 @@ async def serve_agent(config: AgentConfig, file: str, world: AgentWorld) -> None
         if store.is_unsure:
             # Reports are kept by the hosts; a new start finds out what the disk has.
             raise UserError(f"{config.store.file}: {store.fault}", ExitStatus.FAILED)
-
-
-async def _serve_api(
-    agent: Agent,
-    whose: str,
-    api: OperatorAdmission | VimAdmission,
-    listeners: Sequence[Listener],
-    tls: TlsFiles | None,
-    *,
-    task_status: trio.TaskStatus[None],
-) -> None:
-    await serve_api(
-        api,
-        listeners,
-        tls,
-        whose=whose,
-        supervisor=agent.supervisor,
-        log=_log,
-        task_status=task_status,
-    )

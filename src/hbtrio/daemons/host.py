@@ -12,22 +12,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from functools import partial
 
 import attrs
 import trio
 
-from hbtrio.api.auth import OperatorAdmission
-from hbtrio.api.control import ControlAccess, ControlAdmission
+from hbtrio.api.control import ControlAccess
 from hbtrio.api.host import host_api, observe_api
 from hbtrio.config.endpoints import is_local
 from hbtrio.config.host import HostConfig
 from hbtrio.daemons.serving import ApiEndpoint, DaemonLog, serve_api
 from hbtrio.daemons.signals import Signals, until_term
 from hbtrio.net.connections import Listener
-from hbtrio.net.tls_files import TlsFiles
 from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.nursery.host.agent_link import HostLink, Identity
 from hbtrio.nursery.host.daemon import Host, open_host
@@ -143,12 +141,13 @@ async def serve_host(config: HostConfig, file: str, world: HostWorld) -> None:
                 open_host(config, environment, world.events) as host,
             ):
                 world.log.find = HostSubjects(config.hostname, host.channels, host.domains).find
+                serve = partial(serve_api, supervisor=host.supervisor, log=_log)
                 api = host_api(host, world.access)
-                await nursery.start(_serve_api, host, "operator", api, [listener], None)
+                await nursery.start(serve, "operator", api, [listener], None)
                 if observed is not None:
                     local = is_local(config.observe.listen)
                     shown = observe_api(host, token=observed.token, local=local)
-                    await nursery.start(_serve_api, host, "observe", shown, watched, observed.tls)
+                    await nursery.start(serve, "observe", shown, watched, observed.tls)
                 if config.agent.connect:
                     link = HostLink(host, _identity(config, host), world.connect)
                     nursery.start_soon(host.supervisor.keep, "link", link.run)
@@ -190,23 +189,3 @@ async def _writing(events: EventsSink | None, reports: Reports) -> AsyncIterator
             nursery.start_soon(watch_events_file, events)
         yield
         nursery.cancel_scope.cancel()
-
-
-async def _serve_api(
-    host: Host,
-    whose: str,
-    api: ControlAdmission | OperatorAdmission,
-    listeners: Sequence[Listener],
-    tls: TlsFiles | None,
-    *,
-    task_status: trio.TaskStatus[None],
-) -> None:
-    await serve_api(
-        api,
-        listeners,
-        tls,
-        whose=whose,
-        supervisor=host.supervisor,
-        log=_log,
-        task_status=task_status,
-    )

@@ -50,11 +50,11 @@ class ApiEndpoint:
 
 
 async def serve_api(
+    whose: str,
     api: ControlAdmission | OperatorAdmission | VimAdmission,
     listeners: Sequence[Listener],
     tls: TlsFiles | None,
     *,
-    whose: str,
     supervisor: Supervisor,
     log: logging.Logger,
     task_status: trio.TaskStatus[None],
@@ -62,10 +62,10 @@ async def serve_api(
     """Serves an API until cancelled; a programming error in it is logged and counted.
 
     Args:
+        whose: names the API in the log.
         api: the application behind its admission.
         listeners: closed at the end.
         tls: its certificates; None without TLS.
-        whose: names the API in the log.
         supervisor: counts programming errors.
         log: the daemon's logger.
         task_status: started as soon as connections are accepted.

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import partial
-
-import trio
 
 from hbtrio.config.agent import AgentConfig, LinkSettings, VimSettings
 from hbtrio.daemons.agent import AgentWorld
 from hbtrio.daemons.machine.apis import api_endpoint, tls_of
 from hbtrio.daemons.machine.notify import open_notifier
+from hbtrio.daemons.machine.process import local_time, receive_signals
 from hbtrio.daemons.serving import ApiEndpoint
 from hbtrio.log import logging_to
 from hbtrio.net.endpoints import Endpoint
@@ -45,16 +42,14 @@ def open_agent_world(config: AgentConfig, file: str) -> Iterator[AgentWorld]:
     with logging_to(
         config.log, ident="hbtrio-agent", log_format=config.log_format, level=config.log_level
     ) as log:
-        files = FileWatch(_local_time)
+        files = FileWatch(local_time)
         link = _link(config.link, file, files)
         vim_api = api_endpoint(file, "vim", config.vim, files)
         operator = api_endpoint(file, "operator", config.operator, files, optional=True)
         yield AgentWorld(
-            store=partial(Store.open, config.store.file, _local_time),
+            store=partial(Store.open, config.store.file, local_time),
             vim=_vim_client(config.vim, file, files) if config.vim.url else None,
-            signals=partial(
-                trio.open_signal_receiver, signal.SIGTERM, signal.SIGINT, signal.SIGHUP
-            ),
+            signals=receive_signals,
             link=link,
             vim_api=vim_api,
             operator=operator,
@@ -65,14 +60,14 @@ def open_agent_world(config: AgentConfig, file: str) -> Iterator[AgentWorld]:
                 file,
                 hostname=config.name,
                 files=files,
-                wall_clock=_local_time,
+                wall_clock=local_time,
             ),
             files=files,
             log=log,
             manager=ServiceManager.of(os.environ, os.getpid()),
             collecting=collected_until_told,
             clock=process_clock(),
-            wall_clock=_local_time,
+            wall_clock=local_time,
             new_id=lambda: str(uuid.uuid4()),
         )
 
@@ -92,7 +87,3 @@ def _vim_client(settings: VimSettings, file: str, files: FileWatch) -> VimClient
         tls = client_files(where, authority=settings.url_authority, keys="vim.url_")
         files.add_tls(where, tls)
     return VimClient(settings.url, tls=tls, on_certificate=partial(files.note_peer, "the VIM"))
-
-
-def _local_time() -> datetime:
-    return datetime.now(UTC).astimezone()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import random
 import resource
-import signal
 from collections.abc import Callable
 from functools import partial
 
-import trio
-
 from hbtrio.config.guest import GuestConfig
 from hbtrio.daemons.guest import GuestWorld
+from hbtrio.daemons.machine.process import receive_signals
 from hbtrio.nursery.guest.app_socket import app_listen
 from hbtrio.nursery.guest.app_status import status_listen
 from hbtrio.nursery.guest.applications import MAX_CONNECTIONS
@@ -61,7 +59,7 @@ def guest_world(
 
     return GuestWorld(
         device=device,
-        signals=partial(trio.open_signal_receiver, signal.SIGHUP, signal.SIGTERM, signal.SIGINT),
+        signals=receive_signals,
         app_socket=app_listen(path),
         app_socket_required=configured is not None,
         app_status=status_listen(status_socket(path)),

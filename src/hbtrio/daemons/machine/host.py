@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from functools import partial
 
 import trio
@@ -18,6 +16,7 @@ from hbtrio.config.host import AgentLinkSettings, HostConfig
 from hbtrio.daemons.host import HostWorld
 from hbtrio.daemons.machine.apis import api_endpoint
 from hbtrio.daemons.machine.notify import open_notifier
+from hbtrio.daemons.machine.process import local_time, receive_signals
 from hbtrio.log import Subject, logging_to
 from hbtrio.net.endpoints import Endpoint
 from hbtrio.net.tls import expiry_of
@@ -71,7 +70,7 @@ def open_host_world(config: HostConfig, file: str) -> Iterator[HostWorld]:
         watch = resources.enter_context(ClaimedWatch(names, config.channel_dir))
         allow_descriptors()
         agent = Endpoint.parse(config.agent.connect) if config.agent.connect else Endpoint()
-        files = FileWatch(_local_time)
+        files = FileWatch(local_time)
         tls = _tls_of(config.agent, file, files) if config.agent.certificate else None
         access = ControlAccess.of(config.control, file)
         observe = None
@@ -81,9 +80,7 @@ def open_host_world(config: HostConfig, file: str) -> Iterator[HostWorld]:
             watch=watch,
             dialer=UnixDialer(),
             connect=partial(_connect, agent, tls, files),
-            signals=partial(
-                trio.open_signal_receiver, signal.SIGTERM, signal.SIGINT, signal.SIGHUP
-            ),
+            signals=receive_signals,
             control=partial(open_unix_listener, config.control_socket, config.control_permissions),
             access=access,
             observe=observe,
@@ -94,7 +91,7 @@ def open_host_world(config: HostConfig, file: str) -> Iterator[HostWorld]:
                 file,
                 hostname=config.hostname,
                 files=files,
-                wall_clock=_local_time,
+                wall_clock=local_time,
             ),
             memory=_memory_settings(config),
             events=events,
@@ -103,7 +100,7 @@ def open_host_world(config: HostConfig, file: str) -> Iterator[HostWorld]:
             manager=ServiceManager.of(os.environ, os.getpid()),
             collecting=collected_until_told,
             clock=process_clock(),
-            wall_clock=_local_time,
+            wall_clock=local_time,
             new_id=partial(random.getrandbits, MAX_ID.bit_length()),
         )
 
@@ -118,7 +115,7 @@ def _memory_settings(config: HostConfig) -> MemorySettings:
         return MemorySettings(open_store=None, moment=moment, socket_of=creation_of)
     path = os.path.join(config.state_dir, "host.db")
     return MemorySettings(
-        open_store=partial(HostStore.open, path, _local_time),
+        open_store=partial(HostStore.open, path, local_time),
         moment=moment,
         socket_of=creation_of,
         path=path,
@@ -138,7 +135,3 @@ async def _connect(agent: Endpoint, tls: TlsFiles | None, files: FileWatch) -> t
     if isinstance(stream, trio.SSLStream):
         files.note_peer("the agent", expiry_of(stream.getpeercert()))
     return stream
-
-
-def _local_time() -> datetime:
-    return datetime.now(UTC).astimezone()
