@@ -55,6 +55,27 @@ def test_what_is_cancelled_does_not_happen() -> None:
     assert timeline.done == 1
 
 
+def test_what_is_cancelled_takes_no_room_for_long() -> None:
+    timeline = Timeline(1)
+    seen: list[float] = []
+    for number in range(500):
+        timeline.at(1000.0 + number, lambda: seen.append(timeline.now))
+
+    def plan_and_cancel() -> None:
+        for _ in range(10_000):
+            timeline.at(10_000.0, lambda: seen.append(-1.0)).cancel()
+        assert timeline.planned <= 1001
+
+    timeline.at(1.0, plan_and_cancel)  # while the timeline runs
+    timeline.run(20_000.0)
+    assert seen == [1000.0 + number for number in range(500)]
+    for _ in range(3000):
+        timeline.after(1.0, lambda: None)
+    for _ in range(10_000):
+        timeline.after(1.0, lambda: None).cancel()
+    assert 3000 <= timeline.planned <= 6001
+
+
 def test_stop_ends_a_run_at_the_time_of_its_last_action() -> None:
     timeline = Timeline(1)
     seen: list[str] = []

@@ -16,6 +16,10 @@ _TASK_STEP_S: Final = (5e-6, 50e-6)
 _WAKE_S: Final = (5e-6, 50e-6)
 
 
+#: How many entries are kept at least before the cancelled ones are removed.
+_MANY: Final = 1000
+
+
 class Entry:
     """Something that is going to happen; see :meth:`Timeline.at`."""
 
@@ -48,6 +52,13 @@ class Timeline:
         self._numbers = itertools.count()
         self._rank = self.random("order").random
         self._stopped = False
+        #: How many entries there may be before the cancelled ones are removed.
+        self._most = _MANY
+
+    @property
+    def planned(self) -> int:
+        """How many entries there are; at most half of them, or 1000, are cancelled ones."""
+        return len(self._entries)
 
     def random(self, name: str) -> random.Random:
         """Makes the random stream of a component.
@@ -71,9 +82,17 @@ class Timeline:
         """
         if math.isnan(time):
             raise ValueError("not a time: nan")
+        if len(self._entries) >= self._most:
+            self._remove_cancelled()
         entry = Entry(max(time, self.now), action)
         heapq.heappush(self._entries, (entry.time, self._rank(), next(self._numbers), entry))
         return entry
+
+    def _remove_cancelled(self) -> None:
+        # In place, because run() holds the list.
+        self._entries[:] = [each for each in self._entries if each[3].action is not None]
+        heapq.heapify(self._entries)
+        self._most = max(_MANY, 2 * len(self._entries))
 
     def after(self, delay_s: float, action: Callable[[], object]) -> Entry:
         """Plans an action ``delay_s`` seconds from now; see :meth:`at`."""
