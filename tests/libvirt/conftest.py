@@ -45,6 +45,7 @@ def libvirt(libvirtd: PrivateLibvirt) -> Iterator[PrivateLibvirt]:
 @pytest.fixture(autouse=True)
 def no_leaks(libvirtd: PrivateLibvirt) -> Iterator[None]:
     """As for all tests, except that libvirtd may be another process than before."""
+    libvirtd.start_if_crashed()
     before = Held.now()
     yield
     left = left_since(before)
