@@ -11,9 +11,10 @@ import trio
 from hbtrio.errors import BACKLOG_FULL
 from hbtrio.nursery.guest.device import DeviceFault
 from hbtrio.nursery.port import ChannelFault
+from hbtrio.simulate.port_handle import PortHandle
 from hbtrio.simulate.ports import SimulatedDialer, SimulatedPort
 from hbtrio.simulate.process import Process
-from hbtrio.simulate.virtio import RING_BYTES, PortHandle, SimulatedDevice, VirtioPort
+from hbtrio.simulate.virtio import RING_BYTES, SimulatedDevice, VirtioPort
 from support.simulation import Simulation
 
 E = TypeVar("E")

@@ -18,11 +18,12 @@ from typing import Final
 import trio
 
 from hbtrio.errors import BACKLOG_FULL
-from hbtrio.nursery.guest.device import READ_BYTES, DeviceFault
+from hbtrio.nursery.guest.device import DeviceFault
 from hbtrio.nursery.port import ChannelFault
 from hbtrio.simulate.connection import Connection, End
 from hbtrio.simulate.pipe import LOCAL, UNSTRAINED, Strain
-from hbtrio.simulate.process import Process, Waiters
+from hbtrio.simulate.port_handle import PortHandle
+from hbtrio.simulate.process import Process
 from hbtrio.simulate.timeline import Timeline
 from hbtrio.simulate.trace import Trace
 
@@ -257,74 +258,6 @@ class VirtioPort:
         for end in [*clients, *self._backlog]:
             end.close()
         self._backlog.clear()
-
-
-class PortHandle:
-    """A process's open device; implements :class:`~hbtrio.nursery.guest.device.ChannelStream`.
-
-    Args:
-        port: the device.
-        process: whose it is.
-    """
-
-    persistent = True
-
-    def __init__(self, port: VirtioPort, process: Process) -> None:
-        self._port = port
-        self._process = process
-        self._waiters = Waiters(process)
-        self._closed = False
-        process.hold(self)
-
-    def wake(self) -> None:
-        """Bytes have arrived, there is room again, or the host has come or gone."""
-        self._waiters.wake()
-
-    async def wait_connected(self) -> None:
-        """Waits until the host is connected."""
-        await trio.lowlevel.checkpoint()
-        while not self._port.host_known:
-            await self._waiters.wait()
-
-    async def receive(self) -> bytes:
-        """Receives at most 4096 bytes; b"" if the host is not connected now."""
-        while not self._port.ring and self._port.host_known:
-            await self._waiters.wait()
-        await trio.lowlevel.checkpoint()
-        data = bytes(self._port.ring[:READ_BYTES])
-        del self._port.ring[:READ_BYTES]
-        if data:
-            self._port.has_room_again()
-        return data
-
-    async def send(self, data: bytes) -> None:
-        """Sends all of ``data``; waits while the buffers are full and the host is connected.
-
-        Raises:
-            DeviceFault: the host is not connected.
-        """
-        await trio.lowlevel.checkpoint()
-        while data:
-            if not self._port.host_known:
-                raise DeviceFault("the host is not connected")
-            if not self._process.effect():
-                return
-            count = self._port.write(data)
-            data = data[count:]
-            if not count:
-                await self._waiters.wait()
-
-    async def aclose(self) -> None:
-        """Closes the device, even in a cancelled scope; the host can't detect that."""
-        if not self._closed and self._process.effect():
-            self._process.drop(self)
-            self.released()
-        await trio.lowlevel.cancel_shielded_checkpoint()
-
-    def released(self) -> None:
-        """Closes the device, since its process is dead."""
-        self._closed = True
-        self._port.release()
 
 
 class SimulatedDevice:
