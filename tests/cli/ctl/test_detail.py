@@ -14,6 +14,7 @@ from rich.cells import cell_len
 
 from hbtrio.cli.ctl.facts import wrapped
 from hbtrio.cli.ctl.times import span
+from hbtrio.client.client import CtlClient
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands, CorrectiveSettings
 from hbtrio.errors import ExitStatus
 from hbtrio.wire.vocabulary import ActionName, CorrectiveAction, Event, Health, VoteResult
@@ -235,6 +236,23 @@ async def test_the_voters_by_name_at_a_host_and_at_an_agent(tmp_path: Path) -> N
             assert shown["voters_unlisted"] == 3
         guest.vanish()
         await world.host.settle()
+
+
+async def test_an_agent_too_old_to_look_shows_what_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet_world(tmp_path) as world:
+        await world.host.heartbeating(name="web-1")
+        await world.host.settle()
+        whole = CtlClient.line
+
+        async def line(client: CtlClient, uuid: str, cls: Any, part: str = "") -> Any:
+            return await whole(client, uuid, cls, part.replace("look", "nowhere"))
+
+        monkeypatch.setattr(CtlClient, "line", line)
+        called = await call(world.api.path, "show", "web-1")
+        assert called.status == ExitStatus.DONE
+        assert fact(called, "Heartbeat") == "every 1000 ms; losses are reported"
 
 
 async def test_a_host_names_the_agent_that_is_told_of_the_next_loss(tmp_path: Path) -> None:
