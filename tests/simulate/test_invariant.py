@@ -17,11 +17,13 @@ from hbtrio.simulate.observations import (
     Crashed,
     Observation,
     Over,
+    Placed,
     ProcessStarted,
+    Reported,
     Verdict,
 )
 from hbtrio.simulate.truth import Contradiction, Truth
-from support.judged import command, during
+from support.judged import beating, command, during
 
 TESTS = Path(__file__).parent / "invariants"
 C = Condition
@@ -127,6 +129,16 @@ def test_what_lasted_is_added_up_and_cut_at_the_ends() -> None:
     assert truth.lasted_s(15, "agent", C.STOPPED, C.DOWN) == 5 + 5 + 2
     assert truth.lasted_s(50, "agent", C.DOWN) == 0
     assert truth.lasted_s(0, "compute-0", C.STOPPED) == 0
+
+
+def test_only_the_present_host_knows_whether_an_instance_heartbeats() -> None:
+    """The previous one may say for minutes that it is gone."""
+    moved = [*beating(), Placed(5, "vm0", "compute-1")]
+    assert not truth_of(*moved).heartbeats("vm0")
+    there = Reported(6, "compute-1", "vm0", "heartbeating")
+    late = Reported(7, "compute-0", "vm0", "absent")
+    assert truth_of(*moved, there, late).heartbeats("vm0")
+    assert not truth_of(*moved, there, Reported(7, "compute-1", "vm0", "loss")).heartbeats("vm0")
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ class Truth:
         #: The commands that run, by instance.
         self.commands: defaultdict[str, list[CommandBegan]] = defaultdict(list)
         self._spans: defaultdict[tuple[Condition, str], list[_Span]] = defaultdict(list)
-        self._heartbeating: set[str] = set()
+        #: Pairs of instance and host of which the host has last said that it heartbeats.
+        self._heartbeating: set[tuple[str, str]] = set()
         self._actions: dict[str, Action] = {}
 
     def see(self, observation: Observation) -> None:
@@ -80,10 +81,10 @@ class Truth:
                 self.host_of[observation.instance] = observation.host
             case ProcessStarted():
                 self.started_s[observation.process] = observation.at_s
-            case Reported(kind="heartbeating"):
-                self._heartbeating.add(observation.instance)
-            case Reported() if observation.kind in _SILENT_KINDS:
-                self._heartbeating.discard(observation.instance)
+            case Reported(kind="heartbeating", instance=instance, host=host):
+                self._heartbeating.add((instance, host))
+            case Reported(instance=instance, host=host) if observation.kind in _SILENT_KINDS:
+                self._heartbeating.discard((instance, host))
             case CommandBegan():
                 self.commands[observation.instance].append(observation)
             case CommandEnded():
@@ -143,8 +144,8 @@ class Truth:
     # -- instances ---------------------------------------------------------------------------
 
     def heartbeats(self, instance: str) -> bool:
-        """Whether its host's last report says that it heartbeats."""
-        return instance in self._heartbeating
+        """Whether the host that it is on has last reported that it heartbeats."""
+        return (instance, self.host_of.get(instance)) in self._heartbeating
 
     def actions(self, instance: str) -> list[Action]:
         """The actions on an instance that are in progress, the oldest first."""
