@@ -212,6 +212,31 @@ def test_a_directory_that_cannot_be_made(
     assert capsys.readouterr().err.endswith("/file/x: not a directory\n")
 
 
+def test_sigterm_ends_a_campaign_with_its_workers_and_keeps_the_results(tmp_path: Path) -> None:
+    """As Ctrl-C does. Seed 2 says who runs it, and never ends."""
+    script = (
+        "import os, signal, sys\n"
+        "from hbtrio.cli import main, simulate\n"
+        "from hbtrio.simulate.seed_result import SeedResult\n"
+        "def run(schedule, on_trace=None):\n"
+        "    while schedule.seed == 2:\n"
+        "        os.write(1, b'%d\\n' % os.getpid())\n"
+        "        signal.pause()\n"
+        "    return SeedResult(seed=schedule.seed)\n"
+        "simulate.run_schedule = run\n"
+        "sys.exit(main(['simulate', '--seeds', '3', '--jobs', '1', '--report', sys.argv[1]]))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as campaign:
+        assert campaign.stdout is not None
+        worker = int(campaign.stdout.readline())
+        campaign.terminate()
+        assert campaign.wait(60) == 130
+    assert not Path(f"/proc/{worker}").exists()
+    assert (tmp_path / "results.jsonl").read_bytes().count(b"\n") == 2
+
+
 # -- files and traces --------------------------------------------------------------------------
 
 
@@ -306,3 +331,22 @@ def test_a_small_fleet_gives_the_same_trace_whatever_the_hash_seed(tmp_path: Pat
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout == "2 seeds run twice, 0 differ\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.processes
+def test_a_stopped_guest_is_simulated_to_the_end(tmp_path: Path) -> None:
+    """All that strikes one small fleet, stops among it: no run ends with an exception."""
+    path = tmp_path / "faults"
+    fault = Fault(at_s=20.0, kind=Kind.STOP_GUEST, for_s=1.5)
+    schedule = Schedule(seed=1, minutes=0.5, vms=1, hosts=1, faults=(fault,))
+    path.write_text(schedule_file.to_text(schedule))
+    ended = subprocess.run(
+        [sys.executable, "-m", "hbtrio", "simulate", "--faults", str(path), "--no-shrink"],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("1 seeds, 0 failed; ")
+    assert "faults: 1 of 1 kinds" in ended.stdout

@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -177,6 +178,9 @@ def seeds_of(text: str) -> range:
 
 def _campaign(options: argparse.Namespace, plan: _Plan) -> int:
     with contextlib.ExitStack() as stack:
+        # As Ctrl-C: the workers must not outlive a campaign that is ended.
+        handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        stack.callback(signal.signal, signal.SIGTERM, handler)
         file = None
         done: list[SeedResult] = []
         if options.report is not None:

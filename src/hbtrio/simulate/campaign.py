@@ -120,6 +120,7 @@ def _work(writer: int, seeds: list[int], run_seed: RunSeed) -> NoReturn:
     try:
         # Ctrl-C ends the parent, which kills us; nothing of its handlers is ours.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         gc.disable()
         for seed in seeds:
             _write(writer, to_line(_result(seed, run_seed)))
