@@ -2,6 +2,9 @@
 
 const KEY = "hbtrio.token";
 
+/** How long an answer is waited for, in ms; a connection may be dead without this end knowing. */
+const PATIENCE = 20_000;
+
 /** A change may begin for so many seconds: a daemon that stood still does nothing later. */
 const BEGIN = 4;
 
@@ -46,7 +49,16 @@ async function reasonOf(response) {
   }
 }
 
-const json = async (path) => (await request(path)).json();
+/** The body of an answer that comes in time. */
+async function json(path) {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), PATIENCE);
+  try {
+    return await (await request(path, { signal: late.signal })).json();
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 export const status = () => json("/v1/status");
 

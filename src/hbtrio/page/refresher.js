@@ -25,6 +25,7 @@ export class Refresher {
     this._changed = changed;
     this._touched = new Set();
     this._all = false;
+    this._failed = false;
     this._running = false;
     this._lastStatus = -Infinity;
     setInterval(() => this._poll(), 1_000);
@@ -50,7 +51,8 @@ export class Refresher {
 
   _poll() {
     const every = this._fleet.instances.size > CROWD ? EVERY_OF_MANY : EVERY;
-    if (!document.hidden && this._fleet.daemon && performance.now() - this._lastStatus > every) this.all();
+    const begun = this._fleet.daemon || this._failed;
+    if (!document.hidden && begun && performance.now() - this._lastStatus > every) this.all();
   }
 
   // One request at a time: an answer never overtakes a newer one.
@@ -63,8 +65,10 @@ export class Refresher {
         if (this._all || this._touched.size > MANY) await this._everything();
         else await this._some();
       }
-    } catch {
+      this._failed = false;
+    } catch (error) {
       // The stream of events notices that the daemon is away, and asks for all when it is back.
+      this._failed = error.status !== 401; // else a token is being asked for
     } finally {
       this._running = false;
     }
