@@ -59,3 +59,21 @@ def test_the_file_gets_all_lines_and_the_digest_stays_the_same() -> None:
         "1.5 agent sends b'\\x00\\n'",
     ]
     assert written.digest == plain.digest
+
+
+def test_lines_are_digested_in_bunches_and_none_is_left_out() -> None:
+    digests = set()
+    for count in range(0, 600, 5):
+        trace = Trace(Clock())
+        for number in range(count):
+            trace.step("host", f"task {number}")
+        assert trace.digest == trace.digest
+        digests.add(trace.digest)
+    assert len(digests) == 120
+    plain, written = Trace(Clock()), Trace(Clock(), io.StringIO())
+    for trace in (plain, written):
+        for number in range(600):
+            trace.step("host", f"task {number}")
+            if trace is plain and number % 100 == 0:
+                assert trace.digest  # asking in between changes nothing
+    assert plain.digest == written.digest
