@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from typing import Final, Protocol, TextIO
 
-
 #: Lines that are digested at once: that costs less than one at a time.
 _LINES: Final = 256
 
