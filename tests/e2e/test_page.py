@@ -267,7 +267,7 @@ async def test_the_page_survives_a_restart_of_its_host() -> None:
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 async def test_axe_finds_nothing(width: int, scheme: str) -> None:
     async with watched(agent=True) as all_of:
-        db = await registered(all_of.scene, "db")
+        db = await registered(all_of.scene, "db", "orders")
         await registered(all_of.scene, "web")
         for url in (all_of.host_url, all_of.agent_url):
             options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
@@ -278,6 +278,8 @@ async def test_axe_finds_nothing(width: int, scheme: str) -> None:
                 def faults(page: Page, hash_: str = hash_) -> list[str]:
                     page.evaluate("hash => { location.hash = hash; }", hash_)
                     expect(page.locator("#detail")).to_be_visible(visible=bool(hash_))
+                    application = page.get_by_text("heartbeat every 1 s")
+                    expect(application).to_be_visible(visible=bool(hash_))
                     return axe_faults(page)
 
                 assert await tab.do(faults) == []
