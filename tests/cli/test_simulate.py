@@ -212,14 +212,17 @@ def test_a_directory_that_cannot_be_made(
     assert capsys.readouterr().err.endswith("/file/x: not a directory\n")
 
 
+@pytest.mark.processes
 def test_sigterm_ends_a_campaign_with_its_workers_and_keeps_the_results(tmp_path: Path) -> None:
-    """As Ctrl-C does. Seed 2 says who runs it, and never ends."""
+    """As Ctrl-C does. Seed 2 says who runs it once the first result is kept, and never ends."""
     script = (
-        "import os, signal, sys\n"
+        "import os, signal, sys, time\n"
         "from hbtrio.cli import main, simulate\n"
         "from hbtrio.simulate.seed_result import SeedResult\n"
         "def run(schedule, on_trace=None):\n"
         "    while schedule.seed == 2:\n"
+        "        while open(f'{sys.argv[1]}/results.jsonl').read().count('\\n') < 2:\n"
+        "            time.sleep(0.01)\n"
         "        os.write(1, b'%d\\n' % os.getpid())\n"
         "        signal.pause()\n"
         "    return SeedResult(seed=schedule.seed)\n"
