@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from hbtrio.nursery.wakeup import WakeUp
 from hbtrio.policy.time_guard import BEHIND_S, CALM_S, OnTimeGuard
 
 #: Reads what has arrived in one place (a socket, a channel, a queue): a bounded amount, without
@@ -47,9 +48,12 @@ async def run_guard(guard: OnTimeGuard, resting: Callable[[], bool] = never_rest
         guard: the process's guard.
         resting: whether no timeout decides anything within ``FAR_S``; called at each tick.
     """
+    near = WakeUp()
+    guard.end_rest = near.set
     while True:
         due = guard.tick(trio.current_time(), resting=resting())
-        await trio.sleep_until(due)
+        with trio.move_on_at(due):
+            await near.wait()
 
 
 async def sleep_until_on_time(

@@ -11,6 +11,7 @@ peer may have stood still with it, and nobody listened. :meth:`OnTimeGuard.stall
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 TICK_S: Final = 0.2
@@ -43,7 +44,7 @@ class OnTimeGuard:
         now: the time of creation, in seconds on the caller's monotonic clock.
     """
 
-    __slots__ = ("_due", "_late_until", "_stalled_s", "late_ticks")
+    __slots__ = ("_due", "_late_until", "_stalled_s", "end_rest", "late_ticks")
 
     def __init__(self, now: float) -> None:
         self._due = now + TICK_S
@@ -51,6 +52,9 @@ class OnTimeGuard:
         self._stalled_s = 0.0
         #: Late ticks, for status and metrics.
         self.late_ticks = 0
+        #: To be called when a timeout begins that is nearer than ``FAR_S``: whoever ticks sets it,
+        #: and ticks now instead of at the end of a rest.
+        self.end_rest: Callable[[], None] = _nothing
 
     def tick(self, now: float, *, resting: bool = False) -> float:
         """Records a tick and returns when the next is due: after ``TICK_S`` or ``REST_S``.
@@ -91,3 +95,7 @@ class OnTimeGuard:
         if now - self._due > LATE_S:
             return now + CALM_S
         return max(now, self._late_until)
+
+
+def _nothing() -> None:
+    pass

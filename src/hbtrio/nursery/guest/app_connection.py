@@ -334,4 +334,6 @@ class AppConnection:
         if new is ApplicationState.UNREGISTERED:
             self.unregistered_at = self._changed_at
             self._unregistered.set()
+        else:  # its challenges may have less time than a guard that rests takes to look
+            self._guard.end_rest()
         self._log.changed(old, new, event)
