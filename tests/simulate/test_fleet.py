@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from hbtrio.simulate.fault_kinds import Kind
 from hbtrio.simulate.fleet import Fleet
 from hbtrio.simulate.invariant import Bounds
 from hbtrio.simulate.observations import (
     AGENT,
+    Asked,
+    CommandBegan,
     Decided,
     Notified,
     Observation,
+    Purpose,
     Recorded,
     Reported,
     Verdict,
 )
-from hbtrio.simulate.schedule import Schedule
+from hbtrio.simulate.schedule import Fault, Schedule
 from hbtrio.simulate.watch import Watch
 from support.simulation import digests_across_hash_seeds
 
@@ -69,6 +73,35 @@ def test_nothing_is_violated_where_nothing_goes_wrong() -> None:
     result = watch.finish(60 * MINUTES, 2)
     assert result.violations == ()
     assert len(result.verdicts) > 10
+
+
+def test_hosts_without_an_agent_act_themselves() -> None:
+    """Operators ask them; a VM that hangs is reported, and reset."""
+    seen: list[Observation] = []
+    watch = Watch(Bounds())
+
+    def see(observation: Observation) -> None:
+        seen.append(observation)
+        watch.see(observation)
+
+    hang = Fault(at_s=60.0, kind=Kind.HANG_VM, who=0)
+    schedule = Schedule(seed=3, minutes=8.0, vms=4, hosts=2, faults=(hang,))
+    assert not schedule.has_agent
+    Fleet(schedule, see).run(240.0)
+    assert watch.finish(240.0, 3).violations == ()
+    asked = {one.request for one in seen if isinstance(one, Asked)}
+    answered = {one.request for one in seen if isinstance(one, Verdict)}
+    assert len(answered) > 5
+    assert answered <= asked
+    assert answered <= {one.request for one in seen if isinstance(one, Recorded)}
+    [loss] = [one for one in seen if isinstance(one, Reported) and one.kind == "loss"]
+    assert loss.instance == "vm0"
+    assert 60.0 < loss.at_s < 65.0
+    reset = next(
+        one for one in seen if isinstance(one, CommandBegan) and one.purpose is Purpose.CORRECTIVE
+    )
+    assert (reset.instance, reset.name) == ("vm0", "reset")
+    assert 0.0 < reset.at_s - loss.at_s < 5.0
 
 
 def test_a_seed_gives_one_run_and_another_seed_another(

@@ -26,7 +26,9 @@ from hbtrio.simulate.commands import Script, SimulatedCommands
 from hbtrio.simulate.daemon import SimulatedDaemon
 from hbtrio.simulate.directory import SimulatedDirectory
 from hbtrio.simulate.disk import Disk, SimulatedWorker
+from hbtrio.simulate.events import ObservedEvents
 from hbtrio.simulate.guard_ticks import GuardTicks
+from hbtrio.simulate.histories import FindRequest
 from hbtrio.simulate.instance import Instance
 from hbtrio.simulate.libvirt import Libvirt, Virsh
 from hbtrio.simulate.machine import Machine
@@ -71,6 +73,7 @@ class ComputeHost:
         name: its name.
         uuid: its uuid.
         instances: all instances of the fleet by uuid; filled later.
+        names: their names by uuid; filled later.
         has_agent: whether it is linked to an agent; else it acts itself.
     """
 
@@ -80,6 +83,7 @@ class ComputeHost:
         name: str,
         uuid: str,
         instances: Mapping[str, Instance],
+        names: Mapping[str, str],
         *,
         has_agent: bool,
     ) -> None:
@@ -89,13 +93,16 @@ class ComputeHost:
         self.libvirt = Libvirt(stage.timeline, name)
         self.disk = Disk(stage.timeline)
         self.disk.prepare(HostStore.schema)
-        #: Called after a power cut, which may have taken history away.
-        self.history_cut: Callable[[], None] = _nothing
         self.daemon = SimulatedDaemon(stage, name, self.machine, self._compose)
         #: Why commands don't do what they should: "fail" or "hang"; "" if they do.
         self.commands_fault = ""
+        #: Called after a power cut, which may have taken history away.
+        self.history_cut: Callable[[], None] = _nothing
+        #: Finds the requests that its votes and notices are about.
+        self.find_request: FindRequest = _no_request
         self._stage = stage
         self._instances = instances
+        self._names = names
         self._has_agent = has_agent
         self._directory = SimulatedDirectory()
         self._ports: dict[str, VirtioPort] = {}
@@ -168,7 +175,9 @@ class ComputeHost:
                 path="host.db",
                 socket_of=self._socket_of,
             ),
-            events=None,
+            events=ObservedEvents(
+                self._stage, self.name, process, self._names, lambda: self.find_request
+            ),
             files=files,
             log=QuietLog(),
             manager=no_manager(),
@@ -276,6 +285,10 @@ class _Runner:
         """See :class:`~hbtrio.system.runner.ProcessRunner`."""
         run = self._virsh.run if argv[0] == "virsh" else self._commands.run
         return await run(argv, max_output=max_output, env=env, on_output=on_output)
+
+
+def _no_request(_uuid: str, _event: str, _is_vote: bool) -> str:  # noqa: FBT001
+    return ""
 
 
 def _nothing() -> None:

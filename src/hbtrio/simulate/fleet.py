@@ -21,6 +21,7 @@ from hbtrio.simulate.instance import Guest, Instance
 from hbtrio.simulate.machine_faults import Targets
 from hbtrio.simulate.network import Network
 from hbtrio.simulate.observations import AGENT, Notified, Observation
+from hbtrio.simulate.operators import Operators
 from hbtrio.simulate.places import AGENT_LINK, Stage, no_manager, opening
 from hbtrio.simulate.process import Process
 from hbtrio.simulate.reject_watch import RejectWatch
@@ -34,10 +35,10 @@ from hbtrio.simulate.vim import Vim
 from hbtrio.simulate.virtio import SimulatedDevice, VirtioPort
 from hbtrio.wire.channel_messages import MAX_ID
 
-#: When the parts are started, in seconds: the controller, the hosts, the VMs and the VIM.
+#: When the parts are started, in seconds: the controller, the hosts, the VMs, and who acts on them.
 _HOSTS_S: Final = 0.1
 _VMS_S: Final = 1.0
-_VIM_S: Final = 2.0
+_USERS_S: Final = 2.0
 
 #: Between the starts of two hosts or VMs, in seconds.
 _APART_S: Final = 0.05
@@ -62,56 +63,72 @@ class Fleet:
         self.trace = trace = Trace(timeline, trace_file)
         self.network = Network(timeline, trace)
         self.stage = stage = Stage(timeline, trace, self.network, observe)
-        self.controller = Controller(stage)
         self._by_uuid: dict[str, Instance] = {}
+        self._names: dict[str, str] = {}
         self.hosts = [
             ComputeHost(
                 stage,
                 host_name(number),
                 f"{number:08x}-aaaa-4bbb-8ccc-0123456789ef",
                 self._by_uuid,
-                has_agent=True,
+                self._names,
+                has_agent=schedule.has_agent,
             )
             for number in range(schedule.hosts)
         ]
         self.instances = [
             self._instance(instance_name(number), number) for number in range(schedule.vms)
         ]
-        self._by_uuid |= {instance.uuid: instance for instance in self.instances}
-        self.vim = Vim(
-            stage, {host.uuid: host for host in self.hosts}, self.instances, schedule.quiet_s
-        )
-        names = {uuid: instance.name for uuid, instance in self._by_uuid.items()}
-        now = self._now
-        find = self.vim.request_of
-        disk = self.controller.disk
-        reader = HistoryReader(disk, AGENT, names, find, observe, now)
-        self.controller.history_cut = reader.restart
+        for instance in self.instances:
+            self._by_uuid[instance.uuid] = instance
+            self._names[instance.uuid] = instance.name
+        self.controller: Controller | None = None
+        self.vim: Vim | None = None
+        self.users: Vim | Operators
+        if schedule.has_agent:
+            self.controller = Controller(stage)
+            hosts = {host.uuid: host for host in self.hosts}
+            self.users = self.vim = Vim(stage, hosts, self.instances, schedule.quiet_s)
+        else:
+            named = {host.name: host for host in self.hosts}
+            self.users = Operators(stage, named, self.instances, schedule.quiet_s)
+        find = self.users.request_of
         for host in self.hosts:
-            reader = HistoryReader(host.disk, host.name, names, find, observe, now)
-            host.history_cut = reader.restart
+            host.find_request = find
+        if self.controller is not None:
+            reader = HistoryReader(stage, self.controller.disk, find, decides=AGENT)
+            self.controller.history_cut = reader.restart
+        else:
+            for host in self.hosts:
+                host.history_cut = HistoryReader(stage, host.disk, find).restart
         self._rejects = RejectWatch(stage, partial(find, is_vote=True))
         self.network.on_connection = self._linked
         self._plan()
-        targets = Targets(stage, self.controller, self.hosts, self.instances, self.vim)
+        targets = Targets(
+            stage, self.controller, self.hosts, self.instances, self.vim, self.users.next_end
+        )
         Strikes(targets, schedule).plan()
 
     def run(self, until_s: float) -> None:
-        """Runs until a time, in seconds from the start."""
-        self.timeline.run(until_s)
+        """Runs until a time, in seconds from the start.
 
-    def _now(self) -> float:
-        return self.timeline.now
+        Raises:
+            Exception: the simulation itself is at fault: the users' process has ended.
+        """
+        self.timeline.run(until_s)
+        if self.users.process.error is not None:
+            raise self.users.process.error
 
     def _plan(self) -> None:
         at = self.timeline.at
-        at(0.0, self.controller.daemon.start)
+        if self.controller is not None:
+            at(0.0, self.controller.daemon.start)
         for number, host in enumerate(self.hosts):
             at(_HOSTS_S + number * _APART_S, host.daemon.start)
         for number, instance in enumerate(self.instances):
             host = self.hosts[number % len(self.hosts)]
             at(_VMS_S + number * _APART_S, partial(instance.boot, host))
-        at(_VIM_S, self.vim.start)
+        at(_USERS_S, self.users.start)
 
     # -- who reads along ---------------------------------------------------------------------------
 
@@ -151,7 +168,7 @@ class Fleet:
         draw = timeline.random(f"ids of {name}")
 
         def told(event: str) -> None:
-            action = self.vim.action_of(instance.uuid)
+            action = self.users.action_of(instance.uuid)
             self.stage.observe(Notified(timeline.now, instance.name, event, action))
 
         tenant = Tenant(timeline.random(f"tenant of {name}"), lambda: instance.ill, told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -37,17 +37,19 @@ class Targets:
 
     Args:
         stage: what all parts use.
-        controller: the agent's machine.
+        controller: the agent's machine; None: there is no agent.
         hosts: the compute hosts.
         instances: the instances.
-        vim: the VIM.
+        vim: the VIM; None: there is none.
+        next_end: returns when the next open vote or notice after a time ends.
     """
 
     stage: Stage
-    controller: Controller
+    controller: Controller | None
     hosts: Sequence[ComputeHost]
     instances: Sequence[Instance]
-    vim: Vim
+    vim: Vim | None
+    next_end: Callable[[float], float]
 
 
 class MachineFaults:
@@ -129,6 +131,7 @@ class MachineFaults:
         for_s = fault.for_s or 0.0
         after = partial(self._timeline.after, for_s)
         controller = self._targets.controller
+        assert controller is not None
         match fault.kind:
             case Kind.CUT_POWER_OF_AGENT:
                 controller.daemon.kill()
@@ -150,6 +153,7 @@ class MachineFaults:
         """Strikes the VIM."""
         for_s = fault.for_s or 0.0
         vim = self._targets.vim
+        assert vim is not None
         match fault.kind:
             case Kind.VIM_DOWN:
                 vim.go_down()
@@ -158,12 +162,12 @@ class MachineFaults:
                 vim.be(Mood.STALL)
                 self._timeline.after(for_s, partial(vim.be, Mood.USUAL))
             case Kind.VIM_SLOW:
-                self._slow_vim(self._timeline.now + for_s)
+                self._slow_vim(vim, self._timeline.now + for_s)
         lasts(self._stage, Condition.VIM_AWAY, VIM, for_s)
 
-    def _slow_vim(self, until_s: float) -> None:
+    def _slow_vim(self, vim: Vim, until_s: float) -> None:
         """Answers what has come every few seconds."""
-        self._targets.vim.be(Mood.USUAL)
+        vim.be(Mood.USUAL)
         if self._timeline.now < until_s:
-            self._timeline.after(0.01, partial(self._targets.vim.be, Mood.BUSY))
-            self._timeline.after(_SLOW_S, partial(self._slow_vim, until_s))
+            self._timeline.after(0.01, partial(vim.be, Mood.BUSY))
+            self._timeline.after(_SLOW_S, partial(self._slow_vim, vim, until_s))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
+import sniffio
 import trio
 
 from hbtrio.simulate.machine import Machine
@@ -95,6 +96,8 @@ class Process:
             raise RuntimeError(f"{self.name} was started before")
         context = contextvars.Context()
         context.run(CURRENT.set, self)
+        # Libraries on anyio ask for it: trio.run() would have told them.
+        context.run(sniffio.current_async_library_cvar.set, "trio")
         self._run = SteppedRun(
             main,
             now=self.machine.monotonic,

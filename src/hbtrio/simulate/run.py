@@ -51,7 +51,7 @@ def run_schedule(
 
 
 def _statuses(fleet: Fleet, at_s: float, watch: Watch) -> Iterator[Status]:
-    for host in fleet.hosts:
+    for host in fleet.hosts if fleet.controller is not None else ():
         linked = fleet.network.route(host.machine.name, AGENT_LINK).connections > 0
         yield Status(at_s, host.name, linked, "" if linked else "it has no link to the agent")
     for instance in fleet.instances:

@@ -122,6 +122,11 @@ class Schedule:
     faults: tuple[Fault, ...] = ()
 
     @property
+    def has_agent(self) -> bool:
+        """Whether hosts are linked to an agent, and a VIM acts; else operators and hosts act."""
+        return self.seed % 3 != 0
+
+    @property
     def quiet_s(self) -> float:
         """When the liveness phase begins, in seconds; no fault is drawn that lasts longer.
 

@@ -43,6 +43,9 @@ class Strikes:
     def plan(self) -> None:
         """Plans all faults."""
         for fault in self._faults:
+            target = KIND_RULES[fault.kind].target
+            if self._targets.controller is None and target in (Target.AGENT, Target.VIM):
+                continue
             self._timeline.at(fault.at_s, partial(self._due, fault))
 
     # -- when --------------------------------------------------------------------------------------
@@ -67,7 +70,7 @@ class Strikes:
         """Strikes so that the fault is over shortly before the end of the next window."""
         now = self._timeline.now
         earlier_s = _EARLIER_S[target]
-        end = self._targets.vim.next_end(now + earlier_s) - earlier_s
+        end = self._targets.next_end(now + earlier_s) - earlier_s
         if end == math.inf:
             self._timeline.after(0.5, partial(self._await_window, fault, target))
             return
@@ -85,6 +88,7 @@ class Strikes:
             case Target.HOST:
                 return self._host(fault).daemon.process
             case _:
+                assert self._targets.controller is not None
                 return self._targets.controller.daemon.process
 
     def _instance(self, fault: Fault) -> Instance:
@@ -107,6 +111,7 @@ class Strikes:
                 if not self._daemons.strike(fault, host.daemon):
                     self._machines.strike_host(fault, host)
             case Target.AGENT:
+                assert self._targets.controller is not None
                 if not self._daemons.strike(fault, self._targets.controller.daemon):
                     self._machines.strike_controller(fault)
             case Target.VIM:

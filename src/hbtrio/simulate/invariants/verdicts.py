@@ -26,7 +26,7 @@ from hbtrio.simulate.observations import (
 _AGENT: Final = (*AWAY, Condition.DISK_BAD)
 
 _AGENT_AWAY: Final = Excuse(
-    "agent-away", "the agent was stopped, down or without a disk while the verdict was due"
+    "agent-away", "the agent or host that was asked was stopped, down or without a disk meanwhile"
 )
 
 
@@ -71,7 +71,7 @@ class OneVerdict(Invariant):
     def _look(self, asked: Asked) -> None:
         if asked.request in self._answered:
             return
-        agent_away = self.truth.held_since(asked.at_s, AGENT, *_AGENT)
+        agent_away = self.truth.held_since(asked.at_s, self._decider(asked), *_AGENT)
         vim_away = self._vim_away(asked)
         if not (agent_away or vim_away):
             self._missed.add(asked.request)
@@ -85,8 +85,17 @@ class OneVerdict(Invariant):
         self.judge(
             f"{_words(asked)} has its verdict only now",
             (VIM_AWAY, self._vim_away(asked)),
-            (STOPPED_BETWEEN, self.truth.held_since(since_s, AGENT, Condition.STOPPED)),
+            (
+                STOPPED_BETWEEN,
+                self.truth.held_since(since_s, self._decider(asked), Condition.STOPPED),
+            ),
         )
+
+    def _decider(self, asked: Asked) -> str:
+        """Who answers: the agent, or the host that an operator has asked."""
+        if asked.owner is Owner.VIM:
+            return AGENT
+        return self.truth.host_of.get(asked.instance, AGENT)
 
     def _vim_away(self, asked: Asked) -> bool:
         away = self.truth.held_since(asked.at_s, VIM, Condition.VIM_AWAY)
