@@ -10,10 +10,10 @@ from trio.testing import MockClock
 
 from hbtrio.config.host import BrakeSettings, CorrectiveCommands
 from hbtrio.nursery.host.action_runs import ActionRefused
-from hbtrio.wire.vocabulary import ActionName
+from hbtrio.wire.vocabulary import ActionName, Event, NotificationType
 from support.actions_cases import BEGUN, TAKES_S, end, world_of
 from support.fake_processes import HANGS, FakeRun
-from support.host_world import HostWorld, host_world, now
+from support.host_world import HostWorld, host_world, now, stay_silent
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -97,3 +97,13 @@ async def test_a_corrective_command_that_runs_is_waited_for() -> None:
             await world.sleep(0.1)
         assert 9 <= await drained(world, 60) <= 10.1
         assert len(world.processes.ended) == 1
+
+
+async def test_an_open_vote_is_not_waited_for() -> None:
+    async with host_world() as world:
+        guest = await world.heartbeating()
+        guest.reply = stay_silent
+        vote = world.host.open_round(guest.uuid, Event.STOP, NotificationType.REVOCABLE)
+        await world.sleep(1.0)
+        assert await drained(world, 60) == 0
+        assert not vote.done.is_set()

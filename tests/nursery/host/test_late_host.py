@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from hbtrio.fsm.heartbeat.rules import EXCUSED
 from hbtrio.fsm.heartbeat.table import HeartbeatState
-from hbtrio.wire.vocabulary import Event
-from support.host_world import HostWorld, host_world, now
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
+from support.host_world import HostWorld, Reply, host_world, now, stay_silent
 from support.run_order import ORDERS, in_every_order
 
 pytestmark = pytest.mark.slow
@@ -246,3 +247,23 @@ def test_an_answer_in_the_channel_beats_the_alarm_about_an_unwatched_one(stall_s
             return world.channel(guest).heartbeat.state.shown
 
     assert in_every_order(scenario) == ["heartbeating"] * ORDERS
+
+
+@STALLS
+@pytest.mark.parametrize("flood", [b"", FLOOD])
+def test_a_reject_in_the_channel_beats_the_end_of_the_host(stall_s: float, flood: bytes) -> None:
+    """A stopped host finds the signal and the reject at once; an aborted vote is consent."""
+
+    async def scenario(clock: MockClock) -> VoteResult | None:
+        async with host_world() as world:
+            guest = await world.heartbeating()
+            guest.reply = stay_silent
+            vote = world.host.open_round(guest.uuid, Event.STOP, NotificationType.REVOCABLE)
+            await world.sleep(1.0)
+            guest.peer.send_bytes(flood, cut=4096)
+            guest.answer_vote(guest.asked, Reply(VoteResult.REJECT, "busy"))
+            clock.jump(stall_s)
+            await world.host.drain.run(60.0, trio.sleep_forever)
+            return vote.outcome and vote.outcome.result
+
+    assert in_every_order(scenario) == [VoteResult.REJECT] * ORDERS

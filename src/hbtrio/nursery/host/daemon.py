@@ -165,7 +165,7 @@ class Host:
             self.owners,
             self.corrective.take_over,
         )
-        self.drain = Drain(self._action_runs, self.corrective)
+        self.drain = Drain(self._action_runs, self.corrective, self.channels)
         #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
         first = self.remembering.changed, self.corrective.changed

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import trio
 
 from hbtrio.nursery.host.action_runs import ActionRuns
+from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.corrective import Corrective
+from hbtrio.nursery.time_guard import take_in
 
 _log = logging.getLogger("hbtrio.host")
 
@@ -25,22 +27,36 @@ class Drain:
     Args:
         actions: the actions; no new one is begun from :meth:`run` on.
         corrective: runs the corrective commands.
+        channels: of all instances; those with an open vote or notice are read at the end.
     """
 
-    def __init__(self, actions: ActionRuns, corrective: Corrective) -> None:
+    def __init__(
+        self,
+        actions: ActionRuns,
+        corrective: Corrective,
+        channels: Mapping[str, Channel],
+    ) -> None:
         self._actions = actions
         self._corrective = corrective
+        self._channels = channels
 
     async def run(self, grace_s: float, hurry: Callable[[], Awaitable[object]]) -> None:
         """Refuses new actions, and waits until those in progress and corrective commands are over.
 
-        What is left is cancelled by the host's end, and actions are resumed by its next run.
+        What is left is cancelled by the host's end, and actions are resumed by its next run. Open
+        votes are not waited for, but the answers that have arrived are read: a host that was
+        stopped may find the signal before a reject, and a vote that it aborts counts as consent.
 
         Args:
             grace_s: how long to wait at most, in seconds.
             hurry: returns when it is to end at once; cancelled otherwise.
         """
         self._actions.refusal = _REFUSAL
+        await self._finish(grace_s, hurry)
+        open_ones = [each for each in self._channels.values() if each.rounds.current is not None]
+        await take_in([each.take_in for each in open_ones])
+
+    async def _finish(self, grace_s: float, hurry: Callable[[], Awaitable[object]]) -> None:
         if not (left := self._left):
             return
         text = "stopping: waiting at most %g s for what is in progress; another TERM ends at once"
