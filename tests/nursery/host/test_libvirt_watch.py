@@ -417,6 +417,18 @@ async def test_an_answer_about_a_domain_that_has_ended_is_dropped() -> None:
         assert world.channels == [(A, ())]
 
 
+async def test_a_domain_that_ends_before_it_is_asked_about_again_disturbs_nothing() -> None:
+    async with watched() as world:
+        domain = world.libvirt.define(A, "a", [SOCKET])
+        domain.hung = True
+        await world.libvirt.start(domain)
+        await trio.sleep(4)  # one question was in vain, and is to be repeated
+        await world.libvirt.destroy(domain)
+        await trio.sleep(60)
+        await running(world, B, "b")
+        assert world.channels == [(A, ()), (B, (SOCKET,))]
+
+
 async def test_many_domains_are_described_by_few_commands() -> None:
     async with watched() as world:
         asked = len(world.libvirt.questions)

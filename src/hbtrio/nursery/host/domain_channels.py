@@ -74,6 +74,10 @@ class ChannelFinder:
         return new[:_XML_AT_ONCE] or order[:1]
 
     async def _ask_for(self, uuids: list[str]) -> None:
+        # One that was waited for may have ended meanwhile.
+        uuids = [uuid for uuid in uuids if uuid in self._due]
+        if not uuids:
+            return
         asked = {uuid: (self._due.pop(uuid), self._run_of(uuid)) for uuid in uuids}
         try:
             found = await self._virsh.live_xml(uuids)
