@@ -159,6 +159,7 @@ async def test_a_port_wedged_by_a_backlog_is_mended_by_one_reconnect(
         assert there.events(target) == [("notice", silent), AFTER_THE_NOTICE]
         assert there.scene.host_log.read_text("utf-8").count(": reconnecting: ") == 1
         await vm.changed(*FOUND, shell=False)
-        await target.said("event=init-ack.")
-        # It sees the one reconnect, or it is too quick to be seen.
-        assert target.changes in (DOWN + FOUND, DOWN + SEEN + FOUND)
+        # It sees the one reconnect, or it is too quick to be seen: in part, or at all.
+        with trio.move_on_after(COMMAND_S):
+            await target.said("event=init-ack.")
+        assert tuple(target.changes) in ((), (*DOWN, *FOUND), (*DOWN, *SEEN, *FOUND))
