@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,16 +62,18 @@ def test_a_worker_runs_some_ten_seeds() -> None:
     assert str(os.getpid()) not in pids
 
 
-def test_few_seeds_are_shared_out_and_run_side_by_side(tmp_path: Path) -> None:
-    """Each of two waits for the other."""
+def test_few_seeds_are_shared_out_and_run_side_by_side() -> None:
+    """Each of two waits for the other, for a minute at most."""
+    ends = socket.socketpair()
 
     def run_seed(seed: int) -> SeedResult:
-        (tmp_path / str(seed)).touch()
-        while not (tmp_path / str(1 - seed)).exists():
-            time.sleep(0.01)
+        ends[seed].settimeout(60)
+        ends[seed].send(b"here")
+        assert ends[seed].recv(4) == b"here"
         return fine(seed)
 
-    assert results(run_seed, range(2), 2) == {0: fine(0), 1: fine(1)}
+    with ends[0], ends[1]:
+        assert results(run_seed, range(2), 2) == {0: fine(0), 1: fine(1)}
 
 
 def test_a_seed_that_raises_is_reported_and_the_worker_goes_on() -> None:
