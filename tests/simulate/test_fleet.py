@@ -11,6 +11,7 @@ from hbtrio.simulate.observations import (
     AGENT,
     Asked,
     CommandBegan,
+    CommandEnded,
     Decided,
     Notified,
     Observation,
@@ -102,6 +103,24 @@ def test_hosts_without_an_agent_act_themselves() -> None:
     )
     assert (reset.instance, reset.name) == ("vm0", "reset")
     assert 0.0 < reset.at_s - loss.at_s < 5.0
+
+
+def test_a_command_ends_once_though_its_host_is_killed_when_it_has_done_its_work() -> None:
+    seen: list[Observation] = []
+    hang = Fault(at_s=60.0, kind=Kind.HANG_VM, who=0)
+    schedule = Schedule(seed=3, minutes=8.0, vms=1, hosts=1, faults=(hang,))
+    fleet = Fleet(schedule, seen.append)
+    fleet.run(60.0)
+
+    def ends() -> list[Observation]:
+        return [one for one in seen if isinstance(one, CommandEnded) and one.at_s > 60.0]
+
+    while not ends():
+        assert fleet.timeline.now < 80.0
+        fleet.run(fleet.timeline.now + 0.001)
+    fleet.hosts[0].daemon.kill()
+    fleet.run(fleet.timeline.now + 1.0)
+    assert len(ends()) == 1
 
 
 def test_a_seed_gives_one_run_and_another_seed_another(

@@ -230,22 +230,30 @@ class ComputeHost:
         purpose = Purpose.CORRECTIVE if corrective else Purpose.ACTION
         now = self._stage.timeline.now
         self._stage.observe(CommandBegan(now, command, instance.name, self.name, what, purpose))
+        over = False
+
+        def ended(outcome: str) -> None:
+            nonlocal over
+            if not over:  # it may be killed after it has done its work
+                over = True
+                self._stage.observe(CommandEnded(self._stage.timeline.now, command, outcome))
+
         if self.commands_fault == "hang":
-            return Script(math.inf, at_kill=partial(self._ended, command, "timed-out"))
+            return Script(math.inf, at_kill=partial(ended, "timed-out"))
         fails = self.commands_fault == "fail" or self._random.random() < _FAILS
         takes_s = self._random.choice(_COMMAND_S) * (0.5 + self._random.random())
 
         def act() -> None:
             if not fails:
                 self._act(what, instance)
-            self._ended(command, "failed" if fails else "done")
+            ended("failed" if fails else "done")
 
         return Script(
             takes_s,
             exit_code=1 if fails else 0,
             effect=act,
             effect_s=takes_s * 0.99,
-            at_kill=partial(self._ended, command, "killed"),
+            at_kill=partial(ended, "killed"),
         )
 
     def _act(self, what: str, instance: Instance) -> None:
@@ -260,9 +268,6 @@ class ComputeHost:
                 instance.pause()
             case "resume":
                 instance.resume()
-
-    def _ended(self, command: str, outcome: str) -> None:
-        self._stage.observe(CommandEnded(self._stage.timeline.now, command, outcome))
 
 
 class _Runner:
