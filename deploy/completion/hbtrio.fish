@@ -51,7 +51,7 @@ function _shtab_hbtrio_using
 end
 
 set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab simulate check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --faults --for --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --recent --report --seeds --since --state --state-dir --timeout --token-file --url --vms --watch
+set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --every-step --faults --for --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --recent --report --seeds --since --state --state-dir --timeout --token-file --url --vms --watch
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -168,6 +168,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l jobs -x -d 'seeds at onc
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l no-shrink -d 'leave the schedules that failed as they are'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l trace -d 'print the events of a single seed'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l check-replay -d 'run each seed in two processes with different hash seeds, and compare the traces'
+complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l every-step -xka "vote act migrate" -d 'run a short scenario again and again, with each daemon killed before each of its task steps, and at each of its effects'
 complete -c hbtrio -n '_shtab_hbtrio_using simulate' -l report -x -d 'write index.html, the results, and the schedules that failed to DIR; a campaign that was ended goes on where it was'
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a check-config -d 'check a configuration file'
 complete -c hbtrio -n '_shtab_hbtrio_using check-config' -s h -l help -d 'show this help message and exit'

@@ -28,12 +28,14 @@ from hbtrio.errors import ExitStatus, UserError, os_reason
 from hbtrio.output import write_out
 from hbtrio.simulate import schedule_file
 from hbtrio.simulate.campaign import run_campaign
+from hbtrio.simulate.every_step import try_every_step
 from hbtrio.simulate.fault_words import describe
 from hbtrio.simulate.progress import CampaignProgress
 from hbtrio.simulate.replay import run_apart, shrink_failure
 from hbtrio.simulate.report import report
 from hbtrio.simulate.results_file import RESULTS_NAME, Options, ResultsFile
 from hbtrio.simulate.run import run_schedule
+from hbtrio.simulate.scenario import Scenario
 from hbtrio.simulate.schedule import Schedule
 from hbtrio.simulate.seed_result import SeedResult
 from hbtrio.simulate.summary import Summary
@@ -84,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run each seed in two processes with different hash seeds, and compare the traces",
     )
     parser.add_argument(
+        "--every-step",
+        choices=[scenario.value for scenario in Scenario],
+        help="run a short scenario again and again, with each daemon killed before each of its "
+        "task steps, and at each of its effects",
+    )
+    parser.add_argument(
         "--report",
         metavar="DIR",
         help=f"write {_REPORT_NAME}, the results, and the schedules that failed to DIR; a "
@@ -97,9 +105,11 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: an option, the file of faults or the directory can't be used.
     """
-    plan = _plan(options)
     if options.jobs < 1:
         raise UserError("--jobs: must be at least 1")
+    if options.every_step is not None:
+        return _every_step(options)
+    plan = _plan(options)
     if options.trace:
         return _trace(plan)
     if options.check_replay:
@@ -246,6 +256,19 @@ def _write(directory: str, name: str, text: str) -> str:
     except OSError as error:
         raise UserError(f"{printable(path)}: {os_reason(error)}", ExitStatus.FAILED) from error
     return path
+
+
+# -- a scenario ------------------------------------------------------------------------------------
+
+
+def _every_step(options: argparse.Namespace) -> int:
+    """Runs a scenario with a kill at each step; FAILED if one of the runs failed."""
+    for name in ("seeds", "minutes", "vms", "hosts", "report"):
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name}: --every-step has a fleet of its own, and no report")
+    lines, failed = try_every_step(Scenario(options.every_step), options.jobs)
+    write_out("".join(f"{printable(line)}\n" for line in lines))
+    return ExitStatus.FAILED if failed else ExitStatus.DONE
 
 
 # -- one seed, or each one twice -------------------------------------------------------------------

@@ -11,8 +11,9 @@ import trio
 
 from hbtrio.simulate.process import Process, Waiters
 from hbtrio.simulate.timeline import Timeline
+from hbtrio.store.database import prepare_database
 from hbtrio.store.jobs import Job, StoreFault, perform
-from hbtrio.store.migration import Schema, migrate
+from hbtrio.store.migration import Schema
 
 T = TypeVar("T")
 
@@ -50,9 +51,7 @@ class Disk:
 
     def prepare(self, schema: Schema) -> None:
         """Creates an empty database with a daemon's schema, which survives power cuts."""
-        migrate(self.db, schema.migrations)
-        for statement in schema.at_start:
-            self.db.execute(statement)
+        prepare_database(self.db, ":memory:", schema)
         self._synced.close()
         self._synced = self.image()
 

@@ -62,6 +62,7 @@ class Fleet:
         self.timeline = timeline = Timeline(schedule.seed)
         self.trace = trace = Trace(timeline, trace_file)
         self.network = Network(timeline, trace)
+        self._scenario = schedule.scenario
         self.stage = stage = Stage(timeline, trace, self.network, observe)
         self._by_uuid: dict[str, Instance] = {}
         self._names: dict[str, str] = {}
@@ -88,10 +89,14 @@ class Fleet:
         if schedule.has_agent:
             self.controller = Controller(stage)
             hosts = {host.uuid: host for host in self.hosts}
-            self.users = self.vim = Vim(stage, hosts, self.instances, schedule.quiet_s)
+            self.users = self.vim = Vim(
+                stage, hosts, self.instances, schedule.quiet_s, schedule.scenario
+            )
         else:
             named = {host.name: host for host in self.hosts}
-            self.users = Operators(stage, named, self.instances, schedule.quiet_s)
+            self.users = Operators(
+                stage, named, self.instances, schedule.quiet_s, schedule.scenario
+            )
         find = self.users.request_of
         for host in self.hosts:
             host.find_request = find
@@ -171,7 +176,9 @@ class Fleet:
             action = self.users.action_of(instance.uuid)
             self.stage.observe(Notified(timeline.now, instance.name, event, action))
 
-        tenant = Tenant(timeline.random(f"tenant of {name}"), lambda: instance.ill, told)
+        tenant = Tenant(
+            timeline.random(f"tenant of {name}"), lambda: instance.ill, told, self._scenario
+        )
         config = GuestConfig()
         world = GuestWorld(
             device=SimulatedDevice(instance.port, process),

@@ -29,6 +29,7 @@ from hbtrio.simulate.observations import (
 )
 from hbtrio.simulate.places import Stage
 from hbtrio.simulate.process import Process
+from hbtrio.simulate.scenario import SCENARIO_S, Scenario
 
 #: Seconds between two wishes of an operator, on average.
 WISH_S: Final = 60.0
@@ -53,6 +54,7 @@ class Operators:
         hosts: the hosts by name.
         instances: the instances.
         quiet_s: from when on nobody wants anything, in seconds.
+        scenario: the one thing that happens instead; None: what they want.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Operators:
         hosts: Mapping[str, ComputeHost],
         instances: Sequence[Instance],
         quiet_s: float,
+        scenario: Scenario | None,
     ) -> None:
+        self._scenario = scenario
         self.process = Process(
             Machine(stage.timeline, "desk"), stage.timeline, stage.trace, "operators"
         )
@@ -97,6 +101,9 @@ class Operators:
                 nursery.start_soon(self._care_for, instance)
 
     async def _care_for(self, instance: Instance) -> None:
+        if self._scenario is not None:
+            await self._play(instance)
+            return
         draw = self._stage.timeline.random(f"operator of {instance.name}")
         while self._stage.timeline.now < self._quiet_s:
             await trio.sleep(draw.expovariate(1 / WISH_S))
@@ -106,6 +113,12 @@ class Operators:
             [action] = draw.choices(list(_ACTIONS), list(_ACTIONS.values()))
             await self._act(instance, place.name, action, force=draw.random() < _FORCED)
             await self._tidy_up(instance, place.name, action, draw)
+
+    async def _play(self, instance: Instance) -> None:
+        """Reboots the first instance."""
+        await trio.sleep(SCENARIO_S - self._stage.timeline.now)
+        if instance is self._instances[0] and instance.place is not None:
+            await self._act(instance, instance.place.name, "reboot", force=False)
 
     async def _tidy_up(
         self, instance: Instance, host: str, action: str, draw: random.Random

@@ -25,6 +25,7 @@ from hbtrio.simulate.fault_kinds import (
     Target,
     Trigger,
 )
+from hbtrio.simulate.scenario import Scenario
 
 #: When faults begin, in seconds: by then all guests are heartbeating.
 FIRST_S: Final = 25.0
@@ -113,6 +114,7 @@ class Schedule:
         vms: how many instances there are.
         hosts: how many hosts there are.
         faults: in the order of their times.
+        scenario: what happens in it; None: what users want, again and again.
     """
 
     seed: int
@@ -120,11 +122,12 @@ class Schedule:
     vms: int = attrs.field(validator=attrs.validators.ge(1))
     hosts: int = attrs.field(validator=attrs.validators.ge(1))
     faults: tuple[Fault, ...] = ()
+    scenario: Scenario | None = None
 
     @property
     def has_agent(self) -> bool:
         """Whether hosts are linked to an agent, and a VIM acts; else operators and hosts act."""
-        return self.seed % 3 != 0
+        return self.seed % 3 != 0 if self.scenario is None else self.scenario.has_agent
 
     @property
     def quiet_s(self) -> float:

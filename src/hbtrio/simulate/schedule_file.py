@@ -23,7 +23,11 @@ _T = TypeVar("_T", bound=attrs.AttrsInstance)
 
 def to_text(schedule: Schedule) -> str:
     """Returns a schedule as lines of JSON."""
-    head = {key: value for key, value in attrs.asdict(schedule).items() if key != "faults"}
+    head = {
+        key: value
+        for key, value in attrs.asdict(schedule).items()
+        if key != "faults" and value is not None
+    }
     lines = [head, *map(_without_none, schedule.faults)]
     return "".join(f"{msgspec.json.encode(line).decode()}\n" for line in lines)
 

@@ -1,6 +1,7 @@
 """Simulates what runs in a VM: an application with an opinion, which takes its time.
 
-Half of its answers come at once, some late in the window, a few in its last moment, few never.
+Half of its answers come at once, some late in the window, a few in its last moment, few never. In a
+scenario it answers at once, and always the same.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import trio
 from hbtrio.nursery.windows import Abstention, Answer, BallotWindow, Handler
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.voter_news import KnownVoter
+from hbtrio.simulate.scenario import Scenario
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import CorrectiveAction, NotificationType, VoteResult
 
@@ -38,11 +40,17 @@ class Tenant:
         draw: its random stream.
         is_ill: whether it reports ill health.
         told: called with each notice's event, when it reaches the application.
+        scenario: what happens; None: anything.
     """
 
     def __init__(
-        self, draw: random.Random, is_ill: Callable[[], bool], told: Callable[[str], None]
+        self,
+        draw: random.Random,
+        is_ill: Callable[[], bool],
+        told: Callable[[str], None],
+        scenario: Scenario | None,
     ) -> None:
+        self._scenario = scenario
         self._draw = draw
         self._is_ill = is_ill
         self._told = told
@@ -54,7 +62,7 @@ class Tenant:
             self._told(notify.event_type)
         window_s = max(0.5, notify.timeout_ms / 1000 - 1.0)
         delay_s = self._delay(window_s)
-        rejects = is_vote and self._draw.random() < _REJECTS
+        rejects = is_vote and self._rejects()
 
         async def answer(_: BallotWindow) -> Answer | Abstention | None:
             await trio.sleep(delay_s)
@@ -74,9 +82,14 @@ class Tenant:
         """What is known of it."""
         return [KnownVoter(_NAME)]
 
+    def _rejects(self) -> bool:
+        if self._scenario is not None:
+            return self._scenario.rejects
+        return self._draw.random() < _REJECTS
+
     def _delay(self, window_s: float) -> float:
         share = self._draw.random()
-        if share < _AT_ONCE:
+        if share < _AT_ONCE or self._scenario is not None:
             return _SOON_S * self._draw.random()
         if share < _WITHIN:
             return window_s * self._draw.random()

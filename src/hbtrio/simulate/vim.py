@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-import attrs
 import trio
 
 from hbtrio.errors import UserError
@@ -36,8 +35,10 @@ from hbtrio.simulate.observations import (
 )
 from hbtrio.simulate.places import AGENT_VIM, VIM, Stage
 from hbtrio.simulate.process import Process
+from hbtrio.simulate.scenario import SCENARIO_S, Scenario
 from hbtrio.simulate.stream import SimulatedStream
 from hbtrio.simulate.vm_changes import Ending
+from hbtrio.simulate.wishes import WISHES, Wish
 
 #: Seconds between two wishes of an instance's users, on average.
 WISH_S: Final = 27.0
@@ -59,31 +60,6 @@ _RETURN_S: Final = 320.0
 Perform = Callable[[Instance], Awaitable[Place | None]]
 
 
-@attrs.frozen
-class _Wish:
-    """What a user may want.
-
-    Args:
-        event: what is voted on and announced.
-        end: the end notice; "" if there is none.
-        weight: how often it is wanted, compared with others.
-    """
-
-    event: str
-    end: str
-    weight: int
-
-
-_WISHES: Final = (
-    _Wish("stop", "", 3),
-    _Wish("reboot", "", 2),
-    _Wish("pause", "unpause", 3),
-    _Wish("suspend", "resume", 2),
-    _Wish("live_migrate_begin", "live_migrate_end", 3),
-    _Wish("cold_migrate_begin", "cold_migrate_end", 1),
-)
-
-
 class Vim:
     """The VIM of a simulated fleet.
 
@@ -92,6 +68,7 @@ class Vim:
         hosts: the compute hosts, with their uuids.
         instances: the instances, which have been given their first host.
         quiet_s: from when on nobody wishes anything, in seconds.
+        scenario: the one thing that happens instead; None: what users want.
     """
 
     def __init__(
@@ -100,7 +77,9 @@ class Vim:
         hosts: Mapping[str, Place],
         instances: Sequence[Instance],
         quiet_s: float,
+        scenario: Scenario | None,
     ) -> None:
+        self._scenario = scenario
         self._timeline = timeline = stage.timeline
         self._network = stage.network
         self._trace = trace = stage.trace
@@ -168,17 +147,34 @@ class Vim:
             await self._vim.add_instance(instance.uuid, instance.name, instance.place.name)
         except UserError as fault:
             self._say(str(fault))  # the next audit tells the agent
+        if self._scenario is not None:
+            await self._play(instance, self._scenario, draw)
+            return
         number = 0
         while self._timeline.now < self._quiet_s:
             await trio.sleep(draw.expovariate(1 / WISH_S))
             async with self._busy[instance.uuid]:
                 if instance.guest_lives and self._timeline.now < self._quiet_s:
                     number += 1
-                    [wish] = draw.choices(_WISHES, [wish.weight for wish in _WISHES])
+                    [wish] = draw.choices(WISHES, [wish.weight for wish in WISHES])
                     await self._fulfil(instance, wish, f"{instance.name}-{number}", draw)
 
+    async def _play(self, instance: Instance, scenario: Scenario, draw: random.Random) -> None:
+        """Does what the scenario says to the first instance."""
+        if instance is not next(iter(self._instances.values())):
+            return
+        await trio.sleep(SCENARIO_S - self._timeline.now)
+        if scenario is Scenario.MIGRATE:
+            [wish] = [wish for wish in WISHES if wish.event == "live_migrate_begin"]
+            await self._fulfil(instance, wish, "the-action", draw)
+            return
+        try:
+            await self._vim.vote(instance.uuid, "stop")
+        except UserError as fault:
+            self._say(str(fault))
+
     async def _fulfil(
-        self, instance: Instance, wish: _Wish, action: str, draw: random.Random
+        self, instance: Instance, wish: Wish, action: str, draw: random.Random
     ) -> None:
         """Takes an action from its vote to its end."""
         uuid = instance.uuid
@@ -205,7 +201,7 @@ class Vim:
         finally:
             self._observe(ActionEnded(self._timeline.now, action))
 
-    async def _perform(self, instance: Instance, wish: _Wish, draw: random.Random) -> Place:
+    async def _perform(self, instance: Instance, wish: Wish, draw: random.Random) -> Place:
         """Performs an action; returns the host on which the instance is then."""
         here = instance.place
         others = [host for host in self._hosts.values() if host is not here]

@@ -6,6 +6,7 @@ What decides has arrived by then: in the channel, in a socket, as the end of a r
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import pytest
@@ -18,12 +19,15 @@ from hbtrio.nursery.guest.app_writer import UNREAD_S, AppWriter
 from hbtrio.nursery.guest.health_script import HealthScript
 from hbtrio.nursery.port import SocketPort
 from hbtrio.nursery.time_guard import run_guard
+from hbtrio.nursery.windows import Answer, BallotWindow, Handler
+from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.time_guard import OnTimeGuard
+from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.wire.app_messages import AppChallenge
-from hbtrio.wire.channel_messages import Challenge
-from hbtrio.wire.vocabulary import CorrectiveAction
+from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Challenge
+from hbtrio.wire.vocabulary import CorrectiveAction, VoteResult
 from support.fake_processes import FakeProcesses, FakeRun
-from support.guest_world import GuestWorld
+from support.guest_world import STOP_VOTE, GuestWorld
 from support.raw_application import app_world, init
 from support.run_order import ORDERS, in_every_order
 
@@ -152,3 +156,50 @@ def test_the_end_of_a_health_run(stall_s: float) -> None:
         return said, hung
 
     assert in_every_order(scenario) == [(["ill"], 0)] * ORDERS
+
+
+class Rejecting:
+    """An application that rejects what it is asked as soon as it is told to."""
+
+    def __init__(self) -> None:
+        self.told = trio.Event()
+
+    def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
+        async def answer(_: BallotWindow) -> Answer:
+            await self.told.wait()
+            for _pass in range(4):  # as many tasks as an answer passes through
+                await trio.lowlevel.checkpoint()
+            return Answer(VoteResult.REJECT, "busy")
+
+        return {"app": answer}
+
+    def health(self) -> list[HealthStatus]:
+        return []
+
+    def known(self) -> Sequence[KnownVoter]:
+        return []
+
+
+@STALLS
+def test_a_reject_beats_the_end_of_the_guest(stall_s: float) -> None:
+    """A stopped guest finds signal and reject at once; a vote that is given up is consent."""
+
+    async def scenario(clock: MockClock) -> list[VoteResult | str]:
+        async with trio.open_nursery() as nursery:
+            voters = Rejecting()
+            bench = GuestWorld(voters=voters)
+            await bench.enable(nursery)
+            bench.device.send(STOP_VOTE)
+            await trio.sleep(1.0)
+            voters.told.set()
+            clock.jump(stall_s)
+            bench.guest.stop()
+            await trio.sleep(5.0)
+            heard = [one.message for one in bench.device.unread()]
+            nursery.cancel_scope.cancel()
+        return [
+            one.vote_result if isinstance(one, ActionResponse) else type(one).__name__
+            for one in heard
+        ]
+
+    assert in_every_order(scenario) == [[VoteResult.REJECT, "Exit"]] * ORDERS

@@ -28,7 +28,7 @@ from hbtrio.nursery.guest.outbox import Outbox
 from hbtrio.nursery.guest.rounds import GuestRounds
 from hbtrio.nursery.guest.session_driver import SessionDriver
 from hbtrio.nursery.guest.voters import Voters
-from hbtrio.nursery.time_guard import GuardRunner, run_guard
+from hbtrio.nursery.time_guard import GuardRunner, run_guard, take_in
 from hbtrio.policy.time_guard import FAR_S, OnTimeGuard
 
 #: Seconds that the farewell may take on a channel that the host does not read.
@@ -81,15 +81,24 @@ class Guest:
             nursery.start_soon(self._channel.run)
             nursery.start_soon(self._health.run)
             await self._stopping.wait()
+            if not self._driver.stopped:
+                # A guest that was stopped may find the signal before an application's reject, and
+                # a vote that is given up counts as consent. Its handlers read.
+                await take_in(())
+                self._driver.stop()
             with trio.move_on_after(_FAREWELL_S):
                 await self._outbox.flushed()
             nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
-        """Sends the farewell to the host, ends the session and :meth:`run`."""
+        """Ends the session with a farewell to the host, and :meth:`run`.
+
+        Answers to an open vote or notice that have arrived are read first.
+        """
         if not self._stopping.is_set():
             self._stopping.set()
-            self._driver.stop()
+            if not self._rounds.tasks.count:
+                self._driver.stop()
 
     def reload(self, setup: GuestSetup) -> None:
         """Applies a reloaded configuration, except the device, and sends the host a new init."""

@@ -189,6 +189,10 @@ class DecidedOnce(Invariant):
             )
 
 
+_HOST_DIED: Final = Excuse(
+    "host-died", "a host that is killed may lose what it has not written yet, as documented"
+)
+
 #: How long after a verdict the history has it, in seconds.
 RECORDED_S: Final = 5.0
 
@@ -197,16 +201,20 @@ class HistoryAgrees(Invariant):
     """The history says of each vote and notice what was answered."""
 
     name = "history-agrees"
-    excuses = (_AGENT_AWAY,)
+    excuses = (_AGENT_AWAY, _HOST_DIED)
 
     def prepare(self) -> None:
         """Creates what is remembered."""
+        #: The hosts that operators asked, by request.
+        self._hosts: dict[str, str] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._recorded: defaultdict[str, list[Recorded]] = defaultdict(list)
 
     def see(self, observation: Observation) -> None:
         """Compares lines of the history with verdicts, whichever comes first."""
         match observation:
+            case Asked(request=request, owner=Owner.OPERATOR, instance=instance):
+                self._hosts[request] = self.truth.host_of.get(instance, "")
             case Verdict(request=request) if request not in self._verdicts:
                 self._verdicts[request] = observation
                 for line in self._recorded[request]:
@@ -230,7 +238,13 @@ class HistoryAgrees(Invariant):
     def _missing(self, verdict: Verdict) -> None:
         if self._recorded[verdict.request]:
             return
-        away = self.truth.held_since(self.truth.now_s - RECORDED_S, AGENT, *_AGENT)
-        self.judge(f"{verdict.request}: the history has nothing about it", (_AGENT_AWAY, away))
+        process = self._hosts.get(verdict.request, AGENT)
+        away = self.truth.held_since(self.truth.now_s - RECORDED_S, process, *_AGENT)
+        died = process != AGENT and self.truth.started_s.get(process, 0.0) > verdict.at_s
+        self.judge(
+            f"{verdict.request}: the history has nothing about it",
+            (_AGENT_AWAY, away),
+            (_HOST_DIED, died),
+        )
         if away:
             self._look_again(verdict)

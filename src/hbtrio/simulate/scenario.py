@@ -1,0 +1,35 @@
+"""Short courses of events in which everything that can happen between two steps is tried."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+#: When the course of events begins, in seconds; by then all heartbeat.
+SCENARIO_S: Final = 20.0
+
+
+class Scenario(StrEnum):
+    """What happens, to the first instance and nobody else."""
+
+    #: The VIM asks for a vote, which the VM rejects.
+    VOTE = "vote"
+    #: An operator reboots the VM, which agrees, at a host without an agent.
+    ACT = "act"
+    #: The VIM migrates the VM, which agrees, to the other host.
+    MIGRATE = "migrate"
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether the hosts are linked to an agent."""
+        return self is not Scenario.ACT
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts it needs."""
+        return 2 if self is Scenario.MIGRATE else 1
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the VM rejects what it is asked."""
+        return self is Scenario.VOTE
