@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import time
 import types
 import weakref
 from collections import Counter
@@ -96,33 +95,20 @@ def test_a_simulation_freezes_nothing() -> None:
     assert gc.get_freeze_count() == 0
 
 
-async def test_with_many_channels_no_full_collection_is_long() -> None:
-    took: list[float] = []
-    began = 0.0
-
-    def note(phase: str, info: dict[str, int]) -> None:
-        nonlocal began
-        if phase == "start":
-            began = time.thread_time()
-        elif info["generation"] == 2:
-            took.append(time.thread_time() - began)
-
+async def test_with_many_channels_a_full_collection_scans_few_of_their_objects() -> None:
     async with open_socket_guests() as (host, guests):
         guests.appear(0, 2500)
         await guests.all_heartbeating(host, 2500)
         # The interpreter puts a full one off while there is much else on the heap.
         gc.collect()
         assert host.heap.freezes > 0
-        gc.callbacks.append(note)
-        try:
-            for _ in range(3):
-                guests.answer()
-                await trio.sleep(0.01)
-                gc.collect()
-        finally:
-            gc.callbacks.remove(note)
-    # The first one may still have many channels to scan, of which it then rids the others.
-    assert min(took) < 0.02, took  # all 2500 take 0.1 s
+        for _ in range(3):
+            guests.answer()
+            await trio.sleep(0.01)
+            gc.collect()
+        scanned = len(gc.get_objects())
+        print(f"{scanned} of {scanned + gc.get_freeze_count()} objects are scanned")
+        assert scanned < gc.get_freeze_count() / 5
 
 
 # -- what an ended channel leaves behind ----------------------------------------------------

@@ -12,6 +12,7 @@ from hbtrio.simulate.observations import (
     Observation,
     Over,
     Owner,
+    Placed,
     ProcessStarted,
     Recorded,
     RejectArrived,
@@ -22,6 +23,7 @@ from support.judged import FINE, VIOLATED, asked, during, judged
 C = Condition
 ASKED = asked(40, 50)
 BY_OPERATOR = asked(40, 50, owner=Owner.OPERATOR)
+PLACED = Placed(1, "vm0", "compute-0")
 
 
 def verdict(at_s: float, result: str = "accept", request: str = "r1") -> Verdict:
@@ -160,6 +162,11 @@ def line(at_s: float, result: str = "accept") -> Recorded:
         ([verdict(50), *during(51, 58, C.DOWN, "agent"), line(59)], "agent-away"),
         ([verdict(50), *during(51, 58, C.DOWN, "agent")], VIOLATED),
         ([*during(51, 52, C.DOWN, "compute-0"), verdict(53)], VIOLATED),
+        ([PLACED, BY_OPERATOR, verdict(45), ProcessStarted(46, "compute-0")], "host-died"),
+        ([PLACED, BY_OPERATOR, ProcessStarted(44, "compute-0"), verdict(45)], VIOLATED),
+        ([PLACED, BY_OPERATOR, verdict(45), ProcessStarted(46, "compute-1")], VIOLATED),
+        ([PLACED, ASKED, verdict(45), ProcessStarted(46, "agent")], VIOLATED),
+        ([PLACED, ASKED, verdict(45), ProcessStarted(46, "compute-0")], VIOLATED),
     ],
 )
 def test_the_history_agrees(stream: list[Observation], outcome: str) -> None:
