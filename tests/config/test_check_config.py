@@ -193,6 +193,22 @@ def test_all_files_are_checked_and_all_faults_told(
     assert capsys.readouterr().out == f"{sound}: correct (host)\n"
 
 
+@pytest.mark.parametrize("kind", ["host", "agent"])
+def test_it_prints_the_groups(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / f"{kind}.toml"
+    file.write_text(
+        '[groups.db]\nmembers = ["db-*", "x"]\nmax_unavailable = 1\n'
+        '[groups.web]\nmembers = ["w"]\nmin_available = "66%"\n'
+    )
+    assert check(file) == ExitStatus.DONE
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        '  groups.db: max_unavailable = 1, members = ["db-*", "x"]',
+        '  groups.web: min_available = "66%", members = ["w"]',
+    ]
+
+
 def test_it_prints_what_is_set_for_some_instances(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 from hbtrio.config.agent import AgentConfig
+from hbtrio.config.groups import GroupSettings
 from hbtrio.config.guest import GuestConfig, load_guest_config
 from hbtrio.config.host import HostConfig
 from hbtrio.config.instances import InstanceSettings
@@ -128,6 +129,40 @@ def test_the_docs_have_a_row_for_every_key_of_an_instance() -> None:
         for field, setting in INSTANCE_FIELDS
     ]
     rows = rows_under("## Host: host.toml", '### [instances."GLOB"]')
+    assert [row[: len(start)] for row, start in zip(rows, expected, strict=True)] == expected
+
+
+GROUP_FIELDS = [
+    (field, setting)
+    for field in attrs.fields(GroupSettings)
+    if (setting := setting_of(field)) is not None
+]
+
+
+@pytest.mark.parametrize("daemon", FILES)
+def test_the_default_file_has_a_sample_of_every_key_of_a_group(daemon: str) -> None:
+    text = FILES[daemon][0].read_text().partition("\n#   [groups.db]\n")[2]
+    sample = text.partition("\n\n")[0]
+    for field, setting in GROUP_FIELDS:
+        comment, found, _ = f"\n{sample}".partition(f"\n#   {field.name} = ")
+        assert found
+        comment = comment.rpartition("\n#   ")[2].replace("\n# ", " ")
+        assert f"{setting.span} {setting.unit}".rstrip() in comment
+    keys = "\n".join(re.findall("^#   (.*)$", sample, re.MULTILINE))
+    keys = "\n".join(line for line in keys.splitlines() if not line.startswith("min_available"))
+    cls: type[HostConfig | AgentConfig] = HostConfig if daemon == "host" else AgentConfig
+    groups = parse_toml(f"[groups.db]\n{keys}\n", cls, "sample").groups
+    assert groups["db"] == GroupSettings(members=("db-*",), max_unavailable=1)
+
+
+@pytest.mark.parametrize("daemon", FILES)
+def test_the_docs_have_a_row_for_every_key_of_a_group(daemon: str) -> None:
+    expected = []
+    for field, setting in GROUP_FIELDS:
+        default = "none" if field.default in (None, attrs.NOTHING) else f"`{field.default:g}`"
+        row = f"| `{field.name}` | {default} | {setting.unit} | {setting.span} | "
+        expected.append(row.replace("  ", " "))
+    rows = rows_under(FILES[daemon][1], "### [groups.NAME]")
     assert [row[: len(start)] for row, start in zip(rows, expected, strict=True)] == expected
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from hbtrio.config.expansion import expand
 from hbtrio.config.host import (
     ActionCommands,
     BrakeSettings,
@@ -16,7 +17,6 @@ from hbtrio.config.host import (
     HeartbeatSettings,
     HostConfig,
     LimitSettings,
-    expand,
 )
 from hbtrio.config.settings import number, table
 from hbtrio.config.toml import load_toml, parse_toml, structure

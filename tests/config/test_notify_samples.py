@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 import trio
 
-from hbtrio.config.host import expand
+from hbtrio.config.expansion import expand
 from support.webhook_receiver import Receiver, webhook_receiver
 
 SAMPLES: Final = Path(__file__).parents[2] / "config/notify"

@@ -20,8 +20,9 @@ from hbtrio.cli.ctl.names import bracketed
 from hbtrio.cli.ctl.times import clock, moment, stamp
 from hbtrio.client.address import Address
 from hbtrio.config.agent import AgentConfig
+from hbtrio.config.expansion import expand
 from hbtrio.config.guest import parse_guest_config
-from hbtrio.config.host import GivenCommand, HostConfig, expand
+from hbtrio.config.host import GivenCommand, HostConfig
 from hbtrio.config.toml import parse_toml
 from hbtrio.errors import ConfigError, UserError
 from hbtrio.net.endpoints import Endpoint

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import trio
 
-from hbtrio.config.host import expand
+from hbtrio.config.expansion import expand
 from hbtrio.nursery.notify_command import NotifyCommand
 from hbtrio.wire.alert import Alert, Severity, Told, Undelivered
 from support.fake_processes import HANGS, FakeProcesses, FakeRun

@@ -1,6 +1,7 @@
 """Checks configuration files and reports all faults of all at once; status 2 if there are any.
 
-Of a host's file it prints what is set for some instances: who is watched, and who is acted upon.
+Of a host's file it prints what is set for some instances: who is watched, and who is acted upon. Of
+a host's or an agent's it prints the groups.
 The files that a file names, such as certificates and tokens, are not opened: they may be on another
 machine.
 """
@@ -12,13 +13,14 @@ import contextlib
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, Final
 
 import attrs
 
 from hbtrio.cli.extras import Need, require
 from hbtrio.config.agent import AgentConfig
+from hbtrio.config.groups import GroupSettings
 from hbtrio.config.guest import GuestConfig, parse_guest_config
 from hbtrio.config.host import HostConfig
 from hbtrio.config.instances import KEYS
@@ -100,8 +102,12 @@ def run(options: argparse.Namespace) -> int:
             refused.append(error)
         else:
             write_out(f"{printable(_name(path))}: correct ({kind.name})\n")
+            lines: list[str] = []
             if isinstance(config, HostConfig):
-                write_out("".join(f"  {line}\n" for line in _set_for_some(config)))
+                lines += _set_for_some(config)
+            if isinstance(config, HostConfig | AgentConfig):
+                lines += _groups(config.groups)
+            write_out("".join(f"  {line}\n" for line in lines))
     if refused:
         raise ConfigError([fault for one in refused for fault in one.faults], refused[0].status)
     return ExitStatus.DONE
@@ -116,6 +122,15 @@ def _set_for_some(config: HostConfig) -> Iterator[str]:
         ]
         glob = printable(json.dumps(key, ensure_ascii=False))
         yield f"instances {glob}: {', '.join(words) or 'as all'}"
+
+
+def _groups(groups: Mapping[str, GroupSettings]) -> Iterator[str]:
+    """Yields each ``[groups.NAME]``, in the order of the file."""
+    for name, group in groups.items():
+        limit = "max_unavailable" if group.min_available is None else "min_available"
+        value = json.dumps(getattr(group, limit))
+        members = printable(json.dumps(group.members, ensure_ascii=False))
+        yield f"groups.{name}: {limit} = {value}, members = {members}"
 
 
 def _name(path: str) -> str:

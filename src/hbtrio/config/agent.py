@@ -6,12 +6,13 @@ listens on the loopback, as deployed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 import attrs
 
 from hbtrio.config.endpoints import clash, is_local, listen_at, tls_of_an_api
+from hbtrio.config.groups import GroupSettings, group_tables
 from hbtrio.config.host import BrakeSettings, LogFormat, LogLevel, LogTarget
 from hbtrio.config.notify import NotifySettings
 from hbtrio.config.rules import Rule, Ruled
@@ -145,6 +146,7 @@ class AgentConfig(Ruled):
     operator: OperatorSettings = table(OperatorSettings)
     store: StoreSettings = table(StoreSettings)
     brake: BrakeSettings = table(BrakeSettings)
+    groups: Mapping[str, GroupSettings] = group_tables()
     notify: NotifySettings = table(NotifySettings)
 
     rules: ClassVar = (_apart("vim", "link"), _apart("vim", "operator"), _apart("link", "operator"))

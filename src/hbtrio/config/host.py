@@ -8,12 +8,13 @@ the memory of the others.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Final, Literal
 
 import attrs
 
 from hbtrio.config.endpoints import connect_to, is_local
+from hbtrio.config.groups import GroupSettings, group_tables, names_needed
 from hbtrio.config.instances import (
     InstancePolicy,
     InstanceRules,
@@ -25,7 +26,6 @@ from hbtrio.config.notify import NotifySettings
 from hbtrio.config.observe import ObserveSettings
 from hbtrio.config.rules import Ruled
 from hbtrio.config.settings import (
-    PLACEHOLDER,
     SOCKET_PATH_BYTES,
     choice,
     command,
@@ -39,7 +39,6 @@ from hbtrio.config.settings import (
     word,
 )
 from hbtrio.config.source import Fault, shown
-from hbtrio.text import as_argument
 from hbtrio.wire.vocabulary import ActionName
 
 #: Where the packages install the file.
@@ -272,6 +271,7 @@ class HostConfig(Ruled):
     instances: Mapping[str, InstanceSettings] = tables(
         glob_faults, "names or uuids, with or without wildcards"
     )
+    groups: Mapping[str, GroupSettings] = group_tables()
     corrective_commands: CorrectiveCommands = table(CorrectiveCommands, key="corrective-commands")
     corrective: CorrectiveSettings = table(CorrectiveSettings)
     brake: BrakeSettings = table(BrakeSettings)
@@ -300,12 +300,12 @@ class HostConfig(Ruled):
 
     def _names_known(self) -> Iterator[str]:
         if self.libvirt.enabled == "off":
+            why = "libvirt knows the names, but [libvirt] enabled is off; use a uuid"
             for key in filter(needs_name, self.instances):
-                yield Fault(
-                    f"instances: {shown(key)}: libvirt knows the names, but [libvirt] enabled is "
-                    "off; use a uuid",
-                    ("instances", key),
-                )
+                yield Fault(f"instances: {shown(key)}: {why}", ("instances", key))
+            for group, index, entry in names_needed(self.groups):
+                place = ("groups", group, "members", index)
+                yield Fault(f"groups.{group}: {shown(entry)}: {why}", place)
 
     rules: ClassVar = (_channels_in_reach, _names_known)
 
@@ -323,20 +323,3 @@ class HostConfig(Ruled):
             restart_max_s=self.limits.restart_max_s,
         )
         return InstanceRules(self.instances, default, reads_metadata=self.libvirt.metadata)
-
-
-def expand(argv: Sequence[str], **values: str) -> list[str]:
-    """Replace a command's placeholders by values.
-
-    Each argument stays one argument, and placeholders within a value are not replaced: a reason
-    ``{uuid}; rm -rf /`` is passed on as it is, but printable and never beginning with ``-``, see
-    :func:`hbtrio.text.as_argument`.
-
-    Raises:
-        KeyError: a placeholder has no value; :class:`HostConfig` refuses such commands.
-    """
-    safe = {name: as_argument(value) for name, value in values.items()}
-    return [
-        PLACEHOLDER.sub(lambda match: f"{{{match[1]}}}" if match[1] else safe[match[2]], item)
-        for item in argv
-    ]

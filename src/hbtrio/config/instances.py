@@ -62,19 +62,25 @@ def is_uuid(key: str) -> bool:
     return _UUID.fullmatch(key) is not None
 
 
+def glob_fault(glob: str) -> str:
+    """Returns what is wrong with a name or uuid, with or without wildcards; "" if nothing is."""
+    if not glob:
+        return '"": must be a name or uuid, with or without wildcards'
+    if len(glob) > _GLOB_CHARS:
+        return f"{shown(glob)}: must be at most {_GLOB_CHARS} characters long"
+    if any(unfit(glob)):
+        return f"{shown(glob)}: must not contain control characters"
+    if _has_open_set(glob):
+        return f"{shown(glob)}: is no glob: a [ without its ]; write [[] for the character"
+    return ""
+
+
 def glob_faults(tables: Mapping[str, object]) -> Iterator[str]:
     """Yields the faults of the keys of all tables."""
     uuids: set[str] = set()
     for key in tables:
-        if not key:
-            yield Fault('"": must be a name or uuid, with or without wildcards', key)
-        elif len(key) > _GLOB_CHARS:
-            yield Fault(f"{shown(key)}: must be at most {_GLOB_CHARS} characters long", key)
-        elif any(unfit(key)):
-            yield Fault(f"{shown(key)}: must not contain control characters", key)
-        elif _has_open_set(key):
-            fault = "is no glob: a [ without its ]; write [[] for the character"
-            yield Fault(f"{shown(key)}: {fault}", key)
+        if fault := glob_fault(key):
+            yield Fault(fault, key)
         elif is_uuid(key):
             if key.lower() in uuids:
                 yield Fault(f"{shown(key)}: is the same uuid as another", key)

@@ -112,6 +112,24 @@ def flag(default: bool | None, *, key: str = "") -> Any:  # noqa: FBT001
     return checked_field(default, check, "true or false", key=key)
 
 
+#: A number of things, or a share of all of them in percent: ``"33%"``.
+NumberOrShare = int | str | None
+
+_SHARE: Final = re.compile(r"(100|[1-9]?[0-9])%", re.ASCII)
+
+
+def number_or_share(high: int, unit: str) -> Any:
+    """Declare a whole number from 0 to ``high``, or a share such as "33%"; none is set."""
+    span = f'0 to {high}, or "0%" to "100%"'
+
+    def check(value: int | str) -> Iterator[str]:
+        fits = 0 <= value <= high if isinstance(value, int) else _SHARE.fullmatch(value)
+        if not fits:
+            yield f"must be {span}, got {shown(value)}"
+
+    return checked_field(None, check, span, unit)
+
+
 def path(
     default: str | None, *, instead: Collection[str] = (), socket: bool = False, key: str = ""
 ) -> Any:

@@ -26,7 +26,7 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from hbtrio.config.rules import BrokenRulesError, SoundKeys, broken_rules
-from hbtrio.config.settings import Setting, key_of, setting_of
+from hbtrio.config.settings import NumberOrShare, Setting, key_of, setting_of
 from hbtrio.config.source import MAX_FAULTS, Fault, config_error, read_source, shown, unknown_key
 from hbtrio.config.toml_lines import Place, find_places
 from hbtrio.errors import ConfigError
@@ -72,8 +72,8 @@ def load_toml(path: str | os.PathLike[str], cls: type[T], *, missing_ok: bool = 
             for a path that a user gave.
         cls: an attrs class, with or without :mod:`hbtrio.config.rules`. Its fields are declared
             with :mod:`hbtrio.config.settings` and have the types ``str``, ``int``, ``float``,
-            ``bool``, ``Literal`` of strings, ``tuple[str, ...]``, another such class or a
-            ``Mapping`` from keys to one.
+            ``bool``, ``Literal`` of strings, ``tuple[str, ...]``, ``NumberOrShare``, another such
+            class or a ``Mapping`` from keys to one.
 
     Raises:
         ConfigError: the file is missing, can't be read, is not UTF-8 or is over 64 KiB; it is not
@@ -179,6 +179,13 @@ def _strict(expected: type, words: str) -> Callable[[Any, Any], Any]:
         return value
 
     return hook
+
+
+def _number_or_share(value: Any, _type: Any) -> int | str:
+    if type(value) not in (int, str):
+        raise _ValueRefused(f'must be a whole number, or a share such as "33%", got {shown(value)}')
+    number_or_share: int | str = value
+    return number_or_share
 
 
 def _fraction(value: Any, _type: Any) -> float:
@@ -308,6 +315,7 @@ def _new_converter() -> cattrs.Converter:
     converter.register_structure_hook(float, _fraction)
     converter.register_structure_hook_func(_is_literal, _strict(str, "a string"))
     converter.register_structure_hook_func(lambda type_: type_ == tuple[str, ...], _texts)
+    converter.register_structure_hook_func(lambda type_: type_ == NumberOrShare, _number_or_share)
     return converter
 
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from functools import partial
 
-from hbtrio.config.host import expand
+from hbtrio.config.expansion import expand
 from hbtrio.config.notify import NotifySettings
 from hbtrio.net.tls_files import client_files, token_files
 from hbtrio.net.webhook import Webhook

@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from hbtrio.config.host import expand
+from hbtrio.config.expansion import expand
 from hbtrio.fsm.action import (
     Action,
     ActionState,

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from hbtrio.config.host import expand
+from hbtrio.config.expansion import expand
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.correction_tools import CorrectionTools
 from hbtrio.nursery.host.reports import ReportKind
