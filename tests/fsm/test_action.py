@@ -242,3 +242,27 @@ def test_what_was_not_begun_in_time_is_not_resumed(state: str, noticed: bool, st
     action = Action(ActionName.REBOOT)
     step = action.resume(ActionState(state), noticed=noticed, in_time=False)
     assert walked(action, step) == steps
+
+
+@pytest.mark.parametrize("name", [name for name in ActionName if "vote" in SUCCEEDS[name]])
+def test_called_off_before_its_command_it_ends_and_who_was_told_is_told_of_the_end(
+    name: ActionName,
+) -> None:
+    end_notice = FAILS[name].rpartition("perform ")[2]
+
+    def at(told: str) -> Action:
+        action = Action(name)
+        action.start()
+        for one in told.split():
+            TOLD[one](action)
+        return action
+
+    for told in ("", "voted"):
+        assert at(told).called_off() == Finish()
+    noticed = at("voted noticed")
+    assert walked(noticed, noticed.called_off()) == end_notice
+    unsent = at("voted")
+    unsent.noticed(sent=False)
+    assert walked(unsent, unsent.called_off()) == "failed"
+    with pytest.raises(IllegalEvent):
+        at("voted noticed performed").called_off()

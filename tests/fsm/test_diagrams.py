@@ -83,6 +83,7 @@ def test_the_sections_stand_in_the_order_of_the_tables() -> None:
         "Presence of a guest",
         "Ballot",
         "Action",
+        "An instance in a drain",
         "Ownership",
         "Correction",
         "Application",

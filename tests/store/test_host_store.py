@@ -14,9 +14,12 @@ import pytest
 
 from hbtrio.errors import ExitStatus, UserError
 from hbtrio.fsm.action import ActionState
+from hbtrio.fsm.drain import DrainItem, DrainPhase, DrainRules, OnReject
+from hbtrio.fsm.drain_table import DrainState
 from hbtrio.policy.profile import Profile
-from hbtrio.store import host_rows
+from hbtrio.store import drain_rows, host_rows
 from hbtrio.store.database import open_database
+from hbtrio.store.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.store.host_records import (
     ActionRecord,
     CorrectiveRun,
@@ -63,6 +66,28 @@ ACTION = ActionRecord(
     begun_at=T0.timestamp(),
     boot_id="boot-1",
     domain_id=7,
+    drain="d1",
+)
+DRAIN = DrainRecord(
+    id="d1",
+    action=ActionName.STOP,
+    command=("virsh", "shutdown", "{uuid}"),
+    rules=DrainRules(parallel=3, retry_for_s=60.5, on_reject=OnReject.FORCE),
+    ignore_hold=True,
+    who="operator uid 0",
+    begun_at=T0.timestamp(),
+    boot_id="boot-1",
+)
+PLACES = (
+    DrainPlace(
+        drain="d1",
+        position=0,
+        name="vm-1",
+        hostname="compute-0",
+        answer="reject: a backup runs",
+        item=DrainItem(B, DrainState.REJECTED, "a backup runs", 100.5, 130.5),
+    ),
+    DrainPlace(drain="d1", position=1, item=DrainItem(A, ask_at=0.0)),
 )
 
 
@@ -101,6 +126,27 @@ async def test_a_later_state_replaces_the_earlier(path: str, clock: Clock) -> No
         assert told == [history("done"), history()]
         await store.keep(Changes(released=(("brake", ""),), forgotten=(A,)))
         assert await store.recall() == Recollection()
+
+
+async def test_a_drain_is_recalled_as_it_was_stored_last(path: str, clock: Clock) -> None:
+    async with HostStore.open(path, clock) as store:
+        await store.put_drain(StoredDrain(DRAIN, PLACES))
+        assert (await store.recall()).drains == (StoredDrain(DRAIN, PLACES),)
+        over = attrs.evolve(DRAIN, phase=DrainPhase.CANCELLED, reason="by uid 0", ended_at=9.0)
+        done = attrs.evolve(PLACES[0], item=DrainItem(B, DrainState.DONE, ask_at=0.0))
+        await store.keep(Changes(drains=(over,), drain_places=(done,)))
+        assert (await store.recall()).drains == (StoredDrain(over, (done, PLACES[1])),)
+
+
+async def test_the_last_drains_are_kept(path: str, clock: Clock) -> None:
+    async with HostStore.open(path, clock) as store:
+        for number in range(drain_rows.KEPT + 2):
+            record = attrs.evolve(DRAIN, id=f"d{number}", begun_at=float(number))
+            place = attrs.evolve(PLACES[1], drain=record.id)
+            await store.put_drain(StoredDrain(record, (place,)))
+        kept = (await store.recall()).drains
+        assert [one.record.id for one in kept] == [f"d{n}" for n in range(2, drain_rows.KEPT + 2)]
+        assert all(len(one.places) == 1 for one in kept)
 
 
 async def test_corrective_commands_count_for_an_hour(path: str, clock: Clock) -> None:
@@ -210,11 +256,12 @@ async def test_a_backup_of_a_file_in_use_can_be_opened(
 
 
 def test_a_newer_file_is_refused(path: str) -> None:
+    newest = len(HOST_SCHEMA.migrations)
     newer = attrs.evolve(
         HOST_SCHEMA, migrations=(*HOST_SCHEMA.migrations, ("CREATE TABLE more (x)",))
     )
     open_database(path, newer).close()
-    with pytest.raises(UserError, match="schema version 2 is newer than 1"):
+    with pytest.raises(UserError, match=f"schema version {newest + 1} is newer than {newest}"):
         open_database(path, HOST_SCHEMA)
 
 

@@ -161,7 +161,7 @@ async def serve_host(config: HostConfig, file: str, world: HostWorld) -> None:
                 hang_up = partial(_hang_up, world.events, file, nursery)
                 await until_term(signals, hang_up)
                 manager.stopping()
-                await host.drain.run(config.stop_grace_s, partial(until_term, signals, hang_up))
+                await host.stopping.run(config.stop_grace_s, partial(until_term, signals, hang_up))
                 _log.info("stopping")
                 stop_collecting()
                 nursery.cancel_scope.cancel()

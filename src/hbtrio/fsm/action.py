@@ -59,6 +59,8 @@ class ActionEvent(Enum):
     FAILED_THEN_NOTICE = "the command failed, an end notice follows"
     EXPIRED = "the first step came too late"
     LAPSED_THEN_NOTICE = "the host was away for too long, an end notice follows"
+    CALLED_OFF = "called off before the command, nothing follows"
+    CALLED_OFF_THEN_NOTICE = "called off before the command, an end notice follows"
     BACK = "the VM is back or its RESTART window is over"
     BACK_THEN_NOTICE = "the same, and a post-notice follows"
     DOWN = "the VM is down or frozen"
@@ -74,13 +76,21 @@ _ROWS: dict[ActionState, dict[ActionEvent, ActionState]] = {
         _E.NOTICE_DUE: _S.PREPARING,
         _E.PERFORM_DUE: _S.PERFORMING,
         _E.EXPIRED: _S.FAILED,
+        _E.CALLED_OFF: _S.FAILED,
     },
     # The first step may have to wait for a vote or notice that is open on the instance.
-    _S.VOTING: {_E.ACCEPTED: _S.PREPARING, _E.REJECTED: _S.REJECTED, _E.EXPIRED: _S.FAILED},
+    _S.VOTING: {
+        _E.ACCEPTED: _S.PREPARING,
+        _E.REJECTED: _S.REJECTED,
+        _E.EXPIRED: _S.FAILED,
+        _E.CALLED_OFF: _S.FAILED,
+    },
     _S.PREPARING: {
         _E.NOTICED: _S.PERFORMING,
         _E.EXPIRED: _S.FAILED,
         _E.LAPSED_THEN_NOTICE: _S.FINISHING_FAILED,
+        _E.CALLED_OFF: _S.FAILED,
+        _E.CALLED_OFF_THEN_NOTICE: _S.FINISHING_FAILED,
     },
     _S.PERFORMING: {
         _E.PERFORMED_GOES_DOWN: _S.GOING_DOWN,
@@ -89,6 +99,8 @@ _ROWS: dict[ActionState, dict[ActionEvent, ActionState]] = {
         _E.FAILED: _S.FAILED,
         _E.FAILED_THEN_NOTICE: _S.FINISHING_FAILED,
         _E.EXPIRED: _S.FAILED,
+        _E.CALLED_OFF: _S.FAILED,
+        _E.CALLED_OFF_THEN_NOTICE: _S.FINISHING_FAILED,
     },
     _S.AWAITING: {
         _E.BACK: _S.DONE,
@@ -241,6 +253,11 @@ class Action:
     def expired(self) -> Step:
         """Ends an action whose first step came too late: nothing was sent or run."""
         return self._step(ActionEvent.EXPIRED)
+
+    def called_off(self) -> Step:
+        """Ends an action before its command begins; whoever was notified is told of the end."""
+        noticed = self._noticed and self._rule.cancelled is not None
+        return self._step(ActionEvent.CALLED_OFF_THEN_NOTICE if noticed else ActionEvent.CALLED_OFF)
 
     def voted(self, *, rejected: bool) -> Step:
         """Takes the result of the vote and returns the next step."""

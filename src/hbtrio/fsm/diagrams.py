@@ -20,6 +20,7 @@ from hbtrio.fsm.application_table import APPLICATION_TABLE, ApplicationEvent, Ap
 from hbtrio.fsm.ballot import BALLOT_TABLE, BallotEvent, BallotState
 from hbtrio.fsm.correction import CORRECTION_TABLE
 from hbtrio.fsm.delivery import DELIVERY_TABLE, DeliveryEvent, OutboxState
+from hbtrio.fsm.drain_table import DRAIN_TABLE
 from hbtrio.fsm.fleet_round import FLEET_ROUND_TABLE
 from hbtrio.fsm.guest_session import SESSION_TABLE, SessionEvent, SessionState
 from hbtrio.fsm.heartbeat.presence import PRESENCE_TABLE
@@ -38,6 +39,7 @@ TABLES: Final[tuple[Table[Any, Any], ...]] = (
     PRESENCE_TABLE,
     BALLOT_TABLE,
     ACTION_FSM,
+    DRAIN_TABLE,
     OWNERSHIP_TABLE,
     CORRECTION_TABLE,
     APPLICATION_TABLE,

@@ -7,6 +7,7 @@ import math
 import attrs
 
 from hbtrio.policy.profile import Profile
+from hbtrio.store.drain_records import StoredDrain
 from hbtrio.wire.vocabulary import ActionName, CorrectiveAction
 
 
@@ -98,6 +99,7 @@ class ActionRecord:
         begun_at: when it began, in seconds since the epoch.
         boot_id: the machine's boot in which this was so.
         domain_id: libvirt's id of the domain when the step began; -1 if it is unknown or shut off.
+        drain: the drain that it is part of, or "".
     """
 
     id: str
@@ -113,6 +115,7 @@ class ActionRecord:
     begun_at: float
     boot_id: str
     domain_id: int = -1
+    drain: str = ""
 
     def left_s(self, now: Moment) -> float:
         """Returns the seconds until the step is over; negative after that."""
@@ -152,3 +155,4 @@ class Recollection:
     actions: tuple[ActionRecord, ...] = ()
     corrective_runs: tuple[CorrectiveRun, ...] = ()
     holds: tuple[HoldRecord, ...] = ()
+    drains: tuple[StoredDrain, ...] = ()

@@ -32,7 +32,7 @@ _INSTANCE: Final = (
 )
 _ACTION: Final = (
     "id, uuid, name, command, force, who, step, step_deadline_boot, announced, reason, begun_at,"
-    " boot_id, domain_id"
+    " boot_id, domain_id, drain"
 )
 
 
@@ -93,7 +93,7 @@ def put_action(db: sqlite3.Connection, action: ActionRecord) -> None:
     """Stores an action and its step."""
     db.execute(
         f"INSERT OR REPLACE INTO actions ({_ACTION})"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             action.id,
             action.uuid,
@@ -108,6 +108,7 @@ def put_action(db: sqlite3.Connection, action: ActionRecord) -> None:
             action.begun_at,
             action.boot_id,
             action.domain_id,
+            action.drain,
         ),
     )
 
@@ -125,7 +126,7 @@ def actions(db: sqlite3.Connection) -> tuple[ActionRecord, ...]:
 
 def _action(row: tuple[Any, ...]) -> ActionRecord:
     id_, uuid, name, command, force, who, step, deadline, announced, reason, begun_at = row[:11]
-    boot_id, domain_id = row[11:]
+    boot_id, domain_id, drain = row[11:]
     return ActionRecord(
         id=id_,
         uuid=uuid,
@@ -140,6 +141,7 @@ def _action(row: tuple[Any, ...]) -> ActionRecord:
         begun_at=begun_at,
         boot_id=boot_id,
         domain_id=domain_id,
+        drain=drain,
     )
 
 

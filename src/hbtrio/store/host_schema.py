@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hbtrio.store import drain_rows
 from hbtrio.store.migration import Schema
 
 HOST_SCHEMA: Final = Schema(
@@ -92,6 +93,11 @@ HOST_SCHEMA: Final = Schema(
             "CREATE INDEX history_kept ON history (kept_at)",
             "CREATE INDEX history_uuid ON history (uuid, id)",
             "CREATE INDEX history_command ON history (command_id) WHERE command_id <> ''",
+        ),
+        (
+            # The drain that the action is part of, or "".
+            "ALTER TABLE actions ADD COLUMN drain TEXT NOT NULL DEFAULT ''",
+            *drain_rows.TABLES,
         ),
     ),
 )

@@ -14,8 +14,9 @@ from typing import Final
 
 import attrs
 
-from hbtrio.store import history, host_rows
+from hbtrio.store import drain_rows, history, host_rows
 from hbtrio.store.daemon_store import PAGE, DaemonStore
+from hbtrio.store.drain_records import DrainPlace, DrainRecord, StoredDrain
 from hbtrio.store.host_records import (
     ActionRecord,
     CorrectiveRun,
@@ -42,6 +43,8 @@ class Changes:
         held: holds that have begun or changed.
         released: kind and uuid of holds that are over.
         history: entries of the history, in order.
+        drains: drains that have changed.
+        drain_places: instances of drains that have changed.
         ended: ids of actions that have ended, and their outcomes, which come last in the history.
     """
 
@@ -53,6 +56,8 @@ class Changes:
     released: tuple[tuple[str, str], ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     ended: tuple[tuple[str, HistoryEntry], ...] = ()
+    drains: tuple[DrainRecord, ...] = ()
+    drain_places: tuple[DrainPlace, ...] = ()
 
 
 class HostStore(DaemonStore):
@@ -78,6 +83,7 @@ class HostStore(DaemonStore):
                 host_rows.actions(db),
                 host_rows.corrective_runs(db),
                 host_rows.holds(db),
+                drain_rows.drains(db),
             )
 
         return await self._worker.run(work)
@@ -96,6 +102,8 @@ class HostStore(DaemonStore):
                 host_rows.release_hold(db, kind, uuid)
             for hold in changes.held:
                 host_rows.put_hold(db, hold)
+            drain_rows.put_drains(db, changes.drains)
+            drain_rows.put_places(db, changes.drain_places)
             for entry in changes.history:
                 history.record(db, entry, now)
             for id_, outcome in changes.ended:
@@ -107,6 +115,15 @@ class HostStore(DaemonStore):
     async def put_action(self, action: ActionRecord) -> None:
         """Stores an action and the step it is at, in place of its last step."""
         await self._worker.run(lambda db: host_rows.put_action(db, action))
+
+    async def put_drain(self, drain: StoredDrain) -> None:
+        """Stores a drain that begins, with its instances."""
+
+        def work(db: sqlite3.Connection) -> None:
+            drain_rows.put_drains(db, [drain.record])
+            drain_rows.put_places(db, drain.places)
+
+        await self._worker.run(work)
 
     async def prune(self, older_than: datetime, limit: int = PAGE) -> int:
         """Removes history that is too old or beyond ``HISTORY`` entries, up to twice ``limit``.

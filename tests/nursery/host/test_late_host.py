@@ -263,7 +263,7 @@ def test_a_reject_in_the_channel_beats_the_end_of_the_host(stall_s: float, flood
             guest.peer.send_bytes(flood, cut=4096)
             guest.answer_vote(guest.asked, Reply(VoteResult.REJECT, "busy"))
             clock.jump(stall_s)
-            await world.host.drain.run(60.0, trio.sleep_forever)
+            await world.host.stopping.run(60.0, trio.sleep_forever)
             return vote.outcome and vote.outcome.result
 
     assert in_every_order(scenario) == [VoteResult.REJECT] * ORDERS

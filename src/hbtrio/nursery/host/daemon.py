@@ -36,9 +36,7 @@ from hbtrio.nursery.host.channel_setup import ChannelSetup, heartbeat_rules, rea
 from hbtrio.nursery.host.correction_tools import HeartbeatingCount
 from hbtrio.nursery.host.corrective import Corrective
 from hbtrio.nursery.host.counts import HostCounts
-from hbtrio.nursery.host.discovery import NamePattern, discover
 from hbtrio.nursery.host.domains import Domains
-from hbtrio.nursery.host.drain import Drain
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsSink
 from hbtrio.nursery.host.link_status import LinkStatus
@@ -50,6 +48,7 @@ from hbtrio.nursery.host.remembering import Remembering
 from hbtrio.nursery.host.reporting import ReportingSwitch
 from hbtrio.nursery.host.round import Round
 from hbtrio.nursery.host.sightings import Sightings
+from hbtrio.nursery.host.stopping import Stopping
 from hbtrio.nursery.host.watched import WatchedInstances
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.supervisor import Supervisor
@@ -165,7 +164,7 @@ class Host:
             self.owners,
             self.corrective.take_over,
         )
-        self.drain = Drain(self._action_runs, self.corrective, self.channels)
+        self.stopping = Stopping(self._action_runs, self.corrective, self.channels)
         #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
         first = self.remembering.changed, self.corrective.changed
@@ -189,7 +188,13 @@ class Host:
             self.channels, setup, nursery, self.supervisor, self.reporting, self._introduce
         )
         self.watched = WatchedInstances(
-            nursery, config, self.channels, self._keeper, self.domains, self.remembering
+            nursery,
+            config,
+            environment.watch,
+            self.channels,
+            self._keeper,
+            self.domains,
+            self.remembering,
         )
 
     @property
@@ -207,7 +212,7 @@ class Host:
         keep = self.supervisor.keep
         self._nursery.start_soon(self._environment.run_guard, self.guard, never_resting)
         self._nursery.start_soon(keep, "pacer", self.pacer.run)
-        self._nursery.start_soon(keep, "discovery", self._discover)
+        self._nursery.start_soon(keep, "discovery", self.watched.discover)
         self._nursery.start_soon(keep, "overload", self.overload.run)
         self._nursery.start_soon(keep, "file watch", self.files.run)
         self._nursery.start_soon(keep, "libvirt", self.domains.run)
@@ -228,17 +233,6 @@ class Host:
         self.watched.introduce(channel)
         self.rounds.introduce(channel)
         self.remembering.recall.introduce(channel)
-
-    async def _discover(self) -> None:
-        await discover(
-            self._environment.watch,
-            [NamePattern(text) for text in self.config.channel_patterns],
-            directory=self.config.channel_dir,
-            on_found=self.watched.sockets.appeared,
-            on_gone=self.watched.sockets.vanished,
-            rescan_s=self.config.heartbeat.rescan_s,
-            limit=self.config.limits.channels,
-        )
 
     # -- requests -----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
+from hbtrio.store.drain_records import DrainPlace, DrainRecord
 from hbtrio.store.host_records import CorrectiveRun, HoldRecord, KnownInstance
 from hbtrio.store.host_store import Changes
 from hbtrio.store.records import HistoryEntry
@@ -40,6 +41,8 @@ class Batch:
     in_vain: list[str]
     ended: dict[str, Ended]
     history: list[HistoryEntry]
+    drains: dict[str, DrainRecord]
+    places: dict[tuple[str, int], DrainPlace]
 
     @property
     def changes(self) -> Changes:
@@ -53,6 +56,8 @@ class Batch:
             released=tuple(key for key, hold in self.holds.items() if hold is None),
             ended=tuple((id_, one.outcome) for id_, one in self.ended.items()),
             history=tuple(self.history),
+            drains=tuple(self.drains.values()),
+            drain_places=tuple(self.places.values()),
         )
 
     def written(self) -> None:
@@ -75,10 +80,12 @@ class Unwritten:
         self._in_vain: deque[str] = deque(maxlen=WAITING)
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._history: deque[HistoryEntry] = deque()
+        self._drains: OrderedDict[str, DrainRecord] = OrderedDict()
+        self._places: OrderedDict[tuple[str, int], DrainPlace] = OrderedDict()
 
     def __bool__(self) -> bool:
         waiting = (self._known, self._holds, self._runs, self._in_vain, self._ended, self._history)
-        return any(waiting)
+        return any(waiting) or bool(self._drains or self._places)
 
     def know(self, known: KnownInstance) -> bool:
         """Takes what is known of an instance; returns whether it differs from the last time."""
@@ -115,6 +122,14 @@ class Unwritten:
         _put(self._ended, id_, ended)
         return ended.written
 
+    def drain(self, record: DrainRecord) -> None:
+        """Takes a drain that has changed."""
+        _put(self._drains, record.id, record)
+
+    def place(self, place: DrainPlace) -> None:
+        """Takes an instance of a drain that has changed."""
+        _put(self._places, (place.drain, place.position), place)
+
     def record(self, entry: HistoryEntry) -> None:
         """Takes an entry of the history."""
         self._history.append(entry)
@@ -131,6 +146,8 @@ class Unwritten:
             [self._in_vain.popleft() for _ in range(min(AT_ONCE, len(self._in_vain)))],
             _taken(self._ended),
             [self._history.popleft() for _ in range(min(AT_ONCE, len(self._history)))],
+            _taken(self._drains),
+            _taken(self._places),
         )
 
     def put_back(self, batch: Batch) -> None:
@@ -138,6 +155,8 @@ class Unwritten:
         self._known = OrderedDict(batch.known | self._known)
         self._holds = OrderedDict(batch.holds | self._holds)
         self._ended = OrderedDict(batch.ended | self._ended)
+        self._drains = OrderedDict(batch.drains | self._drains)
+        self._places = OrderedDict(batch.places | self._places)
         runs = WAITING - len(self._runs)
         self._runs.extendleft(reversed(batch.runs[-runs:] if runs else []))
         self._in_vain.extendleft(reversed(batch.in_vain))

@@ -11,7 +11,8 @@ from hbtrio.config.host import HostConfig
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.channel_keeper import ChannelKeeper
 from hbtrio.nursery.host.channel_setup import heartbeat_rules
-from hbtrio.nursery.host.discovery import ChannelFile
+from hbtrio.nursery.host.directory_watch import DirectoryWatch
+from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
 from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.found_channels import FoundChannels
 from hbtrio.nursery.host.instance_policies import rules_for
@@ -28,6 +29,7 @@ class WatchedInstances:
     Args:
         nursery: runs a task for each socket that waits for libvirt.
         config: the host's.
+        watch: sees the sockets in their directory.
         channels: the channels of all instances, by uuid; a live view.
         keeper: makes and removes them.
         domains: what libvirt knows, and what holds for each instance.
@@ -38,12 +40,15 @@ class WatchedInstances:
         self,
         nursery: trio.Nursery,
         config: HostConfig,
+        watch: DirectoryWatch,
         channels: Mapping[str, Channel],
         keeper: ChannelKeeper,
         domains: Domains,
         remembering: Remembering,
     ) -> None:
         self._nursery = nursery
+        self._config = config
+        self._watch = watch
         #: All sockets, of the directory and of libvirt.
         self.sockets = FoundChannels(self._found, self._gone, config.limits.channels)
         self._rules = heartbeat_rules(config)
@@ -57,6 +62,18 @@ class WatchedInstances:
         self._passed: dict[str, ChannelFile] = {}
         #: Those that wait for libvirt.
         self._held: dict[str, ChannelFile] = {}
+
+    async def discover(self) -> None:
+        """Finds the sockets in the directory that come and go, until cancelled."""
+        await discover(
+            self._watch,
+            [NamePattern(text) for text in self._config.channel_patterns],
+            directory=self._config.channel_dir,
+            on_found=self.sockets.appeared,
+            on_gone=self.sockets.vanished,
+            rescan_s=self._config.heartbeat.rescan_s,
+            limit=self._config.limits.channels,
+        )
 
     def why(self, uuid: str, hostname: str = "") -> str:
         """Returns why an instance is not watched, for one who asks at this host or elsewhere."""

@@ -21,7 +21,7 @@ _LOOK_S: Final = 0.1
 _REFUSAL: Final = "this host is stopping: it begins no new action"
 
 
-class Drain:
+class Stopping:
     """The end of a host's work.
 
     Args:

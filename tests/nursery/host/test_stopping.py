@@ -36,7 +36,7 @@ def after(seconds: float) -> Callable[[], Awaitable[None]]:
 async def drained(world: HostWorld, grace_s: float, hurry_s: float = 1000) -> float:
     """Drains the host; returns for how long it took."""
     began = now()
-    await world.host.drain.run(grace_s, after(hurry_s))
+    await world.host.stopping.run(grace_s, after(hurry_s))
     return round(now() - began, 3)
 
 
