@@ -23,8 +23,9 @@ MOST_LEVELS: Final = 9
 #: Pairs of packages of which one imports the other. Two are those of ``testing``, which users
 #: import: to the messages and to the machine that it shares with the guest. ``daemons`` has one to
 #: each package that a daemon is composed of, and ``simulate`` one to each that it takes the place
-#: of the machine for; ``cli`` has one to its command.
-MOST_ARROWS: Final = 97
+#: of the machine for; ``cli`` has one to its command, and one to ``app``: ``hbtrio inhibit`` is an
+#: application.
+MOST_ARROWS: Final = 98
 
 #: Modules that guest, host and agent share.
 MOST_SHARED: Final = 14

@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_hbtrio_ctl_subparsers=(status show why tree wait watch vote notify events history release forget act)
-_shtab_hbtrio_subparsers=(guest host agent ctl apps lab simulate check-config files)
+_shtab_hbtrio_subparsers=(guest host agent ctl apps inhibit lab simulate check-config files)
 
 _shtab_hbtrio_guest_option_strings=(-h --help --config --name --device --wait-device --app-socket --log --log-format)
 _shtab_hbtrio_host_option_strings=(-h --help --config --channel-dir --control-socket --events --state-dir --log --log-format)
@@ -26,6 +26,7 @@ _shtab_hbtrio_ctl_forget_option_strings=(-h --help --json)
 _shtab_hbtrio_ctl_act_option_strings=(-h --help --json --force --take-over)
 _shtab_hbtrio_ctl_option_strings=(-h --help --url --token-file --ca --certificate --key --no-pager)
 _shtab_hbtrio_apps_option_strings=(-h --help --app-socket --json)
+_shtab_hbtrio_inhibit_option_strings=(-h --help --what --why --best-effort --list --json --app-socket)
 _shtab_hbtrio_lab_option_strings=(-h --help --keep)
 _shtab_hbtrio_simulate_option_strings=(-h --help --seeds --minutes --vms --hosts --faults --jobs --no-shrink --trace --check-replay --every-step --report)
 _shtab_hbtrio_check_config_option_strings=(-h --help --kind)
@@ -43,6 +44,7 @@ _shtab_hbtrio_ctl___ca_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl___certificate_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_ctl___key_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_apps___app_socket_COMPGEN=_shtab_compgen_files
+_shtab_hbtrio_inhibit___app_socket_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_check_config_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_hbtrio_files___copy_COMPGEN=_shtab_compgen_dirs
 
@@ -60,9 +62,10 @@ _shtab_hbtrio_ctl_events___kind_choices=(absent action corrective heartbeating h
 _shtab_hbtrio_ctl_history___kind_choices=(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)
 _shtab_hbtrio_ctl_act_pos_1_choices=(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)
 _shtab_hbtrio_ctl_pos_0_choices=(status show why tree wait watch vote notify events history release forget act)
+_shtab_hbtrio_inhibit___what_choices=(stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin)
 _shtab_hbtrio_simulate___every_step_choices=(vote act migrate)
 _shtab_hbtrio_check_config___kind_choices=(guest host agent)
-_shtab_hbtrio_pos_0_choices=(guest host agent ctl apps lab simulate check-config files)
+_shtab_hbtrio_pos_0_choices=(guest host agent ctl apps inhibit lab simulate check-config files)
 
 _shtab_hbtrio_guest__h_nargs=0
 _shtab_hbtrio_guest___help_nargs=0
@@ -124,6 +127,12 @@ _shtab_hbtrio_ctl___no_pager_nargs=0
 _shtab_hbtrio_apps__h_nargs=0
 _shtab_hbtrio_apps___help_nargs=0
 _shtab_hbtrio_apps___json_nargs=0
+_shtab_hbtrio_inhibit_pos_0_nargs=...
+_shtab_hbtrio_inhibit__h_nargs=0
+_shtab_hbtrio_inhibit___help_nargs=0
+_shtab_hbtrio_inhibit___best_effort_nargs=0
+_shtab_hbtrio_inhibit___list_nargs=0
+_shtab_hbtrio_inhibit___json_nargs=0
 _shtab_hbtrio_lab__h_nargs=0
 _shtab_hbtrio_lab___help_nargs=0
 _shtab_hbtrio_lab___keep_nargs=0

@@ -50,8 +50,8 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps lab simulate check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --every-step --faults --for --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --recent --report --seeds --since --state --state-dir --timeout --token-file --url --vms --watch
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps inhibit lab simulate check-config files
+set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --every-step --faults --for --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --recent --report --seeds --since --state --state-dir --timeout --token-file --url --vms --watch --what --why
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -154,6 +154,14 @@ complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' 
 complete -c hbtrio -n '_shtab_hbtrio_using apps' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using apps' -l app-socket -xka "(__fish_complete_path (commandline -ct))" -d 'where the guest daemon serves applications (default: $HBTRIO_APP_SOCKET, else /var/run/.guest_heartbeat_api); the list comes from PATH.status'
 complete -c hbtrio -n '_shtab_hbtrio_using apps' -l json -d 'print one JSON object'
+complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a inhibit -d 'in a VM: reject events while a command runs'
+complete -c hbtrio -n '_shtab_hbtrio_using inhibit' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using inhibit' -l what -xka "stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin" -d events
+complete -c hbtrio -n '_shtab_hbtrio_using inhibit' -l why -x -d 'the reason that operators read'
+complete -c hbtrio -n '_shtab_hbtrio_using inhibit' -l best-effort -d 'start COMMAND even if no guest daemon takes the inhibition now; the first that comes while COMMAND runs does'
+complete -c hbtrio -n '_shtab_hbtrio_using inhibit' -l list -d 'show who inhibits what, why and since when; as root or the guest daemon'"'"'s user'
+complete -c hbtrio -n '_shtab_hbtrio_using inhibit' -l json -d 'with --list: print one JSON object'
+complete -c hbtrio -n '_shtab_hbtrio_using inhibit' -l app-socket -xka "(__fish_complete_path (commandline -ct))" -d 'where the guest daemon serves applications (default: $HBTRIO_APP_SOCKET, else /var/run/.guest_heartbeat_api); --list reads PATH.status'
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a lab -d 'try everything on this machine: an agent, two hosts, three guests'
 complete -c hbtrio -n '_shtab_hbtrio_using lab' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using lab' -l keep -d 'keep everything running after the tour, until Ctrl-C'

@@ -17,6 +17,7 @@ _shtab_hbtrio_commands() {
     files:'list or copy the files that come with it: configuration, units, documentation'
     guest:'run the daemon inside a VM'
     host:'run the daemon on a compute host'
+    inhibit:'in a VM: reject events while a command runs'
     lab:'try everything on this machine: an agent, two hosts, three guests'
     simulate:'simulate a fleet in which everything goes wrong, seed by seed'
   )
@@ -266,6 +267,20 @@ _shtab_hbtrio_host_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_host_defaults_added=0
 
+_shtab_hbtrio_inhibit_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--what[events]:EVENTS:(stop reboot pause suspend resize_begin live_migrate_begin cold_migrate_begin)"
+  "--why[the reason that operators read]:TEXT:"
+  "--best-effort[start COMMAND even if no guest daemon takes the inhibition now\; the first that comes while COMMAND runs does]"
+  "--list[show who inhibits what, why and since when\; as root or the guest daemon\'s user]"
+  "--json[with --list\: print one JSON object]"
+  "--app-socket[where the guest daemon serves applications (default\: \$HBTRIO_APP_SOCKET, else \/var\/run\/.guest_heartbeat_api)\; --list reads PATH.status]:PATH:_files"
+  "(-)*::the command and its arguments\; what begins with - belongs to it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_inhibit_defaults_added=0
+
 _shtab_hbtrio_lab_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--keep[keep everything running after the tour, until Ctrl-C]"
@@ -318,6 +333,7 @@ _shtab_hbtrio() {
         files) _arguments -C -s $_shtab_hbtrio_files_options ;;
         guest) _arguments -C -s $_shtab_hbtrio_guest_options ;;
         host) _arguments -C -s $_shtab_hbtrio_host_options ;;
+        inhibit) _arguments -C -s $_shtab_hbtrio_inhibit_options ;;
         lab) _arguments -C -s $_shtab_hbtrio_lab_options ;;
         simulate) _arguments -C -s $_shtab_hbtrio_simulate_options ;;
       esac

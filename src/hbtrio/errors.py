@@ -33,6 +33,11 @@ class ExitStatus(IntEnum):
     DENIED = 8
     #: A package that the command needs is not installed: ``pip install 'hbtrio[host]'``.
     MISSING_PACKAGE = 9
+    #: ``hbtrio inhibit`` did not start its command, because nothing would inhibit for it. The next
+    #: two are its command's, too: can't be executed, not found. The numbers are those of env(1).
+    NOT_INHIBITED = 125
+    NOT_EXECUTABLE = 126
+    NOT_FOUND = 127
     #: A programming error; the traceback is in the log. sysexits' EX_SOFTWARE.
     INTERNAL = 70
 

@@ -331,6 +331,9 @@ def test_the_guide_has_every_argument_with_its_default() -> None:
         elif name == "socket":
             assert parameter.default is None
             assert rows[name] == f" `$HBTRIO_APP_SOCKET`, else `{DEFAULT_SOCKET}` "
+        elif name == "inhibition":
+            assert parameter.default is None
+            assert rows[name] == " "
         elif parameter.default is None:
             assert rows[name] == " `heartbeat_s` "
         else:

@@ -11,11 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbtrio.fsm.application import (
-    EXCUSES,
-    LISTEN_S,
+from hbtrio.fsm.application import EXCUSES, LISTEN_S, ApplicationSession
+from hbtrio.fsm.application_effects import (
     Answered,
-    ApplicationSession,
     ApplicationStateChanged,
     Effect,
     Ignored,

@@ -24,12 +24,19 @@ from hbtrio.wire.app_messages import (
     AppActionResponse,
     AppChallenge,
     AppChallengeResponse,
+    AppInhibit,
     AppInit,
     AppInitAck,
     AppMessage,
     Final,
 )
-from hbtrio.wire.vocabulary import CorrectiveAction, Event, NotificationType, VoteResult
+from hbtrio.wire.vocabulary import (
+    EVENT_TABLE,
+    CorrectiveAction,
+    Event,
+    NotificationType,
+    VoteResult,
+)
 from wire.captured import API_FILES, APP_TO_GUEST, GUEST_TO_APP, ApiCaptured, api_capture
 
 CLASSES = (
@@ -78,7 +85,9 @@ WORDS = {
 
 def test_the_captures_hold_what_these_tests_rely_on() -> None:
     assert API_FILES == ("i1_two_apps_api", "i4_app_hb_timeout_api")
+    # Deployed peers send all but the inhibition, which is of our own applications.
     assert {message.says["msg_type"] for message in ALL} == {cls.TYPE for cls in CLASSES}
+    assert AppInhibit.TYPE not in {cls.TYPE for cls in CLASSES}
     assert {message.says["event_type"] for message in ALL if "event_type" in message.says} == {
         *range(1, 13)
     }
@@ -155,6 +164,8 @@ def test_a_message_byte_by_byte() -> None:
     notify = AppActionNotify(5, Event.PAUSE, NotificationType.IRREVOCABLE)
     assert encode(notify, 6) == message(5, 6, u32(5, 4, 2))
     assert encode(REJECT, 7) == message(6, 7, u32(5, 4, 1, 2) + b"a call is on")
+    inhibit = AppInhibit(frozenset({Event.STOP, Event.COLD_MIGRATE_BEGIN}), "a dump")
+    assert encode(inhibit, 8) == message(7, 8, u32(1 << 1 | 1 << 11) + b"a dump")
 
 
 def test_the_sequence_wraps_at_32_bits() -> None:
@@ -195,6 +206,7 @@ MESSAGES: st.SearchStrategy[AppMessage] = st.one_of(
     st.builds(AppChallengeResponse, U32, st.booleans(), ACTION, LOG),
     st.builds(AppActionNotify, U32, EVENT, NOTIFICATION),
     st.builds(AppActionResponse, U32, EVENT, NOTIFICATION, RESULT, LOG),
+    st.builds(AppInhibit, st.frozensets(st.sampled_from(list(EVENT_TABLE))), LOG),
 )
 QUICK = settings(deadline=None)  # a shared machine may be slow
 
@@ -317,6 +329,15 @@ def test_only_0_is_unhealthy_as_a_deployed_guest_has_it(number: int, healthy: bo
     assert u32_at(RESPONSE, 4, number) == attrs.evolve(RESPONSE, healthy=healthy)
 
 
+@pytest.mark.parametrize("bits", [0, 1, 1 << 13, 1 << 31])
+def test_a_bit_of_no_event_is_ignored(bits: int) -> None:
+    stop = AppInhibit(frozenset({Event.STOP}), "a dump")
+    assert u32_at(stop, 0, 1 << 1 | bits) == stop
+    assert u32_at(stop, 0, 0xFFFFFFFF) == attrs.evolve(stop, events=frozenset(EVENT_TABLE))
+    unknown = attrs.evolve(stop, events=frozenset({Event.STOP, Event.UNKNOWN}))
+    assert decode(encode(unknown, 1)) == [stop]
+
+
 @pytest.mark.parametrize("number", [0, 1, 399, 2**31, 2**32 - 1])
 def test_an_interval_and_windows_are_handed_on_as_they_are(number: int) -> None:
     assert u32_at(INIT, 40, number) == attrs.evolve(INIT, heartbeat_interval_ms=number)
@@ -396,7 +417,7 @@ def test_another_version_of_another_size_is_skipped_too() -> None:
         assert skipped(decoder) == (len(long) - len(MAGIC), 1, 0)
 
 
-@pytest.mark.parametrize("msg_type", [7, 8, 255, 65535])
+@pytest.mark.parametrize("msg_type", [8, 9, 255, 65535])
 def test_an_unknown_type_is_skipped_and_counted(msg_type: int) -> None:
     inner = header(raw(Final(""), 0, encode(AppChallenge(66), 1)[:192]), msg_type=msg_type)
     decoder = AppDecoder()

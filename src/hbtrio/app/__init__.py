@@ -18,6 +18,7 @@ without an event loop. docs/python-applications.md is the guide.
 """
 
 from hbtrio.app.application import Application
+from hbtrio.app.inhibition import Inhibition
 from hbtrio.app.registration import Refused
 from hbtrio.app.requests import Notice, Vote
 from hbtrio.app.responses import Accept, Healthy, Reject, Unhealthy
@@ -31,6 +32,7 @@ __all__ = [
     "CorrectiveAction",
     "Event",
     "Healthy",
+    "Inhibition",
     "Notice",
     "Refused",
     "Reject",

@@ -24,6 +24,7 @@ from hbtrio.app.handler_set import (
     PlainVote,
     VoteHandler,
 )
+from hbtrio.app.inhibition import Inhibition
 from hbtrio.app.membership import Membership
 from hbtrio.app.registration import Refused, Registration, socket_path
 from hbtrio.app.responses import ActionWord
@@ -63,6 +64,8 @@ class Application:
         on_health: the health handler, see :meth:`on_health`.
         on_vote: the vote handler, see :meth:`on_vote`.
         on_notice: the notice handler, see :meth:`on_notice`.
+        inhibition: the events that the application rejects while it is registered, see
+            :class:`Inhibition`.
         socket: the path of the guest daemon's socket; at most 107 bytes. None is the path in the
             environment's ``HBTRIO_APP_SOCKET``, or the default if that is not set or empty.
         jitter: returns 0 to 1, the share of half the wait by which the wait between two attempts
@@ -87,6 +90,7 @@ class Application:
         on_health: HealthHandler | None = None,
         on_vote: VoteHandler | None = None,
         on_notice: NoticeHandler | None = None,
+        inhibition: Inhibition | None = None,
         socket: str | os.PathLike[str] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -99,6 +103,7 @@ class Application:
             resume_notice_s=resume_notice_s,
             corrective_action=corrective_action,
             health_every_s=health_every_s,
+            inhibition=inhibition,
         )
         self._socket = socket_path(socket)
         self._jitter = jitter
@@ -204,6 +209,20 @@ class Application:
         """Whether the application is registered with the guest daemon now."""
         membership = self._membership
         return membership is not None and membership.registered and membership.is_here()
+
+    @property
+    def fault(self) -> str:
+        """Why the application is not registered; empty while it is and before the first try."""
+        membership = self._membership
+        return "" if membership is None else membership.fault
+
+    async def wait_changed(self) -> None:
+        """Waits until :attr:`registered` or :attr:`fault` changes; add a timeout if you need one.
+
+        Raises:
+            RuntimeError: the application is not running.
+        """
+        await self._running().changed()
 
     async def wait_registered(self) -> None:
         """Waits until the application is registered; add a timeout if you need one.

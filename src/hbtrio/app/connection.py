@@ -89,6 +89,8 @@ class GuestConnection:
         with anyio.move_on_after(ACK_S):
             while (message := await self._next()) is not None:
                 if isinstance(message, AppInitAck):
+                    if message.accepted and self._registration.inhibition is not None:
+                        await self._send(self._registration.inhibition.message)
                     return message.accepted
         return None
 
@@ -197,6 +199,10 @@ class GuestConnection:
     ) -> None:
         # The guest has one open vote or notice at a time: a new request ends the previous one.
         self._handling.cancel()
+        inhibition = self._registration.inhibition
+        if kind is Vote and inhibition is not None and notify.event_type in inhibition.events:
+            await self._answer(notify, Reject(inhibition.reason))
+            return
         if handler is None:
             await self._answer(notify, Accept() if kind is Vote else None)
             return

@@ -51,6 +51,8 @@ class Membership:
         self.registered = False
         #: Whether the daemon refused the last attempt to register.
         self.refused = False
+        #: Why the last attempt failed or the last registration ended; empty while registered.
+        self.fault = ""
         #: Called in the event loop on each change.
         self.listener: Callable[[], None] | None = None
         self._registration = registration
@@ -65,7 +67,7 @@ class Membership:
         return os.getpid() == self._pid
 
     async def changed(self) -> None:
-        """Waits for the next change of ``registered`` or ``refused``, or for the end."""
+        """Waits for a change of ``registered``, ``refused`` or ``fault``, or for the end."""
         await self._changed.wait()
 
     def end(self) -> None:
@@ -101,13 +103,16 @@ class Membership:
                         self._set(registered=False)
             if not self.is_here():
                 return
+            if reason != self.fault:
+                self.fault = reason
+                self._set(registered=False)
             downtime.log_reason(reason, level, anyio.current_time())
             await anyio.sleep(backoff.next_delay_s() * (1 - self._jitter() / 2))
 
     async def _serve(self, connection: GuestConnection) -> str:
         """Serves a registered connection until it ends; returns the reason."""
         _log.info("%s is registered with the guest daemon", self._registration.name)
-        self.refused = False
+        self.refused, self.fault = False, ""
         self._set(registered=True)
         try:
             return await connection.serve()

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import attrs
 
+from hbtrio.app.inhibition import Inhibition
 from hbtrio.app.responses import ActionWord, corrective_action
 from hbtrio.wire.app_codec import MAX_APP_NAME_BYTES
 from hbtrio.wire.app_messages import AppInit
@@ -89,6 +90,7 @@ class Registration:
         corrective_action: the action on the VM if the application is silent or ill.
         health_every_s: how often the health handler is called: 0.1 to 3600 s; None is
             ``heartbeat_s``.
+        inhibition: the events that the application rejects while it is registered; None for none.
 
     Raises:
         TypeError: a value has the wrong type.
@@ -103,6 +105,9 @@ class Registration:
     resume_notice_s: int = attrs.field(validator=_window)
     corrective_action: CorrectiveAction = attrs.field(converter=_action)
     health_every_s: float | None = attrs.field()
+    inhibition: Inhibition | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(Inhibition))
+    )
 
     @health_every_s.validator
     def _health_every(self, _: attrs.Attribute[float | None], value: Any) -> None:

@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "agent": "run the daemon on the controller",
     "ctl": "ask a daemon, or make it act",
     "apps": "in a VM: list the applications that are registered",
+    "inhibit": "in a VM: reject events while a command runs",
     "lab": "try everything on this machine: an agent, two hosts, three guests",
     "simulate": "simulate a fleet in which everything goes wrong, seed by seed",
     "check-config": "check a configuration file",

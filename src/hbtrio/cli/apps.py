@@ -37,13 +37,18 @@ ANSWER_S: Final = 10.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
+    add_app_socket(parser, "the list comes from PATH.status")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def add_app_socket(parser: argparse.ArgumentParser, more: str) -> None:
+    """Declares ``--app-socket``; ``more`` follows in its help."""
     parser.add_argument(
         "--app-socket",
         metavar="PATH",
         help=f"where the guest daemon serves applications (default: ${APP_SOCKET_VARIABLE}, else "
-        f"{DEFAULT_APP_SOCKET}); the list comes from PATH.status",
+        f"{DEFAULT_APP_SOCKET}); {more}",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,16 +58,26 @@ def run(options: argparse.Namespace) -> int:
         UserError: the guest daemon can't be reached (status UNREACHABLE), the permissions deny
             access (DENIED), or its answer is none (FAILED).
     """
-    path = status_socket(
-        configured_app_socket(options.app_socket, os.environ) or DEFAULT_APP_SOCKET
-    )
-    data = _read(path)
-    try:
-        status = decode_status(data)
-    except StatusError as error:
-        raise UserError(f"{path}: not a list of applications: {error}", ExitStatus.FAILED) from None
+    status, data = read_applications(options.app_socket)
     write_out(data.decode() if options.json else _listed(status))
     return ExitStatus.DONE
+
+
+def read_applications(app_socket: str | None) -> tuple[GuestApplications, bytes]:
+    """Asks the guest daemon for its applications; returns them, and the bytes as they came.
+
+    Args:
+        app_socket: the path of the applications' socket; None: of the environment, or the default.
+
+    Raises:
+        UserError: as for :func:`run`.
+    """
+    path = status_socket(configured_app_socket(app_socket, os.environ) or DEFAULT_APP_SOCKET)
+    data = _read(path)
+    try:
+        return decode_status(data), data
+    except StatusError as error:
+        raise UserError(f"{path}: not a list of applications: {error}", ExitStatus.FAILED) from None
 
 
 def _read(path: str) -> bytes:
@@ -127,12 +142,15 @@ def _count(status: GuestApplications) -> str:
 
 def _lines_of(one: ApplicationStatus) -> list[str]:
     lines = [
-        f"{one.name or '(no name)'}: {one.health} for {_span(one.health_s)}",
+        f"{one.name or '(no name)'}: {one.health} for {span(one.health_s)}",
         f"  pid {one.pid}, uid {one.uid}, gid {one.gid}",
         f"  heartbeat every {one.heartbeat_s:g} s, {one.if_silent} if it hangs",
         f"  vote {one.vote_s} s; notices: shutdown {one.shutdown_notice_s} s, "
         f"suspend {one.suspend_notice_s} s, resume {one.resume_notice_s} s",
     ]
+    if one.inhibits is not None:
+        events = ", ".join(one.inhibits.events)
+        lines.append(f"  inhibits {events} for {span(one.inhibits.for_s)}: {one.inhibits.reason}")
     if one.health != "healthy":
         lines.insert(1, f"  {one.corrective_action}: {one.reason}")
     return lines + [f"  {_request(request)}" for request in one.requests]
@@ -143,10 +161,10 @@ def _request(request: RequestStatus) -> str:
         request.result, request.result
     )
     reason = f" ({request.reason})" if request.reason else ""
-    return f"{_span(request.ago_s)} ago: {request.kind} {request.event}: {answer}{reason}"
+    return f"{span(request.ago_s)} ago: {request.kind} {request.event}: {answer}{reason}"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """Formats a length of time with one unit: ``12 s``, ``3 min``, ``5 h``, ``2 d``."""
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= length:

@@ -18,9 +18,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-
+from hbtrio.fsm.application_effects import (
+    Answered,
+    ApplicationStateChanged,
+    Effect,
+    Ignored,
+    InhibitionChanged,
+    RegistrationChanged,
+    RegistrationRefused,
+    SendToApplication,
+    StillIll,
+    Withdrew,
+)
 from hbtrio.fsm.application_table import APPLICATION_TABLE, ApplicationEvent, ApplicationState
+from hbtrio.fsm.inhibition import Inhibition
 from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.profile import Profile
 from hbtrio.wire.app_codec import MAX_APP_LOG_BYTES, MAX_APP_NAME_BYTES
@@ -29,13 +40,14 @@ from hbtrio.wire.app_messages import (
     AppActionResponse,
     AppChallenge,
     AppChallengeResponse,
+    AppInhibit,
     AppInit,
     AppInitAck,
     AppMessage,
 )
 from hbtrio.wire.app_messages import Final as FinalMessage
 from hbtrio.wire.channel_codec import plain_text
-from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
+from hbtrio.wire.vocabulary import Event, NotificationType
 
 #: A registration with a shorter interval is refused.
 MIN_INTERVAL_MS: Final = 400
@@ -54,71 +66,6 @@ LISTEN_S: Final = 0.2
 EXCUSES: Final = 3
 
 
-@attrs.frozen
-class SendToApplication:
-    """Send this message to the application."""
-
-    message: AppMessage
-
-
-@attrs.frozen
-class Answered:
-    """Record the application's response to the open vote or notice."""
-
-    result: VoteResult
-    reason: str
-
-
-@attrs.frozen
-class Withdrew:
-    """Stop waiting for the application's response: it no longer counts in that round."""
-
-
-@attrs.frozen
-class Ignored:
-    """Log that a message of the application was ignored, with the reason."""
-
-    reason: str
-
-
-@attrs.frozen
-class ApplicationStateChanged:
-    """Log the change of state."""
-
-    old: ApplicationState
-    new: ApplicationState
-    event: ApplicationEvent
-
-
-@attrs.frozen
-class StillIll:
-    """Log that the reason or the corrective action of an ill application changed."""
-
-
-@attrs.frozen
-class RegistrationChanged:
-    """Log that the application registered again with other values."""
-
-    old: Profile
-
-
-@attrs.frozen
-class RegistrationRefused:
-    """Log that an application that was not registered is refused; once for each interval."""
-
-
-Effect = (
-    SendToApplication
-    | Answered
-    | Withdrew
-    | Ignored
-    | ApplicationStateChanged
-    | StillIll
-    | RegistrationChanged
-    | RegistrationRefused
-)
-
-
 class ApplicationSession:
     """The session of one application, for the lifetime of its connection.
 
@@ -132,6 +79,8 @@ class ApplicationSession:
         self.profile = Profile()
         #: Its health for the merge; healthy while it is not registered.
         self.health = HealthStatus(True)
+        #: What it inhibits; None if it is not registered or inhibits nothing.
+        self.inhibition: Inhibition | None = None
         self._new_id = new_id
         self._recent: deque[int] = deque(maxlen=RECENT_CHALLENGES)
         self._awaiting = False
@@ -173,6 +122,8 @@ class ApplicationSession:
                 self._asked_id = None
                 reason = plain_text(message.log_msg, MAX_APP_LOG_BYTES)
                 return [Answered(message.vote_result, reason)]
+            case AppInhibit():
+                return self._inhibit(message, now)
             case AppActionResponse():
                 return [Ignored("an answer to no vote or notice that is open")]
             case _:
@@ -243,6 +194,11 @@ class ApplicationSession:
         effects.append(SendToApplication(AppActionNotify(self._asked_id, event, notification)))
         return effects
 
+    def inhibits(self, event: Event, notification: NotificationType) -> Inhibition | None:
+        """Returns what rejects this vote without a question; None for a notice."""
+        held = self.inhibition if notification is NotificationType.REVOCABLE else None
+        return held if held is not None and event in held.events else None
+
     def unask(self) -> None:
         """Ends the open vote or notice; a late response is ignored."""
         self._asked_id = None
@@ -304,8 +260,19 @@ class ApplicationSession:
         changed = self._step(ApplicationEvent.ANSWERED_ILL)
         return changed if changed or self.health == old else [StillIll()]
 
+    def _inhibit(self, inhibit: AppInhibit, now: float) -> list[Effect]:
+        if not self.registered:
+            return [Ignored("an inhibition before the registration")]
+        old, since = self.inhibition, now
+        reason = plain_text(inhibit.log_msg, MAX_APP_LOG_BYTES)
+        if old is not None and old.events == inhibit.events:
+            since = old.since
+        self.inhibition = Inhibition(inhibit.events, reason, since) if inhibit.events else None
+        return [] if self.inhibition == old else [InhibitionChanged()]
+
     def _forget(self) -> list[Effect]:
         """Resets everything that belongs to a registration."""
+        self.inhibition = None
         self.health = HealthStatus(True)
         self._recent.clear()
         self._awaiting = False

@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 import attrs
 
-from hbtrio.fsm import application as fsm
+from hbtrio.fsm import application_effects as fsm
 from hbtrio.fsm.application import ApplicationSession
 from hbtrio.testing.answers import Answer, Health
 from hbtrio.wire.app_codec import AppDecoder, encode

@@ -25,6 +25,7 @@ from hbtrio.wire.app_messages import (
     AppActionResponse,
     AppChallenge,
     AppChallengeResponse,
+    AppInhibit,
     AppInit,
     AppInitAck,
     AppMessage,
@@ -81,6 +82,19 @@ def _word(*members: Any) -> _Field:
     return _Field("I", pack, unpack)
 
 
+def _set(word: Callable[[int], Any], count: int) -> _Field:
+    """Returns a set of enum members: bit N stands for the member whose number is N, from 1 on."""
+    numbers = {word(number): number for number in range(1, count)}
+
+    def pack(chosen: frozenset[Any]) -> int:
+        return sum(1 << number for member, number in numbers.items() if member in chosen)
+
+    def unpack(bits: int) -> frozenset[Any]:
+        return frozenset(member for member, number in numbers.items() if bits >> number & 1)
+
+    return _Field("I", pack, unpack)
+
+
 _NUMBER = _Field("I", operator.index, int)
 _BOOL = _Field("I", int, bool)
 _NAME = _text(MAX_APP_NAME_BYTES)
@@ -107,6 +121,7 @@ _EVENT = _word(
     Event.COLD_MIGRATE_BEGIN,
     Event.COLD_MIGRATE_END,
 )
+_EVENTS = _set(_EVENT.unpack, len(Event))
 _NOTIFICATION = _word(
     NotificationType.UNKNOWN, NotificationType.REVOCABLE, NotificationType.IRREVOCABLE
 )
@@ -146,6 +161,7 @@ _LAYOUTS: Final[dict[int, _Layout]] = {
     AppActionResponse.TYPE: _Layout(
         AppActionResponse, _NUMBER, _EVENT, _NOTIFICATION, _RESULT, _LOG
     ),
+    AppInhibit.TYPE: _Layout(AppInhibit, _EVENTS, _LOG),
 }
 
 

@@ -1,4 +1,4 @@
-"""The seven messages between the guest daemon and applications in its VM (PROTOCOL.md, section 4).
+"""The eight messages between the guest daemon and applications in its VM (PROTOCOL.md, section 4).
 
 Fields are in the order of the C structs. :mod:`hbtrio.wire.app_codec` adds the header, which
 belongs to the connection.
@@ -92,6 +92,19 @@ class AppActionResponse:
     log_msg: str
 
 
+@attrs.frozen
+class AppInhibit:
+    """Application to guest: reject these events for me while I am registered.
+
+    It follows a registration and replaces an earlier one; a new registration ends it. Deployed
+    applications don't send it, and a guest that doesn't know it skips it.
+    """
+
+    TYPE: ClassVar[int] = 7
+    events: frozenset[Event]
+    log_msg: str
+
+
 AppMessage = (
     AppInit
     | AppInitAck
@@ -100,4 +113,5 @@ AppMessage = (
     | AppChallengeResponse
     | AppActionNotify
     | AppActionResponse
+    | AppInhibit
 )

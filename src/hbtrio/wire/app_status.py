@@ -29,12 +29,21 @@ class RequestStatus(msgspec.Struct, frozen=True):
     ago_s: float
 
 
+class InhibitionStatus(msgspec.Struct, frozen=True):
+    """The events that the guest rejects for an application, why, and since how many seconds."""
+
+    events: list[str]
+    reason: str
+    for_s: float
+
+
 class ApplicationStatus(msgspec.Struct, frozen=True):
     """A registered application.
 
     ``health`` is healthy, ill or silent, for ``health_s`` seconds; ``corrective_action`` and
     ``reason`` say what it requests and why, while it is not healthy. ``if_silent`` is the
     corrective action that it registered. ``requests`` are its last ones, the newest first.
+    ``inhibits`` is None for an application that answers votes itself only.
     """
 
     name: str
@@ -52,6 +61,7 @@ class ApplicationStatus(msgspec.Struct, frozen=True):
     corrective_action: str
     reason: str
     requests: list[RequestStatus]
+    inhibits: InhibitionStatus | None = None
 
 
 class GuestApplications(msgspec.Struct, frozen=True):

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from hbtrio.fsm.application import ApplicationSession, Effect
+from hbtrio.fsm.application import ApplicationSession
+from hbtrio.fsm.application_effects import Effect
 from hbtrio.nursery.guest.app_connection import BURST_BYTES, BYTES_PER_S
 from hbtrio.nursery.guest.app_writer import UNREAD_S
 from hbtrio.nursery.guest.voters import VoterNames

@@ -11,7 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from hbtrio.fsm.application import ApplicationSession, Effect
+from hbtrio.fsm.application import ApplicationSession
+from hbtrio.fsm.application_effects import Effect
 from hbtrio.net.unix_socket import UnixListener
 from hbtrio.nursery.guest.app_connection import UNREGISTERED_S
 from hbtrio.nursery.guest.app_log import CHANGES, LINES, MISUSES, PERIOD_S, VISITS, Topic

@@ -14,12 +14,12 @@ from typing import Final
 import attrs
 import trio
 
-from hbtrio.fsm import application as fsm
+from hbtrio.fsm import application_effects as fsm
 from hbtrio.fsm.application import ApplicationSession
 from hbtrio.fsm.application_table import ApplicationEvent, ApplicationState
 from hbtrio.net.peer_credentials import PeerCredentials
 from hbtrio.nursery.guest.app_log import AppLog, ConnectionLog
-from hbtrio.nursery.guest.app_requests import AppRequests
+from hbtrio.nursery.guest.app_requests import AppRequests, inhibition_status
 from hbtrio.nursery.guest.app_writer import AppWriter
 from hbtrio.nursery.pacer import Pacer
 from hbtrio.nursery.port import ChannelFault, Port
@@ -118,6 +118,7 @@ class AppConnection:
             corrective_action=str(health.action),
             reason=health.reason,
             requests=self._requests.status(now),
+            inhibits=inhibition_status(self.application.inhibition, now),
         )
 
     def known(self, name: str) -> KnownVoter:
@@ -266,7 +267,7 @@ class AppConnection:
     async def ask(self, notify: ActionNotify, window: BallotWindow) -> Answer | None:
         """Sends a vote or notice and waits for the answer, within the application's own window.
 
-        A newer vote or notice ends an older one.
+        A newer vote or notice ends an older one. A vote that it inhibits is not sent.
 
         Args:
             notify: the vote or notice.
@@ -285,6 +286,11 @@ class AppConnection:
             own_s, self._guard, sources=[self._take_in], allows_s=window.allows_s
         )
         request, answer = self._requests.opened(notify, trio.current_time()), None
+        held = application.inhibits(notify.event_type, notify.notification_type)
+        if held is not None:
+            answer = Answer(VoteResult.REJECT, held.reason, by_name=True)
+            request.close(answer)
+            return answer
         try:
             self._apply(application.ask(notify.event_type, notify.notification_type))
             self._question = question
@@ -320,6 +326,8 @@ class AppConnection:
                     self._log.misuse(f"ignored: {reason}")
                 case fsm.ApplicationStateChanged(old, new, event):
                     self._note_change(old, new, event)
+                case fsm.InhibitionChanged():
+                    self._log.inhibits()
                 case fsm.StillIll():
                     self._log.still_ill()
                 case fsm.RegistrationChanged(old_profile):

@@ -221,6 +221,13 @@ class ConnectionLog:
             Topic.REGISTRATION, f'registered again, was "{old.name}"{self._registration}'
         )
 
+    def inhibits(self) -> None:
+        """Logs which events the application rejects from now on."""
+        held = self._application.inhibition
+        events = "nothing" if held is None else ", ".join(sorted(held.events))
+        reason = "" if held is None else f": {held.reason}"
+        self._log_change(Topic.REGISTRATION, f"inhibits {events}{reason}")
+
     def refused(self) -> None:
         """Logs a registration that is refused."""
         self.misuse(f"registration refused: {self._refusal}")

@@ -1,4 +1,4 @@
-"""Keeps the last votes and notices of voters, for whoever lists the voters."""
+"""Keeps the last votes and notices of voters, and what they inhibit, for whoever lists them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Final
 
 import attrs
 
+from hbtrio.fsm.inhibition import Inhibition
 from hbtrio.nursery.windows import Answer
 from hbtrio.policy.voter_news import LastRequest
-from hbtrio.wire.app_status import RequestStatus
+from hbtrio.wire.app_status import InhibitionStatus, RequestStatus
 from hbtrio.wire.channel_messages import ActionNotify
 from hbtrio.wire.vocabulary import NotificationType, VoterAnswer
 
@@ -51,6 +52,13 @@ class VoterRequest:
             reason=self.reason,
             ago_s=round(now - self.asked_at, 3),
         )
+
+
+def inhibition_status(held: Inhibition | None, now: float) -> InhibitionStatus | None:
+    """Returns an application's inhibition as it is listed at ``now``; the events are sorted."""
+    if held is None:
+        return None
+    return InhibitionStatus(sorted(map(str, held.events)), held.reason, round(now - held.since, 3))
 
 
 class AppRequests:

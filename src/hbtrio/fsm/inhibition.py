@@ -1,0 +1,24 @@
+"""What an application inhibits: the events that the guest rejects for it."""
+
+from __future__ import annotations
+
+import attrs
+
+from hbtrio.wire.vocabulary import Event
+
+
+@attrs.frozen
+class Inhibition:
+    """The events that an application rejects while it is registered.
+
+    The guest rejects them by itself: a stopped process still inhibits, as with systemd-inhibit.
+
+    Args:
+        events: the events.
+        reason: why, for the operator.
+        since: when it came.
+    """
+
+    events: frozenset[Event]
+    reason: str
+    since: float
