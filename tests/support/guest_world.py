@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -75,6 +75,7 @@ class GuestWorld(FakeTime):
         device: its channel; a unix socket by default.
         new_id: makes its ids; 101, 102, 103, ... by default.
         guard: its on-time guard, where somebody else has to have it too.
+        failure_rejects: the events whose votes a voter that fails rejects.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class GuestWorld(FakeTime):
         device: MemoryDevice | None = None,
         new_id: Callable[[], int] | None = None,
         guard: OnTimeGuard | None = None,
+        failure_rejects: Collection[Event] = frozenset(),
     ) -> None:
         ids = count(101)
+        self._failure_rejects = failure_rejects
         self.device = device or MemoryDevice()
         self.processes = processes or FakeProcesses({})
         self.setup = GuestSetup(
@@ -101,6 +104,7 @@ class GuestWorld(FakeTime):
                 health, health_interval_s, self.processes, 2, CorrectiveAction.LOG
             ),
             new_id=new_id or (lambda: next(ids)),
+            failure_rejects=failure_rejects,
         )
         self.guard = guard or OnTimeGuard(trio.current_time())
         self.guest = Guest(self.setup, self.guard)
@@ -109,7 +113,8 @@ class GuestWorld(FakeTime):
 
     def scripts(self, path: Path | None) -> EventScripts:
         """Voters for ``path``."""
-        return EventScripts(None if path is None else str(path), self.processes)
+        given = None if path is None else str(path)
+        return EventScripts(given, self.processes, failure_rejects=self._failure_rejects)
 
     async def run(self) -> None:
         """Runs the guest to its end."""

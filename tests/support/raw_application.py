@@ -203,7 +203,9 @@ class AppWorld(FakeTime):
         processes = processes or FakeProcesses({})
         guard = OnTimeGuard(trio.current_time())
         self.applications = Applications(itertools.count(5001).__next__, guard, max_connections)
-        scripts = EventScripts(None if events is None else str(events), processes)
+        path_of_scripts = None if events is None else str(events)
+        rejects = guest.get("failure_rejects", frozenset())
+        scripts = EventScripts(path_of_scripts, processes, failure_rejects=rejects)
         self.guest = GuestWorld(
             voters=AllVoters(scripts, self.applications), processes=processes, guard=guard, **guest
         )

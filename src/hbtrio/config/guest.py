@@ -20,18 +20,25 @@ import attrs
 from hbtrio.config.settings import choice, key_of, number, path, setting_of, word
 from hbtrio.config.source import MAX_FAULTS, config_error, read_source, shown, unknown_key
 from hbtrio.text import printable
-from hbtrio.wire.vocabulary import CorrectiveAction
+from hbtrio.wire.vocabulary import EVENT_TABLE, CorrectiveAction, Event
 
 #: The deployed client's path.
 DEFAULT_GUEST_CONFIG: Final = "/etc/guest-client/heartbeat/guest_heartbeat.conf"
 
 _ACTIONS = (CorrectiveAction.LOG, CorrectiveAction.REBOOT, CorrectiveAction.STOP)
+_POLICIES = ("allow", "reject")
 _BLANKS = " \t\r\v\f"
 _COMMENT = re.compile(r"(?:^|[ \t])#.*")
 
 
 def _window(default: int, key: str) -> Any:
     return number(default, 1, 86_400, "s", key=key)
+
+
+def _policy(event: Event) -> Any:
+    span = f"{', '.join(_POLICIES)}, or empty: as FAILURE_POLICY"
+    key = f"FAILURE_POLICY_{event.upper()}"
+    return word("", f"({'|'.join(_POLICIES)})?", span, key=key)
 
 
 # ruff: noqa: RUF009 -- the calls in the class body make attrs fields, not shared defaults
@@ -68,6 +75,15 @@ class GuestConfig:
         CorrectiveAction.LOG, _ACTIONS, key="HEALTH_TIMEOUT_ACTION"
     )
     event_notification_script: str | None = path(None, key="EVENT_NOTIFICATION_SCRIPT")
+    #: What a voter does that can't be run or does not answer in time: it agrees, or rejects.
+    failure_policy: str = choice("allow", _POLICIES, key="FAILURE_POLICY")
+    failure_policy_stop: str = _policy(Event.STOP)
+    failure_policy_reboot: str = _policy(Event.REBOOT)
+    failure_policy_pause: str = _policy(Event.PAUSE)
+    failure_policy_suspend: str = _policy(Event.SUSPEND)
+    failure_policy_resize_begin: str = _policy(Event.RESIZE_BEGIN)
+    failure_policy_live_migrate_begin: str = _policy(Event.LIVE_MIGRATE_BEGIN)
+    failure_policy_cold_migrate_begin: str = _policy(Event.COLD_MIGRATE_BEGIN)
     app_socket_mode: str = word("0660", "0?[0-7]{3}", "three octal digits", key="APP_SOCKET_MODE")
     #: Empty: the daemon's own group.
     app_socket_group: str = word(
@@ -78,6 +94,16 @@ class GuestConfig:
         """Refuse a health script with an interval of 0."""
         if self.health_check_script is not None and self.health_check_interval_s == 0:
             raise ValueError("health_check_interval_s: 0 with a health_check_script")
+
+    @property
+    def failure_rejects(self) -> frozenset[Event]:
+        """The events whose votes a voter rejects that can't be run or does not answer in time."""
+        return frozenset(
+            event
+            for event, rule in EVENT_TABLE.items()
+            if rule.voted
+            and (getattr(self, f"failure_policy_{event}") or self.failure_policy) == "reject"
+        )
 
     @property
     def app_socket_bits(self) -> int:

@@ -141,7 +141,9 @@ def _setup(
     processes: ProcessRunner,
     applications: Applications,
 ) -> GuestSetup:
-    scripts = EventScripts(config.event_notification_script, processes, world.script_search)
+    scripts = EventScripts(
+        config.event_notification_script, processes, world.script_search, config.failure_rejects
+    )
     return GuestSetup(
         device=world.device,
         voters=AllVoters(scripts, applications, *world.voters),
@@ -165,4 +167,5 @@ def _setup(
             config.health_timeout_action,
         ),
         new_id=world.new_id,
+        failure_rejects=config.failure_rejects,
     )

@@ -2,6 +2,9 @@
 
 A vote and a notice differ in two ways. One reject ends a vote at once, while a failed handler of a
 notice doesn't stop the others. A vote ends as accepted, a notice as complete.
+
+A voter that can't be run or does not answer in time agrees (PROTOCOL.md), unless the vote is one
+that such a failure rejects: FAILURE_POLICY of the guest.
 """
 
 from __future__ import annotations
@@ -87,10 +90,18 @@ class Ballot:
     Args:
         notification: ``REVOCABLE`` for a vote, else a notice.
         voters: the voters' names. A round without voters is complete at once.
+        failure_rejects: whether a voter that could not answer rejects a vote; not a notice.
     """
 
-    def __init__(self, notification: NotificationType, voters: Iterable[str]) -> None:
+    def __init__(
+        self,
+        notification: NotificationType,
+        voters: Iterable[str],
+        *,
+        failure_rejects: bool = False,
+    ) -> None:
         self.is_vote = notification is NotificationType.REVOCABLE
+        self._failure_rejects = failure_rejects and self.is_vote
         self.state = BallotState.OPEN
         self.outcome: Outcome | None = None
         #: The outcome's reason with the names of those who gave it; of an agreement or a failure
@@ -140,6 +151,8 @@ class Ballot:
         said = _Reason(reason, named(voter, reason) if by_name else reason)
         if result is VoteResult.REJECT and self.is_vote:
             return self._close(BallotEvent.REJECT_CAME, Outcome(result, reason), said.by_name)
+        if result is VoteResult.TIMEOUT and self._failure_rejects:
+            return self._reject(f"no answer in time from {voter}")
         if result in (VoteResult.ACCEPT, VoteResult.COMPLETE):
             self._anyone_accepted |= result is VoteResult.ACCEPT
             if reason:
@@ -161,6 +174,8 @@ class Ballot:
         if self.state is not BallotState.OPEN or voter not in self._owed:
             return None
         del self._owed[voter]
+        if cause and self._failure_rejects:
+            return self._reject(f"{voter} {cause}")
         if cause:
             self._abstained.append(f"{voter} {cause}")
         return self._settle()
@@ -170,6 +185,8 @@ class Ballot:
         if self.state is not BallotState.OPEN:
             return None
         silent = ", ".join(self._owed)
+        if self._failure_rejects:
+            return self._reject(f"no answer in time from {silent}")
         outcome = self._failure or Outcome(VoteResult.TIMEOUT, f"no answer in time from {silent}")
         return self._close_with_abstentions(BallotEvent.WINDOW_CLOSED, outcome, self._failures)
 
@@ -178,6 +195,10 @@ class Ballot:
         if self.state is not BallotState.OPEN:
             return None
         return self._close(BallotEvent.ROUND_ABORTED, Outcome(VoteResult.ERROR, reason), reason)
+
+    def _reject(self, reason: str) -> Outcome:
+        """Closes a vote because a voter failed; the reason has its name."""
+        return self._close(BallotEvent.REJECT_CAME, Outcome(VoteResult.REJECT, reason), reason)
 
     def _settle(self) -> Outcome | None:
         if self._owed:

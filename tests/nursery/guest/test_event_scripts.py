@@ -126,14 +126,21 @@ def script(path: Path, text: str, mode: int = 0o755) -> Path:
     return path
 
 
+async def settled_by(
+    scripts: EventScripts, notify: ActionNotify, *, failure_rejects: bool = False
+) -> Outcome:
+    """What a round of these scripts answers to the host."""
+    asked = scripts.handlers(notify)
+    ballot = Ballot(notify.notification_type, asked, failure_rejects=failure_rejects)
+    guard = OnTimeGuard(math.inf)
+    round_ = BallotWindow(WindowKind.VOTE, 60, ballot, lambda outcome: None, guard)
+    return await round_.hold(asked)
+
+
 async def outcome(path: Path, notify: ActionNotify) -> Outcome:
     """What a round of real scripts answers to the host."""
     async with SystemProcesses() as processes:
-        asked = EventScripts(str(path), processes).handlers(notify)
-        ballot = Ballot(notify.notification_type, asked)
-        guard = OnTimeGuard(math.inf)
-        round_ = BallotWindow(WindowKind.VOTE, 60, ballot, lambda outcome: None, guard)
-        return await round_.hold(asked)
+        return await settled_by(EventScripts(str(path), processes), notify)
 
 
 @pytest.mark.processes

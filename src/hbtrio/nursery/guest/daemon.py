@@ -13,7 +13,7 @@ The session machine decides what to send; this module carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import attrs
@@ -30,6 +30,7 @@ from hbtrio.nursery.guest.session_driver import SessionDriver
 from hbtrio.nursery.guest.voters import Voters
 from hbtrio.nursery.time_guard import GuardRunner, run_guard, take_in
 from hbtrio.policy.time_guard import FAR_S, OnTimeGuard
+from hbtrio.wire.vocabulary import Event
 
 #: Seconds that the farewell may take on a channel that the host does not read.
 _FAREWELL_S: Final = 1.0
@@ -37,13 +38,17 @@ _FAREWELL_S: Final = 1.0
 
 @attrs.frozen
 class GuestSetup:
-    """What a guest is made of: device, voters, settings and id source."""
+    """What a guest is made of: device, voters, settings and id source.
+
+    ``failure_rejects`` are the events whose votes a voter that fails rejects.
+    """
 
     device: Device
     voters: Voters
     session: SessionSettings
     health_script: HealthScript
     new_id: Callable[[], int]
+    failure_rejects: Collection[Event] = frozenset()
 
 
 class Guest:
@@ -62,7 +67,7 @@ class Guest:
         self._run_guard = run_guard
         self._outbox = Outbox()
         self._health = GuestHealth(setup.health_script, setup.session.corrective_action, guard)
-        self._rounds = GuestRounds(setup.voters, self._outbox, guard)
+        self._rounds = GuestRounds(setup.voters, setup.failure_rejects, self._outbox, guard)
         session = GuestSession(setup.session, new_id=setup.new_id, now=trio.current_time())
         self._driver = SessionDriver(session, self._outbox, self._health, self._rounds, guard)
         self._channel = GuestChannel(setup.device, self._outbox, self._driver)
@@ -103,6 +108,7 @@ class Guest:
     def reload(self, setup: GuestSetup) -> None:
         """Applies a reloaded configuration, except the device, and sends the host a new init."""
         self._rounds.voters = setup.voters
+        self._rounds.failure_rejects = setup.failure_rejects
         self._health.reload(setup.health_script, setup.session.corrective_action)
         self._driver.reload(setup.session)
 

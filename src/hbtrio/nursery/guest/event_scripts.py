@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 import trio
@@ -17,7 +17,7 @@ from hbtrio.policy.health_merge import HealthStatus
 from hbtrio.policy.voter_news import KnownVoter
 from hbtrio.system.runner import ProcessRunner
 from hbtrio.wire.channel_messages import ActionNotify
-from hbtrio.wire.vocabulary import VoteResult
+from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 
 _log = logging.getLogger("hbtrio.scripts")
 
@@ -29,27 +29,38 @@ class EventScripts:
         path: EVENT_NOTIFICATION_SCRIPT, a file or a directory; None for no script.
         processes: runs the scripts.
         search: makes what looks for the scripts of a path.
+        failure_rejects: the events whose votes a path without a script rejects; else nobody is
+            asked then.
     """
 
     def __init__(
-        self, path: str | None, processes: ProcessRunner, search: Search = ScriptSearch
+        self,
+        path: str | None,
+        processes: ProcessRunner,
+        search: Search = ScriptSearch,
+        failure_rejects: Collection[Event] = frozenset(),
     ) -> None:
         self._path = path
         self._find = None if path is None else search(path)
         self._processes = processes
+        self._failure_rejects = failure_rejects
         #: The last vote or notice, by script.
         self._requests: dict[str, VoterRequest] = {}
 
     def handlers(self, notify: ActionNotify) -> Mapping[str, Handler]:
         """Makes one handler per script; see :class:`~hbtrio.nursery.guest.voters.Voters`."""
-        if self._find is None:
+        if self._path is None or self._find is None:
             return {}
         self._requests = {}
+        found = self._find()
+        is_vote = notify.notification_type is NotificationType.REVOCABLE
+        if not found and is_vote and notify.event_type in self._failure_rejects:
+            return {_name(self._path): _find_nothing}
         return {
             os.path.basename(script): _ScriptHandler(
                 self._processes, script, notify, self._requests
             )
-            for script in self._find()
+            for script in found
         }
 
     def health(self) -> list[HealthStatus]:
@@ -61,8 +72,16 @@ class EventScripts:
         if self._path is None:
             return []
         if not self._requests:
-            return [KnownVoter(os.path.basename(self._path.rstrip("/")))]
+            return [KnownVoter(_name(self._path))]
         return [KnownVoter(name, last=one.last()) for name, one in self._requests.items()]
+
+
+def _name(path: str) -> str:
+    return os.path.basename(path.rstrip("/"))
+
+
+async def _find_nothing(_: BallotWindow) -> Abstention:
+    return Abstention("could not be run: there is no script")
 
 
 @attrs.frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from functools import partial
 from typing import Final
 
@@ -18,7 +19,7 @@ from hbtrio.policy.allowances import guest_allows_s, guest_window_s
 from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.channel_messages import ActionNotify, ActionResponse
-from hbtrio.wire.vocabulary import EVENT_TABLE, NotificationType, VoteResult, window_of
+from hbtrio.wire.vocabulary import EVENT_TABLE, Event, NotificationType, VoteResult, window_of
 
 _log = logging.getLogger("hbtrio.guest")
 
@@ -35,12 +36,20 @@ class GuestRounds:
 
     Args:
         voters: vote and receive notices; may be replaced.
+        failure_rejects: the events whose votes a voter that fails rejects; may be replaced.
         outbox: sends the answers.
         guard: the process's on-time guard.
     """
 
-    def __init__(self, voters: Voters, outbox: Outbox, guard: OnTimeGuard) -> None:
+    def __init__(
+        self,
+        voters: Voters,
+        failure_rejects: Collection[Event],
+        outbox: Outbox,
+        guard: OnTimeGuard,
+    ) -> None:
         self.voters = voters
+        self.failure_rejects = failure_rejects
         #: Runs the windows.
         self.tasks = WindowTasks()
         self._outbox = outbox
@@ -66,7 +75,11 @@ class GuestRounds:
             self._respond(notify, Outcome(VoteResult.ERROR, "too many actions at once"))
             return
         handlers = self.voters.handlers(notify)
-        ballot = Ballot(notify.notification_type, handlers)
+        ballot = Ballot(
+            notify.notification_type,
+            handlers,
+            failure_rejects=notify.event_type in self.failure_rejects,
+        )
         window = BallotWindow(
             window_of(notify.event_type, notify.notification_type),
             guest_window_s(notify.timeout_ms),
