@@ -149,6 +149,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -s h -l help -d 'show this h
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l json -d 'write JSON, one object per line'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l force -d 'skip the vote, not the notices'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l take-over -d 'end a corrective command that runs, instead of waiting for it'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l ignore-group -d 'act also if more members of a group would be unavailable than it permits'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act; and test $_shtab_hbtrio_npos -eq 1' -ka "stop reboot pause unpause suspend resume resize live-migrate cold-migrate" -d action
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a apps -d 'in a VM: list the applications that are registered'
 complete -c hbtrio -n '_shtab_hbtrio_using apps' -s h -l help -d 'show this help message and exit'

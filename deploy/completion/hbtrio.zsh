@@ -97,6 +97,7 @@ _shtab_hbtrio_ctl_act_options=(
   "--json[write JSON, one object per line]"
   "--force[skip the vote, not the notices]"
   "--take-over[end a corrective command that runs, instead of waiting for it]"
+  "--ignore-group[act also if more members of a group would be unavailable than it permits]"
   ":its uuid, a unique prefix of it, or its name if unique:"
   ":action:(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)"
 )

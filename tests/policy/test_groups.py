@@ -282,9 +282,11 @@ def test_a_group_of_which_none_may_go_down_is_corrected_one_by_one() -> None:
     assert fleet.groups.hindrance(DB_2, 0.0) != ""
 
 
-def test_the_longest_delay_of_all_groups_counts() -> None:
+def test_each_group_has_its_own_longest_delay() -> None:
     fleet = Fleet(group(most=1, delay_s=10.0), group(name="all", most=1, delay_s=20.0))
-    assert fleet.groups.longest_delay_s(DB_1) == 20.0
+    assert fleet.groups.next_delay_s(DB_1, 4.0) == 6.0
+    assert fleet.groups.next_delay_s(DB_1, 10.0) == 10.0
+    assert fleet.groups.next_delay_s(DB_1, 20.0) == 0.0
     fleet.groups.hold(DB_2, "action", RESTARTING)
     assert fleet.groups.hindrance(DB_1, 0.0, 10.0).startswith("group all:")
     assert fleet.groups.hindrance(DB_1, 0.0, 20.0) == ""

@@ -389,10 +389,10 @@ class HostWorld(FakeTime):
         return self.rounds[-1]
 
     async def act(
-        self, guest: ScriptedGuest, name: ActionName, *command: str, force: bool = False
+        self, guest: ScriptedGuest, name: ActionName, *command: str, **options: bool
     ) -> Acted:
         """Begins an action and watches it."""
-        run = self.host.begin_action(guest.uuid, name, command, force=force)
+        run = self.host.begin_action(guest.uuid, name, command, **({"force": False} | options))
         acted = Acted(run)
         self._nursery.start_soon(acted.watch)
         await self.settle()

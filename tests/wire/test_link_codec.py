@@ -166,7 +166,8 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         ActCommand("c-1", "u-1", "reboot", ("virsh", "reset"), False, 1.0, 17.5, "b-1", "uid 0"),
         '{"type":"act","command_id":"c-1","uuid":"u-1","action":"reboot",'
         '"command":["virsh","reset"],"force":false,"deadline_s":1.0,'
-        '"begin_by_s":17.5,"boot_id":"b-1","who":"uid 0","take_over":false}',
+        '"begin_by_s":17.5,"boot_id":"b-1","who":"uid 0","take_over":false,'
+        '"ignore_group":false}',
     ),
     (Look("u-1"), '{"type":"look","uuid":"u-1"}'),
     (Ack(3), '{"type":"ack","number":3}'),

@@ -171,6 +171,7 @@ class _AgentApi:
                 force=body.force,
                 who=who,
                 take_over=body.take_over,
+                ignore_group=body.ignore_group,
             )
         return api_parts.stream(request, action.lines.watch())
 

@@ -192,6 +192,7 @@ class _HostApi:
                 body.command,
                 force=body.force,
                 take_over=body.take_over,
+                ignore_group=body.ignore_group,
                 begin_by=begin_by(request, self._host.clock),
                 who=who,
             )

@@ -38,7 +38,7 @@ class ActionState(Enum):
     # The event does not happen, which the instance is told because it had the pre-notice.
     FINISHING_FAILED = "finishing after a failure"
     DONE = "done"
-    REJECTED = "rejected"  # the vote was rejected; no command was run
+    REJECTED = "rejected"  # by the vote or a group; no command was run
     # The command failed or had no effect, or the action expired before its first step.
     FAILED = "failed"
 
@@ -58,6 +58,7 @@ class ActionEvent(Enum):
     FAILED = "the command failed, nothing follows"
     FAILED_THEN_NOTICE = "the command failed, an end notice follows"
     EXPIRED = "the first step came too late"
+    DENIED = "the rule of a group forbids it"
     LAPSED_THEN_NOTICE = "the host was away for too long, an end notice follows"
     CALLED_OFF = "called off before the command, nothing follows"
     CALLED_OFF_THEN_NOTICE = "called off before the command, an end notice follows"
@@ -77,6 +78,7 @@ _ROWS: dict[ActionState, dict[ActionEvent, ActionState]] = {
         _E.PERFORM_DUE: _S.PERFORMING,
         _E.EXPIRED: _S.FAILED,
         _E.CALLED_OFF: _S.FAILED,
+        _E.DENIED: _S.REJECTED,
     },
     # The first step may have to wait for a vote or notice that is open on the instance.
     _S.VOTING: {
@@ -258,6 +260,10 @@ class Action:
         """Ends an action before its command begins; whoever was notified is told of the end."""
         noticed = self._noticed and self._rule.cancelled is not None
         return self._step(ActionEvent.CALLED_OFF_THEN_NOTICE if noticed else ActionEvent.CALLED_OFF)
+
+    def denied(self) -> Step:
+        """Ends an action that the rule of a group forbids: nothing was sent or run."""
+        return self._step(ActionEvent.DENIED)
 
     def voted(self, *, rejected: bool) -> Step:
         """Takes the result of the vote and returns the next step."""

@@ -34,6 +34,7 @@ class Cause(StrEnum):
     DOWN = "down"
     POLICY = "policy"
     UNSURE = "unsure"
+    GROUP = "group"
 
 
 class Question(Enum):
@@ -78,6 +79,7 @@ class Picture:
         owner: who owns the instance, in words; empty for nobody.
         braked: whether so many instances failed at once that the host is suspected.
         limit: the quota that is used up, in words; empty if it is not.
+        group: why it has to wait for a group, in words; empty if it need not.
         known: libvirt's answer; None: not asked yet.
         starts_gone: whether a command is configured for a VM that has ended by a failure.
         saw_it_end_s: how long ago this daemon saw the VM end or crash, in seconds; None: it did
@@ -93,6 +95,7 @@ class Picture:
     owner: str = ""
     braked: bool = False
     limit: str = ""
+    group: str = ""
     known: Known | None = None
     starts_gone: bool = False
     saw_it_end_s: float | None = None
@@ -186,6 +189,8 @@ def _hindrance(picture: Picture) -> NotNow | None:
         return NotNow(Cause.OWNER, f"{picture.owner} is in progress")
     if picture.limit:
         return NotNow(Cause.LIMIT, picture.limit)
+    if picture.group:
+        return NotNow(Cause.GROUP, picture.group)
     return None
 
 

@@ -135,6 +135,11 @@ class Ownership:
         return self.owner in _OF_ORCHESTRATOR or self.owner in _OF_OPERATOR
 
     @property
+    def event(self) -> str:
+        """The orchestrator's event that is announced; "" if it has none or does not own it."""
+        return self._event if self.owner in _OF_ORCHESTRATOR else ""
+
+    @property
     def words(self) -> str:
         """Who owns it, for status and events: ``an operator's action (reboot)``."""
         if self.free:

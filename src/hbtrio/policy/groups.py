@@ -227,9 +227,10 @@ class Groups:
         """Takes that it waits no more; returns whether it did."""
         return self._waiting.pop(uuid, None) is not None
 
-    def longest_delay_s(self, uuid: str) -> float:
-        """Returns how long a corrective action waits for the instance's groups, at most."""
-        return max((group.max_delay_s for group in self.groups_of(uuid)), default=0.0)
+    def next_delay_s(self, uuid: str, waited_s: float) -> float:
+        """Returns in how many seconds the next group of an instance is waited for no longer."""
+        left = (group.max_delay_s - waited_s for group in self.groups_of(uuid))
+        return min((one for one in left if one > 0), default=0.0)
 
     # -- for people -----------------------------------------------------------------------------
 

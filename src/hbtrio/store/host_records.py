@@ -148,6 +148,14 @@ class HoldRecord:
 
 
 @attrs.frozen
+class MemberRecord:
+    """A member of some group, and libvirt's name of it; "" if that is unknown."""
+
+    uuid: str
+    name: str
+
+
+@attrs.frozen
 class Recollection:
     """What an earlier run of the host has left."""
 
@@ -156,3 +164,4 @@ class Recollection:
     corrective_runs: tuple[CorrectiveRun, ...] = ()
     holds: tuple[HoldRecord, ...] = ()
     drains: tuple[StoredDrain, ...] = ()
+    members: tuple[MemberRecord, ...] = ()

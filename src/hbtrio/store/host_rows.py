@@ -15,6 +15,7 @@ from hbtrio.store.host_records import (
     CorrectiveRun,
     HoldRecord,
     KnownInstance,
+    MemberRecord,
     Moment,
 )
 from hbtrio.store.sql import changed, records, rows, text_of
@@ -196,3 +197,22 @@ def holds(db: sqlite3.Connection) -> tuple[HoldRecord, ...]:
     """Returns the holds, the oldest first."""
     found = rows(db, "SELECT kind, uuid, why, since FROM holds ORDER BY since, kind, uuid")
     return tuple(HoldRecord(*row) for row in found)
+
+
+def put_members(db: sqlite3.Connection, members: Iterable[MemberRecord]) -> None:
+    """Stores members of groups, each in place of what was known before."""
+    db.executemany(
+        "INSERT OR REPLACE INTO members (uuid, name) VALUES (?, ?)",
+        [(member.uuid, text_of(member.name)) for member in members],
+    )
+
+
+def forget_members(db: sqlite3.Connection, uuids: Iterable[str]) -> None:
+    """Removes members of groups."""
+    db.executemany("DELETE FROM members WHERE uuid = ?", [(uuid,) for uuid in uuids])
+
+
+def members(db: sqlite3.Connection) -> tuple[MemberRecord, ...]:
+    """Returns the members of all groups."""
+    found = rows(db, "SELECT uuid, name FROM members ORDER BY uuid")
+    return tuple(MemberRecord(*row) for row in found)

@@ -99,5 +99,7 @@ HOST_SCHEMA: Final = Schema(
             "ALTER TABLE actions ADD COLUMN drain TEXT NOT NULL DEFAULT ''",
             *drain_rows.TABLES,
         ),
+        # Of groups; an instance without a channel is still one.
+        ("CREATE TABLE members (uuid TEXT PRIMARY KEY, name TEXT NOT NULL) STRICT, WITHOUT ROWID",),
     ),
 )

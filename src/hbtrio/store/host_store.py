@@ -22,6 +22,7 @@ from hbtrio.store.host_records import (
     CorrectiveRun,
     HoldRecord,
     KnownInstance,
+    MemberRecord,
     Recollection,
 )
 from hbtrio.store.host_schema import HOST_SCHEMA
@@ -42,6 +43,8 @@ class Changes:
         in_vain: instances whose last command, stored before, does not count.
         held: holds that have begun or changed.
         released: kind and uuid of holds that are over.
+        members: members of groups.
+        departed: instances that are members no longer.
         history: entries of the history, in order.
         drains: drains that have changed.
         drain_places: instances of drains that have changed.
@@ -54,6 +57,8 @@ class Changes:
     in_vain: tuple[str, ...] = ()
     held: tuple[HoldRecord, ...] = ()
     released: tuple[tuple[str, str], ...] = ()
+    members: tuple[MemberRecord, ...] = ()
+    departed: tuple[str, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     ended: tuple[tuple[str, HistoryEntry], ...] = ()
     drains: tuple[DrainRecord, ...] = ()
@@ -84,6 +89,7 @@ class HostStore(DaemonStore):
                 host_rows.corrective_runs(db),
                 host_rows.holds(db),
                 drain_rows.drains(db),
+                host_rows.members(db),
             )
 
         return await self._worker.run(work)
@@ -104,6 +110,8 @@ class HostStore(DaemonStore):
                 host_rows.put_hold(db, hold)
             drain_rows.put_drains(db, changes.drains)
             drain_rows.put_places(db, changes.drain_places)
+            host_rows.forget_members(db, changes.departed)
+            host_rows.put_members(db, changes.members)
             for entry in changes.history:
                 history.record(db, entry, now)
             for id_, outcome in changes.ended:

@@ -252,7 +252,7 @@ class ActCommand:
     ``begin_by_s`` and ``boot_id`` are those of :class:`RoundCommand`. ``who`` is the operator, as
     far as the agent knows, for the host's log and history. ``take_over``: end a corrective
     command that runs, instead of waiting for it; a host that is too old to know it starts the
-    action at once.
+    action at once. ``ignore_group``: act also if the rule of a group forbids it.
     """
 
     TYPE: ClassVar[str] = "act"
@@ -266,6 +266,7 @@ class ActCommand:
     boot_id: Name = ""
     who: Name = ""
     take_over: bool = False
+    ignore_group: bool = False
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from hbtrio.cli.ctl.argument_types import moment_before
-from hbtrio.cli.ctl.arguments import _KINDS
+from hbtrio.cli.ctl.options import _KINDS
 from hbtrio.nursery.host.reports import ReportKind
 
 HERE = timezone(timedelta(hours=1))

@@ -14,7 +14,8 @@ import pytest
 from msgspec.structs import replace
 from rich.cells import cell_len
 
-from hbtrio.cli.ctl.arguments import _KINDS, _STATES
+from hbtrio.cli.ctl.arguments import _STATES
+from hbtrio.cli.ctl.options import _KINDS
 from hbtrio.cli.ctl.sentences import CAUSES, KINDS, NEXT, NOTICES, OUTCOMES, STATES, VOTES
 from hbtrio.cli.ctl.story import event_sentence, next_loss_sentence, story_of
 from hbtrio.config.host import CorrectiveCommands

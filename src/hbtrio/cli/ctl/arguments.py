@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from datetime import datetime
 from typing import Any, Final
 
 from hbtrio.cli import Parser
-from hbtrio.cli.ctl.argument_types import Words, entry_id, moment_before, number
+from hbtrio.cli.ctl.argument_types import Words, entry_id, number
+from hbtrio.cli.ctl.options import UUID_HELP, add_connection, add_filter
 from hbtrio.output import writing_out
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
 
@@ -33,28 +33,6 @@ _STATES: Final = (
     "waiting",
 )
 
-#: The kinds of events of host and agent, see docs/events.md.
-_KINDS: Final = (
-    "absent",
-    "action",
-    "corrective",
-    "heartbeating",
-    "host-alarm",
-    "host-alarm-over",
-    "host-forgotten",
-    "host-unreachable",
-    "loss",
-    "not-acted",
-    "notice",
-    "paused",
-    "restart-expired",
-    "stopped",
-    "undelivered",
-    "unhealthy",
-    "unwatched",
-    "vote",
-)
-
 #: How often `status --watch` asks for everything, in seconds.
 _EVERY_S: Final = 5
 
@@ -66,8 +44,6 @@ _GOALS: Final = ("heartbeating", "healthy", "lost", "gone")
 
 _JSON_OBJECT: Final = "write one JSON object"
 _JSON_LINES: Final = "write JSON, one object per line"
-
-_UUID_HELP = "its uuid, a unique prefix of it, or its name if unique"
 
 
 class _CommandParser(Parser):
@@ -96,7 +72,7 @@ class _CommandParser(Parser):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the commands and their options."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    _add_connection(parser)
+    add_connection(parser)
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
     )
@@ -108,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", **more
         )
         added.set_defaults(command=name)
-        _add_connection(added, again=True)
+        add_connection(added, again=True)
         added.add_argument("--json", action="store_true", help=as_json)
         return added
 
@@ -117,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "show the host or fleet and its instances",
         "all that the daemon reports, as JSON; with --watch one line each time",
     )
-    status.add_argument("names", metavar="NAME", nargs="*", help=f"only these: {_UUID_HELP}")
+    status.add_argument("names", metavar="NAME", nargs="*", help=f"only these: {UUID_HELP}")
     status.add_argument(
         "--state",
         metavar="STATE",
@@ -143,15 +119,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     show = command("show", "show everything about an instance, and what its next loss would bring")
-    show.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
+    show.add_argument("uuid", metavar="UUID", help=UUID_HELP)
 
     why = command("why", "tell the story of an instance: what happened, and why nothing is done")
-    why.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
+    why.add_argument("uuid", metavar="UUID", help=UUID_HELP)
 
     command("tree", "show the live tasks of the daemon, where they wait and how long", _JSON_LINES)
 
     wait = command("wait", "wait until an instance is in some state")
-    wait.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
+    wait.add_argument("uuid", metavar="UUID", help=UUID_HELP)
     wait.add_argument(
         "--for",
         dest="goal",
@@ -180,13 +156,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     every = [str(event) for event in EVENT_TABLE]
     not_voted = {event: "not voted on, only notified" for event in every if event not in voted}
     for added, events, unfit in ((vote, voted, not_voted), (notify, every, {})):
-        added.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
+        added.add_argument("uuid", metavar="UUID", help=UUID_HELP)
         added.add_argument(
             "event", metavar="EVENT", type=Words("event", events, unfit), help=", ".join(events)
         )
 
     events_parser = command("events", "show past events, and with --follow new ones", _JSON_LINES)
-    _add_filter(events_parser)
+    add_filter(events_parser)
     events_parser.add_argument(
         "--follow", action="store_true", help="keep printing new events until interrupted"
     )
@@ -199,7 +175,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     history = command("history", "show the history, newest last", _JSON_LINES)
-    _add_filter(history)
+    add_filter(history)
     history.add_argument(
         "--limit",
         metavar="N",
@@ -234,13 +210,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "act",
         "perform an action on an instance, with its vote and notices",
         _JSON_LINES,
-        usage="%(prog)s [-h] [--json] [--force] [--take-over] UUID ACTION [-- COMMAND...]",
+        usage="%(prog)s [-h] [--json] [--force] [--take-over] [--ignore-group] UUID ACTION "
+        "[-- COMMAND...]",
         epilog="COMMAND performs the action; the host runs it as the host daemon's user. {uuid} in "
         "an argument stands for the instance's uuid, {{uuid}} for the text {uuid}. Without COMMAND "
         "the host runs the one that its [actions] configure.",
     )
     actions = [str(name) for name in ACTION_TABLE]
-    act.add_argument("uuid", metavar="UUID", help=_UUID_HELP)
+    act.add_argument("uuid", metavar="UUID", help=UUID_HELP)
     act.add_argument(
         "action", metavar="ACTION", type=Words("action", actions), help=", ".join(actions)
     )
@@ -250,77 +227,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="end a corrective command that runs, instead of waiting for it",
     )
-
-
-def _add_filter(parser: argparse.ArgumentParser) -> None:
-    """Declares what narrows events or a history down."""
-    parser.add_argument("uuid", metavar="UUID", nargs="?", default="", help=_UUID_HELP)
-    parser.add_argument(
-        "--kind",
-        metavar="KIND",
-        type=Words("kind", _KINDS),
-        action="append",
-        default=[],
-        help=f"only this kind; may be given several times: {', '.join(_KINDS)}",
-    )
-    parser.add_argument(
-        "--since",
-        metavar="WHEN",
-        type=moment_before(datetime.now().astimezone()),
-        help="only since then: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12:00, "
-        "2026-01-31 or 2026-01-31T12:00",
-    )
-    parser.add_argument(
-        "--by",
-        metavar="WHO",
-        help="only what was asked for by WHO, or by a name with WHO in it: vim, operator, 'uid 0'",
-    )
-
-
-def _add_connection(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    """Declares the options of all commands: the daemon, the operator's credentials, the pager.
-
-    Args:
-        parser: the main parser, or that of a command.
-        again: the parser is that of a command. The options may follow the command too; there they
-            have no help text, and an option that is absent must not reset one given earlier.
-    """
-
-    def option(name: str, metavar: str, text: str) -> None:
-        parser.add_argument(
-            name,
-            metavar=metavar,
-            default=argparse.SUPPRESS if again else None,
-            help=argparse.SUPPRESS if again else text,
-        )
-
-    option(
-        "--url",
-        "URL",
-        "the host or agent: unix:PATH or http[s]://HOST:PORT (default: $HBTRIO_URL, else the "
-        "host on this machine, else the agent on it)",
-    )
-    option(
-        "--token-file",
-        "FILE",
-        "file with the token that an agent requires over TCP (default: $HBTRIO_TOKEN)",
-    )
-    option(
-        "--ca",
-        "FILE",
-        "CA certificates to verify an https agent with (default: the system's trust store)",
-    )
-    option(
-        "--certificate",
-        "FILE",
-        "client certificate for an https agent; if the agent trusts it, no token is needed",
-    )
-    option("--key", "FILE", "private key of --certificate")
-    parser.add_argument(
-        "--no-pager",
+    act.add_argument(
+        "--ignore-group",
         action="store_true",
-        default=argparse.SUPPRESS if again else False,
-        help=argparse.SUPPRESS if again else "write long output directly, not through $PAGER",
+        help="act also if more members of a group would be unavailable than it permits",
     )
 
 

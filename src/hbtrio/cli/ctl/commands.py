@@ -263,6 +263,7 @@ class Session:
             command=_command(self._options),
             force=self._options.force,
             take_over=self._options.take_over,
+            ignore_group=self._options.ignore_group,
         )
         view = self._progress(name)
         uuid = await instance_of(self._options.uuid, self._client)

@@ -125,6 +125,11 @@ CAUSES: Final = {
         "what holds for it.",
         "It is decided anew when the metadata of the domain says otherwise, or libvirt has told.",
     ),
+    "group": CauseWords(
+        "As many members of its group as may be unavailable are being taken down, or others were "
+        "lost before it.",
+        "It is decided anew when that is over, or when the group's max_delay_s is.",
+    ),
     "unsure": CauseWords(
         "QEMU failed, and the VM may have been started elsewhere.",
         "Nothing more is done about this failure. Find out where the VM runs, then start it.",

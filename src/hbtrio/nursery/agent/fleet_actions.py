@@ -102,6 +102,7 @@ class AgentActions:
         force: bool,
         who: str,
         take_over: bool = False,
+        ignore_group: bool = False,
     ) -> FleetAction:
         """Has the instance's host start an action.
 
@@ -115,6 +116,7 @@ class AgentActions:
             force: skip the vote.
             who: the operator.
             take_over: end a corrective command that runs, instead of waiting for it.
+            ignore_group: act also if the rule of a group forbids it.
 
         Returns:
             The action, once the host reports progress, or once it is unknown whether the action has
@@ -145,6 +147,7 @@ class AgentActions:
                 _DEADLINE_S,
                 who=who[:MAX_NAME],
                 take_over=take_over,
+                ignore_group=ignore_group,
             )
             begin_by = session.begin_by(_DEADLINE_S)
             await self._nursery.start(self._run, action, session, message, begin_by)
@@ -231,7 +234,8 @@ def _asked(message: ActCommand) -> str:
     forced = ", without its vote" if message.force else ""
     program = f", with {printable(message.command[0])[:_PROGRAM]}" if message.command else ""
     taken = ", taking over" if message.take_over else ""
-    return f"asked{forced}{taken}{program}"
+    ignoring = ", whatever its groups say" if message.ignore_group else ""
+    return f"asked{forced}{ignoring}{taken}{program}"
 
 
 def _line(text: str) -> ProgressLine:

@@ -11,22 +11,27 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final
 
+import attrs
 import trio
 
 from hbtrio.config.host import ActionCommands
 from hbtrio.fsm.action import ActionState
 from hbtrio.nursery.host.action_tools import ActionTools
 from hbtrio.nursery.host.actions import ActionRun
+from hbtrio.nursery.host.instance_groups import HostGroups
 from hbtrio.nursery.host.owners import Owners
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.policy.begin_by import ANY_TIME, BeginBy
 from hbtrio.store.host_records import ActionRecord
-from hbtrio.wire.vocabulary import ActionName
+from hbtrio.wire.vocabulary import ACTION_TABLE, ActionName
 
 _log = logging.getLogger("hbtrio.host")
 
 #: Actions in progress at once on one host.
 _ACTIONS: Final = 256
+
+#: The holder of an instance's place in its groups while an action is in progress.
+_PLACE: Final = "action"
 
 #: Why an action of an earlier run of the host can't be resumed.
 _OF_ANOTHER_BOOT: Final = "interrupted: the machine was restarted"
@@ -42,6 +47,31 @@ class ActionRefused(Exception):
     """An action can't be started; nothing was sent to the instance."""
 
 
+@attrs.frozen
+class ActionOrder:
+    """An action that is asked for.
+
+    Args:
+        name: which action, a row of the event table.
+        command: what performs it; if empty, the configured command.
+        force: skip the vote.
+        take_over: end a corrective command that runs, instead of waiting for it.
+        ignore_group: act also if the rule of a group forbids it.
+    """
+
+    name: ActionName
+    command: tuple[str, ...]
+    force: bool
+    take_over: bool
+    ignore_group: bool
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """What it leaves out, for the history."""
+        left_out = {"without its vote": self.force, "whatever its groups say": self.ignore_group}
+        return tuple(words for words, applies in left_out.items() if applies)
+
+
 class ActionRuns:
     """Starts actions, which run to their end with or without a watcher.
 
@@ -52,6 +82,7 @@ class ActionRuns:
         supervisor: counts programming errors.
         on_over: called with each action that has come to its end, and its outcome.
         owners: who owns each instance.
+        groups: which instances must not go down now.
         end_command: ends the corrective command that runs for an instance, by its uuid.
     """
 
@@ -63,6 +94,7 @@ class ActionRuns:
         supervisor: Supervisor,
         on_over: Callable[[ActionRecord, str], Awaitable[object]],
         owners: Owners,
+        groups: HostGroups,
         end_command: Callable[[str], None],
     ) -> None:
         #: The actions in progress, by the instance's uuid.
@@ -75,16 +107,14 @@ class ActionRuns:
         self._supervisor = supervisor
         self._on_over = on_over
         self._owners = owners
+        self._groups = groups
         self._end_command = end_command
 
     def begin(
         self,
         uuid: str,
-        name: ActionName,
-        command: tuple[str, ...],
+        order: ActionOrder,
         *,
-        force: bool,
-        take_over: bool,
         begin_by: BeginBy,
         who: str,
     ) -> ActionRun:
@@ -92,10 +122,7 @@ class ActionRuns:
 
         Args:
             uuid: the instance; it must have a channel.
-            name: which action, a row of the event table.
-            command: what performs it; if empty, the configured command.
-            force: skip the vote.
-            take_over: end a corrective command that runs, instead of waiting for it.
+            order: what is asked for; if a group forbids it, the action is rejected at once.
             begin_by: until when it may begin; a later start ends it without a step.
             who: who requested it.
 
@@ -103,7 +130,7 @@ class ActionRuns:
             ActionRefused: the host is about to stop, an action on this instance is in progress, too
                 many are in progress on the host, or no command is configured.
         """
-        command = command or self._commands.of(name)
+        name, command = order.name, order.command or self._commands.of(order.name)
         if self.refusal:
             raise ActionRefused(self.refusal)
         if not command:
@@ -123,15 +150,25 @@ class ActionRuns:
             uuid=uuid,
             name=name,
             command=command,
-            force=force,
+            force=order.force,
             who=who,
             step=ActionState.PLANNED.value,
             begun_at=moment.epoch_s,
             boot_id=moment.boot_id,
         )
-        if take_over:
+        denial = self._deny(uuid, order)
+        if order.take_over and not denial:
             self._end_command(uuid)
-        return self._start(ActionRun(record, self._tools, begin_by))
+        return self._start(ActionRun(record, self._tools, begin_by, denial=denial))
+
+    def _deny(self, uuid: str, order: ActionOrder) -> str:
+        """Takes the instance's place in its groups; returns why it must not go down."""
+        if (event := ACTION_TABLE[order.name].before) is None:
+            return ""
+        if not order.ignore_group:
+            return self._groups.take(uuid, event, _PLACE)
+        self._groups.hold(uuid, event, _PLACE)
+        return ""
 
     def resume(self, records: Iterable[ActionRecord]) -> None:
         """Goes on with the actions that an earlier run of the host has begun and not ended."""
@@ -143,6 +180,8 @@ class ActionRuns:
                     self._on_over, record, f"{ActionState.FAILED.value}: {why}"
                 )
             else:
+                if (event := ACTION_TABLE[record.name].before) is not None:
+                    self._groups.hold(record.uuid, event, _PLACE)
                 self._start(ActionRun(record, self._tools, ANY_TIME, is_resumed=True))
 
     def _why_not(self, record: ActionRecord, boot_id: str) -> str:
@@ -164,13 +203,14 @@ class ActionRuns:
         finally:
             del self.in_progress[action.uuid]
             self._owners.act_ended(action.uuid)
+            self._groups.give_back(action.uuid, _PLACE)
             action.close()
 
     async def _carry_out(self, action: ActionRun) -> None:
         try:
-            if not action.is_resumed:
+            if not action.is_resumed and not action.denial:
                 await self._tools.memory.put_action(action.record)
-            if (ownership := self._owners.of(action.uuid)).command_runs:
+            if (ownership := self._owners.of(action.uuid)).command_runs and not action.denial:
                 await action.wait_for(
                     ownership.words, partial(self._owners.until_no_command, action.uuid)
                 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 
 from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.domains import Domains
+from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.sightings import Sightings
 from hbtrio.policy.time_guard import OnTimeGuard
@@ -35,3 +37,23 @@ class ActionTools:
     timeout_s: float
     guard: OnTimeGuard
     memory: HostMemory
+
+    @classmethod
+    def of(
+        cls,
+        channels: Mapping[str, Channel],
+        domains: Domains,
+        environment: HostEnvironment,
+        timeout_s: float,
+        guard: OnTimeGuard,
+    ) -> ActionTools:
+        """Makes them of the parts of a host."""
+        return cls(
+            channel_of=channels.get,
+            sightings=Sightings(channels.get, domains, guard),
+            domain_id=domains.id_of,
+            processes=environment.processes,
+            timeout_s=timeout_s,
+            guard=guard,
+            memory=environment.memory,
+        )

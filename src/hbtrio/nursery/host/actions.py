@@ -62,6 +62,7 @@ class ActionRun:
         tools: what all actions share.
         begin_by: until when its first step may begin; after that it ends without a step.
         is_resumed: whether an earlier run of the host has begun it.
+        denial: why the rule of a group forbids it; "" if none does.
     """
 
     def __init__(
@@ -71,8 +72,11 @@ class ActionRun:
         begin_by: BeginBy,
         *,
         is_resumed: bool = False,
+        denial: str = "",
     ) -> None:
         self.is_resumed = is_resumed
+        #: Why it is not begun; "" if it is.
+        self.denial = denial
         self._record = record
         self._tools = tools
         self._has_ended = False
@@ -137,7 +141,7 @@ class ActionRun:
         the host resumes it.
         """
         try:
-            step = await self._resume() if self.is_resumed else self._machine.start()
+            step = await self._resume() if self.is_resumed else self._start()
             while not isinstance(step, Finish):
                 await self._remember()
                 step = await self._take(step)
@@ -165,6 +169,13 @@ class ActionRun:
         self._lines.add(ProgressLine(**line))
 
     # -- its steps --------------------------------------------------------------------------
+
+    def _start(self) -> Step:
+        if not self.denial:
+            return self._machine.start()
+        self._reason = self.denial
+        self._progress(step="group", result=VoteResult.REJECT, reason=self.denial)
+        return self._machine.denied()
 
     async def _resume(self) -> Step:
         """Returns the step at which an earlier run of the host was."""

@@ -122,6 +122,7 @@ class AgentCommands:
                 command.command,
                 force=command.force,
                 take_over=command.take_over,
+                ignore_group=command.ignore_group,
                 begin_by=self._begin_by(command),
                 who=who,
             )

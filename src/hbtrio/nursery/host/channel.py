@@ -260,8 +260,11 @@ class Channel:
         who: str = "",
         *,
         begins_action: bool = False,
+        objection: str = "",
     ) -> Round:
         """Opens a vote or notice and sends it; the arguments are those of :class:`Round`.
+
+        With an ``objection`` a vote is rejected for that reason, and the guest is not asked.
 
         Raises:
             NotHeartbeating: the instance can't take part.
@@ -278,6 +281,9 @@ class Channel:
         opened = self.rounds.open(
             event, notification, kind, seconds, command_id, who, begins_action=begins_action
         )
+        if objection:
+            self.rounds.object(objection)
+            return opened
         if not opened.is_vote:
             self._apply(beat.announced.notice_opened(event, now))
         self.link.send(

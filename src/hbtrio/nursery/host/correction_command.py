@@ -80,6 +80,7 @@ class CorrectionCommand:
         self._owns = not self._tools.settings.dry_run and self._action is not CorrectiveAction.LOG
         if self._owns:
             self._tools.owners.command_begins(uuid, self._action)
+            self._tools.groups.command_begins(uuid, self._action)
 
     def take_over(self) -> None:
         """Ends the command that runs, for an operator."""
@@ -98,6 +99,7 @@ class CorrectionCommand:
         finally:
             if self._owns:
                 self._tools.owners.command_ended(channel.uuid)
+                self._tools.groups.command_ended(channel.uuid)
 
     async def _run(self) -> Outcome:
         channel, tools = self._channel, self._tools

@@ -81,6 +81,9 @@ class CorrectionRun:
         self._state = ""
         self._braked = self._exempt = False
         self._failure = HeldFailure(tools, channel, action)
+        self._failed_at = trio.current_time()
+        #: Since when it waits for its groups; None: it does not.
+        self._waits_since: float | None = None
 
     @property
     def has_command(self) -> bool:
@@ -125,12 +128,15 @@ class CorrectionRun:
 
     async def run(self) -> None:
         """Carries it out. Cancelled, a running command is terminated."""
-        with self.scope:
-            step = self.correction.start()
-            while not isinstance(step, End):
-                step = await self._take(step)
-            if step.why is not None:
-                self._report(step.why)
+        try:
+            with self.scope:
+                step = self.correction.start()
+                while not isinstance(step, End):
+                    step = await self._take(step)
+                if step.why is not None:
+                    self._report(step.why)
+        finally:
+            self._tools.groups.waits_no_more(self._channel.uuid)
 
     async def _take(self, step: Step) -> Step:
         match step:
@@ -183,10 +189,27 @@ class CorrectionRun:
                     if not self._tools.command(self.action, starts_gone=starts_gone):
                         return self.correction.back()
                     self._command.take(known.words if known else "", starts_gone=starts_gone)
+                    self._wait_for_groups(waits=False)
                     return self.correction.acts()
                 case NotNow() as why:
                     self._state = known.words if known else ""
+                    self._wait_for_groups(waits=why.cause is Cause.GROUP)
                     return self.correction.hindered(why)
+
+    def _wait_for_groups(self, *, waits: bool) -> None:
+        """Notes whether it waits for its groups; those that were lost later wait for it then."""
+        uuid, groups = self._channel.uuid, self._tools.groups
+        if not waits:
+            self._waits_since = None
+            groups.waits_no_more(uuid)
+        elif self._waits_since is None:
+            self._waits_since = trio.current_time()
+            groups.waits(uuid, self._failed_at)
+
+    def _group_hindrance(self) -> str:
+        since = trio.current_time() if self._waits_since is None else self._waits_since
+        groups, uuid = self._tools.groups, self._channel.uuid
+        return groups.hindrance(uuid, self.action, self._failed_at, since)
 
     def _picture(self, known: Known | None, busy: str | None, refusal: str | None) -> Picture:
         tools, uuid = self._tools, self._channel.uuid
@@ -194,6 +217,7 @@ class CorrectionRun:
         return attrs.evolve(
             picture,
             braked=self._braked,
+            group=self._group_hindrance(),
             known=known,
             saw_it_end_s=self._saw_it_end_s(trio.current_time()),
             asks_traffic=picture.asks_traffic and not self._channel.heartbeating,
@@ -246,6 +270,10 @@ class CorrectionRun:
         return self.stands
 
     async def _until_ended(self, cause: Cause) -> None:
+        if cause is Cause.GROUP and self._waits_since is not None:
+            groups, uuid = self._tools.groups, self._channel.uuid
+            await groups.until_it_may(uuid, self._failed_at, self._waits_since)
+            return
         await until_ended(cause, self._channel.uuid, self._tools)
         if cause is Cause.BRAKE:
             # The operator has decided about the host; it would be closed at once again.

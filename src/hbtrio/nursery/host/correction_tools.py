@@ -11,6 +11,7 @@ import trio
 from hbtrio.config.host import CorrectiveCommands, CorrectiveSettings
 from hbtrio.fsm.corrective import Known, Picture
 from hbtrio.nursery.host.brake import Brake
+from hbtrio.nursery.host.instance_groups import HostGroups
 from hbtrio.nursery.host.instance_policies import InstancePolicies
 from hbtrio.nursery.host.libvirt_watch import Look, Source
 from hbtrio.nursery.host.memory import HostMemory
@@ -79,6 +80,7 @@ class CorrectionTools:
         quota_of: returns the quota of an instance.
         memory: remembers which commands count.
         policies: what the administrator allows for each instance.
+        groups: how many instances of a group may be down at once.
         limit: commands at once.
     """
 
@@ -96,6 +98,7 @@ class CorrectionTools:
     quota_of: Callable[[str], Quota]
     memory: HostMemory
     policies: InstancePolicies
+    groups: HostGroups
     limit: trio.CapacityLimiter
     counts: CommandCounts = attrs.field(factory=CommandCounts)
 
@@ -127,6 +130,7 @@ class CorrectionTools:
             owner=self.owners.words(uuid),
             braked=self.brake.closed,
             limit=f"limit reached: {policy.per_hour} per hour" if used_up else "",
+            group=self.groups.hindrance(uuid, action, now, now),
             starts_gone=bool(self.commands.reboot_gone),
             asks_traffic=policy.no_io_for_s > 0,
             asks_confirm=bool(self.settings.confirm),

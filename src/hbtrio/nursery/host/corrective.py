@@ -22,6 +22,7 @@ from hbtrio.nursery.host.brake import Brake
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.correction_run import CorrectionRun
 from hbtrio.nursery.host.correction_tools import CorrectionTools, HeartbeatingCount, Libvirt
+from hbtrio.nursery.host.instance_groups import HostGroups
 from hbtrio.nursery.host.instance_policies import InstancePolicies
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.owners import Owners
@@ -71,6 +72,7 @@ class Corrective:
         memory: remembers which commands count across restarts.
         has_agent: whether an agent decides whose losses count.
         policies: what the administrator allows for each instance.
+        groups: how many instances of a group may be down at once.
         awaits: whether an instance without a channel may still get one after the host's restart.
     """
 
@@ -90,6 +92,7 @@ class Corrective:
         memory: HostMemory,
         supervisor: Supervisor,
         policies: InstancePolicies,
+        groups: HostGroups,
         awaits: Callable[[str], bool],
         *,
         has_agent: bool,
@@ -119,6 +122,7 @@ class Corrective:
             quota_of=self._quota_of,
             memory=memory,
             policies=policies,
+            groups=groups,
             limit=trio.CapacityLimiter(_PARALLEL),
         )
 

@@ -26,7 +26,7 @@ from functools import partial
 import trio
 
 from hbtrio.config.host import HostConfig
-from hbtrio.nursery.host.action_runs import ActionRuns
+from hbtrio.nursery.host.action_runs import ActionOrder, ActionRuns
 from hbtrio.nursery.host.action_tools import ActionTools
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.alerts import HostAlerts
@@ -39,6 +39,7 @@ from hbtrio.nursery.host.counts import HostCounts
 from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsSink
+from hbtrio.nursery.host.instance_groups import HostGroups
 from hbtrio.nursery.host.link_status import LinkStatus
 from hbtrio.nursery.host.outside_rounds import OutsideRounds
 from hbtrio.nursery.host.overload_watch import OverloadWatch
@@ -47,7 +48,6 @@ from hbtrio.nursery.host.refusals import UnknownInstance, recorded
 from hbtrio.nursery.host.remembering import Remembering
 from hbtrio.nursery.host.reporting import ReportingSwitch
 from hbtrio.nursery.host.round import Round
-from hbtrio.nursery.host.sightings import Sightings
 from hbtrio.nursery.host.stopping import Stopping
 from hbtrio.nursery.host.watched import WatchedInstances
 from hbtrio.nursery.pacer import Pacer
@@ -114,13 +114,9 @@ class Host:
             self.reports,
             lambda uuid: self.corrective.changed(uuid),
         )
-        self.owners = Owners(nursery, self.guard)
-        self.rounds = OutsideRounds(
-            nursery, self.owners, self.guard, self.channel, self.remembering.round_refused
-        )
+        self.owners = Owners(nursery, self.guard, lambda uuid: self.groups.owner_changed(uuid))
         self.domains = Domains(
-            config.libvirt,
-            config.instance_rules(),
+            config,
             environment.libvirt,
             self.channels,
             self.guard,
@@ -128,6 +124,18 @@ class Host:
             on_channels=lambda uuid, paths: self.watched.sockets.told(uuid, paths),
             on_gone=lambda file: self._keeper.gone(file),
             on_policy=lambda uuid: self.watched.changed(uuid),
+            on_domain=lambda domain: self.groups.domain_changed(domain),
+        )
+        self.groups = HostGroups(
+            config.groups, self.channels, self.domains, self.owners, self.memory
+        )
+        self.rounds = OutsideRounds(
+            nursery,
+            self.owners,
+            self.groups,
+            self.guard,
+            self.channel,
+            self.remembering.round_refused,
         )
         self.corrective = Corrective(
             nursery,
@@ -144,30 +152,26 @@ class Host:
             self.memory,
             self.supervisor,
             self.domains.policies,
+            self.groups,
             self.remembering.recall.awaits,
             has_agent=bool(config.agent.connect),
         )
         self._action_runs = ActionRuns(
             nursery,
             config.actions,
-            ActionTools(
-                channel_of=self.channels.get,
-                sightings=Sightings(self.channels.get, self.domains, self.guard),
-                domain_id=self.domains.id_of,
-                processes=environment.processes,
-                timeout_s=config.actions.timeout_s,
-                guard=self.guard,
-                memory=self.memory,
+            ActionTools.of(
+                self.channels, self.domains, environment, config.actions.timeout_s, self.guard
             ),
             self.supervisor,
             self.remembering.action_over,
             self.owners,
+            self.groups,
             self.corrective.take_over,
         )
         self.stopping = Stopping(self._action_runs, self.corrective, self.channels)
         #: With an agent, off until the agent enables it; without an agent, on.
         self.reporting = ReportingSwitch(default=not config.agent.connect)
-        first = self.remembering.changed, self.corrective.changed
+        first = self.groups.changed, self.remembering.changed, self.corrective.changed
         self._on_change: list[Callable[[str], None]] = [*first]
         setup = ChannelSetup(
             dialer=environment.dialer,
@@ -224,6 +228,7 @@ class Host:
     def _recalled(self, recollection: Recollection) -> None:
         if any(known.domain_id >= 0 for known in recollection.instances):
             self.domains.was_in_use()
+        self.groups.recall(recollection.members)
         pending = self.corrective.recall(recollection, self.memory.moment)
         self.remembering.recalled(recollection, pending)
         self._action_runs.resume(recollection.actions)
@@ -292,6 +297,7 @@ class Host:
         *,
         force: bool,
         take_over: bool = False,
+        ignore_group: bool = False,
         begin_by: BeginBy = ANY_TIME,
         who: str = "",
     ) -> ActionRun:
@@ -303,6 +309,7 @@ class Host:
             command: what performs it; if empty, the configured command.
             force: skip the vote.
             take_over: end a corrective command that runs, instead of waiting for it.
+            ignore_group: act also if the rule of a group forbids it.
             begin_by: until when it may begin.
             who: who requested it, for the history.
 
@@ -316,10 +323,9 @@ class Host:
             begin_by.check()
             takes = take_over and self.owners.of(uuid).command_runs
             ended = self.owners.words(uuid) if takes else ""
-            action = self._action_runs.begin(
-                uuid, name, command, force=force, take_over=take_over, begin_by=begin_by, who=who
-            )
-        asked = "asked, without its vote" if force else "asked"
+            order = ActionOrder(name, command, force, take_over, ignore_group)
+            action = self._action_runs.begin(uuid, order, begin_by=begin_by, who=who)
+        asked = ", ".join(("asked", *order.without))
         self.remembering.action_begins(action, f"{asked}, ending {ended}" if ended else asked)
         return action
 

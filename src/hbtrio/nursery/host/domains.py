@@ -12,8 +12,8 @@ from typing import Final
 
 import trio
 
-from hbtrio.config.host import LibvirtSettings
-from hbtrio.config.instances import InstanceRules
+from hbtrio.config.groups import names_needed
+from hbtrio.config.host import HostConfig
 from hbtrio.fsm.domain import DomainChange, Standing, changes
 from hbtrio.fsm.known_domains import Domain
 from hbtrio.nursery.host.channel import Channel
@@ -38,8 +38,7 @@ class Domains:
     """The domains of a host, beside its channels.
 
     Args:
-        settings: ``[libvirt]`` of the configuration.
-        rules: what holds for each instance, some of which only libvirt may know.
+        config: whether libvirt is asked, and what holds for each instance.
         processes: runs ``virsh``; None: there is no libvirt.
         channels: the channels of all instances, by uuid; a live view.
         guard: the process's on-time guard.
@@ -47,12 +46,12 @@ class Domains:
         on_channels: called with a domain's uuid and the sockets of its heartbeat channels.
         on_gone: called with a socket that was removed, once it is known how its VM ended.
         on_policy: called with the uuid of each instance for which something else may hold now.
+        on_domain: called with each domain that has changed, whether it has a channel or not.
     """
 
     def __init__(
         self,
-        settings: LibvirtSettings,
-        rules: InstanceRules,
+        config: HostConfig,
         processes: ProcessRunner | None,
         channels: Mapping[str, Channel],
         guard: OnTimeGuard,
@@ -61,8 +60,11 @@ class Domains:
         on_channels: Callable[[str, tuple[str, ...]], None],
         on_gone: Callable[[ChannelFile], None],
         on_policy: Callable[[str], None],
+        on_domain: Callable[[Domain], None],
     ) -> None:
+        settings, rules = config.libvirt, config.instance_rules()
         self._channels = channels
+        self._on_domain = on_domain
         self._on_change = on_change
         #: What holds for each instance.
         self.policies = InstancePolicies(rules, self.of, lambda: self.are_known, on_policy)
@@ -75,7 +77,8 @@ class Domains:
         if processes is not None and settings.enabled != "off":
             listener = DomainListener(self._changed, self._reset, on_channels, self.policies.read)
             self._virsh = Virsh(processes, settings.uri, guard)
-            required = settings.enabled == "on" or rules.needs_libvirt
+            needed = rules.needs_libvirt or any(names_needed(config.groups))
+            required = settings.enabled == "on" or needed
             self.watch = LibvirtWatch(self._virsh, listener, guard, required=required)
             self._looks = LossLooks(self.watch, channels, on_gone)
 
@@ -188,6 +191,7 @@ class Domains:
         if channel is not None:
             self._tell(channel, domain, happened)
             self._on_change(domain.uuid)
+        self._on_domain(domain)
         if not domain.listed:
             self._restarts.pop(domain.uuid, None)
             if self._looks is not None:

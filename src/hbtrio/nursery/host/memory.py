@@ -33,6 +33,7 @@ from hbtrio.store.host_records import (
     CorrectiveRun,
     HoldRecord,
     KnownInstance,
+    MemberRecord,
     Moment,
     Recollection,
 )
@@ -145,6 +146,12 @@ class HostMemory:
         """Forgets a hold."""
         if self.is_kept:
             self._unwritten.hold(kind, uuid, None)
+            self._wake.set()
+
+    def member(self, uuid: str, member: MemberRecord | None) -> None:
+        """Remembers a member of groups; with None forgets it."""
+        if self.is_kept:
+            self._unwritten.member(uuid, member)
             self._wake.set()
 
     def record(self, entry: HistoryEntry) -> None:

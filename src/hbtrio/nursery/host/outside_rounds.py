@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import trio
 
 from hbtrio.fsm.heartbeat.outage import Outage
 from hbtrio.nursery.host.channel import Channel
+from hbtrio.nursery.host.instance_groups import HostGroups
 from hbtrio.nursery.host.owners import Owners
 from hbtrio.nursery.host.refusals import recorded
 from hbtrio.nursery.host.round import Round, RoundOpen
@@ -22,6 +24,9 @@ from hbtrio.wire.vocabulary import (
     NotificationType,
 )
 
+#: The holder of an instance's place in its groups from a vote's opening to its outcome.
+_VOTE: Final = "vote"
+
 
 class InstanceOwned(RoundOpen):
     """An operator's action is in progress: no vote is opened; a notice would be."""
@@ -33,6 +38,7 @@ class OutsideRounds:
     Args:
         nursery: runs a task for each vote, which waits for its outcome.
         owners: who owns each instance.
+        groups: which instances must not go down now.
         guard: the process's on-time guard.
         channel: returns the channel of an instance, or raises UnknownInstance.
         on_refused: called with the uuid, event, notification, requester and reason of a vote or
@@ -43,12 +49,14 @@ class OutsideRounds:
         self,
         nursery: trio.Nursery,
         owners: Owners,
+        groups: HostGroups,
         guard: OnTimeGuard,
         channel: Callable[[str], Channel],
         on_refused: Callable[[str, Event, NotificationType, str, str], None],
     ) -> None:
         self._nursery = nursery
         self._owners = owners
+        self._groups = groups
         self._guard = guard
         self._channel = channel
         self._on_refused = on_refused
@@ -81,10 +89,13 @@ class OutsideRounds:
         if is_vote and self._owners.of(channel.uuid).refuses_vote:
             raise InstanceOwned(f"{self._owners.words(channel.uuid)} is in progress")
         begins_action = is_vote and by_vim
+        objection = self._groups.refusal(channel.uuid, event) if is_vote else ""
         opened = channel.open_round(
-            event, notification, command_id, who, begins_action=begins_action
+            event, notification, command_id, who, begins_action=begins_action, objection=objection
         )
         if begins_action:
+            if not objection:
+                self._groups.hold(channel.uuid, event, _VOTE)
             self._nursery.start_soon(self._await_outcome, channel.uuid, opened)
         elif not is_vote:
             self._noticed(channel, event, opened.window.seconds)
@@ -137,6 +148,7 @@ class OutsideRounds:
         await vote.done.wait()
         if vote.is_accepted:
             self._owners.vote_accepted(uuid, vote.event)
+        self._groups.give_back(uuid, _VOTE)
 
     def _noticed(self, channel: Channel, event: Event, window_s: float) -> None:
         over_at = trio.current_time() + window_s

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -26,10 +26,14 @@ class Owners:
     Args:
         nursery: runs a task for each action of an orchestrator, which may lapse.
         guard: the process's on-time guard.
+        on_change: called with the uuid of each instance whose owner may be another one now.
     """
 
-    def __init__(self, nursery: trio.Nursery, guard: OnTimeGuard) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, guard: OnTimeGuard, on_change: Callable[[str], None]
+    ) -> None:
         self._nursery = nursery
+        self._on_change = on_change
         self._guard = guard
         self._owned: dict[str, Ownership] = {}
         self._changed: dict[str, trio.Event] = {}
@@ -119,6 +123,7 @@ class Owners:
         elif not math.isinf(ownership.lapses_at) and uuid not in self._lapsing:
             self._lapsing.add(uuid)
             self._nursery.start_soon(self._lapse, uuid)
+        self._on_change(uuid)
         if (changed := self._changed.pop(uuid, None)) is not None:
             changed.set()
 

@@ -153,6 +153,11 @@ class RoundSlot:
         self.current.window.answer(_GUEST, Answer(response.vote_result, reason))
         return True
 
+    def object(self, reason: str) -> None:
+        """Rejects the open vote for a reason of the host's own; a guest need not answer."""
+        if self.current is not None:
+            self.current.window.answer(_GUEST, Answer(VoteResult.REJECT, reason))
+
     def abort(self, reason: str) -> None:
         """Ends the open round without an answer; does nothing if none is open."""
         if self.current is not None:

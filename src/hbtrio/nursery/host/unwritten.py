@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from hbtrio.store.drain_records import DrainPlace, DrainRecord
-from hbtrio.store.host_records import CorrectiveRun, HoldRecord, KnownInstance
+from hbtrio.store.host_records import CorrectiveRun, HoldRecord, KnownInstance, MemberRecord
 from hbtrio.store.host_store import Changes
 from hbtrio.store.records import HistoryEntry
 
@@ -39,6 +39,7 @@ class Batch:
     holds: dict[tuple[str, str], HoldRecord | None]
     runs: list[CorrectiveRun]
     in_vain: list[str]
+    members: dict[str, MemberRecord | None]
     ended: dict[str, Ended]
     history: list[HistoryEntry]
     drains: dict[str, DrainRecord]
@@ -54,6 +55,8 @@ class Batch:
             in_vain=tuple(self.in_vain),
             held=tuple(hold for hold in self.holds.values() if hold is not None),
             released=tuple(key for key, hold in self.holds.items() if hold is None),
+            members=tuple(one for one in self.members.values() if one is not None),
+            departed=tuple(uuid for uuid, one in self.members.items() if one is None),
             ended=tuple((id_, one.outcome) for id_, one in self.ended.items()),
             history=tuple(self.history),
             drains=tuple(self.drains.values()),
@@ -78,14 +81,15 @@ class Unwritten:
         self._holds: OrderedDict[tuple[str, str], HoldRecord | None] = OrderedDict()
         self._runs: deque[CorrectiveRun] = deque(maxlen=WAITING)
         self._in_vain: deque[str] = deque(maxlen=WAITING)
+        self._members: OrderedDict[str, MemberRecord | None] = OrderedDict()
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._history: deque[HistoryEntry] = deque()
         self._drains: OrderedDict[str, DrainRecord] = OrderedDict()
         self._places: OrderedDict[tuple[str, int], DrainPlace] = OrderedDict()
 
     def __bool__(self) -> bool:
-        waiting = (self._known, self._holds, self._runs, self._in_vain, self._ended, self._history)
-        return any(waiting) or bool(self._drains or self._places)
+        instances = (self._known, self._holds, self._members, self._runs, self._in_vain)
+        return any((*instances, self._ended, self._history, self._drains, self._places))
 
     def know(self, known: KnownInstance) -> bool:
         """Takes what is known of an instance; returns whether it differs from the last time."""
@@ -103,6 +107,10 @@ class Unwritten:
     def hold(self, kind: str, uuid: str, hold: HoldRecord | None) -> None:
         """Takes a hold, or with None its end."""
         _put(self._holds, (kind, uuid), hold)
+
+    def member(self, uuid: str, member: MemberRecord | None) -> None:
+        """Takes a member of groups, or with None that it is one no longer."""
+        _put(self._members, uuid, member)
 
     def ran(self, run: CorrectiveRun) -> None:
         """Takes a corrective command that was run."""
@@ -144,6 +152,7 @@ class Unwritten:
             _taken(self._holds),
             [self._runs.popleft() for _ in range(min(AT_ONCE, len(self._runs)))],
             [self._in_vain.popleft() for _ in range(min(AT_ONCE, len(self._in_vain)))],
+            _taken(self._members),
             _taken(self._ended),
             [self._history.popleft() for _ in range(min(AT_ONCE, len(self._history)))],
             _taken(self._drains),
@@ -154,6 +163,7 @@ class Unwritten:
         """Takes back what could not be written; what came meanwhile is newer."""
         self._known = OrderedDict(batch.known | self._known)
         self._holds = OrderedDict(batch.holds | self._holds)
+        self._members = OrderedDict(batch.members | self._members)
         self._ended = OrderedDict(batch.ended | self._ended)
         self._drains = OrderedDict(batch.drains | self._drains)
         self._places = OrderedDict(batch.places | self._places)

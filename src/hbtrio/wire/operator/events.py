@@ -52,6 +52,7 @@ _Cause = Annotated[
                 "down",
                 "policy",
                 "unsure",
+                "group",
             ]
         },
     ),

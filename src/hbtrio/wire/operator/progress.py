@@ -11,9 +11,11 @@ from hbtrio.wire.operator.words import EventWord, StreamLine, Text, WindowWord
 _Step = Annotated[
     str,
     Meta(
-        description="What the line is about; end is the last line of an action. lost, of an agent: "
-        "the outcome is unknown.",
-        extra_json_schema={"enum": ["vote", "notice", "command", "restart", "down", "end", "lost"]},
+        description="What the line is about; end is the last line of an action. group: the rule of "
+        "a group. lost, of an agent: the outcome is unknown.",
+        extra_json_schema={
+            "enum": ["group", "vote", "notice", "command", "restart", "down", "end", "lost"]
+        },
     ),
 ]
 # Not float alone: an agent passes on a host's whole numbers as whole numbers.

@@ -68,6 +68,9 @@ class ActRequest:
     take_over: Annotated[
         bool, Meta(description="End a corrective command that runs, instead of waiting for it.")
     ] = False
+    ignore_group: Annotated[
+        bool, Meta(description="Act also if the rule of a group forbids it.")
+    ] = False
 
 
 @attrs.frozen(kw_only=True)
