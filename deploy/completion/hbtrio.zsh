@@ -108,7 +108,7 @@ _shtab_hbtrio_ctl_act_defaults_added=0
 _shtab_hbtrio_ctl_events_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
-  "*--kind[kind]:KIND:(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)"
+  "*--kind[kind]:KIND:(absent action corrective extended heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)"
   "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
   "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
   "--follow[keep printing new events until interrupted]"
@@ -131,7 +131,7 @@ _shtab_hbtrio_ctl_forget_defaults_added=0
 _shtab_hbtrio_ctl_history_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
-  "*--kind[kind]:KIND:(absent action corrective heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)"
+  "*--kind[kind]:KIND:(absent action corrective extended heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)"
   "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
   "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
   "--limit[how many entries, 0 to 1000 (default 100)]:N:"

@@ -36,7 +36,8 @@ async def test_a_vote_of_the_hosts_own_operators(tmp_path: Path) -> None:
         assert (await line(world, guest.uuid))["open"] is None
         opened = world.host.vote(guest, Event.PAUSE)
         await world.host.sleep(3)
-        vote = {"kind": "vote", "event": "pause", "window": "VOTE", "remaining_s": 6.0}
+        vote = {"kind": "vote", "event": "pause", "window": "VOTE"}
+        vote |= {"remaining_s": 6.0, "extended": ""}
         assert (await line(world, guest.uuid))["open"] == vote
         await opened.done.wait()
         await world.host.settle()

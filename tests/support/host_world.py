@@ -35,6 +35,8 @@ from hbtrio.wire.channel_messages import (
     Exit,
     Init,
     Message,
+    MoreTime,
+    TimeGranted,
     VoterState,
 )
 from hbtrio.wire.vocabulary import (
@@ -211,6 +213,12 @@ class ScriptedGuest:
                 reply.reason,
             )
         )
+
+    def ask_time(self, seconds: int, name: str = "orders", **changes: Any) -> None:
+        """Asks for more time in the last vote or notice that it was sent."""
+        number = sum(isinstance(message, TimeGranted) for message in self.messages) + 1
+        request = MoreTime(self.asked.invocation_id, number, seconds, name)
+        self.peer.send(attrs.evolve(request, **changes))
 
     def report_voters(self, *states: VoterState) -> None:
         """Reports its voters."""

@@ -302,6 +302,15 @@ def opened_line(kind: str, event: Event, window: WindowKind, seconds: float) -> 
     return ProgressLine(step=kind, event=event, window=window, seconds=seconds)
 
 
+def extended_line(
+    kind: str, event: Event, window: WindowKind, words: str, left_s: float
+) -> ProgressLine:
+    """The line for an extension of the window of a vote or notice, with what is left of it."""
+    return ProgressLine(
+        step=kind, event=event, window=window, extended=words, seconds=round(left_s, 3)
+    )
+
+
 def closed_line(kind: str, event: Event, result: VoteResult, reason: str) -> ProgressLine:
     """The line for the end of a vote or notice."""
     return ProgressLine(step=kind, event=event, result=result, reason=reason)

@@ -38,7 +38,8 @@ def open_entry(
     if reported is not None:
         left_s = reported.remaining_s - passed_s
         if linked or left_s > 0:
-            return _entry("vote" if reported.vote else "notice", reported.event, left_s)
+            kind = "vote" if reported.vote else "notice"
+            return _entry(kind, reported.event, left_s, reported.extended)
     return None if own is None else own_entry(own, now)
 
 
@@ -50,7 +51,7 @@ def restart_left_s(live: Instance, passed_s: float, *, linked: bool) -> float | 
     return left_s if linked or left_s > 0 else None
 
 
-def _entry(kind: str, event: Event, left_s: float) -> RoundEntry:
+def _entry(kind: str, event: Event, left_s: float, extended: str = "") -> RoundEntry:
     notification = NotificationType.REVOCABLE if kind == "vote" else NotificationType.IRREVOCABLE
     return RoundEntry(
         kind=kind,
@@ -58,4 +59,5 @@ def _entry(kind: str, event: Event, left_s: float) -> RoundEntry:
         # A newer host may know more events.
         window=str(window_of(event, notification)) if event in EVENT_TABLE else "",
         remaining_s=round(max(0.0, left_s), 3),
+        extended=extended,
     )

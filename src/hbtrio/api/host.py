@@ -201,10 +201,13 @@ class _HostApi:
 
 
 async def _watch(opened: Round) -> api_parts.Items:
-    kind = "vote" if opened.is_vote else "notice"
-    window = opened.window
+    kind, window = opened.kind, opened.window
     yield api_parts.opened_line(kind, opened.event, window.kind, window.seconds)
-    await opened.done.wait()
+    number = 0
+    while (extension := await opened.next_extension(number)) is not None:
+        number += 1
+        left_s = window.remaining_s(trio.current_time())
+        yield api_parts.extended_line(kind, opened.event, window.kind, extension.words, left_s)
     if opened.outcome is not None:
         outcome = opened.outcome
         yield api_parts.closed_line(kind, opened.event, outcome.result, outcome.reason)

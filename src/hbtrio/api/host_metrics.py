@@ -36,6 +36,9 @@ from hbtrio.wire.vocabulary import CorrectiveAction, Health, WindowKind
 #: Instances that are looked at without a pause, in some hundred microseconds.
 _AT_ONCE: Final = 500
 
+#: The windows that a guest may extend.
+_EXTENSIBLE: Final = tuple(kind for kind in WindowKind if kind is not WindowKind.RESTART)
+
 _RUN: Final = (CorrectiveAction.REBOOT, CorrectiveAction.STOP, CorrectiveAction.LOG)
 
 
@@ -127,6 +130,14 @@ def _of_events(host: Host) -> Iterator[Metric]:
     for words, number in sorted(counts.rounds.items()):
         rounds.add_metric(words, number)
     yield rounds
+    extended = CounterMetricFamily(
+        "hbtrio_host_extended_seconds",
+        "By how many seconds guests have extended votes and notices, by window.",
+        labels=["window"],
+    )
+    for window in _EXTENSIBLE:
+        extended.add_metric([window], counts.extended_s[window])
+    yield extended
     commands = CounterMetricFamily(
         "hbtrio_host_corrective_commands",
         "Corrective commands that have ended, by action and outcome.",

@@ -148,10 +148,11 @@ def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
         open=None
         if current is None
         else RoundEntry(
-            kind="vote" if current.is_vote else "notice",
+            kind=current.kind,
             event=str(current.event),
             window=str(current.window.kind),
             remaining_s=round(current.window.remaining_s(now), 3),
+            extended=current.extensions.words,
         ),
         restart_remaining_s=None
         if channel.restart.window is None

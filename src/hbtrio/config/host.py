@@ -39,6 +39,7 @@ from hbtrio.config.settings import (
     word,
 )
 from hbtrio.config.source import Fault, shown
+from hbtrio.config.windows import WindowSettings
 from hbtrio.wire.vocabulary import ActionName
 
 #: Where the packages install the file.
@@ -267,6 +268,7 @@ class HostConfig(Ruled):
     log_level: LogLevel = choice("info", LogLevel)
     heartbeat: HeartbeatSettings = table(HeartbeatSettings)
     limits: LimitSettings = table(LimitSettings)
+    windows: WindowSettings = table(WindowSettings)
     libvirt: LibvirtSettings = table(LibvirtSettings)
     instances: Mapping[str, InstanceSettings] = tables(
         glob_faults, "names or uuids, with or without wildcards"

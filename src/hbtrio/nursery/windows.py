@@ -114,6 +114,10 @@ class Window(Generic[T]):
         finally:
             self._sources.remove(source)
 
+    def extend(self, seconds: float) -> None:
+        """Keeps the window open for so much longer than :attr:`seconds` so far, at least 0."""
+        self.seconds += seconds
+
     def close(self, answer: T) -> None:
         """Closes the window with ``answer``; a second answer is ignored."""
         if not self._answers:
@@ -129,14 +133,17 @@ class Window(Generic[T]):
             trio.TooSlowError: the deadline came first.
         """
         self.opened_at = trio.current_time()
+        slept_until = -math.inf
         with self._scope:
-            await sleep_until_on_time(
-                self.deadline,
-                self._guard,
-                at_most_s=self._at_most_s,
-                allows_s=self.allows_s,
-                sources=self._sources,
-            )
+            while slept_until < self.deadline:  # else it was extended meanwhile
+                slept_until = self.deadline
+                await sleep_until_on_time(
+                    slept_until,
+                    self._guard,
+                    at_most_s=self._at_most_s,
+                    allows_s=self.allows_s,
+                    sources=self._sources,
+                )
         if not self._answers:
             raise trio.TooSlowError
         return self._answers[0]

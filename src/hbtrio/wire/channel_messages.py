@@ -1,6 +1,6 @@
 """The messages of the guest channel, without their header.
 
-Eight are PROTOCOL.md's (section 1); the last one is an extension.
+Eight are PROTOCOL.md's (section 1); the last three are extensions.
 
 Fields are in the order of deployed peers, with ``log_msg`` last: the peers' parsers and the repair
 of unescaped text rely on that order. :mod:`hbtrio.wire.channel_codec` adds the header (version,
@@ -43,11 +43,14 @@ class Extension(IntFlag):
     #: those of several voters.
     NAMED_REASONS = 1
 
-    #: The guest may send :class:`VoterState`. (The bit before is kept for more time to answer.)
+    #: The guest may send :class:`MoreTime`.
+    MORE_TIME = 2
+
+    #: The guest may send :class:`VoterState`.
     VOTERS = 4
 
 
-#: What our host offers.
+#: What our host always offers.
 OFFERED = int(Extension.NAMED_REASONS | Extension.VOTERS)
 
 #: The most voters that a guest reports.
@@ -173,6 +176,36 @@ class VoterState:
     ago_s: Int32
 
 
+@attrs.frozen
+class MoreTime:
+    """Guest to host: keep the open vote or notice with this id open for ``seconds`` more.
+
+    To a host that offers :attr:`Extension.MORE_TIME`, which answers with :class:`TimeGranted`.
+    ``request`` numbers the requests of one vote or notice; ``name`` is the voter that asks.
+    """
+
+    TYPE: ClassVar[str] = "more_time"
+    invocation_id: Int32
+    request: Int32
+    seconds: Int32
+    name: str
+
+
+@attrs.frozen
+class TimeGranted:
+    """Host to guest: the vote or notice stays open for ``seconds`` more, which may be 0.
+
+    The answer to the :class:`MoreTime` with the same numbers; ``log_msg`` says why it is less than
+    was asked for.
+    """
+
+    TYPE: ClassVar[str] = "time_granted"
+    invocation_id: Int32
+    request: Int32
+    seconds: Int32
+    log_msg: str
+
+
 Message = (
     Init
     | InitAck
@@ -183,6 +216,8 @@ Message = (
     | Exit
     | Nack
     | VoterState
+    | MoreTime
+    | TimeGranted
 )
 
 MESSAGE_CLASSES: tuple[type[Message], ...] = (
@@ -195,4 +230,6 @@ MESSAGE_CLASSES: tuple[type[Message], ...] = (
     Exit,
     Nack,
     VoterState,
+    MoreTime,
+    TimeGranted,
 )

@@ -27,6 +27,9 @@ Moment = Annotated[str, msgspec.Meta(max_length=40)]
 Interval = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 #: What is left of a window when it is reported, in seconds, at most.
 MAX_REMAINING_S: Final = 86_400.0
+#: By whom a window was extended, in words.
+MAX_EXTENDED: Final = 300
+Extended = Annotated[str, msgspec.Meta(max_length=MAX_EXTENDED)]
 Remaining = Annotated[float, msgspec.Meta(ge=0, le=MAX_REMAINING_S)]
 
 
@@ -37,6 +40,7 @@ class LinkRound:
     vote: bool
     event: Event
     remaining_s: Remaining
+    extended: Extended = ""
 
 
 @attrs.frozen

@@ -169,7 +169,8 @@ def in_progress(one: AnyDetail) -> Iterator[str]:
 def _round(entry: RoundEntry) -> str:
     window = f"{entry.window} window, " if entry.window else ""
     on = "on" if entry.kind == "vote" else "of"
-    return f"{entry.kind} {on} {entry.event}: {window}{entry.remaining_s:.0f} s left"
+    extended = f", {entry.extended}" if entry.extended else ""
+    return f"{entry.kind} {on} {entry.event}: {window}{entry.remaining_s:.0f} s left{extended}"
 
 
 def _next_loss(one: NextLossLine) -> Iterator[str]:

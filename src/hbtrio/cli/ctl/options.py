@@ -13,6 +13,7 @@ _KINDS: Final = (
     "absent",
     "action",
     "corrective",
+    "extended",
     "heartbeating",
     "host-alarm",
     "host-alarm-over",

@@ -106,11 +106,14 @@ class ProgressView:
         elif line.step == "down":
             what = "waiting"
             opening = f"{title}: waiting at most {seconds:g} s"
+        elif line.extended:
+            what = f"{line.window} window {line.extended}"
+            opening = f"{title}: {line.extended}, {seconds:g} s left"
         else:
             what = f"{line.window} window"
             opening = f"{title}: {what} of {seconds:g} s"
         if self._screen.terminal:
-            if line.argv or line.waiting:
+            if line.argv or line.waiting or line.extended:
                 self._screen.line(opening)
             now = trio.current_time()
             self._open = _Window(title, "" if line.argv else what, now + seconds)

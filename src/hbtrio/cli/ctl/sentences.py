@@ -37,6 +37,7 @@ KINDS: Final = {
     "unhealthy": "The guest was ill and asked for {action}{reason}.",
     "vote": "Vote on {event}{by}: {result}{reason}.",
     "notice": "Notice of {event}{by}: {result}{reason}.",
+    "extended": "The guest took more time{reason}.",
     "restart-expired": "The VM was not back at the end of RESTART{reason}.",
     "paused": "libvirt paused the VM{reason}.",
     "absent": "The guest was not back; no action follows{reason}.",

@@ -218,7 +218,9 @@ def going_on(one: InstanceLine | FleetInstanceLine, action: str | None) -> str:
     """What is in progress on an instance; "" for nothing."""
     texts = [f"{action} in progress"] if action else []
     if one.open is not None:
-        texts.append(f"{one.open.kind} {one.open.event}, {one.open.remaining_s:.0f} s left")
+        extended = f", {one.open.extended}" if one.open.extended else ""
+        left = f"{one.open.remaining_s:.0f} s left{extended}"
+        texts.append(f"{one.open.kind} {one.open.event}, {left}")
     if one.restart_remaining_s is not None:
         texts.append(f"RESTART, {one.restart_remaining_s:.0f} s left")
     return "; ".join(texts)

@@ -34,7 +34,6 @@ from hbtrio.fsm.heartbeat.table import (
 )
 from hbtrio.policy.profile import Profile
 from hbtrio.wire.channel_messages import (
-    OFFERED,
     Challenge,
     ChallengeResponse,
     Exit,
@@ -225,7 +224,7 @@ class Heartbeat:
         situation, unanswered = self.situation, self._challenges.number
         situation.step(HeartbeatEvent.INIT)
         situation.profile = Profile.from_init(init, self._rules.limits)
-        ack = SendToGuest(InitAck(init.invocation_id, OFFERED))
+        ack = SendToGuest(InitAck(init.invocation_id, self._rules.offered))
         if situation.init_seen and unanswered is not None:
             # The second init in a row: with a new challenge for each init, instead of the open one
             # again, a guest that reads nothing would never miss one.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
 
 from hbtrio.policy.profile import ProfileLimits
+from hbtrio.wire.channel_messages import OFFERED, Extension
+from hbtrio.wire.vocabulary import WindowKind
 
 #: A returning VM that stays silent this many intervals gets one reconnect: it cures a virtio port
 #: that was wedged by a migration with a backlog (PROTOCOL.md, the port itself).
@@ -32,6 +35,8 @@ class HeartbeatRules:
         grace_s: for how long ill health is only shown after heartbeating began, in seconds.
         absent_after_s: how long a guest may take to say ``init``, or to come back after its
             ``exit``, in seconds; 0: the RESTART of the instance's profile.
+        extension_s: how much a guest may extend a window by in all, in seconds; the windows that
+            are left out can't be extended.
     """
 
     failure_threshold: int = 1
@@ -39,3 +44,9 @@ class HeartbeatRules:
     limits: ProfileLimits = attrs.field(factory=ProfileLimits)
     grace_s: float = 0.0
     absent_after_s: float = 0.0
+    extension_s: Mapping[WindowKind, int] = attrs.field(factory=dict)
+
+    @property
+    def offered(self) -> int:
+        """What each ``init_ack`` offers, the bits of ``Extension``."""
+        return OFFERED | (Extension.MORE_TIME if self.extension_s else 0)

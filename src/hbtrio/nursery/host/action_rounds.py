@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -21,6 +21,7 @@ class ActionRounds:
         channel_of: returns an instance's current channel, or None.
         progress: adds a progress line with these members.
         begin_by: until when the first step of the action may begin.
+        on_extended: called with what is left of a window that was extended, in seconds.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class ActionRounds:
         channel_of: Callable[[str], Channel | None],
         progress: Callable[..., None],
         begin_by: BeginBy,
+        on_extended: Callable[[float], Awaitable[None]],
     ) -> None:
         self._uuid = uuid
         self._channel_of = channel_of
         self._progress = progress
+        self._on_extended = on_extended
         #: None once the first step has begun.
         self._begin_by: BeginBy | None = begin_by
 
@@ -70,7 +73,15 @@ class ActionRounds:
             return None
         window = opened.window
         self._progress(step=kind, event=event, window=window.kind, seconds=window.seconds)
-        await opened.done.wait()
+        number = 0
+        while (extension := await opened.next_extension(number)) is not None:
+            number += 1
+            left_s = round(window.remaining_s(trio.current_time()), 3)
+            words = extension.words
+            self._progress(
+                step=kind, event=event, window=window.kind, extended=words, seconds=left_s
+            )
+            await self._on_extended(left_s)
         outcome = opened.outcome
         if outcome is not None:
             self._progress(step=kind, event=event, result=outcome.result, reason=outcome.reason)
@@ -88,24 +99,29 @@ class ActionRounds:
         self._check_in_time()
         channel = self._present_channel()
         if channel.round is not None:
-            now = trio.current_time()
-            left_s = channel.round.window.remaining_s(now)
-            # Without this line a watcher would take the wait for a hung host.
-            self._progress(
-                step=kind,
-                event=event,
-                waiting=channel.round.open_text(now),
-                seconds=round(left_s, 3),
-            )
-            self.extend(left_s)
             with channel.rounds.reserved():
-                await channel.round.done.wait()
+                await self._wait_for(kind, event, channel.round)
             self._check_in_time()
             channel = self._present_channel()
         is_vote = notification is NotificationType.REVOCABLE
         opened = channel.open_round(event, notification, begins_action=is_vote)
         self._begin_by = None
         return opened
+
+    async def _wait_for(self, kind: str, event: Event, other: Round) -> None:
+        """Waits for the end of another vote or notice, whose window may be extended meanwhile."""
+        number = 0
+        while True:
+            now = trio.current_time()
+            left_s = other.window.remaining_s(now)
+            # Without this line a watcher would take the wait for a hung host.
+            self._progress(
+                step=kind, event=event, waiting=other.open_text(now), seconds=round(left_s, 3)
+            )
+            self.extend(left_s)
+            if await other.next_extension(number) is None:
+                return
+            number += 1
 
     def _check_in_time(self) -> None:
         if self._begin_by is not None:

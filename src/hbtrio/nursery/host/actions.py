@@ -82,7 +82,9 @@ class ActionRun:
         self._has_ended = False
         self._machine = Action(record.name, force=record.force)
         self._lines = ProgressLines()
-        self._rounds = ActionRounds(record.uuid, tools.channel_of, self._progress, begin_by)
+        self._rounds = ActionRounds(
+            record.uuid, tools.channel_of, self._progress, begin_by, self._extended
+        )
         self._down = DownWait(
             record.uuid, self._machine.before, self._machine.effect, tools, self._progress
         )
@@ -207,6 +209,12 @@ class ActionRun:
             boot_id=moment.boot_id,
             domain_id=self._tools.domain_id(self.uuid),
         )
+        await self._tools.memory.put_action(self._record)
+
+    async def _extended(self, left_s: float) -> None:
+        """Stores that the present step may take so many seconds from now on."""
+        later = round(self._tools.memory.moment.boot_s + left_s, 1)
+        self._record = attrs.evolve(self._record, step_deadline=later)
         await self._tools.memory.put_action(self._record)
 
     def _bound_s(self) -> float:

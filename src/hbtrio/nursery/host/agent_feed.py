@@ -33,7 +33,7 @@ from hbtrio.wire.link_messages import (
     OverloadReport,
     SnapshotEnd,
 )
-from hbtrio.wire.link_parts import MAX_REMAINING_S, LinkRound
+from hbtrio.wire.link_parts import MAX_EXTENDED, MAX_REMAINING_S, LinkRound
 
 #: Reports taken from the queue at a time.
 _BATCH: Final = 64
@@ -185,7 +185,12 @@ def instance_of(channel: Channel, domain: Domain | None = None) -> Instance:
         voters_unlisted=channel.voters.unlisted,
         open=None
         if current is None
-        else LinkRound(current.is_vote, current.event, _left_s(current.window)),
+        else LinkRound(
+            current.is_vote,
+            current.event,
+            _left_s(current.window),
+            current.extensions.words[:MAX_EXTENDED],
+        ),
         restart_remaining_s=None if restart is None else _left_s(restart),
     )
 

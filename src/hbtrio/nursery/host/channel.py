@@ -25,9 +25,10 @@ from hbtrio.nursery.host.restart_window import RestartWindow
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundSlot
 from hbtrio.nursery.port import ChannelFault
 from hbtrio.nursery.window_tasks import WindowTasks
+from hbtrio.policy.more_time import Extensions
 from hbtrio.policy.reported_voters import ReportedVoters
 from hbtrio.policy.time_guard import BEHIND_S
-from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, Message, Nack
+from hbtrio.wire.channel_messages import ActionNotify, ActionResponse, Init, Message, MoreTime
 from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
     Event,
@@ -57,6 +58,8 @@ class Channel:
         self._windows = WindowTasks()
         self.link = ChannelLink(self.uuid, file.path, setup)
         self.dialling = self.link.dialling
+        #: Makes the reports about the instance, and has the last one.
+        self.reports = ChannelReports(self.uuid, self.heartbeat, setup)
         self.restart = RestartWindow(
             self.uuid,
             self._windows,
@@ -71,9 +74,8 @@ class Channel:
             self.link.take_in,
             setup.new_id,
             self._round_over,
+            on_extended=self.reports.publish_extension,
         )
-        #: Makes the reports about the instance, and has the last one.
-        self.reports = ChannelReports(self.uuid, self.heartbeat, setup)
         #: Publishes a report about the instance.
         self.report = self.reports.publish
         self.outages = ChannelOutages(self.heartbeat, self._clock, self.dialling, self._expect)
@@ -186,10 +188,8 @@ class Channel:
         """Handles a message of the guest."""
         if self.gone:
             return  # the reader had been woken up before it was cancelled
-        if type(message) is ActionResponse:
-            if not self.rounds.answer(message):
-                text = "no action with this invocation_id is open"
-                self.link.send(Nack(message.invocation_id, text))
+        if type(message) is ActionResponse or type(message) is MoreTime:
+            self.rounds.received(message, now, self.link.send)
             return
         due, health = self.heartbeat.due, self.heartbeat.health
         beats = self.heartbeat.beats
@@ -261,10 +261,12 @@ class Channel:
         *,
         begins_action: bool = False,
         objection: str = "",
+        fixed: str = "",
     ) -> Round:
         """Opens a vote or notice and sends it; the arguments are those of :class:`Round`.
 
-        With an ``objection`` a vote is rejected for that reason, and the guest is not asked.
+        With an ``objection`` a vote is rejected for that reason, and the guest is not asked; with
+        ``fixed`` the window can't be extended, for that reason.
 
         Raises:
             NotHeartbeating: the instance can't take part.
@@ -278,8 +280,9 @@ class Channel:
             raise NotHeartbeating(f"{self.uuid} is not heartbeating: {self.why}")
         kind = window_of(event, notification)
         seconds = beat.profile.window_s(kind)
+        most = Extensions(self._setup.heartbeat.extension_s.get(kind, 0), fixed)
         opened = self.rounds.open(
-            event, notification, kind, seconds, command_id, who, begins_action=begins_action
+            event, notification, kind, seconds, most, command_id, who, begins_action=begins_action
         )
         if objection:
             self.rounds.object(objection)

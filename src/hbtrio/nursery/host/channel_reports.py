@@ -12,6 +12,7 @@ from hbtrio.fsm.heartbeat.machine import Heartbeat
 from hbtrio.nursery.host.channel_setup import ChannelSetup
 from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.nursery.host.round import Round
+from hbtrio.policy.more_time import Extension
 from hbtrio.wire.vocabulary import CorrectiveAction, Event, VoteResult
 
 _log = logging.getLogger("hbtrio.channel")
@@ -89,6 +90,16 @@ class ChannelReports:
             event=current.event,
             result=current.outcome.result,
             command_id=current.command_id,
+            who=current.who,
+        )
+
+    def publish_extension(self, current: Round, extension: Extension) -> None:
+        """Reports that the window of a vote or notice was extended."""
+        self._setup.counts.extended_s[current.window.kind] += extension.seconds
+        self.publish(
+            ReportKind.EXTENDED,
+            f"the {current.kind} on {current.event} was {extension.words}",
+            event=current.event,
             who=current.who,
         )
 

@@ -59,6 +59,7 @@ def heartbeat_rules(config: HostConfig) -> HeartbeatRules:
     """Returns the settings of all heartbeats, as configured."""
     heartbeat, limits = config.heartbeat, config.limits
     return HeartbeatRules(
+        extension_s=config.windows.max_extension_s.by_window,
         failure_threshold=heartbeat.failure_threshold,
         reconnect_silent_s=heartbeat.reconnect_silent_s,
         grace_s=heartbeat.grace_s,

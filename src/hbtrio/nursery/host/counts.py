@@ -7,6 +7,7 @@ from collections import Counter
 from hbtrio.nursery.host.reports import Report, ReportKind
 from hbtrio.policy.histogram import Histogram
 from hbtrio.system.runner import ProcessRunner
+from hbtrio.wire.vocabulary import WindowKind
 
 
 class HostCounts:
@@ -28,6 +29,8 @@ class HostCounts:
         self.reports: Counter[ReportKind] = Counter()
         #: Votes and notices, by kind, event and result.
         self.rounds: Counter[tuple[str, str, str]] = Counter()
+        #: By how many seconds windows were extended, by their kind.
+        self.extended_s: Counter[WindowKind] = Counter()
         #: Corrective commands, by action and outcome.
         self.corrective: Counter[tuple[str, str]] = Counter()
         #: Corrective commands that were not run, by cause.

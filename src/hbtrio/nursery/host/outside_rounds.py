@@ -16,6 +16,7 @@ from hbtrio.nursery.host.refusals import recorded
 from hbtrio.nursery.host.round import Round, RoundOpen
 from hbtrio.nursery.windows import within
 from hbtrio.policy.begin_by import BeginBy
+from hbtrio.policy.more_time import FOR_AN_AGENT, FOR_THE_VIM
 from hbtrio.policy.time_guard import OnTimeGuard
 from hbtrio.wire.vocabulary import (
     EVENT_TABLE,
@@ -90,8 +91,16 @@ class OutsideRounds:
             raise InstanceOwned(f"{self._owners.words(channel.uuid)} is in progress")
         begins_action = is_vote and by_vim
         objection = self._groups.refusal(channel.uuid, event) if is_vote else ""
+        # Whoever waits at the agent has a timer of its own, from the window as it was opened.
+        fixed = FOR_THE_VIM if by_vim else FOR_AN_AGENT if command_id else ""
         opened = channel.open_round(
-            event, notification, command_id, who, begins_action=begins_action, objection=objection
+            event,
+            notification,
+            command_id,
+            who,
+            begins_action=begins_action,
+            objection=objection,
+            fixed=fixed,
         )
         if begins_action:
             if not objection:
@@ -99,6 +108,8 @@ class OutsideRounds:
             self._nursery.start_soon(self._await_outcome, channel.uuid, opened)
         elif not is_vote:
             self._noticed(channel, event, opened.window.seconds)
+            if opened.extensions.possible:
+                self._nursery.start_soon(self._follow, channel, opened)
         return opened
 
     async def open_soon(
@@ -149,6 +160,13 @@ class OutsideRounds:
         if vote.is_accepted:
             self._owners.vote_accepted(uuid, vote.event)
         self._groups.give_back(uuid, _VOTE)
+
+    async def _follow(self, channel: Channel, notice: Round) -> None:
+        """Puts off what follows a notice, with each extension of its window."""
+        number = 0
+        while await notice.next_extension(number) is not None:
+            number += 1
+            self._noticed(channel, notice.event, notice.window.remaining_s(trio.current_time()))
 
     def _noticed(self, channel: Channel, event: Event, window_s: float) -> None:
         over_at = trio.current_time() + window_s

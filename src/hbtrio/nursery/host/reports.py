@@ -29,6 +29,7 @@ class ReportKind(StrEnum):
     UNHEALTHY = "unhealthy"
     VOTE = "vote"
     NOTICE = "notice"
+    EXTENDED = "extended"
     RESTART_EXPIRED = "restart-expired"
     PAUSED = "paused"
     ABSENT = "absent"

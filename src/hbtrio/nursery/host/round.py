@@ -14,12 +14,18 @@ from hbtrio.nursery.time_guard import Source
 from hbtrio.nursery.window_tasks import WindowTasks
 from hbtrio.nursery.windows import Answer, BallotWindow, stay_silent
 from hbtrio.policy.allowances import HOST_ALLOWS_S
+from hbtrio.policy.more_time import NOT_OPEN, Extension, Extensions, Grant
+from hbtrio.policy.quota import Quota
 from hbtrio.policy.time_guard import OnTimeGuard
-from hbtrio.wire.channel_messages import ActionResponse
+from hbtrio.wire.channel_codec import MAX_NAME_BYTES, plain_text
+from hbtrio.wire.channel_messages import ActionResponse, Message, MoreTime, Nack, TimeGranted
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult, WindowKind
 
 #: The only voter that a host knows.
 _GUEST: Final = "guest"
+
+#: Requests for more time of an instance that are answered, per second; others are not.
+_REQUESTS_PER_S: Final = 8
 
 
 class NotHeartbeating(Exception):
@@ -38,6 +44,8 @@ class Round:
     notification: NotificationType
     invocation_id: int
     window: BallotWindow
+    #: Decides how much longer the window stays open.
+    extensions: Extensions
     #: The id of the agent's command that opened the round, or "".
     command_id: str = ""
     #: Who requested it, or "".
@@ -46,6 +54,7 @@ class Round:
     begins_action: bool = False
     done: trio.Event = attrs.field(factory=trio.Event)
     outcome: Outcome | None = None
+    _news: trio.Event = attrs.field(factory=trio.Event)
 
     @property
     def is_vote(self) -> bool:
@@ -53,15 +62,47 @@ class Round:
         return self.notification is NotificationType.REVOCABLE
 
     @property
+    def kind(self) -> str:
+        """What it is, in a word."""
+        return "vote" if self.is_vote else "notice"
+
+    @property
     def is_accepted(self) -> bool:
         """Whether it has ended without a reject: only a reject refuses the event."""
         return self.outcome is not None and self.outcome.result is not VoteResult.REJECT
 
+    async def next_extension(self, number: int) -> Extension | None:
+        """Waits for an extension of the window, the first of which has the number 0.
+
+        Returns:
+            None if the vote or notice has ended before it.
+        """
+        granted = self.extensions.granted
+        while len(granted) <= number and not self.done.is_set():
+            await self._news.wait()
+        return granted[number] if number < len(granted) else None
+
+    def extend(self, seconds: int, name: str) -> Grant:
+        """Extends the window by what is granted of ``seconds``, for the voter ``name``."""
+        grant = self.extensions.ask(seconds, name)
+        if grant.seconds:
+            self.window.extend(grant.seconds)
+            self._tell()
+        return grant
+
+    def close(self) -> None:
+        """Lets those go on who wait for its end; called once, with the outcome at hand."""
+        self.done.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, trio.Event()
+        news.set()
+
     def open_text(self, now: float) -> str:
         """Says why another round can't be opened now."""
         left_s = self.window.remaining_s(now)
-        kind = "vote" if self.is_vote else "notice"
-        return f"a {kind} on {self.event} is open for another {left_s:.1f} s"
+        return f"a {self.kind} on {self.event} is open for another {left_s:.1f} s"
 
 
 class RoundSlot:
@@ -74,6 +115,7 @@ class RoundSlot:
         source: reads what the instance has sent.
         new_id: makes invocation ids.
         on_over: called once for each opened round, when it has its outcome.
+        on_extended: called with each extension of a round's window.
     """
 
     def __init__(
@@ -84,6 +126,7 @@ class RoundSlot:
         source: Source,
         new_id: Callable[[], int],
         on_over: Callable[[Round], None],
+        on_extended: Callable[[Round, Extension], None],
     ) -> None:
         #: The open round, or None.
         self.current: Round | None = None
@@ -93,6 +136,8 @@ class RoundSlot:
         self._source = source
         self._new_id = new_id
         self._on_over = on_over
+        self._on_extended = on_extended
+        self._requests = Quota(_REQUESTS_PER_S, 1.0)
         self._is_reserved = False
 
     @contextmanager
@@ -117,6 +162,7 @@ class RoundSlot:
         notification: NotificationType,
         kind: WindowKind,
         seconds: float,
+        extensions: Extensions,
         command_id: str,
         who: str,
         *,
@@ -136,12 +182,29 @@ class RoundSlot:
             allows_s=HOST_ALLOWS_S,
         )
         self.current = Round(
-            event, notification, self._new_id(), window, command_id, who, begins_action
+            event,
+            notification,
+            self._new_id(),
+            window,
+            extensions,
+            command_id,
+            who,
+            begins_action,
         )
         self._tasks.hold(window, {_GUEST: stay_silent})
         return self.current
 
-    def answer(self, response: ActionResponse) -> bool:
+    def received(
+        self, message: ActionResponse | MoreTime, now: float, send: Callable[[Message], None]
+    ) -> None:
+        """Handles a message of the instance about a round; sends the reply, if it has one."""
+        if isinstance(message, MoreTime):
+            if (granted := self._more_time(message, now)) is not None:
+                send(granted)
+        elif not self._answer(message):
+            send(Nack(message.invocation_id, "no action with this invocation_id is open"))
+
+    def _answer(self, response: ActionResponse) -> bool:
         """Counts the instance's answer; returns False if it is not for the open round."""
         # Only the id identifies the round: a deployed guest copies the other fields from its
         # applications.
@@ -158,6 +221,22 @@ class RoundSlot:
         if self.current is not None:
             self.current.window.answer(_GUEST, Answer(VoteResult.REJECT, reason))
 
+    def _more_time(self, request: MoreTime, now: float) -> TimeGranted | None:
+        """Extends the open round for the instance; returns the answer, or None: it has none.
+
+        One that was read before the window closed is in time.
+        """
+        if not self._requests.take(now):
+            return None
+        current = self.current
+        if current is None or request.invocation_id != current.invocation_id:
+            grant = Grant(0, NOT_OPEN)
+        else:
+            grant = current.extend(request.seconds, plain_text(request.name, MAX_NAME_BYTES))
+            if grant.seconds:
+                self._on_extended(current, current.extensions.granted[-1])
+        return TimeGranted(request.invocation_id, request.request, int(grant.seconds), grant.reason)
+
     def abort(self, reason: str) -> None:
         """Ends the open round without an answer; does nothing if none is open."""
         if self.current is not None:
@@ -165,7 +244,7 @@ class RoundSlot:
 
     def release(self) -> None:
         """Lets go of its owner, which has ended; no round may be opened after it."""
-        del self._source, self._on_over
+        del self._source, self._on_over, self._on_extended
 
     def _over(self, _: Outcome) -> None:
         current, self.current = self.current, None
@@ -173,4 +252,4 @@ class RoundSlot:
             return
         current.outcome = as_reported(current.window.ballot, current.window.seconds)
         self._on_over(current)
-        current.done.set()
+        current.close()

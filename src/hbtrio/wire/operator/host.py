@@ -160,6 +160,9 @@ class RoundEntry(Body, frozen=True, kw_only=True):
     event: EventWord
     window: WindowWord = ""
     remaining_s: Remaining
+    extended: Annotated[
+        str, Meta(description="By whom its window was extended: extended by 30 s by orders.")
+    ] = ""
 
 
 class InstanceLine(Body, frozen=True, kw_only=True):

@@ -47,6 +47,9 @@ class ProgressLine(StreamLine, frozen=True, kw_only=True, omit_defaults=True):
     window: WindowWord = ""
     argv: Annotated[tuple[str, ...], Meta(description="The command that was started.")] = ()
     waiting: Annotated[str, Meta(description="What else is open on the instance.")] = ""
+    extended: Annotated[
+        str, Meta(description="Why the open window ends later; seconds is what is left of it.")
+    ] = ""
     skipped: Annotated[str, Meta(description="Why the instance takes no part.")] = ""
     seconds: _Limit = None
     result: _Result = ""
