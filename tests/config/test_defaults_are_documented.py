@@ -30,7 +30,9 @@ GUEST_FIELDS = {
 }
 
 
-def settings_of(config: Any, heading: str) -> Iterator[tuple[str, str, Any, Setting]]:
+def settings_of(
+    config: Any, heading: str, within: str = ""
+) -> Iterator[tuple[str, str, Any, Setting]]:
     """Yield heading, key, default and setting of every key, tables after what is above them."""
     tables = []
     for field in attrs.fields(type(config)):
@@ -39,11 +41,11 @@ def settings_of(config: Any, heading: str) -> Iterator[tuple[str, str, Any, Sett
         if isinstance(value, dict):
             continue  # tables with free keys
         if setting is None:
-            tables.append((value, f"[{key_of(field)}]"))
+            tables.append((value, within + key_of(field)))
         else:
             yield heading, key_of(field), value, setting
     for value, name in tables:
-        yield from settings_of(value, name)
+        yield from settings_of(value, f"[{name}]", f"{name}.")
 
 
 #: Of each daemon with a TOML file: the file, and its section of the documentation.
@@ -83,11 +85,16 @@ def test_the_default_files_are_the_defaults() -> None:
 @pytest.mark.parametrize("daemon", FILES)
 def test_the_default_file_names_every_key(daemon: str) -> None:
     data = tomllib.loads(FILES[daemon][0].read_text())
-    named = {("Top level", key) for key, value in data.items() if not isinstance(value, dict)}
-    for name, content in data.items():
-        if isinstance(content, dict):
-            named |= {(f"[{name}]", key) for key in content}
+    named = set(keys_in(data, "Top level"))
     assert named == {(heading, key) for heading, key, _, _ in SETTINGS[daemon]}
+
+
+def keys_in(data: dict[str, Any], heading: str, within: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from keys_in(value, f"[{within}{key}]", f"{within}{key}.")
+        else:
+            yield heading, key
 
 
 @pytest.mark.parametrize(("daemon", "heading", "key", "default", "setting"), EACH)
