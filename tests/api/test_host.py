@@ -14,7 +14,6 @@ import trio
 import hbtrio
 from hbtrio.client.stream import LINE_BYTES
 from hbtrio.config.host import ActionCommands
-from hbtrio.config.windows import ExtensionSettings, WindowSettings
 from hbtrio.http.server import HttpLimits
 from hbtrio.nursery.broadcast import FOLLOWER_QUEUE
 from hbtrio.nursery.host.memory import NO_DIRECTORY
@@ -284,26 +283,6 @@ async def test_lines_come_as_things_happen() -> None:
             assert trio.current_time() == 1.0
             assert json.loads(await anext(lines))["reason"] == "no answer within 9 s"
             assert trio.current_time() == 10.0
-
-
-async def test_a_vote_that_its_guest_extends_tells_what_is_left() -> None:
-    windows = WindowSettings(max_extension_s=ExtensionSettings(vote=40))
-    async with serving(windows=windows) as (world, http, _api):
-        guest = await world.heartbeating()
-        guest.reply = stay_silent
-        async with stream(http, "POST", at(guest, "vote"), json={"event": "stop"}) as (_, lines):
-            await anext(lines)
-            await world.at(6)
-            guest.ask_time(30)
-            assert json.loads(await anext(lines)) == {
-                "step": "vote",
-                "event": "stop",
-                "window": "VOTE",
-                "extended": "extended by 30 s by orders",
-                "seconds": 34.0,
-            }
-            assert json.loads(await anext(lines))["reason"] == "no answer within 39 s"
-            assert trio.current_time() == 40.0
 
 
 async def test_who_hangs_up_ends_no_vote() -> None:

@@ -18,7 +18,14 @@ from hbtrio.wire.channel_codec import (
     encode,
     plain_text,
 )
-from hbtrio.wire.channel_messages import MESSAGE_CLASSES, ActionResponse, Message, VoterState
+from hbtrio.wire.channel_messages import (
+    MESSAGE_CLASSES,
+    ActionResponse,
+    Message,
+    MoreTime,
+    TimeGranted,
+    VoterState,
+)
 from hbtrio.wire.vocabulary import Event, NotificationType, VoteResult
 from wire.captured import CHANNEL_FILES, Captured, capture
 
@@ -47,7 +54,10 @@ USABLE = [message for message in ALL if not is_lacking(message)]
 
 
 #: No host has refused anything, and what extends the protocol is in no deployed program.
-RECORDED = {cls.TYPE for cls in MESSAGE_CLASSES} - {"nack", VoterState.TYPE}
+RECORDED = {cls.TYPE for cls in MESSAGE_CLASSES} - {
+    "nack",
+    *(cls.TYPE for cls in (VoterState, MoreTime, TimeGranted)),
+}
 
 
 def test_the_captures_hold_what_these_tests_rely_on() -> None:

@@ -22,7 +22,9 @@ from hbtrio.wire.channel_messages import (
     Init,
     InitAck,
     Message,
+    MoreTime,
     Nack,
+    TimeGranted,
     VoterState,
 )
 from hbtrio.wire.lines import MAX_LINE_BYTES
@@ -53,6 +55,8 @@ LEGACY_KEYS: dict[str, str] = {
     # Ours, so that no deployed program has an order for it.
     "voter_state": "place count unlisted name health health_s interval_ms corrective_action reason "
     "event_type notification_type answer answer_reason ago_s",
+    "more_time": "invocation_id request seconds name",
+    "time_granted": "invocation_id request seconds log_msg",
 }
 SAMPLES: tuple[Message, ...] = (
     Init(11, "vm1", 1000, 9, 8, 7, 14, 301, CorrectiveAction.REBOOT),
@@ -79,6 +83,8 @@ SAMPLES: tuple[Message, ...] = (
         "busy",
         5,
     ),
+    MoreTime(18, 1, 30, "web"),
+    TimeGranted(18, 1, 20, "the limit is 20 s in all"),
 )
 HEADER = ("version", "revision", "msg_type", "sequence")
 ROADS = pytest.mark.parametrize("road", [b"", b" "], ids=["fast road", "careful road"])

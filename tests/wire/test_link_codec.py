@@ -92,7 +92,7 @@ INSTANCE = Instance(
         LinkVoter("script", VoterHealth.NONE, "", 0, CorrectiveAction.NONE, ""),
     ),
     voters_unlisted=3,
-    open=LinkRound(True, Event.STOP, 8.5),
+    open=LinkRound(True, Event.STOP, 8.5, "extended by 30 s"),
     restart_remaining_s=120.5,
 )
 REPORT = LinkReport(
@@ -124,8 +124,8 @@ LITERAL: list[tuple[LinkMessage, str]] = [
         '"notification":"revocable","answer":"reject","reason":"busy",'
         '"time":"2026-01-01T00:00:01+00:00"}},{"name":"script","health":"none","since":"",'
         '"interval_ms":0,"corrective_action":"none","reason":"","last":null}],'
-        '"voters_unlisted":3,"open":{"vote":true,"event":"stop","remaining_s":8.5},'
-        '"restart_remaining_s":120.5}',
+        '"voters_unlisted":3,"open":{"vote":true,"event":"stop","remaining_s":8.5,'
+        '"extended":"extended by 30 s"},"restart_remaining_s":120.5}',
     ),
     (SnapshotEnd(2), '{"type":"snapshot_end","count":2}'),
     (Gone("u-1", "removed"), '{"type":"gone","uuid":"u-1","reason":"removed"}'),
@@ -220,6 +220,13 @@ def test_an_older_host_reports_neither_voters_nor_windows() -> None:
     assert got == attrs.evolve(
         INSTANCE, voters=None, voters_unlisted=0, open=None, restart_remaining_s=None
     )
+
+
+def test_an_older_host_does_not_say_who_extended_a_window() -> None:
+    line = json.loads(LITERAL[1][1])
+    del line["open"]["extended"]
+    got = decode_from_host(json.dumps(line).encode())
+    assert got == attrs.evolve(INSTANCE, open=LinkRound(True, Event.STOP, 8.5))
 
 
 @pytest.mark.parametrize(
@@ -318,6 +325,10 @@ def changed(cls: type[LinkMessage], **members: Any) -> bytes:
         (Instance, {"voters_unlisted": -1}),
         (Instance, {"restart_remaining_s": 86_401}),
         (Instance, {"open": {"vote": True, "event": "stop", "remaining_s": -1}}),
+        (
+            Instance,
+            {"open": {"vote": True, "event": "stop", "remaining_s": 1, "extended": "x" * 301}},
+        ),
         (LinkReport, {"reason": "x" * (MAX_TEXT + 1)}),
         (LinkReport, {"number": 2**63}),
         (Reply, {"seconds": -1}),
