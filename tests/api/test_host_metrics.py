@@ -61,6 +61,7 @@ def quiet(**changes: float) -> dict[str, float]:
             for outcome in Outcome
         },
         **{f"windows_open {kind}": 0 for kind in WindowKind},
+        **{f"extended_seconds_total {kind}": 0 for kind in tuple(WindowKind)[:-1]},
         **{f"events_total {kind}": 0 for kind in ReportKind},
     }
     return {f"info {hbtrio.__version__}": 1, **zeros, **changes}
