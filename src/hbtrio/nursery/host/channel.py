@@ -289,9 +289,8 @@ class Channel:
             return opened
         if not opened.is_vote:
             self._apply(beat.announced.notice_opened(event, now))
-        self.link.send(
-            ActionNotify(opened.invocation_id, event, notification, timeout_ms=seconds * 1000)
-        )
+        notify = ActionNotify(opened.invocation_id, event, notification, seconds * 1000)
+        self.link.send(notify)
         self._pace()
         self.changed()
         return opened
