@@ -87,6 +87,12 @@ shared_files() {
 # The files of the role.
 role_files() {
     if [ "$role" = guest ]; then
+        for handler in "$deploy"/handlers/*; do
+            mode=0755
+            [ -x "$handler" ] || mode=0644
+            handler=${handler##*/}
+            echo "$mode deploy/handlers/$handler /usr/local/share/hbtrio/handlers/$handler"
+        done
         if has_systemd; then
             echo "0644 deploy/60-hbtrio-guest.rules /etc/udev/rules.d/60-hbtrio-guest.rules"
         else

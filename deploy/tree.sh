@@ -59,6 +59,11 @@ for daemon in $daemons; do
 done
 if [ "$role" = guest ]; then
     put 0644 "$deploy/60-hbtrio-guest.rules" /usr/lib/udev/rules.d/60-hbtrio-guest.rules
+    for handler in "$deploy"/handlers/*; do
+        mode=0755
+        [ -x "$handler" ] || mode=0644
+        put $mode "$handler" "/usr/share/hbtrio/handlers/${handler##*/}"
+    done
     conf=/etc/guest-client/heartbeat
     put 0644 "$top/config/guest_heartbeat.conf" $conf/guest_heartbeat.conf
     put 0755 "$top/config/sample_event_script" $conf/sample_event_script

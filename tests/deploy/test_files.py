@@ -40,7 +40,14 @@ def test_the_channel_is_where_the_host_looks_and_called_what_the_guest_opens() -
     assert next(patterns).uuid_of(name) == "00000000-0000-0000-0000-000000000000"
 
 
-@pytest.mark.parametrize("script", ["install.sh", "guest-client.init"])
+SCRIPTS: Final = [
+    "install.sh",
+    "guest-client.init",
+    *sorted(f"handlers/{file.name}" for file in (DEPLOY / "handlers").iterdir()),
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 def test_any_shell_reads_the_scripts(script: str, shell: list[str]) -> None:
     # .ci/run installs them all.
@@ -117,11 +124,17 @@ SHARED: Final = {
 }
 
 
+HANDLERS: Final = {
+    f"usr/local/share/hbtrio/handlers/{file.name}": ("0644" if file.name == "common.sh" else "0755")
+    for file in (DEPLOY / "handlers").iterdir()
+}
+
+
 def test_install_for_a_guest(tmp_path: Path) -> None:
     done = install(tmp_path, "--files-only", "guest")
     assert done.stderr == ""
     assert done.stdout == "installed; then: systemctl enable --now hbtrio-guest\n"
-    assert files(tmp_path) == SHARED | {
+    assert files(tmp_path) == SHARED | HANDLERS | {
         "etc/guest-client/heartbeat/guest_heartbeat.conf": "0644",
         "etc/guest-client/heartbeat/sample_event_script": "0755",
         "etc/guest-client/heartbeat/sample_health_script": "0755",

@@ -13,8 +13,12 @@ from typing import Final
 
 import pytest
 
-from hbtrio.wire.vocabulary import EVENT_TABLE
-from support.handlers import SOON_S, UNDER_BOTH, Bench, bench, until
+from hbtrio.nursery.guest.event_scripts import EventScripts
+from hbtrio.system.runner import SystemProcesses
+from hbtrio.wire.channel_messages import ActionNotify
+from hbtrio.wire.vocabulary import EVENT_TABLE, Event, NotificationType, VoteResult
+from nursery.guest.test_event_scripts import settled_by
+from support.handlers import HANDLERS, SOON_S, UNDER_BOTH, Bench, bench, until
 from support.message_bus import Inhibitor, message_bus
 
 __all__ = ["bench"]
@@ -32,6 +36,26 @@ def test_a_notice_is_none_of_their_business(handler: str, bench: Bench) -> None:
     for event in EVENT_TABLE:
         assert bench.notify(handler, event).accepted
     assert bench.run(handler).status == bench.run(handler, "revocable").status == 2
+
+
+async def test_linked_into_the_guest_s_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for handler in HANDLERS.iterdir():
+        (tmp_path / handler.name).symlink_to(handler)
+    lock = tmp_path / ".lock"
+    with lock.open("w") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        settings = tmp_path / ".conf"
+        settings.write_text(f"PACKAGE_LOCKS={lock}\nFREEZE=/nowhere\n")
+        monkeypatch.setenv("HBTRIO_HANDLERS_CONF", str(settings))
+        vote = ActionNotify(900, Event.STOP, NotificationType.REVOCABLE, 9000)
+        async with SystemProcesses() as processes:
+            scripts = EventScripts(str(tmp_path), processes)
+            assert [*scripts.handlers(vote)] == sorted({*os.listdir(HANDLERS)} - {"common.sh"})
+            outcome = await settled_by(scripts, vote)
+    assert outcome.result is VoteResult.REJECT
+    assert outcome.reason.endswith(f" holds {lock}")
 
 
 # -- systemd-logind -----------------------------------------------------------------------------
