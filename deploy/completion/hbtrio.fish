@@ -50,8 +50,8 @@ function _shtab_hbtrio_using
   test "$_shtab_hbtrio_cmdpath" = "$argv"
 end
 
-set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl release' 'ctl forget' 'ctl act' apps inhibit lab simulate check-config files
-set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --every-step --faults --for --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --recent --report --seeds --since --state --state-dir --timeout --token-file --url --vms --watch --what --why
+set -g _shtab_hbtrio_commands guest host agent ctl 'ctl status' 'ctl show' 'ctl why' 'ctl tree' 'ctl wait' 'ctl watch' 'ctl vote' 'ctl notify' 'ctl events' 'ctl history' 'ctl hold' 'ctl unhold' 'ctl alarms' 'ctl brake' 'ctl forget' 'ctl act' apps inhibit lab simulate check-config files
+set -g _shtab_hbtrio_opts_with_value --app-socket --before --by --ca --certificate --channel-dir --config --control-socket --copy --device --events --every-step --faults --for --host --hosts --jobs --key --kind --limit --log --log-format --minutes --name --reason --recent --report --seeds --since --state --state-dir --timeout --token-file --url --vms --watch --what --why
 
 complete -c hbtrio -e
 complete -c hbtrio -f
@@ -124,7 +124,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl notify; and test $_shtab_hbtrio_n
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a events -d 'Show past events, and with --follow new ones.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l json -d 'write JSON, one object per line'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l kind -xka "absent action corrective extended heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote" -d kind
+complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l kind -xka "absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote" -d kind
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l since -x -d 'only since then: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12:00, 2026-01-31 or 2026-01-31T12:00'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l by -x -d 'only what was asked for by WHO, or by a name with WHO in it: vim, operator, '"'"'uid 0'"'"''
 complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l follow -d 'keep printing new events until interrupted'
@@ -132,15 +132,29 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl events' -l recent -x -d 'start wi
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a history -d 'Show the history, newest last.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l json -d 'write JSON, one object per line'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l kind -xka "absent action corrective extended heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote" -d kind
+complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l kind -xka "absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote" -d kind
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l since -x -d 'only since then: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12:00, 2026-01-31 or 2026-01-31T12:00'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l by -x -d 'only what was asked for by WHO, or by a name with WHO in it: vim, operator, '"'"'uid 0'"'"''
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l limit -x -d 'how many entries, 0 to 1000 (default 100)'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl history' -l before -x -d 'only entries older than this one'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a release -d 'End what a mass failure holds back: a host'"'"'s alarms at an agent, or the corrective commands at a host.'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl release' -s h -l help -d 'show this help message and exit'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl release' -l json -d 'write one JSON object'
-complete -c hbtrio -n '_shtab_hbtrio_using ctl release' -l withdraw -d 'withdraw the alarms: they are never sent to the VIM'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a hold -d 'Put instances on hold: for a time nothing corrective is done to them, while they are watched as ever.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -l json -d 'write JSON, one object for each instance'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -l host -x -d 'all instances of this host'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -l for -x -d 'for how long, as 90s, 15m, 1h30m or 2d; 7 days at most'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl hold' -l reason -x -d 'why, for all who look'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a unhold -d 'End the hold on instances before its time.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl unhold' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl unhold' -l json -d 'write JSON, one object for each instance'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl unhold' -l host -x -d 'all that are on hold on this host'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a alarms -d 'Send or withdraw the alarms of a host that an agent holds back.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl alarms' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl alarms' -l json -d 'write one JSON object'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl alarms; and test $_shtab_hbtrio_npos -eq 0' -ka "send withdraw" -d what
+complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a brake -d 'Let a host run corrective commands again after a mass failure.'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl brake' -s h -l help -d 'show this help message and exit'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl brake' -l json -d 'write one JSON object'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl brake; and test $_shtab_hbtrio_npos -eq 0' -ka "release" -d what
 complete -c hbtrio -n '_shtab_hbtrio_using ctl; and test $_shtab_hbtrio_npos -eq 0' -a forget -d 'Make an agent forget a host that no longer exists, and its instances.'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl forget' -s h -l help -d 'show this help message and exit'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl forget' -l json -d 'write one JSON object'
@@ -149,6 +163,7 @@ complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -s h -l help -d 'show this h
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l json -d 'write JSON, one object per line'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l force -d 'skip the vote, not the notices'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l take-over -d 'end a corrective command that runs, instead of waiting for it'
+complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l ignore-hold -d 'act on an instance that is on hold, too'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act' -l ignore-group -d 'act also if more members of a group would be unavailable than it permits'
 complete -c hbtrio -n '_shtab_hbtrio_using ctl act; and test $_shtab_hbtrio_npos -eq 1' -ka "stop reboot pause unpause suspend resume resize live-migrate cold-migrate" -d action
 complete -c hbtrio -n '_shtab_hbtrio_using; and test $_shtab_hbtrio_npos -eq 0' -a apps -d 'in a VM: list the applications that are registered'

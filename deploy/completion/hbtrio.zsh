@@ -27,14 +27,17 @@ _shtab_hbtrio_commands() {
 _shtab_hbtrio_ctl_commands() {
   local _commands=(
     act:'Perform an action on an instance, with its vote and notices.'
+    alarms:'Send or withdraw the alarms of a host that an agent holds back.'
+    brake:'Let a host run corrective commands again after a mass failure.'
     events:'Show past events, and with --follow new ones.'
     forget:'Make an agent forget a host that no longer exists, and its instances.'
     history:'Show the history, newest last.'
+    hold:'Put instances on hold: for a time nothing corrective is done to them, while they are watched as ever.'
     notify:'Notify an instance of an event.'
-    release:'End what a mass failure holds back: a host'"'"'s alarms at an agent, or the corrective commands at a host.'
     show:'Show everything about an instance, and what its next loss would bring.'
     status:'Show the host or fleet and its instances.'
     tree:'Show the live tasks of the daemon, where they wait and how long.'
+    unhold:'End the hold on instances before its time.'
     vote:'Ask an instance whether an event may happen.'
     wait:'Wait until an instance is in some state.'
     watch:'Show everything live on the whole terminal, until q.'
@@ -97,6 +100,7 @@ _shtab_hbtrio_ctl_act_options=(
   "--json[write JSON, one object per line]"
   "--force[skip the vote, not the notices]"
   "--take-over[end a corrective command that runs, instead of waiting for it]"
+  "--ignore-hold[act on an instance that is on hold, too]"
   "--ignore-group[act also if more members of a group would be unavailable than it permits]"
   ":its uuid, a unique prefix of it, or its name if unique:"
   ":action:(stop reboot pause unpause suspend resume resize live-migrate cold-migrate)"
@@ -105,10 +109,29 @@ _shtab_hbtrio_ctl_act_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_act_defaults_added=0
 
+_shtab_hbtrio_ctl_alarms_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write one JSON object]"
+  ":what:(send withdraw)"
+  ":its name:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_alarms_defaults_added=0
+
+_shtab_hbtrio_ctl_brake_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write one JSON object]"
+  ":what:(release)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_brake_defaults_added=0
+
 _shtab_hbtrio_ctl_events_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
-  "*--kind[kind]:KIND:(absent action corrective extended heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)"
+  "*--kind[kind]:KIND:(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)"
   "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
   "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
   "--follow[keep printing new events until interrupted]"
@@ -131,7 +154,7 @@ _shtab_hbtrio_ctl_forget_defaults_added=0
 _shtab_hbtrio_ctl_history_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
-  "*--kind[kind]:KIND:(absent action corrective extended heartbeating host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)"
+  "*--kind[kind]:KIND:(absent action corrective extended heartbeating hold hold-over host-alarm host-alarm-over host-forgotten host-unreachable loss not-acted notice paused restart-expired stopped undelivered unhealthy unwatched vote)"
   "--since[only since then\: so long ago, as 90s, 15m, 1h30m or 2d, or a local time, as 12\:00, 2026-01-31 or 2026-01-31T12\:00]:WHEN:"
   "--by[only what was asked for by WHO, or by a name with WHO in it\: vim, operator, \'uid 0\']:WHO:"
   "--limit[how many entries, 0 to 1000 (default 100)]:N:"
@@ -142,6 +165,18 @@ _shtab_hbtrio_ctl_history_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_history_defaults_added=0
 
+_shtab_hbtrio_ctl_hold_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write JSON, one object for each instance]"
+  "--host[all instances of this host]:HOST:"
+  "--for[for how long, as 90s, 15m, 1h30m or 2d\; 7 days at most]:TIME:"
+  "--reason[why, for all who look]:TEXT:"
+  "(*)::its uuid, a unique prefix of it, or its name if unique:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_hold_defaults_added=0
+
 _shtab_hbtrio_ctl_notify_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[write JSON, one object per line]"
@@ -151,16 +186,6 @@ _shtab_hbtrio_ctl_notify_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_notify_defaults_added=0
-
-_shtab_hbtrio_ctl_release_options=(
-  "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--json[write one JSON object]"
-  "--withdraw[withdraw the alarms\: they are never sent to the VIM]"
-  ":its name\; needed at an agent, which has many:"
-)
-
-# guard to ensure default positional specs are added only once per session
-_shtab_hbtrio_ctl_release_defaults_added=0
 
 _shtab_hbtrio_ctl_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -191,6 +216,16 @@ _shtab_hbtrio_ctl_tree_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_hbtrio_ctl_tree_defaults_added=0
+
+_shtab_hbtrio_ctl_unhold_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[write JSON, one object for each instance]"
+  "--host[all that are on hold on this host]:HOST:"
+  "(*)::its uuid, a unique prefix of it, or its name if unique:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_hbtrio_ctl_unhold_defaults_added=0
 
 _shtab_hbtrio_ctl_vote_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -360,14 +395,17 @@ _shtab_hbtrio_ctl() {
       curcontext="${curcontext%:*:*}:_shtab_hbtrio_ctl-$line[1]:"
       case $line[1] in
         act) _arguments -C -s $_shtab_hbtrio_ctl_act_options ;;
+        alarms) _arguments -C -s $_shtab_hbtrio_ctl_alarms_options ;;
+        brake) _arguments -C -s $_shtab_hbtrio_ctl_brake_options ;;
         events) _arguments -C -s $_shtab_hbtrio_ctl_events_options ;;
         forget) _arguments -C -s $_shtab_hbtrio_ctl_forget_options ;;
         history) _arguments -C -s $_shtab_hbtrio_ctl_history_options ;;
+        hold) _arguments -C -s $_shtab_hbtrio_ctl_hold_options ;;
         notify) _arguments -C -s $_shtab_hbtrio_ctl_notify_options ;;
-        release) _arguments -C -s $_shtab_hbtrio_ctl_release_options ;;
         show) _arguments -C -s $_shtab_hbtrio_ctl_show_options ;;
         status) _arguments -C -s $_shtab_hbtrio_ctl_status_options ;;
         tree) _arguments -C -s $_shtab_hbtrio_ctl_tree_options ;;
+        unhold) _arguments -C -s $_shtab_hbtrio_ctl_unhold_options ;;
         vote) _arguments -C -s $_shtab_hbtrio_ctl_vote_options ;;
         wait) _arguments -C -s $_shtab_hbtrio_ctl_wait_options ;;
         watch) _arguments -C -s $_shtab_hbtrio_ctl_watch_options ;;

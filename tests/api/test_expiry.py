@@ -139,7 +139,7 @@ def test_ctl_or_the_host_was_stopped_with_the_request_on_its_way(words: tuple[st
     ("path", "body"),
     [
         *((f"/v1/instances/{VM}/{verb}", body) for verb, body in REQUESTS),
-        ("/v1/hosts/compute-9/release", {"alarms": "send"}),
+        ("/v1/hosts/compute-9/alarms", {"alarms": "send"}),
         ("/v1/hosts/compute-9/forget", {}),
     ],
 )

@@ -68,6 +68,7 @@ async def test_status_of_a_host_without_instances() -> None:
                 "corrective_commands_held_back": 0,
                 "alarms": 0,
                 "brake_closed": False,
+                "on_hold": 0,
                 "overload": None,
                 "events_fault": None,
                 "link": {
@@ -100,6 +101,7 @@ async def test_status_of_an_instance_and_of_all_of_them_by_uuid() -> None:
             "name": "web-1",
             "state": "heartbeating",
             "why": "answers challenges",
+            "hold": None,
             "connected": True,
             "heartbeating": True,
             "reporting": True,

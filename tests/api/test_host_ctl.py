@@ -76,11 +76,10 @@ def reset(world: HostWorld) -> list[str]:
     return [moment.argv[1] for moment in world.processes.started if moment.argv[0] == "reset"]
 
 
-@pytest.mark.parametrize("words", [(), ("compute-0",)])
-async def test_an_operator_releases_the_brake(words: tuple[str, ...], store: MemoryStore) -> None:
+async def test_an_operator_releases_the_brake(store: MemoryStore) -> None:
     async with host_with_api(store.memory(), share=0.5) as (world, api):
         guests = await world.all_heartbeating(4)
-        closed = "the brake is closed: no corrective command runs; `hbtrio ctl release` opens it"
+        closed = "the brake is closed: no command runs; `hbtrio ctl brake release` opens it"
         assert closed not in (await call(api.path, "status")).lines
         await world.at(4.5)
         for guest in guests:
@@ -89,7 +88,7 @@ async def test_an_operator_releases_the_brake(words: tuple[str, ...], store: Mem
         shown = await call(api.path, "status")
         assert closed in shown.lines
         assert cells(shown, guests[0], "NOT ACTED") == ["brake: too many instances failed at once"]
-        released = await call(api.path, "release", *words)
+        released = await call(api.path, "brake", "release")
         assert released.lines == ["compute-0: corrective commands run again"]
         assert released.status == ExitStatus.DONE
         assert closed not in (await call(api.path, "status")).lines
@@ -103,24 +102,16 @@ async def test_an_operator_releases_the_brake(words: tuple[str, ...], store: Mem
 
 
 @pytest.mark.parametrize(
-    ("words", "fault", "status"),
+    ("words", "fault"),
     [
-        ((), "the brake is not closed: no corrective command is held back", ExitStatus.FAILED),
-        (
-            ("compute-1",),
-            "HOST: this is compute-0; its agent knows others (--url)",
-            ExitStatus.USAGE,
-        ),
-        (
-            ("--withdraw",),
-            "--withdraw: a host holds no alarms back; its agent does (--url)",
-            ExitStatus.USAGE,
-        ),
+        (("brake", "release"), "the brake is not closed: no corrective command is held back"),
+        (("alarms", "send", "compute-0"), "a host holds no alarms back; its agent does (--url)"),
+        (("alarms", "withdraw", "x"), "a host holds no alarms back; its agent does (--url)"),
     ],
 )
-async def test_nothing_to_release(words: tuple[str, ...], fault: str, status: ExitStatus) -> None:
+async def test_nothing_to_release(words: tuple[str, ...], fault: str) -> None:
     async with host_with_api() as (_, api):
-        assert await fault_of(api.path, "release", *words) == (fault, status)
+        assert await fault_of(api.path, *words) == (fault, ExitStatus.FAILED)
 
 
 async def test_a_release_that_comes_too_late_releases_nothing() -> None:

@@ -73,6 +73,8 @@ async def test_a_host_without_instances() -> None:
         others = {
             "instances_unhealthy": 0,
             "instances_throttled": 0,
+            "instances_on_hold": 0,
+            "hold_of_failed_ends_timestamp_seconds": 0,
             "beats_total": 0,
             "misses_total": 0,
             "overloaded": 0,

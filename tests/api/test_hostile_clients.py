@@ -259,7 +259,7 @@ async def test_open_votes_keep_no_operator_out(tmp_path: Path) -> None:
         )
         await serves(agent)
         release = {"alarms": "send"}
-        raw = request_bytes("POST", f"/v1/hosts/{HOSTNAME}/release", release, headers=headers)
+        raw = request_bytes("POST", f"/v1/hosts/{HOSTNAME}/alarms", release, headers=headers)
         answer = await agent.exchange(agent.operator_port, raw)
         assert (answer.status, answer.json["reason"]) == (
             409,

@@ -25,7 +25,7 @@ CLASSES = {
     "changes": (
         64,
         [
-            ("POST", f"{HOST}/release"),
+            ("POST", f"{HOST}/alarms"),
             ("POST", f"{HOST}/forget"),
             ("PUT", f"{HOST}/enable"),
             ("PUT", f"{HOST}/disable"),

@@ -118,7 +118,7 @@ async def linked(record: Recorder, folder: Path) -> None:
         await record.ask(agent, "GET", "/v1/history")
         await record.ask(agent, "GET", f"/v1/history?limit=2&uuid={first.uuid}")
         await record.ask(agent, "POST", "/v1/hosts/compute-0/forget")
-        await record.ask(agent, "POST", "/v1/hosts/compute-0/release", json={"alarms": "send"})
+        await record.ask(agent, "POST", "/v1/hosts/compute-0/alarms", json={"alarms": "send"})
         await world.cut()
         await record.ask(agent, "POST", f"{one}/vote", json={"event": "stop"})
         await record.ask(agent, "POST", f"{one}/act", json={"action": "stop"})
@@ -148,7 +148,7 @@ async def alarmed(record: Recorder, folder: Path) -> None:
                 trust_env=False,
             ) as http,
         ):
-            release = "/v1/hosts/compute-0/release"
+            release = "/v1/hosts/compute-0/alarms"
             await record.ask(http, "GET", "/v1/status")
             await record.ask(http, "GET", "/v1/events?recent=9&follow=no")
             await record.ask(http, "POST", release, json={"alarms": "perhaps"})

@@ -72,29 +72,29 @@ async def test_status_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "heard"),
+    ("what", "said", "heard"),
     [
-        ((), "compute-0: 3 alarms sent, 0 withdrawn", VMS),
-        (("--withdraw",), "compute-0: 0 alarms sent, 3 withdrawn", []),
+        ("send", "compute-0: 3 alarms sent, 0 withdrawn", VMS),
+        ("withdraw", "compute-0: 0 alarms sent, 3 withdrawn", []),
     ],
 )
 async def test_ctl_lets_them_go(
     tmp_path: Path,
-    words: tuple[str, ...],
+    what: str,
     said: str,
     heard: list[str],
 ) -> None:
     async with in_alarm(tmp_path) as (world, _, path):
-        called = await call(path, "release", "compute-0", *words)
+        called = await call(path, "alarms", what, "compute-0")
         assert (called.lines, called.status) == ([said], ExitStatus.DONE)
         await world.at(10)
         assert alarms(world) == heard
         newest = (await call(path, "history", "--limit", "1")).lines[-1]
-        done = "withdrew" if words else "released"
+        done = "withdrew" if what == "withdraw" else "released"
         who = f"operator uid {os.geteuid()}"
         assert newest.endswith(f"compute-0 host-alarm-over by {who}: an operator {done} them")
         with pytest.raises(UserError) as caught:
-            await call(path, "release", "compute-0")
+            await call(path, "alarms", "send", "compute-0")
         assert str(caught.value) == "no alarms of compute-0 are held back"
         assert caught.value.status is ExitStatus.FAILED
 
@@ -103,18 +103,20 @@ async def test_ctl_lets_them_go(
 async def test_ctl_and_a_host_without_an_alarm(tmp_path: Path, name: str) -> None:
     async with in_alarm(tmp_path) as (world, _, path):
         with pytest.raises(UserError) as caught:
-            await call(path, "release", name)
+            await call(path, "alarms", "send", name)
         assert "\n" not in str(caught.value)
         await world.at(60)
         assert alarms(world) == []
 
 
-async def test_an_agent_has_to_know_which_host(tmp_path: Path) -> None:
+async def test_an_agent_has_no_brake(tmp_path: Path) -> None:
     async with in_alarm(tmp_path) as (_, _, path):
         with pytest.raises(UserError) as caught:
-            await call(path, "release")
-        assert str(caught.value) == "HOST: an agent has to know which"
-        assert caught.value.status is ExitStatus.USAGE
+            await call(path, "brake", "release")
+        assert str(caught.value) == (
+            "an agent has no brake; its hosts do (--url), and `hbtrio ctl alarms` is for its alarms"
+        )
+        assert caught.value.status is ExitStatus.FAILED
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ async def test_an_agent_has_to_know_which_host(tmp_path: Path) -> None:
 async def test_faulty_requests_release_nothing(tmp_path: Path, body: object, reason: str) -> None:
     async with in_alarm(tmp_path) as (world, _, path):
         async with client(path) as http:
-            answer = await http.post("/v1/hosts/compute-0/release", json=body)
+            answer = await http.post("/v1/hosts/compute-0/alarms", json=body)
         assert (answer.status_code, answer.json()) == (400, {"status": "fail", "reason": reason})
         await world.at(60)
         assert alarms(world) == []
@@ -139,10 +141,10 @@ async def test_a_disk_that_fails_releases_nothing(tmp_path: Path) -> None:
     async with in_alarm(tmp_path) as (world, _, path):
         world.worker.fault = "database or disk is full"
         with pytest.raises(UserError) as caught:
-            await call(path, "release", "compute-0")
+            await call(path, "alarms", "send", "compute-0")
         assert str(caught.value) == "store: database or disk is full"
         world.worker.fault = ""
-        assert (await call(path, "release", "compute-0")).lines == [
+        assert (await call(path, "alarms", "send", "compute-0")).lines == [
             "compute-0: 3 alarms sent, 0 withdrawn"
         ]
 
@@ -161,6 +163,6 @@ async def test_status_says_that_the_store_fails(tmp_path: Path) -> None:
     async with in_alarm(tmp_path) as (world, _, path):
         world.worker.fault = "database or disk is full"
         with pytest.raises(UserError):
-            await call(path, "release", "compute-0")
+            await call(path, "alarms", "send", "compute-0")
         shown = (await call(path, "status")).lines
         assert shown[1] == "the store can't be written: database or disk is full"

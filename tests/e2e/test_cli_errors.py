@@ -257,7 +257,7 @@ async def test_ctl(files: Path) -> None:
         [
             ("ctl", 2, ["…required: COMMAND (see hbtrio ctl --help)"]),
             ("ctl frob", 2, ["argument COMMAND: invalid choice: 'frob' … (see hbtrio ctl --help)"]),
-            ("ctl release x y", 2, ["unrecognized arguments: y (see hbtrio ctl --help)"]),
+            ("ctl forget x y", 2, ["unrecognized arguments: y (see hbtrio ctl --help)"]),
             (
                 "ctl status -- x",
                 2,

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from fuzz.draw import Draw
-from hbtrio.api.common import act_request, release_request, round_request
+from hbtrio.api.common import act_request, alarms_request, round_request
 from hbtrio.api.vim_bodies import (
     AskBody,
     BodyFault,
@@ -166,7 +166,7 @@ _REPLIES: Final[tuple[type[msgspec.Struct], ...]] = (
     operator.ClockReply,
     operator.Forgotten,
     operator.Refusal,
-    operator.ReleaseReply,
+    operator.AlarmsReply,
 )
 
 
@@ -204,7 +204,7 @@ def operator_requests(data: bytes) -> None:
     for read in (
         lambda request: round_request(request, vocabulary.NotificationType.REVOCABLE),
         act_request,
-        release_request,
+        alarms_request,
     ):
         try:
             _result_of(read(_request(data)))

@@ -40,6 +40,8 @@ class MemoryStore:
         self.worker = InlineWorker(db)
         #: The machine's boot.
         self.boot_id = "boot"
+        #: How far its wall clock was set back.
+        self.set_back_s = 0.0
         #: What identifies each socket as a file, by its path.
         self.sockets: dict[str, str] = {}
         #: How often it can't be opened yet.
@@ -80,7 +82,7 @@ class MemoryStore:
         await self._store.keep(Changes(forgotten=(uuid,)))
 
     def _moment(self) -> Moment:
-        return Moment(self.boot_id, trio.current_time(), wall_clock().timestamp())
+        return Moment(self.boot_id, trio.current_time(), wall_clock().timestamp() - self.set_back_s)
 
 
 @contextmanager

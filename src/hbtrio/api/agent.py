@@ -9,7 +9,7 @@
     POST /v1/instances/UUID/vote                {"event": "stop"}
     POST /v1/instances/UUID/notify              {"event": "stop"}
     POST /v1/instances/UUID/act                 {"action": "reboot", "command": [], "force": false}
-    POST /v1/hosts/NAME/release                 {"alarms": "send"}, or "withdraw"
+    POST /v1/hosts/NAME/alarms                  {"alarms": "send"}, or "withdraw"
     POST /v1/hosts/NAME/forget                  a host that no longer exists; its history stays
     GET  /v1/tree                               the live tasks
     GET  /metrics                               metrics for Prometheus
@@ -52,7 +52,7 @@ from hbtrio.nursery.agent.open_rounds import OpenedRound
 from hbtrio.nursery.agent.unasked_rounds import CantAsk, OutcomeUnknown
 from hbtrio.policy.begin_by import BeginBy, Expired
 from hbtrio.store.worker import StoreFault
-from hbtrio.wire.operator import Forgotten, ReleaseReply
+from hbtrio.wire.operator import AlarmsReply, Forgotten
 from hbtrio.wire.vocabulary import Event, NotificationType, window_of
 
 
@@ -83,7 +83,7 @@ def agent_api(
         Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
         Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
         Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
-        Route("/v1/hosts/{hostname}/release", api.release, methods=["POST"]),
+        Route("/v1/hosts/{hostname}/alarms", api.alarms, methods=["POST"]),
         Route("/v1/hosts/{hostname}/forget", api.forget, methods=["POST"]),
         Route("/v1/tree", tree_reply, methods=["GET"]),
         Route("/metrics", api.metrics, methods=["GET"]),
@@ -175,16 +175,16 @@ class _AgentApi:
             )
         return api_parts.stream(request, action.lines.watch())
 
-    async def release(self, request: Request) -> Response:
+    async def alarms(self, request: Request) -> Response:
         hostname: str = request.path_params["hostname"]
-        send = await api_parts.release_request(request)
+        send = await api_parts.alarms_request(request)
         who = operator_of(request.scope)
         with _faults():
             released = await self._agent.mass_failure_guard.release(
                 hostname, who, send=send, begin_by=self._begin_by(request)
             )
         return api_parts.answer(
-            ReleaseReply(hostname=hostname, sent=released.sent, withdrawn=released.withdrawn)
+            AlarmsReply(hostname=hostname, sent=released.sent, withdrawn=released.withdrawn)
         )
 
     async def forget(self, request: Request) -> Response:

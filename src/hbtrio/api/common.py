@@ -31,16 +31,17 @@ from hbtrio.nursery.file_watch import FileWatch
 from hbtrio.wire.operator import (
     ActRequest,
     Alarms,
+    AlarmsRequest,
     AnyEventLine,
     CertificateLine,
     EventFilter,
     EventLine,
     FilesLine,
     FilterFault,
+    HoldRequest,
     NoticeRequest,
     ProgressLine,
     Refusal,
-    ReleaseRequest,
     encode,
     encode_line,
 )
@@ -126,13 +127,22 @@ async def act_request(request: Request) -> tuple[ActionName, ActRequest]:
     return _word(ActionName, "action", body.action, ACTION_TABLE), body
 
 
-async def release_request(request: Request) -> bool:
+async def hold_request(request: Request) -> HoldRequest:
+    """The body of a hold request.
+
+    Raises:
+        HTTPException: 400, the body is faulty.
+    """
+    return await _body(request, HoldRequest)
+
+
+async def alarms_request(request: Request) -> bool:
     """Whether a host's alarms are to be sent; else they are to be withdrawn.
 
     Raises:
         HTTPException: 400, the body is faulty.
     """
-    word = (await _body(request, ReleaseRequest)).alarms
+    word = (await _body(request, AlarmsRequest)).alarms
     return _word(Alarms, "alarms", word, tuple(Alarms)) is Alarms.SEND
 
 

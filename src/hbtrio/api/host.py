@@ -12,10 +12,13 @@
     POST /v1/instances/UUID/vote             {"event": "stop"}
     POST /v1/instances/UUID/notify           {"event": "stop"}
     POST /v1/instances/UUID/act              {"action": "reboot", "command": [...], "force": false}
+    POST /v1/instances/UUID/hold             {"seconds": 3600, "reason": "..."}
+    POST /v1/instances/UUID/unhold           ends the hold
 
-FILTER is that of :class:`~hbtrio.wire.operator.EventFilter`. The last three answer with JSON lines
-as they happen: the window that was opened, then the outcome. A client that disconnects early misses
-lines; the round or action goes on. Refusals and streams are those of :mod:`hbtrio.api.common`.
+FILTER is that of :class:`~hbtrio.wire.operator.EventFilter`. Vote, notify and act answer with JSON
+lines as they happen: the window that was opened, then the outcome. A client that disconnects early
+misses lines; the round or action goes on. Refusals and streams are those of
+:mod:`hbtrio.api.common`.
 Whoever may act can run commands as the host daemon's user; :mod:`hbtrio.api.control` decides who
 may.
 """
@@ -39,6 +42,7 @@ from hbtrio.api.auth import OperatorAdmission, operator_of
 from hbtrio.api.control import ControlAccess, ControlAdmission
 from hbtrio.api.expiry import begin_by, clock_reply
 from hbtrio.api.history import history_page
+from hbtrio.api.holds import hold_line
 from hbtrio.api.host_detail import instance_detail
 from hbtrio.api.host_metrics import host_metrics
 from hbtrio.api.host_status import host_status, instance_status, left_out_status
@@ -53,7 +57,8 @@ from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.reports import asked_line
 from hbtrio.nursery.host.round import NotHeartbeating, Round, RoundOpen
 from hbtrio.policy.begin_by import Expired
-from hbtrio.wire.operator import InstanceLine, Status
+from hbtrio.policy.instance_hold import HoldRefused
+from hbtrio.wire.operator import HoldReply, InstanceLine, Status
 from hbtrio.wire.vocabulary import NotificationType
 
 _log = logging.getLogger("hbtrio.host")
@@ -76,6 +81,8 @@ def host_api(host: Host, access: ControlAccess = ControlAccess()) -> ControlAdmi
             Route("/v1/instances/{uuid}/vote", api.vote, methods=["POST"]),
             Route("/v1/instances/{uuid}/notify", api.notify, methods=["POST"]),
             Route("/v1/instances/{uuid}/act", api.act, methods=["POST"]),
+            Route("/v1/instances/{uuid}/hold", api.hold, methods=["POST"]),
+            Route("/v1/instances/{uuid}/unhold", api.unhold, methods=["POST"]),
             Route("/v1/tree", tree_reply, methods=["GET"]),
             Route("/v1/brake/release", api.release_brake, methods=["POST"]),
         ]
@@ -168,6 +175,35 @@ class _HostApi:
         self._host.remembering.brake_released(who)
         return Response(status_code=204)
 
+    async def hold(self, request: Request) -> Response:
+        body = await api_parts.hold_request(request)
+        with _faults():
+            uuid = self._host.watched.known(request.path_params["uuid"])
+            begin_by(request, self._host.clock).check()
+            who = operator_of(request.scope)
+            stored = await self._host.holds.hold(uuid, body.seconds, body.reason, who)
+        return self._held(uuid, stored=stored)
+
+    async def unhold(self, request: Request) -> Response:
+        uuid = request.path_params["uuid"].lower()
+        with _faults():
+            begin_by(request, self._host.clock).check()
+            stored = await self._host.holds.unhold(uuid, operator_of(request.scope))
+        return self._held(uuid, stored=stored)
+
+    def _held(self, uuid: str, *, stored: bool) -> Response:
+        host = self._host
+        why = "" if stored else host.memory.fault or "the disk has not taken it yet"
+        return api_parts.answer(
+            HoldReply(
+                uuid=uuid,
+                hold=hold_line(host.holds.of(uuid)),
+                stored=stored,
+                why=why,
+                running=host.owners.command(uuid),
+            )
+        )
+
     async def vote(self, request: Request) -> Response:
         return await self._round(request, NotificationType.REVOCABLE)
 
@@ -193,6 +229,7 @@ class _HostApi:
                 force=body.force,
                 take_over=body.take_over,
                 ignore_group=body.ignore_group,
+                ignore_hold=body.ignore_hold,
                 begin_by=begin_by(request, self._host.clock),
                 who=who,
             )
@@ -222,5 +259,5 @@ def _faults() -> Iterator[None]:
         raise HTTPException(404, str(error)) from error
     except NotKept as error:
         raise HTTPException(503, f"history: {error}") from error
-    except (NotHeartbeating, RoundOpen, ActionRefused, Expired) as error:
+    except (NotHeartbeating, RoundOpen, ActionRefused, HoldRefused, Expired) as error:
         raise HTTPException(409, str(error)) from error

@@ -28,7 +28,7 @@ from hbtrio.api.metrics import (
     restart_family,
 )
 from hbtrio.nursery.host.daemon import Host
-from hbtrio.nursery.host.labels import CAUSES, OUTCOMES, STATES
+from hbtrio.nursery.host.labels import CAUSES, ON_HOLD, OUTCOMES, STATES
 from hbtrio.nursery.host.reports import ReportKind
 from hbtrio.policy.histogram import Histogram
 from hbtrio.wire.vocabulary import CorrectiveAction, Health, WindowKind
@@ -51,9 +51,18 @@ class _Instances:
         self.throttled = 0
         self.not_acted: Counter[str] = Counter()
         self.windows: Counter[str] = Counter()
+        self.on_hold = 0
+        #: When the next hold of a failed instance ends, in seconds since the epoch; 0 without one.
+        self.held_until = 0.0
 
     async def count(self, host: Host) -> None:
         """Looks at all instances; other tasks run now and then."""
+        for hold in host.holds:
+            self.on_hold += 1
+            why_not = host.corrective.why_not(hold.uuid)
+            if why_not is not None and why_not.cause == ON_HOLD:
+                until = hold.until.timestamp()
+                self.held_until = min(until, self.held_until or until)
         for number, (uuid, channel) in enumerate(list(host.channels.items())):
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()
@@ -97,6 +106,16 @@ def _of_instances(instances: _Instances) -> Iterator[Metric]:
         "cause",
         CAUSES,
         instances.not_acted,
+    )
+    yield GaugeMetricFamily(
+        "hbtrio_host_instances_on_hold",
+        "Instances that operators have put on hold.",
+        value=instances.on_hold,
+    )
+    yield GaugeMetricFamily(
+        "hbtrio_host_hold_of_failed_ends_timestamp_seconds",
+        "When the next hold ends of a failed instance, which is then acted upon; 0 without one.",
+        value=instances.held_until,
     )
     yield _by_word(
         "hbtrio_host_windows_open",

@@ -7,6 +7,7 @@ from typing import Final
 
 import hbtrio
 from hbtrio.api.common import files_line
+from hbtrio.api.holds import hold_line
 from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.daemon import Host
 from hbtrio.nursery.host.memory import HostMemory
@@ -52,6 +53,7 @@ def host_status(host: Host, now: float) -> HostLine:
         corrective_commands_held_back=host.mass_failures.held,
         alarms=host.mass_failures.alarms,
         brake_closed=host.corrective.brake.closed,
+        on_hold=sum(1 for _ in host.holds),
         overload=None
         if host.overload.since is None
         else OverloadLine(
@@ -132,6 +134,7 @@ def instance_status(host: Host, channel: Channel, now: float) -> InstanceLine:
         name=profile.name,
         state=beat.state.shown,
         why=channel.why,
+        hold=hold_line(host.holds.of(channel.uuid)),
         connected=beat.connected,
         heartbeating=channel.heartbeating,
         reporting=beat.reporting,
@@ -173,6 +176,7 @@ def left_out_status(host: Host, uuid: str, now: float) -> InstanceLine:
         name="",
         state=NOT_WATCHED,
         why=host.watched.why(uuid),
+        hold=hold_line(host.holds.of(uuid)),
         health="unknown",
         beats=0,
         missed=0,

@@ -11,6 +11,8 @@ import hbtrio
 from hbtrio.store.daemon_store import PAGE
 from hbtrio.wire.operator import (
     ActRequest,
+    AlarmsReply,
+    AlarmsRequest,
     ClockReply,
     FleetEventLine,
     FleetInstanceDetail,
@@ -21,8 +23,6 @@ from hbtrio.wire.operator import (
     NoticeRequest,
     ProgressLine,
     Refusal,
-    ReleaseReply,
-    ReleaseRequest,
     TaskTree,
     VoteRequest,
 )
@@ -99,7 +99,7 @@ def _document() -> _Json:
             "/v1/instances/{uuid}/act": {
                 "post": _post("act", "Perform an action, with its vote and notices", ActRequest)
             },
-            "/v1/hosts/{hostname}/release": {"post": _release()},
+            "/v1/hosts/{hostname}/alarms": {"post": _alarms()},
             "/v1/hosts/{hostname}/forget": {"post": _forget()},
             "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _itself()},
@@ -155,19 +155,19 @@ def _post(name: str, summary: str, body: type[Any]) -> _Json:
     }
 
 
-def _release() -> _Json:
+def _alarms() -> _Json:
     operation = _post(
-        "release", "Send or withdraw the alarms of a host that are held back", ReleaseRequest
+        "alarms", "Send or withdraw the alarms of a host that are held back", AlarmsRequest
     )
     operation["parameters"] = [_in_path("hostname"), _begin_by()]
-    operation["responses"]["200"] = _answered(ReleaseReply)
+    operation["responses"]["200"] = _answered(AlarmsReply)
     # Of an unknown host no alarms are held back, which is a 409.
     del operation["responses"]["404"], operation["responses"]["504"]
     return operation
 
 
 def _forget() -> _Json:
-    operation = _post("forget", "Forget a host that is no more; its history stays", ReleaseRequest)
+    operation = _post("forget", "Forget a host that is no more; its history stays", AlarmsRequest)
     operation["parameters"] = [_in_path("hostname"), _begin_by()]
     operation["responses"]["200"] = _answered(Forgotten)
     # A body is ignored.

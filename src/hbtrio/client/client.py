@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, Self, TypeVar
-from urllib.parse import quote
 
 import httpx
 import trio
@@ -27,10 +26,7 @@ from hbtrio.wire.operator import (
     ClockReply,
     FleetInstanceDetail,
     FleetStatus,
-    Forgotten,
     InstanceDetail,
-    ReleaseReply,
-    ReleaseRequest,
     ReplyFault,
     Status,
     TaskTree,
@@ -62,7 +58,9 @@ BODY_S: Final = 60.0
 BODY_BYTES: Final = 256 * 1024 * 1024
 
 _CLOCK: Final = "/v1/clock"
-_BRAKE: Final = "/v1/brake/release"
+
+#: What is answered without a body.
+NO_ANSWER: Final = "/v1/brake/release"
 
 #: The most that is read of a refusal.
 _FAULT_BYTES: Final = 65536
@@ -137,11 +135,11 @@ class CtlClient:
         Raises:
             UserError: UNREACHABLE, DENIED, or the answer is not a status.
         """
-        return await self._whole("/v1/status", "status", partial(parse, cls=cls))
+        return await self.ask("/v1/status", "status", partial(parse, cls=cls))
 
     async def any_status(self) -> Status | FleetStatus:
         """The status of a host or an agent; raises as :meth:`status` does."""
-        return await self._whole("/v1/status", "status", parse_status)
+        return await self.ask("/v1/status", "status", parse_status)
 
     async def line(self, uuid: str, cls: type[T], part: str = "") -> T:
         """One instance, as in the status.
@@ -155,7 +153,7 @@ class CtlClient:
             UserError: UNREACHABLE, DENIED, or FAILED: the daemon does not know it.
         """
         path = f"/v1/instances/{uuid}{part}"
-        return await self._whole(path, "instance", partial(parse, cls=cls))
+        return await self.ask(path, "instance", partial(parse, cls=cls))
 
     async def history(self, query: str, cls: type[T]) -> T:
         """A page of a daemon's history.
@@ -167,7 +165,7 @@ class CtlClient:
         Raises:
             UserError: UNREACHABLE, DENIED, or the answer is not a history.
         """
-        return await self._whole(f"/v1/history?{query}", "history", partial(parse, cls=cls))
+        return await self.ask(f"/v1/history?{query}", "history", partial(parse, cls=cls))
 
     async def instance(self, uuid: str) -> AnyDetail:
         """All that a host or agent knows of an instance.
@@ -175,12 +173,12 @@ class CtlClient:
         Raises:
             UserError: UNREACHABLE, DENIED, or FAILED: it does not know the instance.
         """
-        return await self._whole(f"/v1/instances/{uuid}", "instance", parse_detail)
+        return await self.ask(f"/v1/instances/{uuid}", "instance", parse_detail)
 
     async def members(self, uuid: str) -> dict[str, Any]:
         """As :meth:`instance`, with all that the daemon sent."""
         read = partial(parse, cls=dict[str, Any])
-        return await self._whole(f"/v1/instances/{uuid}", "instance", read)
+        return await self.ask(f"/v1/instances/{uuid}", "instance", read)
 
     async def tree(self) -> TaskTree:
         """The live tasks of a host or agent.
@@ -188,46 +186,26 @@ class CtlClient:
         Raises:
             UserError: UNREACHABLE, DENIED, or FAILED: the daemon is too old.
         """
-        return await self._whole("/v1/tree", "tree", partial(parse, cls=TaskTree))
+        return await self.ask("/v1/tree", "tree", partial(parse, cls=TaskTree))
 
-    async def release(self, hostname: str, alarms: str) -> ReleaseReply:
-        """Makes an agent send or withdraw the alarms of a host that it holds back.
-
-        Args:
-            hostname: the host.
-            alarms: "send" or "withdraw".
-
-        Raises:
-            UserError: UNREACHABLE, DENIED, or nothing is held back.
-        """
-        path = f"/v1/hosts/{quote(hostname, safe='')}/release"
-        read = partial(parse, cls=ReleaseReply)
-        return await self._whole(path, "answer", read, ReleaseRequest(alarms=alarms))
-
-    async def release_brake(self) -> None:
-        """Makes a host run corrective commands again after a mass failure.
-
-        Raises:
-            UserError: UNREACHABLE, DENIED, or its brake is not closed.
-        """
-        await self._whole(_BRAKE, "answer", lambda _: None, {})
-
-    async def forget(self, hostname: str) -> Forgotten:
-        """Makes an agent forget a host.
-
-        Raises:
-            UserError: UNREACHABLE, DENIED, or it has a link or is unknown.
-        """
-        path = f"/v1/hosts/{quote(hostname, safe='')}/forget"
-        return await self._whole(path, "answer", partial(parse, cls=Forgotten), {})
-
-    async def _whole(
+    async def ask(
         self,
         path: str,
         what: str,
         read: Callable[[bytes], T],
         body: object = None,
     ) -> T:
+        """Makes a request that is answered with one body.
+
+        Args:
+            path: the path, with its query.
+            what: what the answer is, for errors.
+            read: decodes it.
+            body: a request of :mod:`hbtrio.wire.operator`, to be posted; None to get.
+
+        Raises:
+            UserError: UNREACHABLE, DENIED, or the daemon refuses.
+        """
         method = "GET" if body is None else "POST"
         lost = StreamLost(self.address.text, "")
         with trio.move_on_after(BODY_S):
@@ -291,7 +269,7 @@ class CtlClient:
         try:
             if response.status_code == 404 and path == _CLOCK:
                 raise _NoClockError
-            if response.status_code != (204 if path == _BRAKE else 200):
+            if response.status_code != (204 if path == NO_ANSWER else 200):
                 raise await self._refusal(response.status_code, chunks, lost)
             yield chunks
         finally:
@@ -333,7 +311,7 @@ class CtlClient:
         """
         headers = {"content-type": "application/json"}
         try:
-            reply = await self._whole(_CLOCK, "clock", partial(parse, cls=ClockReply))
+            reply = await self.ask(_CLOCK, "clock", partial(parse, cls=ClockReply))
         except _NoClockError:
             return headers
         return headers | {BEGIN_BY_HEADER: begin_by_header(reply)}

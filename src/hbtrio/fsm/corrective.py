@@ -24,6 +24,7 @@ GONE_WITHIN_S: Final = 60.0
 class Cause(StrEnum):
     """Why a corrective command was not run, as events name it."""
 
+    HOLD = "hold"
     LIMIT = "limit"
     BRAKE = "brake"
     OWNER = "owner"
@@ -76,6 +77,7 @@ class Picture:
     Args:
         action: what the failed instance asked for: log, reboot or stop.
         policy: what the administrator allows.
+        held: the operator's hold on the instance, in words; empty without one.
         owner: who owns the instance, in words; empty for nobody.
         braked: whether so many instances failed at once that the host is suspected.
         limit: the quota that is used up, in words; empty if it is not.
@@ -92,6 +94,7 @@ class Picture:
 
     action: CorrectiveAction
     policy: Policy = Policy.ON
+    held: str = ""
     owner: str = ""
     braked: bool = False
     limit: str = ""
@@ -182,9 +185,11 @@ def _hindrance(picture: Picture) -> NotNow | None:
     if picture.policy is Policy.UNKNOWN:
         text = "libvirt has not told what holds for this instance"
         return NotNow(Cause.POLICY, text, alarm=True)
+    # A log command does nothing to the VM, so it crosses nobody's plans.
+    if picture.held and picture.action is not CorrectiveAction.LOG:
+        return NotNow(Cause.HOLD, picture.held)
     if picture.braked:
         return NotNow(Cause.BRAKE, "too many instances failed at once")
-    # A log command does nothing to the VM, so it crosses nobody's plans.
     if picture.owner and picture.action is not CorrectiveAction.LOG:
         return NotNow(Cause.OWNER, f"{picture.owner} is in progress")
     if picture.limit:

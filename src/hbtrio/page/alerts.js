@@ -8,13 +8,13 @@ import { warningsOf } from "./warnings.js";
 const counted = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
 const alarms = (how) => async (hostname) => {
-  const { sent, withdrawn } = await api.release(hostname, how);
+  const { sent, withdrawn } = await api.alarms(hostname, how);
   return `${hostname}: ${counted(sent, "alarm")} sent, ${withdrawn} withdrawn`;
 };
 
 /** What can be done about a host: [button, question, doing it]. */
 const ACTS = {
-  release: [
+  alarms: [
     ["Send alarms", (host) => `Send the alarms of ${host} that are held back? The VIM acts on each of them.`, alarms("send")],
     ["Withdraw alarms", (host) => `Withdraw the alarms of ${host} that are held back? The VIM learns of none of these losses.`, alarms("withdraw")],
   ],

@@ -81,8 +81,8 @@ export const events = (recent, signal) =>
 export const change = (uuid, kind, body) => post(`/v1/instances/${encodeURIComponent(uuid)}/${kind}`, body);
 
 /** Sends or withdraws the alarms of a host that are held back. */
-export const release = async (hostname, alarms) =>
-  (await post(`/v1/hosts/${encodeURIComponent(hostname)}/release`, { alarms })).json();
+export const alarms = async (hostname, alarms) =>
+  (await post(`/v1/hosts/${encodeURIComponent(hostname)}/alarms`, { alarms })).json();
 
 /** Forgets a host that is no more. */
 export const forget = async (hostname) =>

@@ -29,7 +29,7 @@ function ofAgentsHost(host) {
   const found = [];
   const add = (what, grave, text, act = "") =>
     found.push(warning(`${what} ${hostname}`, grave, `Host ${hostname}: ${text}`, { act, hostname }));
-  if (host.held_since) add("held", true, `alarms are held back: ${host.held_why}`, "release");
+  if (host.held_since) add("held", true, `alarms are held back: ${host.held_why}`, "alarms");
   if (host.overload) add("overload", host.overload.alarm, "is overloaded: losses come late");
   if (host.link === "lost") add("lost", true, `no link for ${minutes(host.down_s)}`, "forget");
   if (host.link === "down") add("down", false, "the link is down");
@@ -44,7 +44,7 @@ function ofHost(host) {
   const found = ofFiles(host.files);
   const add = (key, grave, text) => found.push(warning(key, grave, text));
   if (host.brake_closed) {
-    add("brake", true, "The brake is closed after a mass failure: no corrective command runs. Release it with: hbtrio ctl release");
+    add("brake", true, "The brake is closed after a mass failure: no corrective command runs. Release it with: hbtrio ctl brake release");
   }
   if (host.overload) add("overload", host.overload.alarm, "The host is overloaded: heartbeats come late");
   if (host.link?.state === "down") add("link", true, `No link to the agent: ${host.link.why}`);

@@ -139,12 +139,29 @@ class HoldRecord:
         uuid: the instance, or "".
         why: for people.
         since: seconds since the epoch.
+        who: the operator who asked for it; "" if it is the host's own.
+        number: see :class:`~hbtrio.policy.instance_hold.InstanceHold`.
+        is_ended: whether it is over, and kept for what was said elsewhere.
+        ends: when it ends by itself; None: never.
     """
 
     kind: str
     uuid: str
     why: str
     since: float
+    who: str = ""
+    number: int = 0
+    is_ended: bool = False
+    ends: Moment | None = None
+
+    def left_s(self, now: Moment) -> float:
+        """Returns the seconds until it ends by itself; negative after that, infinity for never."""
+        if self.ends is None:
+            return math.inf
+        if self.ends.boot_id == now.boot_id:
+            return self.ends.boot_s - now.boot_s
+        # The wall clock may have been set back, which must not prolong it.
+        return min(self.ends.epoch_s - now.epoch_s, self.ends.epoch_s - self.since)
 
 
 @attrs.frozen

@@ -35,6 +35,7 @@ _ACTION: Final = (
     "id, uuid, name, command, force, who, step, step_deadline_boot, announced, reason, begun_at,"
     " boot_id, domain_id, drain"
 )
+_HOLD: Final = "kind, uuid, why, since, who, number, is_ended, boot_id, ends_boot, ends"
 
 
 def put_instances(db: sqlite3.Connection, known: Iterable[KnownInstance]) -> None:
@@ -182,9 +183,21 @@ def corrective_runs(db: sqlite3.Connection) -> tuple[CorrectiveRun, ...]:
 
 def put_hold(db: sqlite3.Connection, hold: HoldRecord) -> None:
     """Stores a hold in place of one of its kind on its instance."""
+    ends = hold.ends
     db.execute(
-        "INSERT OR REPLACE INTO holds (kind, uuid, why, since) VALUES (?, ?, ?, ?)",
-        (hold.kind, hold.uuid, text_of(hold.why), hold.since),
+        f"INSERT OR REPLACE INTO holds ({_HOLD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            hold.kind,
+            hold.uuid,
+            text_of(hold.why),
+            hold.since,
+            text_of(hold.who),
+            hold.number,
+            hold.is_ended,
+            "" if ends is None else ends.boot_id,
+            None if ends is None else ends.boot_s,
+            None if ends is None else ends.epoch_s,
+        ),
     )
 
 
@@ -195,8 +208,13 @@ def release_hold(db: sqlite3.Connection, kind: str, uuid: str) -> None:
 
 def holds(db: sqlite3.Connection) -> tuple[HoldRecord, ...]:
     """Returns the holds, the oldest first."""
-    found = rows(db, "SELECT kind, uuid, why, since FROM holds ORDER BY since, kind, uuid")
-    return tuple(HoldRecord(*row) for row in found)
+    return records(_hold, rows(db, f"SELECT {_HOLD} FROM holds ORDER BY since, kind, uuid"))
+
+
+def _hold(row: tuple[Any, ...]) -> HoldRecord:
+    kind, uuid, why, since, who, number, is_ended, boot_id, ends_boot, ends = row
+    until = None if ends is None else Moment(boot_id, ends_boot, ends)
+    return HoldRecord(kind, uuid, why, since, who, number, bool(is_ended), until)
 
 
 def put_members(db: sqlite3.Connection, members: Iterable[MemberRecord]) -> None:

@@ -101,5 +101,14 @@ HOST_SCHEMA: Final = Schema(
         ),
         # Of groups; an instance without a channel is still one.
         ("CREATE TABLE members (uuid TEXT PRIMARY KEY, name TEXT NOT NULL) STRICT, WITHOUT ROWID",),
+        (
+            # Those of operators end by themselves, at `ends` (the wall clock) and `ends_boot`.
+            "ALTER TABLE holds ADD COLUMN who TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE holds ADD COLUMN number INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE holds ADD COLUMN is_ended INTEGER NOT NULL DEFAULT 0",
+            "ALTER TABLE holds ADD COLUMN boot_id TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE holds ADD COLUMN ends_boot REAL",
+            "ALTER TABLE holds ADD COLUMN ends REAL",
+        ),
     ),
 )

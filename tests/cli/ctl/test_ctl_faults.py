@@ -181,7 +181,7 @@ async def test_an_action_that_crashes_has_no_outcome() -> None:
     [
         ([], "the following arguments are required: COMMAND (see hbtrio ctl --help)"),
         (["vote", ONE], "the following arguments are required: EVENT (see hbtrio ctl vote --help)"),
-        (["release", "x", "y"], "unrecognized arguments: y (see hbtrio ctl --help)"),
+        (["forget", "x", "y"], "unrecognized arguments: y (see hbtrio ctl --help)"),
         (
             ["status", "--state", "losst"],
             "argument --state: no such state: 'losst', did you mean lost? "

@@ -35,6 +35,7 @@ _AT_A_HOST: dict[str, tuple[tuple[str, ...], list[set[str]]]] = {
         [{"uuid", "for", "reached", "state", "seconds"}],
     ),
     "events": ((), [{"kind", "uuid", "reason"}]),
+    "hold": ((ONE, "--for", "1h", "--reason", "x"), [{"uuid", "hold", "stored", "running"}]),
     "history": ((), [{"kind", "uuid", "reason", "id"}]),
     "vote": ((ONE, "stop"), [{"step", "window", "seconds"}, {"step", "result", "reason"}]),
     "notify": ((ONE, "stop"), [{"step", "window", "seconds"}, {"step", "result", "reason"}]),
@@ -59,7 +60,7 @@ def test_every_command_has_it() -> None:
 
 
 def test_every_command_is_tried() -> None:
-    tried = {*_AT_A_HOST, "tree", "release", "forget"}
+    tried = {*_AT_A_HOST, "tree", "unhold", "alarms", "brake", "forget"}
     assert tried == set(commands()) - _ELSEWHERE
 
 
@@ -107,7 +108,7 @@ async def test_a_rejected_vote_keeps_its_status_and_its_reason() -> None:
 async def test_the_brake_of_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving() as (world, api):
         world.host.corrective.brake.close()
-        called = await call(api.path, "release", "--json")
+        called = await call(api.path, "brake", "release", "--json")
         assert parsed(called.text) == [{"hostname": "compute-0"}]
 
 

@@ -86,6 +86,20 @@ def number(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def span(text: str) -> float:
+    """A length of time in seconds, as 90s, 15m, 1h30m or 2d.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    parts = _SPAN.fullmatch(text)
+    if parts is None or not text:
+        hint = "not a length of time: give 90s, 15m, 1h30m or 2d"
+        raise argparse.ArgumentTypeError(f"{hint}: {text[:40]!r}")
+    days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+    return timedelta(days, seconds, 0, 0, minutes, hours).total_seconds()
+
+
 def moment_before(now: datetime) -> Callable[[str], datetime]:
     """A type for a moment up to ``now``: how long ago it was, or a date, a time, or both.
 
@@ -94,11 +108,9 @@ def moment_before(now: datetime) -> Callable[[str], datetime]:
     """
 
     def read(text: str) -> datetime:
-        span = _SPAN.fullmatch(text)
         try:
-            if span is not None and text:
-                days, hours, minutes, seconds = (int(part or 0) for part in span.groups())
-                return now - timedelta(days, seconds, 0, 0, minutes, hours)
+            if _SPAN.fullmatch(text) is not None and text:
+                return now - timedelta(seconds=span(text))
             if _CLOCK.fullmatch(text):
                 text = f"{now:%Y-%m-%d} {text}"
             at = datetime.fromisoformat(text)

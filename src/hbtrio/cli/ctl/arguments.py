@@ -12,6 +12,7 @@ from typing import Any, Final
 from hbtrio.cli import Parser
 from hbtrio.cli.ctl.argument_types import Words, entry_id, number
 from hbtrio.cli.ctl.options import UUID_HELP, add_connection, add_filter
+from hbtrio.cli.ctl.order_arguments import add_orders
 from hbtrio.output import writing_out
 from hbtrio.wire.vocabulary import ACTION_TABLE, EVENT_TABLE
 
@@ -187,31 +188,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--before", metavar="ID", type=entry_id, help="only entries older than this one"
     )
 
-    release = command(
-        "release",
-        "end what a mass failure holds back: a host's alarms at an agent, or the corrective "
-        "commands at a host",
-    )
-    release.add_argument(
-        "host", metavar="HOST", nargs="?", help="its name; needed at an agent, which has many"
-    )
-    release.add_argument(
-        "--withdraw",
-        action="store_true",
-        help="withdraw the alarms: they are never sent to the VIM",
-    )
-
-    forget = command(
-        "forget", "make an agent forget a host that no longer exists, and its instances"
-    )
-    forget.add_argument("host", metavar="HOST", help="its name")
+    add_orders(command)
 
     act = command(
         "act",
         "perform an action on an instance, with its vote and notices",
         _JSON_LINES,
-        usage="%(prog)s [-h] [--json] [--force] [--take-over] [--ignore-group] UUID ACTION "
-        "[-- COMMAND...]",
+        usage="%(prog)s [-h] [--json] [--force] [--take-over] [--ignore-group] [--ignore-hold] "
+        "UUID ACTION [-- COMMAND...]",
         epilog="COMMAND performs the action; the host runs it as the host daemon's user. {uuid} in "
         "an argument stands for the instance's uuid, {{uuid}} for the text {uuid}. Without COMMAND "
         "the host runs the one that its [actions] configure.",
@@ -226,6 +210,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--take-over",
         action="store_true",
         help="end a corrective command that runs, instead of waiting for it",
+    )
+    act.add_argument(
+        "--ignore-hold", action="store_true", help="act on an instance that is on hold, too"
     )
     act.add_argument(
         "--ignore-group",

@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any, Final, NoReturn
 
-import msgspec
 import trio
 
 from hbtrio.cli.ctl.fleet import show_fleet
@@ -19,7 +18,6 @@ from hbtrio.cli.ctl.past import show_events, show_history
 from hbtrio.cli.ctl.progress import JsonProgress, ProgressView, unwatched
 from hbtrio.cli.ctl.ranking import ALL, Selection
 from hbtrio.cli.ctl.screen import Screen
-from hbtrio.cli.ctl.table import counted
 from hbtrio.cli.ctl.views import show_status
 from hbtrio.cli.ctl.watch import Watch
 from hbtrio.client.address import Address
@@ -144,10 +142,8 @@ class Session:
                 return await self._look_closely()
             case "watch":
                 return await self._board()
-            case "release":
-                return await self._release()
-            case "forget":
-                return await self._forget()
+            case "hold" | "unhold" | "alarms" | "brake" | "forget":
+                return await self._order()
             case "act":
                 return await self._act()
             case kind:
@@ -162,6 +158,11 @@ class Session:
 
         commands = {"show": show_detail, "why": tell, "wait": wait_for, "tree": show_tree}
         return await commands[self._options.command](self._client, self._screen, self._options)
+
+    async def _order(self) -> int:
+        from hbtrio.cli.ctl.orders import carry_out_order
+
+        return await carry_out_order(self._client, self._screen, self._options)
 
     async def _status(self) -> int:
         selection = Selection.of(self._options)
@@ -198,46 +199,6 @@ class Session:
 
         return await watch_board(self._client)
 
-    async def _release(self) -> int:
-        host: str | None = self._options.host
-        status = await self._client.any_status()
-        if not isinstance(status, FleetStatus):
-            return await self._release_brake(status.host.hostname)
-        if host is None:
-            raise UserError("HOST: an agent has to know which")
-        alarms = "withdraw" if self._options.withdraw else "send"
-        released = await self._client.release(host, alarms)
-        words = f"{counted(released.sent, 'alarm')} sent, {released.withdrawn} withdrawn"
-        self._done(f"{host}: {words}", released)
-        return ExitStatus.DONE
-
-    async def _release_brake(self, hostname: str) -> int:
-        if self._options.withdraw:
-            raise UserError("--withdraw: a host holds no alarms back; its agent does (--url)")
-        if self._options.host not in (None, hostname):
-            raise UserError(f"HOST: this is {hostname}; its agent knows others (--url)")
-        await self._client.release_brake()
-        self._done(f"{hostname}: corrective commands run again", {"hostname": hostname})
-        return ExitStatus.DONE
-
-    async def _forget(self) -> int:
-        host = self._options.host
-        status = await self._client.any_status()
-        if not isinstance(status, FleetStatus):
-            text = "a host knows of no other hosts; its agent does (--url)"
-            raise UserError(text, ExitStatus.FAILED)
-        forgotten = await self._client.forget(host)
-        instances = counted(forgotten.instances, "instance")
-        self._done(f"{host}: forgotten, with {instances}", forgotten)
-        return ExitStatus.DONE
-
-    def _done(self, text: str, reply: object) -> None:
-        """Writes what was done: the text, or with --json the daemon's reply."""
-        if self._options.json:
-            self._screen.json(msgspec.to_builtins(reply))
-        else:
-            self._screen.line(text)
-
     def _progress(self, whole: str = "") -> ProgressView:
         view = JsonProgress if self._options.json else ProgressView
         return view(self._screen, whole)
@@ -264,6 +225,7 @@ class Session:
             force=self._options.force,
             take_over=self._options.take_over,
             ignore_group=self._options.ignore_group,
+            ignore_hold=self._options.ignore_hold,
         )
         view = self._progress(name)
         uuid = await instance_of(self._options.uuid, self._client)

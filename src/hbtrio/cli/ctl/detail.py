@@ -16,7 +16,7 @@ from hbtrio.cli.ctl.past import happened
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import HEALTH_COLOURS, STATE_COLOURS, counted
 from hbtrio.cli.ctl.times import moment, span_since, stamp
-from hbtrio.cli.ctl.views import policy_words, what_happened
+from hbtrio.cli.ctl.views import hold_words, policy_words, what_happened
 from hbtrio.cli.ctl.voters import write_voters
 from hbtrio.client.client import AnyDetail, CtlClient
 from hbtrio.errors import ExitStatus, UserError
@@ -93,6 +93,7 @@ def facts_of(one: AnyDetail, look: LookLine | None = None) -> Iterator[Fact]:
         look: of an agent's, what its host sees of it now.
     """
     yield Fact("Name", [one.name or "unknown: its guest has not said it"])
+    yield Fact("Hold", [hold_words(one.hold)], "warn")
     yield Fact("UUID", [one.uuid])
     yield Fact("Host", [one.hostname])
     since = "" if one.since is None else f" since {moment(one.since)}{span_since(one.since)}"

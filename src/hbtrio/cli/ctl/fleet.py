@@ -21,7 +21,7 @@ from hbtrio.cli.ctl.table import (
     write_table,
 )
 from hbtrio.cli.ctl.times import moment
-from hbtrio.cli.ctl.views import WITH_NUMBERS, file_lines, going_on
+from hbtrio.cli.ctl.views import WITH_NUMBERS, file_lines, going_on, hold_column, hold_lines
 from hbtrio.wire.operator import FleetHostLine, FleetInstanceLine, FleetStatus
 
 _LINK_COLOURS: Final = {"up": "good", "down": "warn", "lost": "bad", "never": "bad"}
@@ -39,6 +39,7 @@ def fleet_lines(status: FleetStatus) -> Iterator[tuple[str, str]]:
         f"hbtrio {agent.version} since {moment(agent.started)}",
         "",
     )
+    yield from hold_lines(status.instances)
     if agent.crashes:
         yield f"{counted(agent.crashes, 'internal failure')}: see the agent's log", "bad"
     if agent.store_fault:
@@ -94,6 +95,8 @@ def show_fleet(screen: Screen, status: FleetStatus, selection: Selection = ALL) 
             column("STATE", [one.state for one in instances], STATE_COLOURS),
             column("HEALTH", [one.health for one in instances], HEALTH_COLOURS),
         ]
+        if any(one.hold is not None for one in instances):
+            columns.append(hold_column(instances))
         if screen.columns is None or screen.columns >= WITH_NUMBERS:
             reported = ["yes" if one.reporting else "no" for one in instances]
             columns.append(column("REPORTED", reported))

@@ -15,6 +15,8 @@ _KINDS: Final = (
     "corrective",
     "extended",
     "heartbeating",
+    "hold",
+    "hold-over",
     "host-alarm",
     "host-alarm-over",
     "host-forgotten",

@@ -18,7 +18,7 @@ from hbtrio.wire.operator import FleetInstanceLine, FleetStatus, InstanceLine, S
 AnyInstance = TypeVar("AnyInstance", InstanceLine, FleetInstanceLine)
 
 #: See :func:`place_of`.
-Place = tuple[int, list[tuple[int, int, str]], str]
+Place = tuple[bool, int, list[tuple[int, int, str]], str]
 
 #: What is ill is between what is lost and what nobody watches.
 _ILL: Final = "ill"
@@ -131,10 +131,10 @@ def standing_of(one: InstanceLine | FleetInstanceLine) -> str:
 
 
 def place_of(one: InstanceLine | FleetInstanceLine) -> Place:
-    """A key by which the worst come first, and among equals the names are in natural order."""
+    """A key by which those on hold come first, then the worst; equals are in natural order."""
     standing = standing_of(one)
     worst = WORST_FIRST.index(standing) if standing in WORST_FIRST else len(WORST_FIRST)
-    return worst, _natural(shown_name(one)), one.uuid
+    return one.hold is None, worst, _natural(shown_name(one)), one.uuid
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

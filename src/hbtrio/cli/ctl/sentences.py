@@ -45,6 +45,8 @@ KINDS: Final = {
     "corrective": "The corrective command for {action} ended{reason}.",
     "not-acted": "No corrective command was run{reason}.",
     "action": "Action{by}{reason}.",
+    "hold": "The instance was put on hold{by}{reason}.",
+    "hold-over": "The hold on the instance ended{by}{reason}.",
     "undelivered": "A report to the VIM was given up{reason}.",
     "host-unreachable": "The agent lost its link to the host{reason}.",
     "host-forgotten": "The agent has forgotten the host{by}{reason}.",
@@ -89,13 +91,17 @@ class CauseWords:
 
 #: Why no corrective command runs.
 CAUSES: Final = {
+    "hold": CauseWords(
+        "An operator has put the instance on hold: it is watched, and nothing is done to it.",
+        "It is decided anew when the hold is over; `hbtrio ctl unhold` ends it before its time.",
+    ),
     "limit": CauseWords(
         "As many corrective commands were run within an hour as per_hour allows.",
         "It is decided anew when the hour allows the next one{next_at}.",
     ),
     "brake": CauseWords(
         "Too many VMs failed at once, so that the host itself is suspected.",
-        "It is decided anew when most of them are back, or after `hbtrio ctl release`.",
+        "It is decided anew when most of them are back, or after `hbtrio ctl brake release`.",
     ),
     "owner": CauseWords(
         "An action of an operator or of the VIM is in progress{owner}.",

@@ -9,6 +9,7 @@ import attrs
 from hbtrio.cli.ctl.detail import command_words, in_progress
 from hbtrio.cli.ctl.sentences import CAUSES, KINDS, NEXT, NOTICES, OUTCOMES, STATES, VOTES
 from hbtrio.cli.ctl.times import moment, span_since
+from hbtrio.cli.ctl.views import hold_words
 from hbtrio.client.client import AnyDetail
 from hbtrio.text import reason_after
 from hbtrio.wire.operator import AnyEventLine, EventLine, InstanceDetail, NextLossLine
@@ -44,6 +45,8 @@ def story_of(one: AnyDetail, events: Iterable[AnyEventLine]) -> Story:
 
 
 def _now(one: AnyDetail) -> Iterator[str]:
+    if one.hold is not None:
+        yield f"It is {hold_words(one.hold).rstrip('.')}. It is watched, and nothing is done to it."
     since = "" if one.since is None else f" since {moment(one.since)}{span_since(one.since)}"
     why = f": {one.why}" if one.why else ""
     yield f"{one.name or one.uuid} on {one.hostname} is {one.state}{since}{why}."

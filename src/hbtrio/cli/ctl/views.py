@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
 
 from hbtrio.cli.ctl.names import bracketed
-from hbtrio.cli.ctl.ranking import ALL, Selection, counts
+from hbtrio.cli.ctl.ranking import ALL, Selection, counts, shown_name
 from hbtrio.cli.ctl.screen import Screen
 from hbtrio.cli.ctl.table import (
     HEALTH_COLOURS,
@@ -30,6 +30,7 @@ from hbtrio.wire.operator import (
     EventLine,
     FilesLine,
     FleetInstanceLine,
+    HoldLine,
     HostLine,
     InstanceLine,
     PolicyLine,
@@ -42,6 +43,9 @@ _WITH_TIME: Final = 100
 #: The width from which on it shows the numbers: the last event says more.
 WITH_NUMBERS: Final = 80
 
+#: Holds that are shown one by one; a host under maintenance may have hundreds.
+_HOLDS: Final = 10
+
 _KIND_COLOURS: Final = {
     "heartbeating": "good",
     "loss": "bad",
@@ -51,6 +55,7 @@ _KIND_COLOURS: Final = {
     "paused": "warn",
     "absent": "warn",
     "not-acted": "bad",
+    "hold": "warn",
     "lost": "bad",
     "host-unreachable": "bad",
     "host-alarm": "bad",
@@ -85,6 +90,7 @@ def host_lines(host: HostLine, instances: Sequence[InstanceLine]) -> Iterator[tu
         f"hbtrio {host.version} since {moment(host.started)}",
         "",
     )
+    yield from hold_lines(instances)
     if host.alarms:
         yield (
             f"ALARM: {counted(host.alarms, 'mass failure')}, the host itself is suspected; "
@@ -92,7 +98,7 @@ def host_lines(host: HostLine, instances: Sequence[InstanceLine]) -> Iterator[tu
             "bad",
         )
     if host.brake_closed:
-        text = "the brake is closed: no corrective command runs; `hbtrio ctl release` opens it"
+        text = "the brake is closed: no command runs; `hbtrio ctl brake release` opens it"
         yield text, "bad"
     if (overload := host.overload) is not None:
         yield (
@@ -125,6 +131,22 @@ def host_lines(host: HostLine, instances: Sequence[InstanceLine]) -> Iterator[tu
             f"{host.corrective_commands_failed} failed",
             "warn",
         )
+
+
+def hold_lines(instances: Iterable[InstanceLine | FleetInstanceLine]) -> Iterator[tuple[str, str]]:
+    """A line for each instance that is on hold, with its colour; after some, how many more."""
+    held = [one for one in instances if one.hold is not None]
+    for one in held[:_HOLDS]:
+        yield f"{shown_name(one) or one.uuid}: {hold_words(one.hold)}", "warn"
+    if (more := len(held) - _HOLDS) > 0:
+        yield f"{counted(more, 'more instance')} on hold", "warn"
+
+
+def hold_words(hold: HoldLine | None) -> str:
+    """A hold: until when, by whom, why; "" for none."""
+    if hold is None:
+        return ""
+    return f"on hold until {moment(hold.until)} by {hold.who}: {hold.reason}"
 
 
 def _link_lines(host: HostLine) -> Iterator[tuple[str, str]]:
@@ -178,6 +200,8 @@ def _columns(
         yield numbers("RTT ms", ["-" if trip is None else f"{trip:.1f}" for trip in trips])
     if width is None or width >= _WITH_TIME:
         yield column("AT", [_at(one) for one in instances])
+    if any(one.hold is not None for one in instances):
+        yield hold_column(instances)
     policies = [policy_words(one.policy) for one in instances]
     if any(policies):
         yield attrs.evolve(column("POLICY", [one or "-" for one in policies]), flexible=True)
@@ -191,6 +215,17 @@ def _columns(
         yield attrs.evolve(not_acted, flexible=True)
     latest = [latest_words(one, actions.get(one.uuid)) for one in instances]
     yield attrs.evolve(column("LAST", latest), flexible=True)
+
+
+def hold_column(instances: Sequence[InstanceLine | FleetInstanceLine]) -> Column:
+    """Until when instances are on hold, and why."""
+    holds = ["" if one.hold is None else _until_why(one.hold) for one in instances]
+    colours = dict.fromkeys(map(printable, filter(None, holds)), "warn")
+    return attrs.evolve(column("HOLD", [one or "-" for one in holds], colours), flexible=True)
+
+
+def _until_why(hold: HoldLine) -> str:
+    return f"until {moment(hold.until)}: {hold.reason}"
 
 
 def policy_words(policy: PolicyLine | None) -> str:

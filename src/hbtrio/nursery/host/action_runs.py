@@ -19,6 +19,7 @@ from hbtrio.fsm.action import ActionState
 from hbtrio.nursery.host.action_tools import ActionTools
 from hbtrio.nursery.host.actions import ActionRun
 from hbtrio.nursery.host.instance_groups import HostGroups
+from hbtrio.nursery.host.instance_holds import HostHolds
 from hbtrio.nursery.host.owners import Owners
 from hbtrio.nursery.supervisor import Supervisor
 from hbtrio.policy.begin_by import ANY_TIME, BeginBy
@@ -57,6 +58,7 @@ class ActionOrder:
         force: skip the vote.
         take_over: end a corrective command that runs, instead of waiting for it.
         ignore_group: act also if the rule of a group forbids it.
+        ignore_hold: act on an instance that is on hold, too.
     """
 
     name: ActionName
@@ -64,6 +66,7 @@ class ActionOrder:
     force: bool
     take_over: bool
     ignore_group: bool
+    ignore_hold: bool
 
     @property
     def without(self) -> tuple[str, ...]:
@@ -83,6 +86,7 @@ class ActionRuns:
         on_over: called with each action that has come to its end, and its outcome.
         owners: who owns each instance.
         groups: which instances must not go down now.
+        holds: which instances operators have put on hold.
         end_command: ends the corrective command that runs for an instance, by its uuid.
     """
 
@@ -95,6 +99,7 @@ class ActionRuns:
         on_over: Callable[[ActionRecord, str], Awaitable[object]],
         owners: Owners,
         groups: HostGroups,
+        holds: HostHolds,
         end_command: Callable[[str], None],
     ) -> None:
         #: The actions in progress, by the instance's uuid.
@@ -108,6 +113,7 @@ class ActionRuns:
         self._on_over = on_over
         self._owners = owners
         self._groups = groups
+        self._holds = holds
         self._end_command = end_command
 
     def begin(
@@ -127,8 +133,8 @@ class ActionRuns:
             who: who requested it.
 
         Raises:
-            ActionRefused: the host is about to stop, an action on this instance is in progress, too
-                many are in progress on the host, or no command is configured.
+            ActionRefused: the host is about to stop, the instance is on hold, an action on it is in
+                progress, too many are in progress on the host, or no command is configured.
         """
         name, command = order.name, order.command or self._commands.of(order.name)
         if self.refusal:
@@ -137,6 +143,9 @@ class ActionRuns:
             raise ActionRefused(
                 f"no command for {name}: give one after --, or set {name} in [actions]"
             )
+        hold = None if order.ignore_hold else self._holds.of(uuid)
+        if hold is not None:
+            raise ActionRefused(f"{hold.words}; --ignore-hold acts all the same")
         if uuid in self.in_progress:
             raise ActionRefused(f"{self.in_progress[uuid].name} is in progress on {uuid}")
         if len(self.in_progress) >= _ACTIONS:

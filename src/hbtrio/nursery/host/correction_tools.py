@@ -12,6 +12,7 @@ from hbtrio.config.host import CorrectiveCommands, CorrectiveSettings
 from hbtrio.fsm.corrective import Known, Picture
 from hbtrio.nursery.host.brake import Brake
 from hbtrio.nursery.host.instance_groups import HostGroups
+from hbtrio.nursery.host.instance_holds import HostHolds
 from hbtrio.nursery.host.instance_policies import InstancePolicies
 from hbtrio.nursery.host.libvirt_watch import Look, Source
 from hbtrio.nursery.host.memory import HostMemory
@@ -81,6 +82,7 @@ class CorrectionTools:
         memory: remembers which commands count.
         policies: what the administrator allows for each instance.
         groups: how many instances of a group may be down at once.
+        holds: which instances operators have put on hold.
         limit: commands at once.
     """
 
@@ -99,6 +101,7 @@ class CorrectionTools:
     memory: HostMemory
     policies: InstancePolicies
     groups: HostGroups
+    holds: HostHolds
     limit: trio.CapacityLimiter
     counts: CommandCounts = attrs.field(factory=CommandCounts)
 
@@ -127,6 +130,7 @@ class CorrectionTools:
         return Picture(
             action=action,
             policy=self.policies.corrective(uuid),
+            held=self.holds.hindrance(uuid),
             owner=self.owners.words(uuid),
             braked=self.brake.closed,
             limit=f"limit reached: {policy.per_hour} per hour" if used_up else "",

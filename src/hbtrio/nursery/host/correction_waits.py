@@ -123,6 +123,8 @@ async def until_ended(cause: Cause, uuid: str, tools: CorrectionTools) -> None:
             await tools.owners.until_free(uuid)
         case Cause.BRAKE:
             await tools.brake.until_released()
+        case Cause.HOLD:
+            await tools.holds.until_ended(uuid)
         case Cause.LIMIT:
             await trio.sleep_until(tools.quota_of(uuid).free_at(trio.current_time()))
         case Cause.POLICY:

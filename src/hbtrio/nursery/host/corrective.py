@@ -23,6 +23,7 @@ from hbtrio.nursery.host.channel import Channel
 from hbtrio.nursery.host.correction_run import CorrectionRun
 from hbtrio.nursery.host.correction_tools import CorrectionTools, HeartbeatingCount, Libvirt
 from hbtrio.nursery.host.instance_groups import HostGroups
+from hbtrio.nursery.host.instance_holds import HostHolds
 from hbtrio.nursery.host.instance_policies import InstancePolicies
 from hbtrio.nursery.host.memory import HostMemory
 from hbtrio.nursery.host.owners import Owners
@@ -73,6 +74,7 @@ class Corrective:
         has_agent: whether an agent decides whose losses count.
         policies: what the administrator allows for each instance.
         groups: how many instances of a group may be down at once.
+        holds: which instances operators have put on hold.
         awaits: whether an instance without a channel may still get one after the host's restart.
     """
 
@@ -93,6 +95,7 @@ class Corrective:
         supervisor: Supervisor,
         policies: InstancePolicies,
         groups: HostGroups,
+        holds: HostHolds,
         awaits: Callable[[str], bool],
         *,
         has_agent: bool,
@@ -123,6 +126,7 @@ class Corrective:
             memory=memory,
             policies=policies,
             groups=groups,
+            holds=holds,
             limit=trio.CapacityLimiter(_PARALLEL),
         )
 

@@ -5,6 +5,7 @@
       overload        sheds what can wait, while the host is late
       pacer           sends the challenges of all channels
       discovery       finds channel sockets that come and go
+      holds           ends operators' holds on instances at their times
       libvirt         what libvirt knows of each instance
       notifier        tells whoever is on call
       file watch      uses renewed certificates, and warns before they expire
@@ -40,6 +41,7 @@ from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.environment import HostEnvironment
 from hbtrio.nursery.host.events_file import EventsSink
 from hbtrio.nursery.host.instance_groups import HostGroups
+from hbtrio.nursery.host.instance_holds import HostHolds
 from hbtrio.nursery.host.link_status import LinkStatus
 from hbtrio.nursery.host.outside_rounds import OutsideRounds
 from hbtrio.nursery.host.overload_watch import OverloadWatch
@@ -137,6 +139,7 @@ class Host:
             self.channel,
             self.remembering.round_refused,
         )
+        self.holds = HostHolds(self.memory, self.reports, self.channels.get, self._changed)
         self.corrective = Corrective(
             nursery,
             config.corrective_commands,
@@ -153,6 +156,7 @@ class Host:
             self.supervisor,
             self.domains.policies,
             self.groups,
+            self.holds,
             self.remembering.recall.awaits,
             has_agent=bool(config.agent.connect),
         )
@@ -166,6 +170,7 @@ class Host:
             self.remembering.action_over,
             self.owners,
             self.groups,
+            self.holds,
             self.corrective.take_over,
         )
         self.stopping = Stopping(self._action_runs, self.corrective, self.channels)
@@ -217,6 +222,7 @@ class Host:
         self._nursery.start_soon(self._environment.run_guard, self.guard, never_resting)
         self._nursery.start_soon(keep, "pacer", self.pacer.run)
         self._nursery.start_soon(keep, "discovery", self.watched.discover)
+        self._nursery.start_soon(keep, "holds", self.holds.run)
         self._nursery.start_soon(keep, "overload", self.overload.run)
         self._nursery.start_soon(keep, "file watch", self.files.run)
         self._nursery.start_soon(keep, "libvirt", self.domains.run)
@@ -229,6 +235,7 @@ class Host:
         if any(known.domain_id >= 0 for known in recollection.instances):
             self.domains.was_in_use()
         self.groups.recall(recollection.members)
+        self.holds.recall(recollection.holds)
         pending = self.corrective.recall(recollection, self.memory.moment)
         self.remembering.recalled(recollection, pending)
         self._action_runs.resume(recollection.actions)
@@ -298,6 +305,7 @@ class Host:
         force: bool,
         take_over: bool = False,
         ignore_group: bool = False,
+        ignore_hold: bool = False,
         begin_by: BeginBy = ANY_TIME,
         who: str = "",
     ) -> ActionRun:
@@ -305,11 +313,7 @@ class Host:
 
         Args:
             uuid: the instance.
-            name: which action, a row of the event table.
-            command: what performs it; if empty, the configured command.
-            force: skip the vote.
-            take_over: end a corrective command that runs, instead of waiting for it.
-            ignore_group: act also if the rule of a group forbids it.
+            name, command, force, take_over, ignore_group, ignore_hold: see :class:`ActionOrder`.
             begin_by: until when it may begin.
             who: who requested it, for the history.
 
@@ -321,9 +325,8 @@ class Host:
         with recorded(partial(self.remembering.action_refused, uuid, name, who)):
             uuid = self.channel(uuid).uuid
             begin_by.check()
-            takes = take_over and self.owners.of(uuid).command_runs
-            ended = self.owners.words(uuid) if takes else ""
-            order = ActionOrder(name, command, force, take_over, ignore_group)
+            ended = self.owners.command(uuid) if take_over else ""
+            order = ActionOrder(name, command, force, take_over, ignore_group, ignore_hold)
             action = self._action_runs.begin(uuid, order, begin_by=begin_by, who=who)
         asked = ", ".join(("asked", *order.without))
         self.remembering.action_begins(action, f"{asked}, ending {ended}" if ended else asked)
@@ -336,10 +339,7 @@ async def open_host(
 ) -> AsyncIterator[Host]:
     """Runs a host within the block; at its end, open rounds are reported as aborted.
 
-    Args:
-        config: its configuration.
-        environment: its sockets, processes, ids and reports.
-        events: the file that its reports are written to, for its status; None if there is none.
+    Args: see :class:`Host`.
     """
     async with trio.open_nursery() as nursery:
         host = Host(config, environment, nursery, events)

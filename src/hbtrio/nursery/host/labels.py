@@ -14,5 +14,8 @@ STATES: Final = tuple(dict.fromkeys(state.shown for state in HeartbeatState))
 #: Why no corrective command was run.
 CAUSES: Final = tuple(map(str, Cause))
 
+#: That of an instance which an operator has put on hold.
+ON_HOLD: Final = str(Cause.HOLD)
+
 #: How a corrective command has ended.
 OUTCOMES: Final = tuple(dict.fromkeys(outcome.word for outcome in Outcome))

@@ -136,11 +136,12 @@ class HostMemory:
             self._unwritten.ran_in_vain(uuid)
             self._wake.set()
 
-    def hold(self, hold: HoldRecord) -> None:
-        """Remembers a hold, in place of one of its kind on its instance."""
-        if self.is_kept:
-            self._unwritten.hold(hold.kind, hold.uuid, hold)
-            self._wake.set()
+    def hold(self, hold: HoldRecord) -> trio.Event:
+        """Remembers a hold, in place of one of its kind; returns what is set once it is stored."""
+        if not self.is_kept:
+            return trio.Event()
+        self._wake.set()
+        return self._unwritten.hold(hold.kind, hold.uuid, hold)
 
     def release(self, kind: str, uuid: str) -> None:
         """Forgets a hold."""

@@ -59,6 +59,11 @@ class Owners:
         ownership = self.of(uuid)
         return "" if ownership.free else ownership.words
 
+    def command(self, uuid: str) -> str:
+        """Returns the corrective command that runs for an instance, in words; empty for none."""
+        ownership = self.of(uuid)
+        return ownership.words if ownership.command_runs else ""
+
     # -- what happens -----------------------------------------------------------------------
 
     def vote_accepted(self, uuid: str, event: str) -> None:

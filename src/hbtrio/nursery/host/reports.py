@@ -36,6 +36,8 @@ class ReportKind(StrEnum):
     UNWATCHED = "unwatched"
     CORRECTIVE = "corrective"
     NOT_ACTED = "not-acted"
+    HOLD = "hold"
+    HOLD_OVER = "hold-over"
 
 
 #: Reports that may need an operator, logged above level info.

@@ -32,11 +32,19 @@ class Ended:
 
 
 @attrs.frozen
+class Holding:
+    """A hold, or with None its end, and whether that is written."""
+
+    hold: HoldRecord | None
+    written: trio.Event = attrs.field(factory=trio.Event)
+
+
+@attrs.frozen
 class Batch:
     """What one write stores; None stands for what is to be removed."""
 
     known: dict[str, KnownInstance | None]
-    holds: dict[tuple[str, str], HoldRecord | None]
+    holds: dict[tuple[str, str], Holding]
     runs: list[CorrectiveRun]
     in_vain: list[str]
     members: dict[str, MemberRecord | None]
@@ -53,8 +61,8 @@ class Batch:
             forgotten=tuple(uuid for uuid, one in self.known.items() if one is None),
             runs=tuple(self.runs),
             in_vain=tuple(self.in_vain),
-            held=tuple(hold for hold in self.holds.values() if hold is not None),
-            released=tuple(key for key, hold in self.holds.items() if hold is None),
+            held=tuple(one.hold for one in self.holds.values() if one.hold is not None),
+            released=tuple(key for key, one in self.holds.items() if one.hold is None),
             members=tuple(one for one in self.members.values() if one is not None),
             departed=tuple(uuid for uuid, one in self.members.items() if one is None),
             ended=tuple((id_, one.outcome) for id_, one in self.ended.items()),
@@ -65,8 +73,10 @@ class Batch:
 
     def written(self) -> None:
         """Lets those go on who wait for it."""
-        for one in self.ended.values():
-            one.written.set()
+        for ended in self.ended.values():
+            ended.written.set()
+        for holding in self.holds.values():
+            holding.written.set()
 
 
 class Unwritten:
@@ -78,7 +88,7 @@ class Unwritten:
         self._known: OrderedDict[str, KnownInstance | None] = OrderedDict()
         #: What was put last of each instance, so that only changes are written.
         self._last: dict[str, KnownInstance] = {}
-        self._holds: OrderedDict[tuple[str, str], HoldRecord | None] = OrderedDict()
+        self._holds: OrderedDict[tuple[str, str], Holding] = OrderedDict()
         self._runs: deque[CorrectiveRun] = deque(maxlen=WAITING)
         self._in_vain: deque[str] = deque(maxlen=WAITING)
         self._members: OrderedDict[str, MemberRecord | None] = OrderedDict()
@@ -104,9 +114,14 @@ class Unwritten:
         self._last.pop(uuid, None)
         _put(self._known, uuid, None)
 
-    def hold(self, kind: str, uuid: str, hold: HoldRecord | None) -> None:
-        """Takes a hold, or with None its end."""
-        _put(self._holds, (kind, uuid), hold)
+    def hold(self, kind: str, uuid: str, hold: HoldRecord | None) -> trio.Event:
+        """Takes a hold, or with None its end; returns what is set once that is written.
+
+        It is not set if another one replaces it before.
+        """
+        holding = Holding(hold)
+        _put(self._holds, (kind, uuid), holding)
+        return holding.written
 
     def member(self, uuid: str, member: MemberRecord | None) -> None:
         """Takes a member of groups, or with None that it is one no longer."""

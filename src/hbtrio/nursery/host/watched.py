@@ -16,6 +16,7 @@ from hbtrio.nursery.host.discovery import ChannelFile, NamePattern, discover
 from hbtrio.nursery.host.domains import Domains
 from hbtrio.nursery.host.found_channels import FoundChannels
 from hbtrio.nursery.host.instance_policies import rules_for
+from hbtrio.nursery.host.refusals import UnknownInstance
 from hbtrio.nursery.host.remembering import Remembering
 
 #: Seconds for which a socket waits for libvirt's word on whether its instance is watched, as long
@@ -80,6 +81,16 @@ class WatchedInstances:
         place = self._policies.of(uuid).places.get("watch", "host.toml")
         where = f" on {hostname}" if hostname else ""
         return f"not watched{where}: watch = false in {place}"
+
+    def known(self, uuid: str) -> str:
+        """Returns the uuid of an instance in lower case, watched or not.
+
+        Raises:
+            UnknownInstance: this host has no such instance.
+        """
+        if (known := uuid.lower()) in self._channels or known in self.left_out:
+            return known
+        raise UnknownInstance(self.why_unknown(uuid))
 
     def why_unknown(self, uuid: str) -> str:
         """Returns why an instance has no channel."""

@@ -6,6 +6,7 @@ OpenAPI document is generated from them. One noun each:
 * :mod:`~hbtrio.wire.operator.words`: the types of members, with their units, ranges and words;
 * :mod:`~hbtrio.wire.operator.requests`: what clients send;
 * :mod:`~hbtrio.wire.operator.host`: a host's status;
+* :mod:`~hbtrio.wire.operator.hold`: holds on instances;
 * :mod:`~hbtrio.wire.operator.files`: certificates and tokens, in both statuses;
 * :mod:`~hbtrio.wire.operator.fleet`: an agent's status, and its answers to changes;
 * :mod:`~hbtrio.wire.operator.detail`: all about one instance;
@@ -46,6 +47,7 @@ from hbtrio.wire.operator.files import CertificateLine, FilesLine
 from hbtrio.wire.operator.filter import EventFilter, FilterFault
 from hbtrio.wire.operator.fleet import (
     AgentLine,
+    AlarmsReply,
     ClockReply,
     DeliveryLine,
     FleetHostLine,
@@ -53,9 +55,9 @@ from hbtrio.wire.operator.fleet import (
     FleetStatus,
     Forgotten,
     Refusal,
-    ReleaseReply,
     UnregisteredLine,
 )
+from hbtrio.wire.operator.hold import HoldLine, HoldReply
 from hbtrio.wire.operator.host import (
     DomainLine,
     EventsFaultLine,
@@ -73,8 +75,9 @@ from hbtrio.wire.operator.progress import ProgressLine
 from hbtrio.wire.operator.requests import (
     ActRequest,
     Alarms,
+    AlarmsRequest,
+    HoldRequest,
     NoticeRequest,
-    ReleaseRequest,
     VoteRequest,
 )
 from hbtrio.wire.operator.tree import TaskLine, TaskTree
@@ -83,6 +86,8 @@ __all__ = [
     "ActRequest",
     "AgentLine",
     "Alarms",
+    "AlarmsReply",
+    "AlarmsRequest",
     "AnyEventLine",
     "CertificateLine",
     "ClockReply",
@@ -101,6 +106,9 @@ __all__ = [
     "FleetStatus",
     "Forgotten",
     "History",
+    "HoldLine",
+    "HoldReply",
+    "HoldRequest",
     "HostLine",
     "HostLinkLine",
     "InstanceDetail",
@@ -114,8 +122,6 @@ __all__ = [
     "PolicyLine",
     "ProgressLine",
     "Refusal",
-    "ReleaseReply",
-    "ReleaseRequest",
     "ReplyFault",
     "RoundEntry",
     "Status",

@@ -10,9 +10,9 @@ import msgspec
 
 from hbtrio.wire.operator.detail import FleetInstanceDetail, LookLine
 from hbtrio.wire.operator.events import FleetEventLine, History
-from hbtrio.wire.operator.fleet import ClockReply, FleetStatus, Forgotten, Refusal, ReleaseReply
+from hbtrio.wire.operator.fleet import AlarmsReply, ClockReply, FleetStatus, Forgotten, Refusal
 from hbtrio.wire.operator.progress import ProgressLine
-from hbtrio.wire.operator.requests import ActRequest, NoticeRequest, ReleaseRequest, VoteRequest
+from hbtrio.wire.operator.requests import ActRequest, AlarmsRequest, NoticeRequest, VoteRequest
 from hbtrio.wire.operator.tree import TaskTree
 from hbtrio.wire.operator.words import Body, StreamLine
 
@@ -24,13 +24,13 @@ _ANSWERS: Final = (
     History,
     FleetEventLine,
     ProgressLine,
-    ReleaseReply,
+    AlarmsReply,
     Forgotten,
     ClockReply,
     TaskTree,
     Refusal,
 )
-_REQUESTS: Final = (VoteRequest, NoticeRequest, ActRequest, ReleaseRequest)
+_REQUESTS: Final = (VoteRequest, NoticeRequest, ActRequest, AlarmsRequest)
 
 
 def components() -> dict[str, dict[str, Any]]:

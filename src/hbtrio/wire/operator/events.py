@@ -42,6 +42,7 @@ _Cause = Annotated[
         description="Why nothing was done; a newer host may have other words.",
         extra_json_schema={
             "enum": [
+                "hold",
                 "limit",
                 "brake",
                 "owner",

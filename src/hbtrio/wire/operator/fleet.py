@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from hbtrio.wire.operator.files import FilesLine
+from hbtrio.wire.operator.hold import HoldLine
 from hbtrio.wire.operator.host import OverloadLine, Remaining, RoundEntry
 from hbtrio.wire.operator.words import (
     AgentCommandsWord,
@@ -57,6 +58,7 @@ class AgentLine(Body, frozen=True, kw_only=True):
     links: Annotated[Count, Meta(description="Hosts that have a link.")] = 0
     host_alarms: Annotated[Count, Meta(description="Mass failures of hosts.")] = 0
     heartbeating: Annotated[Count, Meta(description="Instances that are heartbeating.")] = 0
+    on_hold: Annotated[Count, Meta(description="Instances that are on hold.")] = 0
     actions: Annotated[
         dict[str, str], Meta(description="Actions in progress, by the instance's uuid.")
     ] = field(default_factory=dict)
@@ -101,6 +103,7 @@ class FleetInstanceLine(Body, frozen=True, kw_only=True):
     name: Text
     state: str
     why: Text
+    hold: Annotated[HoldLine | None, Meta(description="null: it is not on hold.")] = None
     heartbeating: bool
     health: HealthWord
     interval_ms: Count | None = None
@@ -132,7 +135,7 @@ class FleetStatus(Body, frozen=True, kw_only=True):
     unregistered: tuple[UnregisteredLine, ...] = ()
 
 
-class ReleaseReply(Body, frozen=True, kw_only=True):
+class AlarmsReply(Body, frozen=True, kw_only=True):
     """How many of a host's alarms that were held back were sent, and how many withdrawn."""
 
     hostname: str = ""

@@ -8,6 +8,7 @@ from msgspec import Meta, field
 
 from hbtrio.wire.operator.events import EventLine
 from hbtrio.wire.operator.files import FilesLine
+from hbtrio.wire.operator.hold import HoldLine
 from hbtrio.wire.operator.words import (
     AgentCommandsWord,
     Body,
@@ -117,6 +118,7 @@ class HostLine(Body, frozen=True, kw_only=True):
     brake_closed: Annotated[
         bool, Meta(description="After a mass failure no corrective command runs.")
     ] = False
+    on_hold: Annotated[Count, Meta(description="How many instances are on hold.")] = 0
     overload: OverloadLine | None = None
     events_fault: EventsFaultLine | None = None
     link: HostLinkLine | None = None
@@ -172,6 +174,7 @@ class InstanceLine(Body, frozen=True, kw_only=True):
     name: Text
     state: str
     why: Text
+    hold: Annotated[HoldLine | None, Meta(description="Missing if it is not on hold.")] = None
     connected: bool = False
     heartbeating: bool = False
     reporting: bool = False

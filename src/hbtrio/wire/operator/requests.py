@@ -71,10 +71,30 @@ class ActRequest:
     ignore_group: Annotated[
         bool, Meta(description="Act also if the rule of a group forbids it.")
     ] = False
+    ignore_hold: Annotated[bool, Meta(description="Act on an instance that is on hold, too.")] = (
+        False
+    )
 
 
 @attrs.frozen(kw_only=True)
-class ReleaseRequest:
+class HoldRequest:
+    """Puts an instance on hold, in place of a hold that is in force."""
+
+    seconds: Annotated[
+        float,
+        Meta(
+            description="For how long from now on.",
+            extra_json_schema={"minimum": 1, "maximum": 604_800},
+        ),
+    ]
+    reason: Annotated[
+        str,
+        Meta(description="Why; one line.", extra_json_schema={"minLength": 1, "maxLength": 200}),
+    ]
+
+
+@attrs.frozen(kw_only=True)
+class AlarmsRequest:
     """Lets go the alarms of a host that an agent holds back."""
 
     alarms: Annotated[str, Meta(extra_json_schema={"enum": [str(word) for word in Alarms]})]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hbtrio.cli.ctl.board.rows import Row
 from hbtrio.cli.ctl.table import HEALTH_COLOURS, STATE_COLOURS
 from hbtrio.cli.ctl.times import moment
-from hbtrio.cli.ctl.views import policy_words
+from hbtrio.cli.ctl.views import hold_words, policy_words
 from hbtrio.text import printable
 from hbtrio.wire.operator import FleetInstanceLine, InstanceLine
 
@@ -22,6 +22,8 @@ def detail_lines(row: Row) -> Iterator[tuple[str, str, str]]:
     if row.host:
         yield "host", row.host, ""
     yield "state", row.state, STATE_COLOURS.get(row.state, "")
+    if one.hold is not None:
+        yield "hold", printable(hold_words(one.hold)), "warn"
     yield "why", printable(one.why), ""
     yield "health", row.health, HEALTH_COLOURS.get(row.health, "")
     rest = _of_host(one) if isinstance(one, InstanceLine) else _of_agent(one)

@@ -9,7 +9,7 @@ import attrs
 
 from hbtrio.cli.ctl.fleet import doing
 from hbtrio.cli.ctl.ranking import WORST_FIRST, Place, place_of, shown_name
-from hbtrio.cli.ctl.views import latest_words
+from hbtrio.cli.ctl.views import hold_words, latest_words
 from hbtrio.text import printable
 from hbtrio.wire.operator import FleetInstanceLine, InstanceLine
 from hbtrio.wire.vocabulary import WindowKind
@@ -52,7 +52,7 @@ class Row:
     @property
     def needs_somebody(self) -> bool:
         """Whether it is lost, ill, absent or unwatched."""
-        return self.place[0] < len(WORST_FIRST)
+        return self.place[1] < len(WORST_FIRST)
 
     def matches(self, text: str) -> bool:
         """Whether a text is part of what it shows, in capitals or not."""
@@ -81,6 +81,8 @@ def row_of(
         why = "; ".join(f"{one.title} is open" for one in windows)
     if isinstance(instance, InstanceLine) and instance.not_acted:
         why = f"{why}; not acted: {instance.not_acted}"
+    if instance.hold is not None:
+        why = "; ".join(filter(None, (hold_words(instance.hold), why)))
     return Row(
         uuid=instance.uuid,
         name=printable(shown_name(instance) or instance.uuid),
@@ -113,7 +115,7 @@ def _windows(instance: InstanceLine | FleetInstanceLine, received: float) -> lis
 #: The orders by name, each with its key.
 ORDERS: Final[dict[str, Callable[[Row], Any]]] = {
     "worst": lambda row: row.place,
-    "name": lambda row: row.place[1:],
+    "name": lambda row: row.place[2:],
     "state": lambda row: (row.state, row.place),
     "host": lambda row: (row.host, row.place),
     "RTT": lambda row: (-(row.round_trip_ms or _NEVER), row.place),
